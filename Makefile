@@ -1,0 +1,69 @@
+# Everything a newcomer types. One virtual environment, .venv, made when needed and remade when the locks change.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+UV ?= uv
+
+# The first interpreter that is new enough and can make environments; PYTHON=... overrides the search.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+# Nothing is fetched that the lock does not name with its hash: the project itself goes in without dependencies
+# and is built by what the lock installed. Where the interpreter has a pip that can serve another environment
+# (22.3 or newer), setting up a second pip inside it is spared: that is 4 of 10 seconds of a first `make run`.
+define install
+	@set -e; python="$(PYTHON)"; \
+	if [ -z "$$python" ]; then \
+		echo "dataflow needs Python 3.11 or newer with its venv module (on Debian: apt install python3-venv) and found none." >&2; \
+		echo "If it is somewhere else: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; fi; \
+	if ! $(BIN)/python -c '' 2>/dev/null; then \
+		echo "Creating $(VENV) with $$($$python --version)"; \
+		if "$$python" -m pip --python "$$python" --version >/dev/null 2>&1; then pip=--without-pip; else pip=; fi; \
+		"$$python" -m venv --clear $$pip $(VENV); fi; \
+	if $(BIN)/python -c 'import pip' 2>/dev/null; then pip="$(BIN)/python -m pip"; \
+	else pip="$$python -m pip --python $(BIN)/python"; fi; \
+	echo "Installing $(1)"; \
+	$$pip install -qq --disable-pip-version-check --no-compile --no-deps --require-hashes -r $(1); \
+	$$pip install -qq --disable-pip-version-check --no-compile --no-deps --no-build-isolation -e .; \
+	touch $@
+endef
+
+.PHONY: help run test lint bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: $(VENV)/run.stamp ## simulated exchanges and the daemon, offline: make run ARGS="--port 9000"
+	@$(BIN)/dataflow demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## the tests: make test ARGS="tests/dataflow -k config"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp ## style, types and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/dev.stamp ## the measurements of tests/bench
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+lock: ## resolve the dependencies anew into the two lock files (needs uv)
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+		--custom-compile-command "make lock" --group build pyproject.toml -o requirements.lock
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+		--custom-compile-command "make lock" --group build --group dev -c requirements.lock pyproject.toml \
+		-o requirements-dev.lock
+
+clean: ## remove the environment and everything that was built
+	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/run.stamp: requirements.lock pyproject.toml
+	$(call install,requirements.lock)
+
+$(VENV)/dev.stamp: requirements-dev.lock pyproject.toml
+	$(call install,requirements-dev.lock)
+	@touch $(VENV)/run.stamp
