@@ -1,0 +1,111 @@
+"""Exchanges to test against: they speak the real wire formats, play recorded or made-up trades, and fail on
+demand.
+
+This package imports nothing of the rest of the project: it writes the wire formats down a second time, so
+that a misreading cannot pass on both sides.
+
+Quick start for a test (everything runs inside the test's own Trio loop, on a free port of the loopback):
+
+    from simulators import Trade, open_binance, open_blockchain, playing, recorded, shipped
+
+    async with open_blockchain(symbols=["BTC-USD"]) as exchange:      # or open_binance()
+        exchange.url                                    # ws://127.0.0.1:PORT/mercury-gateway/v1/ws, /stream
+        await exchange.wait_subscribed(["BTC-USD"])     # returns when the client under test is subscribed
+        await exchange.publish(Trade(id=7, symbol="BTC-USD", side="buy", price="8501.1", qty="0.0005892",
+                                     timestamp_us=1589135616696315))
+        await exchange.drained()                        # everything published is on its way
+        await exchange.disconnect("abrupt")             # graceful, abrupt, drop (seconds=), refuse, accept,
+        restart exchange.stall()                                # the open connections fall silent, and stay
+        open exchange.fault("duplicate", times=1)            # the next trade: drop, duplicate, reorder,
+        delay (seconds=),
+                                                        # stall, skip, truncate, garbage; refuse: next subscription
+        exchange.tape("BTC-USD")                        # what was published: the oracle
+        assert not exchange.failures                    # handlers that failed are contained and kept here
+
+Binance calls the symbol ``BTCUSDT``; Blockchain.com wants the header ``Origin:
+https://exchange.blockchain.com`` unless opened with ``require_origin=False``. Exactly-once tests across
+reconnects: ``open_binance(absent="held", replay_last=5000)`` holds trades while nobody is subscribed, and
+repeats the last 5000 to whoever comes back.
+
+A recording at full speed, begun when every symbol is subscribed:
+
+    feed = recorded(shipped("binance_btcusdt_trades_20240808.jsonl.gz").ticks)
+    async with open_binance() as exchange, playing(exchange, feed, speed=math.inf, start="all_subscribed")
+    as player:
+        await player.finished.wait()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from .binance import binance
+from .blockchain import SYMBOLS, blockchain
+from .exchange import Exchange, open_exchange
+from .faults import Fault, Faults
+from .feed import Feed, Tick, merge, only_trades, recorded, relabel
+from .market import BINANCE_MARKET, BLOCKCHAIN_MARKET, Instrument, generated, market
+from .player import Pace, Player, playing
+from .recordings import Recording, RecordingError, read, shipped
+from .trade import Item, StreamMessage, Trade
+
+__all__ = [
+    "BINANCE_MARKET",
+    "BLOCKCHAIN_MARKET",
+    "Exchange",
+    "Fault",
+    "Faults",
+    "Feed",
+    "Instrument",
+    "Item",
+    "Pace",
+    "Player",
+    "Recording",
+    "RecordingError",
+    "StreamMessage",
+    "Tick",
+    "Trade",
+    "binance",
+    "blockchain",
+    "generated",
+    "market",
+    "merge",
+    "only_trades",
+    "open_binance",
+    "open_blockchain",
+    "open_exchange",
+    "playing",
+    "read",
+    "recorded",
+    "relabel",
+    "shipped",
+]
+
+
+def open_blockchain(
+    *,
+    symbols: Iterable[str] = SYMBOLS,
+    require_origin: bool = True,
+    heartbeat: float | None = 5.0,
+    **options: Any,
+) -> AbstractAsyncContextManager[Exchange]:
+    """Serve a simulated Blockchain.com for the length of an ``async with``.
+
+    `symbols` are those it knows (others are rejected), `heartbeat` is in seconds; `options` are `host`,
+    `port` and those of `Exchange`.
+    """
+    dialect = blockchain(symbols=symbols, require_origin=require_origin, heartbeat=heartbeat)
+    return open_exchange(dialect, **options)
+
+
+def open_binance(
+    *, ping: float | None = 20.0, lifetime: float | None = 86_400.0, **options: Any
+) -> AbstractAsyncContextManager[Exchange]:
+    """Serve a simulated Binance for the length of an ``async with``.
+
+    `ping` (how often it pings) and `lifetime` (of a connection) are in seconds; `options` are `host`,
+    `port` and those of `Exchange`.
+    """
+    return open_exchange(binance(ping=ping, lifetime=lifetime), **options)

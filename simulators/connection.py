@@ -1,0 +1,195 @@
+"""One client of a simulated exchange: its session, its outbox, and the ways in which the connection can end.
+
+Rule 1: whoever wants to send asks for `room` first, then puts; between the two there is no checkpoint.
+Rule 2: one task writes, so what is put first leaves first.
+Rule 3: the outbox holds `OUTBOX` messages; when it is full the publisher waits, and after the exchange's
+patience the client is cut. A replayed tail may exceed it, bounded by the exchange's memory of trades.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from contextlib import suppress
+from typing import TypeAlias
+
+import trio
+from attrs import define, field, frozen
+from trio_websocket import WebSocketConnection
+from wsproto.utilities import LocalProtocolError
+
+from .faults import SILENCE, Fault, Faults, Piece, Wait, mangle
+from .session import Session
+from .trade import Item, Trade
+
+OUTBOX = 1024
+_RESET = struct.pack("ii", 1, 0)
+
+
+async def reset(stream: trio.abc.Stream) -> None:
+    """Close a stream at once; a TCP connection is reset, so that the peer cannot take it for a regular end."""
+    if isinstance(stream, trio.SocketStream):
+        with suppress(OSError):
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    await trio.aclose_forcefully(stream)
+
+
+@frozen
+class _Goodbye:
+    code: int
+    reason: str
+
+
+@frozen
+class _Ready:
+    """Set when everything put before it has been written."""
+
+    event: trio.Event
+
+
+_Outgoing: TypeAlias = Piece | _Goodbye | _Ready
+
+
+@define(eq=False)
+class Connection:
+    """What the exchange knows of one client. `sent` counts messages written to the socket, `swallowed`
+    those that a stall kept back."""
+
+    number: int
+    session: Session
+    faults: Faults
+    stream: trio.abc.Stream
+    websocket: WebSocketConnection
+    gone: trio.Event = field(factory=trio.Event)
+    sent: int = 0
+    swallowed: int = 0
+    leaving: bool = False
+    _outbox: deque[_Outgoing] = field(factory=deque)
+    _held: list[Piece] = field(factory=list)
+    _silent_until: float = -1.0
+    _filled: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+    _emptied: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait to be written."""
+        return len(self._outbox)
+
+    @property
+    def full(self) -> bool:
+        """Whether a sender has to wait."""
+        return len(self._outbox) >= OUTBOX and not self.gone.is_set()
+
+    @property
+    def silent(self) -> bool:
+        """Whether a stall is on: the connection stays open and nothing is said."""
+        return trio.current_time() < self._silent_until
+
+    def stall(self, seconds: float | None = None) -> None:
+        """Say nothing for so many seconds; None: as long as the connection lasts."""
+        self._silent_until = SILENCE if seconds is None else trio.current_time() + seconds
+
+    async def room(self) -> None:
+        """Wait until there is room in the outbox, or the connection has ended."""
+        while self.full:
+            await self._emptied.park()
+
+    def say(self, texts: list[str]) -> None:
+        """Put answers or heartbeats."""
+        for text in texts:
+            self._put([text], [])
+
+    def tell(self, item: Item) -> None:
+        """Put market data, if subscribed; faults strike here."""
+        if not self.session.wants(item):
+            return
+        fault = self.faults.strike(item.symbol)
+        self._begin(fault)
+        for text in self.session.encode(item):
+            self._put(*mangle(fault, text, self.faults))
+
+    def tell_all(self, trades: list[Trade]) -> None:
+        """Put trades that were told before, without faults."""
+        for trade in trades:
+            for text in self.session.encode(trade):
+                self._put([text], [])
+
+    def _begin(self, fault: Fault | None) -> None:
+        if fault and fault.kind == "skip":
+            self.session.skip()
+        if fault and fault.kind == "stall":
+            self.stall(fault.seconds)
+
+    def _put(self, now: list[Piece], later: list[Piece]) -> None:
+        if self.silent:
+            self.swallowed += 1
+            return
+        self._outbox.extend(now)
+        if now:
+            self._outbox.extend(self._held)
+            self._held.clear()
+        self._held.extend(later)
+        self._filled.unpark_all()
+
+    def bid_goodbye(self, code: int, reason: str) -> None:
+        """Close with a close frame when everything put before has been written."""
+        self.leaving = True
+        self._outbox.append(_Goodbye(code, reason))
+        self._filled.unpark_all()
+
+    async def drained(self) -> None:
+        """Wait until everything put so far has been written to the socket, or the connection has ended."""
+        ready = _Ready(trio.Event())
+        self._outbox.append(ready)
+        self._filled.unpark_all()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_then_cancel, ready.event, nursery.cancel_scope)
+            nursery.start_soon(self._wait_then_cancel, self.gone, nursery.cancel_scope)
+
+    @staticmethod
+    async def _wait_then_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
+        await event.wait()
+        scope.cancel()
+
+    async def cut(self) -> None:
+        """End the connection at once, without a close frame: a TCP reset. What was queued is lost."""
+        await reset(self.stream)
+
+    def end(self) -> None:
+        """Mark the connection as ended: nobody waits for it any longer."""
+        self.gone.set()
+        self._emptied.unpark_all()
+
+    async def write(self) -> None:
+        """Write the outbox to the socket until a goodbye. ConnectionClosed when the client has left."""
+        leaving = False
+        with suppress(LocalProtocolError):  # the client's close frame has come in, but not yet been looked at
+            while not leaving:
+                while not self._outbox:
+                    await self._filled.park()
+                leaving = await self._write(self._outbox.popleft())
+
+    async def _write(self, out: _Outgoing) -> bool:
+        self._emptied.unpark_all()
+        match out:
+            case str():
+                await self.websocket.send_message(out)
+                self.sent += 1
+            case Wait():
+                await trio.sleep(out.seconds)
+            case _Ready():
+                out.event.set()
+            case _Goodbye():
+                await self.websocket.aclose(out.code, out.reason)
+                return True
+        return False
+
+    async def ping(self, every: float, patience: float) -> None:
+        """Send a WebSocket ping every so many seconds; return when one has no answer for `patience` seconds."""
+        while True:
+            await trio.sleep(every)
+            with trio.move_on_after(patience) as waiting:
+                await self.websocket.ping()
+            if waiting.cancelled_caught:
+                return

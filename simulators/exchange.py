@@ -1,0 +1,434 @@
+"""A simulated exchange: serves a dialect on a port, publishes trades to whoever subscribed, and fails on
+demand.
+
+Rule 1: `publish` chooses who receives an item, and puts it in every outbox, in one step without a
+checkpoint; so a subscription stands either before an item or after it, never in between.
+Rule 2: the failure of one connection's handler ends that connection only; it is counted and kept in
+`failures`.
+Rule 3: an exchange loses nothing on its own account: a full outbox makes the publisher wait, and a client
+that stays full longer than `patience` is cut and counted.
+Rule 4: while it refuses, the port stays open and every new connection is reset at once (the port is never
+lost).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
+
+import trio
+from attrs import define, field
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
+
+from .connection import Connection, reset
+from .faults import Fault, Faults, Kind
+from .session import Dialect, Refused, Session
+from .trade import Item, Trade
+
+Absent: TypeAlias = Literal["lost", "held", "replayed"]
+Mode: TypeAlias = Literal["graceful", "abrupt", "drop", "refuse", "restart", "accept"]
+MODES: tuple[str, ...] = get_args(Mode)
+HANDSHAKE_WITHIN = 10.0
+CLOSE_WITHIN = 5.0
+PONG_WITHIN = 60.0
+KEPT_FAILURES = 100
+
+
+def wall_clock_us() -> int:
+    """Now, in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+@define(eq=False)
+class Exchange:
+    """A simulated exchange; `open_exchange` and `serve_exchange` serve one.
+
+    `absent` says what becomes of a trade while nobody is subscribed to its symbol: ``lost``; ``held``
+    (publishing waits while nobody is subscribed to anything, or not to this symbol although somebody was
+    before); or ``replayed`` to the next subscriber. `replay_last` trades that were already told are told
+    again to everyone who subscribes to a symbol that had a subscriber before: the overlap that some
+    exchanges send. `history` trades a symbol are remembered. `patience` is how long, in seconds, a client
+    may leave its full outbox unread.
+    """
+
+    dialect: Dialect
+    absent: Absent = "lost"
+    replay_last: int = 0
+    history: int = 100_000
+    patience: float = 30.0
+    seed: int = 0
+    now_us: Callable[[], int] = wall_clock_us
+    faults: Faults = field(init=False)
+    host: str = ""
+    port: int = 0
+    published: int = 0
+    accepted: int = 0
+    refused: int = 0
+    slow_clients_cut: int = 0
+    failed: int = 0
+    failures: deque[BaseException] = field(factory=partial(deque, maxlen=KEPT_FAILURES))
+    _connections: dict[int, Connection] = field(factory=dict)
+    _subscribed: frozenset[str] = frozenset()
+    _tape: dict[str, deque[Trade]] = field(factory=dict)
+    _reels: dict[str, _Reel] = field(factory=dict)
+    _refuse_until: float = -1.0
+    _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+
+    def __attrs_post_init__(self) -> None:
+        self.faults = Faults(self.seed)
+
+    # What a test or a feed does
+
+    @property
+    def url(self) -> str:
+        """Where a client connects."""
+        return f"ws://{self.host}:{self.port}{self.dialect.path}"
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """The open connections, oldest first."""
+        return tuple(self._connections.values())
+
+    @property
+    def subscribed(self) -> frozenset[str]:
+        """Symbols whose trades somebody is subscribed to now."""
+        return self._subscribed
+
+    async def wait_subscribed(self, symbols: Iterable[str] = ()) -> None:
+        """Wait until somebody is subscribed to each of `symbols` (to anything, when none is named)."""
+        wanted = frozenset(symbols)
+        while not (self.subscribed and wanted <= self.subscribed):
+            await self._changed.park()
+
+    async def wait_connected(self, count: int = 1) -> None:
+        """Wait until at least `count` connections are open."""
+        while len(self._connections) < count:
+            await self._changed.park()
+
+    async def wait_disconnected(self) -> None:
+        """Wait until no connection is open."""
+        while self._connections:
+            await self._changed.park()
+
+    async def publish(self, item: Item) -> None:
+        """Tell everyone subscribed. Waits while the item is held (see `absent`) or a subscriber's outbox is full."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._holds(item):
+                await self._changed.park()
+            elif slow := self._full(item):
+                await self._wait_for_room(slow)
+            else:
+                return self._deliver(item)
+
+    async def publish_all(self, items: Iterable[Item]) -> None:
+        """Publish one after the other."""
+        for item in items:
+            await self.publish(item)
+
+    async def drained(self) -> None:
+        """Wait until everything published so far has been written to the sockets."""
+        for connection in self.connections:
+            await connection.drained()
+
+    def tape(self, symbol: str) -> tuple[Trade, ...]:
+        """The trades published for `symbol`, oldest first, as far as they are remembered."""
+        return tuple(self._tape.get(symbol, ()))
+
+    # What goes wrong on demand
+
+    def fault(
+        self,
+        kind: Kind,
+        *,
+        times: int | None = 1,
+        probability: float = 1.0,
+        symbol: str | None = None,
+        seconds: float | None = None,
+    ) -> Fault:
+        """Order a fault on market data (`faults.Fault` says what the parameters mean). ValueError if it is none."""
+        if kind == "skip" and not self.dialect.sequenced:
+            raise ValueError(f"{self.dialect.name} numbers no messages; `drop` a trade to make a hole in its ids")
+        return self.faults.add(kind, times=times, probability=probability, symbol=symbol, seconds=seconds)
+
+    def stall(self, seconds: float | None = None) -> None:
+        """Every connection open now falls silent and stays open: for `seconds`, or as long as it lasts."""
+        for connection in self.connections:
+            connection.stall(seconds)
+
+    async def disconnect(self, mode: Mode, seconds: float | None = None) -> None:
+        """End all connections; return when they are gone.
+
+        ``graceful``: a close frame 1001 after what is queued. ``abrupt``: a TCP reset. ``drop``: abrupt,
+        and refuse for `seconds`. ``refuse``: abrupt, and refuse until ``accept``. ``restart``: a close
+        frame 1012, refuse for `seconds` (default 0), and forget the trades told. ``accept``: end nothing,
+        refuse nobody any longer. ValueError for another mode, or when `seconds` is missing for ``drop``.
+        """
+        match mode:
+            case "graceful":
+                await _close(self._release_all(), 1001, "going away")
+            case "abrupt":
+                await _cut(self._release_all())
+            case "drop" if seconds is not None:
+                self._refuse_until = trio.current_time() + seconds
+                await _cut(self._release_all())
+            case "refuse":
+                self._refuse_until = float("inf")
+                await _cut(self._release_all())
+            case "restart":
+                await self._restart(seconds or 0.0)
+            case "accept":
+                self._refuse_until = -1.0
+            case "drop":
+                raise ValueError("mode 'drop' needs `seconds`")
+            case _:
+                raise ValueError(f"unknown mode {mode!r}; one of {', '.join(MODES)}")
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def refusing(self) -> bool:
+        """Whether new connections are reset."""
+        return trio.current_time() < self._refuse_until
+
+    async def _restart(self, seconds: float) -> None:
+        self._refuse_until = trio.current_time() + seconds
+        await _close(self._release_all(), 1012, "service restart")
+        self._tape.clear()
+        self._reels.clear()
+
+    def _release_all(self) -> tuple[Connection, ...]:
+        released = self.connections
+        for connection in released:
+            self._release(connection)
+        return released
+
+    # Publishing
+
+    def _holds(self, item: Item) -> bool:
+        if self.absent != "held":
+            return False
+        return not self._subscribed or (item.symbol in self._reels and item.symbol not in self._subscribed)
+
+    def _full(self, item: Item) -> Connection | None:
+        wanting = (each for each in self.connections if each.session.wants(item))
+        return next((each for each in wanting if each.full), None)
+
+    async def _wait_for_room(self, slow: Connection) -> None:
+        with trio.move_on_after(self.patience) as waiting:
+            await slow.room()
+        if waiting.cancelled_caught:
+            self.slow_clients_cut += 1
+            self._release(slow)
+            await slow.cut()
+
+    def _deliver(self, item: Item) -> None:
+        self.published += 1
+        if isinstance(item, Trade):
+            self._remember(item)
+        for connection in self.connections:
+            connection.tell(item)
+
+    def _remember(self, trade: Trade) -> None:
+        self._tape.setdefault(trade.symbol, deque(maxlen=self.history)).append(trade)
+        if reel := self._reels.get(trade.symbol):
+            (reel.told if trade.symbol in self._subscribed else reel.missed).append(trade)
+
+    # Connections
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one client on a stream that is open; returns when it has left. Raises nothing but cancellation."""
+        if self.refusing:
+            self.refused += 1
+            await reset(stream)
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._serve(stream, nursery)
+                nursery.cancel_scope.cancel()
+        except* ConnectionClosed:
+            pass
+        except* Exception as group:
+            self.failed += 1
+            self.failures.append(group)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
+
+    async def _serve(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        opened = await self._handshake(stream, nursery)
+        if opened is None:
+            self.refused += 1
+        elif self.refusing:
+            self.refused += 1
+            await reset(stream)
+        else:
+            await self._converse(self._enter(stream, *opened))
+
+    async def _handshake(
+        self, stream: trio.abc.Stream, nursery: trio.Nursery
+    ) -> tuple[Session, WebSocketConnection] | None:
+        with trio.move_on_after(HANDSHAKE_WITHIN):
+            request = await wrap_server_stream(nursery, stream)
+            try:
+                session = self.dialect.open(request.path, _headers(request), self._refuses)
+            except Refused as refusal:
+                await request.reject(refusal.status, body=refusal.text.encode())
+                return None
+            return session, await request.accept()
+        return None
+
+    def _refuses(self, symbol: str) -> bool:
+        return self.faults.strike(symbol, "refuse") is not None
+
+    def _enter(self, stream: trio.abc.Stream, session: Session, websocket: WebSocketConnection) -> Connection:
+        self.accepted += 1
+        connection = Connection(self.accepted, session, self.faults, stream, websocket)
+        self._connections[connection.number] = connection
+        self._subscriptions_changed(connection, frozenset())
+        return connection
+
+    def _release(self, connection: Connection) -> None:
+        self._connections.pop(connection.number, None)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._subscribed = frozenset().union(*(each.session.symbols for each in self.connections))
+        self._changed.unpark_all()
+
+    async def _converse(self, connection: Connection) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                for task in self._tasks(connection):
+                    nursery.start_soon(_until_first, task, nursery.cancel_scope)
+        finally:
+            self._release(connection)
+            connection.end()
+
+    def _tasks(self, connection: Connection) -> list[Task]:
+        tasks: list[Task] = [connection.write, partial(self._listen, connection)]
+        if self.dialect.heartbeat is not None:
+            tasks.append(partial(self._beat, connection, self.dialect.heartbeat))
+        if self.dialect.ping is not None:
+            tasks.append(partial(connection.ping, self.dialect.ping, PONG_WITHIN))
+        if self.dialect.lifetime is not None:
+            tasks.append(partial(self._retire, connection, self.dialect.lifetime))
+        return tasks
+
+    async def _listen(self, connection: Connection) -> None:
+        while not connection.leaving:
+            try:
+                message = await connection.websocket.get_message()
+            except ConnectionClosed:
+                break
+            await connection.room()
+            self._hear(connection, message)
+        if connection.leaving:
+            await trio.sleep_forever()  # the writer is closing: cancelling it now could lose the close frame
+
+    def _hear(self, connection: Connection, message: str | bytes) -> None:
+        if connection.number in self._connections:
+            before = connection.session.symbols
+            connection.say(connection.session.receive(message))
+            self._subscriptions_changed(connection, before)
+
+    def _subscriptions_changed(self, connection: Connection, before: frozenset[str]) -> None:
+        now = connection.session.symbols
+        for symbol in sorted(now - before):
+            connection.tell_all(self._tail(symbol))
+        self._refresh()
+        for symbol in before - now - self._subscribed:
+            self._reels.pop(symbol, None)
+
+    def _tail(self, symbol: str) -> list[Trade]:
+        reel = self._reels.setdefault(symbol, _Reel(self.replay_last, self.history))
+        return reel.rewind() if self.absent == "replayed" else reel.forget_missed()
+
+    async def _beat(self, connection: Connection, every: float) -> None:
+        while True:
+            await trio.sleep(every)
+            await connection.room()
+            connection.say(connection.session.beat(self.now_us()))
+
+    async def _retire(self, connection: Connection, after: float) -> None:
+        await trio.sleep(after)
+        self._release(connection)
+        await _close((connection,), 1001, "connection lifetime reached")
+
+    # Serving
+
+    async def serve(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen until cancelled; reports ``(host, port)`` as bound (port 0: any that is free). OSError if it cannot."""
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        self.host, self.port = listeners[0].socket.getsockname()[:2]
+        task_status.started((self.host, self.port))
+        await trio.serve_listeners(self.handle, listeners)
+
+
+Task: TypeAlias = Callable[[], Awaitable[None]]
+
+
+class _Reel:
+    """What one symbol's subscribers were told (the last few), and what they missed since the last of them left."""
+
+    def __init__(self, replay_last: int, history: int) -> None:
+        self.told: deque[Trade] = deque(maxlen=replay_last)
+        self.missed: deque[Trade] = deque(maxlen=history)
+
+    def rewind(self) -> list[Trade]:
+        tail = [*self.told, *self.missed]
+        self.told.extend(self.missed)
+        self.missed.clear()
+        return tail
+
+    def forget_missed(self) -> list[Trade]:
+        self.missed.clear()
+        return list(self.told)
+
+
+def _headers(request: WebSocketRequest) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
+
+
+async def _until_first(task: Task, scope: trio.CancelScope) -> None:
+    await task()
+    scope.cancel()
+
+
+async def _close(connections: Iterable[Connection], code: int, reason: str) -> None:
+    closing = tuple(connections)
+    for connection in closing:
+        connection.bid_goodbye(code, reason)
+    with trio.move_on_after(CLOSE_WITHIN):
+        for connection in closing:
+            await connection.gone.wait()
+    await _cut(each for each in closing if not each.gone.is_set())
+
+
+async def _cut(connections: Iterable[Connection]) -> None:
+    cutting = tuple(connections)
+    for connection in cutting:
+        await connection.cut()
+    for connection in cutting:
+        await connection.gone.wait()
+
+
+@asynccontextmanager
+async def open_exchange(
+    dialect: Dialect, *, host: str = "127.0.0.1", port: int = 0, **options: Any
+) -> AsyncIterator[Exchange]:
+    """Serve an exchange for the length of an ``async with``; `options` are those of `Exchange`."""
+    exchange = Exchange(dialect, **options)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(exchange.serve, host, port)
+        yield exchange
+        nursery.cancel_scope.cancel()

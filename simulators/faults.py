@@ -1,0 +1,148 @@
+"""What goes wrong on the wire, on purpose. Pure: decides what becomes of each message, and does nothing
+itself.
+
+Rule 1: a fault strikes market data only; answers and heartbeats pass (a stalled connection swallows those
+too).
+Rule 2: the dice are seeded, so a run can be repeated.
+Rule 3: at most one fault strikes one message: the oldest that is ready to.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
+
+from attrs import Attribute, asdict, define, field, frozen, validators
+
+Kind: TypeAlias = Literal[
+    "drop", "duplicate", "reorder", "delay", "stall", "skip", "truncate", "garbage", "refuse"
+]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+def _at_least(low: int) -> Callable[[Fault, Attribute[Any], Any], None]:
+    def check(fault: Fault, attribute: Attribute[Any], value: Any) -> None:
+        if value is not None and not value >= low:
+            raise ValueError(f"{attribute.name} must be at least {low}, not {value}")
+
+    return check
+
+
+@define
+class Fault:
+    """One standing order to break messages.
+
+    `times` is how often it strikes before it is spent (None: for ever), `probability` the chance per message,
+    `symbol` the only symbol it strikes (None: all). `seconds` is how long a `delay` or a `stall` lasts; a
+    stall without it lasts as long as the connection.
+    """
+
+    kind: Kind = field(validator=validators.in_(KINDS))
+    times: int | None = field(default=1, validator=_at_least(1))
+    probability: float = field(default=1.0, validator=[validators.ge(0.0), validators.le(1.0)])
+    symbol: str | None = None
+    seconds: float | None = field(default=None, validator=_at_least(0))
+    id: int = 0
+    struck: int = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has struck as often as it was to."""
+        return self.times is not None and self.struck >= self.times
+
+
+@define
+class Faults:
+    """The faults in force on one exchange, and how many have struck by kind."""
+
+    seed: int = 0
+    struck: dict[str, int] = field(factory=dict)
+    _active: list[Fault] = field(factory=list)
+    _made: int = 0
+    _dice: random.Random = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._dice = random.Random(self.seed)
+
+    def add(
+        self,
+        kind: Kind,
+        *,
+        times: int | None = 1,
+        probability: float = 1.0,
+        symbol: str | None = None,
+        seconds: float | None = None,
+    ) -> Fault:
+        """Order a fault. ValueError when it makes no sense (the message says what would)."""
+        if kind == "delay" and seconds is None:
+            raise ValueError("a delay needs `seconds`")
+        self._made += 1
+        fault = Fault(kind, times, probability, symbol, seconds, id=self._made)
+        self._active.append(fault)
+        return fault
+
+    def withdraw(self, number: int | None = None) -> int:
+        """Take back the fault with this id, or all of them; how many that were."""
+        gone = [fault for fault in self._active if number is None or fault.id == number]
+        self._active = [fault for fault in self._active if fault not in gone]
+        return len(gone)
+
+    def active(self) -> list[dict[str, Any]]:
+        """The faults in force, as plain data."""
+        return [asdict(fault) for fault in self._active]
+
+    def strike(self, symbol: str, *kinds: Kind) -> Fault | None:
+        """The fault that strikes a message about `symbol` now, if any; only of these kinds when some are named."""
+        for fault in self._active:
+            if self._strikes(fault, symbol, kinds or ON_DATA):
+                return self._count(fault)
+        return None
+
+    def _strikes(self, fault: Fault, symbol: str, kinds: tuple[Kind, ...]) -> bool:
+        if fault.kind not in kinds or fault.symbol not in (None, symbol):
+            return False
+        return fault.probability >= 1.0 or self._dice.random() < fault.probability
+
+    def _count(self, fault: Fault) -> Fault:
+        fault.struck += 1
+        self.struck[fault.kind] = self.struck.get(fault.kind, 0) + 1
+        self._active = [each for each in self._active if not each.spent]
+        return fault
+
+    def noise(self) -> str:
+        """A text that no exchange would send: seeded, printable, and not JSON."""
+        return "\x7f" + "".join(self._dice.choices("{}[]:,\"\\abcdef0123456789\u00e9\u2603", k=24))
+
+
+ON_DATA: tuple[Kind, ...] = ("drop", "duplicate", "reorder", "delay", "stall", "skip", "truncate", "garbage")
+SILENCE = float("inf")
+
+
+@frozen
+class Wait:
+    """Nothing leaves for this many seconds; what follows waits behind."""
+
+    seconds: float
+
+
+Piece: TypeAlias = str | Wait
+
+
+def mangle(fault: Fault | None, text: str, faults: Faults) -> tuple[list[Piece], list[Piece]]:
+    """What is sent in the place of `text`, and what is held until after the connection's next message."""
+    match fault.kind if fault else None:
+        case "drop":
+            return [], []
+        case "duplicate":
+            return [text, text], []
+        case "reorder":
+            return [], [text]
+        case "delay":
+            assert fault is not None
+            return [Wait(fault.seconds or 0.0), text], []
+        case "truncate":
+            return [text[: len(text) // 2]], []
+        case "garbage":
+            return [faults.noise(), text], []
+    return [text], []

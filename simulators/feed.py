@@ -1,0 +1,127 @@
+"""Feeds: what is to be published and when. Pure; `player` gives them time.
+
+Rule 1: a tick's `at_ns` orders and paces a feed; only differences of it count.
+Rule 2: a loop goes on where it ended: ids grow by what one round spans, symbol by symbol, and times by its
+length, so that no id comes twice, none is left out, and time never runs backwards.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count
+from typing import TypeAlias
+
+import msgspec
+from attrs import evolve, frozen
+
+from .trade import Item, StreamMessage, Trade
+
+MILLISECOND_NS = 1_000_000
+
+
+@frozen
+class Tick:
+    """One item and when it was seen, in nanoseconds of whatever clock the feed has."""
+
+    at_ns: int
+    item: Item
+
+
+@frozen
+class Feed:
+    """What a player plays: the symbols whose trades it holds, and how to begin, given now in microseconds."""
+
+    symbols: frozenset[str]
+    open: Callable[[int], Iterator[Tick]]
+
+
+def recorded(ticks: Iterable[Tick], *, loop: bool = False, rebase: bool = False) -> Feed:
+    """A feed of recorded ticks. `rebase` moves its timestamps so that the first trade happens when it begins."""
+    kept = tuple(ticks)
+    symbols = frozenset(tick.item.symbol for tick in kept if isinstance(tick.item, Trade))
+
+    def begin(now_us: int) -> Iterator[Tick]:
+        rounds = looped(kept) if loop else iter(kept)
+        return rebased(rounds, now_us) if rebase else rounds
+
+    return Feed(symbols, begin)
+
+
+def merge(*feeds: Iterable[Tick]) -> Iterator[Tick]:
+    """Several feeds of one clock, in the order of time."""
+    return heapq.merge(*feeds, key=lambda tick: tick.at_ns)
+
+
+def only_trades(ticks: Iterable[Tick]) -> Iterator[Tick]:
+    """The trades alone."""
+    return (tick for tick in ticks if isinstance(tick.item, Trade))
+
+
+def relabel(ticks: Iterable[Tick], names: Mapping[str, str]) -> Iterator[Tick]:
+    """The trades of the named symbols under their new names; everything else is left out."""
+    return (
+        evolve(tick, item=evolve(tick.item, symbol=names[tick.item.symbol]))
+        for tick in only_trades(ticks)
+        if isinstance(tick.item, Trade) and tick.item.symbol in names
+    )
+
+
+def rebased(ticks: Iterable[Tick], now_us: int) -> Iterator[Tick]:
+    """The same ticks, moved by whole milliseconds so that the first trade's timestamp is `now_us` or just before."""
+    rest = iter(ticks)
+    head: list[Tick] = []
+    for tick in rest:
+        head.append(tick)
+        if isinstance(tick.item, Trade):
+            step = (now_us - tick.item.timestamp_us) // 1000 * 1000
+            return (evolve(each, item=each.item.moved(us=step)) for each in chain(head, rest))
+    return iter(head)
+
+
+def looped(ticks: Sequence[Tick]) -> Iterator[Tick]:
+    """The ticks over and over. Between two rounds lies the mean distance between ticks, at least a millisecond."""
+    if not ticks:
+        return
+    spans = _spans(ticks)
+    length = ticks[-1].at_ns - ticks[0].at_ns
+    period = -(-(length + length // len(ticks) + 1) // MILLISECOND_NS) * MILLISECOND_NS
+    for turn in count():
+        for tick in ticks:
+            yield Tick(tick.at_ns + turn * period, _moved(tick.item, turn, spans, turn * period // 1000))
+
+
+_Series: TypeAlias = tuple[str, str]
+
+
+def _spans(ticks: Iterable[Tick]) -> dict[_Series, int]:
+    """How far the ids of each series reach: last minus first plus one."""
+    ends: dict[_Series, tuple[int, int]] = {}
+    for tick in ticks:
+        for series, first, last in _ids(tick.item):
+            low, high = ends.get(series, (first, last))
+            ends[series] = min(low, first), max(high, last)
+    return {series: high - low + 1 for series, (low, high) in ends.items()}
+
+
+def _ids(item: Item) -> Iterator[tuple[_Series, int, int]]:
+    if isinstance(item, StreamMessage):
+        data = msgspec.json.decode(item.data)
+        if isinstance(data.get("u"), int):
+            yield (item.symbol, "book"), data.get("U", data["u"]), data["u"]
+    elif item.aggregate is None:
+        yield (item.symbol, "trade"), item.id, item.id
+    else:
+        yield (item.symbol, "aggregate"), item.id, item.id
+        yield (item.symbol, "trade"), *item.aggregate
+
+
+def _moved(item: Item, turn: int, spans: Mapping[_Series, int], us: int) -> Item:
+    if not turn:
+        return item
+    if isinstance(item, StreamMessage):
+        return item.moved(ids=turn * spans.get((item.symbol, "book"), 0), us=us)
+    trades = turn * spans.get((item.symbol, "trade"), 0)
+    if item.aggregate is None:
+        return item.moved(ids=trades, us=us)
+    return item.moved(ids=turn * spans[item.symbol, "aggregate"], members=trades, us=us)

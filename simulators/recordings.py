@@ -1,0 +1,206 @@
+"""Reading recorded traffic: JSON lines of WebSocket sessions, and tables of trades.
+
+Rule 1: what cannot be replayed is counted by what it is, never dropped in silence and never repaired.
+Rule 2: numbers keep their digits; a price is never a float.
+Rule 3: a tick's time is when the message was received; where that is unknown, the trade's own timestamp.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import IO, Literal
+
+import msgspec
+from attrs import field, frozen
+
+from .feed import Tick
+from .trade import Item, StreamMessage, Trade
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
+
+
+class RecordingError(Exception):
+    """A file is not a recording; the message names the file, the line and what was found."""
+
+
+@frozen
+class Recording:
+    """The ticks of a file, in its order, and how many lines of which sort hold nothing to replay."""
+
+    ticks: tuple[Tick, ...]
+    skipped: Counter[str] = field(factory=Counter)
+
+    @property
+    def trades(self) -> tuple[Trade, ...]:
+        """The trades alone."""
+        return tuple(tick.item for tick in self.ticks if isinstance(tick.item, Trade))
+
+
+@frozen
+class _Line:
+    msg: str
+    dir: str = "in"
+    t: float | None = None
+    t_ns: int | None = None
+
+
+@frozen
+class _Message:
+    """What tells the sorts of message apart; the rest stays raw."""
+
+    stream: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+    e: str | None = None
+    event: str | None = None
+    channel: str | None = None
+
+
+@frozen
+class _BinanceTrade:
+    E: int
+    s: str
+    p: str
+    q: str
+    T: int
+    m: bool
+    t: int | None = None
+    a: int | None = None
+    f: int | None = None
+    l: int | None = None  # noqa: E741 - the exchange's own name
+
+
+@frozen
+class _BlockchainTrade:
+    symbol: str
+    timestamp: datetime
+    side: Literal["buy", "sell"]
+    qty: Decimal
+    price: Decimal
+    trade_id: str
+
+
+_line = msgspec.json.Decoder(_Line)
+_message = msgspec.json.Decoder(_Message)
+_binance_trade = msgspec.json.Decoder(_BinanceTrade)
+_blockchain_trade = msgspec.json.Decoder(_BlockchainTrade)
+
+
+def read(path: str | Path | Traversable) -> Recording:
+    """Read a file by its name: ``.jsonl`` is a recorded session, ``.csv`` a table of trades; either may be
+    ``.gz``.
+
+    Raises RecordingError when it is neither or does not parse, OSError when it cannot be read.
+    """
+    name = path.name if not isinstance(path, str) else path
+    reader = read_csv if name.removesuffix(".gz").endswith(".csv") else read_session
+    if not name.removesuffix(".gz").endswith((".csv", ".jsonl")):
+        raise RecordingError(f"{name}: neither .jsonl nor .csv (either may be .gz)")
+    try:
+        with _opened(path) as file:
+            return reader(file)
+    except (ValueError, KeyError, EOFError, gzip.BadGzipFile) as wrong:
+        raise RecordingError(f"{name}: {wrong}") from wrong
+
+
+def shipped(name: str) -> Recording:
+    """Read one of the recordings in `simulators/data` (its README says what they are)."""
+    return read(resources.files("simulators") / "data" / name)
+
+
+def read_session(lines: Iterable[bytes]) -> Recording:
+    """Read the JSON lines of a recorded session. ValueError names the line that does not parse."""
+    skipped: Counter[str] = Counter()
+    ticks: list[Tick] = []
+    for number, text in enumerate(lines, 1):
+        try:
+            found = _tick(_line.decode(text))
+        except (ValueError, msgspec.MsgspecError) as wrong:
+            raise ValueError(f"line {number}: {wrong}") from wrong
+        if isinstance(found, str):
+            skipped[found] += 1
+        else:
+            ticks.append(found)
+    return Recording(tuple(ticks), skipped)
+
+
+def read_csv(lines: Iterable[bytes]) -> Recording:
+    """Read a table `trade_id,timestamp_us,symbol,side,price,qty`. ValueError names the line that does not parse."""
+    rows = csv.DictReader(line.decode() for line in lines)
+    return Recording(tuple(_row(number, row) for number, row in enumerate(rows, 2)))
+
+
+def _row(number: int, row: dict[str, str]) -> Tick:
+    try:
+        at = int(row["timestamp_us"])
+        side: Literal["buy", "sell"] = row["side"]  # type: ignore[assignment]  # Trade refuses any other
+        return Tick(
+            at * 1000, Trade(int(row["trade_id"]), row["symbol"], side, row["price"], row["qty"], at)
+        )
+    except (KeyError, ValueError, TypeError) as wrong:
+        raise ValueError(f"line {number}: {wrong}") from wrong
+
+
+def _opened(path: str | Path | Traversable) -> IO[bytes]:
+    real = Path(path) if isinstance(path, str) else path
+    raw = real.open("rb")
+    return gzip.open(raw) if real.name.endswith(".gz") else raw  # type: ignore[return-value]
+
+
+def _tick(line: _Line) -> Tick | str:
+    if line.dir != "in":
+        return line.dir
+    item = _item(line.msg.encode())
+    return item if isinstance(item, str) else Tick(_received_ns(line, item), item)
+
+
+def _received_ns(line: _Line, item: Item) -> int:
+    if line.t_ns is not None:
+        return line.t_ns
+    if line.t is not None:
+        return int(Decimal(str(line.t)) * 1_000_000_000)
+    if isinstance(item, Trade):
+        return item.timestamp_us * 1000
+    raise ValueError("neither a time of receipt nor a timestamp")
+
+
+def _item(text: bytes) -> Item | str:
+    message = _message.decode(text)
+    if message.stream is not None and bytes(message.data):
+        return _streamed(message.stream, bytes(message.data))
+    if message.e in ("trade", "aggTrade"):
+        return _from_binance(text)
+    if message.channel == "trades" and message.event == "updated":
+        return _from_blockchain(text)
+    return f"{message.channel} {message.event}" if message.event else message.e or "other"
+
+
+def _streamed(stream: str, data: bytes) -> Item:
+    if stream.endswith(("@trade", "@aggTrade")):
+        return _from_binance(data)
+    return StreamMessage(stream, data.decode())
+
+
+def _from_binance(data: bytes) -> Trade:
+    seen = _binance_trade.decode(data)
+    number = seen.t if seen.a is None else seen.a
+    members = None if seen.f is None or seen.l is None else (seen.f, seen.l)
+    if number is None or (seen.a is None) != (members is None):
+        raise ValueError("a trade without its id")
+    side: Literal["buy", "sell"] = "sell" if seen.m else "buy"
+    return Trade(number, seen.s, side, seen.p, seen.q, seen.T * 1000, seen.E * 1000, members)
+
+
+def _from_blockchain(text: bytes) -> Trade:
+    seen = _blockchain_trade.decode(text)
+    at = (seen.timestamp - _EPOCH) // timedelta(microseconds=1)
+    return Trade(int(seen.trade_id), seen.symbol, seen.side, f"{seen.price:f}", f"{seen.qty:f}", at)
+
+
