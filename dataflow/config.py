@@ -1,0 +1,268 @@
+"""Settings: what can be configured, and how files and environment become it.
+
+Rules of this file: a default is written once, here; `config/server.toml` repeats each with its unit and
+consequence, and a test holds the two together. `load` tells every mistake at once. No file is searched for:
+what is read is what was named. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+from attrs import Factory, field, frozen, validators
+
+from actors.outbox import SlowClient
+
+from .errors import ConfigError
+from .ports import SourceSettings
+from .structure import Leaf, Rules, Tree, instead, origin, shown, structure, wrong
+
+_positive: Any = validators.gt(0)
+_not_negative: Any = validators.ge(0)
+
+
+@frozen(kw_only=True)
+class Gateway:
+    """`[gateway]`: where clients connect, and how many may."""
+
+    host: str = "127.0.0.1"
+    port: int = field(default=8080, validator=[validators.ge(0), validators.le(65535)])
+    max_sessions: int = field(default=10_000, validator=_positive)
+    max_message_bytes: int = field(default=65_536, validator=_positive)
+    drain_seconds: float = field(default=5.0, validator=_not_negative)
+    admin_token: str | None = field(
+        default=None, repr=False, validator=validators.optional(validators.min_len(1))
+    )
+
+
+@frozen(kw_only=True)
+class Session:
+    """`[session]`: what one client may hold and owe."""
+
+    outbox: int = field(default=1024, validator=_positive)
+    slow_client: SlowClient = SlowClient.DISCONNECT
+    ping_interval: float = field(default=20.0, validator=_positive)
+    ping_timeout: float = field(default=20.0, validator=_positive)
+    max_subscriptions: int = field(default=100, validator=_positive)
+
+
+@frozen(kw_only=True)
+class Cache:
+    """`[cache]`: how much of the past is remembered."""
+
+    shards: int = field(default=2, validator=_positive)
+    trades_per_symbol: int = field(default=10_000, validator=_positive)
+    max_age_seconds: float = field(default=3600.0, validator=_positive)
+
+
+@frozen(kw_only=True)
+class BackoffSettings:
+    """`[backoff]`: how long a source that was lost is left alone before the next attempt."""
+
+    initial_delay: float = field(default=1.0, validator=_positive)
+    max_delay: float = field(default=30.0, validator=_positive)
+    multiplier: float = field(default=2.0, validator=validators.ge(1.0))
+    jitter: float = field(default=0.2, validator=_not_negative)
+
+    @max_delay.validator
+    def _not_below_the_first(self, _attribute: object, value: float) -> None:
+        if value < self.initial_delay:
+            raise ValueError(f"must be >= initial_delay, which is {self.initial_delay}")
+
+
+@frozen(kw_only=True)
+class Supervision:
+    """`[supervision]`: how often a part of ours may crash before its whole branch starts anew."""
+
+    restarts: int = field(default=3, validator=_not_negative)
+    within: float = field(default=5.0, validator=_positive)
+    stop_within: float = field(default=5.0, validator=_not_negative)
+
+
+@frozen(kw_only=True)
+class Chaos:
+    """`[chaos]`: whether faults may be injected on purpose, and the seed of their dice."""
+
+    enabled: bool = False
+    seed: int | None = None
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Everything that can be configured. `sources` maps a name to its connector's own settings class."""
+
+    gateway: Gateway = Gateway()
+    session: Session = Session()
+    cache: Cache = Cache()
+    backoff: BackoffSettings = BackoffSettings()
+    supervision: Supervision = Supervision()
+    chaos: Chaos = Chaos()
+    sources: Mapping[str, SourceSettings] = Factory(dict)
+
+
+def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
+    """Merge `files` from left to right, then the `DATAFLOW__TABLE__KEY` variables of `environ`.
+
+    Raises ConfigError with every problem found, one line each.
+    """
+    problems: list[str] = []
+    tree: Tree = {}
+    for file in files:
+        _merge(tree, _read(file, problems))
+    for layer in _environment(environ):
+        _merge(tree, layer)
+    settings = _settings(tree, problems)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def shipped(name: str) -> Path:
+    """A configuration file that comes with dataflow: of the installed package, else of the checkout."""
+    here = Path(__file__).parent
+    installed = here / "shipped" / name
+    return installed if installed.exists() else here.parent / "config" / name
+
+
+def connectors() -> list[str]:
+    """The names that `connector = ...` knows without a dot."""
+    from . import connectors as package
+
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+
+
+# -- layers: what was written, and by whom ------------------------------------------------------------
+
+
+def _merge(into: Tree, layer: Tree) -> None:
+    for key, new in layer.items():
+        old = into.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            _merge(old, new)
+        else:
+            into[key] = new
+
+
+def _read(file: Path, problems: list[str]) -> Tree:
+    try:
+        return _leaves(tomllib.loads(file.read_text(encoding="utf-8")), str(file))
+    except FileNotFoundError:
+        problems.append(f"{file}: no such file")
+    except OSError as error:
+        problems.append(f"{file}: cannot be read: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{file}: not valid TOML: {error}")
+    return {}
+
+
+def _leaves(table: dict[str, Any], written_by: str) -> Tree:
+    return {
+        key: _leaves(value, written_by) if isinstance(value, dict) else Leaf(value, written_by)
+        for key, value in table.items()
+    }
+
+
+def _environment(environ: Mapping[str, str]) -> Iterator[Tree]:
+    for name in sorted(environ):
+        if name.startswith("DATAFLOW__"):
+            *tables, key = name.lower().split("__")[1:]
+            tree: Tree = {key: Leaf(_toml_value(environ[name]), name, environ[name])}
+            for table in reversed(tables):
+                tree = {table: tree}
+            yield tree
+
+
+def _toml_value(text: str) -> Any:
+    """`text` as TOML would read it after an equals sign; what is not TOML is plain text."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+# -- tables -------------------------------------------------------------------------------------------
+
+
+def _settings(tree: Tree, problems: list[str]) -> Settings:
+    tables = {table.name: type(table.default) for table in attrs.fields(Settings)}
+    made: dict[str, Any] = {}
+    for name, written in tree.items():
+        if name not in tables:
+            problems.append(f"{origin(written)}: [{name}]: unknown table; {instead(name, tables)}")
+        elif not isinstance(written, dict):
+            problems.append(wrong(written, f"[{name}]", "must be a table"))
+        elif name == "sources":
+            made[name] = dict(_sources(written, problems))
+        else:
+            made[name] = structure(tables[name], written, f"[{name}]", problems)
+    return Settings(**made)
+
+
+def _sources(tree: Tree, problems: list[str]) -> Iterator[tuple[str, SourceSettings]]:
+    for name, written in tree.items():
+        place = f"[sources.{name}]"
+        if not isinstance(written, dict):
+            problems.append(wrong(written, place, "must be a table"))
+            continue
+        if not name or "/" in name:
+            problems.append(f'{origin(written)}: {place}: the name must not be empty or contain "/"')
+        cls = _source_class(written, place, problems)
+        source = structure(cls, written, place, problems, _SOURCE_RULES) if cls else None
+        if source is not None:
+            yield name, source
+
+
+def _source_class(written: Tree, place: str, problems: list[str]) -> type[SourceSettings] | None:
+    leaf = written.get("connector")
+    if leaf is None:
+        problems.append(f"{origin(written)}: {place}: connector is missing; {instead('', connectors())}")
+    elif not isinstance(leaf, Leaf) or not isinstance(leaf.value, str):
+        problems.append(wrong(leaf, f"{place} connector", "must be text"))
+    elif "." not in leaf.value and leaf.value not in connectors():
+        advice = f"unknown connector; {instead(leaf.value, connectors())}"
+        problems.append(wrong(leaf, f"{place} connector", advice))
+    else:
+        try:
+            return _settings_class_of(leaf.value)
+        except Exception as error:  # a module of the user's may raise anything at import
+            why = f"cannot be used: {type(error).__name__}: {error}"
+            problems.append(wrong(leaf, f"{place} connector", why))
+    return None
+
+
+def _settings_class_of(connector: str) -> type[SourceSettings]:
+    name = connector if "." in connector else f"{__package__}.connectors.{connector}"
+    module = importlib.import_module(name)
+    cls: type[SourceSettings] = module.Settings
+    if not issubclass(cls, SourceSettings):
+        raise TypeError(f"{name}.Settings is not derived from dataflow.ports.SourceSettings")
+    if not callable(module.Codec):
+        raise TypeError(f"{name}.Codec is not a class")
+    return cls
+
+
+def _address(value: str) -> Iterator[str]:
+    parts = urlsplit(value)
+    if not parts.scheme or not parts.hostname:
+        yield 'must be a whole address, such as "wss://host/path"'
+
+
+def _symbols(value: Sequence[str]) -> Iterator[str]:
+    for symbol in dict.fromkeys(value):
+        if not re.fullmatch(r"[^\s/-]+-[^\s/-]+", symbol) or symbol != symbol.upper():
+            yield f'{shown(symbol)} must be BASE-QUOTE in capitals, such as "BTC-USD"'
+        elif value.count(symbol) > 1:
+            yield f"{shown(symbol)} is named more than once"
+
+
+# what every source needs, whatever validators its connector adds
+_SOURCE_RULES: Rules = {"url": _address, "symbols": _symbols}

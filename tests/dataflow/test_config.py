@@ -1,0 +1,378 @@
+"""Configuration: every mistake is told at once, with its place; what is written means what it says."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import attrs
+import pytest
+from attrs import field, frozen, validators
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.outbox import SlowClient
+from dataflow import config, connectors
+from dataflow.config import Chaos, Gateway, Session, Settings, load
+from dataflow.errors import ConfigError
+from dataflow.ports import SourceSettings
+
+
+@frozen(kw_only=True)
+class FeedSettings(SourceSettings):
+    """A connector's own settings, of every kind that a connector may want."""
+
+    api_token: str | None = field(default=None, repr=False)
+    stream: Literal["trade", "aggTrade"] = "trade"
+    depth: int = field(default=10, validator=validators.in_([10, 20]))
+    extra: Mapping[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def _feeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A feed module of the user's, and a connectors folder that holds two connectors and a private file."""
+    good = ModuleType("my_feeds.acme")
+    good.Settings = FeedSettings  # type: ignore[attr-defined]
+    good.Codec = object  # type: ignore[attr-defined]
+    bare = ModuleType("my_feeds.bare")
+    alien = ModuleType("my_feeds.alien")
+    alien.Settings = Gateway  # type: ignore[attr-defined]
+    alien.Codec = object  # type: ignore[attr-defined]
+    codecless = ModuleType("my_feeds.codecless")
+    codecless.Settings = FeedSettings  # type: ignore[attr-defined]
+    for module in (ModuleType("my_feeds"), good, bare, alien, codecless):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    folder = tmp_path / "connectors"
+    folder.mkdir()
+    for name in ("binance", "blockchain", "_shared"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('must not be imported to be listed')\n")
+    monkeypatch.setattr(connectors, "__path__", [str(folder)])
+
+
+class Files:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, text: str, name: str = "my.toml") -> Path:
+        file = self.folder / name
+        file.write_text(text)
+        return file
+
+    def problems(self, text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            load([self.write(text)], environ or {})
+        return [problem.replace(f"{self.folder}/", "") for problem in caught.value.problems]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+SOURCE = '[sources.a]\nconnector = "my_feeds.acme"\nurl = "wss://feed.example.com/ws"\n'
+
+
+class TestMeaning:
+    def test_nothing_written_means_the_defaults(self) -> None:
+        """No file and no variable give the defaults of the code, and no source."""
+        assert load([], {"PATH": "/bin", "DATAFLOW_RECORDINGS": "x"}) == Settings()
+
+    def test_what_is_written_is_what_comes_out(self, files: Files) -> None:
+        """Every kind of value arrives as its own type."""
+        settings = load(
+            [
+                files.write(
+                    '[gateway]\nhost = "::1"\nport = 0\nadmin_token = "s3cret"\n'
+                    '[session]\nslow_client = "conflate"\nping_interval = 5\n[chaos]\nenabled = true\nseed = 7\n'
+                    + SOURCE
+                    + 'symbols = ["BTC-USD", "ETH-USD"]\nstream = "aggTrade"\ndepth = 20\n'
+                    + 'extra = { version = "2" }\n'
+                )
+            ],
+            {},
+        )
+        assert settings.gateway == Gateway(host="::1", port=0, admin_token="s3cret")
+        assert settings.session == Session(slow_client=SlowClient.CONFLATE, ping_interval=5.0)
+        assert type(settings.session.ping_interval) is float
+        assert settings.chaos == Chaos(enabled=True, seed=7)
+        assert settings.sources == {
+            "a": FeedSettings(
+                connector="my_feeds.acme",
+                url="wss://feed.example.com/ws",
+                symbols=("BTC-USD", "ETH-USD"),
+                stream="aggTrade",
+                depth=20,
+                extra={"version": "2"},
+            )
+        }
+
+    def test_later_files_win_key_by_key(self, files: Files) -> None:
+        """A later file changes only the keys that it names, in any table."""
+        first = files.write("[gateway]\nport = 1\nmax_sessions = 2\n" + SOURCE, "first.toml")
+        later = files.write('[gateway]\nport = 3\n[sources.a]\nurl = "ws://127.0.0.1:5000"\n', "later.toml")
+        settings = load([first, later], {})
+        assert settings.gateway == Gateway(port=3, max_sessions=2)
+        assert settings.sources["a"].url == "ws://127.0.0.1:5000"
+        assert settings.sources["a"].connector == "my_feeds.acme"
+
+    def test_the_environment_wins_over_files(self, files: Files) -> None:
+        """A variable overrides a file, is read as TOML where it is TOML, and as text where it is not."""
+        file = files.write("[gateway]\nport = 1\n" + SOURCE)
+        settings = load(
+            [file],
+            {
+                "DATAFLOW__GATEWAY__PORT": "9000",
+                "DATAFLOW__GATEWAY__HOST": "0.0.0.0",
+                "DATAFLOW__CHAOS__ENABLED": "true",
+                "DATAFLOW__SOURCES__A__SYMBOLS": '["BTC-USD"]',
+                "DATAFLOW__SOURCES__A__STALE_AFTER": "2.5",
+                "DATAFLOW__SOURCES__A__API_TOKEN": "0012",
+            },
+        )
+        assert settings.gateway == Gateway(host="0.0.0.0", port=9000)
+        assert settings.chaos.enabled is True
+        assert settings.sources["a"].symbols == ("BTC-USD",)
+        assert settings.sources["a"].stale_after == 2.5
+        assert settings.sources["a"].api_token == "0012"  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("text", ["12345", "true", "1e5", "2020-01-01", "[1]", "a\nb = 2", "1\nb = 2"])
+    def test_a_variable_for_text_is_that_text(self, text: str) -> None:
+        """A token that looks like a number, a truth or a list stays the token that was set."""
+        settings = load([], {"DATAFLOW__GATEWAY__ADMIN_TOKEN": text})
+        assert settings.gateway.admin_token == text
+
+    def test_secrets_do_not_show(self) -> None:
+        """Settings can be logged: tokens are not in their text."""
+        assert "s3cret" not in repr(Gateway(admin_token="s3cret"))
+
+
+class TestMistakes:
+    def test_all_at_once(self, files: Files) -> None:
+        """Every mistake of every file and variable is told in one go; the whole text counts."""
+        first = files.write(
+            '[gateway]\nprot = 80\nport = "80"\nmax_sessions = 0\n[gatway]\nport = 1\n[session]\noutbox = 1.5\n',
+            "first.toml",
+        )
+        broken = files.write("[gateway\n", "broken.toml")
+        absent = files.folder / "absent.toml"
+        with pytest.raises(ConfigError) as caught:
+            load([first, broken, absent, files.folder], {"DATAFLOW__CHAOS__ENABLED": "1"})
+        assert [p.replace(f"{files.folder}/", "") for p in caught.value.problems] == [
+            "broken.toml: not valid TOML: Expected ']' at the end of a table declaration (at line 1, column 9)",
+            "absent.toml: no such file",
+            f"{files.folder}: cannot be read: Is a directory",
+            'first.toml: [gateway] prot: unknown key; did you mean "port"? valid: admin_token, '
+            "drain_seconds, host, max_message_bytes, max_sessions, port",
+            'first.toml: [gateway] port: found "80"; must be a whole number',
+            "first.toml: [gateway] max_sessions: found 0; must be > 0",
+            'first.toml: [gatway]: unknown table; did you mean "gateway"? valid: backoff, cache, chaos, '
+            "gateway, session, sources, supervision",
+            "first.toml: [session] outbox: found 1.5; must be a whole number",
+            "DATAFLOW__CHAOS__ENABLED: [chaos] enabled: found 1; must be true or false",
+        ]
+        assert str(caught.value).count("\n") == 8
+
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            ("gateway = 3", "my.toml: [gateway]: found 3; must be a table"),
+            ("sources = 3", "my.toml: [sources]: found 3; must be a table"),
+            ("sources.a = 3", "my.toml: [sources.a]: found 3; must be a table"),
+            ("gateway.port = true", "my.toml: [gateway] port: found true; must be a whole number"),
+            ("gateway.port = 80.0", "my.toml: [gateway] port: found 80.0; must be a whole number"),
+            ("gateway.port.a = 1", 'my.toml: [gateway] port: found {"a": 1}; must be a whole number'),
+            ("gateway.port = 65536", "my.toml: [gateway] port: found 65536; must be <= 65535"),
+            ("gateway.port = -1", "my.toml: [gateway] port: found -1; must be >= 0"),
+            ("gateway.host = 1", "my.toml: [gateway] host: found 1; must be text"),
+            ("gateway.admin_token = 1", "my.toml: [gateway] admin_token: found something else; must be text"),
+            ("chaos.enabled = 1", "my.toml: [chaos] enabled: found 1; must be true or false"),
+            ('backoff.jitter = "1"', 'my.toml: [backoff] jitter: found "1"; must be a number'),
+            ("backoff.jitter = true", "my.toml: [backoff] jitter: found true; must be a number"),
+            ("backoff.jitter = nan", "my.toml: [backoff] jitter: found NaN; must be a number"),
+            ("backoff.max_delay = inf", "my.toml: [backoff] max_delay: found Infinity; must be a number"),
+            (
+                "backoff.max_delay = 0.5",
+                "my.toml: [backoff] max_delay: found 0.5; must be >= initial_delay, which is 1.0",
+            ),
+            ("backoff.multiplier = 0.9", "my.toml: [backoff] multiplier: found 0.9; must be >= 1.0"),
+            ("supervision.restarts = -1", "my.toml: [supervision] restarts: found -1; must be >= 0"),
+            ("supervision.within = 0", "my.toml: [supervision] within: found 0; must be > 0"),
+            (
+                'session.slow_client = "explode"',
+                'my.toml: [session] slow_client: found "explode"; must be one of "disconnect", "drop_oldest", '
+                '"conflate"',
+            ),
+            (
+                f'gateway.port = "{"x" * 99}"',
+                f'my.toml: [gateway] port: found "{"x" * 56}...; must be a whole number',
+            ),
+        ],
+    )
+    def test_one_mistake(self, files: Files, written: str, told: str) -> None:
+        """A mistake is named by file, table and key, with what was found and what is valid."""
+        assert files.problems(written) == [told]
+
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            ("symbols = 1", "symbols: found 1; must be a list, each text"),
+            ("symbols = [1]", "symbols: found [1]; must be a list, each text"),
+            (
+                'symbols = ["BTCUSD"]',
+                'symbols: found ["BTCUSD"]; "BTCUSD" must be BASE-QUOTE in capitals, such as "BTC-USD"',
+            ),
+            (
+                'symbols = ["btc-usd"]',
+                'symbols: found ["btc-usd"]; "btc-usd" must be BASE-QUOTE in capitals, such as "BTC-USD"',
+            ),
+            (
+                'symbols = ["A-B", "C-D", "A-B"]',
+                'symbols: found ["A-B", "C-D", "A-B"]; "A-B" is named more than once',
+            ),
+            ('stream = "book"', 'stream: found "book"; must be one of "trade", "aggTrade"'),
+            ("depth = 15", "depth: found 15; must be in [10, 20] (got 15)"),
+            ("stale_after = 0", "stale_after: found 0; must be > 0"),
+            ("eager = 1", "eager: found 1; must be true or false"),
+            ("extra = { v = 2 }", 'extra: found {"v": 2}; must be a table, each value text'),
+        ],
+    )
+    def test_a_mistake_in_a_source(self, files: Files, written: str, told: str) -> None:
+        """A connector's own keys are held to their types and validators like any other."""
+        assert files.problems(SOURCE + written) == [f"my.toml: [sources.a] {told}"]
+
+    @pytest.mark.parametrize("url", ["", "ws.example.com", "wss://", "//host", "/path"])
+    def test_an_address_is_whole(self, files: Files, url: str) -> None:
+        """An address without scheme or host is told before anything tries to connect to it."""
+        assert files.problems(f'[sources.a]\nconnector = "my_feeds.acme"\nurl = "{url}"') == [
+            f'my.toml: [sources.a] url: found "{url}"; must be a whole address, such as "wss://host/path"'
+        ]
+
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            ('url = "wss://x"', ": connector is missing; valid: binance, blockchain"),
+            ("connector = 3", " connector: found 3; must be text"),
+            (
+                'connector = "blokchain"',
+                ' connector: found "blokchain"; unknown connector; did you mean "blockchain"? '
+                "valid: binance, blockchain",
+            ),
+            (
+                'connector = "my_feeds.nothing"',
+                ' connector: found "my_feeds.nothing"; cannot be used: ModuleNotFoundError: No module named '
+                "'my_feeds.nothing'; 'my_feeds' is not a package",
+            ),
+            (
+                'connector = "my_feeds.bare"',
+                " connector: found \"my_feeds.bare\"; cannot be used: AttributeError: module 'my_feeds.bare' "
+                "has no attribute 'Settings'",
+            ),
+            (
+                'connector = "my_feeds.codecless"',
+                ' connector: found "my_feeds.codecless"; cannot be used: AttributeError: module '
+                "'my_feeds.codecless' has no attribute 'Codec'",
+            ),
+            (
+                'connector = "my_feeds.alien"',
+                ' connector: found "my_feeds.alien"; cannot be used: TypeError: my_feeds.alien.Settings is not '
+                "derived from dataflow.ports.SourceSettings",
+            ),
+            ('connector = "my_feeds.acme"', ": url is missing, must be text"),
+        ],
+    )
+    def test_a_source_that_cannot_be(self, files: Files, written: str, told: str) -> None:
+        """A source without a usable connector or without an address says what is lacking and what exists."""
+        assert files.problems(f"[sources.a]\n{written}\n") == [f"my.toml: [sources.a]{told}"]
+
+    @pytest.mark.parametrize("name", ["", "a/b"])
+    def test_a_source_name_is_a_path_segment(self, files: Files, name: str) -> None:
+        """A name with a slash would be two actors in one; it is refused."""
+        assert files.problems(SOURCE.replace("[sources.a]", f'[sources."{name}"]')) == [
+            f'my.toml: [sources.{name}]: the name must not be empty or contain "/"'
+        ]
+
+    @pytest.mark.parametrize(
+        ("variable", "told"),
+        [
+            ("DATAFLOW__GATEWAY__PORT", '[gateway] port: found "x"; must be a whole number'),
+            ("DATAFLOW__GATEWAY", '[gateway]: found "x"; must be a table'),
+            ("DATAFLOW__PORT", "[port]: unknown table; valid: backoff, cache, chaos, gateway, session, sources, "
+             "supervision"),
+        ],
+    )  # fmt: skip
+    def test_a_mistake_in_a_variable(self, variable: str, told: str) -> None:
+        """A mistake in the environment names the variable."""
+        with pytest.raises(ConfigError) as caught:
+            load([], {variable: "x"})
+        assert caught.value.problems == [f"{variable}: {told}"]
+
+    def test_the_file_that_wrote_the_key_is_named(self, files: Files) -> None:
+        """Of several files, the one that holds the mistake is named, not the one that began the table."""
+        first = files.write("[gateway]\nport = 1\n", "first.toml")
+        later = files.write("[gateway]\nmax_sessions = -1\n", "later.toml")
+        with pytest.raises(ConfigError) as caught:
+            load([first, later], {})
+        assert caught.value.problems == [f"{later}: [gateway] max_sessions: found -1; must be > 0"]
+
+    @given(
+        st.dictionaries(
+            st.sampled_from(
+                ["GATEWAY__PORT", "SESSION__OUTBOX", "SOURCES__A__URL", "SOURCES__A", "CHAOS", "X__Y__Z"]
+            ),
+            st.text(st.characters(blacklist_characters="\0"), max_size=12),
+        )
+    )
+    def test_nothing_but_a_config_error(self, values: dict[str, str]) -> None:
+        """Whatever is in the environment: it is settings or a ConfigError, never another exception."""
+        with suppress(ConfigError):
+            load([], {f"DATAFLOW__{key}": value for key, value in values.items()})
+
+
+class TestShippedFiles:
+    @pytest.fixture
+    def server(self, checkout: Path) -> str:
+        return (checkout / "config" / "server.toml").read_text()
+
+    def test_server_toml_tells_the_defaults(self, server: str) -> None:
+        """What config/server.toml says of every table but the sources is what the code does without it."""
+        written = tomllib.loads(server)
+        written.pop("sources")
+        assert config._settings(config._leaves(written, "server.toml"), problems := []) == Settings()
+        assert problems == []
+
+    def test_server_toml_names_every_key(self, server: str) -> None:
+        """No key is undocumented: each stands in its table, commented out when its default is "none"."""
+        tables: dict[str, Any] = {a.name: a.default for a in attrs.fields(Settings) if a.name != "sources"}
+        for name, default in tables.items():
+            block = re.search(rf"^\[{name}\]\n(.*?)^(?=\[|# -- )", server, re.MULTILINE | re.DOTALL)
+            assert block, f"[{name}] is missing"
+            keys = set(re.findall(r"^(?:# )?([a-z_]+) = ", block[1], re.MULTILINE))
+            assert keys == {a.name for a in attrs.fields(type(default))}
+
+    def test_server_toml_names_every_key_of_a_source(self, server: str) -> None:
+        """The keys that all sources share are told, with their defaults."""
+        told = dict(re.findall(r"^#   ([a-z_]+)\s+(?:default ([\w.]+))?", server, re.MULTILINE))
+        for a in attrs.fields(SourceSettings):
+            assert a.name in told
+            if a.name not in ("connector", "url", "symbols"):
+                assert tomllib.loads(f"v = {told[a.name]}")["v"] == a.default
+
+    def test_simulated_toml_changes_addresses_only(self, checkout: Path) -> None:
+        """The simulated set-up is the real one at another address, so that it rehearses the real one."""
+        written = tomllib.loads((checkout / "config" / "simulated.toml").read_text())
+        assert written == {
+            "sources": {
+                "blockchain": {"url": "ws://127.0.0.1:5000/mercury-gateway/v1/ws"},
+                "binance": {"url": "ws://127.0.0.1:5001/stream"},
+            }
+        }
+
+    def test_shipped_finds_the_checkout(self, checkout: Path) -> None:
+        """Without an installed copy the files of the checkout are used."""
+        assert config.shipped("server.toml").samefile(checkout / "config" / "server.toml")
