@@ -1,0 +1,1 @@
+"""dataflow: trades from many exchanges, each admitted once, to many WebSocket clients."""

@@ -1,0 +1,184 @@
+"""dataflow.history against a model that remembers everything and sorts on every question."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from attrs import define, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
+from dataflow.history import History
+from dataflow.ordered import ByTime
+
+MAX_TRADES = 4
+MAX_AGE = 6.0
+
+
+@define
+class Model:
+    """The rules in their most naive form: lists, and nothing is ever removed from them."""
+
+    log: list[tuple[Entry, float]] = field(factory=list)
+    given_ids: list[Trade] = field(factory=list)
+    sequences: dict[str, int] = field(factory=dict)
+    pending: dict[str, str] = field(factory=dict)
+    now: float = 0.0
+
+    @property
+    def last(self) -> int:
+        return self.log[-1][0].last if self.log else 0
+
+    def put(self, entry: Entry) -> None:
+        self.log.append((entry, self.now))
+
+    def verdict(self, trade: Trade) -> str:
+        remembered = self.given_ids[-2 * MAX_TRADES :]
+        forgotten = self.given_ids[: -2 * MAX_TRADES]
+        if any((t.source, t.trade_id) == (trade.source, trade.trade_id) for t in remembered):
+            return "duplicate"
+        previous = self.sequences.get(trade.source)
+        if trade.sequence is not None and previous is not None and trade.sequence > previous:
+            return "admitted"
+        if any(t.source == trade.source and t.timestamp >= trade.timestamp for t in forgotten):
+            return "too_old"
+        if trade.sequence is not None and previous is not None:
+            return "late"
+        return "admitted"
+
+    def admit(self, item: Item, now: float) -> str:
+        self.now = now
+        if isinstance(item, Missed):
+            if any(t.source == item.source for t in self.given_ids):
+                self.pending.setdefault(item.source, item.reason)
+            return "noted"
+        verdict = self.verdict(item)
+        if verdict == "duplicate":
+            self.pending.pop(item.source, None)
+        if verdict == "admitted":
+            self.place(item)
+        return verdict
+
+    def place(self, trade: Trade) -> None:
+        reason = self.pending.pop(trade.source, None)
+        previous = self.sequences.get(trade.source)
+        if trade.sequence is not None and previous is not None:
+            missing = trade.sequence - previous - 1
+            if missing:
+                self.put(Gap(self.last + 1, self.last + missing, "source_gap"))
+        elif reason is not None:
+            self.put(Gap(self.last + 1, self.last + 1, reason, exact=False))
+        self.put(Recorded(self.last + 1, trade))
+        self.given_ids.append(trade)
+        if trade.sequence is not None:
+            self.sequences[trade.source] = trade.sequence
+
+    def lost(self, item: Item, now: float) -> None:
+        if isinstance(item, Missed):
+            self.admit(item, now)
+        elif item.sequence is not None:
+            self.sequences.setdefault(item.source, item.sequence - 1)
+        elif self.verdict(item) == "admitted":
+            newest = self.kept(now)[-1:]
+            if not (newest and isinstance(newest[0], Gap) and newest[0].reason == "shard_restart"):
+                self.now = now
+                self.put(Gap(self.last + 1, self.last + 1, "shard_restart", exact=False))
+
+    def kept(self, now: float) -> list[Entry]:
+        trades = [n for n, (entry, _) in enumerate(self.log) if isinstance(entry, Recorded)]
+        start = trades[-MAX_TRADES - 1] + 1 if len(trades) > MAX_TRADES else 0
+        return [entry for entry, since in self.log[start:] if since >= now - MAX_AGE]
+
+    def by_time(self, now: float) -> list[Recorded]:
+        trades = [entry for entry in self.kept(now) if isinstance(entry, Recorded)]
+        return sorted(trades, key=lambda recorded: (recorded.trade.timestamp // 1000, recorded.offset))
+
+
+def build(source: str, number: int, moment: int) -> Trade:
+    """Source "s" has sequences and source "u" has none, "m" sometimes forgets them."""
+    sequence = number if source == "s" or (source == "m" and number % 3) else None
+    price = Decimal(number + 1)
+    return Trade(source, "B-U", str(number), "buy", price, Decimal(1), moment * 500, sequence)
+
+
+trades = st.builds(build, st.sampled_from("sum"), st.integers(0, 25), st.integers(0, 20))
+marks = st.builds(Missed, st.sampled_from("um"), st.just("B-U"), st.sampled_from(["source_gap", "other"]))
+steps = st.lists(
+    st.tuples(st.sampled_from(["admit", "admit", "admit", "lost"]), trades | marks, st.integers(0, 3)),
+    max_size=60,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps, st.integers(0, 60), st.integers(1, 6), st.integers(0, 12_000))
+def test_it_does_what_the_model_does(
+    steps: list[tuple[str, Item, int]], place: int, count: int, timestamp: int
+) -> None:
+    """Verdicts, places, gaps, what is forgotten, and every way of reading."""
+    log, model, now = History(1, MAX_TRADES, MAX_AGE), Model(), 0.0
+    for what, item, pause in steps:
+        now += pause
+        log.expire(now)
+        if what == "lost":
+            log.lost(item, now)
+            model.lost(item, now)
+        else:
+            assert log.admit(item, now).value == model.admit(item, now)
+        assert log.last == model.last
+        assert log.read(log.first - 1, 1000) == model.kept(now)
+    check_reading(log, model.kept(now), min(place, log.last), count)
+    check_queries(log, model.by_time(now), timestamp, count)
+
+
+def check_reading(log: History, kept: list[Entry], place: int, count: int) -> None:
+    entries = log.read(place, count)
+    covered = [offset for entry in entries for offset in range(entry.first, entry.last + 1)]
+    assert covered == list(range(place + 1, place + 1 + len(covered))), "no hole and no repetition"
+    assert len(entries) <= count
+    assert entries or place == log.last
+    rest = log.read(place, 1000)
+    assert rest[: len(entries)] == entries
+    assert [entry for entry in rest if isinstance(entry, Recorded)] == [
+        entry for entry in kept if isinstance(entry, Recorded) and entry.offset > place
+    ]
+    assert log.position_known(1, place) == (place >= log.first - 1)
+    assert log.since(1, place, count) == (
+        (True, rest) if place >= log.first - 1 and len(rest) <= count else (False, [])
+    )
+
+
+def check_queries(log: History, by_time: list[Recorded], timestamp: int, count: int) -> None:
+    assert log.latest(count) == by_time[::-1][:count]
+    earlier = [r for r in by_time if r.trade.timestamp // 1000 < timestamp // 1000]
+    later = [r for r in by_time if r.trade.timestamp // 1000 > timestamp // 1000]
+    assert all_pages(lambda at: log.after(at, count), timestamp) == later
+    assert all_pages(lambda at: log.before(at, count), timestamp) == earlier[::-1]
+    page = log.after(timestamp, count)
+    assert len(page) <= count or len({r.trade.timestamp // 1000 for r in page}) == 1
+
+
+def all_pages(ask: object, timestamp: int) -> list[Recorded]:
+    """What a client gets that asks again from the last timestamp it saw, at the resolution that it sees."""
+    found: list[Recorded] = []
+    while page := ask(timestamp):  # type: ignore[operator]
+        found += page
+        timestamp = page[-1].trade.timestamp // 1000 * 1000
+    return found
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 3000))
+def test_the_order_by_time_survives_any_order_of_arrival(random: object, spread: int) -> None:
+    """Also when it fills many short lists, and when what leaves is not the oldest."""
+    order: ByTime[int] = ByTime()
+    times = {place: place + random.randrange(spread + 1) for place in range(1, 1500)}  # type: ignore[attr-defined]
+    for place, time in times.items():
+        order.add(time, place, place)
+        if place > 600:
+            order.remove(times[place - 600], place - 600)
+    kept = sorted(range(900, 1500), key=lambda place: (times[place], place))
+    assert list(order.descending()) == kept[::-1]
+    for time in (0, 900, 1100, 1499, 1500 + spread):
+        assert list(order.ascending(time)) == [place for place in kept if times[place] >= time]
+        assert list(order.descending(time)) == [place for place in reversed(kept) if times[place] < time]
