@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 # Nothing is fetched that the lock does not name with its hash: the project itself goes in without dependencies
 # and is built by what the lock installed. Where the interpreter has a pip that can serve another environment
-# (22.3 or newer), setting up a second pip inside it is spared: that is 4 of 10 seconds of a first `make run`.
+# (23 or newer), setting up a second pip inside it is spared: that is 4 of 10 seconds of a first `make run`.
 define install
 	@set -e; python="$(PYTHON)"; \
 	if [ -z "$$python" ]; then \
@@ -19,7 +19,8 @@ define install
 		echo "If it is somewhere else: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; fi; \
 	if ! $(BIN)/python -c '' 2>/dev/null; then \
 		echo "Creating $(VENV) with $$($$python --version)"; \
-		if "$$python" -m pip --python "$$python" --version >/dev/null 2>&1; then pip=--without-pip; else pip=; fi; \
+		if "$$python" -c 'import sys, pip; sys.exit(int(pip.__version__.split(".")[0]) < 23)' 2>/dev/null; \
+		then pip=--without-pip; else pip=; fi; \
 		"$$python" -m venv --clear $$pip $(VENV); fi; \
 	if $(BIN)/python -c 'import pip' 2>/dev/null; then pip="$(BIN)/python -m pip"; \
 	else pip="$$python -m pip --python $(BIN)/python"; fi; \
