@@ -1,0 +1,222 @@
+"""The log: one line for each thing worth knowing, to standard error, for people or for machines.
+
+Rules of this file: sinks are synchronous (a coroutine sink delivers nothing on Trio). A lost connection is
+news, not a defect: one line. A crash of ours is a defect: a line and its traceback. Text from outside cannot
+forge a line, move the cursor or change a colour. What repeats is counted, and told once per burst.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Hashable, Mapping
+from datetime import UTC
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
+
+from attrs import define, field
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+    from supervisors import Event
+
+Format: TypeAlias = Literal["human", "json"]
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+
+def configure(format: Format = "human", level: Level = "info", stream: TextIO | None = None) -> None:
+    """Send everything that is logged, by us or through the standard library, to `stream` (standard error).
+
+    Replaces whatever was configured before.
+    """
+    out = stream or sys.stderr
+    render = _json_line if format == "json" else partial(_human_line, wants_colour(out, os.environ))
+    logger.remove()
+    logger.add(lambda message: _write(out, render(message.record)), level=level.upper(), format=_bare)
+    logging.basicConfig(handlers=[_Intercept()], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+
+
+def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Colours are for terminals, and not for those who asked to be spared (NO_COLOR)."""
+    return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def _bare(_record: Record) -> str:
+    return "{message}"  # a function, for loguru would add the traceback to a plain template
+
+
+def _write(out: TextIO, line: str) -> None:
+    out.write(line + "\n")
+    out.flush()
+
+
+_COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+
+def _human_line(coloured: bool, record: Record) -> str:
+    def paint(code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if coloured else text
+
+    level = record["level"].name
+    time = f"{record['time']:%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    path = record["extra"].get("path")
+    place = paint("36", _disarmed(str(path))) + ": " if path else ""
+    text = record["message"] + ("\n" + _traceback(record) if record["exception"] else "")
+    return f"{paint('2', time)} {paint(_COLOURS.get(level, '0'), f'{level:<7}')} {place}{_disarmed(text)}"
+
+
+def _json_line(record: Record) -> str:
+    """What was bound to the record stands beside the message."""
+    line: dict[str, Any] = {
+        "time": record["time"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": record["level"].name.lower(),
+        "message": record["message"],
+        **record["extra"],
+    }
+    if record["exception"]:
+        line["exception"] = _traceback(record)
+    return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _traceback(record: Record) -> str:
+    return "".join(traceback.format_exception(record["exception"].value)).rstrip()  # type: ignore[union-attr]
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def _disarmed(text: str) -> str:
+    """Control characters are shown, not obeyed; every line but the first is indented."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text).replace("\n", "\n    ")
+
+
+class _Intercept(logging.Handler):
+    """Hands the standard library's records to loguru."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        bound = logger.bind(logger=record.name).opt(exception=record.exc_info)
+        try:
+            level: str | int = logger.level(record.levelname).name
+        except ValueError:
+            level = record.levelno
+        bound.log(level, "{}", record.getMessage())
+
+
+# -- events of the supervision tree -------------------------------------------------------------------
+
+# kind -> level, what it says. "{restart}" tells what follows.
+_LINES: dict[str, tuple[str, str]] = {
+    "ready": ("DEBUG", "ready"),
+    "crash": ("ERROR", "crashed: {errors}; {restart}"),
+    "start_failed": ("ERROR", "did not start: {errors}; {restart}"),
+    "exit": ("DEBUG", "ended by itself"),
+    "declined": ("DEBUG", "declined to start"),
+    "stopped": ("DEBUG", "stopped"),
+    "stop_cancelled": ("WARNING", "did not stop when asked, and was cancelled"),
+    "unstopped": ("ERROR", "did not stop when cancelled, and was left behind"),
+    "cleanup_error": ("ERROR", "failed while stopping: {errors}"),
+    "hung": ("ERROR", "made no progress, and was cancelled"),
+    "dead_letter": ("ERROR", "{count} messages in hand were lost: {detail}"),
+    "given_up": ("WARNING", "crashed too often, and was given up: {errors}"),
+    "escalated": ("ERROR", "crashed too often, its supervisor gives up: {errors}"),
+    "auto_shutdown": ("INFO", "ends, since what mattered in it has ended"),
+    "suppressed": ("WARNING", "{detail} more crashes in the last second"),
+    "blocked": ("ERROR", "the event loop is blocked:\n{detail}"),
+}
+_WITH_TRACEBACK = {"crash", "start_failed", "cleanup_error", "escalated"}
+
+
+def log_event(event: Event) -> None:
+    """One line for one event of the tree: an `on_event` hook for `supervisors`."""
+    level, text = _LINES.get(event.kind, ("WARNING", f"{event.kind}: {{detail}}"))
+    error = _whole(event) if event.kind in _WITH_TRACEBACK else None
+    if event.kind in ("crash", "start_failed") and _link_lost(event):
+        level, text, error = "INFO", "link lost: {errors}; {restart}", None
+    if event.kind == "ready" and event.epoch > 1:
+        level, text = "INFO", "back, incarnation {epoch}"
+    message = text.format(
+        errors="; ".join(map(_told, event.errors)) or "unknown error",
+        restart="no restart" if event.delay is None else f"restart {event.restarts} in {event.delay:.1f} s",
+        count=len(event.detail) if isinstance(event.detail, tuple) else 1,
+        detail=event.detail if event.kind == "blocked" else _cut(event.detail),
+        epoch=event.epoch,
+    )
+    logger.bind(path=event.path or "root", event=event.kind).opt(exception=error).log(level, "{}", message)
+
+
+def _link_lost(event: Event) -> bool:
+    # by name, for it is news wherever it is raised, and the classes of the actors stay unknown here
+    return bool(event.errors) and all(type(error).__name__ == "LinkLost" for error in event.errors)
+
+
+def _told(error: BaseException) -> str:
+    if type(error).__name__ == "LinkLost":
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _whole(event: Event) -> BaseException | None:
+    if len(event.errors) > 1:
+        return BaseExceptionGroup(f"{len(event.errors)} errors", event.errors)
+    return event.errors[0] if event.errors else None
+
+
+def _cut(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+# -- what repeats -------------------------------------------------------------------------------------
+
+
+@define
+class _Repeated:
+    last: float
+    told_at: float
+    untold: int = 0
+
+
+@define
+class Burst:
+    """Decides how often a repeated reason is logged. Pure: the caller brings the time and does the logging.
+
+    The first occurrence is told at once. Further ones, as long as no `quiet` seconds pass between them, are
+    counted and told together every `every` seconds, and when the burst is over. Of more than `remembered`
+    reasons at a time the oldest is forgotten with its count, so that endless new reasons cost no memory.
+    """
+
+    quiet: float = 10.0
+    every: float = 60.0
+    remembered: int = 1000
+    _seen: dict[Hashable, _Repeated] = field(factory=dict, init=False)
+
+    def occurred(self, reason: Hashable, now: float) -> int:
+        """How many occurrences, this one included, are to be told now; 0 means silence."""
+        seen = self._seen.pop(reason, None)
+        if seen is None:
+            self._forget_oldest()
+            seen = _Repeated(now, float("-inf"))
+        over = now - seen.last >= self.quiet or now - seen.told_at >= self.every
+        seen.last, seen.untold = now, seen.untold + 1
+        self._seen[reason] = seen
+        if not over:
+            return 0
+        told, seen.untold, seen.told_at = seen.untold, 0, now
+        return told
+
+    def ended(self, now: float) -> list[tuple[Hashable, int]]:
+        """The reasons whose burst is over, with how many occurrences were not told; they are forgotten."""
+        over = [reason for reason, seen in self._seen.items() if now - seen.last >= self.quiet]
+        untold = [(reason, self._seen.pop(reason).untold) for reason in over]
+        return [(reason, count) for reason, count in untold if count]
+
+    def _forget_oldest(self) -> None:
+        if len(self._seen) >= self.remembered:
+            del self._seen[next(iter(self._seen))]

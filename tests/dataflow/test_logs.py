@@ -1,0 +1,277 @@
+"""The log: one line for each thing worth knowing, nothing forged, nothing repeated without end."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loguru import logger
+
+from dataflow.logs import Burst, configure, log_event, wants_colour
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logger.remove()
+    logging.captureWarnings(False)
+    logging.root.handlers[:], logging.root.level = handlers, level
+
+
+class LinkLost(Exception):
+    """Stands for the connector's: the log knows it by its name."""
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def event(kind: str, **told: Any) -> Any:
+    usual = {
+        "path": "sources/acme",
+        "epoch": 1,
+        "at": 0.0,
+        "errors": (),
+        "restarts": 0,
+        "delay": None,
+        "detail": None,
+    }
+    return SimpleNamespace(kind=kind, **usual | told)
+
+
+def human(**options: Any) -> io.StringIO:
+    out = io.StringIO()
+    configure("human", "debug", out, **options)
+    return out
+
+
+def lines(out: io.StringIO) -> list[str]:
+    """What was logged, without the time, which must be there."""
+    text = out.getvalue()
+    assert text.endswith("\n")
+    return [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ", "", line) for line in text.splitlines()]
+
+
+class TestFormats:
+    def test_a_human_line(self) -> None:
+        """A line is time, level, place and message; a pipe gets no colours."""
+        out = human()
+        logger.info("listening on {}", "127.0.0.1:8080")
+        logger.bind(path="gateway").warning("full")
+        assert lines(out) == ["INFO    listening on 127.0.0.1:8080", "WARNING gateway: full"]
+        assert "\x1b" not in out.getvalue()
+
+    def test_a_terminal_gets_colours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a terminal the level is coloured."""
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        monkeypatch.setenv("TERM", "xterm")
+        configure("human", "info", out := Terminal())
+        logger.error("no")
+        assert "\x1b[31mERROR  \x1b[0m no" in out.getvalue()
+
+    @pytest.mark.parametrize(
+        ("stream", "environ", "wanted"),
+        [
+            (Terminal(), {}, True),
+            (Terminal(), {"NO_COLOR": ""}, True),
+            (Terminal(), {"NO_COLOR": "1"}, False),
+            (Terminal(), {"TERM": "dumb"}, False),
+            (io.StringIO(), {}, False),
+        ],
+    )
+    def test_who_wants_colour(self, stream: io.StringIO, environ: dict[str, str], wanted: bool) -> None:
+        """Colours are for terminals whose owner did not ask to be spared."""
+        assert wants_colour(stream, environ) is wanted
+
+    def test_a_json_line(self) -> None:
+        """A machine gets one object a line, with what was bound and a time in UTC."""
+        configure("json", "info", out := io.StringIO())
+        logger.bind(path="sources/ä").warning("twice\nbroken")
+        logger.debug("below the level")
+        (line,) = out.getvalue().splitlines()
+        told = json.loads(line)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", told.pop("time"))
+        assert told == {"level": "warning", "message": "twice\nbroken", "path": "sources/ä"}
+
+    def test_a_json_line_holds_its_traceback(self) -> None:
+        """A traceback is a field of its line, not further lines."""
+        configure("json", "info", out := io.StringIO())
+        log_event(event("crash", errors=(raised(KeyError("x")),), delay=1.0, restarts=2))
+        (line,) = out.getvalue().splitlines()
+        told = json.loads(line)
+        assert told["event"] == "crash"
+        assert told["exception"].startswith("Traceback (most recent call last)")
+        assert told["exception"].endswith("KeyError: 'x'")
+
+    def test_text_from_outside_forges_nothing(self) -> None:
+        """Escape codes, carriage returns and newlines from outside are shown or indented, also in tracebacks."""
+        out = human()
+        logger.warning("{}", "\x1b[2Jgone\r\n2026-01-01 00:00:00.000 ERROR   forged {extra} <red>")
+        log_event(event("crash", path="a\nb", errors=(raised(ValueError("\x1b]0;title\x07\nERROR x")),)))
+        assert "\x1b" not in out.getvalue()
+        assert lines(out)[:2] == [
+            r"WARNING \x1b[2Jgone\x0d",
+            "    2026-01-01 00:00:00.000 ERROR   forged {extra} <red>",
+        ]
+        assert [line for line in out.getvalue().splitlines() if re.match(r"\S", line)][1:] == [
+            out.getvalue().splitlines()[2]
+        ]
+
+    def test_the_standard_library_is_heard(self) -> None:
+        """Warnings of libraries arrive in the same log, with the logger's name; their chatter does not."""
+        configure("json", "debug", out := io.StringIO())
+        logging.getLogger("hypercorn.error").warning("odd %s", "{thing}")
+        logging.getLogger("hypercorn.error").info("chatter")
+        logging.getLogger("x").log(35, "own level")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            configure("json", "debug", out)
+            warnings.warn("old", UserWarning, stacklevel=1)
+        told = [json.loads(line) for line in out.getvalue().splitlines()]
+        assert [(t["logger"], t["level"]) for t in told] == [
+            ("hypercorn.error", "warning"),
+            ("x", "level 35"),
+            ("py.warnings", "warning"),
+        ]
+        assert told[0]["message"] == "odd {thing}"
+
+
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("told", "line"),
+        [
+            (event("ready"), "DEBUG   sources/acme: ready"),
+            (event("ready", epoch=3), "INFO    sources/acme: back, incarnation 3"),
+            (event("exit"), "DEBUG   sources/acme: ended by itself"),
+            (event("declined"), "DEBUG   sources/acme: declined to start"),
+            (event("stopped", path=""), "DEBUG   root: stopped"),
+            (event("stop_cancelled"), "WARNING sources/acme: did not stop when asked, and was cancelled"),
+            (event("unstopped"), "ERROR   sources/acme: did not stop when cancelled, and was left behind"),
+            (event("hung"), "ERROR   sources/acme: made no progress, and was cancelled"),
+            (
+                event("dead_letter", detail=("{a}", 2)),
+                "ERROR   sources/acme: 2 messages in hand were lost: ('{a}', 2)",
+            ),
+            (
+                event("dead_letter", detail=("x" * 999,)),
+                f"ERROR   sources/acme: 1 messages in hand were lost: ('{'x' * 295}...",
+            ),
+            (
+                event("given_up", errors=(ValueError("x"), KeyError())),
+                "WARNING sources/acme: crashed too often, and was given up: ValueError: x; KeyError",
+            ),
+            (event("auto_shutdown"), "INFO    sources/acme: ends, since what mattered in it has ended"),
+            (event("suppressed", path="", detail=7), "WARNING root: 7 more crashes in the last second"),
+            (event("unheard_of", detail="?"), "WARNING sources/acme: unheard_of: ?"),
+            (
+                event("crash", errors=(LinkLost("silent for 15 s"),), restarts=4, delay=2.345),
+                "INFO    sources/acme: link lost: silent for 15 s; restart 4 in 2.3 s",
+            ),
+            (
+                event("start_failed", errors=(LinkLost("refused"),), restarts=1, delay=1.0),
+                "INFO    sources/acme: link lost: refused; restart 1 in 1.0 s",
+            ),
+        ],
+    )
+    def test_one_line(self, told: Any, line: str) -> None:
+        """News is one line that names place, cause and what follows, without a traceback."""
+        out = human()
+        log_event(told)
+        assert lines(out) == [line]
+
+    @pytest.mark.parametrize(
+        ("kind", "head"),
+        [
+            ("crash", "ERROR   sources/acme: crashed: ValueError: bad; no restart"),
+            ("start_failed", "ERROR   sources/acme: did not start: ValueError: bad; no restart"),
+            ("cleanup_error", "ERROR   sources/acme: failed while stopping: ValueError: bad"),
+            (
+                "escalated",
+                "ERROR   sources/acme: crashed too often, its supervisor gives up: ValueError: bad",
+            ),
+        ],
+    )
+    def test_a_defect_has_its_traceback(self, kind: str, head: str) -> None:
+        """A crash of ours shows where it happened."""
+        out = human()
+        log_event(event(kind, errors=(raised(ValueError("bad")),)))
+        first, *rest = lines(out)
+        assert first == head
+        assert rest[0] == "    Traceback (most recent call last):"
+        assert rest[-1] == "    ValueError: bad"
+
+    def test_every_error_of_a_crash_is_shown(self) -> None:
+        """A crash with several leaf errors shows each, also when one of them is a lost link."""
+        out = human()
+        log_event(event("crash", errors=(raised(LinkLost("gone")), raised(KeyError("x")))))
+        text = out.getvalue()
+        assert "crashed: gone; KeyError: 'x'; no restart" in text
+        assert text.count("Traceback") >= 2
+
+    def test_a_blocked_loop_shows_the_whole_stack(self) -> None:
+        """The stack of whoever blocks the loop is not cut."""
+        out = human()
+        log_event(event("blocked", path="", detail="line 1\n" + "x" * 999))
+        assert lines(out) == ["ERROR   root: the event loop is blocked:", "    line 1", "    " + "x" * 999]
+
+
+class TestBurst:
+    def test_the_first_is_told_at_once(self) -> None:
+        """Nobody waits for the news that something is wrong, whatever else is going on."""
+        burst = Burst(quiet=10, every=60)
+        assert burst.occurred("a", 0.0) == 1
+        assert burst.occurred("b", 0.0) == 1
+
+    def test_a_burst_is_counted(self) -> None:
+        """Repetitions are silent until the burst is over, then told as a number, once."""
+        burst = Burst(quiet=10, every=60)
+        assert [burst.occurred("a", t) for t in (0.0, 1.0, 2.0)] == [1, 0, 0]
+        assert burst.ended(11.9) == []
+        assert burst.ended(12.0) == [("a", 2)]
+        assert burst.ended(99.0) == []
+        assert burst.occurred("a", 12.5) == 1
+
+    def test_a_burst_without_end_is_told_regularly(self) -> None:
+        """Something that never stops is told every so often, with all that happened since."""
+        burst = Burst(quiet=10, every=60)
+        told = {t: n for t in range(0, 130, 5) if (n := burst.occurred("a", float(t)))}
+        assert told == {0: 1, 60: 12, 120: 12}
+
+    def test_a_new_burst_tells_what_the_old_one_held_back(self) -> None:
+        """Nothing is lost when nobody asked for the end of the old burst."""
+        burst = Burst(quiet=10, every=60)
+        assert [burst.occurred("a", t) for t in (0.0, 1.0, 30.0)] == [1, 0, 2]
+
+    def test_endless_reasons_cost_no_memory(self) -> None:
+        """Of too many reasons the one not seen for longest is forgotten."""
+        burst = Burst(remembered=2)
+        assert [burst.occurred(r, 0.0) for r in "abacb"] == [1, 1, 0, 1, 1]
+
+    @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30)), max_size=40))
+    def test_every_occurrence_is_told_once(self, happened: list[tuple[str, int]]) -> None:
+        """What was told, and what is told at the end, is what happened: neither more nor less."""
+        burst, now, told = Burst(quiet=10, every=60), 0.0, dict.fromkeys("abc", 0)
+        for reason, later in happened:
+            now += later
+            told[reason] += burst.occurred(reason, now)
+        for reason, count in burst.ended(now + 10):
+            told[str(reason)] += count
+        assert told == {r: sum(reason == r for reason, _ in happened) for r in "abc"}
