@@ -8,31 +8,32 @@ Quick start for a test (everything runs inside the test's own Trio loop, on a fr
 
     from simulators import Trade, open_binance, open_blockchain, playing, recorded, shipped
 
-    async with open_blockchain(symbols=["BTC-USD"]) as exchange:      # or open_binance()
-        exchange.url                                    # ws://127.0.0.1:PORT/mercury-gateway/v1/ws, /stream
-        await exchange.wait_subscribed(["BTC-USD"])     # returns when the client under test is subscribed
-        await exchange.publish(Trade(id=7, symbol="BTC-USD", side="buy", price="8501.1", qty="0.0005892",
-                                     timestamp_us=1589135616696315))
-        await exchange.drained()                        # everything published is on its way
-        await exchange.disconnect("abrupt")             # graceful, abrupt, drop (seconds=), refuse, accept,
-        restart exchange.stall()                                # the open connections fall silent, and stay
-        open exchange.fault("duplicate", times=1)            # the next trade: drop, duplicate, reorder,
-        delay (seconds=),
-                                                        # stall, skip, truncate, garbage; refuse: next subscription
-        exchange.tape("BTC-USD")                        # what was published: the oracle
-        assert not exchange.failures                    # handlers that failed are contained and kept here
+    async with open_blockchain(symbols=["BTC-USD"]) as exchange:    # or open_binance()
+        exchange.url                                  # ws://127.0.0.1:PORT/mercury-gateway/v1/ws, or /stream
+        await exchange.wait_subscribed(["BTC-USD"])   # returns when the client under test is subscribed
+        trade = Trade(
+            id=7, symbol="BTC-USD", side="buy", price="8501.1", qty="0.0005892", timestamp_us=1589135616696315
+        )
+        await exchange.publish(trade)
+        await exchange.drained()                      # everything published has left for the socket
+        await exchange.disconnect("abrupt")           # graceful, drop (seconds=), refuse, accept, restart
+        exchange.stall()                              # the open connections fall silent, and stay open
+        exchange.fault("duplicate", times=1)          # the next trade; also drop, reorder, delay (seconds=),
+                                                      # stall, skip, truncate, garbage; refuse: a subscription
+        exchange.tape("BTC-USD")                      # what was published: the oracle
+        assert not exchange.failures                  # handlers that failed are contained, and kept here
 
-Binance calls the symbol ``BTCUSDT``; Blockchain.com wants the header ``Origin:
-https://exchange.blockchain.com`` unless opened with ``require_origin=False``. Exactly-once tests across
-reconnects: ``open_binance(absent="held", replay_last=5000)`` holds trades while nobody is subscribed, and
+Binance calls the symbol ``BTCUSDT``. Blockchain.com wants the header ``Origin:
+https://exchange.blockchain.com`` unless opened with ``require_origin=False``. For exactly-once tests across
+reconnects, ``open_binance(absent="held", replay_last=5000)`` holds trades while nobody is subscribed, and
 repeats the last 5000 to whoever comes back.
 
 A recording at full speed, begun when every symbol is subscribed:
 
     feed = recorded(shipped("binance_btcusdt_trades_20240808.jsonl.gz").ticks)
-    async with open_binance() as exchange, playing(exchange, feed, speed=math.inf, start="all_subscribed")
-    as player:
-        await player.finished.wait()
+    async with open_binance() as exchange:
+        async with playing(exchange, feed, speed=math.inf, start="all_subscribed") as player:
+            await player.finished.wait()
 """
 
 from __future__ import annotations
@@ -41,19 +42,32 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from .binance import binance
-from .blockchain import SYMBOLS, blockchain
+from .binance import binance_dialect
+from .blockchain import SYMBOLS, blockchain_dialect
 from .exchange import Exchange, open_exchange
 from .faults import Fault, Faults
-from .feed import Feed, Tick, merge, only_trades, recorded, relabel
+from .feed import Feed, Tick, merge, recorded, relabel
 from .market import BINANCE_MARKET, BLOCKCHAIN_MARKET, Instrument, generated, market
 from .player import Pace, Player, playing
 from .recordings import Recording, RecordingError, read, shipped
+from .serving import (
+    Demo,
+    Served,
+    binance_feed,
+    blockchain_feed,
+    file_feed,
+    replay,
+    serve_binance,
+    serve_blockchain,
+    serve_demo,
+    serve_exchange,
+)
 from .trade import Item, StreamMessage, Trade
 
 __all__ = [
     "BINANCE_MARKET",
     "BLOCKCHAIN_MARKET",
+    "Demo",
     "Exchange",
     "Fault",
     "Faults",
@@ -64,15 +78,18 @@ __all__ = [
     "Player",
     "Recording",
     "RecordingError",
+    "Served",
     "StreamMessage",
     "Tick",
     "Trade",
-    "binance",
-    "blockchain",
+    "binance_dialect",
+    "binance_feed",
+    "blockchain_dialect",
+    "blockchain_feed",
+    "file_feed",
     "generated",
     "market",
     "merge",
-    "only_trades",
     "open_binance",
     "open_blockchain",
     "open_exchange",
@@ -80,6 +97,11 @@ __all__ = [
     "read",
     "recorded",
     "relabel",
+    "replay",
+    "serve_binance",
+    "serve_blockchain",
+    "serve_demo",
+    "serve_exchange",
     "shipped",
 ]
 
@@ -96,7 +118,7 @@ def open_blockchain(
     `symbols` are those it knows (others are rejected), `heartbeat` is in seconds; `options` are `host`,
     `port` and those of `Exchange`.
     """
-    dialect = blockchain(symbols=symbols, require_origin=require_origin, heartbeat=heartbeat)
+    dialect = blockchain_dialect(symbols=symbols, require_origin=require_origin, heartbeat=heartbeat)
     return open_exchange(dialect, **options)
 
 
@@ -108,4 +130,4 @@ def open_binance(
     `ping` (how often it pings) and `lifetime` (of a connection) are in seconds; `options` are `host`,
     `port` and those of `Exchange`.
     """
-    return open_exchange(binance(ping=ping, lifetime=lifetime), **options)
+    return open_exchange(binance_dialect(ping=ping, lifetime=lifetime), **options)

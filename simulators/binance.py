@@ -130,8 +130,8 @@ class BinanceSession:
             for name in names:
                 self._streams.pop(name, None)
             return None
-        if sum(map(self._refused, names)):
-            raise _Malformed(2, "Invalid request: subscription refused", request["id"])
+        if refused := [name for name in names if self._refused(name)]:
+            raise _Malformed(2, f"Invalid request: {refused[0]} is refused", request["id"])
         self._streams.update((name, None) for name in names)
         return None
 
@@ -184,8 +184,8 @@ def _names(request: dict[str, Any]) -> list[str]:
     return params
 
 
-def binance(*, ping: float | None = 20.0, lifetime: float | None = 86_400.0) -> Dialect:
-    """Binance's dialect. `lifetime` is how long one connection may last before the server closes it, in seconds."""
+def binance_dialect(*, ping: float | None = 20.0, lifetime: float | None = 86_400.0) -> Dialect:
+    """Binance's dialect. Seconds: `ping` between two pings, `lifetime` until a connection is closed."""
     return Dialect("binance", PATH, _open_session, False, None, ping, lifetime)
 
 

@@ -23,11 +23,11 @@ from .trade import Item, Trade
 ORIGIN = "https://exchange.blockchain.com"
 PATH = "/mercury-gateway/v1/ws"
 PORT = 5000
-SYMBOLS = ("BTC-USD", "ETH-USD", "BTC-USDT", "ETH-USDT", "ETH-BTC", "LTC-USD", "BCH-USD", "XLM-USD", "ALGO-USD")
+SYMBOLS = ("BTC-USD", "ETH-USD", "BTC-USDT", "ETH-USDT", "ETH-BTC", "LTC-USD", "BCH-USD", "XLM-USD")
 
 
 def number(text: str) -> str:
-    """Write a plain decimal as the exchange does (Java's rule): ``0.0005892`` is ``5.892E-4``, ``200`` is ``200.0``."""
+    """Write a plain decimal by the exchange's (Java's) rule: 0.0005892 is ``5.892E-4``, 200 is ``200.0``."""
     _, digits, exponent = Decimal(text).normalize().as_tuple()
     assert isinstance(exponent, int)
     first = len(digits) - 1 + exponent
@@ -78,7 +78,7 @@ class BlockchainSession:
         return frozenset(self._trades)
 
     def receive(self, message: str | bytes) -> list[str]:
-        """Subscribe or unsubscribe; the answer says ``subscribed``, ``unsubscribed`` or ``rejected`` with a text."""
+        """Obey; the answer says ``subscribed``, ``unsubscribed``, or ``rejected`` and why."""
         try:
             event, fields = self._obey(_request(message))
         except _Reject as refusal:
@@ -160,7 +160,7 @@ def _reject_repetition(action: str, already: bool, named: dict[str, str]) -> Non
         raise _Reject({**named, "text": "Not subscribed"})
 
 
-def blockchain(
+def blockchain_dialect(
     *,
     symbols: Iterable[str] = SYMBOLS,
     require_origin: bool = True,

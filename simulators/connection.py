@@ -28,7 +28,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 async def reset(stream: trio.abc.Stream) -> None:
-    """Close a stream at once; a TCP connection is reset, so that the peer cannot take it for a regular end."""
+    """Close a stream at once; a TCP connection is reset, so that the peer cannot take it for an end."""
     if isinstance(stream, trio.SocketStream):
         with suppress(OSError):
             stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -186,7 +186,7 @@ class Connection:
         return False
 
     async def ping(self, every: float, patience: float) -> None:
-        """Send a WebSocket ping every so many seconds; return when one has no answer for `patience` seconds."""
+        """Ping every so many seconds; return when one has had no answer for `patience` seconds."""
         while True:
             await trio.sleep(every)
             with trio.move_on_after(patience) as waiting:

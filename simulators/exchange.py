@@ -43,6 +43,10 @@ def wall_clock_us() -> int:
     return time.time_ns() // 1000
 
 
+def ignore(line: str) -> None:
+    """Say nothing."""
+
+
 @define(eq=False)
 class Exchange:
     """A simulated exchange; `open_exchange` and `serve_exchange` serve one.
@@ -62,6 +66,7 @@ class Exchange:
     patience: float = 30.0
     seed: int = 0
     now_us: Callable[[], int] = wall_clock_us
+    say: Callable[[str], None] = ignore
     faults: Faults = field(init=False)
     host: str = ""
     port: int = 0
@@ -115,7 +120,7 @@ class Exchange:
             await self._changed.park()
 
     async def publish(self, item: Item) -> None:
-        """Tell everyone subscribed. Waits while the item is held (see `absent`) or a subscriber's outbox is full."""
+        """Tell everyone subscribed. Waits while the item is held, or a subscriber's outbox is full."""
         await trio.lowlevel.checkpoint()
         while True:
             if self._holds(item):
@@ -150,9 +155,9 @@ class Exchange:
         symbol: str | None = None,
         seconds: float | None = None,
     ) -> Fault:
-        """Order a fault on market data (`faults.Fault` says what the parameters mean). ValueError if it is none."""
+        """Order a fault (`Fault` says what the parameters mean). ValueError when it makes no sense."""
         if kind == "skip" and not self.dialect.sequenced:
-            raise ValueError(f"{self.dialect.name} numbers no messages; `drop` a trade to make a hole in its ids")
+            raise ValueError(f"{self.dialect.name} numbers no messages: `drop` a trade instead")
         return self.faults.add(kind, times=times, probability=probability, symbol=symbol, seconds=seconds)
 
     def stall(self, seconds: float | None = None) -> None:
@@ -168,13 +173,16 @@ class Exchange:
         frame 1012, refuse for `seconds` (default 0), and forget the trades told. ``accept``: end nothing,
         refuse nobody any longer. ValueError for another mode, or when `seconds` is missing for ``drop``.
         """
+        if mode not in MODES or (mode == "drop" and seconds is None):
+            raise ValueError(_no_such(mode))
+        self.say(f"disconnect {mode}" if seconds is None else f"disconnect {mode} for {seconds:g} s")
         match mode:
             case "graceful":
                 await _close(self._release_all(), 1001, "going away")
             case "abrupt":
                 await _cut(self._release_all())
-            case "drop" if seconds is not None:
-                self._refuse_until = trio.current_time() + seconds
+            case "drop":
+                self._refuse_until = trio.current_time() + (seconds or 0.0)
                 await _cut(self._release_all())
             case "refuse":
                 self._refuse_until = float("inf")
@@ -183,10 +191,6 @@ class Exchange:
                 await self._restart(seconds or 0.0)
             case "accept":
                 self._refuse_until = -1.0
-            case "drop":
-                raise ValueError("mode 'drop' needs `seconds`")
-            case _:
-                raise ValueError(f"unknown mode {mode!r}; one of {', '.join(MODES)}")
         await trio.lowlevel.checkpoint()
 
     @property
@@ -240,7 +244,7 @@ class Exchange:
     # Connections
 
     async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one client on a stream that is open; returns when it has left. Raises nothing but cancellation."""
+        """Serve one client on an open stream until it has left. Raises nothing but cancellation."""
         if self.refusing:
             self.refused += 1
             await reset(stream)
@@ -254,6 +258,7 @@ class Exchange:
         except* Exception as group:
             self.failed += 1
             self.failures.append(group)
+            self.say(f"a connection's handler failed: {group.exceptions[0]!r}")
         finally:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
@@ -288,6 +293,7 @@ class Exchange:
         self.accepted += 1
         connection = Connection(self.accepted, session, self.faults, stream, websocket)
         self._connections[connection.number] = connection
+        self.say(f"client {connection.number} connected")
         self._subscriptions_changed(connection, frozenset())
         return connection
 
@@ -307,6 +313,7 @@ class Exchange:
         finally:
             self._release(connection)
             connection.end()
+            self.say(f"client {connection.number} left after {connection.sent} messages")
 
     def _tasks(self, connection: Connection) -> list[Task]:
         tasks: list[Task] = [connection.write, partial(self._listen, connection)]
@@ -337,6 +344,8 @@ class Exchange:
 
     def _subscriptions_changed(self, connection: Connection, before: frozenset[str]) -> None:
         now = connection.session.symbols
+        if now != before:
+            self.say(f"client {connection.number} subscribes to {', '.join(sorted(now)) or 'nothing'}")
         for symbol in sorted(now - before):
             connection.tell_all(self._tail(symbol))
         self._refresh()
@@ -367,7 +376,7 @@ class Exchange:
         *,
         task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen until cancelled; reports ``(host, port)`` as bound (port 0: any that is free). OSError if it cannot."""
+        """Listen until cancelled; reports ``(host, port)`` as bound (0: any free port). May raise OSError."""
         listeners = await trio.open_tcp_listeners(port, host=host)
         self.host, self.port = listeners[0].socket.getsockname()[:2]
         task_status.started((self.host, self.port))
@@ -378,7 +387,7 @@ Task: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class _Reel:
-    """What one symbol's subscribers were told (the last few), and what they missed since the last of them left."""
+    """What one symbol's subscribers were told (the last of it), and missed since the last of them left."""
 
     def __init__(self, replay_last: int, history: int) -> None:
         self.told: deque[Trade] = deque(maxlen=replay_last)
@@ -397,6 +406,10 @@ class _Reel:
 
 def _headers(request: WebSocketRequest) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
+
+
+def _no_such(mode: str) -> str:
+    return "mode 'drop' needs `seconds`" if mode == "drop" else f"no mode {mode!r}: {', '.join(MODES)}"
 
 
 async def _until_first(task: Task, scope: trio.CancelScope) -> None:

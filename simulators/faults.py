@@ -93,7 +93,7 @@ class Faults:
         return [asdict(fault) for fault in self._active]
 
     def strike(self, symbol: str, *kinds: Kind) -> Fault | None:
-        """The fault that strikes a message about `symbol` now, if any; only of these kinds when some are named."""
+        """The fault that strikes a message about `symbol` now, if any; of these kinds (default: on data)."""
         for fault in self._active:
             if self._strikes(fault, symbol, kinds or ON_DATA):
                 return self._count(fault)

@@ -37,7 +37,7 @@ class Feed:
 
 
 def recorded(ticks: Iterable[Tick], *, loop: bool = False, rebase: bool = False) -> Feed:
-    """A feed of recorded ticks. `rebase` moves its timestamps so that the first trade happens when it begins."""
+    """A feed of recorded ticks; with `rebase` its timestamps move so that its first trade happens now."""
     kept = tuple(ticks)
     symbols = frozenset(tick.item.symbol for tick in kept if isinstance(tick.item, Trade))
 
@@ -53,22 +53,17 @@ def merge(*feeds: Iterable[Tick]) -> Iterator[Tick]:
     return heapq.merge(*feeds, key=lambda tick: tick.at_ns)
 
 
-def only_trades(ticks: Iterable[Tick]) -> Iterator[Tick]:
-    """The trades alone."""
-    return (tick for tick in ticks if isinstance(tick.item, Trade))
-
-
 def relabel(ticks: Iterable[Tick], names: Mapping[str, str]) -> Iterator[Tick]:
     """The trades of the named symbols under their new names; everything else is left out."""
     return (
         evolve(tick, item=evolve(tick.item, symbol=names[tick.item.symbol]))
-        for tick in only_trades(ticks)
+        for tick in ticks
         if isinstance(tick.item, Trade) and tick.item.symbol in names
     )
 
 
 def rebased(ticks: Iterable[Tick], now_us: int) -> Iterator[Tick]:
-    """The same ticks, moved by whole milliseconds so that the first trade's timestamp is `now_us` or just before."""
+    """The same ticks moved by whole milliseconds: the first trade happens at `now_us` or just before."""
     rest = iter(ticks)
     head: list[Tick] = []
     for tick in rest:
@@ -80,7 +75,7 @@ def rebased(ticks: Iterable[Tick], now_us: int) -> Iterator[Tick]:
 
 
 def looped(ticks: Sequence[Tick]) -> Iterator[Tick]:
-    """The ticks over and over. Between two rounds lies the mean distance between ticks, at least a millisecond."""
+    """The ticks over and over; between rounds lies the mean distance of ticks, at least a millisecond."""
     if not ticks:
         return
     spans = _spans(ticks)

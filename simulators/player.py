@@ -25,7 +25,7 @@ STARTS: tuple[str, ...] = get_args(Start)
 
 @define
 class Pace:
-    """`speed` times the feed's own pace (infinite: as fast as it is taken), unless paused. All times in seconds."""
+    """`speed` times the feed's own pace (infinite: as fast as it is taken), unless paused. Seconds."""
 
     speed: float = 1.0
     paused: bool = False

@@ -52,12 +52,15 @@ class _Line:
     t_ns: int | None = None
 
 
+_NOTHING = msgspec.Raw()
+
+
 @frozen
 class _Message:
     """What tells the sorts of message apart; the rest stays raw."""
 
     stream: str | None = None
-    data: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw = _NOTHING
     e: str | None = None
     event: str | None = None
     channel: str | None = None
@@ -132,7 +135,7 @@ def read_session(lines: Iterable[bytes]) -> Recording:
 
 
 def read_csv(lines: Iterable[bytes]) -> Recording:
-    """Read a table `trade_id,timestamp_us,symbol,side,price,qty`. ValueError names the line that does not parse."""
+    """Read `trade_id,timestamp_us,symbol,side,price,qty`. ValueError names the line that does not parse."""
     rows = csv.DictReader(line.decode() for line in lines)
     return Recording(tuple(_row(number, row) for number, row in enumerate(rows, 2)))
 

@@ -45,7 +45,7 @@ class Trade:
     aggregate: tuple[int, int] | None = None
 
     def moved(self, *, ids: int = 0, members: int = 0, us: int = 0) -> Trade:
-        """The same trade `us` microseconds later, its id grown by `ids` and its aggregated members' ids by `members`."""
+        """The same trade `us` microseconds later, its id grown by `ids`, its members' ids by `members`."""
         event = None if self.event_us is None else self.event_us + us
         pair = None if self.aggregate is None else (self.aggregate[0] + members, self.aggregate[1] + members)
         return evolve(

@@ -1,0 +1,299 @@
+"""A client of the JSON-RPC gateway that shows what it gets and can leave in every way a client can.
+
+Rule 1: it reconnects by itself when the server ends the connection, and resumes every symbol with `since`;
+after leaving by its own will it stays away until told to come back (a temporary drop: until its time is
+over).
+Rule 2: nothing is printed; lines go to `say`.
+Rule 3: it believes nothing: offsets and trade ids are checked by a `Ledger`, and findings are lines of
+their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import trio
+from attrs import define, field
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from .connection import reset
+from .exchange import ignore
+from .keyboard import DROP_SECONDS, Key, each_key, help_line, presser
+from .ledger import Ledger
+
+URL = "ws://127.0.0.1:8080/ws"
+RETRY_AFTER = 1.0
+OPEN_WITHIN = 10.0
+CLOSE_WITHIN = 5.0
+Leave: TypeAlias = Literal["graceful", "abrupt"]
+
+
+@define(eq=False)
+class Client:
+    """One client. `wanted` says whether it is to be connected; `connections` counts how often it was.
+
+    `on_trade` sees every trade as it came. Durations are seconds.
+    """
+
+    symbols: tuple[str, ...]
+    url: str = URL
+    say: Callable[[str], None] = ignore
+    on_trade: Callable[[dict[str, Any]], None] | None = None
+    retry_after: float = RETRY_AFTER
+    ledger: Ledger = field(factory=Ledger)
+    connections: int = 0
+    notices: int = 0
+    _wanted: bool = True
+    _not_before: float = -1.0
+    _stream: trio.abc.Stream | None = None
+    _websocket: WebSocketConnection | None = None
+    _leaving: trio.Event | None = None
+    _subscribed: set[str] = field(factory=set)
+    _calls: dict[int, str] = field(factory=dict)
+    _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+    _scope: trio.CancelScope = field(factory=trio.CancelScope)
+
+    # What a person or a test does
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is open."""
+        return self._websocket is not None
+
+    @property
+    def subscribed(self) -> frozenset[str]:
+        """Symbols whose subscription the server has confirmed on this connection."""
+        return frozenset(self._subscribed)
+
+    async def leave(self, how: Leave = "graceful") -> None:
+        """Disconnect and stay away: with a close frame, or ``abrupt`` with a TCP reset."""
+        self._wanted = False
+        await self._end(how)
+
+    async def drop(self, seconds: float) -> None:
+        """Disconnect abruptly, and come back after `seconds`."""
+        self._not_before = trio.current_time() + seconds
+        await self._end("abrupt")
+
+    def come_back(self) -> None:
+        """Connect again at once."""
+        self._wanted, self._not_before = True, -1.0
+        self._changed.unpark_all()
+
+    def quit(self) -> None:
+        """End `run`."""
+        self._scope.cancel()
+
+    def status(self) -> dict[str, Any]:
+        """What there is to know, as plain data."""
+        return {
+            "url": self.url,
+            "connected": self.connected,
+            "connections": self.connections,
+            "subscribed": sorted(self._subscribed),
+            "trades": self.ledger.trades,
+            "notices": self.notices,
+            "findings": dict(self.ledger.findings),
+            "positions": {symbol: self.ledger.since(symbol) for symbol in self.symbols},
+        }
+
+    async def wait_until(self, condition: Callable[[Client], bool]) -> None:
+        """Wait until `condition(client)` holds; it is looked at after every message and every change."""
+        while not condition(self):
+            await self._changed.park()
+
+    # The connection
+
+    async def run(self) -> None:
+        """Stay connected whenever wanted, until `quit`."""
+        with self._scope:
+            while True:
+                await self._wait_until_wanted()
+                await self._try()
+                self._not_before = max(self._not_before, trio.current_time() + self.retry_after)
+
+    async def _wait_until_wanted(self) -> None:
+        while not self._wanted or trio.current_time() < self._not_before:
+            with trio.CancelScope(deadline=self._not_before if self._wanted else float("inf")):
+                await self._changed.park()
+
+    async def _try(self) -> None:
+        try:
+            await self._converse()
+        except* ConnectionClosed as group:
+            self.say(f"disconnected: {_first(group).reason or 'by a reset'}")
+        except* (OSError, HandshakeError, trio.TooSlowError) as group:
+            self.say(f"cannot connect to {self.url}: {_first(group)!r}")
+        finally:
+            self._websocket = self._stream = self._leaving = None
+            self._subscribed.clear()
+            self._calls.clear()
+            self._changed.unpark_all()
+
+    async def _converse(self) -> None:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(OPEN_WITHIN):
+                websocket = await self._open(nursery)
+            self.connections += 1
+            self.say(f"connected to {self.url}")
+            await self._subscribe_all(websocket)
+            await self._listen(websocket)
+
+    async def _listen(self, websocket: WebSocketConnection) -> None:
+        try:
+            while True:
+                self._take(await websocket.get_message())
+                self._changed.unpark_all()
+        except ConnectionClosed:
+            if self._leaving is not None:
+                await self._leaving.wait()  # the close handshake needs the reader, which dies with this task
+            raise
+
+    async def _open(self, nursery: trio.Nursery) -> WebSocketConnection:
+        parts = urlsplit(self.url)
+        secure, host = parts.scheme == "wss", parts.hostname or ""
+        opener = trio.open_ssl_over_tcp_stream if secure else trio.open_tcp_stream
+        stream: Any = await opener(host, parts.port or (443 if secure else 80))
+        self._stream = stream
+        path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        self._websocket = await wrap_client_stream(nursery, stream, parts.netloc, path)
+        self._changed.unpark_all()
+        return self._websocket
+
+    async def _subscribe_all(self, websocket: WebSocketConnection) -> None:
+        for number, symbol in enumerate(self.symbols, 1):
+            since = self.ledger.since(symbol)
+            params = {"channel": "trades", "symbol": symbol, **({"since": since} if since else {})}
+            self._calls[number] = symbol
+            call = {"jsonrpc": "2.0", "id": number, "method": "subscribe", "params": params}
+            await websocket.send_message(json.dumps(call))
+
+    async def _end(self, how: Leave) -> None:
+        stream, websocket = self._stream, self._websocket
+        self._changed.unpark_all()
+        if stream is None:
+            return
+        self._leaving = leaving = trio.Event()
+        if how == "graceful" and websocket is not None:
+            with trio.move_on_after(CLOSE_WITHIN):
+                await websocket.aclose(1000, "leaving")
+        await reset(stream)
+        leaving.set()
+        await self.wait_until(lambda client: client._stream is not stream)
+
+    # What comes in
+
+    def _take(self, text: str | bytes) -> None:
+        try:
+            message = json.loads(text, parse_float=Decimal)
+        except ValueError:
+            self.say(f"UNREADABLE {text!r}")
+            return
+        for each in message if isinstance(message, list) else [message]:
+            self._take_one(each)
+
+    def _take_one(self, message: dict[str, Any]) -> None:
+        params = message.get("params") or {}
+        match message.get("method"):
+            case None:
+                self._answered(message)
+            case "trades.update":
+                self._tell(self.ledger.trade(params))
+                self._show(params)
+            case "stream.gap":
+                self.notices += 1
+                self._tell(self.ledger.gap(params))
+            case method:
+                self.notices += 1
+                self.say(f"{method} {_plain(params)}")
+
+    def _answered(self, message: dict[str, Any]) -> None:
+        symbol = self._calls.pop(message.get("id", 0), None)
+        if "error" in message:
+            self.say(f"ERROR {symbol or ''} {_plain(message['error'])}")
+            return
+        answer = message["result"]
+        if symbol is not None:
+            self._tell(self.ledger.subscribed({"symbol": symbol, **answer}))
+            for trade in answer.get("trades") or []:
+                self._show({"symbol": symbol, **trade})
+            self._subscribed.add(symbol)
+            self.say(f"subscribed to {symbol} at {answer.get('epoch')}:{answer.get('offset')}")
+
+    def _tell(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.say(line)
+
+    def _show(self, trade: dict[str, Any]) -> None:
+        if self.on_trade is not None:
+            self.on_trade(trade)
+        names = ("timestamp", "symbol", "side", "qty", "price", "source", "tradeId")
+        shown = (trade.get(name) for name in names)
+        self.say(f"{' '.join(map(str, shown))} #{trade['offset']}")
+
+
+def _first(group: BaseExceptionGroup[Any]) -> Any:
+    first: Any = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, default=str, separators=(", ", ": "))
+
+
+def client_keys(client: Client) -> dict[str, Key]:
+    """The client's keys."""
+
+    async def graceful() -> None:
+        await client.leave("graceful")
+
+    async def abrupt() -> None:
+        await client.leave("abrupt")
+
+    async def drop() -> None:
+        await client.drop(DROP_SECONDS)
+
+    async def come_back() -> None:
+        client.come_back()
+        await trio.lowlevel.checkpoint()
+
+    async def status() -> None:
+        client.say(_plain(client.status()))
+        await trio.lowlevel.checkpoint()
+
+    async def quit_() -> None:
+        client.quit()
+        await trio.lowlevel.checkpoint()
+
+    return {
+        "g": Key("graceful disconnect", graceful),
+        "a": Key("abrupt disconnect", abrupt),
+        "t": Key(f"drop for {DROP_SECONDS:g} s", drop),
+        "c": Key("connect again", come_back),
+        "s": Key("status", status),
+        "q": Key("quit", quit_),
+    }
+
+
+async def run_client(
+    symbols: Iterable[str],
+    *,
+    url: str = URL,
+    keyboard: bool = True,
+    say: Callable[[str], None],
+    task_status: trio.TaskStatus[Client] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the interactive client until it is told to quit; reports the client when it has begun."""
+    client = Client(symbols=tuple(symbols), url=url, say=say)
+    async with trio.open_nursery() as nursery:
+        task_status.started(client)
+        if keyboard:
+            keys = client_keys(client)
+            say(help_line(keys))
+            nursery.start_soon(each_key, presser(keys, say))
+        await client.run()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,223 @@
+"""Simulators as commands: each coroutine serves until it is cancelled and reports through `task_status`
+where.
+
+Rule 1: nothing is printed; what happens is told to `say`, a line at a time.
+Rule 2: a simulator without a feed of its own plays the shipped recordings, looped and moved to now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias, TypedDict, Unpack
+
+import trio
+from attrs import frozen
+
+from .binance import PORT as BINANCE_PORT
+from .binance import binance_dialect
+from .blockchain import PORT as BLOCKCHAIN_PORT
+from .blockchain import SYMBOLS, blockchain_dialect
+from .control_port import ControlPort
+from .controls import Controls, Speed, speed_of
+from .exchange import Absent, Exchange, ignore
+from .feed import Feed, merge, recorded, relabel
+from .keyboard import each_key, exchange_keys, help_line, presser
+from .player import Pace, Player, Start
+from .recordings import RecordingError, read, shipped
+from .session import Dialect
+
+Say: TypeAlias = Callable[[str], None]
+As: TypeAlias = Literal["binance", "blockchain"]
+BLOCKCHAIN_NAMES = {"BTCUSDT": "BTC-USD", "ETHUSDT": "ETH-USD"}
+
+
+@frozen
+class Served:
+    """Where a simulator listens, and its controls."""
+
+    url: str
+    control_url: str
+    controls: Controls
+
+
+def binance_feed() -> Feed:
+    """Six minutes of BTCUSDT and ETHUSDT, as recorded; looped and moved to now."""
+    ticks = (shipped(f"binance_{symbol}_trades_20240808.jsonl.gz").ticks for symbol in ("btcusdt", "ethusdt"))
+    return recorded(merge(*ticks), loop=True, rebase=True)
+
+
+def blockchain_feed() -> Feed:
+    """Five minutes of the same two, relabelled BTC-USD and ETH-USD; looped and moved to now."""
+    ticks = (shipped(f"binance_{symbol}_trades_20240809.csv.gz").ticks for symbol in ("btcusdt", "ethusdt"))
+    return recorded(relabel(merge(*ticks), BLOCKCHAIN_NAMES), loop=True, rebase=True)
+
+
+async def serve_exchange(
+    dialect: Dialect,
+    feed: Feed | None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    control_port: int | None = None,
+    speed: Speed = 1.0,
+    start: Start = "now",
+    absent: Absent = "lost",
+    replay_last: int = 0,
+    seed: int = 0,
+    keyboard: bool = False,
+    say: Say = ignore,
+    task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a dialect with its control port, playing `feed` (None: nothing).
+
+    `control_port` is `port` + 100 unless given (any free one when `port` is 0). `keyboard` reads keys from
+    the terminal. The other options are those of `Exchange` and `Player`. ValueError for an option out of
+    range; OSError when a port cannot be had.
+    """
+    exchange = Exchange(
+        dialect, absent=absent, replay_last=replay_last, seed=seed, say=_named(dialect.name, say)
+    )
+    player = None if feed is None else Player(exchange, feed, Pace(speed_of(speed)), start)
+    control = ControlPort(Controls(exchange, player))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(exchange.serve, host, port)
+        await nursery.start(control.serve, host, _beside(port) if control_port is None else control_port)
+        if player is not None:
+            nursery.start_soon(player.run)
+        say(f"{dialect.name} simulator on {exchange.url}, controls on {control.url}/status")
+        task_status.started(Served(exchange.url, control.url, control.controls))
+        if keyboard:
+            await _obey_keys(control.controls, say, nursery.cancel_scope)
+
+
+def _beside(port: int) -> int:
+    return port + 100 if port else 0
+
+
+def _named(name: str, say: Say) -> Say:
+    return lambda line: say(f"{name}: {line}")
+
+
+async def _obey_keys(controls: Controls, say: Say, scope: trio.CancelScope) -> None:
+    keys = exchange_keys(controls, say, scope.cancel)
+    say(help_line(keys))
+    await each_key(presser(keys, say))
+
+
+class Options(TypedDict, total=False):
+    """What every command takes: the options of `serve_exchange`."""
+
+    host: str
+    port: int
+    control_port: int | None
+    speed: Speed
+    start: Start
+    absent: Absent
+    replay_last: int
+    seed: int
+    keyboard: bool
+    say: Say
+    task_status: trio.TaskStatus[Served]
+
+
+async def serve_blockchain(
+    *, feed: Feed | None = None, require_origin: bool = True, **options: Unpack[Options]
+) -> None:
+    """Serve a simulated Blockchain.com, on port 5000 unless told otherwise (see `serve_exchange`)."""
+    feed = feed or blockchain_feed()
+    symbols = {*SYMBOLS, *feed.symbols}
+    options.setdefault("port", BLOCKCHAIN_PORT)
+    dialect = blockchain_dialect(symbols=symbols, require_origin=require_origin)
+    await serve_exchange(dialect, feed, **options)
+
+
+async def serve_binance(*, feed: Feed | None = None, **options: Unpack[Options]) -> None:
+    """Serve a simulated Binance, on port 5001 unless told otherwise (see `serve_exchange`)."""
+    options.setdefault("port", BINANCE_PORT)
+    await serve_exchange(binance_dialect(), feed or binance_feed(), **options)
+
+
+async def replay(
+    file: str | Path,
+    as_exchange: As = "binance",
+    *,
+    names: Mapping[str, str] | None = None,
+    trades_only: bool = False,
+    loop: bool = False,
+    rebase: bool = False,
+    **options: Unpack[Options],
+) -> None:
+    """Replay a recording or a table of trades as an exchange would send it (see `serve_exchange`).
+
+    `names` gives the symbols their names on that exchange, where they differ from the file's. Begins with the
+    first subscriber unless `start` says otherwise. RecordingError when the file is no recording, holds
+    nothing to play, or holds a symbol that has no name there.
+    """
+    feed = file_feed(file, as_exchange, names=names, trades_only=trades_only, loop=loop, rebase=rebase)
+    options.setdefault("start", "first_subscriber")
+    if as_exchange == "binance":
+        await serve_binance(feed=feed, **options)
+    else:
+        await serve_blockchain(feed=feed, **options)
+
+
+def file_feed(
+    file: str | Path,
+    as_exchange: As,
+    *,
+    names: Mapping[str, str] | None = None,
+    trades_only: bool = False,
+    loop: bool = False,
+    rebase: bool = False,
+) -> Feed:
+    """The feed that `replay` plays."""
+    recording = read(file)
+    if not recording.ticks:
+        raise RecordingError(f"{file}: nothing to play ({dict(recording.skipped)})")
+    symbols = {trade.symbol for trade in recording.trades}
+    table = _names(file, symbols, as_exchange, names or {})
+    same = all(table[each] == each for each in symbols)
+    whole = as_exchange == "binance" and same and not trades_only
+    ticks = recording.ticks if whole else relabel(recording.ticks, table)
+    return recorded(ticks, loop=loop, rebase=rebase)
+
+
+def _names(file: str | Path, symbols: set[str], as_exchange: As, given: Mapping[str, str]) -> dict[str, str]:
+    found = {symbol: given.get(symbol) or _name(symbol, as_exchange) for symbol in symbols}
+    nameless = sorted(symbol for symbol, name in found.items() if name is None)
+    if nameless:
+        raise RecordingError(f"{file}: no {as_exchange} name for {', '.join(nameless)}; give one in `names`")
+    return {symbol: name for symbol, name in found.items() if name is not None}
+
+
+def _name(symbol: str, as_exchange: As) -> str | None:
+    if as_exchange == "binance":
+        return symbol.replace("-", "")
+    return symbol if "-" in symbol else BLOCKCHAIN_NAMES.get(symbol)
+
+
+@frozen
+class Demo:
+    """Where the two simulators of the demo listen."""
+
+    blockchain: Served
+    binance: Served
+
+
+async def serve_demo(
+    *,
+    host: str = "127.0.0.1",
+    blockchain_port: int = BLOCKCHAIN_PORT,
+    binance_port: int = BINANCE_PORT,
+    say: Say = ignore,
+    task_status: trio.TaskStatus[Demo] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve both exchanges with the shipped recordings, looped and moved to now, at their own pace."""
+    async with trio.open_nursery() as nursery:
+        blockchain = await nursery.start(
+            partial(serve_blockchain, host=host, port=blockchain_port, say=say)
+        )
+        binance = await nursery.start(partial(serve_binance, host=host, port=binance_port, say=say))
+        task_status.started(Demo(blockchain, binance))
