@@ -1,0 +1,168 @@
+"""What waits for one client, and what happens when it is too much.
+
+Rules of this file: no I/O, no clock. The bound counts messages. Answers are never dropped (a session
+stops reading requests while answers wait, so they bound themselves); updates are, by the policy, and
+every place dropped is owed to the client as a gap, announced before the next message of that topic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Generic, TypeVar
+
+from attrs import define
+
+from .subscription import Update
+
+P = TypeVar("P")
+
+
+class SlowClient(Enum):
+    """What is done with a client whose outbox is full."""
+
+    DISCONNECT = "disconnect"
+    DROP_OLDEST = "drop_oldest"
+    CONFLATE = "conflate"
+
+
+class OutboxFull(Exception):
+    """The outbox is full and the policy is to disconnect."""
+
+
+@define
+class _Queued(Generic[P]):
+    payload: P
+    update: Update | None = None  # None: an answer or a notice, which is never dropped
+
+    @property
+    def size(self) -> int:
+        return len(self.update.messages) if self.update else 1
+
+
+class Outbox(Generic[P]):
+    """A bounded queue of payloads in the order in which they will leave.
+
+    `pack` turns an update into a payload, `announce` a dropped range (topic, first, last).
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        policy: SlowClient,
+        pack: Callable[[Update], P],
+        announce: Callable[[str, int, int], P],
+    ) -> None:
+        self.limit = limit
+        self.policy = policy
+        self.dropped = 0
+        self._pack = pack
+        self._announce = announce
+        self._queue: deque[_Queued[P]] = deque()
+        self._messages = 0
+        self._owed: dict[str, tuple[int, int]] = {}
+
+    def __len__(self) -> int:
+        return self._messages
+
+    def __bool__(self) -> bool:
+        return bool(self._queue or self._owed)
+
+    @property
+    def answers(self) -> int:
+        """How many answers and notices wait."""
+        return sum(queued.update is None for queued in self._queue)
+
+    def put(self, payload: P) -> None:
+        """Queue an answer or a notice. Raises OutboxFull when even these pile up to the bound."""
+        if self._messages >= self.limit:
+            self._make_room()
+        if self._messages >= 2 * self.limit:
+            raise OutboxFull
+        self._append(_Queued(payload))
+
+    def put_update(self, update: Update) -> None:
+        """Queue an update, dropping as the policy says. Raises OutboxFull under DISCONNECT."""
+        self._append(_Queued(self._pack(update), update))
+        if self._messages > self.limit:
+            self._make_room()
+
+    def take(self) -> P | None:
+        """The next payload to leave; None when nothing waits."""
+        if not self._queue:
+            return self._settle(next(iter(self._owed), None))
+        head = self._queue[0]
+        if head.update is not None and head.update.topic in self._owed:
+            return self._settle(head.update.topic)
+        self._queue.popleft()
+        self._messages -= head.size
+        return head.payload
+
+    def clear(self) -> None:
+        """Nothing more will leave."""
+        self._replace(())
+        self._owed.clear()
+
+    def forget(self, topic: str) -> None:
+        """The client left the topic: what waits of it, and what is owed of it, concerns nobody any more."""
+        self._owed.pop(topic, None)
+        self._replace([q for q in self._queue if q.update is None or q.update.topic != topic])
+
+    def _append(self, queued: _Queued[P]) -> None:
+        self._queue.append(queued)
+        self._messages += queued.size
+
+    def _replace(self, queue: Sequence[_Queued[P]]) -> None:
+        self._queue = deque(queue)
+        self._messages = sum(q.size for q in queue)
+
+    def _settle(self, topic: str | None) -> P | None:
+        if topic is None:
+            return None
+        return self._announce(topic, *self._owed.pop(topic))
+
+    def _make_room(self) -> None:
+        if self.policy is SlowClient.DISCONNECT:
+            raise OutboxFull
+        if self.policy is SlowClient.CONFLATE:
+            self._keep_newest_of_each_topic()
+        else:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        """Down to three quarters of the bound, so that a full outbox does not pay for every message."""
+        excess = self._messages - self.limit * 3 // 4
+        kept: list[_Queued[P]] = []
+        for queued in self._queue:
+            if queued.update is None or excess <= 0:
+                kept.append(queued)
+                continue
+            keep = queued.update.messages[excess:]
+            excess -= queued.size - len(keep)
+            kept.extend(self._cut(queued.update, keep))
+        self._replace(kept)
+
+    def _keep_newest_of_each_topic(self) -> None:
+        newest = {q.update.topic: q.update for q in self._queue if q.update is not None}
+        kept: list[_Queued[P]] = []
+        for queued in self._queue:
+            if queued.update is None:
+                kept.append(queued)
+                continue
+            update = queued.update
+            keep = update.messages[-1:] if newest[update.topic] is update else ()
+            kept.extend(self._cut(update, keep))
+        self._replace(kept)
+
+    def _cut(self, update: Update, keep: Sequence[object]) -> list[_Queued[P]]:
+        """What is left of `update` when only its last `len(keep)` messages stay; the rest becomes owed."""
+        cut = len(update.messages) - len(keep)
+        if cut == 0:
+            return [_Queued(self._pack(update), update)]
+        self.dropped += cut
+        first, last = update.first, update.messages[cut - 1].last
+        owed = self._owed.get(update.topic)
+        self._owed[update.topic] = (owed[0] if owed else first, last)
+        rest = update.after(last)
+        return [_Queued(self._pack(rest), rest)] if rest else []

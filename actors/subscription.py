@@ -1,0 +1,155 @@
+"""One topic: counts its subscribers, holds the upstream subscription, fans out.
+
+Rules of this file. A `Topic` is the state (who subscribes, how far the fan-out came) and outlives the
+`Subscription`, the actor that works on it. The actor *reads* the topic's log from its own position
+when it is told that there is news, so that neither a crash nor a lost wake-up can make a hole: the
+next read begins where the last one ended. Every subscriber keeps its own position too, and takes
+from an update only what lies behind it: nobody gets an item twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import trio
+from attrs import define, field, frozen
+
+from supervisors import Context
+
+P = TypeVar("P")
+
+SUBSCRIBERS_AT_ONCE = 256  # between two checkpoints of a fan-out
+
+
+@frozen
+class Message:
+    """One encoded message and the places `first`..`last` of its topic's stream that it tells of."""
+
+    first: int
+    last: int
+    text: bytes
+
+
+@define(eq=False)
+class Update:
+    """A run of messages of one topic, encoded once for all subscribers."""
+
+    topic: str
+    messages: tuple[Message, ...]
+    _packed: dict[Callable[[Sequence[bytes]], Any], Any] = field(factory=dict, init=False, repr=False)
+
+    @property
+    def first(self) -> int:
+        return self.messages[0].first
+
+    @property
+    def last(self) -> int:
+        return self.messages[-1].last
+
+    def after(self, position: int) -> Update | None:
+        """The part behind `position`: this very update in the common case, None when nothing is left."""
+        if position < self.first:
+            return self
+        rest = tuple(message for message in self.messages if message.first > position)
+        return Update(self.topic, rest) if rest else None
+
+    def packed(self, pack: Callable[[Sequence[bytes]], P]) -> P:
+        """`pack(texts)`, computed once however many subscribers ask."""
+        if pack not in self._packed:
+            self._packed[pack] = pack([message.text for message in self.messages])
+        packed: P = self._packed[pack]
+        return packed
+
+
+class Subscriber(Protocol):
+    """Who receives updates of a topic."""
+
+    def offer(self, update: Update) -> None:
+        """Take what is behind the own position. Never waits, never raises."""
+
+
+class Log(Protocol):
+    """The topic's stream, already admitted, ordered and encoded on demand."""
+
+    @property
+    def last(self) -> int:
+        """The last place of the stream; 0 while it is empty."""
+
+    def read(self, after: int) -> Update | None:
+        """The next run behind `after`, bounded in length, gaps included; None when there is nothing."""
+
+
+class Topic:
+    """One topic's subscribers and the place up to which they were served."""
+
+    def __init__(self, name: str, log: Log) -> None:
+        self.name = name
+        self.log = log
+        self.position = log.last
+        self.subscribers: dict[Subscriber, None] = {}
+        self._idle_since = trio.current_time()
+        self.open = True  # False once the actor decided to end: a newcomer has to start another one
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Idempotent. Whoever joins must know everything up to its own position already."""
+        self.subscribers[subscriber] = None
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Idempotent."""
+        self.subscribers.pop(subscriber, None)
+        if not self.subscribers:
+            self._idle_since = trio.current_time()
+
+    def deserted_at(self, linger: float) -> float:
+        """When the topic will have been without subscribers for `linger` seconds."""
+        return float("inf") if self.subscribers else self._idle_since + linger
+
+
+class Upstream(Protocol):
+    """Where the items come from, as far as a topic is concerned."""
+
+    def want(self, topic: str) -> None: ...
+    def release(self, topic: str) -> None: ...
+
+
+class Subscription:
+    """The actor of one topic. Any message is a wake-up: look for news, look for subscribers.
+
+    It ends by itself `linger` seconds after the last subscriber left, so that a client that comes
+    back, or a page that reloads, does not cost an upstream subscription each time.
+    """
+
+    def __init__(self, topic: Topic, upstream: Upstream, linger: float) -> None:
+        self._topic = topic
+        self._upstream = upstream
+        self._linger = linger
+
+    async def run(self, ctx: Context) -> None:
+        self._upstream.want(self._topic.name)
+        ctx.ready()
+        # The first look is unasked: news may have come while no incarnation was there to be woken.
+        await self._fan_out(ctx)
+        while await self._wanted(ctx):
+            await self._fan_out(ctx)
+        # No checkpoint between the decision and these two lines: nobody can join in between. A stop
+        # or a crash does not come here: the next incarnation wants the same, without a break upstream.
+        self._topic.open = False
+        self._upstream.release(self._topic.name)
+
+    async def _wanted(self, ctx: Context) -> bool:
+        """Wait for a wake-up; False when the topic has been deserted for long enough."""
+        with trio.move_on_at(self._topic.deserted_at(self._linger)):
+            await ctx.receive()
+        return trio.current_time() < self._topic.deserted_at(self._linger)
+
+    async def _fan_out(self, ctx: Context) -> None:
+        topic = self._topic
+        while (update := topic.log.read(topic.position)) is not None:
+            for served, subscriber in enumerate(list(topic.subscribers), start=1):
+                subscriber.offer(update)
+                if served % SUBSCRIBERS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+            topic.position = update.last
+            ctx.beat()
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,71 @@
+"""The clients that are connected now, as far as everybody else needs to know them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from attrs import define
+
+from actors.session import Session
+
+AnySession: TypeAlias = Session[Any]
+
+
+@define
+class Totals:
+    """What all sessions together did since the start."""
+
+    opened: int = 0
+    refused: int = 0  # too many sessions
+    sent: int = 0  # updates of ended sessions; living ones count for themselves
+    dropped: int = 0  # updates dropped for slowness and announced as gaps, likewise
+    slow: int = 0  # disconnected for slowness
+
+
+class Clients:
+    """The living sessions, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[AnySession, None] = {}
+        self._totals = Totals()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[AnySession]:
+        return iter(list(self._sessions))
+
+    def enter(self, session: AnySession) -> int:
+        """Count `session` in; returns its number, never used before."""
+        self._sessions[session] = None
+        self._totals.opened += 1
+        return self._totals.opened
+
+    def refuse(self) -> None:
+        """Count a client for whom there was no room."""
+        self._totals.refused += 1
+
+    def leave(self, session: AnySession) -> None:
+        """Idempotent."""
+        if session in self._sessions:
+            del self._sessions[session]
+            self._totals.sent += session.sent
+            self._totals.dropped += session.dropped
+            self._totals.slow += session.ending is not None and session.ending.code == 1008
+
+    def broadcast(self, text: bytes) -> None:
+        """Say `text` to every client, in its turn."""
+        for session in self:
+            session.say(text)
+
+    def totals(self) -> Totals:
+        """The totals, living sessions included."""
+        living = list(self._sessions)
+        return Totals(
+            opened=self._totals.opened,
+            refused=self._totals.refused,
+            sent=self._totals.sent + sum(s.sent for s in living),
+            dropped=self._totals.dropped + sum(s.dropped for s in living),
+            slow=self._totals.slow,
+        )

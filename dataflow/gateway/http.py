@@ -1,0 +1,106 @@
+"""The actor that serves HTTP and lets WebSocket clients in.
+
+Rules of this file: it owns the listening socket and nothing else. A client's session is a child of
+the pool beside it, so that a session that fails takes only its client with it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import trio
+from loguru import logger
+
+from actors.outbox import SlowClient
+from actors.session import Manners, Session, Wire
+from supervisors import Child, Context, Mailbox, PoolFull, Restart, Stopping
+
+from ..state import State
+from .clients import AnySession
+from .methods import Client
+from .routes import create_app
+from .server import serve
+from .wires import take_over
+
+CLOSE_GRACE = 3.0  # seconds beyond `drain_seconds` before a session that cannot close is reported
+
+
+class HttpServer:
+    """The gateway's server. Its ready value is the list of addresses it is bound to."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    async def run(self, ctx: Context) -> None:
+        self.root = ctx.supervisor("")
+        self._sessions = ctx.supervisor("gateway/sessions")
+        self._topics = ctx.supervisor("topics")
+        settings = self.state.settings.gateway
+        shutdown = trio.Event()
+        async with trio.open_nursery() as self._nursery:
+            addresses = await self._nursery.start(
+                partial(
+                    serve,
+                    create_app(self),
+                    host=settings.host,
+                    port=settings.port,
+                    max_message_bytes=settings.max_message_bytes,
+                    graceful_seconds=settings.drain_seconds,
+                    shutdown=shutdown,
+                    report=_report,
+                )
+            )
+            ctx.ready(addresses)
+            await ctx.stopping.wait()
+            shutdown.set()
+
+    def restart(self, path: str) -> None:
+        """Have the actor at `path` restarted by its supervisor; nobody waits for it here."""
+        parent, _, name = path.rpartition("/")
+        handle = self.root.supervisor(parent)
+        self._nursery.start_soon(handle.restart, name)
+
+    async def attend(self, connection: Any) -> None:
+        """Make `connection` a session, or say why not."""
+        wire = await take_over(connection)
+        if len(self.state.clients) >= self.state.settings.gateway.max_sessions:
+            self.state.clients.refuse()
+            await wire.close(1013, "too many sessions, try again later")
+            return
+        try:
+            ref = await self._sessions.start(self._child(self._session(wire)))
+        except (PoolFull, Stopping):
+            await wire.close(1013, "going away, try again later")
+            return
+        await ref.watch()
+
+    def _session(self, wire: Wire[Any]) -> AnySession:
+        session: AnySession = Session(wire, self._manners())
+        session.speak(Client(session, self.state, self._topics))
+        return session
+
+    def _manners(self) -> Manners:
+        settings = self.state.settings.session
+        return Manners(
+            outbox=settings.outbox,
+            slow_client=SlowClient(settings.slow_client),
+            ping_interval=settings.ping_interval,
+            ping_timeout=settings.ping_timeout,
+            drain_seconds=self.state.settings.gateway.drain_seconds,
+        )
+
+    def _child(self, session: AnySession) -> Child:
+        # Not asked politely but cancelled: a session says farewell by itself, and needs no second task for it.
+        return Child(
+            id=self.state.clients.enter(session),
+            make=lambda: session,
+            restart=Restart.TEMPORARY,
+            mailbox=Mailbox(size=1),
+            stop_within=0,
+            cleanup_within=self.state.settings.gateway.drain_seconds + CLOSE_GRACE,
+        )
+
+
+def _report(where: str, error: BaseException) -> None:
+    logger.debug("gateway: contained in {}: {!r}", where, error)

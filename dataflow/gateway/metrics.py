@@ -1,0 +1,108 @@
+"""`/metrics`: figures in Prometheus' text format, gathered when somebody asks.
+
+Rules of this file: nothing is counted here. The actors and the state count what happens to them
+anyway, and a scrape reads it, so that metrics cost nothing per trade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from supervisors import Node
+
+from ..sources import Link
+from .readiness import static_nodes
+
+if TYPE_CHECKING:
+    from ..state import State
+
+
+def exposition(state: State, tree: Callable[[], Node]) -> bytes:
+    """Everything that is known now, as Prometheus text."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Now(state, tree))
+    return generate_latest(registry)
+
+
+class _Now(Collector):
+    def __init__(self, state: State, tree: Callable[[], Node]) -> None:
+        self._state = state
+        self._tree = tree
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._source_metrics()
+        yield from self._cache_metrics()
+        yield from self._client_metrics()
+        yield from self._actor_metrics()
+
+    def _source_metrics(self) -> Iterator[Metric]:
+        connected = GaugeMetricFamily(
+            "dataflow_source_connected", "1 while the source is connected", labels=["source"]
+        )
+        problems = CounterMetricFamily(
+            "dataflow_source_problems",
+            "Messages of a source that could not be used, by reason",
+            labels=["source", "reason"],
+        )
+        overflowed = CounterMetricFamily(
+            "dataflow_source_overflowed_trades", "Trades refused by a full shard mailbox", labels=["source"]
+        )
+        for name, source in self._state.sources.items():
+            connected.add_metric([name], float(source.link is Link.CONNECTED))
+            overflowed.add_metric([name], self._state.delivery.overflowed[name])
+            for reason, count in source.problems.items():
+                problems.add_metric([name, reason], count)
+        yield from (connected, problems, overflowed)
+
+    def _cache_metrics(self) -> Iterator[Metric]:
+        judged = CounterMetricFamily(
+            "dataflow_trades",
+            "Trades that reached a shard, by what became of them",
+            labels=["source", "verdict"],
+        )
+        for store in self._state.stores:
+            for (source, verdict), count in store.verdicts.items():
+                judged.add_metric([source, verdict.value], count)
+        yield judged
+
+    def _client_metrics(self) -> Iterator[Metric]:
+        totals = self._state.clients.totals()
+        yield GaugeMetricFamily("dataflow_sessions", "Clients connected", value=len(self._state.clients))
+        for name, text, value in (
+            ("sessions_opened", "Clients that connected", totals.opened),
+            ("sessions_refused", "Clients for whom there was no room", totals.refused),
+            ("sessions_slow", "Clients disconnected for slowness", totals.slow),
+            ("updates_sent", "Updates handed to clients", totals.sent),
+            ("updates_dropped", "Updates dropped for slow clients, announced as gaps", totals.dropped),
+        ):
+            yield CounterMetricFamily(f"dataflow_{name}", text, value=value)
+        subscribers = GaugeMetricFamily(
+            "dataflow_topic_subscribers", "Subscribers of a topic", labels=["symbol"]
+        )
+        for symbol, count in self._state.topics.subscribers.items():
+            subscribers.add_metric([symbol], count)
+        yield subscribers
+
+    def _actor_metrics(self) -> Iterator[Metric]:
+        restarts = CounterMetricFamily("dataflow_actor_restarts", "Restarts of a static actor", labels=["path"])
+        running = GaugeMetricFamily("dataflow_actor_running", "1 while the actor runs", labels=["path"])
+        queued = GaugeMetricFamily("dataflow_mailbox_queued", "Messages waiting for an actor", labels=["path"])
+        dropped = CounterMetricFamily(
+            "dataflow_mailbox_dropped", "Messages that a full mailbox dropped", labels=["path"]
+        )
+        lost = CounterMetricFamily(
+            "dataflow_mailbox_lost_in_flight", "Messages in an actor's hand when it crashed", labels=["path"]
+        )
+        for node in static_nodes(self._tree()):
+            restarts.add_metric([node.path], node.restarts)
+            running.add_metric([node.path], float(node.state == "running"))
+            if node.kind == "actor" and node.mailbox is not None:
+                queued.add_metric([node.path], node.mailbox.queued)
+                dropped.add_metric([node.path], sum(node.mailbox.dropped.values()))
+                lost.add_metric([node.path], node.mailbox.lost_in_flight)
+        yield from (restarts, running, queued, dropped, lost)

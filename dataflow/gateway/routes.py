@@ -1,0 +1,188 @@
+"""The HTTP side of the gateway, and the door of the WebSocket side.
+
+Rules of this file: requests are turned into calls and answers into JSON; what they mean is decided
+elsewhere. Every error is `application/problem+json`. Whatever changes something is for the operator
+alone: who has the admin token, or, when none is configured, who sits on this machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+from quart import Response, request, websocket
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from supervisors import Node, SupervisionError
+
+from ..sources import Link
+from ..state import State
+from .metrics import exposition
+from .readiness import readiness
+
+Handler = Callable[..., Awaitable[Response]]
+
+
+class Tree(Protocol):
+    """What the gateway may see and do of the supervision tree."""
+
+    def tree(self) -> Node: ...
+
+
+class Host(Protocol):
+    """What the routes need of the actor that serves them."""
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def root(self) -> Tree: ...
+    def restart(self, path: str) -> None:
+        """Have the actor at `path` restarted, soon. Raises UnknownChild."""
+
+    async def attend(self, connection: Any) -> None:
+        """Run the session of a WebSocket client until it ends or lives on by itself."""
+
+
+class Problem(Exception):
+    """An error answer, as RFC 9457 has it; `more` are further members."""
+
+    def __init__(self, status: int, title: str, detail: str, **more: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+
+
+def create_app(host: Host) -> QuartTrio:
+    """The application that `server.serve` hosts."""
+    app = QuartTrio(__name__, static_folder=None)
+    _add_errors(app)
+    _add_pages(app, host)
+    _add_actors(app, host)
+    _add_faults(app, host)
+    app.add_websocket("/ws", "ws", lambda: host.attend(websocket))
+    return app
+
+
+def _json(body: Any, status: int = 200, mimetype: str = "application/json") -> Response:
+    return Response(msgspec.json.encode(body), status, mimetype=mimetype)
+
+
+def _add_errors(app: QuartTrio) -> None:
+    @app.errorhandler(Problem)
+    async def problem(error: Problem) -> Response:
+        return _json(error.body, error.status, "application/problem+json")
+
+    @app.errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> Response:
+        return await problem(Problem(error.code or 500, error.name, error.description or error.name))
+
+    @app.errorhandler(SupervisionError)
+    async def supervision_error(error: SupervisionError) -> Response:
+        return await problem(Problem(409, "Conflict", str(error)))
+
+    @app.errorhandler(500)
+    async def internal_error(_error: Exception) -> Response:
+        return await problem(Problem(500, "Internal Server Error", "a failure inside; the log has it"))
+
+
+def _add_pages(app: QuartTrio, host: Host) -> None:
+    page = files(__package__).joinpath("page.html").read_bytes()
+
+    @app.get("/")
+    async def index() -> Response:
+        return Response(page, mimetype="text/html")
+
+    @app.get("/health")
+    async def health() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        sources = host.state.sources.items()
+        down = tuple(name for name, source in sources if source.link is not Link.CONNECTED)
+        verdict = readiness(host.root.tree(), down)
+        body = {"status": verdict.status, "not_ready": verdict.not_ready, "degraded": verdict.degraded}
+        return _json(body, 503 if verdict.not_ready else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        text = exposition(host.state, host.root.tree)
+        return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_actors(app: QuartTrio, host: Host) -> None:
+    @app.get("/actors")
+    async def actors() -> Response:
+        return _json(host.root.tree().to_dict())
+
+    @app.get("/actors/<path:path>")
+    async def actor(path: str) -> Response:
+        return _json(_find(host.root.tree(), path).to_dict())
+
+    @app.post("/actors/<path:path>/restart")
+    async def restart(path: str) -> Response:
+        _operator_only(host.state)
+        _find(host.root.tree(), path)
+        host.restart(path)
+        return _json({"path": path, "status": "restarting"}, 202)
+
+
+def _add_faults(app: QuartTrio, host: Host) -> None:
+    async def refuse(**_arguments: Any) -> Response:
+        _operator_only(host.state)
+        if not host.state.settings.chaos.enabled:
+            raise Problem(403, "Forbidden", "faults need [chaos] enabled = true in the configuration")
+        raise Problem(501, "Not Implemented", "fault injection is not built yet")
+
+    app.add_url_rule("/faults", "faults", refuse, methods=["GET", "POST"])
+    app.add_url_rule("/faults/<fault>", "fault", refuse, methods=["DELETE"])
+
+
+def _find(tree: Node, path: str) -> Node:
+    nodes = {node.path: node for node in _all_nodes(tree)}
+    if path not in nodes:
+        nearest = difflib.get_close_matches(path, [known for known in nodes if known], n=5, cutoff=0.3)
+        raise Problem(404, "Not Found", f"there is no actor at {path!r}", nearest=nearest)
+    return nodes[path]
+
+
+def _all_nodes(node: Node) -> list[Node]:
+    return [node, *(inner for child in node.children for inner in _all_nodes(child))]
+
+
+def _operator_only(state: State) -> None:
+    """Raises Problem unless the request may change something."""
+    token = state.settings.gateway.admin_token
+    if token is not None:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+            raise Problem(401, "Unauthorized", "this needs the header 'Authorization: Bearer <admin_token>'")
+        return
+    if not _is_loopback(request.remote_addr):
+        raise Problem(403, "Forbidden", "without an admin_token only the daemon's own machine may do this")
+    _no_foreign_page()
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(address or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _no_foreign_page() -> None:
+    """A page of another site, open in the operator's browser, must not act in the operator's name: neither
+    by a request across origins, nor under a name of its own that it lets point at this machine."""
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.host:
+        raise Problem(403, "Forbidden", f"a page of {origin} may not do this")
+    name = urlsplit(f"//{request.host}").hostname
+    if name != "localhost" and not _is_loopback(name):
+        raise Problem(403, "Forbidden", f"without an admin_token this is not allowed under the name {name}")

@@ -1,0 +1,113 @@
+"""How every source fares: what is told to clients, shown to operators and counted.
+
+Rules of this file. A source is lost once and restored once, however often its connector tries in
+between: notices follow the change of state, not the attempts. A source that was never connected is
+nothing special. This state outlives the connector's incarnations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum
+
+from attrs import define, field
+
+from actors.connector import Interest
+
+from .ports import SourceSettings
+
+
+class Link(Enum):
+    """The state of the connection to a source."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    LOST = "lost"
+
+
+class Audience:
+    """Who hears of changes. Every method is called synchronously and must not raise."""
+
+    def lost(self, source: str, reason: str, symbols: Collection[str]) -> None: ...
+    def restored(self, source: str, symbols: Collection[str]) -> None: ...
+    def problem(self, source: str, reason: str, excerpt: str) -> None: ...
+
+
+@define(eq=False)
+class SourceState:
+    """One source: its settings, what is wanted of it, and how it fares. An `actors.connector.Observer`.
+
+    `clock` gives the wall time of a change in seconds since the epoch.
+    """
+
+    name: str
+    settings: SourceSettings
+    audience: Audience
+    clock: Callable[[], float]
+    link: Link = Link.CONNECTING
+    since: float = field(init=False)
+    reason: str | None = None
+    problems: Counter[str] = field(factory=Counter)
+    subscribed_symbols: set[str] = field(factory=set)
+    refused_symbols: dict[str, str] = field(factory=dict)
+    interest: Interest = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.since = self.clock()
+        self.interest = Interest(self.settings.symbols if self.settings.eager else ())
+
+    def connecting(self) -> None:
+        """A new attempt; whether the source is lost is decided by its outcome."""
+
+    def up(self, topics: Collection[str]) -> None:
+        was_lost = self.link is Link.LOST
+        self._turn(Link.CONNECTED, None)
+        if was_lost:
+            self.audience.restored(self.name, topics)
+
+    def down(self, reason: str) -> None:
+        self.subscribed_symbols.clear()
+        self.reason = reason
+        if self.link is not Link.LOST:
+            self._turn(Link.LOST, reason)
+            self.audience.lost(self.name, reason, sorted(self.interest.topics))
+
+    def subscribed(self, topic: str) -> None:
+        self.subscribed_symbols.add(topic)
+        if self.refused_symbols.pop(topic, None) is not None and self.link is Link.CONNECTED:
+            self.audience.restored(self.name, [topic])
+
+    def unsubscribed(self, topic: str) -> None:
+        self.subscribed_symbols.discard(topic)
+        self.refused_symbols.pop(topic, None)
+
+    def refused(self, topic: str, reason: str) -> None:
+        self.problem("rejected", f"{topic}: {reason}")
+        if topic not in self.refused_symbols:
+            self.audience.lost(self.name, f"rejected: {reason}", [topic])
+        self.refused_symbols[topic] = reason
+
+    def problem(self, reason: str, excerpt: str) -> None:
+        self.problems[reason] += 1
+        self.audience.problem(self.name, reason, excerpt)
+
+    def status(self, symbol: str) -> str:
+        """How `symbol` fares here: live, rejected, idle (nobody wants it), or as the connection does."""
+        if symbol in self.refused_symbols:
+            return "rejected"
+        if self.link is not Link.CONNECTED:
+            return self.link.value
+        if symbol in self.subscribed_symbols:
+            return "live"
+        return "subscribing" if symbol in self.interest.topics else "idle"
+
+    def _turn(self, link: Link, reason: str | None) -> None:
+        if link is not self.link:
+            self.since = self.clock()
+        self.link, self.reason = link, reason
+
+
+def sources_of(symbol: str, states: Mapping[str, SourceState]) -> list[SourceState]:
+    """The sources that are configured to carry `symbol`, in the order of the configuration."""
+    return [state for state in states.values() if symbol in state.settings.symbols]

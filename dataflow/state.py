@@ -1,0 +1,112 @@
+"""What outlives every actor: histories, interests, source states, clients, and who is told of what.
+
+Rules of this file. Actors are made from this state and may die at any moment; what they must not
+lose is here. Nothing here waits, and nothing here runs by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from actors.subscription import Message, Update
+from loguru import logger
+
+from .config import Settings
+from .delivery import Delivery, shard_of
+from .domain import Gap, Item
+from .gateway import wire
+from .gateway.clients import Clients
+from .history import History, Store
+from .logs import Burst
+from .sources import Audience, SourceState, sources_of
+from .topics import Topics
+
+UPDATES_AT_ONCE = 256  # messages in one update: bounds what a pass of a fan-out costs
+
+
+class State:
+    """Built once from the settings. `epoch` tells this run's offsets from those of other runs."""
+
+    def __init__(
+        self, settings: Settings, *, epoch: int | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.started = clock()
+        self.epoch = int(self.started * 1000) if epoch is None else epoch
+        cache = settings.cache
+        self.stores = [
+            Store(self.epoch, cache.trades_per_symbol, cache.max_age_seconds) for _ in range(cache.shards)
+        ]
+        self.clients = Clients()
+        announcer = Announcer(self.clients)
+        self.sources = {
+            name: SourceState(name, source, announcer, clock) for name, source in settings.sources.items()
+        }
+        self.topics = Topics(self.sources, self.log_of)
+        self.delivery = Delivery(cache.shards)
+
+    @property
+    def symbols(self) -> list[str]:
+        """Every symbol that a source is configured to carry, in alphabetical order."""
+        return sorted({symbol for source in self.sources.values() for symbol in source.settings.symbols})
+
+    def sources_of(self, symbol: str) -> list[SourceState]:
+        """The sources that carry `symbol`."""
+        return sources_of(symbol, self.sources)
+
+    def history(self, symbol: str) -> History:
+        """The log of `symbol`, wherever it is kept."""
+        return self.stores[shard_of(symbol, len(self.stores))].history(symbol)
+
+    def log_of(self, symbol: str) -> TopicLog:
+        """The log of `symbol` as a subscription reads it."""
+        return TopicLog(symbol, self.history(symbol))
+
+    def lost_in_shard(self, shard: int, batches: Sequence[Sequence[Item]], now: float) -> None:
+        """Items were in a shard's hand when it crashed: whatever was not admitted becomes a gap."""
+        for batch in batches:
+            for symbol in self.stores[shard].lost(batch, now):
+                self.topics.news(symbol)
+
+
+class TopicLog:
+    """A history as a subscription reads it: encoded, in bounded runs."""
+
+    def __init__(self, symbol: str, history: History) -> None:
+        self._symbol = symbol
+        self._history = history
+
+    @property
+    def last(self) -> int:
+        return self._history.last
+
+    def read(self, after: int) -> Update | None:
+        entries = self._history.read(after, UPDATES_AT_ONCE)
+        return Update(self._symbol, tuple(map(self._message, entries))) if entries else None
+
+    def _message(self, entry: Any) -> Message:
+        if isinstance(entry, Gap):
+            return Message(entry.first, entry.last, wire.stream_gap(self._symbol, self._history.epoch, entry))
+        return Message(entry.offset, entry.offset, wire.trades_update(entry))
+
+
+class Announcer(Audience):
+    """Tells clients and the log how the sources fare."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._burst = Burst()
+
+    def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
+        logger.warning("{}: connection lost: {}", source, reason)
+        self._clients.broadcast(wire.connection_lost(source, reason, symbols))
+
+    def restored(self, source: str, symbols: Collection[str]) -> None:
+        logger.info("{}: connection restored, {} symbols subscribed again", source, len(symbols))
+        self._clients.broadcast(wire.connection_restored(source, symbols))
+
+    def problem(self, source: str, reason: str, excerpt: str) -> None:
+        """Logged once per burst: a source that sends garbage sends a lot of it."""

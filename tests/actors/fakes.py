@@ -1,0 +1,160 @@
+"""Stand-ins for what the actors drive: a client's connection, and an upstream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from actors.connector import LinkLost, Received
+from actors.session import WireClosed
+
+
+class FakeWire:
+    """A connection in memory. `room` is how many payload bytes it takes before it blocks."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.peer = "test:1"
+        self.room = room
+        self.sent: list[bytes] = []
+        self.pings = 0
+        self.closed: tuple[int, str] | None = None
+        self.aborted = False
+        self.heard = trio.current_time()
+        self._torn = b""
+        self._roomier = trio.Event()
+        self._send, self._receive = trio.open_memory_channel[str | WireClosed](100)
+
+    # What a client does.
+
+    async def says(self, text: str) -> None:
+        self.heard = trio.current_time()
+        await self._send.send(text)
+
+    async def hangs_up(self, code: int = 1000) -> None:
+        await self._send.send(WireClosed(code))
+
+    def reads(self, bytes_: int) -> None:
+        self.room += bytes_
+        self._roomier.set()
+        self._roomier = trio.Event()
+
+    @property
+    def texts(self) -> list[str]:
+        """The whole messages that have left, in order."""
+        assert self._torn == b"", "a message was cut"
+        return b"".join(self.sent).decode().splitlines()
+
+    # What a session uses.
+
+    def pack(self, texts: Sequence[bytes]) -> bytes:
+        return b"".join(text + b"\n" for text in texts)
+
+    def write_nowait(self, payload: bytes) -> bytes | None:
+        taken = payload[: self.room]
+        self.room -= len(taken)
+        self.sent.append(taken)
+        return payload[len(taken) :] or None
+
+    async def write(self, payloads: Sequence[bytes]) -> None:
+        rest: bytes | None = b"".join(payloads)
+        while (rest := self.write_nowait(rest or b"")) is not None:
+            await self._roomier.wait()
+        await trio.lowlevel.checkpoint()
+
+    async def receive(self) -> str:
+        got = await self._receive.receive()
+        if isinstance(got, WireClosed):
+            raise got
+        return got
+
+    async def ping(self) -> None:
+        self.pings += 1
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed = (code, reason)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class FakeUpstream:
+    """A source in memory. It acknowledges subscriptions unless `mute`; `cut()` loses the connection."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.mute = False
+        self.refuses: dict[str, str] = {}
+        self.attempts = 0
+        self.probes = 0
+        self.subscribed: set[str] = set()
+        self.log: list[tuple[str, tuple[str, ...]]] = []
+        self.send, self._receive = trio.open_memory_channel[Received[str] | LinkLost](1000)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[FakeUpstream]:
+        self.attempts += 1
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            raise LinkLost("refused")
+        self.send, self._receive = trio.open_memory_channel[Received[str] | LinkLost](1000)
+        self.subscribed.clear()
+        yield self
+
+    def cut(self, reason: str = "cut") -> None:
+        self.send.send_nowait(LinkLost(reason))
+
+    def publish(self, *items: str) -> None:
+        self.send.send_nowait(Received(items=list(items)))
+
+    async def receive(self) -> Received[str]:
+        got = await self._receive.receive()
+        if isinstance(got, LinkLost):
+            raise got
+        return got
+
+    async def subscribe(self, topics: Collection[str]) -> None:
+        self.log.append(("subscribe", tuple(topics)))
+        if self.mute:
+            return
+        refused = [(topic, self.refuses[topic]) for topic in topics if topic in self.refuses]
+        accepted = [topic for topic in topics if topic not in self.refuses]
+        self.subscribed.update(accepted)
+        self.send.send_nowait(Received(subscribed=accepted, refused=refused))
+
+    async def unsubscribe(self, topics: Collection[str]) -> None:
+        self.log.append(("unsubscribe", tuple(topics)))
+        self.subscribed.difference_update(topics)
+        self.send.send_nowait(Received(unsubscribed=list(topics)))
+
+    async def probe(self) -> None:
+        self.probes += 1
+
+
+class Diary:
+    """An observer that writes everything down."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def connecting(self) -> None:
+        self.lines.append("connecting")
+
+    def up(self, topics: Collection[str]) -> None:
+        self.lines.append(f"up {','.join(sorted(topics))}".strip())
+
+    def down(self, reason: str) -> None:
+        self.lines.append(f"down {reason}")
+
+    def subscribed(self, topic: str) -> None:
+        self.lines.append(f"subscribed {topic}")
+
+    def unsubscribed(self, topic: str) -> None:
+        self.lines.append(f"unsubscribed {topic}")
+
+    def refused(self, topic: str, reason: str) -> None:
+        self.lines.append(f"refused {topic}: {reason}")
+
+    def problem(self, reason: str, excerpt: str) -> None:
+        self.lines.append(f"problem {reason}: {excerpt}")

@@ -1,0 +1,134 @@
+"""The outbox: bounded, in order, and honest about what it dropped."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.outbox import Outbox, OutboxFull, SlowClient
+from actors.subscription import Message, Update
+
+
+def update(topic: str, first: int, count: int = 1) -> Update:
+    return Update(topic, tuple(Message(n, n, f"{topic}{n}".encode()) for n in range(first, first + count)))
+
+
+def outbox(policy: SlowClient, limit: int = 4) -> Outbox[str]:
+    return Outbox(
+        limit,
+        policy,
+        pack=lambda u: " ".join(m.text.decode() for m in u.messages),
+        announce=lambda topic, first, last: f"gap-{topic}{first}..{last}",
+    )
+
+
+def drain(box: Outbox[str]) -> list[str]:
+    taken = []
+    while (payload := box.take()) is not None:
+        taken.append(payload)
+    return taken
+
+
+def test_everything_leaves_in_the_order_in_which_it_came() -> None:
+    """Answers, notices and updates share one way."""
+    box = outbox(SlowClient.DISCONNECT)
+    box.put("answer")
+    box.put_update(update("a", 1))
+    box.put("notice")
+    assert len(box) == 3
+    assert drain(box) == ["answer", "a1", "notice"]
+    assert not box
+
+
+def test_disconnect_says_so_instead_of_dropping() -> None:
+    """Under `disconnect` the message beyond the bound raises, and nothing was dropped."""
+    box = outbox(SlowClient.DISCONNECT)
+    box.put_update(update("a", 1, 4))
+    with pytest.raises(OutboxFull):
+        box.put_update(update("a", 5))
+    assert box.dropped == 0
+
+
+def test_drop_oldest_announces_the_gap_in_its_place() -> None:
+    """What was dropped is announced before the next message of that topic, and answers stay."""
+    box = outbox(SlowClient.DROP_OLDEST)
+    box.put("answer")
+    box.put_update(update("a", 1, 2))
+    box.put_update(update("b", 1))
+    box.put_update(update("a", 3))
+    assert drain(box) == ["answer", "b1", "gap-a1..2", "a3"]
+    assert box.dropped == 2
+
+
+def test_a_gap_is_announced_although_nothing_of_its_topic_follows() -> None:
+    """A client must not have to wait for the next trade to learn of a hole."""
+    box = outbox(SlowClient.DROP_OLDEST, limit=1)
+    box.put_update(update("a", 1, 2))
+    assert drain(box) == ["gap-a1..2"]
+
+
+def test_conflate_keeps_the_newest_message_of_each_topic() -> None:
+    """Under `conflate` a full outbox shrinks to one message a topic; the rest is announced."""
+    box = outbox(SlowClient.CONFLATE)
+    box.put_update(update("a", 1, 3))
+    box.put_update(update("b", 7))
+    box.put_update(update("a", 4))
+    assert drain(box) == ["b7", "gap-a1..3", "a4"]
+
+
+def test_a_topic_that_was_left_leaves_nothing_behind() -> None:
+    """After `forget` neither messages nor gaps of the topic leave."""
+    box = outbox(SlowClient.DROP_OLDEST, limit=2)
+    box.put_update(update("a", 1, 3))
+    box.put_update(update("b", 1))
+    box.forget("a")
+    assert drain(box) == ["b1"]
+    assert len(box) == 0
+
+
+def test_notices_alone_cannot_grow_without_bound() -> None:
+    """A client that never reads while notices pile up is disconnected whatever its policy."""
+    box = outbox(SlowClient.CONFLATE)
+    with pytest.raises(OutboxFull):
+        for _ in range(100):
+            box.put("notice")
+    assert len(box) <= 8
+
+
+Step = tuple[str, int]
+
+
+@given(
+    policy=st.sampled_from([SlowClient.DROP_OLDEST, SlowClient.CONFLATE]),
+    limit=st.integers(1, 8),
+    steps=st.lists(st.tuples(st.sampled_from(["a", "b", "c", "take"]), st.integers(1, 6)), max_size=60),
+)
+def test_every_place_is_delivered_once_in_order_or_announced(
+    policy: SlowClient, limit: int, steps: list[Step]
+) -> None:
+    """Whatever is dropped when: per topic, messages and gaps together are the whole stream, in order."""
+    box: Outbox[list[tuple[str, int, int]]] = Outbox(
+        limit,
+        policy,
+        pack=lambda u: [(u.topic, m.first, m.last) for m in u.messages],
+        announce=lambda topic, first, last: [(topic, first, last)],
+    )
+    offered = dict.fromkeys("abc", 0)
+    seen: dict[str, int] = dict.fromkeys("abc", 0)
+
+    def take(count: int) -> None:
+        for _ in range(count):
+            for topic, first, last in box.take() or []:
+                assert first == seen[topic] + 1
+                seen[topic] = last
+
+    for kind, count in steps:
+        if kind == "take":
+            take(count)
+        else:
+            box.put_update(update(kind, offered[kind] + 1, count))
+            offered[kind] += count
+            assert len(box) <= max(limit, 3)
+    take(1000)
+    assert seen == offered

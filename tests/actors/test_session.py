@@ -1,0 +1,267 @@
+"""The session: one way out in order, a bounded outbox, and an end that everybody hears of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from attrs import define
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors.outbox import SlowClient
+from actors.session import ANSWERS_WAITING, Manners, Session
+from actors.subscription import Message, Update
+from supervisors import Child, Event, Pool, Ref, Restart, open_supervisor
+from tests.actors.fakes import FakeWire
+
+
+def update(first: int, count: int = 1, topic: str = "a") -> Update:
+    return Update(topic, tuple(Message(n, n, f"{topic}{n}".encode()) for n in range(first, first + count)))
+
+
+class Echo:
+    """A dialogue that answers every message with itself; "boom" raises."""
+
+    def __init__(self, session: Session[bytes]) -> None:
+        self.session = session
+        self.ended = 0
+
+    async def hear(self, text: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if text == "boom":
+            raise RuntimeError(text)
+        self.session.say(f"echo {text}".encode())
+
+    def gap(self, topic: str, first: int, last: int) -> bytes:
+        return f"gap {topic}{first}..{last}".encode()
+
+    def farewell(self) -> bytes:
+        return b"draining"
+
+    def closed(self) -> None:
+        self.ended += 1
+
+
+@define
+class Stage:
+    wire: FakeWire
+    session: Session[bytes]
+    dialogue: Echo
+    events: list[Event]
+    pool: Any
+    ref: Ref
+
+
+@asynccontextmanager
+async def stage(room: int = 1 << 30, **manners: Any) -> AsyncIterator[Stage]:
+    wire, events = FakeWire(room), list[Event]()
+    session = Session(wire, Manners(**manners))
+    dialogue = Echo(session)
+    session.speak(dialogue)
+    child = Child("s", lambda: session, restart=Restart.TEMPORARY, stop_within=0, cleanup_within=30)
+    async with open_supervisor(Pool(), on_event=events.append) as pool:
+        ref = await pool.start(child)
+        yield Stage(wire, session, dialogue, events, pool, ref)
+
+
+async def test_answers_and_updates_leave_at_once_and_in_order() -> None:
+    """A client that reads waits for nothing."""
+    async with stage() as s:
+        s.session.follow("a", 0, batch=False)
+        await s.wire.says("hi")
+        await wait_all_tasks_blocked()
+        s.session.offer(update(1, 2))
+        s.session.say(b"notice")
+        assert s.wire.texts == ["echo hi", "a1", "a2", "notice"]
+        assert s.session.waiting == 0
+
+
+async def test_only_what_lies_behind_the_position_is_sent() -> None:
+    """A session that knows places up to 2 gets the third and nothing of a topic it does not follow."""
+    async with stage() as s:
+        s.session.follow("a", 2, batch=False)
+        s.session.offer(update(1, 3))
+        s.session.offer(update(1, 3))
+        s.session.offer(update(1, 3, topic="b"))
+        assert s.wire.texts == ["a3"]
+        assert s.session.position("a") == 3
+
+
+async def test_a_batch_client_gets_several_updates_as_one_message() -> None:
+    """Joined only for those who asked for it, and only where there are several."""
+    async with stage() as s:
+        s.session.follow("a", 0, batch=True)
+        s.session.offer(update(1, 2))
+        s.session.offer(update(3))
+        assert s.wire.texts == ["[a1,a2]", "a3"]
+
+
+async def test_a_partial_write_is_completed_before_anything_else() -> None:
+    """The bytes of a message are never torn apart by another one."""
+    async with stage(room=3) as s:
+        s.session.follow("a", 0, batch=False)
+        s.session.offer(update(1, 2))
+        s.session.say(b"notice")
+        await wait_all_tasks_blocked()
+        assert s.session.waiting == 1
+        s.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["a1", "a2", "notice"]
+
+
+async def test_a_client_that_does_not_read_is_disconnected(mock_clock: MockClock) -> None:
+    """Under `disconnect` the outbox is bounded, the close code is 1008, and memory is given back."""
+    async with stage(room=0, outbox=10) as s:
+        s.session.follow("a", 0, batch=False)
+        for n in range(1, 100):
+            s.session.offer(update(n))
+            assert s.session.waiting <= 11
+        assert s.session.waiting == 0
+        assert s.session.ending is not None
+        assert s.session.ending.code == 1008
+        mock_clock.autojump_threshold = 0
+        exit_ = await s.ref.watch()
+        assert exit_.kind == "normal"
+        assert s.wire.aborted
+        assert s.dialogue.ended == 1
+
+
+async def test_a_slow_client_that_recovers_in_time_gets_its_close_frame(mock_clock: MockClock) -> None:
+    """The frame in progress is completed, so that the reason can be understood."""
+    async with stage(room=1, outbox=2) as s:
+        s.session.follow("a", 0, batch=False)
+        for n in range(1, 6):
+            s.session.offer(update(n))
+        s.wire.reads(1000)
+        await s.ref.watch()
+        assert s.wire.texts == ["a1"]
+        assert s.wire.closed is not None
+        assert s.wire.closed[0] == 1008
+
+
+@pytest.mark.parametrize("policy", [SlowClient.DROP_OLDEST, SlowClient.CONFLATE])
+async def test_what_a_slow_client_misses_is_announced(policy: SlowClient) -> None:
+    """Whatever is dropped, messages and gaps together are the whole stream in order."""
+    async with stage(room=2, outbox=8, slow_client=policy) as s:
+        s.session.follow("a", 0, batch=False)
+        for n in range(1, 100):
+            s.session.offer(update(n))
+            assert s.session.waiting <= 8
+        s.wire.reads(100_000)
+        await wait_all_tasks_blocked()
+        s.session.offer(update(100))
+        seen = 0
+        for text in s.wire.texts:
+            first, last = [int(x) for x in text.removeprefix("gap a").removeprefix("a").split("..")] * (
+                1 if text.startswith("gap") else 2
+            )
+            assert first == seen + 1
+            seen = last
+        assert seen == 100
+        assert any(text.startswith("gap") for text in s.wire.texts)
+
+
+async def test_one_slow_client_does_not_delay_another() -> None:
+    """`offer` never waits, whatever the client does."""
+    async with stage(room=0, outbox=1000) as slow, stage() as quick:
+        for session in (slow.session, quick.session):
+            session.follow("a", 0, batch=False)
+        for n in range(1, 500):
+            for session in (slow.session, quick.session):
+                session.offer(update(n))
+        assert len(quick.wire.texts) == 499
+
+
+async def test_a_client_that_vanished_is_noticed(mock_clock: MockClock) -> None:
+    """Silence brings a ping; silence after the ping ends the session."""
+    async with stage(ping_interval=20, ping_timeout=10) as s:
+        await wait_all_tasks_blocked()
+        mock_clock.jump(20.5)
+        await wait_all_tasks_blocked()
+        assert s.wire.pings == 1
+        assert s.session.ending is None
+        mock_clock.jump(10.5)
+        await s.ref.watch()
+        assert s.session.ending is not None
+        assert "ping" in s.session.ending.reason
+        assert s.dialogue.ended == 1
+
+
+async def test_a_quiet_client_that_answers_pings_stays(mock_clock: MockClock) -> None:
+    """A listener that never says anything is not disconnected."""
+    async with stage(ping_interval=20, ping_timeout=10) as s:
+        for round_ in range(1, 20):
+            await wait_all_tasks_blocked()
+            mock_clock.jump(20.5)
+            await wait_all_tasks_blocked()
+            assert s.wire.pings == round_
+            s.wire.heard = trio.current_time()
+        assert s.session.ending is None
+
+
+async def test_who_asks_without_reading_is_not_asked_again(mock_clock: MockClock) -> None:
+    """Unread answers are bounded: the session stops reading requests, and in the end gives up."""
+    async with stage(room=0, ping_interval=20, ping_timeout=10) as s:
+        for n in range(50):
+            await s.wire.says(str(n))
+        await wait_all_tasks_blocked()
+        assert s.session.waiting <= ANSWERS_WAITING
+        mock_clock.jump(31)
+        mock_clock.autojump_threshold = 0
+        await s.ref.watch()
+        assert s.session.ending is not None
+        assert s.session.ending.code == 1008
+
+
+async def test_a_client_that_leaves_is_gone() -> None:
+    """The session ends normally, and leaves every topic."""
+    async with stage() as s:
+        await s.wire.hangs_up()
+        exit_ = await s.ref.watch()
+        assert exit_.kind == "normal"
+        assert s.dialogue.ended == 1
+        s.session.offer(update(1))
+        s.session.say(b"into the void")
+        assert s.wire.sent == []
+
+
+async def test_a_failure_inside_ends_this_session_alone() -> None:
+    """The client sees 1011; the pool lives on."""
+    async with stage() as s:
+        await s.wire.says("boom")
+        exit_ = await s.ref.watch()
+        assert exit_.kind == "crash"
+        assert s.wire.closed == (1011, "internal error")
+        assert s.dialogue.ended == 1
+        assert s.pool.counts()["total"] == 0
+
+
+async def test_a_stop_says_farewell_behind_everything_that_waits(mock_clock: MockClock) -> None:
+    """On shutdown the outbox is flushed, then the notice, then 1001."""
+    async with stage(room=1) as s:
+        s.session.follow("a", 0, batch=False)
+        s.session.offer(update(1))
+        s.session.offer(update(2))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.pool.stop, "s")
+            await wait_all_tasks_blocked()
+            s.wire.reads(1000)
+        assert s.wire.texts == ["a1", "a2", "draining"]
+        assert s.wire.closed == (1001, "server going away")
+
+
+async def test_a_stop_waits_for_a_client_that_does_not_read_no_longer_than_agreed(
+    mock_clock: MockClock,
+) -> None:
+    """`drain_seconds` bounds the farewell; then the connection is cut."""
+    mock_clock.autojump_threshold = 0
+    async with stage(room=1, drain_seconds=5) as s:
+        s.session.follow("a", 0, batch=False)
+        s.session.offer(update(1))
+        before = trio.current_time()
+        await s.pool.stop("s")
+        assert trio.current_time() - before == pytest.approx(5, abs=1)
+        assert s.wire.aborted

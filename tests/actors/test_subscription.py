@@ -1,0 +1,224 @@
+"""The subscription: counts subscribers, holds the upstream, fans out every place exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from attrs import define, field
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors.subscription import Message, Subscription, Topic, Update
+from supervisors import Backoff, Child, Event, Mailbox, Overflow, Pool, Restart, open_supervisor
+
+
+class MemoryLog:
+    """A log of numbered texts, read in runs of at most three."""
+
+    def __init__(self) -> None:
+        self.texts: list[bytes] = []
+
+    def append(self, *texts: str) -> None:
+        self.texts.extend(text.encode() for text in texts)
+
+    @property
+    def last(self) -> int:
+        return len(self.texts)
+
+    def read(self, after: int) -> Update | None:
+        run = self.texts[after : after + 3]
+        return Update("a", tuple(Message(n, n, t) for n, t in enumerate(run, after + 1))) if run else None
+
+
+class Listener:
+    """A subscriber that keeps its own position, as a session does."""
+
+    def __init__(self, position: int = 0) -> None:
+        self.position = position
+        self.heard: list[str] = []
+        self.raises = False
+
+    def offer(self, update: Update) -> None:
+        if self.raises:
+            self.raises = False
+            raise RuntimeError("a subscriber broke its promise")
+        if (rest := update.after(self.position)) is not None:
+            self.position = rest.last
+            self.heard.extend(message.text.decode() for message in rest.messages)
+
+
+@define
+class Upstream:
+    log: list[str] = field(factory=list)
+
+    def want(self, topic: str) -> None:
+        self.log.append(f"want {topic}")
+
+    def release(self, topic: str) -> None:
+        self.log.append(f"release {topic}")
+
+
+@define
+class Stage:
+    log: MemoryLog
+    topic: Topic
+    upstream: Upstream
+    events: list[Event]
+    ref: Any
+    pool: Any
+
+    async def news(self, *texts: str) -> None:
+        self.log.append(*texts)
+        self.ref.put("news")
+        await wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def stage(*before: str) -> AsyncIterator[Stage]:
+    log = MemoryLog()
+    log.append(*before)
+    topic, upstream, events = Topic("a", log), Upstream(), list[Event]()
+    child = Child(
+        "a",
+        lambda: Subscription(topic, upstream, linger=30),
+        restart=Restart.TRANSIENT,
+        backoff=Backoff(first=1, jitter=0),
+        mailbox=Mailbox(1, Overflow.CONFLATE, key=lambda _: None),
+    )
+    async with open_supervisor(Pool(), on_event=events.append) as pool:
+        ref = await pool.start(child)
+        yield Stage(log, topic, upstream, events, ref, pool)
+
+
+async def test_every_subscriber_hears_everything_from_its_position_on(mock_clock: MockClock) -> None:
+    """Early and late subscribers get the same stream, each from where it stands."""
+    async with stage("old") as s:
+        early, late = Listener(1), Listener(3)
+        s.topic.join(early)
+        await s.news("x", "y")
+        s.topic.join(late)
+        await s.news("z", "zz", "zzz", "zzzz")
+        assert early.heard == ["x", "y", "z", "zz", "zzz", "zzzz"]
+        assert late.heard == ["z", "zz", "zzz", "zzzz"]
+
+
+async def test_one_wake_up_is_enough_for_any_amount_of_news(mock_clock: MockClock) -> None:
+    """Wake-ups are conflated: what counts is the log."""
+    async with stage() as s:
+        listener = Listener()
+        s.topic.join(listener)
+        s.log.append(*map(str, range(10)))
+        for _ in range(5):
+            s.ref.put("news")
+        await wait_all_tasks_blocked()
+        assert listener.heard == [str(n) for n in range(10)]
+
+
+async def test_a_crash_in_the_middle_of_a_fan_out_repeats_and_skips_nothing(mock_clock: MockClock) -> None:
+    """Whoever was served before the crash is not served again; whoever was not, is."""
+    async with stage() as s:
+        first, second = Listener(), Listener()
+        s.topic.join(first)
+        s.topic.join(second)
+        second.raises = True
+        await s.news("1", "2")
+        assert (first.heard, second.heard) == (["1", "2"], [])
+        s.log.append("3")
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert first.heard == second.heard == ["1", "2", "3"]
+
+
+async def test_a_crash_does_not_let_go_of_the_upstream(mock_clock: MockClock) -> None:
+    """A restart must not cost an upstream subscription: nothing is released in between."""
+    async with stage() as s:
+        listener = Listener()
+        s.topic.join(listener)
+        listener.raises = True
+        await s.news("1")
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert s.upstream.log == ["want a", "want a"]
+        await s.pool.restart("a")
+        assert "release a" not in s.upstream.log
+
+
+async def test_the_last_subscriber_leaves_and_the_upstream_lingers(mock_clock: MockClock) -> None:
+    """Not the leaving but the linger after it releases the upstream, and ends the actor."""
+    async with stage() as s:
+        listener = Listener()
+        s.topic.join(listener)
+        await s.news("1")
+        mock_clock.jump(100)
+        await wait_all_tasks_blocked()
+        s.topic.leave(listener)
+        await s.news()
+        mock_clock.jump(29)
+        await wait_all_tasks_blocked()
+        assert s.upstream.log == ["want a"]
+        mock_clock.jump(2)
+        await wait_all_tasks_blocked()
+        assert s.upstream.log == ["want a", "release a"]
+        assert not s.topic.open
+        assert s.pool.counts()["total"] == 0
+
+
+async def test_a_subscriber_within_the_linger_keeps_the_subscription(mock_clock: MockClock) -> None:
+    """A page that reloads costs nothing upstream."""
+    async with stage() as s:
+        mock_clock.jump(29)
+        s.topic.join(Listener())
+        await s.news()
+        mock_clock.jump(1000)
+        await wait_all_tasks_blocked()
+        assert s.upstream.log == ["want a"]
+        assert s.topic.open
+
+
+async def test_twice_the_same_subscriber_counts_once(mock_clock: MockClock) -> None:
+    """Joining twice and leaving once leaves nobody."""
+    async with stage() as s:
+        listener = Listener()
+        s.topic.join(listener)
+        s.topic.join(listener)
+        s.topic.leave(listener)
+        s.topic.leave(listener)
+        assert not s.topic.subscribers
+        await s.news("1")
+        assert listener.heard == []
+
+
+@pytest.mark.parametrize("subscribers", [1, 255, 256, 257, 1000])
+async def test_large_crowds_are_all_served(subscribers: int, mock_clock: MockClock) -> None:
+    """The pauses in a large fan-out skip nobody."""
+    async with stage() as s:
+        crowd = [Listener() for _ in range(subscribers)]
+        for listener in crowd:
+            s.topic.join(listener)
+        await s.news("1", "2", "3", "4")
+        assert all(listener.heard == ["1", "2", "3", "4"] for listener in crowd)
+
+
+def test_an_update_is_packed_once_for_all() -> None:
+    """However many sessions ask, the bytes are made once and are the same object."""
+    update = Update("a", (Message(1, 1, b"x"), Message(2, 2, b"y")))
+    calls: list[int] = []
+
+    def pack(texts: Any) -> bytes:
+        calls.append(1)
+        return b"".join(texts)
+
+    assert update.packed(pack) is update.packed(pack)
+    assert calls == [1]
+
+
+def test_the_rest_of_an_update_begins_behind_the_position() -> None:
+    """`after` gives the whole, a part, or nothing."""
+    update = Update("a", (Message(3, 3, b"x"), Message(4, 6, b"gap"), Message(7, 7, b"y")))
+    assert update.after(2) is update
+    rest = update.after(3)
+    assert rest is not None
+    assert [message.first for message in rest.messages] == [4, 7]
+    assert update.after(7) is None
