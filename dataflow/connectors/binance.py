@@ -1,0 +1,214 @@
+"""Binance spot market streams: `wss://stream.binance.com:443/stream` (wrapped) or `/ws` (bare).
+
+Rules of this file. Symbols are BASE-QUOTE outside and run together in Binance's language; the way back
+is a table made of the symbols we know, never a guess at where to cut. The ids of one symbol grow by
+one, so they are the sequence, and a skip proves a loss: `t` with `stream = "trade"`; with
+`stream = "aggTrade"` the number `a` of the aggregate, which grows by one as well (the trades inside
+are contiguous, `f..l`, but one aggregate is one entry of ours, so a gap counts aggregates). Events of
+the other kind are not trades here, or every trade would count twice.
+
+Problems: not_text, malformed_json, unexpected_json, missing_field, unknown_event, unknown_message,
+unknown_answer, rejected, unknown_symbol, bad_timestamp, bad_side, bad_price, bad_quantity,
+bad_trade_id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from decimal import Decimal
+from itertools import count, islice
+from typing import Any, Final, Literal
+
+import msgspec
+from attrs import frozen
+
+from actors.connector import Received
+from dataflow.domain import Item, Missed, Side, Trade
+from dataflow.foreign import EXCERPT, Unusable, decoded, excerpt, positive_decimal
+from dataflow.ports import SourceSettings
+from dataflow.timestamps import from_rfc3339
+
+# A refusal takes all the symbols of its request with it, and no more than five requests a second are allowed.
+_STREAMS_A_REQUEST: Final = 50
+_MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
+_LATEST: Final = from_rfc3339("9999-12-31T23:59:59.999999Z")
+
+Method = Literal["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS"]
+
+
+@frozen(kw_only=True)
+class Settings(SourceSettings):
+    """`stream` chooses single trades or Binance's aggregates (one taker order at one price)."""
+
+    stream: Literal["trade", "aggTrade"] = "trade"
+
+    def __attrs_post_init__(self) -> None:
+        names = {_exchange_name(symbol) for symbol in self.symbols}
+        if len(names) < len(set(self.symbols)):
+            raise ValueError("symbols: two of them have the same name on Binance, where the dash is left out")
+
+
+class _Message(msgspec.Struct):
+    e: Any = None
+    s: Any = None
+    t: Any = None
+    a: Any = None
+    p: Any = None
+    q: Any = None
+    T: Any = None
+    m: Any = None
+
+
+class _Frame(_Message):
+    data: _Message | None = None
+    id: Any = None
+    result: Any = msgspec.UNSET
+    error: Any = None  # {"code", "msg"}, but some refusals have both at the top
+    code: Any = None
+    msg: Any = None
+
+
+_decoder: Final = msgspec.json.Decoder(_Frame)
+
+
+class Codec:
+    """Binance's language, for one connection."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self._name = name
+        self._stream = settings.stream
+        self._symbols = {_exchange_name(symbol): symbol for symbol in settings.symbols}
+        self._ids = count(1)
+        self._asked: dict[int, tuple[Method, tuple[str, ...]]] = {}
+
+    def headers(self) -> Collection[tuple[str, str]]:
+        """None are needed."""
+        return ()
+
+    def opening(self) -> Sequence[str]:
+        """Nothing."""
+        return ()
+
+    def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
+        """A request for every 50 symbols."""
+        return self._requests("SUBSCRIBE", symbols)
+
+    def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
+        """A request for every 50 symbols."""
+        return self._requests("UNSUBSCRIBE", symbols)
+
+    def probe(self) -> Sequence[str]:
+        """A question whose answer means nothing: quiet markets send nothing by themselves."""
+        return [self._request("LIST_SUBSCRIPTIONS", ())]
+
+    def missed(self, symbol: str) -> Missed | None:
+        """Never: the sequence shows what is missing."""
+        return None
+
+    def decode(self, message: str | bytes, into: Received[Item]) -> None:
+        """Add what `message` says; see the problems at the top of this file."""
+        try:
+            self._understand(decoded(message, _decoder), into)
+        except Unusable as problem:
+            into.problems.append((problem.reason, excerpt(message)))
+
+    def _understand(self, frame: _Frame, into: Received[Item]) -> None:
+        said: _Message = frame if frame.data is None else frame.data
+        if said.e == self._stream:
+            into.items.append(self._trade(said))
+        elif said.e is not None:
+            raise Unusable("unknown_event")
+        elif (refusal := _refusal(frame)) is not None or frame.result is not msgspec.UNSET:
+            self._answered(frame.id, refusal, into)
+        else:
+            raise Unusable("unknown_message")
+
+    def _answered(self, request: Any, refusal: str | None, into: Received[Item]) -> None:
+        method, symbols = self._asked.pop(request, (None, ())) if type(request) is int else (None, ())
+        if refusal is not None and method != "SUBSCRIBE":
+            raise Unusable("rejected")
+        if method is None:
+            raise Unusable("unknown_answer")
+        if refusal is not None:
+            into.refused.extend((symbol, refusal) for symbol in symbols)
+        elif method != "LIST_SUBSCRIPTIONS":
+            (into.subscribed if method == "SUBSCRIBE" else into.unsubscribed).extend(symbols)
+
+    def _trade(self, said: _Message) -> Trade:
+        number = _identifier(said.t if self._stream == "trade" else said.a)
+        return Trade(
+            source=self._name,
+            symbol=self._symbol(said.s),
+            trade_id=str(number),
+            side=_side(said.m),
+            price=_number(said.p, "bad_price"),
+            quantity=_number(said.q, "bad_quantity"),
+            timestamp=_timestamp(said.T),
+            sequence=number,
+        )
+
+    def _symbol(self, name: Any) -> str:
+        symbol = self._symbols.get(name) if isinstance(_present(name), str) else None
+        if symbol is None:
+            raise Unusable("unknown_symbol")
+        return symbol
+
+    def _requests(self, method: Method, symbols: Iterable[str]) -> list[str]:
+        rest = iter(symbols)
+        requests = []
+        while some := tuple(islice(rest, _STREAMS_A_REQUEST)):
+            self._symbols.update((_exchange_name(symbol), symbol) for symbol in some)
+            requests.append(self._request(method, some))
+        return requests
+
+    def _request(self, method: Method, symbols: tuple[str, ...]) -> str:
+        number = next(self._ids)
+        self._asked[number] = (method, symbols)
+        request: dict[str, Any] = {"method": method, "id": number}
+        if symbols:
+            request["params"] = [f"{_exchange_name(symbol).lower()}@{self._stream}" for symbol in symbols]
+        return msgspec.json.encode(request).decode()
+
+
+def _exchange_name(symbol: str) -> str:
+    return symbol.replace("-", "").upper()
+
+
+def _refusal(frame: _Frame) -> str | None:
+    if frame.error is None and frame.code is None:
+        return None
+    text = frame.error.get("msg") if isinstance(frame.error, dict) else frame.msg
+    return text[:EXCERPT] if isinstance(text, str) else "refused without a reason"
+
+
+def _present(value: Any) -> Any:
+    if value is None:
+        raise Unusable("missing_field")
+    return value
+
+
+def _identifier(value: Any) -> int:
+    if type(_present(value)) is not int or value < 0:
+        raise Unusable("bad_trade_id")
+    return int(value)
+
+
+def _side(buyer_is_maker: Any) -> Side:
+    if not isinstance(_present(buyer_is_maker), bool):
+        raise Unusable("bad_side")
+    return "sell" if buyer_is_maker else "buy"
+
+
+def _number(value: Any, otherwise: str) -> Decimal:
+    if not isinstance(_present(value), str):
+        raise Unusable(otherwise)
+    return positive_decimal(value, otherwise)
+
+
+def _timestamp(value: Any) -> int:
+    if type(_present(value)) is not int or value <= 0:
+        raise Unusable("bad_timestamp")
+    nanoseconds = value * (1_000 if value > _MICROSECONDS_FROM else 1_000_000)
+    if nanoseconds > _LATEST:
+        raise Unusable("bad_timestamp")
+    return int(nanoseconds)

@@ -1,0 +1,315 @@
+"""Promises of dataflow.connectors.binance."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.connector import Received
+from dataflow.connectors.binance import Codec, Settings
+from dataflow.domain import Item, Trade
+
+BARE = (
+    '{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":3735683259,"p":"61837.63000000","q":"0.02000000",'
+    '"T":1723161255342,"m":true,"M":true}'
+)
+WRAPPED = f'{{"stream":"btcusdt@trade","data":{BARE}}}'
+TRADE = Trade(
+    source="bn",
+    symbol="BTC-USDT",
+    trade_id="3735683259",
+    side="sell",
+    price=Decimal("61837.63"),
+    quantity=Decimal("0.02"),
+    timestamp=1_723_161_255_342_000_000,
+    sequence=3735683259,
+)
+
+
+def codec(symbols: tuple[str, ...] = ("BTC-USDT", "ETH-USDT"), **settings: Any) -> Codec:
+    return Codec("bn", Settings(connector="binance", url="ws://exchange", symbols=symbols, **settings))
+
+
+def decode(speaker: Codec, *messages: str | bytes) -> Received[Item]:
+    into: Received[Item] = Received()
+    for message in messages:
+        speaker.decode(message, into)
+    return into
+
+
+def changed(**fields: Any) -> str:
+    return json.dumps({**json.loads(BARE), **fields})
+
+
+def as_row(item: Item) -> dict[str, str]:
+    """A trade as the independent decoder writes it."""
+    assert isinstance(item, Trade)
+    assert item.source == "bn"
+    assert item.sequence == int(item.trade_id)
+    return {
+        "trade_id": item.trade_id,
+        "timestamp_us": str(item.timestamp // 1000),
+        "symbol": item.symbol.replace("-", ""),
+        "side": item.side,
+        "price": str(item.price),
+        "qty": str(item.quantity),
+    }
+
+
+@pytest.mark.parametrize("text", [BARE, WRAPPED])
+def test_a_trade_is_read_exactly_from_both_endpoints(text: str) -> None:
+    """Wrapped or bare: the same trade, the decimals with the very digits that were sent."""
+    into = decode(codec(), text)
+    assert into == Received(items=[TRADE])
+    assert as_row(into.items[0])["price"] == "61837.63000000"
+
+
+def test_the_taker_is_the_other_side_of_the_maker() -> None:
+    """`m` says that the buyer was the maker: the taker sold."""
+    sides = [item.side for item in decode(codec(), changed(m=True), changed(m=False)).items]  # type: ignore[union-attr]
+    assert sides == ["sell", "buy"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("name", ["btcusdt", "ethusdt"])
+def test_recorded_trades_equal_those_of_an_independent_decoder(traffic: Any, name: str, whole: bool) -> None:
+    """Every field of every trade, in order, and a sequence without a hole."""
+    if whole:
+        messages, oracle = traffic.recording(f"spot_{name}_20240808.jsonl.gz"), traffic.oracle()
+    else:
+        messages, oracle = traffic.excerpt(f"binance_spot_{name}_20240808.jsonl"), traffic.excerpt_oracle()
+    into = decode(codec(), *messages)
+    rows = [as_row(item) for item in into.items]
+    first, last = int(rows[0]["trade_id"]), int(rows[-1]["trade_id"])
+    expected = [
+        row for row in oracle if row["symbol"] == name.upper() and first <= int(row["trade_id"]) <= last
+    ]
+    assert len(rows) >= 200
+    assert rows == expected
+    assert [int(row["trade_id"]) for row in rows] == list(range(first, last + 1))
+    assert {reason for reason, _ in into.problems} <= {"unknown_event", "unknown_message"}
+    assert len(into.problems) + len(rows) == len(messages)
+
+
+def test_recorded_aggregates_are_read(traffic: Any) -> None:
+    """The aggregate's own number is id and sequence; single trades are not counted beside them."""
+    speaker = codec(symbols=("NKN-USDT", "LRC-BTC", "BTC-USDT"), stream="aggTrade")
+    into = decode(speaker, *traffic.excerpt("binance_aggtrade_20211012.jsonl"))
+    assert into.problems == []
+    assert into.items == [
+        Trade(
+            "bn", "NKN-USDT", "15683430", "buy", Decimal("0.3528"), Decimal(58), 1633998523963000000, 15683430
+        ),
+        Trade(
+            "bn",
+            "LRC-BTC",
+            "9213679",
+            "buy",
+            Decimal("0.00000638"),
+            Decimal(177),
+            1633998534486000000,
+            9213679,
+        ),
+    ]
+    assert decode(speaker, WRAPPED).problems[0][0] == "unknown_event"
+    aggregate = traffic.excerpt("binance_aggtrade_20211012.jsonl")[0]
+    assert decode(codec(symbols=("NKN-USDT",)), aggregate).problems[0][0] == "unknown_event"
+
+
+def test_microseconds_are_recognised() -> None:
+    """A connection may be asked to tell times in microseconds: the number itself shows it."""
+    (item,) = decode(codec(), changed(T=1723161255342123)).items
+    assert isinstance(item, Trade)
+    assert item.timestamp == 1_723_161_255_342_123_000
+
+
+def test_what_is_sent() -> None:
+    """Requests carry their own ids; the probe asks for something harmless; nothing at the opening."""
+    speaker = codec()
+    assert (list(speaker.headers()), list(speaker.opening())) == ([], [])
+    assert [json.loads(text) for text in speaker.subscribe(["BTC-USDT", "ETH-USDT"])] == [
+        {"method": "SUBSCRIBE", "params": ["btcusdt@trade", "ethusdt@trade"], "id": 1}
+    ]
+    assert [json.loads(text) for text in speaker.unsubscribe(["ETH-USDT"])] == [
+        {"method": "UNSUBSCRIBE", "params": ["ethusdt@trade"], "id": 2}
+    ]
+    assert [json.loads(text) for text in speaker.probe()] == [{"method": "LIST_SUBSCRIPTIONS", "id": 3}]
+    assert json.loads(codec(stream="aggTrade").subscribe(["BTC-USDT"])[0])["params"] == ["btcusdt@aggTrade"]
+    assert speaker.missed("BTC-USDT") is None
+
+
+def test_many_symbols_are_asked_for_in_chunks() -> None:
+    """Every symbol once, in order, and few enough in one request that a refusal does not take all."""
+    symbols = [f"C{n}-USDT" for n in range(120)]
+    requests = [json.loads(text)["params"] for text in codec(symbols=()).subscribe(symbols)]
+    assert [len(params) for params in requests] == [50, 50, 20]
+    assert [name for params in requests for name in params] == [f"c{n}usdt@trade" for n in range(120)]
+    assert list(codec().subscribe([])) == []
+
+
+def test_answers_are_matched_to_their_requests() -> None:
+    """By id, in whatever order; an answer counts once."""
+    speaker = codec()
+    speaker.subscribe(["BTC-USDT"])
+    speaker.subscribe(["ETH-USDT"])
+    speaker.unsubscribe(["BTC-USDT"])
+    speaker.probe()
+    into = decode(
+        speaker,
+        '{"result":null,"id":2}',
+        '{"error":{"code":2,"msg":"Invalid request"},"id":1}',
+        '{"result":null,"id":3}',
+        '{"result":["ethusdt@trade"],"id":4}',
+    )
+    assert into == Received(
+        subscribed=["ETH-USDT"], unsubscribed=["BTC-USDT"], refused=[("BTC-USDT", "Invalid request")]
+    )
+    assert decode(speaker, '{"result":null,"id":2}').problems[0][0] == "unknown_answer"
+
+
+def test_every_form_of_a_refusal_is_one() -> None:
+    """With an error object, with code and text at the top, or without a text."""
+    speaker = codec()
+    for _ in range(3):
+        speaker.subscribe(["BTC-USDT"])
+    into = decode(
+        speaker,
+        '{"code":2,"msg":"no","id":1}',
+        '{"error":"broken","id":2}',
+        '{"error":{"msg":"late"},"id":3}',
+    )
+    assert into == Received(
+        refused=[("BTC-USDT", "no"), ("BTC-USDT", "refused without a reason"), ("BTC-USDT", "late")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"error":{"code":3,"msg":"Invalid JSON"},"id":null}', "rejected"),
+        ('{"error":{"code":2,"msg":"no"},"id":1}', "rejected"),
+        ('{"result":null,"id":99}', "unknown_answer"),
+        ('{"result":null,"id":"1"}', "unknown_answer"),
+        ('{"result":null,"id":true}', "unknown_answer"),
+        ('{"result":null}', "unknown_answer"),
+        ('{"e":"serverShutdown","E":1770123456789}', "unknown_event"),
+        ('{"stream":"x","data":{"e":"serverShutdown"}}', "unknown_event"),
+        ('{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT"}}', "unknown_message"),
+        ('{"stream":"btcusdt@trade","data":[]}', "unexpected_json"),
+        ("{}", "unknown_message"),
+        ("[]", "unexpected_json"),
+        ("", "malformed_json"),
+        ("[" * 100_000, "unexpected_json"),
+        ('{"data":' * 100_000, "malformed_json"),
+        ("\ud800", "malformed_json"),
+    ],
+)
+def test_what_is_no_trade_and_no_answer_is_counted(text: str, reason: str) -> None:
+    """Under a name of its own; answers to requests that end something refuse nothing."""
+    speaker = codec()
+    speaker.unsubscribe(["BTC-USDT"])
+    into = decode(speaker, text)
+    assert into == Received(problems=into.problems)
+    assert [found for found, _ in into.problems] == [reason]
+    assert len(into.problems[0][1]) <= 120
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("s", None, "missing_field"),
+    ("s", "DOGEUSDT", "unknown_symbol"),
+    ("s", "", "unknown_symbol"),
+    ("s", ["BTCUSDT"], "unknown_symbol"),
+    ("t", None, "missing_field"),
+    ("t", "3735683259", "bad_trade_id"),
+    ("t", 1.0, "bad_trade_id"),
+    ("t", True, "bad_trade_id"),
+    ("t", -1, "bad_trade_id"),
+    ("p", None, "missing_field"),
+    ("p", "", "bad_price"),
+    ("p", "0.00000000", "bad_price"),
+    ("p", "-1", "bad_price"),
+    ("p", "NaN", "bad_price"),
+    ("p", "Infinity", "bad_price"),
+    ("p", " 1", "bad_price"),
+    ("p", "1_0", "bad_price"),
+    ("p", "\u0661", "bad_price"),
+    ("p", 61837.63, "bad_price"),
+    ("q", None, "missing_field"),
+    ("q", "0", "bad_quantity"),
+    ("q", 1, "bad_quantity"),
+    ("T", None, "missing_field"),
+    ("T", 0, "bad_timestamp"),
+    ("T", "1723161255342", "bad_timestamp"),
+    ("T", 1723161255342.0, "bad_timestamp"),
+    ("T", 10**18, "bad_timestamp"),
+    ("m", None, "missing_field"),
+    ("m", 1, "bad_side"),
+    ("m", "true", "bad_side"),
+    ("e", None, "unknown_message"),
+    ("e", "Trade", "unknown_event"),
+    ("e", {}, "unknown_event"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "reason"), WRONG)
+def test_nothing_is_guessed(field: str, value: Any, reason: str) -> None:
+    """A field that is missing or wrong makes a problem under its name, and no trade."""
+    into = decode(codec(), changed(**{field: value}))
+    assert into.items == []
+    assert [found for found, _ in into.problems] == [reason]
+
+
+def test_a_binary_message_is_a_problem() -> None:
+    """Binance speaks text."""
+    assert decode(codec(), BARE.encode()).problems[0][0] == "not_text"
+
+
+def test_symbols_that_cannot_be_told_apart_are_refused() -> None:
+    """AB-C and A-BC are one name on Binance: the way back would be a guess."""
+    with pytest.raises(ValueError, match="same name"):
+        codec(symbols=("AB-C", "A-BC"))
+
+
+@given(st.lists(st.binary(max_size=200) | st.text(max_size=200), max_size=5))
+def test_any_bytes_make_problems_only(messages: list[str | bytes]) -> None:
+    """Fuzz: never an exception, never a trade."""
+    into = decode(codec(), *messages)
+    assert into == Received(problems=into.problems)
+    assert len(into.problems) == len(messages)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from("stpqTm"), json_values)
+def test_a_field_of_any_value_is_taken_as_it_is_or_is_a_problem(field: str, value: Any) -> None:
+    """Fuzz of one field of a real message: the other fields are untouched, and the field was legal."""
+    into = decode(codec(), changed(**{field: value}))
+    assert len(into.items) + len(into.problems) == 1
+    for item in into.items:
+        assert isinstance(item, Trade)
+        assert item.sequence == (value if field == "t" else TRADE.sequence)
+        assert item.price == (Decimal(value) if field == "p" else TRADE.price)
+        assert item.quantity == (Decimal(value) if field == "q" else TRADE.quantity)
+        assert item.side == (("sell" if value else "buy") if field == "m" else "sell")
+
+
+@given(st.integers(0, len(WRAPPED) - 1), st.integers(0, len(WRAPPED)), st.text(max_size=3))
+def test_a_damaged_message_never_raises(start: int, end: int, inserted: str) -> None:
+    """Fuzz: a part is cut out or replaced; what is still a trade is a whole one."""
+    into = decode(codec(), WRAPPED[:start] + inserted + WRAPPED[end:])
+    assert len(into.items) + len(into.problems) == 1
+    for item in into.items:
+        assert isinstance(item, Trade)
+        assert item.symbol == "BTC-USDT"
+        assert item.price > 0
+        assert item.quantity > 0
