@@ -72,7 +72,7 @@ class Dialogue(Protocol):
     """What is said to a client, by someone who knows the protocol."""
 
     async def hear(self, text: str) -> None:
-        """Take one message of the client; the answer is said through the session. Never raises for what it says."""
+        """Take one message; the answer is said through the session. Never raises for what was said."""
 
     def gap(self, topic: str, first: int, last: int) -> bytes:
         """The notice that these places were dropped because the client is slow."""
@@ -120,7 +120,10 @@ class Session(Generic[P]):
         self._dialogue: Dialogue
         self._topics: dict[str, _Following] = {}
         self._outbox: Outbox[P] = Outbox(
-            manners.outbox, manners.slow_client, self._pack, lambda *gap: wire.pack([self._dialogue.gap(*gap)])
+            manners.outbox,
+            manners.slow_client,
+            self._pack,
+            lambda *gap: wire.pack([self._dialogue.gap(*gap)]),
         )
         self._rest: P | None = None  # what a partial write left of a payload: goes out first, whole
         self._flushing = False

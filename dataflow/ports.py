@@ -53,11 +53,11 @@ class Codec(Protocol):
         """Messages that end it."""
 
     def probe(self) -> Sequence[str]:
-        """Messages that a living upstream answers, sent when it has been silent; empty when it has heartbeats."""
+        """Messages that a living upstream answers, for when it is silent; none when it has heartbeats."""
 
     def decode(self, message: str | bytes, into: Received[Item]) -> None:
         """Add what `message` says to `into`. Never raises for what came from outside: what cannot be
         understood is added as a problem, and what ends the connection is set as `into.lost`."""
 
     def missed(self, symbol: str) -> Missed | None:
-        """The mark to leave when `symbol` was (re)subscribed; None when the trades' own sequence proves gaps."""
+        """The mark to leave when `symbol` was (re)subscribed; None when the trades' sequence proves gaps."""

@@ -7,11 +7,13 @@ lose is here. Nothing here waits, and nothing here runs by itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from actors.subscription import Message, Update
+import trio
 from loguru import logger
+
+from actors.subscription import Message, Update
 
 from .config import Settings
 from .delivery import Delivery, shard_of
@@ -65,11 +67,18 @@ class State:
         """The log of `symbol` as a subscription reads it."""
         return TopicLog(symbol, self.history(symbol))
 
-    def lost_in_shard(self, shard: int, batches: Sequence[Sequence[Item]], now: float) -> None:
+    def lost_in_shard(self, shard: int, batches: Iterable[Iterable[Item]]) -> None:
         """Items were in a shard's hand when it crashed: whatever was not admitted becomes a gap."""
         for batch in batches:
-            for symbol in self.stores[shard].lost(batch, now):
+            for symbol in self.stores[shard].lost(batch):
                 self.topics.news(symbol)
+
+    def abandon(self, symbol: str) -> None:
+        """Nothing of `symbol` will be fanned out any more: its listeners must not wait for it in vain."""
+        self.topics.abandon(symbol)
+        for session in self.clients:
+            if symbol in session.topics:
+                session.end(1011, f"the subscription of {symbol} failed")
 
 
 class TopicLog:
@@ -101,12 +110,16 @@ class Announcer(Audience):
         self._burst = Burst()
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
-        logger.warning("{}: connection lost: {}", source, reason)
+        logger.bind(path=f"sources/{source}").warning("connection lost: {}", reason)
         self._clients.broadcast(wire.connection_lost(source, reason, symbols))
 
     def restored(self, source: str, symbols: Collection[str]) -> None:
-        logger.info("{}: connection restored, {} symbols subscribed again", source, len(symbols))
+        logger.bind(path=f"sources/{source}").info(
+            "connection restored: {}", ", ".join(symbols) or "no symbols"
+        )
         self._clients.broadcast(wire.connection_restored(source, symbols))
 
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         """Logged once per burst: a source that sends garbage sends a lot of it."""
+        if count := self._burst.occurred((source, reason), trio.current_time()):
+            logger.bind(path=f"sources/{source}").warning("{} ({} times): {}", reason, count, excerpt)

@@ -75,14 +75,12 @@ class Topics:
         if opened is not None and opened.ref is not None and opened.topic.open:
             opened.ref.put(NEWS)
 
-    def abandoned(self, symbol: str) -> list[Subscriber]:
-        """The supervisor gave the subscription up. Returns who must be told that nothing will come."""
-        opened = self._opened.pop(symbol, None)
-        if opened is None:
-            return []
-        opened.topic.open = False
-        self.release(symbol)
-        return list(opened.topic.subscribers)
+    def abandon(self, symbol: str) -> None:
+        """The supervisor gave the subscription up: close the topic; the next subscriber starts it anew."""
+        opened = self._opened.get(symbol)
+        if opened is not None:
+            opened.topic.open = False
+            self.release(symbol)
 
     # What a subscription wants of its upstream: all the sources that carry the symbol.
 

@@ -91,7 +91,7 @@ class HttpServer:
         )
 
     def _child(self, session: AnySession) -> Child:
-        # Not asked politely but cancelled: a session says farewell by itself, and needs no second task for it.
+        # Cancelled rather than asked: a session says farewell by itself, without a second task to wait.
         return Child(
             id=self.state.clients.enter(session),
             make=lambda: session,

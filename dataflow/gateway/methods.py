@@ -299,7 +299,9 @@ def _moment(name: str, text: str | None) -> int | None:
 
 def _invalid(param: str, value: object, problem: str, **help_: object) -> CallError:
     return CallError(
-        jsonrpc.INVALID_PARAMS, "Invalid params", {"param": param, "value": value, "problem": problem, **help_}
+        jsonrpc.INVALID_PARAMS,
+        "Invalid params",
+        {"param": param, "value": value, "problem": problem, **help_},
     )
 
 

@@ -89,9 +89,13 @@ class _Now(Collector):
         yield subscribers
 
     def _actor_metrics(self) -> Iterator[Metric]:
-        restarts = CounterMetricFamily("dataflow_actor_restarts", "Restarts of a static actor", labels=["path"])
+        restarts = CounterMetricFamily(
+            "dataflow_actor_restarts", "Restarts of a static actor", labels=["path"]
+        )
         running = GaugeMetricFamily("dataflow_actor_running", "1 while the actor runs", labels=["path"])
-        queued = GaugeMetricFamily("dataflow_mailbox_queued", "Messages waiting for an actor", labels=["path"])
+        queued = GaugeMetricFamily(
+            "dataflow_mailbox_queued", "Messages waiting for an actor", labels=["path"]
+        )
         dropped = CounterMetricFamily(
             "dataflow_mailbox_dropped", "Messages that a full mailbox dropped", labels=["path"]
         )

@@ -238,7 +238,9 @@ async def test_a_failure_inside_restarts_the_connector(
             await wait_all_tasks_blocked()
             assert s.upstream.subscribed == {"a"}
         return
-    monkeypatch.setattr(upstream, where, {"subscribe": subscribe, "receive": receive, "connect": connect}[where])
+    monkeypatch.setattr(
+        upstream, where, {"subscribe": subscribe, "receive": receive, "connect": connect}[where]
+    )
     async with stage("a", upstream=upstream) as s:
         mock_clock.jump(1)
         await wait_all_tasks_blocked()

@@ -90,10 +90,10 @@ def test_a_topic_that_was_left_leaves_nothing_behind() -> None:
 def test_notices_alone_cannot_grow_without_bound() -> None:
     """A client that never reads while notices pile up is disconnected whatever its policy."""
     box = outbox(SlowClient.CONFLATE)
+    for _ in range(8):
+        box.put("notice")
     with pytest.raises(OutboxFull):
-        for _ in range(100):
-            box.put("notice")
-    assert len(box) <= 8
+        box.put("notice")
 
 
 Step = tuple[str, int]

@@ -1,0 +1,140 @@
+"""The whole daemon in a test's own Trio loop, and a client of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import trio
+from attrs import define, field
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+
+from dataflow.app import tree
+from dataflow.config import BackoffSettings, Gateway, Settings
+from dataflow.connectors import binance, blockchain
+from dataflow.ports import SourceSettings
+from dataflow.reactions import Reactions
+from dataflow.state import State
+from supervisors import Event, open_supervisor
+
+
+@define
+class Daemon:
+    state: State
+    root: Any
+    events: list[Event]
+
+    @property
+    def http(self) -> str:
+        return str(self.root.find("gateway/http").value[0])
+
+    @property
+    def url(self) -> str:
+        return self.http.replace("http", "ws") + "/ws"
+
+    def crashes(self, path: str = "") -> list[str]:
+        return [
+            e.path for e in self.events if e.kind in ("crash", "start_failed") and e.path.startswith(path)
+        ]
+
+
+@asynccontextmanager
+async def daemon(*, sources: dict[str, SourceSettings], **tables: Any) -> AsyncIterator[Daemon]:
+    """The daemon on a free port. A source that is lost is retried after 0.05 s, unless `backoff` says otherwise."""
+    tables.setdefault("gateway", Gateway(port=0))
+    tables.setdefault("backoff", BackoffSettings(initial_delay=0.05, jitter=0.0))
+    state = State(Settings(sources=sources, **tables))
+    events: list[Event] = []
+    react = Reactions(state)
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        react(event)
+
+    async with open_supervisor(tree(state), on_event=on_event, blocked_after=None) as root:
+        yield Daemon(state, root, events)
+
+
+def from_binance(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:
+    return {"binance": binance.Settings(connector="binance", url=url, symbols=symbols, **more)}
+
+
+def from_blockchain(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:
+    return {"blockchain": blockchain.Settings(connector="blockchain", url=url, symbols=symbols, **more)}
+
+
+@define
+class Client:
+    """A JSON-RPC client that keeps everything it was sent, in order."""
+
+    socket: WebSocketConnection
+    notices: list[dict[str, Any]] = field(factory=list)
+    answers: dict[Any, dict[str, Any]] = field(factory=dict)
+    closed: tuple[int, str] | None = None
+    _serial: int = 0
+    _news: trio.Event = field(factory=trio.Event)
+
+    async def listen(self) -> None:
+        try:
+            while True:
+                message = json.loads(await self.socket.get_message(), parse_float=Decimal)
+                for each in message if isinstance(message, list) else [message]:
+                    self._keep(each)
+                self._wake()
+        except ConnectionClosed as error:
+            reason = error.reason
+            self.closed = (reason.code, reason.reason or "") if reason else (1006, "")
+            self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    def _keep(self, message: dict[str, Any]) -> None:
+        if "method" in message:
+            self.notices.append(message)
+        else:
+            self.answers[message["id"]] = message
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Returns when `condition()` holds; the test's own timeout is the bound."""
+        while not condition():
+            await self._news.wait()
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """The result; raises AssertionError with the error when there is one."""
+        answer = await self.ask(method, **params)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    async def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        self._serial += 1
+        serial = self._serial
+        request = {"jsonrpc": "2.0", "id": serial, "method": method, "params": params}
+        await self.socket.send_message(json.dumps(request))
+        await self.until(lambda: serial in self.answers or self.closed)
+        return self.answers.pop(serial)
+
+    def of(self, method: str) -> list[dict[str, Any]]:
+        """The parameters of every notification `method` so far."""
+        return [notice["params"] for notice in self.notices if notice["method"] == method]
+
+    def trades(self, symbol: str | None = None) -> list[dict[str, Any]]:
+        return [t for t in self.of("trades.update") if symbol in (None, t["symbol"])]
+
+    def stream(self, symbol: str) -> list[dict[str, Any]]:
+        """Trades and gaps of one symbol, in the order in which they came."""
+        kinds = ("trades.update", "stream.gap")
+        return [n["params"] for n in self.notices if n["method"] in kinds and n["params"]["symbol"] == symbol]
+
+
+@asynccontextmanager
+async def client(url: str) -> AsyncIterator[Client]:
+    async with open_websocket_url(url, max_message_size=1 << 26) as socket, trio.open_nursery() as nursery:
+        made = Client(socket)
+        nursery.start_soon(made.listen)
+        yield made
+        nursery.cancel_scope.cancel()
