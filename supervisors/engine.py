@@ -1,0 +1,658 @@
+"""One incarnation of a supervisor: it starts its children, keeps them alive, and stops them.
+
+Rules of this file
+- Every decision is taken in one place and without waiting: when an incarnation ends, `_ended` judges it, asks the policy, and
+  acts. What takes time (a stop ladder, a backoff, a group restart) is a task of the engine's own nursery, so that the engine
+  answers every call meanwhile, and whatever was accepted is carried out whoever waits for it.
+- The newest wish wins: a stop overtakes a restart and the other way round. A group restart acts only on those children that
+  still belong to it when their turn comes.
+- Two incarnations of one child never overlap, because `_launch` is the only place that makes one and the end of its task the
+  only place that clears it.
+- Children run in the context of the engine's own task, never in that of the caller who started them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from contextvars import Context as ContextVars
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+from attrs import define, field
+
+from .errors import (
+    ActorGone,
+    AlreadyPresent,
+    AlreadyRunning,
+    BadSpec,
+    PoolFull,
+    RestartLimitReached,
+    StartFailed,
+    Stopping,
+    SupervisionError,
+    UnknownChild,
+)
+from .ladder import Ladder
+from .policy import Ended, Fate, Rules, State, next_step
+from .promise import Promise
+from .record import Incarnation, Intent, Origin, Outcome, Record, judge
+from .refs import Ref
+from .specs import Child, Point, Pool, Restart, Strategy, Supervisor
+from .watchdog import watch_beats
+
+if TYPE_CHECKING:
+    from .tree import Tree
+
+
+@define(eq=False)
+class Group:
+    """A group restart under way: who still has to come back, and the wait before that."""
+
+    delay: float
+    pending: set[Record]
+    pause: trio.CancelScope = field(factory=trio.CancelScope)
+
+
+@define(eq=False)
+class Engine:
+    """A supervisor at work."""
+
+    tree: Tree
+    record: Record
+    spec: Supervisor
+    failure: BaseException | None = None
+    closing: bool = False
+    over: Promise[None] = field(factory=Promise)  # it begins to end
+    _up: bool = False
+    _charged: tuple[float, ...] = ()
+    _group: Group | None = None
+    _postponed: list[tuple[Record, float]] = field(factory=list)  # failures that met the initial start
+    _nursery: trio.Nursery = field(init=False)
+    _context: ContextVars = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        old = self.record.children
+        self.record.become_supervisor("pool" if self._is_pool else "supervisor")
+        self.record.engine = self
+        for child in self.spec.children:
+            self._adopt(child, old.pop(str(child.id), None))
+        for dropped in old.values():
+            dropped.forget()
+
+    # -- the life of a supervisor
+
+    async def run(self, announce: Callable[[], None]) -> None:
+        """Start the children, `announce` that, keep them alive until stopped, and stop them. Raises the failure."""
+        try:
+            async with trio.open_nursery(strict_exception_groups=True) as self._nursery:
+                self._context = copy_context()
+                await self._start_children()
+                if not self.closing:
+                    self._now_up(announce)
+                await self.over.wait()
+                await self._stop_children()
+        finally:
+            self._wind_up()
+        if self.failure is not None:
+            raise self.failure
+
+    def stop(self) -> None:
+        """Begin to end: nothing starts or restarts from now on."""
+        if self.closing:
+            return
+        self.closing = True
+        self._drop_group()
+        for record in tuple(self._children.values()):
+            self._doom(record)
+        self.over.resolve(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Begin to end with an error."""
+        if self.failure is None:
+            self.failure = error
+        self.stop()
+
+    # -- administration: what the handle calls; each accepts or refuses at once
+
+    def start_child(self, child: Child) -> Promise[Ref]:
+        """Add a child, last in the order, and start it."""
+        self._check_open()
+        if not isinstance(child, Child):
+            raise BadSpec(f"a Child is needed, not {child!r}")
+        self.spec.check(child)
+        self._check_free(str(child.id))
+        record = self._adopt(child, None, dynamic=True)
+        self._launch(record, Origin.DYNAMIC)
+        return record.ready
+
+    def stop_child(self, name: str) -> Incarnation | None:
+        """Stop a child and keep its spec; returns the life to wait for, None when there is none."""
+        record = self.get(name)
+        life = record.incarnation
+        self._leave_group(record)
+        if life is None:
+            self._stop_resting(record)
+        elif life.intent is not Intent.SHUTDOWN:
+            self._bring_down(life, Intent.STOP)
+        return life
+
+    def restart_child(self, name: str) -> Promise[Ref]:
+        """Start a child again, whatever it does now; charges nothing."""
+        self._check_open()
+        record = self.get(name)
+        promise = record.expect()
+        if record.incarnation is not None:
+            self._restart_living(record.incarnation)
+        elif self._group is not None and record in self._group.pending:
+            self._group.pause.cancel()
+        elif self._up or record.state != "idle":
+            origin = Origin.REVIVAL if record.resting else Origin.HAND
+            self._cancel_pause(record)
+            self._launch(record, origin)
+        return promise
+
+    def remove_child(self, name: str) -> None:
+        """Forget the spec of a child that does not run."""
+        record = self.get(name)
+        if not record.resting:
+            raise AlreadyRunning(f"{record.path!r} is {record.state}: stop it before removing it")
+        self._remove(record)
+
+    def replace_child(self, child: Child) -> None:
+        """Use another spec from the next incarnation on."""
+        if not isinstance(child, Child):
+            raise BadSpec(f"a Child is needed, not {child!r}")
+        self.spec.check(child)
+        self.get(str(child.id)).spec = child
+
+    def get(self, name: str) -> Record:
+        """The record of a child. Raises UnknownChild."""
+        record = self._children.get(name)
+        if record is None:
+            raise UnknownChild(f"{self.record.path!r} has no child {name!r}")
+        return record
+
+    # -- what a life reports
+
+    def said_ready(self, life: Incarnation, value: Any) -> None:
+        """The actor calls itself ready."""
+        if life.claims_ready:
+            life.record.value = value
+            return
+        life.claims_ready = True
+        if self.tree.faults is None:
+            self._now_ready(life, value)
+        else:
+            self._spawn(self._ready_unless_faulty, life, value)
+
+    async def _ready_unless_faulty(self, life: Incarnation, value: Any) -> None:
+        assert self.tree.faults is not None
+        try:
+            await self.tree.faults(Point.READY, life.record.path, life.epoch)
+        except Exception as error:
+            life.condemn(error)
+        else:
+            self._now_ready(life, value)
+
+    def _now_ready(self, life: Incarnation, value: Any) -> None:
+        if life.over or life.scope.cancel_called:
+            return
+        record = life.record
+        life.ready_at = life.beat_at = trio.current_time()
+        life.scope.deadline = math.inf
+        record.value = value
+        if life.intent is None:
+            record.enter("running")
+        record.ready.resolve(record.ref)
+        self.tree.emit("ready", record)
+        if life.spec.beat_within is not None:
+            life.watchdog = trio.CancelScope()
+            self._spawn(watch_beats, life, life.spec.beat_within, self._hung)
+
+    def _hung(self, life: Incarnation, verdict: BaseException) -> None:
+        self.tree.emit("hung", life.record, errors=(verdict,))
+        life.condemn(verdict)
+
+    async def _live(self, life: Incarnation) -> None:
+        """The whole life of one incarnation, in a task of its own."""
+        life.task = trio.lowlevel.current_task()
+        error: BaseException | None = None
+        with life.scope:
+            try:
+                await self._play(life)
+            except (
+                BaseException
+            ) as raised:  # judged by intent: a saved Cancelled raised again must not pass for a cancel
+                error = raised
+        from_outside = trio.current_effective_deadline() == -math.inf
+        self._ended(life, error, from_outside)
+        del error
+        if from_outside:
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _play(self, life: Incarnation) -> None:
+        faults = self.tree.faults
+        if faults is not None:
+            await faults(Point.START, life.record.path, life.epoch)
+        made = life.spec.make()
+        if made is None:
+            life.declined = True
+        elif isinstance(made, Supervisor):
+            await self._play_supervisor(life, made)
+        else:
+            await _run_actor(made, life)
+        if faults is not None and life.polite:
+            await faults(Point.STOP, life.record.path, life.epoch)
+
+    async def _play_supervisor(self, life: Incarnation, spec: Supervisor) -> None:
+        if life.spec.beat_within is not None:
+            raise BadSpec(f"{life.record.path!r} is a supervisor: it has no beat")
+        life.engine = engine = Engine(self.tree, life.record, spec)
+        if life.spec.ready_within is None:
+            life.scope.deadline = math.inf
+        if life.intent is not None:
+            engine.stop()
+        await engine.run(partial(self.said_ready, life, None))
+
+    # -- the end of a life, and what follows
+
+    def _ended(self, life: Incarnation, error: BaseException | None, from_outside: bool) -> None:
+        record = life.record
+        if from_outside and life.intent is None:
+            life.intent = Intent.SHUTDOWN
+        outcome = judge(life, error)
+        self._close_life(life, clean=error is None)
+        record.note(_EXIT_KINDS.get(outcome.kind, outcome.kind), outcome.errors)
+        if fatal := [leaf for leaf in outcome.errors if isinstance(leaf, KeyboardInterrupt | SystemExit)]:
+            self.tree.die(fatal[0])
+        if life.intent is not None or self.closing:
+            self._obey(life, outcome)
+        elif outcome.kind == "declined":
+            self._declined(record, life)
+        elif outcome.kind == "start_failed" and life.origin in _STARTERS:
+            self._start_failed(life, outcome)
+        else:
+            self._decide(life, outcome)
+
+    def _close_life(self, life: Incarnation, clean: bool) -> None:
+        record = life.record
+        life.over = True
+        record.incarnation = record.engine = None
+        if life.watchdog is not None:
+            life.watchdog.cancel()
+        if clean:
+            record.box.settle()
+        elif lost := record.box.lose():
+            self.tree.emit("dead_letter", record, detail=lost)
+        record.box.fail_asks(ActorGone(f"{record.path!r} ended before it replied"))
+        life.down.resolve(None)
+        if life.ladder is not None:
+            life.ladder.one_is_down()
+
+    def _obey(self, life: Incarnation, outcome: Outcome) -> None:
+        """It ended because somebody wanted it to: do what they want next. Its errors restart nothing."""
+        record = life.record
+        self.tree.emit("stopped", record)
+        if outcome.errors:
+            self.tree.emit("cleanup_error", record, errors=outcome.errors)
+        if life.intent is Intent.RESTART:
+            self._launch(record, Origin.HAND)
+        elif life.intent is Intent.GROUP:
+            self._rest_for_group(life)
+        elif life.intent is Intent.STOP:
+            record.ready.fail(ActorGone(f"{record.path!r} was stopped"))
+            self._finish(life)
+        else:
+            self._shut_down(record)
+
+    def _rest_for_group(self, life: Incarnation) -> None:
+        if self._group is not None and life.record in self._group.pending:
+            life.record.enter("backoff")
+        else:  # a temporary bystander
+            self._finish(life)
+
+    def _shut_down(self, record: Record) -> None:
+        record.ready.fail(Stopping(f"the supervisor of {record.path!r} ends"))
+        record.enter("done")
+        if record.dynamic:  # it would not come back with its supervisor
+            self._remove(record)
+
+    def _declined(self, record: Record, life: Incarnation) -> None:
+        self.tree.emit("declined", record)
+        record.ready.resolve(record.ref)
+        record.enter("idle")
+        if self._leaves_no_spec(life):
+            self._remove(record)
+
+    def _start_failed(self, life: Incarnation, outcome: Outcome) -> None:
+        record = life.record
+        self.tree.emit("start_failed", record, errors=outcome.errors)
+        error = StartFailed(record.path, outcome.cause)
+        record.ready.fail(error)
+        self._finish(life)
+        if life.origin is Origin.INITIAL:
+            self.fail(error)
+        elif life.origin is Origin.DYNAMIC and record.name in self._children:
+            self._remove(record)
+
+    def _decide(self, life: Incarnation, outcome: Outcome) -> None:
+        record = life.record
+        if outcome.kind == "start_failed":
+            record.ready.fail(StartFailed(record.path, outcome.cause))
+        charge = life.origin is not Origin.HAND or life.ready_at is not None
+        action = next_step(
+            self._state_of(life), Ended(outcome.kind != "exit", life.ready_at, charge), trio.current_time()
+        )
+        self._remember(record, action.state)
+        if action.fate is Fate.RESTART:
+            self._retry(record, outcome)
+        else:
+            self.tree.emit(outcome.kind, record, errors=outcome.errors)
+            self._give_up(life, outcome, action.fate)
+
+    def _give_up(self, life: Incarnation, outcome: Outcome, fate: Fate) -> None:
+        record = life.record
+        if fate is Fate.ESCALATE:
+            record.enter("done")
+            self._escalate(record, outcome)
+            return
+        if fate is Fate.GIVE_UP:
+            record.note("given_up", outcome.errors)
+            self.tree.emit("given_up", record, errors=outcome.errors)
+        self._finish(life)
+        if life.spec.significant and (outcome.kind == "exit" or life.spec.restart is Restart.TEMPORARY):
+            self._significant_end()
+
+    def _escalate(self, record: Record, outcome: Outcome) -> None:
+        error = RestartLimitReached(self.record.path, record.path, outcome.cause)
+        self.tree.emit("escalated", self.record, errors=(error,))
+        self.fail(error)
+
+    def _significant_end(self) -> None:
+        rest = (
+            record for record in self._children.values() if record.spec.significant and not record.resting
+        )
+        if self.spec.auto_shutdown == "any_significant" or next(rest, None) is None:
+            self.tree.emit("auto_shutdown", self.record)
+            self.stop()
+
+    def _finish(self, life: Incarnation) -> None:
+        """It has ended for good, unless somebody restarts it by hand."""
+        if self._leaves_no_spec(life):
+            self._remove(life.record)
+        else:
+            life.record.enter("done")
+            life.record.bury()
+
+    # -- restarts
+
+    def _retry(self, record: Record, outcome: Outcome) -> None:
+        delay = record.spec.backoff.delay(record.failures, self.tree.rng)
+        record.restarts += 1
+        record.enter("backoff")
+        self.tree.emit(outcome.kind, record, errors=outcome.errors, delay=delay)
+        if self.spec.strategy is Strategy.ONE_FOR_ONE:
+            self._restart_after(record, delay)
+        elif self._up:
+            self._restart_group(record, delay)
+        else:
+            self._postponed.append((record, delay))
+
+    def _restart_after(self, record: Record, delay: float) -> None:
+        if delay <= 0:
+            self._launch(record, Origin.AUTO)
+        else:
+            record.pause = trio.CancelScope()
+            self._spawn(self._pause, record, record.pause, delay)
+
+    async def _pause(self, record: Record, scope: trio.CancelScope, delay: float) -> None:
+        with scope:
+            await trio.sleep(delay)
+        if record.pause is scope:
+            record.pause = None
+            self._launch(record, Origin.AUTO)
+
+    def _restart_group(self, failed: Record, delay: float) -> None:
+        """Stop everybody concerned in reverse, wait once, start them in order; a newer group takes the older one over."""
+        earlier = self._drop_group()
+        members = [r for r in self._concerned(failed) | earlier if self._join_group(r)]
+        pending = {
+            r for r in members if r.incarnation is None or r.incarnation.spec.restart is not Restart.TEMPORARY
+        }
+        for record in pending - earlier - {failed}:
+            record.restarts += 1
+        self._group = Group(delay, pending)
+        self._spawn(self._run_group, self._group, self._in_order(members))
+
+    def _concerned(self, failed: Record) -> set[Record]:
+        everybody = list(self._children.values())
+        if self.spec.strategy is Strategy.REST_FOR_ONE:
+            return set(everybody[everybody.index(failed) :])
+        return set(everybody)
+
+    def _join_group(self, record: Record) -> bool:
+        life = record.incarnation
+        if life is None:
+            return not record.resting
+        if life.intent is Intent.STOP:
+            return False
+        life.intent = Intent.GROUP
+        return True
+
+    async def _run_group(self, group: Group, members: list[Record]) -> None:
+        for record in reversed(members):
+            if self._group is group and record.incarnation is not None:
+                await self._take_down([record.incarnation])
+        with group.pause:
+            await trio.sleep(group.delay)
+        for record in members:
+            if self._group is group and record in group.pending:
+                await self._start_member(group, record)
+        if self._group is group:
+            self._group = None
+
+    async def _start_member(self, group: Group, record: Record) -> None:
+        if record.incarnation is not None:
+            self._still_running(record)
+            return
+        promise = record.expect()
+        self._launch(record, Origin.AUTO)
+        await promise.wait()
+        if self._group is group:
+            group.pending.discard(record)
+
+    def _still_running(self, record: Record) -> None:
+        """Its old incarnation cannot be stopped: a failed restart, because two must not overlap."""
+        error = SupervisionError(f"incarnation {record.epoch} of {record.path!r} has not stopped")
+        assert record.incarnation is not None
+        life = Incarnation(record, record.spec, record.epoch, Origin.AUTO, self)
+        self._decide(life, Outcome("start_failed", (error,), error))
+
+    def _drop_group(self) -> set[Record]:
+        group, self._group = self._group, None
+        if group is None:
+            return set()
+        group.pause.cancel()
+        return group.pending
+
+    def _leave_group(self, record: Record) -> None:
+        if self._group is not None:
+            self._group.pending.discard(record)
+
+    def _restart_living(self, life: Incarnation) -> None:
+        if life.intent is Intent.GROUP and self._group is not None:
+            self._group.pause.cancel()
+        elif life.intent is Intent.STOP or (life.intent is None and life.ready_at is not None):
+            self._bring_down(life, Intent.RESTART)
+
+    # -- starting and stopping
+
+    async def _start_children(self) -> None:
+        for record in tuple(self._children.values()):
+            if record.dynamic or record.state != "idle" or self.closing:
+                continue
+            self._launch(record, Origin.INITIAL)
+            await record.ready.wait()
+
+    def _now_up(self, announce: Callable[[], None]) -> None:
+        self._up = True
+        announce()
+        for record, delay in self._postponed:
+            if record.state == "backoff":
+                self._restart_group(record, delay)
+        self._postponed.clear()
+
+    async def _stop_children(self) -> None:
+        lives = [r.incarnation for r in reversed(self._children.values()) if r.incarnation is not None]
+        if self._is_pool:
+            await self._take_down(lives)
+        else:
+            for life in lives:
+                await self._take_down([life])
+
+    def _launch(self, record: Record, origin: Origin) -> None:
+        assert record.incarnation is None, "two incarnations of one child must not overlap"
+        record.exhume()
+        record.epoch += 1
+        life = Incarnation(record, record.spec, record.epoch, origin, self)
+        life.scope.deadline = trio.current_time() + life.ready_within
+        record.incarnation = life
+        record.enter("starting")
+        self._spawn(self._live, life)
+
+    def _bring_down(self, life: Incarnation, intent: Intent) -> None:
+        life.intent = intent
+        if life.ladder is None:
+            self._spawn(self._take_down, [life])
+
+    async def _take_down(self, lives: list[Incarnation]) -> None:
+        await Ladder(self._report).descend(lives)
+        for life in lives:
+            if not life.over:
+                await life.down.wait()
+
+    def _report(self, kind: str, life: Incarnation) -> None:
+        self.tree.emit(kind, life.record)
+        if kind == "unstopped" and life.intent is Intent.RESTART:
+            error = SupervisionError(
+                f"incarnation {life.epoch} has not stopped; the restart follows when it does"
+            )
+            life.record.ready.fail(StartFailed(life.record.path, error))
+
+    def _doom(self, record: Record) -> None:
+        life = record.incarnation
+        self._cancel_pause(record)
+        record.ready.fail(Stopping(f"the supervisor of {record.path!r} ends"))
+        if life is None:
+            record.enter("done")
+        else:
+            life.intent = Intent.SHUTDOWN
+            if life.at_once:
+                life.scope.cancel()
+
+    def _stop_resting(self, record: Record) -> None:
+        if record.state == "done":
+            return
+        self._cancel_pause(record)
+        record.ready.fail(ActorGone(f"{record.path!r} was stopped"))
+        record.note("stopped")
+        if self._is_pool or record.spec.restart is Restart.TEMPORARY:
+            self._remove(record)
+        else:
+            record.enter("done")
+            record.bury()
+
+    def _cancel_pause(self, record: Record) -> None:
+        if record.pause is not None:
+            record.pause.cancel()
+            record.pause = None
+
+    def _wind_up(self) -> None:
+        self.stop()
+        for record in tuple(self._children.values()):
+            self._shut_down(record)
+        self.record.engine = None
+
+    # -- the children
+
+    @property
+    def _children(self) -> dict[str, Record]:
+        return self.record.children
+
+    @property
+    def _is_pool(self) -> bool:
+        return isinstance(self.spec, Pool)
+
+    def _adopt(self, child: Child, known: Record | None, dynamic: bool = False) -> Record:
+        """A record for `child`: the one it had under the supervisor's earlier incarnation, or a new one."""
+        name = str(child.id)
+        path = f"{self.record.path}/{name}" if self.record.path else name
+        record = known or Record(path, child, self.record, dynamic=dynamic)
+        record.spec, record.dynamic = child, dynamic
+        record.failures, record.charged, record.ready = 0, (), Promise()
+        record.state, record.since = "idle", trio.current_time()
+        assert self.record.branch is not None
+        assert self.record.tally is not None
+        self.record.branch[name] = record
+        self.record.tally["idle"] += 1
+        return record
+
+    def _remove(self, record: Record) -> None:
+        assert self.record.tally is not None
+        del self._children[record.name]
+        self.record.tally[record.state] -= 1
+        record.parent = None
+        record.enter("done")
+        record.forget()
+
+    def _in_order(self, records: list[Record]) -> list[Record]:
+        chosen = set(records)
+        return [record for record in self._children.values() if record in chosen]
+
+    def _leaves_no_spec(self, life: Incarnation) -> bool:
+        return self._is_pool or life.spec.restart is Restart.TEMPORARY
+
+    def _check_open(self) -> None:
+        if self.closing:
+            raise Stopping(f"supervisor {self.record.path!r} ends")
+
+    def _check_free(self, name: str) -> None:
+        record = self._children.get(name)
+        if record is not None and record.incarnation is not None:
+            raise AlreadyRunning(f"{record.path!r} is {record.state}")
+        if record is not None:
+            raise AlreadyPresent(f"{record.path!r} is {record.state}: restart it, or remove it first")
+        if isinstance(self.spec, Pool) and len(self._children) == self.spec.max_children:
+            raise PoolFull(f"{self.record.path!r} has {self.spec.max_children} children")
+
+    # -- the budget
+
+    def _state_of(self, life: Incarnation) -> State:
+        spec, record = life.spec, life.record
+        rules = Rules(spec.restart, spec.backoff, self.spec.limit, alone=self._is_pool)
+        return State(rules, record.failures, record.charged if rules.alone else self._charged)
+
+    def _remember(self, record: Record, state: State) -> None:
+        record.failures = state.failures
+        if state.rules.alone:
+            record.charged = state.charged
+        else:
+            self._charged = state.charged
+
+    def _spawn(self, act: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        self._context.run(self._nursery.start_soon, act, *args)
+
+
+_EXIT_KINDS = {"exit": "normal", "start_failed": "crash"}
+_STARTERS = (Origin.INITIAL, Origin.DYNAMIC, Origin.REVIVAL)
+
+
+async def _run_actor(actor: Any, life: Incarnation) -> None:
+    try:
+        await actor.run(life.context)
+    except Stopping:
+        if not life.polite:
+            raise

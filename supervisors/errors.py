@@ -1,0 +1,83 @@
+"""What can go wrong in a supervision tree. Each error says whose fault it is and what to do now.
+
+Every public error derives from SupervisionError, so that one `except` separates the tree's failures from an actor's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import trio
+
+
+class SupervisionError(Exception):
+    """Base of everything this package raises."""
+
+
+class BadSpec(SupervisionError):
+    """A specification contradicts itself. Raised where it is written, before anything starts."""
+
+
+class StartFailed(SupervisionError):
+    """A child did not become ready; `path` names it and `__cause__` is the original error."""
+
+    def __init__(self, path: str, cause: BaseException | None = None) -> None:
+        super().__init__(f"child {path!r} did not start: {describe(cause) if cause else 'no reason known'}")
+        self.path = path
+        self.__cause__ = cause
+
+
+class RestartLimitReached(SupervisionError):
+    """Children of the supervisor at `path` failed too often; `__cause__` is the last failure."""
+
+    def __init__(self, path: str, child: str, cause: BaseException | None = None) -> None:
+        last = f": {describe(cause)}" if cause else ""
+        super().__init__(f"supervisor {path!r} gives up, child {child!r} failed once too often{last}")
+        self.path = path
+        self.child = child
+        self.__cause__ = cause
+
+
+class AlreadyRunning(SupervisionError):
+    """The child is alive or about to be: stop it first."""
+
+
+class AlreadyPresent(SupervisionError):
+    """The id is taken by a child that is not running: `restart` it, or stop and remove it first."""
+
+
+class UnknownChild(SupervisionError):
+    """No child lives at that path. It may have ended and, being temporary or in a Pool, left no trace."""
+
+
+class ActorGone(SupervisionError):
+    """The addressed incarnation, or the child for good, has ended: ask its supervisor for the current one."""
+
+
+class Stopping(SupervisionError):
+    """A stop has been asked for. An actor lets it through; a caller of `start` is too late."""
+
+
+class PoolFull(SupervisionError):
+    """The Pool has `max_children` children, those in backoff included: try later."""
+
+
+def leaves(error: BaseException | None) -> Iterator[BaseException]:
+    """The exceptions inside nested groups, in order; nothing for None."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    elif error is not None:
+        yield error
+
+
+def describe(error: BaseException) -> str:
+    """One line for people and JSON: the type and the text."""
+    text = str(error)
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def is_real(error: BaseException) -> bool:
+    """True for anything but a cancellation, which is Trio's business and no failure."""
+    return not isinstance(error, trio.Cancelled)

@@ -1,0 +1,95 @@
+"""What to do when a child has ended: pure decisions, without Trio, clock or dice.
+
+Rules of this file (measured against OTP's supervisor)
+- PERMANENT always comes back, TRANSIENT after an abnormal exit, TEMPORARY never.
+- A window of `Limit.within` seconds holds at most `Limit.restarts` charged failures; one exactly `within` old still counts.
+- The `give_up_after`-th failure in a row is one too many; a child that was healthy for `reset_after` starts from one again.
+- What does not fit ends the supervisor, or, when every child has its own budget (a Pool), that child alone.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import evolve, frozen
+
+from .specs import Backoff, Limit, Restart
+
+
+class Fate(Enum):
+    """What becomes of an ended child."""
+
+    END = "end"
+    RESTART = "restart"
+    GIVE_UP = "give_up"  # the child alone
+    ESCALATE = "escalate"  # its whole supervisor
+
+
+@frozen
+class Rules:
+    """The part of the specifications that decides."""
+
+    restart: Restart
+    backoff: Backoff
+    limit: Limit
+    alone: bool  # a budget per child (Pool) instead of one per supervisor
+
+
+@frozen
+class State:
+    """What a decision remembers: the child's failures in a row, and the charged failures in its window."""
+
+    rules: Rules
+    failures: int = 0
+    charged: tuple[float, ...] = ()
+
+
+@frozen
+class Ended:
+    """How an incarnation ended, as far as it matters here."""
+
+    abnormal: bool
+    ready_at: float | None  # None: it failed before it was ready
+    charge: bool = True  # False for a restart by hand that failed: the operator pays, not the budget
+
+
+@frozen
+class Action:
+    """The decision, and what to remember for the next one."""
+
+    fate: Fate
+    state: State
+
+
+def next_step(state: State, exit: Ended, now: float) -> Action:
+    """Decide what becomes of a child that ended at `now` without anybody having asked for it."""
+    rules = state.rules
+    if not _comes_back(rules.restart, exit.abnormal):
+        return Action(Fate.END, state)
+    state = evolve(state, failures=_failures(state, exit, now), charged=_window(state, exit, now))
+    if _within_limits(state):
+        return Action(Fate.RESTART, state)
+    return Action(Fate.GIVE_UP if rules.alone else Fate.ESCALATE, state)
+
+
+def _comes_back(restart: Restart, abnormal: bool) -> bool:
+    return restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and abnormal)
+
+
+def _failures(state: State, exit: Ended, now: float) -> int:
+    healthy = exit.ready_at is not None and now - exit.ready_at >= state.rules.backoff.reset_after
+    return 1 if healthy else state.failures + 1
+
+
+def _window(state: State, exit: Ended, now: float) -> tuple[float, ...]:
+    limit = state.rules.limit
+    if limit.restarts is None or not exit.charge:
+        return state.charged
+    return (*(at for at in state.charged if now - at <= limit.within), now)
+
+
+def _within_limits(state: State) -> bool:
+    limit = state.rules.limit
+    too_often = limit.restarts is not None and len(state.charged) > limit.restarts
+    hopeless = limit.give_up_after is not None and state.failures >= limit.give_up_after
+    return not too_often and not hopeless

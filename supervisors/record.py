@@ -1,0 +1,268 @@
+"""What a supervisor knows of a child: the record outlives the incarnations, an incarnation is one life.
+
+Rules of this file
+- A record keeps the mailbox, the epoch, the history of failures and, for a supervisor, the records of its children.
+- An incarnation has its own cancel scope and at most one intent: what whoever asked it to stop wants to happen next.
+  Its end is judged by that intent, not by the type of the exception that ended it.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import trio
+from attrs import define, field, frozen
+from trio.lowlevel import Task
+
+from .context import Context
+from .errors import ActorGone, Stopping, SupervisionError, describe, is_real, leaves
+from .events import Exit, Node
+from .mailbox import Box, make_box
+from .promise import Promise
+from .refs import Ref
+from .specs import Child
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .ladder import Ladder
+
+STATES = ("idle", "starting", "running", "backoff", "stopping", "done")
+
+
+class Intent(Enum):
+    """Why a stop was asked for, which is what happens afterwards."""
+
+    STOP = "stop"  # by hand: the spec stays, done
+    RESTART = "restart"  # by hand: start again at once
+    GROUP = "group"  # a sibling failed: the group restart goes on
+    SHUTDOWN = "shutdown"  # the supervisor ends
+
+
+class Origin(Enum):
+    """Who started an incarnation, which is who hears of its failing to start."""
+
+    INITIAL = "initial"  # the supervisor's own start: it fails as a whole
+    DYNAMIC = "dynamic"  # `start`: its caller alone, and the spec is not kept
+    REVIVAL = "revival"  # `restart` of a child that was down: its caller alone
+    HAND = "hand"  # `restart` of a child that was up or in backoff: its caller, and then it is retried
+    AUTO = "auto"  # the supervisor: it is retried
+
+
+@define(eq=False)
+class Record:
+    """What outlives the incarnations of one child."""
+
+    path: str
+    spec: Child
+    parent: Record | None = None
+    dynamic: bool = False
+    kind: str = "actor"
+    state: str = "idle"
+    since: float = field(factory=trio.current_time)
+    epoch: int = 0
+    restarts: int = 0
+    failures: int = 0  # in a row
+    charged: tuple[float, ...] = ()  # failures in the window, when the budget is the child's own
+    last_error: str | None = None
+    value: Any = None
+    box: Box = field(init=False)
+    ref: Ref = field(init=False)
+    incarnation: Incarnation | None = None
+    pause: trio.CancelScope | None = None  # around the wait for a restart
+    engine: Engine | None = None  # while it is a supervisor at work
+    branch: dict[str, Record] | None = None  # of a supervisor: its children by name, in order
+    tally: dict[str, int] | None = None  # of a supervisor: how many of them are in each state
+    ready: Promise[Ref] = field(factory=Promise)  # of the start or restart that is under way
+    last_exit: Exit | None = None  # of the newest incarnation
+    ended: Promise[Exit] = field(factory=Promise)  # for good
+
+    def __attrs_post_init__(self) -> None:
+        self.box = make_box(self.spec.mailbox)
+        self.ref = Ref(self)
+
+    @property
+    def name(self) -> str:
+        """The id as it appears in paths."""
+        return str(self.spec.id)
+
+    @property
+    def children(self) -> dict[str, Record]:
+        """Of a supervisor, its children; of anything else, nothing."""
+        return self.branch or {}
+
+    @property
+    def resting(self) -> bool:
+        """True when nothing runs and nothing is about to."""
+        return self.state in ("idle", "done")
+
+    def become_supervisor(self, kind: str) -> None:
+        """`make` gave a supervisor: it has children and no mailbox."""
+        self.kind = kind
+        self.branch, self.tally = {}, dict.fromkeys(STATES, 0)
+        self.box.close()
+
+    def enter(self, state: str) -> None:
+        """Change the state, and the count of it."""
+        if state == self.state:
+            return
+        if self.parent is not None and self.parent.tally is not None:
+            self.parent.tally[self.state] -= 1
+            self.parent.tally[state] += 1
+        self.state = state
+        self.since = trio.current_time()
+
+    def expect(self) -> Promise[Ref]:
+        """The promise of its becoming ready, shared by all who wait for it now."""
+        if self.ready.done:
+            self.ready = Promise()
+        return self.ready
+
+    def note(self, kind: str, errors: tuple[BaseException, ...] = ()) -> None:
+        """Remember how the newest incarnation ended."""
+        self.last_exit = Exit(kind, self.path, self.epoch, errors, trio.current_time())
+        if errors:
+            self.last_error = "; ".join(describe(error) for error in errors)
+
+    def bury(self) -> None:
+        """It has ended for good, and so has everything below it: tell those who watch."""
+        for child in self.children.values():
+            child.bury()
+        self.box.close()
+        if self.last_exit is None:
+            self.note("stopped")
+        assert self.last_exit is not None
+        self.ended.resolve(self.last_exit)
+
+    def forget(self) -> None:
+        """Buried, and nothing will ever read its mailbox."""
+        self.bury()
+        self.box.discard()
+        for child in self.children.values():
+            child.box.discard()
+
+    def exhume(self) -> None:
+        """It starts, perhaps again after all."""
+        self.box = self.box.respecified(self.spec.mailbox)
+        self.box.reopen()
+        if self.ended.done:
+            self.ended = Promise()
+
+    def node(self) -> Node:
+        """This child and everything below it, as plain data."""
+        mailbox = self.box.node() if self.kind == "actor" else None
+        children = tuple(child.node() for child in self.children.values())
+        return Node(
+            self.path,
+            self.kind,
+            self.state,
+            self.epoch,
+            self.restarts,
+            self.last_error,
+            self.since,
+            mailbox,
+            children,
+        )
+
+
+@define(eq=False)
+class Incarnation:
+    """One life of a child."""
+
+    record: Record
+    spec: Child  # as it was when this life began: `replace` concerns the next one
+    epoch: int
+    origin: Origin
+    keeper: Engine
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    context: Context = field(init=False)
+    task: Task | None = None
+    engine: Engine | None = None  # when it is a supervisor
+    intent: Intent | None = None
+    polite: bool = False  # the actor has been told to stop
+    claims_ready: bool = False
+    ready_at: float | None = None
+    beat_at: float = 0.0
+    declined: bool = False
+    over: bool = False
+    verdict: BaseException | None = None  # why the library ended it, when nobody asked
+    ladder: Ladder | None = None
+    watchdog: trio.CancelScope | None = None
+    down: Promise[None] = field(factory=Promise)  # it has ended, or was left behind as unstopped
+
+    def __attrs_post_init__(self) -> None:
+        self.context = Context(self)
+
+    @property
+    def stop_within(self) -> float:
+        """Seconds for the polite stop."""
+        return self._duration(self.spec.stop_within, 5.0)
+
+    @property
+    def ready_within(self) -> float:
+        """Seconds for the start."""
+        return self._duration(self.spec.ready_within, 10.0)
+
+    @property
+    def at_once(self) -> bool:
+        """True when it is stopped without asking: an actor that has not become ready, or no time to be polite."""
+        return (self.ready_at is None and self.engine is None) or self.stop_within == 0
+
+    def _duration(self, given: float | None, of_an_actor: float) -> float:
+        if given is not None:
+            return given
+        return math.inf if self.engine is not None else of_an_actor
+
+    def condemn(self, verdict: BaseException) -> None:
+        """End it because of what the library found, as a crash."""
+        if self.intent is None and self.verdict is None:
+            self.verdict = verdict
+            self.scope.cancel()
+
+    def ask_to_stop(self) -> None:
+        """Tell the actor or the supervisor that it should end by itself."""
+        self.polite = True
+        self.context.announce_stop()
+        self.record.box.wake_reader()
+        if self.engine is not None:
+            self.engine.stop()
+
+    def check_alive(self) -> None:
+        """Raise ActorGone when this life is over."""
+        if self.over:
+            raise ActorGone(f"incarnation {self.epoch} of {self.record.path!r} has ended")
+
+
+@frozen
+class Outcome:
+    """How an incarnation ended. kind: stopped, declined, exit, start_failed or crash."""
+
+    kind: str
+    errors: tuple[BaseException, ...] = ()  # leaves
+    cause: BaseException | None = None  # as raised
+
+
+def judge(life: Incarnation, error: BaseException | None) -> Outcome:
+    """Decide by intent what the end of a life means; `error` is whatever came out of it."""
+    found = tuple(leaves(error))
+    real = tuple(leaf for leaf in found if is_real(leaf))
+    if life.intent is not None:
+        return Outcome("stopped", tuple(leaf for leaf in real if not isinstance(leaf, Stopping)))
+    failure = "crash" if life.ready_at is not None else "start_failed"
+    if (verdict := life.verdict or _timeout(life)) is not None:
+        return Outcome(failure, (verdict, *real), verdict)
+    if error is not None:  # a Cancelled that nobody ordered is a stale one, raised again by mistake: a crash
+        return Outcome(failure, real or found, error)
+    if life.declined:
+        return Outcome("declined")
+    if life.ready_at is None:
+        early = SupervisionError("it returned before it was ready")
+        return Outcome(failure, (early,), early)
+    return Outcome("exit")
+
+
+def _timeout(life: Incarnation) -> BaseException | None:
+    if life.ready_at is not None or not life.scope.cancel_called:
+        return None
+    return trio.TooSlowError(f"not ready within {life.ready_within} s")

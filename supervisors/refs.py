@@ -1,0 +1,77 @@
+"""The address of an actor. It stays the same over the actor's restarts and those of the supervisors above it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from .errors import ActorGone
+from .events import Exit
+from .mailbox import Put
+
+if TYPE_CHECKING:
+    from .record import Record
+
+
+class Ref:
+    """The address of one child, valid over its restarts. Every property is a cheap read."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def __repr__(self) -> str:
+        return f"<Ref {self.path!r} {self.state} epoch {self.epoch}>"
+
+    def put(self, item: Any) -> Put:
+        """Leave a message without ever waiting. DROPPED: refused by a full or closed mailbox, and counted there."""
+        return self._record.box.put(item)
+
+    async def send(self, item: Any) -> Put:
+        """Leave a message; under Overflow.BLOCK wait for room, also while the actor is down and will come back.
+
+        Raises ActorGone when it has ended for good.
+        """
+        return await self._record.box.send(item)
+
+    async def ask(self, item: Any, within: float = 1.0) -> Any:
+        """Leave a message as an Ask and return the reply.
+
+        Raises ActorGone as soon as the actor ends before it replied, and trio.TooSlowError after `within` seconds or
+        when the mailbox drops the question.
+        """
+        if self._record.ended.done:
+            await trio.lowlevel.checkpoint()
+            raise ActorGone(f"{self.path!r} has ended")
+        return await self._record.box.ask(item, within)
+
+    async def watch(self) -> Exit:
+        """Wait until the child ends for good, or return at once when it has. A restart is no end; `stop(id)` is one."""
+        return await self._record.ended.get()
+
+    @property
+    def path(self) -> str:
+        """Ids from the root, joined by "/"."""
+        return self._record.path
+
+    @property
+    def value(self) -> Any:
+        """What the newest incarnation gave to `ready`."""
+        return self._record.value
+
+    @property
+    def epoch(self) -> int:
+        """The number of the newest incarnation, 0 before the first."""
+        return self._record.epoch
+
+    @property
+    def state(self) -> str:
+        """idle, starting, running, backoff, stopping or done."""
+        return self._record.state
+
+    @property
+    def alive(self) -> bool:
+        """True unless the child has ended for good."""
+        return not self._record.ended.done

@@ -1,0 +1,192 @@
+"""`run`: a supervision tree as a process, with signals and a deadline that holds.
+
+Rules of this file
+- The first SIGINT or SIGTERM stops the tree politely; the second cancels it. The exit code is 0 after the first, and
+  128 + its number after the second.
+- Whatever the tree does, once it has begun to end the process is gone after `deadline` seconds: a thread writes the guilty
+  stacks and leaves with code 124. Should even that thread not get the interpreter, the kernel ends the process by SIGALRM.
+- 1 after an escalation or a failed start. KeyboardInterrupt and SystemExit out of an actor are raised.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import random
+import select
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from .errors import BadSpec, SupervisionError
+from .events import Fault, Hook, Reporter
+from .record import Record
+from .specs import Supervisor
+from .tree import Tree, running
+
+DEADLINE_PASSED = 124  # as timeout(1) has it
+LAST_RESORT = 0.5  # seconds after the deadline, for an interpreter that cannot switch threads any more
+
+
+def run(
+    sup: Supervisor,
+    *,
+    deadline: float = 10.0,
+    on_event: Hook | None = None,
+    faults: Fault | None = None,
+    blocked_after: float | None = 1.0,
+) -> int:
+    """Run a tree until a signal or its own end, and return the process's exit code.
+
+    deadline: seconds from the first signal, or from the tree's giving up, after which the process is ended by force.
+    Call it from the main thread. The other parameters are those of `open_supervisor`.
+    """
+    if not isinstance(sup, Supervisor):
+        raise BadSpec(f"a Supervisor is needed, not {sup!r}")
+    process = _Process(_Deadline(deadline))
+    with process.deadline.watching(), process.signals():
+        try:
+            trio.run(process.main, sup, Reporter(on_event), faults, blocked_after)
+        except SupervisionError:
+            traceback.print_exc()
+            return 1
+    return 128 + process.received[1] if len(process.received) > 1 else 0
+
+
+@define(eq=False)
+class _Process:
+    """The tree, seen from the signal handlers."""
+
+    deadline: _Deadline
+    received: list[int] = field(factory=list)
+    _tree: Tree | None = None
+    _token: trio.lowlevel.TrioToken | None = None
+    _everything: trio.CancelScope = field(factory=trio.CancelScope)
+
+    async def main(
+        self, sup: Supervisor, reporter: Reporter, faults: Fault | None, blocked_after: float | None
+    ) -> None:
+        self._tree = self.deadline.tree = Tree(sup, random.Random(), reporter, faults)
+        self._token = trio.lowlevel.current_trio_token()
+        self._apply()
+        with self._everything:
+            async with running(self._tree, blocked_after), trio.open_nursery() as nursery:
+                nursery.start_soon(self._arm_when_closing)
+
+    async def _arm_when_closing(self) -> None:
+        assert self._tree is not None
+        try:
+            await self._tree.closes.wait()
+        finally:
+            self.deadline.arm()
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM meanwhile."""
+        before = {
+            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+        self.deadline.arm()
+        if self._token is not None:
+            try:
+                self._token.run_sync_soon(self._apply, idempotent=True)
+            except trio.RunFinishedError:
+                return
+
+    def _apply(self) -> None:
+        assert self._tree is not None
+        if self.received:
+            self._tree.engine.stop()
+        if len(self.received) > 1:
+            self._everything.cancel()
+
+
+@define(eq=False)
+class _Deadline:
+    """Ends the process by force. A thread waits on a pipe, because a signal handler may write to one at any moment."""
+
+    seconds: float
+    tree: Tree | None = None
+    _main_thread: int = field(factory=threading.get_ident)
+    _armed: bool = False
+    _pipe: tuple[int, int] = field(factory=os.pipe)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Be ready to be armed; disarmed at the end."""
+        thread = threading.Thread(target=self._watch, name="supervisors deadline", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._disarm(thread)
+
+    def arm(self) -> None:
+        """The clock ticks from now on. Safe in a signal handler; only the first call counts."""
+        if not self._armed:
+            self._armed = True
+            os.write(self._pipe[1], b"!")
+            faulthandler.dump_traceback_later(self.seconds + LAST_RESORT / 2)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, self.seconds + LAST_RESORT)
+
+    def _disarm(self, thread: threading.Thread) -> None:
+        if self._armed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            faulthandler.cancel_dump_traceback_later()
+        os.close(self._pipe[1])
+        thread.join()
+        os.close(self._pipe[0])
+
+    def _watch(self) -> None:
+        armed = os.read(self._pipe[0], 1)
+        if armed and not select.select([self._pipe[0]], [], [], self.seconds)[0]:
+            _write_stacks(self._main_thread, self.tree)
+            os._exit(DEADLINE_PASSED)
+
+
+def _write_stacks(loop_thread: int, tree: Tree | None) -> None:
+    """Who is guilty: what the event loop's thread executes, and where each child still alive waits."""
+    write = sys.stderr.write
+    write("the tree did not end in time; its thread is at:\n")
+    frame = sys._current_frames().get(loop_thread)
+    write("".join(traceback.format_stack(frame)) if frame else "gone\n")
+    if tree is not None:
+        for record in _living(tree.root):
+            _write_task(write, record)
+    sys.stderr.flush()
+
+
+def _living(record: Record) -> Iterator[Record]:
+    for child in tuple(record.children.values()):
+        if child.incarnation is not None and child.kind == "actor":
+            yield child
+        yield from _living(child)
+
+
+def _write_task(write: Callable[[str], Any], record: Record) -> None:
+    life = record.incarnation
+    if life is None or life.task is None:
+        return
+    tasks = [life.task]
+    for task in tasks:
+        write(f"child {record.path!r} ({record.state}), task {task.name}, waits at:\n")
+        summary = traceback.StackSummary.extract(task.iter_await_frames())
+        write("".join(summary.format()))
+        tasks.extend(inner for nursery in task.child_nurseries for inner in nursery.child_tasks)

@@ -1,0 +1,176 @@
+"""A whole tree: what its supervisors share, and how it starts and ends.
+
+Rules of this file
+- `open_supervisor` ends with what ended it, bare: the body's own exception, or the escalation, and both in a group only when
+  there are both. An auto-shutdown of the root ends the block without an error.
+- A cancellation from outside cancels everything at once, as everywhere in Trio; a polite stop needs the block to end by itself.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from .engine import Engine
+from .errors import BadSpec, is_real, leaves
+from .events import Event, Fault, Hook, Reporter
+from .handle import Handle
+from .promise import Promise
+from .record import Record
+from .specs import Child, Supervisor
+from .watchdog import LoopWatch
+
+
+@define(eq=False)
+class Tree:
+    """What all supervisors of a tree share."""
+
+    spec: Supervisor
+    rng: random.Random
+    reporter: Reporter
+    faults: Fault | None
+    root: Record = field(init=False)
+    engine: Engine = field(init=False)
+    handle: Handle = field(init=False)
+    up: Promise[None] = field(factory=Promise)  # started, or failed to
+    body: trio.CancelScope = field(factory=trio.CancelScope)
+    _nursery: trio.Nursery = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.root = Record("", Child("root", lambda: None))
+        self.handle = Handle(self, self.root)
+        self.engine = Engine(self, self.root, self.spec)
+
+    @property
+    def closes(self) -> Promise[None]:
+        """Done once the root begins to end."""
+        return self.engine.over
+
+    @property
+    def closing(self) -> bool:
+        """True once the root has begun to end."""
+        return self.engine.closing
+
+    def emit(
+        self,
+        kind: str,
+        record: Record,
+        errors: tuple[BaseException, ...] = (),
+        delay: float | None = None,
+        detail: Any = None,
+    ) -> None:
+        """Report what happened to a child."""
+        if self.reporter.hook is None:
+            return
+        now = trio.current_time()
+        if self.reporter.emit(
+            Event(kind, record.path, record.epoch, now, errors, record.restarts, delay, detail)
+        ):
+            self._nursery.start_soon(self._summarise)
+
+    def die(self, error: BaseException) -> None:
+        """A KeyboardInterrupt or SystemExit came out of an actor: the tree ends with it."""
+        self.engine.fail(error)
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """The life of the root."""
+        self._nursery = nursery
+        self.root.epoch = 1
+        self.root.enter("starting")
+        try:
+            await self.engine.run(self._root_up)
+        except BaseException as error:
+            if error is not self.engine.failure:
+                raise
+        finally:
+            self.root.enter("done")
+            self.root.bury()
+            self.up.resolve(None)
+
+    async def cancel_body(self) -> None:
+        """The end of the tree is the end of the body."""
+        await self.closes.wait()
+        self.body.cancel()
+
+    def _root_up(self) -> None:
+        self.root.enter("running")
+        self.up.resolve(None)
+
+    async def _summarise(self) -> None:
+        await trio.sleep(1)
+        self.reporter.summarise(trio.current_time())
+
+
+@asynccontextmanager
+async def open_supervisor(
+    sup: Supervisor,
+    rng: random.Random | None = None,
+    on_event: Hook | None = None,
+    faults: Fault | None = None,
+    blocked_after: float | None = 1.0,
+) -> AsyncIterator[Handle]:
+    """Run a supervision tree around the body of an `async with`, which gets the root's handle.
+
+    rng            the dice for backoff jitter; a seeded one makes a test repeatable
+    on_event       called with every Event; what it raises goes to standard error and harms nobody
+    faults         called at every Point of every incarnation, for chaos tests
+    blocked_after  real seconds without a turn of the event loop that are reported; None: never
+
+    Raises StartFailed when a child does not start, RestartLimitReached when the root gives up, both bare.
+    """
+    if not isinstance(sup, Supervisor):
+        raise BadSpec(f"a Supervisor is needed, not {sup!r}")
+    tree = Tree(sup, rng or random.Random(), Reporter(on_event), faults)
+    async with running(tree, blocked_after):
+        yield tree.handle
+
+
+@asynccontextmanager
+async def running(tree: Tree, blocked_after: float | None) -> AsyncIterator[None]:
+    """Run `tree` around a body; for `open_supervisor` and `run`."""
+    watch = _loop_watch(tree.reporter, blocked_after)
+    outcome: list[BaseException] = []
+    try:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            nursery.start_soon(tree.run, nursery)
+            nursery.start_soon(tree.cancel_body)
+            await tree.up.wait()
+            try:
+                with tree.body:
+                    if tree.engine.failure is None:
+                        yield
+            except BaseException as error:
+                outcome.append(error)
+            tree.engine.stop()
+            await tree.root.ended.wait()
+            nursery.cancel_scope.cancel()  # only the summary of crash reports can be left
+    except BaseException as error:
+        outcome.append(error)
+    finally:
+        watch()
+        tree.reporter.summarise(trio.current_time())
+    _raise(tree.engine.failure, outcome)
+
+
+def _loop_watch(reporter: Reporter, blocked_after: float | None) -> Callable[[], None]:
+    if blocked_after is None or reporter.hook is None:
+        return lambda: None
+    watch = LoopWatch(blocked_after, reporter.emit)
+    watch.start()
+    return watch.stop
+
+
+def _raise(failure: BaseException | None, others: list[BaseException]) -> None:
+    """Leave the block with the most telling error, bare; a cancellation only when there is nothing else."""
+    real = [error for error in others if any(is_real(leaf) for leaf in leaves(error))]
+    if failure is not None:
+        real.insert(0, failure)
+    if len(real) > 1:
+        raise BaseExceptionGroup("the supervision tree and its body failed", real)
+    for error in real or others:
+        raise error

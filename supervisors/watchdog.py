@@ -1,0 +1,79 @@
+"""Two watchdogs: for an actor that awaits without progress, and for an event loop that does not turn."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+import trio
+from attrs import define, field
+
+from .events import Event
+from .record import Incarnation
+
+
+async def watch_beats(
+    life: Incarnation, within: float, hung: Callable[[Incarnation, BaseException], None]
+) -> None:
+    """Call `hung` when the actor has not beaten for `within` seconds, those spent idle in `receive` not counted."""
+    assert life.watchdog is not None
+    with life.watchdog:
+        while (due := life.beat_at + within) > trio.current_time():
+            await trio.sleep_until(due)
+            if life.record.box.idle:
+                life.beat_at = trio.current_time()
+        hung(life, trio.TooSlowError(f"no beat within {within} s"))
+
+
+@define(eq=False)
+class LoopWatch:
+    """A thread that asks the event loop for a sign of life, and reports the loop's stack when none comes.
+
+    It uses the real clock, because a blocked loop is a matter of real time, and no Trio timer, so that a MockClock is left alone.
+    One report for each time the loop blocks.
+    """
+
+    blocked_after: float  # real seconds
+    report: Callable[[Event], object]
+    _token: trio.lowlevel.TrioToken = field(factory=trio.lowlevel.current_trio_token)
+    _loop_thread: int = field(factory=threading.get_ident)
+    _now: float = field(factory=trio.current_time)  # the loop's own clock, at its last sign of life
+    _sign: threading.Event = field(factory=threading.Event)
+    _done: threading.Event = field(factory=threading.Event)
+
+    def start(self) -> None:
+        """Watch until `stop`."""
+        threading.Thread(target=self._watch, name="supervisors loop watch", daemon=True).start()
+
+    def stop(self) -> None:
+        """Let the thread end, without waiting for it."""
+        self._done.set()
+        self._sign.set()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self.blocked_after / 2):
+            self._sign.clear()
+            try:
+                self._token.run_sync_soon(self._alive)
+            except trio.RunFinishedError:
+                return
+            if not self._sign.wait(self.blocked_after):
+                self._report_blocked(time.monotonic() - self.blocked_after)
+                self._sign.wait()
+
+    def _alive(self) -> None:
+        self._now = trio.current_time()
+        self._sign.set()
+
+    def _report_blocked(self, since: float) -> None:
+        frame = sys._current_frames().get(self._loop_thread)
+        at = self._now + time.monotonic() - since
+        self.report(Event("blocked", "", 0, at, detail=_format(frame)))
+
+
+def _format(frame: FrameType | None) -> str:
+    return "".join(traceback.format_stack(frame)) if frame is not None else "the loop's thread is gone"

@@ -1,0 +1,122 @@
+"""Actors that do what a test tells them, and note what happened to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+import trio.testing
+from attrs import define, field
+
+from supervisors import Backoff, Child, Context, Event, Restart
+
+NOW = Backoff(first=0.0)  # restart at once
+SOON = Backoff(first=1.0, factor=2.0, cap=8.0, jitter=0.0)
+
+Life = Callable[[Context], Any]
+
+
+class Boom(Exception):
+    """The crash of a test."""
+
+
+@define
+class Log:
+    """What happened, in order: (what, path)."""
+
+    lines: list[tuple[str, str]] = field(factory=list)
+    events: list[Event] = field(factory=list)
+
+    def __call__(self, what: str, path: str) -> None:
+        self.lines.append((what, path))
+
+    def hook(self, event: Event) -> None:
+        """For `on_event`."""
+        self.events.append(event)
+
+    def of(self, what: str) -> list[str]:
+        """The paths that something happened to, in order."""
+        return [path for said, path in self.lines if said == what]
+
+    def kinds(self, path: str | None = None) -> list[str]:
+        """The kinds of events, of one path or of all."""
+        return [event.kind for event in self.events if path in (None, event.path)]
+
+    def seen(self, kind: str) -> list[Event]:
+        """The events of one kind."""
+        return [event for event in self.events if event.kind == kind]
+
+    def clear(self) -> None:
+        """Forget everything so far."""
+        self.lines.clear()
+        self.events.clear()
+
+
+@define
+class Worker:
+    """Obeys its messages: "crash", "return", "hang", an exception to raise, or a function of its Context to await."""
+
+    log: Log = field(factory=Log)
+
+    async def run(self, ctx: Context) -> None:
+        self.log("start", ctx.path)
+        try:
+            ctx.ready()
+            while True:
+                message = await ctx.receive()
+                if message == "return":
+                    return
+                await self.obey(ctx, message)
+        finally:
+            self.log("end", ctx.path)
+
+    async def obey(self, ctx: Context, message: Any) -> None:
+        if message == "crash":
+            raise Boom(ctx.path)
+        if message == "hang":
+            await trio.sleep_forever()
+        if isinstance(message, BaseException):
+            raise message
+        if callable(message):
+            await message(ctx)
+
+
+@define
+class Scripted:
+    """Runs one function as its life."""
+
+    life: Life
+
+    async def run(self, ctx: Context) -> None:
+        await self.life(ctx)
+
+
+def child(id: str, log: Log | None = None, **settings: Any) -> Child:
+    """A Worker that restarts at once."""
+    log = log or Log()
+    return Child(id, lambda: Worker(log), **{"backoff": NOW, **settings})
+
+
+def scripted(id: str, life: Life, **settings: Any) -> Child:
+    """A child whose every incarnation runs `life`."""
+    return Child(id, lambda: Scripted(life), **{"backoff": NOW, **settings})
+
+
+def flaky(id: str, fails: list[bool], log: Log | None = None, **settings: Any) -> Child:
+    """A Worker whose n-th incarnation does not start when `fails[n]`; later ones start."""
+
+    def make() -> Worker:
+        if fails and fails.pop(0):
+            raise Boom("make")
+        return Worker(log or Log())
+
+    return Child(id, make, **{"backoff": NOW, **settings})
+
+
+async def settle() -> None:
+    """Let everything that can happen now happen."""
+    await trio.testing.wait_all_tasks_blocked()
+
+
+TEMPORARY, TRANSIENT, PERMANENT = Restart.TEMPORARY, Restart.TRANSIENT, Restart.PERMANENT
