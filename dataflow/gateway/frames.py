@@ -1,0 +1,170 @@
+"""WebSocket frames as bytes: what a server sends, and what it understands of what a client sent.
+
+Rules of this file: pure, no socket, no clock. Outbound frames are whole, unmasked and uncompressed, so that
+the same bytes may go to every client. Inbound frames are wsproto's to parse; here its two habits are
+corrected: pieces of a message are joined, within a bound, and a bad frame is told from a peer's close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+
+from attrs import define, field, frozen
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, TextMessage
+from wsproto.events import Ping as PingEvent
+
+CONTROL_BYTES = 125
+NO_STATUS = 1005
+VANISHED = 1006
+_UNSENDABLE = (VANISHED, 1015)  # may be observed, not said: an internal error is what is meant
+
+
+class Opcode(IntEnum):
+    """The four that a server sends."""
+
+    TEXT = 1
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+def text_frame(text: bytes) -> bytes:
+    """One text message, UTF-8, as one frame."""
+    return _header(Opcode.TEXT, len(text)) + text
+
+
+def text_frames(texts: Sequence[bytes]) -> bytes:
+    """k text messages as k frames in one piece."""
+    if len(texts) == 1:
+        return text_frame(texts[0])
+    return b"".join([part for text in texts for part in (_header(Opcode.TEXT, len(text)), text)])
+
+
+def control_frame(opcode: Opcode, payload: bytes = b"") -> bytes:
+    """A ping or pong with at most 125 bytes of payload. Raises ValueError for more."""
+    if len(payload) > CONTROL_BYTES:
+        raise ValueError(f"{len(payload)} bytes in a control frame, which holds {CONTROL_BYTES}")
+    return _header(opcode, len(payload)) + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close frame; the reason is cut, between characters, to what a frame holds. 1005 says nothing."""
+    if code == NO_STATUS:
+        return control_frame(Opcode.CLOSE)
+    said = 1011 if code in _UNSENDABLE else code
+    text = reason.encode()[: CONTROL_BYTES - 2].decode(errors="ignore").encode()
+    return control_frame(Opcode.CLOSE, said.to_bytes(2, "big") + text)
+
+
+def _header(opcode: Opcode, length: int) -> bytes:
+    first = 0x80 | opcode
+    if length < 126:
+        return bytes((first, length))
+    if length < 65536:
+        return bytes((first, 126)) + length.to_bytes(2, "big")
+    return bytes((first, 127)) + length.to_bytes(8, "big")
+
+
+@frozen
+class Ping:
+    """The peer wants this back in a pong."""
+
+    payload: bytes
+
+
+@frozen
+class Goodbye:
+    """The last thing that is understood. `fault`: the peer broke a rule; otherwise it closed."""
+
+    code: int
+    reason: str
+    fault: bool = False
+
+
+Inbound = str | Ping | Goodbye
+
+
+class FrameReader:
+    """Turns a client's bytes into messages, pings and one goodbye, after which it must not be fed."""
+
+    __slots__ = ("_max_bytes", "_parts", "_size", "_wsproto")
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_bytes = max_message_bytes
+        self._wsproto = Connection(ConnectionType.SERVER)
+        self._parts: list[str] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> Iterator[Inbound]:
+        """What `data` completes, in order. Binary: goodbye with 1003; too long: with 1009."""
+        self._wsproto.receive_data(data)
+        for event in self._wsproto.events():
+            inbound = self._understand(event)
+            if inbound is not None:
+                yield inbound
+            if isinstance(inbound, Goodbye):
+                return
+
+    def _understand(self, event: Event) -> Inbound | None:
+        if isinstance(event, TextMessage):
+            return self._join(event.data, event.message_finished)
+        if isinstance(event, PingEvent):
+            return Ping(bytes(event.payload))
+        if isinstance(event, BytesMessage):
+            return Goodbye(1003, "text messages only", fault=True)
+        if isinstance(event, CloseConnection):
+            # wsproto reports its own parse errors in the same words, but without leaving the open state.
+            fault = self._wsproto.state is ConnectionState.OPEN
+            return Goodbye(int(event.code), event.reason or "", fault)
+        return None
+
+    def _join(self, piece: str, finished: bool) -> Inbound | None:
+        self._size += len(piece) if piece.isascii() else len(piece.encode())
+        if self._size > self._max_bytes:
+            return Goodbye(1009, f"a message may have {self._max_bytes} bytes", fault=True)
+        self._parts.append(piece)
+        if not finished:
+            return None
+        message = piece if len(self._parts) == 1 else "".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        return message
+
+
+@define
+class ControlQueue:
+    """Control frames that wait for the next boundary between frames: at most one of a kind.
+
+    Of several pings unanswered only the last is answered, as RFC 6455 allows, which bounds the queue.
+    Nothing goes out behind a close frame.
+    """
+
+    _cut: bytes = b""  # what is left of a frame that has partly gone out: comes first, whole
+    _frames: dict[Opcode, bytes] = field(factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self._cut or self._frames)
+
+    def put(self, opcode: Opcode, frame: bytes) -> None:
+        """Queue a frame, in place of one of its kind that has not begun to go out."""
+        if Opcode.CLOSE not in self._frames:
+            self._frames[opcode] = frame
+
+    def waiting(self) -> bytes:
+        """All of it, as it is to be sent."""
+        return self._cut + b"".join(self._frames.values())
+
+    def sent(self, count: int) -> None:
+        """The first `count` bytes of `waiting()` have gone out."""
+        whole = [self._cut, *self._frames.values()]
+        kinds = [None, *self._frames]
+        self._cut = b""
+        for kind, frame in zip(kinds, whole, strict=True):
+            if count <= 0:
+                break
+            if kind is not None:
+                del self._frames[kind]
+            self._cut = frame[count:]
+            count -= len(frame)

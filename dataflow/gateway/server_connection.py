@@ -1,0 +1,415 @@
+"""One accepted connection: Hypercorn's protocol machines, our reading, sending, failing and ending.
+
+Rules of this file.
+1. Nothing that one client does leaves `Connection.run`: every exception is counted, reported, contained.
+2. No wait is unbounded once it matters: a send is shielded for `send_seconds` and then the connection is
+   aborted; what still runs for a connection that is closed has as long, and is then cancelled.
+3. Every `send` of an application is a checkpoint, also when the peer has left.
+4. A websocket request is not read past until it is accepted or refused, so that bytes which came with it
+   are neither an error nor lost. An application that fails after it accepted closes with 1011.
+5. permessage-deflate is never negotiated.
+
+Hypercorn's own `TCPServer` breaks all five. It is not subclassed: of its methods only the timer of idle
+connections would be left, and its task group, which is where rules 3 to 5 belong, cannot be replaced
+without patching a module for the whole process. What is leaned on instead, `ProtocolWrapper` and the
+attributes in `check_seam`, is looked at once, at start-up.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import h11
+import trio
+from attrs import Factory, define
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11WSConnection
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, Handshake, WSStream
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+from wsproto.events import Ping
+
+HYPERCORN = "0.18.0"
+SEAT = "dataflow.seat"  # the key in a websocket's `scope["state"]` where its `Seat` is found
+
+RECEIVE_BYTES = 65536
+SLICE_BYTES = 65536  # a bound of seconds for each, so that a slow client with a long answer is not cut off
+TLS_HANDSHAKE_SECONDS = 10.0
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
+AsgiSend = Callable[[Any], Awaitable[None]]
+Report = Callable[[str, BaseException], None]
+
+_PEER_LEFT = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
+
+
+class ServerSeamError(Exception):
+    """Hypercorn is not the version that the gateway was fitted to. Install the pinned one."""
+
+
+class StalledError(Exception):
+    """A client took nothing for so long that its connection was aborted."""
+
+
+@define
+class ServerStats:
+    """What a server counts. `faults` by the name of the exception; all but a peer's leaving is reported."""
+
+    accepted: int = 0
+    detached: int = 0
+    faults: Counter[str] = Factory(Counter)
+
+
+@define(eq=False)
+class Host:
+    """What the connections of one server share."""
+
+    app: AsgiApp
+    config: Config
+    context: WorkerContext
+    lifespan_state: dict[str, Any]
+    send_seconds: float
+    stats: ServerStats
+    report: Report
+    connections: set[Connection] = Factory(set)
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """Count every leaf of `error`, and report those that a leaving peer does not explain."""
+        for leaf in _leaves(error):
+            self.stats.faults[type(leaf).__name__] += 1
+            if not isinstance(leaf, _PEER_LEFT):
+                self.report(where, leaf)
+
+
+@define(eq=False)
+class Seat:
+    """A websocket's place in its connection: what an ASGI application cannot ask for in ASGI's own words."""
+
+    connection: Connection
+    stream: WSStream
+    failed: bool = False
+    too_long: bool = False  # a message was, and Hypercorn has said so to the client, with 1009
+    _detaching: bool = False
+
+    @property
+    def max_message_bytes(self) -> int:
+        return self.connection.host.config.websocket_max_message_size
+
+    @property
+    def heard(self) -> float:
+        """`trio.current_time()` of the last byte that came in on the connection."""
+        return self.connection.heard
+
+    @property
+    def alone(self) -> bool:
+        """This websocket is all that its connection carries (HTTP/1.1)."""
+        return self.connection.upgrade is not None
+
+    def begin_detaching(self) -> bool:
+        """Before accept: keep what follows the handshake unread, for `detach`. False when it cannot be."""
+        upgrade = self.connection.upgrade
+        self._detaching = upgrade is not None and not upgrade.is_set() and self.connection.is_plain
+        return self._detaching
+
+    @property
+    def detaching(self) -> bool:
+        return self._detaching
+
+    @property
+    def connected(self) -> bool:
+        """Accepted, and not closed since."""
+        return self.stream.state is ASGIWebsocketState.CONNECTED and not self.stream.closed
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """The socket, now the caller's alone, and the bytes that had come with the handshake."""
+        return self.connection.detach()
+
+    def bound_message(self) -> bool:
+        """Forget what has come of a message that is too long, which Hypercorn would go on collecting."""
+        if self.stream.buffer.length > self.stream.buffer.max_length:
+            self.too_long = True
+            self.stream.buffer.clear()
+        return not self.too_long
+
+    async def ping(self) -> None:
+        """Ask the peer for a sign of life."""
+        if self.connected:
+            await self.stream._send_wsproto_event(Ping())
+
+    def abort(self) -> None:
+        """Close the whole connection at once."""
+        self.connection.abort()
+
+
+class Connection:
+    """One connection, from the accept to its end, or until a websocket detaches from it."""
+
+    def __init__(self, host: Host, stream: Stream) -> None:
+        self.host = host
+        self.heard = trio.current_time()
+        self.is_plain = isinstance(stream, trio.SocketStream)
+        self.upgrade: trio.Event | None = None  # of an HTTP/1.1 websocket; set once accepted or over
+        self._stream = stream
+        self._socket = (stream if isinstance(stream, trio.SocketStream) else stream.transport_stream).socket
+        self._send_lock = trio.Lock()
+        self._idle = trio.CancelScope()
+        self._early = b""
+        self._seat: Seat | None = None  # the websocket that is all this connection carries
+        self._detached = False
+        self._nursery: trio.Nursery
+        self._protocol: ProtocolWrapper
+
+    async def run(self) -> None:
+        """All of it. Raises nothing but a cancellation."""
+        self.host.stats.accepted += 1
+        self.host.connections.add(self)
+        try:
+            await self._run()
+        except* Exception as errors:
+            self.host.fault("connection", errors)
+        finally:
+            self.host.connections.discard(self)
+
+    def finish_idle(self) -> None:
+        """Shutting down: a connection between two requests ends now, one within a request does after it."""
+        if self._idle.deadline < math.inf:
+            self._idle.cancel()
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        # The descriptor moves, it is not duplicated: one owner, and nothing stale is left in the poller.
+        sock = socket.socket(fileno=self._socket.detach())
+        self.host.stats.detached += 1
+        self._detached = True
+        self._release()
+        early, self._early = self._early, b""
+        return sock, early
+
+    def abort(self) -> None:
+        """Close at once, unsent bytes included. Who waits on the connection sees it closed."""
+        self._socket.close()
+        self._limit_remains()
+        self._release()
+
+    # Reading.
+
+    async def _run(self) -> None:
+        try:
+            alpn = await self._handshake()
+            async with trio.open_nursery() as self._nursery:
+                self._protocol = self._make_protocol(alpn)
+                await self._protocol.initiate()
+                self._set_idle(True)
+                await self._read()
+                await self._protocol.handle(Closed())
+                if not self._detached:
+                    self._limit_remains()
+        finally:
+            await self._close()
+
+    async def _handshake(self) -> str:
+        if isinstance(self._stream, trio.SocketStream):
+            return "http/1.1"
+        with trio.fail_after(TLS_HANDSHAKE_SECONDS):
+            await self._stream.do_handshake()
+        return self._stream.selected_alpn_protocol() or "http/1.1"
+
+    def _make_protocol(self, alpn: str) -> ProtocolWrapper:
+        unused: Any = None  # the application: `spawn_app` knows it
+        task_group: Any = self
+        return ProtocolWrapper(
+            unused,
+            self.host.config,
+            self.host.context,
+            task_group,
+            ConnectionState(self.host.lifespan_state),
+            not self.is_plain,
+            parse_socket_addr(self._socket.family, self._socket.getpeername()),
+            parse_socket_addr(self._socket.family, self._socket.getsockname()),
+            self._send,
+            alpn,
+        )
+
+    async def _read(self) -> None:
+        with self._idle:
+            while await self._read_some():
+                if self.upgrade is not None:
+                    await self._pass_upgrade(self.upgrade)
+
+    async def _read_some(self) -> bool:
+        if self._detached:
+            return False
+        try:
+            data = await self._stream.receive_some(RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        self.heard = trio.current_time()
+        await self._protocol.handle(RawData(bytes(data)))
+        if self._seat is not None and not self._seat.bound_message():
+            self._limit_remains()
+        return data != b""
+
+    async def _pass_upgrade(self, upgrade: trio.Event) -> None:
+        await upgrade.wait()
+        early, self._early = self._early, b""
+        if early and not self._detached:
+            await self._protocol.handle(RawData(early))
+
+    def _set_idle(self, idle: bool) -> None:
+        seconds = self.host.config.keep_alive_timeout if idle else math.inf
+        self._idle.deadline = trio.current_time() + seconds
+
+    # Sending and ending.
+
+    async def _send(self, event: Event) -> None:
+        if self._detached:
+            return
+        if isinstance(event, RawData):
+            await self._send_data(event.data)
+        elif isinstance(event, Closed):
+            await self._close()
+            await self._protocol.handle(Closed())
+        elif isinstance(event, Updated):
+            self._set_idle(event.idle)
+
+    async def _send_data(self, data: bytes) -> None:
+        async with self._send_lock:
+            try:
+                for start in range(0, len(data), SLICE_BYTES):
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    await self._send_slice(data[start : start + SLICE_BYTES])
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._protocol.handle(Closed())
+
+    async def _send_slice(self, data: bytes) -> None:
+        # Shielded, for half a frame or half a response is worse than none; but not for ever.
+        with trio.move_on_after(self.host.send_seconds, shield=True) as scope:
+            await self._stream.send_all(data)
+        if scope.cancelled_caught:
+            self.host.fault("connection", StalledError(f"took nothing for {self.host.send_seconds:g} s"))
+            self.abort()
+            raise trio.ClosedResourceError
+
+    async def _close(self) -> None:
+        self._limit_remains()
+        self._release()
+        await self._stream.aclose()
+
+    def _limit_remains(self) -> None:
+        if hasattr(self, "_nursery"):
+            scope = self._nursery.cancel_scope
+            scope.deadline = min(scope.deadline, trio.current_time() + self.host.send_seconds)
+
+    def _release(self) -> None:
+        if self.upgrade is not None:
+            self.upgrade.set()
+
+    # The application. These two are what Hypercorn's protocols ask of a task group.
+
+    def spawn(self, func: Callable[..., Awaitable[None]], *args: Any) -> None:
+        self._nursery.start_soon(func, *args)
+
+    async def spawn_app(
+        self, app: object, config: Config, scope: Any, send: Any
+    ) -> Callable[[Any], Awaitable[None]]:
+        """Start the application for one request; returns how to tell it something."""
+        put, get = trio.open_memory_channel[Any](config.max_app_queue_size)
+        stream = send.__self__
+        if isinstance(stream, WSStream):
+            stream.handshake.extensions = None
+            scope["state"][SEAT] = seat = Seat(self, stream)
+            self._hold_early_bytes(seat)
+            relay = partial(self._relay_websocket, seat, send)
+        else:
+            relay = partial(_relay, send)
+        self._nursery.start_soon(self._run_app, scope, get.receive, relay, send)
+        return put.send
+
+    def _hold_early_bytes(self, seat: Seat) -> None:
+        connection = getattr(self._protocol.protocol, "connection", None)
+        if isinstance(connection, H11WSConnection):
+            self._seat = seat
+            self.upgrade = trio.Event()
+            self._early = bytes(connection.buffer)
+            connection.buffer.clear()
+
+    async def _run_app(self, scope: Any, receive: Any, relay: AsgiSend, send: AsgiSend) -> None:
+        try:
+            await self.host.app(scope, receive, relay)
+        except* Exception as errors:
+            self.host.fault("application", errors)
+        finally:
+            await send(None)
+
+    async def _relay_websocket(self, seat: Seat, send: AsgiSend, message: Any) -> None:
+        if message["type"] == "websocket.close" and seat.failed:
+            message = {**message, "code": 1011, "reason": "internal error"}
+        await _relay(send, message)
+        if message["type"] == "websocket.accept" and not seat.detaching:
+            self._release()
+
+
+async def _relay(send: AsgiSend, message: Any) -> None:
+    # Hypercorn drops what is sent to a peer that has left, without yielding: a loop of sends would freeze us.
+    await trio.lowlevel.checkpoint()
+    await send(message)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def check_seam() -> None:
+    """Raises ServerSeamError, with everything that does not fit, unless Hypercorn is as it is known here."""
+    problems = list(_misfits())
+    if problems:
+        raise ServerSeamError(f"hypercorn {HYPERCORN} is needed: " + "; ".join(problems))
+
+
+def _misfits() -> Iterator[str]:
+    version = importlib.metadata.version("hypercorn")
+    if version != HYPERCORN:
+        yield f"version {version} is installed"
+    try:
+        wanted = _leaned_on()
+    except Exception as error:
+        yield f"its parts cannot be made: {error!r}"
+        return
+    for thing, names in wanted:
+        for name in names:
+            if not hasattr(thing, name):
+                yield f"{type(thing).__name__}.{name} is missing"
+
+
+def _leaned_on() -> Iterator[tuple[object, tuple[str, ...]]]:
+    config, context = Config(), WorkerContext(None)
+    unused: Any = None
+    wrapper = ProtocolWrapper(
+        unused, config, context, unused, ConnectionState({}), False, None, None, unused, "http/1.1"
+    )
+    stream = WSStream(unused, config, context, unused, False, None, None, unused, 1)
+    return iter(
+        (
+            (wrapper, ("initiate", "handle", "protocol")),
+            (wrapper.protocol, ("connection",)),
+            (H11WSConnection(h11.Connection(h11.SERVER)), ("buffer",)),
+            (stream, ("app_send", "closed", "state", "buffer", "_send_wsproto_event")),
+            (stream.buffer, ("length", "max_length", "clear")),
+            (Handshake([], "1.1"), ("extensions",)),
+            (ASGIWebsocketState, ("CONNECTED",)),
+            (context, ("terminated",)),
+        )
+    )

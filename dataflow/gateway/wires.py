@@ -1,0 +1,345 @@
+"""A WebSocket on a socket of its own: the fast lane of a session that has detached from the HTTP server.
+
+Rules of this file.
+1. One owner of the order: only whole frames follow each other. Control frames wait in `_control` and leave
+   between two payloads; a payload that was cut is finished before anything else leaves.
+2. Pong and close need nobody's help: whoever writes next, or `receive` while it waits, sends them.
+3. At most one task writes and one receives; `close` and `abort` may come from anywhere, and end both.
+4. Every wait at the end is bounded by `close_within` seconds.
+Only public names of Trio: the socket is the standard library's, non-blocking, and Trio says when it is ready.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import trio
+
+from .frames import (
+    VANISHED,
+    ControlQueue,
+    FrameReader,
+    Goodbye,
+    Opcode,
+    Ping,
+    close_frame,
+    control_frame,
+    text_frames,
+)
+
+RECEIVE_BYTES = 16384
+SLICE_BYTES = 262144  # joined payloads in one send: re-joining a backlog whole would be quadratic
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class WireClosed(Exception):
+    """The connection has ended, by whomever: `code` and `reason` as in the close frame."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"{code} {reason}".strip())
+        self.code = code
+        self.reason = reason
+
+
+class SocketWire:
+    """One client on its own socket. A payload is bytes: server frames, the same for every client."""
+
+    __slots__ = (
+        "_close_within",
+        "_control",
+        "_cut",
+        "_end",
+        "_flusher",
+        "_goodbye",
+        "_inbox",
+        "_quiet",
+        "_reader",
+        "_receiving",
+        "_sock",
+        "_writing",
+        "heard",
+        "peer",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        peer: str,
+        early: bytes = b"",
+        max_message_bytes: int = 65536,
+        close_within: float = 2.0,
+    ) -> None:
+        """Owns `sock` from now on. `early`: bytes that came behind the handshake."""
+        sock.setblocking(False)
+        self.peer = peer
+        self.heard = trio.current_time()
+        self._sock = sock
+        self._close_within = close_within
+        self._reader = FrameReader(max_message_bytes)
+        self._inbox: deque[str] = deque()
+        self._control = ControlQueue()
+        self._cut: bytes | None = None  # the rest of a payload that has partly gone out
+        self._goodbye: Goodbye | None = None  # the last that was understood, once that is so
+        self._end: WireClosed | None = None
+        self._writing = False
+        self._receiving = False
+        self._quiet: trio.Event | None = None  # set when a writer or receiver leaves
+        self._flusher: trio.CancelScope | None = None
+        if early:
+            self._understand(early)
+
+    def pack(self, texts: Sequence[bytes]) -> bytes:
+        """k text messages as one payload. Pure."""
+        return text_frames(texts)
+
+    def write_nowait(self, payload: bytes) -> bytes | None:
+        """Send what is taken without waiting; returns what is left, None when nothing is. Never raises.
+
+        What is left of a payload that was cut must be what is written next: until then nothing else is taken.
+        """
+        if self._writing or self._end is not None or (self._cut is not None and self._cut is not payload):
+            return payload
+        if self._control and self._cut is None and not self._flush_control():
+            return payload
+        try:
+            sent = self._sock.send(payload)
+        except OSError:
+            return payload
+        if sent < len(payload):
+            self._cut = payload[sent:]
+            return self._cut
+        self._cut = None
+        if self._control:
+            self._flush_control()
+        return None
+
+    async def write(self, payloads: Sequence[bytes]) -> None:
+        """Send all of it. Raises WireClosed. After a cancellation only `close` and `abort` are of use."""
+        self._begin_writing(payloads)
+        try:
+            for piece in _slices(payloads):
+                await trio.lowlevel.checkpoint()
+                if self._end is not None:
+                    raise self._end
+                await self._send_all(piece)
+                while self._control:
+                    await self._send_control()
+        finally:
+            self._writing = False
+            self._tell_quiet()
+
+    async def receive(self) -> str:
+        """The next text message. Raises WireClosed. Cancelling it loses nothing."""
+        if self._inbox:
+            await trio.lowlevel.checkpoint()
+        while self._end is None and not self._inbox:
+            if self._goodbye is not None:
+                await self._part(self._goodbye)
+            else:
+                await self._read()
+        if self._end is not None:
+            raise self._end
+        return self._inbox.popleft()
+
+    async def ping(self) -> None:
+        """Ask for a sign of life. Never waits for room: what is not taken now leaves with what comes next."""
+        await trio.lowlevel.checkpoint()
+        self._control.put(Opcode.PING, control_frame(Opcode.PING))
+        self._flush_control()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Finish the frame in hand, send a close frame, wait for the peer's, within a bound. Never raises."""
+        await trio.lowlevel.checkpoint()
+        if self._end is None:
+            self._end = WireClosed(code, reason)
+            await self._wind_up(code, reason)
+
+    def abort(self) -> None:
+        """Close at once, with a reset: what the peer has not taken is nobody's business any more."""
+        self._end = self._end or WireClosed(VANISHED, "aborted")
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._shut()
+
+    # Sending.
+
+    def _begin_writing(self, payloads: Sequence[bytes]) -> None:
+        if self._end is not None:
+            raise self._end
+        if self._writing:
+            raise trio.BusyResourceError("another task is writing")
+        if self._cut is not None and not (payloads and payloads[0] is self._cut):
+            raise ValueError("what is left of the last payload must be written first")
+        self._writing = True
+        if self._flusher is not None:
+            self._flusher.cancel()
+
+    async def _send_all(self, data: bytes) -> None:
+        # Whatever ends this, what is left of a frame that has begun is kept: `close` can still finish it.
+        view, sent, begun = memoryview(data), 0, self._cut is not None
+        try:
+            while sent < len(data):
+                sent += await self._send_some(view[sent:])
+        finally:
+            self._cut = data[sent:] if (begun or sent) and sent < len(data) else None
+
+    async def _send_control(self) -> None:
+        self._control.sent(await self._send_some(self._control.waiting()))
+
+    async def _send_some(self, data: bytes | memoryview) -> int:
+        """How much was taken; 0 after a wait for room."""
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise self._end or WireClosed(VANISHED, "connection lost") from error
+        try:
+            await trio.lowlevel.wait_writable(self._sock)
+        except trio.ClosedResourceError:
+            raise self._end or WireClosed(VANISHED, "connection lost") from None
+        return 0
+
+    @property
+    def _at_boundary(self) -> bool:
+        """Nobody is in the middle of a payload: control frames may leave."""
+        return not self._writing and self._cut is None and self._end is None
+
+    def _flush_control(self) -> bool:
+        """Send what may leave now; True when nothing waits any more."""
+        if not self._at_boundary:
+            return False
+        try:
+            self._control.sent(self._sock.send(self._control.waiting()))
+        except OSError:
+            return False
+        return not self._control
+
+    async def _flush_when_writable(self) -> None:
+        with trio.CancelScope() as self._flusher, suppress(trio.ClosedResourceError):
+            while self._control and self._at_boundary:
+                await trio.lowlevel.wait_writable(self._sock)
+                self._flush_control()
+        self._flusher = None
+
+    # Receiving.
+
+    async def _read(self) -> None:
+        """Wait for bytes and understand them. A lost connection is a goodbye, too."""
+        await trio.lowlevel.checkpoint()
+        self._receiving = True
+        try:
+            data = await self._receive_some()
+        finally:
+            self._receiving = False
+            self._tell_quiet()
+        if data:
+            self._understand(data)
+        else:
+            self._goodbye = Goodbye(VANISHED, "connection lost")
+
+    async def _receive_some(self) -> bytes:
+        while True:
+            try:
+                data = self._sock.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                await self._until_readable()
+            except OSError:
+                return b""
+            else:
+                self.heard = trio.current_time() if data else self.heard
+                return data
+
+    async def _until_readable(self) -> None:
+        try:
+            if self._control and self._at_boundary:
+                await self._until_readable_flushing()
+            else:
+                await trio.lowlevel.wait_readable(self._sock)
+        except* trio.ClosedResourceError:
+            raise self._end or WireClosed(VANISHED, "connection lost") from None
+
+    async def _until_readable_flushing(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._flush_when_writable)
+            await trio.lowlevel.wait_readable(self._sock)
+            nursery.cancel_scope.cancel()
+
+    def _understand(self, data: bytes) -> None:
+        for inbound in self._reader.feed(data):
+            if isinstance(inbound, str):
+                self._inbox.append(inbound)
+            elif isinstance(inbound, Ping):
+                self._control.put(Opcode.PONG, control_frame(Opcode.PONG, inbound.payload))
+                self._flush_control()
+            else:
+                self._goodbye = inbound
+
+    # Ending.
+
+    async def _part(self, goodbye: Goodbye) -> None:
+        self._end = WireClosed(goodbye.code, goodbye.reason)
+        if goodbye.code == VANISHED:
+            self._shut()
+        else:
+            await self._wind_up(goodbye.code, goodbye.reason if goodbye.fault else "")
+
+    async def _wind_up(self, code: int, reason: str) -> None:
+        """Finish the frame in hand, say goodbye, see the peer off, within the bound. Raises nothing."""
+        trio.lowlevel.notify_closing(self._sock)  # whoever waits on the socket leaves, with `_end`
+        try:
+            with trio.move_on_after(self._close_within):
+                await self._until_quiet()
+                self._control.put(Opcode.CLOSE, close_frame(code, reason))
+                if self._cut is not None:
+                    await self._send_all(self._cut)
+                while self._control:
+                    await self._send_control()
+                await self._see_off()
+        except WireClosed:
+            pass
+        finally:
+            self._shut()
+
+    async def _see_off(self) -> None:
+        while self._goodbye is None:
+            await self._read()
+        if self._goodbye.fault:
+            # Closing with bytes unread would reset the connection, and the peer might never read why.
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+            while await self._receive_some():
+                await trio.lowlevel.checkpoint()
+
+    async def _until_quiet(self) -> None:
+        while self._writing or self._receiving:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
+
+    def _tell_quiet(self) -> None:
+        if self._quiet is not None:
+            self._quiet.set()
+
+    def _shut(self) -> None:
+        if self._sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+def _slices(payloads: Sequence[bytes]) -> Iterator[bytes]:
+    piece: list[bytes] = []
+    size = 0
+    for payload in payloads:
+        if piece and size + len(payload) > SLICE_BYTES:
+            yield b"".join(piece)
+            piece, size = [], 0
+        piece.append(payload)
+        size += len(payload)
+    if piece:
+        yield b"".join(piece)

@@ -1,0 +1,123 @@
+"""A WebSocket that stays with the HTTP server: TLS, HTTP/2, any ASGI server. The same manners, more slowly.
+
+Rules of this file: nothing is sent without waiting (`write_nowait` takes nothing), and everything in the
+order of `write`. The handler's task, which the server cancels when the peer has left, must stay until the
+wire is over: `take_over` sees to that. What ASGI does not tell is not guessed: a peer's close code is lost
+(1006), and without our server's `Seat` there are no pings, and whoever is still connected counts as heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import trio
+from quart.wrappers import Websocket
+
+from .frames import VANISHED
+from .server_connection import Seat
+from .wires import WireClosed
+
+
+class AsgiWire:
+    """One client through an accepted Quart websocket. A payload is a tuple of texts."""
+
+    def __init__(
+        self, websocket: Websocket, seat: Seat | None, *, max_message_bytes: int, close_within: float = 2.0
+    ) -> None:
+        self.peer = peer_of(websocket)
+        self._websocket = websocket
+        self._seat = seat
+        self._max_bytes = max_message_bytes
+        self._close_within = close_within
+        self._end: WireClosed | None = None
+        self._receiving = trio.CancelScope()
+        self._left = trio.Event()  # the server has let go of the handler: there is no peer any more
+        self._over = trio.Event()  # the handler may go
+
+    @property
+    def heard(self) -> float:
+        """`trio.current_time()` of the last byte that came in."""
+        return trio.current_time() if self._seat is None else self._seat.heard
+
+    def pack(self, texts: Sequence[bytes]) -> tuple[str, ...]:
+        """k text messages as one payload. Pure."""
+        return tuple([text.decode() for text in texts])
+
+    def write_nowait(self, payload: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Takes nothing: ASGI cannot send without waiting. Never raises."""
+        return payload
+
+    async def write(self, payloads: Sequence[tuple[str, ...]]) -> None:
+        """Send all of it. Raises WireClosed. After a cancellation only `close` and `abort` are of use."""
+        for payload in payloads:
+            for text in payload:
+                self._check()
+                await self._websocket.send(text)
+
+    async def receive(self) -> str:
+        """The next text message. Raises WireClosed. Cancelling it loses nothing."""
+        self._check()
+        with trio.CancelScope() as self._receiving:
+            message: object = await self._websocket.receive()
+        self._check()
+        if not isinstance(message, str):
+            await self.close(1003, "text messages only")
+        elif len(message) > self._max_bytes or len(message.encode()) > self._max_bytes:
+            await self.close(1009, f"a message may have {self._max_bytes} bytes")
+        else:
+            return message
+        assert self._end is not None
+        raise self._end
+
+    async def ping(self) -> None:
+        """Ask for a sign of life."""
+        if self._seat is not None and self._end is None:
+            await self._seat.ping()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a close frame and wait for the peer to leave, within a bound. Never raises."""
+        if self._end is None:
+            self._end = WireClosed(code, reason)
+            self._receiving.cancel()
+            try:
+                with trio.move_on_after(self._close_within):
+                    with suppress(RuntimeError):  # Quart's word for a second close
+                        await self._websocket.close(code, reason)
+                    await self._left.wait()
+            finally:
+                self._over.set()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._finish(VANISHED, "aborted")
+        if self._seat is not None and self._seat.alone:
+            self._seat.abort()
+
+    async def stay(self) -> None:
+        """In the handler's task: keep it until the wire is over."""
+        try:
+            await self._over.wait()
+        finally:
+            self._left.set()
+            if self._seat is not None and self._seat.too_long:
+                self._finish(1009, f"a message may have {self._max_bytes} bytes")
+            else:
+                self._finish(VANISHED, "connection lost")
+
+    def _check(self) -> None:
+        if self._end is not None:
+            raise self._end
+
+    def _finish(self, code: int, reason: str) -> None:
+        self._end = self._end or WireClosed(code, reason)
+        self._receiving.cancel()
+        self._over.set()
+
+
+def peer_of(websocket: Websocket) -> str:
+    """The client's "host:port", as far as the server knows it."""
+    client = websocket.scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else "unknown"

@@ -1,0 +1,313 @@
+"""The server survives what one client does, ends when it is told, and negotiates nothing costly."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.ws_stream import WSStream
+from quart import websocket
+from quart_trio import QuartTrio
+from trio.testing import MockClock, wait_all_tasks_blocked
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from dataflow.gateway import server_connection
+from dataflow.gateway.server import ServerSeamError, serve
+from tests.dataflow.gateway.wires_client import (
+    Client,
+    connect,
+    get,
+    read_head,
+    read_to_end,
+    serving,
+    upgrade_request,
+    websocket_app,
+)
+
+logging.getLogger("quart").setLevel(logging.CRITICAL)
+
+
+async def echo() -> None:
+    while True:
+        await websocket.send(await websocket.receive())
+
+
+def masked(text: str) -> bytes:
+    return bytes(Connection(ConnectionType.CLIENT).send(TextMessage(data=text)))
+
+
+async def test_frame_in_the_packet_of_the_handshake_is_answered_and_hurts_nobody() -> None:
+    """Defect 1: a client that does not wait for the 101 is served, and the server goes on."""
+    with trio.fail_after(10):
+        async with serving(websocket_app(echo)) as running:
+            for _ in range(5):
+                client = await running.client(early=masked("hello"))
+                assert await client.text() == "hello"
+                await client.say("again")
+                assert await client.text() == "again"
+                client.vanish()
+            assert await get(running.port) == b"here"
+
+
+async def test_frame_before_a_refusal_hurts_nobody() -> None:
+    """Defect 1, the other branch: early bytes to a path that does not exist get its 404."""
+    with trio.fail_after(10):
+        async with serving(websocket_app(echo)) as running:
+            async with await connect(running.port) as stream:
+                await stream.send_all(upgrade_request("/nowhere") + masked("hello"))
+                head, _ = await read_head(stream)
+            assert head.startswith(b"HTTP/1.1 404")
+            assert await get(running.port) == b"here"
+
+
+async def test_malformed_chunks_hurt_nobody() -> None:
+    """Defect 1, by HTTP: a body that breaks the rules ends its own connection only, each time."""
+    with trio.fail_after(30):
+        async with serving(websocket_app(echo)) as running:
+            for _ in range(20):
+                async with await connect(running.port) as stream:
+                    await stream.send_all(
+                        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"
+                    )
+                    await read_to_end(stream)
+            assert await get(running.port) == b"here"
+
+
+async def test_errors_of_a_connection_are_counted_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever escapes Hypercorn's protocols is counted by its name, handed to the report, and contained."""
+
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with trio.fail_after(10):
+        async with serving(websocket_app(echo)) as running:
+            with monkeypatch.context() as patch:
+                patch.setattr(ProtocolWrapper, "handle", fail)
+                async with await connect(running.port) as stream:
+                    await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+                    assert await read_to_end(stream) == b""
+            assert running.stats.faults["ZeroDivisionError"] >= 1
+            assert any(isinstance(error, ZeroDivisionError) for error in running.reports)
+            assert await get(running.port) == b"here"
+
+
+async def send_without_end() -> None:
+    while True:
+        await websocket.send("x" * 65536)
+
+
+@pytest.mark.parametrize("how", ["shutdown", "cancel"])
+async def test_stalled_client_delays_the_end_by_no_more_than_the_bound(
+    how: str, mock_clock: MockClock
+) -> None:
+    """Defect 2: a client that takes nothing holds a stopping server for `send_seconds`, and not longer."""
+    async with serving(websocket_app(send_without_end), graceful_seconds=1, send_seconds=5) as running:
+        client = await running.client(receive_buffer=4096)
+        await wait_all_tasks_blocked(0.05)
+        if how == "shutdown":
+            running.shutdown.set()
+        else:
+            running.stop()
+        await wait_all_tasks_blocked(0.05)
+        assert not running.ended.is_set()
+        mock_clock.jump(5.1)
+        await running.ended.wait()
+        client.vanish()
+    assert running.stats.faults["StalledError"] == 1
+
+
+async def test_send_after_the_peer_left_lets_the_loop_turn() -> None:
+    """Defect 3: a handler that only sends does not freeze the process when its client has gone."""
+    beats, froze, left = 0, False, trio.Event()
+
+    async def heartbeat() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await trio.lowlevel.checkpoint()
+
+    async def only_send() -> None:
+        nonlocal froze
+        try:
+            await websocket.send("hello")
+            seen, sends = beats, 0
+            while not froze:
+                await websocket.send("x")
+                sends = sends + 1 if seen == beats else 0
+                seen = beats
+                froze = sends > 1000
+        finally:
+            left.set()
+
+    with trio.fail_after(20):
+        async with serving(websocket_app(only_send)) as running, trio.open_nursery() as nursery:
+            nursery.start_soon(heartbeat)
+            client = await running.client()
+            assert await client.text() == "hello"
+            client.vanish()
+            await left.wait()
+            nursery.cancel_scope.cancel()
+    assert not froze
+
+
+async def test_handler_failure_after_accept_closes_with_1011() -> None:
+    """Defect 4: a client can tell our failure from an orderly end, and the failure is reported."""
+
+    async def fail() -> None:
+        await websocket.accept()
+        raise ZeroDivisionError
+
+    with trio.fail_after(10):
+        async with serving(websocket_app(fail)) as running:
+            client = await running.client()
+            close = await client.closed()
+            assert (close.code, close.reason) == (1011, "internal error")
+            assert running.stats.faults == {"ZeroDivisionError": 1}
+            assert len(running.reports) == 1
+
+
+async def test_handler_that_returns_closes_with_1000() -> None:
+    """An orderly end stays one: only failures are 1011."""
+
+    async def finish() -> None:
+        await websocket.accept()
+
+    with trio.fail_after(10):
+        async with serving(websocket_app(finish)) as running:
+            assert (await (await running.client()).closed()).code == 1000
+            assert not running.stats.faults
+
+
+async def test_deflate_is_not_negotiated() -> None:
+    """Defect 5: a client that offers compression, as browsers do, gets none, and is served."""
+    with trio.fail_after(10):
+        async with serving(websocket_app(echo)) as running, await connect(running.port) as stream:
+            offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+            await stream.send_all(upgrade_request("/ws", offer))
+            head, rest = await read_head(stream)
+            assert head.startswith(b"HTTP/1.1 101")
+            assert b"sec-websocket-extensions" not in head.lower()
+            client = Client(stream, rest)
+            await client.say("hello " * 100)
+            assert await client.text() == "hello " * 100
+
+
+async def test_endless_message_is_not_collected() -> None:
+    """A message that is too long gets 1009 and its memory is given back while its bytes still come."""
+    seats: list[server_connection.Seat] = []
+
+    async def listen() -> None:
+        seats.append(websocket.scope["state"][server_connection.SEAT])
+        await websocket.receive()
+
+    with trio.fail_after(20):
+        async with serving(websocket_app(listen), max_message_bytes=1000) as running:
+            client = await running.client()
+            for _ in range(50):
+                await client.send(TextMessage(data="x" * 10000, message_finished=False))
+                assert seats[0].stream.buffer.length <= 2 * server_connection.RECEIVE_BYTES
+            assert (await client.closed()).code == 1009
+
+
+async def test_connection_is_kept_for_the_next_request() -> None:
+    """HTTP/1.1 keep-alive: two requests on one connection."""
+    with trio.fail_after(10):
+        async with serving(websocket_app(echo)) as running, await connect(running.port) as stream:
+            for _ in range(2):
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                head, body = await read_head(stream)
+                assert head.startswith(b"HTTP/1.1 200")
+                while body != b"here":
+                    body += await stream.receive_some()
+            assert running.stats.accepted == 1
+
+
+async def test_idle_connection_is_closed_in_time(mock_clock: MockClock) -> None:
+    """A connection without a request is closed after `keep_alive_seconds`, not before."""
+    async with (
+        serving(websocket_app(echo), keep_alive_seconds=30) as running,
+        await connect(running.port) as stream,
+    ):
+        await wait_all_tasks_blocked(0.05)
+        mock_clock.jump(29)
+        await wait_all_tasks_blocked(0.05)
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await read_head(stream))[0].startswith(b"HTTP/1.1 200")
+        await wait_all_tasks_blocked(0.05)
+        mock_clock.jump(31)
+        await read_to_end(stream)
+
+
+async def test_shutdown_lets_a_request_finish_and_ends_idle_connections() -> None:
+    """Asked to stop, the server finishes what it is doing, drops what it is not, and returns."""
+    entered, proceed = trio.Event(), trio.Event()
+    app = QuartTrio(__name__)
+
+    @app.route("/slow")
+    async def slow() -> str:
+        entered.set()
+        await proceed.wait()
+        return "done"
+
+    bodies = []
+
+    async def ask() -> None:
+        bodies.append(await get(running.port, "/slow"))
+
+    with trio.fail_after(10):
+        async with (
+            serving(app) as running,
+            await connect(running.port) as idle,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(ask)
+            await entered.wait()
+            running.shutdown.set()
+            assert await idle.receive_some() == b""
+            assert not running.ended.is_set()
+            proceed.set()
+            await running.ended.wait()
+    assert bodies == [b"done"]
+
+
+async def test_request_that_hangs_is_cut_after_the_grace(mock_clock: MockClock) -> None:
+    """A request that does not finish holds a stopping server for `graceful_seconds`, and not longer."""
+    entered = trio.Event()
+    app = QuartTrio(__name__)
+
+    @app.route("/")
+    async def hang() -> str:
+        entered.set()
+        await trio.sleep_forever()
+        return ""
+
+    async with serving(app, graceful_seconds=7) as running, await connect(running.port) as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await entered.wait()
+        running.shutdown.set()
+        await wait_all_tasks_blocked(0.05)
+        mock_clock.jump(6.9)
+        await wait_all_tasks_blocked(0.05)
+        assert not running.ended.is_set()
+        mock_clock.jump(0.2)
+        await running.ended.wait()
+
+
+async def test_address_is_reported_and_taken_once() -> None:
+    """The bound address is what the server reports; a second server on it is refused with OSError."""
+    with trio.fail_after(10):
+        async with serving(websocket_app(echo)) as running:
+            assert running.address == f"http://127.0.0.1:{running.port}"
+            with pytest.raises(OSError, match="in use"):
+                await serve(websocket_app(echo), host="127.0.0.1", port=running.port)
+
+
+async def test_another_hypercorn_is_refused_with_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Hypercorn is not the one known here, nothing is served, and the error says all that differs."""
+    monkeypatch.setattr(server_connection, "HYPERCORN", "0.0.1")
+    monkeypatch.delattr(WSStream, "app_send")
+    with pytest.raises(ServerSeamError, match=r"0\.0\.1 is needed: version .* installed; WSStream.app_send"):
+        await serve(websocket_app(echo), host="127.0.0.1", port=0)

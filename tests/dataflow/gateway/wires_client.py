@@ -1,0 +1,211 @@
+"""For tests of the gateway: a server in a nursery, and a client that does exactly what it is told."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import trio
+from attrs import Factory, define
+from quart_trio import QuartTrio
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import CloseConnection, Event, TextMessage
+
+from dataflow.gateway import server
+from dataflow.gateway.server import ServerStats
+
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+
+
+@define
+class Running:
+    """A server that serves."""
+
+    port: int
+    address: str
+    shutdown: trio.Event
+    stop: Callable[[], None]  # cancels the server
+    ended: trio.Event
+    stats: ServerStats
+    reports: list[BaseException] = Factory(list)
+    _clients: list[Client] = Factory(list)
+
+    async def client(
+        self,
+        path: str = "/ws",
+        *headers: bytes,
+        early: bytes = b"",
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> Client:
+        """Connect and shake hands, sending `early` in the same packet."""
+        stream: trio.abc.Stream = await connect(self.port, receive_buffer=receive_buffer)
+        if tls is not None:
+            stream = trio.SSLStream(stream, tls, server_hostname="localhost", https_compatible=True)
+        await stream.send_all(upgrade_request(path, *headers) + early)
+        head, rest = await read_head(stream)
+        assert head.startswith(b"HTTP/1.1 101"), head
+        self._clients.append(Client(stream, rest))
+        return self._clients[-1]
+
+    def drop_clients(self) -> None:
+        for client in self._clients:
+            client.vanish()
+
+
+@asynccontextmanager
+async def serving(app: QuartTrio, **options: Any) -> AsyncIterator[Running]:
+    """Serve `app` on a free port; leaving the block cancels the server."""
+    shutdown, ended, stats = trio.Event(), trio.Event(), ServerStats()
+    reports: list[BaseException] = []
+    scope = trio.CancelScope()
+
+    async def run(task_status: trio.TaskStatus[list[str]]) -> None:
+        defaults = {"host": "127.0.0.1", "port": 0, "shutdown": shutdown, "stats": stats}
+        report = partial(_collect, reports)
+        with scope:
+            await server.serve(app, **{**defaults, "report": report, **options}, task_status=task_status)
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(run)
+        port = int(address.rpartition(":")[2])
+        running = Running(port, address, shutdown, scope.cancel, ended, stats, reports)
+        try:
+            yield running
+        finally:
+            running.drop_clients()
+            scope.cancel()
+
+
+def _collect(reports: list[BaseException], where: str, error: BaseException) -> None:
+    reports.append(error)
+
+
+async def connect(port: int, *, receive_buffer: int | None = None) -> trio.SocketStream:
+    """A raw connection."""
+    sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    await sock.connect(("127.0.0.1", port))
+    return trio.SocketStream(sock)
+
+
+def upgrade_request(path: str = "/ws", *headers: bytes) -> bytes:
+    """A WebSocket handshake."""
+    lines = [
+        b"GET %s HTTP/1.1" % path.encode(),
+        b"Host: localhost",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Key: " + KEY,
+        b"Sec-WebSocket-Version: 13",
+        *headers,
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+async def read_head(stream: trio.abc.ReceiveStream) -> tuple[bytes, bytes]:
+    """The head of an HTTP response, and what came behind it."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = await stream.receive_some(65536)
+        assert more, f"the connection ended after {data!r}"
+        data += more
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head, rest
+
+
+async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
+    """What comes until the connection ends, by a reset or otherwise."""
+    data = b""
+    with suppress(trio.BrokenResourceError):
+        while more := await stream.receive_some(65536):
+            data += more
+    return data
+
+
+async def get(port: int, path: str = "/") -> bytes:
+    """The body of one GET on a connection of its own."""
+    async with await connect(port) as stream:
+        await stream.send_all(b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode())
+        head, body = await read_head(stream)
+        assert head.startswith(b"HTTP/1.1 200"), head
+        return body + await read_to_end(stream)
+
+
+class Client:
+    """A WebSocket client: nothing happens, not even a pong, unless it is told."""
+
+    def __init__(self, stream: trio.abc.Stream, received: bytes = b"") -> None:
+        self.stream = stream
+        self.websocket = Connection(ConnectionType.CLIENT, trailing_data=received)
+        self._events: list[Event] = list(self.websocket.events())
+
+    async def send(self, *events: Event) -> None:
+        """Send events, in one piece."""
+        await self.send_raw(b"".join(self.websocket.send(event) for event in events))
+
+    async def send_raw(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def say(self, *texts: str) -> None:
+        await self.send(*(TextMessage(data=text) for text in texts))
+
+    async def event(self) -> Event | None:
+        """The next event; None at the end of the connection."""
+        while not self._events:
+            try:
+                data = await self.stream.receive_some(65536)
+            except trio.BrokenResourceError:
+                return None
+            if not data:
+                return None
+            self.websocket.receive_data(bytes(data))
+            self._events = list(self.websocket.events())
+        return self._events.pop(0)
+
+    async def text(self) -> str:
+        """The next whole text message; anything else is a failure."""
+        parts = []
+        while True:
+            event = await self.event()
+            assert isinstance(event, TextMessage), event
+            parts.append(event.data)
+            if event.message_finished:
+                return "".join(parts)
+
+    async def closed(self) -> CloseConnection:
+        """The server's close frame, answered; messages before it are passed over."""
+        while not isinstance(event := await self.event(), CloseConnection):
+            assert event is not None, "the connection ended without a close frame"
+        await self.answer(event)
+        return event
+
+    async def answer(self, close: CloseConnection) -> None:
+        with suppress(trio.BrokenResourceError):  # the server need not wait for it
+            await self.send(close.response())
+
+    def vanish(self) -> None:
+        """Reset the connection, as a dying client does."""
+        stream: Any = self.stream
+        sock = stream.transport_stream.socket if isinstance(stream, trio.SSLStream) else stream.socket
+        if sock.fileno() != -1:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.close()
+
+
+def websocket_app(handler: Callable[[], Any]) -> QuartTrio:
+    """An application with one page and `handler` at /ws."""
+    app = QuartTrio(__name__)
+    app.websocket("/ws")(handler)
+
+    @app.route("/", methods=["GET", "POST"])
+    async def page() -> str:
+        return "here"
+
+    return app
