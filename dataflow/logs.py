@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 import traceback
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
 
 from attrs import define, field
 from loguru import logger
+
+from .terminal import disarmed, painted, wants_colour
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -43,11 +44,6 @@ def configure(format: Format = "human", level: Level = "info", stream: TextIO | 
     logging.captureWarnings(True)
 
 
-def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Colours are for terminals, and not for those who asked to be spared (NO_COLOR)."""
-    return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-
-
 def _bare(_record: Record) -> str:
     return "{message}"  # a function, for loguru would add the traceback to a plain template
 
@@ -61,15 +57,12 @@ _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICA
 
 
 def _human_line(coloured: bool, record: Record) -> str:
-    def paint(code: str, text: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if coloured else text
-
     level = record["level"].name
-    time = f"{record['time']:%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    time = painted(f"{record['time']:%Y-%m-%d %H:%M:%S.%f}"[:-3], "2", coloured)
     path = record["extra"].get("path")
-    place = paint("36", _disarmed(str(path))) + ": " if path else ""
+    place = painted(disarmed(str(path)), "36", coloured) + ": " if path else ""
     text = record["message"] + ("\n" + _traceback(record) if record["exception"] else "")
-    return f"{paint('2', time)} {paint(_COLOURS.get(level, '0'), f'{level:<7}')} {place}{_disarmed(text)}"
+    return f"{time} {painted(f'{level:<7}', _COLOURS.get(level, '0'), coloured)} {place}{disarmed(text)}"
 
 
 def _json_line(record: Record) -> str:
@@ -87,14 +80,6 @@ def _json_line(record: Record) -> str:
 
 def _traceback(record: Record) -> str:
     return "".join(traceback.format_exception(record["exception"].value)).rstrip()  # type: ignore[union-attr]
-
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def _disarmed(text: str) -> str:
-    """Control characters are shown, not obeyed; every line but the first is indented."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text).replace("\n", "\n    ")
 
 
 class _Intercept(logging.Handler):

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from dataflow.logs import Burst, configure, log_event, wants_colour
+from dataflow.logs import Burst, configure, log_event
+from dataflow.terminal import wants_colour
 
 
 class Terminal(io.StringIO):
