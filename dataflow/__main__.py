@@ -1,0 +1,7 @@
+"""`python -m dataflow` is the command `dataflow`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,178 @@
+"""The command `dataflow`: which commands there are, and what their ends mean.
+
+Rules of this file: a command is imported when it is called. Exit codes: 0 fine; 1 the user's mistake, told in
+one clear line without a traceback; 2 a failure inside.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from .common import Failure, Mistake
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+# name, where its function is, one line of help, examples
+_COMMANDS = (
+    (
+        "run",
+        "daemon:run",
+        "The daemon: sources in, WebSocket and HTTP out.",
+        "dataflow run",
+        "dataflow run --config server.toml --config mine.toml",
+        "DATAFLOW__GATEWAY__PORT=9000 dataflow run --log-format json",
+    ),
+    (
+        "check",
+        "daemon:check",
+        "Every mistake in configuration files at once, each with its place.",
+        "dataflow check mine.toml",
+        "dataflow check server.toml mine.toml --json",
+    ),
+    (
+        "demo",
+        "demo:demo",
+        "Two simulated exchanges and the daemon in one process, offline.",
+        "dataflow demo",
+        "dataflow demo --port 9000",
+    ),
+    (
+        "status",
+        "status:status",
+        "The supervision tree of a running daemon.",
+        "dataflow status --watch",
+        "dataflow status --json | jq .state",
+    ),
+    (
+        "tail",
+        "tail:tail",
+        "Trades as they come.",
+        "dataflow tail BTC-USD ETH-USD",
+        "dataflow tail BTC-USD --snapshot 20 --count 100",
+        "dataflow tail BTC-USD --json | jq .price",
+    ),
+    (
+        "fault",
+        "fault:fault",
+        "Break something on purpose, to see it heal.",
+        "dataflow fault sources/binance disconnect",
+        "dataflow fault cache/shard-0 crash --times 3",
+        "dataflow fault cache/shard-0 delay --seconds 0.5 --probability 0.1",
+        "dataflow fault --list",
+        "dataflow fault --withdraw 7",
+    ),
+    (
+        "client",
+        "simulate:client",
+        "An interactive client that can leave in every way a client can.",
+        "dataflow client BTC-USD",
+    ),
+    ("bench", "bench:bench", "The measurements, from a checkout.", "dataflow bench"),
+)
+_SIMULATORS = (
+    (
+        "blockchain",
+        "simulate:blockchain",
+        "A simulated Blockchain.com exchange.",
+        "dataflow simulate blockchain --speed 10",
+    ),
+    ("binance", "simulate:binance", "A simulated Binance.", "dataflow simulate binance --port 6001"),
+    (
+        "replay",
+        "simulate:replay",
+        "A recording, sent as an exchange would send it.",
+        "dataflow simulate replay trades.jsonl.gz --speed max",
+        "dataflow simulate replay trades.csv --as blockchain --loop",
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words == ["--version"]:  # before the imports that every other command needs
+            print(f"dataflow {version('dataflow')}")
+            return 0
+        return _call(words)
+    except KeyboardInterrupt:
+        return 0
+    except BaseException as error:
+        return _ended_by(_only(error))
+
+
+def _call(words: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    try:
+        code = app()(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        raise Mistake(str(error)) from None
+    sys.stdout.flush()  # here, where a closed pipe is still ours to handle
+    return int(code or 0)
+
+
+def app() -> App:
+    """The commands and their help."""
+    from cyclopts import App, Parameter
+
+    about = "Real-time market data: supervised sources to many WebSocket clients."
+    root = App(
+        name="dataflow",
+        help=about,
+        help_format="plaintext",
+        version=lambda: f"dataflow {version('dataflow')}",
+        default_parameter=Parameter(negative=()),
+        help_epilogue=_examples("dataflow demo", "dataflow tail BTC-USD", "dataflow status --watch"),
+    )
+    every = [example for _name, _where, _help, *examples in _SIMULATORS for example in examples]
+    simulate = App(name="simulate", help="Exchanges to test against.", help_epilogue=_examples(*every))
+    root.command(simulate)
+    for group, commands in ((root, _COMMANDS), (simulate, _SIMULATORS)):
+        for name, where, help_, *examples in commands:
+            group.command(f"{__name__}.{where}", name=name, help=help_, help_epilogue=_examples(*examples))
+    return root
+
+
+def _examples(*lines: str) -> str:
+    return "\n\n".join(("Examples:", *(f"  {line}" for line in lines)))
+
+
+def _only(error: BaseException) -> BaseException:
+    """What is inside groups of one, as nurseries make them."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _ended_by(error: BaseException) -> int:
+    match error:
+        case ConfigError():
+            print("\n".join(error.problems), file=sys.stderr)
+            return 1
+        case Mistake():
+            print(f"dataflow: {error}", file=sys.stderr)
+            return 1
+        case BrokenPipeError():  # `dataflow tail ... | head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        case KeyboardInterrupt():
+            return 0
+        case Failure():
+            print(f"dataflow: {error}", file=sys.stderr)
+            return 2
+        case SystemExit():
+            raise error
+        case _:
+            traceback.print_exception(error)
+            print(
+                "dataflow: a failure inside, and not your mistake; please report the above", file=sys.stderr
+            )
+            return 2

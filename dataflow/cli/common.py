@@ -1,0 +1,118 @@
+"""What several commands share: mistakes, options, and how a running daemon is asked."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from cyclopts import Parameter
+
+from ..errors import DataflowError
+
+if TYPE_CHECKING:
+    import trio
+
+
+class Mistake(DataflowError):
+    """The user's: told in one line, exit code 1."""
+
+
+class Failure(DataflowError):
+    """Not the user's, and already clear without a traceback: exit code 2."""
+
+
+Url: TypeAlias = Annotated[
+    str | None,
+    Parameter(help="The daemon's address. [default: where DATAFLOW__GATEWAY__HOST and __PORT say]"),
+]
+Token: TypeAlias = Annotated[
+    str | None,
+    Parameter(
+        env_var="DATAFLOW__GATEWAY__ADMIN_TOKEN",
+        help="The admin token, when the daemon has one.",
+        show_default=False,
+    ),
+]
+Json: TypeAlias = Annotated[bool, Parameter(help="JSON for programs.")]
+
+
+def daemon_url(given: str | None) -> str:
+    """The address of the daemon without a final slash; the environment that configures it also finds it."""
+    if given is not None:
+        return given.rstrip("/") if "://" in given else f"http://{given.rstrip('/')}"
+    host = os.environ.get("DATAFLOW__GATEWAY__HOST", "127.0.0.1").strip("\"'")
+    # an address that means "every network" when listening is no place to connect to
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{os.environ.get('DATAFLOW__GATEWAY__PORT', '8080')}"
+
+
+def call(
+    method: str, url: str, token: str | None = None, body: Any = None, *, ok: tuple[int, ...] = ()
+) -> Any:
+    """The JSON that the daemon answers. Raises Mistake or Failure that says what to do.
+
+    `ok` are error statuses whose answer is wanted all the same.
+    """
+    import httpx
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        # no proxy from the environment: the daemon is nearly always on this machine
+        answer = httpx.request(method, url, headers=headers, json=body, timeout=10.0, trust_env=False)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise Mistake(f"{url} is not an address: {error}") from None
+    except httpx.TimeoutException:
+        raise Failure(f"{url} does not answer within 10 s") from None
+    except httpx.TransportError as error:
+        raise Mistake(not_running(url, error)) from None
+    return _content(answer, ok)
+
+
+def _content(answer: Any, ok: tuple[int, ...]) -> Any:
+    try:
+        content = answer.json()
+    except ValueError:
+        raise Mistake(f"{answer.url} answers, but is not a dataflow daemon") from None
+    if answer.is_success or answer.status_code in ok:
+        return content
+    told = _problem(content) or f"{answer.url} answers with status {answer.status_code}"
+    raise (Mistake if answer.is_client_error else Failure)(told)
+
+
+def _problem(content: Any) -> str | None:
+    """An `application/problem+json` on one line."""
+    if not isinstance(content, dict) or "detail" not in content:
+        return None
+    nearest = content.get("nearest")
+    return f"{content['detail']}; the nearest are {', '.join(nearest)}" if nearest else str(content["detail"])
+
+
+def not_running(url: str, error: BaseException) -> str:
+    """The line for a daemon that cannot be reached."""
+    why = re.sub(r"\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+    return f"nothing answers at {url} ({why}); start a daemon with `dataflow demo` or `dataflow run`"
+
+
+def until_interrupted(function: Callable[..., Awaitable[object]], *arguments: object) -> None:
+    """Run an async function; Ctrl-C and SIGTERM end it quietly."""
+    import trio
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_cancel_when_told, nursery.cancel_scope)
+            await function(*arguments)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+async def _cancel_when_told(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    import trio
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _signal in signals:
+            scope.cancel()

@@ -1,0 +1,114 @@
+"""`run` and `check`: from configuration to a daemon, or to a list of what is wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import json as json_
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import attrs
+from cyclopts import Parameter
+
+from .. import logs
+from ..config import Gateway, Settings, load, shipped
+from ..errors import ConfigError
+from .common import Json, Mistake
+
+Config: TypeAlias = Annotated[
+    list[Path] | None,
+    Parameter(name=("--config", "-c"), help="A TOML file; later ones win. May be repeated."),
+]
+Port: TypeAlias = Annotated[
+    int | None, Parameter(help="Listen here instead of where the configuration says.")
+]
+LogFormat: TypeAlias = Annotated[logs.Format, Parameter(help="For people or for machines.")]
+LogLevel: TypeAlias = Annotated[logs.Level, Parameter(help="The least important lines to log.")]
+
+
+def run(
+    *, config: Config = None, port: Port = None, log_format: LogFormat = "human", log_level: LogLevel = "info"
+) -> int:
+    """The daemon: sources in, WebSocket and HTTP out.
+
+    Without --config it runs as shipped, with the real exchanges. Ctrl-C and SIGTERM end it, after its clients
+    were told.
+    """
+    settings = with_port(load(config or [shipped("server.toml")], os.environ), port)
+    logs.configure(log_format, log_level)
+    check_free(settings.gateway)
+    from .. import app
+
+    return app.run(settings)
+
+
+def check(*files: Path, json: Json = False) -> int:
+    """Every mistake in configuration files at once, each with its place.
+
+    Files are merged from left to right, then the environment. Without a file, what is shipped is checked.
+
+    Parameters
+    ----------
+    files
+        TOML files.
+    """
+    try:
+        settings = load(files or [shipped("server.toml")], os.environ)
+    except ConfigError as error:
+        if not json:
+            raise
+        print(json_.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
+        return 1
+    print(json_.dumps({"ok": True, **_summary(settings)}) if json else _told(settings))
+    return 0
+
+
+def _summary(settings: Settings) -> dict[str, Any]:
+    gateway = settings.gateway
+    sources = {
+        name: {"connector": source.connector, "url": source.url, "symbols": list(source.symbols)}
+        for name, source in settings.sources.items()
+    }
+    return {"listen": f"{gateway.host}:{gateway.port}", "sources": sources}
+
+
+def _told(settings: Settings) -> str:
+    summary = _summary(settings)
+    lines = [f"fine: listens on {summary['listen']}"]
+    for name, source in summary["sources"].items():
+        lines.append(f"  {name}: {', '.join(source['symbols']) or 'no symbols'} from {source['url']}")
+    return "\n".join(lines if summary["sources"] else [*lines, "  no sources, so there will be no trades"])
+
+
+def with_port(settings: Settings, port: int | None) -> Settings:
+    """`settings`, listening on `port` unless that is None. Raises ConfigError."""
+    if port is None:
+        return settings
+    if not 0 <= port <= 65535:
+        raise Mistake(f"--port: found {port}; must be 0 to 65535")
+    return attrs.evolve(settings, gateway=attrs.evolve(settings.gateway, port=port))
+
+
+def check_free(gateway: Gateway) -> None:
+    """Raises Mistake when the daemon could not listen, before anything has begun."""
+    why = why_not_free(gateway.host, gateway.port)
+    if why is not None:
+        raise Mistake(f"cannot listen on {gateway.host}:{gateway.port}: {why}; choose another with --port")
+
+
+def why_not_free(host: str, port: int) -> str | None:
+    """None when something could listen there now."""
+    try:
+        family, kind, protocol, _name, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        return "something else listens there already" if taken else (error.strerror or str(error))
+    return None

@@ -1,0 +1,130 @@
+"""`demo`: two simulated exchanges and the daemon in one process, and what to try with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import trio
+from attrs import frozen
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+import simulators
+from supervisors import Child, Context
+
+from .. import logs
+from ..config import Settings, load, shipped
+from .common import Mistake
+from .daemon import Config, LogFormat, LogLevel, Port, check_free, why_not_free, with_port
+
+HOST = "127.0.0.1"
+SIMULATED_PORTS = {"blockchain": 5000, "binance": 5001}
+CONTROLS_ABOVE = 100  # a simulator's controls listen so many ports above it
+PORTS_TRIED = 50
+
+
+def demo(
+    *, config: Config = None, port: Port = None, log_format: LogFormat = "human", log_level: LogLevel = "info"
+) -> int:
+    """Two simulated exchanges and the daemon in one process, offline.
+
+    The exchanges replay real trades, moved to now. Ctrl-C ends everything.
+    """
+    ports = free_ports(SIMULATED_PORTS)
+    files = [shipped("server.toml"), shipped("simulated.toml"), *(config or [])]
+    settings = at_ports(with_port(load(files, os.environ), port), ports)
+    logs.configure(log_format, log_level)
+    check_free(settings.gateway)
+    if log_format == "human":
+        Console(stderr=True).print(invitation(settings, ports, command_name()))
+    from .. import app
+
+    exchanges = Child("exchanges", lambda: Exchanges(ports["blockchain"], ports["binance"]))
+    return app.run(settings, children_before=(exchanges,))
+
+
+def free_ports(wanted: Mapping[str, int]) -> dict[str, int]:
+    """The wanted ports or, where something else listens there, the next ones that are free."""
+    found: dict[str, int] = {}
+    for name, first in wanted.items():
+        candidates = range(first, first + PORTS_TRIED)
+        free = (port for port in candidates if port not in found.values() and _is_free(port))
+        port = next(free, None)
+        if port is None:
+            raise Mistake(f"no port from {first} to {candidates[-1]} is free for the simulated {name}")
+        found[name] = port
+    return found
+
+
+def _is_free(port: int) -> bool:
+    return not why_not_free(HOST, port) and not why_not_free(HOST, port + CONTROLS_ABOVE)
+
+
+def at_ports(settings: Settings, ports: Mapping[str, int]) -> Settings:
+    """`settings`, with the sources that point at a simulator's usual port pointed at its present one."""
+    sources = dict(settings.sources)
+    for name, usual in SIMULATED_PORTS.items():
+        for source, about in settings.sources.items():
+            url = about.url.replace(f"//{HOST}:{usual}/", f"//{HOST}:{ports[name]}/")
+            if url != about.url:
+                sources[source] = attrs.evolve(about, url=url)
+    return attrs.evolve(settings, sources=sources)
+
+
+@frozen
+class Exchanges:
+    """The simulated exchanges as an actor, so that the demo is one tree."""
+
+    blockchain_port: int
+    binance_port: int
+
+    async def run(self, ctx: Context) -> None:
+        """Serve until asked to stop."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._serve)
+            ctx.ready()
+            await ctx.stopping.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _serve(self, task_status: trio.TaskStatus[object]) -> None:
+        await simulators.serve_demo(
+            host=HOST,
+            blockchain_port=self.blockchain_port,
+            binance_port=self.binance_port,
+            task_status=task_status,
+        )
+
+
+def command_name() -> str:
+    """How this command is called from here: by its name when that finds it, else by its path."""
+    found, own = shutil.which("dataflow"), Path(sys.argv[0])
+    if found is not None and own.exists() and Path(found).samefile(own):
+        return "dataflow"
+    return (
+        os.path.relpath(own) if own.name == "dataflow" else f"{os.path.relpath(sys.executable)} -m dataflow"
+    )
+
+
+def invitation(settings: Settings, ports: Mapping[str, int], command: str) -> Panel:
+    """What to open, and what to type next in another terminal."""
+    gateway = settings.gateway
+    at = "" if gateway.port == 8080 else f" --url http://{HOST}:{gateway.port}"
+    controls = f"http://{HOST}:{ports['binance'] + CONTROLS_ABOVE}"
+    rows = {
+        "a page to watch": f"http://{HOST}:{gateway.port}/",
+        "trades as they come": f"{command} tail BTC-USD{at}",
+        "the supervision tree": f"{command} status --watch{at}",
+        "cut the exchange for 5 s": f'curl {controls}/disconnect -d \'{{"mode": "drop", "seconds": 5}}\'',
+        "restart a part of it": f"curl -X POST http://{HOST}:{gateway.port}/actors/cache/shard-0/restart",
+    }
+    table = Table.grid(padding=(0, 2))
+    for what, how in rows.items():
+        table.add_row(f"[dim]{what}[/dim]", f"[bold]{how}[/bold]")
+    return Panel(table, title="dataflow demo", subtitle="Ctrl-C ends it", box=box.ROUNDED, expand=False)

@@ -1,0 +1,306 @@
+"""`tail`: trades as they come, for eyes or for a pipe.
+
+Rules of this file: `Tail` decides without I/O. It holds the position of every symbol, so that a connection
+that was lost is resumed with `since`; what could not be resumed is said, not hidden. What the daemon tells is
+text, never an escape code.
+"""
+
+from __future__ import annotations
+
+import json as json_
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+import trio
+from cyclopts import Parameter
+from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, open_websocket_url
+
+from ..terminal import disarmed, painted, wants_colour
+from .common import Failure, Json, Mistake, Url, daemon_url, not_running, until_interrupted
+
+RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to come back
+OPEN_WITHIN, CLOSE_WITHIN = 10.0, 1.0
+LARGEST_ANSWER = 64 << 20  # bytes: a long absence is answered with everything missed
+GREEN, RED, YELLOW, DIM = "32", "31", "33", "2"
+
+
+def tail(
+    *symbols: str,
+    count: Annotated[int | None, Parameter(name=("--count", "-n"))] = None,
+    snapshot: int | None = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Trades as they come, with what went missing and who is connected between them.
+
+    Survives a restart of the daemon: what was missed meanwhile is fetched, or said to be lost.
+
+    Parameters
+    ----------
+    symbols
+        What to follow, such as BTC-USD.
+    count
+        End after so many trades.
+    snapshot
+        Begin with so many trades of the past, 1000 at most.
+    """
+    if not symbols:
+        raise Mistake("tail needs a symbol, such as `dataflow tail BTC-USD`")
+    wanted = tuple(dict.fromkeys(symbol.upper() for symbol in symbols))
+    coloured = not json and wants_colour(sys.stdout, os.environ)
+    screen = Screen(max(map(len, wanted)), coloured) if not json else None
+    address = f"{daemon_url(url).replace('http', 'ws', 1)}/ws"
+    until_interrupted(follow, address, Tail(wanted, snapshot, count), screen or Raw())
+
+
+class _Message(msgspec.Struct):
+    method: str | None = None
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    id: str | None = None
+    result: msgspec.Raw | None = None
+    error: dict[str, Any] | None = None
+
+
+class Trade(msgspec.Struct, rename="camel"):
+    """A trade as the gateway tells it."""
+
+    symbol: str
+    timestamp: str
+    side: str
+    qty: Decimal
+    price: Decimal
+    source: str
+    offset: int
+
+
+class _Answer(msgspec.Struct):
+    epoch: int
+    offset: int
+    recovered: bool | None = None
+    trades: list[msgspec.Raw] = []
+    gaps: list[msgspec.Raw] = []
+
+
+class Show:
+    """What becomes of what is told: lines, on standard output unless they are `news` for people only."""
+
+    def trade(self, raw: bytes) -> None:
+        raise NotImplementedError
+
+    def notice(self, method: str, raw: bytes) -> None:
+        raise NotImplementedError
+
+    def news(self, text: str) -> None:
+        raise NotImplementedError
+
+
+class Raw(Show):
+    """For programs: the `params` of every notification as they came, one a line."""
+
+    def trade(self, raw: bytes) -> None:
+        print(raw.decode())
+
+    def notice(self, method: str, raw: bytes) -> None:
+        print(raw.decode())
+
+    def news(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+
+class Screen(Show):
+    """For people: aligned columns, the sides in their colours."""
+
+    def __init__(self, symbol_width: int, coloured: bool) -> None:
+        self._width = symbol_width
+        self._coloured = coloured
+
+    def trade(self, raw: bytes) -> None:
+        trade = msgspec.json.decode(raw, type=Trade)
+        colour = {"buy": GREEN, "sell": RED}.get(trade.side, YELLOW)
+        time = trade.timestamp[11:23]
+        print(
+            self._paint(disarmed(time), DIM),
+            f"{disarmed(trade.symbol):<{self._width}}",
+            self._paint(f"{disarmed(trade.side):<4}", colour),
+            self._paint(f"{trade.price:>14f}", colour),
+            f"{trade.qty:>16f}",
+            self._paint(f" {disarmed(trade.source)} #{trade.offset}", DIM),
+        )
+
+    def notice(self, method: str, raw: bytes) -> None:
+        self.news(in_words(method, msgspec.json.decode(raw)))
+
+    def news(self, text: str) -> None:
+        print(self._paint(f"-- {disarmed(text)}", YELLOW))
+
+    def _paint(self, text: str, colour: str) -> str:
+        return painted(text, colour, self._coloured)
+
+
+def in_words(method: str, told: dict[str, Any]) -> str:
+    """A notification in a sentence."""
+    match method:
+        case "stream.gap":
+            first, last = told.get("from"), told.get("to")
+            places = f"{first}" if first == last else f"{first} to {'?' if last is None else last}"
+            return f"{told.get('symbol')}: #{places} will not come ({told.get('reason')})"
+        case "connection.lost":
+            return f"{told.get('source')}: connection lost ({told.get('reason')})"
+        case "connection.restored":
+            return f"{told.get('source')}: connection restored"
+        case "connection.draining":
+            return "the daemon is going away"
+        case _:
+            return f"{method} {json_.dumps(told, ensure_ascii=False)}"
+
+
+class Tail:
+    """What is followed and how far it got. `left` counts down to the end, None has no end."""
+
+    def __init__(self, symbols: Sequence[str], snapshot: int | None = None, left: int | None = None) -> None:
+        self.symbols = symbols
+        self.snapshot = snapshot
+        self.left = left
+        self.positions: dict[str, tuple[int, int]] = {}
+
+    @property
+    def done(self) -> bool:
+        return self.left is not None and self.left <= 0
+
+    def requests(self) -> list[str]:
+        """The calls to make on a fresh connection: from the start, or from where the last one ended."""
+        return [
+            json_.dumps(
+                {"jsonrpc": "2.0", "id": symbol, "method": "subscribe", "params": self._params(symbol)}
+            )
+            for symbol in self.symbols
+        ]
+
+    def _params(self, symbol: str) -> dict[str, Any]:
+        params: dict[str, Any] = {"channel": "trades", "symbol": symbol, "batch": True}
+        if symbol in self.positions:
+            epoch, offset = self.positions[symbol]
+            params["since"] = {"epoch": epoch, "offset": offset}
+        elif self.snapshot is not None:
+            params["snapshot"] = self.snapshot
+        return params
+
+    def take(self, text: str | bytes, show: Show) -> None:
+        """Show what a message of the daemon says. Raises Mistake when it refuses a symbol."""
+        for message in _messages(text):
+            if self.done:
+                return
+            if message.method == "trades.update":
+                self._trade(message.params, show)
+            elif message.method is not None:
+                self._notice(message.method, message.params, show)
+            elif message.error is not None:
+                raise Mistake(refusal(message.id, message.error))
+            elif message.id is not None and message.result is not None:
+                self._subscribed(message.id, msgspec.json.decode(message.result, type=_Answer), show)
+
+    def _subscribed(self, symbol: str, answer: _Answer, show: Show) -> None:
+        if answer.recovered is False:
+            show.news(f"{symbol}: trades are missing here, the daemon no longer has them")
+        for raw in answer.gaps:
+            show.notice("stream.gap", bytes(raw))
+        for raw in answer.trades:
+            if not self.done:
+                self._count_down()
+                show.trade(bytes(raw))
+        self.positions[symbol] = answer.epoch, answer.offset
+
+    def _trade(self, raw: msgspec.Raw, show: Show) -> None:
+        self._count_down()
+        place = msgspec.json.decode(raw, type=Trade)
+        self._advance(place.symbol, place.offset)
+        show.trade(bytes(raw))
+
+    def _notice(self, method: str, raw: msgspec.Raw, show: Show) -> None:
+        told = msgspec.json.decode(raw)
+        if method == "stream.gap" and told.get("to") is not None:
+            self._advance(told["symbol"], told["to"])
+        show.notice(method, bytes(raw))
+
+    def _advance(self, symbol: str, offset: int) -> None:
+        if symbol in self.positions:
+            self.positions[symbol] = self.positions[symbol][0], offset
+
+    def _count_down(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+
+
+def _messages(text: str | bytes) -> Iterator[_Message]:
+    raw = text.encode() if isinstance(text, str) else text
+    if raw.lstrip().startswith(b"["):
+        yield from msgspec.json.decode(raw, type=list[_Message])
+    else:
+        yield msgspec.json.decode(raw, type=_Message)
+
+
+def refusal(symbol: str | None, error: dict[str, Any]) -> str:
+    """A JSON-RPC error in a line, with what would have been right."""
+    data = error.get("data")
+    about = data if isinstance(data, dict) else {}
+    told = f"{symbol}: {about.get('problem', error.get('message'))}"
+    if about.get("param", "symbol") != "symbol":
+        told = f"{about['param']} {about.get('value')}: {about.get('problem')}"
+    if about.get("nearest"):
+        told += f"; did you mean {' or '.join(map(str, about['nearest']))}?"
+    return disarmed(told)
+
+
+async def follow(url: str, tail: Tail, show: Show) -> None:
+    """Show what `tail` wants, across lost connections, until it is done.
+
+    Raises Mistake when there is no daemon at `url` to begin with, or when it refuses a symbol.
+    """
+    delay = RETRY_FIRST
+    while not tail.done:
+        try:
+            await _converse(url, tail, show)
+        except ConnectionClosed as closed:
+            reason = closed.reason and (closed.reason.reason or closed.reason.name)
+            show.news(f"disconnected ({reason or 'without a word'}), coming back")
+            delay = RETRY_FIRST
+        except msgspec.DecodeError as error:
+            raise Failure(f"{url} says what this client does not understand: {error}") from None
+        except (OSError, HandshakeError) as error:
+            if not tail.positions:
+                raise Mistake(_unreachable(url, error)) from None
+            delay = min(delay * 2, RETRY_MOST)
+        else:
+            return
+        _flush()
+        await trio.sleep(delay)
+
+
+async def _converse(url: str, tail: Tail, show: Show) -> None:
+    async with open_websocket_url(
+        url,
+        connect_timeout=OPEN_WITHIN,
+        disconnect_timeout=CLOSE_WITHIN,
+        max_message_size=LARGEST_ANSWER,
+    ) as socket:
+        if tail.positions:
+            show.news("connected again")
+        for request in tail.requests():
+            await socket.send_message(request)
+        while not tail.done:
+            tail.take(await socket.get_message(), show)
+            _flush()
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+
+
+def _unreachable(url: str, error: Exception) -> str:
+    if isinstance(error, ConnectionRejected):
+        return f"{url} answers with status {error.status_code}, it is not a dataflow daemon"
+    return not_running(url, error.__cause__ or error)
