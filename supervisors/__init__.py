@@ -10,9 +10,9 @@
     async with open_supervisor(Supervisor([Child("greeter", Greeter)])) as tree:
         print(await tree.find("greeter").ask("world"))
 
-A supervisor starts its children in order, restarts those that crash after a backoff, escalates when that happens too often,
-and stops them in reverse. Everything public is what this module exports; the type of the handle that `open_supervisor`
-yields is `supervisors.handle.Handle`.
+A supervisor starts its children in order, restarts those that crash after a backoff, escalates when that
+happens too often, and stops them in reverse. Everything public is what this module exports; the type of the
+handle that `open_supervisor` yields is `supervisors.handle.Handle`.
 """
 
 from __future__ import annotations

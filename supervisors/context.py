@@ -1,7 +1,8 @@
 """What runs, and the handle it is given.
 
 Rules of this file
-- A Context is a capability: everything an actor may do to its tree goes through it, no globals, no contextvars.
+- A Context is a capability: everything an actor may do to its tree goes through it, no globals, no
+  contextvars.
 - It belongs to one incarnation. Once that has ended, everything on it raises ActorGone.
 """
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Actor(Protocol):
-    """What a Child's `make` gives: `run` calls `ctx.ready()` once it works, and returns or lets Stopping through to end."""
+    """What a Child's `make` gives: it says `ctx.ready()` once it works, and returns to end."""
 
     async def run(self, ctx: Context, /) -> None: ...
 
@@ -64,7 +65,8 @@ class Context:
     async def receive(self) -> Any:
         """The next message. Raises Stopping once a stop has been asked for; what is queued stays.
 
-        The message is in hand until the next receive, or the actor's return: should it crash before, it counts as lost.
+        The message is in hand until the next receive, or the actor's return: should it crash before, it
+        counts as lost.
         """
         incarnation = self._incarnation
         incarnation.check_alive()
@@ -86,7 +88,8 @@ class Context:
     def receive_nowait_batch(self, limit: int) -> list[Any]:
         """Up to `limit` messages that are waiting, without yielding; empty when none is. Also while stopping.
 
-        Right after a `receive` the batch joins its message in hand; otherwise what was in hand counts as handled.
+        Right after a `receive` the batch joins its message in hand; otherwise what was in hand counts as
+        handled.
         """
         self._incarnation.check_alive()
         return self._incarnation.record.box.drain(limit)

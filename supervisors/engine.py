@@ -1,13 +1,14 @@
 """One incarnation of a supervisor: it starts its children, keeps them alive, and stops them.
 
 Rules of this file
-- Every decision is taken in one place and without waiting: when an incarnation ends, `_ended` judges it, asks the policy, and
-  acts. What takes time (a stop ladder, a backoff, a group restart) is a task of the engine's own nursery, so that the engine
-  answers every call meanwhile, and whatever was accepted is carried out whoever waits for it.
-- The newest wish wins: a stop overtakes a restart and the other way round. A group restart acts only on those children that
-  still belong to it when their turn comes.
-- Two incarnations of one child never overlap, because `_launch` is the only place that makes one and the end of its task the
-  only place that clears it.
+- Every decision is taken in one place and without waiting: when an incarnation ends, `_ended` judges it, asks
+  the policy, and acts. What takes time (a stop ladder, a backoff, a group restart) is a task of the engine's
+  own nursery, so that the engine answers every call meanwhile, and whatever was accepted is carried out
+  whoever waits for it.
+- The newest wish wins: a stop overtakes a restart and the other way round. A group restart acts only on those
+  children that still belong to it when their turn comes.
+- Two incarnations of one child never overlap, because `_launch` is the only place that makes one and the end
+  of its task the only place that clears it.
 - Children run in the context of the engine's own task, never in that of the caller who started them.
 """
 
@@ -85,7 +86,7 @@ class Engine:
     # -- the life of a supervisor
 
     async def run(self, announce: Callable[[], None]) -> None:
-        """Start the children, `announce` that, keep them alive until stopped, and stop them. Raises the failure."""
+        """Start the children, `announce` it, keep them alive until `stop`, stop them. Raises the failure."""
         try:
             async with trio.open_nursery(strict_exception_groups=True) as self._nursery:
                 self._context = copy_context()
@@ -104,6 +105,7 @@ class Engine:
         if self.closing:
             return
         self.closing = True
+        self.record.enter("stopping")
         self._drop_group()
         for record in tuple(self._children.values()):
             self._doom(record)
@@ -186,16 +188,19 @@ class Engine:
         if self.tree.faults is None:
             self._now_ready(life, value)
         else:
+            life.aside = trio.CancelScope()
             self._spawn(self._ready_unless_faulty, life, value)
 
     async def _ready_unless_faulty(self, life: Incarnation, value: Any) -> None:
         assert self.tree.faults is not None
-        try:
-            await self.tree.faults(Point.READY, life.record.path, life.epoch)
-        except Exception as error:
-            life.condemn(error)
-        else:
-            self._now_ready(life, value)
+        assert life.aside is not None
+        with life.aside:
+            try:
+                await self.tree.faults(Point.READY, life.record.path, life.epoch)
+            except Exception as error:
+                life.condemn(error)
+            else:
+                self._now_ready(life, value)
 
     def _now_ready(self, life: Incarnation, value: Any) -> None:
         if life.over or life.scope.cancel_called:
@@ -209,12 +214,8 @@ class Engine:
         record.ready.resolve(record.ref)
         self.tree.emit("ready", record)
         if life.spec.beat_within is not None:
-            life.watchdog = trio.CancelScope()
-            self._spawn(watch_beats, life, life.spec.beat_within, self._hung)
-
-    def _hung(self, life: Incarnation, verdict: BaseException) -> None:
-        self.tree.emit("hung", life.record, errors=(verdict,))
-        life.condemn(verdict)
+            life.aside = trio.CancelScope()
+            self._spawn(watch_beats, life, self._report)
 
     async def _live(self, life: Incarnation) -> None:
         """The whole life of one incarnation, in a task of its own."""
@@ -243,6 +244,7 @@ class Engine:
         elif isinstance(made, Supervisor):
             await self._play_supervisor(life, made)
         else:
+            life.record.become_actor()
             await _run_actor(made, life)
         if faults is not None and life.polite:
             await faults(Point.STOP, life.record.path, life.epoch)
@@ -267,6 +269,7 @@ class Engine:
         self._close_life(life, clean=error is None)
         record.note(_EXIT_KINDS.get(outcome.kind, outcome.kind), outcome.errors)
         if fatal := [leaf for leaf in outcome.errors if isinstance(leaf, KeyboardInterrupt | SystemExit)]:
+            life.intent = Intent.SHUTDOWN
             self.tree.die(fatal[0])
         if life.intent is not None or self.closing:
             self._obey(life, outcome)
@@ -281,8 +284,8 @@ class Engine:
         record = life.record
         life.over = True
         record.incarnation = record.engine = None
-        if life.watchdog is not None:
-            life.watchdog.cancel()
+        if life.aside is not None:
+            life.aside.cancel()
         if clean:
             record.box.settle()
         elif lost := record.box.lose():
@@ -348,7 +351,7 @@ class Engine:
         )
         self._remember(record, action.state)
         if action.fate is Fate.RESTART:
-            self._retry(record, outcome)
+            self._retry(life, outcome)
         else:
             self.tree.emit(outcome.kind, record, errors=outcome.errors)
             self._give_up(life, outcome, action.fate)
@@ -389,8 +392,9 @@ class Engine:
 
     # -- restarts
 
-    def _retry(self, record: Record, outcome: Outcome) -> None:
-        delay = record.spec.backoff.delay(record.failures, self.tree.rng)
+    def _retry(self, life: Incarnation, outcome: Outcome) -> None:
+        record = life.record
+        delay = life.spec.backoff.delay(record.failures, self.tree.rng)
         record.restarts += 1
         record.enter("backoff")
         self.tree.emit(outcome.kind, record, errors=outcome.errors, delay=delay)
@@ -416,7 +420,7 @@ class Engine:
             self._launch(record, Origin.AUTO)
 
     def _restart_group(self, failed: Record, delay: float) -> None:
-        """Stop everybody concerned in reverse, wait once, start them in order; a newer group takes the older one over."""
+        """Stop all concerned in reverse, wait once, start them in order; a newer group overtakes an older."""
         earlier = self._drop_group()
         members = [r for r in self._concerned(failed) | earlier if self._join_group(r)]
         pending = {
@@ -460,7 +464,7 @@ class Engine:
             return
         promise = record.expect()
         self._launch(record, Origin.AUTO)
-        await promise.wait()
+        await self.started(record, promise)
         if self._group is group:
             group.pending.discard(record)
 
@@ -495,7 +499,25 @@ class Engine:
             if record.dynamic or record.state != "idle" or self.closing:
                 continue
             self._launch(record, Origin.INITIAL)
-            await record.ready.wait()
+            await self.started(record, record.ready)
+
+    async def started(self, record: Record, promise: Promise[Ref]) -> None:
+        """Wait until `promise`, of this child's start, is settled, even if that cannot be cancelled."""
+        while not promise.done:
+            life = record.incarnation
+            limit = math.inf if life is None else life.scope.deadline + life.spec.cleanup_within
+            with trio.CancelScope(deadline=limit):
+                await promise.wait()
+            if life is not None and life.scope.cancel_called and not life.over:
+                self._stuck_in_start(life, promise)
+
+    def _stuck_in_start(self, life: Incarnation, promise: Promise[Ref]) -> None:
+        self._report("unstopped", life)
+        late = trio.TooSlowError(f"not ready within {life.ready_within} s, and not to be cancelled")
+        error = StartFailed(life.record.path, late)
+        promise.fail(error)
+        if life.origin is Origin.INITIAL:
+            self.fail(error)
 
     def _now_up(self, announce: Callable[[], None]) -> None:
         self._up = True
@@ -521,7 +543,7 @@ class Engine:
         life.scope.deadline = trio.current_time() + life.ready_within
         record.incarnation = life
         record.enter("starting")
-        self._spawn(self._live, life)
+        self._spawn(self._live, life, name=record.path)
 
     def _bring_down(self, life: Incarnation, intent: Intent) -> None:
         life.intent = intent
@@ -642,8 +664,8 @@ class Engine:
         else:
             self._charged = state.charged
 
-    def _spawn(self, act: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        self._context.run(self._nursery.start_soon, act, *args)
+    def _spawn(self, act: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> None:
+        self._context.run(partial(self._nursery.start_soon, act, *args, name=name))
 
 
 _EXIT_KINDS = {"exit": "normal", "start_failed": "crash"}

@@ -1,6 +1,7 @@
 """What can go wrong in a supervision tree. Each error says whose fault it is and what to do now.
 
-Every public error derives from SupervisionError, so that one `except` separates the tree's failures from an actor's own.
+Every public error derives from SupervisionError, so that one `except` separates the tree's failures from an
+actor's own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What one sees of a tree: typed events to one hook, exits, and the tree as plain data.
 
 Rules of this file
-- There is one hook, synchronous; logging is just a hook. A hook that raises harms nobody: its first traceback goes to standard
-  error, `failures` counts the rest, and it is called again for the next event.
+- There is one hook, synchronous; logging is just a hook. A hook that raises harms nobody: its first traceback
+  goes to standard error, `failures` counts the rest, and it is called again for the next event.
 - At most 100 crash reports a second reach the hook; the rest of that second is one event "suppressed".
 """
 
@@ -24,7 +24,7 @@ CRASH_REPORTS_PER_SECOND = 100
 
 @frozen
 class Exit:
-    """How a child ended for good. `kind`: normal, crash, stopped, or given_up (a Pool's child beyond its limit)."""
+    """How a child ended for good. kind: normal, crash, stopped, given_up (Pool: beyond its own limit)."""
 
     kind: str
     path: str

@@ -1,8 +1,10 @@
 """The handle of a supervisor: what an operator, or an actor, does to its children.
 
 Rules of this file
-- A handle stays valid over the restarts of its supervisor. While that is down, calls raise ActorGone, and Stopping when it ends.
-- What a call has accepted is carried out by the supervisor's own tasks, even when the caller is cancelled meanwhile.
+- A handle stays valid over the restarts of its supervisor. While that is down, calls raise ActorGone, and
+  Stopping when it ends.
+- What a call has accepted is carried out by the supervisor's own tasks, even when the caller is cancelled
+  meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Handle:
-    """A supervisor, seen from outside. Paths are relative to it: ids joined by "/"; the empty path is itself."""
+    """A supervisor from outside. Paths are relative to it: ids joined by "/"; the empty path is itself."""
 
     __slots__ = ("_record", "_tree")
 
@@ -35,9 +37,13 @@ class Handle:
     async def start(self, child: Child) -> Ref:
         """Add a child and return its address once it is ready, or has declined.
 
-        Raises StartFailed (nothing is kept then), AlreadyRunning, AlreadyPresent, PoolFull, BadSpec, Stopping.
+        Raises StartFailed (nothing is kept then), AlreadyRunning, AlreadyPresent, PoolFull, BadSpec,
+        Stopping.
         """
-        return await self._engine.start_child(child).get()
+        engine = self._engine
+        promise = engine.start_child(child)
+        await engine.started(engine.get(str(child.id)), promise)
+        return await promise.get()
 
     async def stop(self, id: Hashable) -> None:
         """Stop a child and keep its spec as done; a temporary or a Pool's child leaves none. Idempotent.
@@ -53,17 +59,20 @@ class Handle:
     async def restart(self, id: Hashable) -> Ref:
         """Stop a child if it runs, start it without delay or charge, return its address once it is ready.
 
-        A child that is just starting is not started twice. Raises StartFailed (a child that was up is retried then),
-        UnknownChild, Stopping, and ActorGone when a later `stop` overtakes.
+        A child that is just starting is not started twice. Raises StartFailed (a child that was up is retried
+        then), UnknownChild, Stopping, and ActorGone when a later `stop` overtakes.
         """
-        return await self._engine.restart_child(str(id)).get()
+        engine = self._engine
+        promise = engine.restart_child(str(id))
+        await engine.started(engine.get(str(id)), promise)
+        return await promise.get()
 
     def remove(self, id: Hashable) -> None:
-        """Forget the spec of a child that is done or idle. Raises AlreadyRunning otherwise, in backoff too; UnknownChild."""
+        """Forget a child that is done or idle. Raises AlreadyRunning in any other state, UnknownChild."""
         self._engine.remove_child(str(id))
 
     def replace(self, child: Child) -> None:
-        """Use this spec for the child of the same id from its next incarnation on. Raises UnknownChild, BadSpec."""
+        """Use this spec for the child of its id from its next incarnation on; UnknownChild, BadSpec."""
         self._engine.replace_child(child)
 
     def tree(self) -> Node:

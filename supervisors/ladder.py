@@ -1,9 +1,10 @@
-"""The stop ladder: ask politely, cancel after `stop_within`, report as unstopped after `cleanup_within`, move on.
+"""The stop ladder: ask politely; cancel after `stop_within`; report as unstopped after `cleanup_within`.
 
 Rules of this file
-- One ladder may carry many incarnations, in parallel and under one timer; a crowd is handled in chunks with a checkpoint
-  between, because waking or cancelling 10,000 tasks at once stalls the event loop.
-- An actor that is still starting, or a child with `stop_within=0`, gets no polite signal: it is cancelled at once.
+- One ladder may carry many incarnations, in parallel and under one timer; a crowd is handled in chunks with a
+  checkpoint between, because waking or cancelling 10,000 tasks at once stalls the event loop.
+- An actor that is still starting, or a child with `stop_within=0`, gets no polite signal: it is cancelled at
+  once.
 """
 
 from __future__ import annotations

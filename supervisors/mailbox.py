@@ -1,10 +1,11 @@
-"""The mailbox: a bounded queue that belongs to the supervisor's record of a child and survives the child's restarts.
+"""The mailbox: a bounded queue that belongs to the record of a child and survives the child's restarts.
 
 Rules of this file
-- At every moment: accepted = handled + queued + dropped (by reason) + lost_in_flight. What is in the actor's hand counts
-  as queued; a refused `put` counts as accepted and dropped; a waiting `send` counts once it got in.
-- One reader at a time. A message handed out is in hand until the next receive, or the actor's clean return, says that it was
-  handled; a batch drained right after a single receive joins the hand.
+- At every moment: accepted = handled + queued + dropped (by reason) + lost_in_flight. What is in the actor's
+  hand counts as queued; a refused `put` counts as accepted and dropped; a waiting `send` counts once it got
+  in.
+- One reader at a time. A message handed out is in hand until the next receive, or the actor's clean return,
+  says that it was handled; a batch drained right after a single receive joins the hand.
 - A message in hand at a crash is lost: it is counted, shown, and never delivered again.
 - A mailbox closes when its child is stopped or has ended for good; then everything is refused.
 It refuses to be a general channel: no cloning, no closing by the sender, no iteration.
@@ -124,8 +125,7 @@ class Box:
         return Put.OK
 
     async def send(self, item: Any) -> Put:
-        """Take a message, waiting for room where the overflow policy is BLOCK. Raises ActorGone when closed."""
-        await trio.lowlevel.checkpoint()
+        """Take a message, under BLOCK waiting for room. Raises ActorGone when closed."""
         if not self._room:
             raise ActorGone("its mailbox is closed")
         if self.spec.overflow is Overflow.BLOCK and len(self._queue) >= self._room:
@@ -214,7 +214,7 @@ class Box:
         return lost
 
     def fail_asks(self, error: BaseException) -> None:
-        """The incarnation that was asked is gone: tell every asker now, and forget the questions still queued."""
+        """Whoever was asked is gone: tell every asker now, and forget the questions still queued."""
         if self._asks:
             for ask in self._asks:
                 ask.withdraw(error)
@@ -236,7 +236,7 @@ class Box:
         self._discard(lambda _: True, "gone")
 
     def respecified(self, spec: Mailbox) -> Box:
-        """The mailbox for an incarnation specified by `spec`: this one, or a new one that carries everything over."""
+        """The mailbox for a new `spec`: this one, or another that carries everything over."""
         if spec == self.spec:
             return self
         box = make_box(spec)

@@ -2,8 +2,10 @@
 
 Rules of this file (measured against OTP's supervisor)
 - PERMANENT always comes back, TRANSIENT after an abnormal exit, TEMPORARY never.
-- A window of `Limit.within` seconds holds at most `Limit.restarts` charged failures; one exactly `within` old still counts.
-- The `give_up_after`-th failure in a row is one too many; a child that was healthy for `reset_after` starts from one again.
+- A window of `Limit.within` seconds holds at most `Limit.restarts` charged failures; one exactly `within` old
+  still counts.
+- The `give_up_after`-th failure in a row is one too many; a child that was healthy for `reset_after` starts
+  from one again.
 - What does not fit ends the supervisor, or, when every child has its own budget (a Pool), that child alone.
 """
 

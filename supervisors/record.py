@@ -1,9 +1,10 @@
 """What a supervisor knows of a child: the record outlives the incarnations, an incarnation is one life.
 
 Rules of this file
-- A record keeps the mailbox, the epoch, the history of failures and, for a supervisor, the records of its children.
-- An incarnation has its own cancel scope and at most one intent: what whoever asked it to stop wants to happen next.
-  Its end is judged by that intent, not by the type of the exception that ended it.
+- A record keeps the mailbox, the epoch, the history of failures and, for a supervisor, the records of its
+  children.
+- An incarnation has its own cancel scope and at most one intent: what whoever asked it to stop wants to
+  happen next. Its end is judged by that intent, not by the type of the exception that ended it.
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ class Record:
         self.branch, self.tally = {}, dict.fromkeys(STATES, 0)
         self.box.close()
 
+    def become_actor(self) -> None:
+        """`make` gave an actor; it may have given a supervisor before."""
+        self.kind, self.branch, self.tally = "actor", None, None
+
     def enter(self, state: str) -> None:
         """Change the state, and the count of it."""
         if state == self.state:
@@ -188,7 +193,7 @@ class Incarnation:
     over: bool = False
     verdict: BaseException | None = None  # why the library ended it, when nobody asked
     ladder: Ladder | None = None
-    watchdog: trio.CancelScope | None = None
+    aside: trio.CancelScope | None = None  # around what runs beside it: the READY fault, the beat watchdog
     down: Promise[None] = field(factory=Promise)  # it has ended, or was left behind as unstopped
 
     def __attrs_post_init__(self) -> None:
@@ -206,7 +211,7 @@ class Incarnation:
 
     @property
     def at_once(self) -> bool:
-        """True when it is stopped without asking: an actor that has not become ready, or no time to be polite."""
+        """True when it is stopped without asking: an actor not ready yet, or no time to be polite."""
         return (self.ready_at is None and self.engine is None) or self.stop_within == 0
 
     def _duration(self, given: float | None, of_an_actor: float) -> float:

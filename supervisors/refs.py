@@ -1,4 +1,4 @@
-"""The address of an actor. It stays the same over the actor's restarts and those of the supervisors above it."""
+"""The address of an actor, the same over the actor's restarts and those of the supervisors above it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ class Ref:
         return f"<Ref {self.path!r} {self.state} epoch {self.epoch}>"
 
     def put(self, item: Any) -> Put:
-        """Leave a message without ever waiting. DROPPED: refused by a full or closed mailbox, and counted there."""
+        """Leave a message, never wait. DROPPED: refused by a full or closed mailbox, and counted there."""
         return self._record.box.put(item)
 
     async def send(self, item: Any) -> Put:
-        """Leave a message; under Overflow.BLOCK wait for room, also while the actor is down and will come back.
+        """Leave a message; under Overflow.BLOCK wait for room, also while the actor is down but will be back.
 
         Raises ActorGone when it has ended for good.
         """
+        await trio.lowlevel.checkpoint()
         return await self._record.box.send(item)
 
     async def ask(self, item: Any, within: float = 1.0) -> Any:
         """Leave a message as an Ask and return the reply.
 
-        Raises ActorGone as soon as the actor ends before it replied, and trio.TooSlowError after `within` seconds or
-        when the mailbox drops the question.
+        Raises ActorGone as soon as the actor ends before it replied, and trio.TooSlowError after `within`
+        seconds or when the mailbox drops the question.
         """
         if self._record.ended.done:
             await trio.lowlevel.checkpoint()
@@ -48,7 +49,7 @@ class Ref:
         return await self._record.box.ask(item, within)
 
     async def watch(self) -> Exit:
-        """Wait until the child ends for good, or return at once when it has. A restart is no end; `stop(id)` is one."""
+        """Wait until the child ends for good; at once when it has. A restart is no end; `stop(id)` is one."""
         return await self._record.ended.get()
 
     @property

@@ -1,10 +1,11 @@
 """`run`: a supervision tree as a process, with signals and a deadline that holds.
 
 Rules of this file
-- The first SIGINT or SIGTERM stops the tree politely; the second cancels it. The exit code is 0 after the first, and
-  128 + its number after the second.
-- Whatever the tree does, once it has begun to end the process is gone after `deadline` seconds: a thread writes the guilty
-  stacks and leaves with code 124. Should even that thread not get the interpreter, the kernel ends the process by SIGALRM.
+- The first SIGINT or SIGTERM stops the tree politely; the second cancels it. The exit code is 0 after the
+  first, and 128 + its number after the second.
+- Whatever the tree does, once it has begun to end the process is gone after `deadline` seconds: a thread
+  writes the guilty stacks and leaves with code 124. Should even that thread not get the interpreter, the
+  kernel ends the process by SIGALRM.
 - 1 after an escalation or a failed start. KeyboardInterrupt and SystemExit out of an actor are raised.
 """
 
@@ -46,8 +47,8 @@ def run(
 ) -> int:
     """Run a tree until a signal or its own end, and return the process's exit code.
 
-    deadline: seconds from the first signal, or from the tree's giving up, after which the process is ended by force.
-    Call it from the main thread. The other parameters are those of `open_supervisor`.
+    deadline: seconds from the first signal, or from the tree's giving up, after which the process is ended by
+    force. Call it from the main thread. The other parameters are those of `open_supervisor`.
     """
     if not isinstance(sup, Supervisor):
         raise BadSpec(f"a Supervisor is needed, not {sup!r}")
@@ -74,19 +75,12 @@ class _Process:
     async def main(
         self, sup: Supervisor, reporter: Reporter, faults: Fault | None, blocked_after: float | None
     ) -> None:
-        self._tree = self.deadline.tree = Tree(sup, random.Random(), reporter, faults)
+        self._tree = self.deadline.tree = Tree(sup, random.Random(), reporter, faults, self.deadline.arm)
         self._token = trio.lowlevel.current_trio_token()
         self._apply()
         with self._everything:
-            async with running(self._tree, blocked_after), trio.open_nursery() as nursery:
-                nursery.start_soon(self._arm_when_closing)
-
-    async def _arm_when_closing(self) -> None:
-        assert self._tree is not None
-        try:
-            await self._tree.closes.wait()
-        finally:
-            self.deadline.arm()
+            async with running(self._tree, blocked_after):
+                await trio.sleep_forever()
 
     @contextmanager
     def signals(self) -> Iterator[None]:
@@ -119,12 +113,13 @@ class _Process:
 
 @define(eq=False)
 class _Deadline:
-    """Ends the process by force. A thread waits on a pipe, because a signal handler may write to one at any moment."""
+    """Ends the process by force. Its thread waits on a pipe: a signal handler may write to that."""
 
     seconds: float
     tree: Tree | None = None
     _main_thread: int = field(factory=threading.get_ident)
     _armed: bool = False
+    _alarm: Any = None  # the handler of SIGALRM before
     _pipe: tuple[int, int] = field(factory=os.pipe)
 
     @contextmanager
@@ -143,12 +138,13 @@ class _Deadline:
             self._armed = True
             os.write(self._pipe[1], b"!")
             faulthandler.dump_traceback_later(self.seconds + LAST_RESORT / 2)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            self._alarm = signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, self.seconds + LAST_RESORT)
 
     def _disarm(self, thread: threading.Thread) -> None:
         if self._armed:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._alarm)
             faulthandler.cancel_dump_traceback_later()
         os.close(self._pipe[1])
         thread.join()

@@ -69,7 +69,7 @@ def _duration(name: str, value: float | None) -> None:
 
 @frozen
 class Backoff:
-    """How long to wait before restart number n in a row: `min(cap, first * factor**(n-1))`, stretched by up to `jitter`."""
+    """Restart number n in a row waits `min(cap, first * factor**(n-1))` seconds, and up to `jitter` more."""
 
     first: float = 0.1  # seconds before the first restart
     factor: float = 2.0
@@ -98,7 +98,7 @@ class Backoff:
 
 @frozen
 class Limit:
-    """How many failures a supervisor bears: `restarts` within `within` seconds, and `give_up_after` in a row of one child."""
+    """What a supervisor bears: `restarts` in `within` seconds, failures of one child in a row."""
 
     restarts: int | None = 3  # None: never escalate for their rate
     within: float = 5.0
@@ -196,7 +196,7 @@ class Supervisor:
 
 @frozen
 class Pool(Supervisor):
-    """Children that come and go, all alike to it: stopped in parallel, each with a restart budget of its own."""
+    """Children that come and go: stopped in parallel, each with a restart budget of its own."""
 
     max_children: int | None = None  # those in backoff count; None: no bound
 

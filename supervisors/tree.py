@@ -1,9 +1,10 @@
 """A whole tree: what its supervisors share, and how it starts and ends.
 
 Rules of this file
-- `open_supervisor` ends with what ended it, bare: the body's own exception, or the escalation, and both in a group only when
-  there are both. An auto-shutdown of the root ends the block without an error.
-- A cancellation from outside cancels everything at once, as everywhere in Trio; a polite stop needs the block to end by itself.
+- `open_supervisor` ends with what ended it, bare: the body's own exception, or the escalation, and both in a
+  group only when there are both. An auto-shutdown of the root ends the block without an error.
+- A cancellation from outside cancels everything at once, as everywhere in Trio; a polite stop needs the block
+  to end by itself.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Tree:
     rng: random.Random
     reporter: Reporter
     faults: Fault | None
+    on_closing: Callable[[], None] = lambda: None
     root: Record = field(init=False)
     engine: Engine = field(init=False)
     handle: Handle = field(init=False)
@@ -95,6 +97,7 @@ class Tree:
     async def cancel_body(self) -> None:
         """The end of the tree is the end of the body."""
         await self.closes.wait()
+        self.on_closing()
         self.body.cancel()
 
     def _root_up(self) -> None:
@@ -134,7 +137,8 @@ async def open_supervisor(
 async def running(tree: Tree, blocked_after: float | None) -> AsyncIterator[None]:
     """Run `tree` around a body; for `open_supervisor` and `run`."""
     watch = _loop_watch(tree.reporter, blocked_after)
-    outcome: list[BaseException] = []
+    of_body: BaseException | None = None
+    of_tree: BaseException | None = None
     try:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(tree.run, nursery)
@@ -145,16 +149,16 @@ async def running(tree: Tree, blocked_after: float | None) -> AsyncIterator[None
                     if tree.engine.failure is None:
                         yield
             except BaseException as error:
-                outcome.append(error)
+                of_body = error
             tree.engine.stop()
             await tree.root.ended.wait()
             nursery.cancel_scope.cancel()  # only the summary of crash reports can be left
     except BaseException as error:
-        outcome.append(error)
+        of_tree = error
     finally:
         watch()
         tree.reporter.summarise(trio.current_time())
-    _raise(tree.engine.failure, outcome)
+    _raise(tree.engine.failure, of_body, of_tree)
 
 
 def _loop_watch(reporter: Reporter, blocked_after: float | None) -> Callable[[], None]:
@@ -165,12 +169,16 @@ def _loop_watch(reporter: Reporter, blocked_after: float | None) -> Callable[[],
     return watch.stop
 
 
-def _raise(failure: BaseException | None, others: list[BaseException]) -> None:
-    """Leave the block with the most telling error, bare; a cancellation only when there is nothing else."""
-    real = [error for error in others if any(is_real(leaf) for leaf in leaves(error))]
-    if failure is not None:
-        real.insert(0, failure)
+def _raise(
+    failure: BaseException | None, of_body: BaseException | None, of_tree: BaseException | None
+) -> None:
+    """Leave with the most telling errors, a single one bare; with a cancellation if there is no other."""
+    real = [] if failure is None else [failure]
+    if of_body is not None and any(map(is_real, leaves(of_body))):
+        real.append(of_body)
+    real += filter(is_real, leaves(of_tree))
     if len(real) > 1:
         raise BaseExceptionGroup("the supervision tree and its body failed", real)
-    for error in real or others:
-        raise error
+    for error in (*real, of_tree, of_body):
+        if error is not None:
+            raise error

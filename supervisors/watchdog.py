@@ -16,25 +16,28 @@ from .events import Event
 from .record import Incarnation
 
 
-async def watch_beats(
-    life: Incarnation, within: float, hung: Callable[[Incarnation, BaseException], None]
-) -> None:
-    """Call `hung` when the actor has not beaten for `within` seconds, those spent idle in `receive` not counted."""
-    assert life.watchdog is not None
-    with life.watchdog:
+async def watch_beats(life: Incarnation, report: Callable[[str, Incarnation], None]) -> None:
+    """End an actor that has not beaten for `beat_within` seconds, not counting those idle in `receive`."""
+    assert life.aside is not None
+    assert life.spec.beat_within is not None
+    within = life.spec.beat_within
+    with life.aside:
         while (due := life.beat_at + within) > trio.current_time():
             await trio.sleep_until(due)
             if life.record.box.idle:
                 life.beat_at = trio.current_time()
-        hung(life, trio.TooSlowError(f"no beat within {within} s"))
+        report("hung", life)
+        life.condemn(trio.TooSlowError(f"no beat within {within} s"))
+        await trio.sleep(life.spec.cleanup_within)
+        report("unstopped", life)
 
 
 @define(eq=False)
 class LoopWatch:
     """A thread that asks the event loop for a sign of life, and reports the loop's stack when none comes.
 
-    It uses the real clock, because a blocked loop is a matter of real time, and no Trio timer, so that a MockClock is left alone.
-    One report for each time the loop blocks.
+    It uses the real clock, because a blocked loop is a matter of real time, and no Trio timer, so that a
+    MockClock is left alone. One report for each time the loop blocks.
     """
 
     blocked_after: float  # real seconds
@@ -61,7 +64,7 @@ class LoopWatch:
                 self._token.run_sync_soon(self._alive)
             except trio.RunFinishedError:
                 return
-            if not self._sign.wait(self.blocked_after):
+            if not self._sign.wait(self.blocked_after) and not self._done.is_set():
                 self._report_blocked(time.monotonic() - self.blocked_after)
                 self._sign.wait()
 

@@ -202,10 +202,9 @@ async def test_a_start_meets_the_shutdown(autojump_clock: trio.testing.MockClock
             await s.start(slow("x", Log(), 5))
         caught.append(trio.current_time())
 
-    async with trio.open_nursery() as nursery:
-        async with open_supervisor(Supervisor()) as s:
-            nursery.start_soon(start_slowly, s)
-            await trio.sleep(2)
+    async with trio.open_nursery() as nursery, open_supervisor(Supervisor()) as s:
+        nursery.start_soon(start_slowly, s)
+        await trio.sleep(2)
     assert caught == [2]
     with pytest.raises(Stopping):
         await s.start(child("y"))
