@@ -1,0 +1,522 @@
+"""Promises of dataflow.websocket, kept against real sockets on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from socket import EAI_NONAME, gaierror
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, field
+from trio.testing import MockClock
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
+
+from actors.connector import LinkLost, Received
+from dataflow.domain import Item, Missed
+from dataflow.ports import SourceSettings
+from dataflow.websocket import WebSocketLink, WebSocketSource
+
+Handler = Callable[[WebSocketRequest], Awaitable[None]]
+
+
+class Echo:
+    """A language in which every message is an item, and which speaks in single words."""
+
+    def headers(self) -> Collection[tuple[str, str]]:
+        return [("Origin", "https://here")]
+
+    def opening(self) -> Sequence[str]:
+        return ["hello"]
+
+    def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
+        return [f"+{symbol}" for symbol in symbols]
+
+    def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
+        return [f"-{symbol}" for symbol in symbols]
+
+    def probe(self) -> Sequence[str]:
+        return ["?"]
+
+    def decode(self, message: str | bytes, into: Received[Item]) -> None:
+        into.items.append(Missed("echo", str(message), "said"))
+
+    def missed(self, symbol: str) -> Missed | None:
+        return None
+
+
+@define
+class Exchange:
+    """What the server side has seen."""
+
+    port: int = 0
+    heard: list[str | bytes] = field(factory=list)
+    paths: list[str] = field(factory=list)
+    origins: list[bytes | None] = field(factory=list)
+
+    def source(self, *, scheme: str = "ws", path: str = "/ws?x=1", **settings: Any) -> WebSocketSource:
+        url = f"{scheme}://127.0.0.1:{self.port}{path}"
+        return WebSocketSource("echo", SourceSettings(connector="echo", url=url, **settings), Echo)
+
+    async def accept(self, request: WebSocketRequest) -> WebSocketConnection:
+        self.paths.append(request.path)
+        self.origins.append(dict(request.headers).get(b"origin"))
+        return await request.accept()
+
+
+@asynccontextmanager
+async def exchange(
+    talk: Callable[[Exchange, WebSocketConnection], Awaitable[None]],
+) -> AsyncIterator[Exchange]:
+    """A WebSocket server that has `talk` with everyone who connects."""
+    seen = Exchange()
+
+    async def handle(request: WebSocketRequest) -> None:
+        with suppress(ConnectionClosed):
+            await talk(seen, await seen.accept(request))
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve_websocket, handle, "127.0.0.1", 0, None)
+        seen.port = server.port
+        yield seen
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def tcp(talk: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncIterator[Exchange]:
+    """A server below WebSocket, to misbehave with."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await talk(stream)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
+        yield Exchange(port=listener.socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+
+
+def said(received: Received[Item]) -> list[str]:
+    return [item.symbol for item in received.items]
+
+
+async def hear(link: WebSocketLink, count: int) -> list[str]:
+    """The next `count` messages, in however many reads."""
+    heard: list[str] = []
+    while len(heard) < count:
+        heard += said(await link.receive())
+    return heard
+
+
+async def listen(seen: Exchange, connection: WebSocketConnection) -> None:
+    while True:
+        seen.heard.append(await connection.get_message())
+
+
+async def echo(seen: Exchange, connection: WebSocketConnection) -> None:
+    while True:
+        message = await connection.get_message()
+        seen.heard.append(message)
+        await connection.send_message(message)
+
+
+async def read_on(link: WebSocketLink) -> None:
+    while True:
+        await link.receive()
+
+
+async def why_lost(source: WebSocketSource, use: Callable[[WebSocketLink], Awaitable[None]] = read_on) -> str:
+    """The reason why a connection cannot be had, or is lost in use."""
+    try:
+        async with source.connect() as link:
+            await use(link)
+    except LinkLost as lost:
+        return str(lost)
+    raise AssertionError("nothing was lost")
+
+
+async def test_what_the_codec_says_is_sent_and_what_comes_is_decoded() -> None:
+    """The path, the headers, the opening, the requests and the probe arrive as the codec wrote them, in order."""
+    async with exchange(echo) as upstream, upstream.source().connect() as link:
+        await link.subscribe(["A-B", "C-D"])
+        await link.unsubscribe(["A-B"])
+        await link.probe()
+        assert await hear(link, 5) == ["hello", "+A-B", "+C-D", "-A-B", "?"]
+        assert upstream.heard == ["hello", "+A-B", "+C-D", "-A-B", "?"]
+        assert upstream.paths == ["/ws?x=1"]
+        assert upstream.origins == [b"https://here"]
+
+
+async def test_every_connection_has_its_own_codec() -> None:
+    """What a codec counts starts from nothing."""
+    made: list[Echo] = []
+
+    def make() -> Echo:
+        made.append(Echo())
+        return made[-1]
+
+    async with exchange(echo) as upstream:
+        settings = SourceSettings(connector="echo", url=f"ws://127.0.0.1:{upstream.port}")
+        source = WebSocketSource("echo", settings, make)
+        for _ in range(2):
+            async with source.connect() as link:
+                assert await hear(link, 1) == ["hello"]
+        assert upstream.paths == ["/", "/"]
+    assert len(made) == 2
+
+
+async def test_everything_that_is_waiting_comes_in_one_read_and_in_order() -> None:
+    """A burst costs one read, not one a message; and a read is bounded."""
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        for number in range(1000):
+            await connection.send_message(str(number))
+        await connection.get_message()
+        await connection.get_message()
+
+    async with exchange(talk) as upstream, upstream.source().connect() as link:
+        heard: list[str] = []
+        sizes = []
+        while len(heard) < 1000:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            batch = said(await link.receive())
+            sizes.append(len(batch))
+            heard += batch
+        assert heard == [str(number) for number in range(1000)]
+        assert max(sizes) == 256
+
+
+async def test_a_cancelled_read_loses_nothing() -> None:
+    """Wherever it is cancelled: before something came, or with something waiting."""
+    async with exchange(echo) as upstream, upstream.source().connect() as link:
+        heard: list[str] = []
+        for number in range(50):
+            await link.subscribe([str(number)])
+            with trio.CancelScope() as scope:
+                if number % 2:
+                    scope.cancel()
+                heard += said(await link.receive())
+        heard += await hear(link, 51 - len(heard))
+        assert heard == ["hello", *(f"+{number}" for number in range(50))]
+
+
+async def test_an_upstream_that_is_not_read_is_slowed_down_and_nothing_is_dropped() -> None:
+    """The bound of what waits here is felt by the sender: backpressure, not memory."""
+    sent = [0]
+    text = "x" * 60_000
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        for number in range(1000):
+            await connection.send_message(f"{number}{text}")
+            sent[0] = number + 1
+        await connection.get_message()
+        await connection.get_message()
+
+    async with exchange(talk) as upstream, upstream.source().connect() as link:
+        before = -1
+        while before < sent[0]:
+            before = sent[0]
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        assert 256 <= sent[0] < 1000
+        heard = await hear(link, 1000)
+        assert [message.removesuffix(text) for message in heard] == [str(number) for number in range(1000)]
+
+
+async def test_what_came_before_the_end_is_received_before_the_loss() -> None:
+    """A close does not take with it what is waiting, and its reason is told."""
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        await connection.send_message("last words")
+        await connection.aclose(1001, "maintenance")
+
+    async def use(link: WebSocketLink) -> None:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert said(await link.receive()) == ["last words"]
+        await link.receive()
+
+    async with exchange(talk) as upstream:
+        assert await why_lost(upstream.source(), use) == "closed with 1001: maintenance"
+
+
+async def test_a_close_without_words_is_named() -> None:
+    """By the name of its code."""
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        await connection.aclose(1011)
+
+    async with exchange(talk) as upstream:
+        assert await why_lost(upstream.source()) == "closed with 1011: internal error"
+
+
+async def test_a_peer_that_hangs_up_is_lost() -> None:
+    """No closing handshake: the connection was cut."""
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        await connection.get_message()
+        await trio.aclose_forcefully(connection._stream)
+
+    async with exchange(talk) as upstream:
+        assert await why_lost(upstream.source()) == "the upstream hung up"
+
+
+async def test_speaking_on_a_lost_connection_says_so() -> None:
+    """Not another error, and not silence."""
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        await connection.aclose(1001, "bye")
+
+    async def use(link: WebSocketLink) -> None:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await link.subscribe(["A-B"])
+
+    async with exchange(talk) as upstream:
+        assert await why_lost(upstream.source(), use) == "closed with 1001: bye"
+
+
+async def test_a_message_that_is_too_big_ends_the_connection() -> None:
+    """The limit is the setting's; a message of exactly that size is welcome."""
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        await connection.send_message("x" * 100)
+        await connection.send_message("x" * 101)
+        await connection.get_message()
+        await connection.get_message()
+
+    async def use(link: WebSocketLink) -> None:
+        assert said(await link.receive()) == ["x" * 100]
+        await link.receive()
+
+    async with exchange(talk) as upstream:
+        reason = await why_lost(upstream.source(max_message_bytes=100), use)
+        assert reason == "closed with 1009: Exceeded maximum message size: 100 bytes"
+
+
+async def test_a_refused_handshake_tells_the_status() -> None:
+    """The exchange's HTTP answer is the reason, with or without a body."""
+
+    async def reject(request: WebSocketRequest) -> None:
+        await request.reject(403, body=b"go away" if request.path == "/body" else None)
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve_websocket, reject, "127.0.0.1", 0, None)
+        upstream = Exchange(port=server.port)
+        for path in ("/body", "/"):
+            reason = await why_lost(upstream.source(path=path))
+            assert reason == "the handshake was refused with HTTP status 403"
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_there_is_told_at_once() -> None:
+    """A closed port is a reason, not a timeout."""
+    listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    upstream = Exchange(port=listener[0].socket.getsockname()[1])
+    await listener[0].aclose()
+    assert await why_lost(upstream.source()) == (
+        f"cannot connect to 127.0.0.1:{upstream.port}: Connection refused"
+    )
+
+
+class NoNames(trio.abc.HostnameResolver):
+    """A resolver that knows no host."""
+
+    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
+        raise gaierror(EAI_NONAME, "Name or service not known")
+
+    async def getnameinfo(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+async def test_a_name_that_is_unknown_is_told() -> None:
+    """The reason names the host."""
+    trio.socket.set_custom_hostname_resolver(NoNames())
+    source = WebSocketSource("echo", SourceSettings(connector="echo", url="wss://nowhere.test/ws"), Echo)
+    assert await why_lost(source) == "cannot find nowhere.test: Name or service not known"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 101 Switch", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nx"]
+)
+async def test_a_peer_that_hangs_up_in_the_handshake_is_lost_at_once(answer: bytes) -> None:
+    """Without waiting for the deadline, wherever it stopped."""
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        if answer:
+            await stream.send_all(answer)
+
+    async with tcp(talk) as upstream:
+        with trio.fail_after(5):
+            assert await why_lost(upstream.source()) == "the upstream hung up during the handshake"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"\x00\x01 this is no HTTP\r\n\r\n", "the protocol was broken: LocalProtocolError"),
+        (b"HTTP/1.1 101 Switching\r\n\xff: x\r\n\r\n", "the protocol was broken: LocalProtocolError"),
+        (b"HTTP/1.1 101 Switching\r\nUpgrade: \xff\r\n\r\n", "the protocol was broken: "),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "refused with HTTP status 200"),
+    ],
+)
+async def test_a_peer_that_does_not_speak_websocket_is_lost(answer: bytes, reason: str) -> None:
+    """An HTTP server, or something else altogether: whatever the library makes of it, it is one error."""
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(answer)
+        await stream.receive_some()
+
+    async with tcp(talk) as upstream:
+        with trio.fail_after(5):
+            assert reason in await why_lost(upstream.source())
+
+
+async def test_a_peer_that_breaks_the_protocol_is_lost() -> None:
+    """Bytes that are no frame end the connection with a reason."""
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        await connection.get_message()
+        await connection._stream.send_all(b"\xff" * 100)
+        await connection.get_message()
+
+    async with exchange(talk) as upstream:
+        assert await why_lost(upstream.source())
+
+
+async def test_a_peer_without_tls_is_told() -> None:
+    """wss:// to a plain port."""
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with tcp(talk) as upstream:
+        assert (await why_lost(upstream.source(scheme="wss"))).startswith(
+            f"no TLS with 127.0.0.1:{upstream.port}: "
+        )
+
+
+@pytest.fixture
+def mock_clock() -> MockClock:
+    """Jumps to the next deadline once nothing has moved for a moment."""
+    return MockClock(autojump_threshold=0.05)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_peer_that_never_answers_is_given_up_in_time(mock_clock: MockClock, scheme: str) -> None:
+    """Connected but silent: `connect_within` covers the whole handshake."""
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with tcp(talk) as upstream:
+        started = trio.current_time()
+        reason = await why_lost(upstream.source(scheme=scheme, connect_within=7.0))
+        assert reason == f"no connection to 127.0.0.1:{upstream.port} within 7 s"
+        assert trio.current_time() - started == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("flood", [False, True])
+async def test_leaving_is_bounded_when_the_peer_is_stalled(mock_clock: MockClock, flood: bool) -> None:
+    """It neither answers the close nor reads; the socket is closed all the same, half a second later."""
+    closed = trio.Event()
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        stream = connection._stream
+        connection._reader_running = False
+        await connection._stream_lock.acquire()
+        await trio.sleep(100)
+        with suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+        closed.set()
+
+    async with exchange(talk) as upstream:
+        started = trio.current_time()
+        async with upstream.source(subscribe_within=3.0).connect() as link:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            if flood:
+                with pytest.raises(LinkLost, match=r"^the upstream took no message for 3 s$"):
+                    await link.subscribe(["x" * 1_000_000] * 50)
+        assert trio.current_time() - started <= (3.6 if flood else 0.6)
+        await closed.wait()
+
+
+async def test_leaving_says_goodbye() -> None:
+    """A peer that answers sees a normal closing handshake."""
+    farewell: list[Any] = []
+    done = trio.Event()
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        with suppress(ConnectionClosed):
+            await listen(seen, connection)
+        farewell.append(connection.closed)
+        done.set()
+
+    async with exchange(talk) as upstream:
+        async with upstream.source().connect():
+            pass
+        await done.wait()
+    assert [reason.code for reason in farewell] == [1000]
+
+
+async def test_an_error_of_the_user_comes_out_as_it_is() -> None:
+    """Neither wrapped in a group nor taken for a lost connection."""
+    async with exchange(echo) as upstream:
+        error = KeyError("mine")
+        with pytest.raises(KeyError) as caught:
+            async with upstream.source().connect():
+                raise error
+        assert caught.value is error
+        assert caught.value.__context__ is None
+
+
+async def test_cancelling_leaves_at_once_and_is_no_loss() -> None:
+    """In the middle of a read, with the peer still there."""
+    async with exchange(echo) as upstream:
+        with trio.CancelScope() as scope:
+            async with upstream.source().connect() as link:
+                await link.receive()
+                scope.cancel()
+                await link.receive()
+        assert scope.cancelled_caught
+
+
+async def test_cancelling_the_handshake_is_no_loss() -> None:
+    """An actor that is stopped while it connects does not report a lost connection."""
+
+    async def talk(stream: trio.SocketStream) -> None:
+        scope.cancel()
+        await trio.sleep_forever()
+
+    async with tcp(talk) as upstream:
+        with trio.CancelScope() as scope:
+            async with upstream.source().connect():
+                raise AssertionError("connected to nobody")
+        assert scope.cancelled_caught
+
+
+async def test_an_address_that_is_no_websocket_is_refused() -> None:
+    """The user's mistake, before anything is dialled."""
+    with pytest.raises(ValueError, match="not a ws:// or wss:// address: http://x"):
+        WebSocketSource("echo", SourceSettings(connector="echo", url="http://x"), Echo)
+
+
+async def test_a_defect_of_a_codec_is_not_taken_for_a_lost_connection() -> None:
+    """Reconnecting would not help: the error stays what it is, wherever the codec raises it."""
+
+    class Broken(Echo):
+        def decode(self, message: str | bytes, into: Received[Item]) -> None:
+            raise ZeroDivisionError
+
+    class Mute(Echo):
+        def opening(self) -> Sequence[str]:
+            raise ZeroDivisionError
+
+    async with exchange(echo) as upstream:
+        settings = SourceSettings(connector="echo", url=f"ws://127.0.0.1:{upstream.port}")
+        for codec in (Broken, Mute):
+            with pytest.raises(ZeroDivisionError):
+                await why_lost(WebSocketSource("echo", settings, codec))
