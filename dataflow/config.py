@@ -23,7 +23,7 @@ from actors.outbox import SlowClient
 
 from .errors import ConfigError
 from .ports import SourceSettings
-from .structure import Leaf, Rules, Tree, instead, origin, shown, structure, wrong
+from .structure import Leaf, Rules, Table, instead, shown, structure, wrong
 
 _positive: Any = validators.gt(0)
 _not_negative: Any = validators.ge(0)
@@ -114,7 +114,7 @@ def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
     Raises ConfigError with every problem found, one line each.
     """
     problems: list[str] = []
-    tree: Tree = {}
+    tree = Table("configuration")
     for file in files:
         _merge(tree, _read(file, problems))
     for layer in _environment(environ):
@@ -142,16 +142,16 @@ def connectors() -> list[str]:
 # -- layers: what was written, and by whom ------------------------------------------------------------
 
 
-def _merge(into: Tree, layer: Tree) -> None:
+def _merge(into: Table, layer: Table) -> None:
     for key, new in layer.items():
         old = into.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(old, Table) and isinstance(new, Table):
             _merge(old, new)
         else:
             into[key] = new
 
 
-def _read(file: Path, problems: list[str]) -> Tree:
+def _read(file: Path, problems: list[str]) -> Table:
     try:
         return _leaves(tomllib.loads(file.read_text(encoding="utf-8")), str(file))
     except FileNotFoundError:
@@ -160,23 +160,24 @@ def _read(file: Path, problems: list[str]) -> Tree:
         problems.append(f"{file}: cannot be read: {error.strerror}")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(f"{file}: not valid TOML: {error}")
-    return {}
+    return Table(str(file))
 
 
-def _leaves(table: dict[str, Any], written_by: str) -> Tree:
-    return {
-        key: _leaves(value, written_by) if isinstance(value, dict) else Leaf(value, written_by)
+def _leaves(table: dict[str, Any], origin: str) -> Table:
+    content = (
+        (key, _leaves(value, origin) if isinstance(value, dict) else Leaf(value, origin))
         for key, value in table.items()
-    }
+    )
+    return Table(origin, content)
 
 
-def _environment(environ: Mapping[str, str]) -> Iterator[Tree]:
+def _environment(environ: Mapping[str, str]) -> Iterator[Table]:
     for name in sorted(environ):
         if name.startswith("DATAFLOW__"):
             *tables, key = name.lower().split("__")[1:]
-            tree: Tree = {key: Leaf(_toml_value(environ[name]), name, environ[name])}
+            tree = Table(name, [(key, Leaf(_toml_value(environ[name]), name, environ[name]))])
             for table in reversed(tables):
-                tree = {table: tree}
+                tree = Table(name, [(table, tree)])
             yield tree
 
 
@@ -192,13 +193,13 @@ def _toml_value(text: str) -> Any:
 # -- tables -------------------------------------------------------------------------------------------
 
 
-def _settings(tree: Tree, problems: list[str]) -> Settings:
+def _settings(tree: Table, problems: list[str]) -> Settings:
     tables = {table.name: type(table.default) for table in attrs.fields(Settings)}
     made: dict[str, Any] = {}
     for name, written in tree.items():
         if name not in tables:
-            problems.append(f"{origin(written)}: [{name}]: unknown table; {instead(name, tables)}")
-        elif not isinstance(written, dict):
+            problems.append(f"{written.origin}: [{name}]: unknown table; {instead(name, tables)}")
+        elif isinstance(written, Leaf):
             problems.append(wrong(written, f"[{name}]", "must be a table"))
         elif name == "sources":
             made[name] = dict(_sources(written, problems))
@@ -207,24 +208,24 @@ def _settings(tree: Tree, problems: list[str]) -> Settings:
     return Settings(**made)
 
 
-def _sources(tree: Tree, problems: list[str]) -> Iterator[tuple[str, SourceSettings]]:
+def _sources(tree: Table, problems: list[str]) -> Iterator[tuple[str, SourceSettings]]:
     for name, written in tree.items():
         place = f"[sources.{name}]"
-        if not isinstance(written, dict):
+        if isinstance(written, Leaf):
             problems.append(wrong(written, place, "must be a table"))
             continue
         if not name or "/" in name:
-            problems.append(f'{origin(written)}: {place}: the name must not be empty or contain "/"')
+            problems.append(f'{written.origin}: {place}: the name must not be empty or contain "/"')
         cls = _source_class(written, place, problems)
         source = structure(cls, written, place, problems, _SOURCE_RULES) if cls else None
         if source is not None:
             yield name, source
 
 
-def _source_class(written: Tree, place: str, problems: list[str]) -> type[SourceSettings] | None:
+def _source_class(written: Table, place: str, problems: list[str]) -> type[SourceSettings] | None:
     leaf = written.get("connector")
     if leaf is None:
-        problems.append(f"{origin(written)}: {place}: connector is missing; {instead('', connectors())}")
+        problems.append(f"{written.origin}: {place}: connector is missing; {instead('', connectors())}")
     elif not isinstance(leaf, Leaf) or not isinstance(leaf.value, str):
         problems.append(wrong(leaf, f"{place} connector", "must be text"))
     elif "." not in leaf.value and leaf.value not in connectors():

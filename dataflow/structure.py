@@ -28,7 +28,13 @@ class Leaf:
     text: str | None = None
 
 
-Tree: TypeAlias = "dict[str, Tree | Leaf]"
+class Table(dict[str, "Table | Leaf"]):
+    """What was written below a name, and who wrote it first."""
+
+    def __init__(self, origin: str, content: Iterable[tuple[str, Table | Leaf]] = ()) -> None:
+        super().__init__(content)
+        self.origin = origin
+
 
 _T = TypeVar("_T")
 
@@ -36,7 +42,7 @@ Rules: TypeAlias = Mapping[str, Callable[[Any], Iterable[str]]]
 
 
 def structure(
-    cls: type[_T], written: Tree, place: str, problems: list[str], rules: Rules | None = None
+    cls: type[_T], written: Table, place: str, problems: list[str], rules: Rules | None = None
 ) -> _T | None:
     """An instance of the attrs class `cls`, or None with at least one more line in `problems`.
 
@@ -48,7 +54,7 @@ def structure(
     required = [name for name, a in fields.items() if a.default is attrs.NOTHING]
     for key in required:
         if key not in written:
-            problems.append(f"{origin(written)}: {place}: {key} is missing, must be {_kind(kinds[key])}")
+            problems.append(f"{written.origin}: {place}: {key} is missing, must be {_kind(kinds[key])}")
     values = _values(written, kinds, fields, place, problems)
     # every validator is asked, not only those before the first that objects
     with validators.disabled():
@@ -64,12 +70,12 @@ def _none(_value: Any) -> tuple[str, ...]:
 
 
 def _values(
-    written: Tree, kinds: Mapping[str, Any], fields: Collection[str], place: str, problems: list[str]
+    written: Table, kinds: Mapping[str, Any], fields: Collection[str], place: str, problems: list[str]
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, leaf in written.items():
         if key not in fields:
-            problems.append(f"{origin(leaf)}: {place} {key}: unknown key; {instead(key, fields)}")
+            problems.append(f"{leaf.origin}: {place} {key}: unknown key; {instead(key, fields)}")
             continue
         try:
             values[key] = _value(leaf, kinds[key])
@@ -91,7 +97,7 @@ def _objections(made: Any, a: attrs.Attribute[Any]) -> Iterator[str]:
 # -- one value ----------------------------------------------------------------------------------------
 
 
-def _value(leaf: Tree | Leaf, kind: Any) -> Any:
+def _value(leaf: Table | Leaf, kind: Any) -> Any:
     """What was written, as `kind`. Raises ValueError that says what would be valid."""
     written = plain(leaf)
     if isinstance(leaf, Leaf) and leaf.text is not None and not isinstance(written, str):
@@ -160,24 +166,17 @@ def _one_of(valid: Iterable[Any]) -> str:
 # -- messages -----------------------------------------------------------------------------------------
 
 
-def origin(tree: Tree | Leaf) -> str:
-    """Who wrote a table: whoever wrote its first key."""
-    while isinstance(tree, dict):
-        if not tree:
-            return "configuration"
-        tree = next(iter(tree.values()))
-    return tree.origin
-
-
-def plain(tree: Tree | Leaf) -> Any:
+def plain(written: Table | Leaf) -> Any:
     """The bare values, without their origins."""
-    return {key: plain(value) for key, value in tree.items()} if isinstance(tree, dict) else tree.value
+    if isinstance(written, Leaf):
+        return written.value
+    return {key: plain(value) for key, value in written.items()}
 
 
-def wrong(leaf: Tree | Leaf, place: str, why: str) -> str:
+def wrong(leaf: Table | Leaf, place: str, why: str) -> str:
     """The line for a value that will not do; a secret is not repeated, for lines end up in logs."""
     secret = place.endswith(("token", "secret", "password"))
-    return f"{origin(leaf)}: {place}: found {'something else' if secret else shown(plain(leaf))}; {why}"
+    return f"{leaf.origin}: {place}: found {'something else' if secret else shown(plain(leaf))}; {why}"
 
 
 def shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .common import Failure, Mistake
+from .ends import Failure, Mistake
 
 if TYPE_CHECKING:
     from cyclopts import App

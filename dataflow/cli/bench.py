@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from .common import Mistake
+from .ends import Mistake
 
 
 def bench(*arguments: str) -> int:

@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
-from ..errors import DataflowError
+from .ends import Failure, Mistake
 
 if TYPE_CHECKING:
     import trio
-
-
-class Mistake(DataflowError):
-    """The user's: told in one line, exit code 1."""
-
-
-class Failure(DataflowError):
-    """Not the user's, and already clear without a traceback: exit code 2."""
 
 
 Url: TypeAlias = Annotated[
@@ -42,7 +34,7 @@ Json: TypeAlias = Annotated[bool, Parameter(help="JSON for programs.")]
 def daemon_url(given: str | None) -> str:
     """The address of the daemon without a final slash; the environment that configures it also finds it."""
     if given is not None:
-        return given.rstrip("/") if "://" in given else f"http://{given.rstrip('/')}"
+        return f"{'' if '://' in given else 'http://'}{given.removesuffix('/')}"
     host = os.environ.get("DATAFLOW__GATEWAY__HOST", "127.0.0.1").strip("\"'")
     # an address that means "every network" when listening is no place to connect to
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
@@ -73,7 +65,7 @@ def call(
 
 def _content(answer: Any, ok: tuple[int, ...]) -> Any:
     try:
-        content = answer.json()
+        content = answer.json() if answer.content else None
     except ValueError:
         raise Mistake(f"{answer.url} answers, but is not a dataflow daemon") from None
     if answer.is_success or answer.status_code in ok:

@@ -15,7 +15,8 @@ from cyclopts import Parameter
 from .. import logs
 from ..config import Gateway, Settings, load, shipped
 from ..errors import ConfigError
-from .common import Json, Mistake
+from .common import Json
+from .ends import Mistake
 
 Config: TypeAlias = Annotated[
     list[Path] | None,

@@ -21,8 +21,8 @@ from supervisors import Child, Context
 
 from .. import logs
 from ..config import Settings, load, shipped
-from .common import Mistake
 from .daemon import Config, LogFormat, LogLevel, Port, check_free, why_not_free, with_port
+from .ends import Mistake
 
 HOST = "127.0.0.1"
 SIMULATED_PORTS = {"blockchain": 5000, "binance": 5001}

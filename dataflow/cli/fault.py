@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from .common import Json, Mistake, Token, Url, call, daemon_url
+from .common import Json, Token, Url, call, daemon_url
+from .ends import Mistake
 
 Kind = Literal["crash", "hang", "delay", "drop", "disconnect"]
 

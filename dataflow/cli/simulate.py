@@ -12,7 +12,8 @@ from cyclopts import Parameter
 
 import simulators
 
-from .common import Mistake, Url, daemon_url, until_interrupted
+from .common import Url, daemon_url, until_interrupted
+from .ends import Mistake
 
 Host: TypeAlias = Annotated[str, Parameter(help="Address to listen on.")]
 Port: TypeAlias = Annotated[int | None, Parameter(help="Port; the controls listen 100 above it.")]

@@ -19,7 +19,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ..terminal import disarmed
-from .common import Json, Mistake, Url, call, daemon_url
+from .common import Json, Url, call, daemon_url
+from .ends import Mistake
 
 COLOURS = {
     "running": "green",

@@ -20,7 +20,8 @@ from cyclopts import Parameter
 from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, open_websocket_url
 
 from ..terminal import disarmed, painted, wants_colour
-from .common import Failure, Json, Mistake, Url, daemon_url, not_running, until_interrupted
+from .common import Json, Url, daemon_url, not_running, until_interrupted
+from .ends import Failure, Mistake
 
 RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to come back
 OPEN_WITHIN, CLOSE_WITHIN = 10.0, 1.0

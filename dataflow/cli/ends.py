@@ -1,0 +1,13 @@
+"""How a command can end badly, by whose fault it is."""
+
+from __future__ import annotations
+
+from ..errors import DataflowError
+
+
+class Mistake(DataflowError):
+    """The user's: told in one line, exit code 1."""
+
+
+class Failure(DataflowError):
+    """Not the user's, and clear without a traceback: exit code 2."""

@@ -1,0 +1,401 @@
+"""The command: what can be typed, and what its ends mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import pytest
+
+import dataflow
+from dataflow.cli import _COMMANDS, _SIMULATORS, app, main
+from dataflow.cli.common import daemon_url, until_interrupted
+from dataflow.cli.daemon import why_not_free
+from dataflow.cli.ends import Failure, Mistake
+from dataflow.config import Settings, load, shipped
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DATAFLOW__")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture
+def app_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, dict[str, Any]]]:
+    """Stands for `dataflow.app`: what it was asked to run."""
+    asked: list[tuple[Settings, dict[str, Any]]] = []
+    fake = ModuleType("dataflow.app")
+
+    def run(settings: Settings, **options: Any) -> int:
+        asked.append((settings, options))
+        return 0
+
+    fake.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dataflow.app", fake)
+    monkeypatch.setattr(dataflow, "app", fake, raising=False)
+    monkeypatch.setattr("dataflow.logs.configure", lambda *arguments: None)
+    return asked
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port of the loopback on which something listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@attrs.define
+class Daemon:
+    """Answers HTTP as it was told, and remembers what it was asked."""
+
+    answers: dict[tuple[str, str], tuple[int, bytes]] = attrs.Factory(dict)
+    asked: list[tuple[str, str, str | None, Any]] = attrs.Factory(list)
+    url: str = ""
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    told = Daemon()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            content = json.loads(body) if body else None
+            told.asked.append((self.command, self.path, self.headers.get("Authorization"), content))
+            status, answer = told.answers.get((self.command, self.path), (404, b'{"detail": "no such path"}'))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that http.server looks for
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        told.url = f"http://127.0.0.1:{server.server_port}"
+        yield told
+        server.shutdown()
+        thread.join()
+
+
+class Output:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def of(self, *words: str) -> tuple[int, str, str]:
+        """The exit code, standard output and standard error of a command."""
+        code = main(words)
+        out, err = self._capsys.readouterr()
+        return code, out, err
+
+
+@pytest.fixture
+def output(capsys: pytest.CaptureFixture[str]) -> Output:
+    return Output(capsys)
+
+
+EVERY = [(name,) for name, *_ in _COMMANDS] + [("simulate", name) for name, *_ in _SIMULATORS]
+
+
+class TestHelp:
+    def test_version(self, output: Output) -> None:
+        """The version is told, on standard output."""
+        assert output.of("--version") == (0, "dataflow 0.1.0\n", "")
+
+    def test_version_is_told_at_once(self) -> None:
+        """Asking for the version imports none of the large libraries."""
+        code = (
+            "import sys; from dataflow.cli import main; main(['--version']);"
+            "print({'trio', 'cyclopts', 'rich', 'httpx', 'quart', 'attrs', 'loguru'} & set(sys.modules))"
+        )
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert told.stdout == "dataflow 0.1.0\nset()\n"
+
+    def test_no_words_are_a_question(self, output: Output) -> None:
+        """Without a command, every command is told, and what to try first."""
+        code, out, _ = output.of()
+        assert code == 0
+        for name in ("run", "check", "demo", "status", "tail", "fault", "simulate", "client", "bench"):
+            assert f"│ {name} " in out
+        assert "Examples:\n\n  dataflow demo" in out
+
+    @pytest.mark.parametrize("words", EVERY, ids=" ".join)
+    def test_every_command_explains_itself(self, output: Output, words: tuple[str, ...]) -> None:
+        """--help works everywhere, with at least one example that calls this command."""
+        code, out, err = output.of(*words, "--help")
+        assert (code, err) == (0, "")
+        assert out.startswith(f"Usage: dataflow {' '.join(words)}")
+        assert f"  dataflow {' '.join(words)}" in out.partition("Examples:")[2]
+
+    @pytest.mark.parametrize("words", EVERY, ids=" ".join)
+    def test_examples_can_be_typed(self, words: tuple[str, ...]) -> None:
+        """Every example is accepted by the command that shows it."""
+        table = {name: examples for name, _where, _help, *examples in (*_COMMANDS, *_SIMULATORS)}
+        for example in table[words[-1]]:
+            typed = example.partition("|")[0].split()
+            call = typed[typed.index("dataflow") + 1 :]
+            app().parse_args(call, exit_on_error=False, print_error=False)
+
+
+class TestEnds:
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (("tial",), 'dataflow: Unknown command "tial". Did you mean "tail"? '),
+            (("tail",), "dataflow: tail needs a symbol, such as `dataflow tail BTC-USD`"),
+            (("tail", "A-B", "--cuont", "3"), "dataflow: Unknown option: --cuont. Did you mean --count?"),
+            (
+                ("tail", "A-B", "--count", "x"),
+                'dataflow: Invalid value for --count: unable to convert "x" into int.',
+            ),
+            (("client",), "dataflow: client needs a symbol, such as `dataflow client BTC-USD`"),
+            (("fault", "a"), "dataflow: fault needs a path and a kind, such as"),
+            (("run", "--port", "99999"), "dataflow: --port: found 99999; must be 0 to 65535"),
+            (("run", "--config", "nope.toml"), "nope.toml: no such file"),
+            (("demo", "--config", "nope.toml"), "nope.toml: no such file"),
+            (("simulate", "replay", "nope.csv"), "dataflow: nope.csv: no such file"),
+            (("simulate", "binance", "--speed", "0"), "dataflow: speed must be a number greater than 0"),
+            (("status", "--url", "ftp://x"), "dataflow: ftp://x/ready is not an address: "),
+            (("status", "--url", "http://x:y"), "dataflow: http://x:y/ready is not an address: "),
+        ],
+    )
+    def test_a_mistake_is_one_line(self, output: Output, words: tuple[str, ...], told: str) -> None:
+        """The user's mistake is one clear line on standard error and exit code 1, without a traceback."""
+        code, out, err = output.of(*words)
+        assert (code, out) == (1, "")
+        assert err.startswith(told)
+        assert err.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        "words", [("status",), ("fault", "a", "crash"), ("tail", "A-B"), ("status", "--watch")]
+    )
+    def test_no_daemon(self, output: Output, words: tuple[str, ...]) -> None:
+        """Where no daemon runs, that is said, with how to start one."""
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            port = gone.getsockname()[1]
+        code, out, err = output.of(*words, "--url", f"http://127.0.0.1:{port}")
+        assert (code, out) == (1, "")
+        assert err.count("\n") == 1
+        assert f"nothing answers at {'ws' if words[0] == 'tail' else 'http'}://127.0.0.1:{port}/" in err
+        assert "start a daemon with `dataflow demo` or `dataflow run`" in err
+
+    def test_a_failure_inside(self, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A defect of ours is exit code 2, with its traceback."""
+
+        def broken(*_arguments: object) -> Settings:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("dataflow.cli.daemon.load", broken)
+        code, _, err = output.of("check")
+        assert code == 2
+        assert "ZeroDivisionError" in err
+        assert "Traceback" in err
+        assert err.endswith("dataflow: a failure inside, and not your mistake; please report the above\n")
+
+    @pytest.mark.parametrize(
+        ("error", "code", "told"),
+        [
+            (Mistake("no"), 1, "dataflow: no\n"),
+            (Failure("no"), 2, "dataflow: no\n"),
+            (KeyboardInterrupt(), 0, ""),
+            (BaseExceptionGroup("", [BaseExceptionGroup("", [Mistake("deep")])]), 1, "dataflow: deep\n"),
+            (BaseExceptionGroup("", [KeyboardInterrupt()]), 0, ""),
+        ],
+    )
+    def test_how_an_error_ends(
+        self, output: Output, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, told: str
+    ) -> None:
+        """Whoever is at fault decides the exit code, also through the groups that nurseries make."""
+
+        def fail(_words: object) -> int:
+            raise error
+
+        monkeypatch.setattr("dataflow.cli._call", fail)
+        assert output.of("check") == (code, "", told)
+
+    def test_a_failure_in_an_async_command_keeps_its_cause(self) -> None:
+        """What goes wrong in a command that waits comes out of it."""
+
+        async def fail() -> None:
+            raise Mistake("no")
+
+        with pytest.RaisesGroup(Mistake):
+            until_interrupted(fail)
+
+
+class TestCheck:
+    def test_fine(self, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What would run is told: address, sources, symbols; the environment counts."""
+        monkeypatch.setenv("DATAFLOW__GATEWAY__PORT", "9000")
+        code, out, err = output.of("check")
+        assert (code, err) == (0, "")
+        assert out.splitlines()[0] == "fine: listens on 127.0.0.1:9000"
+        assert "  binance: BTC-USDT, ETH-USDT from wss://stream.binance.com:443/stream" in out.splitlines()
+
+    def test_fine_for_programs(self, output: Output) -> None:
+        """--json tells the same as one object."""
+        code, out, _ = output.of(
+            "check", str(shipped("server.toml")), str(shipped("simulated.toml")), "--json"
+        )
+        told = json.loads(out)
+        assert code == 0
+        assert told["ok"] is True
+        assert told["sources"]["binance"]["url"] == "ws://127.0.0.1:5001/stream"
+
+    def test_without_sources(self, output: Output, tmp_path: Path) -> None:
+        """A configuration that can never bring a trade is fine, but that is said."""
+        (tmp_path / "a.toml").write_text("")
+        assert output.of("check", str(tmp_path / "a.toml"))[1].splitlines()[1:] == [
+            "  no sources, so there will be no trades"
+        ]
+
+    def test_every_mistake(self, output: Output, tmp_path: Path) -> None:
+        """Every mistake is told at once, a line each, and the exit code is 1."""
+        file = tmp_path / "a.toml"
+        file.write_text("[gateway]\nport = 'x'\n[cash]\n")
+        code, out, err = output.of("check", str(file))
+        assert (code, out) == (1, "")
+        assert err.splitlines() == [
+            f'{file}: [gateway] port: found "x"; must be a whole number',
+            f"{file}: [cash]: unknown table; did you mean \"cache\"? valid: backoff, cache, chaos, gateway, "
+            "session, sources, supervision",
+        ]  # fmt: skip
+        code, out, err = output.of("check", str(file), "--json")
+        assert (code, err) == (1, "")
+        assert json.loads(out)["ok"] is False
+        assert len(json.loads(out)["problems"]) == 2
+
+
+class TestRun:
+    def test_as_shipped(self, output: Output, app_run: list[Any]) -> None:
+        """Without --config the daemon runs as shipped; --port wins over everything."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        assert output.of("run", "--port", str(port))[0] == 0
+        ((settings, options),) = app_run
+        as_shipped = load([shipped("server.toml")], {})
+        assert settings == attrs.evolve(as_shipped, gateway=attrs.evolve(as_shipped.gateway, port=port))
+        assert options == {}
+
+    def test_files_and_environment(
+        self, output: Output, app_run: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Files are merged in the order in which they are named, then the environment."""
+        (tmp_path / "a.toml").write_text("[gateway]\nport = 0\nmax_sessions = 1\n[cache]\nshards = 3\n")
+        (tmp_path / "b.toml").write_text("[gateway]\nmax_sessions = 2\n")
+        monkeypatch.setenv("DATAFLOW__CACHE__SHARDS", "4")
+        assert output.of("run", "-c", str(tmp_path / "a.toml"), "--config", str(tmp_path / "b.toml"))[0] == 0
+        ((settings, _),) = app_run
+        assert (settings.gateway.port, settings.gateway.max_sessions, settings.cache.shards) == (0, 2, 4)
+
+    @pytest.mark.parametrize("command", ["run", "demo"])
+    def test_a_port_that_is_taken(self, output: Output, app_run: list[Any], taken: int, command: str) -> None:
+        """A port that something else has is told in one line, before anything begins."""
+        code, out, err = output.of(command, "--port", str(taken))
+        assert (code, out) == (1, "")
+        assert err == (
+            f"dataflow: cannot listen on 127.0.0.1:{taken}: something else listens there already; "
+            "choose another with --port\n"
+        )
+        assert app_run == []
+
+    def test_an_address_that_is_not_ours(self, output: Output, app_run: list[Any], monkeypatch: Any) -> None:
+        """An address of another machine is the user's mistake too."""
+        monkeypatch.setenv("DATAFLOW__GATEWAY__HOST", "192.0.2.1")
+        code, _, err = output.of("run", "--port", "0")
+        assert code == 1
+        assert err.startswith("dataflow: cannot listen on 192.0.2.1:0: ")
+        assert app_run == []
+
+    def test_a_free_port_is_free(self, taken: int) -> None:
+        """Port 0 is always free; a port that was just left is free again."""
+        assert why_not_free("127.0.0.1", 0) is None
+        assert why_not_free("127.0.0.1", taken) is not None
+
+    def test_the_exit_code_is_the_daemons(self, output: Output, app_run: list[Any], monkeypatch: Any) -> None:
+        """What the daemon ends with is what the command ends with."""
+        monkeypatch.setattr(dataflow.app, "run", lambda settings: 2)
+        assert output.of("run", "--port", "0")[0] == 2
+
+
+class TestFault:
+    def test_an_order(self, output: Output, daemon: Daemon) -> None:
+        """What was typed is what is asked for, and nothing that was not; the token goes along."""
+        daemon.answers["POST", "/faults"] = (201, b'{"id": 7, "path": "cache/shard-0", "point": null}')
+        code, out, _ = output.of(
+            *("fault", "cache/shard-0", "delay", "--seconds", "0.5", "--times", "3"),
+            *("--url", daemon.url, "--token", "s3cret"),
+        )
+        assert (code, out) == (0, "id 7  path cache/shard-0\n")
+        order = {"path": "cache/shard-0", "kind": "delay", "seconds": 0.5, "times": 3}
+        assert daemon.asked == [("POST", "/faults", "Bearer s3cret", order)]
+
+    def test_list_and_withdraw(self, output: Output, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Faults can be seen and taken back; the token may come from the environment."""
+        monkeypatch.setenv("DATAFLOW__GATEWAY__ADMIN_TOKEN", "s3cret")
+        monkeypatch.setenv("DATAFLOW__GATEWAY__PORT", daemon.url.rpartition(":")[2])
+        daemon.answers["GET", "/faults"] = (200, b'[{"id": 7}, {"id": 8}]')
+        daemon.answers["DELETE", "/faults/7"] = (204, b"")
+        assert output.of("fault", "--list") == (0, "id 7\nid 8\n", "")
+        assert output.of("fault", "--list", "--json") == (0, '[{"id": 7}, {"id": 8}]\n', "")
+        assert output.of("fault", "--withdraw", "7") == (0, "done\n", "")
+        assert [asked[:3] for asked in daemon.asked][-1] == ("DELETE", "/faults/7", "Bearer s3cret")
+
+    @pytest.mark.parametrize(
+        ("status", "answer", "code", "told"),
+        [
+            (
+                403,
+                b'{"detail": "faults need [chaos] enabled = true"}',
+                1,
+                "faults need [chaos] enabled = true",
+            ),
+            (404, b'{"detail": "no actor", "nearest": ["a/b", "c"]}', 1, "no actor; the nearest are a/b, c"),
+            (500, b'{"detail": "a failure inside"}', 2, "a failure inside"),
+            (418, b"{}", 1, "{url}/faults answers with status 418"),
+            (200, b"<html>", 1, "{url}/faults answers, but is not a dataflow daemon"),
+        ],
+    )
+    def test_a_refusal(
+        self, output: Output, daemon: Daemon, status: int, answer: bytes, code: int, told: str
+    ) -> None:
+        """The daemon's reason is the line; its own failures are exit code 2."""
+        daemon.answers["POST", "/faults"] = (status, answer)
+        told = told.replace("{url}", daemon.url)
+        assert output.of("fault", "a", "crash", "--url", daemon.url) == (code, "", f"dataflow: {told}\n")
+
+
+class TestAddress:
+    @pytest.mark.parametrize(
+        ("given", "environ", "url"),
+        [
+            (None, {}, "http://127.0.0.1:8080"),
+            (None, {"DATAFLOW__GATEWAY__PORT": "9000"}, "http://127.0.0.1:9000"),
+            (None, {"DATAFLOW__GATEWAY__HOST": "0.0.0.0"}, "http://127.0.0.1:8080"),
+            (None, {"DATAFLOW__GATEWAY__HOST": "::"}, "http://[::1]:8080"),
+            (None, {"DATAFLOW__GATEWAY__HOST": '"::1"'}, "http://[::1]:8080"),
+            ("example.com:1/", {}, "http://example.com:1"),
+            ("https://example.com/x/", {"DATAFLOW__GATEWAY__PORT": "9000"}, "https://example.com/x"),
+        ],
+    )
+    def test_where_the_daemon_is(
+        self, monkeypatch: pytest.MonkeyPatch, given: str | None, environ: dict[str, str], url: str
+    ) -> None:
+        """The environment that configures the daemon also finds it; --url wins."""
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        assert daemon_url(given) == url
