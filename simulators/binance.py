@@ -203,5 +203,3 @@ def _open_session(path: str, headers: dict[str, str], refuse: Refuse) -> Binance
 
 def _named_in_query(query: str) -> list[str]:
     return "/".join(parse_qs(query).get("streams", [])).split("/")
-
-

@@ -129,10 +129,18 @@ class Client:
         except* (OSError, HandshakeError, trio.TooSlowError) as group:
             self.say(f"cannot connect to {self.url}: {_first(group)!r}")
         finally:
-            self._websocket = self._stream = self._leaving = None
+            await self._close_stream()
+            self._websocket = self._leaving = None
             self._subscribed.clear()
             self._calls.clear()
             self._changed.unpark_all()
+
+    async def _close_stream(self) -> None:
+        """Close the socket: trio-websocket leaves it open when the server was the first to close."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
 
     async def _converse(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -7,8 +7,7 @@ Rule 2: the failure of one connection's handler ends that connection only; it is
 `failures`.
 Rule 3: an exchange loses nothing on its own account: a full outbox makes the publisher wait, and a client
 that stays full longer than `patience` is cut and counted.
-Rule 4: while it refuses, the port stays open and every new connection is reset at once (the port is never
-lost).
+Rule 4: while it refuses, nobody listens on the port, and the port stays its own.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
 from .connection import Connection, reset
+from .door import Door
 from .faults import Fault, Faults, Kind
 from .session import Dialect, Refused, Session
 from .trade import Item, Trade
@@ -80,11 +80,12 @@ class Exchange:
     _subscribed: frozenset[str] = frozenset()
     _tape: dict[str, deque[Trade]] = field(factory=dict)
     _reels: dict[str, _Reel] = field(factory=dict)
-    _refuse_until: float = -1.0
+    _door: Door = field(init=False)
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
         self.faults = Faults(self.seed)
+        self._door = Door(self.handle)
 
     # What a test or a feed does
 
@@ -108,6 +109,10 @@ class Exchange:
         wanted = frozenset(symbols)
         while not (self.subscribed and wanted <= self.subscribed):
             await self._changed.park()
+
+    async def wait_accepting(self) -> None:
+        """Wait until clients can connect (again)."""
+        await self._door.wait_open()
 
     async def wait_connected(self, count: int = 1) -> None:
         """Wait until at least `count` connections are open."""
@@ -182,24 +187,24 @@ class Exchange:
             case "abrupt":
                 await _cut(self._release_all())
             case "drop":
-                self._refuse_until = trio.current_time() + (seconds or 0.0)
+                await self._door.set(trio.current_time() + (seconds or 0.0))
                 await _cut(self._release_all())
             case "refuse":
-                self._refuse_until = float("inf")
+                await self._door.set(float("inf"))
                 await _cut(self._release_all())
             case "restart":
                 await self._restart(seconds or 0.0)
             case "accept":
-                self._refuse_until = -1.0
+                await self._door.set(-1.0)
         await trio.lowlevel.checkpoint()
 
     @property
     def refusing(self) -> bool:
-        """Whether new connections are reset."""
-        return trio.current_time() < self._refuse_until
+        """Whether nobody can connect."""
+        return self._door.shut
 
     async def _restart(self, seconds: float) -> None:
-        self._refuse_until = trio.current_time() + seconds
+        await self._door.set(trio.current_time() + seconds)
         await _close(self._release_all(), 1012, "service restart")
         self._tape.clear()
         self._reels.clear()
@@ -377,10 +382,9 @@ class Exchange:
         task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen until cancelled; reports ``(host, port)`` as bound (0: any free port). May raise OSError."""
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        self.host, self.port = listeners[0].socket.getsockname()[:2]
-        task_status.started((self.host, self.port))
-        await trio.serve_listeners(self.handle, listeners)
+        async with trio.open_nursery() as nursery:
+            self.host, self.port = await nursery.start(self._door.run, host, port)
+            task_status.started((self.host, self.port))
 
 
 Task: TypeAlias = Callable[[], Awaitable[None]]

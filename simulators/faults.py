@@ -112,7 +112,7 @@ class Faults:
 
     def noise(self) -> str:
         """A text that no exchange would send: seeded, printable, and not JSON."""
-        return "\x7f" + "".join(self._dice.choices("{}[]:,\"\\abcdef0123456789\u00e9\u2603", k=24))
+        return "\x7f" + "".join(self._dice.choices('{}[]:,"\\abcdef0123456789\u00e9\u2603', k=24))
 
 
 ON_DATA: tuple[Kind, ...] = ("drop", "duplicate", "reorder", "delay", "stall", "skip", "truncate", "garbage")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 from attrs import field, frozen
@@ -144,17 +145,20 @@ def _row(number: int, row: dict[str, str]) -> Tick:
     try:
         at = int(row["timestamp_us"])
         side: Literal["buy", "sell"] = row["side"]  # type: ignore[assignment]  # Trade refuses any other
-        return Tick(
-            at * 1000, Trade(int(row["trade_id"]), row["symbol"], side, row["price"], row["qty"], at)
-        )
+        return Tick(at * 1000, Trade(int(row["trade_id"]), row["symbol"], side, row["price"], row["qty"], at))
     except (KeyError, ValueError, TypeError) as wrong:
         raise ValueError(f"line {number}: {wrong}") from wrong
 
 
-def _opened(path: str | Path | Traversable) -> IO[bytes]:
+@contextmanager
+def _opened(path: str | Path | Traversable) -> Iterator[Iterable[bytes]]:
     real = Path(path) if isinstance(path, str) else path
-    raw = real.open("rb")
-    return gzip.open(raw) if real.name.endswith(".gz") else raw  # type: ignore[return-value]
+    with real.open("rb") as raw:
+        if not real.name.endswith(".gz"):
+            yield raw
+            return
+        with gzip.open(raw) as unpacked:
+            yield unpacked
 
 
 def _tick(line: _Line) -> Tick | str:
@@ -205,5 +209,3 @@ def _from_blockchain(text: bytes) -> Trade:
     seen = _blockchain_trade.decode(text)
     at = (seen.timestamp - _EPOCH) // timedelta(microseconds=1)
     return Trade(int(seen.trade_id), seen.symbol, seen.side, f"{seen.price:f}", f"{seen.qty:f}", at)
-
-

@@ -83,7 +83,9 @@ async def serve_exchange(
     control = ControlPort(Controls(exchange, player))
     async with trio.open_nursery() as nursery:
         await nursery.start(exchange.serve, host, port)
-        await nursery.start(control.serve, host, _beside(port) if control_port is None else control_port)
+        await nursery.start(
+            control.serve, host, control_port_beside(port) if control_port is None else control_port
+        )
         if player is not None:
             nursery.start_soon(player.run)
         say(f"{dialect.name} simulator on {exchange.url}, controls on {control.url}/status")
@@ -92,7 +94,8 @@ async def serve_exchange(
             await _obey_keys(control.controls, say, nursery.cancel_scope)
 
 
-def _beside(port: int) -> int:
+def control_port_beside(port: int) -> int:
+    """Where the control port of an exchange on `port` is, unless told otherwise: 100 further (0: any)."""
     return port + 100 if port else 0
 
 
@@ -216,8 +219,6 @@ async def serve_demo(
 ) -> None:
     """Serve both exchanges with the shipped recordings, looped and moved to now, at their own pace."""
     async with trio.open_nursery() as nursery:
-        blockchain = await nursery.start(
-            partial(serve_blockchain, host=host, port=blockchain_port, say=say)
-        )
+        blockchain = await nursery.start(partial(serve_blockchain, host=host, port=blockchain_port, say=say))
         binance = await nursery.start(partial(serve_binance, host=host, port=binance_port, say=say))
         task_status.started(Demo(blockchain, binance))

@@ -1,0 +1,195 @@
+"""The interactive client resumes where it was, leaves in every way, and notices what a gateway does wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+from attrs import define, field
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
+
+from simulators.client import Client, client_keys, run_client
+from simulators.keyboard import presser
+
+
+@define
+class Gateway:
+    """Just enough of a gateway: remembers one stream of offsets, and answers `subscribe` with `since`."""
+
+    url: str = ""
+    offset: int = 0
+    calls: list[dict[str, Any]] = field(factory=list)
+    codes: list[int] = field(factory=list)
+    socket: WebSocketConnection | None = None
+
+    async def handle(self, request: WebSocketRequest) -> None:
+        self.socket = await request.accept()
+        try:
+            while True:
+                call = json.loads(await self.socket.get_message())
+                self.calls.append(call)
+                await self.send(jsonrpc="2.0", id=call["id"], result=self.answer(call["params"]))
+        except ConnectionClosed as closed:
+            self.codes.append(closed.reason.code if closed.reason else 0)
+
+    def answer(self, params: dict[str, Any]) -> dict[str, Any]:
+        base = {"channel": "trades", "symbol": params["symbol"], "event": "subscribed", "epoch": "e"}
+        if since := params.get("since"):
+            missed = [self.trade(n) for n in range(since["offset"] + 1, self.offset + 1)]
+            return {**base, "offset": self.offset, "recovered": True, "trades": missed}
+        return {**base, "offset": self.offset}
+
+    def trade(self, offset: int) -> dict[str, Any]:
+        return {
+            "seqnum": offset,
+            "event": "updated",
+            "channel": "trades",
+            "symbol": "BTC-USD",
+            "timestamp": "2020-05-10T18:33:36.696315Z",
+            "side": "buy",
+            "qty": 0.0005892,
+            "price": 8501.1,
+            "tradeId": str(offset),
+            "source": "s",
+            "offset": offset,
+        }
+
+    async def send(self, **message: Any) -> None:
+        assert self.socket is not None
+        await self.socket.send_message(json.dumps(message))
+
+    async def update(self) -> None:
+        self.offset += 1
+        await self.send(jsonrpc="2.0", method="trades.update", params=self.trade(self.offset))
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[tuple[Gateway, Client, list[str]]]:
+    gateway, said = Gateway(), list[str]()
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_websocket, gateway.handle, "127.0.0.1", 0, None)
+        server = await nursery.start(serve)
+        gateway.url = f"ws://127.0.0.1:{server.port}/ws"
+        client = Client(symbols=("BTC-USD",), url=gateway.url, say=said.append, retry_after=0.0)
+        nursery.start_soon(client.run)
+        await client.wait_until(lambda it: it.subscribed == {"BTC-USD"})
+        yield gateway, client, said
+        nursery.cancel_scope.cancel()
+
+
+async def test_trades_become_lines() -> None:
+    """One line a trade, with exact numbers and its offset; batches too."""
+    async with running() as (gateway, client, said):
+        await gateway.update()
+        assert gateway.socket is not None
+        batch = [{"jsonrpc": "2.0", "method": "trades.update", "params": gateway.trade(n)} for n in (2, 3)]
+        await gateway.socket.send_message(json.dumps(batch))
+        await client.wait_until(lambda it: it.ledger.trades == 3)
+        assert "2020-05-10T18:33:36.696315Z BTC-USD buy 0.0005892 8501.1 s 1 #1" in said
+        assert client.status()["findings"] == {}
+
+
+async def test_a_temporary_drop_resumes_without_a_hole() -> None:
+    """It comes back by itself, asks for what it missed by epoch and offset, and finds nothing amiss."""
+    async with running() as (gateway, client, _):
+        await gateway.update()
+        await client.wait_until(lambda it: it.ledger.trades == 1)
+        await client.drop(0.0)
+        gateway.offset += 2
+        await client.wait_until(lambda it: it.connections == 2 and it.subscribed == {"BTC-USD"})
+        assert gateway.calls[-1]["params"]["since"] == {"epoch": "e", "offset": 1}
+        await gateway.update()
+        await client.wait_until(lambda it: it.ledger.trades == 4)
+        assert client.status()["findings"] == {}
+        assert gateway.codes == [1006]
+
+
+async def test_leaving_stays_away_until_told_to_come_back() -> None:
+    """Graceful: the gateway sees a close frame. Abrupt: it sees none. Neither reconnects by itself."""
+    async with running() as (gateway, client, _):
+        for count, how, code in ((2, "graceful", 1000), (3, "abrupt", 1006)):
+            leave: Any = how
+            await client.leave(leave)
+            assert not client.connected
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert (gateway.codes[-1], client.connections) == (code, count - 1)
+            client.come_back()
+            await client.wait_until(lambda it, n=count: it.connections == n and bool(it.subscribed))
+
+
+async def test_a_gateway_that_goes_away_is_reconnected_to() -> None:
+    """Without being told, and resuming."""
+    async with running() as (gateway, client, said):
+        assert gateway.socket is not None
+        await gateway.socket.aclose(1001, "draining")
+        await client.wait_until(lambda it: it.connections == 2 and bool(it.subscribed))
+        assert any("1001" in line for line in said)
+
+
+async def test_gaps_duplicates_and_notices_are_told() -> None:
+    """A hole and a repetition are findings; what the gateway announces is shown."""
+    async with running() as (gateway, client, said):
+        for offset in (1, 4, 4):
+            await gateway.send(jsonrpc="2.0", method="trades.update", params=gateway.trade(offset))
+        await gateway.send(jsonrpc="2.0", method="connection.lost", params={"source": "s", "reason": "r"})
+        await client.wait_until(lambda it: it.notices == 1)
+        assert client.status()["findings"] == {"gap": 1, "disorder": 1, "duplicate": 1}
+        assert "GAP BTC-USD: offset 2 to 3 never came" in said
+        assert 'connection.lost {"source": "s", "reason": "r"}' in said
+
+
+async def test_a_refusal_is_told() -> None:
+    """An error answer is a line, not a crash; nor is something unreadable."""
+    async with running() as (gateway, client, said):
+        error = {"code": -32602, "message": "Invalid params", "data": {"symbol": "nope"}}
+        await gateway.send(jsonrpc="2.0", id=1, error=error)
+        assert gateway.socket is not None
+        await gateway.socket.send_message("{")
+        await gateway.update()
+        await client.wait_until(lambda it: it.ledger.trades == 1)
+        assert any(line.startswith("ERROR") and "nope" in line for line in said)
+        assert any(line.startswith("UNREADABLE") for line in said)
+
+
+async def test_no_gateway_is_told_and_tried_again() -> None:
+    """A line that names the address; and the client is there when the gateway is."""
+    said: list[str] = []
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    for listener in listeners:
+        await listener.aclose()
+    tried = trio.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        tried.set()
+
+    async with trio.open_nursery() as nursery:
+        client = Client(symbols=(), url=f"ws://127.0.0.1:{port}/ws", say=say)
+        nursery.start_soon(client.run)
+        await tried.wait()
+        client.quit()
+    assert f"cannot connect to ws://127.0.0.1:{port}/ws" in said[0]
+
+
+async def test_the_keys_of_the_client() -> None:
+    """g and a leave, c comes back, s tells, q ends `run_client`."""
+    async with running() as (gateway, client, said):
+        press = presser(client_keys(client), said.append)
+        await press("g")
+        assert not client.connected
+        await press("c")
+        await client.wait_until(lambda it: it.connections == 2)
+        await press("a")
+        assert not client.connected
+        await press("s")
+        assert json.loads(said[-1])["connections"] == 2
+        async with trio.open_nursery() as nursery:
+            start = partial(run_client, ["BTC-USD"], url=gateway.url, keyboard=False, say=said.append)
+            other = await nursery.start(start)
+            await other.wait_until(lambda it: it.connections == 1)
+            await presser(client_keys(other), said.append)("q")

@@ -1,0 +1,355 @@
+"""What a simulated exchange promises a test: who gets what, in which order, and that it survives anything."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Callable
+from contextlib import asynccontextmanager, suppress
+from importlib import resources
+from typing import Any
+
+import pytest
+import trio
+from attrs import evolve
+from trio.testing import MockClock, memory_stream_pair
+from trio_websocket import ConnectionRejected
+
+from simulators import (
+    Exchange,
+    Trade,
+    binance_dialect,
+    blockchain_dialect,
+    open_binance,
+    open_blockchain,
+    open_exchange,
+    playing,
+    recorded,
+    shipped,
+)
+from simulators.connection import OUTBOX
+
+Connect = Callable[..., Any]
+Make = Callable[..., Trade]
+Ids = Callable[[list[str]], list[int]]
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+ETH = "binance_ethusdt_trades_20240808.jsonl.gz"
+
+
+async def test_a_subscriber_gets_what_is_published_after_its_subscription(
+    connect: Connect, make: Make, ids: Ids
+) -> None:
+    """Nothing from before, everything from then on, in order; and nothing of other symbols."""
+    async with open_blockchain() as exchange, connect(exchange.url) as raw:
+        await exchange.publish(make(1))
+        await raw.subscribe(exchange, "BTC-USD")
+        await exchange.publish_all([make(2), make(3, "ETH-USD"), make(4)])
+        texts = await raw.texts(2)
+        assert ids(texts) == [2, 4]
+        assert [json.loads(text)["seqnum"] for text in texts] == [1, 2]
+        assert exchange.tape("BTC-USD") == (make(1), make(2), make(4))
+
+
+async def test_unsubscribing_ends_the_trades(connect: Connect, make: Make, ids: Ids) -> None:
+    """After `unsubscribed` not one more comes."""
+    async with open_blockchain() as exchange, connect(exchange.url) as raw:
+        await raw.subscribe(exchange, "BTC-USD")
+        answer = await raw.ask(action="unsubscribe", channel="trades", symbol="BTC-USD")
+        assert answer == {"seqnum": 1, "event": "unsubscribed", "channel": "trades", "symbol": "BTC-USD"}
+        await exchange.publish(make(1))
+        await raw.subscribe(exchange, "ETH-USD")
+        await exchange.publish(make(2, "ETH-USD"))
+        assert ids([await raw.text()]) == [2]
+
+
+async def test_sequence_numbers_count_per_connection(connect: Connect, make: Make) -> None:
+    """Two clients see the same trade under their own numbers."""
+    async with open_blockchain() as exchange, connect(exchange.url) as one, connect(exchange.url) as two:
+        await one.ask(action="subscribe", channel="heartbeat")
+        await one.subscribe(exchange, "BTC-USD")
+        await two.subscribe(exchange, "BTC-USD")
+        await exchange.publish(make(1))
+        assert ((await one.get())["seqnum"], (await two.get())["seqnum"]) == (2, 1)
+
+
+async def test_a_recording_is_replayed_byte_for_byte_at_full_speed(connect: Connect) -> None:
+    """Begun when every symbol is subscribed, the last message arrives like the first: all of them, in order."""
+    packed = (resources.files("simulators") / "data" / ETH).read_bytes()
+    expected = [json.loads(line)["msg"] for line in gzip.decompress(packed).splitlines()]
+    feed = recorded(shipped(ETH).ticks)
+    async with (
+        open_binance() as exchange,
+        playing(exchange, feed, speed=math.inf, start="all_subscribed") as player,
+        connect(exchange.url) as raw,
+    ):
+        await raw.subscribe(exchange, "ETHUSDT")
+        assert await raw.texts(len(expected)) == expected
+        await player.finished.wait()
+
+
+async def test_bare_and_wrapped_clients_get_the_same_payload(connect: Connect, make: Make) -> None:
+    """`/ws` sends the payload that `/stream` wraps."""
+    async with (
+        open_binance() as exchange,
+        connect(f"{exchange.url}?streams=btcusdt@trade") as wrapped,
+        connect(exchange.url.replace("/stream", "/ws/btcusdt@trade")) as bare,
+    ):
+        await exchange.wait_connected(2)
+        await exchange.publish(make(1, "BTCUSDT"))
+        assert await wrapped.get() == {"stream": "btcusdt@trade", "data": await bare.get()}
+
+
+@pytest.mark.parametrize("dialect", [blockchain_dialect(), binance_dialect()])
+async def test_wrong_handshakes_are_refused_and_counted(dialect: Any, connect: Connect) -> None:
+    """A wrong path gets its HTTP status; on Blockchain.com so does a missing Origin."""
+    async with open_exchange(dialect) as exchange:
+        await assert_rejected(connect(exchange.url.replace(dialect.path, "/nope")), 404)
+        if dialect.name == "blockchain":
+            await assert_rejected(connect(exchange.url, headers=[]), 400)
+            assert exchange.refused == 2
+        assert exchange.accepted == exchange.failed == 0
+
+
+async def assert_rejected(opening: Any, status: int) -> None:
+    with pytest.RaisesGroup(ConnectionRejected, flatten_subgroups=True, allow_unwrapped=True) as rejected:
+        async with opening:
+            pass
+    error: Any = rejected.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert error.status_code == status
+
+
+# Rule 2: containment
+
+
+async def test_a_handler_that_fails_takes_only_its_connection(connect: Connect, make: Make, ids: Ids) -> None:
+    """The error is kept, the failing client is gone, and the others and newcomers are served."""
+    async with open_blockchain() as exchange, connect(exchange.url) as good, connect(exchange.url) as bad:
+        await good.subscribe(exchange, "BTC-USD")
+        await bad.subscribe(exchange, "ETH-USD")
+
+        def fail(message: object) -> list[str]:
+            raise RuntimeError("a bug in the simulator")
+
+        victim: Any = exchange.connections[1]
+        victim.session = Failing(victim.session, fail)
+        await bad.send(action="subscribe")
+        assert (await bad.until_closed())[1] == 1006
+        assert exchange.failed == 1
+        assert "a bug in the simulator" in repr(exchange.failures[0])
+        await exchange.publish(make(1))
+        assert ids([await good.text()]) == [1]
+        async with connect(exchange.url) as late:
+            await late.subscribe(exchange, "BTC-USD")
+
+
+class Failing:
+    """A session with a bug."""
+
+    def __init__(self, session: Any, receive: Any) -> None:
+        self.session, self.receive = session, receive
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+
+async def test_a_dialect_that_fails_does_not_stop_the_server(connect: Connect) -> None:
+    """Even an error before the handshake ends stays with its connection."""
+    dialect = blockchain_dialect()
+    calls: list[str] = []
+
+    def open_session(path: str, headers: dict[str, str], refuse: Any) -> Any:
+        calls.append(path)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        return dialect.open(path, headers, refuse)
+
+    async with open_exchange(evolve(dialect, open=open_session)) as exchange:
+        async with await trio.open_tcp_stream(exchange.host, exchange.port) as stream:
+            await stream.send_all(HANDSHAKE)
+            with suppress(trio.BrokenResourceError):
+                assert await stream.receive_some() == b""
+        assert exchange.failed == 1
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+
+
+async def test_what_is_no_websocket_does_not_stop_the_server(connect: Connect) -> None:
+    """Noise, a plain GET and a client that leaves at once are survived."""
+    async with open_blockchain() as exchange:
+        for noise in (b"\x00\xff" * 50 + b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b""):
+            stream = await trio.open_tcp_stream(exchange.host, exchange.port)
+            async with stream:
+                await stream.send_all(noise)
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+
+
+# Rule 3: nothing is lost on its own account
+
+
+async def test_a_full_outbox_makes_the_publisher_wait(
+    attach: Connect, make: Make, ids: Ids, autojump_clock: MockClock
+) -> None:
+    """A client that does not read slows the feed down; when it reads, it gets everything."""
+    async with attached(Exchange(binance_dialect()), attach) as (exchange, raw):
+        count = 2 * OUTBOX
+        async with trio.open_nursery() as nursery:
+            blocked = block_writer(exchange)
+            nursery.start_soon(exchange.publish_all, [make(i, "BTCUSDT") for i in range(count)])
+            await trio.testing.wait_all_tasks_blocked()
+            assert exchange.published == OUTBOX
+            blocked.set()
+            assert ids(await raw.texts(count + 1)) == list(range(count))
+
+
+async def test_a_client_that_stays_full_is_cut_and_counted(
+    attach: Connect, make: Make, autojump_clock: MockClock
+) -> None:
+    """After `patience` the feed goes on without it."""
+    async with attached(Exchange(binance_dialect(), patience=3.0), attach) as (exchange, _):
+        block_writer(exchange)
+        begin = trio.current_time()
+        await exchange.publish_all([make(i, "BTCUSDT") for i in range(OUTBOX + 1)])
+        assert trio.current_time() - begin == pytest.approx(3.0)
+        assert exchange.slow_clients_cut == 1
+        assert exchange.connections == ()
+        assert exchange.published == OUTBOX + 1
+
+
+def block_writer(exchange: Exchange) -> trio.Event:
+    """Let the one connection write nothing until the event is set."""
+    blocked = trio.Event()
+    websocket: Any = exchange.connections[0].websocket
+    write = websocket.send_message
+
+    async def send(message: str) -> None:
+        await blocked.wait()
+        await write(message)
+
+    websocket.send_message = send
+    # What is put first wakes the writer, which takes one message out of the outbox and waits with it: put a
+    # message that does not count.
+    exchange.connections[0].say(["{}"])
+    return blocked
+
+
+def attached(exchange: Exchange, attach: Connect) -> Any:
+    @asynccontextmanager
+    async def both() -> Any:
+        async with attach(exchange, "/ws/btcusdt@trade") as raw:
+            await exchange.wait_subscribed()
+            yield exchange, raw
+
+    return both()
+
+
+# absent, replay_last
+
+
+async def test_lost_trades_are_lost(connect: Connect, make: Make, ids: Ids) -> None:
+    """By default what happens while nobody is subscribed reaches nobody, and stays on the tape."""
+    async with open_blockchain() as exchange:
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+            await exchange.publish(make(1))
+            await exchange.disconnect("graceful")
+        await exchange.publish(make(2))
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+            await exchange.publish(make(3))
+            assert ids([await raw.text()]) == [3]
+        assert ids([f'{{"t":{trade.id}}}' for trade in exchange.tape("BTC-USD")]) == [1, 2, 3]
+
+
+async def test_missed_trades_are_replayed_with_an_overlap(connect: Connect, make: Make, ids: Ids) -> None:
+    """The last few that were told come again, then those that were missed, then what is new; in order."""
+    async with open_blockchain(absent="replayed", replay_last=2) as exchange:
+        await exchange.publish(make(0))
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+            await exchange.publish_all([make(1), make(2), make(3)])
+            assert ids(await raw.texts(3)) == [1, 2, 3]
+            await exchange.disconnect("abrupt")
+        await exchange.publish_all([make(4), make(5)])
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+            await exchange.publish(make(6))
+            assert ids(await raw.texts(5)) == [2, 3, 4, 5, 6]
+
+
+async def test_held_trades_wait_for_somebody(connect: Connect, make: Make, ids: Ids) -> None:
+    """Nothing is published while nobody is subscribed to anything; a symbol nobody ever wanted holds nothing up."""
+    async with open_blockchain(absent="held") as exchange, trio.open_nursery() as nursery:
+        nursery.start_soon(exchange.publish_all, [make(1), make(2, "LTC-USD"), make(3)])
+        await trio.testing.wait_all_tasks_blocked()
+        assert exchange.published == 0
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+            assert ids(await raw.texts(2)) == [1, 3]
+
+
+async def test_held_trades_resume_where_they_stopped(connect: Connect, make: Make, ids: Ids) -> None:
+    """What was published between a cut and the next subscription waits, and nothing in between is lost."""
+    async with open_blockchain(absent="held") as exchange, trio.open_nursery() as nursery:
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+            await raw.subscribe(exchange, "ETH-USD")
+            await exchange.publish(make(1))
+            assert ids([await raw.text()]) == [1]
+            await exchange.disconnect("graceful")
+        nursery.start_soon(exchange.publish_all, [make(2, "ETH-USD"), make(3)])
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+            assert exchange.published == 1
+            await raw.subscribe(exchange, "ETH-USD")
+            assert ids(await raw.texts(2)) == [2, 3]
+
+
+# Habits: heartbeats, pings, lifetime
+
+
+async def test_heartbeats_come_every_five_seconds_to_who_asked(
+    attach: Connect, autojump_clock: MockClock
+) -> None:
+    """On time, numbered like every message, stamped by the exchange's clock."""
+    exchange = Exchange(blockchain_dialect(), now_us=lambda: 1589135620673134)
+    async with attach(exchange) as raw:
+        begin = trio.current_time()
+        await raw.ask(action="subscribe", channel="heartbeat")
+        beats = await raw.texts(2)
+        assert trio.current_time() - begin == pytest.approx(10.0)
+        assert beats == [
+            f'{{"seqnum":{n},"event":"updated","channel":"heartbeat","timestamp":"2020-05-10T18:33:40.673134Z"}}'
+            for n in (1, 2)
+        ]
+
+
+async def test_a_connection_ends_when_its_lifetime_is_over(
+    attach: Connect, autojump_clock: MockClock
+) -> None:
+    """Binance closes after 24 hours, with a close frame; pings have been answered all along."""
+    exchange = Exchange(binance_dialect(), now_us=lambda: 0)
+    async with attach(exchange) as raw:
+        begin = trio.current_time()
+        assert (await raw.until_closed())[1] == 1001
+        assert trio.current_time() - begin == pytest.approx(86_400.0)
+
+
+async def test_a_client_that_answers_no_ping_is_cut(autojump_clock: MockClock) -> None:
+    """Twenty seconds to the ping, a minute to the pong that never comes."""
+    exchange = Exchange(binance_dialect())
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(exchange.handle, theirs)
+        begin = trio.current_time()
+        await ours.send_all(HANDSHAKE)
+        await exchange.wait_connected()
+        await exchange.wait_disconnected()
+        assert trio.current_time() - begin == pytest.approx(80.0)
+        nursery.cancel_scope.cancel()
