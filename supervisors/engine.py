@@ -306,7 +306,7 @@ class Engine:
         elif life.intent is Intent.GROUP:
             self._rest_for_group(life)
         elif life.intent is Intent.STOP:
-            record.ready.fail(ActorGone(f"{record.path!r} was stopped"))
+            record.dismiss(ActorGone, "was stopped")
             self._finish(life)
         else:
             self._shut_down(record)
@@ -318,7 +318,7 @@ class Engine:
             self._finish(life)
 
     def _shut_down(self, record: Record) -> None:
-        record.ready.fail(Stopping(f"the supervisor of {record.path!r} ends"))
+        record.dismiss(Stopping, "is not started: its supervisor ends")
         record.enter("done")
         if record.dynamic:  # it would not come back with its supervisor
             self._remove(record)
@@ -567,7 +567,7 @@ class Engine:
     def _doom(self, record: Record) -> None:
         life = record.incarnation
         self._cancel_pause(record)
-        record.ready.fail(Stopping(f"the supervisor of {record.path!r} ends"))
+        record.dismiss(Stopping, "is not started: its supervisor ends")
         if life is None:
             record.enter("done")
         else:
@@ -579,7 +579,7 @@ class Engine:
         if record.state == "done":
             return
         self._cancel_pause(record)
-        record.ready.fail(ActorGone(f"{record.path!r} was stopped"))
+        record.dismiss(ActorGone, "was stopped")
         record.note("stopped")
         if self._is_pool or record.spec.restart is Restart.TEMPORARY:
             self._remove(record)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from .specs import Backoff, Limit, Restart
 
@@ -68,7 +68,7 @@ def next_step(state: State, exit: Ended, now: float) -> Action:
     rules = state.rules
     if not _comes_back(rules.restart, exit.abnormal):
         return Action(Fate.END, state)
-    state = evolve(state, failures=_failures(state, exit, now), charged=_window(state, exit, now))
+    state = State(rules, _failures(state, exit, now), _window(state, exit, now))
     if _within_limits(state):
         return Action(Fate.RESTART, state)
     return Action(Fate.GIVE_UP if rules.alone else Fate.ESCALATE, state)

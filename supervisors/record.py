@@ -66,7 +66,7 @@ class Record:
     restarts: int = 0
     failures: int = 0  # in a row
     charged: tuple[float, ...] = ()  # failures in the window, when the budget is the child's own
-    last_error: str | None = None
+    errors: tuple[BaseException, ...] = ()  # the newest that there were
     value: Any = None
     box: Box = field(init=False)
     ref: Ref = field(init=False)
@@ -128,7 +128,12 @@ class Record:
         """Remember how the newest incarnation ended."""
         self.last_exit = Exit(kind, self.path, self.epoch, errors, trio.current_time())
         if errors:
-            self.last_error = "; ".join(describe(error) for error in errors)
+            self.errors = errors
+
+    def dismiss(self, kind: type[SupervisionError], text: str) -> None:
+        """Whoever waits for it to become ready waits in vain."""
+        if not self.ready.done:
+            self.ready.fail(kind(f"{self.path!r} {text}"))
 
     def bury(self) -> None:
         """It has ended for good, and so has everything below it: tell those who watch."""
@@ -157,6 +162,7 @@ class Record:
     def node(self) -> Node:
         """This child and everything below it, as plain data."""
         mailbox = self.box.node() if self.kind == "actor" else None
+        last_error = "; ".join(describe(error) for error in self.errors) or None
         children = tuple(child.node() for child in self.children.values())
         return Node(
             self.path,
@@ -164,7 +170,7 @@ class Record:
             self.state,
             self.epoch,
             self.restarts,
-            self.last_error,
+            last_error,
             self.since,
             mailbox,
             children,
