@@ -16,7 +16,7 @@ import trio
 from quart.wrappers import Websocket
 
 from .server_connection import SEAT, Seat
-from .wires import SocketWire, WireClosed
+from .wires import SocketWire
 from .wires_asgi import AsgiWire, peer_of
 
 
@@ -27,16 +27,14 @@ async def take_over(
     """Accept the websocket of the current handler and hand it out as a wire that any task may drive.
 
     `max_message_bytes` bounds what a client may send, `close_within` (seconds) how long the end may take.
-    Raises WireClosed when the peer has left meanwhile.
+    When the peer has left meanwhile, the wire has ended already: its `receive` says so.
     """
     request: Any = websocket
     request = request._get_current_object() if hasattr(request, "_get_current_object") else request
     seat: Seat | None = request.scope.get("state", {}).get(SEAT)
     detaching = seat is not None and seat.begin_detaching()
     await request.accept()
-    if seat is not None and not seat.connected:
-        raise WireClosed(1006, "connection lost")
-    if seat is not None and detaching:
+    if seat is not None and detaching and seat.connected:
         lane = _on_socket(request, seat, max_message_bytes, close_within)
     else:
         lane = _on_asgi(request, seat, max_message_bytes, close_within)
@@ -56,8 +54,14 @@ async def _on_socket(
         max_message_bytes=max_message_bytes,
         close_within=close_within,
     )
-    async with _closed_on_failure(wire):
+    try:
         yield wire
+    except Exception:
+        await wire.close(1011, "internal error")
+        raise
+    except BaseException:
+        wire.abort()
+        raise
 
 
 @asynccontextmanager
@@ -65,19 +69,12 @@ async def _on_asgi(
     request: Websocket, seat: Seat | None, max_message_bytes: int, close_within: float
 ) -> AsyncIterator[SocketWire | AsgiWire]:
     wire = AsgiWire(request, seat, max_message_bytes=max_message_bytes, close_within=close_within)
+    if seat is not None and not seat.connected:
+        wire.abort()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wire.stay)
-        async with _closed_on_failure(wire):
+        try:
             yield wire
-
-
-@asynccontextmanager
-async def _closed_on_failure(wire: SocketWire | AsgiWire) -> AsyncIterator[None]:
-    try:
-        yield
-    except Exception:
-        await wire.close(1011, "internal error")
-        raise
-    except BaseException:
-        wire.abort()
-        raise
+        except BaseException:
+            wire.give_up()  # the server closes, with 1011 for an exception
+            raise

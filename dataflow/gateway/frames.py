@@ -158,13 +158,9 @@ class ControlQueue:
 
     def sent(self, count: int) -> None:
         """The first `count` bytes of `waiting()` have gone out."""
-        whole = [self._cut, *self._frames.values()]
-        kinds = [None, *self._frames]
-        self._cut = b""
-        for kind, frame in zip(kinds, whole, strict=True):
-            if count <= 0:
-                break
-            if kind is not None:
-                del self._frames[kind]
+        cut, self._cut = self._cut, self._cut[count:]
+        count -= len(cut)
+        while count > 0:
+            frame = self._frames.pop(next(iter(self._frames)))
             self._cut = frame[count:]
             count -= len(frame)

@@ -210,8 +210,8 @@ class Connection:
                 await self._protocol.initiate()
                 self._set_idle(True)
                 await self._read()
-                await self._protocol.handle(Closed())
-                if not self._detached:
+                if not self._detached:  # a handler that has taken its socket over goes when it likes
+                    await self._protocol.handle(Closed())
                     self._limit_remains()
         finally:
             await self._close()

@@ -94,7 +94,8 @@ class SocketWire:
         if early:
             self._understand(early)
 
-    def pack(self, texts: Sequence[bytes]) -> bytes:
+    @staticmethod
+    def pack(texts: Sequence[bytes]) -> bytes:
         """k text messages as one payload. Pure."""
         return text_frames(texts)
 

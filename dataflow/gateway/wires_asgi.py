@@ -40,7 +40,8 @@ class AsgiWire:
         """`trio.current_time()` of the last byte that came in."""
         return trio.current_time() if self._seat is None else self._seat.heard
 
-    def pack(self, texts: Sequence[bytes]) -> tuple[str, ...]:
+    @staticmethod
+    def pack(texts: Sequence[bytes]) -> tuple[str, ...]:
         """k text messages as one payload. Pure."""
         return tuple([text.decode() for text in texts])
 
@@ -95,6 +96,10 @@ class AsgiWire:
         self._finish(VANISHED, "aborted")
         if self._seat is not None and self._seat.alone:
             self._seat.abort()
+
+    def give_up(self) -> None:
+        """The handler has failed and ends; closing is left to the server, which knows how."""
+        self._finish(1011, "internal error")
 
     async def stay(self) -> None:
         """In the handler's task: keep it until the wire is over."""

@@ -186,6 +186,12 @@ class Client:
         await self.answer(event)
         return event
 
+    async def leave(self) -> CloseConnection:
+        """The server's close frame, answered, and then this end of the connection closed."""
+        close = await self.closed()
+        await self.stream.aclose()
+        return close
+
     async def answer(self, close: CloseConnection) -> None:
         with suppress(trio.BrokenResourceError):  # the server need not wait for it
             await self.send(close.response())

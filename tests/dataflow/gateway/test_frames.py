@@ -1,0 +1,220 @@
+"""Frames are what wsproto, as the client, understands; and what wsproto sends is understood, in any pieces."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Message, Pong, TextMessage
+from wsproto.events import Ping as PingEvent
+
+from dataflow.gateway.frames import (
+    ControlQueue,
+    FrameReader,
+    Goodbye,
+    Inbound,
+    Opcode,
+    Ping,
+    close_frame,
+    control_frame,
+    text_frame,
+    text_frames,
+)
+
+texts = (
+    st.text(max_size=40)
+    | st.integers(120, 130).map("x".__mul__)
+    | st.sampled_from([65535, 65536]).map("x".__mul__)
+)
+CLOSE_CODES = [1000, 1001, 1008, 1009, 1011, 1013, 3000, 4999]
+
+
+def client_events(data: bytes) -> list[Event]:
+    client = Connection(ConnectionType.CLIENT)
+    client.receive_data(data)
+    return list(client.events())
+
+
+def read(data: list[bytes], max_message_bytes: int = 1 << 20) -> list[Inbound]:
+    reader, seen = FrameReader(max_message_bytes), list[Inbound]()
+    for piece in data:
+        seen.extend(reader.feed(piece))
+        if seen and isinstance(seen[-1], Goodbye):
+            break
+    return seen
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[a:b] for a, b in pairwise(edges) if a < b]
+
+
+@given(st.lists(texts, min_size=1, max_size=5))
+def test_joined_frames_are_the_messages_in_order(messages: list[str]) -> None:
+    """k texts leave as k whole messages, whatever their lengths, each as if framed alone."""
+    encoded = [message.encode() for message in messages]
+    joined = text_frames(encoded)
+    assert joined == b"".join(map(text_frame, encoded))
+    events = client_events(joined)
+    assert all(isinstance(event, TextMessage) and event.message_finished for event in events)
+    assert [event.data for event in events if isinstance(event, Message)] == messages
+
+
+@given(st.binary(max_size=125))
+def test_control_frames_carry_their_payload(payload: bytes) -> None:
+    """Pings and pongs arrive with what they were given."""
+    frames = control_frame(Opcode.PING, payload) + control_frame(Opcode.PONG, payload)
+    assert client_events(frames) == [PingEvent(payload=payload), Pong(payload=payload)]
+
+
+def test_control_frame_that_is_too_long_is_refused() -> None:
+    """125 bytes is what a control frame holds; more would be a frame that no client accepts."""
+    with pytest.raises(ValueError, match="126 bytes"):
+        control_frame(Opcode.PONG, bytes(126))
+
+
+@given(st.sampled_from(CLOSE_CODES), st.text(max_size=200))
+def test_close_frame_holds_the_code_and_as_much_of_the_reason_as_fits(code: int, reason: str) -> None:
+    """The reason is cut between characters, so that what arrives is UTF-8 and a beginning of the reason."""
+    [event] = client_events(close_frame(code, reason))
+    assert isinstance(event, CloseConnection)
+    assert event.code == code
+    said = event.reason or ""
+    assert reason.startswith(said)
+    assert len(said.encode()) > 119 or said == reason
+
+
+@pytest.mark.parametrize(("code", "said"), [(1005, 1005), (1006, 1011), (1015, 1011)])
+def test_close_codes_that_must_not_be_sent_are_not(code: int, said: int) -> None:
+    """1005 is said by saying nothing; what can only be observed becomes an internal error."""
+    [event] = client_events(close_frame(code, "why"))
+    assert isinstance(event, CloseConnection)
+    assert event.code == said
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[bytes, list[Inbound]]:
+    """What a client sends, fragmented and with pings in between, and what it means."""
+    client, data, meaning = Connection(ConnectionType.CLIENT), b"", list[Inbound]()
+    for fragments in draw(st.lists(st.lists(st.text(max_size=20), min_size=1, max_size=4), max_size=5)):
+        for number, fragment in enumerate(fragments, 1):
+            if draw(st.booleans()):
+                payload = draw(st.binary(max_size=125))
+                data += client.send(PingEvent(payload=payload))
+                meaning.append(Ping(payload))
+            data += client.send(TextMessage(data=fragment, message_finished=number == len(fragments)))
+        meaning.append("".join(fragments))
+    if draw(st.booleans()):
+        data += client.send(CloseConnection(code=1000, reason="bye"))
+        meaning.append(Goodbye(1000, "bye"))
+    return data, meaning
+
+
+@given(conversations(), st.lists(st.integers(min_value=0), max_size=8))
+def test_client_is_understood_however_its_bytes_are_cut(
+    conversation: tuple[bytes, list[Inbound]], places: list[int]
+) -> None:
+    """Messages are whole and in order, pings where they stood, whatever the pieces that bytes arrive in."""
+    data, meaning = conversation
+    assert read(cut(data, places)) == meaning
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(min_value=0), max_size=5))
+def test_garbage_ends_with_a_goodbye_or_waits_for_more(data: bytes, places: list[int]) -> None:
+    """No bytes raise: what cannot be understood is one goodbye, the last thing read, with a code that may be sent."""
+    seen = read(cut(data, places))
+    assert not any(isinstance(each, Goodbye) for each in seen[:-1])
+    if seen and isinstance(seen[-1], Goodbye) and seen[-1].fault:
+        assert seen[-1].code in (1002, 1003, 1007)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x81\x05hello", 1002),  # a client's frame that is not masked
+        (b"\x83\x80aaaa", 1002),  # an opcode that does not exist
+        (b"\xc1\x80aaaa", 1002),  # a reserved bit
+        (b"\x09\x80aaaa", 1002),  # a fragmented ping
+        (b"\x80\x80aaaa", 1002),  # the continuation of nothing
+        (b"\x81\x81\0\0\0\0\xff", 1007),  # not UTF-8
+        (b"\x88\x82\0\0\0\0\x03\xed", 1002),  # a close code that must not be sent
+    ],
+)
+def test_each_broken_rule_has_its_code(data: bytes, code: int) -> None:
+    """A peer that breaks the protocol is told which kind of rule it broke."""
+    [goodbye] = read([data])
+    assert isinstance(goodbye, Goodbye)
+    assert (goodbye.code, goodbye.fault) == (code, True)
+
+
+def test_binary_message_is_a_fault() -> None:
+    """The service speaks text: 1003."""
+    [goodbye] = read([bytes(Connection(ConnectionType.CLIENT).send(BytesMessage(data=b"x")))])
+    assert goodbye == Goodbye(1003, "text messages only", fault=True)
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.sampled_from("xé€"))
+def test_bound_counts_the_bytes_of_the_whole_message(limit: int, fragments: int, character: str) -> None:
+    """Exactly the limit passes, in any number of fragments; one byte more is 1009."""
+    client = Connection(ConnectionType.CLIENT)
+    data = b"".join(
+        client.send(TextMessage(data=character, message_finished=number == fragments))
+        for number in range(1, fragments + 1)
+    )
+    [result] = read([data], limit)
+    if len(character.encode()) * fragments <= limit:
+        assert result == character * fragments
+    else:
+        assert isinstance(result, Goodbye)
+        assert (result.code, result.fault) == (1009, True)
+
+
+def test_bound_is_for_each_message_alone() -> None:
+    """Many short messages are not one long one."""
+    client = Connection(ConnectionType.CLIENT)
+    data = b"".join(client.send(TextMessage(data="12345")) for _ in range(10))
+    assert read([data], 5) == ["12345"] * 10
+
+
+puts = st.tuples(st.sampled_from([Opcode.PING, Opcode.PONG]), st.binary(max_size=5))
+
+
+@given(st.lists(puts | st.integers(0, 12), max_size=30))
+def test_control_frames_are_never_cut_short_or_mixed(steps: list[tuple[Opcode, bytes] | int]) -> None:
+    """However little is taken at a time, whole frames leave, and the last ping put is answered."""
+    queue, out, last = ControlQueue(), b"", dict[Opcode, bytes]()
+    for step in steps:
+        if isinstance(step, int):
+            count = min(step, len(queue.waiting()))
+            out += queue.waiting()[:count]
+            queue.sent(count)
+        else:
+            opcode, payload = step
+            queue.put(opcode, control_frame(opcode, payload))
+            last[opcode] = payload
+        assert len(queue.waiting()) <= 3 * 7
+    out += queue.waiting()
+    queue.sent(len(queue.waiting()))
+    assert not queue
+    seen = {
+        Opcode.PING if isinstance(e, PingEvent) else Opcode.PONG: bytes(e.payload) for e in _controls(out)
+    }
+    assert seen == last
+
+
+def _controls(data: bytes) -> list[PingEvent | Pong]:
+    events = client_events(data)
+    controls = [event for event in events if isinstance(event, PingEvent | Pong)]
+    assert len(controls) == len(events)
+    return controls
+
+
+def test_nothing_follows_a_close_frame() -> None:
+    """A pong put behind a close frame is not sent: the peer must see nothing after it."""
+    queue = ControlQueue()
+    queue.put(Opcode.CLOSE, close_frame(1000, ""))
+    queue.put(Opcode.PONG, control_frame(Opcode.PONG))
+    assert queue.waiting() == close_frame(1000, "")

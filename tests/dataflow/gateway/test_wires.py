@@ -1,0 +1,441 @@
+"""One conformance suite over both wires: the socket of a detached session, and ASGI."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from quart import websocket
+from trio.testing import MockClock, wait_all_tasks_blocked
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+
+from dataflow.gateway.detach import take_over
+from dataflow.gateway.wires import SocketWire, WireClosed
+from dataflow.gateway.wires_asgi import AsgiWire
+from tests.dataflow.gateway.wires_client import (
+    Client,
+    Running,
+    connect,
+    get,
+    serving,
+    upgrade_request,
+    websocket_app,
+)
+
+logging.getLogger("quart").setLevel(logging.CRITICAL)
+
+LIMIT = 1000  # bytes of a message
+Wire = Any  # either; what P is differs
+
+
+@pytest.fixture(params=["socket", "asgi"])
+def lane(request: pytest.FixtureRequest) -> str:
+    """Where the wire runs."""
+    return str(request.param)
+
+
+@asynccontextmanager
+async def session(lane: str, **client_options: Any) -> AsyncIterator[tuple[Wire, Client, Running]]:
+    """A wire whose handler has handed it over to this task, and its client."""
+    handed_over, taken = trio.open_memory_channel[Wire](1)
+
+    async def handler() -> None:
+        if lane == "asgi":
+            await websocket.accept()  # too late to detach
+        async with take_over(websocket, max_message_bytes=LIMIT, close_within=2) as wire:
+            await handed_over.send(wire)
+
+    async with serving(websocket_app(handler), max_message_bytes=LIMIT, graceful_seconds=1) as running:
+        client = await running.client(**client_options)
+        wire = await taken.receive()
+        assert isinstance(wire, SocketWire if lane == "socket" else AsgiWire)
+        try:
+            yield wire, client, running
+        finally:
+            wire.abort()
+
+
+async def send(wire: Wire, *texts: bytes) -> None:
+    """As a session does: what is taken at once, then the rest."""
+    rest = wire.write_nowait(wire.pack(texts))
+    if rest is not None:
+        await wire.write([rest])
+
+
+async def end_of(wire: Wire) -> WireClosed:
+    """How the wire ends, whatever still comes before."""
+    try:
+        while True:
+            await wire.receive()
+    except WireClosed as closed:
+        return closed
+
+
+async def fill(wire: Wire) -> WireClosed:
+    """Write more than any client takes; how the wire ends."""
+    try:
+        while True:
+            await wire.write([wire.pack([b"x" * 100_000])] * 10)
+    except WireClosed as closed:
+        return closed
+
+
+async def collect(ends: list[int], how: Callable[[Wire], Awaitable[WireClosed]], wire: Wire) -> None:
+    ends.append((await how(wire)).code)
+
+
+async def test_messages_arrive_in_order_both_ways(lane: str) -> None:
+    """What is written is read in that order, alone or packed, and so is what the client says."""
+    with trio.fail_after(20):
+        async with session(lane) as (wire, client, _):
+            for number in range(50):
+                await send(wire, *(b"%d" % (3 * number + k) for k in range(3)))
+            assert [await client.text() for _ in range(150)] == [str(number) for number in range(150)]
+            await client.say(*map(str, range(5)))
+            assert [await wire.receive() for _ in range(5)] == ["0", "1", "2", "3", "4"]
+
+
+async def test_peer_is_the_clients_address(lane: str) -> None:
+    """`peer` names host and port of the other end."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _):
+            stream: Any = client.stream
+            host, port = stream.socket.getsockname()
+            assert wire.peer == f"{host}:{port}"
+
+
+async def test_payload_is_shared_by_wires_of_a_kind(lane: str) -> None:
+    """One packed payload may be written to many wires, and again."""
+    with trio.fail_after(10):
+        async with session(lane) as (first, one, _), session(lane) as (second, other, _):
+            payload = first.pack([b"a", b"b"])
+            for wire in (first, second, first):
+                await wire.write([payload])
+            assert [await one.text() for _ in range(4)] == ["a", "b", "a", "b"]
+            assert [await other.text() for _ in range(2)] == ["a", "b"]
+
+
+async def test_fragments_are_one_message_and_pings_between_are_answered(lane: str) -> None:
+    """A message in three frames with a ping in between is one message, and the ping gets its pong."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _):
+            await client.send(
+                TextMessage(data="one ", message_finished=False),
+                Ping(payload=b"now"),
+                TextMessage(data="two ", message_finished=False),
+                TextMessage(data="three"),
+            )
+            assert await wire.receive() == "one two three"
+            assert await client.event() == Pong(payload=b"now")
+
+
+async def test_ping_and_heard(lane: str, mock_clock: MockClock) -> None:
+    """A ping reaches the client, and its pong counts as a sign of life."""
+    async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+        nursery.start_soon(end_of, wire)
+        before = wire.heard
+        mock_clock.jump(10)
+        await wire.ping()
+        ping = await client.event()
+        assert isinstance(ping, Ping)
+        assert wire.heard == before
+        await client.send(ping.response())
+        while wire.heard == before:
+            await wait_all_tasks_blocked()
+        assert wire.heard == before + 10
+        wire.abort()
+
+
+async def test_peers_close_is_answered_and_ends_the_wire(lane: str) -> None:
+    """A client that closes gets its close frame back and then the end of the connection."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _):
+            await client.say("last")
+            assert await wire.receive() == "last"
+            await client.send(CloseConnection(code=4000, reason="enough"))
+            closed = await end_of(wire)
+            assert (closed.code, closed.reason) == (
+                (4000, "enough") if lane == "socket" else (1006, "connection lost")
+            )
+            answer = await client.event()
+            assert isinstance(answer, CloseConnection)
+            assert answer.code == 4000
+            assert await client.event() is None
+            with pytest.raises(WireClosed):
+                await wire.write([wire.pack([b"too late"])])
+            payload = wire.pack([b"too late"])
+            assert wire.write_nowait(payload) is payload
+
+
+async def test_own_close_waits_for_the_clients(lane: str) -> None:
+    """`close` sends code and reason, and returns once the client has answered."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            await send(wire, b"goodbye")
+            nursery.start_soon(wire.close, 1001, "server going away")
+            assert await client.text() == "goodbye"
+            close = await client.closed()
+            assert (close.code, close.reason) == (1001, "server going away")
+            assert await client.event() is None
+        assert (await end_of(wire)).code == 1001
+
+
+async def test_close_ends_who_receives(lane: str) -> None:
+    """A task that waits for the next message learns of a close by another task."""
+    ends = list[int]()
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            nursery.start_soon(collect, ends, end_of, wire)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(wire.close, 1008, "slow client")
+            assert (await client.closed()).code == 1008
+    assert ends == [1008]
+
+
+async def test_close_does_not_wait_for_ever(lane: str, mock_clock: MockClock) -> None:
+    """A client that never answers a close frame holds it for `close_within`, and not longer."""
+    async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+        nursery.start_soon(wire.close, 1001, "server going away")
+        assert isinstance(await client.event(), CloseConnection)
+        await wait_all_tasks_blocked(0.05)
+        assert nursery.child_tasks
+        mock_clock.jump(2.1)
+        assert await client.event() is None
+
+
+async def test_close_of_what_has_ended_does_nothing(lane: str) -> None:
+    """After a close, an abort or a vanished client, `close` and `abort` are quiet."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _):
+            client.vanish()
+            assert (await end_of(wire)).code == 1006
+            await wire.close(1000, "")
+            wire.abort()
+            await wire.close(1000, "")
+            await wire.ping()
+            assert (await end_of(wire)).code == 1006
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+async def test_message_too_long_closes_with_1009(lane: str, fragments: int) -> None:
+    """A message of more than the limit ends the wire, and the client is told why."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            await client.say("é" * (LIMIT // 2))
+            assert len(await wire.receive()) == LIMIT // 2
+            for number in range(1, fragments + 1):
+                await client.send(TextMessage(data="é" * LIMIT, message_finished=number == fragments))
+            nursery.start_soon(client.leave)
+            assert (await end_of(wire)).code == 1009
+
+
+async def test_long_message_in_few_characters_closes_with_1009(lane: str) -> None:
+    """The limit is in bytes, also where a server counts characters."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            await client.say("é" * (LIMIT - 1))
+            nursery.start_soon(end_of, wire)
+            assert (await client.leave()).code == 1009
+
+
+@pytest.mark.parametrize("data", [b"x", b""])
+async def test_binary_message_closes_with_1003(lane: str, data: bytes) -> None:
+    """The service speaks text; an empty binary message is one, too."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            await client.send(BytesMessage(data=data))
+            nursery.start_soon(end_of, wire)
+            close = await client.leave()
+            assert (close.code, close.reason) == (1003, "text messages only")
+        assert (await end_of(wire)).code == 1003
+
+
+async def test_garbage_ends_the_wire(lane: str) -> None:
+    """A client that breaks the protocol is disconnected; a socket says 1002 first."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, running):
+            await client.send_raw(b"\x83\x80aaaa")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.leave) if lane == "socket" else None
+                assert (await end_of(wire)).code == (1002 if lane == "socket" else 1006)
+            assert await get(running.port) == b"here"
+
+
+async def test_vanished_client_ends_receive_and_write(lane: str) -> None:
+    """A reset connection is 1006 for whoever reads and whoever waits for room."""
+    ends = list[int]()
+    with trio.fail_after(20):
+        async with session(lane, receive_buffer=4096) as (wire, client, _), trio.open_nursery() as nursery:
+            nursery.start_soon(collect, ends, fill, wire)
+            nursery.start_soon(collect, ends, end_of, wire)
+            await wait_all_tasks_blocked(0.01)
+            client.vanish()
+    assert ends == [1006, 1006]
+
+
+async def test_abort_ends_everyone_at_once(lane: str) -> None:
+    """After `abort` the reader, the writer and the client all find the connection gone."""
+    ends = list[int]()
+    with trio.fail_after(20):
+        async with session(lane, receive_buffer=4096) as (wire, client, _):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(collect, ends, fill, wire)
+                nursery.start_soon(collect, ends, end_of, wire)
+                await wait_all_tasks_blocked(0.01)
+                wire.abort()
+            while (event := await client.event()) is not None:
+                assert not isinstance(event, CloseConnection)
+    assert ends == [1006, 1006]
+
+
+async def test_ping_during_a_blocked_write_is_answered_between_messages(lane: str) -> None:
+    """A pong never lands inside a message that is waiting for room, and does not wait for the last of them."""
+    long = b"x" * 300_000
+
+    with trio.fail_after(20):
+        async with session(lane, receive_buffer=4096) as (wire, client, _), trio.open_nursery() as nursery:
+            nursery.start_soon(wire.write, [wire.pack([long])] * 40)
+            nursery.start_soon(end_of, wire)
+            await wait_all_tasks_blocked(0.01)
+            await client.send(Ping(payload=b"still there?"))
+            await wait_all_tasks_blocked(0.01)
+            got, pongs = await read_whole_messages(client, 40)
+            assert got == ["x" * 300_000] * 40
+            assert [payload for payload, _ in pongs] == [b"still there?"]
+            assert pongs[0][1] < 40
+            wire.abort()
+
+
+async def read_whole_messages(client: Client, count: int) -> tuple[list[str], list[tuple[bytes, int]]]:
+    """`count` messages, and the pongs among them with the number of messages that came before."""
+    got, pongs, parts = list[str](), list[tuple[bytes, int]](), list[str]()
+    while len(got) < count:
+        event = await client.event()
+        if isinstance(event, Pong):
+            pongs.append((bytes(event.payload), len(got)))
+            continue
+        assert isinstance(event, TextMessage), event
+        parts.append(event.data)
+        if event.message_finished:
+            got.append("".join(parts))
+            parts.clear()
+    return got, pongs
+
+
+async def test_cancelled_receive_loses_nothing(lane: str) -> None:
+    """However often a wait is cancelled, also in the middle of a message, all of it arrives, once."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _):
+            data = b"".join(client.websocket.send(TextMessage(data=f"{n}" * 20)) for n in range(10))
+            got = []
+            for start in range(0, len(data), 7):
+                await client.send_raw(data[start : start + 7])
+                while True:
+                    with trio.CancelScope() as scope:
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(_cancel_when_idle, scope)
+                            got.append(await wire.receive())
+                            nursery.cancel_scope.cancel()
+                    if scope.cancelled_caught:
+                        break
+            assert got == [f"{n}" * 20 for n in range(10)]
+
+
+async def _cancel_when_idle(scope: trio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
+
+
+async def test_failure_in_the_handler_closes_with_1011(lane: str) -> None:
+    """When nobody takes the wire on, the client is told that the fault is ours, and the error is reported."""
+
+    async def handler() -> None:
+        if lane == "asgi":
+            await websocket.accept()
+        async with take_over(websocket):
+            raise ZeroDivisionError
+
+    with trio.fail_after(10):
+        async with serving(websocket_app(handler)) as running:
+            close = await (await running.client()).closed()
+            assert (close.code, close.reason) == (1011, "internal error")
+            while not running.reports:
+                await trio.lowlevel.checkpoint()
+            assert running.stats.faults == {"ZeroDivisionError": 1}
+
+
+async def test_bytes_behind_the_handshake_are_not_lost(lane: str) -> None:
+    """A client that speaks before it has read the 101 is heard, whoever drives the wire."""
+    early = b"\x81\x85\0\0\0\0early\x81\x81\0\0\0\0"
+    with trio.fail_after(10):
+        async with session(lane, early=early) as (wire, client, _):
+            assert await wire.receive() == "early"
+            await client.send_raw(b"!")
+            assert await wire.receive() == "!"
+
+
+async def test_handler_may_take_its_time_after_the_take_over(lane: str) -> None:
+    """What a handler awaits inside the block, such as the start of a session, is not cancelled by the take-over."""
+    go, went_on = trio.Event(), trio.Event()
+
+    async def handler() -> None:
+        if lane == "asgi":
+            await websocket.accept()
+        async with take_over(websocket) as wire:
+            await go.wait()
+            went_on.set()
+            wire.abort()
+
+    with trio.fail_after(10):
+        async with serving(websocket_app(handler)) as running:
+            await running.client()
+            await wait_all_tasks_blocked(0.01)
+            go.set()
+            await went_on.wait()
+
+
+async def test_detached_session_outlives_handler_and_server() -> None:
+    """Nothing of the HTTP server is left behind a detached wire: not its task, and not its end."""
+    with trio.fail_after(10):
+        async with session("socket") as (wire, client, running):
+            running.stop()
+            await running.ended.wait()
+            assert running.stats.detached == 1
+            await send(wire, b"still here")
+            assert await client.text() == "still here"
+            await client.say("so am I")
+            assert await wire.receive() == "so am I"
+
+
+async def test_asgi_session_ends_with_its_server() -> None:
+    """A wire that stayed with the server is told when that goes."""
+    with trio.fail_after(10):
+        async with session("asgi") as (wire, _, running):
+            running.stop()
+            assert (await end_of(wire)).code == 1006
+
+
+async def test_client_that_leaves_before_the_take_over_is_no_session() -> None:
+    """A connection that is lost during the handshake gives a wire that has ended, and no error of ours."""
+    go, outcome = trio.Event(), list[int]()
+
+    async def handler() -> None:
+        await go.wait()
+        async with take_over(websocket) as wire:
+            outcome.append((await end_of(wire)).code)
+
+    with trio.fail_after(10):
+        async with serving(websocket_app(handler)) as running:
+            stream = await connect(running.port)
+            await stream.send_all(upgrade_request())
+            await wait_all_tasks_blocked(0.01)
+            Client(stream).vanish()
+            go.set()
+            while not outcome:
+                await trio.lowlevel.checkpoint()
+            assert not running.reports
+    assert outcome == [1006]
