@@ -44,6 +44,7 @@ from typing import Any
 
 from .binance import binance_dialect
 from .blockchain import SYMBOLS, blockchain_dialect
+from .client import Client, run_client
 from .exchange import Exchange, open_exchange
 from .faults import Fault, Faults
 from .feed import Feed, Tick, merge, recorded, relabel
@@ -67,6 +68,7 @@ from .trade import Item, StreamMessage, Trade
 __all__ = [
     "BINANCE_MARKET",
     "BLOCKCHAIN_MARKET",
+    "Client",
     "Demo",
     "Exchange",
     "Fault",
@@ -98,6 +100,7 @@ __all__ = [
     "recorded",
     "relabel",
     "replay",
+    "run_client",
     "serve_binance",
     "serve_blockchain",
     "serve_demo",

@@ -28,7 +28,7 @@ from .trade import Item, StreamMessage, Trade
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
-class RecordingError(Exception):
+class RecordingError(ValueError):
     """A file is not a recording; the message names the file, the line and what was found."""
 
 

@@ -353,3 +353,26 @@ async def test_a_client_that_answers_no_ping_is_cut(autojump_clock: MockClock) -
         await exchange.wait_disconnected()
         assert trio.current_time() - begin == pytest.approx(80.0)
         nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_lost_over_many_cuts_at_full_speed(connect: Connect, ids: Ids) -> None:
+    """Held trades and a long overlap: a client that is reset again and again can still see every trade."""
+    feed = recorded(shipped(ETH).ticks)
+    expected = {tick.item.id for tick in shipped(ETH).ticks if isinstance(tick.item, Trade)}
+    seen: set[int] = set()
+    async with (
+        open_binance(absent="held", replay_last=10_000) as exchange,
+        playing(exchange, feed, speed=math.inf) as player,
+    ):
+        for wanted in (500, 1500, 3000, 5000):
+            async with connect(exchange.url) as raw:
+                await raw.subscribe(exchange, "ETHUSDT")
+                while len(seen) < wanted:
+                    seen.update(ids([await raw.text()]))
+                await exchange.disconnect("abrupt")
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "ETHUSDT")
+            while seen != expected:
+                seen.update(ids([await raw.text()]))
+        await player.finished.wait()
+        assert exchange.failed == 0
