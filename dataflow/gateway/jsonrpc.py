@@ -1,0 +1,272 @@
+"""JSON-RPC 2.0, to the letter (https://www.jsonrpc.org/specification).
+
+Rules of this file. Text in, bytes out: no socket, no clock, no framework. Ids go back exactly as they
+came, digit for digit. A notification is never answered, also not with an error. An answer has `result`
+or `error`, never both. What a handler did not mean to tell is not told: an exception other than
+`CallError` is reported to us and is an internal error to the client. The calls of a batch run one after
+the other, in order.
+
+Where the specification leaves room: method names are matched whatever their case, unknown members of
+a request are ignored, and an invalid request that has a valid id is answered to that id.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from attrs import frozen
+
+from ..errors import CallError
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+UPSTREAM_UNAVAILABLE: Final = -32000
+UNAUTHORISED: Final = -32001
+RATE_LIMITED: Final = -32002
+TOO_MANY_SUBSCRIPTIONS: Final = -32003
+
+MAX_BATCH: Final = 100  # calls; more are refused as a whole, since each of them may start work
+
+_SHOWN: Final = 80  # characters of a wrong name that go back to the client
+_PLACE: Final = re.compile(r" - at `\$\.?(.*?)`$")
+
+Handler: TypeAlias = Callable[..., Awaitable[Any]]
+Report: TypeAlias = Callable[[str, Exception], None]
+
+_encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+
+@frozen
+class _Method:
+    name: str
+    params: type | None
+    handler: Handler
+
+
+class Methods:
+    """What can be called: `name=(params, handler)`.
+
+    `params` is an attrs class or msgspec Struct whose fields are the parameters, by name or, in the
+    order of definition, by position; the handler is awaited with an instance of it. None: the
+    method takes no parameters and neither does the handler.
+    """
+
+    def __init__(self, **table: tuple[type | None, Handler]) -> None:
+        self._methods = {name.casefold(): _Method(name, *entry) for name, entry in table.items()}
+        if len(self._methods) < len(table):
+            raise ValueError("two methods whose names differ only in case")
+
+    @property
+    def names(self) -> list[str]:
+        """The names as they are spelled."""
+        return [method.name for method in self._methods.values()]
+
+    def find(self, name: str) -> _Method:
+        """The method of that name, whatever its case. Raises CallError."""
+        method = self._methods.get(name.casefold())
+        if method is None:
+            raise CallError(
+                METHOD_NOT_FOUND,
+                "Method not found",
+                {"method": name[:_SHOWN], "nearest": _nearest(name, self.names), "valid": self.names},
+            )
+        return method
+
+
+@frozen
+class Call:
+    """One valid request; `id` is its JSON text, None for a notification. `params` is a list, dict or None."""
+
+    method: str
+    params: Any
+    id: msgspec.Raw | None
+
+
+@frozen
+class Invalid:
+    """A member of a batch, or a whole text, that is no request, and what to answer."""
+
+    id: msgspec.Raw
+    error: CallError
+
+
+class _Request(msgspec.Struct):
+    jsonrpc: Any = msgspec.UNSET
+    method: Any = msgspec.UNSET
+    params: Any = msgspec.UNSET
+    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_NULL: Final = msgspec.Raw(b"null")
+_request: Final = msgspec.json.Decoder(_Request)
+_batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+async def dispatch(
+    text: str | bytes, methods: Methods, report: Report, *, max_batch: int = MAX_BATCH
+) -> bytes | None:
+    """Run what `text` calls, in order, and make the answer; None when nothing is to be answered.
+
+    `report(method, exception)` is called for every exception of a handler that is not a CallError.
+    """
+    requests = parse(text, max_batch)
+    if not isinstance(requests, list):
+        return await _answer(requests, methods, report)
+    answers = [await _answer(request, methods, report) for request in requests]
+    said = [answer for answer in answers if answer is not None]
+    return b"[" + b",".join(said) + b"]" if said else None
+
+
+def parse(text: str | bytes, max_batch: int = MAX_BATCH) -> Call | Invalid | list[Call | Invalid]:
+    """The request, or the list of requests, in `text`. Never raises for what a client sent."""
+    try:
+        if not _is_array(text):
+            return _read(text)
+        members = _batch.decode(text)
+        if not members or len(members) > max_batch:
+            return Invalid(_NULL, _wrong_length(len(members), max_batch))
+        return [_read(member) for member in members]
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return Invalid(_NULL, CallError(PARSE_ERROR, "Parse error", {"problem": str(error)}))
+
+
+def result_of(call_id: msgspec.Raw, result: Any) -> bytes:
+    """A successful answer. Raises TypeError or ValueError when `result` cannot be written as JSON."""
+    return _encode({"jsonrpc": "2.0", "result": result, "id": call_id})
+
+
+def error_of(call_id: msgspec.Raw, error: CallError) -> bytes:
+    """An answer that says what went wrong. Raises TypeError or ValueError when `data` is not JSON."""
+    told: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.data is not None:
+        told["data"] = error.data
+    return _encode({"jsonrpc": "2.0", "error": told, "id": call_id})
+
+
+async def _answer(request: Call | Invalid, methods: Methods, report: Report) -> bytes | None:
+    if isinstance(request, Invalid):
+        return error_of(request.id, request.error)
+    call_id = _NULL if request.id is None else request.id
+    try:
+        answer = await _run(request, call_id, methods)
+    except Exception as error:
+        report(request.method[:_SHOWN], error)
+        told = CallError(INTERNAL_ERROR, "Internal error", {"problem": "the server failed, and knows it"})
+        answer = error_of(call_id, told)
+    return None if request.id is None else answer
+
+
+async def _run(call: Call, call_id: msgspec.Raw, methods: Methods) -> bytes:
+    try:
+        method = methods.find(call.method)
+        arguments = _arguments(method, call.params)
+        return result_of(call_id, await method.handler(*arguments))
+    except CallError as error:
+        return error_of(call_id, error)
+
+
+def _is_array(text: str | bytes) -> bool:
+    return text.lstrip()[:1] in ("[", b"[")
+
+
+def _read(text: str | bytes | msgspec.Raw) -> Call | Invalid:
+    """Raises msgspec.DecodeError (not ValidationError) when it is no JSON."""
+    try:
+        request = _request.decode(text)
+    except msgspec.ValidationError as error:
+        return Invalid(_NULL, _invalid_request(_plain(str(error))))
+    call_id = None if request.id is msgspec.UNSET else _valid_id(request.id)
+    if call_id is None and request.id is not msgspec.UNSET:
+        return Invalid(_NULL, _invalid_request("id must be a string, a number or null"))
+    if problem := _problem(request):
+        return Invalid(call_id or _NULL, _invalid_request(problem))
+    return Call(request.method, None if request.params is msgspec.UNSET else request.params, call_id)
+
+
+def _valid_id(written: Any) -> msgspec.Raw | None:
+    try:
+        value = msgspec.json.decode(written)
+    except msgspec.ValidationError:  # a number beyond every range
+        return None
+    return msgspec.Raw(bytes(written)) if value is None or type(value) in (str, int, float) else None
+
+
+def _problem(request: _Request) -> str | None:
+    if request.jsonrpc != "2.0":
+        return 'jsonrpc must be "2.0"'
+    if not isinstance(request.method, str):
+        return "method must be a string"
+    if request.params is not msgspec.UNSET and not isinstance(request.params, list | dict):
+        return "params must be an array or an object"
+    return None
+
+
+def _invalid_request(problem: str, **more: Any) -> CallError:
+    return CallError(INVALID_REQUEST, "Invalid Request", {"problem": problem, **more})
+
+
+def _wrong_length(length: int, most: int) -> CallError:
+    if not length:
+        return _invalid_request("a batch must hold at least one call")
+    return _invalid_request(f"a batch may hold at most {most} calls", limit=most, found=length)
+
+
+def _arguments(method: _Method, params: Sequence[Any] | Mapping[str, Any] | None) -> tuple[Any, ...]:
+    """What to call the handler with. Raises CallError."""
+    if method.params is None:
+        if params:
+            raise _invalid_params(f"{method.name} takes no parameters")
+        return ()
+    fields = msgspec.inspect.type_info(method.params).fields  # type: ignore[attr-defined]
+    names = [field.encode_name for field in fields]
+    named = _named(params or {}, names)
+    for name in named:
+        if name not in names:
+            raise _invalid_params(
+                "unknown parameter", param=name[:_SHOWN], nearest=_nearest(name, names), valid=names
+            )
+    for field in fields:
+        if field.required and field.encode_name not in named:
+            raise _invalid_params("is missing", param=field.encode_name, valid=names)
+    return (_converted(named, method.params),)
+
+
+def _named(params: Sequence[Any] | Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    if isinstance(params, Mapping):
+        return dict(params)
+    if len(params) > len(names):
+        raise _invalid_params(f"at most {len(names)} parameters", found=len(params), valid=names)
+    return dict(zip(names, params, strict=False))
+
+
+def _converted(named: dict[str, Any], params: type) -> Any:
+    try:
+        return msgspec.convert(named, params)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        place = _PLACE.search(text)
+        where = {"param": place[1]} if place else {}
+        if place and place[1] in named:
+            where["value"] = named[place[1]]
+        raise _invalid_params(_plain(_PLACE.sub("", text)), **where) from error
+
+
+def _invalid_params(problem: str, **more: Any) -> CallError:
+    return CallError(INVALID_PARAMS, "Invalid params", {**more, "problem": problem})
+
+
+def _nearest(name: str, names: list[str]) -> list[str]:
+    by_folded = {known.casefold(): known for known in names}
+    found = difflib.get_close_matches(name[:_SHOWN].casefold(), by_folded, n=3, cutoff=0.5)
+    return [by_folded[folded] for folded in found]
+
+
+def _plain(message: str) -> str:
+    return message.replace("`", "")

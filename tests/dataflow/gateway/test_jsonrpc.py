@@ -1,0 +1,552 @@
+"""Promises of dataflow.gateway.jsonrpc."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from attrs import frozen
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow.errors import CallError
+from dataflow.gateway import jsonrpc
+from dataflow.gateway.jsonrpc import Call, Invalid, Methods, dispatch, parse
+
+
+@frozen
+class Subtract:
+    minuend: int
+    subtrahend: int
+
+
+@frozen
+class Position:
+    epoch: int
+    offset: int
+
+
+@frozen(kw_only=True)
+class Subscribe:
+    symbol: str
+    snapshot: int | None = None
+    since: Position | None = None
+
+
+class Sum(msgspec.Struct):
+    a: int = 0
+    b: int = 0
+    c: int = 0
+
+
+class Server:
+    """The specification's server and some more, which remembers what it did."""
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+        self.reports: list[tuple[str, Exception]] = []
+        self.methods = Methods(
+            subtract=(Subtract, self.subtract),
+            sum=(Sum, self.sum),
+            update=(None, self.notify),
+            notify_hello=(Sum, self.notify),
+            notify_sum=(Sum, self.notify),
+            get_data=(None, self.get_data),
+            subscribe=(Subscribe, self.subscribe),
+            refuse=(None, self.refuse),
+            crash=(None, self.crash),
+            unprintable=(None, self.unprintable),
+            getSymbols=(None, self.get_data),
+        )
+
+    async def subtract(self, params: Subtract) -> int:
+        self.log.append(params)
+        return params.minuend - params.subtrahend
+
+    async def sum(self, params: Sum) -> int:
+        self.log.append("sum")
+        return params.a + params.b + params.c
+
+    async def notify(self, params: Any = None) -> None:
+        self.log.append("notify")
+
+    async def get_data(self) -> list[Any]:
+        self.log.append("get_data")
+        return ["hello", 5]
+
+    async def subscribe(self, params: Subscribe) -> Subscribe:
+        self.log.append(params)
+        return params
+
+    async def refuse(self) -> None:
+        raise CallError(-32003, "too many subscriptions", {"limit": 3})
+
+    async def crash(self) -> None:
+        raise RuntimeError("a secret of the house")
+
+    async def unprintable(self) -> Any:
+        return object()
+
+    async def answer(self, text: str | bytes, **options: Any) -> Any:
+        said = await dispatch(text, self.methods, self.report, **options)
+        return None if said is None else json.loads(said)
+
+    def report(self, method: str, error: Exception) -> None:
+        self.reports.append((method, error))
+
+
+def without_data(answer: Any) -> Any:
+    """The answer as the specification shows it: `data` is our own."""
+    if isinstance(answer, list):
+        return [without_data(member) for member in answer]
+    if isinstance(answer, dict) and "error" in answer:
+        told = {key: value for key, value in answer["error"].items() if key != "data"}
+        return {**answer, "error": told}
+    return answer
+
+
+def error(code: int, message: str, call_id: Any = None) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": call_id}
+
+
+def result(value: Any, call_id: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "result": value, "id": call_id}
+
+
+INVALID = error(-32600, "Invalid Request")
+PARSE = error(-32700, "Parse error")
+
+# Every example of section 7 of the specification, in its order. Its method names are ours where the
+# specification calls something that exists.
+SPECIFICATION: list[tuple[str, Any]] = [
+    ('{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23], "id": 1}', result(19, 1)),
+    ('{"jsonrpc": "2.0", "method": "subtract", "params": [23, 42], "id": 2}', result(-19, 2)),
+    (
+        '{"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3}',
+        result(19, 3),
+    ),
+    (
+        '{"jsonrpc": "2.0", "method": "subtract", "params": {"minuend": 42, "subtrahend": 23}, "id": 4}',
+        result(19, 4),
+    ),
+    ('{"jsonrpc": "2.0", "method": "update", "params": [1,2,3,4,5]}', None),
+    ('{"jsonrpc": "2.0", "method": "foobar"}', None),
+    ('{"jsonrpc": "2.0", "method": "foobar", "id": "1"}', error(-32601, "Method not found", "1")),
+    ('{"jsonrpc": "2.0", "method": "foobar, "params": "bar", "baz]', PARSE),
+    ('{"jsonrpc": "2.0", "method": 1, "params": "bar"}', INVALID),
+    (
+        '[{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"}, {"jsonrpc": "2.0", "method"]',
+        PARSE,
+    ),
+    ("[]", INVALID),
+    ("[1]", [INVALID]),
+    ("[1,2,3]", [INVALID, INVALID, INVALID]),
+    (
+        """[
+        {"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},
+        {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]},
+        {"jsonrpc": "2.0", "method": "subtract", "params": [42,23], "id": "2"},
+        {"foo": "boo"},
+        {"jsonrpc": "2.0", "method": "foo.get", "params": {"name": "myself"}, "id": "5"},
+        {"jsonrpc": "2.0", "method": "get_data", "id": "9"}
+        ]""",
+        [
+            result(7, "1"),
+            result(19, "2"),
+            INVALID,
+            error(-32601, "Method not found", "5"),
+            result(["hello", 5], "9"),
+        ],
+    ),
+    (
+        """[
+        {"jsonrpc": "2.0", "method": "notify_sum", "params": [1,2,4]},
+        {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]}
+        ]""",
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), SPECIFICATION)
+async def test_the_examples_of_the_specification(text: str, expected: Any) -> None:
+    """Every one of them, as text and as bytes."""
+    assert without_data(await Server().answer(text)) == expected
+    assert without_data(await Server().answer(text.encode())) == expected
+
+
+@pytest.mark.parametrize(
+    "call_id",
+    [
+        *("1", "0", "-5", "1.0", "1.10", "1e2", "1E+2", "123456789012345678901234567890", "null"),
+        *('"x"', '""', '"\\u00e9\\n"', '"\\/"', '" 1 "'),
+    ],
+)
+async def test_an_id_goes_back_digit_for_digit(call_id: str) -> None:
+    """Strings, numbers of any form and null, in answers and in errors; null is an id, not a notification."""
+    server = Server()
+    for method in ("get_data", "nothing"):
+        said = await dispatch(
+            f'{{"jsonrpc":"2.0","method":"{method}","id" : {call_id} }}', server.methods, server.report
+        )
+        assert said is not None
+        assert said.endswith(f'"id":{call_id}}}'.encode())
+
+
+@pytest.mark.parametrize("call_id", ["true", "false", "[]", "[1]", "{}", "1e999"])
+async def test_another_id_is_an_invalid_request(call_id: str) -> None:
+    """It is not sent back."""
+    server = Server()
+    answer = await server.answer(f'{{"jsonrpc":"2.0","method":"get_data","id":{call_id}}}')
+    assert without_data(answer) == INVALID
+    assert server.log == []
+
+
+@pytest.mark.parametrize(
+    ("member", "call_id", "problem"),
+    [
+        ('{"method":"get_data","id":5}', 5, 'jsonrpc must be "2.0"'),
+        ('{"jsonrpc":"1.0","method":"get_data","id":5}', 5, 'jsonrpc must be "2.0"'),
+        ('{"jsonrpc":2.0,"method":"get_data","id":5}', 5, 'jsonrpc must be "2.0"'),
+        ('{"jsonrpc":"2.0","id":5}', 5, "method must be a string"),
+        ('{"jsonrpc":"2.0","method":null,"id":5}', 5, "method must be a string"),
+        (
+            '{"jsonrpc":"2.0","method":"get_data","params":null,"id":5}',
+            5,
+            "params must be an array or an object",
+        ),
+        ('{"jsonrpc":"2.0","method":"get_data","params":"x"}', None, "params must be an array or an object"),
+        ('"x"', None, "Expected object, got str"),
+        ("null", None, "Expected object, got null"),
+    ],
+)
+async def test_an_invalid_request_is_told_what_is_wrong(member: str, call_id: Any, problem: str) -> None:
+    """Alone and in a batch, to its id when it has a valid one; nothing is run."""
+    server = Server()
+    expected = {
+        **error(-32600, "Invalid Request", call_id),
+        "error": {"code": -32600, "message": "Invalid Request", "data": {"problem": problem}},
+    }
+    assert await server.answer(member) == expected
+    assert await server.answer(f"[{member}]") == [expected]
+    assert server.log == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "{",
+        "nonsense",
+        '{"jsonrpc":"2.0","method":"\\q","id":1}',
+        "[1,",
+        "[{]",
+        "{}{}",
+        "[1] 2",
+        "\ud800",
+        '[{"jsonrpc":"2.0","method":"get_data","id":1},{"jsonrpc":"2.0","method":"\\q"}]',
+        "[" * 100_000,
+        '{"jsonrpc":"2.0","method":"get_data","id":"\\q"}',
+        '{"a":' * 100_000,
+        '{"id":01}',
+        b"\xff",
+        b'{"id":"\xff"}',
+    ],
+)
+async def test_what_is_no_json_is_one_parse_error_and_runs_nothing(text: str | bytes) -> None:
+    """A batch that is broken anywhere is broken as a whole."""
+    server = Server()
+    answer = await server.answer(text)
+    assert without_data(answer) == PARSE
+    assert answer["error"]["data"]["problem"]
+    assert server.log == []
+
+
+async def test_a_batch_is_bounded() -> None:
+    """More calls than allowed are refused in one answer and none of them runs; exactly as many are run."""
+    server = Server()
+    call = '{"jsonrpc":"2.0","method":"sum"}'
+    assert await server.answer(f"[{','.join([call] * 3)}]", max_batch=3) is None
+    assert server.log == ["sum"] * 3
+    assert await server.answer(f"[{','.join([call] * 4)}]", max_batch=3) == {
+        **INVALID,
+        "error": {
+            "code": -32600,
+            "message": "Invalid Request",
+            "data": {"problem": "a batch may hold at most 3 calls", "limit": 3, "found": 4},
+        },
+    }
+    assert server.log == ["sum"] * 3
+
+
+async def test_the_calls_of_a_batch_run_in_order() -> None:
+    """Notifications among them too."""
+    server = Server()
+    names = ["sum", "update", "get_data", "sum", "update"]
+    await server.answer(json.dumps([{"jsonrpc": "2.0", "method": name} for name in names]))
+    assert server.log == ["sum", "notify", "get_data", "sum", "notify"]
+
+
+@pytest.mark.parametrize("name", ["getSymbols", "getsymbols", "GETSYMBOLS", "GetSymbols"])
+async def test_method_names_are_matched_whatever_their_case(name: str) -> None:
+    """The public contract's own rule."""
+    assert await Server().answer(json.dumps({"jsonrpc": "2.0", "method": name, "id": 1})) == result(
+        ["hello", 5], 1
+    )
+
+
+async def test_an_unknown_method_is_told_what_would_be_right() -> None:
+    """The nearest names and all of them; a name of any length comes back short."""
+    server = Server()
+    answer = await server.answer('{"jsonrpc":"2.0","method":"Subscrib","id":1}')
+    assert answer["error"]["data"] == {
+        "method": "Subscrib",
+        "nearest": ["subscribe", "subtract"],
+        "valid": server.methods.names,
+    }
+    assert "getSymbols" in answer["error"]["data"]["valid"]
+    long = await server.answer(json.dumps({"jsonrpc": "2.0", "method": "x" * 60_000, "id": 1}))
+    assert len(json.dumps(long)) < 1000
+
+
+def test_two_methods_that_differ_only_in_case_cannot_be() -> None:
+    """One of them could never be called."""
+
+    async def nothing() -> None: ...
+
+    with pytest.raises(ValueError, match="differ only in case"):
+        Methods(ping=(None, nothing), PING=(None, nothing))
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "data"),
+    [
+        (
+            "subscribe",
+            {"simbol": "A"},
+            {"param": "simbol", "problem": "unknown parameter", "nearest": ["symbol"]},
+        ),
+        ("subscribe", {}, {"param": "symbol", "problem": "is missing"}),
+        ("subscribe", [], {"param": "symbol", "problem": "is missing"}),
+        ("subscribe", None, {"param": "symbol", "problem": "is missing"}),
+        ("subscribe", [1], {"param": "symbol", "value": 1, "problem": "Expected str, got int"}),
+        (
+            "subscribe",
+            {"symbol": "A", "snapshot": "3"},
+            {"param": "snapshot", "value": "3", "problem": "Expected int | null, got str"},
+        ),
+        (
+            "subscribe",
+            {"symbol": "A", "since": {"epoch": 1}},
+            {
+                "param": "since",
+                "value": {"epoch": 1},
+                "problem": "Object missing required field offset",
+            },
+        ),
+        (
+            "subscribe",
+            {"symbol": "A", "since": {"epoch": 1, "offset": "x"}},
+            {"param": "since.offset", "problem": "Expected int, got str"},
+        ),
+        ("subtract", [1, 2, 3], {"problem": "at most 2 parameters", "found": 3}),
+        ("get_data", [1], {"problem": "get_data takes no parameters"}),
+        ("GET_DATA", {"x": 1}, {"problem": "get_data takes no parameters"}),
+    ],
+)
+async def test_wrong_params_are_told_what_would_be_right(
+    method: str, params: Any, data: dict[str, Any]
+) -> None:
+    """Which parameter, what is wrong with it, and what is valid; the handler is not run."""
+    server = Server()
+    request = {"jsonrpc": "2.0", "method": method, "id": 1}
+    if params is not None:
+        request["params"] = params
+    answer = await server.answer(json.dumps(request))
+    assert (answer["error"]["code"], answer["error"]["message"]) == (-32602, "Invalid params")
+    assert answer["error"]["data"].items() >= data.items()
+    assert answer["error"]["data"].get("valid") in (
+        None,
+        ["symbol", "snapshot", "since"],
+        ["minuend", "subtrahend"],
+    )
+    assert server.log == []
+
+
+async def test_params_arrive_typed() -> None:
+    """By name or by position, nested ones too; and what is left out has its default."""
+    server = Server()
+    by_name = {"symbol": "A-B", "since": {"epoch": 1, "offset": 2}}
+    for params in (by_name, ["A-B", None, {"epoch": 1, "offset": 2}]):
+        await server.answer(json.dumps({"jsonrpc": "2.0", "method": "subscribe", "params": params}))
+    assert server.log == [Subscribe(symbol="A-B", since=Position(1, 2))] * 2
+    for params in ([], {}):
+        answer = await server.answer(
+            json.dumps({"jsonrpc": "2.0", "method": "get_data", "params": params, "id": 1})
+        )
+        assert answer == result(["hello", 5], 1)
+
+
+async def test_a_refusal_is_told_as_it_was_meant() -> None:
+    """Code, message and data of a CallError; it is not reported as a failure of ours."""
+    server = Server()
+    assert await server.answer('{"jsonrpc":"2.0","method":"refuse","id":1}') == {
+        "jsonrpc": "2.0",
+        "error": {"code": -32003, "message": "too many subscriptions", "data": {"limit": 3}},
+        "id": 1,
+    }
+    assert await server.answer('{"jsonrpc":"2.0","method":"refuse"}') is None
+    assert server.reports == []
+
+
+@pytest.mark.parametrize("method", ["crash", "unprintable"])
+async def test_a_failure_of_ours_is_reported_and_never_leaks(method: str) -> None:
+    """Also of a notification, and also when a result cannot be written."""
+    server = Server()
+    answer = await server.answer(
+        f'[{{"jsonrpc":"2.0","method":"{method}","id":1}},{{"jsonrpc":"2.0","method":"sum","id":2}}]'
+    )
+    assert without_data(answer) == [error(-32603, "Internal error", 1), result(0, 2)]
+    assert "secret" not in json.dumps(answer)
+    assert "Error" not in json.dumps(answer)
+    assert await server.answer(f'{{"jsonrpc":"2.0","method":"{method}"}}') is None
+    assert [name for name, _ in server.reports] == [method] * 2
+
+
+async def test_a_cancelled_call_is_cancelled() -> None:
+    """What is no Exception is not an internal error."""
+
+    class Cancelled(BaseException):
+        pass
+
+    async def cancel() -> None:
+        raise Cancelled
+
+    reports: list[Any] = []
+    methods = Methods(cancel=(None, cancel))
+    with pytest.raises(Cancelled):
+        await dispatch('{"jsonrpc":"2.0","method":"cancel","id":1}', methods, lambda *a: reports.append(a))
+    assert reports == []
+
+
+async def test_results_are_written_exactly() -> None:
+    """Decimals as numbers with their digits, bytes that are JSON already as they are."""
+
+    async def mixed() -> Any:
+        return {
+            "price": Decimal("8501.10"),
+            "trade": msgspec.Raw(b'{"qty":5.892E-4}'),
+            "counts": Counter("aab"),
+        }
+
+    said = await dispatch('{"jsonrpc":"2.0","method":"mixed","id":1}', Methods(mixed=(None, mixed)), print)
+    assert said == (
+        b'{"jsonrpc":"2.0","result":{"price":8501.10,"trade":{"qty":5.892E-4},"counts":{"a":2,"b":1}},"id":1}'
+    )
+
+
+def test_a_request_can_be_parsed_without_being_run() -> None:
+    """For whoever wants to look first: a call, an invalid request, or a list of them."""
+    call = parse('{"jsonrpc":"2.0","method":"ping","params":[1.5]}')
+    assert call == Call("ping", [1.5], None)
+    assert isinstance(parse("{"), Invalid)
+    batch = parse('[{"jsonrpc":"2.0","method":"ping","id":7},7]')
+    assert isinstance(batch, list)
+    assert [type(member) for member in batch] == [Call, Invalid]
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = ["subtract", "sum", "update", "subscribe", "refuse", "crash", "unprintable", "nothing"]
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "jsonrpc": st.just("2.0") | st.just("2.0") | json_values,
+        "method": st.sampled_from(NAMES) | json_values,
+        "params": st.lists(st.integers(), max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "minuend", "subtrahend", "symbol"]), json_values, max_size=3)
+        | json_values,
+        "id": st.integers() | st.text(max_size=5) | st.none() | json_values,
+    },
+)
+
+
+def is_call(member: Any) -> bool:
+    """The specification's definition, read independently."""
+    return (
+        isinstance(member, dict)
+        and member.get("jsonrpc") == "2.0"
+        and isinstance(member.get("method"), str)
+        and isinstance(member.get("params", []), list | dict)
+        and ("id" not in member or isinstance(member["id"], str | int | float | None))
+        and not isinstance(member.get("id"), bool)
+    )
+
+
+def check_answer(answer: Any) -> None:
+    assert set(answer) in ({"jsonrpc", "result", "id"}, {"jsonrpc", "error", "id"})
+    assert answer["jsonrpc"] == "2.0"
+    if "error" in answer:
+        assert set(answer["error"]) == {"code", "message", "data"}
+
+
+@given(st.lists(requests | json_values, max_size=5) | requests | json_values)
+async def test_whatever_is_asked_the_answer_is_legal(asked: Any) -> None:
+    """Fuzz of structure: who is answered, to which id, and in which form."""
+    answer = await Server().answer(json.dumps(asked))
+    members = asked if isinstance(asked, list) else [asked]
+    owed = [member for member in members if not is_call(member) or "id" in member]
+    if asked == []:
+        assert without_data(answer) == INVALID
+        return
+    answers = (
+        answer if isinstance(asked, list) and answer is not None else [answer] if answer is not None else []
+    )
+    assert len(answers) == len(owed)
+    for given_answer, member in zip(answers, owed, strict=True):
+        check_answer(given_answer)
+        if is_call(member):
+            assert given_answer["id"] == member["id"]
+            assert type(given_answer["id"]) is type(member["id"])
+        else:
+            assert given_answer["error"]["code"] == -32600
+
+
+VALID = '[{"jsonrpc":"2.0","method":"subtract","params":[42,23.5],"id":"1"},{"jsonrpc":"2.0","method":"sum","id":2}]'
+
+
+@given(st.integers(0, len(VALID) - 1), st.integers(0, len(VALID)), st.text(max_size=3))
+async def test_damaged_text_is_answered(start: int, end: int, inserted: str) -> None:
+    """Fuzz of text: broken JSON is exactly the parse error, everything else is answered or a notification."""
+    server = Server()
+    text = VALID[:start] + inserted + VALID[end:]
+    answer = await server.answer(text)
+    try:
+        json.loads(text)
+    except ValueError:
+        assert without_data(answer) == PARSE
+        assert server.log == []
+    else:
+        for member in answer if isinstance(answer, list) else [answer] if answer else []:
+            check_answer(member)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60))
+async def test_noise_is_answered(noise: str | bytes) -> None:
+    """Fuzz: one legal answer, never an exception."""
+    answer = await Server().answer(noise)
+    for member in answer if isinstance(answer, list) else [answer]:
+        check_answer(member)
+        assert member["error"]["code"] in (jsonrpc.PARSE_ERROR, jsonrpc.INVALID_REQUEST)

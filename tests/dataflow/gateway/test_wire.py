@@ -1,0 +1,105 @@
+"""Promises of dataflow.gateway.wire."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow.domain import Gap, Recorded, Trade
+from dataflow.gateway import wire
+
+RECORDED = Recorded(
+    offset=7,
+    trade=Trade(
+        source="blockchain",
+        symbol="BTC-USD",
+        trade_id="12886314421",
+        side="buy",
+        price=Decimal("8501.10"),
+        quantity=Decimal("5.892E-4"),
+        timestamp=1_589_135_616_696_315_999,
+        sequence=None,
+    ),
+)
+FIELDS = (
+    '{"seqnum":7,"event":"updated","channel":"trades","symbol":"BTC-USD",'
+    '"timestamp":"2020-05-10T18:33:36.696315Z","side":"buy","qty":0.0005892,"price":8501.10,'
+    '"tradeId":"12886314421","source":"blockchain","offset":7}'
+)
+
+
+def told(message: bytes) -> Any:
+    return json.loads(message)
+
+
+def test_an_update_is_the_contract_to_the_byte() -> None:
+    """Names, order, numbers as numbers with the very digits that came, time in UTC with microseconds."""
+    expected = f'{{"jsonrpc":"2.0","method":"trades.update","params":{FIELDS}}}'
+    assert wire.trades_update(RECORDED).decode() == expected
+
+
+def test_a_trade_in_an_answer_has_the_same_fields() -> None:
+    """Without the envelope, ready to be put into a result."""
+    assert bytes(wire.trade(RECORDED)).decode() == FIELDS
+
+
+def test_a_gap_tells_which_offsets_will_not_come() -> None:
+    """`to` is null when nobody knows how many trades are missing."""
+    exact, unknown = Gap(3, 9, "source_gap"), Gap(3, 3, "shard_restart", exact=False)
+    assert told(wire.stream_gap("BTC-USD", 5, exact)) == {
+        "jsonrpc": "2.0",
+        "method": "stream.gap",
+        "params": {
+            "symbol": "BTC-USD",
+            "channel": "trades",
+            "epoch": 5,
+            "from": 3,
+            "to": 9,
+            "reason": "source_gap",
+        },
+    }
+    assert told(wire.stream_gap("BTC-USD", 5, unknown))["params"]["to"] is None
+    assert told(bytes(wire.gap(unknown))) == {"from": 3, "to": None, "reason": "shard_restart"}
+
+
+def test_notices_about_connections() -> None:
+    """Lost, restored, draining: the fields of the contract."""
+    assert told(wire.connection_lost("binance", "closed with 1001: bye", ["BTC-USDT"])) == {
+        "jsonrpc": "2.0",
+        "method": "connection.lost",
+        "params": {"reason": "closed with 1001: bye", "source": "binance", "symbols": ["BTC-USDT"]},
+    }
+    assert told(wire.connection_restored("binance", ("BTC-USDT", "ETH-USDT"))) == {
+        "jsonrpc": "2.0",
+        "method": "connection.restored",
+        "params": {"action": "resubscribe", "source": "binance", "symbols": ["BTC-USDT", "ETH-USDT"]},
+    }
+    assert told(wire.connection_draining())["method"] == "connection.draining"
+
+
+@given(
+    st.decimals(min_value=Decimal("1E-30"), max_value=Decimal("1E30"), allow_nan=False, places=None),
+    st.text(),
+    st.sampled_from(["buy", "sell"]),
+    st.integers(0, 253402300799_999_999_999),
+)
+def test_no_digit_is_lost(number: Decimal, text: str, side: Any, timestamp: int) -> None:
+    """Whatever a trade holds, a reader of exact numbers gets it back."""
+    trade = Trade(text, text, text, side, number, number / 3, timestamp)
+    params = json.loads(wire.trades_update(Recorded(1, trade)), parse_float=Decimal, parse_int=Decimal)[
+        "params"
+    ]
+    assert (params["price"], params["qty"]) == (number, number / 3)
+    assert (params["source"], params["symbol"], params["tradeId"], params["side"]) == (text, text, text, side)
+
+
+@pytest.mark.parametrize("written", ["61837.63000000", "1E-7", "0.10", "100"])
+def test_a_number_keeps_its_form(written: str) -> None:
+    """Neither rounded nor normalised."""
+    trade = Trade("s", "A-B", "1", "sell", Decimal(written), Decimal(1), 0)
+    assert f'"price":{written},'.encode() in wire.trades_update(Recorded(1, trade))
