@@ -107,6 +107,7 @@ class _Request(msgspec.Struct):
 _NULL: Final = msgspec.Raw(b"null")
 _request: Final = msgspec.json.Decoder(_Request)
 _batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_any: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
 async def dispatch(
@@ -181,6 +182,7 @@ def _read(text: str | bytes | msgspec.Raw) -> Call | Invalid:
     try:
         request = _request.decode(text)
     except msgspec.ValidationError as error:
+        _any.decode(text)  # a wrong type can be noticed before broken JSON behind it
         return Invalid(_NULL, _invalid_request(_plain(str(error))))
     call_id = None if request.id is msgspec.UNSET else _valid_id(request.id)
     if call_id is None and request.id is not msgspec.UNSET:

@@ -248,6 +248,8 @@ async def test_an_invalid_request_is_told_what_is_wrong(member: str, call_id: An
         "[{]",
         "{}{}",
         "[1] 2",
+        "1 2",
+        '"x"y',
         "\ud800",
         '[{"jsonrpc":"2.0","method":"get_data","id":1},{"jsonrpc":"2.0","method":"\\q"}]',
         "[" * 100_000,
