@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .ends import Failure, Mistake
+from .ends import Failure, Mistake, only
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except BaseException as error:
-        return _ended_by(_only(error))
+        return _ended_by(only(error))
 
 
 def _call(words: list[str]) -> int:
@@ -143,13 +143,6 @@ def app() -> App:
 
 def _examples(*lines: str) -> str:
     return "\n\n".join(("Examples:", *(f"  {line}" for line in lines)))
-
-
-def _only(error: BaseException) -> BaseException:
-    """What is inside groups of one, as nurseries make them."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _ended_by(error: BaseException) -> int:

@@ -82,9 +82,9 @@ def _problem(content: Any) -> str | None:
     return f"{content['detail']}; the nearest are {', '.join(nearest)}" if nearest else str(content["detail"])
 
 
-def not_running(url: str, error: BaseException) -> str:
+def not_running(url: str, error: BaseException | None) -> str:
     """The line for a daemon that cannot be reached."""
-    why = re.sub(r"\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+    why = re.sub(r"\[Errno -?\d+\] ", "", str(error or "")) or type(error).__name__
     return f"nothing answers at {url} ({why}); start a daemon with `dataflow demo` or `dataflow run`"
 
 

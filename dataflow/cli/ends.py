@@ -11,3 +11,10 @@ class Mistake(DataflowError):
 
 class Failure(DataflowError):
     """Not the user's, and clear without a traceback: exit code 2."""
+
+
+def only(error: BaseException) -> BaseException:
+    """What is inside groups of one, as nurseries make them."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

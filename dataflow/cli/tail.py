@@ -10,18 +10,26 @@ from __future__ import annotations
 import json as json_
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
 from cyclopts import Parameter
-from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, open_websocket_url
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
 
 from ..terminal import disarmed, painted, wants_colour
 from .common import Json, Url, daemon_url, not_running, until_interrupted
-from .ends import Failure, Mistake
+from .ends import Failure, Mistake, only
 
 RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to come back
 OPEN_WITHIN, CLOSE_WITHIN = 10.0, 1.0
@@ -62,7 +70,7 @@ class _Message(msgspec.Struct):
     method: str | None = None
     params: msgspec.Raw = msgspec.Raw(b"{}")
     id: str | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw()
     error: dict[str, Any] | None = None
 
 
@@ -122,15 +130,15 @@ class Screen(Show):
     def trade(self, raw: bytes) -> None:
         trade = msgspec.json.decode(raw, type=Trade)
         colour = {"buy": GREEN, "sell": RED}.get(trade.side, YELLOW)
-        time = trade.timestamp[11:23]
-        print(
-            self._paint(disarmed(time), DIM),
+        columns = (
+            self._paint(disarmed(trade.timestamp[11:23]), DIM),
             f"{disarmed(trade.symbol):<{self._width}}",
             self._paint(f"{disarmed(trade.side):<4}", colour),
             self._paint(f"{trade.price:>14f}", colour),
             f"{trade.qty:>16f}",
             self._paint(f" {disarmed(trade.source)} #{trade.offset}", DIM),
         )
+        print(" ".join(columns))
 
     def notice(self, method: str, raw: bytes) -> None:
         self.news(in_words(method, msgspec.json.decode(raw)))
@@ -201,7 +209,7 @@ class Tail:
                 self._notice(message.method, message.params, show)
             elif message.error is not None:
                 raise Mistake(refusal(message.id, message.error))
-            elif message.id is not None and message.result is not None:
+            elif message.id is not None:
                 self._subscribed(message.id, msgspec.json.decode(message.result, type=_Answer), show)
 
     def _subscribed(self, symbol: str, answer: _Answer, show: Show) -> None:
@@ -271,9 +279,9 @@ async def follow(url: str, tail: Tail, show: Show) -> None:
             delay = RETRY_FIRST
         except msgspec.DecodeError as error:
             raise Failure(f"{url} says what this client does not understand: {error}") from None
-        except (OSError, HandshakeError) as error:
+        except _Unreachable as error:
             if not tail.positions:
-                raise Mistake(_unreachable(url, error)) from None
+                raise Mistake(_unreachable(url, error.__cause__)) from None
             delay = min(delay * 2, RETRY_MOST)
         else:
             return
@@ -282,26 +290,56 @@ async def follow(url: str, tail: Tail, show: Show) -> None:
 
 
 async def _converse(url: str, tail: Tail, show: Show) -> None:
-    async with open_websocket_url(
-        url,
-        connect_timeout=OPEN_WITHIN,
-        disconnect_timeout=CLOSE_WITHIN,
-        max_message_size=LARGEST_ANSWER,
-    ) as socket:
-        if tail.positions:
-            show.news("connected again")
-        for request in tail.requests():
-            await socket.send_message(request)
-        while not tail.done:
-            tail.take(await socket.get_message(), show)
-            _flush()
+    try:
+        async with _connected(url) as socket:
+            if tail.positions:
+                show.news("connected again")
+            for request in tail.requests():
+                await socket.send_message(request)
+            while not tail.done:
+                tail.take(await socket.get_message(), show)
+                _flush()
+    except BaseExceptionGroup as group:
+        raise only(group) from None
+
+
+class _Unreachable(Exception):
+    """There is no connection to be had; the cause says why."""
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[WebSocketConnection]:
+    """A connection; its socket is closed at the end, which `open_websocket_url` forgets after a refusal."""
+    try:
+        async with await _stream(url) as stream, trio.open_nursery() as nursery:
+            with trio.fail_after(OPEN_WITHIN):
+                socket = await wrap_client_stream(
+                    nursery, stream, urlsplit(url).netloc, urlsplit(url).path, max_message_size=LARGEST_ANSWER
+                )
+            yield socket
+            with trio.move_on_after(CLOSE_WITHIN):
+                await socket.aclose()
+            nursery.cancel_scope.cancel()
+    except* (HandshakeError, trio.TooSlowError) as group:
+        raise _Unreachable from only(group)
+
+
+async def _stream(url: str) -> Any:
+    parts = urlsplit(url)
+    host, secure = parts.hostname or "", parts.scheme == "wss"
+    opened = trio.open_ssl_over_tcp_stream if secure else trio.open_tcp_stream
+    try:
+        with trio.fail_after(OPEN_WITHIN):
+            return await opened(host, parts.port or (443 if secure else 80))
+    except OSError as error:  # here alone: the end of our own output is an OSError as well
+        raise _Unreachable from error
 
 
 def _flush() -> None:
     sys.stdout.flush()
 
 
-def _unreachable(url: str, error: Exception) -> str:
+def _unreachable(url: str, error: BaseException | None) -> str:
     if isinstance(error, ConnectionRejected):
         return f"{url} answers with status {error.status_code}, it is not a dataflow daemon"
-    return not_running(url, error.__cause__ or error)
+    return not_running(url, error)

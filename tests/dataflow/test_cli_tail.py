@@ -1,0 +1,396 @@
+"""`dataflow tail`: trades as they come, across every way a connection can end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
+
+from dataflow.cli.ends import Failure, Mistake
+from dataflow.cli.tail import Raw, Screen, Tail, follow, in_words, refusal
+
+EPOCH = 1700000000000
+
+
+def trade(offset: int, side: str = "buy", price: str = "8501.10", **other: Any) -> str:
+    fields = {"seqnum": offset, "event": "updated", "channel": "trades", "symbol": "BTC-USD"} | other
+    head = json.dumps(fields)[:-1]
+    return (
+        f'{head}, "timestamp": "2020-05-10T18:33:36.696315Z", "side": "{side}", "qty": 5.892E-4, '
+        f'"price": {price}, "tradeId": "t{offset}", "source": "blockchain", "offset": {offset}}}'
+    )
+
+
+def update(offset: int, **other: Any) -> str:
+    return f'{{"jsonrpc": "2.0", "method": "trades.update", "params": {trade(offset, **other)}}}'
+
+
+def notice(method: str, **params: Any) -> str:
+    return json.dumps({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def answer(offset: int, symbol: str = "BTC-USD", epoch: int = EPOCH, trades: str = "", **more: Any) -> str:
+    result = {
+        "channel": "trades",
+        "symbol": symbol,
+        "event": "subscribed",
+        "epoch": epoch,
+        "offset": offset,
+    } | more
+    text = json.dumps({"jsonrpc": "2.0", "id": symbol, "result": result})
+    return text.replace('"event"', f'"trades": [{trades}], "event"') if trades else text
+
+
+Script = Callable[["Server", WebSocketConnection], Awaitable[None]]
+
+
+@attrs.define
+class Server:
+    """A gateway that follows a script, one step for each connection; None is a handshake that is refused."""
+
+    script: list[Script | None]
+    asked: list[list[Any]] = attrs.Factory(list)
+    url: str = ""
+
+    async def serve(self, request: WebSocketRequest) -> None:
+        step = self.script.pop(0)
+        if step is None:
+            await request.reject(503)
+            return
+        self.asked.append([])
+        socket = await request.accept()
+        try:
+            await step(self, socket)
+        except ConnectionClosed:
+            pass
+        finally:
+            await socket.aclose()
+
+    async def hear(self, socket: WebSocketConnection) -> Any:
+        call = json.loads(await socket.get_message())
+        self.asked[-1].append(call)
+        return call
+
+
+@asynccontextmanager
+async def gateway(*script: Script | None) -> AsyncIterator[Server]:
+    server = Server(list(script))
+    async with trio.open_nursery() as nursery:
+        bound = await nursery.start(partial(serve_websocket, server.serve, "127.0.0.1", 0, None))
+        server.url = f"ws://127.0.0.1:{bound.port}/ws"
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
+    """Hear `calls` calls, say `messages`, then wait for the client to leave, or close."""
+
+    async def step(server: Server, socket: WebSocketConnection) -> None:
+        for _ in range(calls):
+            await server.hear(socket)
+        for message in messages:
+            await socket.send_message(message)
+        if then == "wait":
+            await server.hear(socket)
+        else:
+            await socket.aclose(1001, then)
+
+    return step
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coming back needs no patience here."""
+    monkeypatch.setattr("dataflow.cli.tail.RETRY_FIRST", 0.0)
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
+    return lambda: capsys.readouterr().out.splitlines()
+
+
+def tail_of(*symbols: str, count: int | None = None, snapshot: int | None = None) -> Tail:
+    return Tail(symbols or ("BTC-USD",), snapshot, count)
+
+
+PLAIN = Screen(7, coloured=False)
+LINE = "18:33:36.696 BTC-USD {side:<4} {price:>14}        0.0005892  blockchain #{offset}"
+
+
+def line(offset: int, side: str = "buy", price: str = "8501.10") -> str:
+    return LINE.format(side=side, price=price, offset=offset)
+
+
+class TestShowing:
+    def test_a_trade_is_an_aligned_line(self, said: Any) -> None:
+        """Time, symbol, side, price, quantity, source and offset; exact decimals, none in scientific notation."""
+        PLAIN.trade(trade(7).encode())
+        PLAIN.trade(trade(8, "sell", "12345678.5").encode())
+        assert said() == [line(7), line(8, "sell", "12345678.5")]
+
+    @pytest.mark.parametrize(
+        ("side", "colour"), [("buy", "\x1b[32m"), ("sell", "\x1b[31m"), ("odd", "\x1b[33m")]
+    )
+    def test_sides_have_their_colours(self, said: Any, side: str, colour: str) -> None:
+        """A buy is green and a sell is red; what is neither is neither."""
+        Screen(7, coloured=True).trade(trade(7, side).encode())
+        assert f"{colour}{side:<4}\x1b[0m" in said()[0]
+
+    def test_nothing_is_obeyed(self, said: Any) -> None:
+        """Escape codes in what the daemon passes on do not reach the terminal."""
+        PLAIN.trade(trade(7, symbol="\x1b[2J").replace("blockchain", "\\u001b]0;x\\u0007").encode())
+        PLAIN.notice("connection.lost", json.dumps({"source": "\x1b[2J", "reason": "a\nb"}).encode())
+        assert "\x1b" not in "".join(lines := said())
+        assert lines[1:] == [r"-- \x1b[2J: connection lost (a", "    b)"]
+
+    @pytest.mark.parametrize(
+        ("method", "told", "words"),
+        [
+            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 5, "reason": "slow_client"}, "A-B: #3 to 5 will not come (slow_client)"),
+            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 3, "reason": "x"}, "A-B: #3 will not come (x)"),
+            ("stream.gap", {"symbol": "A-B", "from": 3, "to": None, "reason": "x"}, "A-B: #3 to ? will not come (x)"),
+            ("connection.lost", {"source": "acme", "reason": "silent"}, "acme: connection lost (silent)"),
+            ("connection.restored", {"source": "acme", "action": "resubscribe"}, "acme: connection restored"),
+            ("connection.draining", {}, "the daemon is going away"),
+            ("new.thing", {"a": 1}, 'new.thing {"a": 1}'),
+        ],
+    )  # fmt: skip
+    def test_notices_are_sentences(self, method: str, told: dict[str, Any], words: str) -> None:
+        """Gaps and connections are told in words; what is unknown is shown as it came."""
+        assert in_words(method, told) == words
+
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (
+                {"code": -32602, "message": "Invalid params", "data": {"param": "symbol", "problem": "unknown symbol", "nearest": ["BTC-USD", "BTC-EUR"]}},
+                "X-Y: unknown symbol; did you mean BTC-USD or BTC-EUR?",
+            ),
+            (
+                {"code": -32602, "message": "Invalid params", "data": {"param": "snapshot", "value": 9999, "problem": "must be 0 to 1000"}},
+                "snapshot 9999: must be 0 to 1000",
+            ),
+            ({"code": -32000, "message": "upstream unavailable"}, "X-Y: upstream unavailable"),
+        ],
+    )  # fmt: skip
+    def test_a_refusal_says_what_would_be_right(self, error: dict[str, Any], told: str) -> None:
+        """A refused symbol is told with the nearest ones."""
+        assert refusal("X-Y", error) == told
+
+
+class TestFollowing:
+    async def test_trades_and_notices_in_their_order(self, said: Any) -> None:
+        """Snapshot, live trades, batches and notices are shown in the order in which they came."""
+        script = says(
+            answer(7, trades=f"{trade(6)}, {trade(7)}"),
+            update(8, side="sell"),
+            f"[{update(9)}, {notice('connection.lost', source='blockchain', reason='silent', symbols=[])}, {update(10)}]",
+            notice("stream.gap", symbol="BTC-USD", channel="trades", epoch=EPOCH, **{"from": 11, "to": 12}, reason="slow_client"),
+            update(13),
+        )  # fmt: skip
+        async with gateway(script) as server:
+            await follow(server.url, tail_of(count=6, snapshot=2), PLAIN)
+        assert said() == [
+            *(line(6), line(7), line(8, "sell"), line(9)),
+            "-- blockchain: connection lost (silent)",
+            line(10),
+            "-- BTC-USD: #11 to 12 will not come (slow_client)",
+            line(13),
+        ]
+        assert server.asked[0][0] == {
+            "jsonrpc": "2.0",
+            "id": "BTC-USD",
+            "method": "subscribe",
+            "params": {"channel": "trades", "symbol": "BTC-USD", "batch": True, "snapshot": 2},
+        }
+
+    async def test_every_symbol_is_asked_for(self) -> None:
+        """Several symbols are several subscriptions on one connection."""
+        script = says(answer(0, "A-B"), answer(0, "C-D"), update(1, symbol="C-D"), calls=2)
+        async with gateway(script) as server:
+            await follow(server.url, tail_of("A-B", "C-D", count=1), PLAIN)
+        assert [call["params"]["symbol"] for call in server.asked[0]] == ["A-B", "C-D"]
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 4])
+    async def test_count_is_exact(self, said: Any, count: int) -> None:
+        """--count ends after exactly so many trades, in the middle of a snapshot or of a batch too."""
+        script = says(answer(2, trades=f"{trade(1)}, {trade(2)}"), f"[{update(3)}, {update(4)}, {update(5)}]")
+        async with gateway(script) as server:
+            await follow(server.url, tail_of(count=count, snapshot=2), PLAIN)
+        assert said() == [line(offset) for offset in range(1, count + 1)]
+
+    async def test_raw(self, said: Any) -> None:
+        """--json passes params on as they came, one a line, digits and all."""
+        told = notice("connection.restored", source="blockchain", action="resubscribe", symbols=[])
+        async with gateway(says(answer(1, trades=trade(1)), told, update(2, price="8501.100"))) as server:
+            await follow(server.url, tail_of(count=2, snapshot=1), Raw())
+        assert said() == [
+            trade(1),
+            '{"source": "blockchain", "action": "resubscribe", "symbols": []}',
+            trade(2, price="8501.100"),
+        ]
+
+    async def test_a_restart_is_survived(self, said: Any) -> None:
+        """When the daemon goes and comes back, what was missed is asked for with `since`, and shown once."""
+        before = says(answer(7), update(8), then="server going away")
+        after = says(answer(10, recovered=True, trades=f"{trade(9)}, {trade(10)}"), update(11))
+        async with gateway(before, after) as server:
+            await follow(server.url, tail_of(count=4, snapshot=0), PLAIN)
+        assert [calls[0]["params"] for calls in server.asked] == [
+            {"channel": "trades", "symbol": "BTC-USD", "batch": True, "snapshot": 0},
+            {"channel": "trades", "symbol": "BTC-USD", "batch": True, "since": {"epoch": EPOCH, "offset": 8}},
+        ]
+        assert said() == [
+            line(8),
+            "-- disconnected (server going away), coming back",
+            "-- connected again",
+            *(line(9), line(10), line(11)),
+        ]
+
+    async def test_what_cannot_be_recovered_is_said(self, said: Any) -> None:
+        """After a restart that forgot, the hole is named, the new epoch counts, and trades go on."""
+        before = says(answer(7), then="bye")
+        forgot = says(answer(0, epoch=EPOCH + 1, recovered=False), update(1), then="bye")
+        later = says(answer(1, epoch=EPOCH + 1, recovered=True), update(2))
+        async with gateway(before, forgot, later) as server:
+            await follow(server.url, tail_of(count=2), PLAIN)
+        assert said()[:4] == [
+            "-- disconnected (bye), coming back",
+            "-- connected again",
+            "-- BTC-USD: trades are missing here, the daemon no longer has them",
+            line(1),
+        ]
+        assert server.asked[2][0]["params"]["since"] == {"epoch": EPOCH + 1, "offset": 1}
+
+    async def test_gaps_in_an_answer_are_said(self, said: Any) -> None:
+        """Places of the past that no trade fills are told, too."""
+        gaps = [{"symbol": "BTC-USD", "from": 8, "to": 9, "reason": "source_gap"}]
+        before, after = says(answer(7), then="bye"), says(answer(9, recovered=True, gaps=gaps), update(10))
+        async with gateway(before, after) as server:
+            await follow(server.url, tail_of(count=1), PLAIN)
+        assert "-- BTC-USD: #8 to 9 will not come (source_gap)" in said()
+
+    async def test_a_gap_moves_the_position(self) -> None:
+        """What was told to be lost is not asked for again after a reconnection."""
+        gap = notice(
+            "stream.gap",
+            symbol="BTC-USD",
+            channel="trades",
+            epoch=EPOCH,
+            **{"from": 8, "to": 9},
+            reason="slow_client",
+        )
+        before, after = says(answer(7), gap, then="bye"), says(answer(9, recovered=True), update(10))
+        async with gateway(before, after) as server:
+            await follow(server.url, tail_of(count=1), PLAIN)
+        assert server.asked[1][0]["params"]["since"]["offset"] == 9
+
+    async def test_a_daemon_that_is_away_is_waited_for(self, said: Any) -> None:
+        """Between two daemons nobody answers: tail tries again until one does."""
+        before, after = says(answer(7), then="bye"), says(answer(7, recovered=True), update(8))
+        async with gateway(before, None, None, None, after) as server:
+            await follow(server.url, tail_of(count=1), PLAIN)
+        assert said() == ["-- disconnected (bye), coming back", "-- connected again", line(8)]
+
+    async def test_a_refused_symbol_is_the_users_mistake(self) -> None:
+        """An unknown symbol ends tail with the reason."""
+        data = {"param": "symbol", "problem": "unknown symbol", "nearest": ["BTC-USD"]}
+        error = {
+            "jsonrpc": "2.0",
+            "id": "BTC-USX",
+            "error": {"code": -32602, "message": "Invalid params", "data": data},
+        }
+        async with gateway(says(json.dumps(error))) as server:
+            with pytest.raises(Mistake, match=r"^BTC-USX: unknown symbol; did you mean BTC-USD\?$"):
+                await follow(server.url, tail_of("BTC-USX"), PLAIN)
+
+    @pytest.mark.parametrize("nonsense", ["", "{", "[1]", '"x"', '{"id": "BTC-USD", "result": {}}'])
+    async def test_nonsense_is_a_failure(self, nonsense: str) -> None:
+        """What cannot be understood is not guessed: tail ends and says so."""
+        async with gateway(says(nonsense)) as server:
+            with pytest.raises(Failure, match="says what this client does not understand"):
+                await follow(server.url, tail_of(), PLAIN)
+
+    async def test_another_server_is_named_as_such(self) -> None:
+        """A port on which something else answers is the user's mistake, not an endless retry."""
+
+        async def not_found(stream: trio.SocketStream) -> None:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            await stream.aclose()
+
+        async with trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(partial(trio.serve_tcp, not_found, 0, host="127.0.0.1"))
+            port = listener.socket.getsockname()[1]
+            with pytest.raises(Mistake, match="answers with status 404, it is not a dataflow daemon"):
+                await follow(f"ws://127.0.0.1:{port}/ws", tail_of(), PLAIN)
+            nursery.cancel_scope.cancel()
+
+
+async def _endless(server: Server, socket: WebSocketConnection) -> None:
+    await server.hear(socket)
+    await socket.send_message(answer(0))
+    for offset in range(1, 1_000_000):
+        await socket.send_message(update(offset))
+
+
+async def first_line(stream: trio.abc.ReceiveStream) -> str:
+    text = ""
+    while not text.endswith("\n") and (more := await stream.receive_some()):
+        text += more.decode()
+    return text.rstrip("\n")
+
+
+class TestProcess:
+    """The command as it is typed."""
+
+    @staticmethod
+    def command(server: Server, *options: str) -> list[str]:
+        url = server.url.replace("ws://", "http://").removesuffix("/ws")
+        return [sys.executable, "-m", "dataflow", "tail", "btc-usd", "--url", url, *options]
+
+    async def test_a_closed_pipe_is_the_end(self) -> None:
+        """`dataflow tail | head` ends quietly with 0 when head has seen enough."""
+        reading, writing = os.pipe()
+        async with gateway(_endless) as server, trio.open_nursery() as nursery:
+            process = await nursery.start(
+                partial(
+                    trio.run_process,
+                    self.command(server),
+                    stdout=writing,
+                    stderr=subprocess.PIPE,
+                    check=False,
+                )
+            )
+            os.close(writing)
+            stream = trio.lowlevel.FdStream(reading)
+            assert (await stream.receive_some(1)).startswith(b"1")
+            await stream.aclose()
+            assert await process.wait() == 0
+
+    @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+    async def test_an_interrupt_is_the_end(self, sent: signal.Signals) -> None:
+        """Ctrl-C ends it quietly with 0, and so does SIGTERM; colours and traces stay away from a pipe."""
+        async with gateway(says(answer(0), update(1))) as server:
+            process = await trio.lowlevel.open_process(
+                self.command(server), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert await first_line(process.stdout) == line(1)
+            process.send_signal(sent)
+            assert await process.stderr.receive_some() == b""
+            assert await process.wait() == 0
+            await process.stdout.aclose()
+            await process.stderr.aclose()
