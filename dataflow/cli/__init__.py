@@ -130,6 +130,7 @@ def app() -> App:
         help_format="plaintext",
         version=lambda: f"dataflow {version('dataflow')}",
         default_parameter=Parameter(negative=()),
+        suppress_keyboard_interrupt=False,  # ours to turn into an exit code
         help_epilogue=_examples("dataflow demo", "dataflow tail BTC-USD", "dataflow status --watch"),
     )
     every = [example for _name, _where, _help, *examples in _SIMULATORS for example in examples]

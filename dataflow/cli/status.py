@@ -20,7 +20,7 @@ from rich.tree import Tree
 
 from ..terminal import disarmed
 from .common import Json, Url, call, daemon_url
-from .ends import Mistake
+from .ends import Failure, Mistake
 
 COLOURS = {
     "running": "green",
@@ -84,7 +84,7 @@ def _watch(base: str, interval: float, everything: bool) -> None:
             time.sleep(interval)
             try:
                 picture = _look(base, everything)
-            except Mistake as error:  # a daemon that restarts is worth waiting for
+            except (Failure, Mistake) as error:  # a daemon that restarts is worth waiting for
                 picture = Text(str(error), style="red")
 
 
@@ -111,7 +111,7 @@ def _grow(tree: Tree, node: dict[str, Any], now: datetime, everything: bool) -> 
     if hidden := children[len(shown) :]:
         states = Counter(child["state"] for child in hidden)
         more = ", ".join(f"{count} {state}" for state, count in states.items())
-        branch.add(Text(f"and {more}", style="dim"))
+        branch.add(Text(f"and {more} more", style="dim"))
 
 
 def _label(node: dict[str, Any], now: datetime) -> Text:
@@ -123,7 +123,7 @@ def _label(node: dict[str, Any], now: datetime) -> Text:
     if node.get("mailbox"):
         label.append_text(_mailbox(node["mailbox"]))
     if node.get("last_error"):
-        label.append(f"  {disarmed(str(node['last_error']))}", "red")
+        label.append(f"\n{disarmed(str(node['last_error']))}", "red")
     return label
 
 

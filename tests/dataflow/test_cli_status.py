@@ -1,0 +1,198 @@
+"""`dataflow status`: the tree, drawn as it is."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dataflow.cli import main
+from dataflow.cli.ends import Failure, Mistake
+from dataflow.cli.status import FEW, draw, since
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+
+
+def node(path: str, *children: dict[str, Any], **told: Any) -> dict[str, Any]:
+    usual = {
+        "path": path,
+        "kind": "supervisor" if children else "actor",
+        "state": "running",
+        "epoch": 1,
+        "restarts": 0,
+        "last_error": None,
+        "since": "2026-11-21T11:58:57Z",
+        "mailbox": None,
+        "children": list(children),
+    }
+    return usual | told
+
+
+def mailbox(**told: Any) -> dict[str, Any]:
+    return {"size": 1024, "accepted": 0, "handled": 0, "queued": 0, "dropped": {}, "lost_in_flight": 0} | told
+
+
+TREE = node(
+    "",
+    node("cache", node("cache/shard-0", mailbox=mailbox(handled=1234))),
+    node(
+        "sources",
+        node(
+            "sources/binance",
+            state="backoff",
+            restarts=3,
+            last_error="LinkLost: silent for 15 s",
+            mailbox=mailbox(queued=5, dropped={"full": 1000}, lost_in_flight=2),
+        ),
+    ),
+)
+READY = {"status": "degraded", "not_ready": [], "degraded": ["sources/binance"]}
+
+
+def drawn(
+    tree: dict[str, Any], ready: dict[str, Any] = READY, *, coloured: bool = False, **options: Any
+) -> list[str]:
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        width=150,
+        force_terminal=coloured,
+        color_system="standard" if coloured else None,
+        _environ={},
+    )
+    console.print(draw(tree, ready, "http://x:1", NOW, **options))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+class TestDrawing:
+    def test_the_whole_picture(self) -> None:
+        """Every actor is a line: state, since when, restarts, mailbox, last error; the headline says if it is ready."""
+        assert drawn(TREE) == [
+            "dataflow http://x:1  degraded  degraded: sources/binance",
+            "├── cache  running 1 min 3 s",
+            "│   └── shard-0  running 1 min 3 s  1,234 handled",
+            "└── sources  running 1 min 3 s",
+            "    └── binance  backoff 1 min 3 s  3 restarts  0 handled, 5 of 1,024 waiting, 1,000 dropped (full), "
+            "2 lost in a crash",
+            "        LinkLost: silent for 15 s",
+        ]
+
+    @pytest.mark.parametrize(
+        ("state", "colour"),
+        [
+            ("running", "32"),
+            ("starting", "36"),
+            ("backoff", "33"),
+            ("stopping", "35"),
+            ("done", "2"),
+            ("idle", "2"),
+        ],
+    )
+    def test_states_have_their_colours(self, state: str, colour: str) -> None:
+        """What needs attention is seen at a glance."""
+        assert f"\x1b[{colour}m{state}\x1b[0m" in drawn(node("", node("a", state=state)), coloured=True)[1]
+
+    def test_nothing_is_obeyed(self) -> None:
+        """Names and errors are text: no markup, no escape codes, no forged lines."""
+        lines = drawn(node("", node("sources/[red]a\x1b[2J", last_error="x\r\n└── forged [bold]")))
+        assert lines[1:] == [
+            r"└── [red]a\x1b[2J  running 1 min 3 s",
+            r"    x\x0d",
+            "        └── forged [bold]",
+        ]
+
+    def test_a_crowd_is_counted(self) -> None:
+        """Of many sessions only the first are drawn, the rest are counted by state; --all draws each."""
+        crowd = [node(f"topics/{n}", state="backoff" if n == 10 else "running") for n in range(12)]
+        tree = node("", node("topics", *crowd, kind="pool"))
+        assert len(drawn(tree)) == 2 + FEW + 1
+        assert drawn(tree)[-1] == "    └── and 3 running, 1 backoff more"
+        assert len(drawn(tree, everything=True)) == 2 + 12
+        static = node("", node("cache", *crowd))
+        assert len(drawn(static)) == 2 + 12
+
+    @pytest.mark.parametrize(
+        ("moment", "told"),
+        [
+            ("2026-11-21T11:59:59.5Z", " 0 s"),
+            ("2026-11-21T11:59:00Z", " 1 min 0 s"),
+            ("2026-11-21T09:59:00Z", " 2 h 1 min"),
+            ("2026-11-18T09:59:00Z", " 3 d 2 h"),
+            ("2026-11-21T12:00:05Z", " 0 s"),
+            (1234.5, ""),
+            (None, ""),
+        ],
+    )
+    def test_since(self, moment: Any, told: str) -> None:
+        """How long it has been so, in two units; a clock that is ahead does not make it negative."""
+        assert since(moment, NOW) == told
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Have the daemon answer GET /actors with each of these in turn; gives the list of what was asked."""
+
+    def prepare(*trees: Any, ready: Any = READY) -> list[str]:
+        asked: list[str] = []
+        left = list(trees)
+
+        def call(method: str, url: str, token: str | None = None, body: Any = None, *, ok: Any = ()) -> Any:
+            asked.append(f"{method} {url}")
+            if url.endswith("/ready"):
+                assert 503 in ok
+                return ready
+            answer = left.pop(0)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        monkeypatch.setattr("dataflow.cli.status.call", call)
+        monkeypatch.setattr("time.sleep", lambda _seconds: None)
+        return asked
+
+    return prepare
+
+
+class TestCommand:
+    def test_once(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        """One look: the tree is drawn and the command ends with 0, also when the daemon is not ready."""
+        answers(TREE, ready={"status": "not ready", "not_ready": ["cache"], "degraded": []})
+        assert main(["status", "--url", "http://x:1"]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("dataflow http://x:1  not ready  not ready: cache\n")
+        assert "\x1b" not in out
+
+    def test_json(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        """--json passes on what the daemon tells."""
+        asked = answers(TREE)
+        assert main(["status", "--json", "--url", "http://x:1"]) == 0
+        assert json.loads(capsys.readouterr().out) == TREE
+        assert asked == ["GET http://x:1/actors"]
+
+    def test_watch_json(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        """--watch --json is one tree a line, for as long as it is wanted."""
+        answers(TREE, node(""), KeyboardInterrupt())
+        assert main(["status", "--json", "--watch"]) == 0
+        assert [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()] == ["", ""]
+
+    def test_watch_waits_for_a_daemon(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        """While watching, a daemon that goes away is said to be away, and drawn again when it is back."""
+        asked = answers(
+            TREE, Mistake("nothing answers"), Failure("does not answer"), TREE, KeyboardInterrupt()
+        )
+        assert main(["status", "--watch"]) == 0
+        assert len([line for line in asked if line.endswith("/actors")]) == 5
+        assert capsys.readouterr().out.count("binance  backoff") == 1
+
+    def test_watch_needs_a_daemon_to_begin_with(
+        self, answers: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Without a daemon at the start, --watch is told so at once."""
+        answers(Mistake("nothing answers"))
+        assert main(["status", "--watch"]) == 1
+        assert capsys.readouterr().err == "dataflow: nothing answers\n"
