@@ -11,10 +11,10 @@ from pathlib import Path
 import attrs
 import trio
 from attrs import frozen
-from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 import simulators
 from supervisors import Child, Context
@@ -114,17 +114,16 @@ def command_name() -> str:
 
 def invitation(settings: Settings, ports: Mapping[str, int], command: str) -> Panel:
     """What to open, and what to type next in another terminal."""
-    gateway = settings.gateway
-    at = "" if gateway.port == 8080 else f" --url http://{HOST}:{gateway.port}"
-    controls = f"http://{HOST}:{ports['binance'] + CONTROLS_ABOVE}"
-    rows = {
-        "a page to watch": f"http://{HOST}:{gateway.port}/",
-        "trades as they come": f"{command} tail BTC-USD{at}",
-        "the supervision tree": f"{command} status --watch{at}",
-        "cut the exchange for 5 s": f'curl {controls}/disconnect -d \'{{"mode": "drop", "seconds": 5}}\'',
-        "restart a part of it": f"curl -X POST http://{HOST}:{gateway.port}/actors/cache/shard-0/restart",
-    }
+    gateway = f"{HOST}:{settings.gateway.port}"
+    at = "" if settings.gateway.port == 8080 else f" --url {gateway}"
+    cut = f"{HOST}:{ports['binance'] + CONTROLS_ABOVE}/disconnect"
     table = Table.grid(padding=(0, 2))
-    for what, how in rows.items():
-        table.add_row(f"[dim]{what}[/dim]", f"[bold]{how}[/bold]")
-    return Panel(table, title="dataflow demo", subtitle="Ctrl-C ends it", box=box.ROUNDED, expand=False)
+    for what, how in (
+        ("open", f"http://{gateway}/"),
+        ("trades", f"{command} tail BTC-USD BTC-USDT{at}"),
+        ("the tree", f"{command} status --watch{at}"),
+        ("cut a wire", f'curl {cut} -d \'{{"mode":"drop","seconds":5}}\''),
+        ("restart", f"curl -X POST {gateway}/actors/cache/shard-0/restart"),
+    ):
+        table.add_row(Text(what, style="dim"), Text(how, style="bold"))
+    return Panel(table, title="dataflow demo", subtitle="Ctrl-C ends it", expand=False)

@@ -131,7 +131,10 @@ def _mailbox(box: dict[str, Any]) -> Text:
     text = Text(f"  {box['handled']:,} handled", style="dim")
     if box["queued"]:
         text.append(f", {box['queued']:,} of {box['size']:,} waiting", "yellow")
-    for reason, count in box["dropped"].items():
+    dropped = dict(box["dropped"])
+    if conflated := dropped.pop("conflated", 0):  # by design: one sign of news stands for several
+        text.append(f", {conflated:,} conflated")
+    for reason, count in dropped.items():
         text.append(f", {count:,} dropped ({disarmed(reason)})", "red")
     if box["lost_in_flight"]:
         text.append(f", {box['lost_in_flight']:,} lost in a crash", "red")

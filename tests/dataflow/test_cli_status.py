@@ -39,7 +39,7 @@ def mailbox(**told: Any) -> dict[str, Any]:
 
 TREE = node(
     "",
-    node("cache", node("cache/shard-0", mailbox=mailbox(handled=1234))),
+    node("cache", node("cache/shard-0", mailbox=mailbox(handled=1234, dropped={"conflated": 6}))),
     node(
         "sources",
         node(
@@ -75,7 +75,7 @@ class TestDrawing:
         assert drawn(TREE) == [
             "dataflow http://x:1  degraded  degraded: sources/binance",
             "├── cache  running 1 min 3 s",
-            "│   └── shard-0  running 1 min 3 s  1,234 handled",
+            "│   └── shard-0  running 1 min 3 s  1,234 handled, 6 conflated",
             "└── sources  running 1 min 3 s",
             "    └── binance  backoff 1 min 3 s  3 restarts  0 handled, 5 of 1,024 waiting, 1,000 dropped (full), "
             "2 lost in a crash",

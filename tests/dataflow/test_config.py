@@ -363,14 +363,15 @@ class TestShippedFiles:
             if a.name not in ("connector", "url", "symbols"):
                 assert tomllib.loads(f"v = {told[a.name]}")["v"] == a.default
 
-    def test_simulated_toml_changes_addresses_only(self, checkout: Path) -> None:
-        """The simulated set-up is the real one at another address, so that it rehearses the real one."""
+    def test_simulated_toml_changes_little(self, checkout: Path) -> None:
+        """The simulated set-up is the real one at another address, and may be broken: it rehearses the real one."""
         written = tomllib.loads((checkout / "config" / "simulated.toml").read_text())
         assert written == {
+            "chaos": {"enabled": True},
             "sources": {
                 "blockchain": {"url": "ws://127.0.0.1:5000/mercury-gateway/v1/ws"},
                 "binance": {"url": "ws://127.0.0.1:5001/stream"},
-            }
+            },
         }
 
     def test_shipped_finds_the_checkout(self, checkout: Path) -> None:

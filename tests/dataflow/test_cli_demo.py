@@ -1,0 +1,127 @@
+"""`dataflow demo`: it finds its ports, and says what to try."""
+
+from __future__ import annotations
+
+import io
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from rich.console import Console
+
+from dataflow.cli import demo
+from dataflow.cli.demo import Exchanges, at_ports, command_name, free_ports, invitation
+from dataflow.cli.ends import Mistake
+from dataflow.config import Gateway, Settings, load, shipped
+
+
+@pytest.fixture
+def simulated() -> Settings:
+    return load([shipped("server.toml"), shipped("simulated.toml")], {})
+
+
+class TestPorts:
+    def test_a_port_that_is_taken_is_passed_over(self) -> None:
+        """A demo starts beside whatever has its usual ports, also where only the controls' port is taken."""
+        with (
+            socket.create_server(("127.0.0.1", 0)) as exchange,
+            socket.create_server(("127.0.0.1", 0)) as controls,
+        ):
+            taken, below = exchange.getsockname()[1], controls.getsockname()[1] - demo.CONTROLS_ABOVE
+            found = free_ports({"blockchain": taken, "binance": below})
+        assert found["blockchain"] > taken
+        assert found["binance"] > below
+
+    def test_no_port_is_given_twice(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two exchanges never get the same port."""
+        monkeypatch.setattr(demo, "_is_free", lambda port: True)
+        assert free_ports({"blockchain": 5000, "binance": 5000}) == {"blockchain": 5000, "binance": 5001}
+
+    def test_nothing_free_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When every port is taken, that is the line."""
+        monkeypatch.setattr(demo, "_is_free", lambda port: False)
+        with pytest.raises(Mistake, match=r"^no port from 5001 to 5050 is free for the simulated binance$"):
+            free_ports({"binance": 5001})
+
+    def test_sources_follow_their_exchange(self, simulated: Settings) -> None:
+        """The daemon connects to where the exchanges are; what a file of the user's points elsewhere stays there."""
+        moved = at_ports(simulated, {"blockchain": 5003, "binance": 5001})
+        assert moved.sources["blockchain"].url == "ws://127.0.0.1:5003/mercury-gateway/v1/ws"
+        assert moved.sources["binance"] == simulated.sources["binance"]
+        real = load([shipped("server.toml")], {})
+        assert at_ports(real, {"blockchain": 5003, "binance": 5004}) == real
+
+
+class TestInvitation:
+    @staticmethod
+    def shown(settings: Settings, width: int = 80) -> str:
+        out = io.StringIO()
+        ports = {"blockchain": 5000, "binance": 5001}
+        console = Console(file=out, width=width, _environ={})
+        console.print(invitation(settings, ports, ".venv/bin/dataflow"))
+        return out.getvalue()
+
+    def test_what_to_do_next_fits_a_terminal(self, simulated: Settings) -> None:
+        """Each suggestion stands on one line of an ordinary terminal, ready to be copied."""
+        text = self.shown(simulated)
+        for line in (
+            "http://127.0.0.1:8080/ ",
+            ".venv/bin/dataflow tail BTC-USD BTC-USDT ",
+            ".venv/bin/dataflow status --watch ",
+            """curl 127.0.0.1:5101/disconnect -d '{"mode":"drop","seconds":5}' """,
+            "curl -X POST 127.0.0.1:8080/actors/cache/shard-0/restart ",
+        ):
+            assert line in text
+
+    def test_another_port_is_part_of_the_suggestions(self, simulated: Settings) -> None:
+        """What is suggested works: a daemon elsewhere is addressed where it is."""
+        text = self.shown(attrs.evolve(simulated, gateway=Gateway(port=9000)))
+        assert "tail BTC-USD BTC-USDT --url 127.0.0.1:9000 " in text
+        assert "8080" not in text
+
+    def test_the_command_as_it_can_be_typed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """On the PATH it is its name, elsewhere its path from here, and for `python -m` that."""
+        own = tmp_path / "bin" / "dataflow"
+        own.parent.mkdir()
+        own.write_text("#!/bin/sh\n")
+        own.chmod(0o755)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [str(own)])
+        monkeypatch.setenv("PATH", "/nowhere")
+        assert command_name() == "bin/dataflow"
+        monkeypatch.setenv("PATH", str(own.parent))
+        assert command_name() == "dataflow"
+        monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py")])
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+        assert command_name() == "bin/python -m dataflow"
+
+
+class TestExchanges:
+    async def test_they_are_an_actor(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ready when both exchanges serve, gone when asked to stop."""
+        asked: list[dict[str, Any]] = []
+        ended = trio.Event()
+
+        async def serve_demo(*, task_status: Any, **options: Any) -> None:
+            asked.append(options)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.set()
+
+        monkeypatch.setattr("simulators.serve_demo", serve_demo)
+        ready = trio.Event()
+        ctx: Any = SimpleNamespace(ready=ready.set, stopping=trio.Event())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Exchanges(5003, 5004).run, ctx)
+            await ready.wait()
+            assert asked == [{"host": "127.0.0.1", "blockchain_port": 5003, "binance_port": 5004}]
+            assert not ended.is_set()
+            ctx.stopping.set()
+        assert ended.is_set()
