@@ -284,6 +284,7 @@ class Engine:
         record = life.record
         life.over = True
         record.incarnation = record.engine = None
+        record.box.wake_reader()  # a task that outlived its incarnation must not take the next one's messages
         if life.aside is not None:
             life.aside.cancel()
         if clean:
