@@ -8,7 +8,7 @@ exactly once, for one reason, and takes nobody with it: it is a temporary child.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import trio
@@ -46,8 +46,10 @@ class Wire(Protocol[P]):
     def heard(self) -> float:
         """`trio.current_time()` of the last byte that came in."""
 
-    def pack(self, texts: Sequence[bytes]) -> P:
-        """k text messages as one payload. Pure."""
+    @property
+    def pack(self) -> Callable[[Sequence[bytes]], P]:
+        """Makes one payload of k text messages. Pure, and the same function for all wires of a kind: what it
+        makes is shared between sessions."""
 
     def write_nowait(self, payload: P) -> P | None:
         """Send what is taken without waiting; returns what is left, None when nothing is. Never raises."""

@@ -50,7 +50,8 @@ class SourceState:
     reason: str | None = None
     problems: Counter[str] = field(factory=Counter)
     subscribed_symbols: set[str] = field(factory=set)
-    refused_symbols: dict[str, str] = field(factory=dict)
+    refused_symbols: dict[str, str] = field(factory=dict)  # on this connection, and why
+    _told: set[str] = field(factory=set)  # refused symbols whose loss was announced and not yet restored
     interest: Interest = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -68,6 +69,7 @@ class SourceState:
 
     def down(self, reason: str) -> None:
         self.subscribed_symbols.clear()
+        self.refused_symbols.clear()
         self.reason = reason
         if self.link is not Link.LOST:
             self._turn(Link.LOST, reason)
@@ -75,18 +77,25 @@ class SourceState:
 
     def subscribed(self, topic: str) -> None:
         self.subscribed_symbols.add(topic)
-        if self.refused_symbols.pop(topic, None) is not None and self.link is Link.CONNECTED:
-            self.audience.restored(self.name, [topic])
+        self.refused_symbols.pop(topic, None)
+        if topic in self._told:
+            self._told.remove(topic)
+            if self.link is Link.CONNECTED:
+                self.audience.restored(self.name, [topic])
 
     def unsubscribed(self, topic: str) -> None:
         self.subscribed_symbols.discard(topic)
-        self.refused_symbols.pop(topic, None)
 
     def refused(self, topic: str, reason: str) -> None:
         self.problem("rejected", f"{topic}: {reason}")
-        if topic not in self.refused_symbols:
-            self.audience.lost(self.name, f"rejected: {reason}", [topic])
         self.refused_symbols[topic] = reason
+        if topic not in self._told:
+            self._told.add(topic)
+            self.audience.lost(self.name, f"rejected: {reason}", [topic])
+
+    def refusal(self, symbol: str) -> str | None:
+        """Why `symbol` cannot be had here at present; None when it can, or when asking again might help."""
+        return self.refused_symbols.get(symbol) if symbol in self.interest.topics else None
 
     def problem(self, reason: str, excerpt: str) -> None:
         self.problems[reason] += 1
@@ -94,7 +103,7 @@ class SourceState:
 
     def status(self, symbol: str) -> str:
         """How `symbol` fares here: live, rejected, idle (nobody wants it), or as the connection does."""
-        if symbol in self.refused_symbols:
+        if self.refusal(symbol) is not None:
             return "rejected"
         if self.link is not Link.CONNECTED:
             return self.link.value

@@ -6,6 +6,7 @@ the pool beside it, so that a session that fails takes only its client with it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -13,15 +14,15 @@ import trio
 from loguru import logger
 
 from actors.outbox import SlowClient
-from actors.session import Manners, Session, Wire
+from actors.session import Manners, Session, Wire, WireClosed
 from supervisors import Child, Context, Mailbox, PoolFull, Restart, Stopping
 
 from ..state import State
 from .clients import AnySession
+from .detach import take_over
 from .methods import Client
 from .routes import create_app
 from .server import serve
-from .wires import take_over
 
 CLOSE_GRACE = 3.0  # seconds beyond `drain_seconds` before a session that cannot close is reported
 
@@ -63,17 +64,22 @@ class HttpServer:
 
     async def attend(self, connection: Any) -> None:
         """Make `connection` a session, or say why not."""
-        wire = await take_over(connection)
+        with suppress(WireClosed):
+            limit = self.state.settings.gateway.max_message_bytes
+            async with take_over(connection, max_message_bytes=limit) as wire:
+                await self._admit(wire)
+
+    async def _admit(self, wire: Wire[Any]) -> None:
         if len(self.state.clients) >= self.state.settings.gateway.max_sessions:
             self.state.clients.refuse()
             await wire.close(1013, "too many sessions, try again later")
             return
+        session = self._session(wire)
         try:
-            ref = await self._sessions.start(self._child(self._session(wire)))
+            await self._sessions.start(self._child(session))
         except (PoolFull, Stopping):
+            self.state.clients.leave(session)
             await wire.close(1013, "going away, try again later")
-            return
-        await ref.watch()
 
     def _session(self, wire: Wire[Any]) -> AnySession:
         session: AnySession = Session(wire, self._manners())

@@ -217,7 +217,7 @@ class Client:
     def _check_upstream(self, symbol: str) -> None:
         """Raises CallError when every source of `symbol` has refused it."""
         sources = self._state.sources_of(symbol)
-        refusals = {s.name: s.refused_symbols[symbol] for s in sources if symbol in s.refused_symbols}
+        refusals = {s.name: reason for s in sources if (reason := s.refusal(symbol)) is not None}
         if len(refusals) == len(sources):
             raise CallError(
                 jsonrpc.UPSTREAM_UNAVAILABLE, "upstream unavailable", {"symbol": symbol, "rejected": refusals}

@@ -66,8 +66,8 @@ class _Now(Collector):
             labels=["source", "verdict"],
         )
         for store in self._state.stores:
-            for (source, verdict), count in store.verdicts.items():
-                judged.add_metric([source, verdict.value], count)
+            for (source, verdict), count in store.counts.items():
+                judged.add_metric([source, verdict], count)
         yield judged
 
     def _client_metrics(self) -> Iterator[Metric]:

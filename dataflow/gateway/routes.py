@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
+import trio
 from quart import Response, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
@@ -24,6 +25,7 @@ from supervisors import Node, SupervisionError
 
 from ..sources import Link
 from ..state import State
+from ..timestamps import to_rfc3339
 from .metrics import exposition
 from .readiness import readiness
 
@@ -66,7 +68,11 @@ def create_app(host: Host) -> QuartTrio:
     _add_pages(app, host)
     _add_actors(app, host)
     _add_faults(app, host)
-    app.add_websocket("/ws", "ws", lambda: host.attend(websocket))
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        await host.attend(websocket)
+
     return app
 
 
@@ -120,11 +126,11 @@ def _add_pages(app: QuartTrio, host: Host) -> None:
 def _add_actors(app: QuartTrio, host: Host) -> None:
     @app.get("/actors")
     async def actors() -> Response:
-        return _json(host.root.tree().to_dict())
+        return _json(_told(host.root.tree(), host.state))
 
     @app.get("/actors/<path:path>")
     async def actor(path: str) -> Response:
-        return _json(_find(host.root.tree(), path).to_dict())
+        return _json(_told(_find(host.root.tree(), path), host.state))
 
     @app.post("/actors/<path:path>/restart")
     async def restart(path: str) -> Response:
@@ -143,6 +149,19 @@ def _add_faults(app: QuartTrio, host: Host) -> None:
 
     app.add_url_rule("/faults", "faults", refuse, methods=["GET", "POST"])
     app.add_url_rule("/faults/<fault>", "fault", refuse, methods=["DELETE"])
+
+
+def _told(node: Node, state: State) -> dict[str, Any]:
+    """`node` for people: times on the wall clock instead of the loop's."""
+    offset = state.clock() - trio.current_time()
+
+    def dated(plain: dict[str, Any]) -> dict[str, Any]:
+        plain["since"] = to_rfc3339(int((plain["since"] + offset) * 1e9))
+        for child in plain["children"]:
+            dated(child)
+        return plain
+
+    return dated(node.to_dict())
 
 
 def _find(tree: Node, path: str) -> Node:

@@ -19,6 +19,8 @@ from contextlib import suppress
 
 import trio
 
+from actors.session import WireClosed
+
 from .frames import (
     VANISHED,
     ControlQueue,
@@ -35,15 +37,6 @@ RECEIVE_BYTES = 16384
 SLICE_BYTES = 262144  # joined payloads in one send: re-joining a backlog whole would be quadratic
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-class WireClosed(Exception):
-    """The connection has ended, by whomever: `code` and `reason` as in the close frame."""
-
-    def __init__(self, code: int, reason: str = "") -> None:
-        super().__init__(f"{code} {reason}".strip())
-        self.code = code
-        self.reason = reason
 
 
 class SocketWire:

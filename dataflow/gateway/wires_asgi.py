@@ -14,9 +14,10 @@ from contextlib import suppress
 import trio
 from quart.wrappers import Websocket
 
+from actors.session import WireClosed
+
 from .frames import VANISHED
 from .server_connection import Seat
-from .wires import WireClosed
 
 
 class AsgiWire:

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import trio
 from attrs import define, field
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from dataflow.app import tree
 from dataflow.config import BackoffSettings, Gateway, Settings
@@ -18,14 +19,44 @@ from dataflow.connectors import binance, blockchain
 from dataflow.ports import SourceSettings
 from dataflow.reactions import Reactions
 from dataflow.state import State
-from supervisors import Event, open_supervisor
+from supervisors import Event, Point, open_supervisor
+
+
+@define
+class Saboteur:
+    """A fault hook: `arm` makes the next visit of a point of an actor raise."""
+
+    _armed: set[tuple[Point, str]] = field(factory=set)
+
+    def arm(self, point: Point, path: str) -> None:
+        self._armed.add((point, path))
+
+    def disarm(self) -> None:
+        self._armed.clear()
+
+    async def __call__(self, point: Point, path: str, _epoch: int) -> None:
+        if (point, path) in self._armed:
+            self._armed.remove((point, path))
+            raise RuntimeError("sabotage")
 
 
 @define
 class Daemon:
     state: State
     root: Any
-    events: list[Event]
+    sabotage: Saboteur
+    events: list[Event] = field(factory=list)
+    _news: trio.Event = field(factory=trio.Event)
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+        self._news.set()
+        self._news = trio.Event()
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Returns when `condition()` holds, looked at after every event of the tree."""
+        while not condition():
+            await self._news.wait()
 
     @property
     def http(self) -> str:
@@ -47,15 +78,17 @@ async def daemon(*, sources: dict[str, SourceSettings], **tables: Any) -> AsyncI
     tables.setdefault("gateway", Gateway(port=0))
     tables.setdefault("backoff", BackoffSettings(initial_delay=0.05, jitter=0.0))
     state = State(Settings(sources=sources, **tables))
-    events: list[Event] = []
+    made = Daemon(state, None, Saboteur())
     react = Reactions(state)
 
     def on_event(event: Event) -> None:
-        events.append(event)
         react(event)
+        made.on_event(event)
 
-    async with open_supervisor(tree(state), on_event=on_event, blocked_after=None) as root:
-        yield Daemon(state, root, events)
+    async with open_supervisor(
+        tree(state), on_event=on_event, faults=made.sabotage, blocked_after=None
+    ) as made.root:
+        yield made
 
 
 def from_binance(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:
@@ -132,9 +165,23 @@ class Client:
 
 
 @asynccontextmanager
+async def connection(url: str) -> AsyncIterator[WebSocketConnection]:
+    """A WebSocket whose socket is closed in the end, whoever closed the WebSocket."""
+    address = urlsplit(url)
+    stream = await trio.open_tcp_stream(str(address.hostname), int(address.port or 80))
+    async with stream, trio.open_nursery() as nursery:
+        yield await wrap_client_stream(
+            nursery, stream, address.netloc, address.path, max_message_size=1 << 26
+        )
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def client(url: str) -> AsyncIterator[Client]:
-    async with open_websocket_url(url, max_message_size=1 << 26) as socket, trio.open_nursery() as nursery:
+    async with connection(url) as socket, trio.open_nursery() as nursery:
         made = Client(socket)
         nursery.start_soon(made.listen)
         yield made
         nursery.cancel_scope.cancel()
+        with trio.move_on_after(1, shield=True):
+            await socket.aclose()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +16,9 @@ from quart import websocket
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
+from actors.session import WireClosed
 from dataflow.gateway.detach import take_over
-from dataflow.gateway.wires import SocketWire, WireClosed
+from dataflow.gateway.wires import SocketWire
 from dataflow.gateway.wires_asgi import AsgiWire
 from tests.dataflow.gateway.wires_client import (
     Client,
@@ -439,3 +443,49 @@ async def test_client_that_leaves_before_the_take_over_is_no_session() -> None:
                 await trio.lowlevel.checkpoint()
             assert not running.reports
     assert outcome == [1006]
+
+
+async def test_tls_session_stays_with_the_server(tmp_path: Path) -> None:
+    """Over TLS a websocket is not detached, and is served all the same, early bytes included."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+    ]
+    command += [str(key), "-out", str(certificate), "-addext", "subjectAltName=DNS:localhost"]
+    await trio.run_process(command, capture_stderr=True)
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(certificate, key)
+    theirs = ssl.create_default_context(cafile=str(certificate))
+    kinds = list[type]()
+
+    async def handler() -> None:
+        async with take_over(websocket) as wire, trio.open_nursery() as nursery:
+            kinds.append(type(wire))
+            nursery.start_soon(echo, wire)
+
+    with trio.fail_after(20):
+        async with serving(websocket_app(handler), tls=ours) as running:
+            assert running.address.startswith("https://")
+            client = await running.client(tls=theirs, early=b"\x81\x85\0\0\0\0early")
+            await client.say("late")
+            assert [await client.text(), await client.text()] == ["early", "late"]
+            assert running.stats.detached == 0
+    assert kinds == [AsgiWire]
+
+
+async def echo(wire: Wire) -> None:
+    with suppress(WireClosed):
+        while True:
+            await send(wire, (await wire.receive()).encode())

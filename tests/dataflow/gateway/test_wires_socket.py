@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import CloseConnection, Event, Message, Ping, Pong, TextMessage
 
-from dataflow.gateway.wires import SLICE_BYTES, SocketWire, WireClosed
+from actors.session import WireClosed
+from dataflow.gateway.wires import SLICE_BYTES, SocketWire
 from tests.dataflow.gateway.wires_client import Client
 
 BUFFER = 4096  # bytes of the send and of the receive buffer: the kernel doubles both
@@ -45,6 +46,17 @@ def fill(wire: SocketWire, payload: bytes) -> tuple[int, bytes]:
     while (rest := wire.write_nowait(payload)) is None:
         count += 1
     return count, rest
+
+
+async def stuff(wire: SocketWire) -> int:
+    """Write the smallest of messages until the kernel takes no more; how many. The wire stands between two."""
+    payload, total, refusals = wire.pack([b"x"]), 0, 0
+    while refusals < 3:
+        count, rest = fill(wire, payload)
+        assert rest is payload
+        total, refusals = total + count, 0 if count else refusals + 1
+        await wait_all_tasks_blocked(0.005)
+    return total
 
 
 async def texts(client: Client, count: int) -> list[str]:
@@ -112,10 +124,9 @@ async def test_pong_without_a_writer_leaves_when_there_is_room() -> None:
     """A pong that found no room is sent by the task that receives, though nothing else is ever written."""
     with trio.fail_after(20):
         async with pair() as (wire, client), trio.open_nursery() as nursery:
-            count, rest = fill(wire, wire.pack([b"x"]))
-            assert rest == wire.pack([b"x"])  # refused whole: the wire stands between two frames
+            await client.send(Ping(payload=b"hello?"))  # first, for what it acknowledges makes room
+            count = await stuff(wire)
             nursery.start_soon(_receive_quietly, wire)
-            await client.send(Ping(payload=b"hello?"))
             await wait_all_tasks_blocked()
             assert await texts(client, count) == ["x"] * count
             assert await client.event() == Pong(payload=b"hello?")
@@ -127,9 +138,9 @@ async def test_writer_may_start_while_a_pong_waits_for_room() -> None:
     """A write that begins while the receiver waits to send a pong takes the pong with it."""
     with trio.fail_after(20):
         async with pair() as (wire, client), trio.open_nursery() as nursery:
-            count, _ = fill(wire, wire.pack([b"x"]))
+            await client.send(Ping(payload=b"hello?"))  # first, for what it acknowledges makes room
+            count = await stuff(wire)
             nursery.start_soon(_receive_quietly, wire)
-            await client.send(Ping(payload=b"hello?"))
             await wait_all_tasks_blocked()
             nursery.start_soon(wire.write, [wire.pack([b"y"])])
             await wait_all_tasks_blocked()
@@ -190,6 +201,19 @@ async def test_close_during_a_blocked_write_ends_the_frame_and_the_writer() -> N
             assert await client.text() == "0" * 300_000
             assert (await client.closed()).code == 1008
     assert ends == [1008]
+
+
+async def test_fault_is_told_though_more_is_on_its_way() -> None:
+    """A client that breaks a rule and goes on sending reads why, and no reset, which could take that from it."""
+    with trio.fail_after(20):
+        async with pair(65536) as (wire, client), trio.open_nursery() as nursery:
+            await client.send_raw(b"\x83\x80aaaa" + bytes(60_000))
+            nursery.start_soon(_receive_quietly, wire)
+            close = await client.event()
+            assert isinstance(close, CloseConnection)
+            assert close.code == 1002
+            assert await client.stream.receive_some() == b""
+            await client.stream.aclose()
 
 
 async def test_peers_close_during_a_blocked_write_is_answered_behind_the_frame() -> None:

@@ -1,0 +1,175 @@
+"""The HTTP side: what operators and their tools see, and who may change something."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from attrs import define
+from prometheus_client.parser import text_string_to_metric_families
+
+from dataflow.config import Chaos, Gateway
+from simulators import open_binance
+from tests.system.daemon import Daemon, client, daemon, from_binance
+
+STATES = {"idle", "starting", "running", "backoff", "stopping", "done"}
+
+
+@define
+class Stage:
+    daemon: Daemon
+    http: httpx.AsyncClient
+    exchange: Any
+
+    async def get(self, path: str) -> Any:
+        answer = await self.http.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@asynccontextmanager
+async def stage(**tables: Any) -> AsyncIterator[Stage]:
+    async with (
+        open_binance() as exchange,
+        daemon(sources=from_binance(exchange.url, "BTC-USDT", "ETH-USDT"), **tables) as d,
+        httpx.AsyncClient(base_url=d.http) as http,
+    ):
+        await exchange.wait_connected()
+        yield Stage(d, http, exchange)
+
+
+def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    return body
+
+
+async def test_health_answers_while_the_loop_turns() -> None:
+    """`/health` says ok."""
+    async with stage() as s:
+        assert await s.get("/health") == {"status": "ok"}
+
+
+async def test_ready_when_everything_static_runs_and_degraded_while_a_source_is_down() -> None:
+    """A lost source is 200 and named; the daemon still serves what it remembers."""
+    async with stage() as s, client(s.daemon.url) as listener:
+        assert await s.get("/ready") == {"status": "ready", "not_ready": [], "degraded": []}
+        await s.exchange.disconnect("refuse")
+        await listener.until(lambda: listener.of("connection.lost"))
+        answer = await s.get("/ready")
+        assert answer == {"status": "degraded", "not_ready": [], "degraded": ["sources/binance"]}
+
+
+async def test_the_tree_as_json() -> None:
+    """Every node has its figures; the children stand in the order of the tree."""
+    async with stage() as s, client(s.daemon.url) as listener:
+        await listener.call("subscribe", symbol="BTC-USDT")
+        tree = await s.get("/actors")
+        assert [child["path"] for child in tree["children"]] == ["cache", "topics", "sources", "gateway"]
+        topic = await s.get("/actors/topics/BTC-USDT")
+        assert topic["kind"] == "actor"
+        assert topic["state"] in STATES
+        assert topic["mailbox"]["accepted"] == topic["mailbox"]["handled"] + topic["mailbox"]["queued"] + sum(
+            topic["mailbox"]["dropped"].values()
+        )
+        sessions = await s.get("/actors/gateway/sessions")
+        assert len(sessions["children"]) == 1
+
+
+async def test_an_unknown_path_names_the_nearest() -> None:
+    """404, and what was probably meant."""
+    async with stage() as s:
+        body = assert_problem(await s.http.get("/actors/cache/shard-9"), 404)
+        assert "cache/shard-0" in body["nearest"]
+
+
+@pytest.mark.parametrize("path", ["cache/shard-0", "sources/binance", "cache", "gateway/http", "gateway"])
+async def test_restart_is_accepted_and_happens(path: str) -> None:
+    """202, and the actor comes back, also when it is the very server that was asked."""
+    async with stage() as s:
+        answer = await s.http.post(f"/actors/{path}/restart")
+        assert answer.status_code == 202
+        await s.daemon.until(
+            lambda: any(e.path == path and e.kind == "ready" and e.epoch > 1 for e in s.daemon.events)
+        )
+        async with httpx.AsyncClient(base_url=s.daemon.http) as again:
+            assert (await again.get("/health")).status_code == 200
+
+
+async def test_restart_of_an_unknown_actor_is_a_404() -> None:
+    """Nothing is restarted, and the answer says so."""
+    async with stage() as s:
+        assert_problem(await s.http.post("/actors/nobody/restart"), 404)
+
+
+async def test_what_changes_something_needs_the_token_when_there_is_one() -> None:
+    """401 without, with a wrong one; 202 with the right one. Reading needs none."""
+    async with stage(gateway=Gateway(port=0, admin_token="secret")) as s:
+        path = "/actors/cache/shard-0/restart"
+        assert_problem(await s.http.post(path), 401)
+        assert_problem(await s.http.post(path, headers={"Authorization": "Bearer wrong"}), 401)
+        assert (await s.http.post(path, headers={"Authorization": "Bearer secret"})).status_code == 202
+        assert (await s.http.get("/actors")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}]
+)
+async def test_a_foreign_page_in_the_operators_browser_may_change_nothing(headers: dict[str, str]) -> None:
+    """Without a token the daemon's own machine may act, but no page of another site on it."""
+    async with stage() as s:
+        assert_problem(await s.http.post("/actors/cache/shard-0/restart", headers=headers), 403)
+
+
+async def test_faults_are_refused_unless_chaos_is_enabled() -> None:
+    """403 by default."""
+    async with stage() as s:
+        fault = {"path": "cache/shard-0", "kind": "crash"}
+        body = assert_problem(await s.http.post("/faults", json=fault), 403)
+        assert "chaos" in body["detail"]
+
+
+async def test_metrics_are_what_prometheus_reads() -> None:
+    """The text parses, and holds the figures of sources, trades, clients and actors."""
+    async with stage() as s, client(s.daemon.url) as listener:
+        await listener.call("subscribe", symbol="BTC-USDT")
+        answer = await s.http.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain")
+        found = {
+            sample.name: sample
+            for family in text_string_to_metric_families(answer.text)
+            for sample in family.samples
+        }
+        assert found["dataflow_source_connected"].value == 1
+        assert found["dataflow_sessions"].value == 1
+        assert found["dataflow_topic_subscribers"].value == 1
+        assert "dataflow_actor_restarts_total" in found
+
+
+async def test_the_page_is_served() -> None:
+    """`/` is a page for people that needs nothing from elsewhere."""
+    async with stage() as s:
+        answer = await s.http.get("/")
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "<title>" in answer.text
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/health", 405)])
+async def test_every_error_is_a_problem(method: str, path: str, status: int) -> None:
+    """Unknown paths and wrong methods are answered in the same form."""
+    async with stage() as s:
+        assert_problem(await s.http.request(method, path), status)
+
+
+async def test_faults_need_an_enabled_chaos_even_with_nonsense() -> None:
+    """With chaos enabled a malformed fault is the caller's mistake."""
+    async with stage(chaos=Chaos(enabled=True)) as s:
+        answer = await s.http.post("/faults", json={"path": "cache/shard-0", "kind": "explode"})
+        assert answer.status_code in (400, 501)
