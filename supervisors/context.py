@@ -17,6 +17,7 @@ from .specs import Point
 
 if TYPE_CHECKING:
     from .handle import Handle
+    from .mailbox import Box
     from .record import Incarnation
     from .refs import Ref
 
@@ -76,7 +77,7 @@ class Context:
             await trio.lowlevel.checkpoint()
         while not box.pending or incarnation.polite:
             self._may_go_on()
-            await box.park()
+            await self._park(box)
         incarnation.check_alive()
         item = box.take()
         if incarnation.spec.beat_within is not None:
@@ -108,6 +109,18 @@ class Context:
         """For the supervisor: set `stopping`."""
         if self._stopping is not None:
             self._stopping.set()
+
+    async def _park(self, box: Box) -> None:
+        life = self._incarnation
+        if life.spec.beat_within is None:
+            await box.park()
+            return
+        life.idle = True  # until the actor itself runs again, not only until somebody wakes it
+        try:
+            await box.park()
+        finally:
+            life.idle = False
+            life.beat_at = trio.current_time()
 
     def _may_go_on(self) -> None:
         self._incarnation.check_alive()

@@ -193,11 +193,6 @@ class Box:
         self.handled += self.in_hand
         self._empty_hand()
 
-    @property
-    def idle(self) -> bool:
-        """True while the actor waits for a message."""
-        return self._reader is not None
-
     # -- what the supervisor does
 
     def wake_reader(self) -> None:

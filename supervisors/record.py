@@ -195,6 +195,7 @@ class Incarnation:
     claims_ready: bool = False
     ready_at: float | None = None
     beat_at: float = 0.0
+    idle: bool = False  # it waits in `receive`, under a progress watchdog
     declined: bool = False
     over: bool = False
     verdict: BaseException | None = None  # why the library ended it, when nobody asked

@@ -24,7 +24,7 @@ async def watch_beats(life: Incarnation, report: Callable[[str, Incarnation], No
     with life.aside:
         while (due := life.beat_at + within) > trio.current_time():
             await trio.sleep_until(due)
-            if life.record.box.idle:
+            if life.idle:
                 life.beat_at = trio.current_time()
         report("hung", life)
         life.condemn(trio.TooSlowError(f"no beat within {within} s"))

@@ -1,0 +1,198 @@
+"""`run()`: rule 21, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import sys, time, trio
+from supervisors import Backoff, Child, Limit, Supervisor, run
+
+class Actor:
+    async def run(self, ctx):
+        if LIFE == "never starts":
+            raise OSError("no start")
+        ctx.ready()
+        await trio.sleep(0)
+        print("up", flush=True)
+        if LIFE == "exits":
+            raise SystemExit(7)
+        if LIFE == "interrupts":
+            raise KeyboardInterrupt
+        if LIFE == "crashes":
+            raise ValueError("crash")
+        if LIFE == "spins":
+            the_guilty_loop()
+        if LIFE == "sleeps in C":
+            time.sleep(1000)
+        if LIFE in ("shields", "crashes beside a shield"):
+            await the_shielded_wait()
+        try:
+            await ctx.stopping.wait()
+            print("asked", flush=True)
+            if LIFE == "dawdles":
+                await trio.sleep_forever()
+        finally:
+            print("cleaned up", flush=True)
+
+def the_guilty_loop():
+    while True:
+        pass
+
+async def the_shielded_wait():
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+class Crasher:
+    async def run(self, ctx):
+        ctx.ready()
+        raise ValueError("crash")
+
+LIFE = sys.argv[1]
+children = [Child("actor", Actor, backoff=Backoff(first=0), stop_within=float(sys.argv[2]), cleanup_within=0)]
+if LIFE == "crashes beside a shield":
+    children.append(Child("crasher", Crasher, backoff=Backoff(first=0)))
+sup = Supervisor(children, limit=Limit(0))
+if LIFE != "crashes beside a shield":
+    sup = Supervisor([Child("sub", lambda: Supervisor(children))], limit=Limit(0))
+code = run(sup, deadline=float(sys.argv[3]))
+print("returned", code, flush=True)
+sys.exit(code)
+"""
+
+
+@contextmanager
+def process(life: str, stop_within: float = 1000, deadline: float = 1000) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", PROGRAM, life, str(stop_within), str(deadline)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def up(running: subprocess.Popen[str]) -> None:
+    assert running.stdout is not None
+    assert running.stdout.readline() == "up\n"
+
+
+def ends(running: subprocess.Popen[str]) -> tuple[int, list[str], str]:
+    out, err = running.communicate(timeout=30)
+    return running.returncode, out.splitlines(), err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_tree_politely(number: signal.Signals) -> None:
+    """21: exit code 0 after a clean signal, and nothing on standard error."""
+    with process("obeys") as running:
+        up(running)
+        running.send_signal(number)
+        assert ends(running) == (0, ["asked", "cleaned up", "returned 0"], "")
+
+
+def test_the_second_signal_cancels() -> None:
+    """21: who presses Ctrl-C twice does not want to wait; cleanup still runs. 128 + the signal's number."""
+    with process("dawdles") as running:
+        up(running)
+        running.send_signal(signal.SIGTERM)
+        assert running.stdout is not None
+        assert running.stdout.readline() == "asked\n"
+        running.send_signal(signal.SIGINT)
+        assert ends(running) == (130, ["cleaned up", "returned 130"], "")
+
+
+@pytest.mark.parametrize(("life", "guilty"), [("spins", "the_guilty_loop"), ("sleeps in C", "in run")])
+def test_an_actor_that_blocks_the_loop_does_not_outlive_the_deadline(life: str, guilty: str) -> None:
+    """21: another code than 0 and 1, and the stack of the loop's thread."""
+    with process(life, deadline=0.2) as running:
+        up(running)
+        running.send_signal(signal.SIGTERM)
+        code, out, err = ends(running)
+        assert (code, out) == (124, [])
+        assert guilty in err
+
+
+def test_an_actor_that_shields_for_ever_does_not_outlive_the_deadline() -> None:
+    """21: Trio's task stacks name it by its path; faulthandler would show only the loop."""
+    with process("shields", stop_within=0, deadline=0.2) as running:
+        up(running)
+        running.send_signal(signal.SIGINT)
+        code, _, err = ends(running)
+        assert code == 124
+        assert "child 'sub/actor' (stopping)" in err
+        assert "the_shielded_wait" in err
+
+
+def test_the_deadline_holds_after_an_escalation_too() -> None:
+    """21: a tree that has given up but cannot end must not linger."""
+    with process("crashes beside a shield", stop_within=0, deadline=0.2) as running:
+        code, _, err = ends(running)
+        assert code == 124
+        assert "the_shielded_wait" in err
+
+
+def test_an_escalation_is_1_and_tells_why() -> None:
+    """21: with the traceback of the failure."""
+    with process("crashes") as running:
+        code, out, err = ends(running)
+        assert (code, out[-1]) == (1, "returned 1")
+        assert "RestartLimitReached" in err
+        assert "ValueError: crash" in err
+
+
+def test_a_failed_start_is_1() -> None:
+    """21: StartFailed, and the original."""
+    with process("never starts") as running:
+        code, out, err = ends(running)
+        assert (code, out) == (1, ["returned 1"])
+        assert "StartFailed" in err
+        assert "OSError: no start" in err
+
+
+def test_system_exit_keeps_its_code() -> None:
+    """37: it is not restarted and not swallowed."""
+    with process("exits") as running:
+        assert ends(running) == (7, ["up"], "")
+
+
+def test_keyboard_interrupt_out_of_an_actor_is_raised() -> None:
+    """37: as if nobody had supervised."""
+    with process("interrupts") as running:
+        code, out, err = ends(running)
+        assert out == ["up"]
+        assert code in (1, 130, -signal.SIGINT)
+        assert "KeyboardInterrupt" in err
+
+
+def test_signals_are_given_back() -> None:
+    """`run` leaves the process as it found it: handlers, threads, alarm."""
+    import threading
+
+    from supervisors import Child, Supervisor, run
+    from tests.supervisors.helpers import Scripted
+
+    async def life(ctx: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        ctx.ready()  # type: ignore[attr-defined]
+        await ctx.receive()  # type: ignore[attr-defined]
+
+    def numbers() -> list[object]:
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+
+    before, threads = numbers(), threading.active_count()
+    assert run(Supervisor([Child("a", lambda: Scripted(life))])) == 0
+    assert numbers() == before
+    assert threading.active_count() == threads
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
