@@ -222,9 +222,6 @@ async def _respond(stream: trio.abc.Stream, connection: h11.Connection, reply: A
     kind = "application/json" if reply.status < 400 else "application/problem+json"
     body = msgspec.json.encode(reply.body)
     headers = [("content-type", kind), ("content-length", str(len(body)))]
-    for event in (
-        h11.Response(status_code=reply.status, headers=headers),
-        h11.Data(data=body),
-        h11.EndOfMessage(),
-    ):
-        await stream.send_all(connection.send(event) or b"")
+    head = connection.send(h11.Response(status_code=reply.status, headers=headers)) or b""
+    rest = connection.send(h11.Data(data=body)) or b""
+    await stream.send_all(head + rest + (connection.send(h11.EndOfMessage()) or b""))

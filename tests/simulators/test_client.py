@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 from attrs import define, field
+from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from simulators.client import Client, client_keys, run_client
@@ -108,8 +109,11 @@ async def test_a_temporary_drop_resumes_without_a_hole() -> None:
         assert gateway.codes == [1006]
 
 
-async def test_leaving_stays_away_until_told_to_come_back() -> None:
-    """Graceful: the gateway sees a close frame. Abrupt: it sees none. Neither reconnects by itself."""
+async def test_leaving_stays_away_until_told_to_come_back(mock_clock: MockClock) -> None:
+    """Graceful: the gateway sees a close frame. Abrupt: it sees none. Neither reconnects by itself.
+
+    The clock stands still: a close handshake that would only end by its deadline never ends.
+    """
     async with running() as (gateway, client, _):
         for count, how, code in ((2, "graceful", 1000), (3, "abrupt", 1006)):
             leave: Any = how

@@ -281,6 +281,24 @@ async def test_missed_trades_are_replayed_with_an_overlap(connect: Connect, make
             await raw.subscribe(exchange, "BTC-USD")
             await exchange.publish(make(6))
             assert ids(await raw.texts(5)) == [2, 3, 4, 5, 6]
+            await exchange.disconnect("abrupt")
+        async with connect(exchange.url) as raw:
+            await raw.subscribe(exchange, "BTC-USD")
+            assert ids(await raw.texts(2)) == [5, 6]
+
+
+async def test_who_unsubscribes_misses_nothing(connect: Connect, make: Make, ids: Ids) -> None:
+    """What happens after an `unsubscribe` was not wanted: it is not replayed, and holds nothing up."""
+    options: dict[str, Any] = {"absent": "replayed", "replay_last": 2}
+    async with open_blockchain(**options) as exchange, connect(exchange.url) as raw:
+        await raw.subscribe(exchange, "BTC-USD")
+        await exchange.publish(make(1))
+        await raw.text()
+        await raw.ask(action="unsubscribe", channel="trades", symbol="BTC-USD")
+        await exchange.publish(make(2))
+        await raw.subscribe(exchange, "BTC-USD")
+        await exchange.publish(make(3))
+        assert ids([await raw.text()]) == [3]
 
 
 async def test_held_trades_wait_for_somebody(connect: Connect, make: Make, ids: Ids) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from itertools import islice, pairwise
 from typing import Any
@@ -18,6 +19,7 @@ from simulators import (
     BLOCKCHAIN_MARKET,
     Exchange,
     Feed,
+    Instrument,
     Pace,
     Player,
     StreamMessage,
@@ -28,6 +30,7 @@ from simulators import (
     generated,
     market,
     merge,
+    playing,
     recorded,
     relabel,
     shipped,
@@ -99,6 +102,7 @@ def test_rebasing_brings_the_first_trade_to_now() -> None:
     assert isinstance(first.item, Trade)
     assert isinstance(second.item, Trade)
     assert 0 <= 9_000_000_999 - first.item.timestamp_us < 1000
+    assert first.item.timestamp_us % 1000 == 250
     assert second.item.timestamp_us - first.item.timestamp_us == 499_750
     assert (before.item, first.at_ns, second.item.id) == (book, 5, 2)
 
@@ -193,6 +197,19 @@ async def test_a_feed_pauses_and_changes_its_speed(autojump_clock: MockClock) ->
     assert [at - begin for at in times] == pytest.approx([0.0, 11.0, 11.75, 12.25])
 
 
+async def test_time_in_which_trades_are_held_does_not_count(
+    attach: Callable[..., Any], autojump_clock: MockClock
+) -> None:
+    """A feed that stood still while nobody was subscribed goes on at its pace, without a burst."""
+    ticks = [Tick(i * 10**9, Trade(i, "BTCUSDT", "buy", "1", "1", i)) for i in range(4)]
+    exchange = Exchange(binance_dialect(), absent="held")
+    async with playing(exchange, recorded(ticks)):
+        await trio.sleep(100.0)
+        async with attach(exchange, "/ws/btcusdt@trade") as raw:
+            times = [trio.current_time() for _ in ticks if await raw.text()]
+    assert [at - times[0] for at in times] == pytest.approx([0.0, 1.0, 2.0, 3.0])
+
+
 async def test_a_feed_waits_to_be_told(autojump_clock: MockClock) -> None:
     """Nothing is played before `begin`."""
     player, times = noted(1.0)
@@ -225,6 +242,14 @@ def test_a_symbol_more_changes_no_other() -> None:
     together = [trade for trade in trades_of(7) if trade.symbol == "BTCUSDT"][:500]
     assert together == alone[: len(together)]
     assert len(together) == 500
+
+
+def test_two_symbols_alike_do_not_move_alike() -> None:
+    """Their dice differ although their instruments do not."""
+    alike = [Instrument(symbol, Decimal(100)) for symbol in ("AAA", "BBB")]
+    made = list(islice(market(alike, seed=7, start_us=0), 400))
+    sides = [[trade.side for trade in made if trade.symbol == each.symbol][:100] for each in alike]
+    assert sides[0] != sides[1]
 
 
 def test_a_market_looks_like_one() -> None:

@@ -21,6 +21,7 @@ def test_shipped_recordings_are_complete() -> None:
         recording = shipped(name)
         assert [trade.id for trade in recording.trades] == list(range(first, first + count))
         assert not recording.skipped
+    assert shipped("binance_btcusdt_trades_20240808.jsonl.gz").ticks[0].at_ns == 1723161254087896568
 
 
 def test_the_table_and_the_recording_agree_where_they_overlap() -> None:
