@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 ARGS ?=
 UV ?= uv
 
+# Libraries are installed uncompiled, which is quicker; what is imported is compiled once, at its first import.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The first interpreter that is new enough and can make environments; PYTHON=... overrides the search.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
