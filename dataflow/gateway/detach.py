@@ -73,8 +73,4 @@ async def _on_asgi(
         wire.abort()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wire.stay)
-        try:
-            yield wire
-        except BaseException:
-            wire.give_up()  # the server closes, with 1011 for an exception
-            raise
+        yield wire  # an exception ends the handler, and the server closes with 1011

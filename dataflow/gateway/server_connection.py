@@ -288,6 +288,7 @@ class Connection:
                     await trio.lowlevel.checkpoint_if_cancelled()
                     await self._send_slice(data[start : start + SLICE_BYTES])
             except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._limit_remains()  # for this may wait: an application that reads nothing cannot be told
                 await self._protocol.handle(Closed())
 
     async def _send_slice(self, data: bytes) -> None:

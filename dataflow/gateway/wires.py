@@ -224,45 +224,45 @@ class SocketWire:
 
     # Receiving.
 
-    async def _read(self) -> None:
-        """Wait for bytes and understand them. A lost connection is a goodbye, too."""
+    async def _read(self) -> bool:
+        """Wait for bytes, and understand them up to the goodbye. A lost connection, False, is one, too."""
         await trio.lowlevel.checkpoint()
         self._receiving = True
         try:
-            data = await self._receive_some()
+            while (data := self._receive_nowait()) is None:
+                # Right here and not a coroutine down: every idle session waits, at half a KiB a frame.
+                if self._control and self._at_boundary:
+                    await self._until_readable_flushing()
+                else:
+                    await trio.lowlevel.wait_readable(self._sock)
+        except trio.ClosedResourceError:
+            raise self._end or WireClosed(VANISHED, "connection lost") from None
         finally:
             self._receiving = False
             self._tell_quiet()
-        if data:
+        if data and self._goodbye is None:
             self._understand(data)
-        else:
-            self._goodbye = Goodbye(VANISHED, "connection lost")
+        elif not data:
+            self._goodbye = self._goodbye or Goodbye(VANISHED, "connection lost")
+        return bool(data)
 
-    async def _receive_some(self) -> bytes:
-        while True:
-            try:
-                data = self._sock.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                await self._until_readable()
-            except OSError:
-                return b""
-            else:
-                self.heard = trio.current_time() if data else self.heard
-                return data
-
-    async def _until_readable(self) -> None:
+    def _receive_nowait(self) -> bytes | None:
+        """What has come: nothing yet (None), or nothing any more (empty)."""
         try:
-            if self._control and self._at_boundary:
-                await self._until_readable_flushing()
-            else:
-                await trio.lowlevel.wait_readable(self._sock)
-        except* trio.ClosedResourceError:
-            raise self._end or WireClosed(VANISHED, "connection lost") from None
+            data = self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        if data:
+            self.heard = trio.current_time()
+        return data
 
     async def _until_readable_flushing(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush_when_writable)
-            await trio.lowlevel.wait_readable(self._sock)
+            with suppress(trio.ClosedResourceError):  # the next look at the socket tells
+                await trio.lowlevel.wait_readable(self._sock)
             nursery.cancel_scope.cancel()
 
     def _understand(self, data: bytes) -> None:
@@ -308,8 +308,8 @@ class SocketWire:
             # Closing with bytes unread would reset the connection, and the peer might never read why.
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
-            while await self._receive_some():
-                await trio.lowlevel.checkpoint()
+            while await self._read():
+                pass
 
     async def _until_quiet(self) -> None:
         while self._writing or self._receiving:

@@ -98,24 +98,24 @@ class AsgiWire:
         if self._seat is not None and self._seat.alone:
             self._seat.abort()
 
-    def give_up(self) -> None:
-        """The handler has failed and ends; closing is left to the server, which knows how."""
-        self._finish(1011, "internal error")
-
     async def stay(self) -> None:
         """In the handler's task: keep it until the wire is over."""
         try:
             await self._over.wait()
         finally:
             self._left.set()
-            if self._seat is not None and self._seat.too_long:
-                self._finish(1009, f"a message may have {self._max_bytes} bytes")
-            else:
-                self._finish(VANISHED, "connection lost")
+            self._notice_too_long()
+            self._finish(VANISHED, "connection lost")
 
     def _check(self) -> None:
+        self._notice_too_long()
         if self._end is not None:
             raise self._end
+
+    def _notice_too_long(self) -> None:
+        # The server has said 1009 already; what it still hands out may be the tail of that message.
+        if self._seat is not None and self._seat.too_long:
+            self._finish(1009, f"a message may have {self._max_bytes} bytes")
 
     def _finish(self, code: int, reason: str) -> None:
         self._end = self._end or WireClosed(code, reason)

@@ -119,6 +119,32 @@ async def test_stalled_client_delays_the_end_by_no_more_than_the_bound(
     assert running.stats.faults["StalledError"] == 1
 
 
+async def test_handler_that_cannot_be_told_is_cancelled_after_its_peer_left(mock_clock: MockClock) -> None:
+    """A handler that sends and never reads fills the queues that would tell it: it has `send_seconds` more."""
+    go, left = trio.Event(), trio.Event()
+
+    async def only_send() -> None:
+        try:
+            await websocket.accept()
+            await go.wait()
+            while True:
+                await websocket.send("x")
+        finally:
+            left.set()
+
+    async with serving(websocket_app(only_send), send_seconds=5) as running:
+        client = await running.client()
+        for number in range(50):  # more than the queues on the way to the handler hold
+            await client.say(str(number))
+            await wait_all_tasks_blocked()
+        client.vanish()
+        go.set()
+        await wait_all_tasks_blocked(0.05)
+        assert not left.is_set()
+        mock_clock.jump(5.1)
+        await left.wait()
+
+
 async def test_send_after_the_peer_left_lets_the_loop_turn() -> None:
     """Defect 3: a handler that only sends does not freeze the process when its client has gone."""
     beats, froze, left = 0, False, trio.Event()

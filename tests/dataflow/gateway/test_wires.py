@@ -202,10 +202,14 @@ async def test_close_ends_who_receives(lane: str) -> None:
 
 async def test_close_does_not_wait_for_ever(lane: str, mock_clock: MockClock) -> None:
     """A client that never answers a close frame holds it for `close_within`, and not longer."""
+    ends = list[int]()
     async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+        nursery.start_soon(collect, ends, end_of, wire)
+        await wait_all_tasks_blocked(0.05)
         nursery.start_soon(wire.close, 1001, "server going away")
         assert isinstance(await client.event(), CloseConnection)
         await wait_all_tasks_blocked(0.05)
+        assert ends == [1001]  # who receives is told at once
         assert nursery.child_tasks
         mock_clock.jump(2.1)
         assert await client.event() is None
@@ -235,6 +239,19 @@ async def test_message_too_long_closes_with_1009(lane: str, fragments: int) -> N
                 await client.send(TextMessage(data="é" * LIMIT, message_finished=number == fragments))
             nursery.start_soon(client.leave)
             assert (await end_of(wire)).code == 1009
+
+
+async def test_tail_of_a_message_too_long_is_no_message(lane: str) -> None:
+    """Of a message that was refused nothing is delivered, though its end would pass for a short one."""
+    with trio.fail_after(10):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            await client.send(TextMessage(data="x" * 2 * LIMIT, message_finished=False))
+            await wait_all_tasks_blocked(0.01)
+            await client.send(TextMessage(data="tail"))
+            await wait_all_tasks_blocked(0.01)
+            nursery.start_soon(client.leave)
+            with pytest.raises(WireClosed, match="1009"):
+                await wire.receive()
 
 
 async def test_long_message_in_few_characters_closes_with_1009(lane: str) -> None:
