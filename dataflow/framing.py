@@ -1,0 +1,132 @@
+"""From a server's bytes to messages: the receiving half of a WebSocket client.
+
+Rules of this file: pure, no socket. Nearly everything that an exchange sends is one whole text frame a
+message; those are cut out here, at a tenth of what a general parser costs. Every other frame goes, whole,
+to wsproto: fragments, control frames, and all that is illegal. The two must never disagree about what a
+stream of bytes says; the tests hold one against the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from wsproto.connection import Connection, ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
+
+_WHOLE_TEXT: Final = 0x81  # the last fragment, and the first, of a text message
+_MASKED: Final = 0x80
+_MEDIUM: Final = 126  # the length is in the next 2 bytes
+_LONG: Final = 127  # in the next 8
+
+
+class Inbound:
+    """Cuts bytes into `messages`; `owed` are frames to send in answer; `ended` says why nothing more comes.
+
+    `max_bytes` bounds a message, whole or put together from fragments.
+    """
+
+    def __init__(self, connection: Connection, max_bytes: int) -> None:
+        self.messages: deque[str | bytes] = deque()
+        self.owed: list[bytes] = []
+        self.ended: str | None = None
+        self._connection = connection
+        self._max_bytes = max_bytes
+        self._rest = b""
+        self._parts: list[Any] = []  # of a message in fragments
+        self._parts_bytes = 0
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Understand more of the stream. Never raises; what comes after the end is ignored."""
+        buffer = self._rest + data
+        position = 0
+        while self.ended is None and (bounds := _bounds(buffer, position)) is not None:
+            start, end = bounds
+            if end - start > self._max_bytes:
+                self._too_big()
+            elif end > len(buffer):
+                break
+            else:
+                self._frame(buffer, position, start, end)
+                position = end
+        self._rest = buffer[position:]
+
+    def _frame(self, buffer: bytes, position: int, start: int, end: int) -> None:
+        if (
+            buffer[position] == _WHOLE_TEXT
+            and not self._parts
+            and _is_shortest(buffer[position + 1], end - start)
+        ):
+            try:
+                self.messages.append(buffer[start:end].decode())
+                return
+            except UnicodeDecodeError:
+                pass  # wsproto says it in the words of the protocol
+        self._connection.receive_data(buffer[position:end])
+        for event in self._connection.events():
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, TextMessage | BytesMessage):
+            self._fragment(event)
+        elif isinstance(event, Ping):
+            self.owed.append(self._connection.send(event.response()))
+        elif isinstance(event, CloseConnection):
+            self._closed(event)
+
+    def _fragment(self, event: TextMessage | BytesMessage) -> None:
+        self._parts.append(event.data)
+        size = len(event.data if isinstance(event, BytesMessage) else event.data.encode())
+        self._parts_bytes += max(size, 1)  # empty fragments cost memory too
+        if self._parts_bytes > self._max_bytes:
+            self._too_big()
+        elif event.message_finished:
+            empty: Any = b"" if isinstance(event, BytesMessage) else ""
+            message = empty.join(self._parts)
+            self.messages.append(bytes(message) if isinstance(event, BytesMessage) else message)
+            self._parts, self._parts_bytes = [], 0
+
+    def _closed(self, event: CloseConnection) -> None:
+        broken = self._connection.state is ConnectionState.OPEN  # it is wsproto that wants to close
+        words = event.reason or _name(event.code)
+        self.ended = f"the protocol was broken: {words}" if broken else f"closed with {event.code}: {words}"
+        answer = CloseConnection(event.code, event.reason) if broken else event.response()
+        if self._connection.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
+            self.owed.append(self._connection.send(answer))
+
+    def _too_big(self) -> None:
+        self.ended = f"a message of more than {self._max_bytes} bytes"
+        if self._connection.state is ConnectionState.OPEN:
+            self.owed.append(self._connection.send(CloseConnection(CloseReason.MESSAGE_TOO_BIG)))
+
+
+def _bounds(buffer: bytes, position: int) -> tuple[int, int] | None:
+    """Where the payload of the frame at `position` starts and ends; None when that cannot be told yet.
+
+    A server must not mask, so four bytes for the mask are not looked for: wsproto refuses at the header.
+    """
+    start = position + 2
+    if start > len(buffer):
+        return None
+    second = buffer[position + 1]
+    length = second & ~_MASKED
+    if length >= _MEDIUM:
+        size = 2 if length == _MEDIUM else 8
+        if start + size > len(buffer):
+            return None
+        length = int.from_bytes(buffer[start : start + size], "big")
+        start += size
+    return start, start + length
+
+
+def _is_shortest(second: int, length: int) -> bool:
+    """Unmasked, and the length written as the protocol demands; longer ones are for wsproto."""
+    return second < _MEDIUM or (second == _MEDIUM and length >= _MEDIUM)
+
+
+def _name(code: int) -> str:
+    try:
+        return CloseReason(code).name.lower().replace("_", " ")
+    except ValueError:
+        return "no reason"

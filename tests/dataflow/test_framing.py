@@ -1,0 +1,183 @@
+"""Promises of dataflow.framing, held against wsproto reading the same bytes alone."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wsproto import ConnectionType
+from wsproto.connection import Connection
+from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
+
+from dataflow.framing import Inbound
+
+MAX = 1 << 20
+
+
+def inbound(max_bytes: int = MAX) -> Inbound:
+    return Inbound(Connection(ConnectionType.CLIENT), max_bytes)
+
+
+def frame(first: int, payload: bytes, *, form: int = 0, mask: bool = False) -> bytes:
+    """A frame by hand; `form` forces a longer way of writing the length than is needed."""
+    length = len(payload)
+    flag = 0x80 if mask else 0
+    form = max(form, 0 if length < 126 else 1 if length < 1 << 16 else 2)
+    written = [bytes([flag | length]) if form == 0 else b"", bytes([flag | 126]), bytes([flag | 127])][form]
+    written += [b"", struct.pack("!H", length & 0xFFFF), struct.pack("!Q", length)][form]
+    return bytes([first]) + written + (b"\0\0\0\0" if mask else b"") + payload
+
+
+def by_wsproto(stream: bytes) -> tuple[list[str | bytes], bool]:
+    """The messages in a stream, and whether it has ended, as wsproto alone reads it."""
+    connection = Connection(ConnectionType.CLIENT)
+    connection.receive_data(stream)
+    messages: list[str | bytes] = []
+    parts: list[Any] = []
+    for event in connection.events():
+        if isinstance(event, CloseConnection):
+            return messages, True
+        if isinstance(event, Message):
+            parts.append(event.data)
+            if event.message_finished:
+                empty: Any = "" if isinstance(event, TextMessage) else b""
+                messages.append(empty.join(parts))
+                parts = []
+    return messages, False
+
+
+def by_us(stream: bytes, cuts: list[int]) -> Inbound:
+    reader = inbound()
+    edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
+    for start, end in pairwise(edges):
+        reader.feed(stream[start:end])
+    return reader
+
+
+texts = st.text(max_size=200).map(str.encode) | st.integers(120, 70_000).map(lambda size: b"x" * size)
+legal = st.one_of(
+    texts.map(lambda payload: frame(0x81, payload)),
+    st.binary(max_size=200).map(lambda payload: frame(0x82, payload)),
+    st.tuples(texts, texts, texts).map(
+        lambda three: (
+            frame(0x01, three[0]) + frame(0x89, b"p") + frame(0x00, three[1]) + frame(0x80, three[2])
+        )
+    ),
+    st.binary(max_size=125).map(lambda payload: frame(0x89, payload)),
+    st.binary(max_size=125).map(lambda payload: frame(0x8A, payload)),
+)
+illegal = st.one_of(
+    st.just(frame(0x88, struct.pack("!H", 1001) + b"bye")),
+    st.just(frame(0x88, b"")),
+    st.binary(min_size=1, max_size=30).map(lambda payload: frame(0x81, payload)),
+    st.tuples(texts, st.integers(1, 2)).map(lambda two: frame(0x81, two[0], form=two[1])),
+    st.binary(max_size=30).map(lambda payload: frame(0x80, payload)),
+    st.binary(max_size=30).map(lambda payload: frame(0x01, payload)),
+    st.tuples(st.integers(0, 255), st.binary(max_size=200)).map(lambda two: frame(*two)),
+    st.tuples(st.integers(0, 255), st.binary(max_size=200), st.integers(0, 2), st.booleans()).map(
+        lambda four: frame(four[0], four[1], form=four[2], mask=four[3])
+    ),
+)
+cuts = st.lists(st.integers(0, 200_000), max_size=12)
+
+
+@settings(deadline=None)
+@given(st.lists(legal, max_size=8), cuts)
+def test_a_legal_stream_gives_the_same_messages_however_it_is_cut(
+    frames: list[bytes], cuts: list[int]
+) -> None:
+    """Text, binary, fragments with a ping between them; and every ping is owed its pong."""
+    stream = b"".join(frames)
+    reader = by_us(stream, cuts)
+    assert (list(reader.messages), reader.ended) == (by_wsproto(stream)[0], None)
+    pings = [event for event in _events(stream) if isinstance(event, Ping)]
+    assert _answers(reader) == [Pong(payload=ping.payload) for ping in pings]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(legal | illegal, max_size=8), cuts)
+def test_an_illegal_stream_ends_where_wsproto_says(frames: list[bytes], cuts: list[int]) -> None:
+    """The same messages before the end, and an end when there is one."""
+    stream = b"".join(frames)
+    reader = by_us(stream, cuts)
+    messages, ended = by_wsproto(stream)
+    assert list(reader.messages) == messages
+    assert (reader.ended is not None) == ended
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300), cuts)
+def test_garbage_never_raises(stream: bytes, cuts: list[int]) -> None:
+    """Fuzz: whatever is understood, wsproto understands too; what it waits for is a whole frame."""
+    reader = by_us(stream, cuts)
+    messages, ended = by_wsproto(stream)
+    assert list(reader.messages) == messages
+    assert ended or reader.ended is None or "more than" in reader.ended
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_message_is_bounded(pieces: int) -> None:
+    """Whole or in fragments: exactly the limit is welcome, one byte more is the end."""
+
+    def message(size: int) -> bytes:
+        if pieces == 1:
+            return frame(0x81, b"x" * size)
+        return frame(0x01, b"x" * 10) + frame(0x00, b"x" * 10) + frame(0x80, b"x" * (size - 20))
+
+    reader = inbound(max_bytes=100)
+    reader.feed(message(100))
+    assert list(reader.messages) == ["x" * 100]
+    reader.feed(message(101))
+    assert reader.ended == "a message of more than 100 bytes"
+    assert [answer.code for answer in _answers(reader)] == [1009]
+    assert len(reader.messages) == 1
+
+
+def test_a_length_is_refused_before_its_payload_comes() -> None:
+    """Nobody makes us wait for, or store, what we will not take."""
+    reader = inbound(max_bytes=100)
+    reader.feed(bytes([0x81, 127]) + b"\xff" * 8)
+    assert reader.ended == "a message of more than 100 bytes"
+
+
+def test_empty_fragments_are_bounded_too() -> None:
+    """They add nothing to a message and still cost memory."""
+    reader = inbound(max_bytes=100)
+    reader.feed(frame(0x01, b"") + frame(0x00, b"") * 200)
+    assert reader.ended == "a message of more than 100 bytes"
+
+
+def test_a_close_is_answered_and_told() -> None:
+    """With the peer's code; what comes after it is ignored."""
+    reader = inbound()
+    reader.feed(frame(0x88, struct.pack("!H", 1001) + b"bye") + frame(0x81, b"late"))
+    reader.feed(frame(0x81, b"later"))
+    assert reader.ended == "closed with 1001: bye"
+    assert [answer.code for answer in _answers(reader)] == [1001]
+    assert not reader.messages
+
+
+def test_a_broken_protocol_is_told_to_the_peer() -> None:
+    """Not taken for a close of the peer's."""
+    reader = inbound()
+    reader.feed(frame(0x81, b"\xff"))
+    assert reader.ended is not None
+    assert reader.ended.startswith("the protocol was broken: ")
+    assert [answer.code for answer in _answers(reader)] == [1007]
+
+
+def _events(stream: bytes) -> list[Any]:
+    connection = Connection(ConnectionType.CLIENT)
+    connection.receive_data(stream)
+    return list(connection.events())
+
+
+def _answers(reader: Inbound) -> list[Any]:
+    """What the peer reads of what is owed to it."""
+    server = Connection(ConnectionType.SERVER)
+    server.receive_data(b"".join(reader.owed))
+    return [event for event in server.events() if not isinstance(event, BytesMessage)]
