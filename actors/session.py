@@ -236,7 +236,8 @@ class Session(Generic[P]):
     async def _listen(self) -> None:
         try:
             while True:
-                await self._dialogue.hear(await self._next_message())
+                text = await self._next_message()
+                await self._dialogue.hear(text)
                 await self._room_for_answers()
         except WireClosed as closed:
             self.end(closed.code, closed.reason)

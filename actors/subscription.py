@@ -88,7 +88,7 @@ class Topic:
         self.log = log
         self.position = log.last
         self.subscribers: dict[Subscriber, None] = {}
-        self._idle_since = trio.current_time()
+        self._idle_since = float("inf")  # not idle before somebody has come and gone
         self.open = True  # False once the actor decided to end: a newcomer has to start another one
 
     def join(self, subscriber: Subscriber) -> None:

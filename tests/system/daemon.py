@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -106,6 +107,7 @@ class Client:
     socket: WebSocketConnection
     notices: list[dict[str, Any]] = field(factory=list)
     answers: dict[Any, dict[str, Any]] = field(factory=dict)
+    traded: Counter[str] = field(factory=Counter)  # how many trades came, by symbol
     closed: tuple[int, str] | None = None
     _serial: int = 0
     _news: trio.Event = field(factory=trio.Event)
@@ -129,6 +131,7 @@ class Client:
     def _keep(self, message: dict[str, Any]) -> None:
         if "method" in message:
             self.notices.append(message)
+            self.traded[message["params"].get("symbol")] += message["method"] == "trades.update"
         else:
             self.answers[message["id"]] = message
 

@@ -9,6 +9,7 @@ import csv
 import gzip
 import math
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ EVERYTHING = Cache(trades_per_symbol=20_000)
 Row = tuple[str, str, str, Decimal, Decimal, int]
 
 
+@cache
 def oracle(symbol: str) -> list[Row]:
     with gzip.open(ORACLE, "rt") as file:
         return [
@@ -66,7 +68,7 @@ async def test_a_replay_gives_the_client_exactly_the_oracle(batch: bool) -> None
         for symbol in SYMBOLS:
             await listener.call("subscribe", channel="trades", symbol=symbol, batch=batch)
         async with playing(exchange, recording(), speed=math.inf, start="all_subscribed"):
-            await listener.until(lambda: len(listener.trades()) >= total())
+            await listener.until(lambda: listener.traded.total() >= total())
         for symbol in SYMBOLS:
             assert_is_the_oracle(listener, symbol)
         assert listener.of("stream.gap") == []
@@ -85,9 +87,9 @@ async def test_a_cut_in_the_middle_with_overlapping_replay_changes_nothing(mode:
         for symbol in SYMBOLS:
             await listener.call("subscribe", channel="trades", symbol=symbol)
         async with playing(exchange, recording(), speed=math.inf, start="all_subscribed"):
-            await listener.until(lambda: len(listener.trades()) >= 5000)
+            await listener.until(lambda: listener.traded.total() >= 5000)
             await exchange.disconnect(mode, **({"seconds": 0.2} if mode == "drop" else {}))
-            await listener.until(lambda: len(listener.trades()) >= total())
+            await listener.until(lambda: listener.traded.total() >= total())
         for symbol in SYMBOLS:
             assert_is_the_oracle(listener, symbol)
         assert listener.of("stream.gap") == []
@@ -107,7 +109,7 @@ async def test_a_client_that_comes_back_misses_nothing() -> None:
         async with client(d.url) as first:
             await first.call("subscribe", symbol="ETH-USDT")
             begun = await first.call("subscribe", symbol="BTC-USDT")
-            await first.until(lambda: len(first.trades("BTC-USDT")) >= 1000)
+            await first.until(lambda: first.traded["BTC-USDT"] >= 1000)
         trades = first.trades("BTC-USDT")
         position = {"epoch": begun["epoch"], "offset": trades[-1]["offset"]}
         async with client(d.url) as second:
@@ -115,6 +117,6 @@ async def test_a_client_that_comes_back_misses_nothing() -> None:
             assert answer["recovered"] is True
             await player.finished.wait()
             known = len(trades) + len(answer["trades"])
-            await second.until(lambda: known + len(second.trades()) >= len(oracle("BTC-USDT")))
+            await second.until(lambda: known + second.traded.total() >= len(oracle("BTC-USDT")))
             whole = [*trades, *answer["trades"], *second.trades()]
             assert [row(trade) for trade in whole] == oracle("BTC-USDT")
