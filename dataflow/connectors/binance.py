@@ -20,7 +20,7 @@ from itertools import count, islice
 from typing import Any, Final, Literal
 
 import msgspec
-from attrs import frozen
+from attrs import field, frozen
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Side, Trade
@@ -31,6 +31,7 @@ from dataflow.timestamps import from_rfc3339
 # A refusal takes all the symbols of its request with it, and no more than five requests a second are allowed.
 _STREAMS_A_REQUEST: Final = 50
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
+_LAST_ID: Final = 2**53  # beyond, it is no id but noise, and would tear a gap that no client can count
 _LATEST: Final = from_rfc3339("9999-12-31T23:59:59.999999Z")
 
 Method = Literal["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS"]
@@ -42,10 +43,12 @@ class Settings(SourceSettings):
 
     stream: Literal["trade", "aggTrade"] = "trade"
 
-    def __attrs_post_init__(self) -> None:
-        names = {_exchange_name(symbol) for symbol in self.symbols}
-        if len(names) < len(set(self.symbols)):
-            raise ValueError("symbols: two of them have the same name on Binance, where the dash is left out")
+    symbols: tuple[str, ...] = field(default=())
+
+    @symbols.validator
+    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
+        if len({_exchange_name(symbol) for symbol in value}) < len(set(value)):
+            raise ValueError("two of them have the same name on Binance, where the dash is left out")
 
 
 class _Message(msgspec.Struct):
@@ -188,7 +191,7 @@ def _present(value: Any) -> Any:
 
 
 def _identifier(value: Any) -> int:
-    if type(_present(value)) is not int or value < 0:
+    if type(_present(value)) is not int or not 0 <= value <= _LAST_ID:
         raise Unusable("bad_trade_id")
     return int(value)
 

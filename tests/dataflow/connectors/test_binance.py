@@ -229,6 +229,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("t", 1.0, "bad_trade_id"),
     ("t", True, "bad_trade_id"),
     ("t", -1, "bad_trade_id"),
+    ("t", 2**53 + 1, "bad_trade_id"),
     ("p", None, "missing_field"),
     ("p", "", "bad_price"),
     ("p", "0.00000000", "bad_price"),
