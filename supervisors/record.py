@@ -139,6 +139,7 @@ class Record:
         """It has ended for good, and so has everything below it: tell those who watch."""
         for child in self.children.values():
             child.bury()
+        self.dismiss(ActorGone, "has ended")
         self.box.close()
         if self.last_exit is None:
             self.note("stopped")

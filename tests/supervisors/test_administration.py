@@ -190,7 +190,9 @@ async def test_a_restart_by_hand_that_fails(autojump_clock: trio.testing.MockClo
 
 
 @pytest.mark.parametrize("command", ["restart", "start", "stop"])
-async def test_an_accepted_command_survives_its_caller(command: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_accepted_command_survives_its_caller(
+    command: str, autojump_clock: trio.testing.MockClock
+) -> None:
     """A cancelled caller, even the child itself, changes nothing: the supervisor's own task carries it out."""
     log = Log()
 
@@ -209,7 +211,9 @@ async def test_an_accepted_command_survives_its_caller(command: str, autojump_cl
             else:
                 await getattr(s, command)("a")
         await trio.sleep(3)
-        expected = {"restart": ("a", "running", 2), "stop": ("a", "done", 1), "start": ("b", "running", 1)}[command]
+        expected = {"restart": ("a", "running", 2), "stop": ("a", "done", 1), "start": ("b", "running", 1)}[
+            command
+        ]
         ref = s.find(expected[0])
         assert (ref.path, ref.state, ref.epoch) == expected
 
@@ -232,7 +236,9 @@ async def test_an_actor_restarts_itself(autojump_clock: trio.testing.MockClock) 
 
 async def test_counts_are_those_of_direct_children(autojump_clock: trio.testing.MockClock) -> None:
     """27: six states and the total."""
-    async with open_supervisor(Supervisor([child("a"), Child("in", lambda: Supervisor([child("b"), child("c")]))])) as s:
+    async with open_supervisor(
+        Supervisor([child("a"), Child("in", lambda: Supervisor([child("b"), child("c")]))])
+    ) as s:
         assert list(s.counts()) == [*STATES, "total"]
         assert s.counts()["total"] == 2
         assert s.supervisor("in").counts()["running"] == 2
@@ -249,7 +255,12 @@ async def test_the_tree_is_plain_data(autojump_clock: trio.testing.MockClock) ->
             b.put("hang")
         data = json.loads(json.dumps(s.tree().to_dict()))
         sub = data["children"][0]
-        assert (data["path"], data["kind"], data["state"], data["mailbox"]) == ("", "supervisor", "running", None)
+        assert (data["path"], data["kind"], data["state"], data["mailbox"]) == (
+            "",
+            "supervisor",
+            "running",
+            None,
+        )
         assert [(n["path"], n["kind"]) for n in sub["children"]] == [("in/pool", "pool"), ("in/b", "actor")]
         node = sub["children"][1]
         assert node["last_error"] == "Boom: in/b"
@@ -362,7 +373,9 @@ async def test_watch_fires_when_the_whole_tree_ends(autojump_clock: trio.testing
     assert sorted(exits) == ["", "a", "in", "in/b"]
 
 
-async def test_a_stopped_child_ends_for_good_until_it_is_restarted(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stopped_child_ends_for_good_until_it_is_restarted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """29: `stop(id)` is an end; after a restart by hand a new watch waits again."""
     async with open_supervisor(Supervisor([child("a")])) as s:
         a = s.find("a")
@@ -374,7 +387,9 @@ async def test_a_stopped_child_ends_for_good_until_it_is_restarted(autojump_cloc
         assert scope.cancelled_caught
 
 
-async def test_a_handle_survives_the_restarts_of_its_supervisor(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_handle_survives_the_restarts_of_its_supervisor(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """The contract: `s.supervisor(path)`; while it is down, calls say so."""
     inner = Child("in", lambda: Supervisor([child("a")], limit=Limit(0)), backoff=SOON)
     async with open_supervisor(Supervisor([inner])) as s:
@@ -410,7 +425,9 @@ async def test_unknown_paths(autojump_clock: trio.testing.MockClock) -> None:
             s.remove("x")
 
 
-async def test_a_context_finds_its_siblings_before_the_tree_is_open(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_context_finds_its_siblings_before_the_tree_is_open(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """Actors start before `open_supervisor` yields; paths are from the root, wherever the actor stands."""
     found = []
 

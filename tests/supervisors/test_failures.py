@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 
-
 import pytest
 import trio
 
@@ -22,8 +21,12 @@ from supervisors import (
 from tests.supervisors.helpers import NOW, SOON, TRANSIENT, Boom, Log, child, scripted, settle
 
 
-@pytest.mark.parametrize("error", [Stopping("not asked"), trio.TooSlowError(), ExceptionGroup("g", [Boom()]), GeneratorExit()])
-async def test_a_crash_is_what_nobody_asked_for(error: BaseException, autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize(
+    "error", [Stopping("not asked"), trio.TooSlowError(), ExceptionGroup("g", [Boom()]), GeneratorExit()]
+)
+async def test_a_crash_is_what_nobody_asked_for(
+    error: BaseException, autojump_clock: trio.testing.MockClock
+) -> None:
     """36: whatever its type, even Stopping."""
     log = Log()
     async with open_supervisor(Supervisor([child("a", restart=TRANSIENT)]), on_event=log.hook) as s:
@@ -168,7 +171,9 @@ async def test_a_hung_actor_counts_as_crashed(autojump_clock: trio.testing.MockC
         assert log.seen("unstopped") == []
 
 
-async def test_a_hung_actor_that_ignores_the_cancel_is_reported(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_hung_actor_that_ignores_the_cancel_is_reported(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """39 and 19: unstopped after `cleanup_within`, and restarted when it has gone."""
     log = Log()
 
@@ -245,5 +250,3 @@ async def test_a_mock_clock_does_not_look_blocked(autojump_clock: trio.testing.M
             await trio.sleep(3600)
     assert log.kinds() == ["ready", "stopped"]
     assert time.monotonic() - begin < 60
-
-

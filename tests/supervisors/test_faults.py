@@ -82,7 +82,9 @@ async def test_a_stall_at_start_or_ready_runs_into_ready_within(
     assert trio.current_time() == 10
 
 
-async def test_a_fault_at_receive_strikes_with_the_message_in_hand(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_fault_at_receive_strikes_with_the_message_in_hand(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """The loss of a message can be rehearsed."""
     log = Log()
     faults = Faults({(Point.RECEIVE, "a", 1): boom})
@@ -104,7 +106,9 @@ async def test_a_stall_at_receive_is_a_hang(autojump_clock: trio.testing.MockClo
         assert log.kinds("a") == ["ready", "hung", "dead_letter", "crash", "ready"]
 
 
-async def test_a_fault_at_stop_is_a_cleanup_error_or_a_slow_stop(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_fault_at_stop_is_a_cleanup_error_or_a_slow_stop(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """20 and 19: reported; the ladder cancels a stall."""
     log = Log()
     faults = Faults({(Point.STOP, "a", 1): boom, (Point.STOP, "b", 1): stall})

@@ -108,7 +108,9 @@ def test_the_bodys_own_error_leaves_bare(strict: bool) -> None:
     assert log.of("end") == ["a"]
 
 
-async def test_an_escalation_is_one_failure_of_the_parents_child(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_escalation_is_one_failure_of_the_parents_child(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """11: it climbs one step at a time."""
     log = Log()
     inner = Child("in", lambda: Supervisor([child("a", log)], limit=Limit(0)), backoff=NOW)
@@ -134,7 +136,9 @@ async def test_an_auto_shutdown_of_the_root_is_no_error(autojump_clock: trio.tes
     assert not reached
 
 
-async def test_a_restarted_supervisor_gets_its_static_children_back(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_restarted_supervisor_gets_its_static_children_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """13: not its dynamic ones."""
     inner = Child("in", lambda: Supervisor([child("a"), child("b")]), backoff=NOW)
     async with open_supervisor(Supervisor([inner])) as s:
@@ -151,7 +155,9 @@ async def test_a_restarted_supervisor_gets_its_static_children_back(autojump_clo
 async def test_backoff_does_not_defeat_the_limit(autojump_clock: trio.testing.MockClock) -> None:
     """14: 3 in 5 s never trips with delays of seconds; `give_up_after` does, failed restarts counted."""
     fails = [False, True, True, True, True]
-    spec = Supervisor([flaky("a", fails, backoff=Backoff(first=4, jitter=0))], limit=Limit(3, give_up_after=5))
+    spec = Supervisor(
+        [flaky("a", fails, backoff=Backoff(first=4, jitter=0))], limit=Limit(3, give_up_after=5)
+    )
     with pytest.raises(RestartLimitReached):
         async with open_supervisor(spec) as s:
             s.find("a").put("crash")
@@ -161,7 +167,9 @@ async def test_backoff_does_not_defeat_the_limit(autojump_clock: trio.testing.Mo
 
 async def test_health_forgives_failures_in_a_row(autojump_clock: trio.testing.MockClock) -> None:
     """14 and 16: `give_up_after` counts from one again after `reset_after` healthy seconds."""
-    spec = Supervisor([child("a", backoff=Backoff(first=0, reset_after=10))], limit=Limit(None, give_up_after=2))
+    spec = Supervisor(
+        [child("a", backoff=Backoff(first=0, reset_after=10))], limit=Limit(None, give_up_after=2)
+    )
     async with open_supervisor(spec) as s:
         for _ in range(5):
             s.find("a").put("crash")
@@ -183,7 +191,9 @@ async def test_a_source_that_is_down_for_a_day(autojump_clock: trio.testing.Mock
         await trio.sleep(1)
         raise OSError("down")
 
-    sources = Child("sources", lambda: Supervisor([scripted("s", connect, backoff=Backoff(jitter=0))], limit=Limit(None)))
+    sources = Child(
+        "sources", lambda: Supervisor([scripted("s", connect, backoff=Backoff(jitter=0))], limit=Limit(None))
+    )
     async with open_supervisor(Supervisor([child("before", log), sources, child("after", log)])) as s:
         await trio.sleep(day - 1)
         assert s.find("sources/s").state == "backoff"
@@ -244,7 +254,9 @@ def test_the_delay_is_the_formula(backoff: Backoff, failures: int, seed: int) ->
     """16: `min(cap, first * factor**(n-1)) * (1 + U[0, jitter])`, seedable, without overflow at any n."""
     delay = backoff.delay(failures, random.Random(seed))
     assert delay == backoff.delay(failures, random.Random(seed))
-    exponent = (failures - 1) * math.log(backoff.factor) + math.log(backoff.first) if backoff.first else -math.inf
+    exponent = (
+        (failures - 1) * math.log(backoff.factor) + math.log(backoff.first) if backoff.first else -math.inf
+    )
     base = min(backoff.cap, math.exp(exponent)) if exponent < 600 else backoff.cap
     assert base * 0.999999 <= delay <= base * (1 + backoff.jitter) * 1.000001
 
@@ -317,7 +329,9 @@ async def test_every_call_is_answered_while_a_child_backs_off(
         assert trio.current_time() == 0
 
 
-async def test_every_call_is_answered_while_a_child_fails_to_start(autojump_clock: trio.testing.MockClock) -> None:
+async def test_every_call_is_answered_while_a_child_fails_to_start(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """17: also while a start hangs."""
 
     async def hang(ctx: Context) -> None:
@@ -341,7 +355,9 @@ async def test_every_call_is_answered_while_a_child_fails_to_start(autojump_cloc
 async def test_a_restart_by_hand_cuts_a_backoff_short(autojump_clock: trio.testing.MockClock) -> None:
     """26: for one child and for a group; it charges nothing."""
     for strategy in Strategy:
-        spec = Supervisor([child("a", backoff=SOON), child("b", backoff=SOON)], strategy=strategy, limit=Limit(1))
+        spec = Supervisor(
+            [child("a", backoff=SOON), child("b", backoff=SOON)], strategy=strategy, limit=Limit(1)
+        )
         async with open_supervisor(spec) as s:
             before = trio.current_time()
             s.find("a").put("crash")

@@ -77,7 +77,9 @@ async def test_a_mailbox_survives_restarts(autojump_clock: trio.testing.MockCloc
         assert counters(s, "a") == (5, 4, 0, {}, 1)
 
 
-async def test_a_mailbox_survives_the_restart_of_its_supervisor(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_mailbox_survives_the_restart_of_its_supervisor(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """30: and the Ref found before stays good."""
     got: list[Any] = []
     gate = trio.Event()
@@ -158,7 +160,9 @@ async def test_send_waits_for_room_and_keeps_the_order(autojump_clock: trio.test
 
 
 @pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.DROP_NEWEST])
-async def test_send_waits_under_block_only(overflow: Overflow, autojump_clock: trio.testing.MockClock) -> None:
+async def test_send_waits_under_block_only(
+    overflow: Overflow, autojump_clock: trio.testing.MockClock
+) -> None:
     """32: a consumer that is down does not block its connector."""
     async with open_supervisor(Supervisor([child("a", backoff=SOON, mailbox=Mailbox(1, overflow))])) as s:
         a = s.find("a")
@@ -221,7 +225,9 @@ async def test_a_context_of_an_ended_incarnation_is_dead(autojump_clock: trio.te
         assert s.find("a").put(2) is Put.OK
 
 
-async def test_a_task_that_outlives_its_incarnation_steals_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_task_that_outlives_its_incarnation_steals_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """33: parked in `receive` of the old Context, it is woken to hear that it is over."""
     ends: list[str] = []
 
@@ -249,7 +255,9 @@ async def test_a_task_that_outlives_its_incarnation_steals_nothing(autojump_cloc
     assert ends == ["gone", "gone", "for the new one"]
 
 
-async def test_the_message_in_hand_at_a_crash_is_lost_and_shown(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_message_in_hand_at_a_crash_is_lost_and_shown(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """34: never delivered again; counted, and in a dead letter with the item."""
     log, got = Log(), []
 
@@ -292,7 +300,9 @@ async def test_a_batch_in_hand_at_a_crash_is_lost_whole(autojump_clock: trio.tes
         assert counters(s, "a") == (6, 2, 0, {}, 4)
 
 
-async def test_what_is_in_hand_counts_as_queued_until_the_next_receive(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_is_in_hand_counts_as_queued_until_the_next_receive(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """31: then as handled; also by a clean return, and by batch after batch."""
     steps: list[tuple[int, int]] = []
 
@@ -314,7 +324,9 @@ async def test_what_is_in_hand_counts_as_queued_until_the_next_receive(autojump_
             ctx.receive_nowait_batch(2)
             note()
 
-        a = await s.start(Child("a", lambda: Scripted(life), restart=SOON and Child("x", Log).restart.TRANSIENT))
+        a = await s.start(
+            Child("a", lambda: Scripted(life), restart=SOON and Child("x", Log).restart.TRANSIENT)
+        )
         for item in range(6):
             a.put(item)
         await settle()
@@ -322,7 +334,9 @@ async def test_what_is_in_hand_counts_as_queued_until_the_next_receive(autojump_
         assert steps == [(0, 6), (1, 5), (1, 5), (4, 2), (6, 0)]
 
 
-async def test_a_message_whose_handling_was_cut_by_a_stop_is_lost(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_message_whose_handling_was_cut_by_a_stop_is_lost(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """34: cancelled with the message in hand, it is not counted as handled."""
     log = Log()
     async with open_supervisor(Supervisor([child("a", log)]), on_event=log.hook) as s:
@@ -334,7 +348,9 @@ async def test_a_message_whose_handling_was_cut_by_a_stop_is_lost(autojump_clock
         assert log.seen("dead_letter")[0].detail == ("hang",)
 
 
-async def test_receive_raises_stopping_and_leaves_what_is_queued(autojump_clock: trio.testing.MockClock) -> None:
+async def test_receive_raises_stopping_and_leaves_what_is_queued(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """The contract: a batch can still be drained."""
     ends: list[Any] = []
 
@@ -429,7 +445,9 @@ async def test_ask_gets_one_reply(autojump_clock: trio.testing.MockClock) -> Non
 
 
 @pytest.mark.parametrize("restart", ["permanent", "temporary"])
-async def test_ask_to_a_crashing_actor_fails_promptly(restart: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_ask_to_a_crashing_actor_fails_promptly(
+    restart: str, autojump_clock: trio.testing.MockClock
+) -> None:
     """35: the question in hand and those still queued; none of them is asked again."""
     results: list[Any] = []
     settings = {"restart": TEMPORARY} if restart == "temporary" else {"backoff": SOON}
@@ -467,7 +485,10 @@ async def test_ask_of_one_that_is_down(autojump_clock: trio.testing.MockClock) -
 async def test_a_question_that_is_dropped_fails_promptly(autojump_clock: trio.testing.MockClock) -> None:
     """32: a full mailbox tells the asker instead of letting it wait."""
     for overflow in (Overflow.DROP_NEWEST, Overflow.DROP_OLDEST):
-        async with open_supervisor(Supervisor([echo(mailbox=Mailbox(1, overflow))])) as s, trio.open_nursery() as nursery:
+        async with (
+            open_supervisor(Supervisor([echo(mailbox=Mailbox(1, overflow))])) as s,
+            trio.open_nursery() as nursery,
+        ):
             a = s.find("a")
             results: list[Any] = []
 

@@ -69,7 +69,9 @@ class Otp:
 
 
 @given(rules, steps)
-def test_decisions_are_those_of_the_model(rules: Rules, steps: list[tuple[int, bool, int | None, bool]]) -> None:
+def test_decisions_are_those_of_the_model(
+    rules: Rules, steps: list[tuple[int, bool, int | None, bool]]
+) -> None:
     """6, 8, 11, 14, 15, 16: for any history up to the first decision that ends it."""
     model, state, now = Otp(rules), State(rules), 0.0
     for pause, abnormal, healthy, charge in steps:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
-from supervisors import Child, Context, Limit, Pool, Restart, Strategy, Supervisor, open_supervisor
+from supervisors import ActorGone, Child, Context, Limit, Pool, Restart, Strategy, Supervisor, open_supervisor
 from tests.supervisors.helpers import (
     PERMANENT,
     SOON,
@@ -51,7 +52,12 @@ async def test_a_temporary_bystander_does_not_come_back(autojump_clock: trio.tes
     """6: temporary never, even as a bystander; a transient one does, unless it had ended by itself."""
     log = Log()
     spec = Supervisor(
-        [child("a", log), child("t", log, restart=TEMPORARY), child("n", log, restart=TRANSIENT), child("e", log, restart=TRANSIENT)],
+        [
+            child("a", log),
+            child("t", log, restart=TEMPORARY),
+            child("n", log, restart=TRANSIENT),
+            child("e", log, restart=TRANSIENT),
+        ],
         strategy=ALL,
     )
     async with open_supervisor(spec) as s:
@@ -82,10 +88,14 @@ async def test_whom_a_crash_concerns(
         assert log.of("start") == list(started)
 
 
-async def test_a_group_is_delayed_once_by_the_crashed_childs_backoff(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_group_is_delayed_once_by_the_crashed_childs_backoff(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """7: not by the bystanders', and not once for each."""
     log = Log()
-    spec = Supervisor([child("a", log, backoff=SOON), child("b", log), child("c", log, backoff=SOON)], strategy=ALL)
+    spec = Supervisor(
+        [child("a", log, backoff=SOON), child("b", log), child("c", log, backoff=SOON)], strategy=ALL
+    )
     async with open_supervisor(spec) as s:
         s.find("a").put("crash")
         await trio.sleep(0.99)
@@ -94,7 +104,7 @@ async def test_a_group_is_delayed_once_by_the_crashed_childs_backoff(autojump_cl
         assert s.counts()["running"] == 3
         s.find("b").put("crash")
         await settle()
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         assert s.counts()["running"] == 3
 
 
@@ -168,7 +178,9 @@ async def test_two_incarnations_never_overlap(autojump_clock: trio.testing.MockC
     assert most == 1
 
 
-async def test_one_that_cannot_be_stopped_holds_up_its_own_restart_only(autojump_clock: trio.testing.MockClock) -> None:
+async def test_one_that_cannot_be_stopped_holds_up_its_own_restart_only(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """10 and 9: a group waits for it as for a failed restart, and goes on when it is gone."""
     log = Log()
     release = trio.Event()
@@ -198,7 +210,9 @@ async def test_one_that_cannot_be_stopped_holds_up_its_own_restart_only(autojump
         assert s.find("s").epoch == 2
 
 
-async def test_a_crash_during_the_initial_start_waits_for_its_end(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_crash_during_the_initial_start_waits_for_its_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """7 and 1: a group restart begins when the supervisor is up."""
     log = Log()
 
@@ -223,7 +237,9 @@ async def test_a_crash_during_the_initial_start_waits_for_its_end(autojump_clock
         assert s.counts()["running"] == 2
 
 
-async def test_a_crash_during_a_group_restart_starts_the_group_again(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_crash_during_a_group_restart_starts_the_group_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """7: a newer failure takes over; nobody is left behind."""
     log = Log()
     spec = Supervisor([child(x, log, backoff=SOON) for x in "abc"], strategy=REST, limit=Limit(restarts=None))
@@ -277,7 +293,9 @@ async def test_a_wish_overtakes_an_older_one(autojump_clock: trio.testing.MockCl
         except Exception as error:
             results.append((name, type(error).__name__))
 
-    async with open_supervisor(Supervisor([scripted("a", slow_end), scripted("t", slow_end, restart=TEMPORARY)])) as s:
+    async with open_supervisor(
+        Supervisor([scripted("a", slow_end), scripted("t", slow_end, restart=TEMPORARY)])
+    ) as s:
         ref = s.find("a")
         for id in ("a", "t"):
             async with trio.open_nursery() as nursery:
@@ -295,3 +313,25 @@ async def test_a_wish_overtakes_an_older_one(autojump_clock: trio.testing.MockCl
             nursery.start_soon(wish, "restart", s.restart, "a")
         assert sorted(results, key=str) == [("restart", ref), ("stop", None)]
         assert ref.state == "running"
+
+
+async def test_a_temporary_child_that_a_group_takes_down_while_it_starts(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """6 and 17: its caller hears of it at once, instead of waiting for ever (a random walk found this)."""
+
+    async def starting(ctx: Context) -> None:
+        await trio.sleep(5)
+
+    async with open_supervisor(Supervisor([child("a")], strategy=ALL)) as s, trio.open_nursery() as nursery:
+
+        async def start() -> None:
+            with pytest.raises(ActorGone):
+                await s.start(scripted("t", starting, restart=TEMPORARY))
+
+        nursery.start_soon(start)
+        await settle()
+        s.find("a").put("crash")
+        await settle()
+        assert [node.path for node in s.tree().children] == ["a"]
+        assert trio.current_time() == 0

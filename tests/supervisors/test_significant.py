@@ -79,7 +79,9 @@ async def test_all_significant_waits_for_the_last(autojump_clock: trio.testing.M
         assert s.find("g").state == "done"
 
 
-async def test_an_auto_shutdown_is_a_normal_exit_to_the_parent(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_auto_shutdown_is_a_normal_exit_to_the_parent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """23 as in OTP: a permanent supervisor is started again."""
     log = Log()
     spec = Supervisor([child("a", log, restart=TRANSIENT, significant=True)], auto_shutdown="any_significant")

@@ -48,7 +48,9 @@ async def test_children_start_one_at_a_time_in_order(autojump_clock: trio.testin
         assert trio.current_time() == 6
 
 
-async def test_a_nested_supervisor_is_ready_when_its_children_are(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_nested_supervisor_is_ready_when_its_children_are(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """1: what stands later depends on the whole of what stands earlier."""
     log = Log()
     inner = Child("in", lambda: Supervisor([slow("a", log, 30), slow("b", log, 1, ready_within=5)]))
@@ -178,7 +180,8 @@ async def test_a_specs_supervisor_and_child_types_are_checked() -> None:
 async def test_make_may_decline(autojump_clock: trio.testing.MockClock) -> None:
     """5: None is no error and no charge; the child stays idle, a temporary one is dropped."""
     spec = Supervisor(
-        [Child("a", lambda: None), Child("t", lambda: None, restart=TEMPORARY), child("b")], limit=Limit(restarts=0)
+        [Child("a", lambda: None), Child("t", lambda: None, restart=TEMPORARY), child("b")],
+        limit=Limit(restarts=0),
     )
     async with open_supervisor(spec) as s:
         assert s.find("a").state == "idle"

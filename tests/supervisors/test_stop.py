@@ -66,7 +66,9 @@ async def test_the_ladder(autojump_clock: trio.testing.MockClock) -> None:
     """19: polite -> `stop_within` -> cancel -> `cleanup_within` -> reported by path, and on; the block ends with the task."""
     log = Log()
     release = trio.Event()
-    spec = Supervisor([leisurely("next", log, 0), shielded("stuck", log, release, stop_within=2, cleanup_within=3)])
+    spec = Supervisor(
+        [leisurely("next", log, 0), shielded("stuck", log, release, stop_within=2, cleanup_within=3)]
+    )
 
     async def free() -> None:
         await trio.sleep(100)
@@ -85,10 +87,14 @@ async def test_the_ladder(autojump_clock: trio.testing.MockClock) -> None:
     assert log.of("left") == ["next", "stuck"]
 
 
-async def test_a_cancelled_stop_is_reported_a_polite_one_is_not(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_cancelled_stop_is_reported_a_polite_one_is_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """19: within `stop_within` nothing but `stopped`."""
     log = Log()
-    async with open_supervisor(Supervisor([leisurely("a", log, 4.9), leisurely("b", log, 5.1)]), on_event=log.hook):
+    async with open_supervisor(
+        Supervisor([leisurely("a", log, 4.9), leisurely("b", log, 5.1)]), on_event=log.hook
+    ):
         pass
     assert log.kinds("a") == ["ready", "stopped"]
     assert log.kinds("b") == ["ready", "stop_cancelled", "stopped"]
@@ -132,19 +138,20 @@ async def test_a_start_under_way_does_not_delay_the_shutdown(autojump_clock: tri
     async def starting(ctx: Context) -> None:
         await trio.sleep_forever()
 
-    async with trio.open_nursery() as nursery:
-        async with open_supervisor(Supervisor()) as s:
+    async with trio.open_nursery() as nursery, open_supervisor(Supervisor()) as s:
 
-            async def start() -> None:
-                with pytest.raises(Stopping):
-                    await s.start(scripted("x", starting, ready_within=1000))
+        async def start() -> None:
+            with pytest.raises(Stopping):
+                await s.start(scripted("x", starting, ready_within=1000))
 
-            nursery.start_soon(start)
-            await settle()
+        nursery.start_soon(start)
+        await settle()
     assert trio.current_time() == 0
 
 
-async def test_letting_stopping_through_is_polite_also_out_of_a_nursery(autojump_clock: trio.testing.MockClock) -> None:
+async def test_letting_stopping_through_is_polite_also_out_of_a_nursery(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """19: an actor with tasks of its own wraps Stopping in a group."""
     log = Log()
 
@@ -178,7 +185,9 @@ async def test_a_cleanup_error_is_reported_and_harms_nobody(autojump_clock: trio
     assert log.of("start") == ["a", "b", "c"]
 
 
-async def test_an_outer_cancel_ends_everything_and_masks_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_outer_cancel_ends_everything_and_masks_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """20 and trap 2: cleanup errors mixed with Cancelled are reported; the deadline stays a deadline."""
     log = Log()
 
@@ -276,7 +285,11 @@ async def test_no_task_is_left(way: str, autojump_clock: trio.testing.MockClock)
         return trio.lowlevel.current_statistics().tasks_living
 
     before = tasks()
-    inner = Child("in", lambda: Pool([child("p", beat_within=5), child("q", backoff=SOON)]), restart=Child("x", Log).restart)
+    inner = Child(
+        "in",
+        lambda: Pool([child("p", beat_within=5), child("q", backoff=SOON)]),
+        restart=Child("x", Log).restart,
+    )
     last = child("last") if way != "not started" else Child("last", lambda: 1 // 0)  # type: ignore[arg-type,return-value]
     with trio.CancelScope() as scope:
         try:

@@ -29,8 +29,8 @@ from supervisors import (
     Restart,
     RestartLimitReached,
     Strategy,
-    Supervisor,
     SupervisionError,
+    Supervisor,
     open_supervisor,
 )
 from tests.supervisors.helpers import Boom, settle
@@ -205,7 +205,11 @@ def test_every_step_is_that_of_the_model(
             model.started.append(id)
         elif known is None or what == "start":
             with pytest.raises(SupervisionError):
-                await (s.start(spec(id)) if what == "start" else getattr(s, what if what == "stop" else "restart")(id))
+                await (
+                    s.start(spec(id))
+                    if what == "start"
+                    else getattr(s, what if what == "stop" else "restart")(id)
+                )
         elif what == "stop":
             model.stopped += [id] * known.running
             model.stop(id)
@@ -236,7 +240,9 @@ def test_every_step_is_that_of_the_model(
         check(tree)
         assert s.counts() == recount(tree)
         seen = {node.path: (node.epoch, node.state) for node in tree.children}
-        assert seen == {id: (kid.epoch, "running" if kid.running else "done") for id, kid in model.kids.items()}
+        assert seen == {
+            id: (kid.epoch, "running" if kid.running else "done") for id, kid in model.kids.items()
+        }
         assert [node.path for node in tree.children] == list(model.kids)
         assert alive.now == {id: kid.epoch for id, kid in model.kids.items() if kid.running}
         assert (alive.started, alive.ended) == (model.started, model.stopped)
@@ -253,13 +259,18 @@ def test_every_step_is_that_of_the_model(
 
 wild = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["crash", "return", "mail", "stop", "restart", "start", "remove"]), st.sampled_from(IDS)),
+        st.tuples(
+            st.sampled_from(["crash", "return", "mail", "stop", "restart", "start", "remove"]),
+            st.sampled_from(IDS),
+        ),
         st.tuples(st.just("wait"), st.floats(0, 4)),
     ),
     min_size=5,
     max_size=40,
 )
-tempers = st.lists(st.tuples(st.sampled_from([0, 0.5, 3]), st.sampled_from([0, 0.5, 3])), min_size=5, max_size=5)
+tempers = st.lists(
+    st.tuples(st.sampled_from([0, 0.5, 3]), st.sampled_from([0, 0.5, 3])), min_size=5, max_size=5
+)
 
 
 @WALK
@@ -317,5 +328,9 @@ def test_what_holds_always(
         assert sub.counts() == recount(sub.tree())
         assert alive.overlaps == []
 
-    trio.run(walk, clock=MockClock(autojump_threshold=0))
+    async def bounded() -> None:
+        with trio.fail_after(1e6):  # nobody may wait for ever
+            await walk()
+
+    trio.run(bounded, clock=MockClock(autojump_threshold=0))
     assert alive.now == {}
