@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from quart import websocket
 from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import TextMessage
+from wsproto.events import CloseConnection, TextMessage
 
 from dataflow.gateway import server_connection
 from dataflow.gateway.server import ServerSeamError, serve
@@ -143,6 +144,44 @@ async def test_handler_that_cannot_be_told_is_cancelled_after_its_peer_left(mock
         assert not left.is_set()
         mock_clock.jump(5.1)
         await left.wait()
+
+
+async def test_application_that_ignores_its_peers_leaving_is_cancelled(mock_clock: MockClock) -> None:
+    """Whatever still runs for a connection that has ended has `send_seconds`, and no more."""
+    entered, left = trio.Event(), trio.Event()
+
+    async def ignore(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        entered.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            left.set()
+
+    async with serving(ignore, send_seconds=5) as running:
+        async with await connect(running.port) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await entered.wait()
+        await wait_all_tasks_blocked(0.05)
+        mock_clock.jump(4.9)
+        await wait_all_tasks_blocked(0.05)
+        assert not left.is_set()
+        mock_clock.jump(0.2)
+        await left.wait()
+
+
+async def test_client_that_ignores_a_1009_is_cut_off(mock_clock: MockClock) -> None:
+    """Who sends too much and does not answer the close frame is disconnected after `send_seconds`."""
+    async with serving(websocket_app(echo), max_message_bytes=1000, send_seconds=5) as running:
+        client = await running.client()
+        await client.send(TextMessage(data="x" * 2000, message_finished=False))
+        close = await client.event()
+        assert isinstance(close, CloseConnection)
+        assert close.code == 1009
+        await wait_all_tasks_blocked(0.05)
+        mock_clock.jump(5.1)
+        assert await client.event() is None
 
 
 async def test_send_after_the_peer_left_lets_the_loop_turn() -> None:

@@ -17,6 +17,7 @@ from wsproto.events import CloseConnection, Event, TextMessage
 
 from dataflow.gateway import server
 from dataflow.gateway.server import ServerStats
+from dataflow.gateway.server_connection import AsgiApp
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 
@@ -58,7 +59,7 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(app: QuartTrio, **options: Any) -> AsyncIterator[Running]:
+async def serving(app: QuartTrio | AsgiApp, **options: Any) -> AsyncIterator[Running]:
     """Serve `app` on a free port; leaving the block cancels the server."""
     shutdown, ended, stats = trio.Event(), trio.Event(), ServerStats()
     reports: list[BaseException] = []
