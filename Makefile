@@ -46,10 +46,8 @@ test: $(VENV)/dev.stamp ## the tests: make test ARGS="tests/dataflow -k config"
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/dev.stamp ## style, types and who may import whom
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@status=0; for check in "ruff check ." "ruff format --check ." mypy lint-imports; do \
+		$(BIN)/$$check || status=1; done; exit $$status
 
 bench: $(VENV)/dev.stamp ## the measurements of tests/bench
 	@$(BIN)/python -m tests.bench $(ARGS)
