@@ -207,7 +207,8 @@ def report(arguments: argparse.Namespace, binary: Path | None) -> None:
         for joined in arguments.joined or [1, 4, 16]:
             run = measure(binary, lane, clients, joined, arguments.seconds)
             rate = f"{run.per_second / 1000:10,.1f} k deliveries/s"
-            print(f"{lane:7} k = {joined:<4} {rate}, server CPU {run.server_cpu:.0%}", flush=True)
+            share = f"{run.per_second / run.server_cpu / 1000:,.1f} k per CPU second of the server"
+            print(f"{lane:7} k = {joined:<4} {rate}, {share} (CPU {run.server_cpu:.0%})", flush=True)
 
 
 def pin(core: int) -> None:
