@@ -21,6 +21,9 @@ from supervisors import Context
 T = TypeVar("T")
 
 
+STOPPED = "stopped"  # the reason when nothing was wrong: the connector was asked to end
+
+
 class LinkLost(Exception):
     """The connection to the upstream is gone or worthless; reconnecting is what helps."""
 
@@ -146,7 +149,7 @@ class Connector(Generic[T]):
         # Ready before connected: an upstream that is down must not keep the tree from starting.
         ctx.ready()
         self._observer.connecting()
-        reason = "stopped"
+        reason = STOPPED
         try:
             async with self._source.connect() as link:
                 await _Conversation(self, link, ctx).hold()
@@ -161,7 +164,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, LinkLost):
         return str(error)
     if isinstance(error, trio.Cancelled):
-        return "stopped"
+        return STOPPED
     return f"internal error: {type(error).__name__}"
 
 

@@ -18,6 +18,7 @@ from .state import State
 
 SHARD = "cache/shard-"
 TOPIC = "topics/"
+SOURCE = "sources/"
 
 
 class Reactions:
@@ -32,6 +33,8 @@ class Reactions:
             self.address_taken = True
             logger.bind(path=event.path).error("cannot listen: {}", error)
             return
+        if event.kind == "ready" and event.path.startswith(SOURCE):
+            return  # a connector is ready before it is connected; what matters is told by its state
         log_event(event)
         if event.kind == "dead_letter" and event.path.startswith(SHARD):
             self._state.lost_in_shard(int(event.path.removeprefix(SHARD)), event.detail)

@@ -106,7 +106,7 @@ class SourceState:
         if self.refusal(symbol) is not None:
             return "rejected"
         if self.link is not Link.CONNECTED:
-            return self.link.value
+            return str(self.link.value)
         if symbol in self.subscribed_symbols:
             return "live"
         return "subscribing" if symbol in self.interest.topics else "idle"

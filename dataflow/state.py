@@ -13,6 +13,7 @@ from typing import Any
 import trio
 from loguru import logger
 
+from actors.connector import STOPPED
 from actors.subscription import Message, Update
 
 from .config import Settings
@@ -110,7 +111,8 @@ class Announcer(Audience):
         self._burst = Burst()
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
-        logger.bind(path=f"sources/{source}").warning("connection lost: {}", reason)
+        level = "INFO" if reason == STOPPED else "WARNING"
+        logger.bind(path=f"sources/{source}").log(level, "connection lost: {}", reason)
         self._clients.broadcast(wire.connection_lost(source, reason, symbols))
 
     def restored(self, source: str, symbols: Collection[str]) -> None:

@@ -167,11 +167,15 @@ class Child:
         )
 
 
+def _as_tuple(children: Iterable[Child]) -> tuple[Child, ...]:
+    return tuple(children)
+
+
 @frozen
 class Supervisor:
     """Keeps its children alive. `children` start in this order and stop in reverse."""
 
-    children: tuple[Child, ...] = field(default=(), converter=tuple)
+    children: tuple[Child, ...] = field(default=(), converter=_as_tuple)
     strategy: Strategy = Strategy.ONE_FOR_ONE
     limit: Limit = Limit()
     auto_shutdown: AutoShutdown | None = None
