@@ -49,8 +49,8 @@ lint: $(VENV)/dev.stamp ## style, types and who may import whom
 	@status=0; for check in "ruff check ." "ruff format --check ." mypy lint-imports; do \
 		$(BIN)/$$check || status=1; done; exit $$status
 
-bench: $(VENV)/dev.stamp ## the measurements of tests/bench
-	@$(BIN)/python -m tests.bench $(ARGS)
+bench: $(VENV)/dev.stamp ## the measurements of tests/bench: make bench ARGS=fanout
+	@$(BIN)/dataflow bench $(ARGS)
 
 lock: ## resolve the dependencies anew into the two lock files (needs uv)
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \

@@ -74,7 +74,7 @@ _COMMANDS = (
         "An interactive client that can leave in every way a client can.",
         "dataflow client BTC-USD",
     ),
-    ("bench", "bench:bench", "The measurements, from a checkout.", "dataflow bench"),
+    ("bench", "bench:bench", "The measurements, from a checkout.", "dataflow bench", "dataflow bench fanout"),
 )
 _SIMULATORS = (
     (
