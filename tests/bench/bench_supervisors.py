@@ -46,7 +46,7 @@ async def raw_restart(n: int) -> list[float]:
 
     for _ in range(n):
         with trio.CancelScope():
-            try:
+            try:  # noqa: SIM105
                 await life()
             except ValueError:
                 pass

@@ -60,7 +60,7 @@ async def test_keyboard_interrupt_and_system_exit_are_never_restarted(
     """37: from any depth they end the whole tree, in order, and leave the block bare."""
     log = Log()
     inner = Child("in", lambda: Supervisor([child("b", log)]), backoff=NOW)
-    with pytest.raises(fatal):
+    with pytest.raises(fatal):  # noqa: PT012
         async with open_supervisor(Supervisor([child("a", log), inner, child("c", log)])) as s:
             s.find(where).put(fatal())
             await trio.sleep_forever()
@@ -232,6 +232,9 @@ async def test_without_blocked_after_there_is_no_thread() -> None:
     def watches() -> int:
         return sum("loop watch" in thread.name for thread in threading.enumerate())
 
+    for thread in threading.enumerate():
+        if "loop watch" in thread.name:  # of a tree that has just ended
+            thread.join()
     before = watches()
     async with open_supervisor(Supervisor(), on_event=lambda _: None, blocked_after=None):
         assert watches() == before

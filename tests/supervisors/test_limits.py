@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 import trio
@@ -29,7 +30,7 @@ from tests.supervisors.helpers import NOW, SOON, TRANSIENT, Boom, Log, child, fl
 async def test_n_restarts_are_allowed_and_one_more_escalates(autojump_clock: trio.testing.MockClock) -> None:
     """11: all children stop in reverse, the caller sees one failure."""
     log = Log()
-    with pytest.raises(RestartLimitReached, match="'b'") as caught:
+    with pytest.raises(RestartLimitReached, match="'b'") as caught:  # noqa: PT012
         async with open_supervisor(Supervisor([child(x, log) for x in "abc"], limit=Limit(2, within=5))) as s:
             for _ in range(3):
                 assert log.of("end").count("a") == 0
@@ -152,13 +153,27 @@ async def test_a_restarted_supervisor_gets_its_static_children_back(
         assert (await dynamic.watch()).kind == "stopped"
 
 
+async def test_a_dynamic_child_ends_for_good_with_its_supervisor(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """13 and 29: whoever watches it hears so at once, not when the supervisor is back."""
+    inner = Child("in", lambda: Supervisor([child("a")], limit=Limit(0)), backoff=SOON)
+    async with open_supervisor(Supervisor([inner])) as s:
+        dynamic = await s.supervisor("in").start(child("dyn"))
+        s.find("in/a").put("crash")
+        await settle()
+        assert s.find("in").state == "backoff"
+        assert not dynamic.alive
+        assert s.find("in/a").alive
+
+
 async def test_backoff_does_not_defeat_the_limit(autojump_clock: trio.testing.MockClock) -> None:
     """14: 3 in 5 s never trips with delays of seconds; `give_up_after` does, failed restarts counted."""
     fails = [False, True, True, True, True]
     spec = Supervisor(
         [flaky("a", fails, backoff=Backoff(first=4, jitter=0))], limit=Limit(3, give_up_after=5)
     )
-    with pytest.raises(RestartLimitReached):
+    with pytest.raises(RestartLimitReached):  # noqa: PT012
         async with open_supervisor(spec) as s:
             s.find("a").put("crash")
             await trio.sleep_forever()
@@ -197,7 +212,7 @@ async def test_a_source_that_is_down_for_a_day(autojump_clock: trio.testing.Mock
     async with open_supervisor(Supervisor([child("before", log), sources, child("after", log)])) as s:
         await trio.sleep(day - 1)
         assert s.find("sources/s").state == "backoff"
-        pauses = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+        pauses = [later - earlier for earlier, later in pairwise(attempts)]
         assert all(pause == pytest.approx(30) for pause in pauses[20:])
         assert s.supervisor("").counts()["running"] == 3
         assert log.of("start") == ["before", "after"]
@@ -233,7 +248,7 @@ async def test_a_pool_gives_up_on_failures_in_a_row_alone(autojump_clock: trio.t
 
 async def test_a_static_supervisor_counts_every_crash(autojump_clock: trio.testing.MockClock) -> None:
     """15: of all its children together."""
-    with pytest.raises(RestartLimitReached):
+    with pytest.raises(RestartLimitReached):  # noqa: PT012
         async with open_supervisor(Supervisor([child(x) for x in "abc"], limit=Limit(2))) as s:
             for x in "abc":
                 s.find(x).put("crash")
@@ -288,7 +303,7 @@ async def test_the_delays_follow_the_failures_in_a_row(autojump_clock: trio.test
     spec = Supervisor([scripted("a", slow, backoff=backoff)], limit=Limit(None))
     async with open_supervisor(spec, on_event=hook) as s:
         for healthy in (0, 0, 9.9, 10, 0):
-            while s.find("a").state != "running":
+            while s.find("a").state != "running":  # noqa: ASYNC110
                 await trio.sleep(0.05)
             await trio.sleep(healthy)
             s.find("a").put("x")
