@@ -224,9 +224,7 @@ class Engine:
         with life.scope:
             try:
                 await self._play(life)
-            except (
-                BaseException
-            ) as raised:  # judged by intent: a saved Cancelled raised again must not pass for a cancel
+            except BaseException as raised:  # a saved Cancelled, raised again, must not pass for a cancel
                 error = raised
         from_outside = trio.current_effective_deadline() == -math.inf
         self._ended(life, error, from_outside)

@@ -72,7 +72,7 @@ class Node:
     """One child as plain data; `to_dict()` is ready for JSON."""
 
     path: str
-    kind: str  # actor, supervisor, pool
+    kind: str  # actor, supervisor, pool; actor until its `make` has said otherwise
     state: str  # idle, starting, running, backoff, stopping, done
     epoch: int  # number of its newest incarnation, 0 before the first
     restarts: int

@@ -109,6 +109,20 @@ async def test_stop_within_0_sends_no_polite_signal(autojump_clock: trio.testing
     assert log.kinds() == ["ready", "stopped"]
 
 
+async def test_a_supervisor_has_all_the_time_unless_told_otherwise(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """19: by default its children's own ladders bound it; `stop_within` cuts them all short."""
+    log = Log()
+    patient = Child("p", lambda: Supervisor([leisurely("a", log, 50, stop_within=60)]))
+    hurried = Child("h", lambda: Supervisor([leisurely("b", log, 50, stop_within=60)]), stop_within=1)
+    async with open_supervisor(Supervisor([patient, hurried]), on_event=log.hook):
+        pass
+    assert log.lines == [("asked", "h/b"), ("cancelled", "h/b"), ("asked", "p/a"), ("left", "p/a")]
+    assert [(event.path, event.at) for event in log.seen("stop_cancelled")] == [("h", 1)]
+    assert trio.current_time() == 51
+
+
 async def test_a_late_start_is_cancelled_at_once(autojump_clock: trio.testing.MockClock) -> None:
     """19: an actor that is not ready gets no patience, by hand or at shutdown."""
     log = Log()
