@@ -82,7 +82,7 @@ class Node:
     children: tuple[Node, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries and lists of JSON types."""
+        """Nested dictionaries and tuples, as `json.dumps` takes them."""
         return asdict(self)
 
 

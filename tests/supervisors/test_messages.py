@@ -23,7 +23,18 @@ from supervisors import (
     Supervisor,
     open_supervisor,
 )
-from tests.supervisors.helpers import NOW, SOON, TEMPORARY, Boom, Log, Scripted, child, scripted, settle
+from tests.supervisors.helpers import (
+    NOW,
+    SOON,
+    TEMPORARY,
+    TRANSIENT,
+    Boom,
+    Log,
+    Scripted,
+    child,
+    scripted,
+    settle,
+)
 
 
 def counters(s: Any, path: str) -> tuple[int, int, int, dict[str, int], int]:
@@ -324,9 +335,7 @@ async def test_what_is_in_hand_counts_as_queued_until_the_next_receive(
             ctx.receive_nowait_batch(2)
             note()
 
-        a = await s.start(
-            Child("a", lambda: Scripted(life), restart=SOON and Child("x", Log).restart.TRANSIENT)
-        )
+        a = await s.start(Child("a", lambda: Scripted(life), restart=TRANSIENT))
         for item in range(6):
             a.put(item)
         await settle()

@@ -20,6 +20,9 @@ from supervisors import Backoff, Child, Limit, Supervisor, run
 
 class Actor:
     async def run(self, ctx):
+        if LIFE == "starts slowly":
+            print("up", flush=True)
+            await trio.sleep_forever()
         if LIFE == "never starts":
             raise OSError("no start")
         ctx.ready()
@@ -100,6 +103,14 @@ def test_a_signal_stops_the_tree_politely(number: signal.Signals) -> None:
         up(running)
         running.send_signal(number)
         assert ends(running) == (0, ["asked", "cleaned up", "returned 0"], "")
+
+
+def test_a_signal_during_the_start_ends_it() -> None:
+    """21 and 19: a child that is still starting is cancelled at once; no error."""
+    with process("starts slowly") as running:
+        up(running)
+        running.send_signal(signal.SIGTERM)
+        assert ends(running) == (0, ["returned 0"], "")
 
 
 def test_the_second_signal_cancels() -> None:

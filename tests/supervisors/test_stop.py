@@ -299,11 +299,7 @@ async def test_no_task_is_left(way: str, autojump_clock: trio.testing.MockClock)
         return trio.lowlevel.current_statistics().tasks_living
 
     before = tasks()
-    inner = Child(
-        "in",
-        lambda: Pool([child("p", beat_within=5), child("q", backoff=SOON)]),
-        restart=Child("x", Log).restart,
-    )
+    inner = Child("in", lambda: Pool([child("p", beat_within=5), child("q", backoff=SOON)]))
     last = child("last") if way != "not started" else Child("last", lambda: 1 // 0)  # type: ignore[arg-type,return-value]
     with trio.CancelScope() as scope:
         try:

@@ -42,7 +42,7 @@ WALK = settings(max_examples=120, deadline=None, suppress_health_check=list(Heal
 @contextmanager
 def scheduled_by(seed: int) -> Iterator[None]:
     """Trio's own dice, which order the tasks of a step, from a seed."""
-    dice = trio._core._run._r  # type: ignore[attr-defined]
+    dice = trio._core._run._r
     before = dice.getstate()
     dice.seed(seed)
     try:
