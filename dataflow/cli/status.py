@@ -76,16 +76,24 @@ def _look(base: str, everything: bool) -> Tree:
 
 
 def _watch(base: str, interval: float, everything: bool) -> None:
-    picture: Tree | Text = _look(base, everything)
-    console = Console()
-    with Live(picture, console=console, auto_refresh=False, screen=console.is_terminal) as live:
-        while True:
+    first, console = _look(base, everything), Console()
+    if not console.is_terminal:  # a pipe gets one picture after the other
+        for picture in _pictures(first, base, interval, everything):
+            console.print(picture)
+        return
+    with Live(first, console=console, auto_refresh=False, screen=True) as live:
+        for picture in _pictures(first, base, interval, everything):
             live.update(picture, refresh=True)
-            time.sleep(interval)
-            try:
-                picture = _look(base, everything)
-            except (Failure, Mistake) as error:  # a daemon that restarts is worth waiting for
-                picture = Text(str(error), style="red")
+
+
+def _pictures(first: Tree, base: str, interval: float, everything: bool) -> Iterator[Tree | Text]:
+    yield first
+    while True:
+        time.sleep(interval)
+        try:
+            yield _look(base, everything)
+        except (Failure, Mistake) as error:  # a daemon that restarts is worth waiting for
+            yield Text(disarmed(str(error)), style="red")
 
 
 def draw(

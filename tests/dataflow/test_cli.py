@@ -355,6 +355,15 @@ class TestFault:
         assert output.of("fault", "--withdraw", "7") == (0, "done\n", "")
         assert [asked[:3] for asked in daemon.asked][-1] == ("DELETE", "/faults/7", "Bearer s3cret")
 
+    def test_no_proxy_stands_between(
+        self, output: Output, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A proxy for the outside world is not asked for a daemon on this machine."""
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        daemon.answers["GET", "/faults"] = (200, b"[]")
+        assert output.of("fault", "--list", "--url", daemon.url) == (0, "no faults in force\n", "")
+
     @pytest.mark.parametrize(
         ("status", "answer", "code", "told"),
         [

@@ -187,7 +187,21 @@ class TestCommand:
         )
         assert main(["status", "--watch"]) == 0
         assert len([line for line in asked if line.endswith("/actors")]) == 5
-        assert capsys.readouterr().out.count("binance  backoff") == 1
+        lines = capsys.readouterr().out.splitlines()
+        told = [line.split()[-2:] for line in lines if "answer" in line or line.startswith("dataflow")]
+        head = ["degraded:", "sources/binance"]
+        assert told == [head, ["nothing", "answers"], ["not", "answer"], head]
+
+    def test_watch_on_a_terminal(self, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A terminal is drawn over, on its other screen, which is left at the end."""
+        terminal = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "xterm"})
+        monkeypatch.setattr("dataflow.cli.status.Console", lambda: terminal)
+        answers(TREE, TREE, KeyboardInterrupt())
+        assert main(["status", "--watch"]) == 0
+        drawn = terminal.file.getvalue()  # type: ignore[attr-defined]
+        assert drawn.startswith("\x1b[?1049h")
+        assert drawn.count("shard-0") >= 2
+        assert "\x1b[?1049l" in drawn
 
     def test_watch_needs_a_daemon_to_begin_with(
         self, answers: Any, capsys: pytest.CaptureFixture[str]
