@@ -59,7 +59,9 @@ class Source:
                     await stream.send_all(ws.send(AcceptConnection()))
                 elif isinstance(event, Message):
                     call = json.loads(str(event.data))
-                    await stream.send_all(ws.send(TextMessage(json.dumps({"result": None, "id": call["id"]}))))
+                    await stream.send_all(
+                        ws.send(TextMessage(json.dumps({"result": None, "id": call["id"]})))
+                    )
                     self.subscribed.set()
 
 
@@ -201,14 +203,14 @@ async def measure() -> None:
     report(starts, idle, busy, delays, rates)
 
 
-def report(
-    starts: list[float], idle: float, busy: float, delays: list[float], rates: list[float]
-) -> None:
+def report(starts: list[float], idle: float, busy: float, delays: list[float], rates: list[float]) -> None:
     cuts = statistics.quantiles(delays, n=100)
     print(f"start to ready      {spread(starts, 's', 2)}")
     print(f"resident, idle      {idle:.1f} MiB; after {ROUNDS * THROUGHPUT_TRADES:,} trades {busy:.1f} MiB")
     print(f"source to client    {spread(rates, 'trades/s', 0)}")
-    print(f"latency at {LATENCY_RATE}/s    p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms, max {max(delays):.2f} ms")
+    print(
+        f"latency at {LATENCY_RATE}/s    p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms, max {max(delays):.2f} ms"
+    )
 
 
 def spread(figures: list[float], unit: str, digits: int) -> str:
