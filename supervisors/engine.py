@@ -7,7 +7,7 @@ Rules of this file
   whoever waits for it.
 - The newest wish wins: a stop overtakes a restart and the other way round. A group restart acts only on those
   children that still belong to it when their turn comes.
-- Two incarnations of one child never overlap, because `_launch` is the only place that makes one and the end
+- Two incarnations of one child never overlap, because `launch` is the only place that makes one and the end
   of its task the only place that clears it.
 - Children run in the context of the engine's own task, never in that of the caller who started them.
 """
@@ -36,6 +36,7 @@ from .errors import (
     SupervisionError,
     UnknownChild,
 )
+from .groups import Groups
 from .ladder import Ladder
 from .policy import Ended, Fate, Rules, State, next_step
 from .promise import Promise
@@ -46,15 +47,6 @@ from .watchdog import watch_beats
 
 if TYPE_CHECKING:
     from .tree import Tree
-
-
-@define(eq=False)
-class Group:
-    """A group restart under way: who still has to come back, and the wait before that."""
-
-    delay: float
-    pending: set[Record]
-    pause: trio.CancelScope = field(factory=trio.CancelScope)
 
 
 @define(eq=False)
@@ -69,7 +61,7 @@ class Engine:
     over: Promise[None] = field(factory=Promise)  # it begins to end
     _up: bool = False
     _charged: tuple[float, ...] = ()
-    _group: Group | None = None
+    _groups: Groups = field(init=False)
     _postponed: list[tuple[Record, float]] = field(factory=list)  # failures that met the initial start
     _nursery: trio.Nursery = field(init=False)
     _context: ContextVars = field(init=False)
@@ -78,6 +70,7 @@ class Engine:
         old = self.record.children
         self.record.become_supervisor("pool" if self._is_pool else "supervisor")
         self.record.engine = self
+        self._groups = Groups(self, self.spec.strategy)
         for child in self.spec.children:
             self._adopt(child, old.pop(str(child.id), None))
         for dropped in old.values():
@@ -106,7 +99,7 @@ class Engine:
             return
         self.closing = True
         self.record.enter("stopping")
-        self._drop_group()
+        self._groups.drop()
         for record in tuple(self._children.values()):
             self._doom(record)
         self.over.resolve(None)
@@ -127,14 +120,14 @@ class Engine:
         self.spec.check(child)
         self._check_free(str(child.id))
         record = self._adopt(child, None, dynamic=True)
-        self._launch(record, Origin.DYNAMIC)
+        self.launch(record, Origin.DYNAMIC)
         return record.ready
 
     def stop_child(self, name: str) -> Incarnation | None:
         """Stop a child and keep its spec; returns the life to wait for, None when there is none."""
         record = self.get(name)
         life = record.incarnation
-        self._leave_group(record)
+        self._groups.leave(record)
         if life is None:
             self._stop_resting(record)
         elif life.intent is not Intent.SHUTDOWN:
@@ -148,12 +141,12 @@ class Engine:
         promise = record.expect()
         if record.incarnation is not None:
             self._restart_living(record.incarnation)
-        elif self._group is not None and record in self._group.pending:
-            self._group.pause.cancel()
+        elif self._groups.holds(record):
+            self._groups.hurry()
         elif self._up or record.state != "idle":
             origin = Origin.REVIVAL if record.resting else Origin.HAND
             self._cancel_pause(record)
-            self._launch(record, origin)
+            self.launch(record, origin)
         return promise
 
     def remove_child(self, name: str) -> None:
@@ -189,7 +182,7 @@ class Engine:
             self._now_ready(life, value)
         else:
             life.aside = trio.CancelScope()
-            self._spawn(self._ready_unless_faulty, life, value)
+            self.spawn(self._ready_unless_faulty, life, value)
 
     async def _ready_unless_faulty(self, life: Incarnation, value: Any) -> None:
         assert self.tree.faults is not None
@@ -215,7 +208,7 @@ class Engine:
         self.tree.emit("ready", record)
         if life.spec.beat_within is not None:
             life.aside = trio.CancelScope()
-            self._spawn(watch_beats, life, self._report)
+            self.spawn(watch_beats, life, self._report)
 
     async def _live(self, life: Incarnation) -> None:
         """The whole life of one incarnation, in a task of its own."""
@@ -276,7 +269,7 @@ class Engine:
         elif outcome.kind == "start_failed" and life.origin in _STARTERS:
             self._start_failed(life, outcome)
         else:
-            self._decide(life, outcome)
+            self.decide(life, outcome)
 
     def _close_life(self, life: Incarnation, clean: bool) -> None:
         record = life.record
@@ -301,7 +294,7 @@ class Engine:
         if outcome.errors:
             self.tree.emit("cleanup_error", record, errors=outcome.errors)
         if life.intent is Intent.RESTART:
-            self._launch(record, Origin.HAND)
+            self.launch(record, Origin.HAND)
         elif life.intent is Intent.GROUP:
             self._rest_for_group(life)
         elif life.intent is Intent.STOP:
@@ -311,7 +304,7 @@ class Engine:
             self._shut_down(record)
 
     def _rest_for_group(self, life: Incarnation) -> None:
-        if self._group is not None and life.record in self._group.pending:
+        if self._groups.holds(life.record):
             life.record.enter("backoff")
         else:  # a temporary bystander
             self._finish(life)
@@ -340,7 +333,8 @@ class Engine:
         elif life.origin is Origin.DYNAMIC and record.name in self._children:
             self._remove(record)
 
-    def _decide(self, life: Incarnation, outcome: Outcome) -> None:
+    def decide(self, life: Incarnation, outcome: Outcome) -> None:
+        """It ended and nobody asked for it: do what the policy says."""
         record = life.record
         if outcome.kind == "start_failed":
             record.ready.fail(StartFailed(record.path, outcome.cause))
@@ -400,94 +394,27 @@ class Engine:
         if self.spec.strategy is Strategy.ONE_FOR_ONE:
             self._restart_after(record, delay)
         elif self._up:
-            self._restart_group(record, delay)
+            self._groups.begin(record, delay)
         else:
             self._postponed.append((record, delay))
 
     def _restart_after(self, record: Record, delay: float) -> None:
         if delay <= 0:
-            self._launch(record, Origin.AUTO)
+            self.launch(record, Origin.AUTO)
         else:
             record.pause = trio.CancelScope()
-            self._spawn(self._pause, record, record.pause, delay)
+            self.spawn(self._pause, record, record.pause, delay)
 
     async def _pause(self, record: Record, scope: trio.CancelScope, delay: float) -> None:
         with scope:
             await trio.sleep(delay)
         if record.pause is scope:
             record.pause = None
-            self._launch(record, Origin.AUTO)
-
-    def _restart_group(self, failed: Record, delay: float) -> None:
-        """Stop all concerned in reverse, wait once, start them in order; a newer group overtakes an older."""
-        earlier = self._drop_group()
-        members = [r for r in self._concerned(failed) | earlier if self._join_group(r)]
-        pending = {
-            r for r in members if r.incarnation is None or r.incarnation.spec.restart is not Restart.TEMPORARY
-        }
-        for record in pending - earlier - {failed}:
-            record.restarts += 1
-        self._group = Group(delay, pending)
-        self._spawn(self._run_group, self._group, self._in_order(members))
-
-    def _concerned(self, failed: Record) -> set[Record]:
-        everybody = list(self._children.values())
-        if self.spec.strategy is Strategy.REST_FOR_ONE:
-            return set(everybody[everybody.index(failed) :])
-        return set(everybody)
-
-    def _join_group(self, record: Record) -> bool:
-        life = record.incarnation
-        if life is None:
-            return not record.resting
-        if life.intent is Intent.STOP:
-            return False
-        life.intent = Intent.GROUP
-        return True
-
-    async def _run_group(self, group: Group, members: list[Record]) -> None:
-        for record in reversed(members):
-            if self._group is group and record.incarnation is not None:
-                await self._take_down([record.incarnation])
-        with group.pause:
-            await trio.sleep(group.delay)
-        for record in members:
-            if self._group is group and record in group.pending:
-                await self._start_member(group, record)
-        if self._group is group:
-            self._group = None
-
-    async def _start_member(self, group: Group, record: Record) -> None:
-        if record.incarnation is not None:
-            self._still_running(record)
-            return
-        promise = record.expect()
-        self._launch(record, Origin.AUTO)
-        await self.started(record, promise)
-        if self._group is group:
-            group.pending.discard(record)
-
-    def _still_running(self, record: Record) -> None:
-        """Its old incarnation cannot be stopped: a failed restart, because two must not overlap."""
-        error = SupervisionError(f"incarnation {record.epoch} of {record.path!r} has not stopped")
-        assert record.incarnation is not None
-        life = Incarnation(record, record.spec, record.epoch, Origin.AUTO, self)
-        self._decide(life, Outcome("start_failed", (error,), error))
-
-    def _drop_group(self) -> set[Record]:
-        group, self._group = self._group, None
-        if group is None:
-            return set()
-        group.pause.cancel()
-        return group.pending
-
-    def _leave_group(self, record: Record) -> None:
-        if self._group is not None:
-            self._group.pending.discard(record)
+            self.launch(record, Origin.AUTO)
 
     def _restart_living(self, life: Incarnation) -> None:
-        if life.intent is Intent.GROUP and self._group is not None:
-            self._group.pause.cancel()
+        if life.intent is Intent.GROUP:
+            self._groups.hurry()
         elif life.intent is Intent.STOP or (life.intent is None and life.ready_at is not None):
             self._bring_down(life, Intent.RESTART)
 
@@ -497,7 +424,7 @@ class Engine:
         for record in tuple(self._children.values()):
             if record.dynamic or record.state != "idle" or self.closing:
                 continue
-            self._launch(record, Origin.INITIAL)
+            self.launch(record, Origin.INITIAL)
             await self.started(record, record.ready)
 
     async def started(self, record: Record, promise: Promise[Ref]) -> None:
@@ -523,18 +450,19 @@ class Engine:
         announce()
         for record, delay in self._postponed:
             if record.state == "backoff":
-                self._restart_group(record, delay)
+                self._groups.begin(record, delay)
         self._postponed.clear()
 
     async def _stop_children(self) -> None:
         lives = [r.incarnation for r in reversed(self._children.values()) if r.incarnation is not None]
         if self._is_pool:
-            await self._take_down(lives)
+            await self.take_down(lives)
         else:
             for life in lives:
-                await self._take_down([life])
+                await self.take_down([life])
 
-    def _launch(self, record: Record, origin: Origin) -> None:
+    def launch(self, record: Record, origin: Origin) -> None:
+        """Begin an incarnation. The only place that makes one."""
         assert record.incarnation is None, "two incarnations of one child must not overlap"
         record.exhume()
         record.epoch += 1
@@ -542,14 +470,15 @@ class Engine:
         life.scope.deadline = trio.current_time() + life.ready_within
         record.incarnation = life
         record.enter("starting")
-        self._spawn(self._live, life, name=record.path)
+        self.spawn(self._live, life, name=record.path)
 
     def _bring_down(self, life: Incarnation, intent: Intent) -> None:
         life.intent = intent
         if life.ladder is None:
-            self._spawn(self._take_down, [life])
+            self.spawn(self.take_down, [life])
 
-    async def _take_down(self, lives: list[Incarnation]) -> None:
+    async def take_down(self, lives: list[Incarnation]) -> None:
+        """Stop lives by the ladder; return when each has ended or was left behind."""
         await Ladder(self._report).descend(lives)
         for life in lives:
             if not life.over:
@@ -629,10 +558,6 @@ class Engine:
         record.enter("done")
         record.forget()
 
-    def _in_order(self, records: list[Record]) -> list[Record]:
-        chosen = set(records)
-        return [record for record in self._children.values() if record in chosen]
-
     def _leaves_no_spec(self, life: Incarnation) -> bool:
         return self._is_pool or life.spec.restart is Restart.TEMPORARY
 
@@ -663,7 +588,8 @@ class Engine:
         else:
             self._charged = state.charged
 
-    def _spawn(self, act: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> None:
+    def spawn(self, act: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> None:
+        """Run a task of the supervisor's own, in its own context."""
         self._context.run(partial(self._nursery.start_soon, act, *args, name=name))
 
 
