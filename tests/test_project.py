@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -87,12 +88,18 @@ class TestWheel:
         }
 
 
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run make as a person would, also when these tests were started by make."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *words], cwd=folder, env=environ, capture_output=True, text=True, check=False
+    )
+
+
 class TestMake:
     def test_help_names_every_target(self, checkout: Path) -> None:
         """`make` alone says what can be made."""
-        told = subprocess.run(
-            ["make", "--no-print-directory"], cwd=checkout, check=True, capture_output=True, text=True
-        )
+        told = make(checkout)
         targets = re.search(r"^\.PHONY: (.*)$", (checkout / "Makefile").read_text(), re.M)
         assert targets
         assert [line.split()[1] for line in told.stdout.splitlines()] == targets[1].split()
@@ -101,9 +108,7 @@ class TestMake:
         """Without a usable Python the message says what is needed and how to point at one."""
         for name in ("Makefile", "requirements.lock", "pyproject.toml"):
             (tmp_path / name).symlink_to(checkout / name)
-        told = subprocess.run(
-            ["make", "run", "PYTHON="], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        told = make(tmp_path, "run", "PYTHON=")
         assert told.returncode != 0
         assert told.stdout == ""
         assert told.stderr.splitlines()[:2] == [
