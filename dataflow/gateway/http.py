@@ -53,6 +53,7 @@ class HttpServer:
                 )
             )
             ctx.ready(addresses)
+            logger.bind(path=ctx.path).info("listening on {}/ for HTTP, the page and WebSockets", addresses[0])
             await ctx.stopping.wait()
             shutdown.set()
 

@@ -1,0 +1,87 @@
+"""Delivery into the shards: never waits, keeps order, and owes a mark for what found no room."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from dataflow.delivery import Delivery, shard_of
+from dataflow.domain import Missed, Trade
+from supervisors import Put
+
+
+class Box:
+    """A shard's mailbox that can be full."""
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+        self.full = False
+
+    def put(self, batch: Any) -> Put:
+        if self.full:
+            return Put.DROPPED
+        self.batches.append(batch)
+        return Put.OK
+
+
+def trade(number: int, symbol: str = "BTC-USD") -> Trade:
+    return Trade("a", symbol, str(number), "buy", Decimal(1), Decimal(1), number)
+
+
+def delivery(*boxes: Box) -> Delivery:
+    made = Delivery(len(boxes))
+    for number, box in enumerate(boxes):
+        made.attach(number, box)  # type: ignore[arg-type]
+    return made
+
+
+def test_every_symbol_has_one_shard_and_keeps_its_order() -> None:
+    """All items of a symbol go to one shard, in the order in which they came."""
+    boxes = [Box(), Box(), Box()]
+    symbols = ["BTC-USD", "ETH-USD", "XRP-USD", "SOL-USD"]
+    items = [trade(n, symbol) for n in range(10) for symbol in symbols]
+    delivery(*boxes)(items)
+    for symbol in symbols:
+        box = boxes[shard_of(symbol, 3)]
+        assert [i.timestamp for batch in box.batches for i in batch if i.symbol == symbol] == list(range(10))
+
+
+def test_the_shard_of_a_symbol_is_the_same_in_every_process() -> None:
+    """It does not depend on a random hash seed."""
+    assert [shard_of(symbol, 8) for symbol in ("BTC-USD", "ETH-USD", "ADA-EUR")] == [0, 7, 1]
+
+
+def test_what_a_full_shard_refused_is_counted_and_marked_ahead_of_what_follows() -> None:
+    """No waiting; the next batch that finds room begins with the mark of the hole, once."""
+    box = Box()
+    deliver = delivery(box)
+    box.full = True
+    deliver([trade(1), trade(2)])
+    deliver([trade(3)])
+    assert deliver.overflowed["a"] == 3
+    box.full = False
+    deliver([trade(4)])
+    deliver([trade(5)])
+    assert box.batches == [[Missed("a", "BTC-USD", "source_gap"), trade(4)], [trade(5)]]
+
+
+def test_a_refused_mark_is_still_owed() -> None:
+    """The mark itself may find no room, any number of times."""
+    box = Box()
+    deliver = delivery(box)
+    box.full = True
+    deliver([Missed("a", "BTC-USD", "source_gap")])
+    deliver([trade(1)])
+    box.full = False
+    deliver([trade(2)])
+    assert box.batches == [[Missed("a", "BTC-USD", "source_gap"), trade(2)]]
+
+
+def test_what_comes_before_any_shard_is_known_is_owed_too() -> None:
+    """A connector cannot start before the shards, but if it did, nothing would be lost in silence."""
+    deliver = Delivery(1)
+    deliver([trade(1)])
+    box = Box()
+    deliver.attach(0, box)  # type: ignore[arg-type]
+    deliver([trade(2)])
+    assert box.batches == [[Missed("a", "BTC-USD", "source_gap"), trade(2)]]

@@ -1,0 +1,133 @@
+"""The daemon as a process: what an operator sees when it starts, stops, and cannot."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+from attrs import define, field
+
+from simulators import Exchange, Trade, open_binance
+from tests.system.daemon import client
+
+
+@define
+class Running:
+    process: trio.Process
+    port: int
+    exchange: Exchange
+    log: list[str] = field(factory=list)
+    log_ended: trio.Event = field(factory=trio.Event)
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    async def ended(self) -> int:
+        """The exit code, once the process and its log have ended."""
+        await self.log_ended.wait()
+        return await self.process.wait()
+
+    async def read_log(self) -> None:
+        assert self.process.stderr is not None
+        rest = b""
+        async for chunk in self.process.stderr:
+            *lines, rest = (rest + chunk).split(b"\n")
+            self.log.extend(line.decode() for line in lines)
+        self.log_ended.set()
+
+
+@asynccontextmanager
+async def running(folder: Path, *options: str) -> AsyncIterator[Running]:
+    """`dataflow run` against a simulated Binance, once it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with open_binance() as exchange, trio.open_nursery() as nursery:
+        config = folder / "mine.toml"
+        config.write_text(
+            f'[gateway]\nport = {port}\n[sources.binance]\nconnector = "binance"\n'
+            f'url = "{exchange.url}"\nsymbols = ["BTC-USDT"]\n'
+        )
+        command = [sys.executable, "-m", "dataflow", "run", "--config", str(config), *options]
+        process = await nursery.start(partial(trio.run_process, command, stderr=subprocess.PIPE, check=False))
+        made = Running(process, port, exchange)
+        nursery.start_soon(made.read_log)
+        await exchange.wait_connected()
+        await until_ready(port)
+        yield made
+        if process.returncode is None:
+            process.kill()
+
+
+async def until_ready(port: int) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        while True:
+            try:
+                if (await http.get("/ready")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_exits_with_0(number: signal.Signals, tmp_path: Path) -> None:
+    """Clients are told, the close code is 1001, the exchange is left politely, the exit code is 0."""
+    async with running(tmp_path) as d, client(d.url) as listener:
+        await listener.call("subscribe", symbol="BTC-USDT")
+        d.process.send_signal(number)
+        await listener.until(lambda: listener.closed)
+        assert listener.closed is not None
+        assert listener.closed[0] == 1001
+        assert listener.notices[-1]["method"] == "connection.draining"
+        assert await d.ended() == 0
+        await d.exchange.wait_disconnected()
+        assert not [line for line in d.log if "Traceback" in line]
+
+
+async def test_json_logs_are_json_and_say_where_it_listens(tmp_path: Path) -> None:
+    """Every line parses; one of them names the address."""
+    async with running(tmp_path, "--log-format", "json") as d:
+        d.process.send_signal(signal.SIGTERM)
+        assert await d.ended() == 0
+        lines = [json.loads(line) for line in d.log]
+        assert all({"time", "level", "message"} <= set(line) for line in lines)
+        assert any(f"http://127.0.0.1:{d.port}" in line["message"] for line in lines)
+
+
+async def test_no_log_line_per_trade(tmp_path: Path) -> None:
+    """A thousand trades leave the log as short as it was."""
+    async with running(tmp_path) as d, client(d.url) as listener:
+        await listener.call("subscribe", symbol="BTC-USDT")
+        await d.exchange.wait_subscribed(["BTCUSDT"])
+        before = len(d.log)
+        for n in range(1, 1001):
+            await d.exchange.publish(
+                Trade(id=n, symbol="BTCUSDT", side="buy", price="1.0", qty="1", timestamp_us=n * 1000)
+            )
+        await listener.until(lambda: listener.traded.total() == 1000)
+        assert len(d.log) - before <= 1
+
+
+async def test_a_taken_port_is_the_users_mistake(tmp_path: Path) -> None:
+    """Exit code 1, one clear line, no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = tmp_path / "mine.toml"
+        config.write_text(f"[gateway]\nport = {port}\n")
+        command = [sys.executable, "-m", "dataflow", "run", "--config", str(config)]
+        done = await trio.run_process(command, capture_stderr=True, check=False)
+    assert done.returncode == 1
+    text = done.stderr.decode()
+    assert str(port) in text
+    assert "Traceback" not in text
+    assert len(text.strip().splitlines()) == 1
