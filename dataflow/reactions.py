@@ -1,8 +1,9 @@
 """What follows from what the supervisors report.
 
 Rules of this file. Two failures would otherwise be silent for a client: a batch that was in a
-shard's hand when it crashed, and a subscription that is given up for crashing too often. The first
-becomes a gap in the stream, the second the end of the sessions that listened. Everything is logged.
+shard's hand when it crashed, and a subscription that ends without having decided to: given up for
+crashing too often, or gone with its pool. The first becomes a gap in the stream, the second the end of
+the sessions that listened. Everything is logged.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .logs import log_event
 from .state import State
 
 SHARD = "cache/shard-"
+POOL = "topics"
 TOPIC = "topics/"
 SOURCE = "sources/"
 
@@ -40,6 +42,9 @@ class Reactions:
             self._state.lost_in_shard(int(event.path.removeprefix(SHARD)), event.detail)
         elif event.kind == "given_up" and event.path.startswith(TOPIC):
             self._state.abandon(event.path.removeprefix(TOPIC))
+        elif event.kind == "ready" and event.path == POOL and event.epoch > 1:
+            for symbol in self._state.topics.open_symbols:  # the old pool took them with it
+                self._state.abandon(symbol)
 
 
 def _bind_error(event: Event) -> OSError | None:

@@ -46,7 +46,7 @@ class Topics:
     @property
     def subscribers(self) -> dict[str, int]:
         """How many subscribers every open topic has."""
-        return {s: len(opened.topic.subscribers) for s, opened in self._opened.items() if opened.topic.open}
+        return {symbol: len(self._opened[symbol].topic.subscribers) for symbol in self.open_symbols}
 
     async def open(self, symbol: str, pool: Starter) -> Topic:
         """The topic of `symbol`, started if need be. Join it before the next checkpoint.
@@ -74,6 +74,11 @@ class Topics:
         opened = self._opened.get(symbol)
         if opened is not None and opened.ref is not None and opened.topic.open:
             opened.ref.put(NEWS)
+
+    @property
+    def open_symbols(self) -> list[str]:
+        """The symbols that have a subscription now."""
+        return [symbol for symbol, opened in self._opened.items() if opened.topic.open]
 
     def abandon(self, symbol: str) -> None:
         """The supervisor gave the subscription up: close the topic; the next subscriber starts it anew."""

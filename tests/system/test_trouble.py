@@ -347,6 +347,35 @@ async def test_a_subscription_that_keeps_crashing_ends_the_sessions_that_listen(
             await again.until(lambda: again.trades())
 
 
+async def test_a_restart_of_the_pool_of_subscriptions_leaves_nobody_waiting() -> None:
+    """Its children are gone for good: who listened is disconnected, and is served after coming back."""
+    async with world("binance") as w:
+        await w.publish(1)
+        await w.heard(1)
+        await w.daemon.root.restart("topics")
+        await w.listener.until(lambda: w.listener.closed)
+        assert w.listener.closed is not None
+        assert w.listener.closed[0] == 1011
+        async with client(w.daemon.url) as again:
+            await again.call("subscribe", symbol=w.symbol)
+            await w.subscribed()
+            await w.publish(1)
+            await again.until(lambda: again.trades())
+
+
+@pytest.mark.parametrize("branch", ["cache", "sources"])
+async def test_a_restart_of_a_whole_branch_costs_no_trade(branch: str) -> None:
+    """All shards, or all connectors, anew: the stream goes on without a gap or a duplicate."""
+    async with world("binance", opened={"absent": "held", "replay_last": 100}) as w:
+        await w.publish(5)
+        await w.heard(5)
+        await w.daemon.root.restart(branch)
+        await w.subscribed()
+        await w.publish(5)
+        assert await w.heard(10) == w.ids(*range(1, 11))
+        assert w.listener.of("stream.gap") == []
+
+
 async def test_a_session_that_fails_takes_only_its_client_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the handling of one client closes that one with 1011."""
     async with world("binance") as w, client(w.daemon.url) as victim:
