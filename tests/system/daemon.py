@@ -47,10 +47,12 @@ class Daemon:
     root: Any
     sabotage: Saboteur
     events: list[Event] = field(factory=list)
+    keep_events: bool = True
     _news: trio.Event = field(factory=trio.Event)
 
     def on_event(self, event: Event) -> None:
-        self.events.append(event)
+        if self.keep_events:
+            self.events.append(event)
         self._news.set()
         self._news = trio.Event()
 
@@ -108,6 +110,7 @@ class Client:
     notices: list[dict[str, Any]] = field(factory=list)
     answers: dict[Any, dict[str, Any]] = field(factory=dict)
     traded: Counter[str] = field(factory=Counter)  # how many trades came, by symbol
+    keep_notices: bool = True
     closed: tuple[int, str] | None = None
     _serial: int = 0
     _news: trio.Event = field(factory=trio.Event)
@@ -129,6 +132,8 @@ class Client:
         self._news = trio.Event()
 
     def _keep(self, message: dict[str, Any]) -> None:
+        if "method" in message and not self.keep_notices:
+            return
         if "method" in message:
             self.notices.append(message)
             self.traded[message["params"].get("symbol")] += message["method"] == "trades.update"
@@ -186,5 +191,3 @@ async def client(url: str) -> AsyncIterator[Client]:
         nursery.start_soon(made.listen)
         yield made
         nursery.cancel_scope.cancel()
-        with trio.move_on_after(1, shield=True):
-            await socket.aclose()

@@ -1,0 +1,123 @@
+"""What is told of a source: lost once, restored once, whatever its connector tries in between."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+from dataflow.ports import SourceSettings
+from dataflow.sources import Audience, SourceState, sources_of
+
+
+class Diary(Audience):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
+        self.lines.append(f"lost {source}: {reason} [{','.join(symbols)}]")
+
+    def restored(self, source: str, symbols: Collection[str]) -> None:
+        self.lines.append(f"restored {source} [{','.join(symbols)}]")
+
+    def problem(self, source: str, reason: str, excerpt: str) -> None:
+        self.lines.append(f"problem {source}: {reason}")
+
+
+def state(diary: Diary, *symbols: str, eager: bool = False) -> SourceState:
+    settings = SourceSettings(connector="a", url="ws://x/", symbols=symbols, eager=eager)
+    return SourceState("a", settings, diary, clock=lambda: 1.0)
+
+
+@pytest.fixture
+def diary() -> Diary:
+    return Diary()
+
+
+def test_the_first_connection_is_no_news(diary: Diary) -> None:
+    """Nothing was lost, so nothing is restored."""
+    source = state(diary, "X-Y")
+    source.connecting()
+    source.up(["X-Y"])
+    assert diary.lines == []
+
+
+def test_many_attempts_are_one_loss(diary: Diary) -> None:
+    """However often the connector fails, clients hear it once; and once that it is over."""
+    source = state(diary, "X-Y", eager=True)
+    source.up(["X-Y"])
+    for _ in range(5):
+        source.down("refused")
+        source.connecting()
+    source.up(["X-Y"])
+    source.up(["X-Y"])
+    assert diary.lines == ["lost a: refused [X-Y]", "restored a [X-Y]"]
+
+
+def test_a_source_that_is_down_from_the_start_is_lost_too(diary: Diary) -> None:
+    """The initial state of the world is not special."""
+    source = state(diary, "X-Y", eager=True)
+    source.down("refused")
+    source.up(["X-Y"])
+    assert diary.lines == ["lost a: refused [X-Y]", "restored a [X-Y]"]
+
+
+def test_a_refused_symbol_is_told_once_and_restored_when_it_is_accepted(diary: Diary) -> None:
+    """Also when the refusal is repeated on every connection."""
+    source = state(diary, "X-Y", eager=True)
+    source.refused("X-Y", "unknown")
+    source.up([])
+    source.down("cut")
+    source.refused("X-Y", "unknown")
+    source.up([])
+    source.subscribed("X-Y")
+    told = [line for line in diary.lines if "problem" not in line]
+    assert told == [
+        "lost a: rejected: unknown [X-Y]",
+        "lost a: cut [X-Y]",
+        "restored a []",
+        "restored a [X-Y]",
+    ]
+
+
+def test_a_refusal_is_held_against_a_symbol_only_while_somebody_wants_it(diary: Diary) -> None:
+    """Once nobody waits for it, the next one who asks is a reason to try again."""
+    source = state(diary, "X-Y")
+    source.interest.want("X-Y", "me")
+    source.up([])
+    source.refused("X-Y", "busy")
+    assert source.refusal("X-Y") == "busy"
+    assert source.status("X-Y") == "rejected"
+    source.interest.release("X-Y", "me")
+    assert source.refusal("X-Y") is None
+    assert source.status("X-Y") == "idle"
+
+
+def test_the_status_of_a_symbol_follows_the_connection(diary: Diary) -> None:
+    """connecting, idle, subscribing, live, lost."""
+    source = state(diary, "X-Y")
+    assert source.status("X-Y") == "connecting"
+    source.up([])
+    assert source.status("X-Y") == "idle"
+    source.interest.want("X-Y", "me")
+    assert source.status("X-Y") == "subscribing"
+    source.subscribed("X-Y")
+    assert source.status("X-Y") == "live"
+    source.down("cut")
+    assert source.status("X-Y") == "lost"
+
+
+def test_an_eager_source_is_wanted_by_nobody_in_particular(diary: Diary) -> None:
+    """Its symbols stay wanted whoever lets go of them."""
+    source = state(diary, "X-Y", eager=True)
+    source.interest.want("X-Y", "me")
+    source.interest.release("X-Y", "me")
+    assert source.interest.topics == {"X-Y"}
+
+
+def test_the_sources_of_a_symbol_stand_in_the_order_of_the_configuration(diary: Diary) -> None:
+    """Several sources may carry one symbol."""
+    states = {"b": state(diary, "X-Y"), "a": state(diary, "X-Y", "Z-Y")}
+    assert sources_of("X-Y", states) == [states["b"], states["a"]]
+    assert sources_of("Z-Y", states) == [states["a"]]
+    assert sources_of("Q-Y", states) == []

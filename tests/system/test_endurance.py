@@ -1,0 +1,104 @@
+"""A thousand restarts of each kind of actor leave nothing behind: no task, no socket, no file, no memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tracemalloc
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+import trio
+from attrs import frozen
+from trio.testing import wait_all_tasks_blocked
+
+from simulators import Exchange, open_binance
+from tests.system.daemon import Daemon, client, connection, daemon, from_binance
+
+KEPT_BYTES_EACH = 100  # less than the smallest object of an incarnation
+SLACK_BYTES = 150_000  # caches that are still filling: bounded, whatever the number of restarts
+
+
+@frozen
+class Residue:
+    """What is there: live Trio tasks, open files, traced bytes."""
+
+    tasks: int
+    files: int
+    memory: int
+
+    @classmethod
+    async def now(cls) -> Residue:
+        await wait_all_tasks_blocked(0.01)
+        gc.collect()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        return cls(tasks, len(os.listdir("/proc/self/fd")), tracemalloc.get_traced_memory()[0])
+
+
+async def assert_nothing_left(restart: Callable[[], Awaitable[None]], times: int) -> None:
+    """After a tenth as many to warm up, `times` more change no task and no file, and memory next to nothing."""
+    tracemalloc.start()
+    try:
+        for _ in range(times // 10):
+            await restart()
+        before = await Residue.now()
+        for _ in range(times):
+            await restart()
+        after = await Residue.now()
+    finally:
+        tracemalloc.stop()
+    assert after.tasks == before.tasks
+    assert after.files == before.files
+    assert after.memory - before.memory < SLACK_BYTES + times * KEPT_BYTES_EACH
+
+
+Restart = Callable[[Daemon, Exchange], Awaitable[None]]
+
+
+async def shard(d: Daemon, _exchange: Exchange) -> None:
+    await d.root.supervisor("cache").restart("shard-0")
+
+
+async def subscription(d: Daemon, _exchange: Exchange) -> None:
+    await d.root.supervisor("topics").restart("BTC-USDT")
+
+
+async def connector(d: Daemon, exchange: Exchange) -> None:
+    await d.root.supervisor("sources").restart("binance")
+    await exchange.wait_subscribed(["BTCUSDT"])
+
+
+async def session(d: Daemon, _exchange: Exchange) -> None:
+    async with connection(d.url) as socket:
+        await socket.send_message('{"jsonrpc": "2.0", "id": 1, "method": "ping"}')
+        await socket.get_message()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("restart", [shard, subscription, connector, session])
+async def test_a_thousand_restarts_leave_nothing_behind(restart: Restart) -> None:
+    """The actors that hold data, an upstream connection or a client."""
+    async with (
+        open_binance() as exchange,
+        daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d,
+        client(d.url) as listener,
+    ):
+        await listener.call("subscribe", symbol="BTC-USDT")
+        await exchange.wait_subscribed(["BTCUSDT"])
+        d.keep_events = listener.keep_notices = False
+        await assert_nothing_left(lambda: restart(d, exchange), 1000)
+
+
+@pytest.mark.timeout(120)
+async def test_restarts_of_the_server_leave_nothing_behind() -> None:
+    """The gateway's server, its listening socket and its connections."""
+    async with open_binance() as exchange, daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d:
+        d.keep_events = False
+
+        async def restart() -> None:
+            await d.root.supervisor("gateway").restart("http")
+            async with httpx.AsyncClient(base_url=d.http) as http:
+                assert (await http.get("/health")).status_code == 200
+
+        await assert_nothing_left(restart, 100)
