@@ -121,7 +121,10 @@ def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:
     spec = tree(state)
     deadline = settings.gateway.drain_seconds + 2 * settings.supervision.stop_within + 5
     code = run_supervisor(
-        evolve(spec, children=(*children_before, *spec.children)), deadline=deadline, on_event=reactions
+        evolve(spec, children=(*children_before, *spec.children)),
+        deadline=deadline,
+        on_event=reactions,
+        faults=state.faults,
     )
     if code == 0:
         return 0

@@ -19,6 +19,7 @@ from actors.subscription import Message, Update
 from .config import Settings
 from .delivery import Delivery, shard_of
 from .domain import Gap, Item
+from .faults import Faults
 from .gateway import wire
 from .gateway.clients import Clients
 from .history import History, Store
@@ -39,6 +40,8 @@ class State:
         self.clock = clock
         self.started = clock()
         self.epoch = int(self.started * 1000) if epoch is None else epoch
+        # None: nothing can be broken on purpose, and nothing asks whether it is.
+        self.faults = Faults(settings.chaos.seed) if settings.chaos.enabled else None
         cache = settings.cache
         self.stores = [
             Store(self.epoch, cache.trades_per_symbol, cache.max_age_seconds) for _ in range(cache.shards)
