@@ -53,7 +53,7 @@ class HttpServer:
                 )
             )
             ctx.ready(addresses)
-            logger.bind(path=ctx.path).info("listening on {}/ for HTTP, the page and WebSockets", addresses[0])
+            logger.bind(path=ctx.path).info("listening on {}/ (page, HTTP, WebSockets)", addresses[0])
             await ctx.stopping.wait()
             shutdown.set()
 
