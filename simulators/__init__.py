@@ -34,6 +34,13 @@ A recording at full speed, begun when every symbol is subscribed:
     async with open_binance() as exchange:
         async with playing(exchange, feed, speed=math.inf, start="all_subscribed") as player:
             await player.finished.wait()
+
+Trouble on the way, between any two parties (`proxy.py` has more):
+
+    async with open_proxy(exchange.host, exchange.port) as proxy:   # connect to proxy.host, proxy.port
+        proxy.delay(0.2, jitter=0.1, way="down")
+        proxy.hold("down")                            # half open, until proxy.release()
+        await proxy.reset()                           # also cut, refuse, accept; heal withdraws everything
 """
 
 from __future__ import annotations
@@ -50,6 +57,7 @@ from .faults import Fault, Faults
 from .feed import Feed, Tick, merge, recorded, relabel
 from .market import BINANCE_MARKET, BLOCKCHAIN_MARKET, Instrument, generated, market
 from .player import Pace, Player, playing
+from .proxy import Proxy, open_proxy
 from .recordings import Recording, RecordingError, read, shipped
 from .serving import (
     Demo,
@@ -78,6 +86,7 @@ __all__ = [
     "Item",
     "Pace",
     "Player",
+    "Proxy",
     "Recording",
     "RecordingError",
     "Served",
@@ -95,6 +104,7 @@ __all__ = [
     "open_binance",
     "open_blockchain",
     "open_exchange",
+    "open_proxy",
     "playing",
     "read",
     "recorded",
