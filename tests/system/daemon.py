@@ -88,8 +88,13 @@ async def daemon(*, sources: dict[str, SourceSettings], **tables: Any) -> AsyncI
         react(event)
         made.on_event(event)
 
+    async def strike(point: Point, path: str, epoch: int) -> None:
+        await made.sabotage(point, path, epoch)
+        if state.faults is not None:
+            await state.faults(point, path, epoch)
+
     async with open_supervisor(
-        tree(state), on_event=on_event, faults=made.sabotage, blocked_after=None
+        tree(state), on_event=on_event, faults=strike, blocked_after=None
     ) as made.root:
         yield made
 

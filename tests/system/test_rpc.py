@@ -128,6 +128,18 @@ async def test_calls_in_a_batch_are_answered_together_and_lose_no_update() -> No
             position += 1
 
 
+async def test_one_symbol_twice_in_a_batch_is_one_subscription() -> None:
+    """Both calls are answered, and every trade comes once."""
+    async with stage() as s, connection(s.daemon.url) as socket:
+        call = {"jsonrpc": "2.0", "method": "subscribe", "params": {"symbol": "BTC-USDT"}}
+        await socket.send_message(json.dumps([{**call, "id": 1}, {**call, "id": 2}]))
+        answers = json.loads(await socket.get_message())
+        assert [answer["result"]["event"] for answer in answers] == ["subscribed", "subscribed"]
+        await s.publish(1, 3)
+        for offset in (1, 2, 3):
+            assert json.loads(await socket.get_message())["params"]["offset"] == offset
+
+
 async def test_since_brings_exactly_what_was_missed() -> None:
     """Known positions are recovered whole; another epoch, the future and the forgotten are not, and say so."""
     async with stage(cache=Cache(trades_per_symbol=100)) as s:
