@@ -9,25 +9,32 @@ writes it to its client's socket. Whatever must survive a crash is in `State`.
 from __future__ import annotations
 
 import gc
+import random
 import sys
 from functools import partial
 
 from attrs import evolve
 
 from actors.cache_shard import CacheShard
-from actors.connector import Connector, Patience
+from actors.connector import Connector, Patience, Source
 from supervisors import Backoff, Child, Limit, Mailbox, Pool, Strategy, Supervisor
 from supervisors import run as run_supervisor
 
 from .config import Settings
 from .domain import Item
 from .gateway.http import HttpServer
+from .interference import FaultySource
+from .ports import SourceSettings
+from .random_faults import PATH as CHAOS
+from .random_faults import RandomFaults
 from .reactions import Reactions
 from .sources import SourceState
 from .state import State
+from .topics import BEAT_WITHIN
 from .websocket import WebSocketSource
 
 SHARD_MAILBOX = Mailbox(size=4096)  # batches; full: refused, counted, marked as a gap (see Delivery)
+GRACE = 5.0  # seconds: to part from an upstream, and for a loop that is late
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
@@ -41,6 +48,7 @@ def tree(state: State) -> Supervisor:
             Child("topics", partial(topics, state)),
             Child("sources", partial(sources, state)),
             Child("gateway", partial(gateway, state)),
+            *chaos(state),
         ),
     )
 
@@ -54,6 +62,7 @@ def cache(state: State) -> Supervisor:
                 f"shard-{n}",
                 partial(CacheShard[Item], store, state.topics.news, partial(state.delivery.attach, n)),
                 mailbox=SHARD_MAILBOX,
+                beat_within=BEAT_WITHIN,
             )
             for n, store in enumerate(state.stores)
         ),
@@ -74,7 +83,12 @@ def sources(state: State) -> Supervisor:
     return Supervisor(
         limit=FOREVER,
         children=tuple(
-            Child(name, partial(connector, state, source), backoff=patient)
+            Child(
+                name,
+                partial(connector, state, source),
+                backoff=patient,
+                beat_within=beat_within(source.settings),
+            )
             for name, source in state.sources.items()
         ),
     )
@@ -92,19 +106,39 @@ def gateway(state: State) -> Supervisor:
     )
 
 
+def chaos(state: State) -> tuple[Child, ...]:
+    """Random faults, when they are asked for: last, for they concern everything before."""
+    settings = state.settings.chaos
+    if state.faults is None or not settings.faults_per_minute:
+        return ()
+    # One for all incarnations: who comes back goes on with the dice, not back to their seed.
+    actor = RandomFaults(state.faults, settings.faults_per_minute, random.Random(settings.seed))
+    return (Child(CHAOS, lambda: actor),)
+
+
 def connector(state: State, source: SourceState) -> Connector[Item]:
     """One upstream: its language (`Codec`) is all that is particular about it."""
     settings = source.settings
     # `Codec` stands beside the `Settings` that the configuration found: see `ports`.
     make_codec = partial(sys.modules[type(settings).__module__].Codec, source.name, settings)
+    reach = partial(WebSocketSource, source.name, settings)
+    upstream: Source[Item] = reach(make_codec)
+    if state.faults is not None:
+        upstream = FaultySource(state.faults, f"sources/{source.name}", reach, make_codec)
     return Connector(
-        WebSocketSource(source.name, settings, make_codec),
+        upstream,
         source.interest,
         state.delivery,
         make_codec().missed,
         source,
         Patience(settings.stale_after, settings.subscribe_within),
     )
+
+
+def beat_within(settings: SourceSettings) -> float:
+    """Seconds without a beat after which a connector is hung, for it cannot be waiting any more: for the
+    connection, for room to say its opening, its subscriptions and a probe, and through a silence."""
+    return settings.connect_within + 3 * settings.subscribe_within + settings.stale_after + GRACE
 
 
 def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:

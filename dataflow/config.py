@@ -89,10 +89,11 @@ class Supervision:
 
 @frozen(kw_only=True)
 class Chaos:
-    """`[chaos]`: whether faults may be injected on purpose, and the seed of their dice."""
+    """`[chaos]`: whether faults may be injected on purpose, and how many come unasked."""
 
     enabled: bool = False
     seed: int | None = None
+    faults_per_minute: float = field(default=0.0, validator=_not_negative)
 
 
 @frozen(kw_only=True)

@@ -18,6 +18,7 @@ from supervisors import Child, Mailbox, Overflow, Ref, Restart
 
 from .sources import SourceState, sources_of
 
+BEAT_WITHIN = 10.0  # seconds at work without progress: hung; a pass over all that waits takes milliseconds
 NEWS = "news"  # the one message of a subscription: it says that, not what
 _LATEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: None)
 
@@ -119,4 +120,5 @@ class Topics:
             make=lambda: Subscription(topic, self, linger),
             restart=Restart.TRANSIENT,
             mailbox=_LATEST,
+            beat_within=BEAT_WITHIN,
         )

@@ -36,10 +36,15 @@ class Clients:
     def __iter__(self) -> Iterator[AnySession]:
         return iter(list(self._sessions))
 
+    @property
+    def next_number(self) -> int:
+        """The number that the next session to `enter` will get."""
+        return self._totals.opened + 1
+
     def enter(self, session: AnySession) -> int:
         """Count `session` in; returns its number, never used before."""
         self._sessions[session] = None
-        self._totals.opened += 1
+        self._totals.opened = self.next_number
         return self._totals.opened
 
     def refuse(self) -> None:

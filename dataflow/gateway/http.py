@@ -17,6 +17,8 @@ from actors.outbox import SlowClient
 from actors.session import Manners, Session, Wire, WireClosed
 from supervisors import Child, Context, Mailbox, PoolFull, Restart, Stopping
 
+from ..faults import SESSIONS
+from ..interference import FaultyWire
 from ..state import State
 from .clients import AnySession
 from .detach import take_over
@@ -75,7 +77,7 @@ class HttpServer:
             self.state.clients.refuse()
             await wire.close(1013, "too many sessions, try again later")
             return
-        session = self._session(wire)
+        session = self._session(self._exposed(wire))
         try:
             await self._sessions.start(self._child(session))
         except (PoolFull, Stopping):
@@ -86,6 +88,12 @@ class HttpServer:
         session: AnySession = Session(wire, self._manners())
         session.speak(Client(session, self.state, self._topics))
         return session
+
+    def _exposed(self, wire: Wire[Any]) -> Wire[Any]:
+        """`wire`, within reach of faults where there can be any."""
+        if self.state.faults is None:
+            return wire
+        return FaultyWire(wire, self.state.faults, f"{SESSIONS}/{self.state.clients.next_number}")
 
     def _manners(self) -> Manners:
         settings = self.state.settings.session

@@ -39,6 +39,7 @@ class _Now(Collector):
         yield from self._cache_metrics()
         yield from self._client_metrics()
         yield from self._actor_metrics()
+        yield from self._fault_metrics()
 
     def _source_metrics(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily(
@@ -110,3 +111,16 @@ class _Now(Collector):
                 dropped.add_metric([node.path], sum(node.mailbox.dropped.values()))
                 lost.add_metric([node.path], node.mailbox.lost_in_flight)
         yield from (restarts, running, queued, dropped, lost)
+
+    def _fault_metrics(self) -> Iterator[Metric]:
+        if self._state.faults is None:
+            return
+        struck = CounterMetricFamily(
+            "dataflow_faults_struck",
+            "Strokes of injected faults",
+            labels=["path", "kind"],
+        )
+        for (path, kind), count in self._state.faults.struck.items():
+            struck.add_metric([path, kind], count)
+        in_force = len(self._state.faults.active())
+        yield from (struck, GaugeMetricFamily("dataflow_faults_active", "Faults in force", value=in_force))

@@ -23,6 +23,7 @@ from werkzeug.exceptions import HTTPException
 
 from supervisors import Node, SupervisionError
 
+from ..faults import FaultError, Faults, TooManyFaults, UnknownFault
 from ..sources import Link
 from ..state import State
 from ..timestamps import to_rfc3339
@@ -50,6 +51,17 @@ class Host(Protocol):
 
     async def attend(self, connection: Any) -> None:
         """Run the session of a WebSocket client until it ends or lives on by itself."""
+
+
+class Order(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A fault as it is asked for; what is not said is decided by `Faults`."""
+
+    path: str
+    kind: str
+    point: str | None = None
+    seconds: float | None = None
+    probability: float = 1.0
+    times: int = 1
 
 
 class Problem(Exception):
@@ -92,6 +104,11 @@ def _add_errors(app: QuartTrio) -> None:
     @app.errorhandler(SupervisionError)
     async def supervision_error(error: SupervisionError) -> Response:
         return await problem(Problem(409, "Conflict", str(error)))
+
+    @app.errorhandler(FaultError)
+    async def fault_error(error: FaultError) -> Response:
+        status, title = _FAULT_ERRORS.get(type(error), (400, "Bad Request"))
+        return await problem(Problem(status, title, str(error), **error.data))
 
     @app.errorhandler(500)
     async def internal_error(_error: Exception) -> Response:
@@ -140,15 +157,38 @@ def _add_actors(app: QuartTrio, host: Host) -> None:
         return _json({"path": path, "status": "restarting"}, 202)
 
 
-def _add_faults(app: QuartTrio, host: Host) -> None:
-    async def refuse(**_arguments: Any) -> Response:
-        _operator_only(host.state)
-        if not host.state.settings.chaos.enabled:
-            raise Problem(403, "Forbidden", "faults need [chaos] enabled = true in the configuration")
-        raise Problem(501, "Not Implemented", "fault injection is not built yet")
+_FAULT_ERRORS = {TooManyFaults: (409, "Conflict"), UnknownFault: (404, "Not Found")}
 
-    app.add_url_rule("/faults", "faults", refuse, methods=["GET", "POST"])
-    app.add_url_rule("/faults/<fault>", "fault", refuse, methods=["DELETE"])
+
+def _add_faults(app: QuartTrio, host: Host) -> None:
+    def allowed() -> Faults:
+        _operator_only(host.state)
+        if host.state.faults is None:
+            raise Problem(403, "Forbidden", "faults need [chaos] enabled = true in the configuration")
+        return host.state.faults
+
+    @app.get("/faults")
+    async def faults() -> Response:
+        return _json(allowed().active())
+
+    @app.post("/faults")
+    async def inject() -> Response:
+        registry = allowed()
+        order = _order(await request.get_data())
+        _find(host.root.tree(), order.path)
+        return _json(registry.inject(**msgspec.structs.asdict(order)), 201)
+
+    @app.delete("/faults/<int:id>")
+    async def withdraw(id: int) -> Response:
+        allowed().withdraw(id)
+        return Response(status=204)
+
+
+def _order(body: Any) -> Order:
+    try:
+        return msgspec.json.decode(body, type=Order)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem(400, "Bad Request", f"not a fault: {error}") from None
 
 
 def _told(node: Node, state: State) -> dict[str, Any]:
