@@ -242,6 +242,16 @@ async def raw_crowd() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def idle_watchdogs(seconds: float) -> float:
+    """CPU, as a share of one core, of the thread that watches the loop and of 100 watched idle actors."""
+    children = [Child(n, Parked, beat_within=1.0) for n in range(100)]
+    async with open_supervisor(Supervisor(children=children), blocked_after=1.0):
+        await trio.sleep(0.5)
+        begin = time.process_time()
+        await trio.sleep(seconds)
+        return (time.process_time() - begin) / seconds
+
+
 async def main() -> None:
     show("raw: restart in one task", percentiles(await raw_restart(5000)))
     show("restart", percentiles(await restart(5000)), "p50 <= 40, p99 <= 150 us")
@@ -253,6 +263,7 @@ async def main() -> None:
     show("put and drain in batches of 1000", f"{through / 1e6:.2f} M/s", ">= 1 M/s")
     show("  the drain alone", f"{drained / 1e6:.1f} M/s")
     show("ask", percentiles(await ask(20_000)))
+    show("idle watchdogs", f"{await idle_watchdogs(5) * 100:.2f} % CPU", "<= 2 %")
     await crowd()
     await raw_crowd()
 
