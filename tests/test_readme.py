@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -105,3 +106,18 @@ def test_files_that_the_readme_names_exist() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_supervision_example_says_what_it_says() -> None:
+    """The greeter crashes on a nameless message, is started again, and its mailbox was kept."""
+    done = subprocess.run(
+        [sys.executable, "-c", block("python", "class Greeter")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert "hello Ada, from incarnation 1" in lines
+    assert "hello Grace, from incarnation 2" in lines
+    assert lines.index("crash greeter") < lines.index("hello Grace, from incarnation 2")
