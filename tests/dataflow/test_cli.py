@@ -332,15 +332,22 @@ class TestRun:
         assert output.of("run", "--port", "0")[0] == 2
 
 
+FAULT = (
+    b'{"id": 7, "path": "cache/shard-0", "kind": "delay", "point": "receive", "seconds": 0.5, '
+    b'"probability": 0.25, "times": 3, "struck": 1}'
+)
+TOLD = "fault 7: delay of 0.5 s at receive of cache/shard-0, with probability 0.25, struck 1 of 3 times"
+
+
 class TestFault:
     def test_an_order(self, output: Output, daemon: Daemon) -> None:
         """What was typed is what is asked for, and nothing that was not; the token goes along."""
-        daemon.answers["POST", "/faults"] = (201, b'{"id": 7, "path": "cache/shard-0", "point": null}')
+        daemon.answers["POST", "/faults"] = (201, FAULT)
         code, out, _ = output.of(
             *("fault", "cache/shard-0", "delay", "--seconds", "0.5", "--times", "3"),
             *("--url", daemon.url, "--token", "s3cret"),
         )
-        assert (code, out) == (0, "id 7  path cache/shard-0\n")
+        assert (code, out) == (0, f"{TOLD}\n")
         order = {"path": "cache/shard-0", "kind": "delay", "seconds": 0.5, "times": 3}
         assert daemon.asked == [("POST", "/faults", "Bearer s3cret", order)]
 
@@ -348,11 +355,11 @@ class TestFault:
         """Faults can be seen and taken back; the token may come from the environment."""
         monkeypatch.setenv("DATAFLOW__GATEWAY__ADMIN_TOKEN", "s3cret")
         monkeypatch.setenv("DATAFLOW__GATEWAY__PORT", daemon.url.rpartition(":")[2])
-        daemon.answers["GET", "/faults"] = (200, b'[{"id": 7}, {"id": 8}]')
+        daemon.answers["GET", "/faults"] = (200, b"[" + FAULT + b"]")
         daemon.answers["DELETE", "/faults/7"] = (204, b"")
-        assert output.of("fault", "--list") == (0, "id 7\nid 8\n", "")
-        assert output.of("fault", "--list", "--json") == (0, '[{"id": 7}, {"id": 8}]\n', "")
-        assert output.of("fault", "--withdraw", "7") == (0, "done\n", "")
+        assert output.of("fault", "--list") == (0, f"{TOLD}\n", "")
+        assert output.of("fault", "--list", "--json") == (0, f"[{FAULT.decode()}]\n", "")
+        assert output.of("fault", "--withdraw", "7") == (0, "withdrawn\n", "")
         assert [asked[:3] for asked in daemon.asked][-1] == ("DELETE", "/faults/7", "Bearer s3cret")
 
     def test_no_proxy_stands_between(
