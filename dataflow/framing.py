@@ -71,7 +71,8 @@ class Inbound:
         if isinstance(event, TextMessage | BytesMessage):
             self._fragment(event)
         elif isinstance(event, Ping):
-            self.owed.append(self._connection.send(event.response()))
+            if self._connection.state is ConnectionState.OPEN:  # whoever is leaving owes no pong
+                self.owed.append(self._connection.send(event.response()))
         elif isinstance(event, CloseConnection):
             self._closed(event)
 

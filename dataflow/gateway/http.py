@@ -15,7 +15,8 @@ from loguru import logger
 
 from actors.outbox import SlowClient
 from actors.session import Manners, Session, Wire, WireClosed
-from supervisors import Child, Context, Mailbox, PoolFull, Restart, Stopping
+from supervisors import Child, Context, Mailbox, PoolFull, Restart, Stopping, SupervisionError
+from supervisors.handle import Handle
 
 from ..faults import SESSIONS
 from ..interference import FaultyWire
@@ -63,7 +64,7 @@ class HttpServer:
         """Have the actor at `path` restarted by its supervisor; nobody waits for it here."""
         parent, _, name = path.rpartition("/")
         handle = self.root.supervisor(parent)
-        self._nursery.start_soon(handle.restart, name)
+        self._nursery.start_soon(_restart, handle, name)
 
     async def attend(self, connection: Any) -> None:
         """Make `connection` a session, or say why not."""
@@ -115,6 +116,11 @@ class HttpServer:
             stop_within=0,
             cleanup_within=self.state.settings.gateway.drain_seconds + CLOSE_GRACE,
         )
+
+
+async def _restart(handle: Handle, name: str) -> None:
+    with suppress(SupervisionError):  # what came of it is reported and retried there: no reason to die here
+        await handle.restart(name)
 
 
 def _report(where: str, error: BaseException) -> None:

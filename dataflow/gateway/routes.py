@@ -181,7 +181,7 @@ def _add_faults(app: QuartTrio, host: Host) -> None:
     @app.delete("/faults/<int:id>")
     async def withdraw(id: int) -> Response:
         allowed().withdraw(id)
-        return Response(status=204)
+        return Response(b"", status=204)  # without any body Quart looks for an event loop of asyncio's
 
 
 def _order(body: Any) -> Order:

@@ -170,6 +170,16 @@ def test_a_broken_protocol_is_told_to_the_peer() -> None:
     assert [answer.code for answer in _answers(reader)] == [1007]
 
 
+def test_a_ping_that_meets_our_goodbye_is_let_go() -> None:
+    """Nothing may be sent behind a close frame: the rest of the stream is understood as before."""
+    reader = inbound()
+    reader._connection.send(CloseConnection(1000))
+    reader.feed(frame(0x89, b"p") + frame(0x81, b"late") + frame(0x88, struct.pack("!H", 1000)))
+    assert reader.owed == []
+    assert list(reader.messages) == ["late"]
+    assert reader.ended is not None
+
+
 def _events(stream: bytes) -> list[Any]:
     connection = Connection(ConnectionType.CLIENT)
     connection.receive_data(stream)

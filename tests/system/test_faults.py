@@ -1,0 +1,561 @@
+"""Faults injected into the whole daemon, over HTTP and from the command line: what was promised holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from attrs import define
+from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from dataflow.config import BackoffSettings, Chaos, Gateway
+from dataflow.faults import Faults, InjectedFault
+from dataflow.gateway.wires import SocketWire
+from dataflow.interference import FaultyWire
+from tests.system.daemon import client, daemon
+from tests.system.test_process import running
+from tests.system.test_trouble import OPEN, World, every_node, sources
+
+BOTH = pytest.mark.parametrize("kind", ["binance", "blockchain"])
+
+
+@define
+class Rehearsal(World):
+    """A world in which faults may be injected, as an operator does it."""
+
+    http: httpx.AsyncClient = None  # type: ignore[assignment]
+
+    @property
+    def faults(self) -> Faults:
+        assert self.daemon.state.faults is not None
+        return self.daemon.state.faults
+
+    @property
+    def shard(self) -> str:
+        """The path of the shard that owns the symbol."""
+        (owner,) = [n for n, s in enumerate(self.daemon.state.stores) if self.symbol in s.symbols()]
+        return f"cache/shard-{owner}"
+
+    def path(self, name: str) -> str:
+        victims = [c.split("/")[-1] for c in self.sessions()]
+        return name.format(shard=self.shard, kind=self.kind, symbol=self.symbol, victim=victims[-1])
+
+    def sessions(self) -> list[str]:
+        return [n.path for n in every_node(self.daemon.root.tree()) if n.path.startswith("gateway/sessions/")]
+
+    async def inject(self, path: str, kind: str, **more: Any) -> dict[str, Any]:
+        answer = await self.http.post("/faults", json={"path": self.path(path), "kind": kind, **more})
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    async def catch_up(self) -> None:
+        """Publish until the listener has the newest trade."""
+        while True:
+            await self.publish()
+            await wait_all_tasks_blocked(0.002)
+            if self.ids(self._published)[0] in [t["tradeId"] for t in self.listener.trades()[-1:]]:
+                return
+
+    def assert_promise(self) -> None:
+        """Every trade that was published came once and in order, or a gap stands in its place."""
+        expected, n = 1, 0  # the next place of the stream, and the last trade that was accounted for
+        gap = False
+        for entry in self.listener.stream(self.symbol):
+            if "tradeId" in entry:
+                number = int(entry["tradeId"]) // (1 if self.kind == "binance" else 7)
+                assert entry["offset"] == expected
+                assert number > n
+                assert gap or number == n + 1, f"{n + 1} to {number - 1} are missing without a word"
+                expected, n, gap = entry["offset"] + 1, number, False
+            else:
+                assert entry["from"] == expected
+                expected, gap = (entry["to"] or entry["from"]) + 1, True
+        assert n == self._published
+
+    def assert_nothing_else_restarted(self, path: str) -> None:
+        restarted = {node.path for node in every_node(self.daemon.root.tree()) if node.restarts}
+        assert restarted <= {path}
+        crashed = [p for p in self.daemon.crashes() if not p.startswith("gateway/sessions/")]
+        assert set(crashed) <= {path}
+
+
+@asynccontextmanager
+async def rehearsal(
+    kind: str = "binance",
+    opened: dict[str, Any] | None = None,
+    tables: dict[str, Any] | None = None,
+    **more: Any,
+) -> AsyncIterator[Rehearsal]:
+    tables = {"chaos": Chaos(enabled=True, seed=1), **(tables or {})}
+    async with (
+        OPEN[kind](**(opened or {})) as exchange,
+        daemon(sources=sources(kind, exchange.url, **more), **tables) as d,
+        client(d.url) as listener,
+        httpx.AsyncClient(base_url=d.http) as http,
+    ):
+        made = Rehearsal(kind, exchange, d, listener, http=http)
+        await listener.call("subscribe", symbol=made.symbol)
+        await made.subscribed()
+        await made.publish(3)
+        await made.heard(3)
+        yield made
+
+
+# -- every kind at every sort of actor -------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("path", "fault", "more"),
+    [
+        ("{shard}", "crash", {}),
+        ("{shard}", "crash", {"times": 3}),
+        ("{shard}", "delay", {"seconds": 0.02}),
+        ("topics/{symbol}", "crash", {}),
+        ("topics/{symbol}", "delay", {"seconds": 0.02}),
+        ("sources/{kind}", "crash", {}),
+        ("sources/{kind}", "crash", {"times": 3}),
+        ("sources/{kind}", "delay", {"seconds": 0.02}),
+        ("sources/{kind}", "drop", {}),
+        ("sources/{kind}", "drop", {"times": 4}),
+        ("sources/{kind}", "disconnect", {}),
+    ],
+)
+async def test_the_stream_tells_the_truth(kind: str, path: str, fault: str, more: dict[str, Any]) -> None:
+    """Whatever is broken on the way: trades come once and in order, a gap stands where some are missing, and
+    nobody restarts but the one that was struck."""
+    async with rehearsal(kind) as w:
+        made = await w.inject(path, fault, **more)
+        assert made["struck"] == 0
+        while w.faults.active():
+            await w.publish()
+            await wait_all_tasks_blocked(0.002)
+        await w.subscribed()
+        await w.catch_up()
+        w.assert_promise()
+        w.assert_nothing_else_restarted(made["path"])
+        assert w.faults.struck == {(made["path"], fault): made["times"]}
+
+
+@pytest.mark.parametrize("point", ["start", "ready", "stop"])
+@pytest.mark.parametrize("fault", ["crash", "delay"])
+@pytest.mark.parametrize("path", ["{shard}", "topics/{symbol}", "sources/{kind}"])
+async def test_a_restart_that_is_disturbed_is_tried_again(path: str, fault: str, point: str) -> None:
+    """At start, ready and stop of a restart by hand: the actor is back in the end, and nothing is lost."""
+    async with rehearsal(opened={"absent": "held", "replay_last": 100}) as w:
+        made = await w.inject(path, fault, point=point, **({"seconds": 0.02} if fault == "delay" else {}))
+        await w.http.post(f"/actors/{made['path']}/restart")
+        await w.daemon.until(lambda: w.faults.struck and w.daemon.root.find(made["path"]).state == "running")
+        await w.subscribed()
+        await w.catch_up()
+        w.assert_promise()
+        assert w.listener.of("stream.gap") == []
+        w.assert_nothing_else_restarted(made["path"])
+
+
+async def test_a_dropped_message_is_noticed_by_its_sequence() -> None:
+    """One raw message is thrown away before it is decoded: the next id says that one trade is missing."""
+    async with rehearsal() as w:
+        await w.inject("sources/{kind}", "drop")
+        await w.publish(2)
+        assert await w.heard(4) == w.ids(1, 2, 3, 5)
+        (gap,) = w.listener.of("stream.gap")
+        assert (gap["from"], gap["to"], gap["reason"]) == (4, 4, "source_gap")
+        assert w.daemon.crashes() == []
+
+
+async def test_a_lost_connection_is_told_as_injected() -> None:
+    """The clients hear of it as of any other, and the reason is honest."""
+    async with rehearsal() as w:
+        await w.inject("sources/{kind}", "disconnect")
+        await w.publish()
+        await w.listener.until(lambda: w.listener.of("connection.restored"))
+        assert [lost["reason"] for lost in w.listener.of("connection.lost")] == ["injected disconnect"]
+
+
+async def test_a_crash_is_reported_as_injected() -> None:
+    """Whoever reads the log, or the tree, can tell it from a real one."""
+    async with rehearsal() as w:
+        await w.inject("{shard}", "crash")
+        await w.publish()
+        await w.daemon.until(lambda: w.daemon.crashes("cache/"))
+        (crash,) = [e for e in w.daemon.events if e.kind == "crash"]
+        assert [type(error) for error in crash.errors] == [InjectedFault]
+        assert "injected crash at receive" in (await w.http.get(f"/actors/{w.shard}")).json()["last_error"]
+
+
+@pytest.mark.parametrize(("fault", "code"), [("crash", 1011), ("disconnect", 1006)])
+@pytest.mark.parametrize("says", [True, False])
+async def test_a_session_that_is_struck_takes_only_its_client_with_it(
+    fault: str, code: int, says: bool
+) -> None:
+    """Also a client that only listens. The others get every trade, and it may come back."""
+    async with rehearsal() as w, client(w.daemon.url) as victim:
+        await victim.call("subscribe", symbol=w.symbol)
+        await w.inject("gateway/sessions/{victim}", fault)
+        if says:
+            with pytest.raises(KeyError):
+                await victim.ask("ping")
+        else:
+            await w.publish()
+            await victim.until(lambda: victim.closed)
+        assert victim.closed is not None
+        assert victim.closed[0] == code
+        async with client(w.daemon.url) as again:
+            await again.call("subscribe", symbol=w.symbol)
+            await w.catch_up()
+            await again.until(lambda: again.trades())
+        w.assert_promise()
+        assert w.listener.closed is None
+        w.assert_nothing_else_restarted("")
+        assert w.faults.struck == {("gateway/sessions", fault): 1}
+
+
+async def test_any_session_is_one_session() -> None:
+    """`gateway/sessions` means whichever comes first, and no more than asked for."""
+    async with rehearsal() as w, client(w.daemon.url) as one, client(w.daemon.url) as other:
+        await one.call("subscribe", symbol=w.symbol)
+        await other.call("subscribe", symbol=w.symbol)
+        await w.inject("gateway/sessions", "disconnect")
+        await w.publish(2)
+        while len(w.sessions()) > 2:
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        assert len(w.sessions()) == 2
+        assert w.faults.active() == []
+
+
+async def test_a_session_that_reads_late_answers_late(mock_clock: MockClock) -> None:
+    """A delay of the reading holds requests back, and loses none; updates flow meanwhile."""
+    async with rehearsal() as w, client(w.daemon.url) as victim:
+        await victim.call("ping")
+        await w.inject("gateway/sessions/{victim}", "delay", seconds=5)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(victim.call, "ping")
+            while not w.faults.struck:
+                await wait_all_tasks_blocked()
+            await w.publish()
+            await w.heard(4)
+            assert victim.answers == {}
+            mock_clock.jump(5)
+        w.assert_promise()
+
+
+# -- hangs: somebody notices ------------------------------------------------------------------------------
+
+
+async def pass_time(w: Rehearsal, mock_clock: MockClock, step: float, until: Any) -> float:
+    """Jump until `until()` holds; how long that took."""
+    began = trio.current_time()
+    while not until():
+        mock_clock.jump(step)
+        await wait_all_tasks_blocked(0.001)
+    return trio.current_time() - began
+
+
+@BOTH
+async def test_a_hanging_shard_is_found_and_what_it_held_is_a_gap(kind: str, mock_clock: MockClock) -> None:
+    """The watchdog ends it; the trades in its hand are announced as missing, those that waited behind arrive."""
+    async with rehearsal(kind) as w:
+        await w.inject("{shard}", "hang")
+        await w.publish()
+        while not w.faults.struck:
+            await wait_all_tasks_blocked()
+        await w.publish(3)
+        await wait_all_tasks_blocked()
+        took = await pass_time(w, mock_clock, 1, lambda: w.daemon.crashes("cache/"))
+        assert 10 <= took <= 12
+        assert [e.path for e in w.daemon.events if e.kind == "hung"] == [w.shard]
+        mock_clock.jump(0.2)
+        await w.heard(6)
+        await w.catch_up()
+        w.assert_promise()
+        stream = w.listener.stream(w.symbol)
+        reasons = [entry["reason"] for entry in stream if "reason" in entry]
+        assert reasons == ["source_gap" if kind == "binance" else "shard_restart"]
+        w.assert_nothing_else_restarted(w.shard)
+        assert w.faults.active() == []
+
+
+async def test_a_hanging_subscription_is_found_and_loses_nothing(mock_clock: MockClock) -> None:
+    """What it had not fanned out is in the log: the next incarnation does."""
+    async with rehearsal() as w:
+        await w.inject("topics/{symbol}", "hang")
+        await w.publish(5)
+        await pass_time(w, mock_clock, 1, lambda: w.daemon.crashes("topics/"))
+        mock_clock.jump(0.2)
+        await w.heard(8)
+        w.assert_promise()
+        assert w.listener.of("stream.gap") == []
+        w.assert_nothing_else_restarted(f"topics/{w.symbol}")
+
+
+@BOTH
+async def test_a_hanging_source_is_stale_and_is_reconnected(kind: str, mock_clock: MockClock) -> None:
+    """The half-way probe does not wake it; after `stale_after` the connection is given up, with a gap."""
+    async with rehearsal(kind, stale_after=15) as w:
+        await w.inject("sources/{kind}", "hang")
+        await w.publish()
+        while not w.faults.struck:
+            await wait_all_tasks_blocked()
+        took = await pass_time(w, mock_clock, 1, lambda: w.listener.of("connection.lost"))
+        assert 14 <= took <= 17
+        assert "stale" in w.listener.of("connection.lost")[0]["reason"]
+        await pass_time(w, mock_clock, 0.1, lambda: w.listener.of("connection.restored"))
+        await w.subscribed()
+        await w.catch_up()
+        w.assert_promise()
+        assert len(w.listener.of("stream.gap")) == 1
+        w.assert_nothing_else_restarted(f"sources/{kind}")
+        assert w.faults.active() == []
+
+
+@pytest.mark.parametrize("point", ["start", "ready"])
+async def test_a_hang_while_starting_is_ended_and_tried_again(point: str, mock_clock: MockClock) -> None:
+    """After `ready_within`; the shard is back, and its mailbox kept what came meanwhile."""
+    async with rehearsal() as w:
+        await w.inject("{shard}", "hang", point=point)
+        await w.http.post(f"/actors/{w.shard}/restart")
+        while not w.faults.struck:
+            await wait_all_tasks_blocked()
+        await w.publish(3)
+        await pass_time(w, mock_clock, 1, lambda: w.daemon.crashes("cache/"))
+        mock_clock.jump(0.2)
+        await w.heard(6)
+        w.assert_promise()
+        assert w.listener.of("stream.gap") == []
+        w.assert_nothing_else_restarted(w.shard)
+
+
+async def test_a_hang_that_is_withdrawn_in_time_costs_nothing(mock_clock: MockClock) -> None:
+    """No restart, no gap: everything that waited arrives."""
+    async with rehearsal() as w:
+        made = await w.inject("{shard}", "hang")
+        await w.publish(5)
+        while not w.faults.struck:
+            await wait_all_tasks_blocked()
+        assert (await w.http.delete(f"/faults/{made['id']}")).status_code == 204
+        await w.heard(8)
+        w.assert_promise()
+        assert w.daemon.crashes() == []
+
+
+@BOTH
+async def test_a_quiet_market_is_not_hung(kind: str, mock_clock: MockClock) -> None:
+    """Minutes without a trade, longer than every watchdog's patience: nobody is restarted, and the next trade
+    arrives."""
+    async with rehearsal(kind) as w:
+        for _ in range(100):
+            mock_clock.jump(2)
+            await wait_all_tasks_blocked(0.001)
+        await w.catch_up()
+        w.assert_promise()
+        assert w.daemon.crashes() == []
+        assert [e for e in w.daemon.events if e.kind == "hung"] == []
+
+
+# -- HTTP -----------------------------------------------------------------------------------------------
+
+
+def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    return dict(answer.json())
+
+
+@pytest.mark.parametrize(
+    ("order", "told"),
+    [
+        ('{"path": "cache/shard-0", "kind": "explode"}', "there is no fault 'explode'"),
+        ('{"path": "cache/shard-0", "kind": "drop"}', "cannot suffer a drop at receive"),
+        ('{"path": "cache/shard-0", "kind": "crash", "point": "message"}', "has no point 'message'"),
+        ('{"path": "", "kind": "crash"}', "nothing supervises the root"),
+        ('{"path": "cache/shard-0"}', "missing required field `kind`"),
+        ('{"path": "cache/shard-0", "kind": "crash", "when": 1}', "unknown field `when`"),
+        ('{"path": "cache/shard-0", "kind": "crash", "times": "3"}', "Expected `int`, got `str`"),
+        ('{"path": "cache/shard-0", "kind": "crash", "times": true}', "Expected `int`, got `bool`"),
+        ("[]", "Expected `object`"),
+        ("crash", "malformed"),
+        ("", "truncated"),
+    ],
+)
+async def test_a_wrong_order_is_told_what_is_wrong(order: str, told: str) -> None:
+    """400, with what would be possible, and nothing is in force."""
+    async with rehearsal() as w:
+        body = assert_problem(await w.http.post("/faults", content=order), 400)
+        assert told in body["detail"]
+        if "possible there" in body["detail"]:
+            assert body["possible"]["receive"] == ["crash", "hang", "delay"]
+            assert body["usual"] == "receive"
+        assert (await w.http.get("/faults")).json() == []
+
+
+async def test_an_unknown_path_names_the_nearest() -> None:
+    """404: nothing is injected where nobody is."""
+    async with rehearsal() as w:
+        answer = await w.http.post("/faults", json={"path": "cache/shard-9", "kind": "crash"})
+        assert "cache/shard-0" in assert_problem(answer, 404)["nearest"]
+
+
+async def test_faults_are_listed_and_withdrawn() -> None:
+    """Each with how often it has struck; one that is over is gone, an unknown one is a 404."""
+    async with rehearsal() as w:
+        made = await w.inject("{shard}", "delay", seconds=0.01, times=100, probability=0.5)
+        crash = await w.inject("gateway/http", "crash")
+        assert made == {
+            "id": 1, "path": w.shard, "kind": "delay", "point": "receive", "seconds": 0.01,
+            "probability": 0.5, "times": 100, "struck": 0,
+        }  # fmt: skip
+        while w.faults.struck.total() < 3:
+            await w.publish()
+            await wait_all_tasks_blocked(0.002)
+        listed = (await w.http.get("/faults")).json()
+        assert [fault["id"] for fault in listed] == [1, 2]
+        assert listed[0]["struck"] >= 3
+        assert listed[1] == crash
+        assert (await w.http.delete("/faults/1")).status_code == 204
+        assert (await w.http.get("/faults")).json() == [crash]
+        assert assert_problem(await w.http.delete("/faults/1"), 404)["in_force"] == [2]
+        assert_problem(await w.http.delete("/faults/none"), 404)
+
+
+async def test_one_too_many_is_a_conflict() -> None:
+    """409 that says what to do."""
+    async with rehearsal() as w:
+        for _ in range(100):
+            w.faults.inject("gateway/http", "crash")
+        answer = await w.http.post("/faults", json={"path": w.shard, "kind": "crash"})
+        assert "withdraw one first" in assert_problem(answer, 409)["detail"]
+
+
+async def test_faults_are_the_operators_alone() -> None:
+    """With a token configured nobody sees, makes or ends one without it."""
+    async with rehearsal(tables={"gateway": Gateway(port=0, admin_token="secret")}) as w:
+        order = {"path": w.shard, "kind": "crash"}
+        assert_problem(await w.http.post("/faults", json=order), 401)
+        assert_problem(await w.http.get("/faults"), 401)
+        assert_problem(await w.http.delete("/faults/1"), 401)
+        answer = await w.http.post("/faults", json=order, headers={"Authorization": "Bearer secret"})
+        assert answer.status_code == 201
+
+
+async def test_without_chaos_there_is_nothing_to_strike() -> None:
+    """403 whatever is asked; no hook, no layer around a wire, no schedule, no metric."""
+    tables = {"chaos": Chaos(enabled=False, faults_per_minute=10.0)}
+    async with rehearsal(tables=tables) as w:
+        for answer in (
+            await w.http.post("/faults", json={"path": w.shard, "kind": "crash"}),
+            await w.http.post("/faults", content="nonsense"),
+            await w.http.get("/faults"),
+            await w.http.delete("/faults/1"),
+        ):
+            assert "[chaos] enabled = true" in assert_problem(answer, 403)["detail"]
+        assert w.daemon.state.faults is None
+        assert [type(session._wire) for session in w.daemon.state.clients] == [SocketWire]
+        assert "chaos" not in [node.path for node in every_node(w.daemon.root.tree())]
+        assert "dataflow_faults" not in (await w.http.get("/metrics")).text
+
+
+async def test_strokes_are_metrics() -> None:
+    """By path and kind; sessions share one path."""
+    async with rehearsal() as w, client(w.daemon.url) as victim:
+        assert all(type(session._wire) is FaultyWire for session in w.daemon.state.clients)
+        await w.inject("gateway/sessions/{victim}", "crash")
+        await w.inject("sources/{kind}", "drop", times=2)
+        await w.inject("gateway/http", "crash")
+        with pytest.raises(KeyError):
+            await victim.ask("ping")
+        await w.publish(3)
+        await w.heard(4)
+        text = (await w.http.get("/metrics")).text
+        samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+        struck = {
+            (s.labels["path"], s.labels["kind"]): s.value
+            for s in samples
+            if s.name == "dataflow_faults_struck_total"
+        }
+        assert struck == {("gateway/sessions", "crash"): 1, ("sources/binance", "drop"): 2}
+        assert [s.value for s in samples if s.name == "dataflow_faults_active"] == [1]
+
+
+# -- at random ------------------------------------------------------------------------------------------
+
+
+async def test_a_daemon_that_is_never_left_in_peace_is_well_afterwards(mock_clock: MockClock) -> None:
+    """Five minutes of random faults: each stays where it struck, and afterwards all is well."""
+    chaos = Chaos(enabled=True, seed=11, faults_per_minute=20.0)
+    async with rehearsal(tables={"chaos": chaos, "backoff": BackoffSettings()}) as w:
+        tree = w.daemon.root.tree()
+        assert [child.path for child in tree.children][-1] == "chaos"
+        for _ in range(300):
+            await w.publish()
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked(0.001)
+        assert w.faults.struck.total() >= 10
+        assert {path.partition("/")[0] for path, _ in w.faults.struck} > {"cache", "sources"}
+        await w.daemon.root.stop("chaos")
+        w.faults.clear()
+        await pass_time(w, mock_clock, 1, lambda: all_run(w))
+        async with client(w.daemon.url) as again:
+            await again.call("subscribe", symbol=w.symbol)
+            await pass_time(w, mock_clock, 1, lambda: w.upstream_symbol in w.exchange.subscribed)
+            await w.publish()
+            await again.until(again.trades)
+        crashed = {e.path for e in w.daemon.events if e.kind == "crash"}
+        assert not crashed & {"", "cache", "topics", "sources", "gateway", "gateway/http", "chaos"}
+
+
+def all_run(w: Rehearsal) -> bool:
+    return all(node.state == "running" or node.path == "chaos" for node in every_node(w.daemon.root.tree()))
+
+
+# -- from the command line --------------------------------------------------------------------------------
+
+
+async def test_the_command_line_against_a_daemon(tmp_path: Path) -> None:
+    """Inject, see, wait for the effect, withdraw; mistakes are one line and exit code 1."""
+    chaos = tmp_path / "chaos.toml"
+    chaos.write_text("[chaos]\nenabled = true\n")
+    async with running(tmp_path, "--config", str(chaos)) as r:
+
+        async def fault(*words: str) -> tuple[int, str, str]:
+            command = [sys.executable, "-m", "dataflow", "fault", *words, "--url", f"127.0.0.1:{r.port}"]
+            pipes = partial(trio.run_process, capture_stdout=True, capture_stderr=True, check=False)
+            done: subprocess.CompletedProcess[bytes] = await pipes(command)
+            return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+        outcomes: dict[int, tuple[int, str, str]] = {}
+
+        async def at(n: int, *words: str) -> None:
+            outcomes[n] = await fault(*words)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(at, 1, "cache/shard-9", "crash")
+            nursery.start_soon(at, 2, "cache/shard-0", "drop")
+            nursery.start_soon(at, 3, "sources/binance", "disconnect")
+        assert outcomes[1][::2] == (1, outcomes[1][2])
+        assert "there is no actor at 'cache/shard-9'; the nearest are cache/shard-" in outcomes[1][2]
+        assert "cannot suffer a drop at receive; possible there: crash, hang, delay at" in outcomes[2][2]
+        assert outcomes[2][0] == 1
+        assert outcomes[3] == (
+            0, "fault 1: disconnect at message of sources/binance, struck 0 of 1 times\n", "",
+        )  # fmt: skip
+        code, listed, _ = await fault("--list", "--json")
+        assert (code, [each["id"] for each in json.loads(listed)]) == (0, [1])
+        async with client(r.url) as listener:
+            await listener.call("subscribe", symbol="BTC-USDT")  # the answer to the subscription strikes
+            await listener.until(lambda: listener.of("connection.restored"))
+            assert listener.of("connection.lost")[0]["reason"] == "injected disconnect"
+        assert (await fault("--list"))[:2] == (0, "no faults in force\n")
+        await fault("gateway/http", "crash")
+        assert (await fault("--withdraw", "2"))[:2] == (0, "withdrawn\n")
