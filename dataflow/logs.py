@@ -39,7 +39,9 @@ def configure(format: Format = "human", level: Level = "info", stream: TextIO | 
     out = stream or sys.stderr
     render = _json_line if format == "json" else partial(_human_line, wants_colour(out, os.environ))
     logger.remove()
-    logger.add(lambda message: _write(out, render(message.record)), level=level.upper(), format=_bare)
+    # Loguru would otherwise put every variable near a crash into words: whole histories, for seconds.
+    plain: dict[str, Any] = {"format": _bare, "backtrace": False, "diagnose": False}
+    logger.add(lambda message: _write(out, render(message.record)), level=level.upper(), **plain)
     logging.basicConfig(handlers=[_Intercept()], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
 

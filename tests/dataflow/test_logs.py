@@ -122,6 +122,27 @@ class TestFormats:
         assert told["exception"].startswith("Traceback (most recent call last)")
         assert told["exception"].endswith("KeyError: 'x'")
 
+    def test_a_crash_is_told_without_looking_at_what_was_in_hand(self) -> None:
+        """A history of a million trades, or a secret, is not put into words because somebody near it crashed."""
+        looked = []
+
+        class Hoard:
+            def __repr__(self) -> str:
+                looked.append(self)
+                return "a million trades"
+
+        def crash(hoard: Hoard) -> None:
+            raise ValueError("crash", hoard is None)
+
+        out = io.StringIO()
+        configure("human", stream=out)
+        try:
+            crash(Hoard())
+        except ValueError as error:
+            logger.opt(exception=error).error("crashed")
+        assert "ValueError" in out.getvalue()
+        assert looked == []
+
     def test_text_from_outside_forges_nothing(self) -> None:
         """Escape codes, carriage returns and newlines from outside are shown or indented, also in tracebacks."""
         out = human()
