@@ -35,6 +35,7 @@ class OutboxFull(Exception):
 class _Queued(Generic[P]):
     payload: P
     update: Update | None = None  # None: an answer or a notice, which is never dropped
+    answer_bytes: int = 0
 
     @property
     def size(self) -> int:
@@ -74,13 +75,18 @@ class Outbox(Generic[P]):
         """How many answers and notices wait."""
         return sum(queued.update is None for queued in self._queue)
 
-    def put(self, payload: P) -> None:
-        """Queue an answer or a notice. Raises OutboxFull when even these pile up to the bound."""
+    @property
+    def answer_bytes(self) -> int:
+        """How long they are together."""
+        return sum(queued.answer_bytes for queued in self._queue)
+
+    def put(self, payload: P, length: int = 0) -> None:
+        """Queue an answer or a notice of `length` bytes. Raises OutboxFull when even these pile up."""
         if self._messages >= self.limit:
             self._make_room()
         if self._messages >= 2 * self.limit:
             raise OutboxFull
-        self._append(_Queued(payload))
+        self._append(_Queued(payload, answer_bytes=length))
 
     def put_update(self, update: Update) -> None:
         """Queue an update, dropping as the policy says. Raises OutboxFull under DISCONNECT."""

@@ -23,6 +23,7 @@ P = TypeVar("P")
 
 PAYLOADS_AT_ONCE = 64  # what the flusher takes from the outbox is beyond the policy's reach: not too much
 ANSWERS_WAITING = 8  # unsent answers at which no further request is read
+ANSWER_BYTES_WAITING = 256 * 1024  # likewise, for answers that are long
 CLOSE_WITHIN = 1.0  # seconds for the last bytes to a client that is being disconnected
 
 
@@ -194,7 +195,7 @@ class Session(Generic[P]):
             self._send(payload)
             return
         try:
-            self._outbox.put(payload)
+            self._outbox.put(payload, len(text))
         except OutboxFull:
             self._too_slow()
 
@@ -216,6 +217,8 @@ class Session(Generic[P]):
         try:
             async with trio.open_nursery() as self._nursery:
                 ctx.ready()
+                if self._outbox:  # notices that came before
+                    self._start_flushing()
                 await self._serve()
         finally:
             self._nursery = None
@@ -246,7 +249,7 @@ class Session(Generic[P]):
         """Who asks and does not read is not asked again; and is let go of when that lasts."""
         patience = self._manners.ping_interval + self._manners.ping_timeout
         with trio.move_on_after(patience):
-            while self._outbox.answers >= ANSWERS_WAITING:
+            while self._outbox.answers >= ANSWERS_WAITING or self._outbox.answer_bytes > ANSWER_BYTES_WAITING:
                 await self._left.wait()
             return
         raise WireClosed(1008, f"slow client: answers unread for {patience:g} s")

@@ -138,10 +138,10 @@ class Subscription:
         self._upstream.release(self._topic.name)
 
     async def _wanted(self, ctx: Context) -> bool:
-        """Wait for a wake-up; False when the topic has been deserted for long enough."""
+        """Wait for a wake-up; False when the topic has been deserted for long enough, or was closed."""
         with trio.move_on_at(self._topic.deserted_at(self._linger)):
             await ctx.receive()
-        return trio.current_time() < self._topic.deserted_at(self._linger)
+        return self._topic.open and trio.current_time() < self._topic.deserted_at(self._linger)
 
     async def _fan_out(self, ctx: Context) -> None:
         topic = self._topic

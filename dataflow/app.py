@@ -22,7 +22,7 @@ from supervisors import run as run_supervisor
 
 from .config import Settings
 from .domain import Item
-from .gateway.http import HttpServer
+from .gateway.http import CLOSE_GRACE, HttpServer
 from .interference import FaultySource
 from .ports import SourceSettings
 from .random_faults import PATH as CHAOS
@@ -35,6 +35,7 @@ from .websocket import WebSocketSource
 
 SHARD_MAILBOX = Mailbox(size=4096)  # batches; full: refused, counted, marked as a gap (see Delivery)
 GRACE = 5.0  # seconds: to part from an upstream, and for a loop that is late
+CLEANUP_WITHIN = 1.0  # seconds: what `Child.cleanup_within` is by default
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
@@ -62,6 +63,7 @@ def cache(state: State) -> Supervisor:
                 f"shard-{n}",
                 partial(CacheShard[Item], store, state.topics.news, partial(state.delivery.attach, n)),
                 mailbox=SHARD_MAILBOX,
+                stop_within=state.settings.supervision.stop_within,
                 beat_within=BEAT_WITHIN,
             )
             for n, store in enumerate(state.stores)
@@ -87,6 +89,7 @@ def sources(state: State) -> Supervisor:
                 name,
                 partial(connector, state, source),
                 backoff=patient,
+                stop_within=state.settings.supervision.stop_within,
                 beat_within=beat_within(source.settings),
             )
             for name, source in state.sources.items()
@@ -153,16 +156,24 @@ def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:
     state = State(settings)
     reactions = Reactions(state)
     spec = tree(state)
-    deadline = settings.gateway.drain_seconds + 2 * settings.supervision.stop_within + 5
     code = run_supervisor(
         evolve(spec, children=(*children_before, *spec.children)),
-        deadline=deadline,
+        deadline=stop_deadline(settings),
         on_event=reactions,
         faults=state.faults,
     )
     if code == 0:
         return 0
     return 1 if reactions.address_taken else 2
+
+
+def stop_deadline(settings: Settings) -> float:
+    """Seconds after which a stop has taken longer than all of its steps together may take."""
+    one_by_one = (
+        2 + settings.cache.shards + len(settings.sources)
+    )  # http, the topics at once, each of the others
+    each = settings.supervision.stop_within + CLEANUP_WITHIN
+    return settings.gateway.drain_seconds + CLOSE_GRACE + one_by_one * each + GRACE
 
 
 def _limit(settings: Settings) -> Limit:

@@ -42,8 +42,8 @@ class Reactions:
             self._state.lost_in_shard(int(event.path.removeprefix(SHARD)), event.detail)
         elif event.kind == "given_up" and event.path.startswith(TOPIC):
             self._state.abandon(event.path.removeprefix(TOPIC))
-        elif event.kind == "ready" and event.path == POOL and event.epoch > 1:
-            for symbol in self._state.topics.open_symbols:  # the old pool took them with it
+        elif event.kind in ("stopped", "crash", "exit") and event.path == POOL:
+            for symbol in self._state.topics.open_symbols:  # the pool took them with it
                 self._state.abandon(symbol)
 
 

@@ -79,9 +79,9 @@ class State:
 
     def abandon(self, symbol: str) -> None:
         """Nothing of `symbol` will be fanned out any more: its listeners must not wait for it in vain."""
-        self.topics.abandon(symbol)
+        listeners = self.topics.abandon(symbol)
         for session in self.clients:
-            if symbol in session.topics:
+            if session in listeners:
                 session.end(1011, f"the subscription of {symbol} failed")
 
 

@@ -7,7 +7,7 @@ nobody joins a topic that has decided to end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import trio
@@ -81,12 +81,16 @@ class Topics:
         """The symbols that have a subscription now."""
         return [symbol for symbol, opened in self._opened.items() if opened.topic.open]
 
-    def abandon(self, symbol: str) -> None:
-        """The supervisor gave the subscription up: close the topic; the next subscriber starts it anew."""
+    def abandon(self, symbol: str) -> Collection[Subscriber]:
+        """The subscription is gone: close the topic, for the next subscriber to start it anew; its listeners."""
         opened = self._opened.get(symbol)
-        if opened is not None:
-            opened.topic.open = False
-            self.release(symbol)
+        if opened is None or not opened.topic.open:
+            return ()
+        opened.topic.open = False
+        self.release(symbol)
+        if opened.ref is not None:
+            opened.ref.put(NEWS)  # should it live after all, it ends
+        return opened.topic.subscribers
 
     # What a subscription wants of its upstream: all the sources that carry the symbol.
 

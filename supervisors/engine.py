@@ -434,7 +434,7 @@ class Engine:
             limit = math.inf if life is None else life.scope.deadline + life.spec.cleanup_within
             with trio.CancelScope(deadline=limit):
                 await promise.wait()
-            if life is not None and life.scope.cancel_called and not life.over:
+            if life is not None and life.scope.cancel_called and not life.over and not promise.done:
                 self._stuck_in_start(life, promise)
 
     def _stuck_in_start(self, life: Incarnation, promise: Promise[Ref]) -> None:

@@ -160,11 +160,12 @@ class Record:
         if self.ended.done:
             self.ended = Promise()
 
-    def node(self) -> Node:
-        """This child and everything below it, as plain data."""
+    def node(self, dynamic: bool = True) -> Node:
+        """This child and everything below it, as plain data; without the children of pools unless `dynamic`."""
         mailbox = self.box.node() if self.kind == "actor" else None
         last_error = "; ".join(describe(error) for error in self.errors) or None
-        children = tuple(child.node() for child in self.children.values())
+        shown = self.children.values() if dynamic or self.kind != "pool" else ()
+        children = tuple(child.node(dynamic) for child in shown)
         return Node(
             self.path,
             self.kind,

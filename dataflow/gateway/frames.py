@@ -121,7 +121,8 @@ class FrameReader:
         return None
 
     def _join(self, piece: str, finished: bool) -> Inbound | None:
-        self._size += len(piece) if piece.isascii() else len(piece.encode())
+        # An empty fragment counts too, or a client could send them without end.
+        self._size += max(1, len(piece) if piece.isascii() else len(piece.encode()))
         if self._size > self._max_bytes:
             return Goodbye(1009, f"a message may have {self._max_bytes} bytes", fault=True)
         self._parts.append(piece)

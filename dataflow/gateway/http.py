@@ -15,7 +15,7 @@ from loguru import logger
 
 from actors.outbox import SlowClient
 from actors.session import Manners, Session, Wire, WireClosed
-from supervisors import Child, Context, Mailbox, PoolFull, Restart, Stopping, SupervisionError
+from supervisors import Child, Context, Mailbox, Restart, SupervisionError
 from supervisors.handle import Handle
 
 from ..faults import SESSIONS
@@ -42,8 +42,8 @@ class HttpServer:
         self._topics = ctx.supervisor("topics")
         settings = self.state.settings.gateway
         shutdown = trio.Event()
-        async with trio.open_nursery() as self._nursery:
-            addresses = await self._nursery.start(
+        async with trio.open_nursery() as serving:
+            addresses = await serving.start(
                 partial(
                     serve,
                     create_app(self),
@@ -55,9 +55,12 @@ class HttpServer:
                     report=_report,
                 )
             )
-            ctx.ready(addresses)
-            logger.bind(path=ctx.path).info("listening on {}/ (page, HTTP, WebSockets)", addresses[0])
-            await ctx.stopping.wait()
+            async with trio.open_nursery() as self._nursery:
+                ctx.ready(addresses)
+                logger.bind(path=ctx.path).info("listening on {}/ (page, HTTP, WebSockets)", addresses[0])
+                await ctx.stopping.wait()
+                # A restart of this very server must not wait for itself; whoever carries it out goes on.
+                self._nursery.cancel_scope.cancel()
             shutdown.set()
 
     def restart(self, path: str) -> None:
@@ -81,7 +84,7 @@ class HttpServer:
         session = self._session(self._exposed(wire))
         try:
             await self._sessions.start(self._child(session))
-        except (PoolFull, Stopping):
+        except SupervisionError:
             self.state.clients.leave(session)
             await wire.close(1013, "going away, try again later")
 

@@ -33,6 +33,7 @@ RATE_LIMITED: Final = -32002
 TOO_MANY_SUBSCRIPTIONS: Final = -32003
 
 MAX_BATCH: Final = 100  # calls; more are refused as a whole, since each of them may start work
+MAX_ANSWERS: Final = 4 << 20  # bytes of answers to one batch; the calls behind are refused
 
 _SHOWN: Final = 80  # characters of a wrong name that go back to the client
 _PLACE: Final = re.compile(r" - at `\$\.?(.*?)`$")
@@ -111,17 +112,32 @@ _any: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
 async def dispatch(
-    text: str | bytes, methods: Methods, report: Report, *, max_batch: int = MAX_BATCH
+    text: str | bytes,
+    methods: Methods,
+    report: Report,
+    *,
+    max_batch: int = MAX_BATCH,
+    max_answers: int = MAX_ANSWERS,
+    pause: Callable[[], Awaitable[None]] | None = None,
 ) -> bytes | None:
     """Run what `text` calls, in order, and make the answer; None when nothing is to be answered.
 
-    `report(method, exception)` is called for every exception of a handler that is not a CallError.
+    `report(method, exception)` is called for every exception of a handler that is not a CallError. The
+    calls of a batch whose answers exceed `max_answers` bytes are refused from there on; `pause` is awaited
+    before each of them, so that a batch does not keep the event loop.
     """
     requests = parse(text, max_batch)
     if not isinstance(requests, list):
         return await _answer(requests, methods, report)
-    answers = [await _answer(request, methods, report) for request in requests]
-    said = [answer for answer in answers if answer is not None]
+    said: list[bytes] = []
+    for request in requests:
+        if pause is not None:
+            await pause()
+        if isinstance(request, Call) and request.id is not None and sum(map(len, said)) > max_answers:
+            request = Invalid(request.id, _too_much(max_answers))
+        answer = await _answer(request, methods, report)
+        if answer is not None:
+            said.append(answer)
     return b"[" + b",".join(said) + b"]" if said else None
 
 
@@ -208,6 +224,11 @@ def _problem(request: _Request) -> str | None:
     if request.params is not msgspec.UNSET and not isinstance(request.params, list | dict):
         return "params must be an array or an object"
     return None
+
+
+def _too_much(most: int) -> CallError:
+    advice = f"the answers to this batch exceed {most} bytes: ask for the rest in another one"
+    return CallError(RATE_LIMITED, "Rate limited", {"problem": advice, "limit": most})
 
 
 def _invalid_request(problem: str, **more: Any) -> CallError:

@@ -18,7 +18,7 @@ from attrs import define, frozen
 from loguru import logger
 
 from actors.subscription import Log, Topic
-from supervisors import Stopping
+from supervisors import SupervisionError
 
 from ..domain import Entry, Gap, Recorded
 from ..errors import CallError
@@ -30,7 +30,7 @@ from ..topics import Starter
 from . import jsonrpc, wire
 from .clients import AnySession
 
-RECOVERY_LIMIT = 100_000  # entries in the answer to `since`; the history's own bound is usually lower
+RECOVERY_LIMIT = 20_000  # entries in the answer to `since`: some 40 ms of encoding
 MAX_COUNT = 1000
 
 
@@ -95,7 +95,7 @@ class Client:
     # The dialogue.
 
     async def hear(self, text: str) -> None:
-        answer = await jsonrpc.dispatch(text, self._methods, _report)
+        answer = await jsonrpc.dispatch(text, self._methods, _report, pause=trio.lowlevel.checkpoint)
         if answer is not None:
             self._session.say(answer)
         self._catch_up()
@@ -178,8 +178,9 @@ class Client:
             )
         try:
             topic = await self._state.topics.open(params.symbol, self._pool)
-        except Stopping:
-            raise CallError(jsonrpc.UPSTREAM_UNAVAILABLE, "the server is going away") from None
+        except SupervisionError as error:  # going away, or just being restarted: reported where it happened
+            told = {"symbol": params.symbol, "problem": str(error), "advice": "try again in a moment"}
+            raise CallError(jsonrpc.UPSTREAM_UNAVAILABLE, "temporarily unavailable", told) from None
         # Joined at once, which keeps the topic open; nothing is offered before the session follows.
         topic.join(self._session)
         self._joined.add(params.symbol)

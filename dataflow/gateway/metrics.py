@@ -6,7 +6,7 @@ anyway, and a scrape reads it, so that metrics cost nothing per trade.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from ..state import State
 
 
-def exposition(state: State, tree: Callable[[], Node]) -> bytes:
-    """Everything that is known now, as Prometheus text."""
+def exposition(state: State, tree: Node) -> bytes:
+    """Everything that is known now, as Prometheus text; of `tree` the static actors."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Now(state, tree))
     return generate_latest(registry)
 
 
 class _Now(Collector):
-    def __init__(self, state: State, tree: Callable[[], Node]) -> None:
+    def __init__(self, state: State, tree: Node) -> None:
         self._state = state
         self._tree = tree
 
@@ -78,7 +78,7 @@ class _Now(Collector):
             ("sessions_opened", "Clients that connected", totals.opened),
             ("sessions_refused", "Clients for whom there was no room", totals.refused),
             ("sessions_slow", "Clients disconnected for slowness", totals.slow),
-            ("updates_sent", "Updates handed to clients", totals.sent),
+            ("updates_sent", "Updates for clients, those included that were dropped later", totals.sent),
             ("updates_dropped", "Updates dropped for slow clients, announced as gaps", totals.dropped),
         ):
             yield CounterMetricFamily(f"dataflow_{name}", text, value=value)
@@ -103,7 +103,7 @@ class _Now(Collector):
         lost = CounterMetricFamily(
             "dataflow_mailbox_lost_in_flight", "Messages in an actor's hand when it crashed", labels=["path"]
         )
-        for node in static_nodes(self._tree()):
+        for node in static_nodes(self._tree):
             restarts.add_metric([node.path], node.restarts)
             running.add_metric([node.path], float(node.state == "running"))
             if node.kind == "actor" and node.mailbox is not None:

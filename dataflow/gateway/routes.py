@@ -23,7 +23,7 @@ from werkzeug.exceptions import HTTPException
 
 from supervisors import Node, SupervisionError
 
-from ..faults import FaultError, Faults, TooManyFaults, UnknownFault
+from ..faults import SESSIONS, FaultError, Faults, TooManyFaults, UnknownFault
 from ..sources import Link
 from ..state import State
 from ..timestamps import to_rfc3339
@@ -36,7 +36,7 @@ Handler = Callable[..., Awaitable[Response]]
 class Tree(Protocol):
     """What the gateway may see and do of the supervision tree."""
 
-    def tree(self) -> Node: ...
+    def tree(self, *, dynamic: bool = True) -> Node: ...
 
 
 class Host(Protocol):
@@ -130,13 +130,13 @@ def _add_pages(app: QuartTrio, host: Host) -> None:
     async def ready() -> Response:
         sources = host.state.sources.items()
         down = tuple(name for name, source in sources if source.link is not Link.CONNECTED)
-        verdict = readiness(host.root.tree(), down)
+        verdict = readiness(host.root.tree(dynamic=False), down)
         body = {"status": verdict.status, "not_ready": verdict.not_ready, "degraded": verdict.degraded}
         return _json(body, 503 if verdict.not_ready else 200)
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        text = exposition(host.state, host.root.tree)
+        text = exposition(host.state, host.root.tree(dynamic=False))
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -153,6 +153,10 @@ def _add_actors(app: QuartTrio, host: Host) -> None:
     async def restart(path: str) -> Response:
         _operator_only(host.state)
         _find(host.root.tree(), path)
+        if path.startswith(f"{SESSIONS}/"):
+            raise Problem(
+                409, "Conflict", "a session is its client's: when it ends, the client comes back or not"
+            )
         host.restart(path)
         return _json({"path": path, "status": "restarting"}, 202)
 
@@ -207,7 +211,8 @@ def _told(node: Node, state: State) -> dict[str, Any]:
 def _find(tree: Node, path: str) -> Node:
     nodes = {node.path: node for node in _all_nodes(tree)}
     if path not in nodes:
-        nearest = difflib.get_close_matches(path, [known for known in nodes if known], n=5, cutoff=0.3)
+        known = [each for each in nodes if each and not each.startswith(f"{SESSIONS}/")]
+        nearest = difflib.get_close_matches(path, known, n=5, cutoff=0.3)
         raise Problem(404, "Not Found", f"there is no actor at {path!r}", nearest=nearest)
     return nodes[path]
 
@@ -240,7 +245,7 @@ def _no_foreign_page() -> None:
     """A page of another site, open in the operator's browser, must not act in the operator's name: neither
     by a request across origins, nor under a name of its own that it lets point at this machine."""
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    if origin is not None and origin.partition("://")[2] != request.host:
         raise Problem(403, "Forbidden", f"a page of {origin} may not do this")
     name = urlsplit(f"//{request.host}").hostname
     if name != "localhost" and not _is_loopback(name):

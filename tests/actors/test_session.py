@@ -216,6 +216,31 @@ async def test_who_asks_without_reading_is_not_asked_again(mock_clock: MockClock
         assert s.session.ending.code == 1008
 
 
+async def test_long_answers_wait_for_the_client_to_read_them() -> None:
+    """Not only their number is bounded: who does not read a long answer is not asked again."""
+    async with stage(room=10) as s:
+        for n in range(5):
+            await s.wire.says(str(n) + "x" * 200_000)
+        await wait_all_tasks_blocked()
+        assert s.session.waiting <= 3
+        s.wire.reads(10_000_000)
+        await wait_all_tasks_blocked()
+        assert len(s.wire.texts) == 5
+
+
+async def test_a_notice_before_the_session_runs_is_the_first_to_leave() -> None:
+    """It neither waits for the client to become slow nor is it overtaken."""
+    wire = FakeWire()
+    session = Session(wire, Manners())
+    session.speak(Echo(session))
+    session.say(b"early")
+    async with open_supervisor(Pool()) as pool:
+        await pool.start(Child("s", lambda: session, restart=Restart.TEMPORARY, stop_within=0))
+        await wait_all_tasks_blocked()
+        session.say(b"late")
+        assert wire.texts == ["early", "late"]
+
+
 async def test_a_client_that_leaves_is_gone() -> None:
     """The session ends normally, and leaves every topic."""
     async with stage() as s:

@@ -8,11 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock
 
 from dataflow.config import Chaos, Gateway
 from simulators import open_binance
+from supervisors import Point
 from tests.system.daemon import Daemon, client, daemon, from_binance
 
 STATES = {"idle", "starting", "running", "backoff", "stopping", "done"}
@@ -103,6 +106,34 @@ async def test_restart_is_accepted_and_happens(path: str) -> None:
             assert (await again.get("/health")).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["gateway/http", "gateway"])
+async def test_a_restart_of_the_server_does_not_wait_for_itself(path: str, mock_clock: MockClock) -> None:
+    """The clock stands still: whatever waited for a deadline would wait for ever."""
+    async with stage() as s:
+        assert (await s.http.post(f"/actors/{path}/restart")).status_code == 202
+        await s.daemon.until(lambda: any(e.path == path and e.epoch > 1 for e in s.daemon.events))
+        assert not [e for e in s.daemon.events if e.kind in ("stop_cancelled", "crash", "unstopped")]
+
+
+async def test_restarts_that_fail_or_cross_each_other_harm_no_client() -> None:
+    """Whatever comes of a restart by hand, the server that was asked lives on."""
+    async with stage() as s, client(s.daemon.url) as listener:
+        s.daemon.sabotage.arm(Point.START, "cache/shard-0")
+        for path in ("cache/shard-0", "sources", "sources/binance", "sources", "cache"):
+            assert (await s.http.post(f"/actors/{path}/restart")).status_code == 202
+        for _ in range(100):
+            await trio.lowlevel.checkpoint()
+        assert await listener.call("ping") == "pong"
+        assert s.daemon.crashes("gateway") == []
+
+
+async def test_a_session_cannot_be_restarted() -> None:
+    """It is its client's: 409, and the client stays."""
+    async with stage() as s, client(s.daemon.url) as listener:
+        assert_problem(await s.http.post("/actors/gateway/sessions/1/restart"), 409)
+        assert await listener.call("ping") == "pong"
+
+
 async def test_restart_of_an_unknown_actor_is_a_404() -> None:
     """Nothing is restarted, and the answer says so."""
     async with stage() as s:
@@ -120,7 +151,8 @@ async def test_what_changes_something_needs_the_token_when_there_is_one() -> Non
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}]
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}, {"Origin": "http://["}],
 )
 async def test_a_foreign_page_in_the_operators_browser_may_change_nothing(headers: dict[str, str]) -> None:
     """Without a token the daemon's own machine may act, but no page of another site on it."""

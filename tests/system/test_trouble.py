@@ -365,6 +365,29 @@ async def test_a_restart_of_the_pool_of_subscriptions_leaves_nobody_waiting() ->
             await again.until(lambda: again.trades())
 
 
+async def test_a_client_that_comes_while_the_subscriptions_restart_is_told_to_try_again() -> None:
+    """-32000 while there is no pool, then service as usual; and no topic is left half open."""
+    async with open_binance() as exchange:
+        async with daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d, client(d.url) as listener:
+            await d.root.stop("topics")
+            answer = await listener.ask("subscribe", symbol="BTC-USDT")
+            assert answer["error"]["code"] == -32000
+            await d.root.restart("topics")
+            await listener.call("subscribe", symbol="BTC-USDT")
+
+
+async def test_a_client_for_whom_no_session_can_be_started_leaves_no_trace() -> None:
+    """1013, and nothing counts against the limit afterwards."""
+    async with open_binance() as exchange:
+        async with daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d:
+            await d.root.supervisor("gateway").stop("sessions")
+            async with client(d.url) as refused:
+                await refused.until(lambda: refused.closed)
+                assert refused.closed is not None
+                assert refused.closed[0] == 1013
+            assert len(d.state.clients) == 0
+
+
 @pytest.mark.parametrize("branch", ["cache", "sources"])
 async def test_a_restart_of_a_whole_branch_costs_no_trade(branch: str) -> None:
     """All shards, or all connectors, anew: the stream goes on without a gap or a duplicate."""

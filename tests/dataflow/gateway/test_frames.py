@@ -172,6 +172,15 @@ def test_bound_counts_the_bytes_of_the_whole_message(limit: int, fragments: int,
         assert (result.code, result.fault) == (1009, True)
 
 
+def test_empty_fragments_count_too() -> None:
+    """Or a client could send them without end, and each would be kept."""
+    client = Connection(ConnectionType.CLIENT)
+    data = b"".join(client.send(TextMessage(data="", message_finished=False)) for _ in range(6))
+    [goodbye] = read([data], 5)
+    assert isinstance(goodbye, Goodbye)
+    assert goodbye.code == 1009
+
+
 def test_bound_is_for_each_message_alone() -> None:
     """Many short messages are not one long one."""
     client = Connection(ConnectionType.CLIENT)

@@ -286,6 +286,28 @@ async def test_a_batch_is_bounded() -> None:
     assert server.log == ["sum"] * 3
 
 
+async def test_the_answers_to_a_batch_are_bounded() -> None:
+    """Beyond the bound the calls are refused without being run; notifications, which answer nothing, run on."""
+    server = Server()
+    call = {"jsonrpc": "2.0", "method": "get_data", "id": 1}
+    notice = {"jsonrpc": "2.0", "method": "sum"}
+    answers = await server.answer(json.dumps([call, call, notice, call]), max_answers=60)
+    assert [answer.get("error", {}).get("code") for answer in answers] == [None, None, -32002]
+    assert server.log == ["get_data", "get_data", "sum"]
+
+
+async def test_a_batch_does_not_keep_the_event_loop() -> None:
+    """Before every call of a batch somebody else may run."""
+    server = Server()
+    pauses: list[int] = []
+
+    async def pause() -> None:
+        pauses.append(len(server.log))
+
+    await server.answer(json.dumps([{"jsonrpc": "2.0", "method": "sum"}] * 3), pause=pause)
+    assert pauses == [0, 1, 2]
+
+
 async def test_the_calls_of_a_batch_run_in_order() -> None:
     """Notifications among them too."""
     server = Server()
