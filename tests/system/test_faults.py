@@ -22,6 +22,8 @@ from dataflow.config import BackoffSettings, Chaos, Gateway
 from dataflow.faults import Faults, InjectedFault
 from dataflow.gateway.wires import SocketWire
 from dataflow.interference import FaultyWire
+from dataflow.websocket import WebSocketSource
+from simulators import Trade
 from tests.system.daemon import client, daemon
 from tests.system.test_process import running
 from tests.system.test_trouble import OPEN, World, every_node, sources
@@ -350,6 +352,27 @@ async def test_a_hang_that_is_withdrawn_in_time_costs_nothing(mock_clock: MockCl
         assert w.daemon.crashes() == []
 
 
+async def test_a_source_that_hangs_where_no_other_patience_ends_it_is_found(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog is the last to notice, after every wait that a connector may have; then it is tried again."""
+    tried: list[float] = []
+
+    @asynccontextmanager
+    async def never(_source: WebSocketSource) -> AsyncIterator[None]:
+        tried.append(trio.current_time())
+        await trio.sleep_forever()
+        yield
+
+    async with rehearsal() as w:
+        monkeypatch.setattr(WebSocketSource, "connect", never)
+        await w.exchange.disconnect("abrupt")
+        await pass_time(w, mock_clock, 1, lambda: len(tried) == 2)
+        assert 60 <= tried[1] - tried[0] <= 65
+        assert [e.path for e in w.daemon.events if e.kind == "hung"] == ["sources/binance"]
+        w.assert_nothing_else_restarted("sources/binance")
+
+
 @BOTH
 async def test_a_quiet_market_is_not_hung(kind: str, mock_clock: MockClock) -> None:
     """Minutes without a trade, longer than every watchdog's patience: nobody is restarted, and the next trade
@@ -556,6 +579,11 @@ async def test_the_command_line_against_a_daemon(tmp_path: Path) -> None:
             await listener.call("subscribe", symbol="BTC-USDT")  # the answer to the subscription strikes
             await listener.until(lambda: listener.of("connection.restored"))
             assert listener.of("connection.lost")[0]["reason"] == "injected disconnect"
+            # One in a connection, the other where the supervisors look: the process has wired up both.
+            assert (await fault("topics/BTC-USDT", "crash"))[0] == 0
+            for n in (1, 2, 3):
+                await r.exchange.publish(Trade(n, "BTCUSDT", "buy", "1", "1", 1_700_000_000_000_000 + n))
+            await listener.until(lambda: listener.traded.total() == 3)
         assert (await fault("--list"))[:2] == (0, "no faults in force\n")
         await fault("gateway/http", "crash")
-        assert (await fault("--withdraw", "2"))[:2] == (0, "withdrawn\n")
+        assert (await fault("--withdraw", "3"))[:2] == (0, "withdrawn\n")
