@@ -175,8 +175,9 @@ class Burst:
     """Decides how often a repeated reason is logged. Pure: the caller brings the time and does the logging.
 
     The first occurrence is told at once. Further ones, as long as no `quiet` seconds pass between them, are
-    counted and told together every `every` seconds, and when the burst is over. Of more than `remembered`
-    reasons at a time the oldest is forgotten with its count, so that endless new reasons cost no memory.
+    counted and told together every `every` seconds, or with the first one of the next burst. Of more than
+    `remembered` reasons at a time the oldest is forgotten with its count, so that endless new reasons cost
+    no memory. It is for the log alone: who wants the exact number asks the counters.
     """
 
     quiet: float = 10.0
@@ -197,12 +198,6 @@ class Burst:
             return 0
         told, seen.untold, seen.told_at = seen.untold, 0, now
         return told
-
-    def ended(self, now: float) -> list[tuple[Hashable, int]]:
-        """The reasons whose burst is over, with how many occurrences were not told; they are forgotten."""
-        over = [reason for reason, seen in self._seen.items() if now - seen.last >= self.quiet]
-        untold = [(reason, self._seen.pop(reason).untold) for reason in over]
-        return [(reason, count) for reason, count in untold if count]
 
     def _forget_oldest(self) -> None:
         if len(self._seen) >= self.remembered:

@@ -263,24 +263,17 @@ class TestBurst:
         assert burst.occurred("b", 0.0) == 1
 
     def test_a_burst_is_counted(self) -> None:
-        """Repetitions are silent until the burst is over, then told as a number, once."""
+        """Repetitions are silent, and told as a number with the first one of the next burst."""
         burst = Burst(quiet=10, every=60)
         assert [burst.occurred("a", t) for t in (0.0, 1.0, 2.0)] == [1, 0, 0]
-        assert burst.ended(11.9) == []
-        assert burst.ended(12.0) == [("a", 2)]
-        assert burst.ended(99.0) == []
-        assert burst.occurred("a", 12.5) == 1
+        assert burst.occurred("a", 12.0) == 3
+        assert burst.occurred("a", 12.5) == 0
 
     def test_a_burst_without_end_is_told_regularly(self) -> None:
         """Something that never stops is told every so often, with all that happened since."""
         burst = Burst(quiet=10, every=60)
         told = {t: n for t in range(0, 130, 5) if (n := burst.occurred("a", float(t)))}
         assert told == {0: 1, 60: 12, 120: 12}
-
-    def test_a_new_burst_tells_what_the_old_one_held_back(self) -> None:
-        """Nothing is lost when nobody asked for the end of the old burst."""
-        burst = Burst(quiet=10, every=60)
-        assert [burst.occurred("a", t) for t in (0.0, 1.0, 30.0)] == [1, 0, 2]
 
     def test_endless_reasons_cost_no_memory(self) -> None:
         """Of too many reasons the one not seen for longest is forgotten."""
@@ -289,11 +282,11 @@ class TestBurst:
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30)), max_size=40))
     def test_every_occurrence_is_told_once(self, happened: list[tuple[str, int]]) -> None:
-        """What was told, and what is told at the end, is what happened: neither more nor less."""
+        """What was told, and what one more after a silence tells, is what happened: neither more nor less."""
         burst, now, told = Burst(quiet=10, every=60), 0.0, dict.fromkeys("abc", 0)
         for reason, later in happened:
             now += later
             told[reason] += burst.occurred(reason, now)
-        for reason, count in burst.ended(now + 10):
-            told[str(reason)] += count
-        assert told == {r: sum(reason == r for reason, _ in happened) for r in "abc"}
+        for reason in "abc":
+            told[reason] += burst.occurred(reason, now + 10)
+        assert told == {r: 1 + sum(reason == r for reason, _ in happened) for r in "abc"}
