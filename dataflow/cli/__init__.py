@@ -69,6 +69,14 @@ _COMMANDS = (
         "dataflow fault --withdraw 7",
     ),
     (
+        "chaos",
+        "chaos:chaos",
+        "Rehearse failures at random, and check that no client lost a trade.",
+        "dataflow chaos --minutes 2",
+        "dataflow chaos --seed 7 --faults-per-minute 90",
+        "dataflow chaos --seed 7 --json | jq .violations",
+    ),
+    (
         "client",
         "simulate:client",
         "An interactive client that can leave in every way a client can.",

@@ -1,0 +1,382 @@
+"""What a client was given, compared with what the daemon admitted, and that with what the exchanges sent.
+
+Rules of this file. Pure: what came is told, nothing is fetched. Every place of a symbol's stream, behind the
+one at which a client began, must have reached that client as a trade or as an announced gap; a trade once, in
+order, and unaltered. What nobody can answer for is a violation, also when it is not known who lost it. All
+that is told is remembered until the end: about a kilobyte for each trade and client.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from attrs import asdict, define, field, frozen
+
+EXAMPLES: Final = 5  # of each sort of violation, in words
+
+
+@frozen
+class Seen:
+    """What makes one trade differ from another, wherever it is met."""
+
+    source: str
+    trade_id: str
+    side: str
+    price: Decimal
+    quantity: Decimal
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Which trade it is, whatever is said about it."""
+        return self.source, self.trade_id
+
+
+@define
+class Admitted:
+    """The stream of one symbol as the daemon has it: at every place a trade or a gap."""
+
+    trades: dict[int, Seen] = field(factory=dict)
+    gaps: Counter[str] = field(factory=Counter)  # by reason
+    gap_places: set[int] = field(factory=set)
+    last: int = 0
+
+    def trade(self, offset: int, trade: Seen) -> None:
+        """The next place holds a trade."""
+        self.trades[offset] = trade
+        self.last = offset
+
+    def gap(self, first: int, last: int, reason: str) -> None:
+        """The next places hold nothing."""
+        self.gaps[reason] += 1
+        self.gap_places.update(range(first, last + 1))
+        self.last = last
+
+
+@define
+class Stream:
+    """What one client knows of one symbol. Tell it everything, in the order in which it came.
+
+    `findings` counts what was wrong at first sight: duplicated, reordered, unasked (outside of a
+    subscription), unrecovered (`since` was answered with no), new_epoch.
+    """
+
+    epoch: int | None = None
+    begin: int = 0
+    position: int | None = None  # None before the first answer
+    delivered: dict[int, Seen] = field(factory=dict)
+    recovered: int = 0  # how many of them came in answers to `since`
+    gaps: Counter[str] = field(factory=Counter)
+    gap_places: set[int] = field(factory=set)
+    findings: Counter[str] = field(factory=Counter)
+    live: bool = False
+    _ids: dict[tuple[str, str], int] = field(factory=dict)
+
+    @property
+    def since(self) -> dict[str, int] | None:
+        """What to ask for when coming back; None at the first time."""
+        if self.position is None or self.epoch is None:
+            return None
+        return {"epoch": self.epoch, "offset": self.position}
+
+    def lost(self) -> None:
+        """The connection is gone: nothing comes before the next answer."""
+        self.live = False
+
+    def subscribed(self, answer: Mapping[str, Any]) -> None:
+        """The answer to `subscribe`."""
+        epoch, offset = answer["epoch"], answer["offset"]
+        self.live = True
+        if self.position is None:
+            self.begin = self.position = offset
+        elif epoch != self.epoch:
+            self.findings["new_epoch"] += 1
+        elif not answer.get("recovered"):
+            self.findings["unrecovered"] += 1
+        self.epoch = epoch
+        before = len(self.delivered)
+        for entry in sorted((*answer.get("trades", ()), *answer.get("gaps", ())), key=_place):
+            if "from" in entry:
+                self.gap(entry)
+            else:
+                self.trade(entry)
+        self.recovered += len(self.delivered) - before
+
+    def trade(self, params: Mapping[str, Any]) -> None:
+        """A `trades.update`, or one of the trades of an answer."""
+        offset, trade = params["offset"], _seen(params)
+        if self._ids.setdefault(trade.key, offset) != offset or offset in self.delivered:
+            self.findings["duplicated"] += 1
+        elif not self._in_order(offset):
+            self.findings["reordered"] += 1
+        self.delivered[offset] = trade
+        self._arrived_at(offset)
+
+    def gap(self, params: Mapping[str, Any]) -> None:
+        """A `stream.gap`, or one of the gaps of an answer."""
+        first = params["from"]
+        last = first if params["to"] is None else params["to"]
+        if not self._in_order(first):
+            self.findings["reordered"] += 1
+        self.gaps[params["reason"]] += 1
+        self.gap_places.update(range(first, last + 1))
+        self._arrived_at(last)
+
+    def _in_order(self, offset: int) -> bool:
+        return self.position is None or offset > self.position
+
+    def _arrived_at(self, offset: int) -> None:
+        if not self.live:
+            self.findings["unasked"] += 1
+        self.position = offset if self.position is None else max(self.position, offset)
+
+
+@define
+class Account:
+    """What became of one client's share of a symbol."""
+
+    delivered: int = 0
+    recovered: int = 0
+    announced: int = 0  # trades that were admitted and lie in a gap that was announced to the client
+    gaps: int = 0
+    missing: int = 0  # admitted, and neither delivered nor announced
+    untold: int = 0  # gaps of the stream that the client was not told of
+    altered: int = 0  # delivered, but not as admitted
+    wrong: Counter[str] = field(factory=Counter)  # the findings of `Stream`
+    examples: list[str] = field(factory=list)
+
+    def add(self, other: Account) -> None:
+        """Sum up."""
+        for name in ("delivered", "recovered", "announced", "gaps", "missing", "untold", "altered"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.wrong.update(other.wrong)
+        self.examples.extend(other.examples)
+
+    @property
+    def violations(self) -> Counter[str]:
+        """What was wrong, by sort."""
+        found = Counter(missing=self.missing, untold=self.untold, altered=self.altered) + self.wrong
+        return +found
+
+
+def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
+    """Hold what a client was given against what was admitted."""
+    places = range(stream.begin + 1, admitted.last + 1)
+    lacking = [at for at in places if at not in stream.delivered and at not in stream.gap_places]
+    missing = [at for at in lacking if at in admitted.trades]
+    altered = [at for at, trade in stream.delivered.items() if admitted.trades.get(at) != trade]
+    told = [
+        f"{symbol}: {what} at {_places(where)}"
+        for what, where in (("missing", missing), ("altered", altered))
+        if where
+    ]
+    told += (f"{symbol}: {count} {what}" for what, count in stream.findings.items())
+    return Account(
+        delivered=len(stream.delivered),
+        recovered=stream.recovered,
+        announced=sum(at in admitted.trades and at not in stream.delivered for at in stream.gap_places),
+        gaps=stream.gaps.total(),
+        missing=len(missing),
+        untold=len(lacking) - len(missing),
+        altered=len(altered),
+        wrong=+stream.findings,
+        examples=told,
+    )
+
+
+@define
+class SourceAccount:
+    """What became of the trades that an exchange sent of one symbol."""
+
+    sent: int = 0
+    admitted: int = 0
+    announced: int = 0  # never admitted; the stream has a gap in their place
+    unaccounted: int = 0  # never admitted, and no gap says so
+    altered: int = 0  # admitted otherwise than sent
+    invented: int = 0  # admitted, but never sent
+    twice: int = 0  # admitted although it was before
+    examples: list[str] = field(factory=list)
+
+    def add(self, other: SourceAccount) -> None:
+        """Sum up."""
+        for name in ("sent", "admitted", "announced", "unaccounted", "altered", "invented", "twice"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.examples.extend(other.examples)
+
+    @property
+    def violations(self) -> Counter[str]:
+        """What was wrong, by sort."""
+        counts = Counter(unaccounted=self.unaccounted, invented=self.invented, twice=self.twice)
+        return +(counts + Counter(altered=self.altered))
+
+
+def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> SourceAccount:
+    """Hold what was admitted of one symbol against what its exchange sent, in the order in which it did.
+
+    Before the first trade that was admitted nothing was promised: what was sent until then is not counted.
+    """
+    offsets = {trade.key: offset for offset, trade in admitted.trades.items()}
+    known = {trade.key: trade for trade in admitted.trades.values()}
+    begin = next((n for n, trade in enumerate(sent) if trade.key in offsets), len(sent))
+    counted = sent[begin:]
+    silent = [n for run in _silent(counted, offsets, admitted.gap_places) for n in run]
+    altered = [trade for trade in counted if known.get(trade.key, trade) != trade]
+    lost = sum(trade.key not in offsets for trade in counted)
+    made = SourceAccount(
+        sent=len(counted),
+        admitted=len(known),
+        announced=lost - len(silent),
+        unaccounted=len(silent),
+        altered=len(altered),
+        invented=len(known.keys() - {trade.key for trade in sent}),
+        twice=len(admitted.trades) - len(known),
+    )
+    if silent:
+        made.examples.append(f"{symbol}: never admitted, no gap: {_ids(counted[n] for n in silent)}")
+    if altered:
+        made.examples.append(f"{symbol}: not as sent: {_ids(altered)}")
+    return made
+
+
+def _silent(
+    sent: Sequence[Seen], offsets: Mapping[tuple[str, str], int], gap_places: set[int]
+) -> Iterator[range]:
+    """The runs of `sent` that were never admitted, and of which no gap tells.
+
+    A gap tells of a run when it stands behind a trade that was sent before and ahead of all that were sent
+    after. (A trade may be admitted late, so that not every trade before stands before.)
+    """
+    gaps = sorted(gap_places)
+    ahead = _lowest_of_the_rest([offsets.get(trade.key) for trade in sent])
+    before: list[int] = []
+    n = 0
+    while n < len(sent):
+        offset = offsets.get(sent[n].key)
+        if offset is not None:
+            insort(before, offset)
+            n += 1
+            continue
+        end = n
+        while end < len(sent) and sent[end].key not in offsets:
+            end += 1
+        if not _gap_between(before, gaps, ahead[end]):
+            yield range(n, end)
+        n = end
+
+
+def _lowest_of_the_rest(offsets: Sequence[int | None]) -> list[float]:
+    """For every index the lowest offset from there on; infinity where there is none."""
+    lowest = [float("inf")] * (len(offsets) + 1)
+    for n in range(len(offsets) - 1, -1, -1):
+        offset = offsets[n]
+        lowest[n] = lowest[n + 1] if offset is None else min(lowest[n + 1], offset)
+    return lowest
+
+
+def _gap_between(before: Sequence[int], gaps: Sequence[int], ahead: float) -> bool:
+    nearest = bisect_left(before, ahead)
+    behind = before[nearest - 1] if nearest else 0
+    first = bisect_left(gaps, behind)
+    return first < len(gaps) and gaps[first] < ahead
+
+
+@define
+class Figures:
+    """Everything that a rehearsal found out. `recovery`: who was lost, and for how many seconds."""
+
+    faults: Counter[str] = field(factory=Counter)  # carried out, by sort and kind
+    impossible: Counter[str] = field(factory=Counter)  # steps that met nobody: what they were for was down
+    struck: Counter[str] = field(factory=Counter)  # strokes of injected faults
+    restarts: Counter[str] = field(factory=Counter)
+    crashes: Counter[str] = field(factory=Counter)
+    recovery: list[tuple[str, float]] = field(factory=list)
+    sources: dict[str, SourceAccount] = field(factory=dict)
+    verdicts: Counter[str] = field(factory=Counter)  # what the shards decided: admitted, duplicate, ...
+    gaps: Counter[str] = field(factory=Counter)  # of the streams, by reason
+    clients: dict[str, Account] = field(factory=dict)
+    connections: dict[str, int] = field(factory=dict)
+    balances: int = 0  # how often the mailboxes were looked at
+    unbalanced: list[str] = field(factory=list)
+    unsettled: list[str] = field(factory=list)  # what was not well again in the end
+    left_behind: list[str] = field(factory=list)
+    broken: list[str] = field(factory=list)  # failures that should not be: of the daemon, or of the rehearsal
+
+    @property
+    def violations(self) -> Counter[str]:
+        """What broke, by invariant. Empty: every invariant held."""
+        found: Counter[str] = Counter()
+        for _name, each in self._accounts():
+            found.update(each.violations)
+        for name in ("unbalanced", "unsettled", "left_behind", "broken"):
+            found[name] += len(getattr(self, name))
+        return +found
+
+    @property
+    def held(self) -> bool:
+        """Whether every invariant held."""
+        return not self.violations
+
+    @property
+    def evidence(self) -> list[str]:
+        """Examples of what broke, in words."""
+        lines = [f"{name} {line}" for name, each in self._accounts() for line in each.examples[:EXAMPLES]]
+        for name in ("unbalanced", "unsettled", "left_behind", "broken"):
+            lines += (f"{name}: {line}" for line in getattr(self, name)[:EXAMPLES])
+        return lines
+
+    def _accounts(self) -> Iterator[tuple[str, Account | SourceAccount]]:
+        yield from self.sources.items()
+        yield from self.clients.items()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plain = asdict(self)
+        plain["recovery"] = quantiles([seconds for _who, seconds in self.recovery])
+        return {"held": self.held, "violations": dict(self.violations), "evidence": self.evidence, **plain}
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """How many there are, the median, the 99th percentile and the highest."""
+    ordered = sorted(values)
+    if not ordered:
+        return {"count": 0}
+    named = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    picked = {
+        name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in named.items()
+    }
+    return {"count": len(ordered), **{name: round(value, 3) for name, value in picked.items()}}
+
+
+def unbalanced(node: Mapping[str, Any]) -> Iterator[str]:
+    """The mailboxes of a tree (`Node.to_dict`) whose counters do not add up."""
+    box = node["mailbox"]
+    if box is not None:
+        known = box["handled"] + box["queued"] + sum(box["dropped"].values()) + box["lost_in_flight"]
+        if known != box["accepted"]:
+            yield f"{node['path']}: accepted {box['accepted']}, but {known} accounted for: {box}"
+    for child in node["children"]:
+        yield from unbalanced(child)
+
+
+def _seen(params: Mapping[str, Any]) -> Seen:
+    price, quantity = Decimal(params["price"]), Decimal(params["qty"])
+    return Seen(params["source"], params["tradeId"], params["side"], price, quantity)
+
+
+def _place(entry: Mapping[str, Any]) -> int:
+    place: int = entry["from"] if "from" in entry else entry["offset"]
+    return place
+
+
+def _places(where: Sequence[int]) -> str:
+    shown = ", ".join(map(str, where[:EXAMPLES]))
+    return shown if len(where) <= EXAMPLES else f"{shown} and {len(where) - EXAMPLES} more"
+
+
+def _ids(trades: Iterable[Seen]) -> str:
+    names = [trade.trade_id for trade in trades]
+    shown = ", ".join(names[:EXAMPLES])
+    return shown if len(names) <= EXAMPLES else f"{shown} and {len(names) - EXAMPLES} more"

@@ -1,0 +1,194 @@
+"""What will go wrong, and when: a plan made of a seed.
+
+Rules of this file. Pure. A plan depends on the seed, on how long and how dense it is to be, and on the static
+shape of what it is made for; not on what happens while it is carried out. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, TypeAlias
+
+from attrs import evolve, field, frozen, validators
+
+Sort: TypeAlias = Literal["fault", "restart", "exchange", "wire", "proxy", "client"]
+
+LONGEST: Final = 3.0  # seconds that one trouble lasts at most
+SHORTEST: Final = 0.05
+QUIET_END: Final = 0.05  # the share of the time, at its end, in which nothing new begins
+
+
+@frozen
+class Shape:
+    """What there is to break. `numbering` are the sources whose messages carry a number of their own."""
+
+    shards: int
+    symbols: tuple[str, ...]
+    sources: tuple[str, ...]
+    numbering: frozenset[str]
+    clients: int
+
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """What the clients are called."""
+        return tuple(f"client-{n}" for n in range(self.clients))
+
+
+@frozen
+class Step:
+    """One trouble: `sort` says who makes it, `kind` which it is, `target` whom it hits.
+
+    sort      kinds                                              target
+    --------  -------------------------------------------------  -------------------------------------------
+    fault     crash hang delay drop disconnect                   a path of the daemon's tree, at `point`
+    restart   restart                                            a path of the daemon's tree
+    exchange  graceful abrupt drop refuse                        a source whose exchange ends its connections
+    wire      duplicate truncate garbage skip                    a source whose exchange garbles messages
+    proxy     cut reset latency half_open                        the way to a source or a client, by its name
+    client    leave vanish stop_reading                          a client
+    """
+
+    at: float
+    sort: Sort
+    kind: str
+    target: str
+    seconds: float | None = None
+    point: str | None = None
+    times: int = 1
+
+
+@frozen
+class Plan:
+    """What one rehearsal consists of. `eager`: sources are subscribed also while no client listens."""
+
+    seed: int
+    seconds: float
+    steps: tuple[Step, ...]
+    slow_client: str
+    eager: bool
+
+
+@frozen
+class Order:
+    """What a plan is asked for. `minutes` and `faults_per_minute` are greater than 0."""
+
+    seed: int
+    minutes: float = field(default=1.0, validator=validators.gt(0))
+    faults_per_minute: float = field(default=30.0, validator=validators.gt(0))
+    clients: int = field(default=3, validator=validators.ge(1))
+
+
+def make(order: Order, shape: Shape) -> Plan:
+    """The plan: the same for the same arguments, for ever."""
+    # From a text, whose hash is the same in every process.
+    dice = random.Random(f"chaos/{order.seed}")
+    seconds = order.minutes * 60
+    number = max(1, round(order.minutes * order.faults_per_minute))
+    moments = sorted(dice.uniform(0, seconds * (1 - QUIET_END)) for _ in range(number))
+    steps = tuple(_steps(dice, moments, shape))
+    policy = dice.choice(("disconnect", "drop_oldest", "conflate"))
+    return Plan(order.seed, seconds, steps, policy, eager=dice.random() < 0.5)
+
+
+def _steps(dice: random.Random, moments: Sequence[float], shape: Shape) -> list[Step]:
+    steps: list[Step] = []
+    for at in moments:
+        sort = dice.choices([each for each, _weight in _SORTS], [weight for _each, weight in _SORTS])[0]
+        steps += (evolve(step, at=round(at + step.at, 3)) for step in sort(dice, shape))
+    return sorted(steps, key=lambda step: step.at)
+
+
+# Each of these makes one trouble; `at` counts from its beginning.
+
+
+def _crash(dice: random.Random, shape: Shape) -> list[Step]:
+    path, point = _target(dice, shape)
+    return [Step(0, "fault", "crash", path, point=point, times=dice.choice((1, 1, 1, 2)))]
+
+
+def _hang(dice: random.Random, shape: Shape) -> list[Step]:
+    path, point = _target(dice, shape)
+    return [Step(0, "fault", dice.choice(("hang", "delay")), path, _while(dice), point)]
+
+
+def _of_a_source(dice: random.Random, shape: Shape) -> list[Step]:
+    kind = dice.choice(("drop", "disconnect"))
+    return [Step(0, "fault", kind, f"sources/{dice.choice(shape.sources)}", times=dice.randint(1, 3))]
+
+
+def _of_a_session(dice: random.Random, shape: Shape) -> list[Step]:
+    return [
+        Step(0, "fault", dice.choice(("crash", "disconnect")), "gateway/sessions", times=dice.randint(1, 3))
+    ]
+
+
+def _bad_start(dice: random.Random, shape: Shape) -> list[Step]:
+    """A restart whose first attempt fails, or takes its time."""
+    path = dice.choice((*_actors(shape), *BRANCHES))
+    kind = dice.choice(("crash", "delay"))
+    seconds = _while(dice) if kind == "delay" else None
+    point = dice.choice(("start", "ready", "stop"))
+    return [Step(0, "fault", kind, path, seconds, point), Step(0.01, "restart", "restart", path)]
+
+
+def _restart(dice: random.Random, shape: Shape) -> list[Step]:
+    return [Step(0, "restart", "restart", dice.choice((*_actors(shape) * 3, *BRANCHES)))]
+
+
+def _exchange(dice: random.Random, shape: Shape) -> list[Step]:
+    kind = dice.choice(("graceful", "abrupt", "drop", "refuse"))
+    seconds = _while(dice) if kind in ("drop", "refuse") else None
+    return [Step(0, "exchange", kind, dice.choice(shape.sources), seconds)]
+
+
+def _wire(dice: random.Random, shape: Shape) -> list[Step]:
+    source = dice.choice(shape.sources)
+    kind = dice.choice(("duplicate", "truncate", "garbage", *(["skip"] if source in shape.numbering else [])))
+    return [Step(0, "wire", kind, source, times=dice.randint(1, 5))]
+
+
+def _proxy(dice: random.Random, shape: Shape) -> list[Step]:
+    kind = dice.choice(("cut", "reset", "latency", "half_open"))
+    seconds = _while(dice) if kind in ("latency", "half_open") else None
+    point = dice.choice(("up", "down")) if kind == "half_open" else None
+    return [Step(0, "proxy", kind, dice.choice((*shape.sources, *shape.client_names)), seconds, point)]
+
+
+def _client(dice: random.Random, shape: Shape) -> list[Step]:
+    kind = dice.choice(("leave", "vanish", "stop_reading", "stop_reading"))
+    longer = 3 if kind == "stop_reading" else 1  # so long that an outbox fills
+    return [Step(0, "client", kind, dice.choice(shape.client_names), _while(dice, LONGEST * longer))]
+
+
+_SORTS: Final[Sequence[tuple[Callable[[random.Random, Shape], list[Step]], int]]] = (
+    (_crash, 5),
+    (_hang, 3),
+    (_of_a_source, 2),
+    (_of_a_session, 1),
+    (_bad_start, 2),
+    (_restart, 3),
+    (_exchange, 3),
+    (_wire, 3),
+    (_proxy, 4),
+    (_client, 4),
+)
+BRANCHES: Final = ("cache", "topics", "sources", "gateway", "gateway/http")
+
+
+def _actors(shape: Shape) -> tuple[str, ...]:
+    return (
+        *(f"cache/shard-{n}" for n in range(shape.shards)),
+        *(f"topics/{symbol}" for symbol in shape.symbols),
+        *(f"sources/{source}" for source in shape.sources),
+    )
+
+
+def _target(dice: random.Random, shape: Shape) -> tuple[str, str]:
+    """An actor, and the point at which messages reach it."""
+    path = dice.choice(_actors(shape))
+    return path, "message" if path.startswith("sources/") else "receive"
+
+
+def _while(dice: random.Random, most: float = LONGEST) -> float:
+    return round(dice.uniform(SHORTEST, most), 2)

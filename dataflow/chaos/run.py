@@ -1,0 +1,563 @@
+"""Carries a plan out on the whole daemon, in one process, and collects what becomes of it.
+
+Rules of this file. It decides nothing: what happens is the plan's, what it means is `check`'s. The exchanges
+hold their trades while nobody listens and repeat the last ones to whoever comes back, so that a connection
+that is lost costs no trade of itself. Every wait has an end, and what was not well by then is a finding.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import trio
+from attrs import define, evolve, field, frozen
+
+import simulators
+from actors.outbox import SlowClient
+from simulators import Exchange, Player, Proxy
+from supervisors import Event, SupervisionError, open_supervisor
+from supervisors.handle import Handle
+
+from ..app import tree
+from ..config import BackoffSettings, Chaos, Settings, Supervision, load, shipped
+from ..domain import Gap, Trade
+from ..faults import Faults
+from ..reactions import Reactions
+from ..sources import Audience, Link
+from ..state import State
+from .check import Account, Admitted, Figures, Seen, SourceAccount, account, source_account, unbalanced
+from .client import CheckingClient, dial
+from .plan import Order, Plan, Shape, Step, make
+
+HOST: Final = "127.0.0.1"
+SPEED: Final = 5.0  # times the recordings' own pace: about 500 trades a second together
+REPLAYED: Final = 3_000  # trades of a symbol that an exchange repeats to whoever comes back
+REMEMBERED: Final = 1_000_000  # trades of a symbol, by the daemon and by the exchanges: more than a run has
+LOOK_EVERY: Final = 0.05  # seconds between two looks at the mailboxes
+READ_AT_ONCE: Final = 10_000
+WELL_WITHIN: Final = 30.0  # seconds after the last trouble
+RESTART_WITHIN: Final = 30.0
+ENDS_WITHIN: Final = 2.0
+AT_REST: Final = 10  # looks in a row: what is still on its way through sockets is seen by nobody
+LATENCY: Final = 0.2
+JITTER: Final = 0.2
+
+_EXCHANGES: Final = {
+    "blockchain": (simulators.open_blockchain, simulators.blockchain_feed),
+    "binance": (simulators.open_binance, simulators.binance_feed),
+}
+
+
+@frozen
+class Progress:
+    """How far a rehearsal has come. `phase`: starting, running, settling."""
+
+    phase: str
+    seconds_left: float
+    faults: int
+    trades: int
+
+
+Tell = Callable[[Progress], None]
+
+
+async def rehearse(order: Order, tell: Tell = lambda _progress: None) -> Figures:
+    """Make the plan of `order`, carry it out, and return what was found."""
+    before = _inventory()
+    settings = load([shipped("server.toml"), shipped("simulated.toml")], {})
+    plan = make(order, shape(settings, order.clients))
+    figures = Figures()
+    async with _stage(settings, plan, order) as stage:
+        await _play(stage, plan, figures, tell)
+    await _look_for_the_rest(before, figures)
+    return figures
+
+
+def shape(settings: Settings, clients: int) -> Shape:
+    """What there is to break in a daemon with these settings."""
+    symbols = sorted({symbol for source in settings.sources.values() for symbol in source.symbols})
+    return Shape(
+        settings.cache.shards, tuple(symbols), tuple(sorted(_EXCHANGES)), frozenset({"blockchain"}), clients
+    )
+
+
+# -- the stage: exchanges, ways, clients -----------------------------------------------------------------
+
+
+@define(eq=False)
+class _Stage:
+    """Everything but the daemon, and the daemon's settings."""
+
+    settings: Settings
+    exchanges: dict[str, Exchange]
+    players: dict[str, Player]
+    ways: dict[str, Proxy]
+    clients: dict[str, CheckingClient]
+
+    async def heal(self) -> None:
+        """Nothing of all this is wrong any more."""
+        for way in self.ways.values():
+            await way.heal()
+        for exchange in self.exchanges.values():
+            exchange.faults.withdraw()
+            await exchange.disconnect("accept")
+
+
+@asynccontextmanager
+async def _stage(settings: Settings, plan: Plan, order: Order) -> AsyncIterator[_Stage]:
+    port = _free_port()
+    names = [f"client-{n}" for n in range(order.clients)]
+    async with AsyncExitStack() as stack:
+        exchanges: dict[str, Exchange] = {}
+        players: dict[str, Player] = {}
+        ways: dict[str, Proxy] = {}
+        for source, (opened, feed) in _EXCHANGES.items():
+            options: dict[str, Any] = {"replay_last": REPLAYED, "history": REMEMBERED, "seed": plan.seed}
+            exchange = await stack.enter_async_context(opened(absent="held", **options))
+            playing = simulators.playing(exchange, feed(), speed=SPEED, start="all_subscribed")
+            exchanges[source], players[source] = exchange, await stack.enter_async_context(playing)
+            to = partial(trio.open_tcp_stream, exchange.host, exchange.port)
+            ways[source] = await stack.enter_async_context(_served(Proxy(to, plan.seed)))
+        for name in names:
+            ways[name] = await stack.enter_async_context(_served(Proxy(partial(dial, HOST, port), plan.seed)))
+        set_up = _settings(settings, plan, order, port, {name: ways[name] for name in exchanges}, exchanges)
+        clients = {
+            name: CheckingClient(HOST, ways[name].port, _symbols(settings), batch=bool(n % 2))
+            for n, name in enumerate(names)
+        }
+        yield _Stage(set_up, exchanges, players, ways, clients)
+
+
+@asynccontextmanager
+async def _served(proxy: Proxy) -> AsyncIterator[Proxy]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(proxy.serve, HOST, 0)
+        yield proxy
+        nursery.cancel_scope.cancel()
+
+
+def _settings(
+    shipped: Settings,
+    plan: Plan,
+    order: Order,
+    port: int,
+    ways: dict[str, Proxy],
+    exchanges: dict[str, Exchange],
+) -> Settings:
+    """As shipped, but for addresses, for a memory that forgets nothing and for less patience."""
+    sources = {
+        name: evolve(
+            shipped.sources[name],
+            url=f"ws://{way.host}:{way.port}{exchanges[name].dialect.path}",
+            eager=plan.eager,
+            linger=1.0,
+            stale_after=5.0,
+            subscribe_within=3.0,
+            connect_within=3.0,
+        )
+        for name, way in ways.items()
+    }
+    restarts = max(shipped.supervision.restarts, round(order.faults_per_minute / 10))
+    return evolve(
+        shipped,
+        gateway=evolve(shipped.gateway, host=HOST, port=port, drain_seconds=1.0),
+        session=evolve(shipped.session, slow_client=SlowClient(plan.slow_client)),
+        cache=evolve(shipped.cache, trades_per_symbol=REMEMBERED),
+        backoff=BackoffSettings(initial_delay=0.1, max_delay=1.0),
+        supervision=Supervision(restarts=restarts, within=5.0, stop_within=2.0),
+        chaos=Chaos(enabled=True, seed=plan.seed),
+        sources=sources,
+    )
+
+
+def _symbols(settings: Settings) -> tuple[str, ...]:
+    return tuple(sorted({symbol for source in settings.sources.values() for symbol in source.symbols}))
+
+
+def _free_port() -> int:
+    """A port that the gateway can have, and have again after a restart."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# -- the play ------------------------------------------------------------------------------------------
+
+
+async def _play(stage: _Stage, plan: Plan, figures: Figures, tell: Tell) -> None:
+    state = State(stage.settings)
+    assert state.faults is not None, "[chaos] is enabled"
+    react, watch = Reactions(state), _Watch(figures)
+    for source in state.sources.values():
+        source.audience = _Overheard(source.audience, watch)
+
+    def on_event(event: Event) -> None:
+        react(event)
+        watch(event)
+
+    records = _Records(state)
+    try:
+        async with open_supervisor(
+            tree(state),
+            rng=random.Random(plan.seed),
+            on_event=on_event,
+            faults=state.faults,
+            blocked_after=None,
+        ) as root:
+            play = _Play(stage, plan, figures, state, state.faults, root, records, tell)
+            await play.run()
+    except SupervisionError as error:
+        figures.broken.append(f"the daemon gave up: {type(error).__name__}: {error}")
+    records.read()
+    _judge(stage, state, records, figures)
+
+
+@define(eq=False)
+class _Play:
+    """One rehearsal while it runs."""
+
+    stage: _Stage
+    plan: Plan
+    figures: Figures
+    state: State
+    faults: Faults
+    root: Handle
+    records: _Records
+    tell: Tell
+    phase: str = "starting"
+    ends: float = field(factory=trio.current_time)
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as around:
+            around.start_soon(self._look)
+            async with trio.open_nursery() as audience:
+                for client in self.stage.clients.values():
+                    audience.start_soon(client.run)
+                await self._until_well("at the start")
+                await self._storm()
+                await self._settle()
+                audience.cancel_scope.cancel()
+            await self._until(self._sessions, "sessions after their clients had left:")
+            around.cancel_scope.cancel()
+
+    async def _storm(self) -> None:
+        begin = trio.current_time()
+        self.phase, self.ends = "running", begin + self.plan.seconds
+        async with trio.open_nursery() as nursery:
+            for step in self.plan.steps:
+                await trio.sleep_until(begin + step.at)
+                nursery.start_soon(self._carry_out, step)
+            await trio.sleep_until(self.ends)
+
+    async def _settle(self) -> None:
+        """No more trouble: everything gets well, goes on for a moment, and comes to rest."""
+        self.phase, self.ends = "settling", trio.current_time() + WELL_WITHIN
+        self._end_faults()
+        await self.stage.heal()
+        await self._until_well("in the end")
+        reached = {symbol: self.state.history(symbol).last for symbol in self.state.symbols}
+        await self._until(lambda: self._silent(reached), "no trade came any more of")
+        for player in self.stage.players.values():
+            player.pause()
+        await self._until(self._behind, "not caught up:", AT_REST)
+        self.records.close()
+
+    def _end_faults(self) -> None:
+        for (path, kind), count in self.faults.struck.items():
+            self.figures.struck[f"{kind} {path}"] = count
+        self.faults.clear()
+
+    # What is not well, in words; nothing is well.
+
+    async def _until_well(self, when: str) -> None:
+        await self._until(lambda: [*self._down(), *self._deaf()], f"not well {when}:")
+
+    async def _until(self, ailing: Callable[[], Collection[str]], complaint: str, looks: int = 1) -> None:
+        """Until nothing ails at so many looks in a row; what still ails after a while is a finding."""
+        well = 0
+        with trio.move_on_after(WELL_WITHIN):
+            while well < looks:
+                well = 0 if ailing() else well + 1
+                await trio.sleep(LOOK_EVERY)
+            return
+        self.figures.unsettled += (f"{complaint} {what}" for what in ailing())
+
+    def _down(self) -> list[str]:
+        states = {f"sources/{name}": source.link for name, source in self.state.sources.items()}
+        ailing = [f"{path} is {link.value}" for path, link in states.items() if link is not Link.CONNECTED]
+        return [
+            *ailing,
+            *(f"{node.path} is {node.state}" for node in _nodes(self.root) if node.state != "running"),
+        ]
+
+    def _deaf(self) -> list[str]:
+        return [
+            f"{name} waits for {client.waits_for}"
+            for name, client in self.stage.clients.items()
+            if not client.listening
+        ]
+
+    def _silent(self, reached: dict[str, int]) -> list[str]:
+        return [symbol for symbol, last in reached.items() if self.state.history(symbol).last <= last]
+
+    def _behind(self) -> list[str]:
+        """Also: what the exchanges have sent and nobody has looked at yet."""
+        return [*self._on_the_way(), *self._not_heard()]
+
+    def _on_the_way(self) -> list[str]:
+        return [
+            f"{name} has {connection.queued} messages to send"
+            for name, exchange in self.stage.exchanges.items()
+            for connection in exchange.connections
+            if connection.queued
+        ]
+
+    def _not_heard(self) -> list[str]:
+        return [
+            f"{name} is at {stream.position} of {symbol}, the daemon at {last}"
+            for name, client in self.stage.clients.items()
+            for symbol, stream in client.streams.items()
+            if stream.position != (last := self.state.history(symbol).last)
+        ]
+
+    def _sessions(self) -> list[str]:
+        return [f"{len(self.state.clients)}"] if len(self.state.clients) else []
+
+    async def _look(self) -> None:
+        """Again and again: do the mailboxes add up, and what was admitted?"""
+        while True:
+            self.figures.balances += 1
+            self.figures.unbalanced += unbalanced(self.root.tree().to_dict())
+            trades = self.records.read()
+            left = max(0.0, self.ends - trio.current_time())
+            self.tell(Progress(self.phase, left, self.figures.faults.total(), trades))
+            await trio.sleep(LOOK_EVERY)
+
+    # The steps of the plan.
+
+    async def _carry_out(self, step: Step) -> None:
+        carry = {
+            "fault": self._fault,
+            "restart": self._restart,
+            "exchange": self._exchange,
+            "wire": self._wire,
+            "proxy": self._proxy,
+            "client": self._client,
+        }[step.sort]
+        self.figures.faults[f"{step.sort} {step.kind}"] += 1
+        try:
+            await carry(step)
+        except SupervisionError as error:
+            self.figures.impossible[f"{step.kind} {step.target}: {type(error).__name__}"] += 1
+
+    async def _fault(self, step: Step) -> None:
+        self.faults.inject(step.target, step.kind, point=step.point, seconds=step.seconds, times=step.times)
+
+    async def _restart(self, step: Step) -> None:
+        parent, _, name = step.target.rpartition("/")
+        with trio.move_on_after(RESTART_WITHIN):
+            await self.root.supervisor(parent).restart(name)
+            return
+        self.figures.broken.append(f"{step.target} was not restarted within {RESTART_WITHIN:g} s")
+
+    async def _exchange(self, step: Step) -> None:
+        exchange = self.stage.exchanges[step.target]
+        mode = cast(Any, step.kind)
+        if mode == "refuse":
+            await exchange.disconnect(mode)
+            await trio.sleep(step.seconds or 0.0)
+            await exchange.disconnect("accept")
+        else:
+            await exchange.disconnect(mode, step.seconds)
+
+    async def _wire(self, step: Step) -> None:
+        self.stage.exchanges[step.target].fault(cast(Any, step.kind), times=step.times)
+
+    async def _proxy(self, step: Step) -> None:
+        way, seconds, direction = self.stage.ways[step.target], step.seconds or 0.0, cast(Any, step.point)
+        match step.kind:
+            case "cut":
+                await way.cut()
+            case "reset":
+                await way.reset()
+            case "latency":
+                way.delay(LATENCY, JITTER)
+                await trio.sleep(seconds)
+                way.delay(0.0)
+            case "half_open":
+                way.hold(direction)
+                await trio.sleep(seconds)
+                way.release(direction)
+
+    async def _client(self, step: Step) -> None:
+        client, seconds = self.stage.clients[step.target], step.seconds or 0.0
+        if step.kind == "stop_reading":
+            await client.reading.shut_for(seconds)
+        else:
+            await client.leave(seconds, politely=step.kind == "leave")
+
+
+def _nodes(root: Handle) -> list[Any]:
+    """Every actor and supervisor that is there for good."""
+    found, waiting = [], list(root.tree().children)
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if node.path != "gateway/sessions":
+            waiting += node.children
+    return found
+
+
+# -- what is seen of it ----------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class _Watch:
+    """Counts crashes and restarts, and how long whoever was lost was away."""
+
+    figures: Figures
+    _lost: dict[str, float] = field(factory=dict)
+
+    def __call__(self, event: Event) -> None:
+        """One thing that happened in the tree."""
+        path = event.path
+        if path.startswith("gateway/sessions/"):
+            return
+        if event.kind in ("crash", "start_failed"):
+            self.figures.crashes[path] += 1
+        if event.kind in ("crash", "start_failed", "stopped") and not path.startswith("sources/"):
+            self._lost.setdefault(path, event.at)
+        if event.kind == "ready" and event.epoch > 1:
+            self.figures.restarts[path] += 1
+            if not path.startswith("sources/"):
+                self.back(path)
+
+    def lost(self, who: str) -> None:
+        """Somebody is away from now on."""
+        self._lost.setdefault(who, trio.current_time())
+
+    def back(self, who: str) -> None:
+        """Somebody is back."""
+        if who in self._lost:
+            self.figures.recovery.append((who, trio.current_time() - self._lost.pop(who)))
+
+
+@define(eq=False)
+class _Overheard(Audience):
+    """A source is back when its connection is, not when its connector runs again."""
+
+    audience: Audience
+    watch: _Watch
+
+    def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
+        self.watch.lost(f"sources/{source}")
+        self.audience.lost(source, reason, symbols)
+
+    def restored(self, source: str, symbols: Collection[str]) -> None:
+        self.watch.back(f"sources/{source}")
+        self.audience.restored(source, symbols)
+
+    def problem(self, source: str, reason: str, excerpt: str) -> None:
+        self.audience.problem(source, reason, excerpt)
+
+
+@define(eq=False)
+class _Records:
+    """What the daemon admitted, read from its histories before they can forget it."""
+
+    state: State
+    admitted: dict[str, Admitted] = field(factory=dict)
+    closed: bool = False
+
+    def close(self) -> None:
+        """Read to the end; what comes now comes after the clients were asked."""
+        self.read()
+        self.closed = True
+
+    def read(self) -> int:
+        """Read on; how many trades there are by now."""
+        if not self.closed:
+            for symbol in self.state.symbols:
+                self._read(symbol, self.admitted.setdefault(symbol, Admitted()))
+        return sum(len(each.trades) for each in self.admitted.values())
+
+    def _read(self, symbol: str, into: Admitted) -> None:
+        while entries := self.state.history(symbol).read(into.last, READ_AT_ONCE):
+            for entry in entries:
+                if isinstance(entry, Gap):
+                    into.gap(entry.first, entry.last, entry.reason)
+                else:
+                    into.trade(entry.offset, _seen(entry.trade))
+
+
+def _seen(trade: Trade) -> Seen:
+    return Seen(trade.source, trade.trade_id, trade.side, trade.price, trade.quantity)
+
+
+def _judge(stage: _Stage, state: State, records: _Records, figures: Figures) -> None:
+    for name, exchange in stage.exchanges.items():
+        figures.sources[name] = _judge_source(name, exchange, state, records)
+        figures.broken += (f"the simulated {name} failed: {error!r}" for error in exchange.failures)
+    for name, client in stage.clients.items():
+        whole = Account()
+        for symbol, stream in client.streams.items():
+            whole.add(account(symbol, stream, records.admitted[symbol]))
+        figures.clients[name] = whole
+        figures.connections[name] = client.connections
+    for admitted in records.admitted.values():
+        figures.gaps.update(admitted.gaps)
+    for store in state.stores:
+        for (_source, verdict), count in store.counts.items():
+            figures.verdicts[verdict] += count
+
+
+def _judge_source(name: str, exchange: Exchange, state: State, records: _Records) -> SourceAccount:
+    whole = SourceAccount()
+    for symbol in state.sources[name].settings.symbols:
+        upstream = symbol if name == "blockchain" else symbol.replace("-", "")
+        sent = [_sent(name, trade) for trade in exchange.tape(upstream)]
+        whole.add(source_account(symbol, sent, records.admitted[symbol]))
+    return whole
+
+
+def _sent(source: str, trade: simulators.Trade) -> Seen:
+    return Seen(source, str(trade.id), trade.side, Decimal(trade.price), Decimal(trade.qty))
+
+
+# -- what is left of it -----------------------------------------------------------------------------------
+
+
+def _inventory() -> dict[str, int]:
+    """Living tasks, and open sockets where the system tells (Linux)."""
+    counted = {"tasks": trio.lowlevel.current_statistics().tasks_living}
+    descriptors = Path("/proc/self/fd")
+    if descriptors.is_dir():
+        counted["sockets"] = sum(_is_socket(each) for each in descriptors.iterdir())
+    return counted
+
+
+def _is_socket(descriptor: Path) -> bool:
+    try:
+        return os.readlink(descriptor).startswith("socket:")
+    except OSError:  # closed meanwhile: the listing's own
+        return False
+
+
+async def _look_for_the_rest(before: dict[str, int], figures: Figures) -> None:
+    with trio.move_on_after(ENDS_WITHIN):
+        while _inventory() != before:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(LOOK_EVERY)
+        return
+    after = _inventory()
+    figures.left_behind += (
+        f"{after[what]} {what}, {count} before" for what, count in before.items() if after[what] != count
+    )
