@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,8 +13,10 @@ import trio
 from attrs import define
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import Connection
 from wsproto.events import AcceptConnection, Request, TextMessage
 
+from actors.outbox import SlowClient
 from dataflow.config import BackoffSettings, Session
 from dataflow.ports import SourceSettings
 from simulators import Exchange, Trade, open_binance, open_blockchain
@@ -367,25 +369,27 @@ async def test_a_restart_of_the_pool_of_subscriptions_leaves_nobody_waiting() ->
 
 async def test_a_client_that_comes_while_the_subscriptions_restart_is_told_to_try_again() -> None:
     """-32000 while there is no pool, then service as usual; and no topic is left half open."""
-    async with open_binance() as exchange:
-        async with daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d, client(d.url) as listener:
-            await d.root.stop("topics")
-            answer = await listener.ask("subscribe", symbol="BTC-USDT")
-            assert answer["error"]["code"] == -32000
-            await d.root.restart("topics")
-            await listener.call("subscribe", symbol="BTC-USDT")
+    async with (
+        open_binance() as exchange,
+        daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d,
+        client(d.url) as listener,
+    ):
+        await d.root.stop("topics")
+        answer = await listener.ask("subscribe", symbol="BTC-USDT")
+        assert answer["error"]["code"] == -32000
+        await d.root.restart("topics")
+        await listener.call("subscribe", symbol="BTC-USDT")
 
 
 async def test_a_client_for_whom_no_session_can_be_started_leaves_no_trace() -> None:
     """1013, and nothing counts against the limit afterwards."""
-    async with open_binance() as exchange:
-        async with daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d:
-            await d.root.supervisor("gateway").stop("sessions")
-            async with client(d.url) as refused:
-                await refused.until(lambda: refused.closed)
-                assert refused.closed is not None
-                assert refused.closed[0] == 1013
-            assert len(d.state.clients) == 0
+    async with open_binance() as exchange, daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d:
+        await d.root.supervisor("gateway").stop("sessions")
+        async with client(d.url) as refused:
+            await refused.until(lambda: refused.closed)
+            assert refused.closed is not None
+            assert refused.closed[0] == 1013
+        assert len(d.state.clients) == 0
 
 
 @pytest.mark.parametrize("branch", ["cache", "sources"])
@@ -441,6 +445,54 @@ async def test_a_client_that_never_reads_costs_nobody_else_anything() -> None:
         await w.publish(10)
         assert len(await w.heard(published + 10)) == published + 10
         await mute.aclose()
+
+
+@pytest.mark.parametrize("policy", [SlowClient.DROP_OLDEST, SlowClient.CONFLATE])
+async def test_a_client_that_reads_again_is_told_what_it_missed(policy: SlowClient) -> None:
+    """On a real socket: trades and gaps together are the whole stream, in order, to the last trade."""
+    sessions = Session(outbox=50, slow_client=policy)
+    async with (
+        open_binance() as exchange,
+        daemon(sources=from_binance(exchange.url, "BTC-USDT"), session=sessions) as d,
+        client(d.url) as listener,
+    ):
+        w = World("binance", exchange, d, listener)
+        await listener.call("subscribe", symbol=w.symbol)
+        stream = await never_reading_client(d.url, w.symbol)
+        while d.state.topics.subscribers[w.symbol] < 2:
+            await trio.lowlevel.checkpoint()
+        published = 0
+        while d.state.clients.totals().dropped == 0:
+            await w.publish(500)
+            published += 500
+            await w.heard(published)
+        position = 0
+        async with aclosing(messages(stream)) as entries:
+            async for entry in entries:
+                if entry.get("method") == "stream.gap":
+                    assert entry["params"]["reason"] == "slow_client"
+                    assert entry["params"]["from"] == position + 1
+                    position = entry["params"]["to"]
+                elif entry.get("method") == "trades.update":
+                    assert entry["params"]["offset"] == position + 1
+                    position += 1
+                if position == published:
+                    break
+        assert sum(s.dropped for s in d.state.clients) > 0
+        await stream.aclose()
+
+
+async def messages(stream: trio.SocketStream) -> AsyncGenerator[dict[str, Any], None]:
+    """The JSON messages that come over a WebSocket whose handshake is done."""
+    ws, parts = Connection(ConnectionType.CLIENT), []
+    async for data in stream:
+        ws.receive_data(data)
+        for event in ws.events():
+            assert isinstance(event, TextMessage)
+            parts.append(event.data)
+            if event.message_finished:
+                yield json.loads("".join(parts))
+                parts.clear()
 
 
 async def never_reading_client(url: str, symbol: str) -> trio.SocketStream:
