@@ -241,7 +241,6 @@ class Faults:
         fault = self._in_force.pop(id, None)
         if fault is None:
             raise UnknownFault(f"no fault {id} is in force", in_force=list(self._in_force))
-        fault.times = 0
         fault.withdrawn.set()
 
     def clear(self) -> None:

@@ -287,6 +287,17 @@ class TestBookkeeping:
 
         trio.run(main)
 
+    async def test_a_fault_is_in_force_until_the_last_one_is_free(self) -> None:
+        """Of three who suffer one fault two are free, one of them told so twice: it can still be withdrawn."""
+        faults = Faults()
+        made = faults.inject(SHARD, "hang", times=3)
+        strikes = [strike for _ in range(3) if (strike := faults.visit("receive", SHARD)) is not None]
+        for strike in (strikes[0], strikes[0], strikes[1]):
+            strike.end()
+            assert [fault.id for fault in faults.active()] == [made.id]
+        strikes[2].end()
+        assert faults.active() == []
+
     def test_sessions_are_counted_together(self) -> None:
         """However many sessions come and go, the counter has one line for each kind."""
         faults = Faults()
@@ -459,6 +470,19 @@ class TestOfAWire:
         assert await wire.receive() == "one"
         assert trio.current_time() == 3
         assert await wire.receive() == "two"
+
+    async def test_who_suffers_is_not_struck_again(self, autojump_clock: MockClock) -> None:
+        """Messages that pass meanwhile leave the fault's further strokes for later."""
+        faults, fake = Faults(), FakeLink()
+        wire = FaultyWire(fake, faults, CLIENT)
+        faults.inject(CLIENT, "delay", seconds=3, times=2)
+        wire.write_nowait("one")
+        wire.write_nowait("two")
+        assert [fault.struck for fault in faults.active()] == [1]
+        await fake.send.send("request")
+        assert await wire.receive() == "request"
+        assert trio.current_time() == 6
+        assert faults.active() == []
 
     @pytest.mark.parametrize("end", [lambda wire: wire.close(1000, ""), lambda wire: wire.abort()])
     async def test_a_wire_that_ends_suffers_no_more(self, end: Callable[[Any], Any]) -> None:
