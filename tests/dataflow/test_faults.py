@@ -15,7 +15,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.connector import LinkLost, Received
 from actors.session import WireClosed
+from dataflow import app
 from dataflow.app import beat_within
+from dataflow.config import Chaos, Settings
 from dataflow.domain import Item
 from dataflow.faults import (
     LONGEST,
@@ -33,6 +35,7 @@ from dataflow.faults import (
 from dataflow.interference import FaultyLink, FaultyWire
 from dataflow.ports import SourceSettings
 from dataflow.random_faults import RandomFaults, choose
+from dataflow.state import State
 from supervisors import Child, Node, Point, Supervisor, open_supervisor
 
 SHARD = "cache/shard-0"
@@ -594,6 +597,15 @@ class TestTheSchedule:
         assert 480 < len(first) < 720
         moments = [at for at, *_ in first]
         assert len({round(b - a, 3) for a, b in pairwise(moments)}) > 400
+
+    @pytest.mark.parametrize(("enabled", "rate", "there"), [(True, 1.0, 1), (True, 0.0, 0), (False, 1.0, 0)])
+    def test_it_is_in_the_tree_when_it_is_asked_for(self, enabled: bool, rate: float, there: int) -> None:
+        """Only then; and one that comes back goes on with the dice, not back to their seed."""
+        chaos = Chaos(enabled=enabled, seed=1, faults_per_minute=rate)
+        children = app.chaos(State(Settings(chaos=chaos)))
+        assert len(children) == there
+        for child in children:
+            assert child.make() is child.make()
 
     async def test_what_does_not_strike_is_withdrawn(self, autojump_clock: MockClock) -> None:
         """Quiet corners do not fill the list, so that the operator can still add to it."""
