@@ -5,16 +5,23 @@ with `LinkLost`, and its supervisor starts a new incarnation after the backoff. 
 is not a message but a state (`Interest`), compared with what the upstream has acknowledged, so that
 no crash can forget a subscription. The source is anything that satisfies `Source`; an exchange's
 name does not occur here.
+
+A refusal of several topics at once does not say which of them is meant: they are asked for again in
+halves, one request every `Patience.ask_again_every` seconds whatever is refused, until those that are
+refused stand alone. Only then is it final, and only for as long as somebody goes on wanting the topic.
+What the upstream ends unasked is asked for again in the same way.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import count
 from typing import Generic, Protocol, TypeVar
 
 import trio
-from attrs import Factory, define
+from attrs import Factory, define, frozen
 
 from supervisors import Context
 
@@ -28,20 +35,59 @@ class LinkLost(Exception):
     """The connection to the upstream is gone or worthless; reconnecting is what helps."""
 
 
+@frozen
+class Subscribed:
+    """The items of `topic` come from here on."""
+
+    topic: str
+
+
+@frozen
+class Unsubscribed:
+    """No more items of `topic` come."""
+
+    topic: str
+
+
+@frozen
+class Refused:
+    """A request for `topics` was refused; which of them is meant is only known when there is one."""
+
+    topics: tuple[str, ...]
+    reason: str
+
+
+Answer = Subscribed | Unsubscribed | Refused
+
+
 @define
 class Received(Generic[T]):
     """What one read of a link brought, in the order in which it came.
 
-    `subscribed`, `unsubscribed` and `refused` answer our requests; `problems` are (reason, excerpt)
-    of messages that could not be used; `lost` is why this connection must be given up after this.
+    Items are appended to `items`; answers to our requests are added by the methods, and each remembers
+    how many items came before it. `problems` are (reason, excerpt) of messages that could not be used;
+    `lost` is why this connection must be given up after this.
     """
 
     items: list[T] = Factory(list)
-    subscribed: list[str] = Factory(list)
-    unsubscribed: list[str] = Factory(list)
-    refused: list[tuple[str, str]] = Factory(list)
+    answers: list[tuple[int, Answer]] = Factory(list)
     problems: list[tuple[str, str]] = Factory(list)
     lost: str | None = None
+
+    def subscribed(self, *topics: str) -> None:
+        """From here on the upstream sends the items of `topics`."""
+        self._answer(map(Subscribed, topics))
+
+    def unsubscribed(self, *topics: str) -> None:
+        """From here on it sends no more of them."""
+        self._answer(map(Unsubscribed, topics))
+
+    def refused(self, reason: str, *topics: str) -> None:
+        """One request for `topics` was refused: none is subscribed, though perhaps only one was wrong."""
+        self._answer([Refused(topics, reason)])
+
+    def _answer(self, answers: Iterable[Answer]) -> None:
+        self.answers.extend((len(self.items), answer) for answer in answers)
 
 
 class Link(Protocol[T]):
@@ -88,15 +134,29 @@ class Interest:
     """
 
     def __init__(self, always: Iterable[str] = ()) -> None:
-        self._holders: dict[str, set[object]] = {topic: {self} for topic in always}
+        self._holders: dict[str, set[object]] = {}
+        self._terms: dict[str, int] = {}
+        self._next_term = count()
         self._changed = trio.Event()
+        for topic in always:
+            self.want(topic, self)
 
     @property
     def topics(self) -> frozenset[str]:
         return frozenset(self._holders)
 
+    def term(self, topic: str) -> int | None:
+        """Which time it is that `topic` is wanted; None when it is not.
+
+        What was learned about a topic in one term does not hold for those who want it in the next.
+        """
+        return self._terms.get(topic)
+
     def want(self, topic: str, holder: object) -> None:
-        self._holders.setdefault(topic, set()).add(holder)
+        if topic not in self._holders:
+            self._holders[topic] = set()
+            self._terms[topic] = next(self._next_term)
+        self._holders[topic].add(holder)
         self.touch()
 
     def release(self, topic: str, holder: object) -> None:
@@ -105,6 +165,7 @@ class Interest:
         holders.discard(holder)
         if not holders:
             self._holders.pop(topic, None)
+            self._terms.pop(topic, None)
             self.touch()
 
     def changed(self) -> trio.Event:
@@ -119,10 +180,12 @@ class Interest:
 
 @define
 class Patience:
-    """How long a connection may be silent or owe an answer, in seconds."""
+    """How long a connection may be silent or owe an answer, and the least time between two requests
+    that ask again. Seconds."""
 
     stale_after: float
     subscribe_within: float
+    ask_again_every: float = 0.5
 
 
 class Connector(Generic[T]):
@@ -144,6 +207,7 @@ class Connector(Generic[T]):
         self._missed = missed
         self._observer = observer
         self._patience = patience
+        self._leaving = trio.CancelScope()
 
     async def run(self, ctx: Context) -> None:
         # Ready before connected: an upstream that is down must not keep the tree from starting.
@@ -151,13 +215,30 @@ class Connector(Generic[T]):
         self._observer.connecting()
         reason = STOPPED
         try:
-            async with self._source.connect() as link:
-                await _Conversation(self, link, ctx).hold()
+            await self._keep(ctx)
         except BaseException as error:
             reason = _reason(error)
             raise
         finally:
             self._observer.down(reason)
+
+    async def _keep(self, ctx: Context) -> None:
+        """One connection: until it is lost (LinkLost) or the actor is asked to stop (returns)."""
+        try:
+            async with trio.open_nursery() as nursery:
+                # A stop cuts a connection in the making short, but parts from a made one politely.
+                self._leaving = nursery.cancel_scope
+                nursery.start_soon(self._leave_when_asked, ctx)
+                async with self._source.connect() as link:
+                    with trio.CancelScope() as self._leaving:
+                        await _Conversation(self, link, ctx).hold()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _foremost(group) from group
+
+    async def _leave_when_asked(self, ctx: Context) -> None:
+        await ctx.stopping.wait()
+        self._leaving.cancel()
 
 
 def _reason(error: BaseException) -> str:
@@ -180,23 +261,18 @@ class _Conversation(Generic[T]):
         self._ctx = ctx
         self._asked: dict[str, float] = {}  # topic -> when its answer is overdue
         self._held: set[str] = set()  # acknowledged
-        self._refused: set[str] = set()  # asking again on this connection would not help
+        self._refused: dict[str, int] = {}  # in which term: asking again on this connection would not help
+        self._again: deque[tuple[str, ...]] = deque()  # what to ask for again, a request each; disjoint
+        self._some_again = trio.Event()
         self._up = False
 
     async def hold(self) -> None:
-        """Until the connection is lost (LinkLost) or the actor is asked to stop (returns)."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._stop_when_asked, nursery.cancel_scope)
-                await self._reconcile()
-                nursery.start_soon(self._follow_interest)
-                await self._listen()
-        except BaseExceptionGroup as group:
-            raise _foremost(group) from group
-
-    async def _stop_when_asked(self, scope: trio.CancelScope) -> None:
-        await self._ctx.stopping.wait()
-        scope.cancel()
+        """Until the connection is lost (LinkLost, in a group)."""
+        async with trio.open_nursery() as nursery:
+            await self._reconcile()
+            nursery.start_soon(self._follow_interest)
+            nursery.start_soon(self._ask_again)
+            await self._listen()
 
     async def _follow_interest(self) -> None:
         while True:
@@ -206,25 +282,43 @@ class _Conversation(Generic[T]):
 
     async def _reconcile(self) -> None:
         wanted = self._interest.topics
-        self._refused &= wanted
-        known = self._held | self._refused | self._asked.keys()
+        for topic in [t for t, term in self._refused.items() if term != self._interest.term(t)]:
+            del self._refused[topic]
+        known = self._held.union(self._refused, self._asked, *self._again)
         if more := sorted(wanted - known):
-            overdue = trio.current_time() + self._patience.subscribe_within
-            self._asked.update(dict.fromkeys(more, overdue))
-            await self._link.subscribe(more)
+            await self._ask(more)
         # What is asked for but unanswered is let go of once its answer has come.
         if fewer := sorted(self._held - wanted):
             self._held.difference_update(fewer)
             await self._link.unsubscribe(fewer)
         self._report_up()
 
+    async def _ask(self, topics: Sequence[str]) -> None:
+        overdue = trio.current_time() + self._patience.subscribe_within
+        self._asked.update(dict.fromkeys(topics, overdue))
+        await self._link.subscribe(topics)
+
+    async def _ask_again(self) -> None:
+        while True:
+            await self._some_again.wait()
+            missing = self._interest.topics - self._held
+            topics = [topic for topic in self._again.popleft() if topic in missing]
+            if not self._again:
+                self._some_again = trio.Event()
+            if topics:
+                await self._ask(topics)
+                await trio.sleep(self._patience.ask_again_every)
+            self._report_up()
+
+    def _put_again(self, *requests: tuple[str, ...]) -> None:
+        self._again.extend(requests)
+        self._some_again.set()
+
     async def _listen(self) -> None:
         while True:
             received = await self._receive()
             self._ctx.beat()
-            self._take_answers(received)
-            if received.items:
-                self._connector._deliver(received.items)
+            self._take(received)
             for reason, excerpt in received.problems:
                 self._observer.problem(reason, excerpt)
             if received.lost is not None:
@@ -251,26 +345,59 @@ class _Conversation(Generic[T]):
         if late:
             raise LinkLost(f"no answer to the subscription of {', '.join(late)}")
 
-    def _take_answers(self, received: Received[T]) -> None:
-        for topic in received.subscribed:
-            self._asked.pop(topic, None)
-            self._held.add(topic)
-            if (mark := self._connector._missed(topic)) is not None:
-                self._connector._deliver([mark])
-            self._observer.subscribed(topic)
-        for topic, reason in received.refused:
-            self._asked.pop(topic, None)
-            self._refused.add(topic)
-            self._observer.refused(topic, reason)
-        for topic in received.unsubscribed:
-            self._observer.unsubscribed(topic)
-        if received.subscribed or received.refused:
+    def _take(self, received: Received[T]) -> None:
+        """Items and answers in the order in which they came."""
+        taken = 0
+        for place, answer in received.answers:
+            self._deliver(received.items[taken:place])
+            taken = place
+            self._take_answer(answer)
+        self._deliver(received.items[taken:] if taken else received.items)
+        if received.answers:
             self._report_up()
             if self._held - self._interest.topics:
                 self._interest.touch()
 
+    def _deliver(self, items: Sequence[T]) -> None:
+        if items:
+            self._connector._deliver(items)
+
+    def _take_answer(self, answer: Answer) -> None:
+        if isinstance(answer, Subscribed):
+            self._take_subscribed(answer.topic)
+        elif isinstance(answer, Refused):
+            self._take_refused(answer.topics, answer.reason)
+        else:
+            self._take_unsubscribed(answer.topic)
+
+    def _take_subscribed(self, topic: str) -> None:
+        self._asked.pop(topic, None)
+        self._refused.pop(topic, None)
+        self._held.add(topic)
+        if (mark := self._connector._missed(topic)) is not None:
+            self._deliver([mark])
+        self._observer.subscribed(topic)
+
+    def _take_unsubscribed(self, topic: str) -> None:
+        if topic in self._held:  # nobody asked for it: what we let go of is no longer held
+            self._held.remove(topic)
+            self._put_again((topic,))
+        self._observer.unsubscribed(topic)
+
+    def _take_refused(self, topics: tuple[str, ...], reason: str) -> None:
+        for topic in topics:
+            self._asked.pop(topic, None)
+        if len(topics) > 1:
+            half = len(topics) // 2
+            self._put_again(topics[:half], topics[half:])
+            return
+        for topic in topics:
+            if (term := self._interest.term(topic)) is not None:
+                self._refused[topic] = term
+            self._observer.refused(topic, reason)
+
     def _report_up(self) -> None:
-        if not self._up and not self._asked:
+        if not self._up and not self._asked and not self._again:
             self._up = True
             self._observer.up(sorted(self._held))
 

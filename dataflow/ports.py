@@ -56,8 +56,11 @@ class Codec(Protocol):
         """Messages that a living upstream answers, for when it is silent; none when it has heartbeats."""
 
     def decode(self, message: str | bytes, into: Received[Item]) -> None:
-        """Add what `message` says to `into`. Never raises for what came from outside: what cannot be
-        understood is added as a problem, and what ends the connection is set as `into.lost`."""
+        """Add what `message` says to `into`: append trades to `into.items`, and tell answers with
+        `into.subscribed(*symbols)`, `into.unsubscribed(*symbols)` and `into.refused(reason, *symbols)`.
+        Never raises for what came from outside: what cannot be understood is added as a problem, and
+        what ends the connection is set as `into.lost`. A refusal of several symbols at once is not
+        taken for one of each: they are asked for again in smaller parts."""
 
     def missed(self, symbol: str) -> Missed | None:
         """The mark to leave when `symbol` was (re)subscribed; None when the trades' sequence proves gaps."""

@@ -2,7 +2,8 @@
 
 Rules of this file. A source is lost once and restored once, however often its connector tries in
 between: notices follow the change of state, not the attempts. A source that was never connected is
-nothing special. This state outlives the connector's incarnations.
+nothing special. This state outlives the connector's incarnations. A refusal concerns those who want
+the symbol while it is refused: it is told to them once, and forgotten when nobody is left who wants it.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ class SourceState:
     reason: str | None = None
     problems: Counter[str] = field(factory=Counter)
     subscribed_symbols: set[str] = field(factory=set)
-    refused_symbols: dict[str, str] = field(factory=dict)  # on this connection, and why
-    _told: set[str] = field(factory=set)  # refused symbols whose loss was announced and not yet restored
+    # In which term of the interest: on this connection, and why; and announced as lost, not yet as restored.
+    _refused: dict[str, tuple[int | None, str]] = field(factory=dict)
+    _told: dict[str, int] = field(factory=dict)
     interest: Interest = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -69,7 +71,7 @@ class SourceState:
 
     def down(self, reason: str) -> None:
         self.subscribed_symbols.clear()
-        self.refused_symbols.clear()
+        self._refused.clear()
         self.reason = reason
         if self.link is not Link.LOST:
             self._turn(Link.LOST, reason)
@@ -77,25 +79,34 @@ class SourceState:
 
     def subscribed(self, topic: str) -> None:
         self.subscribed_symbols.add(topic)
-        self.refused_symbols.pop(topic, None)
-        if topic in self._told:
-            self._told.remove(topic)
-            if self.link is Link.CONNECTED:
-                self.audience.restored(self.name, [topic])
+        self._refused.pop(topic, None)
+        if self._wanted_since(topic, self._told.pop(topic, None)) and self.link is Link.CONNECTED:
+            self.audience.restored(self.name, [topic])
 
     def unsubscribed(self, topic: str) -> None:
         self.subscribed_symbols.discard(topic)
 
     def refused(self, topic: str, reason: str) -> None:
         self.problem("rejected", f"{topic}: {reason}")
-        self.refused_symbols[topic] = reason
-        if topic not in self._told:
-            self._told.add(topic)
+        term = self.interest.term(topic)
+        self._refused[topic] = (term, reason)
+        if term is not None and self._told.get(topic) != term:
+            self._told[topic] = term
             self.audience.lost(self.name, f"rejected: {reason}", [topic])
+
+    @property
+    def refused_symbols(self) -> dict[str, str]:
+        """The wanted symbols that cannot be had here at present, and why."""
+        return {symbol: why for symbol in self._refused if (why := self.refusal(symbol)) is not None}
 
     def refusal(self, symbol: str) -> str | None:
         """Why `symbol` cannot be had here at present; None when it can, or when asking again might help."""
-        return self.refused_symbols.get(symbol) if symbol in self.interest.topics else None
+        term, reason = self._refused.get(symbol, (None, None))
+        return reason if self._wanted_since(symbol, term) else None
+
+    def _wanted_since(self, symbol: str, term: int | None) -> bool:
+        """Whether `symbol` has been wanted without a break since that term of the interest."""
+        return term is not None and term == self.interest.term(symbol)
 
     def problem(self, reason: str, excerpt: str) -> None:
         self.problems[reason] += 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.connector import Received
+from actors.connector import Received, Subscribed
 from dataflow.config import load
 from dataflow.domain import Item, Trade
 from dataflow.history import History
@@ -69,7 +69,8 @@ def test_the_example_decodes_a_recorded_session(feeds: Path) -> None:
         codec.decode(message, received)
     assert received.problems == []
     assert len(received.items) == 107
-    assert len(received.subscribed) == 10
+    assert len(received.answers) == 10
+    assert all(isinstance(answer, Subscribed) for _, answer in received.answers)
     histories: defaultdict[str, History] = defaultdict(lambda: History(1, 1000, 3600))
     for item in received.items:
         histories[item.symbol].admit(item, 0.0)

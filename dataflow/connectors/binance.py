@@ -28,7 +28,8 @@ from dataflow.foreign import EXCERPT, Unusable, decoded, excerpt, positive_decim
 from dataflow.ports import SourceSettings
 from dataflow.timestamps import from_rfc3339
 
-# A refusal takes all the symbols of its request with it, and no more than five requests a second are allowed.
+# No more than five requests a second are allowed, so symbols share one. A refusal of it does not say which of
+# them is meant; whoever asks again may do so for fewer, until a refusal stands alone, but not all at once.
 _STREAMS_A_REQUEST: Final = 50
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
 _LAST_ID: Final = 2**53  # beyond, it is no id but noise, and would tear a gap that no client can count
@@ -133,9 +134,9 @@ class Codec:
         if method is None:
             raise Unusable("unknown_answer")
         if refusal is not None:
-            into.refused.extend((symbol, refusal) for symbol in symbols)
+            into.refused(refusal, *symbols)
         elif method != "LIST_SUBSCRIPTIONS":
-            (into.subscribed if method == "SUBSCRIBE" else into.unsubscribed).extend(symbols)
+            (into.subscribed if method == "SUBSCRIBE" else into.unsubscribed)(*symbols)
 
     def _trade(self, said: _Message) -> Trade:
         number = _identifier(said.t if self._stream == "trade" else said.a)

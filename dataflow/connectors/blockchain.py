@@ -7,6 +7,10 @@ symbols are marked but the connection stays, since a new one would not bring the
 first message nothing is acknowledged, so any first number will do. Trade ids are not contiguous and
 prove nothing: trades carry no sequence, and every subscription leaves a mark.
 
+Every request for trades has one answer, and an answer names its symbol. A rejection that names none is
+a problem, and more only when there is no doubt: once as many of them came as requests are unanswered,
+they are the answers to these. Until then the other answers are waited for.
+
 Problems: not_text, malformed_json, unexpected_json, missing_field, bad_seqnum, unknown_channel,
 unknown_event, rejected, unknown_symbol, bad_timestamp, bad_side, bad_price, bad_quantity,
 bad_trade_id.
@@ -34,6 +38,8 @@ _OTHER_CHANNELS: Final = frozenset(
 )
 _SIDES: Final[Mapping[str, Side]] = {"buy": "buy", "sell": "sell"}
 _ABSENT: Final = msgspec.Raw(b"")
+
+Action = Literal["subscribe", "unsubscribe"]
 
 
 @frozen(kw_only=True)
@@ -67,6 +73,8 @@ class Codec:
         self._settings = settings
         self._known = set(settings.symbols)
         self._acknowledged: dict[str, None] = {}
+        self._unanswered: dict[tuple[Action, str], None] = {}  # requests for trades, in order
+        self._nameless: list[str] = []  # what was said in rejections that name no symbol
         self._next_seqnum: int | None = None
         self._unread = 0  # messages since the last one whose seqnum could be read
 
@@ -85,11 +93,11 @@ class Codec:
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
         """One request a symbol: the exchange answers each by name."""
         self._known.update(symbols)
-        return [_request("subscribe", channel="trades", symbol=symbol) for symbol in symbols]
+        return self._requests("subscribe", symbols)
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
         """One request a symbol."""
-        return [_request("unsubscribe", channel="trades", symbol=symbol) for symbol in symbols]
+        return self._requests("unsubscribe", symbols)
 
     def probe(self) -> Sequence[str]:
         """Nothing: there is a heartbeat every 5 seconds."""
@@ -142,21 +150,52 @@ class Codec:
         elif _text(said.event) not in _EVENTS:
             raise Unusable("unknown_event")
 
+    def _requests(self, action: Action, symbols: Collection[str]) -> list[str]:
+        self._unanswered.update(((action, symbol), None) for symbol in symbols)
+        return [_request(action, channel="trades", symbol=symbol) for symbol in symbols]
+
     def _subscribed(self, said: _Message, into: Received[Item]) -> None:
         symbol = self._symbol(said)
         self._acknowledged[symbol] = None
-        into.subscribed.append(symbol)
+        into.subscribed(symbol)
+        self._answered("subscribe", symbol, into)
 
     def _unsubscribed(self, said: _Message, into: Received[Item]) -> None:
         symbol = self._symbol(said)
         self._acknowledged.pop(symbol, None)
-        into.unsubscribed.append(symbol)
+        into.unsubscribed(symbol)
+        self._answered("unsubscribe", symbol, into)
 
     def _rejected(self, said: _Message, into: Received[Item]) -> None:
-        if said.symbol is None:
-            raise Unusable("rejected")
         reason = said.text[:EXCERPT] if isinstance(said.text, str) else "refused without a reason"
-        into.refused.append((self._symbol(said), reason))
+        if said.symbol is None:
+            self._nameless.append(reason)
+            if not self._attribute(into):
+                raise Unusable("rejected")
+            return
+        symbol = self._symbol(said)
+        asked: list[Action] = [action for action, about in self._unanswered if about == symbol]
+        action = asked[0] if asked else "subscribe"
+        if action == "subscribe":
+            into.refused(reason, symbol)
+        self._answered(action, symbol, into)
+        if action == "unsubscribe":
+            raise Unusable("rejected")
+
+    def _answered(self, action: Action, symbol: str, into: Received[Item]) -> None:
+        self._unanswered.pop((action, symbol), None)
+        self._attribute(into)
+
+    def _attribute(self, into: Received[Item]) -> bool:
+        """Hold nameless rejections against what is unanswered if that is beyond doubt; whether any was."""
+        if len(self._unanswered) > len(self._nameless):
+            return False
+        refused = [symbol for action, symbol in self._unanswered if action == "subscribe"]
+        for symbol in refused:
+            into.refused("; ".join(dict.fromkeys(self._nameless))[:EXCERPT], symbol)
+        self._unanswered.clear()
+        self._nameless.clear()
+        return bool(refused)
 
     def _updated(self, said: _Message, into: Received[Item]) -> None:
         try:
@@ -193,7 +232,7 @@ _HANDLERS: Final[Mapping[str, Callable[[Codec, _Message, Received[Item]], None]]
 }
 
 
-def _request(action: Literal["subscribe", "unsubscribe"], **fields: str) -> str:
+def _request(action: Action, **fields: str) -> str:
     return msgspec.json.encode({"action": action, **fields}).decode()
 
 

@@ -80,11 +80,15 @@ class FakeWire:
 
 
 class FakeUpstream:
-    """A source in memory. It acknowledges subscriptions unless `mute`; `cut()` loses the connection."""
+    """A source in memory. It answers requests unless `mute`; `cut()` loses the connection.
+
+    `refuses` names topics and why; with `in_one` a request that holds one of them is refused as a whole.
+    """
 
     def __init__(self) -> None:
         self.up = True
         self.mute = False
+        self.in_one = False
         self.refuses: dict[str, str] = {}
         self.attempts = 0
         self.probes = 0
@@ -118,15 +122,27 @@ class FakeUpstream:
         self.log.append(("subscribe", tuple(topics)))
         if self.mute:
             return
-        refused = [(topic, self.refuses[topic]) for topic in topics if topic in self.refuses]
+        answer: Received[str] = Received()
+        refused = [topic for topic in topics if topic in self.refuses]
         accepted = [topic for topic in topics if topic not in self.refuses]
+        if refused and self.in_one:
+            accepted = []
+            answer.refused(self.refuses[refused[0]], *topics)
+        else:
+            for topic in refused:
+                answer.refused(self.refuses[topic], topic)
         self.subscribed.update(accepted)
-        self.send.send_nowait(Received(subscribed=accepted, refused=refused))
+        answer.subscribed(*accepted)
+        self.send.send_nowait(answer)
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
         self.log.append(("unsubscribe", tuple(topics)))
         self.subscribed.difference_update(topics)
-        self.send.send_nowait(Received(unsubscribed=list(topics)))
+        if self.mute:
+            return
+        answer: Received[str] = Received()
+        answer.unsubscribed(*topics)
+        self.send.send_nowait(answer)
 
     async def probe(self) -> None:
         self.probes += 1

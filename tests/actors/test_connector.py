@@ -58,6 +58,19 @@ async def stage(
         yield made
 
 
+def read(*parts: str) -> Received[str]:
+    """What one read brought: `+topic` and `-topic` are answers, the rest are items."""
+    into: Received[str] = Received()
+    for part in parts:
+        if part.startswith("+"):
+            into.subscribed(part[1:])
+        elif part.startswith("-"):
+            into.unsubscribed(part[1:])
+        else:
+            into.items.append(part)
+    return into
+
+
 async def test_what_is_wanted_is_subscribed_and_delivered(mock_clock: MockClock) -> None:
     """The wanted topics are asked for at once, and items arrive in order."""
     async with stage("a", "b") as s:
@@ -93,7 +106,7 @@ async def test_a_topic_wanted_again_while_its_answer_is_out_is_not_asked_for_twi
         s.interest.release("a", "test")
         await wait_all_tasks_blocked()
         assert upstream.log == [("subscribe", ("a",))]
-        upstream.send.send_nowait(Received(subscribed=["a"]))
+        upstream.send.send_nowait(read("+a"))
         await wait_all_tasks_blocked()
         assert upstream.log == [("subscribe", ("a",)), ("unsubscribe", ("a",))]
 
@@ -266,3 +279,225 @@ async def test_nothing_is_lost_between_reading_and_probing(mock_clock: MockClock
             await trio.lowlevel.checkpoint()
         await wait_all_tasks_blocked()
         assert s.delivered == [str(n) for n in range(50)]
+
+
+async def test_answers_and_items_of_one_read_keep_their_order(mock_clock: MockClock) -> None:
+    """What came before an answer belongs to the old subscription, the mark and what follows to the new one."""
+    async with stage("a", missed=lambda topic: f"missed {topic}") as s:
+        s.upstream.mute = True
+        s.interest.release("a", "test")
+        await wait_all_tasks_blocked()
+        s.interest.want("a", "test")
+        await wait_all_tasks_blocked()
+        s.upstream.send.send_nowait(read("1", "-a", "+a", "2", "-b", "3"))
+        await wait_all_tasks_blocked()
+        assert s.upstream.log == [("subscribe", ("a",)), ("unsubscribe", ("a",)), ("subscribe", ("a",))]
+        assert s.delivered == ["missed a", "1", "missed a", "2", "3"]
+        told = [line for line in s.diary.lines if line.endswith("subscribed a")]
+        assert told == ["subscribed a", "unsubscribed a", "subscribed a"]
+
+
+async def test_a_run_of_items_is_delivered_as_it_is(mock_clock: MockClock) -> None:
+    """A read without answers costs one delivery and no copy."""
+    batches: list[Any] = []
+    upstream, interest = FakeUpstream(), Interest(["a"])
+    patience = Patience(stale_after=15, subscribe_within=10)
+    spec = Supervisor(
+        children=[
+            Child(
+                "it", lambda: Connector(upstream, interest, batches.append, lambda _: None, Diary(), patience)
+            )
+        ]
+    )
+    async with open_supervisor(spec):
+        await wait_all_tasks_blocked()
+        sent = Received(items=["1", "2"])
+        upstream.send.send_nowait(sent)
+        await wait_all_tasks_blocked()
+        assert len(batches) == 1
+        assert batches[0] is sent.items
+
+
+async def test_one_refused_topic_does_not_take_those_of_its_request_with_it(mock_clock: MockClock) -> None:
+    """They are asked for again in halves; only who is refused alone is refused, and `up` comes after that."""
+    upstream = FakeUpstream()
+    upstream.in_one = True
+    upstream.refuses = {"c": "unknown symbol"}
+    async with stage(*"abcde", upstream=upstream) as s:
+        assert s.diary.lines == ["connecting", "subscribed a", "subscribed b"]
+        for _ in range(3):
+            mock_clock.jump(0.5)
+            await wait_all_tasks_blocked()
+        asked = ["".join(topics) for _what, topics in upstream.log]
+        assert asked == ["abcde", "ab", "cde", "c", "de"]
+        assert upstream.subscribed == set("abde")
+        assert [line for line in s.diary.lines if "refused" in line] == ["refused c: unknown symbol"]
+        assert s.diary.lines[-1] == "up a,b,d,e"
+        s.interest.want("f", "test")
+        await wait_all_tasks_blocked()
+        assert upstream.log[-1] == ("subscribe", ("f",))
+
+
+async def test_asking_again_is_no_storm(mock_clock: MockClock) -> None:
+    """However many topics are refused, there are no more than two requests a second."""
+    upstream = FakeUpstream()
+    upstream.in_one = True
+    topics = [f"t{n:02}" for n in range(20)]
+    upstream.refuses = dict.fromkeys(topics, "no")
+    async with stage(*topics, upstream=upstream) as s:
+        for n in range(1, 60):
+            mock_clock.jump(0.5)
+            await wait_all_tasks_blocked()
+            assert len(upstream.log) <= n + 2
+        assert sorted(line for line in s.diary.lines if "refused" in line) == [
+            f"refused {t}: no" for t in topics
+        ]
+        assert len(upstream.log) == 2 * len(topics) - 1
+        assert upstream.attempts == 1
+
+
+async def test_a_topic_that_is_let_go_of_is_not_asked_for_again(mock_clock: MockClock) -> None:
+    """Neither after the refusal of its request, nor does it keep the others from being up."""
+    upstream = FakeUpstream()
+    upstream.in_one = True
+    upstream.refuses = {"a": "no", "b": "no"}
+    async with stage("a", "b", upstream=upstream) as s:
+        assert upstream.log == [("subscribe", ("a", "b")), ("subscribe", ("a",))]
+        s.interest.release("b", "test")
+        mock_clock.jump(0.5)
+        await wait_all_tasks_blocked()
+        assert len(upstream.log) == 2
+        assert s.diary.lines == ["connecting", "refused a: no", "up"]
+
+
+async def test_what_is_accepted_after_all_is_not_asked_for_again(mock_clock: MockClock) -> None:
+    """An answer that comes late spares the request that was to bring it."""
+    upstream = FakeUpstream()
+    upstream.in_one = True
+    upstream.refuses = {"a": "no"}
+    async with stage("a", "b", upstream=upstream) as s:
+        upstream.send.send_nowait(read("+b"))
+        await wait_all_tasks_blocked()
+        mock_clock.jump(0.5)
+        await wait_all_tasks_blocked()
+        assert upstream.log == [("subscribe", ("a", "b")), ("subscribe", ("a",))]
+        assert s.diary.lines[-1] == "up b"
+
+
+async def test_a_refused_topic_is_asked_for_again_by_those_who_want_it_next(mock_clock: MockClock) -> None:
+    """A refusal holds as long as the topic is wanted without a break, however short the break is."""
+    upstream = FakeUpstream()
+    upstream.refuses["a"] = "busy"
+    async with stage("a", upstream=upstream) as s:
+        s.interest.want("a", "other")
+        s.interest.release("a", "test")
+        await wait_all_tasks_blocked()
+        assert len(upstream.log) == 1
+        s.interest.release("a", "other")
+        s.interest.want("a", "next")
+        await wait_all_tasks_blocked()
+        assert upstream.log == [("subscribe", ("a",))] * 2
+        assert s.diary.lines.count("refused a: busy") == 2
+
+
+async def test_a_refusal_that_nobody_waits_for_is_forgotten(mock_clock: MockClock) -> None:
+    """Its topic was let go of before the answer: whoever wants it next is a reason to ask."""
+    upstream = FakeUpstream()
+    upstream.mute = True
+    async with stage("a", upstream=upstream) as s:
+        s.interest.release("a", "test")
+        answer: Received[str] = Received()
+        answer.refused("busy", "a")
+        upstream.send.send_nowait(answer)
+        await wait_all_tasks_blocked()
+        s.interest.want("a", "next")
+        await wait_all_tasks_blocked()
+        assert upstream.log == [("subscribe", ("a",))] * 2
+
+
+async def test_a_late_acceptance_outweighs_a_refusal(mock_clock: MockClock) -> None:
+    """Who was taken for refused and is accepted after all is held, and let go of in the end."""
+    upstream = FakeUpstream()
+    upstream.refuses["a"] = "busy"
+    async with stage("a", upstream=upstream) as s:
+        upstream.send.send_nowait(read("+a"))
+        await wait_all_tasks_blocked()
+        s.interest.release("a", "test")
+        await wait_all_tasks_blocked()
+        assert upstream.log == [("subscribe", ("a",)), ("unsubscribe", ("a",))]
+
+
+async def test_what_the_upstream_ends_unasked_is_asked_for_again(mock_clock: MockClock) -> None:
+    """A topic that is wanted does not stay away in silence; and an upstream that insists causes no storm."""
+    async with stage("a", missed=lambda topic: f"missed {topic}") as s:
+        for n in range(3):
+            s.upstream.send.send_nowait(read(str(n), "-a"))
+            await wait_all_tasks_blocked()
+        assert s.delivered == ["missed a", "0", "missed a", "1", "2"]
+        assert s.diary.lines[-1] == "unsubscribed a"
+        assert s.upstream.log == [("subscribe", ("a",))] * 2
+        mock_clock.jump(0.5)
+        await wait_all_tasks_blocked()
+        assert s.upstream.log == [("subscribe", ("a",))] * 3
+        assert s.diary.lines[-1] == "subscribed a"
+
+
+async def test_a_stop_cuts_a_slow_connection_short(mock_clock: MockClock) -> None:
+    """Who is still connecting sees the stop at once, and counts as stopped."""
+    upstream = FakeUpstream()
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[FakeUpstream]:
+        upstream.attempts += 1
+        await trio.sleep_forever()
+        yield upstream
+
+    upstream.connect = connect  # type: ignore[method-assign]
+    async with stage("a", upstream=upstream) as s:
+        assert upstream.attempts == 1
+        before = trio.current_time()
+        await s.handle.stop("it")
+        assert trio.current_time() == before
+        assert s.diary.lines == ["connecting", "down stopped"]
+        assert [event.kind for event in s.events if event.kind in {"crash", "unstopped", "cancelled"}] == []
+
+
+async def test_a_stop_leaves_time_to_part_from_the_upstream(mock_clock: MockClock) -> None:
+    """What a link does on its way out, such as a closing handshake, is not cancelled by a polite stop."""
+    upstream = FakeUpstream()
+    parted = []
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[FakeUpstream]:
+        async with FakeUpstream.connect(upstream) as link:
+            try:
+                yield link
+            finally:
+                await trio.lowlevel.checkpoint()
+                parted.append(True)
+
+    upstream.connect = connect  # type: ignore[method-assign]
+    async with stage("a", upstream=upstream) as s:
+        await s.handle.stop("it")
+        assert parted == [True]
+        assert s.crashes() == []
+
+
+async def test_what_is_wanted_without_a_break_is_one_term() -> None:
+    """A second holder changes nothing; the next time a topic is wanted is another term."""
+    interest = Interest(["always"])
+    always = interest.term("always")
+    assert always is not None
+    assert interest.term("a") is None
+    interest.want("a", "first")
+    first = interest.term("a")
+    interest.want("a", "second")
+    interest.release("a", "first")
+    assert interest.term("a") == first
+    interest.release("a", "second")
+    assert interest.term("a") is None
+    interest.want("a", "first")
+    assert interest.term("a") not in {first, always, None}
+    interest.want("always", "first")
+    interest.release("always", "first")
+    assert interest.term("always") == always

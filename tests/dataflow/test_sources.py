@@ -93,6 +93,56 @@ def test_a_refusal_is_held_against_a_symbol_only_while_somebody_wants_it(diary: 
     assert source.status("X-Y") == "idle"
 
 
+def lost(diary: Diary) -> list[str]:
+    return [line for line in diary.lines if line.startswith("lost")]
+
+
+def test_whoever_wants_a_refused_symbol_next_is_told_anew(diary: Diary) -> None:
+    """A refusal is told once to those who want the symbol, and forgotten with the last of them."""
+    source = state(diary, "X-Y")
+    for _ in range(2):
+        source.interest.want("X-Y", "me")
+        assert source.refusal("X-Y") is None
+        assert source.status("X-Y") == "connecting"
+        for _ in range(2):
+            source.refused("X-Y", "unknown")
+        assert source.refused_symbols == {"X-Y": "unknown"}
+        source.interest.release("X-Y", "me")
+        assert source.refused_symbols == {}
+    assert lost(diary) == ["lost a: rejected: unknown [X-Y]"] * 2
+
+
+def test_a_refusal_told_before_the_connection_was_lost_is_forgotten_too(diary: Diary) -> None:
+    """Whoever wants the symbol while there is no connection hears what becomes of it."""
+    source = state(diary, "X-Y")
+    source.interest.want("X-Y", "me")
+    source.refused("X-Y", "unknown")
+    source.down("cut")
+    source.interest.release("X-Y", "me")
+    source.interest.want("X-Y", "you")
+    source.up([])
+    source.refused("X-Y", "unknown")
+    assert lost(diary)[-1] == "lost a: rejected: unknown [X-Y]"
+    assert len(lost(diary)) == 3
+
+
+def test_nobody_is_told_of_a_symbol_that_nobody_wants(diary: Diary) -> None:
+    """A refusal that comes too late is counted, no more; and what was let go of is not restored."""
+    source = state(diary, "X-Y")
+    source.up([])
+    source.refused("X-Y", "unknown")
+    assert lost(diary) == []
+    assert source.problems == {"rejected": 1}
+    assert source.refused_symbols == {}
+    source.interest.want("X-Y", "me")
+    source.refused("X-Y", "unknown")
+    source.interest.release("X-Y", "me")
+    source.interest.want("X-Y", "you")
+    source.subscribed("X-Y")
+    assert [line for line in diary.lines if line.startswith("restored")] == []
+    assert source.status("X-Y") == "live"
+
+
 def test_the_status_of_a_symbol_follows_the_connection(diary: Diary) -> None:
     """connecting, idle, subscribing, live, lost."""
     source = state(diary, "X-Y")

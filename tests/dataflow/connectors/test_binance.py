@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.connector import Received
+from actors.connector import Received, Refused, Subscribed, Unsubscribed
 from dataflow.connectors.binance import Codec, Settings
 from dataflow.domain import Item, Trade
 
@@ -144,7 +144,7 @@ def test_what_is_sent() -> None:
 
 
 def test_many_symbols_are_asked_for_in_chunks() -> None:
-    """Every symbol once, in order, and few enough in one request that a refusal does not take all."""
+    """Every symbol once, in order, in few requests that are not too long."""
     symbols = [f"C{n}-USDT" for n in range(120)]
     requests = [json.loads(text)["params"] for text in codec(symbols=()).subscribe(symbols)]
     assert [len(params) for params in requests] == [50, 50, 20]
@@ -167,7 +167,11 @@ def test_answers_are_matched_to_their_requests() -> None:
         '{"result":["ethusdt@trade"],"id":4}',
     )
     assert into == Received(
-        subscribed=["ETH-USDT"], unsubscribed=["BTC-USDT"], refused=[("BTC-USDT", "Invalid request")]
+        answers=[
+            (0, Subscribed("ETH-USDT")),
+            (0, Refused(("BTC-USDT",), "Invalid request")),
+            (0, Unsubscribed("BTC-USDT")),
+        ]
     )
     assert decode(speaker, '{"result":null,"id":2}').problems[0][0] == "unknown_answer"
 
@@ -183,8 +187,30 @@ def test_every_form_of_a_refusal_is_one() -> None:
         '{"error":"broken","id":2}',
         '{"error":{"msg":"late"},"id":3}',
     )
+    assert [answer for _, answer in into.answers] == [
+        Refused(("BTC-USDT",), "no"),
+        Refused(("BTC-USDT",), "refused without a reason"),
+        Refused(("BTC-USDT",), "late"),
+    ]
+
+
+def test_a_refusal_is_of_the_whole_request() -> None:
+    """It does not say which symbol is meant, so it is told as one, and not of each symbol."""
+    speaker = codec()
+    speaker.subscribe(["BTC-USDT", "ETH-USDT"])
+    into = decode(speaker, '{"error":{"code":2,"msg":"no"},"id":1}')
+    assert into == Received(answers=[(0, Refused(("BTC-USDT", "ETH-USDT"), "no"))])
+
+
+def test_an_answer_keeps_its_place_among_the_trades() -> None:
+    """What came before it and what came after can be told apart."""
+    speaker = codec()
+    speaker.unsubscribe(["BTC-USDT"])
+    speaker.subscribe(["BTC-USDT", "ETH-USDT"])
+    into = decode(speaker, BARE, '{"result":null,"id":1}', '{"result":null,"id":2}', BARE)
     assert into == Received(
-        refused=[("BTC-USDT", "no"), ("BTC-USDT", "refused without a reason"), ("BTC-USDT", "late")]
+        items=[TRADE, TRADE],
+        answers=[(1, Unsubscribed("BTC-USDT")), (1, Subscribed("BTC-USDT")), (1, Subscribed("ETH-USDT"))],
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.connector import Received
+from actors.connector import Answer, Received, Refused, Subscribed, Unsubscribed
 from dataflow.connectors.blockchain import Codec, Settings
 from dataflow.domain import Item, Missed, Trade
 
@@ -74,7 +74,7 @@ def test_the_documented_session_explains_itself(traffic: Any) -> None:
     """One trade, its acknowledgement, and the hole at seqnum 11: nothing else, no problem."""
     into = decode(codec(), *traffic.excerpt("blockchain_trades_20200510.jsonl"))
     assert into.problems == []
-    assert into.subscribed == ["BTC-USD"]
+    assert into.answers == [(0, Subscribed("BTC-USD"))]
     assert into.items == [TRADE, mark()]
     assert into.lost == "seqnum 12 where 11 was due"
 
@@ -87,8 +87,8 @@ def test_a_recorded_session_decodes_without_an_unexplained_message(traffic: Any,
     symbols = sorted({json.loads(text)["symbol"] for text in messages})
     into = decode(codec(symbols=tuple(symbols)), *messages)
     assert len(messages) > 30
-    assert sorted(into.subscribed) == symbols
-    into.subscribed.clear()
+    assert sorted(answer.topic for _, answer in into.answers if isinstance(answer, Subscribed)) == symbols
+    into.answers = [each for each in into.answers if not isinstance(each[1], Subscribed)]
     assert into == Received()
 
 
@@ -133,10 +133,90 @@ def test_answers_are_told_by_symbol() -> None:
         message(3, event="rejected", channel="trades", symbol="ETH-USD"),
     )
     assert into == Received(
-        subscribed=["BTC-USD"],
-        unsubscribed=["BTC-USD"],
-        refused=[("ETH-USD", "invalid symbol identifier"), ("ETH-USD", "refused without a reason")],
+        answers=[
+            (0, Subscribed("BTC-USD")),
+            (0, Refused(("ETH-USD",), "invalid symbol identifier")),
+            (0, Unsubscribed("BTC-USD")),
+            (0, Refused(("ETH-USD",), "refused without a reason")),
+        ]
     )
+
+
+def test_an_answer_keeps_its_place_among_the_trades() -> None:
+    """The last trade of an ended subscription stands before the end, the first of the next one behind."""
+    ended = message(7, event="unsubscribed", channel="trades", symbol="BTC-USD")
+    into = decode(codec(), UPDATE, ended, subscribed(8), update(9))
+    assert into == Received(
+        items=[TRADE, TRADE], answers=[(1, Unsubscribed("BTC-USD")), (1, Subscribed("BTC-USD"))]
+    )
+
+
+def nameless(seqnum: int, text: str = "no") -> str:
+    return message(seqnum, event="rejected", channel="trades", text=text)
+
+
+def answers(into: Received[Item]) -> list[Answer]:
+    return [answer for _, answer in into.answers]
+
+
+def test_a_rejection_without_a_symbol_answers_the_only_request_that_is_out() -> None:
+    """There is no doubt whom it concerns; and it answers once."""
+    speaker = codec()
+    speaker.subscribe(["BTC-USD"])
+    into = decode(speaker, nameless(0))
+    assert into == Received(answers=[(0, Refused(("BTC-USD",), "no"))])
+    into = decode(speaker, nameless(1))
+    assert (into.answers, [reason for reason, _ in into.problems]) == ([], ["rejected"])
+
+
+def test_a_rejection_without_a_symbol_waits_until_the_others_are_answered() -> None:
+    """Nobody is suspected while there is a choice: it is a problem at once, and an answer when one is left."""
+    speaker = codec()
+    speaker.unsubscribe(["LTC-USD"])
+    speaker.subscribe([*SYMBOLS, "LTC-USD"])
+    into = decode(speaker, nameless(0), subscribed(1))
+    assert [reason for reason, _ in into.problems] == ["rejected"]
+    assert answers(into) == [Subscribed("BTC-USD")]
+    into = decode(speaker, message(2, event="unsubscribed", channel="trades", symbol="LTC-USD"))
+    assert answers(into) == [Unsubscribed("LTC-USD")]
+    assert answers(decode(speaker, subscribed(3, "LTC-USD"))) == [
+        Subscribed("LTC-USD"),
+        Refused(("ETH-USD",), "no"),
+    ]
+    assert answers(decode(speaker, subscribed(4))) == [Subscribed("BTC-USD")]
+
+
+def test_as_many_rejections_without_a_symbol_as_requests_answer_them_all() -> None:
+    """Each symbol by itself, with everything that was said: which was said of which is not known."""
+    speaker = codec()
+    speaker.subscribe(SYMBOLS)
+    into = decode(speaker, nameless(0, "busy"), nameless(1, "closed"))
+    assert answers(into) == [Refused(("BTC-USD",), "busy; closed"), Refused(("ETH-USD",), "busy; closed")]
+
+
+def test_a_named_rejection_leaves_the_nameless_one_to_the_others() -> None:
+    """By name first, by elimination then."""
+    speaker = codec()
+    speaker.subscribe(SYMBOLS)
+    named = message(1, event="rejected", channel="trades", symbol="BTC-USD", text="unknown")
+    assert answers(decode(speaker, nameless(0), named)) == [
+        Refused(("BTC-USD",), "unknown"),
+        Refused(("ETH-USD",), "no"),
+    ]
+
+
+def test_a_rejected_end_of_a_subscription_refuses_nothing() -> None:
+    """With a symbol or without: it is counted, and the subscription that was asked for next is not touched."""
+    speaker = codec()
+    speaker.unsubscribe(["BTC-USD"])
+    speaker.subscribe(["BTC-USD"])
+    late = message(0, event="rejected", channel="trades", symbol="BTC-USD", text="Not subscribed")
+    into = decode(speaker, late, subscribed(1))
+    assert answers(into) == [Subscribed("BTC-USD")]
+    assert [reason for reason, _ in into.problems] == ["rejected"]
+    speaker.unsubscribe(["BTC-USD"])
+    into = decode(speaker, nameless(2))
+    assert (into.answers, [reason for reason, _ in into.problems]) == ([], ["rejected"])
 
 
 @pytest.mark.parametrize("wrong", [5, 7, 0, 100])
