@@ -1,7 +1,7 @@
 """A client that can misbehave in every way a client can, and keeps account of what it is given.
 
-Rules of this file. It waits for ever: a session that falls silent is found out by the verdict, and not hidden
-by a timeout here. Whatever ends a connection, it comes back and asks for what it missed.
+Rules of this file. Once connected it waits for ever: a session that falls silent is found out by the verdict,
+and not hidden by a timeout here. Whatever ends a connection, it comes back and asks for what it missed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
 from .check import Stream
 
 AGAIN_AFTER: Final = 0.1  # seconds
+HANDSHAKE_WITHIN: Final = 4.0  # seconds: trio-websocket does not notice a reset during the handshake
 GOODBYE_WITHIN: Final = 1.0  # seconds for a closing handshake
 WINDOW: Final = (
     16_384  # bytes the system may hold for a client, so that one who does not read is soon noticed
@@ -124,7 +125,7 @@ class CheckingClient:
                     await self._converse(stream, nursery)
         except* ConnectionClosed as closed:
             self._count(closed)
-        except* (HandshakeError, trio.BrokenResourceError, trio.ClosedResourceError):
+        except* (HandshakeError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             self.closed[1006] += 1
         finally:
             self._socket = self._scope = None
@@ -143,7 +144,8 @@ class CheckingClient:
     async def _converse(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
         where = f"{self.host}:{self.port}"
         self.waits_for = "the end of the handshake"
-        self._socket = await wrap_client_stream(nursery, stream, where, "/ws", max_message_size=LARGEST)
+        with trio.fail_after(HANDSHAKE_WITHIN):
+            self._socket = await wrap_client_stream(nursery, stream, where, "/ws", max_message_size=LARGEST)
         asked = dict(enumerate(self.symbols))
         self.waits_for = "an answer"
         for number, symbol in asked.items():
