@@ -509,6 +509,7 @@ async def test_strokes_are_metrics() -> None:
         }
         assert struck == {("gateway/sessions", "crash"): 1, ("sources/binance", "drop"): 2}
         assert [s.value for s in samples if s.name == "dataflow_faults_active"] == [1]
+        assert [s.value for s in samples if s.name == "dataflow_sessions_opened_total"] == [2]
 
 
 # -- at random ------------------------------------------------------------------------------------------
