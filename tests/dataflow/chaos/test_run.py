@@ -1,0 +1,144 @@
+"""The rehearsal: a short storm over the whole daemon is survived, and a daemon that cheats does not get away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from attrs import evolve
+from loguru import logger
+
+from actors.subscription import Update
+from dataflow import cli
+from dataflow.chaos.check import Figures
+from dataflow.chaos.plan import Order, make
+from dataflow.chaos.run import Progress, rehearse, shape
+from dataflow.cli.chaos import repeat, rows, verdict
+from dataflow.config import load, shipped
+from dataflow.history import History, Verdict
+from dataflow.state import TopicLog
+
+STORM = Order(seed=11, minutes=0.1, faults_per_minute=150)
+BREEZE = Order(seed=3, minutes=0.03, faults_per_minute=34)  # a single trouble
+REPEATING = 54  # the exchange cuts the connection, and tells again what it told before
+LOSING = 34  # messages of a source are thrown away
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """What is done on purpose need not be logged, least of all by loguru's own handler."""
+    logger.disable("dataflow")
+    yield
+    logger.enable("dataflow")
+
+
+async def test_a_storm_is_survived() -> None:
+    """Fifteen troubles in six seconds: every invariant holds, and there was something to hold them for."""
+    told: list[Progress] = []
+    figures = await rehearse(STORM, told.append)
+    assert figures.evidence == []
+    assert figures.held
+    plan = make(STORM, shape(load([shipped("server.toml"), shipped("simulated.toml")], {}), STORM.clients))
+    assert figures.faults.total() == len(plan.steps)
+    assert sum(source.admitted for source in figures.sources.values()) > 500
+    assert all(client.delivered > 500 for client in figures.clients.values())
+    assert figures.restarts.total() > 0
+    assert figures.recovery
+    assert figures.balances > 50
+    assert {progress.phase for progress in told} == {"starting", "running", "settling"}
+
+
+async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One trade of hundreds does not reach the clients: missing, for every client."""
+    whole, skipped = TopicLog.read, []
+
+    def skipping(self: TopicLog, after: int) -> Update | None:
+        update = whole(self, after)
+        if update is not None and not skipped and len(update.messages) > 1 and after > 10:
+            skipped.append(update.messages[0])
+            return Update(update.topic, update.messages[1:])
+        return update
+
+    monkeypatch.setattr(TopicLog, "read", skipping)
+    figures = await rehearse(BREEZE)
+    assert len(skipped) == 1
+    assert set(figures.violations) == {"missing"}
+    assert not figures.held
+
+
+async def test_a_daemon_that_does_not_deduplicate_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an exchange repeats is admitted again: twice in the stream, and delivered twice."""
+    monkeypatch.setattr(History, "_judge", lambda self, trade, feed: Verdict.ADMITTED)
+    figures = await rehearse(evolve(BREEZE, seed=REPEATING))
+    assert {"twice", "duplicated"} <= set(figures.violations)
+
+
+async def test_a_daemon_that_alters_a_trade_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flipped side on the way to the clients."""
+    whole = TopicLog._message
+
+    def flipping(self: TopicLog, entry: Any) -> Any:
+        message = whole(self, entry)
+        return evolve(message, text=message.text.replace(b'"side":"sell"', b'"side":"buy"'))
+
+    monkeypatch.setattr(TopicLog, "_message", flipping)
+    assert set((await rehearse(BREEZE)).violations) == {"altered"}
+
+
+async def test_a_gap_that_is_kept_quiet_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trades are lost on the wire, and the stream goes on as if nothing were missing."""
+    monkeypatch.setattr(History, "_gap_before", lambda self, trade, feed: None)
+    figures = await rehearse(evolve(BREEZE, seed=LOSING))
+    assert set(figures.violations) == {"unaccounted"}
+
+
+def test_the_command_tells_its_verdict_by_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0 held, 1 broken; in both cases the line that repeats it."""
+    figures = Figures()
+
+    async def rehearsed(order: Order, tell: Any) -> Figures:
+        return figures
+
+    monkeypatch.setattr("dataflow.chaos.run.rehearse", rehearsed)
+    assert cli.main(["chaos", "--seed", "5", "--minutes", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "every invariant held",
+        "repeat with: dataflow chaos --seed 5 --minutes 2",
+    ]
+    figures.left_behind.append("2 sockets, 1 before")
+    assert cli.main(["chaos", "--seed", "5"]) == 1
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "BROKEN: left_behind 1",
+        "  left_behind: 2 sockets, 1 before",
+        "repeat with: dataflow chaos --seed 5 --minutes 1",
+    ]
+    assert cli.main(["chaos", "--seed", "5", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["held"], told["violations"]) == (False, {"left_behind": 1})
+    assert told["repeat"] == "dataflow chaos --seed 5 --minutes 1"
+
+
+@pytest.mark.parametrize("words", [["--minutes", "0"], ["--clients", "0"], ["--faults-per-minute", "-3"]])
+def test_an_order_for_nothing_is_a_mistake(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, exit code 1, no traceback."""
+    assert cli.main(["chaos", *words]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "must be" in line
+
+
+def test_what_repeats_a_rehearsal_names_what_is_unusual() -> None:
+    """All that the plan depends on, and no more."""
+    assert repeat(Order(1, minutes=0.5)) == "dataflow chaos --seed 1 --minutes 0.5"
+    everything = repeat(Order(1, minutes=2, clients=5, faults_per_minute=90))
+    assert everything == "dataflow chaos --seed 1 --minutes 2 --clients 5 --faults-per-minute 90"
+
+
+def test_the_table_tells_everything_that_the_verdict_rests_on() -> None:
+    """Also when nothing happened."""
+    names = [name for name, _told in rows(Figures())]
+    assert names == ["troubles", "crashes", "restarts", "back after", "gaps", "mailboxes", "left behind"]
+    assert verdict(Figures()) == "every invariant held"
