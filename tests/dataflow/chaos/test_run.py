@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+import trio
 from attrs import evolve
 from loguru import logger
 
-from actors.subscription import Update
+from actors.subscription import Message, Update
 from dataflow import cli
 from dataflow.chaos.check import Figures
 from dataflow.chaos.plan import Order, make
 from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
 from dataflow.config import load, shipped
+from dataflow.delivery import Delivery
+from dataflow.domain import Item, Trade
 from dataflow.history import History, Verdict
 from dataflow.state import TopicLog
 
 STORM = Order(seed=11, minutes=0.1, faults_per_minute=150)
 BREEZE = Order(seed=3, minutes=0.03, faults_per_minute=34)  # a single trouble
 REPEATING = 54  # the exchange cuts the connection, and tells again what it told before
-LOSING = 34  # messages of a source are thrown away
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,7 @@ async def test_a_storm_is_survived() -> None:
 
 async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """One trade of hundreds does not reach the clients: missing, for every client."""
-    whole, skipped = TopicLog.read, []
+    whole, skipped = TopicLog.read, list[Message]()
 
     def skipping(self: TopicLog, after: int) -> Update | None:
         update = whole(self, after)
@@ -87,11 +89,22 @@ async def test_a_daemon_that_alters_a_trade_is_found_out(monkeypatch: pytest.Mon
     assert set((await rehearse(BREEZE)).violations) == {"altered"}
 
 
-async def test_a_gap_that_is_kept_quiet_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trades are lost on the wire, and the stream goes on as if nothing were missing."""
-    monkeypatch.setattr(History, "_gap_before", lambda self, trade, feed: None)
-    figures = await rehearse(evolve(BREEZE, seed=LOSING))
-    assert set(figures.violations) == {"unaccounted"}
+async def test_a_loss_that_is_kept_quiet_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One trade is lost between connector and shard, and the stream goes on as if nothing were missing."""
+    whole, lost = Delivery.__call__, list[Trade]()
+
+    def losing(self: Delivery, items: Sequence[Item]) -> None:
+        numberless = [item for item in items if isinstance(item, Trade) and item.sequence is None]
+        if numberless and not lost and trio.current_time() > begin + 1:
+            lost.append(numberless[0])
+            items = [item for item in items if item is not numberless[0]]
+        whole(self, items)
+
+    begin = trio.current_time()
+    monkeypatch.setattr(Delivery, "__call__", losing)
+    figures = await rehearse(BREEZE)
+    assert len(lost) == 1
+    assert figures.violations == {"unaccounted": 1}
 
 
 def test_the_command_tells_its_verdict_by_its_exit_code(
