@@ -261,7 +261,7 @@ class _Conversation(Generic[T]):
         self._ctx = ctx
         self._asked: dict[str, float] = {}  # topic -> when its answer is overdue
         self._held: set[str] = set()  # acknowledged
-        self._refused: dict[str, int] = {}  # in which term: asking again on this connection would not help
+        self._refused: dict[str, int | None] = {}  # in which term: asking again in it would not help
         self._again: deque[tuple[str, ...]] = deque()  # what to ask for again, a request each; disjoint
         self._some_again = trio.Event()
         self._up = False
@@ -372,7 +372,6 @@ class _Conversation(Generic[T]):
 
     def _take_subscribed(self, topic: str) -> None:
         self._asked.pop(topic, None)
-        self._refused.pop(topic, None)
         self._held.add(topic)
         if (mark := self._connector._missed(topic)) is not None:
             self._deliver([mark])
@@ -392,8 +391,7 @@ class _Conversation(Generic[T]):
             self._put_again(topics[:half], topics[half:])
             return
         for topic in topics:
-            if (term := self._interest.term(topic)) is not None:
-                self._refused[topic] = term
+            self._refused[topic] = self._interest.term(topic)
             self._observer.refused(topic, reason)
 
     def _report_up(self) -> None:

@@ -126,6 +126,16 @@ def test_a_refusal_told_before_the_connection_was_lost_is_forgotten_too(diary: D
     assert len(lost(diary)) == 3
 
 
+def test_a_refusal_ends_with_its_connection(diary: Diary) -> None:
+    """The next connection may have better news: until it has an answer, the symbol is lost and not refused."""
+    source = state(diary, "X-Y", eager=True)
+    source.refused("X-Y", "busy")
+    source.down("cut")
+    assert source.refusal("X-Y") is None
+    assert source.refused_symbols == {}
+    assert source.status("X-Y") == "lost"
+
+
 def test_nobody_is_told_of_a_symbol_that_nobody_wants(diary: Diary) -> None:
     """A refusal that comes too late is counted, no more; and what was let go of is not restored."""
     source = state(diary, "X-Y")
