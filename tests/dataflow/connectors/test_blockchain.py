@@ -167,6 +167,8 @@ def test_a_rejection_without_a_symbol_answers_the_only_request_that_is_out() -> 
     assert into == Received(answers=[(0, Refused(("BTC-USD",), "no"))])
     into = decode(speaker, nameless(1))
     assert (into.answers, [reason for reason, _ in into.problems]) == ([], ["rejected"])
+    speaker.subscribe(SYMBOLS)
+    assert answers(decode(speaker, subscribed(2))) == [Subscribed("BTC-USD")]
 
 
 def test_a_rejection_without_a_symbol_waits_until_the_others_are_answered() -> None:
