@@ -40,11 +40,15 @@ class Missed:
 
     Sent by a connector down the same way as trades: after a (re)subscription to a source whose ids
     prove nothing, or when a sequence number of the connection was skipped.
+
+    `resubscribed` promises that a new run of the stream, in order, begins at this place: when that
+    run repeats the newest trade that was here before, nothing is missing after all.
     """
 
     source: str
     symbol: str
     reason: str
+    resubscribed: bool = False
 
 
 Item: TypeAlias = Trade | Missed

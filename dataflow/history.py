@@ -6,6 +6,21 @@ can see a hole. A trade is admitted once, however often it comes. What cannot be
 and counted, never guessed. Everything that is remembered is bounded, and neither appending nor
 finding grows with what is stored.
 
+What proves that nothing is missing. A sequence that moves on by one. Or, after a resubscription, the
+newest admitted trade of the source told again: a stream in order that passes it has all that follows.
+An older duplicate proves nothing, and no duplicate brings back what a connection lost in its midst:
+that mark stays until its gap is put, or until a later resubscription tells the newest trade again.
+
+What does not fit is refused at first, and believed when it goes on. `ANEW` late trades of a source in a
+row, growing and with nothing else of that source between them, are a numbering that began anew. A
+sequence more than `JUMP` ahead is implausible until the very next trade continues from it. Either way
+nobody knows how much is missing, so one inexact gap announces the loss, the refused trades included.
+In a numbering that began anew an id may come again: with a sequence the same id at another timestamp is
+another trade. Without one it is refused as reused, since nobody can tell. A replay that was taken for a
+new numbering costs a gap too many: its trades were never given, and where it reaches those that were,
+the duplicates lead back. A timestamp more than `AHEAD` of what its source says later does not count when
+trades are refused for their age: one wrong timestamp silences a source for that long at most.
+
 Trades are ordered twice: by offset, which is the order of admission, and by timestamp, where trades
 of the same microsecond stand in the order of their offsets.
 """
@@ -13,7 +28,7 @@ of the same microsecond stand in the order of their offsets.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from itertools import islice, takewhile
 from typing import Final
@@ -26,13 +41,19 @@ from .ordered import ByPlace, ByTime
 _MICROSECOND: Final = 1000  # nanoseconds; what clients see of a timestamp
 _IDS_PER_TRADE: Final = 2  # ids outlive trades: what was served once must not be admitted again
 
+ANEW: Final = 20  # late trades in a row: more than stragglers, few enough to lose
+JUMP: Final = 10_000_000  # places; several days of the busiest symbols
+AHEAD: Final = 3600 * 10**9  # nanoseconds
+
 
 class Verdict(Enum):
     """What became of an item that was offered."""
 
     ADMITTED = "admitted"
-    DUPLICATE = "duplicate"  # this source already gave a trade with this id
-    LATE = "late"  # its sequence was passed: its place is already announced as a gap
+    DUPLICATE = "duplicate"  # this source already gave this trade
+    LATE = "late"  # its sequence was passed: its place was announced as a gap, or another trade has it
+    REUSED = "reused"  # its id was given to a trade of another moment, and no sequence tells them apart
+    IMPLAUSIBLE = "implausible"  # its sequence is out of all proportion, and nothing has confirmed it
     TOO_OLD = "too_old"  # older than the ids that are remembered: nobody can tell whether it is new
     NOTED = "noted"  # not a trade but a mark that some may be missing
 
@@ -41,10 +62,12 @@ class Verdict(Enum):
 class _Feed:
     """What one source has given to one symbol."""
 
-    admitted: bool = False
+    newest: Trade | None = None  # the last one admitted
     last_sequence: int | None = None
-    missed: str | None = None  # why trades may be missing before the next one
-    floor: int | None = None  # highest timestamp among the forgotten ids
+    missed: Missed | None = None  # trades may be missing before the next one
+    floor: int | None = None  # highest credible timestamp among the forgotten ids
+    stray: int | None = None  # sequence of the last trade, when it was refused for its sequence
+    late: int = 0  # how many of those in a row were late
 
 
 @define(on_setattr=setters.NO_OP)  # the checks are for whoever makes one, not for every place that is added
@@ -63,7 +86,7 @@ class History:
     _places: ByPlace[Entry] = field(init=False, factory=lambda: ByPlace[Entry]())
     _by_time: ByTime[Recorded] = field(init=False, factory=lambda: ByTime[Recorded]())
     _trades: int = field(default=0, init=False)
-    _ids: set[tuple[str, str]] = field(init=False, factory=set)
+    _ids: dict[tuple[str, str], Trade] = field(init=False, factory=dict)
     _ids_by_age: deque[Trade] = field(init=False, factory=deque)
     _feeds: dict[str, _Feed] = field(init=False, factory=dict)
 
@@ -79,10 +102,12 @@ class History:
         if isinstance(item, Missed):
             return _note(feed, item)
         verdict = self._judge(item, feed)
-        if verdict is Verdict.ADMITTED:
-            self._put(item, feed, now)
-        elif verdict is Verdict.DUPLICATE:
-            feed.missed = None  # the stream overlaps with what was here before: nothing is missing
+        goes_on = _goes_on(item, feed, verdict)
+        if goes_on or verdict is Verdict.ADMITTED:
+            self._put(item, self._gap_before(item, feed, goes_on), feed, now)
+            return Verdict.ADMITTED
+        if verdict is Verdict.DUPLICATE:
+            _overlap(item, feed)
         return verdict
 
     def lost(self, item: Item, now: float) -> bool:
@@ -113,17 +138,19 @@ class History:
         return found
 
     def _judge(self, trade: Trade, feed: _Feed) -> Verdict:
-        if (trade.source, trade.trade_id) in self._ids:
-            return Verdict.DUPLICATE
         step = _step(trade, feed)
-        if step is not None and step > 0:
-            return Verdict.ADMITTED  # the sequence proves it new, whatever was forgotten
+        known = self._ids.get((trade.source, trade.trade_id))
+        if known is not None and known.timestamp == trade.timestamp:
+            return Verdict.DUPLICATE
+        if known is not None and step is None:
+            return Verdict.REUSED
+        if step is not None and step > 0:  # it proves the trade new, whatever was forgotten
+            return Verdict.ADMITTED if step <= JUMP else Verdict.IMPLAUSIBLE
         if feed.floor is not None and trade.timestamp <= feed.floor:
             return Verdict.TOO_OLD
         return Verdict.ADMITTED if step is None else Verdict.LATE
 
-    def _put(self, trade: Trade, feed: _Feed, now: float) -> None:
-        gap = self._gap_before(trade, feed)
+    def _put(self, trade: Trade, gap: Gap | None, feed: _Feed, now: float) -> None:
         recorded = Recorded((gap.last if gap else self.last) + 1, trade)
         moment = trade.timestamp // _MICROSECOND
         if gap:
@@ -132,17 +159,19 @@ class History:
         self._by_time.add(moment, recorded.offset, recorded)
         self.last = recorded.offset
         self._trades += 1
-        feed.admitted, feed.missed = True, None
+        feed.newest, feed.missed = trade, None
         feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
         self._remember(trade)
         self._make_room()
 
-    def _gap_before(self, trade: Trade, feed: _Feed) -> Gap | None:
+    def _gap_before(self, trade: Trade, feed: _Feed, anew: bool) -> Gap | None:
         after = self.last + 1
+        if anew:
+            return Gap(after, after, "source_gap", exact=False)
         step = _step(trade, feed)
         if step is not None:
             return Gap(after, after + step - 2, "source_gap") if step > 1 else None
-        return None if feed.missed is None else Gap(after, after, feed.missed, exact=False)
+        return None if feed.missed is None else Gap(after, after, feed.missed.reason, exact=False)
 
     def _put_unknown(self, reason: str, now: float) -> bool:
         newest = self._places.newest()
@@ -153,13 +182,19 @@ class History:
         return True
 
     def _remember(self, trade: Trade) -> None:
-        self._ids.add((trade.source, trade.trade_id))
+        self._ids[trade.source, trade.trade_id] = trade
         self._ids_by_age.append(trade)
         while len(self._ids_by_age) > self.max_trades * _IDS_PER_TRADE:
-            forgotten = self._ids_by_age.popleft()
-            self._ids.discard((forgotten.source, forgotten.trade_id))
-            feed = self._feeds[forgotten.source]
-            feed.floor = max(forgotten.timestamp, forgotten.timestamp if feed.floor is None else feed.floor)
+            self._forget_id(self._ids_by_age.popleft())
+
+    def _forget_id(self, trade: Trade) -> None:
+        key = (trade.source, trade.trade_id)
+        if self._ids[key] is trade:  # not a later one, of a numbering that began anew
+            del self._ids[key]
+        feed = self._feeds[trade.source]
+        later = self._ids_by_age[-1] if feed.newest is None or feed.newest is trade else feed.newest
+        if trade.timestamp <= later.timestamp + AHEAD:
+            feed.floor = trade.timestamp if feed.floor is None else max(feed.floor, trade.timestamp)
 
     def _make_room(self) -> None:
         while self._trades > self.max_trades:
@@ -192,6 +227,20 @@ class History:
         if entries and entries[0].first <= after and isinstance(entries[0], Gap):
             entries[0] = evolve(entries[0], first=after + 1)
         return entries
+
+    def newest(self, count: int) -> list[Entry]:
+        """The `count` newest trades by offset, and the gaps between and behind them, in the order of the log.
+
+        At most two gaps stand before a trade, so this costs no more than `count` does.
+        """
+        entries: list[Entry] = []
+        descending = self._places.descending()
+        while count and (entry := next(descending, None)):
+            entries.append(entry)
+            count -= isinstance(entry, Recorded)
+        while entries and isinstance(entries[-1], Gap):
+            entries.pop()
+        return entries[::-1]
 
     def position_known(self, epoch: int, offset: int) -> bool:
         """Whether everything after that position is still here."""
@@ -236,12 +285,14 @@ class History:
 class Store:
     """The histories of the symbols of one shard, made when they are first named.
 
-    `counts` holds the number of items by (source, verdict).
+    `counts` holds the number of items by (source, verdict). `refused` is told of every trade that is
+    neither admitted nor merely repeated, and must not raise.
     """
 
     epoch: int
     max_trades: int
     max_age: float
+    refused: Callable[[Trade, Verdict], None] | None = None
     counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
     _histories: dict[str, History] = field(init=False, factory=dict)
     _now: float = field(init=False, default=float("-inf"))  # of the last batch: when its loss happened
@@ -271,6 +322,8 @@ class Store:
             self.counts[item.source, verdict.value] += 1
             if verdict is Verdict.ADMITTED:
                 grown.add(item.symbol)
+            elif self.refused and isinstance(item, Trade) and verdict is not Verdict.DUPLICATE:
+                self.refused(item, verdict)
         return grown
 
     def lost(self, items: Iterable[Item]) -> set[str]:
@@ -287,9 +340,34 @@ class Store:
 
 
 def _note(feed: _Feed, mark: Missed) -> Verdict:
-    if feed.admitted and feed.missed is None:  # before the first trade nothing was promised
-        feed.missed = mark.reason
+    if feed.newest is not None:  # before the first trade nothing was promised
+        feed.missed = mark if feed.missed is None else evolve(mark, reason=feed.missed.reason)
     return Verdict.NOTED
+
+
+def _overlap(trade: Trade, feed: _Feed) -> None:
+    """What a duplicate proves: see the top of this file."""
+    if feed.missed and feed.missed.resubscribed and feed.newest and trade.trade_id == feed.newest.trade_id:
+        feed.missed = None
+    if _step(trade, feed) == 1:  # only where a numbering that began anew meets trades that were given before
+        feed.last_sequence = trade.sequence
+
+
+def _goes_on(trade: Trade, feed: _Feed, verdict: Verdict) -> bool:
+    """Count the trades that do not fit; whether this one shows that they are a stream of their own."""
+    before, feed.stray = feed.stray, trade.sequence
+    goes_on = False
+    if verdict is Verdict.IMPLAUSIBLE:
+        goes_on = before is not None and trade.sequence == before + 1
+    elif verdict is Verdict.LATE and trade.sequence is not None:
+        grows = before is not None and trade.sequence >= before
+        feed.late = feed.late + (trade.sequence != before) if grows else 1
+        goes_on = feed.late >= ANEW
+    else:
+        feed.stray = None
+    if goes_on or feed.stray is None:
+        feed.stray, feed.late = None, 0
+    return goes_on
 
 
 def _step(trade: Trade, feed: _Feed) -> int | None:

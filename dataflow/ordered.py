@@ -46,6 +46,10 @@ class ByPlace(Generic[V]):
         """The last value."""
         return self._values[-1] if self._head < len(self._values) else None
 
+    def descending(self) -> Iterator[V]:
+        """The values from the last to the first."""
+        return (self._values[index] for index in range(len(self._values) - 1, self._head - 1, -1))
+
     def forget_oldest(self) -> None:
         """Remove the first value."""
         self._head += 1

@@ -18,11 +18,12 @@ from actors.subscription import Message, Update
 
 from .config import Settings
 from .delivery import Delivery, shard_of
-from .domain import Gap, Item
+from .domain import Gap, Item, Trade
 from .faults import Faults
+from .foreign import excerpt
 from .gateway import wire
 from .gateway.clients import Clients
-from .history import History, Store
+from .history import History, Store, Verdict
 from .logs import Burst
 from .sources import Audience, SourceState, sources_of
 from .topics import Topics
@@ -44,7 +45,8 @@ class State:
         self.faults = Faults(settings.chaos.seed) if settings.chaos.enabled else None
         cache = settings.cache
         self.stores = [
-            Store(self.epoch, cache.trades_per_symbol, cache.max_age_seconds) for _ in range(cache.shards)
+            Store(self.epoch, cache.trades_per_symbol, cache.max_age_seconds, self._refused)
+            for _ in range(cache.shards)
         ]
         self.clients = Clients()
         announcer = Announcer(self.clients)
@@ -70,6 +72,10 @@ class State:
     def log_of(self, symbol: str) -> TopicLog:
         """The log of `symbol` as a subscription reads it."""
         return TopicLog(symbol, self.history(symbol))
+
+    def _refused(self, trade: Trade, verdict: Verdict) -> None:
+        about = excerpt(f"{trade.symbol}: trade {trade.trade_id}")
+        self.sources[trade.source].problem(verdict.value, about)
 
     def lost_in_shard(self, shard: int, batches: Iterable[Iterable[Item]]) -> None:
         """Items were in a shard's hand when it crashed: whatever was not admitted becomes a gap."""

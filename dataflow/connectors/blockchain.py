@@ -105,7 +105,7 @@ class Codec:
 
     def missed(self, symbol: str) -> Missed | None:
         """Always a mark: trade ids prove nothing."""
-        return Missed(self._name, symbol, "source_gap")
+        return Missed(self._name, symbol, "source_gap", resubscribed=True)
 
     def decode(self, message: str | bytes, into: Received[Item]) -> None:
         """Add what `message` says; see the problems at the top of this file."""

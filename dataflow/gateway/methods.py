@@ -272,7 +272,7 @@ def _past(history: History, params: Subscribe) -> dict[str, Any]:
     if params.since is not None:
         past["recovered"], entries = history.since(params.since.epoch, params.since.offset, RECOVERY_LIMIT)
     if params.snapshot is not None and not past.get("recovered"):
-        entries = history.read(max(history.last - params.snapshot, history.first - 1), params.snapshot)
+        entries = history.newest(params.snapshot)
     if params.since is None and params.snapshot is None:
         return past
     past["trades"] = [wire.trade(entry) for entry in entries if isinstance(entry, Recorded)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
-from dataflow.history import History, Store, Verdict
+from dataflow.history import AHEAD, ANEW, JUMP, History, Store, Verdict
 
 US = 1000  # nanoseconds
 
@@ -24,8 +24,11 @@ def sequenced(sequence: int, **other: Any) -> Trade:
     return trade(str(sequence), sequence * US, sequence=sequence, **other)
 
 
-def missed(source: str = "a", reason: str = "source_gap") -> Missed:
-    return Missed(source, "BTC-USD", reason)
+def missed(source: str = "a", reason: str = "source_gap", resubscribed: bool = False) -> Missed:
+    return Missed(source, "BTC-USD", reason, resubscribed)
+
+
+RESUBSCRIBED = missed(resubscribed=True)
 
 
 def history(*items: Item, max_trades: int = 100, max_age: float = 1e9, now: float = 0.0) -> History:
@@ -57,7 +60,7 @@ def test_offsets_start_at_one_and_grow_by_one() -> None:
 def test_a_trade_is_admitted_once() -> None:
     """The same id of the same source is a duplicate, of another source it is another trade."""
     log = history(trade("x"))
-    assert log.admit(trade("x", 99), 0) is Verdict.DUPLICATE
+    assert log.admit(trade("x"), 0) is Verdict.DUPLICATE
     assert log.admit(trade("x", source="b"), 0) is Verdict.ADMITTED
     assert log.last == 2
 
@@ -137,16 +140,216 @@ def test_a_mark_before_a_new_trade_becomes_a_gap_of_unknown_size() -> None:
     ]
 
 
-def test_a_duplicate_after_a_mark_proves_that_nothing_is_missing() -> None:
-    """An overlap with what was there before clears the mark."""
-    log = history(trade("x"), missed(), trade("x"), trade("y", 1))
-    assert everything(log) == [Recorded(1, trade("x")), Recorded(2, trade("y", 1))]
+@pytest.mark.parametrize("replayed", [("y",), ("x", "y")])
+def test_a_replay_that_passes_the_newest_trade_proves_that_nothing_is_missing(
+    replayed: tuple[str, ...],
+) -> None:
+    """After a resubscription an overlap with the end of what was here clears the mark."""
+    log = history(trade("x"), trade("y"), RESUBSCRIBED, *map(trade, replayed), trade("z", 1))
+    assert everything(log)[2:] == [Recorded(3, trade("z", 1))]
+
+
+def test_an_older_duplicate_proves_nothing() -> None:
+    """What came between it and the newest trade may still be missing."""
+    log = history(trade("x"), trade("y"), RESUBSCRIBED, trade("x"), trade("z"))
+    assert everything(log)[2:] == [Gap(3, 3, "source_gap", exact=False), Recorded(4, trade("z"))]
+
+
+@pytest.mark.parametrize("again", ["x", "y"])
+@pytest.mark.parametrize("marks", [[missed()], [RESUBSCRIBED, missed()]])
+def test_no_duplicate_brings_back_what_the_connection_lost(marks: list[Missed], again: str) -> None:
+    """An unreadable message or a skipped number came after the newest trade, repeated or not."""
+    log = history(trade("x"), trade("y"), *marks, trade(again), trade("z"))
+    assert everything(log)[2:] == [Gap(3, 3, "source_gap", exact=False), Recorded(4, trade("z"))]
+
+
+def test_a_replay_brings_back_what_the_connection_before_lost() -> None:
+    """A subscription made anew after the loss tells the newest trade and all that follows it."""
+    log = history(trade("x"), missed(), RESUBSCRIBED, trade("x"), trade("y"))
+    assert everything(log)[1:] == [Recorded(2, trade("y"))]
+
+
+def test_the_newest_trade_of_another_source_proves_nothing() -> None:
+    """Each source's stream is proven by its own overlap."""
+    log = history(trade("x"), trade("y"), trade("v", source="b"), RESUBSCRIBED, trade("v", source="b"))
+    log.admit(trade("x"), 0)
+    log.admit(trade("z"), 0)
+    assert Gap(4, 4, "source_gap", exact=False) in everything(log)
+
+
+def test_an_id_used_again_for_another_moment_is_no_overlap() -> None:
+    """Without a sequence nobody can tell the two trades apart for sure: refused, but neither silent nor a proof."""
+    log = history(trade("x", 5), RESUBSCRIBED)
+    assert log.admit(trade("x", 6), 0) is Verdict.REUSED
+    log.admit(trade("y", 7), 0)
+    assert everything(log)[1:] == [Gap(2, 2, "source_gap", exact=False), Recorded(3, trade("y", 7))]
+
+
+def verdicts(log: History, *sequences: int, at: int = 10**9, **other: Any) -> list[Verdict]:
+    """Offers trades of these sequences, all younger than what `sequenced` makes."""
+    return [log.admit(trade(str(n), at + n, **{"sequence": n, **other}), 0) for n in sequences]
+
+
+def test_a_sequence_that_begins_anew_is_followed_after_a_run() -> None:
+    """The trades of the run are lost, and announced: the place before the first admitted one is a gap."""
+    log = history(sequenced(1000), sequenced(1001))
+    assert verdicts(log, *range(1, ANEW)) == [Verdict.LATE] * (ANEW - 1)
+    assert verdicts(log, ANEW, ANEW + 1, ANEW + 4) == [Verdict.ADMITTED] * 3
+    assert [(e.first, e.last, isinstance(e, Recorded) or e.exact) for e in everything(log)[2:]] == [
+        (3, 3, False),
+        (4, 4, True),
+        (5, 5, True),
+        (6, 7, True),
+        (8, 8, True),
+    ]
+
+
+def test_a_run_is_believed_once() -> None:
+    """After it a single late trade is late, also when it repeats the number that completed the run."""
+    log = history(sequenced(1000))
+    assert verdicts(log, *range(1, ANEW + 1))[-1] is Verdict.ADMITTED
+    assert log.admit(trade("other", 10**10, sequence=ANEW), 0) is Verdict.LATE
+
+
+def test_a_run_may_have_holes_and_repetitions() -> None:
+    """It has to grow, and each trade counts once."""
+    log = history(sequenced(1000))
+    assert verdicts(log, *(n // 2 * 3 for n in range(2 * ANEW - 2))) == [Verdict.LATE] * (2 * ANEW - 2)
+    assert verdicts(log, 3 * ANEW) == [Verdict.ADMITTED]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [sequenced(1001), sequenced(1000), trade("other", 10**10), sequenced(3), trade("old", 0, sequence=5)],
+    ids=["admitted", "duplicate", "unsequenced", "backwards", "too old"],
+)
+def test_anything_else_of_that_source_ends_a_run(between: Trade) -> None:
+    """Stragglers between good trades are late for ever, however many they are."""
+    log = history(*(trade(f"past{n}", 1) for n in range(9)), sequenced(1000), max_trades=4)
+    assert verdicts(log, *range(10, 9 + ANEW), at=2 * US) == [Verdict.LATE] * (ANEW - 1)
+    log.admit(between, 0)
+    assert verdicts(log, 9 + ANEW, at=2 * US) == [Verdict.LATE]
+
+
+def test_another_source_does_not_end_a_run() -> None:
+    """Each source's numbering is its own affair."""
+    log = history(sequenced(1000))
+    verdicts(log, *range(1, ANEW))
+    verdicts(log, 1, source="b")
+    assert verdicts(log, ANEW) == [Verdict.ADMITTED]
+
+
+def test_a_numbering_that_begins_anew_within_memory_is_not_taken_for_a_replay() -> None:
+    """The same id at another moment is another trade, when sequences can tell how it goes on."""
+    log = history(*map(sequenced, range(1, 101)))
+    assert verdicts(log, *range(1, ANEW)) == [Verdict.LATE] * (ANEW - 1)
+    assert verdicts(log, *range(ANEW, 200)) == [Verdict.ADMITTED] * (200 - ANEW)
+    assert verdicts(log, *range(ANEW, 200)) == [Verdict.DUPLICATE] * (200 - ANEW)
+    assert log.last == 100 + 1 + 200 - ANEW
+
+
+def test_an_id_given_twice_is_remembered_as_long_as_the_younger_trade() -> None:
+    """Forgetting the older one does not make room for a third."""
+    log = history(*map(sequenced, range(1, 31)), max_trades=15)
+    verdicts(log, *range(1, 45))
+    assert verdicts(log, 25) == [Verdict.DUPLICATE]
+
+
+def test_a_replay_taken_for_a_new_numbering_leads_back_to_the_old_one() -> None:
+    """A long replay of what was announced as missing costs a gap too many, and nothing else."""
+    log = history(sequenced(10), sequenced(60), sequenced(61))
+    found = [log.admit(sequenced(n), 0) for n in range(11, 64)]
+    late, new = ANEW - 1, 50 - ANEW
+    assert found[:late] == [Verdict.LATE] * late
+    assert found[late:] == [*[Verdict.ADMITTED] * new, *[Verdict.DUPLICATE] * 2, *[Verdict.ADMITTED] * 2]
+    gaps = [entry for entry in everything(log) if isinstance(entry, Gap)]
+    assert gaps == [Gap(2, 50, "source_gap"), Gap(53, 53, "source_gap", exact=False)]
+
+
+def test_a_wild_sequence_is_refused_and_does_no_harm() -> None:
+    """One number out of all proportion neither tears a gap nor makes the rest late."""
+    log = history(sequenced(100))
+    assert verdicts(log, 2**53, 101, 2**52, 102) == [
+        Verdict.IMPLAUSIBLE,
+        Verdict.ADMITTED,
+        Verdict.IMPLAUSIBLE,
+        Verdict.ADMITTED,
+    ]
+    assert log.last == 3
+
+
+def test_the_largest_plausible_jump_is_an_exact_gap() -> None:
+    """The bound itself still counts what is missing."""
+    log = history(sequenced(1))
+    assert verdicts(log, 1 + JUMP) == [Verdict.ADMITTED]
+    assert everything(log)[1] == Gap(2, JUMP, "source_gap")
+    assert verdicts(log, 2 + 2 * JUMP) == [Verdict.IMPLAUSIBLE]
+
+
+def test_a_wild_sequence_that_goes_on_is_believed() -> None:
+    """The next trade continues from it: one place stands for all that may be missing, not 9e15."""
+    log = history(sequenced(100))
+    assert verdicts(log, 2**52, 2**52 + 2, 2**52 + 1) == [Verdict.IMPLAUSIBLE] * 3
+    assert verdicts(log, 2**52 + 2, 2**52 + 3) == [Verdict.ADMITTED] * 2
+    assert everything(log)[1] == Gap(2, 2, "source_gap", exact=False)
+    assert log.last == 4
+
+
+def test_a_first_sequence_that_was_wild_is_outlived() -> None:
+    """What follows it looks like a numbering that began anew, and is one."""
+    log = history(sequenced(2**53))
+    assert verdicts(log, *range(1, ANEW + 3), at=10**19)[ANEW - 1 :] == [Verdict.ADMITTED] * 3
+
+
+def test_one_timestamp_of_the_future_does_not_silence_a_source() -> None:
+    """When its id is forgotten, the floor stays with the timestamps of the others."""
+    log = history(trade("wild", 10**18), max_trades=2)
+    for n in range(1, 20):
+        assert log.admit(trade(str(n), n), 0) is Verdict.ADMITTED
+    assert log.admit(trade("1", 1), 0) is Verdict.TOO_OLD
+
+
+def test_one_timestamp_of_the_future_does_not_silence_a_quiet_source() -> None:
+    """Also when only another source has spoken since."""
+    log = history(trade("wild", 10**18), *(trade(str(n), n, source="b") for n in range(9)), max_trades=2)
+    assert log.admit(trade("1", 1), 0) is Verdict.ADMITTED
+
+
+def test_a_source_whose_clock_is_always_ahead_has_a_floor() -> None:
+    """Timestamps are compared with those of the same source, whatever another one says last."""
+    log = history(*(trade(str(n), 10**18 + n) for n in range(4)), trade("x", 1, source="b"), max_trades=2)
+    assert log.admit(trade("0", 10**18), 0) is Verdict.TOO_OLD
+
+
+def test_the_floor_follows_a_source_that_is_only_ahead() -> None:
+    """Within the bound a timestamp counts, however much earlier the others are."""
+    log = history(trade("ahead", AHEAD + 9), *(trade(str(n), 9) for n in range(4)), max_trades=2)
+    assert log.admit(trade("x", AHEAD + 9), 0) is Verdict.TOO_OLD
+    log = history(trade("wild", AHEAD + 10), *(trade(str(n), 9) for n in range(4)), max_trades=2)
+    assert log.admit(trade("x", AHEAD), 0) is Verdict.ADMITTED
+
+
+def test_the_newest_places_hold_as_many_trades_as_were_asked_for() -> None:
+    """A gap is not a trade: those between and behind the trades come along, those before do not."""
+    log = history(sequenced(1), sequenced(2), sequenced(50), sequenced(60), missed())
+    log.lost(trade("x", source="b"), 0)
+    assert [entry.first for entry in log.newest(2)] == [50, 51, 60, 61]
+    assert [entry.first for entry in log.newest(1)] == [60, 61]
+    assert [entry.first for entry in log.newest(9)] == [1, 2, 3, 50, 51, 60, 61]
+    assert log.newest(0) == []
+
+
+def test_the_newest_places_of_a_log_that_forgot_begin_with_a_trade() -> None:
+    """What was kept of the gaps before it tells nothing of the trades."""
+    log = history(sequenced(1), sequenced(50), sequenced(51), max_trades=2)
+    assert isinstance(log.read(1, 9)[0], Gap)
+    assert [entry.first for entry in log.newest(9)] == [50, 51]
 
 
 def test_a_trade_that_cannot_be_judged_neither_clears_nor_fills_a_mark() -> None:
     """A replay from before the memory proves nothing yet."""
     log = history(*(trade(str(n), n * US) for n in range(1, 6)), max_trades=2)
-    log.admit(missed(), 0)
+    log.admit(RESUBSCRIBED, 0)
     assert log.admit(trade("1", 1 * US), 0) is Verdict.TOO_OLD
     log.admit(trade("6", 6 * US), 0)
     assert Gap(6, 6, "source_gap", exact=False) in log.read(5, 10)
@@ -327,6 +530,14 @@ def test_a_store_keeps_symbols_apart_and_counts_what_it_did() -> None:
         ("b", "admitted"): 1,
     }
     assert store.symbols() == ["BTC-USD", "ETH-USD"]
+
+
+def test_a_store_tells_what_it_refused() -> None:
+    """Every trade that is neither admitted nor a plain repetition is named, once each time."""
+    told: list[tuple[str, Verdict]] = []
+    store = Store(3, 10, 100.0, lambda trade, verdict: told.append((trade.trade_id, verdict)))
+    store.admit([sequenced(10), sequenced(10), missed(), sequenced(9), sequenced(2**53)], 0.0)
+    assert told == [("9", Verdict.LATE), (str(2**53), Verdict.IMPLAUSIBLE)]
 
 
 def test_a_store_forgets_on_query() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
-from dataflow.history import History
+from dataflow.history import AHEAD, ANEW, JUMP, History
 from dataflow.ordered import ByTime
 
 MAX_TRADES = 4
@@ -22,8 +22,10 @@ class Model:
 
     log: list[tuple[Entry, float]] = field(factory=list)
     given_ids: list[Trade] = field(factory=list)
+    floors: dict[str, int] = field(factory=dict)
     sequences: dict[str, int] = field(factory=dict)
-    pending: dict[str, str] = field(factory=dict)
+    pending: dict[str, Missed] = field(factory=dict)
+    strays: dict[str, list[int]] = field(factory=dict)  # sequences refused in a row
     now: float = 0.0
 
     @property
@@ -34,45 +36,88 @@ class Model:
         self.log.append((entry, self.now))
 
     def verdict(self, trade: Trade) -> str:
-        remembered = self.given_ids[-2 * MAX_TRADES :]
-        forgotten = self.given_ids[: -2 * MAX_TRADES]
-        if any((t.source, t.trade_id) == (trade.source, trade.trade_id) for t in remembered):
-            return "duplicate"
         previous = self.sequences.get(trade.source)
-        if trade.sequence is not None and previous is not None and trade.sequence > previous:
+        step = None if trade.sequence is None or previous is None else trade.sequence - previous
+        remembered = self.given_ids[-2 * MAX_TRADES :]
+        known = [t for t in remembered if (t.source, t.trade_id) == (trade.source, trade.trade_id)]
+        if known and known[-1].timestamp == trade.timestamp:
+            return "duplicate"
+        if known and step is None:
+            return "reused"
+        if step is not None and step > JUMP:
+            return "implausible"
+        if step is not None and step > 0:
             return "admitted"
-        if any(t.source == trade.source and t.timestamp >= trade.timestamp for t in forgotten):
+        if trade.timestamp <= self.floors.get(trade.source, -1):
             return "too_old"
-        if trade.sequence is not None and previous is not None:
-            return "late"
-        return "admitted"
+        return "admitted" if step is None else "late"
 
     def admit(self, item: Item, now: float) -> str:
         self.now = now
         if isinstance(item, Missed):
             if any(t.source == item.source for t in self.given_ids):
-                self.pending.setdefault(item.source, item.reason)
+                reason = self.pending.get(item.source, item).reason
+                self.pending[item.source] = evolve(item, reason=reason)
             return "noted"
         verdict = self.verdict(item)
+        if self.becomes_a_stream(item, verdict):
+            del self.sequences[item.source]
+            self.pending[item.source] = Missed(item.source, item.symbol, "source_gap")
+            verdict = "admitted"
         if verdict == "duplicate":
-            self.pending.pop(item.source, None)
+            newest = [t for t in self.given_ids if t.source == item.source][-1]
+            mark = self.pending.get(item.source)
+            if newest.trade_id == item.trade_id and mark and mark.resubscribed:
+                del self.pending[item.source]
+            if item.sequence is not None and self.sequences.get(item.source) == item.sequence - 1:
+                self.sequences[item.source] += 1
         if verdict == "admitted":
             self.place(item)
         return verdict
 
+    def becomes_a_stream(self, trade: Trade, verdict: str) -> bool:
+        strays = self.strays.setdefault(trade.source, [])
+        if verdict not in ("late", "implausible"):
+            strays.clear()
+            return False
+        assert trade.sequence is not None
+        if verdict == "implausible":
+            goes_on = bool(strays) and trade.sequence == strays[-1] + 1
+            strays[:] = [] if goes_on else [trade.sequence]
+            return goes_on
+        if strays and trade.sequence < strays[-1]:
+            strays.clear()
+        if trade.sequence not in strays:
+            strays.append(trade.sequence)
+        if len(strays) < ANEW:
+            return False
+        strays.clear()
+        return True
+
     def place(self, trade: Trade) -> None:
-        reason = self.pending.pop(trade.source, None)
+        mark = self.pending.pop(trade.source, None)
         previous = self.sequences.get(trade.source)
         if trade.sequence is not None and previous is not None:
             missing = trade.sequence - previous - 1
             if missing:
                 self.put(Gap(self.last + 1, self.last + missing, "source_gap"))
-        elif reason is not None:
-            self.put(Gap(self.last + 1, self.last + 1, reason, exact=False))
+        elif mark is not None:
+            self.put(Gap(self.last + 1, self.last + 1, mark.reason, exact=False))
         self.put(Recorded(self.last + 1, trade))
         self.given_ids.append(trade)
         if trade.sequence is not None:
             self.sequences[trade.source] = trade.sequence
+        self.forget_an_id()
+
+    def forget_an_id(self) -> None:
+        if len(self.given_ids) <= 2 * MAX_TRADES:
+            return
+        forgotten, *later = self.given_ids[-2 * MAX_TRADES - 1 :]
+        of_source = [t for t in later if t.source == forgotten.source]
+        witness = (of_source or later)[-1]
+        if forgotten.timestamp <= witness.timestamp + AHEAD:
+            floor = self.floors.get(forgotten.source, forgotten.timestamp)
+            self.floors[forgotten.source] = max(floor, forgotten.timestamp)
 
     def lost(self, item: Item, now: float) -> None:
         if isinstance(item, Missed):
@@ -95,17 +140,33 @@ class Model:
         return sorted(trades, key=lambda recorded: (recorded.trade.timestamp // 1000, recorded.offset))
 
 
-def build(source: str, number: int, moment: int) -> Trade:
+WILD = AHEAD // 500 + 30
+
+
+def build(source: str, number: int, moment: int, jump: int) -> Trade:
     """Source "s" has sequences and source "u" has none, "m" sometimes forgets them."""
-    sequence = number if source == "s" or (source == "m" and number % 3) else None
+    sequence = number + jump if source == "s" or (source == "m" and number % 3) else None
     price = Decimal(number + 1)
-    return Trade(source, "B-U", str(number), "buy", price, Decimal(1), moment * 500, sequence)
+    return Trade(source, "B-U", str(number + jump), "buy", price, Decimal(1), moment * 500, sequence)
 
 
-trades = st.builds(build, st.sampled_from("sum"), st.integers(0, 25), st.integers(0, 20))
-marks = st.builds(Missed, st.sampled_from("um"), st.just("B-U"), st.sampled_from(["source_gap", "other"]))
+def run(source: str, first: int, count: int, moment: int) -> list[Trade]:
+    """A numbering that begins anew, or a long replay."""
+    return [build(source, number, moment, 0) for number in range(first, first + count)]
+
+
+jumps = st.sampled_from([0] * 9 + [2 * JUMP])
+moments = st.integers(0, 20) | st.sampled_from([WILD])
+trades = st.builds(build, st.sampled_from("sum"), st.integers(0, 25), moments, jumps)
+runs = st.builds(run, st.sampled_from("su"), st.integers(0, 9), st.integers(15, 30), st.integers(0, 30))
+marks = st.builds(
+    Missed, st.sampled_from("um"), st.just("B-U"), st.sampled_from(["source_gap", "other"]), st.booleans()
+)
+one = (trades | marks).map(lambda item: [item])
 steps = st.lists(
-    st.tuples(st.sampled_from(["admit", "admit", "admit", "lost"]), trades | marks, st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from(["admit", "admit", "admit", "lost"]), one | one | one | runs, st.integers(0, 3)
+    ),
     max_size=60,
 )
 
@@ -113,18 +174,19 @@ steps = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(steps, st.integers(0, 60), st.integers(1, 6), st.integers(0, 12_000))
 def test_it_does_what_the_model_does(
-    steps: list[tuple[str, Item, int]], place: int, count: int, timestamp: int
+    steps: list[tuple[str, list[Item], int]], place: int, count: int, timestamp: int
 ) -> None:
     """Verdicts, places, gaps, what is forgotten, and every way of reading."""
     log, model, now = History(1, MAX_TRADES, MAX_AGE), Model(), 0.0
-    for what, item, pause in steps:
+    for what, items, pause in steps:
         now += pause
         log.expire(now)
-        if what == "lost":
-            log.lost(item, now)
-            model.lost(item, now)
-        else:
-            assert log.admit(item, now).value == model.admit(item, now)
+        for item in items:
+            if what == "lost":
+                log.lost(item, now)
+                model.lost(item, now)
+            else:
+                assert log.admit(item, now).value == model.admit(item, now)
         assert log.last == model.last
         assert log.read(log.first - 1, 1000) == model.kept(now)
     check_reading(log, model.kept(now), min(place, log.last), count)
@@ -142,10 +204,16 @@ def check_reading(log: History, kept: list[Entry], place: int, count: int) -> No
     assert [entry for entry in rest if isinstance(entry, Recorded)] == [
         entry for entry in kept if isinstance(entry, Recorded) and entry.offset > place
     ]
+    assert log.newest(count) == newest(kept, count)
     assert log.position_known(1, place) == (place >= log.first - 1)
     assert log.since(1, place, count) == (
         (True, rest) if place >= log.first - 1 and len(rest) <= count else (False, [])
     )
+
+
+def newest(kept: list[Entry], count: int) -> list[Entry]:
+    first = [n for n, entry in enumerate(kept) if isinstance(entry, Recorded)][-count:]
+    return kept[first[0] :] if first else []
 
 
 def check_queries(log: History, by_time: list[Recorded], timestamp: int, count: int) -> None:

@@ -107,7 +107,7 @@ def test_what_is_sent() -> None:
         {"action": "unsubscribe", "channel": "trades", "symbol": "BTC-USD"}
     ]
     assert list(speaker.probe()) == []
-    assert speaker.missed("ETH-USD") == mark("ETH-USD")
+    assert speaker.missed("ETH-USD") == Missed("bc", "ETH-USD", "source_gap", resubscribed=True)
 
 
 def test_a_token_authenticates_first_and_is_never_shown() -> None:
