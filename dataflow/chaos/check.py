@@ -298,6 +298,7 @@ class Figures:
     gaps: Counter[str] = field(factory=Counter)  # of the streams, by reason
     clients: dict[str, Account] = field(factory=dict)
     connections: dict[str, int] = field(factory=dict)
+    closed: Counter[int] = field(factory=Counter)  # connections of clients, by the code of their close
     balances: int = 0  # how often the mailboxes were looked at
     unbalanced: list[str] = field(factory=list)
     unsettled: list[str] = field(factory=list)  # what was not well again in the end

@@ -39,7 +39,7 @@ from .plan import Order, Plan, Shape, Step, make
 
 HOST: Final = "127.0.0.1"
 SPEED: Final = 5.0  # times the recordings' own pace: about 500 trades a second together
-REPLAYED: Final = 3_000  # trades of a symbol that an exchange repeats to whoever comes back
+REPLAYED: Final = 1_000  # trades of a symbol that an exchange repeats to whoever comes back
 REMEMBERED: Final = 1_000_000  # trades of a symbol, by the daemon and by the exchanges: more than a run has
 LOOK_EVERY: Final = 0.05  # seconds between two looks at the mailboxes
 READ_AT_ONCE: Final = 10_000
@@ -160,7 +160,7 @@ def _settings(
             eager=plan.eager,
             linger=1.0,
             stale_after=5.0,
-            subscribe_within=3.0,
+            subscribe_within=5.0,
             connect_within=3.0,
         )
         for name, way in ways.items()
@@ -203,7 +203,9 @@ async def _play(stage: _Stage, plan: Plan, figures: Figures, tell: Tell) -> None
     def on_event(event: Event) -> None:
         react(event)
         watch(event)
+        books.look()
 
+    books = _Books(figures)
     records = _Records(state)
     try:
         async with open_supervisor(
@@ -213,7 +215,8 @@ async def _play(stage: _Stage, plan: Plan, figures: Figures, tell: Tell) -> None
             faults=state.faults,
             blocked_after=None,
         ) as root:
-            play = _Play(stage, plan, figures, state, state.faults, root, records, tell)
+            books.root = root
+            play = _Play(stage, plan, figures, state, state.faults, root, records, books, tell)
             await play.run()
     except SupervisionError as error:
         figures.broken.append(f"the daemon gave up: {type(error).__name__}: {error}")
@@ -232,6 +235,7 @@ class _Play:
     faults: Faults
     root: Handle
     records: _Records
+    books: _Books
     tell: Tell
     phase: str = "starting"
     ends: float = field(factory=trio.current_time)
@@ -335,8 +339,7 @@ class _Play:
     async def _look(self) -> None:
         """Again and again: do the mailboxes add up, and what was admitted?"""
         while True:
-            self.figures.balances += 1
-            self.figures.unbalanced += unbalanced(self.root.tree().to_dict())
+            self.books.look()
             trades = self.records.read()
             left = max(0.0, self.ends - trio.current_time())
             self.tell(Progress(self.phase, left, self.figures.faults.total(), trades))
@@ -452,6 +455,20 @@ class _Watch:
 
 
 @define(eq=False)
+class _Books:
+    """Looks at the mailboxes: now and then, and whenever something has just happened."""
+
+    figures: Figures
+    root: Handle | None = None
+
+    def look(self) -> None:
+        """Do they add up?"""
+        if self.root is not None:
+            self.figures.balances += 1
+            self.figures.unbalanced += unbalanced(self.root.tree().to_dict())
+
+
+@define(eq=False)
 class _Overheard(Audience):
     """A source is back when its connection is, not when its connector runs again."""
 
@@ -513,6 +530,7 @@ def _judge(stage: _Stage, state: State, records: _Records, figures: Figures) -> 
             whole.add(account(symbol, stream, records.admitted[symbol]))
         figures.clients[name] = whole
         figures.connections[name] = client.connections
+        figures.closed.update(client.closed)
     for admitted in records.admitted.values():
         figures.gaps.update(admitted.gaps)
     for store in state.stores:

@@ -157,6 +157,7 @@ def rows(figures: Figures) -> Iterator[tuple[str, str]]:
         yield name, _source(source)
     for name, client in figures.clients.items():
         yield name, f"{_client(client)}; {figures.connections[name]} connections"
+    yield "closed with", _counts(figures.closed)
     yield "mailboxes", f"looked at {figures.balances} times, {len(figures.unbalanced)} did not balance"
     yield "left behind", "; ".join(figures.left_behind) or "nothing"
 
@@ -183,7 +184,7 @@ def _client(client: Account) -> str:
     )
 
 
-def _counts(counts: Counter[str]) -> str:
+def _counts(counts: Counter[str] | Counter[int]) -> str:
     shown = [f"{name} {count}" for name, count in counts.most_common(MOST)]
     rest = counts.total() - sum(count for _name, count in counts.most_common(MOST))
     return ", ".join([*shown, *([f"others {rest}"] if rest else [])]) or "none"
