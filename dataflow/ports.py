@@ -63,4 +63,7 @@ class Codec(Protocol):
         taken for one of each: they are asked for again in smaller parts."""
 
     def missed(self, symbol: str) -> Missed | None:
-        """The mark to leave when `symbol` was (re)subscribed; None when the trades' sequence proves gaps."""
+        """The mark to leave when `symbol` was (re)subscribed; None when the trades' sequence proves gaps.
+
+        With `resubscribed=True` a replay that comes through the newest trade we have takes it back.
+        """
