@@ -82,7 +82,7 @@ class Topics:
         return [symbol for symbol, opened in self._opened.items() if opened.topic.open]
 
     def abandon(self, symbol: str) -> Collection[Subscriber]:
-        """The subscription is gone: close the topic, for the next subscriber to start it anew; its listeners."""
+        """The subscription is gone: close the topic, and say who listened to it."""
         opened = self._opened.get(symbol)
         if opened is None or not opened.topic.open:
             return ()

@@ -161,7 +161,7 @@ class Record:
             self.ended = Promise()
 
     def node(self, dynamic: bool = True) -> Node:
-        """This child and everything below it, as plain data; without the children of pools unless `dynamic`."""
+        """This child and everything below it, as plain data; pools without children unless `dynamic`."""
         mailbox = self.box.node() if self.kind == "actor" else None
         last_error = "; ".join(describe(error) for error in self.errors) or None
         shown = self.children.values() if dynamic or self.kind != "pool" else ()
