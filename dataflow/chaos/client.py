@@ -139,7 +139,7 @@ class CheckingClient:
         if isinstance(first, BaseExceptionGroup):
             self._count(first)
         else:
-            self.closed[first.reason.code if first.reason else 1006] += 1
+            self.closed[int(first.reason.code) if first.reason else 1006] += 1
 
     async def _converse(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
         where = f"{self.host}:{self.port}"
