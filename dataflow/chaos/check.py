@@ -328,6 +328,11 @@ class Figures:
             lines += (f"{name}: {line}" for line in getattr(self, name)[:EXAMPLES])
         return lines
 
+    @property
+    def slowest(self) -> str:
+        """Who was away for longest."""
+        return max(self.recovery, key=lambda loss: loss[1], default=("nobody", 0.0))[0]
+
     def _accounts(self) -> Iterator[tuple[str, Account | SourceAccount]]:
         yield from self.sources.items()
         yield from self.clients.items()
@@ -335,7 +340,10 @@ class Figures:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         plain = asdict(self)
-        plain["recovery"] = quantiles([seconds for _who, seconds in self.recovery])
+        plain["recovery"] = {
+            **quantiles([seconds for _who, seconds in self.recovery]),
+            "slowest": self.slowest,
+        }
         return {"held": self.held, "violations": dict(self.violations), "evidence": self.evidence, **plain}
 
 

@@ -439,9 +439,10 @@ class _Watch:
             self.figures.crashes[path] += 1
         if event.kind in ("crash", "start_failed", "stopped") and not path.startswith("sources/"):
             self._lost.setdefault(path, event.at)
-        if event.kind == "ready" and event.epoch > 1:
-            self.figures.restarts[path] += 1
-            if not path.startswith("sources/"):
+        if event.kind == "ready":
+            if event.epoch > 1:
+                self.figures.restarts[path] += 1
+            if not path.startswith("sources/"):  # epoch 1 too: a topic of a pool that was restarted
                 self.back(path)
 
     def lost(self, who: str) -> None:

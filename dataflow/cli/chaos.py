@@ -151,7 +151,8 @@ def rows(figures: Figures) -> Iterator[tuple[str, str]]:
     yield "crashes", _counts(figures.crashes)
     yield "restarts", _counts(figures.restarts)
     times = quantiles([seconds for _who, seconds in figures.recovery])
-    yield "back after", ", ".join(f"{name} {value:g} s" for name, value in times.items() if name != "count")
+    told = ", ".join(f"{name} {value:g} s" for name, value in times.items() if name != "count")
+    yield "back after", f"{told} ({figures.slowest})"
     yield "gaps", _counts(figures.gaps)
     for name, source in figures.sources.items():
         yield name, _source(source)

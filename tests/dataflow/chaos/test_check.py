@@ -305,6 +305,17 @@ class TestVerdict:
         assert (figures.violations, figures.evidence) == ({"missing": 2}, ["c A-B: missing at 1, 2"])
         assert not Figures(sources={"s": SourceAccount(unaccounted=1)}).held
 
+    def test_who_was_away_for_longest_is_told(self) -> None:
+        """Beside the quantiles, for whoever wonders."""
+        figures = Figures(recovery=[("a", 1.0), ("b", 3.0), ("c", 2.0)])
+        assert figures.to_dict()["recovery"] == {
+            "count": 3,
+            "p50": 2.0,
+            "p99": 3.0,
+            "max": 3.0,
+            "slowest": "b",
+        }
+
     def test_quantiles(self) -> None:
         """The median, the 99th percentile and the worst."""
         assert quantiles([]) == {"count": 0}
