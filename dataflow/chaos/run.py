@@ -46,6 +46,7 @@ READ_AT_ONCE: Final = 10_000
 WELL_WITHIN: Final = 30.0  # seconds after the last trouble
 RESTART_WITHIN: Final = 30.0
 ENDS_WITHIN: Final = 2.0
+ENOUGH: Final = 100  # mailboxes that did not balance: no more are looked for
 AT_REST: Final = 10  # looks in a row: what is still on its way through sockets is seen by nobody
 LATENCY: Final = 0.2
 JITTER: Final = 0.2
@@ -464,7 +465,7 @@ class _Books:
 
     def look(self) -> None:
         """Do they add up?"""
-        if self.root is not None:
+        if self.root is not None and len(self.figures.unbalanced) < ENOUGH:
             self.figures.balances += 1
             self.figures.unbalanced += unbalanced(self.root.tree().to_dict())
 
