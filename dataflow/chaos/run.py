@@ -7,14 +7,12 @@ that is lost costs no trade of itself. Every wait has an end, and what was not w
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, cast
 
 import trio
@@ -28,25 +26,21 @@ from supervisors.handle import Handle
 
 from ..app import tree
 from ..config import BackoffSettings, Chaos, Settings, Supervision, load, shipped
-from ..domain import Gap, Trade
 from ..faults import Faults
 from ..reactions import Reactions
-from ..sources import Audience, Link
+from ..sources import Link
 from ..state import State
-from .check import Account, Admitted, Figures, Seen, SourceAccount, account, source_account, unbalanced
+from .check import Account, Figures, Seen, SourceAccount, account, source_account
 from .client import CheckingClient, dial
 from .plan import Order, Plan, Shape, Step, make
+from .witness import LOOK_EVERY, Books, Overheard, Records, Watch, inventory, look_for_the_rest
 
 HOST: Final = "127.0.0.1"
 SPEED: Final = 5.0  # times the recordings' own pace: about 500 trades a second together
 REPLAYED: Final = 1_000  # trades of a symbol that an exchange repeats to whoever comes back
 REMEMBERED: Final = 1_000_000  # trades of a symbol, by the daemon and by the exchanges: more than a run has
-LOOK_EVERY: Final = 0.05  # seconds between two looks at the mailboxes
-READ_AT_ONCE: Final = 10_000
 WELL_WITHIN: Final = 30.0  # seconds after the last trouble
 RESTART_WITHIN: Final = 30.0
-ENDS_WITHIN: Final = 2.0
-ENOUGH: Final = 100  # mailboxes that did not balance: no more are looked for
 AT_REST: Final = 10  # looks in a row: what is still on its way through sockets is seen by nobody
 LATENCY: Final = 0.2
 JITTER: Final = 0.2
@@ -72,13 +66,13 @@ Tell = Callable[[Progress], None]
 
 async def rehearse(order: Order, tell: Tell = lambda _progress: None) -> Figures:
     """Make the plan of `order`, carry it out, and return what was found."""
-    before = _inventory()
+    before = inventory()
     settings = load([shipped("server.toml"), shipped("simulated.toml")], {})
     plan = make(order, shape(settings, order.clients))
     figures = Figures()
     async with _stage(settings, plan, order) as stage:
         await _play(stage, plan, figures, tell)
-    await _look_for_the_rest(before, figures)
+    await look_for_the_rest(before, figures)
     return figures
 
 
@@ -197,17 +191,17 @@ def _free_port() -> int:
 async def _play(stage: _Stage, plan: Plan, figures: Figures, tell: Tell) -> None:
     state = State(stage.settings)
     assert state.faults is not None, "[chaos] is enabled"
-    react, watch = Reactions(state), _Watch(figures)
+    react, watch = Reactions(state), Watch(figures)
     for source in state.sources.values():
-        source.audience = _Overheard(source.audience, watch)
+        source.audience = Overheard(source.audience, watch)
 
     def on_event(event: Event) -> None:
         react(event)
         watch(event)
         books.look()
 
-    books = _Books(figures)
-    records = _Records(state)
+    books = Books(figures)
+    records = Records(state)
     try:
         async with open_supervisor(
             tree(state),
@@ -235,8 +229,8 @@ class _Play:
     state: State
     faults: Faults
     root: Handle
-    records: _Records
-    books: _Books
+    records: Records
+    books: Books
     tell: Tell
     phase: str = "starting"
     ends: float = field(factory=trio.current_time)
@@ -421,108 +415,10 @@ def _nodes(root: Handle) -> list[Any]:
     return found
 
 
-# -- what is seen of it ----------------------------------------------------------------------------------
+# -- the judgement ----------------------------------------------------------------------------------------
 
 
-@define(eq=False)
-class _Watch:
-    """Counts crashes and restarts, and how long whoever was lost was away."""
-
-    figures: Figures
-    _lost: dict[str, float] = field(factory=dict)
-
-    def __call__(self, event: Event) -> None:
-        """One thing that happened in the tree."""
-        path = event.path
-        if path.startswith("gateway/sessions/"):
-            return
-        if event.kind in ("crash", "start_failed"):
-            self.figures.crashes[path] += 1
-        if event.kind in ("crash", "start_failed", "stopped") and not path.startswith("sources/"):
-            self._lost.setdefault(path, event.at)
-        if event.kind == "ready":
-            if event.epoch > 1:
-                self.figures.restarts[path] += 1
-            if not path.startswith("sources/"):  # epoch 1 too: a topic of a pool that was restarted
-                self.back(path)
-
-    def lost(self, who: str) -> None:
-        """Somebody is away from now on."""
-        self._lost.setdefault(who, trio.current_time())
-
-    def back(self, who: str) -> None:
-        """Somebody is back."""
-        if who in self._lost:
-            self.figures.recovery.append((who, trio.current_time() - self._lost.pop(who)))
-
-
-@define(eq=False)
-class _Books:
-    """Looks at the mailboxes: now and then, and whenever something has just happened."""
-
-    figures: Figures
-    root: Handle | None = None
-
-    def look(self) -> None:
-        """Do they add up?"""
-        if self.root is not None and len(self.figures.unbalanced) < ENOUGH:
-            self.figures.balances += 1
-            self.figures.unbalanced += unbalanced(self.root.tree().to_dict())
-
-
-@define(eq=False)
-class _Overheard(Audience):
-    """A source is back when its connection is, not when its connector runs again."""
-
-    audience: Audience
-    watch: _Watch
-
-    def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
-        self.watch.lost(f"sources/{source}")
-        self.audience.lost(source, reason, symbols)
-
-    def restored(self, source: str, symbols: Collection[str]) -> None:
-        self.watch.back(f"sources/{source}")
-        self.audience.restored(source, symbols)
-
-    def problem(self, source: str, reason: str, excerpt: str) -> None:
-        self.audience.problem(source, reason, excerpt)
-
-
-@define(eq=False)
-class _Records:
-    """What the daemon admitted, read from its histories before they can forget it."""
-
-    state: State
-    admitted: dict[str, Admitted] = field(factory=dict)
-    closed: bool = False
-
-    def close(self) -> None:
-        """Read to the end; what comes now comes after the clients were asked."""
-        self.read()
-        self.closed = True
-
-    def read(self) -> int:
-        """Read on; how many trades there are by now."""
-        if not self.closed:
-            for symbol in self.state.symbols:
-                self._read(symbol, self.admitted.setdefault(symbol, Admitted()))
-        return sum(len(each.trades) for each in self.admitted.values())
-
-    def _read(self, symbol: str, into: Admitted) -> None:
-        while entries := self.state.history(symbol).read(into.last, READ_AT_ONCE):
-            for entry in entries:
-                if isinstance(entry, Gap):
-                    into.gap(entry.first, entry.last, entry.reason)
-                else:
-                    into.trade(entry.offset, _seen(entry.trade))
-
-
-def _seen(trade: Trade) -> Seen:
-    return Seen(trade.source, trade.trade_id, trade.side, trade.price, trade.quantity)
-
-
-def _judge(stage: _Stage, state: State, records: _Records, figures: Figures) -> None:
+def _judge(stage: _Stage, state: State, records: Records, figures: Figures) -> None:
     for name, exchange in stage.exchanges.items():
         figures.sources[name] = _judge_source(name, exchange, state, records)
         figures.broken += (f"the simulated {name} failed: {error!r}" for error in exchange.failures)
@@ -540,7 +436,7 @@ def _judge(stage: _Stage, state: State, records: _Records, figures: Figures) -> 
             figures.verdicts[verdict] += count
 
 
-def _judge_source(name: str, exchange: Exchange, state: State, records: _Records) -> SourceAccount:
+def _judge_source(name: str, exchange: Exchange, state: State, records: Records) -> SourceAccount:
     whole = SourceAccount()
     for symbol in state.sources[name].settings.symbols:
         upstream = symbol if name == "blockchain" else symbol.replace("-", "")
@@ -551,33 +447,3 @@ def _judge_source(name: str, exchange: Exchange, state: State, records: _Records
 
 def _sent(source: str, trade: simulators.Trade) -> Seen:
     return Seen(source, str(trade.id), trade.side, Decimal(trade.price), Decimal(trade.qty))
-
-
-# -- what is left of it -----------------------------------------------------------------------------------
-
-
-def _inventory() -> dict[str, int]:
-    """Living tasks, and open sockets where the system tells (Linux)."""
-    counted = {"tasks": trio.lowlevel.current_statistics().tasks_living}
-    descriptors = Path("/proc/self/fd")
-    if descriptors.is_dir():
-        counted["sockets"] = sum(_is_socket(each) for each in descriptors.iterdir())
-    return counted
-
-
-def _is_socket(descriptor: Path) -> bool:
-    try:
-        return os.readlink(descriptor).startswith("socket:")
-    except OSError:  # closed meanwhile: the listing's own
-        return False
-
-
-async def _look_for_the_rest(before: dict[str, int], figures: Figures) -> None:
-    with trio.move_on_after(ENDS_WITHIN):
-        while _inventory() != before:  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(LOOK_EVERY)
-        return
-    after = _inventory()
-    figures.left_behind += (
-        f"{after[what]} {what}, {count} before" for what, count in before.items() if after[what] != count
-    )
