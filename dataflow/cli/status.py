@@ -53,6 +53,8 @@ def status(
     everything
         Draw every session and topic, not only the first few.
     """
+    if not interval > 0:
+        raise Mistake(f"--interval must be more than 0 seconds, not {interval:g}")
     base = daemon_url(url)
     if json:
         for answer in _answers(base, interval if watch else None):

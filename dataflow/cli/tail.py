@@ -94,6 +94,22 @@ class _Answer(msgspec.Struct):
     gaps: list[msgspec.Raw] = []
 
 
+class _Gap(msgspec.Struct):
+    first: int = msgspec.field(name="from")
+
+    @property
+    def offset(self) -> int:
+        return self.first
+
+
+def _in_order(answer: _Answer) -> list[tuple[Trade | _Gap, bytes]]:
+    """The trades and gaps of an answer, each in its place of the stream."""
+    entries: list[tuple[Trade | _Gap, bytes]] = []
+    entries += [(msgspec.json.decode(raw, type=Trade), bytes(raw)) for raw in answer.trades]
+    entries += [(msgspec.json.decode(raw, type=_Gap), bytes(raw)) for raw in answer.gaps]
+    return sorted(entries, key=lambda entry: entry[0].offset)
+
+
 class Show:
     """What becomes of what is told: lines, on standard output unless they are `news` for people only."""
 
@@ -215,12 +231,15 @@ class Tail:
     def _subscribed(self, symbol: str, answer: _Answer, show: Show) -> None:
         if answer.recovered is False:
             show.news(f"{symbol}: trades are missing here, the daemon no longer has them")
-        for raw in answer.gaps:
-            show.notice("stream.gap", bytes(raw))
-        for raw in answer.trades:
-            if not self.done:
+        for place, told in _in_order(answer):
+            if self.done:
+                break
+            if isinstance(place, _Gap):
+                about = {"symbol": symbol, "channel": "trades", "epoch": answer.epoch}
+                show.notice("stream.gap", msgspec.json.encode(about | msgspec.json.decode(told)))
+            else:
                 self._count_down()
-                show.trade(bytes(raw))
+                show.trade(told)
         self.positions[symbol] = answer.epoch, answer.offset
 
     def _trade(self, raw: msgspec.Raw, show: Show) -> None:
@@ -231,8 +250,8 @@ class Tail:
 
     def _notice(self, method: str, raw: msgspec.Raw, show: Show) -> None:
         told = msgspec.json.decode(raw)
-        if method == "stream.gap" and told.get("to") is not None:
-            self._advance(told["symbol"], told["to"])
+        if method == "stream.gap":  # an unknown number of trades has one place, `from`
+            self._advance(told["symbol"], told["from"] if told["to"] is None else told["to"])
         show.notice(method, bytes(raw))
 
     def _advance(self, symbol: str, offset: int) -> None:

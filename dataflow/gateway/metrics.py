@@ -6,6 +6,7 @@ anyway, and a scrape reads it, so that metrics cost nothing per trade.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,10 @@ class _Now(Collector):
             "Trades that reached a shard, by what became of them",
             labels=["source", "verdict"],
         )
-        for store in self._state.stores:
-            for (source, verdict), count in store.counts.items():
-                judged.add_metric([source, verdict], count)
+        # Summed over the shards: a source's symbols lie in several, and a series may stand here only once.
+        counts = sum((store.counts for store in self._state.stores), Counter[tuple[str, str]]())
+        for (source, verdict), count in counts.items():
+            judged.add_metric([source, verdict], count)
         yield judged
 
     def _client_metrics(self) -> Iterator[Metric]:

@@ -190,6 +190,28 @@ class TestShowing:
 
 
 class TestFollowing:
+    async def test_gaps_of_an_answer_stand_in_their_place_and_say_their_symbol(self, said: Any) -> None:
+        """Among the trades around them, once, and as a live gap would be told; also one of unknown size."""
+        gaps = [{"from": 7, "to": None, "reason": "source_gap"}]
+        script = says(answer(8, trades=f"{trade(6)}, {trade(8)}", gaps=gaps), update(9))
+        async with gateway(script) as server:
+            await follow(server.url, tail_of(count=3, snapshot=3), PLAIN)
+        assert said() == [line(6), "-- BTC-USD: #7 to ? will not come (source_gap)", line(8), line(9)]
+
+    async def test_a_gap_of_unknown_size_is_not_asked_for_again(self, said: Any) -> None:
+        """It has one place: after a reconnection what lies behind it is asked for."""
+        gap = notice(
+            "stream.gap",
+            symbol="BTC-USD",
+            channel="trades",
+            epoch=EPOCH,
+            reason="x",
+            **{"from": 8, "to": None},
+        )
+        async with gateway(says(answer(7), gap, then="bye"), says(answer(9), update(10))) as server:
+            await follow(server.url, tail_of(count=1), PLAIN)
+        assert server.asked[1][0]["params"]["since"] == {"epoch": EPOCH, "offset": 8}
+
     async def test_trades_and_notices_in_their_order(self, said: Any) -> None:
         """Snapshot, live trades, batches and notices are shown in the order in which they came."""
         script = says(
@@ -275,7 +297,7 @@ class TestFollowing:
 
     async def test_gaps_in_an_answer_are_said(self, said: Any) -> None:
         """Places of the past that no trade fills are told, too."""
-        gaps = [{"symbol": "BTC-USD", "from": 8, "to": 9, "reason": "source_gap"}]
+        gaps = [{"from": 8, "to": 9, "reason": "source_gap"}]
         before, after = says(answer(7), then="bye"), says(answer(9, recovered=True, gaps=gaps), update(10))
         async with gateway(before, after) as server:
             await follow(server.url, tail_of(count=1), PLAIN)
