@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -241,13 +242,19 @@ def _wrong_length(length: int, most: int) -> CallError:
     return _invalid_request(f"a batch may hold at most {most} calls", limit=most, found=length)
 
 
+@cache
+def _fields(params: type) -> tuple[Any, ...]:
+    """The fields of a class of parameters, looked into once and not with every call."""
+    return tuple(msgspec.inspect.type_info(params).fields)  # type: ignore[attr-defined]
+
+
 def _arguments(method: _Method, params: Sequence[Any] | Mapping[str, Any] | None) -> tuple[Any, ...]:
     """What to call the handler with. Raises CallError."""
     if method.params is None:
         if params:
             raise _invalid_params(f"{method.name} takes no parameters")
         return ()
-    fields = msgspec.inspect.type_info(method.params).fields  # type: ignore[attr-defined]
+    fields = _fields(method.params)
     names = [field.encode_name for field in fields]
     named = _named(params or {}, names)
     for name in named:

@@ -423,19 +423,26 @@ async def test_a_session_that_fails_takes_only_its_client_with_it(monkeypatch: p
         assert len(w.daemon.state.clients) == 1
 
 
-async def test_a_client_that_never_reads_costs_nobody_else_anything() -> None:
-    """Its outbox is bounded and it is disconnected; the other client gets everything meanwhile."""
-    sessions = Session(outbox=100)
+@asynccontextmanager
+async def beside_a_deaf_client(session: Session) -> AsyncIterator[tuple[World, trio.SocketStream]]:
+    """A world on Binance, and a second client that has subscribed and does not read."""
     async with (
         open_binance() as exchange,
-        daemon(sources=from_binance(exchange.url, "BTC-USDT"), session=sessions) as d,
+        daemon(sources=from_binance(exchange.url, "BTC-USDT"), session=session) as d,
         client(d.url) as listener,
     ):
         w = World("binance", exchange, d, listener)
         await listener.call("subscribe", symbol=w.symbol)
-        mute = await never_reading_client(d.url, w.symbol)
-        while d.state.topics.subscribers[w.symbol] < 2:
-            await trio.lowlevel.checkpoint()
+        async with await never_reading_client(d.url, w.symbol) as deaf:
+            while d.state.topics.subscribers[w.symbol] < 2:
+                await trio.lowlevel.checkpoint()
+            yield w, deaf
+
+
+async def test_a_client_that_never_reads_costs_nobody_else_anything() -> None:
+    """Its outbox is bounded and it is disconnected; the other client gets everything meanwhile."""
+    async with beside_a_deaf_client(Session(outbox=100)) as (w, _deaf):
+        d = w.daemon
         published = 0
         while d.state.clients.totals().slow == 0:
             await w.publish(500)
@@ -444,23 +451,13 @@ async def test_a_client_that_never_reads_costs_nobody_else_anything() -> None:
             assert all(session.waiting <= 101 for session in d.state.clients)
         await w.publish(10)
         assert len(await w.heard(published + 10)) == published + 10
-        await mute.aclose()
 
 
 @pytest.mark.parametrize("policy", [SlowClient.DROP_OLDEST, SlowClient.CONFLATE])
 async def test_a_client_that_reads_again_is_told_what_it_missed(policy: SlowClient) -> None:
     """On a real socket: trades and gaps together are the whole stream, in order, to the last trade."""
-    sessions = Session(outbox=50, slow_client=policy)
-    async with (
-        open_binance() as exchange,
-        daemon(sources=from_binance(exchange.url, "BTC-USDT"), session=sessions) as d,
-        client(d.url) as listener,
-    ):
-        w = World("binance", exchange, d, listener)
-        await listener.call("subscribe", symbol=w.symbol)
-        stream = await never_reading_client(d.url, w.symbol)
-        while d.state.topics.subscribers[w.symbol] < 2:
-            await trio.lowlevel.checkpoint()
+    async with beside_a_deaf_client(Session(outbox=50, slow_client=policy)) as (w, stream):
+        d = w.daemon
         published = 0
         while d.state.clients.totals().dropped == 0:
             await w.publish(500)
@@ -479,7 +476,6 @@ async def test_a_client_that_reads_again_is_told_what_it_missed(policy: SlowClie
                 if position == published:
                     break
         assert sum(s.dropped for s in d.state.clients) > 0
-        await stream.aclose()
 
 
 async def messages(stream: trio.SocketStream) -> AsyncGenerator[dict[str, Any], None]:
