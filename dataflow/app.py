@@ -152,7 +152,7 @@ def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:
     `children_before` are started first and stopped last: the simulated exchanges of the demo.
     """
     # Long-lived objects outnumber garbage here by far: rarer collections halve the cost of opening sessions.
-    gc.set_threshold(50_000, 50, 1_000)
+    gc.set_threshold(*settings.runtime.gc_thresholds)
     state = State(settings)
     reactions = Reactions(state)
     spec = tree(state)

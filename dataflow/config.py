@@ -41,6 +41,31 @@ class Gateway:
     admin_token: str | None = field(
         default=None, repr=False, validator=validators.optional(validators.min_len(1))
     )
+    tls_certificate: str | None = field(default=None)
+    tls_key: str | None = field(default=None)
+
+    @tls_certificate.validator
+    @tls_key.validator
+    def _both_or_neither(self, _attribute: object, _value: str | None) -> None:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together")
+
+
+@frozen(kw_only=True)
+class Admission:
+    """`[admission]`: how many newcomers are served at once, and how many may wait for it."""
+
+    at_once: int = field(default=16, validator=_positive)
+    waiting: int = field(default=10_000, validator=_positive)
+    retry_after: float = field(default=5.0, validator=_positive)
+
+
+@frozen(kw_only=True)
+class FanOut:
+    """`[fanout]`: how updates are joined on their way to the clients."""
+
+    interval: float = field(default=0.0, validator=_not_negative)
+    joined: int = field(default=256, validator=_positive)
 
 
 @frozen(kw_only=True)
@@ -88,6 +113,18 @@ class Supervision:
 
 
 @frozen(kw_only=True)
+class Runtime:
+    """`[runtime]`: the Python process itself."""
+
+    gc_thresholds: tuple[int, ...] = field(default=(50_000, 50, 1_000))
+
+    @gc_thresholds.validator
+    def _three_counts(self, _attribute: object, value: tuple[int, ...]) -> None:
+        if len(value) != 3 or min(value) < 0:
+            raise ValueError("must be three whole numbers >= 0")
+
+
+@frozen(kw_only=True)
 class Chaos:
     """`[chaos]`: whether faults may be injected on purpose, and how many come unasked."""
 
@@ -101,10 +138,13 @@ class Settings:
     """Everything that can be configured. `sources` maps a name to its connector's own settings class."""
 
     gateway: Gateway = Gateway()
+    admission: Admission = Admission()
     session: Session = Session()
+    fanout: FanOut = FanOut()
     cache: Cache = Cache()
     backoff: BackoffSettings = BackoffSettings()
     supervision: Supervision = Supervision()
+    runtime: Runtime = Runtime()
     chaos: Chaos = Chaos()
     sources: Mapping[str, SourceSettings] = Factory(dict)
 

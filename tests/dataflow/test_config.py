@@ -168,7 +168,7 @@ class TestMistakes:
             "absent.toml: no such file",
             f"{files.folder}: cannot be read: Is a directory",
             'first.toml: [gateway] prot: unknown key; did you mean "port"? valid: admin_token, '
-            "drain_seconds, host, max_message_bytes, max_sessions, port",
+            "drain_seconds, host, max_message_bytes, max_sessions, port, tls_certificate, tls_key",
             'first.toml: [gateway] port: found "80"; must be a whole number',
             "first.toml: [gateway] max_sessions: found 0; must be > 0",
             'first.toml: [gatway]: unknown table; did you mean "gateway"? valid: backoff, cache, chaos, '
@@ -302,8 +302,9 @@ class TestMistakes:
         [
             ("DATAFLOW__GATEWAY__PORT", '[gateway] port: found "x"; must be a whole number'),
             ("DATAFLOW__GATEWAY", '[gateway]: found "x"; must be a table'),
-            ("DATAFLOW__PORT", "[port]: unknown table; valid: backoff, cache, chaos, gateway, session, sources, "
-             "supervision"),
+            ("DATAFLOW__GATEWAY__TLS_KEY", '[gateway] tls_key: found "x"; tls_certificate and tls_key belong together'),
+            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, chaos, fanout, gateway, runtime, "
+             "session, sources, supervision"),
         ],
     )  # fmt: skip
     def test_a_mistake_in_a_variable(self, variable: str, told: str) -> None:
