@@ -171,8 +171,8 @@ class TestMistakes:
             "drain_seconds, host, max_message_bytes, max_sessions, port, tls_certificate, tls_key",
             'first.toml: [gateway] port: found "80"; must be a whole number',
             "first.toml: [gateway] max_sessions: found 0; must be > 0",
-            'first.toml: [gatway]: unknown table; did you mean "gateway"? valid: backoff, cache, chaos, '
-            "gateway, session, sources, supervision",
+            'first.toml: [gatway]: unknown table; did you mean "gateway"? valid: admission, '
+            "backoff, cache, chaos, fanout, gateway, runtime, session, sources, supervision",
             "first.toml: [session] outbox: found 1.5; must be a whole number",
             "DATAFLOW__CHAOS__ENABLED: [chaos] enabled: found 1; must be true or false",
         ]
