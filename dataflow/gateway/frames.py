@@ -142,26 +142,24 @@ class ControlQueue:
     Nothing goes out behind a close frame.
     """
 
-    _cut: bytes = b""  # what is left of a frame that has partly gone out: comes first, whole
+    _begun: bytes = b""  # offered to a connection that has not taken all of it: comes first, as it is
     _frames: dict[Opcode, bytes] = field(factory=dict)
+    _over: bool = False  # a close frame is among them, or was
 
     def __bool__(self) -> bool:
-        return bool(self._cut or self._frames)
+        return bool(self._begun or self._frames)
 
     def put(self, opcode: Opcode, frame: bytes) -> None:
         """Queue a frame, in place of one of its kind that has not begun to go out."""
-        if Opcode.CLOSE not in self._frames:
+        if not self._over:
             self._frames[opcode] = frame
+            self._over = opcode is Opcode.CLOSE
 
     def waiting(self) -> bytes:
         """All of it, as it is to be sent."""
-        return self._cut + b"".join(self._frames.values())
+        return self._begun + b"".join(self._frames.values())
 
     def sent(self, count: int) -> None:
-        """The first `count` bytes of `waiting()` have gone out."""
-        cut, self._cut = self._cut, self._cut[count:]
-        count -= len(cut)
-        while count > 0:
-            frame = self._frames.pop(next(iter(self._frames)))
-            self._cut = frame[count:]
-            count -= len(frame)
+        """The first `count` bytes of `waiting()` have gone out; the others have begun, also when it is 0."""
+        self._begun = self.waiting()[count:]
+        self._frames.clear()

@@ -2,10 +2,12 @@
 
 Rules of this file.
 1. One owner of the order: only whole frames follow each other. Control frames wait in `_control` and leave
-   between two payloads; a payload that was cut is finished before anything else leaves.
+   between two payloads; whatever has begun, a payload or a control frame, is finished before anything else.
 2. Pong and close need nobody's help: whoever writes next, or `receive` while it waits, sends them.
 3. At most one task writes and one receives; `close` and `abort` may come from anywhere, and end both.
 4. Every wait at the end is bounded by `close_within` seconds.
+5. `write_nowait` runs for every client and update: when nothing stands in its way, which `_settle` finds out
+   after every change, it is one look at `_send` and the call of it.
 Only public names of Trio: the socket is the standard library's, non-blocking, and Trio says when it is ready.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 import trio
@@ -53,6 +55,7 @@ class SocketWire:
         "_quiet",
         "_reader",
         "_receiving",
+        "_send",
         "_sock",
         "_writing",
         "heard",
@@ -84,6 +87,7 @@ class SocketWire:
         self._receiving = False
         self._quiet: trio.Event | None = None  # set when a writer or receiver leaves
         self._flusher: trio.CancelScope | None = None
+        self._send: Callable[[bytes], int] | None = sock.send  # None: something else comes first
         if early:
             self._understand(early)
 
@@ -97,21 +101,16 @@ class SocketWire:
 
         What is left of a payload that was cut must be what is written next: until then nothing else is taken.
         """
-        if self._writing or self._end is not None or (self._cut is not None and self._cut is not payload):
-            return payload
-        if self._control and self._cut is None and not self._flush_control():
-            return payload
+        send = self._send
+        if send is None:
+            return self._write_behind(payload)
         try:
-            sent = self._sock.send(payload)
+            sent = send(payload)
         except OSError:
             return payload
-        if sent < len(payload):
-            self._cut = payload[sent:]
-            return self._cut
-        self._cut = None
-        if self._control:
-            self._flush_control()
-        return None
+        if sent == len(payload):
+            return None
+        return self._cut_off(payload[sent:])
 
     async def write(self, payloads: Sequence[bytes]) -> None:
         """Send all of it. Raises WireClosed. After a cancellation only `close` and `abort` are of use."""
@@ -119,13 +118,15 @@ class SocketWire:
         try:
             for piece in _slices(payloads):
                 await trio.lowlevel.checkpoint()
+                if self._cut is None:
+                    await self._send_controls()
                 if self._end is not None:
                     raise self._end
                 await self._send_all(piece)
-                while self._control:
-                    await self._send_control()
+            await self._send_controls()
         finally:
             self._writing = False
+            self._settle()
             self._tell_quiet()
 
     async def receive(self) -> str:
@@ -151,12 +152,12 @@ class SocketWire:
         """Finish the frame in hand, send a close frame, wait for the peer's, within a bound. Never raises."""
         await trio.lowlevel.checkpoint()
         if self._end is None:
-            self._end = WireClosed(code, reason)
+            self._finish(code, reason)
             await self._wind_up(code, reason)
 
     def abort(self) -> None:
         """Close at once, with a reset: what the peer has not taken is nobody's business any more."""
-        self._end = self._end or WireClosed(VANISHED, "aborted")
+        self._finish(VANISHED, "aborted")
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._shut()
@@ -171,34 +172,72 @@ class SocketWire:
         if self._cut is not None and not (payloads and payloads[0] is self._cut):
             raise ValueError("what is left of the last payload must be written first")
         self._writing = True
+        self._send = None
         if self._flusher is not None:
             self._flusher.cancel()
+
+    def _settle(self) -> None:
+        """After every change of what decides: may a payload simply be sent?"""
+        free = not (self._writing or self._control or self._cut is not None or self._end is not None)
+        self._send = self._sock.send if free else None
+
+    def _write_behind(self, payload: bytes) -> bytes | None:
+        """`write_nowait` where something is, or was, in the way."""
+        if self._writing or self._end is not None or (self._cut is not None and self._cut is not payload):
+            return payload
+        if self._cut is None and not self._flush_control():
+            return payload
+        try:
+            sent = self._sock.send(payload)
+        except OSError:
+            return payload
+        if sent < len(payload):
+            return self._cut_off(payload[sent:])
+        self._cut = None
+        self._flush_control()
+        return None
+
+    def _cut_off(self, rest: bytes) -> bytes:
+        self._cut = rest
+        self._send = None
+        return rest
 
     async def _send_all(self, data: bytes) -> None:
         # Whatever ends this, what is left of a frame that has begun is kept: `close` can still finish it.
         view, sent, begun = memoryview(data), 0, self._cut is not None
         try:
             while sent < len(data):
-                sent += await self._send_some(view[sent:])
+                taken = self._offer(view[sent:])
+                begun = begun or taken is not None
+                sent += taken or 0
+                if not taken:
+                    await self._room()
         finally:
-            self._cut = data[sent:] if (begun or sent) and sent < len(data) else None
+            self._cut = data[sent:] if begun and sent < len(data) else None
 
-    async def _send_control(self) -> None:
-        self._control.sent(await self._send_some(self._control.waiting()))
+    async def _send_controls(self) -> None:
+        while self._control:
+            taken = self._offer(self._control.waiting())
+            if taken is not None:
+                self._control.sent(taken)
+            if not taken:
+                await self._room()
 
-    async def _send_some(self, data: bytes | memoryview) -> int:
-        """How much was taken; 0 after a wait for room."""
+    def _offer(self, data: bytes | memoryview) -> int | None:
+        """How much was taken. None: nothing; 0: nothing yet, but these come first. Raises WireClosed."""
         try:
             return self._sock.send(data)
         except BlockingIOError:
-            pass
+            return None
         except OSError as error:
             raise self._end or WireClosed(VANISHED, "connection lost") from error
+
+    async def _room(self) -> None:
+        """Wait until more may be taken. Raises WireClosed."""
         try:
             await trio.lowlevel.wait_writable(self._sock)
         except trio.ClosedResourceError:
             raise self._end or WireClosed(VANISHED, "connection lost") from None
-        return 0
 
     @property
     def _at_boundary(self) -> bool:
@@ -207,12 +246,10 @@ class SocketWire:
 
     def _flush_control(self) -> bool:
         """Send what may leave now; True when nothing waits any more."""
-        if not self._at_boundary:
-            return False
-        try:
-            self._control.sent(self._sock.send(self._control.waiting()))
-        except OSError:
-            return False
+        if self._control and self._at_boundary:
+            with suppress(OSError):
+                self._control.sent(self._sock.send(self._control.waiting()))
+        self._settle()
         return not self._control
 
     async def _flush_when_writable(self) -> None:
@@ -277,8 +314,12 @@ class SocketWire:
 
     # Ending.
 
+    def _finish(self, code: int, reason: str) -> None:
+        self._end = self._end or WireClosed(code, reason)
+        self._send = None
+
     async def _part(self, goodbye: Goodbye) -> None:
-        self._end = WireClosed(goodbye.code, goodbye.reason)
+        self._finish(goodbye.code, goodbye.reason)
         if goodbye.code == VANISHED:
             self._shut()
         else:
@@ -293,8 +334,7 @@ class SocketWire:
                 self._control.put(Opcode.CLOSE, close_frame(code, reason))
                 if self._cut is not None:
                     await self._send_all(self._cut)
-                while self._control:
-                    await self._send_control()
+                await self._send_controls()
                 await self._see_off()
         except WireClosed:
             pass

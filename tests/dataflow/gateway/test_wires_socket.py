@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 import trio
@@ -374,3 +375,37 @@ class Script:
         """The client reads all there is."""
         while len(self.got) < len(self.said) or self.pongs[-1:] != self.pings[-1:]:
             self._take(await self._client.event())
+
+
+class TightSocket:
+    """Stands for a socket that takes as many bytes as it was given room for, down to a part of a frame."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.room = 0
+        self._sock = sock
+
+    def send(self, data: bytes) -> int:
+        if not self.room:
+            raise BlockingIOError
+        sent = self._sock.send(data[: self.room])
+        self.room -= sent
+        return sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+async def test_ping_that_was_cut_is_finished_before_a_payload() -> None:
+    """A control frame that has gone out in part is followed by its rest, and only then by payloads."""
+    with trio.fail_after(20):
+        async with pair() as (wire, client):
+            tight: Any = TightSocket(wire._sock)
+            wire._sock = tight
+            tight.room = 1
+            await wire.ping()
+            payload = wire.pack([b"first"])
+            assert wire.write_nowait(payload) is payload
+            tight.room = 1 << 20
+            await wire.write([payload, wire.pack([b"second"])])
+            seen = [await client.event() for _ in range(3)]
+            assert seen == [Ping(), TextMessage(data="first"), TextMessage(data="second")]
