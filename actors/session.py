@@ -8,8 +8,9 @@ exactly once, for one reason, and takes nobody with it: it is a temporary child.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 from attrs import define, frozen
@@ -17,13 +18,14 @@ from attrs import define, frozen
 from supervisors import Context
 
 from .outbox import Outbox, OutboxFull, SlowClient
-from .subscription import Update
+from .subscription import Lane, Update
 
 P = TypeVar("P")
 
 PAYLOADS_AT_ONCE = 64  # what the flusher takes from the outbox is beyond the policy's reach: not too much
 ANSWERS_WAITING = 8  # unsent answers at which no further request is read
 ANSWER_BYTES_WAITING = 256 * 1024  # likewise, for answers that are long
+AHEAD_WAITING = 16 * 1024  # characters of requests read ahead at which no further one is
 CLOSE_WITHIN = 1.0  # seconds for the last bytes to a client that is being disconnected
 
 
@@ -99,12 +101,6 @@ class Manners:
 
 
 @define
-class _Following:
-    position: int
-    batch: bool
-
-
-@define
 class Ending:
     """Why a session ends: the close code and reason that its client gets."""
 
@@ -117,11 +113,11 @@ class Session(Generic[P]):
 
     def __init__(self, wire: Wire[P], manners: Manners) -> None:
         self.ending: Ending | None = None
-        self.sent = 0
         self._wire = wire
         self._manners = manners
         self._dialogue: Dialogue
-        self._topics: dict[str, _Following] = {}
+        self._lanes: dict[str, Lane[P]] = {}
+        self._sent = 0  # in topics that are no longer followed
         self._outbox: Outbox[P] = Outbox(
             manners.outbox,
             manners.slow_client,
@@ -134,6 +130,7 @@ class Session(Generic[P]):
         self._pinged = float("-inf")
         self._nursery: trio.Nursery | None = None
         self._listening = trio.CancelScope()
+        self._ahead: list[str] = []  # requests that came while the dialogue waited, oldest first
         self._flush_until = float("inf")
         self._flush_scope: trio.CancelScope | None = None
         self._torn = False  # a write was cut short: nothing sent after it could be understood
@@ -155,36 +152,52 @@ class Session(Generic[P]):
         return self._outbox.dropped
 
     @property
+    def sent(self) -> int:
+        """Messages of topics that were sent or wait to be."""
+        return self._sent + sum([lane.sent for lane in self._lanes.values()])
+
+    @property
     def topics(self) -> Sequence[str]:
-        return list(self._topics)
+        return list(self._lanes)
+
+    @property
+    def lanes(self) -> Mapping[str, Lane[P]]:
+        return self._lanes
 
     def follow(self, topic: str, position: int, batch: bool) -> None:
         """From now on take updates of `topic` behind `position`; `batch` joins several in one message."""
-        self._topics[topic] = _Following(position, batch)
+        self._count_out(topic)
+        pack = _joining(self._wire.pack) if batch else self._wire.pack
+        self._lanes[topic] = Lane(position, pack, None if self._busy else self._wire.write_nowait)
 
     def position(self, topic: str) -> int:
         """The last place of `topic` that was sent or waits to be. Raises KeyError when it is not followed."""
-        return self._topics[topic].position
+        return self._lanes[topic].position
 
     def unfollow(self, topic: str) -> None:
         """No update of `topic` leaves after this."""
-        self._topics.pop(topic, None)
+        self._count_out(topic)
         self._outbox.forget(topic)
 
     def offer(self, update: Update) -> None:
         """Send what is behind the client's position, now or as soon as it takes it. Never waits or raises."""
-        following = self._topics.get(update.topic)
-        if following is None or self.ending is not None:
+        lane = self._lanes.get(update.topic)
+        if lane is None or self.ending is not None:
             return
-        rest = update.after(following.position)
+        rest = update.after(lane.position)
         if rest is None:
             return
-        following.position = rest.last
-        self.sent += len(rest.messages)
+        lane.position = rest.last
+        lane.sent += len(rest.messages)
         if self._busy:
             self._queue_update(rest)
         else:
-            self._send(self._pack(rest))
+            self._send(rest.packed(lane.pack))
+
+    def finish(self, rest: P) -> None:
+        """Send what a write left over, before anything else. Never waits or raises."""
+        self._rest = rest
+        self._start_flushing()
 
     def say(self, text: bytes) -> None:
         """Send an answer or a notice in its turn. Never waits or raises."""
@@ -203,6 +216,7 @@ class Session(Generic[P]):
         """End this session; the first reason given is the one that counts."""
         if self.ending is None:
             self.ending = Ending(code, reason)
+            self._open_lanes(None)
             self._outbox.clear()
             self._bound_flush(CLOSE_WITHIN)
             self._listening.cancel()
@@ -222,6 +236,7 @@ class Session(Generic[P]):
                 await self._serve()
         finally:
             self._nursery = None
+            self._open_lanes(None)
             self._dialogue.closed()
             await self._hang_up()
 
@@ -239,11 +254,21 @@ class Session(Generic[P]):
     async def _listen(self) -> None:
         try:
             while True:
-                text = await self._next_message()
+                text = self._ahead.pop(0) if self._ahead else await self._next_message()
                 await self._dialogue.hear(text)
                 await self._room_for_answers()
         except WireClosed as closed:
             self.end(closed.code, closed.reason)
+
+    async def listen_ahead(self) -> None:
+        """For a dialogue that waits in `hear`: go on reading until cancelled, so that a client who hangs up or
+        vanishes is noticed at once. The session ends then, which cancels the dialogue."""
+        try:
+            while sum(map(len, self._ahead)) < AHEAD_WAITING:
+                self._ahead.append(await self._next_message())
+        except WireClosed as closed:
+            self.end(closed.code, closed.reason)
+        await trio.sleep_forever()
 
     async def _room_for_answers(self) -> None:
         """Who asks and does not read is not asked again; and is let go of when that lasts."""
@@ -275,6 +300,7 @@ class Session(Generic[P]):
         self.say(self._dialogue.farewell())
         if self.ending is None:
             self.ending = Ending(1001, "server going away")
+            self._open_lanes(None)
         self._bound_flush(self._manners.drain_seconds)
 
     async def _hang_up(self) -> None:
@@ -293,16 +319,23 @@ class Session(Generic[P]):
     def _busy(self) -> bool:
         return self._flushing or self._nursery is None
 
+    def _open_lanes(self, write: Callable[[P], P | None] | None) -> None:
+        """Let topics write to the client directly, or not any more."""
+        for lane in self._lanes.values():
+            lane.write = write
+
+    def _count_out(self, topic: str) -> None:
+        lane = self._lanes.pop(topic, None)
+        self._sent += lane.sent if lane is not None else 0
+
     def _pack(self, update: Update) -> P:
-        following = self._topics.get(update.topic)
-        if following is not None and following.batch and len(update.messages) > 1:
-            return self._wire.pack([b"[" + b",".join(m.text for m in update.messages) + b"]"])
-        return update.packed(self._wire.pack)
+        lane = self._lanes.get(update.topic)
+        return update.packed(lane.pack if lane is not None else self._wire.pack)
 
     def _send(self, payload: P) -> None:
-        self._rest = self._wire.write_nowait(payload)
-        if self._rest is not None:
-            self._start_flushing()
+        rest = self._wire.write_nowait(payload)
+        if rest is not None:
+            self.finish(rest)
 
     def _queue_update(self, update: Update) -> None:
         try:
@@ -316,6 +349,7 @@ class Session(Generic[P]):
     def _start_flushing(self) -> None:
         assert self._nursery is not None
         self._flushing = True
+        self._open_lanes(None)
         self._nursery.start_soon(self._flush)
 
     async def _flush(self) -> None:
@@ -330,6 +364,8 @@ class Session(Generic[P]):
                 self.end(closed.code, closed.reason)
         self._torn = self._flush_scope.cancelled_caught
         self._flushing = False
+        if self.ending is None:
+            self._open_lanes(self._wire.write_nowait)
 
     def _take(self) -> list[P]:
         payloads: list[P] = []
@@ -344,3 +380,13 @@ class Session(Generic[P]):
         self._flush_until = min(self._flush_until, trio.current_time() + seconds)
         if self._flush_scope is not None:
             self._flush_scope.deadline = self._flush_until
+
+
+@cache
+def _joining(pack: Callable[[Sequence[bytes]], Any]) -> Callable[[Sequence[bytes]], Any]:
+    """`pack`, with several texts as one JSON array; one function, for what it makes is shared."""
+
+    def pack_joined(texts: Sequence[bytes]) -> Any:
+        return pack(texts if len(texts) == 1 else [b"[" + b",".join(texts) + b"]"])
+
+    return pack_joined

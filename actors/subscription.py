@@ -5,26 +5,33 @@ Rules of this file. A `Topic` is the state (who subscribes, how far the fan-out 
 when it is told that there is news, so that neither a crash nor a lost wake-up can make a hole: the
 next read begins where the last one ended. Every subscriber keeps its own position too, and takes
 from an update only what lies behind it: nobody gets an item twice.
+
+A pass over the subscribers is what a server's capacity depends on: a subscriber who is where the pass
+begins and whose connection is free has the payload written right here, through its `Lane`; everybody
+else is offered the update and sees to it by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from supervisors import Context
 
 P = TypeVar("P")
 
-SUBSCRIBERS_AT_ONCE = 256  # between two checkpoints of a fan-out
+SUBSCRIBERS_AT_ONCE = 300  # between two checkpoints of a fan-out
 
 
-@frozen
-class Message:
-    """One encoded message and the places `first`..`last` of its topic's stream that it tells of."""
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One encoded message and the places `first`..`last` of its topic's stream that it tells of.
+
+    A Struct, which is made five times as fast as a frozen attrs class: there is one for every item.
+    """
 
     first: int
     last: int
@@ -36,7 +43,7 @@ class Update:
     """A run of messages of one topic, encoded once for all subscribers."""
 
     topic: str
-    messages: tuple[Message, ...]
+    messages: Sequence[Message]
     _packed: dict[Callable[[Sequence[bytes]], Any], Any] = field(factory=dict, init=False, repr=False)
 
     @property
@@ -62,11 +69,33 @@ class Update:
         return packed
 
 
+@define(eq=False)
+class Lane(Generic[P]):
+    """How far one subscriber is in one topic, and the short way to it.
+
+    `pack` makes a payload of texts, the same for all subscribers of a kind. `write` sends what is taken
+    without waiting and returns what is left, None when nothing is; it is None while something has to be sent
+    before.
+    """
+
+    position: int
+    pack: Callable[[Sequence[bytes]], P]
+    write: Callable[[P], P | None] | None
+    sent: int = 0
+
+
 class Subscriber(Protocol):
-    """Who receives updates of a topic."""
+    """Who receives updates of topics."""
+
+    @property
+    def lanes(self) -> Mapping[str, Lane[Any]]:
+        """By topic; a subscriber without one has joined and is not to be served yet."""
 
     def offer(self, update: Update) -> None:
         """Take what is behind the own position. Never waits, never raises."""
+
+    def finish(self, rest: Any) -> None:
+        """Send what a write through a lane left over, before anything else. Never waits, never raises."""
 
 
 class Log(Protocol):
@@ -117,13 +146,15 @@ class Subscription:
     """The actor of one topic. Any message is a wake-up: look for news, look for subscribers.
 
     It ends by itself `linger` seconds after the last subscriber left, so that a client that comes
-    back, or a page that reloads, does not cost an upstream subscription each time.
+    back, or a page that reloads, does not cost an upstream subscription each time. Passes begin at least
+    `interval` seconds apart: with 0 at once, and what came during a pass leaves together in the next one.
     """
 
-    def __init__(self, topic: Topic, upstream: Upstream, linger: float) -> None:
+    def __init__(self, topic: Topic, upstream: Upstream, linger: float, interval: float = 0.0) -> None:
         self._topic = topic
         self._upstream = upstream
         self._linger = linger
+        self._interval = interval
 
     async def run(self, ctx: Context) -> None:
         self._upstream.want(self._topic.name)
@@ -146,10 +177,44 @@ class Subscription:
     async def _fan_out(self, ctx: Context) -> None:
         topic = self._topic
         while (update := topic.log.read(topic.position)) is not None:
-            for served, subscriber in enumerate(list(topic.subscribers), start=1):
-                subscriber.offer(update)
-                if served % SUBSCRIBERS_AT_ONCE == 0:
-                    await trio.lowlevel.checkpoint()
+            begun = trio.current_time()
+            await self._pass(update)
             topic.position = update.last
             ctx.beat()
+            await self._pause(ctx, begun)
+
+    async def _pause(self, ctx: Context, begun: float) -> None:
+        if not self._interval:
             await trio.lowlevel.checkpoint()
+            return
+        with trio.move_on_at(begun + self._interval):
+            await ctx.stopping.wait()
+
+    async def _pass(self, update: Update) -> None:
+        subscribers = list(self._topic.subscribers)
+        for start in range(0, len(subscribers), SUBSCRIBERS_AT_ONCE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            _serve(subscribers[start : start + SUBSCRIBERS_AT_ONCE], update)
+
+
+def _serve(subscribers: Iterable[Subscriber], update: Update) -> None:
+    """Bring `update` to everyone. No call but the write: here every tenth of a microsecond counts."""
+    topic, before, last, count = update.topic, update.first - 1, update.last, len(update.messages)
+    pack: Any = None
+    payload: Any = None
+    for subscriber in subscribers:
+        lane = subscriber.lanes.get(topic)
+        if lane is None:
+            continue
+        write = lane.write
+        if write is None or lane.position != before:
+            subscriber.offer(update)
+            continue
+        if lane.pack is not pack:
+            pack, payload = lane.pack, update.packed(lane.pack)
+        rest = write(payload)
+        lane.position = last
+        lane.sent += count
+        if rest is not None:
+            subscriber.finish(rest)

@@ -64,7 +64,7 @@ class Admission:
 class FanOut:
     """`[fanout]`: how updates are joined on their way to the clients."""
 
-    interval: float = field(default=0.0, validator=_not_negative)
+    interval: float = field(default=0.0, validator=[validators.ge(0), validators.le(1)])
     joined: int = field(default=256, validator=_positive)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
 
 import trio
 from loguru import logger
@@ -27,8 +26,6 @@ from .history import History, Store, Verdict
 from .logs import Burst
 from .sources import Audience, SourceState, sources_of
 from .topics import Topics
-
-UPDATES_AT_ONCE = 256  # messages in one update: bounds what a pass of a fan-out costs
 
 
 class State:
@@ -53,7 +50,7 @@ class State:
         self.sources = {
             name: SourceState(name, source, announcer, clock) for name, source in settings.sources.items()
         }
-        self.topics = Topics(self.sources, self.log_of)
+        self.topics = Topics(self.sources, self.log_of, settings.fanout.interval)
         self.delivery = Delivery(cache.shards)
 
     @property
@@ -71,7 +68,7 @@ class State:
 
     def log_of(self, symbol: str) -> TopicLog:
         """The log of `symbol` as a subscription reads it."""
-        return TopicLog(symbol, self.history(symbol))
+        return TopicLog(symbol, self.history(symbol), self.settings.fanout.joined)
 
     def _refused(self, trade: Trade, verdict: Verdict) -> None:
         about = excerpt(f"{trade.symbol}: trade {trade.trade_id}")
@@ -92,24 +89,35 @@ class State:
 
 
 class TopicLog:
-    """A history as a subscription reads it: encoded, in bounded runs."""
+    """A history as a subscription reads it: encoded, in runs of at most `at_once` entries."""
 
-    def __init__(self, symbol: str, history: History) -> None:
+    def __init__(self, symbol: str, history: History, at_once: int) -> None:
         self._symbol = symbol
         self._history = history
+        self._at_once = at_once
+        self._encode = wire.Updates(symbol)
 
     @property
     def last(self) -> int:
         return self._history.last
 
     def read(self, after: int) -> Update | None:
-        entries = self._history.read(after, UPDATES_AT_ONCE)
-        return Update(self._symbol, tuple(map(self._message, entries))) if entries else None
+        entries = self._history.read(after, self._at_once)
+        if not entries:
+            return None
+        encode = self._encode
+        return Update(
+            self._symbol,
+            [
+                self._gap(entry)
+                if isinstance(entry, Gap)
+                else Message(entry.offset, entry.offset, encode(entry))
+                for entry in entries
+            ],
+        )
 
-    def _message(self, entry: Any) -> Message:
-        if isinstance(entry, Gap):
-            return Message(entry.first, entry.last, wire.stream_gap(self._symbol, self._history.epoch, entry))
-        return Message(entry.offset, entry.offset, wire.trades_update(entry))
+    def _gap(self, entry: Gap) -> Message:
+        return Message(entry.first, entry.last, wire.stream_gap(self._symbol, self._history.epoch, entry))
 
 
 class Announcer(Audience):

@@ -37,11 +37,15 @@ class _Opened:
 
 
 class Topics:
-    """Opens, joins, wakes and leaves topics. `log_of(symbol)` gives a topic's stream."""
+    """Opens, joins, wakes and leaves topics. `log_of(symbol)` gives a topic's stream; `interval` is that of its
+    `Subscription`, seconds."""
 
-    def __init__(self, states: Mapping[str, SourceState], log_of: Callable[[str], Log]) -> None:
+    def __init__(
+        self, states: Mapping[str, SourceState], log_of: Callable[[str], Log], interval: float = 0.0
+    ) -> None:
         self._states = states
         self._log_of = log_of
+        self._interval = interval
         self._opened: dict[str, _Opened] = {}
 
     @property
@@ -121,7 +125,7 @@ class Topics:
         linger = max((s.settings.linger for s in sources_of(topic.name, self._states)), default=0.0)
         return Child(
             id=topic.name,
-            make=lambda: Subscription(topic, self, linger),
+            make=lambda: Subscription(topic, self, linger, self._interval),
             restart=Restart.TRANSIENT,
             mailbox=_LATEST,
             beat_within=BEAT_WITHIN,

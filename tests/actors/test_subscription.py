@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.subscription import Message, Subscription, Topic, Update
+from actors.subscription import SUBSCRIBERS_AT_ONCE, Lane, Message, Subscription, Topic, Update
 from supervisors import Backoff, Child, Event, Mailbox, Overflow, Pool, Restart, open_supervisor
 
 
@@ -32,21 +32,46 @@ class MemoryLog:
         return Update("a", tuple(Message(n, n, t) for n, t in enumerate(run, after + 1))) if run else None
 
 
-class Listener:
-    """A subscriber that keeps its own position, as a session does."""
+def texts_of(texts: Sequence[bytes]) -> tuple[bytes, ...]:
+    """A payload of these subscribers: the texts as they are."""
+    return tuple(texts)
 
-    def __init__(self, position: int = 0) -> None:
-        self.position = position
+
+class Listener:
+    """A subscriber that keeps its own position, as a session does, on a connection that takes `room` texts."""
+
+    def __init__(self, position: int = 0, *, free: bool = True, room: int = 1 << 30) -> None:
+        self.lane: Lane[Any] = Lane(position, texts_of, self.write if free else None)
+        self.lanes: dict[str, Lane[Any]] = {"a": self.lane}
         self.heard: list[str] = []
+        self.rests: list[tuple[bytes, ...]] = []
+        self.written = self.offered = 0
         self.raises = False
+        self.room = room
+
+    def write(self, payload: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
+        self._maybe_raise()
+        self.written += 1
+        taken, rest = payload[: self.room], payload[self.room :]
+        self.room -= len(taken)
+        self.heard.extend(text.decode() for text in taken)
+        return rest or None
+
+    def finish(self, rest: tuple[bytes, ...]) -> None:
+        self.rests.append(rest)
+        self.lane.write = None
 
     def offer(self, update: Update) -> None:
+        self._maybe_raise()
+        self.offered += 1
+        if (rest := update.after(self.lane.position)) is not None:
+            self.lane.position = rest.last
+            self.heard.extend(message.text.decode() for message in rest.messages)
+
+    def _maybe_raise(self) -> None:
         if self.raises:
             self.raises = False
             raise RuntimeError("a subscriber broke its promise")
-        if (rest := update.after(self.position)) is not None:
-            self.position = rest.last
-            self.heard.extend(message.text.decode() for message in rest.messages)
 
 
 @define
@@ -76,13 +101,13 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(*before: str) -> AsyncIterator[Stage]:
+async def stage(*before: str, interval: float = 0.0) -> AsyncIterator[Stage]:
     log = MemoryLog()
     log.append(*before)
     topic, upstream, events = Topic("a", log), Upstream(), list[Event]()
     child = Child(
         "a",
-        lambda: Subscription(topic, upstream, linger=30),
+        lambda: Subscription(topic, upstream, linger=30, interval=interval),
         restart=Restart.TRANSIENT,
         backoff=Backoff(first=1, jitter=0),
         mailbox=Mailbox(1, Overflow.CONFLATE, key=lambda _: None),
@@ -190,7 +215,7 @@ async def test_twice_the_same_subscriber_counts_once(mock_clock: MockClock) -> N
         assert listener.heard == []
 
 
-@pytest.mark.parametrize("subscribers", [1, 255, 256, 257, 1000])
+@pytest.mark.parametrize("subscribers", [1, SUBSCRIBERS_AT_ONCE, SUBSCRIBERS_AT_ONCE + 1, 1000])
 async def test_large_crowds_are_all_served(subscribers: int, mock_clock: MockClock) -> None:
     """The pauses in a large fan-out skip nobody."""
     async with stage() as s:
@@ -199,6 +224,82 @@ async def test_large_crowds_are_all_served(subscribers: int, mock_clock: MockClo
             s.topic.join(listener)
         await s.news("1", "2", "3", "4")
         assert all(listener.heard == ["1", "2", "3", "4"] for listener in crowd)
+
+
+async def test_who_is_where_the_pass_begins_is_written_to_at_once(mock_clock: MockClock) -> None:
+    """The short way is for those who are in step and free; the others are asked, and find their own part."""
+    async with stage("old") as s:
+        in_step, busy, ahead, behind = Listener(1), Listener(1, free=False), Listener(2), Listener(0)
+        for listener in (in_step, busy, ahead, behind):
+            s.topic.join(listener)
+        await s.news("x", "y")
+        assert [(one.written, one.offered) for one in (in_step, busy, ahead, behind)] == [
+            (1, 0),
+            (0, 1),
+            (0, 1),
+            (0, 1),
+        ]
+        assert in_step.heard == busy.heard == behind.heard == ["x", "y"]
+        assert ahead.heard == ["y"]
+        assert [one.lane.position for one in (in_step, busy, ahead, behind)] == [3, 3, 3, 3]
+        assert in_step.lane.sent == 2
+
+
+async def test_what_a_write_leaves_over_is_finished_by_its_subscriber(mock_clock: MockClock) -> None:
+    """A cut payload counts as given: its rest is handed over once, and nothing is written past it."""
+    async with stage() as s:
+        slow, other = Listener(room=1), Listener()
+        s.topic.join(slow)
+        s.topic.join(other)
+        await s.news("1", "2", "3")
+        await s.news("4")
+        assert slow.rests == [(b"2", b"3")]
+        assert (slow.written, slow.offered) == (1, 1)
+        assert other.heard == ["1", "2", "3", "4"]
+
+
+async def test_who_has_joined_and_is_not_live_yet_is_left_alone(mock_clock: MockClock) -> None:
+    """A subscriber whose answer is not said yet gets nothing before it."""
+    async with stage() as s:
+        early = Listener()
+        early.lanes.clear()
+        s.topic.join(early)
+        await s.news("1")
+        assert (early.written, early.offered) == (0, 0)
+
+
+async def test_who_leaves_during_a_pass_is_not_served_any_more(mock_clock: MockClock) -> None:
+    """A pass pauses for others: whoever unfollows meanwhile gets nothing of it."""
+    async with stage() as s:
+        crowd = [Listener() for _ in range(SUBSCRIBERS_AT_ONCE + 1)]
+        for listener in crowd:
+            s.topic.join(listener)
+        first, last = crowd[0], crowd[-1]
+        take = first.write
+
+        def leave(payload: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
+            last.lanes.clear()
+            return take(payload)
+
+        first.lane.write = leave
+        await s.news("1")
+        assert (first.heard, last.heard) == (["1"], [])
+
+
+async def test_passes_begin_an_interval_apart(mock_clock: MockClock) -> None:
+    """The first news leaves at once; what comes within the interval leaves together, at its end."""
+    async with stage(interval=0.5) as s:
+        listener = Listener()
+        s.topic.join(listener)
+        await s.news("1")
+        assert listener.heard == ["1"]
+        await s.news("2")
+        await s.news("3")
+        assert listener.heard == ["1"]
+        mock_clock.jump(0.5)
+        await wait_all_tasks_blocked()
+        assert listener.heard == ["1", "2", "3"]
+        assert listener.written == 2
 
 
 def test_an_update_is_packed_once_for_all() -> None:

@@ -19,7 +19,8 @@ from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
 from dataflow.config import load, shipped
 from dataflow.delivery import Delivery
-from dataflow.domain import Item, Trade
+from dataflow.domain import Item, Recorded, Trade
+from dataflow.gateway.wire import Updates
 from dataflow.history import History, Verdict
 from dataflow.state import TopicLog
 
@@ -79,13 +80,12 @@ async def test_a_daemon_that_does_not_deduplicate_is_found_out(monkeypatch: pyte
 
 async def test_a_daemon_that_alters_a_trade_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flipped side on the way to the clients."""
-    whole = TopicLog._message
+    whole = Updates.__call__
 
-    def flipping(self: TopicLog, entry: Any) -> Any:
-        message = whole(self, entry)
-        return evolve(message, text=message.text.replace(b'"side":"sell"', b'"side":"buy"'))
+    def flipping(self: Updates, recorded: Recorded) -> bytes:
+        return whole(self, recorded).replace(b'"side":"sell"', b'"side":"buy"')
 
-    monkeypatch.setattr(TopicLog, "_message", flipping)
+    monkeypatch.setattr(Updates, "__call__", flipping)
     assert set((await rehearse(BREEZE)).violations) == {"altered"}
 
 

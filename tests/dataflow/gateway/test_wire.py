@@ -37,10 +37,14 @@ def told(message: bytes) -> Any:
     return json.loads(message)
 
 
+def update_of(recorded: Recorded) -> bytes:
+    return wire.Updates(recorded.trade.symbol)(recorded)
+
+
 def test_an_update_is_the_contract_to_the_byte() -> None:
     """Names, order, numbers as numbers with the very digits that came, time in UTC with microseconds."""
     expected = f'{{"jsonrpc":"2.0","method":"trades.update","params":{FIELDS}}}'
-    assert wire.trades_update(RECORDED).decode() == expected
+    assert update_of(RECORDED).decode() == expected
 
 
 def test_a_trade_in_an_answer_has_the_same_fields() -> None:
@@ -91,9 +95,7 @@ def test_notices_about_connections() -> None:
 def test_no_digit_is_lost(number: Decimal, text: str, side: Any, timestamp: int) -> None:
     """Whatever a trade holds, a reader of exact numbers gets it back."""
     trade = Trade(text, text, text, side, number, number / 3, timestamp)
-    params = json.loads(wire.trades_update(Recorded(1, trade)), parse_float=Decimal, parse_int=Decimal)[
-        "params"
-    ]
+    params = json.loads(update_of(Recorded(1, trade)), parse_float=Decimal, parse_int=Decimal)["params"]
     assert (params["price"], params["qty"]) == (number, number / 3)
     assert (params["source"], params["symbol"], params["tradeId"], params["side"]) == (text, text, text, side)
 
@@ -102,4 +104,27 @@ def test_no_digit_is_lost(number: Decimal, text: str, side: Any, timestamp: int)
 def test_a_number_keeps_its_form(written: str) -> None:
     """Neither rounded nor normalised."""
     trade = Trade("s", "A-B", "1", "sell", Decimal(written), Decimal(1), 0)
-    assert f'"price":{written},'.encode() in wire.trades_update(Recorded(1, trade))
+    assert f'"price":{written},'.encode() in update_of(Recorded(1, trade))
+
+
+names = (
+    st.sampled_from(
+        ["1", "a-1", "x7", 'say "hi"', "back\\slash", "tab\t", "%d", "{0}", "\u00e9", "\u2028", ""]
+    )
+    | st.text()
+)
+moments = st.integers(0, 3).map(lambda n: 1_589_135_616_696_315_999 + n * 500)
+
+
+@given(names, st.lists(st.tuples(names, names, moments, st.integers(1, 2**53))))
+def test_what_is_kept_between_updates_shows_in_none(
+    symbol: str, told_of: list[tuple[str, str, int, int]]
+) -> None:
+    """One encoder, trade after trade: each is what an answer tells of it, in the envelope, whatever came before."""
+    encode = wire.Updates(symbol)
+    for source, name, moment, offset in told_of:
+        trade = Trade(source, symbol, name, "buy", Decimal("1.50"), Decimal("2"), moment)
+        recorded = Recorded(offset, trade)
+        params = bytes(wire.trade(recorded)).decode()
+        expected = f'{{"jsonrpc":"2.0","method":"trades.update","params":{params}}}'
+        assert encode(recorded).decode() == expected
