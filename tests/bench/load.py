@@ -1,0 +1,103 @@
+"""The load client: `native/wsload.c`, driven window by window."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from .processes import Program, ProgramFailed
+
+
+@frozen(kw_only=True)
+class Window:
+    """What the clients saw in some seconds. `skipped`: places in the stream that a client did not get."""
+
+    seconds: float
+    updates: int
+    skipped: int
+    dead: int
+    least: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    server_cpu: float  # shares of one core
+    client_cpu: float
+
+    @property
+    def per_second(self) -> float:
+        return self.updates / self.seconds
+
+    def figures(self) -> dict[str, float]:
+        """As a row of the results."""
+        return {
+            "per_second": self.per_second,
+            "p50_ms": self.p50_ms,
+            "p99_ms": self.p99_ms,
+            "max_ms": self.max_ms,
+            "server_cpu": self.server_cpu,
+            "client_cpu": self.client_cpu,
+            "skipped": self.skipped,
+            "dead": self.dead,
+            "least": self.least,
+        }
+
+
+class Load:
+    """Many clients on one server; all are connected when it is made. Raises ProgramFailed."""
+
+    def __init__(
+        self, binary: Path, port: int, clients: int, *, text: str, cores: set[int], log: Path, **options: Any
+    ) -> None:
+        command: list[str | Path] = [binary, "--port", str(port), "--clients", str(clients), "--send", text]
+        for name, value in options.items():
+            command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        self.program = Program("load client", command, cores=cores, log=log)
+        try:
+            opened = self.program.answer(90)
+            if opened["open"] < clients:
+                raise ProgramFailed(f"{opened['open']} of {clients} clients were let in")
+        except BaseException:
+            self.program.close()
+            raise
+        self.connect_seconds = float(opened["seconds"])
+
+    def window(self, seconds: float, server: Program) -> Window:
+        """Let `seconds` pass, and say what came meanwhile."""
+        self.mark()
+        cpu, begun = server.cpu(), time.monotonic()
+        time.sleep(seconds)
+        told = self.mark()
+        elapsed = time.monotonic() - begun
+        server.check()
+        return Window(
+            seconds=told["seconds"],
+            updates=told["updates"],
+            skipped=told["skipped"],
+            dead=told["dead"],
+            least=told["least"],
+            p50_ms=told["p50_ms"],
+            p99_ms=told["p99_ms"],
+            max_ms=told["max_ms"],
+            server_cpu=(server.cpu() - cpu) / elapsed,
+            client_cpu=told["cpu"] / told["seconds"],
+        )
+
+    def mark(self) -> dict[str, Any]:
+        """End a window and begin the next; what came in the one that ended."""
+        return self.program.ask("mark")
+
+    def sample(self) -> dict[str, Any]:
+        """The first update, as it came."""
+        return self.program.ask("sample")
+
+    def close(self) -> None:
+        self.program.close()
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,51 @@
+"""The C programs of the bench, compiled where they are used."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+SOURCES = FOLDER / "native"
+BUILD = FOLDER / ".build"
+_TLS = ["-DWITH_TLS", "-lssl", "-lcrypto"]
+
+
+class Missing(Exception):
+    """Something that the bench needs is not on this machine; the text says what, and how to get it."""
+
+
+def compiler() -> str:
+    """Raises Missing."""
+    found = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
+    if found is None:
+        raise Missing("a C compiler is needed for the load client (on Debian: apt install gcc libc6-dev)")
+    return found
+
+
+def program(name: str) -> Path:
+    """The compiled `native/NAME.c`, compiled anew when a source is newer. Raises Missing."""
+    return _compiled(name, name, [])
+
+
+def program_with_tls(name: str) -> Path:
+    """The same, with OpenSSL. Raises Missing where its headers are not installed."""
+    try:
+        return _compiled(name, f"{name}_tls", _TLS)
+    except Missing:
+        raise Missing(
+            "OpenSSL's headers are needed for TLS clients (on Debian: apt install libssl-dev)"
+        ) from None
+
+
+def _compiled(name: str, target: str, options: list[str]) -> Path:
+    source, binary = SOURCES / f"{name}.c", BUILD / target
+    newest = max(path.stat().st_mtime for path in (source, SOURCES / "ws.h"))
+    if not binary.exists() or binary.stat().st_mtime < newest:
+        BUILD.mkdir(exist_ok=True)
+        command = [compiler(), "-O2", "-Wall", "-Wextra", "-o", str(binary), str(source), *options]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise Missing(f"{source.name} does not compile:\n{made.stderr[-2000:]}")
+    return binary

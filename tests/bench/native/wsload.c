@@ -1,0 +1,266 @@
+// wsload: many WebSocket clients in one thread, that count what they get and how old it is.
+//
+//   ./wsload --port N [--path /ws] [--clients N] [--send TEXT] [--tls] [--slow N] [--window N]
+//
+// Opens the connections, sends TEXT on each, prints one line of JSON when all are open, and from then on one more for
+// every line that it reads from standard input: what came since the last one. The end of standard input ends it.
+//
+// A message that is an update carries the time of its sending behind "qty": (ns since 1970) and its place behind the
+// last "offset":, which must grow by one per client: `skipped` counts where it does not. Everything else is counted in
+// `others`. The first --slow clients never read, with a small receive buffer, and are not counted.
+// Built with -DWITH_TLS (and -lssl -lcrypto) it speaks TLS, too; certificates are not checked.
+#include "ws.h"
+#include <getopt.h>
+#ifdef WITH_TLS
+#include <openssl/ssl.h>
+#else
+typedef void SSL;
+#endif
+
+enum { NEW, SHAKING, OPEN, DEAD };
+typedef struct {
+    int fd, state;
+    SSL *ssl;
+    uint8_t *rest; // the beginning of a frame, or of an answer to the handshake
+    size_t n_rest, cap;
+    uint64_t offset, updates;
+} client_t;
+
+static struct {
+    uint64_t updates, others, bytes, reads, skipped, closes;
+    latencies_t latencies;
+} seen;
+
+static const char *path = "/ws", *text;
+static int port, n_clients = 100, window = 64, n_slow, tls, opened, dead, epoll, shaken[2];
+static client_t *clients;
+static uint8_t *buffer;
+static size_t capacity = 1 << 18;
+static char sample[1024];
+
+static void hang_up(client_t *c) {
+    if (c->state == DEAD) return;
+    c->state = DEAD, dead++;
+    close(c->fd);
+}
+
+// -- plain or TLS ---------------------------------------------------------------------------------------
+
+#ifdef WITH_TLS
+static SSL *tls_over(int fd) { // with the socket still blocking
+    static SSL_CTX *context;
+    if (!context) {
+        context = SSL_CTX_new(TLS_client_method());
+        SSL_CTX_set_verify(context, SSL_VERIFY_NONE, NULL);
+        SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
+    }
+    SSL *ssl = SSL_new(context);
+    SSL_set_fd(ssl, fd);
+    return SSL_connect(ssl) == 1 ? ssl : NULL;
+}
+static ssize_t receive(client_t *c, void *to, size_t n) {
+    if (!c->ssl) return recv(c->fd, to, n, 0);
+    size_t got = 0;
+    while (got < n) {
+        int r = SSL_read(c->ssl, (uint8_t *)to + got, n - got > 1 << 30 ? 1 << 30 : n - got);
+        if (r > 0) { got += r; continue; }
+        int why = SSL_get_error(c->ssl, r);
+        if (got) break;
+        if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE) return errno = EAGAIN, -1;
+        return 0;
+    }
+    return got;
+}
+static ssize_t transmit(client_t *c, const void *from, size_t n) {
+    return c->ssl ? SSL_write(c->ssl, from, n) : send(c->fd, from, n, MSG_NOSIGNAL);
+}
+#else
+static SSL *tls_over(int fd) { return (void)fd, NULL; }
+static ssize_t receive(client_t *c, void *to, size_t n) { return recv(c->fd, to, n, 0); }
+static ssize_t transmit(client_t *c, const void *from, size_t n) { return send(c->fd, from, n, MSG_NOSIGNAL); }
+#endif
+
+static void say(client_t *c, int op, const void *payload, size_t n) { // small, to a socket that is not full
+    uint8_t out[4096 + 14];
+    if (n > 4096 || transmit(c, out, masked_frame(out, op, payload, n)) <= 0) hang_up(c);
+}
+
+// -- what is received -----------------------------------------------------------------------------------
+
+static uint64_t number_at(const uint8_t *p, const uint8_t *end) {
+    uint64_t v = 0;
+    while (p < end && *p >= '0' && *p <= '9') v = v * 10 + (*p++ - '0');
+    return v;
+}
+
+static const uint8_t *behind(const uint8_t *p, size_t n, const char *key, size_t k) { // it is often where it last was
+    static size_t last;
+    if (last + k <= n && !memcmp(p + last, key, k)) return p + last + k;
+    const uint8_t *found = memmem(p, n, key, k);
+    if (!found) return NULL;
+    last = found - p;
+    return found + k;
+}
+
+static uint64_t last_offset(const uint8_t *p, size_t n) { // the update ends with "offset":N}}
+    static const char key[] = "\"offset\":";
+    const uint8_t *q = p + n;
+    while (q > p && q[-1] == '}') q--;
+    const uint8_t *end = q;
+    while (q > p && q[-1] >= '0' && q[-1] <= '9') q--;
+    return q - p < 9 || memcmp(q - 9, key, 9) ? 0 : number_at(q, end);
+}
+
+static void on_message(client_t *c, const uint8_t *p, size_t n, uint64_t now) {
+    const uint8_t *stamp = behind(p, n, "\"qty\":", 6);
+    uint64_t sent = stamp ? number_at(stamp, p + n) : 0;
+    if (!sent || memmem(p, n < 40 ? n : 40, "\"result\"", 8)) { seen.others++; return; }
+    if (!*sample && n < sizeof sample) memcpy(sample, p, n);
+    uint64_t offset = last_offset(p, n);
+    if (c->offset && offset != c->offset + 1) seen.skipped++;
+    c->offset = offset, c->updates++, seen.updates++;
+    latency_add(&seen.latencies, (int64_t)(now - sent));
+}
+
+static void on_open(client_t *c) {
+    c->state = OPEN, opened++;
+    if (text) say(c, OP_TEXT, text, strlen(text));
+    if (c - clients < n_slow) epoll_ctl(epoll, EPOLL_CTL_DEL, c->fd, NULL);
+}
+
+static size_t on_handshake(client_t *c, uint8_t *p, size_t n) {
+    uint8_t *end = memmem(p, n, "\r\n\r\n", 4);
+    if (!end) return 0;
+    if (memcmp(p, "HTTP/1.1 101", 12)) {
+        if (!shaken[1]++) fprintf(stderr, "wsload: refused: %.60s\n", p);
+        return hang_up(c), n;
+    }
+    on_open(c);
+    return end + 4 - p;
+}
+
+static void on_frame(client_t *c, frame_t *f, uint64_t now) {
+    if (f->op < 3) on_message(c, f->payload, f->length, now);
+    else if (f->op == OP_PING) say(c, OP_PONG, f->payload, f->length);
+    else if (f->op == OP_CLOSE) seen.closes++, say(c, OP_CLOSE, f->payload, f->length > 2 ? 2 : f->length), hang_up(c);
+}
+
+static void on_readable(client_t *c) {
+    if (c->n_rest) memcpy(buffer, c->rest, c->n_rest);
+    ssize_t n = receive(c, buffer + c->n_rest, capacity - c->n_rest - 1);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0) return hang_up(c);
+    seen.reads++, seen.bytes += n;
+    uint64_t now = realtime_ns();
+    size_t total = c->n_rest + n, used = 0;
+    if (c->state == SHAKING) used = on_handshake(c, buffer, total);
+    frame_t f;
+    while (c->state == OPEN && next_frame(buffer + used, total - used, &f)) on_frame(c, &f, now), used += f.whole;
+    size_t left = total - used;
+    if (left > c->cap) c->rest = realloc(c->rest, c->cap = left < 512 ? 512 : left * 2);
+    if (left) memcpy(c->rest, buffer + used, left);
+    c->n_rest = left;
+    if (left > capacity / 2) buffer = realloc(buffer, capacity *= 2);
+}
+
+static void start(client_t *c) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if ((c->fd = socket(AF_INET, SOCK_STREAM, 0)) < 0) die("socket");
+    int small = 4096;
+    if (c - clients < n_slow) setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    c->state = SHAKING;
+    if (connect(c->fd, (void *)&a, sizeof a)) return hang_up(c);
+    set_nodelay(c->fd);
+    if (tls && !(c->ssl = tls_over(c->fd))) return hang_up(c);
+    char request[512];
+    int n = snprintf(request, sizeof request,
+                     "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+                     path, port);
+    if (transmit(c, request, n) != n) return hang_up(c);
+    set_nonblocking(c->fd);
+    epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &(struct epoll_event){.events = EPOLLIN, .data.ptr = c});
+}
+
+// -- windows --------------------------------------------------------------------------------------------
+
+static int turn(int ms) { // whether a command came
+    struct epoll_event events[512];
+    int n = epoll_wait(epoll, events, 512, ms), told = 0;
+    for (int i = 0; i < n; i++) {
+        client_t *c = events[i].data.ptr;
+        if (!c) told = 1;
+        else if (c->state != DEAD) on_readable(c);
+    }
+    return told;
+}
+
+static void report(double seconds, double cpu) {
+    uint64_t least = ~0ull, most = 0;
+    for (int i = n_slow; i < n_clients; i++) {
+        uint64_t updates = clients[i].updates;
+        least = updates < least ? updates : least, most = updates > most ? updates : most;
+        clients[i].updates = 0;
+    }
+    latencies_t *l = &seen.latencies;
+    printf("{\"seconds\":%.4f,\"updates\":%llu,\"others\":%llu,\"bytes\":%llu,\"reads\":%llu,\"skipped\":%llu,"
+           "\"closes\":%llu,\"dead\":%d,\"least\":%llu,\"most\":%llu,\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,"
+           "\"max_ms\":%.3f,\"cpu\":%.3f}\n",
+           seconds, (unsigned long long)seen.updates, (unsigned long long)seen.others, (unsigned long long)seen.bytes,
+           (unsigned long long)seen.reads, (unsigned long long)seen.skipped, (unsigned long long)seen.closes, dead,
+           (unsigned long long)least, (unsigned long long)most, latency_ms(l, .5), latency_ms(l, .9), latency_ms(l, .99),
+           l->max / 1e6, cpu);
+    fflush(stdout);
+    memset(&seen, 0, sizeof seen);
+}
+
+static void open_all(void) {
+    uint64_t begun = monotonic_ns();
+    int started = 0;
+    while (opened + dead < n_clients && monotonic_ns() - begun < 60000000000ull) {
+        while (started < n_clients && started - opened - dead < window) start(&clients[started++]);
+        turn(100);
+    }
+    printf("{\"open\":%d,\"dead\":%d,\"seconds\":%.3f}\n", opened, dead, (monotonic_ns() - begun) / 1e9);
+    fflush(stdout);
+}
+
+static void print_sample(void) { // the first update, as it came
+    printf("%s\n", *sample ? sample : "{}");
+    fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+    static struct option known[] = {{"port", 1, 0, 'p'}, {"path", 1, 0, 'P'}, {"clients", 1, 0, 'n'}, {"send", 1, 0, 's'},
+                                    {"window", 1, 0, 'W'}, {"slow", 1, 0, 'L'}, {"tls", 0, 0, 'T'}, {0, 0, 0, 0}};
+    for (int o; (o = getopt_long(argc, argv, "", known, NULL)) != -1;) switch (o) {
+        case 'p': port = atoi(optarg); break;
+        case 'P': path = optarg; break;
+        case 'n': n_clients = atoi(optarg); break;
+        case 's': text = optarg; break;
+        case 'W': window = atoi(optarg); break;
+        case 'L': n_slow = atoi(optarg); break;
+        case 'T': tls = 1; break;
+        default: return fprintf(stderr, "usage: see the top of wsload.c\n"), 2;
+        }
+    bounded_life();
+    epoll = epoll_create1(0), clients = calloc(n_clients, sizeof *clients), buffer = malloc(capacity);
+    open_all();
+    set_nonblocking(0);
+    epoll_ctl(epoll, EPOLL_CTL_ADD, 0, &(struct epoll_event){.events = EPOLLIN, .data.ptr = NULL});
+    uint64_t since = monotonic_ns();
+    double cpu = cpu_seconds();
+    for (;;) {
+        if (!turn(1000)) continue;
+        char line[256];
+        ssize_t n = read(0, line, sizeof line - 1);
+        if (n == 0) return 0;
+        if (n < 0) continue;
+        if (*line == 's') { print_sample(); continue; }
+        uint64_t now = monotonic_ns();
+        double used = cpu_seconds();
+        report((now - since) / 1e9, used - cpu);
+        since = now, cpu = used;
+    }
+}

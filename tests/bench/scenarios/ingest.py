@@ -1,0 +1,79 @@
+"""How many trades a second are read from a source: admitted by the daemon, and brought through to a client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from ..load import Load
+from ..native import BUILD, program
+from ..plan import Bench, Figures, Scenario, Step
+from ..servers import SUBSCRIBE, SYMBOL, Dataflow
+
+WARM_UP = 2.0
+_ADMITTED = {
+    "binance": 'dataflow_trades_total{source="binance",verdict="admitted"}',
+    "blockchain": 'dataflow_trades_total{source="blockchain",verdict="admitted"}',
+}
+
+
+def steps(bench: Bench) -> Iterator[Step]:
+    seconds = 3.0 if bench.quick else 6.0
+    if not bench.wanted("dataflow"):
+        return
+    for speak in ("binance", "blockchain"):
+        for clients in (1, 0):
+            run = partial(_dataflow, bench, clients, seconds, speak)
+            yield Step(
+                f"{speak}, {'one subscriber' if clients else 'no subscriber'}", "dataflow", seconds + 4, run
+            )
+
+
+def _dataflow(bench: Bench, clients: int, seconds: float, speak: str) -> Figures:
+    tables = {"sources.binance": {"stream": "aggTrade"}} if speak == "binance" else {}
+    server = Dataflow(bench.cores, bench.checkout, tables, speak=speak)
+    try:
+        return _through(bench, server, seconds, speak) if clients else _admitted(server, seconds, speak)
+    finally:
+        server.close()
+
+
+def _through(bench: Bench, server: Dataflow, seconds: float, speak: str) -> Figures:
+    text = SUBSCRIBE if speak == "binance" else SUBSCRIBE.replace(SYMBOL, "BTC-USD")
+    log = BUILD / "wsload.log"
+    with Load(program("wsload"), server.port, 1, text=text, cores=bench.cores.client, log=log) as load:
+        server.tell("flood")
+        time.sleep(WARM_UP)
+        before = server.metric(_ADMITTED[speak]), server.feed.cpu()
+        window = load.window(seconds, server.program)
+        admitted = (server.metric(_ADMITTED[speak]) - before[0]) / window.seconds
+        feed = (server.feed.cpu() - before[1]) / window.seconds
+    return {**window.figures(), "admitted": admitted, "feed_cpu": feed}
+
+
+def _admitted(server: Dataflow, seconds: float, speak: str) -> Figures:
+    server.tell("flood")
+    time.sleep(WARM_UP)
+    before, begun = server.metric(_ADMITTED[speak]), time.monotonic()
+    cpu, feed = server.program.cpu(), server.feed.cpu()
+    time.sleep(seconds)
+    after, elapsed = server.metric(_ADMITTED[speak]), time.monotonic() - begun
+    return {
+        "per_second": (after - before) / elapsed,
+        "admitted": (after - before) / elapsed,
+        "server_cpu": (server.program.cpu() - cpu) / elapsed,
+        "feed_cpu": (server.feed.cpu() - feed) / elapsed,
+        "skipped": 0,
+    }
+
+
+def told(figures: Figures) -> str:
+    return (
+        f"{figures['per_second']:,.0f}/s (admitted {figures['admitted']:,.0f}/s), server {figures['server_cpu']:.0%}, "
+        f"feed {figures['feed_cpu']:.0%} CPU"
+        + (f", {figures['skipped']:.0f} SKIPPED" if figures["skipped"] else "")
+    )
+
+
+SCENARIO = Scenario("ingest", "trades a second from a source", (3, 1), steps, told)

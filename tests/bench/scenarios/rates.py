@@ -1,0 +1,61 @@
+"""How old an update is when it arrives, and what that costs, at fixed rates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from ..load import Load
+from ..native import BUILD, program
+from ..peers import PEERS
+from ..plan import Bench, Figures, Scenario, Step
+from ..servers import SUBSCRIBE, Dataflow, Server
+
+RATES = (50, 100, 500, 5_000)
+CLIENTS = 1_000
+WARM_UP = 1.0
+
+
+def steps(bench: Bench) -> Iterator[Step]:
+    seconds = 3.0 if bench.quick else 5.0
+    for rate in RATES:
+        for name in [*PEERS, "dataflow"]:
+            if bench.wanted(name):
+                run = partial(_measure, bench, name, CLIENTS, rate, seconds)
+                yield Step(f"{rate:,} trades/s x {CLIENTS:,}", name, seconds + 4, run)
+    for name in ["dataflow"]:
+        if bench.wanted(name):
+            yield Step("100 trades/s x 1", name, seconds + 4, partial(_measure, bench, name, 1, 100, seconds))
+
+
+def start(bench: Bench, name: str, clients: int) -> Server:
+    return Dataflow(bench.cores, bench.checkout) if name == "dataflow" else PEERS[name](bench.cores, clients)
+
+
+def _measure(bench: Bench, name: str, clients: int, rate: int, seconds: float) -> Figures:
+    server = start(bench, name, clients)
+    try:
+        log = BUILD / "wsload.log"
+        with Load(
+            program("wsload"), server.port, clients, text=SUBSCRIBE, cores=bench.cores.client, log=log
+        ) as load:
+            server.tell(f"rate {rate}")
+            time.sleep(WARM_UP)
+            window = load.window(seconds, server.program)
+    finally:
+        server.close()
+    return {**window.figures(), "share": window.per_second / (rate * clients)}
+
+
+def told(figures: Figures) -> str:
+    late = "" if figures["share"] > 0.97 else f", OVERLOADED: {figures['share']:.0%} arrived"
+    return (
+        f"p50 {figures['p50_ms']:.2f} ms, p99 {figures['p99_ms']:.2f} ms, server {figures['server_cpu']:.0%}, "
+        f"client {figures['client_cpu']:.0%} CPU{late}"
+        + (f", {figures['skipped']:.0f} SKIPPED" if figures["skipped"] else "")
+        + (f", {figures['dead']:.0f} DISCONNECTED" if figures["dead"] else "")
+    )
+
+
+SCENARIO = Scenario("rates", "age of an update on arrival, and CPU, at fixed rates", (3, 1), steps, told)

@@ -1,0 +1,78 @@
+"""How many updates a second reach all clients when there is always more to send than can be sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from ..load import Load
+from ..native import BUILD, program
+from ..peers import LIMIT, PEERS
+from ..plan import Bench, Figures, Scenario, Step
+from ..servers import SUBSCRIBE, Dataflow, Server
+
+WARM_UP = 1.0
+ONE, JOINED = "one update a send", "joined"
+_OVER = 1.5  # times what the C limit sends, so that the daemon always has a backlog
+_JOINED_RATE = 30_000  # trades a second, more than joined passes can send
+_REMEMBERED = 400_000  # the backlog of a run stays in the history
+
+
+def steps(bench: Bench) -> Iterator[Step]:
+    seconds = 2.0 if bench.quick else 4.0
+    for clients in (1_000, 5_000):
+        work = f"{clients:,} clients, {ONE}"
+        for name in PEERS:
+            if bench.wanted(name) or name == LIMIT:
+                yield Step(work, name, seconds + 3, partial(_peer, bench, name, clients, seconds))
+        if bench.wanted("dataflow"):
+            yield Step(work, "dataflow", seconds + 5, partial(_dataflow, bench, work, clients, seconds, 1))
+    if bench.wanted("dataflow"):
+        run = partial(_dataflow, bench, "", 1_000, seconds, 256)
+        yield Step(f"1,000 clients, {JOINED}", "dataflow", seconds + 5, run)
+
+
+def _peer(bench: Bench, name: str, clients: int, seconds: float) -> Figures:
+    server = PEERS[name](bench.cores, clients)
+    try:
+        return measure(bench, server, clients, seconds, "flood")
+    finally:
+        server.close()
+
+
+def _dataflow(bench: Bench, work: str, clients: int, seconds: float, joined: int) -> Figures:
+    reached = bench.last("saturation", work, LIMIT, "per_second") or 250_000.0
+    rate = _JOINED_RATE if joined > 1 else _OVER * reached / clients
+    tables = {"fanout": {"joined": joined}, "cache": {"trades_per_symbol": _REMEMBERED}}
+    server = Dataflow(bench.cores, bench.checkout, tables)
+    try:
+        return measure(bench, server, clients, seconds, f"rate {rate:.0f}")
+    finally:
+        server.close()
+
+
+def measure(
+    bench: Bench, server: Server, clients: int, seconds: float, order: str, **options: object
+) -> Figures:
+    """The figures of one window, with `order` given to the server once all clients are there."""
+    log = BUILD / "wsload.log"
+    with Load(
+        program("wsload"), server.port, clients, text=SUBSCRIBE, cores=bench.cores.client, log=log, **options
+    ) as load:
+        server.tell(order)
+        time.sleep(WARM_UP)
+        window = load.window(seconds, server.program)
+        server.tell("idle")
+    return {**window.figures(), "connect_seconds": load.connect_seconds}
+
+
+def told(figures: Figures) -> str:
+    return (
+        f"{figures['per_second']:,.0f}/s, server {figures['server_cpu']:.0%}, client {figures['client_cpu']:.0%} CPU"
+        + (f", {figures['skipped']:.0f} SKIPPED" if figures["skipped"] else "")
+        + (f", {figures['dead']:.0f} DISCONNECTED" if figures["dead"] else "")
+    )
+
+
+SCENARIO = Scenario("saturation", "deliveries a second with a backlog", (3, 1), steps, told)
