@@ -45,7 +45,8 @@ class _Queued(Generic[P]):
 class Outbox(Generic[P]):
     """A bounded queue of payloads in the order in which they will leave.
 
-    `pack` turns an update into a payload, `announce` a dropped range (topic, first, last).
+    `pack` turns an update into a payload, `announce` a dropped range: its topic, its first and last place,
+    and how many items were in it.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Outbox(Generic[P]):
         limit: int,
         policy: SlowClient,
         pack: Callable[[Update], P],
-        announce: Callable[[str, int, int], P],
+        announce: Callable[[str, int, int, int], P],
     ) -> None:
         self.limit = limit
         self.policy = policy
@@ -62,7 +63,7 @@ class Outbox(Generic[P]):
         self._announce = announce
         self._queue: deque[_Queued[P]] = deque()
         self._messages = 0
-        self._owed: dict[str, tuple[int, int]] = {}
+        self._owed: dict[str, tuple[int, int, int]] = {}
 
     def __len__(self) -> int:
         return self._messages
@@ -83,7 +84,7 @@ class Outbox(Generic[P]):
     def put(self, payload: P, length: int = 0) -> None:
         """Queue an answer or a notice of `length` bytes. Raises OutboxFull when even these pile up."""
         if self._messages >= self.limit:
-            self._make_room()
+            self._make_room(1)
         if self._messages >= 2 * self.limit:
             raise OutboxFull
         self._append(_Queued(payload, answer_bytes=length))
@@ -128,47 +129,47 @@ class Outbox(Generic[P]):
             return None
         return self._announce(topic, *self._owed.pop(topic))
 
-    def _make_room(self) -> None:
+    def _make_room(self, wanted: int = 0) -> None:
+        """Drop what the policy says, for `wanted` more to fit. Costs what is dropped, not what waits."""
         if self.policy is SlowClient.DISCONNECT:
             raise OutboxFull
         if self.policy is SlowClient.CONFLATE:
             self._keep_newest_of_each_topic()
         else:
-            self._drop_oldest()
+            self._drop_oldest(self._messages + wanted - self.limit)
 
-    def _drop_oldest(self) -> None:
-        """Down to three quarters of the bound, so that a full outbox does not pay for every message."""
-        excess = self._messages - self.limit * 3 // 4
-        kept: list[_Queued[P]] = []
-        for queued in self._queue:
-            if queued.update is None or excess <= 0:
-                kept.append(queued)
+    def _drop_oldest(self, excess: int) -> None:
+        spared: list[_Queued[P]] = []
+        while excess > 0 and self._queue:
+            queued = self._queue.popleft()
+            if queued.update is None:
+                spared.append(queued)
                 continue
-            keep = queued.update.messages[excess:]
-            excess -= queued.size - len(keep)
-            kept.extend(self._cut(queued.update, keep))
-        self._replace(kept)
+            rest = self._drop(queued.update, min(excess, queued.size))
+            excess -= queued.size - (rest.size if rest else 0)
+            if rest:
+                self._queue.appendleft(rest)
+        self._queue.extendleft(reversed(spared))
 
     def _keep_newest_of_each_topic(self) -> None:
         newest = {q.update.topic: q.update for q in self._queue if q.update is not None}
-        kept: list[_Queued[P]] = []
-        for queued in self._queue:
-            if queued.update is None:
-                kept.append(queued)
-                continue
-            update = queued.update
-            keep = update.messages[-1:] if newest[update.topic] is update else ()
-            kept.extend(self._cut(update, keep))
-        self._replace(kept)
+        waiting, self._queue = self._queue, deque()
+        for queued in waiting:
+            kept: _Queued[P] | None = queued
+            if queued.update is not None and (
+                excess := queued.size - (newest[queued.update.topic] is queued.update)
+            ):
+                kept = self._drop(queued.update, excess)
+            if kept:
+                self._queue.append(kept)
 
-    def _cut(self, update: Update, keep: Sequence[object]) -> list[_Queued[P]]:
-        """What is left of `update` when only its last `len(keep)` messages stay; the rest becomes owed."""
-        cut = len(update.messages) - len(keep)
-        if cut == 0:
-            return [_Queued(self._pack(update), update)]
-        self.dropped += cut
-        first, last = update.first, update.messages[cut - 1].last
+    def _drop(self, update: Update, count: int) -> _Queued[P] | None:
+        """What is left of `update` without its first `count` messages, which become owed."""
+        dropped = update.messages[:count]
+        last, items = dropped[-1].last, sum([message.items for message in dropped])
         owed = self._owed.get(update.topic)
-        self._owed[update.topic] = (owed[0] if owed else first, last)
+        self._owed[update.topic] = (owed[0], last, owed[2] + items) if owed else (update.first, last, items)
+        self.dropped += items
+        self._messages -= count
         rest = update.after(last)
-        return [_Queued(self._pack(rest), rest)] if rest else []
+        return _Queued(self._pack(rest), rest) if rest else None

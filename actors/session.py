@@ -79,8 +79,8 @@ class Dialogue(Protocol):
     async def hear(self, text: str) -> None:
         """Take one message; the answer is said through the session. Never raises for what was said."""
 
-    def gap(self, topic: str, first: int, last: int) -> bytes:
-        """The notice that these places were dropped because the client is slow."""
+    def gap(self, topic: str, first: int, last: int, items: int) -> bytes:
+        """The notice that these places, with so many items, were dropped because the client is slow."""
 
     def farewell(self) -> bytes:
         """The notice that the server is going away."""
@@ -148,7 +148,7 @@ class Session(Generic[P]):
 
     @property
     def dropped(self) -> int:
-        """Messages dropped, and announced as gaps, because the client was slow."""
+        """Items dropped, and announced as gaps, because the client was slow."""
         return self._outbox.dropped
 
     @property

@@ -28,7 +28,8 @@ SUBSCRIBERS_AT_ONCE = 300  # between two checkpoints of a fan-out
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One encoded message and the places `first`..`last` of its topic's stream that it tells of.
+    """One encoded message and the places `first`..`last` of its topic's stream that it tells of; `items` is 0
+    for a notice that brings none.
 
     A Struct, which is made five times as fast as a frozen attrs class: there is one for every item.
     """
@@ -36,6 +37,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     first: int
     last: int
     text: bytes
+    items: int = 1
 
 
 @define(eq=False)

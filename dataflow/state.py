@@ -21,6 +21,7 @@ from .domain import Gap, Item, Trade
 from .faults import Faults
 from .foreign import excerpt
 from .gateway import wire
+from .gateway.admission import Admission
 from .gateway.clients import Clients
 from .history import History, Store, Verdict
 from .logs import Burst
@@ -46,6 +47,8 @@ class State:
             for _ in range(cache.shards)
         ]
         self.clients = Clients()
+        newcomers = settings.admission
+        self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
         announcer = Announcer(self.clients)
         self.sources = {
             name: SourceState(name, source, announcer, clock) for name, source in settings.sources.items()
@@ -117,7 +120,7 @@ class TopicLog:
         )
 
     def _gap(self, entry: Gap) -> Message:
-        return Message(entry.first, entry.last, wire.stream_gap(self._symbol, self._history.epoch, entry))
+        return Message(entry.first, entry.last, wire.stream_gap(self._symbol, self._history.epoch, entry), 0)
 
 
 class Announcer(Audience):

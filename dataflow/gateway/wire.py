@@ -81,9 +81,11 @@ def _needs_no_escaping(text: str) -> bool:
     return _encode(text) == b'"%s"' % text.encode()
 
 
-def stream_gap(symbol: str, epoch: int, gap: Gap) -> bytes:
-    """The `stream.gap` notification: offsets that this client will not get."""
-    return _notification("stream.gap", {"symbol": symbol, "channel": "trades", "epoch": epoch, **_span(gap)})
+def stream_gap(symbol: str, epoch: int, gap: Gap, skipped: int | None = None) -> bytes:
+    """The `stream.gap` notification: offsets that this client will not get, and how many trades of those that
+    the server has were skipped for its slowness."""
+    params = {"symbol": symbol, "channel": "trades", "epoch": epoch, **_span(gap)}
+    return _notification("stream.gap", params if skipped is None else params | {"skipped": skipped})
 
 
 def gap(entry: Gap) -> msgspec.Raw:

@@ -19,7 +19,7 @@ def outbox(policy: SlowClient, limit: int = 4) -> Outbox[str]:
         limit,
         policy,
         pack=lambda u: " ".join(m.text.decode() for m in u.messages),
-        announce=lambda topic, first, last: f"gap-{topic}{first}..{last}",
+        announce=lambda topic, first, last, items: f"gap-{topic}{first}..{last}",
     )
 
 
@@ -57,15 +57,49 @@ def test_drop_oldest_announces_the_gap_in_its_place() -> None:
     box.put_update(update("a", 1, 2))
     box.put_update(update("b", 1))
     box.put_update(update("a", 3))
-    assert drain(box) == ["answer", "b1", "gap-a1..2", "a3"]
+    box.put_update(update("a", 4))
+    assert drain(box) == ["answer", "b1", "gap-a1..2", "a3", "a4"]
     assert box.dropped == 2
+
+
+def test_no_more_is_dropped_than_has_to_be() -> None:
+    """One too many costs one, out of the middle of an update if need be; an answer that comes makes its room."""
+    box = outbox(SlowClient.DROP_OLDEST)
+    box.put_update(update("a", 1, 4))
+    box.put_update(update("b", 1))
+    box.put("answer")
+    assert drain(box) == ["gap-a1..2", "a3 a4", "b1", "answer"]
 
 
 def test_a_gap_is_announced_although_nothing_of_its_topic_follows() -> None:
     """A client must not have to wait for the next trade to learn of a hole."""
     box = outbox(SlowClient.DROP_OLDEST, limit=1)
     box.put_update(update("a", 1, 2))
-    assert drain(box) == ["gap-a1..2"]
+    box.put("answer")
+    assert drain(box) == ["answer", "gap-a1..2"]
+    assert not box
+
+
+@pytest.mark.parametrize("policy", [SlowClient.DROP_OLDEST, SlowClient.CONFLATE])
+def test_a_gap_counts_the_items_and_not_the_notices_in_it(policy: SlowClient) -> None:
+    """Places 2 to 9 were a notice of the source's own gap: they are part of the range, and no item of ours."""
+    box: Outbox[str] = Outbox(
+        2,
+        policy,
+        pack=lambda u: " ".join(m.text.decode() for m in u.messages),
+        announce=lambda topic, first, last, items: f"{topic}{first}..{last}: {items}",
+    )
+    messages = (
+        Message(1, 1, b"one"),
+        Message(2, 9, b"gap", 0),
+        Message(10, 10, b"ten"),
+        Message(11, 11, b"11"),
+    )
+    box.put_update(Update("a", messages))
+    if policy is SlowClient.DROP_OLDEST:
+        box.put_update(update("a", 12))
+    assert drain(box)[0] == "a1..10: 2"
+    assert box.dropped == 2
 
 
 def test_conflate_keeps_the_newest_message_of_each_topic() -> None:
@@ -112,7 +146,7 @@ def test_every_place_is_delivered_once_in_order_or_announced(
         limit,
         policy,
         pack=lambda u: [(u.topic, m.first, m.last) for m in u.messages],
-        announce=lambda topic, first, last: [(topic, first, last)],
+        announce=lambda topic, first, last, items: [(topic, first, last)],
     )
     offered = dict.fromkeys("abc", 0)
     seen: dict[str, int] = dict.fromkeys("abc", 0)

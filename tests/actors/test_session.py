@@ -35,7 +35,7 @@ class Echo:
             raise RuntimeError(text)
         self.session.say(f"echo {text}".encode())
 
-    def gap(self, topic: str, first: int, last: int) -> bytes:
+    def gap(self, topic: str, first: int, last: int, items: int) -> bytes:
         return f"gap {topic}{first}..{last}".encode()
 
     def farewell(self) -> bytes:
