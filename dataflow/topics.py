@@ -67,6 +67,11 @@ class Topics:
             else:
                 return opened.topic
 
+    def opened(self, symbol: str) -> Topic | None:
+        """The topic of `symbol` where it is open already: what `open` would return without waiting."""
+        opened = self._opened.get(symbol)
+        return opened.topic if opened is not None and opened.ref is not None and opened.topic.open else None
+
     def leave(self, symbol: str, subscriber: Subscriber) -> None:
         """Idempotent; the subscription is woken to count its linger from now."""
         opened = self._opened.get(symbol)

@@ -17,7 +17,6 @@ class Totals:
     """What all sessions together did since the start."""
 
     opened: int = 0
-    refused: int = 0  # too many sessions
     sent: int = 0  # updates of ended sessions; living ones count for themselves
     dropped: int = 0  # updates dropped for slowness and announced as gaps, likewise
     slow: int = 0  # disconnected for slowness
@@ -47,10 +46,6 @@ class Clients:
         self._totals.opened = self.next_number
         return self._totals.opened
 
-    def refuse(self) -> None:
-        """Count a client for whom there was no room."""
-        self._totals.refused += 1
-
     def leave(self, session: AnySession) -> None:
         """Idempotent."""
         if session in self._sessions:
@@ -69,7 +64,6 @@ class Clients:
         living = list(self._sessions)
         return Totals(
             opened=self._totals.opened,
-            refused=self._totals.refused,
             sent=self._totals.sent + sum(s.sent for s in living),
             dropped=self._totals.dropped + sum(s.dropped for s in living),
             slow=self._totals.slow,

@@ -21,12 +21,17 @@ from supervisors.handle import Handle
 from ..faults import SESSIONS
 from ..interference import FaultyWire
 from ..state import State
+from .admission import TOO_MANY_SESSIONS, goodbye
 from .clients import AnySession
 from .detach import take_over
 from .methods import Client
+from .past import Past
 from .routes import create_app
 from .server import serve
+from .wire import connection_refused
 
+GOING_AWAY = "going away"
+REFUSE_WITHIN = 1.0  # seconds for the notice that there is no room
 CLOSE_GRACE = 3.0  # seconds beyond `drain_seconds` before a session that cannot close is reported
 
 
@@ -35,6 +40,7 @@ class HttpServer:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._past = Past()
 
     async def run(self, ctx: Context) -> None:
         self.root = ctx.supervisor("")
@@ -78,19 +84,24 @@ class HttpServer:
 
     async def _admit(self, wire: Wire[Any]) -> None:
         if len(self.state.clients) >= self.state.settings.gateway.max_sessions:
-            self.state.clients.refuse()
-            await wire.close(1013, "too many sessions, try again later")
+            await self._send_away(wire, TOO_MANY_SESSIONS)
             return
         session = self._session(self._exposed(wire))
         try:
             await self._sessions.start(self._child(session))
         except SupervisionError:
             self.state.clients.leave(session)
-            await wire.close(1013, "going away, try again later")
+            await self._send_away(wire, GOING_AWAY)
+
+    async def _send_away(self, wire: Wire[Any], reason: str) -> None:
+        delay = self.state.admission.turn_away(reason)
+        with suppress(WireClosed), trio.move_on_after(REFUSE_WITHIN):
+            await wire.write([wire.pack([connection_refused(reason, delay)])])
+        await wire.close(1013, goodbye(reason, delay))
 
     def _session(self, wire: Wire[Any]) -> AnySession:
         session: AnySession = Session(wire, self._manners())
-        session.speak(Client(session, self.state, self._topics))
+        session.speak(Client(session, self.state, self._topics, self._past))
         return session
 
     def _exposed(self, wire: Wire[Any]) -> Wire[Any]:

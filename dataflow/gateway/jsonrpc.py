@@ -120,23 +120,25 @@ async def dispatch(
     max_batch: int = MAX_BATCH,
     max_answers: int = MAX_ANSWERS,
     pause: Callable[[], Awaitable[None]] | None = None,
+    owner: tuple[Any, ...] = (),
 ) -> bytes | None:
     """Run what `text` calls, in order, and make the answer; None when nothing is to be answered.
 
     `report(method, exception)` is called for every exception of a handler that is not a CallError. The
     calls of a batch whose answers exceed `max_answers` bytes are refused from there on; `pause` is awaited
-    before each of them, so that a batch does not keep the event loop.
+    before each of them but the first, so that a batch does not keep the event loop. `owner` is given to
+    every handler before its parameters, so that many clients can share one table of methods.
     """
     requests = parse(text, max_batch)
     if not isinstance(requests, list):
-        return await _answer(requests, methods, report)
+        return await _answer(requests, methods, report, owner)
     said: list[bytes] = []
-    for request in requests:
-        if pause is not None:
+    for number, request in enumerate(requests):
+        if pause is not None and number:
             await pause()
         if isinstance(request, Call) and request.id is not None and sum(map(len, said)) > max_answers:
             request = Invalid(request.id, _too_much(max_answers))
-        answer = await _answer(request, methods, report)
+        answer = await _answer(request, methods, report, owner)
         if answer is not None:
             said.append(answer)
     return b"[" + b",".join(said) + b"]" if said else None
@@ -168,12 +170,14 @@ def error_of(call_id: msgspec.Raw, error: CallError) -> bytes:
     return _encode({"jsonrpc": "2.0", "error": told, "id": call_id})
 
 
-async def _answer(request: Call | Invalid, methods: Methods, report: Report) -> bytes | None:
+async def _answer(
+    request: Call | Invalid, methods: Methods, report: Report, owner: tuple[Any, ...]
+) -> bytes | None:
     if isinstance(request, Invalid):
         return error_of(request.id, request.error)
     call_id = _NULL if request.id is None else request.id
     try:
-        answer = await _run(request, call_id, methods)
+        answer = await _run(request, call_id, methods, owner)
     except Exception as error:
         report(request.method[:_SHOWN], error)
         told = CallError(INTERNAL_ERROR, "Internal error", {"problem": "the server failed, and knows it"})
@@ -181,11 +185,11 @@ async def _answer(request: Call | Invalid, methods: Methods, report: Report) -> 
     return None if request.id is None else answer
 
 
-async def _run(call: Call, call_id: msgspec.Raw, methods: Methods) -> bytes:
+async def _run(call: Call, call_id: msgspec.Raw, methods: Methods, owner: tuple[Any, ...]) -> bytes:
     try:
         method = methods.find(call.method)
         arguments = _arguments(method, call.params)
-        return result_of(call_id, await method.handler(*arguments))
+        return result_of(call_id, await method.handler(*owner, *arguments))
     except CallError as error:
         return error_of(call_id, error)
 

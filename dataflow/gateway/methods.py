@@ -3,7 +3,8 @@
 Rules of this file. A client's answer and its live updates join without a hole: the position of the
 answer is read, and the updates behind it are taken, without a checkpoint in between; if a batch of
 calls takes longer, what came meanwhile is caught up from the history. A wrong name or value is
-answered with what would have been right.
+answered with what would have been right. Calls are answered in turns (see `admission`), and what takes
+longer than a moment in slices, with a turn for each.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import trio
 from attrs import define, frozen
 from loguru import logger
 
-from actors.subscription import Log, Topic
+from actors.subscription import Topic
 from supervisors import SupervisionError
 
-from ..domain import Entry, Gap, Recorded
+from ..domain import Entry, Gap
 from ..errors import CallError
 from ..history import History
 from ..sources import SourceState
@@ -28,9 +29,13 @@ from ..state import State
 from ..timestamps import from_rfc3339, to_rfc3339
 from ..topics import Starter
 from . import jsonrpc, wire
+from .admission import Turns
 from .clients import AnySession
+from .past import Part, Past
 
-RECOVERY_LIMIT = 20_000  # entries in the answer to `since`: some 40 ms of encoding
+RECOVERY_LIMIT = 20_000  # entries in the answer to `since`: some 40 ms of encoding, and 4 MB
+RECOVERY_SLICE = 500  # of them in one turn: a millisecond
+RECOVERY_ROUNDS = 5  # through what came during the last one: after so many the rest is told in one go
 MAX_COUNT = 1000
 
 
@@ -69,7 +74,6 @@ class RecentTrades:
 class _Joining:
     """A subscription whose answer is not said yet."""
 
-    topic: Topic
     position: int
     batch: bool
 
@@ -77,31 +81,30 @@ class _Joining:
 class Client:
     """One client's side of the conversation: an `actors.session.Dialogue`."""
 
-    def __init__(self, session: AnySession, state: State, pool: Starter) -> None:
+    def __init__(self, session: AnySession, state: State, pool: Starter, past: Past) -> None:
         self._session = session
         self._state = state
         self._pool = pool
-        self._joined: set[str] = set()
+        self._past = past
+        self._turns = Turns(state.admission, session)
+        self._joined: dict[str, Topic] = {}
         self._joining: dict[str, _Joining] = {}
-        self._methods = jsonrpc.Methods(
-            subscribe=(Subscribe, self.subscribe),
-            unsubscribe=(Unsubscribe, self.unsubscribe),
-            getRecentTrades=(RecentTrades, self.recent_trades),
-            getSymbols=(None, self.symbols),
-            getStatus=(None, self.status),
-            ping=(None, self.ping),
-        )
 
     # The dialogue.
 
     async def hear(self, text: str) -> None:
-        answer = await jsonrpc.dispatch(text, self._methods, _report, pause=trio.lowlevel.checkpoint)
-        if answer is not None:
-            self._session.say(answer)
-        self._catch_up()
+        await self._turns.take(resuming='"since"' in text)  # cheaper than to decode before one's turn
+        try:
+            answer = await jsonrpc.dispatch(text, _METHODS, _report, pause=self._turns.pause, owner=(self,))
+            if answer is not None:
+                self._session.say(answer)
+            self._catch_up()
+            await trio.lowlevel.checkpoint()
+        finally:
+            self._turns.leave()
 
-    def gap(self, topic: str, first: int, last: int) -> bytes:
-        return wire.stream_gap(topic, self._state.epoch, Gap(first, last, "slow_client"))
+    def gap(self, topic: str, first: int, last: int, items: int) -> bytes:
+        return wire.stream_gap(topic, self._state.epoch, Gap(first, last, "slow_client"), items)
 
     def farewell(self) -> bytes:
         return wire.connection_draining()
@@ -120,19 +123,20 @@ class Client:
         if params.snapshot is not None:
             _check_range("snapshot", params.snapshot, 0, MAX_COUNT)
         if params.symbol not in self._joined:
-            await self._join(params)
-        else:
-            self._follow(params)
+            await self._join(params.symbol)
         history = self._history(params.symbol)
+        recovered = await self._recover(history, params.symbol, params.since)
+        # From here to the end of the answer without a checkpoint.
+        self._follow(params, history.last)
         answer = {**_event(params.symbol, "subscribed"), "epoch": history.epoch, "offset": history.last}
-        return answer | _past(history, params)
+        return answer | self._told(history, params, recovered)
 
     async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any]:
         _check_channel(params.channel)
         self._check_symbol(params.symbol)
         self._joining.pop(params.symbol, None)
         self._session.unfollow(params.symbol)
-        self._joined.discard(params.symbol)
+        self._joined.pop(params.symbol, None)
         self._state.topics.leave(params.symbol, self._session)
         return _event(params.symbol, "unsubscribed")
 
@@ -158,6 +162,7 @@ class Client:
         return {
             "sources": sources,
             "sessions": len(self._state.clients),
+            "waiting": sum(self._state.admission.waiting.values()),
             "uptime": round(self._state.clock() - self._state.started, 3),
             "epoch": self._state.epoch,
             "version": version("dataflow"),
@@ -168,7 +173,7 @@ class Client:
 
     # Joining: what is answered and what is live meet at one position.
 
-    async def _join(self, params: Subscribe) -> None:
+    async def _join(self, symbol: str) -> None:
         most = self._state.settings.session.max_subscriptions
         if len(self._joined) >= most:
             raise CallError(
@@ -176,36 +181,85 @@ class Client:
                 "too many subscriptions",
                 {"limit": most, "advice": "unsubscribe from a symbol first, or open another connection"},
             )
-        try:
-            topic = await self._state.topics.open(params.symbol, self._pool)
-        except SupervisionError as error:  # going away, or just being restarted: reported where it happened
-            told = {"symbol": params.symbol, "problem": str(error), "advice": "try again in a moment"}
-            raise CallError(jsonrpc.UPSTREAM_UNAVAILABLE, "temporarily unavailable", told) from None
         # Joined at once, which keeps the topic open; nothing is offered before the session follows.
-        topic.join(self._session)
-        self._joined.add(params.symbol)
-        self._joining[params.symbol] = _Joining(topic, self._history(params.symbol).last, params.batch)
+        topic = self._state.topics.opened(symbol)
+        if topic is not None:
+            self._enter(symbol, topic)
+        else:
+            await self._open(symbol)
 
-    def _follow(self, params: Subscribe) -> None:
+    def _enter(self, symbol: str, topic: Topic) -> None:
+        topic.join(self._session)
+        self._joined[symbol] = topic
+
+    async def _open(self, symbol: str) -> None:
+        self._turns.leave()  # it can take seconds to start a topic: nobody else shall wait for that
+        try:
+            topic = await self._state.topics.open(symbol, self._pool)
+        except SupervisionError as error:  # going away, or just being restarted: reported where it happened
+            told = {"symbol": symbol, "problem": str(error), "advice": "try again in a moment"}
+            raise CallError(jsonrpc.UPSTREAM_UNAVAILABLE, "temporarily unavailable", told) from None
+        self._enter(symbol, topic)
+        await self._turns.take(resuming=False)
+
+    def _follow(self, params: Subscribe, last: int) -> None:
+        if params.symbol in self._joining or params.symbol in self._session.lanes:
+            self._follow_again(params)
+        else:
+            self._joining[params.symbol] = _Joining(last, params.batch)
+
+    def _follow_again(self, params: Subscribe) -> None:
         """A second subscription to the same symbol: what is due is sent before the answer, nothing twice."""
         self._catch_up()
         position = self._session.position(params.symbol)
         self._session.follow(params.symbol, position, params.batch)
-        self._bring_up(self._state.log_of(params.symbol), params.symbol)
+        self._bring_up(params.symbol)
 
     def _catch_up(self) -> None:
         """The answers are said: from here on the subscriptions in them are live."""
         for symbol, joining in self._joining.items():
             self._session.follow(symbol, joining.position, joining.batch)
-            self._bring_up(joining.topic.log, symbol)
+            self._bring_up(symbol)
         self._joining.clear()
 
-    def _bring_up(self, log: Log, symbol: str) -> None:
+    def _bring_up(self, symbol: str) -> None:
+        log = self._joined[symbol].log
         while self._session.ending is None:
             update = log.read(self._session.position(symbol))
             if update is None:
                 return
             self._session.offer(update)
+
+    # The past, encoded in slices where there is much of it.
+
+    async def _recover(self, history: History, symbol: str, since: Position | None) -> Part | None:
+        """What came since, all but the newest slice; None when nothing was asked for or it is not known."""
+        if since is None:
+            return None
+        known, entries = history.since(since.epoch, since.offset, RECOVERY_LIMIT)
+        if not known:
+            return None
+        part = self._past.part(symbol, since.offset)
+        for _ in range(RECOVERY_ROUNDS):
+            if len(entries) <= RECOVERY_SLICE:
+                break
+            for start in range(0, len(entries), RECOVERY_SLICE):
+                part.add(entries[start : start + RECOVERY_SLICE])
+                await self._turns.pause()
+            entries = _behind(history, part)
+        return part
+
+    def _told(self, history: History, params: Subscribe, recovered: Part | None) -> dict[str, Any]:
+        """What a subscriber asked to be given of the past, in the order of the stream."""
+        told: dict[str, Any] = {} if params.since is None else {"recovered": recovered is not None}
+        if recovered is not None:
+            recovered.add(_behind(history, recovered))
+            return told | recovered.members()
+        if params.since is None and params.snapshot is None:
+            return told
+        part = self._past.part(params.symbol)
+        part.add(history.newest(params.snapshot or 0))
+        return told | part.members()
 
     # What is asked for must exist.
 
@@ -242,6 +296,16 @@ class Client:
         }
 
 
+# One table for all clients: each of them made its own, this would be most of what it costs to have one.
+_METHODS = jsonrpc.Methods(
+    subscribe=(Subscribe, Client.subscribe),
+    unsubscribe=(Unsubscribe, Client.unsubscribe),
+    getRecentTrades=(RecentTrades, Client.recent_trades),
+    getSymbols=(None, Client.symbols),
+    getStatus=(None, Client.status),
+    ping=(None, Client.ping),
+)
+
 _BEST_FIRST = ("live", "subscribing", "idle", "connecting", "lost", "rejected")
 
 
@@ -265,20 +329,9 @@ def _event(symbol: str, event: str) -> dict[str, Any]:
     return {"channel": "trades", "symbol": symbol, "event": event}
 
 
-def _past(history: History, params: Subscribe) -> dict[str, Any]:
-    """What a subscriber asked to be given of the past, in the order of the stream."""
-    past: dict[str, Any] = {}
-    entries: list[Entry] = []
-    if params.since is not None:
-        past["recovered"], entries = history.since(params.since.epoch, params.since.offset, RECOVERY_LIMIT)
-    if params.snapshot is not None and not past.get("recovered"):
-        entries = history.newest(params.snapshot)
-    if params.since is None and params.snapshot is None:
-        return past
-    past["trades"] = [wire.trade(entry) for entry in entries if isinstance(entry, Recorded)]
-    if gaps := [wire.gap(entry) for entry in entries if isinstance(entry, Gap)]:
-        past["gaps"] = gaps
-    return past
+def _behind(history: History, part: Part) -> list[Entry]:
+    """Everything behind `part`; what was forgotten meanwhile is a gap of its own."""
+    return history.read(part.last, history.last - part.last + 1)
 
 
 def _check_channel(channel: str) -> None:

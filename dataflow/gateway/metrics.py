@@ -39,6 +39,7 @@ class _Now(Collector):
         yield from self._source_metrics()
         yield from self._cache_metrics()
         yield from self._client_metrics()
+        yield from self._admission_metrics()
         yield from self._actor_metrics()
         yield from self._fault_metrics()
 
@@ -78,7 +79,6 @@ class _Now(Collector):
         yield GaugeMetricFamily("dataflow_sessions", "Clients connected", value=len(self._state.clients))
         for name, text, value in (
             ("sessions_opened", "Clients that connected", totals.opened),
-            ("sessions_refused", "Clients for whom there was no room", totals.refused),
             ("sessions_slow", "Clients disconnected for slowness", totals.slow),
             ("updates_sent", "Updates for clients, those included that were dropped later", totals.sent),
             ("updates_dropped", "Updates dropped for slow clients, announced as gaps", totals.dropped),
@@ -90,6 +90,30 @@ class _Now(Collector):
         for symbol, count in self._state.topics.subscribers.items():
             subscribers.add_metric([symbol], count)
         yield subscribers
+
+    def _admission_metrics(self) -> Iterator[Metric]:
+        admission = self._state.admission
+        refused = CounterMetricFamily(
+            "dataflow_sessions_refused",
+            "Clients that were sent away for a while, by reason",
+            labels=["reason"],
+        )
+        for reason, count in admission.refused.items():
+            refused.add_metric([reason], count)
+        waiting = GaugeMetricFamily(
+            "dataflow_admission_waiting", "Newcomers that wait for their first answer", labels=["kind"]
+        )
+        for kind, count in admission.waiting.items():
+            waiting.add_metric([kind], count)
+        admitted, longest = "Newcomers that got their first answer", "Longest wait for it, since the start"
+        yield from (
+            refused,
+            waiting,
+            CounterMetricFamily("dataflow_admission_admitted", admitted, value=admission.admitted),
+            GaugeMetricFamily(
+                "dataflow_admission_longest_wait_seconds", longest, value=admission.longest_wait
+            ),
+        )
 
     def _actor_metrics(self) -> Iterator[Metric]:
         restarts = CounterMetricFamily(

@@ -1,0 +1,259 @@
+"""Who is served next when many come at once, and who is sent away for a while.
+
+Rules of this file.
+1. At most `at_once` clients hold a turn. Whoever holds one keeps it over a checkpoint, so that a pass of the
+   event loop answers no more calls than that, and the fan-out, one step in each pass, waits for no more.
+2. Who was served before goes before who resumes, who resumes before who is new; first come, first served
+   within each. So a client is through with its calls before the next one begins.
+3. At most `waiting` of those who were never served wait. Who resumes and finds no room takes the place of the
+   newest who does not resume; everybody else who finds none is refused.
+4. Whoever enters is served, refused, or leaves: exactly one of them.
+`Admission` decides without waiting, its clock and dice are given. `Turns` waits, for one client, and tells
+it so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from enum import Enum, IntEnum
+from typing import Protocol
+
+import trio
+from attrs import define, field
+
+from . import wire
+
+FIRST_SIGN = 1.0  # seconds of waiting after which a client is told that it waits ...
+NEXT_SIGN = 3.0  # ... and told again
+TOO_MANY_SESSIONS = "too many sessions"
+TOO_MANY_WAITING = "too many clients are waiting"
+_PACE_WEIGHT = 0.05  # of the newest interval in the running mean of the time that one client takes
+
+
+class Urgency(IntEnum):
+    """Who goes first: the smaller one."""
+
+    SERVED = 0
+    RESUMING = 1
+    NEW = 2
+
+
+class Standing(Enum):
+    """What became of a turn that was asked for."""
+
+    WAITING = "waiting"
+    SERVING = "serving"
+    REFUSED = "refused"
+    OVER = "over"
+
+
+@define(eq=False)
+class Turn:
+    """A turn, from the moment it is asked for; `since` is that moment."""
+
+    urgency: Urgency
+    since: float
+    standing: Standing
+    _wake: Callable[[], None]
+    _number: int
+
+    def _become(self, standing: Standing) -> None:
+        self.standing = standing
+        self._wake()
+
+
+class Admission:
+    """Hands out turns. Durations are seconds, on the clock that is given."""
+
+    def __init__(
+        self,
+        at_once: int,
+        waiting: int,
+        retry_after: float,
+        *,
+        clock: Callable[[], float] = trio.current_time,
+        dice: random.Random | None = None,
+    ) -> None:
+        self.admitted = 0  # newcomers, whether they had to wait or not
+        self.refused: Counter[str] = Counter({TOO_MANY_SESSIONS: 0, TOO_MANY_WAITING: 0})
+        self._at_once = at_once
+        self._room = waiting
+        self._retry_after = retry_after
+        self._clock = clock
+        self._dice = dice or random.Random()
+        self._serving = 0
+        self._entered = Counter[Urgency]()
+        # Not plain dictionaries: those take ever longer to find their first key when many before it are gone.
+        self._queues = {urgency: OrderedDict[Turn, None]() for urgency in Urgency}
+        self._longest_wait = 0.0
+        self._pace = 0.0  # seconds from one newcomer's turn to the next one's, while some wait
+        self._paced_at: float | None = None
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many newcomers wait, by why they came: "resuming" or "new"."""
+        return {each.name.lower(): len(self._queues[each]) for each in (Urgency.RESUMING, Urgency.NEW)}
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest that a newcomer ever waited for its turn, those included who still wait."""
+        oldest = [next(iter(queue)).since for queue in self._newcomers() if queue]
+        return max([self._longest_wait, *(self._clock() - since for since in oldest)])
+
+    def enter(self, urgency: Urgency, wake: Callable[[], None]) -> Turn:
+        """Ask for a turn. One that waits is served or refused later; `wake()` is called then."""
+        self._entered[urgency] += 1
+        turn = Turn(urgency, self._clock(), Standing.WAITING, wake, self._entered[urgency])
+        if self._serving < self._at_once:  # then nobody waits
+            turn.standing = Standing.SERVING
+            self._begin(turn)
+        elif urgency is Urgency.SERVED or self._has_room(urgency):
+            self._queues[urgency][turn] = None
+        else:
+            turn.standing = Standing.REFUSED
+            self.refused[TOO_MANY_WAITING] += 1
+        return turn
+
+    def leave(self, turn: Turn) -> None:
+        """The turn is over, or not wanted any more. Idempotent."""
+        before, turn.standing = turn.standing, Standing.OVER
+        if before is Standing.WAITING:
+            del self._queues[turn.urgency][turn]
+        elif before is Standing.SERVING:
+            self._serving -= 1
+            self._serve_next()
+
+    def ahead(self, turn: Turn) -> int:
+        """At most so many go before this one that waits, as things stand now: more urgent ones may come."""
+        more_urgent = sum(len(self._queues[each]) for each in Urgency if each < turn.urgency)
+        equal = self._queues[turn.urgency]
+        return more_urgent + min(turn._number - next(iter(equal))._number, len(equal) - 1)
+
+    def turn_away(self, reason: str) -> float:
+        """Count a client who is sent away without having asked for a turn; returns `delay()`."""
+        self.refused[reason] += 1
+        return self.delay()
+
+    def delay(self) -> float:
+        """Seconds after which someone who is sent away may try again: jittered, lest all return at once,
+        and no less than those who wait now will take, as far as can be told."""
+        waiting = sum(map(len, self._newcomers()))
+        return round(max(self._retry_after, waiting * self._pace) * self._dice.uniform(1.0, 2.0), 1)
+
+    def _newcomers(self) -> tuple[OrderedDict[Turn, None], ...]:
+        return self._queues[Urgency.RESUMING], self._queues[Urgency.NEW]
+
+    def _has_room(self, urgency: Urgency) -> bool:
+        if sum(map(len, self._newcomers())) < self._room:
+            return True
+        if urgency is not Urgency.RESUMING or not self._queues[Urgency.NEW]:
+            return False
+        displaced, _ = self._queues[Urgency.NEW].popitem(last=True)
+        self.refused[TOO_MANY_WAITING] += 1
+        displaced._become(Standing.REFUSED)
+        return True
+
+    def _serve_next(self) -> None:
+        queue = next((queue for queue in self._queues.values() if queue), None)
+        if queue is not None:
+            turn, _ = queue.popitem(last=False)
+            self._begin(turn)
+            turn._become(Standing.SERVING)
+
+    def _begin(self, turn: Turn) -> None:
+        self._serving += 1
+        if turn.urgency is not Urgency.SERVED:
+            self.admitted += 1
+            now = self._clock()
+            self._longest_wait = max(self._longest_wait, now - turn.since)
+            self._keep_pace(now)
+
+    def _keep_pace(self, now: float) -> None:
+        if self._paced_at is not None:
+            self._pace += _PACE_WEIGHT * (now - self._paced_at - self._pace)
+        self._paced_at = now if any(self._newcomers()) else None
+
+
+class Visitor(Protocol):
+    """A client, as far as it can wait, be told and be sent away."""
+
+    def say(self, text: bytes) -> None:
+        """Send a notice. Never waits or raises."""
+
+    def end(self, code: int, reason: str) -> None:
+        """Close. The visitor's task is cancelled."""
+
+    async def listen_ahead(self) -> None:
+        """Go on reading until cancelled, so that a visitor who leaves is noticed, and cancelled, at once."""
+
+
+@define(eq=False)
+class Turns:
+    """The turns of one client, from its first call to its end."""
+
+    _admission: Admission
+    _visitor: Visitor
+    _turn: Turn | None = None
+    _served: bool = False
+    _waiting: trio.CancelScope | None = field(default=None, init=False)
+
+    async def take(self, resuming: bool) -> None:
+        """Wait for a turn, which then lasts until `leave`; one that is held is given for it. `resuming` is
+        about the first. Whoever is refused is told, ended and cancelled."""
+        before, self._turn = self._turn, self._admission.enter(self._urgency(resuming), self._wake)
+        if before is not None:  # only now, or a newcomer would get it
+            self._admission.leave(before)
+        try:
+            await self._until_served(self._turn)
+        except BaseException:
+            self.leave()
+            raise
+        self._served = True
+
+    def leave(self) -> None:
+        """The turn is over. Idempotent."""
+        if self._turn is not None:
+            self._admission.leave(self._turn)
+            self._turn = None
+
+    async def pause(self) -> None:
+        """In the middle of a long answer: let others have a turn."""
+        await trio.lowlevel.checkpoint()
+        await self.take(resuming=False)
+
+    def _urgency(self, resuming: bool) -> Urgency:
+        if self._served:
+            return Urgency.SERVED
+        return Urgency.RESUMING if resuming else Urgency.NEW
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _until_served(self, turn: Turn) -> None:
+        while turn.standing is Standing.WAITING:
+            await self._wait(turn)
+        if turn.standing is Standing.REFUSED:
+            await self._go()
+
+    async def _wait(self, turn: Turn) -> None:
+        told = trio.current_time() - turn.since >= FIRST_SIGN
+        with trio.move_on_after(NEXT_SIGN if told else FIRST_SIGN) as self._waiting:
+            await self._visitor.listen_ahead()
+        self._waiting = None
+        if turn.standing is Standing.WAITING:
+            seconds = round(trio.current_time() - turn.since, 1)
+            self._visitor.say(wire.connection_waiting(self._admission.ahead(turn), seconds))
+
+    async def _go(self) -> None:
+        delay = self._admission.delay()
+        self._visitor.say(wire.connection_refused(TOO_MANY_WAITING, delay))
+        self._visitor.end(1013, goodbye(TOO_MANY_WAITING, delay))
+        await trio.sleep_forever()
+
+
+def goodbye(reason: str, delay: float) -> str:
+    """The close reason of someone who is sent away for `delay` seconds."""
+    return f"{reason}, try again in {delay:g} s"
