@@ -2,7 +2,7 @@
 
 Rules of this file: Quart has routed and authorised, the handler asks, and what the body of the block
 starts owns the wire. Where it can be the socket leaves the HTTP server, whose objects for the connection
-go when the handler returns; where it cannot (TLS, HTTP/2, another server, already accepted) the block
+go when the handler returns; where it cannot (HTTP/2, another server, already accepted) the block
 keeps the handler until the wire is over. An exception in the body closes with 1011 and is passed on.
 """
 
@@ -16,7 +16,7 @@ import trio
 from quart.wrappers import Websocket
 
 from .server_connection import SEAT, Seat
-from .wires import SocketWire
+from .wires import SocketWire, kept
 from .wires_asgi import AsgiWire, peer_of
 
 
@@ -54,14 +54,8 @@ async def _on_socket(
         max_message_bytes=max_message_bytes,
         close_within=close_within,
     )
-    try:
+    async with kept(wire):
         yield wire
-    except Exception:
-        await wire.close(1011, "internal error")
-        raise
-    except BaseException:
-        wire.abort()
-        raise
 
 
 @asynccontextmanager

@@ -1,17 +1,19 @@
 """The gateway's HTTP and WebSocket server: an ASGI application on Hypercorn's protocols, on Trio.
 
 Rules of this file: it starts, counts and stops; what one connection may do is `server_connection`'s
-matter. Hypercorn's parts are called, none is patched, so that several servers may live in one process and
-the process is left as it was. Cancelled, it ends at once (`send_seconds` bound whoever is in the middle of a
-send); asked by `shutdown`, it stops accepting, lets requests finish for `graceful_seconds`, and then ends.
-Sessions that have detached are not its to end.
+matter, and who may connect now is `places`'. Hypercorn's parts are called, none is patched, so that several
+servers may live in one process and the process is left as it was. Cancelled, it ends at once (`send_seconds`
+bound whoever is in the middle of a send); asked by `shutdown`, it stops accepting, lets requests finish for
+`graceful_seconds`, and then ends. Sessions that have detached are not its to end.
 """
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -21,21 +23,29 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import repr_socket_addr, wrap_app
 from quart import got_websocket_exception, websocket
 
+from .door import Door
+from .places import Places
 from .server_connection import (
     SEAT,
     AsgiApp,
     Connection,
+    Entrance,
     Host,
     Report,
     ServerSeamError,
     ServerStats,
-    Stream,
     check_seam,
 )
+from .tls import TlsSocket
+from .wires import SocketWire
 
 __all__ = ["ServerSeamError", "ServerStats", "serve"]
 
-Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
+OnWebSocket = Callable[[SocketWire], Awaitable[None]]
+
+ACCEPTS_AT_ONCE = 64  # from one listening socket, before others have their turn
+NO_DESCRIPTOR_SECONDS = 0.1
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 def _ignore(where: str, error: BaseException) -> None:
@@ -51,8 +61,12 @@ async def serve(
     graceful_seconds: float = 5.0,
     send_seconds: float = 5.0,
     keep_alive_seconds: float = 30.0,
-    backlog: int = 1024,
+    backlog: int = 4096,
+    handshakes_at_once: int = 64,
+    handshake_seconds: float = 2.0,
     tls: ssl.SSLContext | None = None,
+    websocket_path: str = "/ws",
+    on_websocket: OnWebSocket | None = None,
     shutdown: trio.Event | None = None,
     stats: ServerStats | None = None,
     report: Report = _ignore,
@@ -62,17 +76,40 @@ async def serve(
 
     A websocket message longer than `max_message_bytes` closes with 1009. A client that takes nothing for
     `send_seconds` in the middle of a send is cut off. `report(where, error)` gets every error that was
-    contained; `stats` counts. Raises ServerSeamError, and OSError when the address is taken.
+    contained; `stats` counts. Raises ServerSeamError, OSError when the address is taken, and ValueError.
+
+    At most `handshakes_at_once` connections are between the accept and their first answer; the others wait in
+    the kernel, `backlog` of them. A connection that is not that far after `handshake_seconds`, since it says
+    nothing, say, is served on but not counted any more, so that silent clients hold others up only so long.
+
+    With `tls`, made by `tls.server_context`, all of it is encrypted. With `on_websocket`, a proper WebSocket
+    handshake over HTTP/1.1 for `websocket_path` does not get to `app`: the handler is given the open wire,
+    and owns it; when it raises, the client is told 1011. What is not proper, and HTTP/2, remains `app`'s.
     """
     check_seam()
+    if tls is not None and tls.sslsocket_class is not TlsSocket:
+        raise ValueError("a context of `tls.server_context` is needed")
     config = _config(max_message_bytes, keep_alive_seconds)
-    async with _listening(host, port, backlog, tls) as listeners, _lifespan(app, config) as state:
-        shared = Host(app, config, WorkerContext(None), state, send_seconds, stats or ServerStats(), report)
+    async with _listening(host, port, backlog) as listeners, _lifespan(app, config) as state:
+        shared = Host(
+            app,
+            config,
+            WorkerContext(None),
+            state,
+            send_seconds,
+            stats or ServerStats(),
+            report,
+            Places(handshakes_at_once, handshake_seconds),
+            tls,
+            None if on_websocket is None else Entrance(Door(websocket_path), on_websocket),
+        )
         with got_websocket_exception.connected_to(_mark_failed):
             async with trio.open_nursery() as handlers:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(_accept, shared, listeners, handlers)
-                    task_status.started([_address(listener) for listener in listeners])
+                    accepting.start_soon(shared.places.run)
+                    for listener in listeners:
+                        accepting.start_soon(_accept, shared, listener, handlers)
+                    task_status.started([_address(listener, tls) for listener in listeners])
                     await (trio.Event() if shutdown is None else shutdown).wait()
                     accepting.cancel_scope.cancel()
                 await _finish(shared)
@@ -102,33 +139,49 @@ async def _lifespan(app: AsgiApp, config: Config) -> AsyncIterator[dict[str, Any
 
 
 @asynccontextmanager
-async def _listening(
-    host: str, port: int, backlog: int, tls: ssl.SSLContext | None
-) -> AsyncIterator[Sequence[Listener]]:
-    plain = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+async def _listening(host: str, port: int, backlog: int) -> AsyncIterator[list[socket.socket]]:
+    bound = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    listeners = [socket.socket(fileno=each.socket.detach()) for each in bound]
     try:
-        yield plain if tls is None else [trio.SSLListener(each, tls, https_compatible=True) for each in plain]
+        yield listeners
     finally:
-        for each in plain:
-            each.socket.close()
+        for each in listeners:
+            trio.lowlevel.notify_closing(each)
+            each.close()
 
 
-def _address(listener: Listener) -> str:
-    if isinstance(listener, trio.SocketListener):
-        return f"http://{_bound(listener)}"
-    assert isinstance(listener.transport_listener, trio.SocketListener)
-    return f"https://{_bound(listener.transport_listener)}"
+def _address(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
+    bound = repr_socket_addr(listener.family, listener.getsockname())
+    return f"{'http' if tls is None else 'https'}://{bound}"
 
 
-def _bound(listener: trio.SocketListener) -> str:
-    return repr_socket_addr(listener.socket.family, listener.socket.getsockname())
+async def _accept(shared: Host, listener: socket.socket, handlers: trio.Nursery) -> None:
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        for _ in range(ACCEPTS_AT_ONCE):
+            await shared.places.reserve()
+            try:
+                sock, client = listener.accept()
+            except OSError as error:
+                shared.places.give_back()
+                await _after_failed_accept(shared, error)
+                break
+            _welcome(shared, sock, client, handlers)
 
 
-async def _accept(shared: Host, listeners: Any, handlers: trio.Nursery) -> None:
-    async def handle(stream: Stream) -> None:
-        await Connection(shared, stream).run()
+def _welcome(shared: Host, sock: socket.socket, client: Any, handlers: trio.Nursery) -> None:
+    sock.setblocking(False)
+    with suppress(OSError):  # it may be gone already
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection = Connection(shared, sock, client)
+    shared.places.give(connection)
+    handlers.start_soon(connection.run)
 
-    await trio.serve_listeners(handle, listeners, handler_nursery=handlers)
+
+async def _after_failed_accept(shared: Host, error: OSError) -> None:
+    if error.errno in _NO_DESCRIPTOR:
+        shared.fault("accept", error)
+        await trio.sleep(NO_DESCRIPTOR_SECONDS)
 
 
 async def _finish(shared: Host) -> None:

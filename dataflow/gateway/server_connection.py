@@ -8,6 +8,8 @@ Rules of this file.
 4. A websocket request is not read past until it is accepted or refused, so that bytes which came with it
    are neither an error nor lost. An application that fails after it accepted closes with 1011.
 5. permessage-deflate is never negotiated.
+6. A proper WebSocket handshake for the `Entrance` never gets to Hypercorn: its socket goes straight to who
+   takes it. All else, and every doubt, is Hypercorn's, with the bytes that were read.
 
 Hypercorn's own `TCPServer` breaks all five. It is not subclassed: of its methods only the timer of idle
 connections would be left, and its task group, which is where rules 3 to 5 belong, cannot be replaced
@@ -20,8 +22,10 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -38,6 +42,13 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 from wsproto.events import Ping
 
+from actors.session import WireClosed
+
+from .door import Door
+from .places import Places
+from .stream import Stream
+from .wires import SocketWire, kept
+
 HYPERCORN = "0.18.0"
 SEAT = "dataflow.seat"  # the key in a websocket's `scope["state"]` where its `Seat` is found
 
@@ -45,7 +56,6 @@ RECEIVE_BYTES = 65536
 SLICE_BYTES = 65536  # a bound of seconds for each, so that a slow client with a long answer is not cut off
 TLS_HANDSHAKE_SECONDS = 10.0
 
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 AsgiSend = Callable[[Any], Awaitable[None]]
 Report = Callable[[str, BaseException], None]
@@ -71,6 +81,14 @@ class ServerStats:
 
 
 @define(eq=False)
+class Entrance:
+    """Where WebSocket clients come in without Hypercorn, and who takes them: `on_websocket(wire)`."""
+
+    door: Door
+    on_websocket: Callable[[SocketWire], Awaitable[None]]
+
+
+@define(eq=False)
 class Host:
     """What the connections of one server share."""
 
@@ -81,6 +99,9 @@ class Host:
     send_seconds: float
     stats: ServerStats
     report: Report
+    places: Places
+    tls: ssl.SSLContext | None = None
+    entrance: Entrance | None = None
     connections: set[Connection] = Factory(set)
 
     def fault(self, where: str, error: BaseException) -> None:
@@ -118,7 +139,7 @@ class Seat:
     def begin_detaching(self) -> bool:
         """Before accept: keep what follows the handshake unread, for `detach`. False when it cannot be."""
         upgrade = self.connection.upgrade
-        self._detaching = upgrade is not None and not upgrade.is_set() and self.connection.is_plain
+        self._detaching = upgrade is not None and not upgrade.is_set()
         return self._detaching
 
     @property
@@ -154,13 +175,13 @@ class Seat:
 class Connection:
     """One connection, from the accept to its end, or until a websocket detaches from it."""
 
-    def __init__(self, host: Host, stream: Stream) -> None:
+    def __init__(self, host: Host, sock: socket.socket, client: Any) -> None:
+        """Owns `sock`, which must not block. `client`: its address, as `accept` tells it."""
         self.host = host
         self.heard = trio.current_time()
-        self.is_plain = isinstance(stream, trio.SocketStream)
         self.upgrade: trio.Event | None = None  # of an HTTP/1.1 websocket; set once accepted or over
-        self._stream = stream
-        self._socket = (stream if isinstance(stream, trio.SocketStream) else stream.transport_stream).socket
+        self._client = parse_socket_addr(sock.family, client)
+        self._stream = Stream(sock)
         self._send_lock = trio.Lock()
         self._idle = trio.CancelScope()
         self._early = b""
@@ -178,7 +199,7 @@ class Connection:
         except* Exception as errors:
             self.host.fault("connection", errors)
         finally:
-            self.host.connections.discard(self)
+            self._leave()
 
     def finish_idle(self) -> None:
         """Shutting down: a connection between two requests ends now, one within a request does after it."""
@@ -186,61 +207,108 @@ class Connection:
             self._idle.cancel()
 
     def detach(self) -> tuple[socket.socket, bytes]:
-        # The descriptor moves, it is not duplicated: one owner, and nothing stale is left in the poller.
-        sock = socket.socket(fileno=self._socket.detach())
         self.host.stats.detached += 1
         self._detached = True
         self._release()
         early, self._early = self._early, b""
-        return sock, early
+        return self._stream.socket, early
 
     def abort(self) -> None:
         """Close at once, unsent bytes included. Who waits on the connection sees it closed."""
-        self._socket.close()
+        self._close_stream()
         self._limit_remains()
         self._release()
+
+    def _close_stream(self) -> None:
+        if not self._detached:
+            self._stream.close()
+
+    def _leave(self) -> None:
+        self.host.connections.discard(self)
+        self.host.places.leave(self)
 
     # Reading.
 
     async def _run(self) -> None:
         try:
             alpn = await self._handshake()
-            async with trio.open_nursery() as self._nursery:
-                self._protocol = self._make_protocol(alpn)
-                await self._protocol.initiate()
-                self._set_idle(True)
-                await self._read()
-                if not self._detached:  # a handler that has taken its socket over goes when it likes
-                    await self._protocol.handle(Closed())
-                    self._limit_remains()
+            first = b""
+            if self.host.entrance is not None and alpn == "http/1.1":
+                first = await self._receive_first()
+                if not first or await self._is_let_in(self.host.entrance, first):
+                    return
+            await self._serve(alpn, first)
         finally:
             await self._close()
 
     async def _handshake(self) -> str:
-        if isinstance(self._stream, trio.SocketStream):
+        if self.host.tls is None:
             return "http/1.1"
         with trio.fail_after(TLS_HANDSHAKE_SECONDS):
-            await self._stream.do_handshake()
-        return self._stream.selected_alpn_protocol() or "http/1.1"
+            return await self._stream.encrypt(self.host.tls) or "http/1.1"
+
+    async def _receive_first(self) -> bytes:
+        """The first bytes; nothing when the client leaves, or says nothing while it may be idle."""
+        self._set_idle(True)
+        with self._idle, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            return await self._stream.receive_some(RECEIVE_BYTES)
+        return b""
+
+    async def _is_let_in(self, entrance: Entrance, first: bytes) -> bool:
+        answer = entrance.door.answer(first)
+        if answer is None:
+            return False
+        response, early = answer
+        await self._send_slice(response)
+        with suppress(WireClosed):
+            async with kept(self._wire(early)) as wire:
+                await entrance.on_websocket(wire)
+        return True
+
+    def _wire(self, early: bytes) -> SocketWire:
+        sock, _ = self.detach()
+        self._leave()
+        return SocketWire(
+            sock,
+            peer=f"{self._client[0]}:{self._client[1]}" if self._client else "unknown",
+            early=early,
+            max_message_bytes=self.host.config.websocket_max_message_size,
+        )
+
+    async def _serve(self, alpn: str, first: bytes) -> None:
+        async with trio.open_nursery() as self._nursery:
+            self._protocol = self._make_protocol(alpn)
+            await self._protocol.initiate()
+            self._idle = trio.CancelScope()
+            self._set_idle(True)
+            if first:
+                await self._protocol.handle(RawData(first))
+            await self._read()
+            if not self._detached:  # a handler that has taken its socket over goes when it likes
+                await self._protocol.handle(Closed())
+                self._limit_remains()
 
     def _make_protocol(self, alpn: str) -> ProtocolWrapper:
         unused: Any = None  # the application: `spawn_app` knows it
         task_group: Any = self
+        sock = self._stream.socket
         return ProtocolWrapper(
             unused,
             self.host.config,
             self.host.context,
             task_group,
             ConnectionState(self.host.lifespan_state),
-            not self.is_plain,
-            parse_socket_addr(self._socket.family, self._socket.getpeername()),
-            parse_socket_addr(self._socket.family, self._socket.getsockname()),
+            self._stream.is_encrypted,
+            self._client,
+            parse_socket_addr(sock.family, sock.getsockname()),
             self._send,
             alpn,
         )
 
     async def _read(self) -> None:
         with self._idle:
+            if self.upgrade is not None:
+                await self._pass_upgrade(self.upgrade)
             while await self._read_some():
                 if self.upgrade is not None:
                     await self._pass_upgrade(self.upgrade)
@@ -253,7 +321,7 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         self.heard = trio.current_time()
-        await self._protocol.handle(RawData(bytes(data)))
+        await self._protocol.handle(RawData(data))
         if self._seat is not None and not self._seat.bound_message():
             self._limit_remains()
         return data != b""
@@ -303,7 +371,8 @@ class Connection:
     async def _close(self) -> None:
         self._limit_remains()
         self._release()
-        await self._stream.aclose()
+        self._close_stream()
+        await trio.lowlevel.checkpoint()
 
     def _limit_remains(self) -> None:
         if hasattr(self, "_nursery"):
@@ -311,6 +380,7 @@ class Connection:
             scope.deadline = min(scope.deadline, trio.current_time() + self.host.send_seconds)
 
     def _release(self) -> None:
+        self.host.places.leave(self)
         if self.upgrade is not None:
             self.upgrade.set()
 
@@ -332,6 +402,7 @@ class Connection:
             relay = partial(self._relay_websocket, seat, send)
         else:
             relay = partial(_relay, send)
+            self.host.places.leave(self)
         self._nursery.start_soon(self._run_app, scope, get.receive, relay, send)
         return put.send
 

@@ -8,6 +8,7 @@ Rules of this file.
 4. Every wait at the end is bounded by `close_within` seconds.
 5. `write_nowait` runs for every client and update: when nothing stands in its way, which `_settle` finds out
    after every change, it is one look at `_send` and the call of it.
+6. TLS or not is the socket's matter: what a `TlsSocket` adds to a plain one's manners is heeded for both.
 Only public names of Trio: the socket is the standard library's, non-blocking, and Trio says when it is ready.
 """
 
@@ -16,8 +17,8 @@ from __future__ import annotations
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -34,11 +35,25 @@ from .frames import (
     control_frame,
     text_frames,
 )
+from .tls import CROSSED_SECONDS, CrossedError
 
 RECEIVE_BYTES = 16384
 SLICE_BYTES = 262144  # joined payloads in one send: re-joining a backlog whole would be quadratic
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+@asynccontextmanager
+async def kept(wire: SocketWire) -> AsyncIterator[SocketWire]:
+    """For who hands `wire` over: an exception in the block closes it with 1011, a cancellation aborts it."""
+    try:
+        yield wire
+    except Exception:
+        await wire.close(1011, "internal error")
+        raise
+    except BaseException:
+        wire.abort()
+        raise
 
 
 class SocketWire:
@@ -47,6 +62,7 @@ class SocketWire:
     __slots__ = (
         "_close_within",
         "_control",
+        "_crossed",
         "_cut",
         "_end",
         "_flusher",
@@ -80,6 +96,7 @@ class SocketWire:
         self._reader = FrameReader(max_message_bytes)
         self._inbox: deque[str] = deque()
         self._control = ControlQueue()
+        self._crossed = False  # the last attempt met a CrossedError
         self._cut: bytes | None = None  # the rest of a payload that has partly gone out
         self._goodbye: Goodbye | None = None  # the last that was understood, once that is so
         self._end: WireClosed | None = None
@@ -227,7 +244,8 @@ class SocketWire:
         """How much was taken. None: nothing; 0: nothing yet, but these come first. Raises WireClosed."""
         try:
             return self._sock.send(data)
-        except BlockingIOError:
+        except BlockingIOError as error:
+            self._crossed = isinstance(error, CrossedError)
             return None
         except OSError as error:
             raise self._end or WireClosed(VANISHED, "connection lost") from error
@@ -235,7 +253,11 @@ class SocketWire:
     async def _room(self) -> None:
         """Wait until more may be taken. Raises WireClosed."""
         try:
-            await trio.lowlevel.wait_writable(self._sock)
+            if self._crossed:
+                await trio.sleep(CROSSED_SECONDS)
+                self._crossed = False
+            else:
+                await trio.lowlevel.wait_writable(self._sock)
         except trio.ClosedResourceError:
             raise self._end or WireClosed(VANISHED, "connection lost") from None
 
@@ -247,15 +269,17 @@ class SocketWire:
     def _flush_control(self) -> bool:
         """Send what may leave now; True when nothing waits any more."""
         if self._control and self._at_boundary:
-            with suppress(OSError):
-                self._control.sent(self._sock.send(self._control.waiting()))
+            with suppress(WireClosed):
+                taken = self._offer(self._control.waiting())
+                if taken is not None:
+                    self._control.sent(taken)
         self._settle()
         return not self._control
 
     async def _flush_when_writable(self) -> None:
-        with trio.CancelScope() as self._flusher, suppress(trio.ClosedResourceError):
+        with trio.CancelScope() as self._flusher, suppress(WireClosed):
             while self._control and self._at_boundary:
-                await trio.lowlevel.wait_writable(self._sock)
+                await self._room()
                 self._flush_control()
         self._flusher = None
 
@@ -268,7 +292,10 @@ class SocketWire:
         try:
             while (data := self._receive_nowait()) is None:
                 # Right here and not a coroutine down: every idle session waits, at half a KiB a frame.
-                if self._control and self._at_boundary:
+                if self._crossed:
+                    self._crossed = False
+                    await trio.sleep(CROSSED_SECONDS)
+                elif self._control and self._at_boundary:
                     await self._until_readable_flushing()
                 else:
                     await trio.lowlevel.wait_readable(self._sock)
@@ -287,7 +314,8 @@ class SocketWire:
         """What has come: nothing yet (None), or nothing any more (empty)."""
         try:
             data = self._sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
+        except BlockingIOError as error:
+            self._crossed = isinstance(error, CrossedError)
             return None
         except OSError:
             return b""

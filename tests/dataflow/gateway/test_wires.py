@@ -1,4 +1,10 @@
-"""One conformance suite over both wires: the socket of a detached session, and ASGI."""
+"""One conformance suite over all lanes that a session may be on.
+
+They differ in how a client came in, and in what it is connected by:
+door, door-tls: the handshake of `door`, on a plain socket and over TLS; what the daemon's clients meet;
+socket, tls: an ASGI handler that detaches;
+asgi, http2: a handler that stays with the HTTP server, over HTTP/1.1 and over TLS and HTTP/2.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +12,19 @@ import logging
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
+from attrs import define
 from quart import websocket
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from actors.session import WireClosed
 from dataflow.gateway.detach import take_over
+from dataflow.gateway.tls import server_context
 from dataflow.gateway.wires import SocketWire
 from dataflow.gateway.wires_asgi import AsgiWire
 from tests.dataflow.gateway.wires_client import (
@@ -29,6 +36,7 @@ from tests.dataflow.gateway.wires_client import (
     upgrade_request,
     websocket_app,
 )
+from tests.support.certificates import Certificate, make_certificate
 
 logging.getLogger("quart").setLevel(logging.CRITICAL)
 
@@ -36,27 +44,72 @@ LIMIT = 1000  # bytes of a message
 Wire = Any  # either; what P is differs
 
 
-@pytest.fixture(params=["socket", "asgi"])
-def lane(request: pytest.FixtureRequest) -> str:
+LANES = ("door", "door-tls", "socket", "tls", "asgi")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@define
+class Lane:
     """Where the wire runs."""
-    return str(request.param)
+
+    name: str
+    certificate: Certificate | None = None
+
+    @property
+    def is_detached(self) -> bool:
+        return self.name not in ("asgi", "http2")
+
+    def server_options(self) -> dict[str, Any]:
+        if self.certificate is None:
+            return {}
+        return {"tls": server_context(self.certificate.certificate, self.certificate.key)}
+
+    def client_options(self) -> dict[str, Any]:
+        return {"tls": self.client_context("h2" if self.name == "http2" else "http/1.1")}
+
+    def client_context(self, protocol: str) -> ssl.SSLContext | None:
+        return None if self.certificate is None else self.certificate.client_context(protocol)
+
+    @asynccontextmanager
+    async def serving(
+        self, on_wire: Callable[[Wire], Awaitable[None]], **options: Any
+    ) -> AsyncIterator[Running]:
+        """A server that gives every wire to `on_wire`."""
+
+        async def handler() -> None:
+            if self.name == "asgi":
+                await websocket.accept()  # too late to detach
+            async with take_over(websocket, max_message_bytes=LIMIT, close_within=2) as wire:
+                await on_wire(wire)
+
+        options = {"max_message_bytes": LIMIT, "graceful_seconds": 1, **self.server_options(), **options}
+        if self.name.startswith("door"):
+            options["on_websocket"] = on_wire
+        async with serving(websocket_app(handler), **options) as running:
+            yield running
+
+
+@pytest.fixture(params=LANES)
+def lane(request: pytest.FixtureRequest) -> Lane:
+    name = str(request.param)
+    encrypted = name in ("door-tls", "tls", "http2")
+    return Lane(name, request.getfixturevalue("certificate") if encrypted else None)
 
 
 @asynccontextmanager
-async def session(lane: str, **client_options: Any) -> AsyncIterator[tuple[Wire, Client, Running]]:
+async def session(lane: Lane, **client_options: Any) -> AsyncIterator[tuple[Wire, Client, Running]]:
     """A wire whose handler has handed it over to this task, and its client."""
     handed_over, taken = trio.open_memory_channel[Wire](1)
-
-    async def handler() -> None:
-        if lane == "asgi":
-            await websocket.accept()  # too late to detach
-        async with take_over(websocket, max_message_bytes=LIMIT, close_within=2) as wire:
-            await handed_over.send(wire)
-
-    async with serving(websocket_app(handler), max_message_bytes=LIMIT, graceful_seconds=1) as running:
-        client = await running.client(**client_options)
+    async with lane.serving(handed_over.send) as running:
+        client = await running.client(**lane.client_options(), **client_options)
         wire = await taken.receive()
-        assert isinstance(wire, SocketWire if lane == "socket" else AsgiWire)
+        assert isinstance(wire, SocketWire if lane.is_detached else AsgiWire)
         try:
             yield wire, client, running
         finally:
@@ -92,7 +145,7 @@ async def collect(ends: list[int], how: Callable[[Wire], Awaitable[WireClosed]],
     ends.append((await how(wire)).code)
 
 
-async def test_messages_arrive_in_order_both_ways(lane: str) -> None:
+async def test_messages_arrive_in_order_both_ways(lane: Lane) -> None:
     """What is written is read in that order, alone or packed, and so is what the client says."""
     with trio.fail_after(20):
         async with session(lane) as (wire, client, _):
@@ -103,16 +156,15 @@ async def test_messages_arrive_in_order_both_ways(lane: str) -> None:
             assert [await wire.receive() for _ in range(5)] == ["0", "1", "2", "3", "4"]
 
 
-async def test_peer_is_the_clients_address(lane: str) -> None:
+async def test_peer_is_the_clients_address(lane: Lane) -> None:
     """`peer` names host and port of the other end."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _):
-            stream: Any = client.stream
-            host, port = stream.socket.getsockname()
+            host, port = client.raw.socket.getsockname()
             assert wire.peer == f"{host}:{port}"
 
 
-async def test_payload_is_shared_by_wires_of_a_kind(lane: str) -> None:
+async def test_payload_is_shared_by_wires_of_a_kind(lane: Lane) -> None:
     """One packed payload may be written to many wires, and again."""
     with trio.fail_after(10):
         async with session(lane) as (first, one, _), session(lane) as (second, other, _):
@@ -123,7 +175,7 @@ async def test_payload_is_shared_by_wires_of_a_kind(lane: str) -> None:
             assert [await other.text() for _ in range(2)] == ["a", "b"]
 
 
-async def test_fragments_are_one_message_and_pings_between_are_answered(lane: str) -> None:
+async def test_fragments_are_one_message_and_pings_between_are_answered(lane: Lane) -> None:
     """A message in three frames with a ping in between is one message, and the ping gets its pong."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _):
@@ -137,7 +189,7 @@ async def test_fragments_are_one_message_and_pings_between_are_answered(lane: st
             assert await client.event() == Pong(payload=b"now")
 
 
-async def test_ping_and_heard(lane: str, mock_clock: MockClock) -> None:
+async def test_ping_and_heard(lane: Lane, mock_clock: MockClock) -> None:
     """A ping reaches the client, and its pong counts as a sign of life."""
     async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
         nursery.start_soon(end_of, wire)
@@ -154,7 +206,7 @@ async def test_ping_and_heard(lane: str, mock_clock: MockClock) -> None:
         wire.abort()
 
 
-async def test_peers_close_is_answered_and_ends_the_wire(lane: str) -> None:
+async def test_peers_close_is_answered_and_ends_the_wire(lane: Lane) -> None:
     """A client that closes gets its close frame back and then the end of the connection."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _):
@@ -163,7 +215,7 @@ async def test_peers_close_is_answered_and_ends_the_wire(lane: str) -> None:
             await client.send(CloseConnection(code=4000, reason="enough"))
             closed = await end_of(wire)
             assert (closed.code, closed.reason) == (
-                (4000, "enough") if lane == "socket" else (1006, "connection lost")
+                (4000, "enough") if lane.is_detached else (1006, "connection lost")
             )
             answer = await client.event()
             assert isinstance(answer, CloseConnection)
@@ -175,7 +227,7 @@ async def test_peers_close_is_answered_and_ends_the_wire(lane: str) -> None:
             assert wire.write_nowait(payload) is payload
 
 
-async def test_own_close_waits_for_the_clients(lane: str) -> None:
+async def test_own_close_waits_for_the_clients(lane: Lane) -> None:
     """`close` sends code and reason, and returns once the client has answered."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
@@ -188,7 +240,7 @@ async def test_own_close_waits_for_the_clients(lane: str) -> None:
         assert (await end_of(wire)).code == 1001
 
 
-async def test_close_ends_who_receives(lane: str) -> None:
+async def test_close_ends_who_receives(lane: Lane) -> None:
     """A task that waits for the next message learns of a close by another task."""
     ends = list[int]()
     with trio.fail_after(10):
@@ -200,7 +252,7 @@ async def test_close_ends_who_receives(lane: str) -> None:
     assert ends == [1008]
 
 
-async def test_close_does_not_wait_for_ever(lane: str, mock_clock: MockClock) -> None:
+async def test_close_does_not_wait_for_ever(lane: Lane, mock_clock: MockClock) -> None:
     """A client that never answers a close frame holds it for `close_within`, and not longer."""
     ends = list[int]()
     async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
@@ -215,7 +267,7 @@ async def test_close_does_not_wait_for_ever(lane: str, mock_clock: MockClock) ->
         assert await client.event() is None
 
 
-async def test_close_of_what_has_ended_does_nothing(lane: str) -> None:
+async def test_close_of_what_has_ended_does_nothing(lane: Lane) -> None:
     """After a close, an abort or a vanished client, `close` and `abort` are quiet."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _):
@@ -229,7 +281,7 @@ async def test_close_of_what_has_ended_does_nothing(lane: str) -> None:
 
 
 @pytest.mark.parametrize("fragments", [1, 3])
-async def test_message_too_long_closes_with_1009(lane: str, fragments: int) -> None:
+async def test_message_too_long_closes_with_1009(lane: Lane, fragments: int) -> None:
     """A message of more than the limit ends the wire, and the client is told why."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
@@ -241,7 +293,7 @@ async def test_message_too_long_closes_with_1009(lane: str, fragments: int) -> N
             assert (await end_of(wire)).code == 1009
 
 
-async def test_tail_of_a_message_too_long_is_no_message(lane: str) -> None:
+async def test_tail_of_a_message_too_long_is_no_message(lane: Lane) -> None:
     """Of a message that was refused nothing is delivered, though its end would pass for a short one."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
@@ -254,7 +306,7 @@ async def test_tail_of_a_message_too_long_is_no_message(lane: str) -> None:
                 await wire.receive()
 
 
-async def test_long_message_in_few_characters_closes_with_1009(lane: str) -> None:
+async def test_long_message_in_few_characters_closes_with_1009(lane: Lane) -> None:
     """The limit is in bytes, also where a server counts characters."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
@@ -264,7 +316,7 @@ async def test_long_message_in_few_characters_closes_with_1009(lane: str) -> Non
 
 
 @pytest.mark.parametrize("data", [b"x", b""])
-async def test_binary_message_closes_with_1003(lane: str, data: bytes) -> None:
+async def test_binary_message_closes_with_1003(lane: Lane, data: bytes) -> None:
     """The service speaks text; an empty binary message is one, too."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
@@ -275,18 +327,18 @@ async def test_binary_message_closes_with_1003(lane: str, data: bytes) -> None:
         assert (await end_of(wire)).code == 1003
 
 
-async def test_garbage_ends_the_wire(lane: str) -> None:
+async def test_garbage_ends_the_wire(lane: Lane) -> None:
     """A client that breaks the protocol is disconnected; a socket says 1002 first."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, running):
             await client.send_raw(b"\x83\x80aaaa")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(client.leave) if lane == "socket" else None
-                assert (await end_of(wire)).code == (1002 if lane == "socket" else 1006)
-            assert await get(running.port) == b"here"
+                nursery.start_soon(client.leave) if lane.is_detached else None
+                assert (await end_of(wire)).code == (1002 if lane.is_detached else 1006)
+            assert await get(running.port, tls=lane.client_context("http/1.1")) == b"here"
 
 
-async def test_vanished_client_ends_receive_and_write(lane: str) -> None:
+async def test_vanished_client_ends_receive_and_write(lane: Lane) -> None:
     """A reset connection is 1006 for whoever reads and whoever waits for room."""
     ends = list[int]()
     with trio.fail_after(20):
@@ -298,7 +350,7 @@ async def test_vanished_client_ends_receive_and_write(lane: str) -> None:
     assert ends == [1006, 1006]
 
 
-async def test_abort_ends_everyone_at_once(lane: str) -> None:
+async def test_abort_ends_everyone_at_once(lane: Lane) -> None:
     """After `abort` the reader, the writer and the client all find the connection gone."""
     ends = list[int]()
     with trio.fail_after(20):
@@ -313,7 +365,7 @@ async def test_abort_ends_everyone_at_once(lane: str) -> None:
     assert ends == [1006, 1006]
 
 
-async def test_ping_during_a_blocked_write_is_answered_between_messages(lane: str) -> None:
+async def test_ping_during_a_blocked_write_is_answered_between_messages(lane: Lane) -> None:
     """A pong never lands inside a message that is waiting for room, and does not wait for the last of them."""
     long = b"x" * 300_000
 
@@ -347,7 +399,7 @@ async def read_whole_messages(client: Client, count: int) -> tuple[list[str], li
     return got, pongs
 
 
-async def test_cancelled_receive_loses_nothing(lane: str) -> None:
+async def test_cancelled_receive_loses_nothing(lane: Lane) -> None:
     """However often a wait is cancelled, also in the middle of a message, all of it arrives, once."""
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _):
@@ -371,25 +423,22 @@ async def _cancel_when_idle(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_failure_in_the_handler_closes_with_1011(lane: str) -> None:
+async def test_failure_in_the_handler_closes_with_1011(lane: Lane) -> None:
     """When nobody takes the wire on, the client is told that the fault is ours, and the error is reported."""
 
-    async def handler() -> None:
-        if lane == "asgi":
-            await websocket.accept()
-        async with take_over(websocket):
-            raise ZeroDivisionError
+    async def fail(wire: Wire) -> None:
+        raise ZeroDivisionError
 
     with trio.fail_after(10):
-        async with serving(websocket_app(handler)) as running:
-            close = await (await running.client()).closed()
+        async with lane.serving(fail) as running:
+            close = await (await running.client(**lane.client_options())).closed()
             assert (close.code, close.reason) == (1011, "internal error")
             while not running.reports:
                 await trio.lowlevel.checkpoint()
             assert running.stats.faults == {"ZeroDivisionError": 1}
 
 
-async def test_bytes_behind_the_handshake_are_not_lost(lane: str) -> None:
+async def test_bytes_behind_the_handshake_are_not_lost(lane: Lane) -> None:
     """A client that speaks before it has read the 101 is heard, whoever drives the wire."""
     early = b"\x81\x85\0\0\0\0early\x81\x81\0\0\0\0"
     with trio.fail_after(10):
@@ -399,30 +448,29 @@ async def test_bytes_behind_the_handshake_are_not_lost(lane: str) -> None:
             assert await wire.receive() == "!"
 
 
-async def test_handler_may_take_its_time_after_the_take_over(lane: str) -> None:
+async def test_handler_may_take_its_time_after_the_take_over(lane: Lane) -> None:
     """What a handler awaits inside the block, such as the start of a session, is not cancelled by the take-over."""
     go, went_on = trio.Event(), trio.Event()
 
-    async def handler() -> None:
-        if lane == "asgi":
-            await websocket.accept()
-        async with take_over(websocket) as wire:
-            await go.wait()
-            went_on.set()
-            wire.abort()
+    async def dawdle(wire: Wire) -> None:
+        await go.wait()
+        went_on.set()
+        wire.abort()
 
     with trio.fail_after(10):
-        async with serving(websocket_app(handler)) as running:
-            await running.client()
+        async with lane.serving(dawdle) as running:
+            await running.client(**lane.client_options())
             await wait_all_tasks_blocked(0.01)
             go.set()
             await went_on.wait()
 
 
-async def test_detached_session_outlives_handler_and_server() -> None:
+async def test_detached_session_outlives_handler_and_server(lane: Lane) -> None:
     """Nothing of the HTTP server is left behind a detached wire: not its task, and not its end."""
+    if not lane.is_detached:
+        return  # the next test's
     with trio.fail_after(10):
-        async with session("socket") as (wire, client, running):
+        async with session(lane) as (wire, client, running):
             running.stop()
             await running.ended.wait()
             assert running.stats.detached == 1
@@ -432,10 +480,12 @@ async def test_detached_session_outlives_handler_and_server() -> None:
             assert await wire.receive() == "so am I"
 
 
-async def test_asgi_session_ends_with_its_server() -> None:
+async def test_asgi_session_ends_with_its_server(lane: Lane) -> None:
     """A wire that stayed with the server is told when that goes."""
+    if lane.is_detached:
+        return
     with trio.fail_after(10):
-        async with session("asgi") as (wire, _, running):
+        async with session(lane) as (wire, _, running):
             running.stop()
             assert (await end_of(wire)).code == 1006
 
@@ -460,49 +510,3 @@ async def test_client_that_leaves_before_the_take_over_is_no_session() -> None:
                 await trio.lowlevel.checkpoint()
             assert not running.reports
     assert outcome == [1006]
-
-
-async def test_tls_session_stays_with_the_server(tmp_path: Path) -> None:
-    """Over TLS a websocket is not detached, and is served all the same, early bytes included."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=localhost",
-        "-keyout",
-    ]
-    command += [str(key), "-out", str(certificate), "-addext", "subjectAltName=DNS:localhost"]
-    await trio.run_process(command, capture_stderr=True)
-    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ours.load_cert_chain(certificate, key)
-    theirs = ssl.create_default_context(cafile=str(certificate))
-    kinds = list[type]()
-
-    async def handler() -> None:
-        async with take_over(websocket) as wire, trio.open_nursery() as nursery:
-            kinds.append(type(wire))
-            nursery.start_soon(echo, wire)
-
-    with trio.fail_after(20):
-        async with serving(websocket_app(handler), tls=ours) as running:
-            assert running.address.startswith("https://")
-            client = await running.client(tls=theirs, early=b"\x81\x85\0\0\0\0early")
-            await client.say("late")
-            assert [await client.text(), await client.text()] == ["early", "late"]
-            assert running.stats.detached == 0
-    assert kinds == [AsgiWire]
-
-
-async def echo(wire: Wire) -> None:
-    with suppress(WireClosed):
-        while True:
-            await send(wire, (await wire.receive()).encode())

@@ -11,6 +11,11 @@ from typing import Any
 
 import trio
 from attrs import Factory, define
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
+from h2.events import Event as H2Event
+from h2.exceptions import H2Error
 from quart_trio import QuartTrio
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Event, TextMessage
@@ -43,15 +48,22 @@ class Running:
         receive_buffer: int | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> Client:
-        """Connect and shake hands, sending `early` in the same packet."""
-        stream: trio.abc.Stream = await connect(self.port, receive_buffer=receive_buffer)
+        """Connect and shake hands, sending `early` in the same packet; over HTTP/2 when `tls` agrees on it."""
+        raw = await connect(self.port, receive_buffer=receive_buffer)
+        stream: trio.abc.Stream = raw
         if tls is not None:
-            stream = trio.SSLStream(stream, tls, server_hostname="localhost", https_compatible=True)
+            stream = trio.SSLStream(raw, tls, server_hostname="localhost", https_compatible=True)
+            await stream.do_handshake()
+            if stream.selected_alpn_protocol() == "h2":
+                return self._noted(Client(await Http2Stream.open(stream, path, early), b"", raw))
         await stream.send_all(upgrade_request(path, *headers) + early)
         head, rest = await read_head(stream)
         assert head.startswith(b"HTTP/1.1 101"), head
-        self._clients.append(Client(stream, rest))
-        return self._clients[-1]
+        return self._noted(Client(stream, rest, raw))
+
+    def _noted(self, client: Client) -> Client:
+        self._clients.append(client)
+        return client
 
     def drop_clients(self) -> None:
         for client in self._clients:
@@ -130,9 +142,12 @@ async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
     return data
 
 
-async def get(port: int, path: str = "/") -> bytes:
-    """The body of one GET on a connection of its own."""
-    async with await connect(port) as stream:
+async def get(port: int, path: str = "/", tls: ssl.SSLContext | None = None) -> bytes:
+    """The body of one GET over HTTP/1.1 on a connection of its own."""
+    stream: trio.abc.Stream = await connect(port)
+    if tls is not None:
+        stream = trio.SSLStream(stream, tls, server_hostname="localhost", https_compatible=True)
+    async with stream:
         await stream.send_all(b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode())
         head, body = await read_head(stream)
         assert head.startswith(b"HTTP/1.1 200"), head
@@ -142,8 +157,11 @@ async def get(port: int, path: str = "/") -> bytes:
 class Client:
     """A WebSocket client: nothing happens, not even a pong, unless it is told."""
 
-    def __init__(self, stream: trio.abc.Stream, received: bytes = b"") -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, received: bytes = b"", raw: trio.SocketStream | None = None
+    ) -> None:
         self.stream = stream
+        self.raw: Any = raw or stream  # what carries the bytes of `stream`
         self.websocket = Connection(ConnectionType.CLIENT, trailing_data=received)
         self._events: list[Event] = list(self.websocket.events())
 
@@ -199,11 +217,84 @@ class Client:
 
     def vanish(self) -> None:
         """Reset the connection, as a dying client does."""
-        stream: Any = self.stream
-        sock = stream.transport_stream.socket if isinstance(stream, trio.SSLStream) else stream.socket
+        sock = self.raw.socket
         if sock.fileno() != -1:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             sock.close()
+
+
+class Http2Stream(trio.abc.Stream):
+    """The bytes of one WebSocket in a stream of HTTP/2 (RFC 8441). What is not read is not acknowledged."""
+
+    def __init__(self, transport: trio.abc.Stream) -> None:
+        self._transport = transport
+        self._http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._received = b""
+        self._status: str | None = None
+        self._ended = False
+
+    @classmethod
+    async def open(cls, transport: trio.abc.Stream, path: str, early: bytes) -> Http2Stream:
+        stream = cls(transport)
+        stream._http.initiate_connection()
+        headers = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":path": path}
+        headers |= {":authority": "localhost", "sec-websocket-version": "13"}
+        stream._http.send_headers(1, list(headers.items()))
+        if early:
+            stream._http.send_data(1, early)
+        await stream._flush()
+        while stream._status is None:
+            await stream._read()
+        assert stream._status == "200"
+        return stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        rest = bytes(data)
+        while rest:
+            room = min(self._http.local_flow_control_window(1), self._http.max_outbound_frame_size)
+            if room == 0:
+                await self._read()
+                continue
+            try:
+                self._http.send_data(1, rest[:room])
+            except H2Error as error:
+                raise trio.BrokenResourceError from error
+            rest = rest[room:]
+            await self._flush()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while not self._received and not self._ended:
+            await self._read()
+        data, self._received = self._received[:max_bytes], self._received[max_bytes or len(self._received) :]
+        if data and not self._ended:
+            self._http.acknowledge_received_data(len(data), 1)
+            await self._flush()
+        return data
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self._transport)
+
+    async def _read(self) -> None:
+        data = await self._transport.receive_some(65536)
+        self._ended = self._ended or not data
+        for event in self._http.receive_data(bytes(data)) if data else ():
+            self._take(event)
+        await self._flush()
+
+    def _take(self, event: H2Event) -> None:
+        if isinstance(event, ResponseReceived):
+            self._status = dict(event.headers)[":status"]
+        elif isinstance(event, DataReceived):
+            self._received += event.data
+        elif isinstance(event, StreamEnded | StreamReset | ConnectionTerminated):
+            self._ended = True
+
+    async def _flush(self) -> None:
+        with suppress(trio.BrokenResourceError):  # who reads finds out
+            await self._transport.send_all(self._http.data_to_send())
 
 
 def websocket_app(handler: Callable[[], Any]) -> QuartTrio:
