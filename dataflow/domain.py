@@ -3,6 +3,11 @@
 Rules of this file: values only. Nothing here does I/O, reads a clock or knows an exchange.
 Times are integers, nanoseconds since the Unix epoch. Prices and quantities are exact decimals.
 Symbols are written BASE-QUOTE ("BTC-USD") everywhere outside a connector.
+
+What there is by the hundred thousand is a msgspec Struct: as immutable as a frozen attrs class, made in an
+eighth of the time (a frozen attrs class sets each field through `object.__setattr__`), and without the
+garbage collector's header: `gc=False` is safe because their fields hold only atoms, or each other without
+a way back.
 """
 
 from __future__ import annotations
@@ -10,13 +15,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
+import msgspec
 from attrs import frozen
 
 Side: TypeAlias = Literal["buy", "sell"]
 
 
-@frozen
-class Trade:
+class Trade(msgspec.Struct, frozen=True, gc=False):
     """One execution, as its source reported it.
 
     `side` is the taker's. `timestamp` is the exchange's own time of the trade, ns since epoch.
@@ -54,8 +59,7 @@ class Missed:
 Item: TypeAlias = Trade | Missed
 
 
-@frozen
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True, gc=False):
     """An admitted trade and its place: `offset` grows by one per place in the stream of its symbol."""
 
     offset: int

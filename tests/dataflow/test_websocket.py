@@ -187,7 +187,7 @@ async def test_everything_that_is_waiting_comes_in_one_read_and_in_order() -> No
             sizes.append(len(batch))
             heard += batch
         assert heard == [str(number) for number in range(1000)]
-        assert max(sizes) == 256
+        assert max(sizes) == 512
 
 
 async def test_a_cancelled_read_loses_nothing() -> None:
