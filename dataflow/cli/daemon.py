@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from .. import logs
 from ..config import Gateway, Settings, load, shipped
 from ..errors import ConfigError
+from ..gateway.tls import configured_context
 from .common import Json
 from .ends import Mistake
 
@@ -38,6 +39,7 @@ def run(
     were told.
     """
     settings = with_port(load(config or [shipped("server.toml")], os.environ), port)
+    configured_context(settings.gateway)
     logs.configure(log_format, log_level)
     check_free(settings.gateway)
     from .. import app
@@ -57,6 +59,7 @@ def check(*files: Path, json: Json = False) -> int:
     """
     try:
         settings = load(files or [shipped("server.toml")], os.environ)
+        configured_context(settings.gateway)
     except ConfigError as error:
         if not json:
             raise
@@ -72,12 +75,14 @@ def _summary(settings: Settings) -> dict[str, Any]:
         name: {"connector": source.connector, "url": source.url, "symbols": list(source.symbols)}
         for name, source in settings.sources.items()
     }
-    return {"listen": f"{gateway.host}:{gateway.port}", "sources": sources}
+    scheme = "http" if gateway.tls_certificate is None else "https"
+    return {"listen": f"{gateway.host}:{gateway.port}", "scheme": scheme, "sources": sources}
 
 
 def _told(settings: Settings) -> str:
     summary = _summary(settings)
-    lines = [f"fine: listens on {summary['listen']}"]
+    tls = " (TLS)" if summary["scheme"] == "https" else ""
+    lines = [f"fine: listens on {summary['listen']}{tls}"]
     for name, source in summary["sources"].items():
         lines.append(f"  {name}: {', '.join(source['symbols']) or 'no symbols'} from {source['url']}")
     return "\n".join(lines if summary["sources"] else [*lines, "  no sources, so there will be no trades"])

@@ -28,6 +28,7 @@ from .methods import Client
 from .past import Past
 from .routes import create_app
 from .server import serve
+from .tls import configured_context
 from .wire import connection_refused
 
 GOING_AWAY = "going away"
@@ -57,6 +58,8 @@ class HttpServer:
                     port=settings.port,
                     max_message_bytes=settings.max_message_bytes,
                     graceful_seconds=settings.drain_seconds,
+                    tls=configured_context(settings),  # read anew with every start: certificates are renewed
+                    on_websocket=self._admit,
                     shutdown=shutdown,
                     report=_report,
                 )

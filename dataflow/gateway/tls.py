@@ -18,6 +18,7 @@ from typing import Any
 
 import trio
 
+from ..config import Gateway
 from ..errors import ConfigError
 
 CROSSED_SECONDS = 0.02
@@ -69,6 +70,13 @@ def server_context(certificate: str | Path, key: str | Path) -> ssl.SSLContext:
     context.num_tickets = 1
     _load(context, str(certificate), str(key))
     return context
+
+
+def configured_context(gateway: Gateway) -> ssl.SSLContext | None:
+    """As `[gateway]` says; None: no TLS. Raises ConfigError."""
+    if gateway.tls_certificate is None or gateway.tls_key is None:
+        return None
+    return server_context(gateway.tls_certificate, gateway.tls_key)
 
 
 def wrap(context: ssl.SSLContext, sock: socket.socket) -> ssl.SSLSocket:
