@@ -8,7 +8,7 @@ exactly once, for one reason, and takes nobody with it: it is a temporary child.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -116,7 +116,7 @@ class Session(Generic[P]):
         self._wire = wire
         self._manners = manners
         self._dialogue: Dialogue
-        self._lanes: dict[str, Lane[P]] = {}
+        self.lanes: dict[str, Lane[P]] = {}  # where topics look; read only for them
         self._sent = 0  # in topics that are no longer followed
         self._outbox: Outbox[P] = Outbox(
             manners.outbox,
@@ -154,25 +154,21 @@ class Session(Generic[P]):
     @property
     def sent(self) -> int:
         """Messages of topics that were sent or wait to be."""
-        return self._sent + sum([lane.sent for lane in self._lanes.values()])
+        return self._sent + sum([lane.sent for lane in self.lanes.values()])
 
     @property
     def topics(self) -> Sequence[str]:
-        return list(self._lanes)
-
-    @property
-    def lanes(self) -> Mapping[str, Lane[P]]:
-        return self._lanes
+        return list(self.lanes)
 
     def follow(self, topic: str, position: int, batch: bool) -> None:
         """From now on take updates of `topic` behind `position`; `batch` joins several in one message."""
         self._count_out(topic)
         pack = _joining(self._wire.pack) if batch else self._wire.pack
-        self._lanes[topic] = Lane(position, pack, None if self._busy else self._wire.write_nowait)
+        self.lanes[topic] = Lane(position, pack, None if self._busy else self._wire.write_nowait)
 
     def position(self, topic: str) -> int:
         """The last place of `topic` that was sent or waits to be. Raises KeyError when it is not followed."""
-        return self._lanes[topic].position
+        return self.lanes[topic].position
 
     def unfollow(self, topic: str) -> None:
         """No update of `topic` leaves after this."""
@@ -181,7 +177,7 @@ class Session(Generic[P]):
 
     def offer(self, update: Update) -> None:
         """Send what is behind the client's position, now or as soon as it takes it. Never waits or raises."""
-        lane = self._lanes.get(update.topic)
+        lane = self.lanes.get(update.topic)
         if lane is None or self.ending is not None:
             return
         rest = update.after(lane.position)
@@ -321,15 +317,15 @@ class Session(Generic[P]):
 
     def _open_lanes(self, write: Callable[[P], P | None] | None) -> None:
         """Let topics write to the client directly, or not any more."""
-        for lane in self._lanes.values():
+        for lane in self.lanes.values():
             lane.write = write
 
     def _count_out(self, topic: str) -> None:
-        lane = self._lanes.pop(topic, None)
+        lane = self.lanes.pop(topic, None)
         self._sent += lane.sent if lane is not None else 0
 
     def _pack(self, update: Update) -> P:
-        lane = self._lanes.get(update.topic)
+        lane = self.lanes.get(update.topic)
         return update.packed(lane.pack if lane is not None else self._wire.pack)
 
     def _send(self, payload: P) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from typing import Final
 
 from attrs import define, field, frozen
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -37,9 +38,10 @@ def text_frame(text: bytes) -> bytes:
 
 def text_frames(texts: Sequence[bytes]) -> bytes:
     """k text messages as k frames in one piece."""
-    if len(texts) == 1:
-        return text_frame(texts[0])
-    return b"".join([part for text in texts for part in (_header(Opcode.TEXT, len(text)), text)])
+    try:
+        return b"".join([part for text in texts for part in (_TEXT_HEADERS[len(text)], text)])
+    except IndexError:  # one of them is long
+        return b"".join(map(text_frame, texts))
 
 
 def control_frame(opcode: Opcode, payload: bytes = b"") -> bytes:
@@ -65,6 +67,9 @@ def _header(opcode: Opcode, length: int) -> bytes:
     if length < 65536:
         return bytes((first, 126)) + length.to_bytes(2, "big")
     return bytes((first, 127)) + length.to_bytes(8, "big")
+
+
+_TEXT_HEADERS: Final = tuple([_header(Opcode.TEXT, length) for length in range(2048)])  # a trade has some 250
 
 
 @frozen
