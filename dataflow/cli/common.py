@@ -13,12 +13,17 @@ from cyclopts import Parameter
 from .ends import Failure, Mistake
 
 if TYPE_CHECKING:
+    import ssl
+
     import trio
 
 
 Url: TypeAlias = Annotated[
     str | None,
-    Parameter(help="The daemon's address. [default: where DATAFLOW__GATEWAY__HOST and __PORT say]"),
+    Parameter(
+        help="The daemon's address; with https:// or wss:// over TLS, where SSL_CERT_FILE may name a private"
+        " authority. [default: where DATAFLOW__GATEWAY__HOST and __PORT say]"
+    ),
 ]
 Token: TypeAlias = Annotated[
     str | None,
@@ -31,14 +36,19 @@ Token: TypeAlias = Annotated[
 Json: TypeAlias = Annotated[bool, Parameter(help="JSON for programs.")]
 
 
+_HTTP = {"": "http", "ws": "http", "wss": "https"}
+
+
 def daemon_url(given: str | None) -> str:
     """The address of the daemon without a final slash; the environment that configures it also finds it."""
     if given is not None:
-        return f"{'' if '://' in given else 'http://'}{given.removesuffix('/')}"
+        scheme, _, rest = given.rpartition("://")
+        return f"{_HTTP.get(scheme, scheme)}://{rest.removesuffix('/')}"
     host = os.environ.get("DATAFLOW__GATEWAY__HOST", "127.0.0.1").strip("\"'")
     # an address that means "every network" when listening is no place to connect to
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{host}:{os.environ.get('DATAFLOW__GATEWAY__PORT', '8080')}"
+    scheme = "https" if os.environ.get("DATAFLOW__GATEWAY__TLS_CERTIFICATE") else "http"
+    return f"{scheme}://{host}:{os.environ.get('DATAFLOW__GATEWAY__PORT', '8080')}"
 
 
 def call(
@@ -53,7 +63,9 @@ def call(
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         # no proxy from the environment: the daemon is nearly always on this machine
-        answer = httpx.request(method, url, headers=headers, json=body, timeout=10.0, trust_env=False)
+        answer = httpx.request(
+            method, url, headers=headers, json=body, timeout=10.0, trust_env=False, verify=_authorities(url)
+        )
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise Mistake(f"{url} is not an address: {error}") from None
     except httpx.TimeoutException:
@@ -61,6 +73,13 @@ def call(
     except httpx.TransportError as error:
         raise Mistake(not_running(url, error)) from None
     return _content(answer, ok)
+
+
+def _authorities(url: str) -> ssl.SSLContext | bool:
+    """Whom to trust: whom this machine trusts, SSL_CERT_FILE included, and not a list of httpx's own."""
+    import ssl
+
+    return ssl.create_default_context() if url.startswith("https:") else True
 
 
 def _content(answer: Any, ok: tuple[int, ...]) -> Any:
@@ -84,6 +103,10 @@ def _problem(content: Any) -> str | None:
 
 def not_running(url: str, error: BaseException | None) -> str:
     """The line for a daemon that cannot be reached."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            f"{url} has no certificate that is trusted here ({error}); SSL_CERT_FILE may name its authority"
+        )
     why = re.sub(r"\[Errno -?\d+\] ", "", str(error or "")) or type(error).__name__
     return f"nothing answers at {url} ({why}); start a daemon with `dataflow demo` or `dataflow run`"
 

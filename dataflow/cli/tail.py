@@ -349,9 +349,21 @@ async def _stream(url: str) -> Any:
     opened = trio.open_ssl_over_tcp_stream if secure else trio.open_tcp_stream
     try:
         with trio.fail_after(OPEN_WITHIN):
-            return await opened(host, parts.port or (443 if secure else 80))
+            stream = await opened(host, parts.port or (443 if secure else 80))
+            if isinstance(stream, trio.SSLStream):
+                await _shake_hands(stream)
+            return stream
     except OSError as error:  # here alone: the end of our own output is an OSError as well
         raise _Unreachable from error
+
+
+async def _shake_hands(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    """Here and not with the first message, so that what is wrong is known to be TLS."""
+    try:
+        await stream.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise _Unreachable from error.__cause__
 
 
 def _flush() -> None:

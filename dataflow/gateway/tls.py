@@ -22,6 +22,7 @@ from ..config import Gateway
 from ..errors import ConfigError
 
 CROSSED_SECONDS = 0.02
+_MISMATCH = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the latter when even the kinds differ
 
 
 class CrossedError(BlockingIOError):
@@ -127,7 +128,7 @@ def _unreadable(file: str) -> str | None:
 
 
 def _misfit(certificate: str, key: str, error: ssl.SSLError | ValueError) -> str:
-    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+    if isinstance(error, ssl.SSLError) and error.reason in _MISMATCH:
         return f"[gateway] tls_key: {key}: is not the key of {certificate}"
     why = str(error) if not isinstance(error, ssl.SSLError) else "no PEM certificate with a private key"
     return f"[gateway] tls_certificate, tls_key: {certificate}, {key}: {why}"

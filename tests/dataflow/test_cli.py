@@ -271,8 +271,8 @@ class TestCheck:
         assert (code, out) == (1, "")
         assert err.splitlines() == [
             f'{file}: [gateway] port: found "x"; must be a whole number',
-            f"{file}: [cash]: unknown table; did you mean \"cache\"? valid: backoff, cache, chaos, gateway, "
-            "session, sources, supervision",
+            f"{file}: [cash]: unknown table; did you mean \"cache\"? valid: admission, backoff, cache, chaos, "
+            "fanout, gateway, runtime, session, sources, supervision",
         ]  # fmt: skip
         code, out, err = output.of("check", str(file), "--json")
         assert (code, err) == (1, "")
