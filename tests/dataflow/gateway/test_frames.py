@@ -52,6 +52,15 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(edges) if a < b]
 
 
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 2047, 2048, 65535, 65536])
+def test_every_length_is_framed_as_the_protocol_writes_it(length: int) -> None:
+    """Short, medium and long headers, at their edges, alone and among others."""
+    text = b"x" * length
+    events = client_events(text_frames([b"a", text, b"b"]))
+    assert "".join(event.data for event in events if isinstance(event, TextMessage)) == f"a{text.decode()}b"
+    assert text_frames([text]) == text_frame(text)
+
+
 @given(st.lists(texts, min_size=1, max_size=5))
 def test_joined_frames_are_the_messages_in_order(messages: list[str]) -> None:
     """k texts leave as k whole messages, whatever their lengths, each as if framed alone."""
