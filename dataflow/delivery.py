@@ -8,7 +8,8 @@ carry a sequence mark it by themselves.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from zlib import crc32
 
 from supervisors import Put, Ref
@@ -16,6 +17,7 @@ from supervisors import Put, Ref
 from .domain import Item, Missed
 
 
+@lru_cache(maxsize=4096)
 def shard_of(symbol: str, shards: int) -> int:
     """The shard that owns `symbol`: the same in every run and every process."""
     return crc32(symbol.encode()) % shards
@@ -34,14 +36,18 @@ class Delivery:
         self._shards[shard] = ref
 
     def __call__(self, items: Sequence[Item]) -> None:
-        """Put `items` into their shards, in order. Never waits."""
+        """Put `items` into their shards, in order; whoever gave them leaves them alone. Never waits."""
         for shard, batch in self._split(items).items():
-            batch[:0] = self._owed.pop(shard, {}).values()
+            if shard in self._owed:
+                batch = [*self._owed.pop(shard).values(), *batch]
             ref = self._shards[shard]
             if ref is None or ref.put(batch) is Put.DROPPED:
                 self._remember(shard, batch)
 
-    def _split(self, items: Iterable[Item]) -> dict[int, list[Item]]:
+    def _split(self, items: Sequence[Item]) -> Mapping[int, Sequence[Item]]:
+        shards = {shard_of(symbol, len(self._shards)) for symbol in {item.symbol for item in items}}
+        if len(shards) == 1:
+            return dict.fromkeys(shards, items)
         batches: defaultdict[int, list[Item]] = defaultdict(list)
         for item in items:
             batches[shard_of(item.symbol, len(self._shards))].append(item)

@@ -15,7 +15,8 @@ import msgspec
 T = TypeVar("T")
 
 EXCERPT: Final = 120  # characters of a message that are shown to people
-_UNSIGNED: Final = re.compile(r"[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,2})?").fullmatch
+UNSIGNED: Final = r"[0-9]{1,40}+(?:\.[0-9]{1,40}+)?+(?:[eE][+-]?[0-9]{1,2})?"  # numerals that are believed
+_is_unsigned: Final = re.compile(UNSIGNED).fullmatch
 _REMEMBERED: Final = 4096  # numerals; of BTC's and ETH's trades in one hour this holds about three of four
 
 
@@ -44,7 +45,7 @@ def decoded(message: str | bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 def positive_decimal(numeral: str, otherwise: str) -> Decimal:
     """The exact value of a decimal numeral, greater than zero. Raises Unusable(otherwise)."""
-    if _UNSIGNED(numeral) is None or not (value := Decimal(numeral)):
+    if _is_unsigned(numeral) is None or not (value := Decimal(numeral)):
         raise Unusable(otherwise)
     return value
 
@@ -57,7 +58,8 @@ class PositiveDecimals(dict[str, Decimal]):
     """
 
     def __missing__(self, numeral: str) -> Decimal:
-        value = positive_decimal(numeral, "bad_number")
+        if _is_unsigned(numeral) is None or not (value := Decimal(numeral)):
+            raise Unusable("bad_number")
         if len(self) >= _REMEMBERED:
             self.clear()
         self[numeral] = value

@@ -25,6 +25,19 @@ _REST: Final = re.compile(r"(?:\.([0-9]{1,9}))?(?:[Zz]|([+-])([01][0-9]|2[0-3]):
 _PREFIX_LENGTH: Final = len("2020-05-10T18:33:36")
 
 
+@lru_cache(maxsize=4096)
+def utc_second(text: str) -> int:
+    """Seconds since the epoch of an RFC 3339 date-time in UTC, without fraction and without its zone.
+
+    Raises ValueError for everything else.
+    """
+    found = _DATE_TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"not an RFC 3339 date-time: {text!r}")
+    year, month, day, hour, minute, second = map(int, found.groups())
+    return (datetime(year, month, day, hour, minute, second, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+
+
 def from_rfc3339(text: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 date-time with 0 to 9 fractional digits.
 
@@ -34,7 +47,7 @@ def from_rfc3339(text: str) -> int:
     if rest is None:
         raise ValueError(f"not an RFC 3339 date-time: {text[:40]!r}")
     fraction, sign, hours, minutes = rest.groups()
-    seconds = _seconds(text[:_PREFIX_LENGTH])
+    seconds = utc_second(text[:_PREFIX_LENGTH])
     if sign is not None:
         seconds = _in_range(seconds - _offset(sign, hours, minutes))
     return seconds * _SECOND + (int(fraction.ljust(9, "0")) if fraction else 0)
@@ -47,15 +60,6 @@ def to_rfc3339(nanoseconds: int) -> str:
     """
     seconds, rest = divmod(nanoseconds, _SECOND)
     return f"{_prefix(seconds)}{rest // 1000:06d}Z"
-
-
-@lru_cache(maxsize=4096)
-def _seconds(prefix: str) -> int:
-    found = _DATE_TIME.fullmatch(prefix)
-    if found is None:
-        raise ValueError(f"not an RFC 3339 date-time: {prefix!r}")
-    year, month, day, hour, minute, second = map(int, found.groups())
-    return (datetime(year, month, day, hour, minute, second, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
 
 
 @lru_cache(maxsize=4096)

@@ -7,8 +7,9 @@ one, so they are the sequence, and a skip proves a loss: `t` with `stream = "tra
 are contiguous, `f..l`, but one aggregate is one entry of ours, so a gap counts aggregates). Events of
 the other kind are not trades here, or every trade would count twice.
 
-A trade is made in one expression when every field is as it nearly always is. Otherwise the same fields
-are gone through one by one, and it is there that what is wrong gets its name.
+A trade is made in one expression when every field is as it nearly always is. Everything else is gone
+through field by field, and it is there that what is wrong gets its name. The usual way must not accept
+what the careful one refuses, so both decode the same fields, the usual one into narrower types.
 
 Problems: not_text, malformed_json, unexpected_json, missing_field, unknown_event, unknown_message,
 unknown_answer, rejected, unknown_symbol, bad_timestamp, bad_side, bad_price, bad_quantity,
@@ -37,6 +38,11 @@ _STREAMS_A_REQUEST: Final = 50
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
 _LAST_ID: Final = 2**53  # beyond, it is no id but noise, and would tear a gap that no client can count
 _LATEST: Final = from_rfc3339("9999-12-31T23:59:59.999999Z")
+
+_SIDES: Final[dict[Any, Side]] = {
+    True: "sell",
+    False: "buy",
+}  # of the taker, by whether the buyer was the maker
 
 Method = Literal["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS"]
 
@@ -75,7 +81,23 @@ class _Frame(_Message, gc=False):
     msg: Any = None
 
 
+class _UsualMessage(_Message, gc=False):
+    s: str | None = None
+    t: int | None = None
+    a: int | None = None
+    p: str | None = None
+    q: str | None = None
+    T: int | None = None
+    m: bool | None = None
+
+
+class _UsualFrame(_UsualMessage, _Frame, gc=False):
+    data: _UsualMessage | None = None
+
+
 _decoder: Final = msgspec.json.Decoder(_Frame)
+_decode_usual: Final = msgspec.json.Decoder(_UsualFrame).decode
+_UNUSUAL: Final = (LookupError, TypeError, ValueError, RecursionError, msgspec.DecodeError)
 
 
 class Codec:
@@ -116,10 +138,34 @@ class Codec:
 
     def decode(self, message: str | bytes, into: Received[Item]) -> None:
         """Add what `message` says; see the problems at the top of this file."""
+        if type(message) is str and (trade := self._usual_trade(message)):
+            into.items.append(trade)
+            return
         try:
             self._understand(decoded(message, _decoder), into)
         except Unusable as problem:
             into.problems.append((problem.reason, excerpt(message)))
+
+    def _usual_trade(self, message: str) -> Trade | None:
+        try:
+            frame = _decode_usual(message)
+            said: Any = frame.data or frame
+            number = said.t if self._single else said.a
+            moment = said.T
+            if not (said.e == self._stream and 0 <= number <= _LAST_ID and 0 < moment <= _MICROSECONDS_FROM):
+                return None
+            return Trade(
+                self._name,
+                self._symbols[said.s],
+                str(number),
+                _SIDES[said.m],
+                self._decimals[said.p],
+                self._decimals[said.q],
+                moment * 1_000_000,
+                number,
+            )
+        except _UNUSUAL:
+            return None
 
     def _understand(self, frame: _Frame, into: Received[Item]) -> None:
         said: _Message = frame if frame.data is None else frame.data
@@ -144,31 +190,6 @@ class Codec:
             (into.subscribed if method == "SUBSCRIBE" else into.unsubscribed)(*symbols)
 
     def _trade(self, said: _Message) -> Trade:
-        number, moment, maker = said.t if self._single else said.a, said.T, said.m
-        # In the types and ranges of `_identifier`, `_timestamp` and `_side`; never wider.
-        if (
-            type(number) is int
-            and type(moment) is int
-            and type(maker) is bool
-            and 0 <= number <= _LAST_ID
-            and 0 < moment <= _MICROSECONDS_FROM
-        ):
-            try:
-                return Trade(
-                    self._name,
-                    self._symbols[said.s],
-                    str(number),
-                    "sell" if maker else "buy",
-                    self._decimals[said.p],
-                    self._decimals[said.q],
-                    moment * 1_000_000,
-                    number,
-                )
-            except (LookupError, TypeError, Unusable):
-                pass
-        return self._careful_trade(said)
-
-    def _careful_trade(self, said: _Message) -> Trade:
         number = _identifier(said.t if self._single else said.a)
         return Trade(
             source=self._name,

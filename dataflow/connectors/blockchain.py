@@ -7,6 +7,10 @@ symbols are marked but the connection stays, since a new one would not bring the
 first message nothing is acknowledged, so any first number will do. Trade ids are not contiguous and
 prove nothing: trades carry no sequence, and every subscription leaves a mark.
 
+A trade that is written as the exchange writes them, and comes in its turn, is read by one regular
+expression, which allows nothing but what JSON and the checks below allow. Everything else is decoded, and
+it is there that what is wrong gets its name.
+
 Every request for trades has one answer, and an answer names its symbol. A rejection that names none is
 a problem, and more only when there is no doubt: once as many of them came as requests are unanswered,
 they are the answers to these. Until then the other answers are waited for.
@@ -18,6 +22,7 @@ bad_trade_id.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -26,9 +31,17 @@ from attrs import field, frozen
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Side, Trade
-from dataflow.foreign import EXCERPT, Unusable, decoded, excerpt, positive_decimal
+from dataflow.foreign import (
+    EXCERPT,
+    UNSIGNED,
+    PositiveDecimals,
+    Unusable,
+    decoded,
+    excerpt,
+    positive_decimal,
+)
 from dataflow.ports import SourceSettings
-from dataflow.timestamps import from_rfc3339
+from dataflow.timestamps import from_rfc3339, utc_second
 
 ORIGIN: Final = "https://exchange.blockchain.com"  # the exchange refuses a handshake without it
 
@@ -38,6 +51,12 @@ _OTHER_CHANNELS: Final = frozenset(
 )
 _SIDES: Final[Mapping[str, Side]] = {"buy": "buy", "sell": "sell"}
 _ABSENT: Final = msgspec.Raw(b"")
+_NUMBER: Final = rf"((?!0[0-9]){UNSIGNED})"
+_usual: Final = re.compile(
+    r'\{"seqnum":(0|[1-9][0-9]{0,17}),"event":"updated","channel":"trades","symbol":"([A-Z0-9-]+)",'
+    r'"timestamp":"([^".\\]{19})\.([0-9]{6})Z","side":"(buy|sell)",'
+    rf'"qty":{_NUMBER},"price":{_NUMBER},"trade_id":"([0-9A-Za-z-]+)"\}}'
+).fullmatch
 
 Action = Literal["subscribe", "unsubscribe"]
 
@@ -71,7 +90,8 @@ class Codec:
     def __init__(self, name: str, settings: Settings) -> None:
         self._name = name
         self._settings = settings
-        self._known = set(settings.symbols)
+        self._known = {symbol: symbol for symbol in settings.symbols}
+        self._decimals = PositiveDecimals()
         self._acknowledged: dict[str, None] = {}
         self._unanswered: dict[tuple[Action, str], None] = {}  # requests for trades, in order
         self._nameless: list[str] = []  # what was said in rejections that name no symbol
@@ -92,7 +112,7 @@ class Codec:
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
         """One request a symbol: the exchange answers each by name."""
-        self._known.update(symbols)
+        self._known.update((symbol, symbol) for symbol in symbols)
         return self._requests("subscribe", symbols)
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
@@ -109,6 +129,9 @@ class Codec:
 
     def decode(self, message: str | bytes, into: Received[Item]) -> None:
         """Add what `message` says; see the problems at the top of this file."""
+        if type(message) is str and (trade := self._trade_in_turn(message)):
+            into.items.append(trade)
+            return
         try:
             said = decoded(message, _decoder)
             self._count(said.seqnum, into)
@@ -120,6 +143,31 @@ class Codec:
             self._understand(said, into)
         except Unusable as problem:
             into.problems.append((problem.reason, excerpt(message)))
+
+    def _trade_in_turn(self, message: str) -> Trade | None:
+        """The trade of a usual message, and it is counted; None, and nothing is, where there is a doubt."""
+        usual = _usual(message)
+        if usual is None:
+            return None
+        seqnum, symbol, second, microseconds, side, quantity, price, trade_id = usual.groups()
+        number = int(seqnum)
+        if number != self._next_seqnum:
+            return None
+        try:
+            trade = Trade(
+                self._name,
+                self._known[symbol],
+                trade_id,
+                _SIDES[side],
+                self._decimals[price],
+                self._decimals[quantity],
+                utc_second(second) * 1_000_000_000 + int(microseconds) * 1000,
+            )
+        except (KeyError, ValueError):
+            return None
+        self._next_seqnum = number + 1
+        self._unread = 0
+        return trade
 
     def _count(self, seqnum: object, into: Received[Item]) -> None:
         if seqnum is None:
@@ -218,8 +266,8 @@ class Codec:
         )
 
     def _symbol(self, said: _Message) -> str:
-        symbol = _text(said.symbol)
-        if symbol not in self._known:
+        symbol = self._known.get(_text(said.symbol))
+        if symbol is None:
             raise Unusable("unknown_symbol")
         return symbol
 
