@@ -265,6 +265,9 @@ class _Conversation(Generic[T]):
         self._again: deque[tuple[str, ...]] = deque()  # what to ask for again, a request each; disjoint
         self._some_again = trio.Event()
         self._up = False
+        self._heard = trio.current_time()
+        self._probed = float("-inf")
+        self._alarm = trio.CancelScope()
 
     async def hold(self) -> None:
         """Until the connection is lost (LinkLost, in a group)."""
@@ -272,6 +275,7 @@ class _Conversation(Generic[T]):
             await self._reconcile()
             nursery.start_soon(self._follow_interest)
             nursery.start_soon(self._ask_again)
+            nursery.start_soon(self._watch)
             await self._listen()
 
     async def _follow_interest(self) -> None:
@@ -296,6 +300,7 @@ class _Conversation(Generic[T]):
     async def _ask(self, topics: Sequence[str]) -> None:
         overdue = trio.current_time() + self._patience.subscribe_within
         self._asked.update(dict.fromkeys(topics, overdue))
+        self._alarm.deadline = min(self._alarm.deadline, overdue)
         await self._link.subscribe(topics)
 
     async def _ask_again(self) -> None:
@@ -316,7 +321,8 @@ class _Conversation(Generic[T]):
 
     async def _listen(self) -> None:
         while True:
-            received = await self._receive()
+            received = await self._link.receive()
+            self._heard = trio.current_time()
             self._ctx.beat()
             self._take(received)
             for reason, excerpt in received.problems:
@@ -324,26 +330,48 @@ class _Conversation(Generic[T]):
             if received.lost is not None:
                 raise LinkLost(received.lost)
 
-    async def _receive(self) -> Received[T]:
-        """The next read; half-way through a silence the upstream is asked for a sign of life."""
-        silent_since = trio.current_time()
-        with trio.move_on_at(min(silent_since + self._patience.stale_after / 2, self._next_overdue())):
-            return await self._link.receive()
-        self._check_overdue()
-        await self._link.probe()
-        with trio.move_on_at(min(silent_since + self._patience.stale_after, self._next_overdue())):
-            return await self._link.receive()
-        self._check_overdue()
-        raise LinkLost(f"stale: no message for {self._patience.stale_after:g} s")
+    async def _watch(self) -> None:
+        """Half-way through a silence ask for a sign of life; at its end, or with an answer overdue, give up.
+
+        Beside the listener and not around each of its reads, which would cost a timer a read.
+        """
+        while True:
+            with trio.CancelScope(deadline=self._next_alarm()) as self._alarm:
+                await trio.sleep_forever()
+            if self._is_stale or self._late:
+                await self._give_up_unless_heard()
+            elif trio.current_time() >= self._heard + self._patience.stale_after / 2 > self._probed:
+                self._probed = trio.current_time()
+                await self._link.probe()
+
+    async def _give_up_unless_heard(self) -> None:
+        # After a pause of our own it is not the upstream that was silent: what has come meanwhile is seen by
+        # the first checkpoint, and heard by the second.
+        heard = self._heard
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        if self._late:
+            raise LinkLost(f"no answer to the subscription of {', '.join(self._late)}")
+        if self._is_stale and self._heard == heard:
+            raise LinkLost(f"stale: no message for {self._patience.stale_after:g} s")
+
+    @property
+    def _is_stale(self) -> bool:
+        return trio.current_time() >= self._heard + self._patience.stale_after
+
+    @property
+    def _late(self) -> list[str]:
+        """The topics whose answer is overdue."""
+        now = trio.current_time()
+        return sorted(topic for topic, overdue in self._asked.items() if overdue <= now)
+
+    def _next_alarm(self) -> float:
+        patience = self._patience.stale_after
+        half = self._heard + patience / 2
+        return min(self._heard + patience if self._probed >= half else half, self._next_overdue())
 
     def _next_overdue(self) -> float:
         return min(self._asked.values(), default=float("inf"))
-
-    def _check_overdue(self) -> None:
-        now = trio.current_time()
-        late = sorted(topic for topic, overdue in self._asked.items() if overdue <= now)
-        if late:
-            raise LinkLost(f"no answer to the subscription of {', '.join(late)}")
 
     def _take(self, received: Received[T]) -> None:
         """Items and answers in the order in which they came."""

@@ -257,8 +257,8 @@ class Session(Generic[P]):
             self.end(closed.code, closed.reason)
 
     async def listen_ahead(self) -> None:
-        """For a dialogue that waits in `hear`: go on reading until cancelled, so that a client who hangs up or
-        vanishes is noticed at once. The session ends then, which cancels the dialogue."""
+        """For a dialogue that waits in `hear`: go on reading until cancelled, so that a client who hangs up
+        or vanishes is noticed at once. The session ends then, which cancels the dialogue."""
         try:
             while sum(map(len, self._ahead)) < AHEAD_WAITING:
                 self._ahead.append(await self._next_message())

@@ -172,9 +172,15 @@ class Subscription:
 
     async def _wanted(self, ctx: Context) -> bool:
         """Wait for a wake-up; False when the topic has been deserted for long enough, or was closed."""
-        with trio.move_on_at(self._topic.deserted_at(self._linger)):
+        topic = self._topic
+        if topic.subscribers:  # the last one to leave wakes us: no timer is needed while there is one
             await ctx.receive()
-        return self._topic.open and trio.current_time() < self._topic.deserted_at(self._linger)
+        else:
+            with trio.move_on_at(topic.deserted_at(self._linger)):
+                await ctx.receive()
+        return topic.open and (
+            bool(topic.subscribers) or trio.current_time() < topic.deserted_at(self._linger)
+        )
 
     async def _fan_out(self, ctx: Context) -> None:
         topic = self._topic
