@@ -259,7 +259,7 @@ class Connection:
         if answer is None:
             return False
         response, early = answer
-        await self._send_slice(response)
+        await self._send_at_once(response)
         with suppress(WireClosed):
             async with kept(self._wire(early)) as wire:
                 await entrance.on_websocket(wire)
@@ -358,6 +358,15 @@ class Connection:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._limit_remains()  # for this may wait: an application that reads nothing cannot be told
                 await self._protocol.handle(Closed())
+
+    async def _send_at_once(self, data: bytes) -> None:
+        """`_send_slice` for what nearly always finds room: a scope less."""
+        try:
+            sent = self._stream.socket.send(data)
+        except OSError:
+            sent = 0
+        if sent < len(data):
+            await self._send_slice(data[sent:])
 
     async def _send_slice(self, data: bytes) -> None:
         # Shielded, for half a frame or half a response is worse than none; but not for ever.
