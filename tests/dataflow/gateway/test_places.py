@@ -1,0 +1,73 @@
+"""Newcomers are bounded: who has no place waits in the kernel, and silence holds a place only so long."""
+
+from __future__ import annotations
+
+import trio
+from quart import websocket
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.dataflow.gateway.wires_client import connect, get, serving, websocket_app
+
+
+async def test_silent_connections_hold_others_up_only_so_long(mock_clock: MockClock) -> None:
+    """With every place taken by clients that say nothing, the next waits for `handshake_seconds`, and is served."""
+    served = list[bytes]()
+
+    async def ask(port: int) -> None:
+        served.append(await get(port))
+
+    async with serving(websocket_app(_never), handshakes_at_once=2, handshake_seconds=3) as running:
+        silent = [await connect(running.port) for _ in range(2)]
+        await wait_all_tasks_blocked(0.05)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, running.port)
+            await wait_all_tasks_blocked(0.05)
+            assert running.stats.accepted == 2
+            mock_clock.jump(2.9)
+            await wait_all_tasks_blocked(0.05)
+            assert not served
+            mock_clock.jump(0.2)
+        assert served == [b"here"]
+        assert running.stats.accepted == 3
+        await silent[0].send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # they have lost their place, not more
+        assert (await silent[0].receive_some()).startswith(b"HTTP/1.1 200")
+        for stream in silent:
+            await stream.aclose()
+
+
+async def test_who_is_served_holds_no_place() -> None:
+    """Sessions, and clients that leave, however many, do not keep the next one waiting."""
+    with trio.fail_after(10):
+        async with serving(websocket_app(_stay), handshakes_at_once=1, handshake_seconds=1000) as running:
+            for _ in range(3):
+                await (await running.client()).say("hello")
+                (await connect(running.port)).socket.close()
+                assert await get(running.port) == b"here"
+
+
+async def test_no_more_handshakes_at_once_than_allowed() -> None:
+    """A handshake that the application dawdles over keeps its place until it is through."""
+    go = trio.Event()
+
+    async def dawdle() -> None:
+        await go.wait()
+        await websocket.accept()
+
+    with trio.fail_after(10):
+        async with serving(websocket_app(dawdle), handshakes_at_once=2, handshake_seconds=1000) as running:
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(running.client)
+                await wait_all_tasks_blocked(0.05)
+                assert running.stats.accepted == 2
+                go.set()
+            assert running.stats.accepted == 4
+
+
+async def _never() -> None:
+    raise AssertionError
+
+
+async def _stay() -> None:
+    while True:
+        await websocket.receive()
