@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import native
+from . import compiled
 from .machine import Cores
 from .plan import Bench, carry_out
 from .processes import raise_file_limit
@@ -23,7 +23,7 @@ def main(words: Sequence[str]) -> int:
         print(f"there is no measurement {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 1
     raise_file_limit()
-    native.program("wsload")
+    compiled.program("wsload")
     bench = Bench(Cores.of_this_machine(), options.checkout, options.quick, frozenset(options.only))
     carry_out(bench, [known[name] for name in options.names or known])
     for line in bench.failed:

@@ -51,7 +51,8 @@ class Load:
     def __init__(
         self, binary: Path, port: int, clients: int, *, text: str, cores: set[int], log: Path, **options: Any
     ) -> None:
-        command: list[str | Path] = [binary, "--port", str(port), "--clients", str(clients), "--send", text]
+        command: list[str | Path] = [binary, "--port", str(port), "--clients", str(clients)]
+        command += ["--send", text] if text else []
         for name, value in options.items():
             command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
         self.program = Program("load client", command, cores=cores, log=log)

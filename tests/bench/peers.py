@@ -1,29 +1,41 @@
-"""The servers that the daemon is compared with: small programs in `peers/`, and the limit in `native/`."""
+"""The servers that the daemon is compared with: small programs in `peer_programs/`, and the limit in `native/`.
+
+Rules of this file: a peer that cannot be had here is missing, with the reason, and not left out in silence. What
+is installed stays in two ignored folders, and is installed once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
-from . import native
+from . import compiled
+from .compiled import BUILD, Missing
 from .machine import Cores
 from .processes import Program
 from .servers import CHECKOUT, UPDATE
 
-FOLDER = Path(__file__).parent / "peers"
+FOLDER = Path(__file__).parent / "peer_programs"
 VENV = CHECKOUT / ".venv-bench"
-LIMIT = "C limit"
+LOCK = Path(__file__).parent / "requirements.lock"
+NODE_WS = "8.23.0"
+LIMIT, PICOWS, WEBSOCKETS, FASTAPI, NODE = "C limit", "picows", "websockets", "FastAPI", "Node ws"
+CRYPTOFEED = "cryptofeed"
 
 
 class Peer:
-    """A program that prints its port and makes its updates itself, from the time when `clients` are connected."""
+    """A program that prints its port and makes its updates itself, as it is told."""
 
-    def __init__(self, name: str, command: list[str | Path], cores: Cores, clients: int) -> None:
+    def __init__(
+        self, name: str, words: list[str | Path], cores: Cores, clients: int, environ: Mapping[str, str]
+    ) -> None:
         self.name = name
-        words = [*command, "--clients", str(clients), "--update", UPDATE]
-        self.program = Program(
-            name, words, cores=cores.server, log=native.BUILD / f"{command[-1]}.log".replace("/", "_")
-        )
+        command = [*words, "--clients", str(clients), "--update", UPDATE]
+        self.program = Program(name, command, cores=cores.server, log=log_of(name), environ=environ)
         try:
             self.port = int(self.program.answer(30)["port"])
         except BaseException:
@@ -37,8 +49,102 @@ class Peer:
         self.program.close()
 
 
-def limit(cores: Cores, clients: int) -> Peer:
-    return Peer(LIMIT, [native.program("limit")], cores, clients)
+def server(name: str, cores: Cores, clients: int) -> Peer:
+    """One of PEERS, started for so many clients. Raises Missing, ProgramFailed."""
+    words, environ = PEERS[name]()
+    return Peer(name, words, cores, clients, environ)
 
 
-PEERS: dict[str, Callable[[Cores, int], Peer]] = {LIMIT: limit}
+def reader(name: str, cores: Cores, port: int) -> Program:
+    """One of READERS, that reads the feed at `port` and answers any line with its count. Raises Missing."""
+    command: list[str | Path] = [python(), FOLDER / READERS[name], "--port", str(port)]
+    return Program(name, command, cores=cores.server, log=log_of(name))
+
+
+def log_of(name: str) -> Path:
+    """Where a program's standard error goes."""
+    BUILD.mkdir(exist_ok=True)
+    return BUILD / f"{name.replace(' ', '-')}.log"
+
+
+def _limit() -> tuple[list[str | Path], Mapping[str, str]]:
+    return [compiled.program("limit")], {}
+
+
+def _python(script: str) -> Callable[[], tuple[list[str | Path], Mapping[str, str]]]:
+    return lambda: ([python(), FOLDER / script], {})
+
+
+def _node() -> tuple[list[str | Path], Mapping[str, str]]:
+    return [_found("node"), FOLDER / "ws_server.js"], {"NODE_PATH": str(node_modules())}
+
+
+PEERS: dict[str, Callable[[], tuple[list[str | Path], Mapping[str, str]]]] = {
+    LIMIT: _limit,
+    PICOWS: _python("picows_server.py"),
+    WEBSOCKETS: _python("websockets_broadcast.py"),
+    NODE: _node,
+    FASTAPI: _python("fastapi_uvicorn.py"),
+}
+READERS = {PICOWS: "picows_reader.py", CRYPTOFEED: "cryptofeed_reader.py"}
+
+
+# -- what is installed --------------------------------------------------------------------------------
+
+
+@cache
+def python() -> Path:
+    """The interpreter that has the Python peers; made at the first use. Raises Missing."""
+    interpreter, stamp = VENV / "bin" / "python", VENV / "bench.stamp"
+    if not stamp.exists() or stamp.read_bytes() != LOCK.read_bytes():
+        print(f"(making {VENV.name} for the Python peers, about a minute)", end=" ", flush=True)
+        _run([sys.executable, "-m", "venv", "--clear", VENV], "an environment for the Python peers")
+        pip = [interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+        _run([*pip, "--require-hashes", "-r", LOCK], "the Python peers")
+        stamp.write_bytes(LOCK.read_bytes())
+    return interpreter
+
+
+@cache
+def node_modules() -> Path:
+    """The folder with Node's ws; made at the first use. Raises Missing."""
+    folder = BUILD / "node"
+    package = folder / "node_modules" / "ws" / "package.json"
+    if not package.exists() or f'"{NODE_WS}"' not in package.read_text():
+        folder.mkdir(parents=True, exist_ok=True)
+        npm: list[str | Path] = [_found("npm"), "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund"]
+        _run([*npm, f"ws@{NODE_WS}"], "ws for Node", folder)
+    return folder / "node_modules"
+
+
+def _found(program: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise Missing(f"{program} is not installed (on Debian: apt install nodejs npm)")
+    return found
+
+
+def _run(command: list[str | Path], what: str, folder: Path | None = None) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    except subprocess.TimeoutExpired:
+        raise Missing(f"{what}: not installed within 10 minutes; is there a network?") from None
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no reason given"]
+        raise Missing(f"{what}: cannot be installed: {last[0][:200]}")
+
+
+def versions() -> dict[str, str]:
+    """What the peers are made of, as far as it is there."""
+    found: dict[str, str] = {}
+    if (VENV / "bench.stamp").exists():
+        names = ["fastapi", "uvicorn", "uvloop", "websockets", "picows", "aiofastnet", "cryptofeed"]
+        script = f"from importlib.metadata import version\nfor n in {names}: print(n, version(n))"
+        told = subprocess.run([python(), "-c", script], capture_output=True, text=True, check=False).stdout
+        found |= {line.split()[0]: line.split()[1] for line in told.splitlines()}
+    if node := shutil.which("node"):
+        found["node"] = subprocess.run(
+            [node, "--version"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        found["ws (Node)"] = NODE_WS
+    return found

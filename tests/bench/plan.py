@@ -13,8 +13,8 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from .compiled import Missing
 from .machine import Cores
-from .native import Missing
 from .processes import ProgramFailed
 
 Figures = dict[str, float]

@@ -121,7 +121,8 @@ class Program:
         return float(status.partition("VmRSS:")[2].split(maxsplit=1)[0])
 
     def close(self, within: float = 10.0) -> None:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         if self.alive():

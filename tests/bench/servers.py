@@ -7,6 +7,7 @@ Rules of this file: every server runs on the server's core and is told by lines 
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -15,7 +16,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Protocol
 
-from . import native
+from . import compiled
 from .machine import Cores
 from .processes import Program, ProgramFailed
 
@@ -29,6 +30,7 @@ UPDATE = (
     '"source":"binance","offset":@N}}'
 )
 START_WITHIN = 30.0  # seconds
+_ANY = ssl._create_unverified_context()  # the certificate is made for the run
 
 
 class Server(Protocol):
@@ -60,14 +62,15 @@ class Dataflow:
         speak: str = "binance",
     ) -> None:
         self.name = "dataflow"
-        native.BUILD.mkdir(exist_ok=True)
-        log = native.BUILD / "feed.log"
-        self.feed = Program("feed", [native.program("feed"), "--speak", speak], cores=cores.feed, log=log)
+        compiled.BUILD.mkdir(exist_ok=True)
+        log = compiled.BUILD / "feed.log"
+        self.feed = Program("feed", [compiled.program("feed"), "--speak", speak], cores=cores.feed, log=log)
         self._folder = tempfile.TemporaryDirectory()
         try:
             self.port = free_port()
             config = Path(self._folder.name, "bench.toml")
             config.write_text(toml(_tables(self.port, self.feed.answer()["port"], speak, tables or {})))
+            self._tls = "tls_certificate" in (tables or {}).get("gateway", {})
             self.begun = time.monotonic()
             command = [
                 sys.executable,
@@ -79,7 +82,7 @@ class Dataflow:
                 "--log-level",
                 "warning",
             ]
-            log = native.BUILD / "dataflow.log"
+            log = compiled.BUILD / "dataflow.log"
             self.program = Program("dataflow", command, cores=cores.server, log=log, cwd=checkout)
             try:
                 self.start_seconds = self._until_ready()
@@ -94,19 +97,23 @@ class Dataflow:
     def _until_ready(self) -> float:
         """Seconds until /ready says so and the feed is subscribed to."""
         deadline = self.begun + START_WITHIN
-        while not (answers(self.port) and self.feed.ask("count")["readers"]):
+        while not (answers(self.address) and self.feed.ask("count")["readers"]):
             self.program.check()
             if time.monotonic() > deadline:
                 raise ProgramFailed(f"the daemon was not ready within {START_WITHIN:.0f} s")
             time.sleep(0.005)
         return time.monotonic() - self.begun
 
+    @property
+    def address(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
     def tell(self, line: str) -> None:
         self.feed.ask(line)
 
     def metric(self, line: str) -> float:
         """The value of the line of /metrics that begins with `line`. Raises ProgramFailed."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.address}/metrics", timeout=10, context=_ANY) as answer:
             for each in answer.read().decode().splitlines():
                 if each.startswith(line):
                     return float(each.rpartition(" ")[2])
@@ -120,7 +127,7 @@ class Dataflow:
 
 def _tables(port: int, feed: int, speak: str, more: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     # A feed is silent between two measurements, and wants no probes in them.
-    source = {"eager": True, "stale_after": 3600.0}
+    source: dict[str, Any] = {"eager": True, "stale_after": 3600.0}
     if speak == "binance":
         source |= {"connector": "binance", "url": f"ws://127.0.0.1:{feed}/stream", "symbols": [SYMBOL]}
     else:
@@ -153,10 +160,10 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def answers(port: int) -> bool:
+def answers(address: str) -> bool:
     """Whether /ready says that it is."""
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=2).close()
+        urllib.request.urlopen(f"{address}/ready", timeout=2, context=_ANY).close()
     except (urllib.error.URLError, OSError):
         return False
     return True

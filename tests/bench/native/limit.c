@@ -2,7 +2,7 @@
 //
 //   ./limit --clients N --update TEXT
 //
-// A peer like the others (see ../peers/README.md): prints {"port": N}, takes commands on standard input. What the
+// A peer like the others (see ../peer_programs/orders.py): prints {"port": N}, takes commands on standard input. What the
 // other servers reach is told as a share of this one.
 #include "ws.h"
 

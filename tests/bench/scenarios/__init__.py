@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import ingest, rates, saturation
+from . import ingest, memory, rates, saturation, stalled, tls
 
-ALL: tuple[Scenario, ...] = (saturation.SCENARIO, rates.SCENARIO, ingest.SCENARIO)
+ALL: tuple[Scenario, ...] = (
+    saturation.SCENARIO,
+    rates.SCENARIO,
+    memory.SCENARIO,
+    ingest.SCENARIO,
+    stalled.SCENARIO,
+    tls.SCENARIO,
+)

@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+from .. import peers
+from ..compiled import BUILD, program
 from ..load import Load
-from ..native import BUILD, program
+from ..peers import READERS
 from ..plan import Bench, Figures, Scenario, Step
+from ..processes import Program, ProgramFailed
 from ..servers import SUBSCRIBE, SYMBOL, Dataflow
 
 WARM_UP = 2.0
@@ -20,6 +23,9 @@ _ADMITTED = {
 
 def steps(bench: Bench) -> Iterator[Step]:
     seconds = 3.0 if bench.quick else 6.0
+    for name in READERS:
+        if bench.wanted(name):
+            yield Step("binance, no subscriber", name, seconds + 4, partial(_reader, bench, name, seconds))
     if not bench.wanted("dataflow"):
         return
     for speak in ("binance", "blockchain"):
@@ -66,6 +72,32 @@ def _admitted(server: Dataflow, seconds: float, speak: str) -> Figures:
         "feed_cpu": (server.feed.cpu() - feed) / elapsed,
         "skipped": 0,
     }
+
+
+def _reader(bench: Bench, name: str, seconds: float) -> Figures:
+    with (
+        Program("feed", [program("feed")], cores=bench.cores.feed, log=peers.log_of("feed")) as feed,
+        peers.reader(name, bench.cores, feed.answer()["port"]) as reader,
+    ):
+        until_read(feed, reader)
+        feed.ask("flood")
+        time.sleep(WARM_UP)
+        before, begun = reader.ask("count")["count"], time.monotonic()
+        cpu, fed = reader.cpu(), feed.cpu()
+        time.sleep(seconds)
+        rate = (reader.ask("count")["count"] - before) / (time.monotonic() - begun)
+        server, feeding = (reader.cpu() - cpu) / seconds, (feed.cpu() - fed) / seconds
+    return {"per_second": rate, "admitted": rate, "server_cpu": server, "feed_cpu": feeding, "skipped": 0}
+
+
+def until_read(feed: Program, reader: Program) -> None:
+    """Wait until somebody reads the feed. Raises ProgramFailed."""
+    deadline = time.monotonic() + 20
+    while not feed.ask("count")["readers"]:
+        reader.check()
+        if time.monotonic() > deadline:
+            raise ProgramFailed(f"{reader.name} does not connect to the feed")
+        time.sleep(0.05)
 
 
 def told(figures: Figures) -> str:

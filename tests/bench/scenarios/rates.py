@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+from .. import peers
+from ..compiled import BUILD, program
 from ..load import Load
-from ..native import BUILD, program
 from ..peers import PEERS
 from ..plan import Bench, Figures, Scenario, Step
 from ..servers import SUBSCRIBE, Dataflow, Server
+from .saturation import ONE
 
 RATES = (50, 100, 500, 5_000)
 CLIENTS = 1_000
@@ -23,17 +25,23 @@ def steps(bench: Bench) -> Iterator[Step]:
         for name in [*PEERS, "dataflow"]:
             if bench.wanted(name):
                 run = partial(_measure, bench, name, CLIENTS, rate, seconds)
-                yield Step(f"{rate:,} trades/s x {CLIENTS:,}", name, seconds + 4, run)
+                yield Step(work(rate, CLIENTS), name, seconds + 4, run)
     for name in ["dataflow"]:
         if bench.wanted(name):
-            yield Step("100 trades/s x 1", name, seconds + 4, partial(_measure, bench, name, 1, 100, seconds))
+            yield Step(work(100, 1), name, seconds + 4, partial(_measure, bench, name, 1, 100, seconds))
 
 
 def start(bench: Bench, name: str, clients: int) -> Server:
-    return Dataflow(bench.cores, bench.checkout) if name == "dataflow" else PEERS[name](bench.cores, clients)
+    return (
+        Dataflow(bench.cores, bench.checkout)
+        if name == "dataflow"
+        else peers.server(name, bench.cores, clients)
+    )
 
 
 def _measure(bench: Bench, name: str, clients: int, rate: int, seconds: float) -> Figures:
+    if _hopeless(bench, name, clients, rate):
+        return {"share": 0.0}
     server = start(bench, name, clients)
     try:
         log = BUILD / "wsload.log"
@@ -48,7 +56,23 @@ def _measure(bench: Bench, name: str, clients: int, rate: int, seconds: float) -
     return {**window.figures(), "share": window.per_second / (rate * clients)}
 
 
+def _hopeless(bench: Bench, name: str, clients: int, rate: int) -> bool:
+    """Whether this run has shown that the server cannot: far beyond its saturation, or overloaded at less."""
+    if name == "dataflow":
+        return False
+    most = bench.last("saturation", f"1,000 clients, {ONE}", name, "per_second")
+    lower = [bench.last("rates", work(less, clients), name, "share") for less in RATES if less < rate]
+    return (most is not None and rate * clients > 1.5 * most) or any(s is not None and s < 0.8 for s in lower)
+
+
+def work(rate: int, clients: int) -> str:
+    """The name of a row."""
+    return f"{rate:,} trades/s x {clients:,}"
+
+
 def told(figures: Figures) -> str:
+    if "p50_ms" not in figures:
+        return "not tried: it was overloaded by less"
     late = "" if figures["share"] > 0.97 else f", OVERLOADED: {figures['share']:.0%} arrived"
     return (
         f"p50 {figures['p50_ms']:.2f} ms, p99 {figures['p99_ms']:.2f} ms, server {figures['server_cpu']:.0%}, "

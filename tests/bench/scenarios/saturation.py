@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
+from .. import peers
+from ..compiled import BUILD, program
 from ..load import Load
-from ..native import BUILD, program
 from ..peers import LIMIT, PEERS
 from ..plan import Bench, Figures, Scenario, Step
 from ..servers import SUBSCRIBE, Dataflow, Server
@@ -34,7 +36,7 @@ def steps(bench: Bench) -> Iterator[Step]:
 
 
 def _peer(bench: Bench, name: str, clients: int, seconds: float) -> Figures:
-    server = PEERS[name](bench.cores, clients)
+    server = peers.server(name, bench.cores, clients)
     try:
         return measure(bench, server, clients, seconds, "flood")
     finally:
@@ -53,13 +55,22 @@ def _dataflow(bench: Bench, work: str, clients: int, seconds: float, joined: int
 
 
 def measure(
-    bench: Bench, server: Server, clients: int, seconds: float, order: str, **options: object
+    bench: Bench,
+    server: Server,
+    clients: int,
+    seconds: float,
+    order: str,
+    *,
+    client: Path | None = None,
+    **options: object,
 ) -> Figures:
-    """The figures of one window, with `order` given to the server once all clients are there."""
-    log = BUILD / "wsload.log"
-    with Load(
-        program("wsload"), server.port, clients, text=SUBSCRIBE, cores=bench.cores.client, log=log, **options
-    ) as load:
+    """The figures of one window, with `order` given to the server once all clients are there.
+
+    `client` is the load client, and `options` are its own.
+    """
+    binary = client or program("wsload")
+    cores, log = bench.cores.client, BUILD / "wsload.log"
+    with Load(binary, server.port, clients, text=SUBSCRIBE, cores=cores, log=log, **options) as load:
         server.tell(order)
         time.sleep(WARM_UP)
         window = load.window(seconds, server.program)

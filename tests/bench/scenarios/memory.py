@@ -1,0 +1,51 @@
+"""What an idle session costs in memory: the growth of the server with some thousand more of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from ..compiled import BUILD, program
+from ..load import Load
+from ..peers import LIMIT, PEERS
+from ..plan import Bench, Figures, Scenario, Step
+from ..servers import SUBSCRIBE
+from .rates import start
+
+_FIRST = 500  # what the first ones cost is the server's own
+_SETTLE = 1.5  # seconds
+
+
+def steps(bench: Bench) -> Iterator[Step]:
+    more = 2_000 if bench.quick else 5_000
+    for name in [*PEERS, "dataflow"]:
+        if bench.wanted(name) and name != LIMIT:
+            yield Step("connected", name, 9, partial(_measure, bench, name, more, ""))
+    if bench.wanted("dataflow"):
+        yield Step("subscribed", "dataflow", 9, partial(_measure, bench, "dataflow", more, SUBSCRIBE))
+
+
+def _measure(bench: Bench, name: str, more: int, text: str) -> Figures:
+    server = start(bench, name, _FIRST + more)
+    wsload, cores, log = program("wsload"), bench.cores.client, BUILD / "wsload.log"
+    try:
+        with Load(wsload, server.port, _FIRST, text=text, cores=cores, log=log):
+            time.sleep(_SETTLE)
+            before = server.program.resident()
+            with Load(wsload, server.port, more, text=text, cores=cores, log=log) as load:
+                time.sleep(_SETTLE)
+                after = server.program.resident()
+                dead = load.mark()["dead"]
+    finally:
+        server.close()
+    return {"kib": (after - before) / more, "dead": dead, "connect_seconds": load.connect_seconds}
+
+
+def told(figures: Figures) -> str:
+    return f"{figures['kib']:.1f} KiB a session" + (
+        f", {figures['dead']:.0f} DISCONNECTED" if figures["dead"] else ""
+    )
+
+
+SCENARIO = Scenario("memory", "resident memory of an idle session", (3, 1), steps, told)
