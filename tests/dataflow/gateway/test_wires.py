@@ -9,7 +9,6 @@ asgi, http2: a handler that stays with the HTTP server, over HTTP/1.1 and over T
 from __future__ import annotations
 
 import logging
-import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -36,7 +35,7 @@ from tests.dataflow.gateway.wires_client import (
     upgrade_request,
     websocket_app,
 )
-from tests.support.certificates import Certificate, make_certificate
+from tests.support.certificates import Certificate
 
 logging.getLogger("quart").setLevel(logging.CRITICAL)
 
@@ -45,13 +44,6 @@ Wire = Any  # either; what P is differs
 
 
 LANES = ("door", "door-tls", "socket", "tls", "asgi")
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command to make a certificate")
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @define
