@@ -1,0 +1,231 @@
+"""TLS on a socket that never waits, and what is said when it cannot be configured."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from dataflow.errors import ConfigError
+from dataflow.gateway.server import serve
+from dataflow.gateway.stream import Stream
+from dataflow.gateway.tls import CROSSED_SECONDS, CrossedError, server_context, shake_hands, wrap
+from dataflow.gateway.wires import SocketWire
+from tests.dataflow.gateway.wires_client import connect, get, read_to_end, serving, websocket_app
+from tests.support.certificates import Certificate, make_certificate
+
+
+async def _page() -> None:
+    raise AssertionError
+
+
+async def test_what_is_begun_comes_first_and_once(certificate: Certificate) -> None:
+    """Where OpenSSL has begun, `send` gives 0; offered again, with more behind it, all of it arrives once."""
+    with trio.fail_after(20):
+        sock, client = await connected(certificate)
+        first, sent = b"a" * 50_000, 0
+        while sock.send(first):
+            sent += 1
+        rest = first + b"b" * 1000
+        received = bytearray()
+        while rest:
+            with suppress(BlockingIOError):
+                rest = rest[sock.send(rest) :]
+            received += await client.receive_some(65536)
+        sock.close()
+        while more := await client.receive_some(65536):
+            received += more
+        assert received == first * (sent + 1) + b"b" * 1000
+        await trio.aclose_forcefully(client)
+
+
+async def connected(certificate: Certificate) -> tuple[ssl.SSLSocket, trio.SSLStream[trio.SocketStream]]:
+    ours, theirs = socket.socketpair()
+    for each in (ours, theirs):
+        each.setblocking(False)
+    sock = wrap(server_context(certificate.certificate, certificate.key), ours)
+    raw = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+    client = trio.SSLStream(raw, certificate.client_context(), server_hostname="localhost")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shake_hands, sock)
+        await client.do_handshake()
+    return sock, client
+
+
+async def test_close_tells_that_nothing_was_cut_off(certificate: Certificate) -> None:
+    """A client that insists on an orderly end of TLS sees one."""
+    with trio.fail_after(10):
+        sock, client = await connected(certificate)
+        sock.send(b"all")
+        sock.close()
+        assert await client.receive_some() == b"all"
+        assert await client.receive_some() == b""  # and not BrokenResourceError
+        await trio.aclose_forcefully(client)
+
+
+async def test_errors_are_those_of_a_socket(certificate: Certificate) -> None:
+    """Nothing there: BlockingIOError; garbage instead of TLS, or a closed socket: OSError."""
+    with trio.fail_after(10):
+        sock, client = await connected(certificate)
+        with pytest.raises(BlockingIOError):
+            sock.recv(10)
+        await client.transport_stream.send_all(b"garbage" * 10)
+        with pytest.raises(OSError):  # noqa: PT011
+            sock.recv(10)
+        sock.close()
+        for call in (lambda: sock.recv(10), lambda: sock.send(b"x")):
+            with pytest.raises(OSError):  # noqa: PT011
+                call()
+        await trio.aclose_forcefully(client)
+
+
+class CrossedSocket:
+    """A socket that needs the other direction first, so many times."""
+
+    def __init__(self, sock: socket.socket, times: int) -> None:
+        self.asked = 0
+        self._times = times
+        self._sock = sock
+
+    def send(self, data: bytes) -> int:
+        self._cross()
+        return self._sock.send(data)
+
+    def recv(self, limit: int) -> bytes:
+        self._cross()
+        return self._sock.recv(limit)
+
+    def _cross(self) -> None:
+        self.asked += 1
+        if self.asked <= self._times:
+            raise CrossedError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+async def test_crossed_socket_is_asked_again_and_not_without_pause(autojump_clock: MockClock) -> None:
+    """A wire and a stream go on once the crossing is over, and sleep meanwhile instead of turning in circles."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"\x81\x80aaaa")
+        for use in (_receive_by_wire, _write_by_wire, _receive_by_stream, _send_by_stream):
+            crossed: Any = CrossedSocket(ours, 3)
+            crossed.setblocking(False)
+            start = trio.current_time()
+            await use(crossed)
+            assert crossed.asked == 4
+            assert trio.current_time() - start == pytest.approx(3 * CROSSED_SECONDS)
+
+
+async def _receive_by_wire(sock: Any) -> None:
+    assert await SocketWire(sock, peer="test").receive() == ""
+
+
+async def _write_by_wire(sock: Any) -> None:
+    wire = SocketWire(sock, peer="test")
+    await wire.write([wire.pack([b"x"])])
+
+
+async def _receive_by_stream(sock: Any) -> None:
+    sock.shutdown(socket.SHUT_RD)
+    assert await Stream(sock).receive_some(10) == b""
+
+
+async def _send_by_stream(sock: Any) -> None:
+    await Stream(sock).send_all(b"x")
+
+
+async def test_who_does_not_speak_tls_is_sent_away_and_hurts_nobody(certificate: Certificate) -> None:
+    """Plain HTTP, a half handshake, a client that does not trust us: their own matter, and not an error of ours."""
+    context = server_context(certificate.certificate, certificate.key)
+    with trio.fail_after(10):
+        async with serving(websocket_app(_page), tls=context) as running:
+            for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02"):
+                async with await connect(running.port) as stream:
+                    await stream.send_all(data)
+                    await stream.send_eof()
+                    await read_to_end(stream)
+            distrustful = trio.SSLStream(
+                await connect(running.port), ssl.create_default_context(), server_hostname="localhost"
+            )
+            with pytest.raises(trio.BrokenResourceError):
+                await distrustful.do_handshake()
+            await trio.aclose_forcefully(distrustful)
+            assert await get(running.port, tls=certificate.client_context()) == b"here"
+            assert not running.reports
+
+
+async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: MockClock) -> None:
+    """A client that never finishes its TLS handshake is disconnected after ten seconds."""
+    context = server_context(certificate.certificate, certificate.key)
+    async with serving(websocket_app(_page), tls=context) as running, await connect(running.port) as stream:
+        await wait_all_tasks_blocked(0.05)
+        mock_clock.jump(10.1)
+        assert await read_to_end(stream) == b""
+
+
+async def test_address_says_https_and_other_contexts_are_refused(certificate: Certificate) -> None:
+    """What is logged can be clicked on; a context with a blocking socket class would freeze the process."""
+    context = server_context(certificate.certificate, certificate.key)
+    with trio.fail_after(10):
+        async with serving(websocket_app(_page), tls=context) as running:
+            assert running.address == f"https://127.0.0.1:{running.port}"
+        with pytest.raises(ValueError, match="server_context"):
+            await serve(
+                websocket_app(_page), host="127.0.0.1", port=0, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            )
+
+
+def test_old_tls_is_refused_and_both_protocols_are_offered(certificate: Certificate) -> None:
+    """TLS 1.2 is the least."""
+    context = server_context(certificate.certificate, certificate.key)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_every_fault_of_the_files_is_told_by_its_name(certificate: Certificate, tmp_path: Path) -> None:
+    """Missing, unreadable, no PEM, another certificate's key, a password: one line that says which and why."""
+    missing, text = tmp_path / "missing.pem", tmp_path / "text.pem"
+    text.write_text("not PEM")
+    other = make_certificate(tmp_path)
+    secret = tmp_path / "secret.pem"
+    command = [
+        "openssl",
+        "ec",
+        "-aes128",
+        "-passout",
+        "pass:abcd",
+        "-in",
+        str(other.key),
+        "-out",
+        str(secret),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    ours = certificate.certificate
+    assert _problems(missing, missing) == [
+        f"[gateway] tls_certificate: {missing}: no such file",
+        f"[gateway] tls_key: {missing}: no such file",
+    ]
+    assert _problems(ours, tmp_path) == [f"[gateway] tls_key: {tmp_path}: cannot be read: Is a directory"]
+    assert _problems(text, certificate.key) == [
+        f"[gateway] tls_certificate, tls_key: {text}, {certificate.key}: no PEM certificate with a private key"
+    ]
+    assert _problems(ours, other.key) == [f"[gateway] tls_key: {other.key}: is not the key of {ours}"]
+    assert _problems(other.certificate, secret) == [
+        f"[gateway] tls_certificate, tls_key: {other.certificate}, {secret}: the key is protected by a password, "
+        "which nobody is there to give"
+    ]
+
+
+def _problems(certificate: Path, key: Path) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        server_context(certificate, key)
+    return error.value.problems
