@@ -70,6 +70,10 @@ class Load:
         self.mark()
         cpu, begun = server.cpu(), time.monotonic()
         time.sleep(seconds)
+        return self.since(begun, cpu, server)
+
+    def since(self, begun: float, cpu: float, server: Program) -> Window:
+        """What came since the last mark, which was at `begun`, when the server had used `cpu` seconds."""
         told = self.mark()
         elapsed = time.monotonic() - begun
         server.check()

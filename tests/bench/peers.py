@@ -99,7 +99,15 @@ def python() -> Path:
     if not stamp.exists() or stamp.read_bytes() != LOCK.read_bytes():
         print(f"(making {VENV.name} for the Python peers, about a minute)", end=" ", flush=True)
         _run([sys.executable, "-m", "venv", "--clear", VENV], "an environment for the Python peers")
-        pip = [interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+        pip: list[str | Path] = [
+            interpreter,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
         _run([*pip, "--require-hashes", "-r", LOCK], "the Python peers")
         stamp.write_bytes(LOCK.read_bytes())
     return interpreter
@@ -112,7 +120,14 @@ def node_modules() -> Path:
     package = folder / "node_modules" / "ws" / "package.json"
     if not package.exists() or f'"{NODE_WS}"' not in package.read_text():
         folder.mkdir(parents=True, exist_ok=True)
-        npm: list[str | Path] = [_found("npm"), "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund"]
+        npm: list[str | Path] = [
+            _found("npm"),
+            "install",
+            "--no-save",
+            "--no-package-lock",
+            "--no-audit",
+            "--no-fund",
+        ]
         _run([*npm, f"ws@{NODE_WS}"], "ws for Node", folder)
     return folder / "node_modules"
 

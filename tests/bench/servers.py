@@ -13,6 +13,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ from .processes import Program, ProgramFailed
 
 CHECKOUT = Path(__file__).parents[2]
 SYMBOL = "BTC-USDT"
+SYMBOLS = {"binance": SYMBOL, "blockchain": "BTC-USD"}
 SUBSCRIBE = f'{{"jsonrpc":"2.0","id":1,"method":"subscribe","params":{{"symbol":"{SYMBOL}"}}}}'
 # An update as the daemon sends it: @N is the number of the trade, @S the time in ns at which it was sent.
 UPDATE = (
@@ -29,6 +32,7 @@ UPDATE = (
     '"timestamp":"2026-01-02T03:04:05.678000Z","side":"sell","qty":@S,"price":61837.63000000,"tradeId":"@N",'
     '"source":"binance","offset":@N}}'
 )
+Tables = dict[str, dict[str, Any]]
 START_WITHIN = 30.0  # seconds
 _ANY = ssl._create_unverified_context()  # the certificate is made for the run
 
@@ -48,30 +52,33 @@ class Server(Protocol):
 
 
 class Dataflow:
-    """`python -m dataflow run` with a configuration of its own, connected to a feed that is told what to say.
+    """`python -m dataflow run` with a configuration of its own, connected to feeds that are told what to say.
 
-    `tables` are added to the configuration, as TOML's tables.
+    `tables` are added to the configuration, as TOML's tables; `speak` are the languages of its feeds, the first of
+    which is the one that is told.
     """
 
     def __init__(
         self,
         cores: Cores,
         checkout: Path,
-        tables: dict[str, dict[str, Any]] | None = None,
+        tables: Tables | None = None,
         *,
-        speak: str = "binance",
+        speak: Sequence[str] = ("binance",),
     ) -> None:
         self.name = "dataflow"
         compiled.BUILD.mkdir(exist_ok=True)
-        log = compiled.BUILD / "feed.log"
-        self.feed = Program("feed", [compiled.program("feed"), "--speak", speak], cores=cores.feed, log=log)
-        self._folder = tempfile.TemporaryDirectory()
-        try:
+        with ExitStack() as stack:
+            self.feeds = [stack.enter_context(feed(language, cores)) for language in speak]
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self.port = free_port()
-            config = Path(self._folder.name, "bench.toml")
-            config.write_text(toml(_tables(self.port, self.feed.answer()["port"], speak, tables or {})))
+            config = folder / "bench.toml"
+            ports = {
+                language: each.answer()["port"] for language, each in zip(speak, self.feeds, strict=True)
+            }
+            config.write_text(toml(_tables(self.port, ports, tables or {})))
             self._tls = "tls_certificate" in (tables or {}).get("gateway", {})
-            self.begun = time.monotonic()
+            self._begun = time.monotonic()
             command = [
                 sys.executable,
                 "-m",
@@ -84,25 +91,22 @@ class Dataflow:
             ]
             log = compiled.BUILD / "dataflow.log"
             self.program = Program("dataflow", command, cores=cores.server, log=log, cwd=checkout)
-            try:
-                self.start_seconds = self._until_ready()
-            except BaseException:
-                self.program.close()
-                raise
-        except BaseException:
-            self.feed.close()
-            self._folder.cleanup()
-            raise
+            stack.enter_context(self.program)
+            self.start_seconds = self._until_ready()
+            self._stack = stack.pop_all()
+
+    @property
+    def feed(self) -> Program:
+        return self.feeds[0]
 
     def _until_ready(self) -> float:
-        """Seconds until /ready says so and the feed is subscribed to."""
-        deadline = self.begun + START_WITHIN
-        while not (answers(self.address) and self.feed.ask("count")["readers"]):
+        """Seconds until /ready says so and every feed is subscribed to."""
+        while not (answers(self.address) and all(each.ask("count")["readers"] for each in self.feeds)):
             self.program.check()
-            if time.monotonic() > deadline:
+            if time.monotonic() > self._begun + START_WITHIN:
                 raise ProgramFailed(f"the daemon was not ready within {START_WITHIN:.0f} s")
             time.sleep(0.005)
-        return time.monotonic() - self.begun
+        return time.monotonic() - self._begun
 
     @property
     def address(self) -> str:
@@ -119,29 +123,32 @@ class Dataflow:
                     return float(each.rpartition(" ")[2])
         raise ProgramFailed(f"/metrics has no {line}")
 
+    def restart(self, path: str) -> None:
+        """Restart an actor."""
+        call = urllib.request.Request(f"{self.address}/actors/{path}/restart", method="POST")
+        urllib.request.urlopen(call, timeout=30, context=_ANY).close()
+
     def close(self) -> None:
-        self.feed.close()
-        self.program.close()
-        self._folder.cleanup()
+        self._stack.close()
 
 
-def _tables(port: int, feed: int, speak: str, more: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    # A feed is silent between two measurements, and wants no probes in them.
-    source: dict[str, Any] = {"eager": True, "stale_after": 3600.0}
-    if speak == "binance":
-        source |= {"connector": "binance", "url": f"ws://127.0.0.1:{feed}/stream", "symbols": [SYMBOL]}
-    else:
-        source |= {"connector": "blockchain", "url": f"ws://127.0.0.1:{feed}/", "symbols": ["BTC-USD"]}
-    tables: dict[str, dict[str, Any]] = {
-        "gateway": {"port": port, "max_sessions": 20_000},
-        f"sources.{speak}": source,
-    }
-    for name, keys in more.items():
-        tables[name] = tables.get(name, {}) | keys
-    return tables
+def feed(language: str, cores: Cores) -> Program:
+    """A simulated exchange that says its port first, then what it is told to."""
+    log = compiled.BUILD / f"feed-{language}.log"
+    return Program("feed", [compiled.program("feed"), "--speak", language], cores=cores.feed, log=log)
 
 
-def toml(tables: dict[str, dict[str, Any]]) -> str:
+def _tables(port: int, feeds: Mapping[str, int], more: Tables) -> Tables:
+    tables: Tables = {"gateway": {"port": port, "max_sessions": 20_000}}
+    for language, feed_port in feeds.items():
+        # A feed is silent between two measurements, and wants no probes in them.
+        source = {"connector": language, "eager": True, "stale_after": 3600.0}
+        source |= {"url": f"ws://127.0.0.1:{feed_port}/stream", "symbols": [SYMBOLS[language]]}
+        tables[f"sources.{language}"] = source
+    return {name: tables.get(name, {}) | more.get(name, {}) for name in {**tables, **more}}
+
+
+def toml(tables: Tables) -> str:
     """Tables of plain values as TOML."""
     lines = []
     for name, keys in tables.items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import ingest, memory, rates, saturation, stalled, tls
+from . import ingest, memory, rates, saturation, stalled, storm, tls
 
 ALL: tuple[Scenario, ...] = (
     saturation.SCENARIO,
     rates.SCENARIO,
     memory.SCENARIO,
     ingest.SCENARIO,
+    storm.SCENARIO,
     stalled.SCENARIO,
     tls.SCENARIO,
 )

@@ -12,7 +12,8 @@ from ..load import Load
 from ..peers import READERS
 from ..plan import Bench, Figures, Scenario, Step
 from ..processes import Program, ProgramFailed
-from ..servers import SUBSCRIBE, SYMBOL, Dataflow
+from ..servers import SUBSCRIBE, SYMBOL, SYMBOLS, Dataflow
+from ..servers import feed as feed_of
 
 WARM_UP = 2.0
 _ADMITTED = {
@@ -38,7 +39,7 @@ def steps(bench: Bench) -> Iterator[Step]:
 
 def _dataflow(bench: Bench, clients: int, seconds: float, speak: str) -> Figures:
     tables = {"sources.binance": {"stream": "aggTrade"}} if speak == "binance" else {}
-    server = Dataflow(bench.cores, bench.checkout, tables, speak=speak)
+    server = Dataflow(bench.cores, bench.checkout, tables, speak=[speak])
     try:
         return _through(bench, server, seconds, speak) if clients else _admitted(server, seconds, speak)
     finally:
@@ -46,7 +47,7 @@ def _dataflow(bench: Bench, clients: int, seconds: float, speak: str) -> Figures
 
 
 def _through(bench: Bench, server: Dataflow, seconds: float, speak: str) -> Figures:
-    text = SUBSCRIBE if speak == "binance" else SUBSCRIBE.replace(SYMBOL, "BTC-USD")
+    text = SUBSCRIBE if speak == "binance" else SUBSCRIBE.replace(SYMBOL, SYMBOLS[speak])
     log = BUILD / "wsload.log"
     with Load(program("wsload"), server.port, 1, text=text, cores=bench.cores.client, log=log) as load:
         server.tell("flood")
@@ -76,7 +77,7 @@ def _admitted(server: Dataflow, seconds: float, speak: str) -> Figures:
 
 def _reader(bench: Bench, name: str, seconds: float) -> Figures:
     with (
-        Program("feed", [program("feed")], cores=bench.cores.feed, log=peers.log_of("feed")) as feed,
+        feed_of("binance", bench.cores) as feed,
         peers.reader(name, bench.cores, feed.answer()["port"]) as reader,
     ):
         until_read(feed, reader)
