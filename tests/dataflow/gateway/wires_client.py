@@ -49,25 +49,36 @@ class Running:
         tls: ssl.SSLContext | None = None,
     ) -> Client:
         """Connect and shake hands, sending `early` in the same packet; over HTTP/2 when `tls` agrees on it."""
-        raw = await connect(self.port, receive_buffer=receive_buffer)
-        stream: trio.abc.Stream = raw
-        if tls is not None:
-            stream = trio.SSLStream(raw, tls, server_hostname="localhost", https_compatible=True)
-            await stream.do_handshake()
-            if stream.selected_alpn_protocol() == "h2":
-                return self._noted(Client(await Http2Stream.open(stream, path, early), b"", raw))
-        await stream.send_all(upgrade_request(path, *headers) + early)
-        head, rest = await read_head(stream)
-        assert head.startswith(b"HTTP/1.1 101"), head
-        return self._noted(Client(stream, rest, raw))
-
-    def _noted(self, client: Client) -> Client:
-        self._clients.append(client)
-        return client
+        self._clients.append(
+            await open_client(self.port, path, *headers, early=early, receive_buffer=receive_buffer, tls=tls)
+        )
+        return self._clients[-1]
 
     def drop_clients(self) -> None:
         for client in self._clients:
             client.vanish()
+
+
+async def open_client(
+    port: int,
+    path: str = "/ws",
+    *headers: bytes,
+    early: bytes = b"",
+    receive_buffer: int | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Client:
+    """As `Running.client`, of any server; to be closed by the caller."""
+    raw = await connect(port, receive_buffer=receive_buffer)
+    stream: trio.abc.Stream = raw
+    if tls is not None:
+        stream = trio.SSLStream(raw, tls, server_hostname="localhost", https_compatible=True)
+        await stream.do_handshake()
+        if stream.selected_alpn_protocol() == "h2":
+            return Client(await Http2Stream.open(stream, path, early), b"", raw)
+    await stream.send_all(upgrade_request(path, *headers) + early)
+    head, rest = await read_head(stream)
+    assert head.startswith(b"HTTP/1.1 101"), head
+    return Client(stream, rest, raw)
 
 
 @asynccontextmanager

@@ -1,0 +1,106 @@
+"""A WebSocket echo server made of the gateway's own parts, for conformance suites.
+
+What answers is what the daemon's clients meet: the same server, the same ways in, the same wires and frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+from quart import websocket
+from quart_trio import QuartTrio
+
+from actors.session import WireClosed
+from dataflow.gateway.detach import take_over
+from dataflow.gateway.server import serve
+from dataflow.gateway.tls import server_context
+from tests.support.certificates import Certificate, make_certificate
+
+ABOUT = """A WebSocket echo server made of the gateway's own parts, for conformance suites: every text message
+comes back. Text only: a binary message is answered with a close frame, code 1003, as the daemon does. No
+extension is ever negotiated. Ways in: / and /ws detach at once, as the daemon's clients do; /asgi stays with the
+HTTP server, the way of clients over HTTP/2. The address is printed once the server listens."""
+
+
+def application(max_message_bytes: int) -> QuartTrio:
+    """The ways in that are not the server's short one."""
+    app = QuartTrio(__name__)
+
+    async def detached() -> None:
+        async with take_over(websocket, max_message_bytes=max_message_bytes) as wire:
+            await echo(wire)
+
+    async def asgi() -> None:
+        await websocket.accept()
+        await detached()
+
+    app.websocket("/")(detached)
+    app.websocket("/ws", endpoint="ws")(detached)
+    app.websocket("/asgi")(asgi)
+    return app
+
+
+async def echo(wire: Any) -> None:
+    """Every message comes back, in order, until the wire ends."""
+    with suppress(WireClosed):
+        while True:
+            await send(wire, (await wire.receive()).encode())
+
+
+async def send(wire: Any, text: bytes) -> None:
+    """As a session does: what is taken at once, then the rest. Raises WireClosed."""
+    rest = wire.write_nowait(wire.pack([text]))
+    if rest is not None:
+        await wire.write([rest])
+
+
+async def run(port: int, max_message_bytes: int, certificate: Certificate | None) -> None:
+    """Serve until cancelled; prints the address, and where the certificate is."""
+    tls = certificate and server_context(certificate.certificate, certificate.key)
+    server = partial(
+        serve,
+        application(max_message_bytes),
+        host="127.0.0.1",
+        port=port,
+        max_message_bytes=max_message_bytes,
+        tls=tls,
+        on_websocket=echo,
+    )
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(server)
+        print(address.replace("http", "ws", 1), flush=True)
+        if certificate is not None:
+            print(f"trust {certificate.certificate}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.echo", description=ABOUT)
+    parser.add_argument("--port", type=int, default=9001, help="0: any that is free (default: %(default)s)")
+    parser.add_argument(
+        "--tls", action="store_true", help="with a certificate of localhost, made for the run"
+    )
+    parser.add_argument(
+        "--max-message-bytes",
+        type=int,
+        default=65536,
+        help="a longer one closes with 1009 (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        certificate = make_certificate(Path(folder)) if options.tls else None
+        try:
+            trio.run(run, options.port, options.max_message_bytes, certificate)
+        except* KeyboardInterrupt:
+            pass
+
+
+if __name__ == "__main__":
+    main()
