@@ -47,6 +47,8 @@ class State:
             for _ in range(cache.shards)
         ]
         self.clients = Clients()
+        # Where the gateway listens: a port that was any is this very one when it is started anew.
+        self.port = settings.gateway.port
         newcomers = settings.admission
         self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
         announcer = Announcer(self.clients)

@@ -93,8 +93,8 @@ class Admission:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """How many newcomers wait, by why they came: "resuming" or "new"."""
-        return {each.name.lower(): len(self._queues[each]) for each in (Urgency.RESUMING, Urgency.NEW)}
+        """How many wait for a turn, by their urgency: "served", "resuming" and "new"."""
+        return {urgency.name.lower(): len(queue) for urgency, queue in self._queues.items()}
 
     @property
     def longest_wait(self) -> float:

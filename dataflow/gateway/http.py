@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import trio
 from loguru import logger
@@ -55,7 +56,7 @@ class HttpServer:
                     serve,
                     create_app(self),
                     host=settings.host,
-                    port=settings.port,
+                    port=self.state.port,
                     max_message_bytes=settings.max_message_bytes,
                     graceful_seconds=settings.drain_seconds,
                     tls=configured_context(settings),  # read anew with every start: certificates are renewed
@@ -64,6 +65,7 @@ class HttpServer:
                     report=_report,
                 )
             )
+            self.state.port = urlsplit(addresses[0]).port or self.state.port
             async with trio.open_nursery() as self._nursery:
                 ctx.ready(addresses)
                 logger.bind(path=ctx.path).info("listening on {}/ (page, HTTP, WebSockets)", addresses[0])

@@ -162,7 +162,7 @@ class Client:
         return {
             "sources": sources,
             "sessions": len(self._state.clients),
-            "waiting": sum(self._state.admission.waiting.values()),
+            "waiting": self._state.admission.waiting,
             "uptime": round(self._state.clock() - self._state.started, 3),
             "epoch": self._state.epoch,
             "version": version("dataflow"),

@@ -101,7 +101,7 @@ class _Now(Collector):
         for reason, count in admission.refused.items():
             refused.add_metric([reason], count)
         waiting = GaugeMetricFamily(
-            "dataflow_admission_waiting", "Newcomers that wait for their first answer", labels=["kind"]
+            "dataflow_admission_waiting", "Clients that wait for a turn, by what they are", labels=["kind"]
         )
         for kind, count in admission.waiting.items():
             waiting.add_metric([kind], count)

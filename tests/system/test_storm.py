@@ -1,0 +1,296 @@
+"""A storm of clients: everybody is served, told to wait or told when to come back, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, field
+
+from dataflow.config import Admission, Gateway
+from dataflow.gateway import admission, methods
+from dataflow.gateway.admission import Standing, Turn, Turns, Urgency
+from simulators import Exchange, Trade, open_binance
+from simulators.connection import reset
+from tests.system.daemon import Client, Daemon, client, daemon, from_binance
+
+CLIENTS = 120
+SYMBOL = "BTC-USDT"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when `condition()` holds, looked at in every pass of the event loop; after a minute, with an error."""
+    with trio.fail_after(60):
+        while not condition():
+            await trio.lowlevel.checkpoint()
+
+
+@define
+class Stage:
+    exchange: Exchange
+    daemon: Daemon
+    published: int = 0
+
+    async def publish(self, count: int) -> None:
+        """`count` trades more, all of them admitted when it returns."""
+        for _ in range(count):
+            self.published += 1
+            at = 1_700_000_000_000_000 + self.published * 1000
+            trade = Trade(
+                id=self.published, symbol="BTCUSDT", side="buy", price="2.5", qty="0.5", timestamp_us=at
+            )
+            await self.exchange.publish(trade)
+        await until(lambda: self.daemon.state.history(SYMBOL).last >= self.published)
+
+    def hold_a_turn(self) -> Turn:
+        """Keep everybody else waiting where only one may be served at once."""
+        turn = self.daemon.state.admission.enter(Urgency.SERVED, lambda: None)
+        assert turn.standing is Standing.SERVING
+        return turn
+
+    async def waiting(self, **expected: int) -> None:
+        wanted = {"served": 0, "resuming": 0, "new": 0} | expected
+        await until(lambda: self.daemon.state.admission.waiting == wanted)
+
+    @property
+    def since(self) -> dict[str, int]:
+        return {"epoch": self.daemon.state.epoch, "offset": self.published}
+
+
+@asynccontextmanager
+async def stage(*, at_once: int = 1, waiting: int = 1000, **gateway: Any) -> AsyncIterator[Stage]:
+    async with (
+        open_binance() as exchange,
+        daemon(
+            sources=from_binance(exchange.url, SYMBOL, eager=True),
+            admission=Admission(at_once=at_once, waiting=waiting),
+            gateway=Gateway(port=0, **gateway),
+        ) as d,
+    ):
+        await exchange.wait_subscribed(["BTCUSDT"])
+        yield Stage(exchange, d)
+
+
+@define
+class Follower:
+    """A client over several connections: every offset that it was given, in the order in which they came."""
+
+    offsets: list[int] = field(factory=list)
+    answers: list[dict[str, Any]] = field(factory=list)
+    closed: tuple[int, str] | None = None
+    _connected: Client | None = None
+
+    @property
+    def reached(self) -> int:
+        """The newest place that it knows."""
+        live = [] if self._connected is None else self._connected.trades(SYMBOL)
+        return int(live[-1]["offset"] if live else self.answers[-1]["offset"])
+
+    async def follow(self, url: str, *, answered: trio.abc.SendChannel[None]) -> None:
+        """Connect, subscribe, from the last place if there is one, say so, and stay until the end."""
+        since = {"epoch": self.answers[-1]["epoch"], "offset": self.reached} if self.answers else None
+        async with client(url) as self._connected:
+            asked: dict[str, Any] = {"snapshot": 5} if since is None else {"since": since}
+            self.answers.append(await self._connected.call("subscribe", symbol=SYMBOL, **asked))
+            await answered.send(None)
+            await self._connected.until(lambda: self._connected is None or self._connected.closed)
+        self.offsets += [trade["offset"] for trade in self.answers[-1]["trades"]]
+        self.offsets += [trade["offset"] for trade in self._connected.trades(SYMBOL)]
+        assert self._connected.of("connection.draining")
+        self.closed = self._connected.closed
+
+
+async def start_all(nursery: trio.Nursery, followers: list[Follower], url: str) -> None:
+    """Returns when all of them are subscribed."""
+    send, receive = trio.open_memory_channel[None](len(followers))
+    for follower in followers:
+        nursery.start_soon(lambda each=follower: each.follow(url, answered=send))
+    for _ in followers:
+        await receive.receive()
+
+
+async def test_all_come_back_after_a_restart_and_nobody_misses_a_trade() -> None:
+    """Hundreds of clients at once get their snapshots; the gateway restarts, at the same address; all resume, and
+    each was given every trade once and in order, those of the outage included."""
+    async with stage(at_once=2) as s:
+        followers = [Follower() for _ in range(CLIENTS)]
+        url = s.daemon.url
+        await s.publish(20)
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                await start_all(nursery, followers, url)
+                await s.publish(10)
+                await s.daemon.root.restart("gateway")
+            assert {follower.closed for follower in followers} == {(1001, "server going away")}
+            await s.publish(10)
+            assert s.daemon.url == url
+        async with trio.open_nursery() as nursery:
+            await start_all(nursery, followers, url)
+            await s.publish(10)
+            await s.daemon.root.restart("gateway")
+        for follower in followers:
+            assert follower.offsets == list(range(16, s.published + 1))
+            assert [answer.get("recovered") for answer in follower.answers] == [None, True, True]
+        assert s.daemon.state.admission.admitted == 3 * CLIENTS
+        assert s.daemon.crashes() == []
+
+
+async def test_who_is_served_goes_on_while_a_storm_waits() -> None:
+    """Not one of the newcomers has been answered, and the client within gets every trade; and what it asks is
+    answered before them."""
+    async with stage() as s, client(s.daemon.url) as served, trio.open_nursery() as nursery:
+        await served.call("subscribe", symbol=SYMBOL)
+        turn = s.hold_a_turn()
+        order: list[str] = []
+
+        async def newcomer() -> None:
+            async with client(s.daemon.url) as new:
+                answer = await new.call("subscribe", symbol=SYMBOL, snapshot=5)
+                assert [trade["offset"] for trade in answer["trades"]] == list(range(16, 21))
+                order.append("new")
+
+        async def ask() -> None:
+            await served.call("ping")
+            order.append("served")
+
+        for _ in range(50):
+            nursery.start_soon(newcomer)
+        await s.waiting(new=50)
+        await s.publish(20)
+        await served.until(lambda: len(served.trades()) == 20)
+        assert [trade["offset"] for trade in served.trades()] == list(range(1, 21))
+        nursery.start_soon(ask)
+        await s.waiting(new=50, served=1)
+        assert order == []
+        s.daemon.state.admission.leave(turn)
+        await until(lambda: len(order) == 51)
+        assert (
+            order.index("served") < 25
+        )  # first to be answered; the sockets of the others are read in any order
+
+
+async def test_beyond_max_sessions_a_client_is_told_when_to_come_back() -> None:
+    """By a notification and by the reason of the close, 1013; the delay is the same in both."""
+    async with stage(max_sessions=1) as s, client(s.daemon.url) as served:
+        assert await served.call("ping") == "pong"
+        async with client(s.daemon.url) as refused:
+            await refused.until(lambda: refused.closed)
+            (told,) = refused.of("connection.refused")
+            assert told["reason"] == "too many sessions"
+            assert 5.0 <= told["retryAfter"] <= 10.0
+            assert refused.closed == (
+                1013,
+                f"too many sessions, try again in {float(told['retryAfter']):g} s",
+            )
+        assert await served.call("ping") == "pong"
+
+
+async def test_who_resumes_takes_the_place_of_the_newest_who_waits() -> None:
+    """When no more may wait, a newcomer is closed with 1013; who resumes is not, the newest newcomer goes instead;
+    and among those who wait it is served first."""
+    async with (
+        stage(waiting=2) as s,
+        client(s.daemon.url) as first,
+        client(s.daemon.url) as second,
+        client(s.daemon.url) as third,
+        client(s.daemon.url) as resuming,
+        trio.open_nursery() as nursery,
+    ):
+        turn = s.hold_a_turn()
+        order: list[str] = []
+
+        async def subscribe(who: Client, name: str, **params: Any) -> None:
+            with suppress(KeyError):  # closed without an answer
+                await who.call("subscribe", symbol=SYMBOL, **params)
+                order.append(name)
+
+        nursery.start_soon(subscribe, first, "first")
+        await s.waiting(new=1)
+        nursery.start_soon(subscribe, second, "second")
+        await s.waiting(new=2)
+        nursery.start_soon(subscribe, third, "third")
+        await third.until(lambda: third.closed)
+        nursery.start_soon(lambda: subscribe(resuming, "resuming", since=s.since))
+        await second.until(lambda: second.closed)
+        for refused in (second, third):
+            (told,) = refused.of("connection.refused")
+            reason = f"too many clients are waiting, try again in {float(told['retryAfter']):g} s"
+            assert refused.closed == (1013, reason)
+        assert s.daemon.state.admission.waiting == {"served": 0, "resuming": 1, "new": 1}
+        s.daemon.state.admission.leave(turn)
+        await until(lambda: len(order) == 2)
+        assert order == ["resuming", "first"]
+
+
+@pytest.mark.parametrize("how", ["graceful", "abrupt"])
+async def test_who_hangs_up_while_it_waits_leaves_the_queue(how: str) -> None:
+    """At once: its place is free although nobody has been served since."""
+    async with stage() as s, client(s.daemon.url) as gone:
+        turn = s.hold_a_turn()
+        await gone.socket.send_message('{"jsonrpc": "2.0", "id": 1, "method": "ping"}')
+        await s.waiting(new=1)
+        if how == "graceful":
+            await gone.socket.aclose()
+        else:
+            await reset(gone.socket._stream)
+        await s.waiting(new=0)
+        assert s.daemon.state.admission.admitted == 0
+        s.daemon.state.admission.leave(turn)
+
+
+async def test_who_waits_gets_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many go before it and how long it has waited; what it asks meanwhile is answered afterwards, in order."""
+    monkeypatch.setattr(admission, "FIRST_SIGN", 0.01)
+    async with (
+        stage() as s,
+        client(s.daemon.url) as before,
+        client(s.daemon.url) as waits,
+        trio.open_nursery() as nursery,
+    ):
+        turn = s.hold_a_turn()
+        nursery.start_soon(before.call, "ping")
+        await s.waiting(new=1)
+        answers: list[Any] = []
+
+        async def ask() -> None:
+            for method in ("ping", "getStatus"):
+                answers.append(await waits.call(method))
+
+        nursery.start_soon(ask)
+        await s.waiting(new=2)
+        await waits.until(lambda: waits.of("connection.waiting"))
+        told = waits.of("connection.waiting")[0]
+        assert told["ahead"] == 1
+        assert told["seconds"] >= 0
+        s.daemon.state.admission.leave(turn)
+        await until(lambda: len(answers) == 2)
+        assert answers[0] == "pong"
+        assert answers[1]["waiting"] == {"served": 0, "resuming": 0, "new": 0}
+
+
+async def test_a_long_recovery_is_done_in_slices_without_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is put together trades go on coming, others have their turns, and in the end not one place is
+    missing or told twice."""
+    monkeypatch.setattr(methods, "RECOVERY_SLICE", 20)
+    pauses = [0]
+    pause = Turns.pause
+
+    async def counted(self: Turns) -> None:
+        pauses[0] += 1
+        await pause(self)
+
+    monkeypatch.setattr(Turns, "pause", counted)
+    async with stage() as s, client(s.daemon.url) as late, trio.open_nursery() as nursery:
+        since = s.since
+        await s.publish(400)
+        nursery.start_soon(s.publish, 400)
+        answer = await late.call("subscribe", symbol=SYMBOL, since=since)
+        assert answer["recovered"] is True
+        assert pauses[0] >= 400 / 20
+        await until(lambda: answer["offset"] + len(late.trades()) == 800)
+        offsets = [trade["offset"] for trade in (*answer["trades"], *late.trades())]
+        assert offsets == list(range(1, 801))
+        assert answer["trades"][-1]["offset"] == answer["offset"]
