@@ -49,7 +49,7 @@ lint: $(VENV)/dev.stamp ## style, types and who may import whom
 	@status=0; for check in "ruff check ." "ruff format --check ." mypy lint-imports; do \
 		$(BIN)/$$check || status=1; done; exit $$status
 
-bench: $(VENV)/dev.stamp ## the measurements of tests/bench: make bench ARGS=fanout
+bench: $(VENV)/dev.stamp ## this daemon and its peers, measured side by side: make bench ARGS=--quick
 	@$(BIN)/dataflow bench $(ARGS)
 
 lock: ## resolve the dependencies anew into the two lock files (needs uv)
@@ -60,7 +60,7 @@ lock: ## resolve the dependencies anew into the two lock files (needs uv)
 		-o requirements-dev.lock
 
 clean: ## remove the environment and everything that was built
-	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .venv-bench tests/bench/.build dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/run.stamp: requirements.lock pyproject.toml

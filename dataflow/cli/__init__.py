@@ -82,7 +82,13 @@ _COMMANDS = (
         "An interactive client that can leave in every way a client can.",
         "dataflow client BTC-USD",
     ),
-    ("bench", "bench:bench", "The measurements, from a checkout.", "dataflow bench", "dataflow bench fanout"),
+    (
+        "bench",
+        "bench:bench",
+        "The measurements, from a checkout.",
+        "dataflow bench --quick",
+        "dataflow bench rates ingest",
+    ),
 )
 _SIMULATORS = (
     (

@@ -1,42 +1,161 @@
-"""`python -m tests.bench [--quick] [--only SERVER]... [NAME]...`: measures this daemon and its peers."""
+"""`python -m tests.bench [--quick] [NAME]...`: measures this daemon and its peers, side by side in one run."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import compiled
-from .machine import Cores
-from .plan import Bench, carry_out
+from . import compiled, peers, report
+from .compiled import BUILD, Missing
+from .machine import Cores, description
+from .plan import Bench, Scenario, carry_out
 from .processes import raise_file_limit
+from .results import Results
 from .scenarios import ALL
 from .servers import CHECKOUT
+
+FOLDER = Path(__file__).parent
+FIGURES = FOLDER / "results" / "figures.json"
+_MICRO = {path.stem.removeprefix("bench_"): path for path in sorted(FOLDER.glob("bench_*.py"))}
 
 
 def main(words: Sequence[str]) -> int:
     """0: everything that could run did, whatever came out; 1: a mistake of the user's; 2: something failed."""
     options = _options(words)
-    known = {scenario.name: scenario for scenario in ALL}
-    if unknown := [name for name in options.names if name not in known]:
-        print(f"there is no measurement {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
+    if unknown := [name for name in options.names if name not in {*_names(), *_MICRO}]:
+        print(
+            f"there is no measurement {', '.join(unknown)}; there are {', '.join(_names())}", file=sys.stderr
+        )
+        print(f"and, of single parts, {', '.join(_MICRO)}", file=sys.stderr)
         return 1
+    if options.render:
+        return _render()
+    if options.names and all(name in _MICRO for name in options.names):
+        return max(_micro(name) for name in options.names)
+    return _measure(options)
+
+
+def _measure(options: argparse.Namespace) -> int:
     raise_file_limit()
-    compiled.program("wsload")
+    try:
+        compiled.program("wsload")
+    except Missing as why:
+        print(f"nothing can be measured: {why}", file=sys.stderr)
+        return 1
     bench = Bench(Cores.of_this_machine(), options.checkout, options.quick, frozenset(options.only))
-    carry_out(bench, [known[name] for name in options.names or known])
+    chosen = [scenario for scenario in ALL if not options.names or scenario.name in options.names]
+    machine, begun = description(), time.monotonic()
+    _announce(bench, chosen, machine["cores"])
+    peers.prepare(bench)
+    carry_out(bench, chosen)
+    results = _results(bench, chosen, machine)
+    print(f"\n{report.aims(results)}\n\n{time.monotonic() - begun:.0f} s in all")
+    for what, reason in results.missing.items():
+        print(f"missing: {what}: {reason}")
     for line in bench.failed:
         print(f"FAILED: {line}", file=sys.stderr)
-    return 2 if bench.failed else 0
+    _keep(results, options, failed=bool(bench.failed))
+    micro = [_micro(name) for name in options.names if name in _MICRO]
+    return 2 if bench.failed else max(micro, default=0)
+
+
+def _announce(bench: Bench, chosen: Sequence[Scenario], cores: int) -> None:
+    rounds = 1 if bench.quick else max(scenario.rounds[0] for scenario in chosen)
+    print(f"{', '.join(scenario.name for scenario in chosen)}; {rounds} round(s)", flush=True)
+    if cores < 2:
+        print("only one core: server and clients take turns on it, which is not what users will see")
+    if os.getloadavg()[0] > 0.5:
+        print(
+            f"this machine is busy (load {os.getloadavg()[0]:.2f}): the figures will be lower and wider apart"
+        )
+
+
+def _results(bench: Bench, chosen: Sequence[Scenario], machine: dict[str, object]) -> Results:
+    run = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine,
+        "versions": peers.versions(),
+        "dataflow": _commit(bench.checkout),
+        "quick": bench.quick,
+    }
+    return Results(bench.rows, {scenario.name: run for scenario in chosen}, bench.missing)
+
+
+def _commit(checkout: Path) -> str:
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or "of unknown commit"
+
+
+def _keep(results: Results, options: argparse.Namespace, *, failed: bool) -> None:
+    """Full runs of this checkout go into the README; the rest is kept where nobody takes it for the truth."""
+    whole = not (options.names or options.only or options.quick or failed) and options.checkout == CHECKOUT
+    if not (whole or options.write):
+        results.save(BUILD / "figures.json")
+        print(f"kept in {BUILD / 'figures.json'}; the README stays as it is (--write changes it)")
+        return
+    kept = Results.load(FIGURES)
+    kept.replace(results)
+    kept.save(FIGURES)
+    _render()
+
+
+def _render() -> int:
+    """README and pictures from the figures that are kept."""
+    results = Results.load(FIGURES)
+    report.into(CHECKOUT / "README.md", results)
+    command = [peers.python(), "-m", "tests.bench.pictures", FIGURES, FIGURES.parent]
+    drawn = subprocess.run([str(word) for word in command], cwd=CHECKOUT, check=False)
+    print(
+        "README.md and its pictures are written"
+        if drawn.returncode == 0
+        else "the pictures could not be drawn"
+    )
+    return 2 if drawn.returncode else 0
+
+
+def _micro(name: str) -> int:
+    print(f"== {name}", flush=True)
+    return (
+        2 if subprocess.run([sys.executable, str(_MICRO[name])], cwd=CHECKOUT, check=False).returncode else 0
+    )
+
+
+def _names() -> list[str]:
+    return [scenario.name for scenario in ALL]
 
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    about = "\n".join(f"  {scenario.name:11} {scenario.about}" for scenario in ALL)
+    parser = argparse.ArgumentParser(
+        prog="make bench ARGS=...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"measurements:\n{about}\nof single parts, only when named: {', '.join(_MICRO)}",
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which measurements; without a name, all")
     parser.add_argument("--quick", action="store_true", help="one round, in a few minutes")
-    parser.add_argument("--only", action="append", default=[], metavar="SERVER", help="only this server")
-    parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="where the measured daemon is")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="SERVER", help="only this server; may be repeated"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write the README also when it is not a full run"
+    )
+    parser.add_argument(
+        "--render", action="store_true", help="measure nothing; write the README from what is kept"
+    )
+    parser.add_argument(
+        "--checkout", type=Path, default=CHECKOUT, help="where the daemon is that is measured"
+    )
     return parser.parse_args(words)
 
 
@@ -44,4 +163,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
+        print("\ninterrupted; everything that was started is ended", file=sys.stderr)
         sys.exit(130)

@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 
 from . import compiled
 from .compiled import BUILD, Missing
 from .machine import Cores
+from .plan import Bench
 from .processes import Program
 from .servers import CHECKOUT, UPDATE
 
@@ -92,12 +93,29 @@ READERS = {PICOWS: "picows_reader.py", CRYPTOFEED: "cryptofeed_reader.py"}
 # -- what is installed --------------------------------------------------------------------------------
 
 
-@cache
+def once(make: Callable[[], Path]) -> Callable[[], Path]:
+    """What `make` made, or why it could not, without a second attempt."""
+    outcome: list[Path | Missing] = []
+
+    def made() -> Path:
+        if not outcome:
+            try:
+                outcome.append(make())
+            except Missing as why:
+                outcome.append(why)
+        if isinstance(outcome[0], Missing):
+            raise outcome[0]
+        return outcome[0]
+
+    return made
+
+
+@once
 def python() -> Path:
     """The interpreter that has the Python peers; made at the first use. Raises Missing."""
     interpreter, stamp = VENV / "bin" / "python", VENV / "bench.stamp"
     if not stamp.exists() or stamp.read_bytes() != LOCK.read_bytes():
-        print(f"(making {VENV.name} for the Python peers, about a minute)", end=" ", flush=True)
+        print(f"(making {VENV.name} for the Python peers, about a minute)", flush=True)
         _run([sys.executable, "-m", "venv", "--clear", VENV], "an environment for the Python peers")
         pip: list[str | Path] = [
             interpreter,
@@ -113,7 +131,7 @@ def python() -> Path:
     return interpreter
 
 
-@cache
+@once
 def node_modules() -> Path:
     """The folder with Node's ws; made at the first use. Raises Missing."""
     folder = BUILD / "node"
@@ -130,6 +148,16 @@ def node_modules() -> Path:
         ]
         _run([*npm, f"ws@{NODE_WS}"], "ws for Node", folder)
     return folder / "node_modules"
+
+
+def prepare(bench: Bench) -> None:
+    """Install what the wanted peers need before the clock runs; what fails is told when its turn comes."""
+    made: dict[str, Callable[[], Path]] = {NODE: node_modules}
+    made |= dict.fromkeys((PICOWS, WEBSOCKETS, FASTAPI, CRYPTOFEED), python)
+    for name, make in made.items():
+        if bench.wanted(name):
+            with suppress(Missing):
+                make()
 
 
 def _found(program: str) -> str:

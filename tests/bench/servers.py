@@ -123,6 +123,10 @@ class Dataflow:
                     return float(each.rpartition(" ")[2])
         raise ProgramFailed(f"/metrics has no {line}")
 
+    def log(self) -> str:
+        """What the daemon has logged."""
+        return (compiled.BUILD / "dataflow.log").read_text(errors="replace")
+
     def restart(self, path: str) -> None:
         """Restart an actor."""
         call = urllib.request.Request(f"{self.address}/actors/{path}/restart", method="POST")

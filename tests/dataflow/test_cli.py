@@ -397,29 +397,26 @@ class TestFault:
 
 class TestBench:
     @pytest.fixture
-    def scripts(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-        folder = tmp_path / "tests" / "bench"
+    def checkout(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+        monkeypatch.setattr("dataflow.cli.bench.CHECKOUT", tmp_path)
+        return tmp_path
+
+    def test_it_is_run_in_the_checkout(self, output: Output, checkout: Path) -> None:
+        """What is asked for is handed on, and the exit code of the measurements is the command's."""
+        folder = checkout / "tests" / "bench"
         folder.mkdir(parents=True)
-        monkeypatch.setattr("dataflow.cli.bench.SCRIPTS", folder)
-        return folder
+        text = "import pathlib, sys; pathlib.Path('told').write_text(' '.join(sys.argv[1:])); raise SystemExit(2)"
+        (folder / "__main__.py").write_text(text)
+        assert output.of("bench", "rates", "--only", "dataflow", "--only", "picows", "--quick")[0] == 2
+        assert (checkout / "told").read_text() == "rates --quick --only dataflow --only picows"
 
-    def test_each_is_run(self, output: Output, scripts: Path) -> None:
-        """Those that are named, or else all, are run in the checkout; one that fails is a failure."""
-        for name, code in (("a", 0), ("b", 3)):
-            text = f"import pathlib; pathlib.Path('{name}.ran').touch(); raise SystemExit({code})"
-            (scripts / f"bench_{name}.py").write_text(text)
-        assert output.of("bench", "a") == (0, "== a\n", "")
-        assert [path.name for path in scripts.parents[1].glob("*.ran")] == ["a.ran"]
-        told = "dataflow: the measurement 'b' ended with exit code 3\n"
-        assert output.of("bench") == (2, "== a\n== b\n", told)
-
-    def test_what_there_is_not(self, output: Output, scripts: Path) -> None:
-        """Outside a checkout that is said; an unknown name is told those that exist."""
-        assert output.of("bench")[2] == (
-            "dataflow: the measurements are not part of the installed package; in a checkout: make bench\n"
+    def test_what_there_is_not(self, output: Output, checkout: Path) -> None:
+        """Outside a checkout that is said."""
+        assert output.of("bench") == (
+            1,
+            "",
+            "dataflow: the measurements are not part of the installed package; in a checkout: make bench\n",
         )
-        (scripts / "bench_a.py").touch()
-        assert output.of("bench", "x") == (1, "", "dataflow: there is no measurement 'x'; there are a\n")
 
 
 class TestAddress:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import ingest, memory, rates, saturation, stalled, storm, tls
+from . import ingest, memory, rates, saturation, stalled, start, storm, tls
 
 ALL: tuple[Scenario, ...] = (
+    start.SCENARIO,
     saturation.SCENARIO,
     rates.SCENARIO,
     memory.SCENARIO,

@@ -12,7 +12,7 @@ from ..load import Load
 from ..peers import PEERS
 from ..plan import Bench, Figures, Scenario, Step
 from ..servers import SUBSCRIBE, Dataflow, Server
-from .saturation import ONE
+from . import saturation
 
 RATES = (50, 100, 500, 5_000)
 CLIENTS = 1_000
@@ -60,7 +60,7 @@ def _hopeless(bench: Bench, name: str, clients: int, rate: int) -> bool:
     """Whether this run has shown that the server cannot: far beyond its saturation, or overloaded at less."""
     if name == "dataflow":
         return False
-    most = bench.last("saturation", f"1,000 clients, {ONE}", name, "per_second")
+    most = bench.last("saturation", saturation.work(clients), name, "per_second")
     lower = [bench.last("rates", work(less, clients), name, "share") for less in RATES if less < rate]
     return (most is not None and rate * clients > 1.5 * most) or any(s is not None and s < 0.8 for s in lower)
 

@@ -24,15 +24,20 @@ _REMEMBERED = 400_000  # the backlog of a run stays in the history
 def steps(bench: Bench) -> Iterator[Step]:
     seconds = 2.0 if bench.quick else 4.0
     for clients in (1_000, 5_000):
-        work = f"{clients:,} clients, {ONE}"
+        row = work(clients)
         for name in PEERS:
             if bench.wanted(name) or name == LIMIT:
-                yield Step(work, name, seconds + 3, partial(_peer, bench, name, clients, seconds))
+                yield Step(row, name, seconds + 3, partial(_peer, bench, name, clients, seconds))
         if bench.wanted("dataflow"):
-            yield Step(work, "dataflow", seconds + 5, partial(_dataflow, bench, work, clients, seconds, 1))
+            yield Step(row, "dataflow", seconds + 5, partial(_dataflow, bench, row, clients, seconds, 1))
     if bench.wanted("dataflow"):
         run = partial(_dataflow, bench, "", 1_000, seconds, 256)
-        yield Step(f"1,000 clients, {JOINED}", "dataflow", seconds + 5, run)
+        yield Step(work(1_000, JOINED), "dataflow", seconds + 5, run)
+
+
+def work(clients: int, how: str = ONE) -> str:
+    """The name of a row."""
+    return f"{clients:,} clients, {how}"
 
 
 def _peer(bench: Bench, name: str, clients: int, seconds: float) -> Figures:
@@ -43,8 +48,8 @@ def _peer(bench: Bench, name: str, clients: int, seconds: float) -> Figures:
         server.close()
 
 
-def _dataflow(bench: Bench, work: str, clients: int, seconds: float, joined: int) -> Figures:
-    reached = bench.last("saturation", work, LIMIT, "per_second") or 250_000.0
+def _dataflow(bench: Bench, row: str, clients: int, seconds: float, joined: int) -> Figures:
+    reached = bench.last("saturation", row, LIMIT, "per_second") or 250_000.0
     rate = _JOINED_RATE if joined > 1 else _OVER * reached / clients
     tables = {"fanout": {"joined": joined}, "cache": {"trades_per_symbol": _REMEMBERED}}
     server = Dataflow(bench.cores, bench.checkout, tables)

@@ -13,13 +13,14 @@ from ..servers import SUBSCRIBE, Dataflow
 
 READING, STALLED = 950, 50
 NOBODY = "nobody stalls"
+POLICIES = ("disconnect", "drop_oldest", "conflate")
 RATE = 2_000  # trades a second: what the kernel holds for a stalled client is full within the warm-up
 _WARM_UP = 7.0
 
 
 def steps(bench: Bench) -> Iterator[Step]:
     seconds = 4.0 if bench.quick else 6.0
-    for policy in (NOBODY, "disconnect", "drop_oldest", "conflate"):
+    for policy in (NOBODY, *POLICIES):
         if bench.wanted("dataflow"):
             run = partial(_measure, bench, policy, seconds)
             yield Step(policy, "dataflow", seconds + _WARM_UP + 3, run)

@@ -21,12 +21,13 @@ from ..servers import SUBSCRIBE, SYMBOL, SYMBOLS, Dataflow
 
 CLIENTS, SERVED = 10_000, 100
 SNAPSHOT = 50
+WORK = f"{CLIENTS:,} clients"
 _QUIET = 3.0  # seconds, before the storm
 
 
 def steps(bench: Bench) -> Iterator[Step]:
     if bench.wanted("dataflow"):
-        yield Step(f"{CLIENTS:,} clients", "dataflow", 40, partial(_measure, bench))
+        yield Step(WORK, "dataflow", 40, partial(_measure, bench))
 
 
 @define
@@ -98,6 +99,7 @@ def _storm(bench: Bench, server: Dataflow) -> Figures:
         "served_max_during_ms": during.max_ms,
         "served_skipped": during.skipped,
         "server_cpu": during.server_cpu,
+        "blocked": server.log().count("the event loop is blocked"),
     }
 
 
@@ -116,6 +118,7 @@ def told(figures: Figures) -> str:
         f"{figures['silence']:.1f} s; back in {figures['back_seconds']:.1f} s, lost {figures['lost']:.0f}, "
         f"unrecovered {figures['unrecovered']:.0f}; others' p99 {figures['served_p99_before_ms']:.1f} -> "
         f"{figures['served_p99_during_ms']:.1f} ms"
+        + (f"; the event loop was BLOCKED {figures['blocked']:.0f} times" if figures["blocked"] else "")
     )
 
 

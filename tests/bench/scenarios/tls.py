@@ -29,6 +29,11 @@ def steps(bench: Bench) -> Iterator[Step]:
             )
 
 
+def work(lane: str) -> str:
+    """The name of a row."""
+    return f"{lane}, {JOINED} joined"
+
+
 def _measure(bench: Bench, lane: str, seconds: float) -> Figures:
     tables = {"fanout": {"joined": JOINED}, "cache": {"trades_per_symbol": _REMEMBERED}}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,124 @@
+"""What was promised, beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+from .peers import CRYPTOFEED, FASTAPI, LIMIT, NODE, PICOWS
+from .results import Results
+from .scenarios import rates, saturation, stalled, storm, tls
+
+OURS = "dataflow"
+
+
+@frozen
+class Aim:
+    """`measured` answers None when it was not measured; `least`: the measured figure must not be smaller."""
+
+    about: str
+    bound: float
+    unit: str
+    least: bool
+    measured: Callable[[Results], float | None]
+
+    def aim(self) -> str:
+        return f"{'>=' if self.least else '<='} {shown(self.bound)}{self.unit}"
+
+    def verdict(self, results: Results) -> str:
+        """`met`, `missed by so much`, or `not measured`."""
+        value = self.measured(results)
+        if value is None:
+            return "not measured"
+        if value >= self.bound if self.least else value <= self.bound:
+            return "met"
+        if self.bound == 0:
+            return "missed"
+        off = (self.bound - value if self.least else value - self.bound) / self.bound
+        return f"missed by {off:.0%}" if off < 3 else f"missed by {value / self.bound:.0f} times"
+
+
+def shown(value: float) -> str:
+    """With as many digits as say something."""
+    if value >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value == int(value) else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _saturation(other: str) -> Callable[[Results], float | None]:
+    work = saturation.work(1_000)
+    return lambda results: results.ratio("saturation", "per_second", (work, OURS), (work, other))
+
+
+def _rates(figure: str, rate: int, clients: int) -> Callable[[Results], float | None]:
+    return lambda results: results.median("rates", rates.work(rate, clients), OURS, figure)
+
+
+def _beside_picows(figure: str) -> Callable[[Results], float | None]:
+    work = rates.work(100, 1_000)
+    return lambda results: results.ratio("rates", figure, (work, OURS), (work, PICOWS))
+
+
+def _storm(figure: str) -> Callable[[Results], float | None]:
+    return lambda results: results.median("storm", storm.WORK, OURS, figure)
+
+
+def _unrecovered(results: Results) -> float | None:
+    found = [_storm(figure)(results) for figure in ("lost", "gaps", "unrecovered")]
+    return None if None in found else sum(value for value in found if value is not None)
+
+
+def _stalled(results: Results) -> float | None:
+    """The worst of the policies."""
+    found = [
+        results.ratio("stalled", "p99_ms", (policy, OURS), (stalled.NOBODY, OURS))
+        for policy in stalled.POLICIES
+    ]
+    return max((value for value in found if value is not None), default=None)
+
+
+def _tls(results: Results) -> float | None:
+    plain, encrypted = tls.work(tls.PLAIN), tls.work(tls.TLS)
+    return results.ratio("tls", "per_second", (encrypted, OURS), (plain, OURS))
+
+
+def _ingest(results: Results) -> float | None:
+    return results.median("ingest", "binance, one subscriber", OURS, "per_second")
+
+
+def _beside_cryptofeed(results: Results) -> float | None:
+    this, other = ("binance, one subscriber", OURS), ("binance, no subscriber", CRYPTOFEED)
+    return results.ratio("ingest", "per_second", this, other)
+
+
+AIMS = (
+    Aim(
+        "saturation, 1,000 subscribers, one update a send: share of the C limit",
+        0.85,
+        "",
+        True,
+        _saturation(LIMIT),
+    ),
+    Aim("the same, beside Node ws", 1.5, " x", True, _saturation(NODE)),
+    Aim("the same, beside FastAPI", 2.2, " x", True, _saturation(FASTAPI)),
+    Aim(
+        "5,000 trades/s x 1,000 clients: share that arrives in time",
+        0.99,
+        "",
+        True,
+        _rates("share", 5_000, 1_000),
+    ),
+    Aim("5,000 trades/s x 1,000 clients: p99", 15, " ms", False, _rates("p99_ms", 5_000, 1_000)),
+    Aim("100 trades/s x 1,000 clients: p50, beside picows", 1.1, " x", False, _beside_picows("p50_ms")),
+    Aim("100 trades/s x 1,000 clients: CPU, beside picows", 1.1, " x", False, _beside_picows("server_cpu")),
+    Aim("one client, 100 trades/s: p50", 0.5, " ms", False, _rates("p50_ms", 100, 1)),
+    Aim("idle session", 8, " KiB", False, lambda results: results.median("memory", "connected", OURS, "kib")),
+    Aim("10,000 clients connect, subscribe, get a snapshot of 50", 8, " s", False, _storm("seconds")),
+    Aim("the same: longest time that one of them got no sign", 2, " s", False, _storm("silence")),
+    Aim("10,000 come back after a restart: places lost, gaps, not recovered", 0, "", False, _unrecovered),
+    Aim("50 stalled clients in 1,000: p99 of the others, beside none", 1.1, " x", False, _stalled),
+    Aim("TLS, 8 joined updates, beside plain", 0.5, " x", True, _tls),
+    Aim("ingest through to one subscriber, trades a second", 200_000, "", True, _ingest),
+    Aim("the same, beside cryptofeed, which has no subscriber", 2.5, " x", True, _beside_cryptofeed),
+)

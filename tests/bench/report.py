@@ -1,0 +1,287 @@
+"""The results as tables: for the terminal, and in Markdown for the README.
+
+Rules of this file: every figure is the median of its rounds, with the least and the most behind it where there were
+several. Whoever could not be measured stands in the table by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .aims import AIMS, OURS, shown
+from .peers import CRYPTOFEED, LIMIT
+from .results import Results, Spread
+from .scenarios import rates, saturation, stalled, start, storm, tls
+
+BEGIN, END = "<!-- written by `make bench`: begin -->", "<!-- written by `make bench`: end -->"
+PICTURES = "tests/bench/results"
+_NAMES = {OURS: "**dataflow**", LIMIT: "the limit: C, one `send` a client", "FastAPI": "FastAPI + uvicorn"}
+_NAMES |= {"websockets": "`websockets.broadcast`", "Node ws": "Node `ws`"}
+
+
+def aims(results: Results) -> str:
+    """Aim, measured, met or missed by how much, in columns for the terminal."""
+    rows = [("", "aim", "measured", "")]
+    for aim in AIMS:
+        value = aim.measured(results)
+        told = "-" if value is None else f"{shown(value)}{aim.unit}"
+        rows.append((aim.about, aim.aim(), told, aim.verdict(results)))
+    widths = [max(len(row[n]) for row in rows) for n in range(4)]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def into(readme: Path, results: Results) -> None:
+    """Replace what stands between the markers. Raises ValueError when they are not there."""
+    text = readme.read_text()
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"{readme} has no place for the results: {BEGIN}")
+    chapter = "\n\n".join((BEGIN, *_chapter(results), END))
+    readme.write_text(pattern.sub(lambda _found: chapter, text))
+
+
+def _chapter(results: Results) -> Iterator[str]:
+    yield _aims_table(results)
+    yield from _section(results, "saturation", _saturation)
+    yield from _section(results, "rates", _rates)
+    yield from _section(results, "memory", _memory)
+    yield from _section(results, "ingest", _ingest)
+    yield from _section(results, "storm", _storm)
+    yield from _section(results, "stalled", _stalled)
+    yield from _section(results, "tls", _tls)
+    yield from _section(results, "start", _start)
+    yield _origin(results)
+
+
+def _section(results: Results, scenario: str, section: object) -> Iterator[str]:
+    if scenario in results.runs:
+        yield from section(results)  # type: ignore[operator]
+        yield from _missing(results, scenario)
+
+
+def _aims_table(results: Results) -> str:
+    rows = []
+    for aim in AIMS:
+        value = aim.measured(results)
+        told = "" if value is None else f"{shown(value)}{aim.unit}"
+        rows.append([aim.about, aim.aim(), told, aim.verdict(results)])
+    return _table(["", "aim", "measured", ""], rows)
+
+
+def _saturation(results: Results) -> Iterator[str]:
+    yield "**Saturation**: deliveries a second while there is always more to send, one update a `send`."
+    yield _picture("throughput", "deliveries a second at saturation")
+    works = [saturation.work(1_000), saturation.work(5_000)]
+    rows = []
+    for server in _best_first(results, "saturation", works[0], "per_second"):
+        cells = [_name(server)]
+        for work in works:
+            share = results.ratio("saturation", "per_second", (work, server), (work, LIMIT))
+            spread = results.spread("saturation", work, server, "per_second")
+            cells += [_thousands(spread), "" if share is None else f"{share:.2f}"]
+        rows.append(cells)
+    yield _table(["", "1,000 subscribers", "of the limit", "5,000 subscribers", "of the limit"], rows)
+    joined = results.spread("saturation", saturation.work(1_000, saturation.JOINED), OURS, "per_second")
+    if joined:
+        yield (
+            f"With updates joined, as dataflow does by itself as soon as more than one is due: "
+            f"{_thousands(joined)} deliveries a second to 1,000 subscribers."
+        )
+
+
+def _rates(results: Results) -> Iterator[str]:
+    yield (
+        "**Fixed rates**: age of an update when a client has it (p50 / p99), and CPU of the server, 1,000 clients. "
+        "dataflow's updates come from another process through a socket, are decoded, compared and remembered; "
+        "the peers make theirs themselves, by a timer. Nothing is joined by a peer, so none but dataflow gets beyond "
+        "its saturation."
+    )
+    yield _picture("latency", "age of an update by rate")
+    works = [rates.work(rate, rates.CLIENTS) for rate in rates.RATES]
+    servers = list(dict.fromkeys(server for work in works for server in results.servers("rates", work)))
+    rows = [[_name(server), *(_latency(results, work, server) for work in works)] for server in servers]
+    yield _table(["", *(f"{rate:,}/s" for rate in rates.RATES)], rows)
+    single = results.spread("rates", rates.work(100, 1), OURS, "p50_ms")
+    if single:
+        yield f"One client at 100 trades a second: p50 {_ms(single)}, source to client."
+
+
+def _latency(results: Results, work: str, server: str) -> str:
+    share = results.median("rates", work, server, "share")
+    if share is None:
+        return ""
+    if share < 0.97:
+        return "overloaded"
+    p50, p99, cpu = (
+        results.median("rates", work, server, name) for name in ("p50_ms", "p99_ms", "server_cpu")
+    )
+    if p50 is None or p99 is None or cpu is None:
+        return ""
+    return f"{p50:.1f} / {p99:.1f} ms, {cpu:.0%}"
+
+
+def _memory(results: Results) -> Iterator[str]:
+    yield "**Memory of an idle session**: growth of the process with thousands of connected clients."
+    yield _picture("memory", "memory of an idle session")
+    rows = []
+    for work in results.works("memory"):
+        for server in _best_first(results, "memory", work, "kib", most=False):
+            name = _name(server) if work == "connected" else f"{_name(server)}, {work}"
+            rows.append([name, _with_spread(results.spread("memory", work, server, "kib"), "{:.1f}", " KiB")])
+    yield _table(["", "a session"], rows)
+
+
+def _ingest(results: Results) -> Iterator[str]:
+    yield (
+        "**Ingest**: trades a second from one socket, on one core. dataflow decodes, compares, remembers, and with a "
+        "subscriber encodes and delivers each; cryptofeed calls a callback; the picows reader decodes with msgspec and "
+        "keeps the newest in a deque."
+    )
+    yield _picture("ingest", "trades a second from a source")
+    rows = []
+    for work in results.works("ingest"):
+        for server in _best_first(results, "ingest", work, "per_second"):
+            beside = ("binance, no subscriber", CRYPTOFEED)
+            ratio = (
+                results.ratio("ingest", "per_second", (work, server), beside) if "binance" in work else None
+            )
+            spread = results.spread("ingest", work, server, "per_second")
+            told = work if server == OURS else work.partition(",")[0]
+            rows.append([_name(server), told, _thousands(spread), "" if ratio is None else f"{ratio:.1f} x"])
+    yield _table(["", "source", "trades/s", "cryptofeed"], rows)
+
+
+def _storm(results: Results) -> Iterator[str]:
+    def told(figure: str, form: str, unit: str) -> str:
+        return _with_spread(results.spread("storm", storm.WORK, OURS, figure), form, unit)
+
+    yield f"**Storms**: {storm.CLIENTS:,} clients come at once; then the gateway is restarted under them."
+    rows = [
+        ["connected, subscribed, snapshot of 50 received: the last after", told("seconds", "{:.1f}", " s")],
+        ["longest wait of one of them", told("wait_max", "{:.1f}", " s")],
+        ["longest time that one of them got no sign", told("silence", "{:.1f}", " s")],
+        [
+            "after the restart: the last is back, and has what it missed, after",
+            told("back_seconds", "{:.1f}", " s"),
+        ],
+        ["places lost; gaps; answers that did not recover", _lost(results)],
+        ["p99 of 100 other clients, served meanwhile: before", told("served_p99_before_ms", "{:.1f}", " ms")],
+        ["and during the storm", told("served_p99_during_ms", "{:.1f}", " ms")],
+    ]
+    yield _table(["", ""], rows)
+
+
+def _lost(results: Results) -> str:
+    found = [results.spread("storm", storm.WORK, OURS, name) for name in ("lost", "gaps", "unrecovered")]
+    return "; ".join("" if each is None else f"{each.most:.0f}" for each in found)
+
+
+def _stalled(results: Results) -> Iterator[str]:
+    yield (
+        f"**Slow clients**: {stalled.STALLED} of {stalled.STALLED + stalled.READING:,} clients stop reading, at "
+        f"{stalled.RATE:,} trades a second; what the others notice."
+    )
+    rows = []
+    for policy in (stalled.NOBODY, *stalled.POLICIES):
+        p99 = results.spread("stalled", policy, OURS, "p99_ms")
+        ratio = results.ratio("stalled", "p99_ms", (policy, OURS), (stalled.NOBODY, OURS))
+        name = policy if policy == stalled.NOBODY else f"`{policy}`"
+        rows.append([name, "" if p99 is None else _ms(p99), "" if ratio is None else f"{ratio:.2f}"])
+    yield _table(["", "p99 of the others", "beside nobody"], rows)
+
+
+def _tls(results: Results) -> Iterator[str]:
+    ratio = results.ratio("tls", "per_second", (tls.work(tls.TLS), OURS), (tls.work(tls.PLAIN), OURS))
+    plain, encrypted = (
+        _thousands(results.spread("tls", tls.work(lane), OURS, "per_second")) for lane in (tls.PLAIN, tls.TLS)
+    )
+    told = "" if ratio is None else f", {ratio:.2f} of plain"
+    yield (
+        f"**TLS**, {tls.CLIENTS:,} clients, {tls.JOINED} updates a send: {encrypted or 'not measured'} deliveries a "
+        f"second{told} ({plain or 'not measured'})."
+    )
+
+
+def _start(results: Results) -> Iterator[str]:
+    seconds, mib, cpu = (
+        results.median("start", start.WORK, OURS, name) for name in ("seconds", "mib", "server_cpu")
+    )
+    if seconds is not None and mib is not None and cpu is not None:
+        yield f"**The daemon alone**: ready after {seconds:.2f} s, {mib:.0f} MiB, {cpu:.1%} of a core while nothing happens."
+
+
+def _origin(results: Results) -> str:
+    lines = []
+    for run in {repr(run): run for run in results.runs.values()}.values():
+        machine = run["machine"]
+        names = ", ".join(name for name, other in results.runs.items() if other == run)
+        versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+        lines.append(
+            f"Measured on {run['date']} ({names}; {'quick' if run['quick'] else 'full'}) on {machine['cpu']}, "
+            f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']} {machine['kernel']}, load "
+            f"{machine['load_before']} before; dataflow {run['dataflow']}, Python {machine['python']}, {versions}. "
+            f"Medians, least and most in brackets; the server on one core, its clients and its source on another. The "
+            f"load client used at most {_busiest(results):.0%} of its core. Every figure: "
+            f"[`figures.json`]({PICTURES}/figures.json)."
+        )
+    return "\n\n".join(lines)
+
+
+def _busiest(results: Results) -> float:
+    return max((row.figures.get("client_cpu", 0.0) for row in results.rows), default=0.0)
+
+
+def _missing(results: Results, scenario: str) -> Iterator[str]:
+    found = {what: why for what, why in results.missing.items() if what.partition(":")[0] == scenario}
+    if found:
+        yield (
+            "Missing: "
+            + "; ".join(f"{what.partition(': ')[2]} ({_line(why)})" for what, why in found.items())
+            + "."
+        )
+
+
+# -- cells --------------------------------------------------------------------------------------------
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _best_first(results: Results, scenario: str, work: str, figure: str, *, most: bool = True) -> list[str]:
+    servers = results.servers(scenario, work)
+    return sorted(servers, key=lambda name: results.median(scenario, work, name, figure) or 0.0, reverse=most)
+
+
+def _picture(name: str, about: str) -> str:
+    return f"![{about}]({PICTURES}/{name}.svg)"
+
+
+def _name(server: str) -> str:
+    return _NAMES.get(server, server)
+
+
+def _thousands(spread: Spread | None) -> str:
+    return "" if spread is None else _with_spread(spread, "{:,.0f}", "")
+
+
+def _ms(spread: Spread) -> str:
+    return _with_spread(spread, "{:.2f}", " ms")
+
+
+def _with_spread(spread: Spread | None, form: str, unit: str) -> str:
+    if spread is None:
+        return ""
+    told = f"{form.format(spread.median)}{unit}"
+    if spread.rounds == 1:
+        return told
+    return f"{told} ({form.format(spread.least)} … {form.format(spread.most)})"
+
+
+def _line(text: str) -> str:
+    return text.strip().partition("\n")[0]
