@@ -340,3 +340,93 @@ def test_a_damaged_message_never_raises(start: int, end: int, inserted: str) -> 
         assert item.symbol == "BTC-USDT"
         assert item.price > 0
         assert item.quantity > 0
+
+
+def by_the_careful_way(message: str | bytes, **settings: Any) -> Received[Item]:
+    speaker = codec(**settings)
+    speaker._usual_trade = lambda _message: None  # type: ignore[method-assign]
+    return decode(speaker, message)
+
+
+numerals = st.sampled_from(
+    [
+        *(
+            "1",
+            "0",
+            "0.0",
+            "-1",
+            "+1",
+            "01",
+            ".5",
+            "1.",
+            "1_0",
+            " 1",
+            "1 ",
+            "\u0661",
+            "1e5",
+            "1E-7",
+            "1e400",
+            "0e5",
+        ),
+        *(
+            "NaN",
+            "sNaN",
+            "Infinity",
+            "",
+            "0x1",
+            "1" * 40,
+            "1" * 41,
+            f"1.{'0' * 40}",
+            f"1.{'0' * 41}",
+            "9" * 10**6,
+        ),
+    ]
+) | st.from_regex(r"-?[0-9]{0,42}\.?[0-9]{0,42}([eE][+-]?[0-9]{1,4})?", fullmatch=True)
+odd_values = (
+    json_values
+    | numerals
+    | st.sampled_from([2**53, 2**53 + 1, 10**14, 10**14 + 1, 2**63, 2**64, 10**30, -0.0])
+)
+fields = st.dictionaries(st.sampled_from("estapqTm"), odd_values, max_size=3)
+
+
+@given(fields, st.sampled_from(["trade", "aggTrade"]), st.booleans(), st.booleans())
+def test_the_usual_way_and_the_careful_one_agree(
+    fields: dict[str, Any], stream: Any, wrapped: bool, outside: bool
+) -> None:
+    """Whatever a message says, it is the same trade to the last digit, or the same problem."""
+    about = {**json.loads(BARE), "e": stream, "a": 7}
+    text = json.dumps({"data": about | fields} if wrapped else about | fields)
+    if outside:  # the same names again where they mean nothing, or once more where they do
+        text = f"{text[:-1]},{json.dumps(fields)[1:]}" if fields else text
+    into = decode(codec(stream=stream), text)
+    assert into == by_the_careful_way(text, stream=stream)
+    assert repr(into.items) == repr(by_the_careful_way(text, stream=stream).items)
+
+
+@given(
+    st.integers(0, len(WRAPPED)),
+    st.integers(0, len(WRAPPED)),
+    st.text(max_size=5) | st.sampled_from(['"', "\\ud800", "1e999", "\x00"]),
+)
+def test_both_ways_agree_on_damage(start: int, end: int, inserted: str) -> None:
+    """Also when it is not JSON any more, or JSON of another shape."""
+    text = WRAPPED[:start] + inserted + WRAPPED[end:]
+    assert decode(codec(), text) == by_the_careful_way(text)
+
+
+def test_what_the_exchange_writes_is_taken_the_usual_way(traffic: Any) -> None:
+    """All of an hour's trades: nothing falls back to the careful way unnoticed."""
+    for name in ("btcusdt", "ethusdt"):
+        speaker = codec()
+        texts = traffic.excerpt(f"binance_spot_{name}_20240808.jsonl")
+        trades = [trade for text in texts if (trade := speaker._usual_trade(text))]
+        assert trades == decode(codec(), *texts).items
+
+
+def test_prices_that_repeat_are_one_object() -> None:
+    """Ten thousand trades at a hundred prices keep a hundred prices; the digits are those of each message."""
+    into = decode(codec(), changed(p="1.0"), changed(p="1.00"), changed(p="1.0"))
+    first, second, third = (item.price for item in into.items)  # type: ignore[union-attr]
+    assert first is third
+    assert (str(first), str(second)) == ("1.0", "1.00")

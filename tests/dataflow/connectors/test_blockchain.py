@@ -388,3 +388,105 @@ def test_a_damaged_message_never_raises(start: int, end: int, inserted: str) -> 
         assert item.price > 0
         assert item.quantity > 0
         assert item.trade_id
+
+
+def by_the_careful_way(speaker: Codec, *messages: str | bytes) -> Received[Item]:
+    speaker._trade_in_turn = lambda _message: None  # type: ignore[method-assign]
+    return decode(speaker, *messages)
+
+
+numerals = st.sampled_from(
+    [
+        *(
+            "1",
+            "0",
+            "0.0",
+            "-1",
+            "+1",
+            "01",
+            "00.5",
+            ".5",
+            "1.",
+            "1_0",
+            "1 ",
+            "1e5",
+            "1E-7",
+            "5.892E-4",
+            "1e400",
+            "0e5",
+        ),
+        *(
+            "NaN",
+            "Infinity",
+            "null",
+            '"1"',
+            "1" * 40,
+            "1" * 41,
+            f"1.{'0' * 40}",
+            f"1.{'0' * 41}",
+            "1e007",
+            "9" * 10**6,
+        ),
+    ]
+) | st.from_regex(r"-?[0-9]{0,42}\.?[0-9]{0,42}([eE][+-]?[0-9]{1,4})?", fullmatch=True)
+moments = st.sampled_from(
+    [
+        *("2020-05-10T18:33:36.696315Z", "2020-05-10t18:33:36.696315Z", "2020-02-30T18:33:36.696315Z"),
+        *("2020-05-10T18:33:60.696315Z", "2020-05-10T18:33:36.696Z", "2020-05-10T18:33:36.696315z"),
+        *(
+            "2020-05-10T18:33:36.696315+01:00",
+            "2020-05-10 18:33:36.696315Z",
+            "2020-05-1\u0660T18:33:36.696315Z",
+        ),
+        *("0000-05-10T18:33:36.696315Z", "9999-12-31T23:59:59.999999Z", "2020-05-10T18:33:36.69631\u0665Z"),
+    ]
+)
+parts = st.fixed_dictionaries(
+    {},
+    optional={
+        "seqnum": st.sampled_from(["6", "5", "7", "06", "6.0", "-6", '"6"', "true", "1" * 25]),
+        "symbol": st.sampled_from(
+            ['"BTC-USD"', '"ETH-USD"', '"BTC-EUR"', '"btc-usd"', '"BTC\\u002dUSD"', "null"]
+        ),
+        "timestamp": moments.map(json.dumps),
+        "side": st.sampled_from(['"buy"', '"sell"', '"Buy"', "null"]),
+        "qty": numerals,
+        "price": numerals,
+        "trade_id": st.sampled_from(['"7"', '""', '"\\u0041"', "7", '"\\""', '"\u00e9"', json.dumps("\x00")]),
+        "text": st.just('"x"'),
+    },
+)
+
+
+@given(parts, st.sampled_from([",", ", "]), st.integers(0, 3))
+def test_the_usual_way_and_the_careful_one_agree(parts: dict[str, str], comma: str, unread: int) -> None:
+    """Whatever a message says: the same trade to the last digit, problem, mark, and count of what follows."""
+    fields = {name: json.dumps(value) for name, value in json.loads(UPDATE).items()}
+    fields |= {"qty": "5.892E-4", **parts}
+    text = "{" + comma.join(f'"{name}":{value}' for name, value in fields.items()) + "}"
+    messages = [subscribed(5), *["garbage"] * unread, text, update(7)]
+    usual, careful = codec(), codec()
+    into, expected = decode(usual, *messages), by_the_careful_way(careful, *messages)
+    assert into == expected
+    assert repr(into.items) == repr(expected.items)
+    assert usual._next_seqnum == careful._next_seqnum
+    assert usual._unread == careful._unread
+
+
+@given(st.integers(0, len(UPDATE)), st.integers(0, len(UPDATE)), st.text(max_size=3))
+def test_both_ways_agree_on_damage(start: int, end: int, inserted: str) -> None:
+    """Also when it is not JSON any more, or JSON of another shape."""
+    messages = [subscribed(5), UPDATE[:start] + inserted + UPDATE[end:], update(7)]
+    assert decode(codec(), *messages) == by_the_careful_way(codec(), *messages)
+
+
+def test_what_the_exchange_writes_is_taken_the_usual_way(traffic: Any) -> None:
+    """The documented trade, once a number was seen: it does not fall back to the careful way unnoticed."""
+    (text,) = [
+        t for t in traffic.excerpt("blockchain_trades_20200510.jsonl") if '"trades"' in t and '"updated"' in t
+    ]
+    speaker = codec()
+    assert speaker._trade_in_turn(text) is None, "any first number will do, and is the careful way's to take"
+    decode(speaker, heartbeat(5))
+    assert speaker._trade_in_turn(text) == TRADE
+    assert speaker._trade_in_turn(text) is None, "it was counted"
