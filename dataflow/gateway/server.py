@@ -25,6 +25,7 @@ from quart import got_websocket_exception, websocket
 
 from .door import Door
 from .places import Places
+from .seam import ServerSeamError, check_seam
 from .server_connection import (
     SEAT,
     AsgiApp,
@@ -32,9 +33,7 @@ from .server_connection import (
     Entrance,
     Host,
     Report,
-    ServerSeamError,
     ServerStats,
-    check_seam,
 )
 from .tls import TlsSocket
 from .wires import SocketWire

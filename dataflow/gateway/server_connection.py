@@ -14,12 +14,11 @@ Rules of this file.
 Hypercorn's own `TCPServer` breaks all five. It is not subclassed: of its methods only the timer of idle
 connections would be left, and its task group, which is where rules 3 to 5 belong, cannot be replaced
 without patching a module for the whole process. What is leaned on instead, `ProtocolWrapper` and the
-attributes in `check_seam`, is looked at once, at start-up.
+attributes in `seam`, is looked at once, at start-up.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import socket
 import ssl
@@ -29,14 +28,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import h11
 import trio
 from attrs import Factory, define
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11WSConnection
-from hypercorn.protocol.ws_stream import ASGIWebsocketState, Handshake, WSStream
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
@@ -45,11 +44,11 @@ from wsproto.events import Ping
 from actors.session import WireClosed
 
 from .door import Door
+from .http2 import Http2Websocket
 from .places import Places
 from .stream import Stream
 from .wires import SocketWire, kept
 
-HYPERCORN = "0.18.0"
 SEAT = "dataflow.seat"  # the key in a websocket's `scope["state"]` where its `Seat` is found
 
 RECEIVE_BYTES = 65536
@@ -61,10 +60,6 @@ AsgiSend = Callable[[Any], Awaitable[None]]
 Report = Callable[[str, BaseException], None]
 
 _PEER_LEFT = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
-
-
-class ServerSeamError(Exception):
-    """Hypercorn is not the version that the gateway was fitted to. Install the pinned one."""
 
 
 class StalledError(Exception):
@@ -118,6 +113,7 @@ class Seat:
 
     connection: Connection
     stream: WSStream
+    http2: Http2Websocket | None = None
     failed: bool = False
     too_long: bool = False  # a message was, and Hypercorn has said so to the client, with 1009
     _detaching: bool = False
@@ -168,8 +164,11 @@ class Seat:
             await self.stream._send_wsproto_event(Ping())
 
     def abort(self) -> None:
-        """Close the whole connection at once."""
-        self.connection.abort()
+        """End the websocket at once, and with it the connection, unless others share that."""
+        if self.http2 is None:
+            self.connection.abort()
+        else:
+            self.connection.spawn(self.http2.reset)
 
 
 class Connection:
@@ -185,7 +184,8 @@ class Connection:
         self._send_lock = trio.Lock()
         self._idle = trio.CancelScope()
         self._early = b""
-        self._seat: Seat | None = None  # the websocket that is all this connection carries
+        self._seats: set[Seat] = set()
+        self._reader: trio.lowlevel.Task | None = None
         self._detached = False
         self._nursery: trio.Nursery
         self._protocol: ProtocolWrapper
@@ -277,6 +277,7 @@ class Connection:
 
     async def _serve(self, alpn: str, first: bytes) -> None:
         async with trio.open_nursery() as self._nursery:
+            self._reader = trio.lowlevel.current_task()
             self._protocol = self._make_protocol(alpn)
             await self._protocol.initiate()
             self._idle = trio.CancelScope()
@@ -322,9 +323,22 @@ class Connection:
             return False
         self.heard = trio.current_time()
         await self._protocol.handle(RawData(data))
-        if self._seat is not None and not self._seat.bound_message():
-            self._limit_remains()
+        self._bound_messages()
         return data != b""
+
+    def _bound_messages(self) -> None:
+        for seat in self._seats:
+            known = seat.too_long
+            if seat.bound_message() or known:
+                continue
+            if seat.http2 is None:
+                self._limit_remains()
+            else:
+                self.spawn(self._reset_in_time, seat.http2)
+
+    async def _reset_in_time(self, http2: Http2Websocket) -> None:
+        await trio.sleep(self.host.send_seconds)
+        await http2.reset()
 
     async def _pass_upgrade(self, upgrade: trio.Event) -> None:
         await upgrade.wait()
@@ -396,7 +410,8 @@ class Connection:
     # The application. These two are what Hypercorn's protocols ask of a task group.
 
     def spawn(self, func: Callable[..., Awaitable[None]], *args: Any) -> None:
-        self._nursery.start_soon(func, *args)
+        with suppress(RuntimeError):  # the connection is over
+            self._nursery.start_soon(func, *args)
 
     async def spawn_app(
         self, app: object, config: Config, scope: Any, send: Any
@@ -404,32 +419,46 @@ class Connection:
         """Start the application for one request; returns how to tell it something."""
         put, get = trio.open_memory_channel[Any](config.max_app_queue_size)
         stream = send.__self__
-        if isinstance(stream, WSStream):
-            stream.handshake.extensions = None
-            scope["state"][SEAT] = seat = Seat(self, stream)
-            self._hold_early_bytes(seat)
-            relay = partial(self._relay_websocket, seat, send)
-        else:
-            relay = partial(_relay, send)
+        seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
+        if seat is None:
             self.host.places.leave(self)
-        self._nursery.start_soon(self._run_app, scope, get.receive, relay, send)
+        relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
+        self._nursery.start_soon(self._run_app, seat, scope, get.receive, relay, send)
         return put.send
 
-    def _hold_early_bytes(self, seat: Seat) -> None:
-        connection = getattr(self._protocol.protocol, "connection", None)
+    def _seat(self, stream: WSStream, scope: Any) -> Seat:
+        stream.handshake.extensions = None
+        scope["state"][SEAT] = seat = Seat(self, stream)
+        self._seats.add(seat)
+        protocol = self._protocol.protocol
+        if isinstance(protocol, H2Protocol):
+            seat.http2 = Http2Websocket(protocol, stream, self.spawn, self._is_reader)
+        else:
+            self._hold_early_bytes(protocol.connection)
+        return seat
+
+    def _is_reader(self) -> bool:
+        return trio.lowlevel.current_task() is self._reader
+
+    def _hold_early_bytes(self, connection: Any) -> None:
         if isinstance(connection, H11WSConnection):
-            self._seat = seat
             self.upgrade = trio.Event()
             self._early = bytes(connection.buffer)
             connection.buffer.clear()
 
-    async def _run_app(self, scope: Any, receive: Any, relay: AsgiSend, send: AsgiSend) -> None:
+    async def _run_app(
+        self, seat: Seat | None, scope: Any, receive: Any, relay: AsgiSend, send: AsgiSend
+    ) -> None:
         try:
             await self.host.app(scope, receive, relay)
         except* Exception as errors:
             self.host.fault("application", errors)
         finally:
             await send(None)
+        if seat is not None:
+            self._seats.discard(seat)
+            if seat.http2 is not None:
+                await seat.http2.finish(self.host.send_seconds)
 
     async def _relay_websocket(self, seat: Seat, send: AsgiSend, message: Any) -> None:
         if message["type"] == "websocket.close" and seat.failed:
@@ -451,46 +480,3 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
-
-
-def check_seam() -> None:
-    """Raises ServerSeamError, with everything that does not fit, unless Hypercorn is as it is known here."""
-    problems = list(_misfits())
-    if problems:
-        raise ServerSeamError(f"hypercorn {HYPERCORN} is needed: " + "; ".join(problems))
-
-
-def _misfits() -> Iterator[str]:
-    version = importlib.metadata.version("hypercorn")
-    if version != HYPERCORN:
-        yield f"version {version} is installed"
-    try:
-        wanted = _leaned_on()
-    except Exception as error:
-        yield f"its parts cannot be made: {error!r}"
-        return
-    for thing, names in wanted:
-        for name in names:
-            if not hasattr(thing, name):
-                yield f"{type(thing).__name__}.{name} is missing"
-
-
-def _leaned_on() -> Iterator[tuple[object, tuple[str, ...]]]:
-    config, context = Config(), WorkerContext(None)
-    unused: Any = None
-    wrapper = ProtocolWrapper(
-        unused, config, context, unused, ConnectionState({}), False, None, None, unused, "http/1.1"
-    )
-    stream = WSStream(unused, config, context, unused, False, None, None, unused, 1)
-    return iter(
-        (
-            (wrapper, ("initiate", "handle", "protocol")),
-            (wrapper.protocol, ("connection",)),
-            (H11WSConnection(h11.Connection(h11.SERVER)), ("buffer",)),
-            (stream, ("app_send", "closed", "state", "buffer", "_send_wsproto_event")),
-            (stream.buffer, ("length", "max_length", "clear")),
-            (Handshake([], "1.1"), ("extensions",)),
-            (ASGIWebsocketState, ("CONNECTED",)),
-            (context, ("terminated",)),
-        )
-    )

@@ -1,4 +1,4 @@
-"""A WebSocket that stays with the HTTP server: TLS, HTTP/2, any ASGI server. The same manners, more slowly.
+"""A WebSocket that stays with the HTTP server: HTTP/2, or any ASGI server. The same manners, more slowly.
 
 Rules of this file: nothing is sent without waiting (`write_nowait` takes nothing), and everything in the
 order of `write`. The handler's task, which the server cancels when the peer has left, must stay until the
@@ -33,6 +33,7 @@ class AsgiWire:
         self._close_within = close_within
         self._end: WireClosed | None = None
         self._receiving = trio.CancelScope()
+        self._sending = trio.CancelScope()
         self._left = trio.Event()  # the server has let go of the handler: there is no peer any more
         self._over = trio.Event()  # the handler may go
 
@@ -52,10 +53,12 @@ class AsgiWire:
 
     async def write(self, payloads: Sequence[tuple[str, ...]]) -> None:
         """Send all of it. Raises WireClosed. After a cancellation only `close` and `abort` are of use."""
-        for payload in payloads:
-            for text in payload:
-                self._check()
-                await self._websocket.send(text)
+        with trio.CancelScope() as self._sending:
+            for payload in payloads:
+                for text in payload:
+                    self._check()
+                    await self._websocket.send(text)
+        self._check()
 
     async def receive(self) -> str:
         """The next text message. Raises WireClosed. Cancelling it loses nothing."""
@@ -95,7 +98,7 @@ class AsgiWire:
     def abort(self) -> None:
         """Close at once."""
         self._finish(VANISHED, "aborted")
-        if self._seat is not None and self._seat.alone:
+        if self._seat is not None:
             self._seat.abort()
 
     async def stay(self) -> None:
@@ -120,6 +123,7 @@ class AsgiWire:
     def _finish(self, code: int, reason: str) -> None:
         self._end = self._end or WireClosed(code, reason)
         self._receiving.cancel()
+        self._sending.cancel()
         self._over.set()
 
 

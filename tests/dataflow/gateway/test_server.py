@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, TextMessage
 
-from dataflow.gateway import server_connection
+from dataflow.gateway import seam, server_connection
 from dataflow.gateway.server import ServerSeamError, serve
 from tests.dataflow.gateway.wires_client import (
     Client,
@@ -372,7 +372,7 @@ async def test_address_is_reported_and_taken_once() -> None:
 
 async def test_another_hypercorn_is_refused_with_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Hypercorn is not the one known here, nothing is served, and the error says all that differs."""
-    monkeypatch.setattr(server_connection, "HYPERCORN", "0.0.1")
+    monkeypatch.setattr(seam, "HYPERCORN", "0.0.1")
     monkeypatch.delattr(WSStream, "app_send")
     with pytest.raises(ServerSeamError, match=r"0\.0\.1 is needed: version .* installed; WSStream.app_send"):
         await serve(websocket_app(echo), host="127.0.0.1", port=0)

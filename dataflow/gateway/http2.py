@@ -1,0 +1,116 @@
+"""WebSockets that share an HTTP/2 connection (RFC 8441): what Hypercorn leaves undone there.
+
+Rules of this file.
+1. Who reads the connection never waits for room in one of its streams: what it reads makes that room.
+   Of several answers to pings that wait for room only the last is sent, as RFC 6455 allows.
+2. A stream ends with its websocket: in order, when the peer takes what waits in time, else by a reset.
+3. What waits in a stream is bounded: a new message waits for room. (Hypercorn's own bound opens with every
+   attempt to send, also where the peer's window is shut.)
+4. Bytes for a stream that has ended hurt nobody: the others of the connection go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import trio
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from hypercorn.protocol.events import Data, EndData
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.ws_stream import WSStream
+from priority.priority import MissingStreamError
+
+BUFFER_BYTES = 32768  # with so much waiting no message is added
+
+Spawn = Callable[..., None]
+
+
+class _Ended:
+    async def handle(self, event: object) -> None:
+        pass
+
+
+class _Streams(dict[int, Any]):
+    """Hypercorn looks streams up that it has dropped."""
+
+    def __missing__(self, stream_id: int) -> _Ended:
+        return _Ended()
+
+
+class Http2Websocket:
+    """One websocket's stream. `is_reader()` tells whether the current task is who reads the connection."""
+
+    def __init__(
+        self, protocol: H2Protocol, stream: WSStream, spawn: Spawn, is_reader: Callable[[], bool]
+    ) -> None:
+        if not isinstance(protocol.streams, _Streams):
+            protocol.streams = _Streams(protocol.streams)
+        self._protocol = protocol
+        self._id = stream.stream_id
+        self._spawn = spawn
+        self._is_reader = is_reader
+        self._send: Callable[[Any], Awaitable[None]] = stream.send
+        self._less = trio.Event()  # set, and replaced, when something has left the buffer
+        self._buffer: Any = protocol.stream_buffers[stream.stream_id]
+        self._pop: Callable[[int], Awaitable[bytes]] = self._buffer.pop
+        self._buffer.pop = self._pop_and_tell
+        self._answer: Data | None = None  # waits for `_send_answers`, if that runs
+        self._answered: trio.Event | None = None  # set when `_send_answers` has ended
+        stream.send = self._send_event
+
+    async def _send_event(self, event: object) -> None:
+        if isinstance(event, Data) and self._is_reader():
+            self._answer = event
+            if self._answered is None:
+                self._answered = trio.Event()
+                self._spawn(self._send_answers)
+        else:
+            if isinstance(event, Data):
+                await self._room()
+            await self._send(event)
+
+    async def _room(self) -> None:
+        while len(self._buffer.buffer) >= BUFFER_BYTES:
+            await self._less.wait()
+
+    async def _pop_and_tell(self, limit: int) -> bytes:
+        # Not Hypercorn's `drain`: whoever waits there is forgotten when something is added meanwhile.
+        data = await self._pop(limit)
+        self._tell_less()
+        return data
+
+    def _tell_less(self) -> None:
+        self._less.set()
+        self._less = trio.Event()
+
+    async def _send_answers(self) -> None:
+        while self._answer is not None:
+            answer, self._answer = self._answer, None
+            await self._send(answer)
+        assert self._answered is not None
+        self._answered.set()
+        self._answered = None
+
+    async def finish(self, seconds: float) -> None:
+        """End the stream behind everything that waits in it; what waits after `seconds` is lost."""
+        with trio.move_on_after(0 if self._protocol.closed else seconds):
+            if self._answered is not None:
+                await self._answered.wait()
+            await self._send(EndData(stream_id=self._id))
+        # Also when it has ended: the peer's end has not, and what came that way would still be taken in.
+        await self.reset(ErrorCodes.NO_ERROR)
+
+    async def reset(self, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
+        """End the stream at once, unsent bytes included; who waits to send goes on, to find that out."""
+        await self._buffer.close()
+        self._tell_less()
+        with suppress(ProtocolError):
+            self._protocol.connection.reset_stream(self._id, code)
+        with suppress(MissingStreamError):  # so that Hypercorn comes by and forgets it
+            self._protocol.priority.unblock(self._id)
+        await self._protocol.has_data.set()
+        await self._protocol._flush()
+        await self._protocol._close_stream(self._id)

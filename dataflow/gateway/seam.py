@@ -1,0 +1,69 @@
+"""What the gateway leans on of Hypercorn beyond its public names, looked at once, at start-up."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from typing import Any
+
+import h11
+from hypercorn.config import Config
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from hypercorn.protocol.h11 import H11WSConnection
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, Handshake, WSStream
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+
+HYPERCORN = "0.18.0"
+
+
+class ServerSeamError(Exception):
+    """Hypercorn is not the version that the gateway was fitted to. Install the pinned one."""
+
+
+def check_seam() -> None:
+    """Raises ServerSeamError, with everything that does not fit, unless Hypercorn is as it is known here."""
+    problems = list(_misfits())
+    if problems:
+        raise ServerSeamError(f"hypercorn {HYPERCORN} is needed: " + "; ".join(problems))
+
+
+def _misfits() -> Iterator[str]:
+    version = importlib.metadata.version("hypercorn")
+    if version != HYPERCORN:
+        yield f"version {version} is installed"
+    try:
+        wanted = _leaned_on()
+    except Exception as error:
+        yield f"its parts cannot be made: {error!r}"
+        return
+    for thing, names in wanted:
+        for name in names:
+            if not hasattr(thing, name):
+                yield f"{type(thing).__name__}.{name} is missing"
+
+
+def _leaned_on() -> Iterator[tuple[object, tuple[str, ...]]]:
+    config, context = Config(), WorkerContext(None)
+    unused: Any = None
+    wrapper = ProtocolWrapper(
+        unused, config, context, unused, ConnectionState({}), False, None, None, unused, "http/1.1"
+    )
+    http2 = H2Protocol(unused, config, context, unused, ConnectionState({}), True, None, None, unused)
+    stream = WSStream(unused, config, context, unused, False, None, None, unused, 1)
+    return iter(
+        (
+            (wrapper, ("initiate", "handle", "protocol")),
+            (wrapper.protocol, ("connection",)),
+            (http2, ("streams", "stream_buffers", "connection", "priority", "has_data", "closed")),
+            (http2, ("_flush", "_close_stream")),
+            (StreamBuffer(context.event_class), ("buffer", "pop", "close")),
+            (H11WSConnection(h11.Connection(h11.SERVER)), ("buffer",)),
+            (stream, ("app_send", "closed", "state", "buffer", "send", "stream_id", "_send_wsproto_event")),
+            (stream.buffer, ("length", "max_length", "clear")),
+            (Handshake([], "1.1"), ("extensions",)),
+            (ASGIWebsocketState, ("CONNECTED",)),
+            (context, ("terminated",)),
+        )
+    )
