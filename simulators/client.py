@@ -1,6 +1,7 @@
 """A client of the JSON-RPC gateway that shows what it gets and can leave in every way a client can.
 
-Rule 1: it reconnects by itself when the server ends the connection, and resumes every symbol with `since`;
+Rule 1: it reconnects by itself when the server ends the connection, and resumes every symbol with `since`,
+after the time that the server tells where it has no room, else after a jittered `retry_after`;
 after leaving by its own will it stays away until told to come back (a temporary drop: until its time is
 over).
 Rule 2: nothing is printed; lines go to `say`.
@@ -11,6 +12,7 @@ their own.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
@@ -36,7 +38,8 @@ Leave: TypeAlias = Literal["graceful", "abrupt"]
 class Client:
     """One client. `wanted` says whether it is to be connected; `connections` counts how often it was.
 
-    `on_trade` sees every trade as it came. Durations are seconds.
+    `on_trade` sees every trade as it came. Durations are seconds; `retry_after` is up to twice as
+    long by chance.
     """
 
     symbols: tuple[str, ...]
@@ -49,6 +52,7 @@ class Client:
     notices: int = 0
     _wanted: bool = True
     _not_before: float = -1.0
+    _sent_away: float | None = None  # seconds for which the server wants to be left alone
     _stream: trio.abc.Stream | None = None
     _websocket: WebSocketConnection | None = None
     _leaving: trio.Event | None = None
@@ -114,7 +118,11 @@ class Client:
             while True:
                 await self._wait_until_wanted()
                 await self._try()
-                self._not_before = max(self._not_before, trio.current_time() + self.retry_after)
+                self._not_before = max(self._not_before, trio.current_time() + self._pause())
+
+    def _pause(self) -> float:
+        told, self._sent_away = self._sent_away, None
+        return self.retry_after * random.uniform(1.0, 2.0) if told is None else told
 
     async def _wait_until_wanted(self) -> None:
         while not self._wanted or trio.current_time() < self._not_before:
@@ -217,6 +225,8 @@ class Client:
                 self._tell(self.ledger.gap(params))
             case method:
                 self.notices += 1
+                if method == "connection.refused":
+                    self._sent_away = float(params["retryAfter"])
                 self.say(f"{method} {_plain(params)}")
 
     def _answered(self, message: dict[str, Any]) -> None:

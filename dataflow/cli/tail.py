@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json as json_
 import os
+import random
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -31,7 +32,8 @@ from ..terminal import disarmed, painted, wants_colour
 from .common import Json, Url, daemon_url, not_running, until_interrupted
 from .ends import Failure, Mistake, only
 
-RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to come back
+RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to come back, up to twice that by chance
+TOLD_MOST = 300.0  # seconds: a daemon that sends us away for longer is asked again after these
 OPEN_WITHIN, CLOSE_WITHIN = 10.0, 1.0
 LARGEST_ANSWER = 64 << 20  # bytes: a long absence is answered with everything missed
 GREEN, RED, YELLOW, DIM = "32", "31", "33", "2"
@@ -179,6 +181,10 @@ def in_words(method: str, told: dict[str, Any]) -> str:
             return f"{told.get('source')}: connection restored"
         case "connection.draining":
             return "the daemon is going away"
+        case "connection.waiting":
+            return f"waiting for {told.get('seconds')} s, {told.get('ahead')} others go first"
+        case "connection.refused":
+            return f"no room: {told.get('reason')}"
         case _:
             return f"{method} {json_.dumps(told, ensure_ascii=False)}"
 
@@ -191,6 +197,7 @@ class Tail:
         self.snapshot = snapshot
         self.left = left
         self.positions: dict[str, tuple[int, int]] = {}
+        self.sent_away: float | None = None  # seconds for which the daemon wants to be left alone
 
     @property
     def done(self) -> bool:
@@ -252,6 +259,8 @@ class Tail:
         told = msgspec.json.decode(raw)
         if method == "stream.gap":  # an unknown number of trades has one place, `from`
             self._advance(told["symbol"], told["from"] if told["to"] is None else told["to"])
+        elif method == "connection.refused":
+            self.sent_away = float(told["retryAfter"])
         show.notice(method, bytes(raw))
 
     def _advance(self, symbol: str, offset: int) -> None:
@@ -288,24 +297,30 @@ async def follow(url: str, tail: Tail, show: Show) -> None:
 
     Raises Mistake when there is no daemon at `url` to begin with, or when it refuses a symbol.
     """
-    delay = RETRY_FIRST
+    delay, met = RETRY_FIRST, False
     while not tail.done:
         try:
             await _converse(url, tail, show)
         except ConnectionClosed as closed:
             reason = closed.reason and (closed.reason.reason or closed.reason.name)
+            delay, met = RETRY_FIRST, True
             show.news(f"disconnected ({reason or 'without a word'}), coming back")
-            delay = RETRY_FIRST
         except msgspec.DecodeError as error:
             raise Failure(f"{url} says what this client does not understand: {error}") from None
         except _Unreachable as error:
-            if not tail.positions:
+            if not met:
                 raise Mistake(_unreachable(url, error.__cause__)) from None
             delay = min(delay * 2, RETRY_MOST)
         else:
             return
         _flush()
-        await trio.sleep(delay)
+        await trio.sleep(_pause(tail, delay))
+
+
+def _pause(tail: Tail, delay: float) -> float:
+    """Seconds to wait: what the daemon told, or `delay` and more, so that not all come back at once."""
+    told, tail.sent_away = tail.sent_away, None
+    return delay * random.uniform(1.0, 2.0) if told is None else min(told, TOLD_MOST)
 
 
 async def _converse(url: str, tail: Tail, show: Show) -> None:

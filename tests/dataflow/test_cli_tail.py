@@ -18,7 +18,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from dataflow.cli.ends import Failure, Mistake
-from dataflow.cli.tail import Raw, Screen, Tail, follow, in_words, refusal
+from dataflow.cli.tail import Raw, Screen, Tail, _pause, follow, in_words, refusal
 
 EPOCH = 1700000000000
 
@@ -279,6 +279,29 @@ class TestFollowing:
             "-- connected again",
             *(line(9), line(10), line(11)),
         ]
+
+    async def test_who_is_sent_away_comes_back_when_told(self, said: Any) -> None:
+        """Also before the first answer; and a daemon that is away then is waited for."""
+        refused = notice("connection.refused", reason="too many sessions", retryAfter=0.0)
+        waiting = notice("connection.waiting", ahead=7, seconds=1.2)
+        away = says(refused, then="too many sessions, try again in 0 s")
+        async with gateway(away, None, says(waiting, answer(7), update(8))) as server:
+            await follow(server.url, tail_of(count=1), PLAIN)
+        assert said() == [
+            "-- no room: too many sessions",
+            "-- disconnected (too many sessions, try again in 0 s), coming back",
+            "-- waiting for 1.2 s, 7 others go first",
+            line(8),
+        ]
+
+    def test_pauses(self) -> None:
+        """What the daemon told, once, and never absurdly long; else jittered, so that not all come at once."""
+        tail = tail_of()
+        for told, seconds in ((7.3, 7.3), (1e9, 300.0)):
+            tail.sent_away = told
+            assert _pause(tail, 0.5) == seconds
+        spread = [_pause(tail, 0.5) for _ in range(100)]
+        assert 0.5 <= min(spread) < max(spread) <= 1.0
 
     async def test_what_cannot_be_recovered_is_said(self, said: Any) -> None:
         """After a restart that forgot, the hole is named, the new epoch counts, and trades go on."""

@@ -134,6 +134,24 @@ async def test_a_gateway_that_goes_away_is_reconnected_to() -> None:
         assert any("1001" in line for line in said)
 
 
+async def test_a_gateway_without_room_is_left_alone_for_as_long_as_it_told(mock_clock: MockClock) -> None:
+    """Not earlier, however short its own pause is; and it resumes."""
+    async with running() as (gateway, client, _):
+        await gateway.send(
+            jsonrpc="2.0", method="connection.refused", params={"reason": "x", "retryAfter": 30.0}
+        )
+        assert gateway.socket is not None
+        await client.wait_until(lambda it: it.notices == 1)
+        await gateway.socket.aclose(1013, "x, try again in 30 s")
+        await client.wait_until(lambda it: not it.connected)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        mock_clock.jump(29.0)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert client.connections == 1
+        mock_clock.jump(2.0)
+        await client.wait_until(lambda it: it.connections == 2 and bool(it.subscribed))
+
+
 async def test_gaps_duplicates_and_notices_are_told() -> None:
     """A hole and a repetition are findings; what the gateway announces is shown."""
     async with running() as (gateway, client, said):

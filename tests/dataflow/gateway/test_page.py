@@ -32,6 +32,8 @@ NOTIFICATIONS = {
     "connection.lost",
     "connection.restored",
     "connection.draining",
+    "connection.waiting",
+    "connection.refused",
 }
 STATES = {"idle", "starting", "running", "backoff", "stopping", "done"}
 VOID = {"meta", "link", "input", "br", "hr", "img"}
