@@ -137,6 +137,14 @@ def test_a_message_is_bounded(pieces: int) -> None:
     assert len(reader.messages) == 1
 
 
+def test_a_length_that_is_written_longer_than_it_must_be_is_illegal() -> None:
+    """Whatever follows: what looks like the rest of the message is a frame of its own."""
+    reader = inbound()
+    reader.feed(frame(0x81, b"x" * 5, form=1) + frame(0x01, b"x" * 120) + frame(0x80, b""))
+    assert reader.ended is not None
+    assert not reader.messages
+
+
 def test_a_length_is_refused_before_its_payload_comes() -> None:
     """Nobody makes us wait for, or store, what we will not take."""
     reader = inbound(max_bytes=100)

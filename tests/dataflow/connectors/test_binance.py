@@ -415,6 +415,14 @@ def test_both_ways_agree_on_damage(start: int, end: int, inserted: str) -> None:
     assert decode(codec(), text) == by_the_careful_way(text)
 
 
+@pytest.mark.parametrize("name", ["id", "result", "error", "code", "msg", "e", "t", "a", "other"])
+@pytest.mark.parametrize("value", ['"\\ud800"', "1e999", "[" * 2000, "{}"])
+def test_both_ways_look_at_the_same_fields(name: str, value: str) -> None:
+    """What neither needs for a trade may still be broken, and then both say so."""
+    text = f'{WRAPPED[:-1]},"{name}":{value}}}'
+    assert decode(codec(), text) == by_the_careful_way(text)
+
+
 def test_what_the_exchange_writes_is_taken_the_usual_way(traffic: Any) -> None:
     """All of an hour's trades: nothing falls back to the careful way unnoticed."""
     for name in ("btcusdt", "ethusdt"):
