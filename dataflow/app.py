@@ -22,6 +22,7 @@ from supervisors import run as run_supervisor
 
 from .config import Settings
 from .domain import Item
+from .gateway.herald import Herald
 from .gateway.http import CLOSE_GRACE, HttpServer
 from .interference import FaultySource
 from .ports import SourceSettings
@@ -34,6 +35,7 @@ from .topics import BEAT_WITHIN
 from .websocket import WebSocketSource
 
 SHARD_MAILBOX = Mailbox(size=4096)  # batches; full: refused, counted, marked as a gap (see Delivery)
+NOTICES = Mailbox(size=1024)  # a few an outage; full: refused, and counted there
 GRACE = 5.0  # seconds: to part from an upstream, and for a loop that is late
 CLEANUP_WITHIN = 1.0  # seconds: what `Child.cleanup_within` is by default
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
@@ -98,12 +100,13 @@ def sources(state: State) -> Supervisor:
 
 
 def gateway(state: State) -> Supervisor:
-    """The sessions, and the server that brings them; neither is of use without the other."""
+    """The sessions, who tells them what concerns all, and the server that brings them: of use together."""
     return Supervisor(
         strategy=Strategy.ONE_FOR_ALL,
         limit=_limit(state.settings),
         children=(
             Child("sessions", lambda: Pool(max_children=state.settings.gateway.max_sessions)),
+            Child("herald", partial(Herald, state.clients), mailbox=NOTICES, beat_within=BEAT_WITHIN),
             Child("http", partial(HttpServer, state), stop_within=state.settings.supervision.stop_within),
         ),
     )

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from attrs import define
 
 from actors.session import Session
+from supervisors import Ref
 
 AnySession: TypeAlias = Session[Any]
 
@@ -28,6 +29,7 @@ class Clients:
     def __init__(self) -> None:
         self._sessions: dict[AnySession, None] = {}
         self._totals = Totals()
+        self._herald: Ref | None = None
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -54,10 +56,14 @@ class Clients:
             self._totals.dropped += session.dropped
             self._totals.slow += session.ending is not None and session.ending.code == 1008
 
+    def attach(self, herald: Ref) -> None:
+        """Who tells all clients: `herald.Herald`."""
+        self._herald = herald
+
     def broadcast(self, text: bytes) -> None:
-        """Say `text` to every client, in its turn."""
-        for session in self:
-            session.say(text)
+        """Have `text` said to every client, soon. Without a herald there are no clients either."""
+        if self._herald is not None:
+            self._herald.put(text)
 
     def totals(self) -> Totals:
         """The totals, living sessions included."""

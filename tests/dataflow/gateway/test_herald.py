@@ -1,0 +1,80 @@
+"""The herald: everybody is told, once, and nobody else has to wait for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from actors.session import Manners, Session
+from dataflow.gateway.clients import Clients
+from dataflow.gateway.herald import CLIENTS_AT_ONCE, Herald
+from supervisors import Child, Mailbox, Supervisor, open_supervisor
+
+
+class Nothing:
+    """A wire that is never used."""
+
+    pack: Any = None
+    write_nowait: Any = None
+
+
+class Client(Session[bytes]):
+    """A session that only listens to what it says."""
+
+    def __init__(self) -> None:
+        wire: Any = Nothing()
+        super().__init__(wire, Manners())
+        self.said: list[bytes] = []
+
+    def say(self, text: bytes) -> None:
+        self.said.append(text)
+
+
+class Crowd:
+    def __init__(self, count: int) -> None:
+        self.clients = Clients()
+        self.members = [Client() for _ in range(count)]
+        for member in self.members:
+            self.clients.enter(member)
+
+
+def herald(clients: Clients) -> Supervisor:
+    return Supervisor(children=[Child("herald", lambda: Herald(clients), mailbox=Mailbox(size=8))])
+
+
+@pytest.mark.parametrize("count", [0, 1, CLIENTS_AT_ONCE, CLIENTS_AT_ONCE + 1, 3 * CLIENTS_AT_ONCE])
+async def test_everybody_is_told_everything_once_and_in_order(count: int) -> None:
+    """Notices reach each client in the order in which they were given."""
+    crowd = Crowd(count)
+    async with open_supervisor(herald(crowd.clients)):
+        crowd.clients.broadcast(b"lost")
+        crowd.clients.broadcast(b"restored")
+        await wait_all_tasks_blocked()
+        assert all(member.said == [b"lost", b"restored"] for member in crowd.members)
+
+
+async def test_others_get_their_turn_while_many_are_told() -> None:
+    """Telling a crowd is cut into pieces: the event loop turns in between."""
+    crowd = Crowd(3 * CLIENTS_AT_ONCE)
+    seen = set[int]()
+
+    async with open_supervisor(herald(crowd.clients)):
+        crowd.clients.broadcast(b"lost")
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+            seen.add(sum(bool(member.said) for member in crowd.members))
+    assert seen >= {CLIENTS_AT_ONCE, 2 * CLIENTS_AT_ONCE, 3 * CLIENTS_AT_ONCE}
+
+
+async def test_who_leaves_meanwhile_and_a_world_without_herald_are_no_trouble() -> None:
+    """A notice is for whoever is there: a session that has ended ignores it, and nobody is told before the start."""
+    crowd = Crowd(2)
+    crowd.clients.broadcast(b"early")
+    async with open_supervisor(herald(crowd.clients)):
+        crowd.clients.leave(crowd.members[0])
+        crowd.clients.broadcast(b"lost")
+        await wait_all_tasks_blocked()
+    assert [member.said for member in crowd.members] == [[], [b"lost"]]
