@@ -500,7 +500,9 @@ class Engine:
             record.enter("done")
         else:
             life.intent = Intent.SHUTDOWN
-            if life.at_once:
+            # Thousands in a pool are the ladder's, which cancels them in chunks: all at once they would keep the
+            # event loop for as long as all of their ends take together.
+            if life.at_once and not (self._is_pool and life.ready_at is not None):
                 life.scope.cancel()
 
     def _stop_resting(self, record: Record) -> None:
