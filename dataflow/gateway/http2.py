@@ -54,12 +54,12 @@ class Http2Websocket:
         self._is_reader = is_reader
         self._send: Callable[[Any], Awaitable[None]] = stream.send
         self._less = trio.Event()  # set, and replaced, when something has left the buffer
-        self._buffer: Any = protocol.stream_buffers[stream.stream_id]
+        self._buffer = protocol.stream_buffers[stream.stream_id]
         self._pop: Callable[[int], Awaitable[bytes]] = self._buffer.pop
-        self._buffer.pop = self._pop_and_tell
+        vars(self._buffer)["pop"] = self._pop_and_tell
         self._answer: Data | None = None  # waits for `_send_answers`, if that runs
         self._answered: trio.Event | None = None  # set when `_send_answers` has ended
-        stream.send = self._send_event
+        stream.send = self._send_event  # this one's alone: nothing is patched for others
 
     async def _send_event(self, event: object) -> None:
         if isinstance(event, Data) and self._is_reader():
