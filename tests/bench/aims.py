@@ -36,7 +36,7 @@ class Aim:
         if self.bound == 0:
             return "missed"
         off = (self.bound - value if self.least else value - self.bound) / self.bound
-        return f"missed by {off:.0%}" if off < 3 else f"missed by {value / self.bound:.0f} times"
+        return f"missed by {off:.0%}" if off < 3 else f"missed, {value / self.bound:.0f} times as much"
 
 
 def shown(value: float) -> str:

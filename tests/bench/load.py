@@ -13,11 +13,15 @@ from .processes import Program, ProgramFailed
 
 @frozen(kw_only=True)
 class Window:
-    """What the clients saw in some seconds. `skipped`: places in the stream that a client did not get."""
+    """What the clients saw in some seconds. `skipped`: places in a stream that did not come and lay in no gap.
+
+    `gaps` are those that were told.
+    """
 
     seconds: float
     updates: int
     skipped: int
+    gaps: int
     dead: int
     least: int
     p50_ms: float
@@ -34,12 +38,14 @@ class Window:
         """As a row of the results."""
         return {
             "per_second": self.per_second,
+            "per_cpu_second": self.updates / (self.seconds * max(self.server_cpu, 0.001)),
             "p50_ms": self.p50_ms,
             "p99_ms": self.p99_ms,
             "max_ms": self.max_ms,
             "server_cpu": self.server_cpu,
             "client_cpu": self.client_cpu,
             "skipped": self.skipped,
+            "gaps": self.gaps,
             "dead": self.dead,
             "least": self.least,
         }
@@ -81,6 +87,7 @@ class Load:
             seconds=told["seconds"],
             updates=told["updates"],
             skipped=told["skipped"],
+            gaps=told["gaps"],
             dead=told["dead"],
             least=told["least"],
             p50_ms=told["p50_ms"],

@@ -30,7 +30,7 @@ def description() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),

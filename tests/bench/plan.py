@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from attrs import define, field, frozen
 
@@ -128,6 +127,12 @@ def _carry_out(bench: Bench, scenario: Scenario, round_: int, step: Step) -> str
     return scenario.told(figures)
 
 
-def show(**figures: Any) -> str:
-    """`a 1, b 2` for the lines of progress."""
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
+def troubles(figures: Mapping[str, float]) -> str:
+    """What should not have happened in a window, or nothing."""
+    words = {
+        "gaps": "{:.0f} gaps",
+        "skipped": "{:.0f} SKIPPED WITHOUT A GAP",
+        "dead": "{:.0f} DISCONNECTED",
+        "blocked": "the event loop was BLOCKED {:.0f} times",
+    }
+    return "".join(f", {text.format(figures[name])}" for name, text in words.items() if figures.get(name))

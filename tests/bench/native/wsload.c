@@ -6,8 +6,8 @@
 // every line that it reads from standard input: what came since the last one. The end of standard input ends it.
 //
 // A message that is an update carries the time of its sending behind "qty": (ns since 1970) and its place behind the
-// last "offset":, which must grow by one per client: `skipped` counts where it does not. Everything else is counted in
-// `others`. The first --slow clients never read, with a small receive buffer, and are not counted.
+// last "offset":, which must grow by one per client: `skipped` counts where it does not, and no stream.gap said so
+// before; `gaps` counts these. Everything else is counted in `others`. The first --slow clients never read, with a small receive buffer, and are not counted.
 // Built with -DWITH_TLS (and -lssl -lcrypto) it speaks TLS, too; certificates are not checked.
 #include "ws.h"
 #include <getopt.h>
@@ -27,7 +27,7 @@ typedef struct {
 } client_t;
 
 static struct {
-    uint64_t updates, others, bytes, reads, skipped, closes;
+    uint64_t updates, others, bytes, reads, skipped, gaps, closes;
     latencies_t latencies;
 } seen;
 
@@ -111,10 +111,23 @@ static uint64_t last_offset(const uint8_t *p, size_t n) { // the update ends wit
     return q - p < 9 || memcmp(q - 9, key, 9) ? 0 : number_at(q, end);
 }
 
+static int on_gap(client_t *c, const uint8_t *p, size_t n) { // {"from":N,"to":N or null}: whether it was one
+    size_t head = n < 60 ? n : 60;
+    if (!memmem(p, head, "\"stream.gap\"", 12)) return 0;
+    const uint8_t *to = memmem(p, n, "\"to\":", 5), *from = memmem(p, n, "\"from\":", 7);
+    uint64_t last = to ? number_at(to + 5, p + n) : 0;
+    c->offset = last ? last : from ? number_at(from + 7, p + n) : 0;
+    return 1;
+}
+
 static void on_message(client_t *c, const uint8_t *p, size_t n, uint64_t now) {
     const uint8_t *stamp = behind(p, n, "\"qty\":", 6);
     uint64_t sent = stamp ? number_at(stamp, p + n) : 0;
-    if (!sent || memmem(p, n < 40 ? n : 40, "\"result\"", 8)) { seen.others++; return; }
+    if (!sent || memmem(p, n < 40 ? n : 40, "\"result\"", 8)) {
+        if (on_gap(c, p, n)) seen.gaps++;
+        else seen.others++;
+        return;
+    }
     if (!*sample && n < sizeof sample) memcpy(sample, p, n);
     uint64_t offset = last_offset(p, n);
     if (c->offset && offset != c->offset + 1) seen.skipped++;
@@ -204,11 +217,11 @@ static void report(double seconds, double cpu) {
         clients[i].updates = 0;
     }
     latencies_t *l = &seen.latencies;
-    printf("{\"seconds\":%.4f,\"updates\":%llu,\"others\":%llu,\"bytes\":%llu,\"reads\":%llu,\"skipped\":%llu,"
+    printf("{\"seconds\":%.4f,\"updates\":%llu,\"others\":%llu,\"bytes\":%llu,\"reads\":%llu,\"skipped\":%llu,\"gaps\":%llu,"
            "\"closes\":%llu,\"dead\":%d,\"least\":%llu,\"most\":%llu,\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,"
            "\"max_ms\":%.3f,\"cpu\":%.3f}\n",
            seconds, (unsigned long long)seen.updates, (unsigned long long)seen.others, (unsigned long long)seen.bytes,
-           (unsigned long long)seen.reads, (unsigned long long)seen.skipped, (unsigned long long)seen.closes, dead,
+           (unsigned long long)seen.reads, (unsigned long long)seen.skipped, (unsigned long long)seen.gaps, (unsigned long long)seen.closes, dead,
            (unsigned long long)least, (unsigned long long)most, latency_ms(l, .5), latency_ms(l, .9), latency_ms(l, .99),
            l->max / 1e6, cpu);
     fflush(stdout);

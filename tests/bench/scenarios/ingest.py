@@ -10,7 +10,7 @@ from .. import peers
 from ..compiled import BUILD, program
 from ..load import Load
 from ..peers import READERS
-from ..plan import Bench, Figures, Scenario, Step
+from ..plan import Bench, Figures, Scenario, Step, troubles
 from ..processes import Program, ProgramFailed
 from ..servers import SUBSCRIBE, SYMBOL, SYMBOLS, Dataflow
 from ..servers import feed as feed_of
@@ -104,8 +104,7 @@ def until_read(feed: Program, reader: Program) -> None:
 def told(figures: Figures) -> str:
     return (
         f"{figures['per_second']:,.0f}/s (admitted {figures['admitted']:,.0f}/s), server {figures['server_cpu']:.0%}, "
-        f"feed {figures['feed_cpu']:.0%} CPU"
-        + (f", {figures['skipped']:.0f} SKIPPED" if figures["skipped"] else "")
+        f"feed {figures['feed_cpu']:.0%} CPU" + troubles(figures)
     )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from ..compiled import BUILD, program
 from ..load import Load
-from ..plan import Bench, Figures, Scenario, Step
+from ..plan import Bench, Figures, Scenario, Step, troubles
 from ..servers import SUBSCRIBE, Dataflow
 
 READING, STALLED = 950, 50
@@ -56,8 +56,7 @@ def told(figures: Figures) -> str:
     return (
         f"p50 {figures['p50_ms']:.2f} ms, p99 {figures['p99_ms']:.2f} ms, {figures['share']:.0%} arrived, "
         f"{figures['sessions']:.0f} sessions at the end, memory +{figures['grown_mib']:.0f} MiB"
-        + (f", {figures['skipped']:.0f} SKIPPED" if figures["skipped"] else "")
-        + (f", {figures['dead']:.0f} DISCONNECTED" if figures["dead"] else "")
+        + troubles(figures)
     )
 
 

@@ -15,7 +15,7 @@ from attrs import define
 
 from ..compiled import BUILD, program
 from ..load import Load, Window
-from ..plan import Bench, Figures, Scenario, Step
+from ..plan import Bench, Figures, Scenario, Step, troubles
 from ..processes import Program, ProgramFailed
 from ..servers import SUBSCRIBE, SYMBOL, SYMBOLS, Dataflow
 
@@ -117,8 +117,7 @@ def told(figures: Figures) -> str:
         f"all answered in {figures['seconds']:.1f} s, longest wait {figures['wait_max']:.1f} s, longest silence "
         f"{figures['silence']:.1f} s; back in {figures['back_seconds']:.1f} s, lost {figures['lost']:.0f}, "
         f"unrecovered {figures['unrecovered']:.0f}; others' p99 {figures['served_p99_before_ms']:.1f} -> "
-        f"{figures['served_p99_during_ms']:.1f} ms"
-        + (f"; the event loop was BLOCKED {figures['blocked']:.0f} times" if figures["blocked"] else "")
+        f"{figures['served_p99_during_ms']:.1f} ms" + troubles(figures)
     )
 
 
