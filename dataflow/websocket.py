@@ -28,6 +28,7 @@ from wsproto.handshake import H11Handshake
 from actors.connector import LinkLost, Received
 
 from .domain import Item
+from .encrypted import EncryptedStream
 from .framing import Inbound
 from .ports import Codec, SourceSettings
 
@@ -225,7 +226,7 @@ class _Address:
 
     async def _encrypt(self, stream: trio.SocketStream) -> trio.abc.Stream:
         context = ssl.create_default_context()
-        encrypted = trio.SSLStream(stream, context, server_hostname=self._host, https_compatible=True)
+        encrypted = EncryptedStream(stream, context, self._host)
         try:
             await encrypted.do_handshake()
         except trio.BrokenResourceError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from socket import EAI_NONAME, gaierror
 from typing import Any
 
@@ -20,6 +22,7 @@ from actors.connector import LinkLost, Received
 from dataflow.domain import Item, Missed
 from dataflow.ports import SourceSettings
 from dataflow.websocket import WebSocketLink, WebSocketSource
+from tests.support.certificates import make_certificate
 
 Handler = Callable[[WebSocketRequest], Awaitable[None]]
 
@@ -188,6 +191,30 @@ async def test_everything_that_is_waiting_comes_in_one_read_and_in_order() -> No
             heard += batch
         assert heard == [str(number) for number in range(1000)]
         assert max(sizes) == 512
+
+
+async def test_a_tls_upstream_that_writes_every_message_by_itself_is_read_in_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many records the messages come in: one read, and in order."""
+    certificate = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+
+    async def talk(stream: trio.SocketStream) -> None:
+        encrypted = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        server = WSConnection(ConnectionType.SERVER)
+        server.receive_data(await encrypted.receive_some())
+        await encrypted.send_all(server.send(AcceptConnection()))
+        for number in range(300):
+            await encrypted.send_all(server.send(TextMessage(str(number))))
+        while await encrypted.receive_some():
+            pass
+
+    async with tcp(talk) as upstream, upstream.source(scheme="wss").connect() as link:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert said(await link.receive()) == [str(number) for number in range(300)]
 
 
 async def test_a_cancelled_read_loses_nothing() -> None:
