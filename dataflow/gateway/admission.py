@@ -8,8 +8,8 @@ Rules of this file.
 3. At most `waiting` of those who were never served wait. Who resumes and finds no room takes the place of the
    newest who does not resume; everybody else who finds none is refused.
 4. Whoever enters is served, refused, or leaves: exactly one of them.
-`Admission` decides without waiting, its clock and dice are given. `Turns` waits, for one client, and tells
-it so.
+`Admission` decides without waiting, its clock and dice are given. `Turns` waits, for one client. Who waits
+for long is told so by one task for all: to wake thousands for that would cost as much as to answer them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from . import wire
 
 FIRST_SIGN = 1.0  # seconds of waiting after which a client is told that it waits ...
 NEXT_SIGN = 3.0  # ... and told again
+LOOK_EVERY = 0.25  # seconds between two looks at who is to be told
+TOLD_AT_ONCE = 64  # clients, between two checkpoints
 TOO_MANY_SESSIONS = "too many sessions"
 TOO_MANY_WAITING = "too many clients are waiting"
 _PACE_WEIGHT = 0.05  # of the newest interval in the running mean of the time that one client takes
@@ -51,17 +53,23 @@ class Standing(Enum):
 
 @define(eq=False)
 class Turn:
-    """A turn, from the moment it is asked for; `since` is that moment."""
+    """A turn, from the moment it is asked for; `since` is that moment, `sign_at` that of the next sign."""
 
     urgency: Urgency
     since: float
     standing: Standing
+    sign_at: float
+    tell: Callable[[bytes], None]
     _wake: Callable[[], None]
     _number: int
 
     def _become(self, standing: Standing) -> None:
         self.standing = standing
         self._wake()
+
+
+def _ignore(text: bytes) -> None:
+    pass
 
 
 class Admission:
@@ -102,10 +110,15 @@ class Admission:
         oldest = [next(iter(queue)).since for queue in self._newcomers() if queue]
         return max([self._longest_wait, *(self._clock() - since for since in oldest)])
 
-    def enter(self, urgency: Urgency, wake: Callable[[], None]) -> Turn:
-        """Ask for a turn. One that waits is served or refused later; `wake()` is called then."""
+    def enter(
+        self, urgency: Urgency, wake: Callable[[], None], tell: Callable[[bytes], None] = _ignore
+    ) -> Turn:
+        """Ask for a turn. One that waits is served or refused later: `wake()` is called then, and before that
+        `tell(text)` for every sign."""
+        now = self._clock()
         self._entered[urgency] += 1
-        turn = Turn(urgency, self._clock(), Standing.WAITING, wake, self._entered[urgency])
+        number = self._entered[urgency]
+        turn = Turn(urgency, now, Standing.WAITING, now + FIRST_SIGN, tell, wake, number)
         if self._serving < self._at_once:  # then nobody waits
             turn.standing = Standing.SERVING
             self._begin(turn)
@@ -130,6 +143,19 @@ class Admission:
         more_urgent = sum(len(self._queues[each]) for each in Urgency if each < turn.urgency)
         equal = self._queues[turn.urgency]
         return more_urgent + min(turn._number - next(iter(equal))._number, len(equal) - 1)
+
+    async def give_signs(self) -> None:
+        """Tell whoever has waited for long that it waits, and how many go first. Until cancelled."""
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            now, told = self._clock(), 0
+            for turn in [turn for queue in self._queues.values() for turn in queue if turn.sign_at <= now]:
+                if turn.standing is Standing.WAITING:
+                    turn.sign_at = now + NEXT_SIGN
+                    turn.tell(wire.connection_waiting(self.ahead(turn), round(now - turn.since, 1)))
+                    told += 1
+                if told % TOLD_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
 
     def turn_away(self, reason: str) -> float:
         """Count a client who is sent away without having asked for a turn; returns `delay()`."""
@@ -202,7 +228,7 @@ class Turns:
     async def take(self, resuming: bool) -> None:
         """Wait for a turn, which then lasts until `leave`; one that is held is given for it. `resuming` is
         about the first. Whoever is refused is told, ended and cancelled."""
-        before, self._turn = self._turn, self._admission.enter(self._urgency(resuming), self._wake)
+        before, self._turn = self._turn, self._enter(resuming)
         if before is not None:  # only now, or a newcomer would get it
             self._admission.leave(before)
         try:
@@ -223,29 +249,22 @@ class Turns:
         await trio.lowlevel.checkpoint()
         await self.take(resuming=False)
 
-    def _urgency(self, resuming: bool) -> Urgency:
-        if self._served:
-            return Urgency.SERVED
-        return Urgency.RESUMING if resuming else Urgency.NEW
+    def _enter(self, resuming: bool) -> Turn:
+        newcomer = Urgency.RESUMING if resuming else Urgency.NEW
+        urgency = Urgency.SERVED if self._served else newcomer
+        return self._admission.enter(urgency, self._wake, self._visitor.say)
 
     def _wake(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
 
     async def _until_served(self, turn: Turn) -> None:
-        while turn.standing is Standing.WAITING:
-            await self._wait(turn)
+        if turn.standing is Standing.WAITING:
+            with trio.CancelScope() as self._waiting:
+                await self._visitor.listen_ahead()
+            self._waiting = None
         if turn.standing is Standing.REFUSED:
             await self._go()
-
-    async def _wait(self, turn: Turn) -> None:
-        told = trio.current_time() - turn.since >= FIRST_SIGN
-        with trio.move_on_after(NEXT_SIGN if told else FIRST_SIGN) as self._waiting:
-            await self._visitor.listen_ahead()
-        self._waiting = None
-        if turn.standing is Standing.WAITING:
-            seconds = round(trio.current_time() - turn.since, 1)
-            self._visitor.say(wire.connection_waiting(self._admission.ahead(turn), seconds))
 
     async def _go(self) -> None:
         delay = self._admission.delay()

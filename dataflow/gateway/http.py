@@ -67,6 +67,7 @@ class HttpServer:
             )
             self.state.port = urlsplit(addresses[0]).port or self.state.port
             async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self.state.admission.give_signs)
                 ctx.ready(addresses)
                 logger.bind(path=ctx.path).info("listening on {}/ (page, HTTP, WebSockets)", addresses[0])
                 await ctx.stopping.wait()

@@ -285,26 +285,28 @@ class Guest:
             turns.leave()
 
 
-async def test_a_client_that_waits_gets_a_sign(mock_clock: MockClock) -> None:
+async def test_a_client_that_waits_gets_a_sign(autojump_clock: MockClock) -> None:
     """After a second, and then every three, with how many go before it and how long it has waited."""
     admission, guests, served = Admission(1, 10, 5.0), [Guest(), Guest()], list[int]()
     busy = admission.enter(NEW, lambda: None)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(admission.give_signs)
         for number, guest in enumerate(guests):
             nursery.start_soon(guest.visit, admission, lambda n=number: served.append(n))
             await trio.testing.wait_all_tasks_blocked()
-        await trio.testing.wait_all_tasks_blocked()
-        for seconds in (0.9, 0.2, 2.9, 0.2):
-            mock_clock.jump(seconds)
-            await trio.testing.wait_all_tasks_blocked()
-        assert [notice["params"] for notice in guests[1].said] == [
-            {"ahead": 1, "seconds": 1.1},
-            {"ahead": 1, "seconds": 4.0 + 0.2},
-        ]
-        assert {notice["method"] for notice in guests[0].said} == {"connection.waiting"}
-        assert guests[0].said[0]["params"]["ahead"] == 0
+        await trio.sleep(6.9)
+        for number, guest in enumerate(guests):
+            assert {notice["method"] for notice in guest.said} == {"connection.waiting"}
+            assert [notice["params"]["ahead"] for notice in guest.said] == [number, number]
+            first, second = (notice["params"]["seconds"] for notice in guest.said)
+            assert 1.0 <= first <= 1.3
+            assert 4.0 <= second <= 4.6
         admission.leave(busy)
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
     assert served == [0, 1]
+    assert [len(guest.said) for guest in guests] == [2, 2]
 
 
 async def test_a_client_that_hangs_up_leaves_the_queue() -> None:
