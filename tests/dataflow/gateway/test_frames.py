@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Message, Pong, TextMessage
@@ -38,8 +38,10 @@ def client_events(data: bytes) -> list[Event]:
     return list(client.events())
 
 
-def read(data: list[bytes], max_message_bytes: int = 1 << 20) -> list[Inbound]:
-    reader, seen = FrameReader(max_message_bytes), list[Inbound]()
+def read(
+    data: list[bytes], max_message_bytes: int = 1 << 20, reader: FrameReader | None = None
+) -> list[Inbound]:
+    reader, seen = reader or FrameReader(max_message_bytes), list[Inbound]()
     for piece in data:
         seen.extend(reader.feed(piece))
         if seen and isinstance(seen[-1], Goodbye):
@@ -138,6 +140,52 @@ def test_garbage_ends_with_a_goodbye_or_waits_for_more(data: bytes, places: list
     assert not any(isinstance(each, Goodbye) for each in seen[:-1])
     if seen and isinstance(seen[-1], Goodbye) and seen[-1].fault:
         assert seen[-1].code in (1002, 1003, 1007)
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> bytes:
+    """One frame of a client, plain or with anything about it that may be wrong."""
+    first = draw(st.sampled_from([0x81, 0x89, 0x8A]) | st.integers(0, 255))
+    payload = draw(
+        st.text(max_size=9).map(str.encode) | st.binary(max_size=9) | st.integers(120, 130).map(bytes)
+    )
+    masked = 0 if draw(st.integers(0, 9)) == 0 else 0x80
+    form = draw(st.sampled_from([0, 0, 0, 2, 8]))
+    length = len(payload)
+    if form == 0 and length < 126:
+        header = bytes((first, masked | length))
+    elif form == 8:
+        header = bytes((first, masked | 127)) + length.to_bytes(8, "big")
+    else:
+        header = bytes((first, masked | 126)) + length.to_bytes(2, "big")
+    mask = draw(st.binary(min_size=4, max_size=4))
+    body = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+    return header + mask + body if masked else header + payload
+
+
+@settings(max_examples=400)
+@given(
+    st.lists(frames(), max_size=6),
+    st.lists(st.integers(min_value=0), max_size=4),
+    st.sampled_from([5, 125, 1000]),
+)
+def test_plain_frames_mean_what_wsproto_says(sent: list[bytes], places: list[int], limit: int) -> None:
+    """Whatever frames come, and however they are cut: the same as if wsproto had parsed all of them."""
+    data = cut(b"".join(sent), places)
+    slow = FrameReader(limit)
+    slow._wsproto = Connection(ConnectionType.SERVER)
+    assert read(data, limit) == read(data, reader=slow)
+
+
+def test_plain_frames_leave_nothing_behind() -> None:
+    """A session that only ever met plain frames holds no parser."""
+    client, reader = Connection(ConnectionType.CLIENT), FrameReader(70_000)
+    for text in ("", "x" * 125, "x" * 126, "é" * 30_000):
+        assert list(reader.feed(client.send(TextMessage(data=text)))) == [text]
+    assert list(reader.feed(client.send(Pong(payload=b"p")) + client.send(PingEvent(payload=b"q")))) == [
+        Ping(b"q")
+    ]
+    assert reader._wsproto is None
 
 
 @pytest.mark.parametrize(
