@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import compiled, peers, report
+from .aims import OURS
 from .compiled import BUILD, Missing
 from .machine import Cores, description
 from .plan import Bench, Scenario, carry_out
@@ -32,6 +33,13 @@ def main(words: Sequence[str]) -> int:
             f"there is no measurement {', '.join(unknown)}; there are {', '.join(_names())}", file=sys.stderr
         )
         print(f"and, of single parts, {', '.join(_MICRO)}", file=sys.stderr)
+        return 1
+    servers = {*peers.PEERS, *peers.READERS, OURS}
+    if strangers := set(options.only) - servers:
+        print(
+            f"there is no server {', '.join(strangers)}; there are {', '.join(sorted(servers))}",
+            file=sys.stderr,
+        )
         return 1
     if options.render:
         return _render()
