@@ -375,6 +375,65 @@ async def test_ping_during_a_blocked_write_is_answered_between_messages(lane: La
             wire.abort()
 
 
+async def test_close_under_load_comes_behind_a_whole_message(lane: Lane) -> None:
+    """`close` while messages wait for room: the client reads some of them whole, in order, and then why it ended."""
+    sent = [f"{number} ".ljust(100_000, "x") for number in range(30)]
+
+    async def write(wire: Wire) -> None:
+        with pytest.raises(WireClosed):
+            await wire.write([wire.pack([text.encode()]) for text in sent])
+
+    with trio.fail_after(20):
+        async with session(lane, receive_buffer=4096) as (wire, client, _), trio.open_nursery() as nursery:
+            nursery.start_soon(write, wire)
+            nursery.start_soon(end_of, wire)
+            await wait_all_tasks_blocked(0.01)
+            nursery.start_soon(wire.close, 1008, "slow client")
+            got, parts = list[str](), list[str]()
+            while isinstance(event := await client.event(), TextMessage):
+                parts.append(event.data)
+                if event.message_finished:
+                    got.append("".join(parts))
+                    parts.clear()
+            assert isinstance(event, CloseConnection)
+            assert (event.code, event.reason) == (1008, "slow client")
+            assert not parts
+            assert got == sent[: len(got)]
+            await client.answer(event)
+            client.vanish()
+
+
+async def test_slow_client_gets_everything_in_order(lane: Lane) -> None:
+    """A client that reads now and then gets each message once, whole, in order; the others are not kept waiting."""
+    with trio.fail_after(20):
+        async with (
+            session(lane, receive_buffer=4096) as (wire, slow, _),
+            session(lane) as (other, quick, _),
+            trio.open_nursery() as nursery,
+        ):
+            sent = [f"{number} ".ljust(20_000, "x") for number in range(60)]
+            nursery.start_soon(wire.write, [wire.pack([text.encode()]) for text in sent])
+            for text in sent:
+                await send(other, text.encode())
+                assert await quick.text() == text
+            for text in sent:
+                assert await slow.text() == text
+                await wait_all_tasks_blocked()
+
+
+async def test_client_may_ask_while_it_is_sent_to(lane: Lane) -> None:
+    """Requests in pieces arrive while a long answer is under way."""
+    with trio.fail_after(20):
+        async with session(lane, receive_buffer=4096) as (wire, client, _), trio.open_nursery() as nursery:
+            nursery.start_soon(wire.write, [wire.pack([b"x" * 400_000])] * 5)
+            await wait_all_tasks_blocked(0.01)
+            for byte in client.websocket.send(TextMessage(data="hello")):
+                await client.send_raw(bytes([byte]))
+            assert await wire.receive() == "hello"
+            for _ in range(5):
+                assert len(await client.text()) == 400_000
+
+
 async def read_whole_messages(client: Client, count: int) -> tuple[list[str], list[tuple[bytes, int]]]:
     """`count` messages, and the pongs among them with the number of messages that came before."""
     got, pongs, parts = list[str](), list[tuple[bytes, int]](), list[str]()
