@@ -268,12 +268,19 @@ class Session(Generic[P]):
 
     async def _room_for_answers(self) -> None:
         """Who asks and does not read is not asked again; and is let go of when that lasts."""
+        if not self._crowded:
+            return
         patience = self._manners.ping_interval + self._manners.ping_timeout
         with trio.move_on_after(patience):
-            while self._outbox.answers >= ANSWERS_WAITING or self._outbox.answer_bytes > ANSWER_BYTES_WAITING:
+            while self._crowded:
                 await self._left.wait()
             return
         raise WireClosed(1008, f"slow client: answers unread for {patience:g} s")
+
+    @property
+    def _crowded(self) -> bool:
+        outbox = self._outbox
+        return outbox.answers >= ANSWERS_WAITING or outbox.answer_bytes > ANSWER_BYTES_WAITING
 
     async def _next_message(self) -> str:
         """The next request. Whoever is silent for long is pinged; whoever stays silent has vanished."""
