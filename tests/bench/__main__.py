@@ -22,6 +22,7 @@ from .servers import CHECKOUT
 
 FOLDER = Path(__file__).parent
 FIGURES = FOLDER / "results" / "figures.json"
+_FILES = 12_000  # ten thousand clients, and what else is open
 _MICRO = {path.stem.removeprefix("bench_"): path for path in sorted(FOLDER.glob("bench_*.py"))}
 
 
@@ -49,7 +50,14 @@ def main(words: Sequence[str]) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    raise_file_limit()
+    if sys.platform != "linux":
+        print(
+            "nothing can be measured: the load client needs Linux (epoll, /proc, cores of one's own)",
+            file=sys.stderr,
+        )
+        return 1
+    if raise_file_limit() < _FILES:
+        print(f"storms need {_FILES:,} open files a process: ulimit -n {_FILES}", file=sys.stderr)
     try:
         compiled.program("wsload")
     except Missing as why:

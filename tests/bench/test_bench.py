@@ -20,6 +20,8 @@ from tests.bench.processes import Program, ProgramFailed
 from tests.bench.results import Results, Spread
 from tests.bench.servers import SYMBOL, UPDATE, toml
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the bench starts its programs on Linux only")
+
 
 def rows(*figures: float, server: str = "dataflow") -> list[Row]:
     return [Row("rates", "w", server, n, {"p50_ms": figure}) for n, figure in enumerate(figures)]
@@ -125,6 +127,7 @@ class TestRunning:
         assert bench.failed == ["s, w, a: ProgramFailed: it ended"] * 2
         assert "[6/6] s, w: c" in capsys.readouterr().out
 
+    @linux
     def test_a_program_is_ended(self, tmp_path: Path) -> None:
         """Also one that hears nothing: by its own id, and its last words are told."""
         deaf = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print('{}', flush=True); time.sleep(600)"
@@ -133,6 +136,7 @@ class TestRunning:
         program.close(within=0.05)
         assert not program.alive()
 
+    @linux
     def test_a_program_that_ends_says_why(self, tmp_path: Path) -> None:
         """Exit code and last line are in the error."""
         program = Program(
