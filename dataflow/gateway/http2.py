@@ -88,6 +88,7 @@ class Http2Websocket:
 
     async def _send_answers(self) -> None:
         while self._answer is not None:
+            await self._room()
             answer, self._answer = self._answer, None
             await self._send(answer)
         assert self._answered is not None

@@ -1,0 +1,150 @@
+"""Several WebSockets on one HTTP/2 connection: what one does or suffers is not the others' matter."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import trio
+import trio.testing
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
+from quart import websocket
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import Ping, Pong, TextMessage
+
+from actors.session import WireClosed
+from dataflow.gateway.detach import take_over
+from dataflow.gateway.http2 import BUFFER_BYTES
+from dataflow.gateway.server_connection import SEAT
+from dataflow.gateway.tls import server_context
+from tests.dataflow.gateway.wires_client import connect, serving, websocket_app
+from tests.support.certificates import Certificate
+
+logging.getLogger("quart").setLevel(logging.CRITICAL)
+
+
+class Browser:
+    """One connection with several WebSockets, each by the number of its stream."""
+
+    def __init__(self, transport: trio.abc.Stream) -> None:
+        self.received: dict[int, bytes] = defaultdict(bytes)
+        self.opened: set[int] = set()
+        self.ended: set[int] = set()
+        self._transport = transport
+        self._http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._http.initiate_connection()
+
+    async def open(self, stream: int) -> None:
+        headers = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":path": "/ws"}
+        headers |= {":authority": "localhost", "sec-websocket-version": "13"}
+        self._http.send_headers(stream, list(headers.items()))
+        await self.until(lambda: stream in self.opened)
+
+    async def send(self, stream: int, data: bytes) -> None:
+        self._http.send_data(stream, data)
+        await self._transport.send_all(self._http.data_to_send())
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        while not true():
+            await self._transport.send_all(self._http.data_to_send())
+            data = await self._transport.receive_some()
+            assert data, "the connection has ended"
+            for event in self._http.receive_data(bytes(data)):
+                self._take(event)
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, ResponseReceived):
+            self.opened.add(event.stream_id)
+        elif isinstance(event, DataReceived):
+            self.received[event.stream_id] += event.data
+        elif isinstance(event, StreamEnded | StreamReset):
+            self.ended.add(event.stream_id)
+
+
+async def browser(port: int, certificate: Certificate) -> Browser:
+    transport = trio.SSLStream(
+        await connect(port),
+        certificate.client_context("h2"),
+        server_hostname="localhost",
+        https_compatible=True,
+    )
+    return Browser(transport)
+
+
+def masked(text: str) -> bytes:
+    return bytes(Connection(ConnectionType.CLIENT).send(TextMessage(data=text)))
+
+
+def heard(data: bytes) -> list[str]:
+    client = Connection(ConnectionType.CLIENT)
+    client.receive_data(data)
+    return [event.data for event in client.events() if isinstance(event, TextMessage)]
+
+
+async def echo() -> None:
+    async with take_over(websocket) as wire:
+        with suppress(WireClosed):
+            while (text := await wire.receive()) != "go":
+                await wire.write([wire.pack([text.encode()])])
+            wire.abort()
+
+
+async def test_end_of_one_websocket_leaves_the_others_alone(certificate: Certificate) -> None:
+    """One breaks the rules, one is aborted; both streams end, and what still comes for them hurts nobody."""
+    tls = server_context(certificate.certificate, certificate.key)
+    with trio.fail_after(20):
+        async with serving(websocket_app(echo), tls=tls) as running:
+            client = await browser(running.port, certificate)
+            for stream in (1, 3, 5):
+                await client.open(stream)
+            await client.send(1, b"\x83\x80aaaa" + masked("late"))
+            await client.send(3, masked("go") + masked("late"))
+            await client.send(5, masked("hello"))
+            await client.until(lambda: client.ended == {1, 3} and heard(client.received[5]) == ["hello"])
+            await client.send(5, masked("again"))
+            await client.until(lambda: heard(client.received[5]) == ["hello", "again"])
+            assert running.stats.accepted == 1
+            assert not running.reports
+
+
+async def test_what_waits_for_a_shut_window_is_bounded(certificate: Certificate) -> None:
+    """A client that opens no window and asks for pongs without end costs a bounded buffer, and is still heard."""
+    seats = list[Any]()
+    pings = b"".join(
+        bytes(Connection(ConnectionType.CLIENT).send(Ping(payload=b"%3d" % n + bytes(100))))
+        for n in range(140)
+    )
+
+    async def pour() -> None:
+        seats.append(websocket.scope["state"][SEAT])
+        async with take_over(websocket) as wire:
+            with suppress(WireClosed):
+                assert await wire.receive() == "pour"
+                while True:
+                    await wire.write([wire.pack([b"x" * 10_000])])
+
+    tls = server_context(certificate.certificate, certificate.key)
+    with trio.fail_after(20):
+        async with serving(websocket_app(pour), tls=tls) as running:
+            client = await browser(running.port, certificate)
+            await client.open(1)
+            await client.open(3)
+            await client.send(1, masked("pour"))
+            await client.until(lambda: len(client.received[1]) == 65535)  # the window, which stays shut
+            for _ in range(3):
+                await client.send(1, pings)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                assert len(seats[0].http2._buffer.buffer) < BUFFER_BYTES + 20_000
+            client._http.acknowledge_received_data(65535, 1)
+            await client.until(lambda: _pongs(client.received[1]) > 0)
+
+
+def _pongs(data: bytes) -> int:
+    client = Connection(ConnectionType.CLIENT)
+    client.receive_data(data)
+    return sum(isinstance(event, Pong) for event in client.events())
