@@ -179,7 +179,8 @@ def _welcome(shared: Host, sock: socket.socket, client: Any, handlers: trio.Nurs
 
 async def _after_failed_accept(shared: Host, error: OSError) -> None:
     if error.errno in _NO_DESCRIPTOR:
-        shared.fault("accept", error)
+        shared.stats.faults[type(error).__name__] += 1
+        shared.report("accept", error)
         await trio.sleep(NO_DESCRIPTOR_SECONDS)
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+from typing import Any
+
+import pytest
 import trio
 from quart import websocket
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -62,6 +67,28 @@ async def test_no_more_handshakes_at_once_than_allowed() -> None:
                 assert running.stats.accepted == 2
                 go.set()
             assert running.stats.accepted == 4
+
+
+async def test_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock) -> None:
+    """Where the process has no descriptor left it is reported, nobody is turned away, and no circle is turned in."""
+    accept, failures = socket.socket.accept, [errno.EMFILE] * 3
+
+    def poor(self: socket.socket) -> tuple[socket.socket, Any]:
+        if failures:
+            raise OSError(failures.pop(), "too many open files")
+        return accept(self)
+
+    async with serving(websocket_app(_never), handshakes_at_once=1) as running:
+        monkeypatch.setattr(socket.socket, "accept", poor)
+        stream = await connect(running.port)
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        for left in (2, 1, 0):
+            await wait_all_tasks_blocked(0.05)
+            assert len(failures) == left
+            mock_clock.jump(0.11)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        assert len(running.reports) == 3
+        await stream.aclose()
 
 
 async def _never() -> None:
