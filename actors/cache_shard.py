@@ -17,7 +17,7 @@ from supervisors import Context, Ref
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
-BATCHES_AT_ONCE = 64  # bounds how long one pass can keep the event loop
+BATCHES_AT_ONCE = 16  # bounds how long one pass can keep the event loop: of full batches, 8,000 items
 
 
 class Store(Protocol[T_contra]):

@@ -103,10 +103,10 @@ class EncryptedStream(trio.abc.Stream):
         try:
             while record := self._tls.read(_RECORD_BYTES):
                 records.append(record)
-            self._ended = True
+            self._ended = True  # the peer said goodbye
         except ssl.SSLWantReadError:
             pass
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+        except ssl.SSLEOFError:
             self._ended = True
         except ssl.SSLError as error:
             self._broken = error

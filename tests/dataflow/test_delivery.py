@@ -44,6 +44,9 @@ def test_every_symbol_has_one_shard_and_keeps_its_order() -> None:
     for symbol in symbols:
         box = boxes[shard_of(symbol, 3)]
         assert [i.timestamp for batch in box.batches for i in batch if i.symbol == symbol] == list(range(10))
+    found = [(number, i) for number, box in enumerate(boxes) for batch in box.batches for i in batch]
+    assert len(found) == len(items), "each item is in one shard"
+    assert all(number == shard_of(item.symbol, 3) for number, item in found)
 
 
 def test_the_shard_of_a_symbol_is_the_same_in_every_process() -> None:
@@ -63,6 +66,20 @@ def test_what_a_full_shard_refused_is_counted_and_marked_ahead_of_what_follows()
     deliver([trade(4)])
     deliver([trade(5)])
     assert box.batches == [[Missed("a", "BTC-USD", "source_gap"), trade(4)], [trade(5)]]
+
+
+def test_what_was_given_is_not_changed() -> None:
+    """Neither by splitting nor by what is owed; a batch for one shard is handed on as it is."""
+    box = Box()
+    deliver = delivery(box)
+    box.full = True
+    deliver([trade(1)])
+    box.full = False
+    given = [trade(2), trade(3, "ETH-USD")]
+    deliver(given)
+    assert given == [trade(2), trade(3, "ETH-USD")]
+    deliver(given)
+    assert box.batches[-1] is given
 
 
 def test_a_refused_mark_is_still_owed() -> None:
