@@ -11,7 +11,7 @@ Rules of this file.
 6. A proper WebSocket handshake for the `Entrance` never gets to Hypercorn: its socket goes straight to who
    takes it. All else, and every doubt, is Hypercorn's, with the bytes that were read.
 
-Hypercorn's own `TCPServer` breaks all five. It is not subclassed: of its methods only the timer of idle
+Hypercorn's own `TCPServer` breaks the first five. It is not subclassed: of its methods only the timer of idle
 connections would be left, and its task group, which is where rules 3 to 5 belong, cannot be replaced
 without patching a module for the whole process. What is leaned on instead, `ProtocolWrapper` and the
 attributes in `seam`, is looked at once, at start-up.
