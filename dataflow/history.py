@@ -198,10 +198,10 @@ class History:
         feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
         feed.ids[trade.trade_id] = trade
         self._ids_by_age.append(trade)
-        for old in self._ids_beyond(0):
-            self._ids_by_age.popleft()
-            self._forget_id(old)
-        self._make_room()
+        if len(self._ids_by_age) > self.max_trades * _IDS_PER_TRADE:
+            self._forget_id(self._ids_by_age.popleft())
+        if self._trades > self.max_trades:
+            self._make_room()
 
     def _gap_before(self, trade: Trade, feed: _Feed, anew: bool) -> Gap | None:
         after = self.last + 1
@@ -255,7 +255,7 @@ class History:
 
     def _make_room(self) -> None:
         excess = self._trades - self.max_trades
-        if excess > 0 and self._trades == len(self._places) and self._timed < self.first:
+        if excess > 1 and self._trades == len(self._places) and self._timed < self.first:
             self._places.forget(excess)  # no gaps among them, and none stands in the order by time
             self._trades -= excess
         while self._trades > self.max_trades:
@@ -395,6 +395,10 @@ class Store:
     def admit(self, items: Sequence[Item], now: float) -> set[str]:
         """Offer items, those of each symbol in order; the symbols whose logs have grown."""
         self._now = now
+        if len(items) < _FEW:
+            return {
+                item.symbol for item in items if self._offer_each(self.history(item.symbol), (item,), now)
+            }
         grown = set()
         for symbol, some in _by_symbol(items).items():
             log = self.history(symbol)
@@ -473,18 +477,19 @@ def _overlap(trade: Trade, feed: _Feed) -> None:
 
 def _goes_on(trade: Trade, feed: _Feed, verdict: Verdict) -> bool:
     """Count the trades that do not fit; whether this one shows that they are a stream of their own."""
-    before, feed.stray = feed.stray, trade.sequence
+    before, now = feed.stray, trade.sequence
     goes_on = False
     if verdict is Verdict.IMPLAUSIBLE:
-        goes_on = before is not None and trade.sequence == before + 1
-    elif verdict is Verdict.LATE and trade.sequence is not None:
-        grows = before is not None and trade.sequence >= before
-        feed.late = feed.late + (trade.sequence != before) if grows else 1
+        goes_on = before is not None and now == before + 1
+    elif verdict is Verdict.LATE and now is not None:
+        grows = before is not None and now >= before
+        feed.late = feed.late + (now != before) if grows else 1
         goes_on = feed.late >= ANEW
     else:
-        feed.stray = None
-    if goes_on or feed.stray is None:
-        feed.stray, feed.late = None, 0
+        now = None
+    feed.stray = None if goes_on else now
+    if feed.stray is None:
+        feed.late = 0
     return goes_on
 
 
