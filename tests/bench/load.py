@@ -20,6 +20,7 @@ class Window:
 
     seconds: float
     updates: int
+    bytes: int  # with frames' heads, and with answers
     skipped: int
     gaps: int
     dead: int
@@ -39,6 +40,7 @@ class Window:
         return {
             "per_second": self.per_second,
             "per_cpu_second": self.updates / (self.seconds * max(self.server_cpu, 0.001)),
+            "bytes_per_update": self.bytes / max(self.updates, 1),
             "p50_ms": self.p50_ms,
             "p99_ms": self.p99_ms,
             "max_ms": self.max_ms,
@@ -86,6 +88,7 @@ class Load:
         return Window(
             seconds=told["seconds"],
             updates=told["updates"],
+            bytes=told["bytes"],
             skipped=told["skipped"],
             gaps=told["gaps"],
             dead=told["dead"],

@@ -123,12 +123,14 @@ def _bars(panel: Any, bars: list[Bar]) -> None:
 
 def latency(results: Results) -> Any:
     """From p50 to p99 by server, a panel a rate."""
-    if "rates" not in results.runs:
+    if not rates.measured(results):
         return None
-    works = [rates.work(rate, rates.CLIENTS) for rate in rates.RATES]
+    tried = rates.measured(results)
+    works = [rates.work(rate, rates.CLIENTS) for rate in tried]
     servers = list(dict.fromkeys(server for work in works for server in results.servers("rates", work)))[::-1]
-    picture, panels = plt.subplots(1, len(works), figsize=(9, 2.9), sharey=True, sharex=True)
-    for panel, rate, work in zip(panels, rates.RATES, works, strict=True):
+    picture, panels = plt.subplots(1, len(works), figsize=(9, 2.9), sharey=True, sharex=True, squeeze=False)
+    panels = panels[0]
+    for panel, rate, work in zip(panels, tried, works, strict=True):
         for row, server in enumerate(servers):
             _range(panel, row, results, work, server)
         panel.set_xscale("log")
@@ -153,7 +155,7 @@ def _slowest(results: Results, works: list[str]) -> float:
     found = [
         row.figures.get("p99_ms", 0.0)
         for row in results.rows
-        if row.scenario == "rates" and row.work in works and row.figures["share"] >= 0.97
+        if row.scenario == "rates" and row.work in works and row.figures["share"] >= rates.IN_TIME
     ]
     return max(found, default=0.0)
 
@@ -163,7 +165,7 @@ def _range(panel: Any, row: int, results: Results, work: str, server: str) -> No
     if share is None:
         return
     colour = _colour(server)
-    if share < 0.97 or p50 is None or p99 is None:
+    if share < rates.IN_TIME or p50 is None or p99 is None:
         panel.text(10, row, "overloaded", va="center", ha="center", fontsize=9, style="italic")
         return
     panel.plot([p50, p99], [row, row], color=colour, linewidth=2, solid_capstyle="round")

@@ -103,10 +103,11 @@ def _rates(results: Results) -> Iterator[str]:
         "its saturation."
     )
     yield _picture("latency", "age of an update by rate")
-    works = [rates.work(rate, rates.CLIENTS) for rate in rates.RATES]
+    tried = rates.measured(results)
+    works = [rates.work(rate, rates.CLIENTS) for rate in tried]
     servers = list(dict.fromkeys(server for work in works for server in results.servers("rates", work)))
     rows = [[_name(server), *(_latency(results, work, server) for work in works)] for server in servers]
-    yield _table(["", *(f"{rate:,}/s" for rate in rates.RATES)], rows)
+    yield _table(["", *(f"{rate:,}/s" for rate in tried)], rows)
     single = results.spread("rates", rates.work(100, 1), OURS, "p50_ms")
     if single:
         yield f"One client at 100 trades a second: p50 {_ms(single)}, source to client."
@@ -116,7 +117,7 @@ def _latency(results: Results, work: str, server: str) -> str:
     share = results.median("rates", work, server, "share")
     if share is None:
         return ""
-    if share < 0.97:
+    if share < rates.IN_TIME:
         return "overloaded"
     p50, p99, cpu = (
         results.median("rates", work, server, name) for name in ("p50_ms", "p99_ms", "server_cpu")
