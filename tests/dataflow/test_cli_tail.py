@@ -298,7 +298,7 @@ class TestFollowing:
         """What the daemon told, once, and never absurdly long; else jittered, so that not all come at once."""
         tail = tail_of()
         for told, seconds in ((7.3, 7.3), (1e9, 300.0)):
-            tail.sent_away = told
+            tail.take(notice("connection.refused", reason="too many sessions", retryAfter=told), PLAIN)
             assert _pause(tail, 0.5) == seconds
         spread = [_pause(tail, 0.5) for _ in range(100)]
         assert 0.5 <= min(spread) < max(spread) <= 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -243,7 +244,7 @@ async def test_who_hangs_up_while_it_waits_leaves_the_queue(how: str) -> None:
 
 async def test_who_waits_gets_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     """How many go before it and how long it has waited; what it asks meanwhile is answered afterwards, in order."""
-    monkeypatch.setattr(admission, "FIRST_SIGN", 0.01)
+    monkeypatch.setattr(admission, "FIRST_SIGN", 0.0)
     async with (
         stage() as s,
         client(s.daemon.url) as before,
@@ -253,22 +254,19 @@ async def test_who_waits_gets_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
         turn = s.hold_a_turn()
         nursery.start_soon(before.call, "ping")
         await s.waiting(new=1)
-        answers: list[Any] = []
-
-        async def ask() -> None:
-            for method in ("ping", "getStatus"):
-                answers.append(await waits.call(method))
-
-        nursery.start_soon(ask)
+        for number, method in enumerate(("ping", "getStatus")):
+            call = {"jsonrpc": "2.0", "id": number, "method": method}
+            await waits.socket.send_message(json.dumps(call))
         await s.waiting(new=2)
         await waits.until(lambda: waits.of("connection.waiting"))
         told = waits.of("connection.waiting")[0]
         assert told["ahead"] == 1
         assert told["seconds"] >= 0
         s.daemon.state.admission.leave(turn)
-        await until(lambda: len(answers) == 2)
-        assert answers[0] == "pong"
-        assert answers[1]["waiting"] == {"served": 0, "resuming": 0, "new": 0}
+        await waits.until(lambda: len(waits.answers) == 2)
+        assert list(waits.answers) == [0, 1]
+        assert waits.answers[0]["result"] == "pong"
+        assert waits.answers[1]["result"]["waiting"] == {"served": 0, "resuming": 0, "new": 0}
 
 
 async def test_a_long_recovery_is_done_in_slices_without_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,3 +292,25 @@ async def test_a_long_recovery_is_done_in_slices_without_a_hole(monkeypatch: pyt
         offsets = [trade["offset"] for trade in (*answer["trades"], *late.trades())]
         assert offsets == list(range(1, 801))
         assert answer["trades"][-1]["offset"] == answer["offset"]
+
+
+async def test_a_symbol_twice_in_a_batch_is_one_stream_without_a_hole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trades come between the two calls, before any of them is answered: each is told once."""
+    pause = Turns.pause
+    async with stage() as s, client(s.daemon.url) as twice:
+
+        async def with_trades(self: Turns) -> None:
+            await s.publish(5)
+            await pause(self)
+
+        monkeypatch.setattr(Turns, "pause", with_trades)
+        await s.publish(5)
+        call = {"jsonrpc": "2.0", "method": "subscribe", "params": {"symbol": SYMBOL}}
+        await twice.socket.send_message(json.dumps([call | {"id": 1}, call | {"id": 2}]))
+        await twice.until(lambda: len(twice.answers) == 2)
+        assert [twice.answers[number]["result"]["offset"] for number in (1, 2)] == [5, 10]
+        await s.publish(5)
+        await twice.until(lambda: len(twice.trades()) == 10)
+        assert [trade["offset"] for trade in twice.trades()] == list(range(6, 16))

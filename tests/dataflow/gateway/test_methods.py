@@ -1,0 +1,44 @@
+"""What the methods promise beyond their answers; the answers themselves are tested over a real WebSocket."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import trio
+
+from dataflow.config import Admission, Settings
+from dataflow.gateway.clients import AnySession
+from dataflow.gateway.methods import Client
+from dataflow.gateway.past import Past
+from dataflow.state import State
+from dataflow.topics import Starter
+
+PING = '{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
+
+
+class Silent:
+    """A session that only counts what is said through it."""
+
+    said = 0
+
+    def say(self, text: bytes) -> None:
+        Silent.said += 1
+
+    async def listen_ahead(self) -> None:
+        await trio.sleep_forever()
+
+
+async def test_a_pass_of_the_event_loop_answers_a_bounded_number_of_calls() -> None:
+    """However many ask at the same moment, everybody else has a step after every few answers."""
+    state = State(Settings(admission=Admission(at_once=4)))
+    Silent.said, most = 0, 0
+    pool: Any = cast(Starter, None)
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            session = cast(AnySession, Silent())
+            nursery.start_soon(Client(session, state, pool, Past()).hear, PING)
+        while Silent.said < 100:
+            before = Silent.said
+            await trio.lowlevel.checkpoint()
+            most = max(most, Silent.said - before)
+    assert 1 <= most <= 2 * 4  # as seen by a task that may come first in one pass and last in the next
