@@ -1,0 +1,43 @@
+"""The daemon over TLS: what is configured is served, and the commands find their way in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from dataflow.cli.common import call
+from dataflow.cli.ends import Mistake
+from dataflow.cli.tail import _connected, _Unreachable
+from dataflow.config import Gateway
+from dataflow.gateway.wires import SocketWire
+from tests.support.certificates import make_certificate
+from tests.system.daemon import daemon
+
+
+async def test_commands_reach_a_daemon_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the authority in SSL_CERT_FILE, requests and sessions get through, detached as plain ones are."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    made = make_certificate(tmp_path)
+    gateway = Gateway(port=0, tls_certificate=str(made.certificate), tls_key=str(made.key))
+    with trio.fail_after(30):
+        async with daemon(sources={}, gateway=gateway) as running:
+            assert running.http.startswith("https://127.0.0.1:")
+            with pytest.raises(Mistake, match="SSL_CERT_FILE"):
+                await trio.to_thread.run_sync(call, "GET", f"{running.http}/health")
+            with pytest.raises(_Unreachable):
+                async with _connected(running.url):
+                    pass
+            monkeypatch.setenv("SSL_CERT_FILE", str(made.certificate))
+            answer = await trio.to_thread.run_sync(call, "GET", f"{running.http}/health")
+            assert answer == {"status": "ok"}
+            async with _connected(running.url) as client:
+                await client.send_message('{"jsonrpc": "2.0", "id": 7, "method": "no such"}')
+                while "id" not in (message := json.loads(await client.get_message())):
+                    pass
+                assert message["id"] == 7
+                assert [type(session._wire) for session in running.state.clients] == [SocketWire]
