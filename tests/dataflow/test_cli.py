@@ -430,6 +430,9 @@ class TestAddress:
             (None, {"DATAFLOW__GATEWAY__HOST": '"::1"'}, "http://[::1]:8080"),
             ("example.com:1/", {}, "http://example.com:1"),
             ("https://example.com/x/", {"DATAFLOW__GATEWAY__PORT": "9000"}, "https://example.com/x"),
+            ("wss://example.com", {}, "https://example.com"),
+            ("ws://example.com:1", {}, "http://example.com:1"),
+            (None, {"DATAFLOW__GATEWAY__TLS_CERTIFICATE": "a.pem"}, "https://127.0.0.1:8080"),
         ],
     )
     def test_where_the_daemon_is(
