@@ -23,7 +23,7 @@ from supervisors import run as run_supervisor
 from .config import Settings
 from .domain import Item
 from .gateway.herald import Herald
-from .gateway.http import CLOSE_GRACE, HttpServer
+from .gateway.http import HttpServer, closed_within
 from .interference import FaultySource
 from .ports import SourceSettings
 from .random_faults import PATH as CHAOS
@@ -176,7 +176,7 @@ def stop_deadline(settings: Settings) -> float:
         2 + settings.cache.shards + len(settings.sources)
     )  # http, the topics at once, each of the others
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    return settings.gateway.drain_seconds + CLOSE_GRACE + one_by_one * each + GRACE
+    return closed_within(settings.gateway) + one_by_one * each + GRACE
 
 
 def _limit(settings: Settings) -> Limit:

@@ -53,7 +53,7 @@ class Gateway:
 
 @frozen(kw_only=True)
 class Admission:
-    """`[admission]`: how many newcomers are served at once, and how many may wait for it."""
+    """`[admission]`: how many clients are answered at once, and how many may wait for their first answer."""
 
     at_once: int = field(default=16, validator=_positive)
     waiting: int = field(default=10_000, validator=_positive)

@@ -37,8 +37,8 @@ class _Opened:
 
 
 class Topics:
-    """Opens, joins, wakes and leaves topics. `log_of(symbol)` gives a topic's stream; `interval` is that of its
-    `Subscription`, seconds."""
+    """Opens, joins, wakes and leaves topics. `log_of(symbol)` gives a topic's stream; `interval` (seconds) is
+    that of its `Subscription`."""
 
     def __init__(
         self, states: Mapping[str, SourceState], log_of: Callable[[str], Log], interval: float = 0.0

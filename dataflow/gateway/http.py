@@ -19,6 +19,7 @@ from actors.session import Manners, Session, Wire, WireClosed
 from supervisors import Child, Context, Mailbox, Restart, SupervisionError
 from supervisors.handle import Handle
 
+from ..config import Gateway
 from ..faults import SESSIONS
 from ..interference import FaultyWire
 from ..state import State
@@ -34,7 +35,13 @@ from .wire import connection_refused
 
 GOING_AWAY = "going away"
 REFUSE_WITHIN = 1.0  # seconds for the notice that there is no room
-CLOSE_GRACE = 3.0  # seconds beyond `drain_seconds` before a session that cannot close is reported
+CLOSE_GRACE = 3.0  # seconds beyond `drain_seconds` before a session that cannot close is reported ...
+CLOSE_GRACE_EACH = 0.001  # ... and for every session that may close beside it: some four times what it takes
+
+
+def closed_within(settings: Gateway) -> float:
+    """Seconds in which even the last of all sessions has said farewell."""
+    return settings.drain_seconds + CLOSE_GRACE + settings.max_sessions * CLOSE_GRACE_EACH
 
 
 class HttpServer:
@@ -134,7 +141,7 @@ class HttpServer:
             restart=Restart.TEMPORARY,
             mailbox=Mailbox(size=1),
             stop_within=0,
-            cleanup_within=self.state.settings.gateway.drain_seconds + CLOSE_GRACE,
+            cleanup_within=closed_within(self.state.settings.gateway),
         )
 
 
