@@ -11,9 +11,11 @@ import pytest
 import trio
 from attrs import define, field
 
+from actors.subscription import Topic
 from dataflow.config import Admission, Gateway
 from dataflow.gateway import admission, methods
 from dataflow.gateway.admission import Standing, Turn, Turns, Urgency
+from dataflow.topics import Starter, Topics
 from simulators import Exchange, Trade, open_binance
 from simulators.connection import reset
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance
@@ -227,8 +229,11 @@ async def test_who_resumes_takes_the_place_of_the_newest_who_waits() -> None:
 
 
 @pytest.mark.parametrize("how", ["graceful", "abrupt"])
-async def test_who_hangs_up_while_it_waits_leaves_the_queue(how: str) -> None:
-    """At once: its place is free although nobody has been served since."""
+async def test_who_hangs_up_while_it_waits_leaves_the_queue(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: its place is free although nobody has been served, or given a sign, since."""
+    monkeypatch.setattr(admission, "FIRST_SIGN", float("inf"))
     async with stage() as s, client(s.daemon.url) as gone:
         turn = s.hold_a_turn()
         await gone.socket.send_message('{"jsonrpc": "2.0", "id": 1, "method": "ping"}')
@@ -267,6 +272,32 @@ async def test_who_waits_gets_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
         assert list(waits.answers) == [0, 1]
         assert waits.answers[0]["result"] == "pong"
         assert waits.answers[1]["result"]["waiting"] == {"served": 0, "resuming": 0, "new": 0}
+
+
+async def test_a_topic_that_is_slow_to_start_keeps_nobody_else_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first subscriber gives its turn back meanwhile, although there is only one."""
+    started, go_on, open_ = trio.Event(), trio.Event(), Topics.open
+
+    async def slow(self: Topics, symbol: str, pool: Starter) -> Topic:
+        started.set()
+        await go_on.wait()
+        return await open_(self, symbol, pool)
+
+    monkeypatch.setattr(Topics, "open", slow)
+    async with (
+        stage() as s,
+        client(s.daemon.url) as first,
+        client(s.daemon.url) as other,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(lambda: first.call("subscribe", symbol=SYMBOL))
+        await started.wait()
+        with trio.fail_after(60):
+            assert await other.call("ping") == "pong"
+        assert not first.answers
+        go_on.set()
 
 
 async def test_a_long_recovery_is_done_in_slices_without_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
