@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import httpx
 import pytest
 import trio
 from attrs import define, field
@@ -189,6 +190,12 @@ async def test_beyond_max_sessions_a_client_is_told_when_to_come_back() -> None:
                 f"too many sessions, try again in {float(told['retryAfter']):g} s",
             )
         assert await served.call("ping") == "pong"
+        async with httpx.AsyncClient() as http:
+            metrics = (await http.get(f"{s.daemon.http}/metrics")).text.splitlines()
+        assert 'dataflow_sessions_refused_total{reason="too many sessions"} 1.0' in metrics
+        assert "dataflow_admission_admitted_total 1.0" in metrics
+        assert 'dataflow_admission_waiting{kind="new"} 0.0' in metrics
+        assert any(line.startswith("dataflow_admission_longest_wait_seconds ") for line in metrics)
 
 
 async def test_who_resumes_takes_the_place_of_the_newest_who_waits() -> None:
