@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -66,14 +66,16 @@ class Browser:
             self.ended.add(event.stream_id)
 
 
-async def browser(port: int, certificate: Certificate) -> Browser:
+@asynccontextmanager
+async def browser(port: int, certificate: Certificate) -> AsyncIterator[Browser]:
     transport = trio.SSLStream(
         await connect(port),
         certificate.client_context("h2"),
         server_hostname="localhost",
         https_compatible=True,
     )
-    return Browser(transport)
+    yield Browser(transport)
+    await trio.aclose_forcefully(transport)
 
 
 def masked(text: str) -> bytes:
@@ -98,8 +100,10 @@ async def test_end_of_one_websocket_leaves_the_others_alone(certificate: Certifi
     """One breaks the rules, one is aborted; both streams end, and what still comes for them hurts nobody."""
     tls = server_context(certificate.certificate, certificate.key)
     with trio.fail_after(20):
-        async with serving(websocket_app(echo), tls=tls) as running:
-            client = await browser(running.port, certificate)
+        async with (
+            serving(websocket_app(echo), tls=tls) as running,
+            browser(running.port, certificate) as client,
+        ):
             for stream in (1, 3, 5):
                 await client.open(stream)
             await client.send(1, b"\x83\x80aaaa" + masked("late"))
@@ -130,8 +134,10 @@ async def test_what_waits_for_a_shut_window_is_bounded(certificate: Certificate)
 
     tls = server_context(certificate.certificate, certificate.key)
     with trio.fail_after(20):
-        async with serving(websocket_app(pour), tls=tls) as running:
-            client = await browser(running.port, certificate)
+        async with (
+            serving(websocket_app(pour), tls=tls) as running,
+            browser(running.port, certificate) as client,
+        ):
             await client.open(1)
             await client.open(3)
             await client.send(1, masked("pour"))
