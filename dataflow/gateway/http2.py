@@ -21,7 +21,6 @@ from h2.exceptions import ProtocolError
 from hypercorn.protocol.events import Data, EndData
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import WSStream
-from priority.priority import MissingStreamError
 
 BUFFER_BYTES = 32768  # with so much waiting no message is added
 
@@ -110,7 +109,7 @@ class Http2Websocket:
         self._tell_less()
         with suppress(ProtocolError):
             self._protocol.connection.reset_stream(self._id, code)
-        with suppress(MissingStreamError):  # so that Hypercorn comes by and forgets it
+        with suppress(KeyError):  # unless it has: so that Hypercorn comes by and forgets it
             self._protocol.priority.unblock(self._id)
         await self._protocol.has_data.set()
         await self._protocol._flush()
