@@ -105,8 +105,8 @@ class ByTime(Generic[V]):
     _maxima: list[tuple[int, int]] = Factory(list)
 
     def update(self, values: Sequence[tuple[int, int, V]]) -> None:
-        """Put several (time, place, value) where they belong; a quarter of a microsecond each when they are
-        as many as were there."""
+        """Put several (time, place, value) where they belong; all is sorted anew when they are as many as
+        were there."""
         if len(values) < sum(map(len, self._chunks)):
             for time, place, value in values:
                 self.add(time, place, value)
