@@ -1,6 +1,11 @@
 """A WebSocket echo server made of the gateway's own parts, for conformance suites.
 
 What answers is what the daemon's clients meet: the same server, the same ways in, the same wires and frames.
+
+Known to deviate from what suites expect: binary is refused; a message that announces more than the limit is
+refused when that much of it has come, and not at its header; of a client's close frame the code is repeated, the
+reason is not; and /asgi, where Hypercorn parses, ends a connection that breaks the rules without a close frame and
+drops answers that are under way when the client closes.
 """
 
 from __future__ import annotations
