@@ -66,7 +66,8 @@ async def test_others_get_their_turn_while_many_are_told() -> None:
         for _ in range(20):
             await trio.lowlevel.checkpoint()
             seen.add(sum(bool(member.said) for member in crowd.members))
-    assert seen >= {CLIENTS_AT_ONCE, 2 * CLIENTS_AT_ONCE, 3 * CLIENTS_AT_ONCE}
+    assert seen & {CLIENTS_AT_ONCE, 2 * CLIENTS_AT_ONCE}  # one of them at least, whoever goes first in a pass
+    assert max(seen) == 3 * CLIENTS_AT_ONCE
 
 
 async def test_who_leaves_meanwhile_and_a_world_without_herald_are_no_trouble() -> None:
