@@ -1,23 +1,21 @@
-"""Fan-out over loopback: how many updates a second reach N clients, by the fast lane and by plain ASGI.
+"""The lanes of fan-out alone, without sessions and supervision: how many updates a second reach N clients, by which.
 
-Run by hand: python tests/bench/bench_fanout.py [--clients N] [--joined K]... [--wsload wsload.c]
-The server is a process of its own on the first core, the readers are on the second. `--wsload` names the C
-source of a load client, which is compiled with gcc; without it the readers are Python and, for the fast lane,
-the bottleneck. A client that has not taken its last payload is skipped in a pass, so what is counted was
-delivered. Idle memory is the growth of the server's resident set with all clients connected and silent.
+Run by hand: python tests/bench/bench_fanout.py [--clients N] [--joined K]...
+The server is a process of its own on the first core, the readers are on the second; they are Python and, for the fast
+lane, the bottleneck: look at the figure per CPU second. What the whole daemon does is measured by `make bench`. A client
+that has not taken its last payload is skipped in a pass, so what is counted was delivered. Idle memory is the growth
+of the server's resident set with all clients connected and silent.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import selectors
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,17 +116,7 @@ class Figures:
     connect_seconds: float
 
 
-def with_wsload(
-    binary: Path, server: subprocess.Popen[str], port: int, clients: int, seconds: float
-) -> Figures:
-    command = [str(binary), "--port", str(port), "--path", "/ws", "--clients", str(clients)]
-    command += ["--seconds", str(seconds), "--server-pid", str(server.pid), "--quiet"]
-    result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    growth = result["rss_kib_open"] - result["rss_kib_before"]
-    return Figures(result["msg_s"], result["server_cpu"], growth, result["connect_s"])
-
-
-def with_python(server: subprocess.Popen[str], port: int, clients: int, seconds: float) -> Figures:
+def with_readers(server: subprocess.Popen[str], port: int, clients: int, seconds: float) -> Figures:
     before, start = resident(server.pid), time.monotonic()
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         for _ in range(clients):
@@ -191,21 +179,19 @@ def server_process(lane: str, clients: int, joined: int) -> Iterator[tuple[subpr
             server.kill()
 
 
-def measure(binary: Path | None, lane: str, clients: int, joined: int, seconds: float) -> Figures:
+def measure(lane: str, clients: int, joined: int, seconds: float) -> Figures:
     with server_process(lane, clients, joined) as (server, port):
-        if binary is not None:
-            return with_wsload(binary, server, port, clients, seconds)
-        return with_python(server, port, clients, seconds)
+        return with_readers(server, port, clients, seconds)
 
 
-def report(arguments: argparse.Namespace, binary: Path | None) -> None:
+def report(arguments: argparse.Namespace) -> None:
     clients = arguments.clients
     for lane in LANES:
-        idle = measure(binary, lane, clients, 0, 0.5)
+        idle = measure(lane, clients, 0, 0.5)
         opened = f"opened in {idle.connect_seconds:.2f} s"
         print(f"{lane:7} idle      {idle.growth_kib / clients:8.1f} KiB a session, {opened}", flush=True)
         for joined in arguments.joined or [1, 4, 16]:
-            run = measure(binary, lane, clients, joined, arguments.seconds)
+            run = measure(lane, clients, joined, arguments.seconds)
             rate = f"{run.per_second / 1000:10,.1f} k deliveries/s"
             share = f"{run.per_second / run.server_cpu / 1000:,.1f} k per CPU second of the server"
             print(f"{lane:7} k = {joined:<4} {rate}, {share} (CPU {run.server_cpu:.0%})", flush=True)
@@ -221,7 +207,6 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--joined", type=int, action="append")
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--wsload", type=Path, help="C source of a load client")
     parser.add_argument("--serve", choices=LANES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -229,11 +214,7 @@ def main() -> None:
         trio.run(run_server, arguments.serve, arguments.clients, arguments.joined[0])
         return
     pin(1)
-    with tempfile.TemporaryDirectory() as folder:
-        binary = Path(folder) / "wsload" if arguments.wsload else None
-        if binary is not None:
-            subprocess.run(["gcc", "-O2", "-o", str(binary), str(arguments.wsload)], check=True)
-        report(arguments, binary)
+    report(arguments)
 
 
 if __name__ == "__main__":
