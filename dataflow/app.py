@@ -156,6 +156,7 @@ def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:
     """
     # Long-lived objects outnumber garbage here by far: rarer collections halve the cost of opening sessions.
     gc.set_threshold(*settings.runtime.gc_thresholds)
+    gc.freeze()  # what was imported stays: no collection need look at it again
     state = State(settings)
     reactions = Reactions(state)
     spec = tree(state)

@@ -116,7 +116,7 @@ class Supervision:
 class Runtime:
     """`[runtime]`: the Python process itself."""
 
-    gc_thresholds: tuple[int, ...] = field(default=(50_000, 50, 1_000))
+    gc_thresholds: tuple[int, ...] = field(default=(5_000, 3, 1_000))
 
     @gc_thresholds.validator
     def _three_counts(self, _attribute: object, value: tuple[int, ...]) -> None:
