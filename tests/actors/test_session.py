@@ -67,6 +67,20 @@ async def stage(room: int = 1 << 30, **manners: Any) -> AsyncIterator[Stage]:
         yield Stage(wire, session, dialogue, events, pool, ref)
 
 
+async def test_a_lane_lasts_until_it_is_left() -> None:
+    """Following again goes on in the same lane, elsewhere and otherwise; leaving closes it to whoever still has it."""
+    async with stage() as s:
+        s.session.follow("a", 0, batch=False)
+        lane = s.session.lanes["a"]
+        s.session.offer(update(1, 2))
+        s.session.follow("a", 5, batch=True)
+        assert s.session.lanes["a"] is lane
+        assert lane.position == 5
+        s.session.unfollow("a")
+        assert lane.write is None
+        assert s.session.sent == 2
+
+
 async def test_answers_and_updates_leave_at_once_and_in_order() -> None:
     """A client that reads waits for nothing."""
     async with stage() as s:

@@ -64,9 +64,13 @@ class Listener:
     def offer(self, update: Update) -> None:
         self._maybe_raise()
         self.offered += 1
-        if (rest := update.after(self.lane.position)) is not None:
+        if "a" in self.lanes and (rest := update.after(self.lane.position)) is not None:
             self.lane.position = rest.last
             self.heard.extend(message.text.decode() for message in rest.messages)
+
+    def unfollow(self) -> None:
+        self.lanes.clear()
+        self.lane.write = None
 
     def _maybe_raise(self) -> None:
         if self.raises:
@@ -259,13 +263,34 @@ async def test_what_a_write_leaves_over_is_finished_by_its_subscriber(mock_clock
 
 
 async def test_who_has_joined_and_is_not_live_yet_is_left_alone(mock_clock: MockClock) -> None:
-    """A subscriber whose answer is not said yet gets nothing before it."""
+    """A subscriber whose answer is not said yet gets nothing before it, and everything behind it."""
     async with stage() as s:
-        early = Listener()
+        early, other = Listener(1), Listener()
         early.lanes.clear()
         s.topic.join(early)
+        s.topic.join(other)
         await s.news("1")
         assert (early.written, early.offered) == (0, 0)
+        early.lanes["a"] = early.lane
+        await s.news("2")
+        assert early.heard == ["2"]
+        assert other.heard == ["1", "2"]
+
+
+async def test_who_comes_and_goes_between_passes_is_seen(mock_clock: MockClock) -> None:
+    """The list of those who are live is as new as the last coming and going."""
+    async with stage() as s:
+        stays, goes, comes = Listener(), Listener(), Listener(1)
+        s.topic.join(stays)
+        s.topic.join(goes)
+        await s.news("1")
+        s.topic.leave(goes)
+        s.topic.join(comes)
+        await s.news("2")
+        assert (stays.heard, goes.heard, comes.heard) == (["1", "2"], ["1"], ["2"])
+        s.topic.leave(comes)
+        await s.news("3")
+        assert (stays.heard, comes.heard) == (["1", "2", "3"], ["2"])
 
 
 async def test_who_leaves_during_a_pass_is_not_served_any_more(mock_clock: MockClock) -> None:
@@ -278,7 +303,7 @@ async def test_who_leaves_during_a_pass_is_not_served_any_more(mock_clock: MockC
         take = first.write
 
         def leave(payload: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
-            last.lanes.clear()
+            last.unfollow()
             return take(payload)
 
         first.lane.write = leave
