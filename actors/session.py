@@ -162,9 +162,13 @@ class Session(Generic[P]):
 
     def follow(self, topic: str, position: int, batch: bool) -> None:
         """From now on take updates of `topic` behind `position`; `batch` joins several in one message."""
-        self._count_out(topic)
         pack = _joining(self._wire.pack) if batch else self._wire.pack
-        self.lanes[topic] = Lane(position, pack, None if self._busy else self._wire.write_nowait)
+        write = None if self._busy else self._wire.write_nowait
+        lane = self.lanes.get(topic)
+        if lane is None:
+            self.lanes[topic] = Lane(position, pack, write)
+        else:
+            lane.position, lane.pack, lane.write = position, pack, write
 
     def position(self, topic: str) -> int:
         """The last place of `topic` that was sent or waits to be. Raises KeyError when it is not followed."""
@@ -329,7 +333,9 @@ class Session(Generic[P]):
 
     def _count_out(self, topic: str) -> None:
         lane = self.lanes.pop(topic, None)
-        self._sent += lane.sent if lane is not None else 0
+        if lane is not None:
+            lane.write = None  # a topic may have it in hand still
+            self._sent += lane.sent
 
     def _pack(self, update: Update) -> P:
         lane = self.lanes.get(update.topic)
