@@ -8,6 +8,7 @@ Rules of this file
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -31,22 +32,17 @@ class Actor(Protocol):
 class Context:
     """An actor's handle to the tree, for one incarnation."""
 
-    __slots__ = ("_incarnation", "_stopping", "epoch", "path")
+    __slots__ = ("_incarnation", "epoch", "path")
 
     def __init__(self, incarnation: Incarnation) -> None:
         self._incarnation = incarnation
-        self._stopping: trio.Event | None = None
         self.path: str = incarnation.record.path
         self.epoch: int = incarnation.epoch
 
     @property
     def stopping(self) -> trio.Event:
         """Set when the actor should end by itself: finish what is in hand, then return."""
-        if self._stopping is None:
-            self._stopping = trio.Event()
-            if self._incarnation.polite:
-                self._stopping.set()
-        return self._stopping
+        return self._incarnation.stopping
 
     @property
     def ref(self) -> Ref:
@@ -62,6 +58,15 @@ class Context:
         """The actor makes progress, see `Child.beat_within`."""
         self._incarnation.check_alive()
         self._incarnation.beat_at = trio.current_time()
+
+    def start_helper(self, help_: Callable[[], Awaitable[None]]) -> None:
+        """Run `help_()` beside the actor, in a task which costs nothing before and after, as a nursery would.
+
+        What it raises is a crash of the actor. It is cancelled when the actor has ended, and not before: who
+        needs what it does waits for it.
+        """
+        self._incarnation.check_alive()
+        self._incarnation.keeper.start_helper(self._incarnation, help_)
 
     async def receive(self) -> Any:
         """The next message. Raises Stopping once a stop has been asked for; what is queued stays.
@@ -104,11 +109,6 @@ class Context:
         """The handle of any supervisor of the tree, by its path from the root. Raises UnknownChild."""
         self._incarnation.check_alive()
         return self._incarnation.keeper.tree.handle.supervisor(path)
-
-    def announce_stop(self) -> None:
-        """For the supervisor: set `stopping`."""
-        if self._stopping is not None:
-            self._stopping.set()
 
     async def _park(self, box: Box) -> None:
         life = self._incarnation

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import define, field
 
+from .context import Context
 from .errors import (
     ActorGone,
     AlreadyPresent,
@@ -41,7 +42,6 @@ from .ladder import Ladder
 from .policy import Ended, Fate, Rules, State, next_step
 from .promise import Promise
 from .record import Incarnation, Intent, Origin, Outcome, Record, judge
-from .refs import Ref
 from .specs import Child, Point, Pool, Restart, Strategy, Supervisor
 from .watchdog import watch_beats
 
@@ -112,7 +112,7 @@ class Engine:
 
     # -- administration: what the handle calls; each accepts or refuses at once
 
-    def start_child(self, child: Child) -> Promise[Ref]:
+    def start_child(self, child: Child) -> Promise[None]:
         """Add a child, last in the order, and start it."""
         self._check_open()
         if not isinstance(child, Child):
@@ -134,7 +134,7 @@ class Engine:
             self._bring_down(life, Intent.STOP)
         return life
 
-    def restart_child(self, name: str) -> Promise[Ref]:
+    def restart_child(self, name: str) -> Promise[None]:
         """Start a child again, whatever it does now; charges nothing."""
         self._check_open()
         record = self.get(name)
@@ -204,19 +204,32 @@ class Engine:
         record.value = value
         if life.intent is None:
             record.enter("running")
-        record.ready.resolve(record.ref)
+        record.ready.resolve(None)
         self.tree.emit("ready", record)
         if life.spec.beat_within is not None:
             life.aside = trio.CancelScope()
             self.spawn(watch_beats, life, self._report)
 
     async def _live(self, life: Incarnation) -> None:
-        """The whole life of one incarnation, in a task of its own."""
+        """The whole life of one incarnation, in a task of its own.
+
+        The actor is awaited right here: each coroutine in between would cost a quarter of a KiB a child.
+        """
         life.task = trio.lowlevel.current_task()
         error: BaseException | None = None
+        faults, record = self.tree.faults, life.record
         with life.scope:
             try:
-                await self._play(life)
+                if faults is not None:
+                    await faults(Point.START, record.path, life.epoch)
+                if (playing := self._play(life)) is not None:
+                    try:
+                        await playing
+                    except Stopping:
+                        if not life.polite:
+                            raise
+                if faults is not None and life.polite:
+                    await faults(Point.STOP, record.path, life.epoch)
             except BaseException as raised:  # a saved Cancelled, raised again, must not pass for a cancel
                 error = raised
         from_outside = trio.current_effective_deadline() == -math.inf
@@ -225,22 +238,18 @@ class Engine:
         if from_outside:
             await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def _play(self, life: Incarnation) -> None:
-        faults = self.tree.faults
-        if faults is not None:
-            await faults(Point.START, life.record.path, life.epoch)
+    def _play(self, life: Incarnation) -> Awaitable[None] | None:
+        """Make what is to be awaited; None when `make` declined."""
         made = life.spec.make()
         if made is None:
             life.declined = True
-        elif isinstance(made, Supervisor):
-            await self._play_supervisor(life, made)
-        else:
-            life.record.become_actor()
-            await _run_actor(made, life)
-        if faults is not None and life.polite:
-            await faults(Point.STOP, life.record.path, life.epoch)
+            return None
+        if isinstance(made, Supervisor):
+            return self._play_supervisor(life, made)
+        life.record.become_actor()
+        return made.run(Context(life))
 
-    async def _play_supervisor(self, life: Incarnation, spec: Supervisor) -> None:
+    def _play_supervisor(self, life: Incarnation, spec: Supervisor) -> Awaitable[None]:
         if life.spec.beat_within is not None:
             raise BadSpec(f"{life.record.path!r} is a supervisor: it has no beat")
         life.engine = engine = Engine(self.tree, life.record, spec)
@@ -248,7 +257,22 @@ class Engine:
             life.scope.deadline = math.inf
         if life.intent is not None:
             engine.stop()
-        await engine.run(partial(self.said_ready, life, None))
+        return engine.run(partial(self.said_ready, life, None))
+
+    def start_helper(self, life: Incarnation, help_: Callable[[], Awaitable[None]]) -> None:
+        """Run `help_()` beside the actor, see `Context.start_helper`."""
+        self.spawn(self._help, life, help_, name=f"{life.record.path} (helper)")
+
+    async def _help(self, life: Incarnation, help_: Callable[[], Awaitable[None]]) -> None:
+        if life.over:
+            return
+        with trio.CancelScope() as scope:
+            life.helpers = (*life.helpers, scope)
+            try:
+                await help_()
+            except Exception as error:
+                life.condemn(error)
+        life.helpers = tuple(each for each in life.helpers if each is not scope)
 
     # -- the end of a life, and what follows
 
@@ -278,6 +302,8 @@ class Engine:
         record.box.wake_reader()  # a task that outlived its incarnation must not take the next one's messages
         if life.aside is not None:
             life.aside.cancel()
+        for helper in life.helpers:
+            helper.cancel()
         if clean:
             record.box.settle()
         elif lost := record.box.lose():
@@ -317,7 +343,7 @@ class Engine:
 
     def _declined(self, record: Record, life: Incarnation) -> None:
         self.tree.emit("declined", record)
-        record.ready.resolve(record.ref)
+        record.ready.resolve(None)
         record.enter("idle")
         if self._leaves_no_spec(life):
             self._remove(record)
@@ -427,7 +453,7 @@ class Engine:
             self.launch(record, Origin.INITIAL)
             await self.started(record, record.ready)
 
-    async def started(self, record: Record, promise: Promise[Ref]) -> None:
+    async def started(self, record: Record, promise: Promise[None]) -> None:
         """Wait until `promise`, of this child's start, is settled, even if that cannot be cancelled."""
         while not promise.done:
             life = record.incarnation
@@ -437,7 +463,7 @@ class Engine:
             if life is not None and life.scope.cancel_called and not life.over and not promise.done:
                 self._stuck_in_start(life, promise)
 
-    def _stuck_in_start(self, life: Incarnation, promise: Promise[Ref]) -> None:
+    def _stuck_in_start(self, life: Incarnation, promise: Promise[None]) -> None:
         self._report("unstopped", life)
         late = trio.TooSlowError(f"not ready within {life.ready_within} s, and not to be cancelled")
         error = StartFailed(life.record.path, late)
@@ -500,8 +526,8 @@ class Engine:
             record.enter("done")
         else:
             life.intent = Intent.SHUTDOWN
-            # Thousands in a pool are the ladder's, which cancels them in chunks: all at once they would keep the
-            # event loop for as long as all of their ends take together.
+            # Thousands in a pool are the ladder's, which cancels them in chunks: all at once they would keep
+            # the event loop for as long as all of their ends take together.
             if life.at_once and not (self._is_pool and life.ready_at is not None):
                 life.scope.cancel()
 
@@ -597,11 +623,3 @@ class Engine:
 
 _EXIT_KINDS = {"exit": "normal", "start_failed": "crash"}
 _STARTERS = (Origin.INITIAL, Origin.DYNAMIC, Origin.REVIVAL)
-
-
-async def _run_actor(actor: Any, life: Incarnation) -> None:
-    try:
-        await actor.run(life.context)
-    except Stopping:
-        if not life.polite:
-            raise

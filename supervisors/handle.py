@@ -42,8 +42,10 @@ class Handle:
         """
         engine = self._engine
         promise = engine.start_child(child)
-        await engine.started(engine.get(str(child.id)), promise)
-        return await promise.get()
+        record = engine.get(str(child.id))
+        await engine.started(record, promise)
+        await promise.get()
+        return record.ref
 
     async def stop(self, id: Hashable) -> None:
         """Stop a child and keep its spec as done; a temporary or a Pool's child leaves none. Idempotent.
@@ -64,8 +66,10 @@ class Handle:
         """
         engine = self._engine
         promise = engine.restart_child(str(id))
-        await engine.started(engine.get(str(id)), promise)
-        return await promise.get()
+        record = engine.get(str(id))
+        await engine.started(record, promise)
+        await promise.get()
+        return record.ref
 
     def remove(self, id: Hashable) -> None:
         """Forget a child that is done or idle. Raises AlreadyRunning in any other state, UnknownChild."""

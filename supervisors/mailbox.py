@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 from attrs import define, field, frozen
@@ -81,6 +81,9 @@ class _Queue(Protocol):
     def clear(self) -> None: ...
 
 
+_NO_QUEUE: Final[_Queue] = deque(maxlen=0)  # of all boxes that nobody has put anything into
+
+
 @define(eq=False)
 class _Sender:
     """A message that waits for room, outside the counters."""
@@ -98,19 +101,16 @@ class Box:
     handled: int = 0
     in_hand: int = 0
     lost_in_flight: int = 0
-    _queue: _Queue = field(factory=deque)
-    _room: int = field(init=False)  # 0 while closed: one comparison decides the common case of `put`
+    closed: bool = False
     _reader: Task | None = None
-    _dropped: dict[str, int] | None = (
-        None  # this and the next are made when needed: 10,000 boxes must stay small
-    )
+    # The following are made when needed: 10,000 boxes must stay small, and a deque takes 0.6 KiB.
+    _queue: _Queue = field(default=_NO_QUEUE, init=False)
+    _room: int = field(default=0, init=False)  # 0 while closed or without a queue: `put` compares only once
+    _dropped: dict[str, int] | None = None
     _senders: OrderedDict[Task, _Sender] | None = None
     _asks: set[Ask] | None = None
     _hand: tuple[Any, ...] = ()
     _joins: bool = False  # a batch drained now belongs to the message received just before
-
-    def __attrs_post_init__(self) -> None:
-        self.reopen()
 
     # -- what senders do
 
@@ -126,9 +126,9 @@ class Box:
 
     async def send(self, item: Any) -> Put:
         """Take a message, under BLOCK waiting for room. Raises ActorGone when closed."""
-        if not self._room:
+        if self.closed:
             raise ActorGone("its mailbox is closed")
-        if self.spec.overflow is Overflow.BLOCK and len(self._queue) >= self._room:
+        if self.spec.overflow is Overflow.BLOCK and len(self._queue) >= self.spec.size:
             await self._wait_for_room(item)
             return Put.OK
         return self.put(item)
@@ -217,6 +217,7 @@ class Box:
 
     def close(self) -> None:
         """Refuse everything from now on; what is queued stays."""
+        self.closed = True
         self._room = 0
         senders, self._senders = self._senders, None
         for task in senders or ():
@@ -224,7 +225,9 @@ class Box:
 
     def reopen(self) -> None:
         """Accept again, after a close."""
-        self._room = self.spec.size
+        self.closed = False
+        if self._queue is not _NO_QUEUE:
+            self._room = self.spec.size
 
     def discard(self) -> None:
         """Nobody will ever read what is queued."""
@@ -269,8 +272,13 @@ class Box:
         self._joins = False
 
     def _overflow(self, item: Any) -> Put:
-        if not self._room:
+        if self.closed:
             return self._drop("closed", Put.DROPPED)
+        if self._queue is _NO_QUEUE:
+            self._make_queue()
+            self._queue.append(item)
+            self.wake_reader()
+            return Put.OK
         if self.spec.overflow is not Overflow.DROP_OLDEST:
             return self._drop("full", Put.DROPPED)
         self._evict_oldest()
@@ -314,7 +322,12 @@ class Box:
         if self._queue:
             self.wake_reader()
 
+    def _make_queue(self) -> None:
+        self._queue = deque()
+        self._room = self.spec.size
+
     def _adopt(self, items: Iterable[Any]) -> None:
+        self._make_queue()
         for item in items:  # it may exceed a smaller size: nothing accepted is dropped by a new specification
             self._queue.append(item)
 
@@ -376,7 +389,7 @@ class ConflatingBox(Box):
         """Take a message without waiting; what `key` raises is the sender's error."""
         key = self._latest.key(item)
         self.accepted += 1
-        if not self._room:
+        if self.closed:
             return self._drop("closed", Put.DROPPED)
         self._make_place(key)
         self._queue.append(item)

@@ -59,3 +59,4 @@ class Promise(Generic[T]):
         self.done, self._value, self._error = True, value, error
         if self._event is not None:
             self._event.set()
+            self._event = None  # a third of a KiB, for as long as the promise is kept

@@ -2,7 +2,8 @@
 
 Rules of this file
 - A record keeps the mailbox, the epoch, the history of failures and, for a supervisor, the records of its
-  children.
+  children. Nothing that it keeps leads back to it, so that the record of a child that came and went is freed
+  at once, without the garbage collector; its own `Ref` is no exception, since that is kept weakly.
 - An incarnation has its own cancel scope and at most one intent: what whoever asked it to stop wants to
   happen next. Its end is judged by that intent, not by the type of the exception that ended it.
 """
@@ -10,6 +11,7 @@ Rules of this file
 from __future__ import annotations
 
 import math
+import weakref
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,6 @@ import trio
 from attrs import define, field, frozen
 from trio.lowlevel import Task
 
-from .context import Context
 from .errors import ActorGone, Stopping, SupervisionError, describe, is_real, leaves
 from .events import Exit, Node
 from .mailbox import Box, make_box
@@ -69,19 +70,27 @@ class Record:
     errors: tuple[BaseException, ...] = ()  # the newest that there were
     value: Any = None
     box: Box = field(init=False)
-    ref: Ref = field(init=False)
+    _ref: weakref.ref[Ref] | None = field(default=None, init=False)  # weak: it knows the record, see `ref`
     incarnation: Incarnation | None = None
     pause: trio.CancelScope | None = None  # around the wait for a restart
     engine: Engine | None = None  # while it is a supervisor at work
     branch: dict[str, Record] | None = None  # of a supervisor: its children by name, in order
     tally: dict[str, int] | None = None  # of a supervisor: how many of them are in each state
-    ready: Promise[Ref] = field(factory=Promise)  # of the start or restart that is under way
+    ready: Promise[None] = field(factory=Promise)  # of the start or restart that is under way
     last_exit: Exit | None = None  # of the newest incarnation
     ended: Promise[Exit] = field(factory=Promise)  # for good
 
     def __attrs_post_init__(self) -> None:
         self.box = make_box(self.spec.mailbox)
-        self.ref = Ref(self)
+
+    @property
+    def ref(self) -> Ref:
+        """The one address of it, for as long as somebody has that."""
+        ref = self._ref() if self._ref is not None else None
+        if ref is None:
+            ref = Ref(self)
+            self._ref = weakref.ref(ref)
+        return ref
 
     @property
     def name(self) -> str:
@@ -118,7 +127,7 @@ class Record:
         self.state = state
         self.since = trio.current_time()
 
-    def expect(self) -> Promise[Ref]:
+    def expect(self) -> Promise[None]:
         """The promise of its becoming ready, shared by all who wait for it now."""
         if self.ready.done:
             self.ready = Promise()
@@ -189,7 +198,6 @@ class Incarnation:
     origin: Origin
     keeper: Engine
     scope: trio.CancelScope = field(factory=trio.CancelScope)
-    context: Context = field(init=False)
     task: Task | None = None
     engine: Engine | None = None  # when it is a supervisor
     intent: Intent | None = None
@@ -203,10 +211,18 @@ class Incarnation:
     verdict: BaseException | None = None  # why the library ended it, when nobody asked
     ladder: Ladder | None = None
     aside: trio.CancelScope | None = None  # around what runs beside it: the READY fault, the beat watchdog
+    helpers: tuple[trio.CancelScope, ...] = ()  # around the tasks that help the actor
     down: Promise[None] = field(factory=Promise)  # it has ended, or was left behind as unstopped
+    _stopping: trio.Event | None = None
 
-    def __attrs_post_init__(self) -> None:
-        self.context = Context(self)
+    @property
+    def stopping(self) -> trio.Event:
+        """Set when it has been told to stop."""
+        if self._stopping is None:
+            self._stopping = trio.Event()
+            if self.polite:
+                self._stopping.set()
+        return self._stopping
 
     @property
     def stop_within(self) -> float:
@@ -237,7 +253,8 @@ class Incarnation:
     def ask_to_stop(self) -> None:
         """Tell the actor or the supervisor that it should end by itself."""
         self.polite = True
-        self.context.announce_stop()
+        if self._stopping is not None:
+            self._stopping.set()
         self.record.box.wake_reader()
         if self.engine is not None:
             self.engine.stop()

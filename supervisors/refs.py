@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Ref:
     """The address of one child, valid over its restarts. Every property is a cheap read."""
 
-    __slots__ = ("_record",)
+    __slots__ = ("__weakref__", "_record")
 
     def __init__(self, record: Record) -> None:
         self._record = record
