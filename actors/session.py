@@ -3,14 +3,18 @@
 Rules of this file. `offer` and `say` never wait: what the connection does not take at once waits in
 the outbox, and a flusher, which lives only while something waits, sends it in order. Everything for
 the client goes this one way, so that answers, updates and notices keep their order. A session ends
-exactly once, for one reason, and takes nobody with it: it is a temporary child.
+exactly once, for one reason, and takes nobody with it: it is a temporary child. Thousands of sessions have
+nothing to say for most of the time: what only a busy one needs is made when it is needed, an idle one waits
+in one cancel scope and two coroutines above its wire's. An ended one has let go of whatever knows it, so that
+it is freed at once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import trio
 from attrs import define, frozen
@@ -111,6 +115,27 @@ class Ending:
 class Session(Generic[P]):
     """The actor of one client, and the subscriber that topics see."""
 
+    __slots__ = (
+        "_ahead",
+        "_context",
+        "_dialogue",
+        "_dropped",
+        "_flush_scope",
+        "_flush_until",
+        "_flushing",
+        "_left",
+        "_listening",
+        "_manners",
+        "_outbox",
+        "_pinged",
+        "_rest",
+        "_sent",
+        "_torn",
+        "_wire",
+        "ending",
+        "lanes",
+    )
+
     def __init__(self, wire: Wire[P], manners: Manners) -> None:
         self.ending: Ending | None = None
         self._wire = wire
@@ -118,19 +143,15 @@ class Session(Generic[P]):
         self._dialogue: Dialogue
         self.lanes: dict[str, Lane[P]] = {}  # where topics look; read only for them
         self._sent = 0  # in topics that are no longer followed
-        self._outbox: Outbox[P] = Outbox(
-            manners.outbox,
-            manners.slow_client,
-            self._pack,
-            lambda *gap: wire.pack([self._dialogue.gap(*gap)]),
-        )
+        self._dropped = 0  # by an outbox that is no more
+        self._outbox: Outbox[P] | None = None  # None until something has to wait
         self._rest: P | None = None  # what a partial write left of a payload: goes out first, whole
         self._flushing = False
-        self._left = trio.Event()  # set, and replaced, whenever something left the outbox
+        self._left: trio.Event | None = None  # set when something left the outbox, or the flusher did
         self._pinged = float("-inf")
-        self._nursery: trio.Nursery | None = None
-        self._listening = trio.CancelScope()
-        self._ahead: list[str] = []  # requests that came while the dialogue waited, oldest first
+        self._context: Context | None = None  # while it runs
+        self._listening: trio.CancelScope | None = None
+        self._ahead: list[str] = []  # requests that wait to be heard, oldest first
         self._flush_until = float("inf")
         self._flush_scope: trio.CancelScope | None = None
         self._torn = False  # a write was cut short: nothing sent after it could be understood
@@ -144,12 +165,12 @@ class Session(Generic[P]):
     @property
     def waiting(self) -> int:
         """Messages in the outbox."""
-        return len(self._outbox)
+        return len(self._outbox) if self._outbox is not None else 0
 
     @property
     def dropped(self) -> int:
         """Items dropped, and announced as gaps, because the client was slow."""
-        return self._outbox.dropped
+        return self._outbox.dropped if self._outbox is not None else self._dropped
 
     @property
     def sent(self) -> int:
@@ -177,7 +198,8 @@ class Session(Generic[P]):
     def unfollow(self, topic: str) -> None:
         """No update of `topic` leaves after this."""
         self._count_out(topic)
-        self._outbox.forget(topic)
+        if self._outbox is not None:
+            self._outbox.forget(topic)
 
     def offer(self, update: Update) -> None:
         """Send what is behind the client's position, now or as soon as it takes it. Never waits or raises."""
@@ -208,7 +230,7 @@ class Session(Generic[P]):
             self._send(payload)
             return
         try:
-            self._outbox.put(payload, len(text))
+            self._backlog().put(payload, len(text))
         except OutboxFull:
             self._too_slow()
 
@@ -217,9 +239,11 @@ class Session(Generic[P]):
         if self.ending is None:
             self.ending = Ending(code, reason)
             self._open_lanes(None)
-            self._outbox.clear()
+            if self._outbox is not None:
+                self._outbox.clear()
             self._bound_flush(CLOSE_WITHIN)
-            self._listening.cancel()
+            if self._listening is not None:
+                self._listening.cancel()
 
     # The actor.
 
@@ -227,36 +251,54 @@ class Session(Generic[P]):
         """Give the session its protocol, before it runs."""
         self._dialogue = dialogue
 
+    def myself(self) -> Self:
+        """For `Child.make`: there is one incarnation of it at most."""
+        return self
+
     async def run(self, ctx: Context) -> None:
         try:
-            async with trio.open_nursery() as self._nursery:
-                ctx.ready()
-                if self._outbox:  # notices that came before
-                    self._start_flushing()
-                await self._serve()
-        finally:
-            self._nursery = None
-            self._open_lanes(None)
-            self._dialogue.closed()
-            await self._hang_up()
-
-    async def _serve(self) -> None:
-        try:
-            with self._listening:
-                await self._listen()
+            self._context = ctx
+            ctx.ready()
+            if self._outbox:  # notices that came before
+                self._start_flushing()
+            await self._listen()
         except trio.Cancelled:
             self._take_leave()
             raise
-        except Exception:
-            self.end(1011, "internal error")
-            raise
+        finally:
+            self.end(1011, "internal error")  # unless there is an ending already
+            with trio.CancelScope(shield=True):  # `_flush_until` is the bound
+                while self._flushing:
+                    await self._until_left()
+            self._context = None
+            self._open_lanes(None)
+            self._dialogue.closed()
+            await self._hang_up()
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Keep nothing that knows this session. For who made it, if it never gets to run."""
+        if self._outbox is not None:
+            self._dropped, self._outbox = self._outbox.dropped, None
+        self._dialogue = _NOBODY
 
     async def _listen(self) -> None:
+        """Hear the client until the session ends."""
         try:
-            while True:
-                text = self._ahead.pop(0) if self._ahead else await self._next_message()
-                await self._dialogue.hear(text)
-                await self._room_for_answers()
+            while self.ending is None:
+                with trio.CancelScope(deadline=self._due) as self._listening:
+                    # A message that comes with the deadline is not heard in a scope that is cancelled.
+                    while not self._listening.cancel_called:
+                        if not self._ahead:
+                            self._ahead.append(await self._wire.receive())
+                            continue
+                        self._listening.deadline = math.inf
+                        await self._dialogue.hear(self._ahead.pop(0))
+                        if self._crowded:
+                            await self._room_for_answers()
+                        self._listening.deadline = self._due
+                if self.ending is None:
+                    await self._look_after()
         except WireClosed as closed:
             self.end(closed.code, closed.reason)
 
@@ -272,35 +314,42 @@ class Session(Generic[P]):
 
     async def _room_for_answers(self) -> None:
         """Who asks and does not read is not asked again; and is let go of when that lasts."""
-        if not self._crowded:
-            return
         patience = self._manners.ping_interval + self._manners.ping_timeout
         with trio.move_on_after(patience):
             while self._crowded:
-                await self._left.wait()
+                await self._until_left()
             return
         raise WireClosed(1008, f"slow client: answers unread for {patience:g} s")
 
     @property
     def _crowded(self) -> bool:
         outbox = self._outbox
+        if outbox is None:
+            return False
         return outbox.answers >= ANSWERS_WAITING or outbox.answer_bytes > ANSWER_BYTES_WAITING
 
     async def _next_message(self) -> str:
-        """The next request. Whoever is silent for long is pinged; whoever stays silent has vanished."""
+        """The next request, in the middle of another one. Raises WireClosed."""
         while True:
-            unanswered = self._pinged > self._wire.heard
-            with trio.move_on_at(
-                self._pinged + self._manners.ping_timeout
-                if unanswered
-                else self._wire.heard + self._manners.ping_interval
-            ):
+            with trio.move_on_at(self._due):
                 return await self._wire.receive()
-            if unanswered and self._pinged > self._wire.heard:
-                raise WireClosed(1011, f"no answer to a ping for {self._manners.ping_timeout:g} s")
-            if trio.current_time() >= self._wire.heard + self._manners.ping_interval:
-                self._pinged = trio.current_time()
-                await self._wire.ping()
+            await self._look_after()
+
+    @property
+    def _due(self) -> float:
+        """When the client has to be looked after, unless it is heard from before."""
+        if self._pinged > self._wire.heard:
+            return self._pinged + self._manners.ping_timeout
+        return self._wire.heard + self._manners.ping_interval
+
+    async def _look_after(self) -> None:
+        """Who has been silent for long is pinged; who stays silent has vanished: raises WireClosed."""
+        if self._due > trio.current_time():
+            return
+        if self._pinged > self._wire.heard:
+            raise WireClosed(1011, f"no answer to a ping for {self._manners.ping_timeout:g} s")
+        self._pinged = trio.current_time()
+        await self._wire.ping()
 
     def _take_leave(self) -> None:
         """The server is going away: say so, behind everything that still waits, and give that its time."""
@@ -311,12 +360,12 @@ class Session(Generic[P]):
         self._bound_flush(self._manners.drain_seconds)
 
     async def _hang_up(self) -> None:
-        ending = self.ending or Ending(1011, "internal error")
+        assert self.ending is not None
         if self._torn:
             self._wire.abort()
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_WITHIN) as scope:
-            await self._wire.close(ending.code, ending.reason)
+            await self._wire.close(self.ending.code, self.ending.reason)
         if scope.cancelled_caught:
             self._wire.abort()
 
@@ -324,7 +373,7 @@ class Session(Generic[P]):
 
     @property
     def _busy(self) -> bool:
-        return self._flushing or self._nursery is None
+        return self._flushing or self._context is None
 
     def _open_lanes(self, write: Callable[[P], P | None] | None) -> None:
         """Let topics write to the client directly, or not any more."""
@@ -341,6 +390,9 @@ class Session(Generic[P]):
         lane = self.lanes.get(update.topic)
         return update.packed(lane.pack if lane is not None else self._wire.pack)
 
+    def _announce(self, topic: str, first: int, last: int, items: int) -> P:
+        return self._wire.pack([self._dialogue.gap(topic, first, last, items)])
+
     def _send(self, payload: P) -> None:
         rest = self._wire.write_nowait(payload)
         if rest is not None:
@@ -348,7 +400,7 @@ class Session(Generic[P]):
 
     def _queue_update(self, update: Update) -> None:
         try:
-            self._outbox.put_update(update)
+            self._backlog().put_update(update)
         except OutboxFull:
             self._too_slow()
 
@@ -356,39 +408,83 @@ class Session(Generic[P]):
         self.end(1008, f"slow client: {self._manners.outbox} messages were waiting")
 
     def _start_flushing(self) -> None:
-        assert self._nursery is not None
+        assert self._context is not None
         self._flushing = True
         self._open_lanes(None)
-        self._nursery.start_soon(self._flush)
+        self._context.start_helper(self._flush)
 
     async def _flush(self) -> None:
+        self._torn = True  # if this fails
+        try:
+            await self._flush_all()
+        finally:
+            self._flushing = False
+            self._flush_scope = None
+            self._tell_left()
+        if self.ending is None:
+            self._open_lanes(self._wire.write_nowait)
+
+    async def _flush_all(self) -> None:
         # Shielded, so that a session that is told to go can still send what waits, until `_flush_until`.
         with trio.CancelScope(shield=True, deadline=self._flush_until) as self._flush_scope:
             try:
                 while payloads := self._take():
                     await self._wire.write(payloads)
-                    self._left.set()
-                    self._left = trio.Event()
+                    self._tell_left()
             except WireClosed as closed:
                 self.end(closed.code, closed.reason)
         self._torn = self._flush_scope.cancelled_caught
-        self._flushing = False
-        if self.ending is None:
-            self._open_lanes(self._wire.write_nowait)
+
+    async def _until_left(self) -> None:
+        """Wait until something has left the outbox, or the flusher has ended."""
+        if self._left is None:
+            self._left = trio.Event()
+        await self._left.wait()
+
+    def _tell_left(self) -> None:
+        if self._left is not None:
+            self._left.set()
+            self._left = None
+
+    def _backlog(self) -> Outbox[P]:
+        if self._outbox is None:
+            manners = self._manners
+            self._outbox = Outbox(manners.outbox, manners.slow_client, self._pack, self._announce)
+        return self._outbox
 
     def _take(self) -> list[P]:
         payloads: list[P] = []
         if self._rest is not None:
             payloads.append(self._rest)
             self._rest = None
-        while len(payloads) < PAYLOADS_AT_ONCE and (payload := self._outbox.take()) is not None:
-            payloads.append(payload)
+        if self._outbox is not None:
+            while len(payloads) < PAYLOADS_AT_ONCE and (payload := self._outbox.take()) is not None:
+                payloads.append(payload)
         return payloads
 
     def _bound_flush(self, seconds: float) -> None:
         self._flush_until = min(self._flush_until, trio.current_time() + seconds)
         if self._flush_scope is not None:
             self._flush_scope.deadline = self._flush_until
+
+
+class _Nobody:
+    """Who an ended session talks with: a `Dialogue` that nothing is asked of any more."""
+
+    async def hear(self, text: str) -> None:
+        raise AssertionError("an ended session does not listen")
+
+    def gap(self, topic: str, first: int, last: int, items: int) -> bytes:
+        raise AssertionError("an ended session owes nothing")
+
+    def farewell(self) -> bytes:
+        raise AssertionError("an ended session has said it")
+
+    def closed(self) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
 
 
 @cache

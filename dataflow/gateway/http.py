@@ -50,6 +50,7 @@ class HttpServer:
     def __init__(self, state: State) -> None:
         self.state = state
         self._past = Past()
+        self._manners = self._configured_manners()
 
     async def run(self, ctx: Context) -> None:
         self.root = ctx.supervisor("")
@@ -104,6 +105,7 @@ class HttpServer:
             await self._sessions.start(self._child(session))
         except SupervisionError:
             self.state.clients.leave(session)
+            session.let_go()
             await self._send_away(wire, GOING_AWAY)
 
     async def _send_away(self, wire: Wire[Any], reason: str) -> None:
@@ -113,7 +115,7 @@ class HttpServer:
         await wire.close(1013, goodbye(reason, delay))
 
     def _session(self, wire: Wire[Any]) -> AnySession:
-        session: AnySession = Session(wire, self._manners())
+        session: AnySession = Session(wire, self._manners)
         session.speak(Client(session, self.state, self._topics, self._past))
         return session
 
@@ -123,7 +125,7 @@ class HttpServer:
             return wire
         return FaultyWire(wire, self.state.faults, f"{SESSIONS}/{self.state.clients.next_number}")
 
-    def _manners(self) -> Manners:
+    def _configured_manners(self) -> Manners:
         settings = self.state.settings.session
         return Manners(
             outbox=settings.outbox,
@@ -137,7 +139,7 @@ class HttpServer:
         # Cancelled rather than asked: a session says farewell by itself, without a second task to wait.
         return Child(
             id=self.state.clients.enter(session),
-            make=lambda: session,
+            make=session.myself,
             restart=Restart.TEMPORARY,
             mailbox=Mailbox(size=1),
             stop_within=0,

@@ -81,6 +81,8 @@ class _Joining:
 class Client:
     """One client's side of the conversation: an `actors.session.Dialogue`."""
 
+    __slots__ = ("_joined", "_joining", "_past", "_pool", "_session", "_state", "_turns")
+
     def __init__(self, session: AnySession, state: State, pool: Starter, past: Past) -> None:
         self._session = session
         self._state = state

@@ -39,6 +39,7 @@ from .tls import CROSSED_SECONDS, CrossedError
 RECEIVE_BYTES = 16384
 SLICE_BYTES = 262144  # joined payloads in one send: re-joining a backlog whole would be quadratic
 
+_LOST = Goodbye(VANISHED, "connection lost")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -98,7 +99,7 @@ class SocketWire:
         self._crossed = False  # the last attempt met a CrossedError
         self._cut: bytes | None = None  # the rest of a payload that has partly gone out
         self._goodbye: Goodbye | None = None  # the last that was understood, once that is so
-        self._end: WireClosed | None = None
+        self._end: Goodbye | None = None  # what whoever uses it from then on is told
         self._writing = False
         self._receiving = False
         self._quiet: trio.Event | None = None  # set when a writer or receiver leaves
@@ -136,8 +137,7 @@ class SocketWire:
                 await trio.lowlevel.checkpoint()
                 if self._cut is None:
                     await self._send_controls()
-                if self._end is not None:
-                    raise self._end
+                self._check_open()
                 await self._send_all(piece)
             await self._send_controls()
         finally:
@@ -154,8 +154,7 @@ class SocketWire:
                 await self._part(self._goodbye)
             else:
                 await self._read()
-        if self._end is not None:
-            raise self._end
+        self._check_open()
         return self._inbox.pop(0)
 
     async def ping(self) -> None:
@@ -181,8 +180,7 @@ class SocketWire:
     # Sending.
 
     def _begin_writing(self, payloads: Sequence[bytes]) -> None:
-        if self._end is not None:
-            raise self._end
+        self._check_open()
         if self._writing:
             raise trio.BusyResourceError("another task is writing")
         if self._cut is not None and not (payloads and payloads[0] is self._cut):
@@ -247,7 +245,7 @@ class SocketWire:
             self._crossed = isinstance(error, CrossedError)
             return None
         except OSError as error:
-            raise self._end or WireClosed(VANISHED, "connection lost") from error
+            raise self._closed() from error
 
     async def _room(self) -> None:
         """Wait until more may be taken. Raises WireClosed."""
@@ -258,7 +256,7 @@ class SocketWire:
             else:
                 await trio.lowlevel.wait_writable(self._sock)
         except trio.ClosedResourceError:
-            raise self._end or WireClosed(VANISHED, "connection lost") from None
+            raise self._closed() from None
 
     @property
     def _at_boundary(self) -> bool:
@@ -299,14 +297,14 @@ class SocketWire:
                 else:
                     await trio.lowlevel.wait_readable(self._sock)
         except trio.ClosedResourceError:
-            raise self._end or WireClosed(VANISHED, "connection lost") from None
+            raise self._closed() from None
         finally:
             self._receiving = False
             self._tell_quiet()
         if data and self._goodbye is None:
             self._understand(data)
         elif not data:
-            self._goodbye = self._goodbye or Goodbye(VANISHED, "connection lost")
+            self._goodbye = self._goodbye or _LOST
         return bool(data)
 
     def _receive_nowait(self) -> bytes | None:
@@ -343,8 +341,17 @@ class SocketWire:
     # Ending.
 
     def _finish(self, code: int, reason: str) -> None:
-        self._end = self._end or WireClosed(code, reason)
+        self._end = self._end or Goodbye(code, reason)
         self._send = None
+
+    def _check_open(self) -> None:
+        if self._end is not None:
+            raise self._closed()
+
+    def _closed(self) -> WireClosed:
+        """Always a new one: one that is kept keeps the frames that it went through, and those keep us."""
+        end = self._end or _LOST
+        return WireClosed(end.code, end.reason)
 
     async def _part(self, goodbye: Goodbye) -> None:
         self._finish(goodbye.code, goodbye.reason)

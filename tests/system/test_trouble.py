@@ -18,6 +18,7 @@ from wsproto.events import AcceptConnection, Request, TextMessage
 
 from actors.outbox import SlowClient
 from dataflow.config import BackoffSettings, Session
+from dataflow.gateway import methods
 from dataflow.ports import SourceSettings
 from simulators import Exchange, Trade, open_binance, open_blockchain
 from supervisors import Point
@@ -408,12 +409,11 @@ async def test_a_restart_of_a_whole_branch_costs_no_trade(branch: str) -> None:
 async def test_a_session_that_fails_takes_only_its_client_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the handling of one client closes that one with 1011."""
     async with world("binance") as w, client(w.daemon.url) as victim:
-        (session,) = [s for s in w.daemon.state.clients if not s.topics]
 
-        async def explode(_text: str) -> None:
+        async def explode(_client: methods.Client, _text: str) -> None:
             raise RuntimeError("sabotage")
 
-        monkeypatch.setattr(session._dialogue, "hear", explode)
+        monkeypatch.setattr(methods.Client, "hear", explode)  # the other client says nothing any more
         with pytest.raises(KeyError):
             await victim.ask("ping")
         assert victim.closed is not None
