@@ -284,16 +284,18 @@ class History:
 
         Places that were forgotten in the meantime come first, as one gap with reason "overrun".
         """
+        return [_entry(offset, value) for offset, value in self.places(after, limit)]
+
+    def places(self, after: int, limit: int) -> list[tuple[int, Trade | Gap]]:
+        """What `read` gives, each with its last offset: for who reads every trade, and needs no `Recorded`."""
         first = self.first
         if after + 1 < first:
-            return [Gap(after + 1, first - 1, "overrun"), *self._entries(first - 1, limit - 1)]
-        entries = self._entries(after, limit)
-        if entries and entries[0].first <= after and isinstance(entries[0], Gap):
-            entries[0] = evolve(entries[0], first=after + 1)
-        return entries
-
-    def _entries(self, after: int, limit: int) -> list[Entry]:
-        return [_entry(offset, value) for offset, value in self._places.after(after, limit)]
+            forgotten = Gap(after + 1, first - 1, "overrun")
+            return [(first - 1, forgotten), *self._places.after(first - 1, limit - 1)]
+        places = list(self._places.after(after, limit))
+        if places and isinstance(cut := places[0][1], Gap) and cut.first <= after:
+            places[0] = cut.last, evolve(cut, first=after + 1)
+        return places
 
     def newest(self, count: int) -> list[Entry]:
         """The `count` newest trades by offset, and the gaps between and behind them, in the order of the log.

@@ -13,11 +13,11 @@ import trio
 from loguru import logger
 
 from actors.connector import STOPPED
-from actors.subscription import Message, Update
+from actors.subscription import Update
 
 from .config import Settings
 from .delivery import Delivery, shard_of
-from .domain import Gap, Item, Trade
+from .domain import Item, Trade
 from .faults import Faults
 from .foreign import excerpt
 from .gateway import wire
@@ -100,29 +100,15 @@ class TopicLog:
         self._symbol = symbol
         self._history = history
         self._at_once = at_once
-        self._encode = wire.Updates(symbol)
+        self._encode = wire.Updates(symbol, history.epoch).messages
 
     @property
     def last(self) -> int:
         return self._history.last
 
     def read(self, after: int) -> Update | None:
-        entries = self._history.read(after, self._at_once)
-        if not entries:
-            return None
-        encode = self._encode
-        return Update(
-            self._symbol,
-            [
-                self._gap(entry)
-                if isinstance(entry, Gap)
-                else Message(entry.offset, entry.offset, encode(entry))
-                for entry in entries
-            ],
-        )
-
-    def _gap(self, entry: Gap) -> Message:
-        return Message(entry.first, entry.last, wire.stream_gap(self._symbol, self._history.epoch, entry), 0)
+        places = self._history.places(after, self._at_once)
+        return Update(self._symbol, self._encode(places)) if places else None
 
 
 class Announcer(Audience):

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.subscription import Message
+
 from ..domain import Gap, Recorded, Side, Trade
 from ..timestamps import to_rfc3339
 
@@ -40,29 +42,41 @@ def trade(recorded: Recorded) -> msgspec.Raw:
 
 
 class Updates:
-    """Encodes `trades.update` notifications of one symbol: the fields of `trade`, in an envelope.
+    """Encodes what subscribers of one symbol are sent: the fields of `trade`, in an envelope, and the gaps.
 
     Every trade that has a subscriber comes through here, so what repeats is kept: the names, and the time,
     which the trades of one burst share. Putting strings together takes half the time of an encoder that is
     handed a Struct; what would need escaping is left to the encoder all the same.
     """
 
-    def __init__(self, symbol: str) -> None:
+    def __init__(self, symbol: str, epoch: int) -> None:
+        self._name = symbol
+        self._epoch = epoch
         self._symbol = _encode(symbol).decode()
         self._moment: int | None = None
         self._middle = ""  # from the seqnum to the side, for a trade of that moment
         self._plain: dict[str, bool] = {}  # names of sources, and whether they need no escaping
 
-    def __call__(self, recorded: Recorded) -> bytes:
-        trade, offset = recorded.trade, recorded.offset
-        if not (trade.trade_id.isalnum() and self._plain.get(trade.source)) and not self._is_plain(trade):
-            return _notification("trades.update", _fields(recorded))
-        if trade.timestamp != self._moment:
-            self._turn_to(trade.timestamp)
-        return (
-            f'{_HEAD}{offset}{self._middle}{trade.side}","qty":{trade.quantity!s},"price":{trade.price!s},'
-            f'"tradeId":"{trade.trade_id}","source":"{trade.source}","offset":{offset}}}}}'
-        ).encode()
+    def messages(self, places: Iterable[tuple[int, Trade | Gap]]) -> list[Message]:
+        """Trades, each with its offset, and `stream.gap` for the gaps among them."""
+        made: list[Message] = []
+        plain = self._plain
+        for offset, trade in places:
+            if isinstance(trade, Gap):
+                made.append(Message(trade.first, trade.last, stream_gap(self._name, self._epoch, trade), 0))
+                continue
+            if not (trade.trade_id.isalnum() and plain.get(trade.source)) and not self._is_plain(trade):
+                text = _notification("trades.update", _fields(Recorded(offset, trade)))
+                made.append(Message(offset, offset, text))
+                continue
+            if trade.timestamp != self._moment:
+                self._turn_to(trade.timestamp)
+            text = (
+                f'{_HEAD}{offset}{self._middle}{trade.side}","qty":{trade.quantity!s},"price":{trade.price!s},'
+                f'"tradeId":"{trade.trade_id}","source":"{trade.source}","offset":{offset}}}}}'
+            ).encode()
+            made.append(Message(offset, offset, text))
+        return made
 
     def _turn_to(self, moment: int) -> None:
         self._middle = (

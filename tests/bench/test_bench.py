@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataflow.config import load
-from dataflow.domain import Recorded, Trade
+from dataflow.domain import Trade
 from dataflow.gateway import wire
 from tests.bench import report
 from tests.bench.aims import Aim
@@ -40,7 +40,7 @@ class TestFairness:
             timestamp=1767323045678000000,
             sequence=17,
         )
-        expected = wire.Updates(SYMBOL)(Recorded(17, trade)).decode()
+        expected = wire.Updates(SYMBOL, 1).messages([(17, trade)])[0].text.decode()
         assert UPDATE.replace("@N", "17").replace("@S", "1763696936212345678") == expected
 
     def test_ratios_are_taken_within_a_round(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from attrs import evolve
 from loguru import logger
+from msgspec.structs import replace
 
 from actors.subscription import Message, Update
 from dataflow import cli
@@ -18,7 +19,7 @@ from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
 from dataflow.config import load, shipped
 from dataflow.delivery import Delivery
-from dataflow.domain import Item, Recorded, Trade
+from dataflow.domain import Gap, Item, Trade
 from dataflow.gateway.wire import Updates
 from dataflow.history import History, Verdict
 from dataflow.state import TopicLog
@@ -79,12 +80,13 @@ async def test_a_daemon_that_does_not_deduplicate_is_found_out(monkeypatch: pyte
 
 async def test_a_daemon_that_alters_a_trade_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flipped side on the way to the clients."""
-    whole = Updates.__call__
+    whole = Updates.messages
 
-    def flipping(self: Updates, recorded: Recorded) -> bytes:
-        return whole(self, recorded).replace(b'"side":"sell"', b'"side":"buy"')
+    def flipping(self: Updates, places: Iterable[tuple[int, Trade | Gap]]) -> list[Message]:
+        made = whole(self, places)
+        return [replace(m, text=m.text.replace(b'"side":"sell"', b'"side":"buy"')) for m in made]
 
-    monkeypatch.setattr(Updates, "__call__", flipping)
+    monkeypatch.setattr(Updates, "messages", flipping)
     assert set((await rehearse(BREEZE)).violations) == {"altered"}
 
 

@@ -38,7 +38,9 @@ def told(message: bytes) -> Any:
 
 
 def update_of(recorded: Recorded) -> bytes:
-    return wire.Updates(recorded.trade.symbol)(recorded)
+    [message] = wire.Updates(recorded.trade.symbol, 1).messages([(recorded.offset, recorded.trade)])
+    assert (message.first, message.last, message.items) == (recorded.offset, recorded.offset, 1)
+    return message.text
 
 
 def test_an_update_is_the_contract_to_the_byte() -> None:
@@ -121,10 +123,18 @@ def test_what_is_kept_between_updates_shows_in_none(
     symbol: str, told_of: list[tuple[str, str, int, int]]
 ) -> None:
     """One encoder, trade after trade: each is what an answer tells of it, in the envelope, whatever came before."""
-    encode = wire.Updates(symbol)
+    updates = wire.Updates(symbol, 1)
     for source, name, moment, offset in told_of:
         trade = Trade(source, symbol, name, "buy", Decimal("1.50"), Decimal("2"), moment)
-        recorded = Recorded(offset, trade)
-        params = bytes(wire.trade(recorded)).decode()
+        params = bytes(wire.trade(Recorded(offset, trade))).decode()
         expected = f'{{"jsonrpc":"2.0","method":"trades.update","params":{params}}}'
-        assert encode(recorded).decode() == expected
+        assert [m.text.decode() for m in updates.messages([(offset, trade)])] == [expected]
+
+
+def test_gaps_keep_their_place_among_the_updates() -> None:
+    """Trade, gap, trade: three messages in that order, and the gap brings no item."""
+    gap = Gap(8, 11, "source_gap")
+    trade = RECORDED.trade
+    made = wire.Updates("BTC-USD", 5).messages([(7, trade), (11, gap), (12, trade)])
+    assert [(m.first, m.last, m.items) for m in made] == [(7, 7, 1), (8, 11, 0), (12, 12, 1)]
+    assert made[1].text == wire.stream_gap("BTC-USD", 5, gap)
