@@ -151,7 +151,7 @@ class Session(Generic[P]):
         self._pinged = float("-inf")
         self._context: Context | None = None  # while it runs
         self._listening: trio.CancelScope | None = None
-        self._ahead: list[str] = []  # requests that wait to be heard, oldest first
+        self._ahead: list[str] | None = None  # requests that wait to be heard, oldest first
         self._flush_until = float("inf")
         self._flush_scope: trio.CancelScope | None = None
         self._torn = False  # a write was cut short: nothing sent after it could be understood
@@ -256,25 +256,49 @@ class Session(Generic[P]):
         return self
 
     async def run(self, ctx: Context) -> None:
+        # All of an idle session's waiting is in this coroutine: another one costs a quarter of a KiB.
         try:
-            self._context = ctx
-            ctx.ready()
-            if self._outbox:  # notices that came before
-                self._start_flushing()
-            await self._listen()
+            self._begin(ctx)
+            while self.ending is None:
+                with trio.CancelScope(deadline=self._due) as self._listening:
+                    # What comes together with the deadline is not heard in a scope that is cancelled.
+                    while not self._listening.cancel_called:
+                        if self._ahead is None:
+                            self._put_ahead(await self._wire.receive())
+                        else:
+                            self._listening.deadline = math.inf
+                            await self._hear(self._take_ahead())
+                            self._listening.deadline = self._due
+                await self._look_after()
+        except WireClosed as closed:
+            self.end(closed.code, closed.reason)
         except trio.Cancelled:
             self._take_leave()
             raise
         finally:
-            self.end(1011, "internal error")  # unless there is an ending already
-            with trio.CancelScope(shield=True):  # `_flush_until` is the bound
-                while self._flushing:
-                    await self._until_left()
-            self._context = None
-            self._open_lanes(None)
-            self._dialogue.closed()
-            await self._hang_up()
-            self.let_go()
+            await self._finish_up()
+
+    def _begin(self, ctx: Context) -> None:
+        self._context = ctx
+        ctx.ready()
+        if self._outbox:  # notices that came before
+            self._start_flushing()
+
+    async def _hear(self, text: str) -> None:
+        await self._dialogue.hear(text)
+        if self._crowded:
+            await self._room_for_answers()
+
+    async def _finish_up(self) -> None:
+        self.end(1011, "internal error")  # unless there is an ending already
+        with trio.CancelScope(shield=True):  # `_flush_until` is the bound
+            while self._flushing:
+                await self._until_left()
+        self._context = None
+        self._open_lanes(None)
+        self._dialogue.closed()
+        await self._hang_up()
+        self.let_go()
 
     def let_go(self) -> None:
         """Keep nothing that knows this session. For who made it, if it never gets to run."""
@@ -282,32 +306,23 @@ class Session(Generic[P]):
             self._dropped, self._outbox = self._outbox.dropped, None
         self._dialogue = _NOBODY
 
-    async def _listen(self) -> None:
-        """Hear the client until the session ends."""
-        try:
-            while self.ending is None:
-                with trio.CancelScope(deadline=self._due) as self._listening:
-                    # A message that comes with the deadline is not heard in a scope that is cancelled.
-                    while not self._listening.cancel_called:
-                        if not self._ahead:
-                            self._ahead.append(await self._wire.receive())
-                            continue
-                        self._listening.deadline = math.inf
-                        await self._dialogue.hear(self._ahead.pop(0))
-                        if self._crowded:
-                            await self._room_for_answers()
-                        self._listening.deadline = self._due
-                if self.ending is None:
-                    await self._look_after()
-        except WireClosed as closed:
-            self.end(closed.code, closed.reason)
+    def _put_ahead(self, text: str) -> None:
+        self._ahead = self._ahead or []
+        self._ahead.append(text)
+
+    def _take_ahead(self) -> str:
+        assert self._ahead
+        text = self._ahead.pop(0)
+        if not self._ahead:
+            self._ahead = None
+        return text
 
     async def listen_ahead(self) -> None:
         """For a dialogue that waits in `hear`: go on reading until cancelled, so that a client who hangs up
         or vanishes is noticed at once. The session ends then, which cancels the dialogue."""
         try:
-            while sum(map(len, self._ahead)) < AHEAD_WAITING:
-                self._ahead.append(await self._next_message())
+            while sum(map(len, self._ahead or ())) < AHEAD_WAITING:
+                self._put_ahead(await self._next_message())
         except WireClosed as closed:
             self.end(closed.code, closed.reason)
         await trio.sleep_forever()
@@ -344,7 +359,7 @@ class Session(Generic[P]):
 
     async def _look_after(self) -> None:
         """Who has been silent for long is pinged; who stays silent has vanished: raises WireClosed."""
-        if self._due > trio.current_time():
+        if self._due > trio.current_time() or self.ending is not None:
             return
         if self._pinged > self._wire.heard:
             raise WireClosed(1011, f"no answer to a ping for {self._manners.ping_timeout:g} s")

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from enum import IntEnum
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, TextMessage
 from wsproto.events import Ping as PingEvent
@@ -103,28 +103,20 @@ Inbound = str | Ping | Goodbye
 class FrameReader:
     """Turns a client's bytes into messages, pings and one goodbye, after which it must not be fed."""
 
-    __slots__ = ("_max_bytes", "_parts", "_size", "_wsproto")
+    __slots__ = ("_max_bytes", "_parser")
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_bytes = max_message_bytes
-        self._wsproto: Connection | None = None
-        self._parts: list[str] = []
-        self._size = 0
+        self._parser: _Parser | None = None  # once it is needed
 
     def feed(self, data: bytes) -> Iterator[Inbound]:
         """What `data` completes, in order. Binary: goodbye with 1003; too long: with 1009."""
-        if self._wsproto is None:
+        if self._parser is None:
             data = yield from self._plain_frames(data)
             if not data:
                 return
-            self._wsproto = Connection(ConnectionType.SERVER)
-        self._wsproto.receive_data(data)
-        for event in self._wsproto.events():
-            inbound = self._understand(event, self._wsproto)
-            if inbound is not None:
-                yield inbound
-            if isinstance(inbound, Goodbye):
-                return
+            self._parser = _Parser(self._max_bytes)
+        yield from self._parser.feed(data)
 
     def _plain_frames(self, data: bytes) -> Generator[Inbound, None, bytes]:
         """Whole texts, pings and pongs, as far as there is nothing else; returns the rest."""
@@ -152,7 +144,26 @@ class FrameReader:
             at = end
         return data[at:]
 
-    def _understand(self, event: Event, wsproto: Connection) -> Inbound | None:
+
+class _Parser:
+    """wsproto, with its habits corrected."""
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_bytes = max_message_bytes
+        self._wsproto = Connection(ConnectionType.SERVER)
+        self._parts: list[str] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> Iterator[Inbound]:
+        self._wsproto.receive_data(data)
+        for event in self._wsproto.events():
+            inbound = self._understand(event)
+            if inbound is not None:
+                yield inbound
+            if isinstance(inbound, Goodbye):
+                return
+
+    def _understand(self, event: Event) -> Inbound | None:
         if isinstance(event, TextMessage):
             return self._join(event.data, event.message_finished)
         if isinstance(event, PingEvent):
@@ -161,7 +172,7 @@ class FrameReader:
             return Goodbye(1003, "text messages only", fault=True)
         if isinstance(event, CloseConnection):
             # wsproto reports its own parse errors in the same words, but without leaving the open state.
-            fault = wsproto.state is ConnectionState.OPEN
+            fault = self._wsproto.state is ConnectionState.OPEN
             return Goodbye(int(event.code), event.reason or "", fault)
         return None
 
@@ -188,7 +199,7 @@ class ControlQueue:
     """
 
     _begun: bytes = b""  # offered to a connection that has not taken all of it: comes first, as it is
-    _frames: dict[Opcode, bytes] = field(factory=dict)
+    _frames: dict[Opcode, bytes] | None = None
     _over: bool = False  # a close frame is among them, or was
 
     def __bool__(self) -> bool:
@@ -197,14 +208,15 @@ class ControlQueue:
     def put(self, opcode: Opcode, frame: bytes) -> None:
         """Queue a frame, in place of one of its kind that has not begun to go out."""
         if not self._over:
+            self._frames = self._frames or {}
             self._frames[opcode] = frame
             self._over = opcode is Opcode.CLOSE
 
     def waiting(self) -> bytes:
         """All of it, as it is to be sent."""
-        return self._begun + b"".join(self._frames.values())
+        return self._begun + b"".join((self._frames or {}).values())
 
     def sent(self, count: int) -> None:
         """The first `count` bytes of `waiting()` have gone out; the others have begun, also when it is 0."""
         self._begun = self.waiting()[count:]
-        self._frames.clear()
+        self._frames = None

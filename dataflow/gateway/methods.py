@@ -90,7 +90,7 @@ class Client:
         self._past = past
         self._turns = Turns(state.admission, session)
         self._joined: dict[str, Topic] = {}
-        self._joining: dict[str, _Joining] = {}
+        self._joining: dict[str, _Joining] | None = None  # while a request is heard
 
     # The dialogue.
 
@@ -136,7 +136,8 @@ class Client:
     async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any]:
         _check_channel(params.channel)
         self._check_symbol(params.symbol)
-        self._joining.pop(params.symbol, None)
+        if self._joining is not None:
+            self._joining.pop(params.symbol, None)
         self._session.unfollow(params.symbol)
         self._joined.pop(params.symbol, None)
         self._state.topics.leave(params.symbol, self._session)
@@ -205,6 +206,7 @@ class Client:
         await self._turns.take(resuming=False)
 
     def _follow(self, params: Subscribe, last: int) -> None:
+        self._joining = self._joining or {}
         if params.symbol in self._joining or params.symbol in self._session.lanes:
             self._follow_again(params)
         else:
@@ -219,10 +221,10 @@ class Client:
 
     def _catch_up(self) -> None:
         """The answers are said: from here on the subscriptions in them are live."""
-        for symbol, joining in self._joining.items():
+        joining_, self._joining = self._joining or {}, None
+        for symbol, joining in joining_.items():
             self._session.follow(symbol, joining.position, joining.batch)
             self._bring_up(symbol)
-        self._joining.clear()
 
     def _bring_up(self, symbol: str) -> None:
         log = self._joined[symbol].log

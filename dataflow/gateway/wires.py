@@ -94,7 +94,7 @@ class SocketWire:
         self._sock = sock
         self._close_within = close_within
         self._reader = FrameReader(max_message_bytes)
-        self._inbox: list[str] = []  # of one receive at most; an empty deque would cost 0.7 KiB
+        self._inbox: list[str] | None = None  # of one receive at most; never kept empty
         self._control = ControlQueue()
         self._crossed = False  # the last attempt met a CrossedError
         self._cut: bytes | None = None  # the rest of a payload that has partly gone out
@@ -147,15 +147,26 @@ class SocketWire:
 
     async def receive(self) -> str:
         """The next text message. Raises WireClosed. Cancelling it loses nothing."""
-        if self._inbox:
-            await trio.lowlevel.checkpoint()
-        while self._end is None and not self._inbox:
-            if self._goodbye is not None:
-                await self._part(self._goodbye)
-            else:
-                await self._read()
+        await trio.lowlevel.checkpoint()
+        self._receiving = True
+        try:
+            while not self._inbox and self._goodbye is None and self._end is None:
+                if self._take_in() is None:
+                    if self._crossed or self._control:
+                        await self._until_readable()
+                    else:  # right here, for every idle session waits, at a quarter of a KiB a coroutine
+                        await trio.lowlevel.wait_readable(self._sock)
+                elif not self._inbox:  # a peer that does nothing but ping gets no more than its share
+                    await trio.lowlevel.checkpoint()
+        except trio.ClosedResourceError:
+            raise self._closed() from None
+        finally:
+            self._receiving = False
+            self._tell_quiet()
+        if not self._inbox and self._goodbye is not None and self._end is None:
+            await self._part(self._goodbye)
         self._check_open()
-        return self._inbox.pop(0)
+        return self._next()
 
     async def ping(self) -> None:
         """Ask for a sign of life. Never waits for room: what is not taken now leaves with what comes next."""
@@ -283,29 +294,36 @@ class SocketWire:
     # Receiving.
 
     async def _read(self) -> bool:
-        """Wait for bytes, and understand them up to the goodbye. A lost connection, False, is one, too."""
+        """Wait for bytes and take them in; False when none will come. Raises WireClosed."""
         await trio.lowlevel.checkpoint()
-        self._receiving = True
         try:
-            while (data := self._receive_nowait()) is None:
-                # Right here and not a coroutine down: every idle session waits, at half a KiB a frame.
-                if self._crossed:
-                    self._crossed = False
-                    await trio.sleep(CROSSED_SECONDS)
-                elif self._control and self._at_boundary:
-                    await self._until_readable_flushing()
-                else:
-                    await trio.lowlevel.wait_readable(self._sock)
+            while (taken := self._take_in()) is None:
+                await self._until_readable()
         except trio.ClosedResourceError:
             raise self._closed() from None
-        finally:
-            self._receiving = False
-            self._tell_quiet()
+        return taken
+
+    def _take_in(self) -> bool | None:
+        """Understand what has come, up to the goodbye: None when nothing has, False when nothing will, for a
+        lost connection is a goodbye, too."""
+        data = self._receive_nowait()
+        if data is None:
+            return None
         if data and self._goodbye is None:
             self._understand(data)
         elif not data:
             self._goodbye = self._goodbye or _LOST
         return bool(data)
+
+    async def _until_readable(self) -> None:
+        """Wait until there may be more. Raises ClosedResourceError."""
+        if self._crossed:
+            self._crossed = False
+            await trio.sleep(CROSSED_SECONDS)
+        elif self._control and self._at_boundary:
+            await self._until_readable_flushing()
+        else:
+            await trio.lowlevel.wait_readable(self._sock)
 
     def _receive_nowait(self) -> bytes | None:
         """What has come: nothing yet (None), or nothing any more (empty)."""
@@ -327,10 +345,18 @@ class SocketWire:
                 await trio.lowlevel.wait_readable(self._sock)
             nursery.cancel_scope.cancel()
 
+    def _next(self) -> str:
+        assert self._inbox
+        text = self._inbox.pop(0)
+        if not self._inbox:
+            self._inbox = None
+        return text
+
     def _understand(self, data: bytes) -> None:
         for inbound in self._reader.feed(data):
             if isinstance(inbound, str):
                 if self._end is None:  # or a client could fill it while it is being seen off
+                    self._inbox = self._inbox or []
                     self._inbox.append(inbound)
             elif isinstance(inbound, Ping):
                 self._control.put(Opcode.PONG, control_frame(Opcode.PONG, inbound.payload))

@@ -18,6 +18,7 @@ from dataflow.gateway.frames import (
     Inbound,
     Opcode,
     Ping,
+    _Parser,
     close_frame,
     control_frame,
     text_frame,
@@ -173,7 +174,7 @@ def test_plain_frames_mean_what_wsproto_says(sent: list[bytes], places: list[int
     """Whatever frames come, and however they are cut: the same as if wsproto had parsed all of them."""
     data = cut(b"".join(sent), places)
     slow = FrameReader(limit)
-    slow._wsproto = Connection(ConnectionType.SERVER)
+    slow._parser = _Parser(limit)
     assert read(data, limit) == read(data, reader=slow)
 
 
@@ -185,7 +186,7 @@ def test_plain_frames_leave_nothing_behind() -> None:
     assert list(reader.feed(client.send(Pong(payload=b"p")) + client.send(PingEvent(payload=b"q")))) == [
         Ping(b"q")
     ]
-    assert reader._wsproto is None
+    assert reader._parser is None
 
 
 @pytest.mark.parametrize(
