@@ -287,7 +287,7 @@ class History:
         return [_entry(offset, value) for offset, value in self.places(after, limit)]
 
     def places(self, after: int, limit: int) -> list[tuple[int, Trade | Gap]]:
-        """What `read` gives, each with its last offset: for who reads every trade, and needs no `Recorded`."""
+        """What `read` gives, each with its last offset: for who reads much, and needs no `Recorded`."""
         first = self.first
         if after + 1 < first:
             forgotten = Gap(after + 1, first - 1, "overrun")
