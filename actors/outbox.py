@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from attrs import define
 
-from .subscription import Update
+from .update import Update
 
 P = TypeVar("P")
 

@@ -22,7 +22,8 @@ from attrs import define, frozen
 from supervisors import Context
 
 from .outbox import Outbox, OutboxFull, SlowClient
-from .subscription import Lane, Update
+from .subscription import Lane
+from .update import Update
 
 P = TypeVar("P")
 

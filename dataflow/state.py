@@ -13,7 +13,7 @@ import trio
 from loguru import logger
 
 from actors.connector import STOPPED
-from actors.subscription import Update
+from actors.update import Update
 
 from .config import Settings
 from .delivery import Delivery, shard_of

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.subscription import Message
+from actors.update import Message
 
 from ..domain import Gap, Recorded, Side, Trade
 from ..timestamps import to_rfc3339

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.outbox import Outbox, OutboxFull, SlowClient
-from actors.subscription import Message, Update
+from actors.update import Message, Update
 
 
 def update(topic: str, first: int, count: int = 1) -> Update:

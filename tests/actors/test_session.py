@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.outbox import SlowClient
 from actors.session import ANSWERS_WAITING, Manners, Session
-from actors.subscription import Message, Update
+from actors.update import Message, Update
 from supervisors import Child, Event, Pool, Ref, Restart, open_supervisor
 from tests.actors.fakes import FakeWire
 

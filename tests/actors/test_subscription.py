@@ -10,7 +10,8 @@ import pytest
 from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.subscription import SUBSCRIBERS_AT_ONCE, Lane, Message, Subscription, Topic, Update
+from actors.subscription import SUBSCRIBERS_AT_ONCE, Lane, Subscription, Topic
+from actors.update import Message, Update
 from supervisors import Backoff, Child, Event, Mailbox, Overflow, Pool, Restart, open_supervisor
 
 

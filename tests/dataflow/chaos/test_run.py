@@ -11,7 +11,7 @@ from attrs import evolve
 from loguru import logger
 from msgspec.structs import replace
 
-from actors.subscription import Message, Update
+from actors.update import Message, Update
 from dataflow import cli
 from dataflow.chaos.check import Figures
 from dataflow.chaos.plan import Order, make
