@@ -204,7 +204,7 @@ class Engine:
         record.value = value
         if life.intent is None:
             record.enter("running")
-        record.ready.resolve(None)
+        record.became_ready()
         self.tree.emit("ready", record)
         if life.spec.beat_within is not None:
             life.aside = trio.CancelScope()
@@ -343,7 +343,7 @@ class Engine:
 
     def _declined(self, record: Record, life: Incarnation) -> None:
         self.tree.emit("declined", record)
-        record.ready.resolve(None)
+        record.became_ready()
         record.enter("idle")
         if self._leaves_no_spec(life):
             self._remove(record)

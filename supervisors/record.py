@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import weakref
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from attrs import define, field, frozen
@@ -52,6 +52,9 @@ class Origin(Enum):
     AUTO = "auto"  # the supervisor: it is retried
 
 
+_READY: Final[Promise[None]] = Promise(done=True)  # of all that have become ready: 10,000 must stay small
+
+
 @define(eq=False)
 class Record:
     """What outlives the incarnations of one child."""
@@ -78,7 +81,7 @@ class Record:
     tally: dict[str, int] | None = None  # of a supervisor: how many of them are in each state
     ready: Promise[None] = field(factory=Promise)  # of the start or restart that is under way
     last_exit: Exit | None = None  # of the newest incarnation
-    ended: Promise[Exit] = field(factory=Promise)  # for good
+    _ended: Promise[Exit] | None = None  # made by the first who asks
 
     def __attrs_post_init__(self) -> None:
         self.box = make_box(self.spec.mailbox)
@@ -91,6 +94,18 @@ class Record:
             ref = Ref(self)
             self._ref = weakref.ref(ref)
         return ref
+
+    @property
+    def ended(self) -> Promise[Exit]:
+        """Its end, for good."""
+        if self._ended is None:
+            self._ended = Promise()
+        return self._ended
+
+    @property
+    def gone(self) -> bool:
+        """True when it has ended for good."""
+        return self._ended is not None and self._ended.done
 
     @property
     def name(self) -> str:
@@ -133,6 +148,11 @@ class Record:
             self.ready = Promise()
         return self.ready
 
+    def became_ready(self) -> None:
+        """Tell those who wait for it."""
+        ready, self.ready = self.ready, _READY
+        ready.resolve(None)
+
     def note(self, kind: str, errors: tuple[BaseException, ...] = ()) -> None:
         """Remember how the newest incarnation ended."""
         self.last_exit = Exit(kind, self.path, self.epoch, errors, trio.current_time())
@@ -166,8 +186,8 @@ class Record:
         """It starts, perhaps again after all."""
         self.box = self.box.respecified(self.spec.mailbox)
         self.box.reopen()
-        if self.ended.done:
-            self.ended = Promise()
+        if self.gone:
+            self._ended = None
 
     def node(self, dynamic: bool = True) -> Node:
         """This child and everything below it, as plain data; pools without children unless `dynamic`."""
@@ -212,8 +232,15 @@ class Incarnation:
     ladder: Ladder | None = None
     aside: trio.CancelScope | None = None  # around what runs beside it: the READY fault, the beat watchdog
     helpers: tuple[trio.CancelScope, ...] = ()  # around the tasks that help the actor
-    down: Promise[None] = field(factory=Promise)  # it has ended, or was left behind as unstopped
+    _down: Promise[None] | None = None  # this and the next are made by the first who asks
     _stopping: trio.Event | None = None
+
+    @property
+    def down(self) -> Promise[None]:
+        """It has ended, or was left behind as unstopped."""
+        if self._down is None:
+            self._down = Promise()
+        return self._down
 
     @property
     def stopping(self) -> trio.Event:

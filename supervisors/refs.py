@@ -43,7 +43,7 @@ class Ref:
         Raises ActorGone as soon as the actor ends before it replied, and trio.TooSlowError after `within`
         seconds or when the mailbox drops the question.
         """
-        if self._record.ended.done:
+        if self._record.gone:
             await trio.lowlevel.checkpoint()
             raise ActorGone(f"{self.path!r} has ended")
         return await self._record.box.ask(item, within)
@@ -75,4 +75,4 @@ class Ref:
     @property
     def alive(self) -> bool:
         """True unless the child has ended for good."""
-        return not self._record.ended.done
+        return not self._record.gone

@@ -187,13 +187,15 @@ class Client:
         # Joined at once, which keeps the topic open; nothing is offered before the session follows.
         topic = self._state.topics.opened(symbol)
         if topic is not None:
-            self._enter(symbol, topic)
+            self._enter(topic)
         else:
             await self._open(symbol)
 
     def _enter(self, symbol: str, topic: Topic) -> None:
         topic.join(self._session)
-        self._joined[symbol] = topic
+        self._joined[topic.name] = (
+            topic  # not the client's copy of the name, of which there would be thousands
+        )
 
     async def _open(self, symbol: str) -> None:
         self._turns.leave()  # it can take seconds to start a topic: nobody else shall wait for that
@@ -202,7 +204,7 @@ class Client:
         except SupervisionError as error:  # going away, or just being restarted: reported where it happened
             told = {"symbol": symbol, "problem": str(error), "advice": "try again in a moment"}
             raise CallError(jsonrpc.UPSTREAM_UNAVAILABLE, "temporarily unavailable", told) from None
-        self._enter(symbol, topic)
+        self._enter(topic)
         await self._turns.take(resuming=False)
 
     def _follow(self, params: Subscribe, last: int) -> None:
@@ -210,7 +212,7 @@ class Client:
         if params.symbol in self._joining or params.symbol in self._session.lanes:
             self._follow_again(params)
         else:
-            self._joining[params.symbol] = _Joining(last, params.batch)
+            self._joining[self._joined[params.symbol].name] = _Joining(last, params.batch)
 
     def _follow_again(self, params: Subscribe) -> None:
         """A second subscription to the same symbol: what is due is sent before the answer, nothing twice."""
