@@ -191,11 +191,9 @@ class Client:
         else:
             await self._open(symbol)
 
-    def _enter(self, symbol: str, topic: Topic) -> None:
+    def _enter(self, topic: Topic) -> None:
         topic.join(self._session)
-        self._joined[topic.name] = (
-            topic  # not the client's copy of the name, of which there would be thousands
-        )
+        self._joined[topic.name] = topic  # the topic's own name: of the clients' there would be thousands
 
     async def _open(self, symbol: str) -> None:
         self._turns.leave()  # it can take seconds to start a topic: nobody else shall wait for that
