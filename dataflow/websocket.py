@@ -27,6 +27,7 @@ from wsproto.handshake import H11Handshake
 
 from actors.connector import LinkLost, Received
 
+from . import tcp
 from .domain import Item
 from .encrypted import EncryptedStream
 from .framing import Inbound
@@ -203,7 +204,7 @@ class _Address:
     async def dial(self) -> trio.abc.Stream:
         """A connected stream. Raises LinkLost."""
         try:
-            stream = await trio.open_tcp_stream(self._host, self._port)
+            stream = await tcp.connect(self._host, self._port)
         except gaierror as error:
             raise LinkLost(f"cannot find {self._host}: {error.strerror}") from error
         except OSError as error:
@@ -224,7 +225,7 @@ class _Address:
             raise LinkLost(f"{_HUNG_UP} during the handshake") from error
         return _accepted(handshake, head), rest
 
-    async def _encrypt(self, stream: trio.SocketStream) -> trio.abc.Stream:
+    async def _encrypt(self, stream: trio.abc.Stream) -> trio.abc.Stream:
         context = ssl.create_default_context()
         encrypted = EncryptedStream(stream, context, self._host)
         try:
