@@ -32,6 +32,11 @@ class FakeWire:
         self.heard = trio.current_time()
         await self._send.send(text)
 
+    def says_now(self, text: str) -> None:
+        """Without a checkpoint."""
+        self.heard = trio.current_time()
+        self._send.send_nowait(text)
+
     async def hangs_up(self, code: int = 1000) -> None:
         await self._send.send(WireClosed(code))
 

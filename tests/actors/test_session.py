@@ -23,16 +23,19 @@ def update(first: int, count: int = 1, topic: str = "a") -> Update:
 
 
 class Echo:
-    """A dialogue that answers every message with itself; "boom" raises."""
+    """A dialogue that answers every message with itself; "boom" raises, "slowly" waits for `unhurried`."""
 
     def __init__(self, session: Session[bytes]) -> None:
         self.session = session
         self.ended = 0
+        self.unhurried = trio.Event()
 
     async def hear(self, text: str) -> None:
         await trio.lowlevel.checkpoint()
         if text == "boom":
             raise RuntimeError(text)
+        if text == "slowly":
+            await self.unhurried.wait()
         self.session.say(f"echo {text}".encode())
 
     def gap(self, topic: str, first: int, last: int, items: int) -> bytes:
@@ -214,6 +217,50 @@ async def test_a_quiet_client_that_answers_pings_stays(mock_clock: MockClock) ->
             assert s.wire.pings == round_
             s.wire.heard = trio.current_time()
         assert s.session.ending is None
+
+
+async def test_what_comes_in_the_moment_of_a_ping_is_answered(mock_clock: MockClock) -> None:
+    """The timer that is due together with a message does not cut short the dialogue about it."""
+    async with stage(ping_interval=20, ping_timeout=10) as s:
+        await wait_all_tasks_blocked()
+        s.wire.says_now("hi")
+        mock_clock.jump(20.5)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["echo hi"]
+        assert s.session.ending is None
+
+
+async def test_a_long_dialogue_is_not_cut_short_by_a_ping(mock_clock: MockClock) -> None:
+    """However long the answer takes: who is waited for is not silent."""
+    async with stage(ping_interval=20, ping_timeout=10) as s:
+        await s.wire.says("slowly")
+        await wait_all_tasks_blocked()
+        mock_clock.jump(100)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == []
+        s.dialogue.unhurried.set()
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["echo slowly"]
+        assert s.wire.pings == 1
+        assert s.session.ending is None
+
+
+async def test_a_flusher_that_fails_ends_this_session_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any other failure inside: nothing more is sent into what may be half a message."""
+    async with stage(room=1) as s:
+
+        async def fails(payloads: object) -> None:
+            raise RuntimeError("boom")
+
+        monkeypatch.setattr(s.wire, "write", fails)
+        s.session.follow("a", 0, batch=False)
+        s.session.offer(update(1))
+        exit_ = await s.ref.watch()
+        assert exit_.kind == "crash"
+        assert [str(error) for error in exit_.errors] == ["boom"]
+        assert s.wire.aborted
+        assert s.dialogue.ended == 1
+        assert s.pool.counts()["total"] == 0
 
 
 async def test_who_asks_without_reading_is_not_asked_again(mock_clock: MockClock) -> None:

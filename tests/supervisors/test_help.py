@@ -1,0 +1,105 @@
+"""What is beside an actor, and what it leaves behind: helpers, and garbage."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+
+import trio
+
+from supervisors import Context, Limit, Pool, Supervisor, open_supervisor
+from tests.supervisors.helpers import TEMPORARY, Boom, Log, child, scripted, settle
+
+
+async def test_a_helper_works_beside_its_actor() -> None:
+    """It begins after the call, and the actor goes on meanwhile."""
+    log = Log()
+
+    async def help_() -> None:
+        log("helped", "a")
+
+    async def life(ctx: Context) -> None:
+        ctx.ready()
+        ctx.start_helper(help_)
+        log("went on", "a")
+        await ctx.stopping.wait()
+
+    async with open_supervisor(Supervisor([scripted("a", life)])):
+        await settle()
+        assert [what for what, _ in log.lines] == ["went on", "helped"]
+
+
+async def test_a_helper_that_fails_is_a_crash_of_its_actor(autojump_clock: trio.testing.MockClock) -> None:
+    """The actor is ended and restarted, with the helper's error, and its sibling notices nothing."""
+    log = Log()
+
+    async def help_() -> None:
+        raise Boom
+
+    async def life(ctx: Context) -> None:
+        ctx.ready()
+        if ctx.epoch == 1:
+            ctx.start_helper(help_)
+        await ctx.stopping.wait()
+
+    async with open_supervisor(Supervisor([scripted("a", life), child("b")]), on_event=log.hook) as s:
+        await settle()
+        assert s.find("a").epoch == 2
+        assert [type(error) for event in log.seen("crash") for error in event.errors] == [Boom]
+        assert s.find("b").epoch == 1
+
+
+async def test_a_helper_does_not_outlive_its_actor(autojump_clock: trio.testing.MockClock) -> None:
+    """Cancelled when the actor has ended, however; and one that had not begun yet does not begin."""
+    log = Log()
+
+    async def help_() -> None:
+        log("helps", "a")
+        try:
+            await trio.sleep_forever()
+        finally:
+            log("ended", "a")
+
+    async def life(ctx: Context) -> None:
+        ctx.ready()
+        ctx.start_helper(help_)
+        await settle()
+        ctx.start_helper(help_)
+        raise Boom
+
+    async with open_supervisor(Pool(), on_event=log.hook) as s:
+        ref = await s.start(scripted("a", life, restart=TEMPORARY))
+        await ref.watch()
+        await settle()
+        assert [what for what, _ in log.lines] == ["helps", "ended"]
+
+
+async def test_children_that_came_and_went_are_no_garbage(autojump_clock: trio.testing.MockClock) -> None:
+    """Whether they returned, were stopped or had mail: without the collector nothing of ours is left."""
+    async with open_supervisor(Pool(limit=Limit(None))) as s:
+
+        async def come_and_go(name: str) -> None:
+            ref = await s.start(child(name, restart=TEMPORARY))
+            ref.put(name)
+            if name == "returns":
+                ref.put("return")
+            await settle()
+            if ref.alive:
+                await s.stop(name)
+            await ref.watch()
+
+        for name in ("returns", "stopped"):
+            await come_and_go(name)
+        gc.collect()
+        gc.disable()
+        try:
+            for name in ("returns", "stopped") * 10:
+                await come_and_go(name)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kinds = Counter(type(each).__module__ for each in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert [kind for kind in kinds if kind.startswith("supervisors")] == []
