@@ -21,7 +21,8 @@ from wsproto.events import Ping as PingEvent
 CONTROL_BYTES = 125
 NO_STATUS = 1005
 VANISHED = 1006
-_TEXT, _PING, _PONG = 0x81, 0x89, 0x8A  # first bytes of whole frames
+_TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A  # first bytes of whole frames
+_PLAIN_CODES = {b"\x03\xe8": 1000, b"\x03\xe9": 1001}  # with which nearly every client leaves
 _UNSENDABLE = (VANISHED, 1015)  # may be observed, not said: an internal error is what is meant
 
 
@@ -100,6 +101,14 @@ class Goodbye:
 Inbound = str | Ping | Goodbye
 
 
+def _plain_goodbye(payload: bytes) -> Goodbye | None:
+    """Of a close frame without a reason and with an ordinary code, or none."""
+    if not payload:
+        return Goodbye(NO_STATUS, "")
+    code = _PLAIN_CODES.get(payload)
+    return Goodbye(code, "") if code is not None else None
+
+
 class FrameReader:
     """Turns a client's bytes into messages, pings and one goodbye, after which it must not be fed."""
 
@@ -139,6 +148,9 @@ class FrameReader:
                     break
             elif data[at] == _PING:
                 yield Ping(payload)
+            elif data[at] == _CLOSE and (goodbye := _plain_goodbye(payload)) is not None:
+                yield goodbye
+                return b""
             elif data[at] != _PONG:
                 break
             at = end
@@ -160,8 +172,9 @@ class _Parser:
             inbound = self._understand(event)
             if inbound is not None:
                 yield inbound
-            if isinstance(inbound, Goodbye):
+            if isinstance(inbound, Goodbye) and inbound.fault:
                 return
+        # Not left before its end where there is one: wsproto would keep itself from being freed.
 
     def _understand(self, event: Event) -> Inbound | None:
         if isinstance(event, TextMessage):

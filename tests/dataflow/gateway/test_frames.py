@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -146,9 +148,12 @@ def test_garbage_ends_with_a_goodbye_or_waits_for_more(data: bytes, places: list
 @st.composite
 def frames(draw: st.DrawFn) -> bytes:
     """One frame of a client, plain or with anything about it that may be wrong."""
-    first = draw(st.sampled_from([0x81, 0x89, 0x8A]) | st.integers(0, 255))
+    first = draw(st.sampled_from([0x81, 0x88, 0x89, 0x8A]) | st.integers(0, 255))
     payload = draw(
-        st.text(max_size=9).map(str.encode) | st.binary(max_size=9) | st.integers(120, 130).map(bytes)
+        st.text(max_size=9).map(str.encode)
+        | st.binary(max_size=9)
+        | st.integers(120, 130).map(bytes)
+        | st.sampled_from([b"", b"\x03\xe8", b"\x03\xe9", b"\x03\xedbye", b"\x0b\xb8"])
     )
     masked = 0 if draw(st.integers(0, 9)) == 0 else 0x80
     form = draw(st.sampled_from([0, 0, 0, 2, 8]))
@@ -186,7 +191,26 @@ def test_plain_frames_leave_nothing_behind() -> None:
     assert list(reader.feed(client.send(Pong(payload=b"p")) + client.send(PingEvent(payload=b"q")))) == [
         Ping(b"q")
     ]
+    assert list(reader.feed(client.send(CloseConnection(code=1000)))) == [Goodbye(1000, "")]
     assert reader._parser is None
+
+
+def test_a_client_that_says_goodbye_leaves_no_garbage() -> None:
+    """Not even where wsproto had to parse what it sent."""
+    client, reader = Connection(ConnectionType.CLIENT), FrameReader(70_000)
+    fragments = client.send(TextMessage(data="a", message_finished=False)) + client.send(
+        TextMessage(data="b")
+    )
+    assert list(reader.feed(fragments)) == ["ab"]
+    assert list(reader.feed(client.send(CloseConnection(code=1000, reason="bye")))) == [Goodbye(1000, "bye")]
+    parsers = weakref.WeakSet([reader._parser._wsproto._proto] if reader._parser else [])
+    assert parsers
+    gc.disable()
+    try:
+        del reader
+        assert not parsers
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
