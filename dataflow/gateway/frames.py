@@ -226,10 +226,11 @@ class ControlQueue:
             self._over = opcode is Opcode.CLOSE
 
     def waiting(self) -> bytes:
-        """All of it, as it is to be sent."""
-        return self._begun + b"".join((self._frames or {}).values())
+        """What is to be sent next. Nothing joins what has begun, or that would grow with every ping."""
+        return self._begun or b"".join((self._frames or {}).values())
 
     def sent(self, count: int) -> None:
         """The first `count` bytes of `waiting()` have gone out; the others have begun, also when it is 0."""
-        self._begun = self.waiting()[count:]
-        self._frames = None
+        if not self._begun:
+            self._begun, self._frames = self.waiting(), None
+        self._begun = self._begun[count:]
