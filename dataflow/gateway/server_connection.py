@@ -200,6 +200,7 @@ class Connection:
             self.host.fault("connection", errors)
         finally:
             self._leave()
+            self._let_go()
 
     def finish_idle(self) -> None:
         """Shutting down: a connection between two requests ends now, one within a request does after it."""
@@ -222,6 +223,15 @@ class Connection:
     def _close_stream(self) -> None:
         if not self._detached:
             self._stream.close()
+
+    def _let_go(self) -> None:
+        """Keep nothing that knows this connection, so that it is freed at once."""
+        if hasattr(self, "_protocol"):
+            del self._protocol
+
+    async def _tell_closed(self) -> None:
+        if hasattr(self, "_protocol"):
+            await self._protocol.handle(Closed())
 
     def _leave(self) -> None:
         self.host.connections.discard(self)
@@ -286,7 +296,7 @@ class Connection:
                 await self._protocol.handle(RawData(first))
             await self._read()
             if not self._detached:  # a handler that has taken its socket over goes when it likes
-                await self._protocol.handle(Closed())
+                await self._tell_closed()
                 self._limit_remains()
 
     def _make_protocol(self, alpn: str) -> ProtocolWrapper:
@@ -359,7 +369,7 @@ class Connection:
             await self._send_data(event.data)
         elif isinstance(event, Closed):
             await self._close()
-            await self._protocol.handle(Closed())
+            await self._tell_closed()
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
 
@@ -371,7 +381,7 @@ class Connection:
                     await self._send_slice(data[start : start + SLICE_BYTES])
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._limit_remains()  # for this may wait: an application that reads nothing cannot be told
-                await self._protocol.handle(Closed())
+                await self._tell_closed()
 
     async def _send_at_once(self, data: bytes) -> None:
         """`_send_slice` for what nearly always finds room: a scope less."""

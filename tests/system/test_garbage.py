@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import httpx
 import pytest
 import trio
 from attrs import define
@@ -169,7 +170,15 @@ async def is_too_slow(stage: Stage) -> None:
         assert c.closed[0] == 1008
 
 
+async def looks(stage: Stage) -> None:
+    """No session: it asks by HTTP, twice on one connection."""
+    async with httpx.AsyncClient(base_url=stage.daemon.http) as c:
+        assert (await c.get("/health")).status_code == 200
+        assert (await c.get("/metrics")).status_code == 200
+
+
 WAYS = [
+    looks,
     leaves,
     says_nothing,
     vanishes,
