@@ -261,15 +261,18 @@ class Session(Generic[P]):
         try:
             self._begin(ctx)
             while self.ending is None:
-                with trio.CancelScope(deadline=self._due) as self._listening:
-                    # What comes together with the deadline is not heard in a scope that is cancelled.
-                    while not self._listening.cancel_called:
-                        if self._ahead is None:
-                            self._put_ahead(await self._wire.receive())
-                        else:
-                            self._listening.deadline = math.inf
-                            await self._hear(self._take_ahead())
-                            self._listening.deadline = self._due
+                with trio.CancelScope(deadline=self._due) as listening:
+                    self._listening = listening
+                    while True:
+                        text = self._take_ahead() if self._ahead else await self._wire.receive()
+                        if listening.cancel_called:  # the deadline came with it: not heard in this scope
+                            self._ahead = [text, *(self._ahead or ())]
+                            break
+                        listening.deadline = math.inf
+                        await self._dialogue.hear(text)
+                        if self._outbox is not None and self._crowded:
+                            await self._room_for_answers()
+                        listening.deadline = self._due
                 await self._look_after()
         except WireClosed as closed:
             self.end(closed.code, closed.reason)
@@ -284,11 +287,6 @@ class Session(Generic[P]):
         ctx.ready()
         if self._outbox:  # notices that came before
             self._start_flushing()
-
-    async def _hear(self, text: str) -> None:
-        await self._dialogue.hear(text)
-        if self._crowded:
-            await self._room_for_answers()
 
     async def _finish_up(self) -> None:
         self.end(1011, "internal error")  # unless there is an ending already
