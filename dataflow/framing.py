@@ -17,8 +17,7 @@ from wsproto.frame_protocol import CloseReason
 
 _WHOLE_TEXT: Final = 0x81  # the last fragment, and the first, of a text message
 _MASKED: Final = 0x80
-_MEDIUM: Final = 126  # the length is in the next 2 bytes
-_LONG: Final = 127  # in the next 8
+_MEDIUM: Final = 126  # the length is in the next 2 bytes; with 127, in the next 8
 _HEAD: Final = Struct(">HH")  # the first two bytes, and what is the length of a frame of medium size
 _HEAD_BYTES: Final = 4
 _SHORT_TEXT: Final = _WHOLE_TEXT << 8  # and its length
@@ -58,7 +57,7 @@ class Inbound:
             elif end > len(buffer):
                 break
             else:
-                self._frame(buffer, position, start, end)
+                self._frame(buffer[position:end])
                 position = end
         self._rest = buffer[position:]
 
@@ -88,18 +87,8 @@ class Inbound:
             position = end
         return position
 
-    def _frame(self, buffer: bytes, position: int, start: int, end: int) -> None:
-        if (
-            buffer[position] == _WHOLE_TEXT
-            and not self._parts
-            and _is_shortest(buffer[position + 1], end - start)
-        ):
-            try:
-                self.messages.append(buffer[start:end].decode())
-                return
-            except UnicodeDecodeError:
-                pass  # wsproto says it in the words of the protocol
-        self._connection.receive_data(buffer[position:end])
+    def _frame(self, frame: bytes) -> None:
+        self._connection.receive_data(frame)
         for event in self._connection.events():
             self._take(event)
 
@@ -155,11 +144,6 @@ def _bounds(buffer: bytes, position: int) -> tuple[int, int] | None:
         length = int.from_bytes(buffer[start : start + size], "big")
         start += size
     return start, start + length
-
-
-def _is_shortest(second: int, length: int) -> bool:
-    """Unmasked, and the length written as the protocol demands; longer ones are for wsproto."""
-    return second < _MEDIUM or (second == _MEDIUM and length >= _MEDIUM)
 
 
 def _name(code: int) -> str:
