@@ -7,6 +7,7 @@ The daemon has one colour and everybody else another; the limit is only a line o
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,33 +78,38 @@ def memory(results: Results) -> Any:
     """KiB a session."""
     if "memory" not in results.runs:
         return None
-    bars: list[Bar] = []
-    for work in results.works("memory"):
-        for server in results.servers("memory", work):
-            spread = results.spread("memory", work, server, "kib")
-            if spread:
-                name = server if work == "connected" else f"{server}, {work}"
-                bars.append((name, spread, f"{spread.median:.1f}"))
-    picture, panel = plt.subplots(figsize=(9, 2.6))
-    _bars(panel, sorted(bars, key=lambda bar: -bar[1].median))
-    panel.set_title("memory of an idle session, KiB: less is better", color=INK, fontsize=10)
-    return picture
+    bars = [
+        (server if work == "connected" else f"{server}, {work}", spread, f"{spread.median:.1f}")
+        for work, server, spread in _measured(results, "memory", "kib")
+    ]
+    bars.sort(key=lambda bar: -bar[1].median)
+    return _one_panel(bars, "memory of an idle session, KiB: less is better")
 
 
 def ingest(results: Results) -> Any:
     """Trades a second."""
     if "ingest" not in results.runs:
         return None
-    bars: list[Bar] = []
-    for work in results.works("ingest"):
-        for server in results.servers("ingest", work):
-            spread = results.spread("ingest", work, server, "per_second")
-            if spread:
-                name = f"{server}: {work}" if server == OURS else server
-                bars.append((name, spread, f"{spread.median / 1e3:.0f} k"))
+    bars = [
+        (f"{server}: {work}" if server == OURS else server, spread, f"{spread.median / 1e3:.0f} k")
+        for work, server, spread in _measured(results, "ingest", "per_second")
+    ]
+    bars.sort(key=lambda bar: bar[1].median)
+    return _one_panel(bars, "trades a second from one source, on one core")
+
+
+def _measured(results: Results, scenario: str, figure: str) -> Iterator[tuple[str, str, Spread]]:
+    """Work, server and figure of everything in a scenario that has one."""
+    for work in results.works(scenario):
+        for server in results.servers(scenario, work):
+            if spread := results.spread(scenario, work, server, figure):
+                yield work, server, spread
+
+
+def _one_panel(bars: list[Bar], title: str) -> Any:
     picture, panel = plt.subplots(figsize=(9, 2.6))
-    _bars(panel, sorted(bars, key=lambda bar: bar[1].median))
-    panel.set_title("trades a second from one source, on one core", color=INK, fontsize=10)
+    _bars(panel, bars)
+    panel.set_title(title, color=INK, fontsize=10)
     return picture
 
 
