@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from actors.connector import Received, Refused, Subscribed, Unsubscribed
 from dataflow.connectors.binance import Codec, Settings
 from dataflow.domain import Item, Trade
+from tests.dataflow.connectors.numerals import numerals
 
 BARE = (
     '{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":3735683259,"p":"61837.63000000","q":"0.02000000",'
@@ -348,40 +349,6 @@ def by_the_careful_way(message: str | bytes, **settings: Any) -> Received[Item]:
     return decode(speaker, message)
 
 
-numerals = st.sampled_from(
-    [
-        *(
-            "1",
-            "0",
-            "0.0",
-            "-1",
-            "+1",
-            "01",
-            ".5",
-            "1.",
-            "1_0",
-            " 1",
-            "1 ",
-            "\u0661",
-            "1e5",
-            "1E-7",
-            "1e400",
-            "0e5",
-        ),
-        *(
-            "NaN",
-            "sNaN",
-            "Infinity",
-            "",
-            "0x1",
-            "1" * 40,
-            "1" * 41,
-            f"1.{'0' * 40}",
-            f"1.{'0' * 41}",
-            "9" * 10**6,
-        ),
-    ]
-) | st.from_regex(r"-?[0-9]{0,42}\.?[0-9]{0,42}([eE][+-]?[0-9]{1,4})?", fullmatch=True)
 odd_values = (
     json_values
     | numerals

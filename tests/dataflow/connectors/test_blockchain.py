@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from actors.connector import Answer, Received, Refused, Subscribed, Unsubscribed
 from dataflow.connectors.blockchain import Codec, Settings
 from dataflow.domain import Item, Missed, Trade
+from tests.dataflow.connectors.numerals import numerals
 
 SYMBOLS = ("BTC-USD", "ETH-USD")
 UPDATE = (
@@ -395,40 +396,6 @@ def by_the_careful_way(speaker: Codec, *messages: str | bytes) -> Received[Item]
     return decode(speaker, *messages)
 
 
-numerals = st.sampled_from(
-    [
-        *(
-            "1",
-            "0",
-            "0.0",
-            "-1",
-            "+1",
-            "01",
-            "00.5",
-            ".5",
-            "1.",
-            "1_0",
-            "1 ",
-            "1e5",
-            "1E-7",
-            "5.892E-4",
-            "1e400",
-            "0e5",
-        ),
-        *(
-            "NaN",
-            "Infinity",
-            "null",
-            '"1"',
-            "1" * 40,
-            "1" * 41,
-            f"1.{'0' * 40}",
-            f"1.{'0' * 41}",
-            "1e007",
-            "9" * 10**6,
-        ),
-    ]
-) | st.from_regex(r"-?[0-9]{0,42}\.?[0-9]{0,42}([eE][+-]?[0-9]{1,4})?", fullmatch=True)
 moments = st.sampled_from(
     [
         *("2020-05-10T18:33:36.696315Z", "2020-05-10t18:33:36.696315Z", "2020-02-30T18:33:36.696315Z"),
