@@ -8,9 +8,11 @@ UV ?= uv
 # Libraries are installed uncompiled, which is quicker; what is imported is compiled once, at its first import.
 unexport PYTHONDONTWRITEBYTECODE
 
-# The first interpreter that is new enough and can make environments; PYTHON=... overrides the search.
+# The first interpreter that is new enough and can make environments; PYTHON=... overrides the search. In an active
+# environment it is the one below it: ours may be the very one that has to be made anew.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+	"$$p" -c 'import sys, venv, ensurepip; sys.version_info < (3, 11) and sys.exit(1); print(sys._base_executable)' \
+		2>/dev/null && break; done)
 
 # Nothing is fetched that the lock does not name with its hash: the project itself goes in without dependencies
 # and is built by what the lock installed. Where the interpreter has a pip that can serve another environment

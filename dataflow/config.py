@@ -21,7 +21,7 @@ from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
 
-from .errors import ConfigError
+from .domain.errors import ConfigError
 from .ports import SourceSettings
 from .structure import Leaf, Rules, Table, instead, shown, structure, wrong
 
@@ -175,8 +175,7 @@ def shipped(name: str) -> Path:
 
 def connectors() -> list[str]:
     """The names that `connector = ...` knows without a dot."""
-    from . import connectors as package
-
+    package = importlib.import_module("dataflow.connectors")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
 
 
@@ -282,7 +281,7 @@ def _source_class(written: Table, place: str, problems: list[str]) -> type[Sourc
 
 
 def _settings_class_of(connector: str) -> type[SourceSettings]:
-    name = connector if "." in connector else f"{__package__}.connectors.{connector}"
+    name = connector if "." in connector else f"dataflow.connectors.{connector}"
     module = importlib.import_module(name)
     cls: type[SourceSettings] = module.Settings
     if not issubclass(cls, SourceSettings):

@@ -21,7 +21,7 @@ from loguru import logger
 
 from supervisors import Point
 
-from .errors import DataflowError
+from .domain.errors import DataflowError
 
 MESSAGE: Final = "message"  # the point of a connection: a message has come (at a session: or is to go)
 SESSIONS: Final = "gateway/sessions"  # at `message`, it stands for whichever session comes there first

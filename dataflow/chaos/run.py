@@ -20,16 +20,16 @@ from attrs import define, evolve, field, frozen
 
 import simulators
 from actors.outbox import SlowClient
+from dataflow.app import tree
+from dataflow.config import BackoffSettings, Chaos, Settings, Supervision, load, shipped
+from dataflow.faults import Faults
+from dataflow.reactions import Reactions
+from dataflow.sources import Link
+from dataflow.state import State
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, SupervisionError, open_supervisor
 from supervisors.handle import Handle
 
-from ..app import tree
-from ..config import BackoffSettings, Chaos, Settings, Supervision, load, shipped
-from ..faults import Faults
-from ..reactions import Reactions
-from ..sources import Link
-from ..state import State
 from .check import Account, Figures, Seen, SourceAccount, account, source_account
 from .client import CheckingClient, dial
 from .plan import Order, Plan, Shape, Step, make

@@ -13,12 +13,12 @@ from typing import Final
 import trio
 from attrs import define, field
 
+from dataflow.domain import Gap, Trade
+from dataflow.sources import Audience
+from dataflow.state import State
 from supervisors import Event
 from supervisors.handle import Handle
 
-from ..domain import Gap, Trade
-from ..sources import Audience
-from ..state import State
 from .check import Admitted, Figures, Seen, unbalanced
 
 LOOK_EVERY: Final = 0.05  # seconds between two looks

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from dataflow.domain.errors import ConfigError
+
 from .ends import Failure, Mistake, only
 
 if TYPE_CHECKING:

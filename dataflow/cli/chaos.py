@@ -17,15 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import logs
-from ..chaos.check import Account, Figures, SourceAccount, quantiles
-from ..chaos.plan import Order
+from dataflow import logs
+from dataflow.chaos.check import Account, Figures, SourceAccount, quantiles
+from dataflow.chaos.plan import Order
+
 from .common import Json, until_interrupted
 from .daemon import LogLevel
 from .ends import Failure, Mistake
 
 if TYPE_CHECKING:
-    from ..chaos.run import Progress
+    from dataflow.chaos.run import Progress
 
 LARGEST_SEED = 1_000_000
 MOST = 8  # actors in one line
@@ -72,7 +73,7 @@ def chaos(
 
 
 def _rehearse(order: Order) -> Figures:
-    from ..chaos.run import rehearse
+    from dataflow.chaos.run import rehearse
 
     found: list[Figures] = []
     console = Console(stderr=True)

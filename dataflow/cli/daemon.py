@@ -12,10 +12,11 @@ from typing import Annotated, Any, TypeAlias
 import attrs
 from cyclopts import Parameter
 
-from .. import logs
-from ..config import Gateway, Settings, load, shipped
-from ..errors import ConfigError
-from ..gateway.tls import configured_context
+from dataflow import logs
+from dataflow.config import Gateway, Settings, load, shipped
+from dataflow.domain.errors import ConfigError
+from dataflow.gateway.tls import configured_context
+
 from .common import Json
 from .ends import Mistake
 
@@ -42,7 +43,7 @@ def run(
     configured_context(settings.gateway)
     logs.configure(log_format, log_level)
     check_free(settings.gateway)
-    from .. import app
+    from dataflow import app
 
     return app.run(settings)
 

@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 import simulators
+from dataflow import logs
+from dataflow.config import Settings, load, shipped
 from supervisors import Child, Context
 
-from .. import logs
-from ..config import Settings, load, shipped
 from .daemon import Config, LogFormat, LogLevel, Port, check_free, why_not_free, with_port
 from .ends import Mistake
 
@@ -44,7 +44,7 @@ def demo(
     check_free(settings.gateway)
     if log_format == "human":
         Console(stderr=True).print(invitation(settings, ports, command_name()))
-    from .. import app
+    from dataflow import app
 
     exchanges = Child("exchanges", lambda: Exchanges(ports["blockchain"], ports["binance"]))
     return app.run(settings, children_before=(exchanges,))

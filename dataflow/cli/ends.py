@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import DataflowError
+from dataflow.domain.errors import DataflowError
 
 
 class Mistake(DataflowError):

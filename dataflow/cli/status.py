@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree
 
-from ..terminal import disarmed
+from dataflow.terminal import disarmed
+
 from .common import Json, Url, call, daemon_url
 from .ends import Failure, Mistake
 

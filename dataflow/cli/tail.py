@@ -28,7 +28,8 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from ..terminal import disarmed, painted, wants_colour
+from dataflow.terminal import disarmed, painted, wants_colour
+
 from .common import Json, Url, daemon_url, not_running, until_interrupted
 from .ends import Failure, Mistake, only
 

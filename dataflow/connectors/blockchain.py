@@ -31,6 +31,7 @@ from attrs import field, frozen
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Side, Trade
+from dataflow.domain.timestamps import from_rfc3339, utc_second
 from dataflow.foreign import (
     EXCERPT,
     UNSIGNED,
@@ -41,7 +42,6 @@ from dataflow.foreign import (
     positive_decimal,
 )
 from dataflow.ports import SourceSettings
-from dataflow.timestamps import from_rfc3339, utc_second
 
 ORIGIN: Final = "https://exchange.blockchain.com"  # the exchange refuses a handshake without it
 

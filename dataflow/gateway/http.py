@@ -16,13 +16,13 @@ from loguru import logger
 
 from actors.outbox import SlowClient
 from actors.session import Manners, Session, Wire, WireClosed
+from dataflow.config import Gateway
+from dataflow.faults import SESSIONS
+from dataflow.interference import FaultyWire
+from dataflow.state import State
 from supervisors import Child, Context, Mailbox, Restart, SupervisionError
 from supervisors.handle import Handle
 
-from ..config import Gateway
-from ..faults import SESSIONS
-from ..interference import FaultyWire
-from ..state import State
 from .admission import TOO_MANY_SESSIONS, goodbye
 from .clients import AnySession
 from .detach import take_over

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from attrs import frozen
 
-from ..errors import CallError
+from dataflow.domain.errors import CallError
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600

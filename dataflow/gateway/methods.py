@@ -19,15 +19,15 @@ from attrs import define, frozen
 from loguru import logger
 
 from actors.subscription import Topic
+from dataflow.domain import Entry, Gap
+from dataflow.domain.errors import CallError
+from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
+from dataflow.history import History
+from dataflow.sources import SourceState
+from dataflow.state import State
+from dataflow.topics import Starter
 from supervisors import SupervisionError
 
-from ..domain import Entry, Gap
-from ..errors import CallError
-from ..history import History
-from ..sources import SourceState
-from ..state import State
-from ..timestamps import from_rfc3339, to_rfc3339
-from ..topics import Starter
 from . import jsonrpc, wire
 from .admission import Turns
 from .clients import AnySession

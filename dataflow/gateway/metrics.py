@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dataflow.sources import Link
 from supervisors import Node
 
-from ..sources import Link
 from .readiness import static_nodes
 
 if TYPE_CHECKING:
-    from ..state import State
+    from dataflow.state import State
 
 
 def exposition(state: State, tree: Node) -> bytes:

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from attrs import define, field
 
-from ..domain import Entry, Gap
+from dataflow.domain import Entry, Gap
+
 from . import wire
 
 KEPT_TEXTS = 50_000  # trades, of all symbols together: some 15 MB

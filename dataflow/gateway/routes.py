@@ -21,12 +21,12 @@ from quart import Response, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from dataflow.domain.timestamps import to_rfc3339
+from dataflow.faults import SESSIONS, FaultError, Faults, TooManyFaults, UnknownFault
+from dataflow.sources import Link
+from dataflow.state import State
 from supervisors import Node, SupervisionError
 
-from ..faults import SESSIONS, FaultError, Faults, TooManyFaults, UnknownFault
-from ..sources import Link
-from ..state import State
-from ..timestamps import to_rfc3339
 from .metrics import exposition
 from .readiness import readiness
 

@@ -14,9 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from actors.update import Message
-
-from ..domain import Gap, Recorded, Side, Trade
-from ..timestamps import to_rfc3339
+from dataflow.domain import Gap, Recorded, Side, Trade
+from dataflow.domain.timestamps import to_rfc3339
 
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _HEAD: Final = '{"jsonrpc":"2.0","method":"trades.update","params":{"seqnum":'

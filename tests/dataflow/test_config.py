@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from actors.outbox import SlowClient
 from dataflow import config, connectors
 from dataflow.config import Chaos, Gateway, Session, Settings, load
-from dataflow.errors import ConfigError
+from dataflow.domain.errors import ConfigError
 from dataflow.ports import SourceSettings
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataflow.timestamps import from_rfc3339, to_rfc3339
+from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
 
 EARLIEST = from_rfc3339("0001-01-01T00:00:00Z")
 LATEST = from_rfc3339("9999-12-31T23:59:59.999999999Z")

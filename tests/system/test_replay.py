@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dataflow.config import Cache
-from dataflow.timestamps import from_rfc3339
+from dataflow.domain.timestamps import from_rfc3339
 from simulators import merge, open_binance, playing, recorded, shipped
 from tests.system.daemon import Client, client, daemon, from_binance
 

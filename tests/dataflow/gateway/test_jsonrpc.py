@@ -13,7 +13,7 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.errors import CallError
+from dataflow.domain.errors import CallError
 from dataflow.gateway import jsonrpc
 from dataflow.gateway.jsonrpc import Call, Invalid, Methods, dispatch, parse
 

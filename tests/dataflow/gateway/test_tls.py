@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dataflow.errors import ConfigError
+from dataflow.domain.errors import ConfigError
 from dataflow.gateway.server import serve
 from dataflow.gateway.stream import Stream
 from dataflow.gateway.tls import CROSSED_SECONDS, CrossedError, server_context, shake_hands, wrap
