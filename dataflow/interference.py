@@ -18,7 +18,7 @@ from actors.session import Wire, WireClosed
 
 from .domain import Item
 from .faults import MESSAGE, Faults, Kind, Strike
-from .gateway.frames import VANISHED
+from .net.websocket.frames import VANISHED
 from .ports import Codec
 
 P = TypeVar("P")

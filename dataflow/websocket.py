@@ -27,10 +27,10 @@ from wsproto.handshake import H11Handshake
 
 from actors.connector import LinkLost, Received
 
-from . import tcp
 from .domain import Item
-from .encrypted import EncryptedStream
-from .framing import Inbound
+from .net import tcp
+from .net.tls_client import EncryptedStream
+from .net.websocket.inbound import Inbound
 from .ports import Codec, SourceSettings
 
 _BATCH: Final = 512  # messages decoded without a checkpoint: a whole receive of ordinary trades

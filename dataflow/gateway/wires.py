@@ -22,8 +22,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from actors.session import WireClosed
-
-from .frames import (
+from dataflow.net.websocket.frames import (
     VANISHED,
     ControlQueue,
     FrameReader,
@@ -34,6 +33,7 @@ from .frames import (
     control_frame,
     text_frames,
 )
+
 from .tls import CROSSED_SECONDS, CrossedError
 
 RECEIVE_BYTES = 16384

@@ -15,8 +15,8 @@ import trio
 from quart.wrappers import Websocket
 
 from actors.session import WireClosed
+from dataflow.net.websocket.frames import VANISHED
 
-from .frames import VANISHED
 from .server_connection import Seat
 
 

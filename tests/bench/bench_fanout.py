@@ -28,8 +28,8 @@ from quart_trio import QuartTrio
 
 from actors.session import WireClosed
 from dataflow.gateway.detach import take_over
-from dataflow.gateway.frames import text_frame
 from dataflow.gateway.server import serve
+from dataflow.net.websocket.frames import text_frame
 
 UPDATE = b'{"seqnum":1,"event":"updated","channel":"trades","symbol":"BTC-USD",'.ljust(204, b" ") + b"}"
 LANES = ("asgi", "socket")

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dataflow import tcp
-from dataflow.tcp import TcpStream
+from dataflow.net import tcp
+from dataflow.net.tcp import TcpStream
 
 
 class Counting:

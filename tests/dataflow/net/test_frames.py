@@ -13,7 +13,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Message, Pong, TextMessage
 from wsproto.events import Ping as PingEvent
 
-from dataflow.gateway.frames import (
+from dataflow.net.websocket.frames import (
     ControlQueue,
     FrameReader,
     Goodbye,

@@ -13,7 +13,7 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 
-from dataflow.framing import Inbound
+from dataflow.net.websocket.inbound import Inbound
 
 MAX = 1 << 20
 

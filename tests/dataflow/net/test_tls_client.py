@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from dataflow.encrypted import EncryptedStream
+from dataflow.net.tls_client import EncryptedStream
 from tests.support.certificates import Certificate, make_certificate
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
