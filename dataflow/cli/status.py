@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree
 
-from dataflow.terminal import disarmed
+from dataflow.logs.terminal import disarmed
 
 from .common import Json, Url, call, daemon_url
 from .ends import Failure, Mistake

@@ -28,7 +28,7 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from dataflow.terminal import disarmed, painted, wants_colour
+from dataflow.logs.terminal import disarmed, painted, wants_colour
 
 from .common import Json, Url, daemon_url, not_running, until_interrupted
 from .ends import Failure, Mistake, only

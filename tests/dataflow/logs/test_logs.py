@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from dataflow.logs import Burst, configure, log_event
-from dataflow.terminal import wants_colour
+from dataflow.logs.terminal import wants_colour
 
 
 class Terminal(io.StringIO):
