@@ -20,7 +20,6 @@ from actors.connector import Connector, Patience, Source
 from supervisors import Backoff, Child, Limit, Mailbox, Pool, Strategy, Supervisor
 from supervisors import run as run_supervisor
 
-from .config import Settings
 from .domain import Item
 from .gateway.herald import Herald
 from .gateway.http import HttpServer, closed_within
@@ -29,6 +28,7 @@ from .ports import SourceSettings
 from .random_faults import PATH as CHAOS
 from .random_faults import RandomFaults
 from .reactions import Reactions
+from .settings.schema import Settings
 from .sources import SourceState
 from .state import State
 from .topics import BEAT_WITHIN

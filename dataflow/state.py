@@ -15,7 +15,6 @@ from loguru import logger
 from actors.connector import STOPPED
 from actors.update import Update
 
-from .config import Settings
 from .delivery import Delivery, shard_of
 from .domain import Item, Trade
 from .faults import Faults
@@ -25,6 +24,7 @@ from .gateway.admission import Admission
 from .gateway.clients import Clients
 from .history import History, Store, Verdict
 from .logs import Burst
+from .settings.schema import Settings
 from .sources import Audience, SourceState, sources_of
 from .topics import Topics
 

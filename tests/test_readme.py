@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from actors.connector import Received, Subscribed
-from dataflow.config import load
 from dataflow.domain import Item, Trade
 from dataflow.history import History
+from dataflow.settings.schema import load
 
 ROOT = Path(__file__).parent.parent
 SESSION = ROOT / "tests" / "data" / "coinbase_matches_20210417.jsonl"

@@ -21,9 +21,9 @@ from attrs import define, evolve, field, frozen
 import simulators
 from actors.outbox import SlowClient
 from dataflow.app import tree
-from dataflow.config import BackoffSettings, Chaos, Settings, Supervision, load, shipped
 from dataflow.faults import Faults
 from dataflow.reactions import Reactions
+from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision, load, shipped
 from dataflow.sources import Link
 from dataflow.state import State
 from simulators import Exchange, Player, Proxy

@@ -13,9 +13,9 @@ import attrs
 from cyclopts import Parameter
 
 from dataflow import logs
-from dataflow.config import Gateway, Settings, load, shipped
 from dataflow.domain.errors import ConfigError
 from dataflow.gateway.tls import configured_context
+from dataflow.settings.schema import Gateway, Settings, load, shipped
 
 from .common import Json
 from .ends import Mistake

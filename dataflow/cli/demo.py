@@ -18,7 +18,7 @@ from rich.text import Text
 
 import simulators
 from dataflow import logs
-from dataflow.config import Settings, load, shipped
+from dataflow.settings.schema import Settings, load, shipped
 from supervisors import Child, Context
 
 from .daemon import Config, LogFormat, LogLevel, Port, check_free, why_not_free, with_port

@@ -16,9 +16,9 @@ from loguru import logger
 
 from actors.outbox import SlowClient
 from actors.session import Manners, Session, Wire, WireClosed
-from dataflow.config import Gateway
 from dataflow.faults import SESSIONS
 from dataflow.interference import FaultyWire
+from dataflow.settings.schema import Gateway
 from dataflow.state import State
 from supervisors import Child, Context, Mailbox, Restart, SupervisionError
 from supervisors.handle import Handle

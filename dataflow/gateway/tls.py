@@ -18,8 +18,8 @@ from typing import Any
 
 import trio
 
-from dataflow.config import Gateway
 from dataflow.domain.errors import ConfigError
+from dataflow.settings.schema import Gateway
 
 CROSSED_SECONDS = 0.02
 _MISMATCH = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the latter when even the kinds differ

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dataflow.config import load
 from dataflow.domain import Trade
 from dataflow.gateway import wire
+from dataflow.settings.schema import load
 from tests.bench import report
 from tests.bench.aims import Aim
 from tests.bench.compiled import Missing

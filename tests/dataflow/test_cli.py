@@ -22,7 +22,7 @@ from dataflow.cli import _COMMANDS, _SIMULATORS, app, main
 from dataflow.cli.common import daemon_url, until_interrupted
 from dataflow.cli.daemon import why_not_free
 from dataflow.cli.ends import Failure, Mistake
-from dataflow.config import Settings, load, shipped
+from dataflow.settings.schema import Settings, load, shipped
 
 
 @pytest.fixture(autouse=True)

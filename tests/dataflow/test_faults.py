@@ -17,7 +17,6 @@ from actors.connector import LinkLost, Received
 from actors.session import WireClosed
 from dataflow import app
 from dataflow.app import beat_within
-from dataflow.config import Chaos, Settings
 from dataflow.domain import Item
 from dataflow.faults import (
     LONGEST,
@@ -35,6 +34,7 @@ from dataflow.faults import (
 from dataflow.interference import FaultyLink, FaultyWire
 from dataflow.ports import SourceSettings
 from dataflow.random_faults import RandomFaults, choose
+from dataflow.settings.schema import Chaos, Settings
 from dataflow.state import State
 from supervisors import Child, Node, Point, Supervisor, open_supervisor
 

@@ -15,10 +15,10 @@ from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from dataflow.app import tree
-from dataflow.config import BackoffSettings, Gateway, Settings
 from dataflow.connectors import binance, blockchain
 from dataflow.ports import SourceSettings
 from dataflow.reactions import Reactions
+from dataflow.settings.schema import BackoffSettings, Gateway, Settings
 from dataflow.state import State
 from supervisors import Event, Point, open_supervisor
 

@@ -18,10 +18,10 @@ from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dataflow.config import BackoffSettings, Chaos, Gateway
 from dataflow.faults import Faults, InjectedFault
 from dataflow.gateway.wires import SocketWire
 from dataflow.interference import FaultyWire
+from dataflow.settings.schema import BackoffSettings, Chaos, Gateway
 from dataflow.websocket import WebSocketSource
 from simulators import Trade
 from tests.system.daemon import client, daemon

@@ -12,8 +12,8 @@ import pytest
 import trio
 from attrs import define
 
-from dataflow.config import Admission, Gateway, Session
 from dataflow.gateway.admission import Urgency
+from dataflow.settings.schema import Admission, Gateway, Session
 from simulators import Exchange, open_binance
 from simulators.connection import reset
 from supervisors.handle import Handle

@@ -13,7 +13,7 @@ from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
-from dataflow.config import Chaos, Gateway
+from dataflow.settings.schema import Chaos, Gateway
 from simulators import open_binance
 from supervisors import Point
 from tests.system.daemon import Daemon, client, daemon, from_binance

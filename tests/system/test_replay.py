@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from dataflow.config import Cache
 from dataflow.domain.timestamps import from_rfc3339
+from dataflow.settings.schema import Cache
 from simulators import merge, open_binance, playing, recorded, shipped
 from tests.system.daemon import Client, client, daemon, from_binance
 

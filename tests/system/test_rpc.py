@@ -13,7 +13,7 @@ import trio
 from attrs import define
 from trio_websocket import ConnectionClosed
 
-from dataflow.config import Cache, Gateway, Session
+from dataflow.settings.schema import Cache, Gateway, Session
 from simulators import Exchange, Trade, open_binance
 from tests.system.daemon import Client, Daemon, client, connection, daemon, from_binance
 

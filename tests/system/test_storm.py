@@ -13,9 +13,9 @@ import trio
 from attrs import define, field
 
 from actors.subscription import Topic
-from dataflow.config import Admission, Gateway
 from dataflow.gateway import admission, methods
 from dataflow.gateway.admission import Standing, Turn, Turns, Urgency
+from dataflow.settings.schema import Admission, Gateway
 from dataflow.topics import Starter, Topics
 from simulators import Exchange, Trade, open_binance
 from simulators.connection import reset

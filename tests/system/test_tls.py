@@ -12,8 +12,8 @@ import trio
 from dataflow.cli.common import call
 from dataflow.cli.ends import Mistake
 from dataflow.cli.tail import _connected, _Unreachable
-from dataflow.config import Gateway
 from dataflow.gateway.wires import SocketWire
+from dataflow.settings.schema import Gateway
 from tests.support.certificates import make_certificate
 from tests.system.daemon import daemon
 

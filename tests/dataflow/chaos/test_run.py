@@ -17,11 +17,11 @@ from dataflow.chaos.check import Figures
 from dataflow.chaos.plan import Order, make
 from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
-from dataflow.config import load, shipped
 from dataflow.delivery import Delivery
 from dataflow.domain import Gap, Item, Trade
 from dataflow.gateway.wire import Updates
 from dataflow.history import History, Verdict
+from dataflow.settings.schema import load, shipped
 from dataflow.state import TopicLog
 
 STORM = Order(seed=11, minutes=0.1, faults_per_minute=150)

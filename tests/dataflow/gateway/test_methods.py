@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import trio
 
-from dataflow.config import Admission, Settings
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.methods import Client
 from dataflow.gateway.past import Past
+from dataflow.settings.schema import Admission, Settings
 from dataflow.state import State
 from dataflow.topics import Starter
 

@@ -20,9 +20,9 @@ import attrs
 from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
+from dataflow.domain.errors import ConfigError
+from dataflow.ports import SourceSettings
 
-from .domain.errors import ConfigError
-from .ports import SourceSettings
 from .structure import Leaf, Rules, Table, instead, shown, structure, wrong
 
 _positive: Any = validators.gt(0)
@@ -168,9 +168,9 @@ def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
 
 def shipped(name: str) -> Path:
     """A configuration file that comes with dataflow: of the installed package, else of the checkout."""
-    here = Path(__file__).parent
-    installed = here / "shipped" / name
-    return installed if installed.exists() else here.parent / "config" / name
+    package = Path(__file__).parents[1]
+    installed = package / "shipped" / name
+    return installed if installed.exists() else package.parent / "config" / name
 
 
 def connectors() -> list[str]:

@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.outbox import SlowClient
-from dataflow import config, connectors
-from dataflow.config import Chaos, Gateway, Session, Settings, load
+from dataflow import connectors
 from dataflow.domain.errors import ConfigError
 from dataflow.ports import SourceSettings
+from dataflow.settings import schema as config
+from dataflow.settings.schema import Chaos, Gateway, Session, Settings, load
 
 
 @frozen(kw_only=True)
