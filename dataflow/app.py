@@ -24,15 +24,15 @@ from .domain import Item
 from .gateway.herald import Herald
 from .gateway.http import HttpServer, closed_within
 from .interference import FaultySource
-from .ports import SourceSettings
 from .random_faults import PATH as CHAOS
 from .random_faults import RandomFaults
 from .reactions import Reactions
 from .settings.schema import Settings
-from .sources import SourceState
+from .sources.port import SourceSettings
+from .sources.state import SourceState
 from .state import State
-from .topics import BEAT_WITHIN
-from .websocket import WebSocketSource
+from .topics.topics import BEAT_WITHIN
+from .transports.websocket import WebSocketSource
 
 SHARD_MAILBOX = Mailbox(size=4096)  # batches; full: refused, counted, marked as a gap (see Delivery)
 NOTICES = Mailbox(size=1024)  # a few an outage; full: refused, and counted there

@@ -19,7 +19,7 @@ from actors.session import Wire, WireClosed
 from .domain import Item
 from .faults import MESSAGE, Faults, Kind, Strike
 from .net.websocket.frames import VANISHED
-from .ports import Codec
+from .sources.port import Codec
 
 P = TypeVar("P")
 

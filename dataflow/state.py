@@ -15,18 +15,18 @@ from loguru import logger
 from actors.connector import STOPPED
 from actors.update import Update
 
-from .delivery import Delivery, shard_of
+from .cache.delivery import Delivery, shard_of
+from .cache.history import History, Store, Verdict
 from .domain import Item, Trade
 from .faults import Faults
-from .foreign import excerpt
 from .gateway import wire
 from .gateway.admission import Admission
 from .gateway.clients import Clients
-from .history import History, Store, Verdict
 from .logs import Burst
 from .settings.schema import Settings
-from .sources import Audience, SourceState, sources_of
-from .topics import Topics
+from .sources.reading import excerpt
+from .sources.state import Audience, SourceState, sources_of
+from .topics.topics import Topics
 
 
 class State:

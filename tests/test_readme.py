@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from actors.connector import Received, Subscribed
+from dataflow.cache.history import History
 from dataflow.domain import Item, Trade
-from dataflow.history import History
 from dataflow.settings.schema import load
 
 ROOT = Path(__file__).parent.parent

@@ -24,7 +24,7 @@ from dataflow.app import tree
 from dataflow.faults import Faults
 from dataflow.reactions import Reactions
 from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision, load, shipped
-from dataflow.sources import Link
+from dataflow.sources.state import Link
 from dataflow.state import State
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, SupervisionError, open_supervisor

@@ -14,7 +14,7 @@ import trio
 from attrs import define, field
 
 from dataflow.domain import Gap, Trade
-from dataflow.sources import Audience
+from dataflow.sources.state import Audience
 from dataflow.state import State
 from supervisors import Event
 from supervisors.handle import Handle

@@ -29,8 +29,8 @@ from attrs import field, frozen
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Side, Trade
 from dataflow.domain.timestamps import from_rfc3339
-from dataflow.foreign import EXCERPT, PositiveDecimals, Unusable, decoded, excerpt, positive_decimal
-from dataflow.ports import SourceSettings
+from dataflow.sources.port import SourceSettings
+from dataflow.sources.reading import EXCERPT, PositiveDecimals, Unusable, decoded, excerpt, positive_decimal
 
 # No more than five requests a second are allowed, so symbols share one. A refusal of it does not say which of
 # them is meant; whoever asks again may do so for fewer, until a refusal stands alone, but not all at once.

@@ -32,7 +32,8 @@ from attrs import field, frozen
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Side, Trade
 from dataflow.domain.timestamps import from_rfc3339, utc_second
-from dataflow.foreign import (
+from dataflow.sources.port import SourceSettings
+from dataflow.sources.reading import (
     EXCERPT,
     UNSIGNED,
     PositiveDecimals,
@@ -41,7 +42,6 @@ from dataflow.foreign import (
     excerpt,
     positive_decimal,
 )
-from dataflow.ports import SourceSettings
 
 ORIGIN: Final = "https://exchange.blockchain.com"  # the exchange refuses a handshake without it
 

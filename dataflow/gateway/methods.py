@@ -19,13 +19,13 @@ from attrs import define, frozen
 from loguru import logger
 
 from actors.subscription import Topic
+from dataflow.cache.history import History
 from dataflow.domain import Entry, Gap
 from dataflow.domain.errors import CallError
 from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
-from dataflow.history import History
-from dataflow.sources import SourceState
+from dataflow.sources.state import SourceState
 from dataflow.state import State
-from dataflow.topics import Starter
+from dataflow.topics.topics import Starter
 from supervisors import SupervisionError
 
 from . import jsonrpc, wire

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dataflow.sources import Link
+from dataflow.sources.state import Link
 from supervisors import Node
 
 from .readiness import static_nodes

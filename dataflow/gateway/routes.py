@@ -23,7 +23,7 @@ from werkzeug.exceptions import HTTPException
 
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faults import SESSIONS, FaultError, Faults, TooManyFaults, UnknownFault
-from dataflow.sources import Link
+from dataflow.sources.state import Link
 from dataflow.state import State
 from supervisors import Node, SupervisionError
 

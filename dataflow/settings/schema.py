@@ -21,7 +21,7 @@ from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
 from dataflow.domain.errors import ConfigError
-from dataflow.ports import SourceSettings
+from dataflow.sources.port import SourceSettings
 
 from .structure import Leaf, Rules, Table, instead, shown, structure, wrong
 

@@ -32,9 +32,9 @@ from dataflow.faults import (
     striking,
 )
 from dataflow.interference import FaultyLink, FaultyWire
-from dataflow.ports import SourceSettings
 from dataflow.random_faults import RandomFaults, choose
 from dataflow.settings.schema import Chaos, Settings
+from dataflow.sources.port import SourceSettings
 from dataflow.state import State
 from supervisors import Child, Node, Point, Supervisor, open_supervisor
 

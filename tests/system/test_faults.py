@@ -22,7 +22,7 @@ from dataflow.faults import Faults, InjectedFault
 from dataflow.gateway.wires import SocketWire
 from dataflow.interference import FaultyWire
 from dataflow.settings.schema import BackoffSettings, Chaos, Gateway
-from dataflow.websocket import WebSocketSource
+from dataflow.transports.websocket import WebSocketSource
 from simulators import Trade
 from tests.system.daemon import client, daemon
 from tests.system.test_process import running

@@ -16,7 +16,7 @@ from actors.subscription import Topic
 from dataflow.gateway import admission, methods
 from dataflow.gateway.admission import Standing, Turn, Turns, Urgency
 from dataflow.settings.schema import Admission, Gateway
-from dataflow.topics import Starter, Topics
+from dataflow.topics.topics import Starter, Topics
 from simulators import Exchange, Trade, open_binance
 from simulators.connection import reset
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance

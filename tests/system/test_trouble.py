@@ -18,8 +18,8 @@ from wsproto.events import AcceptConnection, Request, TextMessage
 
 from actors.outbox import SlowClient
 from dataflow.gateway import methods
-from dataflow.ports import SourceSettings
 from dataflow.settings.schema import BackoffSettings, Session
+from dataflow.sources.port import SourceSettings
 from simulators import Exchange, Trade, open_binance, open_blockchain
 from supervisors import Point
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance, from_blockchain

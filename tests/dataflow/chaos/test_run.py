@@ -13,14 +13,14 @@ from msgspec.structs import replace
 
 from actors.update import Message, Update
 from dataflow import cli
+from dataflow.cache.delivery import Delivery
+from dataflow.cache.history import History, Verdict
 from dataflow.chaos.check import Figures
 from dataflow.chaos.plan import Order, make
 from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
-from dataflow.delivery import Delivery
 from dataflow.domain import Gap, Item, Trade
 from dataflow.gateway.wire import Updates
-from dataflow.history import History, Verdict
 from dataflow.settings.schema import load, shipped
 from dataflow.state import TopicLog
 

@@ -11,7 +11,7 @@ from dataflow.gateway.methods import Client
 from dataflow.gateway.past import Past
 from dataflow.settings.schema import Admission, Settings
 from dataflow.state import State
-from dataflow.topics import Starter
+from dataflow.topics.topics import Starter
 
 PING = '{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
 

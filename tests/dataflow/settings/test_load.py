@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from actors.outbox import SlowClient
 from dataflow import connectors
 from dataflow.domain.errors import ConfigError
-from dataflow.ports import SourceSettings
 from dataflow.settings import schema as config
 from dataflow.settings.schema import Chaos, Gateway, Session, Settings, load
+from dataflow.sources.port import SourceSettings
 
 
 @frozen(kw_only=True)

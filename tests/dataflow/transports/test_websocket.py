@@ -20,8 +20,8 @@ from wsproto.events import AcceptConnection, Request, TextMessage
 
 from actors.connector import LinkLost, Received
 from dataflow.domain import Item, Missed
-from dataflow.ports import SourceSettings
-from dataflow.websocket import WebSocketLink, WebSocketSource
+from dataflow.sources.port import SourceSettings
+from dataflow.transports.websocket import WebSocketLink, WebSocketSource
 from tests.support.certificates import make_certificate
 
 Handler = Callable[[WebSocketRequest], Awaitable[None]]

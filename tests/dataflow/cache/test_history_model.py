@@ -1,4 +1,4 @@
-"""dataflow.history against a model that remembers everything and sorts on every question."""
+"""dataflow.cache.history against a model that remembers everything and sorts on every question."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Store, Verdict
+from dataflow.cache.ordered import ByTime
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
-from dataflow.history import AHEAD, ANEW, JUMP, History, Store, Verdict
-from dataflow.ordered import ByTime
 
 MAX_TRADES = 4
 MAX_AGE = 6.0

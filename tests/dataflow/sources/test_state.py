@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 import pytest
 
-from dataflow.ports import SourceSettings
-from dataflow.sources import Audience, SourceState, sources_of
+from dataflow.sources.port import SourceSettings
+from dataflow.sources.state import Audience, SourceState, sources_of
 
 
 class Diary(Audience):

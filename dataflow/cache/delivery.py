@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from zlib import crc32
 
+from dataflow.domain import Item, Missed
 from supervisors import Put, Ref
-
-from .domain import Item, Missed
 
 
 @lru_cache(maxsize=4096)

@@ -18,8 +18,7 @@ from typing import Protocol
 from attrs import field, frozen, validators
 
 from actors.connector import Received
-
-from .domain import Item, Missed
+from dataflow.domain import Item, Missed
 
 
 @frozen(kw_only=True)

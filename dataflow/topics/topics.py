@@ -14,9 +14,8 @@ import trio
 from attrs import define, field
 
 from actors.subscription import Log, Subscriber, Subscription, Topic
+from dataflow.sources.state import SourceState, sources_of
 from supervisors import Child, Mailbox, Overflow, Ref, Restart
-
-from .sources import SourceState, sources_of
 
 BEAT_WITHIN = 10.0  # seconds at work without progress: hung; a pass over all that waits takes milliseconds
 NEWS = "news"  # the one message of a subscription: it says that, not what

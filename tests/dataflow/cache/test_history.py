@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Store, Verdict
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
-from dataflow.history import AHEAD, ANEW, JUMP, History, Store, Verdict
 
 US = 1000  # nanoseconds
 

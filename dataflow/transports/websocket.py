@@ -26,12 +26,11 @@ from wsproto.events import CloseConnection, RejectConnection, Request, TextMessa
 from wsproto.handshake import H11Handshake
 
 from actors.connector import LinkLost, Received
-
-from .domain import Item
-from .net import tcp
-from .net.tls_client import EncryptedStream
-from .net.websocket.inbound import Inbound
-from .ports import Codec, SourceSettings
+from dataflow.domain import Item
+from dataflow.net import tcp
+from dataflow.net.tls_client import EncryptedStream
+from dataflow.net.websocket.inbound import Inbound
+from dataflow.sources.port import Codec, SourceSettings
 
 _BATCH: Final = 512  # messages decoded without a checkpoint: a whole receive of ordinary trades
 _CLOSE_WITHIN: Final = 0.5  # seconds for a closing handshake

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from actors.connector import Interest
 
-from .ports import SourceSettings
+from .port import SourceSettings
 
 
 class Link(Enum):

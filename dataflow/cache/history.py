@@ -41,7 +41,8 @@ from typing import Final, TypeGuard
 
 from attrs import Factory, define, evolve, field, setters, validators
 
-from .domain import Entry, Gap, Item, Missed, Recorded, Trade
+from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
+
 from .ordered import ByPlace, ByTime
 
 _MICROSECOND: Final = 1000  # nanoseconds; what clients see of a timestamp

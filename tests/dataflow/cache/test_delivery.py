@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from dataflow.delivery import Delivery, shard_of
+from dataflow.cache.delivery import Delivery, shard_of
 from dataflow.domain import Missed, Trade
 from supervisors import Put
 

@@ -1,0 +1,1 @@
+"""Branch `cache`: admits, orders and remembers."""

@@ -1,0 +1,1 @@
+"""Branch `topics`: the streams that somebody listens to."""
