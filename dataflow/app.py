@@ -21,13 +21,13 @@ from supervisors import Backoff, Child, Limit, Mailbox, Pool, Strategy, Supervis
 from supervisors import run as run_supervisor
 
 from .domain import Item
+from .faults.at_random import PATH as CHAOS
+from .faults.at_random import RandomFaults
 from .gateway.herald import Herald
 from .gateway.http import HttpServer, closed_within
-from .interference import FaultySource
-from .random_faults import PATH as CHAOS
-from .random_faults import RandomFaults
 from .reactions import Reactions
 from .settings.schema import Settings
+from .sources.faulty import FaultySource
 from .sources.port import SourceSettings
 from .sources.state import SourceState
 from .state import State

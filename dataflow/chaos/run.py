@@ -21,7 +21,7 @@ from attrs import define, evolve, field, frozen
 import simulators
 from actors.outbox import SlowClient
 from dataflow.app import tree
-from dataflow.faults import Faults
+from dataflow.faults.registry import Faults
 from dataflow.reactions import Reactions
 from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision, load, shipped
 from dataflow.sources.state import Link

@@ -16,8 +16,8 @@ from loguru import logger
 
 from actors.outbox import SlowClient
 from actors.session import Manners, Session, Wire, WireClosed
-from dataflow.faults import SESSIONS
-from dataflow.interference import FaultyWire
+from dataflow.faults.registry import SESSIONS
+from dataflow.gateway.faulty import FaultyWire
 from dataflow.settings.schema import Gateway
 from dataflow.state import State
 from supervisors import Child, Context, Mailbox, Restart, SupervisionError

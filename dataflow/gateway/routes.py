@@ -22,7 +22,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from dataflow.domain.timestamps import to_rfc3339
-from dataflow.faults import SESSIONS, FaultError, Faults, TooManyFaults, UnknownFault
+from dataflow.faults.registry import SESSIONS, FaultError, Faults, TooManyFaults, UnknownFault
 from dataflow.sources.state import Link
 from dataflow.state import State
 from supervisors import Node, SupervisionError

@@ -18,9 +18,9 @@ from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dataflow.faults import Faults, InjectedFault
+from dataflow.faults.registry import Faults, InjectedFault
+from dataflow.gateway.faulty import FaultyWire
 from dataflow.gateway.wires import SocketWire
-from dataflow.interference import FaultyWire
 from dataflow.settings.schema import BackoffSettings, Chaos, Gateway
 from dataflow.transports.websocket import WebSocketSource
 from simulators import Trade

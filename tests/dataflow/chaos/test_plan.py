@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.chaos.plan import Order, Plan, Shape, Step, make
-from dataflow.faults import Faults
+from dataflow.faults.registry import Faults
 from simulators.exchange import MODES
 from simulators.faults import KINDS
 

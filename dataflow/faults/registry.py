@@ -19,9 +19,8 @@ import trio
 from attrs import define, field, frozen
 from loguru import logger
 
+from dataflow.domain.errors import DataflowError
 from supervisors import Point
-
-from .domain.errors import DataflowError
 
 MESSAGE: Final = "message"  # the point of a connection: a message has come (at a session: or is to go)
 SESSIONS: Final = "gateway/sessions"  # at `message`, it stands for whichever session comes there first

@@ -18,7 +18,8 @@ from actors.session import WireClosed
 from dataflow import app
 from dataflow.app import beat_within
 from dataflow.domain import Item
-from dataflow.faults import (
+from dataflow.faults.at_random import RandomFaults, choose
+from dataflow.faults.registry import (
     LONGEST,
     MESSAGE,
     MOST_IN_FORCE,
@@ -31,9 +32,9 @@ from dataflow.faults import (
     place_of,
     striking,
 )
-from dataflow.interference import FaultyLink, FaultyWire
-from dataflow.random_faults import RandomFaults, choose
+from dataflow.gateway.faulty import FaultyWire
 from dataflow.settings.schema import Chaos, Settings
+from dataflow.sources.faulty import FaultyLink
 from dataflow.sources.port import SourceSettings
 from dataflow.state import State
 from supervisors import Child, Node, Point, Supervisor, open_supervisor

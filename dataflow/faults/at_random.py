@@ -19,7 +19,7 @@ from loguru import logger
 
 from supervisors import Context, Node
 
-from .faults import CONNECTOR, READER, SESSION, Faults, Kind, TooManyFaults, place_of
+from .registry import CONNECTOR, READER, SESSION, Faults, Kind, TooManyFaults, place_of
 
 PATH: Final = "chaos"
 _TARGETS: Final = (READER, CONNECTOR, SESSION)

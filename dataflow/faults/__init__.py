@@ -1,0 +1,1 @@
+"""Breaking on purpose: which faults are in force, and where they strike."""

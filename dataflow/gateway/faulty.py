@@ -1,0 +1,60 @@
+"""A client's wire that suffers injected faults: a thin layer around the real one.
+
+Rules of this file. Nothing is wrapped unless faults may be injected, so that it costs nothing otherwise.
+No frame is torn, whatever a fault does to the connection: it is aborted.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import trio
+
+from actors.session import Wire, WireClosed
+from dataflow.faults.passage import DISCONNECT, Passage
+from dataflow.faults.registry import Faults
+from dataflow.net.websocket.frames import VANISHED
+
+P = TypeVar("P")
+
+
+class FaultyWire(Generic[P]):
+    """A client's connection. Messages visit `message` in both directions, but it is the reader that suffers:
+    a listener that says nothing can be struck, and the one who sends to it cannot."""
+
+    def __init__(self, wire: Wire[P], faults: Faults, path: str) -> None:
+        self.peer, self.pack, self.write, self.ping = wire.peer, wire.pack, wire.write, wire.ping
+        self._wire = wire
+        self._passage = Passage(faults, path, self._cut)
+        self._receiving = trio.CancelScope()
+        self._in_hand: list[str] = []
+
+    @property
+    def heard(self) -> float:
+        return self._wire.heard
+
+    def write_nowait(self, payload: P) -> P | None:
+        if self._passage.visit():
+            self._receiving.cancel()
+        return self._wire.write_nowait(payload)
+
+    async def receive(self) -> str:
+        while True:
+            await self._passage.suffer()
+            if self._in_hand:
+                return self._in_hand.pop()
+            with trio.CancelScope() as self._receiving:
+                self._in_hand.append(await self._wire.receive())
+                self._passage.visit()
+
+    async def close(self, code: int, reason: str) -> None:
+        self._passage.free()
+        await self._wire.close(code, reason)
+
+    def abort(self) -> None:
+        self._passage.free()
+        self._wire.abort()
+
+    def _cut(self) -> WireClosed:
+        self._wire.abort()
+        return WireClosed(VANISHED, DISCONNECT)

@@ -1,0 +1,80 @@
+"""A source that suffers injected faults: a thin layer around the real one.
+
+Rules of this file. Nothing is wrapped unless faults may be injected, so that it costs nothing otherwise.
+What has come stays in hand while a fault lasts, so that nothing is lost by giving up a read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from actors.connector import Link, LinkLost, Received, Source
+from dataflow.domain import Item
+from dataflow.faults.passage import DISCONNECT, Passage
+from dataflow.faults.registry import MESSAGE, Faults, Kind
+
+from .port import Codec
+
+
+class FaultySource:
+    """The source that `reach` makes of a codec's factory, as it fares with the faults of `path`."""
+
+    def __init__(
+        self,
+        faults: Faults,
+        path: str,
+        reach: Callable[[Callable[[], Codec]], Source[Item]],
+        make_codec: Callable[[], Codec],
+    ) -> None:
+        self._faults = faults
+        self._path = path
+        self._source = reach(lambda: FaultyCodec(make_codec(), faults, path))
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[FaultyLink]:
+        async with self._source.connect() as link:
+            faulty = FaultyLink(link, self._faults, self._path)
+            try:
+                yield faulty
+            finally:
+                faulty.let_go()
+
+
+class FaultyCodec:
+    """A codec that does not get to see the raw messages which a fault drops."""
+
+    def __init__(self, codec: Codec, faults: Faults, path: str) -> None:
+        self.headers, self.opening, self.probe = codec.headers, codec.opening, codec.probe
+        self.subscribe, self.unsubscribe, self.missed = codec.subscribe, codec.unsubscribe, codec.missed
+        self._decode = codec.decode
+        self._faults = faults
+        self._path = path
+
+    def decode(self, message: str | bytes, into: Received[Item]) -> None:
+        strike = self._faults.visit(MESSAGE, self._path, (Kind.DROP,))
+        if strike is None:
+            self._decode(message, into)
+        else:
+            strike.end()
+
+
+class FaultyLink:
+    """A connection to an upstream. A read that has brought something visits `message` with it in hand."""
+
+    def __init__(self, link: Link[Item], faults: Faults, path: str) -> None:
+        self.subscribe, self.unsubscribe, self.probe = link.subscribe, link.unsubscribe, link.probe
+        self._receive = link.receive
+        self._passage = Passage(faults, path, lambda: LinkLost(DISCONNECT))
+        self._in_hand: list[Received[Item]] = []
+
+    async def receive(self) -> Received[Item]:
+        if not self._in_hand:
+            self._in_hand.append(await self._receive())
+            self._passage.visit()
+        await self._passage.suffer()
+        return self._in_hand.pop()
+
+    def let_go(self) -> None:
+        """The connection is over, and with it what it suffers."""
+        self._passage.free()
