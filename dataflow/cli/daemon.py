@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from dataflow import logs
 from dataflow.domain.errors import ConfigError
-from dataflow.gateway.tls import configured_context
+from dataflow.gateway.certificates import configured_context
 from dataflow.settings.schema import Gateway, Settings, load, shipped
 
 from .common import Json

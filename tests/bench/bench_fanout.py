@@ -27,9 +27,9 @@ from quart import websocket
 from quart_trio import QuartTrio
 
 from actors.session import WireClosed
-from dataflow.gateway.detach import take_over
-from dataflow.gateway.server import serve
 from dataflow.net.websocket.frames import text_frame
+from dataflow.server.serve import serve
+from dataflow.server.take_over import take_over
 
 UPDATE = b'{"seqnum":1,"event":"updated","channel":"trades","symbol":"BTC-USD",'.ljust(204, b" ") + b"}"
 LANES = ("asgi", "socket")

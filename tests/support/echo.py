@@ -23,9 +23,9 @@ from quart import websocket
 from quart_trio import QuartTrio
 
 from actors.session import WireClosed
-from dataflow.gateway.detach import take_over
-from dataflow.gateway.server import serve
-from dataflow.gateway.tls import server_context
+from dataflow.gateway.certificates import certified_context
+from dataflow.server.serve import serve
+from dataflow.server.take_over import take_over
 from tests.support.certificates import Certificate, make_certificate
 
 ABOUT = """A WebSocket echo server made of the gateway's own parts, for conformance suites: every text message
@@ -68,7 +68,7 @@ async def send(wire: Any, text: bytes) -> None:
 
 async def run(port: int, max_message_bytes: int, certificate: Certificate | None) -> None:
     """Serve until cancelled; prints the address, and where the certificate is."""
-    tls = certificate and server_context(certificate.certificate, certificate.key)
+    tls = certificate and certified_context(certificate.certificate, certificate.key)
     server = partial(
         serve,
         application(max_message_bytes),

@@ -20,7 +20,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dataflow.faults.registry import Faults, InjectedFault
 from dataflow.gateway.faulty import FaultyWire
-from dataflow.gateway.wires import SocketWire
+from dataflow.server.socket_wire import SocketWire
 from dataflow.settings.schema import BackoffSettings, Chaos, Gateway
 from dataflow.transports.websocket import WebSocketSource
 from simulators import Trade

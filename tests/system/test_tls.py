@@ -12,7 +12,7 @@ import trio
 from dataflow.cli.common import call
 from dataflow.cli.ends import Mistake
 from dataflow.cli.tail import _connected, _Unreachable
-from dataflow.gateway.wires import SocketWire
+from dataflow.server.socket_wire import SocketWire
 from dataflow.settings.schema import Gateway
 from tests.support.certificates import make_certificate
 from tests.system.daemon import daemon

@@ -13,16 +13,11 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import trio
 
-from dataflow.domain.errors import ConfigError
-from dataflow.settings.schema import Gateway
-
 CROSSED_SECONDS = 0.02
-_MISMATCH = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the latter when even the kinds differ
 
 
 class CrossedError(BlockingIOError):
@@ -57,11 +52,8 @@ class TlsSocket(ssl.SSLSocket):
         super().close()
 
 
-def server_context(certificate: str | Path, key: str | Path) -> ssl.SSLContext:
-    """TLS 1.2 or later with HTTP/2 and HTTP/1.1 on offer; `certificate` and `key` are PEM files.
-
-    The certificate's chain may follow it in its file. Raises ConfigError with one line for each file's fault.
-    """
+def server_context() -> ssl.SSLContext:
+    """TLS 1.2 or later with HTTP/2 and HTTP/1.1 on offer; certificate and key are to be loaded into it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslsocket_class = TlsSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -69,15 +61,7 @@ def server_context(certificate: str | Path, key: str | Path) -> ssl.SSLContext:
     context.set_alpn_protocols(["h2", "http/1.1"])
     # One ticket is enough to come back with, which spares both ends the costly part of a handshake.
     context.num_tickets = 1
-    _load(context, str(certificate), str(key))
     return context
-
-
-def configured_context(gateway: Gateway) -> ssl.SSLContext | None:
-    """As `[gateway]` says; None: no TLS. Raises ConfigError."""
-    if gateway.tls_certificate is None or gateway.tls_key is None:
-        return None
-    return server_context(gateway.tls_certificate, gateway.tls_key)
 
 
 def wrap(context: ssl.SSLContext, sock: socket.socket) -> ssl.SSLSocket:
@@ -96,39 +80,3 @@ async def shake_hands(sock: ssl.SSLSocket) -> None:
             await trio.lowlevel.wait_writable(sock)
         else:
             return
-
-
-def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    problems = [
-        f"[gateway] {name}: {file}: {why}"
-        for name, file in (("tls_certificate", certificate), ("tls_key", key))
-        if (why := _unreadable(file)) is not None
-    ]
-    if problems:
-        raise ConfigError(problems)
-    try:
-        # A password would be asked for on the terminal, of which a daemon has none.
-        context.load_cert_chain(certificate, key, password=_no_password)
-    except (ssl.SSLError, ValueError) as error:
-        raise ConfigError([_misfit(certificate, key, error)]) from None
-
-
-def _no_password() -> str:
-    raise ValueError("the key is protected by a password, which nobody is there to give")
-
-
-def _unreadable(file: str) -> str | None:
-    try:
-        Path(file).read_bytes()
-    except FileNotFoundError:
-        return "no such file"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return None
-
-
-def _misfit(certificate: str, key: str, error: ssl.SSLError | ValueError) -> str:
-    if isinstance(error, ssl.SSLError) and error.reason in _MISMATCH:
-        return f"[gateway] tls_key: {key}: is not the key of {certificate}"
-    why = str(error) if not isinstance(error, ssl.SSLError) else "no PEM certificate with a private key"
-    return f"[gateway] tls_certificate, tls_key: {certificate}, {key}: {why}"

@@ -15,9 +15,9 @@ from typing import Any
 import trio
 from quart.wrappers import Websocket
 
-from .server_connection import SEAT, Seat
-from .wires import SocketWire, kept
-from .wires_asgi import AsgiWire, peer_of
+from .asgi_wire import AsgiWire, peer_of
+from .connection import SEAT, Seat
+from .socket_wire import SocketWire, kept
 
 
 @asynccontextmanager

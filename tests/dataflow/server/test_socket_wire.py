@@ -16,9 +16,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import CloseConnection, Event, Message, Ping, Pong, TextMessage
 
 from actors.session import WireClosed
-from dataflow.gateway.tls import server_context, shake_hands, wrap
-from dataflow.gateway.wires import SLICE_BYTES, SocketWire
-from tests.dataflow.gateway.wires_client import Client
+from dataflow.gateway.certificates import certified_context
+from dataflow.net.tls_server import shake_hands, wrap
+from dataflow.server.socket_wire import SLICE_BYTES, SocketWire
+from tests.dataflow.server.wires_client import Client
 from tests.support.certificates import Certificate
 
 BUFFER = 4096  # bytes of the send and of the receive buffer: the kernel doubles both
@@ -59,7 +60,7 @@ class Pairs:
     ) -> tuple[socket.socket, trio.abc.Stream]:
         if self.certificate is None:
             return theirs, raw
-        context = server_context(self.certificate.certificate, self.certificate.key)
+        context = certified_context(self.certificate.certificate, self.certificate.key)
         trusting = self.certificate.client_context()
         stream = trio.SSLStream(raw, trusting, server_hostname="localhost", https_compatible=True)
         sock = wrap(context, theirs)

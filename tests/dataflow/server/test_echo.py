@@ -14,7 +14,7 @@ import pytest
 import trio
 from wsproto.events import BytesMessage
 
-from tests.dataflow.gateway.wires_client import open_client
+from tests.dataflow.server.wires_client import open_client
 
 COMMAND = [sys.executable, "-m", "tests.support.echo"]
 

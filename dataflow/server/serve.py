@@ -23,20 +23,13 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import repr_socket_addr, wrap_app
 from quart import got_websocket_exception, websocket
 
-from .door import Door
-from .places import Places
-from .seam import ServerSeamError, check_seam
-from .server_connection import (
-    SEAT,
-    AsgiApp,
-    Connection,
-    Entrance,
-    Host,
-    Report,
-    ServerStats,
-)
-from .tls import TlsSocket
-from .wires import SocketWire
+from dataflow.net.tls_server import TlsSocket
+
+from .accepting import Places
+from .connection import SEAT, AsgiApp, Connection, Entrance, Host, Report, ServerStats
+from .handshake import Door
+from .hypercorn import ServerSeamError, check_seam
+from .socket_wire import SocketWire
 
 __all__ = ["ServerSeamError", "ServerStats", "serve"]
 
@@ -81,13 +74,13 @@ async def serve(
     the kernel, `backlog` of them. A connection that is not that far after `handshake_seconds`, since it says
     nothing, say, is served on but not counted any more, so that silent clients hold others up only so long.
 
-    With `tls`, made by `tls.server_context`, all of it is encrypted. With `on_websocket`, a proper WebSocket
+    With `tls`, a context of `net.tls_server`, all of it is encrypted. With `on_websocket`, a proper WebSocket
     handshake over HTTP/1.1 for `websocket_path` does not get to `app`: the handler is given the open wire,
     and owns it; when it raises, the client is told 1011. What is not proper, and HTTP/2, remains `app`'s.
     """
     check_seam()
     if tls is not None and tls.sslsocket_class is not TlsSocket:
-        raise ValueError("a context of `tls.server_context` is needed")
+        raise ValueError("a context of `net.tls_server` is needed")
     config = _config(max_message_bytes, keep_alive_seconds)
     async with _listening(host, port, backlog) as listeners, _lifespan(app, config) as state:
         shared = Host(

@@ -20,9 +20,9 @@ from quart_trio import QuartTrio
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Event, TextMessage
 
-from dataflow.gateway import server
-from dataflow.gateway.server import ServerStats
-from dataflow.gateway.server_connection import AsgiApp
+from dataflow.server import serve as server
+from dataflow.server.connection import AsgiApp
+from dataflow.server.serve import ServerStats
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 

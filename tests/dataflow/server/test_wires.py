@@ -22,11 +22,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from actors.session import WireClosed
-from dataflow.gateway.detach import take_over
-from dataflow.gateway.tls import server_context
-from dataflow.gateway.wires import SocketWire
-from dataflow.gateway.wires_asgi import AsgiWire
-from tests.dataflow.gateway.wires_client import (
+from dataflow.gateway.certificates import certified_context
+from dataflow.server.asgi_wire import AsgiWire
+from dataflow.server.socket_wire import SocketWire
+from dataflow.server.take_over import take_over
+from tests.dataflow.server.wires_client import (
     Client,
     Running,
     connect,
@@ -60,7 +60,7 @@ class Lane:
     def server_options(self) -> dict[str, Any]:
         if self.certificate is None:
             return {}
-        return {"tls": server_context(self.certificate.certificate, self.certificate.key)}
+        return {"tls": certified_context(self.certificate.certificate, self.certificate.key)}
 
     def client_options(self) -> dict[str, Any]:
         return {"tls": self.client_context("h2" if self.name == "http2" else "http/1.1")}

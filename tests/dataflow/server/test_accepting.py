@@ -11,7 +11,7 @@ import trio
 from quart import websocket
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.dataflow.gateway.wires_client import connect, get, serving, websocket_app
+from tests.dataflow.server.wires_client import connect, get, serving, websocket_app
 
 
 async def test_silent_connections_hold_others_up_only_so_long(mock_clock: MockClock) -> None:

@@ -15,9 +15,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, TextMessage
 
-from dataflow.gateway import seam, server_connection
-from dataflow.gateway.server import ServerSeamError, serve
-from tests.dataflow.gateway.wires_client import (
+from dataflow.server import connection as server_connection
+from dataflow.server import hypercorn as seam
+from dataflow.server.serve import ServerSeamError, serve
+from tests.dataflow.server.wires_client import (
     Client,
     connect,
     get,

@@ -12,9 +12,9 @@ from wsproto import ConnectionType
 from wsproto.events import AcceptConnection, Request
 from wsproto.handshake import H11Handshake
 
-from dataflow.gateway.door import MAX_HEAD, Door
-from dataflow.gateway.wires import SocketWire
-from tests.dataflow.gateway.wires_client import (
+from dataflow.server.handshake import MAX_HEAD, Door
+from dataflow.server.socket_wire import SocketWire
+from tests.dataflow.server.wires_client import (
     KEY,
     connect,
     get,

@@ -43,11 +43,11 @@ from wsproto.events import Ping
 
 from actors.session import WireClosed
 
-from .door import Door
+from .accepting import Places
+from .handshake import Door
 from .http2 import Http2Websocket
-from .places import Places
+from .socket_wire import SocketWire, kept
 from .stream import Stream
-from .wires import SocketWire, kept
 
 SEAT = "dataflow.seat"  # the key in a websocket's `scope["state"]` where its `Seat` is found
 

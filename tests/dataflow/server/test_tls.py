@@ -14,11 +14,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dataflow.domain.errors import ConfigError
-from dataflow.gateway.server import serve
-from dataflow.gateway.stream import Stream
-from dataflow.gateway.tls import CROSSED_SECONDS, CrossedError, server_context, shake_hands, wrap
-from dataflow.gateway.wires import SocketWire
-from tests.dataflow.gateway.wires_client import connect, get, read_to_end, serving, websocket_app
+from dataflow.gateway.certificates import certified_context
+from dataflow.net.tls_server import CROSSED_SECONDS, CrossedError, shake_hands, wrap
+from dataflow.server.serve import serve
+from dataflow.server.socket_wire import SocketWire
+from dataflow.server.stream import Stream
+from tests.dataflow.server.wires_client import connect, get, read_to_end, serving, websocket_app
 from tests.support.certificates import Certificate, make_certificate
 
 
@@ -50,7 +51,7 @@ async def connected(certificate: Certificate) -> tuple[ssl.SSLSocket, trio.SSLSt
     ours, theirs = socket.socketpair()
     for each in (ours, theirs):
         each.setblocking(False)
-    sock = wrap(server_context(certificate.certificate, certificate.key), ours)
+    sock = wrap(certified_context(certificate.certificate, certificate.key), ours)
     raw = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
     client = trio.SSLStream(raw, certificate.client_context(), server_hostname="localhost")
     async with trio.open_nursery() as nursery:
@@ -145,7 +146,7 @@ async def _send_by_stream(sock: Any) -> None:
 
 async def test_who_does_not_speak_tls_is_sent_away_and_hurts_nobody(certificate: Certificate) -> None:
     """Plain HTTP, a half handshake, a client that does not trust us: their own matter, and not an error of ours."""
-    context = server_context(certificate.certificate, certificate.key)
+    context = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(10):
         async with serving(websocket_app(_page), tls=context) as running:
             for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02"):
@@ -166,7 +167,7 @@ async def test_who_does_not_speak_tls_is_sent_away_and_hurts_nobody(certificate:
 
 async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: MockClock) -> None:
     """A client that never finishes its TLS handshake is disconnected after ten seconds."""
-    context = server_context(certificate.certificate, certificate.key)
+    context = certified_context(certificate.certificate, certificate.key)
     async with serving(websocket_app(_page), tls=context) as running, await connect(running.port) as stream:
         await wait_all_tasks_blocked(0.05)
         mock_clock.jump(10.1)
@@ -175,11 +176,11 @@ async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: 
 
 async def test_address_says_https_and_other_contexts_are_refused(certificate: Certificate) -> None:
     """What is logged can be clicked on; a context with a blocking socket class would freeze the process."""
-    context = server_context(certificate.certificate, certificate.key)
+    context = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(10):
         async with serving(websocket_app(_page), tls=context) as running:
             assert running.address == f"https://127.0.0.1:{running.port}"
-        with pytest.raises(ValueError, match="server_context"):
+        with pytest.raises(ValueError, match="certified_context"):
             await serve(
                 websocket_app(_page), host="127.0.0.1", port=0, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             )
@@ -187,7 +188,7 @@ async def test_address_says_https_and_other_contexts_are_refused(certificate: Ce
 
 def test_old_tls_is_refused_and_both_protocols_are_offered(certificate: Certificate) -> None:
     """TLS 1.2 is the least."""
-    context = server_context(certificate.certificate, certificate.key)
+    context = certified_context(certificate.certificate, certificate.key)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_RENEGOTIATION
 
@@ -228,5 +229,5 @@ def test_every_fault_of_the_files_is_told_by_its_name(certificate: Certificate, 
 
 def _problems(certificate: Path, key: Path) -> list[str]:
     with pytest.raises(ConfigError) as error:
-        server_context(certificate, key)
+        certified_context(certificate, key)
     return error.value.problems

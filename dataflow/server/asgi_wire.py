@@ -17,7 +17,7 @@ from quart.wrappers import Websocket
 from actors.session import WireClosed
 from dataflow.net.websocket.frames import VANISHED
 
-from .server_connection import Seat
+from .connection import Seat
 
 
 class AsgiWire:

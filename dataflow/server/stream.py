@@ -11,7 +11,7 @@ import ssl
 
 import trio
 
-from .tls import CROSSED_SECONDS, CrossedError, shake_hands, wrap
+from dataflow.net.tls_server import CROSSED_SECONDS, CrossedError, shake_hands, wrap
 
 
 class Stream:

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from actors.session import WireClosed
+from dataflow.net.tls_server import CROSSED_SECONDS, CrossedError
 from dataflow.net.websocket.frames import (
     VANISHED,
     ControlQueue,
@@ -33,8 +34,6 @@ from dataflow.net.websocket.frames import (
     control_frame,
     text_frames,
 )
-
-from .tls import CROSSED_SECONDS, CrossedError
 
 RECEIVE_BYTES = 16384
 SLICE_BYTES = 262144  # joined payloads in one send: re-joining a backlog whole would be quadratic

@@ -18,11 +18,11 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import Ping, Pong, TextMessage
 
 from actors.session import WireClosed
-from dataflow.gateway.detach import take_over
-from dataflow.gateway.http2 import BUFFER_BYTES
-from dataflow.gateway.server_connection import SEAT
-from dataflow.gateway.tls import server_context
-from tests.dataflow.gateway.wires_client import connect, serving, websocket_app
+from dataflow.gateway.certificates import certified_context
+from dataflow.server.connection import SEAT
+from dataflow.server.http2 import BUFFER_BYTES
+from dataflow.server.take_over import take_over
+from tests.dataflow.server.wires_client import connect, serving, websocket_app
 from tests.support.certificates import Certificate
 
 logging.getLogger("quart").setLevel(logging.CRITICAL)
@@ -98,7 +98,7 @@ async def echo() -> None:
 
 async def test_end_of_one_websocket_leaves_the_others_alone(certificate: Certificate) -> None:
     """One breaks the rules, one is aborted; both streams end, and what still comes for them hurts nobody."""
-    tls = server_context(certificate.certificate, certificate.key)
+    tls = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(20):
         async with (
             serving(websocket_app(echo), tls=tls) as running,
@@ -132,7 +132,7 @@ async def test_what_waits_for_a_shut_window_is_bounded(certificate: Certificate)
                 while True:
                     await wire.write([wire.pack([b"x" * 10_000])])
 
-    tls = server_context(certificate.certificate, certificate.key)
+    tls = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(20):
         async with (
             serving(websocket_app(pour), tls=tls) as running,
