@@ -20,17 +20,17 @@ from actors.connector import Connector, Patience, Source
 from supervisors import Backoff, Child, Limit, Mailbox, Pool, Strategy, Supervisor
 from supervisors import run as run_supervisor
 
+from .core import State
 from .domain import Item
 from .faults.at_random import PATH as CHAOS
 from .faults.at_random import RandomFaults
 from .gateway.herald import Herald
-from .gateway.http import HttpServer, closed_within
+from .gateway.host import HttpServer, closed_within
 from .reactions import Reactions
 from .settings.schema import Settings
 from .sources.faulty import FaultySource
 from .sources.port import SourceSettings
 from .sources.state import SourceState
-from .state import State
 from .topics.topics import BEAT_WITHIN
 from .transports.websocket import WebSocketSource
 

@@ -14,8 +14,8 @@ from loguru import logger
 
 from supervisors import Event
 
+from .core import State
 from .logs import log_event
-from .state import State
 
 SHARD = "cache/shard-"
 POOL = "topics"

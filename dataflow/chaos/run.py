@@ -21,11 +21,11 @@ from attrs import define, evolve, field, frozen
 import simulators
 from actors.outbox import SlowClient
 from dataflow.app import tree
+from dataflow.core import State
 from dataflow.faults.registry import Faults
 from dataflow.reactions import Reactions
 from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision, load, shipped
 from dataflow.sources.state import Link
-from dataflow.state import State
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, SupervisionError, open_supervisor
 from supervisors.handle import Handle

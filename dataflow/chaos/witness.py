@@ -13,9 +13,9 @@ from typing import Final
 import trio
 from attrs import define, field
 
+from dataflow.core import State
 from dataflow.domain import Gap, Trade
 from dataflow.sources.state import Audience
-from dataflow.state import State
 from supervisors import Event
 from supervisors.handle import Handle
 

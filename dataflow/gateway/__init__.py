@@ -1,1 +1,1 @@
-"""The way out: what clients may ask (`jsonrpc`), what they are told (`wire`), and the server between."""
+"""The hall that all faces share: who may come in, whose turn it is, where live and past meet."""

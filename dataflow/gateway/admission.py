@@ -23,7 +23,7 @@ from typing import Protocol
 import trio
 from attrs import define, field
 
-from . import wire
+from dataflow.faces.jsonrpc import format as wire
 
 FIRST_SIGN = 1.0  # seconds of waiting after which a client is told that it waits ...
 NEXT_SIGN = 3.0  # ... and told again

@@ -14,8 +14,7 @@ import msgspec
 from attrs import define, field
 
 from dataflow.domain import Entry, Gap
-
-from . import wire
+from dataflow.faces.jsonrpc import format as wire
 
 KEPT_TEXTS = 50_000  # trades, of all symbols together: some 15 MB
 

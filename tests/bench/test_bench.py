@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataflow.domain import Trade
-from dataflow.gateway import wire
+from dataflow.faces.jsonrpc import format as wire
 from dataflow.settings.schema import load
 from tests.bench import report
 from tests.bench.aims import Aim

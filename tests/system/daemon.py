@@ -16,10 +16,10 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from dataflow.app import tree
 from dataflow.connectors import binance, blockchain
+from dataflow.core import State
 from dataflow.reactions import Reactions
 from dataflow.settings.schema import BackoffSettings, Gateway, Settings
 from dataflow.sources.port import SourceSettings
-from dataflow.state import State
 from supervisors import Event, Point, open_supervisor
 
 

@@ -13,7 +13,8 @@ import trio
 from attrs import define, field
 
 from actors.subscription import Topic
-from dataflow.gateway import admission, methods
+from dataflow.faces.jsonrpc import methods
+from dataflow.gateway import admission
 from dataflow.gateway.admission import Standing, Turn, Turns, Urgency
 from dataflow.settings.schema import Admission, Gateway
 from dataflow.topics.topics import Starter, Topics

@@ -17,7 +17,7 @@ from wsproto.connection import Connection
 from wsproto.events import AcceptConnection, Request, TextMessage
 
 from actors.outbox import SlowClient
-from dataflow.gateway import methods
+from dataflow.faces.jsonrpc import methods
 from dataflow.settings.schema import BackoffSettings, Session
 from dataflow.sources.port import SourceSettings
 from simulators import Exchange, Trade, open_binance, open_blockchain

@@ -19,10 +19,10 @@ from dataflow.chaos.check import Figures
 from dataflow.chaos.plan import Order, make
 from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
+from dataflow.core import TopicLog
 from dataflow.domain import Gap, Item, Trade
-from dataflow.gateway.wire import Updates
+from dataflow.faces.jsonrpc.format import Updates
 from dataflow.settings.schema import load, shipped
-from dataflow.state import TopicLog
 
 STORM = Order(seed=11, minutes=0.1, faults_per_minute=150)
 BREEZE = Order(seed=3, minutes=0.03, faults_per_minute=34)  # a single trouble

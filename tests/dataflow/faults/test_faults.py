@@ -17,6 +17,7 @@ from actors.connector import LinkLost, Received
 from actors.session import WireClosed
 from dataflow import app
 from dataflow.app import beat_within
+from dataflow.core import State
 from dataflow.domain import Item
 from dataflow.faults.at_random import RandomFaults, choose
 from dataflow.faults.registry import (
@@ -36,7 +37,6 @@ from dataflow.gateway.faulty import FaultyWire
 from dataflow.settings.schema import Chaos, Settings
 from dataflow.sources.faulty import FaultyLink
 from dataflow.sources.port import SourceSettings
-from dataflow.state import State
 from supervisors import Child, Node, Point, Supervisor, open_supervisor
 
 SHARD = "cache/shard-0"

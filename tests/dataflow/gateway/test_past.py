@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from dataflow.domain import Gap, Recorded, Trade
-from dataflow.gateway import past, wire
+from dataflow.faces.jsonrpc import format as wire
+from dataflow.gateway import past
 from dataflow.gateway.past import Past
 
 

@@ -20,7 +20,7 @@ from supervisors import Node
 from .readiness import static_nodes
 
 if TYPE_CHECKING:
-    from dataflow.state import State
+    from dataflow.core import State
 
 
 def exposition(state: State, tree: Node) -> bytes:

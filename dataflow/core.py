@@ -18,8 +18,8 @@ from actors.update import Update
 from .cache.delivery import Delivery, shard_of
 from .cache.history import History, Store, Verdict
 from .domain import Item, Trade
+from .faces.jsonrpc import format as wire
 from .faults.registry import Faults
-from .gateway import wire
 from .gateway.admission import Admission
 from .gateway.clients import Clients
 from .logs import Burst

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-PAGE = (Path(__file__).parents[3] / "dataflow" / "gateway" / "page.html").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "dataflow" / "faces" / "page" / "page.html").read_text(encoding="utf-8")
 STYLE = re.findall(r"<style>(.*?)</style>", PAGE, re.S)[0]
 SCRIPT = re.findall(r"<script>(.*?)</script>", PAGE, re.S)[0]
 

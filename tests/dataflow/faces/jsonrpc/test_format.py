@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.domain import Gap, Recorded, Trade
-from dataflow.gateway import wire
+from dataflow.faces.jsonrpc import format as wire
 
 RECORDED = Recorded(
     offset=7,

@@ -21,14 +21,13 @@ from quart import Response, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from dataflow.core import State
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faults.registry import SESSIONS, FaultError, Faults, TooManyFaults, UnknownFault
+from dataflow.ops.metrics import exposition
+from dataflow.ops.readiness import readiness
 from dataflow.sources.state import Link
-from dataflow.state import State
 from supervisors import Node, SupervisionError
-
-from .metrics import exposition
-from .readiness import readiness
 
 Handler = Callable[..., Awaitable[Response]]
 
@@ -116,7 +115,7 @@ def _add_errors(app: QuartTrio) -> None:
 
 
 def _add_pages(app: QuartTrio, host: Host) -> None:
-    page = files(__package__).joinpath("page.html").read_bytes()
+    page = files(__package__).joinpath("page", "page.html").read_bytes()
 
     @app.get("/")
     async def index() -> Response:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.domain.errors import CallError
-from dataflow.gateway import jsonrpc
-from dataflow.gateway.jsonrpc import Call, Invalid, Methods, dispatch, parse
+from dataflow.faces.jsonrpc import protocol as jsonrpc
+from dataflow.faces.jsonrpc.protocol import Call, Invalid, Methods, dispatch, parse
 
 
 @frozen

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import trio
 
+from dataflow.core import State
+from dataflow.faces.jsonrpc.methods import Client
 from dataflow.gateway.clients import AnySession
-from dataflow.gateway.methods import Client
 from dataflow.gateway.past import Past
 from dataflow.settings.schema import Admission, Settings
-from dataflow.state import State
 from dataflow.topics.topics import Starter
 
 PING = '{"jsonrpc": "2.0", "id": 1, "method": "ping"}'

@@ -16,22 +16,22 @@ from loguru import logger
 
 from actors.outbox import SlowClient
 from actors.session import Manners, Session, Wire, WireClosed
+from dataflow.core import State
+from dataflow.faces.admin import create_app
+from dataflow.faces.jsonrpc.format import connection_refused
+from dataflow.faces.jsonrpc.methods import Client
 from dataflow.faults.registry import SESSIONS
 from dataflow.gateway.faulty import FaultyWire
 from dataflow.server.serve import serve
 from dataflow.server.take_over import take_over
 from dataflow.settings.schema import Gateway
-from dataflow.state import State
 from supervisors import Child, Context, Mailbox, Restart, SupervisionError
 from supervisors.handle import Handle
 
 from .admission import TOO_MANY_SESSIONS, goodbye
 from .certificates import configured_context
 from .clients import AnySession
-from .methods import Client
 from .past import Past
-from .routes import create_app
-from .wire import connection_refused
 
 GOING_AWAY = "going away"
 REFUSE_WITHIN = 1.0  # seconds for the notice that there is no room

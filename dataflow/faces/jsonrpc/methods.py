@@ -20,18 +20,19 @@ from loguru import logger
 
 from actors.subscription import Topic
 from dataflow.cache.history import History
+from dataflow.core import State
 from dataflow.domain import Entry, Gap
 from dataflow.domain.errors import CallError
 from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
+from dataflow.gateway.admission import Turns
+from dataflow.gateway.clients import AnySession
+from dataflow.gateway.past import Part, Past
 from dataflow.sources.state import SourceState
-from dataflow.state import State
 from dataflow.topics.topics import Starter
 from supervisors import SupervisionError
 
-from . import jsonrpc, wire
-from .admission import Turns
-from .clients import AnySession
-from .past import Part, Past
+from . import format as wire
+from . import protocol as jsonrpc
 
 RECOVERY_LIMIT = 20_000  # entries in the answer to `since`: some 40 ms of encoding, and 4 MB
 RECOVERY_SLICE = 500  # of them in one turn: a millisecond
