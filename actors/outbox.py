@@ -1,8 +1,10 @@
-"""What waits for one client, and what happens when it is too much.
+"""The queue of one slow client, and what happens when it is full.
 
-Rules of this file: no I/O, no clock. The bound counts messages. Answers are never dropped (a session
-stops reading requests while answers wait, so they bound themselves); updates are, by the policy, and
-every place dropped is owed to the client as a gap, announced before the next message of that topic.
+Rules of this file: no I/O, no clock. The bound counts entries. Answers are never dropped (a session stops
+reading requests while answers wait, so they bound themselves); updates are, by the policy. Every dropped
+place is owed to the client as a gap, announced before the next update of that topic. Of a topic where only
+the newest entries count (`Stream.newest_by`) the older ones are replaced while they wait: nothing of it is
+owed or dropped.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import define
 
@@ -39,7 +41,12 @@ class _Queued(Generic[P]):
 
     @property
     def size(self) -> int:
-        return len(self.update.messages) if self.update else 1
+        return len(self.update.places) if self.update else 1
+
+    @property
+    def sheddable(self) -> bool:
+        """Whether the policy may drop of it."""
+        return self.update is not None and self.update.stream.newest_by is None
 
 
 class Outbox(Generic[P]):
@@ -54,7 +61,7 @@ class Outbox(Generic[P]):
         limit: int,
         policy: SlowClient,
         pack: Callable[[Update], P],
-        announce: Callable[[str, int, int, int], P],
+        announce: Callable[[Any, int, int, int], P],
     ) -> None:
         self.limit = limit
         self.policy = policy
@@ -63,7 +70,8 @@ class Outbox(Generic[P]):
         self._announce = announce
         self._queue: deque[_Queued[P]] = deque()
         self._messages = 0
-        self._owed: dict[str, tuple[int, int, int]] = {}
+        self._owed: dict[Any, tuple[int, int, int]] = {}
+        self._newest: dict[Any, _Queued[P]] = {}  # of topics where only the newest entries count
 
     def __len__(self) -> int:
         return self._messages
@@ -91,7 +99,10 @@ class Outbox(Generic[P]):
 
     def put_update(self, update: Update) -> None:
         """Queue an update, dropping as the policy says. Raises OutboxFull under DISCONNECT."""
-        self._append(_Queued(self._pack(update), update))
+        if update.stream.newest_by is not None:
+            self._replace_older(update)
+        else:
+            self._append(_Queued(self._pack(update), update))
         if self._messages > self.limit:
             self._make_room()
 
@@ -104,17 +115,33 @@ class Outbox(Generic[P]):
             return self._settle(head.update.topic)
         self._queue.popleft()
         self._messages -= head.size
+        if head.update is not None:
+            self._newest.pop(head.update.topic, None)
         return head.payload
 
     def clear(self) -> None:
         """Nothing more will leave."""
         self._replace(())
         self._owed.clear()
+        self._newest.clear()
 
-    def forget(self, topic: str) -> None:
+    def forget(self, topic: Any) -> None:
         """The client left the topic: what waits of it, and what is owed of it, concerns nobody any more."""
         self._owed.pop(topic, None)
+        self._newest.pop(topic, None)
         self._replace([q for q in self._queue if q.update is None or q.update.topic != topic])
+
+    def _replace_older(self, update: Update) -> None:
+        waiting = self._newest.get(update.topic)
+        if waiting is None:
+            self._newest[update.topic] = queued = _Queued(self._pack(update), update)
+            self._append(queued)
+            return
+        assert waiting.update is not None
+        self._messages -= waiting.size
+        waiting.update = waiting.update.superseded_by(update)
+        waiting.payload = self._pack(waiting.update)
+        self._messages += waiting.size
 
     def _append(self, queued: _Queued[P]) -> None:
         self._queue.append(queued)
@@ -124,7 +151,7 @@ class Outbox(Generic[P]):
         self._queue = deque(queue)
         self._messages = sum(q.size for q in queue)
 
-    def _settle(self, topic: str | None) -> P | None:
+    def _settle(self, topic: Any) -> P | None:
         if topic is None:
             return None
         return self._announce(topic, *self._owed.pop(topic))
@@ -142,7 +169,7 @@ class Outbox(Generic[P]):
         spared: list[_Queued[P]] = []
         while excess > 0 and self._queue:
             queued = self._queue.popleft()
-            if queued.update is None:
+            if queued.update is None or not queued.sheddable:
                 spared.append(queued)
                 continue
             rest = self._drop(queued.update, min(excess, queued.size))
@@ -152,21 +179,23 @@ class Outbox(Generic[P]):
         self._queue.extendleft(reversed(spared))
 
     def _keep_newest_of_each_topic(self) -> None:
-        newest = {q.update.topic: q.update for q in self._queue if q.update is not None}
+        newest = {q.update.topic: q.update for q in self._queue if q.update is not None and q.sheddable}
         waiting, self._queue = self._queue, deque()
         for queued in waiting:
             kept: _Queued[P] | None = queued
-            if queued.update is not None and (
-                excess := queued.size - (newest[queued.update.topic] is queued.update)
+            if (
+                queued.update is not None
+                and queued.sheddable
+                and (excess := queued.size - (newest[queued.update.topic] is queued.update))
             ):
                 kept = self._drop(queued.update, excess)
             if kept:
                 self._queue.append(kept)
 
     def _drop(self, update: Update, count: int) -> _Queued[P] | None:
-        """What is left of `update` without its first `count` messages, which become owed."""
-        dropped = update.messages[:count]
-        last, items = dropped[-1].last, sum([message.items for message in dropped])
+        """The rest of `update` without its first `count` entries, which become owed."""
+        dropped = update.upto(count)
+        last, items = dropped.last, dropped.items
         owed = self._owed.get(update.topic)
         self._owed[update.topic] = (owed[0], last, owed[2] + items) if owed else (update.first, last, items)
         self.dropped += items

@@ -1,31 +1,34 @@
 """One client: its subscriptions, its outbox, its slow-client policy.
 
-Rules of this file. `offer` and `say` never wait: what the connection does not take at once waits in
-the outbox, and a flusher, which lives only while something waits, sends it in order. Everything for
-the client goes this one way, so that answers, updates and notices keep their order. A session ends
-exactly once, for one reason, and takes nobody with it: it is a temporary child. Thousands of sessions have
-nothing to say for most of the time: what only a busy one needs is made when it is needed, an idle one waits
-in one cancel scope and two coroutines above its wire's. An ended one has let go of whatever knows it, so that
-it is freed at once.
+Rules of this file. `offer` and `say` never wait. The rest of a write waits in the outbox, and a flusher sends
+it in order; the flusher lives only while something waits. Everything for the client goes this one way, so
+answers, updates and notices keep their order. A session ends exactly once, for one reason, and takes nobody
+with it: it is a temporary child. Most sessions are idle for most of the time: they wait in one cancel scope
+and two coroutines above those of the wire, and make outbox, event and flusher only when they need them. An
+ended session has let go of everything that knows it, so that it is freed at once. The session knows no
+protocol: a `Dialogue` does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence, Sized
+from enum import Enum
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import trio
-from attrs import define, frozen
+from attrs import frozen
 
 from supervisors import Context
 
 from .outbox import Outbox, OutboxFull, SlowClient
 from .subscription import Lane
-from .update import Update
+from .update import Rendering, Update
 
 P = TypeVar("P")
+M_co = TypeVar("M_co", covariant=True)
+M_contra = TypeVar("M_contra", contravariant=True)
+M = TypeVar("M", bound=Sized)
 
 PAYLOADS_AT_ONCE = 64  # what the flusher takes from the outbox is beyond the policy's reach: not too much
 ANSWERS_WAITING = 8  # unsent answers at which no further request is read
@@ -34,17 +37,36 @@ AHEAD_WAITING = 16 * 1024  # characters of requests read ahead at which no furth
 CLOSE_WITHIN = 1.0  # seconds for the last bytes to a client that is being disconnected
 
 
+class Ending(Enum):
+    """Why a session ends. A wire says it in its own codes."""
+
+    GONE = "gone"  # the client left, or its connection broke
+    SLOW = "slow"  # it does not read what it is sent
+    SILENT = "silent"  # it does not answer a ping
+    REFUSED = "refused"  # there is no room: it may come back later
+    GOING_AWAY = "going away"  # the server stops
+    FAILED = "failed"  # our fault
+
+
+@frozen
+class Ended:
+    """The end of a session: why, and the words that its client gets."""
+
+    why: Ending
+    words: str
+
+
 class WireClosed(Exception):
-    """The connection has ended, by whomever: `code` and `reason` as in the close frame."""
+    """The connection has ended, or is to end, for this reason."""
 
-    def __init__(self, code: int, reason: str = "") -> None:
-        super().__init__(f"{code} {reason}".strip())
-        self.code = code
-        self.reason = reason
+    def __init__(self, words: str = "", why: Ending = Ending.GONE) -> None:
+        super().__init__(words)
+        self.words = words
+        self.why = why
 
 
-class Wire(Protocol[P]):
-    """One client's connection. P is what `pack` makes of text messages: ready to be sent, and shared."""
+class Wire(Protocol[P, M_co]):
+    """One client's connection. P: a payload, ready to be sent and shared. M: a message of the client's."""
 
     @property
     def peer(self) -> str:
@@ -56,38 +78,41 @@ class Wire(Protocol[P]):
 
     @property
     def pack(self) -> Callable[[Sequence[bytes]], P]:
-        """Makes one payload of k text messages. Pure, and the same function for all wires of a kind: what it
-        makes is shared between sessions."""
+        """Makes one payload of k texts. Pure, and the same function for all wires of a kind: its payloads are
+        shared between sessions."""
 
     def write_nowait(self, payload: P) -> P | None:
-        """Send what is taken without waiting; returns what is left, None when nothing is. Never raises."""
+        """Send what is taken without waiting; returns the rest, None when there is none. Never raises."""
 
     async def write(self, payloads: Sequence[P]) -> None:
         """Send all of it. Raises WireClosed. After a cancellation only `abort` is of use."""
 
-    async def receive(self) -> str:
-        """The next text message. Raises WireClosed. Cancelling it loses nothing."""
+    async def receive(self) -> M_co:
+        """The next message. Raises WireClosed. Cancelling it loses nothing."""
 
     async def ping(self) -> None:
         """Ask for a sign of life."""
 
-    async def close(self, code: int, reason: str) -> None:
+    async def close(self, why: Ending, words: str) -> None:
         """Close politely within a bounded time. Never raises."""
 
     def abort(self) -> None:
         """Close at once."""
 
 
-class Dialogue(Protocol):
-    """What is said to a client, by someone who knows the protocol."""
+class Dialogue(Protocol[M_contra]):
+    """One client's side of a protocol: what is said to it, and what its messages mean."""
 
-    async def hear(self, text: str) -> None:
+    async def hear(self, message: M_contra) -> None:
         """Take one message; the answer is said through the session. Never raises for what was said."""
 
-    def gap(self, topic: str, first: int, last: int, items: int) -> bytes:
+    def gap(self, topic: Any, first: int, last: int, items: int) -> bytes | None:
         """The notice that these places, with so many items, were dropped because the client is slow."""
 
-    def farewell(self) -> bytes:
+    def notice(self, notice: Any) -> bytes | None:
+        """A notice for all clients in this protocol's words; None when it has none for it."""
+
+    def farewell(self) -> bytes | None:
         """The notice that the server is going away."""
 
     def closed(self) -> None:
@@ -96,24 +121,17 @@ class Dialogue(Protocol):
 
 @frozen
 class Manners:
-    """How a session treats its client. Times are seconds."""
+    """How a session treats its client. Times are seconds. `ping_timeout` None: a client need not say
+    anything."""
 
     outbox: int = 1024
     slow_client: SlowClient = SlowClient.DISCONNECT
     ping_interval: float = 20.0
-    ping_timeout: float = 20.0
+    ping_timeout: float | None = 20.0
     drain_seconds: float = 5.0
 
 
-@define
-class Ending:
-    """Why a session ends: the close code and reason that its client gets."""
-
-    code: int
-    reason: str
-
-
-class Session(Generic[P]):
+class Session(Generic[P, M]):
     """The actor of one client, and the subscriber that topics see."""
 
     __slots__ = (
@@ -133,16 +151,16 @@ class Session(Generic[P]):
         "_sent",
         "_torn",
         "_wire",
-        "ending",
+        "ended",
         "lanes",
     )
 
-    def __init__(self, wire: Wire[P], manners: Manners) -> None:
-        self.ending: Ending | None = None
+    def __init__(self, wire: Wire[P, M], manners: Manners) -> None:
+        self.ended: Ended | None = None
         self._wire = wire
         self._manners = manners
-        self._dialogue: Dialogue
-        self.lanes: dict[str, Lane[P]] = {}  # where topics look; read only for them
+        self._dialogue: Dialogue[M]
+        self.lanes: dict[Any, Lane[P]] = {}  # where topics look; read only for them
         self._sent = 0  # in topics that are no longer followed
         self._dropped = 0  # by an outbox that is no more
         self._outbox: Outbox[P] | None = None  # None until something has to wait
@@ -152,7 +170,7 @@ class Session(Generic[P]):
         self._pinged = float("-inf")
         self._context: Context | None = None  # while it runs
         self._listening: trio.CancelScope | None = None
-        self._ahead: list[str] | None = None  # requests that wait to be heard, oldest first
+        self._ahead: list[M] | None = None  # requests that wait to be heard, oldest first
         self._flush_until = float("inf")
         self._flush_scope: trio.CancelScope | None = None
         self._torn = False  # a write was cut short: nothing sent after it could be understood
@@ -162,6 +180,11 @@ class Session(Generic[P]):
     @property
     def peer(self) -> str:
         return self._wire.peer
+
+    @property
+    def frame(self) -> Callable[[Sequence[bytes]], P]:
+        """How its kind of wire makes a payload of texts."""
+        return self._wire.pack
 
     @property
     def waiting(self) -> int:
@@ -179,24 +202,27 @@ class Session(Generic[P]):
         return self._sent + sum([lane.sent for lane in self.lanes.values()])
 
     @property
-    def topics(self) -> Sequence[str]:
+    def topics(self) -> Sequence[Any]:
         return list(self.lanes)
 
-    def follow(self, topic: str, position: int, batch: bool) -> None:
-        """From now on take updates of `topic` behind `position`; `batch` joins several in one message."""
-        pack = _joining(self._wire.pack) if batch else self._wire.pack
-        write = None if self._busy else self._wire.write_nowait
+    def follow(self, topic: Any, position: int, rendering: Rendering[P]) -> None:
+        """From now on take updates of `topic` behind `position`, written as `rendering` says."""
         lane = self.lanes.get(topic)
         if lane is None:
-            self.lanes[topic] = Lane(position, pack, write)
+            lane = self.lanes[topic] = Lane(position, rendering, None)
         else:
-            lane.position, lane.pack, lane.write = position, pack, write
+            lane.position, lane.rendering = position, rendering
+        lane.write = None if self._busy else self._way_of(lane)
 
-    def position(self, topic: str) -> int:
-        """The last place of `topic` that was sent or waits to be. Raises KeyError when it is not followed."""
+    def _way_of(self, lane: Lane[P]) -> Callable[[P], P | None] | None:
+        """The short way past the session; not for a personal rendering, whose payload nobody shares."""
+        return self._wire.write_nowait if lane.rendering.shared else None
+
+    def position(self, topic: Any) -> int:
+        """The last place of `topic` that was sent or waits. Raises KeyError when it is not followed."""
         return self.lanes[topic].position
 
-    def unfollow(self, topic: str) -> None:
+    def unfollow(self, topic: Any) -> None:
         """No update of `topic` leaves after this."""
         self._count_out(topic)
         if self._outbox is not None:
@@ -205,26 +231,32 @@ class Session(Generic[P]):
     def offer(self, update: Update) -> None:
         """Send what is behind the client's position, now or as soon as it takes it. Never waits or raises."""
         lane = self.lanes.get(update.topic)
-        if lane is None or self.ending is not None:
+        if lane is None or self.ended is not None:
             return
         rest = update.after(lane.position)
         if rest is None:
             return
         lane.position = rest.last
-        lane.sent += len(rest.messages)
+        lane.sent += len(rest.places)
         if self._busy:
             self._queue_update(rest)
         else:
-            self._send(rest.packed(lane.pack))
+            self._send(lane.rendering.payload(rest))
 
     def finish(self, rest: P) -> None:
         """Send what a write left over, before anything else. Never waits or raises."""
         self._rest = rest
         self._start_flushing()
 
+    def tell(self, notice: Any) -> None:
+        """Send a notice in the client's protocol, if that has a word for it. Never waits or raises."""
+        text = self._dialogue.notice(notice)
+        if text is not None:
+            self.say(text)
+
     def say(self, text: bytes) -> None:
         """Send an answer or a notice in its turn. Never waits or raises."""
-        if self.ending is not None:
+        if self.ended is not None:
             return
         payload = self._wire.pack([text])
         if not self._busy:
@@ -235,11 +267,11 @@ class Session(Generic[P]):
         except OutboxFull:
             self._too_slow()
 
-    def end(self, code: int, reason: str) -> None:
-        """End this session; the first reason given is the one that counts."""
-        if self.ending is None:
-            self.ending = Ending(code, reason)
-            self._open_lanes(None)
+    def end(self, why: Ending, words: str) -> None:
+        """End this session; the first reason given counts."""
+        if self.ended is None:
+            self.ended = Ended(why, words)
+            self._close_lanes()
             if self._outbox is not None:
                 self._outbox.clear()
             self._bound_flush(CLOSE_WITHIN)
@@ -248,7 +280,7 @@ class Session(Generic[P]):
 
     # The actor.
 
-    def speak(self, dialogue: Dialogue) -> None:
+    def speak(self, dialogue: Dialogue[M]) -> None:
         """Give the session its protocol, before it runs."""
         self._dialogue = dialogue
 
@@ -260,22 +292,22 @@ class Session(Generic[P]):
         # All of an idle session's waiting is in this coroutine: another one costs a quarter of a KiB.
         try:
             self._begin(ctx)
-            while self.ending is None:
+            while self.ended is None:
                 with trio.CancelScope(deadline=self._due) as listening:
                     self._listening = listening
                     while True:
-                        text = self._take_ahead() if self._ahead else await self._wire.receive()
+                        message = self._take_ahead() if self._ahead else await self._wire.receive()
                         if listening.cancel_called:  # the deadline came with it: not heard in this scope
-                            self._ahead = [text, *(self._ahead or ())]
+                            self._ahead = [message, *(self._ahead or ())]
                             break
                         listening.deadline = math.inf
-                        await self._dialogue.hear(text)
+                        await self._dialogue.hear(message)
                         if self._outbox is not None and self._crowded:
                             await self._room_for_answers()
                         listening.deadline = self._due
                 await self._look_after()
         except WireClosed as closed:
-            self.end(closed.code, closed.reason)
+            self.end(closed.why, closed.words)
         except trio.Cancelled:
             self._take_leave()
             raise
@@ -289,12 +321,12 @@ class Session(Generic[P]):
             self._start_flushing()
 
     async def _finish_up(self) -> None:
-        self.end(1011, "internal error")  # unless there is an ending already
+        self.end(Ending.FAILED, "internal error")  # unless it has ended already
         with trio.CancelScope(shield=True):  # `_flush_until` is the bound
             while self._flushing:
                 await self._until_left()
         self._context = None
-        self._open_lanes(None)
+        self._close_lanes()
         self._dialogue.closed()
         await self._hang_up()
         self.let_go()
@@ -305,16 +337,16 @@ class Session(Generic[P]):
             self._dropped, self._outbox = self._outbox.dropped, None
         self._dialogue = _NOBODY
 
-    def _put_ahead(self, text: str) -> None:
+    def _put_ahead(self, message: M) -> None:
         self._ahead = self._ahead or []
-        self._ahead.append(text)
+        self._ahead.append(message)
 
-    def _take_ahead(self) -> str:
+    def _take_ahead(self) -> M:
         assert self._ahead
-        text = self._ahead.pop(0)
+        message = self._ahead.pop(0)
         if not self._ahead:
             self._ahead = None
-        return text
+        return message
 
     async def listen_ahead(self) -> None:
         """For a dialogue that waits in `hear`: go on reading until cancelled, so that a client who hangs up
@@ -323,17 +355,17 @@ class Session(Generic[P]):
             while sum(map(len, self._ahead or ())) < AHEAD_WAITING:
                 self._put_ahead(await self._next_message())
         except WireClosed as closed:
-            self.end(closed.code, closed.reason)
+            self.end(closed.why, closed.words)
         await trio.sleep_forever()
 
     async def _room_for_answers(self) -> None:
-        """Who asks and does not read is not asked again; and is let go of when that lasts."""
-        patience = self._manners.ping_interval + self._manners.ping_timeout
+        """A client that asks and does not read is not heard; when that lasts, it is let go."""
+        patience = self._manners.ping_interval + (self._manners.ping_timeout or 0.0)
         with trio.move_on_after(patience):
             while self._crowded:
                 await self._until_left()
             return
-        raise WireClosed(1008, f"slow client: answers unread for {patience:g} s")
+        raise WireClosed(f"slow client: answers unread for {patience:g} s", Ending.SLOW)
 
     @property
     def _crowded(self) -> bool:
@@ -342,7 +374,7 @@ class Session(Generic[P]):
             return False
         return outbox.answers >= ANSWERS_WAITING or outbox.answer_bytes > ANSWER_BYTES_WAITING
 
-    async def _next_message(self) -> str:
+    async def _next_message(self) -> M:
         """The next request, in the middle of another one. Raises WireClosed."""
         while True:
             with trio.move_on_at(self._due):
@@ -352,34 +384,39 @@ class Session(Generic[P]):
     @property
     def _due(self) -> float:
         """When the client has to be looked after, unless it is heard from before."""
+        timeout = self._manners.ping_timeout
+        if timeout is None:
+            return math.inf
         if self._pinged > self._wire.heard:
-            return self._pinged + self._manners.ping_timeout
+            return self._pinged + timeout
         return self._wire.heard + self._manners.ping_interval
 
     async def _look_after(self) -> None:
-        """Who has been silent for long is pinged; who stays silent has vanished: raises WireClosed."""
-        if self._due > trio.current_time() or self.ending is not None:
+        """Ping a client that was silent for long. Raises WireClosed when it stays silent: it has vanished."""
+        if self._due > trio.current_time() or self.ended is not None:
             return
         if self._pinged > self._wire.heard:
-            raise WireClosed(1011, f"no answer to a ping for {self._manners.ping_timeout:g} s")
+            raise WireClosed(f"no answer to a ping for {self._manners.ping_timeout:g} s", Ending.SILENT)
         self._pinged = trio.current_time()
         await self._wire.ping()
 
     def _take_leave(self) -> None:
         """The server is going away: say so, behind everything that still waits, and give that its time."""
-        self.say(self._dialogue.farewell())
-        if self.ending is None:
-            self.ending = Ending(1001, "server going away")
-            self._open_lanes(None)
+        farewell = self._dialogue.farewell()
+        if farewell is not None:
+            self.say(farewell)
+        if self.ended is None:
+            self.ended = Ended(Ending.GOING_AWAY, "server going away")
+            self._close_lanes()
         self._bound_flush(self._manners.drain_seconds)
 
     async def _hang_up(self) -> None:
-        assert self.ending is not None
+        assert self.ended is not None
         if self._torn:
             self._wire.abort()
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_WITHIN) as scope:
-            await self._wire.close(self.ending.code, self.ending.reason)
+            await self._wire.close(self.ended.why, self.ended.words)
         if scope.cancelled_caught:
             self._wire.abort()
 
@@ -389,23 +426,28 @@ class Session(Generic[P]):
     def _busy(self) -> bool:
         return self._flushing or self._context is None
 
-    def _open_lanes(self, write: Callable[[P], P | None] | None) -> None:
-        """Let topics write to the client directly, or not any more."""
+    def _open_lanes(self) -> None:
+        """Let topics write to the client directly."""
         for lane in self.lanes.values():
-            lane.write = write
+            lane.write = self._way_of(lane)
 
-    def _count_out(self, topic: str) -> None:
+    def _close_lanes(self) -> None:
+        """Let topics not write directly any more."""
+        for lane in self.lanes.values():
+            lane.write = None
+
+    def _count_out(self, topic: Any) -> None:
         lane = self.lanes.pop(topic, None)
         if lane is not None:
             lane.write = None  # a topic may have it in hand still
             self._sent += lane.sent
 
     def _pack(self, update: Update) -> P:
-        lane = self.lanes.get(update.topic)
-        return update.packed(lane.pack if lane is not None else self._wire.pack)
+        return self.lanes[update.topic].rendering.payload(update)
 
-    def _announce(self, topic: str, first: int, last: int, items: int) -> P:
-        return self._wire.pack([self._dialogue.gap(topic, first, last, items)])
+    def _announce(self, topic: Any, first: int, last: int, items: int) -> P:
+        text = self._dialogue.gap(topic, first, last, items)
+        return self.lanes[topic].rendering.pack([] if text is None else [text])
 
     def _send(self, payload: P) -> None:
         rest = self._wire.write_nowait(payload)
@@ -419,12 +461,12 @@ class Session(Generic[P]):
             self._too_slow()
 
     def _too_slow(self) -> None:
-        self.end(1008, f"slow client: {self._manners.outbox} messages were waiting")
+        self.end(Ending.SLOW, f"slow client: {self._manners.outbox} messages were waiting")
 
     def _start_flushing(self) -> None:
         assert self._context is not None
         self._flushing = True
-        self._open_lanes(None)
+        self._close_lanes()
         self._context.start_helper(self._flush)
 
     async def _flush(self) -> None:
@@ -435,8 +477,8 @@ class Session(Generic[P]):
             self._flushing = False
             self._flush_scope = None
             self._tell_left()
-        if self.ending is None:
-            self._open_lanes(self._wire.write_nowait)
+        if self.ended is None:
+            self._open_lanes()
 
     async def _flush_all(self) -> None:
         # Shielded, so that a session that is told to go can still send what waits, until `_flush_until`.
@@ -446,7 +488,7 @@ class Session(Generic[P]):
                     await self._wire.write(payloads)
                     self._tell_left()
             except WireClosed as closed:
-                self.end(closed.code, closed.reason)
+                self.end(closed.why, closed.words)
         self._torn = self._flush_scope.cancelled_caught
 
     async def _until_left(self) -> None:
@@ -483,15 +525,18 @@ class Session(Generic[P]):
 
 
 class _Nobody:
-    """Who an ended session talks with: a `Dialogue` that nothing is asked of any more."""
+    """The dialogue of an ended session, which nothing is asked of any more."""
 
-    async def hear(self, text: str) -> None:
+    async def hear(self, message: object) -> None:
         raise AssertionError("an ended session does not listen")
 
-    def gap(self, topic: str, first: int, last: int, items: int) -> bytes:
+    def gap(self, topic: Any, first: int, last: int, items: int) -> bytes | None:
         raise AssertionError("an ended session owes nothing")
 
-    def farewell(self) -> bytes:
+    def notice(self, notice: Any) -> bytes | None:
+        return None
+
+    def farewell(self) -> bytes | None:
         raise AssertionError("an ended session has said it")
 
     def closed(self) -> None:
@@ -499,13 +544,3 @@ class _Nobody:
 
 
 _NOBODY = _Nobody()
-
-
-@cache
-def _joining(pack: Callable[[Sequence[bytes]], Any]) -> Callable[[Sequence[bytes]], Any]:
-    """`pack`, with several texts as one JSON array; one function, for what it makes is shared."""
-
-    def pack_joined(texts: Sequence[bytes]) -> Any:
-        return pack(texts if len(texts) == 1 else [b"[" + b",".join(texts) + b"]"])
-
-    return pack_joined

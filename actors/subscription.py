@@ -1,19 +1,19 @@
 """One topic: counts its subscribers, holds the upstream subscription, fans out.
 
-Rules of this file. A `Topic` is the state (who subscribes, how far the fan-out came) and outlives the
-`Subscription`, the actor that works on it. The actor *reads* the topic's log from its own position
-when it is told that there is news, so that neither a crash nor a lost wake-up can make a hole: the
-next read begins where the last one ended. Every subscriber keeps its own position too, and takes
-from an update only what lies behind it: nobody gets an item twice.
+Rules of this file. `Fanout` is the state of a topic: who subscribes, and how far they were served. It
+outlives `Subscription`, the actor that works on it. The actor is only told *that* there is news. It reads the
+topic's log from its own position, so a crash or a lost wake-up makes no hole: the next read begins where the
+last one ended. Every subscriber keeps a position too and takes from an update only what lies behind it:
+nobody gets an item twice.
 
-A pass over the subscribers is what a server's capacity depends on: a subscriber who is where the pass
-begins and whose connection is free has the payload written right here, through its `Lane`; everybody
-else is offered the update and sees to it by itself.
+A server's capacity depends on the pass over the subscribers. A subscriber at the beginning of the update,
+with a free connection, has the payload written right here, through its `Lane`. All others are offered the
+update and see to it themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
@@ -21,48 +21,48 @@ from attrs import define
 
 from supervisors import Context
 
-from .update import Update
+from .update import Rendering, Update
 
 P = TypeVar("P")
 
 SUBSCRIBERS_AT_ONCE = 300  # between two checkpoints of a fan-out
-MESSAGES_A_SEND = 4  # encoding so many costs what a send does: with few subscribers a pass is mostly that
+ENTRIES_A_SEND = 4  # encoding so many costs what a send does: with few subscribers a pass is mostly that
 
 
 @define(eq=False)
 class Lane(Generic[P]):
     """How far one subscriber is in one topic, and the short way to it.
 
-    `pack` makes a payload of texts, the same for all subscribers of a kind. `write` sends what is taken
-    without waiting and returns what is left, None when nothing is; it is None while something has to be sent
-    before, and after the subscriber has left. A subscriber has one lane in a topic, from coming to going.
+    `write` sends what the connection takes without waiting and returns the rest, None when there is none. It
+    is None while something has to be sent before, after the subscriber has left, and for a personal
+    rendering. A subscriber has one lane in a topic, from coming to going.
     """
 
     position: int
-    pack: Callable[[Sequence[bytes]], P]
+    rendering: Rendering[P]
     write: Callable[[P], P | None] | None
     sent: int = 0
 
 
 class Subscriber(Protocol):
-    """Who receives updates of topics."""
+    """Receives updates of topics."""
 
     @property
-    def lanes(self) -> Mapping[str, Lane[Any]]:
+    def lanes(self) -> Mapping[Any, Lane[Any]]:
         """By topic; a subscriber without one has joined and is not to be served yet."""
 
     def offer(self, update: Update) -> None:
         """Take what is behind the own position. Never waits, never raises."""
 
     def finish(self, rest: Any) -> None:
-        """Send what a write through a lane left over, before anything else. Never waits, never raises."""
+        """Send the rest of a write through a lane, before anything else. Never waits, never raises."""
 
 
 Crowd: TypeAlias = tuple[Sequence[Subscriber], Sequence[Lane[Any]]]
 
 
 class Log(Protocol):
-    """The topic's stream, already admitted, ordered and encoded on demand."""
+    """The topic's stream, already admitted and ordered."""
 
     @property
     def last(self) -> int:
@@ -72,11 +72,11 @@ class Log(Protocol):
         """The next run behind `after`, bounded in length, gaps included; None when there is nothing."""
 
 
-class Topic:
+class Fanout:
     """One topic's subscribers and the place up to which they were served."""
 
-    def __init__(self, name: str, log: Log) -> None:
-        self.name = name
+    def __init__(self, topic: Hashable, log: Log) -> None:
+        self.topic = topic
         self.log = log
         self.position = log.last
         self.subscribers: dict[Subscriber, None] = {}
@@ -85,7 +85,7 @@ class Topic:
         self.open = True  # False once the actor decided to end: a newcomer has to start another one
 
     def join(self, subscriber: Subscriber) -> None:
-        """Idempotent. Whoever joins must know everything up to its own position already."""
+        """Idempotent. The subscriber must know everything up to its own position already."""
         self.subscribers[subscriber] = None
         self._crowd = None
 
@@ -97,14 +97,17 @@ class Topic:
             self._idle_since = trio.current_time()
 
     def crowd(self) -> Crowd:
-        """The subscribers that are live, and their lanes.
+        """The live subscribers and their lanes, equal renderings side by side.
 
-        Looking for the lane of each costs a tenth of a send, in memory that the sends have driven from the
-        processor's caches. So they are looked for again only when somebody has come or gone.
+        To look for the lane of each costs a tenth of a send, in memory that the sends have driven from the
+        processor's caches. So it is done only when somebody has come or gone. The order spares a look for the
+        payload at each change of the rendering.
         """
         if self._crowd is not None:
             return self._crowd
-        live = [(one, lane) for one in self.subscribers if (lane := one.lanes.get(self.name)) is not None]
+        live = [(one, lane) for one in self.subscribers if (lane := one.lanes.get(self.topic)) is not None]
+        if len({id(lane.rendering) for _, lane in live}) > 1:
+            live.sort(key=lambda pair: id(pair[1].rendering))
         crowd = [one for one, _ in live], [lane for _, lane in live]
         if len(live) == len(self.subscribers):  # otherwise somebody's answer is about to be said
             self._crowd = crowd
@@ -118,8 +121,8 @@ class Topic:
 class Upstream(Protocol):
     """Where the items come from, as far as a topic is concerned."""
 
-    def want(self, topic: str) -> None: ...
-    def release(self, topic: str) -> None: ...
+    def want(self, topic: Any) -> None: ...
+    def release(self, topic: Any) -> None: ...
 
 
 class Subscription:
@@ -130,14 +133,14 @@ class Subscription:
     `interval` seconds apart: with 0 at once, and what came during a pass leaves together in the next one.
     """
 
-    def __init__(self, topic: Topic, upstream: Upstream, linger: float, interval: float = 0.0) -> None:
-        self._topic = topic
+    def __init__(self, fanout: Fanout, upstream: Upstream, linger: float, interval: float = 0.0) -> None:
+        self._fanout = fanout
         self._upstream = upstream
         self._linger = linger
         self._interval = interval
 
     async def run(self, ctx: Context) -> None:
-        self._upstream.want(self._topic.name)
+        self._upstream.want(self._fanout.topic)
         ctx.ready()
         # The first look is unasked: news may have come while no incarnation was there to be woken.
         await self._fan_out(ctx)
@@ -145,29 +148,29 @@ class Subscription:
             await self._fan_out(ctx)
         # No checkpoint between the decision and these two lines: nobody can join in between. A stop
         # or a crash does not come here: the next incarnation wants the same, without a break upstream.
-        self._topic.open = False
-        self._upstream.release(self._topic.name)
+        self._fanout.open = False
+        self._upstream.release(self._fanout.topic)
 
     async def _wanted(self, ctx: Context) -> bool:
         """Wait for a wake-up; False when the topic has been deserted for long enough, or was closed."""
-        topic = self._topic
-        if topic.subscribers:  # the last one to leave wakes us: no timer is needed while there is one
+        fanout = self._fanout
+        if fanout.subscribers:  # the last one to leave wakes us: no timer is needed while there is one
             await ctx.receive()
         else:
-            with trio.move_on_at(topic.deserted_at(self._linger)):
+            with trio.move_on_at(fanout.deserted_at(self._linger)):
                 await ctx.receive()
-        return topic.open and (
-            bool(topic.subscribers) or trio.current_time() < topic.deserted_at(self._linger)
+        return fanout.open and (
+            bool(fanout.subscribers) or trio.current_time() < fanout.deserted_at(self._linger)
         )
 
     async def _fan_out(self, ctx: Context) -> None:
-        topic, work = self._topic, 0
-        while (update := topic.log.read(topic.position)) is not None:
+        fanout, work = self._fanout, 0
+        while (update := fanout.log.read(fanout.position)) is not None:
             begun = trio.current_time()
             await self._pass(update)
-            topic.position = update.last
+            fanout.position = update.last
             ctx.beat()
-            work += len(topic.subscribers) + len(update.messages) // MESSAGES_A_SEND
+            work += len(fanout.subscribers) + len(update.places) // ENTRIES_A_SEND
             if self._interval or work >= SUBSCRIBERS_AT_ONCE:
                 await self._pause(ctx, begun)
                 work = 0
@@ -180,7 +183,7 @@ class Subscription:
             await ctx.stopping.wait()
 
     async def _pass(self, update: Update) -> None:
-        subscribers, lanes = self._topic.crowd()
+        subscribers, lanes = self._fanout.crowd()
         for start in range(0, len(subscribers), SUBSCRIBERS_AT_ONCE):
             if start:
                 await trio.lowlevel.checkpoint()
@@ -191,16 +194,17 @@ class Subscription:
 def _serve(subscribers: Sequence[Subscriber], lanes: Sequence[Lane[Any]], update: Update) -> None:
     """Bring `update` to everyone. No call but the write, and no look at anything but the lane before it: here
     every tenth of a microsecond counts."""
-    before, last, count = update.first - 1, update.last, len(update.messages)
-    pack: Any = None
+    before, last, count = update.first - 1, update.last, len(update.places)
+    rendering: Any = None
     payload: Any = None
     for lane, subscriber in zip(lanes, subscribers, strict=True):
         write = lane.write
         if write is None or lane.position != before:
             subscriber.offer(update)
             continue
-        if lane.pack is not pack:
-            pack, payload = lane.pack, update.packed(lane.pack)
+        if lane.rendering is not rendering:
+            rendering = lane.rendering
+            payload = rendering.payload(update)
         rest = write(payload)
         lane.position = last
         lane.sent += count

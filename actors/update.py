@@ -1,58 +1,173 @@
-"""What subscribers are given: encoded messages, in runs.
+"""Updates: runs of a topic's places, and how they are written down for clients.
 
-Rules of this file: values only. A message is encoded once and a run packed once, for all subscribers.
+Rules of this file: values and pure functions. Three steps lead from entries to a payload, and each result is
+kept where it is shared:
+
+    entries --encode (format)--> texts --envelope (protocol)--> texts --frame (wire)--> payload
+
+So an update is encoded once a format and framed once a rendering, however many subscribers there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-import msgspec
-from attrs import define, field
+from attrs import define, field, frozen
 
 P = TypeVar("P")
 
+Places: TypeAlias = Sequence[tuple[int, Any]]  # entries in order, each with the last place that it takes
+Encode: TypeAlias = Callable[[Places], list[bytes]]  # one text an entry
+Envelope: TypeAlias = Callable[[Sequence[bytes]], Sequence[bytes]]  # texts as a protocol sends them together
+Frame: TypeAlias = Callable[[Sequence[bytes]], P]  # texts as one payload of a kind of wire
 
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """One encoded message and the places `first`..`last` of its topic's stream that it tells of; `items` is 0
-    for a notice that brings none.
 
-    A Struct, which is made five times as fast as a frozen attrs class: there is one for every item.
+class Encoding(Protocol):
+    """A way to write down entries: hashable, one object for all who want it so."""
+
+    def encoder(self, topic: Any, epoch: int) -> Encode:
+        """The encoder of one topic's stream; it may keep what repeats."""
+
+
+class _Nothing:
+    """The kind of hole of a stream that has none."""
+
+
+@define(eq=False)
+class Stream:
+    """What all updates of one topic have in common.
+
+    `hole` is the class of entries that stand for missing items. `newest_by(entry)` is None where a subscriber
+    is owed every entry; else only the newest entry of each key counts, and a slow subscriber gets no more.
     """
 
-    first: int
-    last: int
-    text: bytes
-    items: int = 1
+    topic: Hashable
+    epoch: int
+    hole: type = _Nothing
+    newest_by: Callable[[Any], Hashable] | None = None
+    _encoders: dict[Encoding, Encode] = field(factory=dict, init=False, repr=False)
+
+    def texts(self, format: Encoding, places: Places) -> list[bytes]:
+        """`places` in `format`, one text an entry."""
+        encode = self._encoders.get(format)
+        if encode is None:
+            encode = self._encoders[format] = format.encoder(self.topic, self.epoch)
+        return encode(places)
 
 
 @define(eq=False)
 class Update:
-    """A run of messages of one topic, encoded once for all subscribers."""
+    """A run of a topic's places, without a hole between them. `first` is the first place, `last` the last."""
 
-    topic: str
-    messages: Sequence[Message]
-    _packed: dict[Callable[[Sequence[bytes]], Any], Any] = field(factory=dict, init=False, repr=False)
+    stream: Stream
+    first: int
+    places: Places
+    _texts: dict[Encoding, list[bytes]] = field(factory=dict, init=False, repr=False)
+    _payloads: dict[Any, Any] = field(factory=dict, init=False, repr=False)
 
     @property
-    def first(self) -> int:
-        return self.messages[0].first
+    def topic(self) -> Any:
+        return self.stream.topic
 
     @property
     def last(self) -> int:
-        return self.messages[-1].last
+        return self.places[-1][0]
+
+    @property
+    def items(self) -> int:
+        """How many entries are items, not holes."""
+        hole = self.stream.hole
+        return sum([not isinstance(entry, hole) for _, entry in self.places])
 
     def after(self, position: int) -> Update | None:
-        """The part behind `position`: this very update in the common case, None when nothing is left."""
+        """The entries that end behind `position`: this very update in the common case, None when there are
+        none."""
         if position < self.first:
             return self
-        rest = tuple(message for message in self.messages if message.first > position)
-        return Update(self.topic, rest) if rest else None
+        first = self.first
+        for index, (last, _entry) in enumerate(self.places):
+            if last > position:
+                return Update(self.stream, first, self.places[index:])
+            first = last + 1
+        return None
 
-    def packed(self, pack: Callable[[Sequence[bytes]], P]) -> P:
-        """`pack(texts)`, computed once however many subscribers ask."""
-        if pack not in self._packed:
-            self._packed[pack] = pack([message.text for message in self.messages])
-        packed: P = self._packed[pack]
-        return packed
+    def upto(self, count: int) -> Update:
+        """The first `count` entries, at least one."""
+        return Update(self.stream, self.first, self.places[:count])
+
+    def superseded_by(self, newer: Update) -> Update:
+        """Both in one, of each key only the newest entry. For streams with `newest_by`."""
+        key = self.stream.newest_by
+        assert key is not None
+        newest: dict[Hashable, tuple[int, Any]] = {}
+        for place in (*self.places, *newer.places):
+            newest.pop(key(place[1]), None)
+            newest[key(place[1])] = place
+        return Update(self.stream, self.first, list(newest.values()))
+
+    def texts(self, format: Encoding) -> list[bytes]:
+        """One text an entry, made once a format."""
+        texts = self._texts.get(format)
+        if texts is None:
+            texts = self._texts[format] = self.stream.texts(format, self.places)
+        return texts
+
+    def payload_once(self, rendering: Rendering[P]) -> P:
+        """What `rendering` makes of all texts, made once."""
+        payload: P | None = self._payloads.get(rendering)
+        if payload is None:
+            payload = self._payloads[rendering] = rendering.pack(self.texts(rendering.format))
+        return payload
+
+
+@frozen(eq=False)
+class Rendering(Generic[P]):
+    """How a kind of client gets updates. One object for all clients of the kind: see `rendering`."""
+
+    format: Encoding
+    envelope: Envelope | None
+    frame: Frame[P]
+
+    @property
+    def shared(self) -> bool:
+        """Whether all clients with this rendering get the same payload."""
+        return True
+
+    def pack(self, texts: Sequence[bytes]) -> P:
+        """`texts` as one payload."""
+        return self.frame(texts if self.envelope is None else self.envelope(texts))
+
+    def payload(self, update: Update) -> P:
+        """`update` as one payload."""
+        return update.payload_once(self)
+
+
+@frozen(eq=False)
+class Personal(Rendering[P]):
+    """A rendering for one client alone, where each message carries the client's own id.
+
+    The bodies are shared, the frames are not. An update does not remember them: there would be one a client.
+    """
+
+    head: bytes = b""
+    tail: bytes = b""
+
+    @property
+    def shared(self) -> bool:
+        return False
+
+    def pack(self, texts: Sequence[bytes]) -> P:
+        head, tail = self.head, self.tail
+        return super().pack([head + text + tail for text in texts])
+
+    def payload(self, update: Update) -> P:
+        return self.pack(update.texts(self.format))
+
+
+@cache
+def rendering(format: Encoding, envelope: Envelope | None, frame: Frame[P]) -> Rendering[P]:
+    """The one rendering of these three. Formats, envelopes and frames are few and live as long as the
+    process."""
+    return Rendering(format, envelope, frame)

@@ -1,9 +1,10 @@
 """The tree, in the order in which the data flows, and how it is run.
 
-A trade's way: `connector` decodes it and delivers it to the shard of its symbol (`Delivery`), the
-`CacheShard` admits it into the symbol's history and tells the topic that there is news, the
-`Subscription` reads the history and offers every session the same encoded update, the `Session`
-writes it to its client's socket. Whatever must survive a crash is in `State`.
+A trade's way. A `Connector` decodes it and delivers it to the shard of its symbol (`Delivery`). The
+`CacheShard` admits it into the symbol's history and tells the topic that there is news. The topic's
+`Subscription` reads the history and brings every session the same encoded update. The `Session` writes it to
+its client's socket. The state that survives a crash of any of them is in `Core`, and for the clients in
+`Lobby`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import gc
 import random
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 from attrs import evolve
@@ -20,12 +22,16 @@ from actors.connector import Connector, Patience, Source
 from supervisors import Backoff, Child, Limit, Mailbox, Pool, Strategy, Supervisor
 from supervisors import run as run_supervisor
 
-from .core import State
+from . import paths, plugs
+from .core import Core
 from .domain import Item
-from .faults.at_random import PATH as CHAOS
 from .faults.at_random import RandomFaults
+from .gateway.face import Face
+from .gateway.hall import Hall, closed_within
 from .gateway.herald import Herald
-from .gateway.host import HttpServer, closed_within
+from .gateway.host import HttpServer
+from .gateway.lobby import Lobby
+from .gateway.notices import Announcer
 from .reactions import Reactions
 from .settings.schema import Settings
 from .sources.faulty import FaultySource
@@ -41,46 +47,53 @@ CLEANUP_WITHIN = 1.0  # seconds: what `Child.cleanup_within` is by default
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
-def tree(state: State) -> Supervisor:
-    """What stands later depends on what stands earlier."""
+def hall(settings: Settings) -> Hall:
+    """The state of a daemon, before anything runs."""
+    lobby = Lobby(settings)
+    return Hall(Core(settings, Announcer(lobby.clients)), lobby)
+
+
+def tree(hall: Hall) -> Supervisor:
+    """Later branches depend on earlier ones."""
+    core = hall.core
     return Supervisor(
         strategy=Strategy.REST_FOR_ONE,
-        limit=_limit(state.settings),
+        limit=_limit(core.settings),
         children=(
-            Child("cache", partial(cache, state)),
-            Child("topics", partial(topics, state)),
-            Child("sources", partial(sources, state)),
-            Child("gateway", partial(gateway, state)),
-            *chaos(state),
+            Child(paths.CACHE, partial(cache, core)),
+            Child(paths.TOPICS, partial(topics, core)),
+            Child(paths.SOURCES, partial(sources, core)),
+            Child(paths.GATEWAY, partial(gateway, hall, faces())),
+            *chaos(core),
         ),
     )
 
 
-def cache(state: State) -> Supervisor:
+def cache(core: Core) -> Supervisor:
     """The shards: a batch of items a message."""
     return Supervisor(
-        limit=_limit(state.settings),
+        limit=_limit(core.settings),
         children=tuple(
             Child(
-                f"shard-{n}",
-                partial(CacheShard[Item], store, state.topics.news, partial(state.delivery.attach, n)),
+                paths.name(paths.shard(n)),
+                partial(CacheShard[Item], store, core.news, partial(core.delivery.attach, n)),
                 mailbox=SHARD_MAILBOX,
-                stop_within=state.settings.supervision.stop_within,
+                stop_within=core.settings.supervision.stop_within,
                 beat_within=BEAT_WITHIN,
             )
-            for n, store in enumerate(state.stores)
+            for n, store in enumerate(core.stores)
         ),
     )
 
 
-def topics(state: State) -> Pool:
-    """One subscription a symbol that somebody listens to, started by `Topics`."""
-    return Pool(limit=_limit(state.settings))
+def topics(core: Core) -> Pool:
+    """One subscription a topic that somebody listens to, started by `Topics`."""
+    return Pool(limit=_limit(core.settings))
 
 
-def sources(state: State) -> Supervisor:
+def sources(core: Core) -> Supervisor:
     """One connector a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
-    backoff = state.settings.backoff
+    backoff = core.settings.backoff
     patient = Backoff(
         first=backoff.initial_delay, factor=backoff.multiplier, cap=backoff.max_delay, jitter=backoff.jitter
     )
@@ -89,52 +102,68 @@ def sources(state: State) -> Supervisor:
         children=tuple(
             Child(
                 name,
-                partial(connector, state, source),
+                partial(connector, core, source),
                 backoff=patient,
-                stop_within=state.settings.supervision.stop_within,
+                stop_within=core.settings.supervision.stop_within,
                 beat_within=beat_within(source.settings),
             )
-            for name, source in state.sources.items()
+            for name, source in core.sources.items()
         ),
     )
 
 
-def gateway(state: State) -> Supervisor:
-    """The sessions, who tells them what concerns all, and the server that brings them: of use together."""
+def gateway(hall: Hall, faces: Sequence[Face]) -> Supervisor:
+    """Sessions, broadcaster and HTTP server. None is useful without the others, so they restart together."""
+    settings = hall.settings
     return Supervisor(
         strategy=Strategy.ONE_FOR_ALL,
-        limit=_limit(state.settings),
+        limit=_limit(settings),
         children=(
-            Child("sessions", lambda: Pool(max_children=state.settings.gateway.max_sessions)),
-            Child("herald", partial(Herald, state.clients), mailbox=NOTICES, beat_within=BEAT_WITHIN),
-            Child("http", partial(HttpServer, state), stop_within=state.settings.supervision.stop_within),
+            Child(paths.name(paths.SESSIONS), lambda: Pool(max_children=settings.gateway.max_sessions)),
+            Child(
+                paths.name(paths.HERALD),
+                partial(Herald, hall.lobby.clients),
+                mailbox=NOTICES,
+                beat_within=BEAT_WITHIN,
+            ),
+            *(child for face in faces for child in face.children(hall)),
+            Child(
+                paths.name(paths.HTTP),
+                partial(HttpServer, hall, faces),
+                stop_within=settings.supervision.stop_within,
+            ),
         ),
     )
 
 
-def chaos(state: State) -> tuple[Child, ...]:
-    """Random faults, when they are asked for: last, for they concern everything before."""
-    settings = state.settings.chaos
-    if state.faults is None or not settings.faults_per_minute:
+def faces() -> list[Face]:
+    """All protocols for clients, by the names of their files in `faces/`."""
+    return [plugs.find("faces", name).Face() for name in plugs.names("faces")]
+
+
+def chaos(core: Core) -> tuple[Child, ...]:
+    """Random faults, when they are configured. Last, because they concern everything before."""
+    settings = core.settings.chaos
+    if core.faults is None or not settings.faults_per_minute:
         return ()
-    # One for all incarnations: who comes back goes on with the dice, not back to their seed.
-    actor = RandomFaults(state.faults, settings.faults_per_minute, random.Random(settings.seed))
-    return (Child(CHAOS, lambda: actor),)
+    # One for all incarnations: a new one goes on with the dice, not back to their seed.
+    actor = RandomFaults(core.faults, settings.faults_per_minute, random.Random(settings.seed))
+    return (Child(paths.CHAOS, lambda: actor),)
 
 
-def connector(state: State, source: SourceState) -> Connector[Item]:
+def connector(core: Core, source: SourceState) -> Connector[Item]:
     """One upstream: its language (`Codec`) is all that is particular about it."""
     settings = source.settings
     # `Codec` stands beside the `Settings` that the configuration found: see `ports`.
     make_codec = partial(sys.modules[type(settings).__module__].Codec, source.name, settings)
     reach = partial(WebSocketSource, source.name, settings)
     upstream: Source[Item] = reach(make_codec)
-    if state.faults is not None:
-        upstream = FaultySource(state.faults, f"sources/{source.name}", reach, make_codec)
+    if core.faults is not None:
+        upstream = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
     return Connector(
         upstream,
         source.interest,
-        state.delivery,
+        core.delivery,
         make_codec().missed,
         source,
         Patience(settings.stale_after, settings.subscribe_within),
@@ -156,15 +185,15 @@ def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:
     """
     # Long-lived objects outnumber garbage here by far: rarer collections halve the cost of opening sessions.
     gc.set_threshold(*settings.runtime.gc_thresholds)
-    gc.freeze()  # what was imported stays: no collection need look at it again
-    state = State(settings)
-    reactions = Reactions(state)
-    spec = tree(state)
+    gc.freeze()  # imported modules stay: no collection need look at them again
+    built = hall(settings)
+    reactions = Reactions(built)
+    spec = tree(built)
     code = run_supervisor(
         evolve(spec, children=(*children_before, *spec.children)),
         deadline=stop_deadline(settings),
         on_event=reactions,
-        faults=state.faults,
+        faults=built.core.faults,
     )
     if code == 0:
         return 0

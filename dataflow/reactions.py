@@ -14,20 +14,16 @@ from loguru import logger
 
 from supervisors import Event
 
-from .core import State
+from . import paths
+from .gateway.hall import Hall
 from .logs import log_event
-
-SHARD = "cache/shard-"
-POOL = "topics"
-TOPIC = "topics/"
-SOURCE = "sources/"
 
 
 class Reactions:
     """The `on_event` hook of the daemon's tree."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
         self.address_taken = False  # a server could not have its port at the start: the user's to mend
 
     def __call__(self, event: Event) -> None:
@@ -35,16 +31,19 @@ class Reactions:
             self.address_taken = True
             logger.bind(path=event.path).error("cannot listen: {}", error)
             return
-        if event.kind == "ready" and event.path.startswith(SOURCE):
+        if event.kind == "ready" and paths.below(paths.SOURCES, event.path):
             return  # a connector is ready before it is connected; what matters is told by its state
         log_event(event)
-        if event.kind == "dead_letter" and event.path.startswith(SHARD):
-            self._state.lost_in_shard(int(event.path.removeprefix(SHARD)), event.detail)
-        elif event.kind == "given_up" and event.path.startswith(TOPIC):
-            self._state.abandon(event.path.removeprefix(TOPIC))
-        elif event.kind in ("stopped", "crash", "exit") and event.path == POOL:
-            for symbol in self._state.topics.open_symbols:  # the pool took them with it
-                self._state.abandon(symbol)
+        shard, name = paths.shard_number(event.path), paths.below(paths.TOPICS, event.path)
+        if event.kind == "dead_letter" and shard is not None:
+            self._hall.core.lost_in_shard(shard, event.detail)
+        elif event.kind == "given_up" and name is not None:
+            topic = self._hall.core.topics.named(name)
+            if topic is not None:
+                self._hall.abandon(topic)
+        elif event.kind in ("stopped", "crash", "exit") and event.path == paths.TOPICS:
+            for topic in self._hall.core.topics.open_topics:  # the pool took them with it
+                self._hall.abandon(topic)
 
 
 def _bind_error(event: Event) -> OSError | None:

@@ -12,6 +12,8 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import evolve, field, frozen, validators
 
+from dataflow import paths
+
 Sort: TypeAlias = Literal["fault", "restart", "exchange", "wire", "proxy", "client"]
 
 LONGEST: Final = 3.0  # seconds that one trouble lasts at most
@@ -114,18 +116,16 @@ def _hang(dice: random.Random, shape: Shape) -> list[Step]:
 
 def _of_a_source(dice: random.Random, shape: Shape) -> list[Step]:
     kind = dice.choice(("drop", "disconnect"))
-    return [Step(0, "fault", kind, f"sources/{dice.choice(shape.sources)}", times=dice.randint(1, 3))]
+    return [Step(0, "fault", kind, paths.source(dice.choice(shape.sources)), times=dice.randint(1, 3))]
 
 
 def _of_a_session(dice: random.Random, shape: Shape) -> list[Step]:
-    return [
-        Step(0, "fault", dice.choice(("crash", "disconnect")), "gateway/sessions", times=dice.randint(1, 3))
-    ]
+    return [Step(0, "fault", dice.choice(("crash", "disconnect")), paths.SESSIONS, times=dice.randint(1, 3))]
 
 
 def _bad_start(dice: random.Random, shape: Shape) -> list[Step]:
     """A restart whose first attempt fails, or takes its time."""
-    path = dice.choice((*_actors(shape), *BRANCHES))
+    path = dice.choice((*_actors(shape), *RESTARTED))
     kind = dice.choice(("crash", "delay"))
     seconds = _while(dice) if kind == "delay" else None
     point = dice.choice(("start", "ready", "stop"))
@@ -133,7 +133,7 @@ def _bad_start(dice: random.Random, shape: Shape) -> list[Step]:
 
 
 def _restart(dice: random.Random, shape: Shape) -> list[Step]:
-    return [Step(0, "restart", "restart", dice.choice((*_actors(shape) * 3, *BRANCHES)))]
+    return [Step(0, "restart", "restart", dice.choice((*_actors(shape) * 3, *RESTARTED)))]
 
 
 def _exchange(dice: random.Random, shape: Shape) -> list[Step]:
@@ -173,21 +173,21 @@ _SORTS: Final[Sequence[tuple[Callable[[random.Random, Shape], list[Step]], int]]
     (_proxy, 4),
     (_client, 4),
 )
-BRANCHES: Final = ("cache", "topics", "sources", "gateway", "gateway/http")
+RESTARTED: Final = (*paths.BRANCHES, paths.HTTP)
 
 
 def _actors(shape: Shape) -> tuple[str, ...]:
     return (
-        *(f"cache/shard-{n}" for n in range(shape.shards)),
-        *(f"topics/{symbol}" for symbol in shape.symbols),
-        *(f"sources/{source}" for source in shape.sources),
+        *(paths.shard(n) for n in range(shape.shards)),
+        *(paths.topic(symbol) for symbol in shape.symbols),
+        *(paths.source(source) for source in shape.sources),
     )
 
 
 def _target(dice: random.Random, shape: Shape) -> tuple[str, str]:
     """An actor, and the point at which messages reach it."""
     path = dice.choice(_actors(shape))
-    return path, "message" if path.startswith("sources/") else "receive"
+    return path, "message" if paths.below(paths.SOURCES, path) else "receive"
 
 
 def _while(dice: random.Random, most: float = LONGEST) -> float:

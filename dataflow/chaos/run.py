@@ -20,12 +20,14 @@ from attrs import define, evolve, field, frozen
 
 import simulators
 from actors.outbox import SlowClient
-from dataflow.app import tree
-from dataflow.core import State
+from dataflow import paths
+from dataflow.app import hall, tree
+from dataflow.core import Core
 from dataflow.faults.registry import Faults
+from dataflow.gateway.hall import Hall
 from dataflow.reactions import Reactions
 from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision, load, shipped
-from dataflow.sources.state import Link
+from dataflow.sources.state import LinkState
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, SupervisionError, open_supervisor
 from supervisors.handle import Handle
@@ -189,10 +191,11 @@ def _free_port() -> int:
 
 
 async def _play(stage: _Stage, plan: Plan, figures: Figures, tell: Tell) -> None:
-    state = State(stage.settings)
-    assert state.faults is not None, "[chaos] is enabled"
-    react, watch = Reactions(state), Watch(figures)
-    for source in state.sources.values():
+    built = hall(stage.settings)
+    core = built.core
+    assert core.faults is not None, "[chaos] is enabled"
+    react, watch = Reactions(built), Watch(figures)
+    for source in core.sources.values():
         source.audience = Overheard(source.audience, watch)
 
     def on_event(event: Event) -> None:
@@ -201,22 +204,22 @@ async def _play(stage: _Stage, plan: Plan, figures: Figures, tell: Tell) -> None
         books.look()
 
     books = Books(figures)
-    records = Records(state)
+    records = Records(core)
     try:
         async with open_supervisor(
-            tree(state),
+            tree(built),
             rng=random.Random(plan.seed),
             on_event=on_event,
-            faults=state.faults,
+            faults=core.faults,
             blocked_after=None,
         ) as root:
             books.root = root
-            play = _Play(stage, plan, figures, state, state.faults, root, records, books, tell)
+            play = _Play(stage, plan, figures, built, core.faults, root, records, books, tell)
             await play.run()
     except SupervisionError as error:
         figures.broken.append(f"the daemon gave up: {type(error).__name__}: {error}")
     records.read()
-    _judge(stage, state, records, figures)
+    _judge(stage, core, records, figures)
 
 
 @define(eq=False)
@@ -226,7 +229,7 @@ class _Play:
     stage: _Stage
     plan: Plan
     figures: Figures
-    state: State
+    hall: Hall
     faults: Faults
     root: Handle
     records: Records
@@ -263,7 +266,7 @@ class _Play:
         self._end_faults()
         await self.stage.heal()
         await self._until_well("in the end")
-        reached = {symbol: self.state.history(symbol).last for symbol in self.state.symbols}
+        reached = {symbol: self.hall.core.history(symbol).last for symbol in self.hall.core.symbols}
         await self._until(lambda: self._silent(reached), "no trade came any more of")
         for player in self.stage.players.values():
             player.pause()
@@ -291,8 +294,10 @@ class _Play:
         self.figures.unsettled += (f"{complaint} {what}" for what in ailing())
 
     def _down(self) -> list[str]:
-        states = {f"sources/{name}": source.link for name, source in self.state.sources.items()}
-        ailing = [f"{path} is {link.value}" for path, link in states.items() if link is not Link.CONNECTED]
+        states = {paths.source(name): source.link for name, source in self.hall.core.sources.items()}
+        ailing = [
+            f"{path} is {link.value}" for path, link in states.items() if link is not LinkState.CONNECTED
+        ]
         return [
             *ailing,
             *(f"{node.path} is {node.state}" for node in _nodes(self.root) if node.state != "running"),
@@ -306,7 +311,7 @@ class _Play:
         ]
 
     def _silent(self, reached: dict[str, int]) -> list[str]:
-        return [symbol for symbol, last in reached.items() if self.state.history(symbol).last <= last]
+        return [symbol for symbol, last in reached.items() if self.hall.core.history(symbol).last <= last]
 
     def _behind(self) -> list[str]:
         """Also: what the exchanges have sent and nobody has looked at yet."""
@@ -325,11 +330,12 @@ class _Play:
             f"{name} is at {stream.position} of {symbol}, the daemon at {last}"
             for name, client in self.stage.clients.items()
             for symbol, stream in client.streams.items()
-            if stream.position != (last := self.state.history(symbol).last)
+            if stream.position != (last := self.hall.core.history(symbol).last)
         ]
 
     def _sessions(self) -> list[str]:
-        return [f"{len(self.state.clients)}"] if len(self.state.clients) else []
+        clients = self.hall.lobby.clients
+        return [f"{len(clients)}"] if len(clients) else []
 
     async def _look(self) -> None:
         """Again and again: do the mailboxes add up, and what was admitted?"""
@@ -410,7 +416,7 @@ def _nodes(root: Handle) -> list[Any]:
     while waiting:
         node = waiting.pop()
         found.append(node)
-        if node.path != "gateway/sessions":
+        if node.path != paths.SESSIONS:
             waiting += node.children
     return found
 
@@ -418,9 +424,9 @@ def _nodes(root: Handle) -> list[Any]:
 # -- the judgement ----------------------------------------------------------------------------------------
 
 
-def _judge(stage: _Stage, state: State, records: Records, figures: Figures) -> None:
+def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> None:
     for name, exchange in stage.exchanges.items():
-        figures.sources[name] = _judge_source(name, exchange, state, records)
+        figures.sources[name] = _judge_source(name, exchange, core, records)
         figures.broken += (f"the simulated {name} failed: {error!r}" for error in exchange.failures)
     for name, client in stage.clients.items():
         whole = Account()
@@ -431,14 +437,14 @@ def _judge(stage: _Stage, state: State, records: Records, figures: Figures) -> N
         figures.closed.update(client.closed)
     for admitted in records.admitted.values():
         figures.gaps.update(admitted.gaps)
-    for store in state.stores:
+    for store in core.stores:
         for (_source, verdict), count in store.counts.items():
             figures.verdicts[verdict] += count
 
 
-def _judge_source(name: str, exchange: Exchange, state: State, records: Records) -> SourceAccount:
+def _judge_source(name: str, exchange: Exchange, core: Core, records: Records) -> SourceAccount:
     whole = SourceAccount()
-    for symbol in state.sources[name].settings.symbols:
+    for symbol in core.sources[name].settings.symbols:
         upstream = symbol if name == "blockchain" else symbol.replace("-", "")
         sent = [_sent(name, trade) for trade in exchange.tape(upstream)]
         whole.add(source_account(symbol, sent, records.admitted[symbol]))

@@ -13,7 +13,8 @@ from typing import Final
 import trio
 from attrs import define, field
 
-from dataflow.core import State
+from dataflow import paths
+from dataflow.core import Core
 from dataflow.domain import Gap, Trade
 from dataflow.sources.state import Audience
 from supervisors import Event
@@ -37,16 +38,16 @@ class Watch:
     def __call__(self, event: Event) -> None:
         """One thing that happened in the tree."""
         path = event.path
-        if path.startswith("gateway/sessions/"):
+        if paths.below(paths.SESSIONS, path):
             return
         if event.kind in ("crash", "start_failed"):
             self.figures.crashes[path] += 1
-        if event.kind in ("crash", "start_failed", "stopped") and not path.startswith("sources/"):
+        if event.kind in ("crash", "start_failed", "stopped") and not paths.below(paths.SOURCES, path):
             self._lost.setdefault(path, event.at)
         if event.kind == "ready":
             if event.epoch > 1:
                 self.figures.restarts[path] += 1
-            if not path.startswith("sources/"):  # epoch 1 too: a topic of a pool that was restarted
+            if not paths.below(paths.SOURCES, path):  # epoch 1 too: a topic of a pool that was restarted
                 self.back(path)
 
     def lost(self, who: str) -> None:
@@ -81,11 +82,11 @@ class Overheard(Audience):
     watch: Watch
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
-        self.watch.lost(f"sources/{source}")
+        self.watch.lost(paths.source(source))
         self.audience.lost(source, reason, symbols)
 
     def restored(self, source: str, symbols: Collection[str]) -> None:
-        self.watch.back(f"sources/{source}")
+        self.watch.back(paths.source(source))
         self.audience.restored(source, symbols)
 
     def problem(self, source: str, reason: str, excerpt: str) -> None:
@@ -96,7 +97,7 @@ class Overheard(Audience):
 class Records:
     """What the daemon admitted, read from its histories before they can forget it."""
 
-    state: State
+    core: Core
     admitted: dict[str, Admitted] = field(factory=dict)
     closed: bool = False
 
@@ -108,12 +109,12 @@ class Records:
     def read(self) -> int:
         """Read on; how many trades there are by now."""
         if not self.closed:
-            for symbol in self.state.symbols:
+            for symbol in self.core.symbols:
                 self._read(symbol, self.admitted.setdefault(symbol, Admitted()))
         return sum(len(each.trades) for each in self.admitted.values())
 
     def _read(self, symbol: str, into: Admitted) -> None:
-        while entries := self.state.history(symbol).read(into.last, READ_AT_ONCE):
+        while entries := self.core.history(symbol).read(into.last, READ_AT_ONCE):
             for entry in entries:
                 if isinstance(entry, Gap):
                     into.gap(entry.first, entry.last, entry.reason)

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from dataflow.domain.errors import ConfigError
-
 from .ends import Failure, Mistake, only
 
 if TYPE_CHECKING:
@@ -162,6 +160,8 @@ def _examples(*lines: str) -> str:
 
 
 def _ended_by(error: BaseException) -> int:
+    from dataflow.domain.errors import ConfigError  # not at the top: it brings attrs along
+
     match error:
         case ConfigError():
             print("\n".join(error.problems), file=sys.stderr)

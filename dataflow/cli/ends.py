@@ -1,15 +1,13 @@
-"""How a command can end badly, by whose fault it is."""
+"""How a command can end badly, by whose fault. Every command imports it, so it imports nothing large."""
 
 from __future__ import annotations
 
-from dataflow.domain.errors import DataflowError
 
-
-class Mistake(DataflowError):
+class Mistake(Exception):
     """The user's: told in one line, exit code 1."""
 
 
-class Failure(DataflowError):
+class Failure(Exception):
     """Not the user's, and clear without a traceback: exit code 2."""
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class DataflowError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -15,13 +13,3 @@ class ConfigError(DataflowError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-class CallError(DataflowError):
-    """A JSON-RPC call that cannot be answered with a result: the caller's fault or ours, by `code`."""
-
-    def __init__(self, code: int, message: str, data: Any = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.data = data

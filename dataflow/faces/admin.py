@@ -1,58 +1,34 @@
-"""The HTTP side of the gateway, and the door of the WebSocket side.
+"""The operator's side over HTTP: health, readiness, metrics, the supervision tree, faults.
 
-Rules of this file: requests are turned into calls and answers into JSON; what they mean is decided
-elsewhere. Every error is `application/problem+json`. Whatever changes something is for the operator
-alone: who has the admin token, or, when none is configured, who sits on this machine.
+Rules of this file: requests are turned into calls and answers into JSON; what they mean is decided elsewhere.
+An endpoint that changes something is for the operator alone (see `gateway.identity`).
 """
 
 from __future__ import annotations
 
 import difflib
-import hmac
-import ipaddress
-from collections.abc import Awaitable, Callable
-from importlib.resources import files
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 import trio
-from quart import Response, request, websocket
-from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from quart import Response, request
 
-from dataflow.core import State
 from dataflow.domain.timestamps import to_rfc3339
-from dataflow.faults.registry import SESSIONS, FaultError, Faults, TooManyFaults, UnknownFault
+from dataflow.faults.registry import FaultError, Faults, TooManyFaults, UnknownFault
+from dataflow.gateway.application import HttpProblem, asker, json_response
+from dataflow.gateway.face import Entrance, Route
+from dataflow.gateway.hall import Hall
 from dataflow.ops.metrics import exposition
 from dataflow.ops.readiness import readiness
-from dataflow.sources.state import Link
-from supervisors import Node, SupervisionError
+from dataflow.paths import SESSIONS
+from dataflow.sources.state import LinkState
+from supervisors import Child, Node
 
-Handler = Callable[..., Awaitable[Response]]
-
-
-class Tree(Protocol):
-    """What the gateway may see and do of the supervision tree."""
-
-    def tree(self, *, dynamic: bool = True) -> Node: ...
+_FAULT_ERRORS = {TooManyFaults: (409, "Conflict"), UnknownFault: (404, "Not Found")}
 
 
-class Host(Protocol):
-    """What the routes need of the actor that serves them."""
-
-    @property
-    def state(self) -> State: ...
-    @property
-    def root(self) -> Tree: ...
-    def restart(self, path: str) -> None:
-        """Have the actor at `path` restarted, soon. Raises UnknownChild."""
-
-    async def attend(self, connection: Any) -> None:
-        """Run the session of a WebSocket client until it ends or lives on by itself."""
-
-
-class Order(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class FaultRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A fault as it is asked for; what is not said is decided by `Faults`."""
 
     path: str
@@ -63,148 +39,115 @@ class Order(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     times: int = 1
 
 
-class Problem(Exception):
-    """An error answer, as RFC 9457 has it; `more` are further members."""
+class Face:
+    """A `gateway.face.Face`."""
 
-    def __init__(self, status: int, title: str, detail: str, **more: Any) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    def routes(self, hall: Hall) -> Iterable[Route]:
+        desk = _Admin(hall)
+        return (
+            Route("/health", desk.health),
+            Route("/ready", desk.ready),
+            Route("/metrics", desk.metrics),
+            Route("/actors", desk.actors),
+            Route("/actors/<path:path>", desk.actor),
+            Route("/actors/<path:path>/restart", desk.restart, ("POST",)),
+            Route("/faults", desk.faults),
+            Route("/faults", desk.inject, ("POST",)),
+            Route("/faults/<int:id>", desk.withdraw, ("DELETE",)),
+        )
 
+    def sockets(self, hall: Hall) -> Iterable[Entrance]:
+        return ()
 
-def create_app(host: Host) -> QuartTrio:
-    """The application that `server.serve` hosts."""
-    app = QuartTrio(__name__, static_folder=None)
-    _add_errors(app)
-    _add_pages(app, host)
-    _add_actors(app, host)
-    _add_faults(app, host)
-
-    @app.websocket("/ws")
-    async def ws() -> None:
-        await host.attend(websocket)
-
-    return app
-
-
-def _json(body: Any, status: int = 200, mimetype: str = "application/json") -> Response:
-    return Response(msgspec.json.encode(body), status, mimetype=mimetype)
+    def children(self, hall: Hall) -> Iterable[Child]:
+        return ()
 
 
-def _add_errors(app: QuartTrio) -> None:
-    @app.errorhandler(Problem)
-    async def problem(error: Problem) -> Response:
-        return _json(error.body, error.status, "application/problem+json")
+class _Admin:
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
 
-    @app.errorhandler(HTTPException)
-    async def http_error(error: HTTPException) -> Response:
-        return await problem(Problem(error.code or 500, error.name, error.description or error.name))
+    async def health(self) -> Response:
+        return json_response({"status": "ok"})
 
-    @app.errorhandler(SupervisionError)
-    async def supervision_error(error: SupervisionError) -> Response:
-        return await problem(Problem(409, "Conflict", str(error)))
-
-    @app.errorhandler(FaultError)
-    async def fault_error(error: FaultError) -> Response:
-        status, title = _FAULT_ERRORS.get(type(error), (400, "Bad Request"))
-        return await problem(Problem(status, title, str(error), **error.data))
-
-    @app.errorhandler(500)
-    async def internal_error(_error: Exception) -> Response:
-        return await problem(Problem(500, "Internal Server Error", "a failure inside; the log has it"))
-
-
-def _add_pages(app: QuartTrio, host: Host) -> None:
-    page = files(__package__).joinpath("page", "page.html").read_bytes()
-
-    @app.get("/")
-    async def index() -> Response:
-        return Response(page, mimetype="text/html")
-
-    @app.get("/health")
-    async def health() -> Response:
-        return _json({"status": "ok"})
-
-    @app.get("/ready")
-    async def ready() -> Response:
-        sources = host.state.sources.items()
-        down = tuple(name for name, source in sources if source.link is not Link.CONNECTED)
-        verdict = readiness(host.root.tree(dynamic=False), down)
+    async def ready(self) -> Response:
+        sources = self._hall.core.sources.items()
+        down = tuple(name for name, source in sources if source.link is not LinkState.CONNECTED)
+        verdict = readiness(self._hall.tree(dynamic=False), down)
         body = {"status": verdict.status, "not_ready": verdict.not_ready, "degraded": verdict.degraded}
-        return _json(body, 503 if verdict.not_ready else 200)
+        return json_response(body, 503 if verdict.not_ready else 200)
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        text = exposition(host.state, host.root.tree(dynamic=False))
+    async def metrics(self) -> Response:
+        text = exposition(self._hall.core, self._hall.lobby, self._hall.tree(dynamic=False))
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def actors(self) -> Response:
+        return json_response(self._told(self._hall.tree()))
 
-def _add_actors(app: QuartTrio, host: Host) -> None:
-    @app.get("/actors")
-    async def actors() -> Response:
-        return _json(_told(host.root.tree(), host.state))
+    async def actor(self, path: str) -> Response:
+        return json_response(self._told(_find(self._hall.tree(), path)))
 
-    @app.get("/actors/<path:path>")
-    async def actor(path: str) -> Response:
-        return _json(_told(_find(host.root.tree(), path), host.state))
-
-    @app.post("/actors/<path:path>/restart")
-    async def restart(path: str) -> Response:
-        _operator_only(host.state)
-        _find(host.root.tree(), path)
+    async def restart(self, path: str) -> Response:
+        self._require_operator()
+        _find(self._hall.tree(), path)
         if path.startswith(f"{SESSIONS}/"):
-            raise Problem(
+            raise HttpProblem(
                 409, "Conflict", "a session is its client's: when it ends, the client comes back or not"
             )
-        host.restart(path)
-        return _json({"path": path, "status": "restarting"}, 202)
+        self._hall.restart(path)
+        return json_response({"path": path, "status": "restarting"}, 202)
 
+    async def faults(self) -> Response:
+        return json_response(self._allowed().active())
 
-_FAULT_ERRORS = {TooManyFaults: (409, "Conflict"), UnknownFault: (404, "Not Found")}
+    async def inject(self) -> Response:
+        registry = self._allowed()
+        wanted = _fault_request(await request.get_data())
+        _find(self._hall.tree(), wanted.path)
+        try:
+            return json_response(registry.inject(**msgspec.structs.asdict(wanted)), 201)
+        except FaultError as error:
+            raise _as_problem(error) from None
 
-
-def _add_faults(app: QuartTrio, host: Host) -> None:
-    def allowed() -> Faults:
-        _operator_only(host.state)
-        if host.state.faults is None:
-            raise Problem(403, "Forbidden", "faults need [chaos] enabled = true in the configuration")
-        return host.state.faults
-
-    @app.get("/faults")
-    async def faults() -> Response:
-        return _json(allowed().active())
-
-    @app.post("/faults")
-    async def inject() -> Response:
-        registry = allowed()
-        order = _order(await request.get_data())
-        _find(host.root.tree(), order.path)
-        return _json(registry.inject(**msgspec.structs.asdict(order)), 201)
-
-    @app.delete("/faults/<int:id>")
-    async def withdraw(id: int) -> Response:
-        allowed().withdraw(id)
+    async def withdraw(self, id: int) -> Response:
+        try:
+            self._allowed().withdraw(id)
+        except FaultError as error:
+            raise _as_problem(error) from None
         return Response(b"", status=204)  # without any body Quart looks for an event loop of asyncio's
 
+    def _require_operator(self) -> None:
+        self._hall.identity.require_operator(asker())
 
-def _order(body: Any) -> Order:
+    def _allowed(self) -> Faults:
+        self._require_operator()
+        if self._hall.core.faults is None:
+            raise HttpProblem(403, "Forbidden", "faults need [chaos] enabled = true in the configuration")
+        return self._hall.core.faults
+
+    def _told(self, node: Node) -> dict[str, Any]:
+        """`node` for people: times on the wall clock instead of the loop's."""
+        offset = self._hall.core.clock() - trio.current_time()
+
+        def dated(plain: dict[str, Any]) -> dict[str, Any]:
+            plain["since"] = to_rfc3339(int((plain["since"] + offset) * 1e9))
+            for child in plain["children"]:
+                dated(child)
+            return plain
+
+        return dated(node.to_dict())
+
+
+def _as_problem(error: FaultError) -> HttpProblem:
+    status, title = _FAULT_ERRORS.get(type(error), (400, "Bad Request"))
+    return HttpProblem(status, title, str(error), **error.data)
+
+
+def _fault_request(body: Any) -> FaultRequest:
     try:
-        return msgspec.json.decode(body, type=Order)
+        return msgspec.json.decode(body, type=FaultRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(400, "Bad Request", f"not a fault: {error}") from None
-
-
-def _told(node: Node, state: State) -> dict[str, Any]:
-    """`node` for people: times on the wall clock instead of the loop's."""
-    offset = state.clock() - trio.current_time()
-
-    def dated(plain: dict[str, Any]) -> dict[str, Any]:
-        plain["since"] = to_rfc3339(int((plain["since"] + offset) * 1e9))
-        for child in plain["children"]:
-            dated(child)
-        return plain
-
-    return dated(node.to_dict())
+        raise HttpProblem(400, "Bad Request", f"not a fault: {error}") from None
 
 
 def _find(tree: Node, path: str) -> Node:
@@ -212,40 +155,9 @@ def _find(tree: Node, path: str) -> Node:
     if path not in nodes:
         known = [each for each in nodes if each and not each.startswith(f"{SESSIONS}/")]
         nearest = difflib.get_close_matches(path, known, n=5, cutoff=0.3)
-        raise Problem(404, "Not Found", f"there is no actor at {path!r}", nearest=nearest)
+        raise HttpProblem(404, "Not Found", f"there is no actor at {path!r}", nearest=nearest)
     return nodes[path]
 
 
 def _all_nodes(node: Node) -> list[Node]:
     return [node, *(inner for child in node.children for inner in _all_nodes(child))]
-
-
-def _operator_only(state: State) -> None:
-    """Raises Problem unless the request may change something."""
-    token = state.settings.gateway.admin_token
-    if token is not None:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-            raise Problem(401, "Unauthorized", "this needs the header 'Authorization: Bearer <admin_token>'")
-        return
-    if not _is_loopback(request.remote_addr):
-        raise Problem(403, "Forbidden", "without an admin_token only the daemon's own machine may do this")
-    _no_foreign_page()
-
-
-def _is_loopback(address: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(address or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _no_foreign_page() -> None:
-    """A page of another site, open in the operator's browser, must not act in the operator's name: neither
-    by a request across origins, nor under a name of its own that it lets point at this machine."""
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2] != request.host:
-        raise Problem(403, "Forbidden", f"a page of {origin} may not do this")
-    name = urlsplit(f"//{request.host}").hostname
-    if name != "localhost" and not _is_loopback(name):
-        raise Problem(403, "Forbidden", f"without an admin_token this is not allowed under the name {name}")

@@ -17,11 +17,11 @@ import trio
 from attrs import frozen
 from loguru import logger
 
+from dataflow.paths import CHAOS
 from supervisors import Context, Node
 
 from .registry import CONNECTOR, READER, SESSION, Faults, Kind, TooManyFaults, place_of
 
-PATH: Final = "chaos"
 _TARGETS: Final = (READER, CONNECTOR, SESSION)
 _PENDING: Final = 16  # faults of the schedule in force at once; one more withdraws the oldest
 _DELAYS: Final = (0.05, 2.0)  # seconds
@@ -75,7 +75,7 @@ class RandomFaults:
         try:
             fault = self._faults.inject(plan.path, plan.kind, seconds=plan.seconds)
         except TooManyFaults as error:
-            logger.bind(path=PATH).info("no random fault: {}", error)
+            logger.bind(path=CHAOS).info("no random fault: {}", error)
         else:
             self._pending.append(fault.id)
 

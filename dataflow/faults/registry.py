@@ -20,10 +20,10 @@ from attrs import define, field, frozen
 from loguru import logger
 
 from dataflow.domain.errors import DataflowError
+from dataflow.paths import BRANCHES, CACHE, SESSIONS, SOURCES, TOPICS
 from supervisors import Point
 
 MESSAGE: Final = "message"  # the point of a connection: a message has come (at a session: or is to go)
-SESSIONS: Final = "gateway/sessions"  # at `message`, it stands for whichever session comes there first
 MOST_IN_FORCE: Final = 100
 MOST_TIMES: Final = 1_000_000
 LONGEST: Final = 3600.0  # seconds
@@ -89,13 +89,10 @@ READER: Final = Place(
 OTHER: Final = Place("an actor without a mailbox", _LIFE, Point.START.value)
 
 _PLACES: Final = {
-    "cache": BRANCH,
-    "topics": BRANCH,
-    "sources": BRANCH,
-    "gateway": BRANCH,
-    SESSIONS: POOL_OF_SESSIONS,
+    **dict.fromkeys(BRANCHES, BRANCH),
+    SESSIONS: POOL_OF_SESSIONS,  # at `message`, it stands for the session that comes there first
 }
-_BELOW: Final = {"cache": READER, "topics": READER, "sources": CONNECTOR, SESSIONS: SESSION}
+_BELOW: Final = {CACHE: READER, TOPICS: READER, SOURCES: CONNECTOR, SESSIONS: SESSION}
 
 
 def place_of(path: str) -> Place:

@@ -23,7 +23,8 @@ from typing import Protocol
 import trio
 from attrs import define, field
 
-from dataflow.faces.jsonrpc import format as wire
+from actors.session import Ending
+from dataflow.domain.notice import Notice, Refused, Waiting
 
 FIRST_SIGN = 1.0  # seconds of waiting after which a client is told that it waits ...
 NEXT_SIGN = 3.0  # ... and told again
@@ -59,7 +60,7 @@ class Turn:
     since: float
     standing: Standing
     sign_at: float
-    tell: Callable[[bytes], None]
+    tell: Callable[[Notice], None]
     _wake: Callable[[], None]
     _number: int
 
@@ -68,7 +69,7 @@ class Turn:
         self._wake()
 
 
-def _ignore(text: bytes) -> None:
+def _ignore(notice: Notice) -> None:
     pass
 
 
@@ -111,10 +112,10 @@ class Admission:
         return max([self._longest_wait, *(self._clock() - since for since in oldest)])
 
     def enter(
-        self, urgency: Urgency, wake: Callable[[], None], tell: Callable[[bytes], None] = _ignore
+        self, urgency: Urgency, wake: Callable[[], None], tell: Callable[[Notice], None] = _ignore
     ) -> Turn:
         """Ask for a turn. One that waits is served or refused later: `wake()` is called then, and before that
-        `tell(text)` for every sign."""
+        `tell(notice)` for every sign."""
         now = self._clock()
         self._entered[urgency] += 1
         number = self._entered[urgency]
@@ -152,7 +153,7 @@ class Admission:
             for turn in [turn for queue in self._queues.values() for turn in queue if turn.sign_at <= now]:
                 if turn.standing is Standing.WAITING:
                     turn.sign_at = now + NEXT_SIGN
-                    turn.tell(wire.connection_waiting(self.ahead(turn), round(now - turn.since, 1)))
+                    turn.tell(Waiting(self.ahead(turn), round(now - turn.since, 1)))
                     told += 1
                 if told % TOLD_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
@@ -205,10 +206,10 @@ class Admission:
 class Visitor(Protocol):
     """A client, as far as it can wait, be told and be sent away."""
 
-    def say(self, text: bytes) -> None:
+    def tell(self, notice: Notice) -> None:
         """Send a notice. Never waits or raises."""
 
-    def end(self, code: int, reason: str) -> None:
+    def end(self, why: Ending, words: str) -> None:
         """Close. The visitor's task is cancelled."""
 
     async def listen_ahead(self) -> None:
@@ -252,7 +253,7 @@ class Turns:
     def _enter(self, resuming: bool) -> Turn:
         newcomer = Urgency.RESUMING if resuming else Urgency.NEW
         urgency = Urgency.SERVED if self._served else newcomer
-        return self._admission.enter(urgency, self._wake, self._visitor.say)
+        return self._admission.enter(urgency, self._wake, self._visitor.tell)
 
     def _wake(self) -> None:
         if self._waiting is not None:
@@ -268,8 +269,8 @@ class Turns:
 
     async def _go(self) -> None:
         delay = self._admission.delay()
-        self._visitor.say(wire.connection_refused(TOO_MANY_WAITING, delay))
-        self._visitor.end(1013, goodbye(TOO_MANY_WAITING, delay))
+        self._visitor.tell(Refused(TOO_MANY_WAITING, delay))
+        self._visitor.end(Ending.REFUSED, goodbye(TOO_MANY_WAITING, delay))
         await trio.sleep_forever()
 
 

@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 from attrs import define
 
-from actors.session import Session
+from actors.session import Ending, Session
+from dataflow.domain.notice import Notice
 from supervisors import Ref
 
-AnySession: TypeAlias = Session[Any]
+AnySession: TypeAlias = Session[Any, Any]
 
 
 @define
@@ -54,16 +55,16 @@ class Clients:
             del self._sessions[session]
             self._totals.sent += session.sent
             self._totals.dropped += session.dropped
-            self._totals.slow += session.ending is not None and session.ending.code == 1008
+            self._totals.slow += session.ended is not None and session.ended.why is Ending.SLOW
 
     def attach(self, herald: Ref) -> None:
-        """Who tells all clients: `herald.Herald`."""
+        """The actor that tells all clients: `herald.Herald`."""
         self._herald = herald
 
-    def broadcast(self, text: bytes) -> None:
-        """Have `text` said to every client, soon. Without a herald there are no clients either."""
+    def broadcast(self, notice: Notice) -> None:
+        """Have `notice` told to every client, soon. Without a herald there are no clients either."""
         if self._herald is not None:
-            self._herald.put(text)
+            self._herald.put(notice)
 
     def totals(self) -> Totals:
         """The totals, living sessions included."""

@@ -6,28 +6,27 @@ No frame is torn, whatever a fault does to the connection: it is aborted.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
-from actors.session import Wire, WireClosed
+from actors.session import Ending, Wire, WireClosed
 from dataflow.faults.passage import DISCONNECT, Passage
 from dataflow.faults.registry import Faults
-from dataflow.net.websocket.frames import VANISHED
 
 P = TypeVar("P")
 
 
 class FaultyWire(Generic[P]):
-    """A client's connection. Messages visit `message` in both directions, but it is the reader that suffers:
-    a listener that says nothing can be struck, and the one who sends to it cannot."""
+    """A client's connection. Messages visit `message` in both directions, but only the reader suffers: so a
+    client that says nothing can be struck, and a topic that sends to it cannot."""
 
-    def __init__(self, wire: Wire[P], faults: Faults, path: str) -> None:
+    def __init__(self, wire: Wire[P, Any], faults: Faults, path: str) -> None:
         self.peer, self.pack, self.write, self.ping = wire.peer, wire.pack, wire.write, wire.ping
         self._wire = wire
         self._passage = Passage(faults, path, self._cut)
         self._receiving = trio.CancelScope()
-        self._in_hand: list[str] = []
+        self._in_hand: list[Any] = []
 
     @property
     def heard(self) -> float:
@@ -38,7 +37,7 @@ class FaultyWire(Generic[P]):
             self._receiving.cancel()
         return self._wire.write_nowait(payload)
 
-    async def receive(self) -> str:
+    async def receive(self) -> Any:
         while True:
             await self._passage.suffer()
             if self._in_hand:
@@ -47,9 +46,9 @@ class FaultyWire(Generic[P]):
                 self._in_hand.append(await self._wire.receive())
                 self._passage.visit()
 
-    async def close(self, code: int, reason: str) -> None:
+    async def close(self, why: Ending, words: str) -> None:
         self._passage.free()
-        await self._wire.close(code, reason)
+        await self._wire.close(why, words)
 
     def abort(self) -> None:
         self._passage.free()
@@ -57,4 +56,4 @@ class FaultyWire(Generic[P]):
 
     def _cut(self) -> WireClosed:
         self._wire.abort()
-        return WireClosed(VANISHED, DISCONNECT)
+        return WireClosed(DISCONNECT)

@@ -1,13 +1,14 @@
 """The actor that tells all clients what concerns all of them.
 
-Rules of this file: whoever has something to tell leaves it in the mailbox and goes on. To tell ten thousand
-clients takes a tenth of a second, which the event loop does not get to spend in one piece.
+Rules of this file: a notice is put into the mailbox, and its sender goes on. To tell ten thousand clients
+takes a tenth of a second, so it is cut into pieces: the event loop turns in between.
 """
 
 from __future__ import annotations
 
 import trio
 
+from dataflow.domain.notice import Notice
 from supervisors import Context
 
 from .clients import Clients
@@ -28,8 +29,8 @@ class Herald:
             await self._tell(await ctx.receive())
             ctx.beat()
 
-    async def _tell(self, notice: bytes) -> None:
+    async def _tell(self, notice: Notice) -> None:
         for told, session in enumerate(self._clients, start=1):
-            session.say(notice)
+            session.tell(notice)
             if told % CLIENTS_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()

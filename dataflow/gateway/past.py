@@ -1,65 +1,66 @@
-"""What came before, as it stands in an answer: encoded once for all who ask.
+"""The past as it stands in answers: encoded once a format for all who ask.
 
-Rules of this file: no I/O, no clock. A trade never changes and its offset is never used again, so its text is
-kept for whoever asks next: those who come back at once have all missed the same. What is kept is bounded;
-beyond that all of it is dropped, and encoded anew when somebody asks.
+Rules of this file: no I/O, no clock. A place never changes, so its text is kept for the next one who asks:
+clients that come back at once have all missed the same. What is kept is bounded; beyond that all of it is
+dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
-import msgspec
 from attrs import define, field
 
-from dataflow.domain import Entry, Gap
-from dataflow.faces.jsonrpc import format as wire
+from dataflow.domain import Entry, Gap, Topic
 
-KEPT_TEXTS = 50_000  # trades, of all symbols together: some 15 MB
+KEPT_TEXTS = 50_000  # entries, of all topics together: some 15 MB
+
+
+class PastFormat(Protocol):
+    """How entries are written in an answer."""
+
+    def item(self, topic: Topic, entry: Any) -> bytes:
+        """An item."""
+
+    def hole(self, topic: Topic, gap: Gap) -> bytes:
+        """A gap."""
 
 
 class Past:
-    """Texts of trades that were asked for lately. `most`: how many are kept."""
+    """Texts of items that were asked for lately. `most`: how many are kept."""
 
     def __init__(self, most: int = KEPT_TEXTS) -> None:
         self._most = most
-        self._texts: dict[str, dict[int, bytes]] = {}  # by symbol and offset
+        self._texts: dict[tuple[PastFormat, Topic], dict[int, bytes]] = {}  # by place
 
-    def part(self, symbol: str, after: int = 0) -> Part:
-        """A part of the past of `symbol`, empty as yet, that begins behind offset `after`."""
+    def part(self, format: PastFormat, topic: Topic, after: int = 0) -> Part:
+        """A part of the past of `topic`, empty as yet, that begins behind place `after`."""
         if sum(map(len, self._texts.values())) > self._most:
             self._texts.clear()
-        return Part(after, self._texts.setdefault(symbol, {}))
+        return Part(format, topic, after, self._texts.setdefault((format, topic), {}))
 
 
 @define
 class Part:
-    """A part of one symbol's past on its way into an answer; it reaches up to offset `last`."""
+    """A part of one topic's past on its way into an answer; it reaches up to place `last`."""
 
+    _format: PastFormat
+    _topic: Topic
     last: int
     _texts: dict[int, bytes]
-    _trades: list[bytes] = field(factory=list)
-    _gaps: list[bytes] = field(factory=list)
+    items: list[bytes] = field(factory=list)
+    gaps: list[bytes] = field(factory=list)
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Encode `entries`, which follow those before: about 2 us for each that nobody asked for yet."""
         for entry in entries:
             if isinstance(entry, Gap):
-                self._gaps.append(bytes(wire.gap(entry)))
+                self.gaps.append(self._format.hole(self._topic, entry))
                 self.last = entry.last
                 continue
             self.last = offset = entry.offset
             text = self._texts.get(offset)
             if text is None:
-                text = self._texts[offset] = bytes(wire.trade(entry))
-            self._trades.append(text)
-
-    def members(self) -> dict[str, Any]:
-        """`trades`, and `gaps` where there are any, as members of an answer."""
-        trades = {"trades": _array(self._trades)}
-        return trades | {"gaps": _array(self._gaps)} if self._gaps else trades
-
-
-def _array(texts: list[bytes]) -> msgspec.Raw:
-    return msgspec.Raw(b"[" + b",".join(texts) + b"]")
+                text = self._texts[offset] = self._format.item(self._topic, entry)
+            self.items.append(text)

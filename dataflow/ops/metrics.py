@@ -8,31 +8,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dataflow.sources.state import Link
+from dataflow.core import Core
+from dataflow.gateway.lobby import Lobby
+from dataflow.sources.state import LinkState
 from supervisors import Node
 
 from .readiness import static_nodes
 
-if TYPE_CHECKING:
-    from dataflow.core import State
 
-
-def exposition(state: State, tree: Node) -> bytes:
+def exposition(core: Core, lobby: Lobby, tree: Node) -> bytes:
     """Everything that is known now, as Prometheus text; of `tree` the static actors."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Now(state, tree))
+    registry.register(_Now(core, lobby, tree))
     return generate_latest(registry)
 
 
 class _Now(Collector):
-    def __init__(self, state: State, tree: Node) -> None:
-        self._state = state
+    def __init__(self, core: Core, lobby: Lobby, tree: Node) -> None:
+        self._core = core
+        self._lobby = lobby
         self._tree = tree
 
     def collect(self) -> Iterator[Metric]:
@@ -55,9 +54,9 @@ class _Now(Collector):
         overflowed = CounterMetricFamily(
             "dataflow_source_overflowed_trades", "Trades refused by a full shard mailbox", labels=["source"]
         )
-        for name, source in self._state.sources.items():
-            connected.add_metric([name], float(source.link is Link.CONNECTED))
-            overflowed.add_metric([name], self._state.delivery.overflowed[name])
+        for name, source in self._core.sources.items():
+            connected.add_metric([name], float(source.link is LinkState.CONNECTED))
+            overflowed.add_metric([name], self._core.delivery.overflowed[name])
             for reason, count in source.problems.items():
                 problems.add_metric([name, reason], count)
         yield from (connected, problems, overflowed)
@@ -69,14 +68,14 @@ class _Now(Collector):
             labels=["source", "verdict"],
         )
         # Summed over the shards: a source's symbols lie in several, and a series may stand here only once.
-        counts = sum((store.counts for store in self._state.stores), Counter[tuple[str, str]]())
+        counts = sum((store.counts for store in self._core.stores), Counter[tuple[str, str]]())
         for (source, verdict), count in counts.items():
             judged.add_metric([source, verdict], count)
         yield judged
 
     def _client_metrics(self) -> Iterator[Metric]:
-        totals = self._state.clients.totals()
-        yield GaugeMetricFamily("dataflow_sessions", "Clients connected", value=len(self._state.clients))
+        totals = self._lobby.clients.totals()
+        yield GaugeMetricFamily("dataflow_sessions", "Clients connected", value=len(self._lobby.clients))
         for name, text, value in (
             ("sessions_opened", "Clients that connected", totals.opened),
             ("sessions_slow", "Clients disconnected for slowness", totals.slow),
@@ -87,12 +86,12 @@ class _Now(Collector):
         subscribers = GaugeMetricFamily(
             "dataflow_topic_subscribers", "Subscribers of a topic", labels=["symbol"]
         )
-        for symbol, count in self._state.topics.subscribers.items():
-            subscribers.add_metric([symbol], count)
+        for topic, count in self._core.topics.subscribers.items():
+            subscribers.add_metric([str(topic)], count)
         yield subscribers
 
     def _admission_metrics(self) -> Iterator[Metric]:
-        admission = self._state.admission
+        admission = self._lobby.admission
         refused = CounterMetricFamily(
             "dataflow_sessions_refused",
             "Clients that were sent away for a while, by reason",
@@ -139,14 +138,14 @@ class _Now(Collector):
         yield from (restarts, running, queued, dropped, lost)
 
     def _fault_metrics(self) -> Iterator[Metric]:
-        if self._state.faults is None:
+        if self._core.faults is None:
             return
         struck = CounterMetricFamily(
             "dataflow_faults_struck",
             "Strokes of injected faults",
             labels=["path", "kind"],
         )
-        for (path, kind), count in self._state.faults.struck.items():
+        for (path, kind), count in self._core.faults.struck.items():
             struck.add_metric([path, kind], count)
-        in_force = len(self._state.faults.active())
+        in_force = len(self._core.faults.active())
         yield from (struck, GaugeMetricFamily("dataflow_faults_active", "Faults in force", value=in_force))

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
+from dataflow import paths
 from supervisors import Node
-
-SOURCES = "sources/"
 
 
 @frozen
@@ -33,8 +32,8 @@ class Readiness:
 def readiness(tree: Node, disconnected: tuple[str, ...]) -> Readiness:
     """Judge `tree`; `disconnected` are the names of sources without a connection."""
     idle = [node.path for node in static_nodes(tree) if node.state != "running"]
-    down = {f"{SOURCES}{name}" for name in disconnected}
-    down.update(path for path in idle if path.startswith(SOURCES))
+    down = {paths.source(name) for name in disconnected}
+    down.update(path for path in idle if paths.below(paths.SOURCES, path))
     return Readiness(tuple(path for path in idle if path not in down), tuple(sorted(down)))
 
 

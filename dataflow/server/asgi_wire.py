@@ -10,18 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any, ClassVar
 
 import trio
 from quart.wrappers import Websocket
 
-from actors.session import WireClosed
+from actors.session import Ending
 from dataflow.net.websocket.frames import VANISHED
 
 from .connection import Seat
+from .endings import CODES, WebSocketClosed
 
 
 class AsgiWire:
     """One client through an accepted Quart websocket. A payload is a tuple of texts."""
+
+    _BINARY: ClassVar = False
 
     def __init__(
         self, websocket: Websocket, seat: Seat | None, *, max_message_bytes: int, close_within: float = 2.0
@@ -31,7 +35,7 @@ class AsgiWire:
         self._seat = seat
         self._max_bytes = max_message_bytes
         self._close_within = close_within
-        self._end: WireClosed | None = None
+        self._end: WebSocketClosed | None = None
         self._receiving = trio.CancelScope()
         self._sending = trio.CancelScope()
         self._left = trio.Event()  # the server has let go of the handler: there is no peer any more
@@ -43,7 +47,7 @@ class AsgiWire:
         return trio.current_time() if self._seat is None else self._seat.heard
 
     @staticmethod
-    def pack(texts: Sequence[bytes]) -> tuple[str, ...]:
+    def pack(texts: Sequence[bytes]) -> tuple[Any, ...]:
         """k text messages as one payload. Pure."""
         return tuple([text.decode() for text in texts])
 
@@ -60,16 +64,18 @@ class AsgiWire:
                     await self._websocket.send(text)
         self._check()
 
-    async def receive(self) -> str:
-        """The next text message. Raises WireClosed. Cancelling it loses nothing."""
+    async def receive(self) -> Any:
+        """The next message: str. Raises WireClosed. Cancelling it loses nothing."""
         self._check()
         with trio.CancelScope() as self._receiving:
             message: object = await self._websocket.receive()
         self._check()
+        if isinstance(message, bytes) and self._BINARY and len(message) <= self._max_bytes:
+            return message
         if not isinstance(message, str):
-            await self.close(1003, "text messages only")
+            await self.close_with(1003, "text messages only")
         elif len(message) > self._max_bytes or len(message.encode()) > self._max_bytes:
-            await self.close(1009, f"a message may have {self._max_bytes} bytes")
+            await self.close_with(1009, f"a message may have {self._max_bytes} bytes")
         else:
             return message
         assert self._end is not None
@@ -82,10 +88,14 @@ class AsgiWire:
         else:
             await trio.lowlevel.checkpoint()
 
-    async def close(self, code: int, reason: str) -> None:
+    async def close(self, why: Ending, words: str) -> None:
+        """End it for this reason, within a bound. Never raises."""
+        await self.close_with(CODES[why], words)
+
+    async def close_with(self, code: int, reason: str) -> None:
         """Send a close frame and wait for the peer to leave, within a bound. Never raises."""
         if self._end is None:
-            self._end = WireClosed(code, reason)
+            self._end = WebSocketClosed(code, reason)
             self._receiving.cancel()
             try:
                 with trio.move_on_after(self._close_within):
@@ -121,10 +131,21 @@ class AsgiWire:
             self._finish(1009, f"a message may have {self._max_bytes} bytes")
 
     def _finish(self, code: int, reason: str) -> None:
-        self._end = self._end or WireClosed(code, reason)
+        self._end = self._end or WebSocketClosed(code, reason)
         self._receiving.cancel()
         self._sending.cancel()
         self._over.set()
+
+
+class BinaryAsgiWire(AsgiWire):
+    """One that sends binary messages, and receives either kind: `receive` gives str or bytes."""
+
+    _BINARY = True
+
+    @staticmethod
+    def pack(texts: Sequence[bytes]) -> tuple[Any, ...]:
+        """k binary messages as one payload. Pure."""
+        return tuple(texts)
 
 
 def peer_of(websocket: Websocket) -> str:

@@ -23,7 +23,7 @@ import math
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -44,9 +44,9 @@ from wsproto.events import Ping
 from actors.session import WireClosed
 
 from .accepting import Places
-from .handshake import Door
+from .handshake import Door, Handshake
 from .http2 import Http2Websocket
-from .socket_wire import SocketWire, kept
+from .socket_wire import BinarySocketWire, SocketWire, kept
 from .stream import Stream
 
 SEAT = "dataflow.seat"  # the key in a websocket's `scope["state"]` where its `Seat` is found
@@ -56,6 +56,7 @@ SLICE_BYTES = 65536  # a bound of seconds for each, so that a slow client with a
 TLS_HANDSHAKE_SECONDS = 10.0
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
+OnWebSocket = Callable[[SocketWire, Handshake], Awaitable[None]]
 AsgiSend = Callable[[Any], Awaitable[None]]
 Report = Callable[[str, BaseException], None]
 
@@ -77,14 +78,14 @@ class ServerStats:
 
 @define(eq=False)
 class Entrance:
-    """Where WebSocket clients come in without Hypercorn, and who takes them: `on_websocket(wire)`."""
+    """Where WebSocket clients come in without Hypercorn, and their handlers by path."""
 
     door: Door
-    on_websocket: Callable[[SocketWire], Awaitable[None]]
+    handlers: Mapping[str, OnWebSocket]
 
 
 @define(eq=False)
-class Host:
+class Shared:
     """What the connections of one server share."""
 
     app: AsgiApp
@@ -120,7 +121,7 @@ class Seat:
 
     @property
     def max_message_bytes(self) -> int:
-        return self.connection.host.config.websocket_max_message_size
+        return self.connection.shared.config.websocket_max_message_size
 
     @property
     def heard(self) -> float:
@@ -174,9 +175,9 @@ class Seat:
 class Connection:
     """One connection, from the accept to its end, or until a websocket detaches from it."""
 
-    def __init__(self, host: Host, sock: socket.socket, client: Any) -> None:
+    def __init__(self, shared: Shared, sock: socket.socket, client: Any) -> None:
         """Owns `sock`, which must not block. `client`: its address, as `accept` tells it."""
-        self.host = host
+        self.shared = shared
         self.heard = trio.current_time()
         self.upgrade: trio.Event | None = None  # of an HTTP/1.1 websocket; set once accepted or over
         self._client = parse_socket_addr(sock.family, client)
@@ -192,12 +193,12 @@ class Connection:
 
     async def run(self) -> None:
         """All of it. Raises nothing but a cancellation."""
-        self.host.stats.accepted += 1
-        self.host.connections.add(self)
+        self.shared.stats.accepted += 1
+        self.shared.connections.add(self)
         try:
             await self._run()
         except* Exception as errors:
-            self.host.fault("connection", errors)
+            self.shared.fault("connection", errors)
         finally:
             self._leave()
             self._let_go()
@@ -208,7 +209,7 @@ class Connection:
             self._idle.cancel()
 
     def detach(self) -> tuple[socket.socket, bytes]:
-        self.host.stats.detached += 1
+        self.shared.stats.detached += 1
         self._detached = True
         self._release()
         early, self._early = self._early, b""
@@ -234,8 +235,8 @@ class Connection:
             await self._protocol.handle(Closed())
 
     def _leave(self) -> None:
-        self.host.connections.discard(self)
-        self.host.places.leave(self)
+        self.shared.connections.discard(self)
+        self.shared.places.leave(self)
 
     # Reading.
 
@@ -243,19 +244,19 @@ class Connection:
         try:
             alpn = await self._handshake()
             first = b""
-            if self.host.entrance is not None and alpn == "http/1.1":
+            if self.shared.entrance is not None and alpn == "http/1.1":
                 first = await self._receive_first()
-                if not first or await self._is_let_in(self.host.entrance, first):
+                if not first or await self._is_let_in(self.shared.entrance, first):
                     return
             await self._serve(alpn, first)
         finally:
             await self._close()
 
     async def _handshake(self) -> str:
-        if self.host.tls is None:
+        if self.shared.tls is None:
             return "http/1.1"
         with trio.fail_after(TLS_HANDSHAKE_SECONDS):
-            return await self._stream.encrypt(self.host.tls) or "http/1.1"
+            return await self._stream.encrypt(self.shared.tls) or "http/1.1"
 
     async def _receive_first(self) -> bytes:
         """The first bytes; nothing when the client leaves, or says nothing while it may be idle."""
@@ -265,24 +266,28 @@ class Connection:
         return b""
 
     async def _is_let_in(self, entrance: Entrance, first: bytes) -> bool:
-        answer = entrance.door.answer(first)
-        if answer is None:
+        opening = entrance.door.answer(first, self._peer, self._stream.is_encrypted)
+        if opening is None:
             return False
-        response, early = answer
-        await self._send_at_once(response)
+        client = opening.handshake
+        await self._send_at_once(opening.response)
         with suppress(WireClosed):
-            async with kept(self._wire(early)) as wire:
-                await entrance.on_websocket(wire)
+            async with kept(self._wire(opening.early, entrance.door.is_binary(client.path))) as wire:
+                await entrance.handlers[client.path](wire, client)
         return True
 
-    def _wire(self, early: bytes) -> SocketWire:
+    @property
+    def _peer(self) -> str:
+        return f"{self._client[0]}:{self._client[1]}" if self._client else "unknown"
+
+    def _wire(self, early: bytes, binary: bool) -> SocketWire:
         sock, _ = self.detach()
         self._leave()
-        return SocketWire(
+        return (BinarySocketWire if binary else SocketWire)(
             sock,
-            peer=f"{self._client[0]}:{self._client[1]}" if self._client else "unknown",
+            peer=self._peer,
             early=early,
-            max_message_bytes=self.host.config.websocket_max_message_size,
+            max_message_bytes=self.shared.config.websocket_max_message_size,
         )
 
     async def _serve(self, alpn: str, first: bytes) -> None:
@@ -305,10 +310,10 @@ class Connection:
         sock = self._stream.socket
         return ProtocolWrapper(
             unused,
-            self.host.config,
-            self.host.context,
+            self.shared.config,
+            self.shared.context,
             task_group,
-            ConnectionState(self.host.lifespan_state),
+            ConnectionState(self.shared.lifespan_state),
             self._stream.is_encrypted,
             self._client,
             parse_socket_addr(sock.family, sock.getsockname()),
@@ -347,7 +352,7 @@ class Connection:
                 self.spawn(self._reset_in_time, seat.http2)
 
     async def _reset_in_time(self, http2: Http2Websocket) -> None:
-        await trio.sleep(self.host.send_seconds)
+        await trio.sleep(self.shared.send_seconds)
         await http2.reset()
 
     async def _pass_upgrade(self, upgrade: trio.Event) -> None:
@@ -357,7 +362,7 @@ class Connection:
             await self._protocol.handle(RawData(early))
 
     def _set_idle(self, idle: bool) -> None:
-        seconds = self.host.config.keep_alive_timeout if idle else math.inf
+        seconds = self.shared.config.keep_alive_timeout if idle else math.inf
         self._idle.deadline = trio.current_time() + seconds
 
     # Sending and ending.
@@ -394,10 +399,10 @@ class Connection:
 
     async def _send_slice(self, data: bytes) -> None:
         # Shielded, for half a frame or half a response is worse than none; but not for ever.
-        with trio.move_on_after(self.host.send_seconds, shield=True) as scope:
+        with trio.move_on_after(self.shared.send_seconds, shield=True) as scope:
             await self._stream.send_all(data)
         if scope.cancelled_caught:
-            self.host.fault("connection", StalledError(f"took nothing for {self.host.send_seconds:g} s"))
+            self.shared.fault("connection", StalledError(f"took nothing for {self.shared.send_seconds:g} s"))
             self.abort()
             raise trio.ClosedResourceError
 
@@ -410,10 +415,10 @@ class Connection:
     def _limit_remains(self) -> None:
         if hasattr(self, "_nursery"):
             scope = self._nursery.cancel_scope
-            scope.deadline = min(scope.deadline, trio.current_time() + self.host.send_seconds)
+            scope.deadline = min(scope.deadline, trio.current_time() + self.shared.send_seconds)
 
     def _release(self) -> None:
-        self.host.places.leave(self)
+        self.shared.places.leave(self)
         if self.upgrade is not None:
             self.upgrade.set()
 
@@ -431,7 +436,7 @@ class Connection:
         stream = send.__self__
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
         if seat is None:
-            self.host.places.leave(self)
+            self.shared.places.leave(self)
         relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
         self._nursery.start_soon(self._run_app, seat, scope, get.receive, relay, send)
         return put.send
@@ -460,15 +465,15 @@ class Connection:
         self, seat: Seat | None, scope: Any, receive: Any, relay: AsgiSend, send: AsgiSend
     ) -> None:
         try:
-            await self.host.app(scope, receive, relay)
+            await self.shared.app(scope, receive, relay)
         except* Exception as errors:
-            self.host.fault("application", errors)
+            self.shared.fault("application", errors)
         finally:
             await send(None)
         if seat is not None:
             self._seats.discard(seat)
             if seat.http2 is not None:
-                await seat.http2.finish(self.host.send_seconds)
+                await seat.http2.finish(self.shared.send_seconds)
 
     async def _relay_websocket(self, seat: Seat, send: AsgiSend, message: Any) -> None:
         if message["type"] == "websocket.close" and seat.failed:

@@ -1,10 +1,11 @@
-"""A short way in for WebSocket clients: the handshake of RFC 6455 without the machines of an HTTP server.
+"""Who comes in, and a short way for WebSocket clients: the handshake of RFC 6455 without an HTTP server's
+machines.
 
-Rules of this file: pure, no socket, no clock. Only what is beyond doubt is answered here: a whole request for
-the one path, in the plainest of HTTP/1.1 and proper in every respect. For everything else the answer is None,
-and the HTTP server, which gets the same bytes, says what is wrong: error answers have one home. What is
-answered here h11 and wsproto would accept too, with the same response; a test holds that together. They are
-not asked, for a storm of clients is when they cost: ten times as much as this.
+Rules of this file: pure, no socket, no clock. The short way answers only requests without any doubt: a whole
+request for one of the known paths, in the plainest HTTP/1.1, and proper in every respect. For everything else
+the answer is None. The HTTP server gets the same bytes then and says what is wrong: error answers have one
+home. h11 and wsproto would give the same answer to the same bytes; a test holds that together. They are not
+asked, because handshakes come in storms, and they take ten times as long.
 """
 
 from __future__ import annotations
@@ -12,71 +13,137 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping
 from hashlib import sha1
 
-from attrs import field, frozen
+from attrs import define, frozen
 
 MAX_HEAD = 16384  # bytes
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 _RESPONSE = (
     b"HTTP/1.1 101 Switching Protocols\r\n"
-    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n%b\r\n"
 )
 _NAME, _VALUE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", rb"(?:[!-~](?:[ \t!-~]*[!-~])?)?"
 _LINE = re.compile(rb"(%b):[ \t]*(%b)[ \t]*\r\n" % (_NAME, _VALUE))
 _LINES = re.compile(rb"(?:%b:[ \t!-~]*\r\n)+" % _NAME)
+_FIRST_LINE = re.compile(rb"GET ([!->@-~]+)(?:\?([!-~]*))? HTTP/1\.1\r\n")
 _HOST = re.compile(rb"[0-9A-Za-z.:_\[\]-]+")
 _ONCE = frozenset(
-    (b"host", b"upgrade", b"connection", b"sec-websocket-key", b"sec-websocket-version")
+    (
+        *(b"host", b"upgrade", b"connection"),
+        *(b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"),
+    )
 )  # a second one is a doubt
 _NEVER = frozenset((b"content-length", b"transfer-encoding", b"expect"))  # a body is one, too
 
 
 @frozen
-class Door:
-    """Knows its client by the path, such as "/ws"; a query behind it is allowed and not looked at."""
+class Handshake:
+    """A client that comes in, by WebSocket or HTTP, as it introduced itself.
+
+    `peer` is its address, "host:port", as the socket tells it. `subprotocol` is the one agreed on. A header
+    is text in the encoding of its bytes, Latin-1.
+    """
 
     path: str
-    _first_line: re.Pattern[bytes] = field(init=False)
+    query: str
+    headers: tuple[tuple[bytes, bytes], ...]  # names in any case
+    peer: str
+    encrypted: bool
+    subprotocol: str | None = None
 
-    @_first_line.default
-    def _(self) -> re.Pattern[bytes]:
-        return re.compile(rb"GET %b(?:\?[!-~]*)? HTTP/1\.1\r\n" % re.escape(self.path.encode()))
+    def header(self, name: str) -> str | None:
+        """The value of the header `name`, in lower case; several of the name are joined by commas."""
+        wanted = name.encode()
+        found = [value for key, value in self.headers if key.lower() == wanted]
+        return b", ".join(found).decode("latin-1") if found else None
 
-    def answer(self, received: bytes) -> tuple[bytes, bytes] | None:
-        """The response to send and the bytes that came behind the handshake; None when in doubt."""
-        first = self._first_line.match(received)
+
+@frozen
+class Socket:
+    """A path where WebSocket clients come in, such as "/ws", and how they may speak there.
+
+    Text messages only, unless `binary`: then either kind, and what is sent is binary.
+    """
+
+    path: str
+    subprotocols: tuple[str, ...] = ()  # the client's first choice among them is taken
+    binary: bool = False
+
+    def choose(self, offered: Iterable[str]) -> str | None:
+        """The subprotocol to speak with a client that offers these, best first."""
+        return next((each for each in offered if each in self.subprotocols), None)
+
+
+@define
+class Opening:
+    """An accepted handshake: the response to send, the bytes that came behind the request, and the client."""
+
+    response: bytes
+    early: bytes
+    handshake: Handshake
+
+
+class Door:
+    """Knows its clients by their path; a query behind it is the handler's matter."""
+
+    def __init__(self, sockets: Iterable[Socket]) -> None:
+        self._sockets: Mapping[bytes, Socket] = {socket.path.encode(): socket for socket in sockets}
+
+    def is_binary(self, path: str) -> bool:
+        """Whether clients at this path may send binary messages, and get them."""
+        return self._sockets[path.encode()].binary
+
+    def answer(self, received: bytes, peer: str = "", encrypted: bool = False) -> Opening | None:
+        """What to answer and whom; None when in doubt."""
+        first = _FIRST_LINE.match(received)
         if first is None:
+            return None
+        path, query = first.groups(b"")
+        socket = self._sockets.get(path)
+        if socket is None:
             return None
         end = received.find(b"\r\n\r\n", first.end() - 2, MAX_HEAD) + 2
         if end < 2 or _LINES.fullmatch(received, first.end(), end) is None:
             return None
-        key = _key(_LINE.findall(received, first.end(), end))
-        return None if key is None else (_response(key), received[end + 2 :])
+        headers = _LINE.findall(received, first.end(), end)
+        found = _proper(headers)
+        if found is None:
+            return None
+        offered = tokens(found.get(b"sec-websocket-protocol", b"").decode())
+        chosen = socket.choose(offered)
+        client = Handshake(socket.path, query.decode(), tuple(headers), peer, encrypted, chosen)
+        return Opening(_response(found[b"sec-websocket-key"], chosen), received[end + 2 :], client)
 
 
-def _response(key: bytes) -> bytes:
-    return _RESPONSE % b64encode(sha1(key + _GUID).digest())
+def tokens(value: str) -> list[str]:
+    """The members of a header that is a list."""
+    return [token for each in value.split(",") if (token := each.strip())]
 
 
-def _key(headers: list[tuple[bytes, bytes]]) -> bytes | None:
-    """The client's key, of a proper handshake."""
+def _response(key: bytes, subprotocol: str | None) -> bytes:
+    agreed = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
+    return _RESPONSE % (b64encode(sha1(key + _GUID).digest()), agreed)
+
+
+def _proper(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
+    """The headers of a proper handshake, by their names in lower case; None of any other."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         name = name.lower()
         if name in _NEVER or (name in _ONCE and name in found):
             return None
         found[name] = value
-    key = found.get(b"sec-websocket-key", b"")
     proper = (
         found.get(b"upgrade", b"").lower() == b"websocket"
         and b"upgrade" in [token.strip() for token in found.get(b"connection", b"").lower().split(b",")]
         and found.get(b"sec-websocket-version") == b"13"
         and _HOST.fullmatch(found.get(b"host", b"")) is not None
-        and _is_key(key)
+        and _is_key(found.get(b"sec-websocket-key", b""))
     )
-    return key if proper else None
+    return found if proper else None
 
 
 def _is_key(value: bytes) -> bool:

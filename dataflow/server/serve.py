@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -26,14 +26,11 @@ from quart import got_websocket_exception, websocket
 from dataflow.net.tls_server import TlsSocket
 
 from .accepting import Places
-from .connection import SEAT, AsgiApp, Connection, Entrance, Host, Report, ServerStats
-from .handshake import Door
+from .connection import SEAT, AsgiApp, Connection, Entrance, OnWebSocket, Report, ServerStats, Shared
+from .handshake import Door, Socket
 from .hypercorn import ServerSeamError, check_seam
-from .socket_wire import SocketWire
 
 __all__ = ["ServerSeamError", "ServerStats", "serve"]
-
-OnWebSocket = Callable[[SocketWire], Awaitable[None]]
 
 ACCEPTS_AT_ONCE = 64  # from one listening socket, before others have their turn
 NO_DESCRIPTOR_SECONDS = 0.1
@@ -57,8 +54,7 @@ async def serve(
     handshakes_at_once: int = 64,
     handshake_seconds: float = 2.0,
     tls: ssl.SSLContext | None = None,
-    websocket_path: str = "/ws",
-    on_websocket: OnWebSocket | None = None,
+    sockets: Mapping[Socket, OnWebSocket] | None = None,
     shutdown: trio.Event | None = None,
     stats: ServerStats | None = None,
     report: Report = _ignore,
@@ -74,16 +70,17 @@ async def serve(
     the kernel, `backlog` of them. A connection that is not that far after `handshake_seconds`, since it says
     nothing, say, is served on but not counted any more, so that silent clients hold others up only so long.
 
-    With `tls`, a context of `net.tls_server`, all of it is encrypted. With `on_websocket`, a proper WebSocket
-    handshake over HTTP/1.1 for `websocket_path` does not get to `app`: the handler is given the open wire,
-    and owns it; when it raises, the client is told 1011. What is not proper, and HTTP/2, remains `app`'s.
+    With `tls`, a context of `net.tls_server`, all of it is encrypted. A proper WebSocket handshake over
+    HTTP/1.1 for the path of one of `sockets` does not get to `app`: its handler is given the open wire and
+    the handshake, and owns the wire; when it raises, the client is told 1011. Improper handshakes and HTTP/2
+    remain `app`'s.
     """
     check_seam()
     if tls is not None and tls.sslsocket_class is not TlsSocket:
         raise ValueError("a context of `net.tls_server` is needed")
     config = _config(max_message_bytes, keep_alive_seconds)
     async with _listening(host, port, backlog) as listeners, _lifespan(app, config) as state:
-        shared = Host(
+        shared = Shared(
             app,
             config,
             WorkerContext(None),
@@ -93,7 +90,7 @@ async def serve(
             report,
             Places(handshakes_at_once, handshake_seconds),
             tls,
-            None if on_websocket is None else Entrance(Door(websocket_path), on_websocket),
+            _entrance(sockets) if sockets else None,
         )
         with got_websocket_exception.connected_to(_mark_failed):
             async with trio.open_nursery() as handlers:
@@ -106,6 +103,10 @@ async def serve(
                     accepting.cancel_scope.cancel()
                 await _finish(shared)
                 handlers.cancel_scope.deadline = trio.current_time() + graceful_seconds
+
+
+def _entrance(sockets: Mapping[Socket, OnWebSocket]) -> Entrance:
+    return Entrance(Door(sockets), {socket.path: handler for socket, handler in sockets.items()})
 
 
 def _config(max_message_bytes: int, keep_alive_seconds: float) -> Config:
@@ -147,7 +148,7 @@ def _address(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
     return f"{'http' if tls is None else 'https'}://{bound}"
 
 
-async def _accept(shared: Host, listener: socket.socket, handlers: trio.Nursery) -> None:
+async def _accept(shared: Shared, listener: socket.socket, handlers: trio.Nursery) -> None:
     while True:
         await trio.lowlevel.wait_readable(listener)
         for _ in range(ACCEPTS_AT_ONCE):
@@ -161,7 +162,7 @@ async def _accept(shared: Host, listener: socket.socket, handlers: trio.Nursery)
             _welcome(shared, sock, client, handlers)
 
 
-def _welcome(shared: Host, sock: socket.socket, client: Any, handlers: trio.Nursery) -> None:
+def _welcome(shared: Shared, sock: socket.socket, client: Any, handlers: trio.Nursery) -> None:
     sock.setblocking(False)
     with suppress(OSError):  # it may be gone already
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -170,14 +171,14 @@ def _welcome(shared: Host, sock: socket.socket, client: Any, handlers: trio.Nurs
     handlers.start_soon(connection.run)
 
 
-async def _after_failed_accept(shared: Host, error: OSError) -> None:
+async def _after_failed_accept(shared: Shared, error: OSError) -> None:
     if error.errno in _NO_DESCRIPTOR:
         shared.stats.faults[type(error).__name__] += 1
         shared.report("accept", error)
         await trio.sleep(NO_DESCRIPTOR_SECONDS)
 
 
-async def _finish(shared: Host) -> None:
+async def _finish(shared: Shared) -> None:
     await shared.context.terminated.set()
     for connection in tuple(shared.connections):
         connection.finish_idle()
@@ -188,4 +189,4 @@ async def _mark_failed(app: object, exception: BaseException, **_: object) -> No
     seat = websocket.scope.get("state", {}).get(SEAT)
     if seat is not None:
         seat.failed = True
-        seat.connection.host.fault("application", exception)
+        seat.connection.shared.fault("application", exception)

@@ -18,10 +18,11 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any, ClassVar
 
 import trio
 
-from actors.session import WireClosed
+from actors.session import Ending, WireClosed
 from dataflow.net.tls_server import CROSSED_SECONDS, CrossedError
 from dataflow.net.websocket.frames import (
     VANISHED,
@@ -30,10 +31,13 @@ from dataflow.net.websocket.frames import (
     Goodbye,
     Opcode,
     Ping,
+    binary_frames,
     close_frame,
     control_frame,
     text_frames,
 )
+
+from .endings import CODES, WebSocketClosed
 
 RECEIVE_BYTES = 16384
 SLICE_BYTES = 262144  # joined payloads in one send: re-joining a backlog whole would be quadratic
@@ -48,7 +52,7 @@ async def kept(wire: SocketWire) -> AsyncIterator[SocketWire]:
     try:
         yield wire
     except Exception:
-        await wire.close(1011, "internal error")
+        await wire.close(Ending.FAILED, "internal error")
         raise
     except BaseException:
         wire.abort()
@@ -77,6 +81,8 @@ class SocketWire:
         "peer",
     )
 
+    _BINARY: ClassVar = False
+
     def __init__(
         self,
         sock: socket.socket,
@@ -92,8 +98,8 @@ class SocketWire:
         self.heard = trio.current_time()
         self._sock = sock
         self._close_within = close_within
-        self._reader = FrameReader(max_message_bytes)
-        self._inbox: list[str] | None = None  # of one receive at most; never kept empty
+        self._reader = FrameReader(max_message_bytes, self._BINARY)
+        self._inbox: list[Any] | None = None  # of one receive at most; never kept empty
         self._control = ControlQueue()
         self._crossed = False  # the last attempt met a CrossedError
         self._cut: bytes | None = None  # the rest of a payload that has partly gone out
@@ -144,8 +150,8 @@ class SocketWire:
             self._settle()
             self._tell_quiet()
 
-    async def receive(self) -> str:
-        """The next text message. Raises WireClosed. Cancelling it loses nothing."""
+    async def receive(self) -> Any:
+        """The next message: str. Raises WireClosed. Cancelling it loses nothing."""
         await trio.lowlevel.checkpoint()
         self._receiving = True
         try:
@@ -173,7 +179,11 @@ class SocketWire:
         self._control.put(Opcode.PING, control_frame(Opcode.PING))
         self._flush_control()
 
-    async def close(self, code: int, reason: str) -> None:
+    async def close(self, why: Ending, words: str) -> None:
+        """End it for this reason, within a bound. Never raises."""
+        await self.close_with(CODES[why], words)
+
+    async def close_with(self, code: int, reason: str) -> None:
         """Finish the frame in hand, send a close frame, wait for the peer's, within a bound. Never raises."""
         await trio.lowlevel.checkpoint()
         if self._end is None:
@@ -344,16 +354,16 @@ class SocketWire:
                 await trio.lowlevel.wait_readable(self._sock)
             nursery.cancel_scope.cancel()
 
-    def _next(self) -> str:
+    def _next(self) -> Any:
         assert self._inbox
-        text = self._inbox.pop(0)
+        message = self._inbox.pop(0)
         if not self._inbox:
             self._inbox = None
-        return text
+        return message
 
     def _understand(self, data: bytes) -> None:
         for inbound in self._reader.feed(data):
-            if isinstance(inbound, str):
+            if isinstance(inbound, str | bytes):
                 if self._end is None:  # or a client could fill it while it is being seen off
                     self._inbox = self._inbox or []
                     self._inbox.append(inbound)
@@ -373,10 +383,10 @@ class SocketWire:
         if self._end is not None:
             raise self._closed()
 
-    def _closed(self) -> WireClosed:
+    def _closed(self) -> WebSocketClosed:
         """Always a new one: one that is kept keeps the frames that it went through, and those keep us."""
         end = self._end or _LOST
-        return WireClosed(end.code, end.reason)
+        return WebSocketClosed(end.code, end.reason)
 
     async def _part(self, goodbye: Goodbye) -> None:
         self._finish(goodbye.code, goodbye.reason)
@@ -424,6 +434,19 @@ class SocketWire:
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+
+
+class BinarySocketWire(SocketWire):
+    """One that sends binary messages, and receives either kind: `receive` gives str or bytes."""
+
+    __slots__ = ()
+
+    _BINARY = True
+
+    @staticmethod
+    def pack(texts: Sequence[bytes]) -> bytes:
+        """k binary messages as one payload. Pure."""
+        return binary_frames(texts)
 
 
 def _slices(payloads: Sequence[bytes]) -> Iterator[bytes]:

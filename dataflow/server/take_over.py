@@ -15,39 +15,60 @@ from typing import Any
 import trio
 from quart.wrappers import Websocket
 
-from .asgi_wire import AsgiWire, peer_of
+from .asgi_wire import AsgiWire, BinaryAsgiWire, peer_of
 from .connection import SEAT, Seat
-from .socket_wire import SocketWire, kept
+from .handshake import Handshake, Socket
+from .socket_wire import BinarySocketWire, SocketWire, kept
+
+ANY = Socket("")  # text, and no subprotocol
+
+
+def handshake_of(websocket: Websocket, socket: Socket = ANY) -> Handshake:
+    """The client of the current handler, as it introduced itself."""
+    scope: Any = websocket.scope
+    return Handshake(
+        path=websocket.path,
+        query=scope["query_string"].decode("latin-1"),
+        headers=tuple(scope["headers"]),
+        peer=peer_of(websocket),
+        encrypted=scope["scheme"] in ("wss", "https"),
+        subprotocol=socket.choose(websocket.requested_subprotocols),
+    )
 
 
 @asynccontextmanager
 async def take_over(
-    websocket: Websocket, *, max_message_bytes: int = 65536, close_within: float = 2.0
+    websocket: Websocket,
+    socket: Socket = ANY,
+    *,
+    max_message_bytes: int = 65536,
+    close_within: float = 2.0,
 ) -> AsyncIterator[SocketWire | AsgiWire]:
     """Accept the websocket of the current handler and hand it out as a wire that any task may drive.
 
-    `max_message_bytes` bounds what a client may send, `close_within` (seconds) how long the end may take.
-    When the peer has left meanwhile, the wire has ended already: its `receive` says so.
+    `socket` says how its client may speak. `max_message_bytes` bounds a message of the client's,
+    `close_within` (seconds) how long the end may take. When the peer has left meanwhile, the wire has ended
+    already: its `receive` says so.
     """
     request: Any = websocket
     request = request._get_current_object() if hasattr(request, "_get_current_object") else request
     seat: Seat | None = request.scope.get("state", {}).get(SEAT)
     detaching = seat is not None and seat.begin_detaching()
-    await request.accept()
+    await request.accept(subprotocol=socket.choose(request.requested_subprotocols))
     if seat is not None and detaching and seat.connected:
-        lane = _on_socket(request, seat, max_message_bytes, close_within)
+        lane = _on_socket(request, seat, socket.binary, max_message_bytes, close_within)
     else:
-        lane = _on_asgi(request, seat, max_message_bytes, close_within)
+        lane = _on_asgi(request, seat, socket.binary, max_message_bytes, close_within)
     async with lane as wire:
         yield wire
 
 
 @asynccontextmanager
 async def _on_socket(
-    request: Websocket, seat: Seat, max_message_bytes: int, close_within: float
+    request: Websocket, seat: Seat, binary: bool, max_message_bytes: int, close_within: float
 ) -> AsyncIterator[SocketWire | AsgiWire]:
     sock, early = seat.detach()
-    wire = SocketWire(
+    wire = (BinarySocketWire if binary else SocketWire)(
         sock,
         peer=peer_of(request),
         early=early,
@@ -60,9 +81,11 @@ async def _on_socket(
 
 @asynccontextmanager
 async def _on_asgi(
-    request: Websocket, seat: Seat | None, max_message_bytes: int, close_within: float
+    request: Websocket, seat: Seat | None, binary: bool, max_message_bytes: int, close_within: float
 ) -> AsyncIterator[SocketWire | AsgiWire]:
-    wire = AsgiWire(request, seat, max_message_bytes=max_message_bytes, close_within=close_within)
+    wire = (BinaryAsgiWire if binary else AsgiWire)(
+        request, seat, max_message_bytes=max_message_bytes, close_within=close_within
+    )
     if seat is not None and not seat.connected:
         wire.abort()
     async with trio.open_nursery() as nursery:

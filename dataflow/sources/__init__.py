@@ -1,1 +1,25 @@
-"""Branch `sources`: how sources fare, and what a plug for one has to keep."""
+"""Branch `sources`: how sources fare, and the port for plugs.
+
+The author of a connector imports everything from here.
+"""
+
+from actors.connector import Received
+from dataflow.domain import Item, Missed, Trade
+from dataflow.domain.timestamps import from_rfc3339
+
+from .port import Codec, SourceSettings
+from .reading import Unusable, decoded, excerpt, positive_decimal
+
+__all__ = [
+    "Codec",
+    "Item",
+    "Missed",
+    "Received",
+    "SourceSettings",
+    "Trade",
+    "Unusable",
+    "decoded",
+    "excerpt",
+    "from_rfc3339",
+    "positive_decimal",
+]

@@ -19,7 +19,7 @@ from actors.connector import Interest
 from .port import SourceSettings
 
 
-class Link(Enum):
+class LinkState(Enum):
     """The state of the connection to a source."""
 
     CONNECTING = "connecting"
@@ -28,7 +28,7 @@ class Link(Enum):
 
 
 class Audience:
-    """Who hears of changes. Every method is called synchronously and must not raise."""
+    """Hears of changes. Every method is called synchronously and must not raise."""
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None: ...
     def restored(self, source: str, symbols: Collection[str]) -> None: ...
@@ -39,14 +39,16 @@ class Audience:
 class SourceState:
     """One source: its settings, what is wanted of it, and how it fares. An `actors.connector.Observer`.
 
-    `clock` gives the wall time of a change in seconds since the epoch.
+    `clock` gives the wall time of a change in seconds since the epoch. `changed(symbols)` is called after
+    everything that may give these symbols another status; like the audience, it must not raise.
     """
 
     name: str
     settings: SourceSettings
     audience: Audience
     clock: Callable[[], float]
-    link: Link = Link.CONNECTING
+    changed: Callable[[Collection[str]], None] = lambda _symbols: None
+    link: LinkState = LinkState.CONNECTING
     since: float = field(init=False)
     reason: str | None = None
     problems: Counter[str] = field(factory=Counter)
@@ -64,8 +66,9 @@ class SourceState:
         """A new attempt; whether the source is lost is decided by its outcome."""
 
     def up(self, topics: Collection[str]) -> None:
-        was_lost = self.link is Link.LOST
-        self._turn(Link.CONNECTED, None)
+        was_lost = self.link is LinkState.LOST
+        self._turn(LinkState.CONNECTED, None)
+        self.changed(self.settings.symbols)
         if was_lost:
             self.audience.restored(self.name, topics)
 
@@ -73,18 +76,21 @@ class SourceState:
         self.subscribed_symbols.clear()
         self._refused.clear()
         self.reason = reason
-        if self.link is not Link.LOST:
-            self._turn(Link.LOST, reason)
+        if self.link is not LinkState.LOST:
+            self._turn(LinkState.LOST, reason)
             self.audience.lost(self.name, reason, sorted(self.interest.topics))
+        self.changed(self.settings.symbols)
 
     def subscribed(self, topic: str) -> None:
         self.subscribed_symbols.add(topic)
         self._refused.pop(topic, None)
-        if self._wanted_since(topic, self._told.pop(topic, None)) and self.link is Link.CONNECTED:
+        if self._wanted_since(topic, self._told.pop(topic, None)) and self.link is LinkState.CONNECTED:
             self.audience.restored(self.name, [topic])
+        self.changed((topic,))
 
     def unsubscribed(self, topic: str) -> None:
         self.subscribed_symbols.discard(topic)
+        self.changed((topic,))
 
     def refused(self, topic: str, reason: str) -> None:
         self.problem("rejected", f"{topic}: {reason}")
@@ -93,6 +99,7 @@ class SourceState:
         if term is not None and self._told.get(topic) != term:
             self._told[topic] = term
             self.audience.lost(self.name, f"rejected: {reason}", [topic])
+        self.changed((topic,))
 
     @property
     def refused_symbols(self) -> dict[str, str]:
@@ -116,18 +123,23 @@ class SourceState:
         """How `symbol` fares here: live, rejected, idle (nobody wants it), or as the connection does."""
         if self.refusal(symbol) is not None:
             return "rejected"
-        if self.link is not Link.CONNECTED:
+        if self.link is not LinkState.CONNECTED:
             return str(self.link.value)
         if symbol in self.subscribed_symbols:
             return "live"
         return "subscribing" if symbol in self.interest.topics else "idle"
 
-    def _turn(self, link: Link, reason: str | None) -> None:
+    def _turn(self, link: LinkState, reason: str | None) -> None:
         if link is not self.link:
             self.since = self.clock()
         self.link, self.reason = link, reason
 
 
-def sources_of(symbol: str, states: Mapping[str, SourceState]) -> list[SourceState]:
-    """The sources that are configured to carry `symbol`, in the order of the configuration."""
-    return [state for state in states.values() if symbol in state.settings.symbols]
+def carriers(states: Mapping[str, SourceState]) -> dict[str, list[SourceState]]:
+    """Every configured symbol, in alphabetical order, with the sources that carry it, in that of the
+    configuration."""
+    found: dict[str, list[SourceState]] = {}
+    for state in states.values():
+        for symbol in state.settings.symbols:
+            found.setdefault(symbol, []).append(state)
+    return dict(sorted(found.items()))

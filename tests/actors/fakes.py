@@ -8,7 +8,51 @@ from contextlib import asynccontextmanager
 import trio
 
 from actors.connector import LinkLost, Received
-from actors.session import WireClosed
+from actors.session import Ending, WireClosed
+from actors.update import Encode, Places, Rendering, Stream, Update
+
+
+class Hole:
+    """An entry that brings no item."""
+
+    def __str__(self) -> str:
+        return "hole"
+
+
+class Words:
+    """A format: each entry as its own text. Counts how often it was asked to encode."""
+
+    encoded = 0
+
+    def encoder(self, topic: object, epoch: int) -> Encode:
+        def encode(places: Places) -> list[bytes]:
+            self.encoded += 1
+            return [str(entry).encode() for _, entry in places]
+
+        return encode
+
+
+def joined(texts: Sequence[bytes]) -> Sequence[bytes]:
+    """An envelope: several texts become one."""
+    return texts if len(texts) == 1 else [b"[" + b",".join(texts) + b"]"]
+
+
+def lines(texts: Sequence[bytes]) -> bytes:
+    """A frame: a text a line."""
+    return b"".join(text + b"\n" for text in texts)
+
+
+WORDS = Words()
+PLAIN = Rendering(WORDS, None, lines)
+JOINED = Rendering(WORDS, joined, lines)
+_streams: dict[str, Stream] = {}
+
+
+def update(topic: str, first: int, count: int = 1, *, hole: int | None = None) -> Update:
+    """Entries "a1", "a2" ... of topic "a", one place each; `hole` names a place that holds none."""
+    stream = _streams.setdefault(topic, Stream(topic, 1, Hole))
+    places = [(n, Hole() if n == hole else f"{topic}{n}") for n in range(first, first + count)]
+    return Update(stream, first, places)
 
 
 class FakeWire:
@@ -19,7 +63,7 @@ class FakeWire:
         self.room = room
         self.sent: list[bytes] = []
         self.pings = 0
-        self.closed: tuple[int, str] | None = None
+        self.closed: tuple[Ending, str] | None = None
         self.aborted = False
         self.heard = trio.current_time()
         self._torn = b""
@@ -37,8 +81,8 @@ class FakeWire:
         self.heard = trio.current_time()
         self._send.send_nowait(text)
 
-    async def hangs_up(self, code: int = 1000) -> None:
-        await self._send.send(WireClosed(code))
+    async def hangs_up(self, words: str = "bye") -> None:
+        await self._send.send(WireClosed(words))
 
     def reads(self, bytes_: int) -> None:
         self.room += bytes_
@@ -53,8 +97,7 @@ class FakeWire:
 
     # What a session uses.
 
-    def pack(self, texts: Sequence[bytes]) -> bytes:
-        return b"".join(text + b"\n" for text in texts)
+    pack = staticmethod(lines)
 
     def write_nowait(self, payload: bytes) -> bytes | None:
         taken = payload[: self.room]
@@ -77,8 +120,8 @@ class FakeWire:
     async def ping(self) -> None:
         self.pings += 1
 
-    async def close(self, code: int, reason: str) -> None:
-        self.closed = (code, reason)
+    async def close(self, why: Ending, words: str) -> None:
+        self.closed = (why, words)
 
     def abort(self) -> None:
         self.aborted = True

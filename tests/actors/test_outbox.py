@@ -7,18 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.outbox import Outbox, OutboxFull, SlowClient
-from actors.update import Message, Update
-
-
-def update(topic: str, first: int, count: int = 1) -> Update:
-    return Update(topic, tuple(Message(n, n, f"{topic}{n}".encode()) for n in range(first, first + count)))
+from actors.update import Stream, Update
+from tests.actors.fakes import Hole, update
 
 
 def outbox(policy: SlowClient, limit: int = 4) -> Outbox[str]:
     return Outbox(
         limit,
         policy,
-        pack=lambda u: " ".join(m.text.decode() for m in u.messages),
+        pack=lambda u: " ".join(str(entry) for _, entry in u.places),
         announce=lambda topic, first, last, items: f"gap-{topic}{first}..{last}",
     )
 
@@ -86,16 +83,11 @@ def test_a_gap_counts_the_items_and_not_the_notices_in_it(policy: SlowClient) ->
     box: Outbox[str] = Outbox(
         2,
         policy,
-        pack=lambda u: " ".join(m.text.decode() for m in u.messages),
+        pack=lambda u: " ".join(str(entry) for _, entry in u.places),
         announce=lambda topic, first, last, items: f"{topic}{first}..{last}: {items}",
     )
-    messages = (
-        Message(1, 1, b"one"),
-        Message(2, 9, b"gap", 0),
-        Message(10, 10, b"ten"),
-        Message(11, 11, b"11"),
-    )
-    box.put_update(Update("a", messages))
+    places = [(1, "one"), (9, Hole()), (10, "ten"), (11, "11")]
+    box.put_update(Update(Stream("a", 1, Hole), 1, places))
     if policy is SlowClient.DROP_OLDEST:
         box.put_update(update("a", 12))
     assert drain(box)[0] == "a1..10: 2"
@@ -130,6 +122,24 @@ def test_notices_alone_cannot_grow_without_bound() -> None:
         box.put("notice")
 
 
+def test_of_a_state_only_the_newest_waits() -> None:
+    """Where the newest entry of each key is all that counts, older ones are replaced, and nothing is owed."""
+    stream = Stream("a", 1, newest_by=lambda entry: entry[0])
+
+    def state(*places: tuple[int, str]) -> Update:
+        return Update(stream, places[0][0], places)
+
+    box = outbox(SlowClient.DROP_OLDEST, limit=3)
+    box.put_update(state((1, "x1"), (2, "y2")))
+    box.put_update(update("b", 1))
+    for n in range(3, 100):
+        box.put_update(state((n, f"x{n}")))
+    box.put_update(update("b", 2))
+    assert len(box) == 3
+    assert drain(box) == ["y2 x99", "gap-b1..1", "b2"]
+    assert box.dropped == 1
+
+
 Step = tuple[str, int]
 
 
@@ -145,7 +155,7 @@ def test_every_place_is_delivered_once_in_order_or_announced(
     box: Outbox[list[tuple[str, int, int]]] = Outbox(
         limit,
         policy,
-        pack=lambda u: [(u.topic, m.first, m.last) for m in u.messages],
+        pack=lambda u: [(u.topic, last, last) for last, _ in u.places],
         announce=lambda topic, first, last, items: [(topic, first, last)],
     )
     offered = dict.fromkeys("abc", 0)

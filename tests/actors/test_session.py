@@ -12,20 +12,21 @@ from attrs import define
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.outbox import SlowClient
-from actors.session import ANSWERS_WAITING, Manners, Session
-from actors.update import Message, Update
+from actors.session import ANSWERS_WAITING, Ending, Manners, Session
+from actors.update import Personal, Update
 from supervisors import Child, Event, Pool, Ref, Restart, open_supervisor
-from tests.actors.fakes import FakeWire
+from tests.actors import fakes
+from tests.actors.fakes import JOINED, PLAIN, WORDS, FakeWire
 
 
 def update(first: int, count: int = 1, topic: str = "a") -> Update:
-    return Update(topic, tuple(Message(n, n, f"{topic}{n}".encode()) for n in range(first, first + count)))
+    return fakes.update(topic, first, count)
 
 
 class Echo:
     """A dialogue that answers every message with itself; "boom" raises, "slowly" waits for `unhurried`."""
 
-    def __init__(self, session: Session[bytes]) -> None:
+    def __init__(self, session: Session[bytes, str]) -> None:
         self.session = session
         self.ended = 0
         self.unhurried = trio.Event()
@@ -41,6 +42,9 @@ class Echo:
     def gap(self, topic: str, first: int, last: int, items: int) -> bytes:
         return f"gap {topic}{first}..{last}".encode()
 
+    def notice(self, notice: str) -> bytes | None:
+        return f"notice {notice}".encode() if notice else None
+
     def farewell(self) -> bytes:
         return b"draining"
 
@@ -51,7 +55,7 @@ class Echo:
 @define
 class Stage:
     wire: FakeWire
-    session: Session[bytes]
+    session: Session[bytes, str]
     dialogue: Echo
     events: list[Event]
     pool: Any
@@ -73,10 +77,10 @@ async def stage(room: int = 1 << 30, **manners: Any) -> AsyncIterator[Stage]:
 async def test_a_lane_lasts_until_it_is_left() -> None:
     """Following again goes on in the same lane, elsewhere and otherwise; leaving closes it to whoever still has it."""
     async with stage() as s:
-        s.session.follow("a", 0, batch=False)
+        s.session.follow("a", 0, PLAIN)
         lane = s.session.lanes["a"]
         s.session.offer(update(1, 2))
-        s.session.follow("a", 5, batch=True)
+        s.session.follow("a", 5, JOINED)
         assert s.session.lanes["a"] is lane
         assert lane.position == 5
         s.session.unfollow("a")
@@ -87,7 +91,7 @@ async def test_a_lane_lasts_until_it_is_left() -> None:
 async def test_answers_and_updates_leave_at_once_and_in_order() -> None:
     """A client that reads waits for nothing."""
     async with stage() as s:
-        s.session.follow("a", 0, batch=False)
+        s.session.follow("a", 0, PLAIN)
         await s.wire.says("hi")
         await wait_all_tasks_blocked()
         s.session.offer(update(1, 2))
@@ -99,7 +103,7 @@ async def test_answers_and_updates_leave_at_once_and_in_order() -> None:
 async def test_only_what_lies_behind_the_position_is_sent() -> None:
     """A session that knows places up to 2 gets the third and nothing of a topic it does not follow."""
     async with stage() as s:
-        s.session.follow("a", 2, batch=False)
+        s.session.follow("a", 2, PLAIN)
         s.session.offer(update(1, 3))
         s.session.offer(update(1, 3))
         s.session.offer(update(1, 3, topic="b"))
@@ -110,16 +114,44 @@ async def test_only_what_lies_behind_the_position_is_sent() -> None:
 async def test_a_batch_client_gets_several_updates_as_one_message() -> None:
     """Joined only for those who asked for it, and only where there are several."""
     async with stage() as s:
-        s.session.follow("a", 0, batch=True)
+        s.session.follow("a", 0, JOINED)
         s.session.offer(update(1, 2))
         s.session.offer(update(3))
         assert s.wire.texts == ["[a1,a2]", "a3"]
 
 
+async def test_a_notice_is_told_in_the_words_of_the_protocol() -> None:
+    """A protocol without a word for it says nothing."""
+    async with stage() as s:
+        s.session.tell("lost")
+        s.session.tell("")
+        assert s.wire.texts == ["notice lost"]
+
+
+async def test_a_personal_rendering_has_a_head_of_its_own() -> None:
+    """Each client's own head stands before each text, also before a gap; the bodies are encoded once for all."""
+    encoded = WORDS.encoded
+    async with stage() as one, stage(room=2, outbox=2, slow_client=SlowClient.DROP_OLDEST) as other:
+        one.session.follow("a", 0, Personal(WORDS, None, fakes.lines, head=b"1:"))
+        other.session.follow("a", 0, Personal(WORDS, None, fakes.lines, head=b"2:", tail=b"!"))
+        assert one.session.lanes["a"].write is None
+        run = update(1, 2)
+        for session in (one.session, other.session):
+            session.offer(run)
+        assert WORDS.encoded == encoded + 1
+        for n in range(3, 7):
+            for session in (one.session, other.session):
+                session.offer(update(n))
+        other.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert one.wire.texts == ["1:a1", "1:a2", "1:a3", "1:a4", "1:a5", "1:a6"]
+        assert other.wire.texts == ["2:a1!", "2:a2!", "2:gap a3..4!", "2:a5!", "2:a6!"]
+
+
 async def test_a_partial_write_is_completed_before_anything_else() -> None:
     """The bytes of a message are never torn apart by another one."""
     async with stage(room=3) as s:
-        s.session.follow("a", 0, batch=False)
+        s.session.follow("a", 0, PLAIN)
         s.session.offer(update(1, 2))
         s.session.say(b"notice")
         await wait_all_tasks_blocked()
@@ -130,15 +162,15 @@ async def test_a_partial_write_is_completed_before_anything_else() -> None:
 
 
 async def test_a_client_that_does_not_read_is_disconnected(mock_clock: MockClock) -> None:
-    """Under `disconnect` the outbox is bounded, the close code is 1008, and memory is given back."""
+    """Under `disconnect` the outbox is bounded, the reason is slowness, and memory is given back."""
     async with stage(room=0, outbox=10) as s:
-        s.session.follow("a", 0, batch=False)
+        s.session.follow("a", 0, PLAIN)
         for n in range(1, 100):
             s.session.offer(update(n))
             assert s.session.waiting <= 11
         assert s.session.waiting == 0
-        assert s.session.ending is not None
-        assert s.session.ending.code == 1008
+        assert s.session.ended is not None
+        assert s.session.ended.why is Ending.SLOW
         mock_clock.autojump_threshold = 0
         exit_ = await s.ref.watch()
         assert exit_.kind == "normal"
@@ -149,21 +181,21 @@ async def test_a_client_that_does_not_read_is_disconnected(mock_clock: MockClock
 async def test_a_slow_client_that_recovers_in_time_gets_its_close_frame(mock_clock: MockClock) -> None:
     """The frame in progress is completed, so that the reason can be understood."""
     async with stage(room=1, outbox=2) as s:
-        s.session.follow("a", 0, batch=False)
+        s.session.follow("a", 0, PLAIN)
         for n in range(1, 6):
             s.session.offer(update(n))
         s.wire.reads(1000)
         await s.ref.watch()
         assert s.wire.texts == ["a1"]
         assert s.wire.closed is not None
-        assert s.wire.closed[0] == 1008
+        assert s.wire.closed[0] is Ending.SLOW
 
 
 @pytest.mark.parametrize("policy", [SlowClient.DROP_OLDEST, SlowClient.CONFLATE])
 async def test_what_a_slow_client_misses_is_announced(policy: SlowClient) -> None:
     """Whatever is dropped, messages and gaps together are the whole stream in order."""
     async with stage(room=2, outbox=8, slow_client=policy) as s:
-        s.session.follow("a", 0, batch=False)
+        s.session.follow("a", 0, PLAIN)
         for n in range(1, 100):
             s.session.offer(update(n))
             assert s.session.waiting <= 8
@@ -185,7 +217,7 @@ async def test_one_slow_client_does_not_delay_another() -> None:
     """`offer` never waits, whatever the client does."""
     async with stage(room=0, outbox=1000) as slow, stage() as quick:
         for session in (slow.session, quick.session):
-            session.follow("a", 0, batch=False)
+            session.follow("a", 0, PLAIN)
         for n in range(1, 500):
             for session in (slow.session, quick.session):
                 session.offer(update(n))
@@ -199,11 +231,11 @@ async def test_a_client_that_vanished_is_noticed(mock_clock: MockClock) -> None:
         mock_clock.jump(20.5)
         await wait_all_tasks_blocked()
         assert s.wire.pings == 1
-        assert s.session.ending is None
+        assert s.session.ended is None
         mock_clock.jump(10.5)
         await s.ref.watch()
-        assert s.session.ending is not None
-        assert "ping" in s.session.ending.reason
+        assert s.session.ended is not None
+        assert "ping" in s.session.ended.words
         assert s.dialogue.ended == 1
 
 
@@ -216,7 +248,7 @@ async def test_a_quiet_client_that_answers_pings_stays(mock_clock: MockClock) ->
             await wait_all_tasks_blocked()
             assert s.wire.pings == round_
             s.wire.heard = trio.current_time()
-        assert s.session.ending is None
+        assert s.session.ended is None
 
 
 async def test_what_comes_in_the_moment_of_a_ping_is_answered(mock_clock: MockClock) -> None:
@@ -227,7 +259,17 @@ async def test_what_comes_in_the_moment_of_a_ping_is_answered(mock_clock: MockCl
         mock_clock.jump(20.5)
         await wait_all_tasks_blocked()
         assert s.wire.texts == ["echo hi"]
-        assert s.session.ending is None
+        assert s.session.ended is None
+
+
+async def test_a_client_that_need_not_speak_is_never_pinged(mock_clock: MockClock) -> None:
+    """Some protocols have no way for a client to say anything: silence says nothing about it then."""
+    async with stage(ping_interval=20, ping_timeout=None) as s:
+        await wait_all_tasks_blocked()
+        mock_clock.jump(1000)
+        await wait_all_tasks_blocked()
+        assert s.wire.pings == 0
+        assert s.session.ended is None
 
 
 async def test_a_long_dialogue_is_not_cut_short_by_a_ping(mock_clock: MockClock) -> None:
@@ -242,7 +284,7 @@ async def test_a_long_dialogue_is_not_cut_short_by_a_ping(mock_clock: MockClock)
         await wait_all_tasks_blocked()
         assert s.wire.texts == ["echo slowly"]
         assert s.wire.pings == 1
-        assert s.session.ending is None
+        assert s.session.ended is None
 
 
 async def test_a_flusher_that_fails_ends_this_session_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +295,7 @@ async def test_a_flusher_that_fails_ends_this_session_alone(monkeypatch: pytest.
             raise RuntimeError("boom")
 
         monkeypatch.setattr(s.wire, "write", fails)
-        s.session.follow("a", 0, batch=False)
+        s.session.follow("a", 0, PLAIN)
         s.session.offer(update(1))
         exit_ = await s.ref.watch()
         assert exit_.kind == "crash"
@@ -273,8 +315,8 @@ async def test_who_asks_without_reading_is_not_asked_again(mock_clock: MockClock
         mock_clock.jump(31)
         mock_clock.autojump_threshold = 0
         await s.ref.watch()
-        assert s.session.ending is not None
-        assert s.session.ending.code == 1008
+        assert s.session.ended is not None
+        assert s.session.ended.why is Ending.SLOW
 
 
 async def test_long_answers_wait_for_the_client_to_read_them() -> None:
@@ -315,20 +357,20 @@ async def test_a_client_that_leaves_is_gone() -> None:
 
 
 async def test_a_failure_inside_ends_this_session_alone() -> None:
-    """The client sees 1011; the pool lives on."""
+    """The client is told of a failure; the pool lives on."""
     async with stage() as s:
         await s.wire.says("boom")
         exit_ = await s.ref.watch()
         assert exit_.kind == "crash"
-        assert s.wire.closed == (1011, "internal error")
+        assert s.wire.closed == (Ending.FAILED, "internal error")
         assert s.dialogue.ended == 1
         assert s.pool.counts()["total"] == 0
 
 
 async def test_a_stop_says_farewell_behind_everything_that_waits(mock_clock: MockClock) -> None:
-    """On shutdown the outbox is flushed, then the notice, then 1001."""
+    """On shutdown the outbox is flushed, then the notice, then the reason."""
     async with stage(room=1) as s:
-        s.session.follow("a", 0, batch=False)
+        s.session.follow("a", 0, PLAIN)
         s.session.offer(update(1))
         s.session.offer(update(2))
         async with trio.open_nursery() as nursery:
@@ -336,7 +378,7 @@ async def test_a_stop_says_farewell_behind_everything_that_waits(mock_clock: Moc
             await wait_all_tasks_blocked()
             s.wire.reads(1000)
         assert s.wire.texts == ["a1", "a2", "draining"]
-        assert s.wire.closed == (1001, "server going away")
+        assert s.wire.closed == (Ending.GOING_AWAY, "server going away")
 
 
 async def test_a_stop_waits_for_a_client_that_does_not_read_no_longer_than_agreed(
@@ -345,7 +387,7 @@ async def test_a_stop_waits_for_a_client_that_does_not_read_no_longer_than_agree
     """`drain_seconds` bounds the farewell; then the connection is cut."""
     mock_clock.autojump_threshold = 0
     async with stage(room=1, drain_seconds=5) as s:
-        s.session.follow("a", 0, batch=False)
+        s.session.follow("a", 0, PLAIN)
         s.session.offer(update(1))
         before = trio.current_time()
         await s.pool.stop("s")

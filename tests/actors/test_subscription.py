@@ -10,9 +10,19 @@ import pytest
 from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.subscription import SUBSCRIBERS_AT_ONCE, Lane, Subscription, Topic
-from actors.update import Message, Update
+from actors.subscription import SUBSCRIBERS_AT_ONCE, Fanout, Lane, Subscription
+from actors.update import Encode, Places, Rendering, Stream, Update
 from supervisors import Backoff, Child, Event, Mailbox, Overflow, Pool, Restart, open_supervisor
+
+
+class AsTheyAre:
+    """A format: entries that are texts already."""
+
+    def encoder(self, topic: object, epoch: int) -> Encode:
+        def encode(places: Places) -> list[bytes]:
+            return [text for _, text in places]
+
+        return encode
 
 
 class MemoryLog:
@@ -20,6 +30,7 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.texts: list[bytes] = []
+        self.stream = Stream("a", 1)
 
     def append(self, *texts: str) -> None:
         self.texts.extend(text.encode() for text in texts)
@@ -30,7 +41,7 @@ class MemoryLog:
 
     def read(self, after: int) -> Update | None:
         run = self.texts[after : after + 3]
-        return Update("a", tuple(Message(n, n, t) for n, t in enumerate(run, after + 1))) if run else None
+        return Update(self.stream, after + 1, list(enumerate(run, after + 1))) if run else None
 
 
 def texts_of(texts: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -38,11 +49,14 @@ def texts_of(texts: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(texts)
 
 
+EVERYBODYS = Rendering(AsTheyAre(), None, texts_of)
+
+
 class Listener:
     """A subscriber that keeps its own position, as a session does, on a connection that takes `room` texts."""
 
     def __init__(self, position: int = 0, *, free: bool = True, room: int = 1 << 30) -> None:
-        self.lane: Lane[Any] = Lane(position, texts_of, self.write if free else None)
+        self.lane: Lane[Any] = Lane(position, EVERYBODYS, self.write if free else None)
         self.lanes: dict[str, Lane[Any]] = {"a": self.lane}
         self.heard: list[str] = []
         self.rests: list[tuple[bytes, ...]] = []
@@ -67,7 +81,7 @@ class Listener:
         self.offered += 1
         if "a" in self.lanes and (rest := update.after(self.lane.position)) is not None:
             self.lane.position = rest.last
-            self.heard.extend(message.text.decode() for message in rest.messages)
+            self.heard.extend(text.decode() for _, text in rest.places)
 
     def unfollow(self) -> None:
         self.lanes.clear()
@@ -93,7 +107,7 @@ class Upstream:
 @define
 class Stage:
     log: MemoryLog
-    topic: Topic
+    topic: Fanout
     upstream: Upstream
     events: list[Event]
     ref: Any
@@ -109,7 +123,7 @@ class Stage:
 async def stage(*before: str, interval: float = 0.0) -> AsyncIterator[Stage]:
     log = MemoryLog()
     log.append(*before)
-    topic, upstream, events = Topic("a", log), Upstream(), list[Event]()
+    topic, upstream, events = Fanout("a", log), Upstream(), list[Event]()
     child = Child(
         "a",
         lambda: Subscription(topic, upstream, linger=30, interval=interval),
@@ -326,26 +340,3 @@ async def test_passes_begin_an_interval_apart(mock_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         assert listener.heard == ["1", "2", "3"]
         assert listener.written == 2
-
-
-def test_an_update_is_packed_once_for_all() -> None:
-    """However many sessions ask, the bytes are made once and are the same object."""
-    update = Update("a", (Message(1, 1, b"x"), Message(2, 2, b"y")))
-    calls: list[int] = []
-
-    def pack(texts: Any) -> bytes:
-        calls.append(1)
-        return b"".join(texts)
-
-    assert update.packed(pack) is update.packed(pack)
-    assert calls == [1]
-
-
-def test_the_rest_of_an_update_begins_behind_the_position() -> None:
-    """`after` gives the whole, a part, or nothing."""
-    update = Update("a", (Message(3, 3, b"x"), Message(4, 6, b"gap"), Message(7, 7, b"y")))
-    assert update.after(2) is update
-    rest = update.after(3)
-    assert rest is not None
-    assert [message.first for message in rest.messages] == [4, 7]
-    assert update.after(7) is None

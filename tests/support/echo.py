@@ -24,6 +24,7 @@ from quart_trio import QuartTrio
 
 from actors.session import WireClosed
 from dataflow.gateway.certificates import certified_context
+from dataflow.server.handshake import Socket
 from dataflow.server.serve import serve
 from dataflow.server.take_over import take_over
 from tests.support.certificates import Certificate, make_certificate
@@ -76,7 +77,7 @@ async def run(port: int, max_message_bytes: int, certificate: Certificate | None
         port=port,
         max_message_bytes=max_message_bytes,
         tls=tls,
-        on_websocket=echo,
+        sockets={Socket("/ws"): lambda wire, _client: echo(wire)},
     )
     async with trio.open_nursery() as nursery:
         [address] = await nursery.start(server)

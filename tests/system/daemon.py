@@ -14,9 +14,11 @@ import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from dataflow.app import tree
+from dataflow.app import hall, tree
 from dataflow.connectors import binance, blockchain
-from dataflow.core import State
+from dataflow.core import Core
+from dataflow.gateway.hall import Hall
+from dataflow.gateway.lobby import Lobby
 from dataflow.reactions import Reactions
 from dataflow.settings.schema import BackoffSettings, Gateway, Settings
 from dataflow.sources.port import SourceSettings
@@ -43,12 +45,20 @@ class Saboteur:
 
 @define
 class Daemon:
-    state: State
+    hall: Hall
     root: Any
     sabotage: Saboteur
     events: list[Event] = field(factory=list)
     keep_events: bool = True
     _news: trio.Event = field(factory=trio.Event)
+
+    @property
+    def core(self) -> Core:
+        return self.hall.core
+
+    @property
+    def lobby(self) -> Lobby:
+        return self.hall.lobby
 
     def on_event(self, event: Event) -> None:
         if self.keep_events:
@@ -80,9 +90,9 @@ async def daemon(*, sources: dict[str, SourceSettings], **tables: Any) -> AsyncI
     """The daemon on a free port. A source that is lost is retried after 0.05 s, unless `backoff` says otherwise."""
     tables.setdefault("gateway", Gateway(port=0))
     tables.setdefault("backoff", BackoffSettings(initial_delay=0.05, jitter=0.0))
-    state = State(Settings(sources=sources, **tables))
-    made = Daemon(state, None, Saboteur())
-    react = Reactions(state)
+    built = hall(Settings(sources=sources, **tables))
+    made = Daemon(built, None, Saboteur())
+    react = Reactions(built)
 
     def on_event(event: Event) -> None:
         react(event)
@@ -90,11 +100,11 @@ async def daemon(*, sources: dict[str, SourceSettings], **tables: Any) -> AsyncI
 
     async def strike(point: Point, path: str, epoch: int) -> None:
         await made.sabotage(point, path, epoch)
-        if state.faults is not None:
-            await state.faults(point, path, epoch)
+        if built.core.faults is not None:
+            await built.core.faults(point, path, epoch)
 
     async with open_supervisor(
-        tree(state), on_event=on_event, faults=strike, blocked_after=None
+        tree(built), on_event=on_event, faults=strike, blocked_after=None
     ) as made.root:
         yield made
 

@@ -39,13 +39,13 @@ class Rehearsal(World):
 
     @property
     def faults(self) -> Faults:
-        assert self.daemon.state.faults is not None
-        return self.daemon.state.faults
+        assert self.daemon.core.faults is not None
+        return self.daemon.core.faults
 
     @property
     def shard(self) -> str:
         """The path of the shard that owns the symbol."""
-        (owner,) = [n for n, s in enumerate(self.daemon.state.stores) if self.symbol in s.symbols()]
+        (owner,) = [n for n, s in enumerate(self.daemon.core.stores) if self.symbol in s.symbols()]
         return f"cache/shard-{owner}"
 
     def path(self, name: str) -> str:
@@ -483,8 +483,8 @@ async def test_without_chaos_there_is_nothing_to_strike() -> None:
             await w.http.delete("/faults/1"),
         ):
             assert "[chaos] enabled = true" in assert_problem(answer, 403)["detail"]
-        assert w.daemon.state.faults is None
-        assert [type(session._wire) for session in w.daemon.state.clients] == [SocketWire]
+        assert w.daemon.core.faults is None
+        assert [type(session._wire) for session in w.daemon.lobby.clients] == [SocketWire]
         assert "chaos" not in [node.path for node in every_node(w.daemon.root.tree())]
         assert "dataflow_faults" not in (await w.http.get("/metrics")).text
 
@@ -492,7 +492,7 @@ async def test_without_chaos_there_is_nothing_to_strike() -> None:
 async def test_strokes_are_metrics() -> None:
     """By path and kind; sessions share one path."""
     async with rehearsal() as w, client(w.daemon.url) as victim:
-        assert all(type(session._wire) is FaultyWire for session in w.daemon.state.clients)
+        assert all(type(session._wire) is FaultyWire for session in w.daemon.lobby.clients)
         await w.inject("gateway/sessions/{victim}", "crash")
         await w.inject("sources/{kind}", "drop", times=2)
         await w.inject("gateway/http", "crash")

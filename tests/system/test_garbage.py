@@ -119,7 +119,7 @@ async def is_wrong(stage: Stage) -> None:
 
 async def waits(stage: Stage) -> None:
     """It has to wait for its turn, and hangs up; another one finds no room to wait in."""
-    admission = stage.daemon.state.admission
+    admission = stage.daemon.lobby.admission
     turn = admission.enter(Urgency.SERVED, lambda: None)
     async with client(stage.daemon.url) as c, client(stage.daemon.url) as refused:
         await c.socket.send_message(SUBSCRIBE)
@@ -148,11 +148,11 @@ async def is_slow(stage: Stage) -> None:
     """What it is told is more than a connection takes at once."""
     async with client(stage.daemon.url) as c:
         await c.call("subscribe", symbol=SYMBOL)
-        (session,) = stage.daemon.state.clients
+        (session,) = stage.daemon.lobby.clients
         for number in range(OUTBOX):
             session.say(NOTICE % number)
         assert session.waiting
-        assert session.ending is None
+        assert session.ended is None
         await c.until(lambda: len(c.notices) == OUTBOX)
         await c.socket.aclose()
 
@@ -161,9 +161,9 @@ async def is_too_slow(stage: Stage) -> None:
     """More than its outbox takes, too."""
     async with client(stage.daemon.url) as c:
         await c.call("subscribe", symbol=SYMBOL)
-        (session,) = stage.daemon.state.clients
+        (session,) = stage.daemon.lobby.clients
         number = 0
-        while session.ending is None:
+        while session.ended is None:
             session.say(NOTICE % (number := number + 1))
         await c.until(lambda: c.closed)
         assert c.closed is not None

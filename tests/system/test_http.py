@@ -172,7 +172,7 @@ async def test_metrics_are_what_prometheus_reads() -> None:
     """The text parses, and holds the figures of sources, trades, clients and actors."""
     async with stage() as s, client(s.daemon.url) as listener:
         await listener.call("subscribe", symbol="BTC-USDT")
-        for store in s.daemon.state.stores:  # a source's symbols lie in several shards
+        for store in s.daemon.core.stores:  # a source's symbols lie in several shards
             store.counts["binance", "admitted"] += 2
         answer = await s.http.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain")
@@ -185,7 +185,7 @@ async def test_metrics_are_what_prometheus_reads() -> None:
         }
         assert found["dataflow_source_connected"].value == 1
         assert found["dataflow_sessions"].value == 1
-        assert found["dataflow_trades_total"].value == 2 * len(s.daemon.state.stores)
+        assert found["dataflow_trades_total"].value == 2 * len(s.daemon.core.stores)
         assert found["dataflow_topic_subscribers"].value == 1
         assert "dataflow_actor_restarts_total" in found
 

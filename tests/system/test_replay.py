@@ -95,7 +95,7 @@ async def test_a_cut_in_the_middle_with_overlapping_replay_changes_nothing(mode:
         assert listener.of("stream.gap") == []
         assert len(listener.of("connection.lost")) == 1
         assert len(listener.of("connection.restored")) == 1
-        assert sum(store.counts["binance", "duplicate"] for store in d.state.stores) > 0
+        assert sum(store.counts["binance", "duplicate"] for store in d.core.stores) > 0
         assert set(d.crashes()) == {"sources/binance"}
 
 

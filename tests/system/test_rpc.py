@@ -34,7 +34,7 @@ class Stage:
             )
 
     async def admitted(self, last: int) -> None:
-        while self.daemon.state.history("BTC-USDT").last < last:
+        while self.daemon.core.history("BTC-USDT").last < last:
             await trio.lowlevel.checkpoint()
 
 
@@ -49,6 +49,14 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
         yield Stage(exchange, d, listener)
 
 
+def live(source: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """The quality of a symbol with one live source, since the moment that the answer tells."""
+    since = answer["quality"]["since"]
+    assert since.endswith("Z")
+    state = {"state": "live", "since": since, "missing": None, "lag": None}
+    return {**state, "sources": {source: {**state, "reason": None}}}
+
+
 def ids(trades: list[dict[str, Any]]) -> list[int]:
     return [int(trade["tradeId"]) for trade in trades]
 
@@ -61,8 +69,9 @@ async def test_a_trade_as_a_client_sees_it() -> None:
             "channel": "trades",
             "symbol": "BTC-USDT",
             "event": "subscribed",
-            "epoch": s.daemon.state.epoch,
+            "epoch": s.daemon.core.epoch,
             "offset": 0,
+            "quality": live("binance", answer),
         }
         await s.publish(1, 1)
         await s.client.until(lambda: s.client.trades())
@@ -145,7 +154,7 @@ async def test_since_brings_exactly_what_was_missed() -> None:
     async with stage(cache=Cache(trades_per_symbol=100)) as s:
         await s.publish(1, 150)
         await s.admitted(150)
-        epoch = s.daemon.state.epoch
+        epoch = s.daemon.core.epoch
 
         async def since(epoch: int, offset: int) -> Any:
             return await s.client.call(
@@ -214,11 +223,12 @@ async def test_symbols_and_status_tell_how_things_stand() -> None:
         btc, eth = await s.client.call("getSymbols")
         assert btc == {
             "symbol": "BTC-USDT",
-            "channels": ["trades"],
+            "channels": ["trades", "quality"],
             "sources": ["binance"],
             "status": "live",
             "lastPrice": Decimal("2.10"),
             "lastTimestamp": "2023-11-14T22:13:20.000000Z",
+            "quality": live("binance", btc),
         }
         assert (eth["lastPrice"], eth["lastTimestamp"]) == (None, None)
         status = await s.client.call("getStatus")

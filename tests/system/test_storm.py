@@ -12,9 +12,9 @@ import pytest
 import trio
 from attrs import define, field
 
-from actors.subscription import Topic
-from dataflow.faces.jsonrpc import methods
-from dataflow.gateway import admission
+from actors.subscription import Fanout
+from dataflow.domain import Topic
+from dataflow.gateway import admission, subscriptions
 from dataflow.gateway.admission import Standing, Turn, Turns, Urgency
 from dataflow.settings.schema import Admission, Gateway
 from dataflow.topics.topics import Starter, Topics
@@ -48,21 +48,21 @@ class Stage:
                 id=self.published, symbol="BTCUSDT", side="buy", price="2.5", qty="0.5", timestamp_us=at
             )
             await self.exchange.publish(trade)
-        await until(lambda: self.daemon.state.history(SYMBOL).last >= self.published)
+        await until(lambda: self.daemon.core.history(SYMBOL).last >= self.published)
 
     def hold_a_turn(self) -> Turn:
         """Keep everybody else waiting where only one may be served at once."""
-        turn = self.daemon.state.admission.enter(Urgency.SERVED, lambda: None)
+        turn = self.daemon.lobby.admission.enter(Urgency.SERVED, lambda: None)
         assert turn.standing is Standing.SERVING
         return turn
 
     async def waiting(self, **expected: int) -> None:
         wanted = {"served": 0, "resuming": 0, "new": 0} | expected
-        await until(lambda: self.daemon.state.admission.waiting == wanted)
+        await until(lambda: self.daemon.lobby.admission.waiting == wanted)
 
     @property
     def since(self) -> dict[str, int]:
-        return {"epoch": self.daemon.state.epoch, "offset": self.published}
+        return {"epoch": self.daemon.core.epoch, "offset": self.published}
 
 
 @asynccontextmanager
@@ -139,7 +139,7 @@ async def test_all_come_back_after_a_restart_and_nobody_misses_a_trade() -> None
         for follower in followers:
             assert follower.offsets == list(range(16, s.published + 1))
             assert [answer.get("recovered") for answer in follower.answers] == [None, True, True]
-        assert s.daemon.state.admission.admitted == 3 * CLIENTS
+        assert s.daemon.lobby.admission.admitted == 3 * CLIENTS
         assert s.daemon.crashes() == []
 
 
@@ -170,7 +170,7 @@ async def test_who_is_served_goes_on_while_a_storm_waits() -> None:
         nursery.start_soon(ask)
         await s.waiting(new=50, served=1)
         assert order == []
-        s.daemon.state.admission.leave(turn)
+        s.daemon.lobby.admission.leave(turn)
         await until(lambda: len(order) == 51)
         assert (
             order.index("served") < 25
@@ -230,8 +230,8 @@ async def test_who_resumes_takes_the_place_of_the_newest_who_waits() -> None:
             (told,) = refused.of("connection.refused")
             reason = f"too many clients are waiting, try again in {float(told['retryAfter']):g} s"
             assert refused.closed == (1013, reason)
-        assert s.daemon.state.admission.waiting == {"served": 0, "resuming": 1, "new": 1}
-        s.daemon.state.admission.leave(turn)
+        assert s.daemon.lobby.admission.waiting == {"served": 0, "resuming": 1, "new": 1}
+        s.daemon.lobby.admission.leave(turn)
         await until(lambda: len(order) == 2)
         assert order == ["resuming", "first"]
 
@@ -251,8 +251,8 @@ async def test_who_hangs_up_while_it_waits_leaves_the_queue(
         else:
             await reset(gone.socket._stream)
         await s.waiting(new=0)
-        assert s.daemon.state.admission.admitted == 0
-        s.daemon.state.admission.leave(turn)
+        assert s.daemon.lobby.admission.admitted == 0
+        s.daemon.lobby.admission.leave(turn)
 
 
 async def test_who_waits_gets_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ async def test_who_waits_gets_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
         told = waits.of("connection.waiting")[0]
         assert told["ahead"] == 1
         assert told["seconds"] >= 0
-        s.daemon.state.admission.leave(turn)
+        s.daemon.lobby.admission.leave(turn)
         await waits.until(lambda: len(waits.answers) == 2)
         assert list(waits.answers) == [0, 1]
         assert waits.answers[0]["result"] == "pong"
@@ -288,10 +288,10 @@ async def test_a_topic_that_is_slow_to_start_keeps_nobody_else_waiting(
     """Its first subscriber gives its turn back meanwhile, although there is only one."""
     started, go_on, open_ = trio.Event(), trio.Event(), Topics.open
 
-    async def slow(self: Topics, symbol: str, pool: Starter) -> Topic:
+    async def slow(self: Topics, topic: Topic, pool: Starter) -> Fanout:
         started.set()
         await go_on.wait()
-        return await open_(self, symbol, pool)
+        return await open_(self, topic, pool)
 
     monkeypatch.setattr(Topics, "open", slow)
     async with (
@@ -311,7 +311,7 @@ async def test_a_topic_that_is_slow_to_start_keeps_nobody_else_waiting(
 async def test_a_long_recovery_is_done_in_slices_without_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is put together trades go on coming, others have their turns, and in the end not one place is
     missing or told twice."""
-    monkeypatch.setattr(methods, "RECOVERY_SLICE", 20)
+    monkeypatch.setattr(subscriptions, "RECOVERY_SLICE", 20)
     pauses = [0]
     pause = Turns.pause
 

@@ -40,4 +40,4 @@ async def test_commands_reach_a_daemon_over_tls(tmp_path: Path, monkeypatch: pyt
                 while "id" not in (message := json.loads(await client.get_message())):
                     pass
                 assert message["id"] == 7
-                assert [type(session._wire) for session in running.state.clients] == [SocketWire]
+                assert [type(session._wire) for session in running.lobby.clients] == [SocketWire]

@@ -17,6 +17,7 @@ from wsproto.connection import Connection
 from wsproto.events import AcceptConnection, Request, TextMessage
 
 from actors.outbox import SlowClient
+from dataflow.domain import Topic
 from dataflow.faces.jsonrpc import methods
 from dataflow.settings.schema import BackoffSettings, Session
 from dataflow.sources.port import SourceSettings
@@ -158,7 +159,7 @@ async def test_garbage_is_counted_and_harms_nothing(kind: str) -> None:
         await w.publish(5)
         heard = await w.heard(5)
         assert heard == w.ids(1, 2, 3, 4, 5)
-        assert w.daemon.state.sources[kind].problems.total() == 2
+        assert w.daemon.core.sources[kind].problems.total() == 2
         assert w.daemon.crashes() == []
 
 
@@ -173,7 +174,7 @@ async def test_a_truncated_trade_is_counted_and_its_place_is_a_gap(kind: str) ->
         assert await w.heard(4) == w.ids(1, 2, 4, 5)
         stream = w.listener.stream(w.symbol)
         assert [entry.get("reason") for entry in stream] == [None, None, "source_gap", None, None]
-        assert w.daemon.state.sources[kind].problems.total() == 1
+        assert w.daemon.core.sources[kind].problems.total() == 1
         assert w.daemon.crashes() == []
 
 
@@ -260,7 +261,7 @@ async def test_the_first_subscriber_subscribes_upstream_and_the_last_one_unsubsc
         await other.call("subscribe", symbol="BTC-USDT")
         await exchange.wait_subscribed(["BTCUSDT"])
         await one.call("unsubscribe", symbol="BTC-USDT")
-        assert d.state.topics.subscribers == {"BTC-USDT": 1}
+        assert d.core.topics.subscribers == {Topic("trades", "BTC-USDT"): 1}
         await other.call("unsubscribe", symbol="BTC-USDT")
         while exchange.subscribed:
             await trio.lowlevel.checkpoint()
@@ -339,7 +340,7 @@ async def test_a_subscription_that_keeps_crashing_ends_the_sessions_that_listen(
         while w.listener.closed is None:
             w.daemon.sabotage.arm(Point.START, f"topics/{w.symbol}")
             w.daemon.sabotage.arm(Point.RECEIVE, f"topics/{w.symbol}")
-            w.daemon.state.topics.news(w.symbol)
+            w.daemon.core.news(w.symbol)
             await trio.lowlevel.checkpoint()
         assert w.listener.closed[0] == 1011
         w.daemon.sabotage.disarm()
@@ -390,7 +391,7 @@ async def test_a_client_for_whom_no_session_can_be_started_leaves_no_trace() -> 
             await refused.until(lambda: refused.closed)
             assert refused.closed is not None
             assert refused.closed[0] == 1013
-        assert len(d.state.clients) == 0
+        assert len(d.lobby.clients) == 0
 
 
 @pytest.mark.parametrize("branch", ["cache", "sources"])
@@ -410,17 +411,17 @@ async def test_a_session_that_fails_takes_only_its_client_with_it(monkeypatch: p
     """An error in the handling of one client closes that one with 1011."""
     async with world("binance") as w, client(w.daemon.url) as victim:
 
-        async def explode(_client: methods.Client, _text: str) -> None:
+        async def explode(_client: methods.Calls, _text: str) -> None:
             raise RuntimeError("sabotage")
 
-        monkeypatch.setattr(methods.Client, "hear", explode)  # the other client says nothing any more
+        monkeypatch.setattr(methods.Calls, "hear", explode)  # the other client says nothing any more
         with pytest.raises(KeyError):
             await victim.ask("ping")
         assert victim.closed is not None
         assert victim.closed[0] == 1011
         await w.publish(1)
         assert await w.heard(1) == w.ids(1)
-        assert len(w.daemon.state.clients) == 1
+        assert len(w.daemon.lobby.clients) == 1
 
 
 @asynccontextmanager
@@ -434,7 +435,7 @@ async def beside_a_deaf_client(session: Session) -> AsyncIterator[tuple[World, t
         w = World("binance", exchange, d, listener)
         await listener.call("subscribe", symbol=w.symbol)
         async with await never_reading_client(d.url, w.symbol) as deaf:
-            while d.state.topics.subscribers[w.symbol] < 2:
+            while d.core.topics.subscribers[Topic("trades", w.symbol)] < 2:
                 await trio.lowlevel.checkpoint()
             yield w, deaf
 
@@ -444,11 +445,11 @@ async def test_a_client_that_never_reads_costs_nobody_else_anything() -> None:
     async with beside_a_deaf_client(Session(outbox=100)) as (w, _deaf):
         d = w.daemon
         published = 0
-        while d.state.clients.totals().slow == 0:
+        while d.lobby.clients.totals().slow == 0:
             await w.publish(500)
             published += 500
             await w.heard(published)
-            assert all(session.waiting <= 101 for session in d.state.clients)
+            assert all(session.waiting <= 101 for session in d.lobby.clients)
         await w.publish(10)
         assert len(await w.heard(published + 10)) == published + 10
 
@@ -459,7 +460,7 @@ async def test_a_client_that_reads_again_is_told_what_it_missed(policy: SlowClie
     async with beside_a_deaf_client(Session(outbox=50, slow_client=policy)) as (w, stream):
         d = w.daemon
         published = 0
-        while d.state.clients.totals().dropped == 0:
+        while d.lobby.clients.totals().dropped == 0:
             await w.publish(500)
             published += 500
             await w.heard(published)
@@ -475,7 +476,7 @@ async def test_a_client_that_reads_again_is_told_what_it_missed(policy: SlowClie
                     position += 1
                 if position == published:
                     break
-        assert sum(s.dropped for s in d.state.clients) > 0
+        assert sum(s.dropped for s in d.lobby.clients) > 0
 
 
 async def messages(stream: trio.SocketStream) -> AsyncGenerator[dict[str, Any], None]:
@@ -572,9 +573,9 @@ async def test_a_client_that_vanished_without_a_word_is_noticed(mock_clock: Mock
     async with open_binance() as exchange, daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d:
         ghost = await never_reading_client(d.url, "BTC-USDT")
         await exchange.wait_subscribed(["BTCUSDT"])
-        assert d.state.topics.subscribers == {"BTC-USDT": 1}
-        while len(d.state.clients):
+        assert d.core.topics.subscribers == {Topic("trades", "BTC-USDT"): 1}
+        while len(d.lobby.clients):
             mock_clock.jump(10)
             await wait_all_tasks_blocked(0.001)
-        assert d.state.topics.subscribers == {"BTC-USDT": 0}
+        assert d.core.topics.subscribers == {Topic("trades", "BTC-USDT"): 0}
         await ghost.aclose()

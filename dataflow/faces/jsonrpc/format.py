@@ -1,21 +1,25 @@
-"""What clients are told, as bytes: the notifications of the public contract.
+"""Entries and notices as JSON-RPC: the notifications of the public contract, as bytes.
 
-Rules of this file: encoding only. Prices and quantities leave as JSON numbers with exactly the digits
-they have inside; times leave as RFC 3339 in UTC with microseconds. An update is encoded once and the
-same bytes go to every subscriber, so nothing here depends on a client.
+Rules of this file: encoding only. Prices and quantities leave as JSON numbers with exactly the digits that
+they have inside; times leave as RFC 3339 in UTC with microseconds. The same bytes go to every subscriber, so
+nothing here depends on a client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache, singledispatch
 from typing import Any, Final
 
 import msgspec
 
-from actors.update import Message
-from dataflow.domain import Gap, Recorded, Side, Trade
+from actors.update import Encode, Places
+from dataflow.domain import Gap, Recorded, Side, Topic, Trade
+from dataflow.domain.notice import Draining, Notice, Refused, SourceLost, SourceRestored, Waiting
+from dataflow.domain.quality import Quality
 from dataflow.domain.timestamps import to_rfc3339
+from dataflow.domain.topic import QUALITY
 
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _HEAD: Final = '{"jsonrpc":"2.0","method":"trades.update","params":{"seqnum":'
@@ -35,11 +39,6 @@ class _Trade(msgspec.Struct, rename="camel", gc=False):
     offset: int
 
 
-def trade(recorded: Recorded) -> msgspec.Raw:
-    """An admitted trade, to be put into an answer; `seqnum` is its offset."""
-    return msgspec.Raw(_encode(_fields(recorded)))
-
-
 class Updates:
     """Encodes what subscribers of one symbol are sent: the fields of `trade`, in an envelope, and the gaps.
 
@@ -48,33 +47,32 @@ class Updates:
     handed a Struct; what would need escaping is left to the encoder all the same.
     """
 
-    def __init__(self, symbol: str, epoch: int) -> None:
-        self._name = symbol
+    def __init__(self, topic: Topic, epoch: int) -> None:
+        self._topic = topic
         self._epoch = epoch
-        self._symbol = _encode(symbol).decode()
+        self._symbol = _encode(topic.symbol).decode()
         self._moment: int | None = None
         self._middle = ""  # from the seqnum to the side, for a trade of that moment
         self._plain: dict[str, bool] = {}  # names of sources, and whether they need no escaping
 
-    def messages(self, places: Iterable[tuple[int, Trade | Gap]]) -> list[Message]:
+    def texts(self, places: Places) -> list[bytes]:
         """Trades, each with its offset, and `stream.gap` for the gaps among them."""
-        made: list[Message] = []
+        made: list[bytes] = []
         plain = self._plain
         for offset, trade in places:
             if isinstance(trade, Gap):
-                made.append(Message(trade.first, trade.last, stream_gap(self._name, self._epoch, trade), 0))
+                made.append(JSONRPC.gap(self._topic, self._epoch, trade))
                 continue
             if not (trade.trade_id.isalnum() and plain.get(trade.source)) and not self._is_plain(trade):
-                text = _notification("trades.update", _fields(Recorded(offset, trade)))
-                made.append(Message(offset, offset, text))
+                made.append(_notification("trades.update", _fields(Recorded(offset, trade))))
                 continue
             if trade.timestamp != self._moment:
                 self._turn_to(trade.timestamp)
             text = (
                 f'{_HEAD}{offset}{self._middle}{trade.side}","qty":{trade.quantity!s},"price":{trade.price!s},'
                 f'"tradeId":"{trade.trade_id}","source":"{trade.source}","offset":{offset}}}}}'
-            ).encode()
-            made.append(Message(offset, offset, text))
+            )
+            made.append(text.encode())
         return made
 
     def _turn_to(self, moment: int) -> None:
@@ -94,42 +92,111 @@ def _needs_no_escaping(text: str) -> bool:
     return _encode(text) == b'"%s"' % text.encode()
 
 
-def stream_gap(symbol: str, epoch: int, gap: Gap, skipped: int | None = None) -> bytes:
-    """The `stream.gap` notification: offsets that this client will not get, and how many trades of those that
-    the server has were skipped for its slowness."""
-    params = {"symbol": symbol, "channel": "trades", "epoch": epoch, **_span(gap)}
-    return _notification("stream.gap", params if skipped is None else params | {"skipped": skipped})
+class JsonRpc:
+    """The format of all clients that speak JSON-RPC."""
+
+    name = "jsonrpc"
+
+    def encoder(self, topic: Topic, epoch: int) -> Encode:
+        return _qualities if topic.channel == QUALITY else Updates(topic, epoch).texts
+
+    def item(self, topic: Topic, entry: Recorded) -> bytes:
+        """An admitted trade in an answer; `seqnum` is its offset."""
+        return _encode(_fields(entry))
+
+    def hole(self, topic: Topic, gap: Gap) -> bytes:
+        """A gap in an answer: `from`, `to` (null when nobody knows how many) and `reason`."""
+        return _encode(_span(gap))
+
+    def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int | None = None) -> bytes:
+        """`stream.gap`: places that this client will not get, and how many trades of those that the server
+        has were skipped because it is slow."""
+        params = {"symbol": topic.symbol, "channel": topic.channel, "epoch": epoch, **_span(gap)}
+        return _notification("stream.gap", params if skipped is None else params | {"skipped": skipped})
+
+    @staticmethod
+    @lru_cache(maxsize=16)  # of a notice for all, every client's session asks for the text
+    def notice(notice: Notice) -> bytes:
+        method, params = _told(notice)
+        return _notification(method, params)
 
 
-def gap(entry: Gap) -> msgspec.Raw:
-    """A gap as it stands in an answer: `from`, `to` (null when nobody knows how many) and `reason`."""
-    return msgspec.Raw(_encode(_span(entry)))
+JSONRPC: Final = JsonRpc()
 
 
-def connection_lost(source: str, reason: str, symbols: Iterable[str]) -> bytes:
-    """The `connection.lost` notification, for every client."""
-    return _notification("connection.lost", {"reason": reason, "source": source, "symbols": list(symbols)})
+def quality(states: Sequence[Quality], best: Quality) -> dict[str, Any]:
+    """A symbol's quality as it stands in answers: the best of its sources, and each of them."""
+    sources = {
+        each.source: {
+            "state": each.state,
+            "since": to_rfc3339(each.since),
+            "reason": each.reason,
+            "missing": each.missing,
+            "lag": each.lag,
+        }
+        for each in states
+    }
+    since = to_rfc3339(best.since)
+    return {
+        "state": best.state,
+        "since": since,
+        "missing": best.missing,
+        "lag": best.lag,
+        "sources": sources,
+    }
 
 
-def connection_restored(source: str, symbols: Iterable[str]) -> bytes:
-    """The `connection.restored` notification, for every client."""
-    fields = {"action": "resubscribe", "source": source, "symbols": list(symbols)}
-    return _notification("connection.restored", fields)
+def _qualities(places: Places) -> list[bytes]:
+    return [
+        _notification(
+            "quality.update",
+            {
+                "symbol": quality.symbol,
+                "source": quality.source,
+                "state": quality.state,
+                "since": to_rfc3339(quality.since),
+                "reason": quality.reason,
+                "missing": quality.missing,
+                "lag": quality.lag,
+            },
+        )
+        for _, quality in places
+    ]
 
 
-def connection_waiting(ahead: int, seconds: float) -> bytes:
-    """The `connection.waiting` notification: a newcomer has waited for so long, behind so many others."""
-    return _notification("connection.waiting", {"ahead": ahead, "seconds": seconds})
+@singledispatch
+def _told(notice: Any) -> tuple[str, dict[str, Any]]:
+    raise TypeError(f"no notice: {notice!r}")
 
 
-def connection_refused(reason: str, retry_after: float) -> bytes:
-    """The `connection.refused` notification: a close with 1013 follows; try again after so many seconds."""
-    return _notification("connection.refused", {"reason": reason, "retryAfter": retry_after})
+@_told.register
+def _(notice: SourceLost) -> tuple[str, dict[str, Any]]:
+    return "connection.lost", {
+        "reason": notice.reason,
+        "source": notice.source,
+        "symbols": list(notice.symbols),
+    }
 
 
-def connection_draining() -> bytes:
-    """The `connection.draining` notification: a close with 1001 follows."""
-    return _notification("connection.draining", {"reason": "server going away"})
+@_told.register
+def _(notice: SourceRestored) -> tuple[str, dict[str, Any]]:
+    params = {"action": "resubscribe", "source": notice.source, "symbols": list(notice.symbols)}
+    return "connection.restored", params
+
+
+@_told.register
+def _(notice: Waiting) -> tuple[str, dict[str, Any]]:
+    return "connection.waiting", {"ahead": notice.ahead, "seconds": notice.seconds}
+
+
+@_told.register
+def _(notice: Refused) -> tuple[str, dict[str, Any]]:
+    return "connection.refused", {"reason": notice.reason, "retryAfter": notice.retry_after}
+
+
+@_told.register
+def _(notice: Draining) -> tuple[str, dict[str, Any]]:
+    return "connection.draining", {"reason": notice.reason}
 
 
 def _fields(recorded: Recorded) -> _Trade:

@@ -1,10 +1,10 @@
 """JSON-RPC 2.0, to the letter (https://www.jsonrpc.org/specification).
 
-Rules of this file. Text in, bytes out: no socket, no clock, no framework. Ids go back exactly as they
-came, digit for digit. A notification is never answered, also not with an error. An answer has `result`
-or `error`, never both. What a handler did not mean to tell is not told: an exception other than
-`CallError` is reported to us and is an internal error to the client. The calls of a batch run one after
-the other, in order.
+Rules of this file. Text in, bytes out: no socket, no clock, no framework. Ids go back exactly as they came,
+digit for digit. A notification is never answered, also not with an error. An answer has `result` or `error`,
+never both. What a handler did not mean to tell is not told: an exception other than `CallError` or `Problem`
+is reported to us and is an internal error to the client. The calls of a batch run one after the other, in
+order.
 
 Where the specification leaves room: method names are matched whatever their case, unknown members of
 a request are ignored, and an invalid request that has a valid id is answered to that id.
@@ -21,7 +21,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from attrs import frozen
 
-from dataflow.domain.errors import CallError
+from dataflow.domain.errors import DataflowError
+from dataflow.gateway.problems import InvalidValue, Problem, TooManySubscriptions, Unavailable
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -50,6 +51,27 @@ class _Method:
     name: str
     params: type | None
     handler: Handler
+
+
+class CallError(DataflowError):
+    """A call that cannot be answered with a result: the caller's fault or ours, by `code`."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+def translated(problem: Problem) -> CallError:
+    """A problem as JSON-RPC has it."""
+    if isinstance(problem, InvalidValue):
+        return CallError(INVALID_PARAMS, "Invalid params", problem.data)
+    if isinstance(problem, TooManySubscriptions):
+        return CallError(TOO_MANY_SUBSCRIPTIONS, problem.summary, problem.data)
+    if isinstance(problem, Unavailable):
+        return CallError(UPSTREAM_UNAVAILABLE, problem.summary, problem.data)
+    return CallError(UNAUTHORISED, problem.summary, problem.data)
 
 
 class Methods:
@@ -124,10 +146,10 @@ async def dispatch(
 ) -> bytes | None:
     """Run what `text` calls, in order, and make the answer; None when nothing is to be answered.
 
-    `report(method, exception)` is called for every exception of a handler that is not a CallError. The
-    calls of a batch whose answers exceed `max_answers` bytes are refused from there on; `pause` is awaited
-    before each of them but the first, so that a batch does not keep the event loop. `owner` is given to
-    every handler before its parameters, so that many clients can share one table of methods.
+    `report(method, exception)` is called for every exception of a handler that is neither a CallError nor a
+    Problem. The calls of a batch whose answers exceed `max_answers` bytes are refused from there on; `pause`
+    is awaited before each of them but the first, so that a batch does not keep the event loop. `owner` is
+    given to every handler before its parameters, so that many clients can share one table of methods.
     """
     requests = parse(text, max_batch)
     if not isinstance(requests, list):
@@ -192,6 +214,8 @@ async def _run(call: Call, call_id: msgspec.Raw, methods: Methods, owner: tuple[
         return result_of(call_id, await method.handler(*owner, *arguments))
     except CallError as error:
         return error_of(call_id, error)
+    except Problem as problem:
+        return error_of(call_id, translated(problem))
 
 
 def _is_array(text: str | bytes) -> bool:

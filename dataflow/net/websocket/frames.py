@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from attrs import define, frozen
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -21,15 +21,16 @@ from wsproto.events import Ping as PingEvent
 CONTROL_BYTES = 125
 NO_STATUS = 1005
 VANISHED = 1006
-_TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A  # first bytes of whole frames
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A  # first bytes of whole frames
 _PLAIN_CODES = {b"\x03\xe8": 1000, b"\x03\xe9": 1001}  # with which nearly every client leaves
 _UNSENDABLE = (VANISHED, 1015)  # may be observed, not said: an internal error is what is meant
 
 
 class Opcode(IntEnum):
-    """The four that a server sends."""
+    """Those that a server sends."""
 
     TEXT = 1
+    BINARY = 2
     CLOSE = 8
     PING = 9
     PONG = 10
@@ -46,6 +47,11 @@ def text_frames(texts: Sequence[bytes]) -> bytes:
         return b"".join([part for text in texts for part in (_TEXT_HEADERS[len(text)], text)])
     except IndexError:  # one of them is long
         return b"".join(map(text_frame, texts))
+
+
+def binary_frames(messages: Sequence[bytes]) -> bytes:
+    """k binary messages as k frames in one piece."""
+    return b"".join([_header(Opcode.BINARY, len(message)) + message for message in messages])
 
 
 def control_frame(opcode: Opcode, payload: bytes = b"") -> bytes:
@@ -98,7 +104,7 @@ class Goodbye:
     fault: bool = False
 
 
-Inbound = str | Ping | Goodbye
+Inbound = str | bytes | Ping | Goodbye
 
 
 def _plain_goodbye(payload: bytes) -> Goodbye | None:
@@ -112,19 +118,21 @@ def _plain_goodbye(payload: bytes) -> Goodbye | None:
 class FrameReader:
     """Turns a client's bytes into messages, pings and one goodbye, after which it must not be fed."""
 
-    __slots__ = ("_max_bytes", "_parser")
+    __slots__ = ("_binary", "_max_bytes", "_parser")
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, binary: bool = False) -> None:
+        """`binary`: binary messages are understood, as bytes; otherwise they break the rules, with 1003."""
         self._max_bytes = max_message_bytes
+        self._binary = binary
         self._parser: _Parser | None = None  # once it is needed
 
     def feed(self, data: bytes) -> Iterator[Inbound]:
-        """What `data` completes, in order. Binary: goodbye with 1003; too long: with 1009."""
+        """What `data` completes, in order. A message that is too long: goodbye with 1009."""
         if self._parser is None:
             data = yield from self._plain_frames(data)
             if not data:
                 return
-            self._parser = _Parser(self._max_bytes)
+            self._parser = _Parser(self._max_bytes, self._binary)
         yield from self._parser.feed(data)
 
     def _plain_frames(self, data: bytes) -> Generator[Inbound, None, bytes]:
@@ -135,7 +143,7 @@ class FrameReader:
             begin = at + 6
             if length == 126:
                 length, begin = int.from_bytes(data[at + 2 : at + 4], "big"), at + 8
-                if length < 126 or data[at] != _TEXT:
+                if length < 126 or data[at] not in (_TEXT, _BINARY):
                     break
             end = begin + length
             if not 0 <= length <= self._max_bytes or data[at + 1] == 0xFF or end > len(data):
@@ -148,6 +156,8 @@ class FrameReader:
                     break
             elif data[at] == _PING:
                 yield Ping(payload)
+            elif data[at] == _BINARY and self._binary:
+                yield payload
             elif data[at] == _CLOSE and (goodbye := _plain_goodbye(payload)) is not None:
                 yield goodbye
                 return b""
@@ -160,10 +170,11 @@ class FrameReader:
 class _Parser:
     """wsproto, with its habits corrected."""
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, binary: bool) -> None:
         self._max_bytes = max_message_bytes
+        self._binary = binary
         self._wsproto = Connection(ConnectionType.SERVER)
-        self._parts: list[str] = []
+        self._parts: list[Any] = []
         self._size = 0
 
     def feed(self, data: bytes) -> Iterator[Inbound]:
@@ -182,6 +193,8 @@ class _Parser:
         if isinstance(event, PingEvent):
             return Ping(bytes(event.payload))
         if isinstance(event, BytesMessage):
+            if self._binary:
+                return self._join(bytes(event.data), event.message_finished)
             return Goodbye(1003, "text messages only", fault=True)
         if isinstance(event, CloseConnection):
             # wsproto reports its own parse errors in the same words, but without leaving the open state.
@@ -189,15 +202,16 @@ class _Parser:
             return Goodbye(int(event.code), event.reason or "", fault)
         return None
 
-    def _join(self, piece: str, finished: bool) -> Inbound | None:
+    def _join(self, piece: str | bytes, finished: bool) -> Inbound | None:
         # An empty fragment counts too, or a client could send them without end.
-        self._size += max(1, len(piece) if piece.isascii() else len(piece.encode()))
+        size = len(piece) if isinstance(piece, bytes) or piece.isascii() else len(piece.encode())
+        self._size += max(1, size)
         if self._size > self._max_bytes:
             return Goodbye(1009, f"a message may have {self._max_bytes} bytes", fault=True)
         self._parts.append(piece)
         if not finished:
             return None
-        message = piece if len(self._parts) == 1 else "".join(self._parts)
+        message: str | bytes = piece if len(self._parts) == 1 else piece[:0].join(self._parts)
         self._parts.clear()
         self._size = 0
         return message

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 from loguru import logger
-from msgspec.structs import replace
 
-from actors.update import Message, Update
+from actors.update import Update
 from dataflow import cli
 from dataflow.cache.delivery import Delivery
 from dataflow.cache.history import History, Verdict
@@ -19,10 +18,10 @@ from dataflow.chaos.check import Figures
 from dataflow.chaos.plan import Order, make
 from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
-from dataflow.core import TopicLog
 from dataflow.domain import Gap, Item, Trade
 from dataflow.faces.jsonrpc.format import Updates
 from dataflow.settings.schema import load, shipped
+from dataflow.topics.trades import TradeLog
 
 STORM = Order(seed=11, minutes=0.1, faults_per_minute=150)
 BREEZE = Order(seed=3, minutes=0.03, faults_per_minute=34)  # a single trouble
@@ -55,16 +54,16 @@ async def test_a_storm_is_survived() -> None:
 
 async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """One trade of hundreds does not reach the clients: missing, for every client."""
-    whole, skipped = TopicLog.read, list[Message]()
+    whole, skipped = TradeLog.read, list[int]()
 
-    def skipping(self: TopicLog, after: int) -> Update | None:
+    def skipping(self: TradeLog, after: int) -> Update | None:
         update = whole(self, after)
-        if update is not None and not skipped and len(update.messages) > 1 and after > 10:
-            skipped.append(update.messages[0])
-            return Update(update.topic, update.messages[1:])
+        if update is not None and not skipped and len(update.places) > 1 and after > 10:
+            skipped.append(update.first)
+            return Update(update.stream, update.places[0][0] + 1, update.places[1:])
         return update
 
-    monkeypatch.setattr(TopicLog, "read", skipping)
+    monkeypatch.setattr(TradeLog, "read", skipping)
     figures = await rehearse(BREEZE)
     assert len(skipped) == 1
     assert set(figures.violations) == {"missing"}
@@ -80,13 +79,12 @@ async def test_a_daemon_that_does_not_deduplicate_is_found_out(monkeypatch: pyte
 
 async def test_a_daemon_that_alters_a_trade_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flipped side on the way to the clients."""
-    whole = Updates.messages
+    whole = Updates.texts
 
-    def flipping(self: Updates, places: Iterable[tuple[int, Trade | Gap]]) -> list[Message]:
-        made = whole(self, places)
-        return [replace(m, text=m.text.replace(b'"side":"sell"', b'"side":"buy"')) for m in made]
+    def flipping(self: Updates, places: Iterable[tuple[int, Trade | Gap]]) -> list[bytes]:
+        return [text.replace(b'"side":"sell"', b'"side":"buy"') for text in whole(self, places)]
 
-    monkeypatch.setattr(Updates, "messages", flipping)
+    monkeypatch.setattr(Updates, "texts", flipping)
     assert set((await rehearse(BREEZE)).violations) == {"altered"}
 
 

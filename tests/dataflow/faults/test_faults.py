@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.connector import LinkLost, Received
-from actors.session import WireClosed
+from actors.session import Ending, WireClosed
 from dataflow import app
 from dataflow.app import beat_within
-from dataflow.core import State
+from dataflow.core import Core
 from dataflow.domain import Item
 from dataflow.faults.at_random import RandomFaults, choose
 from dataflow.faults.registry import (
@@ -373,7 +373,7 @@ class FakeLink:
     async def probe(self) -> None: ...
     async def ping(self) -> None: ...
     async def write(self, payloads: Any) -> None: ...
-    async def close(self, code: int, reason: str) -> None: ...
+    async def close(self, why: Ending, words: str) -> None: ...
     @staticmethod
     def pack(texts: Any) -> Any: ...
 
@@ -443,7 +443,7 @@ class TestOfAWire:
             async def read() -> None:
                 with pytest.raises(WireClosed) as caught:
                     await wire.receive()
-                assert (caught.value.code, caught.value.reason) == (1006, "injected disconnect")
+                assert (caught.value.why, caught.value.words) == (Ending.GONE, "injected disconnect")
 
             await wait_all_tasks_blocked()
             assert not fake.aborted
@@ -488,7 +488,7 @@ class TestOfAWire:
         assert trio.current_time() == 6
         assert faults.active() == []
 
-    @pytest.mark.parametrize("end", [lambda wire: wire.close(1000, ""), lambda wire: wire.abort()])
+    @pytest.mark.parametrize("end", [lambda wire: wire.close(Ending.GONE, ""), lambda wire: wire.abort()])
     async def test_a_wire_that_ends_suffers_no_more(self, end: Callable[[Any], Any]) -> None:
         """What delayed it is no longer in force."""
         faults, fake = Faults(), FakeLink()
@@ -603,7 +603,7 @@ class TestTheSchedule:
     def test_it_is_in_the_tree_when_it_is_asked_for(self, enabled: bool, rate: float, there: int) -> None:
         """Only then; and one that comes back goes on with the dice, not back to their seed."""
         chaos = Chaos(enabled=enabled, seed=1, faults_per_minute=rate)
-        children = app.chaos(State(Settings(chaos=chaos)))
+        children = app.chaos(Core(Settings(chaos=chaos)))
         assert len(children) == there
         for child in children:
             assert child.make() is child.make()

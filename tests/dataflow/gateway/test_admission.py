@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 import pytest
 import trio
 from attrs import define, field
@@ -16,6 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from trio.testing import MockClock
 
+from actors.session import Ending
+from dataflow.domain.notice import Notice, Refused, Waiting
 from dataflow.gateway.admission import (
     TOO_MANY_SESSIONS,
     TOO_MANY_WAITING,
@@ -253,18 +254,18 @@ TestAdmissionModel = AdmissionModel.TestCase
 
 @define
 class Guest:
-    """A client's session as admission sees it. `ends` is the close code and reason."""
+    """A client's session as admission sees it. `ends` is why it ended, and the words."""
 
     scope: trio.CancelScope = field(factory=trio.CancelScope)
-    said: list[dict[str, Any]] = field(factory=list)
-    ends: tuple[int, str] | None = None
+    said: list[Any] = field(factory=list)
+    ends: tuple[Ending, str] | None = None
     listening: bool = False
 
-    def say(self, text: bytes) -> None:
-        self.said.append(msgspec.json.decode(text))
+    def tell(self, notice: Notice) -> None:
+        self.said.append(notice)
 
-    def end(self, code: int, reason: str) -> None:
-        self.ends = (code, reason)
+    def end(self, why: Ending, words: str) -> None:
+        self.ends = (why, words)
         self.scope.cancel()
 
     async def listen_ahead(self) -> None:
@@ -296,9 +297,9 @@ async def test_a_client_that_waits_gets_a_sign(autojump_clock: MockClock) -> Non
             await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(6.9)
         for number, guest in enumerate(guests):
-            assert {notice["method"] for notice in guest.said} == {"connection.waiting"}
-            assert [notice["params"]["ahead"] for notice in guest.said] == [number, number]
-            first, second = (notice["params"]["seconds"] for notice in guest.said)
+            assert {type(notice) for notice in guest.said} == {Waiting}
+            assert [notice.ahead for notice in guest.said] == [number, number]
+            first, second = (notice.seconds for notice in guest.said)
             assert 1.0 <= first <= 1.3
             assert 4.0 <= second <= 4.6
         admission.leave(busy)
@@ -317,7 +318,7 @@ async def test_a_client_that_hangs_up_leaves_the_queue() -> None:
         nursery.start_soon(gone.visit, admission, lambda: served.append("gone"))
         await trio.testing.wait_all_tasks_blocked()
         assert gone.listening
-        gone.end(1006, "")
+        gone.end(Ending.GONE, "")
         await trio.testing.wait_all_tasks_blocked()
         assert admission.waiting == {"served": 0, "resuming": 0, "new": 0}
         nursery.start_soon(Guest().visit, admission, lambda: served.append("next"))
@@ -337,14 +338,14 @@ async def test_a_client_that_is_cancelled_in_its_turn_gives_it_back() -> None:
         nursery.start_soon(other.visit, admission, lambda: served.append("second"))
         await trio.testing.wait_all_tasks_blocked()
         admission.leave(busy)  # the first is woken, and gone before it can use it
-        guest.end(1006, "")
+        guest.end(Ending.GONE, "")
     assert "second" in served
     assert admission.waiting == {"served": 0, "resuming": 0, "new": 0}
 
 
 @pytest.mark.parametrize("displaced", [False, True])
 async def test_a_client_without_a_place_is_told_when_to_come_back(displaced: bool) -> None:
-    """By a notice and by the reason of the close, 1013: at once, or when somebody who resumes takes its place."""
+    """By a notice and by the reason of the close: at once, or when somebody who resumes takes its place."""
     admission, guest = Admission(1, 1, 5.0, dice=random.Random(3)), Guest()
     admission.enter(NEW, lambda: None)
     if not displaced:
@@ -356,11 +357,10 @@ async def test_a_client_without_a_place_is_told_when_to_come_back(displaced: boo
         if displaced:
             admission.enter(RESUMING, lambda: None)
     (notice,) = guest.said
-    assert notice["method"] == "connection.refused"
-    delay = notice["params"]["retryAfter"]
+    delay = notice.retry_after
+    assert notice == Refused(TOO_MANY_WAITING, delay)
     assert 5.0 <= delay <= 10.0
-    assert notice["params"]["reason"] == TOO_MANY_WAITING
-    assert guest.ends == (1013, f"too many clients are waiting, try again in {delay:g} s")
+    assert guest.ends == (Ending.REFUSED, f"too many clients are waiting, try again in {delay:g} s")
 
 
 async def test_a_pass_serves_no_more_than_may_be_at_once() -> None:

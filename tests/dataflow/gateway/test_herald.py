@@ -9,9 +9,13 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.session import Manners, Session
+from dataflow.domain.notice import Draining, Notice, SourceLost, SourceRestored
 from dataflow.gateway.clients import Clients
 from dataflow.gateway.herald import CLIENTS_AT_ONCE, Herald
 from supervisors import Child, Mailbox, Supervisor, open_supervisor
+
+LOST = SourceLost("binance", "cut", ("BTC-USDT",))
+RESTORED = SourceRestored("binance", ("BTC-USDT",))
 
 
 class Nothing:
@@ -21,16 +25,16 @@ class Nothing:
     write_nowait: Any = None
 
 
-class Client(Session[bytes]):
+class Client(Session[bytes, str]):
     """A session that only listens to what it says."""
 
     def __init__(self) -> None:
         wire: Any = Nothing()
         super().__init__(wire, Manners())
-        self.said: list[bytes] = []
+        self.said: list[Notice] = []
 
-    def say(self, text: bytes) -> None:
-        self.said.append(text)
+    def tell(self, notice: Notice) -> None:
+        self.said.append(notice)
 
 
 class Crowd:
@@ -50,10 +54,10 @@ async def test_everybody_is_told_everything_once_and_in_order(count: int) -> Non
     """Notices reach each client in the order in which they were given."""
     crowd = Crowd(count)
     async with open_supervisor(herald(crowd.clients)):
-        crowd.clients.broadcast(b"lost")
-        crowd.clients.broadcast(b"restored")
+        crowd.clients.broadcast(LOST)
+        crowd.clients.broadcast(RESTORED)
         await wait_all_tasks_blocked()
-        assert all(member.said == [b"lost", b"restored"] for member in crowd.members)
+        assert all(member.said == [LOST, RESTORED] for member in crowd.members)
 
 
 async def test_others_get_their_turn_while_many_are_told() -> None:
@@ -62,7 +66,7 @@ async def test_others_get_their_turn_while_many_are_told() -> None:
     seen = set[int]()
 
     async with open_supervisor(herald(crowd.clients)):
-        crowd.clients.broadcast(b"lost")
+        crowd.clients.broadcast(LOST)
         for _ in range(20):
             await trio.lowlevel.checkpoint()
             seen.add(sum(bool(member.said) for member in crowd.members))
@@ -73,9 +77,9 @@ async def test_others_get_their_turn_while_many_are_told() -> None:
 async def test_who_leaves_meanwhile_and_a_world_without_herald_are_no_trouble() -> None:
     """A notice is for whoever is there: a session that has ended ignores it, and nobody is told before the start."""
     crowd = Crowd(2)
-    crowd.clients.broadcast(b"early")
+    crowd.clients.broadcast(Draining())
     async with open_supervisor(herald(crowd.clients)):
         crowd.clients.leave(crowd.members[0])
-        crowd.clients.broadcast(b"lost")
+        crowd.clients.broadcast(LOST)
         await wait_all_tasks_blocked()
-    assert [member.said for member in crowd.members] == [[], [b"lost"]]
+    assert [member.said for member in crowd.members] == [[], [LOST]]

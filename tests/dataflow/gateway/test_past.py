@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
-import msgspec
-import pytest
-
-from dataflow.domain import Gap, Recorded, Trade
-from dataflow.faces.jsonrpc import format as wire
-from dataflow.gateway import past
+from dataflow.domain import Gap, Recorded, Topic, Trade
+from dataflow.faces.jsonrpc.format import JSONRPC, JsonRpc
 from dataflow.gateway.past import Past
 
 
@@ -28,40 +23,44 @@ def recorded(offset: int) -> Recorded:
     return Recorded(offset, trade)
 
 
-def members(part: past.Part) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(part.members()))
+BTC, ETH = Topic("trades", "BTC-USDT"), Topic("trades", "ETH-USDT")
 
 
-def test_trades_and_gaps_in_order() -> None:
-    """What stands in an answer is what `wire` makes of each entry, and the part ends where the last one does."""
-    part = Past().part("BTC-USDT", 4)
+def test_items_and_gaps_in_order() -> None:
+    """What stands in an answer is what the format makes of each entry; the part ends where the last one does."""
+    part = Past().part(JSONRPC, BTC, 4)
     assert part.last == 4
-    assert members(part) == {"trades": []}
-    part.add([recorded(5), Gap(6, 8, "source_gap")])
+    assert (part.items, part.gaps) == ([], [])
+    gap = Gap(6, 8, "source_gap")
+    part.add([recorded(5), gap])
     assert part.last == 8
     part.add([recorded(9)])
     assert part.last == 9
-    assert members(part) == {
-        "trades": [msgspec.json.decode(wire.trade(recorded(offset))) for offset in (5, 9)],
-        "gaps": [msgspec.json.decode(wire.gap(Gap(6, 8, "source_gap")))],
-    }
+    assert part.items == [JSONRPC.item(BTC, recorded(offset)) for offset in (5, 9)]
+    assert part.gaps == [JSONRPC.hole(BTC, gap)]
 
 
-def test_a_trade_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many ask; each symbol for itself; and after more than the bound, anew."""
-    encoded: list[int] = []
-    encode = wire.trade
+class Counting(JsonRpc):
+    """A format that remembers what it was asked to write."""
 
-    def counted(trade: Recorded) -> msgspec.Raw:
-        encoded.append(trade.offset)
-        return encode(trade)
+    def __init__(self) -> None:
+        self.written: list[int] = []
 
-    monkeypatch.setattr(wire, "trade", counted)
+    def item(self, topic: Topic, entry: Recorded) -> bytes:
+        self.written.append(entry.offset)
+        return super().item(topic, entry)
+
+
+def test_an_item_is_encoded_once_a_format() -> None:
+    """However many ask; each topic and each format for itself; and after more than the bound, anew."""
+    one, other = Counting(), Counting()
     kept = Past(3)
     for _ in range(3):
-        kept.part("BTC-USDT").add([recorded(1), recorded(2)])
-    assert encoded == [1, 2]
-    kept.part("ETH-USDT").add([recorded(1), recorded(2)])
-    assert encoded == [1, 2, 1, 2]
-    kept.part("BTC-USDT").add([recorded(1)])
-    assert encoded == [1, 2, 1, 2, 1]
+        kept.part(one, BTC).add([recorded(1), recorded(2)])
+    assert one.written == [1, 2]
+    kept.part(one, ETH).add([recorded(1), recorded(2)])
+    assert one.written == [1, 2, 1, 2]
+    kept.part(one, BTC).add([recorded(1)])
+    assert one.written == [1, 2, 1, 2, 1]
+    kept.part(other, BTC).add([recorded(1)])
+    assert other.written == [1]

@@ -21,6 +21,7 @@ from dataflow.net.websocket.frames import (
     Opcode,
     Ping,
     _Parser,
+    binary_frames,
     close_frame,
     control_frame,
     text_frame,
@@ -148,7 +149,7 @@ def test_garbage_ends_with_a_goodbye_or_waits_for_more(data: bytes, places: list
 @st.composite
 def frames(draw: st.DrawFn) -> bytes:
     """One frame of a client, plain or with anything about it that may be wrong."""
-    first = draw(st.sampled_from([0x81, 0x88, 0x89, 0x8A]) | st.integers(0, 255))
+    first = draw(st.sampled_from([0x81, 0x82, 0x88, 0x89, 0x8A]) | st.integers(0, 255))
     payload = draw(
         st.text(max_size=9).map(str.encode)
         | st.binary(max_size=9)
@@ -174,13 +175,33 @@ def frames(draw: st.DrawFn) -> bytes:
     st.lists(frames(), max_size=6),
     st.lists(st.integers(min_value=0), max_size=4),
     st.sampled_from([5, 125, 1000]),
+    st.booleans(),
 )
-def test_plain_frames_mean_what_wsproto_says(sent: list[bytes], places: list[int], limit: int) -> None:
+def test_plain_frames_mean_what_wsproto_says(
+    sent: list[bytes], places: list[int], limit: int, binary: bool
+) -> None:
     """Whatever frames come, and however they are cut: the same as if wsproto had parsed all of them."""
     data = cut(b"".join(sent), places)
     slow = FrameReader(limit)
-    slow._parser = _Parser(limit)
-    assert read(data, limit) == read(data, reader=slow)
+    slow._parser = _Parser(limit, binary)
+    assert read(data, reader=FrameReader(limit, binary)) == read(data, reader=slow)
+
+
+def test_binary_messages_where_they_are_spoken() -> None:
+    """Whole or in fragments, they come as bytes beside texts; where only text is spoken they are a fault, 1003."""
+    client, reader = Connection(ConnectionType.CLIENT), FrameReader(70_000, binary=True)
+    sent = [
+        BytesMessage(data=b"\x00" * 200),
+        TextMessage(data="text"),
+        BytesMessage(data=b"a", message_finished=False),
+        BytesMessage(data=b"b"),
+    ]
+    assert list(reader.feed(b"".join(map(client.send, sent)))) == [b"\x00" * 200, "text", b"ab"]
+    other = Connection(ConnectionType.CLIENT)
+    assert list(FrameReader(100).feed(other.send(BytesMessage(data=b"x")))) == [
+        Goodbye(1003, "text messages only", fault=True)
+    ]
+    assert binary_frames([b"\x01", b"y" * 300]) == b"\x82\x01\x01\x82\x7e\x01\x2c" + b"y" * 300
 
 
 def test_plain_frames_leave_nothing_behind() -> None:

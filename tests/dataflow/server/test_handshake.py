@@ -12,7 +12,7 @@ from wsproto import ConnectionType
 from wsproto.events import AcceptConnection, Request
 from wsproto.handshake import H11Handshake
 
-from dataflow.server.handshake import MAX_HEAD, Door
+from dataflow.server.handshake import MAX_HEAD, Door, Handshake, Socket
 from dataflow.server.socket_wire import SocketWire
 from tests.dataflow.server.wires_client import (
     KEY,
@@ -24,7 +24,8 @@ from tests.dataflow.server.wires_client import (
     websocket_app,
 )
 
-DOOR = Door("/ws")
+SOCKET = Socket("/ws", subprotocols=("v12.stomp", "a"))
+DOOR = Door([SOCKET, Socket("/other")])
 HEADERS = {
     b"Host": b"localhost:8080",
     b"Upgrade": b"websocket",
@@ -43,18 +44,57 @@ def by_the_libraries(head: bytes) -> bytes | None:
     handshake = H11Handshake(ConnectionType.SERVER)
     handshake.receive_data(head)
     [asked] = handshake.events()
-    return handshake.send(AcceptConnection()) if isinstance(asked, Request) else None
+    if not isinstance(asked, Request):
+        return None
+    return handshake.send(AcceptConnection(subprotocol=SOCKET.choose(asked.subprotocols)))
 
 
 def test_proper_handshake_is_answered_as_the_libraries_do() -> None:
     """The response is theirs to the byte, and what came behind the handshake is handed on."""
     head = request(HEADERS)
-    assert DOOR.answer(head + b"early") == (by_the_libraries(head), b"early")
+    opening = DOOR.answer(head + b"early")
+    assert opening is not None
+    assert (opening.response, opening.early) == (by_the_libraries(head), b"early")
 
 
-@pytest.mark.parametrize("line", [b"GET /ws?a=1 HTTP/1.1"])
-def test_query_is_not_looked_at(line: bytes) -> None:
-    assert DOOR.answer(request(HEADERS, line)) is not None
+def test_who_comes_in_is_handed_on() -> None:
+    """Path, query, headers, address and encryption: what a handler needs to know its client."""
+    head = request({**HEADERS, b"Authorization": b"Bearer x", b"Cookie": b"a=1"}, b"GET /ws?a=1&b HTTP/1.1")
+    opening = DOOR.answer(head, "10.0.0.1:5", True)
+    assert opening is not None
+    client = opening.handshake
+    assert (client.path, client.query, client.peer, client.encrypted) == ("/ws", "a=1&b", "10.0.0.1:5", True)
+    assert client.header("authorization") == "Bearer x"
+    assert client.header("origin") == "http://localhost"
+    assert client.header("x-forwarded-for") is None
+
+
+def test_several_headers_of_a_name_are_one_list() -> None:
+    """As HTTP has it."""
+    client = Handshake("/", "", ((b"Via", b"a"), (b"via", b"b"), (b"X", b"c")), "", False)
+    assert client.header("via") == "a, b"
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [(b"v10.stomp, v12.stomp,a", "v12.stomp"), (b"a, v12.stomp", "a"), (b"b", None), (b"", None)],
+)
+def test_the_first_subprotocol_that_both_know_is_agreed_on(offered: bytes, chosen: str | None) -> None:
+    """It stands in the answer and in the handshake; without a common one, none does."""
+    head = request({**HEADERS, b"Sec-WebSocket-Protocol": offered})
+    opening = DOOR.answer(head)
+    assert opening is not None
+    assert opening.handshake.subprotocol == chosen
+    assert (b"Sec-WebSocket-Protocol" in opening.response) is (chosen is not None)
+    if offered:
+        assert opening.response == by_the_libraries(head)
+
+
+def test_each_path_has_subprotocols_of_its_own() -> None:
+    """A table of sockets: what one speaks says nothing of another."""
+    opening = DOOR.answer(request({**HEADERS, b"Sec-WebSocket-Protocol": b"a"}, b"GET /other HTTP/1.1"))
+    assert opening is not None
+    assert (opening.handshake.path, opening.handshake.subprotocol) == ("/other", None)
 
 
 @pytest.mark.parametrize(
@@ -123,23 +163,24 @@ def test_what_is_answered_the_libraries_accept_too(edits: list[tuple[int, int, b
         head = head[:place] + part + head[place + length :]
     answer = DOOR.answer(head)
     if answer is not None:
-        response, early = answer
-        assert by_the_libraries(head[: len(head) - len(early)]) == response
+        assert by_the_libraries(head[: len(head) - len(answer.early)]) == answer.response
 
 
 async def test_door_and_application_serve_side_by_side() -> None:
     """Proper handshakes go to the handler of wires; every other request, refusals too, to the application."""
     wires = list[SocketWire]()
 
-    async def on_websocket(wire: SocketWire) -> None:
+    async def on_websocket(wire: SocketWire, client: Handshake) -> None:
         wires.append(wire)
-        await wire.close(4000, "seen")
+        await wire.close_with(4000, "seen")
 
     async def by_the_application() -> None:
         await websocket.close(4001)
 
     with trio.fail_after(10):
-        async with serving(websocket_app(by_the_application), on_websocket=on_websocket) as running:
+        async with serving(
+            websocket_app(by_the_application), sockets={Socket("/ws"): on_websocket}
+        ) as running:
             client = await running.client()
             assert (await client.leave()).code == 4000
             assert running.stats.detached == len(wires) == 1
@@ -157,14 +198,14 @@ async def test_handshake_in_pieces_is_served_by_the_application() -> None:
     """Whoever sends its request byte by byte gets in all the same."""
     with trio.fail_after(10):
 
-        async def never(wire: SocketWire) -> None:
+        async def never(wire: SocketWire, client: Handshake) -> None:
             raise AssertionError
 
         async def say() -> None:
             await websocket.send("hello")
 
         async with (
-            serving(websocket_app(say), on_websocket=never) as running,
+            serving(websocket_app(say), sockets={Socket("/ws"): never}) as running,
             await connect(running.port) as stream,
         ):
             for byte in upgrade_request():

@@ -241,7 +241,7 @@ async def test_close_after_a_cancelled_write_still_makes_sense_to_the_client(pai
             assert scope.cancelled_caught
             with pytest.raises(ValueError, match="must be written first"):
                 await wire.write([wire.pack([b"c"])])
-            nursery.start_soon(wire.close, 1001, "server going away")
+            nursery.start_soon(wire.close_with, 1001, "server going away")
             assert await texts(client, 2) == ["a" * 100_000, "b" * 100_000]
             assert (await client.closed()).code == 1001
 
@@ -260,7 +260,7 @@ async def test_close_during_a_blocked_write_ends_the_frame_and_the_writer(pair: 
             nursery.start_soon(write, wire)
             nursery.start_soon(_receive_quietly, wire)
             await wait_all_tasks_blocked()
-            nursery.start_soon(wire.close, 1008, "slow client")
+            nursery.start_soon(wire.close_with, 1008, "slow client")
             assert await client.text() == "0" * 300_000
             assert (await client.closed()).code == 1008
     assert ends == [1008]
@@ -306,7 +306,7 @@ async def test_close_to_a_client_that_reads_nothing_is_bounded(pair: Pairs, mock
     async with pair(close_within=3) as (wire, _):
         fill(wire, wire.pack([b"a" * 100_000]))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(wire.close, 1008, "slow client")
+            nursery.start_soon(wire.close_with, 1008, "slow client")
             await wait_all_tasks_blocked()
             mock_clock.jump(2.9)
             await wait_all_tasks_blocked()

@@ -24,6 +24,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 from actors.session import WireClosed
 from dataflow.gateway.certificates import certified_context
 from dataflow.server.asgi_wire import AsgiWire
+from dataflow.server.handshake import Socket
 from dataflow.server.socket_wire import SocketWire
 from dataflow.server.take_over import take_over
 from tests.dataflow.server.wires_client import (
@@ -82,7 +83,7 @@ class Lane:
 
         options = {"max_message_bytes": LIMIT, "graceful_seconds": 1, **self.server_options(), **options}
         if self.name.startswith("door"):
-            options["on_websocket"] = on_wire
+            options["sockets"] = {Socket("/ws"): lambda wire, _client: on_wire(wire)}
         async with serving(websocket_app(handler), **options) as running:
             yield running
 
@@ -224,7 +225,7 @@ async def test_own_close_waits_for_the_clients(lane: Lane) -> None:
     with trio.fail_after(10):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
             await send(wire, b"goodbye")
-            nursery.start_soon(wire.close, 1001, "server going away")
+            nursery.start_soon(wire.close_with, 1001, "server going away")
             assert await client.text() == "goodbye"
             close = await client.closed()
             assert (close.code, close.reason) == (1001, "server going away")
@@ -239,7 +240,7 @@ async def test_close_ends_who_receives(lane: Lane) -> None:
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
             nursery.start_soon(collect, ends, end_of, wire)
             await wait_all_tasks_blocked()
-            nursery.start_soon(wire.close, 1008, "slow client")
+            nursery.start_soon(wire.close_with, 1008, "slow client")
             assert (await client.closed()).code == 1008
     assert ends == [1008]
 
@@ -250,7 +251,7 @@ async def test_close_does_not_wait_for_ever(lane: Lane, mock_clock: MockClock) -
     async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
         nursery.start_soon(collect, ends, end_of, wire)
         await wait_all_tasks_blocked(0.05)
-        nursery.start_soon(wire.close, 1001, "server going away")
+        nursery.start_soon(wire.close_with, 1001, "server going away")
         assert isinstance(await client.event(), CloseConnection)
         await wait_all_tasks_blocked(0.05)
         assert ends == [1001]  # who receives is told at once
@@ -265,9 +266,9 @@ async def test_close_of_what_has_ended_does_nothing(lane: Lane) -> None:
         async with session(lane) as (wire, client, _):
             client.vanish()
             assert (await end_of(wire)).code == 1006
-            await wire.close(1000, "")
+            await wire.close_with(1000, "")
             wire.abort()
-            await wire.close(1000, "")
+            await wire.close_with(1000, "")
             await wire.ping()
             assert (await end_of(wire)).code == 1006
 
@@ -388,7 +389,7 @@ async def test_close_under_load_comes_behind_a_whole_message(lane: Lane) -> None
             nursery.start_soon(write, wire)
             nursery.start_soon(end_of, wire)
             await wait_all_tasks_blocked(0.01)
-            nursery.start_soon(wire.close, 1008, "slow client")
+            nursery.start_soon(wire.close_with, 1008, "slow client")
             got, parts = list[str](), list[str]()
             while isinstance(event := await client.event(), TextMessage):
                 parts.append(event.data)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import pytest
 
 from dataflow.sources.port import SourceSettings
-from dataflow.sources.state import Audience, SourceState, sources_of
+from dataflow.sources.state import Audience, SourceState, carriers
 
 
 class Diary(Audience):
@@ -178,6 +178,5 @@ def test_an_eager_source_is_wanted_by_nobody_in_particular(diary: Diary) -> None
 def test_the_sources_of_a_symbol_stand_in_the_order_of_the_configuration(diary: Diary) -> None:
     """Several sources may carry one symbol."""
     states = {"b": state(diary, "X-Y"), "a": state(diary, "X-Y", "Z-Y")}
-    assert sources_of("X-Y", states) == [states["b"], states["a"]]
-    assert sources_of("Z-Y", states) == [states["a"]]
-    assert sources_of("Q-Y", states) == []
+    assert carriers(states) == {"X-Y": [states["b"], states["a"]], "Z-Y": [states["a"]]}
+    assert list(carriers(states)) == ["X-Y", "Z-Y"]

@@ -1,4 +1,4 @@
-"""Promises of dataflow.gateway.wire."""
+"""Entries and notices as JSON-RPC: the public contract to the byte."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.domain import Gap, Recorded, Trade
-from dataflow.faces.jsonrpc import format as wire
+from dataflow.domain import Gap, Recorded, Topic, Trade
+from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
+from dataflow.domain.quality import Grade, Quality, best
+from dataflow.faces.jsonrpc.format import JSONRPC, quality
+
+
+def trades(symbol: str) -> Topic:
+    return Topic("trades", symbol)
+
 
 RECORDED = Recorded(
     offset=7,
@@ -38,9 +45,8 @@ def told(message: bytes) -> Any:
 
 
 def update_of(recorded: Recorded) -> bytes:
-    [message] = wire.Updates(recorded.trade.symbol, 1).messages([(recorded.offset, recorded.trade)])
-    assert (message.first, message.last, message.items) == (recorded.offset, recorded.offset, 1)
-    return message.text
+    [text] = JSONRPC.encoder(trades(recorded.trade.symbol), 1)([(recorded.offset, recorded.trade)])
+    return text
 
 
 def test_an_update_is_the_contract_to_the_byte() -> None:
@@ -51,13 +57,13 @@ def test_an_update_is_the_contract_to_the_byte() -> None:
 
 def test_a_trade_in_an_answer_has_the_same_fields() -> None:
     """Without the envelope, ready to be put into a result."""
-    assert bytes(wire.trade(RECORDED)).decode() == FIELDS
+    assert JSONRPC.item(trades("BTC-USD"), RECORDED).decode() == FIELDS
 
 
 def test_a_gap_tells_which_offsets_will_not_come() -> None:
     """`to` is null when nobody knows how many trades are missing."""
     exact, unknown = Gap(3, 9, "source_gap"), Gap(3, 3, "shard_restart", exact=False)
-    assert told(wire.stream_gap("BTC-USD", 5, exact)) == {
+    assert told(JSONRPC.gap(trades("BTC-USD"), 5, exact)) == {
         "jsonrpc": "2.0",
         "method": "stream.gap",
         "params": {
@@ -69,23 +75,73 @@ def test_a_gap_tells_which_offsets_will_not_come() -> None:
             "reason": "source_gap",
         },
     }
-    assert told(wire.stream_gap("BTC-USD", 5, unknown))["params"]["to"] is None
-    assert told(bytes(wire.gap(unknown))) == {"from": 3, "to": None, "reason": "shard_restart"}
+    assert told(JSONRPC.gap(trades("BTC-USD"), 5, unknown))["params"]["to"] is None
+    assert told(JSONRPC.hole(trades("BTC-USD"), unknown)) == {
+        "from": 3,
+        "to": None,
+        "reason": "shard_restart",
+    }
 
 
 def test_notices_about_connections() -> None:
     """Lost, restored, draining: the fields of the contract."""
-    assert told(wire.connection_lost("binance", "closed with 1001: bye", ["BTC-USDT"])) == {
+    assert told(JSONRPC.notice(SourceLost("binance", "closed with 1001: bye", ("BTC-USDT",)))) == {
         "jsonrpc": "2.0",
         "method": "connection.lost",
         "params": {"reason": "closed with 1001: bye", "source": "binance", "symbols": ["BTC-USDT"]},
     }
-    assert told(wire.connection_restored("binance", ("BTC-USDT", "ETH-USDT"))) == {
+    assert told(JSONRPC.notice(SourceRestored("binance", ("BTC-USDT", "ETH-USDT")))) == {
         "jsonrpc": "2.0",
         "method": "connection.restored",
         "params": {"action": "resubscribe", "source": "binance", "symbols": ["BTC-USDT", "ETH-USDT"]},
     }
-    assert told(wire.connection_draining())["method"] == "connection.draining"
+    assert told(JSONRPC.notice(Draining())) == {
+        "jsonrpc": "2.0",
+        "method": "connection.draining",
+        "params": {"reason": "server going away"},
+    }
+    assert told(JSONRPC.notice(Waiting(3, 1.2))) == {
+        "jsonrpc": "2.0",
+        "method": "connection.waiting",
+        "params": {"ahead": 3, "seconds": 1.2},
+    }
+    assert told(JSONRPC.notice(Refused("too many sessions", 7.5))) == {
+        "jsonrpc": "2.0",
+        "method": "connection.refused",
+        "params": {"reason": "too many sessions", "retryAfter": 7.5},
+    }
+
+
+def test_a_slow_client_is_told_how_much_it_missed() -> None:
+    """`skipped` counts the trades among the places."""
+    params = told(JSONRPC.gap(trades("BTC-USD"), 5, Gap(3, 9, "slow_client"), 6))["params"]
+    assert (params["from"], params["to"], params["skipped"]) == (3, 9, 6)
+
+
+def test_quality_is_told_by_source_and_for_the_symbol() -> None:
+    """A change as a notification; in an answer the best of all sources and each of them."""
+    lost = Quality("BTC-USD", "kraken", Grade.LOST, 1_589_135_616_696_315_999, "cut")
+    live = Quality("BTC-USD", "coinbase", Grade.LIVE, 1_589_135_616_000_000_000)
+    [text] = JSONRPC.encoder(Topic("quality", "BTC-USD"), 1)([(3, lost)])
+    assert told(text) == {
+        "jsonrpc": "2.0",
+        "method": "quality.update",
+        "params": {
+            "symbol": "BTC-USD",
+            "source": "kraken",
+            "state": "lost",
+            "since": "2020-05-10T18:33:36.696315Z",
+            "reason": "cut",
+            "missing": None,
+            "lag": None,
+        },
+    }
+    foremost = best([lost, live])
+    assert foremost is live
+    answer = quality([lost, live], foremost)
+    assert (answer["state"], answer["since"]) == ("live", "2020-05-10T18:33:36.000000Z")
+    assert list(answer["sources"]) == ["kraken", "coinbase"]
+    assert answer["sources"]["kraken"]["reason"] == "cut"
 
 
 @given(
@@ -123,18 +179,17 @@ def test_what_is_kept_between_updates_shows_in_none(
     symbol: str, told_of: list[tuple[str, str, int, int]]
 ) -> None:
     """One encoder, trade after trade: each is what an answer tells of it, in the envelope, whatever came before."""
-    updates = wire.Updates(symbol, 1)
+    encode, topic = JSONRPC.encoder(trades(symbol), 1), trades(symbol)
     for source, name, moment, offset in told_of:
         trade = Trade(source, symbol, name, "buy", Decimal("1.50"), Decimal("2"), moment)
-        params = bytes(wire.trade(Recorded(offset, trade))).decode()
+        params = JSONRPC.item(topic, Recorded(offset, trade)).decode()
         expected = f'{{"jsonrpc":"2.0","method":"trades.update","params":{params}}}'
-        assert [m.text.decode() for m in updates.messages([(offset, trade)])] == [expected]
+        assert [text.decode() for text in encode([(offset, trade)])] == [expected]
 
 
 def test_gaps_keep_their_place_among_the_updates() -> None:
-    """Trade, gap, trade: three messages in that order, and the gap brings no item."""
-    gap = Gap(8, 11, "source_gap")
-    trade = RECORDED.trade
-    made = wire.Updates("BTC-USD", 5).messages([(7, trade), (11, gap), (12, trade)])
-    assert [(m.first, m.last, m.items) for m in made] == [(7, 7, 1), (8, 11, 0), (12, 12, 1)]
-    assert made[1].text == wire.stream_gap("BTC-USD", 5, gap)
+    """Trade, gap, trade: three texts in that order."""
+    gap, trade = Gap(8, 11, "source_gap"), RECORDED.trade
+    made = JSONRPC.encoder(trades("BTC-USD"), 5)([(7, trade), (11, gap), (12, trade)])
+    assert [told(text)["method"] for text in made] == ["trades.update", "stream.gap", "trades.update"]
+    assert made[1] == JSONRPC.gap(trades("BTC-USD"), 5, gap)

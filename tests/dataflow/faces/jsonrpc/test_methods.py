@@ -6,12 +6,10 @@ from typing import Any, cast
 
 import trio
 
-from dataflow.core import State
-from dataflow.faces.jsonrpc.methods import Client
+from dataflow.app import hall
+from dataflow.faces.jsonrpc.methods import Calls
 from dataflow.gateway.clients import AnySession
-from dataflow.gateway.past import Past
 from dataflow.settings.schema import Admission, Settings
-from dataflow.topics.topics import Starter
 
 PING = '{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
 
@@ -20,6 +18,10 @@ class Silent:
     """A session that only counts what is said through it."""
 
     said = 0
+    frame: Any = None
+
+    def tell(self, notice: object) -> None:
+        raise AssertionError("nobody waits for long")
 
     def say(self, text: bytes) -> None:
         Silent.said += 1
@@ -30,13 +32,12 @@ class Silent:
 
 async def test_a_pass_of_the_event_loop_answers_a_bounded_number_of_calls() -> None:
     """However many ask at the same moment, everybody else has a step after every few answers."""
-    state = State(Settings(admission=Admission(at_once=4)))
+    built = hall(Settings(admission=Admission(at_once=4)))
     Silent.said, most = 0, 0
-    pool: Any = cast(Starter, None)
     async with trio.open_nursery() as nursery:
         for _ in range(100):
             session = cast(AnySession, Silent())
-            nursery.start_soon(Client(session, state, pool, Past()).hear, PING)
+            nursery.start_soon(Calls(session, built).hear, PING)
         while Silent.said < 100:
             before = Silent.said
             await trio.lowlevel.checkpoint()

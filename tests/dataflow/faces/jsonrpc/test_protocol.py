@@ -13,9 +13,8 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.domain.errors import CallError
 from dataflow.faces.jsonrpc import protocol as jsonrpc
-from dataflow.faces.jsonrpc.protocol import Call, Invalid, Methods, dispatch, parse
+from dataflow.faces.jsonrpc.protocol import Call, CallError, Invalid, Methods, dispatch, parse
 
 
 @frozen

@@ -1,0 +1,134 @@
+"""What a face needs, and where it gets it: one object that all faces share.
+
+Rules of this file: it holds and hands on; what is decided is decided by what it holds. It outlives the
+gateway's actors; each of those that lets clients in attaches itself to the tree first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import trio
+
+from actors.outbox import SlowClient
+from actors.session import Ending, Manners, Session, Wire, WireClosed
+from dataflow.core import Core
+from dataflow.domain.notice import Refused
+from dataflow.paths import SESSIONS, TOPICS
+from dataflow.settings.schema import Gateway, Settings
+from dataflow.topics.topics import Starter
+from supervisors import Child, Context, Mailbox, Node, Restart, SupervisionError
+
+from .admission import TOO_MANY_SESSIONS, goodbye
+from .clients import AnySession
+from .desk import Desk
+from .faulty import FaultyWire
+from .identity import Identity
+from .lobby import Lobby
+from .past import Past
+
+GOING_AWAY = "going away"
+REFUSE_WITHIN = 1.0  # seconds for the notice that there is no room
+CLOSE_GRACE = 3.0  # seconds beyond `drain_seconds` before a session that cannot close is reported ...
+CLOSE_GRACE_EACH = 0.001  # ... and for every session that may close beside it: some four times what it takes
+
+Converse = Callable[[AnySession], Any]  # gives a new session its conversation
+
+
+def closed_within(settings: Gateway) -> float:
+    """Seconds in which even the last of all sessions has said farewell."""
+    return settings.drain_seconds + CLOSE_GRACE + settings.max_sessions * CLOSE_GRACE_EACH
+
+
+class Hall:
+    """Built once. `core` and `lobby` are the state, `desk` answers questions, `identity` knows operators."""
+
+    def __init__(self, core: Core, lobby: Lobby) -> None:
+        self.core = core
+        self.lobby = lobby
+        self.settings: Settings = core.settings
+        self.desk = Desk(core, lobby)
+        self.identity = Identity(core.settings.gateway.admin_token)
+        self.past = Past()
+        self.manners = _manners(core.settings)
+        self.pool: Starter  # of topics
+        self._root: Any = None  # the handle of the whole tree, once an actor has attached itself
+        self._sessions: Any = None
+        self.restart: Callable[[str], None]  # have the actor at a path restarted, soon. Raises UnknownChild
+
+    def attach(self, ctx: Context) -> None:
+        """For an actor that lets clients in: before its first one. Idempotent."""
+        self._root = ctx.supervisor("")
+        self._sessions = ctx.supervisor(SESSIONS)
+        self.pool = ctx.supervisor(TOPICS)
+
+    # Sessions.
+
+    async def open_session(
+        self, wire: Wire[Any, Any], converse: Converse, manners: Manners | None = None
+    ) -> None:
+        """Make `wire` a session that lives on by itself, or tell the client why not. Owns the wire."""
+        session: AnySession = Session(self._exposed(wire), manners or self.manners)
+        conversation = converse(session)
+        if len(self.lobby.clients) >= self.settings.gateway.max_sessions:
+            await self._send_away(wire, conversation, TOO_MANY_SESSIONS)
+            return
+        session.speak(conversation)
+        try:
+            await self._sessions.start(self._child(session))
+        except SupervisionError:
+            self.lobby.clients.leave(session)
+            session.let_go()
+            await self._send_away(wire, conversation, GOING_AWAY)
+
+    def abandon(self, topic: Any) -> None:
+        """Nothing of `topic` will be fanned out any more: its listeners must not wait for it in vain."""
+        listeners = self.core.topics.abandon(topic)
+        for session in self.lobby.clients:
+            if session in listeners:
+                session.end(Ending.FAILED, f"the subscription of {topic} failed")
+
+    async def _send_away(self, wire: Wire[Any, Any], conversation: Any, reason: str) -> None:
+        delay = self.lobby.admission.turn_away(reason)
+        text = conversation.notice(Refused(reason, delay))
+        with suppress(WireClosed), trio.move_on_after(REFUSE_WITHIN):
+            if text is not None:
+                await wire.write([wire.pack([text])])
+        await wire.close(Ending.REFUSED, goodbye(reason, delay))
+
+    def _exposed(self, wire: Wire[Any, Any]) -> Wire[Any, Any]:
+        """`wire`, within reach of faults where there can be any."""
+        if self.core.faults is None:
+            return wire
+        return FaultyWire(wire, self.core.faults, f"{SESSIONS}/{self.lobby.clients.next_number}")
+
+    def _child(self, session: AnySession) -> Child:
+        # Cancelled rather than asked: a session says farewell by itself, without a second task to wait.
+        return Child(
+            id=self.lobby.clients.enter(session),
+            make=session.myself,
+            restart=Restart.TEMPORARY,
+            mailbox=Mailbox(size=1),
+            stop_within=0,
+            cleanup_within=closed_within(self.settings.gateway),
+        )
+
+    # Operations, for faces that offer them.
+
+    def tree(self, *, dynamic: bool = True) -> Node:
+        """The supervision tree; without `dynamic` only what is there for good."""
+        node: Node = self._root.tree(dynamic=dynamic)
+        return node
+
+
+def _manners(settings: Settings) -> Manners:
+    session = settings.session
+    return Manners(
+        outbox=session.outbox,
+        slow_client=SlowClient(session.slow_client),
+        ping_interval=session.ping_interval,
+        ping_timeout=session.ping_timeout,
+        drain_seconds=settings.gateway.drain_seconds,
+    )

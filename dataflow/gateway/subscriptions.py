@@ -1,0 +1,209 @@
+"""One client's subscriptions: where the past in an answer and the live updates behind it meet, without a
+hole.
+
+Rules of this file. The position of an answer is read, and its topic joined, without a checkpoint in between.
+Nothing is offered to a session before `answered`: updates that came meanwhile are caught up from the log
+then. Long answers are made in slices, with a turn for each (see `admission`). No word of any protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, frozen
+
+from actors.subscription import Fanout
+from actors.update import Rendering
+from dataflow.domain import Topic
+from dataflow.topics.channel import TopicLog
+from supervisors import SupervisionError
+
+from .admission import Turns
+from .past import Part, PastFormat
+from .problems import TooManySubscriptions, Unavailable
+
+if TYPE_CHECKING:
+    from .clients import AnySession
+    from .hall import Hall
+
+RECOVERY_LIMIT: Final = 20_000  # entries in the answer to `since`: some 40 ms of encoding, and 4 MB
+RECOVERY_SLICE: Final = 500  # of them in one turn: a millisecond
+RECOVERY_ROUNDS: Final = 5  # through what came during the last one: after so many the rest is told in one go
+
+
+@frozen
+class Position:
+    """A place in the stream of a topic."""
+
+    epoch: int
+    offset: int
+
+
+@frozen
+class Subscribed:
+    """The answer to a subscription: live updates begin behind `offset`.
+
+    `recovered` tells whether `past` holds all behind the position that was asked for; None when none was.
+    `past` is None when nothing of it was asked for, or nothing is known.
+    """
+
+    epoch: int
+    offset: int
+    recovered: bool | None
+    past: Part | None
+
+
+@define
+class _Joining:
+    """A subscription whose answer is not said yet."""
+
+    position: int
+    rendering: Rendering[Any]
+
+
+class Subscriptions:
+    """Of one session. `format` is how its past is written."""
+
+    __slots__ = ("_format", "_hall", "_joined", "_joining", "_session", "turns")
+
+    def __init__(self, session: AnySession, hall: Hall, format: PastFormat) -> None:
+        self._session = session
+        self._hall = hall
+        self._format = format
+        self.turns = Turns(hall.lobby.admission, session)
+        self._joined: dict[Topic, Fanout] | None = None  # None until there is one
+        self._joining: dict[Topic, _Joining] | None = None  # while a request is heard
+
+    def epoch(self, topic: Topic) -> int:
+        """The epoch of a topic that is followed."""
+        return self._log(topic).stream.epoch
+
+    async def subscribe(
+        self,
+        topic: Topic,
+        rendering: Rendering[Any],
+        *,
+        since: Position | None = None,
+        snapshot: int | None = None,
+    ) -> Subscribed:
+        """Follow `topic` from the answer on; say it, and then call `answered`, before the next checkpoint.
+
+        The answer's past is what came since a position, or else the `snapshot` newest entries. Raises
+        TooManySubscriptions or Unavailable. A second subscription to a topic changes its rendering.
+        """
+        fanout = (self._joined or {}).get(topic)
+        if fanout is None:
+            fanout = await self._join(topic)
+        log: TopicLog = fanout.log  # type: ignore[assignment] # what a channel gives
+        recovered = await self._recover(log, since)
+        # From here to the end of the answer without a checkpoint.
+        self._follow(topic, fanout, rendering, log.last)
+        past = recovered
+        if recovered is not None:
+            recovered.add(log.behind(recovered.last))
+        elif since is not None or snapshot is not None:
+            past = self._part(log)
+            past.add(log.newest(snapshot or 0))
+        asked = None if since is None else recovered is not None
+        return Subscribed(log.stream.epoch, log.last, asked, past)
+
+    def unsubscribe(self, topic: Topic) -> None:
+        """Nothing of `topic` leaves after this. Idempotent."""
+        if self._joining is not None:
+            self._joining.pop(topic, None)
+        self._session.unfollow(topic)
+        if self._joined is not None:
+            self._joined.pop(topic, None)
+        self._hall.core.topics.leave(topic, self._session)
+
+    def answered(self) -> None:
+        """The answers are said: from here on the subscriptions in them are live."""
+        joining, self._joining = self._joining or {}, None
+        for topic, each in joining.items():
+            self._session.follow(topic, each.position, each.rendering)
+            self._bring_up(topic)
+
+    def close(self) -> None:
+        """The session is over."""
+        for topic in self._joined or ():
+            self._hall.core.topics.leave(topic, self._session)
+        self._hall.lobby.clients.leave(self._session)
+
+    # Joining: from here on the topic stays open; nothing is offered before the session follows.
+
+    async def _join(self, topic: Topic) -> Fanout:
+        most = self._hall.settings.session.max_subscriptions
+        if len(self._joined or ()) >= most:
+            raise TooManySubscriptions(most)
+        fanout = self._hall.core.topics.opened(topic)
+        return self._enter(fanout) if fanout is not None else await self._open(topic)
+
+    def _enter(self, fanout: Fanout) -> Fanout:
+        fanout.join(self._session)
+        self._joined = self._joined or {}
+        self._joined[fanout.topic] = fanout  # type: ignore[index] # the fan-out's own: of others' there were thousands
+        return fanout
+
+    async def _open(self, topic: Topic) -> Fanout:
+        self.turns.leave()  # it can take seconds to start a topic: nobody else shall wait for that
+        try:
+            fanout = await self._hall.core.topics.open(topic, self._hall.pool)
+        except SupervisionError as error:  # going away, or just being restarted: reported where it happened
+            advice = "try again in a moment"
+            raise Unavailable(
+                "temporarily unavailable", symbol=topic.symbol, problem=str(error), advice=advice
+            ) from None
+        self._enter(fanout)
+        await self.turns.take(resuming=False)
+        return fanout
+
+    def _follow(self, topic: Topic, fanout: Fanout, rendering: Rendering[Any], last: int) -> None:
+        self._joining = self._joining or {}
+        if topic in self._joining or topic in self._session.lanes:
+            self._follow_again(topic, rendering)
+        else:
+            self._joining[fanout.topic] = _Joining(last, rendering)  # type: ignore[index]
+
+    def _follow_again(self, topic: Topic, rendering: Rendering[Any]) -> None:
+        """A second subscription to the same topic: what is due is sent before the answer, nothing twice."""
+        self.answered()
+        self._session.follow(topic, self._session.position(topic), rendering)
+        self._bring_up(topic)
+
+    def _bring_up(self, topic: Topic) -> None:
+        log = self._log(topic)
+        while self._session.ended is None:
+            update = log.read(self._session.position(topic))
+            if update is None:
+                return
+            self._session.offer(update)
+
+    def _log(self, topic: Topic) -> TopicLog:
+        assert self._joined is not None
+        return self._joined[topic].log  # type: ignore[return-value]
+
+    # The past, encoded in slices where there is much of it.
+
+    async def _recover(self, log: TopicLog, since: Position | None) -> Part | None:
+        """What came since, all but the newest slice; None when nothing was asked for or it is not known."""
+        if since is None:
+            return None
+        known, entries = log.since(since.epoch, since.offset, RECOVERY_LIMIT)
+        if not known:
+            return None
+        part = self._part(log, since.offset)
+        for _ in range(RECOVERY_ROUNDS):
+            if len(entries) <= RECOVERY_SLICE:
+                break
+            await self._add(part, entries)
+            entries = log.behind(part.last)
+        return part
+
+    async def _add(self, part: Part, entries: Sequence[Any]) -> None:
+        for start in range(0, len(entries), RECOVERY_SLICE):
+            part.add(entries[start : start + RECOVERY_SLICE])
+            await self.turns.pause()
+
+    def _part(self, log: TopicLog, after: int = 0) -> Part:
+        return self._hall.past.part(self._format, log.stream.topic, after)  # type: ignore[arg-type]

@@ -1,0 +1,48 @@
+"""The names of the supervision tree's branches, each written once: they are public, in `/actors` and in
+metrics."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CACHE: Final = "cache"
+TOPICS: Final = "topics"
+SOURCES: Final = "sources"
+GATEWAY: Final = "gateway"
+SESSIONS: Final = f"{GATEWAY}/sessions"
+HERALD: Final = f"{GATEWAY}/herald"
+HTTP: Final = f"{GATEWAY}/http"
+CHAOS: Final = "chaos"
+BRANCHES: Final = (CACHE, TOPICS, SOURCES, GATEWAY)
+
+_SHARD: Final = f"{CACHE}/shard-"
+
+
+def shard(number: int) -> str:
+    """The actor of a cache shard."""
+    return f"{_SHARD}{number}"
+
+
+def shard_number(path: str) -> int | None:
+    """The number of the cache shard at `path`; None when there is another actor."""
+    return int(path.removeprefix(_SHARD)) if path.startswith(_SHARD) else None
+
+
+def source(name: str) -> str:
+    """The actor of a source."""
+    return f"{SOURCES}/{name}"
+
+
+def topic(name: str) -> str:
+    """The actor of a topic."""
+    return f"{TOPICS}/{name}"
+
+
+def below(branch: str, path: str) -> str | None:
+    """The rest of `path` below `branch`; None when it does not lie there."""
+    return path[len(branch) + 1 :] if path.startswith(f"{branch}/") else None
+
+
+def name(path: str) -> str:
+    """The last part of `path`: the id of a child."""
+    return path.rpartition("/")[2]

@@ -1,0 +1,66 @@
+"""The channel `trades`: a symbol's trades and gaps, each in its place, every one owed to every subscriber."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import trio
+
+from actors.update import Stream, Update
+from dataflow.cache.history import History
+from dataflow.domain import Entry, Gap, Topic
+from dataflow.domain.topic import TRADES
+
+
+class TradeLog:
+    """A symbol's history as subscriptions read it, in runs of at most `at_once` entries."""
+
+    def __init__(self, topic: Topic, history: History, at_once: int) -> None:
+        self.stream = Stream(topic, history.epoch, hole=Gap)
+        self._history = history
+        self._at_once = at_once
+
+    @property
+    def last(self) -> int:
+        return self._history.last
+
+    def read(self, after: int) -> Update | None:
+        places = self._history.places(after, self._at_once)
+        if not places:
+            return None
+        last, entry = places[0]
+        return Update(self.stream, entry.first if isinstance(entry, Gap) else last, places)
+
+    def newest(self, count: int) -> Sequence[Entry]:
+        self._history.expire(trio.current_time())
+        return self._history.newest(count)
+
+    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Sequence[Entry]]:
+        self._history.expire(trio.current_time())
+        return self._history.since(epoch, offset, limit)
+
+    def behind(self, offset: int) -> Sequence[Entry]:
+        return self._history.read(offset, self._history.last - offset + 1)
+
+
+class Trades:
+    """All trades. `history_of(symbol)` gives a symbol's history, `at_once` bounds a run."""
+
+    name = TRADES
+
+    def __init__(self, history_of: Callable[[str], History], at_once: int) -> None:
+        self._history_of = history_of
+        self._at_once = at_once
+        self._logs: dict[Topic, TradeLog] = {}
+
+    def topics(self, symbol: str) -> Iterable[Topic]:
+        return (Topic(TRADES, symbol),)
+
+    def log_of(self, topic: Topic) -> TradeLog:
+        log = self._logs.get(topic)
+        if log is None:
+            log = self._logs[topic] = TradeLog(topic, self._history_of(topic.symbol), self._at_once)
+        return log
+
+    def wants(self, topic: Topic) -> Collection[str]:
+        return (topic.symbol,)
