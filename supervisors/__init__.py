@@ -11,13 +11,12 @@
         print(await tree.find("greeter").ask("world"))
 
 A supervisor starts its children in order, restarts those that crash after a backoff, escalates when that
-happens too often, and stops them in reverse. Everything public is what this module exports; the type of the
-handle that `open_supervisor` yields is `supervisors.handle.Handle`.
+happens too often, and stops them in reverse. This module exports everything public.
 """
 
 from __future__ import annotations
 
-from .context import Actor, Context
+from .actor import Actor, Child, Context, Handle, Pool, Supervisor
 from .errors import (
     ActorGone,
     AlreadyPresent,
@@ -29,12 +28,13 @@ from .errors import (
     Stopping,
     SupervisionError,
     UnknownChild,
+    leaves,
 )
 from .events import Event, Exit, Fault, Node
 from .mailbox import Ask, Put
 from .refs import Ref
 from .runner import run
-from .specs import Backoff, Child, Limit, Mailbox, Overflow, Point, Pool, Restart, Strategy, Supervisor
+from .specs import Backoff, Limit, Mailbox, Overflow, Point, Restart, Strategy
 from .tree import open_supervisor
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Event",
     "Exit",
     "Fault",
+    "Handle",
     "Limit",
     "Mailbox",
     "Node",
@@ -67,6 +68,7 @@ __all__ = [
     "SupervisionError",
     "Supervisor",
     "UnknownChild",
+    "leaves",
     "open_supervisor",
     "run",
 ]

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import define, field
 
-from .context import Context
+from .actor import Child, Pool, Supervisor
+from .context import ActorContext
 from .errors import (
     ActorGone,
     AlreadyPresent,
@@ -42,7 +43,7 @@ from .ladder import Ladder
 from .policy import Ended, Fate, Rules, State, next_step
 from .promise import Promise
 from .record import Incarnation, Intent, Origin, Outcome, Record, judge
-from .specs import Child, Point, Pool, Restart, Strategy, Supervisor
+from .specs import Point, Restart, Strategy
 from .watchdog import watch_beats
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class Engine:
         if isinstance(made, Supervisor):
             return self._play_supervisor(life, made)
         life.record.become_actor()
-        return made.run(Context(life))
+        return made.run(ActorContext(life))
 
     def _play_supervisor(self, life: Incarnation, spec: Supervisor) -> Awaitable[None]:
         if life.spec.beat_within is not None:

@@ -19,12 +19,12 @@ import trio
 from attrs import define, field, frozen
 from trio.lowlevel import Task
 
+from .actor import Child
 from .errors import ActorGone, Stopping, SupervisionError, describe, is_real, leaves
 from .events import Exit, Node
 from .mailbox import Box, make_box
 from .promise import Promise
 from .refs import Ref
-from .specs import Child
 
 if TYPE_CHECKING:
     from .engine import Engine

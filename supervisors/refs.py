@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import trio
 
 from .errors import ActorGone
 from .events import Exit
-from .mailbox import Put
+from .mailbox import Box, Put
+from .promise import Promise
 
-if TYPE_CHECKING:
-    from .record import Record
+
+class Addressee(Protocol):
+    """What a Ref reads of a child's record. A Protocol, so that a Ref does not depend on the machine."""
+
+    path: str
+    value: Any
+    epoch: int
+    state: str
+    box: Box
+
+    @property
+    def gone(self) -> bool: ...
+
+    @property
+    def ended(self) -> Promise[Exit]: ...
 
 
 class Ref:
@@ -19,7 +33,7 @@ class Ref:
 
     __slots__ = ("__weakref__", "_record")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Addressee) -> None:
         self._record = record
 
     def __repr__(self) -> str:

@@ -27,10 +27,10 @@ from typing import Any
 import trio
 from attrs import define, field
 
+from .actor import Supervisor
 from .errors import BadSpec, SupervisionError
 from .events import Fault, Hook, Reporter
 from .record import Record
-from .specs import Supervisor
 from .tree import Tree, running
 
 DEADLINE_PASSED = 124  # as timeout(1) has it

@@ -17,13 +17,13 @@ from typing import Any
 import trio
 from attrs import define, field
 
+from .actor import Child, Handle, Supervisor
 from .engine import Engine
 from .errors import BadSpec, is_real, leaves
 from .events import Event, Fault, Hook, Reporter
-from .handle import Handle
+from .handle import TreeHandle
 from .promise import Promise
 from .record import Record
-from .specs import Child, Supervisor
 from .watchdog import LoopWatch
 
 
@@ -45,7 +45,7 @@ class Tree:
 
     def __attrs_post_init__(self) -> None:
         self.root = Record("", Child("root", lambda: None))
-        self.handle = Handle(self, self.root)
+        self.handle = TreeHandle(self, self.root)
         self.engine = Engine(self, self.root, self.spec)
 
     @property
