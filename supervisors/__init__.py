@@ -1,4 +1,4 @@
-"""Supervision for Trio: actors that are kept alive, stopped in order, and seen.
+"""Supervision for Trio: it keeps actors alive, stops them in order, and shows their state.
 
     class Greeter:
         async def run(self, ctx):
@@ -10,8 +10,9 @@
     async with open_supervisor(Supervisor([Child("greeter", Greeter)])) as tree:
         print(await tree.find("greeter").ask("world"))
 
-A supervisor starts its children in order, restarts those that crash after a backoff, escalates when that
-happens too often, and stops them in reverse. This module exports everything public.
+A supervisor starts its children in order and restarts a crashed child after a backoff. Too many crashes
+escalate to its own supervisor. It stops the children in reverse. This module exports everything public;
+README.md explains it.
 """
 
 from __future__ import annotations

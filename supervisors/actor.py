@@ -1,4 +1,4 @@
-"""What runs, what it is given, and how to run it: Actor, Context, Handle, Child, Supervisor and Pool.
+"""The actor, its Context, and the spec that keeps it alive: Actor, Context, Handle, Child, Supervisor, Pool.
 
 These types name each other: an Actor gets a Context, a Context gives a Handle, a Handle starts a Child, and a
 Child makes an Actor. So they share a file. Context and Handle are Protocols here, so that an actor and its

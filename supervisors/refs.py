@@ -1,4 +1,4 @@
-"""The address of an actor, the same over the actor's restarts and those of the supervisors above it."""
+"""The address of an actor. It stays the same when the actor, or a supervisor above it, restarts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .promise import Promise
 
 
 class Addressee(Protocol):
-    """What a Ref reads of a child's record. A Protocol, so that a Ref does not depend on the machine."""
+    """The part of a record that a Ref reads. A Protocol, so that a Ref does not depend on the machine."""
 
     path: str
     value: Any
@@ -29,7 +29,7 @@ class Addressee(Protocol):
 
 
 class Ref:
-    """The address of one child, valid over its restarts. Every property is a cheap read."""
+    """The address of one child. It survives the restarts of the child. Every property is a cheap read."""
 
     __slots__ = ("__weakref__", "_record")
 
@@ -40,13 +40,13 @@ class Ref:
         return f"<Ref {self.path!r} {self.state} epoch {self.epoch}>"
 
     def put(self, item: Any) -> Put:
-        """Leave a message, never wait. DROPPED: refused by a full or closed mailbox, and counted there."""
+        """Leave a message without waiting. DROPPED: a full or closed mailbox refused and counted it."""
         return self._record.box.put(item)
 
     async def send(self, item: Any) -> Put:
-        """Leave a message; under Overflow.BLOCK wait for room, also while the actor is down but will be back.
+        """Leave a message. Under Overflow.BLOCK wait for room, also while the actor is down but will be back.
 
-        Raises ActorGone when it has ended for good.
+        Raises ActorGone when the actor has ended for good.
         """
         await trio.lowlevel.checkpoint()
         return await self._record.box.send(item)
@@ -73,7 +73,7 @@ class Ref:
 
     @property
     def value(self) -> Any:
-        """What the newest incarnation gave to `ready`."""
+        """The value that the newest incarnation gave to `ready`."""
         return self._record.value
 
     @property
