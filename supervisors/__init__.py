@@ -1,4 +1,4 @@
-"""Supervision for Trio: actors that are kept alive, stopped in order, and seen.
+"""Supervision for Trio: it keeps actors alive, stops them in order, and shows their state.
 
     class Greeter:
         async def run(self, ctx):
@@ -10,14 +10,14 @@
     async with open_supervisor(Supervisor([Child("greeter", Greeter)])) as tree:
         print(await tree.find("greeter").ask("world"))
 
-A supervisor starts its children in order, restarts those that crash after a backoff, escalates when that
-happens too often, and stops them in reverse. Everything public is what this module exports; the type of the
-handle that `open_supervisor` yields is `supervisors.handle.Handle`.
+A supervisor starts its children in order and restarts a crashed child after a backoff. Too many crashes
+escalate to its own supervisor. It stops the children in reverse. This module exports everything public;
+README.md explains it.
 """
 
 from __future__ import annotations
 
-from .context import Actor, Context
+from .actor import Actor, Child, Context, Handle, Pool, Supervisor
 from .errors import (
     ActorGone,
     AlreadyPresent,
@@ -29,12 +29,13 @@ from .errors import (
     Stopping,
     SupervisionError,
     UnknownChild,
+    leaves,
 )
 from .events import Event, Exit, Fault, Node
 from .mailbox import Ask, Put
 from .refs import Ref
 from .runner import run
-from .specs import Backoff, Child, Limit, Mailbox, Overflow, Point, Pool, Restart, Strategy, Supervisor
+from .specs import Backoff, Limit, Mailbox, Overflow, Point, Restart, Strategy
 from .tree import open_supervisor
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Event",
     "Exit",
     "Fault",
+    "Handle",
     "Limit",
     "Mailbox",
     "Node",
@@ -67,6 +69,7 @@ __all__ = [
     "SupervisionError",
     "Supervisor",
     "UnknownChild",
+    "leaves",
     "open_supervisor",
     "run",
 ]

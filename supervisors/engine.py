@@ -1,15 +1,15 @@
 """One incarnation of a supervisor: it starts its children, keeps them alive, and stops them.
 
 Rules of this file
-- Every decision is taken in one place and without waiting: when an incarnation ends, `_ended` judges it, asks
-  the policy, and acts. What takes time (a stop ladder, a backoff, a group restart) is a task of the engine's
-  own nursery, so that the engine answers every call meanwhile, and whatever was accepted is carried out
-  whoever waits for it.
-- The newest wish wins: a stop overtakes a restart and the other way round. A group restart acts only on those
+- Every decision is made in one place and without waiting: when an incarnation ends, `_ended` judges it, asks
+  the policy, and acts. A slow step (a stop ladder, a backoff, a group restart) is a task in the engine's own
+  nursery. So the engine answers every call meanwhile, and an accepted call is carried out even if nobody
+  waits for it.
+- The newest command wins: a stop overtakes a restart and the other way round. A group restart acts only on
   children that still belong to it when their turn comes.
-- Two incarnations of one child never overlap, because `launch` is the only place that makes one and the end
-  of its task the only place that clears it.
-- Children run in the context of the engine's own task, never in that of the caller who started them.
+- Two incarnations of one child never overlap: only `launch` makes one, and only the end of its task clears
+  it.
+- Children run in the context variables of the engine's own task, never in those of the caller of `start`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import define, field
 
-from .context import Context
+from .actor import Child, Pool, Supervisor
+from .context import ActorContext
 from .errors import (
     ActorGone,
     AlreadyPresent,
@@ -42,7 +43,7 @@ from .ladder import Ladder
 from .policy import Ended, Fate, Rules, State, next_step
 from .promise import Promise
 from .record import Incarnation, Intent, Origin, Outcome, Record, judge
-from .specs import Child, Point, Pool, Restart, Strategy, Supervisor
+from .specs import Point, Restart, Strategy
 from .watchdog import watch_beats
 
 if TYPE_CHECKING:
@@ -58,11 +59,12 @@ class Engine:
     spec: Supervisor
     failure: BaseException | None = None
     closing: bool = False
-    over: Promise[None] = field(factory=Promise)  # it begins to end
+    over: Promise[None] = field(factory=Promise)  # done once it begins to end
     _up: bool = False
     _charged: tuple[float, ...] = ()
     _groups: Groups = field(init=False)
-    _postponed: list[tuple[Record, float]] = field(factory=list)  # failures that met the initial start
+    # Failures during the initial start: their group restarts follow after it.
+    _postponed: list[tuple[Record, float]] = field(factory=list)
     _nursery: trio.Nursery = field(init=False)
     _context: ContextVars = field(init=False)
 
@@ -79,7 +81,7 @@ class Engine:
     # -- the life of a supervisor
 
     async def run(self, announce: Callable[[], None]) -> None:
-        """Start the children, `announce` it, keep them alive until `stop`, stop them. Raises the failure."""
+        """Start the children, announce it, keep them alive until `stop`, stop them. Raises the failure."""
         try:
             async with trio.open_nursery(strict_exception_groups=True) as self._nursery:
                 self._context = copy_context()
@@ -94,7 +96,7 @@ class Engine:
             raise self.failure
 
     def stop(self) -> None:
-        """Begin to end: nothing starts or restarts from now on."""
+        """Begin to end: from now on nothing starts or restarts."""
         if self.closing:
             return
         self.closing = True
@@ -110,7 +112,7 @@ class Engine:
             self.failure = error
         self.stop()
 
-    # -- administration: what the handle calls; each accepts or refuses at once
+    # -- administration, called by the handle; each method accepts or refuses at once
 
     def start_child(self, child: Child) -> Promise[None]:
         """Add a child, last in the order, and start it."""
@@ -124,7 +126,7 @@ class Engine:
         return record.ready
 
     def stop_child(self, name: str) -> Incarnation | None:
-        """Stop a child and keep its spec; returns the life to wait for, None when there is none."""
+        """Stop a child and keep its spec. Return the life to wait for, or None."""
         record = self.get(name)
         life = record.incarnation
         self._groups.leave(record)
@@ -135,7 +137,7 @@ class Engine:
         return life
 
     def restart_child(self, name: str) -> Promise[None]:
-        """Start a child again, whatever it does now; charges nothing."""
+        """Start a child again, in any state and without a charge."""
         self._check_open()
         record = self.get(name)
         promise = record.expect()
@@ -170,10 +172,10 @@ class Engine:
             raise UnknownChild(f"{self.record.path!r} has no child {name!r}")
         return record
 
-    # -- what a life reports
+    # -- reports of a life
 
     def said_ready(self, life: Incarnation, value: Any) -> None:
-        """The actor calls itself ready."""
+        """The actor called `ready`."""
         if life.claims_ready:
             life.record.value = value
             return
@@ -213,7 +215,7 @@ class Engine:
     async def _live(self, life: Incarnation) -> None:
         """The whole life of one incarnation, in a task of its own.
 
-        The actor is awaited right here: each coroutine in between would cost a quarter of a KiB a child.
+        It awaits the actor directly: each coroutine in between would cost a quarter of a KiB per child.
         """
         life.task = trio.lowlevel.current_task()
         error: BaseException | None = None
@@ -230,7 +232,7 @@ class Engine:
                             raise
                 if faults is not None and life.polite:
                     await faults(Point.STOP, record.path, life.epoch)
-            except BaseException as raised:  # a saved Cancelled, raised again, must not pass for a cancel
+            except BaseException as raised:  # an old Cancelled, raised again, must not pass for a cancel
                 error = raised
         from_outside = trio.current_effective_deadline() == -math.inf
         self._ended(life, error, from_outside)
@@ -239,7 +241,7 @@ class Engine:
             await trio.lowlevel.checkpoint_if_cancelled()
 
     def _play(self, life: Incarnation) -> Awaitable[None] | None:
-        """Make what is to be awaited; None when `make` declined."""
+        """Make the actor or supervisor and return its awaitable; None when `make` declined."""
         made = life.spec.make()
         if made is None:
             life.declined = True
@@ -247,7 +249,7 @@ class Engine:
         if isinstance(made, Supervisor):
             return self._play_supervisor(life, made)
         life.record.become_actor()
-        return made.run(Context(life))
+        return made.run(ActorContext(life))
 
     def _play_supervisor(self, life: Incarnation, spec: Supervisor) -> Awaitable[None]:
         if life.spec.beat_within is not None:
@@ -274,7 +276,7 @@ class Engine:
                 life.condemn(error)
         life.helpers = tuple(each for each in life.helpers if each is not scope)
 
-    # -- the end of a life, and what follows
+    # -- the end of a life, and its consequences
 
     def _ended(self, life: Incarnation, error: BaseException | None, from_outside: bool) -> None:
         record = life.record
@@ -299,7 +301,8 @@ class Engine:
         record = life.record
         life.over = True
         record.incarnation = record.engine = None
-        record.box.wake_reader()  # a task that outlived its incarnation must not take the next one's messages
+        # A task that outlives its incarnation must not take the messages of the next one.
+        record.box.wake_reader()
         if life.aside is not None:
             life.aside.cancel()
         for helper in life.helpers:
@@ -314,7 +317,7 @@ class Engine:
             life.ladder.one_is_down()
 
     def _obey(self, life: Incarnation, outcome: Outcome) -> None:
-        """It ended because somebody wanted it to: do what they want next. Its errors restart nothing."""
+        """It ended on request: take the next step that the intent names. Its errors restart nothing."""
         record = life.record
         self.tree.emit("stopped", record)
         if outcome.errors:
@@ -338,7 +341,7 @@ class Engine:
     def _shut_down(self, record: Record) -> None:
         record.dismiss(Stopping, "is not started: its supervisor ends")
         record.enter("done")
-        if record.dynamic:  # it would not come back with its supervisor
+        if record.dynamic:  # a restarted supervisor does not get it back
             self._remove(record)
 
     def _declined(self, record: Record, life: Incarnation) -> None:
@@ -360,7 +363,7 @@ class Engine:
             self._remove(record)
 
     def decide(self, life: Incarnation, outcome: Outcome) -> None:
-        """It ended and nobody asked for it: do what the policy says."""
+        """It ended although nobody asked for it: follow the policy."""
         record = life.record
         if outcome.kind == "start_failed":
             record.ready.fail(StartFailed(record.path, outcome.cause))
@@ -402,7 +405,7 @@ class Engine:
             self.stop()
 
     def _finish(self, life: Incarnation) -> None:
-        """It has ended for good, unless somebody restarts it by hand."""
+        """It has ended for good, unless it is restarted by hand later."""
         if self._leaves_no_spec(life):
             self._remove(life.record)
         else:
@@ -454,7 +457,7 @@ class Engine:
             await self.started(record, record.ready)
 
     async def started(self, record: Record, promise: Promise[None]) -> None:
-        """Wait until `promise`, of this child's start, is settled, even if that cannot be cancelled."""
+        """Wait until the start that `promise` stands for has ended. Bounded, even if it ignores a cancel."""
         while not promise.done:
             life = record.incarnation
             limit = math.inf if life is None else life.scope.deadline + life.spec.cleanup_within
@@ -488,7 +491,7 @@ class Engine:
                 await self.take_down([life])
 
     def launch(self, record: Record, origin: Origin) -> None:
-        """Begin an incarnation. The only place that makes one."""
+        """Begin an incarnation. Nothing else makes one."""
         assert record.incarnation is None, "two incarnations of one child must not overlap"
         record.exhume()
         record.epoch += 1
@@ -504,7 +507,7 @@ class Engine:
             self.spawn(self.take_down, [life])
 
     async def take_down(self, lives: list[Incarnation]) -> None:
-        """Stop lives by the ladder; return when each has ended or was left behind."""
+        """Stop lives by the ladder. Return when each has ended or was left behind."""
         await Ladder(self._report).descend(lives)
         for life in lives:
             if not life.over:
@@ -526,8 +529,8 @@ class Engine:
             record.enter("done")
         else:
             life.intent = Intent.SHUTDOWN
-            # Thousands in a pool are the ladder's, which cancels them in chunks: all at once they would keep
-            # the event loop for as long as all of their ends take together.
+            # Thousands in a pool are left to the ladder, which cancels them in chunks. Cancelled all at once,
+            # they would block the event loop until all of them have ended.
             if life.at_once and not (self._is_pool and life.ready_at is not None):
                 life.scope.cancel()
 
@@ -565,7 +568,7 @@ class Engine:
         return isinstance(self.spec, Pool)
 
     def _adopt(self, child: Child, known: Record | None, dynamic: bool = False) -> Record:
-        """A record for `child`: the one it had under the supervisor's earlier incarnation, or a new one."""
+        """A record for `child`: the one from the earlier incarnation of the supervisor, or a new one."""
         name = str(child.id)
         path = f"{self.record.path}/{name}" if self.record.path else name
         record = known or Record(path, child, self.record, dynamic=dynamic)
@@ -617,7 +620,7 @@ class Engine:
             self._charged = state.charged
 
     def spawn(self, act: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> None:
-        """Run a task of the supervisor's own, in its own context."""
+        """Run a task in the nursery and the context variables of the supervisor."""
         self._context.run(partial(self._nursery.start_soon, act, *args, name=name))
 
 

@@ -1,7 +1,7 @@
-"""What can go wrong in a supervision tree. Each error says whose fault it is and what to do now.
+"""The errors of a supervision tree. Each says whose fault it is and what to do now.
 
-Every public error derives from SupervisionError, so that one `except` separates the tree's failures from an
-actor's own.
+Every public error derives from SupervisionError, so one `except` separates the failures of the tree from
+those of an actor.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class UnknownChild(SupervisionError):
 
 
 class ActorGone(SupervisionError):
-    """The addressed incarnation, or the child for good, has ended: ask its supervisor for the current one."""
+    """The incarnation has ended, or its child has ended for good: ask the supervisor for the current one."""
 
 
 class Stopping(SupervisionError):
-    """A stop has been asked for. An actor lets it through; a caller of `start` is too late."""
+    """A stop was requested. An actor lets this error through; a caller of `start` is too late."""
 
 
 class PoolFull(SupervisionError):
@@ -80,5 +80,5 @@ def describe(error: BaseException) -> str:
 
 
 def is_real(error: BaseException) -> bool:
-    """True for anything but a cancellation, which is Trio's business and no failure."""
+    """False for a cancellation: it is Trio's business and no failure."""
     return not isinstance(error, trio.Cancelled)

@@ -1,9 +1,10 @@
-"""What one sees of a tree: typed events to one hook, exits, and the tree as plain data.
+"""The visible side of a tree: typed events for one hook, exits, and the tree as plain data.
 
 Rules of this file
-- There is one hook, synchronous; logging is just a hook. A hook that raises harms nobody: its first traceback
-  goes to standard error, `failures` counts the rest, and it is called again for the next event.
-- At most 100 crash reports a second reach the hook; the rest of that second is one event "suppressed".
+- There is one hook, and it is synchronous; logging is just a hook. A hook that raises harms nobody: its first
+  traceback goes to standard error, `failures` counts all of them, and the next event calls it again.
+- At most 100 crash reports a second reach the hook. One event "suppressed" stands for the rest of that
+  second.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ class Exit:
 class Event:
     """One thing that happened in the tree.
 
-    kind           what it tells, and what is in `detail`
+    kind           meaning, and the content of `detail`
     -------------  ------------------------------------------------------------------------------------
     ready          an incarnation is ready
     crash          an incarnation ended abnormally; `errors` are its leaf exceptions with tracebacks
     start_failed   an incarnation did not become ready
     exit           an incarnation returned by itself
     declined       `make` gave None
-    stopped        an incarnation ended because it was asked to
+    stopped        an incarnation ended on request
     stop_cancelled the polite stop took longer than `stop_within`: cancelled
     unstopped      the cancel took longer than `cleanup_within`: left behind, still running
     cleanup_error  an incarnation raised while stopping
     hung           no `beat` within `beat_within`: cancelled, a crash follows
-    dead_letter    messages in hand at a crash are lost; `detail` is the tuple of them
-    given_up       a Pool's child exceeded its own limit and is dropped
+    dead_letter    the messages in hand at a crash are lost; `detail` is a tuple of them
+    given_up       a child of a Pool exceeded its own limit and is dropped
     escalated      a supervisor gives up
     auto_shutdown  a supervisor ends because its significant children have
     suppressed     crash reports left out in the last second; `detail` is their number
@@ -62,7 +63,7 @@ class Event:
     epoch: int
     at: float  # trio.current_time()
     errors: tuple[BaseException, ...] = ()
-    restarts: int = 0  # how often the child was restarted by its supervisor, the coming restart included
+    restarts: int = 0  # restarts of the child by its supervisor, the coming one included
     delay: float | None = None  # seconds until the coming restart; None: there will be none
     detail: Any = None
 
@@ -72,9 +73,9 @@ class Node:
     """One child as plain data; `to_dict()` is ready for JSON."""
 
     path: str
-    kind: str  # actor, supervisor, pool; actor until its `make` has said otherwise
+    kind: str  # actor, supervisor or pool; actor until its `make` has returned something else
     state: str  # idle, starting, running, backoff, stopping, done
-    epoch: int  # number of its newest incarnation, 0 before the first
+    epoch: int  # the number of its newest incarnation, 0 before the first
     restarts: int
     last_error: str | None
     since: float  # trio.current_time() at which it entered its state
@@ -82,12 +83,12 @@ class Node:
     children: tuple[Node, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries and tuples, as `json.dumps` takes them."""
+        """Nested dictionaries and tuples, ready for `json.dumps`."""
         return asdict(self)
 
 
 class Fault(Protocol):
-    """The hook of chaos tests: called at every Point of every incarnation, it may raise, sleep or stall."""
+    """The hook of chaos tests, called at every Point of every incarnation. It may raise, sleep or stall."""
 
     async def __call__(self, point: Point, path: str, epoch: int, /) -> None: ...
 
@@ -97,7 +98,7 @@ Hook = Callable[[Event], None]
 
 @define(eq=False)
 class Reporter:
-    """Passes events to the hook, and keeps a crowd of crashes from drowning it."""
+    """Passes events to the hook, and limits crash reports, so that a crowd of crashes does not flood it."""
 
     hook: Hook | None
     failures: int = 0  # of the hook itself
@@ -105,7 +106,7 @@ class Reporter:
     _recent: deque[float] = field(factory=lambda: deque(maxlen=CRASH_REPORTS_PER_SECOND))
 
     def emit(self, event: Event) -> bool:
-        """Report an event, or only count it; True when this begins a series that `summarise` must end."""
+        """Report an event, or only count it. True when a series begins that `summarise` must end."""
         if self.hook is None:
             return False
         if event.kind in ("crash", "start_failed") and not self._admits(event.at):

@@ -1,13 +1,13 @@
 """Group restarts: one_for_all and rest_for_one.
 
 Rules of this file
-- All concerned are stopped in reverse, one at a time; there is one wait, the failed child's backoff; they
-  start in order.
-- One group at a time. A newer failure, a failed start of a member included, takes over those who still have
-  to come back; so one_for_all retries the whole group, and rest_for_one from the failed child on.
-- A group acts only on members that still belong to it when their turn comes: a stop by hand takes one out, a
-  restart by hand ends the wait. Who had ended before, or is being stopped by hand, is no member; a temporary
-  member does not come back.
+- The members stop in reverse, one at a time. Then there is one wait, the backoff of the failed child. Then
+  the members start in order.
+- One group at a time. A newer failure, or a failed start of a member, takes over the members that still have
+  to come back. So one_for_all retries the whole group, and rest_for_one retries from the failed child on.
+- A group acts only on members that still belong to it when their turn comes: a stop by hand takes a member
+  out, a restart by hand ends the wait. A child that had ended before, or is being stopped by hand, is no
+  member. A temporary member does not come back.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @define(eq=False)
 class Group:
-    """A group restart under way: who still has to come back, and the wait before that."""
+    """A group restart under way: the members that still have to come back, and the wait before that."""
 
     delay: float
     pending: set[Record]
@@ -43,7 +43,7 @@ class Groups:
     _current: Group | None = None
 
     def begin(self, failed: Record, delay: float) -> None:
-        """Restart all whom the failure of `failed` concerns, `delay` seconds after they have stopped."""
+        """Restart all that the failure of `failed` concerns, `delay` seconds after they have stopped."""
         earlier = self.drop()
         concerned = self._concerned(failed) | earlier
         members = [r for r in self._everybody() if r in concerned and self._join(r)]
@@ -58,17 +58,17 @@ class Groups:
         return self._current is not None and record in self._current.pending
 
     def leave(self, record: Record) -> None:
-        """Go on without this child."""
+        """Take this child out of the group restart."""
         if self._current is not None:
             self._current.pending.discard(record)
 
     def hurry(self) -> None:
-        """Wait no longer."""
+        """End the wait before the restart."""
         if self._current is not None:
             self._current.pause.cancel()
 
     def drop(self) -> set[Record]:
-        """Give up the group restart under way; returns who still had to come back."""
+        """Give up the group restart under way; return the members that still had to come back."""
         group, self._current = self._current, None
         if group is None:
             return set()
@@ -116,7 +116,7 @@ class Groups:
             group.pending.discard(record)
 
     def _still_running(self, record: Record) -> None:
-        """Its old incarnation cannot be stopped: a failed restart, because two must not overlap."""
+        """Its old incarnation cannot be stopped. Two must not overlap, so this restart has failed."""
         error = SupervisionError(f"incarnation {record.epoch} of {record.path!r} has not stopped")
         attempt = Incarnation(record, record.spec, record.epoch, Origin.AUTO, self.engine)
         self.engine.decide(attempt, Outcome("start_failed", (error,), error))

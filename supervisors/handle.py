@@ -1,9 +1,9 @@
-"""The handle of a supervisor: what an operator, or an actor, does to its children.
+"""The handle of a supervisor: the class behind `actor.Handle`, whose docstrings apply.
 
 Rules of this file
-- A handle stays valid over the restarts of its supervisor. While that is down, calls raise ActorGone, and
-  Stopping when it ends.
-- What a call has accepted is carried out by the supervisor's own tasks, even when the caller is cancelled
+- A handle stays valid over the restarts of its supervisor. While the supervisor is down, calls raise
+  ActorGone, or Stopping when the tree ends.
+- The supervisor's own tasks carry out an accepted call, so it is done even if the caller is cancelled
   meanwhile.
 """
 
@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .actor import Child, Handle
 from .engine import Engine
 from .errors import ActorGone, Stopping, UnknownChild
 from .events import Node
 from .record import Record
 from .refs import Ref
-from .specs import Child
 
 if TYPE_CHECKING:
     from .tree import Tree
 
+__all__ = ["Handle", "TreeHandle"]
 
-class Handle:
-    """A supervisor from outside. Paths are relative to it: ids joined by "/"; the empty path is itself."""
+
+class TreeHandle(Handle):
+    """A Handle at work: a record of a tree."""
 
     __slots__ = ("_record", "_tree")
 
@@ -35,11 +37,6 @@ class Handle:
         self._record = record
 
     async def start(self, child: Child) -> Ref:
-        """Add a child and return its address once it is ready, or has declined.
-
-        Raises StartFailed (nothing is kept then), AlreadyRunning, AlreadyPresent, PoolFull, BadSpec,
-        Stopping.
-        """
         engine = self._engine
         promise = engine.start_child(child)
         record = engine.get(str(child.id))
@@ -48,10 +45,6 @@ class Handle:
         return record.ref
 
     async def stop(self, id: Hashable) -> None:
-        """Stop a child and keep its spec as done; a temporary or a Pool's child leaves none. Idempotent.
-
-        Returns when it has ended or was reported as unstopped; never raises its errors. Raises UnknownChild.
-        """
         life = self._engine.stop_child(str(id))
         if life is None:
             await trio.lowlevel.checkpoint()
@@ -59,11 +52,6 @@ class Handle:
             await life.down.wait()
 
     async def restart(self, id: Hashable) -> Ref:
-        """Stop a child if it runs, start it without delay or charge, return its address once it is ready.
-
-        A child that is just starting is not started twice. Raises StartFailed (a child that was up is retried
-        then), UnknownChild, Stopping, and ActorGone when a later `stop` overtakes.
-        """
         engine = self._engine
         promise = engine.restart_child(str(id))
         record = engine.get(str(id))
@@ -72,34 +60,25 @@ class Handle:
         return record.ref
 
     def remove(self, id: Hashable) -> None:
-        """Forget a child that is done or idle. Raises AlreadyRunning in any other state, UnknownChild."""
         self._engine.remove_child(str(id))
 
     def replace(self, child: Child) -> None:
-        """Use this spec for the child of its id from its next incarnation on; UnknownChild, BadSpec."""
         self._engine.replace_child(child)
 
     def tree(self, *, dynamic: bool = True) -> Node:
-        """This supervisor and everything below it, as plain data.
-
-        Without `dynamic` the children of pools are left out: as quick with 10,000 of them as with none.
-        """
         return self._record.node(dynamic)
 
     def counts(self) -> dict[str, int]:
-        """How many direct children are in each of the six states, and the `total`. O(1)."""
         return {**(self._record.tally or {}), "total": len(self._record.children)}
 
     def find(self, path: str) -> Ref:
-        """The address of the child at `path`. Raises UnknownChild."""
         return self._walk(path).ref
 
     def supervisor(self, path: str) -> Handle:
-        """The handle of the supervisor at `path`. Raises UnknownChild."""
         record = self._walk(path)
         if record.kind == "actor" and record.epoch:
             raise UnknownChild(f"{record.path!r} is no supervisor")
-        return Handle(self._tree, record)
+        return TreeHandle(self._tree, record)
 
     def _walk(self, path: str) -> Record:
         record = self._record

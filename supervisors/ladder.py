@@ -1,9 +1,9 @@
-"""The stop ladder: ask politely; cancel after `stop_within`; report as unstopped after `cleanup_within`.
+"""The stop ladder: a polite stop, a cancel after `stop_within`, "unstopped" after `cleanup_within` more.
 
 Rules of this file
-- One ladder may carry many incarnations, in parallel and under one timer; a crowd is handled in chunks with a
-  checkpoint between, because waking or cancelling 10,000 tasks at once stalls the event loop.
-- An actor that is still starting, or a child with `stop_within=0`, gets no polite signal: it is cancelled at
+- One ladder may stop many incarnations in parallel, under one timer. It handles a crowd in chunks with a
+  checkpoint between them, because waking or cancelling 10,000 tasks at once stalls the event loop.
+- An actor that is still starting, or a child with `stop_within=0`, gets no polite stop: it is cancelled at
   once.
 """
 
@@ -24,7 +24,7 @@ Act = Callable[[Incarnation], None]
 
 @define(eq=False)
 class Ladder:
-    """Brings incarnations down. `report` is told of "stop_cancelled" and "unstopped"."""
+    """Stops incarnations. It calls `report` with "stop_cancelled" and "unstopped"."""
 
     report: Callable[[str, Incarnation], None]
     _left: int = 0
@@ -44,7 +44,7 @@ class Ladder:
             await _in_chunks(hopeless, self._leave_behind)
 
     def one_is_down(self) -> None:
-        """Told by each incarnation that ends."""
+        """Each incarnation calls this when it ends."""
         self._left -= 1
         if self._left == 0:
             self._all_down.set()
@@ -72,7 +72,7 @@ class Ladder:
 
 
 def _timetable(lives: list[Incarnation]) -> dict[float, tuple[list[Incarnation], list[Incarnation]]]:
-    """Seconds after the start of the ladder -> whom to cancel then, and whom to leave behind."""
+    """Seconds after the start of the ladder -> the lives to cancel then, and those to leave behind."""
     table: dict[float, tuple[list[Incarnation], list[Incarnation]]] = defaultdict(lambda: ([], []))
     for life in lives:
         patience = 0.0 if life.at_once else life.stop_within

@@ -1,11 +1,11 @@
 """The mailbox: a bounded queue that belongs to the record of a child and survives the child's restarts.
 
 Rules of this file
-- At every moment: accepted = handled + queued + dropped (by reason) + lost_in_flight. What is in the actor's
-  hand counts as queued; a refused `put` counts as accepted and dropped; a waiting `send` counts once it got
-  in.
-- One reader at a time. A message handed out is in hand until the next receive, or the actor's clean return,
-  says that it was handled; a batch drained right after a single receive joins the hand.
+- At every moment: accepted = handled + queued + dropped (by reason) + lost_in_flight. The message in the
+  actor's hand counts as queued. A refused `put` counts as accepted and dropped. A waiting `send` counts only
+  once it is admitted.
+- One reader at a time. A message handed out stays in hand until the next receive or the clean return of the
+  actor: then it counts as handled. A batch drained right after a single receive joins the hand.
 - A message in hand at a crash is lost: it is counted, shown, and never delivered again.
 - A mailbox closes when its child is stopped or has ended for good; then everything is refused.
 It refuses to be a general channel: no cloning, no closing by the sender, no iteration.
@@ -28,7 +28,7 @@ from .specs import Mailbox, Overflow
 
 
 class Put(Enum):
-    """What became of a message."""
+    """The fate of a message: taken or refused."""
 
     OK = "ok"
     DROPPED = "dropped"
@@ -48,19 +48,19 @@ class MailboxNode:
 
 @define(eq=False)
 class Ask:
-    """How an asked message arrives: `item`, and the one `reply` that the asker waits for."""
+    """An asked message as it arrives: `item`, and the one `reply` for which the asker waits."""
 
     item: Any
     _answer: Promise[Any] = field(factory=Promise, repr=False)
 
     def reply(self, value: Any) -> None:
-        """Answer. Too late (the asker has given up) is no error; a second answer is a RuntimeError."""
+        """Answer. A late answer (the asker has given up) is no error; a second one raises RuntimeError."""
         if self._answer.done and not self._answer.failed:
             raise RuntimeError("this message has already been answered")
         self._answer.resolve(value)
 
     def withdraw(self, error: BaseException) -> None:
-        """No answer will come: the asker gets `error`, unless it was answered already."""
+        """No answer will come: the asker gets `error`, unless it has an answer already."""
         self._answer.fail(error)
 
     @property
@@ -69,7 +69,7 @@ class Ask:
         return self._answer.done
 
     async def answer(self) -> Any:
-        """Wait for the reply, or raise what the question was withdrawn with."""
+        """Wait for the reply, or raise the error of the withdrawal."""
         return await self._answer.get()
 
 
@@ -81,7 +81,7 @@ class _Queue(Protocol):
     def clear(self) -> None: ...
 
 
-_NO_QUEUE: Final[_Queue] = deque(maxlen=0)  # of all boxes that nobody has put anything into
+_NO_QUEUE: Final[_Queue] = deque(maxlen=0)  # shared by all boxes that never got a message
 
 
 @define(eq=False)
@@ -103,16 +103,18 @@ class Box:
     lost_in_flight: int = 0
     closed: bool = False
     _reader: Task | None = None
-    # The following are made when needed: 10,000 boxes must stay small, and a deque takes 0.6 KiB.
+    # The following are made on first use: 10,000 boxes must stay small, and a deque takes 0.6 KiB.
     _queue: _Queue = field(default=_NO_QUEUE, init=False)
-    _room: int = field(default=0, init=False)  # 0 while closed or without a queue: `put` compares only once
+    _room: int = field(
+        default=0, init=False
+    )  # 0 while closed or without a queue, so that `put` compares only once
     _dropped: dict[str, int] | None = None
     _senders: OrderedDict[Task, _Sender] | None = None
     _asks: set[Ask] | None = None
     _hand: tuple[Any, ...] = ()
     _joins: bool = False  # a batch drained now belongs to the message received just before
 
-    # -- what senders do
+    # -- for senders
 
     def put(self, item: Any) -> Put:
         """Take a message without waiting."""
@@ -125,7 +127,7 @@ class Box:
         return Put.OK
 
     async def send(self, item: Any) -> Put:
-        """Take a message, under BLOCK waiting for room. Raises ActorGone when closed."""
+        """Take a message; under BLOCK wait for room. Raises ActorGone when closed."""
         if self.closed:
             raise ActorGone("its mailbox is closed")
         if self.spec.overflow is Overflow.BLOCK and len(self._queue) >= self.spec.size:
@@ -134,7 +136,7 @@ class Box:
         return self.put(item)
 
     async def ask(self, item: Any, within: float) -> Any:
-        """Send an Ask and wait for its reply, at most `within` seconds altogether (trio.TooSlowError)."""
+        """Send an Ask and wait for its reply. Raises trio.TooSlowError after `within` seconds altogether."""
         ask = Ask(item)
         self._asks = self._asks if self._asks is not None else set()
         self._asks.add(ask)
@@ -147,7 +149,7 @@ class Box:
             self._asks.discard(ask)
             self._forget(ask)
 
-    # -- what the actor does
+    # -- for the actor
 
     async def park(self) -> None:
         """Wait for a message, or for `wake_reader`."""
@@ -189,11 +191,11 @@ class Box:
         return batch
 
     def settle(self) -> None:
-        """What was in hand has been handled."""
+        """The messages in hand have been handled."""
         self.handled += self.in_hand
         self._empty_hand()
 
-    # -- what the supervisor does
+    # -- for the supervisor
 
     def wake_reader(self) -> None:
         """Let a parked reader look again."""
@@ -202,21 +204,21 @@ class Box:
             reschedule(reader)
 
     def lose(self) -> tuple[Any, ...]:
-        """The actor crashed: what was in hand is lost. Returns it."""
+        """The actor crashed: count the messages in hand as lost, and return them."""
         lost = self._hand
         self.lost_in_flight += self.in_hand
         self._empty_hand()
         return lost
 
     def fail_asks(self, error: BaseException) -> None:
-        """Whoever was asked is gone: tell every asker now, and forget the questions still queued."""
+        """The actor has ended: give every asker `error` now, and drop the questions still queued."""
         if self._asks:
             for ask in self._asks:
                 ask.withdraw(error)
             self._discard(lambda item: isinstance(item, Ask) and item.settled, "asker_gone")
 
     def close(self) -> None:
-        """Refuse everything from now on; what is queued stays."""
+        """Refuse every message from now on; queued messages stay."""
         self.closed = True
         self._room = 0
         senders, self._senders = self._senders, None
@@ -224,17 +226,17 @@ class Box:
             reschedule(task)
 
     def reopen(self) -> None:
-        """Accept again, after a close."""
+        """Accept messages again, after a close."""
         self.closed = False
         if self._queue is not _NO_QUEUE:
             self._room = self.spec.size
 
     def discard(self) -> None:
-        """Nobody will ever read what is queued."""
+        """Drop the queued messages: nobody will ever read them."""
         self._discard(lambda _: True, "gone")
 
     def respecified(self, spec: Mailbox) -> Box:
-        """The mailbox for a new `spec`: this one, or another that carries everything over."""
+        """The mailbox for a new `spec`: this one, or a new one with the same messages and counters."""
         if spec == self.spec:
             return self
         box = make_box(spec)
@@ -253,7 +255,7 @@ class Box:
 
     @property
     def queued(self) -> int:
-        """Messages waiting, and those in hand."""
+        """The number of messages that wait or are in hand."""
         return len(self._queue) + self.in_hand
 
     # -- inside
@@ -328,7 +330,7 @@ class Box:
 
     def _adopt(self, items: Iterable[Any]) -> None:
         self._make_queue()
-        for item in items:  # it may exceed a smaller size: nothing accepted is dropped by a new specification
+        for item in items:  # they may exceed a smaller size: a new spec drops no accepted message
             self._queue.append(item)
 
     async def _wait_for_room(self, item: Any) -> None:
@@ -346,7 +348,7 @@ class Box:
 
 
 class _Latest:
-    """A queue that holds the newest item of each key, in the order in which the keys came."""
+    """A queue of the newest item of each key, in the order of arrival of the keys."""
 
     def __init__(self, key: Callable[[Any], Hashable]) -> None:
         self._items: OrderedDict[Hashable, Any] = OrderedDict()
@@ -376,7 +378,7 @@ class _Latest:
 
 @define(eq=False)
 class ConflatingBox(Box):
-    """A mailbox in which a newer message takes the place of the older one with the same key."""
+    """A mailbox in which a newer message takes the place of an older one with the same key."""
 
     _latest: _Latest = field(init=False)
 
@@ -386,7 +388,7 @@ class ConflatingBox(Box):
         self.reopen()
 
     def put(self, item: Any) -> Put:
-        """Take a message without waiting; what `key` raises is the sender's error."""
+        """Take a message without waiting. An exception in `key` goes to the sender."""
         key = self._latest.key(item)
         self.accepted += 1
         if self.closed:
@@ -410,7 +412,7 @@ class ConflatingBox(Box):
 
 
 def make_box(spec: Mailbox) -> Box:
-    """An empty mailbox of the kind that `spec` asks for."""
+    """An empty mailbox of the kind that `spec` describes."""
     if spec.key is None:
         return Box(spec)
     return ConflatingBox(spec)

@@ -1,12 +1,13 @@
-"""What to do when a child has ended: pure decisions, without Trio, clock or dice.
+"""The decision about a child that has ended: a pure function, without Trio, clock or random numbers.
 
 Rules of this file (measured against OTP's supervisor)
-- PERMANENT always comes back, TRANSIENT after an abnormal exit, TEMPORARY never.
-- A window of `Limit.within` seconds holds at most `Limit.restarts` charged failures; one exactly `within` old
-  still counts.
-- The `give_up_after`-th failure in a row is one too many; a child that was healthy for `reset_after` starts
-  from one again.
-- What does not fit ends the supervisor, or, when every child has its own budget (a Pool), that child alone.
+- A PERMANENT child always comes back, a TRANSIENT one after an abnormal exit, a TEMPORARY one never.
+- A window of `Limit.within` seconds holds at most `Limit.restarts` charged failures. A failure that is
+  exactly `within` old still counts.
+- The `give_up_after`-th failure in a row is one too many. After `reset_after` healthy seconds the count
+  starts from one again.
+- A failure beyond these limits ends the supervisor. In a Pool every child has its own budget, so there it
+  ends that child alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .specs import Backoff, Limit, Restart
 
 
 class Fate(Enum):
-    """What becomes of an ended child."""
+    """The future of an ended child."""
 
     END = "end"
     RESTART = "restart"
@@ -29,7 +30,7 @@ class Fate(Enum):
 
 @frozen
 class Rules:
-    """The part of the specifications that decides."""
+    """The part of the specs that decides."""
 
     restart: Restart
     backoff: Backoff
@@ -39,7 +40,7 @@ class Rules:
 
 @frozen
 class State:
-    """What a decision remembers: the child's failures in a row, and the charged failures in its window."""
+    """The memory of a decision: the child's failures in a row, and the charged failures in the window."""
 
     rules: Rules
     failures: int = 0
@@ -48,23 +49,23 @@ class State:
 
 @frozen
 class Ended:
-    """How an incarnation ended, as far as it matters here."""
+    """The end of an incarnation, as far as it matters here."""
 
     abnormal: bool
     ready_at: float | None  # None: it failed before it was ready
-    charge: bool = True  # False for a restart by hand that failed: the operator pays, not the budget
+    charge: bool = True  # False for a failed restart by hand: the operator pays, not the budget
 
 
 @frozen
 class Action:
-    """The decision, and what to remember for the next one."""
+    """The decision, and the state for the next one."""
 
     fate: Fate
     state: State
 
 
 def next_step(state: State, exit: Ended, now: float) -> Action:
-    """Decide what becomes of a child that ended at `now` without anybody having asked for it."""
+    """Decide the future of a child that ended at `now`, when nobody had asked for its end."""
     rules = state.rules
     if not _comes_back(rules.restart, exit.abnormal):
         return Action(Fate.END, state)

@@ -1,4 +1,4 @@
-"""A result that arrives once: any number of tasks may wait for it, a cancelled waiter disturbs nobody.
+"""A result that arrives once. Any number of tasks may wait for it; a cancelled waiter disturbs nobody.
 
 Only for use inside one Trio run. The first outcome stays; later ones are ignored.
 """
@@ -17,9 +17,8 @@ T = TypeVar("T")
 class Promise(Generic[T]):
     """One value or one error, later."""
 
-    _event: trio.Event | None = (
-        None  # made by the first waiter: most promises of a large pool are never waited for
-    )
+    # Made by the first waiter: nobody ever waits for most promises of a large pool.
+    _event: trio.Event | None = None
     _value: T | None = None
     _error: BaseException | None = None
     done: bool = False
@@ -59,4 +58,4 @@ class Promise(Generic[T]):
         self.done, self._value, self._error = True, value, error
         if self._event is not None:
             self._event.set()
-            self._event = None  # a third of a KiB, for as long as the promise is kept
+            self._event = None  # it takes a third of a KiB, and a promise may be kept for long

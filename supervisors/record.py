@@ -1,11 +1,11 @@
-"""What a supervisor knows of a child: the record outlives the incarnations, an incarnation is one life.
+"""A supervisor's knowledge of a child: the record outlives the incarnations, an incarnation is one life.
 
 Rules of this file
 - A record keeps the mailbox, the epoch, the history of failures and, for a supervisor, the records of its
-  children. Nothing that it keeps leads back to it, so that the record of a child that came and went is freed
-  at once, without the garbage collector; its own `Ref` is no exception, since that is kept weakly.
-- An incarnation has its own cancel scope and at most one intent: what whoever asked it to stop wants to
-  happen next. Its end is judged by that intent, not by the type of the exception that ended it.
+  children. It keeps no strong reference that leads back to it. So the record of a child that came and went is
+  freed at once, without the garbage collector. Its own `Ref` is kept weakly for the same reason.
+- An incarnation has its own cancel scope and at most one intent: the next step that the author of a stop
+  wants. The intent decides what an end means, not the type of the exception.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import trio
 from attrs import define, field, frozen
 from trio.lowlevel import Task
 
+from .actor import Child
 from .errors import ActorGone, Stopping, SupervisionError, describe, is_real, leaves
 from .events import Exit, Node
 from .mailbox import Box, make_box
 from .promise import Promise
 from .refs import Ref
-from .specs import Child
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -34,7 +34,7 @@ STATES = ("idle", "starting", "running", "backoff", "stopping", "done")
 
 
 class Intent(Enum):
-    """Why a stop was asked for, which is what happens afterwards."""
+    """The reason of a stop, which decides the next step."""
 
     STOP = "stop"  # by hand: the spec stays, done
     RESTART = "restart"  # by hand: start again at once
@@ -43,21 +43,21 @@ class Intent(Enum):
 
 
 class Origin(Enum):
-    """Who started an incarnation, which is who hears of its failing to start."""
+    """The starter of an incarnation: it is told of a failed start."""
 
-    INITIAL = "initial"  # the supervisor's own start: it fails as a whole
-    DYNAMIC = "dynamic"  # `start`: its caller alone, and the spec is not kept
-    REVIVAL = "revival"  # `restart` of a child that was down: its caller alone
-    HAND = "hand"  # `restart` of a child that was up or in backoff: its caller, and then it is retried
-    AUTO = "auto"  # the supervisor: it is retried
+    INITIAL = "initial"  # the supervisor's own start: the supervisor fails as a whole
+    DYNAMIC = "dynamic"  # `start`: only its caller is told, and the spec is not kept
+    REVIVAL = "revival"  # `restart` of a child that was down: only its caller is told
+    HAND = "hand"  # `restart` of a child that was up or in backoff: its caller is told, then it is retried
+    AUTO = "auto"  # a restart by the supervisor: it is retried
 
 
-_READY: Final[Promise[None]] = Promise(done=True)  # of all that have become ready: 10,000 must stay small
+_READY: Final[Promise[None]] = Promise(done=True)  # shared by all ready children: 10,000 must stay small
 
 
 @define(eq=False)
 class Record:
-    """What outlives the incarnations of one child."""
+    """The lasting part of one child, over all its incarnations."""
 
     path: str
     spec: Child
@@ -69,26 +69,26 @@ class Record:
     epoch: int = 0
     restarts: int = 0
     failures: int = 0  # in a row
-    charged: tuple[float, ...] = ()  # failures in the window, when the budget is the child's own
-    errors: tuple[BaseException, ...] = ()  # the newest that there were
+    charged: tuple[float, ...] = ()  # failures in the window, if the child has its own budget
+    errors: tuple[BaseException, ...] = ()  # of the newest failure
     value: Any = None
     box: Box = field(init=False)
-    _ref: weakref.ref[Ref] | None = field(default=None, init=False)  # weak: it knows the record, see `ref`
+    _ref: weakref.ref[Ref] | None = field(default=None, init=False)  # weak, because a Ref holds its record
     incarnation: Incarnation | None = None
     pause: trio.CancelScope | None = None  # around the wait for a restart
-    engine: Engine | None = None  # while it is a supervisor at work
+    engine: Engine | None = None  # of a supervisor, while it works
     branch: dict[str, Record] | None = None  # of a supervisor: its children by name, in order
-    tally: dict[str, int] | None = None  # of a supervisor: how many of them are in each state
-    ready: Promise[None] = field(factory=Promise)  # of the start or restart that is under way
+    tally: dict[str, int] | None = None  # of a supervisor: the number of children in each state
+    ready: Promise[None] = field(factory=Promise)  # of the start or restart under way
     last_exit: Exit | None = None  # of the newest incarnation
-    _ended: Promise[Exit] | None = None  # made by the first who asks
+    _ended: Promise[Exit] | None = None  # made on first use
 
     def __attrs_post_init__(self) -> None:
         self.box = make_box(self.spec.mailbox)
 
     @property
     def ref(self) -> Ref:
-        """The one address of it, for as long as somebody has that."""
+        """Its one address, the same object for as long as somebody holds it."""
         ref = self._ref() if self._ref is not None else None
         if ref is None:
             ref = Ref(self)
@@ -97,7 +97,7 @@ class Record:
 
     @property
     def ended(self) -> Promise[Exit]:
-        """Its end, for good."""
+        """The promise of its end for good."""
         if self._ended is None:
             self._ended = Promise()
         return self._ended
@@ -114,26 +114,26 @@ class Record:
 
     @property
     def children(self) -> dict[str, Record]:
-        """Of a supervisor, its children; of anything else, nothing."""
+        """The children of a supervisor; empty for an actor."""
         return self.branch or {}
 
     @property
     def resting(self) -> bool:
-        """True when nothing runs and nothing is about to."""
+        """True when it does not run and is not about to."""
         return self.state in ("idle", "done")
 
     def become_supervisor(self, kind: str) -> None:
-        """`make` gave a supervisor: it has children and no mailbox."""
+        """`make` returned a supervisor: it has children and no mailbox."""
         self.kind = kind
         self.branch, self.tally = {}, dict.fromkeys(STATES, 0)
         self.box.close()
 
     def become_actor(self) -> None:
-        """`make` gave an actor; it may have given a supervisor before."""
+        """`make` returned an actor; earlier it may have returned a supervisor."""
         self.kind, self.branch, self.tally = "actor", None, None
 
     def enter(self, state: str) -> None:
-        """Change the state, and the count of it."""
+        """Change the state, and the parent's count of states."""
         if state == self.state:
             return
         if self.parent is not None and self.parent.tally is not None:
@@ -143,29 +143,29 @@ class Record:
         self.since = trio.current_time()
 
     def expect(self) -> Promise[None]:
-        """The promise of its becoming ready, shared by all who wait for it now."""
+        """The promise that it becomes ready, shared by all present waiters."""
         if self.ready.done:
             self.ready = Promise()
         return self.ready
 
     def became_ready(self) -> None:
-        """Tell those who wait for it."""
+        """Tell the waiters that it is ready."""
         ready, self.ready = self.ready, _READY
         ready.resolve(None)
 
     def note(self, kind: str, errors: tuple[BaseException, ...] = ()) -> None:
-        """Remember how the newest incarnation ended."""
+        """Remember the end of the newest incarnation."""
         self.last_exit = Exit(kind, self.path, self.epoch, errors, trio.current_time())
         if errors:
             self.errors = errors
 
     def dismiss(self, kind: type[SupervisionError], text: str) -> None:
-        """Whoever waits for it to become ready waits in vain."""
+        """Tell the waiters for ready that they wait in vain."""
         if not self.ready.done:
             self.ready.fail(kind(f"{self.path!r} {text}"))
 
     def bury(self) -> None:
-        """It has ended for good, and so has everything below it: tell those who watch."""
+        """It and everything below it have ended for good: tell the watchers."""
         for child in self.children.values():
             child.bury()
         self.dismiss(ActorGone, "has ended")
@@ -176,21 +176,21 @@ class Record:
         self.ended.resolve(self.last_exit)
 
     def forget(self) -> None:
-        """Buried, and nothing will ever read its mailbox."""
+        """Bury it, and drop its messages: nobody will ever read them."""
         self.bury()
         self.box.discard()
         for child in self.children.values():
             child.box.discard()
 
     def exhume(self) -> None:
-        """It starts, perhaps again after all."""
+        """It starts, perhaps after it had ended for good: open its mailbox."""
         self.box = self.box.respecified(self.spec.mailbox)
         self.box.reopen()
         if self.gone:
             self._ended = None
 
     def node(self, dynamic: bool = True) -> Node:
-        """This child and everything below it, as plain data; pools without children unless `dynamic`."""
+        """This child and everything below it, as plain data. The children of pools only if `dynamic`."""
         mailbox = self.box.node() if self.kind == "actor" else None
         last_error = "; ".join(describe(error) for error in self.errors) or None
         shown = self.children.values() if dynamic or self.kind != "pool" else ()
@@ -213,7 +213,7 @@ class Incarnation:
     """One life of a child."""
 
     record: Record
-    spec: Child  # as it was when this life began: `replace` concerns the next one
+    spec: Child  # of the moment when this life began: `replace` concerns the next one
     epoch: int
     origin: Origin
     keeper: Engine
@@ -221,30 +221,30 @@ class Incarnation:
     task: Task | None = None
     engine: Engine | None = None  # when it is a supervisor
     intent: Intent | None = None
-    polite: bool = False  # the actor has been told to stop
+    polite: bool = False  # the actor was told to stop
     claims_ready: bool = False
     ready_at: float | None = None
     beat_at: float = 0.0
     idle: bool = False  # it waits in `receive`, under a progress watchdog
     declined: bool = False
     over: bool = False
-    verdict: BaseException | None = None  # why the library ended it, when nobody asked
+    verdict: BaseException | None = None  # the library's reason to end it, when nobody asked for a stop
     ladder: Ladder | None = None
-    aside: trio.CancelScope | None = None  # around what runs beside it: the READY fault, the beat watchdog
-    helpers: tuple[trio.CancelScope, ...] = ()  # around the tasks that help the actor
-    _down: Promise[None] | None = None  # this and the next are made by the first who asks
+    aside: trio.CancelScope | None = None  # around the tasks beside it: the READY fault, the beat watchdog
+    helpers: tuple[trio.CancelScope, ...] = ()  # one around each helper task of the actor
+    _down: Promise[None] | None = None  # this and the next are made on first use
     _stopping: trio.Event | None = None
 
     @property
     def down(self) -> Promise[None]:
-        """It has ended, or was left behind as unstopped."""
+        """The promise that it has ended or was left behind as unstopped."""
         if self._down is None:
             self._down = Promise()
         return self._down
 
     @property
     def stopping(self) -> trio.Event:
-        """Set when it has been told to stop."""
+        """Set once it was told to stop."""
         if self._stopping is None:
             self._stopping = trio.Event()
             if self.polite:
@@ -253,17 +253,17 @@ class Incarnation:
 
     @property
     def stop_within(self) -> float:
-        """Seconds for the polite stop."""
+        """Seconds that the polite stop may take."""
         return self._duration(self.spec.stop_within, 5.0)
 
     @property
     def ready_within(self) -> float:
-        """Seconds for the start."""
+        """Seconds that the start may take."""
         return self._duration(self.spec.ready_within, 10.0)
 
     @property
     def at_once(self) -> bool:
-        """True when it is stopped without asking: an actor not ready yet, or no time to be polite."""
+        """True when a stop is a cancel at once: the actor is not ready, or `stop_within` is 0."""
         return (self.ready_at is None and self.engine is None) or self.stop_within == 0
 
     def _duration(self, given: float | None, of_an_actor: float) -> float:
@@ -272,13 +272,13 @@ class Incarnation:
         return math.inf if self.engine is not None else of_an_actor
 
     def condemn(self, verdict: BaseException) -> None:
-        """End it because of what the library found, as a crash."""
+        """End it as a crash, because of a failure that the library found."""
         if self.intent is None and self.verdict is None:
             self.verdict = verdict
             self.scope.cancel()
 
     def ask_to_stop(self) -> None:
-        """Tell the actor or the supervisor that it should end by itself."""
+        """Tell the actor or the supervisor to end by itself."""
         self.polite = True
         if self._stopping is not None:
             self._stopping.set()
@@ -294,15 +294,15 @@ class Incarnation:
 
 @frozen
 class Outcome:
-    """How an incarnation ended. kind: stopped, declined, exit, start_failed or crash."""
+    """The end of an incarnation. kind: stopped, declined, exit, start_failed or crash."""
 
     kind: str
     errors: tuple[BaseException, ...] = ()  # leaves
-    cause: BaseException | None = None  # as raised
+    cause: BaseException | None = None  # the exception as it was raised
 
 
 def judge(life: Incarnation, error: BaseException | None) -> Outcome:
-    """Decide by intent what the end of a life means; `error` is whatever came out of it."""
+    """Decide by intent what the end of a life means; `error` is the exception that ended it, if any."""
     found = tuple(leaves(error))
     real = tuple(leaf for leaf in found if is_real(leaf))
     if life.intent is not None:
@@ -310,7 +310,7 @@ def judge(life: Incarnation, error: BaseException | None) -> Outcome:
     failure = "crash" if life.ready_at is not None else "start_failed"
     if (verdict := life.verdict or _timeout(life)) is not None:
         return Outcome(failure, (verdict, *real), verdict)
-    if error is not None:  # a Cancelled that nobody ordered is a stale one, raised again by mistake: a crash
+    if error is not None:  # a Cancelled that nobody ordered is an old one, raised again by mistake
         return Outcome(failure, real or found, error)
     if life.declined:
         return Outcome("declined")

@@ -1,38 +1,52 @@
-"""The address of an actor, the same over the actor's restarts and those of the supervisors above it."""
+"""The address of an actor. It stays the same when the actor, or a supervisor above it, restarts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import trio
 
 from .errors import ActorGone
 from .events import Exit
-from .mailbox import Put
+from .mailbox import Box, Put
+from .promise import Promise
 
-if TYPE_CHECKING:
-    from .record import Record
+
+class Addressee(Protocol):
+    """The part of a record that a Ref reads. A Protocol, so that a Ref does not depend on the machine."""
+
+    path: str
+    value: Any
+    epoch: int
+    state: str
+    box: Box
+
+    @property
+    def gone(self) -> bool: ...
+
+    @property
+    def ended(self) -> Promise[Exit]: ...
 
 
 class Ref:
-    """The address of one child, valid over its restarts. Every property is a cheap read."""
+    """The address of one child. It survives the restarts of the child. Every property is a cheap read."""
 
     __slots__ = ("__weakref__", "_record")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Addressee) -> None:
         self._record = record
 
     def __repr__(self) -> str:
         return f"<Ref {self.path!r} {self.state} epoch {self.epoch}>"
 
     def put(self, item: Any) -> Put:
-        """Leave a message, never wait. DROPPED: refused by a full or closed mailbox, and counted there."""
+        """Leave a message without waiting. DROPPED: a full or closed mailbox refused and counted it."""
         return self._record.box.put(item)
 
     async def send(self, item: Any) -> Put:
-        """Leave a message; under Overflow.BLOCK wait for room, also while the actor is down but will be back.
+        """Leave a message. Under Overflow.BLOCK wait for room, also while the actor is down but will be back.
 
-        Raises ActorGone when it has ended for good.
+        Raises ActorGone when the actor has ended for good.
         """
         await trio.lowlevel.checkpoint()
         return await self._record.box.send(item)
@@ -59,7 +73,7 @@ class Ref:
 
     @property
     def value(self) -> Any:
-        """What the newest incarnation gave to `ready`."""
+        """The value that the newest incarnation gave to `ready`."""
         return self._record.value
 
     @property

@@ -2,11 +2,12 @@
 
 Rules of this file
 - The first SIGINT or SIGTERM stops the tree politely; the second cancels it. The exit code is 0 after the
-  first, and 128 + its number after the second.
-- Whatever the tree does, once it has begun to end the process is gone after `deadline` seconds: a thread
-  writes the guilty stacks and leaves with code 124. Should even that thread not get the interpreter, the
+  first, and 128 + the number of the signal after the second.
+- Once the tree has begun to end, the process is gone after `deadline` seconds, even if the tree hangs: a
+  thread writes the guilty stacks and exits with code 124. If that thread cannot get the interpreter, the
   kernel ends the process by SIGALRM.
-- 1 after an escalation or a failed start. KeyboardInterrupt and SystemExit out of an actor are raised.
+- The exit code is 1 after an escalation or a failed start. A KeyboardInterrupt or SystemExit of an actor is
+  raised.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from typing import Any
 import trio
 from attrs import define, field
 
+from .actor import Supervisor
 from .errors import BadSpec, SupervisionError
 from .events import Fault, Hook, Reporter
 from .record import Record
-from .specs import Supervisor
 from .tree import Tree, running
 
-DEADLINE_PASSED = 124  # as timeout(1) has it
-LAST_RESORT = 0.5  # seconds after the deadline, for an interpreter that cannot switch threads any more
+DEADLINE_PASSED = 124  # the exit code of timeout(1)
+LAST_RESORT = 0.5  # seconds after the deadline, for an interpreter that can no longer switch threads
 
 
 def run(
@@ -45,10 +46,10 @@ def run(
     faults: Fault | None = None,
     blocked_after: float | None = 1.0,
 ) -> int:
-    """Run a tree until a signal or its own end, and return the process's exit code.
+    """Run a tree until a signal or its own end, and return the exit code for the process.
 
-    deadline: seconds from the first signal, or from the tree's giving up, after which the process is ended by
-    force. Call it from the main thread. The other parameters are those of `open_supervisor`.
+    deadline: seconds from the first signal, or from the moment when the tree gives up; then the process is
+    ended by force. Call `run` from the main thread. The other parameters are those of `open_supervisor`.
     """
     if not isinstance(sup, Supervisor):
         raise BadSpec(f"a Supervisor is needed, not {sup!r}")
@@ -64,7 +65,7 @@ def run(
 
 @define(eq=False)
 class _Process:
-    """The tree, seen from the signal handlers."""
+    """The tree, as the signal handlers see it."""
 
     deadline: _Deadline
     received: list[int] = field(factory=list)
@@ -84,7 +85,7 @@ class _Process:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM meanwhile."""
+        """Handle SIGINT and SIGTERM during the block."""
         before = {
             number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
         }
@@ -113,18 +114,18 @@ class _Process:
 
 @define(eq=False)
 class _Deadline:
-    """Ends the process by force. Its thread waits on a pipe: a signal handler may write to that."""
+    """Ends the process by force. Its thread waits on a pipe, because a signal handler may write to a pipe."""
 
     seconds: float
     tree: Tree | None = None
     _main_thread: int = field(factory=threading.get_ident)
     _armed: bool = False
-    _alarm: Any = None  # the handler of SIGALRM before
+    _alarm: Any = None  # the earlier handler of SIGALRM
     _pipe: tuple[int, int] = field(factory=os.pipe)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Be ready to be armed; disarmed at the end."""
+        """Run the thread during the block, and disarm it at the end."""
         thread = threading.Thread(target=self._watch, name="supervisors deadline", daemon=True)
         thread.start()
         try:
@@ -133,7 +134,7 @@ class _Deadline:
             self._disarm(thread)
 
     def arm(self) -> None:
-        """The clock ticks from now on. Safe in a signal handler; only the first call counts."""
+        """Start the deadline now. Safe in a signal handler; only the first call counts."""
         if not self._armed:
             self._armed = True
             os.write(self._pipe[1], b"!")
@@ -158,7 +159,7 @@ class _Deadline:
 
 
 def _write_stacks(loop_thread: int, tree: Tree | None) -> None:
-    """Who is guilty: what the event loop's thread executes, and where each child still alive waits."""
+    """Write the guilty stacks: of the thread of the event loop, and of each child that is still alive."""
     write = sys.stderr.write
     write("the tree did not end in time; its thread is at:\n")
     frame = sys._current_frames().get(loop_thread)

@@ -1,10 +1,11 @@
-"""A whole tree: what its supervisors share, and how it starts and ends.
+"""A whole tree: the state that its supervisors share, its start and its end.
 
 Rules of this file
-- `open_supervisor` ends with what ended it, bare: the body's own exception, or the escalation, and both in a
-  group only when there are both. An auto-shutdown of the root ends the block without an error.
-- A cancellation from outside cancels everything at once, as everywhere in Trio; a polite stop needs the block
-  to end by itself.
+- `open_supervisor` raises the error that ended it bare: the exception of the body, or the escalation. Only
+  when there are both, it raises both in a group. An auto-shutdown of the root ends the block without an
+  error.
+- A cancellation from outside cancels everything at once, as everywhere in Trio. There is a polite stop only
+  when the block ends by itself.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from typing import Any
 import trio
 from attrs import define, field
 
+from .actor import Child, Handle, Supervisor
 from .engine import Engine
 from .errors import BadSpec, is_real, leaves
 from .events import Event, Fault, Hook, Reporter
-from .handle import Handle
+from .handle import TreeHandle
 from .promise import Promise
 from .record import Record
-from .specs import Child, Supervisor
 from .watchdog import LoopWatch
 
 
 @define(eq=False)
 class Tree:
-    """What all supervisors of a tree share."""
+    """The state that all supervisors of a tree share."""
 
     spec: Supervisor
     rng: random.Random
@@ -39,13 +40,13 @@ class Tree:
     root: Record = field(init=False)
     engine: Engine = field(init=False)
     handle: Handle = field(init=False)
-    up: Promise[None] = field(factory=Promise)  # started, or failed to
+    up: Promise[None] = field(factory=Promise)  # the start has succeeded or failed
     body: trio.CancelScope = field(factory=trio.CancelScope)
     _nursery: trio.Nursery = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.root = Record("", Child("root", lambda: None))
-        self.handle = Handle(self, self.root)
+        self.handle = TreeHandle(self, self.root)
         self.engine = Engine(self, self.root, self.spec)
 
     @property
@@ -66,7 +67,7 @@ class Tree:
         delay: float | None = None,
         detail: Any = None,
     ) -> None:
-        """Report what happened to a child."""
+        """Report an event of a child."""
         if self.reporter.hook is None:
             return
         now = trio.current_time()
@@ -76,7 +77,7 @@ class Tree:
             self._nursery.start_soon(self._summarise)
 
     def die(self, error: BaseException) -> None:
-        """A KeyboardInterrupt or SystemExit came out of an actor: the tree ends with it."""
+        """End the tree with `error`, a KeyboardInterrupt or SystemExit of an actor."""
         self.engine.fail(error)
 
     async def run(self, nursery: trio.Nursery) -> None:
@@ -95,7 +96,7 @@ class Tree:
             self.up.resolve(None)
 
     async def cancel_body(self) -> None:
-        """The end of the tree is the end of the body."""
+        """Cancel the body when the tree begins to end."""
         await self.closes.wait()
         self.on_closing()
         self.body.cancel()
@@ -119,10 +120,10 @@ async def open_supervisor(
 ) -> AsyncIterator[Handle]:
     """Run a supervision tree around the body of an `async with`, which gets the root's handle.
 
-    rng            the dice for backoff jitter; a seeded one makes a test repeatable
-    on_event       called with every Event; what it raises goes to standard error and harms nobody
+    rng            the source of backoff jitter; a seeded one makes a test repeatable
+    on_event       called with every Event; its exceptions go to standard error and harm nobody
     faults         called at every Point of every incarnation, for chaos tests
-    blocked_after  real seconds without a turn of the event loop that are reported; None: never
+    blocked_after  real seconds; an event loop that is blocked for longer is reported; None: never
 
     Raises StartFailed when a child does not start, RestartLimitReached when the root gives up, both bare.
     """
@@ -135,7 +136,7 @@ async def open_supervisor(
 
 @asynccontextmanager
 async def running(tree: Tree, blocked_after: float | None) -> AsyncIterator[None]:
-    """Run `tree` around a body; for `open_supervisor` and `run`."""
+    """Run `tree` around a body. `open_supervisor` and `run` use it."""
     watch = _loop_watch(tree.reporter, blocked_after)
     of_body: BaseException | None = None
     of_tree: BaseException | None = None
@@ -152,7 +153,7 @@ async def running(tree: Tree, blocked_after: float | None) -> AsyncIterator[None
                 of_body = error
             tree.engine.stop()
             await tree.root.ended.wait()
-            nursery.cancel_scope.cancel()  # only the summary of crash reports can be left
+            nursery.cancel_scope.cancel()  # only the summary of crash reports can still run
     except BaseException as error:
         of_tree = error
     finally:
@@ -172,7 +173,7 @@ def _loop_watch(reporter: Reporter, blocked_after: float | None) -> Callable[[],
 def _raise(
     failure: BaseException | None, of_body: BaseException | None, of_tree: BaseException | None
 ) -> None:
-    """Leave with the most telling errors, a single one bare; with a cancellation if there is no other."""
+    """Raise the most telling errors, a single one bare; a cancellation only if there is no other."""
     real = [] if failure is None else [failure]
     if of_body is not None and any(map(is_real, leaves(of_body))):
         real.append(of_body)

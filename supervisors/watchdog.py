@@ -1,4 +1,4 @@
-"""Two watchdogs: for an actor that awaits without progress, and for an event loop that does not turn."""
+"""Two watchdogs: one for an actor that awaits without progress, one for an event loop that is blocked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .record import Incarnation
 
 
 async def watch_beats(life: Incarnation, report: Callable[[str, Incarnation], None]) -> None:
-    """End an actor that has not beaten for `beat_within` seconds, not counting those idle in `receive`."""
+    """End an actor without a beat for `beat_within` seconds. Time idle in `receive` does not count."""
     assert life.aside is not None
     assert life.spec.beat_within is not None
     within = life.spec.beat_within
@@ -34,17 +34,17 @@ async def watch_beats(life: Incarnation, report: Callable[[str, Incarnation], No
 
 @define(eq=False)
 class LoopWatch:
-    """A thread that asks the event loop for a sign of life, and reports the loop's stack when none comes.
+    """A thread that asks the event loop for a sign of life, and reports its stack when none comes.
 
-    It uses the real clock, because a blocked loop is a matter of real time, and no Trio timer, so that a
-    MockClock is left alone. One report for each time the loop blocks.
+    It uses the real clock, because a blocked loop is a matter of real time. It uses no Trio timer, so a
+    MockClock is not disturbed. There is one report for each time that the loop blocks.
     """
 
     blocked_after: float  # real seconds
     report: Callable[[Event], object]
     _token: trio.lowlevel.TrioToken = field(factory=trio.lowlevel.current_trio_token)
     _loop_thread: int = field(factory=threading.get_ident)
-    _now: float = field(factory=trio.current_time)  # the loop's own clock, at its last sign of life
+    _now: float = field(factory=trio.current_time)  # the clock of the loop, at its last sign of life
     _sign: threading.Event = field(factory=threading.Event)
     _done: threading.Event = field(factory=threading.Event)
 

@@ -1,4 +1,4 @@
-"""Actors that do what a test tells them, and note what happened to them."""
+"""Actors that obey a test and log their lives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Boom(Exception):
 
 @define
 class Log:
-    """What happened, in order: (what, path)."""
+    """A log in order: lines of (what, path), and events."""
 
     lines: list[tuple[str, str]] = field(factory=list)
     events: list[Event] = field(factory=list)
@@ -32,11 +32,11 @@ class Log:
         self.lines.append((what, path))
 
     def hook(self, event: Event) -> None:
-        """For `on_event`."""
+        """A hook for `on_event`."""
         self.events.append(event)
 
     def of(self, what: str) -> list[str]:
-        """The paths that something happened to, in order."""
+        """The paths of all lines with this `what`, in order."""
         return [path for said, path in self.lines if said == what]
 
     def kinds(self, path: str | None = None) -> list[str]:
@@ -48,7 +48,7 @@ class Log:
         return [event for event in self.events if event.kind == kind]
 
     def clear(self) -> None:
-        """Forget everything so far."""
+        """Forget all lines and events so far."""
         self.lines.clear()
         self.events.clear()
 
@@ -84,7 +84,7 @@ class Worker:
 
 @define
 class Scripted:
-    """Runs one function as its life."""
+    """An actor whose life is one function."""
 
     life: Life
 
@@ -99,12 +99,12 @@ def child(id: str, log: Log | None = None, **settings: Any) -> Child:
 
 
 def scripted(id: str, life: Life, **settings: Any) -> Child:
-    """A child whose every incarnation runs `life`."""
+    """A child that runs `life` in every incarnation."""
     return Child(id, lambda: Scripted(life), **{"backoff": NOW, **settings})
 
 
 def flaky(id: str, fails: list[bool], log: Log | None = None, **settings: Any) -> Child:
-    """A Worker whose n-th incarnation does not start when `fails[n]`; later ones start."""
+    """A Worker. Its n-th incarnation fails to start if `fails[n]` is true; all later ones start."""
 
     def make() -> Worker:
         if fails and fails.pop(0):
@@ -115,7 +115,7 @@ def flaky(id: str, fails: list[bool], log: Log | None = None, **settings: Any) -
 
 
 async def settle() -> None:
-    """Let everything that can happen now happen."""
+    """Wait until every task is blocked."""
     await trio.testing.wait_all_tasks_blocked()
 
 

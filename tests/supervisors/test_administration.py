@@ -74,7 +74,7 @@ async def test_the_six_states(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_idle_is_a_child_whose_turn_has_not_come(autojump_clock: trio.testing.MockClock) -> None:
-    """25: an actor that starts early sees the later ones idle, and can leave them messages."""
+    """25: an actor that starts early sees the later ones idle and can send them messages."""
     states = []
     log = Log()
 
@@ -91,7 +91,7 @@ async def test_idle_is_a_child_whose_turn_has_not_come(autojump_clock: trio.test
 
 
 async def test_remove_only_what_does_not_run(autojump_clock: trio.testing.MockClock) -> None:
-    """26: while running or backing off it is an error; afterwards the id is free."""
+    """26: it is an error while the child runs or backs off. Afterwards the id is free."""
     async with open_supervisor(Supervisor([child("a", backoff=SOON)])) as s:
         with pytest.raises(AlreadyRunning):
             s.remove("a")
@@ -107,7 +107,7 @@ async def test_remove_only_what_does_not_run(autojump_clock: trio.testing.MockCl
 
 
 async def test_stop_is_idempotent_and_keeps_the_spec(autojump_clock: trio.testing.MockClock) -> None:
-    """26: running, stopping, in backoff, done: the state is done, nothing restarts."""
+    """26: from running, stopping, backoff or done, the state becomes done and nothing restarts."""
     async with open_supervisor(Supervisor([child("a", backoff=SOON)])) as s:
         a = s.find("a")
         a.put("crash")
@@ -139,7 +139,7 @@ async def test_stop_takes_a_child_out_of_a_group_restart(
 
 
 async def test_temporary_and_pool_children_leave_no_spec(autojump_clock: trio.testing.MockClock) -> None:
-    """26: however they end."""
+    """26: after every kind of end."""
     async with open_supervisor(Supervisor([Child("pool", Pool)])) as s:
         pool = s.supervisor("pool")
         for message in ("return", "crash", None):
@@ -159,7 +159,7 @@ async def test_temporary_and_pool_children_leave_no_spec(autojump_clock: trio.te
 
 
 async def test_restart_by_hand(autojump_clock: trio.testing.MockClock) -> None:
-    """26: stops a running child first, revives a stopped one, charges nothing, returns when ready."""
+    """26: it stops a running child first, revives a stopped one, charges nothing, and returns when ready."""
     log = Log()
     async with open_supervisor(Supervisor([child("a", log)], limit=Limit(0))) as s:
         for _ in range(10):
@@ -174,7 +174,7 @@ async def test_restart_by_hand(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_a_restart_by_hand_that_fails(autojump_clock: trio.testing.MockClock) -> None:
-    """26: its caller hears of it, nothing is charged; what was up is retried, what was down stays down."""
+    """26: its caller is told and nothing is charged. A child that was up is retried; one that was down stays down."""
     spec = Supervisor([flaky("a", [False, True, False, True], backoff=SOON)], limit=Limit(0))
     async with open_supervisor(spec) as s:
         with pytest.raises(StartFailed):
@@ -193,7 +193,7 @@ async def test_a_restart_by_hand_that_fails(autojump_clock: trio.testing.MockClo
 async def test_an_accepted_command_survives_its_caller(
     command: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A cancelled caller, even the child itself, changes nothing: the supervisor's own task carries it out."""
+    """A task of the supervisor carries it out, so the cancel of its caller, even of the child itself, changes nothing."""
     log = Log()
 
     async def slow(ctx: Context) -> None:
@@ -219,7 +219,7 @@ async def test_an_accepted_command_survives_its_caller(
 
 
 async def test_an_actor_restarts_itself(autojump_clock: trio.testing.MockClock) -> None:
-    """A gateway's handler may restart the gateway it runs in."""
+    """A handler inside a gateway may restart that gateway."""
 
     async def life(ctx: Context) -> None:
         ctx.ready()
@@ -282,7 +282,7 @@ async def test_max_children_counts_those_in_backoff(autojump_clock: trio.testing
 
 
 async def test_replace_applies_at_the_next_incarnation(autojump_clock: trio.testing.MockClock) -> None:
-    """28: it starts or kills nothing; messages that were accepted stay accepted."""
+    """28: it starts and kills nothing; accepted messages stay accepted."""
     old, new = Log(), Log()
     async with open_supervisor(Supervisor([child("a", old, mailbox=Mailbox(size=2))])) as s:
         a = s.find("a")
@@ -306,7 +306,7 @@ async def test_replace_applies_at_the_next_incarnation(autojump_clock: trio.test
 
 
 async def test_replace_does_not_cut_a_backoff(autojump_clock: trio.testing.MockClock) -> None:
-    """28: in backoff it is the coming incarnation that changes."""
+    """28: in backoff, only the coming incarnation changes."""
     old, new = Log(), Log()
     async with open_supervisor(Supervisor([child("a", old, backoff=SOON)])) as s:
         s.find("a").put("crash")
@@ -319,7 +319,7 @@ async def test_replace_does_not_cut_a_backoff(autojump_clock: trio.testing.MockC
 
 
 async def test_watch_fires_once_at_the_end_for_good(autojump_clock: trio.testing.MockClock) -> None:
-    """29: not at a restart, whoever causes it; every watcher hears the same."""
+    """29: not at a restart of any kind. All watchers get the same Exit."""
     exits: list[Exit] = []
 
     async def watch(ref: Any) -> None:
@@ -359,7 +359,7 @@ async def test_watch_tells_how_it_ended_also_when_it_is_over(
 
 
 async def test_watch_fires_when_the_whole_tree_ends(autojump_clock: trio.testing.MockClock) -> None:
-    """29: for everything in it."""
+    """29: for every child in it."""
     exits: list[str] = []
 
     async def watch(ref: Any) -> None:
@@ -390,7 +390,7 @@ async def test_a_stopped_child_ends_for_good_until_it_is_restarted(
 async def test_a_handle_survives_the_restarts_of_its_supervisor(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The contract: `s.supervisor(path)`; while it is down, calls say so."""
+    """The contract of `s.supervisor(path)`. While the supervisor is down, calls raise ActorGone."""
     inner = Child("in", lambda: Supervisor([child("a")], limit=Limit(0)), backoff=SOON)
     async with open_supervisor(Supervisor([inner])) as s:
         sub, a = s.supervisor("in"), s.find("in/a")
@@ -428,7 +428,7 @@ async def test_unknown_paths(autojump_clock: trio.testing.MockClock) -> None:
 async def test_a_context_finds_its_siblings_before_the_tree_is_open(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Actors start before `open_supervisor` yields; paths are from the root, wherever the actor stands."""
+    """Actors start before `open_supervisor` yields. Paths are from the root, for an actor at any depth."""
     found = []
 
     async def life(ctx: Context) -> None:

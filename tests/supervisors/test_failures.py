@@ -27,7 +27,7 @@ from tests.supervisors.helpers import NOW, SOON, TRANSIENT, Boom, Log, child, sc
 async def test_a_crash_is_what_nobody_asked_for(
     error: BaseException, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """36: whatever its type, even Stopping."""
+    """36: of any type, even Stopping."""
     log = Log()
     async with open_supervisor(Supervisor([child("a", restart=TRANSIENT)]), on_event=log.hook) as s:
         s.find("a").put(error)
@@ -37,7 +37,7 @@ async def test_a_crash_is_what_nobody_asked_for(
 
 
 async def test_an_end_that_was_asked_for_is_no_crash(autojump_clock: trio.testing.MockClock) -> None:
-    """36: whatever it raises: nothing is charged."""
+    """36: with any error, and nothing is charged."""
     log = Log()
 
     async def life(ctx: Context) -> None:
@@ -57,7 +57,7 @@ async def test_an_end_that_was_asked_for_is_no_crash(autojump_clock: trio.testin
 async def test_keyboard_interrupt_and_system_exit_are_never_restarted(
     fatal: type[BaseException], where: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """37: from any depth they end the whole tree, in order, and leave the block bare."""
+    """37: from any depth they end the whole tree in order, and are raised bare."""
     log = Log()
     inner = Child("in", lambda: Supervisor([child("b", log)]), backoff=NOW)
     with pytest.raises(fatal):  # noqa: PT012
@@ -95,7 +95,7 @@ async def test_a_crash_report_tells_all(autojump_clock: trio.testing.MockClock) 
 
 
 async def test_at_most_100_crash_reports_a_second(autojump_clock: trio.testing.MockClock) -> None:
-    """38: in any second; the rest in one summary."""
+    """38: in any second. One summary stands for the rest."""
     log = Log()
     spec = Pool([child(i) for i in map(str, range(250))])
     async with open_supervisor(spec, on_event=log.hook) as s:
@@ -112,7 +112,7 @@ async def test_at_most_100_crash_reports_a_second(autojump_clock: trio.testing.M
 
 
 async def test_a_summary_is_not_lost_at_the_end(autojump_clock: trio.testing.MockClock) -> None:
-    """38: the block does not wait for it either."""
+    """38: and the block does not wait for it."""
     log = Log()
     async with open_supervisor(Pool([child(i) for i in map(str, range(101))]), on_event=log.hook) as s:
         for i in range(101):
@@ -125,7 +125,7 @@ async def test_a_summary_is_not_lost_at_the_end(autojump_clock: trio.testing.Moc
 async def test_a_hook_that_fails_harms_nobody(
     capsys: pytest.CaptureFixture[str], autojump_clock: trio.testing.MockClock
 ) -> None:
-    """38: one traceback on standard error, and it is called again for the next event."""
+    """38: one traceback goes to standard error, and the next event calls the hook again."""
     calls = 0
 
     def hook(event: Event) -> None:
@@ -142,7 +142,7 @@ async def test_a_hook_that_fails_harms_nobody(
 
 
 async def test_a_hung_actor_counts_as_crashed(autojump_clock: trio.testing.MockClock) -> None:
-    """39: no `beat` within `beat_within`, counted from ready; idle in `receive` is not hung."""
+    """39: no `beat` within `beat_within`, counted from ready. An actor idle in `receive` is not hung."""
     log = Log()
 
     async def life(ctx: Context) -> None:
@@ -174,7 +174,7 @@ async def test_a_hung_actor_counts_as_crashed(autojump_clock: trio.testing.MockC
 async def test_a_hung_actor_that_ignores_the_cancel_is_reported(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """39 and 19: unstopped after `cleanup_within`, and restarted when it has gone."""
+    """39 and 19: unstopped after `cleanup_within`; restarted when it has ended."""
     log = Log()
 
     async def life(ctx: Context) -> None:
@@ -194,7 +194,7 @@ async def test_a_hung_actor_that_ignores_the_cancel_is_reported(
 
 
 async def test_a_supervisor_has_no_beat(autojump_clock: trio.testing.MockClock) -> None:
-    """39: asking for one is a mistake that is told."""
+    """39: a `beat_within` for a supervisor is an error."""
     with pytest.raises(Exception, match="has no beat"):
         async with open_supervisor(Supervisor([Child("in", Supervisor, beat_within=5)])):
             pass
@@ -227,7 +227,7 @@ async def test_a_blocked_event_loop_is_reported_from_a_thread() -> None:
 
 
 async def test_without_blocked_after_there_is_no_thread() -> None:
-    """39: None switches it off; so does having no hook to tell."""
+    """39: None switches it off, and so does a missing hook."""
 
     def watches() -> int:
         return sum("loop watch" in thread.name for thread in threading.enumerate())
@@ -245,7 +245,7 @@ async def test_without_blocked_after_there_is_no_thread() -> None:
 
 
 async def test_a_mock_clock_does_not_look_blocked(autojump_clock: trio.testing.MockClock) -> None:
-    """39: the watch uses the real clock, and no timer of the loop: virtual hours pass at once."""
+    """39: the watch uses the real clock and no timer of the loop, so virtual hours may pass at once."""
     log = Log()
     begin = time.monotonic()
     async with open_supervisor(Supervisor([child("a")]), on_event=log.hook, blocked_after=60):

@@ -1,4 +1,4 @@
-"""Faults: one async hook at four points, for chaos tests and the fault endpoint."""
+"""Faults: one async hook at four points, for chaos tests and fault endpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Strike = Callable[[], Awaitable[None]]
 
 
 class Faults:
-    """Strikes where a test wants, and notes every call."""
+    """A hook that strikes at given points and notes every call."""
 
     def __init__(self, strikes: dict[tuple[Point, str, int], Strike] | None = None) -> None:
         self.strikes = strikes or {}
@@ -35,7 +35,7 @@ async def stall() -> None:
 
 
 async def test_the_four_points_in_their_order(autojump_clock: trio.testing.MockClock) -> None:
-    """START, READY, RECEIVE with each message, STOP after a polite stop; supervisors have their points too."""
+    """START, READY, RECEIVE with each message, STOP after a polite stop. Supervisors have points too."""
     faults = Faults()
     inner = Child("in", lambda: Supervisor([child("a")]))
     async with open_supervisor(Supervisor([inner]), faults=faults) as s:
@@ -56,7 +56,7 @@ async def test_the_four_points_in_their_order(autojump_clock: trio.testing.MockC
 async def test_a_fault_at_start_or_ready_is_a_start_failure(
     point: Point, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """It counts like any other: StartFailed at first, retried later."""
+    """It counts like any start failure: StartFailed at the first start, a retry later."""
     with pytest.raises(StartFailed) as caught:
         async with open_supervisor(Supervisor([child("a")]), faults=Faults({(point, "a", 1): boom})):
             pass
@@ -74,7 +74,7 @@ async def test_a_fault_at_start_or_ready_is_a_start_failure(
 async def test_a_stall_at_start_or_ready_runs_into_ready_within(
     point: Point, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """And leaves nothing behind."""
+    """The start fails after `ready_within`, and no task is left."""
     with pytest.raises(StartFailed) as caught:
         async with open_supervisor(Supervisor([child("a")]), faults=Faults({(point, "a", 1): stall})):
             pass
@@ -85,7 +85,7 @@ async def test_a_stall_at_start_or_ready_runs_into_ready_within(
 async def test_a_fault_at_receive_strikes_with_the_message_in_hand(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The loss of a message can be rehearsed."""
+    """So the loss of a message can be rehearsed."""
     log = Log()
     faults = Faults({(Point.RECEIVE, "a", 1): boom})
     async with open_supervisor(Supervisor([child("a")]), faults=faults, on_event=log.hook) as s:
@@ -109,7 +109,7 @@ async def test_a_stall_at_receive_is_a_hang(autojump_clock: trio.testing.MockClo
 async def test_a_fault_at_stop_is_a_cleanup_error_or_a_slow_stop(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """20 and 19: reported; the ladder cancels a stall."""
+    """20 and 19: the error is reported; the ladder cancels a stall."""
     log = Log()
     faults = Faults({(Point.STOP, "a", 1): boom, (Point.STOP, "b", 1): stall})
     async with open_supervisor(Supervisor([child("a"), child("b")]), faults=faults, on_event=log.hook):

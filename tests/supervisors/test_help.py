@@ -1,4 +1,4 @@
-"""What is beside an actor, and what it leaves behind: helpers, and garbage."""
+"""Helpers that run beside an actor, and the garbage that a child leaves: none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.supervisors.helpers import TEMPORARY, Boom, Log, child, scripted, set
 
 
 async def test_a_helper_works_beside_its_actor() -> None:
-    """It begins after the call, and the actor goes on meanwhile."""
+    """It begins after the call; the actor goes on meanwhile."""
     log = Log()
 
     async def help_() -> None:
@@ -30,7 +30,7 @@ async def test_a_helper_works_beside_its_actor() -> None:
 
 
 async def test_a_helper_that_fails_is_a_crash_of_its_actor(autojump_clock: trio.testing.MockClock) -> None:
-    """The actor is ended and restarted, with the helper's error, and its sibling notices nothing."""
+    """The actor ends with the error of the helper and is restarted. Its sibling is not affected."""
     log = Log()
 
     async def help_() -> None:
@@ -50,7 +50,7 @@ async def test_a_helper_that_fails_is_a_crash_of_its_actor(autojump_clock: trio.
 
 
 async def test_a_helper_does_not_outlive_its_actor(autojump_clock: trio.testing.MockClock) -> None:
-    """Cancelled when the actor has ended, however; and one that had not begun yet does not begin."""
+    """It is cancelled when the actor has ended, in any way. A helper that has not begun yet never begins."""
     log = Log()
 
     async def help_() -> None:
@@ -75,7 +75,7 @@ async def test_a_helper_does_not_outlive_its_actor(autojump_clock: trio.testing.
 
 
 async def test_children_that_came_and_went_are_no_garbage(autojump_clock: trio.testing.MockClock) -> None:
-    """Whether they returned, were stopped or had mail: without the collector nothing of ours is left."""
+    """Returned, stopped, with or without mail: nothing of ours is left for the garbage collector."""
     async with open_supervisor(Pool(limit=Limit(None))) as s:
 
         async def come_and_go(name: str) -> None:

@@ -28,7 +28,7 @@ from tests.supervisors.helpers import NOW, SOON, TRANSIENT, Boom, Log, child, fl
 
 
 async def test_n_restarts_are_allowed_and_one_more_escalates(autojump_clock: trio.testing.MockClock) -> None:
-    """11: all children stop in reverse, the caller sees one failure."""
+    """11: all children stop in reverse; the caller sees one failure."""
     log = Log()
     with pytest.raises(RestartLimitReached, match="'b'") as caught:  # noqa: PT012
         async with open_supervisor(Supervisor([child(x, log) for x in "abc"], limit=Limit(2, within=5))) as s:
@@ -62,7 +62,7 @@ async def test_a_failure_exactly_within_old_still_counts(
 @pytest.mark.filterwarnings("ignore::trio.TrioDeprecationWarning")
 @pytest.mark.parametrize("strict", [True, False])
 def test_escalation_leaves_the_block_bare(strict: bool) -> None:
-    """12: it cancels the body and is not wrapped in a group of one, whatever the mode of the run."""
+    """12: it cancels the body and is not wrapped in a group of one, in either mode of the run."""
     cancelled = []
 
     async def main() -> None:
@@ -83,7 +83,7 @@ def test_escalation_leaves_the_block_bare(strict: bool) -> None:
 
 
 async def test_escalation_and_a_failing_body_are_both_told(autojump_clock: trio.testing.MockClock) -> None:
-    """12: nothing is hidden behind the other."""
+    """12: neither error hides the other."""
     with pytest.RaisesGroup(RestartLimitReached, KeyError):
         async with open_supervisor(Supervisor([child("a")], limit=Limit(0))) as s:
             s.find("a").put("crash")
@@ -96,7 +96,7 @@ async def test_escalation_and_a_failing_body_are_both_told(autojump_clock: trio.
 @pytest.mark.filterwarnings("ignore::trio.TrioDeprecationWarning")
 @pytest.mark.parametrize("strict", [True, False])
 def test_the_bodys_own_error_leaves_bare(strict: bool) -> None:
-    """12: a tree that ends well adds nothing to it, and it is stopped politely before."""
+    """12: a tree that ends well adds nothing to it. The tree is stopped politely first."""
     log = Log()
 
     async def main() -> None:
@@ -140,7 +140,7 @@ async def test_an_auto_shutdown_of_the_root_is_no_error(autojump_clock: trio.tes
 async def test_a_restarted_supervisor_gets_its_static_children_back(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """13: not its dynamic ones."""
+    """13: but not its dynamic ones."""
     inner = Child("in", lambda: Supervisor([child("a"), child("b")]), backoff=NOW)
     async with open_supervisor(Supervisor([inner])) as s:
         sub = s.supervisor("in")
@@ -156,7 +156,7 @@ async def test_a_restarted_supervisor_gets_its_static_children_back(
 async def test_a_dynamic_child_ends_for_good_with_its_supervisor(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """13 and 29: whoever watches it hears so at once, not when the supervisor is back."""
+    """13 and 29: its watchers are told at once, not only when the supervisor is back."""
     inner = Child("in", lambda: Supervisor([child("a")], limit=Limit(0)), backoff=SOON)
     async with open_supervisor(Supervisor([inner])) as s:
         dynamic = await s.supervisor("in").start(child("dyn"))
@@ -168,7 +168,7 @@ async def test_a_dynamic_child_ends_for_good_with_its_supervisor(
 
 
 async def test_backoff_does_not_defeat_the_limit(autojump_clock: trio.testing.MockClock) -> None:
-    """14: 3 in 5 s never trips with delays of seconds; `give_up_after` does, failed restarts counted."""
+    """14: a limit of 3 in 5 s never trips with delays of seconds; `give_up_after` does, and counts failed restarts."""
     fails = [False, True, True, True, True]
     spec = Supervisor(
         [flaky("a", fails, backoff=Backoff(first=4, jitter=0))], limit=Limit(3, give_up_after=5)
@@ -193,7 +193,7 @@ async def test_health_forgives_failures_in_a_row(autojump_clock: trio.testing.Mo
 
 
 async def test_a_source_that_is_down_for_a_day(autojump_clock: trio.testing.MockClock) -> None:
-    """14: without limits it is retried at the capped delay for a day; the rest never notices."""
+    """14: without limits it is retried at the capped delay for a day; the rest of the tree is not affected."""
     log = Log()
     day = 24 * 3600
     attempts: list[float] = []
@@ -219,7 +219,7 @@ async def test_a_source_that_is_down_for_a_day(autojump_clock: trio.testing.Mock
 
 
 async def test_a_pools_limit_holds_per_child(autojump_clock: trio.testing.MockClock) -> None:
-    """15: a shared outage does not climb; the one that exceeds it is given up alone, reported and dropped."""
+    """15: a shared outage does not climb. A child that exceeds its limit is given up alone, reported and dropped."""
     log = Log()
     pool = Child("pool", lambda: Pool([child(i, log) for i in "abcdefgh"], limit=Limit(1)))
     async with open_supervisor(Supervisor([pool], limit=Limit(0)), on_event=log.hook) as s:
@@ -238,7 +238,7 @@ async def test_a_pools_limit_holds_per_child(autojump_clock: trio.testing.MockCl
 
 
 async def test_a_pool_gives_up_on_failures_in_a_row_alone(autojump_clock: trio.testing.MockClock) -> None:
-    """15: `give_up_after` too."""
+    """15: also by `give_up_after`."""
     pool = Pool([flaky("a", [False, True, True]), child("b")], limit=Limit(None, give_up_after=3))
     async with open_supervisor(pool) as s:
         s.find("a").put("crash")
@@ -247,7 +247,7 @@ async def test_a_pool_gives_up_on_failures_in_a_row_alone(autojump_clock: trio.t
 
 
 async def test_a_static_supervisor_counts_every_crash(autojump_clock: trio.testing.MockClock) -> None:
-    """15: of all its children together."""
+    """15: the budget is shared by all its children."""
     with pytest.raises(RestartLimitReached):  # noqa: PT012
         async with open_supervisor(Supervisor([child(x) for x in "abc"], limit=Limit(2))) as s:
             for x in "abc":
@@ -266,7 +266,7 @@ backoffs = st.builds(
 
 @given(backoffs, st.integers(1, 10**6), st.integers())
 def test_the_delay_is_the_formula(backoff: Backoff, failures: int, seed: int) -> None:
-    """16: `min(cap, first * factor**(n-1)) * (1 + U[0, jitter])`, seedable, without overflow at any n."""
+    """16: `min(cap, first * factor**(n-1)) * (1 + U[0, jitter])`, from a seed, without overflow at any n."""
     delay = backoff.delay(failures, random.Random(seed))
     assert delay == backoff.delay(failures, random.Random(seed))
     exponent = (
@@ -286,7 +286,7 @@ def test_without_jitter_the_delay_only_grows(n: int) -> None:
 
 
 async def test_the_delays_follow_the_failures_in_a_row(autojump_clock: trio.testing.MockClock) -> None:
-    """16: they double, and begin again after `reset_after` healthy seconds measured from ready."""
+    """16: they double, and start again after `reset_after` healthy seconds, measured from ready."""
     delays: list[float | None] = []
 
     def hook(event: Event) -> None:
@@ -347,7 +347,7 @@ async def test_every_call_is_answered_while_a_child_backs_off(
 async def test_every_call_is_answered_while_a_child_fails_to_start(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """17: also while a start hangs."""
+    """17: also while its start hangs."""
 
     async def hang(ctx: Context) -> None:
         await trio.sleep_forever()

@@ -23,7 +23,7 @@ def _key(item: tuple[int, int]) -> int:
 
 
 class MailboxMachine(RuleBasedStateMachine):
-    """A list of what must be waiting, and a tally of every message's fate."""
+    """The model: a list of the waiting messages, and a count of the fate of every message."""
 
     @initialize(spec=specs)
     def begin(self, spec: Mailbox) -> None:

@@ -38,7 +38,7 @@ from tests.supervisors.helpers import (
 
 
 def counters(s: Any, path: str) -> tuple[int, int, int, dict[str, int], int]:
-    """accepted, handled, queued, dropped, lost; checks rule 31 on the way."""
+    """The counters (accepted, handled, queued, dropped, lost) of a child. Checks rule 31."""
 
     def look(node: Node) -> Node | None:
         return node if node.path == path else next(filter(None, map(look, node.children)), None)
@@ -52,7 +52,7 @@ def counters(s: Any, path: str) -> tuple[int, int, int, dict[str, int], int]:
 
 
 class Collector:
-    """Takes one message at a time once `gate` is open; "crash" crashes."""
+    """Takes one message at a time, once `gate` is set. It crashes on "crash"."""
 
     def __init__(self, gate: trio.Event, got: list[Any]) -> None:
         self.gate, self.got = gate, got
@@ -72,7 +72,7 @@ def collector(gate: trio.Event, got: list[Any], **settings: Any) -> Child:
 
 
 async def test_a_mailbox_survives_restarts(autojump_clock: trio.testing.MockClock) -> None:
-    """30: what is queued at a crash, or arrives during the backoff, is delivered to the next incarnation, in order."""
+    """30: messages queued at a crash, and those of the backoff, go to the next incarnation in order."""
     got: list[Any] = []
     gate = trio.Event()
     async with open_supervisor(Supervisor([collector(gate, got, backoff=SOON)])) as s:
@@ -91,7 +91,7 @@ async def test_a_mailbox_survives_restarts(autojump_clock: trio.testing.MockCloc
 async def test_a_mailbox_survives_the_restart_of_its_supervisor(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """30: and the Ref found before stays good."""
+    """30: and an old Ref stays valid."""
     got: list[Any] = []
     gate = trio.Event()
     inner = Child("in", lambda: Supervisor([collector(gate, got)], limit=Limit(0)), backoff=SOON)
@@ -124,7 +124,7 @@ async def test_the_fate_of_a_message_that_meets_a_full_mailbox(
     dropped: dict[str, int],
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """32: refused, or the oldest goes, or the older of the same key; each counted by its reason."""
+    """32: it is refused, or the oldest is dropped, or the older one of its key. Each is counted by its reason."""
     got: list[Any] = []
     gate = trio.Event()
     key = (lambda item: item[0]) if overflow is Overflow.CONFLATE else None
@@ -139,7 +139,7 @@ async def test_the_fate_of_a_message_that_meets_a_full_mailbox(
 
 
 async def test_conflation_keeps_the_place_and_the_newest(autojump_clock: trio.testing.MockClock) -> None:
-    """32: one message of a key, the newest, where the first of them stood."""
+    """32: of each key only the newest message remains, in the place of the first."""
     got: list[Any] = []
     gate = trio.Event()
     box = Mailbox(8, Overflow.CONFLATE, key=lambda item: item[0])
@@ -152,7 +152,7 @@ async def test_conflation_keeps_the_place_and_the_newest(autojump_clock: trio.te
 
 
 async def test_send_waits_for_room_and_keeps_the_order(autojump_clock: trio.testing.MockClock) -> None:
-    """32: under BLOCK; nobody overtakes, and a cancelled sender leaves no trace."""
+    """32: under BLOCK. No sender overtakes another, and a cancelled one leaves no trace."""
     got: list[Any] = []
     gate = trio.Event()
     async with open_supervisor(Supervisor([collector(gate, got, mailbox=Mailbox(2))])) as s:
@@ -174,7 +174,7 @@ async def test_send_waits_for_room_and_keeps_the_order(autojump_clock: trio.test
 async def test_send_waits_under_block_only(
     overflow: Overflow, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """32: a consumer that is down does not block its connector."""
+    """32: a consumer that is down does not block its sender."""
     async with open_supervisor(Supervisor([child("a", backoff=SOON, mailbox=Mailbox(1, overflow))])) as s:
         a = s.find("a")
         a.put("crash")
@@ -185,7 +185,7 @@ async def test_send_waits_under_block_only(
 
 
 async def test_a_waiting_sender_hears_of_the_end(autojump_clock: trio.testing.MockClock) -> None:
-    """32: ActorGone, not an eternal wait; before that it waits through restarts."""
+    """32: it gets ActorGone and does not wait for ever. Until then it waits through restarts."""
     async with open_supervisor(Supervisor([child("a", backoff=SOON, mailbox=Mailbox(1))])) as s:
         a = s.find("a")
         a.put("crash")
@@ -208,7 +208,7 @@ async def test_a_waiting_sender_hears_of_the_end(autojump_clock: trio.testing.Mo
 
 
 async def test_a_context_of_an_ended_incarnation_is_dead(autojump_clock: trio.testing.MockClock) -> None:
-    """33: the epoch is bumped, and everything on the old Context raises ActorGone."""
+    """33: the epoch grows by one, and every method of the old Context raises ActorGone."""
     contexts: list[Context] = []
 
     async def life(ctx: Context) -> None:
@@ -239,7 +239,7 @@ async def test_a_context_of_an_ended_incarnation_is_dead(autojump_clock: trio.te
 async def test_a_task_that_outlives_its_incarnation_steals_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """33: parked in `receive` of the old Context, it is woken to hear that it is over."""
+    """33: it waits in `receive` of the old Context, so it is woken with ActorGone."""
     ends: list[str] = []
 
     async def steal(ctx: Context) -> None:
@@ -269,7 +269,7 @@ async def test_a_task_that_outlives_its_incarnation_steals_nothing(
 async def test_the_message_in_hand_at_a_crash_is_lost_and_shown(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """34: never delivered again; counted, and in a dead letter with the item."""
+    """34: it is never delivered again. It is counted, and shown in a dead letter."""
     log, got = Log(), []
 
     async def life(ctx: Context) -> None:
@@ -290,7 +290,7 @@ async def test_the_message_in_hand_at_a_crash_is_lost_and_shown(
 
 
 async def test_a_batch_in_hand_at_a_crash_is_lost_whole(autojump_clock: trio.testing.MockClock) -> None:
-    """34: the message received first and the batch drained with it."""
+    """34: the received message and the batch drained after it."""
     log = Log()
 
     async def life(ctx: Context) -> None:
@@ -314,7 +314,7 @@ async def test_a_batch_in_hand_at_a_crash_is_lost_whole(autojump_clock: trio.tes
 async def test_what_is_in_hand_counts_as_queued_until_the_next_receive(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """31: then as handled; also by a clean return, and by batch after batch."""
+    """31: then it counts as handled, and also at a clean return or at the next batch."""
     steps: list[tuple[int, int]] = []
 
     async with open_supervisor(Supervisor()) as s:
@@ -346,7 +346,7 @@ async def test_what_is_in_hand_counts_as_queued_until_the_next_receive(
 async def test_a_message_whose_handling_was_cut_by_a_stop_is_lost(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """34: cancelled with the message in hand, it is not counted as handled."""
+    """34: a message in hand at a cancel does not count as handled."""
     log = Log()
     async with open_supervisor(Supervisor([child("a", log)]), on_event=log.hook) as s:
         s.find("a").put("hang")
@@ -360,7 +360,7 @@ async def test_a_message_whose_handling_was_cut_by_a_stop_is_lost(
 async def test_receive_raises_stopping_and_leaves_what_is_queued(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The contract: a batch can still be drained."""
+    """The contract: the actor can still drain a batch."""
     ends: list[Any] = []
 
     async def life(ctx: Context) -> None:
@@ -395,7 +395,7 @@ async def test_one_reader_at_a_time() -> None:
 
 
 async def test_put_wakes_a_parked_reader_once() -> None:
-    """Many puts, one wake-up: the reader finds them all."""
+    """Many puts cause one wake-up, and the reader finds all messages."""
     batches: list[list[Any]] = []
 
     async def life(ctx: Context) -> None:
@@ -443,7 +443,7 @@ async def failed(ref: Ref, item: Any, within: float = 1.0) -> tuple[str, float]:
 
 
 async def test_ask_gets_one_reply(autojump_clock: trio.testing.MockClock) -> None:
-    """The contract: a second reply is the actor's error, an unanswered question takes `within`."""
+    """The contract: a second reply is an error of the actor; an unanswered question takes `within`."""
     async with open_supervisor(Supervisor([echo()])) as s:
         a = s.find("a")
         assert await a.ask("x") == "x"
@@ -457,7 +457,7 @@ async def test_ask_gets_one_reply(autojump_clock: trio.testing.MockClock) -> Non
 async def test_ask_to_a_crashing_actor_fails_promptly(
     restart: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """35: the question in hand and those still queued; none of them is asked again."""
+    """35: the question in hand and the queued ones. None of them is delivered again."""
     results: list[Any] = []
     settings = {"restart": TEMPORARY} if restart == "temporary" else {"backoff": SOON}
     async with open_supervisor(Supervisor([echo(**settings)])) as s, trio.open_nursery() as nursery:
@@ -479,20 +479,20 @@ async def test_ask_to_a_crashing_actor_fails_promptly(
 
 
 async def test_ask_of_one_that_is_down(autojump_clock: trio.testing.MockClock) -> None:
-    """35: in backoff it waits for the next incarnation; ended for good it is gone at once."""
+    """35: in backoff the question waits for the next incarnation; after the end for good it fails at once."""
     async with open_supervisor(Supervisor([echo(backoff=SOON)])) as s:
         a = s.find("a")
         a.put("not an Ask")
         await settle()
         assert await failed(a, "x", within=0.5) == ("TooSlowError", 0.5)
-        assert counters(s, "a")[2] == 0  # what nobody waits for is not asked any more
+        assert counters(s, "a")[2] == 0  # a question without an asker is dropped
         assert await a.ask("x", within=1) == "x"
         await s.stop("a")
         assert await failed(a, "x") == ("ActorGone", 0)
 
 
 async def test_a_question_that_is_dropped_fails_promptly(autojump_clock: trio.testing.MockClock) -> None:
-    """32: a full mailbox tells the asker instead of letting it wait."""
+    """32: the asker of a dropped question is told at once and does not wait."""
     for overflow in (Overflow.DROP_NEWEST, Overflow.DROP_OLDEST):
         async with (
             open_supervisor(Supervisor([echo(mailbox=Mailbox(1, overflow))])) as s,
@@ -529,7 +529,7 @@ async def test_conflation_never_replaces_a_question(autojump_clock: trio.testing
 
 
 async def test_downstream_sees_a_contiguous_continuation(autojump_clock: trio.testing.MockClock) -> None:
-    """33: across crashes of the producer's and the consumer's group, every message arrives once or is a dead letter."""
+    """33: across crashes of the consumer every message arrives once or is a dead letter."""
     log = Log()
     got: list[int] = []
 
@@ -554,7 +554,7 @@ async def test_downstream_sees_a_contiguous_continuation(autojump_clock: trio.te
 
 
 async def test_a_supervisor_has_no_mailbox(autojump_clock: trio.testing.MockClock) -> None:
-    """A Ref to a supervisor can be watched, not written to."""
+    """A Ref to a supervisor can be watched, but takes no messages."""
     async with open_supervisor(Supervisor([Child("in", lambda: Supervisor([child("a")]))])) as s:
         assert s.find("in").put(1) is Put.DROPPED
         with pytest.raises(ActorGone):

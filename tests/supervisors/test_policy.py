@@ -33,7 +33,7 @@ steps = st.lists(
 
 
 class Otp:
-    """The model: it remembers everything and counts afresh each time."""
+    """The model: it remembers every failure and counts anew each time."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -72,7 +72,7 @@ class Otp:
 def test_decisions_are_those_of_the_model(
     rules: Rules, steps: list[tuple[int, bool, int | None, bool]]
 ) -> None:
-    """6, 8, 11, 14, 15, 16: for any history up to the first decision that ends it."""
+    """6, 8, 11, 14, 15, 16: for any history, up to the first decision that ends the child."""
     model, state, now = Otp(rules), State(rules), 0.0
     for pause, abnormal, healthy, charge in steps:
         now += pause
@@ -87,7 +87,7 @@ def test_decisions_are_those_of_the_model(
 
 @given(rules, steps)
 def test_memory_is_bounded(rules: Rules, steps: list[tuple[int, bool, int | None, bool]]) -> None:
-    """A child that fails for a year costs no memory: at most as many moments as the limit allows."""
+    """A child that fails for a year needs no more memory: the state holds at most `Limit.restarts` times."""
     state, now = State(rules), 0.0
     for pause, abnormal, healthy, charge in steps:
         now += pause
@@ -99,7 +99,7 @@ def test_memory_is_bounded(rules: Rules, steps: list[tuple[int, bool, int | None
 
 
 def test_a_decision_is_a_function() -> None:
-    """The same past, the same end, the same moment: the same decision, and the past is untouched."""
+    """The same state, end and time give the same decision, and the state is unchanged."""
     state = State(Rules(Restart.PERMANENT, Backoff(), Limit(1, 5.0), alone=False), 1, (0.0,))
     exit = Ended(abnormal=True, ready_at=None)
     expected = Action(Fate.ESCALATE, State(state.rules, 2, (0.0, 5.0)))

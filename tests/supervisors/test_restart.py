@@ -49,7 +49,7 @@ async def test_who_comes_back(
 
 
 async def test_a_temporary_bystander_does_not_come_back(autojump_clock: trio.testing.MockClock) -> None:
-    """6: temporary never, even as a bystander; a transient one does, unless it had ended by itself."""
+    """6: a temporary child never, not even as a bystander; a transient one does, unless it had ended by itself."""
     log = Log()
     spec = Supervisor(
         [
@@ -78,7 +78,7 @@ async def test_a_temporary_bystander_does_not_come_back(autojump_clock: trio.tes
 async def test_whom_a_crash_concerns(
     strategy: Strategy, stopped: list[str], started: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """7: the crashed child; it and the later siblings; all. Stopped in reverse, restarted in order."""
+    """7: the crashed child; it and its later siblings; or all. They stop in reverse and restart in order."""
     log = Log()
     async with open_supervisor(Supervisor([child(x, log) for x in "abcd"], strategy=strategy)) as s:
         log.clear()
@@ -91,7 +91,7 @@ async def test_whom_a_crash_concerns(
 async def test_a_group_is_delayed_once_by_the_crashed_childs_backoff(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """7: not by the bystanders', and not once for each."""
+    """7: not by the backoff of the bystanders, and not once for each."""
     log = Log()
     spec = Supervisor(
         [child("a", log, backoff=SOON), child("b", log), child("c", log, backoff=SOON)], strategy=ALL
@@ -109,7 +109,7 @@ async def test_a_group_is_delayed_once_by_the_crashed_childs_backoff(
 
 
 async def test_a_group_restart_costs_one_unit(autojump_clock: trio.testing.MockClock) -> None:
-    """8: however many take part."""
+    """8: for any number of members."""
     spec = Supervisor([child(x) for x in "abcde"], strategy=ALL, limit=Limit(restarts=2, within=100))
     async with open_supervisor(spec) as s:
         for _ in range(2):
@@ -119,7 +119,7 @@ async def test_a_group_restart_costs_one_unit(autojump_clock: trio.testing.MockC
 
 
 async def test_each_failed_restart_costs_one_more(autojump_clock: trio.testing.MockClock) -> None:
-    """8: crash + two failed attempts = three units; one more is too many."""
+    """8: a crash and two failed attempts cost three units; one more is too many."""
     for attempts, survives in ((2, True), (3, False)):
         fails = [False, *[True] * attempts]
         spec = Supervisor([flaky("a", fails, backoff=SOON)], limit=Limit(restarts=3, within=1000))
@@ -150,7 +150,7 @@ async def test_a_sibling_that_fails_in_a_group_restart(
 
 
 async def test_two_incarnations_never_overlap(autojump_clock: trio.testing.MockClock) -> None:
-    """10: not even when the old one takes its time to go, whoever restarts it."""
+    """10: not even when the old one ends slowly, after a crash or a restart by hand."""
     alive = 0
     most = 0
 
@@ -181,7 +181,7 @@ async def test_two_incarnations_never_overlap(autojump_clock: trio.testing.MockC
 async def test_one_that_cannot_be_stopped_holds_up_its_own_restart_only(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """10 and 9: a group waits for it as for a failed restart, and goes on when it is gone."""
+    """10 and 9: for its group that is a failed restart; the group goes on when the old incarnation has ended."""
     log = Log()
     release = trio.Event()
 
@@ -213,7 +213,7 @@ async def test_one_that_cannot_be_stopped_holds_up_its_own_restart_only(
 async def test_a_crash_during_the_initial_start_waits_for_its_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """7 and 1: a group restart begins when the supervisor is up."""
+    """7 and 1: a group restart waits until the supervisor is up."""
     log = Log()
 
     async def late(ctx: Context) -> None:
@@ -240,7 +240,7 @@ async def test_a_crash_during_the_initial_start_waits_for_its_end(
 async def test_a_crash_during_a_group_restart_starts_the_group_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """7: a newer failure takes over; nobody is left behind."""
+    """7: the newer failure takes over; no member is forgotten."""
     log = Log()
     spec = Supervisor([child(x, log, backoff=SOON) for x in "abc"], strategy=REST, limit=Limit(restarts=None))
     async with open_supervisor(spec) as s:
@@ -265,7 +265,7 @@ async def test_children_of_a_pool_restart_alone(autojump_clock: trio.testing.Moc
 
 
 async def test_every_incarnation_gets_a_fresh_actor(autojump_clock: trio.testing.MockClock) -> None:
-    """`make` is called for each: no state survives in the actor."""
+    """Each incarnation calls `make`, so no state survives in the actor."""
     made: list[Worker] = []
 
     def make() -> Worker:
@@ -279,7 +279,7 @@ async def test_every_incarnation_gets_a_fresh_actor(autojump_clock: trio.testing
 
 
 async def test_a_wish_overtakes_an_older_one(autojump_clock: trio.testing.MockClock) -> None:
-    """Trap 13: stop against restart, both ways round, also for a temporary child."""
+    """Trap 13: stop against restart, in both orders, also for a temporary child."""
     results: list[Any] = []
 
     async def slow_end(ctx: Context) -> None:
@@ -318,7 +318,7 @@ async def test_a_wish_overtakes_an_older_one(autojump_clock: trio.testing.MockCl
 async def test_a_temporary_child_that_a_group_takes_down_while_it_starts(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """6 and 17: its caller hears of it at once, instead of waiting for ever (a random walk found this)."""
+    """6 and 17: its caller is told at once and does not wait for ever (a random walk found this)."""
 
     async def starting(ctx: Context) -> None:
         await trio.sleep(5)

@@ -1,4 +1,4 @@
-"""`run()`: rule 21, in processes of its own."""
+"""`run()`: rule 21, each test in a process of its own."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_signal_during_the_start_ends_it() -> None:
 
 
 def test_the_second_signal_cancels() -> None:
-    """21: who presses Ctrl-C twice does not want to wait; cleanup still runs. 128 + the signal's number."""
+    """21: a user who presses Ctrl-C twice does not want to wait. Cleanup still runs. The code is 128 + the signal."""
     with process("dawdles") as running:
         up(running)
         running.send_signal(signal.SIGTERM)
@@ -126,7 +126,7 @@ def test_the_second_signal_cancels() -> None:
 
 @pytest.mark.parametrize(("life", "guilty"), [("spins", "the_guilty_loop"), ("sleeps in C", "in run")])
 def test_an_actor_that_blocks_the_loop_does_not_outlive_the_deadline(life: str, guilty: str) -> None:
-    """21: another code than 0 and 1, and the stack of the loop's thread."""
+    """21: the code is neither 0 nor 1, and the stack of the loop's thread is written."""
     with process(life, deadline=0.2) as running:
         up(running)
         running.send_signal(signal.SIGTERM)
@@ -136,7 +136,7 @@ def test_an_actor_that_blocks_the_loop_does_not_outlive_the_deadline(life: str, 
 
 
 def test_an_actor_that_shields_for_ever_does_not_outlive_the_deadline() -> None:
-    """21: Trio's task stacks name it by its path; faulthandler would show only the loop."""
+    """21: the task stacks of Trio show it, by its path; faulthandler would show only the loop."""
     with process("shields", stop_within=0, deadline=0.2) as running:
         up(running)
         running.send_signal(signal.SIGINT)
@@ -147,7 +147,7 @@ def test_an_actor_that_shields_for_ever_does_not_outlive_the_deadline() -> None:
 
 
 def test_the_deadline_holds_after_an_escalation_too() -> None:
-    """21: a tree that has given up but cannot end must not linger."""
+    """21: a tree that has given up but cannot end is ended too."""
     with process("crashes beside a shield", stop_within=0, deadline=0.2) as running:
         code, _, err = ends(running)
         assert code == 124
@@ -164,7 +164,7 @@ def test_an_escalation_is_1_and_tells_why() -> None:
 
 
 def test_a_failed_start_is_1() -> None:
-    """21: StartFailed, and the original."""
+    """21: with StartFailed and the original error."""
     with process("never starts") as running:
         code, out, err = ends(running)
         assert (code, out) == (1, ["returned 1"])
@@ -173,13 +173,13 @@ def test_a_failed_start_is_1() -> None:
 
 
 def test_system_exit_keeps_its_code() -> None:
-    """37: it is not restarted and not swallowed."""
+    """37: the actor is not restarted, and the error is not swallowed."""
     with process("exits") as running:
         assert ends(running) == (7, ["up"], "")
 
 
 def test_keyboard_interrupt_out_of_an_actor_is_raised() -> None:
-    """37: as if nobody had supervised."""
+    """37: as without supervision."""
     with process("interrupts") as running:
         code, out, err = ends(running)
         assert out == ["up"]
@@ -188,7 +188,7 @@ def test_keyboard_interrupt_out_of_an_actor_is_raised() -> None:
 
 
 def test_signals_are_given_back() -> None:
-    """`run` leaves the process as it found it: handlers, threads, alarm."""
+    """`run` restores the process: signal handlers, threads, alarm."""
     import threading
 
     from supervisors import Child, Supervisor, run

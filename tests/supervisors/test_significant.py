@@ -10,7 +10,7 @@ from tests.supervisors.helpers import NOW, PERMANENT, TEMPORARY, TRANSIENT, Log,
 
 
 def group(log: Log, kinds: dict[str, Restart], mode: str) -> Child:
-    """A supervisor "g" of significant children, and one that is not."""
+    """A supervisor "g" of significant children and one plain child."""
     children = [child(id, log, restart=restart, significant=True) for id, restart in kinds.items()]
     spec = Supervisor([*children, child("plain", log)], auto_shutdown=mode)  # type: ignore[arg-type]
     return Child("g", lambda: spec, restart=TRANSIENT, backoff=NOW)
@@ -28,7 +28,7 @@ def group(log: Log, kinds: dict[str, Restart], mode: str) -> Child:
 async def test_only_its_own_end_fires(
     restart: Restart, message: str, fires: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """23: for a transient child not a crash, after which it comes back."""
+    """23: but not the crash of a transient child, because it comes back."""
     log = Log()
     spec = Supervisor([group(log, {"a": restart}, "any_significant")])
     async with open_supervisor(spec, on_event=log.hook) as s:
@@ -50,7 +50,7 @@ async def test_a_stop_by_hand_does_not_fire(mode: str, autojump_clock: trio.test
 
 
 async def test_a_sibling_kill_does_not_fire(autojump_clock: trio.testing.MockClock) -> None:
-    """23: nor when a group restart takes a temporary significant child down."""
+    """23: a group restart that stops a temporary significant child does not fire either."""
     from supervisors import Strategy
 
     spec = Supervisor(
@@ -65,7 +65,7 @@ async def test_a_sibling_kill_does_not_fire(autojump_clock: trio.testing.MockClo
 
 
 async def test_all_significant_waits_for_the_last(autojump_clock: trio.testing.MockClock) -> None:
-    """23: those stopped by hand do not count as active, those in backoff do."""
+    """23: a child stopped by hand does not count as active, a child in backoff does."""
     kinds = {"a": TRANSIENT, "b": TEMPORARY, "c": TRANSIENT}
     async with open_supervisor(Supervisor([group(Log(), kinds, "all_significant")])) as s:
         a, b = s.find("g/a"), s.find("g/b")
@@ -93,7 +93,7 @@ async def test_an_auto_shutdown_is_a_normal_exit_to_the_parent(
 
 
 def test_significant_and_permanent_is_rejected() -> None:
-    """24: it never ends by itself. Nor may a child be significant to a supervisor that does not care (as in OTP)."""
+    """24: it never ends by itself. A significant child also needs a supervisor with `auto_shutdown` (as in OTP)."""
     with pytest.raises(BadSpec):
         child("a", restart=PERMANENT, significant=True)
     with pytest.raises(BadSpec):

@@ -51,7 +51,7 @@ async def test_children_start_one_at_a_time_in_order(autojump_clock: trio.testin
 async def test_a_nested_supervisor_is_ready_when_its_children_are(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """1: what stands later depends on the whole of what stands earlier."""
+    """1: a later child depends on the whole of an earlier one."""
     log = Log()
     inner = Child("in", lambda: Supervisor([slow("a", log, 30), slow("b", log, 1, ready_within=5)]))
     with pytest.raises(StartFailed):
@@ -61,7 +61,7 @@ async def test_a_nested_supervisor_is_ready_when_its_children_are(
 
 
 async def test_an_initial_start_failure_is_not_retried(autojump_clock: trio.testing.MockClock) -> None:
-    """2: started children stop in reverse, StartFailed names the child and carries the original."""
+    """2: started children stop in reverse. StartFailed names the child and carries the original error."""
     log = Log()
     with pytest.raises(StartFailed, match="'bad'") as caught:
         async with open_supervisor(Supervisor([child("a", log), child("b", log), flaky("bad", [True])])):
@@ -72,7 +72,7 @@ async def test_an_initial_start_failure_is_not_retried(autojump_clock: trio.test
 
 
 async def test_a_failure_deep_in_the_tree_names_every_step(autojump_clock: trio.testing.MockClock) -> None:
-    """2: the root names its own child, whose cause names the child below."""
+    """2: the root names its own child; the cause names the child below."""
     sub = Child("sub", lambda: Supervisor([flaky("bad", [True])]))
     with pytest.raises(StartFailed) as caught:
         async with open_supervisor(Supervisor([sub])):
@@ -106,7 +106,7 @@ async def test_ten_seconds_to_become_ready_by_default(autojump_clock: trio.testi
 
 
 async def test_returning_before_ready_is_a_start_failure(autojump_clock: trio.testing.MockClock) -> None:
-    """3: a child that ends without a word has not started."""
+    """3: a child that ends before `ready` has not started."""
 
     async def life(ctx: Context) -> None:
         await trio.sleep(1)
@@ -117,7 +117,7 @@ async def test_returning_before_ready_is_a_start_failure(autojump_clock: trio.te
 
 
 async def test_a_failing_dynamic_start_is_the_callers_alone(autojump_clock: trio.testing.MockClock) -> None:
-    """4: the spec is not kept and the restart budget untouched."""
+    """4: the spec is not kept, and the restart budget is untouched."""
     async with open_supervisor(Supervisor(limit=Limit(restarts=0))) as s:
         for _ in range(5):
             with pytest.raises(StartFailed) as caught:
@@ -162,13 +162,13 @@ async def test_a_failing_dynamic_start_is_the_callers_alone(autojump_clock: trio
     ],
 )
 def test_specs_are_validated_before_anything_starts(spec: Any) -> None:
-    """5: a contradiction is a BadSpec where it is written."""
+    """5: a contradiction raises BadSpec where it is written."""
     with pytest.raises(BadSpec):
         spec()
 
 
 async def test_a_specs_supervisor_and_child_types_are_checked() -> None:
-    """5: also at the doors."""
+    """5: also by `open_supervisor` and `start`."""
     with pytest.raises(BadSpec):
         async with open_supervisor(child("a")):  # type: ignore[arg-type]
             pass
@@ -178,7 +178,7 @@ async def test_a_specs_supervisor_and_child_types_are_checked() -> None:
 
 
 async def test_make_may_decline(autojump_clock: trio.testing.MockClock) -> None:
-    """5: None is no error and no charge; the child stays idle, a temporary one is dropped."""
+    """5: None is no error and no charge. The child stays idle; a temporary one is dropped."""
     spec = Supervisor(
         [Child("a", lambda: None), Child("t", lambda: None, restart=TEMPORARY), child("b")],
         limit=Limit(restarts=0),
@@ -197,7 +197,7 @@ async def test_make_may_decline(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_a_start_meets_the_shutdown(autojump_clock: trio.testing.MockClock) -> None:
-    """5: pending or later, it raises Stopping."""
+    """5: a start that is pending at the shutdown, or comes later, raises Stopping."""
     caught = []
 
     async def start_slowly(s: Any) -> None:
@@ -214,7 +214,7 @@ async def test_a_start_meets_the_shutdown(autojump_clock: trio.testing.MockClock
 
 
 async def test_a_full_pool_says_so(autojump_clock: trio.testing.MockClock) -> None:
-    """5: PoolFull, and the room comes back when a child ends."""
+    """5: it raises PoolFull; there is room again when a child ends."""
     async with open_supervisor(Pool(max_children=2)) as s:
         a = await s.start(child("a", restart=TEMPORARY))
         await s.start(child("b"))
@@ -226,7 +226,7 @@ async def test_a_full_pool_says_so(autojump_clock: trio.testing.MockClock) -> No
 
 
 async def test_duplicates_are_told_apart(autojump_clock: trio.testing.MockClock) -> None:
-    """26: AlreadyRunning when it runs, AlreadyPresent when it does not, in backoff too."""
+    """26: AlreadyRunning if the child runs, AlreadyPresent if not, also in backoff."""
     async with open_supervisor(Supervisor([child("a", backoff=Backoff(first=10))])) as s:
         with pytest.raises(AlreadyRunning):
             await s.start(child("a"))
@@ -241,7 +241,7 @@ async def test_duplicates_are_told_apart(autojump_clock: trio.testing.MockClock)
 
 
 async def test_children_of_a_running_supervisor_do_not_inherit_the_callers_context() -> None:
-    """Trap 3: whoever starts a child leaves no trace in its context variables."""
+    """Trap 3: the context variables of the caller do not reach the child."""
     import contextvars
 
     mark = contextvars.ContextVar("mark", default="tree")

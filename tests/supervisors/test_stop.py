@@ -12,7 +12,7 @@ from tests.supervisors.helpers import Boom, Log, child, scripted, settle
 
 
 def leisurely(id: str, log: Log, seconds: float, **settings: Any) -> Child:
-    """Takes `seconds` for a polite stop."""
+    """A child that takes `seconds` for a polite stop."""
 
     async def life(ctx: Context) -> None:
         ctx.ready()
@@ -29,7 +29,7 @@ def leisurely(id: str, log: Log, seconds: float, **settings: Any) -> Child:
 
 
 def shielded(id: str, log: Log, release: trio.Event, **settings: Any) -> Child:
-    """Ignores every cancel until released."""
+    """A child that ignores every cancel until `release` is set."""
 
     async def life(ctx: Context) -> None:
         ctx.ready()
@@ -41,7 +41,7 @@ def shielded(id: str, log: Log, release: trio.Event, **settings: Any) -> Child:
 
 
 async def test_static_children_stop_in_reverse_one_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
-    """18: those started later stand last in the order."""
+    """18: children started later stand last in the order."""
     log = Log()
     async with open_supervisor(Supervisor([leisurely(x, log, 1) for x in "ab"])) as s:
         await s.start(leisurely("c", log, 1))
@@ -50,7 +50,7 @@ async def test_static_children_stop_in_reverse_one_at_a_time(autojump_clock: tri
 
 
 async def test_a_pool_stops_in_parallel_under_one_timer(autojump_clock: trio.testing.MockClock) -> None:
-    """18: it takes as long as its slowest child, and each child has its own patience."""
+    """18: it takes as long as its slowest child; each child has its own `stop_within`."""
     log = Log()
     async with open_supervisor(Pool()) as s:
         for i in range(300):  # more than one chunk
@@ -63,7 +63,7 @@ async def test_a_pool_stops_in_parallel_under_one_timer(autojump_clock: trio.tes
 
 
 async def test_the_ladder(autojump_clock: trio.testing.MockClock) -> None:
-    """19: polite -> `stop_within` -> cancel -> `cleanup_within` -> reported by path, and on; the block ends with the task."""
+    """19: polite stop -> `stop_within` -> cancel -> `cleanup_within` -> reported by path. The block ends with the task."""
     log = Log()
     release = trio.Event()
     spec = Supervisor(
@@ -90,7 +90,7 @@ async def test_the_ladder(autojump_clock: trio.testing.MockClock) -> None:
 async def test_a_cancelled_stop_is_reported_a_polite_one_is_not(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """19: within `stop_within` nothing but `stopped`."""
+    """19: a child that ends within `stop_within` is only reported as `stopped`."""
     log = Log()
     async with open_supervisor(
         Supervisor([leisurely("a", log, 4.9), leisurely("b", log, 5.1)]), on_event=log.hook
@@ -101,7 +101,7 @@ async def test_a_cancelled_stop_is_reported_a_polite_one_is_not(
 
 
 async def test_stop_within_0_sends_no_polite_signal(autojump_clock: trio.testing.MockClock) -> None:
-    """19: cancelled at once, and not reported as if patience had run out."""
+    """19: it is cancelled at once, and not reported as too slow."""
     log = Log()
     async with open_supervisor(Supervisor([leisurely("a", log, 1, stop_within=0)]), on_event=log.hook):
         pass
@@ -112,7 +112,7 @@ async def test_stop_within_0_sends_no_polite_signal(autojump_clock: trio.testing
 async def test_a_supervisor_has_all_the_time_unless_told_otherwise(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """19: by default its children's own ladders bound it; `stop_within` cuts them all short."""
+    """19: by default only the ladders of its children bound it; its own `stop_within` cuts them all short."""
     log = Log()
     patient = Child("p", lambda: Supervisor([leisurely("a", log, 50, stop_within=60)]))
     hurried = Child("h", lambda: Supervisor([leisurely("b", log, 50, stop_within=60)]), stop_within=1)
@@ -124,7 +124,7 @@ async def test_a_supervisor_has_all_the_time_unless_told_otherwise(
 
 
 async def test_a_late_start_is_cancelled_at_once(autojump_clock: trio.testing.MockClock) -> None:
-    """19: an actor that is not ready gets no patience, by hand or at shutdown."""
+    """19: an actor that is not ready gets no polite stop, by hand or at shutdown."""
     log = Log()
 
     async def starting(ctx: Context) -> None:
@@ -180,7 +180,7 @@ async def test_letting_stopping_through_is_polite_also_out_of_a_nursery(
 
 
 async def test_a_cleanup_error_is_reported_and_harms_nobody(autojump_clock: trio.testing.MockClock) -> None:
-    """20: it blocks nobody, restarts nothing, does not mask the shutdown and is not raised by `stop`."""
+    """20: it blocks nobody, restarts nothing, does not mask the shutdown, and `stop` does not raise it."""
     log = Log()
 
     async def life(ctx: Context) -> None:
@@ -202,7 +202,7 @@ async def test_a_cleanup_error_is_reported_and_harms_nobody(autojump_clock: trio
 async def test_an_outer_cancel_ends_everything_and_masks_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """20 and trap 2: cleanup errors mixed with Cancelled are reported; the deadline stays a deadline."""
+    """20 and trap 2: cleanup errors mixed with Cancelled are reported; the deadline still ends the block."""
     log = Log()
 
     async def life(ctx: Context) -> None:
@@ -225,7 +225,7 @@ async def test_an_outer_cancel_ends_everything_and_masks_nothing(
 
 
 async def test_a_saved_cancelled_raised_again_is_a_crash(autojump_clock: trio.testing.MockClock) -> None:
-    """Trap 1 and rule 36: it must not pass for a cancellation that nobody ordered."""
+    """Trap 1 and rule 36: nobody ordered a cancellation, so it must not pass for one."""
     log = Log()
 
     async def life(ctx: Context) -> None:
@@ -251,7 +251,7 @@ async def test_a_saved_cancelled_raised_again_is_a_crash(autojump_clock: trio.te
 
 
 async def test_swallowing_a_cancel_is_a_stop_all_the_same(autojump_clock: trio.testing.MockClock) -> None:
-    """Trap 1: judged by intent, not by whether the scope caught something."""
+    """Trap 1: the intent decides, not `cancelled_caught`."""
     log = Log()
 
     async def life(ctx: Context) -> None:
@@ -271,7 +271,7 @@ async def test_swallowing_a_cancel_is_a_stop_all_the_same(autojump_clock: trio.t
 async def test_a_start_that_cannot_be_cancelled_is_bounded_for_its_caller(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Trap 3: StartFailed after `ready_within + cleanup_within`, reported as unstopped; 3 holds for an initial start too."""
+    """Trap 3: StartFailed after `ready_within + cleanup_within`, and reported as unstopped. The same holds at an initial start."""
     log = Log()
     release = trio.Event()
 
@@ -291,7 +291,7 @@ async def test_a_start_that_cannot_be_cancelled_is_bounded_for_its_caller(
 
 @pytest.mark.parametrize("way", ["ends", "raises", "cancelled", "escalates", "not started"])
 async def test_no_task_is_left(way: str, autojump_clock: trio.testing.MockClock) -> None:
-    """22: live Trio tasks after exit equal the count before, however the block is left."""
+    """22: after the block, ended in any way, there are as many live Trio tasks as before."""
     from supervisors import Limit, SupervisionError
     from tests.supervisors.helpers import SOON
 

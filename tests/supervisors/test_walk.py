@@ -1,6 +1,6 @@
-"""Random walks of start, stop, restart, crash and message through a tree, under MockClock and any order of the scheduler.
+"""Random walks of start, stop, restart, crash and message through a tree, under MockClock and random task order.
 
-The first walk is compared with a model step by step; the second lets everything overlap and checks what must hold always.
+The first walk is compared with a model after every step. In the second the steps overlap, and the invariants are checked.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WALK = settings(max_examples=120, deadline=None, suppress_health_check=list(Heal
 
 @contextmanager
 def scheduled_by(seed: int) -> Iterator[None]:
-    """Trio's own dice, which order the tasks of a step, from a seed."""
+    """Seed the random generator with which Trio orders the tasks of a step."""
     dice = trio._core._run._r
     before = dice.getstate()
     dice.seed(seed)
@@ -53,7 +53,7 @@ def scheduled_by(seed: int) -> Iterator[None]:
 
 @define
 class Alive:
-    """Which incarnations live; complains when two of one child do."""
+    """The living incarnations. It notes when two of one child overlap."""
 
     now: dict[str, int] = field(factory=dict)
     started: list[str] = field(factory=list)
@@ -72,7 +72,7 @@ class Alive:
 
 
 class Walker:
-    """Obeys messages; takes its time to start and to stop."""
+    """An actor that obeys messages, and needs some time to start and to stop."""
 
     def __init__(self, alive: Alive, starts_in: float = 0, stops_in: float = 0) -> None:
         self.alive, self.starts_in, self.stops_in = alive, starts_in, stops_in
@@ -100,7 +100,7 @@ class Walker:
 
 
 def check(node: Node) -> None:
-    """31 and 27 for everything in the tree."""
+    """Check the counters of every mailbox in the tree (rule 31)."""
     if box := node.mailbox:
         assert box.accepted == box.handled + box.queued + sum(box.dropped.values()) + box.lost_in_flight
     for child in node.children:
@@ -122,7 +122,7 @@ class Kid:
 
 @define
 class Model:
-    """What OTP would do, if restarts took no time."""
+    """The behaviour of OTP, if restarts took no time."""
 
     strategy: Strategy
     limit: Limit
@@ -185,7 +185,7 @@ kinds = st.lists(st.sampled_from(Restart), min_size=5, max_size=5)
 def test_every_step_is_that_of_the_model(
     strategy: Strategy, restarts: list[Restart], limit: Limit, steps: list[Any], seed: int
 ) -> None:
-    """6, 7, 8, 10, 11, 26, 27, 31: who runs in which incarnation, and in which order they came and went."""
+    """6, 7, 8, 10, 11, 26, 27, 31: the running incarnations, and the order in which they started and stopped."""
     kinds = dict(zip(IDS, restarts, strict=True))
     alive = Alive()
     model = Model(strategy, limit, {id: Kid(kinds[id]) for id in IDS[:3]})
@@ -278,7 +278,7 @@ tempers = st.lists(
 def test_what_holds_always(
     shape: Any, restarts: list[Restart], tempers: list[tuple[float, float]], steps: list[Any], seed: int
 ) -> None:
-    """10, 27, 31 at every moment, with nobody waiting for anybody; and after a quiet time everybody is up who should be."""
+    """10, 27, 31 at every moment, with overlapping steps. After a quiet time every child is running or done."""
     kinds = dict(zip(IDS, zip(restarts, tempers, strict=True), strict=True))
     alive = Alive()
     calm = Limit(restarts=None)
@@ -300,7 +300,7 @@ def test_what_holds_always(
             else:
                 s.find(id).put(what)
         except SupervisionError:
-            return  # refused, or overtaken by another command: both fine
+            return  # refused, or overtaken by another command: both are allowed
 
     async def walk() -> None:
         children = [spec(id) for id in IDS[:3]]
@@ -329,7 +329,7 @@ def test_what_holds_always(
         assert alive.overlaps == []
 
     async def bounded() -> None:
-        with trio.fail_after(1e6):  # nobody may wait for ever
+        with trio.fail_after(1e6):  # no call may wait for ever
             await walk()
 
     trio.run(bounded, clock=MockClock(autojump_threshold=0))
