@@ -49,10 +49,10 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from .binance import binance_dialect
-from .blockchain import SYMBOLS, blockchain_dialect
 from .client import Client, run_client
 from .exchange import Exchange, open_exchange
+from .exchanges.binance import binance_dialect
+from .exchanges.blockchain import SYMBOLS, blockchain_dialect
 from .faults import Fault, Faults
 from .feed import Feed, Tick, merge, recorded, relabel
 from .market import BINANCE_MARKET, BLOCKCHAIN_MARKET, Instrument, generated, market

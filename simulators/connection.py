@@ -19,8 +19,8 @@ from attrs import define, field, frozen
 from trio_websocket import WebSocketConnection
 from wsproto.utilities import LocalProtocolError
 
+from .dialect import Session
 from .faults import SILENCE, Fault, Faults, Piece, Wait, mangle
-from .session import Session
 from .trade import Item, Trade
 
 OUTBOX = 1024

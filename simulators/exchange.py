@@ -24,9 +24,9 @@ from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
 from .connection import Connection, reset
-from .door import Door
+from .dialect import Dialect, Refused, Session
 from .faults import Fault, Faults, Kind
-from .session import Dialect, Refused, Session
+from .listener import Door
 from .trade import Item, Trade
 
 Absent: TypeAlias = Literal["lost", "held", "replayed"]

@@ -22,7 +22,7 @@ import trio
 from attrs import define, field, frozen
 
 from .connection import reset
-from .door import Door
+from .listener import Door
 
 Direction: TypeAlias = Literal["up", "down"]
 Dial: TypeAlias = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]

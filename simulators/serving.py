@@ -15,18 +15,18 @@ from typing import Literal, TypeAlias, TypedDict, Unpack
 import trio
 from attrs import frozen
 
-from .binance import PORT as BINANCE_PORT
-from .binance import binance_dialect
-from .blockchain import PORT as BLOCKCHAIN_PORT
-from .blockchain import SYMBOLS, blockchain_dialect
 from .control_port import ControlPort
 from .controls import Controls, Speed, speed_of
+from .dialect import Dialect
 from .exchange import Absent, Exchange, ignore
+from .exchanges.binance import PORT as BINANCE_PORT
+from .exchanges.binance import binance_dialect
+from .exchanges.blockchain import PORT as BLOCKCHAIN_PORT
+from .exchanges.blockchain import SYMBOLS, blockchain_dialect
 from .feed import Feed, merge, recorded, relabel
 from .keyboard import each_key, exchange_keys, help_line, presser
 from .player import Pace, Player, Start
 from .recordings import RecordingError, read, shipped
-from .session import Dialect
 
 Say: TypeAlias = Callable[[str], None]
 As: TypeAlias = Literal["binance", "blockchain"]

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulators import Recording, StreamMessage, Trade, read, shipped
-from simulators.binance import BinanceSession, agg_trade_payload, binance_dialect, trade_payload
-from simulators.blockchain import BlockchainSession, blockchain_dialect, number, timestamp, updated
-from simulators.session import Refused
+from simulators.dialect import Refused
+from simulators.exchanges.binance import BinanceSession, agg_trade_payload, binance_dialect, trade_payload
+from simulators.exchanges.blockchain import BlockchainSession, blockchain_dialect, number, timestamp, updated
 
 Make = Callable[..., Trade]
 ORIGIN = {"origin": "https://exchange.blockchain.com"}

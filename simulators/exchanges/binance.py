@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from attrs import define, field, frozen
 
-from .session import Dialect, Refuse, Refused
-from .trade import Item, Trade
+from ..dialect import Dialect, Refuse, Refused
+from ..trade import Item, Trade
 
 PATH = "/stream"
 PORT = 5001

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 from attrs import define, field, frozen
 
-from .session import Dialect, Refuse, Refused
-from .trade import Item, Trade
+from ..dialect import Dialect, Refuse, Refused
+from ..trade import Item, Trade
 
 ORIGIN = "https://exchange.blockchain.com"
 PATH = "/mercury-gateway/v1/ws"

@@ -1,0 +1,1 @@
+"""The exchanges that can be simulated: one file each."""
