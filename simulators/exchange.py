@@ -26,7 +26,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from .connection import Connection, reset
 from .dialect import Dialect, Refused, Session
 from .faults import Fault, Faults, Kind
-from .listener import Door
+from .listener import Listener
 from .trade import Item, Trade
 
 Absent: TypeAlias = Literal["lost", "held", "replayed"]
@@ -80,12 +80,12 @@ class Exchange:
     _subscribed: frozenset[str] = frozenset()
     _tape: dict[str, deque[Trade]] = field(factory=dict)
     _reels: dict[str, _Reel] = field(factory=dict)
-    _door: Door = field(init=False)
+    _listener: Listener = field(init=False)
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
         self.faults = Faults(self.seed)
-        self._door = Door(self.handle)
+        self._listener = Listener(self.handle)
 
     # What a test or a feed does
 
@@ -112,7 +112,7 @@ class Exchange:
 
     async def wait_accepting(self) -> None:
         """Wait until clients can connect (again)."""
-        await self._door.wait_open()
+        await self._listener.wait_accepting()
 
     async def wait_connected(self, count: int = 1) -> None:
         """Wait until at least `count` connections are open."""
@@ -187,24 +187,24 @@ class Exchange:
             case "abrupt":
                 await _cut(self._release_all())
             case "drop":
-                await self._door.set(trio.current_time() + (seconds or 0.0))
+                await self._listener.refuse_until(trio.current_time() + (seconds or 0.0))
                 await _cut(self._release_all())
             case "refuse":
-                await self._door.set(float("inf"))
+                await self._listener.refuse_until(float("inf"))
                 await _cut(self._release_all())
             case "restart":
                 await self._restart(seconds or 0.0)
             case "accept":
-                await self._door.set(-1.0)
+                await self._listener.accept()
         await trio.lowlevel.checkpoint()
 
     @property
     def refusing(self) -> bool:
         """Whether nobody can connect."""
-        return self._door.shut
+        return self._listener.refusing
 
     async def _restart(self, seconds: float) -> None:
-        await self._door.set(trio.current_time() + seconds)
+        await self._listener.refuse_until(trio.current_time() + seconds)
         await _close(self._release_all(), 1012, "service restart")
         self._tape.clear()
         self._reels.clear()
@@ -383,7 +383,7 @@ class Exchange:
     ) -> None:
         """Listen until cancelled; reports ``(host, port)`` as bound (0: any free port). May raise OSError."""
         async with trio.open_nursery() as nursery:
-            self.host, self.port = await nursery.start(self._door.run, host, port)
+            self.host, self.port = await nursery.start(self._listener.run, host, port)
             task_status.started((self.host, self.port))
 
 

@@ -22,7 +22,7 @@ import trio
 from attrs import define, field, frozen
 
 from .connection import reset
-from .listener import Door
+from .listener import Listener
 
 Direction: TypeAlias = Literal["up", "down"]
 Dial: TypeAlias = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
@@ -185,11 +185,11 @@ class Proxy:
     unreachable: int = 0
     _links: dict[_Link, None] = field(factory=dict)
     _dice: random.Random = field(init=False)
-    _door: Door = field(init=False)
+    _listener: Listener = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._dice = random.Random(self.seed)
-        self._door = Door(self.handle)
+        self._listener = Listener(self.handle)
 
     @property
     def open(self) -> int:
@@ -237,11 +237,11 @@ class Proxy:
 
     async def refuse(self, seconds: float = float("inf")) -> None:
         """Let nobody in for so long; open connections stay."""
-        await self._door.set(trio.current_time() + seconds)
+        await self._listener.refuse_until(trio.current_time() + seconds)
 
     async def accept(self) -> None:
         """Let everybody in again."""
-        await self._door.set(-1.0)
+        await self._listener.accept()
 
     async def heal(self) -> None:
         """Withdraw everything; what was cut remains so."""
@@ -253,7 +253,8 @@ class Proxy:
         """What there is to know, as plain data."""
         counters = ("accepted", "refused", "unreachable", "open")
         counted = {name: getattr(self, name) for name in counters}
-        return {**counted, "refusing": self._door.shut, "up": self.up.status(), "down": self.down.status()}
+        ways = {"up": self.up.status(), "down": self.down.status()}
+        return {**counted, "refusing": self._listener.refusing, **ways}
 
     def _set(self, direction: Direction | None, **conditions: Any) -> None:
         for way in self._ways(direction):
@@ -281,7 +282,7 @@ class Proxy:
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Pass on one client's connection until it has ended. Raises nothing but cancellation."""
         assert isinstance(stream, trio.abc.HalfCloseableStream)
-        if self._door.shut:
+        if self._listener.refusing:
             self.refused += 1
             await reset(stream)
             return
@@ -321,7 +322,7 @@ class Proxy:
     ) -> None:
         """Listen until cancelled; reports ``(host, port)`` as bound (0: any free port). May raise OSError."""
         async with trio.open_nursery() as nursery:
-            self.host, self.port = await nursery.start(self._door.run, host, port)
+            self.host, self.port = await nursery.start(self._listener.run, host, port)
             task_status.started((self.host, self.port))
 
 
