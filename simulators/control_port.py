@@ -46,7 +46,7 @@ class _Speed(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @frozen
-class Answer:
+class Reply:
     """An HTTP answer: a status and what becomes its JSON body."""
 
     status: int
@@ -58,8 +58,8 @@ async def _status(controls: Controls, body: bytes) -> Any:
 
 
 async def _disconnect(controls: Controls, body: bytes) -> Any:
-    order = msgspec.json.decode(body, type=_Disconnect)
-    await controls.disconnect(order.mode, order.seconds)
+    asked = msgspec.json.decode(body, type=_Disconnect)
+    await controls.disconnect(asked.mode, asked.seconds)
     return controls.status()
 
 
@@ -68,13 +68,13 @@ async def _list_faults(controls: Controls, body: bytes) -> Any:
 
 
 async def _add_fault(controls: Controls, body: bytes) -> Any:
-    order = msgspec.json.decode(body, type=_Fault)
+    asked = msgspec.json.decode(body, type=_Fault)
     return controls.fault(
-        order.kind,
-        times=order.times,
-        probability=order.probability,
-        symbol=order.symbol,
-        seconds=order.seconds,
+        asked.kind,
+        times=asked.times,
+        probability=asked.probability,
+        symbol=asked.symbol,
+        seconds=asked.seconds,
     )
 
 
@@ -120,7 +120,7 @@ _ROUTES: dict[str, dict[str, Callable[[Controls, bytes], Awaitable[Any]]]] = {
 }
 
 
-async def answer(controls: Controls, method: str, path: str, body: bytes) -> Answer:
+async def answer(controls: Controls, method: str, path: str, body: bytes) -> Reply:
     """Do what one request asks."""
     methods = _ROUTES.get(path)
     if methods is None:
@@ -128,7 +128,7 @@ async def answer(controls: Controls, method: str, path: str, body: bytes) -> Ans
     if method not in methods:
         return _problem(405, f"{path} takes {', '.join(methods)}")
     try:
-        return Answer(200, await methods[method](controls, body))
+        return Reply(200, await methods[method](controls, body))
     except (ValueError, msgspec.MsgspecError) as wrong:
         return _problem(400, f"{wrong}{_HINTS.get(path, '')}")
 
@@ -136,8 +136,8 @@ async def answer(controls: Controls, method: str, path: str, body: bytes) -> Ans
 _HINTS = {"/disconnect": f" (modes: {', '.join(MODES)})", "/faults": f" (kinds: {', '.join(KINDS)})"}
 
 
-def _problem(status: int, detail: str) -> Answer:
-    return Answer(status, {"type": "about:blank", "status": status, "detail": detail})
+def _problem(status: int, detail: str) -> Reply:
+    return Reply(status, {"type": "about:blank", "status": status, "detail": detail})
 
 
 @define
@@ -199,7 +199,7 @@ class ControlPort:
 
 
 class _TooBig(Exception):
-    """A body is larger than any order."""
+    """A request has a larger body than any command needs."""
 
 
 async def _request(stream: trio.abc.Stream, connection: h11.Connection) -> tuple[h11.Request | None, bytes]:
@@ -218,7 +218,7 @@ async def _request(stream: trio.abc.Stream, connection: h11.Connection) -> tuple
             return request, body
 
 
-async def _respond(stream: trio.abc.Stream, connection: h11.Connection, reply: Answer) -> None:
+async def _respond(stream: trio.abc.Stream, connection: h11.Connection, reply: Reply) -> None:
     kind = "application/json" if reply.status < 400 else "application/problem+json"
     body = msgspec.json.encode(reply.body)
     headers = [("content-type", kind), ("content-length", str(len(body)))]

@@ -18,7 +18,7 @@ Refuse = Callable[[str], bool]
 
 
 @frozen
-class Refused(Exception):
+class HandshakeRefused(Exception):
     """The handshake is refused with this HTTP status."""
 
     status: int
@@ -58,7 +58,7 @@ class Session(Protocol):
 class Dialect:
     """An exchange's protocol and its habits. Durations are seconds, None is never.
 
-    `open` makes the session of a new connection from its path and headers, or raises `Refused`.
+    `open` makes the session of a new connection from its path and headers, or raises `HandshakeRefused`.
     """
 
     name: str

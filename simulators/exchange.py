@@ -24,7 +24,7 @@ from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
 from .connection import Connection, reset
-from .dialect import Dialect, Refused, Session
+from .dialect import Dialect, HandshakeRefused, Session
 from .faults import Fault, Faults, Kind
 from .listener import Listener
 from .trade import Item, Trade
@@ -79,7 +79,7 @@ class Exchange:
     _connections: dict[int, Connection] = field(factory=dict)
     _subscribed: frozenset[str] = frozenset()
     _tape: dict[str, deque[Trade]] = field(factory=dict)
-    _reels: dict[str, _Reel] = field(factory=dict)
+    _replays: dict[str, _Replay] = field(factory=dict)
     _listener: Listener = field(init=False)
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
@@ -207,7 +207,7 @@ class Exchange:
         await self._listener.refuse_until(trio.current_time() + seconds)
         await _close(self._release_all(), 1012, "service restart")
         self._tape.clear()
-        self._reels.clear()
+        self._replays.clear()
 
     def _release_all(self) -> tuple[Connection, ...]:
         released = self.connections
@@ -220,7 +220,7 @@ class Exchange:
     def _holds(self, item: Item) -> bool:
         if self.absent != "held":
             return False
-        return not self._subscribed or (item.symbol in self._reels and item.symbol not in self._subscribed)
+        return not self._subscribed or (item.symbol in self._replays and item.symbol not in self._subscribed)
 
     def _full(self, item: Item) -> Connection | None:
         wanting = (each for each in self.connections if each.session.wants(item))
@@ -243,8 +243,8 @@ class Exchange:
 
     def _remember(self, trade: Trade) -> None:
         self._tape.setdefault(trade.symbol, deque(maxlen=self.history)).append(trade)
-        if reel := self._reels.get(trade.symbol):
-            (reel.told if trade.symbol in self._subscribed else reel.missed).append(trade)
+        if replay := self._replays.get(trade.symbol):
+            (replay.told if trade.symbol in self._subscribed else replay.missed).append(trade)
 
     # Connections
 
@@ -285,7 +285,7 @@ class Exchange:
             request = await wrap_server_stream(nursery, stream)
             try:
                 session = self.dialect.open(request.path, _headers(request), self._refuses)
-            except Refused as refusal:
+            except HandshakeRefused as refusal:
                 await request.reject(refusal.status, body=refusal.text.encode())
                 return None
             return session, await request.accept()
@@ -355,11 +355,11 @@ class Exchange:
             connection.tell_all(self._tail(symbol))
         self._refresh()
         for symbol in before - now - self._subscribed:
-            self._reels.pop(symbol, None)
+            self._replays.pop(symbol, None)
 
     def _tail(self, symbol: str) -> list[Trade]:
-        reel = self._reels.setdefault(symbol, _Reel(self.replay_last, self.history))
-        return reel.rewind() if self.absent == "replayed" else reel.forget_missed()
+        replay = self._replays.setdefault(symbol, _Replay(self.replay_last, self.history))
+        return replay.rewind() if self.absent == "replayed" else replay.forget_missed()
 
     async def _beat(self, connection: Connection, every: float) -> None:
         while True:
@@ -390,7 +390,7 @@ class Exchange:
 Task: TypeAlias = Callable[[], Awaitable[None]]
 
 
-class _Reel:
+class _Replay:
     """What one symbol's subscribers were told (the last of it), and missed since the last of them left."""
 
     def __init__(self, replay_last: int, history: int) -> None:

@@ -78,7 +78,7 @@ def exchange_keys(
 
         return press
 
-    def order(kind: Kind) -> Callable[[], Awaitable[None]]:
+    def fault_next(kind: Kind) -> Callable[[], Awaitable[None]]:
         return _sync(lambda: say(f"next message: {controls.fault(kind)['kind']}"))
 
     return {
@@ -89,9 +89,9 @@ def exchange_keys(
         "o": Key("accept again", disconnect("accept")),
         "r": Key("restart", disconnect("restart")),
         "w": Key("stall", _sync(controls.stall)),
-        "d": Key("drop the next message", order("drop")),
-        "u": Key("duplicate it", order("duplicate")),
-        "n": Key("swap it with the one after", order("reorder")),
+        "d": Key("drop the next message", fault_next("drop")),
+        "u": Key("duplicate it", fault_next("duplicate")),
+        "n": Key("swap it with the one after", fault_next("reorder")),
         "p": Key("pause or go on", _sync(lambda: _toggle(controls))),
         "+": Key("twice as fast", _sync(lambda: _scale(controls, 2.0))),
         "-": Key("half as fast", _sync(lambda: _scale(controls, 0.5))),

@@ -29,12 +29,12 @@ def _positive(instrument: object, attribute: Attribute[Any], value: Any) -> None
 
 @frozen
 class Instrument:
-    """One symbol: where its price begins, its price increment `tick`, its lot, its mean quantity in lots,
+    """One symbol: where its price begins, its price `increment`, its lot, its mean quantity in lots,
     and its `rate` in trades per second."""
 
     symbol: str
     price: Decimal = field(validator=_positive)
-    tick: Decimal = field(default=Decimal("0.01"), validator=_positive)
+    increment: Decimal = field(default=Decimal("0.01"), validator=_positive)
     lot: Decimal = field(default=Decimal("0.00001"), validator=_positive)
     lots: float = field(default=2000.0, validator=_positive)
     rate: float = field(default=5.0, validator=_positive)
@@ -46,7 +46,7 @@ BINANCE_MARKET = (
     Instrument("ETHUSDT", Decimal("2683.80"), lot=Decimal("0.0001"), rate=18.0, first_id=1_520_538_925),
 )
 BLOCKCHAIN_MARKET = (
-    Instrument("BTC-USD", Decimal("61837.6"), tick=Decimal("0.1"), rate=3.0, first_id=12_886_314_421),
+    Instrument("BTC-USD", Decimal("61837.6"), increment=Decimal("0.1"), rate=3.0, first_id=12_886_314_421),
     Instrument("ETH-USD", Decimal("2683.80"), lot=Decimal("0.0001"), rate=2.0, first_id=12_886_314_430),
 )
 
@@ -54,13 +54,13 @@ BLOCKCHAIN_MARKET = (
 def walk(instrument: Instrument, *, seed: int, start_us: int, ids: Ids = "contiguous") -> Iterator[Trade]:
     """One symbol's trades without end: ids grow by one, or by 1 to 40 when ``gappy``."""
     dice = random.Random(f"{seed}/{instrument.symbol}")
-    steps, number, at = round(instrument.price / instrument.tick), instrument.first_id, float(start_us)
+    steps, number, at = round(instrument.price / instrument.increment), instrument.first_id, float(start_us)
     while True:
         at += dice.expovariate(instrument.rate) * 1e6
         side: Literal["buy", "sell"] = dice.choice(("buy", "sell"))
         steps = max(1, steps + _move(dice, side))
         lots = max(1, round(dice.lognormvariate(0.0, 1.2) * instrument.lots / 2))
-        price, qty = _exact(steps, instrument.tick), _exact(lots, instrument.lot)
+        price, qty = _exact(steps, instrument.increment), _exact(lots, instrument.lot)
         yield Trade(number, instrument.symbol, side, price, qty, int(at))
         number += 1 if ids == "contiguous" else dice.randint(1, 40)
 

@@ -64,7 +64,7 @@ class Way:
 
 
 @frozen
-class _Piece:
+class _Chunk:
     data: bytes  # empty: the end
     came: float
     luck: float  # which part of the jitter is its own
@@ -78,7 +78,7 @@ class _Pump:
     dice: random.Random
     source: trio.abc.HalfCloseableStream
     sink: trio.abc.HalfCloseableStream
-    _pieces: deque[_Piece] = field(factory=deque)
+    _chunks: deque[_Chunk] = field(factory=deque)
     _queued: int = 0
     _sent: int = 0  # bytes of the last write, and when it was made
     _sent_at: float = float("-inf")
@@ -91,46 +91,46 @@ class _Pump:
             while self._queued >= HELD:
                 await self._moved.park()
             data = bytes(await self.source.receive_some(CHUNK))
-            self._pieces.append(_Piece(data, trio.current_time(), self.dice.random()))
+            self._chunks.append(_Chunk(data, trio.current_time(), self.dice.random()))
             self._queued += len(data)
             self._moved.unpark_all()
 
     async def give(self) -> None:
         """Pass on what was read, when it is due, until the end. Raises BrokenResourceError."""
         while True:
-            while not self._pieces:
+            while not self._chunks:
                 await self._moved.park()
-            piece = self._pieces[0]
-            await self._until_due(piece)
-            if not piece.data:
+            chunk = self._chunks[0]
+            await self._until_due(chunk)
+            if not chunk.data:
                 return await self.sink.send_eof()
-            await self._pass_on(piece)
+            await self._pass_on(chunk)
 
-    async def _until_due(self, piece: _Piece) -> None:
-        while trio.current_time() < (due := self._due(piece)):
+    async def _until_due(self, chunk: _Chunk) -> None:
+        while trio.current_time() < (due := self._due(chunk)):
             with trio.CancelScope(deadline=due):
                 await self.way.changed.park()
 
-    def _due(self, piece: _Piece) -> float:
+    def _due(self, chunk: _Chunk) -> float:
         way = self.way
         if way.held:
             return float("inf")
-        due = piece.came + way.latency + piece.luck * way.jitter
+        due = chunk.came + way.latency + chunk.luck * way.jitter
         if way.limit is not None:
             due = max(due, self._sent_at + self._sent / way.limit)
-        return due if piece.data else due + way.closes_late
+        return due if chunk.data else due + way.closes_late
 
-    async def _pass_on(self, piece: _Piece) -> None:
+    async def _pass_on(self, chunk: _Chunk) -> None:
         most = CHUNK if self.way.limit is None else max(1, int(self.way.limit * _SLICE))
-        now, rest = piece.data[:most], piece.data[most:]
+        now, rest = chunk.data[:most], chunk.data[most:]
         # Written before it is forgotten: `_queued` is what bounds the way, also while the peer takes nothing.
         await self.sink.send_all(self._perhaps_corrupted(now))
         self._sent, self._sent_at = len(now), trio.current_time()
         self.way.passed += len(now)
         self._queued -= len(now)
-        self._pieces.popleft()
+        self._chunks.popleft()
         if rest:
-            self._pieces.appendleft(_Piece(rest, piece.came, piece.luck))
+            self._chunks.appendleft(_Chunk(rest, chunk.came, chunk.luck))
         self._moved.unpark_all()
 
     def _perhaps_corrupted(self, data: bytes) -> bytes:
@@ -144,7 +144,7 @@ class _Pump:
 
 
 @define(eq=False)
-class _Link:
+class _Tunnel:
     """One connection through the proxy: both its sockets, as far as they are open."""
 
     streams: list[trio.abc.HalfCloseableStream]
@@ -183,7 +183,7 @@ class Proxy:
     accepted: int = 0
     refused: int = 0
     unreachable: int = 0
-    _links: dict[_Link, None] = field(factory=dict)
+    _tunnels: dict[_Tunnel, None] = field(factory=dict)
     _dice: random.Random = field(init=False)
     _listener: Listener = field(init=False)
 
@@ -194,7 +194,7 @@ class Proxy:
     @property
     def open(self) -> int:
         """How many connections are open now."""
-        return len(self._links)
+        return len(self._tunnels)
 
     # What goes wrong on demand
 
@@ -269,13 +269,13 @@ class Proxy:
             yield self.down
 
     async def _end_all(self, *, hard: bool) -> int:
-        links = tuple(self._links)
-        for link in links:
-            link.end(hard=hard)
-        for link in links:
-            await link.gone.wait()
+        tunnels = tuple(self._tunnels)
+        for tunnel in tunnels:
+            tunnel.end(hard=hard)
+        for tunnel in tunnels:
+            await tunnel.gone.wait()
         await trio.lowlevel.checkpoint()
-        return len(links)
+        return len(tunnels)
 
     # Connections
 
@@ -286,24 +286,24 @@ class Proxy:
             self.refused += 1
             await reset(stream)
             return
-        link = _Link([stream])
-        self._links[link] = None
+        tunnel = _Tunnel([stream])
+        self._tunnels[tunnel] = None
         try:
-            with link.scope:
-                await self._carry(link)
+            with tunnel.scope:
+                await self._carry(tunnel)
         finally:
-            del self._links[link]
-            await link.close()
+            del self._tunnels[tunnel]
+            await tunnel.close()
 
-    async def _carry(self, link: _Link) -> None:
+    async def _carry(self, tunnel: _Tunnel) -> None:
         try:
-            link.streams.append(await self.dial())
+            tunnel.streams.append(await self.dial())
         except OSError:
             self.unreachable += 1
-            link.hard = True
+            tunnel.hard = True
             return
         self.accepted += 1
-        near, far = link.streams
+        near, far = tunnel.streams
         pumps = _Pump(self.up, self._dice, near, far), _Pump(self.down, self._dice, far, near)
         try:
             async with trio.open_nursery() as nursery:
@@ -311,7 +311,7 @@ class Proxy:
                     nursery.start_soon(pump.take)
                     nursery.start_soon(pump.give)
         except* _BROKEN:
-            link.hard = True
+            tunnel.hard = True
 
     async def serve(
         self,

@@ -104,7 +104,7 @@ def read(path: str | Path | Traversable) -> Recording:
     Raises RecordingError when it is neither or does not parse, OSError when it cannot be read.
     """
     name = path.name if not isinstance(path, str) else path
-    reader = read_csv if name.removesuffix(".gz").endswith(".csv") else read_session
+    reader = read_csv if name.removesuffix(".gz").endswith(".csv") else read_messages
     if not name.removesuffix(".gz").endswith((".csv", ".jsonl")):
         raise RecordingError(f"{name}: neither .jsonl nor .csv (either may be .gz)")
     try:
@@ -119,7 +119,7 @@ def shipped(name: str) -> Recording:
     return read(resources.files("simulators") / "data" / name)
 
 
-def read_session(lines: Iterable[bytes]) -> Recording:
+def read_messages(lines: Iterable[bytes]) -> Recording:
     """Read the JSON lines of a recorded session. ValueError names the line that does not parse."""
     skipped: Counter[str] = Counter()
     ticks: list[Tick] = []

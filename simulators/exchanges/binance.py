@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from attrs import define, field, frozen
 
-from ..dialect import Dialect, Refuse, Refused
+from ..dialect import Dialect, HandshakeRefused, Refuse
 from ..trade import Item, Trade
 
 PATH = "/stream"
@@ -164,15 +164,15 @@ def _request(message: str | bytes) -> dict[str, Any]:
 
 
 def _checked(request: dict[str, Any]) -> dict[str, Any]:
-    number_ = request.get("id")
-    if type(number_) is not int and not isinstance(number_, str):
+    request_id = request.get("id")
+    if type(request_id) is not int and not isinstance(request_id, str):
         raise _Malformed(2, "Invalid request: request ID must be an unsigned integer", None)
     if "method" not in request:
-        raise _Malformed(2, "Invalid request: missing field `method`", number_)
+        raise _Malformed(2, "Invalid request: missing field `method`", request_id)
     if request["method"] not in METHODS:
         wanted = ", ".join(f"`{method}`" for method in METHODS)
         raise _Malformed(
-            2, f"Invalid request: unknown variant `{request['method']}`, expected one of {wanted}", number_
+            2, f"Invalid request: unknown variant `{request['method']}`, expected one of {wanted}", request_id
         )
     return request
 
@@ -196,7 +196,7 @@ def _open_session(path: str, headers: dict[str, str], refuse: Refuse) -> Binance
     elif parts.path == "/ws" or parts.path.startswith("/ws/"):
         session, names = BinanceSession(False, refuse), parts.path.removeprefix("/ws").split("/")
     else:
-        raise Refused(404, "no such path: the streams are at /stream and /ws")
+        raise HandshakeRefused(404, "no such path: the streams are at /stream and /ws")
     session.open_streams([name for name in names if name])
     return session
 

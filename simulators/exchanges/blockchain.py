@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from attrs import define, field, frozen
 
-from ..dialect import Dialect, Refuse, Refused
+from ..dialect import Dialect, HandshakeRefused, Refuse
 from ..trade import Item, Trade
 
 ORIGIN = "https://exchange.blockchain.com"
@@ -178,9 +178,9 @@ def _opener(
 ) -> Callable[[str, dict[str, str], Refuse], BlockchainSession]:
     def open_session(path: str, headers: dict[str, str], refuse: Refuse) -> BlockchainSession:
         if not path.partition("?")[0].endswith("/ws"):
-            raise Refused(404, f"no such path: the exchange is at {PATH}")
+            raise HandshakeRefused(404, f"no such path: the exchange is at {PATH}")
         if require_origin and headers.get("origin") != ORIGIN:
-            raise Refused(400, f"the header 'Origin: {ORIGIN}' is required")
+            raise HandshakeRefused(400, f"the header 'Origin: {ORIGIN}' is required")
         return BlockchainSession(known, refuse)
 
     return open_session

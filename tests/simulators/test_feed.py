@@ -258,7 +258,7 @@ def test_a_market_looks_like_one() -> None:
     for instrument in BINANCE_MARKET:
         own = [trade for trade in made if trade.symbol == instrument.symbol]
         assert [trade.id for trade in own] == list(range(instrument.first_id, instrument.first_id + len(own)))
-        assert all(Decimal(trade.price) % instrument.tick == 0 for trade in own)
+        assert all(Decimal(trade.price) % instrument.increment == 0 for trade in own)
         assert all(Decimal(trade.qty) % instrument.lot == 0 and Decimal(trade.qty) > 0 for trade in own)
         assert {trade.side for trade in own} == {"buy", "sell"}
         drift = Decimal(own[-1].price) / instrument.price

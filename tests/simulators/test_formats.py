@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulators import Recording, StreamMessage, Trade, read, shipped
-from simulators.dialect import Refused
+from simulators.dialect import HandshakeRefused
 from simulators.exchanges.binance import BinanceSession, agg_trade_payload, binance_dialect, trade_payload
 from simulators.exchanges.blockchain import BlockchainSession, blockchain_dialect, number, timestamp, updated
 
@@ -239,7 +239,7 @@ def test_binance_takes_subscriptions_in_the_url(path: str, streams: tuple[str, .
 
 def test_blockchain_wants_its_origin() -> None:
     """Without the right Origin the handshake ends with 400, unless that is switched off."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HandshakeRefused) as refused:
         blockchain_dialect().open("/ws", {"origin": "https://elsewhere"}, lambda symbol: False)
     assert refused.value.status == 400
     blockchain_dialect().open("/ws", ORIGIN, lambda symbol: False)
@@ -249,7 +249,7 @@ def test_blockchain_wants_its_origin() -> None:
 @pytest.mark.parametrize("dialect", [blockchain_dialect(), binance_dialect()])
 def test_an_unknown_path_is_refused(dialect: Any) -> None:
     """A wrong URL fails in the handshake, not in silence afterwards."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HandshakeRefused) as refused:
         dialect.open("/nope", ORIGIN, lambda symbol: False)
     assert refused.value.status == 404
 
