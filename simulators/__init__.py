@@ -49,10 +49,12 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from . import exchanges
 from .client import Client, run_client
+from .definition import Definition
 from .exchange import Exchange, open_exchange
-from .exchanges.binance import binance_dialect
-from .exchanges.blockchain import SYMBOLS, blockchain_dialect
+from .exchanges.binance import binance_dialect, binance_feed
+from .exchanges.blockchain import SYMBOLS, blockchain_dialect, blockchain_feed
 from .faults import Fault, Faults
 from .feed import Feed, Tick, merge, recorded, relabel
 from .market import BINANCE_MARKET, BLOCKCHAIN_MARKET, Instrument, generated, market
@@ -60,23 +62,23 @@ from .player import Pace, Player, playing
 from .proxy import Proxy, open_proxy
 from .recordings import Recording, RecordingError, read, shipped
 from .serving import (
+    CONTROLS_ABOVE,
     Demo,
     Served,
-    binance_feed,
-    blockchain_feed,
     file_feed,
     replay,
-    serve_binance,
-    serve_blockchain,
     serve_demo,
     serve_exchange,
+    simulate,
 )
 from .trade import Item, StreamMessage, Trade
 
 __all__ = [
     "BINANCE_MARKET",
     "BLOCKCHAIN_MARKET",
+    "CONTROLS_ABOVE",
     "Client",
+    "Definition",
     "Demo",
     "Exchange",
     "Fault",
@@ -97,6 +99,7 @@ __all__ = [
     "binance_feed",
     "blockchain_dialect",
     "blockchain_feed",
+    "exchanges",
     "file_feed",
     "generated",
     "market",
@@ -111,11 +114,10 @@ __all__ = [
     "relabel",
     "replay",
     "run_client",
-    "serve_binance",
-    "serve_blockchain",
     "serve_demo",
     "serve_exchange",
     "shipped",
+    "simulate",
 ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .trade import Item
 
@@ -64,7 +64,7 @@ class Dialect:
     name: str
     path: str
     open: Callable[[str, dict[str, str], Refuse], Session]
-    sequenced: bool
-    heartbeat: float | None
-    ping: float | None
-    lifetime: float | None
+    sequenced: bool = field(default=False, kw_only=True)
+    heartbeat: float | None = field(default=None, kw_only=True)
+    ping: float | None = field(default=20.0, kw_only=True)
+    lifetime: float | None = field(default=None, kw_only=True)

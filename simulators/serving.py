@@ -10,27 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict, Unpack
+from typing import TypeAlias, TypedDict, Unpack
 
 import trio
 from attrs import frozen
 
+from . import exchanges
 from .control_port import ControlPort
 from .controls import Controls, Speed, speed_of
 from .dialect import Dialect
 from .exchange import Absent, Exchange, ignore
 from .exchanges.binance import PORT as BINANCE_PORT
-from .exchanges.binance import binance_dialect
 from .exchanges.blockchain import PORT as BLOCKCHAIN_PORT
-from .exchanges.blockchain import SYMBOLS, blockchain_dialect
-from .feed import Feed, merge, recorded, relabel
+from .feed import Feed, recorded, relabel
 from .keyboard import each_key, exchange_keys, help_line, presser
 from .player import Pace, Player, Start
-from .recordings import RecordingError, read, shipped
+from .recordings import RecordingError, read
 
 Say: TypeAlias = Callable[[str], None]
-As: TypeAlias = Literal["binance", "blockchain"]
-BLOCKCHAIN_NAMES = {"BTCUSDT": "BTC-USD", "ETHUSDT": "ETH-USD"}
+CONTROLS_ABOVE = 100
 
 
 @frozen
@@ -40,18 +38,6 @@ class Served:
     url: str
     control_url: str
     controls: Controls
-
-
-def binance_feed() -> Feed:
-    """Six minutes of BTCUSDT and ETHUSDT, as recorded; looped and moved to now."""
-    ticks = (shipped(f"binance_{symbol}_trades_20240808.jsonl.gz").ticks for symbol in ("btcusdt", "ethusdt"))
-    return recorded(merge(*ticks), loop=True, rebase=True)
-
-
-def blockchain_feed() -> Feed:
-    """Five minutes of the same two, relabelled BTC-USD and ETH-USD; looped and moved to now."""
-    ticks = (shipped(f"binance_{symbol}_trades_20240809.csv.gz").ticks for symbol in ("btcusdt", "ethusdt"))
-    return recorded(relabel(merge(*ticks), BLOCKCHAIN_NAMES), loop=True, rebase=True)
 
 
 async def serve_exchange(
@@ -96,7 +82,7 @@ async def serve_exchange(
 
 def control_port_beside(port: int) -> int:
     """Where the control port of an exchange on `port` is, unless told otherwise: 100 further (0: any)."""
-    return port + 100 if port else 0
+    return port + CONTROLS_ABOVE if port else 0
 
 
 def _named(name: str, say: Say) -> Say:
@@ -125,26 +111,20 @@ class Options(TypedDict, total=False):
     task_status: trio.TaskStatus[Served]
 
 
-async def serve_blockchain(
-    *, feed: Feed | None = None, require_origin: bool = True, **options: Unpack[Options]
-) -> None:
-    """Serve a simulated Blockchain.com, on port 5000 unless told otherwise (see `serve_exchange`)."""
-    feed = feed or blockchain_feed()
-    symbols = {*SYMBOLS, *feed.symbols}
-    options.setdefault("port", BLOCKCHAIN_PORT)
-    dialect = blockchain_dialect(symbols=symbols, require_origin=require_origin)
-    await serve_exchange(dialect, feed, **options)
+async def simulate(name: str, *, feed: Feed | None = None, **options: Unpack[Options]) -> None:
+    """Serve the exchange of this name on its usual port, playing its own feed (see `serve_exchange`).
 
-
-async def serve_binance(*, feed: Feed | None = None, **options: Unpack[Options]) -> None:
-    """Serve a simulated Binance, on port 5001 unless told otherwise (see `serve_exchange`)."""
-    options.setdefault("port", BINANCE_PORT)
-    await serve_exchange(binance_dialect(), feed or binance_feed(), **options)
+    ValueError when there is no such exchange.
+    """
+    definition = exchanges.find(name)
+    feed = feed or definition.feed()
+    options.setdefault("port", definition.port)
+    await serve_exchange(definition.dialect(feed.symbols), feed, **options)
 
 
 async def replay(
     file: str | Path,
-    as_exchange: As = "binance",
+    as_exchange: str = "binance",
     *,
     names: Mapping[str, str] | None = None,
     trades_only: bool = False,
@@ -160,15 +140,12 @@ async def replay(
     """
     feed = file_feed(file, as_exchange, names=names, trades_only=trades_only, loop=loop, rebase=rebase)
     options.setdefault("start", "first_subscriber")
-    if as_exchange == "binance":
-        await serve_binance(feed=feed, **options)
-    else:
-        await serve_blockchain(feed=feed, **options)
+    await simulate(as_exchange, feed=feed, **options)
 
 
 def file_feed(
     file: str | Path,
-    as_exchange: As,
+    as_exchange: str,
     *,
     names: Mapping[str, str] | None = None,
     trades_only: bool = False,
@@ -179,26 +156,21 @@ def file_feed(
     recording = read(file)
     if not recording.ticks:
         raise RecordingError(f"{file}: nothing to play ({dict(recording.skipped)})")
-    symbols = {trade.symbol for trade in recording.trades}
-    table = _names(file, symbols, as_exchange, names or {})
-    same = all(table[each] == each for each in symbols)
-    whole = as_exchange == "binance" and same and not trades_only
+    exchange = exchanges.find(as_exchange)
+    table = _names(file, {trade.symbol for trade in recording.trades}, as_exchange, names or {})
+    same = all(symbol == name for symbol, name in table.items())
+    whole = exchange.plays_messages and same and not trades_only
     ticks = recording.ticks if whole else relabel(recording.ticks, table)
     return recorded(ticks, loop=loop, rebase=rebase)
 
 
-def _names(file: str | Path, symbols: set[str], as_exchange: As, given: Mapping[str, str]) -> dict[str, str]:
-    found = {symbol: given.get(symbol) or _name(symbol, as_exchange) for symbol in symbols}
+def _names(file: str | Path, symbols: set[str], as_exchange: str, given: Mapping[str, str]) -> dict[str, str]:
+    exchange = exchanges.find(as_exchange)
+    found = {symbol: given.get(symbol) or exchange.symbol(symbol) for symbol in symbols}
     nameless = sorted(symbol for symbol, name in found.items() if name is None)
     if nameless:
         raise RecordingError(f"{file}: no {as_exchange} name for {', '.join(nameless)}; give one in `names`")
     return {symbol: name for symbol, name in found.items() if name is not None}
-
-
-def _name(symbol: str, as_exchange: As) -> str | None:
-    if as_exchange == "binance":
-        return symbol.replace("-", "")
-    return symbol if "-" in symbol else BLOCKCHAIN_NAMES.get(symbol)
 
 
 @frozen
@@ -219,6 +191,7 @@ async def serve_demo(
 ) -> None:
     """Serve both exchanges with the shipped recordings, looped and moved to now, at their own pace."""
     async with trio.open_nursery() as nursery:
-        blockchain = await nursery.start(partial(serve_blockchain, host=host, port=blockchain_port, say=say))
-        binance = await nursery.start(partial(serve_binance, host=host, port=binance_port, say=say))
+        serve = partial(simulate, host=host, say=say)
+        blockchain = await nursery.start(partial(serve, port=blockchain_port), "blockchain")
+        binance = await nursery.start(partial(serve, port=binance_port), "binance")
         task_status.started(Demo(blockchain, binance))

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import simulators
+from simulators import CONTROLS_ABOVE
 from supervisors import Child, Context
 
 from .. import logs
@@ -25,8 +26,7 @@ from .daemon import Config, LogFormat, LogLevel, Port, check_free, why_not_free,
 from .ends import Mistake
 
 HOST = "127.0.0.1"
-SIMULATED_PORTS = {"blockchain": 5000, "binance": 5001}
-CONTROLS_ABOVE = 100  # a simulator's controls listen so many ports above it
+SIMULATED_PORTS = {name: simulators.exchanges.find(name).port for name in ("blockchain", "binance")}
 PORTS_TRIED = 50
 
 

@@ -15,7 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from attrs import define, field, frozen
 
+from ..definition import Definition
 from ..dialect import Dialect, HandshakeRefused, Refuse
+from ..feed import Feed, merge, recorded
+from ..recordings import shipped
 from ..trade import Item, Trade
 
 PATH = "/stream"
@@ -186,7 +189,7 @@ def _names(request: dict[str, Any]) -> list[str]:
 
 def binance_dialect(*, ping: float | None = 20.0, lifetime: float | None = 86_400.0) -> Dialect:
     """Binance's dialect. Seconds: `ping` between two pings, `lifetime` until a connection is closed."""
-    return Dialect("binance", PATH, _open_session, False, None, ping, lifetime)
+    return Dialect("binance", PATH, _open_session, ping=ping, lifetime=lifetime)
 
 
 def _open_session(path: str, headers: dict[str, str], refuse: Refuse) -> BinanceSession:
@@ -203,3 +206,19 @@ def _open_session(path: str, headers: dict[str, str], refuse: Refuse) -> Binance
 
 def _named_in_query(query: str) -> list[str]:
     return "/".join(parse_qs(query).get("streams", [])).split("/")
+
+
+def binance_feed() -> Feed:
+    """Six minutes of BTCUSDT and ETHUSDT, as recorded; looped and moved to now."""
+    ticks = (shipped(f"binance_{symbol}_trades_20240808.jsonl.gz").ticks for symbol in ("btcusdt", "ethusdt"))
+    return recorded(merge(*ticks), loop=True, rebase=True)
+
+
+DEFINITION = Definition(
+    title="Binance",
+    port=PORT,
+    dialect=lambda symbols: binance_dialect(),
+    feed=binance_feed,
+    symbol=lambda symbol: symbol.replace("-", ""),
+    plays_messages=True,
+)

@@ -17,13 +17,17 @@ from typing import Any
 import msgspec
 from attrs import define, field, frozen
 
+from ..definition import Definition
 from ..dialect import Dialect, HandshakeRefused, Refuse
+from ..feed import Feed, merge, recorded, relabel
+from ..recordings import shipped
 from ..trade import Item, Trade
 
 ORIGIN = "https://exchange.blockchain.com"
 PATH = "/mercury-gateway/v1/ws"
 PORT = 5000
 SYMBOLS = ("BTC-USD", "ETH-USD", "BTC-USDT", "ETH-USDT", "ETH-BTC", "LTC-USD", "BCH-USD", "XLM-USD")
+NAMES = {"BTCUSDT": "BTC-USD", "ETHUSDT": "ETH-USD"}  # under which the recorded trades of Binance are played
 
 
 def number(text: str) -> str:
@@ -170,7 +174,10 @@ def blockchain_dialect(
 ) -> Dialect:
     """Blockchain.com's dialect; `symbols` are those it knows, others are rejected. Durations in seconds."""
     known = frozenset(symbols)
-    return Dialect("blockchain", PATH, _opener(known, require_origin), True, heartbeat, ping, lifetime)
+    opener = _opener(known, require_origin)
+    return Dialect(
+        "blockchain", PATH, opener, sequenced=True, heartbeat=heartbeat, ping=ping, lifetime=lifetime
+    )
 
 
 def _opener(
@@ -184,3 +191,18 @@ def _opener(
         return BlockchainSession(known, refuse)
 
     return open_session
+
+
+def blockchain_feed() -> Feed:
+    """Five minutes of Binance's BTCUSDT and ETHUSDT as BTC-USD and ETH-USD; looped and moved to now."""
+    ticks = (shipped(f"binance_{symbol}_trades_20240809.csv.gz").ticks for symbol in ("btcusdt", "ethusdt"))
+    return recorded(relabel(merge(*ticks), NAMES), loop=True, rebase=True)
+
+
+DEFINITION = Definition(
+    title="Blockchain.com exchange",
+    port=PORT,
+    dialect=lambda symbols: blockchain_dialect(symbols={*SYMBOLS, *symbols}),
+    feed=blockchain_feed,
+    symbol=lambda symbol: symbol if "-" in symbol else NAMES.get(symbol),
+)

@@ -17,13 +17,13 @@ from simulators import (
     Served,
     Tick,
     Trade,
+    exchanges,
     file_feed,
     recorded,
     replay,
-    serve_binance,
-    serve_blockchain,
     serve_demo,
     shipped,
+    simulate,
 )
 from simulators.exchange import wall_clock_us
 from simulators.serving import control_port_beside
@@ -82,7 +82,7 @@ async def test_a_feed_of_ones_own_is_served(connect: Connect, ids: Ids) -> None:
     """Symbols of the feed are known to the exchange, whatever they are."""
     feed = file_feed_of("NEW-USD")
     async with trio.open_nursery() as nursery:
-        start = partial(serve_blockchain, feed=feed, port=0, speed=math.inf, start="all_subscribed")
+        start = partial(simulate, "blockchain", feed=feed, port=0, speed=math.inf, start="all_subscribed")
         served = await nursery.start(start)
         async with connect(served.url) as raw:
             await raw.subscribe(served.controls.exchange, "NEW-USD")
@@ -97,10 +97,10 @@ def file_feed_of(symbol: str) -> Any:
 async def test_a_taken_port_is_an_error_at_the_start() -> None:
     """An OSError to whoever starts it, not a simulator that nobody can reach."""
     async with trio.open_nursery() as nursery:
-        served = await nursery.start(partial(serve_binance, port=0))
+        served = await nursery.start(partial(simulate, "binance", port=0))
         port = served.controls.exchange.port
         with pytest.RaisesGroup(OSError, flatten_subgroups=True, allow_unwrapped=True):
-            await nursery.start(partial(serve_binance, port=port))
+            await nursery.start(partial(simulate, "binance", port=port))
         nursery.cancel_scope.cancel()
 
 
@@ -140,3 +140,20 @@ def test_other_streams_are_played_or_left_out(recordings: Path) -> None:
     whole = list(file_feed(path, "binance").open(0))
     trades = list(file_feed(path, "binance", trades_only=True).open(0))
     assert len(whole) > len(trades) == len(shipped("binance_ethusdt_trades_20240808.jsonl.gz").trades)
+
+
+@pytest.mark.parametrize("name", exchanges.names())
+def test_an_exchange_is_one_file(name: str) -> None:
+    """The name of the file is the name of the dialect; ports are its own; its feed has symbols it knows."""
+    definition = exchanges.find(name)
+    assert definition.dialect(frozenset()).name == name
+    assert all(definition.symbol(symbol) == symbol for symbol in definition.feed().symbols)
+    others = [exchanges.find(each) for each in exchanges.names() if each != name]
+    taken = {port for each in others for port in (each.port, control_port_beside(each.port))}
+    assert not taken & {definition.port, control_port_beside(definition.port)}
+
+
+def test_an_exchange_that_does_not_exist_is_refused() -> None:
+    """The error lists those that exist."""
+    with pytest.raises(ValueError, match="no exchange 'nope': binance, blockchain"):
+        exchanges.find("nope")
