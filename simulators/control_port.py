@@ -1,9 +1,10 @@
-"""The controls over HTTP, for scripts: `GET /status`, `POST /disconnect {"mode": "drop", "seconds": 5}`,
-and so on.
+"""The controls over HTTP, for scripts: `GET /status`, `POST /disconnect {"mode": "drop", "seconds": 5}`, ...
 
-Rule 1: a request that makes no sense gets a problem (RFC 9457) that says what would; it changes nothing.
-Rule 2: whatever happens to one connection or request, the port goes on answering.
-Rule 3: it listens where the exchange does, the loopback unless told otherwise: it has no authentication.
+Rule 1: a request that makes no sense changes nothing. The answer is a problem (RFC 9457) that says what would
+make sense.
+Rule 2: a connection or a request that fails does not stop the port from answering others.
+Rule 3: it has no authentication, so it listens on the host of the exchange: the loopback unless told
+otherwise.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class _Speed(msgspec.Struct, forbid_unknown_fields=True):
 
 @frozen
 class Reply:
-    """An HTTP answer: a status and what becomes its JSON body."""
+    """An HTTP response: its status, and the data of its JSON body."""
 
     status: int
     body: Any
@@ -121,7 +122,7 @@ _ROUTES: dict[str, dict[str, Callable[[Controls, bytes], Awaitable[Any]]]] = {
 
 
 async def answer(controls: Controls, method: str, path: str, body: bytes) -> Reply:
-    """Do what one request asks."""
+    """Do what one request asks. Never raises for a wrong request: that gets a problem."""
     methods = _ROUTES.get(path)
     if methods is None:
         return _problem(404, f"no such path; there are {', '.join(_ROUTES)}")
@@ -142,7 +143,7 @@ def _problem(status: int, detail: str) -> Reply:
 
 @define
 class ControlPort:
-    """Serves the controls. `failed` counts connections that ended in an error of ours."""
+    """Serves the controls. `failed` counts connections that ended with an error of the simulator."""
 
     controls: Controls
     host: str = ""
@@ -151,7 +152,7 @@ class ControlPort:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL for requests."""
         return f"http://{self.host}:{self.port}"
 
     async def serve(
@@ -173,7 +174,7 @@ class ControlPort:
             async with stream:
                 await self._converse(stream)
         except (h11.LocalProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the client has left in the middle
+            return  # the client left before the end
         except Exception:
             self.failed += 1
 

@@ -1,7 +1,7 @@
-"""What the server needs of an exchange's dialect: one pure object a connection.
+"""A dialect: the WebSocket protocol of one exchange, as the server needs it. One session a connection.
 
-Rule 1: a session does no input or output, reads no clock and throws no dice; the server does.
-Rule 2: what a session returns is sent in that order, so a sequence number is given out when a text is made.
+Rule 1: a session is pure: no input or output, no clock, no random numbers. The server has those.
+Rule 2: the texts that a session returns are sent in that order. So it numbers a text when it makes it.
 """
 
 from __future__ import annotations
@@ -14,51 +14,55 @@ from attrs import field, frozen
 from .trade import Item
 
 Refuse = Callable[[str], bool]
-"""Asked with a symbol whenever a subscription comes in; True refuses it."""
+"""A session calls it with the symbol of each subscription that it receives; True refuses it."""
 
 
 @frozen
 class HandshakeRefused(Exception):
-    """The handshake is refused with this HTTP status."""
+    """The handshake is refused with this HTTP status and this body."""
 
     status: int
     text: str
 
 
 class Session(Protocol):
-    """One connection's side of an exchange's protocol."""
+    """The state of one connection, as the exchange sees it."""
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Symbols whose trades this connection is subscribed to."""
+        """The symbols whose trades this connection is subscribed to."""
         ...
 
     def receive(self, message: str | bytes) -> list[str]:
-        """Take one message of the client; return the answers. Never raises, whatever the client wrote."""
+        """Take one message of the client and return the answers. Never raises, whatever the client sent."""
         ...
 
     def wants(self, item: Item) -> bool:
-        """Whether the connection is subscribed to what `item` belongs to."""
+        """Whether the connection is subscribed to the stream of `item`."""
         ...
 
     def encode(self, item: Item) -> list[str]:
-        """The texts that tell `item` to this connection (none when it is not subscribed)."""
+        """The messages that carry `item` to this connection (none when it is not subscribed)."""
         ...
 
     def beat(self, now_us: int) -> list[str]:
-        """The heartbeat due now, if the connection has asked for one."""
+        """The heartbeat messages to send now (none when the connection has not asked for them)."""
         ...
 
     def skip(self) -> None:
-        """Lose one sequence number. ValueError when the protocol has none."""
+        """Skip one sequence number (fault `skip`). ValueError when the protocol has none."""
         ...
 
 
 @frozen
 class Dialect:
-    """An exchange's protocol and its habits. Durations are seconds, None is never.
+    """The protocol of an exchange.
 
-    `open` makes the session of a new connection from its path and headers, or raises `HandshakeRefused`.
+    `path` is the path of its WebSocket URL. `open` makes the session of a new connection from the path with
+    its query and from the headers (names in lower case), or raises `HandshakeRefused`. `sequenced` says
+    whether its messages have sequence numbers, so that the fault `skip` makes sense. Durations are in
+    seconds, None is never: `heartbeat` between two calls of `Session.beat`, `ping` between two WebSocket
+    pings, `lifetime` until the exchange closes a connection.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Simulators as commands: each coroutine serves until it is cancelled and reports through `task_status`
-where.
+"""Simulators as commands. Each coroutine serves until it is cancelled, and reports its URLs by `task_status`.
 
-Rule 1: nothing is printed; what happens is told to `say`, a line at a time.
-Rule 2: a simulator without a feed of its own plays the shipped recordings, looped and moved to now.
+Rule 1: nothing is printed. `say` gets a line for each event.
+Rule 2: without a feed an exchange plays its own (see `Definition`): shipped recordings, looped and moved to
+now.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONTROLS_ABOVE = 100
 
 @frozen
 class Served:
-    """Where a simulator listens, and its controls."""
+    """The URLs of a running simulator, and its controls."""
 
     url: str
     control_url: str
@@ -56,11 +56,11 @@ async def serve_exchange(
     say: Say = ignore,
     task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve a dialect with its control port, playing `feed` (None: nothing).
+    """Serve a dialect and its control port, and play `feed` (None: play nothing).
 
-    `control_port` is `port` + 100 unless given (any free one when `port` is 0). `keyboard` reads keys from
-    the terminal. The other options are those of `Exchange` and `Player`. ValueError for an option out of
-    range; OSError when a port cannot be had.
+    `control_port` is `port` + 100 unless given (a free port when `port` is 0). `keyboard` reads keys from the
+    terminal. The other options are those of `Exchange` and `Player`. ValueError for an option out of range;
+    OSError when a port is taken.
     """
     exchange = Exchange(
         dialect, absent=absent, replay_last=replay_last, seed=seed, say=_named(dialect.name, say)
@@ -81,7 +81,7 @@ async def serve_exchange(
 
 
 def control_port_beside(port: int) -> int:
-    """Where the control port of an exchange on `port` is, unless told otherwise: 100 further (0: any)."""
+    """The usual control port of an exchange on `port`: `CONTROLS_ABOVE` higher (0: any free port)."""
     return port + CONTROLS_ABOVE if port else 0
 
 
@@ -96,7 +96,7 @@ async def _obey_keys(controls: Controls, say: Say, scope: trio.CancelScope) -> N
 
 
 class Options(TypedDict, total=False):
-    """What every command takes: the options of `serve_exchange`."""
+    """The options of `serve_exchange`; every command takes them."""
 
     host: str
     port: int
@@ -134,9 +134,10 @@ async def replay(
 ) -> None:
     """Replay a recording or a table of trades as an exchange would send it (see `serve_exchange`).
 
-    `names` gives the symbols their names on that exchange, where they differ from the file's. Begins with the
-    first subscriber unless `start` says otherwise. RecordingError when the file is no recording, holds
-    nothing to play, or holds a symbol that has no name there.
+    It begins with the first subscriber, unless `start` says otherwise. `names` maps symbols of the file to
+    symbols of the exchange. `trades_only` leaves out the other messages of a recording. `loop` and `rebase`:
+    see `recorded`. RecordingError when the file is no recording, has nothing to play, or has a symbol without
+    a name on the exchange; ValueError when there is no such exchange.
     """
     feed = file_feed(file, as_exchange, names=names, trades_only=trades_only, loop=loop, rebase=rebase)
     options.setdefault("start", "first_subscriber")
@@ -175,7 +176,7 @@ def _names(file: str | Path, symbols: set[str], as_exchange: str, given: Mapping
 
 @frozen
 class Demo:
-    """Where the two simulators of the demo listen."""
+    """The two simulators of the demo."""
 
     blockchain: Served
     binance: Served
@@ -189,7 +190,7 @@ async def serve_demo(
     say: Say = ignore,
     task_status: trio.TaskStatus[Demo] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve both exchanges with the shipped recordings, looped and moved to now, at their own pace."""
+    """Serve Blockchain.com and Binance, each with its own feed, as fast as it happened."""
     async with trio.open_nursery() as nursery:
         serve = partial(simulate, host=host, say=say)
         blockchain = await nursery.start(partial(serve, port=blockchain_port), "blockchain")
