@@ -34,7 +34,7 @@ class Session(Protocol):
         ...
 
     def receive(self, message: str | bytes) -> list[str]:
-        """Take one message of the client and return the answers. Never raises, whatever the client sent."""
+        """Take one message of the client and return the answers. No message makes it raise."""
         ...
 
     def wants(self, item: Item) -> bool:
