@@ -1,10 +1,10 @@
-"""Exchanges to test against: they speak the real wire formats, play recorded or made-up trades, and fail on
-demand.
+"""Exchanges to test against: they speak the real wire formats, play recorded or generated trades, and fail on
+demand. `README.md` has the commands; this is the quick start for tests.
 
-This package imports nothing of the rest of the project: it writes the wire formats down a second time, so
-that a misreading cannot pass on both sides.
+The package imports nothing else of the project. It defines the wire formats a second time, so that one
+misunderstanding of a format cannot be on both sides and go unnoticed.
 
-Quick start for a test (everything runs inside the test's own Trio loop, on a free port of the loopback):
+Everything runs in the test's own Trio loop, on a free port of the loopback:
 
     from simulators import Trade, open_binance, open_blockchain, playing, recorded, shipped
 
@@ -15,32 +15,32 @@ Quick start for a test (everything runs inside the test's own Trio loop, on a fr
             id=7, symbol="BTC-USD", side="buy", price="8501.1", qty="0.0005892", timestamp_us=1589135616696315
         )
         await exchange.publish(trade)
-        await exchange.drained()                      # everything published has left for the socket
+        await exchange.drained()                      # everything published is written to the socket
         await exchange.disconnect("abrupt")           # graceful, drop (seconds=), refuse, accept, restart
-        exchange.stall()                              # the open connections fall silent, and stay open
+        exchange.stall()                              # the open connections are silent, but stay open
         exchange.fault("duplicate", times=1)          # the next trade; also drop, reorder, delay (seconds=),
                                                       # stall, skip, truncate, garbage; refuse: a subscription
-        exchange.tape("BTC-USD")                      # what was published: the oracle
-        assert not exchange.failures                  # handlers that failed are contained, and kept here
+        exchange.tape("BTC-USD")                      # all published trades, to compare with
+        assert not exchange.failures                  # errors of its own handlers are kept here
 
-Binance calls the symbol ``BTCUSDT``. Blockchain.com wants the header ``Origin:
-https://exchange.blockchain.com`` unless opened with ``require_origin=False``. For exactly-once tests across
-reconnects, ``open_binance(absent="held", replay_last=5000)`` holds trades while nobody is subscribed, and
-repeats the last 5000 to whoever comes back.
+Binance calls the symbol ``BTCUSDT``. Blockchain.com requires the header ``Origin:
+https://exchange.blockchain.com`` unless opened with ``require_origin=False``. For tests that a reconnect
+loses and repeats no trade, ``open_binance(absent="held", replay_last=5000)`` holds trades while nobody is
+subscribed, and sends the last 5000 again to a client that comes back.
 
-A recording at full speed, begun when every symbol is subscribed:
+A recording at full speed, from the moment when every symbol has a subscriber:
 
     feed = recorded(shipped("binance_btcusdt_trades_20240808.jsonl.gz").ticks)
     async with open_binance() as exchange:
         async with playing(exchange, feed, speed=math.inf, start="all_subscribed") as player:
             await player.finished.wait()
 
-Trouble on the way, between any two parties (`proxy.py` has more):
+Trouble between any client and any server (`proxy.py` has more):
 
     async with open_proxy(exchange.host, exchange.port) as proxy:   # connect to proxy.host, proxy.port
         proxy.delay(0.2, jitter=0.1, way="down")
         proxy.hold("down")                            # half open, until proxy.release()
-        await proxy.reset()                           # also cut, refuse, accept; heal withdraws everything
+        await proxy.reset()                           # also cut, refuse, accept; heal withdraws all
 """
 
 from __future__ import annotations
@@ -49,10 +49,12 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from .binance import binance_dialect
-from .blockchain import SYMBOLS, blockchain_dialect
+from . import exchanges
 from .client import Client, run_client
+from .definition import Definition
 from .exchange import Exchange, open_exchange
+from .exchanges.binance import binance_dialect, binance_feed
+from .exchanges.blockchain import SYMBOLS, blockchain_dialect, blockchain_feed
 from .faults import Fault, Faults
 from .feed import Feed, Tick, merge, recorded, relabel
 from .market import BINANCE_MARKET, BLOCKCHAIN_MARKET, Instrument, generated, market
@@ -60,23 +62,23 @@ from .player import Pace, Player, playing
 from .proxy import Proxy, open_proxy
 from .recordings import Recording, RecordingError, read, shipped
 from .serving import (
+    CONTROLS_ABOVE,
     Demo,
     Served,
-    binance_feed,
-    blockchain_feed,
     file_feed,
     replay,
-    serve_binance,
-    serve_blockchain,
     serve_demo,
     serve_exchange,
+    simulate,
 )
 from .trade import Item, StreamMessage, Trade
 
 __all__ = [
     "BINANCE_MARKET",
     "BLOCKCHAIN_MARKET",
+    "CONTROLS_ABOVE",
     "Client",
+    "Definition",
     "Demo",
     "Exchange",
     "Fault",
@@ -97,6 +99,7 @@ __all__ = [
     "binance_feed",
     "blockchain_dialect",
     "blockchain_feed",
+    "exchanges",
     "file_feed",
     "generated",
     "market",
@@ -111,11 +114,10 @@ __all__ = [
     "relabel",
     "replay",
     "run_client",
-    "serve_binance",
-    "serve_blockchain",
     "serve_demo",
     "serve_exchange",
     "shipped",
+    "simulate",
 ]
 
 
@@ -126,10 +128,10 @@ def open_blockchain(
     heartbeat: float | None = 5.0,
     **options: Any,
 ) -> AbstractAsyncContextManager[Exchange]:
-    """Serve a simulated Blockchain.com for the length of an ``async with``.
+    """Serve a simulated Blockchain.com inside an ``async with``.
 
-    `symbols` are those it knows (others are rejected), `heartbeat` is in seconds; `options` are `host`,
-    `port` and those of `Exchange`.
+    `symbols` are those that it knows; others are rejected. `heartbeat` is the seconds between two heartbeats.
+    `options` are `host`, `port` and those of `Exchange`. May raise OSError.
     """
     dialect = blockchain_dialect(symbols=symbols, require_origin=require_origin, heartbeat=heartbeat)
     return open_exchange(dialect, **options)
@@ -138,9 +140,9 @@ def open_blockchain(
 def open_binance(
     *, ping: float | None = 20.0, lifetime: float | None = 86_400.0, **options: Any
 ) -> AbstractAsyncContextManager[Exchange]:
-    """Serve a simulated Binance for the length of an ``async with``.
+    """Serve a simulated Binance inside an ``async with``.
 
-    `ping` (how often it pings) and `lifetime` (of a connection) are in seconds; `options` are `host`,
-    `port` and those of `Exchange`.
+    `ping` is the seconds between two pings, `lifetime` the seconds until it closes a connection. `options`
+    are `host`, `port` and those of `Exchange`. May raise OSError.
     """
     return open_exchange(binance_dialect(ping=ping, lifetime=lifetime), **options)

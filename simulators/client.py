@@ -1,12 +1,10 @@
-"""A client of the JSON-RPC gateway that shows what it gets and can leave in every way a client can.
+"""A client of dataflow's JSON-RPC protocol. It shows what it receives, and can disconnect in every way.
 
-Rule 1: it reconnects by itself when the server ends the connection, and resumes every symbol with `since`,
-after the time that the server tells where it has no room, else after a jittered `retry_after`;
-after leaving by its own will it stays away until told to come back (a temporary drop: until its time is
-over).
-Rule 2: nothing is printed; lines go to `say`.
-Rule 3: it believes nothing: offsets and trade ids are checked by a `Ledger`, and findings are lines of
-their own.
+Rule 1: when the server ends the connection it reconnects by itself, and resumes every symbol with `since`. A
+server that has no room says how long to wait; otherwise it waits a random time from `retry_after` on.
+Rule 2: after it left by itself it stays away until `come_back` (after `drop`: until its time is over).
+Rule 3: nothing is printed; `say` gets the lines.
+Rule 4: it trusts nothing. A `Ledger` checks offsets and trade ids, and each finding is a line.
 """
 
 from __future__ import annotations
@@ -36,10 +34,11 @@ Leave: TypeAlias = Literal["graceful", "abrupt"]
 
 @define(eq=False)
 class Client:
-    """One client. `wanted` says whether it is to be connected; `connections` counts how often it was.
+    """One client of the daemon.
 
-    `on_trade` sees every trade as it came. Durations are seconds; `retry_after` is up to twice as
-    long by chance.
+    `on_trade` gets every trade as it was received. `retry_after` is in seconds; the real pause is a random
+    time between it and twice as long. `connections` counts how often it connected, `notices` the
+    notifications other than trades.
     """
 
     symbols: tuple[str, ...]
@@ -52,7 +51,7 @@ class Client:
     notices: int = 0
     _wanted: bool = True
     _not_before: float = -1.0
-    _sent_away: float | None = None  # seconds for which the server wants to be left alone
+    _sent_away: float | None = None  # seconds that the server asked it to wait
     _stream: trio.abc.Stream | None = None
     _websocket: WebSocketConnection | None = None
     _leaving: trio.Event | None = None
@@ -61,7 +60,7 @@ class Client:
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
     _scope: trio.CancelScope = field(factory=trio.CancelScope)
 
-    # What a person or a test does
+    # For people and tests
 
     @property
     def connected(self) -> bool:
@@ -70,16 +69,16 @@ class Client:
 
     @property
     def subscribed(self) -> frozenset[str]:
-        """Symbols whose subscription the server has confirmed on this connection."""
+        """The symbols whose subscription the server has confirmed on this connection."""
         return frozenset(self._subscribed)
 
     async def leave(self, how: Leave = "graceful") -> None:
-        """Disconnect and stay away: with a close frame, or ``abrupt`` with a TCP reset."""
+        """Disconnect and stay away. ``graceful``: with a close frame. ``abrupt``: with a TCP reset."""
         self._wanted = False
         await self._end(how)
 
     async def drop(self, seconds: float) -> None:
-        """Disconnect abruptly, and come back after `seconds`."""
+        """Disconnect with a TCP reset, and connect again after `seconds`."""
         self._not_before = trio.current_time() + seconds
         await self._end("abrupt")
 
@@ -93,7 +92,7 @@ class Client:
         self._scope.cancel()
 
     def status(self) -> dict[str, Any]:
-        """What there is to know, as plain data."""
+        """State, counters, findings and positions, as plain data."""
         return {
             "url": self.url,
             "connected": self.connected,
@@ -106,14 +105,14 @@ class Client:
         }
 
     async def wait_until(self, condition: Callable[[Client], bool]) -> None:
-        """Wait until `condition(client)` holds; it is looked at after every message and every change."""
+        """Wait until `condition(client)` is true. It is checked after every message and every change."""
         while not condition(self):
             await self._changed.park()
 
     # The connection
 
     async def run(self) -> None:
-        """Stay connected whenever wanted, until `quit`."""
+        """Connect, and connect again, until `quit`."""
         with self._scope:
             while True:
                 await self._wait_until_wanted()
@@ -144,7 +143,7 @@ class Client:
             self._changed.unpark_all()
 
     async def _close_stream(self) -> None:
-        """Close the socket: trio-websocket leaves it open when the server was the first to close."""
+        """Close the socket: trio-websocket leaves it open when the server closes first."""
         stream, self._stream = self._stream, None
         if stream is not None:
             with trio.CancelScope(shield=True):
@@ -166,7 +165,7 @@ class Client:
                 self._changed.unpark_all()
         except ConnectionClosed:
             if self._leaving is not None:
-                await self._leaving.wait()  # the close handshake needs the reader, which dies with this task
+                await self._leaving.wait()  # the close handshake needs the reader, which ends with this task
             raise
 
     async def _open(self, nursery: trio.Nursery) -> WebSocketConnection:
@@ -201,7 +200,7 @@ class Client:
         leaving.set()
         await self.wait_until(lambda client: client._stream is not stream)
 
-    # What comes in
+    # Messages
 
     def _take(self, text: str | bytes) -> None:
         try:
@@ -305,7 +304,7 @@ async def run_client(
     say: Callable[[str], None],
     task_status: trio.TaskStatus[Client] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the interactive client until it is told to quit; reports the client when it has begun."""
+    """Run the interactive client until `quit`; reports the client by `task_status` when it has started."""
     client = Client(symbols=tuple(symbols), url=url, say=say)
     async with trio.open_nursery() as nursery:
         task_status.started(client)

@@ -1,9 +1,9 @@
 """One client of a simulated exchange: its session, its outbox, and the ways in which the connection can end.
 
-Rule 1: whoever wants to send asks for `room` first, then puts; between the two there is no checkpoint.
-Rule 2: one task writes, so what is put first leaves first.
-Rule 3: the outbox holds `OUTBOX` messages; when it is full the publisher waits, and after the exchange's
-patience the client is cut. A replayed tail may exceed it, bounded by the exchange's memory of trades.
+Rule 1: a sender waits for `room` before it puts a message, with no checkpoint between the two.
+Rule 2: one task writes the outbox, so messages leave in the order in which they were put.
+Rule 3: the outbox holds `OUTBOX` messages. When it is full the publisher waits, and after the exchange's
+`patience` the client is cut. Replayed trades may exceed the limit; the exchange's `history` bounds them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from attrs import define, field, frozen
 from trio_websocket import WebSocketConnection
 from wsproto.utilities import LocalProtocolError
 
+from .dialect import Session
 from .faults import SILENCE, Fault, Faults, Piece, Wait, mangle
-from .session import Session
 from .trade import Item, Trade
 
 OUTBOX = 1024
@@ -28,7 +28,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 async def reset(stream: trio.abc.Stream) -> None:
-    """Close a stream at once; a TCP connection is reset, so that the peer cannot take it for an end."""
+    """Close a stream at once. A TCP connection is reset, because a FIN would look like a normal end."""
     if isinstance(stream, trio.SocketStream):
         with suppress(OSError):
             stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -43,7 +43,7 @@ class _Goodbye:
 
 @frozen
 class _Ready:
-    """Set when everything put before it has been written."""
+    """Its event is set when everything before it in the outbox is written."""
 
     event: trio.Event
 
@@ -53,8 +53,8 @@ _Outgoing: TypeAlias = Piece | _Goodbye | _Ready
 
 @define(eq=False)
 class Connection:
-    """What the exchange knows of one client. `sent` counts messages written to the socket, `swallowed`
-    those that a stall kept back."""
+    """What the exchange knows of one client. `sent` counts messages that were written to the socket,
+    `swallowed` those that were lost in a stall."""
 
     number: int
     session: Session
@@ -73,21 +73,21 @@ class Connection:
 
     @property
     def queued(self) -> int:
-        """Messages that wait to be written."""
+        """How many messages wait in the outbox."""
         return len(self._outbox)
 
     @property
     def full(self) -> bool:
-        """Whether a sender has to wait."""
+        """Whether a sender has to wait for room."""
         return len(self._outbox) >= OUTBOX and not self.gone.is_set()
 
     @property
     def silent(self) -> bool:
-        """Whether a stall is on: the connection stays open and nothing is said."""
+        """Whether it is stalled: the connection is open, and nothing is sent."""
         return trio.current_time() < self._silent_until
 
     def stall(self, seconds: float | None = None) -> None:
-        """Say nothing for so many seconds; None: as long as the connection lasts."""
+        """Send nothing for so many seconds (None: until the connection ends)."""
         self._silent_until = SILENCE if seconds is None else trio.current_time() + seconds
 
     async def room(self) -> None:
@@ -96,12 +96,12 @@ class Connection:
             await self._emptied.park()
 
     def say(self, texts: list[str]) -> None:
-        """Put answers or heartbeats."""
+        """Put answers or heartbeats in the outbox."""
         for text in texts:
             self._put([text], [])
 
     def tell(self, item: Item) -> None:
-        """Put market data, if subscribed; faults strike here."""
+        """Put market data in the outbox, if the client is subscribed. Faults strike here."""
         if not self.session.wants(item):
             return
         fault = self.faults.strike(item.symbol)
@@ -110,7 +110,7 @@ class Connection:
             self._put(*mangle(fault, text, self.faults))
 
     def tell_all(self, trades: list[Trade]) -> None:
-        """Put trades that were told before, without faults."""
+        """Put replayed trades in the outbox. Faults do not strike them."""
         for trade in trades:
             for text in self.session.encode(trade):
                 self._put([text], [])
@@ -133,13 +133,13 @@ class Connection:
         self._filled.unpark_all()
 
     def bid_goodbye(self, code: int, reason: str) -> None:
-        """Close with a close frame when everything put before has been written."""
+        """Send a close frame after everything that is in the outbox."""
         self.leaving = True
         self._outbox.append(_Goodbye(code, reason))
         self._filled.unpark_all()
 
     async def drained(self) -> None:
-        """Wait until everything put so far has been written to the socket, or the connection has ended."""
+        """Wait until everything in the outbox is written to the socket, or the connection has ended."""
         ready = _Ready(trio.Event())
         self._outbox.append(ready)
         self._filled.unpark_all()
@@ -153,18 +153,18 @@ class Connection:
         scope.cancel()
 
     async def cut(self) -> None:
-        """End the connection at once, without a close frame: a TCP reset. What was queued is lost."""
+        """Reset the TCP connection, without a close frame. What is in the outbox is lost."""
         await reset(self.stream)
 
     def end(self) -> None:
-        """Mark the connection as ended: nobody waits for it any longer."""
+        """Mark the connection as ended, and wake the tasks that wait for it."""
         self.gone.set()
         self._emptied.unpark_all()
 
     async def write(self) -> None:
-        """Write the outbox to the socket until a goodbye. ConnectionClosed when the client has left."""
+        """Write the outbox to the socket, up to a close frame. ConnectionClosed when the client left."""
         leaving = False
-        with suppress(LocalProtocolError):  # the client's close frame has come in, but not yet been looked at
+        with suppress(LocalProtocolError):  # the client's close frame has arrived, but is not handled yet
             while not leaving:
                 while not self._outbox:
                     await self._filled.park()
@@ -186,7 +186,7 @@ class Connection:
         return False
 
     async def ping(self, every: float, patience: float) -> None:
-        """Ping every so many seconds; return when one has had no answer for `patience` seconds."""
+        """Ping every so many seconds; return when a ping gets no answer within `patience` seconds."""
         while True:
             await trio.sleep(every)
             with trio.move_on_after(patience) as waiting:

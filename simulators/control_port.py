@@ -1,9 +1,10 @@
-"""The controls over HTTP, for scripts: `GET /status`, `POST /disconnect {"mode": "drop", "seconds": 5}`,
-and so on.
+"""The controls over HTTP, for scripts: `GET /status`, `POST /disconnect {"mode": "drop", "seconds": 5}`, ...
 
-Rule 1: a request that makes no sense gets a problem (RFC 9457) that says what would; it changes nothing.
-Rule 2: whatever happens to one connection or request, the port goes on answering.
-Rule 3: it listens where the exchange does, the loopback unless told otherwise: it has no authentication.
+Rule 1: a request that makes no sense changes nothing. The answer is a problem (RFC 9457) that says what would
+make sense.
+Rule 2: a connection or a request that fails does not stop the port from answering others.
+Rule 3: it has no authentication, so it listens on the host of the exchange: the loopback unless told
+otherwise.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class _Speed(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @frozen
-class Answer:
-    """An HTTP answer: a status and what becomes its JSON body."""
+class Reply:
+    """An HTTP response: its status, and the data of its JSON body."""
 
     status: int
     body: Any
@@ -58,8 +59,8 @@ async def _status(controls: Controls, body: bytes) -> Any:
 
 
 async def _disconnect(controls: Controls, body: bytes) -> Any:
-    order = msgspec.json.decode(body, type=_Disconnect)
-    await controls.disconnect(order.mode, order.seconds)
+    asked = msgspec.json.decode(body, type=_Disconnect)
+    await controls.disconnect(asked.mode, asked.seconds)
     return controls.status()
 
 
@@ -68,13 +69,13 @@ async def _list_faults(controls: Controls, body: bytes) -> Any:
 
 
 async def _add_fault(controls: Controls, body: bytes) -> Any:
-    order = msgspec.json.decode(body, type=_Fault)
+    asked = msgspec.json.decode(body, type=_Fault)
     return controls.fault(
-        order.kind,
-        times=order.times,
-        probability=order.probability,
-        symbol=order.symbol,
-        seconds=order.seconds,
+        asked.kind,
+        times=asked.times,
+        probability=asked.probability,
+        symbol=asked.symbol,
+        seconds=asked.seconds,
     )
 
 
@@ -120,15 +121,15 @@ _ROUTES: dict[str, dict[str, Callable[[Controls, bytes], Awaitable[Any]]]] = {
 }
 
 
-async def answer(controls: Controls, method: str, path: str, body: bytes) -> Answer:
-    """Do what one request asks."""
+async def answer(controls: Controls, method: str, path: str, body: bytes) -> Reply:
+    """Do what one request asks. Never raises for a wrong request: that gets a problem."""
     methods = _ROUTES.get(path)
     if methods is None:
         return _problem(404, f"no such path; there are {', '.join(_ROUTES)}")
     if method not in methods:
         return _problem(405, f"{path} takes {', '.join(methods)}")
     try:
-        return Answer(200, await methods[method](controls, body))
+        return Reply(200, await methods[method](controls, body))
     except (ValueError, msgspec.MsgspecError) as wrong:
         return _problem(400, f"{wrong}{_HINTS.get(path, '')}")
 
@@ -136,13 +137,13 @@ async def answer(controls: Controls, method: str, path: str, body: bytes) -> Ans
 _HINTS = {"/disconnect": f" (modes: {', '.join(MODES)})", "/faults": f" (kinds: {', '.join(KINDS)})"}
 
 
-def _problem(status: int, detail: str) -> Answer:
-    return Answer(status, {"type": "about:blank", "status": status, "detail": detail})
+def _problem(status: int, detail: str) -> Reply:
+    return Reply(status, {"type": "about:blank", "status": status, "detail": detail})
 
 
 @define
 class ControlPort:
-    """Serves the controls. `failed` counts connections that ended in an error of ours."""
+    """Serves the controls. `failed` counts connections that ended with an error of the simulator."""
 
     controls: Controls
     host: str = ""
@@ -151,7 +152,7 @@ class ControlPort:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL for requests."""
         return f"http://{self.host}:{self.port}"
 
     async def serve(
@@ -173,7 +174,7 @@ class ControlPort:
             async with stream:
                 await self._converse(stream)
         except (h11.LocalProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the client has left in the middle
+            return  # the client left before the end
         except Exception:
             self.failed += 1
 
@@ -199,7 +200,7 @@ class ControlPort:
 
 
 class _TooBig(Exception):
-    """A body is larger than any order."""
+    """A request has a larger body than any command needs."""
 
 
 async def _request(stream: trio.abc.Stream, connection: h11.Connection) -> tuple[h11.Request | None, bytes]:
@@ -218,7 +219,7 @@ async def _request(stream: trio.abc.Stream, connection: h11.Connection) -> tuple
             return request, body
 
 
-async def _respond(stream: trio.abc.Stream, connection: h11.Connection, reply: Answer) -> None:
+async def _respond(stream: trio.abc.Stream, connection: h11.Connection, reply: Reply) -> None:
     kind = "application/json" if reply.status < 400 else "application/problem+json"
     body = msgspec.json.encode(reply.body)
     headers = [("content-type", kind), ("content-length", str(len(body)))]

@@ -1,8 +1,7 @@
-"""Everything that can be done to a running simulator, for whoever does it: the keyboard, the control port,
-a test.
+"""Everything that can be done to a running simulator. The keyboard, the control port and tests use it.
 
-Rule 1: a control either does what it says or raises ValueError with what would be right.
-Rule 2: `status` is plain data.
+Rule 1: a control either does what it says, or raises ValueError with a message that says what would be right.
+Rule 2: `status` is plain data, ready for JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Speed: TypeAlias = float | Literal["max"]
 
 
 def speed_of(text: Speed | str) -> float:
-    """``max`` is infinite; anything else is a number greater than 0, or a ValueError."""
+    """A speed from the command line or a request: ``max`` is infinite. ValueError unless greater than 0."""
     if text == "max":
         return math.inf
     try:
@@ -64,27 +63,27 @@ class Controls:
         return asdict(fault)
 
     def withdraw(self, number: int | None = None) -> int:
-        """Take back one fault, or all; how many that were."""
+        """Remove one fault, or all of them; returns how many were removed."""
         return self.exchange.faults.withdraw(number)
 
     def begin(self) -> None:
-        """Start a feed that waits to be told."""
+        """Start a feed whose `start` is ``told``."""
         self._playing().begin()
 
     def pause(self) -> None:
-        """Let the feed stand still."""
+        """Pause the feed."""
         self._playing().pause()
 
     def resume(self) -> None:
-        """Let the feed go on."""
+        """Continue the feed."""
         self._playing().resume()
 
     def speed(self, speed: Speed) -> None:
-        """Play so many times as fast; ``max``: as fast as it is taken."""
+        """Play the feed so many times as fast as it happened; ``max``: as fast as the clients read."""
         self._playing().set_speed(speed_of(speed))
 
     def status(self) -> dict[str, Any]:
-        """What there is to know."""
+        """The exchange's counters, faults, feed and connections."""
         exchange = self.exchange
         counters = ("published", "accepted", "refused", "slow_clients_cut", "failed")
         return {

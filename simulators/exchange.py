@@ -1,13 +1,12 @@
-"""A simulated exchange: serves a dialect on a port, publishes trades to whoever subscribed, and fails on
-demand.
+"""A simulated exchange: serves a dialect on a port, publishes trades to its subscribers, and fails on demand.
 
-Rule 1: `publish` chooses who receives an item, and puts it in every outbox, in one step without a
-checkpoint; so a subscription stands either before an item or after it, never in between.
-Rule 2: the failure of one connection's handler ends that connection only; it is counted and kept in
+Rule 1: `publish` chooses the receivers of an item and puts it in their outboxes without a checkpoint. So a
+subscription is either before an item or after it, never in between.
+Rule 2: a connection's handler that fails ends its own connection only. The error is counted and kept in
 `failures`.
-Rule 3: an exchange loses nothing on its own account: a full outbox makes the publisher wait, and a client
-that stays full longer than `patience` is cut and counted.
-Rule 4: while it refuses, nobody listens on the port, and the port stays its own.
+Rule 3: an exchange loses nothing by itself. A full outbox makes the publisher wait. A client whose outbox
+stays full longer than `patience` is cut and counted.
+Rule 4: while it refuses clients nobody listens on the port, and no other program can take the port.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
 from .connection import Connection, reset
-from .door import Door
+from .dialect import Dialect, HandshakeRefused, Session
 from .faults import Fault, Faults, Kind
-from .session import Dialect, Refused, Session
+from .listener import Listener
 from .trade import Item, Trade
 
 Absent: TypeAlias = Literal["lost", "held", "replayed"]
@@ -44,19 +43,23 @@ def wall_clock_us() -> int:
 
 
 def ignore(line: str) -> None:
-    """Say nothing."""
+    """Drop the line."""
 
 
 @define(eq=False)
 class Exchange:
     """A simulated exchange; `open_exchange` and `serve_exchange` serve one.
 
-    `absent` says what becomes of a trade while nobody is subscribed to its symbol: ``lost``; ``held``
-    (publishing waits while nobody is subscribed to anything, or not to this symbol although somebody was
-    before); or ``replayed`` to the next subscriber. `replay_last` trades that were already told are told
-    again to everyone who subscribes to a symbol that had a subscriber before: the overlap that some
-    exchanges send. `history` trades a symbol are remembered. `patience` is how long, in seconds, a client
-    may leave its full outbox unread.
+    `absent` says what happens to a trade while nobody is subscribed to its symbol. ``lost``: nobody gets it.
+    ``held``: publishing waits while nobody is subscribed to any symbol, or while this symbol has lost its
+    last subscriber by a disconnect. ``replayed``: the next subscriber of the symbol gets it.
+
+    `replay_last` is how many of the last trades a new subscriber gets again, when the symbol had a subscriber
+    before: some exchanges send such an overlap. `history` is how many trades of a symbol are remembered.
+    `patience` is how many seconds a client may leave a full outbox unread. `now_us` is the exchange's clock,
+    in microseconds since the epoch; `say` receives a line for each event. `seed` is for the faults.
+
+    `published` counts items; `accepted`, `refused`, `slow_clients_cut` and `failed` count connections.
     """
 
     dialect: Dialect
@@ -79,19 +82,19 @@ class Exchange:
     _connections: dict[int, Connection] = field(factory=dict)
     _subscribed: frozenset[str] = frozenset()
     _tape: dict[str, deque[Trade]] = field(factory=dict)
-    _reels: dict[str, _Reel] = field(factory=dict)
-    _door: Door = field(init=False)
+    _replays: dict[str, _Replay] = field(factory=dict)
+    _listener: Listener = field(init=False)
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
         self.faults = Faults(self.seed)
-        self._door = Door(self.handle)
+        self._listener = Listener(self.handle)
 
-    # What a test or a feed does
+    # For tests and feeds
 
     @property
     def url(self) -> str:
-        """Where a client connects."""
+        """The URL for clients."""
         return f"ws://{self.host}:{self.port}{self.dialect.path}"
 
     @property
@@ -101,18 +104,18 @@ class Exchange:
 
     @property
     def subscribed(self) -> frozenset[str]:
-        """Symbols whose trades somebody is subscribed to now."""
+        """The symbols whose trades at least one client is subscribed to now."""
         return self._subscribed
 
     async def wait_subscribed(self, symbols: Iterable[str] = ()) -> None:
-        """Wait until somebody is subscribed to each of `symbols` (to anything, when none is named)."""
+        """Wait until each of `symbols` has a subscriber (without symbols: until any symbol has one)."""
         wanted = frozenset(symbols)
         while not (self.subscribed and wanted <= self.subscribed):
             await self._changed.park()
 
     async def wait_accepting(self) -> None:
-        """Wait until clients can connect (again)."""
-        await self._door.wait_open()
+        """Wait until clients can connect."""
+        await self._listener.wait_accepting()
 
     async def wait_connected(self, count: int = 1) -> None:
         """Wait until at least `count` connections are open."""
@@ -125,7 +128,7 @@ class Exchange:
             await self._changed.park()
 
     async def publish(self, item: Item) -> None:
-        """Tell everyone subscribed. Waits while the item is held, or a subscriber's outbox is full."""
+        """Send `item` to its subscribers. Waits while the item is held, or while an outbox is full."""
         await trio.lowlevel.checkpoint()
         while True:
             if self._holds(item):
@@ -136,20 +139,20 @@ class Exchange:
                 return self._deliver(item)
 
     async def publish_all(self, items: Iterable[Item]) -> None:
-        """Publish one after the other."""
+        """Publish the items one after the other."""
         for item in items:
             await self.publish(item)
 
     async def drained(self) -> None:
-        """Wait until everything published so far has been written to the sockets."""
+        """Wait until everything published so far is written to the sockets."""
         for connection in self.connections:
             await connection.drained()
 
     def tape(self, symbol: str) -> tuple[Trade, ...]:
-        """The trades published for `symbol`, oldest first, as far as they are remembered."""
+        """The last `history` trades published for `symbol`, oldest first."""
         return tuple(self._tape.get(symbol, ()))
 
-    # What goes wrong on demand
+    # Trouble on demand
 
     def fault(
         self,
@@ -160,23 +163,24 @@ class Exchange:
         symbol: str | None = None,
         seconds: float | None = None,
     ) -> Fault:
-        """Order a fault (`Fault` says what the parameters mean). ValueError when it makes no sense."""
+        """Add a fault; `Fault` explains the parameters. ValueError when they make no sense."""
         if kind == "skip" and not self.dialect.sequenced:
             raise ValueError(f"{self.dialect.name} numbers no messages: `drop` a trade instead")
         return self.faults.add(kind, times=times, probability=probability, symbol=symbol, seconds=seconds)
 
     def stall(self, seconds: float | None = None) -> None:
-        """Every connection open now falls silent and stays open: for `seconds`, or as long as it lasts."""
+        """Make every open connection silent, but keep it open: for `seconds`, or until it ends."""
         for connection in self.connections:
             connection.stall(seconds)
 
     async def disconnect(self, mode: Mode, seconds: float | None = None) -> None:
-        """End all connections; return when they are gone.
+        """End all connections in one of these ways, and return when they have ended.
 
-        ``graceful``: a close frame 1001 after what is queued. ``abrupt``: a TCP reset. ``drop``: abrupt,
-        and refuse for `seconds`. ``refuse``: abrupt, and refuse until ``accept``. ``restart``: a close
-        frame 1012, refuse for `seconds` (default 0), and forget the trades told. ``accept``: end nothing,
-        refuse nobody any longer. ValueError for another mode, or when `seconds` is missing for ``drop``.
+        ``graceful``: send what is queued, then a close frame 1001. ``abrupt``: reset the TCP connection.
+        ``drop``: abrupt, then refuse clients for `seconds`. ``refuse``: abrupt, then refuse clients until
+        ``accept``. ``restart``: a close frame 1012, refuse clients for `seconds` (default 0), and forget all
+        trades. ``accept``: end no connection, and accept clients again. ValueError for any other mode, and
+        for ``drop`` without `seconds`.
         """
         if mode not in MODES or (mode == "drop" and seconds is None):
             raise ValueError(_no_such(mode))
@@ -187,27 +191,27 @@ class Exchange:
             case "abrupt":
                 await _cut(self._release_all())
             case "drop":
-                await self._door.set(trio.current_time() + (seconds or 0.0))
+                await self._listener.refuse_until(trio.current_time() + (seconds or 0.0))
                 await _cut(self._release_all())
             case "refuse":
-                await self._door.set(float("inf"))
+                await self._listener.refuse_until(float("inf"))
                 await _cut(self._release_all())
             case "restart":
                 await self._restart(seconds or 0.0)
             case "accept":
-                await self._door.set(-1.0)
+                await self._listener.accept()
         await trio.lowlevel.checkpoint()
 
     @property
     def refusing(self) -> bool:
-        """Whether nobody can connect."""
-        return self._door.shut
+        """Whether it refuses clients now."""
+        return self._listener.refusing
 
     async def _restart(self, seconds: float) -> None:
-        await self._door.set(trio.current_time() + seconds)
+        await self._listener.refuse_until(trio.current_time() + seconds)
         await _close(self._release_all(), 1012, "service restart")
         self._tape.clear()
-        self._reels.clear()
+        self._replays.clear()
 
     def _release_all(self) -> tuple[Connection, ...]:
         released = self.connections
@@ -220,7 +224,7 @@ class Exchange:
     def _holds(self, item: Item) -> bool:
         if self.absent != "held":
             return False
-        return not self._subscribed or (item.symbol in self._reels and item.symbol not in self._subscribed)
+        return not self._subscribed or (item.symbol in self._replays and item.symbol not in self._subscribed)
 
     def _full(self, item: Item) -> Connection | None:
         wanting = (each for each in self.connections if each.session.wants(item))
@@ -243,13 +247,13 @@ class Exchange:
 
     def _remember(self, trade: Trade) -> None:
         self._tape.setdefault(trade.symbol, deque(maxlen=self.history)).append(trade)
-        if reel := self._reels.get(trade.symbol):
-            (reel.told if trade.symbol in self._subscribed else reel.missed).append(trade)
+        if replay := self._replays.get(trade.symbol):
+            (replay.told if trade.symbol in self._subscribed else replay.missed).append(trade)
 
     # Connections
 
     async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one client on an open stream until it has left. Raises nothing but cancellation."""
+        """Serve one client on an open stream until the connection ends. Raises only cancellation."""
         if self.refusing:
             self.refused += 1
             await reset(stream)
@@ -285,7 +289,7 @@ class Exchange:
             request = await wrap_server_stream(nursery, stream)
             try:
                 session = self.dialect.open(request.path, _headers(request), self._refuses)
-            except Refused as refusal:
+            except HandshakeRefused as refusal:
                 await request.reject(refusal.status, body=refusal.text.encode())
                 return None
             return session, await request.accept()
@@ -339,7 +343,8 @@ class Exchange:
             await connection.room()
             self._hear(connection, message)
         if connection.leaving:
-            await trio.sleep_forever()  # the writer is closing: cancelling it now could lose the close frame
+            # The writer is closing the connection; to return would cancel it, and could lose the close frame.
+            await trio.sleep_forever()
 
     def _hear(self, connection: Connection, message: str | bytes) -> None:
         if connection.number in self._connections:
@@ -355,11 +360,11 @@ class Exchange:
             connection.tell_all(self._tail(symbol))
         self._refresh()
         for symbol in before - now - self._subscribed:
-            self._reels.pop(symbol, None)
+            self._replays.pop(symbol, None)
 
     def _tail(self, symbol: str) -> list[Trade]:
-        reel = self._reels.setdefault(symbol, _Reel(self.replay_last, self.history))
-        return reel.rewind() if self.absent == "replayed" else reel.forget_missed()
+        replay = self._replays.setdefault(symbol, _Replay(self.replay_last, self.history))
+        return replay.rewind() if self.absent == "replayed" else replay.forget_missed()
 
     async def _beat(self, connection: Connection, every: float) -> None:
         while True:
@@ -383,15 +388,19 @@ class Exchange:
     ) -> None:
         """Listen until cancelled; reports ``(host, port)`` as bound (0: any free port). May raise OSError."""
         async with trio.open_nursery() as nursery:
-            self.host, self.port = await nursery.start(self._door.run, host, port)
+            self.host, self.port = await nursery.start(self._listener.run, host, port)
             task_status.started((self.host, self.port))
 
 
 Task: TypeAlias = Callable[[], Awaitable[None]]
 
 
-class _Reel:
-    """What one symbol's subscribers were told (the last of it), and missed since the last of them left."""
+class _Replay:
+    """What the next subscriber of one symbol may get again.
+
+    `told` are the last trades that were sent to subscribers; `missed` came after the last subscriber had
+    left.
+    """
 
     def __init__(self, replay_last: int, history: int) -> None:
         self.told: deque[Trade] = deque(maxlen=replay_last)
@@ -443,7 +452,7 @@ async def _cut(connections: Iterable[Connection]) -> None:
 async def open_exchange(
     dialect: Dialect, *, host: str = "127.0.0.1", port: int = 0, **options: Any
 ) -> AsyncIterator[Exchange]:
-    """Serve an exchange for the length of an ``async with``; `options` are those of `Exchange`."""
+    """Serve an exchange in an ``async with``; `options` are those of `Exchange`. May raise OSError."""
     exchange = Exchange(dialect, **options)
     async with trio.open_nursery() as nursery:
         await nursery.start(exchange.serve, host, port)

@@ -1,10 +1,9 @@
-"""What goes wrong on the wire, on purpose. Pure: decides what becomes of each message, and does nothing
-itself.
+"""Faults of messages, on purpose. Pure: decides what happens to each message, and sends nothing itself.
 
-Rule 1: a fault strikes market data only; answers and heartbeats pass (a stalled connection swallows those
-too).
-Rule 2: the dice are seeded, so a run can be repeated.
-Rule 3: at most one fault strikes one message: the oldest that is ready to.
+Rule 1: a fault strikes market data only (`refuse`: subscriptions only), never answers and heartbeats. A
+stalled connection swallows those too.
+Rule 2: the random numbers are seeded, so a run can be repeated.
+Rule 3: at most one fault strikes a message: the oldest one that fits.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ def _at_least(low: int) -> Callable[[Fault, Attribute[Any], Any], None]:
 
 @define
 class Fault:
-    """One standing order to break messages.
+    """One fault in force.
 
-    `times` is how often it strikes before it is spent (None: for ever), `probability` the chance per message,
-    `symbol` the only symbol it strikes (None: all). `seconds` is how long a `delay` or a `stall` lasts; a
-    stall without it lasts as long as the connection.
+    `times` is how many messages it strikes (None: no limit). `probability` is the chance for each message.
+    `symbol` is the only symbol that it strikes (None: all). `seconds` is how long a `delay` or a `stall`
+    lasts; a stall without it lasts as long as the connection. `struck` counts.
     """
 
     kind: Kind = field(validator=validators.in_(KINDS))
@@ -48,13 +47,13 @@ class Fault:
 
     @property
     def spent(self) -> bool:
-        """Whether it has struck as often as it was to."""
+        """Whether it has struck `times` messages."""
         return self.times is not None and self.struck >= self.times
 
 
 @define
 class Faults:
-    """The faults in force on one exchange, and how many have struck by kind."""
+    """The faults in force on one exchange, and how many messages were struck, by kind."""
 
     seed: int = 0
     struck: dict[str, int] = field(factory=dict)
@@ -74,7 +73,7 @@ class Faults:
         symbol: str | None = None,
         seconds: float | None = None,
     ) -> Fault:
-        """Order a fault. ValueError when it makes no sense (the message says what would)."""
+        """Add a fault. ValueError when the parameters make no sense; the message says what would."""
         if kind == "delay" and seconds is None:
             raise ValueError("a delay needs `seconds`")
         self._made += 1
@@ -83,7 +82,7 @@ class Faults:
         return fault
 
     def withdraw(self, number: int | None = None) -> int:
-        """Take back the fault with this id, or all of them; how many that were."""
+        """Remove the fault with this id (None: all faults); returns how many were removed."""
         gone = [fault for fault in self._active if number is None or fault.id == number]
         self._active = [fault for fault in self._active if fault not in gone]
         return len(gone)
@@ -93,7 +92,10 @@ class Faults:
         return [asdict(fault) for fault in self._active]
 
     def strike(self, symbol: str, *kinds: Kind) -> Fault | None:
-        """The fault that strikes a message about `symbol` now, if any; of these kinds (default: on data)."""
+        """The fault that strikes a message about `symbol` now, if any, and count it.
+
+        Only `kinds` are tried; without them, the kinds that strike data.
+        """
         for fault in self._active:
             if self._strikes(fault, symbol, kinds or ON_DATA):
                 return self._count(fault)
@@ -111,7 +113,7 @@ class Faults:
         return fault
 
     def noise(self) -> str:
-        """A text that no exchange would send: seeded, printable, and not JSON."""
+        """A text that no exchange would send: random by the seed, printable, and not JSON."""
         return "\x7f" + "".join(self._dice.choices('{}[]:,"\\abcdef0123456789\u00e9\u2603', k=24))
 
 
@@ -121,7 +123,7 @@ SILENCE = float("inf")
 
 @frozen
 class Wait:
-    """Nothing leaves for this many seconds; what follows waits behind."""
+    """A pause: everything behind it in the outbox waits for so many seconds."""
 
     seconds: float
 
@@ -130,7 +132,7 @@ Piece: TypeAlias = str | Wait
 
 
 def mangle(fault: Fault | None, text: str, faults: Faults) -> tuple[list[Piece], list[Piece]]:
-    """What is sent in the place of `text`, and what is held until after the connection's next message."""
+    """What to send instead of `text` now, and what to send right after the connection's next message."""
     match fault.kind if fault else None:
         case "drop":
             return [], []

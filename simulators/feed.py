@@ -1,8 +1,8 @@
-"""Feeds: what is to be published and when. Pure; `player` gives them time.
+"""Feeds: what to publish, and when. Pure: no input or output and no clock; `player` waits for the time.
 
-Rule 1: a tick's `at_ns` orders and paces a feed; only differences of it count.
-Rule 2: a loop goes on where it ended: ids grow by what one round spans, symbol by symbol, and times by its
-length, so that no id comes twice, none is left out, and time never runs backwards.
+Rule 1: the `at_ns` of its ticks gives a feed its order and its pace; only differences between them count.
+Rule 2: a looped feed continues. Each round adds to the ids of a symbol the range that one round covers, and
+to all times the length of a round. So no id comes twice, no id is missing, and time never goes back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MILLISECOND_NS = 1_000_000
 
 @frozen
 class Tick:
-    """One item and when it was seen, in nanoseconds of whatever clock the feed has."""
+    """One item, and when it was received: nanoseconds of any clock, the same for the whole feed."""
 
     at_ns: int
     item: Item
@@ -30,14 +30,14 @@ class Tick:
 
 @frozen
 class Feed:
-    """What a player plays: the symbols whose trades it holds, and how to begin, given now in microseconds."""
+    """What a player plays: the symbols of its trades, and how to open it, given now in microseconds."""
 
     symbols: frozenset[str]
     open: Callable[[int], Iterator[Tick]]
 
 
 def recorded(ticks: Iterable[Tick], *, loop: bool = False, rebase: bool = False) -> Feed:
-    """A feed of recorded ticks; with `rebase` its timestamps move so that its first trade happens now."""
+    """A feed of recorded ticks. `loop` repeats it for ever; `rebase` moves its times to now."""
     kept = tuple(ticks)
     symbols = frozenset(tick.item.symbol for tick in kept if isinstance(tick.item, Trade))
 
@@ -49,12 +49,12 @@ def recorded(ticks: Iterable[Tick], *, loop: bool = False, rebase: bool = False)
 
 
 def merge(*feeds: Iterable[Tick]) -> Iterator[Tick]:
-    """Several feeds of one clock, in the order of time."""
+    """The ticks of several feeds of one clock, in the order of time."""
     return heapq.merge(*feeds, key=lambda tick: tick.at_ns)
 
 
 def relabel(ticks: Iterable[Tick], names: Mapping[str, str]) -> Iterator[Tick]:
-    """The trades of the named symbols under their new names; everything else is left out."""
+    """The trades of the symbols in `names`, under their new names; all other ticks are left out."""
     return (
         evolve(tick, item=evolve(tick.item, symbol=names[tick.item.symbol]))
         for tick in ticks
@@ -63,7 +63,7 @@ def relabel(ticks: Iterable[Tick], names: Mapping[str, str]) -> Iterator[Tick]:
 
 
 def rebased(ticks: Iterable[Tick], now_us: int) -> Iterator[Tick]:
-    """The same ticks moved by whole milliseconds: the first trade happens at `now_us` or just before."""
+    """The ticks moved by whole milliseconds, so that the first trade happens at `now_us` or just before."""
     rest = iter(ticks)
     head: list[Tick] = []
     for tick in rest:
@@ -75,7 +75,7 @@ def rebased(ticks: Iterable[Tick], now_us: int) -> Iterator[Tick]:
 
 
 def looped(ticks: Sequence[Tick]) -> Iterator[Tick]:
-    """The ticks over and over; between rounds lies the mean distance of ticks, at least a millisecond."""
+    """The ticks over and over. Between two rounds is the mean time between ticks, at least a millisecond."""
     if not ticks:
         return
     spans = _spans(ticks)
@@ -90,7 +90,7 @@ _Series: TypeAlias = tuple[str, str]
 
 
 def _spans(ticks: Iterable[Tick]) -> dict[_Series, int]:
-    """How far the ids of each series reach: last minus first plus one."""
+    """The range that the ids of each series cover: last - first + 1."""
     ends: dict[_Series, tuple[int, int]] = {}
     for tick in ticks:
         for series, first, last in _ids(tick.item):

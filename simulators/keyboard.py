@@ -1,7 +1,8 @@
-"""Single keys from a terminal, without blocking the event loop and without waiting for the return key.
+"""Single keys from a terminal, without the return key and without blocking the event loop.
 
-Rule 1: what is not a terminal has no keys: `each_key` returns at once, and nothing is read from it.
-Rule 2: the terminal is left as it was found, whatever happens.
+Rule 1: a file or a pipe has no keys: `each_key` reads nothing from it and returns at once. So a simulator can
+run in the background.
+Rule 2: at the end the terminal has its old settings, also after an error.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .faults import Kind
 try:
     import termios
     import tty
-except ImportError:  # pragma: no cover - no such terminals on Windows
+except ImportError:  # pragma: no cover - Windows has no such terminals
     termios = tty = None  # type: ignore[assignment]
 
 DROP_SECONDS = 5.0
@@ -28,14 +29,14 @@ DROP_SECONDS = 5.0
 
 @frozen
 class Key:
-    """What a key does, in a word or two, and the doing."""
+    """What a key does: a few words for the help line, and the function."""
 
     says: str
     press: Callable[[], Awaitable[None]]
 
 
 async def each_key(press: Callable[[str], Awaitable[None]], fd: int = 0) -> None:
-    """Await `press` with every key until the terminal is closed; return at once when `fd` is no terminal."""
+    """Await `press` with each key until the terminal is closed; return at once when `fd` is no terminal."""
     if termios is None or not os.isatty(fd):
         return
     with _single_keys(fd):
@@ -48,7 +49,7 @@ async def _read(fd: int) -> str:
     await trio.lowlevel.wait_readable(fd)
     try:
         return os.read(fd, 64).decode(errors="ignore")
-    except OSError:  # the other end of the terminal has gone
+    except OSError:  # the other end of the terminal is closed
         return ""
 
 
@@ -78,7 +79,7 @@ def exchange_keys(
 
         return press
 
-    def order(kind: Kind) -> Callable[[], Awaitable[None]]:
+    def fault_next(kind: Kind) -> Callable[[], Awaitable[None]]:
         return _sync(lambda: say(f"next message: {controls.fault(kind)['kind']}"))
 
     return {
@@ -89,9 +90,9 @@ def exchange_keys(
         "o": Key("accept again", disconnect("accept")),
         "r": Key("restart", disconnect("restart")),
         "w": Key("stall", _sync(controls.stall)),
-        "d": Key("drop the next message", order("drop")),
-        "u": Key("duplicate it", order("duplicate")),
-        "n": Key("swap it with the one after", order("reorder")),
+        "d": Key("drop the next message", fault_next("drop")),
+        "u": Key("duplicate it", fault_next("duplicate")),
+        "n": Key("swap it with the one after", fault_next("reorder")),
         "p": Key("pause or go on", _sync(lambda: _toggle(controls))),
         "+": Key("twice as fast", _sync(lambda: _scale(controls, 2.0))),
         "-": Key("half as fast", _sync(lambda: _scale(controls, 0.5))),
@@ -101,7 +102,10 @@ def exchange_keys(
 
 
 def presser(keys: Mapping[str, Key], say: Callable[[str], None]) -> Callable[[str], Awaitable[None]]:
-    """What to do with a key: its action, a line when that is refused, or the help when it is unknown."""
+    """The function for `each_key`: does what the key says, and shows the help line for an unknown key.
+
+    A ValueError of the key's function becomes a line.
+    """
 
     async def press(key: str) -> None:
         try:

@@ -1,8 +1,8 @@
-"""What one client has seen of each symbol, and whether it is what was promised. Pure.
+"""Checks that one client gets from each symbol's stream what dataflow promises. Pure.
 
-Rule 1: offsets grow by one within an epoch; anything else is a finding, and findings are counted by sort.
-Rule 2: a gap that the server announces (`stream.gap`) is counted apart from one that it keeps quiet about.
-Rule 3: a trade's identity is its source and id: the same one under a new offset is a duplicate too.
+Rule 1: offsets grow by one within an epoch. Anything else is a finding, and findings are counted by kind.
+Rule 2: a gap that the server announces (`stream.gap`) is counted apart from a silent gap.
+Rule 3: source and id identify a trade. The same trade at another offset is a duplicate too.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ class _Position:
 
 @define
 class Ledger:
-    """The position in each symbol's stream. `findings` counts gap, duplicate, disorder, announced_gap and
-    new_epoch."""
+    """The position in each symbol's stream. `trades` counts trades.
+
+    `findings` counts by kind: gap, duplicate, disorder, announced_gap, new_epoch.
+    """
 
     findings: Counter[str] = field(factory=Counter)
     trades: int = 0
     _positions: dict[str, _Position] = field(factory=dict)
 
     def since(self, symbol: str) -> dict[str, Any] | None:
-        """What to resume from: `{epoch, offset}`, or None when nothing is known."""
+        """The position to resume from, `{epoch, offset}`, or None when it is not known."""
         at = self._positions.get(symbol)
         return None if at is None or at.offset is None else {"epoch": at.epoch, "offset": at.offset}
 
     def subscribed(self, answer: dict[str, Any]) -> list[str]:
-        """Take the answer to `subscribe`, with the trades it may carry; returns findings as lines."""
+        """Check the answer to `subscribe`, with its trades if it has any; returns a line for each finding."""
         symbol, epoch, last = answer["symbol"], answer.get("epoch"), answer.get("offset")
         at = self._positions.get(symbol)
         if at is None:
@@ -65,7 +67,7 @@ class Ledger:
         return lines
 
     def trade(self, update: dict[str, Any]) -> list[str]:
-        """Take one trade; returns findings as lines."""
+        """Check one trade; returns a line for each finding."""
         symbol, offset = update["symbol"], update["offset"]
         self.trades += 1
         at = self._positions.setdefault(symbol, _Position(None, None))
@@ -90,7 +92,7 @@ class Ledger:
         return [self._found("duplicate", f"{symbol}: trade {key[1]} of {key[0]} again")] if known else []
 
     def gap(self, notice: dict[str, Any]) -> list[str]:
-        """Take a `stream.gap` notice; what comes next is expected right after it."""
+        """Take a `stream.gap` notice, and expect the offset behind it next; returns findings as lines."""
         symbol, end = notice["symbol"], notice.get("to")
         at = self._positions.setdefault(symbol, _Position(None, None))
         lines = self._check_offset(symbol, at, notice["from"])

@@ -1,9 +1,8 @@
-"""A made-up market: seeded random walks that look like trading. Pure: the same seed gives the same trades
-for ever.
+"""A generated market: seeded random walks that look like trading. Pure: a seed always gives the same trades.
 
-Rule 1: a price moves by whole price increments and a quantity by whole lots, so both are exact decimals.
-Rule 2: every symbol has dice of its own, so adding one changes no other.
-Rule 3: nothing here is meant to be realistic beyond that; recordings are.
+Rule 1: prices are whole increments and quantities are whole lots, so both are exact decimals.
+Rule 2: every symbol has its own random numbers, so a further symbol changes no other.
+Rule 3: the trades are no more realistic than that. For real trades there are recordings.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ def _positive(instrument: object, attribute: Attribute[Any], value: Any) -> None
 
 @frozen
 class Instrument:
-    """One symbol: where its price begins, its price increment `tick`, its lot, its mean quantity in lots,
-    and its `rate` in trades per second."""
+    """One symbol: its first price, the price `increment`, the `lot`, the mean quantity in `lots`, and the
+    `rate` in trades per second. ValueError unless all of them are greater than 0."""
 
     symbol: str
     price: Decimal = field(validator=_positive)
-    tick: Decimal = field(default=Decimal("0.01"), validator=_positive)
+    increment: Decimal = field(default=Decimal("0.01"), validator=_positive)
     lot: Decimal = field(default=Decimal("0.00001"), validator=_positive)
     lots: float = field(default=2000.0, validator=_positive)
     rate: float = field(default=5.0, validator=_positive)
@@ -46,27 +45,27 @@ BINANCE_MARKET = (
     Instrument("ETHUSDT", Decimal("2683.80"), lot=Decimal("0.0001"), rate=18.0, first_id=1_520_538_925),
 )
 BLOCKCHAIN_MARKET = (
-    Instrument("BTC-USD", Decimal("61837.6"), tick=Decimal("0.1"), rate=3.0, first_id=12_886_314_421),
+    Instrument("BTC-USD", Decimal("61837.6"), increment=Decimal("0.1"), rate=3.0, first_id=12_886_314_421),
     Instrument("ETH-USD", Decimal("2683.80"), lot=Decimal("0.0001"), rate=2.0, first_id=12_886_314_430),
 )
 
 
 def walk(instrument: Instrument, *, seed: int, start_us: int, ids: Ids = "contiguous") -> Iterator[Trade]:
-    """One symbol's trades without end: ids grow by one, or by 1 to 40 when ``gappy``."""
+    """The endless trades of one symbol. Ids grow by 1, or by 1 to 40 when `ids` is ``gappy``."""
     dice = random.Random(f"{seed}/{instrument.symbol}")
-    steps, number, at = round(instrument.price / instrument.tick), instrument.first_id, float(start_us)
+    steps, number, at = round(instrument.price / instrument.increment), instrument.first_id, float(start_us)
     while True:
         at += dice.expovariate(instrument.rate) * 1e6
         side: Literal["buy", "sell"] = dice.choice(("buy", "sell"))
         steps = max(1, steps + _move(dice, side))
         lots = max(1, round(dice.lognormvariate(0.0, 1.2) * instrument.lots / 2))
-        price, qty = _exact(steps, instrument.tick), _exact(lots, instrument.lot)
+        price, qty = _exact(steps, instrument.increment), _exact(lots, instrument.lot)
         yield Trade(number, instrument.symbol, side, price, qty, int(at))
         number += 1 if ids == "contiguous" else dice.randint(1, 40)
 
 
 def _move(dice: random.Random, side: str) -> int:
-    """Most trades leave the price; the others push it the taker's way, seldom far."""
+    """By how many increments a trade moves the price: mostly none, else mostly in the taker's direction."""
     if dice.random() < 0.6:
         return 0
     distance = min(50, int(dice.expovariate(0.4)) + 1)
@@ -80,7 +79,7 @@ def _exact(units: int, unit: Decimal) -> str:
 def market(
     instruments: Iterable[Instrument], *, seed: int, start_us: int, ids: Ids = "contiguous"
 ) -> Iterator[Trade]:
-    """The trades of several symbols in the order of time, without end."""
+    """The endless trades of several symbols, in the order of time."""
     walks = [walk(each, seed=seed, start_us=start_us, ids=ids) for each in instruments]
     return heapq.merge(*walks, key=lambda trade: trade.timestamp_us)
 
@@ -88,7 +87,7 @@ def market(
 def generated(
     instruments: Sequence[Instrument] = BINANCE_MARKET, *, seed: int = 0, ids: Ids = "contiguous"
 ) -> Feed:
-    """A feed of made-up trades that begin when it does."""
+    """A feed of generated trades; the first happens just after the feed is opened."""
 
     def begin(now_us: int) -> Iterator[Tick]:
         trades = market(instruments, seed=seed, start_us=now_us, ids=ids)

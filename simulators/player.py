@@ -1,8 +1,8 @@
-"""Gives a feed its time: plays it to an exchange at a pace that can be changed while it plays.
+"""Plays a feed to an exchange, at a pace that can be changed while it plays.
 
-Rule 1: `Pace` is pure: it maps the feed's time to the clock's and waits for nobody.
-Rule 2: the clock is Trio's, so a test's clock rules it.
-Rule 3: time in which an exchange held an item back does not count: the feed goes on from there, without a
+Rule 1: `Pace` is pure: it maps the time of the feed to the time of the clock, and does not wait.
+Rule 2: the clock is Trio's, so that a test can control it.
+Rule 3: time in which the exchange holds an item does not count. The feed continues from there, without a
 burst.
 """
 
@@ -25,7 +25,11 @@ STARTS: tuple[str, ...] = get_args(Start)
 
 @define
 class Pace:
-    """`speed` times the feed's own pace (infinite: as fast as it is taken), unless paused. Seconds."""
+    """When the items of a feed are due: `speed` times as fast as they happened, unless `paused`.
+
+    An infinite speed plays as fast as the clients read. Times are in seconds. ValueError unless `speed` is
+    greater than 0.
+    """
 
     speed: float = 1.0
     paused: bool = False
@@ -36,28 +40,28 @@ class Pace:
         _check(self.speed)
 
     def due(self, at: float) -> float:
-        """When, on the clock, what stands at `at` in the feed is due; infinity while paused."""
+        """The time on the clock at which the feed's time `at` is due; infinity while paused."""
         if self.paused:
             return math.inf
         return -math.inf if math.isinf(self.speed) else self._clock + (at - self._feed) / self.speed
 
     def anchor(self, at: float, now: float) -> None:
-        """From `now` on, count from `at` in the feed."""
+        """Set the clock's time `now` and the feed's time `at` equal."""
         self._feed, self._clock = at, now
 
     def change(self, speed: float, now: float) -> None:
-        """Go on at another speed. ValueError unless it is greater than 0."""
+        """Continue at another speed. ValueError unless it is greater than 0."""
         _check(speed)
         self._settle(now)
         self.speed = speed
 
     def pause(self, now: float) -> None:
-        """Stand still."""
+        """Stop the feed's time."""
         self._settle(now)
         self.paused = True
 
     def resume(self, now: float) -> None:
-        """Go on from where it stands."""
+        """Continue from where it paused."""
         self._settle(now)
         self.paused = False
 
@@ -75,8 +79,9 @@ def _check(speed: float) -> None:
 class Player:
     """Plays a feed to an exchange; `finished` is set at its end (a looped feed has none).
 
-    `start`: ``now``; ``told`` (by `begin`); ``first_subscriber``; or ``all_subscribed``, when somebody is
-    subscribed to every symbol of the feed, so that nothing is played past a client that is still subscribing.
+    `start` is when it begins. ``now``: at once. ``told``: when `begin` is called. ``first_subscriber``: when
+    any symbol has a subscriber. ``all_subscribed``: when every symbol of the feed has one, so that a client
+    that is still subscribing misses nothing. `played` counts items.
     """
 
     exchange: Exchange
@@ -98,17 +103,17 @@ class Player:
         self._told.set()
 
     def pause(self) -> None:
-        """Stand still until `resume`."""
+        """Pause until `resume`."""
         self.pace.pause(trio.current_time())
         self._changed.unpark_all()
 
     def resume(self) -> None:
-        """Go on from where it stands."""
+        """Continue from where it paused."""
         self.pace.resume(trio.current_time())
         self._changed.unpark_all()
 
     def set_speed(self, speed: float) -> None:
-        """Go on at another speed (``math.inf``: as fast as possible). ValueError unless greater than 0."""
+        """Continue at another speed (``math.inf``: as fast as possible). ValueError unless greater than 0."""
         self.pace.change(speed, trio.current_time())
         self._changed.unpark_all()
 
@@ -145,7 +150,7 @@ class Player:
 async def playing(
     exchange: Exchange, feed: Feed, *, speed: float = 1.0, start: Start = "now"
 ) -> AsyncIterator[Player]:
-    """Play a feed for the length of an ``async with``; what is not yet played at its end is left."""
+    """Play a feed inside an ``async with``; playing stops at its end."""
     player = Player(exchange, feed, Pace(speed), start)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(player.run)

@@ -1,12 +1,14 @@
-"""A TCP proxy that makes trouble: it stands between any two parties and passes on what they say, late,
-slowly, damaged, one way only, or not at all.
+"""A TCP proxy that makes trouble between a client and a server: it passes bytes on late, slowly, damaged, one
+way only, or not at all.
 
-Rule 1: whatever is set holds at once, for open connections as for those to come, until it is withdrawn.
-Rule 2: bytes keep their order whatever the delay, and none is lost but by `cut`, `reset` and `corrupt`.
-Rule 3: a way holds `HELD` bytes; then it reads no further, and whoever sends is slowed down by TCP.
-Rule 4: an end or a reset on one side is passed on to the other.
-Rule 5: the clock is Trio's, and the dice are seeded.
-It refuses to know what the bytes mean: faults of messages are the exchanges' own (`faults`).
+Rule 1: a setting takes effect at once, for open and for future connections, until it is withdrawn.
+Rule 2: bytes keep their order. Only `cut` and `reset` lose bytes, and only `corrupt` changes them.
+Rule 3: one direction of a connection holds `HELD` bytes. Then the proxy stops reading, and TCP slows the
+sender down.
+Rule 4: an end or a reset on one side is passed on to the other side.
+Rule 5: the clock is Trio's, and the random numbers are seeded.
+
+It does not know what the bytes mean. For faults of messages see `faults`.
 """
 
 from __future__ import annotations
@@ -22,20 +24,23 @@ import trio
 from attrs import define, field, frozen
 
 from .connection import reset
-from .door import Door
+from .listener import Listener
 
 Direction: TypeAlias = Literal["up", "down"]
 Dial: TypeAlias = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
-HELD = 65_536  # bytes under way in one direction of one connection
+HELD = 65_536  # bytes that one direction of one connection holds at most
 CHUNK = 16_384
-_SLICE = 0.05  # seconds of a limited way's time that one write may take
+_SLICE = 0.05  # with a limit, one write holds the bytes of so many seconds
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 @define(eq=False)
 class Way:
-    """One direction: what is wrong with it (times in seconds, `limit` in bytes a second and connection) and
-    how many bytes it has passed on."""
+    """One direction of all connections: its trouble, and its counters.
+
+    Times are in seconds. `limit` is in bytes per second for each connection. `to_corrupt` chunks will be
+    damaged. `passed` counts bytes, `corrupted` counts chunks.
+    """
 
     latency: float = 0.0
     jitter: float = 0.0
@@ -48,39 +53,39 @@ class Way:
     changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, repr=False)
 
     def set(self, **conditions: Any) -> None:
-        """Change some of the conditions; whoever waits looks again."""
+        """Change some of the settings, and wake the tasks that wait because of the old ones."""
         for name, value in conditions.items():
             setattr(self, name, value)
         self.changed.unpark_all()
 
     def heal(self) -> None:
-        """Withdraw everything."""
+        """Withdraw all trouble."""
         self.set(latency=0.0, jitter=0.0, limit=None, held=False, closes_late=0.0, to_corrupt=0)
 
     def status(self) -> dict[str, Any]:
-        """What there is to know, as plain data."""
+        """Settings and counters, as plain data."""
         names = ("latency", "jitter", "limit", "held", "closes_late", "to_corrupt", "passed", "corrupted")
         return {name: getattr(self, name) for name in names}
 
 
 @frozen
-class _Piece:
+class _Chunk:
     data: bytes  # empty: the end
     came: float
-    luck: float  # which part of the jitter is its own
+    luck: float  # its share of the jitter, 0 to 1
 
 
 @define(eq=False)
 class _Pump:
-    """Carries one direction of one connection."""
+    """Carries the bytes of one direction of one connection."""
 
     way: Way
     dice: random.Random
     source: trio.abc.HalfCloseableStream
     sink: trio.abc.HalfCloseableStream
-    _pieces: deque[_Piece] = field(factory=deque)
+    _chunks: deque[_Chunk] = field(factory=deque)
     _queued: int = 0
-    _sent: int = 0  # bytes of the last write, and when it was made
+    _sent: int = 0  # bytes of the last write; `_sent_at` is its time
     _sent_at: float = float("-inf")
     _moved: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
@@ -91,46 +96,46 @@ class _Pump:
             while self._queued >= HELD:
                 await self._moved.park()
             data = bytes(await self.source.receive_some(CHUNK))
-            self._pieces.append(_Piece(data, trio.current_time(), self.dice.random()))
+            self._chunks.append(_Chunk(data, trio.current_time(), self.dice.random()))
             self._queued += len(data)
             self._moved.unpark_all()
 
     async def give(self) -> None:
-        """Pass on what was read, when it is due, until the end. Raises BrokenResourceError."""
+        """Write each chunk when it is due, until the end. Raises BrokenResourceError."""
         while True:
-            while not self._pieces:
+            while not self._chunks:
                 await self._moved.park()
-            piece = self._pieces[0]
-            await self._until_due(piece)
-            if not piece.data:
+            chunk = self._chunks[0]
+            await self._until_due(chunk)
+            if not chunk.data:
                 return await self.sink.send_eof()
-            await self._pass_on(piece)
+            await self._pass_on(chunk)
 
-    async def _until_due(self, piece: _Piece) -> None:
-        while trio.current_time() < (due := self._due(piece)):
+    async def _until_due(self, chunk: _Chunk) -> None:
+        while trio.current_time() < (due := self._due(chunk)):
             with trio.CancelScope(deadline=due):
                 await self.way.changed.park()
 
-    def _due(self, piece: _Piece) -> float:
+    def _due(self, chunk: _Chunk) -> float:
         way = self.way
         if way.held:
             return float("inf")
-        due = piece.came + way.latency + piece.luck * way.jitter
+        due = chunk.came + way.latency + chunk.luck * way.jitter
         if way.limit is not None:
             due = max(due, self._sent_at + self._sent / way.limit)
-        return due if piece.data else due + way.closes_late
+        return due if chunk.data else due + way.closes_late
 
-    async def _pass_on(self, piece: _Piece) -> None:
+    async def _pass_on(self, chunk: _Chunk) -> None:
         most = CHUNK if self.way.limit is None else max(1, int(self.way.limit * _SLICE))
-        now, rest = piece.data[:most], piece.data[most:]
-        # Written before it is forgotten: `_queued` is what bounds the way, also while the peer takes nothing.
+        now, rest = chunk.data[:most], chunk.data[most:]
+        # Write first, then count it as gone: `_queued` is the bound, also while the receiver reads nothing.
         await self.sink.send_all(self._perhaps_corrupted(now))
         self._sent, self._sent_at = len(now), trio.current_time()
         self.way.passed += len(now)
         self._queued -= len(now)
-        self._pieces.popleft()
+        self._chunks.popleft()
         if rest:
-            self._pieces.appendleft(_Piece(rest, piece.came, piece.luck))
+            self._chunks.appendleft(_Chunk(rest, chunk.came, chunk.luck))
         self._moved.unpark_all()
 
     def _perhaps_corrupted(self, data: bytes) -> bytes:
@@ -144,11 +149,11 @@ class _Pump:
 
 
 @define(eq=False)
-class _Link:
-    """One connection through the proxy: both its sockets, as far as they are open."""
+class _Tunnel:
+    """One connection through the proxy: the client's socket and, once it is open, the server's."""
 
     streams: list[trio.abc.HalfCloseableStream]
-    hard: bool = False  # it ends with a reset
+    hard: bool = False  # end with a reset
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     gone: trio.Event = field(factory=trio.Event)
 
@@ -168,10 +173,11 @@ class _Link:
 
 @define(eq=False)
 class Proxy:
-    """Passes connections on to wherever `dial` leads; `open_proxy` serves one.
+    """Passes connections on to a server; `dial` connects to it. `open_proxy` serves a proxy.
 
-    `up` is the way from whoever connects to where `dial` leads, `down` the way back; methods without a
-    direction concern both. `accepted`, `refused` and `unreachable` (`dial` failed) count connections.
+    The way `up` is from the client to the server, `down` is the way back. A method without a `way` concerns
+    both. `accepted`, `refused` and `unreachable` (`dial` failed) count connections. A value that makes no
+    sense is a ValueError.
     """
 
     dial: Dial
@@ -183,77 +189,78 @@ class Proxy:
     accepted: int = 0
     refused: int = 0
     unreachable: int = 0
-    _links: dict[_Link, None] = field(factory=dict)
+    _tunnels: dict[_Tunnel, None] = field(factory=dict)
     _dice: random.Random = field(init=False)
-    _door: Door = field(init=False)
+    _listener: Listener = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._dice = random.Random(self.seed)
-        self._door = Door(self.handle)
+        self._listener = Listener(self.handle)
 
     @property
     def open(self) -> int:
         """How many connections are open now."""
-        return len(self._links)
+        return len(self._tunnels)
 
-    # What goes wrong on demand
+    # Trouble on demand
 
     def delay(self, latency: float, jitter: float = 0.0, way: Direction | None = None) -> None:
-        """Everything is `latency` seconds under way, and up to `jitter` more; 0 withdraws it."""
+        """Delay all bytes by `latency` seconds and a random part of `jitter` seconds; 0 withdraws it."""
         _check(latency=latency, jitter=jitter)
         self._set(way, latency=latency, jitter=jitter)
 
     def limit(self, bytes_per_second: float | None, way: Direction | None = None) -> None:
-        """No connection gets through more than that; None withdraws it."""
+        """Limit the bytes per second of each connection; None withdraws it."""
         if bytes_per_second is not None and not bytes_per_second > 0:
             raise ValueError(f"a limit must be greater than 0, or None, not {bytes_per_second}")
         self._set(way, limit=bytes_per_second)
 
     def hold(self, way: Direction | None = None) -> None:
-        """Pass nothing on, while the sockets stay open: with one `way`, a connection that is half open."""
+        """Pass nothing on, and keep the sockets open. With one `way` the connections are half open."""
         self._set(way, held=True)
 
     def release(self, way: Direction | None = None) -> None:
-        """Pass everything on again, beginning with what waited."""
+        """Withdraw `hold`; the bytes that waited come first."""
         self._set(way, held=False)
 
     def corrupt(self, count: int, way: Direction | None = None) -> None:
-        """Damage one byte in each of the next `count` pieces, whatever they are; 0 withdraws it."""
+        """Damage one byte in each of the next `count` chunks that are written; 0 withdraws it."""
         _check(count=count)
         self._set(way, to_corrupt=count)
 
     def close_slowly(self, seconds: float, way: Direction | None = None) -> None:
-        """An end of one side reaches the other only so much later; 0 withdraws it."""
+        """Pass the end of a connection on `seconds` later; 0 withdraws it."""
         _check(seconds=seconds)
         self._set(way, closes_late=seconds)
 
     async def cut(self) -> int:
-        """Close both sides of every connection; returns when they are gone, and how many there were."""
+        """Close both sides of every connection; returns how many, when all are closed."""
         return await self._end_all(hard=False)
 
     async def reset(self) -> int:
-        """As `cut`, with a TCP reset to both sides."""
+        """Like `cut`, with a TCP reset to both sides."""
         return await self._end_all(hard=True)
 
     async def refuse(self, seconds: float = float("inf")) -> None:
-        """Let nobody in for so long; open connections stay."""
-        await self._door.set(trio.current_time() + seconds)
+        """Refuse new connections for so many seconds; open connections stay."""
+        await self._listener.refuse_until(trio.current_time() + seconds)
 
     async def accept(self) -> None:
-        """Let everybody in again."""
-        await self._door.set(-1.0)
+        """Withdraw `refuse`."""
+        await self._listener.accept()
 
     async def heal(self) -> None:
-        """Withdraw everything; what was cut remains so."""
+        """Withdraw all trouble. Connections that were cut stay closed."""
         self.up.heal()
         self.down.heal()
         await self.accept()
 
     def status(self) -> dict[str, Any]:
-        """What there is to know, as plain data."""
+        """Counters, and the settings of both ways, as plain data."""
         counters = ("accepted", "refused", "unreachable", "open")
         counted = {name: getattr(self, name) for name in counters}
-        return {**counted, "refusing": self._door.shut, "up": self.up.status(), "down": self.down.status()}
+        ways = {"up": self.up.status(), "down": self.down.status()}
+        return {**counted, "refusing": self._listener.refusing, **ways}
 
     def _set(self, direction: Direction | None, **conditions: Any) -> None:
         for way in self._ways(direction):
@@ -268,41 +275,41 @@ class Proxy:
             yield self.down
 
     async def _end_all(self, *, hard: bool) -> int:
-        links = tuple(self._links)
-        for link in links:
-            link.end(hard=hard)
-        for link in links:
-            await link.gone.wait()
+        tunnels = tuple(self._tunnels)
+        for tunnel in tunnels:
+            tunnel.end(hard=hard)
+        for tunnel in tunnels:
+            await tunnel.gone.wait()
         await trio.lowlevel.checkpoint()
-        return len(links)
+        return len(tunnels)
 
     # Connections
 
     async def handle(self, stream: trio.abc.Stream) -> None:
-        """Pass on one client's connection until it has ended. Raises nothing but cancellation."""
+        """Pass on one client's connection until it ends. Raises only cancellation."""
         assert isinstance(stream, trio.abc.HalfCloseableStream)
-        if self._door.shut:
+        if self._listener.refusing:
             self.refused += 1
             await reset(stream)
             return
-        link = _Link([stream])
-        self._links[link] = None
+        tunnel = _Tunnel([stream])
+        self._tunnels[tunnel] = None
         try:
-            with link.scope:
-                await self._carry(link)
+            with tunnel.scope:
+                await self._carry(tunnel)
         finally:
-            del self._links[link]
-            await link.close()
+            del self._tunnels[tunnel]
+            await tunnel.close()
 
-    async def _carry(self, link: _Link) -> None:
+    async def _carry(self, tunnel: _Tunnel) -> None:
         try:
-            link.streams.append(await self.dial())
+            tunnel.streams.append(await self.dial())
         except OSError:
             self.unreachable += 1
-            link.hard = True
+            tunnel.hard = True
             return
         self.accepted += 1
-        near, far = link.streams
+        near, far = tunnel.streams
         pumps = _Pump(self.up, self._dice, near, far), _Pump(self.down, self._dice, far, near)
         try:
             async with trio.open_nursery() as nursery:
@@ -310,7 +317,7 @@ class Proxy:
                     nursery.start_soon(pump.take)
                     nursery.start_soon(pump.give)
         except* _BROKEN:
-            link.hard = True
+            tunnel.hard = True
 
     async def serve(
         self,
@@ -321,7 +328,7 @@ class Proxy:
     ) -> None:
         """Listen until cancelled; reports ``(host, port)`` as bound (0: any free port). May raise OSError."""
         async with trio.open_nursery() as nursery:
-            self.host, self.port = await nursery.start(self._door.run, host, port)
+            self.host, self.port = await nursery.start(self._listener.run, host, port)
             task_status.started((self.host, self.port))
 
 
@@ -335,7 +342,10 @@ def _check(**values: float) -> None:
 async def open_proxy(
     to_host: str, to_port: int, *, host: str = "127.0.0.1", port: int = 0, seed: int = 0
 ) -> AsyncIterator[Proxy]:
-    """Serve a proxy to `to_host`:`to_port` for the length of an ``async with``."""
+    """Serve a proxy to `to_host`:`to_port` inside an ``async with`` (`port` 0: any free port).
+
+    May raise OSError.
+    """
     proxy = Proxy(partial(trio.open_tcp_stream, to_host, to_port), seed)
     async with trio.open_nursery() as nursery:
         await nursery.start(proxy.serve, host, port)

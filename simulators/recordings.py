@@ -1,8 +1,9 @@
-"""Reading recorded traffic: JSON lines of WebSocket sessions, and tables of trades.
+"""Reads recorded traffic: WebSocket messages as JSON lines, and tables of trades.
 
-Rule 1: what cannot be replayed is counted by what it is, never dropped in silence and never repaired.
-Rule 2: numbers keep their digits; a price is never a float.
-Rule 3: a tick's time is when the message was received; where that is unknown, the trade's own timestamp.
+Rule 1: a message that cannot be replayed is counted by its kind. It is never dropped silently, never
+repaired.
+Rule 2: numbers keep all digits; a price is never a float.
+Rule 3: the time of a tick is when its message was received, or else the timestamp of the trade.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
 class RecordingError(ValueError):
-    """A file is not a recording; the message names the file, the line and what was found."""
+    """A file is no recording that can be played; the message names the file, the line and the reason."""
 
 
 @frozen
 class Recording:
-    """The ticks of a file, in its order, and how many lines of which sort hold nothing to replay."""
+    """The ticks of a file, in its order. `skipped` counts lines that cannot be replayed, by their kind."""
 
     ticks: tuple[Tick, ...]
     skipped: Counter[str] = field(factory=Counter)
 
     @property
     def trades(self) -> tuple[Trade, ...]:
-        """The trades alone."""
+        """Only the trades."""
         return tuple(tick.item for tick in self.ticks if isinstance(tick.item, Trade))
 
 
@@ -58,7 +59,7 @@ _NOTHING = msgspec.Raw()
 
 @frozen
 class _Message:
-    """What tells the sorts of message apart; the rest stays raw."""
+    """The fields that distinguish the kinds of messages; the rest stays undecoded."""
 
     stream: str | None = None
     data: msgspec.Raw = _NOTHING
@@ -98,13 +99,13 @@ _blockchain_trade = msgspec.json.Decoder(_BlockchainTrade)
 
 
 def read(path: str | Path | Traversable) -> Recording:
-    """Read a file by its name: ``.jsonl`` is a recorded session, ``.csv`` a table of trades; either may be
-    ``.gz``.
+    """Read recorded messages (``.jsonl``) or a table of trades (``.csv``); either may end in ``.gz``.
 
-    Raises RecordingError when it is neither or does not parse, OSError when it cannot be read.
+    Raises RecordingError for another ending and for a file that does not parse, OSError for a file that
+    cannot be opened.
     """
     name = path.name if not isinstance(path, str) else path
-    reader = read_csv if name.removesuffix(".gz").endswith(".csv") else read_session
+    reader = read_csv if name.removesuffix(".gz").endswith(".csv") else read_messages
     if not name.removesuffix(".gz").endswith((".csv", ".jsonl")):
         raise RecordingError(f"{name}: neither .jsonl nor .csv (either may be .gz)")
     try:
@@ -115,12 +116,15 @@ def read(path: str | Path | Traversable) -> Recording:
 
 
 def shipped(name: str) -> Recording:
-    """Read one of the recordings in `simulators/data` (its README says what they are)."""
+    """Read one of the recordings in `simulators/data`; its README describes them."""
     return read(resources.files("simulators") / "data" / name)
 
 
-def read_session(lines: Iterable[bytes]) -> Recording:
-    """Read the JSON lines of a recorded session. ValueError names the line that does not parse."""
+def read_messages(lines: Iterable[bytes]) -> Recording:
+    """Read JSON lines ``{"t": seconds, "t_ns": ..., "dir": "in", "msg": text}``; one of the times is enough.
+
+    ValueError names a line that does not parse.
+    """
     skipped: Counter[str] = Counter()
     ticks: list[Tick] = []
     for number, text in enumerate(lines, 1):
@@ -136,7 +140,7 @@ def read_session(lines: Iterable[bytes]) -> Recording:
 
 
 def read_csv(lines: Iterable[bytes]) -> Recording:
-    """Read `trade_id,timestamp_us,symbol,side,price,qty`. ValueError names the line that does not parse."""
+    """Read a table `trade_id,timestamp_us,symbol,side,price,qty`. ValueError names a wrong line."""
     rows = csv.DictReader(line.decode() for line in lines)
     return Recording(tuple(_row(number, row) for number, row in enumerate(rows, 2)))
 
@@ -144,7 +148,7 @@ def read_csv(lines: Iterable[bytes]) -> Recording:
 def _row(number: int, row: dict[str, str]) -> Tick:
     try:
         at = int(row["timestamp_us"])
-        side: Literal["buy", "sell"] = row["side"]  # type: ignore[assignment]  # Trade refuses any other
+        side: Literal["buy", "sell"] = row["side"]  # type: ignore[assignment]  # `Trade` checks it
         return Tick(at * 1000, Trade(int(row["trade_id"]), row["symbol"], side, row["price"], row["qty"], at))
     except (KeyError, ValueError, TypeError) as wrong:
         raise ValueError(f"line {number}: {wrong}") from wrong

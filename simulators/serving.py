@@ -1,8 +1,8 @@
-"""Simulators as commands: each coroutine serves until it is cancelled and reports through `task_status`
-where.
+"""Simulators as commands. Each coroutine serves until it is cancelled, and reports its URLs by `task_status`.
 
-Rule 1: nothing is printed; what happens is told to `say`, a line at a time.
-Rule 2: a simulator without a feed of its own plays the shipped recordings, looped and moved to now.
+Rule 1: nothing is printed. `say` gets a line for each event.
+Rule 2: without a feed an exchange plays its own (see `Definition`): shipped recordings, looped and moved to
+now.
 """
 
 from __future__ import annotations
@@ -10,48 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict, Unpack
+from typing import TypeAlias, TypedDict, Unpack
 
 import trio
 from attrs import frozen
 
-from .binance import PORT as BINANCE_PORT
-from .binance import binance_dialect
-from .blockchain import PORT as BLOCKCHAIN_PORT
-from .blockchain import SYMBOLS, blockchain_dialect
+from . import exchanges
 from .control_port import ControlPort
 from .controls import Controls, Speed, speed_of
+from .dialect import Dialect
 from .exchange import Absent, Exchange, ignore
-from .feed import Feed, merge, recorded, relabel
+from .exchanges.binance import PORT as BINANCE_PORT
+from .exchanges.blockchain import PORT as BLOCKCHAIN_PORT
+from .feed import Feed, recorded, relabel
 from .keyboard import each_key, exchange_keys, help_line, presser
 from .player import Pace, Player, Start
-from .recordings import RecordingError, read, shipped
-from .session import Dialect
+from .recordings import RecordingError, read
 
 Say: TypeAlias = Callable[[str], None]
-As: TypeAlias = Literal["binance", "blockchain"]
-BLOCKCHAIN_NAMES = {"BTCUSDT": "BTC-USD", "ETHUSDT": "ETH-USD"}
+CONTROLS_ABOVE = 100
 
 
 @frozen
 class Served:
-    """Where a simulator listens, and its controls."""
+    """The URLs of a running simulator, and its controls."""
 
     url: str
     control_url: str
     controls: Controls
-
-
-def binance_feed() -> Feed:
-    """Six minutes of BTCUSDT and ETHUSDT, as recorded; looped and moved to now."""
-    ticks = (shipped(f"binance_{symbol}_trades_20240808.jsonl.gz").ticks for symbol in ("btcusdt", "ethusdt"))
-    return recorded(merge(*ticks), loop=True, rebase=True)
-
-
-def blockchain_feed() -> Feed:
-    """Five minutes of the same two, relabelled BTC-USD and ETH-USD; looped and moved to now."""
-    ticks = (shipped(f"binance_{symbol}_trades_20240809.csv.gz").ticks for symbol in ("btcusdt", "ethusdt"))
-    return recorded(relabel(merge(*ticks), BLOCKCHAIN_NAMES), loop=True, rebase=True)
 
 
 async def serve_exchange(
@@ -70,11 +56,11 @@ async def serve_exchange(
     say: Say = ignore,
     task_status: trio.TaskStatus[Served] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve a dialect with its control port, playing `feed` (None: nothing).
+    """Serve a dialect and its control port, and play `feed` (None: play nothing).
 
-    `control_port` is `port` + 100 unless given (any free one when `port` is 0). `keyboard` reads keys from
-    the terminal. The other options are those of `Exchange` and `Player`. ValueError for an option out of
-    range; OSError when a port cannot be had.
+    `control_port` is `port` + 100 unless given (a free port when `port` is 0). `keyboard` reads keys from the
+    terminal. The other options are those of `Exchange` and `Player`. ValueError for an option out of range;
+    OSError when a port is taken.
     """
     exchange = Exchange(
         dialect, absent=absent, replay_last=replay_last, seed=seed, say=_named(dialect.name, say)
@@ -95,8 +81,8 @@ async def serve_exchange(
 
 
 def control_port_beside(port: int) -> int:
-    """Where the control port of an exchange on `port` is, unless told otherwise: 100 further (0: any)."""
-    return port + 100 if port else 0
+    """The usual control port of an exchange on `port`: `CONTROLS_ABOVE` higher (0: any free port)."""
+    return port + CONTROLS_ABOVE if port else 0
 
 
 def _named(name: str, say: Say) -> Say:
@@ -110,7 +96,7 @@ async def _obey_keys(controls: Controls, say: Say, scope: trio.CancelScope) -> N
 
 
 class Options(TypedDict, total=False):
-    """What every command takes: the options of `serve_exchange`."""
+    """The options of `serve_exchange`; every command takes them."""
 
     host: str
     port: int
@@ -125,26 +111,20 @@ class Options(TypedDict, total=False):
     task_status: trio.TaskStatus[Served]
 
 
-async def serve_blockchain(
-    *, feed: Feed | None = None, require_origin: bool = True, **options: Unpack[Options]
-) -> None:
-    """Serve a simulated Blockchain.com, on port 5000 unless told otherwise (see `serve_exchange`)."""
-    feed = feed or blockchain_feed()
-    symbols = {*SYMBOLS, *feed.symbols}
-    options.setdefault("port", BLOCKCHAIN_PORT)
-    dialect = blockchain_dialect(symbols=symbols, require_origin=require_origin)
-    await serve_exchange(dialect, feed, **options)
+async def simulate(name: str, *, feed: Feed | None = None, **options: Unpack[Options]) -> None:
+    """Serve the exchange of this name on its usual port, playing its own feed (see `serve_exchange`).
 
-
-async def serve_binance(*, feed: Feed | None = None, **options: Unpack[Options]) -> None:
-    """Serve a simulated Binance, on port 5001 unless told otherwise (see `serve_exchange`)."""
-    options.setdefault("port", BINANCE_PORT)
-    await serve_exchange(binance_dialect(), feed or binance_feed(), **options)
+    ValueError when there is no such exchange.
+    """
+    definition = exchanges.find(name)
+    feed = feed or definition.feed()
+    options.setdefault("port", definition.port)
+    await serve_exchange(definition.dialect(feed.symbols), feed, **options)
 
 
 async def replay(
     file: str | Path,
-    as_exchange: As = "binance",
+    as_exchange: str = "binance",
     *,
     names: Mapping[str, str] | None = None,
     trades_only: bool = False,
@@ -154,21 +134,19 @@ async def replay(
 ) -> None:
     """Replay a recording or a table of trades as an exchange would send it (see `serve_exchange`).
 
-    `names` gives the symbols their names on that exchange, where they differ from the file's. Begins with the
-    first subscriber unless `start` says otherwise. RecordingError when the file is no recording, holds
-    nothing to play, or holds a symbol that has no name there.
+    It begins with the first subscriber, unless `start` says otherwise. `names` maps symbols of the file to
+    symbols of the exchange. `trades_only` leaves out the other messages of a recording. `loop` and `rebase`:
+    see `recorded`. RecordingError when the file is no recording, has nothing to play, or has a symbol without
+    a name on the exchange; ValueError when there is no such exchange.
     """
     feed = file_feed(file, as_exchange, names=names, trades_only=trades_only, loop=loop, rebase=rebase)
     options.setdefault("start", "first_subscriber")
-    if as_exchange == "binance":
-        await serve_binance(feed=feed, **options)
-    else:
-        await serve_blockchain(feed=feed, **options)
+    await simulate(as_exchange, feed=feed, **options)
 
 
 def file_feed(
     file: str | Path,
-    as_exchange: As,
+    as_exchange: str,
     *,
     names: Mapping[str, str] | None = None,
     trades_only: bool = False,
@@ -179,31 +157,26 @@ def file_feed(
     recording = read(file)
     if not recording.ticks:
         raise RecordingError(f"{file}: nothing to play ({dict(recording.skipped)})")
-    symbols = {trade.symbol for trade in recording.trades}
-    table = _names(file, symbols, as_exchange, names or {})
-    same = all(table[each] == each for each in symbols)
-    whole = as_exchange == "binance" and same and not trades_only
+    exchange = exchanges.find(as_exchange)
+    table = _names(file, {trade.symbol for trade in recording.trades}, as_exchange, names or {})
+    same = all(symbol == name for symbol, name in table.items())
+    whole = exchange.plays_messages and same and not trades_only
     ticks = recording.ticks if whole else relabel(recording.ticks, table)
     return recorded(ticks, loop=loop, rebase=rebase)
 
 
-def _names(file: str | Path, symbols: set[str], as_exchange: As, given: Mapping[str, str]) -> dict[str, str]:
-    found = {symbol: given.get(symbol) or _name(symbol, as_exchange) for symbol in symbols}
+def _names(file: str | Path, symbols: set[str], as_exchange: str, given: Mapping[str, str]) -> dict[str, str]:
+    exchange = exchanges.find(as_exchange)
+    found = {symbol: given.get(symbol) or exchange.symbol(symbol) for symbol in symbols}
     nameless = sorted(symbol for symbol, name in found.items() if name is None)
     if nameless:
         raise RecordingError(f"{file}: no {as_exchange} name for {', '.join(nameless)}; give one in `names`")
     return {symbol: name for symbol, name in found.items() if name is not None}
 
 
-def _name(symbol: str, as_exchange: As) -> str | None:
-    if as_exchange == "binance":
-        return symbol.replace("-", "")
-    return symbol if "-" in symbol else BLOCKCHAIN_NAMES.get(symbol)
-
-
 @frozen
 class Demo:
-    """Where the two simulators of the demo listen."""
+    """The two simulators of the demo."""
 
     blockchain: Served
     binance: Served
@@ -217,8 +190,9 @@ async def serve_demo(
     say: Say = ignore,
     task_status: trio.TaskStatus[Demo] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve both exchanges with the shipped recordings, looped and moved to now, at their own pace."""
+    """Serve Blockchain.com and Binance, each with its own feed, as fast as it happened."""
     async with trio.open_nursery() as nursery:
-        blockchain = await nursery.start(partial(serve_blockchain, host=host, port=blockchain_port, say=say))
-        binance = await nursery.start(partial(serve_binance, host=host, port=binance_port, say=say))
+        serve = partial(simulate, host=host, say=say)
+        blockchain = await nursery.start(partial(serve, port=blockchain_port), "blockchain")
+        binance = await nursery.start(partial(serve, port=binance_port), "binance")
         task_status.started(Demo(blockchain, binance))

@@ -1,9 +1,9 @@
-"""What an exchange has to tell: trades, and other messages of its streams.
+"""What an exchange sends: trades, and other messages of its streams.
 
-Rule 1: a trade is named as the exchange names it (``BTCUSDT``, ``BTC-USD``); nothing here translates symbols.
-Rule 2: prices and quantities are plain decimal strings, digit for digit; they never pass through a float.
-Rule 3: a wrong trade is refused when it is made, so that a simulator cannot send nonsense by accident (for
-nonsense on purpose there are faults).
+Rule 1: a symbol is written as the exchange writes it (``BTCUSDT``, ``BTC-USD``); nothing here translates it.
+Rule 2: prices and quantities are plain decimal strings and keep every digit; they never become floats.
+Rule 3: a wrong trade cannot be created, so a simulator never sends nonsense by accident. Faults send nonsense
+on purpose.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def _is_side(trade: object, attribute: Attribute[str], value: str) -> None:
 class Trade:
     """One trade. `timestamp_us` is microseconds since the epoch; `side` is the taker's.
 
-    `event_us` is when the exchange sent it, where the format has that (Binance's ``E``); None means at once.
-    `aggregate` is ``(first, last)`` trade id when this is Binance's aggregated trade, whose own id is `id`.
+    `event_us` is when the exchange sent it, in formats that say so (Binance's ``E``); None: at
+    `timestamp_us`. `aggregate` makes it an aggregated trade of Binance: the ``(first, last)`` id of its
+    trades. Its own id is `id`. ValueError for a side, a price or a quantity that is none.
     """
 
     id: int
@@ -45,7 +46,7 @@ class Trade:
     aggregate: tuple[int, int] | None = None
 
     def moved(self, *, ids: int = 0, members: int = 0, us: int = 0) -> Trade:
-        """The same trade `us` microseconds later, its id grown by `ids`, its members' ids by `members`."""
+        """This trade `us` microseconds later, with `ids` added to its id and `members` to `aggregate`."""
         event = None if self.event_us is None else self.event_us + us
         pair = None if self.aggregate is None else (self.aggregate[0] + members, self.aggregate[1] + members)
         return evolve(
@@ -55,18 +56,18 @@ class Trade:
 
 @frozen
 class StreamMessage:
-    """Any other message of a Binance stream (depth, bookTicker, ...), kept as the JSON text it was."""
+    """Any other message of a Binance stream (depth, bookTicker, ...), as the JSON text that was recorded."""
 
     stream: str
     data: str
 
     @property
     def symbol(self) -> str:
-        """The symbol in the stream's name, in capitals."""
+        """The symbol in the name of the stream, in upper case."""
         return self.stream.partition("@")[0].upper()
 
     def moved(self, *, ids: int = 0, us: int = 0) -> StreamMessage:
-        """The same message `us` microseconds later, its book update ids grown by `ids`."""
+        """This message `us` microseconds later, with `ids` added to the ids of its book updates."""
         if not ids and not us:
             return self
         data: dict[str, object] = msgspec.json.decode(self.data)

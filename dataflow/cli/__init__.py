@@ -89,22 +89,6 @@ _COMMANDS = (
         "dataflow bench rates ingest",
     ),
 )
-_SIMULATORS = (
-    (
-        "blockchain",
-        "simulate:blockchain",
-        "A simulated Blockchain.com exchange.",
-        "dataflow simulate blockchain --speed 10",
-    ),
-    ("binance", "simulate:binance", "A simulated Binance.", "dataflow simulate binance --port 6001"),
-    (
-        "replay",
-        "simulate:replay",
-        "A recording, sent as an exchange would send it.",
-        "dataflow simulate replay trades.jsonl.gz --speed max",
-        "dataflow simulate replay trades.csv --as blockchain --loop",
-    ),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,18 +128,16 @@ def app() -> App:
         version=lambda: f"dataflow {version('dataflow')}",
         default_parameter=Parameter(negative=()),
         suppress_keyboard_interrupt=False,  # ours to turn into an exit code
-        help_epilogue=_examples("dataflow demo", "dataflow tail BTC-USD", "dataflow status --watch"),
+        help_epilogue=examples("dataflow demo", "dataflow tail BTC-USD", "dataflow status --watch"),
     )
-    every = [example for _name, _where, _help, *examples in _SIMULATORS for example in examples]
-    simulate = App(name="simulate", help="Exchanges to test against.", help_epilogue=_examples(*every))
-    root.command(simulate)
-    for group, commands in ((root, _COMMANDS), (simulate, _SIMULATORS)):
-        for name, where, help_, *examples in commands:
-            group.command(f"{__name__}.{where}", name=name, help=help_, help_epilogue=_examples(*examples))
+    for name, where, help_, *shown in _COMMANDS:
+        root.command(f"{__name__}.{where}", name=name, help=help_, help_epilogue=examples(*shown))
+    root.command(f"{__name__}.simulate:app", name="simulate", help="Exchanges to test against.")
     return root
 
 
-def _examples(*lines: str) -> str:
+def examples(*lines: str) -> str:
+    """What the help of a command ends with."""
     return "\n\n".join(("Examples:", *(f"  {line}" for line in lines)))
 
 

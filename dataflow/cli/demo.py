@@ -19,14 +19,14 @@ from rich.text import Text
 import simulators
 from dataflow import logs
 from dataflow.settings.schema import Settings, load, shipped
+from simulators import CONTROLS_ABOVE
 from supervisors import Child, Context
 
 from .daemon import Config, LogFormat, LogLevel, Port, check_free, why_not_free, with_port
 from .ends import Mistake
 
 HOST = "127.0.0.1"
-SIMULATED_PORTS = {"blockchain": 5000, "binance": 5001}
-CONTROLS_ABOVE = 100  # a simulator's controls listen so many ports above it
+SIMULATED_PORTS = {name: simulators.exchanges.find(name).port for name in ("blockchain", "binance")}
 PORTS_TRIED = 50
 
 

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 import simulators
 
+from . import examples
 from .common import Url, daemon_url, until_interrupted
 from .ends import Mistake
 
@@ -21,31 +22,34 @@ Speed: TypeAlias = Annotated[str, Parameter(help="How many times as fast as it h
 Keyboard: TypeAlias = Annotated[
     bool, Parameter(name="--keyboard", negative="--no-keyboard", help="Obey keys.")
 ]
+if TYPE_CHECKING:
+    Exchange: TypeAlias = str
+else:
+    Exchange = Annotated[Literal[simulators.exchanges.names()], Parameter(name="--as")]
 Names: TypeAlias = Annotated[
     dict[str, str] | None,
     Parameter(name="--names", help="--names.SYMBOL NAME: what a symbol is called there."),
 ]
 
 
-def blockchain(
-    *, host: Host = "127.0.0.1", port: Port = None, speed: Speed = "1", keyboard: Keyboard | None = None
-) -> None:
-    """A simulated Blockchain.com exchange, on port 5000 unless told otherwise."""
-    _serve(simulators.serve_blockchain, host, port, speed, keyboard)
+def _exchange(name: str) -> tuple[Any, ...]:
+    """The row of `SIMULATORS` for one exchange."""
 
+    def serve(
+        *, host: Host = "127.0.0.1", port: Port = None, speed: Speed = "1", keyboard: Keyboard | None = None
+    ) -> None:
+        _serve(partial(simulators.simulate, name), host, port, speed, keyboard)
 
-def binance(
-    *, host: Host = "127.0.0.1", port: Port = None, speed: Speed = "1", keyboard: Keyboard | None = None
-) -> None:
-    """A simulated Binance, on port 5001 unless told otherwise."""
-    _serve(simulators.serve_binance, host, port, speed, keyboard)
+    about = simulators.exchanges.find(name)
+    example = f"dataflow simulate {name} --port {about.port + 1000} --speed 10"
+    return name, serve, f"A simulated {about.title}.", example
 
 
 def replay(
     file: Path,
     /,
     *,
-    as_: Annotated[Literal["binance", "blockchain"], Parameter(name="--as")] = "binance",
+    as_: Exchange = "binance",
     loop: bool = False,
     rebase: bool = False,
     names: Names = None,
@@ -110,3 +114,21 @@ def _say(line: str) -> None:
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+# name, function, one line of help, examples
+SIMULATORS: tuple[tuple[Any, ...], ...] = (
+    *(_exchange(name) for name in simulators.exchanges.names()),
+    (
+        "replay",
+        replay,
+        "A recording, sent as an exchange would send it.",
+        "dataflow simulate replay trades.jsonl.gz --speed max",
+        "dataflow simulate replay trades.csv --as blockchain --loop",
+    ),
+)
+app = App(
+    name="simulate", help_epilogue=examples(*(each for _, _, _, *shown in SIMULATORS for each in shown))
+)
+for _name, _function, _help, *_shown in SIMULATORS:
+    app.command(_function, name=_name, help=_help, help_epilogue=examples(*_shown))

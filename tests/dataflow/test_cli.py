@@ -18,10 +18,11 @@ import attrs
 import pytest
 
 import dataflow
-from dataflow.cli import _COMMANDS, _SIMULATORS, app, main
+from dataflow.cli import _COMMANDS, app, main
 from dataflow.cli.common import daemon_url, until_interrupted
 from dataflow.cli.daemon import why_not_free
 from dataflow.cli.ends import Failure, Mistake
+from dataflow.cli.simulate import SIMULATORS
 from dataflow.settings.schema import Settings, load, shipped
 
 
@@ -108,7 +109,7 @@ def output(capsys: pytest.CaptureFixture[str]) -> Output:
     return Output(capsys)
 
 
-EVERY = [(name,) for name, *_ in _COMMANDS] + [("simulate", name) for name, *_ in _SIMULATORS]
+EVERY = [(name,) for name, *_ in _COMMANDS] + [("simulate", name) for name, *_ in SIMULATORS]
 
 
 class TestHelp:
@@ -144,7 +145,7 @@ class TestHelp:
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_examples_can_be_typed(self, words: tuple[str, ...]) -> None:
         """Every example is accepted by the command that shows it."""
-        table = {name: examples for name, _where, _help, *examples in (*_COMMANDS, *_SIMULATORS)}
+        table = {name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS)}
         for example in table[words[-1]]:
             typed = example.partition("|")[0].split()
             call = typed[typed.index("dataflow") + 1 :]

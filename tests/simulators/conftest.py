@@ -1,4 +1,4 @@
-"""Raw clients for the simulators' tests: over the loopback, and over memory where the clock is the test's."""
+"""Raw clients: over the loopback, and in memory for tests that control the clock."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Raw:
         return await self.get()
 
     async def until_closed(self) -> tuple[list[str], int]:
-        """What still came, and the close code (1006: none was sent)."""
+        """The remaining messages, and the close code (1006: no close frame came)."""
         texts: list[str] = []
         with suppress(ConnectionClosed):
             while True:
@@ -93,7 +93,7 @@ def connect() -> Connect:
 
 @pytest.fixture
 def attach() -> Connect:
-    """``async with attach(exchange) as raw``: a client in memory, so that a MockClock may jump."""
+    """``async with attach(exchange) as raw``: a client in memory, so that a MockClock can jump."""
 
     @asynccontextmanager
     async def open_client(exchange: Exchange, path: str | None = None) -> AsyncIterator[Raw]:
@@ -112,7 +112,7 @@ def attach() -> Connect:
 
 @pytest.fixture
 def make() -> Callable[..., Trade]:
-    """``make(7)``: trade 7 of BTC-USD; other fields as wished."""
+    """``make(7)``: trade 7 of BTC-USD; other fields by keyword."""
 
     def trade(number: int, symbol: str = "BTC-USD", **fields: Any) -> Trade:
         plain: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The interactive client resumes where it was, leaves in every way, and notices what a gateway does wrong."""
+"""The interactive client resumes where it was, disconnects in every way, and finds a gateway's mistakes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simulators.keyboard import presser
 
 @define
 class Gateway:
-    """Just enough of a gateway: remembers one stream of offsets, and answers `subscribe` with `since`."""
+    """A minimal gateway: it has one stream of offsets, and answers `subscribe` with `since`."""
 
     url: str = ""
     offset: int = 0
@@ -83,7 +83,7 @@ async def running() -> AsyncIterator[tuple[Gateway, Client, list[str]]]:
 
 
 async def test_trades_become_lines() -> None:
-    """One line a trade, with exact numbers and its offset; batches too."""
+    """One line for each trade, with exact numbers and its offset; also from a batch."""
     async with running() as (gateway, client, said):
         await gateway.update()
         assert gateway.socket is not None
@@ -95,7 +95,7 @@ async def test_trades_become_lines() -> None:
 
 
 async def test_a_temporary_drop_resumes_without_a_hole() -> None:
-    """It comes back by itself, asks for what it missed by epoch and offset, and finds nothing amiss."""
+    """It reconnects by itself, asks by epoch and offset for the missed trades, and finds no mistake."""
     async with running() as (gateway, client, _):
         await gateway.update()
         await client.wait_until(lambda it: it.ledger.trades == 1)
@@ -110,9 +110,9 @@ async def test_a_temporary_drop_resumes_without_a_hole() -> None:
 
 
 async def test_leaving_stays_away_until_told_to_come_back(mock_clock: MockClock) -> None:
-    """Graceful: the gateway sees a close frame. Abrupt: it sees none. Neither reconnects by itself.
+    """Graceful: the gateway gets a close frame. Abrupt: it gets none. Neither reconnects by itself.
 
-    The clock stands still: a close handshake that would only end by its deadline never ends.
+    The clock does not move, so a close handshake that needs its deadline would never end.
     """
     async with running() as (gateway, client, _):
         for count, how, code in ((2, "graceful", 1000), (3, "abrupt", 1006)):
@@ -126,7 +126,7 @@ async def test_leaving_stays_away_until_told_to_come_back(mock_clock: MockClock)
 
 
 async def test_a_gateway_that_goes_away_is_reconnected_to() -> None:
-    """Without being told, and resuming."""
+    """By itself, and it resumes."""
     async with running() as (gateway, client, said):
         assert gateway.socket is not None
         await gateway.socket.aclose(1001, "draining")
@@ -134,8 +134,8 @@ async def test_a_gateway_that_goes_away_is_reconnected_to() -> None:
         assert any("1001" in line for line in said)
 
 
-async def test_a_gateway_without_room_is_left_alone_for_as_long_as_it_told(mock_clock: MockClock) -> None:
-    """Not earlier, however short its own pause is; and it resumes."""
+async def test_a_gateway_without_room_says_how_long_to_wait(mock_clock: MockClock) -> None:
+    """The client does not come earlier, although its own pause is shorter; and it resumes."""
     async with running() as (gateway, client, _):
         await gateway.send(
             jsonrpc="2.0", method="connection.refused", params={"reason": "x", "retryAfter": 30.0}
@@ -152,8 +152,8 @@ async def test_a_gateway_without_room_is_left_alone_for_as_long_as_it_told(mock_
         await client.wait_until(lambda it: it.connections == 2 and bool(it.subscribed))
 
 
-async def test_gaps_duplicates_and_notices_are_told() -> None:
-    """A hole and a repetition are findings; what the gateway announces is shown."""
+async def test_gaps_duplicates_and_notices_are_shown() -> None:
+    """A gap and a duplicate are findings; notices of the gateway are shown."""
     async with running() as (gateway, client, said):
         for offset in (1, 4, 4):
             await gateway.send(jsonrpc="2.0", method="trades.update", params=gateway.trade(offset))
@@ -164,8 +164,8 @@ async def test_gaps_duplicates_and_notices_are_told() -> None:
         assert 'connection.lost {"source": "s", "reason": "r"}' in said
 
 
-async def test_a_refusal_is_told() -> None:
-    """An error answer is a line, not a crash; nor is something unreadable."""
+async def test_an_error_is_shown() -> None:
+    """An error answer is a line, not a crash; so is unreadable text."""
     async with running() as (gateway, client, said):
         error = {"code": -32602, "message": "Invalid params", "data": {"symbol": "nope"}}
         await gateway.send(jsonrpc="2.0", id=1, error=error)
@@ -177,8 +177,8 @@ async def test_a_refusal_is_told() -> None:
         assert any(line.startswith("UNREADABLE") for line in said)
 
 
-async def test_no_gateway_is_told_and_tried_again() -> None:
-    """A line that names the address; and the client is there when the gateway is."""
+async def test_a_missing_gateway_is_shown_and_tried_again() -> None:
+    """The line names the address."""
     said: list[str] = []
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
@@ -199,7 +199,7 @@ async def test_no_gateway_is_told_and_tried_again() -> None:
 
 
 async def test_the_keys_of_the_client() -> None:
-    """g and a leave, c comes back, s tells, q ends `run_client`."""
+    """g and a disconnect, c connects again, s shows the status, q ends `run_client`."""
     async with running() as (gateway, client, said):
         press = presser(client_keys(client), said.append)
         await press("g")

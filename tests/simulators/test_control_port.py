@@ -1,4 +1,4 @@
-"""The control port does over HTTP what the methods do, and nothing it does not understand."""
+"""The control port does over HTTP what the methods do, and refuses all other requests."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ async def served() -> AsyncIterator[Served]:
         nursery.cancel_scope.cancel()
 
 
-async def test_status_tells_what_there_is(connect: Connect) -> None:
-    """Who is connected, to what, how much was published, which faults are in force, how the feed stands."""
+async def test_the_status_is_complete(connect: Connect) -> None:
+    """Connections, subscriptions, counters, the faults in force, and the state of the feed."""
     async with served() as it, connect(it.exchange.url) as raw:
         await raw.subscribe(it.exchange, "BTC-USD")
         it.exchange.fault("drop", times=3)
@@ -80,8 +80,8 @@ async def test_status_tells_what_there_is(connect: Connect) -> None:
         assert body["feed"] == {"played": 0, "speed": 1.0, "paused": False, "finished": False}
 
 
-async def test_disconnects_and_faults_are_ordered_over_http(connect: Connect, make: Make, ids: Ids) -> None:
-    """A fault strikes, a stall silences, a disconnect disconnects, refusing ends with accepting."""
+async def test_disconnects_and_faults_work_over_http(connect: Connect, make: Make, ids: Ids) -> None:
+    """A fault strikes, a stall silences, a disconnect disconnects, and `accept` ends `refuse`."""
     async with served() as it:
         async with connect(it.exchange.url) as raw:
             await raw.subscribe(it.exchange, "BTC-USD")
@@ -99,7 +99,7 @@ async def test_disconnects_and_faults_are_ordered_over_http(connect: Connect, ma
         assert (await it.ask("GET", "/faults"))[1] == []
 
 
-async def test_the_feed_is_ruled_over_http(connect: Connect, ids: Ids) -> None:
+async def test_the_feed_is_controlled_over_http(connect: Connect, ids: Ids) -> None:
     """Begin, pause, resume and speed reach the player."""
     async with served() as it, connect(it.exchange.url) as raw:
         await raw.subscribe(it.exchange, "BTC-USD")
@@ -128,10 +128,10 @@ async def test_the_feed_is_ruled_over_http(connect: Connect, ids: Ids) -> None:
         ("POST", "/speed", {"speed": "fast"}, 400, "'max'"),
     ],
 )
-async def test_an_order_that_makes_no_sense_changes_nothing(
+async def test_a_request_that_makes_no_sense_changes_nothing(
     method: str, path: str, body: Any, status: int, told: str
 ) -> None:
-    """It gets a problem that says what would be right, and the state is as before."""
+    """The answer says what would be right, and the state is the same as before."""
     async with served() as it:
         before = await it.ask("GET", "/status")
         code, problem = await it.ask(method, path, body)
@@ -147,8 +147,8 @@ async def test_without_a_feed_there_is_nothing_to_pause() -> None:
     assert "no feed" in reply.body["detail"]
 
 
-async def test_whatever_comes_the_port_goes_on_answering() -> None:
-    """Noise, half a request, a body without end: each spoils its own connection only."""
+async def test_broken_requests_do_not_stop_the_port() -> None:
+    """Noise, half a request, an endless body: each ends only its own connection."""
     async with served() as it:
         huge = f"POST /faults HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n".encode()
         for noise in (b"\x00\x01\r\n\r\n", b"GET /status HT", huge + b" " * (MAX_BODY + 1), b""):
@@ -164,7 +164,7 @@ async def test_whatever_comes_the_port_goes_on_answering() -> None:
 
 
 async def test_one_connection_may_ask_again_and_again() -> None:
-    """Keep-alive works: two requests in one packet get two answers."""
+    """Two requests in one packet get two answers."""
     async with served() as it:
         stream = await trio.open_tcp_stream(it.port.host, it.port.port)
         async with stream:
@@ -176,5 +176,5 @@ async def test_one_connection_may_ask_again_and_again() -> None:
 
 @pytest.mark.parametrize(("text", "speed"), [("max", math.inf), ("2.5", 2.5), (4, 4.0)])
 def test_a_speed_is_a_number_or_max(text: Any, speed: float) -> None:
-    """As a command line or a request may write it."""
+    """From a command line or a request."""
     assert speed_of(text) == speed

@@ -1,4 +1,4 @@
-"""Every way of losing a connection looks to a client as it does in life."""
+"""Every kind of disconnect looks to a client like the real one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Ids = Callable[[list[str]], list[int]]
 async def test_graceful_sends_what_is_queued_and_a_close_frame(
     connect: Connect, make: Make, ids: Ids
 ) -> None:
-    """1001 after the last trade; the exchange goes on accepting."""
+    """1001 after the last trade; the exchange still accepts clients."""
     async with open_blockchain() as exchange:
         async with connect(exchange.url) as raw:
             await raw.subscribe(exchange, "BTC-USD")
@@ -34,7 +34,7 @@ async def test_graceful_sends_what_is_queued_and_a_close_frame(
 
 
 async def test_abrupt_sends_no_close_frame(connect: Connect) -> None:
-    """A reset: the client sees 1006, which is never sent; the exchange goes on accepting."""
+    """The client sees 1006, which means that no close frame came; the exchange still accepts clients."""
     async with open_binance() as exchange:
         async with connect(exchange.url) as raw:
             await raw.subscribe(exchange, "BTCUSDT")
@@ -46,7 +46,7 @@ async def test_abrupt_sends_no_close_frame(connect: Connect) -> None:
 
 
 async def test_abrupt_is_a_tcp_reset() -> None:
-    """Not a FIN: whoever reads the bare socket gets an error, not an end."""
+    """It is not a FIN: reading the socket gives an error, not an end."""
     async with open_binance() as exchange:
         stream = await trio.open_tcp_stream(exchange.host, exchange.port)
         async with stream:
@@ -62,7 +62,7 @@ async def test_abrupt_is_a_tcp_reset() -> None:
 
 
 async def test_refuse_lasts_until_accept(connect: Connect) -> None:
-    """Connections are cut and new ones refused until told otherwise; the port is the same afterwards."""
+    """Connections are cut and new ones refused until `accept`; the port stays the same."""
     async with open_blockchain() as exchange:
         async with connect(exchange.url) as raw:
             await raw.subscribe(exchange, "BTC-USD")
@@ -82,7 +82,7 @@ async def assert_refused(connect: Connect, exchange: Exchange) -> None:
 
 
 async def test_a_temporary_drop_ends_after_its_time(attach: Connect, autojump_clock: MockClock) -> None:
-    """Refused up to the last moment, accepted from then on."""
+    """Clients are refused until exactly that time, and accepted from then on."""
     exchange = Exchange(blockchain_dialect(heartbeat=None))
     async with attach(exchange) as raw:
         await raw.subscribe(exchange, "BTC-USD")
@@ -98,7 +98,7 @@ async def test_a_temporary_drop_ends_after_its_time(attach: Connect, autojump_cl
 
 
 async def test_a_temporary_drop_shuts_the_port_for_its_time(connect: Connect, mock_clock: MockClock) -> None:
-    """While it lasts the system itself refuses the client; afterwards the same port answers."""
+    """Meanwhile the operating system refuses clients; afterwards the same port answers."""
     async with open_blockchain() as exchange:
         async with connect(exchange.url) as raw:
             await raw.subscribe(exchange, "BTC-USD")
@@ -112,7 +112,7 @@ async def test_a_temporary_drop_shuts_the_port_for_its_time(connect: Connect, mo
 
 
 async def test_a_restart_closes_with_1012_and_forgets(connect: Connect, make: Make, ids: Ids) -> None:
-    """A restarted exchange replays nothing of its former life."""
+    """A restarted exchange replays no trade from before."""
     async with open_blockchain(absent="replayed", replay_last=10) as exchange:
         async with connect(exchange.url) as raw:
             await raw.subscribe(exchange, "BTC-USD")
@@ -130,7 +130,7 @@ async def test_a_restart_closes_with_1012_and_forgets(connect: Connect, make: Ma
 async def test_a_client_that_ignores_the_close_frame_is_cut(
     attach: Connect, autojump_clock: MockClock
 ) -> None:
-    """A graceful disconnect ends within its time even if the client never answers."""
+    """A graceful disconnect ends within its time limit even if the client never answers."""
     exchange = Exchange(blockchain_dialect(heartbeat=None, ping=None))
     async with attach(exchange) as raw:
         await raw.subscribe(exchange, "BTC-USD")
@@ -149,8 +149,8 @@ async def test_a_client_that_ignores_the_close_frame_is_cut(
 
 
 @pytest.mark.parametrize(("mode", "told"), [("nope", "graceful, abrupt"), ("drop", "needs `seconds`")])
-async def test_a_mode_that_is_none_is_refused(mode: Any, told: str, connect: Connect) -> None:
-    """The error says what would be right, and nobody is disconnected."""
+async def test_a_wrong_mode_is_refused(mode: Any, told: str, connect: Connect) -> None:
+    """The error says what would be right, and no client is disconnected."""
     async with open_binance() as exchange, connect(exchange.url) as raw:
         await raw.subscribe(exchange, "BTCUSDT")
         with pytest.raises(ValueError, match=told):

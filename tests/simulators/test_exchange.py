@@ -1,4 +1,4 @@
-"""What a simulated exchange promises a test: who gets what, in which order, and that it survives anything."""
+"""A simulated exchange sends the right messages in the right order, and survives every client."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ETH = "binance_ethusdt_trades_20240808.jsonl.gz"
 async def test_a_subscriber_gets_what_is_published_after_its_subscription(
     connect: Connect, make: Make, ids: Ids
 ) -> None:
-    """Nothing from before, everything from then on, in order; and nothing of other symbols."""
+    """No earlier trades, all later ones in order, and none of other symbols."""
     async with open_blockchain() as exchange, connect(exchange.url) as raw:
         await exchange.publish(make(1))
         await raw.subscribe(exchange, "BTC-USD")
@@ -55,7 +55,7 @@ async def test_a_subscriber_gets_what_is_published_after_its_subscription(
 
 
 async def test_unsubscribing_ends_the_trades(connect: Connect, make: Make, ids: Ids) -> None:
-    """After `unsubscribed` not one more comes."""
+    """After `unsubscribed` no more trades come."""
     async with open_blockchain() as exchange, connect(exchange.url) as raw:
         await raw.subscribe(exchange, "BTC-USD")
         answer = await raw.ask(action="unsubscribe", channel="trades", symbol="BTC-USD")
@@ -67,7 +67,7 @@ async def test_unsubscribing_ends_the_trades(connect: Connect, make: Make, ids: 
 
 
 async def test_sequence_numbers_count_per_connection(connect: Connect, make: Make) -> None:
-    """Two clients see the same trade under their own numbers."""
+    """Two clients get the same trade with different numbers."""
     async with open_blockchain() as exchange, connect(exchange.url) as one, connect(exchange.url) as two:
         await one.ask(action="subscribe", channel="heartbeat")
         await one.subscribe(exchange, "BTC-USD")
@@ -77,7 +77,7 @@ async def test_sequence_numbers_count_per_connection(connect: Connect, make: Mak
 
 
 async def test_a_recording_is_replayed_byte_for_byte_at_full_speed(connect: Connect) -> None:
-    """Begun when every symbol is subscribed, the last message arrives like the first: all of them, in order."""
+    """It begins when every symbol has a subscriber, and all messages arrive in order."""
     packed = (resources.files("simulators") / "data" / ETH).read_bytes()
     expected = [json.loads(line)["msg"] for line in gzip.decompress(packed).splitlines()]
     feed = recorded(shipped(ETH).ticks)
@@ -92,7 +92,7 @@ async def test_a_recording_is_replayed_byte_for_byte_at_full_speed(connect: Conn
 
 
 async def test_bare_and_wrapped_clients_get_the_same_payload(connect: Connect, make: Make) -> None:
-    """`/ws` sends the payload that `/stream` wraps."""
+    """`/stream` wraps the payload of `/ws`."""
     async with (
         open_binance() as exchange,
         connect(f"{exchange.url}?streams=btcusdt@trade") as wrapped,
@@ -105,7 +105,7 @@ async def test_bare_and_wrapped_clients_get_the_same_payload(connect: Connect, m
 
 @pytest.mark.parametrize("dialect", [blockchain_dialect(), binance_dialect()])
 async def test_wrong_handshakes_are_refused_and_counted(dialect: Any, connect: Connect) -> None:
-    """A wrong path gets its HTTP status; on Blockchain.com so does a missing Origin."""
+    """A wrong path gets an HTTP error; on Blockchain.com a missing Origin does too."""
     async with open_exchange(dialect) as exchange:
         await assert_rejected(connect(exchange.url.replace(dialect.path, "/nope")), 404)
         if dialect.name == "blockchain":
@@ -127,8 +127,8 @@ async def assert_rejected(opening: Any, status: int) -> None:
 # Rule 2: containment
 
 
-async def test_a_handler_that_fails_takes_only_its_connection(connect: Connect, make: Make, ids: Ids) -> None:
-    """The error is kept, the failing client is gone, and the others and newcomers are served."""
+async def test_a_handler_that_fails_ends_only_its_connection(connect: Connect, make: Make, ids: Ids) -> None:
+    """The error is kept; other and new clients are served."""
     async with open_blockchain() as exchange, connect(exchange.url) as good, connect(exchange.url) as bad:
         await good.subscribe(exchange, "BTC-USD")
         await bad.subscribe(exchange, "ETH-USD")
@@ -159,7 +159,7 @@ class Failing:
 
 
 async def test_a_dialect_that_fails_does_not_stop_the_server(connect: Connect) -> None:
-    """Even an error before the handshake ends stays with its connection."""
+    """An error during the handshake ends only its own connection."""
     dialect = blockchain_dialect()
     calls: list[str] = []
 
@@ -179,8 +179,8 @@ async def test_a_dialect_that_fails_does_not_stop_the_server(connect: Connect) -
             await raw.subscribe(exchange, "BTC-USD")
 
 
-async def test_what_is_no_websocket_does_not_stop_the_server(connect: Connect) -> None:
-    """Noise, a plain GET and a client that leaves at once are survived."""
+async def test_other_traffic_does_not_stop_the_server(connect: Connect) -> None:
+    """Noise, a plain GET, and a client that leaves at once."""
     async with open_blockchain() as exchange:
         for noise in (b"\x00\xff" * 50 + b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b""):
             stream = await trio.open_tcp_stream(exchange.host, exchange.port)
@@ -190,13 +190,13 @@ async def test_what_is_no_websocket_does_not_stop_the_server(connect: Connect) -
             await raw.subscribe(exchange, "BTC-USD")
 
 
-# Rule 3: nothing is lost on its own account
+# Rule 3: the exchange itself loses nothing
 
 
 async def test_a_full_outbox_makes_the_publisher_wait(
     attach: Connect, make: Make, ids: Ids, autojump_clock: MockClock
 ) -> None:
-    """A client that does not read slows the feed down; when it reads, it gets everything."""
+    """A client that does not read slows the feed down; when it reads again, it gets everything."""
     async with attached(Exchange(binance_dialect()), attach) as (exchange, raw):
         count = 2 * OUTBOX
         async with trio.open_nursery() as nursery:
@@ -211,7 +211,7 @@ async def test_a_full_outbox_makes_the_publisher_wait(
 async def test_a_client_that_stays_full_is_cut_and_counted(
     attach: Connect, make: Make, autojump_clock: MockClock
 ) -> None:
-    """After `patience` the feed goes on without it."""
+    """After `patience` the feed continues without it."""
     async with attached(Exchange(binance_dialect(), patience=3.0), attach) as (exchange, _):
         block_writer(exchange)
         begin = trio.current_time()
@@ -223,7 +223,7 @@ async def test_a_client_that_stays_full_is_cut_and_counted(
 
 
 def block_writer(exchange: Exchange) -> trio.Event:
-    """Let the one connection write nothing until the event is set."""
+    """Make the only connection write nothing until the event is set."""
     blocked = trio.Event()
     websocket: Any = exchange.connections[0].websocket
     write = websocket.send_message
@@ -233,8 +233,8 @@ def block_writer(exchange: Exchange) -> trio.Event:
         await write(message)
 
     websocket.send_message = send
-    # What is put first wakes the writer, which takes one message out of the outbox and waits with it: put a
-    # message that does not count.
+    # The first message wakes the writer, which takes it out of the outbox and waits. So send one that is not
+    # counted.
     exchange.connections[0].say(["{}"])
     return blocked
 
@@ -253,7 +253,7 @@ def attached(exchange: Exchange, attach: Connect) -> Any:
 
 
 async def test_lost_trades_are_lost(connect: Connect, make: Make, ids: Ids) -> None:
-    """By default what happens while nobody is subscribed reaches nobody, and stays on the tape."""
+    """By default nobody gets a trade while nobody is subscribed; `tape` has it."""
     async with open_blockchain() as exchange:
         async with connect(exchange.url) as raw:
             await raw.subscribe(exchange, "BTC-USD")
@@ -268,7 +268,7 @@ async def test_lost_trades_are_lost(connect: Connect, make: Make, ids: Ids) -> N
 
 
 async def test_missed_trades_are_replayed_with_an_overlap(connect: Connect, make: Make, ids: Ids) -> None:
-    """The last few that were told come again, then those that were missed, then what is new; in order."""
+    """In order: the last trades that were sent, the missed ones, the new ones."""
     async with open_blockchain(absent="replayed", replay_last=2) as exchange:
         await exchange.publish(make(0))
         async with connect(exchange.url) as raw:
@@ -287,8 +287,8 @@ async def test_missed_trades_are_replayed_with_an_overlap(connect: Connect, make
             assert ids(await raw.texts(2)) == [5, 6]
 
 
-async def test_who_unsubscribes_misses_nothing(connect: Connect, make: Make, ids: Ids) -> None:
-    """What happens after an `unsubscribe` was not wanted: it is not replayed, and holds nothing up."""
+async def test_trades_after_an_unsubscribe_are_not_replayed(connect: Connect, make: Make, ids: Ids) -> None:
+    """The client did not want them, so they are not missed."""
     options: dict[str, Any] = {"absent": "replayed", "replay_last": 2}
     async with open_blockchain(**options) as exchange, connect(exchange.url) as raw:
         await raw.subscribe(exchange, "BTC-USD")
@@ -301,8 +301,8 @@ async def test_who_unsubscribes_misses_nothing(connect: Connect, make: Make, ids
         assert ids([await raw.text()]) == [3]
 
 
-async def test_held_trades_wait_for_somebody(connect: Connect, make: Make, ids: Ids) -> None:
-    """Nothing is published while nobody is subscribed to anything; a symbol nobody ever wanted holds nothing up."""
+async def test_held_trades_wait_for_a_subscriber(connect: Connect, make: Make, ids: Ids) -> None:
+    """Nothing is published while nobody is subscribed; a symbol without any subscriber so far holds nothing up."""
     async with open_blockchain(absent="held") as exchange, trio.open_nursery() as nursery:
         nursery.start_soon(exchange.publish_all, [make(1), make(2, "LTC-USD"), make(3)])
         await trio.testing.wait_all_tasks_blocked()
@@ -313,7 +313,7 @@ async def test_held_trades_wait_for_somebody(connect: Connect, make: Make, ids: 
 
 
 async def test_held_trades_resume_where_they_stopped(connect: Connect, make: Make, ids: Ids) -> None:
-    """What was published between a cut and the next subscription waits, and nothing in between is lost."""
+    """A trade between a cut and the next subscription waits, and is not lost."""
     async with open_blockchain(absent="held") as exchange, trio.open_nursery() as nursery:
         async with connect(exchange.url) as raw:
             await raw.subscribe(exchange, "BTC-USD")
@@ -329,13 +329,13 @@ async def test_held_trades_resume_where_they_stopped(connect: Connect, make: Mak
             assert ids(await raw.texts(2)) == [2, 3]
 
 
-# Habits: heartbeats, pings, lifetime
+# Heartbeats, pings, lifetime
 
 
-async def test_heartbeats_come_every_five_seconds_to_who_asked(
+async def test_subscribed_heartbeats_come_every_five_seconds(
     attach: Connect, autojump_clock: MockClock
 ) -> None:
-    """On time, numbered like every message, stamped by the exchange's clock."""
+    """On time, numbered like every message, with the time of the exchange's clock."""
     exchange = Exchange(blockchain_dialect(), now_us=lambda: 1589135620673134)
     async with attach(exchange) as raw:
         begin = trio.current_time()
@@ -351,7 +351,7 @@ async def test_heartbeats_come_every_five_seconds_to_who_asked(
 async def test_a_connection_ends_when_its_lifetime_is_over(
     attach: Connect, autojump_clock: MockClock
 ) -> None:
-    """Binance closes after 24 hours, with a close frame; pings have been answered all along."""
+    """Binance closes after 24 hours, with a close frame; until then pings are answered."""
     exchange = Exchange(binance_dialect(), now_us=lambda: 0)
     async with attach(exchange) as raw:
         begin = trio.current_time()
@@ -360,7 +360,7 @@ async def test_a_connection_ends_when_its_lifetime_is_over(
 
 
 async def test_a_client_that_answers_no_ping_is_cut(autojump_clock: MockClock) -> None:
-    """Twenty seconds to the ping, a minute to the pong that never comes."""
+    """The ping comes after 20 s, and the pong is missing for 60 s."""
     exchange = Exchange(binance_dialect())
     ours, theirs = memory_stream_pair()
     async with trio.open_nursery() as nursery:
@@ -374,7 +374,7 @@ async def test_a_client_that_answers_no_ping_is_cut(autojump_clock: MockClock) -
 
 
 async def test_nothing_is_lost_over_many_cuts_at_full_speed(connect: Connect, ids: Ids) -> None:
-    """Held trades and a long overlap: a client that is reset again and again can still see every trade."""
+    """With held trades and a long overlap, a client that is reset again and again gets every trade."""
     feed = recorded(shipped(ETH).ticks)
     expected = {tick.item.id for tick in shipped(ETH).ticks if isinstance(tick.item, Trade)}
     seen: set[int] = set()

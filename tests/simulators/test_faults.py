@@ -1,4 +1,4 @@
-"""Each fault does to the wire exactly what it says, as often as it says, and to nothing else."""
+"""Each fault does exactly what it says, as often as it says, and only to its own messages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_order_and_number_on_the_wire(
 
 
 async def test_truncate_sends_half_a_message(connect: Connect, make: Make, ids: Ids) -> None:
-    """What comes is a beginning, and no JSON; the next message is whole."""
+    """The first half of a message is no JSON; the next message is complete."""
     async with open_blockchain() as exchange, connect(exchange.url) as raw:
         await raw.subscribe(exchange, "BTC-USD")
         exchange.fault("truncate")
@@ -61,7 +61,7 @@ async def test_truncate_sends_half_a_message(connect: Connect, make: Make, ids: 
 
 
 async def test_garbage_comes_before_the_intact_message(connect: Connect, make: Make, ids: Ids) -> None:
-    """Noise is an extra message: nothing is lost by it, and nothing may be guessed from it."""
+    """The noise is an extra message, so no trade is lost."""
     async with open_blockchain() as exchange, connect(exchange.url) as raw:
         await raw.subscribe(exchange, "BTC-USD")
         exchange.fault("garbage")
@@ -72,7 +72,7 @@ async def test_garbage_comes_before_the_intact_message(connect: Connect, make: M
 
 
 async def test_a_refused_subscription_is_rejected_once(connect: Connect) -> None:
-    """With a reason, for that symbol only, and the next attempt succeeds."""
+    """Only for its symbol, with a reason; the next attempt succeeds."""
     async with open_blockchain() as exchange, connect(exchange.url) as raw:
         exchange.fault("refuse", symbol="BTC-USD")
         await raw.subscribe(exchange, "ETH-USD")
@@ -94,7 +94,7 @@ async def test_binance_refuses_a_subscription_with_an_error(attach: Connect) -> 
 async def test_a_delay_holds_what_follows(
     attach: Connect, make: Make, ids: Ids, autojump_clock: MockClock
 ) -> None:
-    """The message comes later by so much, and in order: as on a slow line."""
+    """The message is late, and those behind it too, in order: like on a slow line."""
     exchange = Exchange(blockchain_dialect(heartbeat=None))
     async with attach(exchange) as raw:
         await raw.subscribe(exchange, "BTC-USD")
@@ -108,7 +108,7 @@ async def test_a_delay_holds_what_follows(
 async def test_a_stalled_connection_stays_open_and_says_nothing(
     attach: Connect, make: Make, ids: Ids, autojump_clock: MockClock
 ) -> None:
-    """Not a trade, not a heartbeat, not an answer; then it speaks again, with the holes in its numbers."""
+    """No trade, no heartbeat, no answer comes. Afterwards the sequence numbers have gaps."""
     exchange = Exchange(blockchain_dialect())
     async with attach(exchange) as raw:
         await raw.ask(action="subscribe", channel="heartbeat")
@@ -128,7 +128,7 @@ async def test_a_stalled_connection_stays_open_and_says_nothing(
 async def test_a_stall_by_hand_lasts_as_long_as_the_connection(
     attach: Connect, make: Make, ids: Ids, autojump_clock: MockClock
 ) -> None:
-    """Only the connections open now are silent: who comes back is served."""
+    """Only connections that are open now are silent; a client that reconnects is served."""
     exchange = Exchange(blockchain_dialect())
     async with attach(exchange) as raw:
         await raw.subscribe(exchange, "BTC-USD")
@@ -145,7 +145,7 @@ async def test_a_stall_by_hand_lasts_as_long_as_the_connection(
 
 
 async def test_a_fault_strikes_its_symbol_so_often(connect: Connect, make: Make, ids: Ids) -> None:
-    """Two of one symbol, none of the other; answers and heartbeats are left alone."""
+    """Two messages of one symbol, none of the other; no answers and no heartbeats."""
     async with open_blockchain() as exchange, connect(exchange.url) as raw:
         exchange.fault("drop", times=2, symbol="BTC-USD")
         await raw.subscribe(exchange, "BTC-USD")
@@ -155,7 +155,7 @@ async def test_a_fault_strikes_its_symbol_so_often(connect: Connect, make: Make,
 
 
 async def test_a_fault_can_be_withdrawn(connect: Connect, make: Make, ids: Ids) -> None:
-    """By its id, or all at once; what is withdrawn strikes no more."""
+    """By its id, or all at once; a withdrawn fault strikes nothing."""
     async with open_blockchain() as exchange, connect(exchange.url) as raw:
         await raw.subscribe(exchange, "BTC-USD")
         first = exchange.fault("drop", times=None)
@@ -168,7 +168,7 @@ async def test_a_fault_can_be_withdrawn(connect: Connect, make: Make, ids: Ids) 
 
 
 @given(st.integers(0, 2**32), st.floats(0.05, 0.95))
-def test_the_dice_are_seeded(seed: int, probability: float) -> None:
+def test_random_faults_are_seeded(seed: int, probability: float) -> None:
     """The same seed strikes the same messages."""
 
     def struck(faults: Faults) -> list[bool]:
@@ -178,8 +178,8 @@ def test_the_dice_are_seeded(seed: int, probability: float) -> None:
     assert struck(Faults(seed)) == struck(Faults(seed))
 
 
-def test_a_probability_is_kept() -> None:
-    """A fault of one half strikes about half of many messages, never all and never none."""
+def test_a_probability_is_respected() -> None:
+    """A fault with probability 0.5 strikes about half of many messages."""
     faults = Faults(1)
     faults.add("drop", times=None, probability=0.5)
     struck = sum(faults.strike("X") is not None for _ in range(1000))
@@ -197,7 +197,7 @@ def test_a_probability_is_kept() -> None:
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(options: dict[str, Any], told: str) -> None:
-    """At once and by name, not when it would strike."""
+    """At once, not when it would strike; the error names the parameter."""
     with pytest.raises(ValueError, match=told):
         Faults().add(**options)
 
@@ -209,7 +209,7 @@ def test_binance_has_no_number_to_skip() -> None:
 
 
 def test_noise_is_never_a_message() -> None:
-    """Garbage is garbage, whatever the dice."""
+    """No seed makes JSON of it."""
     faults = Faults(3)
     for _ in range(200):
         with pytest.raises(ValueError, match=r"."):

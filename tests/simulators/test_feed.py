@@ -1,4 +1,4 @@
-"""Feeds loop, move and relabel without losing, repeating or reordering anything; paces are exact; markets repeat."""
+"""Feeds lose, repeat and reorder nothing; paces are exact; a seed always gives the same market."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def trades(feed: Any, count: int) -> list[Trade]:
 
 
 def test_a_loop_continues_ids_and_times() -> None:
-    """Over three rounds ids stay contiguous and times never run backwards."""
+    """Over three rounds ids have no gaps and times never go back."""
     ticks = shipped("binance_ethusdt_trades_20240808.jsonl.gz").ticks
     turned = trades(looped(ticks), 3 * len(ticks))
     first = turned[0].id
@@ -58,7 +58,7 @@ def test_a_loop_continues_ids_and_times() -> None:
 
 
 def test_a_loop_of_two_symbols_continues_each() -> None:
-    """Each symbol's ids grow by its own span, and all times by one and the same."""
+    """The ids of each symbol grow by its own range, all times by the same step."""
     names = ("binance_btcusdt_trades_20240808.jsonl.gz", "binance_ethusdt_trades_20240808.jsonl.gz")
     ticks = tuple(merge(*(shipped(name).ticks for name in names)))
     turned = trades(looped(ticks), 2 * len(ticks))
@@ -70,14 +70,14 @@ def test_a_loop_of_two_symbols_continues_each() -> None:
 
 
 def test_a_loop_moves_books_and_aggregates_too() -> None:
-    """Update ids, members' ids and times of the other messages go on as well."""
+    """Ids of book updates, ids of aggregated trades, and the times of other messages continue too."""
     agg = Trade(5, "X", "buy", "1", "1", 1_000_000, 1_002_000, (50, 53))
     depth = StreamMessage(
         "x@depth", '{"e":"depthUpdate","E":1000,"s":"X","U":7,"u":9,"b":[["1.0","2"]],"a":[]}'
     )
     turned = [tick.item for tick in islice(looped((Tick(0, agg), Tick(10**9, depth))), 4)]
     assert turned[:2] == [agg, depth]
-    period_ms = 1501  # one second, and half of it as the mean distance, rounded up
+    period_ms = 1501  # one second, and half a second as the mean time between ticks, rounded up
     assert turned[2] == Trade(
         6, "X", "buy", "1", "1", 1_000_000 + period_ms * 1000, 1_002_000 + period_ms * 1000, (54, 57)
     )
@@ -86,12 +86,12 @@ def test_a_loop_moves_books_and_aggregates_too() -> None:
 
 
 def test_a_loop_of_nothing_is_nothing() -> None:
-    """It ends instead of spinning."""
+    """It ends, and does not spin."""
     assert list(looped(())) == []
 
 
 def test_rebasing_brings_the_first_trade_to_now() -> None:
-    """Only times move, by whole milliseconds, all by the same; what stands before the first trade moves too."""
+    """All times move by the same whole milliseconds, also those before the first trade."""
     book = StreamMessage("x@bookTicker", '{"u":1,"s":"X"}')
     ticks = (
         Tick(0, book),
@@ -107,14 +107,14 @@ def test_rebasing_brings_the_first_trade_to_now() -> None:
     assert (before.item, first.at_ns, second.item.id) == (book, 5, 2)
 
 
-def test_relabelling_keeps_everything_but_the_name() -> None:
-    """And leaves out what has no new name."""
+def test_relabelling_changes_only_the_name() -> None:
+    """Symbols without a new name are left out."""
     ticks = (Tick(0, Trade(1, "BTCUSDT", "buy", "1", "2", 3)), Tick(1, Trade(1, "OTHER", "buy", "1", "2", 3)))
     assert list(relabel(ticks, {"BTCUSDT": "BTC-USD"})) == [Tick(0, Trade(1, "BTC-USD", "buy", "1", "2", 3))]
 
 
 def test_the_shipped_blockchain_feed_begins_now() -> None:
-    """Looped and moved to now, under the names that exchange uses."""
+    """Looped and moved to now, under the names of that exchange."""
     feed = blockchain_feed()
     first = next(feed.open(1_800_000_000_000_000)).item
     assert feed.symbols == {"BTC-USD", "ETH-USD"}
@@ -131,7 +131,7 @@ def test_the_shipped_blockchain_feed_begins_now() -> None:
     )
 )
 def test_a_pace_never_jumps(steps: list[tuple[str, float]]) -> None:
-    """However it is changed, what has been played stays played and what is next stays next."""
+    """No change of speed and no pause skips or repeats a part of the feed."""
     pace, now = Pace(), 0.0
     pace.anchor(0.0, 0.0)
     position = 0.0
@@ -149,14 +149,14 @@ def test_a_pace_never_jumps(steps: list[tuple[str, float]]) -> None:
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, math.nan])
-def test_a_speed_that_is_none_is_refused(speed: float) -> None:
-    """Nought, negative and not-a-number are errors, not a feed that hangs."""
+def test_a_wrong_speed_is_refused(speed: float) -> None:
+    """Zero, negative and NaN are errors, not a feed that hangs."""
     with pytest.raises(ValueError, match="greater than 0"):
         Pace(speed)
 
 
 def noted(speed: float) -> tuple[Player, list[float]]:
-    """A player of four trades over three seconds, and when each was published."""
+    """A player of four trades over three seconds, and the times at which they are published."""
     ticks = [Tick(i * 10**9 + 77, Trade(i, "X", "buy", "1", "1", i)) for i in range(4)]
     times: list[float] = []
 
@@ -174,7 +174,7 @@ def noted(speed: float) -> tuple[Player, list[float]]:
 async def test_a_feed_is_played_at_its_pace(
     speed: float, expected: list[float], autojump_clock: MockClock
 ) -> None:
-    """At 1x, at Nx, and as fast as it is taken."""
+    """At its own speed, four times as fast, and as fast as possible."""
     player, times = noted(speed)
     begin = trio.current_time()
     await player.run()
@@ -183,7 +183,7 @@ async def test_a_feed_is_played_at_its_pace(
 
 
 async def test_a_feed_pauses_and_changes_its_speed(autojump_clock: MockClock) -> None:
-    """A pause shifts what is to come by its length; a new speed holds from that moment on."""
+    """A pause delays the rest by its length; a new speed holds from then on."""
     player, times = noted(1.0)
     begin = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -200,7 +200,7 @@ async def test_a_feed_pauses_and_changes_its_speed(autojump_clock: MockClock) ->
 async def test_time_in_which_trades_are_held_does_not_count(
     attach: Callable[..., Any], autojump_clock: MockClock
 ) -> None:
-    """A feed that stood still while nobody was subscribed goes on at its pace, without a burst."""
+    """A feed that was held while nobody was subscribed continues at its pace, without a burst."""
     ticks = [Tick(i * 10**9, Trade(i, "BTCUSDT", "buy", "1", "1", i)) for i in range(4)]
     exchange = Exchange(binance_dialect(), absent="held")
     async with playing(exchange, recorded(ticks)):
@@ -210,7 +210,7 @@ async def test_time_in_which_trades_are_held_does_not_count(
     assert [at - times[0] for at in times] == pytest.approx([0.0, 1.0, 2.0, 3.0])
 
 
-async def test_a_feed_waits_to_be_told(autojump_clock: MockClock) -> None:
+async def test_a_feed_can_wait_for_begin(autojump_clock: MockClock) -> None:
     """Nothing is played before `begin`."""
     player, times = noted(1.0)
     player.start = "told"
@@ -225,7 +225,7 @@ async def test_a_feed_waits_to_be_told(autojump_clock: MockClock) -> None:
 # Markets
 
 
-def test_a_market_is_its_seed() -> None:
+def test_a_seed_gives_one_market() -> None:
     """The same seed, the same trades; another seed, others."""
     one, two, other = (trades_of(seed) for seed in (7, 7, 8))
     assert one == two
@@ -236,8 +236,8 @@ def trades_of(seed: int, **options: Any) -> list[Trade]:
     return list(islice(market(BINANCE_MARKET, seed=seed, start_us=10**15, **options), 2000))
 
 
-def test_a_symbol_more_changes_no_other() -> None:
-    """Each symbol has dice of its own."""
+def test_a_further_symbol_changes_no_other() -> None:
+    """Each symbol has its own random numbers."""
     alone = list(islice(market(BINANCE_MARKET[:1], seed=7, start_us=10**15), 500))
     together = [trade for trade in trades_of(7) if trade.symbol == "BTCUSDT"][:500]
     assert together == alone[: len(together)]
@@ -245,7 +245,7 @@ def test_a_symbol_more_changes_no_other() -> None:
 
 
 def test_two_symbols_alike_do_not_move_alike() -> None:
-    """Their dice differ although their instruments do not."""
+    """Their random numbers differ although their instruments do not."""
     alike = [Instrument(symbol, Decimal(100)) for symbol in ("AAA", "BBB")]
     made = list(islice(market(alike, seed=7, start_us=0), 400))
     sides = [[trade.side for trade in made if trade.symbol == each.symbol][:100] for each in alike]
@@ -253,12 +253,12 @@ def test_two_symbols_alike_do_not_move_alike() -> None:
 
 
 def test_a_market_looks_like_one() -> None:
-    """Whole increments and lots, contiguous ids, both sides, time that runs forward."""
+    """Whole increments and lots, ids without gaps, both sides, and times that never go back."""
     made = trades_of(1)
     for instrument in BINANCE_MARKET:
         own = [trade for trade in made if trade.symbol == instrument.symbol]
         assert [trade.id for trade in own] == list(range(instrument.first_id, instrument.first_id + len(own)))
-        assert all(Decimal(trade.price) % instrument.tick == 0 for trade in own)
+        assert all(Decimal(trade.price) % instrument.increment == 0 for trade in own)
         assert all(Decimal(trade.qty) % instrument.lot == 0 and Decimal(trade.qty) > 0 for trade in own)
         assert {trade.side for trade in own} == {"buy", "sell"}
         drift = Decimal(own[-1].price) / instrument.price
@@ -267,7 +267,7 @@ def test_a_market_looks_like_one() -> None:
 
 
 def test_gappy_ids_grow_and_have_gaps() -> None:
-    """As on an exchange that numbers the trades of all its markets together."""
+    """Like on an exchange that numbers the trades of all symbols together."""
     ids = [t.id for t in islice(market(BLOCKCHAIN_MARKET[:1], seed=1, start_us=0, ids="gappy"), 300)]
     steps = {b - a for a, b in pairwise(ids)}
     assert min(steps) >= 1
@@ -275,7 +275,7 @@ def test_gappy_ids_grow_and_have_gaps() -> None:
 
 
 def test_a_generated_feed_begins_now() -> None:
-    """Its first trade is just after the moment at which it is opened."""
+    """Its first trade happens just after it is opened."""
     feed: Feed = generated(seed=3)
     first = next(feed.open(10**15)).item
     assert isinstance(first, Trade)

@@ -1,4 +1,4 @@
-"""What the simulated exchanges write is what the real ones wrote, byte for byte."""
+"""The simulated exchanges write the messages of the real ones, byte for byte."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulators import Recording, StreamMessage, Trade, read, shipped
-from simulators.binance import BinanceSession, agg_trade_payload, binance_dialect, trade_payload
-from simulators.blockchain import BlockchainSession, blockchain_dialect, number, timestamp, updated
-from simulators.session import Refused
+from simulators.dialect import HandshakeRefused
+from simulators.exchanges.binance import BinanceSession, agg_trade_payload, binance_dialect, trade_payload
+from simulators.exchanges.blockchain import BlockchainSession, blockchain_dialect, number, timestamp, updated
 
 Make = Callable[..., Trade]
 ORIGIN = {"origin": "https://exchange.blockchain.com"}
@@ -42,7 +42,7 @@ def everything(recording: Recording) -> BinanceSession:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_recorded_binance_trade_is_written_as_it_was(name: str) -> None:
-    """A replayed trade is the recorded text, field for field and byte for byte."""
+    """A replayed trade is the recorded text, byte for byte."""
     recording = shipped(name)
     session = everything(recording)
     written = [text for tick in recording.ticks for text in session.encode(tick.item)]
@@ -51,7 +51,7 @@ def test_every_recorded_binance_trade_is_written_as_it_was(name: str) -> None:
 
 
 def test_the_one_recorded_blockchain_trade_is_written_as_it_was() -> None:
-    """Numbers, timestamp and field order are the exchange's own."""
+    """Numbers, timestamp and the order of fields are the exchange's own."""
     (trade,) = shipped("blockchain_doc_20200510.jsonl").trades
     source = texts_of(resources.files("simulators") / "data" / "blockchain_doc_20200510.jsonl")
     assert updated(6, trade) == source[6]
@@ -70,7 +70,7 @@ def test_heartbeat_and_acknowledgements_are_written_as_they_were() -> None:
 
 @pytest.mark.parametrize("name", ["spot_btcusdt_20240808", "spot_ethusdt_20240808", "BINANCE"])
 def test_full_recordings_are_written_as_they_were(name: str, recordings: Path) -> None:
-    """Depth, best prices and aggregated trades of whole sessions come out as they went in."""
+    """Depth, best prices and aggregated trades of whole recordings are written unchanged."""
     path = recordings / "recordings" / f"{name}.jsonl.gz"
     recording = read(path)
     session = everything(recording)
@@ -81,7 +81,7 @@ def test_full_recordings_are_written_as_they_were(name: str, recordings: Path) -
 
 
 def test_numbers_are_written_as_the_exchange_writes_them(recordings: Path) -> None:
-    """Every number in a recorded Blockchain.com session is reproduced from its plain decimal."""
+    """Every number of a Blockchain.com recording is reproduced from its plain decimal."""
     texts = texts_of(recordings / "recordings" / "BLOCKCHAIN.jsonl.gz")
     seen = {token for text in texts for token in re.findall(r'"(?:px|qty)":([0-9.E+-]+)', text)}
     assert len(seen) > 400
@@ -105,36 +105,36 @@ def test_numbers_are_written_as_the_exchange_writes_them(recordings: Path) -> No
     ],
 )
 def test_exponents_begin_where_they_do_on_the_real_exchange(plain: str, written: str) -> None:
-    """Below a thousandth and from ten million on numbers have an exponent, and always a decimal point."""
+    """Numbers below 0.001 and from ten million on have an exponent; all have a decimal point."""
     assert number(plain) == written
 
 
 @given(st.decimals(min_value=0, max_value=10**12, places=8))
 def test_no_digit_is_lost_in_writing(value: Decimal) -> None:
-    """Whatever the notation, the number is exactly the one that was given."""
+    """In every notation the number is exactly the given one."""
     assert Decimal(number(f"{value:f}")) == value
 
 
 def test_timestamps_have_microseconds_and_a_z() -> None:
-    """Also when the fraction is nought, and before the year 2000."""
+    """Also when the fraction is zero, and before the year 2000."""
     assert timestamp(1589135616696315) == "2020-05-10T18:33:36.696315Z"
     assert timestamp(1_000_000) == "1970-01-01T00:00:01.000000Z"
 
 
 def test_the_side_is_the_takers(make: Make) -> None:
-    """On Binance `m` is true when the buyer was the maker: the taker sold."""
+    """On Binance `m` is true when the buyer was the maker, so the taker sold."""
     assert json.loads(trade_payload(make(1, "BTCUSDT", side="sell")))["m"] is True
     assert json.loads(trade_payload(make(1, "BTCUSDT", side="buy")))["m"] is False
 
 
 def test_a_plain_trade_is_its_own_aggregate(make: Make) -> None:
-    """`@aggTrade` subscribers see trades that were published singly."""
+    """Subscribers of `@aggTrade` get single trades too."""
     payload = json.loads(agg_trade_payload(make(7, "BTCUSDT")))
     assert (payload["a"], payload["f"], payload["l"]) == (7, 7, 7)
 
 
 def test_binance_prices_have_eight_decimals_and_never_fewer_digits(make: Make) -> None:
-    """Padding adds noughts; more than eight decimals stay."""
+    """Zeros fill up to eight decimals; more than eight decimals stay."""
     payload = json.loads(trade_payload(make(1, "X", price="8501.1", qty="0.0000000012")))
     assert (payload["p"], payload["q"]) == ("8501.10000000", "0.0000000012")
 
@@ -155,7 +155,7 @@ def test_binance_prices_have_eight_decimals_and_never_fewer_digits(make: Make) -
     ],
 )
 def test_blockchain_rejects_with_a_reason(request_: Any, answer: tuple[str, str]) -> None:
-    """A request that cannot be obeyed is answered `rejected` with a text, and changes nothing."""
+    """A wrong request is answered with `rejected` and a reason, and changes nothing."""
     session = BlockchainSession(frozenset({"BTC-USD"}), lambda symbol: False)
     (text,) = session.receive(json.dumps(request_))
     said = json.loads(text)
@@ -164,7 +164,7 @@ def test_blockchain_rejects_with_a_reason(request_: Any, answer: tuple[str, str]
 
 
 def test_blockchain_rejects_a_second_subscription() -> None:
-    """As the real exchange does: `Already subscribed`; the first one stays."""
+    """Like the real exchange: `Already subscribed`; the first subscription stays."""
     session = BlockchainSession(frozenset({"BTC-USD"}), lambda symbol: False)
     subscribe = '{"action":"subscribe","channel":"trades","symbol":"BTC-USD"}'
     session.receive(subscribe)
@@ -212,7 +212,7 @@ def test_binance_subscribes_lists_and_unsubscribes() -> None:
 
 @given(st.one_of(st.text(), st.binary(), st.recursive(st.none() | st.text(), st.lists).map(json.dumps)))
 def test_no_message_of_a_client_can_make_a_session_fail(message: str | bytes) -> None:
-    """Whatever a client sends is answered with one JSON text."""
+    """Every message of a client is answered with one JSON text."""
     for session in (
         BlockchainSession(frozenset(), lambda symbol: False),
         BinanceSession(True, lambda symbol: False),
@@ -238,8 +238,8 @@ def test_binance_takes_subscriptions_in_the_url(path: str, streams: tuple[str, .
 
 
 def test_blockchain_wants_its_origin() -> None:
-    """Without the right Origin the handshake ends with 400, unless that is switched off."""
-    with pytest.raises(Refused) as refused:
+    """Without the right Origin the handshake ends with status 400, unless that is switched off."""
+    with pytest.raises(HandshakeRefused) as refused:
         blockchain_dialect().open("/ws", {"origin": "https://elsewhere"}, lambda symbol: False)
     assert refused.value.status == 400
     blockchain_dialect().open("/ws", ORIGIN, lambda symbol: False)
@@ -248,8 +248,8 @@ def test_blockchain_wants_its_origin() -> None:
 
 @pytest.mark.parametrize("dialect", [blockchain_dialect(), binance_dialect()])
 def test_an_unknown_path_is_refused(dialect: Any) -> None:
-    """A wrong URL fails in the handshake, not in silence afterwards."""
-    with pytest.raises(Refused) as refused:
+    """A wrong path fails in the handshake, not silently later."""
+    with pytest.raises(HandshakeRefused) as refused:
         dialect.open("/nope", ORIGIN, lambda symbol: False)
     assert refused.value.status == 404
 
@@ -258,6 +258,6 @@ def test_an_unknown_path_is_refused(dialect: Any) -> None:
     "wrong", [{"price": "1E-5"}, {"qty": "-1"}, {"price": ""}, {"side": "BUY"}, {"qty": "1."}]
 )
 def test_a_wrong_trade_cannot_be_made(wrong: dict[str, Any], make: Make) -> None:
-    """Nonsense is sent by faults, never by mistake."""
+    """Only faults send nonsense, never a mistake in a test."""
     with pytest.raises(ValueError, match="must be"):
         make(1, **wrong)

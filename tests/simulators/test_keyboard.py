@@ -1,4 +1,4 @@
-"""Keys reach a simulator from a terminal, one at a time, and the terminal is left as it was."""
+"""A simulator gets single keys from a terminal, and restores the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Connect = Callable[..., Any]
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
-    """A pseudo-terminal: what a person types into, and what the program reads from."""
+    """A pseudo-terminal: the end for the person, and the end for the program."""
     person, program = os.openpty()
     yield person, program
     for fd in (person, program):
@@ -28,7 +28,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 async def test_keys_arrive_singly_and_the_loop_goes_on(terminal: tuple[int, int]) -> None:
-    """No return key is needed, nothing else waits for the keyboard, and the terminal is restored."""
+    """No return key is needed, other tasks run on, and the terminal is restored."""
     person, program = terminal
     before = termios.tcgetattr(program)
     keys: list[str] = []
@@ -52,8 +52,8 @@ async def test_keys_arrive_singly_and_the_loop_goes_on(terminal: tuple[int, int]
     assert termios.tcgetattr(program) == before
 
 
-async def test_what_is_no_terminal_has_no_keys() -> None:
-    """A pipe or a file is left unread, so a simulator can run in the background."""
+async def test_a_pipe_has_no_keys() -> None:
+    """Nothing is read from a pipe, so a simulator can run in the background."""
     reading, writing = os.pipe()
     os.write(writing, b"q")
 
@@ -67,7 +67,7 @@ async def test_what_is_no_terminal_has_no_keys() -> None:
 
 
 async def test_the_keys_do_what_they_say(connect: Connect) -> None:
-    """Each disconnect, each fault, the pace, the status, the end."""
+    """Disconnects, faults, the pace, the status, the end."""
     said: list[str] = []
     feed = recorded([Tick(0, Trade(1, "BTC-USD", "buy", "1", "1", 1))])
     async with open_blockchain() as exchange, playing(exchange, feed, start="told") as player:
@@ -98,7 +98,7 @@ async def test_the_keys_do_what_they_say(connect: Connect) -> None:
 
 
 async def test_an_unknown_key_gets_help_and_a_refused_one_a_reason() -> None:
-    """No key can end a simulator with a traceback."""
+    """No key ends a simulator with a traceback."""
     said: list[str] = []
     keys = exchange_keys(Controls(Exchange(binance_dialect())), said.append, lambda: None)
     press = presser(keys, said.append)

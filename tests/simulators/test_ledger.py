@@ -1,4 +1,4 @@
-"""The client's ledger finds every gap, duplicate and disorder, and cries wolf about nothing."""
+"""The ledger finds every gap, duplicate and disorder, and reports nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_stream_without_holes_has_no_findings() -> None:
 
 @given(st.lists(st.integers(1, 40), unique=True, min_size=2))
 def test_every_departure_from_the_next_offset_is_found(offsets: list[int]) -> None:
-    """As many findings as there are steps that do not lead one past the highest offset so far."""
+    """One finding for each offset that is not one above the highest offset so far."""
     ledger = Ledger()
     for offset in offsets:
         ledger.trade(update(offset))
@@ -42,7 +42,7 @@ def test_every_departure_from_the_next_offset_is_found(offsets: list[int]) -> No
 
 
 def test_the_same_trade_under_another_offset_is_a_duplicate() -> None:
-    """Identity is source and id, not the place in the stream."""
+    """Source and id identify a trade, not its offset."""
     ledger = Ledger()
     ledger.trade(update(1, trade_id=9))
     assert ledger.trade(update(2, trade_id=9)) == ["DUPLICATE X: trade 9 of s again"]
@@ -55,8 +55,8 @@ def test_symbols_do_not_disturb_each_other() -> None:
         assert ledger.trade(update(offset, symbol="X")) == ledger.trade(update(offset, symbol="Y")) == []
 
 
-def test_an_announced_gap_is_no_silent_one() -> None:
-    """After `stream.gap` the stream goes on behind it; what the notice does not cover is still a gap."""
+def test_an_announced_gap_is_not_a_silent_gap() -> None:
+    """After `stream.gap` the stream continues behind it; offsets outside the notice are still a gap."""
     ledger = Ledger()
     ledger.trade(update(1))
     ledger.gap({"symbol": "X", "epoch": "e1", "from": 2, "to": 5, "reason": "slow_client"})
@@ -68,7 +68,7 @@ def test_an_announced_gap_is_no_silent_one() -> None:
 
 
 def test_a_resume_that_stops_short_is_a_gap() -> None:
-    """When the answer's trades do not reach its own offset, something is missing."""
+    """Trades are missing when those of the answer end before its offset."""
     ledger = Ledger()
     ledger.subscribed(answer(3))
     assert ledger.subscribed(answer(6, recovered=True, trades=[update(4), update(5)])) == [
@@ -76,8 +76,8 @@ def test_a_resume_that_stops_short_is_a_gap() -> None:
     ]
 
 
-def test_a_resume_that_is_not_recovered_is_said_once() -> None:
-    """The client knows that it has a gap, and goes on from the answer's offset."""
+def test_a_resume_that_is_not_recovered_is_one_finding() -> None:
+    """The client knows of the gap, and continues from the offset of the answer."""
     ledger = Ledger()
     ledger.subscribed(answer(3))
     ledger.subscribed(answer(9, recovered=False))

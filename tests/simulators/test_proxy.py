@@ -1,4 +1,4 @@
-"""The proxy passes everything on, and makes exactly the trouble that was asked for, for as long as asked."""
+"""The proxy passes everything on, and makes exactly the requested trouble, until it is withdrawn."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Ends:
     arrived: list[tuple[float, bytes]] = field(factory=list)
 
     def stream(self, way: str) -> tuple[Any, Any]:
-        """Who speaks and who listens in this direction."""
+        """The sender and the receiver of this direction."""
         return (self.near, self.far) if way == "up" else (self.far, self.near)
 
     async def collect(self, listener: Any) -> None:
@@ -60,15 +60,15 @@ async def ends(seed: int = 0) -> AsyncIterator[Ends]:
 
 @pytest.fixture
 def clock(mock_clock: MockClock) -> MockClock:
-    """Jumps whenever everybody waits."""
+    """Jumps when all tasks wait."""
     mock_clock.autojump_threshold = 0.0
     return mock_clock
 
 
 class TestInMemory:
     @WAYS
-    async def test_without_orders_it_is_not_noticed(self, way: str, clock: MockClock) -> None:
-        """Every byte arrives, in order, at once, and is counted."""
+    async def test_without_trouble_it_changes_nothing(self, way: str, clock: MockClock) -> None:
+        """Every byte arrives at once, in order, and is counted."""
         data = os.urandom(300_000)
         async with ends() as e, trio.open_nursery() as nursery:
             speaker, listener = e.stream(way)
@@ -83,7 +83,7 @@ class TestInMemory:
 
     @WAYS
     async def test_latency_delays_one_way_and_can_be_withdrawn(self, way: Any, clock: MockClock) -> None:
-        """Bytes come so much later; when it is withdrawn those that are under way come at once."""
+        """Bytes come late; when the latency is withdrawn, waiting bytes come at once."""
         async with ends() as e, trio.open_nursery() as nursery:
             speaker, listener = e.stream(way)
             nursery.start_soon(e.collect, listener)
@@ -104,7 +104,7 @@ class TestInMemory:
             nursery.cancel_scope.cancel()
 
     async def test_latency_costs_no_throughput(self, clock: MockClock) -> None:
-        """What is sent later is under way beside what was sent before: a thousand bytes, one delay."""
+        """Ten writes in a row are delayed together, not one after the other."""
         async with ends() as e, trio.open_nursery() as nursery:
             nursery.start_soon(e.collect, e.far)
             e.proxy.delay(1.0)
@@ -118,7 +118,7 @@ class TestInMemory:
             nursery.cancel_scope.cancel()
 
     async def test_jitter_is_seeded_and_keeps_the_order(self, clock: MockClock) -> None:
-        """Two runs with one seed have the same delays, another seed has others, and order is kept."""
+        """A seed always gives the same delays, another seed gives others, and bytes keep their order."""
 
         async def delays(seed: int) -> list[float]:
             async with ends(seed) as e, trio.open_nursery() as nursery:
@@ -139,8 +139,8 @@ class TestInMemory:
         assert len(set(first)) > 3
         assert all(0.1 <= at <= 0.3 * 19 + 5.1 for at in first)
 
-    async def test_a_limit_is_kept_and_can_be_lifted(self, clock: MockClock) -> None:
-        """A thousand bytes a second are a thousand bytes a second, and lifted means at once."""
+    async def test_a_limit_is_exact_and_can_be_withdrawn(self, clock: MockClock) -> None:
+        """1,000 bytes per second arrive; when the limit is withdrawn, the rest comes at once."""
         async with ends() as e, trio.open_nursery() as nursery:
             nursery.start_soon(e.collect, e.far)
             e.proxy.limit(1000)
@@ -154,7 +154,7 @@ class TestInMemory:
 
     @WAYS
     async def test_half_open_stops_one_way_only(self, way: Any, clock: MockClock) -> None:
-        """One way is silent while the other works and both sockets stay open; released, nothing is missing."""
+        """One way is silent, the other works, and both sockets stay open; after `release` nothing is missing."""
         async with ends() as e, trio.open_nursery() as nursery:
             speaker, listener = e.stream(way)
             nursery.start_soon(e.collect, listener)
@@ -170,7 +170,7 @@ class TestInMemory:
             nursery.cancel_scope.cancel()
 
     async def test_a_way_that_is_full_slows_the_sender_down(self, clock: MockClock) -> None:
-        """Nothing is piled up behind a stalled way: it takes its bound, and reads no further."""
+        """Memory is bounded: the proxy reads `HELD` bytes and no more."""
         taken = 0
 
         class Endless(trio.abc.ReceiveStream):
@@ -194,7 +194,7 @@ class TestInMemory:
         assert HELD <= taken < HELD + CHUNK
 
     async def test_corruption_is_seeded_and_counted(self, clock: MockClock) -> None:
-        """Exactly so many pieces have exactly one wrong byte; the rest is as it was, and a seed repeats it."""
+        """The right number of chunks have one wrong byte each; the rest is intact; a seed repeats it."""
 
         async def heard(seed: int) -> list[bytes]:
             async with ends(seed) as e, trio.open_nursery() as nursery:
@@ -214,7 +214,7 @@ class TestInMemory:
         assert await heard(6) != pieces
 
     async def test_an_end_is_passed_on_late(self, clock: MockClock) -> None:
-        """The other side learns of the end so much later; bytes are not delayed by it."""
+        """The other side gets the end late; bytes are not delayed."""
         async with ends() as e, trio.open_nursery() as nursery:
             begin = trio.current_time()
             e.proxy.close_slowly(7.0)
@@ -229,7 +229,7 @@ class TestInMemory:
             nursery.cancel_scope.cancel()
 
     async def test_heal_withdraws_everything(self, clock: MockClock) -> None:
-        """After it nothing differs from a proxy that never had an order."""
+        """After it the proxy is like a new one."""
         async with ends() as e:
             untouched = e.proxy.status()
             e.proxy.delay(1, 1)
@@ -254,7 +254,7 @@ class TestInMemory:
         ],
     )
     async def test_nonsense_is_refused_and_changes_nothing(self, name: str, arguments: list[Any]) -> None:
-        """ValueError, and everything is as before."""
+        """ValueError, and no setting changes."""
         async with ends() as e:
             before = e.proxy.status()
             with pytest.raises(ValueError, match=r"must be|is 'up'"):
@@ -294,7 +294,7 @@ async def said(stream: trio.SocketStream, text: bytes) -> bytes:
 
 class TestOnTheLoopback:
     async def test_many_connections_at_once(self) -> None:
-        """Each has its own bytes; when they have left, none is open."""
+        """Each gets its own bytes; at the end none is open."""
         async with echoed() as proxy:
 
             async def one(number: int) -> None:
@@ -310,7 +310,7 @@ class TestOnTheLoopback:
             assert (proxy.accepted, proxy.up.passed, proxy.down.passed) == (20, 1_000_000, 1_000_000)
 
     async def test_cut_is_an_end_and_reset_is_an_error(self) -> None:
-        """After `cut` both sides read an end, after `reset` an error; new connections work."""
+        """After `cut` a side reads an end, after `reset` an error; new connections work."""
         async with echoed() as proxy:
             async with await trio.open_tcp_stream(proxy.host, proxy.port) as stream:
                 assert await said(stream, b"hello") == b"hello"
@@ -324,7 +324,7 @@ class TestOnTheLoopback:
             assert proxy.open == 0
 
     async def test_a_reset_of_the_server_reaches_the_client(self) -> None:
-        """As a reset, so that it cannot be taken for an end."""
+        """As a reset, because a FIN would look like a normal end."""
 
         async def slam(stream: trio.SocketStream) -> None:
             await stream.receive_some(1)
@@ -343,7 +343,7 @@ class TestOnTheLoopback:
             nursery.cancel_scope.cancel()
 
     async def test_refused_clients_are_refused_by_the_system_and_open_connections_stay(self) -> None:
-        """Whoever is in stays in; accepted again, the port is the same."""
+        """An open connection works on; after `accept` the port is the same."""
         async with echoed() as proxy, await trio.open_tcp_stream(proxy.host, proxy.port) as inside:
             assert await said(inside, b"in") == b"in"
             await proxy.refuse()
@@ -354,8 +354,8 @@ class TestOnTheLoopback:
             async with await trio.open_tcp_stream(proxy.host, proxy.port) as late:
                 assert await said(late, b"late") == b"late"
 
-    async def test_nobody_behind_it_is_a_reset_and_counted(self) -> None:
-        """The client is not left waiting for an answer."""
+    async def test_a_missing_server_is_a_reset_and_counted(self) -> None:
+        """The client does not wait for an answer."""
         with trio.socket.socket() as unused:
             await unused.bind(("127.0.0.1", 0))
             async with open_proxy("127.0.0.1", unused.getsockname()[1]) as proxy:
@@ -365,7 +365,7 @@ class TestOnTheLoopback:
                 assert (proxy.unreachable, proxy.accepted, proxy.open) == (1, 0, 0)
 
     async def test_it_leaves_nothing_behind(self) -> None:
-        """Ended in the middle, with a way that is held, it closes both sides of every connection."""
+        """It is stopped while it holds bytes, and closes both sides of every connection."""
         before = trio.lowlevel.current_statistics().tasks_living
         async with echo_server() as (host, port):
             async with open_proxy(host, port) as proxy:

@@ -1,4 +1,4 @@
-"""Recordings are read whole: what is there is kept digit for digit, what cannot be used is counted."""
+"""Recordings are read completely: every digit is kept, and messages that cannot be played are counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simulators import RecordingError, StreamMessage, read, shipped
 
 
 def test_shipped_recordings_are_complete() -> None:
-    """The counts and ends that their README states; ids without gaps."""
+    """The counts that their README states; ids without gaps."""
     for name, count, first in (
         ("binance_btcusdt_trades_20240808.jsonl.gz", 9757, 3735683259),
         ("binance_ethusdt_trades_20240808.jsonl.gz", 6106, 1520538925),
@@ -25,7 +25,7 @@ def test_shipped_recordings_are_complete() -> None:
 
 
 def test_the_table_and_the_recording_agree_where_they_overlap() -> None:
-    """Two independent ways to the same trades end in the same ids, sides, prices, quantities and times."""
+    """Two independent sources of the same trades give the same ids, sides, prices, quantities and times."""
     for symbol, overlap in (("btcusdt", 19), ("ethusdt", 8)):
         wire = shipped(f"binance_{symbol}_trades_20240808.jsonl.gz").trades[-overlap:]
         table = shipped(f"binance_{symbol}_trades_20240809.csv.gz").trades[:overlap]
@@ -34,8 +34,8 @@ def test_the_table_and_the_recording_agree_where_they_overlap() -> None:
         ]
 
 
-def test_what_cannot_be_replayed_is_counted_by_sort() -> None:
-    """Twelve messages went in: one trade, and eleven that are named."""
+def test_messages_that_cannot_be_replayed_are_counted_by_kind() -> None:
+    """Twelve messages: one trade, and eleven that are counted."""
     recording = shipped("blockchain_doc_20200510.jsonl")
     assert [trade.qty for trade in recording.trades] == ["0.0005892"]
     assert sum(recording.skipped.values()) == 11
@@ -43,7 +43,7 @@ def test_what_cannot_be_replayed_is_counted_by_sort() -> None:
 
 
 def test_other_streams_are_kept_as_they_are(recordings: Path) -> None:
-    """Depth and best prices of a full recording are there, with the trades in their midst."""
+    """Depth and best prices of a full recording are kept, with the trades between them."""
     recording = read(recordings / "recordings" / "spot_ethusdt_20240808.jsonl.gz")
     kinds = {each.item.stream for each in recording.ticks if isinstance(each.item, StreamMessage)}
     assert kinds == {"ethusdt@depth@100ms", "ethusdt@bookTicker"}
@@ -51,7 +51,7 @@ def test_other_streams_are_kept_as_they_are(recordings: Path) -> None:
 
 
 def test_aggregated_trades_keep_their_members(recordings: Path) -> None:
-    """An aggregate has its own id, and the first and last of the trades it stands for."""
+    """An aggregate has its own id, and the first and the last id of its trades."""
     first, second = read(recordings / "recordings" / "BINANCE.jsonl.gz").trades
     assert (first.id, first.aggregate) == (15683430, (19862790, 19862790))
     assert (second.symbol, second.price) == ("LRCBTC", "0.00000638")
@@ -70,7 +70,7 @@ def test_aggregated_trades_keep_their_members(recordings: Path) -> None:
 def test_a_file_that_is_no_recording_is_refused_by_line(
     name: str, text: str, told: str, tmp_path: Path
 ) -> None:
-    """One clear error that names the file and the line; nothing is repaired."""
+    """The error names the file and the line; nothing is repaired."""
     (tmp_path / name).write_text(text)
     with pytest.raises(RecordingError, match=told) as error:
         read(tmp_path / name)
@@ -78,7 +78,7 @@ def test_a_file_that_is_no_recording_is_refused_by_line(
 
 
 def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
-    """Half a file is not taken for a short one."""
+    """Half a file is an error, not a short recording."""
     whole = gzip.compress(b'{"dir":"in","t":1,"msg":"{}"}\n' * 500)
     (tmp_path / "a.jsonl.gz").write_bytes(whole[:-20])
     with pytest.raises(RecordingError, match=r"a\.jsonl\.gz"):

@@ -1,4 +1,4 @@
-"""The commands serve what they say, where they say, and refuse what they cannot play."""
+"""The commands serve the right feeds on the right ports, and refuse files that they cannot play."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from simulators import (
     Served,
     Tick,
     Trade,
+    exchanges,
     file_feed,
     recorded,
     replay,
-    serve_binance,
-    serve_blockchain,
     serve_demo,
     shipped,
+    simulate,
 )
 from simulators.exchange import wall_clock_us
 from simulators.serving import control_port_beside
@@ -45,7 +45,7 @@ def table(tmp_path: Path) -> Path:
 async def test_a_file_is_replayed_in_either_format(
     exchange: Any, symbol: str, table: Path, connect: Connect, ids: Ids
 ) -> None:
-    """The same table, as either exchange would have sent it, begun by the first subscriber."""
+    """Each exchange sends the same table in its own format; it begins with the first subscriber."""
     async with trio.open_nursery() as nursery:
         served = await nursery.start(partial(replay, table, exchange, port=0, speed="max"))
         async with connect(served.url) as raw:
@@ -55,7 +55,7 @@ async def test_a_file_is_replayed_in_either_format(
 
 
 async def test_the_demo_serves_both_exchanges_with_trades_of_now(connect: Connect) -> None:
-    """Both ports answer, the recordings play at once, and begin with a trade of this moment."""
+    """Both ports answer, the recordings play at once, and the first trade happens now."""
     said: list[str] = []
     before_us = wall_clock_us()
     async with trio.open_nursery() as nursery:
@@ -71,18 +71,18 @@ async def test_the_demo_serves_both_exchanges_with_trades_of_now(connect: Connec
 
 
 def first_timestamp(served: Served) -> int:
-    """When the first of all trades published so far happened, in microseconds."""
+    """The time of the first trade published so far, in microseconds."""
     player = served.controls.player
     assert player is not None
     tapes = [served.controls.exchange.tape(each) for each in player.feed.symbols]
     return min(tape[0].timestamp_us for tape in tapes if tape)
 
 
-async def test_a_feed_of_ones_own_is_served(connect: Connect, ids: Ids) -> None:
-    """Symbols of the feed are known to the exchange, whatever they are."""
+async def test_a_given_feed_is_served(connect: Connect, ids: Ids) -> None:
+    """The exchange knows all symbols of the feed."""
     feed = file_feed_of("NEW-USD")
     async with trio.open_nursery() as nursery:
-        start = partial(serve_blockchain, feed=feed, port=0, speed=math.inf, start="all_subscribed")
+        start = partial(simulate, "blockchain", feed=feed, port=0, speed=math.inf, start="all_subscribed")
         served = await nursery.start(start)
         async with connect(served.url) as raw:
             await raw.subscribe(served.controls.exchange, "NEW-USD")
@@ -95,22 +95,22 @@ def file_feed_of(symbol: str) -> Any:
 
 
 async def test_a_taken_port_is_an_error_at_the_start() -> None:
-    """An OSError to whoever starts it, not a simulator that nobody can reach."""
+    """The start raises OSError; there is no simulator that nobody can reach."""
     async with trio.open_nursery() as nursery:
-        served = await nursery.start(partial(serve_binance, port=0))
+        served = await nursery.start(partial(simulate, "binance", port=0))
         port = served.controls.exchange.port
         with pytest.RaisesGroup(OSError, flatten_subgroups=True, allow_unwrapped=True):
-            await nursery.start(partial(serve_binance, port=port))
+            await nursery.start(partial(simulate, "binance", port=port))
         nursery.cancel_scope.cancel()
 
 
-def test_a_control_port_stands_a_hundred_further() -> None:
-    """Unless it is told otherwise; and any free port stays any free port."""
+def test_a_control_port_is_a_hundred_higher() -> None:
+    """The port 0, any free port, stays 0."""
     assert (control_port_beside(5001), control_port_beside(0)) == (5101, 0)
 
 
 def test_names_are_never_guessed(table: Path) -> None:
-    """A symbol without a name on that exchange is an error that says so; one that is given is used."""
+    """A symbol without a name on the exchange is an error; a given name is used."""
     table.write_text(table.read_text().replace("BTCUSDT", "ODDCOIN"))
     with pytest.raises(RecordingError, match="ODDCOIN"):
         file_feed(table, "blockchain")
@@ -118,7 +118,7 @@ def test_names_are_never_guessed(table: Path) -> None:
 
 
 def test_a_recording_may_be_played_looped_and_moved(table: Path) -> None:
-    """Ids go on, and the first trade is now."""
+    """Ids continue, and the first trade happens now."""
     feed = file_feed(table, "binance", loop=True, rebase=True)
     items: list[Any] = [tick.item for tick in islice(feed.open(9_000_000), 5)]
     assert [item.id for item in items] == [5, 6, 7, 8, 9]
@@ -126,7 +126,7 @@ def test_a_recording_may_be_played_looped_and_moved(table: Path) -> None:
 
 
 def test_a_recording_with_nothing_to_play_is_refused(tmp_path: Path) -> None:
-    """The error says what there was instead."""
+    """The error says what the file has instead."""
     (tmp_path / "a.jsonl").write_text(
         '{"t":1,"dir":"in","msg":"{\\"event\\":\\"subscribed\\",\\"channel\\":\\"l2\\"}"}\n'
     )
@@ -135,8 +135,25 @@ def test_a_recording_with_nothing_to_play_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_streams_are_played_or_left_out(recordings: Path) -> None:
-    """A full recording plays whole on Binance, unless only its trades are wanted."""
+    """Binance plays all messages of a recording, or only its trades."""
     path = recordings / "recordings" / "spot_ethusdt_20240808.jsonl.gz"
     whole = list(file_feed(path, "binance").open(0))
     trades = list(file_feed(path, "binance", trades_only=True).open(0))
     assert len(whole) > len(trades) == len(shipped("binance_ethusdt_trades_20240808.jsonl.gz").trades)
+
+
+@pytest.mark.parametrize("name", exchanges.names())
+def test_an_exchange_is_one_file(name: str) -> None:
+    """The name of the file is the name of the dialect; ports are its own; its feed has symbols it knows."""
+    definition = exchanges.find(name)
+    assert definition.dialect(frozenset()).name == name
+    assert all(definition.symbol(symbol) == symbol for symbol in definition.feed().symbols)
+    others = [exchanges.find(each) for each in exchanges.names() if each != name]
+    taken = {port for each in others for port in (each.port, control_port_beside(each.port))}
+    assert not taken & {definition.port, control_port_beside(definition.port)}
+
+
+def test_an_exchange_that_does_not_exist_is_refused() -> None:
+    """The error lists those that exist."""
+    with pytest.raises(ValueError, match="no exchange 'nope': binance, blockchain"):
+        exchanges.find("nope")

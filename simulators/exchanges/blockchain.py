@@ -1,9 +1,9 @@
-"""The Blockchain.com exchange's WebSocket protocol, from the server's side: channels `heartbeat` and
-`trades`.
+"""The WebSocket protocol of the Blockchain.com exchange, the server's side.
 
-Rule 1: `seqnum` counts the messages of one connection from 0, whatever they are.
-Rule 2: the order of fields, the way numbers are written and the wording of refusals are the real exchange's.
-Rule 3: the other channels (l2, l3, ticker, prices, symbols, ...) are refused by name, not imitated.
+Rule 1: `seqnum` counts all messages of one connection, from 0.
+Rule 2: fields have the order, numbers the notation, and rejections the words of the real exchange.
+Rule 3: the channels are `heartbeat` and `trades`. Others (l2, l3, ticker, prices, symbols, ...) are rejected,
+not imitated.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ from typing import Any
 import msgspec
 from attrs import define, field, frozen
 
-from .session import Dialect, Refuse, Refused
-from .trade import Item, Trade
+from ..definition import Definition
+from ..dialect import Dialect, HandshakeRefused, Refuse
+from ..feed import Feed, merge, recorded, relabel
+from ..recordings import shipped
+from ..trade import Item, Trade
 
 ORIGIN = "https://exchange.blockchain.com"
 PATH = "/mercury-gateway/v1/ws"
 PORT = 5000
 SYMBOLS = ("BTC-USD", "ETH-USD", "BTC-USDT", "ETH-USDT", "ETH-BTC", "LTC-USD", "BCH-USD", "XLM-USD")
+NAMES = {"BTCUSDT": "BTC-USD", "ETHUSDT": "ETH-USD"}  # names for the recorded trades of Binance
 
 
 def number(text: str) -> str:
-    """Write a plain decimal by the exchange's (Java's) rule: 0.0005892 is ``5.892E-4``, 200 is ``200.0``."""
+    """Write a plain decimal as the exchange (Java) does: 0.0005892 is ``5.892E-4``, 200 is ``200.0``."""
     _, digits, exponent = Decimal(text).normalize().as_tuple()
     assert isinstance(exponent, int)
     first = len(digits) - 1 + exponent
@@ -47,7 +51,7 @@ def timestamp(us: int) -> str:
 
 
 def updated(seqnum: int, trade: Trade) -> str:
-    """The message that tells of one trade."""
+    """The message of one trade."""
     return (
         f'{{"seqnum":{seqnum},"event":"updated","channel":"trades","symbol":"{trade.symbol}",'
         f'"timestamp":"{timestamp(trade.timestamp_us)}","side":"{trade.side}","qty":{number(trade.qty)},'
@@ -57,14 +61,14 @@ def updated(seqnum: int, trade: Trade) -> str:
 
 @frozen
 class _Reject(Exception):
-    """The request at hand is refused; the fields are those of the answer."""
+    """A request is rejected; the fields are those of the answer."""
 
     fields: dict[str, str]
 
 
 @define
 class BlockchainSession:
-    """One connection to the exchange: what it is subscribed to, and the number of its next message."""
+    """One connection: its subscriptions, and the number of its next message."""
 
     known: frozenset[str]
     refuse: Refuse
@@ -74,11 +78,11 @@ class BlockchainSession:
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Symbols whose trades are subscribed."""
+        """The symbols whose trades are subscribed."""
         return frozenset(self._trades)
 
     def receive(self, message: str | bytes) -> list[str]:
-        """Obey; the answer says ``subscribed``, ``unsubscribed``, or ``rejected`` and why."""
+        """Obey one request; the answer is ``subscribed``, ``unsubscribed``, or ``rejected`` with a reason."""
         try:
             event, fields = self._obey(_request(message))
         except _Reject as refusal:
@@ -96,13 +100,13 @@ class BlockchainSession:
         return [updated(self._next(), item)]
 
     def beat(self, now_us: int) -> list[str]:
-        """The heartbeat, when subscribed."""
+        """The heartbeat, when it is subscribed."""
         if not self.heartbeat:
             return []
         return [self._say(event="updated", channel="heartbeat", timestamp=timestamp(now_us))]
 
     def skip(self) -> None:
-        """Lose one `seqnum`."""
+        """Skip one `seqnum`."""
         self._next()
 
     def _next(self) -> int:
@@ -168,9 +172,16 @@ def blockchain_dialect(
     ping: float | None = 20.0,
     lifetime: float | None = None,
 ) -> Dialect:
-    """Blockchain.com's dialect; `symbols` are those it knows, others are rejected. Durations in seconds."""
+    """Blockchain.com's dialect. `symbols` are those that it knows; others are rejected.
+
+    `require_origin` rejects clients without the right header `Origin`, as the real exchange does. `Dialect`
+    explains the durations (seconds).
+    """
     known = frozenset(symbols)
-    return Dialect("blockchain", PATH, _opener(known, require_origin), True, heartbeat, ping, lifetime)
+    opener = _opener(known, require_origin)
+    return Dialect(
+        "blockchain", PATH, opener, sequenced=True, heartbeat=heartbeat, ping=ping, lifetime=lifetime
+    )
 
 
 def _opener(
@@ -178,9 +189,24 @@ def _opener(
 ) -> Callable[[str, dict[str, str], Refuse], BlockchainSession]:
     def open_session(path: str, headers: dict[str, str], refuse: Refuse) -> BlockchainSession:
         if not path.partition("?")[0].endswith("/ws"):
-            raise Refused(404, f"no such path: the exchange is at {PATH}")
+            raise HandshakeRefused(404, f"no such path: the exchange is at {PATH}")
         if require_origin and headers.get("origin") != ORIGIN:
-            raise Refused(400, f"the header 'Origin: {ORIGIN}' is required")
+            raise HandshakeRefused(400, f"the header 'Origin: {ORIGIN}' is required")
         return BlockchainSession(known, refuse)
 
     return open_session
+
+
+def blockchain_feed() -> Feed:
+    """Five minutes of Binance's BTCUSDT and ETHUSDT as BTC-USD and ETH-USD; looped and moved to now."""
+    ticks = (shipped(f"binance_{symbol}_trades_20240809.csv.gz").ticks for symbol in ("btcusdt", "ethusdt"))
+    return recorded(relabel(merge(*ticks), NAMES), loop=True, rebase=True)
+
+
+DEFINITION = Definition(
+    title="Blockchain.com exchange",
+    port=PORT,
+    dialect=lambda symbols: blockchain_dialect(symbols={*SYMBOLS, *symbols}),
+    feed=blockchain_feed,
+    symbol=lambda symbol: symbol if "-" in symbol else NAMES.get(symbol),
+)

@@ -1,7 +1,7 @@
-"""A listening socket that can be shut and opened again without losing its port.
+"""A listening socket that can refuse clients for a while without losing its port.
 
-Rule 1: while shut, the port is bound and nobody listens, so the system refuses clients as when a server is
-down, and no other program can take the port.
+While it refuses, the port stays bound and nobody listens on it. So the system refuses clients as if the
+server were down, and no other program can take the port.
 """
 
 from __future__ import annotations
@@ -18,34 +18,42 @@ BACKLOG = 128
 
 
 @define(eq=False)
-class Door:
-    """Accepts connections whenever `shut_until` is past, and gives each to `handle` in a nursery of its own.
+class Listener:
+    """Accepts connections unless `refusing`, and gives each to `handle`, in one nursery for all.
 
-    `handle` must not raise. `shut_until` is a time of Trio's clock; `set` changes it.
+    `handle` must not raise. `refusing_until` is a time of Trio's clock; change it with `refuse_until` or
+    `accept`.
     """
 
     handle: Callable[[trio.abc.Stream], Awaitable[None]]
-    shut_until: float = -1.0
-    _open: bool = False
+    refusing_until: float = -1.0
+    _listening: bool = False
     _running: bool = False
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     @property
-    def shut(self) -> bool:
-        """Whether it is to be shut now."""
-        return trio.current_time() < self.shut_until
+    def refusing(self) -> bool:
+        """Whether it has to refuse clients now."""
+        return trio.current_time() < self.refusing_until
 
-    async def set(self, shut_until: float) -> None:
-        """Shut it until then; return when it has happened (or was never running)."""
-        self.shut_until = shut_until
+    async def refuse_until(self, time: float) -> None:
+        """Refuse clients until `time` (infinity: until `accept`).
+
+        Returns when the socket has changed its state, or at once when `run` is not running.
+        """
+        self.refusing_until = time
         self._changed.unpark_all()
         await trio.lowlevel.checkpoint()
-        while self._running and self._open == self.shut:
+        while self._running and self._listening == self.refusing:
             await self._changed.park()
 
-    async def wait_open(self) -> None:
+    async def accept(self) -> None:
+        """Accept clients from now on; returns like `refuse_until`."""
+        await self.refuse_until(-1.0)
+
+    async def wait_accepting(self) -> None:
         """Wait until it accepts connections."""
-        while not self._open:
+        while not self._listening:
             await self._changed.park()
 
     async def run(
@@ -63,30 +71,30 @@ class Door:
         try:
             async with trio.open_nursery() as clients:
                 while True:
-                    listeners = await self._turn(listeners, clients)
+                    listeners = await self._accept_then_refuse(listeners, clients)
         finally:
             self._running = False
 
-    async def _turn(
+    async def _accept_then_refuse(
         self, listeners: list[trio.SocketListener], clients: trio.Nursery
     ) -> list[trio.SocketListener]:
         names = [(each.socket.family, each.socket.getsockname()) for each in listeners]
         async with trio.open_nursery() as nursery:
             serve = partial(trio.serve_listeners, self.handle, listeners, handler_nursery=clients)
             nursery.start_soon(serve)
-            await self._wait_for(shut=True)
+            await self._wait_for(refusing=True)
             nursery.cancel_scope.cancel()
         with ExitStack() as kept:
             bound = [kept.enter_context(_bind(family, name)) for family, name in names]
-            await self._wait_for(shut=False)
+            await self._wait_for(refusing=False)
             kept.pop_all()
-        return [_listener(each) for each in bound]
+        return [_listen(each) for each in bound]
 
-    async def _wait_for(self, *, shut: bool) -> None:
-        self._open = shut
+    async def _wait_for(self, *, refusing: bool) -> None:
+        self._listening = refusing  # it listens while it waits to refuse
         self._changed.unpark_all()
-        while self.shut is not shut:
-            with trio.CancelScope(deadline=float("inf") if shut else self.shut_until):
+        while self.refusing is not refusing:
+            with trio.CancelScope(deadline=float("inf") if refusing else self.refusing_until):
                 await self._changed.park()
 
 
@@ -99,6 +107,6 @@ def _bind(family: int, name: tuple[str, int]) -> socket.socket:
     return bound
 
 
-def _listener(bound: socket.socket) -> trio.SocketListener:
+def _listen(bound: socket.socket) -> trio.SocketListener:
     bound.listen(BACKLOG)
     return trio.SocketListener(trio.socket.from_stdlib_socket(bound))

@@ -1,9 +1,8 @@
-"""Binance's spot market streams, from the server's side: `@trade`, `@aggTrade`, and whatever a recording
-holds.
+"""Binance's spot market streams, the server's side: `@trade`, `@aggTrade`, and other streams of a recording.
 
-Rule 1: `/stream` wraps a payload with its stream's name, `/ws` sends it bare; answers are never wrapped.
-Rule 2: the order of fields and the way numbers are written are the real exchange's.
-Rule 3: a stream nobody has heard of is accepted and stays silent, as on the real exchange.
+Rule 1: `/stream` wraps each payload with the name of its stream, `/ws` does not. Answers are never wrapped.
+Rule 2: fields have the order, and numbers the notation, of the real exchange.
+Rule 3: an unknown stream is accepted and stays silent, as on the real exchange.
 """
 
 from __future__ import annotations
@@ -15,8 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from attrs import define, field, frozen
 
-from .session import Dialect, Refuse, Refused
-from .trade import Item, Trade
+from ..definition import Definition
+from ..dialect import Dialect, HandshakeRefused, Refuse
+from ..feed import Feed, merge, recorded
+from ..recordings import shipped
+from ..trade import Item, Trade
 
 PATH = "/stream"
 PORT = 5001
@@ -36,7 +38,7 @@ def trade_payload(trade: Trade) -> str:
 
 
 def agg_trade_payload(trade: Trade) -> str:
-    """The payload of an `@aggTrade` stream; a trade that is none is told as an aggregate of itself."""
+    """The payload of an `@aggTrade` stream; a single trade is sent as an aggregate of itself."""
     first, last = trade.aggregate or (trade.id, trade.id)
     ends = f'"f":{first},"l":{last}'
     return f'{{"e":"aggTrade",{_head(trade)},"a":{trade.id},{_deal(trade)},{ends},{_tail(trade)}}}'
@@ -57,7 +59,7 @@ def _tail(trade: Trade) -> str:
 
 @frozen
 class _Malformed(Exception):
-    """The request at hand is wrong in a way Binance has a code for."""
+    """A request is wrong, and Binance has a code for that; the fields are those of the answer."""
 
     code: int
     msg: str
@@ -66,7 +68,7 @@ class _Malformed(Exception):
 
 @define
 class BinanceSession:
-    """One connection: its streams, in the order in which they were asked for."""
+    """One connection: its streams, in the order of subscription. `wrapped` is true on `/stream`."""
 
     wrapped: bool
     refuse: Refuse
@@ -74,17 +76,17 @@ class BinanceSession:
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Symbols with a trade stream."""
+        """The symbols of its trade streams."""
         named = (stream.partition("@") for stream in self._streams)
         return frozenset(symbol.upper() for symbol, _, kind in named if kind in _TRADES)
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Every stream subscribed to."""
+        """The names of its streams."""
         return tuple(self._streams)
 
     def receive(self, message: str | bytes) -> list[str]:
-        """Answer SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS; anything else with a coded error."""
+        """Obey SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS; answer anything else with an error code."""
         try:
             request = _request(message)
             result = self._obey(request)
@@ -93,19 +95,19 @@ class BinanceSession:
         return [_compact({"result": result, "id": request["id"]})]
 
     def wants(self, item: Item) -> bool:
-        """Whether one of the connection's streams carries `item`."""
+        """Whether one of its streams carries `item`."""
         return bool(self._carriers(item))
 
     def encode(self, item: Item) -> list[str]:
-        """The payload once for each stream that carries it."""
+        """One message for each stream that carries `item`."""
         return [self._wrap(stream, _payload(stream, item)) for stream in self._carriers(item)]
 
     def beat(self, now_us: int) -> list[str]:
-        """Nothing: Binance's sign of life is the WebSocket's own ping."""
+        """Nothing: Binance has no heartbeat messages, only WebSocket pings."""
         return []
 
     def skip(self) -> None:
-        """Always a ValueError: there is no sequence number to skip."""
+        """Always raises ValueError: there is no sequence number to skip."""
         raise ValueError("Binance numbers no messages; drop a trade to make a hole in its ids")
 
     def open_streams(self, names: list[str]) -> None:
@@ -164,15 +166,15 @@ def _request(message: str | bytes) -> dict[str, Any]:
 
 
 def _checked(request: dict[str, Any]) -> dict[str, Any]:
-    number_ = request.get("id")
-    if type(number_) is not int and not isinstance(number_, str):
+    request_id = request.get("id")
+    if type(request_id) is not int and not isinstance(request_id, str):
         raise _Malformed(2, "Invalid request: request ID must be an unsigned integer", None)
     if "method" not in request:
-        raise _Malformed(2, "Invalid request: missing field `method`", number_)
+        raise _Malformed(2, "Invalid request: missing field `method`", request_id)
     if request["method"] not in METHODS:
         wanted = ", ".join(f"`{method}`" for method in METHODS)
         raise _Malformed(
-            2, f"Invalid request: unknown variant `{request['method']}`, expected one of {wanted}", number_
+            2, f"Invalid request: unknown variant `{request['method']}`, expected one of {wanted}", request_id
         )
     return request
 
@@ -185,8 +187,8 @@ def _names(request: dict[str, Any]) -> list[str]:
 
 
 def binance_dialect(*, ping: float | None = 20.0, lifetime: float | None = 86_400.0) -> Dialect:
-    """Binance's dialect. Seconds: `ping` between two pings, `lifetime` until a connection is closed."""
-    return Dialect("binance", PATH, _open_session, False, None, ping, lifetime)
+    """Binance's dialect; `Dialect` explains `ping` and `lifetime` (seconds)."""
+    return Dialect("binance", PATH, _open_session, ping=ping, lifetime=lifetime)
 
 
 def _open_session(path: str, headers: dict[str, str], refuse: Refuse) -> BinanceSession:
@@ -196,10 +198,26 @@ def _open_session(path: str, headers: dict[str, str], refuse: Refuse) -> Binance
     elif parts.path == "/ws" or parts.path.startswith("/ws/"):
         session, names = BinanceSession(False, refuse), parts.path.removeprefix("/ws").split("/")
     else:
-        raise Refused(404, "no such path: the streams are at /stream and /ws")
+        raise HandshakeRefused(404, "no such path: the streams are at /stream and /ws")
     session.open_streams([name for name in names if name])
     return session
 
 
 def _named_in_query(query: str) -> list[str]:
     return "/".join(parse_qs(query).get("streams", [])).split("/")
+
+
+def binance_feed() -> Feed:
+    """Six recorded minutes of BTCUSDT and ETHUSDT, looped and moved to now."""
+    ticks = (shipped(f"binance_{symbol}_trades_20240808.jsonl.gz").ticks for symbol in ("btcusdt", "ethusdt"))
+    return recorded(merge(*ticks), loop=True, rebase=True)
+
+
+DEFINITION = Definition(
+    title="Binance",
+    port=PORT,
+    dialect=lambda symbols: binance_dialect(),
+    feed=binance_feed,
+    symbol=lambda symbol: symbol.replace("-", ""),
+    plays_messages=True,
+)
