@@ -13,7 +13,7 @@ from pathlib import Path
 from . import compiled, peers, report
 from .aims import OURS
 from .compiled import BUILD, Missing
-from .machine import Cores, description
+from .machine import Cores, commit, description
 from .plan import Bench, Scenario, carry_out
 from .processes import raise_file_limit
 from .results import Results
@@ -30,9 +30,7 @@ def main(words: Sequence[str]) -> int:
     """Exit code 0: all measurements ran (aims may be missed). 1: wrong arguments, or a machine that cannot measure. 2: a failure."""
     options = _options(words)
     if unknown := [name for name in options.names if name not in {*_names(), *_MICRO}]:
-        print(
-            f"no measurement {', '.join(unknown)}; known are {', '.join(_names())}", file=sys.stderr
-        )
+        print(f"no measurement {', '.join(unknown)}; known are {', '.join(_names())}", file=sys.stderr)
         print(f"and, for single parts, {', '.join(_MICRO)}", file=sys.stderr)
         return 1
     servers = {*peers.PEERS, *peers.READERS, peers.JOINING, OURS}
@@ -96,21 +94,10 @@ def _results(bench: Bench, chosen: Sequence[Scenario], machine: dict[str, object
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine,
         "versions": peers.versions(),
-        "dataflow": _commit(bench.checkout),
+        "dataflow": commit(bench.checkout),
         "quick": bench.quick,
     }
     return Results(bench.rows, {scenario.name: run for scenario in chosen}, bench.missing)
-
-
-def _commit(checkout: Path) -> str:
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return told.stdout.strip() or "of unknown commit"
 
 
 def _keep(results: Results, options: argparse.Namespace, *, failed: bool) -> None:
@@ -167,11 +154,11 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         "--write", action="store_true", help="write tests/bench/README.md also after a run that is not full"
     )
     parser.add_argument(
-        "--render", action="store_true", help="measure nothing; write tests/bench/README.md from the kept figures"
+        "--render",
+        action="store_true",
+        help="measure nothing; write tests/bench/README.md from the kept figures",
     )
-    parser.add_argument(
-        "--checkout", type=Path, default=CHECKOUT, help="the checkout of the measured daemon"
-    )
+    parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="the checkout of the measured daemon")
     return parser.parse_args(words)
 
 

@@ -19,7 +19,11 @@ BEGIN, END = "<!-- written by `make bench`: begin -->", "<!-- written by `make b
 README = Path(__file__).parent / "README.md"
 PICTURES = "results"  # as seen from there
 _NAMES = {OURS: "**dataflow**", LIMIT: "the limit: C, one `send` a client", "FastAPI": "FastAPI + uvicorn"}
-_NAMES |= {JOINING: "the same, joining, behind a socket", "websockets": "`websockets.broadcast`", "Node ws": "Node `ws`"}
+_NAMES |= {
+    JOINING: "the same, joining, behind a socket",
+    "websockets": "`websockets.broadcast`",
+    "Node ws": "Node `ws`",
+}
 
 
 def aims(results: Results) -> str:
@@ -182,7 +186,10 @@ def _storm(results: Results) -> Iterator[str]:
 
     yield f"**Storms**: {storm.CLIENTS:,} clients come at once. Then the gateway restarts."
     rows = [
-        ["the last client is connected, subscribed, and has a snapshot of 50, after", told("seconds", "{:.1f}", " s")],
+        [
+            "the last client is connected, subscribed, and has a snapshot of 50, after",
+            told("seconds", "{:.1f}", " s"),
+        ],
         ["longest wait of a client", told("wait_max", "{:.1f}", " s")],
         ["longest silence towards a client", told("silence", "{:.1f}", " s")],
         [
