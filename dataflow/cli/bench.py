@@ -1,4 +1,4 @@
-"""`bench`: the measurements are part of the tests, so they need a checkout. They run in a process of their own."""
+"""`bench`: the measurements are part of the tests, so they need a checkout. They run in their own process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[2]
 def bench(
     *names: str, quick: bool = False, only: list[str] | None = None, write: bool = False, render: bool = False
 ) -> int:
-    """Measure this daemon and its peers in one run; from a checkout, best on a machine that does nothing else.
+    """Measure this daemon and its peers in one run; needs a checkout, and best a machine without other work.
 
     Parameters
     ----------

@@ -243,6 +243,8 @@ class Comparison:
 
 def origin(checkout: Path) -> Path:
     """The package that `python -m dataflow` runs in a checkout. Raises Missing when it is not the checkout's own."""
+    if not checkout.is_dir():
+        raise Missing(f"{checkout} is not a folder")
     if servers.interpreter(checkout) == Path(sys.executable) and checkout != servers.CHECKOUT:
         raise Missing(f"{checkout} has no environment (make -C {checkout} test ARGS='--co -q' makes one)")
     script = "import importlib.util as u; print(u.find_spec('dataflow').origin)"
