@@ -105,7 +105,9 @@ def _keep(results: Results, options: argparse.Namespace, *, failed: bool) -> Non
     whole = not (options.names or options.only or options.quick or failed) and options.checkout == CHECKOUT
     if not (whole or options.write):
         results.save(BUILD / "figures.json")
-        print(f"kept in {BUILD / 'figures.json'}; {report.README.relative_to(CHECKOUT)} stays as it is (--write changes it)")
+        print(
+            f"kept in {BUILD / 'figures.json'}; {report.README.relative_to(CHECKOUT)} stays as it is (--write changes it)"
+        )
         return
     kept = Results.load(FIGURES)
     kept.replace(results)

@@ -129,10 +129,12 @@ AIMS = (
     Aim("one client, 100 trades/s: p50", 0.5, " ms", False, _rates("p50_ms", 100, 1)),
     Aim("idle session", 8, " KiB", False, lambda results: results.median("memory", "connected", OURS, "kib")),
     Aim("10,000 clients connect, subscribe, get a snapshot of 50", 8, " s", False, _storm("seconds")),
-    Aim("the same: longest time that one of them got no sign", 2, " s", False, _storm("silence")),
+    Aim("the same: longest silence towards a client", 2, " s", False, _storm("silence")),
     Aim("10,000 come back after a restart: places lost, gaps, not recovered", 0, "", False, _unrecovered),
-    Aim("50 stalled clients in 1,000: p99 of the others, beside none", 1.1, " x", False, _stalled),
+    Aim(
+        "50 stalled clients in 1,000: p99 of the others, beside no stalled client", 1.1, " x", False, _stalled
+    ),
     Aim("TLS, 8 joined updates, beside plain", 0.5, " x", True, _tls),
-    Aim("ingest through to one subscriber, trades a second", 200_000, "", True, _ingest),
+    Aim("ingest with one subscriber, trades a second", 200_000, "", True, _ingest),
     Aim("the same, beside cryptofeed, which has no subscriber", 2.5, " x", True, _beside_cryptofeed),
 )

@@ -12,9 +12,10 @@ import pytest
 from dataflow.config import load
 from dataflow.domain import Trade
 from dataflow.gateway import wire
-from tests.bench import compare, peers, report
+from tests.bench import compare, compiled, peers, report
 from tests.bench.aims import AIMS, Aim
 from tests.bench.compiled import Missing
+from tests.bench.load import Load
 from tests.bench.machine import Cores
 from tests.bench.plan import Bench, Figures, Row, Scenario, Step, carry_out
 from tests.bench.processes import Program, ProgramFailed
@@ -259,6 +260,23 @@ class TestRunning:
         assert bench.missing == {"s: b": "no node"}
         assert bench.failed == ["s, w, a: ProgramFailed: it ended"] * 2
         assert "[6/6] s, w: c" in capsys.readouterr().out
+
+    @linux
+    def test_the_joining_limit_delivers_every_update_in_order(self, tmp_path: Path) -> None:
+        """From the feed through the limit to all clients, with updates joined on the way."""
+        try:
+            wsload = compiled.program("wsload")
+        except Missing as why:
+            pytest.skip(str(why))
+        limit = peers.server(peers.JOINING, Cores({0}, {0}, {0}), 5)
+        try:
+            with Load(wsload, limit.port, 5, text="{}", cores={0}, log=tmp_path / "log") as load:
+                limit.tell("rate 5000")
+                window = load.window(0.5, limit.program)
+        finally:
+            limit.close()
+        assert window.least > 0
+        assert (window.skipped, window.gaps, window.dead) == (0, 0, 0)
 
     @linux
     def test_a_program_is_ended(self, tmp_path: Path) -> None:
