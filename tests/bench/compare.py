@@ -186,7 +186,7 @@ def prepared(figures: Figures, seconds: float) -> Figures:
 
 
 class Comparison:
-    """Runs the pairs, and keeps what came out: rows, failures, and runs that did not serve their purpose."""
+    """Runs the pairs. Keeps the rows, the failures, and the number of runs that did not serve their purpose."""
 
     def __init__(
         self, benches: dict[str, Bench], measures: Sequence[Measure], pairs: int, window: float
