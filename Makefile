@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+AFTER ?= .
 UV ?= uv
 
 # Libraries are installed uncompiled, which is quicker; what is imported is compiled once, at its first import.
@@ -35,7 +36,7 @@ define install
 	touch $@
 endef
 
-.PHONY: help run test lint bench lock clean
+.PHONY: help run test lint bench compare lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -53,6 +54,9 @@ lint: $(VENV)/dev.stamp ## style, types and who may import whom
 
 bench: $(VENV)/dev.stamp ## this daemon and its peers, measured side by side: make bench ARGS=--quick
 	@$(BIN)/dataflow bench $(ARGS)
+
+compare: $(VENV)/dev.stamp ## two checkouts, measured in turn: make compare BEFORE=../other ARGS="--pairs 6 ingest"
+	@$(BIN)/python -m tests.bench.compare $(if $(BEFORE),--before "$(BEFORE)") --after "$(AFTER)" $(ARGS)
 
 lock: ## resolve the dependencies anew into the two lock files (needs uv)
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \

@@ -1,4 +1,4 @@
-"""`bench`: the measurements live with the tests, in a checkout, and run in a process of their own."""
+"""`bench`: the measurements are part of the tests, so they need a checkout. They run in their own process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[2]
 def bench(
     *names: str, quick: bool = False, only: list[str] | None = None, write: bool = False, render: bool = False
 ) -> int:
-    """This daemon and its peers, side by side; from a checkout, best on a machine that does nothing else.
+    """Measure this daemon and its peers in one run; needs a checkout, and best a machine without other work.
 
     Parameters
     ----------
@@ -25,9 +25,9 @@ def bench(
     only
         Only this server; may be repeated.
     write
-        Write the README also when it is not a full run.
+        Write tests/bench/README.md also after a run that is not full.
     render
-        Measure nothing; write the README from what is kept.
+        Measure nothing; write tests/bench/README.md from the kept figures.
     """
     if not (CHECKOUT / "tests" / "bench" / "__main__.py").exists():
         raise Mistake("the measurements are not part of the installed package; in a checkout: make bench")
@@ -38,7 +38,7 @@ def bench(
 
 
 def _run(command: list[str]) -> int:
-    """Its exit code. Ctrl-C reaches it, too, and it then ends what it has started."""
+    """The exit code of the command. Ctrl-C reaches it too; it then ends every program that it has started."""
     child = subprocess.Popen(command, cwd=CHECKOUT)
     try:
         return child.wait()

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--quick] [NAME]...`: measures this daemon and its peers, side by side in one run."""
+"""`python -m tests.bench [--quick] [NAME]...`: measures this daemon and its peers in one run, in turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from . import compiled, peers, report
 from .aims import OURS
 from .compiled import BUILD, Missing
-from .machine import Cores, description
+from .machine import Cores, commit, description
 from .plan import Bench, Scenario, carry_out
 from .processes import raise_file_limit
 from .results import Results
@@ -22,23 +22,21 @@ from .servers import CHECKOUT
 
 FOLDER = Path(__file__).parent
 FIGURES = FOLDER / "results" / "figures.json"
-_FILES = 12_000  # ten thousand clients, and what else is open
+_FILES = 12_000  # ten thousand clients, and some more
 _MICRO = {path.stem.removeprefix("bench_"): path for path in sorted(FOLDER.glob("bench_*.py"))}
 
 
 def main(words: Sequence[str]) -> int:
-    """0: everything that could run did, whatever came out; 1: a mistake of the user's; 2: something failed."""
+    """Exit code 0: all measurements ran (aims may be missed). 1: wrong arguments, or a machine that cannot measure. 2: a failure."""
     options = _options(words)
     if unknown := [name for name in options.names if name not in {*_names(), *_MICRO}]:
-        print(
-            f"there is no measurement {', '.join(unknown)}; there are {', '.join(_names())}", file=sys.stderr
-        )
-        print(f"and, of single parts, {', '.join(_MICRO)}", file=sys.stderr)
+        print(f"no measurement {', '.join(unknown)}; known are {', '.join(_names())}", file=sys.stderr)
+        print(f"and, for single parts, {', '.join(_MICRO)}", file=sys.stderr)
         return 1
-    servers = {*peers.PEERS, *peers.READERS, OURS}
+    servers = {*peers.PEERS, *peers.READERS, peers.JOINING, OURS}
     if strangers := set(options.only) - servers:
         print(
-            f"there is no server {', '.join(strangers)}; there are {', '.join(sorted(servers))}",
+            f"no server {', '.join(strangers)}; known are {', '.join(sorted(servers))}",
             file=sys.stderr,
         )
         return 1
@@ -52,12 +50,12 @@ def main(words: Sequence[str]) -> int:
 def _measure(options: argparse.Namespace) -> int:
     if sys.platform != "linux":
         print(
-            "nothing can be measured: the load client needs Linux (epoll, /proc, cores of one's own)",
+            "nothing can be measured: the load client needs Linux (epoll, /proc, pinning to cores)",
             file=sys.stderr,
         )
         return 1
     if raise_file_limit() < _FILES:
-        print(f"storms need {_FILES:,} open files a process: ulimit -n {_FILES}", file=sys.stderr)
+        print(f"storms need {_FILES:,} open files in a process: ulimit -n {_FILES}", file=sys.stderr)
     try:
         compiled.program("wsload")
     except Missing as why:
@@ -84,10 +82,10 @@ def _announce(bench: Bench, chosen: Sequence[Scenario], cores: int) -> None:
     rounds = 1 if bench.quick else max(scenario.rounds[0] for scenario in chosen)
     print(f"{', '.join(scenario.name for scenario in chosen)}; {rounds} round(s)", flush=True)
     if cores < 2:
-        print("only one core: server and clients take turns on it, which is not what users will see")
+        print("only one core: server and clients share it, so the figures are not those of real use")
     if os.getloadavg()[0] > 0.5:
         print(
-            f"this machine is busy (load {os.getloadavg()[0]:.2f}): the figures will be lower and wider apart"
+            f"this machine is busy (load {os.getloadavg()[0]:.2f}): the figures will be lower and less stable"
         )
 
 
@@ -96,29 +94,20 @@ def _results(bench: Bench, chosen: Sequence[Scenario], machine: dict[str, object
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine,
         "versions": peers.versions(),
-        "dataflow": _commit(bench.checkout),
+        "dataflow": commit(bench.checkout),
         "quick": bench.quick,
     }
     return Results(bench.rows, {scenario.name: run for scenario in chosen}, bench.missing)
 
 
-def _commit(checkout: Path) -> str:
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return told.stdout.strip() or "of unknown commit"
-
-
 def _keep(results: Results, options: argparse.Namespace, *, failed: bool) -> None:
-    """Full runs of this checkout go into the README; the rest is kept where nobody takes it for the truth."""
+    """Full runs of this checkout go into the README. Other runs stay in the build folder: they are not for publication."""
     whole = not (options.names or options.only or options.quick or failed) and options.checkout == CHECKOUT
     if not (whole or options.write):
         results.save(BUILD / "figures.json")
-        print(f"kept in {BUILD / 'figures.json'}; the README stays as it is (--write changes it)")
+        print(
+            f"kept in {BUILD / 'figures.json'}; {report.README.relative_to(CHECKOUT)} stays as it is (--write changes it)"
+        )
         return
     kept = Results.load(FIGURES)
     kept.replace(results)
@@ -127,13 +116,13 @@ def _keep(results: Results, options: argparse.Namespace, *, failed: bool) -> Non
 
 
 def _render() -> int:
-    """README and pictures from the figures that are kept."""
+    """Write the README of this folder and its pictures from the kept figures."""
     results = Results.load(FIGURES)
-    report.into(CHECKOUT / "README.md", results)
+    report.into(report.README, results)
     command = [peers.python(), "-m", "tests.bench.pictures", FIGURES, FIGURES.parent]
     drawn = subprocess.run([str(word) for word in command], cwd=CHECKOUT, check=False)
     print(
-        "README.md and its pictures are written"
+        f"{report.README.relative_to(CHECKOUT)} and its pictures are written"
         if drawn.returncode == 0
         else "the pictures could not be drawn"
     )
@@ -156,7 +145,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make bench ARGS=...",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"measurements:\n{about}\nof single parts, only when named: {', '.join(_MICRO)}",
+        epilog=f"measurements:\n{about}\nof single parts, run only by name: {', '.join(_MICRO)}",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which measurements; without a name, all")
     parser.add_argument("--quick", action="store_true", help="one round, in a few minutes")
@@ -164,14 +153,14 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         "--only", action="append", default=[], metavar="SERVER", help="only this server; may be repeated"
     )
     parser.add_argument(
-        "--write", action="store_true", help="write the README also when it is not a full run"
+        "--write", action="store_true", help="write tests/bench/README.md also after a run that is not full"
     )
     parser.add_argument(
-        "--render", action="store_true", help="measure nothing; write the README from what is kept"
+        "--render",
+        action="store_true",
+        help="measure nothing; write tests/bench/README.md from the kept figures",
     )
-    parser.add_argument(
-        "--checkout", type=Path, default=CHECKOUT, help="where the daemon is that is measured"
-    )
+    parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="the checkout of the measured daemon")
     return parser.parse_args(words)
 
 

@@ -1,4 +1,4 @@
-"""What was promised, beside what was measured."""
+"""The aims, and the figures that are held against them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from .peers import CRYPTOFEED, FASTAPI, LIMIT, NODE, PICOWS
+from .peers import CRYPTOFEED, FASTAPI, JOINING, LIMIT, NODE, PICOWS
 from .results import Results
 from .scenarios import rates, saturation, stalled, storm, tls
 
@@ -15,7 +15,7 @@ OURS = "dataflow"
 
 @frozen
 class Aim:
-    """`measured` answers None when it was not measured; `least`: the measured figure must not be smaller."""
+    """`measured` gives None for a figure that was not measured. `least`: the bound is a minimum, else a maximum."""
 
     about: str
     bound: float
@@ -40,7 +40,7 @@ class Aim:
 
 
 def shown(value: float) -> str:
-    """With as many digits as say something."""
+    """With the digits that carry information."""
     if value >= 1_000:
         return f"{value:,.0f}"
     return f"{value:.0f}" if value == int(value) else f"{value:.2f}" if value < 10 else f"{value:.1f}"
@@ -55,16 +55,9 @@ def _rates(figure: str, rate: int, clients: int) -> Callable[[Results], float | 
     return lambda results: results.median("rates", rates.work(rate, clients), OURS, figure)
 
 
-def _beside_picows(figure: str) -> Callable[[Results], float | None]:
-    work = rates.work(100, 1_000)
-
-    def measured(results: Results) -> float | None:
-        share = results.median("rates", work, PICOWS, "share")
-        if share is None or share < rates.IN_TIME:  # on a machine where it is overloaded it is no measure
-            return None
-        return results.ratio("rates", figure, (work, OURS), (work, PICOWS))
-
-    return measured
+def _beside(other: str, figure: str, rate: int) -> Callable[[Results], float | None]:
+    """The ratio to another server at a fixed rate, to 1,000 clients."""
+    return lambda results: rates.beside(results, figure, rate, OURS, other)
 
 
 def _storm(figure: str) -> Callable[[Results], float | None]:
@@ -77,7 +70,7 @@ def _unrecovered(results: Results) -> float | None:
 
 
 def _stalled(results: Results) -> float | None:
-    """The worst of the policies."""
+    """The largest ratio of the three policies."""
     found = [
         results.ratio("stalled", "p99_ms", (policy, OURS), (stalled.NOBODY, OURS))
         for policy in stalled.POLICIES
@@ -116,16 +109,32 @@ AIMS = (
         True,
         _rates("share", 5_000, 1_000),
     ),
-    Aim("5,000 trades/s x 1,000 clients: p99", 15, " ms", False, _rates("p99_ms", 5_000, 1_000)),
-    Aim("100 trades/s x 1,000 clients: p50, beside picows", 1.1, " x", False, _beside_picows("p50_ms")),
-    Aim("100 trades/s x 1,000 clients: CPU, beside picows", 1.1, " x", False, _beside_picows("server_cpu")),
+    # No aim in milliseconds here: they belong to the machine, a ratio to the limit mostly does not.
+    Aim("the same: p99, beside the C limit that joins", 2, " x", False, _beside(JOINING, "p99_ms", 5_000)),
+    Aim(
+        "500 trades/s x 1,000 clients: p99, beside the C limit that joins",
+        2,
+        " x",
+        False,
+        _beside(JOINING, "p99_ms", 500),
+    ),
+    Aim("100 trades/s x 1,000 clients: p50, beside picows", 1.1, " x", False, _beside(PICOWS, "p50_ms", 100)),
+    Aim(
+        "100 trades/s x 1,000 clients: CPU, beside picows",
+        1.1,
+        " x",
+        False,
+        _beside(PICOWS, "server_cpu", 100),
+    ),
     Aim("one client, 100 trades/s: p50", 0.5, " ms", False, _rates("p50_ms", 100, 1)),
     Aim("idle session", 8, " KiB", False, lambda results: results.median("memory", "connected", OURS, "kib")),
     Aim("10,000 clients connect, subscribe, get a snapshot of 50", 8, " s", False, _storm("seconds")),
-    Aim("the same: longest time that one of them got no sign", 2, " s", False, _storm("silence")),
+    Aim("the same: longest silence towards a client", 2, " s", False, _storm("silence")),
     Aim("10,000 come back after a restart: places lost, gaps, not recovered", 0, "", False, _unrecovered),
-    Aim("50 stalled clients in 1,000: p99 of the others, beside none", 1.1, " x", False, _stalled),
+    Aim(
+        "50 stalled clients in 1,000: p99 of the others, beside no stalled client", 1.1, " x", False, _stalled
+    ),
     Aim("TLS, 8 joined updates, beside plain", 0.5, " x", True, _tls),
-    Aim("ingest through to one subscriber, trades a second", 200_000, "", True, _ingest),
+    Aim("ingest with one subscriber, trades a second", 200_000, "", True, _ingest),
     Aim("the same, beside cryptofeed, which has no subscriber", 2.5, " x", True, _beside_cryptofeed),
 )

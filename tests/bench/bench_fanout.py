@@ -1,10 +1,10 @@
-"""The lanes of fan-out alone, without sessions and supervision: how many updates a second reach N clients, by which.
+"""The lanes of fan-out alone, without sessions and supervision: updates a second to N clients by each lane.
 
 Run by hand: python tests/bench/bench_fanout.py [--clients N] [--joined K]...
-The server is a process of its own on the first core, the readers are on the second; they are Python and, for the fast
-lane, the bottleneck: look at the figure per CPU second. What the whole daemon does is measured by `make bench`. A client
-that has not taken its last payload is skipped in a pass, so what is counted was delivered. Idle memory is the growth
-of the server's resident set with all clients connected and silent.
+The server is a process on the first core; the readers are on the second. The readers are Python, and the bottleneck for
+the fast lane: look at the figure per CPU second. `make bench` measures the whole daemon. A pass skips a client that has
+not taken its last payload, so only delivered updates count. Idle memory is the growth of the server's resident set with
+all clients connected and silent.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Receiver:
 
 
 async def run_server(lane: str, clients: int, joined: int) -> None:
-    """Serve until killed; `joined` 0: stay idle."""
+    """Serve until killed. With `joined` 0 the server stays idle."""
     receivers: list[Receiver] = []
     handed_over, taken = trio.open_memory_channel[Wire](clients)
     app = QuartTrio(__name__)
@@ -72,7 +72,7 @@ async def run_server(lane: str, clients: int, joined: int) -> None:
         if lane == "asgi":
             await websocket.accept()  # too late to detach
         async with take_over(websocket) as wire:
-            # Not started from here: a task keeps the context of who starts it, and this is all of Quart's.
+            # No task starts from here: it would keep the context of its starter, which holds all of Quart's objects.
             await handed_over.send(wire)
 
     async with trio.open_nursery() as nursery:
@@ -108,7 +108,7 @@ async def broadcast(nursery: trio.Nursery, receivers: list[Receiver], joined: in
 
 @define
 class Figures:
-    """What one run measured."""
+    """The figures of one run."""
 
     per_second: float
     server_cpu: float

@@ -1,7 +1,7 @@
-"""What the siblings of a crash-looping actor lose: the delay of their messages, with and without it.
+"""The cost of a crash-looping actor for its siblings: the delay of their messages, with and without it.
 
-Run by hand: `python tests/bench/bench_siblings.py`. Each sibling is sent a message every 5 ms; the delay is
-from the send to the moment at which the sibling has it. Three rounds of each kind, in turn.
+Run by hand: `python tests/bench/bench_siblings.py`. Each sibling gets a message every 5 ms. The delay is the time from
+the send until the sibling has the message. Three rounds of each kind, in turn.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def steadily(ref: Ref, phase: float) -> None:
 
 
 async def measure(backoff: Backoff | None) -> tuple[list[float], int]:
-    """The delays in ms, and how often the crasher crashed; None: there is no crasher."""
+    """The delays in ms, and the number of restarts. Without `backoff` there is no crasher."""
     delays: list[float] = []
     crashes = 0
 

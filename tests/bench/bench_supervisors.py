@@ -1,4 +1,4 @@
-"""What supervision costs, beside raw Trio in the same run. By hand: python tests/bench/bench_supervisors.py"""
+"""The cost of supervision, beside raw Trio in the same run. By hand: python tests/bench/bench_supervisors.py"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def percentiles(samples: list[float]) -> str:
 
 
 class Parked:
-    """Ready, then idle in receive."""
+    """Ready, then waits in `receive`."""
 
     async def run(self, ctx: Context) -> None:
         ctx.ready()
@@ -170,7 +170,7 @@ async def ask(n: int) -> list[float]:
 
 
 async def worst_stall(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:
-    """Seconds that `work` took, and the longest that another task had to wait meanwhile."""
+    """Seconds of `work`, and the longest wait of another task meanwhile."""
     worst = 0.0
 
     async def tick() -> None:
@@ -243,7 +243,7 @@ async def raw_crowd() -> None:
 
 
 async def idle_watchdogs(seconds: float) -> float:
-    """CPU, as a share of one core, of the thread that watches the loop and of 100 watched idle actors."""
+    """CPU of the thread that watches the loop and of 100 watched idle actors, as a share of one core."""
     children = [Child(n, Parked, beat_within=1.0) for n in range(100)]
     async with open_supervisor(Supervisor(children=children), blocked_after=1.0):
         await trio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""The C programs of the bench, compiled where they are used."""
+"""The C programs of the bench, compiled on the machine of the measurement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TLS = ["-DWITH_TLS", "-lssl", "-lcrypto"]
 
 
 class Missing(Exception):
-    """Something that the bench needs is not on this machine; the text says what, and how to get it."""
+    """A program or package is not on this machine. The text names it and says how to get it."""
 
 
 def compiler() -> str:
@@ -25,12 +25,12 @@ def compiler() -> str:
 
 
 def program(name: str) -> Path:
-    """The compiled `native/NAME.c`, compiled anew when a source is newer. Raises Missing."""
+    """The binary of `native/NAME.c`. A newer source is compiled again. Raises Missing."""
     return _compiled(name, name, [])
 
 
 def program_with_tls(name: str) -> Path:
-    """The same, with OpenSSL. Raises Missing where its headers are not installed."""
+    """The same with OpenSSL. Raises Missing when the headers of OpenSSL are not installed."""
     try:
         return _compiled(name, f"{name}_tls", _TLS)
     except Missing:

@@ -1,4 +1,4 @@
-"""The load client: `native/wsload.c`, driven window by window."""
+"""The load client `native/wsload.c`, and its figures of one window after the other."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .processes import Program, ProgramFailed
 
 @frozen(kw_only=True)
 class Window:
-    """What the clients saw in some seconds. `skipped`: places in a stream that did not come and lay in no gap.
+    """The figures of all clients for some seconds.
 
-    `gaps` are those that were told.
+    `skipped`: places in a stream that did not arrive, without a `stream.gap` for them. `gaps`: `stream.gap` messages.
     """
 
     seconds: float
     updates: int
-    bytes: int  # with frames' heads, and with answers
+    bytes: int  # with the heads of frames, and with answers
     skipped: int
     gaps: int
     dead: int
@@ -54,7 +54,7 @@ class Window:
 
 
 class Load:
-    """Many clients on one server; all are connected when it is made. Raises ProgramFailed."""
+    """Many clients of one server. All are connected after `__init__`. Raises ProgramFailed."""
 
     def __init__(
         self, binary: Path, port: int, clients: int, *, text: str, cores: set[int], log: Path, **options: Any
@@ -67,21 +67,21 @@ class Load:
         try:
             opened = self.program.answer(90)
             if opened["open"] < clients:
-                raise ProgramFailed(f"{opened['open']} of {clients} clients were let in")
+                raise ProgramFailed(f"{opened['open']} of {clients} clients could connect")
         except BaseException:
             self.program.close()
             raise
         self.connect_seconds = float(opened["seconds"])
 
     def window(self, seconds: float, server: Program) -> Window:
-        """Let `seconds` pass, and say what came meanwhile."""
+        """The window of the next `seconds` seconds."""
         self.mark()
         cpu, begun = server.cpu(), time.monotonic()
         time.sleep(seconds)
         return self.since(begun, cpu, server)
 
     def since(self, begun: float, cpu: float, server: Program) -> Window:
-        """What came since the last mark, which was at `begun`, when the server had used `cpu` seconds."""
+        """The window since the last mark. The mark was at `begun`; the server had used `cpu` seconds of CPU by then."""
         told = self.mark()
         elapsed = time.monotonic() - begun
         server.check()
@@ -101,11 +101,11 @@ class Load:
         )
 
     def mark(self) -> dict[str, Any]:
-        """End a window and begin the next; what came in the one that ended."""
+        """End a window and begin the next. Returns the figures of the ended window."""
         return self.program.ask("mark")
 
     def sample(self) -> dict[str, Any]:
-        """The first update, as it came."""
+        """The first update, unchanged."""
         return self.program.ask("sample")
 
     def close(self) -> None:

@@ -1,9 +1,10 @@
-"""The machine that is measured on: its cores, and what a reader of the figures must know about it."""
+"""The machine of the measurement: its cores, and its description for the readers of the figures."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from attrs import frozen
 
 @frozen
 class Cores:
-    """Who runs where. With one core all share it, and the figures are of little use."""
+    """The cores of server, load client and feed. With one core all share it, and the figures are of little use."""
 
     server: set[int]
     client: set[int]
@@ -25,7 +26,7 @@ class Cores:
 
 
 def description() -> dict[str, Any]:
-    """Model, cores, memory, kernel, Python, and how busy it was before the bench began."""
+    """Model, cores, memory, kernel, Python, and the load before the bench began."""
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
@@ -35,6 +36,18 @@ def description() -> dict[str, Any]:
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
     }
+
+
+def commit(checkout: Path) -> str:
+    """The commit of a checkout; `-dirty` follows when files were changed since."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or "of unknown commit"
 
 
 def _cpu_model() -> str:

@@ -1,7 +1,7 @@
-"""The servers that the daemon is compared with: small programs in `peer_programs/`, and the limit in `native/`.
+"""The servers that the daemon is compared with: small programs in `peer_programs/`, and two limits in `native/`.
 
-Rules of this file: a peer that cannot be had here is missing, with the reason, and not left out in silence. What
-is installed stays in two ignored folders, and is installed once.
+Rules of this file: a peer that cannot run here is reported as missing, with the reason. Packages are installed once,
+into two folders that git ignores.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from . import compiled
@@ -18,7 +18,7 @@ from .compiled import BUILD, Missing
 from .machine import Cores
 from .plan import Bench
 from .processes import Program
-from .servers import CHECKOUT, UPDATE
+from .servers import CHECKOUT, UPDATE, feed
 
 FOLDER = Path(__file__).parent / "peer_programs"
 VENV = CHECKOUT / ".venv-bench"
@@ -26,10 +26,12 @@ LOCK = Path(__file__).parent / "requirements.lock"
 NODE_WS = "8.23.0"
 LIMIT, PICOWS, WEBSOCKETS, FASTAPI, NODE = "C limit", "picows", "websockets", "FastAPI", "Node ws"
 CRYPTOFEED = "cryptofeed"
+JOINING = "C limit, joining"
+JOINED = 256  # most updates in a send of it, the default of the daemon's `[fanout] joined`
 
 
 class Peer:
-    """A program that prints its port and makes its updates itself, as it is told."""
+    """A program that prints its port and makes its own updates, on command."""
 
     def __init__(
         self, name: str, words: list[str | Path], cores: Cores, clients: int, environ: Mapping[str, str]
@@ -50,22 +52,48 @@ class Peer:
         self.program.close()
 
 
-def server(name: str, cores: Cores, clients: int) -> Peer:
-    """One of PEERS, started for so many clients. Raises Missing, ProgramFailed."""
+class JoiningLimit:
+    """The limit in C that gets its updates as the daemon does: through a socket from a feed, which takes the commands.
+
+    Raises Missing, ProgramFailed.
+    """
+
+    def __init__(self, cores: Cores, clients: int) -> None:
+        self.name = JOINING
+        with ExitStack() as stack:
+            self.feed = stack.enter_context(feed("binance", cores))
+            words: list[str | Path] = [compiled.program("limit"), "--joined", str(JOINED)]
+            words += ["--feed", str(self.feed.answer()["port"])]
+            peer = Peer(JOINING, words, cores, clients, {})
+            stack.callback(peer.close)
+            self.program, self.port = peer.program, peer.port
+            self._stack = stack.pop_all()
+
+    def tell(self, line: str) -> None:
+        self.feed.ask(line)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def server(name: str, cores: Cores, clients: int) -> Peer | JoiningLimit:
+    """One of PEERS, or JOINING, started for `clients` clients. Raises Missing, ProgramFailed."""
+    if name == JOINING:
+        return JoiningLimit(cores, clients)
     words, environ = PEERS[name]()
     return Peer(name, words, cores, clients, environ)
 
 
 def reader(name: str, cores: Cores, port: int) -> Program:
-    """One of READERS, that reads the feed at `port` and answers any line with its count. Raises Missing."""
+    """One of READERS. It reads the feed at `port` and answers any line with its count of trades. Raises Missing."""
     command: list[str | Path] = [python(), FOLDER / READERS[name], "--port", str(port)]
     return Program(name, command, cores=cores.server, log=log_of(name))
 
 
 def log_of(name: str) -> Path:
-    """Where a program's standard error goes."""
+    """The file for a program's standard error."""
     BUILD.mkdir(exist_ok=True)
-    return BUILD / f"{name.replace(' ', '-')}.log"
+    return BUILD / f"{name.replace(',', '').replace(' ', '-')}.log"
 
 
 def _limit() -> tuple[list[str | Path], Mapping[str, str]]:
@@ -90,11 +118,11 @@ PEERS: dict[str, Callable[[], tuple[list[str | Path], Mapping[str, str]]]] = {
 READERS = {PICOWS: "picows_reader.py", CRYPTOFEED: "cryptofeed_reader.py"}
 
 
-# -- what is installed --------------------------------------------------------------------------------
+# -- installed packages --------------------------------------------------------------------------------
 
 
 def once(make: Callable[[], Path]) -> Callable[[], Path]:
-    """What `make` made, or why it could not, without a second attempt."""
+    """Calls `make` once. Later calls give the same path or raise the same Missing, without a second attempt."""
     outcome: list[Path | Missing] = []
 
     def made() -> Path:
@@ -112,7 +140,7 @@ def once(make: Callable[[], Path]) -> Callable[[], Path]:
 
 @once
 def python() -> Path:
-    """The interpreter that has the Python peers; made at the first use. Raises Missing."""
+    """The interpreter with the packages of the Python peers. The first use makes it. Raises Missing."""
     interpreter, stamp = VENV / "bin" / "python", VENV / "bench.stamp"
     if not stamp.exists() or stamp.read_bytes() != LOCK.read_bytes():
         print(f"(making {VENV.name} for the Python peers, about a minute)", flush=True)
@@ -133,7 +161,7 @@ def python() -> Path:
 
 @once
 def node_modules() -> Path:
-    """The folder with Node's ws; made at the first use. Raises Missing."""
+    """The folder with the package ws for Node. The first use makes it. Raises Missing."""
     folder = BUILD / "node"
     package = folder / "node_modules" / "ws" / "package.json"
     if not package.exists() or f'"{NODE_WS}"' not in package.read_text():
@@ -151,7 +179,7 @@ def node_modules() -> Path:
 
 
 def prepare(bench: Bench) -> None:
-    """Install what the wanted peers need before the clock runs; what fails is told when its turn comes."""
+    """Install the packages of the wanted peers before the clock runs. A failure is reported at the turn of its peer."""
     made: dict[str, Callable[[], Path]] = {NODE: node_modules}
     made |= dict.fromkeys((PICOWS, WEBSOCKETS, FASTAPI, CRYPTOFEED), python)
     for name, make in made.items():
@@ -178,7 +206,7 @@ def _run(command: list[str | Path], what: str, folder: Path | None = None) -> No
 
 
 def versions() -> dict[str, str]:
-    """What the peers are made of, as far as it is there."""
+    """The versions of the peers' packages, as far as they are installed."""
     found: dict[str, str] = {}
     if (VENV / "bench.stamp").exists():
         names = ["fastapi", "uvicorn", "uvloop", "websockets", "picows", "aiofastnet", "cryptofeed"]

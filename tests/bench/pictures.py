@@ -1,7 +1,7 @@
 """The results as pictures: `python -m tests.bench.pictures FIGURES.json FOLDER`, in the environment that has matplotlib.
 
-Rules of this file: text stays text, the background is left out, and every colour can be read on white and on black.
-The daemon has one colour and everybody else another; the limit is only a line of reference.
+Rules of this file: text stays text, the background is transparent, and every colour is readable on white and on black.
+The daemon has one colour, its peers have another, the limits a third.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from .aims import OURS
-from .peers import LIMIT
+from .peers import JOINING, LIMIT
 from .results import Results, Spread
 from .scenarios import rates, saturation
 
 INK = "#7d8590"  # text and axes: 4 to 1 and better on white and on GitHub's black
 OURS_COLOUR, OTHERS, LIMIT_COLOUR = "#2f81f7", "#8b949e", "#b08800"
-Bar = tuple[str, Spread, str]  # name, length, what is written behind it
+Bar = tuple[str, Spread, str]  # name, length, the text behind it
 
 
 def main(figures: Path, folder: Path) -> None:
@@ -56,7 +56,7 @@ def main(figures: Path, folder: Path) -> None:
 
 
 def throughput(results: Results) -> Any:
-    """Deliveries a second: a panel for 1,000, one for 5,000 subscribers."""
+    """Deliveries a second: one panel for 1,000 subscribers, one for 5,000."""
     if "saturation" not in results.runs:
         return None
     picture, panels = plt.subplots(1, 2, figsize=(9, 2.9), sharex=True)
@@ -99,7 +99,7 @@ def ingest(results: Results) -> Any:
 
 
 def _measured(results: Results, scenario: str, figure: str) -> Iterator[tuple[str, str, Spread]]:
-    """Work, server and figure of everything in a scenario that has one."""
+    """Work, server and figure of all rows of a scenario with that figure."""
     for work in results.works(scenario):
         for server in results.servers(scenario, work):
             if spread := results.spread(scenario, work, server, figure):
@@ -128,7 +128,7 @@ def _bars(panel: Any, bars: list[Bar]) -> None:
 
 
 def latency(results: Results) -> Any:
-    """From p50 to p99 by server, a panel a rate."""
+    """Lines from p50 to p99, one a server; one panel a rate."""
     if not rates.measured(results):
         return None
     tried = rates.measured(results)
@@ -157,7 +157,7 @@ def latency(results: Results) -> Any:
 
 
 def _slowest(results: Results, works: list[str]) -> float:
-    """The largest p99 of those who were not overloaded, ms."""
+    """The largest p99 of the servers that were not overloaded, ms."""
     found = [
         row.figures.get("p99_ms", 0.0)
         for row in results.rows
@@ -180,7 +180,7 @@ def _range(panel: Any, row: int, results: Results, work: str, server: str) -> No
 
 
 def _colour(name: str) -> str:
-    return OURS_COLOUR if name.startswith(OURS) else LIMIT_COLOUR if name == LIMIT else OTHERS
+    return OURS_COLOUR if name.startswith(OURS) else LIMIT_COLOUR if name in (LIMIT, JOINING) else OTHERS
 
 
 if __name__ == "__main__":

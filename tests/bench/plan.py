@@ -1,7 +1,7 @@
-"""What is to be done: steps, in an order that lets figures be compared, and how far it has come.
+"""The steps of a run, their order, and the progress.
 
-Rules of this file: a ratio is only taken within one run, so all servers take their turn at one piece of work before the
-next piece begins, round after round. A step that fails is told and does not stop the others.
+Rules of this file: a ratio is taken within one round only. So all servers do one piece of work in turn before the next
+piece begins, round after round. A failed step is reported and does not stop the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Figures = dict[str, float]
 
 @frozen
 class Row:
-    """What one server did in one round of one piece of work."""
+    """The figures of one server in one round of one piece of work."""
 
     scenario: str
     work: str
@@ -32,7 +32,7 @@ class Row:
 
 @frozen
 class Step:
-    """One server doing one piece of work. `seconds` is about how long that takes."""
+    """One server and one piece of work. `seconds` is a rough duration, for the progress."""
 
     work: str
     server: str
@@ -42,10 +42,10 @@ class Step:
 
 @define
 class Bench:
-    """What the scenarios may use, and what came out so far. `missing`: server or scenario -> why it was not run."""
+    """The means of the scenarios, and the results so far. `missing`: scenario and server -> the reason."""
 
     cores: Cores
-    checkout: Path  # of the daemon that is measured
+    checkout: Path  # of the measured daemon
     quick: bool = False
     only: frozenset[str] = frozenset()
     rows: list[Row] = field(factory=list)
@@ -56,7 +56,7 @@ class Bench:
         return not self.only or server in self.only
 
     def last(self, scenario: str, work: str, server: str, figure: str) -> float | None:
-        """The newest figure of a server."""
+        """The newest figure of a server; None without one."""
         for row in reversed(self.rows):
             if (row.scenario, row.work, row.server) == (scenario, work, server):
                 return row.figures.get(figure)
@@ -65,7 +65,7 @@ class Bench:
 
 @frozen
 class Scenario:
-    """A kind of work. `steps` are one round; `rounds` are those of a full and of a quick run."""
+    """A kind of work. `steps` gives the steps of one round; `rounds`: how many in a full and in a quick run."""
 
     name: str
     about: str
@@ -75,7 +75,7 @@ class Scenario:
 
 
 class Progress:
-    """One line a step, with what came out and about how long the rest takes."""
+    """One line a step: its result, and an estimate of the time that is left."""
 
     def __init__(self, seconds: Sequence[float]) -> None:
         self._left = list(seconds)
@@ -94,12 +94,12 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """As a person would say it."""
+    """In seconds or minutes."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def carry_out(bench: Bench, scenarios: Sequence[Scenario]) -> None:
-    """All steps of all rounds of all scenarios. What fails is in `bench.failed`."""
+    """All steps of all rounds of all scenarios. Failures go to `bench.failed`."""
     todo = [
         (scenario, round_, step)
         for scenario in scenarios
@@ -128,7 +128,7 @@ def _carry_out(bench: Bench, scenario: Scenario, round_: int, step: Step) -> str
 
 
 def troubles(figures: Mapping[str, float]) -> str:
-    """What should not have happened in a window, or nothing."""
+    """The faults in a window, as text that follows other text; empty without any."""
     words = {
         "gaps": "{:.0f} gaps",
         "skipped": "{:.0f} SKIPPED WITHOUT A GAP",

@@ -1,7 +1,7 @@
-"""The programs of the bench: started on their cores, asked by lines, ended by their own id.
+"""The child processes of the bench: started on their cores, commanded by lines, ended by their own id.
 
-Rules of this file: nothing outlives the bench. A program is told to end by the end of its standard input or by a
-signal, is killed when it does not, and is killed by the kernel when the bench itself dies.
+Rules of this file: no program outlives the bench. The end of its standard input and a signal tell a program to end. A
+program that does not end is killed. The kernel kills it when the bench itself dies.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _libc = ctypes.CDLL(None)
 
 
 class ProgramFailed(Exception):
-    """A program ended or did not answer; its last words are in the text."""
+    """A program ended or did not answer. The text has the last line of its log."""
 
 
 class Program:
-    """A child process that may be asked by lines and answers each with one line of JSON.
+    """A child process. It answers each line with one line of JSON.
 
-    `log` gets its standard error. Its cores and its number of files are set before it begins.
+    `log` gets its standard error. Its cores and its limit of open files are set before it begins.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Program:
                 stderr=errors,
                 cwd=cwd,
                 env={**os.environ, **(environ or {})},
-                start_new_session=True,  # a Ctrl-C is the bench's to handle, in order
+                start_new_session=True,  # Ctrl-C reaches the bench alone, which ends its programs in order
                 preexec_fn=lambda: _prepare(cores),
             )
         self.pid = self._process.pid
 
     def ask(self, line: str, within: float = ANSWER_WITHIN) -> dict[str, Any]:
-        """Say `line`, and wait for the answer. Raises ProgramFailed."""
+        """Send `line`, and wait for the answer, at most `within` seconds. Raises ProgramFailed."""
         assert self._process.stdin
         try:
             self._process.stdin.write(line.encode() + b"\n")
@@ -73,12 +73,12 @@ class Program:
         return self.answer(within)
 
     def answer(self, within: float = ANSWER_WITHIN) -> dict[str, Any]:
-        """The next line. Raises ProgramFailed."""
+        """The next line of the program. Raises ProgramFailed."""
         line = self._line(within)
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:
-            raise self._failure(f"said {line[:200]!r}") from None
+            raise self._failure(f"answered {line[:200]!r}") from None
         return answer
 
     def _line(self, within: float) -> bytes:
@@ -99,7 +99,7 @@ class Program:
         return self._process.poll() is None
 
     def check(self) -> None:
-        """Raises ProgramFailed when it has ended."""
+        """Raises ProgramFailed when the program has ended."""
         if not self.alive():
             raise self._failure("ended")
 
@@ -111,12 +111,12 @@ class Program:
         return ProgramFailed(f"{self.name} {what} (exit code {self._process.poll()}){last}")
 
     def cpu(self) -> float:
-        """Seconds of CPU that it has used."""
+        """CPU seconds of the program since its start."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def resident(self) -> float:
-        """KiB."""
+        """Resident memory, KiB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return float(status.partition("VmRSS:")[2].split(maxsplit=1)[0])
 
@@ -144,14 +144,14 @@ class Program:
 
 
 def _prepare(cores: set[int]) -> None:
-    """In the child: its cores, as many files as it may have, and an end when the bench ends."""
+    """In the child: set its cores and its limit of open files, and let the kernel end it with the bench."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.sched_setaffinity(0, cores)
     raise_file_limit()
 
 
 def raise_file_limit() -> int:
-    """As many open files as this process may have; returns how many."""
+    """Raise the limit of open files of this process to its maximum, and return it."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard

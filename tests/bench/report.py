@@ -1,7 +1,7 @@
-"""The results as tables: for the terminal, and in Markdown for the README.
+"""The results as tables: for the terminal, and in Markdown for the README of this folder.
 
-Rules of this file: every figure is the median of its rounds, with the least and the most behind it where there were
-several. Whoever could not be measured stands in the table by name.
+Rules of this file: a figure is the median of its rounds. With several rounds, the least and the most follow in
+brackets. A server that could not be measured is listed with the reason.
 """
 
 from __future__ import annotations
@@ -11,18 +11,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .aims import AIMS, OURS, shown
-from .peers import CRYPTOFEED, LIMIT
+from .peers import CRYPTOFEED, JOINED, JOINING, LIMIT
 from .results import Results, Spread
 from .scenarios import ALL, rates, saturation, stalled, start, storm, tls
 
 BEGIN, END = "<!-- written by `make bench`: begin -->", "<!-- written by `make bench`: end -->"
-PICTURES = "tests/bench/results"
+README = Path(__file__).parent / "README.md"
+PICTURES = "results"  # as seen from there
 _NAMES = {OURS: "**dataflow**", LIMIT: "the limit: C, one `send` a client", "FastAPI": "FastAPI + uvicorn"}
-_NAMES |= {"websockets": "`websockets.broadcast`", "Node ws": "Node `ws`"}
+_NAMES |= {
+    JOINING: "the same, joining, behind a socket",
+    "websockets": "`websockets.broadcast`",
+    "Node ws": "Node `ws`",
+}
 
 
 def aims(results: Results) -> str:
-    """Aim, measured, met or missed by how much, in columns for the terminal; only what this run could measure."""
+    """Columns for the terminal: aim, measured figure, verdict. Leaves out the aims that this run could not measure."""
     rows = [("", "aim", "measured", "")]
     for aim in AIMS:
         value = aim.measured(results)
@@ -37,7 +42,7 @@ def aims(results: Results) -> str:
 
 
 def into(readme: Path, results: Results) -> None:
-    """Replace what stands between the markers. Raises ValueError when they are not there."""
+    """Replace the text between the markers. Raises ValueError when a marker is missing."""
     text = readme.read_text()
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
@@ -75,7 +80,7 @@ def _aims_table(results: Results) -> str:
 
 
 def _saturation(results: Results) -> Iterator[str]:
-    yield "**Saturation**: deliveries a second while there is always more to send, one update a `send`."
+    yield "**Saturation**: deliveries a second with a constant backlog, one update a `send`."
     yield _picture("throughput", "deliveries a second at saturation")
     works = [saturation.work(1_000), saturation.work(5_000)]
     rows = []
@@ -90,17 +95,17 @@ def _saturation(results: Results) -> Iterator[str]:
     joined = results.spread("saturation", saturation.work(1_000, saturation.JOINED), OURS, "per_second")
     if joined:
         yield (
-            f"With updates joined, as dataflow does by itself as soon as more than one is due: "
-            f"{_thousands(joined)} deliveries a second to 1,000 subscribers."
+            f"With joined updates (dataflow joins them as soon as more than one is due): {_thousands(joined)} "
+            f"deliveries a second to 1,000 subscribers."
         )
 
 
 def _rates(results: Results) -> Iterator[str]:
     yield (
-        "**Fixed rates**: age of an update when a client has it (p50 / p99), and CPU of the server, 1,000 clients. "
-        "dataflow's updates come from another process through a socket, are decoded, compared and remembered; "
-        "the peers make theirs themselves, by a timer. Nothing is joined by a peer, so none but dataflow gets beyond "
-        "its saturation."
+        "**Fixed rates**: age of an update on arrival (p50 / p99), and CPU of the server, 1,000 clients. "
+        "dataflow gets its updates from another process through a socket. It decodes, compares and remembers them. "
+        "The peers make their own updates, by a timer. They do not join updates, so they cannot go beyond their "
+        "saturation."
     )
     yield _picture("latency", "age of an update by rate")
     tried = rates.measured(results)
@@ -108,9 +113,26 @@ def _rates(results: Results) -> Iterator[str]:
     servers = list(dict.fromkeys(server for work in works for server in results.servers("rates", work)))
     rows = [[_name(server), *(_latency(results, work, server) for work in works)] for server in servers]
     yield _table(["", *(f"{rate:,}/s" for rate in tried)], rows)
+    yield from _beside_joining(results, tried)
     single = results.spread("rates", rates.work(100, 1), OURS, "p50_ms")
     if single:
         yield f"One client at 100 trades a second: p50 {_ms(single)}, source to client."
+
+
+def _beside_joining(results: Results, tried: Sequence[int]) -> Iterator[str]:
+    """How near dataflow comes to the limit that works as it does."""
+    told = {}
+    for rate in tried:
+        p50, p99 = (rates.beside(results, name, rate, OURS, JOINING) for name in ("p50_ms", "p99_ms"))
+        if p50 is not None and p99 is not None:
+            told[f"{rate:,}/s"] = f"{p50:.2f} / {p99:.2f}"
+    if told:
+        yield (
+            f"Second limit: a C program that gets its updates from the same source through a socket. It does not decode "
+            f"them. It joins all that came during the last pass, at most {JOINED}, into one `send` a client. dataflow's "
+            f"p50 / p99, as multiples of this limit's:"
+        )
+        yield _table(["", *told], [[_name(OURS), *told.values()]])
 
 
 def _latency(results: Results, work: str, server: str) -> str:
@@ -140,9 +162,9 @@ def _memory(results: Results) -> Iterator[str]:
 
 def _ingest(results: Results) -> Iterator[str]:
     yield (
-        "**Ingest**: trades a second from one socket, on one core. dataflow decodes, compares, remembers, and with a "
-        "subscriber encodes and delivers each; cryptofeed calls a callback; the picows reader decodes with msgspec and "
-        "keeps the newest in a deque."
+        "**Ingest**: trades a second from one socket, on one core. dataflow decodes, compares and remembers each trade; "
+        "with a subscriber it also encodes and delivers each. cryptofeed calls a callback. The picows reader decodes "
+        "with msgspec and keeps the newest trades in a deque."
     )
     yield _picture("ingest", "trades a second from a source")
     rows = []
@@ -162,18 +184,21 @@ def _storm(results: Results) -> Iterator[str]:
     def told(figure: str, form: str, unit: str) -> str:
         return _with_spread(results.spread("storm", storm.WORK, OURS, figure), form, unit)
 
-    yield f"**Storms**: {storm.CLIENTS:,} clients come at once; then the gateway is restarted under them."
+    yield f"**Storms**: {storm.CLIENTS:,} clients come at once. Then the gateway restarts."
     rows = [
-        ["connected, subscribed, snapshot of 50 received: the last after", told("seconds", "{:.1f}", " s")],
-        ["longest wait of one of them", told("wait_max", "{:.1f}", " s")],
-        ["longest time that one of them got no sign", told("silence", "{:.1f}", " s")],
         [
-            "after the restart: the last is back, and has what it missed, after",
+            "the last client is connected, subscribed, and has a snapshot of 50, after",
+            told("seconds", "{:.1f}", " s"),
+        ],
+        ["longest wait of a client", told("wait_max", "{:.1f}", " s")],
+        ["longest silence towards a client", told("silence", "{:.1f}", " s")],
+        [
+            "after the restart: the last client is back, and has everything that it missed, after",
             told("back_seconds", "{:.1f}", " s"),
         ],
         ["places lost; gaps; answers that did not recover", _lost(results)],
-        ["p99 of 100 other clients, served meanwhile: before", told("served_p99_before_ms", "{:.1f}", " ms")],
-        ["and during the storm", told("served_p99_during_ms", "{:.1f}", " ms")],
+        ["p99 of 100 other clients: before the storm", told("served_p99_before_ms", "{:.1f}", " ms")],
+        ["p99 of these clients: during the storm", told("served_p99_during_ms", "{:.1f}", " ms")],
     ]
     yield _table(["", ""], rows)
 
@@ -186,7 +211,7 @@ def _lost(results: Results) -> str:
 def _stalled(results: Results) -> Iterator[str]:
     yield (
         f"**Slow clients**: {stalled.STALLED} of {stalled.STALLED + stalled.READING:,} clients stop reading, at "
-        f"{stalled.RATE:,} trades a second; what the others notice."
+        f"{stalled.RATE:,} trades a second. The table shows the effect on the other clients."
     )
     rows = []
     for policy in (stalled.NOBODY, *stalled.POLICIES):
@@ -194,7 +219,7 @@ def _stalled(results: Results) -> Iterator[str]:
         ratio = results.ratio("stalled", "p99_ms", (policy, OURS), (stalled.NOBODY, OURS))
         name = policy if policy == stalled.NOBODY else f"`{policy}`"
         rows.append([name, "" if p99 is None else _ms(p99), "" if ratio is None else f"{ratio:.2f}"])
-    yield _table(["", "p99 of the others", "beside nobody"], rows)
+    yield _table(["", "p99 of the others", "ratio to no stalled client"], rows)
 
 
 def _tls(results: Results) -> Iterator[str]:
@@ -214,7 +239,7 @@ def _start(results: Results) -> Iterator[str]:
         results.median("start", start.WORK, OURS, name) for name in ("seconds", "mib", "server_cpu")
     )
     if seconds is not None and mib is not None and cpu is not None:
-        yield f"**The daemon alone**: ready after {seconds:.2f} s, {mib:.0f} MiB, {cpu:.1%} of a core while nothing happens."
+        yield f"**The daemon alone**: ready after {seconds:.2f} s, {mib:.0f} MiB, {cpu:.1%} of a core while idle."
 
 
 def _origin(results: Results) -> str:
@@ -227,8 +252,8 @@ def _origin(results: Results) -> str:
             f"Measured on {run['date']} ({names}; {'quick' if run['quick'] else 'full'}) on {machine['cpu']}, "
             f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']} {machine['kernel']}, load "
             f"{machine['load_before']} before; dataflow {run['dataflow']}, Python {machine['python']}, {versions}. "
-            f"Medians, least and most in brackets; the server on one core, its clients and its source on another. The "
-            f"load client used at most {_busiest(results):.0%} of its core. Every figure: "
+            f"Medians, with the least and the most in brackets. The server had one core; its clients and its source had "
+            f"another. The load client used at most {_busiest(results):.0%} of its core. All figures: "
             f"[`figures.json`]({PICTURES}/figures.json)."
         )
     return "\n\n".join(lines)

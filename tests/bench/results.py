@@ -1,7 +1,7 @@
-"""What was measured, kept as JSON beside the pictures, and asked for medians and ratios.
+"""The measured figures: their medians and ratios, and their file, JSON beside the pictures.
 
-Rules of this file: a ratio is taken round by round and its median given, never from two medians of different
-moments. What was not measured is None, and nothing is made up in its place.
+Rules of this file: a ratio is the median of the ratios of single rounds, never the ratio of two medians from
+different moments. A figure that was not measured is None; nothing replaces it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Spread:
 
 @define
 class Results:
-    """All rows, and for every scenario when and on what it was measured. Ratios have no unit."""
+    """All rows. `runs`: for each scenario the date, machine and versions of its measurement. Ratios have no unit."""
 
     rows: list[Row] = field(factory=list)
     runs: dict[str, dict[str, Any]] = field(factory=dict)
@@ -52,13 +52,19 @@ class Results:
     def ratio(
         self, scenario: str, figure: str, this: tuple[str, str], other: tuple[str, str]
     ) -> float | None:
-        """Median of `this` by `other`, each a work and a server, over the rounds that have both."""
-        ours, theirs = (self._by_round(scenario, *which, figure) for which in (this, other))
-        found = Spread.of(ours[n] / theirs[n] for n in ours.keys() & theirs.keys() if theirs[n])
+        """Median of `this` divided by `other` over the rounds that have both. Each of the two is a work and a server."""
+        found = Spread.of(self.ratios(scenario, figure, this, other))
         return None if found is None else found.median
 
+    def ratios(
+        self, scenario: str, figure: str, this: tuple[str, str], other: tuple[str, str]
+    ) -> list[float]:
+        """The ratio of each round that has both."""
+        ours, theirs = (self._by_round(scenario, *which, figure) for which in (this, other))
+        return [ours[n] / theirs[n] for n in sorted(ours.keys() & theirs.keys()) if theirs[n]]
+
     def servers(self, scenario: str, work: str) -> list[str]:
-        """Who did that work, in the order of the first round."""
+        """The servers that did a work, in the order of the first round."""
         return list(
             dict.fromkeys(row.server for row in self.rows if (row.scenario, row.work) == (scenario, work))
         )
@@ -74,7 +80,7 @@ class Results:
         }
 
     def replace(self, other: Results) -> None:
-        """Take over the scenarios that `other` has, whole."""
+        """Replace every scenario that `other` has by the one of `other`, whole."""
         self.rows = [row for row in self.rows if row.scenario not in other.runs] + other.rows
         self.runs |= other.runs
         kept = {what: why for what, why in self.missing.items() if what.partition(":")[0] not in other.runs}

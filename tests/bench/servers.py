@@ -1,7 +1,8 @@
-"""What is measured: the daemon as users run it, and its peers, behind one interface.
+"""The measured servers: the daemon as users run it, and the interface that its peers share.
 
-Rules of this file: every server runs on the server's core and is told by lines when updates are due (`rate R`, `flood`,
-`idle`). The daemon gets them through a socket from a simulated exchange, which is told; a peer makes them itself.
+Rules of this file: every server runs on the server's core. Commands say when updates are due (`rate R`, `flood`,
+`idle`). The daemon gets its updates through a socket from a simulated exchange, which takes the commands. A peer takes
+the commands itself and makes its own updates.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ CHECKOUT = Path(__file__).parents[2]
 SYMBOL = "BTC-USDT"
 SYMBOLS = {"binance": SYMBOL, "blockchain": "BTC-USD"}
 SUBSCRIBE = f'{{"jsonrpc":"2.0","id":1,"method":"subscribe","params":{{"symbol":"{SYMBOL}"}}}}'
-# An update as the daemon sends it: @N is the number of the trade, @S the time in ns at which it was sent.
+# An update as the daemon sends it: @N is the number of the trade, @S its time of sending in ns since 1970.
 UPDATE = (
     f'{{"jsonrpc":"2.0","method":"trades.update","params":{{"seqnum":@N,"event":"updated","channel":"trades","symbol":"{SYMBOL}",'
     '"timestamp":"2026-01-02T03:04:05.678000Z","side":"sell","qty":@S,"price":61837.63000000,"tradeId":"@N",'
@@ -34,11 +35,11 @@ UPDATE = (
 )
 Tables = dict[str, dict[str, Any]]
 START_WITHIN = 30.0  # seconds
-_ANY = ssl._create_unverified_context()  # the certificate is made for the run
+_ANY = ssl._create_unverified_context()  # no authority knows the certificate: each run makes its own
 
 
 class Server(Protocol):
-    """Something that clients connect to."""
+    """A server that clients connect to."""
 
     name: str
     port: int
@@ -48,14 +49,14 @@ class Server(Protocol):
         """`rate R`, `flood` or `idle`."""
 
     def close(self) -> None:
-        """End it."""
+        """End the server."""
 
 
 class Dataflow:
-    """`python -m dataflow run` with a configuration of its own, connected to feeds that are told what to say.
+    """`python -m dataflow run` in a checkout, with a configuration of its own, connected to feeds.
 
-    `tables` are added to the configuration, as TOML's tables; `speak` are the languages of its feeds, the first of
-    which is the one that is told.
+    `tables` are added to the configuration, as TOML's tables. `speak` are the languages of the feeds; `tell` speaks to
+    the first feed.
     """
 
     def __init__(
@@ -79,16 +80,8 @@ class Dataflow:
             config.write_text(toml(_tables(self.port, ports, tables or {})))
             self._tls = "tls_certificate" in (tables or {}).get("gateway", {})
             self._begun = time.monotonic()
-            command = [
-                sys.executable,
-                "-m",
-                "dataflow",
-                "run",
-                "--config",
-                str(config),
-                "--log-level",
-                "warning",
-            ]
+            command = [str(interpreter(checkout)), "-m", "dataflow", "run"]
+            command += ["--config", str(config), "--log-level", "warning"]
             log = compiled.BUILD / "dataflow.log"
             self.program = Program("dataflow", command, cores=cores.server, log=log, cwd=checkout)
             stack.enter_context(self.program)
@@ -100,7 +93,7 @@ class Dataflow:
         return self.feeds[0]
 
     def _until_ready(self) -> float:
-        """Seconds until /ready says so and every feed is subscribed to."""
+        """Seconds until /ready says so and every feed has a subscriber."""
         while not (answers(self.address) and all(each.ask("count")["readers"] for each in self.feeds)):
             self.program.check()
             if time.monotonic() > self._begun + START_WITHIN:
@@ -124,7 +117,7 @@ class Dataflow:
         raise ProgramFailed(f"/metrics has no {line}")
 
     def log(self) -> str:
-        """What the daemon has logged."""
+        """The log of the daemon so far."""
         return (compiled.BUILD / "dataflow.log").read_text(errors="replace")
 
     def restart(self, path: str) -> None:
@@ -136,8 +129,14 @@ class Dataflow:
         self._stack.close()
 
 
+def interpreter(checkout: Path) -> Path:
+    """The interpreter of a checkout's own environment; without one, or for this checkout, the running interpreter."""
+    own = checkout / ".venv" / "bin" / "python"
+    return Path(sys.executable) if checkout == CHECKOUT or not own.exists() else own
+
+
 def feed(language: str, cores: Cores) -> Program:
-    """A simulated exchange that says its port first, then what it is told to."""
+    """A simulated exchange. It prints its port first, then takes commands."""
     log = compiled.BUILD / f"feed-{language}.log"
     return Program("feed", [compiled.program("feed"), "--speak", language], cores=cores.feed, log=log)
 
@@ -145,7 +144,7 @@ def feed(language: str, cores: Cores) -> Program:
 def _tables(port: int, feeds: Mapping[str, int], more: Tables) -> Tables:
     tables: Tables = {"gateway": {"port": port, "max_sessions": 20_000}}
     for language, feed_port in feeds.items():
-        # A feed is silent between two measurements, and wants no probes in them.
+        # A feed is silent between two measurements; probes would disturb them.
         source = {"connector": language, "eager": True, "stale_after": 3600.0}
         source |= {"url": f"ws://127.0.0.1:{feed_port}/stream", "symbols": [SYMBOLS[language]]}
         tables[f"sources.{language}"] = source
@@ -172,7 +171,7 @@ def _value(value: Any) -> str:
 
 
 def answers(address: str) -> bool:
-    """Whether /ready says that it is."""
+    """Whether /ready says that the daemon is ready."""
     try:
         urllib.request.urlopen(f"{address}/ready", timeout=2, context=_ANY).close()
     except (urllib.error.URLError, OSError):

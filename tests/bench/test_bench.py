@@ -1,23 +1,26 @@
-"""What the bench promises about its own figures: fair work, honest ratios, nothing left out in silence."""
+"""The promises of the bench about its own figures: equal work, ratios within a round, no silent omission."""
 
 from __future__ import annotations
 
+import re
 import sys
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from dataflow.domain import Trade
-from dataflow.faces.jsonrpc import format as wire
+from dataflow.domain import Topic, Trade
+from dataflow.faces.jsonrpc.format import JSONRPC
 from dataflow.settings.schema import load
-from tests.bench import report
-from tests.bench.aims import Aim
+from tests.bench import compare, compiled, peers, report
+from tests.bench.aims import AIMS, Aim
 from tests.bench.compiled import Missing
+from tests.bench.load import Load
 from tests.bench.machine import Cores
 from tests.bench.plan import Bench, Figures, Row, Scenario, Step, carry_out
 from tests.bench.processes import Program, ProgramFailed
 from tests.bench.results import Results, Spread
+from tests.bench.scenarios import rates
 from tests.bench.servers import SYMBOL, UPDATE, toml
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the bench starts its programs on Linux only")
@@ -29,7 +32,7 @@ def rows(*figures: float, server: str = "dataflow") -> list[Row]:
 
 class TestFairness:
     def test_peers_send_what_the_daemon_sends(self) -> None:
-        """The update of the peers is the daemon's own, byte for byte."""
+        """The update of the peers equals the daemon's, byte for byte."""
         trade = Trade(
             source="binance",
             symbol=SYMBOL,
@@ -40,11 +43,11 @@ class TestFairness:
             timestamp=1767323045678000000,
             sequence=17,
         )
-        expected = wire.Updates(SYMBOL, 1).messages([(17, trade)])[0].text.decode()
+        expected = JSONRPC.encoder(Topic("trades", SYMBOL), 1)([(17, trade)])[0].decode()
         assert UPDATE.replace("@N", "17").replace("@S", "1763696936212345678") == expected
 
     def test_ratios_are_taken_within_a_round(self) -> None:
-        """What slows the machine down in one round does not reach the figures of another."""
+        """A slow round of the machine does not change the ratios of other rounds."""
         results = Results(rows(8.0, 20.0, 60.0) + rows(4.0, 40.0, 30.0, server="picows"))
         assert results.ratio("rates", "p50_ms", ("w", "dataflow"), ("w", "picows")) == 2.0
 
@@ -52,6 +55,12 @@ class TestFairness:
         """Only rounds that both have are compared."""
         results = Results(rows(10.0, 90.0) + rows(5.0, server="picows"))
         assert results.ratio("rates", "p50_ms", ("w", "dataflow"), ("w", "picows")) == 2.0
+
+    def test_the_joining_limit_joins_as_many_as_the_daemon(self, tmp_path: Path) -> None:
+        """Its bound is the default of `[fanout] joined`."""
+        file = tmp_path / "bench.toml"
+        file.write_text(toml({"gateway": {"port": 1}}))
+        assert load([file], {}).fanout.joined == peers.JOINED
 
     def test_what_was_not_measured_is_none(self) -> None:
         """No row, no figure."""
@@ -74,13 +83,114 @@ class TestAims:
         ],
     )
     def test_verdict(self, least: bool, measured: float | None, verdict: str) -> None:
-        """Met, or missed by how much, or not measured."""
+        """Met, missed by so much, or not measured."""
         assert Aim("", 2.0, "", least, lambda _results: measured).verdict(Results()) == verdict
+
+    @pytest.mark.parametrize("rate", [500, 5_000])
+    @pytest.mark.parametrize(("share", "expected"), [(1.0, 1.5), (0.9, None)])
+    def test_latency_is_held_against_the_joining_limit(
+        self, rate: int, share: float, expected: float | None
+    ) -> None:
+        """A ratio, not milliseconds; without a ratio when the limit itself was overloaded."""
+        figures = {
+            "dataflow": {"p99_ms": 30.0, "share": 1.0},
+            peers.JOINING: {"p99_ms": 20.0, "share": share},
+        }
+        work = rates.work(rate, rates.CLIENTS)
+        results = Results([Row("rates", work, server, 0, found) for server, found in figures.items()])
+        aims = [aim for aim in AIMS if "C limit that joins" in aim.about]
+        assert [aim.bound for aim in aims] == [2, 2]
+        found = [aim.measured(results) for aim in aims]
+        assert found == ([expected, None] if rate == 5_000 else [None, expected])
+
+
+class TestComparing:
+    def test_order_alternates(self) -> None:
+        """ABBA."""
+        assert [side[0] for pair in range(2) for side in compare.order(pair)] == ["b", "a", "a", "b"]
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ([1.0] * 5, None),  # 93.8 % at best
+            ([6.0, 1.0, 2.0, 3.0, 4.0, 5.0], (1.0, 6.0)),  # 96.9 %
+            ([float(n) for n in range(1, 11)], (2.0, 9.0)),  # 97.9 %
+            ([float(n) for n in range(1, 21)], (6.0, 15.0)),  # 95.9 %
+            ([], None),
+        ],
+    )
+    def test_interval_of_the_median(self, values: list[float], expected: tuple[float, float] | None) -> None:
+        """The ranks are those of the tables for the sign test."""
+        assert compare.interval(values) == expected
+
+    @pytest.mark.parametrize(
+        ("bounds", "more", "expected"),
+        [
+            ((1.1, 1.3), True, "better"),
+            ((1.1, 1.3), False, "worse"),
+            ((0.8, 0.9), True, "worse"),
+            ((0.8, 0.9), False, "better"),
+            ((0.9, 1.0), True, "no difference shown"),
+            (None, True, "too few pairs"),
+        ],
+    )
+    def test_verdict(self, bounds: tuple[float, float] | None, more: bool, expected: str) -> None:
+        """Only an interval without 1 shows a difference."""
+        assert compare.verdict(compare.Compared("", "", more), bounds) == expected
+
+    def test_table(self) -> None:
+        """Ratios are taken within a pair; a pair that lacks a run counts for nothing."""
+        ingest = next(measure for measure in compare.MEASURES if measure.name == "ingest")
+        results = Results()
+        for pair in range(6):
+            for side, figure in (("before", 100.0 + pair), ("after", 2 * (100.0 + pair))):
+                results.rows.append(Row("ingest", "ingest", side, pair, {"per_second": figure}))
+        results.rows.append(Row("ingest", "ingest", "before", 6, {"per_second": 1.0}))
+        head, line = compare.table(results, [ingest]).splitlines()
+        assert "after/before" in head
+        assert line.split() == ["ingest:", "trades/s", "102", "205", "2.000", "2.000", "…", "2.000", "better"]
+
+    def test_cpu_time_a_million(self) -> None:
+        """CPU seconds a million updates, beside the wall time of the run."""
+        assert compare.prepared({"per_cpu_second": 250_000.0}, 5.0) == {
+            "per_cpu_second": 250_000.0,
+            "cpu": 4.0,
+            "run_seconds": 5.0,
+        }
+
+    def test_an_unfit_run_and_a_failed_run_are_reported(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """An unfit run stays in the ratios and is counted. A failed run has no row, and the others go on."""
+
+        def run(bench: Bench, _window: float) -> Figures:
+            if bench.quick:
+                raise ProgramFailed("it ended")
+            return {"x": 1.0}
+
+        measure = compare.Measure("m", 1, run, (compare.Compared("x", "x"),), lambda _figures: "overloaded")
+        cores = Cores({0}, {0}, {0})
+        benches = {"before": Bench(cores, tmp_path), "after": Bench(cores, tmp_path, quick=True)}
+        comparison = compare.Comparison(benches, [measure], 2, 1.0)
+        comparison.carry_out()
+        assert [(row.server, row.round) for row in comparison.results.rows] == [("before", 0), ("before", 1)]
+        assert comparison.failed == [f"pair {n}, m, after: ProgramFailed: it ended" for n in (1, 2)]
+        assert "m, before: overloaded in 2 of 2 runs" in comparison.told()
+        assert "OVERLOADED" in capsys.readouterr().out
+
+    def test_a_checkout_without_an_environment(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Nothing runs with another checkout's code."""
+        assert compare.main(["--before", str(tmp_path), "no-such-measure"]) == 1
+        assert "no measure no-such-measure" in capsys.readouterr().err
+        with pytest.raises(Missing, match="has no environment"):
+            compare.origin(tmp_path)
 
 
 class TestKeeping:
     def test_rows_survive_the_file(self, tmp_path: Path) -> None:
-        """What is kept is what was measured; scenarios that are measured again replace themselves alone."""
+        """A file keeps all rows. A scenario that is measured again replaces only itself."""
         first = Results(
             rows(1.5), {"rates": {"date": "a"}, "tls": {"date": "a"}}, {"rates: picows": "no network"}
         )
@@ -93,7 +203,7 @@ class TestKeeping:
         assert kept.missing == {}
 
     def test_only_the_chapter_is_written(self, tmp_path: Path) -> None:
-        """What stands outside of the markers stays; without them nothing is written."""
+        """The text outside of the markers stays. Without markers nothing is written."""
         readme = tmp_path / "README.md"
         readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
         report.into(readme, Results())
@@ -106,12 +216,36 @@ class TestKeeping:
             report.into(readme, Results())
         assert readme.read_text() == "nothing"
 
+    def test_the_chapter_has_its_own_readme(self) -> None:
+        """It has the markers, and its links lead to files. The project's README has no markers."""
+        text = report.README.read_text()
+        assert (text.count(report.BEGIN), text.count(report.END)) == (1, 1)
+        links = re.findall(r"\]\(([^)]+)\)", text)
+        assert len(links) == 5  # four pictures and the figures
+        assert [link for link in links if not (report.README.parent / link).is_file()] == []
+        assert report.BEGIN not in (report.README.parents[2] / "README.md").read_text()
+
+    def test_ratios_to_the_joining_limit_are_shown(self, tmp_path: Path) -> None:
+        """A table of their own, for the rates that both have."""
+        rows_ = []
+        for server, p50, p99 in (("dataflow", 6.0, 9.0), (peers.JOINING, 4.0, 4.5)):
+            figures = {"p50_ms": p50, "p99_ms": p99, "server_cpu": 0.5, "share": 1.0}
+            rows_.append(Row("rates", rates.work(500, rates.CLIENTS), server, 0, figures))
+        machine = dict.fromkeys(
+            ("cpu", "cores", "memory_gib", "system", "kernel", "load_before", "python"), "x"
+        )
+        run = {"date": "d", "machine": machine, "versions": {}, "dataflow": "c", "quick": False}
+        readme = tmp_path / "README.md"
+        readme.write_text(report.BEGIN + report.END)
+        report.into(readme, Results(rows_, {"rates": run}))
+        assert "|  | 500/s |\n| --- | ---: |\n| **dataflow** | 1.50 / 2.00 |" in readme.read_text()
+
 
 class TestRunning:
     def test_what_fails_stops_nothing_and_is_told(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """A step that fails is a failure of the run, one that lacks something is missing by name, others go on."""
+        """A failed step is a failure of the run. A step that lacks a program is missing by name. The others go on."""
 
         def fails() -> Figures:
             raise ProgramFailed("it ended")
@@ -128,8 +262,25 @@ class TestRunning:
         assert "[6/6] s, w: c" in capsys.readouterr().out
 
     @linux
+    def test_the_joining_limit_delivers_every_update_in_order(self, tmp_path: Path) -> None:
+        """From the feed through the limit to all clients, with updates joined on the way."""
+        try:
+            wsload = compiled.program("wsload")
+        except Missing as why:
+            pytest.skip(str(why))
+        limit = peers.server(peers.JOINING, Cores({0}, {0}, {0}), 5)
+        try:
+            with Load(wsload, limit.port, 5, text="{}", cores={0}, log=tmp_path / "log") as load:
+                limit.tell("rate 5000")
+                window = load.window(0.5, limit.program)
+        finally:
+            limit.close()
+        assert window.least > 0
+        assert (window.skipped, window.gaps, window.dead) == (0, 0, 0)
+
+    @linux
     def test_a_program_is_ended(self, tmp_path: Path) -> None:
-        """Also one that hears nothing: by its own id, and its last words are told."""
+        """Also a program that ignores signals: it is killed by its own id."""
         deaf = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print('{}', flush=True); time.sleep(600)"
         program = Program("deaf", [sys.executable, "-c", deaf], cores={0}, log=tmp_path / "log")
         program.answer(30)
@@ -138,7 +289,7 @@ class TestRunning:
 
     @linux
     def test_a_program_that_ends_says_why(self, tmp_path: Path) -> None:
-        """Exit code and last line are in the error."""
+        """The error has the exit code and the last line."""
         program = Program(
             "brief",
             [sys.executable, "-c", "raise SystemExit('out of luck')"],
@@ -150,7 +301,7 @@ class TestRunning:
         program.close()
 
     def test_the_daemon_understands_its_configuration(self, tmp_path: Path) -> None:
-        """What is written for it is what it loads."""
+        """It loads the values that the bench writes."""
         file = tmp_path / "bench.toml"
         source = {
             "connector": "binance",

@@ -1,16 +1,16 @@
-// feed: an exchange that says what it is told to, as fast as it is told to.
+// feed: a simulated exchange. Commands set how many trades it sends, and how fast.
 //
 //   ./feed [--port N] [--speak binance|blockchain]
 //
-// Prints {"port": N}. Whoever connects by WebSocket is shaken hands with; who subscribes (Binance: by message, or
-// by a URL with ?streams=) gets trades of BTC-USDT (Binance) or BTC-USD (Blockchain.com). Commands on standard input,
-// each answered by one line of JSON with what was sent since the start:
+// Prints {"port": N}. Readers connect by WebSocket. A reader that subscribes (Binance: by message, or by a URL with
+// ?streams=) gets trades of BTC-USDT (Binance) or BTC-USD (Blockchain.com). Commands come on standard input. Each is
+// answered by one line of JSON with the number of trades since the start:
 //
-//   rate R    R trades a second, each in a send of its own        flood   as many as the reader takes, 64 KiB a send
-//   idle      none                                                count   just the answer
+//   rate R    R trades a second, one a send                       flood   as many as the reader takes, 64 KiB a send
+//   idle      none                                                count   only the answer
 //
-// A trade's quantity is the time at which it was sent, in ns since 1970: that is how the other end knows its age.
-// One that could not be sent when it was due, because the reader did not read, carries the time when it was due.
+// The quantity of a trade is its time of sending, in ns since 1970: the other end computes the age from it. When the
+// reader does not read, trades have to wait. Such a trade carries the time when it was due.
 // The end of standard input ends the process.
 #include "ws.h"
 
@@ -167,7 +167,7 @@ static void send_one(uint64_t stamp) {
     next_id++, trades++;
 }
 
-static void send_due(void) { // after a wait for the reader the trades that fell due meanwhile follow, one by one
+static void send_due(void) { // after a wait for the reader, the trades that became due meanwhile follow one by one
     static uint64_t blocked_until;
     uint64_t now;
     while (rate > 0 && (now = monotonic_ns()) >= due_ns) {

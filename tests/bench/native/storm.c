@@ -1,16 +1,16 @@
-// storm: many clients that come at once, subscribe, and come back with `since` when they are sent away.
+// storm: many clients that connect at once, subscribe, and come back with `since` after a disconnect.
 //
 //   ./storm --port N --clients N --symbol BTC-USDT [--snapshot 50] [--window N]
 //
-// All connect at once, at most --window handshakes under way, and subscribe; when everyone has its answer, one line of
-// JSON says how long that took. Then every line on standard input is answered by one of JSON:
-//   arm      whoever is disconnected from now on comes back with its position; answered at once
-//   await    answered when everyone who was there has gone, come back, and has its answer; or after 90 s
-//   tell     what was seen so far
-// The end of standard input ends it. `lost`: places in the stream that neither came nor lie in a gap that was told;
-// `gaps`: gaps that were told; `unrecovered`: answers to `since` that did not say "recovered":true;
-// `wait`: from the first byte of a handshake to the answer; `silence`: the longest time in a wait in which a client got
-// no sign at all (a handshake, a notification, an answer).
+// All clients connect at once, with at most --window handshakes under way, and subscribe. When all have their answers,
+// one line of JSON gives the time that this took. Then every line of standard input is answered by one line of JSON:
+//   arm      from now on a disconnected client comes back with its position; answered at once
+//   await    answered when all clients have gone, come back, and have their answers; or after 90 s
+//   tell     the figures so far
+// The end of standard input ends it. The figures: `lost`: places in the stream that did not come and are not in a
+// reported gap; `gaps`: reported gaps; `unrecovered`: answers to `since` without "recovered":true; `wait`: from the first
+// byte of a handshake to the answer; `silence`: the longest time in a wait without any sign for the client (a handshake, a
+// notification, an answer).
 #include "ws.h"
 #include <getopt.h>
 
@@ -18,7 +18,7 @@ enum { AWAY, CONNECTING, SHAKING, WAITING, SERVED };
 typedef struct {
     int fd, state, resumes, sent_away;
     uint64_t begun, sign, retry_at; // ns
-    uint64_t epoch, offset;         // the last place that it has
+    uint64_t epoch, offset;         // its last place
     uint8_t *rest;
     size_t n_rest, cap;
 } client_t;
@@ -38,7 +38,7 @@ static void hang_up(client_t *c) {
     if (c->state == SERVED) served--;
     c->fd = -1, c->state = AWAY, c->n_rest = 0;
     if (armed) c->resumes = c->offset != 0, c->sent_away = 1;
-    c->retry_at = monotonic_ns() + 50000000 + rand() % 50000000; // nobody comes back to the same moment
+    c->retry_at = monotonic_ns() + 50000000 + rand() % 50000000; // clients do not come back all at one moment
 }
 
 static void say(client_t *c, int op, const void *payload, size_t n) {
@@ -149,7 +149,7 @@ static void on_close(client_t *c, frame_t *f) {
     refused += code == 1013;
     say(c, OP_CLOSE, f->payload, f->length > 2 ? 2 : f->length);
     hang_up(c);
-    if (code == 1013) c->retry_at = monotonic_ns() + 1000000000; // sooner than it is told, to be done
+    if (code == 1013) c->retry_at = monotonic_ns() + 1000000000; // earlier than retryAfter says, to save time
 }
 
 static void on_frame(client_t *c, frame_t *f) {
@@ -206,7 +206,7 @@ static void start_due(void) {
     }
 }
 
-static int turn(void) { // whether a command came
+static int turn(void) { // whether there is a command
     struct epoll_event events[512];
     int n = epoll_wait(epoll, events, 512, 10), told = 0;
     for (int i = 0; i < n; i++) {

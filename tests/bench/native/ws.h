@@ -1,5 +1,5 @@
-// What the C programs of the bench share: WebSocket frames, handshakes, latencies, clocks.
-// Only what they need: no extensions, no fragments of our own, IPv4 on loopback.
+// The common part of the C programs: WebSocket frames, handshakes, latencies, clocks.
+// Limited to their needs: no extensions, no outgoing fragments, IPv4 on loopback.
 #pragma once
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -42,7 +42,7 @@ static inline void die(const char *what) {
     exit(2);
 }
 
-// Every process of the bench ends with its parent, or after an hour: nothing is left behind.
+// Every process of the bench ends with its parent. The alarm ends it after an hour in any case.
 static inline void bounded_life(void) {
     signal(SIGPIPE, SIG_IGN);
     alarm(3600);
@@ -74,7 +74,7 @@ static inline int port_of(int fd) {
 
 // -- frames -------------------------------------------------------------------------------------------
 
-// Write the head of an unmasked frame; returns its length (at most 10).
+// Write the head of an unmasked frame. Returns its length (at most 10).
 static inline size_t frame_head(uint8_t *to, int op, size_t n) {
     to[0] = 0x80 | op;
     if (n < 126) return to[1] = n, 2;
@@ -84,7 +84,7 @@ static inline size_t frame_head(uint8_t *to, int op, size_t n) {
     return 10;
 }
 
-// Write a whole masked frame, as clients must; returns its length. `to` needs n + 14 bytes.
+// Write a whole masked frame, as a client must. Returns its length. `to` needs n + 14 bytes.
 static inline size_t masked_frame(uint8_t *to, int op, const void *payload, size_t n) {
     size_t head = frame_head(to, op, n);
     to[1] |= 0x80;
@@ -101,7 +101,7 @@ typedef struct {
     size_t length, whole; // of the payload; of the frame with its head
 } frame_t;
 
-// Cut a frame from the `n` bytes at `p`, unmasking it in place; 0 when it is not complete.
+// Cut a frame from the `n` bytes at `p` and unmask it in place. Returns 0 when it is not complete.
 static inline int next_frame(uint8_t *p, size_t n, frame_t *f) {
     if (n < 2) return 0;
     uint64_t length = p[1] & 127;
@@ -158,7 +158,7 @@ static inline void accept_value(const char *key, char out[29]) {
     out[27] = '=', out[28] = 0;
 }
 
-// Write the 101 that answers `request` (which must end with a zero); returns its length, or 0.
+// Write the 101 for `request` (zero-terminated). Returns its length; 0 when there is no key.
 static inline size_t handshake_answer(const char *request, char out[256]) {
     const char *key = strcasestr(request, "sec-websocket-key:");
     if (!key) return 0;
@@ -171,7 +171,7 @@ static inline size_t handshake_answer(const char *request, char out[256]) {
                     value);
 }
 
-// -- latencies: 64 steps per power of two, about 1.5 % ----------------------------------------------------
+// -- latencies: 64 bins per power of two, about 1.5 % wide ----------------------------------------------------
 
 typedef struct {
     uint64_t bins[64 * 64], count, max;

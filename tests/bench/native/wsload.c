@@ -1,14 +1,14 @@
-// wsload: many WebSocket clients in one thread, that count what they get and how old it is.
+// wsload: many WebSocket clients in one thread. They count updates and measure their ages.
 //
 //   ./wsload --port N [--path /ws] [--clients N] [--send TEXT] [--tls] [--slow N] [--window N]
 //
-// Opens the connections, sends TEXT on each, prints one line of JSON when all are open, and from then on one more for
-// every line that it reads from standard input: what came since the last one. The end of standard input ends it.
+// Opens the connections and sends TEXT on each. Prints one line of JSON when all are open. Then it answers every line of
+// standard input with one line of JSON: the figures since the last line. The end of standard input ends it.
 //
-// A message that is an update carries the time of its sending behind "qty": (ns since 1970) and its place behind the
-// last "offset":, which must grow by one per client: `skipped` counts where it does not, and no stream.gap said so
-// before; `gaps` counts these. Everything else is counted in `others`. The first --slow clients never read, with a small receive buffer, and are not counted.
-// Built with -DWITH_TLS (and -lssl -lcrypto) it speaks TLS, too; certificates are not checked.
+// An update carries its time of sending (ns since 1970) behind "qty": and its place behind the last "offset":. The place
+// must grow by one per client. `skipped` counts the places where it does not, without a stream.gap before; `gaps` counts
+// the stream.gap messages, `others` all other messages. The first --slow clients never read, have a small receive buffer,
+// and do not count. Built with -DWITH_TLS (and -lssl -lcrypto) it also speaks TLS; it does not check certificates.
 #include "ws.h"
 #include <getopt.h>
 #ifdef WITH_TLS
@@ -85,7 +85,7 @@ static void say(client_t *c, int op, const void *payload, size_t n) { // small, 
     if (n > 4096 || transmit(c, out, masked_frame(out, op, payload, n)) <= 0) hang_up(c);
 }
 
-// -- what is received -----------------------------------------------------------------------------------
+// -- received data -----------------------------------------------------------------------------------
 
 static uint64_t number_at(const uint8_t *p, const uint8_t *end) {
     uint64_t v = 0;
@@ -93,7 +93,7 @@ static uint64_t number_at(const uint8_t *p, const uint8_t *end) {
     return v;
 }
 
-static const uint8_t *behind(const uint8_t *p, size_t n, const char *key, size_t k) { // it is often where it last was
+static const uint8_t *behind(const uint8_t *p, size_t n, const char *key, size_t k) { // the last place is tried first
     static size_t last;
     if (last + k <= n && !memcmp(p + last, key, k)) return p + last + k;
     const uint8_t *found = memmem(p, n, key, k);
@@ -111,7 +111,7 @@ static uint64_t last_offset(const uint8_t *p, size_t n) { // the update ends wit
     return q - p < 9 || memcmp(q - 9, key, 9) ? 0 : number_at(q, end);
 }
 
-static int on_gap(client_t *c, const uint8_t *p, size_t n) { // {"from":N,"to":N or null}: whether it was one
+static int on_gap(client_t *c, const uint8_t *p, size_t n) { // {"from":N,"to":N or null}; whether it was a gap
     size_t head = n < 60 ? n : 60;
     if (!memmem(p, head, "\"stream.gap\"", 12)) return 0;
     const uint8_t *to = memmem(p, n, "\"to\":", 5), *from = memmem(p, n, "\"from\":", 7);
@@ -198,7 +198,7 @@ static void start(client_t *c) {
 
 // -- windows --------------------------------------------------------------------------------------------
 
-static int turn(int ms) { // whether a command came
+static int turn(int ms) { // whether there is a command
     struct epoll_event events[512];
     int n = epoll_wait(epoll, events, 512, ms), told = 0;
     for (int i = 0; i < n; i++) {
@@ -239,7 +239,7 @@ static void open_all(void) {
     fflush(stdout);
 }
 
-static void print_sample(void) { // the first update, as it came
+static void print_sample(void) { // the first update, unchanged
     printf("%s\n", *sample ? sample : "{}");
     fflush(stdout);
 }

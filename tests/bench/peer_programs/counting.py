@@ -1,4 +1,4 @@
-"""What the readers have in common: they connect to `--port`, and tell how many trades they took when asked."""
+"""The common part of the readers: the port of the feed, and the answers with the count of trades."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 def port() -> int:
-    """Where the feed listens."""
+    """The port of the feed, from the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     found: int = parser.parse_args().port
@@ -19,7 +19,7 @@ def port() -> int:
 
 
 def answer(count: Callable[[], int]) -> None:
-    """Answer every line of standard input with the count, and end with it; in the event loop."""
+    """Answer every line of standard input with the count. The end of standard input ends the process."""
 
     def told() -> None:
         if not os.read(sys.stdin.fileno(), 4096):

@@ -1,7 +1,7 @@
-"""cryptofeed's Binance feed with a callback that counts trades; all but the address is as it comes.
+"""cryptofeed's Binance feed with a callback that counts trades, and with its defaults.
 
-Its symbols are given instead of being asked for at the exchange, and its connection is let off TLS, which it otherwise
-insists on.
+Two changes: the symbols are given, so that it does not ask the exchange for them; and the connection has no TLS, which
+cryptofeed otherwise enforces.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def main() -> None:
         BINANCE, {SYMBOL: "BTCUSDT"}, {"tick_size": {SYMBOL: "0.01"}, "instrument_type": {SYMBOL: "spot"}}
     )
     Binance.websocket_endpoints = [WebsocketEndpoint(f"wss://127.0.0.1:{port()}")]
-    handler = FeedHandler(config={"log": {"disabled": True}, "uvloop": False})  # it runs already
+    handler = FeedHandler(config={"log": {"disabled": True}, "uvloop": False})  # this loop is uvloop already
     handler.add_feed(Binance(symbols=[SYMBOL], channels=[TRADES], callbacks={TRADES: count}))
     handler.run(start_loop=False, install_signal_handlers=False)
     answer(lambda: taken)

@@ -1,4 +1,4 @@
-"""FastAPI on uvicorn: a loop over the sockets, one `send_text` each, as its documentation shows."""
+"""FastAPI on uvicorn: a loop over the sockets with one `send_text` each, as in its documentation."""
 
 from __future__ import annotations
 

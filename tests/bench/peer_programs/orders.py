@@ -1,4 +1,4 @@
-"""What every Python peer has in common: its port, the orders on its standard input, and the updates that are due.
+"""The common part of the Python peers: the port, the orders on standard input, and the due updates.
 
 Rules of this file: it must cost a peer next to nothing. An update is made once and is the same text for all clients.
 """
@@ -15,13 +15,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-LATEST_SLEEP = 0.1  # seconds, after which orders are looked at
+LATEST_SLEEP = 0.1  # seconds: the longest sleep before a look at the orders
 
 
 class Orders:
-    """`rate R`, `flood` or `idle`, as they come; the end of standard input ends the process.
+    """The orders `rate R`, `flood` and `idle`. The end of standard input ends the process.
 
-    `text(n, stamp)` is update number n; @N and @S in `--update` are where the two go.
+    In the text of `--update`, @N is the number of the update and @S its stamp.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Orders:
         self._due = self._busy_until = 0
 
     def announce(self, port: int) -> None:
-        """Tell the port and begin to take orders; in the event loop."""
+        """Print the port and begin to take orders. Needs a running event loop."""
         print(json.dumps({"port": port}), flush=True)
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._obey)
 
@@ -51,8 +51,8 @@ class Orders:
     async def updates(self) -> AsyncIterator[bytes]:
         """Every update when it is due.
 
-        One that fell due while its server was busy with those before carries the time when it fell due, every other
-        the time when it is made: what counts is the server's lateness, not the event loop's timers.
+        An update that became due while the server was busy carries the time when it became due. Every other update
+        carries the time of its making. So the age contains the delay of the server, but not of the loop's timers.
         """
         while True:
             if self.rate == 0:
@@ -68,17 +68,17 @@ class Orders:
                 self._due += int(1e9 / self.rate)
             self.made += 1
             yield (self._format % {"N": self.made, "S": time.time_ns() - late}).encode()
-            await asyncio.sleep(0)  # whoever connects or cannot take more has a turn
+            await asyncio.sleep(0)  # a turn for new connections, and for writes that wait
             self._busy_until = time.monotonic_ns()
 
 
 def listen() -> socket.socket:
-    """On a free port of this machine."""
+    """A listening socket on a free port."""
     return socket.create_server(("127.0.0.1", 0), backlog=4096)
 
 
 def run(main: Callable[[], object]) -> None:
-    """An async main, on uvloop, as the users of all these libraries have it."""
+    """Run an async main on uvloop, as users of these libraries do."""
     import uvloop
 
     uvloop.run(main())  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""picows reading the same feed, with what a careful user would write: msgspec into attrs with decimals, ids compared.
+"""A reader of the same feed with picows, as a careful user would write it: msgspec, attrs, decimals, compared ids.
 
-It does less than the daemon: one symbol, no offsets, no gaps, no clients.
+It does less than the daemon: it has one symbol, no offsets, no gaps and no clients.
 """
 
 from __future__ import annotations

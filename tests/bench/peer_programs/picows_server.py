@@ -1,4 +1,4 @@
-"""picows: WebSockets in Cython, without flow control; `send` frames and writes at once."""
+"""picows: WebSockets in Cython, without flow control. Its `send` makes a frame and writes it at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The library websockets with its own `broadcast`, which frames a message once and writes it to all."""
+"""The library websockets with its own `broadcast`: it frames a message once and writes it to all clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// Node with the library ws: one Buffer an update, `send` to each client, as its documentation shows.
+// Node with the library ws: one Buffer an update and one `send` a client, as in its documentation.
 "use strict";
 const { WebSocketServer } = require("ws");
 
@@ -21,7 +21,7 @@ function broadcast(late) {
   busyUntil = process.hrtime.bigint();
 }
 
-// The monotonic clock has ns, the other one only ms: their distance is looked for where the second one ticks.
+// The monotonic clock has ns, the clock of the day only ms. So their distance is taken at a tick of the second one.
 function distance() {
   let at = Date.now();
   const last = at;
@@ -30,7 +30,7 @@ function distance() {
 }
 const epoch = distance();
 
-function turn() { // see Orders.updates in orders.py, which does the same
+function turn() { // the same as Orders.updates in orders.py
   timer = null;
   if (rate === 0) return;
   if (rate < 0) {

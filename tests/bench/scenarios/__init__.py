@@ -1,4 +1,4 @@
-"""The kinds of work, a file each; `ALL` in the order in which they are run."""
+"""The kinds of work, one a file. `ALL` has the order of a run."""
 
 from __future__ import annotations
 

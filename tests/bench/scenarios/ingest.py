@@ -1,4 +1,4 @@
-"""How many trades a second are read from a source: admitted by the daemon, and brought through to a client."""
+"""Trades a second from one source: admitted by the daemon, and delivered to a client."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def steps(bench: Bench) -> Iterator[Step]:
         return
     for speak in ("binance", "blockchain"):
         for clients in (1, 0):
-            run = partial(_dataflow, bench, clients, seconds, speak)
+            run = partial(dataflow, bench, clients, seconds, speak)
             yield Step(
                 f"{speak}, {'one subscriber' if clients else 'no subscriber'}", "dataflow", seconds + 4, run
             )
 
 
-def _dataflow(bench: Bench, clients: int, seconds: float, speak: str) -> Figures:
+def dataflow(bench: Bench, clients: int, seconds: float, speak: str) -> Figures:
+    """The figures of the daemon with one client or none, on a feed that speaks the language of an exchange."""
     tables = {"sources.binance": {"stream": "aggTrade"}} if speak == "binance" else {}
     server = Dataflow(bench.cores, bench.checkout, tables, speak=[speak])
     try:
@@ -92,7 +93,7 @@ def _reader(bench: Bench, name: str, seconds: float) -> Figures:
 
 
 def until_read(feed: Program, reader: Program) -> None:
-    """Wait until somebody reads the feed. Raises ProgramFailed."""
+    """Wait until the feed has a reader. Raises ProgramFailed."""
     deadline = time.monotonic() + 20
     while not feed.ask("count")["readers"]:
         reader.check()

@@ -1,4 +1,4 @@
-"""What an idle session costs in memory: the growth of the server with some thousand more of them."""
+"""Memory of an idle session: the growth of the server with some thousand more sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..plan import Bench, Figures, Scenario, Step, troubles
 from ..servers import SUBSCRIBE
 from .rates import start
 
-_FIRST = 500  # what the first ones cost is the server's own
+_FIRST = 500  # sessions before the measurement: part of their memory is the server's own
 _SETTLE = 1.0  # seconds
 
 
@@ -21,25 +21,32 @@ def steps(bench: Bench) -> Iterator[Step]:
     more = 2_000 if bench.quick else 5_000
     for name in [*PEERS, "dataflow"]:
         if bench.wanted(name) and name != LIMIT:
-            yield Step("connected", name, 9, partial(_measure, bench, name, more, ""))
+            yield Step("connected", name, 9, partial(measure, bench, name, more, ""))
     if bench.wanted("dataflow"):
-        yield Step("subscribed", "dataflow", 9, partial(_measure, bench, "dataflow", more, SUBSCRIBE))
+        yield Step("subscribed", "dataflow", 9, partial(measure, bench, "dataflow", more, SUBSCRIBE))
 
 
-def _measure(bench: Bench, name: str, more: int, text: str) -> Figures:
+def measure(bench: Bench, name: str, more: int, text: str) -> Figures:
+    """KiB a session, and the seconds and CPU seconds for `more` clients to connect; each client sends `text`."""
     server = start(bench, name, _FIRST + more)
     wsload, cores, log = program("wsload"), bench.cores.client, BUILD / "wsload.log"
     try:
         with Load(wsload, server.port, _FIRST, text=text, cores=cores, log=log):
             time.sleep(_SETTLE)
-            before = server.program.resident()
+            before, cpu = server.program.resident(), server.program.cpu()
             with Load(wsload, server.port, more, text=text, cores=cores, log=log) as load:
+                connect_cpu = server.program.cpu() - cpu
                 time.sleep(_SETTLE)
                 after = server.program.resident()
                 dead = load.mark()["dead"]
     finally:
         server.close()
-    return {"kib": (after - before) / more, "dead": dead, "connect_seconds": load.connect_seconds}
+    return {
+        "kib": (after - before) / more,
+        "dead": dead,
+        "connect_seconds": load.connect_seconds,
+        "connect_cpu": connect_cpu,
+    }
 
 
 def told(figures: Figures) -> str:

@@ -1,4 +1,4 @@
-"""How many updates a second reach all clients when there is always more to send than can be sent."""
+"""Deliveries a second to all clients, with a constant backlog."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..servers import SUBSCRIBE, Dataflow, Server
 
 WARM_UP = 1.0
 ONE, JOINED = "one update a send", "joined"
-_OVER = 1.5  # times what the C limit sends, so that the daemon always has a backlog
-_JOINED_RATE = 30_000  # trades a second, more than joined passes can send
-_REMEMBERED = 400_000  # the backlog of a run stays in the history
+_OVER = 1.5  # times the C limit's deliveries, so that the daemon always has a backlog
+_JOINED_RATE = 30_000  # trades a second, more than passes with joined updates can send
+_REMEMBERED = 400_000  # trades: the whole backlog of a run stays in the history
 
 
 def steps(bench: Bench) -> Iterator[Step]:
@@ -29,9 +29,9 @@ def steps(bench: Bench) -> Iterator[Step]:
             if bench.wanted(name) or name == LIMIT:
                 yield Step(row, name, seconds + 3, partial(_peer, bench, name, clients, seconds))
         if bench.wanted("dataflow"):
-            yield Step(row, "dataflow", seconds + 5, partial(_dataflow, bench, row, clients, seconds, 1))
+            yield Step(row, "dataflow", seconds + 5, partial(_dataflow, bench, row, clients, seconds))
     if bench.wanted("dataflow"):
-        run = partial(_dataflow, bench, "", 1_000, seconds, 256)
+        run = partial(dataflow, bench, 1_000, seconds, _JOINED_RATE, joined=256)
         yield Step(work(1_000, JOINED), "dataflow", seconds + 5, run)
 
 
@@ -48,15 +48,20 @@ def _peer(bench: Bench, name: str, clients: int, seconds: float) -> Figures:
         server.close()
 
 
-def _dataflow(bench: Bench, row: str, clients: int, seconds: float, joined: int) -> Figures:
+def _dataflow(bench: Bench, row: str, clients: int, seconds: float) -> Figures:
     reached = bench.last("saturation", row, LIMIT, "per_second") or 250_000.0
-    rate = _JOINED_RATE if joined > 1 else _OVER * reached / clients
+    return dataflow(bench, clients, seconds, _OVER * reached / clients)
+
+
+def dataflow(bench: Bench, clients: int, seconds: float, rate: float, joined: int = 1) -> Figures:
+    """The figures of the daemon with `rate` trades a second. `share`: updates that arrived by updates that were due."""
     tables = {"fanout": {"joined": joined}, "cache": {"trades_per_symbol": _REMEMBERED}}
     server = Dataflow(bench.cores, bench.checkout, tables)
     try:
-        return measure(bench, server, clients, seconds, f"rate {rate:.0f}")
+        figures = measure(bench, server, clients, seconds, f"rate {rate:.0f}")
     finally:
         server.close()
+    return {**figures, "share": figures["per_second"] / (rate * clients)}
 
 
 def measure(
@@ -69,9 +74,9 @@ def measure(
     client: Path | None = None,
     **options: object,
 ) -> Figures:
-    """The figures of one window, with `order` given to the server once all clients are there.
+    """The figures of one window. The server gets `order` when all clients are connected.
 
-    `client` is the load client, and `options` are its own.
+    `client` is the binary of the load client, and `options` are its options.
     """
     binary = client or program("wsload")
     cores, log = bench.cores.client, BUILD / "wsload.log"

@@ -1,4 +1,4 @@
-"""Fifty clients of a thousand stop reading: what the others notice."""
+"""Fifty clients of a thousand stop reading: the effect on the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..servers import SUBSCRIBE, Dataflow
 READING, STALLED = 950, 50
 NOBODY = "nobody stalls"
 POLICIES = ("disconnect", "drop_oldest", "conflate")
-RATE = 2_000  # trades a second: what the kernel holds for a stalled client is full within the warm-up
+RATE = 2_000  # trades a second: enough to fill the socket buffers of a stalled client within the warm-up
 _WARM_UP = 7.0
 
 
@@ -60,4 +60,4 @@ def told(figures: Figures) -> str:
     )
 
 
-SCENARIO = Scenario("stalled", "what others notice of fifty clients that do not read", (3, 1), steps, told)
+SCENARIO = Scenario("stalled", "effect of fifty clients that do not read on the others", (3, 1), steps, told)

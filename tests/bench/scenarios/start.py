@@ -1,4 +1,4 @@
-"""What the daemon costs before anybody comes: seconds until it is ready, memory, CPU while nothing happens."""
+"""The daemon without clients: seconds until it is ready, memory, CPU while idle."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Ten thousand clients at once: they connect and subscribe, and come back after a restart of the gateway.
 
-A hundred others are served meanwhile with another symbol, a hundred trades a second, and tell what they notice.
+Meanwhile a hundred other clients get another symbol, at a hundred trades a second. Their latency shows the effect.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def steps(bench: Bench) -> Iterator[Step]:
 
 @define
 class _Served:
-    """Those who were there before."""
+    """The clients that were connected before the storm."""
 
     load: Load
     server: Dataflow
 
     def during(self, work: Any) -> tuple[dict[str, Any], Window]:
-        """What `work()` answers, and what these clients saw until then."""
+        """The result of `work()`, and the window of these clients meanwhile."""
         self.load.mark()
         begun, cpu = time.monotonic(), self.server.program.cpu()
         answer = work()
@@ -74,7 +74,7 @@ def _storm(bench: Bench, server: Dataflow) -> Figures:
             server.restart("gateway")
             back = storm.ask("await", 100)
             seconds = time.monotonic() - begun
-            time.sleep(2)  # some updates more, whose places are compared
+            time.sleep(2)  # more updates, to compare their places
             after = storm.ask("tell")
     if came["served"] < CLIENTS or back["came_back"] < CLIENTS:
         raise ProgramFailed(
@@ -104,7 +104,7 @@ def _storm(bench: Bench, server: Dataflow) -> Figures:
 
 
 def _fill(server: Dataflow) -> None:
-    """Let there be trades for the snapshots, then few for those who come and many for those who are served."""
+    """Make trades for the snapshots. Then few for the clients of the storm, and many for the others."""
     storm_feed, served_feed = server.feeds
     storm_feed.ask("rate 200")
     time.sleep(2 * SNAPSHOT / 200)

@@ -1,4 +1,4 @@
-"""What TLS costs: the same saturation, eight updates a send, with and without."""
+"""The cost of TLS: the same saturation, eight updates a send, with and without TLS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .saturation import measure, told
 
 CLIENTS, JOINED = 1_000, 8
 PLAIN, TLS = "plain", "TLS"
-_RATE = 5_000  # trades a second, more than can be sent
+_RATE = 5_000  # trades a second, more than the daemon can send
 _REMEMBERED = 200_000
 
 
@@ -50,7 +50,7 @@ def _measure(bench: Bench, lane: str, seconds: float) -> Figures:
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
-    """Made for this run alone. Raises Missing."""
+    """A certificate and its key, for this run alone. Raises Missing."""
     openssl = shutil.which("openssl")
     if openssl is None:
         raise Missing("openssl is needed for a certificate (on Debian: apt install openssl)")
