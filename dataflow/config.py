@@ -12,18 +12,33 @@ import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
 from attrs import Factory, field, frozen, validators
+from cattrs import ClassValidationError
 
 from actors.outbox import SlowClient
 
 from .errors import ConfigError
 from .ports import SourceSettings
-from .structure import Leaf, Rules, Table, instead, shown, structure, wrong
+from .structure import (
+    Hook,
+    Leaf,
+    Objection,
+    Rules,
+    Table,
+    class_hook,
+    explain,
+    instead,
+    shown,
+    strict_converter,
+)
+
+# == settings: classes and their validators ===========================================================
 
 _positive: Any = validators.gt(0)
 _not_negative: Any = validators.ge(0)
@@ -149,6 +164,29 @@ class Settings:
     sources: Mapping[str, SourceSettings] = Factory(dict)
 
 
+def _address(value: str) -> Iterator[str]:
+    with suppress(ValueError):  # of an IPv6 address that is not one
+        parts = urlsplit(value)
+        if parts.scheme and parts.hostname:
+            return
+    yield 'must be a whole address, such as "wss://host/path"'
+
+
+def _symbols(value: Sequence[str]) -> Iterator[str]:
+    for symbol in dict.fromkeys(value):
+        if not re.fullmatch(r"[^\s/-]+-[^\s/-]+", symbol) or symbol != symbol.upper():
+            yield f'{shown(symbol)} must be BASE-QUOTE in capitals, such as "BTC-USD"'
+        elif value.count(symbol) > 1:
+            yield f"{shown(symbol)} is named more than once"
+
+
+# what every source needs, whatever validators its connector adds
+SOURCE_RULES: Rules = {"url": _address, "symbols": _symbols}
+
+
+# == reading: files, environment and connectors become settings =======================================
+
+
 def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
     """Merge `files` from left to right, then the `DATAFLOW__TABLE__KEY` variables of `environ`.
 
@@ -161,7 +199,7 @@ def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
     for layer in _environment(environ):
         _merge(tree, layer)
     settings = _settings(tree, problems)
-    if problems:
+    if problems or settings is None:
         raise ConfigError(problems)
     return settings
 
@@ -234,51 +272,60 @@ def _toml_value(text: str) -> Any:
 # -- tables -------------------------------------------------------------------------------------------
 
 
-def _settings(tree: Table, problems: list[str]) -> Settings:
-    tables = {table.name: type(table.default) for table in attrs.fields(Settings)}
-    made: dict[str, Any] = {}
-    for name, written in tree.items():
-        if name not in tables:
-            problems.append(f"{written.origin}: [{name}]: unknown table; {instead(name, tables)}")
-        elif isinstance(written, Leaf):
-            problems.append(wrong(written, f"[{name}]", "must be a table"))
-        elif name == "sources":
-            made[name] = dict(_sources(written, problems))
-        else:
-            made[name] = structure(tables[name], written, f"[{name}]", problems)
-    return Settings(**made)
-
-
-def _sources(tree: Table, problems: list[str]) -> Iterator[tuple[str, SourceSettings]]:
-    for name, written in tree.items():
-        place = f"[sources.{name}]"
-        if isinstance(written, Leaf):
-            problems.append(wrong(written, place, "must be a table"))
-            continue
-        if not name or "/" in name:
-            problems.append(f'{written.origin}: {place}: the name must not be empty or contain "/"')
-        cls = _source_class(written, place, problems)
-        source = structure(cls, written, place, problems, _SOURCE_RULES) if cls else None
-        if source is not None:
-            yield name, source
-
-
-def _source_class(written: Table, place: str, problems: list[str]) -> type[SourceSettings] | None:
-    leaf = written.get("connector")
-    if leaf is None:
-        problems.append(f"{written.origin}: {place}: connector is missing; {instead('', connectors())}")
-    elif not isinstance(leaf, Leaf) or not isinstance(leaf.value, str):
-        problems.append(wrong(leaf, f"{place} connector", "must be text"))
-    elif "." not in leaf.value and leaf.value not in connectors():
-        advice = f"unknown connector; {instead(leaf.value, connectors())}"
-        problems.append(wrong(leaf, f"{place} connector", advice))
-    else:
-        try:
-            return _settings_class_of(leaf.value)
-        except Exception as error:  # a module of the user's may raise anything at import
-            why = f"cannot be used: {type(error).__name__}: {error}"
-            problems.append(wrong(leaf, f"{place} connector", why))
+def _settings(tree: Table, problems: list[str]) -> Settings | None:
+    """The settings, or None with at least one more line in `problems`."""
+    problems += _names(tree.get("sources"))
+    try:
+        return _converter.structure(tree, Settings)
+    except ClassValidationError as error:
+        problems += explain(error, tree)
     return None
+
+
+def _names(sources: Table | Leaf | None) -> Iterator[str]:
+    """By hand: cattrs checks a name only when its block has no mistake."""
+    for name, block in sources.items() if isinstance(sources, Table) else ():
+        if not name or "/" in name:
+            yield f'{block.origin}: [sources.{name}]: the name must not be empty or contain "/"'
+
+
+_converter = strict_converter()
+
+
+@_converter.register_structure_hook
+def _source(written: Any, _: object) -> SourceSettings:
+    """A block of `[sources]`, as the settings class of its connector."""
+    if not isinstance(written, Table):
+        raise ValueError
+    try:
+        hook = _connector_hook(written.get("connector"))
+    except Objection as objection:
+        raise ClassValidationError("", [objection, *_common_mistakes(written)], SourceSettings) from None
+    source: SourceSettings = hook(written, None)
+    return source
+
+
+def _connector_hook(leaf: Table | Leaf | None) -> Hook:
+    if leaf is None:
+        raise Objection("connector", f"is missing; {instead('', connectors())}")
+    if not isinstance(leaf, Leaf) or not isinstance(leaf.value, str):
+        raise Objection("connector", "must be text")
+    if "." not in leaf.value and leaf.value not in connectors():
+        raise Objection("connector", f"unknown connector; {instead(leaf.value, connectors())}")
+    try:
+        return class_hook(_settings_class_of(leaf.value), _converter, SOURCE_RULES)
+    except Exception as error:  # a module of the user's may raise anything at import
+        raise Objection("connector", f"cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _common_mistakes(written: Table) -> Iterator[Exception]:
+    """Other mistakes of a block without a usable connector: in the written keys that all sources have."""
+    common = {a.name for a in attrs.fields(SourceSettings)} - {"connector"}
+    block = Table(written.origin, [(key, leaf) for key, leaf in written.items() if key in common])
+    try:
+        class_hook(SourceSettings, _converter, SOURCE_RULES)(block, None)
+    except ClassValidationError as error:
+        yield from (each for each in error.exceptions if not isinstance(each, KeyError))
 
 
 def _settings_class_of(connector: str) -> type[SourceSettings]:
@@ -290,21 +337,3 @@ def _settings_class_of(connector: str) -> type[SourceSettings]:
     if not callable(module.Codec):
         raise TypeError(f"{name}.Codec is not a class")
     return cls
-
-
-def _address(value: str) -> Iterator[str]:
-    parts = urlsplit(value)
-    if not parts.scheme or not parts.hostname:
-        yield 'must be a whole address, such as "wss://host/path"'
-
-
-def _symbols(value: Sequence[str]) -> Iterator[str]:
-    for symbol in dict.fromkeys(value):
-        if not re.fullmatch(r"[^\s/-]+-[^\s/-]+", symbol) or symbol != symbol.upper():
-            yield f'{shown(symbol)} must be BASE-QUOTE in capitals, such as "BTC-USD"'
-        elif value.count(symbol) > 1:
-            yield f"{shown(symbol)} is named more than once"
-
-
-# what every source needs, whatever validators its connector adds
-_SOURCE_RULES: Rules = {"url": _address, "symbols": _symbols}
