@@ -232,7 +232,7 @@ def _merge(into: Table, layer: Table) -> None:
 
 def _read(file: Path, problems: list[str]) -> Table:
     try:
-        return _leaves(tomllib.loads(file.read_text(encoding="utf-8")), str(file))
+        return _leaves(tomllib.loads(file.read_text(encoding="utf-8-sig")), str(file))
     except FileNotFoundError:
         problems.append(f"{file}: no such file")
     except OSError as error:

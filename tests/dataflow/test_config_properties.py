@@ -291,3 +291,9 @@ def test_a_broken_address_is_told(file: Path) -> None:
     assert caught.value.problems == [
         f'{file}: [sources.a] url: found "ws://[x"; must be a whole address, such as "wss://host/path"'
     ]
+
+
+def test_a_byte_order_mark_is_not_seen(file: Path) -> None:
+    """Editors of Windows begin a file with a mark and end its lines with CRLF; it means the same."""
+    file.write_bytes(b"\xef\xbb\xbf[gateway]\r\nport = 9000\r\n")
+    assert load([file], {}) == Settings(gateway=Gateway(port=9000))
