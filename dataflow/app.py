@@ -63,7 +63,7 @@ def tree(hall: Hall) -> Supervisor:
             Child(paths.CACHE, partial(cache, core)),
             Child(paths.TOPICS, partial(topics, core)),
             Child(paths.SOURCES, partial(sources, core)),
-            Child(paths.GATEWAY, partial(gateway, hall, faces())),
+            Child(paths.GATEWAY, partial(gateway, hall, faces(core.settings))),
             *chaos(core),
         ),
     )
@@ -136,9 +136,15 @@ def gateway(hall: Hall, faces: Sequence[Face]) -> Supervisor:
     )
 
 
-def faces() -> list[Face]:
-    """All protocols for clients, by the names of their files in `faces/`."""
-    return [plugs.find("faces", name).Face() for name in plugs.names("faces")]
+def faces(settings: Settings) -> list[Face]:
+    """The protocols for clients that are switched on, by the names of their files in `faces/`."""
+    made: list[Face] = []
+    for name in plugs.names("faces"):
+        plug = plugs.find("faces", name)
+        keys = settings.faces.get(name) or plug.Settings()
+        if keys.enabled:
+            made.append(plug.Face(keys))
+    return made
 
 
 def chaos(core: Core) -> tuple[Child, ...]:

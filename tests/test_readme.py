@@ -16,7 +16,7 @@ import pytest
 from actors.connector import Received, Subscribed
 from dataflow.cache.history import History
 from dataflow.domain import Item, Trade
-from dataflow.settings.schema import load
+from dataflow.settings.load import load
 
 ROOT = Path(__file__).parent.parent
 SESSION = ROOT / "tests" / "data" / "coinbase_matches_20210417.jsonl"

@@ -26,7 +26,8 @@ from dataflow.core import Core
 from dataflow.faults.registry import Faults
 from dataflow.gateway.hall import Hall
 from dataflow.reactions import Reactions
-from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision, load, shipped
+from dataflow.settings.load import load, shipped
+from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision
 from dataflow.sources.state import LinkState
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, SupervisionError, open_supervisor

@@ -15,7 +15,8 @@ from cyclopts import Parameter
 from dataflow import logs
 from dataflow.domain.errors import ConfigError
 from dataflow.gateway.certificates import configured_context
-from dataflow.settings.schema import Gateway, Settings, load, shipped
+from dataflow.settings.load import load, shipped
+from dataflow.settings.schema import Gateway, Settings
 
 from .common import Json
 from .ends import Mistake

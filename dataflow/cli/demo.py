@@ -18,7 +18,8 @@ from rich.text import Text
 
 import simulators
 from dataflow import logs
-from dataflow.settings.schema import Settings, load, shipped
+from dataflow.settings.load import load, shipped
+from dataflow.settings.schema import Settings
 from simulators import CONTROLS_ABOVE
 from supervisors import Child, Context
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import trio
+from attrs import frozen
 from quart import Response, request
 
 from dataflow.domain.timestamps import to_rfc3339
@@ -22,6 +23,7 @@ from dataflow.gateway.hall import Hall
 from dataflow.ops.metrics import exposition
 from dataflow.ops.readiness import readiness
 from dataflow.paths import SESSIONS
+from dataflow.settings.schema import FaceSettings
 from dataflow.sources.state import LinkState
 from supervisors import Child, Node
 
@@ -39,8 +41,16 @@ class FaultRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     times: int = 1
 
 
+@frozen(kw_only=True)
+class Settings(FaceSettings):
+    """The table `[faces.admin]`."""
+
+
 class Face:
     """A `gateway.face.Face`."""
+
+    def __init__(self, settings: Settings) -> None:
+        pass
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         desk = _Admin(hall)

@@ -2,7 +2,8 @@
 
 Rules of this file. A face brings words, errors and heartbeats of its own. It has no queue, no policy and no
 position of its own: sessions have an outbox and a policy, `Subscriptions` joins live and past, `Desk` answers
-questions. One folder or file under `dataflow/faces` is one face: a module with a class `Face`.
+questions. One folder or file under `dataflow/faces` is one face: a module with the classes `Settings` and
+`Face`.
 """
 
 from __future__ import annotations
@@ -101,7 +102,11 @@ class Entrance:
 
 
 class Face(Protocol):
-    """A protocol for clients. Made once for a gateway; everything it needs is in the hall."""
+    """A protocol for clients. Made once for a gateway, of its settings; everything else it needs is in the
+    hall.
+
+    Its module has a class `Settings` too, derived from `FaceSettings`: the keys of its `[faces.NAME]` block.
+    """
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         """Its HTTP endpoints."""

@@ -1,29 +1,23 @@
-"""Settings: what can be configured, and how files and environment become it.
+"""What can be configured: one class a table.
 
 Rules of this file: a default is written once, here; `config/server.toml` repeats each with its unit and
-consequence, and a test holds the two together. `load` tells every mistake at once. No file is searched for:
-what is read is what was named. Durations are seconds.
+consequence, and a test holds the two together. Durations are seconds.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-import attrs
 from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
-from dataflow.domain.errors import ConfigError
 from dataflow.sources.port import SourceSettings
 
-from .structure import Leaf, Rules, Table, instead, shown, structure, wrong
+from .structure import Rules, shown
 
 _positive: Any = validators.gt(0)
 _not_negative: Any = validators.ge(0)
@@ -134,8 +128,19 @@ class Chaos:
 
 
 @frozen(kw_only=True)
+class FaceSettings:
+    """Keys that every `[faces.NAME]` block has."""
+
+    enabled: bool = True
+
+
+@frozen(kw_only=True)
 class Settings:
-    """Everything that can be configured. `sources` maps a name to its connector's own settings class."""
+    """Everything that can be configured.
+
+    `sources` maps a name to its connector's own settings class, `faces` to the face's own, where one is
+    written.
+    """
 
     gateway: Gateway = Gateway()
     admission: Admission = Admission()
@@ -147,163 +152,24 @@ class Settings:
     runtime: Runtime = Runtime()
     chaos: Chaos = Chaos()
     sources: Mapping[str, SourceSettings] = Factory(dict)
-
-
-def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
-    """Merge `files` from left to right, then the `DATAFLOW__TABLE__KEY` variables of `environ`.
-
-    Raises ConfigError with every problem found, one line each.
-    """
-    problems: list[str] = []
-    tree = Table("configuration")
-    for file in files:
-        _merge(tree, _read(file, problems))
-    for layer in _environment(environ):
-        _merge(tree, layer)
-    settings = _settings(tree, problems)
-    if problems:
-        raise ConfigError(problems)
-    return settings
-
-
-def shipped(name: str) -> Path:
-    """A configuration file that comes with dataflow: of the installed package, else of the checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "shipped" / name
-    return installed if installed.exists() else package.parent / "config" / name
-
-
-def connectors() -> list[str]:
-    """The names that `connector = ...` knows without a dot."""
-    package = importlib.import_module("dataflow.connectors")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
-
-
-# -- layers: what was written, and by whom ------------------------------------------------------------
-
-
-def _merge(into: Table, layer: Table) -> None:
-    for key, new in layer.items():
-        old = into.get(key)
-        if isinstance(old, Table) and isinstance(new, Table):
-            _merge(old, new)
-        else:
-            into[key] = new
-
-
-def _read(file: Path, problems: list[str]) -> Table:
-    try:
-        return _leaves(tomllib.loads(file.read_text(encoding="utf-8")), str(file))
-    except FileNotFoundError:
-        problems.append(f"{file}: no such file")
-    except OSError as error:
-        problems.append(f"{file}: cannot be read: {error.strerror}")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(f"{file}: not valid TOML: {error}")
-    return Table(str(file))
-
-
-def _leaves(table: dict[str, Any], origin: str) -> Table:
-    content = (
-        (key, _leaves(value, origin) if isinstance(value, dict) else Leaf(value, origin))
-        for key, value in table.items()
-    )
-    return Table(origin, content)
-
-
-def _environment(environ: Mapping[str, str]) -> Iterator[Table]:
-    for name in sorted(environ):
-        if name.startswith("DATAFLOW__"):
-            *tables, key = name.lower().split("__")[1:]
-            tree = Table(name, [(key, Leaf(_toml_value(environ[name]), name, environ[name]))])
-            for table in reversed(tables):
-                tree = Table(name, [(table, tree)])
-            yield tree
-
-
-def _toml_value(text: str) -> Any:
-    """`text` as TOML would read it after an equals sign; what is not TOML is plain text."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if len(parsed) == 1 else text
-
-
-# -- tables -------------------------------------------------------------------------------------------
-
-
-def _settings(tree: Table, problems: list[str]) -> Settings:
-    tables = {table.name: type(table.default) for table in attrs.fields(Settings)}
-    made: dict[str, Any] = {}
-    for name, written in tree.items():
-        if name not in tables:
-            problems.append(f"{written.origin}: [{name}]: unknown table; {instead(name, tables)}")
-        elif isinstance(written, Leaf):
-            problems.append(wrong(written, f"[{name}]", "must be a table"))
-        elif name == "sources":
-            made[name] = dict(_sources(written, problems))
-        else:
-            made[name] = structure(tables[name], written, f"[{name}]", problems)
-    return Settings(**made)
-
-
-def _sources(tree: Table, problems: list[str]) -> Iterator[tuple[str, SourceSettings]]:
-    for name, written in tree.items():
-        place = f"[sources.{name}]"
-        if isinstance(written, Leaf):
-            problems.append(wrong(written, place, "must be a table"))
-            continue
-        if not name or "/" in name:
-            problems.append(f'{written.origin}: {place}: the name must not be empty or contain "/"')
-        cls = _source_class(written, place, problems)
-        source = structure(cls, written, place, problems, _SOURCE_RULES) if cls else None
-        if source is not None:
-            yield name, source
-
-
-def _source_class(written: Table, place: str, problems: list[str]) -> type[SourceSettings] | None:
-    leaf = written.get("connector")
-    if leaf is None:
-        problems.append(f"{written.origin}: {place}: connector is missing; {instead('', connectors())}")
-    elif not isinstance(leaf, Leaf) or not isinstance(leaf.value, str):
-        problems.append(wrong(leaf, f"{place} connector", "must be text"))
-    elif "." not in leaf.value and leaf.value not in connectors():
-        advice = f"unknown connector; {instead(leaf.value, connectors())}"
-        problems.append(wrong(leaf, f"{place} connector", advice))
-    else:
-        try:
-            return _settings_class_of(leaf.value)
-        except Exception as error:  # a module of the user's may raise anything at import
-            why = f"cannot be used: {type(error).__name__}: {error}"
-            problems.append(wrong(leaf, f"{place} connector", why))
-    return None
-
-
-def _settings_class_of(connector: str) -> type[SourceSettings]:
-    name = connector if "." in connector else f"dataflow.connectors.{connector}"
-    module = importlib.import_module(name)
-    cls: type[SourceSettings] = module.Settings
-    if not issubclass(cls, SourceSettings):
-        raise TypeError(f"{name}.Settings is not derived from dataflow.ports.SourceSettings")
-    if not callable(module.Codec):
-        raise TypeError(f"{name}.Codec is not a class")
-    return cls
+    faces: Mapping[str, FaceSettings] = Factory(dict)
 
 
 def _address(value: str) -> Iterator[str]:
-    parts = urlsplit(value)
-    if not parts.scheme or not parts.hostname:
-        yield 'must be a whole address, such as "wss://host/path"'
+    with suppress(ValueError):  # of an IPv6 address that is not one
+        parts = urlsplit(value)
+        if parts.scheme and parts.hostname:
+            return
+    yield 'must be a whole address, such as "wss://host/path"'
 
 
 def _symbols(value: Sequence[str]) -> Iterator[str]:
     for symbol in dict.fromkeys(value):
-        if not re.fullmatch(r"[^\s/-]+-[^\s/-]+", symbol) or symbol != symbol.upper():
+        if not re.fullmatch(r"[^\s/:-]+-[^\s/:-]+", symbol) or symbol != symbol.upper():
             yield f'{shown(symbol)} must be BASE-QUOTE in capitals, such as "BTC-USD"'
         elif value.count(symbol) > 1:
             yield f"{shown(symbol)} is named more than once"
 
 
-# what every source needs, whatever validators its connector adds
-_SOURCE_RULES: Rules = {"url": _address, "symbols": _symbols}
+# Every source needs these, whatever validators its connector adds.
+SOURCE_RULES: Rules = {"url": _address, "symbols": _symbols}

@@ -1,8 +1,8 @@
-"""From what was written to attrs classes, strictly.
+"""From what was written to attrs classes, strictly. cattrs structures; the words for mistakes are from here.
 
 Rules of this file: no I/O, and no knowledge of any table or key. Types are strict: "80" is not 80, 1 is not
-true; a whole number passes where a float is wanted. A mistake never stops the reading: each adds one line to
-`problems` that names place, key, what was found and what would be valid.
+true; a whole number passes where a float is wanted. A mistake never stops the reading: each becomes one line
+that names place, key, what was found and what would be valid.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
-from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType, SimpleNamespace, UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
-from attrs import frozen, validators
+from attrs import frozen
+from cattrs import AttributeValidationNote, ClassValidationError, Converter, ForbiddenExtraKeysError, override
+from cattrs.cols import list_structure_factory
+from cattrs.gen import make_dict_structure_fn
+from cattrs.strategies import configure_union_passthrough
 
 
 @frozen
@@ -36,141 +41,221 @@ class Table(dict[str, "Table | Leaf"]):
         self.origin = origin
 
 
-_T = TypeVar("_T")
+class Objection(ValueError):
+    """A mistake at `key`, in words of its own. For any other error the wanted type gives the words."""
 
-Rules: TypeAlias = Mapping[str, Callable[[Any], Iterable[str]]]
-
-
-def structure(
-    cls: type[_T], written: Table, place: str, problems: list[str], rules: Rules | None = None
-) -> _T | None:
-    """An instance of the attrs class `cls`, or None with at least one more line in `problems`.
-
-    `rules` adds objections to those of the class's own validators, by key.
-    """
-    before = len(problems)
-    kinds = get_type_hints(cls)
-    fields = {a.name: a for a in attrs.fields(cls)}  # type: ignore[arg-type]
-    required = [name for name, a in fields.items() if a.default is attrs.NOTHING]
-    for key in required:
-        if key not in written:
-            problems.append(f"{written.origin}: {place}: {key} is missing, must be {_kind(kinds[key])}")
-    values = _values(written, kinds, fields, place, problems)
-    # every validator is asked, not only those before the first that objects
-    with validators.disabled():
-        made = cls(**dict.fromkeys(required) | values)
-    for key, value in values.items():
-        for why in (*_objections(made, fields[key]), *(rules or {}).get(key, _none)(value)):
-            problems.append(wrong(written[key], f"{place} {key}", why))
-    return made if len(problems) == before else None
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(why)
+        self.add_note(AttributeValidationNote(f"attribute {key}", key, None))
 
 
-def _none(_value: Any) -> tuple[str, ...]:
-    return ()
+Hook: TypeAlias = Callable[[Any, Any], Any]
+Rule: TypeAlias = Callable[[Any], Iterable[str]]
+Rules: TypeAlias = Mapping[str, Rule]
 
 
-def _values(
-    written: Table, kinds: Mapping[str, Any], fields: Collection[str], place: str, problems: list[str]
-) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, leaf in written.items():
-        if key not in fields:
-            problems.append(f"{leaf.origin}: {place} {key}: unknown key; {instead(key, fields)}")
-            continue
+def strict_converter() -> Converter:
+    """Structures a Table as an attrs class. Raises ClassValidationError; `explain` puts it into words."""
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+    for kind in (str, int, bool):
+        converter.register_structure_hook(kind, _only(kind))
+    converter.register_structure_hook(float, _only(float, int))
+    converter.register_structure_hook_func(lambda kind: bool(_choices(kind)), _choice)
+    converter.register_structure_hook_factory(lambda kind: get_origin(kind) in _LISTS, _list)
+    configure_union_passthrough(str | int | None, converter)
+    converter.register_structure_hook_factory(attrs.has, class_hook)
+    return converter
+
+
+# -- classes ------------------------------------------------------------------------------------------
+
+
+def class_hook(cls: type[Any], converter: Converter, rules: Rules = MappingProxyType({})) -> Hook:
+    """The hook for an attrs class. `rules` adds objections to those of the class's own validators, by key."""
+    fields = {a.name: a for a in attrs.fields(attrs.resolve_types(cls))}
+    hooks = {key: _without_origin(a.type, converter) for key, a in fields.items()}
+    overrides: dict[str, Any] = {key: override(struct_hook=hook) for key, hook in hooks.items()}
+    structure = make_dict_structure_fn(cls, converter, **overrides)
+
+    def hook(written: Any, _: Any) -> Any:
+        if not isinstance(written, Table):
+            raise ValueError
+        errors: list[Exception] = []
+        refusal: list[Exception] = []
+        # By hand: attrs stops at the first validator that objects, and cattrs makes no instance while a key
+        # does not fit. Here every validator is asked, with a stand-in where there is no instance.
         try:
-            values[key] = _value(leaf, kinds[key])
-        except ValueError as error:
-            problems.append(wrong(leaf, f"{place} {key}", str(error)))
-    return values
+            made = structure(written, cls)
+        except ClassValidationError as error:
+            made = _stand_in(written, fields, hooks)
+            noted, others = error.group_exceptions()
+            unknown = [each for each in others if isinstance(each, ForbiddenExtraKeysError)]
+            errors = [*(each for each, _ in noted), *unknown]
+            # attrs refused the instance: a validator did, which says so again below, or __attrs_post_init__
+            refusal = [Objection("", str(each)) for each in others if each not in unknown]
+        for key in sorted(fields, key=lambda key: key not in written):
+            # a default that does not go with a written key is told only when no written key objects
+            if hasattr(made, key) and (key in written or not errors):
+                errors += [Objection(key, why) for why in _objections(made, fields[key], rules.get(key))]
+        if errors or refusal:
+            raise ClassValidationError(cls.__name__, errors or refusal, cls)
+        return made
+
+    return hook
 
 
-def _objections(made: Any, a: attrs.Attribute[Any]) -> Iterator[str]:
+def _without_origin(kind: Any, converter: Converter) -> Hook:
+    hook = converter.get_structure_hook(kind)
+    as_text = str in _alternatives(kind)
+    return lambda written, _: hook(written if _is_table(kind) else plain(written, as_text), kind)
+
+
+_UNKNOWN: tuple[Any, ...] = (attrs.Factory, type(attrs.NOTHING))
+
+
+def _stand_in(written: Table, fields: Mapping[str, Any], hooks: Mapping[str, Hook]) -> SimpleNamespace:
+    """Written keys as far as they can be read, and the defaults of the others."""
+    made = SimpleNamespace()
+    for key, a in fields.items():
+        if key in written and not _is_table(a.type):
+            with suppress(Exception):
+                setattr(made, key, hooks[key](written[key], a.type))
+        elif key not in written and not isinstance(a.default, _UNKNOWN):
+            setattr(made, key, a.default)
+    return made
+
+
+def _objections(made: Any, a: attrs.Attribute[Any], rule: Rule | None) -> Iterator[str]:
     value = getattr(made, a.name)
     try:
         if a.validator is not None:
             a.validator(made, a, value)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         # attrs writes "'port' must be <= 65535: 70000"; name and value are in our line already
-        yield str(error.args[0]).removeprefix(f"'{a.name}' ").removesuffix(f": {value}")
+        yield str(*error.args[:1]).removeprefix(f"'{a.name}' ").removesuffix(f": {value}")
+    except AttributeError:
+        pass  # the validator needs a key that could not be read, which is told already
+    if rule:
+        yield from rule(value)
 
 
-# -- one value ----------------------------------------------------------------------------------------
+# -- values -------------------------------------------------------------------------------------------
 
 
-def _value(leaf: Table | Leaf, kind: Any) -> Any:
-    """What was written, as `kind`. Raises ValueError that says what would be valid."""
-    written = plain(leaf)
-    if isinstance(leaf, Leaf) and leaf.text is not None and not isinstance(written, str):
-        # a variable needs no quotation marks: where text is wanted, 12345 and true are text too
-        written = leaf.text if str in _alternatives(kind) else written
-    return _fit(written, kind)
+def _only(*valid: type) -> Hook:
+    def hook(value: Any, kind: Any) -> Any:
+        if type(value) not in valid or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError
+        return kind(value)
+
+    return hook
+
+
+def _choice(value: Any, kind: Any) -> Any:
+    """By hand: cattrs compares by value only, and true equals 1."""
+    for valid, choice in _choices(kind):
+        if type(value) is type(valid) and value == valid:
+            return choice
+    raise ValueError
+
+
+def _list(kind: Any, converter: Converter) -> Hook:
+    """By hand: cattrs takes a text for a list of its letters."""
+    make, structure = get_origin(kind), list_structure_factory(kind, converter)
+    strictly = _only(list)
+    return lambda value, _: make(structure(strictly(value, list), kind))
+
+
+# -- types --------------------------------------------------------------------------------------------
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
     """The members of a union; TOML has no null, so None is never written."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return tuple(member for member in get_args(kind) if member is not type(None))
+    if get_origin(kind) in (Union, UnionType):
+        return tuple(member for member in get_args(kind) if member is not NoneType)
     return (kind,)
 
 
-def _fit(written: Any, kind: Any) -> Any:
-    for alternative in _alternatives(kind):
-        try:
-            return _fit_one(written, alternative)
-        except ValueError:
-            continue
-    raise ValueError(f"must be {_kind(kind)}")
+def _choices(kind: Any) -> list[tuple[Any, Any]]:
+    """What may be written for a Literal or an enumeration, and what it becomes."""
+    if get_origin(kind) is Literal:
+        return [(value, value) for value in get_args(kind)]
+    return [(member.value, member) for member in kind] if isinstance(kind, type(Enum)) else []
 
 
-def _fit_one(written: Any, kind: Any) -> Any:
-    outer, inner = get_origin(kind), get_args(kind)
-    if outer is Literal and isinstance(written, str) and written in inner:
-        return written
-    if outer is tuple and isinstance(written, list):
-        return tuple(_fit(each, inner[0]) for each in written)
-    if outer in (dict, Mapping) and isinstance(written, dict):
-        return {key: _fit(each, inner[1]) for key, each in written.items()}
-    if isinstance(kind, type) and issubclass(kind, Enum) and isinstance(written, str):
-        return kind(written)
-    if kind is float and type(written) in (int, float) and math.isfinite(written):
-        return float(written)
-    if kind in (str, int, bool) and type(written) is kind:
-        return written
-    raise ValueError
+def _is_table(kind: Any) -> bool:
+    """Whether its keys have places of their own in messages: a class, or classes by name."""
+    kind = _alternatives(kind)[0]
+    return attrs.has(get_args(kind)[1] if get_origin(kind) in _MAPPINGS else kind)
 
 
-_KINDS: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_LISTS: tuple[Any, ...] = (tuple, list)
+_MAPPINGS: tuple[Any, ...] = (dict, Mapping)
+_NAMES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def _kind(kind: Any) -> str:
+def _name(kind: Any) -> str:
     """What a value of this type is called in a message."""
-    alternatives = _alternatives(kind)
-    outer, inner = get_origin(alternatives[0]), get_args(alternatives[0])
-    if len(alternatives) > 1:
-        return " or ".join(map(_kind, alternatives))
-    if outer is tuple:
-        return f"a list, each {_kind(inner[0])}"
-    if outer in (dict, Mapping):
-        return f"a table, each value {_kind(inner[1])}"
-    if outer is Literal:
-        return _one_of(inner)
-    if isinstance(alternatives[0], type) and issubclass(alternatives[0], Enum):
-        return _one_of(member.value for member in alternatives[0])
-    return _KINDS[alternatives[0]]
-
-
-def _one_of(valid: Iterable[Any]) -> str:
-    return f"one of {', '.join(map(shown, valid))}"
+    first, *others = _alternatives(kind)
+    outer, inner = get_origin(first), get_args(first)
+    if others:
+        return " or ".join(map(_name, (first, *others)))
+    if _is_table(first):
+        return "a table"
+    if outer in _LISTS:
+        return f"a list, each {_name(inner[0])}"
+    if outer in _MAPPINGS:
+        return f"a table, each value {_name(inner[1])}"
+    if choices := _choices(first):
+        return f"one of {', '.join(shown(value) for value, _ in choices)}"
+    return _NAMES.get(first, str(first))
 
 
 # -- messages -----------------------------------------------------------------------------------------
 
 
-def plain(written: Table | Leaf) -> Any:
-    """The bare values, without their origins."""
-    if isinstance(written, Leaf):
-        return written.value
-    return {key: plain(value) for key, value in written.items()}
+def explain(error: Exception, written: Table, *tables: str) -> list[str]:
+    """A line for each mistake in `tables`: first the missing keys, then the others as they were written.
+
+    By hand: transform_error of cattrs gives text, without a path to look up the origin and the order.
+    """
+    order = {key: number for number, key in enumerate(written)}
+    lines: list[str] = []
+    for key, each, kind in sorted(_by_key(error), key=lambda mistake: order.get(mistake[0], -1)):
+        leaf = written.get(key)
+        place = f"[{'.'.join(tables)}]"
+        below = f"{place} {key}" if tables and not _is_table(kind) else f"[{'.'.join((*tables, key))}]"
+        why = f"must be {_name(kind)}" if kind else str(each)
+        if leaf is None:
+            missing = f"{key} is missing, " if isinstance(each, KeyError) else f"{key} " if key else ""
+            lines.append(f"{written.origin}: {place}: {missing}{why}")
+        elif isinstance(each, ForbiddenExtraKeysError):
+            valid = [a.name for a in attrs.fields(each.cl)]
+            unknown = f"unknown {'key' if tables else 'table'}; {instead(key, valid)}"
+            lines.append(f"{leaf.origin}: {below}: {unknown}")
+        elif isinstance(leaf, Table) and _is_table(kind):
+            lines += explain(each, leaf, *tables, key)
+        else:
+            lines.append(wrong(leaf, below, why))
+    return lines
+
+
+def _by_key(error: Any) -> Iterator[tuple[str, Exception, Any]]:
+    """Key, error and the type that was wanted, or None for an error with words of its own."""
+    noted, unknown = error.group_exceptions()
+    for each, note in noted:
+        yield note.name if isinstance(note, AttributeValidationNote) else note.index, each, note.type
+    for each in unknown:
+        yield from ((key, each, None) for key in each.extra_fields)
+
+
+def plain(written: Table | Leaf, as_text: bool = False) -> Any:
+    """The bare values, without their origins; of a variable its text, where text is wanted."""
+    if isinstance(written, Table):
+        return {key: plain(value) for key, value in written.items()}
+    # a variable needs no quotation marks: where text is wanted, 12345 and true are text too
+    unquoted = as_text and written.text is not None and not isinstance(written.value, str)
+    return written.text if unquoted else written.value
 
 
 def wrong(leaf: Table | Leaf, place: str, why: str) -> str:

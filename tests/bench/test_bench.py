@@ -11,7 +11,7 @@ import pytest
 
 from dataflow.domain import Topic, Trade
 from dataflow.faces.jsonrpc.format import JSONRPC
-from dataflow.settings.schema import load
+from dataflow.settings.load import load
 from tests.bench import compare, compiled, peers, report
 from tests.bench.aims import AIMS, Aim
 from tests.bench.compiled import Missing

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.resources import files
 
+from attrs import frozen
 from quart import Response
 
 from dataflow.gateway.face import Entrance, Route
 from dataflow.gateway.hall import Hall
+from dataflow.settings.schema import FaceSettings
 from supervisors import Child
+
+
+@frozen(kw_only=True)
+class Settings(FaceSettings):
+    """The table `[faces.page]`."""
 
 
 class Face:
     """A `gateway.face.Face`."""
+
+    def __init__(self, settings: Settings) -> None:
+        pass
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         page = files(__package__).joinpath("page.html").read_bytes()

@@ -20,7 +20,7 @@ from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
 from dataflow.domain import Gap, Item, Trade
 from dataflow.faces.jsonrpc.format import Updates
-from dataflow.settings.schema import load, shipped
+from dataflow.settings.load import load, shipped
 from dataflow.topics.trades import TradeLog
 
 STORM = Order(seed=11, minutes=0.1, faults_per_minute=150)

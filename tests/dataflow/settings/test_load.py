@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.outbox import SlowClient
-from dataflow import connectors
+from dataflow import connectors, plugs
 from dataflow.domain.errors import ConfigError
-from dataflow.settings import schema as config
-from dataflow.settings.schema import Chaos, Gateway, Session, Settings, load
+from dataflow.settings import load as config
+from dataflow.settings.load import load
+from dataflow.settings.schema import Chaos, Gateway, Session, Settings
 from dataflow.sources.port import SourceSettings
 
 
@@ -173,7 +174,7 @@ class TestMistakes:
             'first.toml: [gateway] port: found "80"; must be a whole number',
             "first.toml: [gateway] max_sessions: found 0; must be > 0",
             'first.toml: [gatway]: unknown table; did you mean "gateway"? valid: admission, '
-            "backoff, cache, chaos, fanout, gateway, runtime, session, sources, supervision",
+            "backoff, cache, chaos, faces, fanout, gateway, runtime, session, sources, supervision",
             "first.toml: [session] outbox: found 1.5; must be a whole number",
             "DATAFLOW__CHAOS__ENABLED: [chaos] enabled: found 1; must be true or false",
         ]
@@ -282,7 +283,7 @@ class TestMistakes:
             (
                 'connector = "my_feeds.alien"',
                 ' connector: found "my_feeds.alien"; cannot be used: TypeError: my_feeds.alien.Settings is not '
-                "derived from dataflow.ports.SourceSettings",
+                "derived from dataflow.sources.SourceSettings",
             ),
             ('connector = "my_feeds.acme"', ": url is missing, must be text"),
         ],
@@ -298,13 +299,32 @@ class TestMistakes:
             f'my.toml: [sources.{name}]: the name must not be empty or contain "/"'
         ]
 
+    def test_a_face_that_cannot_be(self, files: Files) -> None:
+        """An unknown face, an unknown key, a wrong type, no table: a line each, with what would be right."""
+        written = """
+            [faces]
+            page = true
+            [faces.jsonrcp]
+            enabled = true
+            [faces.admin]
+            enabled = 1
+            port = 5
+        """
+        assert files.problems(written) == [
+            'my.toml: [faces.page]: found true; must be a table',
+            'my.toml: [faces] jsonrcp: found {"enabled": true}; unknown face; did you mean "jsonrpc"? '
+            "valid: admin, jsonrpc, page",
+            'my.toml: [faces.admin] enabled: found 1; must be true or false',
+            'my.toml: [faces.admin] port: unknown key; valid: enabled',
+        ]  # fmt: skip
+
     @pytest.mark.parametrize(
         ("variable", "told"),
         [
             ("DATAFLOW__GATEWAY__PORT", '[gateway] port: found "x"; must be a whole number'),
             ("DATAFLOW__GATEWAY", '[gateway]: found "x"; must be a table'),
             ("DATAFLOW__GATEWAY__TLS_KEY", '[gateway] tls_key: found "x"; tls_certificate and tls_key belong together'),
-            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, chaos, fanout, gateway, runtime, "
+            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, chaos, faces, fanout, gateway, runtime, "
              "session, sources, supervision"),
         ],
     )  # fmt: skip
@@ -336,6 +356,9 @@ class TestMistakes:
             load([], {f"DATAFLOW__{key}": value for key, value in values.items()})
 
 
+PLUGS = ("sources", "faces")
+
+
 class TestShippedFiles:
     @pytest.fixture
     def server(self, checkout: Path) -> str:
@@ -345,17 +368,25 @@ class TestShippedFiles:
         """What config/server.toml says of every table but the sources is what the code does without it."""
         written = tomllib.loads(server)
         written.pop("sources")
+        written.pop("faces")
         assert config._settings(config._leaves(written, "server.toml"), problems := []) == Settings()
         assert problems == []
 
     def test_server_toml_names_every_key(self, server: str) -> None:
         """No key is undocumented: each stands in its table, commented out when its default is "none"."""
-        tables: dict[str, Any] = {a.name: a.default for a in attrs.fields(Settings) if a.name != "sources"}
+        tables: dict[str, Any] = {a.name: a.default for a in attrs.fields(Settings) if a.name not in PLUGS}
         for name, default in tables.items():
             block = re.search(rf"^\[{name}\]\n(.*?)^(?=\[|# -- )", server, re.MULTILINE | re.DOTALL)
             assert block, f"[{name}] is missing"
             keys = set(re.findall(r"^(?:# )?([a-z_]+) = ", block[1], re.MULTILINE))
             assert keys == {a.name for a in attrs.fields(type(default))}
+
+    def test_server_toml_tells_every_face(self, server: str) -> None:
+        """Each face has its table, with every key and its default: to switch one off, one looks nowhere else."""
+        tables = {"faces": tomllib.loads(server)["faces"]}
+        written = config._settings(config._leaves(tables, "server.toml"), problems := [])
+        assert written is not None, problems
+        assert written.faces == {name: plugs.find("faces", name).Settings() for name in plugs.names("faces")}
 
     def test_server_toml_names_every_key_of_a_source(self, server: str) -> None:
         """The keys that all sources share are told, with their defaults."""

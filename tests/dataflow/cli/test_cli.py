@@ -23,7 +23,8 @@ from dataflow.cli.common import daemon_url, until_interrupted
 from dataflow.cli.daemon import why_not_free
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.simulate import SIMULATORS
-from dataflow.settings.schema import Settings, load, shipped
+from dataflow.settings.load import load, shipped
+from dataflow.settings.schema import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +274,7 @@ class TestCheck:
         assert err.splitlines() == [
             f'{file}: [gateway] port: found "x"; must be a whole number',
             f"{file}: [cash]: unknown table; did you mean \"cache\"? valid: admission, backoff, cache, chaos, "
-            "fanout, gateway, runtime, session, sources, supervision",
+            "faces, fanout, gateway, runtime, session, sources, supervision",
         ]  # fmt: skip
         code, out, err = output.of("check", str(file), "--json")
         assert (code, err) == (1, "")

@@ -17,7 +17,8 @@ from rich.console import Console
 from dataflow.cli import demo
 from dataflow.cli.demo import Exchanges, at_ports, command_name, free_ports, invitation
 from dataflow.cli.ends import Mistake
-from dataflow.settings.schema import Gateway, Settings, load, shipped
+from dataflow.settings.load import load, shipped
+from dataflow.settings.schema import Gateway, Settings
 
 
 @pytest.fixture

@@ -1,0 +1,194 @@
+"""How files and environment become settings: layers are merged, plugs are found, every mistake is told at
+once.
+
+Rules of this file: no file is searched for; only files that were named are read. The classes of sources and
+faces belong to their plugs, which are found by name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from cattrs import AttributeValidationNote, ClassValidationError
+
+from dataflow import plugs
+from dataflow.domain.errors import ConfigError
+from dataflow.sources.port import SourceSettings
+
+from .schema import SOURCE_RULES, FaceSettings, Settings
+from .structure import Hook, Leaf, Objection, Table, class_hook, explain, instead, strict_converter
+
+CONNECTORS = "connectors"  # rooms of plugs
+FACES = "faces"
+
+
+def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
+    """Merge `files` from left to right, then the `DATAFLOW__TABLE__KEY` variables of `environ`.
+
+    Raises ConfigError with every problem found, one line each.
+    """
+    problems: list[str] = []
+    tree = Table("configuration")
+    for file in files:
+        _merge(tree, _read(file, problems))
+    for layer in _environment(environ):
+        _merge(tree, layer)
+    settings = _settings(tree, problems)
+    if problems or settings is None:
+        raise ConfigError(problems)
+    return settings
+
+
+def shipped(name: str) -> Path:
+    """A configuration file that comes with dataflow: of the installed package, else of the checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "shipped" / name
+    return installed if installed.exists() else package.parent / "config" / name
+
+
+# -- layers: what was written, and by whom ------------------------------------------------------------
+
+
+def _merge(into: Table, layer: Table) -> None:
+    for key, new in layer.items():
+        old = into.get(key)
+        if isinstance(old, Table) and isinstance(new, Table):
+            _merge(old, new)
+        else:
+            into[key] = new
+
+
+def _read(file: Path, problems: list[str]) -> Table:
+    try:
+        return _leaves(tomllib.loads(file.read_text(encoding="utf-8-sig")), str(file))
+    except FileNotFoundError:
+        problems.append(f"{file}: no such file")
+    except OSError as error:
+        problems.append(f"{file}: cannot be read: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{file}: not valid TOML: {error}")
+    return Table(str(file))
+
+
+def _leaves(table: dict[str, Any], origin: str) -> Table:
+    content = (
+        (key, _leaves(value, origin) if isinstance(value, dict) else Leaf(value, origin))
+        for key, value in table.items()
+    )
+    return Table(origin, content)
+
+
+def _environment(environ: Mapping[str, str]) -> Iterator[Table]:
+    for name in sorted(environ):
+        if name.startswith("DATAFLOW__"):
+            *tables, key = name.lower().split("__")[1:]
+            tree = Table(name, [(key, Leaf(_toml_value(environ[name]), name, environ[name]))])
+            for table in reversed(tables):
+                tree = Table(name, [(table, tree)])
+            yield tree
+
+
+def _toml_value(text: str) -> Any:
+    """`text` as TOML would read it after an equals sign; what is not TOML is plain text."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+# -- tables -------------------------------------------------------------------------------------------
+
+
+def _settings(tree: Table, problems: list[str]) -> Settings | None:
+    """The settings, or None with at least one more line in `problems`."""
+    problems += _names(tree.get("sources"))
+    try:
+        return _converter.structure(tree, Settings)
+    except ClassValidationError as error:
+        problems += explain(error, tree)
+    return None
+
+
+def _names(sources: Table | Leaf | None) -> Iterator[str]:
+    """By hand: cattrs checks a name only when its block has no mistake."""
+    for name, block in sources.items() if isinstance(sources, Table) else ():
+        if not name or "/" in name:
+            yield f'{block.origin}: [sources.{name}]: the name must not be empty or contain "/"'
+
+
+_converter = strict_converter()
+
+
+@_converter.register_structure_hook
+def _source(written: Any, _: object) -> SourceSettings:
+    """A block of `[sources]`, as the settings class of its connector."""
+    if not isinstance(written, Table):
+        raise ValueError
+    try:
+        hook = _connector_hook(written.get("connector"))
+    except Objection as objection:
+        raise ClassValidationError("", [objection, *_common_mistakes(written)], SourceSettings) from None
+    source: SourceSettings = hook(written, None)
+    return source
+
+
+def _connector_hook(leaf: Table | Leaf | None) -> Hook:
+    if leaf is None:
+        raise Objection("connector", f"is missing; {instead('', plugs.names(CONNECTORS))}")
+    if not isinstance(leaf, Leaf) or not isinstance(leaf.value, str):
+        raise Objection("connector", "must be text")
+    if "." not in leaf.value and leaf.value not in plugs.names(CONNECTORS):
+        raise Objection("connector", f"unknown connector; {instead(leaf.value, plugs.names(CONNECTORS))}")
+    try:
+        return class_hook(_settings_class_of(leaf.value), _converter, SOURCE_RULES)
+    except Exception as error:  # a module of the user's may raise anything at import
+        raise Objection("connector", f"cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _common_mistakes(written: Table) -> Iterator[Exception]:
+    """Other mistakes of a block without a usable connector: in the written keys that all sources have."""
+    common = {a.name for a in attrs.fields(SourceSettings)} - {"connector"}
+    block = Table(written.origin, [(key, leaf) for key, leaf in written.items() if key in common])
+    try:
+        class_hook(SourceSettings, _converter, SOURCE_RULES)(block, None)
+    except ClassValidationError as error:
+        yield from (each for each in error.exceptions if not isinstance(each, KeyError))
+
+
+def _settings_class_of(connector: str) -> type[SourceSettings]:
+    module = plugs.find(CONNECTORS, connector)
+    cls: type[SourceSettings] = module.Settings
+    if not issubclass(cls, SourceSettings):
+        raise TypeError(f"{module.__name__}.Settings is not derived from dataflow.sources.SourceSettings")
+    if not callable(module.Codec):
+        raise TypeError(f"{module.__name__}.Codec is not a class")
+    return cls
+
+
+def _faces(written: Any, _: object) -> dict[str, FaceSettings]:
+    """The blocks of `[faces]`, each as the settings class of its face."""
+    if not isinstance(written, Table):
+        raise ValueError
+    made: dict[str, FaceSettings] = {}
+    errors: list[Exception] = []
+    for name, block in written.items():
+        if name not in plugs.names(FACES):
+            errors.append(Objection(name, f"unknown face; {instead(name, plugs.names(FACES))}"))
+            continue
+        cls = plugs.find(FACES, name).Settings
+        try:
+            made[name] = class_hook(cls, _converter)(block, None)
+        except (ValueError, ClassValidationError) as error:
+            error.add_note(AttributeValidationNote(f"face {name}", name, cls))
+            errors.append(error)
+    if errors:
+        raise ClassValidationError("faces", errors, Settings)
+    return made
+
+
+_converter.register_structure_hook_func(lambda kind: kind == Mapping[str, FaceSettings], _faces)
