@@ -7,19 +7,20 @@ here. Nothing here waits, nothing here runs by itself, and nothing here knows a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from .cache.delivery import Delivery, shard_of
 from .cache.history import History, Store, Verdict
 from .domain import Item, Topic, Trade
-from .domain.topic import TRADES
+from .domain.quality import Quality
+from .domain.topic import QUALITY, TRADES
 from .faults.registry import Faults
 from .settings.schema import Settings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
-from .topics.quality import Qualities
+from .topics.channel import Ground, channels
+from .topics.quality import QualityLog
 from .topics.topics import Topics
-from .topics.trades import Trades
 
 
 class Core:
@@ -51,11 +52,10 @@ class Core:
             for name, source in settings.sources.items()
         }
         self.carriers = carriers(self.sources)
-        self.quality = Qualities(self.carriers, self.epoch, clock, self._wake)
-        trades = Trades(self.history, settings.fanout.joined)
-        channels = {channel.name: channel for channel in (trades, self.quality)}
+        ground = Ground(self.carriers, self.history, self.epoch, clock, self._wake, settings.fanout.joined)
+        self.channels = channels(ground)
         self.topics = Topics(
-            self.carriers, channels, settings.fanout.interval, lambda symbol: self._look((symbol,))
+            self.carriers, self.channels, settings.fanout.interval, lambda symbol: self._look((symbol,))
         )
         self.delivery = Delivery(cache.shards)
 
@@ -67,6 +67,12 @@ class Core:
     def history(self, symbol: str) -> History:
         """The log of `symbol`, wherever it is kept."""
         return self.stores[shard_of(symbol, len(self.stores))].history(symbol)
+
+    def quality(self, symbol: str) -> Sequence[Quality]:
+        """How the data of `symbol` is, at each of its sources."""
+        log = self.channels[QUALITY].log_of(Topic(QUALITY, symbol))
+        assert isinstance(log, QualityLog)
+        return log.states
 
     def news(self, symbol: str) -> None:
         """The history of `symbol` has grown."""
@@ -82,7 +88,8 @@ class Core:
         self.topics.news(topic)
 
     def _look(self, symbols: Iterable[str]) -> None:
-        self.quality.look(symbols)
+        for channel in self.channels.values():
+            channel.look(symbols)
 
     def _refused(self, trade: Trade, verdict: Verdict) -> None:
         about = excerpt(f"{trade.symbol}: trade {trade.trade_id}")

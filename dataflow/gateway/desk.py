@@ -91,7 +91,7 @@ class Desk:
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """How the data of `symbol` is, at each of its sources."""
-        return self._core.quality.of(symbol)
+        return self._core.quality(symbol)
 
     def recent_trades(
         self, symbol: str, count: int, before: int | None = None, after: int | None = None
@@ -106,7 +106,7 @@ class Desk:
 
     def topic(self, channel: str, symbol: str) -> Topic:
         """The topic that is meant. Raises InvalidValue."""
-        channels = self._core.topics.channels
+        channels = self._core.channels
         if channel not in channels:
             raise InvalidValue("channel", channel, "unknown channel", valid=list(channels))
         self.check_symbol(symbol)
@@ -122,7 +122,7 @@ class Desk:
 
     def check_available(self, topic: Topic) -> None:
         """Raises Unavailable when every source has refused what `topic` needs."""
-        for symbol in self._core.topics.channels[topic.channel].wants(topic):
+        for symbol in self._core.channels[topic.channel].wants(topic):
             sources = self._core.carriers[symbol]
             refusals = {s.name: reason for s in sources if (reason := s.refusal(symbol)) is not None}
             if len(refusals) == len(sources):
@@ -138,7 +138,7 @@ class Desk:
         sources = self._core.carriers[symbol]
         return SymbolInfo(
             symbol=symbol,
-            channels=list(self._core.topics.channels),
+            channels=list(self._core.channels),
             sources=[source.name for source in sources],
             status=min([source.status(symbol) for source in sources], key=_BEST_FIRST.index),
             quality=self.quality(symbol),

@@ -7,7 +7,7 @@ compares, and wakes the topic when something did. To listen to quality is no int
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from actors.update import Stream, Update
@@ -15,6 +15,8 @@ from dataflow.domain import Topic
 from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.topic import QUALITY
 from dataflow.sources.state import SourceState
+
+from .channel import Ground
 
 _GRADES: Final = {
     "live": Grade.LIVE,
@@ -78,22 +80,13 @@ class QualityLog:
 
 
 class Qualities:
-    """All of it. `carriers` are the sources of each symbol; `news(topic)` wakes the readers of a topic;
-    `clock` gives the wall time in seconds since the epoch."""
+    """All of it."""
 
     name = QUALITY
 
-    def __init__(
-        self,
-        carriers: Mapping[str, Sequence[SourceState]],
-        epoch: int,
-        clock: Callable[[], float],
-        news: Callable[[Topic], None],
-    ) -> None:
-        self._clock = clock
-        self._news = news
-        self._carriers = carriers
-        self._logs = {symbol: self._new_log(symbol, epoch) for symbol in carriers}
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._logs = {symbol: self._new_log(symbol) for symbol in ground.carriers}
 
     def topics(self, symbol: str) -> Iterable[Topic]:
         return (Topic(QUALITY, symbol),)
@@ -104,21 +97,19 @@ class Qualities:
     def wants(self, topic: Topic) -> Collection[str]:
         return ()
 
-    def of(self, symbol: str) -> Sequence[Quality]:
-        """How `symbol` fares at each of its sources."""
-        return self._logs[symbol].states
-
     def look(self, symbols: Iterable[str]) -> None:
-        """Something has changed that may concern these symbols."""
-        now = int(self._clock() * 1e9)
+        now = int(self._ground.clock() * 1e9)
         for symbol in symbols:
             log = self._logs.get(symbol)
             if log is None:  # an upstream speaks of a symbol that nobody configured
                 continue
-            changes = [log.put(judge(source, symbol, now)) for source in self._carriers[symbol]]
+            changes = [log.put(judge(source, symbol, now)) for source in self._ground.carriers[symbol]]
             if any(changes):
-                self._news(Topic(QUALITY, symbol))
+                self._ground.news(Topic(QUALITY, symbol))
 
-    def _new_log(self, symbol: str, epoch: int) -> QualityLog:
-        states = [judge(source, symbol, int(source.since * 1e9)) for source in self._carriers[symbol]]
-        return QualityLog(Topic(QUALITY, symbol), epoch, states)
+    def _new_log(self, symbol: str) -> QualityLog:
+        states = [judge(source, symbol, int(source.since * 1e9)) for source in self._ground.carriers[symbol]]
+        return QualityLog(Topic(QUALITY, symbol), self._ground.epoch, states)
+
+
+make = Qualities

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import trio
 
@@ -10,6 +10,8 @@ from actors.update import Stream, Update
 from dataflow.cache.history import History
 from dataflow.domain import Entry, Gap, Topic
 from dataflow.domain.topic import TRADES
+
+from .channel import Ground
 
 
 class TradeLog:
@@ -44,13 +46,12 @@ class TradeLog:
 
 
 class Trades:
-    """All trades. `history_of(symbol)` gives a symbol's history, `at_once` bounds a run."""
+    """All trades."""
 
     name = TRADES
 
-    def __init__(self, history_of: Callable[[str], History], at_once: int) -> None:
-        self._history_of = history_of
-        self._at_once = at_once
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._logs: dict[Topic, TradeLog] = {}
 
     def topics(self, symbol: str) -> Iterable[Topic]:
@@ -59,8 +60,16 @@ class Trades:
     def log_of(self, topic: Topic) -> TradeLog:
         log = self._logs.get(topic)
         if log is None:
-            log = self._logs[topic] = TradeLog(topic, self._history_of(topic.symbol), self._at_once)
+            log = self._logs[topic] = TradeLog(
+                topic, self._ground.history_of(topic.symbol), self._ground.at_once
+            )
         return log
 
     def wants(self, topic: Topic) -> Collection[str]:
         return (topic.symbol,)
+
+    def look(self, symbols: Iterable[str]) -> None:
+        pass  # trades are the same, however their source fares
+
+
+make = Trades
