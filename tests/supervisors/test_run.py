@@ -92,7 +92,7 @@ def up(running: subprocess.Popen[str]) -> None:
 
 
 def ends(running: subprocess.Popen[str]) -> tuple[int, list[str], str]:
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=120)
     return running.returncode, out.splitlines(), err
 
 

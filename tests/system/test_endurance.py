@@ -75,7 +75,6 @@ async def session(d: Daemon, _exchange: Exchange) -> None:
         await socket.get_message()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("restart", [shard, subscription, connector, session])
 async def test_a_thousand_restarts_leave_nothing_behind(restart: Restart) -> None:
     """The actors that hold data, an upstream connection or a client."""
@@ -90,7 +89,6 @@ async def test_a_thousand_restarts_leave_nothing_behind(restart: Restart) -> Non
         await assert_nothing_left(lambda: restart(d, exchange), 100, 1000)
 
 
-@pytest.mark.timeout(120)
 async def test_restarts_of_the_server_leave_nothing_behind() -> None:
     """The gateway's server, its listening socket and its connections."""
     async with open_binance() as exchange, daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d:

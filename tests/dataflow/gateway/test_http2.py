@@ -99,7 +99,7 @@ async def echo() -> None:
 async def test_end_of_one_websocket_leaves_the_others_alone(certificate: Certificate) -> None:
     """One breaks the rules, one is aborted; both streams end, and what still comes for them hurts nobody."""
     tls = server_context(certificate.certificate, certificate.key)
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with (
             serving(websocket_app(echo), tls=tls) as running,
             browser(running.port, certificate) as client,
@@ -133,7 +133,7 @@ async def test_what_waits_for_a_shut_window_is_bounded(certificate: Certificate)
                     await wire.write([wire.pack([b"x" * 10_000])])
 
     tls = server_context(certificate.certificate, certificate.key)
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with (
             serving(websocket_app(pour), tls=tls) as running,
             browser(running.port, certificate) as client,

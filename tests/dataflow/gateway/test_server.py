@@ -42,7 +42,7 @@ def masked(text: str) -> bytes:
 
 async def test_frame_in_the_packet_of_the_handshake_is_answered_and_hurts_nobody() -> None:
     """Defect 1: a client that does not wait for the 101 is served, and the server goes on."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(echo)) as running:
             for _ in range(5):
                 client = await running.client(early=masked("hello"))
@@ -55,7 +55,7 @@ async def test_frame_in_the_packet_of_the_handshake_is_answered_and_hurts_nobody
 
 async def test_frame_before_a_refusal_hurts_nobody() -> None:
     """Defect 1, the other branch: early bytes to a path that does not exist get its 404."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(echo)) as running:
             async with await connect(running.port) as stream:
                 await stream.send_all(upgrade_request("/nowhere") + masked("hello"))
@@ -66,7 +66,7 @@ async def test_frame_before_a_refusal_hurts_nobody() -> None:
 
 async def test_malformed_chunks_hurt_nobody() -> None:
     """Defect 1, by HTTP: a body that breaks the rules ends its own connection only, each time."""
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with serving(websocket_app(echo)) as running:
             for _ in range(20):
                 async with await connect(running.port) as stream:
@@ -83,7 +83,7 @@ async def test_errors_of_a_connection_are_counted_and_reported(monkeypatch: pyte
     async def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(echo)) as running:
             with monkeypatch.context() as patch:
                 patch.setattr(ProtocolWrapper, "handle", fail)
@@ -207,7 +207,7 @@ async def test_send_after_the_peer_left_lets_the_loop_turn() -> None:
         finally:
             left.set()
 
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with serving(websocket_app(only_send)) as running, trio.open_nursery() as nursery:
             nursery.start_soon(heartbeat)
             client = await running.client()
@@ -225,7 +225,7 @@ async def test_handler_failure_after_accept_closes_with_1011() -> None:
         await websocket.accept()
         raise ZeroDivisionError
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(fail)) as running:
             client = await running.client()
             close = await client.closed()
@@ -240,7 +240,7 @@ async def test_handler_that_returns_closes_with_1000() -> None:
     async def finish() -> None:
         await websocket.accept()
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(finish)) as running:
             assert (await (await running.client()).closed()).code == 1000
             assert not running.stats.faults
@@ -248,7 +248,7 @@ async def test_handler_that_returns_closes_with_1000() -> None:
 
 async def test_deflate_is_not_negotiated() -> None:
     """Defect 5: a client that offers compression, as browsers do, gets none, and is served."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(echo)) as running, await connect(running.port) as stream:
             offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
             await stream.send_all(upgrade_request("/ws", offer))
@@ -268,7 +268,7 @@ async def test_endless_message_is_not_collected() -> None:
         seats.append(websocket.scope["state"][server_connection.SEAT])
         await websocket.receive()
 
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with serving(websocket_app(listen), max_message_bytes=1000) as running:
             client = await running.client()
             for _ in range(50):
@@ -279,7 +279,7 @@ async def test_endless_message_is_not_collected() -> None:
 
 async def test_connection_is_kept_for_the_next_request() -> None:
     """HTTP/1.1 keep-alive: two requests on one connection."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(echo)) as running, await connect(running.port) as stream:
             for _ in range(2):
                 await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -322,7 +322,7 @@ async def test_shutdown_lets_a_request_finish_and_ends_idle_connections() -> Non
     async def ask() -> None:
         bodies.append(await get(running.port, "/slow"))
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with (
             serving(app) as running,
             await connect(running.port) as idle,
@@ -363,7 +363,7 @@ async def test_request_that_hangs_is_cut_after_the_grace(mock_clock: MockClock) 
 
 async def test_address_is_reported_and_taken_once() -> None:
     """The bound address is what the server reports; a second server on it is refused with OSError."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(echo)) as running:
             assert running.address == f"http://127.0.0.1:{running.port}"
             with pytest.raises(OSError, match="in use"):

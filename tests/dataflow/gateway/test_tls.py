@@ -28,7 +28,7 @@ async def _page() -> None:
 
 async def test_what_is_begun_comes_first_and_once(certificate: Certificate) -> None:
     """Where OpenSSL has begun, `send` gives 0; offered again, with more behind it, all of it arrives once."""
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         sock, client = await connected(certificate)
         first, sent = b"a" * 50_000, 0
         while sock.send(first):
@@ -61,7 +61,7 @@ async def connected(certificate: Certificate) -> tuple[ssl.SSLSocket, trio.SSLSt
 
 async def test_close_tells_that_nothing_was_cut_off(certificate: Certificate) -> None:
     """A client that insists on an orderly end of TLS sees one."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         sock, client = await connected(certificate)
         sock.send(b"all")
         sock.close()
@@ -72,7 +72,7 @@ async def test_close_tells_that_nothing_was_cut_off(certificate: Certificate) ->
 
 async def test_errors_are_those_of_a_socket(certificate: Certificate) -> None:
     """Nothing there: BlockingIOError; garbage instead of TLS, or a closed socket: OSError."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         sock, client = await connected(certificate)
         with pytest.raises(BlockingIOError):
             sock.recv(10)
@@ -146,7 +146,7 @@ async def _send_by_stream(sock: Any) -> None:
 async def test_who_does_not_speak_tls_is_sent_away_and_hurts_nobody(certificate: Certificate) -> None:
     """Plain HTTP, a half handshake, a client that does not trust us: their own matter, and not an error of ours."""
     context = server_context(certificate.certificate, certificate.key)
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(_page), tls=context) as running:
             for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02"):
                 async with await connect(running.port) as stream:
@@ -176,7 +176,7 @@ async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: 
 async def test_address_says_https_and_other_contexts_are_refused(certificate: Certificate) -> None:
     """What is logged can be clicked on; a context with a blocking socket class would freeze the process."""
     context = server_context(certificate.certificate, certificate.key)
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(_page), tls=context) as running:
             assert running.address == f"https://127.0.0.1:{running.port}"
         with pytest.raises(ValueError, match="server_context"):

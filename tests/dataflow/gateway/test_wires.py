@@ -139,7 +139,7 @@ async def collect(ends: list[int], how: Callable[[Wire], Awaitable[WireClosed]],
 
 async def test_messages_arrive_in_order_both_ways(lane: Lane) -> None:
     """What is written is read in that order, alone or packed, and so is what the client says."""
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _):
             for number in range(50):
                 await send(wire, *(b"%d" % (3 * number + k) for k in range(3)))
@@ -150,7 +150,7 @@ async def test_messages_arrive_in_order_both_ways(lane: Lane) -> None:
 
 async def test_peer_is_the_clients_address(lane: Lane) -> None:
     """`peer` names host and port of the other end."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _):
             host, port = client.raw.socket.getsockname()
             assert wire.peer == f"{host}:{port}"
@@ -158,7 +158,7 @@ async def test_peer_is_the_clients_address(lane: Lane) -> None:
 
 async def test_payload_is_shared_by_wires_of_a_kind(lane: Lane) -> None:
     """One packed payload may be written to many wires, and again."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (first, one, _), session(lane) as (second, other, _):
             payload = first.pack([b"a", b"b"])
             for wire in (first, second, first):
@@ -169,7 +169,7 @@ async def test_payload_is_shared_by_wires_of_a_kind(lane: Lane) -> None:
 
 async def test_fragments_are_one_message_and_pings_between_are_answered(lane: Lane) -> None:
     """A message in three frames with a ping in between is one message, and the ping gets its pong."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _):
             await client.send(
                 TextMessage(data="one ", message_finished=False),
@@ -200,7 +200,7 @@ async def test_ping_and_heard(lane: Lane, mock_clock: MockClock) -> None:
 
 async def test_peers_close_is_answered_and_ends_the_wire(lane: Lane) -> None:
     """A client that closes gets its close frame back and then the end of the connection."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _):
             await client.say("last")
             assert await wire.receive() == "last"
@@ -221,7 +221,7 @@ async def test_peers_close_is_answered_and_ends_the_wire(lane: Lane) -> None:
 
 async def test_own_close_waits_for_the_clients(lane: Lane) -> None:
     """`close` sends code and reason, and returns once the client has answered."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
             await send(wire, b"goodbye")
             nursery.start_soon(wire.close, 1001, "server going away")
@@ -235,7 +235,7 @@ async def test_own_close_waits_for_the_clients(lane: Lane) -> None:
 async def test_close_ends_who_receives(lane: Lane) -> None:
     """A task that waits for the next message learns of a close by another task."""
     ends = list[int]()
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
             nursery.start_soon(collect, ends, end_of, wire)
             await wait_all_tasks_blocked()
@@ -261,7 +261,7 @@ async def test_close_does_not_wait_for_ever(lane: Lane, mock_clock: MockClock) -
 
 async def test_close_of_what_has_ended_does_nothing(lane: Lane) -> None:
     """After a close, an abort or a vanished client, `close` and `abort` are quiet."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _):
             client.vanish()
             assert (await end_of(wire)).code == 1006
@@ -275,7 +275,7 @@ async def test_close_of_what_has_ended_does_nothing(lane: Lane) -> None:
 @pytest.mark.parametrize("fragments", [1, 3])
 async def test_message_too_long_closes_with_1009(lane: Lane, fragments: int) -> None:
     """A message of more than the limit ends the wire, and the client is told why."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
             await client.say("é" * (LIMIT // 2))
             assert len(await wire.receive()) == LIMIT // 2
@@ -287,7 +287,7 @@ async def test_message_too_long_closes_with_1009(lane: Lane, fragments: int) -> 
 
 async def test_tail_of_a_message_too_long_is_no_message(lane: Lane) -> None:
     """Of a message that was refused nothing is delivered, though its end would pass for a short one."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
             await client.send(TextMessage(data="x" * 2 * LIMIT, message_finished=False))
             await wait_all_tasks_blocked(0.01)
@@ -300,7 +300,7 @@ async def test_tail_of_a_message_too_long_is_no_message(lane: Lane) -> None:
 
 async def test_long_message_in_few_characters_closes_with_1009(lane: Lane) -> None:
     """The limit is in bytes, also where a server counts characters."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
             await client.say("é" * (LIMIT - 1))
             nursery.start_soon(end_of, wire)
@@ -310,7 +310,7 @@ async def test_long_message_in_few_characters_closes_with_1009(lane: Lane) -> No
 @pytest.mark.parametrize("data", [b"x", b""])
 async def test_binary_message_closes_with_1003(lane: Lane, data: bytes) -> None:
     """The service speaks text; an empty binary message is one, too."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
             await client.send(BytesMessage(data=data))
             nursery.start_soon(end_of, wire)
@@ -321,7 +321,7 @@ async def test_binary_message_closes_with_1003(lane: Lane, data: bytes) -> None:
 
 async def test_garbage_ends_the_wire(lane: Lane) -> None:
     """A client that breaks the protocol is disconnected; a socket says 1002 first."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, running):
             await client.send_raw(b"\x83\x80aaaa")
             async with trio.open_nursery() as nursery:
@@ -333,7 +333,7 @@ async def test_garbage_ends_the_wire(lane: Lane) -> None:
 async def test_vanished_client_ends_receive_and_write(lane: Lane) -> None:
     """A reset connection is 1006 for whoever reads and whoever waits for room."""
     ends = list[int]()
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with session(lane, receive_buffer=4096) as (wire, client, _), trio.open_nursery() as nursery:
             nursery.start_soon(collect, ends, fill, wire)
             nursery.start_soon(collect, ends, end_of, wire)
@@ -345,7 +345,7 @@ async def test_vanished_client_ends_receive_and_write(lane: Lane) -> None:
 async def test_abort_ends_everyone_at_once(lane: Lane) -> None:
     """After `abort` the reader, the writer and the client all find the connection gone."""
     ends = list[int]()
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with session(lane, receive_buffer=4096) as (wire, client, _):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(collect, ends, fill, wire)
@@ -361,7 +361,7 @@ async def test_ping_during_a_blocked_write_is_answered_between_messages(lane: La
     """A pong never lands inside a message that is waiting for room, and does not wait for the last of them."""
     long = b"x" * 300_000
 
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with session(lane, receive_buffer=4096) as (wire, client, _), trio.open_nursery() as nursery:
             nursery.start_soon(wire.write, [wire.pack([long])] * 40)
             nursery.start_soon(end_of, wire)
@@ -383,7 +383,7 @@ async def test_close_under_load_comes_behind_a_whole_message(lane: Lane) -> None
         with pytest.raises(WireClosed):
             await wire.write([wire.pack([text.encode()]) for text in sent])
 
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with session(lane, receive_buffer=4096) as (wire, client, _), trio.open_nursery() as nursery:
             nursery.start_soon(write, wire)
             nursery.start_soon(end_of, wire)
@@ -405,7 +405,7 @@ async def test_close_under_load_comes_behind_a_whole_message(lane: Lane) -> None
 
 async def test_slow_client_gets_everything_in_order(lane: Lane) -> None:
     """A client that reads now and then gets each message once, whole, in order; the others are not kept waiting."""
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with (
             session(lane, receive_buffer=4096) as (wire, slow, _),
             session(lane) as (other, quick, _),
@@ -423,7 +423,7 @@ async def test_slow_client_gets_everything_in_order(lane: Lane) -> None:
 
 async def test_client_may_ask_while_it_is_sent_to(lane: Lane) -> None:
     """Requests in pieces arrive while a long answer is under way."""
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with session(lane, receive_buffer=4096) as (wire, client, _), trio.open_nursery() as nursery:
             nursery.start_soon(wire.write, [wire.pack([b"x" * 400_000])] * 5)
             await wait_all_tasks_blocked(0.01)
@@ -452,7 +452,7 @@ async def read_whole_messages(client: Client, count: int) -> tuple[list[str], li
 
 async def test_cancelled_receive_loses_nothing(lane: Lane) -> None:
     """However often a wait is cancelled, also in the middle of a message, all of it arrives, once."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, _):
             data = b"".join(client.websocket.send(TextMessage(data=f"{n}" * 20)) for n in range(10))
             got = []
@@ -480,7 +480,7 @@ async def test_failure_in_the_handler_closes_with_1011(lane: Lane) -> None:
     async def fail(wire: Wire) -> None:
         raise ZeroDivisionError
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with lane.serving(fail) as running:
             close = await (await running.client(**lane.client_options())).closed()
             assert (close.code, close.reason) == (1011, "internal error")
@@ -494,7 +494,7 @@ async def test_bytes_behind_the_handshake_are_not_lost(lane: Lane) -> None:
     if lane.name == "http2":
         return  # there a client has to wait, and is refused with 400 if it does not
     early = b"\x81\x85\0\0\0\0early\x81\x81\0\0\0\0"
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane, early=early) as (wire, client, _):
             assert await wire.receive() == "early"
             await client.send_raw(b"!")
@@ -510,7 +510,7 @@ async def test_handler_may_take_its_time_after_the_take_over(lane: Lane) -> None
         went_on.set()
         wire.abort()
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with lane.serving(dawdle) as running:
             await running.client(**lane.client_options())
             await wait_all_tasks_blocked(0.01)
@@ -522,7 +522,7 @@ async def test_detached_session_outlives_handler_and_server(lane: Lane) -> None:
     """Nothing of the HTTP server is left behind a detached wire: not its task, and not its end."""
     if not lane.is_detached:
         return  # the next test's
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, client, running):
             running.stop()
             await running.ended.wait()
@@ -537,7 +537,7 @@ async def test_asgi_session_ends_with_its_server(lane: Lane) -> None:
     """A wire that stayed with the server is told when that goes."""
     if lane.is_detached:
         return
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with session(lane) as (wire, _, running):
             running.stop()
             assert (await end_of(wire)).code == 1006
@@ -552,7 +552,7 @@ async def test_client_that_leaves_before_the_take_over_is_no_session() -> None:
         async with take_over(websocket) as wire:
             outcome.append((await end_of(wire)).code)
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(handler)) as running:
             stream = await connect(running.port)
             await stream.send_all(upgrade_request())
