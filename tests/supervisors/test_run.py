@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import sys, time, trio
-from supervisors import Backoff, Child, Limit, Supervisor, run
+from supervisors import Backoff, Child, Limit, Supervisor, run, runner
+
+runner.LAST_RESORT = 1000  # on a busy machine the alarm could overtake the thread that reports
 
 class Actor:
     async def run(self, ctx):
