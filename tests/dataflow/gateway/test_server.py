@@ -27,6 +27,7 @@ from tests.dataflow.gateway.wires_client import (
     upgrade_request,
     websocket_app,
 )
+from tests.support.waiting import until_deadline_within
 
 logging.getLogger("quart").setLevel(logging.CRITICAL)
 
@@ -107,12 +108,12 @@ async def test_stalled_client_delays_the_end_by_no_more_than_the_bound(
     """Defect 2: a client that takes nothing holds a stopping server for `send_seconds`, and not longer."""
     async with serving(websocket_app(send_without_end), graceful_seconds=1, send_seconds=5) as running:
         client = await running.client(receive_buffer=4096)
-        await wait_all_tasks_blocked(0.05)
+        await until_deadline_within(5)
         if how == "shutdown":
             running.shutdown.set()
         else:
             running.stop()
-        await wait_all_tasks_blocked(0.05)
+        await wait_all_tasks_blocked()
         assert not running.ended.is_set()
         mock_clock.jump(5.1)
         await running.ended.wait()
@@ -140,7 +141,7 @@ async def test_handler_that_cannot_be_told_is_cancelled_after_its_peer_left(mock
             await wait_all_tasks_blocked()
         client.vanish()
         go.set()
-        await wait_all_tasks_blocked(0.05)
+        await until_deadline_within(5)
         assert not left.is_set()
         mock_clock.jump(5.1)
         await left.wait()
@@ -163,9 +164,9 @@ async def test_application_that_ignores_its_peers_leaving_is_cancelled(mock_cloc
         async with await connect(running.port) as stream:
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             await entered.wait()
-        await wait_all_tasks_blocked(0.05)
+        await until_deadline_within(5)
         mock_clock.jump(4.9)
-        await wait_all_tasks_blocked(0.05)
+        await wait_all_tasks_blocked()
         assert not left.is_set()
         mock_clock.jump(0.2)
         await left.wait()
@@ -179,7 +180,7 @@ async def test_client_that_ignores_a_1009_is_cut_off(mock_clock: MockClock) -> N
         close = await client.event()
         assert isinstance(close, CloseConnection)
         assert close.code == 1009
-        await wait_all_tasks_blocked(0.05)
+        await until_deadline_within(5)
         mock_clock.jump(5.1)
         assert await client.event() is None
 
@@ -296,12 +297,12 @@ async def test_idle_connection_is_closed_in_time(mock_clock: MockClock) -> None:
         serving(websocket_app(echo), keep_alive_seconds=30) as running,
         await connect(running.port) as stream,
     ):
-        await wait_all_tasks_blocked(0.05)
+        await until_deadline_within(30)
         mock_clock.jump(29)
-        await wait_all_tasks_blocked(0.05)
+        await wait_all_tasks_blocked()
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await read_head(stream))[0].startswith(b"HTTP/1.1 200")
-        await wait_all_tasks_blocked(0.05)
+        await until_deadline_within(30)
         mock_clock.jump(31)
         await read_to_end(stream)
 
@@ -353,9 +354,9 @@ async def test_request_that_hangs_is_cut_after_the_grace(mock_clock: MockClock) 
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await entered.wait()
         running.shutdown.set()
-        await wait_all_tasks_blocked(0.05)
+        await until_deadline_within(7)
         mock_clock.jump(6.9)
-        await wait_all_tasks_blocked(0.05)
+        await wait_all_tasks_blocked()
         assert not running.ended.is_set()
         mock_clock.jump(0.2)
         await running.ended.wait()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from dataflow.errors import ConfigError
 from dataflow.gateway.server import serve
@@ -20,6 +20,7 @@ from dataflow.gateway.tls import CROSSED_SECONDS, CrossedError, server_context, 
 from dataflow.gateway.wires import SocketWire
 from tests.dataflow.gateway.wires_client import connect, get, read_to_end, serving, websocket_app
 from tests.support.certificates import Certificate, make_certificate
+from tests.support.waiting import until_deadline_within
 
 
 async def _page() -> None:
@@ -168,7 +169,7 @@ async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: 
     """A client that never finishes its TLS handshake is disconnected after ten seconds."""
     context = server_context(certificate.certificate, certificate.key)
     async with serving(websocket_app(_page), tls=context) as running, await connect(running.port) as stream:
-        await wait_all_tasks_blocked(0.05)
+        await until_deadline_within(10)
         mock_clock.jump(10.1)
         assert await read_to_end(stream) == b""
 

@@ -20,6 +20,7 @@ from dataflow.gateway.tls import server_context, shake_hands, wrap
 from dataflow.gateway.wires import SLICE_BYTES, SocketWire
 from tests.dataflow.gateway.wires_client import Client
 from tests.support.certificates import Certificate
+from tests.support.waiting import until_delivered
 
 BUFFER = 4096  # bytes of the send and of the receive buffer: the kernel doubles both
 
@@ -157,6 +158,7 @@ async def test_only_the_last_of_many_pings_waits_for_room(pair: Pairs) -> None:
             for number in range(200):
                 await client.send(Ping(payload=b"%d" % number))
                 await wait_all_tasks_blocked()
+            await until_delivered(client.raw.socket)
             seen = [await _message_or_control(client) for _ in range(3)]
             assert seen[0] == "a" * 300_000
             assert Pong(payload=b"199") in seen
@@ -286,7 +288,7 @@ async def test_peers_close_during_a_blocked_write_is_answered_behind_the_frame(p
             nursery.start_soon(_receive_quietly, wire)
             await wait_all_tasks_blocked()
             await client.send(CloseConnection(code=1000))
-            await wait_all_tasks_blocked()
+            await until_delivered(client.raw.socket)
             parts = ""
             while isinstance(event := await client.event(), TextMessage):
                 parts += event.data
