@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import httpx
 import pytest
 import trio
 from attrs import define, field
@@ -19,7 +18,7 @@ from dataflow.gateway.admission import Standing, Turn, Turns, Urgency
 from dataflow.topics import Starter, Topics
 from simulators import Exchange, Trade, open_binance
 from simulators.connection import reset
-from tests.system.daemon import Client, Daemon, client, daemon, from_binance
+from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
 
 CLIENTS = 120
 SYMBOL = "BTC-USDT"
@@ -190,8 +189,8 @@ async def test_beyond_max_sessions_a_client_is_told_when_to_come_back() -> None:
                 f"too many sessions, try again in {float(told['retryAfter']):g} s",
             )
         assert await served.call("ping") == "pong"
-        async with httpx.AsyncClient() as http:
-            metrics = (await http.get(f"{s.daemon.http}/metrics")).text.splitlines()
+        async with http_client(s.daemon.http) as http:
+            metrics = (await http.get("/metrics")).text.splitlines()
         assert 'dataflow_sessions_refused_total{reason="too many sessions"} 1.0' in metrics
         assert "dataflow_admission_admitted_total 1.0" in metrics
         assert 'dataflow_admission_waiting{kind="new"} 0.0' in metrics
