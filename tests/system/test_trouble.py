@@ -517,9 +517,10 @@ async def test_a_source_that_stalls_is_reconnected(kind: str, mock_clock: MockCl
         await w.publish(1)
         await w.heard(1)
         w.exchange.stall()
-        while not w.listener.of("connection.lost"):
+        while not w.daemon.crashes("sources/"):
             mock_clock.jump(4)
-            await wait_all_tasks_blocked(0.001)
+            await wait_all_tasks_blocked()
+        await w.listener.until(lambda: w.listener.of("connection.lost"))
         assert "stale" in w.listener.of("connection.lost")[0]["reason"]
         await w.exchange.wait_disconnected()
         await wait_all_tasks_blocked()
