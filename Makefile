@@ -33,7 +33,7 @@ define install
 	touch $@
 endef
 
-.PHONY: help run test lint bench lock clean
+.PHONY: help run test lint fix bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -42,12 +42,17 @@ help: ## this list
 run: $(VENV)/run.stamp ## simulated exchanges and the daemon, offline: make run ARGS="--port 9000"
 	@$(BIN)/dataflow demo $(ARGS)
 
+# All tests share the work among all cores. A part of them, named by ARGS, runs in one process: starting the others
+# would take longer than a few files do, and prints and --pdb work there. `-n logical` in ARGS brings them back.
 test: $(VENV)/dev.stamp ## the tests: make test ARGS="tests/dataflow -k config"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n logical --dist worksteal)
 
 lint: $(VENV)/dev.stamp ## style, types and who may import whom
 	@status=0; for check in "ruff check ." "ruff format --check ." mypy lint-imports; do \
 		$(BIN)/$$check || status=1; done; exit $$status
+
+fix: $(VENV)/dev.stamp ## what of the style can be mended by itself
+	@$(BIN)/ruff check --fix --quiet .; status=$$?; $(BIN)/ruff format . && exit $$status
 
 bench: $(VENV)/dev.stamp ## this daemon and its peers, measured side by side: make bench ARGS=--quick
 	@$(BIN)/dataflow bench $(ARGS)
