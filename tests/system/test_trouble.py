@@ -436,6 +436,10 @@ async def beside_a_deaf_client(session: Session) -> AsyncIterator[tuple[World, t
         async with await never_reading_client(d.url, w.symbol) as deaf:
             while d.state.topics.subscribers[w.symbol] < 2:
                 await trio.lowlevel.checkpoint()
+            # The kernel would keep megabytes for it: tens of thousands of trades until the outbox is needed.
+            host, port = deaf.socket.getsockname()
+            (wire,) = [s._wire for s in d.state.clients if s._wire.peer == f"{host}:{port}"]
+            wire._sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 4096)
             yield w, deaf
 
 
