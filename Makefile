@@ -42,8 +42,8 @@ help: ## this list
 run: $(VENV)/run.stamp ## simulated exchanges and the daemon, offline: make run ARGS="--port 9000"
 	@$(BIN)/dataflow demo $(ARGS)
 
-# All tests share the work among all cores. A part of them, named by ARGS, runs in one process: starting the others
-# would take longer than a few files do, and prints and --pdb work there. `-n logical` in ARGS brings them back.
+# Without ARGS, one worker process for each core. With ARGS, a single process: a few tests take less time than the
+# start of the workers, and print and --pdb work. ARGS="-n logical ..." starts workers again.
 test: $(VENV)/dev.stamp ## the tests: make test ARGS="tests/dataflow -k config"
 	@$(BIN)/python -m pytest $(or $(ARGS),-n logical --dist worksteal)
 
@@ -51,7 +51,7 @@ lint: $(VENV)/dev.stamp ## style, types and who may import whom
 	@status=0; for check in "ruff check ." "ruff format --check ." mypy lint-imports; do \
 		$(BIN)/$$check || status=1; done; exit $$status
 
-fix: $(VENV)/dev.stamp ## what of the style can be mended by itself
+fix: $(VENV)/dev.stamp ## mend the style, as far as ruff can
 	@$(BIN)/ruff check --fix --quiet .; status=$$?; $(BIN)/ruff format . && exit $$status
 
 bench: $(VENV)/dev.stamp ## this daemon and its peers, measured side by side: make bench ARGS=--quick

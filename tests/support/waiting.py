@@ -1,4 +1,4 @@
-"""Waiting in tests: for something that is so, never for a length of time."""
+"""Waits for tests: for a condition, never for a length of time."""
 
 from __future__ import annotations
 
