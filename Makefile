@@ -36,7 +36,7 @@ define install
 	touch $@
 endef
 
-.PHONY: help run test lint bench compare lock clean
+.PHONY: help run test lint fix bench compare lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -45,12 +45,17 @@ help: ## this list
 run: $(VENV)/run.stamp ## simulated exchanges and the daemon, offline: make run ARGS="--port 9000"
 	@$(BIN)/dataflow demo $(ARGS)
 
+# Without ARGS, one worker process for each core. With ARGS, a single process: a few tests take less time than the
+# start of the workers, and print and --pdb work. ARGS="-n logical ..." starts workers again.
 test: $(VENV)/dev.stamp ## the tests: make test ARGS="tests/dataflow -k config"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n logical --dist worksteal)
 
 lint: $(VENV)/dev.stamp ## style, types and who may import whom
 	@status=0; for check in "ruff check ." "ruff format --check ." mypy lint-imports; do \
 		$(BIN)/$$check || status=1; done; exit $$status
+
+fix: $(VENV)/dev.stamp ## mend the style, as far as ruff can
+	@$(BIN)/ruff check --fix --quiet .; status=$$?; $(BIN)/ruff format . && exit $$status
 
 bench: $(VENV)/dev.stamp ## this daemon and its peers, measured side by side: make bench ARGS=--quick
 	@$(BIN)/dataflow bench $(ARGS)

@@ -6,9 +6,20 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 CHECKOUT = Path(__file__).parent.parent
+
+# How long an example takes says how busy the machine is, nothing about the product. Where CI is set this lies over
+# Hypothesis's own profile of that name, which also takes the same examples every time.
+hypothesis.settings.register_profile(
+    "unhurried",
+    hypothesis.settings.default,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

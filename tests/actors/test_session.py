@@ -213,7 +213,7 @@ async def test_what_a_slow_client_misses_is_announced(policy: SlowClient) -> Non
         assert any(text.startswith("gap") for text in s.wire.texts)
 
 
-async def test_one_slow_client_does_not_delay_another() -> None:
+async def test_one_slow_client_does_not_delay_another(autojump_clock: MockClock) -> None:
     """`offer` never waits, whatever the client does."""
     async with stage(room=0, outbox=1000) as slow, stage() as quick:
         for session in (slow.session, quick.session):

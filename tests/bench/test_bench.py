@@ -283,7 +283,7 @@ class TestRunning:
         """Also a program that ignores signals: it is killed by its own id."""
         deaf = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print('{}', flush=True); time.sleep(600)"
         program = Program("deaf", [sys.executable, "-c", deaf], cores={0}, log=tmp_path / "log")
-        program.answer(30)
+        program.answer(120)
         program.close(within=0.05)
         assert not program.alive()
 
@@ -297,7 +297,7 @@ class TestRunning:
             log=tmp_path / "log",
         )
         with pytest.raises(ProgramFailed, match=r"brief ended \(exit code 1\): out of luck"):
-            program.answer(30)
+            program.answer(120)
         program.close()
 
     def test_the_daemon_understands_its_configuration(self, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 from simulators.client import Client, client_keys, run_client
 from simulators.keyboard import presser
+from tests.support.waiting import until, until_deadline_within
 
 
 @define
@@ -119,7 +120,7 @@ async def test_leaving_stays_away_until_told_to_come_back(mock_clock: MockClock)
             leave: Any = how
             await client.leave(leave)
             assert not client.connected
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await until(lambda n=count: len(gateway.codes) == n - 1)
             assert (gateway.codes[-1], client.connections) == (code, count - 1)
             client.come_back()
             await client.wait_until(lambda it, n=count: it.connections == n and bool(it.subscribed))
@@ -144,9 +145,9 @@ async def test_a_gateway_without_room_says_how_long_to_wait(mock_clock: MockCloc
         await client.wait_until(lambda it: it.notices == 1)
         await gateway.socket.aclose(1013, "x, try again in 30 s")
         await client.wait_until(lambda it: not it.connected)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await until_deadline_within(30)
         mock_clock.jump(29.0)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.testing.wait_all_tasks_blocked()
         assert client.connections == 1
         mock_clock.jump(2.0)
         await client.wait_until(lambda it: it.connections == 2 and bool(it.subscribed))
@@ -180,21 +181,21 @@ async def test_an_error_is_shown() -> None:
 async def test_a_missing_gateway_is_shown_and_tried_again() -> None:
     """The line names the address."""
     said: list[str] = []
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listeners[0].socket.getsockname()[1]
-    for listener in listeners:
-        await listener.aclose()
+    silent = trio.socket.socket()  # bound, so that nobody else gets the port, and not listening
+    await silent.bind(("127.0.0.1", 0))
+    port = silent.getsockname()[1]
     tried = trio.Event()
 
     def say(line: str) -> None:
         said.append(line)
         tried.set()
 
-    async with trio.open_nursery() as nursery:
+    with silent:
         client = Client(symbols=(), url=f"ws://127.0.0.1:{port}/ws", say=say)
-        nursery.start_soon(client.run)
-        await tried.wait()
-        client.quit()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            await tried.wait()
+            client.quit()
     assert f"cannot connect to ws://127.0.0.1:{port}/ws" in said[0]
 
 

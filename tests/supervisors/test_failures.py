@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from supervisors import (
     Child,
@@ -202,28 +202,31 @@ async def test_a_supervisor_has_no_beat(autojump_clock: trio.testing.MockClock) 
 
 async def test_a_blocked_event_loop_is_reported_from_a_thread() -> None:
     """39: with the stack of whoever blocks it, once each time, while it blocks."""
-    reports: list[tuple[Event, int]] = []
-    told = threading.Event()
+    reports: list[tuple[str, int]] = []
+    told, done = threading.Event(), trio.Event()
 
     def hook(event: Event) -> None:
-        if event.kind == "blocked":
-            reports.append((event, threading.get_ident()))
+        # On a busy machine the loop may stand still elsewhere, too. Such a report is right, and not this test's.
+        if event.kind == "blocked" and "the_guilty_function" in event.detail:
+            reports.append((event.detail, threading.get_ident()))
             told.set()
 
     def the_guilty_function() -> None:
-        assert told.wait(30)
+        told.wait()  # the report must come while this blocks
+        told.clear()
 
     async def life(ctx: Context) -> None:
         ctx.ready()
-        the_guilty_function()
+        for _ in range(2):
+            the_guilty_function()
+            await wait_all_tasks_blocked()  # the loop turns: the next time is another time
+        done.set()
         await ctx.receive()
 
     async with open_supervisor(Supervisor([scripted("a", life)]), on_event=hook, blocked_after=0.01):
-        pass
-    assert len(reports) == 1
-    event, thread = reports[0]
-    assert "the_guilty_function" in event.detail
-    assert thread != threading.get_ident()
+        await done.wait()
+    assert len(reports) == 2
+    assert threading.get_ident() not in [thread for _, thread in reports]
 
 
 async def test_without_blocked_after_there_is_no_thread() -> None:
@@ -247,9 +250,7 @@ async def test_without_blocked_after_there_is_no_thread() -> None:
 async def test_a_mock_clock_does_not_look_blocked(autojump_clock: trio.testing.MockClock) -> None:
     """39: the watch uses the real clock and no timer of the loop, so virtual hours may pass at once."""
     log = Log()
-    begin = time.monotonic()
     async with open_supervisor(Supervisor([child("a")]), on_event=log.hook, blocked_after=60):
         for _ in range(10):
             await trio.sleep(3600)
     assert log.kinds() == ["ready", "stopped"]
-    assert time.monotonic() - begin < 60

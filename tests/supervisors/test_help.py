@@ -9,6 +9,7 @@ import trio
 
 from supervisors import Context, Limit, Pool, Supervisor, open_supervisor
 from tests.supervisors.helpers import TEMPORARY, Boom, Log, child, scripted, settle
+from tests.support.garbage import collect_all
 
 
 async def test_a_helper_works_beside_its_actor() -> None:
@@ -90,7 +91,7 @@ async def test_children_that_came_and_went_are_no_garbage(autojump_clock: trio.t
 
         for name in ("returns", "stopped"):
             await come_and_go(name)
-        gc.collect()
+        collect_all()
         gc.disable()
         try:
             for name in ("returns", "stopped") * 10:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
@@ -107,6 +108,11 @@ async def daemon(*, sources: dict[str, SourceSettings], **tables: Any) -> AsyncI
         tree(built), on_event=on_event, faults=strike, blocked_after=None
     ) as made.root:
         yield made
+
+
+def http_client(url: str) -> httpx.AsyncClient:
+    """A client for plain HTTP. It loads no authorities: that takes as long as a whole test."""
+    return httpx.AsyncClient(base_url=url, verify=False)
 
 
 def from_binance(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:

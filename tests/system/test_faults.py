@@ -18,13 +18,16 @@ from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actors.connector import Received
+from dataflow.domain import Item
 from dataflow.faults.registry import Faults, InjectedFault
 from dataflow.gateway.faulty import FaultyWire
 from dataflow.server.socket_wire import SocketWire
 from dataflow.settings.schema import BackoffSettings, Chaos, Gateway
-from dataflow.transports.websocket import WebSocketSource
+from dataflow.transports.websocket import WebSocketLink, WebSocketSource
 from simulators import Trade
-from tests.system.daemon import client, daemon
+from tests.support.waiting import until
+from tests.system.daemon import client, daemon, http_client
 from tests.system.test_process import running
 from tests.system.test_trouble import OPEN, World, every_node, sources
 
@@ -103,7 +106,7 @@ async def rehearsal(
         OPEN[kind](**(opened or {})) as exchange,
         daemon(sources=sources(kind, exchange.url, **more), **tables) as d,
         client(d.url) as listener,
-        httpx.AsyncClient(base_url=d.http) as http,
+        http_client(d.http) as http,
     ):
         made = Rehearsal(kind, exchange, d, listener, http=http)
         await listener.call("subscribe", symbol=made.symbol)
@@ -310,8 +313,9 @@ async def test_a_hanging_source_is_stale_and_is_reconnected(kind: str, mock_cloc
         await w.publish()
         while not w.faults.struck:
             await wait_all_tasks_blocked()
-        took = await pass_time(w, mock_clock, 1, lambda: w.listener.of("connection.lost"))
+        took = await pass_time(w, mock_clock, 1, lambda: w.daemon.crashes("sources/"))
         assert 14 <= took <= 17
+        await w.listener.until(lambda: w.listener.of("connection.lost"))
         assert "stale" in w.listener.of("connection.lost")[0]["reason"]
         await pass_time(w, mock_clock, 0.1, lambda: w.listener.of("connection.restored"))
         await w.subscribed()
@@ -374,13 +378,31 @@ async def test_a_source_that_hangs_where_no_other_patience_ends_it_is_found(
 
 
 @BOTH
-async def test_a_quiet_market_is_not_hung(kind: str, mock_clock: MockClock) -> None:
+async def test_a_quiet_market_is_not_hung(
+    kind: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Minutes without a trade, longer than every watchdog's patience: nobody is restarted, and the next trade
     arrives."""
+    unanswered: set[WebSocketLink] = set()
+    probe, receive = WebSocketLink.probe, WebSocketLink.receive
+
+    async def note_probe(link: WebSocketLink) -> None:
+        unanswered.add(link)
+        await probe(link)
+
+    async def note_answer(link: WebSocketLink) -> Received[Item]:
+        received = await receive(link)
+        unanswered.discard(link)
+        return received
+
+    monkeypatch.setattr(WebSocketLink, "probe", note_probe)
+    monkeypatch.setattr(WebSocketLink, "receive", note_answer)
     async with rehearsal(kind) as w:
         for _ in range(100):
             mock_clock.jump(2)
-            await wait_all_tasks_blocked(0.001)
+            # The clock waits for every answer: the exchange's, and the pong of the listener before its next call.
+            await until(lambda: not unanswered)
+            await w.listener.call("ping")
         await w.catch_up()
         w.assert_promise()
         assert w.daemon.crashes() == []
@@ -549,7 +571,9 @@ def all_run(w: Rehearsal) -> bool:
 async def test_the_command_line_against_a_daemon(tmp_path: Path) -> None:
     """Inject, see, wait for the effect, withdraw; mistakes are one line and exit code 1."""
     chaos = tmp_path / "chaos.toml"
-    chaos.write_text("[chaos]\nenabled = true\n")
+    # No probe: its answer would be a message, and the fault waits for the first one. The commands take as long as
+    # the machine lets them.
+    chaos.write_text("[chaos]\nenabled = true\n[sources.binance]\nstale_after = 86400.0\n")
     async with running(tmp_path, "--config", str(chaos)) as r:
 
         async def fault(*words: str) -> tuple[int, str, str]:
@@ -580,6 +604,7 @@ async def test_the_command_line_against_a_daemon(tmp_path: Path) -> None:
             await listener.call("subscribe", symbol="BTC-USDT")  # the answer to the subscription strikes
             await listener.until(lambda: listener.of("connection.restored"))
             assert listener.of("connection.lost")[0]["reason"] == "injected disconnect"
+            await r.exchange.wait_subscribed(["BTCUSDT"])
             # One in a connection, the other where the supervisors look: the process has wired up both.
             assert (await fault("topics/BTC-USDT", "crash"))[0] == 0
             for n in (1, 2, 3):

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-import httpx
 import pytest
 import trio
 from attrs import define
@@ -17,7 +16,8 @@ from dataflow.settings.schema import Admission, Gateway, Session
 from simulators import Exchange, open_binance
 from simulators.connection import reset
 from supervisors.handle import Handle
-from tests.system.daemon import Daemon, client, daemon, from_binance
+from tests.support.garbage import collect_all
+from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 
 SYMBOL = "BTC-USDT"
 TIMES = 20
@@ -64,7 +64,7 @@ async def stage() -> AsyncIterator[Stage]:
 def garbage() -> Iterator[Counter[str]]:
     """Without the collector; what it would have found of ours is counted at the end, by type."""
     found = Counter[str]()
-    gc.collect()
+    collect_all()
     gc.disable()
     try:
         yield found
@@ -172,7 +172,7 @@ async def is_too_slow(stage: Stage) -> None:
 
 async def looks(stage: Stage) -> None:
     """No session: it asks by HTTP, twice on one connection."""
-    async with httpx.AsyncClient(base_url=stage.daemon.http) as c:
+    async with http_client(stage.daemon.http) as c:
         assert (await c.get("/health")).status_code == 200
         assert (await c.get("/metrics")).status_code == 200
 

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from dataflow.settings.schema import Chaos, Gateway
 from simulators import open_binance
 from supervisors import Point
-from tests.system.daemon import Daemon, client, daemon, from_binance
+from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 
 STATES = {"idle", "starting", "running", "backoff", "stopping", "done"}
 
@@ -38,7 +38,7 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
     async with (
         open_binance() as exchange,
         daemon(sources=from_binance(exchange.url, "BTC-USDT", "ETH-USDT"), **tables) as d,
-        httpx.AsyncClient(base_url=d.http) as http,
+        http_client(d.http) as http,
     ):
         await exchange.wait_connected()
         yield Stage(d, http, exchange)
@@ -102,7 +102,7 @@ async def test_restart_is_accepted_and_happens(path: str) -> None:
         await s.daemon.until(
             lambda: any(e.path == path and e.kind == "ready" and e.epoch > 1 for e in s.daemon.events)
         )
-        async with httpx.AsyncClient(base_url=s.daemon.http) as again:
+        async with http_client(s.daemon.http) as again:
             assert (await again.get("/health")).status_code == 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -18,14 +19,15 @@ import trio
 from attrs import define, field
 
 from simulators import Exchange, Trade, open_binance
-from tests.system.daemon import client
+from tests.system.daemon import client, http_client
 
 
 @define
 class Running:
     process: trio.Process
-    port: int
     exchange: Exchange
+    port: int = 0
+    listens: trio.Event = field(factory=trio.Event)
     log: list[str] = field(factory=list)
     log_ended: trio.Event = field(factory=trio.Event)
 
@@ -44,33 +46,39 @@ class Running:
         async for chunk in self.process.stderr:
             *lines, rest = (rest + chunk).split(b"\n")
             self.log.extend(line.decode() for line in lines)
+            self._look_for_the_port()
         self.log_ended.set()
+
+    def _look_for_the_port(self) -> None:
+        for line in self.log if not self.port else ():
+            if found := re.search(r"listening on http://127\.0\.0\.1:(\d+)/", line):
+                self.port = int(found[1])
+                self.listens.set()
 
 
 @asynccontextmanager
 async def running(folder: Path, *options: str) -> AsyncIterator[Running]:
     """`dataflow run` against a simulated Binance, once it is ready."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     async with open_binance() as exchange, trio.open_nursery() as nursery:
         config = folder / "mine.toml"
         config.write_text(
-            f'[gateway]\nport = {port}\n[sources.binance]\nconnector = "binance"\n'
+            f'[gateway]\nport = 0\n[sources.binance]\nconnector = "binance"\n'
             f'url = "{exchange.url}"\nsymbols = ["BTC-USDT"]\n'
         )
         command = [sys.executable, "-m", "dataflow", "run", "--config", str(config), *options]
         process = await nursery.start(partial(trio.run_process, command, stderr=subprocess.PIPE, check=False))
-        made = Running(process, port, exchange)
+        made = Running(process, exchange)
         nursery.start_soon(made.read_log)
         await exchange.wait_connected()
-        await until_ready(port)
+        await made.listens.wait()
+        await until_ready(made.port)
         yield made
         if process.returncode is None:
             process.kill()
 
 
 async def until_ready(port: int) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+    async with http_client(f"http://127.0.0.1:{port}") as http:
         while True:
             try:
                 if (await http.get("/ready")).status_code == 200:

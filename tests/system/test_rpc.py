@@ -223,7 +223,7 @@ async def test_symbols_and_status_tell_how_things_stand() -> None:
         btc, eth = await s.client.call("getSymbols")
         assert btc == {
             "symbol": "BTC-USDT",
-            "channels": ["trades", "quality"],
+            "channels": ["quality", "trades"],
             "sources": ["binance"],
             "status": "live",
             "lastPrice": Decimal("2.10"),

@@ -24,7 +24,7 @@ async def test_commands_reach_a_daemon_over_tls(tmp_path: Path, monkeypatch: pyt
         pytest.skip("needs the openssl command to make a certificate")
     made = make_certificate(tmp_path)
     gateway = Gateway(port=0, tls_certificate=str(made.certificate), tls_key=str(made.key))
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with daemon(sources={}, gateway=gateway) as running:
             assert running.http.startswith("https://127.0.0.1:")
             with pytest.raises(Mistake, match="SSL_CERT_FILE"):

@@ -437,6 +437,10 @@ async def beside_a_deaf_client(session: Session) -> AsyncIterator[tuple[World, t
         async with await never_reading_client(d.url, w.symbol) as deaf:
             while d.core.topics.subscribers[Topic("trades", w.symbol)] < 2:
                 await trio.lowlevel.checkpoint()
+            # The kernel would keep megabytes for it: tens of thousands of trades until the outbox is needed.
+            host, port = deaf.socket.getsockname()
+            (wire,) = [s._wire for s in d.lobby.clients if s._wire.peer == f"{host}:{port}"]
+            wire._sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 4096)
             yield w, deaf
 
 
@@ -518,9 +522,10 @@ async def test_a_source_that_stalls_is_reconnected(kind: str, mock_clock: MockCl
         await w.publish(1)
         await w.heard(1)
         w.exchange.stall()
-        while not w.listener.of("connection.lost"):
+        while not w.daemon.crashes("sources/"):
             mock_clock.jump(4)
-            await wait_all_tasks_blocked(0.001)
+            await wait_all_tasks_blocked()
+        await w.listener.until(lambda: w.listener.of("connection.lost"))
         assert "stale" in w.listener.of("connection.lost")[0]["reason"]
         await w.exchange.wait_disconnected()
         await wait_all_tasks_blocked()

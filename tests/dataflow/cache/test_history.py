@@ -1,4 +1,4 @@
-"""Promises of dataflow.history, by example."""
+"""Promises of cache.history, by example."""
 
 from __future__ import annotations
 

@@ -187,9 +187,10 @@ class TestEnds:
     )
     def test_no_daemon(self, output: Output, words: tuple[str, ...]) -> None:
         """Where no daemon runs, that is said, with how to start one."""
-        with socket.create_server(("127.0.0.1", 0)) as gone:
-            port = gone.getsockname()[1]
-        code, out, err = output.of(*words, "--url", f"http://127.0.0.1:{port}")
+        with socket.socket() as silent:  # bound, so that nobody else gets the port, and not listening
+            silent.bind(("127.0.0.1", 0))
+            port = silent.getsockname()[1]
+            code, out, err = output.of(*words, "--url", f"http://127.0.0.1:{port}")
         assert (code, out) == (1, "")
         assert err.count("\n") == 1
         assert f"nothing answers at {'ws' if words[0] == 'tail' else 'http'}://127.0.0.1:{port}/" in err

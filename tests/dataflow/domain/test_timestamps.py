@@ -1,4 +1,4 @@
-"""Promises of dataflow.timestamps."""
+"""Promises of domain.timestamps."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def evaluate() -> Callable[[str, str], Any]:
 
     def run(source: str, result: str) -> Any:
         script = f'"use strict";{source};console.log(JSON.stringify({result}))'
-        done = subprocess.run([node, "-e", script], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run([node, "-e", script], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

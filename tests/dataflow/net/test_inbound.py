@@ -1,4 +1,4 @@
-"""Promises of dataflow.framing, held against wsproto reading the same bytes alone."""
+"""Promises of net.websocket.inbound, held against wsproto reading the same bytes alone."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from dataflow.net import tcp
 from dataflow.net.tcp import TcpStream
+from tests.support.waiting import until
 
 
 class Counting:
@@ -71,7 +72,7 @@ async def test_a_reader_who_took_all_waits_instead_of_trying(
         before = counting.reads
         for number in range(20):
             far.sendall(str(number).encode())
-            await wait_all_tasks_blocked(0.001)
+            await until(lambda number=number: len(got) > number)
     assert got == [str(number).encode() for number in range(20)]
     assert counting.reads - before == 20
 
@@ -150,5 +151,7 @@ async def test_connect_reaches_a_host_and_says_when_there_is_none() -> None:
             await stream.send_all(b"hello")
             assert far.recv(16) == b"hello"
             await stream.aclose()
-    with pytest.raises(OSError, match="connect"):
-        await tcp.connect("127.0.0.1", port)
+    with socket.socket() as silent:  # bound, so that nobody else gets the port, and not listening
+        silent.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError, match="connect"):
+            await tcp.connect("127.0.0.1", silent.getsockname()[1])

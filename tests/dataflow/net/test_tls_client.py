@@ -1,4 +1,4 @@
-"""Promises of dataflow.encrypted, kept against Trio's own TLS at the other end."""
+"""Promises of net.tls_client, kept against Trio's own TLS at the other end."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from quart import websocket
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.dataflow.server.wires_client import connect, get, serving, websocket_app
+from tests.support.waiting import until, until_deadline_within
 
 
 async def test_silent_connections_hold_others_up_only_so_long(mock_clock: MockClock) -> None:
@@ -23,13 +24,13 @@ async def test_silent_connections_hold_others_up_only_so_long(mock_clock: MockCl
 
     async with serving(websocket_app(_never), handshakes_at_once=2, handshake_seconds=3) as running:
         silent = [await connect(running.port) for _ in range(2)]
-        await wait_all_tasks_blocked(0.05)
+        await until(lambda: running.stats.accepted == 2)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, running.port)
-            await wait_all_tasks_blocked(0.05)
+            await wait_all_tasks_blocked()
             assert running.stats.accepted == 2
             mock_clock.jump(2.9)
-            await wait_all_tasks_blocked(0.05)
+            await wait_all_tasks_blocked()
             assert not served
             mock_clock.jump(0.2)
         assert served == [b"here"]
@@ -42,7 +43,7 @@ async def test_silent_connections_hold_others_up_only_so_long(mock_clock: MockCl
 
 async def test_who_is_served_holds_no_place() -> None:
     """Sessions, and clients that leave, however many, do not keep the next one waiting."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(_stay), handshakes_at_once=1, handshake_seconds=1000) as running:
             for _ in range(3):
                 await (await running.client()).say("hello")
@@ -58,12 +59,12 @@ async def test_no_more_handshakes_at_once_than_allowed() -> None:
         await go.wait()
         await websocket.accept()
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(dawdle), handshakes_at_once=2, handshake_seconds=1000) as running:
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
                     nursery.start_soon(running.client)
-                await wait_all_tasks_blocked(0.05)
+                await until(lambda: running.stats.accepted >= 2)
                 assert running.stats.accepted == 2
                 go.set()
             assert running.stats.accepted == 4
@@ -83,8 +84,9 @@ async def test_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch, mock_
         stream = await connect(running.port)
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         for left in (2, 1, 0):
-            await wait_all_tasks_blocked(0.05)
+            await until(lambda left=left: len(failures) <= left)
             assert len(failures) == left
+            await until_deadline_within(0.11)
             mock_clock.jump(0.11)
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
         assert len(running.reports) == 3

@@ -45,7 +45,7 @@ async def test_echo_on_every_way_in(checkout: Path, scheme: str) -> None:
     """Text comes back, plain and over TLS; binary is refused with 1003, as --help says."""
     if scheme == "wss" and shutil.which("openssl") is None:
         pytest.skip("needs the openssl command to make a certificate")
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with echo_server(checkout, *(["--tls"] if scheme == "wss" else [])) as said:
             address = said[0]
             assert address.startswith(f"{scheme}://127.0.0.1:")

@@ -177,7 +177,7 @@ async def test_door_and_application_serve_side_by_side() -> None:
     async def by_the_application() -> None:
         await websocket.close(4001)
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(
             websocket_app(by_the_application), sockets={Socket("/ws"): on_websocket}
         ) as running:
@@ -196,7 +196,7 @@ async def test_door_and_application_serve_side_by_side() -> None:
 
 async def test_handshake_in_pieces_is_served_by_the_application() -> None:
     """Whoever sends its request byte by byte gets in all the same."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
 
         async def never(wire: SocketWire, client: Handshake) -> None:
             raise AssertionError

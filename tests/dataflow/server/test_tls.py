@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from dataflow.domain.errors import ConfigError
 from dataflow.gateway.certificates import certified_context
@@ -21,6 +21,7 @@ from dataflow.server.socket_wire import SocketWire
 from dataflow.server.stream import Stream
 from tests.dataflow.server.wires_client import connect, get, read_to_end, serving, websocket_app
 from tests.support.certificates import Certificate, make_certificate
+from tests.support.waiting import until_deadline_within
 
 
 async def _page() -> None:
@@ -29,7 +30,7 @@ async def _page() -> None:
 
 async def test_what_is_begun_comes_first_and_once(certificate: Certificate) -> None:
     """Where OpenSSL has begun, `send` gives 0; offered again, with more behind it, all of it arrives once."""
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         sock, client = await connected(certificate)
         first, sent = b"a" * 50_000, 0
         while sock.send(first):
@@ -62,7 +63,7 @@ async def connected(certificate: Certificate) -> tuple[ssl.SSLSocket, trio.SSLSt
 
 async def test_close_tells_that_nothing_was_cut_off(certificate: Certificate) -> None:
     """A client that insists on an orderly end of TLS sees one."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         sock, client = await connected(certificate)
         sock.send(b"all")
         sock.close()
@@ -73,7 +74,7 @@ async def test_close_tells_that_nothing_was_cut_off(certificate: Certificate) ->
 
 async def test_errors_are_those_of_a_socket(certificate: Certificate) -> None:
     """Nothing there: BlockingIOError; garbage instead of TLS, or a closed socket: OSError."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         sock, client = await connected(certificate)
         with pytest.raises(BlockingIOError):
             sock.recv(10)
@@ -147,7 +148,7 @@ async def _send_by_stream(sock: Any) -> None:
 async def test_who_does_not_speak_tls_is_sent_away_and_hurts_nobody(certificate: Certificate) -> None:
     """Plain HTTP, a half handshake, a client that does not trust us: their own matter, and not an error of ours."""
     context = certified_context(certificate.certificate, certificate.key)
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(_page), tls=context) as running:
             for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02"):
                 async with await connect(running.port) as stream:
@@ -169,7 +170,7 @@ async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: 
     """A client that never finishes its TLS handshake is disconnected after ten seconds."""
     context = certified_context(certificate.certificate, certificate.key)
     async with serving(websocket_app(_page), tls=context) as running, await connect(running.port) as stream:
-        await wait_all_tasks_blocked(0.05)
+        await until_deadline_within(10)
         mock_clock.jump(10.1)
         assert await read_to_end(stream) == b""
 
@@ -177,7 +178,7 @@ async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: 
 async def test_address_says_https_and_other_contexts_are_refused(certificate: Certificate) -> None:
     """What is logged can be clicked on; a context with a blocking socket class would freeze the process."""
     context = certified_context(certificate.certificate, certificate.key)
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with serving(websocket_app(_page), tls=context) as running:
             assert running.address == f"https://127.0.0.1:{running.port}"
         with pytest.raises(ValueError, match="net\\.tls_server"):

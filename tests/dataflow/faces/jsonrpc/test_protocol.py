@@ -1,4 +1,4 @@
-"""Promises of dataflow.gateway.jsonrpc."""
+"""Promises of faces.jsonrpc.protocol."""
 
 from __future__ import annotations
 
