@@ -1,16 +1,16 @@
 """Who a client is, and what it may do.
 
-Rules of this file: decided from the handshake alone. Everybody may read. To change something takes the
-operator: the admin token proves it; without a configured token, a client on this machine is believed to be
-it.
+Rules of this file. The handshake alone decides. Everybody may read; only the operator may change something.
+The admin token proves that a client is the operator. Without a configured token every client on this machine
+counts as the operator.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 from attrs import frozen
 
@@ -20,10 +20,12 @@ from .problems import Forbidden, Unauthorised
 
 OPERATOR: Final = "operator"
 
+_NAME_AND_PORT: Final = re.compile(r"(\[[^]]*\]|[^:]*)(?::[0-9]*)?")
+
 
 @frozen
 class Principal:
-    """A client as far as its rights go: one shared object for all clients with the same."""
+    """The rights of a client. Clients with the same rights share one object."""
 
     name: str
     roles: frozenset[str] = frozenset()
@@ -34,13 +36,13 @@ _OPERATOR: Final = Principal("operator", frozenset({OPERATOR}))
 
 
 class Identify(Protocol):
-    """Tells who comes in. Raises Unauthorised or Forbidden for a client that is not to come in at all."""
+    """Gives a new client its rights. Raises Unauthorised or Forbidden when the client must not come in."""
 
     def __call__(self, client: Handshake) -> Principal: ...
 
 
 class Identity:
-    """The one who knows the operator: by `token`, or, when that is None, by the place where it sits."""
+    """Recognises the operator by `token`. Without a token, by its address: this machine."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -56,10 +58,10 @@ class Identity:
         """Raises Unauthorised or Forbidden unless the client may change something."""
         if self._token is not None:
             scheme, _, given = (client.header("authorization") or "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(
-                given.strip().encode("latin-1"),
-                self._token.encode(),  # the very bytes
-            ):
+            # Bytes are compared. As Latin-1 text, some bytes of a UTF-8 token would count as spaces.
+            sent = given.encode("latin-1").strip(b" \t")
+            expected = self._token.encode(errors="surrogateescape")  # the environment's bytes, UTF-8 or not
+            if scheme.lower() != "bearer" or not hmac.compare_digest(sent, expected):
                 raise Unauthorised("this needs the header 'Authorization: Bearer <admin_token>'")
             return
         if not _is_loopback(client.peer.rpartition(":")[0]):
@@ -67,20 +69,24 @@ class Identity:
         _require_no_foreign_page(client)
 
 
-def _is_loopback(address: str | None) -> bool:
+def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address((address or "").strip("[]")).is_loopback
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
     except ValueError:
         return False
 
 
 def _require_no_foreign_page(client: Handshake) -> None:
-    """A page of another site, open in the operator's browser, must not act in the operator's name: neither
-    by a request across origins, nor under a name of its own that it lets point at this machine."""
+    """Refuse a page of another site that is open in the operator's browser: it must not act for the operator.
+
+    Such a page may send a request across origins. Or its own name points at this machine (DNS rebinding); the
+    request is then within its origin, but the Host header has that name.
+    """
     host = client.header("host") or ""
     origin = client.header("origin")
     if origin is not None and origin.partition("://")[2] != host:
         raise Forbidden(f"a page of {origin} may not do this")
-    name = urlsplit(f"//{host}").hostname
-    if name != "localhost" and not _is_loopback(name):
-        raise Forbidden(f"without an admin_token this is not allowed under the name {name}")
+    found = _NAME_AND_PORT.fullmatch(host)
+    name = found[1].lower() if found is not None else None
+    if name is None or (name != "localhost" and not _is_loopback(name)):
+        raise Forbidden(f"without an admin_token this is not allowed under the name {name or host}")
