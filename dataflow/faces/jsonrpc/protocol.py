@@ -38,6 +38,7 @@ MAX_BATCH: Final = 100  # calls; more are refused as a whole, since each of them
 MAX_ANSWERS: Final = 4 << 20  # bytes of answers to one batch; the calls behind are refused
 
 _SHOWN: Final = 80  # characters of a wrong name that go back to the client
+_EXACT: Final = 2**53  # the greatest float up to which all integers are floats too
 _PLACE: Final = re.compile(r" - at `\$\.?(.*?)`$")
 
 Handler: TypeAlias = Callable[..., Awaitable[Any]]
@@ -306,7 +307,7 @@ def _named(params: Sequence[Any] | Mapping[str, Any], names: list[str]) -> dict[
 
 def _converted(named: dict[str, Any], params: type) -> Any:
     try:
-        return msgspec.convert(named, params)
+        return _convert(named, params)
     except msgspec.ValidationError as error:
         text = str(error)
         place = _PLACE.search(text)
@@ -314,6 +315,22 @@ def _converted(named: dict[str, Any], params: type) -> Any:
         if place and place[1] in named:
             where["value"] = named[place[1]]
         raise _invalid_params(_plain(_PLACE.sub("", text)), **where) from error
+
+
+def _convert(named: dict[str, Any], params: type) -> Any:
+    try:
+        return msgspec.convert(named, params)
+    except msgspec.ValidationError:
+        return msgspec.convert(_with_integers(named), params)
+
+
+def _with_integers(value: Any) -> Any:
+    """Whole numbers as integers, for JSON has one kind of number: 50.0 is 50."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _with_integers(inner) for name, inner in value.items()}
+    return value
 
 
 def _invalid_params(problem: str, **more: Any) -> CallError:

@@ -415,6 +415,37 @@ async def test_params_arrive_typed() -> None:
         assert answer == result(["hello", 5], 1)
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (
+            '{"symbol": "A-B", "snapshot": 50.0, "since": {"epoch": 1.0, "offset": 2e3}}',
+            (50, Position(1, 2000)),
+        ),
+        ('["A-B", 5e1]', (50, None)),
+    ],
+)
+async def test_a_whole_number_is_an_integer(written: str, expected: Any) -> None:
+    """JSON has one kind of number; the member of an object inside counts too."""
+    server = Server()
+    await server.answer(f'{{"jsonrpc":"2.0","method":"subscribe","params":{written}}}')
+    (params,) = server.log
+    assert (params.snapshot, params.since) == expected
+    assert type(params.snapshot) is int
+
+
+@pytest.mark.parametrize("written", ["50.5", "1e300", "9007199254740994.0", '"50"', "true", "[50.0]"])
+async def test_another_number_is_no_integer(written: str) -> None:
+    """It has a fraction, or more digits than a float has; text and booleans are no numbers."""
+    server = Server()
+    answer = await server.answer(
+        f'{{"jsonrpc":"2.0","method":"subscribe","params":["A-B",{written}],"id":1}}'
+    )
+    assert answer["error"]["code"] == -32602
+    assert answer["error"]["data"]["param"] == "snapshot"
+    assert server.log == []
+
+
 async def test_a_refusal_is_told_as_it_was_meant() -> None:
     """Code, message and data of a CallError; it is not reported as a failure of ours."""
     server = Server()
