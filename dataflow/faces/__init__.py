@@ -1,1 +1,1 @@
-"""How clients see us: one folder or file a protocol, with words, errors and heartbeats of its own."""
+"""Protocols for clients: one file or folder each, with words, errors and heartbeats of its own."""

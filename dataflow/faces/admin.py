@@ -1,7 +1,7 @@
-"""The operator's side over HTTP: health, readiness, metrics, the supervision tree, faults.
+"""The operator's interface over HTTP: health, readiness, metrics, the supervision tree, faults.
 
-Rules of this file: requests are turned into calls and answers into JSON; what they mean is decided elsewhere.
-An endpoint that changes something is for the operator alone (see `gateway.identity`).
+Rules of this file: it translates requests into calls and answers into JSON; other modules decide. Endpoints
+that change something are for the operator only (see `gateway.identity`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FAULT_ERRORS = {TooManyFaults: (409, "Conflict"), UnknownFault: (404, "Not Foun
 
 
 class FaultRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A fault as it is asked for; what is not said is decided by `Faults`."""
+    """The body of `POST /faults`. `Faults` chooses a `point` and `seconds` where they are missing."""
 
     path: str
     kind: str
@@ -124,7 +124,7 @@ class _Admin:
             self._allowed().withdraw(id)
         except FaultError as error:
             raise _as_problem(error) from None
-        return Response(b"", status=204)  # without any body Quart looks for an event loop of asyncio's
+        return Response(b"", status=204)  # with no body at all, Quart looks for an event loop of asyncio
 
     def _require_operator(self) -> None:
         self._hall.identity.require_operator(asker())
@@ -136,7 +136,7 @@ class _Admin:
         return self._hall.core.faults
 
     def _told(self, node: Node) -> dict[str, Any]:
-        """`node` for people: times on the wall clock instead of the loop's."""
+        """`node` as JSON, its times on the wall clock instead of the event loop's clock."""
         offset = self._hall.core.clock() - trio.current_time()
 
         def dated(plain: dict[str, Any]) -> dict[str, Any]:

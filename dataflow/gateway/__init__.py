@@ -1,1 +1,1 @@
-"""The hall that all faces share: who may come in, whose turn it is, where live and past meet."""
+"""The hall that all faces share: admission of clients, their turns, the join of past and live."""

@@ -1,15 +1,15 @@
-"""Who is served next when many come at once, and who is sent away for a while.
+"""Turns for clients when many come at once, and refusals when there is no room to wait.
 
 Rules of this file.
-1. At most `at_once` clients hold a turn. Whoever holds one keeps it over a checkpoint, so that a pass of the
-   event loop answers no more calls than that, and the fan-out, one step in each pass, waits for no more.
-2. Who was served before goes before who resumes, who resumes before who is new; first come, first served
-   within each. So a client is through with its calls before the next one begins.
-3. At most `waiting` of those who were never served wait. Who resumes and finds no room takes the place of the
-   newest who does not resume; everybody else who finds none is refused.
-4. Whoever enters is served, refused, or leaves: exactly one of them.
-`Admission` decides without waiting, its clock and dice are given. `Turns` waits, for one client. Who waits
-for long is told so by one task for all: to wake thousands for that would cost as much as to answer them.
+1. At most `at_once` clients hold a turn. A client keeps its turn over a checkpoint. So one pass of the event
+   loop answers at most that many calls, and the fan-out, one step in each pass, waits for no more than that.
+2. Clients already served come first, then clients that resume, then new ones. Within each group the order is
+   first come, first served. So a client finishes its calls before the next newcomer begins.
+3. At most `waiting` newcomers wait; a newcomer is a client that was never served. When there is no room, a
+   client that resumes takes the place of the newest client that does not resume. All others are refused.
+4. A client that asks for a turn is served, is refused, or leaves: exactly one of these.
+`Admission` decides and never waits; its clock and dice are arguments. `Turns` waits, for one client. One task
+tells all clients that have waited for long: to wake thousands of them would cost as much as to answer them.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from attrs import define, field
 from actors.session import Ending
 from dataflow.domain.notice import Notice, Refused, Waiting
 
-FIRST_SIGN = 1.0  # seconds of waiting after which a client is told that it waits ...
+FIRST_SIGN = 1.0  # seconds of waiting before a client is told that it waits ...
 NEXT_SIGN = 3.0  # ... and told again
-LOOK_EVERY = 0.25  # seconds between two looks at who is to be told
-TOLD_AT_ONCE = 64  # clients, between two checkpoints
+LOOK_EVERY = 0.25  # seconds between two searches for clients to tell
+TOLD_AT_ONCE = 64  # clients told between two checkpoints
 TOO_MANY_SESSIONS = "too many sessions"
 TOO_MANY_WAITING = "too many clients are waiting"
-_PACE_WEIGHT = 0.05  # of the newest interval in the running mean of the time that one client takes
+_PACE_WEIGHT = 0.05  # of the newest interval in the running mean of the time for one client
 
 
 class Urgency(IntEnum):
-    """Who goes first: the smaller one."""
+    """The order of turns: the smaller value comes first."""
 
     SERVED = 0
     RESUMING = 1
@@ -44,7 +44,7 @@ class Urgency(IntEnum):
 
 
 class Standing(Enum):
-    """What became of a turn that was asked for."""
+    """The state of a turn."""
 
     WAITING = "waiting"
     SERVING = "serving"
@@ -54,7 +54,7 @@ class Standing(Enum):
 
 @define(eq=False)
 class Turn:
-    """A turn, from the moment it is asked for; `since` is that moment, `sign_at` that of the next sign."""
+    """A turn. `since` is the time of the request, `sign_at` the time of the next sign to its client."""
 
     urgency: Urgency
     since: float
@@ -74,7 +74,7 @@ def _ignore(notice: Notice) -> None:
 
 
 class Admission:
-    """Hands out turns. Durations are seconds, on the clock that is given."""
+    """Hands out turns. Durations are seconds on `clock`."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Admission:
         clock: Callable[[], float] = trio.current_time,
         dice: random.Random | None = None,
     ) -> None:
-        self.admitted = 0  # newcomers, whether they had to wait or not
+        self.admitted = 0  # newcomers, with or without waiting
         self.refused: Counter[str] = Counter({TOO_MANY_SESSIONS: 0, TOO_MANY_WAITING: 0})
         self._at_once = at_once
         self._room = waiting
@@ -94,33 +94,35 @@ class Admission:
         self._dice = dice or random.Random()
         self._serving = 0
         self._entered = Counter[Urgency]()
-        # Not plain dictionaries: those take ever longer to find their first key when many before it are gone.
+        # Not plain dictionaries: after many removals at the front, finding their first key gets ever slower.
         self._queues = {urgency: OrderedDict[Turn, None]() for urgency in Urgency}
         self._longest_wait = 0.0
-        self._pace = 0.0  # seconds from one newcomer's turn to the next one's, while some wait
+        self._pace = 0.0  # seconds from one newcomer's turn to the next, while newcomers wait
         self._paced_at: float | None = None
 
     @property
     def waiting(self) -> dict[str, int]:
-        """How many wait for a turn, by their urgency: "served", "resuming" and "new"."""
+        """The number of waiting clients by urgency: "served", "resuming" and "new"."""
         return {urgency.name.lower(): len(queue) for urgency, queue in self._queues.items()}
 
     @property
     def longest_wait(self) -> float:
-        """The longest that a newcomer ever waited for its turn, those included who still wait."""
+        """The longest wait of a newcomer so far, in seconds, including newcomers that still wait."""
         oldest = [next(iter(queue)).since for queue in self._newcomers() if queue]
         return max([self._longest_wait, *(self._clock() - since for since in oldest)])
 
     def enter(
         self, urgency: Urgency, wake: Callable[[], None], tell: Callable[[Notice], None] = _ignore
     ) -> Turn:
-        """Ask for a turn. One that waits is served or refused later: `wake()` is called then, and before that
-        `tell(notice)` for every sign."""
+        """Ask for a turn. When it must wait, `tell(notice)` is called for every sign.
+
+        `wake()` is called when a waiting turn is served or refused.
+        """
         now = self._clock()
         self._entered[urgency] += 1
         number = self._entered[urgency]
         turn = Turn(urgency, now, Standing.WAITING, now + FIRST_SIGN, tell, wake, number)
-        if self._serving < self._at_once:  # then nobody waits
+        if self._serving < self._at_once:  # then no client waits
             turn.standing = Standing.SERVING
             self._begin(turn)
         elif urgency is Urgency.SERVED or self._has_room(urgency):
@@ -131,7 +133,7 @@ class Admission:
         return turn
 
     def leave(self, turn: Turn) -> None:
-        """The turn is over, or not wanted any more. Idempotent."""
+        """End a turn, or withdraw it while it waits. Idempotent."""
         before, turn.standing = turn.standing, Standing.OVER
         if before is Standing.WAITING:
             del self._queues[turn.urgency][turn]
@@ -140,13 +142,13 @@ class Admission:
             self._serve_next()
 
     def ahead(self, turn: Turn) -> int:
-        """At most so many go before this one that waits, as things stand now: more urgent ones may come."""
+        """The most clients that now come before this waiting one. More urgent ones may still come."""
         more_urgent = sum(len(self._queues[each]) for each in Urgency if each < turn.urgency)
         equal = self._queues[turn.urgency]
         return more_urgent + min(turn._number - next(iter(equal))._number, len(equal) - 1)
 
     async def give_signs(self) -> None:
-        """Tell whoever has waited for long that it waits, and how many go first. Until cancelled."""
+        """Tell clients that have waited for long how many come before them. Runs until cancelled."""
         while True:
             await trio.sleep(LOOK_EVERY)
             now, told = self._clock(), 0
@@ -159,13 +161,16 @@ class Admission:
                     await trio.lowlevel.checkpoint()
 
     def turn_away(self, reason: str) -> float:
-        """Count a client who is sent away without having asked for a turn; returns `delay()`."""
+        """Count a client that is refused before it asks for a turn; returns `delay()`."""
         self.refused[reason] += 1
         return self.delay()
 
     def delay(self) -> float:
-        """Seconds after which someone who is sent away may try again: jittered, lest all return at once,
-        and no less than those who wait now will take, as far as can be told."""
+        """Seconds after which a refused client may try again.
+
+        Jittered, so that refused clients do not return together. Not shorter than the waiting clients are
+        expected to take.
+        """
         waiting = sum(map(len, self._newcomers()))
         return round(max(self._retry_after, waiting * self._pace) * self._dice.uniform(1.0, 2.0), 1)
 
@@ -204,16 +209,16 @@ class Admission:
 
 
 class Visitor(Protocol):
-    """A client, as far as it can wait, be told and be sent away."""
+    """A client that can wait, be told and be closed: a session."""
 
     def tell(self, notice: Notice) -> None:
         """Send a notice. Never waits or raises."""
 
     def end(self, why: Ending, words: str) -> None:
-        """Close. The visitor's task is cancelled."""
+        """Close, and cancel the visitor's task."""
 
     async def listen_ahead(self) -> None:
-        """Go on reading until cancelled, so that a visitor who leaves is noticed, and cancelled, at once."""
+        """Read until cancelled, so that a visitor that hangs up is noticed at once, and cancelled."""
 
 
 @define(eq=False)
@@ -227,10 +232,12 @@ class Turns:
     _waiting: trio.CancelScope | None = field(default=None, init=False)
 
     async def take(self, resuming: bool) -> None:
-        """Wait for a turn, which then lasts until `leave`; one that is held is given for it. `resuming` is
-        about the first. Whoever is refused is told, ended and cancelled."""
+        """Wait for a turn, which lasts until `leave`. A turn in hand is given back for it.
+
+        `resuming` counts for the first turn only. A refused client is told, closed and cancelled.
+        """
         before, self._turn = self._turn, self._enter(resuming)
-        if before is not None:  # only now, or a newcomer would get it
+        if before is not None:  # after `_enter`; before it, a newcomer would get the turn
             self._admission.leave(before)
         try:
             await self._until_served(self._turn)
@@ -240,13 +247,13 @@ class Turns:
         self._served = True
 
     def leave(self) -> None:
-        """The turn is over. Idempotent."""
+        """Give the turn back. Idempotent."""
         if self._turn is not None:
             self._admission.leave(self._turn)
             self._turn = None
 
     async def pause(self) -> None:
-        """In the middle of a long answer: let others have a turn."""
+        """Let others have a turn, in the middle of a long answer."""
         await trio.lowlevel.checkpoint()
         await self.take(resuming=False)
 
@@ -275,5 +282,5 @@ class Turns:
 
 
 def goodbye(reason: str, delay: float) -> str:
-    """The close reason of someone who is sent away for `delay` seconds."""
+    """The close reason of a client that is refused for `delay` seconds."""
     return f"{reason}, try again in {delay:g} s"

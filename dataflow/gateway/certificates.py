@@ -1,6 +1,6 @@
-"""The certificate and key of the gateway: loaded at start, every mistake told in one line.
+"""Certificate and key of the gateway, loaded at its start.
 
-Rules of this file: a mistake of the configuration is a ConfigError that names the key and the file.
+Rules of this file: a mistake of the configuration is a ConfigError, with one line that names key and file.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from dataflow.domain.errors import ConfigError
 from dataflow.net.tls_server import server_context
 from dataflow.settings.schema import Gateway
 
-_MISMATCH = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the latter when even the kinds differ
+_MISMATCH = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the latter when the key types differ
 
 
 def configured_context(gateway: Gateway) -> ssl.SSLContext | None:
-    """As `[gateway]` says; None: no TLS. Raises ConfigError."""
+    """The context that `[gateway]` configures; None without TLS. Raises ConfigError."""
     if gateway.tls_certificate is None or gateway.tls_key is None:
         return None
     return certified_context(gateway.tls_certificate, gateway.tls_key)
 
 
 def certified_context(certificate: str | Path, key: str | Path) -> ssl.SSLContext:
-    """A server's context with `certificate` and `key`, both PEM files.
+    """A server's context of `certificate` and `key`, both PEM files.
 
-    The certificate's chain may follow it in its file. Raises ConfigError with one line for each file's fault.
+    The chain may follow the certificate in its file. Raises ConfigError with one line for each wrong file.
     """
     context = server_context()
     _load(context, str(certificate), str(key))
@@ -41,7 +41,7 @@ def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
     if problems:
         raise ConfigError(problems)
     try:
-        # A password would be asked for on the terminal, of which a daemon has none.
+        # Without this, OpenSSL would ask for a password on the terminal, and a daemon has none.
         context.load_cert_chain(certificate, key, password=_no_password)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError([_misfit(certificate, key, error)]) from None

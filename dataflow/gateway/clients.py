@@ -1,4 +1,4 @@
-"""The clients that are connected now, as far as everybody else needs to know them."""
+"""The connected clients, and the totals of all sessions since the start."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ AnySession: TypeAlias = Session[Any, Any]
 
 @define
 class Totals:
-    """What all sessions together did since the start."""
+    """Totals of all sessions since the start."""
 
     opened: int = 0
-    sent: int = 0  # updates of ended sessions; living ones count for themselves
-    dropped: int = 0  # updates dropped for slowness and announced as gaps, likewise
-    slow: int = 0  # disconnected for slowness
+    sent: int = 0  # updates; in `Clients` those of ended sessions only, for living sessions have counters
+    dropped: int = 0  # updates dropped because a client was slow, announced as gaps; likewise
+    slow: int = 0  # clients disconnected because they were slow
 
 
 class Clients:
-    """The living sessions, in the order in which they came."""
+    """The living sessions, oldest first."""
 
     def __init__(self) -> None:
         self._sessions: dict[AnySession, None] = {}
@@ -40,17 +40,17 @@ class Clients:
 
     @property
     def next_number(self) -> int:
-        """The number that the next session to `enter` will get."""
+        """The number of the next session that enters."""
         return self._totals.opened + 1
 
     def enter(self, session: AnySession) -> int:
-        """Count `session` in; returns its number, never used before."""
+        """Add `session`; returns its number, which no other session ever had."""
         self._sessions[session] = None
         self._totals.opened = self.next_number
         return self._totals.opened
 
     def leave(self, session: AnySession) -> None:
-        """Idempotent."""
+        """Remove `session` and keep its totals. Idempotent."""
         if session in self._sessions:
             del self._sessions[session]
             self._totals.sent += session.sent
@@ -58,11 +58,11 @@ class Clients:
             self._totals.slow += session.ended is not None and session.ended.why is Ending.SLOW
 
     def attach(self, herald: Ref) -> None:
-        """The actor that tells all clients: `herald.Herald`."""
+        """Set the actor that tells notices to all clients: a `herald.Herald`."""
         self._herald = herald
 
     def broadcast(self, notice: Notice) -> None:
-        """Have `notice` told to every client, soon. Without a herald there are no clients either."""
+        """Tell `notice` to every client, soon. Without a herald there are no clients either."""
         if self._herald is not None:
             self._herald.put(notice)
 

@@ -1,8 +1,7 @@
-"""The questions that can be asked, answered in values: which symbols there are, their trades, how the daemon
-fares.
+"""Questions and their answers as values: symbols, trades, the state of the daemon.
 
-Rules of this file: no word of any protocol. A wrong name or value is refused as a `Problem`, which says what
-would be right. Nothing here waits.
+Rules of this file: no word of any protocol. A wrong name or value raises a `Problem`, which tells the right
+ones. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -31,7 +30,11 @@ _BEST_FIRST: Final = ("live", "subscribing", "idle", "connecting", "lost", "reje
 
 @frozen
 class SymbolInfo:
-    """A symbol that is configured: where it comes from, how that fares, and its newest trade."""
+    """A configured symbol.
+
+    `sources` carry it. `status` is the state at the best of them, `quality` the state at each. `newest` is
+    its newest trade.
+    """
 
     symbol: str
     channels: Sequence[str]
@@ -43,7 +46,11 @@ class SymbolInfo:
 
 @frozen
 class SourceInfo:
-    """A source: `since` (ns since epoch) it has been in this state."""
+    """A source. It has been in this `state` since `since` (ns since epoch).
+
+    `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
+    counts unusable messages by kind.
+    """
 
     state: str
     since: int
@@ -56,7 +63,7 @@ class SourceInfo:
 
 @frozen
 class Status:
-    """The daemon. `uptime` in seconds."""
+    """The daemon. `uptime` in seconds; `waiting` counts clients by the urgency of their turn."""
 
     sources: Mapping[str, SourceInfo]
     sessions: int
@@ -67,7 +74,7 @@ class Status:
 
 
 class Desk:
-    """Answers for everybody."""
+    """Answers the questions of all clients."""
 
     def __init__(self, core: Core, lobby: Lobby) -> None:
         self._core = core
@@ -78,7 +85,7 @@ class Desk:
         return [self._symbol(symbol) for symbol in self._core.symbols]
 
     def status(self) -> Status:
-        """How everything fares."""
+        """The state of the sources and of the daemon."""
         core = self._core
         return Status(
             sources={name: _source(source) for name, source in core.sources.items()},
@@ -90,13 +97,17 @@ class Desk:
         )
 
     def quality(self, symbol: str) -> Sequence[Quality]:
-        """How the data of `symbol` is, at each of its sources."""
+        """The quality of the data of `symbol`, at each of its sources."""
         return self._core.quality(symbol)
 
     def recent_trades(
         self, symbol: str, count: int, before: int | None = None, after: int | None = None
     ) -> list[Recorded]:
-        """`count` trades, newest first; after a time (ns since epoch) oldest first. Raises InvalidValue."""
+        """`count` trades, newest first; with `after` oldest first. Times are ns since epoch, exclusive.
+
+        A page by time never splits trades of one microsecond, so it may be shorter or longer.
+        Raises InvalidValue.
+        """
         self.check_symbol(symbol)
         check_range("count", count, 1, MAX_COUNT)
         history = self._history(symbol)
@@ -105,7 +116,7 @@ class Desk:
         return history.before(before, count) if before is not None else history.latest(count)
 
     def topic(self, channel: str, symbol: str) -> Topic:
-        """The topic that is meant. Raises InvalidValue."""
+        """The topic of these names. Raises InvalidValue."""
         channels = self._core.channels
         if channel not in channels:
             raise InvalidValue("channel", channel, "unknown channel", valid=list(channels))
@@ -121,7 +132,7 @@ class Desk:
             raise InvalidValue("symbol", symbol, "unknown symbol", nearest=nearest or list(known)[:5])
 
     def check_available(self, topic: Topic) -> None:
-        """Raises Unavailable when every source has refused what `topic` needs."""
+        """Raises Unavailable when every source has refused a symbol that `topic` needs."""
         for symbol in self._core.channels[topic.channel].wants(topic):
             sources = self._core.carriers[symbol]
             refusals = {s.name: reason for s in sources if (reason := s.refusal(symbol)) is not None}
@@ -147,7 +158,7 @@ class Desk:
 
 
 def check_range(name: str, value: int, least: int, most: int) -> None:
-    """Raises InvalidValue."""
+    """Raises InvalidValue when `value` is below `least` or above `most`."""
     if not least <= value <= most:
         raise InvalidValue(name, value, f"must be {least} to {most}")
 

@@ -1,7 +1,7 @@
-"""A client's wire that suffers injected faults: a thin layer around the real one.
+"""A client's wire with injected faults: a thin layer around the real wire.
 
-Rules of this file. Nothing is wrapped unless faults may be injected, so that it costs nothing otherwise.
-No frame is torn, whatever a fault does to the connection: it is aborted.
+Rules of this file. A wire is wrapped only when faults may be injected, so it costs nothing otherwise. A fault
+never tears a frame: it aborts the connection.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ P = TypeVar("P")
 
 
 class FaultyWire(Generic[P]):
-    """A client's connection. Messages visit `message` in both directions, but only the reader suffers: so a
-    client that says nothing can be struck, and a topic that sends to it cannot."""
+    """A client's connection.
+
+    Messages in both directions visit the fault point `message`, but only the reader suffers. So a fault can
+    hit a silent client, and never the topic that sends to it.
+    """
 
     def __init__(self, wire: Wire[P, Any], faults: Faults, path: str) -> None:
         self.peer, self.pack, self.write, self.ping = wire.peer, wire.pack, wire.write, wire.ping

@@ -1,7 +1,7 @@
-"""The actor that tells all clients what concerns all of them.
+"""The actor that tells a notice to all clients.
 
-Rules of this file: a notice is put into the mailbox, and its sender goes on. To tell ten thousand clients
-takes a tenth of a second, so it is cut into pieces: the event loop turns in between.
+Rules of this file: a sender puts a notice into the mailbox and goes on. Telling ten thousand clients takes a
+tenth of a second. So the work is cut into pieces, and the event loop turns between them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CLIENTS_AT_ONCE = 300  # between two checkpoints
 
 
 class Herald:
-    """One message is one notice, for everybody who is connected when its turn comes."""
+    """A message is a notice, for all clients that are connected when its turn comes."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients

@@ -1,6 +1,7 @@
-"""Who is here and who may come in: the clients, their admission, and the address where they find us.
+"""The connected clients, the admission of new ones, and the port where the gateway listens.
 
-Rules of this file: it outlives the gateway's actors, as `core` does all others. It knows no protocol.
+Rules of this file: the lobby outlives the gateway's actors, as `core` outlives all others. It knows no
+protocol.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from .clients import Clients
 
 
 class Lobby:
-    """Built once from the settings."""
+    """The state of the gateway. Built once from the settings."""
 
     def __init__(self, settings: Settings) -> None:
         self.clients = Clients()
         newcomers = settings.admission
         self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
-        # Where the gateway listens: a port that was any is this very one when it is started anew.
+        # Port 0 means any port. The server writes the real one here, so a restart keeps it.
         self.port = settings.gateway.port

@@ -1,4 +1,4 @@
-"""How the sources fare, told to clients and to the log."""
+"""The end and return of sources, as notices to clients and lines of the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .clients import Clients
 
 
 class Announcer(Audience):
-    """Tells all clients of outages and their ends, and the log of problems too."""
+    """Tells clients and the log about outages and their ends. Problems of a source go to the log only."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
@@ -35,6 +35,6 @@ class Announcer(Audience):
         self._clients.broadcast(SourceRestored(source, tuple(symbols)))
 
     def problem(self, source: str, reason: str, excerpt: str) -> None:
-        """Logged once per burst: a source that sends garbage sends a lot of it."""
+        """Log a problem once per burst: a broken source sends much garbage."""
         if count := self._burst.occurred((source, reason), trio.current_time()):
             logger.bind(path=paths.source(source)).warning("{} ({} times): {}", reason, count, excerpt)

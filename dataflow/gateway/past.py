@@ -1,8 +1,8 @@
-"""The past as it stands in answers: encoded once a format for all who ask.
+"""The past in answers: encoded once for each format, for all clients that ask.
 
-Rules of this file: no I/O, no clock. A place never changes, so its text is kept for the next one who asks:
-clients that come back at once have all missed the same. What is kept is bounded; beyond that all of it is
-dropped.
+Rules of this file: no I/O, no clock. A place never changes, so its text is kept for the next client that
+asks: clients that come back at the same time have all missed the same. The number of texts is bounded; above
+the bound all of them are dropped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from attrs import define, field
 
 from dataflow.domain import Entry, Gap, Topic
 
-KEPT_TEXTS = 50_000  # entries, of all topics together: some 15 MB
+KEPT_TEXTS = 50_000  # of all topics together: some 15 MB
 
 
 class PastFormat(Protocol):
@@ -28,14 +28,14 @@ class PastFormat(Protocol):
 
 
 class Past:
-    """Texts of items that were asked for lately. `most`: how many are kept."""
+    """The texts of items in recent answers. `most` of them are kept."""
 
     def __init__(self, most: int = KEPT_TEXTS) -> None:
         self._most = most
         self._texts: dict[tuple[PastFormat, Topic], dict[int, bytes]] = {}  # by place
 
     def part(self, format: PastFormat, topic: Topic, after: int = 0) -> Part:
-        """A part of the past of `topic`, empty as yet, that begins behind place `after`."""
+        """An empty part of the past of `topic`. It begins behind place `after`."""
         if sum(map(len, self._texts.values())) > self._most:
             self._texts.clear()
         return Part(format, topic, after, self._texts.setdefault((format, topic), {}))
@@ -43,7 +43,7 @@ class Past:
 
 @define
 class Part:
-    """A part of one topic's past on its way into an answer; it reaches up to place `last`."""
+    """A part of one topic's past, for an answer. It reaches up to place `last`."""
 
     _format: PastFormat
     _topic: Topic
@@ -53,7 +53,7 @@ class Part:
     gaps: list[bytes] = field(factory=list)
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Encode `entries`, which follow those before: about 2 us for each that nobody asked for yet."""
+        """Encode `entries`, which follow the ones before: about 2 us for each text that is not kept."""
         for entry in entries:
             if isinstance(entry, Gap):
                 self.gaps.append(self._format.hole(self._topic, entry))

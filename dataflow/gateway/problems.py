@@ -1,7 +1,7 @@
-"""Questions that cannot be answered, as values: each protocol says them in its own words and codes.
+"""Questions without an answer, as exceptions: each protocol tells them in its own words and codes.
 
-Rules of this file. A problem says what was wrong and what would be right, in `data`, ready to be written as
-JSON. Whose fault it is follows from the class.
+Rules of this file. `data` tells what was wrong and what would be right, and can be written as JSON. The class
+tells whose fault it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataflow.domain.errors import DataflowError
 
 
 class Problem(DataflowError):
-    """Base: a question without an answer. `data` helps the asker to do better."""
+    """Base of all refusals. `summary` is a short text; `data` helps the client to ask correctly."""
 
     def __init__(self, summary: str, **data: Any) -> None:
         super().__init__(summary)
@@ -21,18 +21,18 @@ class Problem(DataflowError):
 
 
 class InvalidValue(Problem):
-    """The asker's mistake: a parameter has a wrong value; `help_` says which ones are right."""
+    """The client's mistake: a parameter has a wrong value. `help_` tells right ones."""
 
     def __init__(self, param: str, value: object, problem: str, **help_: Any) -> None:
         super().__init__("invalid value", param=param, value=value, problem=problem, **help_)
 
 
 class Unavailable(Problem):
-    """Nobody's mistake here: it cannot be had at present."""
+    """No mistake of the client: the answer cannot be had at present."""
 
 
 class TooManySubscriptions(Problem):
-    """The asker has as many subscriptions as one client may have."""
+    """The client has as many subscriptions as one client may have."""
 
     def __init__(self, limit: int) -> None:
         advice = "unsubscribe from a symbol first, or open another connection"
@@ -40,8 +40,8 @@ class TooManySubscriptions(Problem):
 
 
 class Unauthorised(Problem):
-    """The asker has to say who it is, or said it wrongly."""
+    """The client must prove its identity, or the proof is wrong."""
 
 
 class Forbidden(Problem):
-    """The asker may not do this, whoever it is."""
+    """The client may not do this, even with a proof of its identity."""

@@ -1,4 +1,4 @@
-"""A session that is over is freed at once: the garbage collector, which is made to run rarely, finds nothing of it."""
+"""An ended session is freed at once: the garbage collector runs rarely and must find nothing of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stage:
         return handle
 
     async def alone(self) -> None:
-        """Returns when the last session is over."""
+        """Returns when the last session has ended."""
         while self.sessions.counts()["total"]:
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked()
@@ -62,7 +62,7 @@ async def stage() -> AsyncIterator[Stage]:
 
 @contextmanager
 def garbage() -> Iterator[Counter[str]]:
-    """Without the collector; what it would have found of ours is counted at the end, by type."""
+    """Runs without the collector. At the end, our objects that it would have found are counted by type."""
     found = Counter[str]()
     collect_all()
     gc.disable()
@@ -81,7 +81,7 @@ def garbage() -> Iterator[Counter[str]]:
 
 
 async def leaves(stage: Stage) -> None:
-    """It asks, listens and closes."""
+    """The client asks, listens and closes."""
     async with client(stage.daemon.url) as c:
         await c.call("subscribe", symbol=SYMBOL, snapshot=5)
         await c.call("getStatus")
@@ -109,7 +109,7 @@ async def breaks_the_rules(stage: Stage) -> None:
 
 
 async def is_wrong(stage: Stage) -> None:
-    """What it asks is no JSON, no method and no symbol."""
+    """It sends no JSON, then an unknown method, then an unknown symbol."""
     async with client(stage.daemon.url) as c:
         await c.socket.send_message("{")
         await c.ask("no such method")
@@ -118,7 +118,7 @@ async def is_wrong(stage: Stage) -> None:
 
 
 async def waits(stage: Stage) -> None:
-    """It has to wait for its turn, and hangs up; another one finds no room to wait in."""
+    """It waits for its turn and hangs up; another client has no room to wait."""
     admission = stage.daemon.lobby.admission
     turn = admission.enter(Urgency.SERVED, lambda: None)
     async with client(stage.daemon.url) as c, client(stage.daemon.url) as refused:
@@ -145,7 +145,7 @@ async def is_told_to_go(stage: Stage) -> None:
 
 
 async def is_slow(stage: Stage) -> None:
-    """What it is told is more than a connection takes at once."""
+    """Its messages are more than a connection takes at once."""
     async with client(stage.daemon.url) as c:
         await c.call("subscribe", symbol=SYMBOL)
         (session,) = stage.daemon.lobby.clients
@@ -158,7 +158,7 @@ async def is_slow(stage: Stage) -> None:
 
 
 async def is_too_slow(stage: Stage) -> None:
-    """More than its outbox takes, too."""
+    """Its messages are more than its outbox takes."""
     async with client(stage.daemon.url) as c:
         await c.call("subscribe", symbol=SYMBOL)
         (session,) = stage.daemon.lobby.clients
@@ -171,7 +171,7 @@ async def is_too_slow(stage: Stage) -> None:
 
 
 async def looks(stage: Stage) -> None:
-    """No session: it asks by HTTP, twice on one connection."""
+    """No session: two requests by HTTP on one connection."""
     async with http_client(stage.daemon.http) as c:
         assert (await c.get("/health")).status_code == 200
         assert (await c.get("/metrics")).status_code == 200
@@ -192,12 +192,12 @@ WAYS = [
 
 
 @pytest.mark.parametrize("comes_and_goes", WAYS)
-async def test_a_session_that_is_over_is_no_garbage(
+async def test_an_ended_session_leaves_no_garbage(
     comes_and_goes: Callable[[Stage], Awaitable[None]],
 ) -> None:
-    """However it ended, nothing of ours is left for the collector."""
+    """After every kind of end, nothing of ours is left for the collector."""
     async with stage() as s:
-        await comes_and_goes(s)  # what the first one leaves behind may be kept for the next
+        await comes_and_goes(s)  # the first client may leave caches for the next ones
         await s.alone()
         with garbage() as found:
             for _ in range(TIMES):

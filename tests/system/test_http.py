@@ -1,4 +1,4 @@
-"""The HTTP side: what operators and their tools see, and who may change something."""
+"""HTTP: the endpoints for operators and their tools, and the right to change something."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 async def test_health_answers_while_the_loop_turns() -> None:
-    """`/health` says ok."""
+    """`/health` answers ok."""
     async with stage() as s:
         assert await s.get("/health") == {"status": "ok"}
 
 
 async def test_ready_when_everything_static_runs_and_degraded_while_a_source_is_down() -> None:
-    """A lost source is 200 and named; the daemon still serves what it remembers."""
+    """With a lost source the status is 200 and names it: the daemon still serves its history."""
     async with stage() as s, client(s.daemon.url) as listener:
         assert await s.get("/ready") == {"status": "ready", "not_ready": [], "degraded": []}
         await s.exchange.disconnect("refuse")
@@ -71,7 +71,7 @@ async def test_ready_when_everything_static_runs_and_degraded_while_a_source_is_
 
 
 async def test_the_tree_as_json() -> None:
-    """Every node has its figures; the children stand in the order of the tree."""
+    """Every node has its figures; children are in the order of the tree."""
     async with stage() as s, client(s.daemon.url) as listener:
         await listener.call("subscribe", symbol="BTC-USDT")
         tree = await s.get("/actors")
@@ -87,7 +87,7 @@ async def test_the_tree_as_json() -> None:
 
 
 async def test_an_unknown_path_names_the_nearest() -> None:
-    """404, and what was probably meant."""
+    """404, with the most similar paths."""
     async with stage() as s:
         body = assert_problem(await s.http.get("/actors/cache/shard-9"), 404)
         assert "cache/shard-0" in body["nearest"]
@@ -95,7 +95,7 @@ async def test_an_unknown_path_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("path", ["cache/shard-0", "sources/binance", "cache", "gateway/http", "gateway"])
 async def test_restart_is_accepted_and_happens(path: str) -> None:
-    """202, and the actor comes back, also when it is the very server that was asked."""
+    """202, and the actor comes back, even the HTTP server itself."""
     async with stage() as s:
         answer = await s.http.post(f"/actors/{path}/restart")
         assert answer.status_code == 202
@@ -108,7 +108,7 @@ async def test_restart_is_accepted_and_happens(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["gateway/http", "gateway"])
 async def test_a_restart_of_the_server_does_not_wait_for_itself(path: str, mock_clock: MockClock) -> None:
-    """The clock stands still: whatever waited for a deadline would wait for ever."""
+    """The clock stands still, so a wait for a deadline would never end."""
     async with stage() as s:
         assert (await s.http.post(f"/actors/{path}/restart")).status_code == 202
         await s.daemon.until(lambda: any(e.path == path and e.epoch > 1 for e in s.daemon.events))
@@ -116,7 +116,7 @@ async def test_a_restart_of_the_server_does_not_wait_for_itself(path: str, mock_
 
 
 async def test_restarts_that_fail_or_cross_each_other_harm_no_client() -> None:
-    """Whatever comes of a restart by hand, the server that was asked lives on."""
+    """Restarts that fail or cross each other leave the HTTP server and its clients alone."""
     async with stage() as s, client(s.daemon.url) as listener:
         s.daemon.sabotage.arm(Point.START, "cache/shard-0")
         for path in ("cache/shard-0", "sources", "sources/binance", "sources", "cache"):
@@ -128,20 +128,20 @@ async def test_restarts_that_fail_or_cross_each_other_harm_no_client() -> None:
 
 
 async def test_a_session_cannot_be_restarted() -> None:
-    """It is its client's: 409, and the client stays."""
+    """It belongs to its client: 409, and the client stays."""
     async with stage() as s, client(s.daemon.url) as listener:
         assert_problem(await s.http.post("/actors/gateway/sessions/1/restart"), 409)
         assert await listener.call("ping") == "pong"
 
 
 async def test_restart_of_an_unknown_actor_is_a_404() -> None:
-    """Nothing is restarted, and the answer says so."""
+    """Nothing is restarted, and the answer is a problem."""
     async with stage() as s:
         assert_problem(await s.http.post("/actors/nobody/restart"), 404)
 
 
-async def test_what_changes_something_needs_the_token_when_there_is_one() -> None:
-    """401 without, with a wrong one; 202 with the right one. Reading needs none."""
+async def test_a_change_needs_the_token_when_there_is_one() -> None:
+    """401 without the token or with a wrong one; 202 with the right one. Reading needs none."""
     async with stage(gateway=Gateway(port=0, admin_token="secret")) as s:
         path = "/actors/cache/shard-0/restart"
         assert_problem(await s.http.post(path), 401)
@@ -155,7 +155,7 @@ async def test_what_changes_something_needs_the_token_when_there_is_one() -> Non
     [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}, {"Origin": "http://["}],
 )
 async def test_a_foreign_page_in_the_operators_browser_may_change_nothing(headers: dict[str, str]) -> None:
-    """Without a token the daemon's own machine may act, but no page of another site on it."""
+    """Without a token, clients on this machine may act, but no page of another site in its browser."""
     async with stage() as s:
         assert_problem(await s.http.post("/actors/cache/shard-0/restart", headers=headers), 403)
 
@@ -191,7 +191,7 @@ async def test_metrics_are_what_prometheus_reads() -> None:
 
 
 async def test_the_page_is_served() -> None:
-    """`/` is a page for people that needs nothing from elsewhere."""
+    """`/` is a page for people."""
     async with stage() as s:
         answer = await s.http.get("/")
         assert answer.headers["content-type"].startswith("text/html")
@@ -200,13 +200,13 @@ async def test_the_page_is_served() -> None:
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/health", 405)])
 async def test_every_error_is_a_problem(method: str, path: str, status: int) -> None:
-    """Unknown paths and wrong methods are answered in the same form."""
+    """Unknown paths and wrong methods have the same form of answer."""
     async with stage() as s:
         assert_problem(await s.http.request(method, path), status)
 
 
-async def test_faults_need_an_enabled_chaos_even_with_nonsense() -> None:
-    """With chaos enabled a malformed fault is the caller's mistake."""
+async def test_an_unknown_kind_of_fault_is_refused() -> None:
+    """400 with chaos enabled: it is the client's mistake."""
     async with stage(chaos=Chaos(enabled=True)) as s:
         answer = await s.http.post("/faults", json={"path": "cache/shard-0", "kind": "explode"})
         assert_problem(answer, 400)

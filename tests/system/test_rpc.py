@@ -1,4 +1,4 @@
-"""The JSON-RPC methods over a real WebSocket: what a client of the daemon relies on."""
+"""The JSON-RPC methods over a real WebSocket, as clients of the daemon use them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
 
 
 def live(source: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """The quality of a symbol with one live source, since the moment that the answer tells."""
+    """The quality of a symbol with one live source; the moment is taken from the answer."""
     since = answer["quality"]["since"]
     assert since.endswith("Z")
     state = {"state": "live", "since": since, "missing": None, "lag": None}
@@ -104,7 +104,7 @@ async def test_snapshot_and_stream_join_without_a_hole() -> None:
 
 
 async def test_subscribing_in_the_middle_of_a_burst_misses_and_repeats_nothing() -> None:
-    """However the snapshot falls between the trades, the client has each of them once, in order."""
+    """Wherever the snapshot falls between the trades, the client gets each of them once, in order."""
     async with stage() as s, trio.open_nursery() as nursery:
         nursery.start_soon(s.publish, 1, 2000)
         await s.admitted(100)
@@ -119,7 +119,7 @@ async def test_subscribing_in_the_middle_of_a_burst_misses_and_repeats_nothing()
 
 
 async def test_calls_in_a_batch_are_answered_together_and_lose_no_update() -> None:
-    """Two subscriptions in one batch: one array of answers, and both streams begin right behind them."""
+    """Two subscriptions in one batch: one array of answers, and both streams begin behind it."""
     async with stage() as s, connection(s.daemon.url) as socket, trio.open_nursery() as nursery:
         nursery.start_soon(s.publish, 1, 500)
         await s.admitted(50)
@@ -150,7 +150,7 @@ async def test_one_symbol_twice_in_a_batch_is_one_subscription() -> None:
 
 
 async def test_since_brings_exactly_what_was_missed() -> None:
-    """Known positions are recovered whole; another epoch, the future and the forgotten are not, and say so."""
+    """A known position is recovered. One of another epoch, in the future or forgotten is not, and the answer tells."""
     async with stage(cache=Cache(trades_per_symbol=100)) as s:
         await s.publish(1, 150)
         await s.admitted(150)
@@ -172,7 +172,7 @@ async def test_since_brings_exactly_what_was_missed() -> None:
 
 
 async def test_a_second_subscription_is_the_same_subscription() -> None:
-    """Subscribing twice doubles nothing, and loses nothing that was on its way."""
+    """A second subscription repeats no trade, and loses none that was on its way."""
     async with stage() as s:
         await s.client.call("subscribe", symbol="BTC-USDT")
         async with trio.open_nursery() as nursery:
@@ -189,7 +189,7 @@ async def test_a_second_subscription_is_the_same_subscription() -> None:
 
 
 async def test_recent_trades_newest_first_and_paging_both_ways() -> None:
-    """Pages backwards and forwards hold every trade once, also where several share a timestamp."""
+    """Pages backwards and forwards hold every trade once, also when several share a timestamp."""
     async with stage() as s:
         await s.publish(1, 100)
         await s.admitted(100)
@@ -215,8 +215,8 @@ async def test_recent_trades_newest_first_and_paging_both_ways() -> None:
         assert backward == list(range(100, 0, -1))
 
 
-async def test_symbols_and_status_tell_how_things_stand() -> None:
-    """What is carried by whom, how it fares, and the last price."""
+async def test_symbols_and_status() -> None:
+    """Symbols with their sources, state and last price; sources with their connection."""
     async with stage() as s:
         await s.publish(1, 2)
         await s.admitted(2)
@@ -252,7 +252,7 @@ async def test_symbols_and_status_tell_how_things_stand() -> None:
         ("getRecentTrade", {"symbol": "BTC-USDT"}, -32601),
     ],
 )
-async def test_a_mistake_is_answered_with_what_would_be_right(
+async def test_a_mistake_is_answered_with_the_right_values(
     method: str, params: dict[str, Any], code: int
 ) -> None:
     """The code of the contract, and `data` that helps."""
@@ -263,7 +263,7 @@ async def test_a_mistake_is_answered_with_what_would_be_right(
 
 
 async def test_an_unknown_symbol_names_the_nearest() -> None:
-    """A typo is answered with the symbol that was probably meant."""
+    """The answer to a typo has the most similar symbol."""
     async with stage() as s:
         error = (await s.client.ask("subscribe", symbol="btc-usd"))["error"]
         assert error["data"]["nearest"][0] == "BTC-USDT"
@@ -280,7 +280,7 @@ async def test_too_many_subscriptions_are_refused_and_the_others_go_on() -> None
 
 
 async def test_too_many_sessions_are_told_to_come_back_later() -> None:
-    """1013, and room again once somebody has left."""
+    """Close code 1013; the other session goes on."""
     async with stage(gateway=Gateway(port=0, max_sessions=1)) as s:
         async with client(s.daemon.url) as refused:
             await refused.until(lambda: refused.closed)
@@ -290,7 +290,7 @@ async def test_too_many_sessions_are_told_to_come_back_later() -> None:
 
 
 async def test_a_message_that_is_too_big_closes_with_1009() -> None:
-    """64 KiB inbound, not more; the other sessions live on."""
+    """A client may send at most 64 KiB; the other sessions go on."""
     async with stage() as s, connection(s.daemon.url) as socket:
         await socket.send_message("[" + " " * 70_000 + "]")
         with pytest.raises(ConnectionClosed) as closed:
@@ -305,7 +305,7 @@ async def test_a_message_that_is_too_big_closes_with_1009() -> None:
     [("{", -32700), ("[]", -32600), ('{"jsonrpc": "2.0", "id": 1}', -32600), ("[1]", -32600)],
 )
 async def test_nonsense_is_answered_and_the_connection_lives(text: str, code: int) -> None:
-    """A client that sends garbage gets an error for each, and may go on."""
+    """A client gets an error for each wrong message, and may go on."""
     async with stage() as s, connection(s.daemon.url) as socket:
         await socket.send_message(text)
         answer = json.loads(await socket.get_message())
@@ -317,7 +317,7 @@ async def test_nonsense_is_answered_and_the_connection_lives(text: str, code: in
 
 
 async def test_a_stop_tells_every_client_and_closes_with_1001() -> None:
-    """`connection.draining` behind everything that waits, then 1001, within `drain_seconds`."""
+    """`connection.draining` comes behind all waiting messages, then 1001, within `drain_seconds`."""
     async with stage() as s:
         await s.client.call("subscribe", symbol="BTC-USDT")
         await s.daemon.root.stop("gateway")

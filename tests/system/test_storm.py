@@ -1,4 +1,4 @@
-"""A storm of clients: everybody is served, told to wait or told when to come back, and nothing is lost."""
+"""A storm of clients: each is served, told to wait or told when to come back; no trade is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SYMBOL = "BTC-USDT"
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Returns when `condition()` holds, looked at in every pass of the event loop; after a minute, with an error."""
+    """Returns when `condition()` holds, checked in every pass of the event loop. Fails after two minutes."""
     with trio.fail_after(120):
         while not condition():
             await trio.lowlevel.checkpoint()
@@ -39,7 +39,7 @@ class Stage:
     published: int = 0
 
     async def publish(self, count: int) -> None:
-        """`count` trades more, all of them admitted when it returns."""
+        """Publish `count` further trades; all are admitted when it returns."""
         for _ in range(count):
             self.published += 1
             at = 1_700_000_000_000_000 + self.published * 1000
@@ -50,7 +50,7 @@ class Stage:
         await until(lambda: self.daemon.core.history(SYMBOL).last >= self.published)
 
     def hold_a_turn(self) -> Turn:
-        """Keep everybody else waiting where only one may be served at once."""
+        """Make all others wait, when only one client may be served at once."""
         turn = self.daemon.lobby.admission.enter(Urgency.SERVED, lambda: None)
         assert turn.standing is Standing.SERVING
         return turn
@@ -80,7 +80,7 @@ async def stage(*, at_once: int = 1, waiting: int = 1000, **gateway: Any) -> Asy
 
 @define
 class Follower:
-    """A client over several connections: every offset that it was given, in the order in which they came."""
+    """A client over several connections; `offsets` are the places it got, in order."""
 
     offsets: list[int] = field(factory=list)
     answers: list[dict[str, Any]] = field(factory=list)
@@ -89,12 +89,12 @@ class Follower:
 
     @property
     def reached(self) -> int:
-        """The newest place that it knows."""
+        """The newest known place."""
         live = [] if self._connected is None else self._connected.trades(SYMBOL)
         return int(live[-1]["offset"] if live else self.answers[-1]["offset"])
 
     async def follow(self, url: str, *, answered: trio.abc.SendChannel[None]) -> None:
-        """Connect, subscribe, from the last place if there is one, say so, and stay until the end."""
+        """Connect, subscribe behind the last place if there is one, report it, and stay until the end."""
         since = {"epoch": self.answers[-1]["epoch"], "offset": self.reached} if self.answers else None
         async with client(url) as self._connected:
             asked: dict[str, Any] = {"snapshot": 5} if since is None else {"since": since}
@@ -116,9 +116,9 @@ async def start_all(nursery: trio.Nursery, followers: list[Follower], url: str) 
         await receive.receive()
 
 
-async def test_all_come_back_after_a_restart_and_nobody_misses_a_trade() -> None:
-    """Hundreds of clients at once get their snapshots; the gateway restarts, at the same address; all resume, and
-    each was given every trade once and in order, those of the outage included."""
+async def test_all_clients_come_back_after_a_restart_and_miss_no_trade() -> None:
+    """Many clients get their snapshots at once. The gateway restarts at the same address, and all resume. Each gets
+    every trade once and in order, also those of the outage."""
     async with stage(at_once=2) as s:
         followers = [Follower() for _ in range(CLIENTS)]
         url = s.daemon.url
@@ -142,9 +142,8 @@ async def test_all_come_back_after_a_restart_and_nobody_misses_a_trade() -> None
         assert s.daemon.crashes() == []
 
 
-async def test_who_is_served_goes_on_while_a_storm_waits() -> None:
-    """Not one of the newcomers has been answered, and the client within gets every trade; and what it asks is
-    answered before them."""
+async def test_a_served_client_goes_on_while_a_storm_waits() -> None:
+    """No newcomer is answered yet, and the served client gets every trade. Its calls are answered before theirs."""
     async with stage() as s, client(s.daemon.url) as served, trio.open_nursery() as nursery:
         await served.call("subscribe", symbol=SYMBOL)
         turn = s.hold_a_turn()
@@ -171,13 +170,12 @@ async def test_who_is_served_goes_on_while_a_storm_waits() -> None:
         assert order == []
         s.daemon.lobby.admission.leave(turn)
         await until(lambda: len(order) == 51)
-        assert (
-            order.index("served") < 25
-        )  # first to be answered; the sockets of the others are read in any order
+        # It is answered first; but the clients' sockets are read in any order.
+        assert order.index("served") < 25
 
 
 async def test_beyond_max_sessions_a_client_is_told_when_to_come_back() -> None:
-    """By a notification and by the reason of the close, 1013; the delay is the same in both."""
+    """By a notification and in the close reason of 1013, with the same delay in both."""
     async with stage(max_sessions=1) as s, client(s.daemon.url) as served:
         assert await served.call("ping") == "pong"
         async with client(s.daemon.url) as refused:
@@ -198,9 +196,9 @@ async def test_beyond_max_sessions_a_client_is_told_when_to_come_back() -> None:
         assert any(line.startswith("dataflow_admission_longest_wait_seconds ") for line in metrics)
 
 
-async def test_who_resumes_takes_the_place_of_the_newest_who_waits() -> None:
-    """When no more may wait, a newcomer is closed with 1013; who resumes is not, the newest newcomer goes instead;
-    and among those who wait it is served first."""
+async def test_a_resuming_client_takes_the_place_of_the_newest_waiting_one() -> None:
+    """Without room to wait, a new client is closed with 1013. For a resuming client, the newest new one is closed
+    instead. The resuming client is then served first."""
     async with (
         stage(waiting=2) as s,
         client(s.daemon.url) as first,
@@ -236,10 +234,10 @@ async def test_who_resumes_takes_the_place_of_the_newest_who_waits() -> None:
 
 
 @pytest.mark.parametrize("how", ["graceful", "abrupt"])
-async def test_who_hangs_up_while_it_waits_leaves_the_queue(
+async def test_a_client_that_hangs_up_while_it_waits_leaves_the_queue(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once: its place is free although nobody has been served, or given a sign, since."""
+    """Its place is free at once, although no client was served or given a sign since."""
     monkeypatch.setattr(admission, "FIRST_SIGN", float("inf"))
     async with stage() as s, client(s.daemon.url) as gone:
         turn = s.hold_a_turn()
@@ -254,8 +252,8 @@ async def test_who_hangs_up_while_it_waits_leaves_the_queue(
         s.daemon.lobby.admission.leave(turn)
 
 
-async def test_who_waits_gets_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many go before it and how long it has waited; what it asks meanwhile is answered afterwards, in order."""
+async def test_a_waiting_client_gets_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells the number of clients before it and the seconds. Its further calls are answered later, in order."""
     monkeypatch.setattr(admission, "FIRST_SIGN", 0.0)
     async with (
         stage() as s,
@@ -281,10 +279,10 @@ async def test_who_waits_gets_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
         assert waits.answers[1]["result"]["waiting"] == {"served": 0, "resuming": 0, "new": 0}
 
 
-async def test_a_topic_that_is_slow_to_start_keeps_nobody_else_waiting(
+async def test_a_slow_start_of_a_topic_delays_no_other_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its first subscriber gives its turn back meanwhile, although there is only one."""
+    """The first subscriber gives its turn back meanwhile, although there is only one turn."""
     started, go_on, open_ = trio.Event(), trio.Event(), Topics.open
 
     async def slow(self: Topics, topic: Topic, pool: Starter) -> Fanout:
@@ -308,8 +306,7 @@ async def test_a_topic_that_is_slow_to_start_keeps_nobody_else_waiting(
 
 
 async def test_a_long_recovery_is_done_in_slices_without_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is put together trades go on coming, others have their turns, and in the end not one place is
-    missing or told twice."""
+    """Meanwhile trades come and other clients have their turns. In the end no place is missing or sent twice."""
     monkeypatch.setattr(subscriptions, "RECOVERY_SLICE", 20)
     pauses = [0]
     pause = Turns.pause
@@ -335,7 +332,7 @@ async def test_a_long_recovery_is_done_in_slices_without_a_hole(monkeypatch: pyt
 async def test_a_symbol_twice_in_a_batch_is_one_stream_without_a_hole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Trades come between the two calls, before any of them is answered: each is told once."""
+    """Trades come between the two calls, before either is answered; each is sent once."""
     pause = Turns.pause
     async with stage() as s, client(s.daemon.url) as twice:
 

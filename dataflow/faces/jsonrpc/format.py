@@ -1,8 +1,8 @@
 """Entries and notices as JSON-RPC: the notifications of the public contract, as bytes.
 
-Rules of this file: encoding only. Prices and quantities leave as JSON numbers with exactly the digits that
-they have inside; times leave as RFC 3339 in UTC with microseconds. The same bytes go to every subscriber, so
-nothing here depends on a client.
+Rules of this file: encoding only. Prices and quantities become JSON numbers with exactly the digits that they
+have inside; times become RFC 3339 in UTC with microseconds. All subscribers get the same bytes, so nothing
+here depends on a client.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class _Trade(msgspec.Struct, rename="camel", gc=False):
 
 
 class Updates:
-    """Encodes what subscribers of one symbol are sent: the fields of `trade`, in an envelope, and the gaps.
+    """Encodes the updates of one symbol: its trades and gaps, each as a notification.
 
-    Every trade that has a subscriber comes through here, so what repeats is kept: the names, and the time,
-    which the trades of one burst share. Putting strings together takes half the time of an encoder that is
-    handed a Struct; what would need escaping is left to the encoder all the same.
+    Every trade with a subscriber passes here, so repeating parts are kept: the names, and the time, which
+    the trades of one burst share. Joining strings takes half the time of encoding a Struct. Only a text that
+    needs escaping goes through the encoder.
     """
 
     def __init__(self, topic: Topic, epoch: int) -> None:
@@ -52,8 +52,8 @@ class Updates:
         self._epoch = epoch
         self._symbol = _encode(topic.symbol).decode()
         self._moment: int | None = None
-        self._middle = ""  # from the seqnum to the side, for a trade of that moment
-        self._plain: dict[str, bool] = {}  # names of sources, and whether they need no escaping
+        self._middle = ""  # from the seqnum to the side, for trades of `_moment`
+        self._plain: dict[str, bool] = {}  # by the name of a source: whether it needs no escaping
 
     def texts(self, places: Places) -> list[bytes]:
         """Trades, each with its offset, and `stream.gap` for the gaps among them."""
@@ -101,21 +101,23 @@ class JsonRpc:
         return _qualities if topic.channel == QUALITY else Updates(topic, epoch).texts
 
     def item(self, topic: Topic, entry: Recorded) -> bytes:
-        """An admitted trade in an answer; `seqnum` is its offset."""
+        """A trade in an answer; `seqnum` is its offset."""
         return _encode(_fields(entry))
 
     def hole(self, topic: Topic, gap: Gap) -> bytes:
-        """A gap in an answer: `from`, `to` (null when nobody knows how many) and `reason`."""
+        """A gap in an answer: `from`, `to` (null when the number of trades is unknown) and `reason`."""
         return _encode(_span(gap))
 
     def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int | None = None) -> bytes:
-        """`stream.gap`: places that this client will not get, and how many trades of those that the server
-        has were skipped because it is slow."""
+        """`stream.gap`: places that this client will not get.
+
+        `skipped` counts trades that the server has and leaves out, because the client is slow.
+        """
         params = {"symbol": topic.symbol, "channel": topic.channel, "epoch": epoch, **_span(gap)}
         return _notification("stream.gap", params if skipped is None else params | {"skipped": skipped})
 
     @staticmethod
-    @lru_cache(maxsize=16)  # of a notice for all, every client's session asks for the text
+    @lru_cache(maxsize=16)  # every session asks for the text of a notice to all clients
     def notice(notice: Notice) -> bytes:
         method, params = _told(notice)
         return _notification(method, params)
@@ -125,7 +127,7 @@ JSONRPC: Final = JsonRpc()
 
 
 def quality(states: Sequence[Quality], best: Quality) -> dict[str, Any]:
-    """A symbol's quality as it stands in answers: the best of its sources, and each of them."""
+    """The quality of a symbol in an answer: `best` of its sources, and each of them."""
     sources = {
         each.source: {
             "state": each.state,

@@ -1,8 +1,8 @@
-"""The methods of the JSON-RPC interface: what a client can call, and the answers in JSON's words.
+"""The methods of the JSON-RPC interface.
 
-Rules of this file: translation only. `Desk` answers questions and `Subscriptions` joins live and past; here
-their values become JSON, and their problems become errors. Calls are answered in turns (see
-`gateway.admission`).
+Rules of this file: translation only. `Desk` answers questions, and `Subscriptions` joins live and past. This
+file turns their values into JSON and their problems into errors. Calls are answered in turns (see
+`gateway.admission`). The README beside it describes every method; a test compares the two.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Calls(Talk):
 
     async def hear(self, text: str) -> None:
         turns = self.subscriptions.turns
-        await turns.take(resuming='"since"' in text)  # cheaper than to decode before one's turn
+        await turns.take(resuming='"since"' in text)  # a cheap guess: decoding is work for the turn
         try:
             answer = await protocol.dispatch(text, _METHODS, _report, pause=turns.pause, owner=(self,))
             if answer is not None:
@@ -139,7 +139,7 @@ class Calls(Talk):
         return None if foremost is None else quality(states, foremost)
 
 
-# One table for all clients: each of them made its own, this would be most of what it costs to have one.
+# One table for all clients: a table each would be most of the cost of a client.
 _METHODS = protocol.Methods(
     subscribe=(Subscribe, Calls.subscribe),
     unsubscribe=(Unsubscribe, Calls.unsubscribe),
@@ -151,7 +151,7 @@ _METHODS = protocol.Methods(
 
 
 def _as_array(texts: Any) -> Any:
-    """Several updates as one JSON array."""
+    """Several updates as one JSON array, one update as it is."""
     return texts if len(texts) <= 1 else [b"[" + b",".join(texts) + b"]"]
 
 

@@ -1,13 +1,12 @@
 """JSON-RPC 2.0, to the letter (https://www.jsonrpc.org/specification).
 
-Rules of this file. Text in, bytes out: no socket, no clock, no framework. Ids go back exactly as they came,
-digit for digit. A notification is never answered, also not with an error. An answer has `result` or `error`,
-never both. What a handler did not mean to tell is not told: an exception other than `CallError` or `Problem`
-is reported to us and is an internal error to the client. The calls of a batch run one after the other, in
-order.
+Rules of this file. Text in, bytes out: no socket, no clock, no framework. An id goes back exactly as it came,
+digit for digit. A notification is never answered, not even with an error. An answer has `result` or `error`,
+never both. An exception other than `CallError` or `Problem` may hold secrets: it is reported inside, and the
+client gets an internal error without details. The calls of a batch run one after the other, in order.
 
-Where the specification leaves room: method names are matched whatever their case, unknown members of
-a request are ignored, and an invalid request that has a valid id is answered to that id.
+Where the specification leaves a choice: the case of method names does not matter, unknown members of a
+request are ignored, and an invalid request with a valid id is answered with that id.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ UNAUTHORISED: Final = -32001
 RATE_LIMITED: Final = -32002
 TOO_MANY_SUBSCRIPTIONS: Final = -32003
 
-MAX_BATCH: Final = 100  # calls; more are refused as a whole, since each of them may start work
-MAX_ANSWERS: Final = 4 << 20  # bytes of answers to one batch; the calls behind are refused
+MAX_BATCH: Final = 100  # calls; a longer batch is refused as a whole, because each call may start work
+MAX_ANSWERS: Final = 4 << 20  # bytes of answers to one batch; above it, further calls are refused
 
-_SHOWN: Final = 80  # characters of a wrong name that go back to the client
+_SHOWN: Final = 80  # characters of a wrong name that the client gets back
 _EXACT: Final = 2**53  # the greatest float up to which all integers are floats too
 _PLACE: Final = re.compile(r" - at `\$\.?(.*?)`$")
 
@@ -55,7 +54,7 @@ class _Method:
 
 
 class CallError(DataflowError):
-    """A call that cannot be answered with a result: the caller's fault or ours, by `code`."""
+    """A call that ends with an error. `code` tells whose fault it is, `data` helps the client."""
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
         super().__init__(message)
@@ -65,7 +64,7 @@ class CallError(DataflowError):
 
 
 def translated(problem: Problem) -> CallError:
-    """A problem as JSON-RPC has it."""
+    """`problem` as an error of JSON-RPC."""
     if isinstance(problem, InvalidValue):
         return CallError(INVALID_PARAMS, "Invalid params", problem.data)
     if isinstance(problem, TooManySubscriptions):
@@ -76,11 +75,11 @@ def translated(problem: Problem) -> CallError:
 
 
 class Methods:
-    """What can be called: `name=(params, handler)`.
+    """A table of methods: `name=(params, handler)`.
 
-    `params` is an attrs class or msgspec Struct whose fields are the parameters, by name or, in the
-    order of definition, by position; the handler is awaited with an instance of it. None: the
-    method takes no parameters and neither does the handler.
+    `params` is an attrs class or msgspec Struct. Its fields are the parameters, by name, or by position in
+    the order of definition. The handler is awaited with an instance of it. With None, the method has no
+    parameters and the handler no argument.
     """
 
     def __init__(self, **table: tuple[type | None, Handler]) -> None:
@@ -90,11 +89,11 @@ class Methods:
 
     @property
     def names(self) -> list[str]:
-        """The names as they are spelled."""
+        """The names in their own spelling."""
         return [method.name for method in self._methods.values()]
 
     def find(self, name: str) -> _Method:
-        """The method of that name, whatever its case. Raises CallError."""
+        """The method of that name in any case. Raises CallError."""
         method = self._methods.get(name.casefold())
         if method is None:
             raise CallError(
@@ -107,7 +106,7 @@ class Methods:
 
 @frozen
 class Call:
-    """One valid request; `id` is its JSON text, None for a notification. `params` is a list, dict or None."""
+    """A valid request. `id` is its JSON text, None for a notification; `params` is a list, dict or None."""
 
     method: str
     params: Any
@@ -116,7 +115,7 @@ class Call:
 
 @frozen
 class Invalid:
-    """A member of a batch, or a whole text, that is no request, and what to answer."""
+    """An invalid request, alone or in a batch, and the error to answer."""
 
     id: msgspec.Raw
     error: CallError
@@ -145,12 +144,12 @@ async def dispatch(
     pause: Callable[[], Awaitable[None]] | None = None,
     owner: tuple[Any, ...] = (),
 ) -> bytes | None:
-    """Run what `text` calls, in order, and make the answer; None when nothing is to be answered.
+    """Run the calls in `text`, in order, and return the answer; None when there is nothing to answer.
 
     `report(method, exception)` is called for every exception of a handler that is neither a CallError nor a
-    Problem. The calls of a batch whose answers exceed `max_answers` bytes are refused from there on; `pause`
-    is awaited before each of them but the first, so that a batch does not keep the event loop. `owner` is
-    given to every handler before its parameters, so that many clients can share one table of methods.
+    Problem. When the answers to a batch exceed `max_answers` bytes, its further calls are refused. `pause` is
+    awaited before each call of a batch but the first, so that a batch does not block the event loop. Every
+    handler gets `owner` before its parameters, so that many clients can share one table of methods.
     """
     requests = parse(text, max_batch)
     if not isinstance(requests, list):
@@ -168,7 +167,7 @@ async def dispatch(
 
 
 def parse(text: str | bytes, max_batch: int = MAX_BATCH) -> Call | Invalid | list[Call | Invalid]:
-    """The request, or the list of requests, in `text`. Never raises for what a client sent."""
+    """The request, or the list of requests, in `text`. Never raises, whatever a client sent."""
     try:
         if not _is_array(text):
             return _read(text)
@@ -181,12 +180,12 @@ def parse(text: str | bytes, max_batch: int = MAX_BATCH) -> Call | Invalid | lis
 
 
 def result_of(call_id: msgspec.Raw, result: Any) -> bytes:
-    """A successful answer. Raises TypeError or ValueError when `result` cannot be written as JSON."""
+    """An answer with a result. Raises TypeError or ValueError when `result` cannot be written as JSON."""
     return _encode({"jsonrpc": "2.0", "result": result, "id": call_id})
 
 
 def error_of(call_id: msgspec.Raw, error: CallError) -> bytes:
-    """An answer that says what went wrong. Raises TypeError or ValueError when `data` is not JSON."""
+    """An answer with an error. Raises TypeError or ValueError when its `data` cannot be written as JSON."""
     told: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.data is not None:
         told["data"] = error.data
@@ -224,11 +223,11 @@ def _is_array(text: str | bytes) -> bool:
 
 
 def _read(text: str | bytes | msgspec.Raw) -> Call | Invalid:
-    """Raises msgspec.DecodeError (not ValidationError) when it is no JSON."""
+    """A member of a batch or a whole text. Raises msgspec.DecodeError, not ValidationError, for no JSON."""
     try:
         request = _request.decode(text)
     except msgspec.ValidationError as error:
-        _any.decode(text)  # a wrong type can be noticed before broken JSON behind it
+        _any.decode(text)  # the wrong type may come before broken JSON: that is a parse error
         return Invalid(_NULL, _invalid_request(_plain(str(error))))
     call_id = None if request.id is msgspec.UNSET else _valid_id(request.id)
     if call_id is None and request.id is not msgspec.UNSET:
@@ -241,7 +240,7 @@ def _read(text: str | bytes | msgspec.Raw) -> Call | Invalid:
 def _valid_id(written: Any) -> msgspec.Raw | None:
     try:
         value = msgspec.json.decode(written)
-    except msgspec.ValidationError:  # a number beyond every range
+    except msgspec.ValidationError:  # a number out of the range of floats
         return None
     return msgspec.Raw(bytes(written)) if value is None or type(value) in (str, int, float) else None
 
@@ -273,12 +272,12 @@ def _wrong_length(length: int, most: int) -> CallError:
 
 @cache
 def _fields(params: type) -> tuple[Any, ...]:
-    """The fields of a class of parameters, looked into once and not with every call."""
+    """The fields of a class of parameters; to inspect the class for every call would be slow."""
     return tuple(msgspec.inspect.type_info(params).fields)  # type: ignore[attr-defined]
 
 
 def _arguments(method: _Method, params: Sequence[Any] | Mapping[str, Any] | None) -> tuple[Any, ...]:
-    """What to call the handler with. Raises CallError."""
+    """The arguments of the handler. Raises CallError."""
     if method.params is None:
         if params:
             raise _invalid_params(f"{method.name} takes no parameters")
@@ -325,7 +324,7 @@ def _convert(named: dict[str, Any], params: type) -> Any:
 
 
 def _with_integers(value: Any) -> Any:
-    """Whole numbers as integers, for JSON has one kind of number: 50.0 is 50."""
+    """`value` with whole floats as integers: JSON has one kind of number, so 50.0 is 50."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
         return int(value)
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
 """The page at `/`: one safe, self-contained file that speaks only the public contract.
 
-The contract is typed again here on purpose. What the script computes is run with node where there is one.
+The contract stands here a second time on purpose. Where node is installed, it runs the script's functions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ VOID = {"meta", "link", "input", "br", "hr", "img"}
 
 
 class Outline(HTMLParser):
-    """Every element with its attributes, and every tag that is not closed where it should be."""
+    """All elements with their attributes, and all tags that are not closed in their place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_every_name_refers_to_something(outline: Outline) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere(outline: Outline) -> None:
-    """The page works offline and tells no third party that it is open: no address, no import, a policy."""
+    """The page works offline and contacts no third party: no address, no import, a content policy."""
     assert re.findall(r"\b(?:https?|wss?):|[\"'(=]//|@import|\burl\([^)]|\bimport\b", STYLE + SCRIPT) == []
     assert "://" not in PAGE
     assert outline.values("src") == []
@@ -172,7 +172,7 @@ JSON = st.recursive(
 
 
 def keep_decimals(text: str) -> str:
-    """What the script does before it parses a message, with the script's own expression."""
+    """The script's first step on a message, with the script's own expression."""
     literal = re.search(r"const DECIMALS = /(.*)/g;", SCRIPT)
     assert literal
     return re.sub(literal[1], r'\1"\2"', text)
@@ -181,7 +181,7 @@ def keep_decimals(text: str) -> str:
 @example({'x"price': 5, "reason": '"qty": 1', "n": ['\\"price":1']}, "5.892E-4")
 @given(JSON, st.decimals(allow_nan=False, allow_infinity=False).map(str))
 def test_prices_keep_their_digits_and_nothing_else_changes(message: Any, number: str) -> None:
-    """A price is read as the text it came as; strings that merely talk of prices stay what they are."""
+    """A price is read as its text. Strings that look like prices stay as they are."""
 
     def expected(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -196,7 +196,7 @@ def test_prices_keep_their_digits_and_nothing_else_changes(message: Any, number:
     assert json.loads(keep_decimals(text)) == {"qty": number, "a": expected(message), "lastPrice": number}
 
 
-# What follows needs an interpreter of JavaScript.
+# The following tests need node.
 
 
 @pytest.fixture(scope="module")
@@ -216,14 +216,14 @@ def evaluate() -> Callable[[str, str], Any]:
 
 
 def test_the_script_is_valid(evaluate: Callable[[str, str], Any]) -> None:
-    """The script parses: a page that does not start shows nothing at all."""
+    """The script parses: with a syntax error the page would show nothing."""
     assert evaluate(f"new Function({json.dumps(SCRIPT)})", "1") == 1
 
 
 def test_an_exponent_is_shown_as_a_plain_number_with_the_same_digits(
     evaluate: Callable[[str, str], Any],
 ) -> None:
-    """`5.892E-4` is shown as `0.0005892`; other numbers are shown exactly as they came."""
+    """`5.892E-4` is shown as `0.0005892`; other numbers keep their text."""
     shown = {
         "5.892E-4": "0.0005892",
         "1E+3": "1000",
@@ -263,26 +263,26 @@ def stream(evaluate: Callable[[str, str], Any], events: str) -> Any:
     return evaluate("\n".join([STREAM, *functions, events]), RESULT)
 
 
-def test_snapshot_and_live_trades_join_without_a_word(evaluate: Callable[[str, str], Any]) -> None:
-    """A contiguous stream is drawn once each, in order, and reports nothing."""
+def test_snapshot_and_live_trades_join_without_a_report(evaluate: Callable[[str, str], Any]) -> None:
+    """Every trade of a stream without gaps is drawn once, in order, and nothing is reported."""
     events = (
         "joined(symbol, { epoch: 7, offset: 3, trades: [{ offset: 3 }, { offset: 2 }] }); trade(4); trade(5);"
     )
     assert stream(evaluate, events) == {"told": [], "drawn": [2, 3, 4, 5], "last": 5, "epoch": 7}
 
 
-def test_no_hole_stays_silent_and_no_trade_is_drawn_twice(evaluate: Callable[[str, str], Any]) -> None:
-    """Offsets that neither came nor were announced as a gap are reported; so is a trade that came again."""
+def test_no_gap_stays_silent_and_no_trade_is_drawn_twice(evaluate: Callable[[str, str], Any]) -> None:
+    """Missing offsets without an announced gap are reported, and so is a repeated trade."""
     heard = stream(evaluate, "trade(1); trade(4); trade(4); trade(5);")
     assert heard["drawn"] == [1, 4, 5]
     assert [re.sub(r"\(.*", "", text).strip() for text in heard["told"]] == [
         "Gap in BTC-USD: offsets 2 to 3 will not come",
-        "BTC-USD: offset 4 came again",
+        "BTC-USD: offset 4 came twice",
     ]
 
 
 def test_an_announced_gap_is_reported_once_with_its_reason(evaluate: Callable[[str, str], Any]) -> None:
-    """`stream.gap` explains the places that are skipped, with an open end too, and brings the epoch."""
+    """`stream.gap` explains the skipped places, also with an open end, and sets the epoch."""
     gap = "missed({ symbol: 'BTC-USD', epoch: 8, from: 2, to: 3, reason: 'slow_client' });"
     endless = "missed({ symbol: 'BTC-USD', epoch: 9, from: 5, to: null, reason: 'shard_restart' });"
     heard = stream(evaluate, f"trade(1); {gap} trade(4); {endless} trade(20); trade(21);")
@@ -294,8 +294,8 @@ def test_an_announced_gap_is_reported_once_with_its_reason(evaluate: Callable[[s
     assert heard["epoch"] == 9
 
 
-def test_a_reconnection_says_whether_it_is_whole(evaluate: Callable[[str, str], Any]) -> None:
-    """What was fetched is drawn; a gap inside, a lost history or a refusal is not called whole."""
+def test_a_reconnection_reports_whether_it_is_complete(evaluate: Callable[[str, str], Any]) -> None:
+    """Fetched trades are drawn. With a gap, a lost history or a refusal it is not complete."""
     start = "trade(1); link.back = { waiting: 9, fetched: 0, broken: new Set() };"
     whole = (
         "joined(symbol, { epoch: 7, offset: 3, recovered: true, trades: [{ offset: 2 }, { offset: 3 }] });"

@@ -1,4 +1,4 @@
-"""Admission: who goes first, who waits, who is sent away, and that all of it is bounded."""
+"""Admission: the order of turns, waiting, refusals, and their bounds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEW, RESUMING, SERVED = Urgency.NEW, Urgency.RESUMING, Urgency.SERVED
 
 
 class Stage:
-    """An admission whose time is told, and who was woken, by name and in order."""
+    """An admission with a clock of its own. `woken` has the names of the woken clients, in order."""
 
     def __init__(self, at_once: int = 1, waiting: int = 10, seed: int = 1) -> None:
         self.now = 0.0
@@ -44,7 +44,7 @@ class Stage:
 
 
 def test_first_come_first_served() -> None:
-    """Within an urgency the order is that of their coming; the first needs not wait."""
+    """The first client does not wait. The others are served in the order in which they came."""
     stage = Stage()
     turns = [stage.enter(NEW, name) for name in "abc"]
     assert [turn.standing for turn in turns] == [Standing.SERVING, Standing.WAITING, Standing.WAITING]
@@ -55,8 +55,8 @@ def test_first_come_first_served() -> None:
     assert stage.admission.admitted == 3
 
 
-def test_who_was_served_before_who_resumes_before_who_is_new() -> None:
-    """Whatever the order of their coming."""
+def test_served_clients_come_before_resuming_ones_and_new_ones_last() -> None:
+    """In whatever order they came."""
     stage = Stage()
     turn = stage.enter(NEW)
     waiting = {name: stage.enter(urgency, name) for name, urgency in
@@ -67,8 +67,8 @@ def test_who_was_served_before_who_resumes_before_who_is_new() -> None:
     assert stage.woken == ["s1", "s2", "r1", "r2", "n1", "n2"]
 
 
-def test_who_resumes_takes_the_place_of_the_newest_newcomer() -> None:
-    """When nobody more can wait, the newest who does not resume is refused in its stead; a newcomer is refused."""
+def test_a_resuming_client_takes_the_place_of_the_newest_newcomer() -> None:
+    """Without room to wait, a new client is refused. For a resuming one, the newest new client is refused instead."""
     stage = Stage(waiting=3)
     stage.enter(NEW)
     old, middle, newest = (stage.enter(NEW, name) for name in "omn")
@@ -81,8 +81,8 @@ def test_who_resumes_takes_the_place_of_the_newest_newcomer() -> None:
     assert stage.admission.refused == {TOO_MANY_WAITING: 2, TOO_MANY_SESSIONS: 0}
 
 
-def test_who_resumes_is_refused_when_all_who_wait_resume() -> None:
-    """There is no room without a bound for those either."""
+def test_a_resuming_client_is_refused_when_all_waiting_clients_resume() -> None:
+    """The room for resuming clients is bounded too."""
     stage = Stage(waiting=2)
     stage.enter(NEW)
     waiting = [stage.enter(RESUMING), stage.enter(RESUMING)]
@@ -90,8 +90,8 @@ def test_who_resumes_is_refused_when_all_who_wait_resume() -> None:
     assert all(turn.standing is Standing.WAITING for turn in waiting)
 
 
-def test_who_was_served_is_never_refused() -> None:
-    """The bound is for those who come; a client within may always ask."""
+def test_a_served_client_is_never_refused() -> None:
+    """The bound is for newcomers; a client that was served once may always ask."""
     stage = Stage(waiting=1)
     stage.enter(NEW)
     stage.enter(NEW)
@@ -99,8 +99,8 @@ def test_who_was_served_is_never_refused() -> None:
     assert stage.enter(NEW).standing is Standing.REFUSED
 
 
-def test_who_leaves_the_queue_is_not_served() -> None:
-    """Its place is free at once, and the next moves up."""
+def test_a_client_that_leaves_the_queue_is_not_served() -> None:
+    """Its place is free at once, and the next client moves up."""
     stage = Stage(waiting=2)
     first, gone, last = stage.enter(NEW), stage.enter(NEW, "gone"), stage.enter(NEW, "last")
     stage.admission.leave(gone)
@@ -111,8 +111,8 @@ def test_who_leaves_the_queue_is_not_served() -> None:
     assert stage.woken == ["last"]
 
 
-def test_ahead_counts_who_goes_first() -> None:
-    """Those before it of its own urgency, and all who are more urgent."""
+def test_ahead_counts_the_clients_that_come_first() -> None:
+    """The earlier clients of the same urgency, and all more urgent ones."""
     stage = Stage()
     stage.enter(NEW)
     new = [stage.enter(NEW) for _ in range(3)]
@@ -122,7 +122,7 @@ def test_ahead_counts_who_goes_first() -> None:
 
 
 def test_the_longest_wait() -> None:
-    """Of those who were served and of those who still wait."""
+    """It covers served clients and waiting ones."""
     stage = Stage()
     turn = stage.enter(NEW)
     waiting = stage.enter(RESUMING)
@@ -147,7 +147,7 @@ def test_a_delay_is_jittered_and_repeatable() -> None:
 
 
 def test_a_delay_is_no_shorter_than_the_queue() -> None:
-    """When those who wait take longer than `retry_after`, it would be a lie."""
+    """When the waiting clients need longer than `retry_after`, that delay would be too short."""
     stage = Stage(waiting=1000)
     turns = [stage.enter(NEW) for _ in range(1000)]
     for turn in turns[:300]:
@@ -156,8 +156,8 @@ def test_a_delay_is_no_shorter_than_the_queue() -> None:
     assert stage.admission.delay() >= 0.95 * 0.1 * 700
 
 
-def test_who_is_sent_away_at_the_door_is_counted() -> None:
-    """By reason, with a delay like everybody's."""
+def test_a_client_refused_before_it_asks_is_counted() -> None:
+    """By reason, and with a delay like any other refused client."""
     stage = Stage()
     assert 5.0 <= stage.admission.turn_away(TOO_MANY_SESSIONS) <= 10.0
     assert stage.admission.refused[TOO_MANY_SESSIONS] == 1
@@ -165,14 +165,14 @@ def test_who_is_sent_away_at_the_door_is_counted() -> None:
 
 
 class AdmissionModel(RuleBasedStateMachine):
-    """Any order of coming, leaving and giving back, beside what the rules say in the plainest words."""
+    """Clients come, leave and give turns back in any order; a plain model of the rules predicts each result."""
 
     AT_ONCE, WAITING = 3, 4
 
     def __init__(self) -> None:
         super().__init__()
         self.admission = Admission(self.AT_ONCE, self.WAITING, 5.0, clock=lambda: 0.0, dice=random.Random(0))
-        self.turns: list[Turn] = []  # in the order of their coming, all of them
+        self.turns: list[Turn] = []  # all turns, oldest first
         self.woken: list[Turn] = []
 
     def _enter(self, urgency: Urgency) -> Turn:
@@ -209,7 +209,7 @@ class AdmissionModel(RuleBasedStateMachine):
         self.admission.leave(turn)
         self.admission.leave(turn)
         if waiting:
-            best = min(waiting, key=lambda each: each.urgency)  # the first to come of the most urgent
+            best = min(waiting, key=lambda each: each.urgency)  # the oldest of the most urgent
             assert best.standing is Standing.SERVING
             assert self.woken[-1] is best
 
@@ -239,7 +239,7 @@ class AdmissionModel(RuleBasedStateMachine):
             assert place <= self.admission.ahead(turn) < len(waiting)
 
     def teardown(self) -> None:
-        """Everybody who stays is served in the end."""
+        """All waiting clients are served in the end."""
         while serving := self._with(Standing.SERVING):
             self.admission.leave(serving[0])
         assert not self._with(Standing.WAITING)
@@ -254,7 +254,7 @@ TestAdmissionModel = AdmissionModel.TestCase
 
 @define
 class Guest:
-    """A client's session as admission sees it. `ends` is why it ended, and the words."""
+    """A client's session as admission sees it. `ends` has the reason of its end, and the words."""
 
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     said: list[Any] = field(factory=list)
@@ -287,7 +287,7 @@ class Guest:
 
 
 async def test_a_client_that_waits_gets_a_sign(autojump_clock: MockClock) -> None:
-    """After a second, and then every three, with how many go before it and how long it has waited."""
+    """After one second, then every three: the number of clients before it, and the seconds it has waited."""
     admission, guests, served = Admission(1, 10, 5.0), [Guest(), Guest()], list[int]()
     busy = admission.enter(NEW, lambda: None)
     async with trio.open_nursery() as nursery:
@@ -311,7 +311,7 @@ async def test_a_client_that_waits_gets_a_sign(autojump_clock: MockClock) -> Non
 
 
 async def test_a_client_that_hangs_up_leaves_the_queue() -> None:
-    """It listens while it waits, so its end cancels it, and the place is free at once."""
+    """It reads while it waits, so the hang-up cancels it, and its place is free at once."""
     admission, gone, served = Admission(1, 10, 5.0), Guest(), list[str]()
     busy = admission.enter(NEW, lambda: None)
     async with trio.open_nursery() as nursery:
@@ -328,7 +328,7 @@ async def test_a_client_that_hangs_up_leaves_the_queue() -> None:
 
 
 async def test_a_client_that_is_cancelled_in_its_turn_gives_it_back() -> None:
-    """Nobody takes a turn along."""
+    """No turn is lost with a client."""
     admission, served = Admission(1, 10, 5.0), list[str]()
     busy = admission.enter(NEW, lambda: None)
     guest, other = Guest(), Guest()
@@ -337,7 +337,7 @@ async def test_a_client_that_is_cancelled_in_its_turn_gives_it_back() -> None:
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(other.visit, admission, lambda: served.append("second"))
         await trio.testing.wait_all_tasks_blocked()
-        admission.leave(busy)  # the first is woken, and gone before it can use it
+        admission.leave(busy)  # the first client gets the turn, and is gone before it can use it
         guest.end(Ending.GONE, "")
     assert "second" in served
     assert admission.waiting == {"served": 0, "resuming": 0, "new": 0}
@@ -345,7 +345,7 @@ async def test_a_client_that_is_cancelled_in_its_turn_gives_it_back() -> None:
 
 @pytest.mark.parametrize("displaced", [False, True])
 async def test_a_client_without_a_place_is_told_when_to_come_back(displaced: bool) -> None:
-    """By a notice and by the reason of the close: at once, or when somebody who resumes takes its place."""
+    """By a notice and in the close reason: at once, or when a resuming client takes its place."""
     admission, guest = Admission(1, 1, 5.0, dice=random.Random(3)), Guest()
     admission.enter(NEW, lambda: None)
     if not displaced:
@@ -364,7 +364,7 @@ async def test_a_client_without_a_place_is_told_when_to_come_back(displaced: boo
 
 
 async def test_a_pass_serves_no_more_than_may_be_at_once() -> None:
-    """Whoever holds a turn keeps it over a checkpoint: a hundred at once are served in many passes."""
+    """A client keeps its turn over a checkpoint, so a hundred clients are served in many passes."""
     admission, served, most = Admission(4, 1000, 5.0), list[int](), 0
     async with trio.open_nursery() as nursery:
         for number in range(100):
@@ -373,11 +373,11 @@ async def test_a_pass_serves_no_more_than_may_be_at_once() -> None:
             before = len(served)
             await trio.lowlevel.checkpoint()
             most = max(most, len(served) - before)
-    assert most <= 2 * 4  # as seen by a task that may come first in one pass and last in the next
+    assert most <= 2 * 4  # this task may run first in one pass and last in the next one
 
 
-async def test_in_the_middle_of_its_work_a_client_goes_before_newcomers() -> None:
-    """A pause lets others who work have a turn, not those who wait to begin."""
+async def test_a_client_in_the_middle_of_its_work_comes_before_newcomers() -> None:
+    """A pause gives turns to other served clients, not to newcomers."""
     admission, order = Admission(1, 10, 5.0), list[str]()
 
     async def long() -> None:

@@ -1,4 +1,4 @@
-"""The herald: everybody is told, once, and nobody else has to wait for it."""
+"""The herald tells every client once, and holds no other task up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Nothing:
 
 
 class Client(Session[bytes, str]):
-    """A session that only listens to what it says."""
+    """A session that only keeps its notices."""
 
     def __init__(self) -> None:
         wire: Any = Nothing()
@@ -50,8 +50,8 @@ def herald(clients: Clients) -> Supervisor:
 
 
 @pytest.mark.parametrize("count", [0, 1, CLIENTS_AT_ONCE, CLIENTS_AT_ONCE + 1, 3 * CLIENTS_AT_ONCE])
-async def test_everybody_is_told_everything_once_and_in_order(count: int) -> None:
-    """Notices reach each client in the order in which they were given."""
+async def test_every_client_is_told_everything_once_and_in_order(count: int) -> None:
+    """Notices reach each client in the order of the calls."""
     crowd = Crowd(count)
     async with open_supervisor(herald(crowd.clients)):
         crowd.clients.broadcast(LOST)
@@ -60,8 +60,8 @@ async def test_everybody_is_told_everything_once_and_in_order(count: int) -> Non
         assert all(member.said == [LOST, RESTORED] for member in crowd.members)
 
 
-async def test_others_get_their_turn_while_many_are_told() -> None:
-    """Telling a crowd is cut into pieces: the event loop turns in between."""
+async def test_other_tasks_run_while_many_clients_are_told() -> None:
+    """The work is cut into pieces, and the event loop turns between them."""
     crowd = Crowd(3 * CLIENTS_AT_ONCE)
     seen = set[int]()
 
@@ -70,12 +70,15 @@ async def test_others_get_their_turn_while_many_are_told() -> None:
         for _ in range(20):
             await trio.lowlevel.checkpoint()
             seen.add(sum(bool(member.said) for member in crowd.members))
-    assert seen & {CLIENTS_AT_ONCE, 2 * CLIENTS_AT_ONCE}  # one of them at least, whoever goes first in a pass
+    assert seen & {
+        CLIENTS_AT_ONCE,
+        2 * CLIENTS_AT_ONCE,
+    }  # at least one of them, whichever task runs first in a pass
     assert max(seen) == 3 * CLIENTS_AT_ONCE
 
 
-async def test_who_leaves_meanwhile_and_a_world_without_herald_are_no_trouble() -> None:
-    """A notice is for whoever is there: a session that has ended ignores it, and nobody is told before the start."""
+async def test_a_client_that_left_and_a_missing_herald_are_no_trouble() -> None:
+    """A notice reaches connected clients only. Before the herald runs, it reaches none."""
     crowd = Crowd(2)
     crowd.clients.broadcast(Draining())
     async with open_supervisor(herald(crowd.clients)):

@@ -1,4 +1,4 @@
-"""The past in an answer: the same text as for everybody, encoded once, and bounded in what is kept."""
+"""The past in answers: the same text for all clients, encoded once; the kept texts are bounded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BTC, ETH = Topic("trades", "BTC-USDT"), Topic("trades", "ETH-USDT")
 
 
 def test_items_and_gaps_in_order() -> None:
-    """What stands in an answer is what the format makes of each entry; the part ends where the last one does."""
+    """An answer holds the format's text of each entry. The part ends at the last entry."""
     part = Past().part(JSONRPC, BTC, 4)
     assert part.last == 4
     assert (part.items, part.gaps) == ([], [])
@@ -41,7 +41,7 @@ def test_items_and_gaps_in_order() -> None:
 
 
 class Counting(JsonRpc):
-    """A format that remembers what it was asked to write."""
+    """A format that counts its work."""
 
     def __init__(self) -> None:
         self.written: list[int] = []
@@ -51,8 +51,8 @@ class Counting(JsonRpc):
         return super().item(topic, entry)
 
 
-def test_an_item_is_encoded_once_a_format() -> None:
-    """However many ask; each topic and each format for itself; and after more than the bound, anew."""
+def test_an_item_is_encoded_once_for_each_format() -> None:
+    """For any number of clients, for each topic and each format. Above the bound, texts are made again."""
     one, other = Counting(), Counting()
     kept = Past(3)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Entries and notices as JSON-RPC: the public contract to the byte."""
+"""Entries and notices as JSON-RPC: the bytes of the public contract."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def update_of(recorded: Recorded) -> bytes:
 
 
 def test_an_update_is_the_contract_to_the_byte() -> None:
-    """Names, order, numbers as numbers with the very digits that came, time in UTC with microseconds."""
+    """Names, their order, numbers with the digits of the source, time in UTC with microseconds."""
     expected = f'{{"jsonrpc":"2.0","method":"trades.update","params":{FIELDS}}}'
     assert update_of(RECORDED).decode() == expected
 
 
 def test_a_trade_in_an_answer_has_the_same_fields() -> None:
-    """Without the envelope, ready to be put into a result."""
+    """Without the envelope, ready for a result."""
     assert JSONRPC.item(trades("BTC-USD"), RECORDED).decode() == FIELDS
 
 
 def test_a_gap_tells_which_offsets_will_not_come() -> None:
-    """`to` is null when nobody knows how many trades are missing."""
+    """`to` is null when the number of missing trades is unknown."""
     exact, unknown = Gap(3, 9, "source_gap"), Gap(3, 3, "shard_restart", exact=False)
     assert told(JSONRPC.gap(trades("BTC-USD"), 5, exact)) == {
         "jsonrpc": "2.0",
@@ -113,13 +113,13 @@ def test_notices_about_connections() -> None:
 
 
 def test_a_slow_client_is_told_how_much_it_missed() -> None:
-    """`skipped` counts the trades among the places."""
+    """`skipped` counts the trades at these places."""
     params = told(JSONRPC.gap(trades("BTC-USD"), 5, Gap(3, 9, "slow_client"), 6))["params"]
     assert (params["from"], params["to"], params["skipped"]) == (3, 9, 6)
 
 
 def test_quality_is_told_by_source_and_for_the_symbol() -> None:
-    """A change as a notification; in an answer the best of all sources and each of them."""
+    """A notification tells a change. An answer has the best source's state and each source's."""
     lost = Quality("BTC-USD", "kraken", Grade.LOST, 1_589_135_616_696_315_999, "cut")
     live = Quality("BTC-USD", "coinbase", Grade.LIVE, 1_589_135_616_000_000_000)
     [text] = JSONRPC.encoder(Topic("quality", "BTC-USD"), 1)([(3, lost)])
@@ -151,7 +151,7 @@ def test_quality_is_told_by_source_and_for_the_symbol() -> None:
     st.integers(0, 253402300799_999_999_999),
 )
 def test_no_digit_is_lost(number: Decimal, text: str, side: Any, timestamp: int) -> None:
-    """Whatever a trade holds, a reader of exact numbers gets it back."""
+    """A reader of exact numbers gets every trade back as it was."""
     trade = Trade(text, text, text, side, number, number / 3, timestamp)
     params = json.loads(update_of(Recorded(1, trade)), parse_float=Decimal, parse_int=Decimal)["params"]
     assert (params["price"], params["qty"]) == (number, number / 3)
@@ -160,7 +160,7 @@ def test_no_digit_is_lost(number: Decimal, text: str, side: Any, timestamp: int)
 
 @pytest.mark.parametrize("written", ["61837.63000000", "1E-7", "0.10", "100"])
 def test_a_number_keeps_its_form(written: str) -> None:
-    """Neither rounded nor normalised."""
+    """It is neither rounded nor normalised."""
     trade = Trade("s", "A-B", "1", "sell", Decimal(written), Decimal(1), 0)
     assert f'"price":{written},'.encode() in update_of(Recorded(1, trade))
 
@@ -175,10 +175,10 @@ moments = st.integers(0, 3).map(lambda n: 1_589_135_616_696_315_999 + n * 500)
 
 
 @given(names, st.lists(st.tuples(names, names, moments, st.integers(1, 2**53))))
-def test_what_is_kept_between_updates_shows_in_none(
+def test_kept_parts_of_one_update_show_in_no_other(
     symbol: str, told_of: list[tuple[str, str, int, int]]
 ) -> None:
-    """One encoder, trade after trade: each is what an answer tells of it, in the envelope, whatever came before."""
+    """One encoder, many trades: each text is the answer's text in the envelope, whatever came before."""
     encode, topic = JSONRPC.encoder(trades(symbol), 1), trades(symbol)
     for source, name, moment, offset in told_of:
         trade = Trade(source, symbol, name, "buy", Decimal("1.50"), Decimal("2"), moment)

@@ -1,4 +1,4 @@
-"""What the methods promise beyond their answers; the answers themselves are tested over a real WebSocket."""
+"""Promises of the methods beyond their answers. The answers are tested over a real WebSocket."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PING = '{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
 
 
 class Silent:
-    """A session that only counts what is said through it."""
+    """A session that only counts its messages."""
 
     said = 0
     frame: Any = None
 
     def tell(self, notice: object) -> None:
-        raise AssertionError("nobody waits for long")
+        raise AssertionError("no client waits for long")
 
     def say(self, text: bytes) -> None:
         Silent.said += 1
@@ -31,7 +31,7 @@ class Silent:
 
 
 async def test_a_pass_of_the_event_loop_answers_a_bounded_number_of_calls() -> None:
-    """However many ask at the same moment, everybody else has a step after every few answers."""
+    """When many clients ask at the same moment, other tasks run after every few answers."""
     built = hall(Settings(admission=Admission(at_once=4)))
     Silent.said, most = 0, 0
     async with trio.open_nursery() as nursery:
@@ -42,4 +42,4 @@ async def test_a_pass_of_the_event_loop_answers_a_bounded_number_of_calls() -> N
             before = Silent.said
             await trio.lowlevel.checkpoint()
             most = max(most, Silent.said - before)
-    assert 1 <= most <= 2 * 4  # as seen by a task that may come first in one pass and last in the next
+    assert 1 <= most <= 2 * 4  # this task may run first in one pass and last in the next one

@@ -43,7 +43,7 @@ class Sum(msgspec.Struct):
 
 
 class Server:
-    """The specification's server and some more, which remembers what it did."""
+    """The specification's server with further methods; `log` has their calls."""
 
     def __init__(self) -> None:
         self.log: list[Any] = []
@@ -224,7 +224,7 @@ async def test_another_id_is_an_invalid_request(call_id: str) -> None:
     ],
 )
 async def test_an_invalid_request_is_told_what_is_wrong(member: str, call_id: Any, problem: str) -> None:
-    """Alone and in a batch, to its id when it has a valid one; nothing is run."""
+    """Alone and in a batch, with its id when that is valid; no method is run."""
     server = Server()
     expected = {
         **error(-32600, "Invalid Request", call_id),
@@ -259,7 +259,7 @@ async def test_an_invalid_request_is_told_what_is_wrong(member: str, call_id: An
         b'{"id":"\xff"}',
     ],
 )
-async def test_what_is_no_json_is_one_parse_error_and_runs_nothing(text: str | bytes) -> None:
+async def test_broken_json_is_one_parse_error_and_runs_nothing(text: str | bytes) -> None:
     """A batch that is broken anywhere is broken as a whole."""
     server = Server()
     answer = await server.answer(text)
@@ -269,7 +269,7 @@ async def test_what_is_no_json_is_one_parse_error_and_runs_nothing(text: str | b
 
 
 async def test_a_batch_is_bounded() -> None:
-    """More calls than allowed are refused in one answer and none of them runs; exactly as many are run."""
+    """One call too many: one refusal, and none of them runs. Exactly the allowed number is run."""
     server = Server()
     call = '{"jsonrpc":"2.0","method":"sum"}'
     assert await server.answer(f"[{','.join([call] * 3)}]", max_batch=3) is None
@@ -286,7 +286,7 @@ async def test_a_batch_is_bounded() -> None:
 
 
 async def test_the_answers_to_a_batch_are_bounded() -> None:
-    """Beyond the bound the calls are refused without being run; notifications, which answer nothing, run on."""
+    """Above the bound, calls are refused and not run. Notifications have no answer, so they run."""
     server = Server()
     call = {"jsonrpc": "2.0", "method": "get_data", "id": 1}
     notice = {"jsonrpc": "2.0", "method": "sum"}
@@ -296,7 +296,7 @@ async def test_the_answers_to_a_batch_are_bounded() -> None:
 
 
 async def test_a_batch_does_not_keep_the_event_loop() -> None:
-    """Before every call of a batch somebody else may run."""
+    """Other tasks may run before every call of a batch."""
     server = Server()
     pauses: list[int] = []
 
@@ -316,15 +316,15 @@ async def test_the_calls_of_a_batch_run_in_order() -> None:
 
 
 @pytest.mark.parametrize("name", ["getSymbols", "getsymbols", "GETSYMBOLS", "GetSymbols"])
-async def test_method_names_are_matched_whatever_their_case(name: str) -> None:
-    """The public contract's own rule."""
+async def test_the_case_of_a_method_name_does_not_matter(name: str) -> None:
+    """A rule of the public contract."""
     assert await Server().answer(json.dumps({"jsonrpc": "2.0", "method": name, "id": 1})) == result(
         ["hello", 5], 1
     )
 
 
-async def test_an_unknown_method_is_told_what_would_be_right() -> None:
-    """The nearest names and all of them; a name of any length comes back short."""
+async def test_an_unknown_method_is_told_the_right_names() -> None:
+    """The nearest names and all of them. A long name comes back cut."""
     server = Server()
     answer = await server.answer('{"jsonrpc":"2.0","method":"Subscrib","id":1}')
     assert answer["error"]["data"] == {
@@ -382,10 +382,8 @@ def test_two_methods_that_differ_only_in_case_cannot_be() -> None:
         ("GET_DATA", {"x": 1}, {"problem": "get_data takes no parameters"}),
     ],
 )
-async def test_wrong_params_are_told_what_would_be_right(
-    method: str, params: Any, data: dict[str, Any]
-) -> None:
-    """Which parameter, what is wrong with it, and what is valid; the handler is not run."""
+async def test_wrong_params_are_told_the_right_ones(method: str, params: Any, data: dict[str, Any]) -> None:
+    """The answer names the parameter, the problem and valid names; the handler is not run."""
     server = Server()
     request = {"jsonrpc": "2.0", "method": method, "id": 1}
     if params is not None:
@@ -402,7 +400,7 @@ async def test_wrong_params_are_told_what_would_be_right(
 
 
 async def test_params_arrive_typed() -> None:
-    """By name or by position, nested ones too; and what is left out has its default."""
+    """By name or by position, nested ones too; a missing one has its default."""
     server = Server()
     by_name = {"symbol": "A-B", "since": {"epoch": 1, "offset": 2}}
     for params in (by_name, ["A-B", None, {"epoch": 1, "offset": 2}]):
@@ -446,8 +444,8 @@ async def test_another_number_is_no_integer(written: str) -> None:
     assert server.log == []
 
 
-async def test_a_refusal_is_told_as_it_was_meant() -> None:
-    """Code, message and data of a CallError; it is not reported as a failure of ours."""
+async def test_a_refusal_reaches_the_client() -> None:
+    """With the code, message and data of the CallError. It is not reported as a failure inside."""
     server = Server()
     assert await server.answer('{"jsonrpc":"2.0","method":"refuse","id":1}') == {
         "jsonrpc": "2.0",
@@ -459,8 +457,8 @@ async def test_a_refusal_is_told_as_it_was_meant() -> None:
 
 
 @pytest.mark.parametrize("method", ["crash", "unprintable"])
-async def test_a_failure_of_ours_is_reported_and_never_leaks(method: str) -> None:
-    """Also of a notification, and also when a result cannot be written."""
+async def test_a_failure_inside_is_reported_and_never_leaks(method: str) -> None:
+    """In a notification too, and when a result cannot be written."""
     server = Server()
     answer = await server.answer(
         f'[{{"jsonrpc":"2.0","method":"{method}","id":1}},{{"jsonrpc":"2.0","method":"sum","id":2}}]'
@@ -473,7 +471,7 @@ async def test_a_failure_of_ours_is_reported_and_never_leaks(method: str) -> Non
 
 
 async def test_a_cancelled_call_is_cancelled() -> None:
-    """What is no Exception is not an internal error."""
+    """A BaseException is no internal error: it passes through."""
 
     class Cancelled(BaseException):
         pass
@@ -489,7 +487,7 @@ async def test_a_cancelled_call_is_cancelled() -> None:
 
 
 async def test_results_are_written_exactly() -> None:
-    """Decimals as numbers with their digits, bytes that are JSON already as they are."""
+    """Decimals become numbers with their digits; raw JSON stays as it is."""
 
     async def mixed() -> Any:
         return {
@@ -505,7 +503,7 @@ async def test_results_are_written_exactly() -> None:
 
 
 def test_a_request_can_be_parsed_without_being_run() -> None:
-    """For whoever wants to look first: a call, an invalid request, or a list of them."""
+    """The result is a call, an invalid request, or a list of these."""
     call = parse('{"jsonrpc":"2.0","method":"ping","params":[1.5]}')
     assert call == Call("ping", [1.5], None)
     assert isinstance(parse("{"), Invalid)
@@ -538,7 +536,7 @@ requests = st.fixed_dictionaries(
 
 
 def is_call(member: Any) -> bool:
-    """The specification's definition, read independently."""
+    """The definition of a request, taken from the specification again."""
     return (
         isinstance(member, dict)
         and member.get("jsonrpc") == "2.0"
@@ -557,8 +555,8 @@ def check_answer(answer: Any) -> None:
 
 
 @given(st.lists(requests | json_values, max_size=5) | requests | json_values)
-async def test_whatever_is_asked_the_answer_is_legal(asked: Any) -> None:
-    """Fuzz of structure: who is answered, to which id, and in which form."""
+async def test_every_request_gets_a_legal_answer(asked: Any) -> None:
+    """Fuzz of structure: each answer has the right id and the right form."""
     answer = await Server().answer(json.dumps(asked))
     members = asked if isinstance(asked, list) else [asked]
     owed = [member for member in members if not is_call(member) or "id" in member]
@@ -583,7 +581,7 @@ VALID = '[{"jsonrpc":"2.0","method":"subtract","params":[42,23.5],"id":"1"},{"js
 
 @given(st.integers(0, len(VALID) - 1), st.integers(0, len(VALID)), st.text(max_size=3))
 async def test_damaged_text_is_answered(start: int, end: int, inserted: str) -> None:
-    """Fuzz of text: broken JSON is exactly the parse error, everything else is answered or a notification."""
+    """Fuzz of text: broken JSON is the parse error; all other text is answered, or is a notification."""
     server = Server()
     text = VALID[:start] + inserted + VALID[end:]
     answer = await server.answer(text)
