@@ -152,7 +152,13 @@ async def test_a_change_needs_the_token_when_there_is_one() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}, {"Origin": "http://["}],
+    [
+        {"Origin": "http://evil.example"},
+        {"Host": "evil.example"},
+        {"Host": "["},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+    ],
 )
 async def test_a_foreign_page_in_the_operators_browser_may_change_nothing(headers: dict[str, str]) -> None:
     """Without a token, clients on this machine may act, but no page of another site in its browser."""

@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio_websocket import ConnectionClosed
 
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
@@ -25,7 +26,7 @@ from dataflow.faces.jsonrpc import methods, protocol
 from dataflow.faces.jsonrpc.format import JSONRPC
 from simulators import Exchange, open_binance
 from simulators import Trade as Simulated
-from tests.system.daemon import Daemon, client, daemon, from_binance
+from tests.system.daemon import Daemon, client, connection, daemon, from_binance
 
 SYMBOL = "BTC-USDT"
 PRICES = ("61711.40", "61711.90", "61712.00", "", "", "61711.10", "61710.00", "61710.50")
@@ -125,6 +126,33 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
         (shown,) = {tuple(m["params"]) for _, m in messages(readme) if m.get("method") == example["method"]}
         assert list(shown) == list(example["params"])
     assert json.loads(JSONRPC.item(topic, Recorded(1, trade))).keys() == existing[0]["params"].keys()
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x83\x80maskMASK", 1002),  # an opcode that is not defined
+        (b"\x82\x81mask" + bytes([ord("m") ^ 0xFF]), 1003),  # a binary message
+        (b"\x81\x81mask" + bytes([ord("m") ^ 0xFF]), 1007),  # text: the byte 0xFF
+        (b"\x81\xff" + (65_536).to_bytes(8, "big") + b"mask" + bytes(65_536), None),  # 64 KiB are allowed
+        (b"\x81\xff" + (65_537).to_bytes(8, "big") + b"mask" + bytes(65_537), 1009),
+    ],
+)
+async def test_wrong_messages_close_with_the_code_of_the_table(
+    readme: str, frame: bytes, code: int | None
+) -> None:
+    """The README has each of these codes."""
+    async with stage() as (_, built), connection(built.url) as socket:
+        await socket._stream.send_all(frame)
+        if code is None:
+            assert "error" in json.loads(await socket.get_message())
+            return
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.get_message()
+        assert closed.value.reason is not None
+        assert closed.value.reason.code == code
+        table = readme[readme.index("| close code |") : readme.index("## Errors")]
+        assert str(code) in re.findall(r"\b1\d{3}\b", table)
 
 
 @asynccontextmanager
