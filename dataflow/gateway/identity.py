@@ -1,8 +1,8 @@
-"""Who a client is, and what it may do.
+"""The rights of a client: whether it may read only, or also change something.
 
-Rules of this file. The handshake alone decides. Everybody may read; only the operator may change something.
-The admin token proves that a client is the operator. Without a configured token every client on this machine
-counts as the operator.
+Rules of this file. The handshake alone decides. Every client may read; only the operator may change
+something. The admin token proves that a client is the operator. Without a configured token, every client on
+this machine counts as the operator.
 """
 
 from __future__ import annotations
