@@ -121,8 +121,11 @@ class Dialogue(Protocol[M_contra]):
 
 @frozen
 class Manners:
-    """How a session treats its client. Times are seconds. `ping_timeout` None: a client need not say
-    anything."""
+    """How a session treats its client. Times are seconds.
+
+    `ping_timeout` None: the client cannot answer a ping, so its silence says nothing. It is pinged all the
+    same.
+    """
 
     outbox: int = 1024
     slow_client: SlowClient = SlowClient.DISCONNECT
@@ -384,19 +387,20 @@ class Session(Generic[P, M]):
     @property
     def _due(self) -> float:
         """When the client has to be looked after, unless it is heard from before."""
-        timeout = self._manners.ping_timeout
-        if timeout is None:
-            return math.inf
-        if self._pinged > self._wire.heard:
-            return self._pinged + timeout
-        return self._wire.heard + self._manners.ping_interval
+        manners, heard = self._manners, self._wire.heard
+        if manners.ping_timeout is None:
+            return max(self._pinged, heard) + manners.ping_interval
+        if self._pinged > heard:
+            return self._pinged + manners.ping_timeout
+        return heard + manners.ping_interval
 
     async def _look_after(self) -> None:
         """Ping a client that was silent for long. Raises WireClosed when it stays silent: it has vanished."""
         if self._due > trio.current_time() or self.ended is not None:
             return
-        if self._pinged > self._wire.heard:
-            raise WireClosed(f"no answer to a ping for {self._manners.ping_timeout:g} s", Ending.SILENT)
+        timeout = self._manners.ping_timeout
+        if timeout is not None and self._pinged > self._wire.heard:
+            raise WireClosed(f"no answer to a ping for {timeout:g} s", Ending.SILENT)
         self._pinged = trio.current_time()
         await self._wire.ping()
 

@@ -31,11 +31,14 @@ _STATUS: dict[type[Problem], tuple[int, str]] = {
 
 
 class HttpProblem(Exception):
-    """An error answer, as RFC 9457 has it; `more` are further members."""
+    """An error answer, as RFC 9457 has it; `more` are further members, `retry_after` is in seconds."""
 
-    def __init__(self, status: int, title: str, detail: str, **more: Any) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str, *, retry_after: float | None = None, **more: Any
+    ) -> None:
         super().__init__(detail)
         self.status = status
+        self.headers = {} if retry_after is None else {"Retry-After": f"{retry_after:.0f}"}
         self.body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
 
 
@@ -82,7 +85,9 @@ def _add_socket(app: QuartTrio, entrance: Entrance, attend: Attend) -> None:
 def _add_errors(app: QuartTrio) -> None:
     @app.errorhandler(HttpProblem)
     async def http_problem(error: HttpProblem) -> Response:
-        return json_response(error.body, error.status, "application/problem+json")
+        answer = json_response(error.body, error.status, "application/problem+json")
+        answer.headers.update(error.headers)
+        return answer
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:

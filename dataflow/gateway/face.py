@@ -39,10 +39,10 @@ class Format(Protocol):
     def encoder(self, topic: Topic, epoch: int) -> Encode:
         """Writes live entries of `topic`, a text each; it may keep what repeats."""
 
-    def item(self, topic: Topic, entry: Any) -> bytes:
+    def item(self, topic: Topic, epoch: int, entry: Any) -> bytes:
         """An item of the past, as it stands in an answer."""
 
-    def hole(self, topic: Topic, gap: Gap) -> bytes:
+    def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         """A gap of the past, as it stands in an answer."""
 
     def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int) -> bytes | None:

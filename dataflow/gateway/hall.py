@@ -68,20 +68,23 @@ class Hall:
 
     async def open_session(
         self, wire: Wire[Any, Any], converse: Converse, manners: Manners | None = None
-    ) -> None:
-        """Make `wire` a session that lives on by itself, or tell the client why not. Owns the wire."""
+    ) -> float | None:
+        """Make `wire` a session that lives on by itself. Owns the wire.
+
+        A client without room is told so and closed; the result is the seconds after which it may come back.
+        """
         session: AnySession = Session(self._exposed(wire), manners or self.manners)
         conversation = converse(session)
         if len(self.lobby.clients) >= self.settings.gateway.max_sessions:
-            await self._send_away(wire, conversation, TOO_MANY_SESSIONS)
-            return
+            return await self._send_away(wire, conversation, TOO_MANY_SESSIONS)
         session.speak(conversation)
         try:
             await self._sessions.start(self._child(session))
         except SupervisionError:
             self.lobby.clients.leave(session)
             session.let_go()
-            await self._send_away(wire, conversation, GOING_AWAY)
+            return await self._send_away(wire, conversation, GOING_AWAY)
+        return None
 
     def abandon(self, topic: Any) -> None:
         """Nothing of `topic` will be fanned out any more: its listeners must not wait for it in vain."""
@@ -90,13 +93,14 @@ class Hall:
             if session in listeners:
                 session.end(Ending.FAILED, f"the subscription of {topic} failed")
 
-    async def _send_away(self, wire: Wire[Any, Any], conversation: Any, reason: str) -> None:
+    async def _send_away(self, wire: Wire[Any, Any], conversation: Any, reason: str) -> float:
         delay = self.lobby.admission.turn_away(reason)
         text = conversation.notice(Refused(reason, delay))
         with suppress(WireClosed), trio.move_on_after(REFUSE_WITHIN):
             if text is not None:
                 await wire.write([wire.pack([text])])
         await wire.close(Ending.REFUSED, goodbye(reason, delay))
+        return delay
 
     def _exposed(self, wire: Wire[Any, Any]) -> Wire[Any, Any]:
         """`wire`, within reach of faults where there can be any."""

@@ -20,10 +20,10 @@ KEPT_TEXTS = 50_000  # of all topics together: some 15 MB
 class PastFormat(Protocol):
     """How entries are written in an answer."""
 
-    def item(self, topic: Topic, entry: Any) -> bytes:
+    def item(self, topic: Topic, epoch: int, entry: Any) -> bytes:
         """An item."""
 
-    def hole(self, topic: Topic, gap: Gap) -> bytes:
+    def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         """A gap."""
 
 
@@ -32,35 +32,52 @@ class Past:
 
     def __init__(self, most: int = KEPT_TEXTS) -> None:
         self._most = most
-        self._texts: dict[tuple[PastFormat, Topic], dict[int, bytes]] = {}  # by place
+        self._texts: dict[tuple[PastFormat, Topic, int], dict[int, bytes]] = {}  # by place
 
-    def part(self, format: PastFormat, topic: Topic, after: int = 0) -> Part:
+    def part(self, format: PastFormat, topic: Topic, epoch: int, after: int = 0) -> Part:
         """An empty part of the past of `topic`. It begins behind place `after`."""
         if sum(map(len, self._texts.values())) > self._most:
             self._texts.clear()
-        return Part(format, topic, after, self._texts.setdefault((format, topic), {}))
+        kept = self._texts.setdefault((format, topic, epoch), {})
+        return Part(format, topic, epoch, after, kept)
 
 
 @define
 class Part:
-    """A part of one topic's past, for an answer. It reaches up to place `last`."""
+    """A part of one topic's past, for an answer. It reaches up to place `last`; `texts` are in order."""
 
     _format: PastFormat
     _topic: Topic
+    _epoch: int
     last: int
-    _texts: dict[int, bytes]
-    items: list[bytes] = field(factory=list)
-    gaps: list[bytes] = field(factory=list)
+    _kept: dict[int, bytes]
+    texts: list[bytes] = field(factory=list)
+    _holes: set[int] = field(factory=set)  # which of the texts are gaps
+
+    @property
+    def items(self) -> list[bytes]:
+        """The texts of the items alone."""
+        return (
+            [text for at, text in enumerate(self.texts) if at not in self._holes]
+            if self._holes
+            else self.texts
+        )
+
+    @property
+    def gaps(self) -> list[bytes]:
+        """The texts of the gaps alone."""
+        return [self.texts[at] for at in sorted(self._holes)]
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Encode `entries`, which follow the ones before: about 2 us for each text that is not kept."""
         for entry in entries:
             if isinstance(entry, Gap):
-                self.gaps.append(self._format.hole(self._topic, entry))
+                self._holes.add(len(self.texts))
+                self.texts.append(self._format.hole(self._topic, self._epoch, entry))
                 self.last = entry.last
                 continue
             self.last = offset = entry.offset
-            text = self._texts.get(offset)
+            text = self._kept.get(offset)
             if text is None:
-                text = self._texts[offset] = self._format.item(self._topic, entry)
-            self.items.append(text)
+                text = self._kept[offset] = self._format.item(self._topic, self._epoch, entry)
+            self.texts.append(text)

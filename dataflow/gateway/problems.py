@@ -24,7 +24,7 @@ class InvalidValue(Problem):
     """The client's mistake: a parameter has a wrong value. `help_` tells right ones."""
 
     def __init__(self, param: str, value: object, problem: str, **help_: Any) -> None:
-        super().__init__("invalid value", param=param, value=value, problem=problem, **help_)
+        super().__init__(f"{param}: {problem}", param=param, value=value, problem=problem, **help_)
 
 
 class Unavailable(Problem):

@@ -206,4 +206,4 @@ class Subscriptions:
             await self.turns.pause()
 
     def _part(self, log: TopicLog, after: int = 0) -> Part:
-        return self._hall.past.part(self._format, log.stream.topic, after)  # type: ignore[arg-type]
+        return self._hall.past.part(self._format, log.stream.topic, log.stream.epoch, after)  # type: ignore[arg-type]

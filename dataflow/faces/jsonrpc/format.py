@@ -7,36 +7,18 @@ here depends on a client.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import Decimal
 from functools import lru_cache, singledispatch
 from typing import Any, Final
 
-import msgspec
-
 from actors.update import Encode, Places
-from dataflow.domain import Gap, Recorded, Side, Topic, Trade
+from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.notice import Draining, Notice, Refused, SourceLost, SourceRestored, Waiting
-from dataflow.domain.quality import Quality
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import QUALITY
+from dataflow.gateway import spelling
+from dataflow.gateway.spelling import encode
 
-_encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _HEAD: Final = '{"jsonrpc":"2.0","method":"trades.update","params":{"seqnum":'
-
-
-class _Trade(msgspec.Struct, rename="camel", gc=False):
-    seqnum: int
-    event: str
-    channel: str
-    symbol: str
-    timestamp: str
-    side: Side
-    qty: Decimal
-    price: Decimal
-    trade_id: str
-    source: str
-    offset: int
 
 
 class Updates:
@@ -50,7 +32,7 @@ class Updates:
     def __init__(self, topic: Topic, epoch: int) -> None:
         self._topic = topic
         self._epoch = epoch
-        self._symbol = _encode(topic.symbol).decode()
+        self._symbol = encode(topic.symbol).decode()
         self._moment: int | None = None
         self._middle = ""  # from the seqnum to the side, for trades of `_moment`
         self._plain: dict[str, bool] = {}  # by the name of a source: whether it needs no escaping
@@ -64,7 +46,7 @@ class Updates:
                 made.append(JSONRPC.gap(self._topic, self._epoch, trade))
                 continue
             if not (trade.trade_id.isalnum() and plain.get(trade.source)) and not self._is_plain(trade):
-                made.append(_notification("trades.update", _fields(Recorded(offset, trade))))
+                made.append(_notification("trades.update", spelling.trade(Recorded(offset, trade))))
                 continue
             if trade.timestamp != self._moment:
                 self._turn_to(trade.timestamp)
@@ -89,7 +71,7 @@ class Updates:
 
 
 def _needs_no_escaping(text: str) -> bool:
-    return _encode(text) == b'"%s"' % text.encode()
+    return encode(text) == b'"%s"' % text.encode()
 
 
 class JsonRpc:
@@ -100,20 +82,20 @@ class JsonRpc:
     def encoder(self, topic: Topic, epoch: int) -> Encode:
         return _qualities if topic.channel == QUALITY else Updates(topic, epoch).texts
 
-    def item(self, topic: Topic, entry: Recorded) -> bytes:
+    def item(self, topic: Topic, epoch: int, entry: Recorded) -> bytes:
         """A trade in an answer; `seqnum` is its offset."""
-        return _encode(_fields(entry))
+        return encode(spelling.trade(entry))
 
-    def hole(self, topic: Topic, gap: Gap) -> bytes:
+    def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         """A gap in an answer: `from`, `to` (null when the number of trades is unknown) and `reason`."""
-        return _encode(_span(gap))
+        return encode(spelling.gap(gap))
 
     def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int | None = None) -> bytes:
         """`stream.gap`: places that this client will not get.
 
         `skipped` counts trades that the server has and leaves out, because the client is slow.
         """
-        params = {"symbol": topic.symbol, "channel": topic.channel, "epoch": epoch, **_span(gap)}
+        params = {"symbol": topic.symbol, "channel": topic.channel, "epoch": epoch, **spelling.gap(gap)}
         return _notification("stream.gap", params if skipped is None else params | {"skipped": skipped})
 
     @staticmethod
@@ -126,44 +108,8 @@ class JsonRpc:
 JSONRPC: Final = JsonRpc()
 
 
-def quality(states: Sequence[Quality], best: Quality) -> dict[str, Any]:
-    """The quality of a symbol in an answer: `best` of its sources, and each of them."""
-    sources = {
-        each.source: {
-            "state": each.state,
-            "since": to_rfc3339(each.since),
-            "reason": each.reason,
-            "missing": each.missing,
-            "lag": each.lag,
-        }
-        for each in states
-    }
-    since = to_rfc3339(best.since)
-    return {
-        "state": best.state,
-        "since": since,
-        "missing": best.missing,
-        "lag": best.lag,
-        "sources": sources,
-    }
-
-
 def _qualities(places: Places) -> list[bytes]:
-    return [
-        _notification(
-            "quality.update",
-            {
-                "symbol": quality.symbol,
-                "source": quality.source,
-                "state": quality.state,
-                "since": to_rfc3339(quality.since),
-                "reason": quality.reason,
-                "missing": quality.missing,
-                "lag": quality.lag,
-            },
-        )
-        for _, quality in places
-    ]
+    return [_notification("quality.update", spelling.quality(state)) for _, state in places]
 
 
 @singledispatch
@@ -201,26 +147,5 @@ def _(notice: Draining) -> tuple[str, dict[str, Any]]:
     return "connection.draining", {"reason": notice.reason}
 
 
-def _fields(recorded: Recorded) -> _Trade:
-    trade = recorded.trade
-    return _Trade(
-        recorded.offset,
-        "updated",
-        "trades",
-        trade.symbol,
-        to_rfc3339(trade.timestamp),
-        trade.side,
-        trade.quantity,
-        trade.price,
-        trade.trade_id,
-        trade.source,
-        recorded.offset,
-    )
-
-
-def _span(gap: Gap) -> dict[str, Any]:
-    return {"from": gap.first, "to": gap.last if gap.exact else None, "reason": gap.reason}
-
-
-def _notification(method: str, params: dict[str, Any] | _Trade) -> bytes:
-    return _encode({"jsonrpc": "2.0", "method": method, "params": params})
+def _notification(method: str, params: dict[str, Any] | spelling.SpelledTrade) -> bytes:
+    return encode({"jsonrpc": "2.0", "method": method, "params": params})

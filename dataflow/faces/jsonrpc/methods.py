@@ -24,10 +24,11 @@ from dataflow.gateway.face import Talk
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue
+from dataflow.gateway.spelling import symbol_quality
 from dataflow.gateway.subscriptions import Position
 
 from . import protocol
-from .format import JSONRPC, quality
+from .format import JSONRPC
 
 
 @frozen(kw_only=True)
@@ -102,7 +103,7 @@ class Calls(Talk):
         before = _moment("beforeTimestamp", params.beforeTimestamp)
         after = _moment("afterTimestamp", params.afterTimestamp)
         trades = self._desk.recent_trades(params.symbol, params.count, before, after)
-        return [msgspec.Raw(JSONRPC.item(topic, recorded)) for recorded in trades]
+        return [msgspec.Raw(JSONRPC.item(topic, 0, recorded)) for recorded in trades]
 
     async def symbols(self) -> list[dict[str, Any]]:
         return [self._symbol(info) for info in self._desk.symbols()]
@@ -136,7 +137,7 @@ class Calls(Talk):
     def _quality(self, symbol: str) -> dict[str, Any] | None:
         states = self._desk.quality(symbol)
         foremost = best(states)
-        return None if foremost is None else quality(states, foremost)
+        return None if foremost is None else symbol_quality(states, foremost)
 
 
 # One table for all clients: a table each would be most of the cost of a client.

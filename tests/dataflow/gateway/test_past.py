@@ -28,7 +28,7 @@ BTC, ETH = Topic("trades", "BTC-USDT"), Topic("trades", "ETH-USDT")
 
 def test_items_and_gaps_in_order() -> None:
     """An answer holds the format's text of each entry. The part ends at the last entry."""
-    part = Past().part(JSONRPC, BTC, 4)
+    part = Past().part(JSONRPC, BTC, 1, 4)
     assert part.last == 4
     assert (part.items, part.gaps) == ([], [])
     gap = Gap(6, 8, "source_gap")
@@ -36,8 +36,9 @@ def test_items_and_gaps_in_order() -> None:
     assert part.last == 8
     part.add([recorded(9)])
     assert part.last == 9
-    assert part.items == [JSONRPC.item(BTC, recorded(offset)) for offset in (5, 9)]
-    assert part.gaps == [JSONRPC.hole(BTC, gap)]
+    assert part.items == [JSONRPC.item(BTC, 1, recorded(offset)) for offset in (5, 9)]
+    assert part.gaps == [JSONRPC.hole(BTC, 1, gap)]
+    assert part.texts == [part.items[0], *part.gaps, part.items[1]]
 
 
 class Counting(JsonRpc):
@@ -46,9 +47,9 @@ class Counting(JsonRpc):
     def __init__(self) -> None:
         self.written: list[int] = []
 
-    def item(self, topic: Topic, entry: Recorded) -> bytes:
+    def item(self, topic: Topic, epoch: int, entry: Recorded) -> bytes:
         self.written.append(entry.offset)
-        return super().item(topic, entry)
+        return super().item(topic, epoch, entry)
 
 
 def test_an_item_is_encoded_once_for_each_format() -> None:
@@ -56,11 +57,11 @@ def test_an_item_is_encoded_once_for_each_format() -> None:
     one, other = Counting(), Counting()
     kept = Past(3)
     for _ in range(3):
-        kept.part(one, BTC).add([recorded(1), recorded(2)])
+        kept.part(one, BTC, 1).add([recorded(1), recorded(2)])
     assert one.written == [1, 2]
-    kept.part(one, ETH).add([recorded(1), recorded(2)])
+    kept.part(one, ETH, 1).add([recorded(1), recorded(2)])
     assert one.written == [1, 2, 1, 2]
-    kept.part(one, BTC).add([recorded(1)])
+    kept.part(one, BTC, 1).add([recorded(1)])
     assert one.written == [1, 2, 1, 2, 1]
-    kept.part(other, BTC).add([recorded(1)])
+    kept.part(other, BTC, 1).add([recorded(1)])
     assert other.written == [1]

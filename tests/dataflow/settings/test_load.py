@@ -313,7 +313,7 @@ class TestMistakes:
         assert files.problems(written) == [
             'my.toml: [faces.page]: found true; must be a table',
             'my.toml: [faces] jsonrcp: found {"enabled": true}; unknown face; did you mean "jsonrpc"? '
-            "valid: admin, jsonrpc, page",
+            "valid: admin, jsonrpc, page, sse",
             'my.toml: [faces.admin] enabled: found 1; must be true or false',
             'my.toml: [faces.admin] port: unknown key; valid: enabled',
         ]  # fmt: skip

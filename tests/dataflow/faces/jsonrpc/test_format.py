@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Grade, Quality, best
-from dataflow.faces.jsonrpc.format import JSONRPC, quality
+from dataflow.faces.jsonrpc.format import JSONRPC
+from dataflow.gateway.spelling import symbol_quality
 
 
 def trades(symbol: str) -> Topic:
@@ -57,7 +58,7 @@ def test_an_update_is_the_contract_to_the_byte() -> None:
 
 def test_a_trade_in_an_answer_has_the_same_fields() -> None:
     """Without the envelope, ready for a result."""
-    assert JSONRPC.item(trades("BTC-USD"), RECORDED).decode() == FIELDS
+    assert JSONRPC.item(trades("BTC-USD"), 1, RECORDED).decode() == FIELDS
 
 
 def test_a_gap_tells_which_offsets_will_not_come() -> None:
@@ -76,7 +77,7 @@ def test_a_gap_tells_which_offsets_will_not_come() -> None:
         },
     }
     assert told(JSONRPC.gap(trades("BTC-USD"), 5, unknown))["params"]["to"] is None
-    assert told(JSONRPC.hole(trades("BTC-USD"), unknown)) == {
+    assert told(JSONRPC.hole(trades("BTC-USD"), 1, unknown)) == {
         "from": 3,
         "to": None,
         "reason": "shard_restart",
@@ -138,7 +139,7 @@ def test_quality_is_told_by_source_and_for_the_symbol() -> None:
     }
     foremost = best([lost, live])
     assert foremost is live
-    answer = quality([lost, live], foremost)
+    answer = symbol_quality([lost, live], foremost)
     assert (answer["state"], answer["since"]) == ("live", "2020-05-10T18:33:36.000000Z")
     assert list(answer["sources"]) == ["kraken", "coinbase"]
     assert answer["sources"]["kraken"]["reason"] == "cut"
@@ -182,7 +183,7 @@ def test_kept_parts_of_one_update_show_in_no_other(
     encode, topic = JSONRPC.encoder(trades(symbol), 1), trades(symbol)
     for source, name, moment, offset in told_of:
         trade = Trade(source, symbol, name, "buy", Decimal("1.50"), Decimal("2"), moment)
-        params = JSONRPC.item(topic, Recorded(offset, trade)).decode()
+        params = JSONRPC.item(topic, 1, Recorded(offset, trade)).decode()
         expected = f'{{"jsonrpc":"2.0","method":"trades.update","params":{params}}}'
         assert [text.decode() for text in encode([(offset, trade)])] == [expected]
 

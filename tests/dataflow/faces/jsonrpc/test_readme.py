@@ -125,7 +125,7 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
     for example in existing:
         (shown,) = {tuple(m["params"]) for _, m in messages(readme) if m.get("method") == example["method"]}
         assert list(shown) == list(example["params"])
-    assert json.loads(JSONRPC.item(topic, Recorded(1, trade))).keys() == existing[0]["params"].keys()
+    assert json.loads(JSONRPC.item(topic, 1, Recorded(1, trade))).keys() == existing[0]["params"].keys()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""Values as JSON objects: one spelling of a trade, a gap and a quality for every protocol that writes JSON.
+
+Rules of this file: encoding only, and no message: a face puts these objects into messages of its own. Prices
+and quantities are JSON numbers with exactly the digits that they have inside; times are RFC 3339 in UTC with
+microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+from attrs import asdict
+
+from dataflow.domain import Gap, Recorded, Side
+from dataflow.domain.notice import Notice
+from dataflow.domain.quality import Quality
+from dataflow.domain.timestamps import to_rfc3339
+
+encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class SpelledTrade(msgspec.Struct, rename="camel", gc=False):
+    """A trade as JSON has it; `seqnum` is its offset."""
+
+    seqnum: int
+    event: str
+    channel: str
+    symbol: str
+    timestamp: str
+    side: Side
+    qty: Decimal
+    price: Decimal
+    trade_id: str
+    source: str
+    offset: int
+
+
+def trade(recorded: Recorded) -> SpelledTrade:
+    """An admitted trade."""
+    said = recorded.trade
+    return SpelledTrade(
+        recorded.offset,
+        "updated",
+        "trades",
+        said.symbol,
+        to_rfc3339(said.timestamp),
+        said.side,
+        said.quantity,
+        said.price,
+        said.trade_id,
+        said.source,
+        recorded.offset,
+    )
+
+
+def gap(gap: Gap) -> dict[str, Any]:
+    """A gap: `from`, `to` (null when nobody knows how many trades are missing) and `reason`."""
+    return {"from": gap.first, "to": gap.last if gap.exact else None, "reason": gap.reason}
+
+
+def fields(notice: Notice) -> dict[str, Any]:
+    """The fields of a notice, named as in JSON."""
+    return {_camel(name): value for name, value in asdict(notice).items()}
+
+
+def quality(state: Quality) -> dict[str, Any]:
+    """How a symbol fares at one source."""
+    return {"symbol": state.symbol, "source": state.source, **_grade(state)}
+
+
+def symbol_quality(states: Sequence[Quality], best: Quality) -> dict[str, Any]:
+    """How a symbol fares: the best of its sources, and each of them."""
+    told = _grade(best)
+    del told["reason"]
+    return told | {"sources": {state.source: _grade(state) for state in states}}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
+def _grade(state: Quality) -> dict[str, Any]:
+    return {
+        "state": state.state,
+        "since": to_rfc3339(state.since),
+        "reason": state.reason,
+        "missing": state.missing,
+        "lag": state.lag,
+    }

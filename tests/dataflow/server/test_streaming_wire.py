@@ -1,0 +1,168 @@
+"""The wire over a response's body: in order, bounded, ended politely, and never held by a client that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors.session import Ending, WireClosed
+from dataflow.server.streaming_wire import BUFFER_BYTES, CLOSE_WITHIN, START_WITHIN, StreamingWire
+
+
+def wire() -> StreamingWire:
+    return StreamingWire("request", peer="test:1", comment=b":\n\n")
+
+
+class Server:
+    """Takes the body of a wire, a piece each time it is told to."""
+
+    def __init__(self, wire: StreamingWire) -> None:
+        self.body = cast(AsyncGenerator[bytes, None], wire.body())
+        self.taken = b""
+
+    async def takes(self) -> bytes:
+        piece = await anext(self.body)
+        self.taken += piece
+        return piece
+
+
+@asynccontextmanager
+async def serving(wire: StreamingWire) -> AsyncIterator[Server]:
+    """A server closes the body, whatever happens."""
+    server = Server(wire)
+    try:
+        yield server
+    finally:
+        await server.body.aclose()
+
+
+async def test_what_is_written_is_the_body_in_order() -> None:
+    """Payloads that wait leave together, and nothing is torn or lost."""
+    one = wire()
+    async with serving(one) as server:
+        assert one.write_nowait(one.pack([b"a", b"b"])) is None
+        await one.write([b"c", b"d"])
+        assert await server.takes() == b"abcd"
+        assert one.write_nowait(b"e") is None
+        assert await server.takes() == b"e"
+
+
+async def test_the_request_is_the_only_message() -> None:
+    """Then nothing, until the client leaves."""
+    one = wire()
+    assert await one.receive() == "request"
+    async with serving(one) as server:
+        one.write_nowait(b"a")
+        await server.takes()
+        with trio.move_on_after(0) as scope:
+            await one.receive()
+        assert scope.cancelled_caught
+        await server.body.aclose()
+        with pytest.raises(WireClosed, match="the client has left"):
+            await one.receive()
+
+
+async def test_what_finds_no_room_is_given_back_and_a_write_waits() -> None:
+    """The buffer is bounded, a piece that the client has not taken included."""
+    one = wire()
+    async with serving(one) as server:
+        assert one.write_nowait(b"x" * BUFFER_BYTES) is None
+        assert one.write_nowait(b"y") == b"y"
+        await server.takes()  # handed to the client, which has not taken it yet
+        assert one.write_nowait(b"y") == b"y"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.write, [b"y"])
+            await wait_all_tasks_blocked()
+            assert nursery.child_tasks
+            assert await server.takes() == b"y"
+        assert len(server.taken) == BUFFER_BYTES + 1
+
+
+async def test_a_client_that_takes_bytes_is_heard(mock_clock: MockClock) -> None:
+    """It can give no other sign."""
+    one = wire()
+    async with serving(one) as server:
+        one.write_nowait(b"a")
+        await server.takes()
+        mock_clock.jump(50)
+        one.write_nowait(b"b")
+        await server.takes()  # which shows that "a" was taken
+        assert one.heard == trio.current_time()
+
+
+async def test_a_quiet_stream_gives_a_sign_and_a_full_one_needs_none() -> None:
+    """The comment is the protocol's; behind bytes that wait it would add nothing."""
+    one = wire()
+    async with serving(one) as server:
+        await one.ping()
+        assert await server.takes() == b":\n\n"
+        one.write_nowait(b"a")
+        await one.ping()
+        assert await server.takes() == b"a"
+
+
+async def test_close_ends_the_body_behind_everything_that_was_written() -> None:
+    """Nothing is put behind it, and the server sees an orderly end."""
+    one = wire()
+    async with serving(one) as server:
+        one.write_nowait(b"a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.close, Ending.GOING_AWAY, "server going away")
+            await wait_all_tasks_blocked()
+            assert one.write_nowait(b"late") == b"late"
+            assert await server.takes() == b"a"
+            with pytest.raises(StopAsyncIteration):
+                await server.takes()
+        with pytest.raises(WireClosed):
+            await one.write([b"late"])
+
+
+async def test_close_waits_for_a_stalled_client_no_longer_than_agreed(mock_clock: MockClock) -> None:
+    """Then the rest is dropped."""
+    one = wire()
+    mock_clock.autojump_threshold = 0
+    async with serving(one) as server:
+        one.write_nowait(b"a")
+        await server.takes()
+        before = trio.current_time()
+        await one.close(Ending.SLOW, "slow client")
+        assert trio.current_time() - before == pytest.approx(CLOSE_WITHIN)
+        with pytest.raises(StopAsyncIteration):
+            await server.takes()
+
+
+async def test_abort_ends_whoever_waits() -> None:
+    """A writer without room, a receiver and the server alike."""
+    one = wire()
+    ends = list[str]()
+    await one.receive()
+
+    async def ended(work: object) -> None:
+        with pytest.raises(WireClosed) as closed:
+            await work  # type: ignore[misc]
+        ends.append(closed.value.words)
+
+    one.write_nowait(b"x" * BUFFER_BYTES)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ended, one.write([b"y"]))
+        nursery.start_soon(ended, one.receive())
+        await wait_all_tasks_blocked()
+        one.abort()
+    assert ends == ["aborted", "aborted"]
+    assert [piece async for piece in one.body()] == []
+
+
+async def test_a_response_that_is_never_begun_ends_its_session(mock_clock: MockClock) -> None:
+    """A client that left before the server began with the body must not hold a session for ever."""
+    mock_clock.autojump_threshold = 0
+    one = wire()
+    await one.receive()
+    before = trio.current_time()
+    with pytest.raises(WireClosed, match="never begun"):
+        await one.receive()
+    assert trio.current_time() - before == pytest.approx(START_WITHIN)
