@@ -115,6 +115,9 @@ class Dialogue(Protocol[M_contra]):
     def farewell(self) -> bytes | None:
         """The notice that the server is going away."""
 
+    def heartbeat(self) -> bytes | None:
+        """The protocol's own word for a sign of life; None: the wire's ping is enough."""
+
     def closed(self) -> None:
         """The session is over: leave every topic."""
 
@@ -402,7 +405,11 @@ class Session(Generic[P, M]):
         if timeout is not None and self._pinged > self._wire.heard:
             raise WireClosed(f"no answer to a ping for {timeout:g} s", Ending.SILENT)
         self._pinged = trio.current_time()
-        await self._wire.ping()
+        text = self._dialogue.heartbeat()
+        if text is None:
+            await self._wire.ping()
+        elif not self.waiting:  # behind messages that wait it would add nothing
+            self.say(text)
 
     def _take_leave(self) -> None:
         """The server is going away: say so, behind everything that still waits, and give that its time."""
@@ -542,6 +549,9 @@ class _Nobody:
 
     def farewell(self) -> bytes | None:
         raise AssertionError("an ended session has said it")
+
+    def heartbeat(self) -> bytes | None:
+        return None
 
     def closed(self) -> None:
         pass

@@ -140,10 +140,12 @@ def faces(settings: Settings) -> list[Face]:
     """The protocols for clients that are switched on, by the names of their files in `faces/`."""
     made: list[Face] = []
     for name in plugs.names("faces"):
-        plug = plugs.find("faces", name)
-        keys = settings.faces.get(name) or plug.Settings()
-        if keys.enabled:
-            made.append(plug.Face(keys))
+        written = settings.faces.get(name)
+        if written is None or written.enabled:
+            plug = plugs.find("faces", name)
+            keys = written or plug.Settings()
+            if keys.enabled:
+                made.append(plug.Face(keys))
     return made
 
 

@@ -17,15 +17,16 @@ from quart import Response, request
 
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faults.registry import FaultError, Faults, TooManyFaults, UnknownFault
+from dataflow.gateway import face
 from dataflow.gateway.application import HttpProblem, asker, json_response
-from dataflow.gateway.face import Entrance, Route
+from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.ops.metrics import exposition
 from dataflow.ops.readiness import readiness
 from dataflow.paths import SESSIONS
 from dataflow.settings.schema import FaceSettings
 from dataflow.sources.state import LinkState
-from supervisors import Child, Node
+from supervisors import Node
 
 _FAULT_ERRORS = {TooManyFaults: (409, "Conflict"), UnknownFault: (404, "Not Found")}
 
@@ -46,11 +47,8 @@ class Settings(FaceSettings):
     """The table `[faces.admin]`."""
 
 
-class Face:
-    """A `gateway.face.Face`."""
-
-    def __init__(self, settings: Settings) -> None:
-        pass
+class Face(face.Face):
+    """Endpoints alone."""
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         desk = _Admin(hall)
@@ -65,12 +63,6 @@ class Face:
             Route("/faults", desk.inject, ("POST",)),
             Route("/faults/<int:id>", desk.withdraw, ("DELETE",)),
         )
-
-    def sockets(self, hall: Hall) -> Iterable[Entrance]:
-        return ()
-
-    def children(self, hall: Hall) -> Iterable[Child]:
-        return ()
 
 
 class _Admin:

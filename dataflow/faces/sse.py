@@ -10,36 +10,28 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-import trio
 from attrs import evolve, frozen
 from quart import Response, request
 
-from actors.update import Encode, Places, rendering
-from dataflow.domain import Gap, Recorded, Topic
-from dataflow.domain.notice import Draining, Notice, Refused, SourceLost, SourceRestored, Waiting
+from actors.session import Ending
+from dataflow.domain import Gap, Topic
+from dataflow.domain.notice import Notice
 from dataflow.domain.topic import QUALITY, TRADES
-from dataflow.gateway import spelling
+from dataflow.gateway import face, spelling
 from dataflow.gateway.application import HttpProblem, asker
-from dataflow.gateway.face import Entrance, Route, Talk
+from dataflow.gateway.face import Conversation, Route
+from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
-from dataflow.gateway.problems import InvalidValue
+from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.spelling import encode
 from dataflow.gateway.subscriptions import Position
 from dataflow.server.streaming_wire import StreamingWire
 from dataflow.settings.schema import FaceSettings
-from supervisors import Child
 
 PING_INTERVAL: Final = 15.0  # seconds between two comment lines in a quiet stream
 CONTENT_TYPE: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
 _ID: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
-_KINDS: Final = {
-    SourceLost: "connection.lost",
-    SourceRestored: "connection.restored",
-    Waiting: "connection.waiting",
-    Refused: "connection.refused",
-    Draining: "connection.draining",
-}
 
 
 @frozen(kw_only=True)
@@ -58,29 +50,15 @@ class Wanted:
         return 1  # for the session, which bounds what it reads ahead
 
 
-class Events:
-    """The format: a place is an event whose id is the place."""
+class Events(Format):
+    """An event for each place; its id is the place."""
 
     name = "sse"
 
-    def encoder(self, topic: Topic, epoch: int) -> Encode:
+    def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:
         if topic.channel == QUALITY:
-            return lambda places: [
-                _event("quality", spelling.quality(state), epoch, at) for at, state in places
-            ]
-
-        def trades(places: Places) -> list[bytes]:
-            return [
-                self.hole(topic, epoch, entry)
-                if isinstance(entry, Gap)
-                else self.item(topic, epoch, Recorded(at, entry))
-                for at, entry in places
-            ]
-
-        return trades
-
-    def item(self, topic: Topic, epoch: int, entry: Recorded) -> bytes:
-        return _event("trade", spelling.trade(entry), epoch, entry.offset)
+            return _event("quality", spelling.quality(value), epoch, offset)
+        return _event("trade", spelling.trade(offset, value), epoch, offset)
 
     def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         return _event("gap", spelling.gap(gap), epoch, gap.last)
@@ -89,64 +67,51 @@ class Events:
         return _event("gap", spelling.gap(gap) | {"skipped": skipped}, epoch, gap.last)
 
     def notice(self, notice: Notice) -> bytes:
-        told = spelling.fields(notice)
-        return _event("notice", {"kind": _KINDS[type(notice)], **told})
+        return _event("notice", {"kind": spelling.KINDS[type(notice)], **spelling.fields(notice)})
 
 
 EVENTS: Final = Events()
 
 
-class Stream(Talk):
-    """One client's stream: a `gateway.face.Conversation`."""
+class Stream(Conversation):
+    """One client's stream."""
 
-    __slots__ = ("_hall",)
+    __slots__ = ()
 
     format = EVENTS
 
-    def __init__(self, session: Any, hall: Hall) -> None:
-        super().__init__(session, hall)
-        self._hall = hall
+    async def answer(self, message: Wanted) -> bytes:
+        topic = message.topic
+        joined = await self.subscriptions.subscribe(topic, self.rendering(), since=message.since)
+        if topic.channel == QUALITY:
+            states = self.hall.desk.quality(topic.symbol)
+            return b"".join([EVENTS.item(topic, joined.epoch, joined.offset, state) for state in states])
+        if joined.recovered is False:
+            unknown = Gap(joined.offset, joined.offset, "overrun", exact=False)
+            told = spelling.gap(unknown) | {"from": 0}  # place 0 is no trade's: nobody knows where it begins
+            return _event("gap", told, joined.epoch, joined.offset)
+        past = [] if joined.past is None else joined.past.texts
+        return b"".join(past) or COMMENT  # a sign that the stream has begun
 
-    async def hear(self, message: Wanted) -> None:
-        turns, topic = self.subscriptions.turns, message.topic
-        await turns.take(resuming=message.since is not None)
-        try:
-            kind = rendering(EVENTS, None, self.session.frame)
-            joined = await self.subscriptions.subscribe(topic, kind, since=message.since)
-            texts = [] if joined.past is None else joined.past.texts
-            if joined.recovered is False:
-                unknown = Gap(0, 0, "overrun", exact=False)
-                texts = [_event("gap", spelling.gap(unknown), joined.epoch, joined.offset)]
-            if topic.channel == QUALITY:
-                states = self._hall.core.quality(topic.symbol)
-                texts = [
-                    _event("quality", spelling.quality(state), joined.epoch, joined.offset)
-                    for state in states
-                ]
-            self.session.say(b"".join(texts) or COMMENT)  # a sign that the stream has begun
-            self.subscriptions.answered()
-            await trio.lowlevel.checkpoint()
-        finally:
-            turns.leave()
+    def refusal(self, problem: Problem) -> None:
+        self.session.say(_event("notice", {"kind": "unavailable", **problem.data}))
+        self.session.end(Ending.REFUSED, problem.summary)
+
+    def resumes(self, message: Wanted) -> bool:
+        return message.since is not None
+
+    def heartbeat(self) -> bytes:
+        return COMMENT
 
 
-class Face:
-    """A `gateway.face.Face`."""
-
-    def __init__(self, settings: Settings) -> None:
-        pass
+class Face(face.Face):
+    """One endpoint."""
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         async def stream(symbol: str) -> Response:
             return await _open(hall, symbol)
 
         return (Route("/api/v1/stream/<symbol>", stream),)
-
-    def sockets(self, hall: Hall) -> Iterable[Entrance]:
-        return ()
-
-    def children(self, hall: Hall) -> Iterable[Child]:
-        return ()
 
 
 async def _open(hall: Hall, symbol: str) -> Response:
@@ -155,7 +120,7 @@ async def _open(hall: Hall, symbol: str) -> Response:
     if request.method == "HEAD":
         return Response(b"", content_type=CONTENT_TYPE)
     since = _position(request.headers.get("Last-Event-ID") or request.args.get("since"))
-    wire = StreamingWire(Wanted(topic, since), peer=asker().peer, comment=COMMENT)
+    wire = StreamingWire(Wanted(topic, since), peer=asker().peer)
     manners = evolve(hall.manners, ping_interval=PING_INTERVAL, ping_timeout=None)
     delay = await hall.open_session(wire, lambda session: Stream(session, hall), manners)
     if delay is not None:

@@ -115,14 +115,16 @@ class Desk:
             return history.after(after, count, before)
         return history.before(before, count) if before is not None else history.latest(count)
 
-    def topic(self, channel: str, symbol: str) -> Topic:
+    def topic(self, channel: str, symbol: str, variant: str = "") -> Topic:
         """The topic of these names. Raises InvalidValue."""
         channels = self._core.channels
         if channel not in channels:
             raise InvalidValue("channel", channel, "unknown channel", valid=list(channels))
         self.check_symbol(symbol)
-        [topic] = channels[channel].topics(symbol)
-        return topic
+        topics = {topic.variant: topic for topic in channels[channel].topics(symbol)}
+        if variant not in topics:
+            raise InvalidValue("variant", variant, f"unknown variant of {channel}", valid=list(topics))
+        return topics[variant]
 
     def check_symbol(self, symbol: str) -> None:
         """Raises InvalidValue when no source is configured to carry `symbol`."""

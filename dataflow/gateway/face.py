@@ -1,4 +1,4 @@
-"""What a protocol for clients has to be: the Protocols that the gateway drives, and what their plugs share.
+"""What a protocol for clients has to be: base classes that leave a face nothing to write but its words.
 
 Rules of this file. A face brings words, errors and heartbeats of its own. It has no queue, no policy and no
 position of its own: sessions have an outbox and a policy, `Subscriptions` joins live and past, `Desk` answers
@@ -8,67 +8,96 @@ questions. One folder or file under `dataflow/faces` is one face: a module with 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
+import trio
 from attrs import frozen
 from quart import Response
 
-from actors.update import Encode
+from actors.update import Envelope, Personal, Rendering, rendering
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Draining, Notice
 from dataflow.server.handshake import Handshake, Socket
 from supervisors import Child
 
+from .format import Format
+from .problems import Problem
 from .subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from .clients import AnySession
     from .hall import Hall
 
-M_contra = TypeVar("M_contra", contravariant=True)
 
+class Conversation(ABC):
+    """One client's side of a protocol: an `actors.session.Dialogue`, but for the answers.
 
-class Format(Protocol):
-    """How entries and notices are written down, for all clients who want it so. One object, without state."""
+    Each message gets a turn (see `admission`), an answer, and then the live updates of the topics it
+    subscribed to.
+    """
 
-    @property
-    def name(self) -> str:
-        """A label for people and metrics."""
-
-    def encoder(self, topic: Topic, epoch: int) -> Encode:
-        """Writes live entries of `topic`, a text each; it may keep what repeats."""
-
-    def item(self, topic: Topic, epoch: int, entry: Any) -> bytes:
-        """An item of the past, as it stands in an answer."""
-
-    def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
-        """A gap of the past, as it stands in an answer."""
-
-    def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int) -> bytes | None:
-        """The notice that a slow client will not get these places, with so many items."""
-
-    def notice(self, notice: Notice) -> bytes | None:
-        """A notice; None: this protocol has no word for it."""
-
-
-class Conversation(Protocol[M_contra]):
-    """One client's side of a protocol. A face derives its own from `Talk`, which answers all but `hear`."""
-
-    async def hear(self, message: M_contra) -> None:
-        """Take one message; the answer is said through the session. Never raises for what was said."""
-
-
-class Talk:
-    """The part of an `actors.session.Dialogue` that all faces have alike."""
-
-    __slots__ = ("session", "subscriptions")
+    __slots__ = ("hall", "session", "subscriptions")
 
     format: Format  # of the class: one object for all clients of the face
 
     def __init__(self, session: AnySession, hall: Hall) -> None:
         self.session = session
+        self.hall = hall
         self.subscriptions = Subscriptions(session, hall, self.format)
+
+    # For the face.
+
+    @abstractmethod
+    async def answer(self, message: Any) -> bytes | None:
+        """The answer to one message. May raise Problem, and nothing else for what a client said.
+
+        Between the return of `subscriptions.subscribe` and that of this there must be no checkpoint.
+        """
+
+    @abstractmethod
+    def refusal(self, problem: Problem) -> bytes | None:
+        """The answer when there is none, in the protocol's words."""
+
+    def resumes(self, message: Any) -> bool:
+        """Whether the first message asks to go on where the client was: such clients come before new ones."""
+        return False
+
+    def heartbeat(self) -> bytes | None:
+        """The protocol's own word for a sign of life; None: the wire's ping is enough."""
+        return None
+
+    def rendering(self, envelope: Envelope | None = None) -> Rendering[Any]:
+        """How updates become payloads, alike for all clients of the kind. `envelope` joins several texts."""
+        return rendering(self.format, envelope, self.session.frame)
+
+    def personal(self, head: bytes, tail: bytes = b"") -> Personal[Any]:
+        """The same with a head and a tail of this client's own around each text: it shares texts, not
+        payloads."""
+        return Personal(self.format, None, self.session.frame, head, tail)
+
+    # For the session.
+
+    async def hear(self, message: Any) -> None:
+        turns = self.subscriptions.turns
+        await turns.take(resuming=self.resumes(message))
+        try:
+            answer = await self._answer(message)
+            if answer is not None:
+                self.session.say(answer)
+            self.subscriptions.answered()
+            await (
+                trio.lowlevel.checkpoint()
+            )  # with the turn held: so a pass of the loop answers a bounded number
+        finally:
+            turns.leave()
+
+    async def _answer(self, message: Any) -> bytes | None:
+        try:
+            return await self.answer(message)
+        except Problem as problem:
+            return self.refusal(problem)
 
     def gap(self, topic: Topic, first: int, last: int, items: int) -> bytes | None:
         epoch = self.subscriptions.epoch(topic)
@@ -101,18 +130,23 @@ class Entrance:
     converse: Callable[[AnySession, Handshake], Any]
 
 
-class Face(Protocol):
-    """A protocol for clients. Made once for a gateway, of its settings; everything else it needs is in the
-    hall.
+class Face:
+    """A protocol for clients, made once for a gateway. Everything it needs is in the hall.
 
     Its module has a class `Settings` too, derived from `FaceSettings`: the keys of its `[faces.NAME]` block.
     """
 
+    def __init__(self, settings: Any) -> None:
+        """`settings`: an instance of the module's `Settings`."""
+
     def routes(self, hall: Hall) -> Iterable[Route]:
         """Its HTTP endpoints."""
+        return ()
 
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
         """Its WebSocket endpoints."""
+        return ()
 
     def children(self, hall: Hall) -> Iterable[Child]:
         """Actors of its own, such as a listener on another port; supervised in branch `gateway`."""
+        return ()

@@ -8,23 +8,14 @@ the bound all of them are dropped.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
 
 from attrs import define, field
 
 from dataflow.domain import Entry, Gap, Topic
 
+from .format import Format
+
 KEPT_TEXTS = 50_000  # of all topics together: some 15 MB
-
-
-class PastFormat(Protocol):
-    """How entries are written in an answer."""
-
-    def item(self, topic: Topic, epoch: int, entry: Any) -> bytes:
-        """An item."""
-
-    def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
-        """A gap."""
 
 
 class Past:
@@ -32,9 +23,9 @@ class Past:
 
     def __init__(self, most: int = KEPT_TEXTS) -> None:
         self._most = most
-        self._texts: dict[tuple[PastFormat, Topic, int], dict[int, bytes]] = {}  # by place
+        self._texts: dict[tuple[Format, Topic, int], dict[int, bytes]] = {}  # by place
 
-    def part(self, format: PastFormat, topic: Topic, epoch: int, after: int = 0) -> Part:
+    def part(self, format: Format, topic: Topic, epoch: int, after: int = 0) -> Part:
         """An empty part of the past of `topic`. It begins behind place `after`."""
         if sum(map(len, self._texts.values())) > self._most:
             self._texts.clear()
@@ -46,7 +37,7 @@ class Past:
 class Part:
     """A part of one topic's past, for an answer. It reaches up to place `last`; `texts` are in order."""
 
-    _format: PastFormat
+    _format: Format
     _topic: Topic
     _epoch: int
     last: int
@@ -79,5 +70,5 @@ class Part:
             self.last = offset = entry.offset
             text = self._kept.get(offset)
             if text is None:
-                text = self._kept[offset] = self._format.item(self._topic, self._epoch, entry)
+                text = self._kept[offset] = self._format.item(self._topic, self._epoch, offset, entry.trade)
             self.texts.append(text)

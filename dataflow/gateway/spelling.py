@@ -7,17 +7,18 @@ microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 from attrs import asdict
 
-from dataflow.domain import Gap, Recorded, Side
-from dataflow.domain.notice import Notice
+from dataflow.domain import Gap, Side, Trade
+from dataflow.domain.notice import Draining, Notice, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Quality
 from dataflow.domain.timestamps import to_rfc3339
+from dataflow.domain.topic import TRADES
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -38,27 +39,35 @@ class SpelledTrade(msgspec.Struct, rename="camel", gc=False):
     offset: int
 
 
-def trade(recorded: Recorded) -> SpelledTrade:
-    """An admitted trade."""
-    said = recorded.trade
+def trade(offset: int, trade: Trade) -> SpelledTrade:
+    """An admitted trade at its place."""
     return SpelledTrade(
-        recorded.offset,
+        offset,
         "updated",
-        "trades",
-        said.symbol,
-        to_rfc3339(said.timestamp),
-        said.side,
-        said.quantity,
-        said.price,
-        said.trade_id,
-        said.source,
-        recorded.offset,
+        TRADES,
+        trade.symbol,
+        to_rfc3339(trade.timestamp),
+        trade.side,
+        trade.quantity,
+        trade.price,
+        trade.trade_id,
+        trade.source,
+        offset,
     )
 
 
 def gap(gap: Gap) -> dict[str, Any]:
     """A gap: `from`, `to` (null when nobody knows how many trades are missing) and `reason`."""
     return {"from": gap.first, "to": gap.last if gap.exact else None, "reason": gap.reason}
+
+
+KINDS: Final[Mapping[type, str]] = {
+    SourceLost: "connection.lost",
+    SourceRestored: "connection.restored",
+    Waiting: "connection.waiting",
+    Refused: "connection.refused",
+    Draining: "connection.draining",
+}  # the names of notices
 
 
 def fields(notice: Notice) -> dict[str, Any]:

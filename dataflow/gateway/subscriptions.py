@@ -20,7 +20,8 @@ from dataflow.topics.channel import TopicLog
 from supervisors import SupervisionError
 
 from .admission import Turns
-from .past import Part, PastFormat
+from .format import Format
+from .past import Part
 from .problems import TooManySubscriptions, Unavailable
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Subscriptions:
 
     __slots__ = ("_format", "_hall", "_joined", "_joining", "_session", "turns")
 
-    def __init__(self, session: AnySession, hall: Hall, format: PastFormat) -> None:
+    def __init__(self, session: AnySession, hall: Hall, format: Format) -> None:
         self._session = session
         self._hall = hall
         self._format = format

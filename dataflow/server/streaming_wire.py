@@ -24,11 +24,10 @@ START_WITHIN = 10.0  # seconds for the server to begin with the body: a client m
 class StreamingWire:
     """One client's response. A payload is bytes: a part of the body, the same for every client of a kind."""
 
-    def __init__(self, request: Any, *, peer: str, comment: bytes) -> None:
+    def __init__(self, request: Any, *, peer: str) -> None:
         self.peer = peer
         self.heard = trio.current_time()
         self._request: Any = request  # until it was received
-        self._comment = comment
         self._buffer: list[bytes] = []
         self._size = 0
         self._ended = False  # nothing more is put into the body
@@ -74,10 +73,8 @@ class StreamingWire:
         raise WireClosed(self._closed)
 
     async def ping(self) -> None:
-        """Send a sign of life, unless bytes wait anyway."""
+        """Nothing: HTTP has no sign of life; a protocol may have a word for it."""
         await trio.lowlevel.checkpoint()
-        if not self._size and not self._ended:
-            self._put(self._comment)
 
     async def close(self, why: Ending, words: str) -> None:
         """End the body behind everything that was written, within a bound. Never raises."""

@@ -30,6 +30,7 @@ class Echo:
         self.session = session
         self.ended = 0
         self.unhurried = trio.Event()
+        self.sign: bytes | None = None
 
     async def hear(self, text: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -47,6 +48,9 @@ class Echo:
 
     def farewell(self) -> bytes:
         return b"draining"
+
+    def heartbeat(self) -> bytes | None:
+        return self.sign
 
     def closed(self) -> None:
         self.ended += 1
@@ -271,6 +275,26 @@ async def test_a_client_that_cannot_speak_is_pinged_and_never_given_up(mock_cloc
             await wait_all_tasks_blocked()
             assert s.wire.pings == round_
         assert s.session.ended is None
+
+
+async def test_a_protocol_may_have_a_heartbeat_of_its_own(mock_clock: MockClock) -> None:
+    """It is said instead of a ping; behind messages that wait it would add nothing."""
+    async with stage(ping_interval=20, ping_timeout=None) as s:
+        s.dialogue.sign = b"still here"
+        await wait_all_tasks_blocked()
+        mock_clock.jump(20.5)
+        await wait_all_tasks_blocked()
+        assert (s.wire.texts, s.wire.pings) == (["still here"], 0)
+        s.wire.room = 0
+        for text in (b"waits", b"too"):
+            s.session.say(text)
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            mock_clock.jump(20.5)
+            await wait_all_tasks_blocked()
+        s.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["still here", "waits", "too"]
 
 
 async def test_a_long_dialogue_is_not_cut_short_by_a_ping(mock_clock: MockClock) -> None:

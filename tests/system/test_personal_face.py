@@ -13,17 +13,16 @@ from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from actors.outbox import SlowClient
-from actors.update import Encode, Personal, Places
 from dataflow import app
-from dataflow.domain import Gap, Recorded, Topic
-from dataflow.domain.notice import Notice
-from dataflow.gateway.face import Entrance, Route, Talk
+from dataflow.domain import Gap, Topic, Trade
+from dataflow.gateway import face
+from dataflow.gateway.face import Conversation, Entrance
+from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import Problem
 from dataflow.gateway.subscriptions import Position
 from dataflow.server.handshake import Handshake, Socket
 from dataflow.settings.schema import Session, Settings
-from supervisors import Child
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client
 from tests.system.test_sse import SYMBOL, TOPIC, Stage, stage
@@ -31,96 +30,62 @@ from tests.system.test_sse import SYMBOL, TOPIC, Stage, stage
 PROTOCOL = "operations.v1"
 
 
-class Bodies:
-    """The format: a trade as "offset price", a gap as "from..to"; counts the entries that it encoded."""
+class Bodies(Format):
+    """A trade as "offset price", a gap as "from..to"; counts the entries that were encoded."""
 
     name = "bodies"
 
     def __init__(self) -> None:
         self.encoded = 0
 
-    def encoder(self, topic: Topic, epoch: int) -> Encode:
-        def encode(places: Places) -> list[bytes]:
-            self.encoded += len(places)
-            return [
-                self.hole(topic, epoch, entry)
-                if isinstance(entry, Gap)
-                else self.item(topic, epoch, Recorded(at, entry))
-                for at, entry in places
-            ]
-
-        return encode
-
-    def item(self, topic: Topic, epoch: int, entry: Recorded) -> bytes:
-        return f'"{entry.offset} {entry.trade.price:.2f}"'.encode()
+    def item(self, topic: Topic, epoch: int, offset: int, value: Trade) -> bytes:
+        self.encoded += 1
+        return f'"{offset} {value.price:.2f}"'.encode()
 
     def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         return f'"{gap.first}..{gap.last}"'.encode()
-
-    def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int) -> bytes:
-        return self.hole(topic, epoch, gap)
-
-    def notice(self, notice: Notice) -> bytes | None:
-        return None  # this protocol has no word for any
 
 
 BODIES = Bodies()
 
 
-class Operations(Talk):
+class Operations(Conversation):
     """One client: "subscribe ID [SINCE]" begins an operation, and all its messages carry the id."""
 
-    __slots__ = ("_client", "_hall")
+    __slots__ = ("_client",)
 
     format = BODIES
 
     def __init__(self, session: Any, hall: Hall, client: Handshake) -> None:
         super().__init__(session, hall)
-        self._hall = hall
         self._client = client
 
-    async def hear(self, text: str) -> None:
+    async def answer(self, text: str) -> None:
         _, id_, *since = text.split()
-        turns = self.subscriptions.turns
-        await turns.take(resuming=bool(since))
-        try:
-            head = f'{{"id":"{id_}","from":"{self._client.query}","payload":'.encode()
-            kind = Personal(BODIES, None, self.session.frame, head=head, tail=b"}")
-            topic = self._hall.desk.topic("trades", SYMBOL)
-            position = Position(self._hall.core.epoch, int(since[0])) if since else None
-            joined = await self.subscriptions.subscribe(topic, kind, since=position)
-            self.session.say(head + f'"subscribed {joined.offset}"}}'.encode())
-            for text_ in joined.past.texts if joined.past else ():
-                self.session.say(head + text_ + b"}")
-            self.subscriptions.answered()
-        except Problem as problem:
-            self.session.say(str(problem).encode())
-        finally:
-            turns.leave()
+        kind = self.personal(f'{{"id":"{id_}","from":"{self._client.query}","payload":'.encode(), b"}")
+        topic = self.hall.desk.topic("trades", SYMBOL)
+        position = Position(self.hall.core.epoch, int(since[0])) if since else None
+        joined = await self.subscriptions.subscribe(topic, kind, since=position)
+        for body in (f'"subscribed {joined.offset}"'.encode(), *(joined.past.texts if joined.past else ())):
+            self.session.say(kind.head + body + kind.tail)
+
+    def refusal(self, problem: Problem) -> bytes:
+        return str(problem).encode()
 
 
-class Face:
-    def __init__(self, settings: Any = None) -> None:
-        pass
-
-    def routes(self, hall: Hall) -> Iterable[Route]:
-        return ()
-
+class Face(face.Face):
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
         def converse(session: Any, client: Handshake) -> Operations:
             return Operations(session, hall, client)
 
         return (Entrance(Socket("/operations", (PROTOCOL,)), converse),)
 
-    def children(self, hall: Hall) -> Iterable[Child]:
-        return ()
-
 
 @pytest.fixture(autouse=True)
 def _plugged_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the faces of the daemon, as if it were a file among theirs."""
     others = app.faces
-    monkeypatch.setattr(app, "faces", lambda settings: [*others(settings), Face()])
+    monkeypatch.setattr(app, "faces", lambda settings: [*others(settings), Face(None)])
 
 
 @define

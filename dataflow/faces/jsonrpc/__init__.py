@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from attrs import frozen
 
-from dataflow.gateway.clients import AnySession
-from dataflow.gateway.face import Entrance, Route
+from dataflow.gateway import face
+from dataflow.gateway.face import Entrance
 from dataflow.gateway.hall import Hall
-from dataflow.server.handshake import Handshake, Socket
+from dataflow.server.handshake import Socket
 from dataflow.settings.schema import FaceSettings
-from supervisors import Child
 
 from .methods import Calls
 
-PATH = "/ws"
+PATH: Final = "/ws"
 
 
 @frozen(kw_only=True)
@@ -23,20 +23,8 @@ class Settings(FaceSettings):
     """The table `[faces.jsonrpc]`."""
 
 
-class Face:
-    """A `gateway.face.Face`."""
-
-    def __init__(self, settings: Settings) -> None:
-        pass
-
-    def routes(self, hall: Hall) -> Iterable[Route]:
-        return ()
+class Face(face.Face):
+    """One WebSocket."""
 
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
-        def converse(session: AnySession, client: Handshake) -> Calls:
-            return Calls(session, hall)
-
-        return (Entrance(Socket(PATH), converse),)
-
-    def children(self, hall: Hall) -> Iterable[Child]:
-        return ()
+        return (Entrance(Socket(PATH), lambda session, _client: Calls(session, hall)),)

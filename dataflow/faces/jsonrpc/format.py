@@ -7,15 +7,16 @@ here depends on a client.
 
 from __future__ import annotations
 
-from functools import lru_cache, singledispatch
+from functools import lru_cache
 from typing import Any, Final
 
 from actors.update import Encode, Places
-from dataflow.domain import Gap, Recorded, Topic, Trade
-from dataflow.domain.notice import Draining, Notice, Refused, SourceLost, SourceRestored, Waiting
+from dataflow.domain import Gap, Topic, Trade
+from dataflow.domain.notice import Notice, SourceRestored
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import QUALITY
 from dataflow.gateway import spelling
+from dataflow.gateway.format import Format
 from dataflow.gateway.spelling import encode
 
 _HEAD: Final = '{"jsonrpc":"2.0","method":"trades.update","params":{"seqnum":'
@@ -46,7 +47,7 @@ class Updates:
                 made.append(JSONRPC.gap(self._topic, self._epoch, trade))
                 continue
             if not (trade.trade_id.isalnum() and plain.get(trade.source)) and not self._is_plain(trade):
-                made.append(_notification("trades.update", spelling.trade(Recorded(offset, trade))))
+                made.append(_notification("trades.update", spelling.trade(offset, trade)))
                 continue
             if trade.timestamp != self._moment:
                 self._turn_to(trade.timestamp)
@@ -74,7 +75,7 @@ def _needs_no_escaping(text: str) -> bool:
     return encode(text) == b'"%s"' % text.encode()
 
 
-class JsonRpc:
+class JsonRpc(Format):
     """The format of all clients that speak JSON-RPC."""
 
     name = "jsonrpc"
@@ -82,9 +83,9 @@ class JsonRpc:
     def encoder(self, topic: Topic, epoch: int) -> Encode:
         return _qualities if topic.channel == QUALITY else Updates(topic, epoch).texts
 
-    def item(self, topic: Topic, epoch: int, entry: Recorded) -> bytes:
+    def item(self, topic: Topic, epoch: int, offset: int, value: Trade) -> bytes:
         """A trade in an answer; `seqnum` is its offset."""
-        return encode(spelling.trade(entry))
+        return encode(spelling.trade(offset, value))
 
     def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         """A gap in an answer: `from`, `to` (null when the number of trades is unknown) and `reason`."""
@@ -98,11 +99,16 @@ class JsonRpc:
         params = {"symbol": topic.symbol, "channel": topic.channel, "epoch": epoch, **spelling.gap(gap)}
         return _notification("stream.gap", params if skipped is None else params | {"skipped": skipped})
 
-    @staticmethod
-    @lru_cache(maxsize=16)  # every session asks for the text of a notice to all clients
-    def notice(notice: Notice) -> bytes:
-        method, params = _told(notice)
-        return _notification(method, params)
+    def notice(self, notice: Notice) -> bytes:
+        return _notice(notice)
+
+
+@lru_cache(maxsize=16)  # every session asks for the text of a notice to all clients
+def _notice(notice: Notice) -> bytes:
+    params = spelling.fields(notice)
+    if isinstance(notice, SourceRestored):
+        params["action"] = "resubscribe"
+    return _notification(spelling.KINDS[type(notice)], params)
 
 
 JSONRPC: Final = JsonRpc()
@@ -110,41 +116,6 @@ JSONRPC: Final = JsonRpc()
 
 def _qualities(places: Places) -> list[bytes]:
     return [_notification("quality.update", spelling.quality(state)) for _, state in places]
-
-
-@singledispatch
-def _told(notice: Any) -> tuple[str, dict[str, Any]]:
-    raise TypeError(f"no notice: {notice!r}")
-
-
-@_told.register
-def _(notice: SourceLost) -> tuple[str, dict[str, Any]]:
-    return "connection.lost", {
-        "reason": notice.reason,
-        "source": notice.source,
-        "symbols": list(notice.symbols),
-    }
-
-
-@_told.register
-def _(notice: SourceRestored) -> tuple[str, dict[str, Any]]:
-    params = {"action": "resubscribe", "source": notice.source, "symbols": list(notice.symbols)}
-    return "connection.restored", params
-
-
-@_told.register
-def _(notice: Waiting) -> tuple[str, dict[str, Any]]:
-    return "connection.waiting", {"ahead": notice.ahead, "seconds": notice.seconds}
-
-
-@_told.register
-def _(notice: Refused) -> tuple[str, dict[str, Any]]:
-    return "connection.refused", {"reason": notice.reason, "retryAfter": notice.retry_after}
-
-
-@_told.register
-def _(notice: Draining) -> tuple[str, dict[str, Any]]:
-    return "connection.draining", {"reason": notice.reason}
 
 
 def _notification(method: str, params: dict[str, Any] | spelling.SpelledTrade) -> bytes:

@@ -10,20 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import trio
 from attrs import frozen
 from loguru import logger
 
-from actors.update import rendering
 from dataflow.domain.quality import best
 from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
 from dataflow.domain.topic import QUALITY, TRADES
-from dataflow.gateway.clients import AnySession
-from dataflow.gateway.desk import MAX_COUNT, Desk, SourceInfo, SymbolInfo, check_range
-from dataflow.gateway.face import Talk
-from dataflow.gateway.hall import Hall
+from dataflow.gateway.desk import MAX_COUNT, SourceInfo, SymbolInfo, check_range
+from dataflow.gateway.face import Conversation
 from dataflow.gateway.past import Part
-from dataflow.gateway.problems import InvalidValue
+from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.spelling import symbol_quality
 from dataflow.gateway.subscriptions import Position
 
@@ -54,38 +50,31 @@ class RecentTrades:
     afterTimestamp: str | None = None  # noqa: N815
 
 
-class Calls(Talk):
-    """One client's calls: a `gateway.face.Conversation`."""
+class Calls(Conversation):
+    """One client's calls."""
 
-    __slots__ = ("_desk", "_frame")
+    __slots__ = ()
 
     format = JSONRPC
 
-    def __init__(self, session: AnySession, hall: Hall) -> None:
-        super().__init__(session, hall)
-        self._desk: Desk = hall.desk
-        self._frame = session.frame
+    async def answer(self, message: str) -> bytes | None:
+        pause = self.subscriptions.turns.pause
+        return await protocol.dispatch(message, _METHODS, _report, pause=pause, owner=(self,))
 
-    async def hear(self, text: str) -> None:
-        turns = self.subscriptions.turns
-        await turns.take(resuming='"since"' in text)  # a cheap guess: decoding is work for the turn
-        try:
-            answer = await protocol.dispatch(text, _METHODS, _report, pause=turns.pause, owner=(self,))
-            if answer is not None:
-                self.session.say(answer)
-            self.subscriptions.answered()
-            await trio.lowlevel.checkpoint()
-        finally:
-            turns.leave()
+    def refusal(self, problem: Problem) -> bytes | None:
+        raise AssertionError("every call answers for its own problem")
+
+    def resumes(self, message: str) -> bool:
+        return '"since"' in message  # a cheap guess: decoding is work for the turn
 
     # The methods.
 
     async def subscribe(self, params: Subscribe) -> dict[str, Any]:
-        topic = self._desk.topic(params.channel, params.symbol)
-        self._desk.check_available(topic)
+        topic = self.hall.desk.topic(params.channel, params.symbol)
+        self.hall.desk.check_available(topic)
         if params.snapshot is not None:
             check_range("snapshot", params.snapshot, 0, MAX_COUNT)
-        kind = rendering(JSONRPC, _as_array if params.batch else None, self._frame)
+        kind = self.rendering(_as_array if params.batch else None)
         joined = await self.subscriptions.subscribe(topic, kind, since=params.since, snapshot=params.snapshot)
         answer = _event(params, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
         if joined.recovered is not None:
@@ -95,21 +84,21 @@ class Calls(Talk):
         return answer | {"quality": self._quality(params.symbol)}
 
     async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any]:
-        self.subscriptions.unsubscribe(self._desk.topic(params.channel, params.symbol))
+        self.subscriptions.unsubscribe(self.hall.desk.topic(params.channel, params.symbol))
         return _event(params, "unsubscribed")
 
     async def recent_trades(self, params: RecentTrades) -> list[msgspec.Raw]:
-        topic = self._desk.topic(TRADES, params.symbol)
+        topic = self.hall.desk.topic(TRADES, params.symbol)
         before = _moment("beforeTimestamp", params.beforeTimestamp)
         after = _moment("afterTimestamp", params.afterTimestamp)
-        trades = self._desk.recent_trades(params.symbol, params.count, before, after)
-        return [msgspec.Raw(JSONRPC.item(topic, 0, recorded)) for recorded in trades]
+        trades = self.hall.desk.recent_trades(params.symbol, params.count, before, after)
+        return [msgspec.Raw(JSONRPC.item(topic, 0, each.offset, each.trade)) for each in trades]
 
     async def symbols(self) -> list[dict[str, Any]]:
-        return [self._symbol(info) for info in self._desk.symbols()]
+        return [self._symbol(info) for info in self.hall.desk.symbols()]
 
     async def status(self) -> dict[str, Any]:
-        status = self._desk.status()
+        status = self.hall.desk.status()
         return {
             "sources": {name: _source(info) for name, info in status.sources.items()},
             "sessions": status.sessions,
@@ -135,7 +124,7 @@ class Calls(Talk):
         }
 
     def _quality(self, symbol: str) -> dict[str, Any] | None:
-        states = self._desk.quality(symbol)
+        states = self.hall.desk.quality(symbol)
         foremost = best(states)
         return None if foremost is None else symbol_quality(states, foremost)
 

@@ -8,10 +8,10 @@ from importlib.resources import files
 from attrs import frozen
 from quart import Response
 
-from dataflow.gateway.face import Entrance, Route
+from dataflow.gateway import face
+from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.settings.schema import FaceSettings
-from supervisors import Child
 
 
 @frozen(kw_only=True)
@@ -19,11 +19,8 @@ class Settings(FaceSettings):
     """The table `[faces.page]`."""
 
 
-class Face:
-    """A `gateway.face.Face`."""
-
-    def __init__(self, settings: Settings) -> None:
-        pass
+class Face(face.Face):
+    """One page."""
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         page = files(__package__).joinpath("page.html").read_bytes()
@@ -32,9 +29,3 @@ class Face:
             return Response(page, mimetype="text/html")
 
         return (Route("/", index),)
-
-    def sockets(self, hall: Hall) -> Iterable[Entrance]:
-        return ()
-
-    def children(self, hall: Hall) -> Iterable[Child]:
-        return ()

@@ -36,7 +36,7 @@ def test_items_and_gaps_in_order() -> None:
     assert part.last == 8
     part.add([recorded(9)])
     assert part.last == 9
-    assert part.items == [JSONRPC.item(BTC, 1, recorded(offset)) for offset in (5, 9)]
+    assert part.items == [JSONRPC.item(BTC, 1, offset, recorded(offset).trade) for offset in (5, 9)]
     assert part.gaps == [JSONRPC.hole(BTC, 1, gap)]
     assert part.texts == [part.items[0], *part.gaps, part.items[1]]
 
@@ -47,9 +47,9 @@ class Counting(JsonRpc):
     def __init__(self) -> None:
         self.written: list[int] = []
 
-    def item(self, topic: Topic, epoch: int, entry: Recorded) -> bytes:
-        self.written.append(entry.offset)
-        return super().item(topic, epoch, entry)
+    def item(self, topic: Topic, epoch: int, offset: int, value: Trade) -> bytes:
+        self.written.append(offset)
+        return super().item(topic, epoch, offset, value)
 
 
 def test_an_item_is_encoded_once_for_each_format() -> None:

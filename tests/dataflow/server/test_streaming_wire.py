@@ -15,7 +15,7 @@ from dataflow.server.streaming_wire import BUFFER_BYTES, CLOSE_WITHIN, START_WIT
 
 
 def wire() -> StreamingWire:
-    return StreamingWire("request", peer="test:1", comment=b":\n\n")
+    return StreamingWire("request", peer="test:1")
 
 
 class Server:
@@ -93,17 +93,6 @@ async def test_a_client_that_takes_bytes_is_heard(mock_clock: MockClock) -> None
         one.write_nowait(b"b")
         await server.takes()  # which shows that "a" was taken
         assert one.heard == trio.current_time()
-
-
-async def test_a_quiet_stream_gives_a_sign_and_a_full_one_needs_none() -> None:
-    """The comment is the protocol's; behind bytes that wait it would add nothing."""
-    one = wire()
-    async with serving(one) as server:
-        await one.ping()
-        assert await server.takes() == b":\n\n"
-        one.write_nowait(b"a")
-        await one.ping()
-        assert await server.takes() == b"a"
 
 
 async def test_close_ends_the_body_behind_everything_that_was_written() -> None:

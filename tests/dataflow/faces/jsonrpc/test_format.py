@@ -58,7 +58,7 @@ def test_an_update_is_the_contract_to_the_byte() -> None:
 
 def test_a_trade_in_an_answer_has_the_same_fields() -> None:
     """Without the envelope, ready for a result."""
-    assert JSONRPC.item(trades("BTC-USD"), 1, RECORDED).decode() == FIELDS
+    assert JSONRPC.item(trades("BTC-USD"), 1, RECORDED.offset, RECORDED.trade).decode() == FIELDS
 
 
 def test_a_gap_tells_which_offsets_will_not_come() -> None:
@@ -183,7 +183,7 @@ def test_kept_parts_of_one_update_show_in_no_other(
     encode, topic = JSONRPC.encoder(trades(symbol), 1), trades(symbol)
     for source, name, moment, offset in told_of:
         trade = Trade(source, symbol, name, "buy", Decimal("1.50"), Decimal("2"), moment)
-        params = JSONRPC.item(topic, 1, Recorded(offset, trade)).decode()
+        params = JSONRPC.item(topic, 1, offset, trade).decode()
         expected = f'{{"jsonrpc":"2.0","method":"trades.update","params":{params}}}'
         assert [text.decode() for text in encode([(offset, trade)])] == [expected]
 

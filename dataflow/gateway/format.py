@@ -1,0 +1,52 @@
+"""How a protocol writes entries and notices: the base class of all formats.
+
+Rules of this file: pure. A format is one object without state, and its texts are shared by all clients of its
+kind.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from actors.update import Encode, Places
+from dataflow.domain import Gap, Topic
+from dataflow.domain.notice import Notice
+
+
+class Format(ABC):
+    """How entries and notices are written down, for all clients who want it so. One object, without state.
+
+    `item` and `hole` are enough. What is written often may have a faster `encoder`.
+    """
+
+    name: str  # a label for people and metrics
+
+    @abstractmethod
+    def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:
+        """An item of the topic's channel at its place: for trades a `Trade`, live as well as in an answer."""
+
+    @abstractmethod
+    def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
+        """A gap, live as well as in an answer."""
+
+    def encoder(self, topic: Topic, epoch: int) -> Encode:
+        """Writes live entries of `topic`, a text each; it may keep what repeats."""
+
+        def encode(places: Places) -> list[bytes]:
+            return [
+                self.hole(topic, epoch, entry)
+                if isinstance(entry, Gap)
+                else self.item(topic, epoch, offset, entry)
+                for offset, entry in places
+            ]
+
+        return encode
+
+    def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int) -> bytes | None:
+        """The notice that a slow client will not get these places, with so many items."""
+        return self.hole(topic, epoch, gap)
+
+    def notice(self, notice: Notice) -> bytes | None:
+        """A notice; None: this protocol has no word for it."""
+        return None
