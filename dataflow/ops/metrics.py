@@ -142,7 +142,7 @@ class _Now(Collector):
             return
         struck = CounterMetricFamily(
             "dataflow_faults_struck",
-            "Strokes of injected faults",
+            "Strikes of injected faults",
             labels=["path", "kind"],
         )
         for (path, kind), count in self._core.faults.struck.items():
