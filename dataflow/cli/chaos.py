@@ -19,7 +19,7 @@ from rich.text import Text
 
 from dataflow import logs
 from dataflow.chaos.check import Account, Figures, SourceAccount, quantiles
-from dataflow.chaos.plan import Order
+from dataflow.chaos.plan import Rehearsal
 
 from .common import Json, until_interrupted
 from .daemon import LogLevel
@@ -58,42 +58,42 @@ def chaos(
         How much goes wrong.
     """
     try:
-        order = Order(
+        rehearsal = Rehearsal(
             random.randrange(LARGEST_SEED) if seed is None else seed, minutes, faults_per_minute, clients
         )
     except ValueError as error:
         raise Mistake(_plainly(error)) from None
     _log(log_level)
-    figures = _rehearse(order)
+    figures = _rehearse(rehearsal)
     if json:
-        print(json_.dumps({**figures.to_dict(), "repeat": repeat(order)}, ensure_ascii=False))
+        print(json_.dumps({**figures.to_dict(), "repeat": repeat(rehearsal)}, ensure_ascii=False))
     else:
-        _show(figures, order)
+        _show(figures, rehearsal)
     return 0 if figures.held else 1
 
 
-def _rehearse(order: Order) -> Figures:
+def _rehearse(rehearsal: Rehearsal) -> Figures:
     from dataflow.chaos.run import rehearse
 
     found: list[Figures] = []
     console = Console(stderr=True)
 
     async def main(tell: Callable[[Progress], None]) -> None:
-        found.append(await rehearse(order, tell))
+        found.append(await rehearse(rehearsal, tell))
 
     if console.is_terminal:
-        with console.status(f"seed {order.seed}") as status:
-            until_interrupted(main, lambda progress: status.update(_line(progress, order)))
+        with console.status(f"seed {rehearsal.seed}") as status:
+            until_interrupted(main, lambda progress: status.update(_line(progress, rehearsal)))
     else:
         until_interrupted(main, lambda _progress: None)
     if not found:
-        raise Failure(f"interrupted before there was a verdict; {repeat(order)}")
+        raise Failure(f"interrupted before there was a verdict; {repeat(rehearsal)}")
     return found[0]
 
 
-def _line(progress: Progress, order: Order) -> str:
+def _line(progress: Progress, rehearsal: Rehearsal) -> str:
     return (
-        f"seed {order.seed}: {progress.phase}, {progress.seconds_left:.0f} s left, "
+        f"seed {rehearsal.seed}: {progress.phase}, {progress.seconds_left:.0f} s left, "
         f"{progress.faults} faults, {progress.trades} trades"
     )
 
@@ -112,24 +112,24 @@ def _plainly(error: ValueError) -> str:
     return str(error.args[0])
 
 
-def repeat(order: Order) -> str:
+def repeat(rehearsal: Rehearsal) -> str:
     """The command that makes the same plan."""
-    usual = Order(order.seed)
-    words = [f"dataflow chaos --seed {order.seed} --minutes {order.minutes:g}"]
-    if order.clients != usual.clients:
-        words.append(f"--clients {order.clients}")
-    if order.faults_per_minute != usual.faults_per_minute:
-        words.append(f"--faults-per-minute {order.faults_per_minute:g}")
+    usual = Rehearsal(rehearsal.seed)
+    words = [f"dataflow chaos --seed {rehearsal.seed} --minutes {rehearsal.minutes:g}"]
+    if rehearsal.clients != usual.clients:
+        words.append(f"--clients {rehearsal.clients}")
+    if rehearsal.faults_per_minute != usual.faults_per_minute:
+        words.append(f"--faults-per-minute {rehearsal.faults_per_minute:g}")
     return " ".join(words)
 
 
 # -- drawing -------------------------------------------------------------------------------------------
 
 
-def _show(figures: Figures, order: Order) -> None:
+def _show(figures: Figures, rehearsal: Rehearsal) -> None:
     console = Console()
     if console.is_terminal:
-        table = Table(title=f"dataflow chaos --seed {order.seed}", show_header=False)
+        table = Table(title=f"dataflow chaos --seed {rehearsal.seed}", show_header=False)
         for name, told in rows(figures):
             table.add_row(Text(name, style="dim"), Text(told))
         console.print(table)
@@ -141,7 +141,7 @@ def _show(figures: Figures, order: Order) -> None:
         print(verdict(figures))
     for line in figures.evidence:
         print(f"  {line}")
-    print(f"repeat with: {repeat(order)}", file=sys.stdout)
+    print(f"repeat with: {repeat(rehearsal)}", file=sys.stdout)
 
 
 def rows(figures: Figures) -> Iterator[tuple[str, str]]:
