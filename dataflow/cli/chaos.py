@@ -1,4 +1,4 @@
-"""`chaos`: the daemon under a storm of faults, and what its clients made of it.
+"""`chaos`: the rehearsal. The daemon under random faults, and a verdict on its clients' streams.
 
 Rules of this file: drawing is pure. The exit code is the verdict: 0 every invariant held, 1 one broke.
 """
@@ -29,33 +29,34 @@ if TYPE_CHECKING:
     from dataflow.chaos.run import Progress
 
 LARGEST_SEED = 1_000_000
-MOST = 8  # actors in one line
+MOST = 8  # entries in one line
 
 
 def chaos(
     *,
-    seed: Annotated[int | None, Parameter(help="Which storm. [default: any]")] = None,
+    seed: Annotated[int | None, Parameter(help="Seed of the plan. [default: random]")] = None,
     minutes: float = 1.0,
     clients: int = 3,
     faults_per_minute: float = 30.0,
     json: Json = False,
     log_level: Annotated[
-        LogLevel | None, Parameter(help="Show the daemon's log, from this level on.")
+        LogLevel | None, Parameter(help="Show the daemon's log from this level on. [default: no log]")
     ] = None,
 ) -> int:
-    """Rehearse failures: exchanges, daemon and checking clients in one process, and faults at random.
+    """Rehearse failures: exchanges, daemon and checking clients in one process, under random faults.
 
-    It works offline. The same seed makes the same plan. Exit code 0: no trade was lost silently, doubled or
-    told out of order, every mailbox balanced, and nothing was left behind.
+    It works offline. The same seed makes the same plan. Exit code 0: no trade was silently lost, duplicated
+    or sent out of order, every mailbox balanced, and no task or socket was left behind. Exit code 1: an
+    invariant broke.
 
     Parameters
     ----------
     minutes
-        How long.
+        Duration of the faults.
     clients
-        How many check what they are given.
+        Number of checking clients.
     faults_per_minute
-        How much goes wrong.
+        Number of faults per minute.
     """
     try:
         rehearsal = Rehearsal(
@@ -102,18 +103,18 @@ def _log(level: LogLevel | None) -> None:
     if level is None:
         from loguru import logger
 
-        logger.remove()  # thousands of lines of what was done on purpose
+        logger.remove()  # thousands of lines about failures on purpose
     else:
         logs.configure("human", level)
 
 
 def _plainly(error: ValueError) -> str:
-    """What attrs' validators say, without the attribute that they say it with."""
+    """The text of an error of attrs' validators, without the attribute that comes with it."""
     return str(error.args[0])
 
 
 def repeat(rehearsal: Rehearsal) -> str:
-    """The command that makes the same plan."""
+    """The command that repeats the rehearsal with the same plan."""
     usual = Rehearsal(rehearsal.seed)
     words = [f"dataflow chaos --seed {rehearsal.seed} --minutes {rehearsal.minutes:g}"]
     if rehearsal.clients != usual.clients:
@@ -145,7 +146,7 @@ def _show(figures: Figures, rehearsal: Rehearsal) -> None:
 
 
 def rows(figures: Figures) -> Iterator[tuple[str, str]]:
-    """What was found, as names and values."""
+    """The results, as names and values."""
     yield "troubles", _counts(figures.faults)
     if figures.impossible:
         yield "met nobody", _counts(figures.impossible)
@@ -165,7 +166,7 @@ def rows(figures: Figures) -> Iterator[tuple[str, str]]:
 
 
 def verdict(figures: Figures) -> str:
-    """The one line that counts."""
+    """The result in one line."""
     if figures.held:
         return "every invariant held"
     return f"BROKEN: {_counts(figures.violations)}"

@@ -211,7 +211,7 @@ def in_words(method: str, told: dict[str, Any]) -> str:
 
 
 class Tail:
-    """The followed symbols and their positions. `left` is the number of trades until the end, None: no end."""
+    """The followed symbols and their positions. `left`: trades until the end, None: no end."""
 
     def __init__(self, symbols: Sequence[str], snapshot: int | None = None, left: int | None = None) -> None:
         self.symbols = symbols
@@ -274,7 +274,7 @@ class Tail:
         self.positions[symbol] = answer.epoch, answer.offset
 
     def _sources_down(self, answer: _Answer, show: Show) -> None:
-        """Report sources without a connection: `connection.lost` came before this client, and comes only once."""
+        """Report sources without a connection. Their `connection.lost` was sent before this client came."""
         sources = answer.quality.sources if answer.quality else {}
         for name, source in sources.items():
             down = source.state == "lost" and source.reason not in COMING
