@@ -109,15 +109,16 @@ def _call(words: list[str]) -> int:
     from cyclopts import CycloptsError
 
     try:
-        code = app()(words, exit_on_error=False, print_error=False, result_action="return_value")
+        called = app(words[0] if words else None)
+        code = called(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise Mistake(str(error)) from None
     sys.stdout.flush()  # here, where a closed pipe is still handled below
     return int(code or 0)
 
 
-def app() -> App:
-    """The commands and their help."""
+def app(called: str | None = None) -> App:
+    """The commands and their help. The command `called` explains itself with its whole docstring."""
     from cyclopts import App, Parameter
 
     about = "Real-time market data: supervised sources to many WebSocket clients."
@@ -131,7 +132,9 @@ def app() -> App:
         help_epilogue=examples("dataflow demo", "dataflow tail BTC-USD", "dataflow status --watch"),
     )
     for name, where, help_, *shown in _COMMANDS:
-        root.command(f"{__name__}.{where}", name=name, help=help_, help_epilogue=examples(*shown))
+        # A line of help replaces the docstring. Without such lines the list would import every command.
+        line = {} if name == called else {"help": help_}
+        root.command(f"{__name__}.{where}", name=name, help_epilogue=examples(*shown), **line)
     root.command(f"{__name__}.simulate:app", name="simulate", help="Exchanges to test against.")
     return root
 

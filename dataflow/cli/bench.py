@@ -14,7 +14,9 @@ CHECKOUT = Path(__file__).parents[2]
 def bench(
     *names: str, quick: bool = False, only: list[str] | None = None, write: bool = False, render: bool = False
 ) -> int:
-    """Measure this daemon and its peers in one run. Needs a checkout, and if possible an idle machine.
+    """Measure this daemon and its peers in one run.
+
+    Needs a checkout, and if possible an idle machine.
 
     Parameters
     ----------

@@ -43,11 +43,12 @@ def chaos(
         LogLevel | None, Parameter(help="Show the daemon's log from this level on. [default: no log]")
     ] = None,
 ) -> int:
-    """Rehearse failures: exchanges, daemon and checking clients in one process, under random faults.
+    """Rehearse random failures, and check that no client silently lost a trade.
 
-    It works offline. The same seed makes the same plan. Exit code 0: no trade was silently lost, duplicated
-    or sent out of order, every mailbox balanced, and no task or socket was left behind. Exit code 1: an
-    invariant broke.
+    Exchanges, daemon and checking clients run in one process, offline. The
+    same seed makes the same plan. Exit code 0: no trade was silently lost,
+    duplicated or sent out of order, every mailbox balanced, and no task or
+    socket was left behind. Exit code 1: an invariant broke.
 
     Parameters
     ----------

@@ -38,8 +38,8 @@ def run(
 ) -> int:
     """The daemon: sources in, WebSocket and HTTP out.
 
-    Without --config it uses the shipped configuration with the real exchanges. Ctrl-C and SIGTERM end it
-    after a notice to its clients.
+    Without --config it uses the shipped configuration with the real
+    exchanges. Ctrl-C and SIGTERM end it after a notice to its clients.
     """
     settings = with_port(load(config or [shipped("server.toml")], os.environ), port)
     configured_context(settings.gateway)
@@ -55,7 +55,8 @@ def run(
 def check(*files: Path, json: Json = False) -> int:
     """Check configuration files: all mistakes at once, each with its file, table and key.
 
-    Files are merged from left to right, then the environment. Without a file, the shipped one is checked.
+    Files are merged from left to right, then the environment. Without a
+    file, the shipped one is checked.
 
     Parameters
     ----------

@@ -28,11 +28,13 @@ def fault(
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Inject a fault, to see the daemon recover. The daemon needs [chaos] enabled = true.
+    """Inject a fault, to see the daemon recover.
 
-    A crash raises an error in the actor. A hang makes it wait until the fault is withdrawn or a watchdog
-    notices; a delay makes it wait for some seconds. A drop throws away a raw message of a source. A
-    disconnect cuts the connection of a source or a session. `dataflow status --watch` shows the effects.
+    The daemon needs [chaos] enabled = true. A crash raises an error in the
+    actor. A hang makes it wait until the fault is withdrawn or a watchdog
+    notices; a delay makes it wait for some seconds. A drop throws away a raw
+    message of a source. A disconnect cuts the connection of a source or a
+    session. `dataflow status --watch` shows the effects.
 
     Parameters
     ----------

@@ -60,7 +60,9 @@ def replay(
     speed: Speed = "1",
     keyboard: Keyboard | None = None,
 ) -> None:
-    """Replay a recording in the format of an exchange. Begins with the first subscriber.
+    """Replay a recording in the format of an exchange.
+
+    Begins with the first subscriber.
 
     Parameters
     ----------
@@ -80,7 +82,9 @@ def replay(
 
 
 def client(*symbols: str, url: Url = None, keyboard: Keyboard | None = None) -> None:
-    """An interactive client. Keys make it leave gracefully, abruptly or for a while, and come back.
+    """An interactive client.
+
+    Keys make it leave gracefully, abruptly or for a while, and come back.
 
     Parameters
     ----------

@@ -50,7 +50,8 @@ def tail(
 ) -> None:
     """Live trades, and between them gaps and lost or restored connections.
 
-    Survives a restart of the daemon: it fetches the missed trades, or says that they are lost.
+    Survives a restart of the daemon: it fetches the missed trades, or says
+    that they are lost.
 
     Parameters
     ----------

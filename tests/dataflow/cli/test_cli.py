@@ -145,6 +145,11 @@ class TestHelp:
         assert out.startswith(f"Usage: dataflow {' '.join(words)}")
         assert f"  dataflow {' '.join(words)}" in out.partition("Examples:")[2]
 
+    def test_a_command_shows_its_whole_explanation(self, output: Output) -> None:
+        """The one line in the list of commands does not replace the explanation in the command's own help."""
+        assert "The daemon needs [chaos] enabled = true." in output.of("fault", "--help")[1]
+        assert "The daemon needs" not in output.of("--help")[1]
+
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_examples_can_be_typed(self, words: tuple[str, ...]) -> None:
         """Every command accepts its own examples."""
