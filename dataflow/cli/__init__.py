@@ -167,6 +167,7 @@ def _ended_by(error: BaseException) -> int:
         case _:
             traceback.print_exception(error)
             print(
-                "dataflow: a failure inside, and not your mistake; please report the above", file=sys.stderr
+                "dataflow: an internal failure, not your mistake; please report the text above",
+                file=sys.stderr,
             )
             return 2

@@ -150,12 +150,12 @@ def rows(figures: Figures) -> Iterator[tuple[str, str]]:
     """The results, as names and values."""
     yield "troubles", _counts(figures.faults)
     if figures.impossible:
-        yield "met nobody", _counts(figures.impossible)
+        yield "without effect", _counts(figures.impossible)
     yield "crashes", _counts(figures.crashes)
     yield "restarts", _counts(figures.restarts)
     times = quantiles([seconds for _who, seconds in figures.recovery])
     told = ", ".join(f"{name} {value:g} s" for name, value in times.items() if name != "count")
-    yield "back after", f"{told} ({figures.slowest})"
+    yield "back after", f"{told} ({figures.slowest})" if figures.recovery else "none"
     yield "gaps", _counts(figures.gaps)
     for name, source in figures.sources.items():
         yield name, _source(source)

@@ -311,7 +311,7 @@ def _duration(actor: ActorType, kind: Kind, point: str, seconds: float | None) -
     elif kind is Kind.DELAY:
         return USUAL_DELAY
     elif point in actor.endless:
-        raise FaultError(f"nobody would notice that {actor.name} hangs at {point}: say for how many seconds")
+        raise FaultError(f"no watchdog ends a hang of {actor.name} at {point}: say for how many seconds")
     return seconds
 
 

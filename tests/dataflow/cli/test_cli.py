@@ -214,7 +214,7 @@ class TestEnds:
         assert code == 2
         assert "ZeroDivisionError" in err
         assert "Traceback" in err
-        assert err.endswith("dataflow: a failure inside, and not your mistake; please report the above\n")
+        assert err.endswith("dataflow: an internal failure, not your mistake; please report the text above\n")
 
     @pytest.mark.parametrize(
         ("error", "code", "told"),
@@ -382,7 +382,7 @@ class TestSimulate:
         )
 
     def test_another_mistake_is_not_blamed_on_a_port(self, output: Output, taken: int) -> None:
-        """A wrong speed is told as such, also while the port is taken."""
+        """A wrong speed is reported as such, also while the port is taken."""
         _, _, err = output.of("simulate", "binance", "--port", str(taken), "--speed", "0")
         assert err.startswith("dataflow: speed must be")
 
