@@ -137,7 +137,7 @@ class Stream:
 
 @define
 class Account:
-    """The result for one client, summed over its symbols."""
+    """The result for one client: of one symbol, or the sum of several (`add`)."""
 
     delivered: int = 0
     recovered: int = 0
@@ -190,7 +190,7 @@ def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
 
 @define
 class SourceAccount:
-    """The result for one exchange, summed over its symbols."""
+    """The result for one exchange: of one symbol, or the sum of several (`add`)."""
 
     sent: int = 0
     admitted: int = 0
