@@ -1,5 +1,4 @@
-"""The names of the supervision tree's branches, each written once: they are public, in `/actors` and in
-metrics."""
+"""The paths of the supervision tree, each written once. They are public, in `/actors` and in metrics."""
 
 from __future__ import annotations
 
@@ -19,27 +18,27 @@ _SHARD: Final = f"{CACHE}/shard-"
 
 
 def shard(number: int) -> str:
-    """The actor of a cache shard."""
+    """The path of a cache shard."""
     return f"{_SHARD}{number}"
 
 
 def shard_number(path: str) -> int | None:
-    """The number of the cache shard at `path`; None when there is another actor."""
+    """The number of the cache shard at `path`; None for any other actor."""
     return int(path.removeprefix(_SHARD)) if path.startswith(_SHARD) else None
 
 
 def source(name: str) -> str:
-    """The actor of a source."""
+    """The path of a source's connector."""
     return f"{SOURCES}/{name}"
 
 
 def topic(name: str) -> str:
-    """The actor of a topic."""
+    """The path of a topic's subscription."""
     return f"{TOPICS}/{name}"
 
 
 def below(branch: str, path: str) -> str | None:
-    """The rest of `path` below `branch`; None when it does not lie there."""
+    """The rest of `path` below `branch`; None if it lies elsewhere."""
     return path[len(branch) + 1 :] if path.startswith(f"{branch}/") else None
 
 

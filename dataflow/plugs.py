@@ -1,7 +1,7 @@
-"""Finds plugs by name: a room of plugs is a folder, and each file or folder in it is one plug.
+"""Finds plugs by name. A room of plugs is a folder, and each file or folder in it is one plug.
 
-Rules of this file: one lookup. What a plug has to define says the Protocol of the room that drives it. Plugs
-are imported when they are asked for, so that a room never imports one.
+Rules of this file: one lookup. The Protocol in the room that drives a plug says what the plug must define. A
+plug is imported at its lookup, so that no room imports a plug.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ def names(room: str) -> list[str]:
 
 
 def find(room: str, name: str) -> ModuleType:
-    """The plug `name` of a room; a dotted name is a module of the user's. Raises what its import raises."""
+    """The plug `name` of a room. A dotted name is a user's module. Raises any error of the import."""
     return importlib.import_module(name if "." in name else f"dataflow.{room}.{name}")

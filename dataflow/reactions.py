@@ -1,9 +1,8 @@
-"""What follows from what the supervisors report.
+"""Reactions to the events of the supervisors.
 
-Rules of this file. Two failures would otherwise be silent for a client: a batch that was in a
-shard's hand when it crashed, and a subscription that ends without having decided to: given up for
-crashing too often, or gone with its pool. The first becomes a gap in the stream, the second the end of
-the sessions that listened. Everything is logged.
+Rules of this file. Two failures would otherwise be silent for clients. A batch in the hand of a crashing
+shard is lost: it becomes a gap in the stream. A subscription ends unexpectedly when it is given up for
+crashing too often, or stops with its pool: the sessions that listened to it are ended. Every event is logged.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Reactions:
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
-        self.address_taken = False  # a server could not have its port at the start: the user's to mend
+        self.address_taken = False  # a listener did not get its address at the start: a mistake of the user
 
     def __call__(self, event: Event) -> None:
         if event.kind == "start_failed" and (error := _bind_error(event)) is not None:
@@ -32,7 +31,7 @@ class Reactions:
             logger.bind(path=event.path).error("cannot listen: {}", error)
             return
         if event.kind == "ready" and paths.below(paths.SOURCES, event.path):
-            return  # a connector is ready before it is connected; what matters is told by its state
+            return  # a connector is ready before it is connected; its source logs the connection
         log_event(event)
         shard, name = paths.shard_number(event.path), paths.below(paths.TOPICS, event.path)
         if event.kind == "dead_letter" and shard is not None:
@@ -42,12 +41,12 @@ class Reactions:
             if topic is not None:
                 self._hall.abandon(topic)
         elif event.kind in ("stopped", "crash", "exit") and event.path == paths.TOPICS:
-            for topic in self._hall.core.topics.open_topics:  # the pool took them with it
+            for topic in self._hall.core.topics.open_topics:  # they ended with their pool
                 self._hall.abandon(topic)
 
 
 def _bind_error(event: Event) -> OSError | None:
-    """The refusal of an address by the operating system, if that is what the start failed for."""
+    """The operating system's refusal of an address, if this is why the start failed."""
     refusals = [e for e in event.errors if isinstance(e, OSError) and e.errno in _REFUSALS]
     return refusals[0] if refusals else None
 

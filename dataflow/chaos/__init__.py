@@ -1,4 +1,4 @@
-"""A rehearsal: the whole daemon under a storm of faults, and a verdict on what its clients got.
+"""The rehearsal: the whole daemon under random faults, with clients that check every trade, and a verdict.
 
-`plan` decides what will happen, `run` has it happen, `client` and `witness` tell what did, `check` judges it.
+`plan` draws the faults, `run` carries them out, `client` and `witness` record the results, `check` judges.
 """

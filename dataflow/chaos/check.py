@@ -1,9 +1,10 @@
-"""What a client was given, compared with what the daemon admitted, and that with what the exchanges sent.
+"""The verdict. Compares the trades of each client with the trades that the daemon admitted, and those with
+the trades that the exchanges sent.
 
-Rules of this file. Pure: what came is told, nothing is fetched. Every place of a symbol's stream, behind the
-one at which a client began, must have reached that client as a trade or as an announced gap; a trade once, in
-order, and unaltered. What nobody can answer for is a violation, also when it is not known who lost it. All
-that is told is remembered until the end: about a kilobyte for each trade and client.
+Rules of this file. Pure: the caller brings the data, nothing is fetched. Every place of a symbol's stream
+after the client's first one must reach the client as a trade or as an announced gap. A trade must come once,
+in order and unaltered. Every unexplained loss is a violation, also when the guilty part is unknown. All data
+stays in memory until the end: about a kilobyte for each trade and client.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ EXAMPLES: Final = 5  # of each sort of violation, in words
 
 @frozen
 class Seen:
-    """What makes one trade differ from another, wherever it is met."""
+    """The identity and the values of a trade, in the same form for exchange, daemon and client."""
 
     source: str
     trade_id: str
@@ -31,13 +32,13 @@ class Seen:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Which trade it is, whatever is said about it."""
+        """The identity of the trade, without its values."""
         return self.source, self.trade_id
 
 
 @define
 class Admitted:
-    """The stream of one symbol as the daemon has it: at every place a trade or a gap."""
+    """The stream of one symbol in the daemon: every place is a trade or a gap."""
 
     trades: dict[int, Seen] = field(factory=dict)
     gaps: Counter[str] = field(factory=Counter)  # by reason
@@ -45,12 +46,12 @@ class Admitted:
     last: int = 0
 
     def trade(self, offset: int, trade: Seen) -> None:
-        """The next place holds a trade."""
+        """The next place is a trade."""
         self.trades[offset] = trade
         self.last = offset
 
     def gap(self, first: int, last: int, reason: str) -> None:
-        """The next places hold nothing."""
+        """The next places, `first` to `last`, are a gap."""
         self.gaps[reason] += 1
         self.gap_places.update(range(first, last + 1))
         self.last = last
@@ -58,17 +59,17 @@ class Admitted:
 
 @define
 class Stream:
-    """What one client knows of one symbol. Tell it everything, in the order in which it came.
+    """The trades and gaps of one symbol at one client. The client calls it for every message, in order.
 
-    `findings` counts what was wrong at first sight: duplicated, reordered, unasked (outside of a
-    subscription), unrecovered (`since` was answered with no), new_epoch.
+    `findings` counts the errors that show at once: duplicated, reordered, unasked (outside of a
+    subscription), unrecovered (the answer to `since` was `recovered: false`), new_epoch.
     """
 
     epoch: int | None = None
     begin: int = 0
     position: int | None = None  # None before the first answer
     delivered: dict[int, Seen] = field(factory=dict)
-    recovered: int = 0  # how many of them came in answers to `since`
+    recovered: int = 0  # trades that came in answers to `since`
     gaps: Counter[str] = field(factory=Counter)
     gap_places: set[int] = field(factory=set)
     findings: Counter[str] = field(factory=Counter)
@@ -77,13 +78,13 @@ class Stream:
 
     @property
     def since(self) -> dict[str, int] | None:
-        """What to ask for when coming back; None at the first time."""
+        """The `since` of the next subscription; None before the first answer."""
         if self.position is None or self.epoch is None:
             return None
         return {"epoch": self.epoch, "offset": self.position}
 
     def lost(self) -> None:
-        """The connection is gone: nothing comes before the next answer."""
+        """The connection is lost: no trade may come before the next answer."""
         self.live = False
 
     def subscribed(self, answer: Mapping[str, Any]) -> None:
@@ -136,15 +137,15 @@ class Stream:
 
 @define
 class Account:
-    """What became of one client's share of a symbol."""
+    """The result for one client: of one symbol, or the sum of several (`add`)."""
 
     delivered: int = 0
     recovered: int = 0
-    announced: int = 0  # trades that were admitted and lie in a gap that was announced to the client
+    announced: int = 0  # admitted trades inside a gap that was announced to the client
     gaps: int = 0
-    missing: int = 0  # admitted, and neither delivered nor announced
-    untold: int = 0  # gaps of the stream that the client was not told of
-    altered: int = 0  # delivered, but not as admitted
+    missing: int = 0  # admitted trades that were neither delivered nor announced as missing
+    untold: int = 0  # places of gaps in the stream that were not announced to the client
+    altered: int = 0  # delivered trades that differ from the admitted ones
     wrong: Counter[str] = field(factory=Counter)  # the findings of `Stream`
     examples: list[str] = field(factory=list)
 
@@ -157,13 +158,13 @@ class Account:
 
     @property
     def violations(self) -> Counter[str]:
-        """What was wrong, by sort."""
+        """The number of violations of each sort."""
         found = Counter(missing=self.missing, untold=self.untold, altered=self.altered) + self.wrong
         return +found
 
 
 def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
-    """Hold what a client was given against what was admitted."""
+    """Compare the stream of a client with the admitted stream of this symbol."""
     places = range(stream.begin + 1, admitted.last + 1)
     lacking = [at for at in places if at not in stream.delivered and at not in stream.gap_places]
     missing = [at for at in lacking if at in admitted.trades]
@@ -189,15 +190,15 @@ def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
 
 @define
 class SourceAccount:
-    """What became of the trades that an exchange sent of one symbol."""
+    """The result for one exchange: of one symbol, or the sum of several (`add`)."""
 
     sent: int = 0
     admitted: int = 0
-    announced: int = 0  # never admitted; the stream has a gap in their place
-    unaccounted: int = 0  # never admitted, and no gap says so
-    altered: int = 0  # admitted otherwise than sent
+    announced: int = 0  # never admitted, and the stream has a gap in their place
+    unaccounted: int = 0  # never admitted, and the stream has no gap in their place
+    altered: int = 0  # admitted with other values than sent
     invented: int = 0  # admitted, but never sent
-    twice: int = 0  # admitted although it was before
+    twice: int = 0  # admitted again
     examples: list[str] = field(factory=list)
 
     def add(self, other: SourceAccount) -> None:
@@ -208,15 +209,15 @@ class SourceAccount:
 
     @property
     def violations(self) -> Counter[str]:
-        """What was wrong, by sort."""
+        """The number of violations of each sort."""
         counts = Counter(unaccounted=self.unaccounted, invented=self.invented, twice=self.twice)
         return +(counts + Counter(altered=self.altered))
 
 
 def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> SourceAccount:
-    """Hold what was admitted of one symbol against what its exchange sent, in the order in which it did.
+    """Compare the admitted stream of one symbol with the trades that its exchange sent, in that order.
 
-    Before the first trade that was admitted nothing was promised: what was sent until then is not counted.
+    Trades before the first admitted one do not count: the daemon had not subscribed yet and promised nothing.
     """
     offsets = {trade.key: offset for offset, trade in admitted.trades.items()}
     known = {trade.key: trade for trade in admitted.trades.values()}
@@ -244,10 +245,10 @@ def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> Sou
 def _silent(
     sent: Sequence[Seen], offsets: Mapping[tuple[str, str], int], gap_places: set[int]
 ) -> Iterator[range]:
-    """The runs of `sent` that were never admitted, and of which no gap tells.
+    """The runs of `sent` that were never admitted and have no gap. Yields ranges of indices.
 
-    A gap tells of a run when it stands behind a trade that was sent before and ahead of all that were sent
-    after. (A trade may be admitted late, so that not every trade before stands before.)
+    A gap announces a run if it lies after some trade that was sent earlier, and before all trades that were
+    sent later. ("Some" trade, not every one: a trade may be admitted late.)
     """
     gaps = sorted(gap_places)
     ahead = _lowest_of_the_rest([offsets.get(trade.key) for trade in sent])
@@ -285,29 +286,29 @@ def _gap_between(before: Sequence[int], gaps: Sequence[int], ahead: float) -> bo
 
 @define
 class Figures:
-    """Everything that a rehearsal found out. `recovery`: who was lost, and for how many seconds."""
+    """All results of a rehearsal. `recovery` holds (path or client, seconds until it was back)."""
 
     faults: Counter[str] = field(factory=Counter)  # carried out, by sort and kind
-    impossible: Counter[str] = field(factory=Counter)  # steps that met nobody: what they were for was down
-    struck: Counter[str] = field(factory=Counter)  # strokes of injected faults
+    impossible: Counter[str] = field(factory=Counter)  # steps without effect, because their target was down
+    struck: Counter[str] = field(factory=Counter)  # strikes of injected faults
     restarts: Counter[str] = field(factory=Counter)
     crashes: Counter[str] = field(factory=Counter)
     recovery: list[tuple[str, float]] = field(factory=list)
     sources: dict[str, SourceAccount] = field(factory=dict)
-    verdicts: Counter[str] = field(factory=Counter)  # what the shards decided: admitted, duplicate, ...
+    verdicts: Counter[str] = field(factory=Counter)  # decisions of the shards: admitted, duplicate, ...
     gaps: Counter[str] = field(factory=Counter)  # of the streams, by reason
     clients: dict[str, Account] = field(factory=dict)
     connections: dict[str, int] = field(factory=dict)
-    closed: Counter[int] = field(factory=Counter)  # connections of clients, by the code of their close
-    balances: int = 0  # how often the mailboxes were looked at
+    closed: Counter[int] = field(factory=Counter)  # connections of clients, by close code
+    balances: int = 0  # number of looks at the mailboxes
     unbalanced: list[str] = field(factory=list)
-    unsettled: list[str] = field(factory=list)  # what was not well again in the end
+    unsettled: list[str] = field(factory=list)  # parts that had not recovered at the end
     left_behind: list[str] = field(factory=list)
-    broken: list[str] = field(factory=list)  # failures that should not be: of the daemon, or of the rehearsal
+    broken: list[str] = field(factory=list)  # unexpected failures of the daemon or of the rehearsal
 
     @property
     def violations(self) -> Counter[str]:
-        """What broke, by invariant. Empty: every invariant held."""
+        """The number of violations of each invariant. Empty if every invariant held."""
         found: Counter[str] = Counter()
         for _name, each in self._accounts():
             found.update(each.violations)
@@ -322,7 +323,7 @@ class Figures:
 
     @property
     def evidence(self) -> list[str]:
-        """Examples of what broke, in words."""
+        """Examples of violations, in words."""
         lines = [f"{name} {line}" for name, each in self._accounts() for line in each.examples[:EXAMPLES]]
         for name in ("unbalanced", "unsettled", "left_behind", "broken"):
             lines += (f"{name}: {line}" for line in getattr(self, name)[:EXAMPLES])
@@ -330,7 +331,7 @@ class Figures:
 
     @property
     def slowest(self) -> str:
-        """Who was away for longest."""
+        """The path or client that was away for the longest time."""
         return max(self.recovery, key=lambda loss: loss[1], default=("nobody", 0.0))[0]
 
     def _accounts(self) -> Iterator[tuple[str, Account | SourceAccount]]:
@@ -338,7 +339,7 @@ class Figures:
         yield from self.clients.items()
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """All results as plain values, ready for JSON."""
         plain = asdict(self)
         plain["recovery"] = {
             **quantiles([seconds for _who, seconds in self.recovery]),
@@ -348,7 +349,7 @@ class Figures:
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """How many there are, the median, the 99th percentile and the highest."""
+    """Count, median, 99th percentile and maximum: keys `count`, `p50`, `p99`, `max`."""
     ordered = sorted(values)
     if not ordered:
         return {"count": 0}
@@ -360,7 +361,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def unbalanced(node: Mapping[str, Any]) -> Iterator[str]:
-    """The mailboxes of a tree (`Node.to_dict`) whose counters do not add up."""
+    """Describes the mailboxes of a tree (`Node.to_dict`) with counters that do not add up."""
     box = node["mailbox"]
     if box is not None:
         known = box["handled"] + box["queued"] + sum(box["dropped"].values()) + box["lost_in_flight"]

@@ -1,7 +1,7 @@
-"""A client that can misbehave in every way a client can, and keeps account of what it is given.
+"""A client that checks its stream, and that leaves, vanishes or stops reading on demand.
 
-Rules of this file. Once connected it waits for ever: a session that falls silent is found out by the verdict,
-and not hidden by a timeout here. Whatever ends a connection, it comes back and asks for what it missed.
+Rules of this file. A connected client waits for ever: the verdict must find a silent session, and a timeout
+here would hide it. After every end of a connection the client returns and asks for the missed trades.
 """
 
 from __future__ import annotations
@@ -23,29 +23,27 @@ from .check import Stream
 AGAIN_AFTER: Final = 0.1  # seconds
 HANDSHAKE_WITHIN: Final = 4.0  # seconds: trio-websocket does not notice a reset during the handshake
 GOODBYE_WITHIN: Final = 1.0  # seconds for a closing handshake
-WINDOW: Final = (
-    16_384  # bytes the system may hold for a client, so that one who does not read is soon noticed
-)
-SEGMENT: Final = (
-    1_400  # bytes; the loopback's own, 64 KiB, make the other side's buffers as large as megabytes
-)
+# Bytes that the system buffers for a client. Few, so that the daemon soon notices a client that never reads.
+WINDOW: Final = 16_384
+# Bytes. The loopback's own segments, 64 KiB, would let the buffers of the other side grow to megabytes.
+SEGMENT: Final = 1_400
 LARGEST: Final = 1 << 28  # bytes in one message: an answer to `since` may hold many trades
 
 
 @define
 class Gate:
-    """Open unless somebody holds it shut; several may."""
+    """Open unless at least one task holds it shut."""
 
     _shut: int = 0
     _opened: trio.Event = field(factory=trio.Event)
 
     async def passed(self) -> None:
-        """Wait until nobody holds it shut."""
+        """Wait until the gate is open."""
         while self._shut:
             await self._opened.wait()
 
     async def shut_for(self, seconds: float) -> None:
-        """Hold it shut for so long."""
+        """Hold the gate shut for `seconds`."""
         self._shut += 1
         try:
             await trio.sleep(seconds)
@@ -56,10 +54,10 @@ class Gate:
 
 
 async def dial(host: str, port: int) -> trio.SocketStream:
-    """A connection as from another machine: with small buffers. Raises OSError."""
+    """A TCP connection with small buffers, as between two machines. Raises OSError."""
     made = trio.socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)
-    with suppress(AttributeError, OSError):  # not every system lets one choose
+    with suppress(AttributeError, OSError):  # not every system has this option
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
     try:
         await made.connect((host, port))
@@ -71,7 +69,7 @@ async def dial(host: str, port: int) -> trio.SocketStream:
 
 @define(eq=False)
 class CheckingClient:
-    """Follows `symbols` at `host`:`port`. `batch`: several updates may come in one message."""
+    """Follows `symbols` at `host`:`port`. With `batch`, one message may hold several updates."""
 
     host: str
     port: int
@@ -79,8 +77,8 @@ class CheckingClient:
     batch: bool = False
     streams: dict[str, Stream] = field(init=False)
     connections: int = 0
-    closed: Counter[int] = field(factory=Counter)  # connections by the code with which they ended
-    refused: Counter[int] = field(factory=Counter)  # subscriptions by the code of the error
+    closed: Counter[int] = field(factory=Counter)  # connections by close code
+    refused: Counter[int] = field(factory=Counter)  # subscriptions by error code
     received: int = 0
     waits_for: str = "a connection"
     present: Gate = field(factory=Gate)
@@ -93,11 +91,11 @@ class CheckingClient:
 
     @property
     def listening(self) -> bool:
-        """Whether every subscription has been answered on a living connection."""
+        """Whether every subscription has been answered on the present connection."""
         return all(stream.live for stream in self.streams.values())
 
     async def run(self) -> None:
-        """Connect, listen, come back; until cancelled."""
+        """Connect, listen and reconnect until cancelled."""
         while True:
             self.waits_for = "permission to come back"
             await self.present.passed()
@@ -107,7 +105,7 @@ class CheckingClient:
             await trio.sleep(AGAIN_AFTER)
 
     async def leave(self, seconds: float, *, politely: bool) -> None:
-        """Go, and come back after `seconds`."""
+        """Disconnect, and reconnect after `seconds`. With `politely`, by a closing handshake."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.present.shut_for, seconds)
             if politely and self._socket is not None:
@@ -173,4 +171,4 @@ class CheckingClient:
                 self.streams[asked[number]].subscribed(answer)
             case {"error": error}:
                 self.refused[error["code"]] += 1
-                raise trio.BrokenResourceError  # to try again from the beginning
+                raise trio.BrokenResourceError  # reconnect and start again

@@ -1,7 +1,7 @@
-"""What will go wrong, and when: a plan made of a seed.
+"""The plan of a rehearsal: which troubles happen at what time, drawn from a seed.
 
-Rules of this file. Pure. A plan depends on the seed, on how long and how dense it is to be, and on the static
-shape of what it is made for; not on what happens while it is carried out. Times are seconds.
+Rules of this file. Pure. A plan depends on the seed, its length, its density and the static shape of the
+daemon, and not on events during the rehearsal. Times are seconds.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataflow import paths
 
 Sort: TypeAlias = Literal["fault", "restart", "exchange", "wire", "proxy", "client"]
 
-LONGEST: Final = 3.0  # seconds that one trouble lasts at most
+LONGEST: Final = 3.0  # longest duration of one trouble
 SHORTEST: Final = 0.05
-QUIET_END: Final = 0.05  # the share of the time, at its end, in which nothing new begins
+QUIET_END: Final = 0.05  # share of the time, at the end, without new troubles
 
 
 @frozen
 class Shape:
-    """What there is to break. `numbering` are the sources whose messages carry a number of their own."""
+    """The parts that can be broken. `numbering`: sources with a sequence number in every message."""
 
     shards: int
     symbols: tuple[str, ...]
@@ -33,13 +33,13 @@ class Shape:
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """What the clients are called."""
+        """The names of the clients."""
         return tuple(f"client-{n}" for n in range(self.clients))
 
 
 @frozen
 class Step:
-    """One trouble: `sort` says who makes it, `kind` which it is, `target` whom it hits.
+    """One trouble. `sort` is the part that makes it, `kind` the trouble itself, `target` the part it hits.
 
     sort      kinds                                              target
     --------  -------------------------------------------------  -------------------------------------------
@@ -62,7 +62,7 @@ class Step:
 
 @frozen
 class Plan:
-    """What one rehearsal consists of. `eager`: sources are subscribed also while no client listens."""
+    """All troubles and settings of one rehearsal. `eager`: subscribe upstream also without clients."""
 
     seed: int
     seconds: float
@@ -72,8 +72,8 @@ class Plan:
 
 
 @frozen
-class Order:
-    """What a plan is asked for. `minutes` and `faults_per_minute` are greater than 0."""
+class Rehearsal:
+    """The options of a rehearsal. `minutes` and `faults_per_minute` must be positive, else ValueError."""
 
     seed: int
     minutes: float = field(default=1.0, validator=validators.gt(0))
@@ -81,16 +81,16 @@ class Order:
     clients: int = field(default=3, validator=validators.ge(1))
 
 
-def make(order: Order, shape: Shape) -> Plan:
-    """The plan: the same for the same arguments, for ever."""
-    # From a text, whose hash is the same in every process.
-    dice = random.Random(f"chaos/{order.seed}")
-    seconds = order.minutes * 60
-    number = max(1, round(order.minutes * order.faults_per_minute))
+def make(rehearsal: Rehearsal, shape: Shape) -> Plan:
+    """The plan. The same arguments give the same plan, in every process and every later version."""
+    # Seeded with a text: its hash is the same in every process.
+    dice = random.Random(f"chaos/{rehearsal.seed}")
+    seconds = rehearsal.minutes * 60
+    number = max(1, round(rehearsal.minutes * rehearsal.faults_per_minute))
     moments = sorted(dice.uniform(0, seconds * (1 - QUIET_END)) for _ in range(number))
     steps = tuple(_steps(dice, moments, shape))
     policy = dice.choice(("disconnect", "drop_oldest", "conflate"))
-    return Plan(order.seed, seconds, steps, policy, eager=dice.random() < 0.5)
+    return Plan(rehearsal.seed, seconds, steps, policy, eager=dice.random() < 0.5)
 
 
 def _steps(dice: random.Random, moments: Sequence[float], shape: Shape) -> list[Step]:
@@ -101,7 +101,7 @@ def _steps(dice: random.Random, moments: Sequence[float], shape: Shape) -> list[
     return sorted(steps, key=lambda step: step.at)
 
 
-# Each of these makes one trouble; `at` counts from its beginning.
+# Each of these functions makes one trouble; `at` counts from its beginning.
 
 
 def _crash(dice: random.Random, shape: Shape) -> list[Step]:
@@ -124,7 +124,7 @@ def _of_a_session(dice: random.Random, shape: Shape) -> list[Step]:
 
 
 def _bad_start(dice: random.Random, shape: Shape) -> list[Step]:
-    """A restart whose first attempt fails, or takes its time."""
+    """A restart with a first attempt that fails or is slow."""
     path = dice.choice((*_actors(shape), *RESTARTED))
     kind = dice.choice(("crash", "delay"))
     seconds = _while(dice) if kind == "delay" else None
@@ -157,7 +157,7 @@ def _proxy(dice: random.Random, shape: Shape) -> list[Step]:
 
 def _client(dice: random.Random, shape: Shape) -> list[Step]:
     kind = dice.choice(("leave", "vanish", "stop_reading", "stop_reading"))
-    longer = 3 if kind == "stop_reading" else 1  # so long that an outbox fills
+    longer = 3 if kind == "stop_reading" else 1  # long enough to fill an outbox
     return [Step(0, "client", kind, dice.choice(shape.client_names), _while(dice, LONGEST * longer))]
 
 
@@ -185,7 +185,7 @@ def _actors(shape: Shape) -> tuple[str, ...]:
 
 
 def _target(dice: random.Random, shape: Shape) -> tuple[str, str]:
-    """An actor, and the point at which messages reach it."""
+    """A random actor, and the point at which messages reach it."""
     path = dice.choice(_actors(shape))
     return path, "message" if paths.below(paths.SOURCES, path) else "receive"
 

@@ -1,8 +1,8 @@
-"""Carries a plan out on the whole daemon, in one process, and collects what becomes of it.
+"""Carries out a plan on the whole daemon, in one process, and collects the results.
 
-Rules of this file. It decides nothing: what happens is the plan's, what it means is `check`'s. The exchanges
-hold their trades while nobody listens and repeat the last ones to whoever comes back, so that a connection
-that is lost costs no trade of itself. Every wait has an end, and what was not well by then is a finding.
+Rules of this file. It decides nothing: `plan` chooses the troubles, `check` judges the results. The exchanges
+hold their trades while no connection is there, and repeat the last ones after a reconnect, so a lost
+connection alone costs no trade. Every wait has an end; a part that has not recovered by then is a finding.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from supervisors.handle import Handle
 
 from .check import Account, Figures, Seen, SourceAccount, account, source_account
 from .client import CheckingClient, dial
-from .plan import Order, Plan, Shape, Step, make
+from .plan import Plan, Rehearsal, Shape, Step, make
 from .witness import LOOK_EVERY, Books, Overheard, Records, Watch, inventory, look_for_the_rest
 
 HOST: Final = "127.0.0.1"
 SPEED: Final = 5.0  # times the recordings' own pace: about 500 trades a second together
-REPLAYED: Final = 1_000  # trades of a symbol that an exchange repeats to whoever comes back
-REMEMBERED: Final = 1_000_000  # trades of a symbol, by the daemon and by the exchanges: more than a run has
+REPLAYED: Final = 1_000  # trades of a symbol that an exchange repeats after a reconnect
+REMEMBERED: Final = 1_000_000  # trades of a symbol kept by daemon and exchanges: more than a run has
 WELL_WITHIN: Final = 30.0  # seconds after the last trouble
 RESTART_WITHIN: Final = 30.0
-AT_REST: Final = 10  # looks in a row: what is still on its way through sockets is seen by nobody
+AT_REST: Final = 10  # looks in a row, because messages inside the sockets cannot be seen
 LATENCY: Final = 0.2
 JITTER: Final = 0.2
 
@@ -56,7 +56,7 @@ _EXCHANGES: Final = {
 
 @frozen
 class Progress:
-    """How far a rehearsal has come. `phase`: starting, running, settling."""
+    """The progress of a rehearsal. `phase` is starting, running or settling."""
 
     phase: str
     seconds_left: float
@@ -67,32 +67,32 @@ class Progress:
 Tell = Callable[[Progress], None]
 
 
-async def rehearse(order: Order, tell: Tell = lambda _progress: None) -> Figures:
-    """Make the plan of `order`, carry it out, and return what was found."""
+async def rehearse(rehearsal: Rehearsal, tell: Tell = lambda _progress: None) -> Figures:
+    """Make the plan of `rehearsal`, carry it out and return the results."""
     before = inventory()
     settings = load([shipped("server.toml"), shipped("simulated.toml")], {})
-    plan = make(order, shape(settings, order.clients))
+    plan = make(rehearsal, shape(settings, rehearsal.clients))
     figures = Figures()
-    async with _stage(settings, plan, order) as stage:
+    async with _stage(settings, plan, rehearsal) as stage:
         await _play(stage, plan, figures, tell)
     await look_for_the_rest(before, figures)
     return figures
 
 
 def shape(settings: Settings, clients: int) -> Shape:
-    """What there is to break in a daemon with these settings."""
+    """The parts that can be broken in a daemon with these settings."""
     symbols = sorted({symbol for source in settings.sources.values() for symbol in source.symbols})
     return Shape(
         settings.cache.shards, tuple(symbols), tuple(sorted(_EXCHANGES)), frozenset({"blockchain"}), clients
     )
 
 
-# -- the stage: exchanges, ways, clients -----------------------------------------------------------------
+# -- the stage: exchanges, proxies, clients --------------------------------------------------------------
 
 
 @define(eq=False)
 class _Stage:
-    """Everything but the daemon, and the daemon's settings."""
+    """Everything around the daemon, and its settings. `ways`: the proxy before each source and client."""
 
     settings: Settings
     exchanges: dict[str, Exchange]
@@ -101,7 +101,7 @@ class _Stage:
     clients: dict[str, CheckingClient]
 
     async def heal(self) -> None:
-        """Nothing of all this is wrong any more."""
+        """End all troubles of proxies and exchanges."""
         for way in self.ways.values():
             await way.heal()
         for exchange in self.exchanges.values():
@@ -110,9 +110,9 @@ class _Stage:
 
 
 @asynccontextmanager
-async def _stage(settings: Settings, plan: Plan, order: Order) -> AsyncIterator[_Stage]:
+async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncIterator[_Stage]:
     port = _free_port()
-    names = [f"client-{n}" for n in range(order.clients)]
+    names = [f"client-{n}" for n in range(rehearsal.clients)]
     async with AsyncExitStack() as stack:
         exchanges: dict[str, Exchange] = {}
         players: dict[str, Player] = {}
@@ -126,7 +126,9 @@ async def _stage(settings: Settings, plan: Plan, order: Order) -> AsyncIterator[
             ways[source] = await stack.enter_async_context(_served(Proxy(to, plan.seed)))
         for name in names:
             ways[name] = await stack.enter_async_context(_served(Proxy(partial(dial, HOST, port), plan.seed)))
-        set_up = _settings(settings, plan, order, port, {name: ways[name] for name in exchanges}, exchanges)
+        set_up = _settings(
+            settings, plan, rehearsal, port, {name: ways[name] for name in exchanges}, exchanges
+        )
         clients = {
             name: CheckingClient(HOST, ways[name].port, _symbols(settings), batch=bool(n % 2))
             for n, name in enumerate(names)
@@ -145,12 +147,12 @@ async def _served(proxy: Proxy) -> AsyncIterator[Proxy]:
 def _settings(
     shipped: Settings,
     plan: Plan,
-    order: Order,
+    rehearsal: Rehearsal,
     port: int,
     ways: dict[str, Proxy],
     exchanges: dict[str, Exchange],
 ) -> Settings:
-    """As shipped, but for addresses, for a memory that forgets nothing and for less patience."""
+    """The shipped settings with other addresses, an unlimited cache and shorter timeouts."""
     sources = {
         name: evolve(
             shipped.sources[name],
@@ -163,7 +165,7 @@ def _settings(
         )
         for name, way in ways.items()
     }
-    restarts = max(shipped.supervision.restarts, round(order.faults_per_minute / 10))
+    restarts = max(shipped.supervision.restarts, round(rehearsal.faults_per_minute / 10))
     return evolve(
         shipped,
         gateway=evolve(shipped.gateway, host=HOST, port=port, drain_seconds=1.0),
@@ -181,7 +183,7 @@ def _symbols(settings: Settings) -> tuple[str, ...]:
 
 
 def _free_port() -> int:
-    """A port that the gateway can have, and have again after a restart."""
+    """A free port. The gateway must have the same one again after a restart, so port 0 will not do."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -262,7 +264,8 @@ class _Play:
             await trio.sleep_until(self.ends)
 
     async def _settle(self) -> None:
-        """No more trouble: everything gets well, goes on for a moment, and comes to rest."""
+        """End all troubles. Wait until every part has recovered, one more trade of each symbol has come and
+        all messages have arrived."""
         self.phase, self.ends = "settling", trio.current_time() + WELL_WITHIN
         self._end_faults()
         await self.stage.heal()
@@ -279,13 +282,13 @@ class _Play:
             self.figures.struck[f"{kind} {path}"] = count
         self.faults.clear()
 
-    # What is not well, in words; nothing is well.
+    # Each of these returns the parts that have not recovered, in words. An empty list means that all is well.
 
     async def _until_well(self, when: str) -> None:
         await self._until(lambda: [*self._down(), *self._deaf()], f"not well {when}:")
 
     async def _until(self, ailing: Callable[[], Collection[str]], complaint: str, looks: int = 1) -> None:
-        """Until nothing ails at so many looks in a row; what still ails after a while is a finding."""
+        """Wait until `ailing` is empty `looks` times in a row. After WELL_WITHIN its content is a finding."""
         well = 0
         with trio.move_on_after(WELL_WITHIN):
             while well < looks:
@@ -315,7 +318,7 @@ class _Play:
         return [symbol for symbol, last in reached.items() if self.hall.core.history(symbol).last <= last]
 
     def _behind(self) -> list[str]:
-        """Also: what the exchanges have sent and nobody has looked at yet."""
+        """Messages still on the way: from the exchanges to the daemon, and from the daemon to the clients."""
         return [*self._on_the_way(), *self._not_heard()]
 
     def _on_the_way(self) -> list[str]:
@@ -339,7 +342,7 @@ class _Play:
         return [f"{len(clients)}"] if len(clients) else []
 
     async def _look(self) -> None:
-        """Again and again: do the mailboxes add up, and what was admitted?"""
+        """Periodically check the mailboxes and read the admitted trades."""
         while True:
             self.books.look()
             trades = self.records.read()
@@ -412,7 +415,7 @@ class _Play:
 
 
 def _nodes(root: Handle) -> list[Any]:
-    """Every actor and supervisor that is there for good."""
+    """Every static actor and supervisor."""
     found, waiting = [], list(root.tree().children)
     while waiting:
         node = waiting.pop()

@@ -1,6 +1,6 @@
-"""What is seen of a rehearsal while it runs, and what is left of it.
+"""Observations during a rehearsal, and the inventory of tasks and sockets after it.
 
-Rules of this file. It looks and counts, and changes nothing but the figures. Times are Trio's.
+Rules of this file. It only observes: it changes nothing but the figures. Times are on Trio's clock.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from supervisors.handle import Handle
 from .check import Admitted, Figures, Seen, unbalanced
 
 LOOK_EVERY: Final = 0.05  # seconds between two looks
-ENOUGH: Final = 100  # mailboxes that did not balance: no more are looked for
+ENOUGH: Final = 100  # unbalanced mailboxes; after so many the checks stop
 READ_AT_ONCE: Final = 10_000
-ENDS_WITHIN: Final = 2.0  # seconds for tasks and sockets to end behind the rehearsal
+ENDS_WITHIN: Final = 2.0  # seconds for tasks and sockets to end after the rehearsal
 
 
 @define(eq=False)
 class Watch:
-    """Counts crashes and restarts, and how long whoever was lost was away."""
+    """Counts crashes and restarts, and measures the time until a lost actor or source is back."""
 
     figures: Figures
     _lost: dict[str, float] = field(factory=dict)
 
     def __call__(self, event: Event) -> None:
-        """One thing that happened in the tree."""
+        """Take one event of the tree."""
         path = event.path
         if paths.below(paths.SESSIONS, path):
             return
@@ -50,25 +50,25 @@ class Watch:
             if not paths.below(paths.SOURCES, path):  # epoch 1 too: a topic of a pool that was restarted
                 self.back(path)
 
-    def lost(self, who: str) -> None:
-        """Somebody is away from now on."""
-        self._lost.setdefault(who, trio.current_time())
+    def lost(self, path: str) -> None:
+        """The actor or source at `path` is away from now on."""
+        self._lost.setdefault(path, trio.current_time())
 
-    def back(self, who: str) -> None:
-        """Somebody is back."""
-        if who in self._lost:
-            self.figures.recovery.append((who, trio.current_time() - self._lost.pop(who)))
+    def back(self, path: str) -> None:
+        """The actor or source at `path` is back."""
+        if path in self._lost:
+            self.figures.recovery.append((path, trio.current_time() - self._lost.pop(path)))
 
 
 @define(eq=False)
 class Books:
-    """Looks at the mailboxes: now and then, and whenever something has just happened."""
+    """Checks that the counters of all mailboxes add up: periodically, and after every event of the tree."""
 
     figures: Figures
     root: Handle | None = None
 
     def look(self) -> None:
-        """Do they add up?"""
+        """Check all mailboxes once."""
         if self.root is not None and len(self.figures.unbalanced) < ENOUGH:
             self.figures.balances += 1
             self.figures.unbalanced += unbalanced(self.root.tree().to_dict())
@@ -76,7 +76,7 @@ class Books:
 
 @define(eq=False)
 class Overheard(Audience):
-    """A source is back when its connection is, not when its connector runs again."""
+    """Observes the connections of sources. A source is back with its connection, not with its actor."""
 
     audience: Audience
     watch: Watch
@@ -95,19 +95,19 @@ class Overheard(Audience):
 
 @define(eq=False)
 class Records:
-    """What the daemon admitted, read from its histories before they can forget it."""
+    """The admitted trades and gaps, read from the daemon's histories before the histories forget them."""
 
     core: Core
     admitted: dict[str, Admitted] = field(factory=dict)
     closed: bool = False
 
     def close(self) -> None:
-        """Read to the end; what comes now comes after the clients were asked."""
+        """Read to the end. Later trades do not count, because the clients are compared now."""
         self.read()
         self.closed = True
 
     def read(self) -> int:
-        """Read on; how many trades there are by now."""
+        """Read the new entries. Returns the number of all trades so far."""
         if not self.closed:
             for symbol in self.core.symbols:
                 self._read(symbol, self.admitted.setdefault(symbol, Admitted()))
@@ -123,12 +123,12 @@ class Records:
 
 
 def seen(trade: Trade) -> Seen:
-    """A trade of the daemon as the verdict compares it."""
+    """A trade of the daemon in the form that the verdict compares."""
     return Seen(trade.source, trade.trade_id, trade.side, trade.price, trade.quantity)
 
 
 def inventory() -> dict[str, int]:
-    """Living tasks, and open sockets where the system tells (Linux)."""
+    """The number of living tasks, and of open sockets where the system shows them (Linux)."""
     counted = {"tasks": trio.lowlevel.current_statistics().tasks_living}
     descriptors = Path("/proc/self/fd")
     if descriptors.is_dir():
@@ -139,14 +139,14 @@ def inventory() -> dict[str, int]:
 def _is_socket(descriptor: Path) -> bool:
     try:
         return os.readlink(descriptor).startswith("socket:")
-    except OSError:  # closed meanwhile: the listing's own
+    except OSError:  # closed meanwhile: it was the descriptor of the listing itself
         return False
 
 
 async def look_for_the_rest(before: dict[str, int], figures: Figures) -> None:
-    """Compare the inventory with that of `before`, once everything has had its time to end."""
+    """Wait until the inventory is that of `before`. After ENDS_WITHIN the differences are a finding."""
     with trio.move_on_after(ENDS_WITHIN):
-        while inventory() != before:  # noqa: ASYNC110 - nobody tells
+        while inventory() != before:  # noqa: ASYNC110 - there is no event for this
             await trio.sleep(LOOK_EVERY)
         return
     after = inventory()

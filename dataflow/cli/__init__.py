@@ -1,7 +1,7 @@
-"""The command `dataflow`: which commands there are, and what their ends mean.
+"""The command `dataflow`: the table of commands, and the exit codes.
 
-Rules of this file: a command is imported when it is called. Exit codes: 0 fine; 1 the user's mistake, told in
-one clear line without a traceback; 2 a failure inside.
+Rules of this file: a command is imported when it is called, so that the others start fast. Exit codes: 0
+fine; 1 the user's mistake, told in one clear line without a traceback; 2 an internal failure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .ends import Failure, Mistake, only
 if TYPE_CHECKING:
     from cyclopts import App
 
-# name, where its function is, one line of help, examples
+# name, module and function, one line of help, examples
 _COMMANDS = (
     (
         "run",
@@ -31,7 +31,7 @@ _COMMANDS = (
     (
         "check",
         "daemon:check",
-        "Every mistake in configuration files at once, each with its place.",
+        "Check configuration files: all mistakes at once, with file, table and key.",
         "dataflow check mine.toml",
         "dataflow check server.toml mine.toml --json",
     ),
@@ -52,7 +52,7 @@ _COMMANDS = (
     (
         "tail",
         "tail:tail",
-        "Trades as they come.",
+        "Live trades.",
         "dataflow tail BTC-USD ETH-USD",
         "dataflow tail BTC-USD --snapshot 20 --count 100",
         "dataflow tail BTC-USD --json | jq .price",
@@ -60,7 +60,7 @@ _COMMANDS = (
     (
         "fault",
         "fault:fault",
-        "Break something on purpose, to see it heal.",
+        "Inject a fault, to see the daemon recover.",
         "dataflow fault sources/binance disconnect",
         "dataflow fault cache/shard-0 crash --times 3",
         "dataflow fault cache/shard-0 delay --seconds 0.5 --probability 0.1",
@@ -70,7 +70,7 @@ _COMMANDS = (
     (
         "chaos",
         "chaos:chaos",
-        "Rehearse failures at random, and check that no client lost a trade.",
+        "Rehearse random failures, and check that no client silently lost a trade.",
         "dataflow chaos --minutes 2",
         "dataflow chaos --seed 7 --faults-per-minute 90",
         "dataflow chaos --seed 7 --json | jq .violations",
@@ -78,7 +78,7 @@ _COMMANDS = (
     (
         "client",
         "simulate:client",
-        "An interactive client that can leave in every way a client can.",
+        "An interactive client that leaves gracefully, abruptly or for a while.",
         "dataflow client BTC-USD",
     ),
     (
@@ -92,7 +92,7 @@ _COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command. Returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if words == ["--version"]:  # before the imports that every other command needs
@@ -109,15 +109,16 @@ def _call(words: list[str]) -> int:
     from cyclopts import CycloptsError
 
     try:
-        code = app()(words, exit_on_error=False, print_error=False, result_action="return_value")
+        called = app(words[0] if words else None)
+        code = called(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise Mistake(str(error)) from None
-    sys.stdout.flush()  # here, where a closed pipe is still ours to handle
+    sys.stdout.flush()  # here, where a closed pipe is still handled below
     return int(code or 0)
 
 
-def app() -> App:
-    """The commands and their help."""
+def app(called: str | None = None) -> App:
+    """The commands and their help. The command `called` explains itself with its whole docstring."""
     from cyclopts import App, Parameter
 
     about = "Real-time market data: supervised sources to many WebSocket clients."
@@ -127,17 +128,19 @@ def app() -> App:
         help_format="plaintext",
         version=lambda: f"dataflow {version('dataflow')}",
         default_parameter=Parameter(negative=()),
-        suppress_keyboard_interrupt=False,  # ours to turn into an exit code
+        suppress_keyboard_interrupt=False,  # `main` turns it into an exit code
         help_epilogue=examples("dataflow demo", "dataflow tail BTC-USD", "dataflow status --watch"),
     )
     for name, where, help_, *shown in _COMMANDS:
-        root.command(f"{__name__}.{where}", name=name, help=help_, help_epilogue=examples(*shown))
+        # A line of help replaces the docstring. Without such lines the list would import every command.
+        line = {} if name == called else {"help": help_}
+        root.command(f"{__name__}.{where}", name=name, help_epilogue=examples(*shown), **line)
     root.command(f"{__name__}.simulate:app", name="simulate", help="Exchanges to test against.")
     return root
 
 
 def examples(*lines: str) -> str:
-    """What the help of a command ends with."""
+    """The end of a command's help."""
     return "\n\n".join(("Examples:", *(f"  {line}" for line in lines)))
 
 
@@ -151,7 +154,7 @@ def _ended_by(error: BaseException) -> int:
         case Mistake():
             print(f"dataflow: {error}", file=sys.stderr)
             return 1
-        case BrokenPipeError():  # `dataflow tail ... | head` has seen enough
+        case BrokenPipeError():  # in `dataflow tail ... | head`, head has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         case KeyboardInterrupt():
@@ -164,6 +167,7 @@ def _ended_by(error: BaseException) -> int:
         case _:
             traceback.print_exception(error)
             print(
-                "dataflow: a failure inside, and not your mistake; please report the above", file=sys.stderr
+                "dataflow: an internal failure, not your mistake; please report the text above",
+                file=sys.stderr,
             )
             return 2

@@ -1,4 +1,4 @@
-"""`bench`: the measurements are part of the tests, so they need a checkout. They run in their own process."""
+"""`bench`: runs the measurements in their own process. They are part of the tests and need a checkout."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ CHECKOUT = Path(__file__).parents[2]
 def bench(
     *names: str, quick: bool = False, only: list[str] | None = None, write: bool = False, render: bool = False
 ) -> int:
-    """Measure this daemon and its peers in one run; needs a checkout, and best a machine without other work.
+    """Measure this daemon and its peers in one run.
+
+    Needs a checkout, and if possible an idle machine.
 
     Parameters
     ----------
     names
-        Which measurements; without a name, all.
+        Measurements to run. [default: all]
     quick
         One round, in a few minutes.
     only
         Only this server; may be repeated.
     write
-        Write tests/bench/README.md also after a run that is not full.
+        Write tests/bench/README.md also after a partial run.
     render
-        Measure nothing; write tests/bench/README.md from the kept figures.
+        Measure nothing; write tests/bench/README.md from the stored figures.
     """
     if not (CHECKOUT / "tests" / "bench" / "__main__.py").exists():
         raise Mistake("the measurements are not part of the installed package; in a checkout: make bench")
@@ -38,7 +40,7 @@ def bench(
 
 
 def _run(command: list[str]) -> int:
-    """The exit code of the command. Ctrl-C reaches it too; it then ends every program that it has started."""
+    """The exit code of the command. Ctrl-C reaches the command too, and it then ends all its programs."""
     child = subprocess.Popen(command, cwd=CHECKOUT)
     try:
         return child.wait()

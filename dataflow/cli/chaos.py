@@ -1,4 +1,4 @@
-"""`chaos`: the daemon under a storm of faults, and what its clients made of it.
+"""`chaos`: the rehearsal. The daemon under random faults, and a verdict on its clients' streams.
 
 Rules of this file: drawing is pure. The exit code is the verdict: 0 every invariant held, 1 one broke.
 """
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from dataflow import logs
 from dataflow.chaos.check import Account, Figures, SourceAccount, quantiles
-from dataflow.chaos.plan import Order
+from dataflow.chaos.plan import Rehearsal
 
 from .common import Json, until_interrupted
 from .daemon import LogLevel
@@ -29,71 +29,73 @@ if TYPE_CHECKING:
     from dataflow.chaos.run import Progress
 
 LARGEST_SEED = 1_000_000
-MOST = 8  # actors in one line
+MOST = 8  # entries in one line
 
 
 def chaos(
     *,
-    seed: Annotated[int | None, Parameter(help="Which storm. [default: any]")] = None,
+    seed: Annotated[int | None, Parameter(help="Seed of the plan. [default: random]")] = None,
     minutes: float = 1.0,
     clients: int = 3,
     faults_per_minute: float = 30.0,
     json: Json = False,
     log_level: Annotated[
-        LogLevel | None, Parameter(help="Show the daemon's log, from this level on.")
+        LogLevel | None, Parameter(help="Show the daemon's log from this level on. [default: no log]")
     ] = None,
 ) -> int:
-    """Rehearse failures: exchanges, daemon and checking clients in one process, and faults at random.
+    """Rehearse random failures, and check that no client silently lost a trade.
 
-    It works offline. The same seed makes the same plan. Exit code 0: no trade was lost silently, doubled or
-    told out of order, every mailbox balanced, and nothing was left behind.
+    Exchanges, daemon and checking clients run in one process, offline. The
+    same seed makes the same plan. Exit code 0: no trade was silently lost,
+    duplicated or sent out of order, every mailbox balanced, and no task or
+    socket was left behind. Exit code 1: an invariant broke.
 
     Parameters
     ----------
     minutes
-        How long.
+        Duration of the faults.
     clients
-        How many check what they are given.
+        Number of checking clients.
     faults_per_minute
-        How much goes wrong.
+        Number of faults per minute.
     """
     try:
-        order = Order(
+        rehearsal = Rehearsal(
             random.randrange(LARGEST_SEED) if seed is None else seed, minutes, faults_per_minute, clients
         )
     except ValueError as error:
         raise Mistake(_plainly(error)) from None
     _log(log_level)
-    figures = _rehearse(order)
+    figures = _rehearse(rehearsal)
     if json:
-        print(json_.dumps({**figures.to_dict(), "repeat": repeat(order)}, ensure_ascii=False))
+        print(json_.dumps({**figures.to_dict(), "repeat": repeat(rehearsal)}, ensure_ascii=False))
     else:
-        _show(figures, order)
+        _show(figures, rehearsal)
     return 0 if figures.held else 1
 
 
-def _rehearse(order: Order) -> Figures:
+def _rehearse(rehearsal: Rehearsal) -> Figures:
     from dataflow.chaos.run import rehearse
 
     found: list[Figures] = []
     console = Console(stderr=True)
 
     async def main(tell: Callable[[Progress], None]) -> None:
-        found.append(await rehearse(order, tell))
+        found.append(await rehearse(rehearsal, tell))
 
     if console.is_terminal:
-        with console.status(f"seed {order.seed}") as status:
-            until_interrupted(main, lambda progress: status.update(_line(progress, order)))
+        with console.status(f"seed {rehearsal.seed}") as status:
+            until_interrupted(main, lambda progress: status.update(_line(progress, rehearsal)))
     else:
         until_interrupted(main, lambda _progress: None)
     if not found:
-        raise Failure(f"interrupted before there was a verdict; {repeat(order)}")
+        raise Failure(f"interrupted before there was a verdict; {repeat(rehearsal)}")
     return found[0]
 
 
-def _line(progress: Progress, order: Order) -> str:
+def _line(progress: Progress, rehearsal: Rehearsal) -> str:
     return (
-        f"seed {order.seed}: {progress.phase}, {progress.seconds_left:.0f} s left, "
+        f"seed {rehearsal.seed}: {progress.phase}, {progress.seconds_left:.0f} s left, "
         f"{progress.faults} faults, {progress.trades} trades"
     )
 
@@ -102,34 +104,34 @@ def _log(level: LogLevel | None) -> None:
     if level is None:
         from loguru import logger
 
-        logger.remove()  # thousands of lines of what was done on purpose
+        logger.remove()  # thousands of lines about failures on purpose
     else:
         logs.configure("human", level)
 
 
 def _plainly(error: ValueError) -> str:
-    """What attrs' validators say, without the attribute that they say it with."""
+    """The text of an error of attrs' validators, without the attribute that comes with it."""
     return str(error.args[0])
 
 
-def repeat(order: Order) -> str:
-    """The command that makes the same plan."""
-    usual = Order(order.seed)
-    words = [f"dataflow chaos --seed {order.seed} --minutes {order.minutes:g}"]
-    if order.clients != usual.clients:
-        words.append(f"--clients {order.clients}")
-    if order.faults_per_minute != usual.faults_per_minute:
-        words.append(f"--faults-per-minute {order.faults_per_minute:g}")
+def repeat(rehearsal: Rehearsal) -> str:
+    """The command that repeats the rehearsal with the same plan."""
+    usual = Rehearsal(rehearsal.seed)
+    words = [f"dataflow chaos --seed {rehearsal.seed} --minutes {rehearsal.minutes:g}"]
+    if rehearsal.clients != usual.clients:
+        words.append(f"--clients {rehearsal.clients}")
+    if rehearsal.faults_per_minute != usual.faults_per_minute:
+        words.append(f"--faults-per-minute {rehearsal.faults_per_minute:g}")
     return " ".join(words)
 
 
 # -- drawing -------------------------------------------------------------------------------------------
 
 
-def _show(figures: Figures, order: Order) -> None:
+def _show(figures: Figures, rehearsal: Rehearsal) -> None:
     console = Console()
     if console.is_terminal:
-        table = Table(title=f"dataflow chaos --seed {order.seed}", show_header=False)
+        table = Table(title=f"dataflow chaos --seed {rehearsal.seed}", show_header=False)
         for name, told in rows(figures):
             table.add_row(Text(name, style="dim"), Text(told))
         console.print(table)
@@ -141,19 +143,19 @@ def _show(figures: Figures, order: Order) -> None:
         print(verdict(figures))
     for line in figures.evidence:
         print(f"  {line}")
-    print(f"repeat with: {repeat(order)}", file=sys.stdout)
+    print(f"repeat with: {repeat(rehearsal)}", file=sys.stdout)
 
 
 def rows(figures: Figures) -> Iterator[tuple[str, str]]:
-    """What was found, as names and values."""
+    """The results, as names and values."""
     yield "troubles", _counts(figures.faults)
     if figures.impossible:
-        yield "met nobody", _counts(figures.impossible)
+        yield "without effect", _counts(figures.impossible)
     yield "crashes", _counts(figures.crashes)
     yield "restarts", _counts(figures.restarts)
     times = quantiles([seconds for _who, seconds in figures.recovery])
     told = ", ".join(f"{name} {value:g} s" for name, value in times.items() if name != "count")
-    yield "back after", f"{told} ({figures.slowest})"
+    yield "back after", f"{told} ({figures.slowest})" if figures.recovery else "none"
     yield "gaps", _counts(figures.gaps)
     for name, source in figures.sources.items():
         yield name, _source(source)
@@ -165,7 +167,7 @@ def rows(figures: Figures) -> Iterator[tuple[str, str]]:
 
 
 def verdict(figures: Figures) -> str:
-    """The one line that counts."""
+    """The result in one line."""
     if figures.held:
         return "every invariant held"
     return f"BROKEN: {_counts(figures.violations)}"

@@ -1,4 +1,4 @@
-"""What several commands share: mistakes, options, and how a running daemon is asked."""
+"""Shared by several commands: options, HTTP calls to a running daemon, and the end by a signal."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Url: TypeAlias = Annotated[
     str | None,
     Parameter(
         help="The daemon's address; with https:// or wss:// over TLS, where SSL_CERT_FILE may name a private"
-        " authority. [default: where DATAFLOW__GATEWAY__HOST and __PORT say]"
+        " authority. [default: from DATAFLOW__GATEWAY__HOST and __PORT]"
     ),
 ]
 Token: TypeAlias = Annotated[
     str | None,
     Parameter(
         env_var="DATAFLOW__GATEWAY__ADMIN_TOKEN",
-        help="The admin token, when the daemon has one.",
+        help="The admin token, if the daemon has one.",
         show_default=False,
     ),
 ]
@@ -40,12 +40,12 @@ _HTTP = {"": "http", "ws": "http", "wss": "https"}
 
 
 def daemon_url(given: str | None) -> str:
-    """The address of the daemon without a final slash; the environment that configures it also finds it."""
+    """The address of the daemon, without a final slash. Default: from the environment that configures it."""
     if given is not None:
         scheme, _, rest = given.rpartition("://")
         return f"{_HTTP.get(scheme, scheme)}://{rest.removesuffix('/')}"
     host = os.environ.get("DATAFLOW__GATEWAY__HOST", "127.0.0.1").strip("\"'")
-    # an address that means "every network" when listening is no place to connect to
+    # "all networks" is an address to listen on, but not one to connect to
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     scheme = "https" if os.environ.get("DATAFLOW__GATEWAY__TLS_CERTIFICATE") else "http"
     return f"{scheme}://{host}:{os.environ.get('DATAFLOW__GATEWAY__PORT', '8080')}"
@@ -54,9 +54,9 @@ def daemon_url(given: str | None) -> str:
 def call(
     method: str, url: str, token: str | None = None, body: Any = None, *, ok: tuple[int, ...] = ()
 ) -> Any:
-    """The JSON that the daemon answers. Raises Mistake or Failure that says what to do.
+    """The JSON answer of the daemon. Raises Mistake or Failure with a remedy in its text.
 
-    `ok` are error statuses whose answer is wanted all the same.
+    `ok` are error statuses with an answer that the caller wants.
     """
     import httpx
 
@@ -76,7 +76,7 @@ def call(
 
 
 def _authorities(url: str) -> ssl.SSLContext | bool:
-    """Whom to trust: whom this machine trusts, SSL_CERT_FILE included, and not a list of httpx's own."""
+    """The trusted authorities: those of this machine and SSL_CERT_FILE, instead of the list inside httpx."""
     import ssl
 
     return ssl.create_default_context() if url.startswith("https:") else True
@@ -94,7 +94,7 @@ def _content(answer: Any, ok: tuple[int, ...]) -> Any:
 
 
 def _problem(content: Any) -> str | None:
-    """An `application/problem+json` on one line."""
+    """An `application/problem+json` in one line."""
     if not isinstance(content, dict) or "detail" not in content:
         return None
     nearest = content.get("nearest")
@@ -102,7 +102,7 @@ def _problem(content: Any) -> str | None:
 
 
 def not_running(url: str, error: BaseException | None) -> str:
-    """The line for a daemon that cannot be reached."""
+    """The error text for a daemon that cannot be reached."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return (
             f"{url} has no certificate that is trusted here ({error}); SSL_CERT_FILE may name its authority"
@@ -112,7 +112,7 @@ def not_running(url: str, error: BaseException | None) -> str:
 
 
 def until_interrupted(function: Callable[..., Awaitable[object]], *arguments: object) -> None:
-    """Run an async function; Ctrl-C and SIGTERM end it quietly."""
+    """Run an async function. Ctrl-C and SIGTERM end it without an error."""
     import trio
 
     async def main() -> None:

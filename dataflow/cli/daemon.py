@@ -1,4 +1,4 @@
-"""`run` and `check`: from configuration to a daemon, or to a list of what is wrong with it."""
+"""`run` and `check`: from configuration to a daemon, or to a list of mistakes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 import attrs
 from cyclopts import Parameter
+from loguru import logger
 
 from dataflow import logs
 from dataflow.domain.errors import ConfigError
@@ -25,11 +26,11 @@ Config: TypeAlias = Annotated[
     list[Path] | None,
     Parameter(name=("--config", "-c"), help="A TOML file; later ones win. May be repeated."),
 ]
-Port: TypeAlias = Annotated[
-    int | None, Parameter(help="Listen here instead of where the configuration says.")
-]
-LogFormat: TypeAlias = Annotated[logs.Format, Parameter(help="For people or for machines.")]
-LogLevel: TypeAlias = Annotated[logs.Level, Parameter(help="The least important lines to log.")]
+Port: TypeAlias = Annotated[int | None, Parameter(help="Listen on this port instead of the configured one.")]
+LogFormat: TypeAlias = Annotated[logs.Format, Parameter(help="human for people, json for machines.")]
+LogLevel: TypeAlias = Annotated[logs.Level, Parameter(help="The lowest level to log.")]
+
+NO_SOURCES = "no sources, so there will be no trades"
 
 
 def run(
@@ -37,22 +38,25 @@ def run(
 ) -> int:
     """The daemon: sources in, WebSocket and HTTP out.
 
-    Without --config it runs as shipped, with the real exchanges. Ctrl-C and SIGTERM end it, after its clients
-    were told.
+    Without --config it uses the shipped configuration with the real
+    exchanges. Ctrl-C and SIGTERM end it after a notice to its clients.
     """
     settings = with_port(load(config or [shipped("server.toml")], os.environ), port)
     configured_context(settings.gateway)
     logs.configure(log_format, log_level)
     check_free(settings.gateway)
+    if not settings.sources:
+        logger.warning(NO_SOURCES)
     from dataflow import app
 
     return app.run(settings)
 
 
 def check(*files: Path, json: Json = False) -> int:
-    """Every mistake in configuration files at once, each with its place.
+    """Check configuration files: all mistakes at once, each with its file, table and key.
 
-    Files are merged from left to right, then the environment. Without a file, what is shipped is checked.
+    Files are merged from left to right, then the environment. Without a
+    file, the shipped one is checked.
 
     Parameters
     ----------
@@ -87,7 +91,7 @@ def _told(settings: Settings) -> str:
     lines = [f"fine: listens on {summary['listen']}{tls}"]
     for name, source in summary["sources"].items():
         lines.append(f"  {name}: {', '.join(source['symbols']) or 'no symbols'} from {source['url']}")
-    return "\n".join(lines if summary["sources"] else [*lines, "  no sources, so there will be no trades"])
+    return "\n".join(lines if summary["sources"] else [*lines, f"  {NO_SOURCES}"])
 
 
 def with_port(settings: Settings, port: int | None) -> Settings:
@@ -100,14 +104,14 @@ def with_port(settings: Settings, port: int | None) -> Settings:
 
 
 def check_free(gateway: Gateway) -> None:
-    """Raises Mistake when the daemon could not listen, before anything has begun."""
+    """Raises Mistake if the daemon could not listen, before anything has started."""
     why = why_not_free(gateway.host, gateway.port)
     if why is not None:
         raise Mistake(f"cannot listen on {gateway.host}:{gateway.port}: {why}; choose another with --port")
 
 
 def why_not_free(host: str, port: int) -> str | None:
-    """None when something could listen there now."""
+    """Why nothing can listen there now; None if the address is free."""
     try:
         family, kind, protocol, _name, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -1,4 +1,4 @@
-"""`demo`: two simulated exchanges and the daemon in one process, and what to try with them."""
+"""`demo`: two simulated exchanges and the daemon in one process, with commands to try."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def demo(
 
 
 def free_ports(wanted: Mapping[str, int]) -> dict[str, int]:
-    """The wanted ports or, where something else listens there, the next ones that are free."""
+    """The wanted ports, or the next free ones if another program listens there. Raises Mistake."""
     found: dict[str, int] = {}
     for name, first in wanted.items():
         candidates = range(first, first + PORTS_TRIED)
@@ -69,7 +69,7 @@ def _is_free(port: int) -> bool:
 
 
 def at_ports(settings: Settings, ports: Mapping[str, int]) -> Settings:
-    """`settings`, with the sources that point at a simulator's usual port pointed at its present one."""
+    """`settings`, with the sources of the simulators moved from the usual ports to the present ones."""
     sources = dict(settings.sources)
     for name, usual in SIMULATED_PORTS.items():
         for source, about in settings.sources.items():
@@ -81,13 +81,13 @@ def at_ports(settings: Settings, ports: Mapping[str, int]) -> Settings:
 
 @frozen
 class Exchanges:
-    """The simulated exchanges as an actor, so that the demo is one tree."""
+    """The simulated exchanges as one actor, so that the demo is one tree."""
 
     blockchain_port: int
     binance_port: int
 
     async def run(self, ctx: Context) -> None:
-        """Serve until asked to stop."""
+        """Serve until the stop."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._serve)
             ctx.ready()
@@ -104,7 +104,7 @@ class Exchanges:
 
 
 def command_name() -> str:
-    """How this command is called from here: by its name when that finds it, else by its path."""
+    """The words that call this command from here: its name if it is on the PATH, else its path."""
     found, own = shutil.which("dataflow"), Path(sys.argv[0])
     if found is not None and own.exists() and Path(found).samefile(own):
         return "dataflow"
@@ -114,7 +114,7 @@ def command_name() -> str:
 
 
 def invitation(settings: Settings, ports: Mapping[str, int], command: str) -> Panel:
-    """What to open, and what to type next in another terminal."""
+    """The page to open, and commands for another terminal."""
     gateway = f"{HOST}:{settings.gateway.port}"
     at = "" if settings.gateway.port == 8080 else f" --url {gateway}"
     cut = f"{HOST}:{ports['binance'] + CONTROLS_ABOVE}/disconnect"

@@ -1,4 +1,4 @@
-"""`fault`: break something on purpose."""
+"""`fault`: inject, list and withdraw faults of a running daemon."""
 
 from __future__ import annotations
 
@@ -28,30 +28,32 @@ def fault(
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Break something on purpose, to see it heal. The daemon must be configured with [chaos] enabled = true.
+    """Inject a fault, to see the daemon recover.
 
-    A crash is an error raised in the actor; in a hang it waits until the fault is withdrawn, or until
-    somebody notices; in a delay, for some seconds. A drop throws a raw message of a source away, a disconnect
-    cuts the connection of a source or a session. What comes of it is seen with `dataflow status --watch`.
+    The daemon needs [chaos] enabled = true. A crash raises an error in the
+    actor. A hang makes it wait until the fault is withdrawn or a watchdog
+    notices; a delay makes it wait for some seconds. A drop throws away a raw
+    message of a source. A disconnect cuts the connection of a source or a
+    session. `dataflow status --watch` shows the effects.
 
     Parameters
     ----------
     path
-        Of an actor, as `dataflow status` shows it; gateway/sessions is any one session.
+        Path of an actor, as in `dataflow status`; gateway/sessions means any one session.
     kind
-        What happens to it.
+        Kind of fault.
     point
-        When. Unless told: at its next message if it takes any, else at its next start.
+        Point at which it strikes. [default: its next message if it gets any, else its next start]
     seconds
-        How long a delay (default: 1) or a hang (default: endless) lasts.
+        Duration of a delay (default: 1) or a hang (default: endless).
     probability
-        Between 0 and 1, of happening at each occasion. Unless told: 1.
+        Probability at each visit of the point, from 0 to 1. [default: 1]
     times
-        How often, before it is over. Unless told: once.
+        Number of strikes, then the fault is over. [default: 1]
     list_
-        Show the faults in force.
+        List the faults in force.
     withdraw
-        Take back the fault of this id.
+        Withdraw the fault with this id.
     """
     faults = f"{daemon_url(url)}/faults"
     if list_:
@@ -62,8 +64,8 @@ def fault(
         raise Mistake("fault needs a path and a kind, such as `dataflow fault sources/binance disconnect`")
     else:
         options = {"point": point, "seconds": seconds, "probability": probability, "times": times}
-        order = {"path": path, "kind": kind} | {k: v for k, v in options.items() if v is not None}
-        answer = call("POST", faults, token, order)
+        wanted = {"path": path, "kind": kind} | {k: v for k, v in options.items() if v is not None}
+        answer = call("POST", faults, token, wanted)
     print(json_.dumps(answer, ensure_ascii=False) if json else _told(answer))
 
 

@@ -1,4 +1,4 @@
-"""`simulate` and `client`: the other ends of the wire, to play with."""
+"""`simulate` and `client`: simulated exchanges and an interactive client."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import simulators
 
 from . import examples
 from .common import Url, daemon_url, until_interrupted
+from .daemon import why_not_free
 from .ends import Mistake
 
 Host: TypeAlias = Annotated[str, Parameter(help="Address to listen on.")]
 Port: TypeAlias = Annotated[int | None, Parameter(help="Port; the controls listen 100 above it.")]
-Speed: TypeAlias = Annotated[str, Parameter(help="How many times as fast as it happened, or max.")]
+Speed: TypeAlias = Annotated[str, Parameter(help="Speed relative to the recording, or max.")]
 Keyboard: TypeAlias = Annotated[
-    bool, Parameter(name="--keyboard", negative="--no-keyboard", help="Obey keys.")
+    bool,
+    Parameter(name="--keyboard", negative="--no-keyboard", help="Read keys. [default: on a terminal]"),
 ]
 if TYPE_CHECKING:
     Exchange: TypeAlias = str
@@ -28,17 +30,17 @@ else:
     Exchange = Annotated[Literal[simulators.exchanges.names()], Parameter(name="--as")]
 Names: TypeAlias = Annotated[
     dict[str, str] | None,
-    Parameter(name="--names", help="--names.SYMBOL NAME: what a symbol is called there."),
+    Parameter(name="--names", help="--names.SYMBOL NAME: the exchange's name for a symbol of the file."),
 ]
 
 
 def _exchange(name: str) -> tuple[Any, ...]:
-    """The row of `SIMULATORS` for one exchange."""
+    """The row of `SIMULATORS` for an exchange."""
 
     def serve(
         *, host: Host = "127.0.0.1", port: Port = None, speed: Speed = "1", keyboard: Keyboard | None = None
     ) -> None:
-        _serve(partial(simulators.simulate, name), host, port, speed, keyboard)
+        _serve(partial(simulators.simulate, name), name, host, port, speed, keyboard)
 
     about = simulators.exchanges.find(name)
     example = f"dataflow simulate {name} --port {about.port + 1000} --speed 10"
@@ -58,32 +60,36 @@ def replay(
     speed: Speed = "1",
     keyboard: Keyboard | None = None,
 ) -> None:
-    """A recording, sent as an exchange would send it; begins with the first subscriber.
+    """Replay a recording in the format of an exchange.
+
+    Begins with the first subscriber.
 
     Parameters
     ----------
     file
         A recorded session (.jsonl) or a table of trades (.csv), also with .gz.
     as_
-        Whose format to speak.
+        The exchange with the format to speak.
     loop
-        Begin again at the end.
+        Start again at the end.
     rebase
-        Move the times to now.
+        Move the timestamps to now.
     """
     if not file.exists():
         raise Mistake(f"{file}: no such file")
     serve = partial(simulators.replay, file, as_, loop=loop, rebase=rebase, names=names)
-    _serve(serve, host, port, speed, keyboard)
+    _serve(serve, as_, host, port, speed, keyboard)
 
 
 def client(*symbols: str, url: Url = None, keyboard: Keyboard | None = None) -> None:
-    """An interactive client: keys make it leave gracefully, abruptly or for a while, and come back.
+    """An interactive client.
+
+    Keys make it leave gracefully, abruptly or for a while, and come back.
 
     Parameters
     ----------
     symbols
-        What to subscribe to, such as BTC-USD.
+        Symbols to subscribe to, such as BTC-USD.
     """
     if not symbols:
         raise Mistake("client needs a symbol, such as `dataflow client BTC-USD`")
@@ -93,17 +99,33 @@ def client(*symbols: str, url: Url = None, keyboard: Keyboard | None = None) -> 
 
 
 def _serve(
-    serve: Callable[..., Awaitable[Any]], host: str, port: int | None, speed: str, keyboard: bool | None
+    serve: Callable[..., Awaitable[Any]],
+    exchange: str,
+    host: str,
+    port: int | None,
+    speed: str,
+    keyboard: bool | None,
 ) -> None:
     where = {} if port is None else {"port": port}
     try:
         until_interrupted(partial(serve, host=host, speed=speed, keyboard=_keys(keyboard), say=_say, **where))
-    except* (OSError, ValueError) as group:  # a port that is taken, a speed or a file that cannot be
-        raise Mistake(str(_first(group))) from None
+    except* (OSError, ValueError) as group:  # a taken port, an invalid speed, an unreadable file
+        error, usual = _first(group), simulators.exchanges.find(exchange).port
+        taken = isinstance(error, OSError) and error.filename is None  # the system's error names no port
+        told = _taken(host, usual if port is None else port) if taken else None
+        raise Mistake(told or str(error)) from None
+
+
+def _taken(host: str, port: int) -> str | None:
+    """The error text if the port of the exchange or of its controls is taken."""
+    for each in (port, port + simulators.CONTROLS_ABOVE) if port else ():
+        if (why := why_not_free(host, each)) is not None:
+            return f"cannot listen on {host}:{each}: {why}; choose another with --port"
+    return None
 
 
 def _keys(wanted: bool | None) -> bool:
-    """Keys are read from a terminal unless told otherwise."""
+    """Whether to read keys. By default only from a terminal."""
     return sys.stdin.isatty() if wanted is None else wanted
 
 
@@ -122,7 +144,7 @@ SIMULATORS: tuple[tuple[Any, ...], ...] = (
     (
         "replay",
         replay,
-        "A recording, sent as an exchange would send it.",
+        "Replay a recording in the format of an exchange.",
         "dataflow simulate replay trades.jsonl.gz --speed max",
         "dataflow simulate replay trades.csv --as blockchain --loop",
     ),

@@ -1,6 +1,6 @@
-"""`status`: the supervision tree, drawn.
+"""`status`: draws the supervision tree of a running daemon.
 
-Rules of this file: drawing is pure; what the daemon tells is text, never markup or an escape code.
+Rules of this file: drawing is pure. Text from the daemon is shown as text, never as markup or an escape code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLOURS = {
     "idle": "dim",
 }
 READY_COLOURS = {"ready": "green", "degraded": "yellow", "not ready": "red"}
-FEW = 8  # children of a pool that are drawn one by one
+FEW = 8  # children of a pool that are drawn; the others are only counted
 
 
 def status(
@@ -48,11 +48,11 @@ def status(
     Parameters
     ----------
     watch
-        Keep it up to date until Ctrl-C.
+        Redraw until Ctrl-C.
     interval
         Seconds between two looks.
     everything
-        Draw every session and topic, not only the first few.
+        Draw every session and topic instead of the first few.
     """
     if not interval > 0:
         raise Mistake(f"--interval must be more than 0 seconds, not {interval:g}")
@@ -80,7 +80,7 @@ def _look(base: str, everything: bool) -> Tree:
 
 def _watch(base: str, interval: float, everything: bool) -> None:
     first, console = _look(base, everything), Console()
-    if not console.is_terminal:  # a pipe gets one picture after the other
+    if not console.is_terminal:  # a pipe gets one tree after the other
         for picture in _pictures(first, base, interval, everything):
             console.print(picture)
         return
@@ -95,14 +95,14 @@ def _pictures(first: Tree, base: str, interval: float, everything: bool) -> Iter
         time.sleep(interval)
         try:
             yield _look(base, everything)
-        except (Failure, Mistake) as error:  # a daemon that restarts is worth waiting for
+        except (Failure, Mistake) as error:  # perhaps it restarts: keep watching
             yield Text(disarmed(str(error)), style="red")
 
 
 def draw(
     node: dict[str, Any], ready: dict[str, Any], base: str, now: datetime, everything: bool = False
 ) -> Tree:
-    """The tree below `node` (of GET /actors) under a headline from GET /ready."""
+    """The tree below `node` (an answer of GET /actors) under a headline from `ready` (of GET /ready)."""
     state = str(ready.get("status"))
     head = Text.assemble("dataflow ", (base, "dim"), "  ", (state, READY_COLOURS.get(state, "red")))
     for name in ("not_ready", "degraded"):
@@ -143,7 +143,7 @@ def _mailbox(box: dict[str, Any]) -> Text:
     if box["queued"]:
         text.append(f", {box['queued']:,} of {box['size']:,} waiting", "yellow")
     dropped = dict(box["dropped"])
-    if conflated := dropped.pop("conflated", 0):  # by design: one sign of news stands for several
+    if conflated := dropped.pop("conflated", 0):  # by design: one message stands for several
         text.append(f", {conflated:,} conflated")
     for reason, count in dropped.items():
         text.append(f", {count:,} dropped ({disarmed(reason)})", "red")
@@ -153,7 +153,7 @@ def _mailbox(box: dict[str, Any]) -> Text:
 
 
 def since(moment: Any, now: datetime) -> str:
-    """How long ago an RFC 3339 time was, in its two largest units."""
+    """The age of an RFC 3339 time, in its two largest units."""
     if not isinstance(moment, str):
         return ""
     seconds = max(0, int((now - datetime.fromisoformat(moment)).total_seconds()))

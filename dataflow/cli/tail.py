@@ -1,8 +1,8 @@
-"""`tail`: trades as they come, for eyes or for a pipe.
+"""`tail`: live trades, for people or for a pipe.
 
-Rules of this file: `Tail` decides without I/O. It holds the position of every symbol, so that a connection
-that was lost is resumed with `since`; what could not be resumed is said, not hidden. What the daemon tells is
-text, never an escape code.
+Rules of this file: `Tail` decides without I/O. It keeps the position of every symbol, so that it can resume
+with `since` after a lost connection. If the daemon cannot resume, tail says so. Text from the daemon reaches
+the terminal as text, never as an escape code.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from dataflow.logs.terminal import disarmed, painted, wants_colour
 from .common import Json, Url, daemon_url, not_running, until_interrupted
 from .ends import Failure, Mistake, only
 
-RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to come back, up to twice that by chance
-TOLD_MOST = 300.0  # seconds: a daemon that sends us away for longer is asked again after these
+RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to reconnect; random, up to twice as long
+TOLD_MOST = 300.0  # seconds: the longest `retryAfter` that is obeyed
 OPEN_WITHIN, CLOSE_WITHIN = 10.0, 1.0
-LARGEST_ANSWER = 64 << 20  # bytes: a long absence is answered with everything missed
+LARGEST_ANSWER = 64 << 20  # bytes: the answer after a long absence holds all missed trades
 GREEN, RED, YELLOW, DIM = "32", "31", "33", "2"
+COMING = ("connecting", "subscribing")  # reasons of a source that is not down but will be there soon
 
 
 def tail(
@@ -47,18 +48,19 @@ def tail(
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Trades as they come, with what went missing and who is connected between them.
+    """Live trades, and between them gaps and lost or restored connections.
 
-    Survives a restart of the daemon: what was missed meanwhile is fetched, or said to be lost.
+    Survives a restart of the daemon: it fetches the missed trades, or says
+    that they are lost.
 
     Parameters
     ----------
     symbols
-        What to follow, such as BTC-USD.
+        Symbols to follow, such as BTC-USD.
     count
-        End after so many trades.
+        End after this number of trades.
     snapshot
-        Begin with so many trades of the past, 1000 at most.
+        Begin with this number of past trades, at most 1000.
     """
     if not symbols:
         raise Mistake("tail needs a symbol, such as `dataflow tail BTC-USD`")
@@ -78,7 +80,7 @@ class _Message(msgspec.Struct):
 
 
 class Trade(msgspec.Struct, rename="camel"):
-    """A trade as the gateway tells it."""
+    """A trade in the form of the client protocol."""
 
     symbol: str
     timestamp: str
@@ -89,9 +91,19 @@ class Trade(msgspec.Struct, rename="camel"):
     offset: int
 
 
+class _SourceState(msgspec.Struct):
+    state: str
+    reason: str | None = None
+
+
+class _Quality(msgspec.Struct):
+    sources: dict[str, _SourceState] = {}
+
+
 class _Answer(msgspec.Struct):
     epoch: int
     offset: int
+    quality: _Quality | None = None
     recovered: bool | None = None
     trades: list[msgspec.Raw] = []
     gaps: list[msgspec.Raw] = []
@@ -106,7 +118,7 @@ class _Gap(msgspec.Struct):
 
 
 def _in_order(answer: _Answer) -> list[tuple[Trade | _Gap, bytes]]:
-    """The trades and gaps of an answer, each in its place of the stream."""
+    """The trades and gaps of an answer, in the order of the stream."""
     entries: list[tuple[Trade | _Gap, bytes]] = []
     entries += [(msgspec.json.decode(raw, type=Trade), bytes(raw)) for raw in answer.trades]
     entries += [(msgspec.json.decode(raw, type=_Gap), bytes(raw)) for raw in answer.gaps]
@@ -114,7 +126,7 @@ def _in_order(answer: _Answer) -> list[tuple[Trade | _Gap, bytes]]:
 
 
 class Show:
-    """What becomes of what is told: lines, on standard output unless they are `news` for people only."""
+    """The output. Trades and notices go to standard output; `news` is for people only."""
 
     def trade(self, raw: bytes) -> None:
         raise NotImplementedError
@@ -127,7 +139,7 @@ class Show:
 
 
 class Raw(Show):
-    """For programs: the `params` of every notification as they came, one a line."""
+    """For programs: the unchanged `params` of every notification, one per line. News go to standard error."""
 
     def trade(self, raw: bytes) -> None:
         print(raw.decode())
@@ -140,7 +152,7 @@ class Raw(Show):
 
 
 class Screen(Show):
-    """For people: aligned columns, the sides in their colours."""
+    """For people: aligned columns, coloured sides."""
 
     def __init__(self, symbol_width: int, coloured: bool) -> None:
         self._width = symbol_width
@@ -153,9 +165,9 @@ class Screen(Show):
             self._paint(disarmed(trade.timestamp[11:23]), DIM),
             f"{disarmed(trade.symbol):<{self._width}}",
             self._paint(f"{disarmed(trade.side):<4}", colour),
-            self._paint(f"{trade.price:>14f}", colour),
-            f"{trade.qty:>16f}",
-            self._paint(f" {disarmed(trade.source)} #{trade.offset}", DIM),
+            self._paint(_aligned(trade.price, 8), colour),
+            _aligned(trade.qty, 7),
+            self._paint(f"{disarmed(trade.source)} #{trade.offset}", DIM),
         )
         print(" ".join(columns))
 
@@ -167,6 +179,15 @@ class Screen(Show):
 
     def _paint(self, text: str, colour: str) -> str:
         return painted(text, colour, self._coloured)
+
+
+def _aligned(number: Decimal, whole: int) -> str:
+    """`number` with its decimal point in column `whole`, padded with blanks for up to eight decimals.
+
+    Exchanges differ in their trailing zeros. Padding keeps the columns straight and changes no digit.
+    """
+    before, point, after = f"{number:f}".partition(".")
+    return f"{before:>{whole}}{point or ' '}{after:<8}"
 
 
 def in_words(method: str, told: dict[str, Any]) -> str:
@@ -191,21 +212,23 @@ def in_words(method: str, told: dict[str, Any]) -> str:
 
 
 class Tail:
-    """What is followed and how far it got. `left` counts down to the end, None has no end."""
+    """The followed symbols and their positions. `left`: trades until the end, None: no end."""
 
     def __init__(self, symbols: Sequence[str], snapshot: int | None = None, left: int | None = None) -> None:
         self.symbols = symbols
         self.snapshot = snapshot
         self.left = left
         self.positions: dict[str, tuple[int, int]] = {}
-        self.sent_away: float | None = None  # seconds for which the daemon wants to be left alone
+        self.sent_away: float | None = None  # seconds to wait before the next connection, told by the daemon
+        self._told_down: set[str] = set()  # sources that were reported as down on this connection
 
     @property
     def done(self) -> bool:
         return self.left is not None and self.left <= 0
 
     def requests(self) -> list[str]:
-        """The calls to make on a fresh connection: from the start, or from where the last one ended."""
+        """The calls of a new connection: they start the symbols, or resume them at their positions."""
+        self._told_down.clear()
         return [
             json_.dumps(
                 {"jsonrpc": "2.0", "id": symbol, "method": "subscribe", "params": self._params(symbol)}
@@ -223,7 +246,7 @@ class Tail:
         return params
 
     def take(self, text: str | bytes, show: Show) -> None:
-        """Show what a message of the daemon says. Raises Mistake when it refuses a symbol."""
+        """Show the content of a message from the daemon. Raises Mistake when the daemon refuses a symbol."""
         for message in _messages(text):
             if self.done:
                 return
@@ -239,6 +262,7 @@ class Tail:
     def _subscribed(self, symbol: str, answer: _Answer, show: Show) -> None:
         if answer.recovered is False:
             show.news(f"{symbol}: trades are missing here, the daemon no longer has them")
+        self._sources_down(answer, show)
         for place, told in _in_order(answer):
             if self.done:
                 break
@@ -249,6 +273,15 @@ class Tail:
                 self._count_down()
                 show.trade(told)
         self.positions[symbol] = answer.epoch, answer.offset
+
+    def _sources_down(self, answer: _Answer, show: Show) -> None:
+        """Report sources without a connection. Their `connection.lost` was sent before this client came."""
+        sources = answer.quality.sources if answer.quality else {}
+        for name, source in sources.items():
+            down = source.state == "lost" and source.reason not in COMING
+            if down and name not in self._told_down:
+                self._told_down.add(name)
+                show.news(f"{name}: no connection ({source.reason}), the daemon tries again")
 
     def _trade(self, raw: msgspec.Raw, show: Show) -> None:
         self._count_down()
@@ -282,7 +315,7 @@ def _messages(text: str | bytes) -> Iterator[_Message]:
 
 
 def refusal(symbol: str | None, error: dict[str, Any]) -> str:
-    """A JSON-RPC error in a line, with what would have been right."""
+    """A JSON-RPC error in one line, with the valid values."""
     data = error.get("data")
     about = data if isinstance(data, dict) else {}
     told = f"{symbol}: {about.get('problem', error.get('message'))}"
@@ -294,9 +327,10 @@ def refusal(symbol: str | None, error: dict[str, Any]) -> str:
 
 
 async def follow(url: str, tail: Tail, show: Show) -> None:
-    """Show what `tail` wants, across lost connections, until it is done.
+    """Show the stream of `tail` until it is done, and reconnect after lost connections.
 
-    Raises Mistake when there is no daemon at `url` to begin with, or when it refuses a symbol.
+    Raises Mistake when no daemon answers the first attempt, or when it refuses a symbol; Failure when its
+    messages cannot be understood.
     """
     delay, met = RETRY_FIRST, False
     while not tail.done:
@@ -319,7 +353,7 @@ async def follow(url: str, tail: Tail, show: Show) -> None:
 
 
 def _pause(tail: Tail, delay: float) -> float:
-    """Seconds to wait: what the daemon told, or `delay` and more, so that not all come back at once."""
+    """Seconds to wait: told by the daemon, or `delay` and a random part, so that not all return at once."""
     told, tail.sent_away = tail.sent_away, None
     return delay * random.uniform(1.0, 2.0) if told is None else min(told, TOLD_MOST)
 
@@ -339,12 +373,12 @@ async def _converse(url: str, tail: Tail, show: Show) -> None:
 
 
 class _Unreachable(Exception):
-    """There is no connection to be had; the cause says why."""
+    """No connection is possible; the cause has the reason."""
 
 
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[WebSocketConnection]:
-    """A connection; its socket is closed at the end, which `open_websocket_url` forgets after a refusal."""
+    """A connection. Closes its socket also after a refused handshake; `open_websocket_url` would not."""
     try:
         async with await _stream(url) as stream, trio.open_nursery() as nursery:
             with trio.fail_after(OPEN_WITHIN):
@@ -369,12 +403,12 @@ async def _stream(url: str) -> Any:
             if isinstance(stream, trio.SSLStream):
                 await _shake_hands(stream)
             return stream
-    except OSError as error:  # here alone: the end of our own output is an OSError as well
+    except OSError as error:  # only here: a closed standard output is an OSError as well
         raise _Unreachable from error
 
 
 async def _shake_hands(stream: trio.SSLStream[trio.SocketStream]) -> None:
-    """Here and not with the first message, so that what is wrong is known to be TLS."""
+    """Done here and not with the first message, so that an error is known to come from TLS."""
     try:
         await stream.do_handshake()
     except trio.BrokenResourceError as error:

@@ -1,1 +1,1 @@
-"""Breaking on purpose: which faults are in force, and where they strike."""
+"""Fault injection: the registry of faults in force, random faults, and the points at which faults strike."""

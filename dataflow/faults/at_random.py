@@ -1,9 +1,9 @@
-"""Faults at random, as `[chaos] faults_per_minute` asks for: a daemon that is never left in peace.
+"""Random faults at a constant rate, as `[chaos] faults_per_minute` configures.
 
-Rules of this file. What to break is chosen purely, from the living tree and seeded dice; `Faults` breaks it.
-Spared are the supervisors, the server and whatever is not the daemon's own: only what comes back by itself,
-or takes one client with it, is struck. What has not struck for long is withdrawn, so that quiet corners do
-not fill the list.
+Rules of this file. `choose` is pure: the running tree and a seeded generator decide. `Faults` injects the
+fault. Supervisors, the HTTP server and actors that are not the daemon's own are never hit: only actors that
+come back by themselves, and sessions, which take one client with them. A fault that has not struck for long
+is withdrawn, so that faults at quiet actors do not fill the list.
 """
 
 from __future__ import annotations
@@ -20,38 +20,41 @@ from loguru import logger
 from dataflow.paths import CHAOS
 from supervisors import Context, Node
 
-from .registry import CONNECTOR, READER, SESSION, Faults, Kind, TooManyFaults, place_of
+from .registry import CONNECTOR, READER, SESSION, Faults, Kind, TooManyFaults, actor_type
 
 _TARGETS: Final = (READER, CONNECTOR, SESSION)
-_PENDING: Final = 16  # faults of the schedule in force at once; one more withdraws the oldest
+_PENDING: Final = 16  # random faults in force at once; one more withdraws the oldest
 _DELAYS: Final = (0.05, 2.0)  # seconds
 
 
 @frozen
-class Plan:
-    """A fault to inject, at the usual point of what is at `path`."""
+class RandomFault:
+    """A fault to inject, at the usual point of the actor at `path`."""
 
     path: str
     kind: Kind
     seconds: float | None
 
 
-def choose(tree: Node, rng: random.Random) -> Plan | None:
-    """What to break next, None when nothing runs that may be broken.
+def choose(tree: Node, rng: random.Random) -> RandomFault | None:
+    """The next fault; None when no possible target runs.
 
-    First the sort of actor, then one of it, then how: a crowd of sessions does not shield the shards.
+    The actor type is drawn first, then an actor of this type, then the kind of fault. Otherwise thousands of
+    sessions would shield the shards.
     """
-    sorts = [paths for place in _TARGETS if (paths := [p for p in _running(tree) if place_of(p) is place])]
-    if not sorts:
+    running = list(_running(tree))
+    by_type = [[path for path in running if actor_type(path) is each] for each in _TARGETS]
+    possible = [paths for paths in by_type if paths]
+    if not possible:
         return None
-    path = rng.choice(rng.choice(sorts))
-    place = place_of(path)
-    kind = rng.choice(place.kinds[place.usual])
-    return Plan(path, kind, round(rng.uniform(*_DELAYS), 3) if kind is Kind.DELAY else None)
+    path = rng.choice(rng.choice(possible))
+    actor = actor_type(path)
+    kind = rng.choice(actor.kinds[actor.usual])
+    return RandomFault(path, kind, round(rng.uniform(*_DELAYS), 3) if kind is Kind.DELAY else None)
 
 
 class RandomFaults:
-    """The actor that injects them, at intervals that are exponentially distributed."""
+    """The actor that injects random faults, at exponentially distributed intervals."""
 
     def __init__(self, faults: Faults, per_minute: float, rng: random.Random) -> None:
         self._faults = faults
@@ -68,16 +71,16 @@ class RandomFaults:
                 return
             self._inject(choose(look(), self._rng))
 
-    def _inject(self, plan: Plan | None) -> None:
-        if plan is None:
+    def _inject(self, fault: RandomFault | None) -> None:
+        if fault is None:
             return
         self._make_room()
         try:
-            fault = self._faults.inject(plan.path, plan.kind, seconds=plan.seconds)
+            injected = self._faults.inject(fault.path, fault.kind, seconds=fault.seconds)
         except TooManyFaults as error:
             logger.bind(path=CHAOS).info("no random fault: {}", error)
         else:
-            self._pending.append(fault.id)
+            self._pending.append(injected.id)
 
     def _make_room(self) -> None:
         in_force = {fault.id for fault in self._faults.active()}

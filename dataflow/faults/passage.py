@@ -1,7 +1,8 @@
-"""Where one connection's messages pass: a fault that strikes there is remembered until it is over.
+"""The point `message` of one connection. A fault that strikes there is remembered until it is over.
 
-Rules of this file. The faulty layers around a source and around a client's wire share it: `sources.faulty`,
-`gateway.faulty`. A reader may give up waiting and come again: it waits on, and loses nothing by it.
+Rules of this file. The faulty layers around a source (`sources.faulty`) and around a client's wire
+(`gateway.faulty`) share it. A reader may be cancelled while it waits and read again: the wait goes on and no
+message is lost.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ _OF_A_READ: Final = tuple(kind for kind in Kind if kind is not Kind.DROP)
 
 
 class Passage:
-    """Where one connection's messages pass: a stroke is remembered until it has been suffered to its end."""
+    """Strikes one connection. A strike is kept until its wait or its exception is over.
+
+    `disconnect` makes the exception for a lost connection.
+    """
 
     def __init__(self, faults: Faults, path: str, disconnect: Callable[[], Exception]) -> None:
         self._faults = faults
@@ -25,13 +29,13 @@ class Passage:
         self._strike: Strike | None = None
 
     def visit(self) -> bool:
-        """A message passes; True when a stroke waits to be suffered."""
+        """A message passes. Returns True when a strike waits for `suffer`."""
         if self._strike is None:
             self._strike = self._faults.visit(MESSAGE, self._path, _OF_A_READ)
         return self._strike is not None
 
     async def suffer(self) -> None:
-        """What there is to suffer: nothing, a wait, or an exception."""
+        """Apply the strike, if there is one: wait, or raise InjectedFault or the error of `disconnect`."""
         if self._strike is not None:
             if self._strike.kind is Kind.DISCONNECT:
                 raise self._disconnect()
@@ -39,7 +43,7 @@ class Passage:
             self.free()
 
     def free(self) -> None:
-        """Nothing is left to suffer. Idempotent."""
+        """End the strike, if there is one. Idempotent."""
         if self._strike is not None:
             self._strike.end()
             self._strike = None

@@ -1,9 +1,10 @@
-"""Faults on purpose: what can be broken where, which faults are in force, and which one strikes.
+"""Injected faults: the possible faults of each actor type, the faults in force, and the choice of the fault
+that strikes.
 
-Rules of this file. It strikes only where somebody visits a point: the supervisors visit theirs with
-`Faults.__call__`, connections theirs with `Faults.visit` (see `interference`). What can be broken where is a
-table; whether a visit is struck is decided without I/O or clock, by dice that a seed makes repeatable. It
-breaks nothing by itself, and outlives the actors that it strikes. Times are seconds.
+Rules of this file. A fault strikes only when code visits a point: supervisors visit theirs with
+`Faults.__call__`, connections theirs with `Faults.visit` (see `passage`). A table holds the possible faults.
+The decision whether a visit is struck needs no I/O and no clock, only a random generator, which a seed makes
+repeatable. The registry breaks nothing by itself and outlives the actors that it strikes. Times are seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataflow.domain.errors import DataflowError
 from dataflow.paths import BRANCHES, CACHE, SESSIONS, SOURCES, TOPICS
 from supervisors import Point
 
-MESSAGE: Final = "message"  # the point of a connection: a message has come (at a session: or is to go)
+MESSAGE: Final = "message"  # the point of a connection: a message arrived or, at a session, is about to leave
 MOST_IN_FORCE: Final = 100
 MOST_TIMES: Final = 1_000_000
 LONGEST: Final = 3600.0  # seconds
@@ -31,21 +32,21 @@ USUAL_DELAY: Final = 1.0  # seconds
 
 
 class Kind(StrEnum):
-    """What happens to whoever is struck."""
+    """What happens to the actor."""
 
     CRASH = "crash"  # an InjectedFault is raised in it
-    HANG = "hang"  # it waits, until the fault is withdrawn or for `seconds`; somebody should notice
+    HANG = "hang"  # it waits for `seconds`, or until the fault is withdrawn; a watchdog should notice
     DELAY = "delay"  # it waits for `seconds`
     DROP = "drop"  # one raw message of a source is thrown away before it is decoded
     DISCONNECT = "disconnect"  # its connection is lost
 
 
 class InjectedFault(DataflowError):
-    """Raised on purpose: nothing is wrong but that somebody asked for it."""
+    """Raised on purpose, because a fault was injected. Nothing else is wrong."""
 
 
 class FaultError(DataflowError):
-    """The fault that was asked for is impossible: the text says why, `data` what would be possible."""
+    """The requested fault is impossible. The text says why, `data` holds the possible values."""
 
     def __init__(self, text: str, **data: Any) -> None:
         super().__init__(text)
@@ -53,51 +54,51 @@ class FaultError(DataflowError):
 
 
 class TooManyFaults(FaultError):
-    """As many faults are in force as there can be."""
+    """MOST_IN_FORCE faults are in force already."""
 
 
 class UnknownFault(FaultError):
-    """No fault of that id is in force."""
+    """No fault with this id is in force."""
 
 
-# -- what can be broken where --------------------------------------------------------------------------
+# -- possible faults -----------------------------------------------------------------------------------
 
 _ANYWHERE: Final = (Kind.CRASH, Kind.HANG, Kind.DELAY)
 _LIFE: Final = {Point.START.value: _ANYWHERE, Point.READY.value: _ANYWHERE, Point.STOP.value: _ANYWHERE}
 
 
 @frozen
-class Place:
-    """One sort of actor: the kinds of fault that are possible at each point, and the usual point."""
+class ActorType:
+    """A group of actors with the same possible faults: the kinds at each point, and the usual point."""
 
     name: str
     kinds: Mapping[str, tuple[Kind, ...]]
     usual: str
-    endless: frozenset[str] = frozenset()  # points where nobody would notice a hang, so it needs an end
+    endless: frozenset[str] = frozenset()  # points without a watchdog: a hang there needs `seconds`
 
 
-_ENDLESS: Final = frozenset({Point.READY.value, Point.STOP.value})  # a supervisor may take its time there
+_ENDLESS: Final = frozenset({Point.READY.value, Point.STOP.value})  # a supervisor has no time limit there
 _OF_A_SESSION: Final = {MESSAGE: (Kind.CRASH, Kind.DELAY, Kind.DISCONNECT)}
 
-BRANCH: Final = Place("a supervisor", _LIFE, Point.START.value, _ENDLESS)
-POOL_OF_SESSIONS: Final = Place("the sessions", {**_LIFE, **_OF_A_SESSION}, MESSAGE, _ENDLESS)
-SESSION: Final = Place("a session", _OF_A_SESSION, MESSAGE)
-CONNECTOR: Final = Place("a source", {**_LIFE, MESSAGE: tuple(Kind)}, MESSAGE)
-READER: Final = Place(
+BRANCH: Final = ActorType("a supervisor", _LIFE, Point.START.value, _ENDLESS)
+POOL_OF_SESSIONS: Final = ActorType("the sessions", {**_LIFE, **_OF_A_SESSION}, MESSAGE, _ENDLESS)
+SESSION: Final = ActorType("a session", _OF_A_SESSION, MESSAGE)
+CONNECTOR: Final = ActorType("a source", {**_LIFE, MESSAGE: tuple(Kind)}, MESSAGE)
+READER: Final = ActorType(
     "an actor with a mailbox", {**_LIFE, Point.RECEIVE.value: _ANYWHERE}, Point.RECEIVE.value
 )
-OTHER: Final = Place("an actor without a mailbox", _LIFE, Point.START.value)
+OTHER: Final = ActorType("an actor without a mailbox", _LIFE, Point.START.value)
 
-_PLACES: Final = {
+_BY_PATH: Final = {
     **dict.fromkeys(BRANCHES, BRANCH),
-    SESSIONS: POOL_OF_SESSIONS,  # at `message`, it stands for the session that comes there first
+    SESSIONS: POOL_OF_SESSIONS,  # at `message` it means the first session that reaches this point
 }
-_BELOW: Final = {CACHE: READER, TOPICS: READER, SOURCES: CONNECTOR, SESSIONS: SESSION}
+_BY_BRANCH: Final = {CACHE: READER, TOPICS: READER, SOURCES: CONNECTOR, SESSIONS: SESSION}
 
 
-def place_of(path: str) -> Place:
-    """What sort of actor is at `path`, by its name alone: whether there is one is not known here."""
-    return _PLACES.get(path) or _BELOW.get(path.rpartition("/")[0], OTHER)
+def actor_type(path: str) -> ActorType:
+    """The type of the actor at `path`, by the path alone. Whether such an actor runs is not known here."""
+    return _BY_PATH.get(path) or _BY_BRANCH.get(path.rpartition("/")[0], OTHER)
 
 
 # -- one fault -----------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ def place_of(path: str) -> Place:
 
 @frozen
 class Injected:
-    """A fault as it was asked for, defaults filled in, and how often it has struck."""
+    """A requested fault with its defaults filled in, and the number of its strikes."""
 
     id: int
     path: str
@@ -127,11 +128,11 @@ class _Fault:
     probability: float
     times: int
     struck: int = 0
-    suffering: int = 0  # strokes that have not ended
+    suffering: int = 0  # strikes that have not ended
     withdrawn: trio.Event = field(factory=trio.Event)
 
     def concerns(self, point: str, path: str) -> bool:
-        """It strikes at this visit, unless the dice say otherwise."""
+        """Whether it may strike at this visit. Its probability is not considered."""
         if self.struck >= self.times or point != self.point:
             return False
         return path == self.path or (
@@ -151,7 +152,7 @@ class _Fault:
 def striking(
     faults: Iterable[_Fault], point: str, path: str, kinds: Collection[Kind], roll: Callable[[], float]
 ) -> _Fault | None:
-    """The oldest fault that strikes at this visit. `roll` gives a number from 0 to 1 for each candidate."""
+    """The oldest fault that strikes at this visit. `roll` returns a number from 0 to 1 for each candidate."""
     for fault in faults:
         if fault.kind in kinds and fault.concerns(point, path) and roll() < fault.probability:
             return fault
@@ -160,7 +161,7 @@ def striking(
 
 @define(eq=False)
 class Strike:
-    """One stroke of a fault. It counts as suffered until `end`, whatever becomes of those who wait."""
+    """One strike of a fault. It counts as unfinished until `end`, also when the struck task is cancelled."""
 
     _fault: _Fault
     _point: str
@@ -170,11 +171,11 @@ class Strike:
 
     @property
     def kind(self) -> Kind:
-        """What is to happen. Who was visited does it itself, where `suffer` cannot."""
+        """What happens. DROP and DISCONNECT are up to the visitor, because `suffer` cannot do them."""
         return self._fault.kind
 
     async def suffer(self) -> None:
-        """Raise InjectedFault, or wait as long as it takes. A cancelled wait may be taken up again."""
+        """Raise InjectedFault (crash) or wait (hang, delay). A new call continues a cancelled wait."""
         if self.kind is Kind.CRASH:
             raise InjectedFault(f"injected crash at {self._point} (fault {self._fault.id})")
         if self.kind in (Kind.HANG, Kind.DELAY):
@@ -182,7 +183,7 @@ class Strike:
                 await self._fault.withdrawn.wait()
 
     def end(self) -> None:
-        """Whoever was struck is free again, or gone. Idempotent."""
+        """The struck actor is free again, or gone. Idempotent."""
         if self._open:
             self._open = False
             self._ended(self._fault)
@@ -192,13 +193,13 @@ class Strike:
 
 
 class Faults:
-    """The faults in force. As a callable it is the supervisors' fault hook.
+    """The faults in force. As a callable it is the fault hook of the supervisors.
 
-    `seed` makes the dice of faults with a probability repeatable.
+    `seed` makes faults with a probability repeatable.
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        # How often each (path, kind) has struck; sessions count together, so that the keys are bounded.
+        # Strikes by (path, kind). All sessions count together, so that the number of keys is bounded.
         self.struck: Counter[tuple[str, str]] = Counter()
         self._dice = random.Random(seed)
         self._ids = count(1)
@@ -214,12 +215,12 @@ class Faults:
         probability: float = 1.0,
         times: int = 1,
     ) -> Injected:
-        """Have what is at `path` suffer `kind`, at its next `times` visits of `point` that the dice choose.
+        """Break the actor at `path` at its next `times` visits of `point`, each with `probability`.
 
-        `seconds` is how long a hang or delay lasts. Raises FaultError when that is impossible there.
+        `seconds` is the duration of a hang or delay. Raises FaultError when the fault is impossible.
         """
         found, at = _possible(path, kind, point)
-        lasting = _duration(place_of(path), found, at, seconds)
+        lasting = _duration(actor_type(path), found, at, seconds)
         _in_range("probability", probability, 0.0, 1.0)
         _in_range("times", times, 1, MOST_TIMES)
         if len(self._in_force) >= MOST_IN_FORCE:
@@ -229,25 +230,25 @@ class Faults:
         return fault.told()
 
     def active(self) -> list[Injected]:
-        """The faults that may still strike, or whose last stroke is still suffered; the oldest first."""
+        """The faults that may still strike, or whose last strike has not ended; the oldest first."""
         return [fault.told() for fault in self._in_force.values()]
 
     def withdraw(self, id: int) -> None:
-        """End a fault, and free whoever hangs in it. Raises UnknownFault."""
+        """End a fault and free the actors that hang in it. Raises UnknownFault."""
         fault = self._in_force.pop(id, None)
         if fault is None:
             raise UnknownFault(f"no fault {id} is in force", in_force=list(self._in_force))
         fault.withdrawn.set()
 
     def clear(self) -> None:
-        """Withdraw all."""
+        """Withdraw all faults."""
         for id in list(self._in_force):
             self.withdraw(id)
 
     def visit(self, point: str, path: str, kinds: Collection[Kind] = tuple(Kind)) -> Strike | None:
-        """Whoever is at `path` has come to `point` and can suffer one of `kinds`: the stroke, if any.
+        """The actor at `path` has reached `point`. Returns the strike, if one of `kinds` hits it.
 
-        Whoever gets one has to call its `end`.
+        The caller must call `Strike.end`.
         """
         if not self._in_force:
             return None
@@ -255,7 +256,7 @@ class Faults:
         return None if fault is None else self._strike(fault, point, path)
 
     async def __call__(self, point: Point, path: str, _epoch: int) -> None:
-        """For the supervisors: suffer what is in force for this point of the actor at `path`."""
+        """For the supervisors: apply the faults in force for this point of the actor at `path`."""
         strike = self.visit(point.value, path)
         if strike is not None:
             try:
@@ -278,29 +279,29 @@ class Faults:
 
 
 def _possible(path: str, kind: str, point: str | None) -> tuple[Kind, str]:
-    """Kind and point as they are possible for `path`; raises FaultError."""
+    """The checked kind and point for `path`. Raises FaultError."""
     if not path:
         raise FaultError("nothing supervises the root: name one of the actors below it")
-    place = place_of(path)
-    at = place.usual if point is None else point
+    actor = actor_type(path)
+    at = actor.usual if point is None else point
     if kind not in {each.value for each in Kind}:
-        raise _impossible(place, f"there is no fault {kind!r}")
-    if at not in place.kinds:
-        raise _impossible(place, f"{place.name} has no point {at!r}")
-    if kind not in place.kinds[at]:
-        raise _impossible(place, f"{place.name} cannot suffer a {Kind(kind)} at {at}")
+        raise _impossible(actor, f"there is no fault {kind!r}")
+    if at not in actor.kinds:
+        raise _impossible(actor, f"{actor.name} has no point {at!r}")
+    if kind not in actor.kinds[at]:
+        raise _impossible(actor, f"{actor.name} cannot suffer a {Kind(kind)} at {at}")
     return Kind(kind), at
 
 
-def _impossible(place: Place, why: str) -> FaultError:
+def _impossible(actor: ActorType, why: str) -> FaultError:
     points: dict[tuple[Kind, ...], list[str]] = {}
-    for point, kinds in place.kinds.items():
+    for point, kinds in actor.kinds.items():
         points.setdefault(kinds, []).append(point)
     told = "; ".join(f"{', '.join(kinds)} at {', '.join(where)}" for kinds, where in points.items())
-    return FaultError(f"{why}; possible there: {told}", possible=dict(place.kinds), usual=place.usual)
+    return FaultError(f"{why}; possible there: {told}", possible=dict(actor.kinds), usual=actor.usual)
 
 
-def _duration(place: Place, kind: Kind, point: str, seconds: float | None) -> float | None:
+def _duration(actor: ActorType, kind: Kind, point: str, seconds: float | None) -> float | None:
     if kind not in (Kind.HANG, Kind.DELAY):
         if seconds is not None:
             raise FaultError(f"a {kind} takes no seconds")
@@ -309,8 +310,8 @@ def _duration(place: Place, kind: Kind, point: str, seconds: float | None) -> fl
         _in_range("seconds", seconds, 0.0, LONGEST)
     elif kind is Kind.DELAY:
         return USUAL_DELAY
-    elif point in place.endless:
-        raise FaultError(f"nobody would notice that {place.name} hangs at {point}: say for how many seconds")
+    elif point in actor.endless:
+        raise FaultError(f"no watchdog ends a hang of {actor.name} at {point}: say for how many seconds")
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""The log, and what a terminal can show."""
+"""The log, and safe text for terminals."""
 
 from .logs import Burst, Format, Level, configure, log_event
 

@@ -1,8 +1,8 @@
-"""The log: one line for each thing worth knowing, to standard error, for people or for machines.
+"""The log: one line per event, to standard error, for people or for machines.
 
-Rules of this file: sinks are synchronous (a coroutine sink delivers nothing on Trio). A lost connection is
-news, not a defect: one line. A crash of ours is a defect: a line and its traceback. Text from outside cannot
-forge a line, move the cursor or change a colour. What repeats is counted, and told once per burst.
+Rules of this file: sinks are synchronous (a coroutine sink delivers nothing on Trio). A lost connection is no
+defect: one line. A crash of our code is a defect: a line and its traceback. Text from outside cannot forge a
+line, move the cursor or change a colour. Repeated messages are counted and logged once per burst.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
 def configure(format: Format = "human", level: Level = "info", stream: TextIO | None = None) -> None:
-    """Send everything that is logged, by us or through the standard library, to `stream` (standard error).
+    """Send all records, of loguru and of the standard library, to `stream` (default: standard error).
 
-    Replaces whatever was configured before.
+    Replaces the earlier configuration.
     """
     out = stream or sys.stderr
     render = _json_line if format == "json" else partial(_human_line, wants_colour(out, os.environ))
     logger.remove()
-    # Loguru would otherwise put every variable near a crash into words: whole histories, for seconds.
+    # Otherwise loguru prints every variable near a crash: whole histories, which takes seconds.
     plain: dict[str, Any] = {"format": _bare, "backtrace": False, "diagnose": False}
     logger.add(lambda message: _write(out, render(message.record)), level=level.upper(), **plain)
     logging.basicConfig(handlers=[_Intercept()], level=logging.WARNING, force=True)
@@ -47,7 +47,7 @@ def configure(format: Format = "human", level: Level = "info", stream: TextIO | 
 
 
 def _bare(_record: Record) -> str:
-    return "{message}"  # a function, for loguru would add the traceback to a plain template
+    return "{message}"  # a function, because loguru adds the traceback to a plain template
 
 
 def _write(out: TextIO, line: str) -> None:
@@ -68,7 +68,7 @@ def _human_line(coloured: bool, record: Record) -> str:
 
 
 def _json_line(record: Record) -> str:
-    """What was bound to the record stands beside the message."""
+    """One JSON object. Values bound to the record become keys beside `message`."""
     line: dict[str, Any] = {
         "time": record["time"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "level": record["level"].name.lower(),
@@ -98,7 +98,7 @@ class _Intercept(logging.Handler):
 
 # -- events of the supervision tree -------------------------------------------------------------------
 
-# kind -> level, what it says. "{restart}" tells what follows.
+# kind -> level and text; "{restart}" is the restart that follows
 _LINES: dict[str, tuple[str, str]] = {
     "ready": ("DEBUG", "ready"),
     "crash": ("ERROR", "crashed: {errors}; {restart}"),
@@ -113,7 +113,7 @@ _LINES: dict[str, tuple[str, str]] = {
     "dead_letter": ("ERROR", "{count} messages in hand were lost: {detail}"),
     "given_up": ("WARNING", "crashed too often, and was given up: {errors}"),
     "escalated": ("ERROR", "crashed too often, its supervisor gives up: {errors}"),
-    "auto_shutdown": ("INFO", "ends, since what mattered in it has ended"),
+    "auto_shutdown": ("INFO", "ends, because its significant children have ended"),
     "suppressed": ("WARNING", "{detail} more crashes in the last second"),
     "blocked": ("ERROR", "the event loop is blocked:\n{detail}"),
 }
@@ -121,7 +121,7 @@ _WITH_TRACEBACK = {"crash", "start_failed", "cleanup_error", "escalated"}
 
 
 def log_event(event: Event) -> None:
-    """One line for one event of the tree: an `on_event` hook for `supervisors`."""
+    """Log one event of the supervision tree. An `on_event` hook for `supervisors`."""
     level, text = _LINES.get(event.kind, ("WARNING", f"{event.kind}: {{detail}}"))
     error = _whole(event) if event.kind in _WITH_TRACEBACK else None
     if event.kind in ("crash", "start_failed") and _link_lost(event):
@@ -139,7 +139,7 @@ def log_event(event: Event) -> None:
 
 
 def _link_lost(event: Event) -> bool:
-    # by name, for it is news wherever it is raised, and the classes of the actors stay unknown here
+    # by name, so that this file does not import the classes of the actors
     return bool(event.errors) and all(type(error).__name__ == "LinkLost" for error in event.errors)
 
 
@@ -160,7 +160,7 @@ def _cut(value: object) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
-# -- what repeats -------------------------------------------------------------------------------------
+# -- repeated messages --------------------------------------------------------------------------------
 
 
 @define
@@ -174,10 +174,10 @@ class _Repeated:
 class Burst:
     """Decides how often a repeated reason is logged. Pure: the caller brings the time and does the logging.
 
-    The first occurrence is told at once. Further ones, as long as no `quiet` seconds pass between them, are
-    counted and told together every `every` seconds, or with the first one of the next burst. Of more than
-    `remembered` reasons at a time the oldest is forgotten with its count, so that endless new reasons cost
-    no memory. It is for the log alone: who wants the exact number asks the counters.
+    The first occurrence is logged at once. Later ones that follow within `quiet` seconds are counted, and
+    logged together every `every` seconds or with the first one of the next burst. With more than `remembered`
+    reasons the oldest is forgotten with its count, so that endless new reasons need no memory. This is for
+    the log only: the metrics have the exact numbers.
     """
 
     quiet: float = 10.0
@@ -186,7 +186,7 @@ class Burst:
     _seen: dict[Hashable, _Repeated] = field(factory=dict, init=False)
 
     def occurred(self, reason: Hashable, now: float) -> int:
-        """How many occurrences, this one included, are to be told now; 0 means silence."""
+        """The number of occurrences to log now, this one included; 0 means none."""
         seen = self._seen.pop(reason, None)
         if seen is None:
             self._forget_oldest()

@@ -1,1 +1,1 @@
-"""What operators read: metrics and readiness. It counts nothing itself."""
+"""Metrics and readiness, for operators. Nothing is counted here."""

@@ -1,7 +1,7 @@
-"""`/metrics`: figures in Prometheus' text format, gathered when somebody asks.
+"""`/metrics`: figures in Prometheus' text format, collected at each scrape.
 
-Rules of this file: nothing is counted here. The actors and the state count what happens to them
-anyway, and a scrape reads it, so that metrics cost nothing per trade.
+Rules of this file: nothing is counted here. Actors and state have counters of their own, and a scrape reads
+them, so metrics cost nothing per trade. config/README.md lists every metric, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .readiness import static_nodes
 
 
 def exposition(core: Core, lobby: Lobby, tree: Node) -> bytes:
-    """Everything that is known now, as Prometheus text; of `tree` the static actors."""
+    """All metrics as Prometheus text. Of `tree`, only the static actors."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Now(core, lobby, tree))
     return generate_latest(registry)
@@ -48,7 +48,7 @@ class _Now(Collector):
         )
         problems = CounterMetricFamily(
             "dataflow_source_problems",
-            "Messages of a source that could not be used, by reason",
+            "Unusable messages of a source, by reason",
             labels=["source", "reason"],
         )
         overflowed = CounterMetricFamily(
@@ -64,10 +64,10 @@ class _Now(Collector):
     def _cache_metrics(self) -> Iterator[Metric]:
         judged = CounterMetricFamily(
             "dataflow_trades",
-            "Trades that reached a shard, by what became of them",
+            "Trades that reached a shard, by verdict",
             labels=["source", "verdict"],
         )
-        # Summed over the shards: a source's symbols lie in several, and a series may stand here only once.
+        # Summed over the shards: the symbols of a source lie in several, but a series may appear only once.
         counts = sum((store.counts for store in self._core.stores), Counter[tuple[str, str]]())
         for (source, verdict), count in counts.items():
             judged.add_metric([source, verdict], count)
@@ -78,8 +78,8 @@ class _Now(Collector):
         yield GaugeMetricFamily("dataflow_sessions", "Clients connected", value=len(self._lobby.clients))
         for name, text, value in (
             ("sessions_opened", "Clients that connected", totals.opened),
-            ("sessions_slow", "Clients disconnected for slowness", totals.slow),
-            ("updates_sent", "Updates for clients, those included that were dropped later", totals.sent),
+            ("sessions_slow", "Clients disconnected because they were too slow", totals.slow),
+            ("updates_sent", "Updates for clients, including those that were dropped later", totals.sent),
             ("updates_dropped", "Updates dropped for slow clients, announced as gaps", totals.dropped),
         ):
             yield CounterMetricFamily(f"dataflow_{name}", text, value=value)
@@ -94,17 +94,18 @@ class _Now(Collector):
         admission = self._lobby.admission
         refused = CounterMetricFamily(
             "dataflow_sessions_refused",
-            "Clients that were sent away for a while, by reason",
+            "Clients that were refused and told to retry later, by reason",
             labels=["reason"],
         )
         for reason, count in admission.refused.items():
             refused.add_metric([reason], count)
         waiting = GaugeMetricFamily(
-            "dataflow_admission_waiting", "Clients that wait for a turn, by what they are", labels=["kind"]
+            "dataflow_admission_waiting", "Clients that wait for their first answer, by kind", labels=["kind"]
         )
         for kind, count in admission.waiting.items():
             waiting.add_metric([kind], count)
-        admitted, longest = "Newcomers that got their first answer", "Longest wait for it, since the start"
+        admitted = "Clients that got their first answer"
+        longest = "Longest wait for a first answer since the start"
         yield from (
             refused,
             waiting,
@@ -142,7 +143,7 @@ class _Now(Collector):
             return
         struck = CounterMetricFamily(
             "dataflow_faults_struck",
-            "Strokes of injected faults",
+            "Strikes of injected faults",
             labels=["path", "kind"],
         )
         for (path, kind), count in self._core.faults.struck.items():

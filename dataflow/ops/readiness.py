@@ -1,8 +1,7 @@
-"""Is the daemon ready? Decided from the tree alone.
+"""Readiness: is every static actor running, and is every source connected?
 
-Rules of this file: pure. Static actors must run. A source that is down does not make the daemon
-useless, for what is remembered is still served: that is degraded, not unready. Dynamic actors (the
-children of a pool) come and go and do not count.
+Rules of this file: pure. A source that is down makes the daemon degraded, not unready, because the cache is
+still served. Dynamic actors (the children of a pool) come and go and do not count.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from supervisors import Node
 
 @frozen
 class Readiness:
-    """What stands in the way (`not_ready`), and which sources are down (`degraded`): paths."""
+    """The paths of static actors that do not run (`not_ready`), and of sources that are down (`degraded`)."""
 
     not_ready: tuple[str, ...]
     degraded: tuple[str, ...]
@@ -30,7 +29,7 @@ class Readiness:
 
 
 def readiness(tree: Node, disconnected: tuple[str, ...]) -> Readiness:
-    """Judge `tree`; `disconnected` are the names of sources without a connection."""
+    """The readiness of `tree`. `disconnected`: names of sources without a connection."""
     idle = [node.path for node in static_nodes(tree) if node.state != "running"]
     down = {paths.source(name) for name in disconnected}
     down.update(path for path in idle if paths.below(paths.SOURCES, path))
@@ -38,7 +37,7 @@ def readiness(tree: Node, disconnected: tuple[str, ...]) -> Readiness:
 
 
 def static_nodes(node: Node) -> Iterator[Node]:
-    """`node` and everything below it that is there for good, parents first."""
+    """`node` and all static nodes below it, parents first."""
     yield node
     if node.kind != "pool":
         for child in node.children:

@@ -1,1 +1,1 @@
-"""What can be configured: a default is written once, and every mistake is told at once."""
+"""The configuration: its classes and defaults, and its loading with all mistakes reported at once."""

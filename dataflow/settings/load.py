@@ -1,7 +1,6 @@
-"""How files and environment become settings: layers are merged, plugs are found, every mistake is told at
-once.
+"""Loads settings: merges files and environment, finds the plugs, and reports all mistakes at once.
 
-Rules of this file: no file is searched for; only files that were named are read. The classes of sources and
+Rules of this file: only named files are read, no file is searched for. The settings classes of sources and
 faces belong to their plugs, which are found by name.
 """
 
@@ -29,7 +28,7 @@ FACES = "faces"
 def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
     """Merge `files` from left to right, then the `DATAFLOW__TABLE__KEY` variables of `environ`.
 
-    Raises ConfigError with every problem found, one line each.
+    Raises ConfigError with all problems, one line each.
     """
     problems: list[str] = []
     tree = Table("configuration")
@@ -44,13 +43,13 @@ def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
 
 
 def shipped(name: str) -> Path:
-    """A configuration file that comes with dataflow: of the installed package, else of the checkout."""
+    """A configuration file shipped with dataflow: from the installed package, else from the checkout."""
     package = Path(__file__).parents[1]
     installed = package / "shipped" / name
     return installed if installed.exists() else package.parent / "config" / name
 
 
-# -- layers: what was written, and by whom ------------------------------------------------------------
+# -- layers: written values with their origins --------------------------------------------------------
 
 
 def _merge(into: Table, layer: Table) -> None:
@@ -93,7 +92,7 @@ def _environment(environ: Mapping[str, str]) -> Iterator[Table]:
 
 
 def _toml_value(text: str) -> Any:
-    """`text` as TOML would read it after an equals sign; what is not TOML is plain text."""
+    """`text` read as a TOML value. Text that is not TOML stays text."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -105,7 +104,7 @@ def _toml_value(text: str) -> Any:
 
 
 def _settings(tree: Table, problems: list[str]) -> Settings | None:
-    """The settings, or None with at least one more line in `problems`."""
+    """The settings. If there are mistakes: None, and they are added to `problems`."""
     problems += _names(tree.get("sources"))
     try:
         return _converter.structure(tree, Settings)
@@ -115,7 +114,7 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
 
 
 def _names(sources: Table | Leaf | None) -> Iterator[str]:
-    """By hand: cattrs checks a name only when its block has no mistake."""
+    """Checked by hand, because cattrs checks a name only if its block has no mistake."""
     for name, block in sources.items() if isinstance(sources, Table) else ():
         if not name or "/" in name:
             yield f'{block.origin}: [sources.{name}]: the name must not be empty or contain "/"'
@@ -146,12 +145,12 @@ def _connector_hook(leaf: Table | Leaf | None) -> Hook:
         raise Objection("connector", f"unknown connector; {instead(leaf.value, plugs.names(CONNECTORS))}")
     try:
         return class_hook(_settings_class_of(leaf.value), _converter, SOURCE_RULES)
-    except Exception as error:  # a module of the user's may raise anything at import
+    except Exception as error:  # the import of a user's module may raise anything
         raise Objection("connector", f"cannot be used: {type(error).__name__}: {error}") from error
 
 
 def _common_mistakes(written: Table) -> Iterator[Exception]:
-    """Other mistakes of a block without a usable connector: in the written keys that all sources have."""
+    """Other mistakes of a block without a usable connector: in the keys that all sources share."""
     common = {a.name for a in attrs.fields(SourceSettings)} - {"connector"}
     block = Table(written.origin, [(key, leaf) for key, leaf in written.items() if key in common])
     try:

@@ -1,7 +1,7 @@
-"""What can be configured: one class a table.
+"""The tables of the configuration: one class per table.
 
-Rules of this file: a default is written once, here; `config/server.toml` repeats each with its unit and
-consequence, and a test holds the two together. Durations are seconds.
+Rules of this file: defaults are written here. `config/server.toml` repeats each with its unit and its effect,
+and a test compares the two. Durations are seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _not_negative: Any = validators.ge(0)
 
 @frozen(kw_only=True)
 class Gateway:
-    """`[gateway]`: where clients connect, and how many may."""
+    """`[gateway]`: the address for clients, and limits for all of them."""
 
     host: str = "127.0.0.1"
     port: int = field(default=8080, validator=[validators.ge(0), validators.le(65535)])
@@ -47,7 +47,7 @@ class Gateway:
 
 @frozen(kw_only=True)
 class Admission:
-    """`[admission]`: how many clients are answered at once, and how many may wait for their first answer."""
+    """`[admission]`: how many clients are answered at once and how many may wait for their first answer."""
 
     at_once: int = field(default=16, validator=_positive)
     waiting: int = field(default=10_000, validator=_positive)
@@ -56,7 +56,7 @@ class Admission:
 
 @frozen(kw_only=True)
 class FanOut:
-    """`[fanout]`: how updates are joined on their way to the clients."""
+    """`[fanout]`: how updates are batched on their way to the clients."""
 
     interval: float = field(default=0.0, validator=[validators.ge(0), validators.le(1)])
     joined: int = field(default=256, validator=_positive)
@@ -64,7 +64,7 @@ class FanOut:
 
 @frozen(kw_only=True)
 class Session:
-    """`[session]`: what one client may hold and owe."""
+    """`[session]`: limits for one client, and the policy for slow clients."""
 
     outbox: int = field(default=1024, validator=_positive)
     slow_client: SlowClient = SlowClient.DISCONNECT
@@ -75,7 +75,7 @@ class Session:
 
 @frozen(kw_only=True)
 class Cache:
-    """`[cache]`: how much of the past is remembered."""
+    """`[cache]`: size and age of the history."""
 
     shards: int = field(default=2, validator=_positive)
     trades_per_symbol: int = field(default=10_000, validator=_positive)
@@ -84,7 +84,7 @@ class Cache:
 
 @frozen(kw_only=True)
 class BackoffSettings:
-    """`[backoff]`: how long a source that was lost is left alone before the next attempt."""
+    """`[backoff]`: delays before attempts to reconnect a lost source."""
 
     initial_delay: float = field(default=1.0, validator=_positive)
     max_delay: float = field(default=30.0, validator=_positive)
@@ -99,7 +99,7 @@ class BackoffSettings:
 
 @frozen(kw_only=True)
 class Supervision:
-    """`[supervision]`: how often a part of ours may crash before its whole branch starts anew."""
+    """`[supervision]`: crashes of an internal part before its whole branch restarts."""
 
     restarts: int = field(default=3, validator=_not_negative)
     within: float = field(default=5.0, validator=_positive)
@@ -120,7 +120,7 @@ class Runtime:
 
 @frozen(kw_only=True)
 class Chaos:
-    """`[chaos]`: whether faults may be injected on purpose, and how many come unasked."""
+    """`[chaos]`: fault injection on request, and random faults."""
 
     enabled: bool = False
     seed: int | None = None
@@ -129,17 +129,17 @@ class Chaos:
 
 @frozen(kw_only=True)
 class FaceSettings:
-    """Keys that every `[faces.NAME]` block has."""
+    """The keys that every `[faces.NAME]` block has."""
 
     enabled: bool = True
 
 
 @frozen(kw_only=True)
 class Settings:
-    """Everything that can be configured.
+    """The whole configuration.
 
-    `sources` maps a name to its connector's own settings class, `faces` to the face's own, where one is
-    written.
+    `sources` maps the name of a source to an instance of its connector's settings class. `faces` maps the
+    name of a face to an instance of its settings class, for faces with a written table.
     """
 
     gateway: Gateway = Gateway()
@@ -156,7 +156,7 @@ class Settings:
 
 
 def _address(value: str) -> Iterator[str]:
-    with suppress(ValueError):  # of an IPv6 address that is not one
+    with suppress(ValueError):  # raised for an invalid IPv6 address
         parts = urlsplit(value)
         if parts.scheme and parts.hostname:
             return
@@ -171,5 +171,5 @@ def _symbols(value: Sequence[str]) -> Iterator[str]:
             yield f"{shown(symbol)} is named more than once"
 
 
-# Every source needs these, whatever validators its connector adds.
+# For every source, beside the validators of its connector's class.
 SOURCE_RULES: Rules = {"url": _address, "symbols": _symbols}

@@ -1,8 +1,8 @@
-"""From what was written to attrs classes, strictly. cattrs structures; the words for mistakes are from here.
+"""Strict conversion of written tables to attrs classes. cattrs converts; the error texts come from here.
 
 Rules of this file: no I/O, and no knowledge of any table or key. Types are strict: "80" is not 80, 1 is not
-true; a whole number passes where a float is wanted. A mistake never stops the reading: each becomes one line
-that names place, key, what was found and what would be valid.
+true. One exception: a whole number passes as a float. A mistake never stops the reading: each becomes one
+line with origin, table, key, the value found and the valid values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cattrs.strategies import configure_union_passthrough
 
 @frozen
 class Leaf:
-    """A value and where it was written. `text` is what an environment variable held before it was parsed."""
+    """A value and its origin. `text` is the text of an environment variable before parsing."""
 
     value: Any
     origin: str
@@ -34,7 +34,7 @@ class Leaf:
 
 
 class Table(dict[str, "Table | Leaf"]):
-    """What was written below a name, and who wrote it first."""
+    """A written table, and the origin of its first key."""
 
     def __init__(self, origin: str, content: Iterable[tuple[str, Table | Leaf]] = ()) -> None:
         super().__init__(content)
@@ -42,7 +42,7 @@ class Table(dict[str, "Table | Leaf"]):
 
 
 class Objection(ValueError):
-    """A mistake at `key`, in words of its own. For any other error the wanted type gives the words."""
+    """A mistake at `key` with its own error text. For other errors the text names the expected type."""
 
     def __init__(self, key: str, why: str) -> None:
         super().__init__(why)
@@ -55,7 +55,7 @@ Rules: TypeAlias = Mapping[str, Rule]
 
 
 def strict_converter() -> Converter:
-    """Structures a Table as an attrs class. Raises ClassValidationError; `explain` puts it into words."""
+    """Converts a Table to an attrs class. Raises ClassValidationError; `explain` turns it into lines."""
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     for kind in (str, int, bool):
         converter.register_structure_hook(kind, _only(kind))
@@ -71,7 +71,7 @@ def strict_converter() -> Converter:
 
 
 def class_hook(cls: type[Any], converter: Converter, rules: Rules = MappingProxyType({})) -> Hook:
-    """The hook for an attrs class. `rules` adds objections to those of the class's own validators, by key."""
+    """The hook for an attrs class. `rules` adds checks to the class's own validators, by key."""
     fields = {a.name: a for a in attrs.fields(attrs.resolve_types(cls))}
     hooks = {key: _without_origin(a.type, converter) for key, a in fields.items()}
     overrides: dict[str, Any] = {key: override(struct_hook=hook) for key, hook in hooks.items()}
@@ -82,8 +82,8 @@ def class_hook(cls: type[Any], converter: Converter, rules: Rules = MappingProxy
             raise ValueError
         errors: list[Exception] = []
         refusal: list[Exception] = []
-        # By hand: attrs stops at the first validator that objects, and cattrs makes no instance while a key
-        # does not fit. Here every validator is asked, with a stand-in where there is no instance.
+        # By hand: attrs stops at the first failing validator, and cattrs makes no instance if a key has the
+        # wrong type. Here every validator runs, on a stand-in if there is no instance.
         try:
             made = structure(written, cls)
         except ClassValidationError as error:
@@ -91,10 +91,10 @@ def class_hook(cls: type[Any], converter: Converter, rules: Rules = MappingProxy
             noted, others = error.group_exceptions()
             unknown = [each for each in others if isinstance(each, ForbiddenExtraKeysError)]
             errors = [*(each for each, _ in noted), *unknown]
-            # attrs refused the instance: a validator did, which says so again below, or __attrs_post_init__
+            # The instance was refused by a validator, which runs again below, or by __attrs_post_init__.
             refusal = [Objection("", str(each)) for each in others if each not in unknown]
         for key in sorted(fields, key=lambda key: key not in written):
-            # a default that does not go with a written key is told only when no written key objects
+            # a default that contradicts a written key is reported only if no written key has a mistake
             if hasattr(made, key) and (key in written or not errors):
                 errors += [Objection(key, why) for why in _objections(made, fields[key], rules.get(key))]
         if errors or refusal:
@@ -114,7 +114,7 @@ _UNKNOWN: tuple[Any, ...] = (attrs.Factory, type(attrs.NOTHING))
 
 
 def _stand_in(written: Table, fields: Mapping[str, Any], hooks: Mapping[str, Hook]) -> SimpleNamespace:
-    """Written keys as far as they can be read, and the defaults of the others."""
+    """The readable written keys, and the defaults of the other keys."""
     made = SimpleNamespace()
     for key, a in fields.items():
         if key in written and not _is_table(a.type):
@@ -131,10 +131,10 @@ def _objections(made: Any, a: attrs.Attribute[Any], rule: Rule | None) -> Iterat
         if a.validator is not None:
             a.validator(made, a, value)
     except (ValueError, TypeError) as error:
-        # attrs writes "'port' must be <= 65535: 70000"; name and value are in our line already
+        # attrs writes "'port' must be <= 65535: 70000"; our line has the name and the value already
         yield str(*error.args[:1]).removeprefix(f"'{a.name}' ").removesuffix(f": {value}")
     except AttributeError:
-        pass  # the validator needs a key that could not be read, which is told already
+        pass  # the validator needs another key that could not be read and has a line already
     if rule:
         yield from rule(value)
 
@@ -152,7 +152,7 @@ def _only(*valid: type) -> Hook:
 
 
 def _choice(value: Any, kind: Any) -> Any:
-    """By hand: cattrs compares by value only, and true equals 1."""
+    """By hand, because cattrs compares only values, and true equals 1."""
     for valid, choice in _choices(kind):
         if type(value) is type(valid) and value == valid:
             return choice
@@ -160,7 +160,7 @@ def _choice(value: Any, kind: Any) -> Any:
 
 
 def _list(kind: Any, converter: Converter) -> Hook:
-    """By hand: cattrs takes a text for a list of its letters."""
+    """By hand, because cattrs accepts a text as a list of its letters."""
     make, structure = get_origin(kind), list_structure_factory(kind, converter)
     strictly = _only(list)
     return lambda value, _: make(structure(strictly(value, list), kind))
@@ -170,21 +170,21 @@ def _list(kind: Any, converter: Converter) -> Hook:
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
-    """The members of a union; TOML has no null, so None is never written."""
+    """The members of a union, without None: TOML has no null."""
     if get_origin(kind) in (Union, UnionType):
         return tuple(member for member in get_args(kind) if member is not NoneType)
     return (kind,)
 
 
 def _choices(kind: Any) -> list[tuple[Any, Any]]:
-    """What may be written for a Literal or an enumeration, and what it becomes."""
+    """The values of a Literal or an enumeration: (as written, as converted)."""
     if get_origin(kind) is Literal:
         return [(value, value) for value in get_args(kind)]
     return [(member.value, member) for member in kind] if isinstance(kind, type(Enum)) else []
 
 
 def _is_table(kind: Any) -> bool:
-    """Whether its keys have places of their own in messages: a class, or classes by name."""
+    """Whether error texts treat it as a table: an attrs class, or a mapping of names to attrs classes."""
     kind = _alternatives(kind)[0]
     return attrs.has(get_args(kind)[1] if get_origin(kind) in _MAPPINGS else kind)
 
@@ -195,7 +195,7 @@ _NAMES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number",
 
 
 def _name(kind: Any) -> str:
-    """What a value of this type is called in a message."""
+    """The name of a type in error texts."""
     first, *others = _alternatives(kind)
     outer, inner = get_origin(first), get_args(first)
     if others:
@@ -215,9 +215,10 @@ def _name(kind: Any) -> str:
 
 
 def explain(error: Exception, written: Table, *tables: str) -> list[str]:
-    """A line for each mistake in `tables`: first the missing keys, then the others as they were written.
+    """One line for each mistake in `tables`: first the missing keys, then the others in written order.
 
-    By hand: transform_error of cattrs gives text, without a path to look up the origin and the order.
+    By hand, because transform_error of cattrs returns texts, without the path that is needed to look up
+    origin and order.
     """
     order = {key: number for number, key in enumerate(written)}
     lines: list[str] = []
@@ -241,7 +242,7 @@ def explain(error: Exception, written: Table, *tables: str) -> list[str]:
 
 
 def _by_key(error: Any) -> Iterator[tuple[str, Exception, Any]]:
-    """Key, error and the type that was wanted, or None for an error with words of its own."""
+    """Key, error and expected type; the type is None if the error has its own text."""
     noted, unknown = error.group_exceptions()
     for each, note in noted:
         yield note.name if isinstance(note, AttributeValidationNote) else note.index, each, note.type
@@ -250,28 +251,28 @@ def _by_key(error: Any) -> Iterator[tuple[str, Exception, Any]]:
 
 
 def plain(written: Table | Leaf, as_text: bool = False) -> Any:
-    """The bare values, without their origins; of a variable its text, where text is wanted."""
+    """The values without origins. With `as_text`, an environment variable keeps its text."""
     if isinstance(written, Table):
         return {key: plain(value) for key, value in written.items()}
-    # a variable needs no quotation marks: where text is wanted, 12345 and true are text too
+    # a variable needs no quotation marks: for a text key, 12345 and true are text too
     unquoted = as_text and written.text is not None and not isinstance(written.value, str)
     return written.text if unquoted else written.value
 
 
 def wrong(leaf: Table | Leaf, place: str, why: str) -> str:
-    """The line for a value that will not do; a secret is not repeated, for lines end up in logs."""
+    """The line for an invalid value. Secrets are not repeated, because lines end up in logs."""
     secret = place.endswith(("token", "secret", "password"))
     return f"{leaf.origin}: {place}: found {'something else' if secret else shown(plain(leaf))}; {why}"
 
 
 def shown(value: Any) -> str:
-    """A value as TOML would write it, or nearly, cut to a readable length."""
+    """A value nearly as TOML writes it, cut to 60 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def instead(name: str, valid: Collection[str]) -> str:
-    """What to write in place of an unknown name."""
+    """The hint for an unknown name: the nearest valid name, and all valid names."""
     near = difflib.get_close_matches(name.lower(), valid, n=1)
     hint = f"did you mean {shown(near[0])}? " if near else ""
     return f"{hint}valid: {', '.join(sorted(valid))}"

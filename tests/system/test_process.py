@@ -1,4 +1,4 @@
-"""The daemon as a process: what an operator sees when it starts, stops, and cannot."""
+"""The daemon as a process, as an operator sees it: start, stop, log, exit codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Running:
         return f"ws://127.0.0.1:{self.port}/ws"
 
     async def ended(self) -> int:
-        """The exit code, once the process and its log have ended."""
+        """Wait for the end of the process and its log. Returns the exit code."""
         await self.log_ended.wait()
         return await self.process.wait()
 
@@ -58,7 +58,7 @@ class Running:
 
 @asynccontextmanager
 async def running(folder: Path, *options: str) -> AsyncIterator[Running]:
-    """`dataflow run` against a simulated Binance, once it is ready."""
+    """`dataflow run` connected to a simulated Binance, once it is ready."""
     async with open_binance() as exchange, trio.open_nursery() as nursery:
         config = folder / "mine.toml"
         config.write_text(
@@ -89,7 +89,7 @@ async def until_ready(port: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_drains_and_exits_with_0(number: signal.Signals, tmp_path: Path) -> None:
-    """Clients are told, the close code is 1001, the exchange is left politely, the exit code is 0."""
+    """Clients get `connection.draining` and close code 1001, the exchange a closing handshake. Exit code 0."""
     async with running(tmp_path) as d, client(d.url) as listener:
         await listener.call("subscribe", symbol="BTC-USDT")
         d.process.send_signal(number)
@@ -103,7 +103,7 @@ async def test_a_signal_drains_and_exits_with_0(number: signal.Signals, tmp_path
 
 
 async def test_json_logs_are_json_and_say_where_it_listens(tmp_path: Path) -> None:
-    """Every line parses; one of them names the address."""
+    """Every line is a JSON object, and one of them names the address."""
     async with running(tmp_path, "--log-format", "json") as d:
         d.process.send_signal(signal.SIGTERM)
         assert await d.ended() == 0
@@ -113,7 +113,7 @@ async def test_json_logs_are_json_and_say_where_it_listens(tmp_path: Path) -> No
 
 
 async def test_no_log_line_per_trade(tmp_path: Path) -> None:
-    """A thousand trades leave the log as short as it was."""
+    """A thousand trades add at most one line to the log."""
     async with running(tmp_path) as d, client(d.url) as listener:
         await listener.call("subscribe", symbol="BTC-USDT")
         await d.exchange.wait_subscribed(["BTCUSDT"])
@@ -127,7 +127,7 @@ async def test_no_log_line_per_trade(tmp_path: Path) -> None:
 
 
 async def test_a_taken_port_is_the_users_mistake(tmp_path: Path) -> None:
-    """Exit code 1, one clear line, no traceback."""
+    """A taken port gives exit code 1 and one clear line without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config = tmp_path / "mine.toml"

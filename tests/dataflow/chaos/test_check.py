@@ -1,4 +1,4 @@
-"""The verdict: what is whole is found whole, and whatever is missing, double, out of order or altered is found."""
+"""The verdict: a whole stream passes; a missing, duplicated, reordered or altered trade is found."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def seen(number: int) -> Seen:
 
 
 def update(offset: int, number: int | None = None, **other: Any) -> dict[str, Any]:
-    """As a client gets it: trade `number` (the offset, unless told otherwise) at `offset`."""
+    """The update of a client: trade `number` (default: the offset) at `offset`."""
     told = {
         "symbol": "A-B",
         "source": "x",
@@ -51,7 +51,7 @@ def answer(offset: int, **more: Any) -> dict[str, Any]:
 
 
 def log(*entries: int | tuple[int, int]) -> Admitted:
-    """Trades by their offsets, and gaps as pairs."""
+    """The admitted stream: an int is a trade at this offset, a pair is a gap."""
     made = Admitted()
     for entry in entries:
         if isinstance(entry, int):
@@ -75,7 +75,7 @@ def wrong(made: Stream, admitted: Admitted) -> dict[str, int]:
 
 class TestClient:
     def test_a_whole_stream_is_whole(self) -> None:
-        """Every place once and in order, gaps where the stream has gaps: nothing is wrong."""
+        """No violation if every place comes once, in order, with gaps where the stream has gaps."""
         made = stream(1, 2)
         made.gap(gap(3, 5))
         made.trade(update(6))
@@ -83,22 +83,22 @@ class TestClient:
         assert found.violations == Counter()
         assert (found.delivered, found.gaps, found.announced, found.examples) == (3, 1, 0, [])
 
-    def test_what_was_before_the_subscription_is_not_owed(self) -> None:
-        """A client that begins at 2 is owed what comes behind."""
+    def test_places_before_the_subscription_do_not_count(self) -> None:
+        """A client that begins at 2 must get only the later places."""
         assert wrong(stream(3, begin=2), log(1, 2, 3)) == {}
 
     def test_a_hole_is_missing(self) -> None:
-        """In the middle, and at the end; with the offsets in words."""
+        """A missing trade is found in the middle and at the end. The example names the offsets."""
         found = account("A-B", stream(1, 3), log(1, 2, 3, 4))
         assert found.violations == {"missing": 2}
         assert found.examples == ["A-B: missing at 2, 4"]
 
     def test_a_gap_of_the_stream_that_was_not_told(self) -> None:
-        """A hole that the daemon knew of and kept quiet about."""
+        """The daemon knew of the gap and did not announce it."""
         assert wrong(stream(1, 3), log(1, (2, 2), 3)) == {"untold": 1}
 
     def test_a_trade_in_an_announced_gap_is_not_missing(self) -> None:
-        """It is counted as announced: the client knows."""
+        """It counts as announced, because the client knows of it."""
         made = stream(1)
         made.gap(gap(2, 3, "slow_client"))
         made.trade(update(4))
@@ -106,18 +106,18 @@ class TestClient:
         assert (found.violations, found.announced) == (Counter(), 2)
 
     def test_a_gap_of_unknown_size_is_one_place(self) -> None:
-        """`to` is null: one place stands for them."""
+        """If `to` is null, one place stands for all missing trades."""
         made = stream(1)
         made.gap(gap(2, None))
         made.trade(update(4))
         assert wrong(made, log(1, (2, 2), 3, 4)) == {"missing": 1}
 
     def test_the_same_place_twice_is_a_duplicate(self) -> None:
-        """Also directly after."""
+        """Also if the second one comes directly after the first."""
         assert wrong(stream(1, 2, 2, 3), log(1, 2, 3)) == {"duplicated": 1}
 
     def test_the_same_trade_at_another_place_is_a_duplicate(self) -> None:
-        """What counts is the source's id, not the offset."""
+        """The trade id of the source decides, not the offset."""
         made = stream(1)
         made.trade(update(2, number=1))
         admitted = log(1)
@@ -125,11 +125,11 @@ class TestClient:
         assert wrong(made, admitted) == {"duplicated": 1}
 
     def test_a_trade_behind_a_later_one_is_reordered(self) -> None:
-        """It came, but not in its order."""
+        """The trade came, but too late."""
         assert wrong(stream(1, 3, 2), log(1, 2, 3)) == {"reordered": 1}
 
-    def test_a_gap_for_what_had_passed_is_reordered(self) -> None:
-        """A gap stands in its place, or it tells nothing."""
+    def test_a_gap_for_a_past_place_is_reordered(self) -> None:
+        """A gap is worth nothing outside its place in the stream."""
         made = stream(1, 2)
         made.gap(gap(2, 2))
         assert wrong(made, log(1, 2)) == {"reordered": 1}
@@ -139,13 +139,13 @@ class TestClient:
         [{"side": "sell"}, {"price": Decimal("1.51")}, {"qty": 3}, {"source": "y"}, {"tradeId": "9"}],
     )
     def test_an_altered_trade_is_found(self, other: dict[str, Any]) -> None:
-        """A flipped side, another price, quantity, source or id."""
+        """Another side, price, quantity, source or id is found."""
         made = stream(1)
         made.trade(update(2, **other))
         assert wrong(made, log(1, 2)) == {"altered": 1}
 
     def test_a_return_with_since_makes_it_whole(self) -> None:
-        """What came in the answer counts as delivered, gaps in it as announced."""
+        """Trades in the answer count as delivered, gaps in it as announced."""
         made = stream(1, 2)
         made.lost()
         assert made.since == {"epoch": EPOCH, "offset": 2}
@@ -155,14 +155,14 @@ class TestClient:
         assert (found.violations, found.delivered, found.recovered) == (Counter(), 5, 2)
 
     def test_an_answer_that_leaves_something_out_is_found(self) -> None:
-        """`recovered` is a claim: the places behind it are checked like all others."""
+        """`recovered` is only a claim: its places are checked like all others."""
         made = stream(1)
         made.lost()
         made.subscribed(answer(3, recovered=True, trades=[update(3)]))
         assert wrong(made, log(1, 2, 3)) == {"missing": 1}
 
     def test_a_return_that_is_not_recovered_is_found(self) -> None:
-        """The daemon of a rehearsal forgets nothing: it could have."""
+        """The daemon of a rehearsal forgets nothing, so it can always recover."""
         made = stream(1)
         made.lost()
         made.subscribed(answer(2, recovered=False))
@@ -176,7 +176,7 @@ class TestClient:
         assert wrong(made, log(1)) == {"new_epoch": 1}
 
     def test_a_trade_before_the_answer_is_found(self) -> None:
-        """Nothing comes of what is not subscribed."""
+        """Before the answer to `subscribe` no trade may come."""
         made = stream(1)
         made.lost()
         made.trade(update(2))
@@ -184,13 +184,13 @@ class TestClient:
 
     @given(length=st.integers(2, 30), data=st.data())
     def test_any_single_fault_is_found(self, length: int, data: st.DataObject) -> None:
-        """One trade left out, doubled or exchanged with its neighbour, anywhere: never a clean verdict."""
+        """One trade left out, duplicated or exchanged with its neighbour, at any place, is always found."""
         offsets = list(range(1, length + 1))
         at = data.draw(st.integers(0, length - 2))
-        what = data.draw(st.sampled_from(["leave out", "double", "exchange"]))
-        if what == "leave out":
+        damage = data.draw(st.sampled_from(["leave out", "duplicate", "exchange"]))
+        if damage == "leave out":
             del offsets[at]
-        elif what == "double":
+        elif damage == "duplicate":
             offsets.insert(data.draw(st.integers(at + 1, length)), offsets[at])
         else:
             offsets[at : at + 2] = reversed(offsets[at : at + 2])
@@ -202,7 +202,7 @@ class TestSource:
         return [seen(number) for number in numbers]
 
     def admitted(self, *entries: int | None) -> Admitted:
-        """Trades by number, in the order of their places; None is a gap of one place."""
+        """The admitted stream: numbers of trades in the order of their places, None is a gap of one place."""
         made = Admitted()
         for place, entry in enumerate(entries, start=1):
             if entry is None:
@@ -215,31 +215,31 @@ class TestSource:
         return dict(source_account("A-B", sent, admitted).violations)
 
     def test_everything_admitted_is_everything_accounted_for(self) -> None:
-        """Also what was admitted in another order than it was sent."""
+        """Trades may be admitted in another order than they were sent."""
         assert self.found(self.sent(1, 2, 3), self.admitted(1, 3, 2)) == {}
 
     def test_a_loss_without_a_gap_is_found(self) -> None:
-        """In the middle and at the end; with the ids in words."""
+        """A loss is found in the middle and at the end. The example names the ids."""
         made = source_account("A-B", self.sent(1, 2, 3, 4), self.admitted(1, 3))
         assert made.violations == {"unaccounted": 2}
         assert made.examples == ["A-B: never admitted, no gap: 2, 4"]
 
     def test_a_gap_tells_of_the_loss_in_its_place(self) -> None:
-        """Of a whole run, but not of a loss elsewhere."""
+        """One gap announces a whole run of losses, but no loss elsewhere."""
         made = source_account("A-B", self.sent(1, 2, 3, 4, 5, 6), self.admitted(1, None, 4, 6))
         assert (made.announced, made.unaccounted) == (2, 1)
 
     def test_a_late_trade_does_not_hide_the_gap_of_its_neighbour(self) -> None:
-        """2 and 3 were garbled; 2 came again much later, 3 never did: the gap still tells of it."""
+        """2 and 3 were garbled. 2 came again much later, 3 never did: the gap still announces 3."""
         assert self.found(self.sent(1, 2, 3, 4, 5), self.admitted(1, None, 4, 5, 2)) == {}
 
-    def test_what_was_sent_before_the_first_was_admitted_is_not_owed(self) -> None:
-        """Nobody had listened yet."""
+    def test_trades_before_the_first_admitted_one_do_not_count(self) -> None:
+        """The daemon had not subscribed yet."""
         made = source_account("A-B", self.sent(1, 2, 3), self.admitted(2, 3))
         assert (made.sent, made.violations) == (2, Counter())
 
     def test_twice_invented_or_altered_is_found(self) -> None:
-        """What the daemon made of it, the exchange did not say."""
+        """Each difference from the trades that the exchange sent is a violation of its own sort."""
         assert self.found(self.sent(1, 2), self.admitted(1, 2, 1)) == {"twice": 1}
         assert self.found(self.sent(1, 2), self.admitted(1, 2, 7)) == {"invented": 1}
         flipped = [seen(1), evolve(seen(2), side="sell")]
@@ -274,7 +274,7 @@ class TestVerdict:
         return {"path": "a", "mailbox": {**box, **counters}, "children": ()}
 
     def test_a_mailbox_that_does_not_balance_is_found(self) -> None:
-        """Wherever it stands in the tree."""
+        """It is found anywhere in the tree."""
         even = self.node(accepted=10, handled=4, queued=3, dropped={"full": 2}, lost_in_flight=1)  # type: ignore[arg-type]
         odd = self.node(accepted=10, handled=9)
         assert list(unbalanced({"path": "", "mailbox": None, "children": [even, even]})) == []
@@ -282,7 +282,7 @@ class TestVerdict:
         assert told.startswith("a: accepted 10, but 9 accounted for")
 
     def test_without_violations_everything_held(self) -> None:
-        """And the figures are ready for JSON."""
+        """The figures also turn into JSON."""
         figures = Figures(
             clients={"c": Account(delivered=3)}, sources={"s": SourceAccount(sent=3, admitted=3)}
         )
@@ -292,7 +292,7 @@ class TestVerdict:
 
     @pytest.mark.parametrize("name", ["unbalanced", "unsettled", "left_behind", "broken"])
     def test_each_sort_of_trouble_breaks_it(self, name: str) -> None:
-        """One line is enough, and is shown."""
+        """One line is enough for a violation, and the evidence shows it."""
         figures = Figures()
         getattr(figures, name).append("this happened")
         assert not figures.held
@@ -300,13 +300,13 @@ class TestVerdict:
         assert figures.evidence == [f"{name}: this happened"]
 
     def test_one_client_or_source_breaks_it(self) -> None:
-        """And says which."""
+        """The evidence names the client."""
         figures = Figures(clients={"c": Account(missing=2, examples=["A-B: missing at 1, 2"])})
         assert (figures.violations, figures.evidence) == ({"missing": 2}, ["c A-B: missing at 1, 2"])
         assert not Figures(sources={"s": SourceAccount(unaccounted=1)}).held
 
-    def test_who_was_away_for_longest_is_told(self) -> None:
-        """Beside the quantiles, for whoever wonders."""
+    def test_the_slowest_recovery_is_named(self) -> None:
+        """The path with the longest recovery stands beside the quantiles."""
         figures = Figures(recovery=[("a", 1.0), ("b", 3.0), ("c", 2.0)])
         assert figures.to_dict()["recovery"] == {
             "count": 3,
@@ -317,7 +317,7 @@ class TestVerdict:
         }
 
     def test_quantiles(self) -> None:
-        """The median, the 99th percentile and the worst."""
+        """Median, 99th percentile and maximum."""
         assert quantiles([]) == {"count": 0}
         assert quantiles([0.1 * n for n in range(1, 201)]) == {
             "count": 200,

@@ -1,4 +1,4 @@
-"""A plan is made of its seed alone, and asks for nothing that is impossible."""
+"""The plan: the seed alone decides, and every step is possible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.chaos.plan import Order, Plan, Shape, Step, make
+from dataflow.chaos.plan import Plan, Rehearsal, Shape, Step, make
 from dataflow.faults.registry import Faults
 from simulators.exchange import MODES
 from simulators.faults import KINDS
@@ -21,8 +21,8 @@ SHAPE = Shape(
     clients=3,
 )
 SEEDS = st.integers(0, 10**9)
-ORDERS = st.builds(
-    Order,
+REHEARSALS = st.builds(
+    Rehearsal,
     seed=SEEDS,
     minutes=st.floats(0.05, 20),
     faults_per_minute=st.floats(1, 100),
@@ -31,44 +31,44 @@ ORDERS = st.builds(
 
 
 def steps(seed: int, sort: str) -> list[Step]:
-    plan = make(Order(seed, minutes=20, faults_per_minute=60), SHAPE)
+    plan = make(Rehearsal(seed, minutes=20, faults_per_minute=60), SHAPE)
     return [step for step in plan.steps if step.sort == sort]
 
 
-@given(order=ORDERS)
-def test_the_same_order_makes_the_same_plan(order: Order) -> None:
-    """Whenever and however often it is made."""
-    assert make(order, SHAPE) == make(order, SHAPE)
+@given(rehearsal=REHEARSALS)
+def test_the_same_rehearsal_makes_the_same_plan(rehearsal: Rehearsal) -> None:
+    """A second call returns an equal plan."""
+    assert make(rehearsal, SHAPE) == make(rehearsal, SHAPE)
 
 
 def test_a_seed_means_the_same_for_ever() -> None:
-    """In every process and on every machine: the command that repeats a failure does repeat it."""
-    first, *_rest = make(Order(7), SHAPE).steps
+    """In every process and on every machine. Otherwise the command that repeats a failure would not repeat it."""
+    first, *_rest = make(Rehearsal(7), SHAPE).steps
     assert first == Step(at=0.468, sort="fault", kind="crash", target="topics/BTC-USD", point="receive")
 
 
 @given(seed=SEEDS)
 def test_another_seed_makes_another_plan(seed: int) -> None:
-    """Or a hundred seeds would rehearse one storm."""
-    assert make(Order(seed), SHAPE).steps != make(Order(seed + 1), SHAPE).steps
+    """A hundred seeds must rehearse a hundred different storms."""
+    assert make(Rehearsal(seed), SHAPE).steps != make(Rehearsal(seed + 1), SHAPE).steps
 
 
-@given(order=ORDERS)
-def test_troubles_come_in_time_and_as_often_as_ordered(order: Order) -> None:
-    """In order, inside the time, and none without an end."""
-    plan = make(order, SHAPE)
+@given(rehearsal=REHEARSALS)
+def test_troubles_come_in_time_and_as_often_as_asked_for(rehearsal: Rehearsal) -> None:
+    """Steps are sorted and lie inside the time, and their number follows the rate."""
+    plan = make(rehearsal, SHAPE)
     moments = [step.at for step in plan.steps]
     assert moments == sorted(moments)
     assert all(0 <= at <= plan.seconds for at in moments)
-    assert plan.seconds == order.minutes * 60
+    assert plan.seconds == rehearsal.minutes * 60
     troubles = len(plan.steps) - sum(step.at > 0 and step.sort == "restart" for step in plan.steps)
-    assert troubles <= max(1, round(order.minutes * order.faults_per_minute)) <= len(plan.steps)
+    assert troubles <= max(1, round(rehearsal.minutes * rehearsal.faults_per_minute)) <= len(plan.steps)
 
 
-@given(order=ORDERS)
-def test_nothing_impossible_is_asked_for(order: Order) -> None:
-    """Every step is one that its target takes: the daemon's faults, the exchanges, the proxies, the clients."""
-    for step in make(order, SHAPE).steps:
+@given(rehearsal=REHEARSALS)
+def test_nothing_impossible_is_asked_for(rehearsal: Rehearsal) -> None:
+    """Every target accepts its steps: the daemon's faults, the exchanges, the proxies, the clients."""
+    for step in make(rehearsal, SHAPE).steps:
         assert_possible(step)
 
 
@@ -108,12 +108,12 @@ def assert_possible(step: Step) -> None:
     ],
 )
 def test_every_kind_of_trouble_comes(sort: str, kinds: set[str]) -> None:
-    """A long storm leaves nothing out."""
+    """A long plan contains every kind."""
     assert {step.kind for step in steps(1, sort)} == kinds
 
 
 def test_every_part_of_the_tree_is_hit() -> None:
-    """Every shard, topic, source and branch, the server and the sessions."""
+    """A long plan hits every shard, topic, source and branch, the HTTP server and the sessions."""
     hit = {step.target for sort in ("fault", "restart") for step in steps(1, sort)}
     assert hit == {
         "cache", "cache/shard-0", "cache/shard-1", "topics", "topics/BTC-USD", "topics/BTC-USDT",
@@ -122,14 +122,14 @@ def test_every_part_of_the_tree_is_hit() -> None:
 
 
 def test_every_policy_and_both_sorts_of_interest_are_rehearsed() -> None:
-    """Over some seeds: slow clients of all three sorts, sources with and without clients."""
-    plans: list[Plan] = [make(Order(seed), SHAPE) for seed in range(40)]
+    """Forty seeds cover all three policies for slow clients, and sources with and without `eager`."""
+    plans: list[Plan] = [make(Rehearsal(seed), SHAPE) for seed in range(40)]
     assert {plan.slow_client for plan in plans} == {"disconnect", "drop_oldest", "conflate"}
     assert {plan.eager for plan in plans} == {True, False}
 
 
 @pytest.mark.parametrize("wrong", [{"minutes": 0}, {"minutes": -1}, {"faults_per_minute": 0}, {"clients": 0}])
-def test_an_order_for_nothing_is_refused(wrong: dict[str, Any]) -> None:
-    """ValueError: a rehearsal of nothing would hold every invariant."""
+def test_a_rehearsal_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    """A rehearsal of nothing would hold every invariant, so it is a ValueError."""
     with pytest.raises(ValueError, match="must be"):
-        Order(1, **wrong)
+        Rehearsal(1, **wrong)

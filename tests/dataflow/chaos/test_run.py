@@ -1,4 +1,4 @@
-"""The rehearsal: a short storm over the whole daemon is survived, and a daemon that cheats does not get away."""
+"""The rehearsal: the daemon survives a short storm, and a sabotaged daemon is found out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataflow import cli
 from dataflow.cache.delivery import Delivery
 from dataflow.cache.history import History, Verdict
 from dataflow.chaos.check import Figures
-from dataflow.chaos.plan import Order, make
+from dataflow.chaos.plan import Rehearsal, make
 from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
 from dataflow.domain import Gap, Item, Trade
@@ -23,21 +23,21 @@ from dataflow.faces.jsonrpc.format import Updates
 from dataflow.settings.load import load, shipped
 from dataflow.topics.trades import TradeLog
 
-STORM = Order(seed=11, minutes=0.1, faults_per_minute=150)
-BREEZE = Order(seed=3, minutes=0.03, faults_per_minute=34)  # a single trouble
-REPEATING = 54  # the exchange cuts the connection, and tells again what it told before
+STORM = Rehearsal(seed=11, minutes=0.1, faults_per_minute=150)
+BREEZE = Rehearsal(seed=3, minutes=0.03, faults_per_minute=34)  # a single trouble
+REPEATING = 54  # with this seed the exchange cuts the connection and repeats its last trades
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """What is done on purpose need not be logged, least of all by loguru's own handler."""
+    """No log of failures that were made on purpose, least of all by loguru's own handler."""
     logger.disable("dataflow")
     yield
     logger.enable("dataflow")
 
 
 async def test_a_storm_is_survived() -> None:
-    """Fifteen troubles in six seconds: every invariant holds, and there was something to hold them for."""
+    """Fifteen troubles in six seconds: every invariant holds, and enough trades and restarts happened."""
     told: list[Progress] = []
     figures = await rehearse(STORM, told.append)
     assert figures.evidence == []
@@ -53,7 +53,7 @@ async def test_a_storm_is_survived() -> None:
 
 
 async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One trade of hundreds does not reach the clients: missing, for every client."""
+    """One trade of hundreds does not reach the clients: it is missing for every client."""
     whole, skipped = TradeLog.read, list[int]()
 
     def skipping(self: TradeLog, after: int) -> Update | None:
@@ -71,14 +71,14 @@ async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pyt
 
 
 async def test_a_daemon_that_does_not_deduplicate_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an exchange repeats is admitted again: twice in the stream, and delivered twice."""
+    """Repeated trades are admitted again: twice in the stream, and delivered twice."""
     monkeypatch.setattr(History, "_judge", lambda self, trade, feed: Verdict.ADMITTED)
     figures = await rehearse(evolve(BREEZE, seed=REPEATING))
     assert {"twice", "duplicated"} <= set(figures.violations)
 
 
 async def test_a_daemon_that_alters_a_trade_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flipped side on the way to the clients."""
+    """The side of a trade is flipped on the way to the clients."""
     whole = Updates.texts
 
     def flipping(self: Updates, places: Iterable[tuple[int, Trade | Gap]]) -> list[bytes]:
@@ -88,8 +88,8 @@ async def test_a_daemon_that_alters_a_trade_is_found_out(monkeypatch: pytest.Mon
     assert set((await rehearse(BREEZE)).violations) == {"altered"}
 
 
-async def test_a_loss_that_is_kept_quiet_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One trade is lost between connector and shard, and the stream goes on as if nothing were missing."""
+async def test_a_silent_loss_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One trade is lost between connector and shard, and the stream has no gap for it."""
     whole, seen, lost = Delivery.__call__, list[Trade](), list[Trade]()
 
     def losing(self: Delivery, items: Sequence[Item]) -> None:
@@ -109,10 +109,10 @@ async def test_a_loss_that_is_kept_quiet_is_found_out(monkeypatch: pytest.Monkey
 def test_the_command_tells_its_verdict_by_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0 held, 1 broken; in both cases the line that repeats it."""
+    """0 if every invariant held, 1 if not. Both print the command that repeats the rehearsal."""
     figures = Figures()
 
-    async def rehearsed(order: Order, tell: Any) -> Figures:
+    async def rehearsed(rehearsal: Rehearsal, tell: Any) -> Figures:
         return figures
 
     monkeypatch.setattr("dataflow.chaos.run.rehearse", rehearsed)
@@ -135,22 +135,22 @@ def test_the_command_tells_its_verdict_by_its_exit_code(
 
 
 @pytest.mark.parametrize("words", [["--minutes", "0"], ["--clients", "0"], ["--faults-per-minute", "-3"]])
-def test_an_order_for_nothing_is_a_mistake(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """One line, exit code 1, no traceback."""
+def test_a_rehearsal_of_nothing_is_a_mistake(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The mistake is one line with exit code 1 and no traceback."""
     assert cli.main(["chaos", *words]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "must be" in line
 
 
-def test_what_repeats_a_rehearsal_names_what_is_unusual() -> None:
-    """All that the plan depends on, and no more."""
-    assert repeat(Order(1, minutes=0.5)) == "dataflow chaos --seed 1 --minutes 0.5"
-    everything = repeat(Order(1, minutes=2, clients=5, faults_per_minute=90))
+def test_the_command_that_repeats_a_rehearsal_has_only_unusual_options() -> None:
+    """It names every option that the plan depends on, except defaults."""
+    assert repeat(Rehearsal(1, minutes=0.5)) == "dataflow chaos --seed 1 --minutes 0.5"
+    everything = repeat(Rehearsal(1, minutes=2, clients=5, faults_per_minute=90))
     assert everything == "dataflow chaos --seed 1 --minutes 2 --clients 5 --faults-per-minute 90"
 
 
-def test_the_table_tells_everything_that_the_verdict_rests_on() -> None:
-    """Also when nothing happened."""
+def test_the_table_has_every_row_of_the_verdict() -> None:
+    """The rows are there also when nothing happened."""
     names = [name for name, _told in rows(Figures())]
     first = ["troubles", "crashes", "restarts", "back after", "gaps"]
     assert names == [*first, "closed with", "mailboxes", "left behind"]

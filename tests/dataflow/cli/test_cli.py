@@ -1,4 +1,4 @@
-"""The command: what can be typed, and what its ends mean."""
+"""The command line: commands, options, error texts and exit codes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 import pytest
+from loguru import logger
 
 import dataflow
 from dataflow.cli import _COMMANDS, app, main
@@ -25,6 +26,7 @@ from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.simulate import SIMULATORS
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
+from simulators import CONTROLS_ABOVE
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def app_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, dict[str, Any]]]:
-    """Stands for `dataflow.app`: what it was asked to run."""
+    """Replaces `dataflow.app`. Holds the arguments of each `run`."""
     asked: list[tuple[Settings, dict[str, Any]]] = []
     fake = ModuleType("dataflow.app")
 
@@ -53,14 +55,14 @@ def app_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, dict[str, A
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port of the loopback on which something listens."""
+    """A port of the loopback with a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @attrs.define
 class Daemon:
-    """Answers HTTP as it was told, and remembers what it was asked."""
+    """An HTTP server with prepared answers. It records all requests."""
 
     answers: dict[tuple[str, str], tuple[int, bytes]] = attrs.Factory(dict)
     asked: list[tuple[str, str, str | None, Any]] = attrs.Factory(list)
@@ -115,11 +117,11 @@ EVERY = [(name,) for name, *_ in _COMMANDS] + [("simulate", name) for name, *_ i
 
 class TestHelp:
     def test_version(self, output: Output) -> None:
-        """The version is told, on standard output."""
+        """The version goes to standard output."""
         assert output.of("--version") == (0, "dataflow 0.1.0\n", "")
 
-    def test_version_is_told_at_once(self) -> None:
-        """Asking for the version imports none of the large libraries."""
+    def test_version_is_quick(self) -> None:
+        """The version needs none of the large libraries."""
         code = (
             "import sys; from dataflow.cli import main; main(['--version']);"
             "print({'trio', 'cyclopts', 'rich', 'httpx', 'quart', 'attrs', 'loguru'} & set(sys.modules))"
@@ -127,8 +129,8 @@ class TestHelp:
         told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert told.stdout == "dataflow 0.1.0\nset()\n"
 
-    def test_no_words_are_a_question(self, output: Output) -> None:
-        """Without a command, every command is told, and what to try first."""
+    def test_without_a_command_the_help_is_shown(self, output: Output) -> None:
+        """It lists every command, and examples to start with."""
         code, out, _ = output.of()
         assert code == 0
         for name in ("run", "check", "demo", "status", "tail", "fault", "simulate", "client", "bench"):
@@ -137,15 +139,20 @@ class TestHelp:
 
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_every_command_explains_itself(self, output: Output, words: tuple[str, ...]) -> None:
-        """--help works everywhere, with at least one example that calls this command."""
+        """Every command has --help, with at least one example that calls this command."""
         code, out, err = output.of(*words, "--help")
         assert (code, err) == (0, "")
         assert out.startswith(f"Usage: dataflow {' '.join(words)}")
         assert f"  dataflow {' '.join(words)}" in out.partition("Examples:")[2]
 
+    def test_a_command_shows_its_whole_explanation(self, output: Output) -> None:
+        """The one line in the list of commands does not replace the explanation in the command's own help."""
+        assert "The daemon needs [chaos] enabled = true." in output.of("fault", "--help")[1]
+        assert "The daemon needs" not in output.of("--help")[1]
+
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_examples_can_be_typed(self, words: tuple[str, ...]) -> None:
-        """Every example is accepted by the command that shows it."""
+        """Every command accepts its own examples."""
         table = {name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS)}
         for example in table[words[-1]]:
             typed = example.partition("|")[0].split()
@@ -176,7 +183,7 @@ class TestEnds:
         ],
     )
     def test_a_mistake_is_one_line(self, output: Output, words: tuple[str, ...], told: str) -> None:
-        """The user's mistake is one clear line on standard error and exit code 1, without a traceback."""
+        """A mistake of the user is one clear line on standard error and exit code 1, without a traceback."""
         code, out, err = output.of(*words)
         assert (code, out) == (1, "")
         assert err.startswith(told)
@@ -186,8 +193,8 @@ class TestEnds:
         "words", [("status",), ("fault", "a", "crash"), ("tail", "A-B"), ("status", "--watch")]
     )
     def test_no_daemon(self, output: Output, words: tuple[str, ...]) -> None:
-        """Where no daemon runs, that is said, with how to start one."""
-        with socket.socket() as silent:  # bound, so that nobody else gets the port, and not listening
+        """Without a daemon the error says how to start one."""
+        with socket.socket() as silent:  # bound, so that no other program gets the port, and not listening
             silent.bind(("127.0.0.1", 0))
             port = silent.getsockname()[1]
             code, out, err = output.of(*words, "--url", f"http://127.0.0.1:{port}")
@@ -196,8 +203,8 @@ class TestEnds:
         assert f"nothing answers at {'ws' if words[0] == 'tail' else 'http'}://127.0.0.1:{port}/" in err
         assert "start a daemon with `dataflow demo` or `dataflow run`" in err
 
-    def test_a_failure_inside(self, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A defect of ours is exit code 2, with its traceback."""
+    def test_an_internal_failure(self, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A defect is exit code 2 with a traceback."""
 
         def broken(*_arguments: object) -> Settings:
             raise ZeroDivisionError
@@ -207,7 +214,7 @@ class TestEnds:
         assert code == 2
         assert "ZeroDivisionError" in err
         assert "Traceback" in err
-        assert err.endswith("dataflow: a failure inside, and not your mistake; please report the above\n")
+        assert err.endswith("dataflow: an internal failure, not your mistake; please report the text above\n")
 
     @pytest.mark.parametrize(
         ("error", "code", "told"),
@@ -222,7 +229,7 @@ class TestEnds:
     def test_how_an_error_ends(
         self, output: Output, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, told: str
     ) -> None:
-        """Whoever is at fault decides the exit code, also through the groups that nurseries make."""
+        """The type of the error decides the exit code, also inside the exception groups of nurseries."""
 
         def fail(_words: object) -> int:
             raise error
@@ -231,7 +238,7 @@ class TestEnds:
         assert output.of("check") == (code, "", told)
 
     def test_a_failure_in_an_async_command_keeps_its_cause(self) -> None:
-        """What goes wrong in a command that waits comes out of it."""
+        """An error in an async command comes out unchanged."""
 
         async def fail() -> None:
             raise Mistake("no")
@@ -242,7 +249,7 @@ class TestEnds:
 
 class TestCheck:
     def test_fine(self, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What would run is told: address, sources, symbols; the environment counts."""
+        """The output shows the resulting address, sources and symbols. The environment counts."""
         monkeypatch.setenv("DATAFLOW__GATEWAY__PORT", "9000")
         code, out, err = output.of("check")
         assert (code, err) == (0, "")
@@ -250,7 +257,7 @@ class TestCheck:
         assert "  binance: BTC-USDT, ETH-USDT from wss://stream.binance.com:443/stream" in out.splitlines()
 
     def test_fine_for_programs(self, output: Output) -> None:
-        """--json tells the same as one object."""
+        """--json gives the same content as one object."""
         code, out, _ = output.of(
             "check", str(shipped("server.toml")), str(shipped("simulated.toml")), "--json"
         )
@@ -260,14 +267,14 @@ class TestCheck:
         assert told["sources"]["binance"]["url"] == "ws://127.0.0.1:5001/stream"
 
     def test_without_sources(self, output: Output, tmp_path: Path) -> None:
-        """A configuration that can never bring a trade is fine, but that is said."""
+        """A configuration without sources is valid, and check mentions it."""
         (tmp_path / "a.toml").write_text("")
         assert output.of("check", str(tmp_path / "a.toml"))[1].splitlines()[1:] == [
             "  no sources, so there will be no trades"
         ]
 
     def test_every_mistake(self, output: Output, tmp_path: Path) -> None:
-        """Every mistake is told at once, a line each, and the exit code is 1."""
+        """All mistakes are shown at once, one per line, and the exit code is 1."""
         file = tmp_path / "a.toml"
         file.write_text("[gateway]\nport = 'x'\n[cash]\n")
         code, out, err = output.of("check", str(file))
@@ -283,9 +290,12 @@ class TestCheck:
         assert len(json.loads(out)["problems"]) == 2
 
 
+SOURCE = '[sources.binance]\nconnector = "binance"\nurl = "wss://stream.example.com/stream"\nsymbols = ["BTC-USDT"]\n'
+
+
 class TestRun:
     def test_as_shipped(self, output: Output, app_run: list[Any]) -> None:
-        """Without --config the daemon runs as shipped; --port wins over everything."""
+        """Without --config the daemon uses the shipped file. --port overrides everything."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         assert output.of("run", "--port", str(port))[0] == 0
@@ -294,10 +304,28 @@ class TestRun:
         assert settings == attrs.evolve(as_shipped, gateway=attrs.evolve(as_shipped.gateway, port=port))
         assert options == {}
 
+    @pytest.mark.parametrize(("source", "warned"), [("", True), (SOURCE, False)])
+    def test_a_daemon_without_sources_warns(
+        self,
+        output: Output,
+        app_run: list[Any],
+        tmp_path: Path,
+        source: str,
+        warned: bool,
+    ) -> None:
+        """A file without sources replaces the shipped one: the daemon runs, and says that no trade will come."""
+        (tmp_path / "a.toml").write_text(f"[gateway]\nport = 0\n{source}")
+        lines: list[str] = []
+        sink = logger.add(lambda message: lines.append(str(message)), level="WARNING", format="{message}")
+        code, _, _ = output.of("run", "--config", str(tmp_path / "a.toml"))
+        logger.remove(sink)
+        assert code == 0
+        assert lines == (["no sources, so there will be no trades\n"] if warned else [])
+
     def test_files_and_environment(
         self, output: Output, app_run: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Files are merged in the order in which they are named, then the environment."""
+        """Files are merged in their order on the command line, then the environment."""
         (tmp_path / "a.toml").write_text("[gateway]\nport = 0\nmax_sessions = 1\n[cache]\nshards = 3\n")
         (tmp_path / "b.toml").write_text("[gateway]\nmax_sessions = 2\n")
         monkeypatch.setenv("DATAFLOW__CACHE__SHARDS", "4")
@@ -307,7 +335,7 @@ class TestRun:
 
     @pytest.mark.parametrize("command", ["run", "demo"])
     def test_a_port_that_is_taken(self, output: Output, app_run: list[Any], taken: int, command: str) -> None:
-        """A port that something else has is told in one line, before anything begins."""
+        """A taken port is reported in one line, before anything starts."""
         code, out, err = output.of(command, "--port", str(taken))
         assert (code, out) == (1, "")
         assert err == (
@@ -317,7 +345,7 @@ class TestRun:
         assert app_run == []
 
     def test_an_address_that_is_not_ours(self, output: Output, app_run: list[Any], monkeypatch: Any) -> None:
-        """An address of another machine is the user's mistake too."""
+        """An address of another machine is a mistake of the user, too."""
         monkeypatch.setenv("DATAFLOW__GATEWAY__HOST", "192.0.2.1")
         code, _, err = output.of("run", "--port", "0")
         assert code == 1
@@ -325,12 +353,12 @@ class TestRun:
         assert app_run == []
 
     def test_a_free_port_is_free(self, taken: int) -> None:
-        """Port 0 is always free; a port that was just left is free again."""
+        """Port 0 is always free, a port with a listener is not."""
         assert why_not_free("127.0.0.1", 0) is None
         assert why_not_free("127.0.0.1", taken) is not None
 
     def test_the_exit_code_is_the_daemons(self, output: Output, app_run: list[Any], monkeypatch: Any) -> None:
-        """What the daemon ends with is what the command ends with."""
+        """The command returns the exit code of the daemon."""
         monkeypatch.setattr(dataflow.app, "run", lambda settings: 2)
         assert output.of("run", "--port", "0")[0] == 2
 
@@ -342,20 +370,37 @@ FAULT = (
 TOLD = "fault 7: delay of 0.5 s at receive of cache/shard-0, with probability 0.25, struck 1 of 3 times"
 
 
+class TestSimulate:
+    @pytest.mark.parametrize("above", [0, CONTROLS_ABOVE])
+    def test_a_taken_port_is_named(self, output: Output, taken: int, above: int) -> None:
+        """The line names the port that is taken: that of the exchange, or that of its controls."""
+        code, _, err = output.of("simulate", "binance", "--port", str(taken - above), "--no-keyboard")
+        assert code == 1
+        assert err == (
+            f"dataflow: cannot listen on 127.0.0.1:{taken}: something else listens there already; "
+            "choose another with --port\n"
+        )
+
+    def test_another_mistake_is_not_blamed_on_a_port(self, output: Output, taken: int) -> None:
+        """A wrong speed is reported as such, also while the port is taken."""
+        _, _, err = output.of("simulate", "binance", "--port", str(taken), "--speed", "0")
+        assert err.startswith("dataflow: speed must be")
+
+
 class TestFault:
-    def test_an_order(self, output: Output, daemon: Daemon) -> None:
-        """What was typed is what is asked for, and nothing that was not; the token goes along."""
+    def test_inject(self, output: Output, daemon: Daemon) -> None:
+        """The request holds exactly the given options, and the token."""
         daemon.answers["POST", "/faults"] = (201, FAULT)
         code, out, _ = output.of(
             *("fault", "cache/shard-0", "delay", "--seconds", "0.5", "--times", "3"),
             *("--url", daemon.url, "--token", "s3cret"),
         )
         assert (code, out) == (0, f"{TOLD}\n")
-        order = {"path": "cache/shard-0", "kind": "delay", "seconds": 0.5, "times": 3}
-        assert daemon.asked == [("POST", "/faults", "Bearer s3cret", order)]
+        wanted = {"path": "cache/shard-0", "kind": "delay", "seconds": 0.5, "times": 3}
+        assert daemon.asked == [("POST", "/faults", "Bearer s3cret", wanted)]
 
     def test_list_and_withdraw(self, output: Output, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Faults can be seen and taken back; the token may come from the environment."""
+        """Faults can be listed and withdrawn. The token may come from the environment."""
         monkeypatch.setenv("DATAFLOW__GATEWAY__ADMIN_TOKEN", "s3cret")
         monkeypatch.setenv("DATAFLOW__GATEWAY__PORT", daemon.url.rpartition(":")[2])
         daemon.answers["GET", "/faults"] = (200, b"[" + FAULT + b"]")
@@ -368,7 +413,7 @@ class TestFault:
     def test_no_proxy_stands_between(
         self, output: Output, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A proxy for the outside world is not asked for a daemon on this machine."""
+        """A proxy from the environment is not used: the daemon is nearly always on this machine."""
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         monkeypatch.delenv("NO_PROXY", raising=False)
         daemon.answers["GET", "/faults"] = (200, b"[]")
@@ -392,7 +437,7 @@ class TestFault:
     def test_a_refusal(
         self, output: Output, daemon: Daemon, status: int, answer: bytes, code: int, told: str
     ) -> None:
-        """The daemon's reason is the line; its own failures are exit code 2."""
+        """The error line is the reason from the daemon. Server errors are exit code 2."""
         daemon.answers["POST", "/faults"] = (status, answer)
         told = told.replace("{url}", daemon.url)
         assert output.of("fault", "a", "crash", "--url", daemon.url) == (code, "", f"dataflow: {told}\n")
@@ -405,7 +450,7 @@ class TestBench:
         return tmp_path
 
     def test_it_is_run_in_the_checkout(self, output: Output, checkout: Path) -> None:
-        """What is asked for is handed on, and the exit code of the measurements is the command's."""
+        """The options are passed on, and the command returns the exit code of the measurements."""
         folder = checkout / "tests" / "bench"
         folder.mkdir(parents=True)
         text = "import pathlib, sys; pathlib.Path('told').write_text(' '.join(sys.argv[1:])); raise SystemExit(2)"
@@ -413,8 +458,8 @@ class TestBench:
         assert output.of("bench", "rates", "--only", "dataflow", "--only", "picows", "--quick")[0] == 2
         assert (checkout / "told").read_text() == "rates --quick --only dataflow --only picows"
 
-    def test_what_there_is_not(self, output: Output, checkout: Path) -> None:
-        """Outside a checkout that is said."""
+    def test_outside_a_checkout(self, output: Output, checkout: Path) -> None:
+        """The error says that the measurements need a checkout."""
         assert output.of("bench") == (
             1,
             "",
@@ -441,7 +486,7 @@ class TestAddress:
     def test_where_the_daemon_is(
         self, monkeypatch: pytest.MonkeyPatch, given: str | None, environ: dict[str, str], url: str
     ) -> None:
-        """The environment that configures the daemon also finds it; --url wins."""
+        """The environment that configures the daemon is the default; --url overrides it."""
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
         assert daemon_url(given) == url

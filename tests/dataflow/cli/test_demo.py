@@ -1,4 +1,4 @@
-"""`dataflow demo`: it finds its ports, and says what to try."""
+"""`dataflow demo`: free ports, and the invitation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def simulated() -> Settings:
 
 class TestPorts:
     def test_a_port_that_is_taken_is_passed_over(self) -> None:
-        """A demo starts beside whatever has its usual ports, also where only the controls' port is taken."""
+        """The next free port is used if the usual one is taken, also if only the controls' port is taken."""
         with (
             socket.create_server(("127.0.0.1", 0)) as exchange,
             socket.create_server(("127.0.0.1", 0)) as controls,
@@ -44,13 +44,13 @@ class TestPorts:
         assert free_ports({"blockchain": 5000, "binance": 5000}) == {"blockchain": 5000, "binance": 5001}
 
     def test_nothing_free_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When every port is taken, that is the line."""
+        """The error names the range if every port is taken."""
         monkeypatch.setattr(demo, "_is_free", lambda port: False)
         with pytest.raises(Mistake, match=r"^no port from 5001 to 5050 is free for the simulated binance$"):
             free_ports({"binance": 5001})
 
     def test_sources_follow_their_exchange(self, simulated: Settings) -> None:
-        """The daemon connects to where the exchanges are; what a file of the user's points elsewhere stays there."""
+        """The daemon connects to the exchanges' present ports. Sources with other addresses keep them."""
         moved = at_ports(simulated, {"blockchain": 5003, "binance": 5001})
         assert moved.sources["blockchain"].url == "ws://127.0.0.1:5003/mercury-gateway/v1/ws"
         assert moved.sources["binance"] == simulated.sources["binance"]
@@ -67,8 +67,8 @@ class TestInvitation:
         console.print(invitation(settings, ports, ".venv/bin/dataflow"))
         return out.getvalue()
 
-    def test_what_to_do_next_fits_a_terminal(self, simulated: Settings) -> None:
-        """Each suggestion stands on one line of an ordinary terminal, ready to be copied."""
+    def test_the_suggestions_fit_a_terminal(self, simulated: Settings) -> None:
+        """Each suggestion is one line of a terminal with 80 columns, ready to be copied."""
         text = self.shown(simulated)
         for line in (
             "http://127.0.0.1:8080/ ",
@@ -80,13 +80,13 @@ class TestInvitation:
             assert line in text
 
     def test_another_port_is_part_of_the_suggestions(self, simulated: Settings) -> None:
-        """What is suggested works: a daemon elsewhere is addressed where it is."""
+        """The suggested commands contain the address of a daemon on another port."""
         text = self.shown(attrs.evolve(simulated, gateway=Gateway(port=9000)))
         assert "tail BTC-USD BTC-USDT --url 127.0.0.1:9000 " in text
         assert "8080" not in text
 
     def test_the_command_as_it_can_be_typed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """On the PATH it is its name, elsewhere its path from here, and for `python -m` that."""
+        """The name if it is on the PATH, else the relative path, or `python -m dataflow`."""
         own = tmp_path / "bin" / "dataflow"
         own.parent.mkdir()
         own.write_text("#!/bin/sh\n")
@@ -104,7 +104,7 @@ class TestInvitation:
 
 class TestExchanges:
     async def test_they_are_an_actor(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Ready when both exchanges serve, gone when asked to stop."""
+        """The actor is ready when both exchanges serve, and ends at the stop."""
         asked: list[dict[str, Any]] = []
         ended = trio.Event()
 

@@ -1,4 +1,4 @@
-"""`dataflow status`: the tree, drawn as it is."""
+"""`dataflow status`: the supervision tree in a terminal."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def drawn(
 
 class TestDrawing:
     def test_the_whole_picture(self) -> None:
-        """Every actor is a line: state, since when, restarts, mailbox, last error; the headline says if it is ready."""
+        """Each actor is a line with state, age, restarts, mailbox and last error. The headline shows /ready."""
         assert drawn(TREE) == [
             "dataflow http://x:1  degraded  degraded: sources/binance",
             "├── cache  running 1 min 3 s",
@@ -94,7 +94,7 @@ class TestDrawing:
         ],
     )
     def test_states_have_their_colours(self, state: str, colour: str) -> None:
-        """What needs attention is seen at a glance."""
+        """Problems have a colour of their own."""
         assert f"\x1b[{colour}m{state}\x1b[0m" in drawn(node("", node("a", state=state)), coloured=True)[1]
 
     def test_nothing_is_obeyed(self) -> None:
@@ -107,7 +107,7 @@ class TestDrawing:
         ]
 
     def test_a_crowd_is_counted(self) -> None:
-        """Of many sessions only the first are drawn, the rest are counted by state; --all draws each."""
+        """Of many sessions the first are drawn and the others counted by state. --all draws each."""
         crowd = [node(f"topics/{n}", state="backoff" if n == 10 else "running") for n in range(12)]
         tree = node("", node("topics", *crowd, kind="pool"))
         assert len(drawn(tree)) == 2 + FEW + 1
@@ -129,13 +129,13 @@ class TestDrawing:
         ],
     )
     def test_since(self, moment: Any, told: str) -> None:
-        """How long it has been so, in two units; a clock that is ahead does not make it negative."""
+        """The age has two units. A clock that is ahead does not make it negative."""
         assert since(moment, NOW) == told
 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Have the daemon answer GET /actors with each of these in turn; gives the list of what was asked."""
+    """Answer GET /actors with each of these in turn. Returns the list of the requests."""
 
     def prepare(*trees: Any, ready: Any = READY) -> list[str]:
         asked: list[str] = []
@@ -160,7 +160,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 class TestCommand:
     def test_once(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
-        """One look: the tree is drawn and the command ends with 0, also when the daemon is not ready."""
+        """The tree is drawn once and the exit code is 0, also if the daemon is not ready."""
         answers(TREE, ready={"status": "not ready", "not_ready": ["cache"], "degraded": []})
         assert main(["status", "--url", "http://x:1"]) == 0
         out = capsys.readouterr().out
@@ -168,20 +168,20 @@ class TestCommand:
         assert "\x1b" not in out
 
     def test_json(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
-        """--json passes on what the daemon tells."""
+        """--json passes the daemon's answer on."""
         asked = answers(TREE)
         assert main(["status", "--json", "--url", "http://x:1"]) == 0
         assert json.loads(capsys.readouterr().out) == TREE
         assert asked == ["GET http://x:1/actors"]
 
     def test_watch_json(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
-        """--watch --json is one tree a line, for as long as it is wanted."""
+        """--watch --json prints one tree per line until it is interrupted."""
         answers(TREE, node(""), KeyboardInterrupt())
         assert main(["status", "--json", "--watch"]) == 0
         assert [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()] == ["", ""]
 
     def test_watch_waits_for_a_daemon(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
-        """While watching, a daemon that goes away is said to be away, and drawn again when it is back."""
+        """--watch reports a daemon that goes away, and draws it again after its return."""
         asked = answers(
             TREE, Mistake("nothing answers"), Failure("does not answer"), TREE, KeyboardInterrupt()
         )
@@ -193,7 +193,7 @@ class TestCommand:
         assert told == [head, ["nothing", "answers"], ["not", "answer"], head]
 
     def test_watch_on_a_terminal(self, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A terminal is drawn over, on its other screen, which is left at the end."""
+        """A terminal is redrawn on its alternate screen, which is left at the end."""
         terminal = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "xterm"})
         monkeypatch.setattr("dataflow.cli.status.Console", lambda: terminal)
         answers(TREE, TREE, KeyboardInterrupt())
@@ -206,7 +206,7 @@ class TestCommand:
     def test_watch_needs_a_daemon_to_begin_with(
         self, answers: Any, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Without a daemon at the start, --watch is told so at once."""
+        """Without a daemon at the start, --watch ends at once with the reason."""
         answers(Mistake("nothing answers"))
         assert main(["status", "--watch"]) == 1
         assert capsys.readouterr().err == "dataflow: nothing answers\n"

@@ -1,4 +1,4 @@
-"""`dataflow tail`: trades as they come, across every way a connection can end."""
+"""`dataflow tail`: live trades, across every way in which a connection can end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -57,7 +58,7 @@ Script = Callable[["Server", WebSocketConnection], Awaitable[None]]
 
 @attrs.define
 class Server:
-    """A gateway that follows a script, one step for each connection; None is a handshake that is refused."""
+    """A gateway that follows a script, one step for each connection; None refuses the handshake."""
 
     script: list[Script | None]
     asked: list[list[Any]] = attrs.Factory(list)
@@ -94,7 +95,7 @@ async def gateway(*script: Script | None) -> AsyncIterator[Server]:
 
 
 def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
-    """Hear `calls` calls, say `messages`, then wait for the client to leave, or close."""
+    """Receive `calls` calls and send `messages`. Then wait for the client to leave, or close with reason `then`."""
 
     async def step(server: Server, socket: WebSocketConnection) -> None:
         for _ in range(calls):
@@ -111,7 +112,7 @@ def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Coming back needs no patience here."""
+    """Reconnect without delay."""
     monkeypatch.setattr("dataflow.cli.tail.RETRY_FIRST", 0.0)
 
 
@@ -125,16 +126,18 @@ def tail_of(*symbols: str, count: int | None = None, snapshot: int | None = None
 
 
 PLAIN = Screen(7, coloured=False)
-LINE = "18:33:36.696 BTC-USD {side:<4} {price:>14}        0.0005892  blockchain #{offset}"
+LINE = "18:33:36.696 BTC-USD {side:<4} {whole:>8}.{decimals:<8}       0.0005892  blockchain #{offset}"
 
 
 def line(offset: int, side: str = "buy", price: str = "8501.10") -> str:
-    return LINE.format(side=side, price=price, offset=offset)
+    whole, decimals = price.split(".")
+    return LINE.format(side=side, whole=whole, decimals=decimals, offset=offset)
 
 
 class TestShowing:
     def test_a_trade_is_an_aligned_line(self, said: Any) -> None:
-        """Time, symbol, side, price, quantity, source and offset; exact decimals, none in scientific notation."""
+        """The line has time, symbol, side, price, quantity, source and offset, with exact decimals and no
+        scientific notation."""
         PLAIN.trade(trade(7).encode())
         PLAIN.trade(trade(8, "sell", "12345678.5").encode())
         assert said() == [line(7), line(8, "sell", "12345678.5")]
@@ -143,12 +146,22 @@ class TestShowing:
         ("side", "colour"), [("buy", "\x1b[32m"), ("sell", "\x1b[31m"), ("odd", "\x1b[33m")]
     )
     def test_sides_have_their_colours(self, said: Any, side: str, colour: str) -> None:
-        """A buy is green and a sell is red; what is neither is neither."""
+        """A buy is green, a sell is red, another side is yellow."""
         Screen(7, coloured=True).trade(trade(7, side).encode())
         assert f"{colour}{side:<4}\x1b[0m" in said()[0]
 
+    @pytest.mark.parametrize("price", ["8501.10000000", "8501.1", "8501", "0.00000612", "12345678.5", "1E+3"])
+    def test_the_decimal_points_are_aligned(self, said: Any, price: str) -> None:
+        """Exchanges differ in their trailing zeros: the columns stay straight and no digit is lost."""
+        PLAIN.trade(trade(7, price=price).encode())
+        (shown,) = said()
+        assert shown[26:43].strip() == f"{Decimal(price):f}"
+        assert shown[34] in ". "
+        assert shown[43:].split() == ["0.0005892", "blockchain", "#7"]
+        assert len(shown) == len(line(7))
+
     def test_nothing_is_obeyed(self, said: Any) -> None:
-        """Escape codes in what the daemon passes on do not reach the terminal."""
+        """Escape codes in texts from the daemon do not reach the terminal."""
         PLAIN.trade(trade(7, symbol="\x1b[2J").replace("blockchain", "\\u001b]0;x\\u0007").encode())
         PLAIN.notice("connection.lost", json.dumps({"source": "\x1b[2J", "reason": "a\nb"}).encode())
         assert "\x1b" not in "".join(lines := said())
@@ -167,7 +180,7 @@ class TestShowing:
         ],
     )  # fmt: skip
     def test_notices_are_sentences(self, method: str, told: dict[str, Any], words: str) -> None:
-        """Gaps and connections are told in words; what is unknown is shown as it came."""
+        """Gaps and connections are shown in words, an unknown notification unchanged."""
         assert in_words(method, told) == words
 
     @pytest.mark.parametrize(
@@ -185,13 +198,40 @@ class TestShowing:
         ],
     )  # fmt: skip
     def test_a_refusal_says_what_would_be_right(self, error: dict[str, Any], told: str) -> None:
-        """A refused symbol is told with the nearest ones."""
+        """The message for a refused symbol names the nearest symbols."""
         assert refusal("X-Y", error) == told
 
 
+def quality(state: str, reason: str | None) -> dict[str, Any]:
+    source = {"state": state, "since": "2020-05-10T18:33:36.696315Z", "reason": reason}
+    return {"state": state, "sources": {"blockchain": source}}
+
+
 class TestFollowing:
+    async def test_a_source_that_is_down_from_the_start_is_said(self, said: Any) -> None:
+        """Its `connection.lost` came before this client. It is said once for each connection, not per symbol."""
+        down = quality("lost", "connection refused")
+        script = says(answer(0, quality=down), answer(0, "A-B", quality=down), update(1), then="bye")
+        again = says(answer(1, quality=down, recovered=True), update(2))
+        async with gateway(script, again) as server:
+            await follow(server.url, tail_of(count=2), PLAIN)
+        told = "-- blockchain: no connection (connection refused), the daemon tries again"
+        bye = ["-- disconnected (bye), coming back", "-- connected again"]
+        assert said() == [told, line(1), *bye, told, line(2)]
+
+    @pytest.mark.parametrize(
+        "state", [("live", None), ("idle", None), ("lost", "connecting"), ("lost", "subscribing")]
+    )
+    async def test_a_source_that_is_there_or_on_its_way_is_not_said(
+        self, said: Any, state: tuple[str, str | None]
+    ) -> None:
+        """A subscription that takes its first second is no news."""
+        async with gateway(says(answer(0, quality=quality(*state)), update(1))) as server:
+            await follow(server.url, tail_of(count=1), PLAIN)
+        assert said() == [line(1)]
+
     async def test_gaps_of_an_answer_stand_in_their_place_and_say_their_symbol(self, said: Any) -> None:
-        """Among the trades around them, once, and as a live gap would be told; also one of unknown size."""
+        """A gap stands once between its neighbours, in the words of a live gap, also if its size is unknown."""
         gaps = [{"from": 7, "to": None, "reason": "source_gap"}]
         script = says(answer(8, trades=f"{trade(6)}, {trade(8)}", gaps=gaps), update(9))
         async with gateway(script) as server:
@@ -199,7 +239,7 @@ class TestFollowing:
         assert said() == [line(6), "-- BTC-USD: #7 to ? will not come (source_gap)", line(8), line(9)]
 
     async def test_a_gap_of_unknown_size_is_not_asked_for_again(self, said: Any) -> None:
-        """It has one place: after a reconnection what lies behind it is asked for."""
+        """It is one place: after a reconnection `since` lies behind it."""
         gap = notice(
             "stream.gap",
             symbol="BTC-USD",
@@ -213,7 +253,7 @@ class TestFollowing:
         assert server.asked[1][0]["params"]["since"] == {"epoch": EPOCH, "offset": 8}
 
     async def test_trades_and_notices_in_their_order(self, said: Any) -> None:
-        """Snapshot, live trades, batches and notices are shown in the order in which they came."""
+        """Snapshot, live trades, batches and notices are shown in the order of their arrival."""
         script = says(
             answer(7, trades=f"{trade(6)}, {trade(7)}"),
             update(8, side="sell"),
@@ -238,7 +278,7 @@ class TestFollowing:
         }
 
     async def test_every_symbol_is_asked_for(self) -> None:
-        """Several symbols are several subscriptions on one connection."""
+        """Several symbols make several subscriptions on one connection."""
         script = says(answer(0, "A-B"), answer(0, "C-D"), update(1, symbol="C-D"), calls=2)
         async with gateway(script) as server:
             await follow(server.url, tail_of("A-B", "C-D", count=1), PLAIN)
@@ -246,14 +286,14 @@ class TestFollowing:
 
     @pytest.mark.parametrize("count", [1, 2, 3, 4])
     async def test_count_is_exact(self, said: Any, count: int) -> None:
-        """--count ends after exactly so many trades, in the middle of a snapshot or of a batch too."""
+        """--count ends after exactly this number of trades, also inside a snapshot or a batch."""
         script = says(answer(2, trades=f"{trade(1)}, {trade(2)}"), f"[{update(3)}, {update(4)}, {update(5)}]")
         async with gateway(script) as server:
             await follow(server.url, tail_of(count=count, snapshot=2), PLAIN)
         assert said() == [line(offset) for offset in range(1, count + 1)]
 
     async def test_raw(self, said: Any) -> None:
-        """--json passes params on as they came, one a line, digits and all."""
+        """--json passes the params on unchanged, one per line, with all digits."""
         told = notice("connection.restored", source="blockchain", action="resubscribe", symbols=[])
         async with gateway(says(answer(1, trades=trade(1)), told, update(2, price="8501.100"))) as server:
             await follow(server.url, tail_of(count=2, snapshot=1), Raw())
@@ -264,7 +304,7 @@ class TestFollowing:
         ]
 
     async def test_a_restart_is_survived(self, said: Any) -> None:
-        """When the daemon goes and comes back, what was missed is asked for with `since`, and shown once."""
+        """After a restart of the daemon the missed trades are requested with `since` and shown once."""
         before = says(answer(7), update(8), then="server going away")
         after = says(answer(10, recovered=True, trades=f"{trade(9)}, {trade(10)}"), update(11))
         async with gateway(before, after) as server:
@@ -280,8 +320,8 @@ class TestFollowing:
             *(line(9), line(10), line(11)),
         ]
 
-    async def test_who_is_sent_away_comes_back_when_told(self, said: Any) -> None:
-        """Also before the first answer; and a daemon that is away then is waited for."""
+    async def test_a_refused_client_returns_after_the_told_time(self, said: Any) -> None:
+        """Also before the first answer, and also if no daemon answers at that time."""
         refused = notice("connection.refused", reason="too many sessions", retryAfter=0.0)
         waiting = notice("connection.waiting", ahead=7, seconds=1.2)
         away = says(refused, then="too many sessions, try again in 0 s")
@@ -295,7 +335,7 @@ class TestFollowing:
         ]
 
     def test_pauses(self) -> None:
-        """What the daemon told, once, and never absurdly long; else jittered, so that not all come at once."""
+        """The told time holds once and has an upper bound. Other pauses are random, so that not all return at once."""
         tail = tail_of()
         for told, seconds in ((7.3, 7.3), (1e9, 300.0)):
             tail.take(notice("connection.refused", reason="too many sessions", retryAfter=told), PLAIN)
@@ -303,8 +343,8 @@ class TestFollowing:
         spread = [_pause(tail, 0.5) for _ in range(100)]
         assert 0.5 <= min(spread) < max(spread) <= 1.0
 
-    async def test_what_cannot_be_recovered_is_said(self, said: Any) -> None:
-        """After a restart that forgot, the hole is named, the new epoch counts, and trades go on."""
+    async def test_a_failed_recovery_is_said(self, said: Any) -> None:
+        """After a restart that lost the cache, tail names the hole, takes the new epoch and goes on."""
         before = says(answer(7), then="bye")
         forgot = says(answer(0, epoch=EPOCH + 1, recovered=False), update(1), then="bye")
         later = says(answer(1, epoch=EPOCH + 1, recovered=True), update(2))
@@ -319,7 +359,7 @@ class TestFollowing:
         assert server.asked[2][0]["params"]["since"] == {"epoch": EPOCH + 1, "offset": 1}
 
     async def test_gaps_in_an_answer_are_said(self, said: Any) -> None:
-        """Places of the past that no trade fills are told, too."""
+        """Gaps among the missed trades are shown, too."""
         gaps = [{"from": 8, "to": 9, "reason": "source_gap"}]
         before, after = says(answer(7), then="bye"), says(answer(9, recovered=True, gaps=gaps), update(10))
         async with gateway(before, after) as server:
@@ -327,7 +367,7 @@ class TestFollowing:
         assert "-- BTC-USD: #8 to 9 will not come (source_gap)" in said()
 
     async def test_a_gap_moves_the_position(self) -> None:
-        """What was told to be lost is not asked for again after a reconnection."""
+        """Announced gaps are not requested again after a reconnection."""
         gap = notice(
             "stream.gap",
             symbol="BTC-USD",
@@ -342,7 +382,7 @@ class TestFollowing:
         assert server.asked[1][0]["params"]["since"]["offset"] == 9
 
     async def test_a_daemon_that_is_away_is_waited_for(self, said: Any) -> None:
-        """Between two daemons nobody answers: tail tries again until one does."""
+        """Tail tries again until the next daemon answers."""
         before, after = says(answer(7), then="bye"), says(answer(7, recovered=True), update(8))
         async with gateway(before, None, None, None, after) as server:
             await follow(server.url, tail_of(count=1), PLAIN)
@@ -362,13 +402,13 @@ class TestFollowing:
 
     @pytest.mark.parametrize("nonsense", ["", "{", "[1]", '"x"', '{"id": "BTC-USD", "result": {}}'])
     async def test_nonsense_is_a_failure(self, nonsense: str) -> None:
-        """What cannot be understood is not guessed: tail ends and says so."""
+        """A message that cannot be understood ends tail with a clear line; tail does not guess."""
         async with gateway(says(nonsense)) as server:
             with pytest.raises(Failure, match="says what this client does not understand"):
                 await follow(server.url, tail_of(), PLAIN)
 
     async def test_another_server_is_named_as_such(self) -> None:
-        """A port on which something else answers is the user's mistake, not an endless retry."""
+        """Another server on the port is the user's mistake and no reason to retry for ever."""
 
         async def not_found(stream: trio.SocketStream) -> None:
             await stream.receive_some()
@@ -398,7 +438,7 @@ async def first_line(stream: trio.abc.ReceiveStream) -> str:
 
 
 class TestProcess:
-    """The command as it is typed."""
+    """The command in a process of its own."""
 
     @staticmethod
     def command(server: Server, *options: str) -> list[str]:
@@ -406,7 +446,7 @@ class TestProcess:
         return [sys.executable, "-m", "dataflow", "tail", "btc-usd", "--url", url, *options]
 
     async def test_a_closed_pipe_is_the_end(self) -> None:
-        """`dataflow tail | head` ends quietly with 0 when head has seen enough."""
+        """`dataflow tail | head` ends quietly with 0 after `head` has ended."""
         reading, writing = os.pipe()
         async with gateway(_endless) as server, trio.open_nursery() as nursery:
             process = await nursery.start(
@@ -426,7 +466,7 @@ class TestProcess:
 
     @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
     async def test_an_interrupt_is_the_end(self, sent: signal.Signals) -> None:
-        """Ctrl-C ends it quietly with 0, and so does SIGTERM; colours and traces stay away from a pipe."""
+        """Ctrl-C and SIGTERM end it quietly with 0. A pipe gets no colours and no tracebacks."""
         async with gateway(says(answer(0), update(1))) as server:
             process = await trio.lowlevel.open_process(
                 self.command(server), stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Faults: what is possible where, which one strikes, and the books that are kept of it."""
+"""Faults: the possible ones of each actor type, the choice of the one that strikes, and the counters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dataflow.faults.registry import (
     Kind,
     TooManyFaults,
     UnknownFault,
-    place_of,
+    actor_type,
     striking,
 )
 from dataflow.gateway.faulty import FaultyWire
@@ -45,7 +45,7 @@ CLIENT = "gateway/sessions/3"
 ANY_CLIENT = "gateway/sessions"
 
 
-class TestWhatIsPossible:
+class TestPossibleFaults:
     @pytest.mark.parametrize(
         ("path", "point", "kinds"),
         [
@@ -60,8 +60,8 @@ class TestWhatIsPossible:
             ("exchanges", "stop", "crash hang delay"),
         ],
     )
-    def test_each_sort_of_actor_suffers_these_and_no_others(self, path: str, point: str, kinds: str) -> None:
-        """What makes no sense somewhere is refused there."""
+    def test_each_actor_type_suffers_these_and_no_others(self, path: str, point: str, kinds: str) -> None:
+        """Every other kind is refused at this point."""
         for kind in Kind:
             if kind in kinds.split():
                 assert Faults().inject(path, kind, point=point).kind is kind
@@ -85,11 +85,11 @@ class TestWhatIsPossible:
     def test_the_usual_point_is_the_next_message_where_there_are_messages(
         self, path: str, point: str
     ) -> None:
-        """Who names no point means the next occasion at which the actor does its work."""
+        """Without a point, a fault strikes at the next occasion at which the actor works."""
         assert Faults().inject(path, "crash").point == point
 
     def test_a_refusal_says_what_would_be_possible(self) -> None:
-        """In words, and in data for programs."""
+        """The refusal lists the possible faults in words, and in data for programs."""
         with pytest.raises(FaultError) as caught:
             Faults().inject(SHARD, "drop")
         assert str(caught.value) == (
@@ -100,7 +100,7 @@ class TestWhatIsPossible:
         assert caught.value.data["possible"]["receive"] == ("crash", "hang", "delay")
 
     @pytest.mark.parametrize(
-        ("order", "told"),
+        ("wanted", "told"),
         [
             ({"path": "", "kind": "crash"}, "nothing supervises the root"),
             ({"path": SHARD, "kind": "explode"}, "there is no fault 'explode'"),
@@ -117,29 +117,29 @@ class TestWhatIsPossible:
             ({"path": SHARD, "kind": "crash", "times": 0}, "times must be from 1 to 1e+06, not 0"),
         ],
     )
-    def test_nonsense_is_refused_with_its_reason(self, order: dict[str, Any], told: str) -> None:
-        """And leaves nothing behind."""
+    def test_nonsense_is_refused_with_its_reason(self, wanted: dict[str, Any], told: str) -> None:
+        """After a refusal no fault is in force."""
         faults = Faults()
         with pytest.raises(FaultError, match=told.replace("+", r"\+")):
-            faults.inject(**order)
+            faults.inject(**wanted)
         assert faults.active() == []
 
     @pytest.mark.parametrize("point", ["ready", "stop"])
     @pytest.mark.parametrize("path", ["cache", "topics", "sources", "gateway", ANY_CLIENT])
-    def test_a_hang_that_nobody_would_notice_needs_an_end(self, path: str, point: str) -> None:
-        """A supervisor may take its time to start and to stop: a hang there would be for ever."""
+    def test_a_hang_without_a_watchdog_needs_an_end(self, path: str, point: str) -> None:
+        """The start and the stop of a supervisor have no time limit: a hang there would last for ever."""
         with pytest.raises(FaultError, match="how many seconds"):
             Faults().inject(path, "hang", point=point)
         assert Faults().inject(path, "hang", point=point, seconds=2).seconds == 2
 
     def test_a_delay_lasts_a_second_unless_told(self) -> None:
-        """A hang has no end unless told, and nothing else lasts."""
+        """Without `seconds` a hang has no end. The other kinds have no duration."""
         assert Faults().inject(SHARD, "delay").seconds == 1
         assert Faults().inject(SHARD, "hang").seconds is None
         assert Faults().inject(SHARD, "crash").seconds is None
 
     def test_their_number_is_bounded(self) -> None:
-        """One too many is refused until another is withdrawn."""
+        """One fault too many is refused until another one is withdrawn."""
         faults = Faults()
         for _ in range(MOST_IN_FORCE):
             faults.inject(SHARD, "crash")
@@ -151,9 +151,9 @@ class TestWhatIsPossible:
         assert faults.active() == []
 
 
-class TestWhichOneStrikes:
+class TestStriking:
     def test_only_at_its_point_and_its_actor(self) -> None:
-        """A fault harms nobody else, and its actor nowhere else."""
+        """A fault hits no other actor, and no other point of its actor."""
         faults = Faults()
         faults.inject(SHARD, "crash")
         assert faults.visit("receive", "cache/shard-1") is None
@@ -163,7 +163,7 @@ class TestWhichOneStrikes:
         assert faults.visit("receive", SHARD) is None
 
     def test_any_session_is_the_first_that_comes(self) -> None:
-        """At `message` the pool stands for its sessions; at `start` for itself."""
+        """At `message` the pool means any session; at `start` it means the pool itself."""
         faults = Faults()
         faults.inject(ANY_CLIENT, "disconnect")
         assert visited(faults, MESSAGE, CLIENT) is Kind.DISCONNECT
@@ -172,21 +172,21 @@ class TestWhichOneStrikes:
         assert visited(faults, "start", ANY_CLIENT) is Kind.CRASH
 
     def test_one_session_is_only_that_one(self) -> None:
-        """A number means that session and no other."""
+        """A path with a number means this session and no other."""
         faults = Faults()
         faults.inject(CLIENT, "disconnect")
         assert faults.visit(MESSAGE, "gateway/sessions/33") is None
         assert visited(faults, MESSAGE, CLIENT) is Kind.DISCONNECT
 
     def test_only_kinds_that_the_visitor_can_suffer(self) -> None:
-        """What drops messages leaves the others to whoever can perform them."""
+        """A visitor that can only drop messages leaves the other kinds to other visitors."""
         faults = Faults()
         faults.inject(SOURCE, "disconnect")
         assert faults.visit(MESSAGE, SOURCE, (Kind.DROP,)) is None
         assert visited(faults, MESSAGE, SOURCE) is Kind.DISCONNECT
 
     def test_the_oldest_strikes_first(self) -> None:
-        """One visit, one stroke, in the order of injection."""
+        """Each visit gets one strike, in the order of injection."""
         faults = Faults()
         for kind in ("crash", "delay", "hang"):
             faults.inject(SHARD, kind)
@@ -197,10 +197,10 @@ class TestWhichOneStrikes:
         st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=8),
         st.lists(st.floats(0, 1, exclude_max=True), min_size=8, max_size=8),
     )
-    def test_the_dice_decide_for_each_candidate(
+    def test_the_probability_decides_for_each_candidate(
         self, made: list[tuple[float, bool]], rolls: list[float]
     ) -> None:
-        """The first candidate whose roll is below its probability; whoever is no candidate is not rolled for."""
+        """The first candidate with a roll below its probability strikes. Other faults use up no roll."""
         faults = Faults()
         for probability, here in made:
             faults.inject(SHARD if here else SOURCE, "crash", probability=probability)
@@ -210,20 +210,20 @@ class TestWhichOneStrikes:
         assert (None if found is None else found.id - 1) == expected
 
     def test_the_same_seed_strikes_the_same_visits(self) -> None:
-        """A run can be repeated; another seed is another run."""
+        """The same seed repeats a run; another seed gives another run."""
 
-        def strokes(seed: int) -> list[Kind | None]:
+        def strikes(seed: int) -> list[Kind | None]:
             faults = Faults(seed)
             faults.inject(SHARD, "crash", probability=0.3, times=1000)
             return [visited(faults, "receive", SHARD) for _ in range(100)]
 
-        assert strokes(7) == strokes(7)
-        assert strokes(7) != strokes(8)
-        assert 10 < strokes(7).count(Kind.CRASH) < 60
+        assert strikes(7) == strikes(7)
+        assert strikes(7) != strikes(8)
+        assert 10 < strikes(7).count(Kind.CRASH) < 60
 
 
 def visited(faults: Faults, point: str, path: str) -> Kind | None:
-    """The kind that strikes at this visit, suffered at once."""
+    """The kind that strikes at this visit. The strike ends at once."""
 
     async def visit() -> Kind | None:
         strike = faults.visit(point, path)
@@ -248,13 +248,13 @@ class TestBookkeeping:
         ),
         st.integers(0, 2**16),
     )
-    def test_no_stroke_is_lost_or_counted_twice(self, steps: list[Any], seed: int) -> None:
-        """Whatever is injected, visited, withdrawn and ended in whatever order: a fault strikes no more often
-        than its times, is in force until then or while it is suffered, and the totals are the sum of all."""
+    def test_no_strike_is_lost_or_counted_twice(self, steps: list[Any], seed: int) -> None:
+        """For any order of injections, visits, withdrawals and ends: a fault strikes at most `times` times, is in
+        force until its last strike has ended, and the totals are the sum of all strikes."""
 
         async def main() -> None:
             faults, open_, struck = Faults(seed), [], 0
-            left: dict[int, int] = {}  # the model: how often each fault that is in force may still strike
+            left: dict[int, int] = {}  # the model: remaining strikes of each fault in force
             suffered: dict[int, int] = {}
             for step, argument, more in steps:
                 if step == "inject":
@@ -292,7 +292,7 @@ class TestBookkeeping:
         trio.run(main)
 
     async def test_a_fault_is_in_force_until_the_last_one_is_free(self) -> None:
-        """Of three who suffer one fault two are free, one of them told so twice: it can still be withdrawn."""
+        """Two of three strikes have ended, one of them twice: the fault can still be withdrawn."""
         faults = Faults()
         made = faults.inject(SHARD, "hang", times=3)
         strikes = [strike for _ in range(3) if (strike := faults.visit("receive", SHARD)) is not None]
@@ -303,7 +303,7 @@ class TestBookkeeping:
         assert faults.active() == []
 
     def test_sessions_are_counted_together(self) -> None:
-        """However many sessions come and go, the counter has one line for each kind."""
+        """The counter has one entry for each kind, however many sessions there were."""
         faults = Faults()
         for n in range(5):
             faults.inject(f"{ANY_CLIENT}/{n}", "crash")
@@ -312,8 +312,8 @@ class TestBookkeeping:
 
 
 class TestAsTheHook:
-    async def test_a_crash_is_told_apart(self) -> None:
-        """InjectedFault, with the point and the fault's number."""
+    async def test_a_crash_is_marked_as_injected(self) -> None:
+        """The error is an InjectedFault with the point and the id of the fault."""
         faults = Faults()
         faults.inject(SHARD, "crash")
         with pytest.raises(InjectedFault, match=r"injected crash at receive \(fault 1\)"):
@@ -322,7 +322,7 @@ class TestAsTheHook:
         await faults(Point.RECEIVE, SHARD, 1)
 
     async def test_a_delay_lasts_its_seconds(self, autojump_clock: MockClock) -> None:
-        """On Trio's clock, and it is in force meanwhile."""
+        """It lasts `seconds` on Trio's clock, and the fault stays in force meanwhile."""
         faults = Faults()
         faults.inject(SHARD, "delay", seconds=2.5)
         async with trio.open_nursery() as nursery:
@@ -333,7 +333,7 @@ class TestAsTheHook:
         assert faults.active() == []
 
     async def test_a_hang_ends_when_it_is_withdrawn(self, autojump_clock: MockClock) -> None:
-        """Not before, and all who hang in it are free."""
+        """A hang lasts until its withdrawal, which frees every task in it."""
         faults = Faults()
         hang = faults.inject(SHARD, "hang", times=2)
         async with trio.open_nursery() as nursery:
@@ -345,7 +345,7 @@ class TestAsTheHook:
         assert faults.active() == []
 
     async def test_a_hang_that_is_cancelled_is_over(self, autojump_clock: MockClock) -> None:
-        """An actor that was found hanging and ended leaves nothing in force."""
+        """A watchdog cancels the hanging actor: afterwards no fault is in force."""
         faults = Faults()
         faults.inject(SHARD, "hang")
         with trio.move_on_after(5) as scope:
@@ -355,7 +355,7 @@ class TestAsTheHook:
 
 
 class FakeLink:
-    """An upstream link, or a client's wire, that gives what is sent to it."""
+    """An upstream link or a client's wire. It receives the messages that the test sends to it."""
 
     peer = "fake"
     heard = 0.0
@@ -388,10 +388,10 @@ def batch(*items: Any) -> Received[Item]:
     return Received(items=list(items))
 
 
-class TestOfALink:
+class TestFaultyLink:
     async def test_a_hang_outlasts_the_reader_and_loses_nothing(self, autojump_clock: MockClock) -> None:
-        """The connector asks twice within one silence: the second read must hang on, and once the fault is
-        withdrawn everything is there, in order."""
+        """The connector reads twice within one silence. The second read must hang too, and after the withdrawal
+        of the fault every message arrives, in order."""
         faults, fake = Faults(), FakeLink()
         link = FaultyLink(fake, faults, SOURCE)
         hang = faults.inject(SOURCE, "hang")
@@ -408,7 +408,7 @@ class TestOfALink:
         assert await link.receive() is second
 
     async def test_a_link_that_is_let_go_suffers_no_more(self, autojump_clock: MockClock) -> None:
-        """What hung with it is no longer in force."""
+        """The hang ends with its link and is no longer in force."""
         faults, fake = Faults(), FakeLink()
         link = FaultyLink(fake, faults, SOURCE)
         faults.inject(SOURCE, "hang")
@@ -420,8 +420,8 @@ class TestOfALink:
         assert faults.active() == []
 
     @pytest.mark.parametrize(("kind", "raised"), [("disconnect", LinkLost), ("crash", InjectedFault)])
-    async def test_what_raises(self, kind: str, raised: type[Exception]) -> None:
-        """A lost link is a lost link, a crash is a crash."""
+    async def test_kinds_that_raise(self, kind: str, raised: type[Exception]) -> None:
+        """A disconnect raises LinkLost, a crash raises InjectedFault."""
         faults, fake = Faults(), FakeLink()
         faults.inject(SOURCE, kind)
         await fake.send.send(batch(1))
@@ -429,11 +429,9 @@ class TestOfALink:
             await FaultyLink(fake, faults, SOURCE).receive()
 
 
-class TestOfAWire:
-    async def test_a_listener_that_says_nothing_is_struck_by_what_it_is_sent(
-        self, autojump_clock: MockClock
-    ) -> None:
-        """The sender notices nothing; the reader's wire is aborted, and ends as a lost connection does."""
+class TestFaultyWire:
+    async def test_a_silent_client_is_struck_by_an_update_to_it(self, autojump_clock: MockClock) -> None:
+        """The writer notices nothing. The wire is aborted, and the reader sees a lost connection."""
         faults, fake = Faults(), FakeLink()
         wire = FaultyWire(fake, faults, CLIENT)
         faults.inject(CLIENT, "disconnect")
@@ -452,7 +450,7 @@ class TestOfAWire:
         assert fake.aborted
 
     async def test_a_crash_strikes_the_reader_only(self) -> None:
-        """Whoever writes to a session must not die of it."""
+        """The topic that writes to a session must not die of its fault."""
         faults, fake = Faults(), FakeLink()
         wire = FaultyWire(fake, faults, CLIENT)
         faults.inject(CLIENT, "crash")
@@ -462,7 +460,7 @@ class TestOfAWire:
         assert not fake.aborted
 
     async def test_a_delay_loses_no_request(self, autojump_clock: MockClock) -> None:
-        """Also when the reader gives up waiting meanwhile, to send a ping."""
+        """Requests survive also when the reader interrupts its wait to send a ping."""
         faults, fake = Faults(), FakeLink()
         wire = FaultyWire(fake, faults, CLIENT)
         faults.inject(CLIENT, "delay", seconds=3)
@@ -475,8 +473,8 @@ class TestOfAWire:
         assert trio.current_time() == 3
         assert await wire.receive() == "two"
 
-    async def test_who_suffers_is_not_struck_again(self, autojump_clock: MockClock) -> None:
-        """Messages that pass meanwhile leave the fault's further strokes for later."""
+    async def test_no_second_strike_during_a_strike(self, autojump_clock: MockClock) -> None:
+        """Messages that pass during a delay do not use up the further strikes of the fault."""
         faults, fake = Faults(), FakeLink()
         wire = FaultyWire(fake, faults, CLIENT)
         faults.inject(CLIENT, "delay", seconds=3, times=2)
@@ -490,7 +488,7 @@ class TestOfAWire:
 
     @pytest.mark.parametrize("end", [lambda wire: wire.close(Ending.GONE, ""), lambda wire: wire.abort()])
     async def test_a_wire_that_ends_suffers_no_more(self, end: Callable[[Any], Any]) -> None:
-        """What delayed it is no longer in force."""
+        """The delay ends with its wire and is no longer in force."""
         faults, fake = Faults(), FakeLink()
         wire = FaultyWire(fake, faults, CLIENT)
         faults.inject(CLIENT, "delay", seconds=1000)
@@ -518,53 +516,55 @@ LIVING = node(
 )  # fmt: skip
 
 
-class TestTheSchedule:
-    def test_only_what_comes_back_by_itself_is_chosen(self) -> None:
-        """Never a supervisor, the server, the demo's exchanges, itself, or what does not run; and every plan is
-        possible, and a delay is short."""
+class TestRandomFaults:
+    def test_only_actors_that_come_back_by_themselves_are_chosen(self) -> None:
+        """Supervisors, the HTTP server, the demo's exchanges, the actor itself and actors that do not run are
+        never chosen. Every choice is a possible fault, and delays are short."""
         rng = random.Random(1)
-        plans = [choose(LIVING, rng) for _ in range(2000)]
-        assert None not in plans
+        chosen = [choose(LIVING, rng) for _ in range(2000)]
+        assert None not in chosen
         faults = Faults()
-        for plan in filter(None, plans):
-            made = faults.inject(plan.path, plan.kind, seconds=plan.seconds)
+        for fault in filter(None, chosen):
+            made = faults.inject(fault.path, fault.kind, seconds=fault.seconds)
             assert made.seconds is None or made.seconds <= 2
             faults.clear()
-        chosen = {plan.path for plan in filter(None, plans)}
-        assert chosen - {f"gateway/sessions/{n}" for n in range(50)} == {
+        paths = {fault.path for fault in filter(None, chosen)}
+        assert paths - {f"gateway/sessions/{n}" for n in range(50)} == {
             "cache/shard-0", "topics/BTC-USD", "sources/binance", "sources/blockchain",
         }  # fmt: skip
 
     def test_every_kind_comes_and_a_crowd_does_not_shield_the_few(self) -> None:
-        """Fifty sessions are struck about as often as the one shard."""
+        """Fifty sessions together are struck about as often as the single shard."""
         rng = random.Random(2)
-        plans = [plan for _ in range(2000) if (plan := choose(LIVING, rng)) is not None]
-        assert {(place_of(plan.path).name, plan.kind) for plan in plans} == {
-            (place.name, kind)
-            for place in map(place_of, (SHARD, SOURCE, CLIENT))
-            for kind in place.kinds[place.usual]
+        chosen = [fault for _ in range(2000) if (fault := choose(LIVING, rng)) is not None]
+        assert {(actor_type(fault.path).name, fault.kind) for fault in chosen} == {
+            (actor.name, kind)
+            for actor in map(actor_type, (SHARD, SOURCE, CLIENT))
+            for kind in actor.kinds[actor.usual]
         }
         shares = [
-            sum(place_of(plan.path) is place_of(path) for plan in plans) for path in (SHARD, SOURCE, CLIENT)
+            sum(actor_type(fault.path) is actor_type(path) for fault in chosen)
+            for path in (SHARD, SOURCE, CLIENT)
         ]
         assert all(500 < share < 850 for share in shares), shares
 
     def test_the_same_seed_chooses_the_same(self) -> None:
-        """A run can be repeated."""
+        """A seed makes a run repeatable."""
 
-        def plans(seed: int) -> list[Any]:
+        def chosen(seed: int) -> list[Any]:
             rng = random.Random(seed)
             return [choose(LIVING, rng) for _ in range(50)]
 
-        assert plans(3) == plans(3)
-        assert plans(3) != plans(4)
+        assert chosen(3) == chosen(3)
+        assert chosen(3) != chosen(4)
 
-    def test_nothing_to_break_is_no_plan(self) -> None:
-        """A tree that only starts is left alone."""
+    def test_without_a_target_there_is_no_fault(self) -> None:
+        """No actor of a tree that is still starting is chosen."""
         assert choose(node("", "supervisor", "starting"), random.Random(0)) is None
 
     async def schedule(self, seed: int, faults: Faults, seconds: float) -> list[tuple[float, str, str]]:
-        """What was injected in so many seconds, and when, into a tree of two actors of which none is visited."""
+        """Run the schedule for `seconds` on two actors that visit no point. Returns (time, path, kind) of each
+        injection."""
 
         class Idle:
             async def run(self, ctx: Any) -> None:
@@ -589,7 +589,8 @@ class TestTheSchedule:
         return seen
 
     async def test_the_rate_and_the_seed(self, autojump_clock: MockClock) -> None:
-        """About so many a minute, at the same moments for the same seed, a restart of the schedule included."""
+        """The rate is about as configured. The same seed gives the same moments, also across a restart of the
+        actor."""
         first = await self.schedule(5, Faults(), 600)
         again = await self.schedule(5, Faults(), 600)
         assert [(path, kind) for _, path, kind in first] == [(path, kind) for _, path, kind in again]
@@ -601,15 +602,16 @@ class TestTheSchedule:
 
     @pytest.mark.parametrize(("enabled", "rate", "there"), [(True, 1.0, 1), (True, 0.0, 0), (False, 1.0, 0)])
     def test_it_is_in_the_tree_when_it_is_asked_for(self, enabled: bool, rate: float, there: int) -> None:
-        """Only then; and one that comes back goes on with the dice, not back to their seed."""
+        """The actor is in the tree only when it is configured. A new incarnation continues with the same random
+        generator instead of starting again from the seed."""
         chaos = Chaos(enabled=enabled, seed=1, faults_per_minute=rate)
         children = app.chaos(Core(Settings(chaos=chaos)))
         assert len(children) == there
         for child in children:
             assert child.make() is child.make()
 
-    async def test_what_does_not_strike_is_withdrawn(self, autojump_clock: MockClock) -> None:
-        """Quiet corners do not fill the list, so that the operator can still add to it."""
+    async def test_faults_that_do_not_strike_are_withdrawn(self, autojump_clock: MockClock) -> None:
+        """Faults at quiet actors do not fill the list, so the operator can still add faults."""
         faults = Faults()
         mine = faults.inject(SOURCE, "crash")
         await self.schedule(5, faults, 600)
@@ -617,9 +619,9 @@ class TestTheSchedule:
         assert mine.id in [fault.id for fault in faults.active()]
 
 
-def test_the_patience_with_a_connector_covers_every_wait_of_its() -> None:
-    """Dial, opening, subscription, half a silence, a probe, the other half: longer than all, or it would bite a
-    quiet market."""
+def test_the_watchdog_of_a_connector_covers_all_its_waits() -> None:
+    """Dial, opening, subscription, half a silence, a probe and the other half: the watchdog waits longer than all
+    of them together. Otherwise it would restart the connector of a quiet market."""
     about = SourceSettings(
         connector="x", url="", connect_within=1000.0, subscribe_within=100.0, stale_after=20.0
     )

@@ -1,4 +1,4 @@
-"""The log: one line for each thing worth knowing, nothing forged, nothing repeated without end."""
+"""The log: one line per event, no forged lines, no endless repetition."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _as_before() -> Iterator[None]:
 
 
 class LinkLost(Exception):
-    """Stands for the connector's: the log knows it by its name."""
+    """Replaces the connector's class: the log recognises it by its name."""
 
 
 def raised(error: BaseException) -> BaseException:
@@ -65,7 +65,7 @@ def human(**options: Any) -> io.StringIO:
 
 
 def lines(out: io.StringIO) -> list[str]:
-    """What was logged, without the time, which must be there."""
+    """The log without the times. Every line must have one."""
     text = out.getvalue()
     assert text.endswith("\n")
     return [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ", "", line) for line in text.splitlines()]
@@ -73,7 +73,7 @@ def lines(out: io.StringIO) -> list[str]:
 
 class TestFormats:
     def test_a_human_line(self) -> None:
-        """A line is time, level, place and message; a pipe gets no colours."""
+        """A line has time, level, path and message. A pipe gets no colours."""
         out = human()
         logger.info("listening on {}", "127.0.0.1:8080")
         logger.bind(path="gateway").warning("full")
@@ -81,7 +81,7 @@ class TestFormats:
         assert "\x1b" not in out.getvalue()
 
     def test_a_terminal_gets_colours(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On a terminal the level is coloured."""
+        """The level is coloured on a terminal."""
         monkeypatch.delenv("NO_COLOR", raising=False)
         monkeypatch.setenv("TERM", "xterm")
         configure("human", "info", out := Terminal())
@@ -98,12 +98,12 @@ class TestFormats:
             (io.StringIO(), {}, False),
         ],
     )
-    def test_who_wants_colour(self, stream: io.StringIO, environ: dict[str, str], wanted: bool) -> None:
-        """Colours are for terminals whose owner did not ask to be spared."""
+    def test_colours(self, stream: io.StringIO, environ: dict[str, str], wanted: bool) -> None:
+        """Colours are for terminals, unless NO_COLOR or TERM=dumb forbids them."""
         assert wants_colour(stream, environ) is wanted
 
     def test_a_json_line(self) -> None:
-        """A machine gets one object a line, with what was bound and a time in UTC."""
+        """The JSON format is one object per line, with the bound values and a UTC time."""
         configure("json", "info", out := io.StringIO())
         logger.bind(path="sources/ä").warning("twice\nbroken")
         logger.debug("below the level")
@@ -113,7 +113,7 @@ class TestFormats:
         assert told == {"level": "warning", "message": "twice\nbroken", "path": "sources/ä"}
 
     def test_a_json_line_holds_its_traceback(self) -> None:
-        """A traceback is a field of its line, not further lines."""
+        """In JSON the traceback is a field and adds no lines."""
         configure("json", "info", out := io.StringIO())
         log_event(event("crash", errors=(raised(KeyError("x")),), delay=1.0, restarts=2))
         (line,) = out.getvalue().splitlines()
@@ -122,8 +122,8 @@ class TestFormats:
         assert told["exception"].startswith("Traceback (most recent call last)")
         assert told["exception"].endswith("KeyError: 'x'")
 
-    def test_a_crash_is_told_without_looking_at_what_was_in_hand(self) -> None:
-        """A history of a million trades, or a secret, is not put into words because somebody near it crashed."""
+    def test_a_crash_prints_no_variables(self) -> None:
+        """A crash does not print the variables near it, such as a history of a million trades or a secret."""
         looked = []
 
         class Hoard:
@@ -144,7 +144,7 @@ class TestFormats:
         assert looked == []
 
     def test_text_from_outside_forges_nothing(self) -> None:
-        """Escape codes, carriage returns and newlines from outside are shown or indented, also in tracebacks."""
+        """Control characters from outside become visible, and further lines are indented, also in tracebacks."""
         out = human()
         logger.warning("{}", "\x1b[2Jgone\r\n2026-01-01 00:00:00.000 ERROR   forged {extra} <red>")
         log_event(event("crash", path="a\nb", errors=(raised(ValueError("\x1b]0;title\x07\nERROR x")),)))
@@ -158,7 +158,7 @@ class TestFormats:
         ]
 
     def test_the_standard_library_is_heard(self) -> None:
-        """Warnings of libraries arrive in the same log, with the logger's name; their chatter does not."""
+        """Warnings of libraries appear in the same log with the logger's name; their lower levels do not."""
         configure("json", "debug", out := io.StringIO())
         logging.getLogger("hypercorn.error").warning("odd %s", "{thing}")
         logging.getLogger("hypercorn.error").info("chatter")
@@ -200,7 +200,10 @@ class TestEvents:
                 event("given_up", errors=(ValueError("x"), KeyError())),
                 "WARNING sources/acme: crashed too often, and was given up: ValueError: x; KeyError",
             ),
-            (event("auto_shutdown"), "INFO    sources/acme: ends, since what mattered in it has ended"),
+            (
+                event("auto_shutdown"),
+                "INFO    sources/acme: ends, because its significant children have ended",
+            ),
             (event("suppressed", path="", detail=7), "WARNING root: 7 more crashes in the last second"),
             (event("unheard_of", detail="?"), "WARNING sources/acme: unheard_of: ?"),
             (
@@ -214,7 +217,7 @@ class TestEvents:
         ],
     )
     def test_one_line(self, told: Any, line: str) -> None:
-        """News is one line that names place, cause and what follows, without a traceback."""
+        """An expected event is one line with path, cause and consequence, without a traceback."""
         out = human()
         log_event(told)
         assert lines(out) == [line]
@@ -232,7 +235,7 @@ class TestEvents:
         ],
     )
     def test_a_defect_has_its_traceback(self, kind: str, head: str) -> None:
-        """A crash of ours shows where it happened."""
+        """A crash of our code has a traceback."""
         out = human()
         log_event(event(kind, errors=(raised(ValueError("bad")),)))
         first, *rest = lines(out)
@@ -241,7 +244,7 @@ class TestEvents:
         assert rest[-1] == "    ValueError: bad"
 
     def test_every_error_of_a_crash_is_shown(self) -> None:
-        """A crash with several leaf errors shows each, also when one of them is a lost link."""
+        """A crash with several errors shows each, also if one of them is a lost link."""
         out = human()
         log_event(event("crash", errors=(raised(LinkLost("gone")), raised(KeyError("x")))))
         text = out.getvalue()
@@ -249,7 +252,7 @@ class TestEvents:
         assert text.count("Traceback") >= 2
 
     def test_a_blocked_loop_shows_the_whole_stack(self) -> None:
-        """The stack of whoever blocks the loop is not cut."""
+        """The stack of the code that blocks the event loop is not cut."""
         out = human()
         log_event(event("blocked", path="", detail="line 1\n" + "x" * 999))
         assert lines(out) == ["ERROR   root: the event loop is blocked:", "    line 1", "    " + "x" * 999]
@@ -257,32 +260,32 @@ class TestEvents:
 
 class TestBurst:
     def test_the_first_is_told_at_once(self) -> None:
-        """Nobody waits for the news that something is wrong, whatever else is going on."""
+        """The first occurrence is logged at once, independent of other reasons."""
         burst = Burst(quiet=10, every=60)
         assert burst.occurred("a", 0.0) == 1
         assert burst.occurred("b", 0.0) == 1
 
     def test_a_burst_is_counted(self) -> None:
-        """Repetitions are silent, and told as a number with the first one of the next burst."""
+        """Repetitions are counted, and the number is logged with the first one of the next burst."""
         burst = Burst(quiet=10, every=60)
         assert [burst.occurred("a", t) for t in (0.0, 1.0, 2.0)] == [1, 0, 0]
         assert burst.occurred("a", 12.0) == 3
         assert burst.occurred("a", 12.5) == 0
 
     def test_a_burst_without_end_is_told_regularly(self) -> None:
-        """Something that never stops is told every so often, with all that happened since."""
+        """An endless burst is logged every `every` seconds, with the number since the last line."""
         burst = Burst(quiet=10, every=60)
         told = {t: n for t in range(0, 130, 5) if (n := burst.occurred("a", float(t)))}
         assert told == {0: 1, 60: 12, 120: 12}
 
     def test_endless_reasons_cost_no_memory(self) -> None:
-        """Of too many reasons the one not seen for longest is forgotten."""
+        """With too many reasons the least recent one is forgotten."""
         burst = Burst(remembered=2)
         assert [burst.occurred(r, 0.0) for r in "abacb"] == [1, 1, 0, 1, 1]
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30)), max_size=40))
     def test_every_occurrence_is_told_once(self, happened: list[tuple[str, int]]) -> None:
-        """What was told, and what one more after a silence tells, is what happened: neither more nor less."""
+        """The logged numbers, plus one more line after a silence, add up to the occurrences."""
         burst, now, told = Burst(quiet=10, every=60), 0.0, dict.fromkeys("abc", 0)
         for reason, later in happened:
             now += later

@@ -1,4 +1,4 @@
-"""Configuration: every mistake is told at once, with its place; what is written means what it says."""
+"""Loading the configuration: layers, types, and all mistakes at once with their origins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dataflow.sources.port import SourceSettings
 
 @frozen(kw_only=True)
 class FeedSettings(SourceSettings):
-    """A connector's own settings, of every kind that a connector may want."""
+    """Settings of a connector, with keys of every kind."""
 
     api_token: str | None = field(default=None, repr=False)
     stream: Literal["trade", "aggTrade"] = "trade"
@@ -38,7 +38,7 @@ class FeedSettings(SourceSettings):
 
 @pytest.fixture(autouse=True)
 def _feeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A feed module of the user's, and a connectors folder that holds two connectors and a private file."""
+    """User modules named `my_feeds.*`, and a connectors folder with two connectors and a private file."""
     good = ModuleType("my_feeds.acme")
     good.Settings = FeedSettings  # type: ignore[attr-defined]
     good.Codec = object  # type: ignore[attr-defined]
@@ -82,11 +82,11 @@ SOURCE = '[sources.a]\nconnector = "my_feeds.acme"\nurl = "wss://feed.example.co
 
 class TestMeaning:
     def test_nothing_written_means_the_defaults(self) -> None:
-        """No file and no variable give the defaults of the code, and no source."""
+        """Without files and variables the defaults of the code hold, and there is no source."""
         assert load([], {"PATH": "/bin", "DATAFLOW_RECORDINGS": "x"}) == Settings()
 
-    def test_what_is_written_is_what_comes_out(self, files: Files) -> None:
-        """Every kind of value arrives as its own type."""
+    def test_every_kind_of_value(self, files: Files) -> None:
+        """Every kind of value is converted to its own type."""
         settings = load(
             [
                 files.write(
@@ -115,7 +115,7 @@ class TestMeaning:
         }
 
     def test_later_files_win_key_by_key(self, files: Files) -> None:
-        """A later file changes only the keys that it names, in any table."""
+        """A later file changes only its own keys, in any table."""
         first = files.write("[gateway]\nport = 1\nmax_sessions = 2\n" + SOURCE, "first.toml")
         later = files.write('[gateway]\nport = 3\n[sources.a]\nurl = "ws://127.0.0.1:5000"\n', "later.toml")
         settings = load([first, later], {})
@@ -124,7 +124,7 @@ class TestMeaning:
         assert settings.sources["a"].connector == "my_feeds.acme"
 
     def test_the_environment_wins_over_files(self, files: Files) -> None:
-        """A variable overrides a file, is read as TOML where it is TOML, and as text where it is not."""
+        """A variable overrides a file. It is read as TOML if it is valid TOML, else as text."""
         file = files.write("[gateway]\nport = 1\n" + SOURCE)
         settings = load(
             [file],
@@ -145,18 +145,18 @@ class TestMeaning:
 
     @pytest.mark.parametrize("text", ["12345", "true", "1e5", "2020-01-01", "[1]", "a\nb = 2", "1\nb = 2"])
     def test_a_variable_for_text_is_that_text(self, text: str) -> None:
-        """A token that looks like a number, a truth or a list stays the token that was set."""
+        """A token from the environment stays a text, also if it looks like a number, a boolean or a list."""
         settings = load([], {"DATAFLOW__GATEWAY__ADMIN_TOKEN": text})
         assert settings.gateway.admin_token == text
 
     def test_secrets_do_not_show(self) -> None:
-        """Settings can be logged: tokens are not in their text."""
+        """Settings can be logged: their text has no tokens."""
         assert "s3cret" not in repr(Gateway(admin_token="s3cret"))
 
 
 class TestMistakes:
     def test_all_at_once(self, files: Files) -> None:
-        """Every mistake of every file and variable is told in one go; the whole text counts."""
+        """All mistakes of all files and variables are reported at once, in these exact words."""
         first = files.write(
             '[gateway]\nprot = 80\nport = "80"\nmax_sessions = 0\n[gatway]\nport = 1\n[session]\noutbox = 1.5\n',
             "first.toml",
@@ -217,7 +217,7 @@ class TestMistakes:
         ],
     )
     def test_one_mistake(self, files: Files, written: str, told: str) -> None:
-        """A mistake is named by file, table and key, with what was found and what is valid."""
+        """The line of a mistake has file, table, key, the value found and the valid values."""
         assert files.problems(written) == [told]
 
     @pytest.mark.parametrize(
@@ -245,12 +245,12 @@ class TestMistakes:
         ],
     )
     def test_a_mistake_in_a_source(self, files: Files, written: str, told: str) -> None:
-        """A connector's own keys are held to their types and validators like any other."""
+        """The types and validators of a connector's own keys are checked like all others."""
         assert files.problems(SOURCE + written) == [f"my.toml: [sources.a] {told}"]
 
     @pytest.mark.parametrize("url", ["", "ws.example.com", "wss://", "//host", "/path"])
     def test_an_address_is_whole(self, files: Files, url: str) -> None:
-        """An address without scheme or host is told before anything tries to connect to it."""
+        """An address without scheme or host is reported at the start, before any attempt to connect."""
         assert files.problems(f'[sources.a]\nconnector = "my_feeds.acme"\nurl = "{url}"') == [
             f'my.toml: [sources.a] url: found "{url}"; must be a whole address, such as "wss://host/path"'
         ]
@@ -288,19 +288,20 @@ class TestMistakes:
             ('connector = "my_feeds.acme"', ": url is missing, must be text"),
         ],
     )
-    def test_a_source_that_cannot_be(self, files: Files, written: str, told: str) -> None:
-        """A source without a usable connector or without an address says what is lacking and what exists."""
+    def test_an_impossible_source(self, files: Files, written: str, told: str) -> None:
+        """A source without a usable connector or without an address: the line names the missing key and the
+        existing connectors."""
         assert files.problems(f"[sources.a]\n{written}\n") == [f"my.toml: [sources.a]{told}"]
 
     @pytest.mark.parametrize("name", ["", "a/b"])
     def test_a_source_name_is_a_path_segment(self, files: Files, name: str) -> None:
-        """A name with a slash would be two actors in one; it is refused."""
+        """A name with a slash is refused, because a slash separates actors in a path."""
         assert files.problems(SOURCE.replace("[sources.a]", f'[sources."{name}"]')) == [
             f'my.toml: [sources.{name}]: the name must not be empty or contain "/"'
         ]
 
     def test_a_face_that_cannot_be(self, files: Files) -> None:
-        """An unknown face, an unknown key, a wrong type, no table: a line each, with what would be right."""
+        """An unknown face, an unknown key, a wrong type, no table: one line each, with the valid values."""
         written = """
             [faces]
             page = true
@@ -329,13 +330,13 @@ class TestMistakes:
         ],
     )  # fmt: skip
     def test_a_mistake_in_a_variable(self, variable: str, told: str) -> None:
-        """A mistake in the environment names the variable."""
+        """The line of a mistake in the environment names the variable."""
         with pytest.raises(ConfigError) as caught:
             load([], {variable: "x"})
         assert caught.value.problems == [f"{variable}: {told}"]
 
     def test_the_file_that_wrote_the_key_is_named(self, files: Files) -> None:
-        """Of several files, the one that holds the mistake is named, not the one that began the table."""
+        """The line names the file with the mistake, not the file that began the table."""
         first = files.write("[gateway]\nport = 1\n", "first.toml")
         later = files.write("[gateway]\nmax_sessions = -1\n", "later.toml")
         with pytest.raises(ConfigError) as caught:
@@ -351,7 +352,7 @@ class TestMistakes:
         )
     )
     def test_nothing_but_a_config_error(self, values: dict[str, str]) -> None:
-        """Whatever is in the environment: it is settings or a ConfigError, never another exception."""
+        """Any environment gives settings or a ConfigError, never another exception."""
         with suppress(ConfigError):
             load([], {f"DATAFLOW__{key}": value for key, value in values.items()})
 
@@ -364,8 +365,8 @@ class TestShippedFiles:
     def server(self, checkout: Path) -> str:
         return (checkout / "config" / "server.toml").read_text()
 
-    def test_server_toml_tells_the_defaults(self, server: str) -> None:
-        """What config/server.toml says of every table but the sources is what the code does without it."""
+    def test_server_toml_has_the_defaults(self, server: str) -> None:
+        """The values in config/server.toml are the defaults of the code, in all tables except sources."""
         written = tomllib.loads(server)
         written.pop("sources")
         written.pop("faces")
@@ -373,7 +374,7 @@ class TestShippedFiles:
         assert problems == []
 
     def test_server_toml_names_every_key(self, server: str) -> None:
-        """No key is undocumented: each stands in its table, commented out when its default is "none"."""
+        """Every key is in its table; it is commented out if its default is "none"."""
         tables: dict[str, Any] = {a.name: a.default for a in attrs.fields(Settings) if a.name not in PLUGS}
         for name, default in tables.items():
             block = re.search(rf"^\[{name}\]\n(.*?)^(?=\[|# -- )", server, re.MULTILINE | re.DOTALL)
@@ -381,15 +382,15 @@ class TestShippedFiles:
             keys = set(re.findall(r"^(?:# )?([a-z_]+) = ", block[1], re.MULTILINE))
             assert keys == {a.name for a in attrs.fields(type(default))}
 
-    def test_server_toml_tells_every_face(self, server: str) -> None:
-        """Each face has its table, with every key and its default: to switch one off, one looks nowhere else."""
+    def test_server_toml_has_every_face(self, server: str) -> None:
+        """Each face has its table with all keys and defaults, so that the file shows everything to switch off."""
         tables = {"faces": tomllib.loads(server)["faces"]}
         written = config._settings(config._leaves(tables, "server.toml"), problems := [])
         assert written is not None, problems
         assert written.faces == {name: plugs.find("faces", name).Settings() for name in plugs.names("faces")}
 
     def test_server_toml_names_every_key_of_a_source(self, server: str) -> None:
-        """The keys that all sources share are told, with their defaults."""
+        """The comments name the keys that all sources share, with their defaults."""
         told = dict(re.findall(r"^#   ([a-z_]+)\s+(?:default ([\w.]+))?", server, re.MULTILINE))
         for a in attrs.fields(SourceSettings):
             assert a.name in told
@@ -397,7 +398,7 @@ class TestShippedFiles:
                 assert tomllib.loads(f"v = {told[a.name]}")["v"] == a.default
 
     def test_simulated_toml_changes_little(self, checkout: Path) -> None:
-        """The simulated set-up is the real one at another address, and may be broken: it rehearses the real one."""
+        """The simulated configuration differs only in addresses and fault injection, so it rehearses the real one."""
         written = tomllib.loads((checkout / "config" / "simulated.toml").read_text())
         assert written == {
             "chaos": {"enabled": True},
@@ -408,5 +409,5 @@ class TestShippedFiles:
         }
 
     def test_shipped_finds_the_checkout(self, checkout: Path) -> None:
-        """Without an installed copy the files of the checkout are used."""
+        """Without an installed package the files of the checkout are used."""
         assert config.shipped("server.toml").samefile(checkout / "config" / "server.toml")

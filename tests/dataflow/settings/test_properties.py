@@ -1,4 +1,4 @@
-"""Configuration, for all values: what is written is what comes out, and one wrong value is one line."""
+"""Configuration, for all values: written settings load unchanged, and one wrong value is one line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from dataflow.settings.schema import (
 
 
 def toml(value: Any) -> str:
-    """A value as TOML writes it."""
+    """A value as TOML."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{toml(key)} = {toml(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -45,7 +45,7 @@ def toml(value: Any) -> str:
 
 
 def document(tables: dict[str, dict[str, Any]]) -> str:
-    """Tables as TOML. A None is not written."""
+    """Tables as TOML, without None values."""
     return "".join(
         f"[{name}]\n"
         + "".join(f"{toml(key)} = {toml(value)}\n" for key, value in table.items() if value is not None)
@@ -59,7 +59,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(loaded: Settings) -> dict[str, dict[str, Any]]:
-    """What a file has to hold for these settings."""
+    """The content of a file for these settings."""
     tables = cattrs.unstructure(attrs.evolve(loaded, sources={}, faces={}))
     del tables["sources"], tables["faces"]
     blocks = {f"sources.{toml(name)}": cattrs.unstructure(source) for name, source in loaded.sources.items()}
@@ -147,7 +147,7 @@ ANY = st.builds(
 @settings(deadline=None)
 @given(ANY)
 def test_settings_survive_being_written(file: Path, wanted: Settings) -> None:
-    """Any settings, written as TOML and loaded, are the same again, each value of the same type."""
+    """Any settings, written as TOML and loaded, are unchanged, with the same types."""
     file.write_text(document(written(wanted)), encoding="utf-8")
     loaded = load([file], {})
     assert loaded == wanted
@@ -183,7 +183,7 @@ NEVER: st.SearchStrategy[Any] = st.one_of(
 
 
 def wrong_for(kind: Any) -> st.SearchStrategy[Any]:
-    """Values that TOML can write and that a key of this type has to refuse."""
+    """Values that TOML can express and that a key of this type must refuse."""
     if NoneType in get_args(kind):
         [kind] = set(get_args(kind)) - {NoneType}
     taken = (float, int) if kind is float else (kind,)
@@ -202,7 +202,7 @@ def wrong_for(kind: Any) -> st.SearchStrategy[Any]:
 def test_a_wrong_type_is_one_line(
     file: Path, table: str, a: attrs.Attribute[Any], data: st.DataObject
 ) -> None:
-    """Among right values, one of a wrong type is told in one line, which names its key, and nothing else is."""
+    """One value of a wrong type among right ones gives exactly one line, which names its key."""
     value = data.draw(wrong_for(a.type))
     file.write_text(document(DEFAULTS | {table: DEFAULTS[table] | {a.name: value}}), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
@@ -216,7 +216,7 @@ def test_a_wrong_type_is_one_line(
 @settings(deadline=None)
 @given(table=st.sampled_from(list(DEFAULTS)), key=st.text(min_size=1).map("?{}".format))
 def test_an_unknown_key_is_one_line(file: Path, table: str, key: str) -> None:
-    """A key that its table does not have is told, whatever its name is."""
+    """Any unknown key gives a line."""
     file.write_text(document(DEFAULTS | {table: DEFAULTS[table] | {key: 1}}), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load([file], {})
@@ -227,14 +227,14 @@ def test_an_unknown_key_is_one_line(file: Path, table: str, key: str) -> None:
 @settings(deadline=None, max_examples=50)
 @given(data=st.data(), keys=st.lists(st.sampled_from(range(len(KEYS))), unique=True, min_size=1))
 def test_all_wrong_types_are_told(file: Path, keys: list[int], data: st.DataObject) -> None:
-    """As many mistakes as there are, so many lines, whichever keys hold them."""
+    """The number of lines is the number of mistakes, for any set of keys."""
     tables = {table: dict(values) for table, values in DEFAULTS.items()}
     for table, a in (KEYS[number] for number in keys):
         tables[table][a.name] = data.draw(wrong_for(a.type))
     file.write_text(document(tables), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load([file], {})
-    # the key of one connector cannot be judged when that connector is not named
+    # a connector's own key cannot be checked without the connector's name
     unread = {"stream", "api_token"}
     told = {
         (table.replace('"', ""), a.name)
@@ -262,7 +262,7 @@ def test_all_wrong_types_are_told(file: Path, keys: list[int], data: st.DataObje
     ],
 )
 def test_a_source_without_a_connector_tells_its_other_mistakes(file: Path, connector: str, told: str) -> None:
-    """The keys that every source has are read; those of an unknown connector, or missing ones, are not judged."""
+    """Without a usable connector only the keys that every source has are checked, and no missing keys."""
     file.write_text(f'[sources.a]\n{connector}symbols = ["x"]\nlinger = -1\neager = "no"\nmine = 1\n')
     with pytest.raises(ConfigError) as caught:
         load([file], {})
@@ -276,7 +276,7 @@ def test_a_source_without_a_connector_tells_its_other_mistakes(file: Path, conne
 
 
 def test_a_first_delay_above_the_default_of_the_longest(file: Path) -> None:
-    """A key that does not go with the default of another one is told."""
+    """A key that contradicts the default of another key gives a line."""
     file.write_text("[backoff]\ninitial_delay = 60\n")
     with pytest.raises(ConfigError) as caught:
         load([file], {})
@@ -284,7 +284,7 @@ def test_a_first_delay_above_the_default_of_the_longest(file: Path) -> None:
 
 
 def test_a_broken_address_is_told(file: Path) -> None:
-    """An address that cannot even be taken apart is a mistake like any other."""
+    """An address that cannot be parsed is an ordinary mistake."""
     file.write_text('[sources.a]\nconnector = "binance"\nurl = "ws://[x"\n')
     with pytest.raises(ConfigError) as caught:
         load([file], {})
@@ -294,6 +294,6 @@ def test_a_broken_address_is_told(file: Path) -> None:
 
 
 def test_a_byte_order_mark_is_not_seen(file: Path) -> None:
-    """Editors of Windows begin a file with a mark and end its lines with CRLF; it means the same."""
+    """A file with a byte order mark and CRLF line ends, as from Windows, has the same meaning."""
     file.write_bytes(b"\xef\xbb\xbf[gateway]\r\nport = 9000\r\n")
     assert load([file], {}) == Settings(gateway=Gateway(port=9000))

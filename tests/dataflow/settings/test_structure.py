@@ -1,4 +1,4 @@
-"""Structuring with cattrs: what a connector's settings class may ask for, and what is told when it does not fit."""
+"""Conversion with cattrs: the types that a settings class may use, and the lines for mistakes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Proxy:
 
 @frozen(kw_only=True)
 class Everything:
-    """Every kind that is understood."""
+    """A key of every supported type."""
 
     side: Side = Side.BUY
     level: Level = Level.ONE
@@ -91,8 +91,8 @@ def _told(**written: Any) -> list[str]:
         ({"proxies": {"a": {"host": "h", "port": 2}}}, {"a": Proxy(host="h", port=2)}),
     ],
 )
-def test_what_fits(written: dict[str, Any], meant: Any) -> None:
-    """A value becomes exactly what its type says, a number an own type of number included."""
+def test_valid_values(written: dict[str, Any], meant: Any) -> None:
+    """A value is converted to exactly its type, also to a number type of the user's."""
     [key] = written
     found = getattr(_structured(**written), key)
     assert found == meant
@@ -121,13 +121,13 @@ def test_what_fits(written: dict[str, Any], meant: Any) -> None:
         ({"checked": "x", "most": 0}, "most: found 0; must be >= least, which is 1"),
     ],
 )
-def test_what_does_not_fit(written: dict[str, Any], told: str) -> None:
-    """A value that cattrs itself would convert is refused, with the name of what was wanted."""
+def test_invalid_values(written: dict[str, Any], told: str) -> None:
+    """A value that cattrs itself would convert is refused, and the line names the expected type."""
     assert _told(**written) == [told]
 
 
 def test_tables_below_tables() -> None:
-    """A class inside a class has places of its own, at every depth."""
+    """A nested class is a nested table in the error lines, at every depth."""
     assert _told(proxy={"port": 0}, proxies={"a": {"host": 1, "prot": 2}, "b": 3}) == [
         "f: [e.proxy]: host is missing, must be text",
         "f: [e.proxy] port: found 0; must be > 0",
@@ -138,17 +138,17 @@ def test_tables_below_tables() -> None:
 
 
 def test_a_default_that_does_not_go_with_a_written_key() -> None:
-    """A rule between two keys holds too when only the other one is written; it is told of the table."""
+    """A rule between two keys also holds if only the other key is written; its line names the table."""
     assert _told(least=6) == ["f: [e]: most must be >= least, which is 6"]
 
 
-def test_a_rule_between_keys_is_not_told_of_a_key_that_cannot_be_read() -> None:
-    """One mistake is one line: nothing is compared with a value that is not there."""
+def test_a_rule_between_keys_is_skipped_for_an_unreadable_key() -> None:
+    """One mistake is one line: a rule between two keys is skipped if one of them is unreadable."""
     assert _told(least="6", most=1) == ['least: found "6"; must be a whole number']
 
 
 def test_all_mistakes_of_a_table_in_their_order() -> None:
-    """Types, unknown keys and validators are told together, in the order of the file."""
+    """Wrong types, unknown keys and failed validators come together, in the order of the file."""
     assert _told(most=0, nearest=1, depth=3, other=2) == [
         "most: found 0; must be >= least, which is 1",
         'nearest: unknown key; did you mean "least"? valid: checked, depth, grid, least, level, limits, mode, '
@@ -159,13 +159,13 @@ def test_all_mistakes_of_a_table_in_their_order() -> None:
     ]
 
 
-def test_what_only_the_class_itself_objects_to() -> None:
-    """An error of `__attrs_post_init__` belongs to no key; it is told of the table."""
+def test_an_objection_of_the_class_itself() -> None:
+    """An error of `__attrs_post_init__` belongs to no key: its line names the table."""
     assert _told(level=2, depth=2) == ["f: [e]: level and depth cannot both be 2"]
 
 
 def test_a_type_without_a_hook_is_an_error_of_the_class() -> None:
-    """A class with a key of an unknown type is refused before anything is read."""
+    """A class with a key of an unsupported type is refused before anything is read."""
     odd = attrs.make_class("Odd", {"when": attrs.field(type=complex)})
     with pytest.raises(StructureHandlerNotFoundError, match="complex"):
         strict_converter().structure(_table({"when": 1}), odd)

@@ -1,0 +1,58 @@
+"""Readiness: static actors must run, sources may be down, dynamic actors do not count."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataflow.ops.readiness import readiness
+from supervisors import Node
+
+
+def node(path: str, kind: str = "actor", state: str = "running", *children: Node) -> Node:
+    return Node(path, kind, state, 1, 0, None, 0.0, None, tuple(children))
+
+
+def tree(**states: str) -> Node:
+    """A whole tree; `states` by the last part of a path, the others run."""
+
+    def make(path: str, kind: str = "actor", *children: Node) -> Node:
+        return node(path, kind, states.get(path.rpartition("/")[2].replace("-", "_"), "running"), *children)
+
+    return make(
+        "",
+        "supervisor",
+        make("cache", "supervisor", make("cache/shard-0")),
+        make("topics", "pool", make("topics/BTC-USD")),
+        make("sources", "supervisor", make("sources/binance")),
+        make("gateway", "supervisor", make("gateway/sessions", "pool"), make("gateway/http")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "down", "status", "not_ready", "degraded"),
+    [
+        ({}, (), "ready", (), ()),
+        ({"shard_0": "backoff"}, (), "not ready", ("cache/shard-0",), ()),
+        ({"binance": "backoff"}, (), "degraded", (), ("sources/binance",)),
+        ({}, ("binance",), "degraded", (), ("sources/binance",)),
+        (
+            {"binance": "starting", "http": "starting"},
+            (),
+            "not ready",
+            ("gateway/http",),
+            ("sources/binance",),
+        ),
+        ({"sources": "backoff"}, (), "not ready", ("sources",), ()),
+        ({"BTC_USD": "backoff"}, (), "ready", (), ()),
+    ],
+)
+def test_readiness(
+    states: dict[str, str],
+    down: tuple[str, ...],
+    status: str,
+    not_ready: tuple[str, ...],
+    degraded: tuple[str, ...],
+) -> None:
+    """The status and the paths behind it."""
+    found = readiness(tree(**states), down)
+    assert (found.status, found.not_ready, found.degraded) == (status, not_ready, degraded)
