@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Store, Verdict
+from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Verdict
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
-
-US = 1000  # nanoseconds
-
-
-def trade(trade_id: str, timestamp: int = 0, **other: Any) -> Trade:
-    fields: dict[str, Any] = {"source": "a", "symbol": "BTC-USD", "side": "sell", **other}
-    return Trade(
-        trade_id=trade_id, price=Decimal("8501.1"), quantity=Decimal("0.5"), timestamp=timestamp, **fields
-    )
-
-
-def sequenced(sequence: int, **other: Any) -> Trade:
-    return trade(str(sequence), sequence * US, sequence=sequence, **other)
-
-
-def missed(source: str = "a", reason: str = "source_gap", resubscribed: bool = False) -> Missed:
-    return Missed(source, "BTC-USD", reason, resubscribed)
-
+from tests.dataflow.cache.items import US, Exploding, ids, missed, sequenced, trade
 
 RESUBSCRIBED = missed(resubscribed=True)
 
@@ -40,10 +22,6 @@ def history(*items: Item, max_trades: int = 100, max_age: float = 1e9, now: floa
 
 def everything(log: History) -> list[Entry]:
     return log.read(log.first - 1, 10**9)
-
-
-def ids(page: list[Recorded]) -> list[str]:
-    return [recorded.trade.trade_id for recorded in page]
 
 
 def test_offsets_start_at_one_and_grow_by_one() -> None:
@@ -423,12 +401,6 @@ def test_a_lost_mark_is_still_a_mark() -> None:
     assert everything(log)[1:] == [Gap(2, 2, "source_gap", exact=False), Recorded(3, trade("y"))]
 
 
-class Exploding:
-    """A trade whose timestamp cannot be used."""
-
-    source, symbol, trade_id, sequence, timestamp = "a", "BTC-USD", "bad", None, "not a number"
-
-
 def test_admission_is_atomic() -> None:
     """A trade that makes admission fail leaves the log, the ids and the marks as they were."""
     log = history(trade("x"), missed())
@@ -513,49 +485,3 @@ def test_a_page_never_ends_inside_a_microsecond() -> None:
     assert ids(log.before(4000, 2)) == ["c"]
     assert ids(log.before(3000, 1)) == ["b2", "b1", "b0"]
     assert ids(log.latest(2)) == ["c", "b2"], "a glance, not a page: exactly as many as were asked for"
-
-
-def test_a_store_keeps_symbols_apart_and_counts_what_it_did() -> None:
-    """Symbols with news are named, and every verdict is counted by source."""
-    store = Store(3, 10, 100.0)
-    eth = trade("x", symbol="ETH-USD", source="b")
-    assert store.admit([trade("x"), trade("x"), eth, missed()], 0.0) == {"BTC-USD", "ETH-USD"}
-    assert store.admit([trade("x"), missed()], 0.0) == set()
-    assert store.history("ETH-USD").read(0, 9) == [Recorded(1, eth)]
-    assert store.history("ETH-USD").epoch == 3
-    assert store.counts == {
-        ("a", "admitted"): 1,
-        ("a", "duplicate"): 2,
-        ("a", "noted"): 2,
-        ("b", "admitted"): 1,
-    }
-    assert store.symbols() == ["BTC-USD", "ETH-USD"]
-
-
-def test_a_store_tells_what_it_refused() -> None:
-    """Every trade that is neither admitted nor a plain repetition is named, once each time."""
-    told: list[tuple[str, Verdict]] = []
-    store = Store(3, 10, 100.0, lambda trade, verdict: told.append((trade.trade_id, verdict)))
-    store.admit([sequenced(10), sequenced(10), missed(), sequenced(9), sequenced(2**53)], 0.0)
-    assert told == [("9", Verdict.LATE), (str(2**53), Verdict.IMPLAUSIBLE)]
-
-
-def test_a_store_forgets_on_query() -> None:
-    """A symbol that went quiet does not serve trades beyond their age."""
-    store = Store(3, 10, 100.0)
-    store.admit([trade("x")], 0.0)
-    assert ids(store.history("BTC-USD", now=100.0).latest(9)) == ["x"]
-    assert store.history("BTC-USD", now=100.5).latest(9) == []
-
-
-def test_a_batch_lost_half_way_names_all_it_may_have_touched() -> None:
-    """The admitted part was told to nobody yet, the rest becomes a gap that keeps its reason."""
-    store = Store(3, 10, 100.0)
-    bad: Any = Exploding()
-    batch = [trade("x"), bad, trade("y", symbol="ETH-USD")]
-    with pytest.raises(TypeError):
-        store.admit(batch, 5000.0)
-    assert store.lost([batch[0], batch[2]]) == {"BTC-USD", "ETH-USD"}
-    store.admit([trade("z", symbol="ETH-USD")], 5050.0)
-    assert store.history("BTC-USD").read(0, 9) == [Recorded(1, trade("x"))]
-    assert store.history("ETH-USD").read(0, 9)[0] == Gap(1, 1, "shard_restart", exact=False)
