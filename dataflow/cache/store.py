@@ -21,10 +21,10 @@ _FEW: Final = 4  # trades that cost less one by one than as a run
 
 @define
 class Store:
-    """The histories of the symbols of one shard, made when they are first named.
+    """The histories of the symbols of one shard. Each is made when its symbol is first named.
 
-    `counts` holds the number of items by (source, verdict). `refused` is told of every trade that is
-    neither admitted nor merely repeated, and must not raise.
+    `counts`: the number of items by (source, verdict). `refused` is called with each trade that is neither
+    admitted nor a duplicate. It must not raise.
     """
 
     epoch: int
@@ -33,12 +33,12 @@ class Store:
     refused: Callable[[Trade, Verdict], None] | None = None
     counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
     _histories: dict[str, History] = field(init=False, factory=dict)
-    _now: float = field(init=False, default=float("-inf"))  # of the last batch: when its loss happened
+    _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
 
     def history(self, symbol: str, now: float | None = None) -> History:
-        """The history of `symbol`; with `now`, what has become too old is forgotten first.
+        """The history of `symbol`. With `now`, trades that are too old are forgotten first.
 
-        It is made when there is none, so whoever asks vouches that the symbol exists.
+        It is made when there is none, so the caller must know that the symbol exists.
         """
         found = self._histories.get(symbol)
         if found is None:
@@ -52,7 +52,7 @@ class Store:
         return list(self._histories)
 
     def admit(self, items: Sequence[Item], now: float) -> set[str]:
-        """Offer items, those of each symbol in order; the symbols whose logs have grown."""
+        """Offer items; those of one symbol stay in order. Returns the symbols whose logs have grown."""
         self._now = now
         if len(items) < _FEW:
             return {
@@ -67,7 +67,7 @@ class Store:
         return grown
 
     def _offer_run(self, log: History, trades: Sequence[Trade], now: float) -> bool:
-        """Offer trades of one source; what has to be judged is closed in on by halves."""
+        """Offer trades of one source. A run that must be judged is halved: few trades go one by one."""
         if len(trades) < _FEW:
             return self._offer_each(log, trades, now)
         if log.admit_run(trades, now):
@@ -89,10 +89,9 @@ class Store:
         return grown
 
     def lost(self, items: Iterable[Item]) -> set[str]:
-        """Say that a batch was lost inside, perhaps after a part of it was admitted.
+        """A batch was lost in a crash, perhaps after a part of it was admitted.
 
-        The symbols that may have news: those of all its trades, since nobody was told of the part
-        that was admitted.
+        Returns the symbols of all its items: readers have not been told of the admitted part.
         """
         touched = set()
         for item in items:
@@ -112,5 +111,5 @@ def _by_symbol(items: Sequence[Item]) -> dict[str, Sequence[Item]]:
 
 
 def _is_run(items: Sequence[Item]) -> TypeGuard[Sequence[Trade]]:
-    """Whether all are trades, and of one source."""
+    """Whether all items are trades of one source."""
     return set(map(type, items)) == {Trade} and len({item.source for item in items}) == 1
