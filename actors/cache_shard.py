@@ -30,8 +30,8 @@ class Store(Protocol[T_contra]):
 class CacheShard(Generic[T]):
     """The actor around one store.
 
-    `news(topic)` wakes the readers of a topic; it never waits. Each incarnation calls `address(ref)` before it
-    is ready: batches go to `ref` from then on.
+    `news(topic)` wakes the readers of a topic; it never waits. Each incarnation calls `address(ref)` before
+    it is ready: batches go to `ref` from then on.
     """
 
     def __init__(self, store: Store[T], news: Callable[[str], None], address: Callable[[Ref], None]) -> None:

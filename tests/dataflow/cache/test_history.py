@@ -51,7 +51,7 @@ def test_an_id_outlives_its_trade() -> None:
 
 
 def test_an_unknown_trade_below_the_floor_is_refused() -> None:
-    """When ids are forgotten, what is as old as the newest forgotten one is refused unjudged."""
+    """When ids are forgotten, a trade as old as the newest forgotten one is refused unjudged."""
     log = history(*(trade(str(n), n * US) for n in range(1, 6)), max_trades=2)  # remembers 2, 3, 4 and 5
     assert log.admit(trade("1", 1 * US), 0) is Verdict.TOO_OLD
     assert log.admit(trade("unknown", 1 * US), 0) is Verdict.TOO_OLD
@@ -87,7 +87,7 @@ def test_a_skipped_sequence_leaves_as_many_places_as_trades_are_missing() -> Non
 
 
 def test_a_trade_that_comes_after_its_gap_is_late_or_a_duplicate() -> None:
-    """A place that was announced as missing is not filled later; what was seen is a duplicate."""
+    """A place that was announced as missing is not filled later; an admitted trade is a duplicate."""
     log = history(sequenced(10), sequenced(14))
     assert log.admit(sequenced(12), 0) is Verdict.LATE
     assert log.admit(sequenced(10), 0) is Verdict.DUPLICATE
@@ -122,13 +122,13 @@ def test_a_mark_before_a_new_trade_becomes_a_gap_of_unknown_size() -> None:
 def test_a_replay_that_passes_the_newest_trade_proves_that_nothing_is_missing(
     replayed: tuple[str, ...],
 ) -> None:
-    """After a resubscription an overlap with the end of what was here clears the mark."""
+    """After a resubscription an overlap with the end of the log clears the mark."""
     log = history(trade("x"), trade("y"), RESUBSCRIBED, *map(trade, replayed), trade("z", 1))
     assert everything(log)[2:] == [Recorded(3, trade("z", 1))]
 
 
 def test_an_older_duplicate_proves_nothing() -> None:
-    """What came between it and the newest trade may still be missing."""
+    """Trades between it and the newest trade may still be missing."""
     log = history(trade("x"), trade("y"), RESUBSCRIBED, trade("x"), trade("z"))
     assert everything(log)[2:] == [Gap(3, 3, "source_gap", exact=False), Recorded(4, trade("z"))]
 
@@ -156,7 +156,7 @@ def test_the_newest_trade_of_another_source_proves_nothing() -> None:
 
 
 def test_an_id_used_again_for_another_moment_is_no_overlap() -> None:
-    """Without a sequence nobody can tell the two trades apart for sure: refused, but neither silent nor a proof."""
+    """Without a sequence the two trades cannot be told apart: refused, but neither silent nor a proof."""
     log = history(trade("x", 5), RESUBSCRIBED)
     assert log.admit(trade("x", 6), 0) is Verdict.REUSED
     log.admit(trade("y", 7), 0)
@@ -210,7 +210,7 @@ def test_anything_else_of_that_source_ends_a_run(between: Trade) -> None:
 
 
 def test_another_source_does_not_end_a_run() -> None:
-    """Each source's numbering is its own affair."""
+    """Each source has its own numbering."""
     log = history(sequenced(1000))
     verdicts(log, *range(1, ANEW))
     verdicts(log, 1, source="b")
@@ -234,7 +234,7 @@ def test_an_id_given_twice_is_remembered_as_long_as_the_younger_trade() -> None:
 
 
 def test_a_replay_taken_for_a_new_numbering_leads_back_to_the_old_one() -> None:
-    """A long replay of what was announced as missing costs a gap too many, and nothing else."""
+    """A long replay of trades that were announced as missing costs one gap too many, and nothing else."""
     log = history(sequenced(10), sequenced(60), sequenced(61))
     found = [log.admit(sequenced(n), 0) for n in range(11, 64)]
     late, new = ANEW - 1, 50 - ANEW
@@ -257,7 +257,7 @@ def test_a_wild_sequence_is_refused_and_does_no_harm() -> None:
 
 
 def test_the_largest_plausible_jump_is_an_exact_gap() -> None:
-    """The bound itself still counts what is missing."""
+    """At the bound itself the missing trades are still counted."""
     log = history(sequenced(1))
     assert verdicts(log, 1 + JUMP) == [Verdict.ADMITTED]
     assert everything(log)[1] == Gap(2, JUMP, "source_gap")
@@ -274,7 +274,7 @@ def test_a_wild_sequence_that_goes_on_is_believed() -> None:
 
 
 def test_a_first_sequence_that_was_wild_is_outlived() -> None:
-    """What follows it looks like a numbering that began anew, and is one."""
+    """The next trades look like a new numbering, and they are one."""
     log = history(sequenced(2**53))
     assert verdicts(log, *range(1, ANEW + 3), at=10**19)[ANEW - 1 :] == [Verdict.ADMITTED] * 3
 
@@ -294,7 +294,7 @@ def test_one_timestamp_of_the_future_does_not_silence_a_quiet_source() -> None:
 
 
 def test_a_source_whose_clock_is_always_ahead_has_a_floor() -> None:
-    """Timestamps are compared with those of the same source, whatever another one says last."""
+    """Timestamps are compared within one source, also when another source is the last."""
     log = history(*(trade(str(n), 10**18 + n) for n in range(4)), trade("x", 1, source="b"), max_trades=2)
     assert log.admit(trade("0", 10**18), 0) is Verdict.TOO_OLD
 
@@ -308,7 +308,7 @@ def test_the_floor_follows_a_source_that_is_only_ahead() -> None:
 
 
 def test_the_newest_places_hold_as_many_trades_as_were_asked_for() -> None:
-    """A gap is not a trade: those between and behind the trades come along, those before do not."""
+    """A gap is not a trade: gaps between and behind the trades come along, gaps before them do not."""
     log = history(sequenced(1), sequenced(2), sequenced(50), sequenced(60), missed())
     log.lost(trade("x", source="b"), 0)
     assert [entry.first for entry in log.newest(2)] == [50, 51, 60, 61]
@@ -318,7 +318,7 @@ def test_the_newest_places_hold_as_many_trades_as_were_asked_for() -> None:
 
 
 def test_the_newest_places_of_a_log_that_forgot_begin_with_a_trade() -> None:
-    """What was kept of the gaps before it tells nothing of the trades."""
+    """The rest of a gap before it says nothing about the trades."""
     log = history(sequenced(1), sequenced(50), sequenced(51), max_trades=2)
     assert isinstance(log.read(1, 9)[0], Gap)
     assert [entry.first for entry in log.newest(9)] == [50, 51]
@@ -352,7 +352,7 @@ def test_a_mark_waits_for_its_own_source() -> None:
 
 
 def test_a_mark_adds_nothing_to_a_sequence() -> None:
-    """Where a sequence tells exactly what is missing, a mark is not needed."""
+    """A sequence tells exactly how many trades are missing, so a mark is not needed."""
     log = history(sequenced(1), missed(), sequenced(2), missed(), sequenced(4))
     assert everything(log)[1:] == [
         Recorded(2, sequenced(2)),
@@ -361,7 +361,7 @@ def test_a_mark_adds_nothing_to_a_sequence() -> None:
     ]
 
 
-def test_what_was_lost_inside_is_a_gap() -> None:
+def test_a_trade_lost_inside_is_a_gap() -> None:
     """One place for any number lost in a row; a known trade was not lost; a sequence needs no place."""
     log = history(trade("x"))
     assert not log.lost(trade("x"), 0)
@@ -394,7 +394,7 @@ def test_losing_the_first_trades_of_a_sequence_shows_in_the_next_one() -> None:
 
 
 def test_a_lost_mark_is_still_a_mark() -> None:
-    """What says that trades may be missing is not itself lost."""
+    """The mark that trades may be missing is not itself lost."""
     log = history(trade("x"))
     assert not log.lost(missed(), 0)
     log.admit(trade("y"), 0)
@@ -413,7 +413,7 @@ def test_admission_is_atomic() -> None:
 
 
 def test_only_so_many_trades_are_kept() -> None:
-    """The oldest go first, and whoever reads from before them is told which places they were."""
+    """The oldest go first. A reader before them is told their places."""
     log = history(*(trade(str(n), n) for n in range(1, 11)), max_trades=3)
     assert log.first == 8
     assert log.read(0, 2) == [Gap(1, 7, "overrun", exact=True), Recorded(8, trade("8", 8))]
@@ -467,7 +467,7 @@ def test_recovery_gives_everything_or_says_that_it_cannot() -> None:
 
 
 def test_queries_are_ordered_by_time_and_ties_by_offset() -> None:
-    """Trades of one microsecond stand in the order of admission, whatever their nanoseconds."""
+    """Trades of one microsecond stand in the order of admission, with any nanoseconds."""
     log = history(trade("c", 3000), trade("a", 1999), trade("b", 1000), trade("d", 3001))
     assert ids(log.latest(10)) == ["d", "c", "b", "a"]
     assert ids(log.after(0, 10)) == ["a", "b", "c", "d"]

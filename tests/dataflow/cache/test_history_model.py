@@ -152,7 +152,7 @@ def build(source: str, number: int, moment: int, jump: int) -> Trade:
 
 
 def run(source: str, first: int, count: int, moment: int) -> list[Trade]:
-    """A numbering that begins anew, or a long replay."""
+    """A new numbering, or a long replay."""
     return [build(source, number, moment, 0) for number in range(first, first + count)]
 
 
@@ -177,7 +177,7 @@ steps = st.lists(
 def test_it_does_what_the_model_does(
     steps: list[tuple[str, list[Item], int]], place: int, count: int, timestamp: int
 ) -> None:
-    """Verdicts, places, gaps, what is forgotten, and every way of reading."""
+    """Verdicts, places, gaps, forgetting, and every way of reading."""
     log, model, now = History(1, MAX_TRADES, MAX_AGE), Model(), 0.0
     for what, items, pause in steps:
         now += pause
@@ -228,7 +228,7 @@ def check_queries(log: History, by_time: list[Recorded], timestamp: int, count: 
 
 
 def all_pages(ask: object, timestamp: int) -> list[Recorded]:
-    """What a client gets that asks again from the last timestamp it saw, at the resolution that it sees."""
+    """All pages for a client that asks again from its last timestamp, at its resolution."""
     found: list[Recorded] = []
     while page := ask(timestamp):  # type: ignore[operator]
         found += page
@@ -239,7 +239,7 @@ def all_pages(ask: object, timestamp: int) -> list[Recorded]:
 @settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 3000))
 def test_the_order_by_time_survives_any_order_of_arrival(random: object, spread: int) -> None:
-    """Also when it fills many short lists, and when what leaves is not the oldest."""
+    """Also with many short lists, and when the removed value is not the oldest."""
     order: ByTime[int] = ByTime()
     times = {place: place + random.randrange(spread + 1) for place in range(1, 1500)}  # type: ignore[attr-defined]
     for place, time in times.items():
@@ -255,10 +255,8 @@ def test_the_order_by_time_survives_any_order_of_arrival(random: object, spread:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=30), st.integers(0, 40))
-def test_the_order_by_time_is_right_whenever_it_is_asked_for(
-    steps: list[tuple[int, bool]], spread: int
-) -> None:
-    """Made late, made anew, kept up to date: always that of the trades that are kept."""
+def test_the_order_by_time_is_right_at_any_demand(steps: list[tuple[int, bool]], spread: int) -> None:
+    """Made late, made again, kept up to date: always the order of the kept trades."""
     log, number = History(1, LONGER, MAX_AGE), 0
     for count, asked in steps:
         for _ in range(count):

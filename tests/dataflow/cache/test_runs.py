@@ -16,12 +16,12 @@ from dataflow.cache.store import Store
 from dataflow.domain import Gap, Item, Missed, Trade
 
 MAX_AGE = 6.0
-SIZE = 12  # of the logs that are given whole batches: runs are longer and shorter than that
+SIZE = 12  # trades that the logs keep: some runs are longer, some shorter
 
 
 @define
 class Exchange:
-    """Speaks for one source: mostly in order, at times not."""
+    """Makes the trades of one source: mostly in order, at times not."""
 
     source: str
     number: int = 100
@@ -52,7 +52,7 @@ class Exchange:
         return [self.trade() for _ in range(count)]
 
     def again(self, count: int) -> list[Item]:
-        """What was said before, and how it goes on."""
+        """Trades from before, and the next ones."""
         return [*self.said[-count:], *self.in_order(4)]
 
     def with_one_twice(self, count: int) -> list[Item]:
@@ -73,7 +73,7 @@ class Exchange:
         return self.in_order(ANEW + count)
 
     def behind_stragglers(self, count: int) -> list[Item]:
-        """Numbers that were passed, of trades that nobody has seen."""
+        """New trades with passed numbers."""
         self.number -= 50
         late = self.in_order(min(count, 9))
         self.number += 50 - len(late)
@@ -132,7 +132,7 @@ batches = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(batches, st.integers(0, 9))
 def test_a_batch_does_what_its_items_do_one_by_one(batches: list[Any], queries: int) -> None:
-    """Admission by runs and by halves is no other admission: places, verdicts, and what is remembered."""
+    """Admission by runs and by halves has the same places, verdicts and memory."""
     store, single = Store(1, SIZE, MAX_AGE), History(1, SIZE, MAX_AGE)
     verdicts: Counter[tuple[str, str]] = Counter()
     exchanges, now = {name: Exchange(name, 1000 * place) for place, name in enumerate("usmv", 1)}, 0.0
@@ -156,7 +156,7 @@ def test_a_batch_does_what_its_items_do_one_by_one(batches: list[Any], queries: 
 
 
 def both_ways(*batches: list[Item]) -> History:
-    """The log after these batches; it is the same when they are offered one by one."""
+    """The log after these batches. It is the same when the items are offered one by one."""
     store, single = Store(1, SIZE, MAX_AGE), History(1, SIZE, MAX_AGE)
     for batch in batches:
         store.admit(batch, 0.0)
@@ -167,7 +167,7 @@ def both_ways(*batches: list[Item]) -> History:
 
 
 def test_a_run_that_forgets_the_newest_of_another_source_measures_it_as_it_would_one_by_one() -> None:
-    """Whether its timestamp counts is for the next trade to say, not for the last one of the run."""
+    """The next trade decides whether its timestamp counts, not the last one of the run."""
     quiet, loud = Exchange("s"), Exchange("u")
     before = [quiet.trade(moment=AHEAD * 2), *loud.in_order(2 * SIZE - 2)]
     run = [*loud.in_order(SIZE - 1), loud.trade(moment=AHEAD * 2)]
@@ -183,7 +183,7 @@ def test_the_first_sequence_of_a_source_proves_nothing() -> None:
 
 
 def test_a_long_run_is_taken_as_a_whole() -> None:
-    """Nobody judges what leaves nothing to judge: neither the first time round, nor when much is forgotten."""
+    """No trade of it is judged: neither in a new log, nor when many trades are forgotten."""
     for name in "us":
         exchange, log = Exchange(name), History(1, 100, MAX_AGE)
         log.admit(exchange.trade(), 0.0)
@@ -194,7 +194,7 @@ def test_a_long_run_is_taken_as_a_whole() -> None:
 
 
 def test_a_run_that_is_not_taken_leaves_the_log_as_it_was() -> None:
-    """Whatever the reason: it is offered again, in parts."""
+    """For any reason: it is offered again, in parts."""
     for speech in UNUSUAL[1:9]:
         exchange, log, untouched = Exchange("s"), History(1, SIZE, MAX_AGE), History(1, SIZE, MAX_AGE)
         for trade in exchange.in_order(3 * SIZE):

@@ -29,8 +29,8 @@ def test_a_store_keeps_symbols_apart_and_counts_what_it_did() -> None:
     assert store.symbols() == ["BTC-USD", "ETH-USD"]
 
 
-def test_a_store_tells_what_it_refused() -> None:
-    """Every trade that is neither admitted nor a plain repetition is named, once each time."""
+def test_a_store_names_refused_trades() -> None:
+    """Every trade that is neither admitted nor a duplicate is named, once each time."""
     told: list[tuple[str, Verdict]] = []
     store = Store(3, 10, 100.0, lambda trade, verdict: told.append((trade.trade_id, verdict)))
     store.admit([sequenced(10), sequenced(10), missed(), sequenced(9), sequenced(2**53)], 0.0)
@@ -45,8 +45,8 @@ def test_a_store_forgets_on_query() -> None:
     assert store.history("BTC-USD", now=100.5).latest(9) == []
 
 
-def test_a_batch_lost_half_way_names_all_it_may_have_touched() -> None:
-    """The admitted part was told to nobody yet, the rest becomes a gap that keeps its reason."""
+def test_a_batch_lost_half_way_names_all_its_symbols() -> None:
+    """No reader knows of the admitted part yet; the rest becomes a gap that keeps its reason."""
     store = Store(3, 10, 100.0)
     bad: Any = Exploding()
     batch = [trade("x"), bad, trade("y", symbol="ETH-USD")]
