@@ -77,7 +77,7 @@ class Channel(Protocol):
         """The log of `topic`: always the same object."""
 
     def wants(self, topic: Topic) -> Collection[str]:
-        """The symbols that the sources must deliver while `topic` has subscribers."""
+        """The symbols that the sources must deliver while `topic` has subscribers. Their trades wake it."""
 
     def look(self, symbols: Iterable[str]) -> None:
         """The state of these symbols at a source, or the interest in them, may have changed.

@@ -15,6 +15,7 @@ from attrs import define, field
 
 from actors.subscription import Fanout, Subscriber, Subscription
 from dataflow.domain import Topic
+from dataflow.domain.topic import TRADES
 from dataflow.sources.state import SourceState
 from supervisors import Child, Mailbox, Overflow, Ref, Restart
 
@@ -57,6 +58,7 @@ class Topics:
         self._interval = interval
         self._interest = interest
         self._opened: dict[Topic, _Opened] = {}
+        self._followers: dict[str, set[Topic]] = {}  # by symbol, of other channels than trades
 
     @property
     def subscribers(self) -> dict[Topic, int]:
@@ -87,13 +89,17 @@ class Topics:
         opened = self._opened.get(topic)
         if opened is not None and subscriber in opened.fanout.subscribers:
             opened.fanout.leave(subscriber)
-            self.news(topic)
+            self._wake(topic)
 
     def news(self, topic: Topic) -> None:
-        """The log of `topic` has grown: wake its subscription, if there is one."""
-        opened = self._running(topic)
-        if opened is not None and opened.ref is not None:
-            opened.ref.put(NEWS)
+        """The log of `topic` has grown: wake its subscription, if there is one.
+
+        Trades also wake the topics of other channels that want their symbol.
+        """
+        self._wake(topic)
+        if topic.channel == TRADES:
+            for follower in self._followers.get(topic.symbol, ()):
+                self._wake(follower)
 
     @property
     def open_topics(self) -> list[Topic]:
@@ -119,15 +125,23 @@ class Topics:
 
     def want(self, topic: Topic) -> None:
         for symbol in self.channels[topic.channel].wants(topic):
+            if topic.channel != TRADES:
+                self._followers.setdefault(symbol, set()).add(topic)
             for state in self._carriers[symbol]:
                 state.interest.want(symbol, topic)
             self._interest(symbol)
 
     def release(self, topic: Topic) -> None:
         for symbol in self.channels[topic.channel].wants(topic):
+            self._followers.get(symbol, set()).discard(topic)
             for state in self._carriers[symbol]:
                 state.interest.release(symbol, topic)
             self._interest(symbol)
+
+    def _wake(self, topic: Topic) -> None:
+        opened = self._running(topic)
+        if opened is not None and opened.ref is not None:
+            opened.ref.put(NEWS)
 
     def _running(self, topic: Topic) -> _Opened | None:
         opened = self._opened.get(topic)
