@@ -385,7 +385,7 @@ async def test_a_topic_that_is_accepted_after_all_is_not_asked_for_again(mock_cl
 
 
 async def test_a_refused_topic_is_asked_for_again_by_those_who_want_it_next(mock_clock: MockClock) -> None:
-    """A refusal holds as long as the topic is wanted without a break, however short the break is."""
+    """A refusal holds while the topic is wanted without a break; a short break is a break too."""
     upstream = FakeUpstream()
     upstream.refuses["a"] = "busy"
     async with stage("a", upstream=upstream) as s:

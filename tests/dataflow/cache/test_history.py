@@ -142,7 +142,7 @@ def test_no_duplicate_brings_back_what_the_connection_lost(marks: list[Missed], 
 
 
 def test_a_replay_brings_back_what_the_connection_before_lost() -> None:
-    """A subscription made anew after the loss tells the newest trade and all that follows it."""
+    """A new subscription after the loss repeats the newest trade and sends all trades behind it."""
     log = history(trade("x"), missed(), RESUBSCRIBED, trade("x"), trade("y"))
     assert everything(log)[1:] == [Recorded(2, trade("y"))]
 
@@ -202,7 +202,7 @@ def test_a_run_may_have_holes_and_repetitions() -> None:
     ids=["admitted", "duplicate", "unsequenced", "backwards", "too old"],
 )
 def test_anything_else_of_that_source_ends_a_run(between: Trade) -> None:
-    """Stragglers between good trades are late for ever, however many they are."""
+    """Stragglers between good trades stay late, in any number."""
     log = history(*(trade(f"past{n}", 1) for n in range(9)), sequenced(1000), max_trades=4)
     assert verdicts(log, *range(10, 9 + ANEW), at=2 * US) == [Verdict.LATE] * (ANEW - 1)
     log.admit(between, 0)
@@ -218,7 +218,7 @@ def test_another_source_does_not_end_a_run() -> None:
 
 
 def test_a_numbering_that_begins_anew_within_memory_is_not_taken_for_a_replay() -> None:
-    """The same id at another moment is another trade, when sequences can tell how it goes on."""
+    """The same id at another time is another trade, if sequences prove it."""
     log = history(*map(sequenced, range(1, 101)))
     assert verdicts(log, *range(1, ANEW)) == [Verdict.LATE] * (ANEW - 1)
     assert verdicts(log, *range(ANEW, 200)) == [Verdict.ADMITTED] * (200 - ANEW)
@@ -245,7 +245,7 @@ def test_a_replay_taken_for_a_new_numbering_leads_back_to_the_old_one() -> None:
 
 
 def test_a_wild_sequence_is_refused_and_does_no_harm() -> None:
-    """One number out of all proportion neither tears a gap nor makes the rest late."""
+    """One number that is far too high neither makes a gap nor makes the rest late."""
     log = history(sequenced(100))
     assert verdicts(log, 2**53, 101, 2**52, 102) == [
         Verdict.IMPLAUSIBLE,
@@ -288,7 +288,7 @@ def test_one_timestamp_of_the_future_does_not_silence_a_source() -> None:
 
 
 def test_one_timestamp_of_the_future_does_not_silence_a_quiet_source() -> None:
-    """Also when only another source has spoken since."""
+    """Also when only another source has sent trades since."""
     log = history(trade("wild", 10**18), *(trade(str(n), n, source="b") for n in range(9)), max_trades=2)
     assert log.admit(trade("1", 1), 0) is Verdict.ADMITTED
 
@@ -300,7 +300,7 @@ def test_a_source_whose_clock_is_always_ahead_has_a_floor() -> None:
 
 
 def test_the_floor_follows_a_source_that_is_only_ahead() -> None:
-    """Within the bound a timestamp counts, however much earlier the others are."""
+    """Within the bound a timestamp counts, also if the others are much earlier."""
     log = history(trade("ahead", AHEAD + 9), *(trade(str(n), 9) for n in range(4)), max_trades=2)
     assert log.admit(trade("x", AHEAD + 9), 0) is Verdict.TOO_OLD
     log = history(trade("wild", AHEAD + 10), *(trade(str(n), 9) for n in range(4)), max_trades=2)
@@ -340,7 +340,7 @@ def test_a_mark_of_a_source_that_never_gave_a_trade_is_ignored() -> None:
 
 
 def test_a_mark_waits_for_its_own_source() -> None:
-    """Another source's trade does not resolve it, and the first of two reasons is the one that is told."""
+    """The trade of another source does not resolve it, and the first of two reasons is announced."""
     log = history(trade("x"), trade("v", source="b"), missed(reason="first"), missed(reason="second"))
     log.admit(trade("w", source="b"), 0)
     log.admit(trade("y"), 0)
@@ -444,7 +444,7 @@ def test_places_lost_before_anybody_read_them_are_told_also_when_nothing_is_left
 
 
 def test_a_reader_inside_a_gap_gets_the_rest_of_it() -> None:
-    """Places already told are not told again."""
+    """A reader does not get places again."""
     log = history(sequenced(1), sequenced(10))
     assert log.read(4, 1) == [Gap(5, 9, "source_gap", exact=True)]
 

@@ -377,7 +377,7 @@ def test_the_usual_way_and_the_careful_one_agree(
     st.text(max_size=5) | st.sampled_from(['"', "\\ud800", "1e999", "\x00"]),
 )
 def test_both_ways_agree_on_damage(start: int, end: int, inserted: str) -> None:
-    """Also when it is not JSON any more, or JSON of another shape."""
+    """Also if it is no JSON any more, or JSON of another shape."""
     text = WRAPPED[:start] + inserted + WRAPPED[end:]
     assert decode(codec(), text) == by_the_careful_way(text)
 

@@ -235,7 +235,7 @@ def test_a_skipped_or_repeated_seqnum_marks_every_acknowledged_symbol_and_ends_t
 
 
 def test_a_symbol_that_is_not_acknowledged_is_not_marked() -> None:
-    """Nothing was promised for it: neither before the answer nor after the end."""
+    """Nothing is promised for it, before the answer and after the end."""
     speaker = codec()
     decode(speaker, subscribed(0), message(1, event="unsubscribed", channel="trades", symbol="BTC-USD"))
     into = decode(speaker, heartbeat(9))
@@ -444,7 +444,7 @@ def test_the_usual_way_and_the_careful_one_agree(
 
 @given(st.integers(0, len(UPDATE)), st.integers(0, len(UPDATE)), st.text(max_size=3))
 def test_both_ways_agree_on_damage(start: int, end: int, inserted: str) -> None:
-    """Also when it is not JSON any more, or JSON of another shape."""
+    """Also if it is no JSON any more, or JSON of another shape."""
     messages = [subscribed(5), UPDATE[:start] + inserted + UPDATE[end:], update(7)]
     assert decode(codec(), *messages) == by_the_careful_way(codec(), *messages)
 

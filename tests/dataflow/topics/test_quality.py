@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
 from actors.outbox import Outbox, SlowClient
+from actors.session import Manners, Session
+from actors.subscription import Fanout, Subscription
 from actors.update import Encode, Places, Rendering, Update
 from dataflow.domain import Topic
 from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.topic import QUALITY
 from dataflow.topics.quality import Qualities, QualityLog, judge, make
+from supervisors import Child, Pool, Restart, open_supervisor
+from tests.actors.fakes import FakeWire
 from tests.dataflow.topics.stage import EPOCH, SYMBOLS, Stage, read_on
 
 BTC = Topic(QUALITY, SYMBOLS[0])
@@ -166,3 +171,48 @@ def test_a_slow_client_gets_the_newest_of_each_source(policy: SlowClient) -> Non
     assert len(outbox) == 2
     assert outbox.take() == [f"{state.source} {state.state}" for state in log.states[:2]]
     assert outbox.take() is None
+
+
+class Answers:
+    """A dialogue that says nothing by itself."""
+
+    async def hear(self, message: str) -> None: ...
+
+    def gap(self, topic: Any, first: int, last: int, items: int) -> bytes:
+        raise AssertionError("nothing is dropped")
+
+    def notice(self, notice: Any) -> None: ...
+    def farewell(self) -> None: ...
+    def closed(self) -> None: ...
+
+
+async def test_a_session_on_a_slow_connection_gets_the_newest_of_each_source() -> None:
+    """While it takes nothing, changes are replaced. Then it gets what is true, and each source once."""
+    wire = FakeWire(room=0)
+    session = Session(wire, Manners(outbox=3))
+    session.speak(Answers())
+    log = new_log()
+    fanout = Fanout(BTC, log)
+    async with open_supervisor(Pool()) as pool:
+        await pool.start(Child("session", session.myself, restart=Restart.TEMPORARY, stop_within=0))
+        session.follow(BTC, log.last, Rendering(Words(), None, wire.pack))
+        fanout.join(session)
+        ref = await pool.start(Child("topic", lambda: Subscription(fanout, Nowhere(), 30.0)))
+        log.put(quality("c", Grade.REJECTED))
+        ref.put("news")
+        await wait_all_tasks_blocked()  # this change is with the connection already: the next ones wait
+        for number in range(20):
+            log.put(quality("ab"[number % 2], Grade.LIVE if number % 4 < 2 else Grade.LOST))
+            ref.put("news")
+            await wait_all_tasks_blocked()
+        assert session.ended is None
+        wire.reads(1 << 20)
+        await wait_all_tasks_blocked()
+        assert wire.texts == ["c rejected", *(f"{state.source} {state.state}" for state in log.states[:2])]
+
+
+class Nowhere:
+    """An upstream of which nothing is wanted."""
+
+    def want(self, topic: Any) -> None: ...
+    def release(self, topic: Any) -> None: ...
