@@ -1,8 +1,8 @@
-"""Owns a slice of the topics: admits, orders, remembers.
+"""Owns a part of the topics: admits, orders and remembers their items.
 
-Rules of this file. What is remembered lives in the store, which outlives the actor: a shard that
-comes back has lost no admitted item and no offset. A message is one batch of items as a connector
-delivered it. The shard says *that* a topic has news, never what: readers read the store.
+Rules of this file. The memory is the store, which outlives the actor: a restarted shard has lost no admitted
+item and no offset. A message is one batch of items from a connector. The shard announces *that* a topic has
+news, never the items: readers read the store.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from supervisors import Context, Ref
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
-BATCHES_AT_ONCE = 16  # bounds how long one pass can keep the event loop: of full batches, 8,000 items
+BATCHES_AT_ONCE = 16  # bounds the time of one pass without a checkpoint: 8,000 items, if the batches are full
 
 
 class Store(Protocol[T_contra]):
     """The memory of one shard."""
 
     def admit(self, items: Sequence[T_contra], now: float) -> Collection[str]:
-        """Take in what is new, in order; returns the topics that have news. Atomic for every item."""
+        """Admit new items, in order. Returns the topics that have news. Atomic for every item."""
 
 
 class CacheShard(Generic[T]):
-    """The actor around one store. `news(topic)` wakes whoever reads that topic; it never waits.
+    """The actor around one store.
 
-    `address` is told where to put batches: before the shard is ready, and again by every incarnation.
+    `news(topic)` wakes the readers of a topic; it never waits. Each incarnation calls `address(ref)` before
+    it is ready: batches go to `ref` from then on.
     """
 
     def __init__(self, store: Store[T], news: Callable[[str], None], address: Callable[[Ref], None]) -> None:

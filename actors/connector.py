@@ -1,15 +1,14 @@
 """Keeps one source connected: connect, subscribe, watch, resubscribe.
 
-Rules of this file. There is no retry loop and no sleep: a connection that is lost ends the actor
-with `LinkLost`, and its supervisor starts a new incarnation after the backoff. What the topics want
-is not a message but a state (`Interest`), compared with what the upstream has acknowledged, so that
-no crash can forget a subscription. The source is anything that satisfies `Source`; an exchange's
-name does not occur here.
+Rules of this file. There is no loop that reconnects, and no sleep before an attempt: a lost connection ends
+the actor with `LinkLost`, and its supervisor starts a new incarnation after the backoff. The wanted topics
+are not messages but a state, `Interest`. The actor compares it with the acknowledged subscriptions, so no
+crash can forget one. The source is any object that satisfies `Source`. No exchange is named here.
 
-A refusal of several topics at once does not say which of them is meant: they are asked for again in
-halves, one request every `Patience.ask_again_every` seconds whatever is refused, until those that are
-refused stand alone. Only then is it final, and only for as long as somebody goes on wanting the topic.
-What the upstream ends unasked is asked for again in the same way.
+A refusal of several topics at once does not say which of them it means. The actor asks again for each half,
+with one request every `Patience.ask_again_every` seconds, until each refusal concerns one topic. Only such a
+refusal is final, and only while the topic stays wanted. If the upstream ends a subscription by itself, the
+actor asks again in the same way.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from supervisors import Context
 T = TypeVar("T")
 
 
-STOPPED = "stopped"  # the reason when nothing was wrong: the connector was asked to end
+STOPPED = "stopped"  # the reason of an orderly stop
 
 
 class LinkLost(Exception):
-    """The connection to the upstream is gone or worthless; reconnecting is what helps."""
+    """The connection to the upstream is gone or useless. A new connection may help."""
 
 
 @frozen
 class Subscribed:
-    """The items of `topic` come from here on."""
+    """Items of `topic` come from here on."""
 
     topic: str
 
@@ -51,7 +50,7 @@ class Unsubscribed:
 
 @frozen
 class Refused:
-    """A request for `topics` was refused; which of them is meant is only known when there is one."""
+    """A request for `topics` was refused. With several topics, it is unknown which of them it means."""
 
     topics: tuple[str, ...]
     reason: str
@@ -62,11 +61,11 @@ Answer = Subscribed | Unsubscribed | Refused
 
 @define
 class Received(Generic[T]):
-    """What one read of a link brought, in the order in which it came.
+    """The result of one read of a link, in the order of arrival.
 
-    Items are appended to `items`; answers to our requests are added by the methods, and each remembers
-    how many items came before it. `problems` are (reason, excerpt) of messages that could not be used;
-    `lost` is why this connection must be given up after this.
+    Append items to `items`. The methods add answers to our requests; each answer remembers the number of
+    items before it. `problems`: (reason, excerpt) of unusable messages. `lost`: the reason why this
+    connection must be given up after this read, else None.
     """
 
     items: list[T] = Factory(list)
@@ -75,15 +74,15 @@ class Received(Generic[T]):
     lost: str | None = None
 
     def subscribed(self, *topics: str) -> None:
-        """From here on the upstream sends the items of `topics`."""
+        """The upstream sends items of `topics` from here on."""
         self._answer(map(Subscribed, topics))
 
     def unsubscribed(self, *topics: str) -> None:
-        """From here on it sends no more of them."""
+        """The upstream sends no more items of `topics`."""
         self._answer(map(Unsubscribed, topics))
 
     def refused(self, reason: str, *topics: str) -> None:
-        """One request for `topics` was refused: none is subscribed, though perhaps only one was wrong."""
+        """One request for `topics` was refused. None is subscribed, though perhaps only one was wrong."""
         self._answer([Refused(topics, reason)])
 
     def _answer(self, answers: Iterable[Answer]) -> None:
@@ -94,31 +93,31 @@ class Link(Protocol[T]):
     """One live connection to an upstream."""
 
     async def receive(self) -> Received[T]:
-        """Everything that is waiting, at least one message. Cancelling it loses nothing. Raises LinkLost."""
+        """All waiting messages, at least one. Cancelling it loses nothing. Raises LinkLost."""
 
     async def subscribe(self, topics: Collection[str]) -> None:
-        """Ask for topics; the answer comes through `receive`. Raises LinkLost."""
+        """Ask to subscribe to topics. The answer comes through `receive`. Raises LinkLost."""
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
-        """Ask for their end. Raises LinkLost."""
+        """Ask to unsubscribe from topics. Raises LinkLost."""
 
     async def probe(self) -> None:
-        """Provoke a sign of life where the upstream sends none by itself. Raises LinkLost."""
+        """Provoke a sign of life, if the upstream sends none by itself. Raises LinkLost."""
 
 
 class Source(Protocol[T]):
-    """An upstream that can be connected to, again and again."""
+    """An upstream. It can be connected to any number of times."""
 
     def connect(self) -> AbstractAsyncContextManager[Link[T]]:
-        """A fresh connection; entering raises LinkLost when there is none to be had."""
+        """A fresh connection. Entering raises LinkLost if there is none."""
 
 
 class Observer(Protocol):
-    """Who is told how the source fares. Called synchronously; must not raise."""
+    """Is told about the state of the source. Called synchronously; must not raise."""
 
     def connecting(self) -> None: ...
     def up(self, topics: Collection[str]) -> None:
-        """Connected, and every wanted topic was answered."""
+        """Connected, and every request has its answer. `topics` are subscribed."""
 
     def down(self, reason: str) -> None: ...
     def subscribed(self, topic: str) -> None: ...
@@ -128,9 +127,9 @@ class Observer(Protocol):
 
 
 class Interest:
-    """The topics that somebody wants from one source: state that outlives every actor.
+    """The topics that are wanted from one source. This state outlives every actor.
 
-    Several parties may want one topic; it is wanted until the last of them let go.
+    A topic may have several holders. It is wanted until the last of them has released it.
     """
 
     def __init__(self, always: Iterable[str] = ()) -> None:
@@ -146,9 +145,9 @@ class Interest:
         return frozenset(self._holders)
 
     def term(self, topic: str) -> int | None:
-        """Which time it is that `topic` is wanted; None when it is not.
+        """The number of the term in which `topic` is wanted; None when it is not wanted.
 
-        What was learned about a topic in one term does not hold for those who want it in the next.
+        A term lasts from the first holder to the last one. A refusal in one term does not count in the next.
         """
         return self._terms.get(topic)
 
@@ -160,7 +159,7 @@ class Interest:
         self.touch()
 
     def release(self, topic: str, holder: object) -> None:
-        """`holder` no longer wants `topic`; harmless when it never did."""
+        """`holder` no longer wants `topic`. Idempotent."""
         holders = self._holders.get(topic, set())
         holders.discard(holder)
         if not holders:
@@ -169,19 +168,22 @@ class Interest:
             self.touch()
 
     def changed(self) -> trio.Event:
-        """An event that is set at the next change after this call."""
+        """An event that the next change after this call sets."""
         return self._changed
 
     def touch(self) -> None:
-        """Have whoever follows this interest compare again."""
+        """Wake the followers of this interest, so that they compare again."""
         self._changed.set()
         self._changed = trio.Event()
 
 
 @define
 class Patience:
-    """How long a connection may be silent or owe an answer, and the least time between two requests
-    that ask again. Seconds."""
+    """The bounds of waiting, in seconds.
+
+    `stale_after`: silence of a connection. `subscribe_within`: time for an answer. `ask_again_every`: least
+    time between two repeated requests.
+    """
 
     stale_after: float
     subscribe_within: float
@@ -189,8 +191,11 @@ class Patience:
 
 
 class Connector(Generic[T]):
-    """The actor that keeps one source connected. `deliver` takes items in order and never waits;
-    `missed(topic)` makes the item that marks a possible hole in a topic that was just subscribed."""
+    """The actor that keeps one source connected.
+
+    `deliver` takes items in order and never waits. `missed(topic)` makes the mark for a possible hole in a
+    topic that was just subscribed; None if there is no need.
+    """
 
     def __init__(
         self,
@@ -210,7 +215,7 @@ class Connector(Generic[T]):
         self._leaving = trio.CancelScope()
 
     async def run(self, ctx: Context) -> None:
-        # Ready before connected: an upstream that is down must not keep the tree from starting.
+        # Ready before connected: an upstream that is down must not block the start of the tree.
         ctx.ready()
         self._observer.connecting()
         reason = STOPPED
@@ -223,10 +228,10 @@ class Connector(Generic[T]):
             self._observer.down(reason)
 
     async def _keep(self, ctx: Context) -> None:
-        """One connection: until it is lost (LinkLost) or the actor is asked to stop (returns)."""
+        """Keep one connection. Raises LinkLost when it is lost; returns when the actor must stop."""
         try:
             async with trio.open_nursery() as nursery:
-                # A stop cuts a connection in the making short, but parts from a made one politely.
+                # A stop cancels an attempt to connect at once, but closes an open connection politely.
                 self._leaving = nursery.cancel_scope
                 nursery.start_soon(self._leave_when_asked, ctx)
                 async with self._source.connect() as link:
@@ -250,7 +255,7 @@ def _reason(error: BaseException) -> str:
 
 
 class _Conversation(Generic[T]):
-    """What is known about one connection: which topics are asked for, and which are answered."""
+    """The state of one connection: requested, acknowledged and refused topics."""
 
     def __init__(self, connector: Connector[T], link: Link[T], ctx: Context) -> None:
         self._connector = connector
@@ -259,10 +264,10 @@ class _Conversation(Generic[T]):
         self._patience = connector._patience
         self._link = link
         self._ctx = ctx
-        self._asked: dict[str, float] = {}  # topic -> when its answer is overdue
+        self._asked: dict[str, float] = {}  # topic -> time at which its answer is overdue
         self._held: set[str] = set()  # acknowledged
-        self._refused: dict[str, int | None] = {}  # in which term: asking again in it would not help
-        self._again: deque[tuple[str, ...]] = deque()  # what to ask for again, a request each; disjoint
+        self._refused: dict[str, int | None] = {}  # topic -> term; to ask again in this term would not help
+        self._again: deque[tuple[str, ...]] = deque()  # requests to repeat; no topic is in two of them
         self._some_again = trio.Event()
         self._up = False
         self._heard = trio.current_time()
@@ -270,7 +275,7 @@ class _Conversation(Generic[T]):
         self._alarm = trio.CancelScope()
 
     async def hold(self) -> None:
-        """Until the connection is lost (LinkLost, in a group)."""
+        """Runs until the connection is lost. Raises LinkLost in a group."""
         async with trio.open_nursery() as nursery:
             await self._reconcile()
             nursery.start_soon(self._follow_interest)
@@ -291,7 +296,7 @@ class _Conversation(Generic[T]):
         known = self._held.union(self._refused, self._asked, *self._again)
         if more := sorted(wanted - known):
             await self._ask(more)
-        # What is asked for but unanswered is let go of once its answer has come.
+        # A topic without an answer yet is unsubscribed after the answer has come.
         if fewer := sorted(self._held - wanted):
             self._held.difference_update(fewer)
             await self._link.unsubscribe(fewer)
@@ -331,9 +336,9 @@ class _Conversation(Generic[T]):
                 raise LinkLost(received.lost)
 
     async def _watch(self) -> None:
-        """Half-way through a silence ask for a sign of life; at its end, or with an answer overdue, give up.
+        """After half of `stale_after` in silence, probe. After all of it, or with an overdue answer, give up.
 
-        Beside the listener and not around each of its reads, which would cost a timer a read.
+        This is a task beside the listener. A timeout around each read would cost a timer per read.
         """
         while True:
             with trio.CancelScope(deadline=self._next_alarm()) as self._alarm:
@@ -345,8 +350,8 @@ class _Conversation(Generic[T]):
                 await self._link.probe()
 
     async def _give_up_unless_heard(self) -> None:
-        # After a pause of our own it is not the upstream that was silent: what has come meanwhile is seen by
-        # the first checkpoint, and heard by the second.
+        # If this process was paused, the upstream was not silent. The first checkpoint lets Trio see the data
+        # that arrived meanwhile, and in the second one the listener reads it.
         heard = self._heard
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
@@ -361,7 +366,7 @@ class _Conversation(Generic[T]):
 
     @property
     def _late(self) -> list[str]:
-        """The topics whose answer is overdue."""
+        """The topics with an overdue answer."""
         now = trio.current_time()
         return sorted(topic for topic, overdue in self._asked.items() if overdue <= now)
 
@@ -374,7 +379,7 @@ class _Conversation(Generic[T]):
         return min(self._asked.values(), default=float("inf"))
 
     def _take(self, received: Received[T]) -> None:
-        """Items and answers in the order in which they came."""
+        """Take items and answers in the order of their arrival."""
         taken = 0
         for place, answer in received.answers:
             self._deliver(received.items[taken:place])
@@ -406,7 +411,7 @@ class _Conversation(Generic[T]):
         self._observer.subscribed(topic)
 
     def _take_unsubscribed(self, topic: str) -> None:
-        if topic in self._held:  # nobody asked for it: what we let go of is no longer held
+        if topic in self._held:  # not on our request: then it would not be held any more
             self._held.remove(topic)
             self._put_again((topic,))
         self._observer.unsubscribed(topic)
@@ -429,7 +434,7 @@ class _Conversation(Generic[T]):
 
 
 def _foremost(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one failure that a reader of the log wants: anything unexpected before a lost link."""
+    """The failure for the log: an unexpected error if there is one, else a lost link."""
     leaves = list(_leaves(group))
     unexpected = [e for e in leaves if not isinstance(e, LinkLost | trio.Cancelled)]
     return (unexpected or [e for e in leaves if isinstance(e, LinkLost)] or leaves)[0]

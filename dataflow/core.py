@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from .cache.delivery import Delivery, shard_of
-from .cache.history import History, Store, Verdict
+from .cache.history import History, Verdict
+from .cache.store import Store
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality
 from .domain.topic import QUALITY, TRADES

@@ -1,1 +1,1 @@
-"""Branch `cache`: admits, orders and remembers."""
+"""Branch `cache`: admits, orders and remembers trades."""

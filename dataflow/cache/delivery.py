@@ -1,8 +1,8 @@
-"""From connectors into the shards: which shard, and what happens when it has no room.
+"""From connectors into the shards: the choice of the shard, and the case of a full mailbox.
 
-Rules of this file. Delivering never waits: a shard that is down must not block a connector. What a
-full mailbox refuses is counted, and the hole is marked as soon as there is room again; trades that
-carry a sequence mark it by themselves.
+Rules of this file. Delivering never waits: a shard that is down must not block a connector. Trades that a
+full mailbox refuses are counted. A mark for the hole is delivered as soon as there is room again. Trades with
+a sequence do not need it; their numbers show the hole.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from supervisors import Put, Ref
 
 @lru_cache(maxsize=4096)
 def shard_of(symbol: str, shards: int) -> int:
-    """The shard that owns `symbol`: the same in every run and every process."""
+    """The number of the shard that owns `symbol`: the same in every run and every process."""
     return crc32(symbol.encode()) % shards
 
 
 class Delivery:
-    """Splits what a connector received and puts it into the shards' mailboxes."""
+    """Splits the items of a connector and puts them into the mailboxes of the shards."""
 
     def __init__(self, shards: int) -> None:
         self.overflowed: Counter[str] = Counter()  # trades refused by a full mailbox, by source
@@ -31,11 +31,11 @@ class Delivery:
         self._owed: defaultdict[int, dict[tuple[str, str], Missed]] = defaultdict(dict)
 
     def attach(self, shard: int, ref: Ref) -> None:
-        """Where to put what belongs to `shard`."""
+        """Put the items of `shard` into the mailbox of `ref` from now on."""
         self._shards[shard] = ref
 
     def __call__(self, items: Sequence[Item]) -> None:
-        """Put `items` into their shards, in order; whoever gave them leaves them alone. Never waits."""
+        """Put `items` into their shards, in order. The caller must not change them later. Never waits."""
         for shard, batch in self._split(items).items():
             if shard in self._owed:
                 batch = [*self._owed.pop(shard).values(), *batch]

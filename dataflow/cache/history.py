@@ -1,101 +1,103 @@
-"""One log a symbol: what was admitted, in which order, and what is known to be missing.
+"""The log of one symbol: admitted trades in order, and gaps for missing ones.
 
-Rules of this file. Pure: no clock, no I/O, no trio; `now` is given. Every place of a log has an
-offset, starting at 1 and growing by one, and holds a trade or a gap, so that whoever reads offsets
-can see a hole. A trade is admitted once, however often it comes. What cannot be judged is refused
-and counted, never guessed. Everything that is remembered is bounded, and neither appending nor
-finding grows with what is stored.
+Rules of this file. Pure: no clock, no I/O, no trio; `now` is given. Every place of a log has an offset.
+Offsets begin at 1 and grow by one. A place holds a trade or a gap, so that a reader sees a hole in the
+offsets. A trade is admitted once, however often it comes. A trade that cannot be judged is refused and
+counted, never guessed. All memory is bounded. The cost of appending and of finding does not grow with the
+number of stored trades.
 
-What proves that nothing is missing. A sequence that moves on by one. Or, after a resubscription, the
-newest admitted trade of the source told again: a stream in order that passes it has all that follows.
-An older duplicate proves nothing, and no duplicate brings back what a connection lost in its midst:
-that mark stays until its gap is put, or until a later resubscription tells the newest trade again.
+Proof that nothing is missing. Either the sequence grows by one. Or, after a resubscription, the source
+repeats its newest admitted trade: a stream in order that passes this trade has all trades behind it. An older
+duplicate proves nothing. If a connection lost trades in its midst, no duplicate brings them back: that mark
+stays until its gap is put, or until a later resubscription repeats the newest trade.
 
-What does not fit is refused at first, and believed when it goes on. `ANEW` late trades of a source in a
-row, growing and with nothing else of that source between them, are a numbering that began anew. A
-sequence more than `JUMP` ahead is implausible until the very next trade continues from it. Either way
-nobody knows how much is missing, so one inexact gap announces the loss, the refused trades included.
-In a numbering that began anew an id may come again: with a sequence the same id at another timestamp is
-another trade. Without one it is refused as reused, since nobody can tell. A replay that was taken for a
-new numbering costs a gap too many: its trades were never given, and where it reaches those that were,
-the duplicates lead back. A timestamp more than `AHEAD` of what its source says later does not count when
-trades are refused for their age: one wrong timestamp silences a source for that long at most.
+A trade that does not fit is refused at first, and believed when more follow. `ANEW` late trades of a source
+in a row, growing and with no other trade of that source between them, are a new numbering. A sequence more
+than `JUMP` ahead is implausible until the very next trade continues from it. In both cases the number of
+missing trades is unknown, so one inexact gap announces the loss, the refused trades included.
 
-Trades are ordered twice: by offset, which is the order of admission, and by timestamp, where trades
-of the same microsecond stand in the order of their offsets. The second order is made when somebody asks for
-it, of what came since it was last asked for: nearly every trade is forgotten before anybody does. The
-worst question finds all that is kept out of order: 10,000 trades take some 10 ms.
+A new numbering may use an id again. With a sequence, the same id at another timestamp is another trade.
+Without a sequence it is refused as reused, because the two cannot be told apart. A replay that looks like a
+new numbering costs one gap too many: its trades were never admitted before, and when it reaches admitted
+trades, the duplicates lead back to the old numbering.
 
-Trades come in runs that leave nothing to judge: one source, the sequence moving on by one or none at all,
-ids that were never seen. `admit_run` recognises such a run as a whole and takes it at a tenth of the price of
-`admit`, or does not touch it. Only `admit` judges.
+When trades are refused for their age, a timestamp does not count if it is more than `AHEAD` later than the
+next ones of its source. So one wrong timestamp silences a source for that time at most.
+
+Trades have two orders: by offset, the order of admission, and by timestamp. Trades of the same microsecond
+stand in the order of their offsets. The order by time is made on demand, from the trades since the last
+demand, because nearly every trade is forgotten before anybody asks. In the worst case all kept trades are out
+of order: 10,000 trades take some 10 ms.
+
+Most trades come in runs that need no judgement: one source, a sequence that grows by one or no sequence at
+all, ids that are new. `admit_run` recognises such a run and admits it as a whole, at a tenth of the price of
+`admit`. It does not touch any other run. Only `admit` judges.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from itertools import islice, takewhile
-from typing import Final, TypeGuard
+from typing import Final
 
-from attrs import Factory, define, evolve, field, setters, validators
+from attrs import define, evolve, field, setters, validators
 
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
 
 from .ordered import ByPlace, ByTime
 
-_MICROSECOND: Final = 1000  # nanoseconds; what clients see of a timestamp
-_FEW: Final = 4  # trades that cost less one by one than as a run
+_MICROSECOND: Final = 1000  # nanoseconds; the resolution of a timestamp for clients
 _NEVER: Final = float("-inf")  # earlier than every timestamp
-_IDS_PER_TRADE: Final = 2  # ids outlive trades: what was served once must not be admitted again
+_IDS_PER_TRADE: Final = 2  # ids outlive trades: a trade that was served must not be admitted again
 
-ANEW: Final = 20  # late trades in a row: more than stragglers, few enough to lose
+ANEW: Final = 20  # late trades in a row: more than a few stragglers, and few enough to lose
 JUMP: Final = 10_000_000  # places; several days of the busiest symbols
 AHEAD: Final = 3600 * 10**9  # nanoseconds
 
 
 class Verdict(Enum):
-    """What became of an item that was offered."""
+    """The result of offering an item."""
 
     ADMITTED = "admitted"
-    DUPLICATE = "duplicate"  # this source already gave this trade
-    LATE = "late"  # its sequence was passed: its place was announced as a gap, or another trade has it
-    REUSED = "reused"  # its id was given to a trade of another moment, and no sequence tells them apart
-    IMPLAUSIBLE = "implausible"  # its sequence is out of all proportion, and nothing has confirmed it
-    TOO_OLD = "too_old"  # older than the ids that are remembered: nobody can tell whether it is new
-    NOTED = "noted"  # not a trade but a mark that some may be missing
+    DUPLICATE = "duplicate"  # this source has given this trade before
+    LATE = "late"  # its sequence is passed: its place is a gap, or holds another trade
+    REUSED = "reused"  # a trade of another time has this id, and no sequence tells them apart
+    IMPLAUSIBLE = "implausible"  # its sequence is far too high, and no other trade has confirmed it
+    TOO_OLD = "too_old"  # older than the remembered ids: it may be new or not
+    NOTED = "noted"  # no trade but a mark: some may be missing
 
 
 @define
 class _Feed:
-    """What one source has given to one symbol."""
+    """The state of one source in one symbol."""
 
-    newest: Trade | None = None  # the last one admitted
+    newest: Trade | None = None  # the last admitted trade
     last_sequence: int | None = None
-    missed: Missed | None = None  # trades may be missing before the next one
+    missed: Missed | None = None  # trades may be missing before the next trade
     floor: float = _NEVER  # highest credible timestamp among the forgotten ids
-    stray: int | None = None  # sequence of the last trade, when it was refused for its sequence
-    late: int = 0  # how many of those in a row were late
-    ids: dict[str, Trade] = field(factory=dict)  # what is remembered of what was admitted
+    stray: int | None = None  # the sequence of the last trade, if it was refused for that
+    late: int = 0  # the number of late ones among the refused trades in a row
+    ids: dict[str, Trade] = field(factory=dict)  # admitted trades whose ids are remembered
 
 
-@define(on_setattr=setters.NO_OP)  # the checks are for whoever makes one, not for every place that is added
+@define(on_setattr=setters.NO_OP)  # validators for the constructor only: they would cost time at every place
 class History:
     """The log of one symbol.
 
-    Keeps at most `max_trades` trades, none longer than `max_age` seconds after its admission, and
-    the ids of twice as many, whatever their age. `epoch` tells this log from an earlier one that
-    was lost: offsets of different epochs cannot be compared.
+    Keeps at most `max_trades` trades, each for at most `max_age` seconds after its admission. Keeps the ids
+    of twice as many trades, of any age. `epoch` tells this log from earlier, lost ones. Offsets of different
+    epochs cannot be compared.
     """
 
     epoch: int
     max_trades: int = field(validator=validators.ge(1))
     max_age: float = field(validator=validators.gt(0))
-    last: int = field(default=0, init=False)  # offset of the last place, 0 when there is none
+    last: int = field(default=0, init=False)  # the offset of the last place; 0 when there is none
     _places: ByPlace[Trade | Gap] = field(init=False, factory=lambda: ByPlace[Trade | Gap]())
     _by_time: ByTime[Recorded] = field(init=False, factory=lambda: ByTime[Recorded]())
-    _timed: int = field(default=0, init=False)  # the offset up to which `_by_time` is complete
+    _timed: int = field(default=0, init=False)  # `_by_time` is complete up to this offset
     _trades: int = field(default=0, init=False)
     _ids_by_age: deque[Trade] = field(init=False, factory=deque)
     _feeds: dict[str, _Feed] = field(init=False, factory=dict)
@@ -103,9 +105,9 @@ class History:
     # -- admission -------------------------------------------------------------------------------
 
     def admit(self, item: Item, now: float) -> Verdict:
-        """Give a trade its place, or say why not. `now` (seconds, monotonic) is what ages are counted from.
+        """Give a trade its place, or return why not. `now`: seconds of a monotonic clock; ages count from it.
 
-        Either all of it happens or nothing: an exception leaves the log as it was.
+        Atomic: an exception leaves the log as it was.
         """
         self.expire(now)
         feed = self._feed(item.source)
@@ -121,9 +123,9 @@ class History:
         return verdict
 
     def admit_run(self, trades: Sequence[Trade], now: float) -> bool:
-        """Admit trades of one source, at least one, if not one of them needs to be judged.
+        """Admit trades of one source, at least one, if none of them needs to be judged.
 
-        True: what has happened is what `admit` of each would have done. False: nothing has.
+        True: the effect is the same as `admit` of each. False: nothing has changed.
         """
         self.expire(now)
         source = trades[0].source
@@ -136,7 +138,7 @@ class History:
         old = self._ids_beyond(len(trades))
         own = [trade for trade in old if trade.source == source]
         if len(own) < len(old) and any(self._feeds[trade.source].newest is trade for trade in old):
-            return False  # what comes next, of whatever source, says whether its timestamp counts
+            return False  # the next trade, of any source, decides whether its timestamp counts
         earliest = min([trade.timestamp for trade in trades])
         highest = max([trade.timestamp for trade in own], default=_NEVER)
         floor = max(feed.floor, highest)
@@ -149,9 +151,9 @@ class History:
         return True
 
     def lost(self, item: Item, now: float) -> bool:
-        """Say that an item was received and then lost inside; tell whether a gap was put for it.
+        """An item was received and then lost in a crash. Returns whether a gap was put for it.
 
-        A trade with a sequence needs none: the next one shows exactly what is missing.
+        A trade with a sequence needs no gap here: the next trade shows exactly how many are missing.
         """
         feed = self._feed(item.source)
         if isinstance(item, Missed):
@@ -165,7 +167,7 @@ class History:
         return self._put_unknown("shard_restart", now)
 
     def expire(self, now: float) -> None:
-        """Forget what was admitted more than `max_age` seconds before `now`."""
+        """Forget places that are more than `max_age` seconds older than `now`."""
         while self._places.older_than(now - self.max_age):
             self._forget_oldest()
 
@@ -182,7 +184,7 @@ class History:
             return Verdict.DUPLICATE
         if known is not None and step is None:
             return Verdict.REUSED
-        if step is not None and step > 0:  # it proves the trade new, whatever was forgotten
+        if step is not None and step > 0:  # this proves that the trade is new, even if its id is forgotten
             return Verdict.ADMITTED if step <= JUMP else Verdict.IMPLAUSIBLE
         if trade.timestamp <= feed.floor:
             return Verdict.TOO_OLD
@@ -216,7 +218,7 @@ class History:
     def _put_unknown(self, reason: str, now: float) -> bool:
         newest = self._places.newest()
         if isinstance(newest, Gap) and not newest.exact and newest.reason == reason:
-            return False  # it already stands for an unknown number at this very place
+            return False  # the gap at this place already stands for an unknown number
         self.last += 1
         self._places.append(Gap(self.last, self.last, reason, exact=False), self.last, now)
         return True
@@ -237,7 +239,7 @@ class History:
         return list(islice(self._ids_by_age, excess)) if excess > 0 else []
 
     def _forget_run(self, old: Sequence[Trade], feed: _Feed, source: str) -> None:
-        """Forget the ids of the oldest trades; the floor of `source` itself is left to the caller."""
+        """Forget the ids of the oldest trades. The caller sets the floor of `source` itself."""
         ids, forget = feed.ids, self._ids_by_age.popleft
         for trade in old:
             forget()
@@ -248,7 +250,7 @@ class History:
 
     def _forget_id(self, trade: Trade) -> None:
         feed = self._feeds[trade.source]
-        if feed.ids[trade.trade_id] is trade:  # not a later one, of a numbering that began anew
+        if feed.ids[trade.trade_id] is trade:  # and not a later trade of a new numbering
             del feed.ids[trade.trade_id]
         later = self._ids_by_age[-1] if feed.newest is None or feed.newest is trade else feed.newest
         if trade.timestamp <= later.timestamp + AHEAD:
@@ -257,7 +259,7 @@ class History:
     def _make_room(self) -> None:
         excess = self._trades - self.max_trades
         if excess > 1 and self._trades == len(self._places) and self._timed < self.first:
-            self._places.forget(excess)  # no gaps among them, and none stands in the order by time
+            self._places.forget(excess)  # no gaps among them, and none is in the order by time
             self._trades -= excess
         while self._trades > self.max_trades:
             self._forget_oldest()
@@ -273,7 +275,7 @@ class History:
 
     @property
     def first(self) -> int:
-        """The offset of the first place that is still kept; `last + 1` when none is."""
+        """The offset of the first kept place; `last + 1` when there is none."""
         oldest = self._places.oldest()
         if oldest is None:
             return self.last + 1
@@ -283,12 +285,12 @@ class History:
     def read(self, after: int, limit: int) -> list[Entry]:
         """At most `limit` entries from offset `after + 1` on, in the order of the log.
 
-        Places that were forgotten in the meantime come first, as one gap with reason "overrun".
+        Forgotten places come first, as one gap with the reason "overrun".
         """
         return [_entry(offset, value) for offset, value in self.places(after, limit)]
 
     def places(self, after: int, limit: int) -> list[tuple[int, Trade | Gap]]:
-        """What `read` gives, each with its last offset: for who reads much, and needs no `Recorded`."""
+        """The entries of `read`, each with its last offset. Faster than `read`: no `Recorded` is made."""
         first = self.first
         if after + 1 < first:
             forgotten = Gap(after + 1, first - 1, "overrun")
@@ -299,9 +301,9 @@ class History:
         return places
 
     def newest(self, count: int) -> list[Entry]:
-        """The `count` newest trades by offset, and the gaps between and behind them, in the order of the log.
+        """The `count` newest trades by offset, with the gaps between and behind them, in log order.
 
-        At most two gaps stand before a trade, so this costs no more than `count` does.
+        At most two gaps stand before a trade, so the cost grows with `count` only.
         """
         entries: list[Entry] = []
         descending = self._places.descending()
@@ -313,14 +315,14 @@ class History:
         return entries[::-1]
 
     def position_known(self, epoch: int, offset: int) -> bool:
-        """Whether everything after that position is still here."""
+        """Whether all places after that position are still kept."""
         return epoch == self.epoch and self.first - 1 <= offset <= self.last
 
     def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, list[Entry]]:
-        """Whether a reader at that position can be given all that came since, and all of it.
+        """All entries after a reader's position: (True, entries).
 
-        The entries hold the gaps of the source too: what never came cannot be recovered, only told.
-        (False, []) when the position is unknown or more than `limit` entries behind.
+        Gaps of the source are among them: trades that never came cannot be recovered, only announced.
+        (False, []) when the position is unknown, or when there are more than `limit` entries.
         """
         if not self.position_known(epoch, offset):
             return False, []
@@ -334,15 +336,16 @@ class History:
         return list(islice(self._in_time().descending(), count))
 
     def before(self, timestamp: int, count: int) -> list[Recorded]:
-        """Trades before the microsecond of `timestamp`, newest first; the page ends as in `after`."""
+        """Trades before the microsecond of `timestamp` (ns), newest first. The page ends as in `after`."""
         return _page(self._in_time().descending(timestamp // _MICROSECOND), count)
 
     def after(self, timestamp: int, count: int, before: int | None = None) -> list[Recorded]:
         """Trades after the microsecond of `timestamp` (and before that of `before`), oldest first.
 
-        A page of about `count` (at least 1): it never ends inside trades of one microsecond, so
-        that asking again from the last timestamp of a page loses nothing. It is shortened to the
-        last complete microsecond, or holds one whole microsecond when that alone exceeds `count`.
+        A page of about `count` trades (at least 1). It never ends inside the trades of one microsecond, so
+        that the next question, from the last timestamp of the page, loses nothing. It is shortened to the
+        last complete microsecond. If one microsecond has more than `count` trades, the page holds all of
+        them.
         """
         trades = self._in_time().ascending(timestamp // _MICROSECOND + 1)
         if before is not None:
@@ -363,123 +366,26 @@ class History:
         return self._by_time
 
 
-@define
-class Store:
-    """The histories of the symbols of one shard, made when they are first named.
-
-    `counts` holds the number of items by (source, verdict). `refused` is told of every trade that is
-    neither admitted nor merely repeated, and must not raise.
-    """
-
-    epoch: int
-    max_trades: int
-    max_age: float
-    refused: Callable[[Trade, Verdict], None] | None = None
-    counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
-    _histories: dict[str, History] = field(init=False, factory=dict)
-    _now: float = field(init=False, default=float("-inf"))  # of the last batch: when its loss happened
-
-    def history(self, symbol: str, now: float | None = None) -> History:
-        """The history of `symbol`; with `now`, what has become too old is forgotten first.
-
-        It is made when there is none, so whoever asks vouches that the symbol exists.
-        """
-        found = self._histories.get(symbol)
-        if found is None:
-            found = self._histories[symbol] = History(self.epoch, self.max_trades, self.max_age)
-        if now is not None:
-            found.expire(now)
-        return found
-
-    def symbols(self) -> list[str]:
-        """The symbols that have a history."""
-        return list(self._histories)
-
-    def admit(self, items: Sequence[Item], now: float) -> set[str]:
-        """Offer items, those of each symbol in order; the symbols whose logs have grown."""
-        self._now = now
-        if len(items) < _FEW:
-            return {
-                item.symbol for item in items if self._offer_each(self.history(item.symbol), (item,), now)
-            }
-        grown = set()
-        for symbol, some in _by_symbol(items).items():
-            log = self.history(symbol)
-            has_grown = self._offer_run(log, some, now) if _is_run(some) else self._offer_each(log, some, now)
-            if has_grown:
-                grown.add(symbol)
-        return grown
-
-    def _offer_run(self, log: History, trades: Sequence[Trade], now: float) -> bool:
-        """Offer trades of one source; what has to be judged is closed in on by halves."""
-        if len(trades) < _FEW:
-            return self._offer_each(log, trades, now)
-        if log.admit_run(trades, now):
-            self.counts[trades[0].source, Verdict.ADMITTED.value] += len(trades)
-            return True
-        middle = len(trades) // 2
-        grown = self._offer_run(log, trades[:middle], now)
-        return self._offer_run(log, trades[middle:], now) or grown
-
-    def _offer_each(self, log: History, items: Iterable[Item], now: float) -> bool:
-        grown = False
-        for item in items:
-            verdict = log.admit(item, now)
-            self.counts[item.source, verdict.value] += 1
-            if verdict is Verdict.ADMITTED:
-                grown = True
-            elif self.refused and isinstance(item, Trade) and verdict is not Verdict.DUPLICATE:
-                self.refused(item, verdict)
-        return grown
-
-    def lost(self, items: Iterable[Item]) -> set[str]:
-        """Say that a batch was lost inside, perhaps after a part of it was admitted.
-
-        The symbols that may have news: those of all its trades, since nobody was told of the part
-        that was admitted.
-        """
-        touched = set()
-        for item in items:
-            self.history(item.symbol).lost(item, self._now)
-            touched.add(item.symbol)
-        return touched
-
-
-def _by_symbol(items: Sequence[Item]) -> dict[str, Sequence[Item]]:
-    symbols = dict.fromkeys([item.symbol for item in items])
-    if len(symbols) == 1:
-        return dict.fromkeys(symbols, items)
-    found: dict[str, list[Item]] = {symbol: [] for symbol in symbols}
-    for item in items:
-        found[item.symbol].append(item)
-    return {**found}
-
-
-def _is_run(items: Sequence[Item]) -> TypeGuard[Sequence[Trade]]:
-    """Whether all are trades, and of one source."""
-    return set(map(type, items)) == {Trade} and len({item.source for item in items}) == 1
-
-
 def _entry(offset: int, value: Trade | Gap) -> Entry:
     return Recorded(offset, value) if isinstance(value, Trade) else value
 
 
 def _note(feed: _Feed, mark: Missed) -> Verdict:
-    if feed.newest is not None:  # before the first trade nothing was promised
+    if feed.newest is not None:  # before the first trade nothing is promised
         feed.missed = mark if feed.missed is None else evolve(mark, reason=feed.missed.reason)
     return Verdict.NOTED
 
 
 def _overlap(trade: Trade, feed: _Feed) -> None:
-    """What a duplicate proves: see the top of this file."""
+    """Draw the conclusions from a duplicate: see the top of this file."""
     if feed.missed and feed.missed.resubscribed and feed.newest and trade.trade_id == feed.newest.trade_id:
         feed.missed = None
-    if _step(trade, feed) == 1:  # only where a numbering that began anew meets trades that were given before
+    if _step(trade, feed) == 1:  # only when a new numbering reaches trades that were admitted before
         feed.last_sequence = trade.sequence
 
 
 def _goes_on(trade: Trade, feed: _Feed, verdict: Verdict) -> bool:
-    """Count the trades that do not fit; whether this one shows that they are a stream of their own."""
+    """Count the trades that do not fit. Returns whether this one proves that they are a new stream."""
     before, now = feed.stray, trade.sequence
     goes_on = False
     if verdict is Verdict.IMPLAUSIBLE:
@@ -497,14 +403,14 @@ def _goes_on(trade: Trade, feed: _Feed, verdict: Verdict) -> bool:
 
 
 def _step(trade: Trade, feed: _Feed) -> int | None:
-    """How far the sequence of its source moved on, None where there is no sequence to tell."""
+    """The growth of the sequence since the last trade of the source; None without a sequence."""
     if trade.sequence is None or feed.last_sequence is None:
         return None
     return trade.sequence - feed.last_sequence
 
 
 def _moves_on(trades: Sequence[Trade], feed: _Feed, above_floor: bool) -> bool:
-    """Whether every one of a run of new trades follows the one before it, as far as anybody can tell."""
+    """Whether each trade of a run follows the one before it, as far as the trades can show it."""
     sequences = [trade.sequence for trade in trades]
     if sequences[0] is None:
         return above_floor and feed.missed is None and sequences.count(None) == len(sequences)

@@ -1,8 +1,8 @@
-"""Two orders over the same few thousand values: by place, and by time.
+"""Two orders of the same few thousand values: by place, and by time.
 
-Rules of this file: it knows nothing of trades. Adding at the end and removing at the front cost the
-same however much is stored (amortised), finding costs a binary search, and nothing is sorted
-as a whole but by `ByTime.update`, when it brings as much as was there.
+Rules of this file: it knows nothing of trades. Adding at the end and removing at the front cost the same for
+any number of stored values (amortised). Finding costs a binary search. Only `ByTime.update` sorts all values,
+and only when it adds as many as there were.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from attrs import Factory, define
 
 V = TypeVar("V")
 
-_CHUNK: Final = 256  # keys moved at worst by one insertion or removal in the middle
-_SLACK: Final = 64  # forgotten places that are not worth a compaction
+_CHUNK: Final = 256  # the most keys that one insertion or removal in the middle moves
+_SLACK: Final = 64  # so few forgotten places are not worth a compaction
 
 
 def _places() -> array[int]:
@@ -31,15 +31,15 @@ def _moments() -> array[float]:
 
 @define
 class ByPlace(Generic[V]):
-    """Values in the order in which they were appended, each ending at a place greater than the one before.
+    """Values in the order of their appending. Each ends at a greater place than the one before.
 
-    They come back as (end, value). Places are below 2**63, times in seconds; both are kept in 8 bytes.
+    They come back as (end, value). Places are below 2**63, times are seconds; each takes 8 bytes.
     """
 
     _values: list[V] = Factory(list)
     _ends: array[int] = Factory(_places)
     _since: array[float] = Factory(_moments)
-    _head: int = 0  # what stands before it is forgotten, and freed when it is a quarter of the whole
+    _head: int = 0  # values before it are forgotten; a quarter of all is freed at once
 
     def __len__(self) -> int:
         return len(self._values) - self._head
@@ -51,7 +51,7 @@ class ByPlace(Generic[V]):
         self._since.append(now)
 
     def extend(self, values: Sequence[V], first: int, now: float) -> None:
-        """Add values of one place each, the first one at place `first`, at time `now`."""
+        """Add values of one place each at time `now`. The first one gets place `first`."""
         self._values.extend(values)
         self._ends.extend(array("q", range(first, first + len(values))))
         self._since.extend(array("d", (now,)) * len(values))
@@ -61,7 +61,7 @@ class ByPlace(Generic[V]):
         return (self._ends[self._head], self._values[self._head]) if len(self) else None
 
     def older_than(self, moment: float) -> bool:
-        """Whether there is a first value and it came before `moment`."""
+        """Whether there is a first value, and it was added before `moment`."""
         return self._head < len(self._values) and self._since[self._head] < moment
 
     def newest(self) -> V | None:
@@ -80,7 +80,7 @@ class ByPlace(Generic[V]):
         return removed
 
     def forget(self, count: int) -> None:
-        """Remove the first `count` values; there must be as many."""
+        """Remove the first `count` values. There must be so many."""
         self._head += count
         if self._head > _SLACK + len(self._values) // 4:
             del self._values[: self._head], self._ends[: self._head], self._since[: self._head]
@@ -95,18 +95,17 @@ class ByPlace(Generic[V]):
 
 @define
 class ByTime(Generic[V]):
-    """Values sorted by (time, place); the place is unique, at least 1, and breaks ties.
+    """Values sorted by (time, place). The place is unique and at least 1.
 
-    A list of short sorted lists: values nearly always arrive at the end and leave from the front,
-    and one that does not moves at most one short list.
+    This is a list of short sorted lists: nearly all values are added at the end and removed at the front, and
+    any other value moves at most one short list.
     """
 
     _chunks: list[list[tuple[Any, ...]]] = Factory(list)  # (time, place, value): the value is never compared
     _maxima: list[tuple[int, int]] = Factory(list)
 
     def update(self, values: Sequence[tuple[int, int, V]]) -> None:
-        """Put several (time, place, value) where they belong; all is sorted anew when they are as many as
-        were there."""
+        """Add several (time, place, value). If they are as many as the old ones, all are sorted again."""
         if len(values) < sum(map(len, self._chunks)):
             for time, place, value in values:
                 self.add(time, place, value)
@@ -116,7 +115,7 @@ class ByTime(Generic[V]):
         self._maxima = [chunk[-1][:2] for chunk in self._chunks]
 
     def add(self, time: int, place: int, value: V) -> None:
-        """Put a value where it belongs."""
+        """Add one value."""
         key = (time, place)
         if not self._chunks:
             self._chunks.append([])
@@ -131,7 +130,7 @@ class ByTime(Generic[V]):
             self._maxima[at] = key
 
     def remove(self, time: int, place: int) -> None:
-        """Take out the value that was added with this time and place."""
+        """Remove the value with this time and place."""
         at = bisect_left(self._maxima, (time, place))
         chunk = self._chunks[at]
         del chunk[bisect_left(chunk, (time, place))]
@@ -160,7 +159,7 @@ class ByTime(Generic[V]):
 
     def _split(self, at: int) -> None:
         chunk = self._chunks[at]
-        # A chunk that overflows at the end keeps what it has: the next values belong behind it.
+        # The last chunk stays full: the next values belong behind it.
         middle = _CHUNK if at == len(self._chunks) - 1 else _CHUNK // 2
         self._chunks[at : at + 1] = [chunk[:middle], chunk[middle:]]
         self._maxima[at : at + 1] = [chunk[middle - 1][:2], chunk[-1][:2]]

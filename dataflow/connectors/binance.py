@@ -1,15 +1,16 @@
 """Binance spot market streams: `wss://stream.binance.com:443/stream` (wrapped) or `/ws` (bare).
 
-Rules of this file. Symbols are BASE-QUOTE outside and run together in Binance's language; the way back
-is a table made of the symbols we know, never a guess at where to cut. The ids of one symbol grow by
-one, so they are the sequence, and a skip proves a loss: `t` with `stream = "trade"`; with
-`stream = "aggTrade"` the number `a` of the aggregate, which grows by one as well (the trades inside
-are contiguous, `f..l`, but one aggregate is one entry of ours, so a gap counts aggregates). Events of
-the other kind are not trades here, or every trade would count twice.
+Rules of this file. Binance writes symbols without a dash. The way back to BASE-QUOTE is a table of the known
+symbols, never a guess at where to cut. The ids of one symbol grow by one, so they are the sequence, and a
+skipped id proves a loss. With `stream = "trade"` the id is `t`. With `stream = "aggTrade"` it is `a`, the
+number of the aggregate, which grows by one too. (The trades inside are contiguous, `f..l`, but one aggregate
+is one entry here, so a gap counts aggregates.) Events of the other stream are not trades here, or every trade
+would count twice.
 
-A trade is made in one expression when every field is as it nearly always is. Everything else is gone
-through field by field, and it is there that what is wrong gets its name. The usual way must not accept
-what the careful one refuses, so both decode the same fields, the usual one into narrower types.
+There are two ways to read a trade. The usual way makes it in one expression, if every field has its usual
+form. The careful way goes through any other message field by field and names the problem. The usual way must
+not accept a message that the careful way refuses. So both decode the same fields, the usual way into narrower
+types.
 
 Problems: not_text, malformed_json, unexpected_json, missing_field, unknown_event, unknown_message,
 unknown_answer, rejected, unknown_symbol, bad_timestamp, bad_side, bad_price, bad_quantity,
@@ -32,11 +33,11 @@ from dataflow.domain.timestamps import from_rfc3339
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.reading import EXCERPT, PositiveDecimals, Unusable, decoded, excerpt, positive_decimal
 
-# No more than five requests a second are allowed, so symbols share one. A refusal of it does not say which of
-# them is meant; whoever asks again may do so for fewer, until a refusal stands alone, but not all at once.
+# Binance allows five requests a second, so symbols share one. A refusal does not say which of them it means.
+# The connector then asks again for fewer symbols, until a refusal concerns one; it spreads these requests.
 _STREAMS_A_REQUEST: Final = 50
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
-_LAST_ID: Final = 2**53  # beyond, it is no id but noise, and would tear a gap that no client can count
+_LAST_ID: Final = 2**53  # a greater number is noise, and would make a gap that no client can count
 _LATEST: Final = from_rfc3339("9999-12-31T23:59:59.999999Z")
 
 _SIDES: Final[dict[Any, Side]] = {
@@ -49,7 +50,7 @@ Method = Literal["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS"]
 
 @frozen(kw_only=True)
 class Settings(SourceSettings):
-    """`stream` chooses single trades or Binance's aggregates (one taker order at one price)."""
+    """`stream`: single trades, or the aggregates of Binance (one taker order at one price)."""
 
     stream: Literal["trade", "aggTrade"] = "trade"
 
@@ -61,7 +62,7 @@ class Settings(SourceSettings):
             raise ValueError("two of them have the same name on Binance, where the dash is left out")
 
 
-class _Message(msgspec.Struct, gc=False):  # made and dropped with every message
+class _Message(msgspec.Struct, gc=False):  # one per message, and soon dropped
     e: Any = None
     s: Any = None
     t: Any = None
@@ -76,7 +77,7 @@ class _Frame(_Message, gc=False):
     data: _Message | None = None
     id: Any = None
     result: Any = msgspec.UNSET
-    error: Any = None  # {"code", "msg"}, but some refusals have both at the top
+    error: Any = None  # {"code", "msg"}; some refusals have both at the top
     code: Any = None
     msg: Any = None
 
@@ -101,7 +102,7 @@ _UNUSUAL: Final = (LookupError, TypeError, ValueError, RecursionError, msgspec.D
 
 
 class Codec:
-    """Binance's language, for one connection."""
+    """The language of Binance, for one connection."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         self._name = name
@@ -113,7 +114,7 @@ class Codec:
         self._asked: dict[int, tuple[Method, tuple[str, ...]]] = {}
 
     def headers(self) -> Collection[tuple[str, str]]:
-        """None are needed."""
+        """None."""
         return ()
 
     def opening(self) -> Sequence[str]:
@@ -129,15 +130,15 @@ class Codec:
         return self._requests("UNSUBSCRIBE", symbols)
 
     def probe(self) -> Sequence[str]:
-        """A question whose answer means nothing: quiet markets send nothing by themselves."""
+        """A harmless request. Its answer is a sign of life: a quiet market sends nothing by itself."""
         return [self._request("LIST_SUBSCRIPTIONS", ())]
 
     def missed(self, symbol: str) -> Missed | None:
-        """Never: the sequence shows what is missing."""
+        """None: the sequence shows missing trades."""
         return None
 
     def decode(self, message: str | bytes, into: Received[Item]) -> None:
-        """Add what `message` says; see the problems at the top of this file."""
+        """Add the content of `message` to `into`. The top of this file lists the problems."""
         if type(message) is str and (trade := self._usual_trade(message)):
             into.items.append(trade)
             return

@@ -1,19 +1,18 @@
 """The Blockchain.com exchange: `wss://ws.blockchain.info/mercury-gateway/v1/ws`.
 
-Rules of this file. `seqnum` counts the messages of a connection: a number that is skipped or repeated
-means that something was lost, so every acknowledged symbol is marked and the connection given up.
-Messages that could not be read may or may not have had a number: up to that many may be skipped; the
-symbols are marked but the connection stays, since a new one would not bring them back. Before the
-first message nothing is acknowledged, so any first number will do. Trade ids are not contiguous and
-prove nothing: trades carry no sequence, and every subscription leaves a mark.
+Rules of this file. `seqnum` counts the messages of a connection. A skipped or repeated number proves a loss:
+every acknowledged symbol is marked, and the connection is given up. An unreadable message may have had a
+number or not. So as many numbers may be skipped as there were unreadable messages. In that case the symbols
+are marked but the connection stays, because a new one would not bring the messages back. The first number of
+a connection may be any number, because nothing is acknowledged before it. Trade ids are not contiguous and
+prove nothing. So trades have no sequence, and every subscription leaves a mark.
 
-A trade that is written as the exchange writes them, and comes in its turn, is read by one regular
-expression, which allows nothing but what JSON and the checks below allow. Everything else is decoded, and
-it is there that what is wrong gets its name.
+A trade in the usual form and with the next number is read by one regular expression. It allows nothing that
+JSON and the checks below forbid. Any other message is decoded, and there problems get their names.
 
-Every request for trades has one answer, and an answer names its symbol. A rejection that names none is
-a problem, and more only when there is no doubt: once as many of them came as requests are unanswered,
-they are the answers to these. Until then the other answers are waited for.
+Every request for trades has one answer, and the answer names its symbol. A rejection without a symbol is a
+problem as long as there is doubt. Once there are as many of them as unanswered requests, they answer these.
+Until then the codec waits for the other answers.
 
 Problems: not_text, malformed_json, unexpected_json, missing_field, bad_seqnum, unknown_channel,
 unknown_event, rejected, unknown_symbol, bad_timestamp, bad_side, bad_price, bad_quantity,
@@ -63,7 +62,7 @@ Action = Literal["subscribe", "unsubscribe"]
 
 @frozen(kw_only=True)
 class Settings(SourceSettings):
-    """`api_token` is only needed for an account's own channels; trades are public."""
+    """`api_token`: only for the private channels of an account. Trades are public."""
 
     api_token: str | None = field(default=None, repr=False)
 
@@ -85,7 +84,7 @@ _decoder: Final = msgspec.json.Decoder(_Message)
 
 
 class Codec:
-    """Blockchain.com's language, for one connection."""
+    """The language of Blockchain.com, for one connection."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         self._name = name
@@ -94,16 +93,16 @@ class Codec:
         self._decimals = PositiveDecimals()
         self._acknowledged: dict[str, None] = {}
         self._unanswered: dict[tuple[Action, str], None] = {}  # requests for trades, in order
-        self._nameless: list[str] = []  # what was said in rejections that name no symbol
+        self._nameless: list[str] = []  # the texts of rejections without a symbol
         self._next_seqnum: int | None = None
-        self._unread = 0  # messages since the last one whose seqnum could be read
+        self._unread = 0  # messages since the last one with a readable seqnum
 
     def headers(self) -> Collection[tuple[str, str]]:
-        """The origin, without which the exchange refuses."""
+        """The origin. The exchange refuses a handshake without it."""
         return (("Origin", ORIGIN),)
 
     def opening(self) -> Sequence[str]:
-        """The heartbeat, which tells a quiet market from a dead connection."""
+        """A request for the heartbeat, which distinguishes a quiet market from a dead connection."""
         heartbeat = _request("subscribe", channel="heartbeat")
         token = self._settings.api_token
         if token is None:
@@ -111,24 +110,24 @@ class Codec:
         return (_request("subscribe", channel="auth", token=token), heartbeat)
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """One request a symbol: the exchange answers each by name."""
+        """One request per symbol: each answer names its symbol."""
         self._known.update((symbol, symbol) for symbol in symbols)
         return self._requests("subscribe", symbols)
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """One request a symbol."""
+        """One request per symbol."""
         return self._requests("unsubscribe", symbols)
 
     def probe(self) -> Sequence[str]:
-        """Nothing: there is a heartbeat every 5 seconds."""
+        """None: there is a heartbeat every 5 seconds."""
         return ()
 
     def missed(self, symbol: str) -> Missed | None:
-        """Always a mark: trade ids prove nothing."""
+        """A mark, always: trade ids prove nothing."""
         return Missed(self._name, symbol, "source_gap", resubscribed=True)
 
     def decode(self, message: str | bytes, into: Received[Item]) -> None:
-        """Add what `message` says; see the problems at the top of this file."""
+        """Add the content of `message` to `into`. The top of this file lists the problems."""
         if type(message) is str and (trade := self._trade_in_turn(message)):
             into.items.append(trade)
             return
@@ -145,7 +144,7 @@ class Codec:
             into.problems.append((problem.reason, excerpt(message)))
 
     def _trade_in_turn(self, message: str) -> Trade | None:
-        """The trade of a usual message, and it is counted; None, and nothing is, where there is a doubt."""
+        """The trade of a usual message, which is counted. In doubt None, and nothing is counted."""
         usual = _usual(message)
         if usual is None:
             return None
@@ -235,7 +234,10 @@ class Codec:
         self._attribute(into)
 
     def _attribute(self, into: Received[Item]) -> bool:
-        """Hold nameless rejections against what is unanswered if that is beyond doubt; whether any was."""
+        """Match rejections without a symbol to unanswered requests, if there is no doubt.
+
+        Returns whether a symbol was refused.
+        """
         if len(self._unanswered) > len(self._nameless):
             return False
         refused = [symbol for action, symbol in self._unanswered if action == "subscribe"]
@@ -249,7 +251,7 @@ class Codec:
         try:
             into.items.append(self._trade(said))
         except Unusable:
-            # A trade was here and is lost: its symbol is marked, or all of them when it has no name.
+            # This trade is lost. Mark its symbol, or all symbols if the message names none.
             nameless = not isinstance(said.symbol, str)
             self._mark([symbol for symbol in self._acknowledged if nameless or symbol == said.symbol], into)
             raise

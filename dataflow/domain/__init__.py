@@ -1,4 +1,4 @@
-"""What the system talks about, as values: no I/O, no clock, and no import of ours."""
+"""Values: trades, gaps, topics, qualities, notices, times. No I/O, no clock, no import from other rooms."""
 
 from .items import Entry, Gap, Item, Missed, Recorded, Side, Trade
 from .topic import Topic

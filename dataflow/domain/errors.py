@@ -1,14 +1,14 @@
-"""What can go wrong, whose fault it is, and what to do now."""
+"""Errors that this package raises on purpose."""
 
 from __future__ import annotations
 
 
 class DataflowError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """The base class of all of them."""
 
 
 class ConfigError(DataflowError):
-    """The user's mistake in the configuration. `problems` lists every one found, one line each."""
+    """A mistake of the user in the configuration. `problems` lists all mistakes, one line each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))

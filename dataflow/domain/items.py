@@ -1,13 +1,13 @@
-"""What the system talks about: trades, and trades that are known to be missing.
+"""Trades, and trades that are known to be missing.
 
 Rules of this file: values only. Nothing here does I/O, reads a clock or knows an exchange.
 Times are integers, nanoseconds since the Unix epoch. Prices and quantities are exact decimals.
 Symbols are written BASE-QUOTE ("BTC-USD") everywhere outside a connector.
 
-What there is by the hundred thousand is a msgspec Struct: as immutable as a frozen attrs class, made in an
-eighth of the time (a frozen attrs class sets each field through `object.__setattr__`), and without the
-garbage collector's header: `gc=False` is safe because their fields hold only atoms, or each other without
-a way back.
+Trades exist by the hundred thousand, so they are msgspec Structs: immutable like frozen attrs classes, but
+eight times faster to create (a frozen attrs class sets each field through `object.__setattr__`). They also
+have no header for the garbage collector. `gc=False` is safe here: the fields hold only atoms, or a Struct
+that does not refer back.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Side: TypeAlias = Literal["buy", "sell"]
 class Trade(msgspec.Struct, frozen=True, gc=False):
     """One execution, as its source reported it.
 
-    `side` is the taker's. `timestamp` is the exchange's own time of the trade, ns since epoch.
-    `sequence` is the source's counter for this symbol when the source promises that it grows by
-    exactly one per trade (a skip then proves a loss), else None.
+    `side` is the side of the taker. `timestamp` is the exchange's own time of the trade, ns since epoch.
+    `sequence` is the source's counter for this symbol, if the source promises that it grows by exactly one
+    per trade. A skipped number then proves a loss. Otherwise it is None.
     """
 
     source: str
@@ -41,13 +41,13 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
 
 @frozen
 class Missed:
-    """Trades of `source` in `symbol` may be missing at this place of its stream, nobody knows how many.
+    """A mark: an unknown number of trades of `source` in `symbol` may be missing at this place of the stream.
 
-    Sent by a connector down the same way as trades: after a (re)subscription to a source whose ids
-    prove nothing, or when a sequence number of the connection was skipped.
+    A connector delivers it between the trades. It does so after a subscription to a source without sequence
+    numbers, and when the numbering of the connection skipped a message.
 
-    `resubscribed` promises that a new run of the stream, in order, begins at this place: when that
-    run repeats the newest trade that was here before, nothing is missing after all.
+    `resubscribed` promises that the stream begins again at this place, in order. If this new run repeats the
+    newest trade from before, nothing is missing after all.
     """
 
     source: str
@@ -60,7 +60,7 @@ Item: TypeAlias = Trade | Missed
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
-    """An admitted trade and its place: `offset` grows by one per place in the stream of its symbol."""
+    """An admitted trade and its place. `offset` grows by one per place in the stream of the symbol."""
 
     offset: int
     trade: Trade
@@ -76,10 +76,10 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
 
 @frozen
 class Gap:
-    """Places `first`..`last` of a symbol's stream that no trade fills, and why.
+    """Places `first`..`last` of a symbol's stream that hold no trade, and the reason.
 
-    `exact` tells whether the number of missing trades is known to be `last - first + 1`; when it is
-    False exactly one place stands for an unknown number.
+    `exact`: exactly `last - first + 1` trades are missing. If it is False, one place stands for an unknown
+    number of trades.
     """
 
     first: int

@@ -1,4 +1,4 @@
-"""What clients are told besides their streams, as values: each protocol writes them in its own words."""
+"""Notices for clients, beside their streams. These are values; each protocol writes them in its own words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attrs import frozen
 
 @frozen
 class SourceLost:
-    """A source is lost, or refuses these symbols; the server goes on trying."""
+    """A source is lost, or refuses these symbols. The server goes on trying."""
 
     source: str
     reason: str
@@ -26,7 +26,7 @@ class SourceRestored:
 
 @frozen
 class Waiting:
-    """A newcomer has waited for `seconds` seconds for its turn, behind `ahead` others."""
+    """A new client has waited `seconds` seconds for its turn. `ahead` clients are still before it."""
 
     ahead: int
     seconds: float
@@ -34,7 +34,7 @@ class Waiting:
 
 @frozen
 class Refused:
-    """There is no room: the connection is closed, and may be tried again after `retry_after` seconds."""
+    """There is no room. The connection is closed; the client may try again after `retry_after` seconds."""
 
     reason: str
     retry_after: float
@@ -42,7 +42,7 @@ class Refused:
 
 @frozen
 class Draining:
-    """The server is going away: the connection is closed soon."""
+    """The server stops. The connection is closed soon."""
 
     reason: str = "server going away"
 

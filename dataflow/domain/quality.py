@@ -1,4 +1,4 @@
-"""How good the data of a symbol is, by source: a value, and the best of several."""
+"""The quality of the data of a symbol at one source, and the best of several."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ class Grade(StrEnum):
     """The state of a symbol at a source, best first."""
 
     LIVE = "live"
-    IDLE = "idle"  # nobody wants it
+    IDLE = "idle"  # nobody wants the symbol
     LOST = "lost"  # not connected, or not subscribed yet
     REJECTED = "rejected"  # the source refuses the symbol
 
 
 @frozen
 class Quality:
-    """The state of one symbol at one source since a moment, in ns since epoch, and why it is no better.
+    """The state of one symbol at one source.
 
-    `missing`: places that are gaps now. `lag`: seconds from a trade to us. None: not measured.
+    `since`: begin of this state, ns since epoch. `reason`: why the state is not better. `missing`: number of
+    places that are gaps now. `lag`: seconds from a trade to its arrival here. None: not measured.
     """
 
     symbol: str
@@ -34,7 +35,6 @@ class Quality:
 
 
 def best(qualities: Iterable[Quality]) -> Quality | None:
-    """Of a symbol's qualities at its sources the best; the oldest of equal ones. None when there is no
-    source."""
+    """The best of a symbol's qualities; of equal ones the oldest. None when there is no source."""
     order = list(Grade)
     return min(qualities, key=lambda quality: (order.index(quality.state), quality.since), default=None)

@@ -1,11 +1,11 @@
 """RFC 3339 text to and from nanoseconds since the Unix epoch, exactly.
 
-Rules of this file: integers only, no float and no local time zone comes near a timestamp. What is
-not RFC 3339 is refused with ValueError, never repaired. A leap second (":60") is refused too: Unix
-time has no number for it. Years run from 0001 to 9999.
+Rules of this file. Integers only: no float, no local time zone. A text that is not RFC 3339 raises
+ValueError and is never repaired. A leap second (":60") is refused too, because Unix time has no number for
+it. Years run from 0001 to 9999.
 
-Trades come in runs that share their second, so both directions remember the seconds they have met
-and only the fraction is worked on.
+Trades come in runs within one second. So both directions remember the seconds that they have converted, and
+only work on the fraction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PREFIX_LENGTH: Final = len("2020-05-10T18:33:36")
 def utc_second(text: str) -> int:
     """Seconds since the epoch of an RFC 3339 date-time in UTC, without fraction and without its zone.
 
-    Raises ValueError for everything else.
+    Raises ValueError for any other text.
     """
     found = _DATE_TIME.fullmatch(text)
     if found is None:
@@ -41,7 +41,7 @@ def utc_second(text: str) -> int:
 def from_rfc3339(text: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 date-time with 0 to 9 fractional digits.
 
-    Raises ValueError for everything else.
+    Raises ValueError for any other text.
     """
     rest = _REST.fullmatch(text, _PREFIX_LENGTH)
     if rest is None:
@@ -54,7 +54,7 @@ def from_rfc3339(text: str) -> int:
 
 
 def to_rfc3339(nanoseconds: int) -> str:
-    """The time in UTC with six fractional digits and "Z"; what is finer is cut off, not rounded.
+    """The time in UTC with six fractional digits and "Z". Finer digits are cut off, not rounded.
 
     Raises ValueError outside the years 0001 to 9999.
     """

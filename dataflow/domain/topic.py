@@ -1,4 +1,4 @@
-"""What can be listened to: a channel of a symbol, in a variant where the channel has several."""
+"""Topics: one channel of one symbol, in one variant if the channel has several."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ QUALITY: Final = "quality"
 
 
 class Topic(NamedTuple):
-    """One stream. As text "BTC-USD" for trades, "quality:BTC-USD", "candles:BTC-USD:1m": a symbol has no
-    colon.
+    """One stream that clients can subscribe to.
 
-    A NamedTuple, because it is the key of lanes and subscriptions: it is compared without Python code.
+    As text: "BTC-USD" for trades, else "quality:BTC-USD" or "candles:BTC-USD:1m". A symbol has no colon.
+
+    Topics are the keys of lanes and subscriptions. A NamedTuple is compared and hashed without Python code.
     """
 
     channel: str
@@ -20,6 +21,6 @@ class Topic(NamedTuple):
     variant: str = ""
 
     def __str__(self) -> str:
-        if self.channel == TRADES:  # the name that trades have in paths, in the log and in metrics
+        if self.channel == TRADES:  # so it stands in paths, logs and metrics
             return self.symbol
         return ":".join(filter(None, self))

@@ -1,6 +1,6 @@
-"""Branch `sources`: how sources fare, and the port for plugs.
+"""Branch `sources`: the state of each source, and the port for plugs.
 
-The author of a connector imports everything from here.
+A connector imports all that it needs from here.
 """
 
 from actors.connector import Received

@@ -1,7 +1,7 @@
-"""A source that suffers injected faults: a thin layer around the real one.
+"""A source with injected faults: a thin layer around the real one.
 
 Rules of this file. Nothing is wrapped unless faults may be injected, so that it costs nothing otherwise.
-What has come stays in hand while a fault lasts, so that nothing is lost by giving up a read.
+Received items are kept while a fault lasts, so that a cancelled read loses nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .port import Codec
 
 
 class FaultySource:
-    """The source that `reach` makes of a codec's factory, as it fares with the faults of `path`."""
+    """The source that `reach` makes from a factory of codecs, with the faults of the actor at `path`."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class FaultySource:
 
 
 class FaultyCodec:
-    """A codec that does not get to see the raw messages which a fault drops."""
+    """A codec that never sees the raw messages that a fault drops."""
 
     def __init__(self, codec: Codec, faults: Faults, path: str) -> None:
         self.headers, self.opening, self.probe = codec.headers, codec.opening, codec.probe
@@ -60,7 +60,7 @@ class FaultyCodec:
 
 
 class FaultyLink:
-    """A connection to an upstream. A read that has brought something visits `message` with it in hand."""
+    """A connection to an upstream. A read keeps its items and then visits the point `message`."""
 
     def __init__(self, link: Link[Item], faults: Faults, path: str) -> None:
         self.subscribe, self.unsubscribe, self.probe = link.subscribe, link.unsubscribe, link.probe
@@ -76,5 +76,5 @@ class FaultyLink:
         return self._in_hand.pop()
 
     def let_go(self) -> None:
-        """The connection is over, and with it what it suffers."""
+        """The connection has ended, so its faults end too."""
         self._passage.free()

@@ -1,13 +1,13 @@
-"""What can be plugged into dataflow, and the contract that a plug has to keep.
+"""The port for sources, and the contract of a connector.
 
-A source is one module. It defines two names, and nothing else has to know it:
+A connector is one module with two names. No other file names the module.
 
-* `Settings`: an attrs class derived from `SourceSettings`, the keys of its `[sources.NAME]` block;
-* `Codec`: a class that satisfies the protocol below, built as `Codec(name, settings)` anew for every
-  connection, so that whatever it counts per connection starts from nothing.
+* `Settings`: an attrs class derived from `SourceSettings`, the keys of its `[sources.NAME]` block.
+* `Codec`: a class that satisfies the protocol below. `Codec(name, settings)` is made again for every
+  connection, so its counters start at nothing.
 
-`connector = "blockchain"` in the configuration finds `dataflow.connectors.blockchain`; a dotted
-name (`connector = "my_feeds.acme"`) finds a module of the user's.
+`connector = "blockchain"` in the configuration finds `dataflow.connectors.blockchain`. A dotted name
+(`connector = "my_feeds.acme"`) finds a module of the user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SourceSettings:
     connector: str
     url: str
     symbols: tuple[str, ...] = ()
-    eager: bool = False  # subscribe upstream at start, also while no client is interested
+    eager: bool = False  # subscribe upstream at the start, even without a subscribed client
     stale_after: float = field(default=15.0, validator=validators.gt(0))
     connect_within: float = field(default=10.0, validator=validators.gt(0))
     subscribe_within: float = field(default=10.0, validator=validators.gt(0))
@@ -43,26 +43,30 @@ class Codec(Protocol):
         """HTTP headers for the handshake."""
 
     def opening(self) -> Sequence[str]:
-        """Messages to send once, right after the connection opened."""
+        """Messages to send once, right after the connection has opened."""
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """Messages that ask for the trades of `symbols` (BASE-QUOTE)."""
+        """Messages that subscribe to the trades of `symbols` (BASE-QUOTE)."""
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """Messages that end it."""
+        """Messages that unsubscribe from them."""
 
     def probe(self) -> Sequence[str]:
-        """Messages that a living upstream answers, for when it is silent; none when it has heartbeats."""
+        """Messages that a living upstream answers, sent when it is silent. None if it has heartbeats."""
 
     def decode(self, message: str | bytes, into: Received[Item]) -> None:
-        """Add what `message` says to `into`: append trades to `into.items`, and tell answers with
-        `into.subscribed(*symbols)`, `into.unsubscribed(*symbols)` and `into.refused(reason, *symbols)`.
-        Never raises for what came from outside: what cannot be understood is added as a problem, and
-        what ends the connection is set as `into.lost`. A refusal of several symbols at once is not
-        taken for one of each: they are asked for again in smaller parts."""
+        """Add the content of `message` to `into`.
+
+        Append trades to `into.items`. Report answers with `into.subscribed(*symbols)`,
+        `into.unsubscribed(*symbols)` and `into.refused(reason, *symbols)`. Report a refusal of several
+        symbols as one: the connector asks for them again in smaller parts.
+
+        Never raises because of a message. Append a message that cannot be understood to `into.problems`, as
+        (reason, excerpt). If the connection must end, set `into.lost` to the reason.
+        """
 
     def missed(self, symbol: str) -> Missed | None:
-        """The mark to leave when `symbol` was (re)subscribed; None when the trades' sequence proves gaps.
+        """The mark for a new subscription of `symbol`. None if the trades have a sequence, which proves gaps.
 
-        With `resubscribed=True` a replay that comes through the newest trade we have takes it back.
+        With `resubscribed=True`, a replay that passes our newest trade takes the mark back.
         """

@@ -1,7 +1,7 @@
-"""Reading what strangers sent: a value that can be relied on, or a name for what is wrong with it.
+"""Helpers to read messages from outside. The result is a reliable value, or a named problem.
 
-Rules of this file: one error, `Unusable`, for everything that comes from outside, whatever it is;
-no value is repaired and no default stands in for one that is missing.
+Rules of this file. There is one error for bad input of any kind: `Unusable`. No value is repaired. No default
+replaces a missing value.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import msgspec
 
 T = TypeVar("T")
 
-EXCERPT: Final = 120  # characters of a message that are shown to people
-UNSIGNED: Final = r"[0-9]{1,40}+(?:\.[0-9]{1,40}+)?+(?:[eE][+-]?[0-9]{1,2})?"  # numerals that are believed
+EXCERPT: Final = 120  # characters of a message in logs and in the status
+UNSIGNED: Final = r"[0-9]{1,40}+(?:\.[0-9]{1,40}+)?+(?:[eE][+-]?[0-9]{1,2})?"  # accepted numerals
 _is_unsigned: Final = re.compile(UNSIGNED).fullmatch
-_REMEMBERED: Final = 4096  # numerals; of BTC's and ETH's trades in one hour this holds about three of four
+_REMEMBERED: Final = 4096  # numerals: holds about three of four in one hour of trades of BTC and ETH
 
 
 class Unusable(ValueError):
-    """Something from outside that cannot be used; `reason` is the snake_case name to count it under."""
+    """A message or value from outside that cannot be used. `reason`: a snake_case name, for counting."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -29,9 +29,9 @@ class Unusable(ValueError):
 
 
 def decoded(message: str | bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """A text message as what `decoder` makes of its JSON.
+    """The JSON of a text message, decoded by `decoder`.
 
-    Raises Unusable: not_text, malformed_json, or unexpected_json when it is JSON of another shape.
+    Raises Unusable: not_text, malformed_json, or unexpected_json for JSON of another shape.
     """
     if not isinstance(message, str):
         raise Unusable("not_text")
@@ -51,10 +51,10 @@ def positive_decimal(numeral: str, otherwise: str) -> Decimal:
 
 
 class PositiveDecimals(dict[str, Decimal]):
-    """`positive_decimal` by subscription, for what comes in great numbers: trades repeat a few prices and
-    sizes, and those that do share one object. Remembers at most `_REMEMBERED`, then begins anew.
+    """A cache of `positive_decimal`: `decimals[numeral]`.
 
-    Raises Unusable for every other string, TypeError for what is none.
+    Many trades have the same few prices and sizes. They share one object. At most `_REMEMBERED` are kept;
+    then the cache is emptied. Raises Unusable for any other string, TypeError for an unhashable value.
     """
 
     def __missing__(self, numeral: str) -> Decimal:
@@ -67,6 +67,6 @@ class PositiveDecimals(dict[str, Decimal]):
 
 
 def excerpt(message: str | bytes) -> str:
-    """The beginning of a message, printable, at most `EXCERPT` characters."""
+    """The beginning of a message, in printable ASCII, at most `EXCERPT` characters."""
     shown = ascii(message[:EXCERPT])
     return shown if len(shown) <= EXCERPT else shown[: EXCERPT - 3] + "..."

@@ -1,9 +1,9 @@
-"""How every source fares: what is told to clients, shown to operators and counted.
+"""The state of each source, for notices to clients, for operators and for metrics.
 
-Rules of this file. A source is lost once and restored once, however often its connector tries in
-between: notices follow the change of state, not the attempts. A source that was never connected is
-nothing special. This state outlives the connector's incarnations. A refusal concerns those who want
-the symbol while it is refused: it is told to them once, and forgotten when nobody is left who wants it.
+Rules of this file. A source is lost once and restored once, however often its connector tries in between:
+notices follow the state, not the attempts. A source that has never connected is no special case. This state
+outlives the incarnations of the connector. A refusal concerns the subscribers of the symbol at that time. It
+is announced once, and forgotten when the last of them is gone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LinkState(Enum):
 
 
 class Audience:
-    """Hears of changes. Every method is called synchronously and must not raise."""
+    """Receives the changes. Every method is called synchronously and must not raise."""
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None: ...
     def restored(self, source: str, symbols: Collection[str]) -> None: ...
@@ -37,10 +37,10 @@ class Audience:
 
 @define(eq=False)
 class SourceState:
-    """One source: its settings, what is wanted of it, and how it fares. An `actors.connector.Observer`.
+    """One source: its settings, its wanted symbols and its state. An `actors.connector.Observer`.
 
-    `clock` gives the wall time of a change in seconds since the epoch. `changed(symbols)` is called after
-    everything that may give these symbols another status; like the audience, it must not raise.
+    `clock`: wall time, seconds since the epoch. `changed(symbols)` is called after each event that may change
+    the status of these symbols. It must not raise, like the audience.
     """
 
     name: str
@@ -53,7 +53,7 @@ class SourceState:
     reason: str | None = None
     problems: Counter[str] = field(factory=Counter)
     subscribed_symbols: set[str] = field(factory=set)
-    # In which term of the interest: on this connection, and why; and announced as lost, not yet as restored.
+    # Terms of the interest. Refused: on this connection, with the reason. Told: announced as lost.
     _refused: dict[str, tuple[int | None, str]] = field(factory=dict)
     _told: dict[str, int] = field(factory=dict)
     interest: Interest = field(init=False)
@@ -63,7 +63,7 @@ class SourceState:
         self.interest = Interest(self.settings.symbols if self.settings.eager else ())
 
     def connecting(self) -> None:
-        """A new attempt; whether the source is lost is decided by its outcome."""
+        """A new attempt begins. Only its result decides whether the source is lost."""
 
     def up(self, topics: Collection[str]) -> None:
         was_lost = self.link is LinkState.LOST
@@ -103,16 +103,16 @@ class SourceState:
 
     @property
     def refused_symbols(self) -> dict[str, str]:
-        """The wanted symbols that cannot be had here at present, and why."""
+        """The wanted symbols that this source refuses at present, with the reasons."""
         return {symbol: why for symbol in self._refused if (why := self.refusal(symbol)) is not None}
 
     def refusal(self, symbol: str) -> str | None:
-        """Why `symbol` cannot be had here at present; None when it can, or when asking again might help."""
+        """Why this source refuses `symbol` at present. None if it does not, or if asking again may help."""
         term, reason = self._refused.get(symbol, (None, None))
         return reason if self._wanted_since(symbol, term) else None
 
     def _wanted_since(self, symbol: str, term: int | None) -> bool:
-        """Whether `symbol` has been wanted without a break since that term of the interest."""
+        """Whether `symbol` has been wanted without a break since `term`."""
         return term is not None and term == self.interest.term(symbol)
 
     def problem(self, reason: str, excerpt: str) -> None:
@@ -120,7 +120,10 @@ class SourceState:
         self.audience.problem(self.name, reason, excerpt)
 
     def status(self, symbol: str) -> str:
-        """How `symbol` fares here: live, rejected, idle (nobody wants it), or as the connection does."""
+        """The status of `symbol` here.
+
+        live, subscribing, idle (nobody wants it), rejected, or the state of the connection: connecting, lost.
+        """
         if self.refusal(symbol) is not None:
             return "rejected"
         if self.link is not LinkState.CONNECTED:
@@ -136,8 +139,10 @@ class SourceState:
 
 
 def carriers(states: Mapping[str, SourceState]) -> dict[str, list[SourceState]]:
-    """Every configured symbol, in alphabetical order, with the sources that carry it, in that of the
-    configuration."""
+    """Every configured symbol with the sources that carry it.
+
+    Symbols are in alphabetical order, sources in the order of the configuration.
+    """
     found: dict[str, list[SourceState]] = {}
     for state in states.values():
         for symbol in state.settings.symbols:

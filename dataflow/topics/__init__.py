@@ -1,1 +1,1 @@
-"""Branch `topics`: the streams that somebody listens to."""
+"""Branch `topics`: the streams that have subscribers."""

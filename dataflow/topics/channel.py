@@ -1,8 +1,8 @@
-"""What a kind of stream has to be: trades, quality, and others to come, one file each beside this one.
+"""The Protocols of channels. A channel is a kind of stream, and one file in this folder: trades, quality.
 
-Rules of this file: Protocols and values. A channel gives each of its topics a log. A log has places that grow
-by one, and is read from any of them; it outlives its readers and never waits. A module in this folder that
-defines `make(ground)` is a channel, and nothing else has to know it.
+Rules of this file: Protocols and values. A channel gives each of its topics a log. The places of a log grow
+by one, and it can be read from any place. A log outlives its readers and never waits. A module in this folder
+that defines `make(ground)` is a channel. No other file names it.
 """
 
 from __future__ import annotations
@@ -20,37 +20,39 @@ from dataflow.sources.state import SourceState
 
 
 class TopicLog(Protocol):
-    """One topic's stream and as much of its past as is remembered. An `actors.subscription.Log`."""
+    """The stream of one topic, and the part of its past that is remembered. An `actors.subscription.Log`."""
 
     @property
     def stream(self) -> Stream:
-        """What its updates have in common. `newest_by` says whether a slow subscriber is owed every entry."""
+        """The common part of its updates. With `newest_by` a slow subscriber gets only the newest entries."""
 
     @property
     def last(self) -> int:
-        """The last place; 0 while it is empty."""
+        """The last place; 0 while the log is empty."""
 
     def read(self, after: int) -> Update | None:
-        """The next run behind `after`, bounded in length, gaps included; None when there is nothing."""
+        """The next run behind place `after`, gaps included; bounded. None when there is nothing."""
 
     def newest(self, count: int) -> Sequence[Any]:
-        """The `count` newest entries, oldest first, for a subscriber's start."""
+        """The `count` newest entries, oldest first, for the answer to a new subscriber."""
 
     def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Sequence[Any]]:
-        """Whether a reader at that position can be given all that came since, and that: at most `limit`
-        entries."""
+        """The entries behind a reader's position: (True, entries).
+
+        (False, ()) when the position is not known here, or more than `limit` entries are behind it.
+        """
 
     def behind(self, offset: int) -> Sequence[Any]:
-        """Everything behind `offset`; entries that were forgotten meanwhile are a gap."""
+        """All entries behind `offset`. Entries that are forgotten already become one gap."""
 
 
 @frozen
 class Ground:
-    """What a channel may stand on.
+    """The parts of the core that a channel may use.
 
-    `carriers`: the sources of each symbol. `history_of(symbol)`: its trades. `epoch` tells this run from
-    others. `clock`: wall time in seconds since the epoch. `news(topic)` wakes the readers of a topic.
-    `at_once` bounds a run.
+    `carriers`: the sources of each symbol. `history_of(symbol)`: its trades. `epoch`: the number of this run
+    of the daemon. `clock`: wall time, seconds since the epoch. `news(topic)` wakes the readers of a topic.
+    `at_once`: the most entries of one `read`.
     """
 
     carriers: Mapping[str, Sequence[SourceState]]
@@ -62,27 +64,30 @@ class Ground:
 
 
 class Channel(Protocol):
-    """A kind of stream, found by its name."""
+    """A kind of stream. Clients name it in their subscriptions."""
 
     @property
     def name(self) -> str:
-        """As clients write it: "trades"."""
+        """The name that clients write: "trades"."""
 
     def topics(self, symbol: str) -> Iterable[Topic]:
-        """Its topics of `symbol`, one for each variant."""
+        """The topics of `symbol`, one for each variant."""
 
     def log_of(self, topic: Topic) -> TopicLog:
-        """The log of `topic`: always the same one."""
+        """The log of `topic`: always the same object."""
 
     def wants(self, topic: Topic) -> Collection[str]:
-        """The symbols whose trades `topic` needs from the sources while somebody listens."""
+        """The symbols that the sources must deliver while `topic` has subscribers. Their trades wake it."""
 
     def look(self, symbols: Iterable[str]) -> None:
-        """How these symbols fare at a source, or who wants them, may have changed. Never waits or raises."""
+        """The state of these symbols at a source, or the interest in them, may have changed.
+
+        Never waits, never raises.
+        """
 
 
 def channels(ground: Ground) -> dict[str, Channel]:
-    """All channels, by their names."""
+    """All channels in this folder, by their names."""
     modules = [plugs.find("topics", name) for name in plugs.names("topics")]
     made: list[Channel] = [module.make(ground) for module in modules if hasattr(module, "make")]
     return {channel.name: channel for channel in made}

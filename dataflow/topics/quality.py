@@ -1,8 +1,9 @@
-"""The channel `quality`: how good the data of a symbol is at each of its sources, told on change only.
+"""The channel `quality`: the state of a symbol at each of its sources. It has entries only for changes.
 
-Rules of this file. A subscriber is owed the newest state of each source and no history: of several changes a
-slow one gets the last. Nothing is polled: `look` is called after everything that may change a state,
-compares, and wakes the topic when something did. To listen to quality is no interest in the symbol.
+Rules of this file. A subscriber gets the newest state of each source and no history; a slow subscriber gets
+only the last of several changes. Nothing is polled: `look` is called after each event that may change a
+state. It compares, and wakes the topic if a state has changed. A subscription to quality does not make the
+sources deliver the symbol.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _GRADES: Final = {
 
 
 def judge(source: SourceState, symbol: str, since: int) -> Quality:
-    """How `symbol` fares at `source` now; `since` (ns since epoch) is when that began."""
+    """The quality of `symbol` at `source` now. `since`: begin of this state, ns since epoch."""
     status = source.status(symbol)
     grade = _GRADES[status]
     if grade is Grade.REJECTED:
@@ -42,7 +43,7 @@ def judge(source: SourceState, symbol: str, since: int) -> Quality:
 
 
 class QualityLog:
-    """One symbol's states, one a source. Each change has a place; of each source only the newest is kept."""
+    """The states of one symbol. Each change takes a place; only the newest of each source is kept."""
 
     def __init__(self, topic: Topic, epoch: int, states: Sequence[Quality]) -> None:
         self.stream = Stream(topic, epoch, newest_by=lambda quality: quality.source)
@@ -51,11 +52,11 @@ class QualityLog:
 
     @property
     def states(self) -> Sequence[Quality]:
-        """The state at each source now, in the order of the sources."""
+        """The present state at each source, in the order of the sources."""
         return [state for _, state in self._newest.values()]
 
     def put(self, state: Quality) -> bool:
-        """Take in the state of its source; returns whether that is a change."""
+        """Store the state of its source. Returns whether state or reason has changed."""
         _, before = self._newest[state.source]
         if (before.state, before.reason) == (state.state, state.reason):
             return False
@@ -70,7 +71,7 @@ class QualityLog:
         return Update(self.stream, after + 1, places) if places else None
 
     def newest(self, count: int) -> Sequence[Quality]:
-        return ()  # a subscriber's answer holds the states themselves
+        return ()  # the answer to a subscriber holds the states anyway
 
     def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Sequence[Quality]]:
         return False, ()
@@ -80,7 +81,7 @@ class QualityLog:
 
 
 class Qualities:
-    """All of it."""
+    """The channel: one log per symbol."""
 
     name = QUALITY
 
@@ -101,7 +102,7 @@ class Qualities:
         now = int(self._ground.clock() * 1e9)
         for symbol in symbols:
             log = self._logs.get(symbol)
-            if log is None:  # an upstream speaks of a symbol that nobody configured
+            if log is None:  # an upstream may send a symbol that is not configured
                 continue
             changes = [log.put(judge(source, symbol, now)) for source in self._ground.carriers[symbol]]
             if any(changes):

@@ -1,7 +1,8 @@
-"""The topics that somebody listens to: one Subscription actor each, started and found by topic.
+"""The open topics. Each has one Subscription actor, which is started and found by its topic.
 
-Rules of this file. The first subscriber opens a topic; it ends by itself some time after the last one left.
-To look a topic up and to join it takes no checkpoint, so that nobody joins a topic that has decided to end.
+Rules of this file. The first subscriber opens a topic. The topic ends by itself some time after the last
+subscriber left. There is no checkpoint between looking up a topic and joining it, so no subscriber can join a
+topic that has decided to end.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from attrs import define, field
 
 from actors.subscription import Fanout, Subscriber, Subscription
 from dataflow.domain import Topic
+from dataflow.domain.topic import TRADES
 from dataflow.sources.state import SourceState
 from supervisors import Child, Mailbox, Overflow, Ref, Restart
 
 from .channel import Channel
 
-BEAT_WITHIN = 10.0  # seconds at work without progress: hung; a pass over all that waits takes milliseconds
-NEWS = "news"  # the one message of a subscription: there is news, look for it
+BEAT_WITHIN = 10.0  # seconds of work without progress: the actor hangs; one pass takes milliseconds
+NEWS = "news"  # the only message to a subscription: the log has grown, read it
 _LATEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: None)
 
 
@@ -33,15 +35,15 @@ class Starter(Protocol):
 @define(eq=False)
 class _Opened:
     fanout: Fanout
-    ref: Ref | None = None  # None until it has started
-    settled: trio.Event = field(factory=trio.Event)  # it has started, or failed to
+    ref: Ref | None = None  # None until the actor has started
+    settled: trio.Event = field(factory=trio.Event)  # the actor has started, or its start has failed
 
 
 class Topics:
-    """Opens, joins, wakes and leaves topics of `channels`, by their names.
+    """Opens, joins, wakes and leaves topics.
 
-    `carriers` are the sources of each symbol, `interval` (seconds) is that of a `Subscription`.
-    `interest(symbol)` is told when the interest of a topic in a symbol has begun or ended.
+    `channels`: all channels by name. `carriers`: the sources of each symbol. `interval`: seconds between two
+    passes of a `Subscription`. `interest(symbol)` is called when a topic begins or stops to want the symbol.
     """
 
     def __init__(
@@ -56,16 +58,17 @@ class Topics:
         self._interval = interval
         self._interest = interest
         self._opened: dict[Topic, _Opened] = {}
+        self._followers: dict[str, set[Topic]] = {}  # by symbol, of other channels than trades
 
     @property
     def subscribers(self) -> dict[Topic, int]:
-        """How many subscribers every open topic has."""
+        """The number of subscribers of each open topic."""
         return {topic: len(self._opened[topic].fanout.subscribers) for topic in self.open_topics}
 
     async def open(self, topic: Topic, pool: Starter) -> Fanout:
-        """The fan-out of `topic`, started if need be. Join it before the next checkpoint.
+        """The fan-out of `topic`; its actor is started if there is none. Join it before the next checkpoint.
 
-        Raises what `pool.start` raises: Stopping, PoolFull, or the failure of the start.
+        Raises the errors of `pool.start`: Stopping, PoolFull, or the failure of the start.
         """
         while True:
             opened = self._opened.get(topic)
@@ -77,70 +80,82 @@ class Topics:
                 return opened.fanout
 
     def opened(self, topic: Topic) -> Fanout | None:
-        """The fan-out of `topic` where it is open already: what `open` would return without waiting."""
+        """The fan-out of `topic` if the topic is open already, else None. Never waits."""
         opened = self._running(topic)
         return None if opened is None else opened.fanout
 
     def leave(self, topic: Topic, subscriber: Subscriber) -> None:
-        """Idempotent; the subscription is woken to count its linger from now."""
+        """Idempotent. Wakes the subscription, which counts its linger from now."""
         opened = self._opened.get(topic)
         if opened is not None and subscriber in opened.fanout.subscribers:
             opened.fanout.leave(subscriber)
-            self.news(topic)
+            self._wake(topic)
 
     def news(self, topic: Topic) -> None:
-        """Wake the subscription of `topic`, if there is one: its log has grown."""
-        opened = self._running(topic)
-        if opened is not None and opened.ref is not None:
-            opened.ref.put(NEWS)
+        """The log of `topic` has grown: wake its subscription, if there is one.
+
+        Trades also wake the topics of other channels that want their symbol.
+        """
+        self._wake(topic)
+        if topic.channel == TRADES:
+            for follower in self._followers.get(topic.symbol, ()):
+                self._wake(follower)
 
     @property
     def open_topics(self) -> list[Topic]:
-        """The topics that have a subscription now."""
+        """The topics that have a subscription actor now."""
         return [topic for topic, opened in self._opened.items() if opened.fanout.open]
 
     def named(self, name: str) -> Topic | None:
-        """The open topic that has this name in paths."""
+        """The open topic with this name in paths, None when there is none."""
         return next((topic for topic in self.open_topics if str(topic) == name), None)
 
     def abandon(self, topic: Topic) -> Collection[Subscriber]:
-        """The subscription is gone: close the topic, and give its subscribers."""
+        """The subscription is gone. Closes the topic and returns its subscribers."""
         opened = self._opened.get(topic)
         if opened is None or not opened.fanout.open:
             return ()
         opened.fanout.open = False
         self.release(topic)
         if opened.ref is not None:
-            opened.ref.put(NEWS)  # should it live after all, it ends
+            opened.ref.put(NEWS)  # if it lives after all, it ends now
         return opened.fanout.subscribers
 
-    # What a subscription wants of its upstream: all the sources that carry the symbols.
+    # For a subscription these are its upstream: all sources that carry the symbols of its topic.
 
     def want(self, topic: Topic) -> None:
         for symbol in self.channels[topic.channel].wants(topic):
+            if topic.channel != TRADES:
+                self._followers.setdefault(symbol, set()).add(topic)
             for state in self._carriers[symbol]:
                 state.interest.want(symbol, topic)
             self._interest(symbol)
 
     def release(self, topic: Topic) -> None:
         for symbol in self.channels[topic.channel].wants(topic):
+            self._followers.get(symbol, set()).discard(topic)
             for state in self._carriers[symbol]:
                 state.interest.release(symbol, topic)
             self._interest(symbol)
+
+    def _wake(self, topic: Topic) -> None:
+        opened = self._running(topic)
+        if opened is not None and opened.ref is not None:
+            opened.ref.put(NEWS)
 
     def _running(self, topic: Topic) -> _Opened | None:
         opened = self._opened.get(topic)
         return opened if opened is not None and opened.ref is not None and opened.fanout.open else None
 
     async def _start(self, topic: Topic, before: _Opened | None, pool: Starter) -> None:
-        # Registered before it runs, so that a second subscriber waits for it instead of starting another.
+        # Registered before the start, so that a second subscriber waits for it and starts no other.
         log = self.channels[topic.channel].log_of(topic)
         opened = self._opened[topic] = _Opened(Fanout(topic, log))
-        # A client that leaves meanwhile must not leave a half-started topic to the others.
+        # If this client leaves meanwhile, the others must not be left with a half-started topic.
         with trio.CancelScope(shield=True):
             try:
                 if before is not None and before.ref is not None:
-                    await before.ref.watch()  # two incarnations of one name never overlap
+                    await before.ref.watch()  # two actors of one name never overlap
                 opened.ref = await pool.start(self._child(topic, opened.fanout))
             except BaseException:
                 opened.fanout.open = False

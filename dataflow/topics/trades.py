@@ -1,4 +1,4 @@
-"""The channel `trades`: a symbol's trades and gaps, each in its place, every one owed to every subscriber."""
+"""The channel `trades`: the trades and gaps of a symbol. Every subscriber gets every entry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .channel import Ground
 
 
 class TradeLog:
-    """A symbol's history as subscriptions read it, in runs of at most `at_once` entries."""
+    """The history of a symbol as a log for subscriptions: runs of at most `at_once` entries."""
 
     def __init__(self, topic: Topic, history: History, at_once: int) -> None:
         self.stream = Stream(topic, history.epoch, hole=Gap)
@@ -46,7 +46,7 @@ class TradeLog:
 
 
 class Trades:
-    """All trades."""
+    """The channel: one log per symbol."""
 
     name = TRADES
 
@@ -69,7 +69,7 @@ class Trades:
         return (topic.symbol,)
 
     def look(self, symbols: Iterable[str]) -> None:
-        pass  # trades are the same, however their source fares
+        pass  # the state of a source changes no trade
 
 
 make = Trades

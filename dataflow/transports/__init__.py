@@ -1,1 +1,1 @@
-"""The ways to an upstream, one module each: I/O only, the words are the codec's."""
+"""The ways to an upstream, one module each. I/O only: the codec writes and reads the messages."""

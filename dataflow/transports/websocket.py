@@ -1,12 +1,12 @@
-"""A source that is reached over a WebSocket: connects, and hands over everything that is waiting.
+"""A source over a WebSocket. It connects, and one read returns all waiting messages.
 
-Rules of this file. It knows no exchange: what is said and understood is the codec's. Whatever ends or
-prevents a connection comes out as `LinkLost` with a reason for people. It has no task and no queue of its
-own: the socket is read when the connector asks for more, so an upstream that is too fast is slowed down
-by TCP and nothing is dropped. A read that is cancelled loses nothing. Leaving the connection closes the
-socket within half a second, whatever the peer does.
+Rules of this file. It knows no exchange: the codec writes and reads the messages. Any failure to connect, and
+any end of a connection, raises `LinkLost` with a reason for people. The source has no task and no queue of
+its own. It reads the socket when the connector asks for more, so TCP slows down an upstream that is too fast,
+and nothing is dropped. A cancelled read loses nothing. Leaving the connection closes the socket within half a
+second, whatever the peer does.
 
-Why not trio-websocket: its tasks cost two switches a message, which leaves a third of this reader's speed.
+trio-websocket is not used here: its tasks cost two switches per message. README.md has the figures.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from dataflow.net.tls_client import EncryptedStream
 from dataflow.net.websocket.inbound import Inbound
 from dataflow.sources.port import Codec, SourceSettings
 
-_BATCH: Final = 512  # messages decoded without a checkpoint: a whole receive of ordinary trades
+_BATCH: Final = 512  # messages decoded without a checkpoint: as many ordinary trades as one receive holds
 _CLOSE_WITHIN: Final = 0.5  # seconds for a closing handshake
 _RECEIVE_BYTES: Final = 1 << 16
-_MAX_HEAD: Final = 1 << 16  # bytes of the answer to the handshake
+_MAX_HEAD: Final = 1 << 16  # bytes of the HTTP answer to the handshake
 _PORTS: Final = {"ws": 80, "wss": 443}
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 _HUNG_UP: Final = "the upstream hung up"
 
 
 class WebSocketSource:
-    """An upstream at `settings.url`; `make_codec` makes a fresh codec for every connection.
+    """An upstream at `settings.url`. `make_codec` makes a fresh codec for every connection.
 
-    Raises ValueError when the URL is not one of a WebSocket.
+    Raises ValueError for a URL that is not ws:// or wss://.
     """
 
     def __init__(self, name: str, settings: SourceSettings, make_codec: Callable[[], Codec]) -> None:
@@ -55,7 +55,7 @@ class WebSocketSource:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[WebSocketLink]:
-        """A fresh connection. Entering raises LinkLost when there is none within `connect_within`."""
+        """A fresh connection. Entering raises LinkLost if there is none within `connect_within` seconds."""
         link = await self._open(self._make_codec())
         try:
             await link.say_opening()
@@ -97,15 +97,15 @@ class WebSocketLink:
         self._codec = codec
         self._say_within = say_within
         self._sending = trio.Lock()
-        self._torn = False  # a send was cut off: nothing that follows would make sense to the peer
+        self._torn = False  # a send was cut off: the peer could not understand anything after it
 
     async def receive(self) -> Received[Item]:
-        """Everything that is waiting, decoded, at least one message. Cancelling it loses nothing.
+        """All waiting messages, decoded; at least one. Cancelling it loses nothing.
 
-        Raises LinkLost when the connection has ended and all that came before was received.
+        Raises LinkLost when the connection has ended and all messages before its end were received.
         """
         if self._inbound.messages:
-            await trio.lowlevel.checkpoint()  # a flood must leave room for others
+            await trio.lowlevel.checkpoint()  # other tasks must run during a flood too
         while not self._inbound.messages:
             if self._inbound.ended is not None:
                 raise LinkLost(self._inbound.ended)
@@ -119,11 +119,11 @@ class WebSocketLink:
         return into
 
     async def subscribe(self, topics: Collection[str]) -> None:
-        """Ask for the trades of symbols. Raises LinkLost."""
+        """Subscribe to the trades of symbols. Raises LinkLost."""
         await self._say(self._codec.subscribe(topics))
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
-        """Ask for their end. Raises LinkLost."""
+        """Unsubscribe from them. Raises LinkLost."""
         await self._say(self._codec.unsubscribe(topics))
 
     async def probe(self) -> None:
@@ -131,11 +131,11 @@ class WebSocketLink:
         await self._say(self._codec.probe())
 
     async def say_opening(self) -> None:
-        """What the codec says first. Raises LinkLost."""
+        """Send the opening messages of the codec. Raises LinkLost."""
         await self._say(self._codec.opening())
 
     async def close(self) -> None:
-        """Say goodbye, wait for the answer no longer than a moment, and close the socket in any case."""
+        """Send a close frame, wait for the answer for a moment at most, and close the socket in any case."""
         try:
             with trio.move_on_after(_CLOSE_WITHIN), suppress(LinkLost):
                 if self._connection.state is ConnectionState.OPEN:
@@ -155,7 +155,7 @@ class WebSocketLink:
             self._inbound.feed(data)
         elif self._inbound.ended is None:
             self._inbound.ended = _HUNG_UP
-        # Messages are kept before anything is sent: an answer that is cancelled must not cost one.
+        # The messages are kept before anything is sent: a cancelled answer must not lose one.
         while self._inbound.owed:
             with suppress(LinkLost):
                 await self._send(self._inbound.owed.pop(0))
@@ -186,7 +186,7 @@ class WebSocketLink:
 
 
 class _Address:
-    """Where to dial, and how to introduce oneself there."""
+    """The address of an upstream. It dials and shakes hands."""
 
     def __init__(self, url: SplitResult) -> None:
         if url.scheme not in _PORTS:
@@ -213,7 +213,7 @@ class _Address:
     async def shake_hands(
         self, stream: trio.abc.Stream, headers: Collection[tuple[str, str]]
     ) -> tuple[Connection, bytes]:
-        """The open connection, and what came behind the handshake already. Raises LinkLost."""
+        """The open connection, and the bytes behind the handshake. Raises LinkLost."""
         handshake = H11Handshake(ConnectionType.CLIENT)
         extra = [(name.encode(), value.encode()) for name, value in headers]
         request = handshake.send(Request(host=str(self), target=self._resource, extra_headers=extra))
@@ -239,7 +239,7 @@ class _Address:
 
 
 async def _head(stream: trio.abc.Stream) -> tuple[bytes, bytes]:
-    """The head of an HTTP answer, and what stands behind it."""
+    """The head of an HTTP answer, and the bytes behind it."""
     received = b""
     while (end := received.find(b"\r\n\r\n")) < 0:
         data = await stream.receive_some(_RECEIVE_BYTES)
@@ -254,7 +254,7 @@ async def _head(stream: trio.abc.Stream) -> tuple[bytes, bytes]:
 def _accepted(handshake: H11Handshake, head: bytes) -> Connection:
     try:
         handshake.receive_data(head)
-    except Exception as error:  # a library's many ways of saying that the bytes are wrong
+    except Exception as error:  # the library has many errors for wrong bytes
         raise LinkLost(f"the upstream does not speak WebSocket: {error}") from error
     for event in handshake.events():
         if isinstance(event, RejectConnection):
@@ -265,7 +265,7 @@ def _accepted(handshake: H11Handshake, head: bytes) -> Connection:
 
 
 def _why(error: BaseException) -> str:
-    """The first cause, in the words of the system."""
+    """The first cause, in the words of the operating system."""
     first = next(_leaves(error.__cause__ or error))
     if isinstance(first, ssl.SSLError):
         return getattr(first, "verify_message", None) or first.reason or str(first)

@@ -60,13 +60,13 @@ async def test_batches_are_admitted_in_order_and_announced() -> None:
 
 
 async def test_the_address_is_known_before_the_shard_is_ready() -> None:
-    """Whoever starts after the shard can deliver to it at once."""
+    """An actor that starts after the shard can deliver to it at once."""
     async with stage() as s:
         assert [ref.path for ref in s.addresses] == ["shard"]
 
 
 async def test_a_poisonous_batch_costs_itself_and_nothing_else(mock_clock: MockClock) -> None:
-    """What was admitted stays, what waits is admitted after the restart, the poison is shown with its items."""
+    """Admitted items stay, waiting ones are admitted after the restart, and the poison is shown with its items."""
     async with stage() as s:
         ref = s.addresses[0]
         ref.put(["a1"])

@@ -59,7 +59,7 @@ async def stage(
 
 
 def read(*parts: str) -> Received[str]:
-    """What one read brought: `+topic` and `-topic` are answers, the rest are items."""
+    """The result of one read: `+topic` and `-topic` are answers, the rest are items."""
     into: Received[str] = Received()
     for part in parts:
         if part.startswith("+"):
@@ -71,7 +71,7 @@ def read(*parts: str) -> Received[str]:
     return into
 
 
-async def test_what_is_wanted_is_subscribed_and_delivered(mock_clock: MockClock) -> None:
+async def test_wanted_topics_are_subscribed_and_delivered(mock_clock: MockClock) -> None:
     """The wanted topics are asked for at once, and items arrive in order."""
     async with stage("a", "b") as s:
         s.upstream.publish("1", "2")
@@ -83,7 +83,7 @@ async def test_what_is_wanted_is_subscribed_and_delivered(mock_clock: MockClock)
 
 
 async def test_interest_is_followed(mock_clock: MockClock) -> None:
-    """A topic wanted later is subscribed, one no longer wanted by anybody is unsubscribed."""
+    """A topic wanted later is subscribed; a topic without any holder is unsubscribed."""
     async with stage() as s:
         s.interest.want("a", "first")
         s.interest.want("a", "second")
@@ -99,7 +99,7 @@ async def test_interest_is_followed(mock_clock: MockClock) -> None:
 async def test_a_topic_wanted_again_while_its_answer_is_out_is_not_asked_for_twice(
     mock_clock: MockClock,
 ) -> None:
-    """What was asked for is let go of only after its answer, and then for good."""
+    """A requested topic is unsubscribed only after its answer, and then for good."""
     upstream = FakeUpstream()
     upstream.mute = True
     async with stage("a", upstream=upstream) as s:
@@ -168,7 +168,7 @@ async def test_any_message_is_a_sign_of_life(mock_clock: MockClock) -> None:
 
 
 async def test_a_subscription_without_an_answer_ends_the_connection(mock_clock: MockClock) -> None:
-    """An upstream that talks but never confirms is as good as dead."""
+    """An upstream that sends but never confirms is as good as dead."""
     upstream = FakeUpstream()
     upstream.mute = True
     async with stage("a", upstream=upstream) as s:
@@ -192,7 +192,7 @@ async def test_a_refused_topic_is_reported_and_not_asked_for_again(mock_clock: M
 
 
 async def test_a_mark_precedes_what_follows_a_subscription(mock_clock: MockClock) -> None:
-    """Where the ids prove nothing, every (re)subscription leaves a mark before the first item."""
+    """If ids prove nothing, every (re)subscription leaves a mark before the first item."""
     async with stage("a", missed=lambda topic: f"missed {topic}") as s:
         s.upstream.publish("1")
         await wait_all_tasks_blocked()
@@ -205,7 +205,7 @@ async def test_a_mark_precedes_what_follows_a_subscription(mock_clock: MockClock
         assert s.delivered == ["missed a", "1", "missed a", "2"]
 
 
-async def test_what_came_before_the_verdict_is_delivered(mock_clock: MockClock) -> None:
+async def test_items_before_the_end_of_a_connection_are_delivered(mock_clock: MockClock) -> None:
     """A read that ends the connection still delivers its items and reports its problems."""
     async with stage("a") as s:
         s.upstream.send.send_nowait(
@@ -220,7 +220,7 @@ async def test_what_came_before_the_verdict_is_delivered(mock_clock: MockClock) 
 async def test_a_failure_inside_restarts_the_connector(
     where: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever raises, wherever: the next incarnation is connected and subscribed again."""
+    """For an error anywhere: the next incarnation is connected and subscribed again."""
     failing = [True]
 
     def explode(*_arguments: object) -> None:
@@ -282,7 +282,7 @@ async def test_nothing_is_lost_between_reading_and_probing(mock_clock: MockClock
 
 
 async def test_answers_and_items_of_one_read_keep_their_order(mock_clock: MockClock) -> None:
-    """What came before an answer belongs to the old subscription, the mark and what follows to the new one."""
+    """Items before an answer belong to the old subscription, the mark and later items to the new one."""
     async with stage("a", missed=lambda topic: f"missed {topic}") as s:
         s.upstream.mute = True
         s.interest.release("a", "test")
@@ -319,7 +319,7 @@ async def test_a_run_of_items_is_delivered_as_it_is(mock_clock: MockClock) -> No
 
 
 async def test_one_refused_topic_does_not_take_those_of_its_request_with_it(mock_clock: MockClock) -> None:
-    """They are asked for again in halves; only who is refused alone is refused, and `up` comes after that."""
+    """They are asked for again in halves. Only a topic refused alone counts as refused, and `up` comes after that."""
     upstream = FakeUpstream()
     upstream.in_one = True
     upstream.refuses = {"c": "unknown symbol"}
@@ -339,7 +339,7 @@ async def test_one_refused_topic_does_not_take_those_of_its_request_with_it(mock
 
 
 async def test_asking_again_is_no_storm(mock_clock: MockClock) -> None:
-    """However many topics are refused, there are no more than two requests a second."""
+    """For any number of refused topics there are no more than two requests a second."""
     upstream = FakeUpstream()
     upstream.in_one = True
     topics = [f"t{n:02}" for n in range(20)]
@@ -357,7 +357,7 @@ async def test_asking_again_is_no_storm(mock_clock: MockClock) -> None:
 
 
 async def test_a_topic_that_is_let_go_of_is_not_asked_for_again(mock_clock: MockClock) -> None:
-    """Neither after the refusal of its request, nor does it keep the others from being up."""
+    """Not after the refusal of its request; nor does it keep the others from being up."""
     upstream = FakeUpstream()
     upstream.in_one = True
     upstream.refuses = {"a": "no", "b": "no"}
@@ -370,8 +370,8 @@ async def test_a_topic_that_is_let_go_of_is_not_asked_for_again(mock_clock: Mock
         assert s.diary.lines == ["connecting", "refused a: no", "up"]
 
 
-async def test_what_is_accepted_after_all_is_not_asked_for_again(mock_clock: MockClock) -> None:
-    """An answer that comes late spares the request that was to bring it."""
+async def test_a_topic_that_is_accepted_after_all_is_not_asked_for_again(mock_clock: MockClock) -> None:
+    """A late answer makes the repeated request unnecessary."""
     upstream = FakeUpstream()
     upstream.in_one = True
     upstream.refuses = {"a": "no"}
@@ -385,7 +385,7 @@ async def test_what_is_accepted_after_all_is_not_asked_for_again(mock_clock: Moc
 
 
 async def test_a_refused_topic_is_asked_for_again_by_those_who_want_it_next(mock_clock: MockClock) -> None:
-    """A refusal holds as long as the topic is wanted without a break, however short the break is."""
+    """A refusal holds while the topic is wanted without a break; a short break is a break too."""
     upstream = FakeUpstream()
     upstream.refuses["a"] = "busy"
     async with stage("a", upstream=upstream) as s:
@@ -401,7 +401,7 @@ async def test_a_refused_topic_is_asked_for_again_by_those_who_want_it_next(mock
 
 
 async def test_a_refusal_that_nobody_waits_for_is_forgotten(mock_clock: MockClock) -> None:
-    """Its topic was let go of before the answer: whoever wants it next is a reason to ask."""
+    """Its topic was released before the answer: the next holder is a reason to ask."""
     upstream = FakeUpstream()
     upstream.mute = True
     async with stage("a", upstream=upstream) as s:
@@ -416,7 +416,7 @@ async def test_a_refusal_that_nobody_waits_for_is_forgotten(mock_clock: MockCloc
 
 
 async def test_a_late_acceptance_outweighs_a_refusal(mock_clock: MockClock) -> None:
-    """Who was taken for refused and is accepted after all is held, and let go of in the end."""
+    """A topic that was refused and is accepted after all is held, and unsubscribed in the end."""
     upstream = FakeUpstream()
     upstream.refuses["a"] = "busy"
     async with stage("a", upstream=upstream) as s:
@@ -427,7 +427,7 @@ async def test_a_late_acceptance_outweighs_a_refusal(mock_clock: MockClock) -> N
         assert upstream.log == [("subscribe", ("a",)), ("unsubscribe", ("a",))]
 
 
-async def test_what_the_upstream_ends_unasked_is_asked_for_again(mock_clock: MockClock) -> None:
+async def test_a_topic_that_the_upstream_ends_unasked_is_asked_for_again(mock_clock: MockClock) -> None:
     """A topic that is wanted does not stay away in silence; and an upstream that insists causes no storm."""
     async with stage("a", missed=lambda topic: f"missed {topic}") as s:
         for n in range(3):
@@ -443,7 +443,7 @@ async def test_what_the_upstream_ends_unasked_is_asked_for_again(mock_clock: Moc
 
 
 async def test_a_stop_cuts_a_slow_connection_short(mock_clock: MockClock) -> None:
-    """Who is still connecting sees the stop at once, and counts as stopped."""
+    """A connector that is still connecting sees the stop at once, and counts as stopped."""
     upstream = FakeUpstream()
 
     @asynccontextmanager
@@ -463,7 +463,7 @@ async def test_a_stop_cuts_a_slow_connection_short(mock_clock: MockClock) -> Non
 
 
 async def test_a_stop_leaves_time_to_part_from_the_upstream(mock_clock: MockClock) -> None:
-    """What a link does on its way out, such as a closing handshake, is not cancelled by a polite stop."""
+    """A polite stop does not cancel the last work of a link, such as a closing handshake."""
     upstream = FakeUpstream()
     parted = []
 
@@ -483,7 +483,7 @@ async def test_a_stop_leaves_time_to_part_from_the_upstream(mock_clock: MockCloc
         assert s.crashes() == []
 
 
-async def test_what_is_wanted_without_a_break_is_one_term() -> None:
+async def test_a_topic_wanted_without_a_break_has_one_term() -> None:
     """A second holder changes nothing; the next time a topic is wanted is another term."""
     interest = Interest(["always"])
     always = interest.term("always")

@@ -1,4 +1,4 @@
-"""Delivery into the shards: never waits, keeps order, and owes a mark for what found no room."""
+"""Delivery into the shards: never waits, keeps order, and owes a mark for refused items."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_shard_of_a_symbol_is_the_same_in_every_process() -> None:
     assert [shard_of(symbol, 8) for symbol in ("BTC-USD", "ETH-USD", "ADA-EUR")] == [0, 7, 1]
 
 
-def test_what_a_full_shard_refused_is_counted_and_marked_ahead_of_what_follows() -> None:
+def test_items_that_a_full_shard_refuses_are_counted_and_marked_before_the_next_ones() -> None:
     """No waiting; the next batch that finds room begins with the mark of the hole, once."""
     box = Box()
     deliver = delivery(box)
@@ -68,8 +68,8 @@ def test_what_a_full_shard_refused_is_counted_and_marked_ahead_of_what_follows()
     assert box.batches == [[Missed("a", "BTC-USD", "source_gap"), trade(4)], [trade(5)]]
 
 
-def test_what_was_given_is_not_changed() -> None:
-    """Neither by splitting nor by what is owed; a batch for one shard is handed on as it is."""
+def test_a_given_batch_is_not_changed() -> None:
+    """Neither by splitting nor by owed marks; a batch for one shard is handed on as it is."""
     box = Box()
     deliver = delivery(box)
     box.full = True
@@ -94,8 +94,8 @@ def test_a_refused_mark_is_still_owed() -> None:
     assert box.batches == [[Missed("a", "BTC-USD", "source_gap"), trade(2)]]
 
 
-def test_what_comes_before_any_shard_is_known_is_owed_too() -> None:
-    """A connector cannot start before the shards, but if it did, nothing would be lost in silence."""
+def test_items_before_any_shard_is_known_are_owed_too() -> None:
+    """A connector cannot start before the shards. If it did, nothing would be lost in silence."""
     deliver = Delivery(1)
     deliver([trade(1)])
     box = Box()

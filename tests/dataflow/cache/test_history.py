@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Store, Verdict
+from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Verdict
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
-
-US = 1000  # nanoseconds
-
-
-def trade(trade_id: str, timestamp: int = 0, **other: Any) -> Trade:
-    fields: dict[str, Any] = {"source": "a", "symbol": "BTC-USD", "side": "sell", **other}
-    return Trade(
-        trade_id=trade_id, price=Decimal("8501.1"), quantity=Decimal("0.5"), timestamp=timestamp, **fields
-    )
-
-
-def sequenced(sequence: int, **other: Any) -> Trade:
-    return trade(str(sequence), sequence * US, sequence=sequence, **other)
-
-
-def missed(source: str = "a", reason: str = "source_gap", resubscribed: bool = False) -> Missed:
-    return Missed(source, "BTC-USD", reason, resubscribed)
-
+from tests.dataflow.cache.items import US, Exploding, ids, missed, sequenced, trade
 
 RESUBSCRIBED = missed(resubscribed=True)
 
@@ -40,10 +22,6 @@ def history(*items: Item, max_trades: int = 100, max_age: float = 1e9, now: floa
 
 def everything(log: History) -> list[Entry]:
     return log.read(log.first - 1, 10**9)
-
-
-def ids(page: list[Recorded]) -> list[str]:
-    return [recorded.trade.trade_id for recorded in page]
 
 
 def test_offsets_start_at_one_and_grow_by_one() -> None:
@@ -73,7 +51,7 @@ def test_an_id_outlives_its_trade() -> None:
 
 
 def test_an_unknown_trade_below_the_floor_is_refused() -> None:
-    """When ids are forgotten, what is as old as the newest forgotten one is refused unjudged."""
+    """When ids are forgotten, a trade as old as the newest forgotten one is refused unjudged."""
     log = history(*(trade(str(n), n * US) for n in range(1, 6)), max_trades=2)  # remembers 2, 3, 4 and 5
     assert log.admit(trade("1", 1 * US), 0) is Verdict.TOO_OLD
     assert log.admit(trade("unknown", 1 * US), 0) is Verdict.TOO_OLD
@@ -109,7 +87,7 @@ def test_a_skipped_sequence_leaves_as_many_places_as_trades_are_missing() -> Non
 
 
 def test_a_trade_that_comes_after_its_gap_is_late_or_a_duplicate() -> None:
-    """A place that was announced as missing is not filled later; what was seen is a duplicate."""
+    """A place that was announced as missing is not filled later; an admitted trade is a duplicate."""
     log = history(sequenced(10), sequenced(14))
     assert log.admit(sequenced(12), 0) is Verdict.LATE
     assert log.admit(sequenced(10), 0) is Verdict.DUPLICATE
@@ -144,13 +122,13 @@ def test_a_mark_before_a_new_trade_becomes_a_gap_of_unknown_size() -> None:
 def test_a_replay_that_passes_the_newest_trade_proves_that_nothing_is_missing(
     replayed: tuple[str, ...],
 ) -> None:
-    """After a resubscription an overlap with the end of what was here clears the mark."""
+    """After a resubscription an overlap with the end of the log clears the mark."""
     log = history(trade("x"), trade("y"), RESUBSCRIBED, *map(trade, replayed), trade("z", 1))
     assert everything(log)[2:] == [Recorded(3, trade("z", 1))]
 
 
 def test_an_older_duplicate_proves_nothing() -> None:
-    """What came between it and the newest trade may still be missing."""
+    """Trades between it and the newest trade may still be missing."""
     log = history(trade("x"), trade("y"), RESUBSCRIBED, trade("x"), trade("z"))
     assert everything(log)[2:] == [Gap(3, 3, "source_gap", exact=False), Recorded(4, trade("z"))]
 
@@ -164,7 +142,7 @@ def test_no_duplicate_brings_back_what_the_connection_lost(marks: list[Missed], 
 
 
 def test_a_replay_brings_back_what_the_connection_before_lost() -> None:
-    """A subscription made anew after the loss tells the newest trade and all that follows it."""
+    """A new subscription after the loss repeats the newest trade and sends all trades behind it."""
     log = history(trade("x"), missed(), RESUBSCRIBED, trade("x"), trade("y"))
     assert everything(log)[1:] == [Recorded(2, trade("y"))]
 
@@ -178,7 +156,7 @@ def test_the_newest_trade_of_another_source_proves_nothing() -> None:
 
 
 def test_an_id_used_again_for_another_moment_is_no_overlap() -> None:
-    """Without a sequence nobody can tell the two trades apart for sure: refused, but neither silent nor a proof."""
+    """Without a sequence the two trades cannot be told apart: refused, but neither silent nor a proof."""
     log = history(trade("x", 5), RESUBSCRIBED)
     assert log.admit(trade("x", 6), 0) is Verdict.REUSED
     log.admit(trade("y", 7), 0)
@@ -224,7 +202,7 @@ def test_a_run_may_have_holes_and_repetitions() -> None:
     ids=["admitted", "duplicate", "unsequenced", "backwards", "too old"],
 )
 def test_anything_else_of_that_source_ends_a_run(between: Trade) -> None:
-    """Stragglers between good trades are late for ever, however many they are."""
+    """Stragglers between good trades stay late, in any number."""
     log = history(*(trade(f"past{n}", 1) for n in range(9)), sequenced(1000), max_trades=4)
     assert verdicts(log, *range(10, 9 + ANEW), at=2 * US) == [Verdict.LATE] * (ANEW - 1)
     log.admit(between, 0)
@@ -232,7 +210,7 @@ def test_anything_else_of_that_source_ends_a_run(between: Trade) -> None:
 
 
 def test_another_source_does_not_end_a_run() -> None:
-    """Each source's numbering is its own affair."""
+    """Each source has its own numbering."""
     log = history(sequenced(1000))
     verdicts(log, *range(1, ANEW))
     verdicts(log, 1, source="b")
@@ -240,7 +218,7 @@ def test_another_source_does_not_end_a_run() -> None:
 
 
 def test_a_numbering_that_begins_anew_within_memory_is_not_taken_for_a_replay() -> None:
-    """The same id at another moment is another trade, when sequences can tell how it goes on."""
+    """The same id at another time is another trade, if sequences prove it."""
     log = history(*map(sequenced, range(1, 101)))
     assert verdicts(log, *range(1, ANEW)) == [Verdict.LATE] * (ANEW - 1)
     assert verdicts(log, *range(ANEW, 200)) == [Verdict.ADMITTED] * (200 - ANEW)
@@ -256,7 +234,7 @@ def test_an_id_given_twice_is_remembered_as_long_as_the_younger_trade() -> None:
 
 
 def test_a_replay_taken_for_a_new_numbering_leads_back_to_the_old_one() -> None:
-    """A long replay of what was announced as missing costs a gap too many, and nothing else."""
+    """A long replay of trades that were announced as missing costs one gap too many, and nothing else."""
     log = history(sequenced(10), sequenced(60), sequenced(61))
     found = [log.admit(sequenced(n), 0) for n in range(11, 64)]
     late, new = ANEW - 1, 50 - ANEW
@@ -267,7 +245,7 @@ def test_a_replay_taken_for_a_new_numbering_leads_back_to_the_old_one() -> None:
 
 
 def test_a_wild_sequence_is_refused_and_does_no_harm() -> None:
-    """One number out of all proportion neither tears a gap nor makes the rest late."""
+    """One number that is far too high neither makes a gap nor makes the rest late."""
     log = history(sequenced(100))
     assert verdicts(log, 2**53, 101, 2**52, 102) == [
         Verdict.IMPLAUSIBLE,
@@ -279,7 +257,7 @@ def test_a_wild_sequence_is_refused_and_does_no_harm() -> None:
 
 
 def test_the_largest_plausible_jump_is_an_exact_gap() -> None:
-    """The bound itself still counts what is missing."""
+    """At the bound itself the missing trades are still counted."""
     log = history(sequenced(1))
     assert verdicts(log, 1 + JUMP) == [Verdict.ADMITTED]
     assert everything(log)[1] == Gap(2, JUMP, "source_gap")
@@ -296,7 +274,7 @@ def test_a_wild_sequence_that_goes_on_is_believed() -> None:
 
 
 def test_a_first_sequence_that_was_wild_is_outlived() -> None:
-    """What follows it looks like a numbering that began anew, and is one."""
+    """The next trades look like a new numbering, and they are one."""
     log = history(sequenced(2**53))
     assert verdicts(log, *range(1, ANEW + 3), at=10**19)[ANEW - 1 :] == [Verdict.ADMITTED] * 3
 
@@ -310,19 +288,19 @@ def test_one_timestamp_of_the_future_does_not_silence_a_source() -> None:
 
 
 def test_one_timestamp_of_the_future_does_not_silence_a_quiet_source() -> None:
-    """Also when only another source has spoken since."""
+    """Also when only another source has sent trades since."""
     log = history(trade("wild", 10**18), *(trade(str(n), n, source="b") for n in range(9)), max_trades=2)
     assert log.admit(trade("1", 1), 0) is Verdict.ADMITTED
 
 
 def test_a_source_whose_clock_is_always_ahead_has_a_floor() -> None:
-    """Timestamps are compared with those of the same source, whatever another one says last."""
+    """Timestamps are compared within one source, also when another source is the last."""
     log = history(*(trade(str(n), 10**18 + n) for n in range(4)), trade("x", 1, source="b"), max_trades=2)
     assert log.admit(trade("0", 10**18), 0) is Verdict.TOO_OLD
 
 
 def test_the_floor_follows_a_source_that_is_only_ahead() -> None:
-    """Within the bound a timestamp counts, however much earlier the others are."""
+    """Within the bound a timestamp counts, also if the others are much earlier."""
     log = history(trade("ahead", AHEAD + 9), *(trade(str(n), 9) for n in range(4)), max_trades=2)
     assert log.admit(trade("x", AHEAD + 9), 0) is Verdict.TOO_OLD
     log = history(trade("wild", AHEAD + 10), *(trade(str(n), 9) for n in range(4)), max_trades=2)
@@ -330,7 +308,7 @@ def test_the_floor_follows_a_source_that_is_only_ahead() -> None:
 
 
 def test_the_newest_places_hold_as_many_trades_as_were_asked_for() -> None:
-    """A gap is not a trade: those between and behind the trades come along, those before do not."""
+    """A gap is not a trade: gaps between and behind the trades come along, gaps before them do not."""
     log = history(sequenced(1), sequenced(2), sequenced(50), sequenced(60), missed())
     log.lost(trade("x", source="b"), 0)
     assert [entry.first for entry in log.newest(2)] == [50, 51, 60, 61]
@@ -340,7 +318,7 @@ def test_the_newest_places_hold_as_many_trades_as_were_asked_for() -> None:
 
 
 def test_the_newest_places_of_a_log_that_forgot_begin_with_a_trade() -> None:
-    """What was kept of the gaps before it tells nothing of the trades."""
+    """The rest of a gap before it says nothing about the trades."""
     log = history(sequenced(1), sequenced(50), sequenced(51), max_trades=2)
     assert isinstance(log.read(1, 9)[0], Gap)
     assert [entry.first for entry in log.newest(9)] == [50, 51]
@@ -362,7 +340,7 @@ def test_a_mark_of_a_source_that_never_gave_a_trade_is_ignored() -> None:
 
 
 def test_a_mark_waits_for_its_own_source() -> None:
-    """Another source's trade does not resolve it, and the first of two reasons is the one that is told."""
+    """The trade of another source does not resolve it, and the first of two reasons is announced."""
     log = history(trade("x"), trade("v", source="b"), missed(reason="first"), missed(reason="second"))
     log.admit(trade("w", source="b"), 0)
     log.admit(trade("y"), 0)
@@ -374,7 +352,7 @@ def test_a_mark_waits_for_its_own_source() -> None:
 
 
 def test_a_mark_adds_nothing_to_a_sequence() -> None:
-    """Where a sequence tells exactly what is missing, a mark is not needed."""
+    """A sequence tells exactly how many trades are missing, so a mark is not needed."""
     log = history(sequenced(1), missed(), sequenced(2), missed(), sequenced(4))
     assert everything(log)[1:] == [
         Recorded(2, sequenced(2)),
@@ -383,7 +361,7 @@ def test_a_mark_adds_nothing_to_a_sequence() -> None:
     ]
 
 
-def test_what_was_lost_inside_is_a_gap() -> None:
+def test_a_trade_lost_inside_is_a_gap() -> None:
     """One place for any number lost in a row; a known trade was not lost; a sequence needs no place."""
     log = history(trade("x"))
     assert not log.lost(trade("x"), 0)
@@ -416,17 +394,11 @@ def test_losing_the_first_trades_of_a_sequence_shows_in_the_next_one() -> None:
 
 
 def test_a_lost_mark_is_still_a_mark() -> None:
-    """What says that trades may be missing is not itself lost."""
+    """The mark that trades may be missing is not itself lost."""
     log = history(trade("x"))
     assert not log.lost(missed(), 0)
     log.admit(trade("y"), 0)
     assert everything(log)[1:] == [Gap(2, 2, "source_gap", exact=False), Recorded(3, trade("y"))]
-
-
-class Exploding:
-    """A trade whose timestamp cannot be used."""
-
-    source, symbol, trade_id, sequence, timestamp = "a", "BTC-USD", "bad", None, "not a number"
 
 
 def test_admission_is_atomic() -> None:
@@ -441,7 +413,7 @@ def test_admission_is_atomic() -> None:
 
 
 def test_only_so_many_trades_are_kept() -> None:
-    """The oldest go first, and whoever reads from before them is told which places they were."""
+    """The oldest go first. A reader before them is told their places."""
     log = history(*(trade(str(n), n) for n in range(1, 11)), max_trades=3)
     assert log.first == 8
     assert log.read(0, 2) == [Gap(1, 7, "overrun", exact=True), Recorded(8, trade("8", 8))]
@@ -472,7 +444,7 @@ def test_places_lost_before_anybody_read_them_are_told_also_when_nothing_is_left
 
 
 def test_a_reader_inside_a_gap_gets_the_rest_of_it() -> None:
-    """Places already told are not told again."""
+    """A reader does not get places again."""
     log = history(sequenced(1), sequenced(10))
     assert log.read(4, 1) == [Gap(5, 9, "source_gap", exact=True)]
 
@@ -495,7 +467,7 @@ def test_recovery_gives_everything_or_says_that_it_cannot() -> None:
 
 
 def test_queries_are_ordered_by_time_and_ties_by_offset() -> None:
-    """Trades of one microsecond stand in the order of admission, whatever their nanoseconds."""
+    """Trades of one microsecond stand in the order of admission, with any nanoseconds."""
     log = history(trade("c", 3000), trade("a", 1999), trade("b", 1000), trade("d", 3001))
     assert ids(log.latest(10)) == ["d", "c", "b", "a"]
     assert ids(log.after(0, 10)) == ["a", "b", "c", "d"]
@@ -513,49 +485,3 @@ def test_a_page_never_ends_inside_a_microsecond() -> None:
     assert ids(log.before(4000, 2)) == ["c"]
     assert ids(log.before(3000, 1)) == ["b2", "b1", "b0"]
     assert ids(log.latest(2)) == ["c", "b2"], "a glance, not a page: exactly as many as were asked for"
-
-
-def test_a_store_keeps_symbols_apart_and_counts_what_it_did() -> None:
-    """Symbols with news are named, and every verdict is counted by source."""
-    store = Store(3, 10, 100.0)
-    eth = trade("x", symbol="ETH-USD", source="b")
-    assert store.admit([trade("x"), trade("x"), eth, missed()], 0.0) == {"BTC-USD", "ETH-USD"}
-    assert store.admit([trade("x"), missed()], 0.0) == set()
-    assert store.history("ETH-USD").read(0, 9) == [Recorded(1, eth)]
-    assert store.history("ETH-USD").epoch == 3
-    assert store.counts == {
-        ("a", "admitted"): 1,
-        ("a", "duplicate"): 2,
-        ("a", "noted"): 2,
-        ("b", "admitted"): 1,
-    }
-    assert store.symbols() == ["BTC-USD", "ETH-USD"]
-
-
-def test_a_store_tells_what_it_refused() -> None:
-    """Every trade that is neither admitted nor a plain repetition is named, once each time."""
-    told: list[tuple[str, Verdict]] = []
-    store = Store(3, 10, 100.0, lambda trade, verdict: told.append((trade.trade_id, verdict)))
-    store.admit([sequenced(10), sequenced(10), missed(), sequenced(9), sequenced(2**53)], 0.0)
-    assert told == [("9", Verdict.LATE), (str(2**53), Verdict.IMPLAUSIBLE)]
-
-
-def test_a_store_forgets_on_query() -> None:
-    """A symbol that went quiet does not serve trades beyond their age."""
-    store = Store(3, 10, 100.0)
-    store.admit([trade("x")], 0.0)
-    assert ids(store.history("BTC-USD", now=100.0).latest(9)) == ["x"]
-    assert store.history("BTC-USD", now=100.5).latest(9) == []
-
-
-def test_a_batch_lost_half_way_names_all_it_may_have_touched() -> None:
-    """The admitted part was told to nobody yet, the rest becomes a gap that keeps its reason."""
-    store = Store(3, 10, 100.0)
-    bad: Any = Exploding()
-    batch = [trade("x"), bad, trade("y", symbol="ETH-USD")]
-    with pytest.raises(TypeError):
-        store.admit(batch, 5000.0)
-    assert store.lost([batch[0], batch[2]]) == {"BTC-USD", "ETH-USD"}
-    store.admit([trade("z", symbol="ETH-USD")], 5050.0)
-    assert store.history("BTC-USD").read(0, 9) == [Recorded(1, trade("x"))]
-    assert store.history("ETH-USD").read(0, 9)[0] == Gap(1, 1, "shard_restart", exact=False)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from decimal import Decimal
-from typing import Any
 
-import msgspec
 from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Store, Verdict
+from dataflow.cache.history import AHEAD, ANEW, JUMP, History
 from dataflow.cache.ordered import ByTime
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
 
 MAX_TRADES = 4
 MAX_AGE = 6.0
+LONGER = 12  # trades that a log keeps whose order by time is made late
 
 
 @define
@@ -154,7 +152,7 @@ def build(source: str, number: int, moment: int, jump: int) -> Trade:
 
 
 def run(source: str, first: int, count: int, moment: int) -> list[Trade]:
-    """A numbering that begins anew, or a long replay."""
+    """A new numbering, or a long replay."""
     return [build(source, number, moment, 0) for number in range(first, first + count)]
 
 
@@ -179,7 +177,7 @@ steps = st.lists(
 def test_it_does_what_the_model_does(
     steps: list[tuple[str, list[Item], int]], place: int, count: int, timestamp: int
 ) -> None:
-    """Verdicts, places, gaps, what is forgotten, and every way of reading."""
+    """Verdicts, places, gaps, forgetting, and every way of reading."""
     log, model, now = History(1, MAX_TRADES, MAX_AGE), Model(), 0.0
     for what, items, pause in steps:
         now += pause
@@ -230,7 +228,7 @@ def check_queries(log: History, by_time: list[Recorded], timestamp: int, count: 
 
 
 def all_pages(ask: object, timestamp: int) -> list[Recorded]:
-    """What a client gets that asks again from the last timestamp it saw, at the resolution that it sees."""
+    """All pages for a client that asks again from its last timestamp, at its resolution."""
     found: list[Recorded] = []
     while page := ask(timestamp):  # type: ignore[operator]
         found += page
@@ -241,7 +239,7 @@ def all_pages(ask: object, timestamp: int) -> list[Recorded]:
 @settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 3000))
 def test_the_order_by_time_survives_any_order_of_arrival(random: object, spread: int) -> None:
-    """Also when it fills many short lists, and when what leaves is not the oldest."""
+    """Also with many short lists, and when the removed value is not the oldest."""
     order: ByTime[int] = ByTime()
     times = {place: place + random.randrange(spread + 1) for place in range(1, 1500)}  # type: ignore[attr-defined]
     for place, time in times.items():
@@ -255,205 +253,11 @@ def test_the_order_by_time_survives_any_order_of_arrival(random: object, spread:
         assert list(order.descending(time)) == [place for place in reversed(kept) if times[place] < time]
 
 
-# -- whole runs ----------------------------------------------------------------------------------
-
-SIZE = 12  # of the logs that are given whole batches: runs are longer and shorter than that
-
-
-@define
-class Exchange:
-    """Speaks for one source: mostly in order, at times not."""
-
-    source: str
-    number: int = 100
-    moment: int = 1000
-    said: list[Trade] = field(factory=list)
-
-    def trade(self, step: int = 1, *, moment: int | None = None, **other: object) -> Trade:
-        self.number += step
-        self.moment += 1
-        sequence = (
-            self.number if self.source not in "uv" and (self.source != "m" or self.number % 16) else None
-        )
-        made = Trade(
-            self.source,
-            "B-U",
-            str(self.number),
-            "buy",
-            Decimal(1),
-            Decimal(1),
-            self.moment * 500 if moment is None else moment,
-            sequence,
-        )
-        made = msgspec.structs.replace(made, **other)
-        self.said.append(made)
-        return made
-
-    def in_order(self, count: int) -> list[Item]:
-        return [self.trade() for _ in range(count)]
-
-    def again(self, count: int) -> list[Item]:
-        """What was said before, and how it goes on."""
-        return [*self.said[-count:], *self.in_order(4)]
-
-    def with_one_twice(self, count: int) -> list[Item]:
-        run = self.in_order(count)
-        return [*run, run[count // 2], *self.in_order(count)]
-
-    def after_a_hole(self, count: int) -> list[Item]:
-        return [*self.in_order(count), self.trade(3), *self.in_order(count)]
-
-    def with_a_wild_number(self, count: int) -> list[Item]:
-        self.number += 2 * JUMP
-        wild = self.trade()
-        self.number -= 2 * JUMP + 1
-        return [*self.in_order(count), wild, *self.in_order(count)]
-
-    def anew(self, count: int) -> list[Item]:
-        self.number = 90
-        return self.in_order(ANEW + count)
-
-    def behind_stragglers(self, count: int) -> list[Item]:
-        """Numbers that were passed, of trades that nobody has seen."""
-        self.number -= 50
-        late = self.in_order(min(count, 9))
-        self.number += 50 - len(late)
-        return [*late, *self.in_order(count)]
-
-    def of_the_past(self, count: int) -> list[Item]:
-        """New ids with old timestamps, as a straggler has them."""
-        return [self.trade(moment=5) for _ in range(count)]
-
-    def of_the_future(self, count: int) -> list[Item]:
-        return [
-            *self.in_order(count),
-            self.trade(moment=self.moment * 500 + 2 * AHEAD),
-            *self.in_order(count),
-        ]
-
-    def with_an_id_used_again(self, count: int) -> list[Item]:
-        run = self.in_order(count)
-        used = self.said[-count].trade_id if count > 1 else "100"
-        return [*run, self.trade(trade_id=used), *self.in_order(count)]
-
-    def resubscribed(self, count: int) -> list[Item]:
-        return [Missed(self.source, "B-U", "source_gap", resubscribed=True), *self.again(count)]
-
-    def marked(self, count: int) -> list[Item]:
-        return [Missed(self.source, "B-U", "other")]
-
-
-UNUSUAL = [
-    Exchange.again,
-    Exchange.with_one_twice,
-    Exchange.after_a_hole,
-    Exchange.with_a_wild_number,
-    Exchange.anew,
-    Exchange.behind_stragglers,
-    Exchange.of_the_past,
-    Exchange.of_the_future,
-    Exchange.with_an_id_used_again,
-    Exchange.resubscribed,
-    Exchange.marked,
-]
-speeches = st.sampled_from([Exchange.in_order] * 2 * len(UNUSUAL) + UNUSUAL)
-batches = st.lists(
-    st.tuples(
-        st.sampled_from("usm"),
-        speeches,
-        st.integers(1, 2 * SIZE),
-        st.sampled_from([0, 0, 0, 1, 3, 7]),
-        st.sampled_from(["", "", "", "", "v", "s"]),
-    ),
-    min_size=10,
-    max_size=40,
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(batches, st.integers(0, 9))
-def test_a_batch_does_what_its_items_do_one_by_one(batches: list[Any], queries: int) -> None:
-    """Admission by runs and by halves is no other admission: places, verdicts, and what is remembered."""
-    store, single = Store(1, SIZE, MAX_AGE), History(1, SIZE, MAX_AGE)
-    verdicts: Counter[tuple[str, str]] = Counter()
-    exchanges, now = {name: Exchange(name, 1000 * place) for place, name in enumerate("usmv", 1)}, 0.0
-    for number, (name, speech, count, pause, other) in enumerate(batches):
-        now += pause
-        items = speech(exchanges[name], count)
-        if other:
-            items += exchanges[other].in_order(count)
-        before = single.last
-        for item in items:
-            verdicts[item.source, single.admit(item, now).value] += 1
-        assert store.admit(items, now) == ({"B-U"} if single.last > before else set())
-        batched = store.history("B-U")
-        if queries and number % queries == 0:
-            assert batched.latest(5) == single.latest(5)
-        assert (batched.first, batched.last) == (single.first, single.last)
-        assert batched.read(batched.first - 1, 1000) == single.read(single.first - 1, 1000)
-        assert batched._feeds == single._feeds
-        assert batched._ids_by_age == single._ids_by_age
-        assert store.counts == verdicts
-
-
-def both_ways(*batches: list[Item]) -> History:
-    """The log after these batches; it is the same when they are offered one by one."""
-    store, single = Store(1, SIZE, MAX_AGE), History(1, SIZE, MAX_AGE)
-    for batch in batches:
-        store.admit(batch, 0.0)
-        for item in batch:
-            single.admit(item, 0.0)
-    assert store.history("B-U") == single
-    return single
-
-
-def test_a_run_that_forgets_the_newest_of_another_source_measures_it_as_it_would_one_by_one() -> None:
-    """Whether its timestamp counts is for the next trade to say, not for the last one of the run."""
-    quiet, loud = Exchange("s"), Exchange("u")
-    before = [quiet.trade(moment=AHEAD * 2), *loud.in_order(2 * SIZE - 2)]
-    run = [*loud.in_order(SIZE - 1), loud.trade(moment=AHEAD * 2)]
-    log = both_ways(before, loud.in_order(1), run)
-    assert log.admit(msgspec.structs.replace(quiet.trade(moment=5), sequence=None), 0.0) is Verdict.ADMITTED
-
-
-def test_the_first_sequence_of_a_source_proves_nothing() -> None:
-    """A mark before it is a gap, also when a whole run in order follows."""
-    exchange = Exchange("m", number=111)
-    log = both_ways(exchange.in_order(1), exchange.marked(1), exchange.in_order(SIZE))
-    assert log.read(0, 2)[1] == Gap(2, 2, "other", exact=False)
-
-
-def test_a_long_run_is_taken_as_a_whole() -> None:
-    """Nobody judges what leaves nothing to judge: neither the first time round, nor when much is forgotten."""
-    for name in "us":
-        exchange, log = Exchange(name), History(1, 100, MAX_AGE)
-        log.admit(exchange.trade(), 0.0)
-        for _ in range(9):
-            assert log.admit_run(exchange.in_order(50), 0.0)  # type: ignore[arg-type]
-        assert log.last == 451
-        assert [entry.first for entry in log.read(351, 1000)] == list(range(352, 452))
-
-
-def test_a_run_that_is_not_taken_leaves_the_log_as_it_was() -> None:
-    """Whatever the reason: it is offered again, in parts."""
-    for speech in UNUSUAL[1:9]:
-        exchange, log, untouched = Exchange("s"), History(1, SIZE, MAX_AGE), History(1, SIZE, MAX_AGE)
-        for trade in exchange.in_order(3 * SIZE):
-            log.admit(trade, 0.0)
-            untouched.admit(trade, 0.0)
-        run = speech(exchange, 4)
-        if speech not in (Exchange.of_the_past, Exchange.of_the_future):  # a sequence proves these new
-            assert not log.admit_run(run, 0.0)  # type: ignore[arg-type]
-            assert log == untouched
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=30), st.integers(0, 40))
-def test_the_order_by_time_is_right_whenever_it_is_asked_for(
-    steps: list[tuple[int, bool]], spread: int
-) -> None:
-    """Made late, made anew, kept up to date: always that of the trades that are kept."""
-    log, number = History(1, SIZE, MAX_AGE), 0
+def test_the_order_by_time_is_right_at_any_demand(steps: list[tuple[int, bool]], spread: int) -> None:
+    """Made late, made again, kept up to date: always the order of the kept trades."""
+    log, number = History(1, LONGER, MAX_AGE), 0
     for count, asked in steps:
         for _ in range(count):
             number += 1

@@ -71,7 +71,7 @@ def test_a_trade_is_read_exactly_from_both_endpoints(text: str) -> None:
 
 
 def test_the_taker_is_the_other_side_of_the_maker() -> None:
-    """`m` says that the buyer was the maker: the taker sold."""
+    """`m`: the buyer was the maker, so the taker sold."""
     sides = [item.side for item in decode(codec(), changed(m=True), changed(m=False)).items]  # type: ignore[union-attr]
     assert sides == ["sell", "buy"]
 
@@ -123,13 +123,13 @@ def test_recorded_aggregates_are_read(traffic: Any) -> None:
 
 
 def test_microseconds_are_recognised() -> None:
-    """A connection may be asked to tell times in microseconds: the number itself shows it."""
+    """A connection may send times in microseconds: the number itself shows it."""
     (item,) = decode(codec(), changed(T=1723161255342123)).items
     assert isinstance(item, Trade)
     assert item.timestamp == 1_723_161_255_342_123_000
 
 
-def test_what_is_sent() -> None:
+def test_requests_are_written_as_binance_expects() -> None:
     """Requests carry their own ids; the probe asks for something harmless; nothing at the opening."""
     speaker = codec()
     assert (list(speaker.headers()), list(speaker.opening())) == ([], [])
@@ -154,7 +154,7 @@ def test_many_symbols_are_asked_for_in_chunks() -> None:
 
 
 def test_answers_are_matched_to_their_requests() -> None:
-    """By id, in whatever order; an answer counts once."""
+    """By id, in any order; an answer counts once."""
     speaker = codec()
     speaker.subscribe(["BTC-USDT"])
     speaker.subscribe(["ETH-USDT"])
@@ -196,7 +196,7 @@ def test_every_form_of_a_refusal_is_one() -> None:
 
 
 def test_a_refusal_is_of_the_whole_request() -> None:
-    """It does not say which symbol is meant, so it is told as one, and not of each symbol."""
+    """It does not name a symbol, so it is reported as one refusal, and not for each symbol."""
     speaker = codec()
     speaker.subscribe(["BTC-USDT", "ETH-USDT"])
     into = decode(speaker, '{"error":{"code":2,"msg":"no"},"id":1}')
@@ -204,7 +204,7 @@ def test_a_refusal_is_of_the_whole_request() -> None:
 
 
 def test_an_answer_keeps_its_place_among_the_trades() -> None:
-    """What came before it and what came after can be told apart."""
+    """Trades before it and trades after it can be told apart."""
     speaker = codec()
     speaker.unsubscribe(["BTC-USDT"])
     speaker.subscribe(["BTC-USDT", "ETH-USDT"])
@@ -236,8 +236,8 @@ def test_an_answer_keeps_its_place_among_the_trades() -> None:
         ("\ud800", "malformed_json"),
     ],
 )
-def test_what_is_no_trade_and_no_answer_is_counted(text: str, reason: str) -> None:
-    """Under a name of its own; answers to requests that end something refuse nothing."""
+def test_a_message_that_is_no_trade_and_no_answer_is_counted(text: str, reason: str) -> None:
+    """Under a name of its own; an answer to an unsubscription refuses nothing."""
     speaker = codec()
     speaker.unsubscribe(["BTC-USDT"])
     into = decode(speaker, text)
@@ -333,7 +333,7 @@ def test_a_field_of_any_value_is_taken_as_it_is_or_is_a_problem(field: str, valu
 
 @given(st.integers(0, len(WRAPPED) - 1), st.integers(0, len(WRAPPED)), st.text(max_size=3))
 def test_a_damaged_message_never_raises(start: int, end: int, inserted: str) -> None:
-    """Fuzz: a part is cut out or replaced; what is still a trade is a whole one."""
+    """Fuzz: a part is cut out or replaced; a trade that is left is complete."""
     into = decode(codec(), WRAPPED[:start] + inserted + WRAPPED[end:])
     assert len(into.items) + len(into.problems) == 1
     for item in into.items:
@@ -361,7 +361,7 @@ fields = st.dictionaries(st.sampled_from("estapqTm"), odd_values, max_size=3)
 def test_the_usual_way_and_the_careful_one_agree(
     fields: dict[str, Any], stream: Any, wrapped: bool, outside: bool
 ) -> None:
-    """Whatever a message says, it is the same trade to the last digit, or the same problem."""
+    """For any message: the same trade to the last digit, or the same problem."""
     about = {**json.loads(BARE), "e": stream, "a": 7}
     text = json.dumps({"data": about | fields} if wrapped else about | fields)
     if outside:  # the same names again where they mean nothing, or once more where they do
@@ -377,7 +377,7 @@ def test_the_usual_way_and_the_careful_one_agree(
     st.text(max_size=5) | st.sampled_from(['"', "\\ud800", "1e999", "\x00"]),
 )
 def test_both_ways_agree_on_damage(start: int, end: int, inserted: str) -> None:
-    """Also when it is not JSON any more, or JSON of another shape."""
+    """Also if it is no JSON any more, or JSON of another shape."""
     text = WRAPPED[:start] + inserted + WRAPPED[end:]
     assert decode(codec(), text) == by_the_careful_way(text)
 
@@ -385,13 +385,13 @@ def test_both_ways_agree_on_damage(start: int, end: int, inserted: str) -> None:
 @pytest.mark.parametrize("name", ["id", "result", "error", "code", "msg", "e", "t", "a", "other"])
 @pytest.mark.parametrize("value", ['"\\ud800"', "1e999", "[" * 2000, "{}"])
 def test_both_ways_look_at_the_same_fields(name: str, value: str) -> None:
-    """What neither needs for a trade may still be broken, and then both say so."""
+    """A field that no trade needs may still be broken; then both ways report it."""
     text = f'{WRAPPED[:-1]},"{name}":{value}}}'
     assert decode(codec(), text) == by_the_careful_way(text)
 
 
-def test_what_the_exchange_writes_is_taken_the_usual_way(traffic: Any) -> None:
-    """All of an hour's trades: nothing falls back to the careful way unnoticed."""
+def test_real_trades_are_read_the_usual_way(traffic: Any) -> None:
+    """All trades of the excerpts: none falls back to the careful way unnoticed."""
     for name in ("btcusdt", "ethusdt"):
         speaker = codec()
         texts = traffic.excerpt(f"binance_spot_{name}_20240808.jsonl")

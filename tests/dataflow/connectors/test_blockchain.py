@@ -93,7 +93,7 @@ def test_a_recorded_session_decodes_without_an_unexplained_message(traffic: Any,
     assert into == Received()
 
 
-def test_what_is_sent() -> None:
+def test_requests_are_written_as_the_exchange_expects() -> None:
     """The handshake's origin, the heartbeat first, one request a symbol; no probe beside the heartbeat."""
     speaker = codec()
     assert list(speaker.headers()) == [("Origin", "https://exchange.blockchain.com")]
@@ -123,7 +123,7 @@ def test_a_token_authenticates_first_and_is_never_shown() -> None:
 
 
 def test_answers_are_told_by_symbol() -> None:
-    """Acknowledged, ended, refused with the exchange's words; also for what only `subscribe` named."""
+    """Acknowledged, ended, refused with the words of the exchange; also for symbols that only `subscribe` named."""
     speaker = codec(symbols=())
     speaker.subscribe(SYMBOLS)
     into = decode(
@@ -161,7 +161,7 @@ def answers(into: Received[Item]) -> list[Answer]:
 
 
 def test_a_rejection_without_a_symbol_answers_the_only_request_that_is_out() -> None:
-    """There is no doubt whom it concerns; and it answers once."""
+    """There is no doubt about its symbol; and it answers once."""
     speaker = codec()
     speaker.subscribe(["BTC-USD"])
     into = decode(speaker, nameless(0))
@@ -173,7 +173,7 @@ def test_a_rejection_without_a_symbol_answers_the_only_request_that_is_out() -> 
 
 
 def test_a_rejection_without_a_symbol_waits_until_the_others_are_answered() -> None:
-    """Nobody is suspected while there is a choice: it is a problem at once, and an answer when one is left."""
+    """No symbol is suspected while there is a choice: a problem at once, and an answer when one request is left."""
     speaker = codec()
     speaker.unsubscribe(["LTC-USD"])
     speaker.subscribe([*SYMBOLS, "LTC-USD"])
@@ -190,7 +190,7 @@ def test_a_rejection_without_a_symbol_waits_until_the_others_are_answered() -> N
 
 
 def test_as_many_rejections_without_a_symbol_as_requests_answer_them_all() -> None:
-    """Each symbol by itself, with everything that was said: which was said of which is not known."""
+    """Each symbol by itself, with all texts: it is unknown which text belongs to which symbol."""
     speaker = codec()
     speaker.subscribe(SYMBOLS)
     into = decode(speaker, nameless(0, "busy"), nameless(1, "closed"))
@@ -209,7 +209,7 @@ def test_a_named_rejection_leaves_the_nameless_one_to_the_others() -> None:
 
 
 def test_a_rejected_end_of_a_subscription_refuses_nothing() -> None:
-    """With a symbol or without: it is counted, and the subscription that was asked for next is not touched."""
+    """With a symbol or without: it is counted, and the next subscription is not touched."""
     speaker = codec()
     speaker.unsubscribe(["BTC-USD"])
     speaker.subscribe(["BTC-USD"])
@@ -235,7 +235,7 @@ def test_a_skipped_or_repeated_seqnum_marks_every_acknowledged_symbol_and_ends_t
 
 
 def test_a_symbol_that_is_not_acknowledged_is_not_marked() -> None:
-    """Nothing was promised for it: neither before the answer nor after the end."""
+    """Nothing is promised for it, before the answer and after the end."""
     speaker = codec()
     decode(speaker, subscribed(0), message(1, event="unsubscribed", channel="trades", symbol="BTC-USD"))
     into = decode(speaker, heartbeat(9))
@@ -329,8 +329,8 @@ def test_a_price_that_is_no_finite_positive_number_is_a_problem(numeral: str) ->
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", "{", '{"seqnum":', "[" * 100_000, '{"a":' * 100_000, "\ud800", '"x"', "1e400"]
 )
-def test_what_is_no_object_is_a_problem(text: str) -> None:
-    """However deep or broken."""
+def test_a_text_that_is_no_object_is_a_problem(text: str) -> None:
+    """Also very deep or broken JSON."""
     into = decode(codec(), text)
     assert [reason for reason, _ in into.problems] in (["malformed_json"], ["unexpected_json"])
 
@@ -381,7 +381,7 @@ def test_a_field_of_any_value_is_taken_as_it_is_or_is_a_problem(field: str, valu
 
 @given(st.integers(0, len(UPDATE) - 1), st.integers(0, len(UPDATE)), st.text(max_size=3))
 def test_a_damaged_message_never_raises(start: int, end: int, inserted: str) -> None:
-    """Fuzz: a part is cut out or replaced; what is still a trade is a whole one."""
+    """Fuzz: a part is cut out or replaced; a trade that is left is complete."""
     into = decode(codec(), UPDATE[:start] + inserted + UPDATE[end:])
     for item in into.items:
         assert isinstance(item, Trade)
@@ -429,7 +429,7 @@ parts = st.lists(
 def test_the_usual_way_and_the_careful_one_agree(
     parts: dict[str, str], comma: str, unread: int, following: int
 ) -> None:
-    """Whatever a message says: the same trade to the last digit, problem, mark, and count of what follows."""
+    """For any message: the same trade to the last digit, problem, mark, and count of the following messages."""
     fields = {name: json.dumps(value) for name, value in json.loads(UPDATE).items()}
     fields |= {"qty": "5.892E-4", **parts}
     text = "{" + comma.join(f'"{name}":{value}' for name, value in fields.items()) + "}"
@@ -444,12 +444,12 @@ def test_the_usual_way_and_the_careful_one_agree(
 
 @given(st.integers(0, len(UPDATE)), st.integers(0, len(UPDATE)), st.text(max_size=3))
 def test_both_ways_agree_on_damage(start: int, end: int, inserted: str) -> None:
-    """Also when it is not JSON any more, or JSON of another shape."""
+    """Also if it is no JSON any more, or JSON of another shape."""
     messages = [subscribed(5), UPDATE[:start] + inserted + UPDATE[end:], update(7)]
     assert decode(codec(), *messages) == by_the_careful_way(codec(), *messages)
 
 
-def test_what_the_exchange_writes_is_taken_the_usual_way(traffic: Any) -> None:
+def test_the_documented_trade_is_read_the_usual_way(traffic: Any) -> None:
     """The documented trade, once a number was seen: it does not fall back to the careful way unnoticed."""
     (text,) = [
         t for t in traffic.excerpt("blockchain_trades_20200510.jsonl") if '"trades"' in t and '"updated"' in t

@@ -63,8 +63,8 @@ def test_every_form_of_rfc3339_is_read_exactly(text: str, nanoseconds: int) -> N
         "1589135616",
     ],
 )
-def test_what_is_not_rfc3339_is_refused(text: str) -> None:
-    """Nothing is repaired: the one declared error."""
+def test_other_text_than_rfc3339_is_refused(text: str) -> None:
+    """Nothing is repaired: the declared error is raised."""
     with pytest.raises(ValueError, match=r".+"):
         from_rfc3339(text)
 
@@ -83,7 +83,7 @@ def test_no_text_raises_anything_but_the_declared_error(text: str) -> None:
 @example(LATEST)
 @example(-1)
 def test_formatting_loses_only_what_is_finer_than_a_microsecond(nanoseconds: int) -> None:
-    """What is written reads back as the same microsecond, cut and not rounded."""
+    """The text reads back as the same microsecond, cut and not rounded."""
     text = to_rfc3339(nanoseconds)
     assert from_rfc3339(text) == nanoseconds // 1000 * 1000
     assert len(text) == len("2020-05-10T18:33:36.696315Z")
@@ -91,7 +91,7 @@ def test_formatting_loses_only_what_is_finer_than_a_microsecond(nanoseconds: int
 
 @given(st.datetimes(timezones=st.just(UTC)), st.integers(-23 * 60 - 59, 23 * 60 + 59))
 def test_reading_agrees_with_datetime(moment: datetime, minutes: int) -> None:
-    """An independent implementation reads the same instant, whatever the offset it is written in."""
+    """An independent implementation reads the same instant, for any offset."""
     shown = moment.replace(tzinfo=None)
     sign = "-" if minutes < 0 else "+"
     text = f"{shown.isoformat(timespec='microseconds')}{sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"

@@ -1,4 +1,4 @@
-"""What is told of a source: lost once, restored once, whatever its connector tries in between."""
+"""Notices about a source: lost once, restored once, for any number of attempts in between."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_first_connection_is_no_news(diary: Diary) -> None:
 
 
 def test_many_attempts_are_one_loss(diary: Diary) -> None:
-    """However often the connector fails, clients hear it once; and once that it is over."""
+    """The connector fails often. Clients are told once that it is lost and once that it is restored."""
     source = state(diary, "X-Y", eager=True)
     source.up(["X-Y"])
     for _ in range(5):
@@ -55,7 +55,7 @@ def test_many_attempts_are_one_loss(diary: Diary) -> None:
 
 
 def test_a_source_that_is_down_from_the_start_is_lost_too(diary: Diary) -> None:
-    """The initial state of the world is not special."""
+    """The state at the start is no special case."""
     source = state(diary, "X-Y", eager=True)
     source.down("refused")
     source.up(["X-Y"])
@@ -81,7 +81,7 @@ def test_a_refused_symbol_is_told_once_and_restored_when_it_is_accepted(diary: D
 
 
 def test_a_refusal_is_held_against_a_symbol_only_while_somebody_wants_it(diary: Diary) -> None:
-    """Once nobody waits for it, the next one who asks is a reason to try again."""
+    """When no subscriber is left, the next one is a reason to try again."""
     source = state(diary, "X-Y")
     source.interest.want("X-Y", "me")
     source.up([])
@@ -97,8 +97,8 @@ def lost(diary: Diary) -> list[str]:
     return [line for line in diary.lines if line.startswith("lost")]
 
 
-def test_whoever_wants_a_refused_symbol_next_is_told_anew(diary: Diary) -> None:
-    """A refusal is told once to those who want the symbol, and forgotten with the last of them."""
+def test_the_next_subscriber_of_a_refused_symbol_is_told_anew(diary: Diary) -> None:
+    """A refusal is announced once to the subscribers of the symbol, and forgotten with the last of them."""
     source = state(diary, "X-Y")
     for _ in range(2):
         source.interest.want("X-Y", "me")
@@ -113,7 +113,7 @@ def test_whoever_wants_a_refused_symbol_next_is_told_anew(diary: Diary) -> None:
 
 
 def test_a_refusal_told_before_the_connection_was_lost_is_forgotten_too(diary: Diary) -> None:
-    """Whoever wants the symbol while there is no connection hears what becomes of it."""
+    """A subscriber that comes while there is no connection is told the next result."""
     source = state(diary, "X-Y")
     source.interest.want("X-Y", "me")
     source.refused("X-Y", "unknown")
@@ -136,8 +136,8 @@ def test_a_refusal_ends_with_its_connection(diary: Diary) -> None:
     assert source.status("X-Y") == "lost"
 
 
-def test_nobody_is_told_of_a_symbol_that_nobody_wants(diary: Diary) -> None:
-    """A refusal that comes too late is counted, no more; and what was let go of is not restored."""
+def test_a_symbol_without_subscribers_makes_no_notice(diary: Diary) -> None:
+    """A late refusal is only counted; and a symbol that was released is not restored."""
     source = state(diary, "X-Y")
     source.up([])
     source.refused("X-Y", "unknown")
@@ -168,7 +168,7 @@ def test_the_status_of_a_symbol_follows_the_connection(diary: Diary) -> None:
 
 
 def test_an_eager_source_is_wanted_by_nobody_in_particular(diary: Diary) -> None:
-    """Its symbols stay wanted whoever lets go of them."""
+    """Its symbols stay wanted after any release."""
     source = state(diary, "X-Y", eager=True)
     source.interest.want("X-Y", "me")
     source.interest.release("X-Y", "me")

@@ -35,7 +35,7 @@ def still_clock() -> MockClock:
 
 
 class Echo:
-    """A language in which every message is an item, and which speaks in single words."""
+    """A codec: every message is an item, and requests are single words."""
 
     def headers(self) -> Collection[tuple[str, str]]:
         return [("Origin", "https://here")]
@@ -61,7 +61,7 @@ class Echo:
 
 @define
 class Exchange:
-    """What the server side has seen."""
+    """The record of the server side."""
 
     port: int = 0
     heard: list[str | bytes] = field(factory=list)
@@ -82,7 +82,7 @@ class Exchange:
 async def exchange(
     talk: Callable[[Exchange, WebSocketConnection], Awaitable[None]],
 ) -> AsyncIterator[Exchange]:
-    """A WebSocket server that has `talk` with everyone who connects."""
+    """A WebSocket server that runs `talk` with every client."""
     seen = Exchange()
 
     async def handle(request: WebSocketRequest) -> None:
@@ -98,7 +98,7 @@ async def exchange(
 
 @asynccontextmanager
 async def tcp(talk: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncIterator[Exchange]:
-    """A server below WebSocket, to misbehave with."""
+    """A TCP server without WebSocket, for misbehaviour."""
 
     async def handle(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):
@@ -115,7 +115,7 @@ def said(received: Received[Item]) -> list[str]:
 
 
 async def hear(link: WebSocketLink, count: int) -> list[str]:
-    """The next `count` messages, in however many reads."""
+    """The next `count` messages, in any number of reads."""
     heard: list[str] = []
     while len(heard) < count:
         heard += said(await link.receive())
@@ -149,7 +149,7 @@ async def why_lost(source: WebSocketSource, use: Callable[[WebSocketLink], Await
     raise AssertionError("nothing was lost")
 
 
-async def test_what_the_codec_says_is_sent_and_what_comes_is_decoded() -> None:
+async def test_messages_of_the_codec_are_sent_and_messages_of_the_upstream_decoded() -> None:
     """The path, the headers, the opening, the requests and the probe arrive as the codec wrote them, in order."""
     async with exchange(echo) as upstream, upstream.source().connect() as link:
         await link.subscribe(["A-B", "C-D"])
@@ -162,7 +162,7 @@ async def test_what_the_codec_says_is_sent_and_what_comes_is_decoded() -> None:
 
 
 async def test_every_connection_has_its_own_codec() -> None:
-    """What a codec counts starts from nothing."""
+    """The counters of a codec start at nothing."""
     made: list[Echo] = []
 
     def make() -> Echo:
@@ -200,7 +200,7 @@ async def test_everything_that_is_waiting_comes_in_one_read_and_in_order() -> No
 async def test_an_upstream_that_writes_every_message_by_itself_is_read_in_batches(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many segments and records the messages come in: one read, and in order.
+    """Messages in any number of segments and TLS records: one read, and in order.
 
     A kernel holds some 280 segments so small.
     """
@@ -245,7 +245,7 @@ async def test_a_cancelled_read_loses_nothing() -> None:
 
 
 async def test_an_upstream_that_is_not_read_is_slowed_down_and_nothing_is_dropped() -> None:
-    """The bound of what waits here is felt by the sender: backpressure, not memory."""
+    """The sender feels our bound: backpressure, not memory."""
     sent = [0]
     text = "x" * 60_000
 
@@ -266,8 +266,8 @@ async def test_an_upstream_that_is_not_read_is_slowed_down_and_nothing_is_droppe
         assert [message.removesuffix(text) for message in heard] == [str(number) for number in range(1000)]
 
 
-async def test_what_came_before_the_end_is_received_before_the_loss() -> None:
-    """A close does not take with it what is waiting, and its reason is told."""
+async def test_messages_before_the_end_are_received_before_the_loss() -> None:
+    """A close does not discard waiting messages, and its reason is told."""
 
     async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
         await connection.send_message("last words")
@@ -382,9 +382,9 @@ async def test_a_refused_handshake_tells_the_status() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_nobody_there_is_told_at_once() -> None:
-    """A closed port is a reason, not a timeout."""
-    with trio.socket.socket() as silent:  # bound, so that nobody else gets the port, and not listening
+async def test_a_closed_port_is_told_at_once() -> None:
+    """Its reason comes before any timeout."""
+    with trio.socket.socket() as silent:  # bound, so that no other process gets the port, and not listening
         await silent.bind(("127.0.0.1", 0))
         upstream = Exchange(port=silent.getsockname()[1])
         assert await why_lost(upstream.source()) == (
@@ -442,7 +442,7 @@ async def test_a_peer_that_hangs_up_in_the_handshake_is_lost_at_once(
 async def test_a_peer_that_does_not_speak_websocket_is_lost(
     answer: bytes, reason: str, still_clock: MockClock
 ) -> None:
-    """An HTTP server, or something else altogether: whatever the library makes of it, it is one error."""
+    """An HTTP server, or any other bytes: the many errors of the library become one."""
 
     async def talk(stream: trio.SocketStream) -> None:
         await stream.receive_some()
@@ -500,7 +500,7 @@ async def test_a_peer_that_never_answers_is_given_up_in_time(mock_clock: MockClo
 
 @pytest.mark.parametrize("flood", [False, True])
 async def test_leaving_is_bounded_when_the_peer_is_stalled(mock_clock: MockClock, flood: bool) -> None:
-    """It neither answers the close nor reads; the socket is closed all the same, half a second later."""
+    """It neither answers the close nor reads. The socket is closed all the same, half a second later."""
     stalled, closed = trio.Event(), trio.Event()
 
     async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
@@ -588,7 +588,7 @@ async def test_an_address_that_is_no_websocket_is_refused() -> None:
 
 
 async def test_a_defect_of_a_codec_is_not_taken_for_a_lost_connection() -> None:
-    """Reconnecting would not help: the error stays what it is, wherever the codec raises it."""
+    """A new connection would not help: the error stays the same, from any method of the codec."""
 
     class Broken(Echo):
         def decode(self, message: str | bytes, into: Received[Item]) -> None:

@@ -1,0 +1,139 @@
+"""The open topics: which of them are woken, and until when."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from attrs import define
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors.update import Stream, Update
+from dataflow.domain import Topic
+from dataflow.domain.topic import TRADES
+from dataflow.sources.state import SourceState
+from dataflow.topics.topics import Topics
+from supervisors import Pool, open_supervisor
+from tests.dataflow.topics.stage import EPOCH, SYMBOLS, Stage
+
+BTC, ETH = (Topic(TRADES, symbol) for symbol in SYMBOLS)
+MIRROR = Topic("mirror", BTC.symbol)
+DEAF = Topic("deaf", BTC.symbol)
+
+
+class Counted:
+    """An empty log that counts its readings."""
+
+    last = 0
+
+    def __init__(self, topic: Topic) -> None:
+        self.stream = Stream(topic, EPOCH)
+        self.readings = 0
+
+    def read(self, after: int) -> Update | None:
+        self.readings += 1
+        return None
+
+
+class Fake:
+    """A channel of counted logs."""
+
+    def __init__(self, name: str, *, wants: bool) -> None:
+        self.name = name
+        self._wants = wants
+        self._logs: dict[Topic, Counted] = {}
+
+    def topics(self, symbol: str) -> Iterable[Topic]:
+        return (Topic(self.name, symbol),)
+
+    def log_of(self, topic: Topic) -> Any:
+        return self._logs.setdefault(topic, Counted(topic))
+
+    def wants(self, topic: Topic) -> Collection[str]:
+        return (topic.symbol,) if self._wants else ()
+
+    def look(self, symbols: Iterable[str]) -> None: ...
+
+
+class Listener:
+    lanes: Any = {}  # noqa: RUF012 - never changed
+
+
+@define
+class Scene:
+    topics: Topics
+    sources: dict[str, SourceState]
+    pool: Any
+
+    async def open(self, *topics: Topic) -> Listener:
+        listener: Any = Listener()
+        for topic in topics:
+            (await self.topics.open(topic, self.pool)).join(listener)
+        return listener
+
+    async def woken_by(self, news: Topic) -> set[Topic]:
+        """The topics that read their logs because of this news."""
+        before = {topic: self._log(topic).readings for topic in self.topics.open_topics}
+        self.topics.news(news)
+        await wait_all_tasks_blocked()
+        return {topic for topic, readings in before.items() if self._log(topic).readings > readings}
+
+    def _log(self, topic: Topic) -> Counted:
+        log: Counted = self.topics.channels[topic.channel].log_of(topic)  # type: ignore[assignment]
+        return log
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    stage = Stage()
+    channels = [Fake(TRADES, wants=True), Fake("mirror", wants=True), Fake("deaf", wants=False)]
+    topics = Topics(stage.ground.carriers, {channel.name: channel for channel in channels})
+    async with open_supervisor(Pool()) as pool:
+        yield Scene(topics, stage.sources, pool)
+
+
+async def test_trades_wake_the_topics_that_want_their_symbol() -> None:
+    """Of any channel, and no others."""
+    async with scene() as s:
+        await s.open(BTC, ETH, MIRROR, DEAF)
+        assert await s.woken_by(BTC) == {BTC, MIRROR}
+        assert await s.woken_by(ETH) == {ETH}
+
+
+async def test_other_news_wake_their_topic_only() -> None:
+    """Also when nothing wants its symbol."""
+    async with scene() as s:
+        await s.open(BTC, MIRROR, DEAF)
+        assert await s.woken_by(MIRROR) == {MIRROR}
+        assert await s.woken_by(DEAF) == {DEAF}
+
+
+async def test_trades_wake_the_others_also_when_nobody_listens_to_trades() -> None:
+    """The topic of the trades need not be open."""
+    async with scene() as s:
+        await s.open(MIRROR)
+        assert await s.woken_by(BTC) == {MIRROR}
+
+
+async def test_a_topic_that_has_ended_is_not_woken(mock_clock: MockClock) -> None:
+    """It wants nothing any more, and can be opened again."""
+    async with scene() as s:
+        listener: Any = await s.open(BTC, MIRROR)
+        s.topics.leave(MIRROR, listener)
+        await wait_all_tasks_blocked()
+        assert s.sources["a"].interest.topics == {BTC.symbol}
+        mock_clock.jump(31)  # longer than the linger of the sources
+        await wait_all_tasks_blocked()
+        assert s.topics.open_topics == [BTC]
+        assert await s.woken_by(BTC) == {BTC}
+        await s.open(MIRROR)
+        assert await s.woken_by(BTC) == {BTC, MIRROR}
+
+
+async def test_an_abandoned_topic_is_not_woken() -> None:
+    """Its subscribers are given back."""
+    async with scene() as s:
+        listener = await s.open(BTC, MIRROR)
+        assert list(s.topics.abandon(MIRROR)) == [listener]
+        assert await s.woken_by(BTC) == {BTC}

@@ -1,0 +1,67 @@
+"""The channel `trades`: every trade and every gap, for every subscriber."""
+
+from __future__ import annotations
+
+from dataflow.domain import Gap, Topic
+from dataflow.domain.topic import TRADES
+from dataflow.topics.channel import Channel
+from dataflow.topics.trades import make
+from tests.dataflow.topics.stage import AT_ONCE, EPOCH, SYMBOLS, Stage, read_on
+
+BTC = Topic(TRADES, SYMBOLS[0])
+
+
+def played() -> tuple[Stage, Channel]:
+    stage = Stage()
+    return stage, stage.make(make)
+
+
+def test_gaps_stand_in_their_places() -> None:
+    """A gap is an entry of class `hole`, so it is not counted among the items."""
+    stage, channel = played()
+    first, _ = stage.trade(), stage.hole()
+    second = stage.trade()
+    log = channel.log_of(BTC)
+    gap = Gap(2, 2, "source_gap", exact=False)
+    assert read_on(log, 0) == [(1, first), (2, gap), (3, second)]
+    update = log.read(0)
+    assert update is not None
+    assert update.items == 2
+
+
+def test_a_run_is_bounded() -> None:
+    """A long stream is read in runs of `at_once` entries."""
+    stage, channel = played()
+    for _ in range(2 * AT_ONCE):
+        stage.trade()
+    update = channel.log_of(BTC).read(0)
+    assert update is not None
+    assert len(update.places) == AT_ONCE
+
+
+async def test_the_past_of_a_position_is_complete() -> None:
+    """Up to the limit; for another epoch or a longer past there is no answer."""
+    stage, channel = played()
+    trades = [stage.trade() for _ in range(4)]
+    log = channel.log_of(BTC)
+    assert [entry.trade for entry in log.newest(2)] == trades[2:]
+    known, entries = log.since(EPOCH, 1, 10)
+    assert known
+    assert [entry.trade for entry in entries] == trades[1:]
+    assert log.since(EPOCH, 1, 2)[0] is False
+    assert log.since(EPOCH - 1, 1, 10)[0] is False
+    assert [entry.trade for entry in log.behind(2)] == trades[2:]
+
+
+def test_the_state_of_a_source_is_no_entry() -> None:
+    """Trades are the same in any state of their source."""
+    stage, channel = played()
+    stage.sources["a"].up([])
+    assert channel.log_of(BTC).last == 0
+    assert stage.news == []
+
+
+def test_a_topic_wants_its_symbol() -> None:
+    """The sources must deliver it."""
+    _stage, channel = played()
+    assert set(channel.wants(BTC)) == {BTC.symbol}
