@@ -408,7 +408,7 @@ class Session(Generic[P, M]):
         text = self._dialogue.heartbeat()
         if text is None:
             await self._wire.ping()
-        elif not self.waiting:  # behind messages that wait it would add nothing
+        elif not self._flushing:  # behind messages that wait it would add nothing
             self.say(text)
 
     def _take_leave(self) -> None:

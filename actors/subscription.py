@@ -14,6 +14,7 @@ update and see to it themselves.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
@@ -25,6 +26,7 @@ from .update import Rendering, Update
 
 P = TypeVar("P")
 
+NEWS = "news"  # the one message of a subscription: there is news, look for it
 SUBSCRIBERS_AT_ONCE = 300  # between two checkpoints of a fan-out
 ENTRIES_A_SEND = 4  # encoding so many costs what a send does: with few subscribers a pass is mostly that
 
@@ -121,7 +123,9 @@ class Fanout:
 class Upstream(Protocol):
     """Where the items come from, as far as a topic is concerned."""
 
-    def want(self, topic: Any) -> None: ...
+    def want(self, topic: Any, wake: Callable[[], object]) -> None:
+        """From now on the items of `topic` are wanted; `wake()` is called for news of them. Never waits."""
+
     def release(self, topic: Any) -> None: ...
 
 
@@ -140,7 +144,7 @@ class Subscription:
         self._interval = interval
 
     async def run(self, ctx: Context) -> None:
-        self._upstream.want(self._fanout.topic)
+        self._upstream.want(self._fanout.topic, partial(ctx.ref.put, NEWS))
         ctx.ready()
         # The first look is unasked: news may have come while no incarnation was there to be woken.
         await self._fan_out(ctx)

@@ -76,7 +76,7 @@ def cache(core: Core) -> Supervisor:
         children=tuple(
             Child(
                 paths.name(paths.shard(n)),
-                partial(CacheShard[Item], store, core.news, partial(core.delivery.attach, n)),
+                partial(CacheShard[Item], store, core.topics.readers.news, partial(core.delivery.attach, n)),
                 mailbox=SHARD_MAILBOX,
                 stop_within=core.settings.supervision.stop_within,
                 beat_within=BEAT_WITHIN,
@@ -162,7 +162,7 @@ def chaos(core: Core) -> tuple[Child, ...]:
 def connector(core: Core, source: SourceState) -> Connector[Item]:
     """One upstream: its language (`Codec`) is all that is particular about it."""
     settings = source.settings
-    # `Codec` stands beside the `Settings` that the configuration found: see `ports`.
+    # `Codec` stands beside the `Settings` that the configuration found: see `sources.port`.
     make_codec = partial(sys.modules[type(settings).__module__].Codec, source.name, settings)
     reach = partial(WebSocketSource, source.name, settings)
     upstream: Source[Item] = reach(make_codec)

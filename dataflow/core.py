@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from .cache.delivery import Delivery, shard_of
-from .cache.history import History, Verdict
-from .cache.store import Store
+from .cache.history import History, Store, Verdict
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality
-from .domain.topic import QUALITY, TRADES
+from .domain.topic import QUALITY
 from .faults.registry import Faults
 from .settings.schema import Settings
 from .sources.reading import excerpt
@@ -75,15 +74,11 @@ class Core:
         assert isinstance(log, QualityLog)
         return log.states
 
-    def news(self, symbol: str) -> None:
-        """The history of `symbol` has grown."""
-        self._wake(Topic(TRADES, symbol))
-
     def lost_in_shard(self, shard: int, batches: Iterable[Iterable[Item]]) -> None:
         """Items were in a shard's hand when it crashed: each that was not admitted becomes a gap."""
         for batch in batches:
             for symbol in self.stores[shard].lost(batch):
-                self.news(symbol)
+                self.topics.readers.news(symbol)
 
     def _wake(self, topic: Topic) -> None:
         self.topics.news(topic)

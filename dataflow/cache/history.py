@@ -1,4 +1,4 @@
-"""The log of one symbol: admitted trades in order, and gaps for missing ones.
+"""The log of one symbol, admitted trades in order and gaps for missing ones; and the logs of one shard.
 
 Rules of this file. Pure: no clock, no I/O, no trio; `now` is given. Every place of a log has an offset.
 Offsets begin at 1 and grow by one. A place holds a trade or a gap, so that a reader sees a hole in the
@@ -36,19 +36,20 @@ all, ids that are new. `admit_run` recognises such a run and admits it as a whol
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import islice, takewhile
-from typing import Final
+from typing import Final, TypeGuard
 
-from attrs import define, evolve, field, setters, validators
+from attrs import Factory, define, evolve, field, setters, validators
 
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
 
 from .ordered import ByPlace, ByTime
 
 _MICROSECOND: Final = 1000  # nanoseconds; the resolution of a timestamp for clients
+_FEW: Final = 4  # trades that cost less one by one than as a run
 _NEVER: Final = float("-inf")  # earlier than every timestamp
 _IDS_PER_TRADE: Final = 2  # ids outlive trades: a trade that was served must not be admitted again
 
@@ -366,6 +367,87 @@ class History:
         return self._by_time
 
 
+@define
+class Store:
+    """The histories of the symbols of one shard. Each is made when its symbol is first named.
+
+    `counts`: the number of items by (source, verdict). `refused` is called with each trade that is neither
+    admitted nor a duplicate. It must not raise.
+    """
+
+    epoch: int
+    max_trades: int
+    max_age: float
+    refused: Callable[[Trade, Verdict], None] | None = None
+    counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
+    _histories: dict[str, History] = field(init=False, factory=dict)
+    _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
+
+    def history(self, symbol: str, now: float | None = None) -> History:
+        """The history of `symbol`. With `now`, trades that are too old are forgotten first.
+
+        It is made when there is none, so the caller must know that the symbol exists.
+        """
+        found = self._histories.get(symbol)
+        if found is None:
+            found = self._histories[symbol] = History(self.epoch, self.max_trades, self.max_age)
+        if now is not None:
+            found.expire(now)
+        return found
+
+    def symbols(self) -> list[str]:
+        """The symbols that have a history."""
+        return list(self._histories)
+
+    def admit(self, items: Sequence[Item], now: float) -> set[str]:
+        """Offer items; those of one symbol stay in order. Returns the symbols whose logs have grown."""
+        self._now = now
+        if len(items) < _FEW:
+            return {
+                item.symbol for item in items if self._offer_each(self.history(item.symbol), (item,), now)
+            }
+        grown = set()
+        for symbol, some in _by_symbol(items).items():
+            log = self.history(symbol)
+            has_grown = self._offer_run(log, some, now) if _is_run(some) else self._offer_each(log, some, now)
+            if has_grown:
+                grown.add(symbol)
+        return grown
+
+    def _offer_run(self, log: History, trades: Sequence[Trade], now: float) -> bool:
+        """Offer trades of one source. A run that must be judged is halved: few trades go one by one."""
+        if len(trades) < _FEW:
+            return self._offer_each(log, trades, now)
+        if log.admit_run(trades, now):
+            self.counts[trades[0].source, Verdict.ADMITTED.value] += len(trades)
+            return True
+        middle = len(trades) // 2
+        grown = self._offer_run(log, trades[:middle], now)
+        return self._offer_run(log, trades[middle:], now) or grown
+
+    def _offer_each(self, log: History, items: Iterable[Item], now: float) -> bool:
+        grown = False
+        for item in items:
+            verdict = log.admit(item, now)
+            self.counts[item.source, verdict.value] += 1
+            if verdict is Verdict.ADMITTED:
+                grown = True
+            elif self.refused and isinstance(item, Trade) and verdict is not Verdict.DUPLICATE:
+                self.refused(item, verdict)
+        return grown
+
+    def lost(self, items: Iterable[Item]) -> set[str]:
+        """A batch was lost in a crash, perhaps after a part of it was admitted.
+
+        Returns the symbols of all its items: readers have not been told of the admitted part.
+        """
+        touched = set()
+        for item in items:
+            self.history(item.symbol).lost(item, self._now)
+            touched.add(item.symbol)
+        return touched
+
+
 def _entry(offset: int, value: Trade | Gap) -> Entry:
     return Recorded(offset, value) if isinstance(value, Trade) else value
 
@@ -432,3 +514,18 @@ def _page(trades: Iterator[Recorded], count: int) -> list[Recorded]:
     torn = _moment(following)
     complete = [recorded for recorded in page if _moment(recorded) != torn]
     return complete or [*page, following, *takewhile(lambda recorded: _moment(recorded) == torn, trades)]
+
+
+def _by_symbol(items: Sequence[Item]) -> dict[str, Sequence[Item]]:
+    symbols = dict.fromkeys([item.symbol for item in items])
+    if len(symbols) == 1:
+        return dict.fromkeys(symbols, items)
+    found: dict[str, list[Item]] = {symbol: [] for symbol in symbols}
+    for item in items:
+        found[item.symbol].append(item)
+    return {**found}
+
+
+def _is_run(items: Sequence[Item]) -> TypeGuard[Sequence[Trade]]:
+    """Whether all items are trades of one source."""
+    return set(map(type, items)) == {Trade} and len({item.source for item in items}) == 1

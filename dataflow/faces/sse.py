@@ -56,9 +56,8 @@ class Events(Format):
     name = "sse"
 
     def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:
-        if topic.channel == QUALITY:
-            return _event("quality", spelling.quality(value), epoch, offset)
-        return _event("trade", spelling.trade(offset, value), epoch, offset)
+        kind = "trade" if topic.channel == TRADES else topic.channel
+        return _event(kind, spelling.item(topic, offset, value), epoch, offset)
 
     def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         return _event("gap", spelling.gap(gap), epoch, gap.last)

@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 from attrs import asdict
 
-from dataflow.domain import Gap, Side, Trade
-from dataflow.domain.notice import Draining, Notice, Refused, SourceLost, SourceRestored, Waiting
+from dataflow.domain import Gap, Side, Topic, Trade
+from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Quality
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import TRADES
@@ -39,12 +39,22 @@ class SpelledTrade(msgspec.Struct, rename="camel", gc=False):
     offset: int
 
 
-def trade(offset: int, trade: Trade) -> SpelledTrade:
+def item(topic: Topic, offset: int, value: Any) -> SpelledTrade | dict[str, Any]:
+    """An entry of any channel at its place. A value without a spelling of its own is an attrs class: its
+    fields."""
+    if isinstance(value, Trade):
+        return trade(offset, value, topic.channel)
+    if isinstance(value, Quality):
+        return quality(value)
+    return {"symbol": topic.symbol, **fields(value), "offset": offset}
+
+
+def trade(offset: int, trade: Trade, channel: str = TRADES) -> SpelledTrade:
     """An admitted trade at its place."""
     return SpelledTrade(
         offset,
         "updated",
-        TRADES,
+        channel,
         trade.symbol,
         to_rfc3339(trade.timestamp),
         trade.side,
@@ -70,9 +80,9 @@ KINDS: Final[Mapping[type, str]] = {
 }  # the names of notices
 
 
-def fields(notice: Notice) -> dict[str, Any]:
-    """The fields of a notice, named as in JSON."""
-    return {_camel(name): value for name, value in asdict(notice).items()}
+def fields(value: Any) -> dict[str, Any]:
+    """The fields of an attrs class, a notice for example, named as in JSON."""
+    return {_camel(name): each for name, each in asdict(value, recurse=False).items()}
 
 
 def quality(state: Quality) -> dict[str, Any]:

@@ -13,16 +13,15 @@ from typing import Protocol
 import trio
 from attrs import define, field
 
-from actors.subscription import Fanout, Subscriber, Subscription
+from actors.subscription import NEWS, Fanout, Subscriber, Subscription
 from dataflow.domain import Topic
-from dataflow.domain.topic import TRADES
 from dataflow.sources.state import SourceState
 from supervisors import Child, Mailbox, Overflow, Ref, Restart
 
 from .channel import Channel
+from .trades import Readers
 
 BEAT_WITHIN = 10.0  # seconds of work without progress: the actor hangs; one pass takes milliseconds
-NEWS = "news"  # the only message to a subscription: the log has grown, read it
 _LATEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: None)
 
 
@@ -54,11 +53,11 @@ class Topics:
         interest: Callable[[str], None] = lambda _symbol: None,
     ) -> None:
         self.channels = channels
+        self.readers = Readers()
         self._carriers = carriers
         self._interval = interval
         self._interest = interest
         self._opened: dict[Topic, _Opened] = {}
-        self._followers: dict[str, set[Topic]] = {}  # by symbol, of other channels than trades
 
     @property
     def subscribers(self) -> dict[Topic, int]:
@@ -89,17 +88,13 @@ class Topics:
         opened = self._opened.get(topic)
         if opened is not None and subscriber in opened.fanout.subscribers:
             opened.fanout.leave(subscriber)
-            self._wake(topic)
+            self.news(topic)
 
     def news(self, topic: Topic) -> None:
-        """The log of `topic` has grown: wake its subscription, if there is one.
-
-        Trades also wake the topics of other channels that want their symbol.
-        """
-        self._wake(topic)
-        if topic.channel == TRADES:
-            for follower in self._followers.get(topic.symbol, ()):
-                self._wake(follower)
+        """The log of `topic` has grown: wake its subscription, if there is one. For trades see `readers`."""
+        opened = self._running(topic)
+        if opened is not None and opened.ref is not None:
+            opened.ref.put(NEWS)
 
     @property
     def open_topics(self) -> list[Topic]:
@@ -123,25 +118,19 @@ class Topics:
 
     # For a subscription these are its upstream: all sources that carry the symbols of its topic.
 
-    def want(self, topic: Topic) -> None:
+    def want(self, topic: Topic, wake: Callable[[], object]) -> None:
         for symbol in self.channels[topic.channel].wants(topic):
-            if topic.channel != TRADES:
-                self._followers.setdefault(symbol, set()).add(topic)
+            self.readers.add(symbol, topic, wake)
             for state in self._carriers[symbol]:
                 state.interest.want(symbol, topic)
             self._interest(symbol)
 
     def release(self, topic: Topic) -> None:
         for symbol in self.channels[topic.channel].wants(topic):
-            self._followers.get(symbol, set()).discard(topic)
+            self.readers.remove(symbol, topic)
             for state in self._carriers[symbol]:
                 state.interest.release(symbol, topic)
             self._interest(symbol)
-
-    def _wake(self, topic: Topic) -> None:
-        opened = self._running(topic)
-        if opened is not None and opened.ref is not None:
-            opened.ref.put(NEWS)
 
     def _running(self, topic: Topic) -> _Opened | None:
         opened = self._opened.get(topic)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import trio
 
@@ -43,6 +43,26 @@ class TradeLog:
 
     def behind(self, offset: int) -> Sequence[Entry]:
         return self._history.read(offset, self._history.last - offset + 1)
+
+
+class Readers:
+    """The topics that read the trades of a symbol, whichever channel they belong to."""
+
+    def __init__(self) -> None:
+        self._wakes: dict[str, dict[Topic, Callable[[], object]]] = {}
+
+    def add(self, symbol: str, topic: Topic, wake: Callable[[], object]) -> None:
+        """From now on `wake()` is called for news. Idempotent."""
+        self._wakes.setdefault(symbol, {})[topic] = wake
+
+    def remove(self, symbol: str, topic: Topic) -> None:
+        """Idempotent."""
+        self._wakes.get(symbol, {}).pop(topic, None)
+
+    def news(self, symbol: str) -> None:
+        """The history of `symbol` has grown."""
+        for wake in self._wakes.get(symbol, {}).values():
+            wake()
 
 
 class Trades:

@@ -97,7 +97,7 @@ class Listener:
 class Upstream:
     log: list[str] = field(factory=list)
 
-    def want(self, topic: str) -> None:
+    def want(self, topic: str, wake: Any) -> None:
         self.log.append(f"want {topic}")
 
     def release(self, topic: str) -> None:

@@ -340,7 +340,7 @@ async def test_a_subscription_that_keeps_crashing_ends_the_sessions_that_listen(
         while w.listener.closed is None:
             w.daemon.sabotage.arm(Point.START, f"topics/{w.symbol}")
             w.daemon.sabotage.arm(Point.RECEIVE, f"topics/{w.symbol}")
-            w.daemon.core.news(w.symbol)
+            w.daemon.core.topics.readers.news(w.symbol)
             await trio.lowlevel.checkpoint()
         assert w.listener.closed[0] == 1011
         w.daemon.sabotage.disarm()

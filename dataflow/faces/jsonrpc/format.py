@@ -14,7 +14,7 @@ from actors.update import Encode, Places
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.notice import Notice, SourceRestored
 from dataflow.domain.timestamps import to_rfc3339
-from dataflow.domain.topic import QUALITY
+from dataflow.domain.topic import TRADES
 from dataflow.gateway import spelling
 from dataflow.gateway.format import Format
 from dataflow.gateway.spelling import encode
@@ -81,11 +81,22 @@ class JsonRpc(Format):
     name = "jsonrpc"
 
     def encoder(self, topic: Topic, epoch: int) -> Encode:
-        return _qualities if topic.channel == QUALITY else Updates(topic, epoch).texts
+        if topic.channel == TRADES:
+            return Updates(topic, epoch).texts
 
-    def item(self, topic: Topic, epoch: int, offset: int, value: Trade) -> bytes:
-        """A trade in an answer; `seqnum` is its offset."""
-        return encode(spelling.trade(offset, value))
+        def encode_each(places: Places) -> list[bytes]:
+            return [
+                self.gap(topic, epoch, value)
+                if isinstance(value, Gap)
+                else _notification(f"{topic.channel}.update", spelling.item(topic, offset, value))
+                for offset, value in places
+            ]
+
+        return encode_each
+
+    def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:
+        """An item in an answer: of the channel `trades` a trade, whose `seqnum` is its offset."""
+        return encode(spelling.item(topic, offset, value))
 
     def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         """A gap in an answer: `from`, `to` (null when the number of trades is unknown) and `reason`."""
@@ -112,10 +123,6 @@ def _notice(notice: Notice) -> bytes:
 
 
 JSONRPC: Final = JsonRpc()
-
-
-def _qualities(places: Places) -> list[bytes]:
-    return [_notification("quality.update", spelling.quality(state)) for _, state in places]
 
 
 def _notification(method: str, params: dict[str, Any] | spelling.SpelledTrade) -> bytes:

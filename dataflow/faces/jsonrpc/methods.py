@@ -79,8 +79,8 @@ class Calls(Conversation):
         answer = _event(params, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
         if joined.recovered is not None:
             answer["recovered"] = joined.recovered
-        if joined.past is not None and params.channel != QUALITY:
-            answer |= _past(joined.past)
+        if joined.past is not None and params.channel != QUALITY:  # whose states stand in `quality`
+            answer |= _past(params.channel, joined.past)
         return answer | {"quality": self._quality(params.symbol)}
 
     async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any]:
@@ -145,8 +145,8 @@ def _as_array(texts: Any) -> Any:
     return texts if len(texts) <= 1 else [b"[" + b",".join(texts) + b"]"]
 
 
-def _past(part: Part) -> dict[str, Any]:
-    told = {"trades": _array(part.items)}
+def _past(channel: str, part: Part) -> dict[str, Any]:
+    told = {channel: _array(part.items)}
     return told | {"gaps": _array(part.gaps)} if part.gaps else told
 
 

@@ -1,4 +1,4 @@
-"""Admission by whole runs, in cache.store and cache.history: the same as one by one."""
+"""Admission by whole runs: the same as one by one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Verdict
-from dataflow.cache.store import Store
+from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Store, Verdict
 from dataflow.domain import Gap, Item, Missed, Trade
 
 MAX_AGE = 6.0

@@ -1,4 +1,4 @@
-"""Promises of cache.store, by example."""
+"""Promises of the store of a shard, by example."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataflow.cache.history import Verdict
-from dataflow.cache.store import Store
+from dataflow.cache.history import Store, Verdict
 from dataflow.domain import Gap, Recorded
 from tests.dataflow.cache.items import Exploding, ids, missed, sequenced, trade
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import define, field
 
-from dataflow.cache.store import Store
+from dataflow.cache.history import Store
 from dataflow.domain import Missed, Topic, Trade
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import Audience, SourceState, carriers

@@ -12,18 +12,20 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import trio
+from httpx_sse import EventSource, ServerSentEvent
 from trio.testing import wait_all_tasks_blocked
 
 import dataflow.topics
 from actors.subscription import Fanout, Lane, Subscription
 from actors.update import Encode, Places, Rendering, Update
 from dataflow.domain import Topic
-from dataflow.faces.jsonrpc.format import JsonRpc
 from dataflow.topics.channel import channels
 from simulators import Trade, open_binance
 from supervisors import Child, Pool, open_supervisor
 from tests.dataflow.topics.stage import SYMBOLS, Stage, check_log
-from tests.system.daemon import client, daemon, from_binance
+from tests.support.waiting import until
+from tests.system.daemon import client, daemon, from_binance, http_client
 
 README = Path(dataflow.topics.__path__[0]) / "README.md"
 BTC = Topic("ticker", SYMBOLS[0])
@@ -45,14 +47,6 @@ def ticker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
     yield importlib.import_module("dataflow.topics.ticker")
     del sys.modules["dataflow.topics.ticker"]
     del dataflow.topics.ticker  # type: ignore[attr-defined]
-
-
-def ticker_updates() -> Encode:
-    """The function for the JSON-RPC format."""
-    names: dict[str, Any] = {}
-    exec(block("def ticker_updates"), names)
-    updates: Encode = names["ticker_updates"]
-    return updates
 
 
 def test_the_channel_is_found_by_its_file(ticker: ModuleType) -> None:
@@ -110,7 +104,7 @@ class Listener:
 
 
 class Upstream:
-    def want(self, topic: Topic) -> None: ...
+    def want(self, topic: Topic, wake: object) -> None: ...
     def release(self, topic: Topic) -> None: ...
 
 
@@ -131,31 +125,36 @@ async def test_a_subscription_brings_the_newest_price(ticker: ModuleType) -> Non
     assert listener.prices == ["1", "6"]
 
 
-async def test_a_client_of_the_daemon_gets_the_newest_price(
-    ticker: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Found by the name of the channel, with the symbol wanted of its source, and written by its own function."""
-    updates, others = ticker_updates(), JsonRpc.encoder
-
-    def encoder(self: JsonRpc, topic: Topic, epoch: int) -> Encode:
-        return updates if topic.channel == "ticker" else others(self, topic, epoch)
-
-    monkeypatch.setattr(JsonRpc, "encoder", encoder)
+async def test_clients_of_the_daemon_get_the_newest_price(ticker: ModuleType) -> None:
+    """No other file is opened: found by its name, the symbol wanted of its source, written by two protocols."""
     async with (
         open_binance() as exchange,
         daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d,
         client(d.url) as c,
+        http_client(d.http) as http,
+        http.stream("GET", "/api/v1/stream/BTC-USDT?channel=ticker", timeout=None) as response,
+        trio.open_nursery() as nursery,
     ):
         answer = await c.call("subscribe", channel="ticker", symbol="BTC-USDT", snapshot=1)
-        assert (answer["channel"], answer["offset"], answer["trades"]) == ("ticker", 0, [])
+        assert (answer["channel"], answer["offset"], answer["ticker"]) == ("ticker", 0, [])
         await exchange.wait_subscribed(["BTCUSDT"])
+        events: list[ServerSentEvent] = []
+
+        @nursery.start_soon
+        async def listen() -> None:
+            async for event in EventSource(response).aiter_sse():
+                events.append(event)
+
         for n in range(1, 11):
             await exchange.publish(
                 Trade(id=n, symbol="BTCUSDT", side="buy", price=f"{n}.10", qty="1", timestamp_us=n * 1000)
             )
-        last = {"symbol": "BTC-USDT", "price": Decimal("10.10"), "offset": 10}
-        await c.until(lambda: last in c.of("ticker.update"))
-        assert c.of("ticker.update")[-1] == last
+        await c.until(lambda: c.of("ticker.update") and c.of("ticker.update")[-1]["offset"] == 10)
+        newest = c.of("ticker.update")[-1]
+        assert (newest["price"], newest["channel"], newest["tradeId"]) == (Decimal("10.1"), "ticker", "10")
+        await until(lambda: events and events[-1].id == f"{d.core.epoch}-10")
+        assert events[-1].event == "ticker"
         again = await c.call("subscribe", channel="ticker", symbol="BTC-USDT", snapshot=1)
-        assert [trade["price"] for trade in again["trades"]] == [Decimal("10.1")]
+        assert [trade["price"] for trade in again["ticker"]] == [Decimal("10.1")]
         await c.call("unsubscribe", channel="ticker", symbol="BTC-USDT")
+        nursery.cancel_scope.cancel()

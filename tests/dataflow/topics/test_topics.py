@@ -73,9 +73,12 @@ class Scene:
         return listener
 
     async def woken_by(self, news: Topic) -> set[Topic]:
-        """The topics that read their logs because of this news."""
+        """The topics that read their logs because of this news: of trades, the shards tell the readers."""
         before = {topic: self._log(topic).readings for topic in self.topics.open_topics}
-        self.topics.news(news)
+        if news.channel == TRADES:
+            self.topics.readers.news(news.symbol)
+        else:
+            self.topics.news(news)
         await wait_all_tasks_blocked()
         return {topic for topic, readings in before.items() if self._log(topic).readings > readings}
 

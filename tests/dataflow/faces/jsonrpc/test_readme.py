@@ -19,7 +19,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
-from dataflow.domain import Gap, Recorded, Topic, Trade
+from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc import methods, protocol
@@ -125,7 +125,7 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
     for example in existing:
         (shown,) = {tuple(m["params"]) for _, m in messages(readme) if m.get("method") == example["method"]}
         assert list(shown) == list(example["params"])
-    assert json.loads(JSONRPC.item(topic, 1, Recorded(1, trade))).keys() == existing[0]["params"].keys()
+    assert json.loads(JSONRPC.item(topic, 1, 1, trade)).keys() == existing[0]["params"].keys()
 
 
 @pytest.mark.parametrize(
