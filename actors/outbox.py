@@ -126,7 +126,7 @@ class Outbox(Generic[P]):
         self._newest.clear()
 
     def forget(self, topic: Any) -> None:
-        """The client left the topic: what waits of it, and what is owed of it, concerns nobody any more."""
+        """The client left the topic: nothing of it waits or is owed any more."""
         self._owed.pop(topic, None)
         self._newest.pop(topic, None)
         self._replace([q for q in self._queue if q.update is None or q.update.topic != topic])

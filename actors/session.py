@@ -30,7 +30,7 @@ M_co = TypeVar("M_co", covariant=True)
 M_contra = TypeVar("M_contra", contravariant=True)
 M = TypeVar("M", bound=Sized)
 
-PAYLOADS_AT_ONCE = 64  # what the flusher takes from the outbox is beyond the policy's reach: not too much
+PAYLOADS_AT_ONCE = 64  # taken from the outbox at once, and then beyond the reach of the policy: not too much
 ANSWERS_WAITING = 8  # unsent answers at which no further request is read
 ANSWER_BYTES_WAITING = 256 * 1024  # likewise, for answers that are long
 AHEAD_WAITING = 16 * 1024  # characters of requests read ahead at which no further one is
@@ -101,7 +101,7 @@ class Wire(Protocol[P, M_co]):
 
 
 class Dialogue(Protocol[M_contra]):
-    """One client's side of a protocol: what is said to it, and what its messages mean."""
+    """One client's side of a protocol: the words for it, and the meaning of its messages."""
 
     async def hear(self, message: M_contra) -> None:
         """Take one message; the answer is said through the session. Never raises for what was said."""
@@ -170,7 +170,7 @@ class Session(Generic[P, M]):
         self._sent = 0  # in topics that are no longer followed
         self._dropped = 0  # by an outbox that is no more
         self._outbox: Outbox[P] | None = None  # None until something has to wait
-        self._rest: P | None = None  # what a partial write left of a payload: goes out first, whole
+        self._rest: P | None = None  # the rest of a partial write: goes out first, whole
         self._flushing = False
         self._left: trio.Event | None = None  # set when something left the outbox, or the flusher did
         self._pinged = float("-inf")
@@ -181,7 +181,7 @@ class Session(Generic[P, M]):
         self._flush_scope: trio.CancelScope | None = None
         self._torn = False  # a write was cut short: nothing sent after it could be understood
 
-    # What topics and the dialogue see.
+    # For topics and the dialogue.
 
     @property
     def peer(self) -> str:

@@ -1,9 +1,9 @@
 """One topic: counts its subscribers, holds the upstream subscription, fans out.
 
-Rules of this file. `Fanout` is the state of a topic: who subscribes, and how far they were served. It
+Rules of this file. `Fanout` is the state of a topic: its subscribers, and how far they were served. It
 outlives `Subscription`, the actor that works on it. The actor is only told *that* there is news. It reads the
 topic's log from its own position, so a crash or a lost wake-up makes no hole: the next read begins where the
-last one ended. Every subscriber keeps a position too and takes from an update only what lies behind it:
+last one ended. Every subscriber keeps a position too and takes from an update only the places behind it:
 nobody gets an item twice.
 
 A server's capacity depends on the pass over the subscribers. A subscriber at the beginning of the update,
@@ -82,7 +82,7 @@ class Fanout:
         self.log = log
         self.position = log.last
         self.subscribers: dict[Subscriber, None] = {}
-        self._crowd: Crowd | None = None  # what `crowd` gives, until somebody joins or leaves
+        self._crowd: Crowd | None = None  # the result of `crowd`, until somebody joins or leaves
         self._idle_since = float("inf")  # not idle before somebody has come and gone
         self.open = True  # False once the actor decided to end: a newcomer has to start another one
 

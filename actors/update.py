@@ -37,7 +37,7 @@ class _Nothing:
 
 @define(eq=False)
 class Stream:
-    """What all updates of one topic have in common.
+    """The common part of all updates of one topic.
 
     `hole` is the class of entries that stand for missing items. `newest_by(entry)` is None where a subscriber
     is owed every entry; else only the newest entry of each key counts, and a slow subscriber gets no more.
@@ -115,7 +115,7 @@ class Update:
         return texts
 
     def payload_once(self, rendering: Rendering[P]) -> P:
-        """What `rendering` makes of all texts, made once."""
+        """All texts as `rendering` packs them, once."""
         payload: P | None = self._payloads.get(rendering)
         if payload is None:
             payload = self._payloads[rendering] = rendering.pack(self.texts(rendering.format))

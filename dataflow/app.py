@@ -43,7 +43,7 @@ from .transports.websocket import WebSocketSource
 SHARD_MAILBOX = Mailbox(size=4096)  # batches; full: refused, counted, marked as a gap (see Delivery)
 NOTICES = Mailbox(size=1024)  # a few an outage; full: refused, and counted there
 GRACE = 5.0  # seconds: to part from an upstream, and for a loop that is late
-CLEANUP_WITHIN = 1.0  # seconds: what `Child.cleanup_within` is by default
+CLEANUP_WITHIN = 1.0  # seconds: the default of `Child.cleanup_within`
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 

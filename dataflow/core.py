@@ -1,7 +1,7 @@
-"""What outlives every actor: histories, interests, how the sources fare, and the topics.
+"""The state that outlives every actor: histories, interests, how the sources fare, and the topics.
 
-Rules of this file. Actors are made from this state and may die at any moment; what they must not lose is
-here. Nothing here waits, nothing here runs by itself, and nothing here knows a client.
+Rules of this file. Actors are made from this state and may die at any moment; nothing that they must not lose
+is in them. Nothing here waits, nothing here runs by itself, and nothing here knows a client.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ Piece: TypeAlias = str | Wait
 
 
 def mangle(fault: Fault | None, text: str, faults: Faults) -> tuple[list[Piece], list[Piece]]:
-    """What to send instead of `text` now, and what to send right after the connection's next message."""
+    """The texts to send instead of `text` now, and those behind the next message of the connection."""
     match fault.kind if fault else None:
         case "drop":
             return [], []

@@ -1,7 +1,7 @@
-"""What a face needs, and where it gets it: one object that all faces share.
+"""All that a face needs, and where it gets it: one object for all faces.
 
-Rules of this file: it holds and hands on; what is decided is decided by what it holds. It outlives the
-gateway's actors; each of those that lets clients in attaches itself to the tree first.
+Rules of this file: it holds parts and hands them on; decisions are theirs. It outlives the gateway's actors.
+An actor that lets clients in attaches itself to the tree first.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class HttpServer:
 
 
 async def _restarted(handle: Handle, name: str) -> None:
-    with suppress(SupervisionError):  # what came of it is reported and retried there: no reason to die here
+    with suppress(SupervisionError):  # the outcome is reported and retried there: no reason to die here
         await handle.restart(name)
 
 

@@ -96,7 +96,7 @@ class Subscriptions:
         fanout = (self._joined or {}).get(topic)
         if fanout is None:
             fanout = await self._join(topic)
-        log: TopicLog = fanout.log  # type: ignore[assignment] # what a channel gives
+        log: TopicLog = fanout.log  # type: ignore[assignment] # channels give these
         recovered = await self._recover(log, since)
         # From here to the end of the answer without a checkpoint.
         self._follow(topic, fanout, rendering, log.last)
@@ -167,7 +167,7 @@ class Subscriptions:
             self._joining[fanout.topic] = _Joining(last, rendering)  # type: ignore[index]
 
     def _follow_again(self, topic: Topic, rendering: Rendering[Any]) -> None:
-        """A second subscription to the same topic: what is due is sent before the answer, nothing twice."""
+        """A second subscription to the same topic: due updates are sent before the answer, nothing twice."""
         self.answered()
         self._session.follow(topic, self._session.position(topic), rendering)
         self._bring_up(topic)
@@ -187,7 +187,7 @@ class Subscriptions:
     # The past, encoded in slices where there is much of it.
 
     async def _recover(self, log: TopicLog, since: Position | None) -> Part | None:
-        """What came since, all but the newest slice; None when nothing was asked for or it is not known."""
+        """All that came since, but for the newest slice; None when it was not asked for or is not known."""
         if since is None:
             return None
         known, entries = log.since(since.epoch, since.offset, RECOVERY_LIMIT)
