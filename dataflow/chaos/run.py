@@ -30,8 +30,7 @@ from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision
 from dataflow.sources.state import LinkState
 from simulators import Exchange, Player, Proxy
-from supervisors import Event, SupervisionError, open_supervisor
-from supervisors.handle import Handle
+from supervisors import Event, Handle, SupervisionError, open_supervisor
 
 from .check import Account, Figures, Seen, SourceAccount, account, source_account
 from .client import CheckingClient, dial

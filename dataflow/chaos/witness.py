@@ -17,8 +17,7 @@ from dataflow import paths
 from dataflow.core import Core
 from dataflow.domain import Gap, Trade
 from dataflow.sources.state import Audience
-from supervisors import Event
-from supervisors.handle import Handle
+from supervisors import Event, Handle
 
 from .check import Admitted, Figures, Seen, unbalanced
 

@@ -19,8 +19,7 @@ from actors.session import Wire, WireClosed
 from dataflow.server.handshake import Handshake
 from dataflow.server.serve import serve
 from dataflow.server.take_over import handshake_of, take_over
-from supervisors import Context, SupervisionError
-from supervisors.handle import Handle
+from supervisors import Context, Handle, SupervisionError
 
 from .application import create_app
 from .certificates import configured_context
