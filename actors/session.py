@@ -65,6 +65,13 @@ class WireClosed(Exception):
         self.why = why
 
 
+class Watcher(Protocol):
+    """Uses the short way of a wire."""
+
+    def way_changed(self) -> None:
+        """Look at `way` again. Never waits or raises."""
+
+
 class Wire(Protocol[P, M_co]):
     """One client's connection. P: a payload, ready to be sent and shared. M: a message of the client's."""
 
@@ -80,6 +87,17 @@ class Wire(Protocol[P, M_co]):
     def pack(self) -> Callable[[Sequence[bytes]], P]:
         """Makes one payload of k texts. Pure, and the same function for all wires of a kind: its payloads are
         shared between sessions."""
+
+    @property
+    def way(self) -> Callable[[P], int] | None:
+        """The short way of a payload: `send` of a non-blocking socket, see `subscription.Lane`. None while
+        something else comes first, and for wires without one."""
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Have `watcher.way_changed()` called when there is a short way, or none any more."""
+
+    def cut(self, payload: P, taken: int) -> P:
+        """The short way took only so much of `payload`: returns the rest, which must be written next."""
 
     def write_nowait(self, payload: P) -> P | None:
         """Send what is taken without waiting; returns the rest, None when there is none. Never raises."""
@@ -218,11 +236,17 @@ class Session(Generic[P, M]):
             lane = self.lanes[topic] = Lane(position, rendering, None)
         else:
             lane.position, lane.rendering = position, rendering
-        lane.write = None if self._busy else self._way_of(lane)
+        lane.send = self._way_of(lane)
 
-    def _way_of(self, lane: Lane[P]) -> Callable[[P], P | None] | None:
+    def way_changed(self) -> None:
+        """Let topics send directly, or not any more, as things stand."""
+        for lane in self.lanes.values():
+            lane.send = self._way_of(lane)
+
+    def _way_of(self, lane: Lane[P]) -> Callable[[P], int] | None:
         """The short way past the session; not for a personal rendering, whose payload nobody shares."""
-        return self._wire.write_nowait if lane.rendering.shared else None
+        free = not self._busy and self.ended is None and lane.rendering.shared
+        return self._wire.way if free else None
 
     def position(self, topic: Any) -> int:
         """The last place of `topic` that was sent or waits. Raises KeyError when it is not followed."""
@@ -249,8 +273,11 @@ class Session(Generic[P, M]):
         else:
             self._send(lane.rendering.payload(rest))
 
-    def finish(self, rest: P) -> None:
-        """Send what a write left over, before anything else. Never waits or raises."""
+    def finish(self, payload: P, taken: int | None) -> None:
+        """A send through a lane took only so much, or nothing (None): send the rest, before anything else."""
+        self._finish(payload if taken is None else self._wire.cut(payload, taken))
+
+    def _finish(self, rest: P) -> None:
         self._rest = rest
         self._start_flushing()
 
@@ -322,6 +349,7 @@ class Session(Generic[P, M]):
 
     def _begin(self, ctx: Context) -> None:
         self._context = ctx
+        self._wire.watch(self)
         ctx.ready()
         if self._outbox:  # notices that came before
             self._start_flushing()
@@ -341,6 +369,7 @@ class Session(Generic[P, M]):
         """Keep nothing that knows this session. For who made it, if it never gets to run."""
         if self._outbox is not None:
             self._dropped, self._outbox = self._outbox.dropped, None
+        self._wire.watch(None)
         self._dialogue = _NOBODY
 
     def _put_ahead(self, message: M) -> None:
@@ -437,20 +466,15 @@ class Session(Generic[P, M]):
     def _busy(self) -> bool:
         return self._flushing or self._context is None
 
-    def _open_lanes(self) -> None:
-        """Let topics write to the client directly."""
-        for lane in self.lanes.values():
-            lane.write = self._way_of(lane)
-
     def _close_lanes(self) -> None:
-        """Let topics not write directly any more."""
+        """Let topics not send directly any more."""
         for lane in self.lanes.values():
-            lane.write = None
+            lane.send = None
 
     def _count_out(self, topic: Any) -> None:
         lane = self.lanes.pop(topic, None)
         if lane is not None:
-            lane.write = None  # a topic may have it in hand still
+            lane.send = None  # a topic may have it in hand still
             self._sent += lane.sent
 
     def _pack(self, update: Update) -> P:
@@ -463,7 +487,7 @@ class Session(Generic[P, M]):
     def _send(self, payload: P) -> None:
         rest = self._wire.write_nowait(payload)
         if rest is not None:
-            self.finish(rest)
+            self._finish(rest)
 
     def _queue_update(self, update: Update) -> None:
         try:
@@ -488,8 +512,7 @@ class Session(Generic[P, M]):
             self._flushing = False
             self._flush_scope = None
             self._tell_left()
-        if self.ended is None:
-            self._open_lanes()
+        self.way_changed()
 
     async def _flush_all(self) -> None:
         # Shielded, so that a session that is told to go can still send what waits, until `_flush_until`.

@@ -35,14 +35,16 @@ ENTRIES_A_SEND = 4  # encoding so many costs what a send does: with few subscrib
 class Lane(Generic[P]):
     """How far one subscriber is in one topic, and the short way to it.
 
-    `write` sends what the connection takes without waiting and returns the rest, None when there is none. It
-    is None while something has to be sent before, after the subscriber has left, and for a personal
-    rendering. A subscriber has one lane in a topic, from coming to going.
+    `send` is that of a non-blocking socket: it takes a part of a payload and returns how much, or raises
+    OSError. It is the socket's own, because every object that a pass looks at is a cache miss where
+    subscribers are many. It is None while something has to be sent before, after the subscriber has left, for
+    a personal rendering, and for a connection without such a way. A subscriber has one lane in a topic, from
+    coming to going.
     """
 
     position: int
     rendering: Rendering[P]
-    write: Callable[[P], P | None] | None
+    send: Callable[[P], int] | None
     sent: int = 0
 
 
@@ -56,8 +58,9 @@ class Subscriber(Protocol):
     def offer(self, update: Update) -> None:
         """Take what is behind the own position. Never waits, never raises."""
 
-    def finish(self, rest: Any) -> None:
-        """Send the rest of a write through a lane, before anything else. Never waits, never raises."""
+    def finish(self, payload: Any, taken: int | None) -> None:
+        """A send through a lane took only so much, or nothing (None): send the rest, before anything else.
+        Never waits, never raises."""
 
 
 Crowd: TypeAlias = tuple[Sequence[Subscriber], Sequence[Lane[Any]]]
@@ -201,16 +204,22 @@ def _serve(subscribers: Sequence[Subscriber], lanes: Sequence[Lane[Any]], update
     before, last, count = update.first - 1, update.last, len(update.places)
     rendering: Any = None
     payload: Any = None
+    size = 0
     for lane, subscriber in zip(lanes, subscribers, strict=True):
-        write = lane.write
-        if write is None or lane.position != before:
+        send = lane.send
+        if send is None or lane.position != before:
             subscriber.offer(update)
             continue
         if lane.rendering is not rendering:
             rendering = lane.rendering
             payload = rendering.payload(update)
-        rest = write(payload)
+            size = len(payload)
+        taken: int | None
+        try:
+            taken = send(payload)
+        except OSError:
+            taken = None
         lane.position = last
         lane.sent += count
-        if rest is not None:
-            subscriber.finish(rest)
+        if taken != size:
+            subscriber.finish(payload, taken)

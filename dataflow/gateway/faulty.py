@@ -35,6 +35,14 @@ class FaultyWire(Generic[P]):
     def heard(self) -> float:
         return self._wire.heard
 
+    way = None  # every message visits the fault point
+
+    def watch(self, watcher: object) -> None:
+        """There is nothing to watch."""
+
+    def cut(self, payload: Any, taken: int) -> Any:
+        raise AssertionError("there is no short way")
+
     def write_nowait(self, payload: P) -> P | None:
         if self._passage.visit():
             self._receiving.cancel()

@@ -51,6 +51,14 @@ class AsgiWire:
         """k text messages as one payload. Pure."""
         return tuple([text.decode() for text in texts])
 
+    way = None  # ASGI has no socket
+
+    def watch(self, watcher: object) -> None:
+        """There is nothing to watch."""
+
+    def cut(self, payload: Any, taken: int) -> Any:
+        raise AssertionError("there is no short way")
+
     def write_nowait(self, payload: tuple[str, ...]) -> tuple[str, ...] | None:
         """Takes nothing: ASGI cannot send without waiting. Never raises."""
         return payload

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import trio
 
-from actors.session import Ending, WireClosed
+from actors.session import Ending, Watcher, WireClosed
 from dataflow.net.tls_server import CROSSED_SECONDS, CrossedError
 from dataflow.net.websocket.frames import (
     VANISHED,
@@ -76,6 +76,7 @@ class SocketWire:
         "_receiving",
         "_send",
         "_sock",
+        "_watcher",
         "_writing",
         "heard",
         "peer",
@@ -110,6 +111,7 @@ class SocketWire:
         self._quiet: trio.Event | None = None  # set when a writer or receiver leaves
         self._flusher: trio.CancelScope | None = None
         self._send: Callable[[bytes], int] | None = sock.send  # None: something else comes first
+        self._watcher: Watcher | None = None
         if early:
             self._understand(early)
 
@@ -117,6 +119,19 @@ class SocketWire:
     def pack(texts: Sequence[bytes]) -> bytes:
         """k text messages as one payload. Pure."""
         return text_frames(texts)
+
+    @property
+    def way(self) -> Callable[[bytes], int] | None:
+        """`send` of the socket while a payload may simply be sent."""
+        return self._send
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Have `watcher.way_changed()` called when `way` comes or goes."""
+        self._watcher = watcher
+
+    def cut(self, payload: bytes, taken: int) -> bytes:
+        """`way` took only so much of `payload`: returns the rest, which must be what is written next."""
+        return self._cut_off(payload[taken:])
 
     def write_nowait(self, payload: bytes) -> bytes | None:
         """Send what is taken without waiting; returns what is left, None when nothing is. Never raises.
@@ -206,14 +221,20 @@ class SocketWire:
         if self._cut is not None and not (payloads and payloads[0] is self._cut):
             raise ValueError("what is left of the last payload must be written first")
         self._writing = True
-        self._send = None
+        self._turn(None)
         if self._flusher is not None:
             self._flusher.cancel()
 
     def _settle(self) -> None:
         """After every change of what decides: may a payload simply be sent?"""
         free = not (self._writing or self._control or self._cut is not None or self._end is not None)
-        self._send = self._sock.send if free else None
+        self._turn(self._sock.send if free else None)
+
+    def _turn(self, send: Callable[[bytes], int] | None) -> None:
+        changed = (send is None) is not (self._send is None)
+        self._send = send
+        if changed and self._watcher is not None:
+            self._watcher.way_changed()
 
     def _write_behind(self, payload: bytes) -> bytes | None:
         """`write_nowait` where something is, or was, in the way."""
@@ -233,7 +254,7 @@ class SocketWire:
 
     def _cut_off(self, rest: bytes) -> bytes:
         self._cut = rest
-        self._send = None
+        self._turn(None)
         return rest
 
     async def _send_all(self, data: bytes) -> None:
@@ -377,7 +398,7 @@ class SocketWire:
 
     def _finish(self, code: int, reason: str) -> None:
         self._end = self._end or Goodbye(code, reason)
-        self._send = None
+        self._turn(None)
 
     def _check_open(self) -> None:
         if self._end is not None:

@@ -40,7 +40,15 @@ class StreamingWire:
         """k texts as one payload. Pure."""
         return b"".join(texts)
 
-    # What the session uses.
+    # For the session.
+
+    way = None  # the server has the socket
+
+    def watch(self, watcher: object) -> None:
+        """There is nothing to watch."""
+
+    def cut(self, payload: Any, taken: int) -> Any:
+        raise AssertionError("there is no short way")
 
     def write_nowait(self, payload: bytes) -> bytes | None:
         """Take `payload` while there is room; returns it when there is none. Never raises."""
@@ -89,7 +97,7 @@ class StreamingWire:
         self._buffer.clear()
         self._leave("aborted")
 
-    # What the response uses.
+    # For the response.
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body, piece by piece, until the session is over. To be closed by the server when the client

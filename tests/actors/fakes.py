@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
 from actors.connector import LinkLost, Received
-from actors.session import Ending, WireClosed
+from actors.session import Ending, Watcher, WireClosed
 from actors.update import Encode, Places, Rendering, Stream, Update
 
 
@@ -61,6 +61,8 @@ class FakeWire:
     def __init__(self, room: int = 1 << 30) -> None:
         self.peer = "test:1"
         self.room = room
+        self.direct = True
+        self.watcher: Watcher | None = None
         self.sent: list[bytes] = []
         self.pings = 0
         self.closed: tuple[Ending, str] | None = None
@@ -98,6 +100,29 @@ class FakeWire:
     # What a session uses.
 
     pack = staticmethod(lines)
+
+    @property
+    def way(self) -> Callable[[bytes], int] | None:
+        return self.send if self.direct else None
+
+    def watch(self, watcher: Watcher | None) -> None:
+        self.watcher = watcher
+
+    def cut(self, payload: bytes, taken: int) -> bytes:
+        return payload[taken:]
+
+    def send(self, payload: bytes) -> int:
+        """As of a socket."""
+        if not self.room:
+            raise BlockingIOError
+        rest = self.write_nowait(payload)
+        return len(payload) - len(rest or b"")
+
+    def turn(self, direct: bool) -> None:
+        """Something else comes first from now on, or does no more."""
+        self.direct = direct
+        if self.watcher is not None:
+            self.watcher.way_changed()
 
     def write_nowait(self, payload: bytes) -> bytes | None:
         taken = payload[: self.room]

@@ -88,7 +88,7 @@ async def test_a_lane_lasts_until_it_is_left() -> None:
         assert s.session.lanes["a"] is lane
         assert lane.position == 5
         s.session.unfollow("a")
-        assert lane.write is None
+        assert lane.send is None
         assert s.session.sent == 2
 
 
@@ -138,7 +138,7 @@ async def test_a_personal_rendering_has_a_head_of_its_own() -> None:
     async with stage() as one, stage(room=2, outbox=2, slow_client=SlowClient.DROP_OLDEST) as other:
         one.session.follow("a", 0, Personal(WORDS, None, fakes.lines, head=b"1:"))
         other.session.follow("a", 0, Personal(WORDS, None, fakes.lines, head=b"2:", tail=b"!"))
-        assert one.session.lanes["a"].write is None
+        assert one.session.lanes["a"].send is None
         run = update(1, 2)
         for session in (one.session, other.session):
             session.offer(run)
@@ -150,6 +150,31 @@ async def test_a_personal_rendering_has_a_head_of_its_own() -> None:
         await wait_all_tasks_blocked()
         assert one.wire.texts == ["1:a1", "1:a2", "1:a3", "1:a4", "1:a5", "1:a6"]
         assert other.wire.texts == ["2:a1!", "2:a2!", "2:gap a3..4!", "2:a5!", "2:a6!"]
+
+
+async def test_topics_send_directly_only_while_nothing_comes_first() -> None:
+    """The lane is closed when the wire has something to send first, and opened again; a partial send is completed."""
+    async with stage() as s:
+        s.session.follow("a", 0, PLAIN)
+        lane = s.session.lanes["a"]
+        assert lane.send is not None
+        s.wire.turn(False)
+        assert lane.send is None
+        s.wire.turn(True)
+        assert lane.send is not None
+        s.wire.room = 2
+        payload = lane.rendering.payload(update(1, 2))
+        s.session.finish(payload, lane.send(payload))
+        assert lane.send is None
+        s.session.say(b"notice")
+        s.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["a1", "a2", "notice"]
+        assert lane.send is not None
+        s.session.finish(payload, None)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["a1", "a2", "notice", "a1", "a2"]
+    assert s.wire.watcher is None
 
 
 async def test_a_partial_write_is_completed_before_anything_else() -> None:

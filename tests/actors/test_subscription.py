@@ -56,7 +56,7 @@ class Listener:
     """A subscriber that keeps its own position, as a session does, on a connection that takes `room` texts."""
 
     def __init__(self, position: int = 0, *, free: bool = True, room: int = 1 << 30) -> None:
-        self.lane: Lane[Any] = Lane(position, EVERYBODYS, self.write if free else None)
+        self.lane: Lane[Any] = Lane(position, EVERYBODYS, self.send if free else None)
         self.lanes: dict[str, Lane[Any]] = {"a": self.lane}
         self.heard: list[str] = []
         self.rests: list[tuple[bytes, ...]] = []
@@ -64,17 +64,19 @@ class Listener:
         self.raises = False
         self.room = room
 
-    def write(self, payload: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
+    def send(self, payload: tuple[bytes, ...]) -> int:
         self._maybe_raise()
         self.written += 1
-        taken, rest = payload[: self.room], payload[self.room :]
+        if not self.room:
+            raise BlockingIOError
+        taken = payload[: self.room]
         self.room -= len(taken)
         self.heard.extend(text.decode() for text in taken)
-        return rest or None
+        return len(taken)
 
-    def finish(self, rest: tuple[bytes, ...]) -> None:
-        self.rests.append(rest)
-        self.lane.write = None
+    def finish(self, payload: tuple[bytes, ...], taken: int | None) -> None:
+        self.rests.append(payload[taken or 0 :])
+        self.lane.send = None
 
     def offer(self, update: Update) -> None:
         self._maybe_raise()
@@ -85,7 +87,7 @@ class Listener:
 
     def unfollow(self) -> None:
         self.lanes.clear()
-        self.lane.write = None
+        self.lane.send = None
 
     def _maybe_raise(self) -> None:
         if self.raises:
@@ -315,13 +317,13 @@ async def test_who_leaves_during_a_pass_is_not_served_any_more(mock_clock: MockC
         for listener in crowd:
             s.topic.join(listener)
         first, last = crowd[0], crowd[-1]
-        take = first.write
+        take = first.send
 
-        def leave(payload: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
+        def leave(payload: tuple[bytes, ...]) -> int:
             last.unfollow()
             return take(payload)
 
-        first.lane.write = leave
+        first.lane.send = leave
         await s.news("1")
         assert (first.heard, last.heard) == (["1"], [])
 

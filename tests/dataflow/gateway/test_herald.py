@@ -22,7 +22,7 @@ class Nothing:
     """A wire that is never used."""
 
     pack: Any = None
-    write_nowait: Any = None
+    way: Any = None
 
 
 class Client(Session[bytes, str]):

@@ -91,13 +91,14 @@ class Listener:
     def __init__(self) -> None:
         self.prices: list[str] = []
         rendering = Rendering(Prices(), None, lambda texts: [text.decode() for text in texts])
-        self.lane: Lane[Any] = Lane(0, rendering, self.write)
+        self.lane: Lane[Any] = Lane(0, rendering, self.send)
         self.lanes = {BTC: self.lane}
 
-    def write(self, payload: list[str]) -> None:
+    def send(self, payload: list[str]) -> int:
         self.prices += payload
+        return len(payload)
 
-    def finish(self, rest: Any) -> None:
+    def finish(self, payload: Any, taken: int | None) -> None:
         raise AssertionError("it takes everything")
 
     def offer(self, update: Update) -> None: ...
