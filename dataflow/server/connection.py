@@ -23,7 +23,7 @@ import math
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -42,6 +42,7 @@ from hypercorn.utils import parse_socket_addr
 from wsproto.events import Ping
 
 from actors.session import WireClosed
+from supervisors import leaves
 
 from .accepting import Places
 from .handshake import Door, Handshake
@@ -102,7 +103,7 @@ class Shared:
 
     def fault(self, where: str, error: BaseException) -> None:
         """Count every leaf of `error`, and report those that a leaving peer does not explain."""
-        for leaf in _leaves(error):
+        for leaf in leaves(error):
             self.stats.faults[type(leaf).__name__] += 1
             if not isinstance(leaf, _PEER_LEFT):
                 self.report(where, leaf)
@@ -487,11 +488,3 @@ async def _relay(send: AsgiSend, message: Any) -> None:
     # Hypercorn drops what is sent to a peer that has left, without yielding: a loop of sends would freeze us.
     await trio.lowlevel.checkpoint()
     await send(message)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from socket import gaierror
 from typing import Final
@@ -31,6 +31,7 @@ from dataflow.net import tcp
 from dataflow.net.tls_client import EncryptedStream
 from dataflow.net.websocket.inbound import Inbound
 from dataflow.sources.port import Codec, SourceSettings
+from supervisors import leaves
 
 _BATCH: Final = 512  # messages decoded without a checkpoint: a whole receive of ordinary trades
 _CLOSE_WITHIN: Final = 0.5  # seconds for a closing handshake
@@ -266,17 +267,9 @@ def _accepted(handshake: H11Handshake, head: bytes) -> Connection:
 
 def _why(error: BaseException) -> str:
     """The first cause, in the words of the system."""
-    first = next(_leaves(error.__cause__ or error))
+    first = next(leaves(error.__cause__ or error))
     if isinstance(first, ssl.SSLError):
         return getattr(first, "verify_message", None) or first.reason or str(first)
     if isinstance(first, OSError) and first.errno:
         return os.strerror(first.errno)
     return str(first) or type(first).__name__
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
