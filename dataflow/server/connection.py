@@ -42,13 +42,13 @@ from hypercorn.utils import parse_socket_addr
 from wsproto.events import Ping
 
 from actors.session import WireClosed
+from dataflow.net.stream import SocketStream
 from supervisors import leaves
 
 from .accepting import Places
 from .handshake import Door, Handshake
 from .http2 import Http2Websocket
 from .socket_wire import BinarySocketWire, SocketWire, kept
-from .stream import Stream
 
 SEAT = "dataflow.seat"  # the key in a websocket's `scope["state"]` where its `Seat` is found
 
@@ -182,7 +182,7 @@ class Connection:
         self.heard = trio.current_time()
         self.upgrade: trio.Event | None = None  # of an HTTP/1.1 websocket; set once accepted or over
         self._client = parse_socket_addr(sock.family, client)
-        self._stream = Stream(sock)
+        self._stream = SocketStream(sock)
         self._send_lock = trio.Lock()
         self._idle = trio.CancelScope()
         self._early = b""

@@ -23,7 +23,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import repr_socket_addr, wrap_app
 from quart import got_websocket_exception, websocket
 
-from dataflow.net.tls_server import TlsSocket
+from dataflow.net.tls import TlsSocket
 
 from .accepting import Places
 from .connection import SEAT, AsgiApp, Connection, Entrance, OnWebSocket, Report, ServerStats, Shared
@@ -70,14 +70,14 @@ async def serve(
     the kernel, `backlog` of them. A connection that is not that far after `handshake_seconds`, since it says
     nothing, say, is served on but not counted any more, so that silent clients hold others up only so long.
 
-    With `tls`, a context of `net.tls_server`, all of it is encrypted. A proper WebSocket handshake over
+    With `tls`, a context of `net.tls`, all of it is encrypted. A proper WebSocket handshake over
     HTTP/1.1 for the path of one of `sockets` does not get to `app`: its handler is given the open wire and
     the handshake, and owns the wire; when it raises, the client is told 1011. Improper handshakes and HTTP/2
     remain `app`'s.
     """
     check_seam()
     if tls is not None and tls.sslsocket_class is not TlsSocket:
-        raise ValueError("a context of `net.tls_server` is needed")
+        raise ValueError("a context of `net.tls` is needed")
     config = _config(max_message_bytes, keep_alive_seconds)
     async with _listening(host, port, backlog) as listeners, _lifespan(app, config) as state:
         shared = Shared(

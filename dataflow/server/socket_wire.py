@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import trio
 
 from actors.session import Ending, WireClosed
-from dataflow.net.tls_server import CROSSED_SECONDS, CrossedError
+from dataflow.net.tls import CROSSED_SECONDS, CrossedError
 from dataflow.net.websocket.frames import (
     VANISHED,
     ControlQueue,

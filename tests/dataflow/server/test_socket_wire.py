@@ -17,7 +17,7 @@ from wsproto.events import CloseConnection, Event, Message, Ping, Pong, TextMess
 
 from actors.session import WireClosed
 from dataflow.gateway.certificates import certified_context
-from dataflow.net.tls_server import shake_hands, wrap
+from dataflow.net.tls import shake_hands, wrap
 from dataflow.server.socket_wire import SLICE_BYTES, SocketWire
 from tests.dataflow.server.wires_client import Client
 from tests.support.certificates import Certificate
