@@ -28,14 +28,13 @@ from dataflow.net.websocket.frames import (
     VANISHED,
     ControlQueue,
     FrameReader,
-    Goodbye,
     Opcode,
-    Ping,
     binary_frames,
     close_frame,
     control_frame,
     text_frames,
 )
+from dataflow.net.websocket.parser import Goodbye, Ping
 
 from .endings import CODES, WebSocketClosed
 

@@ -28,7 +28,7 @@ from wsproto.handshake import H11Handshake
 from actors.connector import LinkLost, Received
 from dataflow.domain import Item
 from dataflow.net.stream import SocketStream, connect
-from dataflow.net.websocket.inbound import Inbound
+from dataflow.net.websocket.inbound import UpstreamReader
 from dataflow.sources.port import Codec, SourceSettings
 from supervisors import leaves
 
@@ -75,7 +75,7 @@ class WebSocketSource:
                     raise
         except trio.TooSlowError:
             raise LinkLost(f"no connection to {self._address} within {within:g} s") from None
-        inbound = Inbound(connection, self._settings.max_message_bytes)
+        inbound = UpstreamReader(connection, self._settings.max_message_bytes)
         inbound.feed(rest)
         return WebSocketLink(stream, connection, inbound, codec, self._settings.subscribe_within)
 
@@ -87,7 +87,7 @@ class WebSocketLink:
         self,
         stream: SocketStream,
         connection: Connection,
-        inbound: Inbound,
+        inbound: UpstreamReader,
         codec: Codec,
         say_within: float,
     ) -> None:

@@ -16,17 +16,14 @@ from wsproto.events import Ping as PingEvent
 from dataflow.net.websocket.frames import (
     ControlQueue,
     FrameReader,
-    Goodbye,
-    Inbound,
     Opcode,
-    Ping,
-    _Parser,
     binary_frames,
     close_frame,
     control_frame,
     text_frame,
     text_frames,
 )
+from dataflow.net.websocket.parser import FromPeer, Goodbye, Parser, Ping
 
 texts = (
     st.text(max_size=40)
@@ -44,8 +41,8 @@ def client_events(data: bytes) -> list[Event]:
 
 def read(
     data: list[bytes], max_message_bytes: int = 1 << 20, reader: FrameReader | None = None
-) -> list[Inbound]:
-    reader, seen = reader or FrameReader(max_message_bytes), list[Inbound]()
+) -> list[FromPeer]:
+    reader, seen = reader or FrameReader(max_message_bytes), list[FromPeer]()
     for piece in data:
         seen.extend(reader.feed(piece))
         if seen and isinstance(seen[-1], Goodbye):
@@ -111,9 +108,9 @@ def test_close_codes_that_must_not_be_sent_are_not(code: int, said: int) -> None
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> tuple[bytes, list[Inbound]]:
+def conversations(draw: st.DrawFn) -> tuple[bytes, list[FromPeer]]:
     """What a client sends, fragmented and with pings in between, and what it means."""
-    client, data, meaning = Connection(ConnectionType.CLIENT), b"", list[Inbound]()
+    client, data, meaning = Connection(ConnectionType.CLIENT), b"", list[FromPeer]()
     for fragments in draw(st.lists(st.lists(st.text(max_size=20), min_size=1, max_size=4), max_size=5)):
         for number, fragment in enumerate(fragments, 1):
             if draw(st.booleans()):
@@ -130,7 +127,7 @@ def conversations(draw: st.DrawFn) -> tuple[bytes, list[Inbound]]:
 
 @given(conversations(), st.lists(st.integers(min_value=0), max_size=8))
 def test_client_is_understood_however_its_bytes_are_cut(
-    conversation: tuple[bytes, list[Inbound]], places: list[int]
+    conversation: tuple[bytes, list[FromPeer]], places: list[int]
 ) -> None:
     """Messages are whole and in order, pings where they stood, whatever the pieces that bytes arrive in."""
     data, meaning = conversation
@@ -183,7 +180,7 @@ def test_plain_frames_mean_what_wsproto_says(
     """Whatever frames come, and however they are cut: the same as if wsproto had parsed all of them."""
     data = cut(b"".join(sent), places)
     slow = FrameReader(limit)
-    slow._parser = _Parser(limit, binary)
+    slow._parser = Parser(Connection(ConnectionType.SERVER), limit, binary)
     assert read(data, reader=FrameReader(limit, binary)) == read(data, reader=slow)
 
 
@@ -224,7 +221,7 @@ def test_a_client_that_says_goodbye_leaves_no_garbage() -> None:
     )
     assert list(reader.feed(fragments)) == ["ab"]
     assert list(reader.feed(client.send(CloseConnection(code=1000, reason="bye")))) == [Goodbye(1000, "bye")]
-    parsers = weakref.WeakSet([reader._parser._wsproto._proto] if reader._parser else [])
+    parsers = weakref.WeakSet([reader._parser._connection._proto] if reader._parser else [])
     assert parsers
     gc.disable()
     try:

@@ -13,13 +13,13 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 
-from dataflow.net.websocket.inbound import Inbound
+from dataflow.net.websocket.inbound import UpstreamReader
 
 MAX = 1 << 20
 
 
-def inbound(max_bytes: int = MAX) -> Inbound:
-    return Inbound(Connection(ConnectionType.CLIENT), max_bytes)
+def inbound(max_bytes: int = MAX) -> UpstreamReader:
+    return UpstreamReader(Connection(ConnectionType.CLIENT), max_bytes)
 
 
 def frame(first: int, payload: bytes, *, form: int = 0, mask: bool = False) -> bytes:
@@ -50,7 +50,7 @@ def by_wsproto(stream: bytes) -> tuple[list[str | bytes], bool]:
     return messages, False
 
 
-def by_us(stream: bytes, cuts: list[int]) -> Inbound:
+def by_us(stream: bytes, cuts: list[int]) -> UpstreamReader:
     reader = inbound()
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     for start, end in pairwise(edges):
@@ -169,6 +169,22 @@ def test_a_close_is_answered_and_told() -> None:
     assert not reader.messages
 
 
+@pytest.mark.parametrize(
+    ("payload", "code", "words"),
+    [
+        (b"", 1005, "closed with 1005: no status rcvd"),
+        (struct.pack("!H", 1000), 1000, "closed with 1000: normal closure"),
+        (struct.pack("!H", 4000), 4000, "closed with 4000: no reason"),
+    ],
+)
+def test_a_close_without_a_reason_is_named_and_answered_alike(payload: bytes, code: int, words: str) -> None:
+    """By the name of its code; one without a code gets an answer without a code."""
+    reader = inbound()
+    reader.feed(frame(0x88, payload))
+    assert reader.ended == words
+    assert [answer.code for answer in _answers(reader)] == [code]
+
+
 def test_a_broken_protocol_is_told_to_the_peer() -> None:
     """Not taken for a close of the peer's."""
     reader = inbound()
@@ -194,7 +210,7 @@ def _events(stream: bytes) -> list[Any]:
     return list(connection.events())
 
 
-def _answers(reader: Inbound) -> list[Any]:
+def _answers(reader: UpstreamReader) -> list[Any]:
     """What the peer reads of what is owed to it."""
     server = Connection(ConnectionType.SERVER)
     server.receive_data(b"".join(reader.owed))
