@@ -21,12 +21,12 @@ CONTROL_BYTES = 125
 NO_STATUS = 1005
 VANISHED = 1006
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A  # first bytes of whole frames
-_PLAIN_CODES = {b"\x03\xe8": 1000, b"\x03\xe9": 1001}  # with which nearly every client leaves
-_UNSENDABLE = (VANISHED, 1015)  # may be observed, not said: an internal error is what is meant
+_PLAIN_CODES = {b"\x03\xe8": 1000, b"\x03\xe9": 1001}  # nearly every client leaves with one of these
+_UNSENDABLE = (VANISHED, 1015)  # may be observed, but not sent: 1011 is sent instead
 
 
 class Opcode(IntEnum):
-    """Those that a server sends."""
+    """The opcodes that a server sends."""
 
     TEXT = 1
     BINARY = 2
@@ -61,7 +61,7 @@ def control_frame(opcode: Opcode, payload: bytes = b"") -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """A close frame; the reason is cut, between characters, to what a frame holds. 1005 says nothing."""
+    """A close frame. The reason is cut to fit, between characters. Code 1005: a frame without a code."""
     if code == NO_STATUS:
         return control_frame(Opcode.CLOSE)
     said = 1011 if code in _UNSENDABLE else code
@@ -78,7 +78,7 @@ def _header(opcode: Opcode, length: int) -> bytes:
     return bytes((first, 127)) + length.to_bytes(8, "big")
 
 
-_TEXT_HEADERS: Final = tuple([_header(Opcode.TEXT, length) for length in range(2048)])  # a trade has some 250
+_TEXT_HEADERS: Final = tuple([_header(Opcode.TEXT, length) for length in range(2048)])  # a trade: some 250
 
 
 def _unmasked(data: bytes, mask: bytes) -> bytes:
@@ -88,7 +88,7 @@ def _unmasked(data: bytes, mask: bytes) -> bytes:
 
 
 def _plain_goodbye(payload: bytes) -> Goodbye | None:
-    """Of a close frame without a reason and with an ordinary code, or none."""
+    """Of a close frame without a reason, with an ordinary code or none; None for any other."""
     if not payload:
         return Goodbye(NO_STATUS, "")
     code = _PLAIN_CODES.get(payload)
@@ -96,7 +96,7 @@ def _plain_goodbye(payload: bytes) -> Goodbye | None:
 
 
 class FrameReader:
-    """Turns a client's bytes into messages, pings and one goodbye, after which it must not be fed."""
+    """Turns a client's bytes into messages, pings and one goodbye. After that it must not be fed."""
 
     __slots__ = ("_binary", "_max_bytes", "_parser")
 
@@ -107,7 +107,7 @@ class FrameReader:
         self._parser: Parser | None = None  # once it is needed
 
     def feed(self, data: bytes) -> Iterator[FromPeer]:
-        """What `data` completes, in order. A message that is too long: goodbye with 1009."""
+        """The things that `data` completes, in order. A message that is too long: goodbye with 1009."""
         if self._parser is None:
             data = yield from self._plain_frames(data)
             if not data:
@@ -116,7 +116,7 @@ class FrameReader:
         yield from self._parser.feed(data)
 
     def _plain_frames(self, data: bytes) -> Generator[FromPeer, None, bytes]:
-        """Whole texts, pings and pongs, as far as there is nothing else; returns the rest."""
+        """Whole plain frames, up to the first other frame; returns the rest."""
         at = 0
         while at + 6 <= len(data):
             length = data[at + 1] - 0x80  # less than 0: not masked
@@ -151,11 +151,11 @@ class FrameReader:
 class ControlQueue:
     """Control frames that wait for the next boundary between frames: at most one of a kind.
 
-    Of several pings unanswered only the last is answered, as RFC 6455 allows, which bounds the queue.
+    Of several unanswered pings only the last is answered, as RFC 6455 allows. That bounds the queue.
     Nothing goes out behind a close frame.
     """
 
-    _begun: bytes = b""  # offered to a connection that has not taken all of it: comes first, as it is
+    _begun: bytes = b""  # offered to a connection that has not taken all of it: comes first, unchanged
     _frames: dict[Opcode, bytes] | None = None
     _over: bool = False  # a close frame is among them, or was
 
@@ -170,11 +170,11 @@ class ControlQueue:
             self._over = opcode is Opcode.CLOSE
 
     def waiting(self) -> bytes:
-        """What is to be sent next. Nothing joins what has begun, or that would grow with every ping."""
+        """The bytes to send next. Nothing joins bytes that have begun, or they would grow with every ping."""
         return self._begun or b"".join((self._frames or {}).values())
 
     def sent(self, count: int) -> None:
-        """The first `count` bytes of `waiting()` have gone out; the others have begun, also when it is 0."""
+        """The first `count` bytes of `waiting()` have gone out; the others have begun, even if it is 0."""
         if not self._begun:
             self._begun, self._frames = self.waiting(), None
         self._begun = self._begun[count:]

@@ -29,7 +29,7 @@ class Ping:
 
 @frozen
 class Goodbye:
-    """The last thing that is understood. `fault`: the peer broke a rule; otherwise it closed."""
+    """The last thing from the peer. `fault`: it broke a rule; otherwise it closed."""
 
     code: int
     reason: str
@@ -58,7 +58,7 @@ class Parser:
         return bool(self._parts)
 
     def feed(self, data: bytes) -> Iterator[FromPeer]:
-        """What `data` completes, in order. A message that is too long: goodbye with 1009."""
+        """The things that `data` completes, in order. A message that is too long: goodbye with 1009."""
         self._connection.receive_data(data)
         for event in self._connection.events():
             inbound = self._understand(event)
