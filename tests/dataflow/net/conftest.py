@@ -1,4 +1,4 @@
-"""What the tests of net share."""
+"""Shared by the tests of net."""
 
 from __future__ import annotations
 

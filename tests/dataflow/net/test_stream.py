@@ -224,7 +224,7 @@ async def test_a_crossed_socket_is_asked_again_and_not_without_pause(
 
 
 async def test_connect_reaches_a_host_and_says_when_there_is_none() -> None:
-    """By name as by address; nobody there is OSError."""
+    """By name and by address. Without a listener: OSError."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         stream = await connect("localhost", port)

@@ -89,7 +89,7 @@ async def read(stream: SocketStream | Theirs, count: int) -> bytes:
 
 
 async def test_what_is_begun_comes_first_and_once(certificate: Certificate) -> None:
-    """Where TLS has begun, `send` gives 0; offered again, with more behind it, all of it arrives once."""
+    """`send` gives 0 when TLS has begun. Offered again, with more behind it, the bytes arrive once."""
 
     async def hold(sock: TlsSocket | ReadAheadSocket, theirs: Theirs) -> None:
         first, taken = b"a" * 10_000, 0
@@ -324,7 +324,7 @@ async def test_a_peer_that_reads_no_answers_is_read_no_further(certificate: Cert
 
 
 async def test_a_stranger_is_not_believed(certificate: Certificate, tmp_path: Path) -> None:
-    """A certificate that nobody vouches for, or of another name."""
+    """Its certificate has no known authority, or another name."""
     for context, host in (
         (ssl.create_default_context(cafile=str(make_certificate(tmp_path).certificate)), "localhost"),
         (certificate.client_context(), "elsewhere"),
@@ -347,7 +347,7 @@ async def test_a_stranger_is_not_believed(certificate: Certificate, tmp_path: Pa
 
 
 async def test_a_transport_that_ends_during_the_handshake_is_told() -> None:
-    """It is no agreement, and nobody waits for ever."""
+    """The handshake fails at once instead of waiting for ever."""
     with trio.fail_after(60), socketpair() as (sock, raw):
         await raw.aclose()
         ours = SocketStream(sock)

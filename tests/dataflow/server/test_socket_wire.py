@@ -1,4 +1,4 @@
-"""What only a wire on its own socket can get wrong: partial writes, and frames inside of frames."""
+"""Mistakes that only a wire on its own socket can make: partial writes, and frames inside of frames."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def pair(request: pytest.FixtureRequest) -> Pairs:
 
 
 def fill(wire: SocketWire, payload: bytes) -> tuple[int, bytes]:
-    """Write `payload` until it is not taken whole; how often it was, and what is left."""
+    """Write `payload` until it is not taken whole. Returns how often it was, and the rest."""
     count = 0
     while (rest := wire.write_nowait(payload)) is None:
         count += 1
@@ -109,7 +109,7 @@ async def texts(client: Client, count: int) -> list[str]:
 
 
 async def test_rest_of_a_cut_payload_goes_first_and_alone(pair: Pairs) -> None:
-    """Until what is left of a payload is written, nothing else is taken; then all of it arrives, in order."""
+    """Until the rest of a payload is written, nothing else is taken; then everything arrives, in order."""
     with trio.fail_after(120):
         async with pair() as (wire, client), trio.open_nursery() as nursery:
             long, other = wire.pack([b"a" * 100_000]), wire.pack([b"b"])
@@ -197,7 +197,7 @@ async def test_writer_may_start_while_a_pong_waits_for_room(pair: Pairs) -> None
             wire.abort()
 
 
-async def test_abort_ends_who_waits_to_send_a_pong(pair: Pairs) -> None:
+async def test_abort_ends_a_receiver_that_waits_to_send_a_pong(pair: Pairs) -> None:
     """A receiver that waits for room as well as for bytes is ended by `abort` like any other: WireClosed."""
     ends = []
 

@@ -75,8 +75,8 @@ async def _write_by_wire(sock: Any) -> None:
     await wire.write([wire.pack([b"x"])])
 
 
-async def test_who_does_not_speak_tls_is_sent_away_and_hurts_nobody(certificate: Certificate) -> None:
-    """Plain HTTP, a half handshake, a client that does not trust us: their own matter, and not an error of ours."""
+async def test_clients_without_proper_tls_are_sent_away_and_do_no_harm(certificate: Certificate) -> None:
+    """Plain HTTP, a half handshake, a client that does not trust us: none is reported as an error of ours."""
     context = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(120):
         async with serving(websocket_app(_page), tls=context) as running:
@@ -106,7 +106,7 @@ async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: 
 
 
 async def test_address_says_https_and_other_contexts_are_refused(certificate: Certificate) -> None:
-    """What is logged can be clicked on; a context with a blocking socket class would freeze the process."""
+    """The logged address can be clicked on. A context with a blocking socket class would freeze the process."""
     context = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(120):
         async with serving(websocket_app(_page), tls=context) as running:
