@@ -54,7 +54,7 @@ class SocketStream:
         return sock.selected_alpn_protocol()
 
     async def receive_some(self, limit: int = 65536) -> bytes:
-        """What has come, at most `limit` bytes; b"" at the end. Raises BrokenResourceError."""
+        """The bytes that have come, at most `limit`; b"" at the end. Raises BrokenResourceError."""
         if not self._drained:
             await trio.lowlevel.checkpoint()
         while True:

@@ -15,8 +15,8 @@ socket, with two additions:
 2. CrossedError: TLS must read before it can write, or write before it can read. Another task may wait for
    just that event, so the caller does not wait for it, but tries again after `CROSSED_SECONDS`.
    Renegotiation is refused here, so this is rare.
-What is decrypted and not yet read is invisible to a poller. So a `recv` that gives less than its limit leaves
-nothing of that behind, unless `ReadAheadSocket.has_more` says so.
+A poller cannot see decrypted bytes. So a `recv` that gives less than its limit leaves none behind, unless
+`ReadAheadSocket.has_more` says so.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TlsSocket(ssl.SSLSocket):
             raise CrossedError from None
 
     def recv(self, limit: int = 16384, flags: int = 0) -> bytes:
-        """What has come, one record at most; b"" at the end. Raises BlockingIOError, CrossedError."""
+        """Bytes that have come, one record at most; b"" at the end. Raises BlockingIOError, CrossedError."""
         try:
             return super().recv(limit, flags)
         except ssl.SSLWantReadError:
@@ -120,7 +120,7 @@ class ReadAheadSocket(socket.socket):
         return taken
 
     def recv(self, limit: int = _READ_BYTES, flags: int = 0) -> bytes:
-        """What has come, up to 64 KiB; b"" at the end. Raises BlockingIOError, CrossedError.
+        """The bytes that have come, up to 64 KiB; b"" at the end. Raises BlockingIOError, CrossedError.
 
         A peer that breaks TLS: raises SSLError, after all that came before was given.
         """
@@ -149,7 +149,7 @@ class ReadAheadSocket(socket.socket):
             raise CrossedError
 
     def _fill(self) -> None:
-        """Take what has come, in one system call. Raises OSError."""
+        """Take the bytes that have come, in one system call. Raises OSError."""
         data = super().recv(_READ_BYTES)
         if data:
             self._incoming.write(data)
@@ -173,7 +173,7 @@ class ReadAheadSocket(socket.socket):
         self.has_more = self.has_more or self._ended or self._fault is not None
 
     def _flush(self) -> bool:
-        """Send what is encrypted; False when there is no room for all of it. Raises OSError."""
+        """Send the encrypted bytes; False when there is no room for all of them. Raises OSError."""
         if self._outgoing.pending:
             self._unsent += self._outgoing.read()
         if self._unsent:

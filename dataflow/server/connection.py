@@ -118,31 +118,18 @@ class Seat:
     http2: Http2Websocket | None = None
     failed: bool = False
     too_long: bool = False  # a message was too long; Hypercorn has told the client, with 1009
-    _detaching: bool = False
-
-    @property
-    def max_message_bytes(self) -> int:
-        return self.connection.shared.config.websocket_max_message_size
+    detaching: bool = False  # the bytes behind the handshake are left unread, for `detach`
 
     @property
     def heard(self) -> float:
         """`trio.current_time()` of the last byte that came in on the connection."""
         return self.connection.heard
 
-    @property
-    def alone(self) -> bool:
-        """The connection carries nothing but this websocket (HTTP/1.1)."""
-        return self.connection.upgrade is not None
-
     def begin_detaching(self) -> bool:
-        """Before accept: leave the bytes behind the handshake unread, for `detach`. False: not possible."""
+        """Before accept: prepare for `detach`. False: not possible."""
         upgrade = self.connection.upgrade
-        self._detaching = upgrade is not None and not upgrade.is_set()
-        return self._detaching
-
-    @property
-    def detaching(self) -> bool:
-        return self._detaching
+        self.detaching = upgrade is not None and not upgrade.is_set()
+        return self.detaching
 
     @property
     def connected(self) -> bool:

@@ -170,7 +170,7 @@ async def test_pong_without_a_writer_leaves_when_there_is_room(pair: Pairs) -> N
     """A pong that found no room is sent by the task that receives, though nothing else is ever written."""
     with trio.fail_after(120):
         async with pair() as (wire, client), trio.open_nursery() as nursery:
-            await client.send(Ping(payload=b"hello?"))  # first, for what it acknowledges makes room
+            await client.send(Ping(payload=b"hello?"))  # first, because its acknowledgement makes room
             count = await stuff(wire, client)
             nursery.start_soon(_receive_quietly, wire)
             await wait_all_tasks_blocked()
@@ -184,7 +184,7 @@ async def test_writer_may_start_while_a_pong_waits_for_room(pair: Pairs) -> None
     """A write that begins while the receiver waits to send a pong takes the pong with it."""
     with trio.fail_after(120):
         async with pair() as (wire, client), trio.open_nursery() as nursery:
-            await client.send(Ping(payload=b"hello?"))  # first, for what it acknowledges makes room
+            await client.send(Ping(payload=b"hello?"))  # first, because its acknowledgement makes room
             count = await stuff(wire, client)
             nursery.start_soon(_receive_quietly, wire)
             await wait_all_tasks_blocked()

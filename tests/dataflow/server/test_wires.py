@@ -42,7 +42,7 @@ from tests.support.waiting import until, until_deadline_within, until_delivered
 logging.getLogger("quart").setLevel(logging.CRITICAL)
 
 LIMIT = 1000  # bytes of a message
-Wire = Any  # either; what P is differs
+Wire = Any  # either; their payloads differ
 
 
 LANES = ("door", "door-tls", "socket", "tls", "asgi", "http2")
@@ -256,7 +256,7 @@ async def test_close_does_not_wait_for_ever(lane: Lane, mock_clock: MockClock) -
         assert isinstance(await client.event(), CloseConnection)
         await until(lambda: ends)
         await until_deadline_within(2)
-        assert ends == [1001]  # who receives is told at once
+        assert ends == [1001]  # the receiver is told at once
         assert nursery.child_tasks
         mock_clock.jump(2.1)
         assert await client.event() is None

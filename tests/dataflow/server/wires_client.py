@@ -172,7 +172,7 @@ class Client:
         self, stream: trio.abc.Stream, received: bytes = b"", raw: trio.SocketStream | None = None
     ) -> None:
         self.stream = stream
-        self.raw: Any = raw or stream  # what carries the bytes of `stream`
+        self.raw: Any = raw or stream  # carries the bytes of `stream`
         self.websocket = Connection(ConnectionType.CLIENT, trailing_data=received)
         self._events: list[Event] = list(self.websocket.events())
 
@@ -304,7 +304,7 @@ class Http2Stream(trio.abc.Stream):
             self._ended = True
 
     async def _flush(self) -> None:
-        with suppress(trio.BrokenResourceError):  # who reads finds out
+        with suppress(trio.BrokenResourceError):  # the next read finds out
             await self._transport.send_all(self._http.data_to_send())
 
 

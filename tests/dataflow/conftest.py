@@ -1,4 +1,4 @@
-"""Shared by the tests of the server."""
+"""Shared by the tests of dataflow."""
 
 from __future__ import annotations
 
