@@ -28,12 +28,13 @@ class SocketStream:
     cut off, by a cancellation too, is the last one: half a frame, or half a record, fits nothing else.
     """
 
-    __slots__ = ("_drained", "_torn", "socket")
+    __slots__ = ("_ahead", "_drained", "_torn", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         """Owns `sock` from now on."""
         sock.setblocking(False)
         self.socket = sock
+        self._ahead: ReadAheadSocket | None = None  # the socket, if it is one
         self._drained = False  # the last read took everything: a further one would be in vain
         self._torn = False  # a send was cut off
 
@@ -51,6 +52,7 @@ class SocketStream:
             await shake_hands(sock)
         except OSError as error:
             raise trio.BrokenResourceError from error
+        self._ahead = sock if isinstance(sock, ReadAheadSocket) else None
         return sock.selected_alpn_protocol()
 
     async def receive_some(self, limit: int = 65536) -> bytes:
@@ -70,9 +72,8 @@ class SocketStream:
             except OSError as error:
                 raise trio.BrokenResourceError from error
             else:
-                self._drained = 0 < len(data) < limit and not getattr(
-                    self.socket, "has_more", False
-                )  # `net.tls`
+                ahead = self._ahead
+                self._drained = 0 < len(data) < limit and (ahead is None or not ahead.has_more)
                 return data
 
     async def send_all(self, data: bytes) -> None:

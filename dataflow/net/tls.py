@@ -132,7 +132,9 @@ class ReadAheadSocket(socket.socket):
                 return b""
             if asked and not self.has_more:
                 raise BlockingIOError  # a part of a record came, or nothing for the caller
-            self._check_answers()
+            # A peer that asks for new keys without end, and reads no answer, must not fill our memory.
+            if len(self._unsent) > _UNSENT_BYTES and not self._flush():
+                raise CrossedError
             self._fill()
             self._decrypt()
             asked = True
@@ -142,11 +144,6 @@ class ReadAheadSocket(socket.socket):
         given = self._ready[:limit]
         self._ready = self._ready[len(given) :]
         return given
-
-    def _check_answers(self) -> None:
-        """A peer that asks for new keys without end and reads no answer must not fill our memory."""
-        if self._outgoing.pending + len(self._unsent) > _UNSENT_BYTES and not self._flush():
-            raise CrossedError
 
     def _fill(self) -> None:
         """Take the bytes that have come, in one system call. Raises OSError."""
@@ -170,7 +167,8 @@ class ReadAheadSocket(socket.socket):
         except ssl.SSLError as error:
             self._fault = error
         self._ready += b"".join(records)
-        self.has_more = self.has_more or self._ended or self._fault is not None
+        if self._ended or self._fault is not None:
+            self.has_more = True
 
     def _flush(self) -> bool:
         """Send the encrypted bytes; False when there is no room for all of them. Raises OSError."""
