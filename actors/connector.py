@@ -22,7 +22,7 @@ from typing import Generic, Protocol, TypeVar
 import trio
 from attrs import Factory, define, frozen
 
-from supervisors import Context
+from supervisors import Context, leaves
 
 T = TypeVar("T")
 
@@ -435,14 +435,6 @@ class _Conversation(Generic[T]):
 
 def _foremost(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The failure for the log: an unexpected error if there is one, else a lost link."""
-    leaves = list(_leaves(group))
-    unexpected = [e for e in leaves if not isinstance(e, LinkLost | trio.Cancelled)]
-    return (unexpected or [e for e in leaves if isinstance(e, LinkLost)] or leaves)[0]
-
-
-def _leaves(error: BaseException) -> Iterable[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+    errors = list(leaves(group))
+    unexpected = [e for e in errors if not isinstance(e, LinkLost | trio.Cancelled)]
+    return (unexpected or [e for e in errors if isinstance(e, LinkLost)] or errors)[0]

@@ -9,7 +9,7 @@ import ssl
 from pathlib import Path
 
 from dataflow.domain.errors import ConfigError
-from dataflow.net.tls_server import server_context
+from dataflow.net.tls import server_context
 from dataflow.settings.schema import Gateway
 
 _MISMATCH = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the latter when the key types differ

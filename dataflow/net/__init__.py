@@ -1,1 +1,1 @@
-"""Sockets, TLS and WebSocket frames, in both directions: bytes only, no trade and no actor."""
+"""Sockets, TLS and WebSocket frames, in both directions. Bytes only: no trade, no actor. See README.md."""

@@ -1,9 +1,9 @@
-"""A WebSocket that stays with the HTTP server: HTTP/2, or any ASGI server. The same manners, more slowly.
+"""A WebSocket that stays with the HTTP server: HTTP/2, or any ASGI server. Like `SocketWire`, but slower.
 
-Rules of this file: nothing is sent without waiting (`write_nowait` takes nothing), and everything in the
-order of `write`. The handler's task, which the server cancels when the peer has left, must stay until the
-wire is over: `take_over` sees to that. What ASGI does not tell is not guessed: a peer's close code is lost
-(1006), and without our server's `Seat` there are no pings, and whoever is still connected counts as heard.
+Rules of this file: every send waits, in the order of `write`; `write_nowait` takes nothing. The server
+cancels the handler's task when the peer has left, so that task must stay until the wire is over: `take_over`
+sees to it. ASGI does not tell everything, and nothing is guessed: a peer's close code is lost (1006). Without
+our server's `Seat` there are no pings, and a connected peer counts as heard.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class AsgiWire:
         self._end: WebSocketClosed | None = None
         self._receiving = trio.CancelScope()
         self._sending = trio.CancelScope()
-        self._left = trio.Event()  # the server has let go of the handler: there is no peer any more
-        self._over = trio.Event()  # the handler may go
+        self._left = trio.Event()  # the server has ended the handler: there is no peer any more
+        self._over = trio.Event()  # the handler may end
 
     @property
     def heard(self) -> float:
@@ -90,14 +90,14 @@ class AsgiWire:
         raise self._end
 
     async def ping(self) -> None:
-        """Ask for a sign of life."""
+        """Ask the peer for a pong."""
         if self._seat is not None and self._end is None:
             await self._seat.ping()
         else:
             await trio.lowlevel.checkpoint()
 
     async def close(self, why: Ending, words: str) -> None:
-        """End it for this reason, within a bound. Never raises."""
+        """End the wire for this reason, within a bound. Never raises."""
         await self.close_with(CODES[why], words)
 
     async def close_with(self, code: int, reason: str) -> None:
@@ -107,7 +107,7 @@ class AsgiWire:
             self._receiving.cancel()
             try:
                 with trio.move_on_after(self._close_within):
-                    with suppress(RuntimeError):  # Quart's word for a second close
+                    with suppress(RuntimeError):  # raised by Quart for a second close
                         await self._websocket.close(code, reason)
                     await self._left.wait()
             finally:
@@ -120,7 +120,7 @@ class AsgiWire:
             self._seat.abort()
 
     async def stay(self) -> None:
-        """In the handler's task: keep it until the wire is over."""
+        """Keep the handler's task, which calls this, until the wire is over."""
         try:
             await self._over.wait()
         finally:
@@ -134,7 +134,7 @@ class AsgiWire:
             raise self._end
 
     def _notice_too_long(self) -> None:
-        # The server has said 1009 already; what it still hands out may be the tail of that message.
+        # The server has said 1009 already. Its next message may be the tail of the one that was too long.
         if self._seat is not None and self._seat.too_long:
             self._finish(1009, f"a message may have {self._max_bytes} bytes")
 
@@ -146,7 +146,7 @@ class AsgiWire:
 
 
 class BinaryAsgiWire(AsgiWire):
-    """One that sends binary messages, and receives either kind: `receive` gives str or bytes."""
+    """Sends binary messages and receives either kind: `receive` gives str or bytes."""
 
     _BINARY = True
 

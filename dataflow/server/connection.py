@@ -1,20 +1,20 @@
-"""One accepted connection: Hypercorn's protocol machines, our reading, sending, failing and ending.
+"""One accepted connection: Hypercorn's protocol machines; our reading, sending, failing and ending.
 
 Rules of this file.
-1. Nothing that one client does leaves `Connection.run`: every exception is counted, reported, contained.
-2. No wait is unbounded once it matters: a send is shielded for `send_seconds` and then the connection is
-   aborted; what still runs for a connection that is closed has as long, and is then cancelled.
+1. No exception that a client causes leaves `Connection.run`: it is counted, reported, contained.
+2. Waits have bounds. A send is shielded for `send_seconds`, then the connection is aborted. Tasks that still
+   run for a closed connection have as long, then they are cancelled.
 3. Every `send` of an application is a checkpoint, also when the peer has left.
-4. A websocket request is not read past until it is accepted or refused, so that bytes which came with it
-   are neither an error nor lost. An application that fails after it accepted closes with 1011.
+4. Behind a websocket request nothing is read until it is accepted or refused. So bytes that came with it are
+   neither an error nor lost. An application that fails after it accepted closes with 1011.
 5. permessage-deflate is never negotiated.
-6. A proper WebSocket handshake for the `Entrance` never gets to Hypercorn: its socket goes straight to who
-   takes it. All else, and every doubt, is Hypercorn's, with the bytes that were read.
+6. A proper WebSocket handshake for the `ShortWay` never reaches Hypercorn: its handler gets the socket. All
+   other requests, and every doubt, are Hypercorn's, with the bytes that were read.
 
-Hypercorn's own `TCPServer` breaks the first five. It is not subclassed: of its methods only the timer of idle
-connections would be left, and its task group, which is where rules 3 to 5 belong, cannot be replaced
-without patching a module for the whole process. What is leaned on instead, `ProtocolWrapper` and the
-attributes in `seam`, is looked at once, at start-up.
+Hypercorn's own `TCPServer` breaks the first five. Subclassing it was rejected. Of its methods only the timer
+of idle connections would be left. Rules 3 to 5 belong into its task group, which cannot be replaced without
+patching a module for the whole process. Instead this file drives `ProtocolWrapper` and some attributes that
+are not public; `hypercorn.check_seam` looks at them once, at start-up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import math
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -42,17 +42,18 @@ from hypercorn.utils import parse_socket_addr
 from wsproto.events import Ping
 
 from actors.session import WireClosed
+from dataflow.net.stream import SocketStream
+from supervisors import leaves
 
-from .accepting import Places
+from .accepting import Slots
 from .handshake import Door, Handshake
 from .http2 import Http2Websocket
 from .socket_wire import BinarySocketWire, SocketWire, kept
-from .stream import Stream
 
-SEAT = "dataflow.seat"  # the key in a websocket's `scope["state"]` where its `Seat` is found
+SEAT = "dataflow.seat"  # key of the `Seat` in a websocket's `scope["state"]`
 
 RECEIVE_BYTES = 65536
-SLICE_BYTES = 65536  # a bound of seconds for each, so that a slow client with a long answer is not cut off
+SLICE_BYTES = 65536  # `send_seconds` for each, so that a slow client with a long answer is not cut off
 TLS_HANDSHAKE_SECONDS = 10.0
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -64,12 +65,12 @@ _PEER_LEFT = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.
 
 
 class StalledError(Exception):
-    """A client took nothing for so long that its connection was aborted."""
+    """A client took nothing for `send_seconds`, and its connection was aborted."""
 
 
 @define
 class ServerStats:
-    """What a server counts. `faults` by the name of the exception; all but a peer's leaving is reported."""
+    """Counts of a server. `faults`: by the name of the exception; a peer that leaves is not reported."""
 
     accepted: int = 0
     detached: int = 0
@@ -77,8 +78,8 @@ class ServerStats:
 
 
 @define(eq=False)
-class Entrance:
-    """Where WebSocket clients come in without Hypercorn, and their handlers by path."""
+class ShortWay:
+    """The way in for WebSocket clients that avoids Hypercorn, with their handlers by path."""
 
     door: Door
     handlers: Mapping[str, OnWebSocket]
@@ -86,7 +87,7 @@ class Entrance:
 
 @define(eq=False)
 class Shared:
-    """What the connections of one server share."""
+    """Shared by the connections of one server."""
 
     app: AsgiApp
     config: Config
@@ -95,14 +96,14 @@ class Shared:
     send_seconds: float
     stats: ServerStats
     report: Report
-    places: Places
+    slots: Slots
     tls: ssl.SSLContext | None = None
-    entrance: Entrance | None = None
+    short_way: ShortWay | None = None
     connections: set[Connection] = Factory(set)
 
     def fault(self, where: str, error: BaseException) -> None:
-        """Count every leaf of `error`, and report those that a leaving peer does not explain."""
-        for leaf in _leaves(error):
+        """Count every error in `error`, and report those that are not just a peer that leaves."""
+        for leaf in leaves(error):
             self.stats.faults[type(leaf).__name__] += 1
             if not isinstance(leaf, _PEER_LEFT):
                 self.report(where, leaf)
@@ -110,38 +111,25 @@ class Shared:
 
 @define(eq=False)
 class Seat:
-    """A websocket's place in its connection: what an ASGI application cannot ask for in ASGI's own words."""
+    """A websocket's side door to its connection, for requests that ASGI has no words for."""
 
     connection: Connection
     stream: WSStream
     http2: Http2Websocket | None = None
     failed: bool = False
-    too_long: bool = False  # a message was, and Hypercorn has said so to the client, with 1009
-    _detaching: bool = False
-
-    @property
-    def max_message_bytes(self) -> int:
-        return self.connection.shared.config.websocket_max_message_size
+    too_long: bool = False  # a message was too long; Hypercorn has told the client, with 1009
+    detaching: bool = False  # the bytes behind the handshake are left unread, for `detach`
 
     @property
     def heard(self) -> float:
         """`trio.current_time()` of the last byte that came in on the connection."""
         return self.connection.heard
 
-    @property
-    def alone(self) -> bool:
-        """This websocket is all that its connection carries (HTTP/1.1)."""
-        return self.connection.upgrade is not None
-
     def begin_detaching(self) -> bool:
-        """Before accept: keep what follows the handshake unread, for `detach`. False when it cannot be."""
+        """Before accept: prepare for `detach`. False: not possible."""
         upgrade = self.connection.upgrade
-        self._detaching = upgrade is not None and not upgrade.is_set()
-        return self._detaching
-
-    @property
-    def detaching(self) -> bool:
-        return self._detaching
+        self.detaching = upgrade is not None and not upgrade.is_set()
+        return self.detaching
 
     @property
     def connected(self) -> bool:
@@ -149,23 +137,23 @@ class Seat:
         return self.stream.state is ASGIWebsocketState.CONNECTED and not self.stream.closed
 
     def detach(self) -> tuple[socket.socket, bytes]:
-        """The socket, now the caller's alone, and the bytes that had come with the handshake."""
+        """The socket, which only the caller uses from now on, and the bytes that came with the handshake."""
         return self.connection.detach()
 
     def bound_message(self) -> bool:
-        """Forget what has come of a message that is too long, which Hypercorn would go on collecting."""
+        """Drop the parts of a message that is too long: Hypercorn would go on collecting. False: it was."""
         if self.stream.buffer.length > self.stream.buffer.max_length:
             self.too_long = True
             self.stream.buffer.clear()
         return not self.too_long
 
     async def ping(self) -> None:
-        """Ask the peer for a sign of life."""
+        """Ask the peer for a pong."""
         if self.connected:
             await self.stream._send_wsproto_event(Ping())
 
     def abort(self) -> None:
-        """End the websocket at once, and with it the connection, unless others share that."""
+        """End the websocket at once. The connection ends too, unless other websockets share it."""
         if self.http2 is None:
             self.connection.abort()
         else:
@@ -181,7 +169,7 @@ class Connection:
         self.heard = trio.current_time()
         self.upgrade: trio.Event | None = None  # of an HTTP/1.1 websocket; set once accepted or over
         self._client = parse_socket_addr(sock.family, client)
-        self._stream = Stream(sock)
+        self._stream = SocketStream(sock)
         self._send_lock = trio.Lock()
         self._idle = trio.CancelScope()
         self._early = b""
@@ -192,7 +180,7 @@ class Connection:
         self._protocol: ProtocolWrapper
 
     async def run(self) -> None:
-        """All of it. Raises nothing but a cancellation."""
+        """Serve the connection to its end. Raises nothing but a cancellation."""
         self.shared.stats.accepted += 1
         self.shared.connections.add(self)
         try:
@@ -204,7 +192,7 @@ class Connection:
             self._let_go()
 
     def finish_idle(self) -> None:
-        """Shutting down: a connection between two requests ends now, one within a request does after it."""
+        """Shutting down: between two requests the connection ends now, within a request after it."""
         if self._idle.deadline < math.inf:
             self._idle.cancel()
 
@@ -216,7 +204,7 @@ class Connection:
         return self._stream.socket, early
 
     def abort(self) -> None:
-        """Close at once, unsent bytes included. Who waits on the connection sees it closed."""
+        """Close at once, and drop unsent bytes. A task that waits on the connection sees it closed."""
         self._close_stream()
         self._limit_remains()
         self._release()
@@ -226,7 +214,7 @@ class Connection:
             self._stream.close()
 
     def _let_go(self) -> None:
-        """Keep nothing that knows this connection, so that it is freed at once."""
+        """Break the cycle of references, so that the connection is freed at once."""
         if hasattr(self, "_protocol"):
             del self._protocol
 
@@ -236,7 +224,7 @@ class Connection:
 
     def _leave(self) -> None:
         self.shared.connections.discard(self)
-        self.shared.places.leave(self)
+        self.shared.slots.leave(self)
 
     # Reading.
 
@@ -244,9 +232,9 @@ class Connection:
         try:
             alpn = await self._handshake()
             first = b""
-            if self.shared.entrance is not None and alpn == "http/1.1":
+            if self.shared.short_way is not None and alpn == "http/1.1":
                 first = await self._receive_first()
-                if not first or await self._is_let_in(self.shared.entrance, first):
+                if not first or await self._is_let_in(self.shared.short_way, first):
                     return
             await self._serve(alpn, first)
         finally:
@@ -259,21 +247,21 @@ class Connection:
             return await self._stream.encrypt(self.shared.tls) or "http/1.1"
 
     async def _receive_first(self) -> bytes:
-        """The first bytes; nothing when the client leaves, or says nothing while it may be idle."""
+        """The first bytes; b"" when the client leaves, or says nothing for the time of an idle connection."""
         self._set_idle(True)
         with self._idle, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             return await self._stream.receive_some(RECEIVE_BYTES)
         return b""
 
-    async def _is_let_in(self, entrance: Entrance, first: bytes) -> bool:
-        opening = entrance.door.answer(first, self._peer, self._stream.is_encrypted)
+    async def _is_let_in(self, short_way: ShortWay, first: bytes) -> bool:
+        opening = short_way.door.answer(first, self._peer, self._stream.is_encrypted)
         if opening is None:
             return False
         client = opening.handshake
         await self._send_at_once(opening.response)
         with suppress(WireClosed):
-            async with kept(self._wire(opening.early, entrance.door.is_binary(client.path))) as wire:
-                await entrance.handlers[client.path](wire, client)
+            async with kept(self._wire(opening.early, short_way.door.is_binary(client.path))) as wire:
+                await short_way.handlers[client.path](wire, client)
         return True
 
     @property
@@ -300,12 +288,12 @@ class Connection:
             if first:
                 await self._protocol.handle(RawData(first))
             await self._read()
-            if not self._detached:  # a handler that has taken its socket over goes when it likes
+            if not self._detached:  # a handler that has taken its socket over may run for as long as it likes
                 await self._tell_closed()
                 self._limit_remains()
 
     def _make_protocol(self, alpn: str) -> ProtocolWrapper:
-        unused: Any = None  # the application: `spawn_app` knows it
+        unused: Any = None  # in the place of the application, which `spawn_app` starts
         task_group: Any = self
         sock = self._stream.socket
         return ProtocolWrapper(
@@ -385,11 +373,11 @@ class Connection:
                     await trio.lowlevel.checkpoint_if_cancelled()
                     await self._send_slice(data[start : start + SLICE_BYTES])
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._limit_remains()  # for this may wait: an application that reads nothing cannot be told
+                self._limit_remains()  # the next line may wait: for an application that reads nothing
                 await self._tell_closed()
 
     async def _send_at_once(self, data: bytes) -> None:
-        """`_send_slice` for what nearly always finds room: a scope less."""
+        """`_send_slice` for a short answer: there is nearly always room, and then no scope is needed."""
         try:
             sent = self._stream.socket.send(data)
         except OSError:
@@ -398,7 +386,7 @@ class Connection:
             await self._send_slice(data[sent:])
 
     async def _send_slice(self, data: bytes) -> None:
-        # Shielded, for half a frame or half a response is worse than none; but not for ever.
+        # Shielded, because half a frame or half a response is worse than none; but not for ever.
         with trio.move_on_after(self.shared.send_seconds, shield=True) as scope:
             await self._stream.send_all(data)
         if scope.cancelled_caught:
@@ -418,25 +406,25 @@ class Connection:
             scope.deadline = min(scope.deadline, trio.current_time() + self.shared.send_seconds)
 
     def _release(self) -> None:
-        self.shared.places.leave(self)
+        self.shared.slots.leave(self)
         if self.upgrade is not None:
             self.upgrade.set()
 
-    # The application. These two are what Hypercorn's protocols ask of a task group.
+    # The application. Hypercorn's protocols need the next two methods of a task group.
 
     def spawn(self, func: Callable[..., Awaitable[None]], *args: Any) -> None:
-        with suppress(RuntimeError):  # the connection is over
+        with suppress(RuntimeError):  # raised when the connection is over
             self._nursery.start_soon(func, *args)
 
     async def spawn_app(
         self, app: object, config: Config, scope: Any, send: Any
     ) -> Callable[[Any], Awaitable[None]]:
-        """Start the application for one request; returns how to tell it something."""
+        """Start the application for one request; returns the function that sends it messages."""
         put, get = trio.open_memory_channel[Any](config.max_app_queue_size)
         stream = send.__self__
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
         if seat is None:
-            self.shared.places.leave(self)
+            self.shared.slots.leave(self)
         relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
         self._nursery.start_soon(self._run_app, seat, scope, get.receive, relay, send)
         return put.send
@@ -484,14 +472,6 @@ class Connection:
 
 
 async def _relay(send: AsgiSend, message: Any) -> None:
-    # Hypercorn drops what is sent to a peer that has left, without yielding: a loop of sends would freeze us.
+    # Hypercorn drops messages to a peer that has left, without a checkpoint: a loop of sends would freeze us.
     await trio.lowlevel.checkpoint()
     await send(message)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

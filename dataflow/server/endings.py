@@ -1,4 +1,4 @@
-"""Why a connection ends, in the codes of WebSocket (RFC 6455, section 7.4.1)."""
+"""The reasons of an end, in the close codes of WebSocket (RFC 6455, section 7.4.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CODES: Final = {
 
 
 class WebSocketClosed(WireClosed):
-    """A WebSocket has ended, by whichever side: `code` and `reason` as in the close frame."""
+    """A WebSocket has ended, by either side: `code` and `reason` as in the close frame."""
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(f"{code} {reason}".strip())

@@ -1,11 +1,10 @@
-"""Who comes in, and a short way for WebSocket clients: the handshake of RFC 6455 without an HTTP server's
-machines.
+"""A client's introduction, and the short way in for WebSockets: RFC 6455's handshake without an HTTP server.
 
 Rules of this file: pure, no socket, no clock. The short way answers only requests without any doubt: a whole
 request for one of the known paths, in the plainest HTTP/1.1, and proper in every respect. For everything else
-the answer is None. The HTTP server gets the same bytes then and says what is wrong: error answers have one
-home. h11 and wsproto would give the same answer to the same bytes; a test holds that together. They are not
-asked, because handshakes come in storms, and they take ten times as long.
+the answer is None. Then the HTTP server gets the same bytes and says what is wrong: error answers have one
+home. h11 and wsproto would give the same answer to the same bytes; a test proves it. They are not asked,
+because handshakes come in storms, and the libraries take ten times as long.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ _ONCE = frozenset(
         *(b"host", b"upgrade", b"connection"),
         *(b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"),
     )
-)  # a second one is a doubt
-_NEVER = frozenset((b"content-length", b"transfer-encoding", b"expect"))  # a body is one, too
+)  # a second header of the name is a doubt
+_NEVER = frozenset((b"content-length", b"transfer-encoding", b"expect"))  # a body is a doubt, too
 
 
 @frozen
 class Handshake:
-    """A client that comes in, by WebSocket or HTTP, as it introduced itself.
+    """The introduction of a client, by WebSocket or HTTP.
 
-    `peer` is its address, "host:port", as the socket tells it. `subprotocol` is the one agreed on. A header
-    is text in the encoding of its bytes, Latin-1.
+    `peer` is the address of its socket, "host:port". `subprotocol` is the one agreed on. Header values are
+    Latin-1.
     """
 
     path: str
@@ -55,7 +54,7 @@ class Handshake:
     subprotocol: str | None = None
 
     def header(self, name: str) -> str | None:
-        """The value of the header `name`, in lower case; several of the name are joined by commas."""
+        """The value of the header `name` (lower case). Several headers of that name are joined by commas."""
         wanted = name.encode()
         found = [value for key, value in self.headers if key.lower() == wanted]
         return b", ".join(found).decode("latin-1") if found else None
@@ -63,9 +62,9 @@ class Handshake:
 
 @frozen
 class Socket:
-    """A path where WebSocket clients come in, such as "/ws", and how they may speak there.
+    """A path for WebSocket clients, such as "/ws", and the subprotocols and messages allowed there.
 
-    Text messages only, unless `binary`: then either kind, and what is sent is binary.
+    Text messages only, unless `binary`: then the server sends binary messages and receives either kind.
     """
 
     path: str
@@ -87,17 +86,17 @@ class Opening:
 
 
 class Door:
-    """Knows its clients by their path; a query behind it is the handler's matter."""
+    """Answers handshakes for known paths. The query behind a path is for the handler."""
 
     def __init__(self, sockets: Iterable[Socket]) -> None:
         self._sockets: Mapping[bytes, Socket] = {socket.path.encode(): socket for socket in sockets}
 
     def is_binary(self, path: str) -> bool:
-        """Whether clients at this path may send binary messages, and get them."""
+        """Whether messages on this path are binary."""
         return self._sockets[path.encode()].binary
 
     def answer(self, received: bytes, peer: str = "", encrypted: bool = False) -> Opening | None:
-        """What to answer and whom; None when in doubt."""
+        """The answer to a handshake; None when in doubt."""
         first = _FIRST_LINE.match(received)
         if first is None:
             return None

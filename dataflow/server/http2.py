@@ -1,12 +1,13 @@
-"""WebSockets that share an HTTP/2 connection (RFC 8441): what Hypercorn leaves undone there.
+"""WebSockets that share an HTTP/2 connection (RFC 8441): the part that Hypercorn leaves undone.
 
 Rules of this file.
-1. Who reads the connection never waits for room in one of its streams: what it reads makes that room.
-   Of several answers to pings that wait for room only the last is sent, as RFC 6455 allows.
-2. A stream ends with its websocket: in order, when the peer takes what waits in time, else by a reset.
-3. What waits in a stream is bounded: a new message waits for room. (Hypercorn's own bound opens with every
-   attempt to send, also where the peer's window is shut.)
-4. Bytes for a stream that has ended hurt nobody: the others of the connection go on.
+1. The task that reads the connection never waits for room in one of its streams: its reads make that room. Of
+   several answers to pings that wait for room only the last is sent, as RFC 6455 allows.
+2. A stream ends with its websocket. If the peer takes the waiting bytes in time, it ends in order; otherwise
+   by a reset.
+3. The bytes that wait in a stream are bounded: a new message waits for room. (Hypercorn's own bound opens
+   with every attempt to send, even if the peer's window is shut.)
+4. Bytes for a stream that has ended do no harm: the other streams of the connection go on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hypercorn.protocol.events import Data, EndData
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import WSStream
 
-BUFFER_BYTES = 32768  # with so much waiting no message is added
+BUFFER_BYTES = 32768  # with so many bytes waiting no message is added
 
 Spawn = Callable[..., None]
 
@@ -33,14 +34,14 @@ class _Ended:
 
 
 class _Streams(dict[int, Any]):
-    """Hypercorn looks streams up that it has dropped."""
+    """Hypercorn looks up streams that it has dropped already."""
 
     def __missing__(self, stream_id: int) -> _Ended:
         return _Ended()
 
 
 class Http2Websocket:
-    """One websocket's stream. `is_reader()` tells whether the current task is who reads the connection."""
+    """The stream of one websocket. `is_reader()`: the current task is the one that reads the connection."""
 
     def __init__(
         self, protocol: H2Protocol, stream: WSStream, spawn: Spawn, is_reader: Callable[[], bool]
@@ -52,13 +53,13 @@ class Http2Websocket:
         self._spawn = spawn
         self._is_reader = is_reader
         self._send: Callable[[Any], Awaitable[None]] = stream.send
-        self._less = trio.Event()  # set, and replaced, when something has left the buffer
+        self._less = trio.Event()  # set, and replaced, when bytes have left the buffer
         self._buffer = protocol.stream_buffers[stream.stream_id]
         self._pop: Callable[[int], Awaitable[bytes]] = self._buffer.pop
         vars(self._buffer)["pop"] = self._pop_and_tell
-        self._answer: Data | None = None  # waits for `_send_answers`, if that runs
+        self._answer: Data | None = None  # waits for `_send_answers`
         self._answered: trio.Event | None = None  # set when `_send_answers` has ended
-        stream.send = self._send_event  # this one's alone: nothing is patched for others
+        stream.send = self._send_event  # of this object only: nothing is patched for others
 
     async def _send_event(self, event: object) -> None:
         if isinstance(event, Data) and self._is_reader():
@@ -76,7 +77,7 @@ class Http2Websocket:
             await self._less.wait()
 
     async def _pop_and_tell(self, limit: int) -> bytes:
-        # Not Hypercorn's `drain`: whoever waits there is forgotten when something is added meanwhile.
+        # Not Hypercorn's `drain`: it forgets a task that waits there when bytes are added meanwhile.
         data = await self._pop(limit)
         self._tell_less()
         return data
@@ -95,21 +96,21 @@ class Http2Websocket:
         self._answered = None
 
     async def finish(self, seconds: float) -> None:
-        """End the stream behind everything that waits in it; what waits after `seconds` is lost."""
+        """End the stream behind all bytes that wait in it. Bytes that still wait after `seconds` are lost."""
         with trio.move_on_after(0 if self._protocol.closed else seconds):
             if self._answered is not None:
                 await self._answered.wait()
             await self._send(EndData(stream_id=self._id))
-        # Also when it has ended: the peer's end has not, and what came that way would still be taken in.
+        # Even after a proper end: the peer's direction is still open, and its bytes would be taken in.
         await self.reset(ErrorCodes.NO_ERROR)
 
     async def reset(self, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
-        """End the stream at once, unsent bytes included; who waits to send goes on, to find that out."""
+        """End the stream at once, and drop unsent bytes. A task that waits to send goes on and finds out."""
         await self._buffer.close()
         self._tell_less()
         with suppress(ProtocolError):
             self._protocol.connection.reset_stream(self._id, code)
-        with suppress(KeyError):  # unless it has: so that Hypercorn comes by and forgets it
+        with suppress(KeyError):  # KeyError: it has ended. Unblocked, Hypercorn visits it and forgets it
             self._protocol.priority.unblock(self._id)
         await self._protocol.has_data.set()
         await self._protocol._flush()

@@ -1,4 +1,4 @@
-"""What the gateway leans on of Hypercorn beyond its public names, looked at once, at start-up."""
+"""The names of Hypercorn that the server uses and that are not public, checked once, at start-up."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ HYPERCORN = "0.18.0"
 
 
 class ServerSeamError(Exception):
-    """Hypercorn is not the version that the gateway was fitted to. Install the pinned one."""
+    """Hypercorn is not the version that this server was written for. Install the pinned one."""
 
 
 def check_seam() -> None:
-    """Raises ServerSeamError, with everything that does not fit, unless Hypercorn is as it is known here."""
+    """Raises ServerSeamError, with every difference, unless Hypercorn is as this server knows it."""
     problems = list(_misfits())
     if problems:
         raise ServerSeamError(f"hypercorn {HYPERCORN} is needed: " + "; ".join(problems))

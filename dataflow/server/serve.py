@@ -1,10 +1,10 @@
-"""The gateway's HTTP and WebSocket server: an ASGI application on Hypercorn's protocols, on Trio.
+"""The HTTP and WebSocket server: an ASGI application on Hypercorn's protocols, on Trio.
 
-Rules of this file: it starts, counts and stops; what one connection may do is `server_connection`'s
-matter, and who may connect now is `places`'. Hypercorn's parts are called, none is patched, so that several
-servers may live in one process and the process is left as it was. Cancelled, it ends at once (`send_seconds`
-bound whoever is in the middle of a send); asked by `shutdown`, it stops accepting, lets requests finish for
-`graceful_seconds`, and then ends. Sessions that have detached are not its to end.
+Rules of this file: it starts, counts and stops. `connection.py` decides for one connection, `accepting.py`
+for the number of new ones. Hypercorn's parts are called and never patched. So several servers may live in one
+process, and they leave the process as it was. Two ways to end it: a cancellation ends it at once
+(`send_seconds` bound a send that is under way); `shutdown` stops accepting, lets requests finish for
+`graceful_seconds`, and then ends it. It does not end sessions that have detached.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import repr_socket_addr, wrap_app
 from quart import got_websocket_exception, websocket
 
-from dataflow.net.tls_server import TlsSocket
+from dataflow.net.tls import TlsSocket
 
-from .accepting import Places
-from .connection import SEAT, AsgiApp, Connection, Entrance, OnWebSocket, Report, ServerStats, Shared
+from .accepting import Slots
+from .connection import SEAT, AsgiApp, Connection, OnWebSocket, Report, ServerStats, Shared, ShortWay
 from .handshake import Door, Socket
 from .hypercorn import ServerSeamError, check_seam
 
@@ -60,24 +60,25 @@ async def serve(
     report: Report = _ignore,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` until `shutdown` is set; `task_status` gets the addresses, as "http://127.0.0.1:8080".
+    """Serve `app` until `shutdown` is set. `task_status` gets the addresses, such as "http://127.0.0.1:8080".
 
     A websocket message longer than `max_message_bytes` closes with 1009. A client that takes nothing for
-    `send_seconds` in the middle of a send is cut off. `report(where, error)` gets every error that was
-    contained; `stats` counts. Raises ServerSeamError, OSError when the address is taken, and ValueError.
+    `send_seconds` in the middle of a send is cut off. `report(where, error)` gets every contained error, and
+    `stats` counts. Raises ServerSeamError; OSError when the address is taken; ValueError for a wrong `tls`.
 
-    At most `handshakes_at_once` connections are between the accept and their first answer; the others wait in
-    the kernel, `backlog` of them. A connection that is not that far after `handshake_seconds`, since it says
-    nothing, say, is served on but not counted any more, so that silent clients hold others up only so long.
+    At most `handshakes_at_once` connections are between the accept and their first answer; up to `backlog`
+    others wait in the kernel. After `handshake_seconds` without an answer, such as to a silent client, a
+    connection does not count any more, but is served on. So silent clients delay others only for that time.
 
-    With `tls`, a context of `net.tls_server`, all of it is encrypted. A proper WebSocket handshake over
-    HTTP/1.1 for the path of one of `sockets` does not get to `app`: its handler is given the open wire and
-    the handshake, and owns the wire; when it raises, the client is told 1011. Improper handshakes and HTTP/2
-    remain `app`'s.
+    With `tls`, a context of `net.tls`, everything is encrypted.
+
+    `sockets`: a proper WebSocket handshake over HTTP/1.1 for one of these paths does not reach `app`. Its
+    handler gets the open wire and the handshake, and owns the wire. If it raises, the client is told 1011.
+    Improper handshakes and HTTP/2 stay with `app`.
     """
     check_seam()
     if tls is not None and tls.sslsocket_class is not TlsSocket:
-        raise ValueError("a context of `net.tls_server` is needed")
+        raise ValueError("a context of `net.tls` is needed")
     config = _config(max_message_bytes, keep_alive_seconds)
     async with _listening(host, port, backlog) as listeners, _lifespan(app, config) as state:
         shared = Shared(
@@ -88,14 +89,14 @@ async def serve(
             send_seconds,
             stats or ServerStats(),
             report,
-            Places(handshakes_at_once, handshake_seconds),
+            Slots(handshakes_at_once, handshake_seconds),
             tls,
-            _entrance(sockets) if sockets else None,
+            _short_way(sockets) if sockets else None,
         )
         with got_websocket_exception.connected_to(_mark_failed):
             async with trio.open_nursery() as handlers:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(shared.places.run)
+                    accepting.start_soon(shared.slots.run)
                     for listener in listeners:
                         accepting.start_soon(_accept, shared, listener, handlers)
                     task_status.started([_address(listener, tls) for listener in listeners])
@@ -105,13 +106,13 @@ async def serve(
                 handlers.cancel_scope.deadline = trio.current_time() + graceful_seconds
 
 
-def _entrance(sockets: Mapping[Socket, OnWebSocket]) -> Entrance:
-    return Entrance(Door(sockets), {socket.path: handler for socket, handler in sockets.items()})
+def _short_way(sockets: Mapping[Socket, OnWebSocket]) -> ShortWay:
+    return ShortWay(Door(sockets), {socket.path: handler for socket, handler in sockets.items()})
 
 
 def _config(max_message_bytes: int, keep_alive_seconds: float) -> Config:
     config = Config()
-    config.errorlog = None  # what goes wrong is reported, what is asked is not logged
+    config.errorlog = None  # errors are reported, requests are not logged
     config.include_server_header = False
     config.websocket_max_message_size = max_message_bytes
     config.keep_alive_timeout = keep_alive_seconds
@@ -152,11 +153,11 @@ async def _accept(shared: Shared, listener: socket.socket, handlers: trio.Nurser
     while True:
         await trio.lowlevel.wait_readable(listener)
         for _ in range(ACCEPTS_AT_ONCE):
-            await shared.places.reserve()
+            await shared.slots.reserve()
             try:
                 sock, client = listener.accept()
             except OSError as error:
-                shared.places.give_back()
+                shared.slots.give_back()
                 await _after_failed_accept(shared, error)
                 break
             _welcome(shared, sock, client, handlers)
@@ -164,10 +165,10 @@ async def _accept(shared: Shared, listener: socket.socket, handlers: trio.Nurser
 
 def _welcome(shared: Shared, sock: socket.socket, client: Any, handlers: trio.Nursery) -> None:
     sock.setblocking(False)
-    with suppress(OSError):  # it may be gone already
+    with suppress(OSError):  # the client may be gone already
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection = Connection(shared, sock, client)
-    shared.places.give(connection)
+    shared.slots.give(connection)
     handlers.start_soon(connection.run)
 
 
@@ -185,7 +186,7 @@ async def _finish(shared: Shared) -> None:
 
 
 async def _mark_failed(app: object, exception: BaseException, **_: object) -> None:
-    # Quart turns the failure of an accepted websocket into an orderly close, 1000: it must not look like one.
+    # Quart turns the failure of an accepted websocket into an orderly close, 1000. The client must see 1011.
     seat = websocket.scope.get("state", {}).get(SEAT)
     if seat is not None:
         seat.failed = True

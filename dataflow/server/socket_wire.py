@@ -2,14 +2,19 @@
 
 Rules of this file.
 1. One owner of the order: only whole frames follow each other. Control frames wait in `_control` and leave
-   between two payloads; whatever has begun, a payload or a control frame, is finished before anything else.
-2. Pong and close need nobody's help: whoever writes next, or `receive` while it waits, sends them.
-3. At most one task writes and one receives; `close` and `abort` may come from anywhere, and end both.
+   between two payloads. A payload or control frame that has begun is finished before anything else.
+2. Pong and close need no task of their own: the next writer sends them, or `receive` while it waits.
+3. At most one task writes and one receives. `close` and `abort` may come from any task, and end both.
 4. Every wait at the end is bounded by `close_within` seconds.
-5. `write_nowait` runs for every client and update: when nothing stands in its way, which `_settle` finds out
-   after every change, it is one look at `_send` and the call of it.
-6. TLS or not is the socket's matter: what a `TlsSocket` adds to a plain one's manners is heeded for both.
+5. Topics send to every client by `way`, the socket's own `send`. `_settle` decides after every change whether
+   that is free, and tells the watcher. `write_nowait` is the same for everybody else.
+6. The class of the socket decides about TLS. The code respects the additions of `net.tls` for plain sockets
+   too.
 Only public names of Trio: the socket is the standard library's, non-blocking, and Trio says when it is ready.
+
+Why the loops of `net.stream` are not used: a topic must call nothing but the socket's `send` for each
+client. A stream would put a second call between, and an object into every session. And a send that is cut off
+is the last one there, whereas here `close` still finishes the frame in hand and says goodbye behind it.
 """
 
 from __future__ import annotations
@@ -23,19 +28,18 @@ from typing import Any, ClassVar
 import trio
 
 from actors.session import Ending, Watcher, WireClosed
-from dataflow.net.tls_server import CROSSED_SECONDS, CrossedError
+from dataflow.net.tls import CROSSED_SECONDS, CrossedError
 from dataflow.net.websocket.frames import (
     VANISHED,
     ControlQueue,
     FrameReader,
-    Goodbye,
     Opcode,
-    Ping,
     binary_frames,
     close_frame,
     control_frame,
     text_frames,
 )
+from dataflow.net.websocket.parser import Goodbye, Ping
 
 from .endings import CODES, WebSocketClosed
 
@@ -48,7 +52,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @asynccontextmanager
 async def kept(wire: SocketWire) -> AsyncIterator[SocketWire]:
-    """For who hands `wire` over: an exception in the block closes it with 1011, a cancellation aborts it."""
+    """The block hands `wire` over. An exception in it closes the wire with 1011, a cancellation aborts it."""
     try:
         yield wire
     except Exception:
@@ -100,17 +104,17 @@ class SocketWire:
         self._sock = sock
         self._close_within = close_within
         self._reader = FrameReader(max_message_bytes, self._BINARY)
-        self._inbox: list[Any] | None = None  # of one receive at most; never kept empty
+        self._inbox: list[Any] | None = None  # the messages of one receive at most; None instead of empty
         self._control = ControlQueue()
         self._crossed = False  # the last attempt met a CrossedError
         self._cut: bytes | None = None  # the rest of a payload that has partly gone out
-        self._goodbye: Goodbye | None = None  # the last that was understood, once that is so
-        self._end: Goodbye | None = None  # what whoever uses it from then on is told
+        self._goodbye: Goodbye | None = None  # the peer's last word
+        self._end: Goodbye | None = None  # the reason of the end, for every later call
         self._writing = False
         self._receiving = False
         self._quiet: trio.Event | None = None  # set when a writer or receiver leaves
         self._flusher: trio.CancelScope | None = None
-        self._send: Callable[[bytes], int] | None = sock.send  # None: something else comes first
+        self._send: Callable[[bytes], int] | None = sock.send  # None: other bytes come first
         self._watcher: Watcher | None = None
         if early:
             self._understand(early)
@@ -134,9 +138,9 @@ class SocketWire:
         return self._cut_off(payload[taken:])
 
     def write_nowait(self, payload: bytes) -> bytes | None:
-        """Send what is taken without waiting; returns what is left, None when nothing is. Never raises.
+        """Send as much as is taken without waiting; returns the rest, None for no rest. Never raises.
 
-        What is left of a payload that was cut must be what is written next: until then nothing else is taken.
+        The rest of a payload that was cut must be written next: until then nothing else is taken.
         """
         send = self._send
         if send is None:
@@ -174,9 +178,9 @@ class SocketWire:
                 if self._take_in() is None:
                     if self._crossed or self._control:
                         await self._until_readable()
-                    else:  # right here, for every idle session waits, at a quarter of a KiB a coroutine
+                    else:  # right here: every idle session waits, and a further coroutine costs 0.25 KiB
                         await trio.lowlevel.wait_readable(self._sock)
-                elif not self._inbox:  # a peer that does nothing but ping gets no more than its share
+                elif not self._inbox:  # a peer that only pings must not get more than its share
                     await trio.lowlevel.checkpoint()
         except trio.ClosedResourceError:
             raise self._closed() from None
@@ -189,13 +193,13 @@ class SocketWire:
         return self._next()
 
     async def ping(self) -> None:
-        """Ask for a sign of life. Never waits for room: what is not taken now leaves with what comes next."""
+        """Ask the peer for a pong. Never waits for room: a ping without room leaves with the next send."""
         await trio.lowlevel.checkpoint()
         self._control.put(Opcode.PING, control_frame(Opcode.PING))
         self._flush_control()
 
     async def close(self, why: Ending, words: str) -> None:
-        """End it for this reason, within a bound. Never raises."""
+        """End the wire for this reason, within a bound. Never raises."""
         await self.close_with(CODES[why], words)
 
     async def close_with(self, code: int, reason: str) -> None:
@@ -206,7 +210,7 @@ class SocketWire:
             await self._wind_up(code, reason)
 
     def abort(self) -> None:
-        """Close at once, with a reset: what the peer has not taken is nobody's business any more."""
+        """Close at once, with a reset: bytes that the peer has not taken are dropped."""
         self._finish(VANISHED, "aborted")
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -226,7 +230,7 @@ class SocketWire:
             self._flusher.cancel()
 
     def _settle(self) -> None:
-        """After every change of what decides: may a payload simply be sent?"""
+        """After every change that matters: may a payload simply be sent?"""
         free = not (self._writing or self._control or self._cut is not None or self._end is not None)
         self._turn(self._sock.send if free else None)
 
@@ -237,7 +241,7 @@ class SocketWire:
             self._watcher.way_changed()
 
     def _write_behind(self, payload: bytes) -> bytes | None:
-        """`write_nowait` where something is, or was, in the way."""
+        """`write_nowait` if something is, or was, in the way."""
         if self._writing or self._end is not None or (self._cut is not None and self._cut is not payload):
             return payload
         if self._cut is None and not self._flush_control():
@@ -258,7 +262,7 @@ class SocketWire:
         return rest
 
     async def _send_all(self, data: bytes) -> None:
-        # Whatever ends this, what is left of a frame that has begun is kept: `close` can still finish it.
+        # However this ends, the rest of a frame that has begun is kept: `close` can still finish it.
         view, sent, begun = memoryview(data), 0, self._cut is not None
         try:
             while sent < len(data):
@@ -279,7 +283,7 @@ class SocketWire:
                 await self._room()
 
     def _offer(self, data: bytes | memoryview) -> int | None:
-        """How much was taken. None: nothing; 0: nothing yet, but these come first. Raises WireClosed."""
+        """The number of bytes taken. None: no room; 0: begun, these come first. Raises WireClosed."""
         try:
             return self._sock.send(data)
         except BlockingIOError as error:
@@ -301,11 +305,11 @@ class SocketWire:
 
     @property
     def _at_boundary(self) -> bool:
-        """Nobody is in the middle of a payload: control frames may leave."""
+        """No payload is half sent: control frames may leave."""
         return not self._writing and self._cut is None and self._end is None
 
     def _flush_control(self) -> bool:
-        """Send what may leave now; True when nothing waits any more."""
+        """Send the control frames that may leave now; True when none waits any more."""
         if self._control and self._at_boundary:
             with suppress(WireClosed):
                 taken = self._offer(self._control.waiting())
@@ -324,7 +328,7 @@ class SocketWire:
     # Receiving.
 
     async def _read(self) -> bool:
-        """Wait for bytes and take them in; False when none will come. Raises WireClosed."""
+        """Wait for bytes and understand them; False when none will come. Raises WireClosed."""
         await trio.lowlevel.checkpoint()
         try:
             while (taken := self._take_in()) is None:
@@ -334,8 +338,10 @@ class SocketWire:
         return taken
 
     def _take_in(self) -> bool | None:
-        """Understand what has come, up to the goodbye: None when nothing has, False when nothing will, for a
-        lost connection is a goodbye, too."""
+        """Understand all that has come, up to the goodbye.
+
+        None: nothing has come. False: nothing will come; a lost connection is a goodbye, too.
+        """
         data = self._receive_nowait()
         if data is None:
             return None
@@ -356,7 +362,7 @@ class SocketWire:
             await trio.lowlevel.wait_readable(self._sock)
 
     def _receive_nowait(self) -> bytes | None:
-        """What has come: nothing yet (None), or nothing any more (empty)."""
+        """The bytes that have come. None: nothing yet; b"": nothing any more."""
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError as error:
@@ -385,7 +391,7 @@ class SocketWire:
     def _understand(self, data: bytes) -> None:
         for inbound in self._reader.feed(data):
             if isinstance(inbound, str | bytes):
-                if self._end is None:  # or a client could fill it while it is being seen off
+                if self._end is None:  # or a client could fill the inbox while its connection is closed
                     self._inbox = self._inbox or []
                     self._inbox.append(inbound)
             elif isinstance(inbound, Ping):
@@ -405,7 +411,7 @@ class SocketWire:
             raise self._closed()
 
     def _closed(self) -> WebSocketClosed:
-        """Always a new one: one that is kept keeps the frames that it went through, and those keep us."""
+        """Always a new exception: a kept one keeps its stack frames alive, and those keep this wire alive."""
         end = self._end or _LOST
         return WebSocketClosed(end.code, end.reason)
 
@@ -417,8 +423,8 @@ class SocketWire:
             await self._wind_up(goodbye.code, goodbye.reason if goodbye.fault else "")
 
     async def _wind_up(self, code: int, reason: str) -> None:
-        """Finish the frame in hand, say goodbye, see the peer off, within the bound. Raises nothing."""
-        trio.lowlevel.notify_closing(self._sock)  # whoever waits on the socket leaves, with `_end`
+        """Finish the frame in hand, say goodbye, wait for the peer, within the bound. Raises nothing."""
+        trio.lowlevel.notify_closing(self._sock)  # a task that waits on the socket leaves, with `_end`
         try:
             with trio.move_on_after(self._close_within):
                 await self._until_quiet()
@@ -458,7 +464,7 @@ class SocketWire:
 
 
 class BinarySocketWire(SocketWire):
-    """One that sends binary messages, and receives either kind: `receive` gives str or bytes."""
+    """Sends binary messages and receives either kind: `receive` gives str or bytes."""
 
     __slots__ = ()
 

@@ -1,9 +1,9 @@
 """From a websocket handler to a session that outlives it: `async with take_over(websocket) as wire`.
 
-Rules of this file: Quart has routed and authorised, the handler asks, and what the body of the block
-starts owns the wire. Where it can be the socket leaves the HTTP server, whose objects for the connection
-go when the handler returns; where it cannot (HTTP/2, another server, already accepted) the block
-keeps the handler until the wire is over. An exception in the body closes with 1011 and is passed on.
+Rules of this file: Quart has routed and authorised, and the handler calls this. The body of the block starts
+a session, and that owns the wire. If possible, the socket leaves the HTTP server; the server's objects for
+the connection go when the handler returns. If not possible (HTTP/2, another server, already accepted), the
+block keeps the handler until the wire is over. An exception in the body closes with 1011 and is passed on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ANY = Socket("")  # text, and no subprotocol
 
 
 def handshake_of(websocket: Websocket, socket: Socket = ANY) -> Handshake:
-    """The client of the current handler, as it introduced itself."""
+    """The introduction of the current handler's client."""
     scope: Any = websocket.scope
     return Handshake(
         path=websocket.path,
@@ -44,11 +44,11 @@ async def take_over(
     max_message_bytes: int = 65536,
     close_within: float = 2.0,
 ) -> AsyncIterator[SocketWire | AsgiWire]:
-    """Accept the websocket of the current handler and hand it out as a wire that any task may drive.
+    """Accept the websocket of the current handler, and hand it out as a wire that any task may drive.
 
-    `socket` says how its client may speak. `max_message_bytes` bounds a message of the client's,
-    `close_within` (seconds) how long the end may take. When the peer has left meanwhile, the wire has ended
-    already: its `receive` says so.
+    `socket`: the subprotocols and messages allowed. `max_message_bytes` bounds a message of the client,
+    `close_within` (seconds) the time of the end. If the peer has left meanwhile, the wire has ended already:
+    its `receive` says so.
     """
     request: Any = websocket
     request = request._get_current_object() if hasattr(request, "_get_current_object") else request

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from socket import gaierror
 from typing import Final
@@ -27,10 +27,10 @@ from wsproto.handshake import H11Handshake
 
 from actors.connector import LinkLost, Received
 from dataflow.domain import Item
-from dataflow.net import tcp
-from dataflow.net.tls_client import EncryptedStream
-from dataflow.net.websocket.inbound import Inbound
+from dataflow.net.stream import SocketStream, connect
+from dataflow.net.websocket.inbound import UpstreamReader
 from dataflow.sources.port import Codec, SourceSettings
+from supervisors import leaves
 
 _BATCH: Final = 512  # messages decoded without a checkpoint: as many ordinary trades as one receive holds
 _CLOSE_WITHIN: Final = 0.5  # seconds for a closing handshake
@@ -71,11 +71,11 @@ class WebSocketSource:
                 try:
                     connection, rest = await self._address.shake_hands(stream, codec.headers())
                 except BaseException:
-                    await trio.aclose_forcefully(stream)
+                    stream.close()
                     raise
         except trio.TooSlowError:
             raise LinkLost(f"no connection to {self._address} within {within:g} s") from None
-        inbound = Inbound(connection, self._settings.max_message_bytes)
+        inbound = UpstreamReader(connection, self._settings.max_message_bytes)
         inbound.feed(rest)
         return WebSocketLink(stream, connection, inbound, codec, self._settings.subscribe_within)
 
@@ -85,9 +85,9 @@ class WebSocketLink:
 
     def __init__(
         self,
-        stream: trio.abc.Stream,
+        stream: SocketStream,
         connection: Connection,
-        inbound: Inbound,
+        inbound: UpstreamReader,
         codec: Codec,
         say_within: float,
     ) -> None:
@@ -144,7 +144,7 @@ class WebSocketLink:
                     await self._read()
                     self._inbound.messages.clear()
         finally:
-            await trio.aclose_forcefully(self._stream)
+            self._stream.close()
 
     async def _read(self) -> None:
         try:
@@ -200,18 +200,20 @@ class _Address:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return host if self._port in _PORTS.values() else f"{host}:{self._port}"
 
-    async def dial(self) -> trio.abc.Stream:
-        """A connected stream. Raises LinkLost."""
+    async def dial(self) -> SocketStream:
+        """A connected stream, over TLS where the URL says so. Raises LinkLost."""
+        context = ssl.create_default_context() if self._encrypted else None
         try:
-            stream = await tcp.connect(self._host, self._port)
+            return await connect(self._host, self._port, context)
         except gaierror as error:
             raise LinkLost(f"cannot find {self._host}: {error.strerror}") from error
         except OSError as error:
             raise LinkLost(f"cannot connect to {self}: {_why(error)}") from error
-        return await self._encrypt(stream) if self._encrypted else stream
+        except trio.BrokenResourceError as error:
+            raise LinkLost(f"no TLS with {self}: {_why(error)}") from error
 
     async def shake_hands(
-        self, stream: trio.abc.Stream, headers: Collection[tuple[str, str]]
+        self, stream: SocketStream, headers: Collection[tuple[str, str]]
     ) -> tuple[Connection, bytes]:
         """The open connection, and the bytes behind the handshake. Raises LinkLost."""
         handshake = H11Handshake(ConnectionType.CLIENT)
@@ -224,21 +226,8 @@ class _Address:
             raise LinkLost(f"{_HUNG_UP} during the handshake") from error
         return _accepted(handshake, head), rest
 
-    async def _encrypt(self, stream: trio.abc.Stream) -> trio.abc.Stream:
-        context = ssl.create_default_context()
-        encrypted = EncryptedStream(stream, context, self._host)
-        try:
-            await encrypted.do_handshake()
-        except trio.BrokenResourceError as error:
-            await trio.aclose_forcefully(stream)
-            raise LinkLost(f"no TLS with {self}: {_why(error)}") from error
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return encrypted
 
-
-async def _head(stream: trio.abc.Stream) -> tuple[bytes, bytes]:
+async def _head(stream: SocketStream) -> tuple[bytes, bytes]:
     """The head of an HTTP answer, and the bytes behind it."""
     received = b""
     while (end := received.find(b"\r\n\r\n")) < 0:
@@ -266,17 +255,9 @@ def _accepted(handshake: H11Handshake, head: bytes) -> Connection:
 
 def _why(error: BaseException) -> str:
     """The first cause, in the words of the operating system."""
-    first = next(_leaves(error.__cause__ or error))
+    first = next(leaves(error.__cause__ or error))
     if isinstance(first, ssl.SSLError):
         return getattr(first, "verify_message", None) or first.reason or str(first)
     if isinstance(first, OSError) and first.errno:
         return os.strerror(first.errno)
     return str(first) or type(first).__name__
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -1,11 +1,13 @@
-"""A WebSocket echo server made of the gateway's own parts, for conformance suites.
+"""A WebSocket echo server on the daemon's own server, for conformance suites.
 
-What answers is what the daemon's clients meet: the same server, the same ways in, the same wires and frames.
+Its clients meet the same server, ways in, wires and frames as the daemon's clients.
 
-Known to deviate from what suites expect: binary is refused; a message that announces more than the limit is
-refused when that much of it has come, and not at its header; of a client's close frame the code is repeated, the
-reason is not; and /asgi, where Hypercorn parses, ends a connection that breaks the rules without a close frame and
-drops answers that are under way when the client closes.
+Known deviations from the expectations of suites:
+- Binary is refused.
+- A message that announces more than the limit is refused when that much of it has come, not at its header.
+- The answer to a client's close frame repeats the code, not the reason.
+- /asgi, where Hypercorn parses, ends a connection that breaks the rules without a close frame, and drops answers
+  that are under way when the client closes.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ async def echo(wire: Any) -> None:
 
 
 async def send(wire: Any, text: bytes) -> None:
-    """As a session does: what is taken at once, then the rest. Raises WireClosed."""
+    """Write like a session: first without waiting, then the rest. Raises WireClosed."""
     rest = wire.write_nowait(wire.pack([text]))
     if rest is not None:
         await wire.write([rest])

@@ -1,1 +1,1 @@
-"""WebSocket frames: what comes from an upstream, and what goes to and comes from a client."""
+"""WebSocket frames of both roles: client of an upstream, server of clients."""

@@ -1,33 +1,32 @@
-"""WebSocket frames as bytes: what a server sends, and what it understands of what a client sent.
+"""WebSocket frames in the server's role: the bytes it sends, and its reader of a client's bytes.
 
-Rules of this file: pure, no socket, no clock. Outbound frames are whole, unmasked and uncompressed, so that
-the same bytes may go to every client. Of inbound frames the plain ones, which is what nearly every client
-sends and nothing else, are understood here. The first that is not whole, not proper or not plain, and all
-that follow, are wsproto's to parse, which costs more time and 2 KiB a session; its two habits are corrected:
-pieces of a message are joined, within a bound, and a bad frame is told from a peer's close.
+Rules of this file: pure, no socket, no clock. Outbound frames are whole, unmasked and uncompressed, so the
+same bytes may go to every client. Of inbound frames, the fast loop here understands the plain ones: nearly
+every client sends nothing else. The first frame that is not whole, not proper or not plain goes to the
+parser, and so do all that follow it. That costs more time, and 2 KiB a session.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
-from attrs import define, frozen
-from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, TextMessage
-from wsproto.events import Ping as PingEvent
+from attrs import define
+from wsproto.connection import Connection, ConnectionType
+
+from .parser import FromPeer, Goodbye, Parser, Ping
 
 CONTROL_BYTES = 125
 NO_STATUS = 1005
 VANISHED = 1006
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A  # first bytes of whole frames
-_PLAIN_CODES = {b"\x03\xe8": 1000, b"\x03\xe9": 1001}  # with which nearly every client leaves
-_UNSENDABLE = (VANISHED, 1015)  # may be observed, not said: an internal error is what is meant
+_PLAIN_CODES = {b"\x03\xe8": 1000, b"\x03\xe9": 1001}  # nearly every client leaves with one of these
+_UNSENDABLE = (VANISHED, 1015)  # may be observed, but not sent: 1011 is sent instead
 
 
 class Opcode(IntEnum):
-    """Those that a server sends."""
+    """The opcodes that a server sends."""
 
     TEXT = 1
     BINARY = 2
@@ -62,7 +61,7 @@ def control_frame(opcode: Opcode, payload: bytes = b"") -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """A close frame; the reason is cut, between characters, to what a frame holds. 1005 says nothing."""
+    """A close frame. The reason is cut to fit, between characters. Code 1005: a frame without a code."""
     if code == NO_STATUS:
         return control_frame(Opcode.CLOSE)
     said = 1011 if code in _UNSENDABLE else code
@@ -79,7 +78,7 @@ def _header(opcode: Opcode, length: int) -> bytes:
     return bytes((first, 127)) + length.to_bytes(8, "big")
 
 
-_TEXT_HEADERS: Final = tuple([_header(Opcode.TEXT, length) for length in range(2048)])  # a trade has some 250
+_TEXT_HEADERS: Final = tuple([_header(Opcode.TEXT, length) for length in range(2048)])  # a trade: some 250
 
 
 def _unmasked(data: bytes, mask: bytes) -> bytes:
@@ -88,27 +87,8 @@ def _unmasked(data: bytes, mask: bytes) -> bytes:
     return plain.to_bytes(len(data), "little")
 
 
-@frozen
-class Ping:
-    """The peer wants this back in a pong."""
-
-    payload: bytes
-
-
-@frozen
-class Goodbye:
-    """The last thing that is understood. `fault`: the peer broke a rule; otherwise it closed."""
-
-    code: int
-    reason: str
-    fault: bool = False
-
-
-Inbound = str | bytes | Ping | Goodbye
-
-
 def _plain_goodbye(payload: bytes) -> Goodbye | None:
-    """Of a close frame without a reason and with an ordinary code, or none."""
+    """Of a close frame without a reason, with an ordinary code or none; None for any other."""
     if not payload:
         return Goodbye(NO_STATUS, "")
     code = _PLAIN_CODES.get(payload)
@@ -116,7 +96,7 @@ def _plain_goodbye(payload: bytes) -> Goodbye | None:
 
 
 class FrameReader:
-    """Turns a client's bytes into messages, pings and one goodbye, after which it must not be fed."""
+    """Turns a client's bytes into messages, pings and one goodbye. After that it must not be fed."""
 
     __slots__ = ("_binary", "_max_bytes", "_parser")
 
@@ -124,19 +104,19 @@ class FrameReader:
         """`binary`: binary messages are understood, as bytes; otherwise they break the rules, with 1003."""
         self._max_bytes = max_message_bytes
         self._binary = binary
-        self._parser: _Parser | None = None  # once it is needed
+        self._parser: Parser | None = None  # once it is needed
 
-    def feed(self, data: bytes) -> Iterator[Inbound]:
-        """What `data` completes, in order. A message that is too long: goodbye with 1009."""
+    def feed(self, data: bytes) -> Iterator[FromPeer]:
+        """The things that `data` completes, in order. A message that is too long: goodbye with 1009."""
         if self._parser is None:
             data = yield from self._plain_frames(data)
             if not data:
                 return
-            self._parser = _Parser(self._max_bytes, self._binary)
+            self._parser = Parser(Connection(ConnectionType.SERVER), self._max_bytes, self._binary)
         yield from self._parser.feed(data)
 
-    def _plain_frames(self, data: bytes) -> Generator[Inbound, None, bytes]:
-        """Whole texts, pings and pongs, as far as there is nothing else; returns the rest."""
+    def _plain_frames(self, data: bytes) -> Generator[FromPeer, None, bytes]:
+        """Whole plain frames, up to the first other frame; returns the rest."""
         at = 0
         while at + 6 <= len(data):
             length = data[at + 1] - 0x80  # less than 0: not masked
@@ -167,65 +147,15 @@ class FrameReader:
         return data[at:]
 
 
-class _Parser:
-    """wsproto, with its habits corrected."""
-
-    def __init__(self, max_message_bytes: int, binary: bool) -> None:
-        self._max_bytes = max_message_bytes
-        self._binary = binary
-        self._wsproto = Connection(ConnectionType.SERVER)
-        self._parts: list[Any] = []
-        self._size = 0
-
-    def feed(self, data: bytes) -> Iterator[Inbound]:
-        self._wsproto.receive_data(data)
-        for event in self._wsproto.events():
-            inbound = self._understand(event)
-            if inbound is not None:
-                yield inbound
-            if isinstance(inbound, Goodbye) and inbound.fault:
-                return
-        # Not left before its end where there is one: wsproto would keep itself from being freed.
-
-    def _understand(self, event: Event) -> Inbound | None:
-        if isinstance(event, TextMessage):
-            return self._join(event.data, event.message_finished)
-        if isinstance(event, PingEvent):
-            return Ping(bytes(event.payload))
-        if isinstance(event, BytesMessage):
-            if self._binary:
-                return self._join(bytes(event.data), event.message_finished)
-            return Goodbye(1003, "text messages only", fault=True)
-        if isinstance(event, CloseConnection):
-            # wsproto reports its own parse errors in the same words, but without leaving the open state.
-            fault = self._wsproto.state is ConnectionState.OPEN
-            return Goodbye(int(event.code), event.reason or "", fault)
-        return None
-
-    def _join(self, piece: str | bytes, finished: bool) -> Inbound | None:
-        # An empty fragment counts too, or a client could send them without end.
-        size = len(piece) if isinstance(piece, bytes) or piece.isascii() else len(piece.encode())
-        self._size += max(1, size)
-        if self._size > self._max_bytes:
-            return Goodbye(1009, f"a message may have {self._max_bytes} bytes", fault=True)
-        self._parts.append(piece)
-        if not finished:
-            return None
-        message: str | bytes = piece if len(self._parts) == 1 else piece[:0].join(self._parts)
-        self._parts.clear()
-        self._size = 0
-        return message
-
-
 @define
 class ControlQueue:
     """Control frames that wait for the next boundary between frames: at most one of a kind.
 
-    Of several pings unanswered only the last is answered, as RFC 6455 allows, which bounds the queue.
+    Of several unanswered pings only the last is answered, as RFC 6455 allows. That bounds the queue.
     Nothing goes out behind a close frame.
     """
 
-    _begun: bytes = b""  # offered to a connection that has not taken all of it: comes first, as it is
+    _begun: bytes = b""  # offered to a connection that has not taken all of it: comes first, unchanged
     _frames: dict[Opcode, bytes] | None = None
     _over: bool = False  # a close frame is among them, or was
 
@@ -240,11 +170,11 @@ class ControlQueue:
             self._over = opcode is Opcode.CLOSE
 
     def waiting(self) -> bytes:
-        """What is to be sent next. Nothing joins what has begun, or that would grow with every ping."""
+        """The bytes to send next. Nothing joins bytes that have begun, or they would grow with every ping."""
         return self._begun or b"".join((self._frames or {}).values())
 
     def sent(self, count: int) -> None:
-        """The first `count` bytes of `waiting()` have gone out; the others have begun, also when it is 0."""
+        """The first `count` bytes of `waiting()` have gone out; the others have begun, even if it is 0."""
         if not self._begun:
             self._begun, self._frames = self.waiting(), None
         self._begun = self._begun[count:]

@@ -1,4 +1,4 @@
-"""Frames are what wsproto, as the client, understands; and what wsproto sends is understood, in any pieces."""
+"""Our frames are understood by wsproto, as the client, and we understand the frames of wsproto, in any pieces."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ from wsproto.events import Ping as PingEvent
 from dataflow.net.websocket.frames import (
     ControlQueue,
     FrameReader,
-    Goodbye,
-    Inbound,
     Opcode,
-    Ping,
-    _Parser,
     binary_frames,
     close_frame,
     control_frame,
     text_frame,
     text_frames,
 )
+from dataflow.net.websocket.parser import FromPeer, Goodbye, Parser, Ping
 
 texts = (
     st.text(max_size=40)
@@ -44,8 +41,8 @@ def client_events(data: bytes) -> list[Event]:
 
 def read(
     data: list[bytes], max_message_bytes: int = 1 << 20, reader: FrameReader | None = None
-) -> list[Inbound]:
-    reader, seen = reader or FrameReader(max_message_bytes), list[Inbound]()
+) -> list[FromPeer]:
+    reader, seen = reader or FrameReader(max_message_bytes), list[FromPeer]()
     for piece in data:
         seen.extend(reader.feed(piece))
         if seen and isinstance(seen[-1], Goodbye):
@@ -80,20 +77,20 @@ def test_joined_frames_are_the_messages_in_order(messages: list[str]) -> None:
 
 @given(st.binary(max_size=125))
 def test_control_frames_carry_their_payload(payload: bytes) -> None:
-    """Pings and pongs arrive with what they were given."""
+    """Pings and pongs arrive with their payload."""
     frames = control_frame(Opcode.PING, payload) + control_frame(Opcode.PONG, payload)
     assert client_events(frames) == [PingEvent(payload=payload), Pong(payload=payload)]
 
 
 def test_control_frame_that_is_too_long_is_refused() -> None:
-    """125 bytes is what a control frame holds; more would be a frame that no client accepts."""
+    """A control frame holds 125 bytes; no client accepts a longer one."""
     with pytest.raises(ValueError, match="126 bytes"):
         control_frame(Opcode.PONG, bytes(126))
 
 
 @given(st.sampled_from(CLOSE_CODES), st.text(max_size=200))
 def test_close_frame_holds_the_code_and_as_much_of_the_reason_as_fits(code: int, reason: str) -> None:
-    """The reason is cut between characters, so that what arrives is UTF-8 and a beginning of the reason."""
+    """The reason is cut between characters: a beginning of it arrives, in proper UTF-8."""
     [event] = client_events(close_frame(code, reason))
     assert isinstance(event, CloseConnection)
     assert event.code == code
@@ -104,16 +101,16 @@ def test_close_frame_holds_the_code_and_as_much_of_the_reason_as_fits(code: int,
 
 @pytest.mark.parametrize(("code", "said"), [(1005, 1005), (1006, 1011), (1015, 1011)])
 def test_close_codes_that_must_not_be_sent_are_not(code: int, said: int) -> None:
-    """1005 is said by saying nothing; what can only be observed becomes an internal error."""
+    """1005 becomes a frame without a code; codes that can only be observed become an internal error."""
     [event] = client_events(close_frame(code, "why"))
     assert isinstance(event, CloseConnection)
     assert event.code == said
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> tuple[bytes, list[Inbound]]:
-    """What a client sends, fragmented and with pings in between, and what it means."""
-    client, data, meaning = Connection(ConnectionType.CLIENT), b"", list[Inbound]()
+def conversations(draw: st.DrawFn) -> tuple[bytes, list[FromPeer]]:
+    """The bytes of a client, fragmented and with pings in between, and their meaning."""
+    client, data, meaning = Connection(ConnectionType.CLIENT), b"", list[FromPeer]()
     for fragments in draw(st.lists(st.lists(st.text(max_size=20), min_size=1, max_size=4), max_size=5)):
         for number, fragment in enumerate(fragments, 1):
             if draw(st.booleans()):
@@ -130,16 +127,16 @@ def conversations(draw: st.DrawFn) -> tuple[bytes, list[Inbound]]:
 
 @given(conversations(), st.lists(st.integers(min_value=0), max_size=8))
 def test_client_is_understood_however_its_bytes_are_cut(
-    conversation: tuple[bytes, list[Inbound]], places: list[int]
+    conversation: tuple[bytes, list[FromPeer]], places: list[int]
 ) -> None:
-    """Messages are whole and in order, pings where they stood, whatever the pieces that bytes arrive in."""
+    """Messages are whole and in order, pings in their places, in whichever pieces the bytes arrive."""
     data, meaning = conversation
     assert read(cut(data, places)) == meaning
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(min_value=0), max_size=5))
 def test_garbage_ends_with_a_goodbye_or_waits_for_more(data: bytes, places: list[int]) -> None:
-    """No bytes raise: what cannot be understood is one goodbye, the last thing read, with a code that may be sent."""
+    """No bytes raise. Garbage gives one goodbye, the last thing read, with a code that may be sent."""
     seen = read(cut(data, places))
     assert not any(isinstance(each, Goodbye) for each in seen[:-1])
     if seen and isinstance(seen[-1], Goodbye) and seen[-1].fault:
@@ -180,10 +177,10 @@ def frames(draw: st.DrawFn) -> bytes:
 def test_plain_frames_mean_what_wsproto_says(
     sent: list[bytes], places: list[int], limit: int, binary: bool
 ) -> None:
-    """Whatever frames come, and however they are cut: the same as if wsproto had parsed all of them."""
+    """Any frames, cut anywhere: the same result as if wsproto had parsed all of them."""
     data = cut(b"".join(sent), places)
     slow = FrameReader(limit)
-    slow._parser = _Parser(limit, binary)
+    slow._parser = Parser(Connection(ConnectionType.SERVER), limit, binary)
     assert read(data, reader=FrameReader(limit, binary)) == read(data, reader=slow)
 
 
@@ -217,14 +214,14 @@ def test_plain_frames_leave_nothing_behind() -> None:
 
 
 def test_a_client_that_says_goodbye_leaves_no_garbage() -> None:
-    """Not even where wsproto had to parse what it sent."""
+    """Not even if wsproto had to parse its frames."""
     client, reader = Connection(ConnectionType.CLIENT), FrameReader(70_000)
     fragments = client.send(TextMessage(data="a", message_finished=False)) + client.send(
         TextMessage(data="b")
     )
     assert list(reader.feed(fragments)) == ["ab"]
     assert list(reader.feed(client.send(CloseConnection(code=1000, reason="bye")))) == [Goodbye(1000, "bye")]
-    parsers = weakref.WeakSet([reader._parser._wsproto._proto] if reader._parser else [])
+    parsers = weakref.WeakSet([reader._parser._connection._proto] if reader._parser else [])
     assert parsers
     gc.disable()
     try:

@@ -13,13 +13,13 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 
-from dataflow.net.websocket.inbound import Inbound
+from dataflow.net.websocket.inbound import UpstreamReader
 
 MAX = 1 << 20
 
 
-def inbound(max_bytes: int = MAX) -> Inbound:
-    return Inbound(Connection(ConnectionType.CLIENT), max_bytes)
+def inbound(max_bytes: int = MAX) -> UpstreamReader:
+    return UpstreamReader(Connection(ConnectionType.CLIENT), max_bytes)
 
 
 def frame(first: int, payload: bytes, *, form: int = 0, mask: bool = False) -> bytes:
@@ -50,7 +50,7 @@ def by_wsproto(stream: bytes) -> tuple[list[str | bytes], bool]:
     return messages, False
 
 
-def by_us(stream: bytes, cuts: list[int]) -> Inbound:
+def by_us(stream: bytes, cuts: list[int]) -> UpstreamReader:
     reader = inbound()
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     for start, end in pairwise(edges):
@@ -112,7 +112,7 @@ def test_an_illegal_stream_ends_where_wsproto_says(frames: list[bytes], cuts: li
 @settings(deadline=None)
 @given(st.binary(max_size=300), cuts)
 def test_garbage_never_raises(stream: bytes, cuts: list[int]) -> None:
-    """Fuzz: whatever is understood, wsproto understands too; what it waits for is a whole frame."""
+    """Fuzz: wsproto understands the same messages; the reader waits for a whole frame."""
     reader = by_us(stream, cuts)
     messages, ended = by_wsproto(stream)
     assert list(reader.messages) == messages
@@ -138,7 +138,7 @@ def test_a_message_is_bounded(pieces: int) -> None:
 
 
 def test_a_length_that_is_written_longer_than_it_must_be_is_illegal() -> None:
-    """Whatever follows: what looks like the rest of the message is a frame of its own."""
+    """Also if the bytes behind it look like the rest of a message: they are a frame of their own."""
     reader = inbound()
     reader.feed(frame(0x81, b"x" * 5, form=1) + frame(0x01, b"x" * 120) + frame(0x80, b""))
     assert reader.ended is not None
@@ -146,7 +146,7 @@ def test_a_length_that_is_written_longer_than_it_must_be_is_illegal() -> None:
 
 
 def test_a_length_is_refused_before_its_payload_comes() -> None:
-    """Nobody makes us wait for, or store, what we will not take."""
+    """No peer makes us wait for, or store, a message that we will not take."""
     reader = inbound(max_bytes=100)
     reader.feed(bytes([0x81, 127]) + b"\xff" * 8)
     assert reader.ended == "a message of more than 100 bytes"
@@ -160,13 +160,29 @@ def test_empty_fragments_are_bounded_too() -> None:
 
 
 def test_a_close_is_answered_and_told() -> None:
-    """With the peer's code; what comes after it is ignored."""
+    """With the peer's code; later bytes are ignored."""
     reader = inbound()
     reader.feed(frame(0x88, struct.pack("!H", 1001) + b"bye") + frame(0x81, b"late"))
     reader.feed(frame(0x81, b"later"))
     assert reader.ended == "closed with 1001: bye"
     assert [answer.code for answer in _answers(reader)] == [1001]
     assert not reader.messages
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "words"),
+    [
+        (b"", 1005, "closed with 1005: no status rcvd"),
+        (struct.pack("!H", 1000), 1000, "closed with 1000: normal closure"),
+        (struct.pack("!H", 4000), 4000, "closed with 4000: no reason"),
+    ],
+)
+def test_a_close_without_a_reason_is_named_and_answered_alike(payload: bytes, code: int, words: str) -> None:
+    """By the name of its code; one without a code gets an answer without a code."""
+    reader = inbound()
+    reader.feed(frame(0x88, payload))
+    assert reader.ended == words
+    assert [answer.code for answer in _answers(reader)] == [code]
 
 
 def test_a_broken_protocol_is_told_to_the_peer() -> None:
@@ -194,8 +210,8 @@ def _events(stream: bytes) -> list[Any]:
     return list(connection.events())
 
 
-def _answers(reader: Inbound) -> list[Any]:
-    """What the peer reads of what is owed to it."""
+def _answers(reader: UpstreamReader) -> list[Any]:
+    """The frames owed, as the peer reads them."""
     server = Connection(ConnectionType.SERVER)
     server.receive_data(b"".join(reader.owed))
     return [event for event in server.events() if not isinstance(event, BytesMessage)]

@@ -1,4 +1,4 @@
-"""Newcomers are bounded: who has no place waits in the kernel, and silence holds a place only so long."""
+"""New connections are bounded: without a slot they wait in the kernel, and silence keeps a slot only so long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import until, until_deadline_within
 
 
 async def test_silent_connections_hold_others_up_only_so_long(mock_clock: MockClock) -> None:
-    """With every place taken by clients that say nothing, the next waits for `handshake_seconds`, and is served."""
+    """With every slot taken by clients that say nothing, the next waits for `handshake_seconds`, and is served."""
     served = list[bytes]()
 
     async def ask(port: int) -> None:
@@ -35,13 +35,13 @@ async def test_silent_connections_hold_others_up_only_so_long(mock_clock: MockCl
             mock_clock.jump(0.2)
         assert served == [b"here"]
         assert running.stats.accepted == 3
-        await silent[0].send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # they have lost their place, not more
+        await silent[0].send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # they have lost their slot, not more
         assert (await silent[0].receive_some()).startswith(b"HTTP/1.1 200")
         for stream in silent:
             await stream.aclose()
 
 
-async def test_who_is_served_holds_no_place() -> None:
+async def test_served_clients_hold_no_slot() -> None:
     """Sessions, and clients that leave, however many, do not keep the next one waiting."""
     with trio.fail_after(120):
         async with serving(websocket_app(_stay), handshakes_at_once=1, handshake_seconds=1000) as running:
@@ -52,7 +52,7 @@ async def test_who_is_served_holds_no_place() -> None:
 
 
 async def test_no_more_handshakes_at_once_than_allowed() -> None:
-    """A handshake that the application dawdles over keeps its place until it is through."""
+    """A handshake keeps its slot until the application, however slow, has answered."""
     go = trio.Event()
 
     async def dawdle() -> None:
@@ -71,7 +71,7 @@ async def test_no_more_handshakes_at_once_than_allowed() -> None:
 
 
 async def test_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock) -> None:
-    """Where the process has no descriptor left it is reported, nobody is turned away, and no circle is turned in."""
+    """A process without descriptors reports it, turns nobody away, and does not spin."""
     accept, failures = socket.socket.accept, [errno.EMFILE] * 3
 
     def poor(self: socket.socket) -> tuple[socket.socket, Any]:

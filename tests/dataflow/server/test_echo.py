@@ -62,7 +62,7 @@ async def test_echo_on_every_way_in(checkout: Path, scheme: str) -> None:
 
 
 def test_help_says_what_it_refuses(checkout: Path) -> None:
-    """Who runs a suite against it knows why the binary cases fail."""
+    """So the runner of a suite knows why the binary cases fail."""
     told = subprocess.run(
         [*COMMAND, "--help"], cwd=checkout, capture_output=True, text=True, check=True
     ).stdout

@@ -1,4 +1,4 @@
-"""The short way in answers proper handshakes only, and as the libraries would; all else is the server's."""
+"""The short way in answers proper handshakes only, as the libraries would. All others go to the HTTP server."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def by_the_libraries(head: bytes) -> bytes | None:
 
 
 def test_proper_handshake_is_answered_as_the_libraries_do() -> None:
-    """The response is theirs to the byte, and what came behind the handshake is handed on."""
+    """The response equals theirs to the byte, and bytes behind the handshake are handed on."""
     head = request(HEADERS)
     opening = DOOR.answer(head + b"early")
     assert opening is not None
     assert (opening.response, opening.early) == (by_the_libraries(head), b"early")
 
 
-def test_who_comes_in_is_handed_on() -> None:
-    """Path, query, headers, address and encryption: what a handler needs to know its client."""
+def test_the_introduction_is_handed_on() -> None:
+    """Path, query, headers, address and encryption: a handler knows its client by them."""
     head = request({**HEADERS, b"Authorization": b"Bearer x", b"Cookie": b"a=1"}, b"GET /ws?a=1&b HTTP/1.1")
     opening = DOOR.answer(head, "10.0.0.1:5", True)
     assert opening is not None
@@ -91,7 +91,7 @@ def test_the_first_subprotocol_that_both_know_is_agreed_on(offered: bytes, chose
 
 
 def test_each_path_has_subprotocols_of_its_own() -> None:
-    """A table of sockets: what one speaks says nothing of another."""
+    """In the table of sockets, the subprotocols of one path do not matter for another."""
     opening = DOOR.answer(request({**HEADERS, b"Sec-WebSocket-Protocol": b"a"}, b"GET /other HTTP/1.1"))
     assert opening is not None
     assert (opening.handshake.path, opening.handshake.subprotocol) == ("/other", None)
@@ -155,7 +155,7 @@ parts = st.sampled_from(PARTS)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 3), parts), max_size=3))
-def test_what_is_answered_the_libraries_accept_too(edits: list[tuple[int, int, bytes]]) -> None:
+def test_every_answered_handshake_is_accepted_by_the_libraries(edits: list[tuple[int, int, bytes]]) -> None:
     """However a handshake is bent: an answer means that h11 and wsproto give the same."""
     head = request(HEADERS)
     for place, length, part in edits:
@@ -195,7 +195,7 @@ async def test_door_and_application_serve_side_by_side() -> None:
 
 
 async def test_handshake_in_pieces_is_served_by_the_application() -> None:
-    """Whoever sends its request byte by byte gets in all the same."""
+    """A client that sends its request byte by byte gets in all the same."""
     with trio.fail_after(120):
 
         async def never(wire: SocketWire, client: Handshake) -> None:

@@ -1,4 +1,4 @@
-"""Several WebSockets on one HTTP/2 connection: what one does or suffers is not the others' matter."""
+"""Several WebSockets on one HTTP/2 connection: the fate of one does not touch the others."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def echo() -> None:
 
 
 async def test_end_of_one_websocket_leaves_the_others_alone(certificate: Certificate) -> None:
-    """One breaks the rules, one is aborted; both streams end, and what still comes for them hurts nobody."""
+    """One breaks the rules, one is aborted. Both streams end, and late bytes for them do no harm."""
     tls = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(120):
         async with (
@@ -116,7 +116,7 @@ async def test_end_of_one_websocket_leaves_the_others_alone(certificate: Certifi
             assert not running.reports
 
 
-async def test_what_waits_for_a_shut_window_is_bounded(certificate: Certificate) -> None:
+async def test_the_bytes_that_wait_for_a_shut_window_are_bounded(certificate: Certificate) -> None:
     """A client that opens no window and asks for pongs without end costs a bounded buffer, and is still heard."""
     seats = list[Any]()
     pings = b"".join(

@@ -1,4 +1,4 @@
-"""The server survives what one client does, ends when it is told, and negotiates nothing costly."""
+"""The server survives every client, ends when it is told, and negotiates nothing costly."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_malformed_chunks_hurt_nobody() -> None:
 
 
 async def test_errors_of_a_connection_are_counted_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever escapes Hypercorn's protocols is counted by its name, handed to the report, and contained."""
+    """An exception from Hypercorn's protocols is counted by its name, handed to the report, and contained."""
 
     async def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -149,7 +149,7 @@ async def test_handler_that_cannot_be_told_is_cancelled_after_its_peer_left(mock
 
 
 async def test_application_that_ignores_its_peers_leaving_is_cancelled(mock_clock: MockClock) -> None:
-    """Whatever still runs for a connection that has ended has `send_seconds`, and no more."""
+    """An application that still runs for an ended connection has `send_seconds`, and no more."""
     entered, left = trio.Event(), trio.Event()
 
     async def ignore(scope: Any, receive: Any, send: Any) -> None:
@@ -174,7 +174,7 @@ async def test_application_that_ignores_its_peers_leaving_is_cancelled(mock_cloc
 
 
 async def test_client_that_ignores_a_1009_is_cut_off(mock_clock: MockClock) -> None:
-    """Who sends too much and does not answer the close frame is disconnected after `send_seconds`."""
+    """A client that does not answer the close frame is disconnected after `send_seconds`."""
     async with serving(websocket_app(echo), max_message_bytes=1000, send_seconds=5) as running:
         client = await running.client()
         await client.send(TextMessage(data="x" * 2000, message_finished=False))
@@ -309,7 +309,7 @@ async def test_idle_connection_is_closed_in_time(mock_clock: MockClock) -> None:
 
 
 async def test_shutdown_lets_a_request_finish_and_ends_idle_connections() -> None:
-    """Asked to stop, the server finishes what it is doing, drops what it is not, and returns."""
+    """Asked to stop, the server finishes its requests, drops idle connections, and returns."""
     entered, proceed = trio.Event(), trio.Event()
     app = QuartTrio(__name__)
 
@@ -364,7 +364,7 @@ async def test_request_that_hangs_is_cut_after_the_grace(mock_clock: MockClock) 
 
 
 async def test_address_is_reported_and_taken_once() -> None:
-    """The bound address is what the server reports; a second server on it is refused with OSError."""
+    """The server reports its bound address; a second server on it is refused with OSError."""
     with trio.fail_after(120):
         async with serving(websocket_app(echo)) as running:
             assert running.address == f"http://127.0.0.1:{running.port}"
@@ -373,7 +373,7 @@ async def test_address_is_reported_and_taken_once() -> None:
 
 
 async def test_another_hypercorn_is_refused_with_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Hypercorn is not the one known here, nothing is served, and the error says all that differs."""
+    """With an unknown Hypercorn nothing is served, and the error names every difference."""
     monkeypatch.setattr(seam, "HYPERCORN", "0.0.1")
     monkeypatch.delattr(WSStream, "app_send")
     with pytest.raises(ServerSeamError, match=r"0\.0\.1 is needed: version .* installed; WSStream.app_send"):

@@ -1,4 +1,4 @@
-"""What only a wire on its own socket can get wrong: partial writes, and frames inside of frames."""
+"""Mistakes that only a wire on its own socket can make: partial writes, and frames inside of frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsproto.events import CloseConnection, Event, Message, Ping, Pong, TextMess
 
 from actors.session import WireClosed
 from dataflow.gateway.certificates import certified_context
-from dataflow.net.tls_server import shake_hands, wrap
+from dataflow.net.tls import shake_hands, wrap
 from dataflow.server.socket_wire import SLICE_BYTES, SocketWire
 from tests.dataflow.server.wires_client import Client
 from tests.support.certificates import Certificate
@@ -77,7 +77,7 @@ def pair(request: pytest.FixtureRequest) -> Pairs:
 
 
 def fill(wire: SocketWire, payload: bytes) -> tuple[int, bytes]:
-    """Write `payload` until it is not taken whole; how often it was, and what is left."""
+    """Write `payload` until it is not taken whole. Returns how often it was, and the rest."""
     count = 0
     while (rest := wire.write_nowait(payload)) is None:
         count += 1
@@ -109,7 +109,7 @@ async def texts(client: Client, count: int) -> list[str]:
 
 
 async def test_rest_of_a_cut_payload_goes_first_and_alone(pair: Pairs) -> None:
-    """Until what is left of a payload is written, nothing else is taken; then all of it arrives, in order."""
+    """Until the rest of a payload is written, nothing else is taken; then everything arrives, in order."""
     with trio.fail_after(120):
         async with pair() as (wire, client), trio.open_nursery() as nursery:
             long, other = wire.pack([b"a" * 100_000]), wire.pack([b"b"])
@@ -170,7 +170,7 @@ async def test_pong_without_a_writer_leaves_when_there_is_room(pair: Pairs) -> N
     """A pong that found no room is sent by the task that receives, though nothing else is ever written."""
     with trio.fail_after(120):
         async with pair() as (wire, client), trio.open_nursery() as nursery:
-            await client.send(Ping(payload=b"hello?"))  # first, for what it acknowledges makes room
+            await client.send(Ping(payload=b"hello?"))  # first, because its acknowledgement makes room
             count = await stuff(wire, client)
             nursery.start_soon(_receive_quietly, wire)
             await wait_all_tasks_blocked()
@@ -184,7 +184,7 @@ async def test_writer_may_start_while_a_pong_waits_for_room(pair: Pairs) -> None
     """A write that begins while the receiver waits to send a pong takes the pong with it."""
     with trio.fail_after(120):
         async with pair() as (wire, client), trio.open_nursery() as nursery:
-            await client.send(Ping(payload=b"hello?"))  # first, for what it acknowledges makes room
+            await client.send(Ping(payload=b"hello?"))  # first, because its acknowledgement makes room
             count = await stuff(wire, client)
             nursery.start_soon(_receive_quietly, wire)
             await wait_all_tasks_blocked()
@@ -197,7 +197,7 @@ async def test_writer_may_start_while_a_pong_waits_for_room(pair: Pairs) -> None
             wire.abort()
 
 
-async def test_abort_ends_who_waits_to_send_a_pong(pair: Pairs) -> None:
+async def test_abort_ends_a_receiver_that_waits_to_send_a_pong(pair: Pairs) -> None:
     """A receiver that waits for room as well as for bytes is ended by `abort` like any other: WireClosed."""
     ends = []
 

@@ -1,4 +1,4 @@
-"""TLS on a socket that never waits, and what is said when it cannot be configured."""
+"""The server over TLS, and the messages for a certificate that cannot be used."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from trio.testing import MockClock
 
 from dataflow.domain.errors import ConfigError
 from dataflow.gateway.certificates import certified_context
-from dataflow.net.tls_server import CROSSED_SECONDS, CrossedError, shake_hands, wrap
+from dataflow.net.tls import CROSSED_SECONDS, CrossedError
 from dataflow.server.serve import serve
 from dataflow.server.socket_wire import SocketWire
-from dataflow.server.stream import Stream
 from tests.dataflow.server.wires_client import connect, get, read_to_end, serving, websocket_app
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.waiting import until_deadline_within
@@ -26,66 +25,6 @@ from tests.support.waiting import until_deadline_within
 
 async def _page() -> None:
     raise AssertionError
-
-
-async def test_what_is_begun_comes_first_and_once(certificate: Certificate) -> None:
-    """Where OpenSSL has begun, `send` gives 0; offered again, with more behind it, all of it arrives once."""
-    with trio.fail_after(120):
-        sock, client = await connected(certificate)
-        first, sent = b"a" * 50_000, 0
-        while sock.send(first):
-            sent += 1
-        rest = first + b"b" * 1000
-        received = bytearray()
-        while rest:
-            with suppress(BlockingIOError):
-                rest = rest[sock.send(rest) :]
-            received += await client.receive_some(65536)
-        sock.close()
-        while more := await client.receive_some(65536):
-            received += more
-        assert received == first * (sent + 1) + b"b" * 1000
-        await trio.aclose_forcefully(client)
-
-
-async def connected(certificate: Certificate) -> tuple[ssl.SSLSocket, trio.SSLStream[trio.SocketStream]]:
-    ours, theirs = socket.socketpair()
-    for each in (ours, theirs):
-        each.setblocking(False)
-    sock = wrap(certified_context(certificate.certificate, certificate.key), ours)
-    raw = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-    client = trio.SSLStream(raw, certificate.client_context(), server_hostname="localhost")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(shake_hands, sock)
-        await client.do_handshake()
-    return sock, client
-
-
-async def test_close_tells_that_nothing_was_cut_off(certificate: Certificate) -> None:
-    """A client that insists on an orderly end of TLS sees one."""
-    with trio.fail_after(120):
-        sock, client = await connected(certificate)
-        sock.send(b"all")
-        sock.close()
-        assert await client.receive_some() == b"all"
-        assert await client.receive_some() == b""  # and not BrokenResourceError
-        await trio.aclose_forcefully(client)
-
-
-async def test_errors_are_those_of_a_socket(certificate: Certificate) -> None:
-    """Nothing there: BlockingIOError; garbage instead of TLS, or a closed socket: OSError."""
-    with trio.fail_after(120):
-        sock, client = await connected(certificate)
-        with pytest.raises(BlockingIOError):
-            sock.recv(10)
-        await client.transport_stream.send_all(b"garbage" * 10)
-        with pytest.raises(OSError):  # noqa: PT011
-            sock.recv(10)
-        sock.close()
-        for call in (lambda: sock.recv(10), lambda: sock.send(b"x")):
-            with pytest.raises(OSError):  # noqa: PT011
-                call()
-        await trio.aclose_forcefully(client)
 
 
 class CrossedSocket:
@@ -114,11 +53,11 @@ class CrossedSocket:
 
 
 async def test_crossed_socket_is_asked_again_and_not_without_pause(autojump_clock: MockClock) -> None:
-    """A wire and a stream go on once the crossing is over, and sleep meanwhile instead of turning in circles."""
+    """A wire goes on once the crossing is over, and sleeps meanwhile instead of spinning."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.send(b"\x81\x80aaaa")
-        for use in (_receive_by_wire, _write_by_wire, _receive_by_stream, _send_by_stream):
+        for use in (_receive_by_wire, _write_by_wire):
             crossed: Any = CrossedSocket(ours, 3)
             crossed.setblocking(False)
             start = trio.current_time()
@@ -136,17 +75,8 @@ async def _write_by_wire(sock: Any) -> None:
     await wire.write([wire.pack([b"x"])])
 
 
-async def _receive_by_stream(sock: Any) -> None:
-    sock.shutdown(socket.SHUT_RD)
-    assert await Stream(sock).receive_some(10) == b""
-
-
-async def _send_by_stream(sock: Any) -> None:
-    await Stream(sock).send_all(b"x")
-
-
-async def test_who_does_not_speak_tls_is_sent_away_and_hurts_nobody(certificate: Certificate) -> None:
-    """Plain HTTP, a half handshake, a client that does not trust us: their own matter, and not an error of ours."""
+async def test_clients_without_proper_tls_are_sent_away_and_do_no_harm(certificate: Certificate) -> None:
+    """Plain HTTP, a half handshake, a client that does not trust us: none is reported as an error of ours."""
     context = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(120):
         async with serving(websocket_app(_page), tls=context) as running:
@@ -176,22 +106,15 @@ async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: 
 
 
 async def test_address_says_https_and_other_contexts_are_refused(certificate: Certificate) -> None:
-    """What is logged can be clicked on; a context with a blocking socket class would freeze the process."""
+    """The logged address can be clicked on. A context with a blocking socket class would freeze the process."""
     context = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(120):
         async with serving(websocket_app(_page), tls=context) as running:
             assert running.address == f"https://127.0.0.1:{running.port}"
-        with pytest.raises(ValueError, match="net\\.tls_server"):
+        with pytest.raises(ValueError, match="net\\.tls"):
             await serve(
                 websocket_app(_page), host="127.0.0.1", port=0, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             )
-
-
-def test_old_tls_is_refused_and_both_protocols_are_offered(certificate: Certificate) -> None:
-    """TLS 1.2 is the least."""
-    context = certified_context(certificate.certificate, certificate.key)
-    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-    assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_every_fault_of_the_files_is_told_by_its_name(certificate: Certificate, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from tests.support.waiting import until, until_deadline_within, until_delivered
 logging.getLogger("quart").setLevel(logging.CRITICAL)
 
 LIMIT = 1000  # bytes of a message
-Wire = Any  # either; what P is differs
+Wire = Any  # either; their payloads differ
 
 
 LANES = ("door", "door-tls", "socket", "tls", "asgi", "http2")
@@ -111,14 +111,14 @@ async def session(lane: Lane, **client_options: Any) -> AsyncIterator[tuple[Wire
 
 
 async def send(wire: Wire, *texts: bytes) -> None:
-    """As a session does: what is taken at once, then the rest."""
+    """Write like a session: first without waiting, then the rest."""
     rest = wire.write_nowait(wire.pack(texts))
     if rest is not None:
         await wire.write([rest])
 
 
 async def end_of(wire: Wire) -> WireClosed:
-    """How the wire ends, whatever still comes before."""
+    """Receive until the wire ends; returns the end."""
     try:
         while True:
             await wire.receive()
@@ -140,7 +140,7 @@ async def collect(ends: list[int], how: Callable[[Wire], Awaitable[WireClosed]],
 
 
 async def test_messages_arrive_in_order_both_ways(lane: Lane) -> None:
-    """What is written is read in that order, alone or packed, and so is what the client says."""
+    """Messages are read in the order in which they were written, alone or packed, in both directions."""
     with trio.fail_after(120):
         async with session(lane) as (wire, client, _):
             for number in range(50):
@@ -234,7 +234,7 @@ async def test_own_close_waits_for_the_clients(lane: Lane) -> None:
         assert (await end_of(wire)).code == 1001
 
 
-async def test_close_ends_who_receives(lane: Lane) -> None:
+async def test_close_ends_a_task_that_receives(lane: Lane) -> None:
     """A task that waits for the next message learns of a close by another task."""
     ends = list[int]()
     with trio.fail_after(120):
@@ -256,7 +256,7 @@ async def test_close_does_not_wait_for_ever(lane: Lane, mock_clock: MockClock) -
         assert isinstance(await client.event(), CloseConnection)
         await until(lambda: ends)
         await until_deadline_within(2)
-        assert ends == [1001]  # who receives is told at once
+        assert ends == [1001]  # the receiver is told at once
         assert nursery.child_tasks
         mock_clock.jump(2.1)
         assert await client.event() is None
@@ -334,7 +334,7 @@ async def test_garbage_ends_the_wire(lane: Lane) -> None:
 
 
 async def test_vanished_client_ends_receive_and_write(lane: Lane) -> None:
-    """A reset connection is 1006 for whoever reads and whoever waits for room."""
+    """A reset connection is 1006 for a task that reads, and for one that waits for room."""
     ends = list[int]()
     with trio.fail_after(120):
         async with session(lane, receive_buffer=4096) as (wire, client, _), trio.open_nursery() as nursery:
@@ -454,7 +454,7 @@ async def read_whole_messages(client: Client, count: int) -> tuple[list[str], li
 
 
 async def test_cancelled_receive_loses_nothing(lane: Lane) -> None:
-    """However often a wait is cancelled, also in the middle of a message, all of it arrives, once."""
+    """However often a wait is cancelled, even in the middle of a message: every message arrives, once."""
     with trio.fail_after(120):
         async with session(lane) as (wire, client, _):
             data = b"".join(client.websocket.send(TextMessage(data=f"{n}" * 20)) for n in range(10))
@@ -480,7 +480,7 @@ async def _cancel_when_idle(scope: trio.CancelScope) -> None:
 
 
 async def test_failure_in_the_handler_closes_with_1011(lane: Lane) -> None:
-    """When nobody takes the wire on, the client is told that the fault is ours, and the error is reported."""
+    """The client is told that the fault is ours, and the error is reported."""
 
     async def fail(wire: Wire) -> None:
         raise ZeroDivisionError
@@ -495,7 +495,7 @@ async def test_failure_in_the_handler_closes_with_1011(lane: Lane) -> None:
 
 
 async def test_bytes_behind_the_handshake_are_not_lost(lane: Lane) -> None:
-    """A client that speaks before it has read the 101 is heard, whoever drives the wire."""
+    """A client that speaks before it has read the 101 is heard, on every lane."""
     if lane.name == "http2":
         return  # there a client has to wait, and is refused with 400 if it does not
     early = b"\x81\x85\0\0\0\0early\x81\x81\0\0\0\0"
@@ -507,7 +507,7 @@ async def test_bytes_behind_the_handshake_are_not_lost(lane: Lane) -> None:
 
 
 async def test_handler_may_take_its_time_after_the_take_over(lane: Lane) -> None:
-    """What a handler awaits inside the block, such as the start of a session, is not cancelled by the take-over."""
+    """The take-over does not cancel the body of the block, such as the start of a session."""
     go, went_on = trio.Event(), trio.Event()
 
     async def dawdle(wire: Wire) -> None:

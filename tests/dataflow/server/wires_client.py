@@ -1,4 +1,4 @@
-"""For tests of the gateway: a server in a nursery, and a client that does exactly what it is told."""
+"""For tests of the server: a server in a nursery, and a client that does nothing by itself."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def upgrade_request(path: str = "/ws", *headers: bytes) -> bytes:
 
 
 async def read_head(stream: trio.abc.ReceiveStream) -> tuple[bytes, bytes]:
-    """The head of an HTTP response, and what came behind it."""
+    """The head of an HTTP response, and the bytes that came behind it."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = await stream.receive_some(65536)
@@ -145,7 +145,7 @@ async def read_head(stream: trio.abc.ReceiveStream) -> tuple[bytes, bytes]:
 
 
 async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
-    """What comes until the connection ends, by a reset or otherwise."""
+    """The bytes up to the end of the connection, by a reset or otherwise."""
     data = b""
     with suppress(trio.BrokenResourceError):
         while more := await stream.receive_some(65536):
@@ -172,7 +172,7 @@ class Client:
         self, stream: trio.abc.Stream, received: bytes = b"", raw: trio.SocketStream | None = None
     ) -> None:
         self.stream = stream
-        self.raw: Any = raw or stream  # what carries the bytes of `stream`
+        self.raw: Any = raw or stream  # carries the bytes of `stream`
         self.websocket = Connection(ConnectionType.CLIENT, trailing_data=received)
         self._events: list[Event] = list(self.websocket.events())
 
@@ -235,7 +235,7 @@ class Client:
 
 
 class Http2Stream(trio.abc.Stream):
-    """The bytes of one WebSocket in a stream of HTTP/2 (RFC 8441). What is not read is not acknowledged."""
+    """The bytes of one WebSocket in a stream of HTTP/2 (RFC 8441). Bytes are acknowledged when they are read."""
 
     def __init__(self, transport: trio.abc.Stream) -> None:
         self._transport = transport
@@ -304,7 +304,7 @@ class Http2Stream(trio.abc.Stream):
             self._ended = True
 
     async def _flush(self) -> None:
-        with suppress(trio.BrokenResourceError):  # who reads finds out
+        with suppress(trio.BrokenResourceError):  # the next read finds out
             await self._transport.send_all(self._http.data_to_send())
 
 

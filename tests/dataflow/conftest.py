@@ -1,4 +1,4 @@
-"""What the tests of the gateway share."""
+"""Shared by the tests of dataflow."""
 
 from __future__ import annotations
 
