@@ -252,7 +252,7 @@ def _identifier(value: Any) -> int:
 def _side(buyer_is_maker: Any) -> Side:
     if not isinstance(_present(buyer_is_maker), bool):
         raise Unusable("bad_side")
-    return "sell" if buyer_is_maker else "buy"
+    return _SIDES[buyer_is_maker]
 
 
 def _number(value: Any, otherwise: str) -> Decimal:

@@ -5,6 +5,7 @@ Rules of this file: no endpoint of its own. Every error is `application/problem+
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class HttpProblem(Exception):
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.headers = {} if retry_after is None else {"Retry-After": f"{retry_after:.0f}"}
+        self.headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
         self.body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
 
 

@@ -27,7 +27,7 @@ def test_every_module_is_on_the_map() -> None:
 
 # Names in code marks that begin with a capital letter, perhaps with an attribute behind.
 NAMES = sorted(set(re.findall(r"`([A-Z]\w*[a-z]\w*(?:\.\w+)?)`", README)))
-ELSEWHERE = {"SourceState", "Topics", "Talk"}  # of dataflow
+ELSEWHERE = {"SourceState", "Topics", "Conversation"}  # of dataflow
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ELSEWHERE])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors.connector import Received, Subscribed
+from actors.connector import Received, Refused, Subscribed
 from dataflow.cache.history import History
 from dataflow.domain import Item, Trade
 from dataflow.settings.load import load
@@ -44,12 +44,21 @@ def feeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def coinbase(folder: Path) -> tuple[Any, Any]:
-    """The codec and the settings that the README's two blocks make."""
+    """The codec and the settings that the README's two blocks make, for the symbols of the recording besides."""
     config = folder / "mine.toml"
-    config.write_text(block("toml", "my_feeds.coinbase"))
+    written = block("toml", "my_feeds.coinbase")
+    config.write_text(
+        written.replace('"ETH-USD"', ", ".join(f'"{symbol}"' for symbol in ("ETH-USD", *RECORDED)))
+    )
     settings = load([config], {}).sources["coinbase"]
     module = sys.modules[type(settings).__module__]
     return module.Codec("coinbase", settings), settings  # type: ignore[attr-defined]
+
+
+RECORDED = (
+    *("BAND-BTC", "BAND-GBP", "CRV-EUR", "DASH-BTC", "NMR-EUR"),
+    *("NU-GBP", "SKL-BTC", "SKL-GBP", "SKL-USD", "YFI-BTC"),
+)
 
 
 def messages() -> list[str]:
@@ -59,7 +68,7 @@ def messages() -> list[str]:
 def test_the_example_is_configured_by_its_name_alone(feeds: Path) -> None:
     """The module is found by the dotted name, and its block is checked like any other."""
     _codec, settings = coinbase(feeds)
-    assert settings.symbols == ("BTC-USD", "ETH-USD")
+    assert settings.symbols[:2] == ("BTC-USD", "ETH-USD")
 
 
 def test_the_example_decodes_a_recorded_session(feeds: Path) -> None:
@@ -89,6 +98,32 @@ def test_the_example_takes_the_takers_side(feeds: Path) -> None:
     assert isinstance(trade, Trade)
     assert {trade.side, match["side"]} == {"buy", "sell"}
     assert str(trade.price) == match["price"]
+
+
+def test_the_example_reports_a_refusal(feeds: Path) -> None:
+    """The symbols that were asked for and not answered are refused, with the words of the exchange."""
+    codec, _settings = coinbase(feeds)
+    codec.subscribe({"BTC-USD", "ETH-USD"})
+    received: Received[Item] = Received()
+    subscribed = {"type": "subscriptions", "channels": [{"name": "matches", "product_ids": ["BTC-USD"]}]}
+    codec.decode(json.dumps(subscribed), received)
+    codec.decode(
+        json.dumps({"type": "error", "message": "Failed", "reason": "ETH-USD is delisted"}), received
+    )
+    assert [answer for _, answer in received.answers] == [
+        Subscribed("BTC-USD"),
+        Refused(("ETH-USD",), "ETH-USD is delisted"),
+    ]
+    assert received.problems == []
+
+
+def test_the_example_takes_no_trade_of_another_symbol(feeds: Path) -> None:
+    """A symbol that nobody configured is a problem with a name."""
+    codec, _settings = coinbase(feeds)
+    match = next(json.loads(m) for m in messages() if '"match"' in m)
+    received: Received[Item] = Received()
+    codec.decode(json.dumps(match | {"product_id": "DOGE-USD"}), received)
+    assert (received.items, [reason for reason, _ in received.problems]) == ([], ["unknown_symbol"])
 
 
 @pytest.mark.parametrize("field", ["side", "price", "size", "time", "product_id", "trade_id"])

@@ -1,0 +1,88 @@
+"""One suite over every face: found by its file, made from its settings, with words for what every client may meet."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from actors.update import Stream, Update
+from dataflow import plugs
+from dataflow.app import faces, hall
+from dataflow.domain import Gap, Topic, Trade
+from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
+from dataflow.domain.quality import Grade, Quality
+from dataflow.faces.jsonrpc.format import JSONRPC
+from dataflow.faces.sse import EVENTS
+from dataflow.gateway import face
+from dataflow.gateway.format import Format
+from dataflow.settings.schema import FaceSettings, Settings
+
+NAMES = plugs.names("faces")
+FORMATS = [JSONRPC, EVENTS]
+NOTICES = [
+    SourceLost("binance", "cut", ("BTC-USDT",)),
+    SourceRestored("binance", ("BTC-USDT",)),
+    Waiting(3, 1.5),
+    Refused("too many sessions", 7.5),
+    Draining(),
+]
+BTC = Topic("trades", "BTC-USDT")
+
+
+def trade(number: int) -> Trade:
+    return Trade(
+        "binance", "BTC-USDT", str(number), "buy", Decimal("2.50"), Decimal("0.5"), number * 1000, number
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_face_is_made_from_its_own_settings(name: str) -> None:
+    """A module with both classes; every face can be switched off."""
+    plug = plugs.find("faces", name)
+    assert issubclass(plug.Settings, FaceSettings)
+    assert issubclass(plug.Face, face.Face)
+    made = plug.Face(plug.Settings())
+    assert plug.Face in map(type, faces(Settings()))
+    assert plug.Face not in map(type, faces(Settings(faces={name: plug.Settings(enabled=False)})))
+    assert list(made.children(hall(Settings()))) == []
+
+
+def test_no_two_faces_want_the_same_path() -> None:
+    """Neither of HTTP nor of WebSockets."""
+    built, routes, sockets = hall(Settings()), list[Any](), list[str]()
+    for each in faces(built.settings):
+        routes += [(method, route.path) for route in each.routes(built) for method in route.methods]
+        sockets += [entrance.socket.path for entrance in each.sockets(built)]
+    assert len(set(routes)) == len(routes)
+    assert len({*sockets, *(path for _, path in routes)}) == len(sockets) + len({path for _, path in routes})
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+def test_every_place_has_its_words(format: Format) -> None:
+    """Live: a text for each trade, gap and quality, in their order, whatever stands beside them."""
+    gap, unknown = Gap(2, 4, "source_gap"), Gap(6, 6, "source_gap", exact=False)
+    update = Update(
+        Stream(BTC, 7, hole=Gap), 1, [(1, trade(1)), (4, gap), (5, trade(5)), (6, unknown), (7, trade(7))]
+    )
+    texts = update.texts(format)
+    assert len(texts) == 5
+    assert len(set(texts)) == 5
+    alone = [Update(update.stream, place, [(place, entry)]).texts(format) for place, entry in update.places]
+    assert [text for [text] in alone] == texts
+    state = Quality("BTC-USDT", "binance", Grade.LOST, 0, "cut")
+    [told] = Update(Stream(Topic("quality", "BTC-USDT"), 7), 1, [(1, state)]).texts(format)
+    assert b"lost" in told
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+def test_every_notice_and_every_loss_has_its_words(format: Format) -> None:
+    """A client of any protocol learns what happens to it; no two notices read alike."""
+    told = [format.notice(notice) for notice in NOTICES]
+    assert all(told)
+    assert len(set(told)) == len(NOTICES)
+    skipped = format.gap(BTC, 7, Gap(3, 9, "slow_client"), 6)
+    assert skipped is not None
+    assert b"slow_client" in skipped
+    assert b"6" in skipped
