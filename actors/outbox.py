@@ -22,7 +22,7 @@ P = TypeVar("P")
 
 
 class SlowClient(Enum):
-    """What is done with a client whose outbox is full."""
+    """The fate of a client with a full outbox."""
 
     DISCONNECT = "disconnect"
     DROP_OLDEST = "drop_oldest"
@@ -96,6 +96,7 @@ class Outbox(Generic[P]):
         if self._messages >= 2 * self.limit:
             raise OutboxFull
         self._append(_Queued(payload, answer_bytes=length))
+        self._newest.clear()  # a later state must not overtake this answer, which may tell of an earlier one
 
     def put_update(self, update: Update) -> None:
         """Queue an update, dropping as the policy says. Raises OutboxFull under DISCONNECT."""
@@ -115,8 +116,8 @@ class Outbox(Generic[P]):
             return self._settle(head.update.topic)
         self._queue.popleft()
         self._messages -= head.size
-        if head.update is not None:
-            self._newest.pop(head.update.topic, None)
+        if head.update is not None and self._newest.get(head.update.topic) is head:
+            del self._newest[head.update.topic]
         return head.payload
 
     def clear(self) -> None:

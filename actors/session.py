@@ -84,6 +84,10 @@ class Wire(Protocol[P, M_co]):
         """`trio.current_time()` of the last byte that came in."""
 
     @property
+    def stays(self) -> bool:
+        """Whether it lives in a request of the server that accepted it, and must end before that stops."""
+
+    @property
     def pack(self) -> Callable[[Sequence[bytes]], P]:
         """Makes one payload of k texts. Pure, and the same function for all wires of a kind: its payloads are
         shared between sessions."""
@@ -206,6 +210,11 @@ class Session(Generic[P, M]):
         return self._wire.peer
 
     @property
+    def stays(self) -> bool:
+        """Whether it must end before the server that accepted it stops."""
+        return self._wire.stays
+
+    @property
     def frame(self) -> Callable[[Sequence[bytes]], P]:
         """How its kind of wire makes a payload of texts."""
         return self._wire.pack
@@ -224,10 +233,6 @@ class Session(Generic[P, M]):
     def sent(self) -> int:
         """Messages of topics that were sent or wait to be."""
         return self._sent + sum([lane.sent for lane in self.lanes.values()])
-
-    @property
-    def topics(self) -> Sequence[Any]:
-        return list(self.lanes)
 
     def follow(self, topic: Any, position: int, rendering: Rendering[P]) -> None:
         """From now on take updates of `topic` behind `position`, written as `rendering` says."""
@@ -366,7 +371,7 @@ class Session(Generic[P, M]):
         self.let_go()
 
     def let_go(self) -> None:
-        """Keep nothing that knows this session. For who made it, if it never gets to run."""
+        """Keep nothing that knows this session. For the maker of a session that never runs."""
         if self._outbox is not None:
             self._dropped, self._outbox = self._outbox.dropped, None
         self._wire.watch(None)

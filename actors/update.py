@@ -43,7 +43,7 @@ class Stream:
     is owed every entry; else only the newest entry of each key counts, and a slow subscriber gets no more.
     """
 
-    topic: Hashable
+    topic: Any
     epoch: int
     hole: type = _Nothing
     newest_by: Callable[[Any], Hashable] | None = None
@@ -89,13 +89,21 @@ class Update:
         first = self.first
         for index, (last, _entry) in enumerate(self.places):
             if last > position:
-                return Update(self.stream, first, self.places[index:])
+                return self._part(first, index, None)
             first = last + 1
         return None
 
     def upto(self, count: int) -> Update:
         """The first `count` entries, at least one."""
-        return Update(self.stream, self.first, self.places[:count])
+        return self._part(self.first, 0, count)
+
+    def _part(self, first: int, start: int, stop: int | None) -> Update:
+        """Some of the entries, with the texts that they have already."""
+        part = Update(self.stream, first, self.places[start:stop])
+        for format, texts in self._texts.items():
+            if len(texts) == len(self.places):
+                part._texts[format] = texts[start:stop]
+        return part
 
     def superseded_by(self, newer: Update) -> Update:
         """Both in one, of each key only the newest entry. For streams with `newest_by`."""

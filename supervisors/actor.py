@@ -34,7 +34,7 @@ class Actor(Protocol):
 
 
 class Context(Protocol):
-    """What one incarnation of an actor may do. Once it has ended, every method raises ActorGone."""
+    """The means of one incarnation of an actor. Once it has ended, every method raises ActorGone."""
 
     __slots__ = ()  # else each instance of the class behind it would carry a dictionary
 

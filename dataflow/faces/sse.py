@@ -16,9 +16,10 @@ from quart import Response, request
 from actors.session import Ending
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Notice
-from dataflow.domain.topic import QUALITY, TRADES
+from dataflow.domain.topic import TRADES
 from dataflow.gateway import face, spelling
 from dataflow.gateway.application import HttpProblem, asker
+from dataflow.gateway.desk import MAX_COUNT
 from dataflow.gateway.face import Conversation, Route
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
@@ -41,7 +42,7 @@ class Settings(FaceSettings):
 
 @frozen
 class Wanted:
-    """What a client asks for: the only message that it ever sends."""
+    """The wish of a client: the only message that it ever sends."""
 
     topic: Topic
     since: Position | None
@@ -80,11 +81,10 @@ class Stream(Conversation):
     format = EVENTS
 
     async def answer(self, message: Wanted) -> bytes:
-        topic = message.topic
-        joined = await self.subscriptions.subscribe(topic, self.rendering(), since=message.since)
-        if topic.channel == QUALITY:
-            states = self.hall.desk.quality(topic.symbol)
-            return b"".join([EVENTS.item(topic, joined.epoch, joined.offset, state) for state in states])
+        topic, since, snapshot = message.topic, message.since, None
+        if not self.hall.desk.owes_every_entry(topic):  # then a stream begins with the state of things
+            since, snapshot = None, MAX_COUNT
+        joined = await self.subscriptions.subscribe(topic, self.rendering(), since=since, snapshot=snapshot)
         if joined.recovered is False:
             unknown = Gap(joined.offset, joined.offset, "overrun", exact=False)
             told = spelling.gap(unknown) | {"from": 0}  # place 0 is no trade's: nobody knows where it begins
@@ -119,9 +119,12 @@ async def _open(hall: Hall, symbol: str) -> Response:
     if request.method == "HEAD":
         return Response(b"", content_type=CONTENT_TYPE)
     since = _position(request.headers.get("Last-Event-ID") or request.args.get("since"))
-    wire = StreamingWire(Wanted(topic, since), peer=asker().peer)
     manners = evolve(hall.manners, ping_interval=PING_INTERVAL, ping_timeout=None)
-    delay = await hall.open_session(wire, lambda session: Stream(session, hall), manners)
+    client = asker()
+    wire = StreamingWire(Wanted(topic, since), peer=client.peer)
+    delay = await hall.open_session(
+        wire, lambda session: Stream(session, hall), hall.identify(client), manners
+    )
     if delay is not None:
         raise HttpProblem(503, "Service Unavailable", "there is no room, try again later", retry_after=delay)
     answer = Response(wire.body(), content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})

@@ -32,7 +32,7 @@ USUAL_DELAY: Final = 1.0  # seconds
 
 
 class Kind(StrEnum):
-    """What happens to the actor."""
+    """The effect on the actor."""
 
     CRASH = "crash"  # an InjectedFault is raised in it
     HANG = "hang"  # it waits for `seconds`, or until the fault is withdrawn; a watchdog should notice
@@ -171,7 +171,7 @@ class Strike:
 
     @property
     def kind(self) -> Kind:
-        """What happens. DROP and DISCONNECT are up to the visitor, because `suffer` cannot do them."""
+        """The effect. DROP and DISCONNECT are up to the visitor, because `suffer` cannot do them."""
         return self._fault.kind
 
     async def suffer(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from quart import Response, request, websocket
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from dataflow.server.handshake import Handshake
 from supervisors import SupervisionError
@@ -47,14 +47,24 @@ def create_app(routes: Iterable[Route], entrances: Sequence[Entrance], attend: A
     """The application that `server.serve` hosts.
 
     `attend(websocket, entrance)` runs a WebSocket client that comes in through Quart: over HTTP/2, say.
+    Raises ValueError when two endpoints have one path.
     """
     app = QuartTrio(__name__, static_folder=None)
+    routes = list(routes)
+    _check_paths([(method, route.path) for route in routes for method in route.methods])
+    _check_paths([entrance.socket.path for entrance in entrances])
     _add_errors(app)
     for number, route in enumerate(routes):
         app.add_url_rule(route.path, f"route-{number}", route.handler, methods=list(route.methods))
     for entrance in entrances:
         _add_socket(app, entrance, attend)
     return app
+
+
+def _check_paths(paths: Sequence[Any]) -> None:
+    twice = {path for path in paths if paths.count(path) > 1}
+    if twice:
+        raise ValueError(f"two faces want the same path: {sorted(map(str, twice))}")
 
 
 def json_response(body: Any, status: int = 200, mimetype: str = "application/json") -> Response:
@@ -92,11 +102,14 @@ def _add_errors(app: QuartTrio) -> None:
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
-        return await http_problem(HttpProblem(error.code or 500, error.name, error.description or error.name))
+        problem = HttpProblem(error.code or 500, error.name, error.description or error.name)
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            problem.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return await http_problem(problem)
 
     @app.errorhandler(Problem)
     async def problem(error: Problem) -> Response:
-        status, title = _STATUS[type(error)]
+        status, title = next(_STATUS[each] for each in type(error).__mro__ if each in _STATUS)
         return await http_problem(HttpProblem(status, title, error.summary, **error.data))
 
     @app.errorhandler(SupervisionError)

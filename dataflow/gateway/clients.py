@@ -28,7 +28,7 @@ class Clients:
     """The living sessions, oldest first."""
 
     def __init__(self) -> None:
-        self._sessions: dict[AnySession, None] = {}
+        self._sessions: dict[AnySession, int] = {}  # and their numbers
         self._totals = Totals()
         self._herald: Ref | None = None
 
@@ -45,9 +45,13 @@ class Clients:
 
     def enter(self, session: AnySession) -> int:
         """Add `session`; returns its number, which no other session ever had."""
-        self._sessions[session] = None
         self._totals.opened = self.next_number
+        self._sessions[session] = self._totals.opened
         return self._totals.opened
+
+    def numbered(self) -> list[tuple[int, AnySession]]:
+        """The living sessions with their numbers, the oldest first."""
+        return [(number, session) for session, number in self._sessions.items()]
 
     def leave(self, session: AnySession) -> None:
         """Remove `session` and keep its totals. Idempotent."""

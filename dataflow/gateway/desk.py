@@ -126,6 +126,10 @@ class Desk:
             raise InvalidValue("variant", variant, f"unknown variant of {channel}", valid=list(topics))
         return topics[variant]
 
+    def owes_every_entry(self, topic: Topic) -> bool:
+        """Whether a subscriber of `topic` must get every entry; else the newest ones are all that counts."""
+        return self._core.channels[topic.channel].log_of(topic).stream.newest_by is None
+
     def check_symbol(self, symbol: str) -> None:
         """Raises InvalidValue when no source is configured to carry `symbol`."""
         known = self._core.carriers

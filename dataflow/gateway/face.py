@@ -1,4 +1,4 @@
-"""What a protocol for clients has to be: base classes that leave a face nothing to write but its words.
+"""The base classes of a protocol for clients: they leave a face nothing to write but its words.
 
 Rules of this file. A face brings words, errors and heartbeats of its own. It has no queue, no policy and no
 position of its own: sessions have an outbox and a policy, `Subscriptions` joins live and past, `Desk` answers
@@ -23,6 +23,7 @@ from dataflow.server.handshake import Handshake, Socket
 from supervisors import Child
 
 from .format import Format
+from .identity import ANONYMOUS
 from .problems import Problem
 from .subscriptions import Subscriptions
 
@@ -38,7 +39,7 @@ class Conversation(ABC):
     subscribed to.
     """
 
-    __slots__ = ("hall", "session", "subscriptions")
+    __slots__ = ("hall", "principal", "session", "subscriptions")
 
     format: Format  # of the class: one object for all clients of the face
 
@@ -46,6 +47,7 @@ class Conversation(ABC):
         self.session = session
         self.hall = hall
         self.subscriptions = Subscriptions(session, hall, self.format)
+        self.principal = ANONYMOUS  # until the hall says who it is
 
     # For the face.
 
@@ -87,9 +89,8 @@ class Conversation(ABC):
             if answer is not None:
                 self.session.say(answer)
             self.subscriptions.answered()
-            await (
-                trio.lowlevel.checkpoint()
-            )  # with the turn held: so a pass of the loop answers a bounded number
+            # Within the turn, so that a pass of the loop answers a bounded number of messages.
+            await trio.lowlevel.checkpoint()
         finally:
             turns.leave()
 

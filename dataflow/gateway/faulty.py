@@ -6,6 +6,7 @@ never tears a frame: it aborts the connection.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -26,8 +27,9 @@ class FaultyWire(Generic[P]):
 
     def __init__(self, wire: Wire[P, Any], faults: Faults, path: str) -> None:
         self.peer, self.pack, self.write, self.ping = wire.peer, wire.pack, wire.write, wire.ping
+        self.stays = wire.stays
         self._wire = wire
-        self._passage = Passage(faults, path, self._cut)
+        self._passage = Passage(faults, path, partial(_cut, wire))
         self._receiving = trio.CancelScope()
         self._in_hand: list[Any] = []
 
@@ -65,6 +67,7 @@ class FaultyWire(Generic[P]):
         self._passage.free()
         self._wire.abort()
 
-    def _cut(self) -> WireClosed:
-        self._wire.abort()
-        return WireClosed(DISCONNECT)
+
+def _cut(wire: Wire[Any, Any]) -> WireClosed:
+    wire.abort()
+    return WireClosed(DISCONNECT)

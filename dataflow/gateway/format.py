@@ -15,12 +15,12 @@ from dataflow.domain.notice import Notice
 
 
 class Format(ABC):
-    """How entries and notices are written down, for all clients who want it so. One object, without state.
+    """The text of entries and notices, the same for all clients with this format. One object, without state.
 
     `item` and `hole` are enough. What is written often may have a faster `encoder`.
     """
 
-    name: str  # a label for people and metrics
+    name: str  # for people: in reports and tests
 
     @abstractmethod
     def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:

@@ -25,7 +25,7 @@ from .admission import TOO_MANY_SESSIONS, goodbye
 from .clients import AnySession
 from .desk import Desk
 from .faulty import FaultyWire
-from .identity import Identity
+from .identity import ANONYMOUS, Identify, Identity, Principal
 from .lobby import Lobby
 from .past import Past
 
@@ -51,6 +51,7 @@ class Hall:
         self.settings: Settings = core.settings
         self.desk = Desk(core, lobby)
         self.identity = Identity(core.settings.gateway.admin_token)
+        self.identify: Identify = self.identity
         self.past = Past()
         self.manners = _manners(core.settings)
         self.pool: Starter  # of topics
@@ -67,7 +68,11 @@ class Hall:
     # Sessions.
 
     async def open_session(
-        self, wire: Wire[Any, Any], converse: Converse, manners: Manners | None = None
+        self,
+        wire: Wire[Any, Any],
+        converse: Converse,
+        principal: Principal = ANONYMOUS,
+        manners: Manners | None = None,
     ) -> float | None:
         """Make `wire` a session that lives on by itself. Owns the wire.
 
@@ -75,6 +80,7 @@ class Hall:
         """
         session: AnySession = Session(self._exposed(wire), manners or self.manners)
         conversation = converse(session)
+        conversation.principal = principal
         if len(self.lobby.clients) >= self.settings.gateway.max_sessions:
             return await self._send_away(wire, conversation, TOO_MANY_SESSIONS)
         session.speak(conversation)
@@ -85,6 +91,15 @@ class Hall:
             session.let_go()
             return await self._send_away(wire, conversation, GOING_AWAY)
         return None
+
+    async def part_with_guests(self, within: float) -> None:
+        """End all sessions that live in requests of the HTTP server, each with its farewell. `within`
+        seconds."""
+        with trio.move_on_after(within):
+            async with trio.open_nursery() as nursery:
+                for number, session in self.lobby.clients.numbered():
+                    if session.stays:
+                        nursery.start_soon(self._sessions.stop, number)
 
     def abandon(self, topic: Any) -> None:
         """Nothing of `topic` will be fanned out any more: its listeners must not wait for it in vain."""

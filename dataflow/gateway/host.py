@@ -65,6 +65,8 @@ class HttpServer:
                 await ctx.stopping.wait()
                 # A restart of this very server must not wait for itself: its supervisor goes on with it.
                 self._nursery.cancel_scope.cancel()
+            # A response without end would hold the server, and be cut off instead of ended.
+            await hall.part_with_guests(settings.drain_seconds)
             shutdown.set()
 
     def _restart(self, path: str) -> None:
@@ -80,7 +82,10 @@ class HttpServer:
                 await self._admit(entrance, wire, handshake_of(connection, entrance.socket))
 
     async def _admit(self, entrance: Entrance, wire: Wire[Any, Any], client: Handshake) -> None:
-        await self._hall.open_session(wire, lambda session: entrance.converse(session, client))
+        hall = self._hall
+        await hall.open_session(
+            wire, lambda session: entrance.converse(session, client), hall.identify(client)
+        )
 
 
 async def _restarted(handle: Handle, name: str) -> None:

@@ -8,13 +8,12 @@ then. Long answers are made in slices, with a turn for each (see `admission`). N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, frozen
 
 from actors.subscription import Fanout
-from actors.update import Rendering
+from actors.update import Places, Rendering
 from dataflow.domain import Topic
 from dataflow.topics.channel import TopicLog
 from supervisors import SupervisionError
@@ -73,7 +72,7 @@ class Subscriptions:
         self._hall = hall
         self._format = format
         self.turns = Turns(hall.lobby.admission, session)
-        self._joined: dict[Topic, Fanout] | None = None  # None until there is one
+        self._joined: dict[Topic, TopicLog] | None = None  # None until there is one
         self._joining: dict[Topic, _Joining] | None = None  # while a request is heard
 
     def epoch(self, topic: Topic) -> int:
@@ -93,13 +92,12 @@ class Subscriptions:
         The answer's past is what came since a position, or else the `snapshot` newest entries. Raises
         TooManySubscriptions or Unavailable. A second subscription to a topic changes its rendering.
         """
-        fanout = (self._joined or {}).get(topic)
-        if fanout is None:
-            fanout = await self._join(topic)
-        log: TopicLog = fanout.log  # type: ignore[assignment] # channels give these
+        log = (self._joined or {}).get(topic)
+        if log is None:
+            log = await self._join(topic)
         recovered = await self._recover(log, since)
         # From here to the end of the answer without a checkpoint.
-        self._follow(topic, fanout, rendering, log.last)
+        self._follow(log.stream.topic, rendering, log.last)
         past = recovered
         if recovered is not None:
             recovered.add(log.behind(recovered.last))
@@ -133,20 +131,21 @@ class Subscriptions:
 
     # Joining: from here on the topic stays open; nothing is offered before the session follows.
 
-    async def _join(self, topic: Topic) -> Fanout:
+    async def _join(self, topic: Topic) -> TopicLog:
         most = self._hall.settings.session.max_subscriptions
         if len(self._joined or ()) >= most:
             raise TooManySubscriptions(most)
         fanout = self._hall.core.topics.opened(topic)
-        return self._enter(fanout) if fanout is not None else await self._open(topic)
+        return self._enter(fanout, topic) if fanout is not None else await self._open(topic)
 
-    def _enter(self, fanout: Fanout) -> Fanout:
+    def _enter(self, fanout: Fanout, topic: Topic) -> TopicLog:
         fanout.join(self._session)
+        log = self._hall.core.channels[topic.channel].log_of(topic)
         self._joined = self._joined or {}
-        self._joined[fanout.topic] = fanout  # type: ignore[index] # the fan-out's own: of others' there were thousands
-        return fanout
+        self._joined[log.stream.topic] = log  # by the log's own topic: the clients' own would be thousands
+        return log
 
-    async def _open(self, topic: Topic) -> Fanout:
+    async def _open(self, topic: Topic) -> TopicLog:
         self.turns.leave()  # it can take seconds to start a topic: nobody else shall wait for that
         try:
             fanout = await self._hall.core.topics.open(topic, self._hall.pool)
@@ -155,16 +154,16 @@ class Subscriptions:
             raise Unavailable(
                 "temporarily unavailable", symbol=topic.symbol, problem=str(error), advice=advice
             ) from None
-        self._enter(fanout)
+        log = self._enter(fanout, topic)
         await self.turns.take(resuming=False)
-        return fanout
+        return log
 
-    def _follow(self, topic: Topic, fanout: Fanout, rendering: Rendering[Any], last: int) -> None:
+    def _follow(self, topic: Topic, rendering: Rendering[Any], last: int) -> None:
         self._joining = self._joining or {}
         if topic in self._joining or topic in self._session.lanes:
             self._follow_again(topic, rendering)
         else:
-            self._joining[fanout.topic] = _Joining(last, rendering)  # type: ignore[index]
+            self._joining[topic] = _Joining(last, rendering)
 
     def _follow_again(self, topic: Topic, rendering: Rendering[Any]) -> None:
         """A second subscription to the same topic: due updates are sent before the answer, nothing twice."""
@@ -182,7 +181,7 @@ class Subscriptions:
 
     def _log(self, topic: Topic) -> TopicLog:
         assert self._joined is not None
-        return self._joined[topic].log  # type: ignore[return-value]
+        return self._joined[topic]
 
     # The past, encoded in slices where there is much of it.
 
@@ -201,10 +200,10 @@ class Subscriptions:
             entries = log.behind(part.last)
         return part
 
-    async def _add(self, part: Part, entries: Sequence[Any]) -> None:
+    async def _add(self, part: Part, entries: Places) -> None:
         for start in range(0, len(entries), RECOVERY_SLICE):
             part.add(entries[start : start + RECOVERY_SLICE])
             await self.turns.pause()
 
     def _part(self, log: TopicLog, after: int = 0) -> Part:
-        return self._hall.past.part(self._format, log.stream.topic, log.stream.epoch, after)  # type: ignore[arg-type]
+        return self._hall.past.part(self._format, log.stream.topic, log.stream.epoch, after)

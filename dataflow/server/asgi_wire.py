@@ -35,7 +35,7 @@ class AsgiWire:
         self._seat = seat
         self._max_bytes = max_message_bytes
         self._close_within = close_within
-        self._end: WebSocketClosed | None = None
+        self._end: tuple[int, str] | None = None
         self._receiving = trio.CancelScope()
         self._sending = trio.CancelScope()
         self._left = trio.Event()  # the server has ended the handler: there is no peer any more
@@ -51,6 +51,7 @@ class AsgiWire:
         """k text messages as one payload. Pure."""
         return tuple([text.decode() for text in texts])
 
+    stays = True  # in a request of the HTTP server
     way = None  # ASGI has no socket
 
     def watch(self, watcher: object) -> None:
@@ -87,7 +88,7 @@ class AsgiWire:
         else:
             return message
         assert self._end is not None
-        raise self._end
+        raise WebSocketClosed(*self._end)  # a new one: one that is kept keeps its frames, and those keep us
 
     async def ping(self) -> None:
         """Ask the peer for a pong."""
@@ -103,7 +104,7 @@ class AsgiWire:
     async def close_with(self, code: int, reason: str) -> None:
         """Send a close frame and wait for the peer to leave, within a bound. Never raises."""
         if self._end is None:
-            self._end = WebSocketClosed(code, reason)
+            self._end = code, reason
             self._receiving.cancel()
             try:
                 with trio.move_on_after(self._close_within):
@@ -131,7 +132,7 @@ class AsgiWire:
     def _check(self) -> None:
         self._notice_too_long()
         if self._end is not None:
-            raise self._end
+            raise WebSocketClosed(*self._end)
 
     def _notice_too_long(self) -> None:
         # The server has said 1009 already. Its next message may be the tail of the one that was too long.
@@ -139,7 +140,7 @@ class AsgiWire:
             self._finish(1009, f"a message may have {self._max_bytes} bytes")
 
     def _finish(self, code: int, reason: str) -> None:
-        self._end = self._end or WebSocketClosed(code, reason)
+        self._end = self._end or (code, reason)
         self._receiving.cancel()
         self._sending.cancel()
         self._over.set()

@@ -35,6 +35,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11WSConnection
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -47,13 +48,13 @@ from supervisors import leaves
 
 from .accepting import Slots
 from .handshake import Door, Handshake
-from .http2 import Http2Websocket
+from .http2 import Http2Websocket, bound_response
 from .socket_wire import BinarySocketWire, SocketWire, kept
 
 SEAT = "dataflow.seat"  # key of the `Seat` in a websocket's `scope["state"]`
 
 RECEIVE_BYTES = 65536
-SLICE_BYTES = 65536  # `send_seconds` for each, so that a slow client with a long answer is not cut off
+SLICE_BYTES = 16384  # `send_seconds` for each, so that a slow client with a long answer is not cut off
 TLS_HANDSHAKE_SECONDS = 10.0
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -422,6 +423,9 @@ class Connection:
         """Start the application for one request; returns the function that sends it messages."""
         put, get = trio.open_memory_channel[Any](config.max_app_queue_size)
         stream = send.__self__
+        protocol = self._protocol.protocol
+        if isinstance(stream, HTTPStream) and isinstance(protocol, H2Protocol):
+            bound_response(protocol, stream)
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
         if seat is None:
             self.shared.slots.leave(self)

@@ -1,12 +1,12 @@
-"""WebSockets that share an HTTP/2 connection (RFC 8441): the part that Hypercorn leaves undone.
+"""Streams that share an HTTP/2 connection (RFC 9113, RFC 8441): the part that Hypercorn leaves undone.
 
 Rules of this file.
 1. The task that reads the connection never waits for room in one of its streams: its reads make that room. Of
    several answers to pings that wait for room only the last is sent, as RFC 6455 allows.
 2. A stream ends with its websocket. If the peer takes the waiting bytes in time, it ends in order; otherwise
    by a reset.
-3. The bytes that wait in a stream are bounded: a new message waits for room. (Hypercorn's own bound opens
-   with every attempt to send, even if the peer's window is shut.)
+3. The bytes that wait in a stream are bounded: a new message waits for room, and so does the next piece of a
+   response. (Hypercorn's own bound opens with every attempt to send, even if the peer's window is shut.)
 4. Bytes for a stream that has ended do no harm: the other streams of the connection go on.
 """
 
@@ -19,11 +19,12 @@ from typing import Any
 import trio
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from hypercorn.protocol.events import Data, EndData
+from hypercorn.protocol.events import Body, Data, EndData
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 
-BUFFER_BYTES = 32768  # with so many bytes waiting no message is added
+BUFFER_BYTES = 32768  # with so many bytes waiting nothing is added
 
 Spawn = Callable[..., None]
 
@@ -40,6 +41,43 @@ class _Streams(dict[int, Any]):
         return _Ended()
 
 
+class _Room:
+    """The bound of the bytes that wait in one stream."""
+
+    def __init__(self, protocol: H2Protocol, stream_id: int) -> None:
+        self._less = trio.Event()  # set, and replaced, when bytes have left the buffer
+        self.buffer = protocol.stream_buffers[stream_id]
+        self._pop: Callable[[int], Awaitable[bytes]] = self.buffer.pop
+        vars(self.buffer)["pop"] = self._pop_and_tell  # of this object only: nothing is patched for others
+
+    async def wait(self) -> None:
+        while len(self.buffer.buffer) >= BUFFER_BYTES:
+            await self._less.wait()
+
+    async def _pop_and_tell(self, limit: int) -> bytes:
+        # Not Hypercorn's `drain`: it forgets a task that waits there when bytes are added meanwhile.
+        data = await self._pop(limit)
+        self.tell()
+        return data
+
+    def tell(self) -> None:
+        """There may be room now."""
+        self._less.set()
+        self._less = trio.Event()
+
+
+def bound_response(protocol: H2Protocol, stream: HTTPStream) -> None:
+    """Have the body of a response wait for room: an endless one would grow behind a shut window."""
+    room, send = _Room(protocol, stream.stream_id), stream.send
+
+    async def send_event(event: Any) -> None:
+        if isinstance(event, Body):
+            await room.wait()
+        await send(event)
+
+    vars(stream)["send"] = send_event
+
+
 class Http2Websocket:
     """The stream of one websocket. `is_reader()`: the current task is the one that reads the connection."""
 
@@ -53,10 +91,7 @@ class Http2Websocket:
         self._spawn = spawn
         self._is_reader = is_reader
         self._send: Callable[[Any], Awaitable[None]] = stream.send
-        self._less = trio.Event()  # set, and replaced, when bytes have left the buffer
-        self._buffer = protocol.stream_buffers[stream.stream_id]
-        self._pop: Callable[[int], Awaitable[bytes]] = self._buffer.pop
-        vars(self._buffer)["pop"] = self._pop_and_tell
+        self._room = _Room(protocol, stream.stream_id)
         self._answer: Data | None = None  # waits for `_send_answers`
         self._answered: trio.Event | None = None  # set when `_send_answers` has ended
         stream.send = self._send_event  # of this object only: nothing is patched for others
@@ -69,26 +104,12 @@ class Http2Websocket:
                 self._spawn(self._send_answers)
         else:
             if isinstance(event, Data):
-                await self._room()
+                await self._room.wait()
             await self._send(event)
-
-    async def _room(self) -> None:
-        while len(self._buffer.buffer) >= BUFFER_BYTES:
-            await self._less.wait()
-
-    async def _pop_and_tell(self, limit: int) -> bytes:
-        # Not Hypercorn's `drain`: it forgets a task that waits there when bytes are added meanwhile.
-        data = await self._pop(limit)
-        self._tell_less()
-        return data
-
-    def _tell_less(self) -> None:
-        self._less.set()
-        self._less = trio.Event()
 
     async def _send_answers(self) -> None:
         while self._answer is not None:
-            await self._room()
+            await self._room.wait()
             answer, self._answer = self._answer, None
             await self._send(answer)
         assert self._answered is not None
@@ -106,8 +127,8 @@ class Http2Websocket:
 
     async def reset(self, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         """End the stream at once, and drop unsent bytes. A task that waits to send goes on and finds out."""
-        await self._buffer.close()
-        self._tell_less()
+        await self._room.buffer.close()
+        self._room.tell()
         with suppress(ProtocolError):
             self._protocol.connection.reset_stream(self._id, code)
         with suppress(KeyError):  # KeyError: it has ended. Unblocked, Hypercorn visits it and forgets it

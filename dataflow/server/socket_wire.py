@@ -87,6 +87,7 @@ class SocketWire:
     )
 
     _BINARY: ClassVar = False
+    stays: ClassVar = False  # in a request of the HTTP server: it has left that
 
     def __init__(
         self,

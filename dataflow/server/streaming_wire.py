@@ -1,7 +1,7 @@
 """A wire over the body of an HTTP response: the server streams, the client only listens.
 
-Rules of this file. The session writes into a bounded buffer, the response takes from it; what finds no room
-waits in the session's outbox, as with any slow client. The client's only message is its request, given when
+Rules of this file. The session writes into a bounded buffer, the response takes from it. The rest waits
+in the session's outbox, as with any slow client. The client's only message is its request, given when
 the wire is made. A client is heard when it takes bytes. Nothing here knows the protocol: `comment` is its
 word for a sign of life.
 """
@@ -17,7 +17,7 @@ import trio
 from actors.session import Ending, WireClosed
 
 BUFFER_BYTES = 65536  # taken from the session before the response takes it; one payload may be longer
-CLOSE_WITHIN = 2.0  # seconds for the last bytes, once the session is over
+CLOSE_WITHIN = 1.0  # seconds for the last bytes, once the session is over
 START_WITHIN = 10.0  # seconds for the server to begin with the body: a client may have left before
 
 
@@ -42,6 +42,7 @@ class StreamingWire:
 
     # For the session.
 
+    stays = True  # in a request of the HTTP server
     way = None  # the server has the socket
 
     def watch(self, watcher: object) -> None:
@@ -87,9 +88,11 @@ class StreamingWire:
     async def close(self, why: Ending, words: str) -> None:
         """End the body behind everything that was written, within a bound. Never raises."""
         self._end()
-        with trio.move_on_after(CLOSE_WITHIN):
-            while self._closed is None:
-                await self._changed.wait()
+        if self._request is None:  # otherwise no session ever listened, and no body will begin
+            with trio.move_on_after(CLOSE_WITHIN):
+                while self._closed is None:
+                    await self._changed.wait()
+        await trio.lowlevel.checkpoint()
         self.abort()
 
     def abort(self) -> None:

@@ -8,11 +8,11 @@ that defines `make(ground)` is a channel. No other file names it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import frozen
 
-from actors.update import Stream, Update
+from actors.update import Places, Stream, Update
 from dataflow import plugs
 from dataflow.cache.history import History
 from dataflow.domain import Topic
@@ -33,16 +33,16 @@ class TopicLog(Protocol):
     def read(self, after: int) -> Update | None:
         """The next run behind place `after`, gaps included; bounded. None when there is nothing."""
 
-    def newest(self, count: int) -> Sequence[Any]:
+    def newest(self, count: int) -> Places:
         """The `count` newest entries, oldest first, for the answer to a new subscriber."""
 
-    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Sequence[Any]]:
+    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Places]:
         """The entries behind a reader's position: (True, entries).
 
         (False, ()) when the position is not known here, or more than `limit` entries are behind it.
         """
 
-    def behind(self, offset: int) -> Sequence[Any]:
+    def behind(self, offset: int) -> Places:
         """All entries behind `offset`. Entries that are forgotten already become one gap."""
 
 

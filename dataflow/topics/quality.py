@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from actors.update import Stream, Update
+from attrs import evolve
+
+from actors.update import Places, Stream, Update
 from dataflow.domain import Topic
 from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.topic import QUALITY
@@ -60,6 +62,8 @@ class QualityLog:
         _, before = self._newest[state.source]
         if (before.state, before.reason) == (state.state, state.reason):
             return False
+        if before.state is state.state:
+            state = evolve(state, since=before.since)  # another reason is no new beginning
         self.last += 1
         self._newest[state.source] = self.last, state
         return True
@@ -70,13 +74,14 @@ class QualityLog:
         )
         return Update(self.stream, after + 1, places) if places else None
 
-    def newest(self, count: int) -> Sequence[Quality]:
-        return ()  # the answer to a subscriber holds the states anyway
+    def newest(self, count: int) -> Places:
+        """The state at each source now."""
+        return sorted(self._newest.values(), key=lambda place: place[0])[:count]
 
-    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Sequence[Quality]]:
+    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Places]:
         return False, ()
 
-    def behind(self, offset: int) -> Sequence[Quality]:
+    def behind(self, offset: int) -> Places:
         return ()
 
 

@@ -146,6 +146,8 @@ class Topics:
                 if before is not None and before.ref is not None:
                     await before.ref.watch()  # two actors of one name never overlap
                 opened.ref = await pool.start(self._child(topic, opened.fanout))
+                if not opened.fanout.open:  # abandoned meanwhile: it ends now
+                    opened.ref.put(NEWS)
             except BaseException:
                 opened.fanout.open = False
                 raise

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import trio
 
-from actors.update import Stream, Update
+from actors.update import Places, Stream, Update
 from dataflow.cache.history import History
 from dataflow.domain import Entry, Gap, Topic
 from dataflow.domain.topic import TRADES
@@ -33,16 +33,21 @@ class TradeLog:
         last, entry = places[0]
         return Update(self.stream, entry.first if isinstance(entry, Gap) else last, places)
 
-    def newest(self, count: int) -> Sequence[Entry]:
+    def newest(self, count: int) -> Places:
         self._history.expire(trio.current_time())
-        return self._history.newest(count)
+        return _places(self._history.newest(count))
 
-    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Sequence[Entry]]:
+    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Places]:
         self._history.expire(trio.current_time())
-        return self._history.since(epoch, offset, limit)
+        known, entries = self._history.since(epoch, offset, limit)
+        return known, _places(entries)
 
-    def behind(self, offset: int) -> Sequence[Entry]:
-        return self._history.read(offset, self._history.last - offset + 1)
+    def behind(self, offset: int) -> Places:
+        return self._history.places(offset, self._history.last - offset + 1)
+
+
+def _places(entries: Sequence[Entry]) -> Places:
+    return [(each.last, each if isinstance(each, Gap) else each.trade) for each in entries]
 
 
 class Readers:

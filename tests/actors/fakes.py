@@ -60,6 +60,7 @@ class FakeWire:
 
     def __init__(self, room: int = 1 << 30) -> None:
         self.peer = "test:1"
+        self.stays = False
         self.room = room
         self.direct = True
         self.watcher: Watcher | None = None

@@ -140,6 +140,21 @@ def test_of_a_state_only_the_newest_waits() -> None:
     assert box.dropped == 1
 
 
+def test_a_state_does_not_overtake_an_answer() -> None:
+    """The answer may tell an earlier state. Whoever applies both in their order ends with the newest."""
+    stream = Stream("a", 1, newest_by=lambda entry: "key")
+
+    def state(place: int) -> Update:
+        return Update(stream, place, [(place, f"state{place}")])
+
+    box = outbox(SlowClient.DROP_OLDEST)
+    box.put_update(state(1))
+    box.put("answer2", 7)
+    box.put_update(state(3))
+    box.put_update(state(4))
+    assert drain(box) == ["state1", "answer2", "state4"]
+
+
 Step = tuple[str, int]
 
 

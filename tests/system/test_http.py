@@ -208,7 +208,9 @@ async def test_the_page_is_served() -> None:
 async def test_every_error_is_a_problem(method: str, path: str, status: int) -> None:
     """Unknown paths and wrong methods have the same form of answer."""
     async with stage() as s:
-        assert_problem(await s.http.request(method, path), status)
+        answer = await s.http.request(method, path)
+        assert_problem(answer, status)
+        assert answer.headers.get("Allow") == ("GET, HEAD, OPTIONS" if status == 405 else None)
 
 
 async def test_an_unknown_kind_of_fault_is_refused() -> None:

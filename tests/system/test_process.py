@@ -17,6 +17,7 @@ import httpx
 import pytest
 import trio
 from attrs import define, field
+from httpx_sse import EventSource
 
 from simulators import Exchange, Trade, open_binance
 from tests.system.daemon import client, http_client
@@ -99,6 +100,22 @@ async def test_a_signal_drains_and_exits_with_0(number: signal.Signals, tmp_path
         assert listener.notices[-1]["method"] == "connection.draining"
         assert await d.ended() == 0
         await d.exchange.wait_disconnected()
+        assert not [line for line in d.log if "Traceback" in line]
+
+
+async def test_a_signal_ends_event_streams_in_order(tmp_path: Path) -> None:
+    """The response is complete, and its last event is the farewell: nothing is cut off."""
+    async with (
+        running(tmp_path) as d,
+        http_client(f"http://127.0.0.1:{d.port}") as http,
+        http.stream("GET", "/api/v1/stream/BTC-USDT", timeout=None) as response,
+    ):
+        d.process.send_signal(signal.SIGTERM)
+        events = [event async for event in EventSource(response).aiter_sse()]
+        assert [(event.event, json.loads(event.data)["kind"]) for event in events] == [
+            ("notice", "connection.draining")
+        ]
+        assert await d.ended() == 0
         assert not [line for line in d.log if "Traceback" in line]
 
 

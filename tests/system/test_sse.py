@@ -208,6 +208,19 @@ async def test_outages_and_the_end_are_told() -> None:
         assert listener.of("notice")[-1] == {"kind": "connection.draining", "reason": "server going away"}
 
 
+async def test_a_server_that_stops_says_farewell_and_holds_nobody() -> None:
+    """A stream without end would hold it. WebSockets have connections of their own, and stay for a restart."""
+    async with stage() as s, client(s.daemon.url) as rpc, listening(s) as listener:
+        await rpc.call("subscribe", symbol=SYMBOL)
+        await until(lambda: s.listeners == 2)
+        await s.daemon.root.supervisor("gateway").restart("http")
+        await until(lambda: listener.ended)
+        assert listener.of("notice") == [{"kind": "connection.draining", "reason": "server going away"}]
+        await s.publish(1)
+        await rpc.until(lambda: len(rpc.trades()) == 1)
+        assert rpc.closed is None
+
+
 async def test_quality_comes_by_the_same_way() -> None:
     """First how the symbol fares at each source, then every change; it is no interest in the symbol."""
     async with stage() as s, listening(s, f"{PATH}?channel=quality") as listener:

@@ -21,7 +21,15 @@ import msgspec
 from attrs import frozen
 
 from dataflow.domain.errors import DataflowError
-from dataflow.gateway.problems import InvalidValue, Problem, TooManySubscriptions, Unavailable
+from dataflow.gateway.problems import (
+    Forbidden,
+    InvalidValue,
+    Problem,
+    TooManySubscriptions,
+    Unauthorised,
+    Unavailable,
+)
+from dataflow.gateway.spelling import encode as _encode
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -42,8 +50,6 @@ _PLACE: Final = re.compile(r" - at `\$\.?(.*?)`$")
 
 Handler: TypeAlias = Callable[..., Awaitable[Any]]
 Report: TypeAlias = Callable[[str, Exception], None]
-
-_encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
 @frozen
@@ -71,7 +77,9 @@ def translated(problem: Problem) -> CallError:
         return CallError(TOO_MANY_SUBSCRIPTIONS, problem.summary, problem.data)
     if isinstance(problem, Unavailable):
         return CallError(UPSTREAM_UNAVAILABLE, problem.summary, problem.data)
-    return CallError(UNAUTHORISED, problem.summary, problem.data)
+    if isinstance(problem, Unauthorised | Forbidden):
+        return CallError(UNAUTHORISED, problem.summary, problem.data)
+    raise TypeError(f"no code for {type(problem).__name__}")
 
 
 class Methods:

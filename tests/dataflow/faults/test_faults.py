@@ -359,6 +359,7 @@ class FakeLink:
 
     peer = "fake"
     heard = 0.0
+    stays = False
 
     def __init__(self) -> None:
         self.send, self._receive = trio.open_memory_channel[Any](10)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from dataflow.domain import Gap, Recorded, Topic, Trade
+from dataflow.domain import Gap, Topic, Trade
 from dataflow.faces.jsonrpc.format import JSONRPC, JsonRpc
 from dataflow.gateway.past import Past
 
 
-def recorded(offset: int) -> Recorded:
+def place(offset: int) -> tuple[int, Trade]:
     trade = Trade(
         source="binance",
         symbol="BTC-USDT",
@@ -20,7 +20,7 @@ def recorded(offset: int) -> Recorded:
         timestamp=1_700_000_000_000_000_000 + offset,
         sequence=offset,
     )
-    return Recorded(offset, trade)
+    return offset, trade
 
 
 BTC, ETH = Topic("trades", "BTC-USDT"), Topic("trades", "ETH-USDT")
@@ -32,11 +32,11 @@ def test_items_and_gaps_in_order() -> None:
     assert part.last == 4
     assert (part.items, part.gaps) == ([], [])
     gap = Gap(6, 8, "source_gap")
-    part.add([recorded(5), gap])
+    part.add([place(5), (8, gap)])
     assert part.last == 8
-    part.add([recorded(9)])
+    part.add([place(9)])
     assert part.last == 9
-    assert part.items == [JSONRPC.item(BTC, 1, offset, recorded(offset).trade) for offset in (5, 9)]
+    assert part.items == [JSONRPC.item(BTC, 1, offset, place(offset)[1]) for offset in (5, 9)]
     assert part.gaps == [JSONRPC.hole(BTC, 1, gap)]
     assert part.texts == [part.items[0], *part.gaps, part.items[1]]
 
@@ -57,11 +57,11 @@ def test_an_item_is_encoded_once_for_each_format() -> None:
     one, other = Counting(), Counting()
     kept = Past(3)
     for _ in range(3):
-        kept.part(one, BTC, 1).add([recorded(1), recorded(2)])
+        kept.part(one, BTC, 1).add([place(1), place(2)])
     assert one.written == [1, 2]
-    kept.part(one, ETH, 1).add([recorded(1), recorded(2)])
+    kept.part(one, ETH, 1).add([place(1), place(2)])
     assert one.written == [1, 2, 1, 2]
-    kept.part(one, BTC, 1).add([recorded(1)])
+    kept.part(one, BTC, 1).add([place(1)])
     assert one.written == [1, 2, 1, 2, 1]
-    kept.part(other, BTC, 1).add([recorded(1)])
+    kept.part(other, BTC, 1).add([place(1)])
     assert other.written == [1]

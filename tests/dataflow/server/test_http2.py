@@ -13,7 +13,7 @@ import trio.testing
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
-from quart import websocket
+from quart import Response, websocket
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import Ping, Pong, TextMessage
 
@@ -24,6 +24,8 @@ from dataflow.server.http2 import BUFFER_BYTES
 from dataflow.server.take_over import take_over
 from tests.dataflow.server.wires_client import connect, serving, websocket_app
 from tests.support.certificates import Certificate
+
+WINDOW = 65535  # bytes of a stream and of a connection that nobody has acknowledged
 
 logging.getLogger("quart").setLevel(logging.CRITICAL)
 
@@ -43,6 +45,11 @@ class Browser:
         headers = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":path": "/ws"}
         headers |= {":authority": "localhost", "sec-websocket-version": "13"}
         self._http.send_headers(stream, list(headers.items()))
+        await self.until(lambda: stream in self.opened)
+
+    async def get(self, stream: int, path: str) -> None:
+        headers = {":method": "GET", ":scheme": "https", ":path": path, ":authority": "localhost"}
+        self._http.send_headers(stream, list(headers.items()), end_stream=True)
         await self.until(lambda: stream in self.opened)
 
     async def send(self, stream: int, data: bytes) -> None:
@@ -141,13 +148,45 @@ async def test_the_bytes_that_wait_for_a_shut_window_are_bounded(certificate: Ce
             await client.open(1)
             await client.open(3)
             await client.send(1, masked("pour"))
-            await client.until(lambda: len(client.received[1]) == 65535)  # the window, which stays shut
+            await client.until(lambda: len(client.received[1]) == WINDOW)  # which stays shut
             for _ in range(3):
                 await client.send(1, pings)
                 await trio.testing.wait_all_tasks_blocked()
-                assert len(seats[0].http2._buffer.buffer) < BUFFER_BYTES + 20_000
-            client._http.acknowledge_received_data(65535, 1)
+                assert len(seats[0].http2._room.buffer.buffer) < BUFFER_BYTES + 20_000
+            client._http.acknowledge_received_data(WINDOW, 1)
             await client.until(lambda: _pongs(client.received[1]) > 0)
+
+
+async def test_an_endless_response_waits_for_its_window(certificate: Certificate) -> None:
+    """It costs a bounded buffer; the other streams go on, and it does too when the window opens."""
+    made = 0
+    app = websocket_app(echo)
+
+    @app.get("/flood")
+    async def flood() -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal made
+            while True:
+                made += 10_000
+                yield bytes(10_000)
+
+        answer = Response(body())
+        answer.timeout = None
+        return answer
+
+    tls = certified_context(certificate.certificate, certificate.key)
+    with trio.fail_after(120):
+        async with serving(app, tls=tls) as running, browser(running.port, certificate) as client:
+            await client.get(1, "/flood")
+            await client.until(lambda: len(client.received[1]) == WINDOW)  # which stays shut
+            await trio.testing.wait_all_tasks_blocked()
+            assert made < WINDOW + BUFFER_BYTES + 40_000
+            client._http.increment_flow_control_window(WINDOW)  # of the connection, for the other stream
+            await client.open(3)
+            await client.send(3, masked("hello"))
+            await client.until(lambda: heard(client.received[3]) == ["hello"])
+            client._http.increment_flow_control_window(WINDOW, 1)
+            await client.until(lambda: len(client.received[1]) > WINDOW)
 
 
 def _pongs(data: bytes) -> int:

@@ -98,6 +98,7 @@ async def test_a_client_that_takes_bytes_is_heard(mock_clock: MockClock) -> None
 async def test_close_ends_the_body_behind_everything_that_was_written() -> None:
     """Nothing is put behind it, and the server sees an orderly end."""
     one = wire()
+    await one.receive()
     async with serving(one) as server:
         one.write_nowait(b"a")
         async with trio.open_nursery() as nursery:
@@ -114,6 +115,7 @@ async def test_close_ends_the_body_behind_everything_that_was_written() -> None:
 async def test_close_waits_for_a_stalled_client_no_longer_than_agreed(mock_clock: MockClock) -> None:
     """Then the rest is dropped."""
     one = wire()
+    await one.receive()
     mock_clock.autojump_threshold = 0
     async with serving(one) as server:
         one.write_nowait(b"a")
@@ -121,6 +123,15 @@ async def test_close_waits_for_a_stalled_client_no_longer_than_agreed(mock_clock
         before = trio.current_time()
         await one.close(Ending.SLOW, "slow client")
         assert trio.current_time() - before == pytest.approx(CLOSE_WITHIN)
+        with pytest.raises(StopAsyncIteration):
+            await server.takes()
+
+
+async def test_close_waits_for_no_body_when_nobody_has_listened() -> None:
+    """The server refuses such a request itself, in its own words."""
+    one = wire()
+    await one.close(Ending.REFUSED, "too many sessions")
+    async with serving(one) as server:
         with pytest.raises(StopAsyncIteration):
             await server.takes()
 

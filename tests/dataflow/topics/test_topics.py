@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import trio
 from attrs import define
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -14,7 +15,7 @@ from dataflow.domain import Topic
 from dataflow.domain.topic import TRADES
 from dataflow.sources.state import SourceState
 from dataflow.topics.topics import Topics
-from supervisors import Pool, open_supervisor
+from supervisors import Child, Pool, Ref, open_supervisor
 from tests.dataflow.topics.stage import EPOCH, SYMBOLS, Stage
 
 BTC, ETH = (Topic(TRADES, symbol) for symbol in SYMBOLS)
@@ -140,3 +141,25 @@ async def test_an_abandoned_topic_is_not_woken() -> None:
         listener = await s.open(BTC, MIRROR)
         assert list(s.topics.abandon(MIRROR)) == [listener]
         assert await s.woken_by(BTC) == {BTC}
+
+
+async def test_a_topic_that_is_abandoned_during_its_start_ends_and_is_started_anew() -> None:
+    """The client that opens it gets one that lives, and the first actor is gone."""
+    async with scene() as s:
+        started: list[Ref] = []
+
+        class Starter:
+            async def start(self, child: Child) -> Ref:
+                ref: Ref = await s.pool.start(child)
+                started.append(ref)
+                if len(started) == 1:
+                    s.topics.abandon(BTC)
+                return ref
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.topics.open, BTC, Starter())
+            await wait_all_tasks_blocked()
+            starts = len(started)
+            started[0].put("news")  # if it lives, the start waits for it: a failure shall not hang
+        assert starts == 2
+        assert s.topics.open_topics == [BTC]

@@ -44,13 +44,13 @@ async def test_the_past_of_a_position_is_complete() -> None:
     stage, channel = played()
     trades = [stage.trade() for _ in range(4)]
     log = channel.log_of(BTC)
-    assert [entry.trade for entry in log.newest(2)] == trades[2:]
+    assert [trade for _, trade in log.newest(2)] == trades[2:]
     known, entries = log.since(EPOCH, 1, 10)
     assert known
-    assert [entry.trade for entry in entries] == trades[1:]
+    assert entries == [(2, trades[1]), (3, trades[2]), (4, trades[3])]
     assert log.since(EPOCH, 1, 2)[0] is False
     assert log.since(EPOCH - 1, 1, 10)[0] is False
-    assert [entry.trade for entry in log.behind(2)] == trades[2:]
+    assert log.behind(2) == [(3, trades[2]), (4, trades[3])]
 
 
 def test_the_state_of_a_source_is_no_entry() -> None:
