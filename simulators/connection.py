@@ -53,7 +53,7 @@ _Outgoing: TypeAlias = Piece | _Goodbye | _Ready
 
 @define(eq=False)
 class Connection:
-    """What the exchange knows of one client. `sent` counts messages that were written to the socket,
+    """The exchange's view of one client. `sent` counts messages that were written to the socket,
     `swallowed` those that were lost in a stall."""
 
     number: int
@@ -153,7 +153,7 @@ class Connection:
         scope.cancel()
 
     async def cut(self) -> None:
-        """Reset the TCP connection, without a close frame. What is in the outbox is lost."""
+        """Reset the TCP connection, without a close frame. The outbox is lost."""
         await reset(self.stream)
 
     def end(self) -> None:

@@ -396,7 +396,7 @@ Task: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class _Replay:
-    """What the next subscriber of one symbol may get again.
+    """The trades that the next subscriber of one symbol may get again.
 
     `told` are the last trades that were sent to subscribers; `missed` came after the last subscriber had
     left.

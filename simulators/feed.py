@@ -30,7 +30,7 @@ class Tick:
 
 @frozen
 class Feed:
-    """What a player plays: the symbols of its trades, and how to open it, given now in microseconds."""
+    """The matter of a player: the symbols of its trades, and how to open it, given now in microseconds."""
 
     symbols: frozenset[str]
     open: Callable[[int], Iterator[Tick]]

@@ -29,7 +29,7 @@ DROP_SECONDS = 5.0
 
 @frozen
 class Key:
-    """What a key does: a few words for the help line, and the function."""
+    """The effect of a key: a few words for the help line, and the function."""
 
     says: str
     press: Callable[[], Awaitable[None]]

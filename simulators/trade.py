@@ -1,4 +1,4 @@
-"""What an exchange sends: trades, and other messages of its streams.
+"""The messages of an exchange: trades, and other messages of its streams.
 
 Rule 1: a symbol is written as the exchange writes it (``BTCUSDT``, ``BTC-USD``); nothing here translates it.
 Rule 2: prices and quantities are plain decimal strings and keep every digit; they never become floats.

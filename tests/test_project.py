@@ -43,7 +43,7 @@ class TestLocks:
     def test_every_dependency_is_locked(
         self, checkout: Path, pyproject: dict[str, dict[str, object]]
     ) -> None:
-        """What pyproject names is in the lock, for running, building and developing."""
+        """All dependencies that pyproject names are in the lock, for running, building and developing."""
         project, groups = pyproject["project"], pyproject["dependency-groups"]
         run, develop = (locked(checkout / name) for name in LOCKS)
         for requirement in [*project["dependencies"], *groups["build"]]:  # type: ignore[misc, operator]

@@ -17,7 +17,7 @@ from dataflow.domain.notice import Notice
 class Format(ABC):
     """The text of entries and notices, the same for all clients with this format. One object, without state.
 
-    `item` and `hole` are enough. What is written often may have a faster `encoder`.
+    `item` and `hole` are enough. Frequent texts may have a faster `encoder`.
     """
 
     name: str  # for people: in reports and tests

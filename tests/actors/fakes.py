@@ -73,7 +73,7 @@ class FakeWire:
         self._roomier = trio.Event()
         self._send, self._receive = trio.open_memory_channel[str | WireClosed](100)
 
-    # What a client does.
+    # For the client's side.
 
     async def says(self, text: str) -> None:
         self.heard = trio.current_time()
@@ -98,7 +98,7 @@ class FakeWire:
         assert self._torn == b"", "a message was cut"
         return b"".join(self.sent).decode().splitlines()
 
-    # What a session uses.
+    # For the session.
 
     pack = staticmethod(lines)
 

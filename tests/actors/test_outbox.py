@@ -48,7 +48,7 @@ def test_disconnect_says_so_instead_of_dropping() -> None:
 
 
 def test_drop_oldest_announces_the_gap_in_its_place() -> None:
-    """What was dropped is announced before the next message of that topic, and answers stay."""
+    """Losses are announced before the next message of that topic, and answers stay."""
     box = outbox(SlowClient.DROP_OLDEST)
     box.put("answer")
     box.put_update(update("a", 1, 2))
@@ -141,7 +141,7 @@ def test_of_a_state_only_the_newest_waits() -> None:
 
 
 def test_a_state_does_not_overtake_an_answer() -> None:
-    """The answer may tell an earlier state. Whoever applies both in their order ends with the newest."""
+    """The answer may tell an earlier state. A client that applies both in their order ends with the newest."""
     stream = Stream("a", 1, newest_by=lambda entry: "key")
 
     def state(place: int) -> Update:
@@ -166,7 +166,7 @@ Step = tuple[str, int]
 def test_every_place_is_delivered_once_in_order_or_announced(
     policy: SlowClient, limit: int, steps: list[Step]
 ) -> None:
-    """Whatever is dropped when: per topic, messages and gaps together are the whole stream, in order."""
+    """However drops fall: per topic, messages and gaps together are the whole stream, in order."""
     box: Outbox[list[tuple[str, int, int]]] = Outbox(
         limit,
         policy,

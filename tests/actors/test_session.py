@@ -222,7 +222,7 @@ async def test_a_slow_client_that_recovers_in_time_gets_its_close_frame(mock_clo
 
 @pytest.mark.parametrize("policy", [SlowClient.DROP_OLDEST, SlowClient.CONFLATE])
 async def test_what_a_slow_client_misses_is_announced(policy: SlowClient) -> None:
-    """Whatever is dropped, messages and gaps together are the whole stream in order."""
+    """However drops fall, messages and gaps together are the whole stream in order."""
     async with stage(room=2, outbox=8, slow_client=policy) as s:
         s.session.follow("a", 0, PLAIN)
         for n in range(1, 100):

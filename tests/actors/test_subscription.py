@@ -163,7 +163,7 @@ async def test_one_wake_up_is_enough_for_any_amount_of_news(mock_clock: MockCloc
 
 
 async def test_a_crash_in_the_middle_of_a_fan_out_repeats_and_skips_nothing(mock_clock: MockClock) -> None:
-    """Whoever was served before the crash is not served again; whoever was not, is."""
+    """Subscribers that were served before the crash are not served again; the others are."""
     async with stage() as s:
         first, second = Listener(), Listener()
         s.topic.join(first)

@@ -164,7 +164,7 @@ async def test_past_and_live_meet_without_a_hole() -> None:
 
 
 async def test_a_slow_client_gets_its_gap_under_its_own_head() -> None:
-    """What it misses is announced in the face's own words; another client of the kind gets everything."""
+    """Its losses are announced in the face's own words; another client of the kind gets everything."""
     settings = Session(outbox=20, slow_client=SlowClient.DROP_OLDEST)
     async with stage(session=settings) as s, operator(s.daemon) as quick:
         await quick.socket.send_message("subscribe quick")
