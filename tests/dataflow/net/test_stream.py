@@ -12,8 +12,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from dataflow.net.stream import SocketStream, connect
-from dataflow.net.tls import CROSSED_SECONDS, CrossedError, server_context
+from dataflow.net.tls import CROSSED_SECONDS, server_context
 from tests.support.certificates import Certificate
+from tests.support.crossing import Crossed
 from tests.support.waiting import until
 
 
@@ -27,31 +28,6 @@ class Counting:
     def recv(self, limit: int) -> bytes:
         self.reads += 1
         return self._sock.recv(limit)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-
-class Crossed:
-    """A socket that needs the other direction first, so many times."""
-
-    def __init__(self, sock: socket.socket, times: int) -> None:
-        self.asked = 0
-        self._times = times
-        self._sock = sock
-
-    def send(self, data: bytes) -> int:
-        self._cross()
-        return self._sock.send(data)
-
-    def recv(self, limit: int) -> bytes:
-        self._cross()
-        return self._sock.recv(limit)
-
-    def _cross(self) -> None:
-        self.asked += 1
-        if self.asked <= self._times:
-            raise CrossedError
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)

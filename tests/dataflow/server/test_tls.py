@@ -15,41 +15,17 @@ from trio.testing import MockClock
 
 from dataflow.domain.errors import ConfigError
 from dataflow.gateway.certificates import certified_context
-from dataflow.net.tls import CROSSED_SECONDS, CrossedError
+from dataflow.net.tls import CROSSED_SECONDS
 from dataflow.server.serve import serve
 from dataflow.server.socket_wire import SocketWire
 from tests.dataflow.server.wires_client import connect, get, read_to_end, serving, websocket_app
 from tests.support.certificates import Certificate, make_certificate
+from tests.support.crossing import Crossed
 from tests.support.waiting import until_deadline_within
 
 
 async def _page() -> None:
     raise AssertionError
-
-
-class CrossedSocket:
-    """A socket that needs the other direction first, so many times."""
-
-    def __init__(self, sock: socket.socket, times: int) -> None:
-        self.asked = 0
-        self._times = times
-        self._sock = sock
-
-    def send(self, data: bytes) -> int:
-        self._cross()
-        return self._sock.send(data)
-
-    def recv(self, limit: int) -> bytes:
-        self._cross()
-        return self._sock.recv(limit)
-
-    def _cross(self) -> None:
-        self.asked += 1
-        if self.asked <= self._times:
-            raise CrossedError
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
 
 
 async def test_crossed_socket_is_asked_again_and_not_without_pause(autojump_clock: MockClock) -> None:
@@ -58,7 +34,7 @@ async def test_crossed_socket_is_asked_again_and_not_without_pause(autojump_cloc
     with ours, theirs:
         theirs.send(b"\x81\x80aaaa")
         for use in (_receive_by_wire, _write_by_wire):
-            crossed: Any = CrossedSocket(ours, 3)
+            crossed: Any = Crossed(ours, 3)
             crossed.setblocking(False)
             start = trio.current_time()
             await use(crossed)
