@@ -1,9 +1,8 @@
 """A wire over the body of an HTTP response: the server streams, the client only listens.
 
 Rules of this file. The session writes into a bounded buffer, the response takes from it. The rest waits
-in the session's outbox, as with any slow client. The client's only message is its request, given when
-the wire is made. A client is heard when it takes bytes. Nothing here knows the protocol: `comment` is its
-word for a sign of life.
+in the session's outbox, as with any slow client. The client's only message is its request, given when the
+wire is made. A client is heard when it takes bytes. Nothing here knows the protocol.
 """
 
 from __future__ import annotations

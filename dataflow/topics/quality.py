@@ -69,20 +69,22 @@ class QualityLog:
         return True
 
     def read(self, after: int) -> Update | None:
-        places = sorted(
-            (place for place in self._newest.values() if place[0] > after), key=lambda place: place[0]
-        )
+        places = self._behind(after)
         return Update(self.stream, after + 1, places) if places else None
 
     def newest(self, count: int) -> Places:
-        """The state at each source now."""
-        return sorted(self._newest.values(), key=lambda place: place[0])[:count]
+        """The states that changed last, of as many sources."""
+        places = self._behind(0)
+        return places[max(0, len(places) - count) :]
 
     def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Places]:
         return False, ()
 
     def behind(self, offset: int) -> Places:
         return ()
+
+    def _behind(self, after: int) -> Places:
+        return sorted((each for each in self._newest.values() if each[0] > after), key=lambda each: each[0])
 
 
 class Qualities:

@@ -117,6 +117,9 @@ def check_log(channel: Channel, topic: Topic, grow: Callable[[int], None], steps
     assert log.read(log.last) is None
     for after in range(log.last + 1):
         assert read_on(log, after) == owed(log, entries, after)
+    newest = list(log.newest(len(entries)))
+    for count in range(len(newest)):
+        assert list(log.newest(count)) == newest[len(newest) - count :]
     assert channel.log_of(topic) is log
     assert channel.log_of(Topic(*topic)) is log
     assert log.stream.topic == topic
