@@ -1,49 +1,83 @@
-"""Slots: the bound of connections between the accept and their first answer.
+"""The waiting room: connections without a request in hand, new ones and those between two requests.
 
-Rules of this file: a connection without a slot is not accepted. So a storm waits in the kernel, which is made
-for that, and not as tasks and buffers. No connection keeps its slot for longer than `seconds`: a client that
-says nothing loses the slot, not the connection.
+Rules of this file. Every connection is accepted at once; a silent one keeps nobody out. It waits here, with a
+clock of its own (see `connection.py`). When room is needed, the one that waits longest goes. An address may
+have `per_address` connections here. One more dismisses the longest-waiting one of the same address. A
+connection with a request is not here, and is never dismissed for another.
 """
 
 from __future__ import annotations
 
-import trio
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Final, Protocol
+
+NO_ROOM: Final = "no room"  # reasons of a dismissal
+SAME_ADDRESS: Final = "too many of one address"
 
 
-class Slots:
-    """`count` slots, each for at most `seconds`; the task `run` takes them back after that time."""
+class Waiter(Protocol):
+    """A connection without a request in hand."""
 
-    def __init__(self, count: int, seconds: float) -> None:
-        self._semaphore = trio.Semaphore(count)
-        self._seconds = seconds
-        self._held: dict[object, float] = {}  # holder -> end of its time, in the order of that end
-        self._taken = trio.Event()
+    @property
+    def address(self) -> str:
+        """The IP address of the peer."""
 
-    async def reserve(self) -> None:
-        """Wait for a slot. The caller must `give` it to a holder, or `give_back`."""
-        await self._semaphore.acquire()
+    def dismiss(self) -> None:
+        """Close at once. Never waits or raises."""
 
-    def give_back(self) -> None:
-        """A reserved slot is not needed."""
-        self._semaphore.release()
 
-    def give(self, holder: object) -> None:
-        """`holder` has the reserved slot until `leave`, or until its time is over."""
-        self._held[holder] = trio.current_time() + self._seconds
-        self._taken.set()
+class WaitingRoom:
+    """The connections that wait, the longest-waiting first. `dismissed` counts by reason.
 
-    def leave(self, holder: object) -> None:
-        """`holder` does not need its slot any more. Not an error when it has none."""
-        if self._held.pop(holder, None) is not None:
-            self._semaphore.release()
+    `is_exempt(address)`: an address that may have any number of them, such as a proxy's.
+    """
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await self._taken.wait()
-            while self._held:
-                holder, until = next(iter(self._held.items()))
-                await trio.sleep_until(until)
-                if self._held.get(holder, until + 1) <= until:
-                    self.leave(holder)
-            self._taken = trio.Event()
+    def __init__(self, per_address: int, is_exempt: Callable[[str], bool]) -> None:
+        self.dismissed: Counter[str] = Counter({NO_ROOM: 0, SAME_ADDRESS: 0})
+        self.is_exempt = is_exempt
+        self._per_address = per_address
+        # Not plain dictionaries: after many removals at the front, finding their first key gets ever slower.
+        self._waiting: OrderedDict[Waiter, None] = OrderedDict()
+        self._by_address: dict[str, OrderedDict[Waiter, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, waiter: Waiter) -> bool:
+        return waiter in self._waiting
+
+    def enter(self, waiter: Waiter) -> None:
+        """`waiter` has no request from now on. Not an error when it is here already."""
+        if waiter in self._waiting:
+            return
+        self._waiting[waiter] = None
+        if self.is_exempt(waiter.address):
+            return
+        own = self._by_address.setdefault(waiter.address, OrderedDict())
+        own[waiter] = None
+        if len(own) > self._per_address:
+            self._dismiss(next(iter(own)), SAME_ADDRESS)
+
+    def leave(self, waiter: Waiter) -> None:
+        """`waiter` has a request, or has ended. Not an error when it is not here."""
+        if waiter not in self._waiting:
+            return
+        del self._waiting[waiter]
+        own = self._by_address.get(waiter.address)
+        if own is not None:
+            own.pop(waiter, None)
+            if not own:
+                del self._by_address[waiter.address]
+
+    def make_room(self) -> bool:
+        """Dismiss the connection that waits longest. False: there is none."""
+        if not self._waiting:
+            return False
+        self._dismiss(next(iter(self._waiting)), NO_ROOM)
+        return True
+
+    def _dismiss(self, waiter: Waiter, reason: str) -> None:
+        self.dismissed[reason] += 1
+        self.leave(waiter)
+        waiter.dismiss()

@@ -2,8 +2,9 @@
 
 Rules of this file.
 1. No exception that a client causes leaves `Connection.run`: it is counted, reported, contained.
-2. Waits have bounds. A send is shielded for `send_seconds`, then the connection is aborted. Tasks that still
-   run for a closed connection have as long, then they are cancelled.
+2. Waits have bounds. Without a request in hand, a connection has a clock and is in the `WaitingRoom`. A send
+   is shielded for `send_seconds`, then the connection is aborted. Tasks that still run for a closed
+   connection have as long, then they are cancelled.
 3. Every `send` of an application is a checkpoint, also when the peer has left.
 4. Behind a websocket request nothing is read until it is accepted or refused. So bytes that came with it are
    neither an error nor lost. An application that fails after it accepted closes with 1011.
@@ -20,6 +21,7 @@ are not public; `hypercorn.check_seam` looks at them once, at start-up.
 from __future__ import annotations
 
 import math
+import re
 import socket
 import ssl
 from collections import Counter
@@ -46,8 +48,8 @@ from actors.session import WireClosed
 from dataflow.net.stream import SocketStream
 from supervisors import leaves
 
-from .accepting import Slots
-from .handshake import Door, Handshake
+from .accepting import WaitingRoom
+from .handshake import MAX_HEAD, Door, Handshake
 from .http2 import Http2Websocket, bound_response
 from .socket_wire import BinarySocketWire, SocketWire, kept
 
@@ -55,13 +57,15 @@ SEAT = "dataflow.seat"  # key of the `Seat` in a websocket's `scope["state"]`
 
 RECEIVE_BYTES = 65536
 SLICE_BYTES = 16384  # `send_seconds` for each, so that a slow client with a long answer is not cut off
-TLS_HANDSHAKE_SECONDS = 10.0
+HEAD_SECONDS = 5.0  # for the handshake of TLS, and again for the first head or, over HTTP/2, request
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 OnWebSocket = Callable[[SocketWire, Handshake], Awaitable[None]]
 AsgiSend = Callable[[Any], Awaitable[None]]
 Report = Callable[[str, BaseException], None]
 
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_HEAD_ENDS = re.compile(rb"\n\r?\n")
 _PEER_LEFT = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
 
 
@@ -75,6 +79,7 @@ class ServerStats:
 
     accepted: int = 0
     detached: int = 0
+    sent_away: int = 0  # because every other connection had a request in hand
     faults: Counter[str] = Factory(Counter)
 
 
@@ -97,7 +102,8 @@ class Shared:
     send_seconds: float
     stats: ServerStats
     report: Report
-    slots: Slots
+    waiting: WaitingRoom
+    room: Callable[[], int]
     tls: ssl.SSLContext | None = None
     short_way: ShortWay | None = None
     connections: set[Connection] = Factory(set)
@@ -170,6 +176,7 @@ class Connection:
         self.heard = trio.current_time()
         self.upgrade: trio.Event | None = None  # of an HTTP/1.1 websocket; set once accepted or over
         self._client = parse_socket_addr(sock.family, client)
+        self.address: str = client[0]
         self._stream = SocketStream(sock)
         self._send_lock = trio.Lock()
         self._idle = trio.CancelScope()
@@ -179,11 +186,12 @@ class Connection:
         self._detached = False
         self._nursery: trio.Nursery
         self._protocol: ProtocolWrapper
+        shared.connections.add(self)
+        self._set_idle(True, HEAD_SECONDS)
 
     async def run(self) -> None:
         """Serve the connection to its end. Raises nothing but a cancellation."""
         self.shared.stats.accepted += 1
-        self.shared.connections.add(self)
         try:
             await self._run()
         except* Exception as errors:
@@ -194,12 +202,18 @@ class Connection:
 
     def finish_idle(self) -> None:
         """Shutting down: between two requests the connection ends now, within a request after it."""
-        if self._idle.deadline < math.inf:
+        if self in self.shared.waiting:
             self._idle.cancel()
+
+    def dismiss(self) -> None:
+        """For the waiting room: others need the place, at once."""
+        self._idle.cancel()
+        self._close_stream()
 
     def detach(self) -> tuple[socket.socket, bytes]:
         self.shared.stats.detached += 1
         self._detached = True
+        self._leave()
         self._release()
         early, self._early = self._early, b""
         return self._stream.socket, early
@@ -213,6 +227,7 @@ class Connection:
     def _close_stream(self) -> None:
         if not self._detached:
             self._stream.close()
+            self._leave()
 
     def _let_go(self) -> None:
         """Break the cycle of references, so that the connection is freed at once."""
@@ -225,36 +240,52 @@ class Connection:
 
     def _leave(self) -> None:
         self.shared.connections.discard(self)
-        self.shared.slots.leave(self)
+        self.shared.waiting.leave(self)
 
     # Reading.
 
     async def _run(self) -> None:
         try:
-            alpn = await self._handshake()
-            first = b""
-            if self.shared.short_way is not None and alpn == "http/1.1":
-                first = await self._receive_first()
-                if not first or await self._is_let_in(self.shared.short_way, first):
-                    return
-            await self._serve(alpn, first)
+            head = b""
+            with self._idle:
+                alpn = await self._handshake()
+                head = await self._receive_head() if alpn == "http/1.1" else b""
+            if self._idle.cancelled_caught:
+                await self._give_up_on_head()
+            elif alpn != "http/1.1" or (head and not await self._is_let_in(head)):
+                await self._serve(alpn, head)
         finally:
             await self._close()
 
     async def _handshake(self) -> str:
         if self.shared.tls is None:
             return "http/1.1"
-        with trio.fail_after(TLS_HANDSHAKE_SECONDS):
-            return await self._stream.encrypt(self.shared.tls) or "http/1.1"
+        alpn = await self._stream.encrypt(self.shared.tls)
+        self._set_idle(True, HEAD_SECONDS)
+        return alpn or "http/1.1"
 
-    async def _receive_first(self) -> bytes:
-        """The first bytes; b"" when the client leaves, or says nothing for the time of an idle connection."""
-        self._set_idle(True)
-        with self._idle, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            return await self._stream.receive_some(RECEIVE_BYTES)
-        return b""
+    async def _receive_head(self) -> bytes:
+        """The first bytes: a whole head, or what HTTP will refuse. b"" when the client leaves before."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            searched = 0
+            while not _is_decided(self._early, searched):
+                searched = len(self._early)
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+                if not data:
+                    return b""
+                self._early += data
+        head, self._early = self._early, b""
+        return head
 
-    async def _is_let_in(self, short_way: ShortWay, first: bytes) -> bool:
+    async def _give_up_on_head(self) -> None:
+        """The client was too slow, or others needed the place."""
+        if self._early and self._stream.socket.fileno() != -1:
+            await self._send_at_once(_TOO_SLOW)
+
+    async def _is_let_in(self, first: bytes) -> bool:
+        short_way = self.shared.short_way
+        if short_way is None:
+            return False
         opening = short_way.door.answer(first, self._peer, self._stream.is_encrypted)
         if opening is None:
             return False
@@ -271,7 +302,6 @@ class Connection:
 
     def _wire(self, early: bytes, binary: bool) -> SocketWire:
         sock, _ = self.detach()
-        self._leave()
         return (BinarySocketWire if binary else SocketWire)(
             sock,
             peer=self._peer,
@@ -285,7 +315,7 @@ class Connection:
             self._protocol = self._make_protocol(alpn)
             await self._protocol.initiate()
             self._idle = trio.CancelScope()
-            self._set_idle(True)
+            self._set_idle(True, HEAD_SECONDS)
             if first:
                 await self._protocol.handle(RawData(first))
             await self._read()
@@ -350,9 +380,15 @@ class Connection:
         if early and not self._detached:
             await self._protocol.handle(RawData(early))
 
-    def _set_idle(self, idle: bool) -> None:
-        seconds = self.shared.config.keep_alive_timeout if idle else math.inf
-        self._idle.deadline = trio.current_time() + seconds
+    def _set_idle(self, idle: bool, within: float | None = None) -> None:
+        """Whether there is no request in hand; then the next one must come `within` seconds."""
+        if idle:
+            seconds = self.shared.config.keep_alive_timeout if within is None else within
+            self._idle.deadline = trio.current_time() + seconds
+            self.shared.waiting.enter(self)
+        else:
+            self._idle.deadline = math.inf
+            self.shared.waiting.leave(self)
 
     # Sending and ending.
 
@@ -407,7 +443,6 @@ class Connection:
             scope.deadline = min(scope.deadline, trio.current_time() + self.shared.send_seconds)
 
     def _release(self) -> None:
-        self.shared.slots.leave(self)
         if self.upgrade is not None:
             self.upgrade.set()
 
@@ -427,8 +462,6 @@ class Connection:
         if isinstance(stream, HTTPStream) and isinstance(protocol, H2Protocol):
             bound_response(protocol, stream)
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
-        if seat is None:
-            self.shared.slots.leave(self)
         relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
         self._nursery.start_soon(self._run_app, seat, scope, get.receive, relay, send)
         return put.send
@@ -473,6 +506,14 @@ class Connection:
         await _relay(send, message)
         if message["type"] == "websocket.accept" and not seat.detaching:
             self._release()
+
+
+def _is_decided(received: bytes, searched: int) -> bool:
+    """Whether a head is whole, or will never be a proper one. `searched` bytes have been looked at before."""
+    if not received:
+        return False
+    hopeless = received[0] < 0x21 or len(received) >= MAX_HEAD  # no request begins with a control character
+    return hopeless or _HEAD_ENDS.search(received, max(0, searched - 2)) is not None
 
 
 async def _relay(send: AsgiSend, message: Any) -> None:

@@ -1,10 +1,10 @@
 """The HTTP and WebSocket server: an ASGI application on Hypercorn's protocols, on Trio.
 
-Rules of this file: it starts, counts and stops. `connection.py` decides for one connection, `accepting.py`
-for the number of new ones. Hypercorn's parts are called and never patched. So several servers may live in one
-process, and they leave the process as it was. Two ways to end it: a cancellation ends it at once
-(`send_seconds` bound a send that is under way); `shutdown` stops accepting, lets requests finish for
-`graceful_seconds`, and then ends it. It does not end sessions that have detached.
+Rules of this file: it starts, accepts, counts and stops. `connection.py` decides for one connection,
+`accepting.py` for those that wait for a request. Hypercorn's parts are called and never patched. So several
+servers may live in one process, and they leave the process as it was. Two ways to end it: a cancellation ends
+it at once (`send_seconds` bound a send that is under way); `shutdown` stops accepting, lets requests finish
+for `graceful_seconds`, and then ends it. It does not end sessions that have detached.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ from quart import got_websocket_exception, websocket
 
 from dataflow.net.tls import TlsSocket
 
-from .accepting import Slots
+from .accepting import WaitingRoom
 from .connection import SEAT, AsgiApp, Connection, OnWebSocket, Report, ServerStats, Shared, ShortWay
 from .handshake import Door, Socket
 from .hypercorn import ServerSeamError, check_seam
@@ -33,12 +33,28 @@ from .hypercorn import ServerSeamError, check_seam
 __all__ = ["ServerSeamError", "ServerStats", "serve"]
 
 ACCEPTS_AT_ONCE = 64  # from one listening socket, before others have their turn
+TLS_ACCEPTS_AT_ONCE = 16  # a handshake takes a millisecond or two of the processor
 NO_DESCRIPTOR_SECONDS = 0.1
+OPERATORS_PLACES = 8  # the last connections are kept for addresses that are exempt from bounds
+DEFAULT_ROOM = 4096  # connections
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
+
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+class NoRoomError(Exception):
+    """As many connections as there is room for have a request in hand; a further client was sent away."""
 
 
 def _ignore(where: str, error: BaseException) -> None:
     pass
+
+
+def _nobody(address: str) -> bool:
+    return False
 
 
 async def serve(
@@ -51,8 +67,9 @@ async def serve(
     send_seconds: float = 5.0,
     keep_alive_seconds: float = 30.0,
     backlog: int = 4096,
-    handshakes_at_once: int = 64,
-    handshake_seconds: float = 2.0,
+    room: Callable[[], int] = lambda: DEFAULT_ROOM,
+    waiting_per_address: int = 256,
+    is_exempt: Callable[[str], bool] = _nobody,
     tls: ssl.SSLContext | None = None,
     sockets: Mapping[Socket, OnWebSocket] | None = None,
     shutdown: trio.Event | None = None,
@@ -66,9 +83,10 @@ async def serve(
     `send_seconds` in the middle of a send is cut off. `report(where, error)` gets every contained error, and
     `stats` counts. Raises ServerSeamError; OSError when the address is taken; ValueError for a wrong `tls`.
 
-    At most `handshakes_at_once` connections are between the accept and their first answer; up to `backlog`
-    others wait in the kernel. After `handshake_seconds` without an answer, such as to a silent client, a
-    connection does not count any more, but is served on. So silent clients delay others only for that time.
+    `room()` is the number of connections that the server may hold now; those that have detached do not
+    count. A client beyond it takes the place of the connection that waits longest without a request. If all
+    have a request, it is sent away with 503. Of one address at most `waiting_per_address` wait without a
+    request, unless `is_exempt(address)`: exempt addresses also have the last few places.
 
     With `tls`, a context of `net.tls`, everything is encrypted.
 
@@ -89,14 +107,14 @@ async def serve(
             send_seconds,
             stats or ServerStats(),
             report,
-            Slots(handshakes_at_once, handshake_seconds),
+            WaitingRoom(waiting_per_address, is_exempt),
+            room,
             tls,
             _short_way(sockets) if sockets else None,
         )
         with got_websocket_exception.connected_to(_mark_failed):
             async with trio.open_nursery() as handlers:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(shared.slots.run)
                     for listener in listeners:
                         accepting.start_soon(_accept, shared, listener, handlers)
                     task_status.started([_address(listener, tls) for listener in listeners])
@@ -150,14 +168,15 @@ def _address(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
 
 
 async def _accept(shared: Shared, listener: socket.socket, handlers: trio.Nursery) -> None:
+    at_once = ACCEPTS_AT_ONCE if shared.tls is None else TLS_ACCEPTS_AT_ONCE
     while True:
         await trio.lowlevel.wait_readable(listener)
-        for _ in range(ACCEPTS_AT_ONCE):
-            await shared.slots.reserve()
+        for _ in range(at_once):
             try:
                 sock, client = listener.accept()
+            except BlockingIOError:
+                break
             except OSError as error:
-                shared.slots.give_back()
                 await _after_failed_accept(shared, error)
                 break
             _welcome(shared, sock, client, handlers)
@@ -165,18 +184,39 @@ async def _accept(shared: Shared, listener: socket.socket, handlers: trio.Nurser
 
 def _welcome(shared: Shared, sock: socket.socket, client: Any, handlers: trio.Nursery) -> None:
     sock.setblocking(False)
+    if not _has_room(shared, client[0]):
+        _send_away(shared, sock)
+        return
     with suppress(OSError):  # the client may be gone already
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection = Connection(shared, sock, client)
-    shared.slots.give(connection)
-    handlers.start_soon(connection.run)
+    handlers.start_soon(Connection(shared, sock, client).run)
+
+
+def _has_room(shared: Shared, address: str) -> bool:
+    room = shared.room()
+    if not shared.waiting.is_exempt(address):
+        room -= min(OPERATORS_PLACES, room // 2)
+    while len(shared.connections) >= room:
+        if not shared.waiting.make_room():
+            return False
+    return True
+
+
+def _send_away(shared: Shared, sock: socket.socket) -> None:
+    if shared.tls is None:
+        with suppress(OSError):
+            sock.send(_FULL)
+    sock.close()
+    shared.stats.sent_away += 1
+    shared.report("accept", NoRoomError("every connection has a request in hand"))
 
 
 async def _after_failed_accept(shared: Shared, error: OSError) -> None:
     if error.errno in _NO_DESCRIPTOR:
         shared.stats.faults[type(error).__name__] += 1
         shared.report("accept", error)
-        await trio.sleep(NO_DESCRIPTOR_SECONDS)
+        if not shared.waiting.make_room():
+            await trio.sleep(NO_DESCRIPTOR_SECONDS)
 
 
 async def _finish(shared: Shared) -> None:

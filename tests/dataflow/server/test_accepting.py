@@ -1,4 +1,4 @@
-"""New connections are bounded: without a slot they wait in the kernel, and silence keeps a slot only so long."""
+"""Every connection is accepted at once; those without a request have a clock, and go first when room is needed."""
 
 from __future__ import annotations
 
@@ -8,70 +8,156 @@ from typing import Any
 
 import pytest
 import trio
-from quart import websocket
+from hypothesis import given
+from hypothesis import strategies as st
+from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.dataflow.server.wires_client import connect, get, serving, websocket_app
+from dataflow.server.accepting import NO_ROOM, SAME_ADDRESS, WaitingRoom
+from dataflow.server.connection import HEAD_SECONDS
+from dataflow.server.handshake import Handshake, Socket
+from dataflow.server.serve import NoRoomError
+from dataflow.server.socket_wire import SocketWire
+from tests.dataflow.server.wires_client import connect, get, read_head, read_to_end, serving, websocket_app
 from tests.support.waiting import until, until_deadline_within
 
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
-async def test_silent_connections_hold_others_up_only_so_long(mock_clock: MockClock) -> None:
-    """With every slot taken by clients that say nothing, the next waits for `handshake_seconds`, and is served."""
-    served = list[bytes]()
 
-    async def ask(port: int) -> None:
-        served.append(await get(port))
-
-    async with serving(websocket_app(_never), handshakes_at_once=2, handshake_seconds=3) as running:
-        silent = [await connect(running.port) for _ in range(2)]
-        await until(lambda: running.stats.accepted == 2)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, running.port)
-            await wait_all_tasks_blocked()
-            assert running.stats.accepted == 2
-            mock_clock.jump(2.9)
-            await wait_all_tasks_blocked()
-            assert not served
-            mock_clock.jump(0.2)
-        assert served == [b"here"]
-        assert running.stats.accepted == 3
-        await silent[0].send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # they have lost their slot, not more
+async def test_silent_connections_keep_nobody_out(mock_clock: MockClock) -> None:
+    """However many connections say nothing, the next client is served at once: the clock stands still."""
+    async with serving(websocket_app(_never), is_exempt=_everybody) as running:
+        silent = [await connect(running.port) for _ in range(300)]
+        assert await get(running.port) == b"here"
+        await silent[0].send_all(REQUEST)
         assert (await silent[0].receive_some()).startswith(b"HTTP/1.1 200")
         for stream in silent:
-            await stream.aclose()
+            stream.socket.close()
 
 
-async def test_served_clients_hold_no_slot() -> None:
-    """Sessions, and clients that leave, however many, do not keep the next one waiting."""
+async def test_first_head_has_to_come_in_time(mock_clock: MockClock) -> None:
+    """After five seconds a silent client is let go without a word, and half a head is told 408; not before."""
+    async with serving(websocket_app(_never)) as running:
+        silent, slow = await connect(running.port), await connect(running.port)
+        await slow.send_all(b"GET / HTTP/1.1\r\nHo")
+        await until(lambda: running.stats.accepted == 2)
+        await until_deadline_within(HEAD_SECONDS)
+        mock_clock.jump(HEAD_SECONDS - 0.1)
+        await wait_all_tasks_blocked()
+        await slow.send_all(b"st: x\r\n")  # progress is no head
+        assert await get(running.port) == b"here"
+        mock_clock.jump(0.2)
+        assert await _end_of(silent) == b""
+        assert (await _end_of(slow)).startswith(b"HTTP/1.1 408")
+
+
+async def test_head_in_pieces_is_served(mock_clock: MockClock) -> None:
+    """A head that comes byte by byte within its time is as good as any other."""
+    async with serving(websocket_app(_never)) as running, await connect(running.port) as stream:
+        for each in range(len(REQUEST)):
+            await stream.send_all(REQUEST[each : each + 1])
+            await wait_all_tasks_blocked()
+        assert (await read_head(stream))[0].startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00", b"\x00", b"NO \x01 REQUEST\r\n\r\n"])
+async def test_garbage_is_refused_at_once(garbage: bytes, mock_clock: MockClock) -> None:
+    """What can never be a head does not wait for its end."""
+    async with serving(websocket_app(_never)) as running, await connect(running.port) as stream:
+        await stream.send_all(garbage)
+        assert (await read_head(stream))[0].startswith(b"HTTP/1.1 400")
+
+
+async def test_address_with_too_many_waiting_loses_its_own_oldest() -> None:
+    """One address fills its own share only, and a connection with a request is never dismissed."""
     with trio.fail_after(120):
-        async with serving(websocket_app(_stay), handshakes_at_once=1, handshake_seconds=1000) as running:
+        async with serving(_slow_app(go := trio.Event()), waiting_per_address=2) as running:
+            busy = await connect(running.port)
+            await busy.send_all(REQUEST)
+            await until(lambda: go.statistics().tasks_waiting == 1)
+            first, *others = [await connect(running.port) for _ in range(3)]
+            assert await _end_of(first) == b""
+            elsewhere = await _connect_from("127.0.0.2", running.port)
+            go.set()
+            for stream in (*others, elsewhere):
+                await stream.send_all(REQUEST)
+            for stream in (busy, *others, elsewhere):
+                assert (await read_head(stream))[0].startswith(b"HTTP/1.1 200")
+                await stream.aclose()
+
+
+async def test_longest_waiting_goes_when_room_is_needed() -> None:
+    """Beyond `room` a newcomer takes the place of the connection without a request that waits longest."""
+    with trio.fail_after(120):
+        async with serving(websocket_app(_never), room=lambda: 2, is_exempt=_everybody) as running:
+            served = await connect(running.port)
+            await served.send_all(REQUEST)
+            await _read_answer(served)  # its request is over: from here on it waits, like a new one
+            silent = await connect(running.port)
+            assert await get(running.port) == b"here"
+            assert await _end_of(served) == b""
+            await silent.send_all(REQUEST)
+            assert (await read_head(silent))[0].startswith(b"HTTP/1.1 200")
+            await silent.aclose()
+
+
+async def test_without_any_room_a_newcomer_is_sent_away() -> None:
+    """When every connection has a request, a newcomer is told so at once, and that is counted and reported."""
+    with trio.fail_after(120):
+        async with serving(_slow_app(go := trio.Event()), room=lambda: 2, is_exempt=_everybody) as running:
+            busy = [await connect(running.port) for _ in range(2)]
+            for count, stream in enumerate(busy, 1):
+                await stream.send_all(REQUEST)
+                await until(lambda count=count: go.statistics().tasks_waiting == count)
+            answer = await _end_of(await connect(running.port))
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"Retry-After" in answer
+            assert running.stats.sent_away == 1
+            assert [type(each) for each in running.reports] == [NoRoomError]
+            go.set()
+            for stream in busy:
+                assert (await read_head(stream))[0].startswith(b"HTTP/1.1 200")
+                await stream.aclose()
+
+
+async def test_last_places_are_for_exempt_addresses() -> None:
+    """Strangers with a request in hand can never keep an exempt address out: the operator gets in."""
+    with trio.fail_after(120):
+        is_home = "127.0.0.1".__eq__
+        async with serving(_slow_app(go := trio.Event()), room=lambda: 4, is_exempt=is_home) as running:
+            strangers = [await _connect_from("127.0.0.2", running.port) for _ in range(2)]
+            for count, stream in enumerate(strangers, 1):
+                await stream.send_all(REQUEST)
+                await until(lambda count=count: go.statistics().tasks_waiting == count)
+            refused = await _connect_from("127.0.0.2", running.port)
+            assert (await _end_of(refused)).startswith(b"HTTP/1.1 503")
+            operator = await connect(running.port)
+            await operator.send_all(REQUEST)
+            await until(lambda: go.statistics().tasks_waiting == 3)
+            go.set()
+            for stream in (*strangers, operator):
+                assert (await read_head(stream))[0].startswith(b"HTTP/1.1 200")
+                await stream.aclose()
+
+
+async def test_sessions_do_not_count_as_connections() -> None:
+    """A client that has detached leaves its place to the next."""
+    wires: list[SocketWire] = []
+
+    async def keep(wire: SocketWire, client: Handshake) -> None:
+        wires.append(wire)
+
+    with trio.fail_after(120):
+        async with serving(websocket_app(_never), room=lambda: 1, sockets={Socket("/ws"): keep}) as running:
             for _ in range(3):
-                await (await running.client()).say("hello")
-                (await connect(running.port)).socket.close()
+                await running.client()
                 assert await get(running.port) == b"here"
-
-
-async def test_no_more_handshakes_at_once_than_allowed() -> None:
-    """A handshake keeps its slot until the application, however slow, has answered."""
-    go = trio.Event()
-
-    async def dawdle() -> None:
-        await go.wait()
-        await websocket.accept()
-
-    with trio.fail_after(120):
-        async with serving(websocket_app(dawdle), handshakes_at_once=2, handshake_seconds=1000) as running:
-            async with trio.open_nursery() as nursery:
-                for _ in range(4):
-                    nursery.start_soon(running.client)
-                await until(lambda: running.stats.accepted >= 2)
-                assert running.stats.accepted == 2
-                go.set()
-            assert running.stats.accepted == 4
+            for wire in wires:
+                wire.abort()
 
 
 async def test_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock) -> None:
-    """A process without descriptors reports it, turns nobody away, and does not spin."""
+    """A process without descriptors reports it, takes one from a waiting connection, and does not spin."""
     accept, failures = socket.socket.accept, [errno.EMFILE] * 3
 
     def poor(self: socket.socket) -> tuple[socket.socket, Any]:
@@ -79,11 +165,14 @@ async def test_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch, mock_
             raise OSError(failures.pop(), "too many open files")
         return accept(self)
 
-    async with serving(websocket_app(_never), handshakes_at_once=1) as running:
+    async with serving(websocket_app(_never)) as running:
+        silent = await connect(running.port)
+        await until(lambda: running.stats.accepted == 1)
         monkeypatch.setattr(socket.socket, "accept", poor)
         stream = await connect(running.port)
-        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        for left in (2, 1, 0):
+        await stream.send_all(REQUEST)
+        assert await _end_of(silent) == b""
+        for left in (1, 0):
             await until(lambda left=left: len(failures) <= left)
             assert len(failures) == left
             await until_deadline_within(0.11)
@@ -93,10 +182,77 @@ async def test_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch, mock_
         await stream.aclose()
 
 
+class _Waiter:
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.dismissed = False
+
+    def dismiss(self) -> None:
+        assert not self.dismissed
+        self.dismissed = True
+
+
+@given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "make room"]), st.integers(0, 11)), max_size=60))
+def test_waiting_room_keeps_order_and_bounds(steps: list[tuple[str, int]]) -> None:
+    """The longest-waiting goes first, of all or of its address; the exempt have no share to exceed."""
+    waiters = [_Waiter(f"10.0.0.{number % 3}") for number in range(12)]
+    room, here = WaitingRoom(2, "10.0.0.0".__eq__), list[_Waiter]()
+    for step, number in steps:
+        waiter = waiters[number]
+        if step == "enter" and not waiter.dismissed:
+            room.enter(waiter)
+            if waiter not in here:
+                here.append(waiter)
+            same = [each for each in here if each.address == waiter.address]
+            if len(same) > 2 and waiter.address != "10.0.0.0":
+                here.remove(same[0])
+                assert same[0].dismissed
+        elif step == "leave":
+            room.leave(waiter)
+            here = [each for each in here if each is not waiter]
+        elif step == "make room":
+            assert room.make_room() is bool(here)
+            if here:
+                assert here.pop(0).dismissed
+        assert len(room) == len(here)
+        assert all(each in room for each in here)
+    assert room.dismissed[NO_ROOM] + room.dismissed[SAME_ADDRESS] == sum(w.dismissed for w in waiters)
+
+
+def _slow_app(go: trio.Event) -> QuartTrio:
+    app = QuartTrio(__name__, static_folder=None)
+
+    @app.get("/")
+    async def slow() -> str:
+        await go.wait()
+        return "here"
+
+    return app
+
+
+async def _read_answer(stream: trio.SocketStream) -> None:
+    head, body = await read_head(stream)
+    assert head.startswith(b"HTTP/1.1 200")
+    while body != b"here":
+        body += await stream.receive_some()
+    await wait_all_tasks_blocked()
+
+
+async def _end_of(stream: trio.SocketStream) -> bytes:
+    async with stream:
+        return await read_to_end(stream)
+
+
+async def _connect_from(address: str, port: int) -> trio.SocketStream:
+    sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    await sock.bind((address, 0))
+    await sock.connect(("127.0.0.1", port))
+    return trio.SocketStream(sock)
+
+
+def _everybody(address: str) -> bool:
+    return True
+
+
 async def _never() -> None:
     raise AssertionError
-
-
-async def _stay() -> None:
-    while True:
-        await websocket.receive()

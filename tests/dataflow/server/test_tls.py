@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from dataflow.domain.errors import ConfigError
 from dataflow.gateway.certificates import certified_context
 from dataflow.net.tls import CROSSED_SECONDS
+from dataflow.server.connection import HEAD_SECONDS
 from dataflow.server.serve import serve
 from dataflow.server.socket_wire import SocketWire
 from tests.dataflow.server.wires_client import connect, get, read_to_end, serving, websocket_app
@@ -73,11 +74,11 @@ async def test_clients_without_proper_tls_are_sent_away_and_do_no_harm(certifica
 
 
 async def test_endless_handshake_is_ended(certificate: Certificate, mock_clock: MockClock) -> None:
-    """A client that never finishes its TLS handshake is disconnected after ten seconds."""
+    """A client that never finishes its TLS handshake is disconnected after five seconds."""
     context = certified_context(certificate.certificate, certificate.key)
     async with serving(websocket_app(_page), tls=context) as running, await connect(running.port) as stream:
-        await until_deadline_within(10)
-        mock_clock.jump(10.1)
+        await until_deadline_within(HEAD_SECONDS)
+        mock_clock.jump(HEAD_SECONDS + 0.1)
         assert await read_to_end(stream) == b""
 
 
