@@ -36,7 +36,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11WSConnection
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from hypercorn.trio.worker_context import WorkerContext
@@ -50,6 +50,7 @@ from supervisors import leaves
 
 from .accepting import WaitingRoom
 from .handshake import MAX_HEAD, Door, Handshake
+from .http1 import be_strict
 from .http2 import Http2Websocket, bound_response
 from .socket_wire import BinarySocketWire, SocketWire, kept
 
@@ -327,7 +328,7 @@ class Connection:
         unused: Any = None  # in the place of the application, which `spawn_app` starts
         task_group: Any = self
         sock = self._stream.socket
-        return ProtocolWrapper(
+        made = ProtocolWrapper(
             unused,
             self.shared.config,
             self.shared.context,
@@ -339,6 +340,9 @@ class Connection:
             self._send,
             alpn,
         )
+        if isinstance(made.protocol, H11Protocol):
+            be_strict(made.protocol, MAX_HEAD)
+        return made
 
     async def _read(self) -> None:
         with self._idle:
