@@ -32,6 +32,7 @@ from .gateway.herald import Herald
 from .gateway.host import HttpServer
 from .gateway.lobby import Lobby
 from .gateway.notices import Announcer
+from .gateway.room import Room, make_room
 from .reactions import Reactions
 from .settings.schema import Settings
 from .sources.faulty import FaultySource
@@ -47,9 +48,9 @@ CLEANUP_WITHIN = 1.0  # seconds: the default of `Child.cleanup_within`
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
-def hall(settings: Settings) -> Hall:
-    """The state of a daemon, before anything runs."""
-    lobby = Lobby(settings)
+def hall(settings: Settings, room: Room | None = None) -> Hall:
+    """The state of a daemon, before anything runs. `room` for clients: by default as the settings say."""
+    lobby = Lobby(settings, room)
     return Hall(Core(settings, Announcer(lobby.clients)), lobby)
 
 
@@ -194,7 +195,7 @@ def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:
     # Long-lived objects outnumber garbage here by far: rarer collections halve the cost of opening sessions.
     gc.set_threshold(*settings.runtime.gc_thresholds)
     gc.freeze()  # imported modules stay: no collection need look at them again
-    built = hall(settings)
+    built = hall(settings, make_room(settings))
     reactions = Reactions(built)
     spec = tree(built)
     code = run_supervisor(

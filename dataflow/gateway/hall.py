@@ -81,7 +81,7 @@ class Hall:
         session: AnySession = Session(self._exposed(wire), manners or self.manners)
         conversation = converse(session)
         conversation.principal = principal
-        if len(self.lobby.clients) >= self.settings.gateway.max_sessions:
+        if len(self.lobby.clients) >= self.lobby.room.sessions:
             return await self._send_away(wire, conversation, TOO_MANY_SESSIONS)
         session.speak(conversation)
         try:

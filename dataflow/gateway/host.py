@@ -16,6 +16,7 @@ import trio
 from loguru import logger
 
 from actors.session import Wire, WireClosed
+from dataflow.logs import Burst
 from dataflow.server.handshake import Handshake
 from dataflow.server.serve import serve
 from dataflow.server.take_over import handshake_of, take_over
@@ -53,7 +54,10 @@ class HttpServer:
                     tls=configured_context(settings),  # read anew with every start: certificates are renewed
                     sockets={each.socket: partial(self._admit, each) for each in entrances},
                     shutdown=shutdown,
-                    report=_report,
+                    stats=hall.lobby.stats,
+                    most=hall.lobby.room.sessions + hall.lobby.room.connections,
+                    ceiling=hall.lobby.room.ceiling,
+                    report=partial(_report, Burst()),
                 )
             )
             hall.lobby.port = urlsplit(addresses[0]).port or hall.lobby.port
@@ -93,5 +97,8 @@ async def _restarted(handle: Handle, name: str) -> None:
         await handle.restart(name)
 
 
-def _report(where: str, error: BaseException) -> None:
-    logger.debug("gateway: contained in {}: {!r}", where, error)
+def _report(burst: Burst, where: str, error: BaseException) -> None:
+    if where != "accept":
+        logger.debug("gateway: contained in {}: {!r}", where, error)
+    elif times := burst.occurred(type(error).__name__, trio.current_time()):
+        logger.warning("gateway: no room for a new connection: {} ({:,} times)", error, times)

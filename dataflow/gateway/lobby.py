@@ -6,17 +6,21 @@ protocol.
 
 from __future__ import annotations
 
+from dataflow.server.connection import ServerStats
 from dataflow.settings.schema import Settings
 
 from .admission import Admission
 from .clients import Clients
+from .room import Room
 
 
 class Lobby:
-    """The state of the gateway. Built once from the settings."""
+    """The state of the gateway. Built once from the settings. `room`: by default as much as they ask for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, room: Room | None = None) -> None:
         self.clients = Clients()
+        self.room = room or Room(settings.gateway.max_sessions)
+        self.stats = ServerStats()
         newcomers = settings.admission
         self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
         # Port 0 means any port. The server writes the real one here, so a restart keeps it.

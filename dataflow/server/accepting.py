@@ -1,9 +1,10 @@
 """The waiting room: connections without a request in hand, new ones and those between two requests.
 
-Rules of this file. Every connection is accepted at once; a silent one keeps nobody out. It waits here, with a
-clock of its own (see `connection.py`). When room is needed, the one that waits longest goes. An address may
-have `per_address` connections here. One more dismisses the longest-waiting one of the same address. A
-connection with a request is not here, and is never dismissed for another.
+Rules of this file. Every connection is accepted at once; a silent one keeps nobody out. It waits here, with
+a clock of its own (see `connection.py`). When room is needed, the one that waits longest goes, but not within
+its first `GRACE` seconds: its request may be here, unread. An address may have `per_address` connections
+here. One more dismisses the longest-waiting one of the same address. A connection with a request is not here,
+and is never dismissed for another.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, Protocol
 
+import trio
+
 NO_ROOM: Final = "no room"  # reasons of a dismissal
 SAME_ADDRESS: Final = "too many of one address"
+GRACE: Final = 0.25  # seconds
 
 
 class Waiter(Protocol):
@@ -30,15 +34,21 @@ class Waiter(Protocol):
 class WaitingRoom:
     """The connections that wait, the longest-waiting first. `dismissed` counts by reason.
 
-    `is_exempt(address)`: an address that may have any number of them, such as a proxy's.
+    `is_exempt(address)`: an address that may have any number of them, such as a proxy's. `clock`: seconds.
     """
 
-    def __init__(self, per_address: int, is_exempt: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        per_address: int,
+        is_exempt: Callable[[str], bool],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
         self.dismissed: Counter[str] = Counter({NO_ROOM: 0, SAME_ADDRESS: 0})
         self.is_exempt = is_exempt
         self._per_address = per_address
+        self._clock = clock
         # Not plain dictionaries: after many removals at the front, finding their first key gets ever slower.
-        self._waiting: OrderedDict[Waiter, None] = OrderedDict()
+        self._waiting: OrderedDict[Waiter, float] = OrderedDict()  # and since when
         self._by_address: dict[str, OrderedDict[Waiter, None]] = {}
 
     def __len__(self) -> int:
@@ -51,7 +61,7 @@ class WaitingRoom:
         """`waiter` has no request from now on. Not an error when it is here already."""
         if waiter in self._waiting:
             return
-        self._waiting[waiter] = None
+        self._waiting[waiter] = self._clock()
         if self.is_exempt(waiter.address):
             return
         own = self._by_address.setdefault(waiter.address, OrderedDict())
@@ -71,10 +81,11 @@ class WaitingRoom:
                 del self._by_address[waiter.address]
 
     def make_room(self) -> bool:
-        """Dismiss the connection that waits longest. False: there is none."""
-        if not self._waiting:
+        """Dismiss the connection that waits longest. False: there is none that had its time."""
+        longest = next(iter(self._waiting), None)
+        if longest is None or self._waiting[longest] > self._clock() - GRACE:
             return False
-        self._dismiss(next(iter(self._waiting)), NO_ROOM)
+        self._dismiss(longest, NO_ROOM)
         return True
 
     def _dismiss(self, waiter: Waiter, reason: str) -> None:

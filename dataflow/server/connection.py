@@ -104,7 +104,8 @@ class Shared:
     stats: ServerStats
     report: Report
     waiting: WaitingRoom
-    room: Callable[[], int]
+    most: int  # connections
+    ceiling: float  # of descriptors
     tls: ssl.SSLContext | None = None
     short_way: ShortWay | None = None
     connections: set[Connection] = Factory(set)

@@ -1,8 +1,8 @@
 """HTTP/1.1 without its doubtful corners: what h11 would let pass, and Hypercorn would act upon.
 
-Rules of this file: heads only. A request with both Content-Length and Transfer-Encoding, or with the latter in
-HTTP/1.0, may be an attempt to smuggle a second one past a proxy (RFC 9112, section 6.1): it is refused, and
-the connection ends. An offer to upgrade to HTTP/2 in the clear is not taken: RFC 9113 has dropped it. The
+Rules of this file: heads only. A request with both Content-Length and Transfer-Encoding, or with the latter
+in HTTP/1.0, may be an attempt to smuggle a second one past a proxy (RFC 9112, section 6.1): it is refused,
+and the connection ends. An offer to upgrade to HTTP/2 in the clear is not taken: RFC 9113 has dropped it. The
 request is answered as it is.
 """
 

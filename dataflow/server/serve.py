@@ -10,6 +10,7 @@ for `graceful_seconds`, and then ends it. It does not end sessions that have det
 from __future__ import annotations
 
 import errno
+import math
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,7 +28,7 @@ from dataflow.net.tls import TlsSocket
 
 from .accepting import WaitingRoom
 from .connection import SEAT, AsgiApp, Connection, OnWebSocket, Report, ServerStats, Shared, ShortWay
-from .handshake import Door, Socket
+from .handshake import MAX_HEAD, Door, Socket
 from .hypercorn import ServerSeamError, check_seam
 
 __all__ = ["ServerSeamError", "ServerStats", "serve"]
@@ -35,8 +36,8 @@ __all__ = ["ServerSeamError", "ServerStats", "serve"]
 ACCEPTS_AT_ONCE = 64  # from one listening socket, before others have their turn
 TLS_ACCEPTS_AT_ONCE = 16  # a handshake takes a millisecond or two of the processor
 NO_DESCRIPTOR_SECONDS = 0.1
-OPERATORS_PLACES = 8  # the last connections are kept for addresses that are exempt from bounds
-DEFAULT_ROOM = 4096  # connections
+LOOK_AGAIN_SECONDS = 0.02  # for room, while others still have their time
+EXEMPT_MORE = 8  # connections and descriptors beyond the bounds, for exempt addresses: the operator gets in
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
@@ -67,7 +68,8 @@ async def serve(
     send_seconds: float = 5.0,
     keep_alive_seconds: float = 30.0,
     backlog: int = 4096,
-    room: Callable[[], int] = lambda: DEFAULT_ROOM,
+    most: int = 4096,
+    ceiling: float = math.inf,
     waiting_per_address: int = 256,
     is_exempt: Callable[[str], bool] = _nobody,
     tls: ssl.SSLContext | None = None,
@@ -83,10 +85,11 @@ async def serve(
     `send_seconds` in the middle of a send is cut off. `report(where, error)` gets every contained error, and
     `stats` counts. Raises ServerSeamError; OSError when the address is taken; ValueError for a wrong `tls`.
 
-    `room()` is the number of connections that the server may hold now; those that have detached do not
-    count. A client beyond it takes the place of the connection that waits longest without a request. If all
-    have a request, it is sent away with 503. Of one address at most `waiting_per_address` wait without a
-    request, unless `is_exempt(address)`: exempt addresses also have the last few places.
+    The server holds at most `most` connections (those that have detached do not count), and none with a
+    descriptor of `ceiling` or above: the lowest free descriptor is always taken, so the number says how many
+    are left. A client beyond either bound takes the place of the connection that waits longest without a
+    request. If all have a request, it is sent away with 503. Of one address at most `waiting_per_address`
+    wait without a request, unless `is_exempt(address)`: exempt addresses also have a few places more.
 
     With `tls`, a context of `net.tls`, everything is encrypted.
 
@@ -108,7 +111,8 @@ async def serve(
             stats or ServerStats(),
             report,
             WaitingRoom(waiting_per_address, is_exempt),
-            room,
+            most,
+            ceiling,
             tls,
             _short_way(sockets) if sockets else None,
         )
@@ -179,36 +183,49 @@ async def _accept(shared: Shared, listener: socket.socket, handlers: trio.Nurser
             except OSError as error:
                 await _after_failed_accept(shared, error)
                 break
-            _welcome(shared, sock, client, handlers)
+            sock.setblocking(False)
+            try:
+                placed = await _placed(shared, sock, client[0])
+            except BaseException:
+                sock.close()
+                raise
+            if placed is None:
+                _send_away(shared, sock)
+                break
+            _welcome(shared, placed, client, handlers)
+
+
+async def _placed(shared: Shared, sock: socket.socket, address: str) -> socket.socket | None:
+    """`sock` once there is room for it, perhaps with another descriptor. None: there will be none."""
+    more = EXEMPT_MORE if shared.waiting.is_exempt(address) else 0
+    while True:
+        if len(shared.connections) < shared.most + more and sock.fileno() < shared.ceiling + more:
+            return sock
+        if not shared.waiting:
+            return None
+        if shared.waiting.make_room():
+            lower = sock.dup()  # takes the place: the lowest free descriptor
+            sock.close()
+            sock = lower
+        else:
+            await trio.sleep(LOOK_AGAIN_SECONDS)
 
 
 def _welcome(shared: Shared, sock: socket.socket, client: Any, handlers: trio.Nursery) -> None:
-    sock.setblocking(False)
-    if not _has_room(shared, client[0]):
-        _send_away(shared, sock)
-        return
     with suppress(OSError):  # the client may be gone already
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     handlers.start_soon(Connection(shared, sock, client).run)
 
 
-def _has_room(shared: Shared, address: str) -> bool:
-    room = shared.room()
-    if not shared.waiting.is_exempt(address):
-        room -= min(OPERATORS_PLACES, room // 2)
-    while len(shared.connections) >= room:
-        if not shared.waiting.make_room():
-            return False
-    return True
-
-
 def _send_away(shared: Shared, sock: socket.socket) -> None:
     if shared.tls is None:
+        with suppress(OSError):
+            sock.recv(MAX_HEAD)  # what is left unread would take the answer back
         with suppress(OSError):
             sock.send(_FULL)
     sock.close()
     shared.stats.sent_away += 1
-    shared.report("accept", NoRoomError("every connection has a request in hand"))
+    shared.report("accept", NoRoomError("all that it could replace are in use"))
 
 
 async def _after_failed_accept(shared: Shared, error: OSError) -> None:

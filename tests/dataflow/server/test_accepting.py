@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dataflow.server.accepting import NO_ROOM, SAME_ADDRESS, WaitingRoom
+from dataflow.server.accepting import GRACE, NO_ROOM, SAME_ADDRESS, WaitingRoom
 from dataflow.server.connection import HEAD_SECONDS
 from dataflow.server.handshake import Handshake, Socket
 from dataflow.server.serve import NoRoomError
@@ -87,9 +87,9 @@ async def test_address_with_too_many_waiting_loses_its_own_oldest() -> None:
 
 
 async def test_longest_waiting_goes_when_room_is_needed() -> None:
-    """Beyond `room` a newcomer takes the place of the connection without a request that waits longest."""
+    """Beyond `most` connections a newcomer takes the place of the connection without a request that waits longest."""
     with trio.fail_after(120):
-        async with serving(websocket_app(_never), room=lambda: 2, is_exempt=_everybody) as running:
+        async with serving(websocket_app(_never), most=2) as running:
             served = await connect(running.port)
             await served.send_all(REQUEST)
             await _read_answer(served)  # its request is over: from here on it waits, like a new one
@@ -104,7 +104,7 @@ async def test_longest_waiting_goes_when_room_is_needed() -> None:
 async def test_without_any_room_a_newcomer_is_sent_away() -> None:
     """When every connection has a request, a newcomer is told so at once, and that is counted and reported."""
     with trio.fail_after(120):
-        async with serving(_slow_app(go := trio.Event()), room=lambda: 2, is_exempt=_everybody) as running:
+        async with serving(_slow_app(go := trio.Event()), most=2) as running:
             busy = [await connect(running.port) for _ in range(2)]
             for count, stream in enumerate(busy, 1):
                 await stream.send_all(REQUEST)
@@ -120,11 +120,32 @@ async def test_without_any_room_a_newcomer_is_sent_away() -> None:
                 await stream.aclose()
 
 
+async def test_descriptors_above_the_ceiling_are_for_others() -> None:
+    """A client whose descriptor is too high is as good as one too many; an exempt one has a few more."""
+    with trio.fail_after(120), socket.socket() as lowest_free:
+        ceiling = lowest_free.fileno() + 12  # of client and server
+        async with serving(_slow_app(go := trio.Event()), ceiling=ceiling) as running:
+            busy, answer = list[trio.SocketStream](), b""
+            while not answer:
+                busy.append(await connect(running.port))
+                await busy[-1].send_all(REQUEST)
+                seen = len(busy)
+                await until(lambda seen=seen: go.statistics().tasks_waiting + running.stats.sent_away == seen)
+                if running.stats.sent_away:
+                    answer = await _end_of(busy.pop())
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert 1 <= len(busy) <= 6
+            go.set()
+            for stream in busy:
+                await _read_answer(stream)
+                await stream.aclose()
+
+
 async def test_last_places_are_for_exempt_addresses() -> None:
     """Strangers with a request in hand can never keep an exempt address out: the operator gets in."""
     with trio.fail_after(120):
         is_home = "127.0.0.1".__eq__
-        async with serving(_slow_app(go := trio.Event()), room=lambda: 4, is_exempt=is_home) as running:
+        async with serving(_slow_app(go := trio.Event()), most=2, is_exempt=is_home) as running:
             strangers = [await _connect_from("127.0.0.2", running.port) for _ in range(2)]
             for count, stream in enumerate(strangers, 1):
                 await stream.send_all(REQUEST)
@@ -148,7 +169,7 @@ async def test_sessions_do_not_count_as_connections() -> None:
         wires.append(wire)
 
     with trio.fail_after(120):
-        async with serving(websocket_app(_never), room=lambda: 1, sockets={Socket("/ws"): keep}) as running:
+        async with serving(websocket_app(_never), most=1, sockets={Socket("/ws"): keep}) as running:
             for _ in range(3):
                 await running.client()
                 assert await get(running.port) == b"here"
@@ -168,6 +189,7 @@ async def test_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch, mock_
     async with serving(websocket_app(_never)) as running:
         silent = await connect(running.port)
         await until(lambda: running.stats.accepted == 1)
+        mock_clock.jump(GRACE)
         monkeypatch.setattr(socket.socket, "accept", poor)
         stream = await connect(running.port)
         await stream.send_all(REQUEST)
@@ -196,13 +218,15 @@ class _Waiter:
 def test_waiting_room_keeps_order_and_bounds(steps: list[tuple[str, int]]) -> None:
     """The longest-waiting goes first, of all or of its address; the exempt have no share to exceed."""
     waiters = [_Waiter(f"10.0.0.{number % 3}") for number in range(12)]
-    room, here = WaitingRoom(2, "10.0.0.0".__eq__), list[_Waiter]()
+    now, since = [0.0], dict[_Waiter, float]()
+    room, here = WaitingRoom(2, "10.0.0.0".__eq__, lambda: now[0]), list[_Waiter]()
     for step, number in steps:
         waiter = waiters[number]
         if step == "enter" and not waiter.dismissed:
             room.enter(waiter)
             if waiter not in here:
                 here.append(waiter)
+                since[waiter] = now[0]
             same = [each for each in here if each.address == waiter.address]
             if len(same) > 2 and waiter.address != "10.0.0.0":
                 here.remove(same[0])
@@ -211,6 +235,9 @@ def test_waiting_room_keeps_order_and_bounds(steps: list[tuple[str, int]]) -> No
             room.leave(waiter)
             here = [each for each in here if each is not waiter]
         elif step == "make room":
+            if here and since[here[0]] == now[0]:
+                assert not room.make_room()  # it has only just come
+            now[0] += GRACE
             assert room.make_room() is bool(here)
             if here:
                 assert here.pop(0).dismissed
