@@ -39,6 +39,14 @@ class TooManySubscriptions(Problem):
         super().__init__("too many subscriptions", limit=limit, advice=advice)
 
 
+class TooManyRequests(Problem):
+    """The client asks for more than its quota has room for at present; `retry_after` in seconds."""
+
+    def __init__(self, what: str, retry_after: float) -> None:
+        self.retry_after = round(retry_after, 3)
+        super().__init__(f"too many {what}", limit=what, retryAfter=self.retry_after)
+
+
 class Unauthorised(Problem):
     """The client must prove its identity, or the proof is wrong."""
 

@@ -74,6 +74,18 @@ class Session:
 
 
 @frozen(kw_only=True)
+class Limits:
+    """`[limits]`: what one address may have, and one client with a name, wherever it comes from."""
+
+    sessions: int = field(default=1_000, validator=_positive)
+    subscriptions: int = field(default=10_000, validator=_positive)
+    calls_per_second: float = field(default=100.0, validator=_positive)
+    bytes_per_second: float = field(default=10_000_000.0, validator=_positive)
+    waiting: int = field(default=256, validator=_positive)
+    loopback: bool = False
+
+
+@frozen(kw_only=True)
 class Cache:
     """`[cache]`: size and age of the history."""
 
@@ -145,6 +157,7 @@ class Settings:
     gateway: Gateway = Gateway()
     admission: Admission = Admission()
     session: Session = Session()
+    limits: Limits = Limits()
     fanout: FanOut = FanOut()
     cache: Cache = Cache()
     backoff: BackoffSettings = BackoffSettings()

@@ -174,7 +174,7 @@ class TestMistakes:
             'first.toml: [gateway] port: found "80"; must be a whole number',
             "first.toml: [gateway] max_sessions: found 0; must be > 0",
             'first.toml: [gatway]: unknown table; did you mean "gateway"? valid: admission, '
-            "backoff, cache, chaos, faces, fanout, gateway, runtime, session, sources, supervision",
+            "backoff, cache, chaos, faces, fanout, gateway, limits, runtime, session, sources, supervision",
             "first.toml: [session] outbox: found 1.5; must be a whole number",
             "DATAFLOW__CHAOS__ENABLED: [chaos] enabled: found 1; must be true or false",
         ]
@@ -325,7 +325,7 @@ class TestMistakes:
             ("DATAFLOW__GATEWAY__PORT", '[gateway] port: found "x"; must be a whole number'),
             ("DATAFLOW__GATEWAY", '[gateway]: found "x"; must be a table'),
             ("DATAFLOW__GATEWAY__TLS_KEY", '[gateway] tls_key: found "x"; tls_certificate and tls_key belong together'),
-            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, chaos, faces, fanout, gateway, runtime, "
+            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, chaos, faces, fanout, gateway, limits, runtime, "
              "session, sources, supervision"),
         ],
     )  # fmt: skip

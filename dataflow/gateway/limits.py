@@ -1,0 +1,158 @@
+"""Quotas: how much one address, or one named principal, may have and ask for.
+
+Rules of this file: no I/O. Whoever has a name is counted under it; all others under their address, of which
+a network of IPv6 (64 bits) is one. Sessions and subscriptions are counted while they last. Calls and bytes
+are paid from buckets that fill again; a full one holds `BURST_SECONDS` of its rate, so that a client that
+behaves never notices. Exempt addresses share one account without bounds: this machine and trusted proxies,
+before which many clients stand.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import trio
+from attrs import define, field
+
+from dataflow.settings.schema import Limits
+
+from .identity import ANONYMOUS, Principal
+from .problems import TooManyRequests
+
+BURST_SECONDS: Final = 10.0
+REMEMBERED: Final = 10_000  # accounts; beyond it those without a session go, the longest unused first
+FORGOTTEN_AT_ONCE: Final = 4
+SESSIONS: Final = "sessions"  # reasons of a refusal
+SUBSCRIPTIONS: Final = "subscriptions"
+CALLS: Final = "calls"
+BYTES: Final = "bytes"
+
+
+@define
+class Bucket:
+    """Holds what `rate` a second fills in `BURST_SECONDS`. May be in debt: a price can be known too late."""
+
+    rate: float
+    _level: float = field(init=False)
+    _at: float
+
+    def __attrs_post_init__(self) -> None:
+        self._level = self._most
+
+    def wait(self, now: float, amount: float = 0.0) -> float:
+        """Seconds until it holds `amount`, at most 1, and has no debt."""
+        self._fill(now)
+        return max(0.0, (amount - self._level) / self.rate)
+
+    @property
+    def _most(self) -> float:
+        return max(1.0, self.rate * BURST_SECONDS)
+
+    def take(self, amount: float, now: float) -> None:
+        """Take `amount`, whatever there is."""
+        self._fill(now)
+        self._level -= amount
+
+    def _fill(self, now: float) -> None:
+        self._level = min(self._most, self._level + (now - self._at) * self.rate)
+        self._at = now
+
+
+class Account:
+    """What one address or principal has, and may still ask for. Made by `Quotas`."""
+
+    __slots__ = ("_bytes", "_calls", "_quotas", "sessions", "subscriptions")
+
+    def __init__(self, quotas: Quotas, now: float) -> None:
+        self.sessions = 0
+        self.subscriptions = 0
+        self._quotas = quotas
+        self._calls = Bucket(quotas.settings.calls_per_second, now)
+        self._bytes = Bucket(quotas.settings.bytes_per_second, now)
+
+    def has_room_for_session(self) -> bool:
+        """Whether one more session is within the quota; a refusal is counted."""
+        return self._is_within(SESSIONS, self.sessions, self._quotas.settings.sessions)
+
+    def has_room_for_subscription(self) -> bool:
+        """Whether one more subscription is within the quota; a refusal is counted."""
+        return self._is_within(SUBSCRIPTIONS, self.subscriptions, self._quotas.settings.subscriptions)
+
+    def call(self) -> None:
+        """Pay for one call. Raises TooManyRequests; then nothing is paid."""
+        now = self._quotas.clock()
+        for what, bucket, amount in ((CALLS, self._calls, 1), (BYTES, self._bytes, 0)):
+            wait = bucket.wait(now, amount)
+            if wait > 0 and self._is_bounded:
+                self._quotas.refused[what] += 1
+                raise TooManyRequests(what, wait)
+        self._calls.take(1, now)
+
+    def pay(self, count: int) -> None:
+        """Pay for `count` bytes of a request or its answer. What is missing delays the next call."""
+        if self._is_bounded:
+            self._bytes.take(count, self._quotas.clock())
+
+    @property
+    def _is_bounded(self) -> bool:
+        return self is not self._quotas.exempt
+
+    def _is_within(self, what: str, count: int, most: int) -> bool:
+        if count < most or not self._is_bounded:
+            return True
+        self._quotas.refused[what] += 1
+        return False
+
+
+class Quotas:
+    """The accounts. `refused` counts by what there was too much of. `clock`: seconds."""
+
+    def __init__(
+        self,
+        settings: Limits,
+        is_exempt: Callable[[str], bool],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.is_exempt = is_exempt
+        self.refused: Counter[str] = Counter(dict.fromkeys((SESSIONS, SUBSCRIPTIONS, CALLS, BYTES), 0))
+        self.exempt = Account(self, 0.0)
+        self._accounts: OrderedDict[tuple[str, str], Account] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def account(self, principal: Principal, address: str) -> Account:
+        """The account of a client."""
+        if self.is_exempt(address):
+            return self.exempt
+        unnamed = principal.name == ANONYMOUS.name
+        key = ("address", _whole(address)) if unnamed else ("name", principal.name)
+        account = self._accounts.get(key)
+        if account is None:
+            self._forget()
+            account = self._accounts[key] = Account(self, self.clock())
+        self._accounts.move_to_end(key)
+        return account
+
+    def _forget(self) -> None:
+        for _ in range(FORGOTTEN_AT_ONCE):
+            if len(self._accounts) < REMEMBERED:
+                return
+            key, account = self._accounts.popitem(last=False)
+            if account.sessions:
+                self._accounts[key] = account
+
+
+def _whole(address: str) -> str:
+    """What one client can have for nothing: an IPv4 address, or a whole network of IPv6."""
+    if ":" not in address:
+        return address
+    with suppress(ValueError):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return address
