@@ -15,6 +15,7 @@ from loguru import logger
 
 from dataflow import logs
 from dataflow.domain.errors import ConfigError
+from dataflow.gateway import exposure
 from dataflow.gateway.certificates import configured_context
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Gateway, Settings
@@ -47,6 +48,8 @@ def run(
     check_free(settings.gateway)
     if not settings.sources:
         logger.warning(NO_SOURCES)
+    for warning in exposure.warnings(settings):
+        logger.warning("{}", warning)
     from dataflow import app
 
     return app.run(settings)

@@ -107,10 +107,23 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
     """The settings. If there are mistakes: None, and they are added to `problems`."""
     problems += _names(tree.get("sources"))
     try:
-        return _converter.structure(tree, Settings)
+        settings = _converter.structure(tree, Settings)
     except ClassValidationError as error:
         problems += explain(error, tree)
-    return None
+        return None
+    problems += _two_tokens(tree, settings)
+    return settings
+
+
+def _two_tokens(tree: Any, settings: Settings) -> Iterator[str]:
+    """Checked by hand, because it concerns two tables. The line has no token in it."""
+    token, old = settings.operator.token, settings.gateway.admin_token
+    if token is not None and old is not None and token != old:
+        origin, other = tree["operator"]["token"].origin, tree["gateway"]["admin_token"].origin
+        yield (
+            f"{origin}: [operator] token: differs from [gateway] admin_token, its old name, in {other};"
+            " write one of them"
+        )
 
 
 def _names(sources: Table | Leaf | None) -> Iterator[str]:
