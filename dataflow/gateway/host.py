@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import trio
 from attrs import evolve
 from loguru import logger
+from quart import Response
 
 from actors.session import Wire, WireClosed
 from dataflow.server.handshake import Handshake
@@ -22,7 +23,7 @@ from dataflow.server.serve import serve
 from dataflow.server.take_over import handshake_of, take_over
 from supervisors import Context, Handle, SupervisionError
 
-from .application import create_app, mounted
+from .application import HttpProblem, create_app, mounted
 from .certificates import configured_context
 from .face import Entrance, Face, Route
 from .hall import Hall
@@ -62,7 +63,7 @@ class HttpServer:
         serve_ = partial(self._serve, serving, shutdown)
         routes = [route for face in self._faces for route in face.routes(hall)]
         apart = operator.port is not None
-        public = [route for route in routes if not (apart and (route.operator or route.inside))]
+        public = [_elsewhere(each) if apart and (each.operator or each.inside) else each for each in routes]
         addresses = await serve_(gateway.host, hall.lobby.port, public)
         hall.lobby.port = urlsplit(addresses[0]).port or hall.lobby.port
         if apart:
@@ -119,6 +120,13 @@ class HttpServer:
         await hall.open_session(
             wire, lambda session: entrance.converse(session, client), hall.identify(client)
         )
+
+
+def _elsewhere(route: Route) -> Route:
+    async def answer(**_variables: object) -> Response:
+        raise HttpProblem(404, "Not Found", "this has a listener of the operator's own: [operator] port")
+
+    return Route(route.path, answer, route.methods)
 
 
 async def _restarted(handle: Handle, name: str) -> None:

@@ -19,7 +19,7 @@ from dataflow.domain.errors import ConfigError
 from dataflow.sources.port import SourceSettings
 
 from .schema import SOURCE_RULES, FaceSettings, Settings
-from .structure import Hook, Leaf, Objection, Table, class_hook, explain, instead, strict_converter
+from .structure import Hook, Leaf, Objection, Table, class_hook, explain, instead, strict_converter, wrong
 
 CONNECTORS = "connectors"  # rooms of plugs
 FACES = "faces"
@@ -112,6 +112,7 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
         problems += explain(error, tree)
         return None
     problems += _two_tokens(tree, settings)
+    problems += _one_port(tree, settings)
     return settings
 
 
@@ -124,6 +125,12 @@ def _two_tokens(tree: Any, settings: Settings) -> Iterator[str]:
             f"{origin}: [operator] token: differs from [gateway] admin_token, its old name, in {other};"
             " write one of them"
         )
+
+
+def _one_port(tree: Any, settings: Settings) -> Iterator[str]:
+    port = settings.operator.port
+    if port and port == settings.gateway.port:
+        yield wrong(tree["operator"]["port"], "[operator] port", "must not be that of [gateway]")
 
 
 def _names(sources: Table | Leaf | None) -> Iterator[str]:

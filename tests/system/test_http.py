@@ -214,7 +214,7 @@ async def test_the_operator_may_have_a_listener_of_its_own() -> None:
     async with stage(operator=Operator(port=0)) as s:
         _, own = addresses = s.daemon.root.find("gateway/http").value
         for path in INSIDE:
-            assert_problem(await s.http.get(path), 404)
+            assert "operator" in assert_problem(await s.http.get(path), 404)["detail"]
         for path in ("/", "/health", "/ready"):
             assert (await s.http.get(path)).status_code == 200
         async with http_client(own) as operator, client(f"{own.replace('http', 'ws')}/ws") as listener:

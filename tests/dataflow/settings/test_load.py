@@ -260,6 +260,13 @@ class TestMistakes:
         """What would have no effect, or another effect than meant, is a mistake."""
         assert files.problems(written) == [f"my.toml: {told}"]
 
+    def test_two_listeners_have_two_ports(self, files: Files) -> None:
+        """The second would find its port taken; port 0 is never taken."""
+        assert files.problems("gateway.port = 90\noperator.port = 90") == [
+            "my.toml: [operator] port: found 90; must not be that of [gateway]"
+        ]
+        assert load([files.write("gateway.port = 0\noperator.port = 0")], {})
+
     def test_two_different_tokens_are_a_mistake(self, files: Files) -> None:
         """The token has two names. The line has both places, and no token in it."""
         [told] = files.problems('operator.token = "one"', {"DATAFLOW__GATEWAY__ADMIN_TOKEN": "two"})
