@@ -83,15 +83,21 @@ async def test_an_invited_page_opens_a_socket(way: tuple[bytes, ...]) -> None:
         assert (await shake_hands(d, b"Origin: http://app.example", *way))[0] == 403
 
 
-async def over_http2(port: int, tls: Any, **headers: str) -> tuple[str, bytes]:
-    """Status and body of a handshake over HTTP/2; the body only if it is refused."""
+async def over_http2(port: int, tls: Any, **headers: str | None) -> tuple[str, bytes]:
+    """Status and body of a handshake over HTTP/2; the body only if it is refused. None leaves a header out."""
     raw = await connect(port)
     stream = trio.SSLStream(raw, tls, server_hostname="localhost", https_compatible=True)
     http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
     http.initiate_connection()
-    sent = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":path": "/ws"}
+    sent: dict[str, str | None] = {
+        ":method": "CONNECT",
+        ":protocol": "websocket",
+        ":scheme": "https",
+        ":path": "/ws",
+    }
     sent |= {":authority": "localhost", "sec-websocket-version": "13", **headers}
-    http.send_headers(1, list(sent.items()))
+    pairs = [(name, value) for name, value in sent.items() if value is not None]
+    http.send_headers(1, pairs, end_stream=headers.get(":method") == "GET")
     status, body = "", b""
     while True:
         await stream.send_all(http.data_to_send())
@@ -111,19 +117,20 @@ async def test_the_same_over_http2(tmp_path: Path) -> None:
         pytest.skip("needs the openssl command to make a certificate")
     made = make_certificate(tmp_path)
     gateway = Gateway(port=0, tls_certificate=str(made.certificate), tls_key=str(made.key))
+    foreign = [{"origin": "https://evil.example"}, {"origin": "http://localhost"}, {":authority": "evil"}]
+    own: list[dict[str, str]] = [{}, {"origin": "https://localhost"}]
     async with running(gateway=gateway) as (d, _):
-        for headers in (
-            {"origin": "https://evil.example"},
-            {"origin": "http://localhost"},
-            {":authority": "evil"},
-        ):
-            status, body = await over_http2(d.lobby.port, made.client_context("h2"), **headers)
+        tls = made.client_context("h2")
+        for headers in foreign:
+            status, body = await over_http2(d.lobby.port, tls, **headers)
             assert status == "403"
             assert json.loads(body)["key"].startswith("[gateway] ")
-        assert (await over_http2(d.lobby.port, made.client_context("h2"), origin="https://localhost"))[
-            0
-        ] == "200"
-        assert (await over_http2(d.lobby.port, made.client_context("h2")))[0] == "200"
+        for headers in own:
+            assert (await over_http2(d.lobby.port, tls, **headers))[0] == "200"
+        plain = {":method": "GET", ":protocol": None}
+        status, body = await over_http2(d.lobby.port, tls, **plain)
+        assert status == "400"  # HTTP/2 has no Upgrade, and so no 426
+        assert "RFC 8441" in json.loads(body)["detail"]
 
 
 @pytest.mark.parametrize(

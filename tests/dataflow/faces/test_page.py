@@ -323,3 +323,38 @@ def test_a_reconnection_reports_whether_it_is_complete(evaluate: Callable[[str, 
     assert heard["told"][1:] == ["BTC-USD", 0]
     assert heard["last"] == 9
     assert stream(evaluate, start + "joined(symbol, undefined);" + verdict)["told"] == ["BTC-USD", 0]
+
+
+OPERATOR = """
+const stored = new Map(), actors = new Map(), tree = {}, form = { hidden: true, querySelector: () => input };
+const input = { value: "" }, event = { preventDefault() {} }, note = { textContent: "" };
+const sessionStorage = { getItem: key => stored.get(key) ?? null, setItem: (key, value) => stored.set(key, value),
+  removeItem: key => stored.delete(key) };
+const $ = id => id === "token" ? form : note, put = (node, text) => { node.textContent = text; }, showTree = () => {};
+const type = text => { input.value = text; keepToken(event); };
+const asked = [];
+const state = () => asked.push([form.hidden, operator.asking, note.textContent, authorization().Authorization ?? null]);
+"""
+
+
+def test_the_token_is_asked_for_once_and_forgotten_when_wrong(evaluate: Callable[[str, str], Any]) -> None:
+    """401 asks for it, and asks nothing more of the daemon meanwhile. The header has its UTF-8 bytes."""
+    functions = map(js_function, ["operator", "askToken", "keepToken", "authorization", "showInside"])
+    events = """
+    state(); showInside({ code: 401 }); state(); type("wrong"); state(); showInside({ code: 401 }); state();
+    type("päss"); showInside({ code: 200 }); state(); showInside({ code: 404 }); state();
+    """
+    assert evaluate("\n".join([OPERATOR, *functions, events]), "asked") == [
+        [True, False, "", None],
+        [False, True, "for the operator", None],
+        [True, False, "asking", "Bearer wrong"],
+        [False, True, "this token is not right", None],
+        [True, False, "asking", "Bearer p\u00c3\u00a4ss"],
+        [True, False, "not served here", "Bearer p\u00c3\u00a4ss"],
+    ]
+
+
+def test_the_token_stays_in_its_tab() -> None:
+    """Nothing that outlives the tab is written, and nothing that other tabs see."""
+    assert "sessionStorage" in SCRIPT
+    assert re.findall(r"localStorage|indexedDB|document\.cookie|caches\.|postMessage", SCRIPT) == []
