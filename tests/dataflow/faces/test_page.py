@@ -333,12 +333,12 @@ const sessionStorage = { getItem: key => stored.get(key) ?? null, setItem: (key,
 const $ = id => id === "token" ? form : note, put = (node, text) => { node.textContent = text; }, showTree = () => {};
 const type = text => { input.value = text; keepToken(event); };
 const asked = [];
-const state = () => asked.push([form.hidden, operator.asking, note.textContent, authorization().Authorization ?? null]);
+const state = () => asked.push([form.hidden, operator.shut, note.textContent, authorization().Authorization ?? null]);
 """
 
 
 def test_the_token_is_asked_for_once_and_forgotten_when_wrong(evaluate: Callable[[str, str], Any]) -> None:
-    """401 asks for it, and asks nothing more of the daemon meanwhile. The header has its UTF-8 bytes."""
+    """401 asks for it, and nothing more is asked of the daemon meanwhile, nor after a 404. The header has UTF-8 bytes."""
     functions = map(js_function, ["operator", "askToken", "keepToken", "authorization", "showInside"])
     events = """
     state(); showInside({ code: 401 }); state(); type("wrong"); state(); showInside({ code: 401 }); state();
@@ -350,7 +350,7 @@ def test_the_token_is_asked_for_once_and_forgotten_when_wrong(evaluate: Callable
         [True, False, "asking", "Bearer wrong"],
         [False, True, "this token is not right", None],
         [True, False, "asking", "Bearer p\u00c3\u00a4ss"],
-        [True, False, "not served here", "Bearer p\u00c3\u00a4ss"],
+        [True, True, "not served here", "Bearer p\u00c3\u00a4ss"],
     ]
 
 
