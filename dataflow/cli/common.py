@@ -28,8 +28,8 @@ Url: TypeAlias = Annotated[
 Token: TypeAlias = Annotated[
     str | None,
     Parameter(
-        env_var="DATAFLOW__GATEWAY__ADMIN_TOKEN",
-        help="The admin token, if the daemon has one.",
+        env_var=["DATAFLOW__OPERATOR__TOKEN", "DATAFLOW__GATEWAY__ADMIN_TOKEN"],
+        help="The operator's token, if the daemon has one.",
         show_default=False,
     ),
 ]

@@ -15,9 +15,10 @@ from loguru import logger
 
 from dataflow import logs
 from dataflow.domain.errors import ConfigError
+from dataflow.gateway import exposure
 from dataflow.gateway.certificates import configured_context
 from dataflow.settings.load import load, shipped
-from dataflow.settings.schema import Gateway, Settings
+from dataflow.settings.schema import Gateway, Operator, Settings
 
 from .common import Json
 from .ends import Mistake
@@ -45,8 +46,12 @@ def run(
     configured_context(settings.gateway)
     logs.configure(log_format, log_level)
     check_free(settings.gateway)
+    if settings.operator.port is not None:
+        check_free(settings.operator)
     if not settings.sources:
         logger.warning(NO_SOURCES)
+    for warning in exposure.warnings(settings):
+        logger.warning("{}", warning)
     from dataflow import app
 
     return app.run(settings)
@@ -103,11 +108,13 @@ def with_port(settings: Settings, port: int | None) -> Settings:
     return attrs.evolve(settings, gateway=attrs.evolve(settings.gateway, port=port))
 
 
-def check_free(gateway: Gateway) -> None:
+def check_free(listener: Gateway | Operator) -> None:
     """Raises Mistake if the daemon could not listen, before anything has started."""
-    why = why_not_free(gateway.host, gateway.port)
+    host, port = listener.host, listener.port or 0
+    why = why_not_free(host, port)
     if why is not None:
-        raise Mistake(f"cannot listen on {gateway.host}:{gateway.port}: {why}; choose another with --port")
+        remedy = "with --port" if isinstance(listener, Gateway) else "in [operator]"
+        raise Mistake(f"cannot listen on {host}:{port}: {why}; choose another {remedy}")
 
 
 def why_not_free(host: str, port: int) -> str | None:

@@ -20,7 +20,7 @@ from rich.tree import Tree
 
 from dataflow.logs.terminal import disarmed
 
-from .common import Json, Url, call, daemon_url
+from .common import Json, Token, Url, call, daemon_url
 from .ends import Failure, Mistake
 
 COLOURS = {
@@ -41,6 +41,7 @@ def status(
     interval: float = 1.0,
     everything: Annotated[bool, Parameter(name=("--all", "-a"))] = False,
     url: Url = None,
+    token: Token = None,
     json: Json = False,
 ) -> None:
     """The supervision tree of a running daemon: states, restarts, mailboxes, last errors.
@@ -58,43 +59,45 @@ def status(
         raise Mistake(f"--interval must be more than 0 seconds, not {interval:g}")
     base = daemon_url(url)
     if json:
-        for answer in _answers(base, interval if watch else None):
+        for answer in _answers(base, token, interval if watch else None):
             print(json_.dumps(answer, ensure_ascii=False), flush=True)
     elif watch:
-        _watch(base, interval, everything)
+        _watch(base, token, interval, everything)
     else:
-        Console().print(_look(base, everything))
+        Console().print(_look(base, token, everything))
 
 
-def _answers(base: str, interval: float | None) -> Iterator[Any]:
-    yield call("GET", f"{base}/actors")
+def _answers(base: str, token: str | None, interval: float | None) -> Iterator[Any]:
+    yield call("GET", f"{base}/actors", token)
     while interval is not None:
         time.sleep(interval)
-        yield call("GET", f"{base}/actors")
+        yield call("GET", f"{base}/actors", token)
 
 
-def _look(base: str, everything: bool) -> Tree:
+def _look(base: str, token: str | None, everything: bool) -> Tree:
     ready = call("GET", f"{base}/ready", ok=(503,))
-    return draw(call("GET", f"{base}/actors"), ready, base, datetime.now(UTC), everything)
+    return draw(call("GET", f"{base}/actors", token), ready, base, datetime.now(UTC), everything)
 
 
-def _watch(base: str, interval: float, everything: bool) -> None:
-    first, console = _look(base, everything), Console()
+def _watch(base: str, token: str | None, interval: float, everything: bool) -> None:
+    first, console = _look(base, token, everything), Console()
     if not console.is_terminal:  # a pipe gets one tree after the other
-        for picture in _pictures(first, base, interval, everything):
+        for picture in _pictures(first, base, token, interval, everything):
             console.print(picture)
         return
     with Live(first, console=console, auto_refresh=False, screen=True) as live:
-        for picture in _pictures(first, base, interval, everything):
+        for picture in _pictures(first, base, token, interval, everything):
             live.update(picture, refresh=True)
 
 
-def _pictures(first: Tree, base: str, interval: float, everything: bool) -> Iterator[Tree | Text]:
+def _pictures(
+    first: Tree, base: str, token: str | None, interval: float, everything: bool
+) -> Iterator[Tree | Text]:
     yield first
     while True:
         time.sleep(interval)
         try:
-            yield _look(base, everything)
+            yield _look(base, token, everything)
         except (Failure, Mistake) as error:  # perhaps it restarts: keep watching
             yield Text(disarmed(str(error)), style="red")
 

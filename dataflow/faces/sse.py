@@ -127,7 +127,8 @@ async def _open(hall: Hall, symbol: str) -> Response:
     )
     if delay is not None:
         raise HttpProblem(503, "Service Unavailable", "there is no room, try again later", retry_after=delay)
-    answer = Response(wire.body(), content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+    # nginx would collect pages of events, unless it is asked not to
+    answer = Response(wire.body(), content_type=CONTENT_TYPE, headers={"X-Accel-Buffering": "no"})
     answer.timeout = None  # the stream ends when the client or the server leaves
     return answer
 

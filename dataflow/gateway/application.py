@@ -1,6 +1,8 @@
-"""The HTTP application: the routes of all faces, and the one way in which errors are answered.
+"""The HTTP application: the routes of all faces, who may ask them, and the one way of answering errors.
 
-Rules of this file: no endpoint of its own. Every error is `application/problem+json` (RFC 9457).
+Rules of this file: no endpoint of its own. Every error is `application/problem+json` (RFC 9457). Every
+request is checked here, before its handler is called: name and page by `Pages`, the operator by `Identity`.
+Every answer gets its headers here; a handler that sets one of them itself keeps it.
 """
 
 from __future__ import annotations
@@ -10,17 +12,35 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from quart import Response, request, websocket
+from quart import Response, has_websocket_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import WebsocketMismatch
 
 from dataflow.server.handshake import Handshake
+from dataflow.server.take_over import handshake_of
 from supervisors import SupervisionError
 
 from .face import Entrance, Route
+from .identity import Identity
+from .pages import Pages
 from .problems import Forbidden, InvalidValue, Problem, TooManySubscriptions, Unauthorised, Unavailable
 
 Attend = Callable[[Any, Entrance], Awaitable[None]]
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+NOTHING_LOADED = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_HEADERS = {
+    "Cache-Control": "no-store",  # every answer is about this moment
+    "Content-Security-Policy": NOTHING_LOADED,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID"
+_CORS_ANSWER_HEADERS = "Link, Retry-After"
+_CORS_SECONDS = "600"  # for which a browser may remember what is allowed
 
 _STATUS: dict[type[Problem], tuple[int, str]] = {
     InvalidValue: (400, "Bad Request"),
@@ -39,26 +59,111 @@ class HttpProblem(Exception):
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
+        self.headers: dict[str, str] = {}
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(math.ceil(retry_after))
         self.body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
 
 
-def create_app(routes: Iterable[Route], entrances: Sequence[Entrance], attend: Attend) -> QuartTrio:
+def create_app(
+    routes: Iterable[Route],
+    entrances: Sequence[Entrance],
+    attend: Attend,
+    pages: Pages | None = None,
+    identity: Identity | None = None,
+) -> QuartTrio:
     """The application that `server.serve` hosts.
 
     `attend(websocket, entrance)` runs a WebSocket client that comes in through Quart: over HTTP/2, say.
-    Raises ValueError when two endpoints have one path.
+    Default: `pages` and `identity` as without a configuration. Raises ValueError when two endpoints have one
+    path.
     """
+    pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
     routes = list(routes)
     _check_paths([(method, route.path) for route in routes for method in route.methods])
     _check_paths([entrance.socket.path for entrance in entrances])
     _add_errors(app)
+    _add_checks(app, pages)
+    _add_headers(app, pages)
     for number, route in enumerate(routes):
-        app.add_url_rule(route.path, f"route-{number}", route.handler, methods=list(route.methods))
+        handler = _guarded(route, identity)
+        app.add_url_rule(route.path, f"route-{number}", handler, methods=list(route.methods))
     for entrance in entrances:
         _add_socket(app, entrance, attend)
     return app
+
+
+def mounted(app: AsgiApp, root_path: str) -> AsgiApp:
+    """`app` below `root_path`, for a proxy that does not strip it; and without, for probes past the proxy."""
+    if not root_path:
+        return app
+    location = f"{root_path}/".encode()
+
+    async def below(scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        if path == root_path and scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 308, "headers": [(b"location", location)]})
+            await send({"type": "http.response.body"})
+            return
+        if path.startswith(f"{root_path}/"):
+            scope = scope | {"path": path.removeprefix(root_path)}
+        await app(scope, receive, send)
+
+    return below
+
+
+def _guarded(route: Route, identity: Identity) -> Callable[..., Awaitable[Response]]:
+    """The handler of `route`, behind the check of who asks."""
+    if not (route.operator or route.inside):
+        return route.handler
+    require = identity.require_operator if route.operator else identity.require_insight
+
+    async def guarded(**variables: Any) -> Response:
+        require(asker())
+        return await route.handler(**variables)
+
+    return guarded
+
+
+def _add_checks(app: QuartTrio, pages: Pages) -> None:
+    @app.before_request
+    async def check_request() -> None:
+        pages.check(asker())
+
+    @app.before_websocket
+    async def check_websocket() -> None:
+        pages.check(handshake_of(websocket))
+
+
+def _add_headers(app: QuartTrio, pages: Pages) -> None:
+    @app.after_request
+    async def complete(answer: Any) -> Any:
+        for name, value in _HEADERS.items():
+            answer.headers.setdefault(name, value)
+        origin = request.headers.get("Origin")
+        if origin is not None and pages.invites(origin):
+            _share(answer, origin)
+        return answer
+
+    @app.after_websocket
+    async def complete_refusal(answer: Any) -> Any:
+        if answer is not None:  # None: it came in
+            for name, value in _HEADERS.items():
+                answer.headers.setdefault(name, value)
+        return answer
+
+
+def _share(answer: Any, origin: str) -> None:
+    """Let a page of `origin` read the answer (the Fetch standard's CORS protocol)."""
+    answer.headers["Access-Control-Allow-Origin"] = origin
+    answer.headers["Access-Control-Expose-Headers"] = _CORS_ANSWER_HEADERS
+    answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    answer.headers.add("Vary", "Origin")
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        answer.headers["Access-Control-Allow-Methods"] = answer.headers.get("Allow", "")
+        answer.headers["Access-Control-Allow-Headers"] = _CORS_REQUEST_HEADERS
+        answer.headers["Access-Control-Max-Age"] = _CORS_SECONDS
 
 
 def _check_paths(paths: Sequence[Any]) -> None:
@@ -107,10 +212,17 @@ def _add_errors(app: QuartTrio) -> None:
             problem.headers["Allow"] = ", ".join(sorted(error.valid_methods))
         return await http_problem(problem)
 
+    @app.errorhandler(WebsocketMismatch)
+    async def mismatch(_error: WebsocketMismatch) -> Response:
+        return await http_problem(_no_websocket_here() if has_websocket_context() else _websocket_only())
+
     @app.errorhandler(Problem)
     async def problem(error: Problem) -> Response:
         status, title = next(_STATUS[each] for each in type(error).__mro__ if each in _STATUS)
-        return await http_problem(HttpProblem(status, title, error.summary, **error.data))
+        told = HttpProblem(status, title, error.summary, **error.data)
+        if status == 401:
+            told.headers["WWW-Authenticate"] = 'Bearer realm="dataflow"'
+        return await http_problem(told)
 
     @app.errorhandler(SupervisionError)
     async def supervision_error(error: SupervisionError) -> Response:
@@ -121,3 +233,24 @@ def _add_errors(app: QuartTrio) -> None:
         return await http_problem(
             HttpProblem(500, "Internal Server Error", "a failure inside; the log has it")
         )
+
+
+def _websocket_only() -> HttpProblem:
+    if request.http_version not in ("1.0", "1.1"):  # there it has no Upgrade: RFC 9113, section 8.6
+        return HttpProblem(
+            400,
+            "Bad Request",
+            "this is a WebSocket endpoint: over HTTP/2 it needs an extended CONNECT (RFC 8441)",
+        )
+    problem = HttpProblem(
+        426,
+        "Upgrade Required",
+        "this is a WebSocket endpoint: the request must have 'Upgrade: websocket' and 'Connection: Upgrade'."
+        " A proxy on the way must pass both headers on, over HTTP/1.1",
+    )
+    problem.headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    return problem
+
+
+def _no_websocket_here() -> HttpProblem:
+    return HttpProblem(400, "Bad Request", "this is no WebSocket endpoint: ask for it without an upgrade")

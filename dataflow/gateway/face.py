@@ -116,11 +116,18 @@ class Conversation(ABC):
 
 @frozen
 class Route:
-    """An HTTP endpoint: `handler` is a Quart view and gets the variable parts of the path."""
+    """An HTTP endpoint: `handler` is a Quart view and gets the variable parts of the path.
+
+    `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
+    it is for the operator only, too. Both are refused before the handler is called. With a listener of the
+    operator's own, both are served there only.
+    """
 
     path: str
     handler: Callable[..., Awaitable[Response]]
     methods: Sequence[str] = ("GET",)
+    operator: bool = False
+    inside: bool = False
 
 
 @frozen

@@ -6,7 +6,7 @@ An actor that lets clients in attaches itself to the tree first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ from actors.session import Ending, Manners, Session, Wire, WireClosed
 from dataflow.core import Core
 from dataflow.domain.notice import Refused
 from dataflow.paths import SESSIONS, TOPICS
+from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Gateway, Settings
 from dataflow.topics.topics import Starter
 from supervisors import Child, Context, Mailbox, Node, Restart, SupervisionError
@@ -25,8 +26,10 @@ from .admission import TOO_MANY_SESSIONS, goodbye
 from .clients import AnySession
 from .desk import Desk
 from .faulty import FaultyWire
+from .hops import client_address, networks
 from .identity import ANONYMOUS, Identify, Identity, Principal
 from .lobby import Lobby
+from .pages import Pages
 from .past import Past
 
 GOING_AWAY = "going away"
@@ -43,15 +46,18 @@ def closed_within(settings: Gateway) -> float:
 
 
 class Hall:
-    """Built once. `core` and `lobby` are the state, `desk` answers questions, `identity` knows operators."""
+    """Built once. `core` and `lobby` are the state, `desk` answers questions, `identity` knows operators,
+    `pages` knows which page may ask."""
 
     def __init__(self, core: Core, lobby: Lobby) -> None:
         self.core = core
         self.lobby = lobby
         self.settings: Settings = core.settings
         self.desk = Desk(core, lobby)
-        self.identity = Identity(core.settings.gateway.admin_token)
+        self.identity = Identity(core.settings.operator_token, core.settings.operator.trust_local)
         self.identify: Identify = self.identity
+        self.pages = Pages(_own_names(core.settings), core.settings.gateway.origins)
+        self._trusted = networks(core.settings.gateway.trusted_proxies)
         self.past = Past()
         self.manners = _manners(core.settings)
         self.pool: Starter  # of topics
@@ -64,6 +70,13 @@ class Hall:
         self._root = ctx.supervisor("")
         self._sessions = ctx.supervisor(SESSIONS)
         self.pool = ctx.supervisor(TOPICS)
+
+    def client_address(self, client: Handshake) -> str:
+        """The IP address of the client, without port and brackets, as far as it is believed.
+
+        For limits and logs, never for privileges. See `hops.client_address`.
+        """
+        return client_address(client, self._trusted)
 
     # Sessions.
 
@@ -140,6 +153,11 @@ class Hall:
         """The supervision tree; without `dynamic` only what is there for good."""
         node: Node = self._root.tree(dynamic=dynamic)
         return node
+
+
+def _own_names(settings: Settings) -> Iterable[str]:
+    """The names of the daemon that the configuration has; those of the machine come besides."""
+    return (*settings.gateway.hosts, settings.gateway.host, settings.operator.host)
 
 
 def _manners(settings: Settings) -> Manners:

@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import trio
+from attrs import evolve
 from loguru import logger
+from quart import Response
 
 from actors.session import Wire, WireClosed
 from dataflow.logs import Burst
@@ -22,9 +24,9 @@ from dataflow.server.serve import serve
 from dataflow.server.take_over import handshake_of, take_over
 from supervisors import Context, Handle, SupervisionError
 
-from .application import create_app
+from .application import HttpProblem, create_app, mounted
 from .certificates import configured_context
-from .face import Entrance, Face
+from .face import Entrance, Face, Route
 from .hall import Hall
 
 
@@ -39,39 +41,69 @@ class HttpServer:
         hall, settings = self._hall, self._hall.settings.gateway
         hall.attach(ctx)
         self._root = ctx.supervisor("")
-        entrances = [entrance for face in self._faces for entrance in face.sockets(hall)]
-        routes = [route for face in self._faces for route in face.routes(hall)]
         shutdown = trio.Event()
         async with trio.open_nursery() as serving:
-            addresses = await serving.start(
-                partial(
-                    serve,
-                    create_app(routes, entrances, self._attend),
-                    host=settings.host,
-                    port=hall.lobby.port,
-                    max_message_bytes=settings.max_message_bytes,
-                    graceful_seconds=settings.drain_seconds,
-                    tls=configured_context(settings),  # read anew with every start: certificates are renewed
-                    sockets={each.socket: partial(self._admit, each) for each in entrances},
-                    shutdown=shutdown,
-                    stats=hall.lobby.stats,
-                    most=hall.lobby.room.sessions + hall.lobby.room.connections,
-                    ceiling=hall.lobby.room.ceiling,
-                    report=partial(_report, Burst()),
-                )
-            )
-            hall.lobby.port = urlsplit(addresses[0]).port or hall.lobby.port
+            addresses = await self._listen(serving, shutdown)
             async with trio.open_nursery() as self._nursery:
                 hall.restart = self._restart
                 self._nursery.start_soon(hall.lobby.admission.give_signs)
                 ctx.ready(addresses)
                 logger.bind(path=ctx.path).info("listening on {}/ (page, HTTP, WebSockets)", addresses[0])
+                if hall.settings.operator.port is not None:
+                    logger.bind(path=ctx.path).info("listening on {}/ for the operator", addresses[-1])
                 await ctx.stopping.wait()
                 # A restart of this very server must not wait for itself: its supervisor goes on with it.
                 self._nursery.cancel_scope.cancel()
             # A response without end would hold the server, and be cut off instead of ended.
             await hall.part_with_guests(settings.drain_seconds)
             shutdown.set()
+
+    async def _listen(self, serving: trio.Nursery, shutdown: trio.Event) -> list[str]:
+        """Serve in `serving`. The addresses: the clients' first, then the operator's own, if there is one."""
+        hall, gateway, operator = self._hall, self._hall.settings.gateway, self._hall.settings.operator
+        serve_ = partial(self._serve, serving, shutdown)
+        routes = [route for face in self._faces for route in face.routes(hall)]
+        apart = operator.port is not None
+        public = [_elsewhere(each) if apart and (each.operator or each.inside) else each for each in routes]
+        addresses = await serve_(gateway.host, hall.lobby.port, public)
+        hall.lobby.port = urlsplit(addresses[0]).port or hall.lobby.port
+        if apart:
+            own = await serve_(operator.host, hall.lobby.operator_port, routes)
+            hall.lobby.operator_port = urlsplit(own[0]).port or hall.lobby.operator_port
+            addresses += own
+        return addresses
+
+    async def _serve(
+        self, serving: trio.Nursery, shutdown: trio.Event, host: str, port: int, routes: Sequence[Route]
+    ) -> list[str]:
+        hall, settings = self._hall, self._hall.settings.gateway
+        entrances = [entrance for face in self._faces for entrance in face.sockets(hall)]
+        root = settings.root_path
+        app = create_app(routes, entrances, self._attend, hall.pages, hall.identity)
+        sockets = {
+            evolve(each.socket, path=prefix + each.socket.path): partial(self._admit, each)
+            for each in entrances
+            for prefix in {"", root}
+        }
+        addresses: list[str] = await serving.start(
+            partial(
+                serve,
+                mounted(app, root),
+                host=host,
+                port=port,
+                max_message_bytes=settings.max_message_bytes,
+                graceful_seconds=settings.drain_seconds,
+                tls=configured_context(settings),  # read anew with every start: certificates are renewed
+                sockets=sockets,
+                admits=hall.pages.admits,
+                shutdown=shutdown,
+                stats=hall.lobby.stats,
+                most=hall.lobby.room.sessions + hall.lobby.room.connections,
+                ceiling=hall.lobby.room.ceiling,
+                report=partial(_report, Burst()),
+            )
+        )
+        return addresses
 
     def _restart(self, path: str) -> None:
         """Have the actor at `path` restarted by its supervisor; nobody waits for it here."""
@@ -87,9 +119,18 @@ class HttpServer:
 
     async def _admit(self, entrance: Entrance, wire: Wire[Any, Any], client: Handshake) -> None:
         hall = self._hall
+        if client.path != entrance.socket.path:  # it came below `root_path`
+            client = evolve(client, path=entrance.socket.path)
         await hall.open_session(
             wire, lambda session: entrance.converse(session, client), hall.identify(client)
         )
+
+
+def _elsewhere(route: Route) -> Route:
+    async def answer(**_variables: object) -> Response:
+        raise HttpProblem(404, "Not Found", "this has a listener of the operator's own: [operator] port")
+
+    return Route(route.path, answer, route.methods)
 
 
 async def _restarted(handle: Handle, name: str) -> None:

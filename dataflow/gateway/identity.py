@@ -1,26 +1,24 @@
 """The rights of a client: whether it may read only, or also change something.
 
 Rules of this file. The handshake alone decides. Every client may read; only the operator may change
-something. The admin token proves that a client is the operator. Without a configured token, every client on
-this machine counts as the operator.
+something. The token proves that a client is the operator. Without a configured token, every client on this
+machine counts as the operator, unless its request may come from elsewhere.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
-import re
 from typing import Final, Protocol
 
 from attrs import frozen
 
 from dataflow.server.handshake import Handshake
 
+from .hops import is_loopback, passed_on_by
+from .pages import is_own_page, named_host
 from .problems import Forbidden, Unauthorised
 
 OPERATOR: Final = "operator"
-
-_NAME_AND_PORT: Final = re.compile(r"(\[[^]]*\]|[^:]*)(?::[0-9]*)?")
 
 
 @frozen
@@ -42,10 +40,11 @@ class Identify(Protocol):
 
 
 class Identity:
-    """Recognises the operator by `token`. Without a token, by its address: this machine."""
+    """Recognises the operator by `token`. Without a token, by its address: this machine, if `trust_local`."""
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, trust_local: bool = True) -> None:
         self._token = token
+        self._trust_local = trust_local
 
     def __call__(self, client: Handshake) -> Principal:
         try:
@@ -57,36 +56,42 @@ class Identity:
     def require_operator(self, client: Handshake) -> None:
         """Raises Unauthorised or Forbidden unless the client may change something."""
         if self._token is not None:
-            scheme, _, given = (client.header("authorization") or "").partition(" ")
-            # Bytes are compared. As Latin-1 text, some bytes of a UTF-8 token would count as spaces.
-            sent = given.encode("latin-1").strip(b" \t")
-            expected = self._token.encode(errors="surrogateescape")  # the environment's bytes, UTF-8 or not
-            if scheme.lower() != "bearer" or not hmac.compare_digest(sent, expected):
-                raise Unauthorised("this needs the header 'Authorization: Bearer <admin_token>'")
-            return
-        if not _is_loopback(client.peer.rpartition(":")[0]):
-            raise Forbidden("without an admin_token only the daemon's own machine may do this")
-        _require_no_foreign_page(client)
+            self._require_token(client, self._token)
+        elif not self._trust_local:
+            raise Forbidden("this needs a token, and none is configured: set [operator] token")
+        else:
+            _require_this_machine(client)
+
+    def require_insight(self, client: Handshake) -> None:
+        """Raises Unauthorised unless the client may look inside. Without a token, every client may."""
+        if self._token is not None:
+            self._require_token(client, self._token)
+
+    def _require_token(self, client: Handshake, token: str) -> None:
+        scheme, _, given = (client.header("authorization") or "").partition(" ")
+        # Bytes are compared. As Latin-1 text, some bytes of a UTF-8 token would count as spaces.
+        sent = given.encode("latin-1").strip(b" \t")
+        expected = token.encode(errors="surrogateescape")  # the environment's bytes, UTF-8 or not
+        if scheme.lower() != "bearer" or not hmac.compare_digest(sent, expected):
+            raise Unauthorised("this needs the header 'Authorization: Bearer TOKEN' with [operator] token")
 
 
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.strip("[]")).is_loopback
-    except ValueError:
-        return False
+def _require_this_machine(client: Handshake) -> None:
+    """Refuse a client elsewhere, and one on this machine that may speak for somebody elsewhere.
 
-
-def _require_no_foreign_page(client: Handshake) -> None:
-    """Refuse a page of another site that is open in the operator's browser: it must not act for the operator.
-
-    Such a page may send a request across origins. Or its own name points at this machine (DNS rebinding); the
-    request is then within its origin, but the Host header has that name.
+    A reverse proxy says so in a header. A page of another site, open in the operator's browser, has its
+    Origin, or its own name points at this machine (DNS rebinding) and is the Host.
     """
-    host = client.header("host") or ""
-    origin = client.header("origin")
-    if origin is not None and origin.partition("://")[2] != host:
-        raise Forbidden(f"a page of {origin} may not do this")
-    found = _NAME_AND_PORT.fullmatch(host)
-    name = found[1].lower() if found is not None else None
-    if name is None or (name != "localhost" and not _is_loopback(name)):
-        raise Forbidden(f"without an admin_token this is not allowed under the name {name or host}")
+    if not is_loopback(client.peer.rpartition(":")[0]):
+        raise Forbidden("without [operator] token only the daemon's own machine may do this")
+    header = passed_on_by(client)
+    if header is not None:
+        raise Forbidden(
+            f"without [operator] token only the daemon's own machine may do this, and {header} says that the"
+            " request came through a proxy"
+        )
+    if not is_own_page(client):
+        raise Forbidden(f"a page of {client.header('origin')} may not do this")
+    name = named_host(client)
+    if name != "localhost" and not is_loopback(name or ""):
+        raise Forbidden(f"without [operator] token this is not allowed under the name {name}")

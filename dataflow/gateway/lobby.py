@@ -1,4 +1,4 @@
-"""The connected clients, the admission of new ones, and the port where the gateway listens.
+"""The connected clients, the admission of new ones, and the ports where the gateway listens.
 
 Rules of this file: the lobby outlives the gateway's actors, as `core` outlives all others. It knows no
 protocol.
@@ -25,3 +25,4 @@ class Lobby:
         self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
         # Port 0 means any port. The server writes the real one here, so a restart keeps it.
         self.port = settings.gateway.port
+        self.operator_port = settings.operator.port or 0

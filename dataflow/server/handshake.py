@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha1
 
 from attrs import define, frozen
@@ -60,6 +60,9 @@ class Handshake:
         return b", ".join(found).decode("latin-1") if found else None
 
 
+Admits = Callable[[Handshake], bool]
+
+
 @frozen
 class Socket:
     """A path for WebSocket clients, such as "/ws", and the subprotocols and messages allowed there.
@@ -86,9 +89,13 @@ class Opening:
 
 
 class Door:
-    """Answers handshakes for known paths. The query behind a path is for the handler."""
+    """Answers handshakes for known paths. The query behind a path is for the handler.
 
-    def __init__(self, sockets: Iterable[Socket]) -> None:
+    `admits(client)` may have a doubt about a client, too.
+    """
+
+    def __init__(self, sockets: Iterable[Socket], admits: Admits | None = None) -> None:
+        self._admits = admits
         self._sockets: Mapping[bytes, Socket] = {socket.path.encode(): socket for socket in sockets}
 
     def is_binary(self, path: str) -> bool:
@@ -114,6 +121,8 @@ class Door:
         offered = tokens(found.get(b"sec-websocket-protocol", b"").decode())
         chosen = socket.choose(offered)
         client = Handshake(socket.path, query.decode(), tuple(headers), peer, encrypted, chosen)
+        if self._admits is not None and not self._admits(client):
+            return None
         return Opening(_response(found[b"sec-websocket-key"], chosen), received[end + 2 :], client)
 
 

@@ -28,7 +28,7 @@ from dataflow.net.tls import TlsSocket
 
 from .accepting import WaitingRoom
 from .connection import SEAT, AsgiApp, Connection, OnWebSocket, Report, ServerStats, Shared, ShortWay
-from .handshake import MAX_HEAD, Door, Socket
+from .handshake import MAX_HEAD, Admits, Door, Socket
 from .hypercorn import ServerSeamError, check_seam
 
 __all__ = ["ServerSeamError", "ServerStats", "serve"]
@@ -74,6 +74,7 @@ async def serve(
     is_exempt: Callable[[str], bool] = _nobody,
     tls: ssl.SSLContext | None = None,
     sockets: Mapping[Socket, OnWebSocket] | None = None,
+    admits: Admits | None = None,
     shutdown: trio.Event | None = None,
     stats: ServerStats | None = None,
     report: Report = _ignore,
@@ -95,7 +96,7 @@ async def serve(
 
     `sockets`: a proper WebSocket handshake over HTTP/1.1 for one of these paths does not reach `app`. Its
     handler gets the open wire and the handshake, and owns the wire. If it raises, the client is told 1011.
-    Improper handshakes and HTTP/2 stay with `app`.
+    Improper handshakes and HTTP/2 stay with `app`, and so does a client that `admits` has a doubt about.
     """
     check_seam()
     if tls is not None and tls.sslsocket_class is not TlsSocket:
@@ -114,7 +115,7 @@ async def serve(
             most,
             ceiling,
             tls,
-            _short_way(sockets) if sockets else None,
+            _short_way(sockets, admits) if sockets else None,
         )
         with got_websocket_exception.connected_to(_mark_failed):
             async with trio.open_nursery() as handlers:
@@ -128,8 +129,8 @@ async def serve(
                 handlers.cancel_scope.deadline = trio.current_time() + graceful_seconds
 
 
-def _short_way(sockets: Mapping[Socket, OnWebSocket]) -> ShortWay:
-    return ShortWay(Door(sockets), {socket.path: handler for socket, handler in sockets.items()})
+def _short_way(sockets: Mapping[Socket, OnWebSocket], admits: Admits | None) -> ShortWay:
+    return ShortWay(Door(sockets, admits), {socket.path: handler for socket, handler in sockets.items()})
 
 
 def _config(max_message_bytes: int, keep_alive_seconds: float) -> Config:

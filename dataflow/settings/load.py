@@ -19,7 +19,7 @@ from dataflow.domain.errors import ConfigError
 from dataflow.sources.port import SourceSettings
 
 from .schema import SOURCE_RULES, FaceSettings, Settings
-from .structure import Hook, Leaf, Objection, Table, class_hook, explain, instead, strict_converter
+from .structure import Hook, Leaf, Objection, Table, class_hook, explain, instead, strict_converter, wrong
 
 CONNECTORS = "connectors"  # rooms of plugs
 FACES = "faces"
@@ -107,10 +107,30 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
     """The settings. If there are mistakes: None, and they are added to `problems`."""
     problems += _names(tree.get("sources"))
     try:
-        return _converter.structure(tree, Settings)
+        settings = _converter.structure(tree, Settings)
     except ClassValidationError as error:
         problems += explain(error, tree)
-    return None
+        return None
+    problems += _two_tokens(tree, settings)
+    problems += _one_port(tree, settings)
+    return settings
+
+
+def _two_tokens(tree: Any, settings: Settings) -> Iterator[str]:
+    """Checked by hand, because it concerns two tables. The line has no token in it."""
+    token, old = settings.operator.token, settings.gateway.admin_token
+    if token is not None and old is not None and token != old:
+        origin, other = tree["operator"]["token"].origin, tree["gateway"]["admin_token"].origin
+        yield (
+            f"{origin}: [operator] token: differs from [gateway] admin_token, its old name, in {other};"
+            " write one of them"
+        )
+
+
+def _one_port(tree: Any, settings: Settings) -> Iterator[str]:
+    port = settings.operator.port
+    if port and port == settings.gateway.port:
+        yield wrong(tree["operator"]["port"], "[operator] port", "must not be that of [gateway]")
 
 
 def _names(sources: Table | Leaf | None) -> Iterator[str]:

@@ -6,6 +6,7 @@ and a test compares the two. Durations are seconds.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,15 @@ from .structure import Rules, shown
 
 _positive: Any = validators.gt(0)
 _not_negative: Any = validators.ge(0)
+_NAME = r"[0-9A-Za-z._-]+"
+_ORIGIN = r"\*|null|[a-z][a-z0-9+.-]*://[^/\sA-Z]+"
+
+
+def _each(pattern: str, values: Sequence[str], valid: str) -> None:
+    """Raises ValueError unless every value matches."""
+    for value in values:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be a list, each {valid}; {shown(value)} is not")
 
 
 @frozen(kw_only=True)
@@ -37,12 +47,56 @@ class Gateway:
     )
     tls_certificate: str | None = field(default=None)
     tls_key: str | None = field(default=None)
+    hosts: tuple[str, ...] = field(default=())
+    origins: tuple[str, ...] = field(default=())
+    trusted_proxies: tuple[str, ...] = field(default=())
+    root_path: str = field(default="")
+
+    @hosts.validator
+    def _names(self, _attribute: object, value: Sequence[str]) -> None:
+        _each(_NAME, value, 'a name without scheme and port, such as "feed.example.com"')
+
+    @origins.validator
+    def _pages(self, _attribute: object, value: Sequence[str]) -> None:
+        _each(_ORIGIN, value, 'scheme://host or scheme://host:port in small letters, or "*"')
+
+    @trusted_proxies.validator
+    def _networks(self, _attribute: object, value: Sequence[str]) -> None:
+        for each in value:
+            try:
+                ipaddress.ip_network(each)
+            except ValueError as error:
+                raise ValueError(f"must be IP addresses or networks: {error}") from None
+
+    @root_path.validator
+    def _prefix(self, _attribute: object, value: str) -> None:
+        if not re.fullmatch(r"(/[0-9A-Za-z._~-]+)*", value):
+            raise ValueError('must be empty, or begin with "/" and not end with it, such as "/feed"')
 
     @tls_certificate.validator
     @tls_key.validator
     def _both_or_neither(self, _attribute: object, _value: str | None) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together")
+
+
+@frozen(kw_only=True)
+class Operator:
+    """`[operator]`: who may change something or look inside, and where."""
+
+    token: str | None = field(default=None, repr=False, validator=validators.optional(validators.min_len(1)))
+    trust_local: bool = True
+    host: str = field(default="127.0.0.1")
+    port: int | None = field(
+        default=None, validator=validators.optional([validators.ge(0), validators.le(65535)])
+    )
+
+    @host.validator
+    def _of_a_listener(self, _attribute: object, value: str) -> None:
+        if self.port is None and value != "127.0.0.1":
+            raise ValueError(
+                "must have a port beside it: without one the operator has no listener of its own"
+            )
 
 
 @frozen(kw_only=True)
@@ -155,6 +209,7 @@ class Settings:
     """
 
     gateway: Gateway = Gateway()
+    operator: Operator = Operator()
     admission: Admission = Admission()
     session: Session = Session()
     limits: Limits = Limits()
@@ -166,6 +221,11 @@ class Settings:
     chaos: Chaos = Chaos()
     sources: Mapping[str, SourceSettings] = Factory(dict)
     faces: Mapping[str, FaceSettings] = Factory(dict)
+
+    @property
+    def operator_token(self) -> str | None:
+        """The operator's token, under whichever of its two names it stands."""
+        return self.operator.token or self.gateway.admin_token
 
 
 def _address(value: str) -> Iterator[str]:

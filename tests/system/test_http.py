@@ -13,7 +13,7 @@ from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
-from dataflow.settings.schema import Chaos, Gateway
+from dataflow.settings.schema import Chaos, Gateway, Operator
 from simulators import open_binance
 from supervisors import Point
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
@@ -140,14 +140,94 @@ async def test_restart_of_an_unknown_actor_is_a_404() -> None:
         assert_problem(await s.http.post("/actors/nobody/restart"), 404)
 
 
-async def test_a_change_needs_the_token_when_there_is_one() -> None:
-    """401 without the token or with a wrong one; 202 with the right one. Reading needs none."""
-    async with stage(gateway=Gateway(port=0, admin_token="secret")) as s:
+TOKENS = [{"operator": Operator(token="secret")}, {"gateway": Gateway(port=0, admin_token="secret")}]
+RIGHT = {"Authorization": "Bearer secret"}
+
+
+@pytest.mark.parametrize("tables", TOKENS, ids=["token", "old name"])
+async def test_with_a_token_the_inside_is_the_operators(tables: dict[str, Any]) -> None:
+    """401 without the token or with a wrong one, for changes and for a look inside. The rest stays open."""
+    async with stage(**{"gateway": Gateway(port=0)} | tables) as s:
         path = "/actors/cache/shard-0/restart"
-        assert_problem(await s.http.post(path), 401)
-        assert_problem(await s.http.post(path, headers={"Authorization": "Bearer wrong"}), 401)
-        assert (await s.http.post(path, headers={"Authorization": "Bearer secret"})).status_code == 202
+        for method, each in [("POST", path), *(("GET", path) for path in INSIDE), ("HEAD", "/metrics")]:
+            assert (await s.http.request(method, each)).status_code == 401
+            refused = await s.http.request(method, each, headers={"Authorization": "Bearer wrong"})
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"].startswith("Bearer")
+        assert (await s.http.post(path, headers=RIGHT)).status_code == 202
+        for each in ("/actors", "/actors/cache", "/metrics"):
+            assert (await s.http.get(each, headers=RIGHT)).status_code == 200
+        for each in ("/", "/health", "/ready"):
+            assert (await s.http.get(each)).status_code == 200
+        async with client(s.daemon.url) as listener:
+            assert await listener.call("ping") == "pong"
+
+
+INSIDE = ["/actors", "/actors/cache", "/metrics", "/faults"]
+CHANGES = [("POST", "/actors/cache/shard-0/restart"), ("GET", "/faults"), ("POST", "/faults")]
+CHANGES += [("DELETE", "/faults/1")]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"X-Forwarded-For": "203.0.113.5, 10.0.0.7"},
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"X-Forwarded-For": ""},
+        {"Forwarded": "for=203.0.113.5;proto=https"},
+        {"Forwarded": "?!"},
+        {"X-Real-IP": "203.0.113.5"},
+        {"Via": "1.1 edge"},
+    ],
+    ids=lambda header: "{}: {}".format(*next(iter(header.items()))),
+)
+async def test_what_a_proxy_passes_on_is_never_local(header: dict[str, str]) -> None:
+    """Without a token every change is a 403, whatever the header says, and nothing is changed."""
+    async with stage(chaos=Chaos(enabled=True)) as s:
+        body = {"path": "cache/shard-0", "kind": "crash"}
+        for method, path in CHANGES:
+            assert_problem(await s.http.request(method, path, headers=header, json=body), 403)
+        assert (await s.http.get("/actors", headers=header)).status_code == 200
+        assert (await s.http.get("/faults")).json() == []
+        assert not [e for e in s.daemon.events if e.epoch > 1]
+        assert (await s.http.post("/actors/cache/shard-0/restart")).status_code == 202
+
+
+async def test_with_the_token_a_proxy_does_not_matter() -> None:
+    """The right token is a proof, whoever passed it on."""
+    async with stage(operator=Operator(token="pässwort")) as s:
+        headers = [(b"x-forwarded-for", b"203.0.113.5"), (b"authorization", "Bearer pässwort".encode())]
+        answer = await s.http.post("/actors/cache/shard-0/restart", headers=headers)
+        assert answer.status_code == 202
+
+
+async def test_without_trust_this_machine_is_no_proof() -> None:
+    """`trust_local = false` and no token: nobody may change anything, and everybody may look."""
+    async with stage(operator=Operator(trust_local=False)) as s:
+        assert_problem(await s.http.post("/actors/cache/shard-0/restart"), 403)
         assert (await s.http.get("/actors")).status_code == 200
+
+
+async def test_the_operator_may_have_a_listener_of_its_own() -> None:
+    """Everything is served there. The clients' listener has all but the operator's routes; a restart of the
+    server keeps both ports."""
+    async with stage(operator=Operator(port=0)) as s:
+        _, own = addresses = s.daemon.root.find("gateway/http").value
+        for path in INSIDE:
+            assert "operator" in assert_problem(await s.http.get(path), 404)["detail"]
+        for path in ("/", "/health", "/ready"):
+            assert (await s.http.get(path)).status_code == 200
+        async with http_client(own) as operator, client(f"{own.replace('http', 'ws')}/ws") as listener:
+            for path in ("/", "/health", "/ready", "/actors", "/metrics"):
+                assert (await operator.get(path)).status_code == 200
+            assert await listener.call("ping") == "pong"
+            assert (await operator.post("/actors/gateway/http/restart")).status_code == 202
+            await s.daemon.until(
+                lambda: any(e.path == "gateway/http" and e.epoch > 1 for e in s.daemon.events)
+            )
+        await s.daemon.until(lambda: s.daemon.root.find("gateway/http").value == addresses)
+        async with http_client(own) as again:
+            assert (await again.get("/actors")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dataflow.faces.page import policy
+
 PAGE = (Path(__file__).parents[3] / "dataflow" / "faces" / "page" / "page.html").read_text(encoding="utf-8")
 STYLE = re.findall(r"<style>(.*?)</style>", PAGE, re.S)[0]
 SCRIPT = re.findall(r"<script>(.*?)</script>", PAGE, re.S)[0]
 
-ENDPOINTS = {"/ready", "/actors", "/ws"}
+ENDPOINTS = {"ready", "actors", "ws"}  # relative, so that it works below any prefix
 METHODS = {"subscribe", "unsubscribe", "getRecentTrades", "getSymbols", "getStatus", "ping"}
 NOTIFICATIONS = {
     "trades.update",
@@ -99,18 +101,19 @@ def test_every_name_refers_to_something(outline: Outline) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere(outline: Outline) -> None:
-    """The page works offline and contacts no third party: no address, no import, a content policy."""
+    """The page works offline and contacts no third party: no address, no import, a content policy without a hole."""
     assert re.findall(r"\b(?:https?|wss?):|[\"'(=]//|@import|\burl\([^)]|\bimport\b", STYLE + SCRIPT) == []
     assert "://" not in PAGE
     assert outline.values("src") == []
     assert [href for href in outline.values("href") if not href.startswith("data:")] == []
-    policy = next(
-        a["content"] or "" for _, a in outline.elements if a.get("http-equiv") == "Content-Security-Policy"
-    )
-    directives = {name: rest for name, _, rest in (part.strip().partition(" ") for part in policy.split(";"))}
+    parts = [part.strip().partition(" ") for part in policy(PAGE.encode()).split(";")]
+    directives = {name: rest for name, _, rest in parts}
+    assert len(directives) == len(parts)
     assert directives["default-src"] == "'none'"
     assert directives["connect-src"] == "'self'"
-    assert not any("*" in rest or "eval" in rest for rest in directives.values())
+    assert all(re.fullmatch(r"'sha256-[^ ']+'", directives[f"{kind}-src"]) for kind in ("script", "style"))
+    assert not any("*" in rest or "eval" in rest or "unsafe" in rest for rest in directives.values())
+    assert outline.values("style") == []  # the policy would not let it work
 
 
 def test_text_from_outside_never_becomes_markup(outline: Outline) -> None:
@@ -126,8 +129,8 @@ def test_only_the_public_contract_is_used() -> None:
     """Addresses, methods and notifications are those of the contract, and no notification is ignored."""
     api = re.search(r"const API = \{(.*?)\}", SCRIPT)
     assert api
-    assert set(re.findall(r"\"(/[^\"]*)\"", api[1])) == ENDPOINTS
-    assert set(re.findall(r"[\"'`](/[a-z]\w*)[\"'`]", SCRIPT)) == ENDPOINTS
+    assert set(re.findall(r"\"([^\"]*)\"", api[1])) == ENDPOINTS
+    assert re.findall(r"[\"'`](/[a-z]\w*)[\"'`]", SCRIPT) == []
     called = set(re.findall(r"\bcall\(\"(\w+)\"", SCRIPT))
     assert {"getSymbols", "getStatus", "subscribe"} <= called <= METHODS
     assert set(re.findall(r"^  \"([a-z]+\.[a-z]+)\":", SCRIPT, re.M)) == NOTIFICATIONS
@@ -320,3 +323,38 @@ def test_a_reconnection_reports_whether_it_is_complete(evaluate: Callable[[str, 
     assert heard["told"][1:] == ["BTC-USD", 0]
     assert heard["last"] == 9
     assert stream(evaluate, start + "joined(symbol, undefined);" + verdict)["told"] == ["BTC-USD", 0]
+
+
+OPERATOR = """
+const stored = new Map(), actors = new Map(), tree = {}, form = { hidden: true, querySelector: () => input };
+const input = { value: "" }, event = { preventDefault() {} }, note = { textContent: "" };
+const sessionStorage = { getItem: key => stored.get(key) ?? null, setItem: (key, value) => stored.set(key, value),
+  removeItem: key => stored.delete(key) };
+const $ = id => id === "token" ? form : note, put = (node, text) => { node.textContent = text; }, showTree = () => {};
+const type = text => { input.value = text; keepToken(event); };
+const asked = [];
+const state = () => asked.push([form.hidden, operator.shut, note.textContent, authorization().Authorization ?? null]);
+"""
+
+
+def test_the_token_is_asked_for_once_and_forgotten_when_wrong(evaluate: Callable[[str, str], Any]) -> None:
+    """401 asks for it, and nothing more is asked of the daemon meanwhile, nor after a 404. The header has UTF-8 bytes."""
+    functions = map(js_function, ["operator", "askToken", "keepToken", "authorization", "showInside"])
+    events = """
+    state(); showInside({ code: 401 }); state(); type("wrong"); state(); showInside({ code: 401 }); state();
+    type("päss"); showInside({ code: 200 }); state(); showInside({ code: 404 }); state();
+    """
+    assert evaluate("\n".join([OPERATOR, *functions, events]), "asked") == [
+        [True, False, "", None],
+        [False, True, "for the operator", None],
+        [True, False, "asking", "Bearer wrong"],
+        [False, True, "this token is not right", None],
+        [True, False, "asking", "Bearer p\u00c3\u00a4ss"],
+        [True, True, "not served here", "Bearer p\u00c3\u00a4ss"],
+    ]
+
+
+def test_the_token_stays_in_its_tab() -> None:
+    """Nothing that outlives the tab is written, and nothing that other tabs see."""
+    assert "sessionStorage" in SCRIPT
+    assert re.findall(r"localStorage|indexedDB|document\.cookie|caches\.|postMessage", SCRIPT) == []

@@ -70,7 +70,9 @@ def test_without_the_token_nobody_is_the_operator(headers: dict[str, str]) -> No
     assert identity(asks) is ANONYMOUS
 
 
-@pytest.mark.parametrize("peer", ["127.0.0.1:50000", "127.1.2.3:50000", "::1:50000", "[::1]:50000"])
+@pytest.mark.parametrize(
+    "peer", ["127.0.0.1:50000", "127.1.2.3:50000", "::1:50000", "[::1]:50000", "::ffff:127.0.0.1:1"]
+)
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:8080", "LOCALHOST", "[::1]:8080", "127.0.0.2"])
 def test_without_a_token_a_client_on_this_machine_is_the_operator(peer: str, host: str) -> None:
     """IPv4 and IPv6, under every name that always means this machine."""
@@ -108,6 +110,32 @@ def test_a_foreign_page_on_this_machine_is_not_the_operator(headers: dict[str, s
     """A foreign origin or a foreign name of this machine: the browser is here, the page is not."""
     with pytest.raises(Forbidden):
         Identity(None).require_operator(client(HERE, **headers))
+
+
+@pytest.mark.parametrize(
+    "name", ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via", "X-Forwarded-For"]
+)
+@pytest.mark.parametrize("value", ["203.0.113.5", "127.0.0.1", "", "for=127.0.0.1"])
+def test_what_came_through_a_proxy_is_not_of_this_machine(name: str, value: str) -> None:
+    """A header takes the privilege away, and no value gives it back. The token is as good as ever."""
+    with pytest.raises(Forbidden):
+        Identity(None).require_operator(client(HERE, **{name: value}))
+    Identity("secret").require_operator(client(HERE, authorization="Bearer secret", **{name: value}))
+
+
+def test_this_machine_may_be_trusted_with_nothing() -> None:
+    """Then only a token makes the operator, and the refusal names it."""
+    with pytest.raises(Forbidden, match=r"\[operator\] token"):
+        Identity(None, trust_local=False).require_operator(client(HERE))
+
+
+@pytest.mark.parametrize("peer", [HERE, THERE])
+def test_a_look_inside_needs_the_token_once_there_is_one(peer: str) -> None:
+    """Without a token everybody may look."""
+    Identity(None).require_insight(client(peer))
+    Identity("secret").require_insight(client(peer, authorization="Bearer secret"))
+    with pytest.raises(Unauthorised):
+        Identity("secret").require_insight(client(peer))
 
 
 def test_the_page_of_the_daemon_itself_is_the_operator() -> None:

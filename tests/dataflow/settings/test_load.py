@@ -170,11 +170,12 @@ class TestMistakes:
             "absent.toml: no such file",
             f"{files.folder}: cannot be read: Is a directory",
             'first.toml: [gateway] prot: unknown key; did you mean "port"? valid: admin_token, '
-            "drain_seconds, host, max_message_bytes, max_sessions, port, tls_certificate, tls_key",
+            "drain_seconds, host, hosts, max_message_bytes, max_sessions, origins, port, root_path, "
+            "tls_certificate, tls_key, trusted_proxies",
             'first.toml: [gateway] port: found "80"; must be a whole number',
             "first.toml: [gateway] max_sessions: found 0; must be > 0",
             'first.toml: [gatway]: unknown table; did you mean "gateway"? valid: admission, '
-            "backoff, cache, chaos, faces, fanout, gateway, limits, runtime, session, sources, supervision",
+            "backoff, cache, chaos, faces, fanout, gateway, limits, operator, runtime, session, sources, supervision",
             "first.toml: [session] outbox: found 1.5; must be a whole number",
             "DATAFLOW__CHAOS__ENABLED: [chaos] enabled: found 1; must be true or false",
         ]
@@ -219,6 +220,67 @@ class TestMistakes:
     def test_one_mistake(self, files: Files, written: str, told: str) -> None:
         """The line of a mistake has file, table, key, the value found and the valid values."""
         assert files.problems(written) == [told]
+
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            (
+                'gateway.hosts = ["https://a.example"]',
+                '[gateway] hosts: found ["https://a.example"]; must be a list, each a name without scheme and '
+                'port, such as "feed.example.com"; "https://a.example" is not',
+            ),
+            (
+                'gateway.origins = ["a.example"]',
+                '[gateway] origins: found ["a.example"]; must be a list, each scheme://host or '
+                'scheme://host:port in small letters, or "*"; "a.example" is not',
+            ),
+            (
+                'gateway.origins = ["https://a.example/"]',
+                '[gateway] origins: found ["https://a.example/"]; must be a list, each scheme://host or '
+                'scheme://host:port in small letters, or "*"; "https://a.example/" is not',
+            ),
+            (
+                'gateway.trusted_proxies = ["10.0.0.1/8"]',
+                '[gateway] trusted_proxies: found ["10.0.0.1/8"]; must be IP addresses or networks: '
+                "10.0.0.1/8 has host bits set",
+            ),
+            (
+                'gateway.root_path = "feed/"',
+                '[gateway] root_path: found "feed/"; must be empty, or begin with "/" and not end with it, '
+                'such as "/feed"',
+            ),
+            (
+                'operator.host = "::1"',
+                '[operator] host: found "::1"; must have a port beside it: without one the operator has no '
+                "listener of its own",
+            ),
+        ],
+    )
+    def test_a_mistake_about_who_asks(self, files: Files, written: str, told: str) -> None:
+        """What would have no effect, or another effect than meant, is a mistake."""
+        assert files.problems(written) == [f"my.toml: {told}"]
+
+    def test_two_listeners_have_two_ports(self, files: Files) -> None:
+        """The second would find its port taken; port 0 is never taken."""
+        assert files.problems("gateway.port = 90\noperator.port = 90") == [
+            "my.toml: [operator] port: found 90; must not be that of [gateway]"
+        ]
+        assert load([files.write("gateway.port = 0\noperator.port = 0")], {})
+
+    def test_two_different_tokens_are_a_mistake(self, files: Files) -> None:
+        """The token has two names. The line has both places, and no token in it."""
+        [told] = files.problems('operator.token = "one"', {"DATAFLOW__GATEWAY__ADMIN_TOKEN": "two"})
+        assert told == (
+            "my.toml: [operator] token: differs from [gateway] admin_token, its old name, in "
+            "DATAFLOW__GATEWAY__ADMIN_TOKEN; write one of them"
+        )
+
+    def test_the_token_has_an_old_name(self, files: Files) -> None:
+        """Either name is enough, and both may have the same token."""
+        for written in ("operator.token", "gateway.admin_token"):
+            assert load([files.write(f'{written} = "one"')], {}).operator_token == "one"
+        assert load([files.write('operator.token = "one"\ngateway.admin_token = "one"')], {})
+        assert load([], {}).operator_token is None
 
     @pytest.mark.parametrize(
         ("written", "told"),
@@ -325,8 +387,8 @@ class TestMistakes:
             ("DATAFLOW__GATEWAY__PORT", '[gateway] port: found "x"; must be a whole number'),
             ("DATAFLOW__GATEWAY", '[gateway]: found "x"; must be a table'),
             ("DATAFLOW__GATEWAY__TLS_KEY", '[gateway] tls_key: found "x"; tls_certificate and tls_key belong together'),
-            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, chaos, faces, fanout, gateway, limits, runtime, "
-             "session, sources, supervision"),
+            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, chaos, faces, fanout, gateway, limits, operator, "
+             "runtime, session, sources, supervision"),
         ],
     )  # fmt: skip
     def test_a_mistake_in_a_variable(self, variable: str, told: str) -> None:

@@ -26,6 +26,7 @@ from dataflow.settings.schema import (
     Chaos,
     FanOut,
     Gateway,
+    Operator,
     Runtime,
     Session,
     Settings,
@@ -107,7 +108,18 @@ ANY = st.builds(
             admin_token=st.none() | st.text(min_size=1),
             tls_certificate=st.text() if tls else st.none(),
             tls_key=st.text() if tls else st.none(),
+            hosts=st.sampled_from([(), ("a.example", "B-2.example")]),
+            origins=st.sampled_from([(), ("*",), ("null", "https://a.example:8443")]),
+            trusted_proxies=st.lists(st.ip_addresses().map(str)).map(tuple),
+            root_path=st.sampled_from(["", "/feed", "/a/b-2"]),
         )
+    ),
+    operator=st.builds(
+        Operator,
+        token=st.none(),
+        trust_local=st.booleans(),
+        host=st.text(),
+        port=st.just(0),  # no other listener's
     ),
     admission=st.builds(Admission, at_once=COUNT, waiting=COUNT, retry_after=POSITIVE),
     session=st.builds(
@@ -159,6 +171,7 @@ def test_settings_survive_being_written(file: Path, wanted: Settings) -> None:
 DEFAULTS = written(
     Settings(
         gateway=Gateway(admin_token="x", tls_certificate="x", tls_key="x"),
+        operator=Operator(token="x", port=1),
         chaos=Chaos(seed=1),
         sources={
             "a": binance.Settings(connector="binance", url="wss://h", symbols=("A-B",)),

@@ -1,0 +1,43 @@
+"""What a configuration leaves open that may not be meant: told once, at the start.
+
+Rules of this file: pure. It refuses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dataflow.settings.schema import Settings
+
+from .hops import is_loopback
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """A line for each thing that is open."""
+    gateway, operator = settings.gateway, settings.operator
+    token = settings.operator_token is not None
+    lacking = [*([] if gateway.tls_certificate else ["TLS"]), *([] if token else ["[operator] token"])]
+    listeners = {"gateway": gateway.host} | ({} if operator.port is None else {"operator": operator.host})
+    for table, host in listeners.items():
+        if lacking and not _is_local(host):
+            without = " and without ".join(lacking)
+            yield (
+                f"[{table}] host: {host} is reachable from other machines, without {without}:"
+                f" {_effect(gateway.tls_certificate is None, token)}"
+            )
+    signs = [key for key in ("trusted_proxies", "root_path", "hosts") if getattr(gateway, key)]
+    if signs and not token and operator.trust_local:
+        yield (
+            f"[gateway] {', '.join(signs)}: a proxy seems to stand before this daemon. A request that it"
+            " passes on without saying so counts as this machine's own: set [operator] token, or"
+            " trust_local = false"
+        )
+
+
+def _effect(readable: bool, token: bool) -> str:
+    effects = ["everything can be read on the way"] if readable else []
+    return " and ".join(effects if token else [*effects, "everybody may look inside (/actors, /metrics)"])
+
+
+def _is_local(host: str) -> bool:
+    return host.lower() == "localhost" or is_loopback(host)
