@@ -84,7 +84,10 @@ class HttpServer:
     async def _admit(self, entrance: Entrance, wire: Wire[Any, Any], client: Handshake) -> None:
         hall = self._hall
         await hall.open_session(
-            wire, lambda session: entrance.converse(session, client), hall.identify(client)
+            wire,
+            lambda session: entrance.converse(session, client),
+            hall.identify(client),
+            agent=client.header("user-agent"),
         )
 
 
