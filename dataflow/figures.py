@@ -35,10 +35,10 @@ class Histogram:
 
 @define
 class RecentMaximum:
-    """The largest value of the last `window` seconds or a little more, at most twice as many."""
+    """The largest value of the last `window` seconds, and perhaps of some more: less than twice as many."""
 
     window: float = 30.0
-    _begun: float = float("-inf")  # the present window
+    _number: float = 0.0  # of the present window: they lie side by side
     _highest: float = 0.0  # in it
     _before: float = 0.0  # in the window before it
 
@@ -53,10 +53,10 @@ class RecentMaximum:
         return max(self._highest, self._before)
 
     def _turn(self, now: float) -> None:
-        over = now - self._begun
-        if over >= self.window:
-            self._before = self._highest if over < 2 * self.window else 0.0
-            self._begun, self._highest = now, 0.0
+        number = now // self.window
+        if number != self._number:
+            self._before = self._highest if number == self._number + 1 else 0.0
+            self._number, self._highest = number, 0.0
 
 
 @define
