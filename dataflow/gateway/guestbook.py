@@ -50,24 +50,25 @@ class Guestbook:
 
     def came(self, guest: Guest) -> None:
         """A client has a session now."""
-        self._write("came", paths.session(guest.number), "INFO", f"client came: {guest}")
+        if count := self._due("came", "INFO"):
+            self._write("INFO", paths.session(guest.number), count, f"client came: {guest}")
 
     def refused(self, address: str, reason: str) -> None:
         """A client found no room."""
-        self._write(f"refused ({reason})", paths.SESSIONS, "WARNING", f"client refused: {address}: {reason}")
+        if count := self._due(f"refused ({reason})", "WARNING"):
+            self._write("WARNING", paths.SESSIONS, count, f"client refused: {address}: {reason}")
 
     def went(self, guest: Guest, session: AnySession, ended: Ended) -> None:
         """The session of a client is over."""
-        why, words = ended.why.value, ended.words
-        told = words if words.startswith(why) else f"{why}: {words}" if words else why
-        stayed = trio.current_time() - guest.came_at
-        self._write(
-            f"went ({why})",
-            paths.session(guest.number),
-            "WARNING" if ended.why in _TROUBLE else "INFO",
-            f"client went after {stayed:.1f} s ({told}): {guest}; followed {_topics(session)}; "
-            f"{session.sent:,} sent, {session.dropped:,} dropped",
-        )
+        why, level = ended.why.value, "WARNING" if ended.why in _TROUBLE else "INFO"
+        if count := self._due(f"went ({why})", level):
+            told = ended.words if ended.words.startswith(why) else f"{why}: {ended.words}".removesuffix(": ")
+            stayed = trio.current_time() - guest.came_at
+            line = (
+                f"client went after {stayed:.1f} s ({told}): {guest}; followed {_topics(session)}; "
+                f"{session.sent:,} sent, {session.dropped:,} dropped"
+            )
+            self._write(level, paths.session(guest.number), count, line)
 
     async def run(self, ctx: Context) -> None:
         """Tell the counts of bursts that are over."""
@@ -79,10 +80,13 @@ class Guestbook:
         finally:
             self._tell_rest(math.inf)  # nobody tells it later
 
-    def _write(self, kind: str, path: str, level: str, line: str) -> None:
-        if count := self._burst.occurred((kind, level), trio.current_time()):
-            others = f" (and {count - 1:,} more before)" if count > 1 else ""
-            logger.bind(path=path).log(level, "{}{}", line, others)
+    def _due(self, kind: str, level: str) -> int:
+        """How many clients the next line is about; 0: none now. In a storm nothing else is done for each."""
+        return self._burst.occurred((kind, level), trio.current_time())
+
+    def _write(self, level: str, path: str, count: int, line: str) -> None:
+        others = f" (and {count - 1:,} more before)" if count > 1 else ""
+        logger.bind(path=path).log(level, "{}{}", line, others)
 
     def _tell_rest(self, now: float) -> None:
         for (kind, level), count in self._burst.settle(now):
