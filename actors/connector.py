@@ -65,13 +65,14 @@ class Received(Generic[T]):
 
     Append items to `items`. The methods add answers to our requests; each answer remembers the number of
     items before it. `problems`: (reason, excerpt) of unusable messages. `lost`: the reason why this
-    connection must be given up after this read, else None.
+    connection must be given up after this read, else None. `size`: the bytes that came for it.
     """
 
     items: list[T] = Factory(list)
     answers: list[tuple[int, Answer]] = Factory(list)
     problems: list[tuple[str, str]] = Factory(list)
     lost: str | None = None
+    size: int = 0
 
     def subscribed(self, *topics: str) -> None:
         """The upstream sends items of `topics` from here on."""
@@ -124,6 +125,8 @@ class Observer(Protocol):
     def unsubscribed(self, topic: str) -> None: ...
     def refused(self, topic: str, reason: str) -> None: ...
     def problem(self, reason: str, excerpt: str) -> None: ...
+    def received(self, items: int, size: int) -> None:
+        """A read brought so many items, perhaps none, in `size` bytes."""
 
 
 class Interest:
@@ -330,6 +333,7 @@ class _Conversation(Generic[T]):
             self._heard = trio.current_time()
             self._ctx.beat()
             self._take(received)
+            self._observer.received(len(received.items), received.size)
             for reason, excerpt in received.problems:
                 self._observer.problem(reason, excerpt)
             if received.lost is not None:

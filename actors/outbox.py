@@ -1,20 +1,21 @@
 """The queue of one slow client, and what happens when it is full.
 
-Rules of this file: no I/O, no clock. The bound counts entries. Answers are never dropped (a session stops
-reading requests while answers wait, so they bound themselves); updates are, by the policy. Every dropped
-place is owed to the client as a gap, announced before the next update of that topic. Of a topic where only
-the newest entries count (`Stream.newest_by`) the older ones are replaced while they wait: nothing of it is
-owed or dropped.
+Rules of this file: no I/O; the clock is an argument. The bound counts entries. Answers are never dropped (a
+session stops reading requests while answers wait, so they bound themselves); updates are, by the policy.
+Every dropped place is owed to the client as a gap, announced before the next update of that topic. Of a topic
+where only the newest entries count (`Stream.newest_by`) the older ones are replaced while they wait: nothing
+of it is owed or dropped.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from attrs import define
+from attrs import define, field
 
 from .update import Update
 
@@ -38,6 +39,11 @@ class _Queued(Generic[P]):
     payload: P
     update: Update | None = None  # None: an answer or a notice, which is never dropped
     answer_bytes: int = 0
+    since: float = 0.0  # the time at which it began to wait
+    bytes: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.bytes = _length(self.payload)
 
     @property
     def size(self) -> int:
@@ -49,11 +55,16 @@ class _Queued(Generic[P]):
         return self.update is not None and self.update.stream.newest_by is None
 
 
+def _length(payload: Any) -> int:
+    """The bytes of a payload: bytes, or texts that a server sends one by one."""
+    return len(payload) if isinstance(payload, bytes) else sum(map(len, payload))
+
+
 class Outbox(Generic[P]):
     """A bounded queue of payloads in the order in which they will leave.
 
     `pack` turns an update into a payload, `announce` a dropped range: its topic, its first and last place,
-    and how many items were in it.
+    and how many items were in it. `bytes` is the length of all that waits.
     """
 
     def __init__(
@@ -62,12 +73,15 @@ class Outbox(Generic[P]):
         policy: SlowClient,
         pack: Callable[[Update], P],
         announce: Callable[[Any, int, int, int], P],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = limit
         self.policy = policy
         self.dropped = 0
         self._pack = pack
         self._announce = announce
+        self._clock = clock
+        self.bytes = 0
         self._queue: deque[_Queued[P]] = deque()
         self._messages = 0
         self._owed: dict[Any, tuple[int, int, int]] = {}
@@ -78,6 +92,11 @@ class Outbox(Generic[P]):
 
     def __bool__(self) -> bool:
         return bool(self._queue or self._owed)
+
+    @property
+    def oldest(self) -> float | None:
+        """Since when the next payload to leave has waited, on the clock; None when none waits."""
+        return self._queue[0].since if self._queue else None
 
     @property
     def answers(self) -> int:
@@ -116,6 +135,7 @@ class Outbox(Generic[P]):
             return self._settle(head.update.topic)
         self._queue.popleft()
         self._messages -= head.size
+        self.bytes -= head.bytes
         if head.update is not None and self._newest.get(head.update.topic) is head:
             del self._newest[head.update.topic]
         return head.payload
@@ -140,17 +160,23 @@ class Outbox(Generic[P]):
             return
         assert waiting.update is not None
         self._messages -= waiting.size
+        self.bytes -= waiting.bytes
         waiting.update = waiting.update.superseded_by(update)
         waiting.payload = self._pack(waiting.update)
+        waiting.bytes = _length(waiting.payload)
         self._messages += waiting.size
+        self.bytes += waiting.bytes
 
     def _append(self, queued: _Queued[P]) -> None:
+        queued.since = self._clock()
         self._queue.append(queued)
         self._messages += queued.size
+        self.bytes += queued.bytes
 
     def _replace(self, queue: Sequence[_Queued[P]]) -> None:
         self._queue = deque(queue)
         self._messages = sum(q.size for q in queue)
+        self.bytes = sum(q.bytes for q in queue)
 
     def _settle(self, topic: Any) -> P | None:
         if topic is None:
@@ -173,7 +199,7 @@ class Outbox(Generic[P]):
             if queued.update is None or not queued.sheddable:
                 spared.append(queued)
                 continue
-            rest = self._drop(queued.update, min(excess, queued.size))
+            rest = self._drop(queued, queued.update, min(excess, queued.size))
             excess -= queued.size - (rest.size if rest else 0)
             if rest:
                 self._queue.appendleft(rest)
@@ -189,17 +215,22 @@ class Outbox(Generic[P]):
                 and queued.sheddable
                 and (excess := queued.size - (newest[queued.update.topic] is queued.update))
             ):
-                kept = self._drop(queued.update, excess)
+                kept = self._drop(queued, queued.update, excess)
             if kept:
                 self._queue.append(kept)
 
-    def _drop(self, update: Update, count: int) -> _Queued[P] | None:
-        """The rest of `update` without its first `count` entries, which become owed."""
+    def _drop(self, queued: _Queued[P], update: Update, count: int) -> _Queued[P] | None:
+        """The rest of `queued`, which is `update`, without its first `count` entries, which become owed."""
         dropped = update.upto(count)
         last, items = dropped.last, dropped.items
         owed = self._owed.get(update.topic)
         self._owed[update.topic] = (owed[0], last, owed[2] + items) if owed else (update.first, last, items)
         self.dropped += items
         self._messages -= count
+        self.bytes -= queued.bytes
         rest = update.after(last)
-        return _Queued(self._pack(rest), rest) if rest else None
+        if rest is None:
+            return None
+        kept = _Queued(self._pack(rest), rest, since=queued.since)
+        self.bytes += kept.bytes
+        return kept

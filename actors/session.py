@@ -46,6 +46,8 @@ class Ending(Enum):
     REFUSED = "refused"  # there is no room: it may come back later
     GOING_AWAY = "going away"  # the server stops
     FAILED = "failed"  # our fault
+    VIOLATION = "protocol violation"  # it broke a rule of its protocol
+    OPERATOR = "ended by the operator"
 
 
 @frozen
@@ -54,6 +56,18 @@ class Ended:
 
     why: Ending
     words: str
+
+
+@frozen
+class Backlog:
+    """What a client has not taken. `messages` and `bytes`: in the outbox, behind what is being sent.
+
+    `since`: when the oldest of all that was not taken began to wait, on Trio's clock.
+    """
+
+    messages: int
+    bytes: int
+    since: float
 
 
 class WireClosed(Exception):
@@ -170,6 +184,7 @@ class Session(Generic[P, M]):
         "_flush_scope",
         "_flush_until",
         "_flushing",
+        "_held_since",
         "_left",
         "_listening",
         "_manners",
@@ -193,6 +208,7 @@ class Session(Generic[P, M]):
         self._dropped = 0  # by an outbox that is no more
         self._outbox: Outbox[P] | None = None  # None until something has to wait
         self._rest: P | None = None  # the rest of a partial write: goes out first, whole
+        self._held_since: float | None = None  # what the flusher has in its hand; None: nothing
         self._flushing = False
         self._left: trio.Event | None = None  # set when something left the outbox, or the flusher did
         self._pinged = float("-inf")
@@ -210,6 +226,11 @@ class Session(Generic[P, M]):
         return self._wire.peer
 
     @property
+    def heard(self) -> float:
+        """`trio.current_time()` of the last byte that came from the client."""
+        return self._wire.heard
+
+    @property
     def stays(self) -> bool:
         """Whether it must end before the server that accepted it stops."""
         return self._wire.stays
@@ -223,6 +244,17 @@ class Session(Generic[P, M]):
     def waiting(self) -> int:
         """Messages in the outbox."""
         return len(self._outbox) if self._outbox is not None else 0
+
+    @property
+    def backlog(self) -> Backlog | None:
+        """None while the client takes everything at once."""
+        outbox = self._outbox
+        since = self._held_since
+        if since is None and outbox is not None:
+            since = outbox.oldest
+        if since is None:
+            return None
+        return Backlog(self.waiting, outbox.bytes if outbox is not None else 0, since)
 
     @property
     def dropped(self) -> int:
@@ -283,7 +315,7 @@ class Session(Generic[P, M]):
         self._finish(payload if taken is None else self._wire.cut(payload, taken))
 
     def _finish(self, rest: P) -> None:
-        self._rest = rest
+        self._rest, self._held_since = rest, trio.current_time()
         self._start_flushing()
 
     def tell(self, notice: Any) -> None:
@@ -515,6 +547,7 @@ class Session(Generic[P, M]):
             await self._flush_all()
         finally:
             self._flushing = False
+            self._held_since = None
             self._flush_scope = None
             self._tell_left()
         self.way_changed()
@@ -544,7 +577,9 @@ class Session(Generic[P, M]):
     def _backlog(self) -> Outbox[P]:
         if self._outbox is None:
             manners = self._manners
-            self._outbox = Outbox(manners.outbox, manners.slow_client, self._pack, self._announce)
+            self._outbox = Outbox(
+                manners.outbox, manners.slow_client, self._pack, self._announce, trio.current_time
+            )
         return self._outbox
 
     def _take(self) -> list[P]:
@@ -552,6 +587,8 @@ class Session(Generic[P, M]):
         if self._rest is not None:
             payloads.append(self._rest)
             self._rest = None
+        elif self._outbox is not None:
+            self._held_since = self._outbox.oldest
         if self._outbox is not None:
             while len(payloads) < PAYLOADS_AT_ONCE and (payload := self._outbox.take()) is not None:
                 payloads.append(payload)

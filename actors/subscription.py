@@ -138,13 +138,22 @@ class Subscription:
     It ends by itself `linger` seconds after the last subscriber left, so that a client that comes
     back, or a page that reloads, does not cost an upstream subscription each time. Passes begin at least
     `interval` seconds apart: with 0 at once, and what came during a pass leaves together in the next one.
+    `served(seconds)` is called after each pass over subscribers, with the age of the oldest entry in it.
     """
 
-    def __init__(self, fanout: Fanout, upstream: Upstream, linger: float, interval: float = 0.0) -> None:
+    def __init__(
+        self,
+        fanout: Fanout,
+        upstream: Upstream,
+        linger: float,
+        interval: float = 0.0,
+        served: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
         self._fanout = fanout
         self._upstream = upstream
         self._linger = linger
         self._interval = interval
+        self._served = served
 
     async def run(self, ctx: Context) -> None:
         self._upstream.want(self._fanout.topic, partial(ctx.ref.put, NEWS))
@@ -177,6 +186,8 @@ class Subscription:
             await self._pass(update)
             fanout.position = update.last
             ctx.beat()
+            if update.since is not None and fanout.subscribers:
+                self._served(trio.current_time() - update.since)
             work += len(fanout.subscribers) + len(update.places) // ENTRIES_A_SEND
             if self._interval or work >= SUBSCRIBERS_AT_ONCE:
                 await self._pause(ctx, begun)

@@ -59,11 +59,15 @@ class Stream:
 
 @define(eq=False)
 class Update:
-    """A run of a topic's places, without a hole between them. `first` is the first place, `last` the last."""
+    """A run of a topic's places, without a hole between them. `first` is the first place, `last` the last.
+
+    `since` is when the first of its entries came, on Trio's clock; None where nobody measures that.
+    """
 
     stream: Stream
     first: int
     places: Places
+    since: float | None = None
     _texts: dict[Encoding, list[bytes]] = field(factory=dict, init=False, repr=False)
     _payloads: dict[Any, Any] = field(factory=dict, init=False, repr=False)
 

@@ -33,6 +33,7 @@ from .gateway.host import HttpServer
 from .gateway.lobby import Lobby
 from .gateway.notices import Announcer
 from .gateway.room import Room, make_room
+from .ops.lag import LagProbe
 from .reactions import Reactions
 from .settings.schema import Settings
 from .sources.faulty import FaultySource
@@ -61,11 +62,24 @@ def tree(hall: Hall) -> Supervisor:
         strategy=Strategy.REST_FOR_ONE,
         limit=_limit(core.settings),
         children=(
+            Child(paths.OPS, partial(ops, hall)),
             Child(paths.CACHE, partial(cache, core)),
             Child(paths.TOPICS, partial(topics, core)),
             Child(paths.SOURCES, partial(sources, core)),
             Child(paths.GATEWAY, partial(gateway, hall, faces(core.settings))),
             *chaos(core),
+        ),
+    )
+
+
+def ops(hall: Hall) -> Supervisor:
+    """What operators see. First, so that it stops last; and whatever fails here harms nobody else."""
+    return Supervisor(
+        limit=FOREVER,
+        children=(
+            # Neither has anything to finish, so both are cancelled at once.
+            Child(paths.name(paths.LAG), partial(LagProbe, hall.core.lag), stop_within=0),
+            Child(paths.name(paths.GUESTBOOK), lambda: hall.lobby.clients.guestbook, stop_within=0),
         ),
     )
 
@@ -215,7 +229,8 @@ def stop_deadline(settings: Settings) -> float:
         2 + settings.cache.shards + len(settings.sources)
     )  # http, the topics at once, each of the others
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    return closed_within(settings.gateway) + one_by_one * each + GRACE
+    at_once = 2  # the actors of `ops`
+    return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE
 
 
 def _limit(settings: Settings) -> Limit:

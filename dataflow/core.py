@@ -15,6 +15,7 @@ from .domain import Item, Topic, Trade
 from .domain.quality import Quality
 from .domain.topic import QUALITY
 from .faults.registry import Faults
+from .figures import Histogram, Lag
 from .settings.schema import Settings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
@@ -25,7 +26,7 @@ from .topics.topics import Topics
 
 class Core:
     """Built once from the settings. `epoch` tells this run's offsets from those of other runs, `audience`
-    hears how the sources fare."""
+    hears how the sources fare. `clock`: wall time, for what is shown. `steady` never jumps: for ages."""
 
     def __init__(
         self,
@@ -34,10 +35,13 @@ class Core:
         *,
         epoch: int | None = None,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.started = clock()
+        self._steady = steady
+        self._started_at = steady()
         self.epoch = int(self.started * 1000) if epoch is None else epoch
         # None: nothing can be broken on purpose, and nothing asks whether it is.
         self.faults = Faults(settings.chaos.seed) if settings.chaos.enabled else None
@@ -48,14 +52,20 @@ class Core:
         ]
         told = audience or Audience()
         self.sources = {
-            name: SourceState(name, source, told, clock, self._look)
+            name: SourceState(name, source, told, clock, self._look, steady=steady)
             for name, source in settings.sources.items()
         }
         self.carriers = carriers(self.sources)
         ground = Ground(self.carriers, self.history, self.epoch, clock, self._wake, settings.fanout.joined)
         self.channels = channels(ground)
+        self.latency = Histogram()  # from the admission of a trade until a pass has brought it to all sockets
+        self.lag = Lag()  # of the event loop
         self.topics = Topics(
-            self.carriers, self.channels, settings.fanout.interval, lambda symbol: self._look((symbol,))
+            self.carriers,
+            self.channels,
+            settings.fanout.interval,
+            lambda symbol: self._look((symbol,)),
+            self.latency.add,
         )
         self.delivery = Delivery(cache.shards)
 
@@ -63,6 +73,15 @@ class Core:
     def symbols(self) -> Collection[str]:
         """Every symbol that a source is configured to carry, in alphabetical order."""
         return self.carriers.keys()
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start."""
+        return self._steady() - self._started_at
+
+    def ago(self, seconds: float) -> int:
+        """The moment so many seconds ago, as ns since the epoch: an age becomes a time to be shown."""
+        return int((self.clock() - seconds) * 1e9)
 
     def history(self, symbol: str) -> History:
         """The log of `symbol`, wherever it is kept."""

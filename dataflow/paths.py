@@ -12,6 +12,9 @@ SESSIONS: Final = f"{GATEWAY}/sessions"
 HERALD: Final = f"{GATEWAY}/herald"
 HTTP: Final = f"{GATEWAY}/http"
 CHAOS: Final = "chaos"
+OPS: Final = "ops"
+LAG: Final = f"{OPS}/lag"
+GUESTBOOK: Final = f"{OPS}/guestbook"
 BRANCHES: Final = (CACHE, TOPICS, SOURCES, GATEWAY)
 
 _SHARD: Final = f"{CACHE}/shard-"
@@ -30,6 +33,11 @@ def shard_number(path: str) -> int | None:
 def source(name: str) -> str:
     """The path of a source's connector."""
     return f"{SOURCES}/{name}"
+
+
+def session(number: int) -> str:
+    """The path of a client's session."""
+    return f"{SESSIONS}/{number}"
 
 
 def topic(name: str) -> str:

@@ -77,7 +77,8 @@ class Node:
     state: str  # idle, starting, running, backoff, stopping, done
     epoch: int  # the number of its newest incarnation, 0 before the first
     restarts: int
-    last_error: str | None
+    last_error: str | None  # of the newest failure; None once it has been forgiven
+    last_error_at: float | None  # trio.current_time() of it
     since: float  # trio.current_time() at which it entered its state
     mailbox: MailboxNode | None  # None for a supervisor
     children: tuple[Node, ...] = ()

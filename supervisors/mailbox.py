@@ -39,6 +39,7 @@ class MailboxNode:
     """The counters of a mailbox: accepted = handled + queued + sum(dropped.values()) + lost_in_flight."""
 
     size: int
+    overflow: str  # what a full mailbox does: block, drop_oldest, drop_newest, conflate
     accepted: int
     handled: int
     queued: int
@@ -250,7 +251,13 @@ class Box:
         """The counters, as plain data."""
         dropped = dict(self._dropped or {})
         return MailboxNode(
-            self.spec.size, self.accepted, self.handled, self.queued, dropped, self.lost_in_flight
+            self.spec.size,
+            self.spec.overflow.value,
+            self.accepted,
+            self.handled,
+            self.queued,
+            dropped,
+            self.lost_in_flight,
         )
 
     @property

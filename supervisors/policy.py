@@ -79,9 +79,13 @@ def _comes_back(restart: Restart, abnormal: bool) -> bool:
     return restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and abnormal)
 
 
+def forgives(backoff: Backoff, ready_at: float | None, now: float) -> bool:
+    """Whether a life that was ready at `ready_at` has run for long enough to forgive all earlier failures."""
+    return ready_at is not None and now - ready_at >= backoff.reset_after
+
+
 def _failures(state: State, exit: Ended, now: float) -> int:
-    healthy = exit.ready_at is not None and now - exit.ready_at >= state.rules.backoff.reset_after
-    return 1 if healthy else state.failures + 1
+    return 1 if forgives(state.rules.backoff, exit.ready_at, now) else state.failures + 1
 
 
 def _window(state: State, exit: Ended, now: float) -> tuple[float, ...]:

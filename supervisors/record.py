@@ -23,6 +23,7 @@ from .actor import Child
 from .errors import ActorGone, Stopping, SupervisionError, describe, is_real, leaves
 from .events import Exit, Node
 from .mailbox import Box, make_box
+from .policy import forgives
 from .promise import Promise
 from .refs import Ref
 
@@ -70,7 +71,8 @@ class Record:
     restarts: int = 0
     failures: int = 0  # in a row
     charged: tuple[float, ...] = ()  # failures in the window, if the child has its own budget
-    errors: tuple[BaseException, ...] = ()  # of the newest failure
+    errors: tuple[BaseException, ...] = ()  # of the newest failure ...
+    failed_at: float | None = None  # ... and its time
     value: Any = None
     box: Box = field(init=False)
     _ref: weakref.ref[Ref] | None = field(default=None, init=False)  # weak, because a Ref holds its record
@@ -157,7 +159,7 @@ class Record:
         """Remember the end of the newest incarnation."""
         self.last_exit = Exit(kind, self.path, self.epoch, errors, trio.current_time())
         if errors:
-            self.errors = errors
+            self.errors, self.failed_at = errors, self.last_exit.at
 
     def dismiss(self, kind: type[SupervisionError], text: str) -> None:
         """Tell the waiters for ready that they wait in vain."""
@@ -189,10 +191,17 @@ class Record:
         if self.gone:
             self._ended = None
 
+    @property
+    def forgiven(self) -> bool:
+        """Whether its earlier failures are past: the rule that resets its backoff. See `policy.forgives`."""
+        life = self.incarnation
+        return life is not None and forgives(self.spec.backoff, life.ready_at, trio.current_time())
+
     def node(self, dynamic: bool = True) -> Node:
         """This child and everything below it, as plain data. The children of pools only if `dynamic`."""
         mailbox = self.box.node() if self.kind == "actor" else None
-        last_error = "; ".join(describe(error) for error in self.errors) or None
+        errors = () if self.forgiven else self.errors
+        last_error = "; ".join(describe(error) for error in errors) or None
         shown = self.children.values() if dynamic or self.kind != "pool" else ()
         children = tuple(child.node(dynamic) for child in shown)
         return Node(
@@ -202,6 +211,7 @@ class Record:
             self.epoch,
             self.restarts,
             last_error,
+            self.failed_at if errors else None,
             self.since,
             mailbox,
             children,

@@ -301,6 +301,10 @@ class History:
             places[0] = cut.last, evolve(cut, first=after + 1)
         return places
 
+    def since_when(self, after: int) -> float | None:
+        """When the first kept place behind `after` was filled, on the clock of `admit`; None without one."""
+        return self._places.since_when(after)
+
     def newest(self, count: int) -> list[Entry]:
         """The `count` newest trades by offset, with the gaps between and behind them, in log order.
 

@@ -86,6 +86,11 @@ class ByPlace(Generic[V]):
             del self._values[: self._head], self._ends[: self._head], self._since[: self._head]
             self._head = 0
 
+    def since_when(self, place: int) -> float | None:
+        """When the first value that ends after `place` was added; None when there is none."""
+        index = bisect_right(self._ends, place, lo=self._head)
+        return self._since[index] if index < len(self._since) else None
+
     def after(self, place: int, limit: int | None = None) -> Iterator[tuple[int, V]]:
         """At most `limit` values that end after `place`, in order."""
         start = bisect_right(self._ends, place, lo=self._head)

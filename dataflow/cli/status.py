@@ -9,7 +9,6 @@ import json as json_
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -32,6 +31,9 @@ COLOURS = {
     "idle": "dim",
 }
 READY_COLOURS = {"ready": "green", "degraded": "yellow", "not ready": "red"}
+NOT_FOR_ME = (401, 403)  # only the operator sees the clients
+PATIENT = 5.0  # seconds for which a client may take nothing before that is worth a word
+LATE = 0.25  # seconds of the event loop's lag, likewise
 FEW = 8  # children of a pool that are drawn; the others are only counted
 
 
@@ -76,7 +78,9 @@ def _answers(base: str, token: str | None, interval: float | None) -> Iterator[A
 
 def _look(base: str, token: str | None, everything: bool) -> Tree:
     ready = call("GET", f"{base}/ready", ok=(503,))
-    return draw(call("GET", f"{base}/actors", token), ready, base, datetime.now(UTC), everything)
+    status = call("GET", f"{base}/api/v1/status")
+    clients = call("GET", f"{base}/api/v1/clients?limit=1", token, ok=NOT_FOR_ME)
+    return draw(call("GET", f"{base}/actors", token), ready, base, status | clients, everything)
 
 
 def _watch(base: str, token: str | None, interval: float, everything: bool) -> None:
@@ -103,47 +107,75 @@ def _pictures(
 
 
 def draw(
-    node: dict[str, Any], ready: dict[str, Any], base: str, now: datetime, everything: bool = False
+    node: dict[str, Any],
+    ready: dict[str, Any],
+    base: str,
+    daemon: dict[str, Any],
+    everything: bool = False,
 ) -> Tree:
-    """The tree below `node` (an answer of GET /actors) under a headline from `ready` (of GET /ready)."""
+    """The tree below `node` (an answer of GET /actors) under a headline from `ready` (of GET /ready).
+
+    `daemon`: the answers of GET /api/v1/status and, for an operator, /api/v1/clients in one.
+    """
     state = str(ready.get("status"))
     head = Text.assemble("dataflow ", (base, "dim"), "  ", (state, READY_COLOURS.get(state, "red")))
     for name in ("not_ready", "degraded"):
         if paths := ready.get(name):
             head.append(f"  {name.replace('_', ' ')}: {', '.join(map(disarmed, paths))}", "dim")
+    head.append_text(_daemon(daemon))
     tree = Tree(head, guide_style="dim")
-    _grow(tree, node, now, everything)
+    _grow(tree, node, everything)
     return tree
 
 
-def _grow(tree: Tree, node: dict[str, Any], now: datetime, everything: bool) -> None:
+def _daemon(told: dict[str, Any]) -> Text:
+    """Uptime and sessions; the lag of the event loop and clients that do not read stand out."""
+    text = Text()
+    text.append(f"\nup{age(told['uptime'])}, {told['sessions']:,} sessions", "dim")
+    text.append(f", loop lag {1000 * told['loopLag']:.0f} ms", "yellow" if told["loopLag"] > LATE else "dim")
+    outbox = told.get("outbox") or {}
+    if (oldest := outbox.get("age")) is not None:
+        waiting = f", clients have not taken {outbox['bytes']:,} bytes for{age(oldest)}"
+        text.append(waiting, "red" if oldest > PATIENT else "dim")
+    return text
+
+
+def _grow(tree: Tree, node: dict[str, Any], everything: bool) -> None:
     children = node.get("children") or []
-    branch = tree if not node["path"] else tree.add(_label(node, now))
+    branch = tree if not node["path"] else tree.add(_label(node))
     shown = children if everything or node["kind"] != "pool" else children[:FEW]
     for child in shown:
-        _grow(branch, child, now, everything)
+        _grow(branch, child, everything)
     if hidden := children[len(shown) :]:
         states = Counter(child["state"] for child in hidden)
         more = ", ".join(f"{count} {state}" for state, count in states.items())
         branch.add(Text(f"and {more} more", style="dim"))
 
 
-def _label(node: dict[str, Any], now: datetime) -> Text:
+def _label(node: dict[str, Any]) -> Text:
     name = disarmed(str(node["path"]).rpartition("/")[2])
     label = Text.assemble((name, "bold"), "  ", (node["state"], COLOURS.get(node["state"], "")))
-    label.append(since(node.get("since"), now), "dim")
+    label.append(age(node.get("age")), "dim")
     if node.get("restarts"):
         label.append(f"  {node['restarts']} restarts", "yellow")
-    if node.get("mailbox"):
+    if node.get("delivered"):
+        label.append(_delivered(node["delivered"]), "dim")
+    elif node.get("mailbox") and node["mailbox"]["accepted"]:  # many need none
         label.append_text(_mailbox(node["mailbox"]))
     if node.get("last_error"):
-        label.append(f"\n{disarmed(str(node['last_error']))}", "red")
+        at = disarmed(str(node.get("last_error_at")))
+        label.append(f"\n{at}: {disarmed(str(node['last_error']))}", "red")
     return label
+
+
+def _delivered(told: dict[str, Any]) -> str:
+    ago = f", the last{age(told['age'])} ago" if told["age"] is not None else ""
+    return f"  {told['trades']:,} trades{ago}"
 
 
 def _mailbox(box: dict[str, Any]) -> Text:
     text = Text(f"  {box['handled']:,} handled", style="dim")
-    if box["queued"]:
+    if box["queued"] and box["overflow"] != "conflate":  # there one message stands for all that wait
         text.append(f", {box['queued']:,} of {box['size']:,} waiting", "yellow")
     dropped = dict(box["dropped"])
     if conflated := dropped.pop("conflated", 0):  # by design: one message stands for several
@@ -155,13 +187,13 @@ def _mailbox(box: dict[str, Any]) -> Text:
     return text
 
 
-def since(moment: Any, now: datetime) -> str:
-    """The age of an RFC 3339 time, in its two largest units."""
-    if not isinstance(moment, str):
+def age(seconds: Any) -> str:
+    """A duration in its two largest units, with a space before it; nothing for what is no number."""
+    if not isinstance(seconds, int | float):
         return ""
-    seconds = max(0, int((now - datetime.fromisoformat(moment)).total_seconds()))
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    units = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds % 60, "s")]
+    whole = max(0, int(seconds))
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    units = [(days, "d"), (hours, "h"), (minutes, "min"), (whole % 60, "s")]
     while len(units) > 1 and not units[0][0]:
         units.pop(0)
     return " " + " ".join(f"{count} {unit}" for count, unit in units[:2])

@@ -7,8 +7,9 @@ says whether it is for the operator only (see `gateway.face.Route`).
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -17,16 +18,23 @@ from quart import Response, request
 
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faults.registry import FaultError, Faults, TooManyFaults, UnknownFault
-from dataflow.gateway import face
+from dataflow.gateway import face, spelling
 from dataflow.gateway.application import HttpProblem, json_response
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
+from dataflow.gateway.problems import InvalidValue
+from dataflow.gateway.spelling import encode
 from dataflow.ops.metrics import exposition
 from dataflow.ops.readiness import readiness
-from dataflow.paths import SESSIONS
+from dataflow.paths import SESSIONS, SOURCES, below
 from dataflow.settings.schema import FaceSettings
 from dataflow.sources.state import LinkState
 from supervisors import Node
+
+N = TypeVar("N", int, float)
+
+CLIENTS: Final = 50  # in one answer, unless the request says otherwise
+REASON_TOLD: Final = 80  # characters: a close frame has room for little more
 
 _FAULT_ERRORS = {TooManyFaults: (409, "Conflict"), UnknownFault: (404, "Not Found")}
 
@@ -62,6 +70,12 @@ class Face(face.Face):
             Route("/faults", desk.faults, operator=True),
             Route("/faults", desk.inject, ("POST",), operator=True),
             Route("/faults/<int:id>", desk.withdraw, ("DELETE",), operator=True),
+            Route("/api/v1/status", desk.status),
+            Route("/api/v1/sources", desk.sources),
+            Route("/api/v1/sources/<name>", desk.source),
+            Route("/api/v1/clients", desk.clients, operator=True),
+            Route("/api/v1/clients/<int:id>", desk.client, operator=True),
+            Route("/api/v1/clients/<int:id>", desk.end_client, ("DELETE",), operator=True),
         )
 
 
@@ -117,22 +131,82 @@ class _Admin:
             raise _as_problem(error) from None
         return Response(b"", status=204)  # with no body at all, Quart looks for an event loop of asyncio
 
+    async def status(self) -> Response:
+        return _spelled(spelling.status(self._hall.desk.status()))
+
+    async def sources(self) -> Response:
+        return _spelled(self._sources())
+
+    async def source(self, name: str) -> Response:
+        sources = self._sources()
+        if name not in sources:
+            raise HttpProblem(404, "Not Found", f"there is no source {name!r}", valid=list(sources))
+        return _spelled(sources[name])
+
+    async def clients(self) -> Response:
+        after, limit = _number("after", int, 0), _number("limit", int, CLIENTS)
+        return _spelled(
+            spelling.clients(self._hall.desk.clients(after, limit, _number("behind", float, 0.0)))
+        )
+
+    async def client(self, id: int) -> Response:
+        info = self._hall.desk.client(id)
+        if info is None:
+            raise _no_client(id)
+        return _spelled(spelling.client(info))
+
+    async def end_client(self, id: int) -> Response:
+        session = self._hall.desk.session(id)
+        if session is None:
+            raise _no_client(id)
+        self._hall.show_out(session, request.args.get("reason", "")[:REASON_TOLD])
+        return _spelled({"id": id, "status": "ending"}, 202)
+
+    def _sources(self) -> dict[str, Any]:
+        return {name: spelling.source(info) for name, info in self._hall.desk.sources().items()}
+
     def _allowed(self) -> Faults:
         if self._hall.core.faults is None:
             raise HttpProblem(403, "Forbidden", "faults need [chaos] enabled = true in the configuration")
         return self._hall.core.faults
 
     def _told(self, node: Node) -> dict[str, Any]:
-        """`node` as JSON, its times on the wall clock instead of the event loop's clock."""
-        offset = self._hall.core.clock() - trio.current_time()
+        """`node` as JSON: moments of the event loop's clock become ages and times, and a source tells what it
+        delivered."""
+        now, ago, sources = trio.current_time(), self._hall.core.ago, self._sources()
 
         def dated(plain: dict[str, Any]) -> dict[str, Any]:
-            plain["since"] = to_rfc3339(int((plain["since"] + offset) * 1e9))
-            for child in plain["children"]:
-                dated(child)
-            return plain
+            children = plain.pop("children")
+            plain["age"] = round(now - plain["since"], 3)
+            for key in ("since", "last_error_at"):
+                if plain[key] is not None:
+                    plain[key] = to_rfc3339(ago(now - plain[key]))
+            source = sources.get(below(SOURCES, plain["path"]) or "")
+            if source is not None:
+                plain["delivered"] = source["delivered"]
+            return plain | {"children": [dated(child) for child in children]}
 
         return dated(node.to_dict())
+
+
+def _spelled(body: Any, status: int = 200) -> Response:
+    return Response(encode(body), status, mimetype="application/json")
+
+
+def _number(name: str, kind: type[N], default: N) -> N:
+    """The parameter `name` of the query. Raises InvalidValue."""
+    text = request.args.get(name)
+    try:
+        value = default if text is None else kind(text)
+    except ValueError:
+        value = kind(-1)
+    if not 0 <= value < math.inf:
+        raise InvalidValue(name, text, f"must be {'a whole' if kind is int else 'a'} number, 0 or more")
+    return value
+
+
+def _no_client(id: int) -> HttpProblem:
+    return HttpProblem(404, "Not Found", f"there is no client {id}: it has left, or never came")
 
 
 def _as_problem(error: FaultError) -> HttpProblem:

@@ -123,7 +123,11 @@ async def _open(hall: Hall, symbol: str) -> Response:
     client = asker()
     wire = StreamingWire(Wanted(topic, since), peer=client.peer)
     delay = await hall.open_session(
-        wire, lambda session: Stream(session, hall), hall.identify(client), manners
+        wire,
+        lambda session: Stream(session, hall),
+        hall.identify(client),
+        manners,
+        agent=client.header("user-agent"),
     )
     if delay is not None:
         raise HttpProblem(503, "Service Unavailable", "there is no room, try again later", retry_after=delay)

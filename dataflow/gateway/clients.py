@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-from attrs import define
+import trio
+from attrs import define, field
 
-from actors.session import Ending, Session
+from actors.session import Backlog, Ended, Ending, Session
 from dataflow.domain.notice import Notice
 from supervisors import Ref
+
+from .guestbook import Guest, Guestbook
 
 AnySession: TypeAlias = Session[Any, Any]
 
@@ -21,14 +25,23 @@ class Totals:
     opened: int = 0
     sent: int = 0  # updates; in `Clients` those of ended sessions only, for living sessions have counters
     dropped: int = 0  # updates dropped because a client was slow, announced as gaps; likewise
-    slow: int = 0  # clients disconnected because they were slow
+    ended: Counter[Ending] = field(factory=lambda: Counter(dict.fromkeys(Ending, 0)))  # by the reason
+
+    @property
+    def slow(self) -> int:
+        """Clients disconnected because they were slow."""
+        return self.ended[Ending.SLOW]
+
+
+_UNKNOWN = Ended(Ending.FAILED, "never ran")
 
 
 class Clients:
     """The living sessions, oldest first."""
 
     def __init__(self) -> None:
-        self._sessions: dict[AnySession, int] = {}  # and their numbers
+        self.guestbook = Guestbook()
+        self._sessions: dict[AnySession, Guest] = {}
         self._totals = Totals()
         self._herald: Ref | None = None
 
@@ -43,23 +56,28 @@ class Clients:
         """The number of the next session that enters."""
         return self._totals.opened + 1
 
-    def enter(self, session: AnySession) -> int:
+    def enter(self, session: AnySession, protocol: str = "unknown", agent: str | None = None) -> int:
         """Add `session`; returns its number, which no other session ever had."""
-        self._totals.opened = self.next_number
-        self._sessions[session] = self._totals.opened
-        return self._totals.opened
+        number = self._totals.opened = self.next_number
+        guest = Guest(number, session.peer, protocol, agent, trio.current_time())
+        self._sessions[session] = guest
+        self.guestbook.came(guest)
+        return number
 
-    def numbered(self) -> list[tuple[int, AnySession]]:
-        """The living sessions with their numbers, the oldest first."""
-        return [(number, session) for session, number in self._sessions.items()]
+    @property
+    def guests(self) -> Mapping[AnySession, Guest]:
+        """The living sessions and how they came in, the oldest first."""
+        return self._sessions
 
     def leave(self, session: AnySession) -> None:
         """Remove `session` and keep its totals. Idempotent."""
-        if session in self._sessions:
-            del self._sessions[session]
+        guest = self._sessions.pop(session, None)
+        if guest is not None:
+            ended = session.ended or _UNKNOWN
             self._totals.sent += session.sent
             self._totals.dropped += session.dropped
-            self._totals.slow += session.ended is not None and session.ended.why is Ending.SLOW
+            self._totals.ended[ended.why] += 1
+            self.guestbook.went(guest, session, ended)
 
     def attach(self, herald: Ref) -> None:
         """Set the actor that tells notices to all clients: a `herald.Herald`."""
@@ -70,6 +88,22 @@ class Clients:
         if self._herald is not None:
             self._herald.put(notice)
 
+    @property
+    def ended(self) -> Mapping[Ending, int]:
+        """How many sessions ended, by the reason."""
+        return self._totals.ended
+
+    def backlog(self) -> Backlog | None:
+        """What waits for all clients together; None when nothing does."""
+        waiting = [backlog for session in self._sessions if (backlog := session.backlog) is not None]
+        if not waiting:
+            return None
+        return Backlog(
+            sum(each.messages for each in waiting),
+            sum(each.bytes for each in waiting),
+            min(each.since for each in waiting),
+        )
+
     def totals(self) -> Totals:
         """The totals, living sessions included."""
         living = list(self._sessions)
@@ -77,5 +111,5 @@ class Clients:
             opened=self._totals.opened,
             sent=self._totals.sent + sum(s.sent for s in living),
             dropped=self._totals.dropped + sum(s.dropped for s in living),
-            slow=self._totals.slow,
+            ended=self._totals.ended,
         )

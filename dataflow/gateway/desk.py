@@ -7,70 +7,37 @@ ones. Nothing here waits.
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import islice
 from typing import Final
 
 import trio
-from attrs import frozen
 
+from actors.session import Backlog
 from dataflow.cache.history import History
 from dataflow.core import Core
 from dataflow.domain import Recorded, Topic
 from dataflow.domain.quality import Quality
 from dataflow.sources.state import SourceState
 
+from .answers import (
+    ClientInfo,
+    ClientsInfo,
+    DeliveredInfo,
+    OutboxInfo,
+    SourceInfo,
+    Status,
+    SymbolInfo,
+)
+from .clients import AnySession
+from .guestbook import Guest
 from .lobby import Lobby
 from .problems import InvalidValue, Unavailable
 
+MAX_CLIENTS: Final = 200  # in one answer: with 100 subscriptions each some 30 ms of work
 MAX_COUNT: Final = 1000  # trades in one answer
 _BEST_FIRST: Final = ("live", "subscribing", "idle", "connecting", "lost", "rejected")
-
-
-@frozen
-class SymbolInfo:
-    """A configured symbol.
-
-    `sources` carry it. `status` is the state at the best of them, `quality` the state at each. `newest` is
-    its newest trade.
-    """
-
-    symbol: str
-    channels: Sequence[str]
-    sources: Sequence[str]
-    status: str
-    quality: Sequence[Quality]
-    newest: Recorded | None
-
-
-@frozen
-class SourceInfo:
-    """A source. It has been in this `state` since `since` (ns since epoch).
-
-    `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
-    counts unusable messages by kind.
-    """
-
-    state: str
-    since: int
-    reason: str | None
-    connector: str
-    symbols: Sequence[str]
-    rejected: Mapping[str, str]
-    problems: Counter[str]
-
-
-@frozen
-class Status:
-    """The daemon. `uptime` in seconds; `waiting` counts clients by the urgency of their turn."""
-
-    sources: Mapping[str, SourceInfo]
-    sessions: int
-    waiting: Mapping[str, int]
-    uptime: float
-    epoch: int
-    version: str
 
 
 class Desk:
@@ -88,13 +55,48 @@ class Desk:
         """The state of the sources and of the daemon."""
         core = self._core
         return Status(
-            sources={name: _source(source) for name, source in core.sources.items()},
+            sources=self.sources(),
             sessions=len(self._lobby.clients),
             waiting=self._lobby.admission.waiting,
-            uptime=round(core.clock() - core.started, 3),
+            ended={why.value: count for why, count in self._lobby.clients.ended.items()},
+            loop_lag=round(core.lag.recent.value(trio.current_time()), 4),
+            uptime=round(core.uptime, 3),
             epoch=core.epoch,
             version=version("dataflow"),
         )
+
+    def sources(self) -> Mapping[str, SourceInfo]:
+        """All sources by name, in the order of the configuration."""
+        return {name: self._source(source) for name, source in self._core.sources.items()}
+
+    def clients(self, after: int = 0, limit: int = 50, behind: float = 0.0) -> ClientsInfo:
+        """At most `limit` clients with an id above `after`. With `behind`, only those whose outbox holds
+        something so many seconds old. Raises InvalidValue."""
+        check_range("limit", limit, 1, MAX_CLIENTS)
+        now, clients = trio.current_time(), self._lobby.clients
+        found = (
+            (session, guest)
+            for session, guest in clients.guests.items()
+            if guest.number > after and (not behind or _behind(session, now) >= behind)
+        )
+        some = list(islice(found, limit + 1))
+        shown = [self._client(session, guest, now) for session, guest in some[:limit]]
+        more = len(some) > limit
+        return ClientsInfo(
+            len(clients), _outbox(clients.backlog(), now), shown, shown[-1].id if more else None
+        )
+
+    def client(self, id: int) -> ClientInfo | None:
+        """One client; None when there is none with this id."""
+        session = self.session(id)
+        if session is None:
+            return None
+        return self._client(session, self._lobby.clients.guests[session], trio.current_time())
+
+    def session(self, id: int) -> AnySession | None:
+        """The session of a client; None when there is none with this id."""
+        guests = self._lobby.clients.guests.items()
+        return next((session for session, guest in guests if guest.number == id), None)
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """The quality of the data of `symbol`, at each of its sources."""
@@ -150,6 +152,46 @@ class Desk:
         history.expire(trio.current_time())
         return history
 
+    def _source(self, source: SourceState) -> SourceInfo:
+        delivered, silent, failed = source.delivered, source.silent_for, source.failed_ago
+        return SourceInfo(
+            state=source.link.value,
+            since=int(source.since * 1e9),
+            age=round(source.age, 3),
+            reason=source.reason,
+            reason_at=None if failed is None else self._core.ago(failed),
+            delivered=DeliveredInfo(
+                delivered.trades,
+                delivered.batches,
+                delivered.bytes,
+                None if silent is None else self._core.ago(silent),
+                None if silent is None else round(silent, 3),
+            ),
+            connector=source.settings.connector,
+            symbols=sorted(source.subscribed_symbols),
+            rejected=source.refused_symbols,
+            problems=source.problems,
+        )
+
+    def _client(self, session: AnySession, guest: Guest, now: float) -> ClientInfo:
+        age = now - guest.came_at
+        return ClientInfo(
+            id=guest.number,
+            address=guest.address,
+            protocol=guest.protocol,
+            user_agent=guest.agent,
+            since=self._core.ago(age),
+            age=round(age, 3),
+            heard=round(now - session.heard, 3),
+            follows={topic: (self._epoch(topic), lane.position) for topic, lane in session.lanes.items()},
+            sent=session.sent,
+            dropped=session.dropped,
+            outbox=_outbox(session.backlog, now),
+        )
+
+    def _epoch(self, topic: Topic) -> int:
+        return self._core.channels[topic.channel].log_of(topic).stream.epoch
+
     def _symbol(self, symbol: str) -> SymbolInfo:
         newest = self._history(symbol).latest(1)
         sources = self._core.carriers[symbol]
@@ -169,13 +211,13 @@ def check_range(name: str, value: int, least: int, most: int) -> None:
         raise InvalidValue(name, value, f"must be {least} to {most}")
 
 
-def _source(source: SourceState) -> SourceInfo:
-    return SourceInfo(
-        state=source.link.value,
-        since=int(source.since * 1e9),
-        reason=source.reason,
-        connector=source.settings.connector,
-        symbols=sorted(source.subscribed_symbols),
-        rejected=source.refused_symbols,
-        problems=source.problems,
-    )
+def _outbox(backlog: Backlog | None, now: float) -> OutboxInfo:
+    if backlog is None:
+        return OutboxInfo()
+    return OutboxInfo(backlog.messages, backlog.bytes, round(now - backlog.since, 3))
+
+
+def _behind(session: AnySession, now: float) -> float:
+    """Seconds for which the oldest message for a client has waited."""
+    backlog = session.backlog
+    return 0.0 if backlog is None else now - backlog.since

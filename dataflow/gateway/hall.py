@@ -6,6 +6,7 @@ An actor that lets clients in attaches itself to the tree first.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -33,6 +34,7 @@ from .pages import Pages
 from .past import Past
 
 GOING_AWAY = "going away"
+AGENT_TOLD = 200  # characters of a User-Agent that are kept, once for all clients with the same one
 REFUSE_WITHIN = 1.0  # seconds for the notice that there is no room
 CLOSE_GRACE = 3.0  # seconds beyond `drain_seconds` before a session that cannot close is reported ...
 CLOSE_GRACE_EACH = 0.001  # ... and for every session that may close beside it: some four times what it takes
@@ -86,8 +88,9 @@ class Hall:
         converse: Converse,
         principal: Principal = ANONYMOUS,
         manners: Manners | None = None,
+        agent: str | None = None,
     ) -> float | None:
-        """Make `wire` a session that lives on by itself. Owns the wire.
+        """Make `wire` a session that lives on by itself. Owns the wire. `agent`: the client's User-Agent.
 
         A client without room is told so and closed; the result is the seconds after which it may come back.
         """
@@ -98,8 +101,9 @@ class Hall:
             return await self._send_away(wire, conversation, TOO_MANY_SESSIONS)
         session.speak(conversation)
         try:
-            await self._sessions.start(self._child(session))
+            await self._sessions.start(self._child(session, conversation.format.name, agent))
         except SupervisionError:
+            session.end(Ending.GOING_AWAY, GOING_AWAY)
             self.lobby.clients.leave(session)
             session.let_go()
             return await self._send_away(wire, conversation, GOING_AWAY)
@@ -110,9 +114,15 @@ class Hall:
         seconds."""
         with trio.move_on_after(within):
             async with trio.open_nursery() as nursery:
-                for number, session in self.lobby.clients.numbered():
+                for session, guest in list(self.lobby.clients.guests.items()):
                     if session.stays:
-                        nursery.start_soon(self._sessions.stop, number)
+                        nursery.start_soon(self._sessions.stop, guest.number)
+
+    def show_out(self, session: AnySession, reason: str) -> None:
+        """The operator ends a session. Its client is told so, for this reason, and when it may come back."""
+        words = f"{Ending.OPERATOR.value}: {reason}" if reason else Ending.OPERATOR.value
+        session.tell(Refused(words, self.lobby.admission.delay()))
+        session.end(Ending.OPERATOR, words)
 
     def abandon(self, topic: Any) -> None:
         """Nothing of `topic` will be fanned out any more: its listeners must not wait for it in vain."""
@@ -123,6 +133,7 @@ class Hall:
 
     async def _send_away(self, wire: Wire[Any, Any], conversation: Any, reason: str) -> float:
         delay = self.lobby.admission.turn_away(reason)
+        self.lobby.clients.guestbook.refused(wire.peer, reason)
         text = conversation.notice(Refused(reason, delay))
         with suppress(WireClosed), trio.move_on_after(REFUSE_WITHIN):
             if text is not None:
@@ -136,10 +147,10 @@ class Hall:
             return wire
         return FaultyWire(wire, self.core.faults, f"{SESSIONS}/{self.lobby.clients.next_number}")
 
-    def _child(self, session: AnySession) -> Child:
+    def _child(self, session: AnySession, protocol: str, agent: str | None) -> Child:
         # Cancelled rather than asked: a session says farewell by itself, without a second task to wait.
         return Child(
-            id=self.lobby.clients.enter(session),
+            id=self.lobby.clients.enter(session, protocol, agent and sys.intern(agent[:AGENT_TOLD])),
             make=session.myself,
             restart=Restart.TEMPORARY,
             mailbox=Mailbox(size=1),

@@ -122,7 +122,10 @@ class HttpServer:
         if client.path != entrance.socket.path:  # it came below `root_path`
             client = evolve(client, path=entrance.socket.path)
         await hall.open_session(
-            wire, lambda session: entrance.converse(session, client), hall.identify(client)
+            wire,
+            lambda session: entrance.converse(session, client),
+            hall.identify(client),
+            agent=client.header("user-agent"),
         )
 
 

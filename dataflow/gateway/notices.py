@@ -15,6 +15,8 @@ from dataflow.sources.state import Audience
 
 from .clients import Clients
 
+SYMBOLS_TOLD = 10  # in one line of the log; of more only the number is told
+
 
 class Announcer(Audience):
     """Tells clients and the log about outages and their ends. Problems of a source go to the log only."""
@@ -23,18 +25,28 @@ class Announcer(Audience):
         self._clients = clients
         self._burst = Burst()
 
+    def connected(self, source: str, address: str, symbols: Collection[str]) -> None:
+        """Log the first connection. Clients were never told that there was none."""
+        logger.bind(path=paths.source(source)).info(
+            "connected to {}, subscribed to {}", address, _few(symbols)
+        )
+
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
         level = "INFO" if reason == STOPPED else "WARNING"
         logger.bind(path=paths.source(source)).log(level, "connection lost: {}", reason)
         self._clients.broadcast(SourceLost(source, reason, tuple(symbols)))
 
     def restored(self, source: str, symbols: Collection[str]) -> None:
-        logger.bind(path=paths.source(source)).info(
-            "connection restored: {}", ", ".join(symbols) or "no symbols"
-        )
+        logger.bind(path=paths.source(source)).info("connection restored: {}", _few(symbols))
         self._clients.broadcast(SourceRestored(source, tuple(symbols)))
 
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         """Log a problem once per burst: a broken source sends much garbage."""
         if count := self._burst.occurred((source, reason), trio.current_time()):
             logger.bind(path=paths.source(source)).warning("{} ({} times): {}", reason, count, excerpt)
+
+
+def _few(symbols: Collection[str]) -> str:
+    names = sorted(symbols)
+    more = f" and {len(names) - SYMBOLS_TOLD} more" if len(names) > SYMBOLS_TOLD else ""
+    return ", ".join(names[:SYMBOLS_TOLD]) + more or "no symbols"

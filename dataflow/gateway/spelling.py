@@ -20,6 +20,8 @@ from dataflow.domain.quality import Quality
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import TRADES
 
+from .answers import ClientInfo, ClientsInfo, SourceInfo, Status
+
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -95,6 +97,67 @@ def symbol_quality(states: Sequence[Quality], best: Quality) -> dict[str, Any]:
     told = _grade(best)
     del told["reason"]
     return told | {"sources": {state.source: _grade(state) for state in states}}
+
+
+def status(told: Status) -> dict[str, Any]:
+    """The daemon and its sources."""
+    return {
+        "sources": {name: source(info) for name, info in told.sources.items()},
+        "sessions": told.sessions,
+        "waiting": told.waiting,
+        "ended": told.ended,
+        "loopLag": told.loop_lag,
+        "uptime": told.uptime,
+        "epoch": told.epoch,
+        "version": told.version,
+    }
+
+
+def source(info: SourceInfo) -> dict[str, Any]:
+    """A source, and what it delivered."""
+    return {
+        "state": info.state,
+        "since": to_rfc3339(info.since),
+        "age": info.age,
+        "reason": info.reason,
+        "reasonAt": _time(info.reason_at),
+        "connector": info.connector,
+        "symbols": info.symbols,
+        "rejected": info.rejected,
+        "problems": info.problems,
+        "delivered": fields(info.delivered) | {"last": _time(info.delivered.last)},
+    }
+
+
+def clients(told: ClientsInfo) -> dict[str, Any]:
+    """A part of the clients, and what waits for all."""
+    return {
+        "total": told.total,
+        "outbox": fields(told.outbox),
+        "clients": [client(each) for each in told.clients],
+        "next": told.next,
+    }
+
+
+def client(info: ClientInfo) -> dict[str, Any]:
+    """A client: who it is, what it follows, and what it has not taken."""
+    return fields(info) | {
+        "since": to_rfc3339(info.since),
+        "follows": [
+            {**_topic(topic), "epoch": epoch, "offset": offset}
+            for topic, (epoch, offset) in info.follows.items()
+        ],
+        "outbox": fields(info.outbox),
+    }
+
+
+def _topic(topic: Topic) -> dict[str, Any]:
+    variant = {"variant": topic.variant} if topic.variant else {}
+    return {"channel": topic.channel, "symbol": topic.symbol, **variant}
+
+
+def _time(ns: int | None) -> str | None:
+    return None if ns is None else to_rfc3339(ns)
 
 
 def _camel(name: str) -> str:

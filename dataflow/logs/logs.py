@@ -168,14 +168,16 @@ class _Repeated:
     last: float
     told_at: float
     untold: int = 0
+    occurred: int = 0  # in the present burst
 
 
 @define
 class Burst:
     """Decides how often a repeated reason is logged. Pure: the caller brings the time and does the logging.
 
-    The first occurrence is logged at once. Later ones that follow within `quiet` seconds are counted, and
-    logged together every `every` seconds or with the first one of the next burst. With more than `remembered`
+    The first `freely` occurrences are logged at once. Later ones that follow within `quiet` seconds are
+    counted, and logged together every `every` seconds, with the first one of the next burst, or when the
+    caller settles the bursts that are over. With more than `remembered`
     reasons the oldest is forgotten with its count, so that endless new reasons need no memory. This is for
     the log only: the metrics have the exact numbers.
     """
@@ -183,6 +185,7 @@ class Burst:
     quiet: float = 10.0
     every: float = 60.0
     remembered: int = 1000
+    freely: int = 1
     _seen: dict[Hashable, _Repeated] = field(factory=dict, init=False)
 
     def occurred(self, reason: Hashable, now: float) -> int:
@@ -191,12 +194,27 @@ class Burst:
         if seen is None:
             self._forget_oldest()
             seen = _Repeated(now, float("-inf"))
-        over = now - seen.last >= self.quiet or now - seen.told_at >= self.every
+        if now - seen.last >= self.quiet:
+            seen.occurred = 0
+        seen.occurred += 1
+        over = seen.occurred <= self.freely or now - seen.told_at >= self.every
         seen.last, seen.untold = now, seen.untold + 1
         self._seen[reason] = seen
         if not over:
             return 0
         told, seen.untold, seen.told_at = seen.untold, 0, now
+        return told
+
+    def settle(self, now: float) -> list[tuple[Any, int]]:
+        """The reasons whose burst is over, with the number of occurrences to log now."""
+        over = [
+            (reason, seen)
+            for reason, seen in self._seen.items()
+            if seen.untold and now - seen.last >= self.quiet
+        ]
+        told = [(reason, seen.untold) for reason, seen in over]
+        for _reason, seen in over:
+            seen.untold = 0
         return told
 
     def _forget_oldest(self) -> None:

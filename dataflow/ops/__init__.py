@@ -1,1 +1,1 @@
-"""Metrics and readiness, for operators. Nothing is counted here."""
+"""Metrics, readiness and the lag of the event loop, for operators."""

@@ -6,14 +6,22 @@ them, so metrics cost nothing per trade. config/README.md lists every metric, an
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+import trio
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from dataflow.core import Core
+from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
 from dataflow.sources.state import LinkState
 from supervisors import Node
@@ -25,6 +33,7 @@ def exposition(core: Core, lobby: Lobby, tree: Node) -> bytes:
     """All metrics as Prometheus text. Of `tree`, only the static actors."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Now(core, lobby, tree))
+    ProcessCollector(registry=registry)  # what the operating system says; nothing where it is not Linux
     return generate_latest(registry)
 
 
@@ -38,6 +47,8 @@ class _Now(Collector):
         yield from self._source_metrics()
         yield from self._cache_metrics()
         yield from self._client_metrics()
+        yield from self._outbox_metrics()
+        yield from self._loop_metrics()
         yield from self._admission_metrics()
         yield from self._actor_metrics()
         yield from self._fault_metrics()
@@ -54,12 +65,25 @@ class _Now(Collector):
         overflowed = CounterMetricFamily(
             "dataflow_source_overflowed_trades", "Trades refused by a full shard mailbox", labels=["source"]
         )
+        trades = CounterMetricFamily("dataflow_source_trades", "Trades that a source sent", labels=["source"])
+        batches = CounterMetricFamily(
+            "dataflow_source_batches", "Reads of a source that brought trades", labels=["source"]
+        )
+        received = CounterMetricFamily("dataflow_source_bytes", "Bytes read from a source", labels=["source"])
+        silent = GaugeMetricFamily(
+            "dataflow_source_silent_seconds", "Seconds since the newest trade of a source", labels=["source"]
+        )
         for name, source in self._core.sources.items():
+            trades.add_metric([name], source.delivered.trades)
+            batches.add_metric([name], source.delivered.batches)
+            received.add_metric([name], source.delivered.bytes)
+            if (silent_for := source.silent_for) is not None:
+                silent.add_metric([name], silent_for)
             connected.add_metric([name], float(source.link is LinkState.CONNECTED))
             overflowed.add_metric([name], self._core.delivery.overflowed[name])
             for reason, count in source.problems.items():
                 problems.add_metric([name, reason], count)
-        yield from (connected, problems, overflowed)
+        yield from (connected, trades, batches, received, silent, problems, overflowed)
 
     def _cache_metrics(self) -> Iterator[Metric]:
         judged = CounterMetricFamily(
@@ -83,12 +107,42 @@ class _Now(Collector):
             ("updates_dropped", "Updates dropped for slow clients, announced as gaps", totals.dropped),
         ):
             yield CounterMetricFamily(f"dataflow_{name}", text, value=value)
+        ended = CounterMetricFamily(
+            "dataflow_sessions_ended", "Clients that left, by the reason", labels=["reason"]
+        )
+        for why, count in totals.ended.items():
+            ended.add_metric([why.value], count)
+        yield ended
         subscribers = GaugeMetricFamily(
             "dataflow_topic_subscribers", "Subscribers of a topic", labels=["symbol"]
         )
         for topic, count in self._core.topics.subscribers.items():
             subscribers.add_metric([str(topic)], count)
         yield subscribers
+
+    def _outbox_metrics(self) -> Iterator[Metric]:
+        backlog = self._lobby.clients.backlog()
+        age = 0.0 if backlog is None else trio.current_time() - backlog.since
+        for name, text, value in (
+            ("messages", "Messages that wait for clients", 0 if backlog is None else backlog.messages),
+            ("bytes", "Bytes that wait for clients", 0 if backlog is None else backlog.bytes),
+            ("oldest_seconds", "Age of the oldest message that a client has not taken", age),
+        ):
+            yield GaugeMetricFamily(f"dataflow_outbox_{name}", text, value=value)
+
+    def _loop_metrics(self) -> Iterator[Metric]:
+        lag = self._core.lag
+        yield _histogram(
+            "dataflow_fanout_latency_seconds",
+            "From the admission of the oldest trade of a pass until all sockets have been served",
+            self._core.latency,
+        )
+        yield _histogram("dataflow_loop_lag_seconds", "How late the event loop wakes a timer", lag.histogram)
+        yield GaugeMetricFamily(
+            "dataflow_loop_lag_recent_max_seconds",
+            "The longest lag of the last 30 to 60 s",
+            value=lag.recent.value(trio.current_time()),
+        )
 
     def _admission_metrics(self) -> Iterator[Metric]:
         admission = self._lobby.admission
@@ -150,3 +204,8 @@ class _Now(Collector):
             struck.add_metric([path, kind], count)
         in_force = len(self._core.faults.active())
         yield from (struck, GaugeMetricFamily("dataflow_faults_active", "Faults in force", value=in_force))
+
+
+def _histogram(name: str, text: str, kept: Histogram) -> Metric:
+    buckets = [("+Inf" if bound == math.inf else str(bound), count) for bound, count in kept.cumulative()]
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=kept.total)

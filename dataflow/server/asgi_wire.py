@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import trio
 from quart.wrappers import Websocket
 
 from actors.session import Ending
 from dataflow.net.websocket.frames import VANISHED
+from dataflow.net.websocket.parser import TEXT_ONLY, TOO_BIG
 
 from .connection import Seat
 from .endings import CODES, WebSocketClosed
+
+_FAULTS: Final = frozenset({TEXT_ONLY, TOO_BIG})  # nothing else here closes with these
 
 
 class AsgiWire:
@@ -82,13 +85,12 @@ class AsgiWire:
         if isinstance(message, bytes) and self._BINARY and len(message) <= self._max_bytes:
             return message
         if not isinstance(message, str):
-            await self.close_with(1003, "text messages only")
+            await self.close_with(TEXT_ONLY, "text messages only")
         elif len(message) > self._max_bytes or len(message.encode()) > self._max_bytes:
-            await self.close_with(1009, f"a message may have {self._max_bytes} bytes")
+            await self.close_with(TOO_BIG, f"a message may have {self._max_bytes} bytes")
         else:
             return message
-        assert self._end is not None
-        raise WebSocketClosed(*self._end)  # a new one: one that is kept keeps its frames, and those keep us
+        raise self._closed()
 
     async def ping(self) -> None:
         """Ask the peer for a pong."""
@@ -132,12 +134,18 @@ class AsgiWire:
     def _check(self) -> None:
         self._notice_too_long()
         if self._end is not None:
-            raise WebSocketClosed(*self._end)
+            raise self._closed()
+
+    def _closed(self) -> WebSocketClosed:
+        """Always a new exception: one that is kept keeps its frames, and those keep us."""
+        assert self._end is not None
+        code, reason = self._end
+        return WebSocketClosed(code, reason, fault=code in _FAULTS)
 
     def _notice_too_long(self) -> None:
         # The server has said 1009 already. Its next message may be the tail of the one that was too long.
         if self._seat is not None and self._seat.too_long:
-            self._finish(1009, f"a message may have {self._max_bytes} bytes")
+            self._finish(TOO_BIG, f"a message may have {self._max_bytes} bytes")
 
     def _finish(self, code: int, reason: str) -> None:
         self._end = self._end or (code, reason)

@@ -10,6 +10,8 @@ CODES: Final = {
     Ending.GONE: 1000,
     Ending.GOING_AWAY: 1001,
     Ending.SLOW: 1008,
+    Ending.VIOLATION: 1008,  # a wire that finds one says what it was, in a code of its own
+    Ending.OPERATOR: 1008,
     Ending.SILENT: 1011,
     Ending.FAILED: 1011,
     Ending.REFUSED: 1013,
@@ -17,9 +19,12 @@ CODES: Final = {
 
 
 class WebSocketClosed(WireClosed):
-    """A WebSocket has ended, by either side: `code` and `reason` as in the close frame."""
+    """A WebSocket has ended, by either side: `code` and `reason` as in the close frame.
 
-    def __init__(self, code: int, reason: str = "") -> None:
-        super().__init__(f"{code} {reason}".strip())
+    `fault`: the peer broke a rule, and was told so.
+    """
+
+    def __init__(self, code: int, reason: str = "", fault: bool = False) -> None:
+        super().__init__(f"{code} {reason}".strip(), Ending.VIOLATION if fault else Ending.GONE)
         self.code = code
         self.reason = reason

@@ -403,8 +403,8 @@ class SocketWire:
 
     # Ending.
 
-    def _finish(self, code: int, reason: str) -> None:
-        self._end = self._end or Goodbye(code, reason)
+    def _finish(self, code: int, reason: str, fault: bool = False) -> None:
+        self._end = self._end or Goodbye(code, reason, fault)
         self._turn(None)
 
     def _check_open(self) -> None:
@@ -414,10 +414,10 @@ class SocketWire:
     def _closed(self) -> WebSocketClosed:
         """Always a new exception: a kept one keeps its stack frames alive, and those keep this wire alive."""
         end = self._end or _LOST
-        return WebSocketClosed(end.code, end.reason)
+        return WebSocketClosed(end.code, end.reason, end.fault)
 
     async def _part(self, goodbye: Goodbye) -> None:
-        self._finish(goodbye.code, goodbye.reason)
+        self._finish(goodbye.code, goodbye.reason, goodbye.fault)
         if goodbye.code == VANISHED:
             self._shut()
         else:

@@ -8,9 +8,11 @@ is announced once, and forgotten when the last of them is gone.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum
+from urllib.parse import urlsplit, urlunsplit
 
 from attrs import define, field
 
@@ -30,17 +32,35 @@ class LinkState(Enum):
 class Audience:
     """Receives the changes. Every method is called synchronously and must not raise."""
 
+    def connected(self, source: str, address: str, symbols: Collection[str]) -> None:
+        """For the first time, and it was not lost before."""
+
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None: ...
     def restored(self, source: str, symbols: Collection[str]) -> None: ...
     def problem(self, source: str, reason: str, excerpt: str) -> None: ...
+
+
+@define
+class Delivered:
+    """What a source delivered since the start.
+
+    `batches`: the reads that brought trades. `bytes`: all that came. `last_at`: when the newest trade came,
+    on the steady clock.
+    """
+
+    trades: int = 0
+    batches: int = 0
+    bytes: int = 0
+    last_at: float | None = None
 
 
 @define(eq=False)
 class SourceState:
     """One source: its settings, its wanted symbols and its state. An `actors.connector.Observer`.
 
-    `clock`: wall time, seconds since the epoch. `changed(symbols)` is called after each event that may change
-    the status of these symbols. It must not raise, like the audience.
+    `clock`: wall time, seconds since the epoch. `steady`: seconds of a clock that never jumps, for ages. The
+    `reason` of the newest failure stays until the source is connected again. `changed(symbols)` is called
+    after each event that may change the status of these symbols. It must not raise, like the audience.
     """
 
     name: str
@@ -51,31 +71,61 @@ class SourceState:
     link: LinkState = LinkState.CONNECTING
     since: float = field(init=False)
     reason: str | None = None
+    delivered: Delivered = field(factory=Delivered)
     problems: Counter[str] = field(factory=Counter)
     subscribed_symbols: set[str] = field(factory=set)
     # Terms of the interest. Refused: on this connection, with the reason. Told: announced as lost.
     _refused: dict[str, tuple[int | None, str]] = field(factory=dict)
     _told: dict[str, int] = field(factory=dict)
     interest: Interest = field(init=False)
+    steady: Callable[[], float] = time.monotonic
+    _turned_at: float = field(init=False)  # on the steady clock, as the next
+    _failed_at: float | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.since = self.clock()
+        self.since, self._turned_at = self.clock(), self.steady()
         self.interest = Interest(self.settings.symbols if self.settings.eager else ())
 
     def connecting(self) -> None:
         """A new attempt begins. Only its result decides whether the source is lost."""
 
+    @property
+    def age(self) -> float:
+        """Seconds in its present state."""
+        return self.steady() - self._turned_at
+
+    @property
+    def failed_ago(self) -> float | None:
+        """Seconds since the failure that `reason` tells; None without one."""
+        return None if self.reason is None or self._failed_at is None else self.steady() - self._failed_at
+
+    @property
+    def silent_for(self) -> float | None:
+        """Seconds since its newest trade came; None before the first."""
+        last_at = self.delivered.last_at
+        return None if last_at is None else self.steady() - last_at
+
+    def received(self, items: int, size: int) -> None:
+        delivered = self.delivered
+        delivered.bytes += size
+        if items:
+            delivered.trades += items
+            delivered.batches += 1
+            delivered.last_at = self.steady()
+
     def up(self, topics: Collection[str]) -> None:
-        was_lost = self.link is LinkState.LOST
+        before = self.link
         self._turn(LinkState.CONNECTED, None)
         self.changed(self.settings.symbols)
-        if was_lost:
+        if before is LinkState.LOST:
             self.audience.restored(self.name, topics)
+        elif before is LinkState.CONNECTING:
+            self.audience.connected(self.name, _address(self.settings.url), topics)
 
     def down(self, reason: str) -> None:
         self.subscribed_symbols.clear()
         self._refused.clear()
-        self.reason = reason
+        self.reason, self._failed_at = reason, self.steady()
         if self.link is not LinkState.LOST:
             self._turn(LinkState.LOST, reason)
             self.audience.lost(self.name, reason, sorted(self.interest.topics))
@@ -134,8 +184,14 @@ class SourceState:
 
     def _turn(self, link: LinkState, reason: str | None) -> None:
         if link is not self.link:
-            self.since = self.clock()
+            self.since, self._turned_at = self.clock(), self.steady()
         self.link, self.reason = link, reason
+
+
+def _address(url: str) -> str:
+    """The address without what may be a secret: user, password, query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def carriers(states: Mapping[str, SourceState]) -> dict[str, list[SourceState]]:

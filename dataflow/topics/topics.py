@@ -42,7 +42,8 @@ class Topics:
     """Opens, joins, wakes and leaves topics.
 
     `channels`: all channels by name. `carriers`: the sources of each symbol. `interval`: seconds between two
-    passes of a `Subscription`. `interest(symbol)` is called when a topic begins or stops to want the symbol.
+    passes of a `Subscription`. `interest(symbol)` is called when a topic begins or stops to want the symbol,
+    `served(seconds)` after each pass over subscribers, with the age of the oldest entry that it brought.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Topics:
         channels: Mapping[str, Channel],
         interval: float = 0.0,
         interest: Callable[[str], None] = lambda _symbol: None,
+        served: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self.channels = channels
         self.readers = Readers()
         self._carriers = carriers
         self._interval = interval
         self._interest = interest
+        self._served = served
         self._opened: dict[Topic, _Opened] = {}
 
     @property
@@ -160,7 +163,7 @@ class Topics:
         linger = max((state.settings.linger for state in sources), default=0.0)
         return Child(
             id=str(topic),
-            make=lambda: Subscription(fanout, self, linger, self._interval),
+            make=lambda: Subscription(fanout, self, linger, self._interval, self._served),
             restart=Restart.TRANSIENT,
             mailbox=_LATEST,
             beat_within=BEAT_WITHIN,

@@ -31,7 +31,8 @@ class TradeLog:
         if not places:
             return None
         last, entry = places[0]
-        return Update(self.stream, entry.first if isinstance(entry, Gap) else last, places)
+        first = entry.first if isinstance(entry, Gap) else last
+        return Update(self.stream, first, places, self._history.since_when(after))
 
     def newest(self, count: int) -> Places:
         self._history.expire(trio.current_time())

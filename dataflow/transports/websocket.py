@@ -97,6 +97,7 @@ class WebSocketLink:
         self._codec = codec
         self._say_within = say_within
         self._sending = trio.Lock()
+        self._size = 0  # bytes read since the last Received
         self._torn = False  # a send was cut off: the peer could not understand anything after it
 
     async def receive(self) -> Received[Item]:
@@ -112,7 +113,8 @@ class WebSocketLink:
             await self._read()
         batch = self._inbound.messages[:_BATCH]
         del self._inbound.messages[:_BATCH]
-        into: Received[Item] = Received()
+        into: Received[Item] = Received(size=self._size)
+        self._size = 0
         decode = self._codec.decode
         for message in batch:
             decode(message, into)
@@ -152,6 +154,7 @@ class WebSocketLink:
         except _BROKEN:
             data = b""
         if data:
+            self._size += len(data)
             self._inbound.feed(data)
         elif self._inbound.ended is None:
             self._inbound.ended = _HUNG_UP

@@ -227,6 +227,7 @@ class Diary:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.items = 0
 
     def connecting(self) -> None:
         self.lines.append("connecting")
@@ -248,3 +249,6 @@ class Diary:
 
     def problem(self, reason: str, excerpt: str) -> None:
         self.lines.append(f"problem {reason}: {excerpt}")
+
+    def received(self, items: int, size: int) -> None:
+        self.items += items

@@ -80,6 +80,7 @@ async def test_wanted_topics_are_subscribed_and_delivered(mock_clock: MockClock)
         assert s.upstream.log == [("subscribe", ("a", "b"))]
         assert s.delivered == ["1", "2", "3"]
         assert s.diary.lines == ["connecting", "subscribed a", "subscribed b", "up a,b"]
+        assert s.diary.items == 3
 
 
 async def test_interest_is_followed(mock_clock: MockClock) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -191,3 +193,47 @@ def test_every_place_is_delivered_once_in_order_or_announced(
             assert len(box) <= max(limit, 3)
     take(1000)
     assert seen == offered
+
+
+@given(
+    st.sampled_from([SlowClient.DROP_OLDEST, SlowClient.CONFLATE]),
+    st.lists(st.sampled_from(["answer", "a", "b", "long", "newest", "take", "forget"]), max_size=60),
+)
+def test_bytes_and_age_are_those_of_what_waits(policy: SlowClient, steps: list[str]) -> None:
+    """Whatever was put, taken, dropped or forgotten: `bytes` is what is still to leave, `oldest` when its first came."""
+    now, came = 0, dict[str, int]()
+    box: Outbox[bytes] = Outbox(
+        5,
+        policy,
+        pack=lambda u: b" ".join(str(entry).encode() for _, entry in u.places),
+        announce=lambda *_gap: b"gap",
+        clock=lambda: now,
+    )
+    latest = Stream("newest", 1, newest_by=lambda _entry: "one")
+    for now, step in enumerate(steps):
+        if step == "take":
+            box.take()
+        elif step == "forget":
+            box.forget("a")
+        elif step == "answer":
+            with suppress(OutboxFull):
+                box.put(f"answer-{now}".encode())
+                came[f"answer-{now}"] = now
+        elif step == "newest":
+            waits = box._newest.get("newest")
+            box.put_update(Update(latest, now, [(now, f"newest-{now}")]))
+            came[f"newest-{now}"] = now if waits is None else int(waits.since)
+        else:
+            count = 3 if step == "long" else 1
+            box.put_update(
+                Update(
+                    Stream(step, 1, Hole), now * 10, [(now * 10 + n, f"{step}-{now}") for n in range(count)]
+                )
+            )
+            came[f"{step}-{now}"] = now
+    bytes_, oldest, left = box.bytes, box.oldest, []
+    while (payload := box.take()) is not None:
+        left += [] if payload == b"gap" else [payload.decode()]
+    assert bytes_ == sum(map(len, left))
+    assert oldest == (came[left[0].split()[0]] if left else None)
+    assert box.bytes == 0

@@ -12,7 +12,7 @@ from attrs import define
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.outbox import SlowClient
-from actors.session import ANSWERS_WAITING, Ending, Manners, Session
+from actors.session import ANSWERS_WAITING, Backlog, Ending, Manners, Session
 from actors.update import Personal, Update
 from supervisors import Child, Event, Pool, Ref, Restart, open_supervisor
 from tests.actors import fakes
@@ -218,6 +218,29 @@ async def test_a_slow_client_that_recovers_in_time_gets_its_close_frame(mock_clo
         assert s.wire.texts == ["a1"]
         assert s.wire.closed is not None
         assert s.wire.closed[0] is Ending.SLOW
+
+
+async def test_a_client_that_stops_reading_is_seen_at_once(mock_clock: MockClock) -> None:
+    """The age of the oldest message that it has not taken grows from the first byte that found no room, also while
+    that message is being sent. With every message that it takes, the next one is the oldest."""
+    async with stage(room=4) as s:
+        s.session.follow("a", 0, PLAIN)
+        s.session.offer(update(1))
+        assert s.session.backlog is None
+        begun = trio.current_time()
+        s.session.offer(update(2))
+        assert s.session.backlog == Backlog(0, 0, begun)
+        await wait_all_tasks_blocked()
+        for n in (3, 4):
+            mock_clock.jump(5)
+            s.session.offer(update(n))
+        assert s.session.backlog == Backlog(2, 6, begun)
+        s.wire.reads(2 + 4)  # the rest of the second, the third, and a byte of the fourth
+        await wait_all_tasks_blocked()
+        assert s.session.backlog == Backlog(0, 0, begun + 5)
+        s.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert s.session.backlog is None
 
 
 @pytest.mark.parametrize("policy", [SlowClient.DROP_OLDEST, SlowClient.CONFLATE])

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import trio
 from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -30,10 +31,12 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.texts: list[bytes] = []
+        self.came: list[float] = []
         self.stream = Stream("a", 1)
 
     def append(self, *texts: str) -> None:
         self.texts.extend(text.encode() for text in texts)
+        self.came.extend(trio.current_time() for _ in texts)
 
     @property
     def last(self) -> int:
@@ -41,7 +44,9 @@ class MemoryLog:
 
     def read(self, after: int) -> Update | None:
         run = self.texts[after : after + 3]
-        return Update(self.stream, after + 1, list(enumerate(run, after + 1))) if run else None
+        if not run:
+            return None
+        return Update(self.stream, after + 1, list(enumerate(run, after + 1)), self.came[after])
 
 
 def texts_of(texts: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -114,6 +119,7 @@ class Stage:
     events: list[Event]
     ref: Any
     pool: Any
+    served: list[float]
 
     async def news(self, *texts: str) -> None:
         self.log.append(*texts)
@@ -125,17 +131,32 @@ class Stage:
 async def stage(*before: str, interval: float = 0.0) -> AsyncIterator[Stage]:
     log = MemoryLog()
     log.append(*before)
-    topic, upstream, events = Fanout("a", log), Upstream(), list[Event]()
+    topic, upstream, events, served = Fanout("a", log), Upstream(), list[Event](), list[float]()
     child = Child(
         "a",
-        lambda: Subscription(topic, upstream, linger=30, interval=interval),
+        lambda: Subscription(topic, upstream, linger=30, interval=interval, served=served.append),
         restart=Restart.TRANSIENT,
         backoff=Backoff(first=1, jitter=0),
         mailbox=Mailbox(1, Overflow.CONFLATE, key=lambda _: None),
     )
     async with open_supervisor(Pool(), on_event=events.append) as pool:
         ref = await pool.start(child)
-        yield Stage(log, topic, upstream, events, ref, pool)
+        yield Stage(log, topic, upstream, events, ref, pool, served)
+
+
+async def test_each_pass_tells_once_how_old_its_oldest_entry_is(mock_clock: MockClock) -> None:
+    """Once a pass, not once a subscriber or an entry; and not at all while nobody listens."""
+    async with stage() as s:
+        await s.news("1")
+        assert s.served == []
+        for _ in range(5):
+            s.topic.join(Listener(1))
+        s.log.append("2")
+        mock_clock.jump(0.25)
+        s.log.append("3")
+        mock_clock.jump(0.5)
+        await s.news("4", "5")  # a run has three entries: these are two passes
+        assert s.served == [0.75, 0.0]
 
 
 async def test_every_subscriber_hears_everything_from_its_position_on(mock_clock: MockClock) -> None:

@@ -266,9 +266,37 @@ async def test_the_tree_is_plain_data(autojump_clock: trio.testing.MockClock) ->
         assert node["last_error"] == "Boom: in/b"
         assert (node["epoch"], node["restarts"]) == (2, 1)
         assert node["mailbox"] == {
-            "size": 2, "accepted": 4, "handled": 0, "queued": 2, "dropped": {"full": 1}, "lost_in_flight": 1,
+            "size": 2, "overflow": "block", "accepted": 4, "handled": 0, "queued": 2, "dropped": {"full": 1},
+            "lost_in_flight": 1,
         }  # fmt: skip
         assert s.supervisor("in").tree() == s.tree().children[0]
+
+
+async def test_an_error_has_its_time_and_leaves_when_it_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """27: an error is shown with its time until the failure is forgiven, and a new one is shown again."""
+    backoff = Backoff(first=0.5, jitter=0, reset_after=60)
+    async with open_supervisor(Supervisor([child("a", backoff=backoff)])) as s:
+        a = s.find("a")
+
+        def told() -> tuple[str | None, float | None]:
+            (node,) = s.tree().children
+            return node.last_error, node.last_error_at
+
+        assert told() == (None, None)
+        await trio.sleep(100)
+        crashed_at = trio.current_time()
+        a.put("crash")
+        await settle()
+        assert told() == ("Boom: a", crashed_at)  # while it waits for its restart
+        await trio.sleep(0.5 + 59.9)
+        assert told() == ("Boom: a", crashed_at)
+        await trio.sleep(0.2)
+        assert told() == (None, None)
+        a.put("crash")
+        await settle()
+        assert told() == ("Boom: a", trio.current_time())
 
 
 async def test_max_children_counts_those_in_backoff(autojump_clock: trio.testing.MockClock) -> None:

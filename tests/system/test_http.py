@@ -75,7 +75,13 @@ async def test_the_tree_as_json() -> None:
     async with stage() as s, client(s.daemon.url) as listener:
         await listener.call("subscribe", symbol="BTC-USDT")
         tree = await s.get("/actors")
-        assert [child["path"] for child in tree["children"]] == ["cache", "topics", "sources", "gateway"]
+        assert [child["path"] for child in tree["children"]] == [
+            "ops",
+            "cache",
+            "topics",
+            "sources",
+            "gateway",
+        ]
         topic = await s.get("/actors/topics/BTC-USDT")
         assert topic["kind"] == "actor"
         assert topic["state"] in STATES

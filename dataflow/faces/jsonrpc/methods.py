@@ -16,7 +16,9 @@ from loguru import logger
 from dataflow.domain.quality import best
 from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
 from dataflow.domain.topic import QUALITY, TRADES
-from dataflow.gateway.desk import MAX_COUNT, SourceInfo, SymbolInfo, check_range
+from dataflow.gateway import spelling
+from dataflow.gateway.answers import SymbolInfo
+from dataflow.gateway.desk import MAX_COUNT, check_range
 from dataflow.gateway.face import Conversation
 from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
@@ -98,15 +100,7 @@ class Calls(Conversation):
         return [self._symbol(info) for info in self.hall.desk.symbols()]
 
     async def status(self) -> dict[str, Any]:
-        status = self.hall.desk.status()
-        return {
-            "sources": {name: _source(info) for name, info in status.sources.items()},
-            "sessions": status.sessions,
-            "waiting": status.waiting,
-            "uptime": status.uptime,
-            "epoch": status.epoch,
-            "version": status.version,
-        }
+        return spelling.status(self.hall.desk.status())
 
     async def ping(self) -> str:
         return "pong"
@@ -152,18 +146,6 @@ def _past(channel: str, part: Part) -> dict[str, Any]:
 
 def _array(texts: list[bytes]) -> msgspec.Raw:
     return msgspec.Raw(b"[" + b",".join(texts) + b"]")
-
-
-def _source(info: SourceInfo) -> dict[str, Any]:
-    return {
-        "state": info.state,
-        "since": to_rfc3339(info.since),
-        "reason": info.reason,
-        "connector": info.connector,
-        "symbols": info.symbols,
-        "rejected": info.rejected,
-        "problems": info.problems,
-    }
 
 
 def _event(params: Subscribe | Unsubscribe, event: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,9 +12,10 @@ from rich.console import Console
 
 from dataflow.cli import main
 from dataflow.cli.ends import Failure, Mistake
-from dataflow.cli.status import FEW, draw, since
+from dataflow.cli.status import FEW, age, draw
 
-NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+DAEMON = {"uptime": 3723.5, "sessions": 1200, "loopLag": 0.0031}
+OUTBOX = {"messages": 3, "bytes": 4711, "age": 0.4}
 
 
 def node(path: str, *children: dict[str, Any], **told: Any) -> dict[str, Any]:
@@ -26,7 +26,9 @@ def node(path: str, *children: dict[str, Any], **told: Any) -> dict[str, Any]:
         "epoch": 1,
         "restarts": 0,
         "last_error": None,
+        "last_error_at": None,
         "since": "2026-11-21T11:58:57Z",
+        "age": 63.2,
         "mailbox": None,
         "children": list(children),
     }
@@ -34,12 +36,37 @@ def node(path: str, *children: dict[str, Any], **told: Any) -> dict[str, Any]:
 
 
 def mailbox(**told: Any) -> dict[str, Any]:
-    return {"size": 1024, "accepted": 0, "handled": 0, "queued": 0, "dropped": {}, "lost_in_flight": 0} | told
+    usual = {
+        "size": 1024,
+        "overflow": "block",
+        "accepted": 1,
+        "handled": 0,
+        "queued": 0,
+        "dropped": {},
+        "lost_in_flight": 0,
+    }
+    return usual | told
 
 
 TREE = node(
     "",
-    node("cache", node("cache/shard-0", mailbox=mailbox(handled=1234, dropped={"conflated": 6}))),
+    node(
+        "cache",
+        node(
+            "cache/shard-0",
+            restarts=3,
+            last_error="ValueError: boom",
+            last_error_at="2026-11-21T11:58:50Z",
+            mailbox=mailbox(queued=5, dropped={"full": 1000}, lost_in_flight=2),
+        ),
+    ),
+    node(
+        "topics",
+        node(
+            "topics/BTC-USD",
+            mailbox=mailbox(size=1, overflow="conflate", handled=1234, queued=1, dropped={"conflated": 6}),
+        ),
+    ),
     node(
         "sources",
         node(
@@ -47,7 +74,20 @@ TREE = node(
             state="backoff",
             restarts=3,
             last_error="LinkLost: silent for 15 s",
-            mailbox=mailbox(queued=5, dropped={"full": 1000}, lost_in_flight=2),
+            last_error_at="2026-11-21T11:58:57Z",
+            delivered={
+                "trades": 98765,
+                "batches": 5000,
+                "bytes": 1,
+                "last": "2026-11-21T11:58:42Z",
+                "age": 78.1,
+            },
+            mailbox=mailbox(accepted=0),
+        ),
+        node(
+            "sources/new",
+            delivered={"trades": 0, "batches": 0, "bytes": 0, "last": None, "age": None},
+            mailbox=mailbox(accepted=0),
         ),
     ),
 )
@@ -55,7 +95,12 @@ READY = {"status": "degraded", "not_ready": [], "degraded": ["sources/binance"]}
 
 
 def drawn(
-    tree: dict[str, Any], ready: dict[str, Any] = READY, *, coloured: bool = False, **options: Any
+    tree: dict[str, Any],
+    ready: dict[str, Any] = READY,
+    *,
+    outbox: dict[str, Any] | None = None,
+    coloured: bool = False,
+    **options: Any,
 ) -> list[str]:
     out = io.StringIO()
     console = Console(
@@ -65,22 +110,36 @@ def drawn(
         color_system="standard" if coloured else None,
         _environ={},
     )
-    console.print(draw(tree, ready, "http://x:1", NOW, **options))
+    told = DAEMON | ({} if outbox is None else {"outbox": outbox})
+    console.print(draw(tree, ready, "http://x:1", told, **options))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
 class TestDrawing:
     def test_the_whole_picture(self) -> None:
-        """Each actor is a line with state, age, restarts, mailbox and last error. The headline shows /ready."""
+        """Each actor is a line with state, age, restarts, mailbox and last error, a source with what it delivered. The
+        headline shows /ready and the daemon. A mailbox that conflates, or is not used, does not look full or idle."""
         assert drawn(TREE) == [
             "dataflow http://x:1  degraded  degraded: sources/binance",
+            "up 1 h 2 min, 1,200 sessions, loop lag 3 ms",
             "├── cache  running 1 min 3 s",
-            "│   └── shard-0  running 1 min 3 s  1,234 handled, 6 conflated",
-            "└── sources  running 1 min 3 s",
-            "    └── binance  backoff 1 min 3 s  3 restarts  0 handled, 5 of 1,024 waiting, 1,000 dropped (full), "
+            "│   └── shard-0  running 1 min 3 s  3 restarts  0 handled, 5 of 1,024 waiting, 1,000 dropped (full), "
             "2 lost in a crash",
-            "        LinkLost: silent for 15 s",
+            "│       2026-11-21T11:58:50Z: ValueError: boom",
+            "├── topics  running 1 min 3 s",
+            "│   └── BTC-USD  running 1 min 3 s  1,234 handled, 6 conflated",
+            "└── sources  running 1 min 3 s",
+            "    ├── binance  backoff 1 min 3 s  3 restarts  98,765 trades, the last 1 min 18 s ago",
+            "    │   2026-11-21T11:58:57Z: LinkLost: silent for 15 s",
+            "    └── new  running 1 min 3 s  0 trades",
         ]
+
+    @pytest.mark.parametrize(("oldest", "colour"), [(0.4, "2"), (12.0, "31")])
+    def test_clients_that_do_not_read_stand_out(self, oldest: float, colour: str) -> None:
+        """Who may see the clients sees what they have not taken, in red once it is old."""
+        line = drawn(TREE, outbox=OUTBOX | {"age": oldest}, coloured=True)[1]
+        assert f"\x1b[{colour}m, clients have not taken 4,711 bytes for {oldest:.0f} s\x1b[0m" in line
+        assert "taken" not in drawn(TREE, outbox=OUTBOX | {"age": None})[1]
 
     @pytest.mark.parametrize(
         ("state", "colour"),
@@ -95,14 +154,17 @@ class TestDrawing:
     )
     def test_states_have_their_colours(self, state: str, colour: str) -> None:
         """Problems have a colour of their own."""
-        assert f"\x1b[{colour}m{state}\x1b[0m" in drawn(node("", node("a", state=state)), coloured=True)[1]
+        assert f"\x1b[{colour}m{state}\x1b[0m" in drawn(node("", node("a", state=state)), coloured=True)[2]
 
     def test_nothing_is_obeyed(self) -> None:
         """Names and errors are text: no markup, no escape codes, no forged lines."""
-        lines = drawn(node("", node("sources/[red]a\x1b[2J", last_error="x\r\n└── forged [bold]")))
-        assert lines[1:] == [
+        at = "2026-11-21T11:58:57Z"
+        lines = drawn(
+            node("", node("sources/[red]a\x1b[2J", last_error="x\r\n└── forged [bold]", last_error_at=at))
+        )
+        assert lines[2:] == [
             r"└── [red]a\x1b[2J  running 1 min 3 s",
-            r"    x\x0d",
+            rf"    {at}: x\x0d",
             "        └── forged [bold]",
         ]
 
@@ -110,27 +172,27 @@ class TestDrawing:
         """Of many sessions the first are drawn and the others counted by state. --all draws each."""
         crowd = [node(f"topics/{n}", state="backoff" if n == 10 else "running") for n in range(12)]
         tree = node("", node("topics", *crowd, kind="pool"))
-        assert len(drawn(tree)) == 2 + FEW + 1
+        assert len(drawn(tree)) == 3 + FEW + 1
         assert drawn(tree)[-1] == "    └── and 3 running, 1 backoff more"
-        assert len(drawn(tree, everything=True)) == 2 + 12
+        assert len(drawn(tree, everything=True)) == 3 + 12
         static = node("", node("cache", *crowd))
-        assert len(drawn(static)) == 2 + 12
+        assert len(drawn(static)) == 3 + 12
 
     @pytest.mark.parametrize(
-        ("moment", "told"),
+        ("seconds", "told"),
         [
-            ("2026-11-21T11:59:59.5Z", " 0 s"),
-            ("2026-11-21T11:59:00Z", " 1 min 0 s"),
-            ("2026-11-21T09:59:00Z", " 2 h 1 min"),
-            ("2026-11-18T09:59:00Z", " 3 d 2 h"),
-            ("2026-11-21T12:00:05Z", " 0 s"),
-            (1234.5, ""),
+            (0.5, " 0 s"),
+            (60, " 1 min 0 s"),
+            (7260, " 2 h 1 min"),
+            (266460.9, " 3 d 2 h"),
+            (-5, " 0 s"),
+            ("60", ""),
             (None, ""),
         ],
     )
-    def test_since(self, moment: Any, told: str) -> None:
-        """The age has two units. A clock that is ahead does not make it negative."""
-        assert since(moment, NOW) == told
+    def test_ages(self, seconds: Any, told: str) -> None:
+        """An age has two units, as the daemon counts it: no clock of this machine is asked."""
+        assert age(seconds) == told
 
 
 @pytest.fixture
@@ -146,6 +208,11 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             if url.endswith("/ready"):
                 assert 503 in ok
                 return ready
+            if url.endswith("/api/v1/status"):
+                return DAEMON
+            if "/api/v1/clients" in url:
+                assert {401, 403} <= set(ok)
+                return {"outbox": OUTBOX}
             answer = left.pop(0)
             if isinstance(answer, BaseException):
                 raise answer

@@ -26,7 +26,7 @@ PAGE = (Path(__file__).parents[3] / "dataflow" / "faces" / "page" / "page.html")
 STYLE = re.findall(r"<style>(.*?)</style>", PAGE, re.S)[0]
 SCRIPT = re.findall(r"<script>(.*?)</script>", PAGE, re.S)[0]
 
-ENDPOINTS = {"ready", "actors", "ws"}  # relative, so that it works below any prefix
+ENDPOINTS = {"ready", "actors", "ws", "api/v1/clients"}  # relative, so that it works below any prefix
 METHODS = {"subscribe", "unsubscribe", "getRecentTrades", "getSymbols", "getStatus", "ping"}
 NOTIFICATIONS = {
     "trades.update",

@@ -501,7 +501,7 @@ class TestFaultyWire:
 
 
 def node(path: str, kind: str = "actor", state: str = "running", *children: Node) -> Node:
-    return Node(path, kind, state, 1, 0, None, 0.0, None, tuple(children))
+    return Node(path, kind, state, 1, 0, None, None, 0.0, None, tuple(children))
 
 
 LIVING = node(

@@ -21,6 +21,8 @@ RESTORED = SourceRestored("binance", ("BTC-USDT",))
 class Nothing:
     """A wire that is never used."""
 
+    peer = "test:1"
+
     pack: Any = None
     way: Any = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -277,6 +278,25 @@ class TestBurst:
         burst = Burst(quiet=10, every=60)
         told = {t: n for t in range(0, 130, 5) if (n := burst.occurred("a", float(t)))}
         assert told == {0: 1, 60: 12, 120: 12}
+
+    def test_the_first_few_may_be_told_freely(self) -> None:
+        """Each of them at once; after a pause there may be as many again."""
+        burst = Burst(quiet=10, every=60, freely=3)
+        assert [burst.occurred("a", t) for t in (0.0, 1.0, 2.0, 3.0, 4.0)] == [1, 1, 1, 0, 0]
+        assert [burst.occurred("a", t) for t in (14.0, 15.0, 16.0, 17.0)] == [3, 1, 1, 0]
+
+    def test_a_burst_that_is_over_can_be_settled(self) -> None:
+        """What was not told of it is told once, without waiting for the next occurrence."""
+        burst = Burst(quiet=10, every=60)
+        for t in (0.0, 1.0, 2.0):
+            burst.occurred("a", t)
+        burst.occurred("b", 8.0)
+        burst.occurred("b", 9.0)
+        assert burst.settle(11.9) == []
+        assert burst.settle(12.0) == [("a", 2)]
+        assert burst.settle(18.0) == []
+        assert burst.settle(math.inf) == [("b", 1)]
+        assert burst.occurred("a", 20.0) == 1
 
     def test_endless_reasons_cost_no_memory(self) -> None:
         """With too many reasons the least recent one is forgotten."""

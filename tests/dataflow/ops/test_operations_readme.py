@@ -98,6 +98,9 @@ def test_every_face_is_named(readme: str) -> None:
     assert set(plugs.names("faces")) <= set(names(paragraph))
 
 
+REST = {"clients/ID": "clients/<int:id>", "sources/NAME": "sources/<name>"}
+
+
 def test_every_endpoint_of_the_admin_face_is_named(readme: str) -> None:
     """The table has the methods and paths of the face."""
     face = admin.Face(admin.Settings())
@@ -105,6 +108,7 @@ def test_every_endpoint_of_the_admin_face_is_named(readme: str) -> None:
     existing = {(method, route.path) for route in routes for method in route.methods}
     written = {tuple(each.split(" ")) for each in column(readme, "request")}
     paths = {"/actors/PATH": "/actors/<path:path>", "/faults/ID": "/faults/<int:id>"}
+    paths |= {f"/api/v1/{kind}": f"/api/v1/{rule}" for kind, rule in REST.items()}
     paths["/actors/PATH/restart"] = "/actors/<path:path>/restart"
     assert {(method, paths.get(path, path)) for method, path in written} == existing
 

@@ -7,12 +7,16 @@ from collections.abc import Collection
 import pytest
 
 from dataflow.sources.port import SourceSettings
-from dataflow.sources.state import Audience, SourceState, carriers
+from dataflow.sources.state import Audience, Delivered, SourceState, carriers
 
 
 class Diary(Audience):
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.first: list[str] = []  # what is told of first connections
+
+    def connected(self, source: str, address: str, symbols: Collection[str]) -> None:
+        self.first.append(f"{source} to {address} [{','.join(symbols)}]")
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
         self.lines.append(f"lost {source}: {reason} [{','.join(symbols)}]")
@@ -24,8 +28,8 @@ class Diary(Audience):
         self.lines.append(f"problem {source}: {reason}")
 
 
-def state(diary: Diary, *symbols: str, eager: bool = False) -> SourceState:
-    settings = SourceSettings(connector="a", url="ws://x/", symbols=symbols, eager=eager)
+def state(diary: Diary, *symbols: str, eager: bool = False, url: str = "ws://x/") -> SourceState:
+    settings = SourceSettings(connector="a", url=url, symbols=symbols, eager=eager)
     return SourceState("a", settings, diary, clock=lambda: 1.0)
 
 
@@ -34,12 +38,43 @@ def diary() -> Diary:
     return Diary()
 
 
-def test_the_first_connection_is_no_news(diary: Diary) -> None:
-    """Nothing was lost, so nothing is restored."""
-    source = state(diary, "X-Y")
+def test_the_first_connection_is_told_once_and_restores_nothing(diary: Diary) -> None:
+    """Nothing was lost. The address has no user, no password and no query, for these may be secrets."""
+    source = state(diary, "X-Y", url="wss://me:hush@[::1]:8443/feed/v2?key=hush#hush")
     source.connecting()
     source.up(["X-Y"])
-    assert diary.lines == []
+    source.up(["X-Y"])
+    assert (diary.first, diary.lines) == (["a to wss://[::1]:8443/feed/v2 [X-Y]"], [])
+
+
+def test_ages_do_not_follow_the_wall(diary: Diary) -> None:
+    """The wall clock is set back by an hour: what happened a second ago still did so a second ago."""
+    wall, steady = 10_000.0, 0.0
+    settings = SourceSettings(connector="a", url="ws://x/", symbols=("X-Y",))
+    source = SourceState("a", settings, diary, clock=lambda: wall, steady=lambda: steady)
+    steady += 5
+    source.down("refused")
+    wall, steady = wall - 3600, steady + 1
+    assert (source.age, source.failed_ago, source.silent_for) == (1, 1, None)
+    source.down("refused again")
+    steady += 1
+    assert (source.age, source.failed_ago) == (2, 1)
+    source.up(["X-Y"])
+    source.received(3, 600)
+    steady += 1
+    assert (source.age, source.failed_ago, source.silent_for) == (1, None, 1)
+
+
+def test_what_a_source_delivered(diary: Diary) -> None:
+    """Trades, reads that brought some, and all bytes; a read without trades is no sign of trades."""
+    now = 0.0
+    settings = SourceSettings(connector="a", url="ws://x/", symbols=("X-Y",))
+    source = SourceState("a", settings, diary, clock=lambda: 0.0, steady=lambda: now)
+    for items in (2, 0, 3, 0):
+        source.received(items, 100)
+        now += 1
+    assert source.delivered == Delivered(trades=5, batches=2, bytes=400, last_at=2)
+    assert source.silent_for == 2
 
 
 def test_many_attempts_are_one_loss(diary: Diary) -> None:

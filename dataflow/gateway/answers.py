@@ -1,0 +1,123 @@
+"""The answers of the desk, as values. Each protocol writes them in its own words.
+
+Rules of this file: values only. Times are ns since the epoch, ages and durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+from dataflow.domain import Recorded, Topic
+from dataflow.domain.quality import Quality
+
+
+@frozen
+class SymbolInfo:
+    """A configured symbol.
+
+    `sources` carry it. `status` is the state at the best of them, `quality` the state at each. `newest` is
+    its newest trade.
+    """
+
+    symbol: str
+    channels: Sequence[str]
+    sources: Sequence[str]
+    status: str
+    quality: Sequence[Quality]
+    newest: Recorded | None
+
+
+@frozen
+class DeliveredInfo:
+    """What a source delivered since the start. `last`: when the newest trade came (ns since epoch), `age`
+    seconds ago. `batches`: the reads that brought trades. `bytes`: all that came."""
+
+    trades: int
+    batches: int
+    bytes: int
+    last: int | None
+    age: float | None
+
+
+@frozen
+class SourceInfo:
+    """A source. It has been in this `state` since `since` (ns since epoch), for `age` seconds.
+
+    `reason` of its newest failure, at `reason_at` (ns since epoch); None again once it is connected.
+    `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
+    counts unusable messages by kind.
+    """
+
+    state: str
+    since: int
+    age: float
+    reason: str | None
+    reason_at: int | None
+    delivered: DeliveredInfo
+    connector: str
+    symbols: Sequence[str]
+    rejected: Mapping[str, str]
+    problems: Counter[str]
+
+
+@frozen
+class Status:
+    """The daemon. `uptime` in seconds; `waiting` counts clients by the urgency of their turn, `ended` those
+    that left by the reason. `loop_lag`: the longest delay of the event loop in the last minute, seconds."""
+
+    sources: Mapping[str, SourceInfo]
+    sessions: int
+    waiting: Mapping[str, int]
+    ended: Mapping[str, int]
+    loop_lag: float
+    uptime: float
+    epoch: int
+    version: str
+
+
+@frozen
+class OutboxInfo:
+    """What clients have not taken.
+
+    `messages` and `bytes` wait behind what is being sent. `age`: seconds since the oldest of all began to
+    wait; None when nothing does.
+    """
+
+    messages: int = 0
+    bytes: int = 0
+    age: float | None = None
+
+
+@frozen
+class ClientInfo:
+    """A client. It came at `since` (ns since epoch), `age` seconds ago.
+
+    `heard`: seconds since the last byte came from it. `follows`: the place up to which it was sent each of
+    its topics, as (epoch, offset).
+    """
+
+    id: int
+    address: str
+    protocol: str
+    user_agent: str | None
+    since: int
+    age: float
+    heard: float
+    follows: Mapping[Topic, tuple[int, int]]
+    sent: int
+    dropped: int
+    outbox: OutboxInfo
+
+
+@frozen
+class ClientsInfo:
+    """A part of the clients, the oldest first. `next`: the id to go on behind; None when there are no more.
+    `total` and `outbox` are of all clients."""
+
+    total: int
+    outbox: OutboxInfo
+    clients: Sequence[ClientInfo]
+    next: int | None

@@ -1,0 +1,151 @@
+"""Clients in the log: who came, who went and why, in few lines however many they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from loguru import logger
+from trio.testing import MockClock
+
+from actors.session import Ending, Manners, Session
+from actors.update import Rendering
+from dataflow.domain import Topic
+from dataflow.gateway.clients import Clients
+from dataflow.gateway.guestbook import EVERY, FREELY, QUIET
+from supervisors import Child, Supervisor, open_supervisor
+from tests.actors.fakes import PLAIN, FakeWire
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged, as "LEVEL path: message"."""
+    told: list[str] = []
+    form = "{level} {extra[path]}: {message}"
+    sink = logger.add(lambda message: told.append(message.rstrip("\n")), format=form, level="INFO")
+    yield told
+    logger.remove(sink)
+
+
+def session() -> Session[Any, Any]:
+    return Session(FakeWire(), Manners())
+
+
+def actor(clients: Clients) -> Supervisor:
+    return Supervisor([Child("guestbook", lambda: clients.guestbook, stop_within=0)])
+
+
+async def test_a_line_when_a_client_comes_and_one_when_it_goes(
+    lines: list[str], mock_clock: MockClock
+) -> None:
+    """With its address, protocol and program, what it followed, for how long, how much was sent, and why it went."""
+    clients, one = Clients(), session()
+    rendering: Rendering[Any] = PLAIN
+    clients.enter(one, "jsonrpc", "feed/2")
+    for symbol in ("BTC-USD", "ETH-USD"):
+        one.follow(Topic("trades", symbol), 0, rendering)
+    one.lanes[Topic("trades", "BTC-USD")].sent = 1234
+    mock_clock.jump(62.5)
+    one.end(Ending.SLOW, "slow client: 10 messages were waiting")
+    clients.leave(one)
+    assert lines == [
+        "INFO gateway/sessions/1: client came: test:1, jsonrpc, feed/2",
+        "WARNING gateway/sessions/1: client went after 62.5 s (slow client: 10 messages were waiting): "
+        "test:1, jsonrpc, feed/2; followed BTC-USD, ETH-USD; 1,234 sent, 0 dropped",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("why", "words", "told"),
+    [
+        (Ending.GONE, "1006 connection lost", "INFO (gone: 1006 connection lost)"),
+        (Ending.GONE, "", "INFO (gone)"),
+        (Ending.GOING_AWAY, "server going away", "INFO (going away: server going away)"),
+        (Ending.OPERATOR, "ended by the operator: lunch", "INFO (ended by the operator: lunch)"),
+        (Ending.FAILED, "internal error", "WARNING (failed: internal error)"),
+        (Ending.VIOLATION, "1009 too long", "WARNING (protocol violation: 1009 too long)"),
+    ],
+)
+async def test_the_reason_stands_once(lines: list[str], why: Ending, words: str, told: str) -> None:
+    """In the words that the client got; what points at a fault is a warning."""
+    clients, one = Clients(), session()
+    clients.enter(one)
+    one.end(why, words)
+    clients.leave(one)
+    level, reason = told.split(" ", 1)
+    assert lines[1].startswith(f"{level} ")
+    assert reason + ": test:1, unknown; followed nothing; 0 sent, 0 dropped" in lines[1]
+
+
+async def test_a_storm_costs_few_lines_and_its_size_is_told(lines: list[str], mock_clock: MockClock) -> None:
+    """10,000 clients within 8 s that all leave for one reason. The numbers in the lines add up to them."""
+    clients = Clients()
+    async with open_supervisor(actor(clients)):
+        crowd = [session() for _ in range(10_000)]
+        for n, one in enumerate(crowd, start=1):
+            clients.enter(one)
+            if n % 100 == 0:
+                mock_clock.jump(0.08)
+        for one in crowd:
+            one.end(Ending.GONE, "")
+            clients.leave(one)
+        assert len(lines) == 2 * FREELY
+        for _ in range(2):
+            mock_clock.jump(QUIET)
+            await trio.testing.wait_all_tasks_blocked()
+        assert lines[2 * FREELY :] == [
+            f"INFO gateway/sessions: {10_000 - FREELY:,} more clients came",
+            f"INFO gateway/sessions: {10_000 - FREELY:,} more clients went (gone)",
+        ]
+        clients.enter(session())
+        assert lines[-1] == "INFO gateway/sessions/10001: client came: test:1, unknown"
+
+
+async def test_a_crowd_without_end_is_counted_regularly(lines: list[str], mock_clock: MockClock) -> None:
+    """A client every tenth of a second, for a minute: no burst of them ever ends."""
+    clients = Clients()
+    for _ in range(600):
+        clients.enter(session())
+        mock_clock.jump(0.1)
+    counted = [line for line in lines if "more before" in line]
+    assert len(lines) - len(counted) == FREELY
+    assert len(counted) == int((60 - FREELY / 10) / EVERY)
+    assert f"(and {int(EVERY * 10) - 1} more before)" in counted[1]
+
+
+async def test_what_is_untold_is_told_at_the_end(lines: list[str]) -> None:
+    """The daemon stops in the middle of a burst: all clients of it are told nevertheless."""
+    clients = Clients()
+    async with open_supervisor(actor(clients)):
+        for _ in range(FREELY + 5):
+            clients.enter(session())
+    assert lines[-1] == "INFO gateway/sessions: 5 more clients came"
+
+
+async def test_reasons_are_counted_for_the_metrics() -> None:
+    """Every reason has a figure from the start, and a client counts once however often it leaves."""
+    clients, one = Clients(), session()
+    assert clients.totals().ended == dict.fromkeys(Ending, 0)
+    clients.enter(one)
+    one.end(Ending.SLOW, "")
+    for _ in range(2):
+        clients.leave(one)
+    assert clients.totals().ended == {**dict.fromkeys(Ending, 0), Ending.SLOW: 1}
+    assert clients.totals().slow == 1
+
+
+async def test_what_waits_for_all_is_summed(mock_clock: MockClock) -> None:
+    """The age is that of the oldest message of all; nobody waits: nothing is told."""
+    clients = Clients()
+    stuck = [session() for _ in range(3)]
+    for one in stuck:
+        clients.enter(one)
+    assert clients.backlog() is None
+    for one in stuck[:2]:  # neither runs yet, so all that is said has to wait
+        one.say(b"x")
+        mock_clock.jump(5)
+    backlog = clients.backlog()
+    assert backlog is not None
+    assert (backlog.messages, backlog.bytes, trio.current_time() - backlog.since) == (2, 4, 10)

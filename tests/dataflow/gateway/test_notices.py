@@ -1,0 +1,48 @@
+"""Sources in the log: what a connection is for, in one line however many symbols it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+import pytest
+from loguru import logger
+
+from dataflow.gateway.clients import Clients
+from dataflow.gateway.notices import SYMBOLS_TOLD, Announcer
+
+MANY = [f"S{n:03}-USD" for n in range(300)]
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    told: list[str] = []
+    sink = logger.add(lambda message: told.append(message.rstrip("\n")), format="{extra[path]}: {message}")
+    yield told
+    logger.remove(sink)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "told"),
+    [
+        ([], "no symbols"),
+        (["ETH-USD", "BTC-USD"], "BTC-USD, ETH-USD"),
+        (MANY, ", ".join(MANY[:SYMBOLS_TOLD]) + f" and {300 - SYMBOLS_TOLD} more"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("tell", "before"),
+    [
+        (lambda to, symbols: to.connected("a", "ws://x/", symbols), "connected to ws://x/, subscribed to "),
+        (lambda to, symbols: to.restored("a", symbols), "connection restored: "),
+    ],
+)
+def test_a_connection_is_one_short_line(
+    lines: list[str],
+    tell: Callable[[Announcer, Collection[str]], None],
+    before: str,
+    symbols: list[str],
+    told: str,
+) -> None:
+    """The first connection has the address, a later one does not; of many symbols the number is told."""
+    tell(Announcer(Clients()), symbols)
+    assert lines == [f"sources/a: {before}{told}"]
