@@ -1,7 +1,8 @@
 """Server-Sent Events: `GET /api/v1/stream/SYMBOL`, a channel's stream with resume, for browsers and for curl.
 
 Rules of this file: words only. An event's id is its place, "EPOCH-OFFSET"; a client that comes back with the
-last one (`Last-Event-ID`, or `?since=`) gets everything since, in order, or a gap that says so.
+last one (`Last-Event-ID`, or `?since=`) gets everything since, in order; or a gap that says that this is not
+known any more, and then what there is.
 """
 
 from __future__ import annotations
@@ -85,10 +86,6 @@ class Stream(Conversation):
         if not self.hall.desk.owes_every_entry(topic):  # then a stream begins with the state of things
             since, snapshot = None, MAX_COUNT
         joined = await self.subscriptions.subscribe(topic, self.rendering(), since=since, snapshot=snapshot)
-        if joined.recovered is False:
-            unknown = Gap(joined.offset, joined.offset, "overrun", exact=False)
-            told = spelling.gap(unknown) | {"from": 0}  # place 0 is no trade's: nobody knows where it begins
-            return _event("gap", told, joined.epoch, joined.offset)
         past = [] if joined.past is None else joined.past.texts
         return b"".join(past) or COMMENT  # a sign that the stream has begun
 

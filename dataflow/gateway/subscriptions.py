@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, frozen
 
 from actors.subscription import Fanout
-from actors.update import Places, Rendering
-from dataflow.domain import Topic
+from actors.update import Rendering
+from dataflow.domain import Gap, Topic
 from dataflow.topics.channel import TopicLog
 from supervisors import SupervisionError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RECOVERY_LIMIT: Final = 20_000  # entries in the answer to `since`: some 40 ms of encoding, and 4 MB
 RECOVERY_SLICE: Final = 500  # of them in one turn: a millisecond
-RECOVERY_ROUNDS: Final = 5  # through what came during the last one: after so many the rest is told in one go
+UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place 0 is never an entry's
 
 
 @frozen
@@ -44,8 +44,9 @@ class Position:
 class Subscribed:
     """The answer to a subscription: live updates begin behind `offset`.
 
-    `recovered` tells whether `past` holds all behind the position that was asked for; None when none was.
-    `past` is None when nothing of it was asked for, or nothing is known.
+    `recovered` tells whether `past` holds all behind the position that was asked for; None when none was. If
+    it is False, `past` begins with the gap `UNKNOWN`, unless only the newest entries of the topic count.
+    `past` is None when nothing of it was asked for.
     """
 
     epoch: int
@@ -89,23 +90,24 @@ class Subscriptions:
     ) -> Subscribed:
         """Follow `topic` from the answer on; say it, and then call `answered`, before the next checkpoint.
 
-        The answer's past is what came since a position, or else the `snapshot` newest entries. Raises
+        The answer's past is everything since a position, or else the `snapshot` newest entries. When the
+        position is not known any more, it is all there is, or the `snapshot` newest. Raises
         TooManySubscriptions or Unavailable. A second subscription to a topic changes its rendering.
         """
         log = (self._joined or {}).get(topic)
         if log is None:
             log = await self._join(topic)
-        recovered = await self._recover(log, since)
+        recovered, past = self._beginning(log, since)
+        if past is not None and (recovered or snapshot is None):
+            await self._recover(log, past)
         # From here to the end of the answer without a checkpoint.
         self._follow(log.stream.topic, rendering, log.last)
-        past = recovered
-        if recovered is not None:
-            recovered.add(log.behind(recovered.last))
-        elif since is not None or snapshot is not None:
-            past = self._part(log)
-            past.add(log.newest(snapshot or 0))
-        asked = None if since is None else recovered is not None
-        return Subscribed(log.stream.epoch, log.last, asked, past)
+        if past is not None and (recovered or snapshot is None):
+            past.add(log.behind(past.last, log.last - past.last))
+        elif snapshot is not None:
+            past = past or self._part(log, 0)
+            past.add(log.newest(snapshot))
+        return Subscribed(log.stream.epoch, log.last, recovered, past)
 
     def unsubscribe(self, topic: Topic) -> None:
         """Nothing of `topic` leaves after this. Idempotent."""
@@ -185,25 +187,24 @@ class Subscriptions:
 
     # The past, encoded in slices where there is much of it.
 
-    async def _recover(self, log: TopicLog, since: Position | None) -> Part | None:
-        """All that came since, but for the newest slice; None when it was not asked for or is not known."""
+    def _beginning(self, log: TopicLog, since: Position | None) -> tuple[bool | None, Part | None]:
+        """Whether everything since is known, and the part of the past that begins there."""
         if since is None:
-            return None
-        known, entries = log.since(since.epoch, since.offset, RECOVERY_LIMIT)
-        if not known:
-            return None
-        part = self._part(log, since.offset)
-        for _ in range(RECOVERY_ROUNDS):
-            if len(entries) <= RECOVERY_SLICE:
-                break
-            await self._add(part, entries)
-            entries = log.behind(part.last)
-        return part
+            return None, None
+        known, after = log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
+        part = self._part(log, after)
+        if not known and log.stream.newest_by is None:
+            part.add([(after, UNKNOWN)])
+        return known, part
 
-    async def _add(self, part: Part, entries: Places) -> None:
-        for start in range(0, len(entries), RECOVERY_SLICE):
-            part.add(entries[start : start + RECOVERY_SLICE])
+    async def _recover(self, log: TopicLog, past: Part) -> None:
+        """Add everything but the newest slice. It ends, however fast new trades come."""
+        for _ in range(2 * RECOVERY_LIMIT // RECOVERY_SLICE):
+            entries = log.behind(past.last, RECOVERY_SLICE + 1)
+            if len(entries) <= RECOVERY_SLICE:
+                return
+            past.add(entries[:RECOVERY_SLICE])
             await self.turns.pause()
 
-    def _part(self, log: TopicLog, after: int = 0) -> Part:
+    def _part(self, log: TopicLog, after: int) -> Part:
         return self._hall.past.part(self._format, log.stream.topic, log.stream.epoch, after)
