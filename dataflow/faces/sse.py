@@ -24,6 +24,7 @@ from dataflow.gateway.desk import MAX_COUNT
 from dataflow.gateway.face import Conversation, Route
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
+from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.spelling import encode
 from dataflow.gateway.subscriptions import Position
@@ -85,9 +86,14 @@ class Stream(Conversation):
         topic, since, snapshot = message.topic, message.since, None
         if not self.hall.desk.owes_every_entry(topic):  # then a stream begins with the state of things
             since, snapshot = None, MAX_COUNT
-        joined = await self.subscriptions.subscribe(topic, self.rendering(), since=since, snapshot=snapshot)
+        joined = await self.subscriptions.subscribe(
+            topic, self.rendering(), since=since, snapshot=snapshot, write=self._write
+        )
         past = [] if joined.past is None else joined.past.texts
         return b"".join(past) or COMMENT  # a sign that the stream has begun
+
+    async def _write(self, past: Part) -> None:
+        await self.begin(b"".join(past.texts))
 
     def refusal(self, problem: Problem) -> None:
         self.session.say(_event("notice", {"kind": "unavailable", **problem.data}))
