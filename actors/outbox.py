@@ -1,10 +1,11 @@
 """The queue of one slow client, and what happens when it is full.
 
-Rules of this file: no I/O; the clock is an argument. The bound counts entries. Answers are never dropped (a
-session stops reading requests while answers wait, so they bound themselves); updates are, by the policy.
-Every dropped place is owed to the client as a gap, announced before the next update of that topic. Of a topic
-where only the newest entries count (`Stream.newest_by`) the older ones are replaced while they wait: nothing
-of it is owed or dropped.
+Rules of this file: no I/O; the clock is an argument. Two bounds hold, with the same policy: one counts
+entries, the other bytes. Answers are never dropped (a session stops reading requests while answers wait, so
+they bound themselves); updates are, by the policy. What came last is not dropped for its length: a single
+payload may be longer than the bound when nothing waits before it. Every dropped place is owed to the client
+as a gap, announced before the next update of that topic. Of a topic where only the newest entries count
+(`Stream.newest_by`) the older ones are replaced while they wait: nothing of it is owed or dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from attrs import define, field
+from attrs import define
 
 from .update import Update
 
@@ -31,19 +32,15 @@ class SlowClient(Enum):
 
 
 class OutboxFull(Exception):
-    """The outbox is full and the policy is to disconnect."""
+    """The outbox is full and the policy is to disconnect. Its text names the bound that was met."""
 
 
 @define
 class _Queued(Generic[P]):
     payload: P
+    bytes: int
     update: Update | None = None  # None: an answer or a notice, which is never dropped
-    answer_bytes: int = 0
     since: float = 0.0  # the time at which it began to wait
-    bytes: int = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.bytes = _length(self.payload)
 
     @property
     def size(self) -> int:
@@ -55,16 +52,12 @@ class _Queued(Generic[P]):
         return self.update is not None and self.update.stream.newest_by is None
 
 
-def _length(payload: Any) -> int:
-    """The bytes of a payload: bytes, or texts that a server sends one by one."""
-    return len(payload) if isinstance(payload, bytes) else sum(map(len, payload))
-
-
 class Outbox(Generic[P]):
     """A bounded queue of payloads in the order in which they will leave.
 
-    `pack` turns an update into a payload, `announce` a dropped range: its topic, its first and last place,
-    and how many items were in it. `bytes` is the length of all that waits.
+    `limit` entries and `most_bytes` bytes may wait. `pack` turns an update into a payload, `announce` a
+    dropped range: its topic, its first and last place, and how many items were in it. `size` tells the bytes
+    of a payload.
     """
 
     def __init__(
@@ -73,19 +66,24 @@ class Outbox(Generic[P]):
         policy: SlowClient,
         pack: Callable[[Update], P],
         announce: Callable[[Any, int, int, int], P],
+        most_bytes: int = 1 << 20,
+        size: Callable[[P], int] = len,  # type: ignore[assignment]
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = limit
+        self.most_bytes = most_bytes
         self.policy = policy
         self.dropped = 0
+        self.bytes = 0  # of everything that waits
         self._pack = pack
         self._announce = announce
+        self._size = size
         self._clock = clock
-        self.bytes = 0
         self._queue: deque[_Queued[P]] = deque()
         self._messages = 0
         self._owed: dict[Any, tuple[int, int, int]] = {}
         self._newest: dict[Any, _Queued[P]] = {}  # of topics where only the newest entries count
+        self._mark: _Queued[P] | None = None
 
     def __len__(self) -> int:
         return self._messages
@@ -106,15 +104,37 @@ class Outbox(Generic[P]):
     @property
     def answer_bytes(self) -> int:
         """How long they are together."""
-        return sum(queued.answer_bytes for queued in self._queue)
+        return sum(queued.bytes for queued in self._queue if queued.update is None)
 
-    def put(self, payload: P, length: int = 0) -> None:
-        """Queue an answer or a notice of `length` bytes. Raises OutboxFull when even these pile up."""
-        if self._messages >= self.limit:
-            self._make_room(1)
+    @property
+    def at_mark(self) -> bool:
+        """Whether the place of a long message is the next one: see `mark`."""
+        return self._mark is not None and self._queue[0] is self._mark
+
+    def mark(self) -> None:
+        """Keep a place in the order for a long message. Its pieces do not wait here; nothing passes it."""
+        nothing: Any = None
+        self._mark = _Queued(nothing, 0, since=self._clock())
+        self._append(self._mark)
+        self._newest.clear()  # as in `put`
+
+    def unmark(self) -> None:
+        """The long message has left."""
+        assert self.at_mark
+        self._queue.popleft()
+        self._messages -= 1
+        self._mark = None
+
+    def put(self, payload: P) -> None:
+        """Queue an answer or a notice. Raises OutboxFull when even these pile up."""
+        queued = _Queued(payload, self._size(payload), since=self._clock())
+        if self._queue:
+            self._make_room(1, queued.bytes)
         if self._messages >= 2 * self.limit:
-            raise OutboxFull
-        self._append(_Queued(payload, answer_bytes=length))
+            raise OutboxFull(f"{2 * self.limit} messages")
+        if self._queue and self.bytes + queued.bytes > 2 * self.most_bytes:
+            raise OutboxFull(f"{2 * self.most_bytes} bytes")
+        self._append(queued)
         self._newest.clear()  # a later state must not overtake this answer, which may tell of an earlier one
 
     def put_update(self, update: Update) -> None:
@@ -122,15 +142,17 @@ class Outbox(Generic[P]):
         if update.stream.newest_by is not None:
             self._replace_older(update)
         else:
-            self._append(_Queued(self._pack(update), update))
-        if self._messages > self.limit:
+            self._append(self._packed(update, self._clock()))
+        if self._messages > self.limit or self.bytes > self.most_bytes:
             self._make_room()
 
     def take(self) -> P | None:
-        """The next payload to leave; None when nothing waits."""
+        """The next payload to leave; None when nothing waits, or a long message comes first."""
         if not self._queue:
             return self._settle(next(iter(self._owed), None))
         head = self._queue[0]
+        if head is self._mark:
+            return None
         if head.update is not None and head.update.topic in self._owed:
             return self._settle(head.update.topic)
         self._queue.popleft()
@@ -145,6 +167,7 @@ class Outbox(Generic[P]):
         self._replace(())
         self._owed.clear()
         self._newest.clear()
+        self._mark = None
 
     def forget(self, topic: Any) -> None:
         """The client left the topic: nothing of it waits or is owed any more."""
@@ -155,7 +178,7 @@ class Outbox(Generic[P]):
     def _replace_older(self, update: Update) -> None:
         waiting = self._newest.get(update.topic)
         if waiting is None:
-            self._newest[update.topic] = queued = _Queued(self._pack(update), update)
+            self._newest[update.topic] = queued = self._packed(update, self._clock())
             self._append(queued)
             return
         assert waiting.update is not None
@@ -163,12 +186,15 @@ class Outbox(Generic[P]):
         self.bytes -= waiting.bytes
         waiting.update = waiting.update.superseded_by(update)
         waiting.payload = self._pack(waiting.update)
-        waiting.bytes = _length(waiting.payload)
+        waiting.bytes = self._size(waiting.payload)
         self._messages += waiting.size
         self.bytes += waiting.bytes
 
+    def _packed(self, update: Update, since: float) -> _Queued[P]:
+        payload = self._pack(update)
+        return _Queued(payload, self._size(payload), update, since)
+
     def _append(self, queued: _Queued[P]) -> None:
-        queued.since = self._clock()
         self._queue.append(queued)
         self._messages += queued.size
         self.bytes += queued.bytes
@@ -183,24 +209,36 @@ class Outbox(Generic[P]):
             return None
         return self._announce(topic, *self._owed.pop(topic))
 
-    def _make_room(self, wanted: int = 0) -> None:
-        """Drop what the policy says, for `wanted` more to fit. Costs what is dropped, not what waits."""
+    def _make_room(self, wanted: int = 0, wanted_bytes: int = 0) -> None:
+        """Drop what the policy says, for so much more to fit. Costs what is dropped, not what waits."""
+        many = self._messages + wanted - self.limit
+        waits = len(self._queue) if wanted else len(self._queue) - 1  # before what comes
+        long = self.bytes + wanted_bytes - self.most_bytes if waits else 0
+        if many <= 0 and long <= 0:
+            return
         if self.policy is SlowClient.DISCONNECT:
-            raise OutboxFull
+            raise OutboxFull(f"{self.limit} messages" if many > 0 else f"{self.most_bytes} bytes")
         if self.policy is SlowClient.CONFLATE:
             self._keep_newest_of_each_topic()
         else:
-            self._drop_oldest(self._messages + wanted - self.limit)
+            self._drop_oldest(many, long)
 
-    def _drop_oldest(self, excess: int) -> None:
+    def _drop_oldest(self, many: int, long: int) -> None:
+        """Drop `many` entries, or more, so that `long` bytes are gone. Length alone costs no newest entry."""
         spared: list[_Queued[P]] = []
-        while excess > 0 and self._queue:
+        while (many > 0 or long > 0) and self._queue:
             queued = self._queue.popleft()
             if queued.update is None or not queued.sheddable:
                 spared.append(queued)
                 continue
-            rest = self._drop(queued, queued.update, min(excess, queued.size))
-            excess -= queued.size - (rest.size if rest else 0)
+            share = -(-long * queued.size // max(queued.bytes, 1))  # rounded up
+            count = min(max(many, min(share, queued.size - (not self._queue))), queued.size)
+            if count <= 0:
+                spared.append(queued)
+                break
+            rest = self._drop(queued, queued.update, count)
+            many -= queued.size - (rest.size if rest else 0)
+            long -= queued.bytes - (rest.bytes if rest else 0)
             if rest:
                 self._queue.appendleft(rest)
         self._queue.extendleft(reversed(spared))
@@ -226,11 +264,8 @@ class Outbox(Generic[P]):
         owed = self._owed.get(update.topic)
         self._owed[update.topic] = (owed[0], last, owed[2] + items) if owed else (update.first, last, items)
         self.dropped += items
-        self._messages -= count
-        self.bytes -= queued.bytes
         rest = update.after(last)
-        if rest is None:
-            return None
-        kept = _Queued(self._pack(rest), rest, since=queued.since)
-        self.bytes += kept.bytes
+        kept = self._packed(rest, queued.since) if rest else None
+        self._messages -= count
+        self.bytes -= queued.bytes - (kept.bytes if kept else 0)
         return kept

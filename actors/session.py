@@ -7,6 +7,10 @@ with it: it is a temporary child. Most sessions are idle for most of the time: t
 and two coroutines above those of the wire, and make outbox, event and flusher only when they need them. An
 ended session has let go of everything that knows it, so that it is freed at once. The session knows no
 protocol: a `Dialogue` does.
+
+A long message never stands in memory whole. `begin` sends it piece by piece, and each piece is made when the
+client has taken the one before. Until `complete` everything else waits in the outbox, under its bounds. An
+unfinished message is the last one: the connection ends with it.
 """
 
 from __future__ import annotations
@@ -31,9 +35,11 @@ M_contra = TypeVar("M_contra", contravariant=True)
 M = TypeVar("M", bound=Sized)
 
 PAYLOADS_AT_ONCE = 64  # taken from the outbox at once, and then beyond the reach of the policy: not too much
+BYTES_AT_ONCE = 256 * 1024  # likewise
 ANSWERS_WAITING = 8  # unsent answers at which no further request is read
 ANSWER_BYTES_WAITING = 256 * 1024  # likewise, for answers that are long
 AHEAD_WAITING = 16 * 1024  # characters of requests read ahead at which no further one is
+NOWHERE = 1 << 62  # the position of a subscriber that nothing is behind
 CLOSE_WITHIN = 1.0  # seconds for the last bytes to a client that is being disconnected
 
 
@@ -107,6 +113,14 @@ class Wire(Protocol[P, M_co]):
         shared between sessions."""
 
     @property
+    def size(self) -> Callable[[P], int]:
+        """The bytes of a payload, or about as many."""
+
+    def piece(self, text: bytes, first: bool, last: bool) -> P:
+        """Makes a payload of a piece of one long text: whole characters. Only its further pieces may follow
+        it, and what the wire says of its own accord."""
+
+    @property
     def way(self) -> Callable[[P], int] | None:
         """The short way of a payload: `send` of a non-blocking socket, see `subscription.Lane`. None while
         something else comes first, and for wires without one."""
@@ -167,6 +181,7 @@ class Manners:
     """
 
     outbox: int = 1024
+    outbox_bytes: int = 1 << 20
     slow_client: SlowClient = SlowClient.DISCONNECT
     ping_interval: float = 20.0
     ping_timeout: float | None = 20.0
@@ -189,9 +204,12 @@ class Session(Generic[P, M]):
         "_listening",
         "_manners",
         "_outbox",
+        "_piece",
         "_pinged",
+        "_reciting",
         "_rest",
         "_sent",
+        "_taking",
         "_torn",
         "_wire",
         "ended",
@@ -209,6 +227,9 @@ class Session(Generic[P, M]):
         self._outbox: Outbox[P] | None = None  # None until something has to wait
         self._rest: P | None = None  # the rest of a partial write: goes out first, whole
         self._held_since: float | None = None  # what the flusher has in its hand; None: nothing
+        self._reciting = False  # a long message has begun
+        self._piece: tuple[P, bool] | None = None  # of it, and whether it is the last: waits for its turn
+        self._taking: trio.CancelScope | None = None  # cancelled when something left, without a deadline then
         self._flushing = False
         self._left: trio.Event | None = None  # set when something left the outbox, or the flusher did
         self._pinged = float("-inf")
@@ -254,7 +275,12 @@ class Session(Generic[P, M]):
             since = outbox.oldest
         if since is None:
             return None
-        return Backlog(self.waiting, outbox.bytes if outbox is not None else 0, since)
+        return Backlog(self.waiting, self.waiting_bytes, since)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes in the outbox."""
+        return self._outbox.bytes if self._outbox is not None else 0
 
     @property
     def dropped(self) -> int:
@@ -284,6 +310,17 @@ class Session(Generic[P, M]):
         """The short way past the session; not for a personal rendering, whose payload nobody shares."""
         free = not self._busy and self.ended is None and lane.rendering.shared
         return self._wire.way if free else None
+
+    @property
+    def flushing(self) -> bool:
+        """Whether the client has yet to take something before more is sent."""
+        return self._flushing
+
+    def hold(self, topic: Any, rendering: Rendering[P]) -> None:
+        """Until it is followed the next time nothing more of `topic` leaves, what waits included."""
+        self.follow(topic, NOWHERE, rendering)
+        if self._outbox is not None:
+            self._outbox.forget(topic)
 
     def position(self, topic: Any) -> int:
         """The last place of `topic` that was sent or waits. Raises KeyError when it is not followed."""
@@ -333,15 +370,47 @@ class Session(Generic[P, M]):
             self._send(payload)
             return
         try:
-            self._backlog().put(payload, len(text))
-        except OutboxFull:
-            self._too_slow()
+            self._backlog().put(payload)
+        except OutboxFull as full:
+            self._too_slow(full)
+
+    def begin(self, text: bytes) -> None:
+        """Send a piece of a long message; `complete` sends the last one. Never waits or raises.
+
+        Wait for `room` before the next piece.
+        """
+        if self.ended is not None:
+            return
+        first, self._reciting = not self._reciting, True
+        if first:
+            self._close_lanes()
+            self._backlog().mark()
+        self._put_piece(self._wire.piece(text, first, False), False)
+
+    def complete(self, text: bytes) -> None:
+        """Send the last piece of the message that has begun. Never waits or raises."""
+        if self.ended is None:
+            self._put_piece(self._wire.piece(text, False, True), True)
+
+    async def room(self) -> None:
+        """Wait until the client has taken all that `begin` sent, and listen meanwhile.
+
+        The session of a client that leaves, or takes nothing for too long, ends; that cancels this.
+        """
+        while self._flushing:
+            with trio.move_on_after(self._patience) as self._taking:
+                await self.listen_ahead()
+            if self._taking.deadline < math.inf:
+                self.end(Ending.SLOW, self._unread())
+                await trio.sleep_forever()
+        self._taking = None
 
     def end(self, why: Ending, words: str) -> None:
         """End this session; the first reason given counts."""
         if self.ended is None:
             self.ended = Ended(why, words)
             self._close_lanes()
+            self._piece = None
             if self._outbox is not None:
                 self._outbox.clear()
             self._bound_flush(CLOSE_WITHIN)
@@ -432,12 +501,18 @@ class Session(Generic[P, M]):
 
     async def _room_for_answers(self) -> None:
         """A client that asks and does not read is not heard; when that lasts, it is let go."""
-        patience = self._manners.ping_interval + (self._manners.ping_timeout or 0.0)
-        with trio.move_on_after(patience):
+        with trio.move_on_after(self._patience):
             while self._crowded:
                 await self._until_left()
             return
-        raise WireClosed(f"slow client: answers unread for {patience:g} s", Ending.SLOW)
+        raise WireClosed(self._unread(), Ending.SLOW)
+
+    @property
+    def _patience(self) -> float:
+        return self._manners.ping_interval + (self._manners.ping_timeout or 0.0)
+
+    def _unread(self) -> str:
+        return f"slow client: answers unread for {self._patience:g} s"
 
     @property
     def _crowded(self) -> bool:
@@ -474,7 +549,7 @@ class Session(Generic[P, M]):
         text = self._dialogue.heartbeat()
         if text is None:
             await self._wire.ping()
-        elif not self._flushing:  # behind messages that wait it would add nothing
+        elif not self._busy:  # behind messages that wait it would add nothing
             self.say(text)
 
     def _take_leave(self) -> None:
@@ -501,7 +576,7 @@ class Session(Generic[P, M]):
 
     @property
     def _busy(self) -> bool:
-        return self._flushing or self._context is None
+        return self._flushing or self._reciting or self._context is None
 
     def _close_lanes(self) -> None:
         """Let topics not send directly any more."""
@@ -529,11 +604,29 @@ class Session(Generic[P, M]):
     def _queue_update(self, update: Update) -> None:
         try:
             self._backlog().put_update(update)
-        except OutboxFull:
-            self._too_slow()
+        except OutboxFull as full:
+            self._too_slow(full)
 
-    def _too_slow(self) -> None:
-        self.end(Ending.SLOW, f"slow client: {self._manners.outbox} messages were waiting")
+    def _too_slow(self, full: OutboxFull) -> None:
+        self.end(Ending.SLOW, f"slow client: {full} were waiting")
+
+    def _put_piece(self, payload: P, last: bool) -> None:
+        assert self._piece is None, "there was no room"
+        if self._flushing or not self._backlog().at_mark:
+            self._piece = payload, last
+            return
+        if last:
+            self._end_long_message()
+        self._send(payload)
+        if last and not self._flushing:
+            if self._outbox:
+                self._start_flushing()
+            else:
+                self.way_changed()
+
+    def _end_long_message(self) -> None:
+        self._reciting = False
+        self._backlog().unmark()
 
     def _start_flushing(self) -> None:
         assert self._context is not None
@@ -573,26 +666,52 @@ class Session(Generic[P, M]):
         if self._left is not None:
             self._left.set()
             self._left = None
+        if self._taking is not None:
+            self._taking.deadline = math.inf
+            self._taking.cancel()
 
     def _backlog(self) -> Outbox[P]:
         if self._outbox is None:
             manners = self._manners
             self._outbox = Outbox(
-                manners.outbox, manners.slow_client, self._pack, self._announce, trio.current_time
+                manners.outbox,
+                manners.slow_client,
+                self._pack,
+                self._announce,
+                manners.outbox_bytes,
+                self._wire.size,
+                trio.current_time,
             )
         return self._outbox
 
     def _take(self) -> list[P]:
         payloads: list[P] = []
-        if self._rest is not None:
-            payloads.append(self._rest)
-            self._rest = None
-        elif self._outbox is not None:
+        if self._rest is None and self._outbox is not None:
             self._held_since = self._outbox.oldest
-        if self._outbox is not None:
-            while len(payloads) < PAYLOADS_AT_ONCE and (payload := self._outbox.take()) is not None:
-                payloads.append(payload)
+        size = 0
+        while len(payloads) < PAYLOADS_AT_ONCE and size < BYTES_AT_ONCE:
+            payload = self._take_next()
+            if payload is None:
+                break
+            payloads.append(payload)
+            size += self._wire.size(payload)
         return payloads
+
+    def _take_next(self) -> P | None:
+        payload: P | None
+        if self._rest is not None:
+            payload, self._rest = self._rest, None
+        elif self._outbox is None:
+            payload = None
+        elif not self._outbox.at_mark:
+            payload = self._outbox.take()
+        elif self._piece is not None:
+            (payload, last), self._piece = self._piece, None
+            if last:
+                self._end_long_message()
+        else:  # it is not made yet
+            payload = None
+        return payload
 
     def _bound_flush(self, seconds: float) -> None:
         self._flush_until = min(self._flush_until, trio.current_time() + seconds)

@@ -90,6 +90,8 @@ class Update:
         none."""
         if position < self.first:
             return self
+        if position >= self.last:
+            return None
         first = self.first
         for index, (last, _entry) in enumerate(self.places):
             if last > position:

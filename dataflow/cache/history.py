@@ -323,16 +323,15 @@ class History:
         """Whether all places after that position are still kept."""
         return epoch == self.epoch and self.first - 1 <= offset <= self.last
 
-    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, list[Entry]]:
-        """All entries after a reader's position: (True, entries).
+    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
+        """The place behind which a reader with that position goes on; at most `limit` entries are behind it.
 
-        Gaps of the source are among them: trades that never came cannot be recovered, only announced.
-        (False, []) when the position is unknown, or when there are more than `limit` entries.
+        (True, offset) when all places after the position are still kept. Otherwise (False, place): the oldest
+        kept entry comes next, or the oldest of the newest `limit`.
         """
-        if not self.position_known(epoch, offset):
-            return False, []
-        entries = self.read(offset, limit + 1)
-        return (True, entries) if len(entries) <= limit else (False, [])
+        if self.position_known(epoch, offset) and self._places.count_after(offset) <= limit:
+            return True, offset
+        return False, max(self.first - 1, self._places.before_newest(limit))
 
     # -- reading by time -------------------------------------------------------------------------
 

@@ -97,6 +97,14 @@ class ByPlace(Generic[V]):
         end = None if limit is None else start + limit
         return zip(self._ends[start:end], self._values[start:end], strict=True)
 
+    def count_after(self, place: int) -> int:
+        """The number of values that end after `place`."""
+        return len(self._ends) - bisect_right(self._ends, place, lo=self._head)
+
+    def before_newest(self, count: int) -> int:
+        """The end of the value before the `count` newest ones; 0 when there are no more than these."""
+        return self._ends[-count - 1] if len(self) > count else 0
+
 
 @define
 class ByTime(Generic[V]):

@@ -119,6 +119,8 @@ class Stream:
     def gap(self, params: Mapping[str, Any]) -> None:
         """A `stream.gap`, or one of the gaps of an answer."""
         first = params["from"]
+        if first == 0:  # before what is left: no place of the stream
+            return
         last = first if params["to"] is None else params["to"]
         if not self._in_order(first):
             self.findings["reordered"] += 1

@@ -104,7 +104,6 @@ class _Answer(msgspec.Struct):
     epoch: int
     offset: int
     quality: _Quality | None = None
-    recovered: bool | None = None
     trades: list[msgspec.Raw] = []
     gaps: list[msgspec.Raw] = []
 
@@ -195,6 +194,8 @@ def in_words(method: str, told: dict[str, Any]) -> str:
     match method:
         case "stream.gap":
             first, last = told.get("from"), told.get("to")
+            if first == 0:  # no place of the stream: what lies before the first one that is left
+                return f"{told.get('symbol')}: trades are missing here, the daemon no longer has them"
             places = f"{first}" if first == last else f"{first} to {'?' if last is None else last}"
             return f"{told.get('symbol')}: #{places} will not come ({told.get('reason')})"
         case "connection.lost":
@@ -260,8 +261,6 @@ class Tail:
                 self._subscribed(message.id, msgspec.json.decode(message.result, type=_Answer), show)
 
     def _subscribed(self, symbol: str, answer: _Answer, show: Show) -> None:
-        if answer.recovered is False:
-            show.news(f"{symbol}: trades are missing here, the daemon no longer has them")
         self._sources_down(answer, show)
         for place, told in _in_order(answer):
             if self.done:

@@ -1,7 +1,8 @@
 """Server-Sent Events: `GET /api/v1/stream/SYMBOL`, a channel's stream with resume, for browsers and for curl.
 
 Rules of this file: words only. An event's id is its place, "EPOCH-OFFSET"; a client that comes back with the
-last one (`Last-Event-ID`, or `?since=`) gets everything since, in order, or a gap that says so.
+last one (`Last-Event-ID`, or `?since=`) gets everything since, in order; or a gap that says that this is not
+known any more, and then what there is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataflow.gateway.desk import MAX_COUNT
 from dataflow.gateway.face import Conversation, Route
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
+from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.spelling import encode
 from dataflow.gateway.subscriptions import Position
@@ -84,13 +86,14 @@ class Stream(Conversation):
         topic, since, snapshot = message.topic, message.since, None
         if not self.hall.desk.owes_every_entry(topic):  # then a stream begins with the state of things
             since, snapshot = None, MAX_COUNT
-        joined = await self.subscriptions.subscribe(topic, self.rendering(), since=since, snapshot=snapshot)
-        if joined.recovered is False:
-            unknown = Gap(joined.offset, joined.offset, "overrun", exact=False)
-            told = spelling.gap(unknown) | {"from": 0}  # place 0 is no trade's: nobody knows where it begins
-            return _event("gap", told, joined.epoch, joined.offset)
+        joined = await self.subscriptions.subscribe(
+            topic, self.rendering(), since=since, snapshot=snapshot, write=self._write
+        )
         past = [] if joined.past is None else joined.past.texts
         return b"".join(past) or COMMENT  # a sign that the stream has begun
+
+    async def _write(self, past: Part) -> None:
+        await self.begin(b"".join(past.texts))
 
     def refusal(self, problem: Problem) -> None:
         self.session.say(_event("notice", {"kind": "unavailable", **problem.data}))

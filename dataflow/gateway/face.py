@@ -39,7 +39,7 @@ class Conversation(ABC):
     subscribed to.
     """
 
-    __slots__ = ("hall", "principal", "session", "subscriptions")
+    __slots__ = ("_begun", "hall", "principal", "session", "subscriptions")
 
     format: Format  # of the class: one object for all clients of the face
 
@@ -48,6 +48,7 @@ class Conversation(ABC):
         self.hall = hall
         self.subscriptions = Subscriptions(session, hall, self.format)
         self.principal = ANONYMOUS  # until the hall says who it is
+        self._begun = False  # a part of the answer is sent already
 
     # For the face.
 
@@ -55,7 +56,8 @@ class Conversation(ABC):
     async def answer(self, message: Any) -> bytes | None:
         """The answer to one message. May raise Problem, and nothing else for what a client said.
 
-        Between the return of `subscriptions.subscribe` and that of this there must be no checkpoint.
+        Between the return of `subscriptions.subscribe` and that of this there must be no checkpoint. Of an
+        answer that has begun (`begin`) it returns the rest, and raises nothing any more.
         """
 
     @abstractmethod
@@ -79,6 +81,20 @@ class Conversation(ABC):
         payloads."""
         return Personal(self.format, None, self.session.frame, head, tail)
 
+    async def begin(self, text: bytes) -> None:
+        """Send a piece of the answer, and let others have their turns until the client has taken it.
+
+        For answers that are too long to stand in memory whole. A text may be cut between two characters. The
+        session of a client that takes nothing for too long ends.
+        """
+        self._begun = True
+        self.session.begin(text)
+        turns = self.subscriptions.turns
+        if self.session.flushing:
+            turns.leave()  # it can take seconds: nobody else shall wait for that
+            await self.session.room()
+        await turns.pause()
+
     # For the session.
 
     async def hear(self, message: Any) -> None:
@@ -86,7 +102,10 @@ class Conversation(ABC):
         await turns.take(resuming=self.resumes(message))
         try:
             answer = await self._answer(message)
-            if answer is not None:
+            if self._begun:
+                self.session.complete(answer or b"")
+                self._begun = False
+            elif answer is not None:
                 self.session.say(answer)
             self.subscriptions.answered()
             # Within the turn, so that a pass of the loop answers a bounded number of messages.
@@ -98,6 +117,8 @@ class Conversation(ABC):
         try:
             return await self.answer(message)
         except Problem as problem:
+            if self._begun:
+                raise  # what has begun cannot become a refusal: the session ends
             return self.refusal(problem)
 
     def gap(self, topic: Topic, first: int, last: int, items: int) -> bytes | None:

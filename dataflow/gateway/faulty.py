@@ -27,7 +27,7 @@ class FaultyWire(Generic[P]):
 
     def __init__(self, wire: Wire[P, Any], faults: Faults, path: str) -> None:
         self.peer, self.pack, self.write, self.ping = wire.peer, wire.pack, wire.write, wire.ping
-        self.stays = wire.stays
+        self.size, self.piece, self.stays = wire.size, wire.piece, wire.stays
         self._wire = wire
         self._passage = Passage(faults, path, partial(_cut, wire))
         self._receiving = trio.CancelScope()

@@ -175,6 +175,7 @@ def _manners(settings: Settings) -> Manners:
     session = settings.session
     return Manners(
         outbox=session.outbox,
+        outbox_bytes=session.outbox_bytes,
         slow_client=SlowClient(session.slow_client),
         ping_interval=session.ping_interval,
         ping_timeout=session.ping_timeout,

@@ -3,18 +3,22 @@ hole.
 
 Rules of this file. The position of an answer is read, and its topic joined, without a checkpoint in between.
 Nothing is offered to a session before `answered`: updates that came meanwhile are caught up from the log
-then. Long answers are made in slices, with a turn for each (see `admission`). No word of any protocol.
+then. A long past is made in slices, with a turn for each (see `admission`). Who can write slice by slice gets
+only the newest one in the answer: then the log is the queue of a slow client, and what is forgotten before it
+was read is a gap. No word of any protocol.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import define, frozen
 
+from actors.session import NOWHERE
 from actors.subscription import Fanout
 from actors.update import Places, Rendering
-from dataflow.domain import Topic
+from dataflow.domain import Gap, Topic
 from dataflow.topics.channel import TopicLog
 from supervisors import SupervisionError
 
@@ -28,8 +32,11 @@ if TYPE_CHECKING:
     from .hall import Hall
 
 RECOVERY_LIMIT: Final = 20_000  # entries in the answer to `since`: some 40 ms of encoding, and 4 MB
-RECOVERY_SLICE: Final = 500  # of them in one turn: a millisecond
-RECOVERY_ROUNDS: Final = 5  # through what came during the last one: after so many the rest is told in one go
+RECOVERY_SLICE: Final = 200  # of them in one turn: half a millisecond, and 45 KB
+UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place 0 is never an entry's
+
+
+Write: TypeAlias = Callable[[Part], Awaitable[None]]
 
 
 @frozen
@@ -44,8 +51,9 @@ class Position:
 class Subscribed:
     """The answer to a subscription: live updates begin behind `offset`.
 
-    `recovered` tells whether `past` holds all behind the position that was asked for; None when none was.
-    `past` is None when nothing of it was asked for, or nothing is known.
+    `recovered` tells whether `past` holds all behind the position that was asked for; None when none was. If
+    it is False, `past` begins with the gap `UNKNOWN`, unless only the newest entries of the topic count.
+    `past` is None when nothing of it was asked for.
     """
 
     epoch: int
@@ -86,26 +94,33 @@ class Subscriptions:
         *,
         since: Position | None = None,
         snapshot: int | None = None,
+        write: Write | None = None,
     ) -> Subscribed:
         """Follow `topic` from the answer on; say it, and then call `answered`, before the next checkpoint.
 
-        The answer's past is what came since a position, or else the `snapshot` newest entries. Raises
+        The answer's past is everything since a position, or else the `snapshot` newest entries. When the
+        position is not known any more, it is all there is, or the `snapshot` newest. Raises
         TooManySubscriptions or Unavailable. A second subscription to a topic changes its rendering.
+
+        With `write`, the slices of a long past are given to it in order, and only the last one is returned.
+        Nothing is raised once it was called.
         """
         log = (self._joined or {}).get(topic)
         if log is None:
             log = await self._join(topic)
-        recovered = await self._recover(log, since)
-        # From here to the end of the answer without a checkpoint.
-        self._follow(log.stream.topic, rendering, log.last)
-        past = recovered
-        if recovered is not None:
-            recovered.add(log.behind(recovered.last))
-        elif since is not None or snapshot is not None:
-            past = self._part(log)
-            past.add(log.newest(snapshot or 0))
-        asked = None if since is None else recovered is not None
-        return Subscribed(log.stream.epoch, log.last, asked, past)
+        slices = _Slices(self, log, rendering, write)
+        recovered, past = self._beginning(log, since)
+        if past is not None and (recovered or snapshot is None):
+            past = await slices.recover(past)
+            # From here to the end of the answer without a checkpoint.
+            past.add(log.behind(past.last, RECOVERY_SLICE))
+            last = past.last
+        else:
+            last = log.last
+            if snapshot is not None:
+                past = await slices.show(past or self.part(log, 0), log.newest(snapshot))
+        self._follow(log.stream.topic, rendering, last)
+        return Subscribed(log.stream.epoch, last, recovered, past)
 
     def unsubscribe(self, topic: Topic) -> None:
         """Nothing of `topic` leaves after this. Idempotent."""
@@ -160,10 +175,21 @@ class Subscriptions:
 
     def _follow(self, topic: Topic, rendering: Rendering[Any], last: int) -> None:
         self._joining = self._joining or {}
-        if topic in self._joining or topic in self._session.lanes:
+        if self.follows(topic):
             self._follow_again(topic, rendering)
         else:
             self._joining[topic] = _Joining(last, rendering)
+
+    def follows(self, topic: Topic) -> bool:
+        """Whether `topic` is live, or will be when the answers are said."""
+        lane = self._session.lanes.get(topic)
+        return topic in (self._joining or ()) or (lane is not None and lane.position != NOWHERE)
+
+    def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
+        """Nothing of `topic` is offered until the answer in hand is said: that will tell it all."""
+        if self._joining is not None:
+            self._joining.pop(topic, None)
+        self._session.hold(topic, rendering)
 
     def _follow_again(self, topic: Topic, rendering: Rendering[Any]) -> None:
         """A second subscription to the same topic: due updates are sent before the answer, nothing twice."""
@@ -183,27 +209,57 @@ class Subscriptions:
         assert self._joined is not None
         return self._joined[topic]
 
-    # The past, encoded in slices where there is much of it.
+    # The past.
 
-    async def _recover(self, log: TopicLog, since: Position | None) -> Part | None:
-        """All that came since, but for the newest slice; None when it was not asked for or is not known."""
+    def _beginning(self, log: TopicLog, since: Position | None) -> tuple[bool | None, Part | None]:
+        """Whether everything since is known, and the part of the past that begins there."""
         if since is None:
-            return None
-        known, entries = log.since(since.epoch, since.offset, RECOVERY_LIMIT)
-        if not known:
-            return None
-        part = self._part(log, since.offset)
-        for _ in range(RECOVERY_ROUNDS):
+            return None, None
+        known, after = log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
+        part = self.part(log, after)
+        if not known and log.stream.newest_by is None:
+            part.add([(after, UNKNOWN)])
+        return known, part
+
+    def part(self, log: TopicLog, after: int) -> Part:
+        """An empty part of the past of `log` behind place `after`."""
+        return self._hall.past.part(self._format, log.stream.topic, log.stream.epoch, after)
+
+
+@frozen
+class _Slices:
+    """The slices of a long past: each is written, or added to the one part where nobody wants to write."""
+
+    _subscriptions: Subscriptions
+    _log: TopicLog
+    _rendering: Rendering[Any]
+    _write: Write | None
+
+    async def recover(self, past: Part) -> Part:
+        """Everything behind `past` but the newest slice. It ends, however fast new entries come."""
+        for _ in range(2 * RECOVERY_LIMIT // RECOVERY_SLICE):
+            entries = self._log.behind(past.last, RECOVERY_SLICE + 1)
             if len(entries) <= RECOVERY_SLICE:
                 break
-            await self._add(part, entries)
-            entries = log.behind(part.last)
-        return part
+            past.add(entries[:RECOVERY_SLICE])
+            past = await self._next(past)
+        return past
 
-    async def _add(self, part: Part, entries: Places) -> None:
-        for start in range(0, len(entries), RECOVERY_SLICE):
-            part.add(entries[start : start + RECOVERY_SLICE])
-            await self.turns.pause()
+    async def show(self, past: Part, entries: Places) -> Part:
+        """These entries. They are not sliced for a client that follows the topic: it is owed its updates."""
+        if self._write is not None and not self._subscriptions.follows(self._log.stream.topic):
+            while len(entries) > RECOVERY_SLICE:
+                past.add(entries[:RECOVERY_SLICE])
+                entries = entries[RECOVERY_SLICE:]
+                past = await self._next(past)
+        past.add(entries)
+        return past
 
-    def _part(self, log: TopicLog, after: int = 0) -> Part:
-        return self._hall.past.part(self._format, log.stream.topic, log.stream.epoch, after)
+    async def _next(self, past: Part) -> Part:
+        """The part behind `past`, which is written now if it can be."""
+        if self._write is None:
+            await self._subscriptions.turns.pause()
+            return past
+        self._subscriptions.hold(self._log.stream.topic, self._rendering)
+        await self._write(past)
+        return self._subscriptions.part(self._log, past.last)

@@ -3,7 +3,8 @@
 Rules of this file: every send waits, in the order of `write`; `write_nowait` takes nothing. The server
 cancels the handler's task when the peer has left, so that task must stay until the wire is over: `take_over`
 sees to it. ASGI does not tell everything, and nothing is guessed: a peer's close code is lost (1006). Without
-our server's `Seat` there are no pings, and a connected peer counts as heard.
+our server's `Seat` there are no pings, and a connected peer counts as heard; and the pieces of a long message
+are joined in memory, for ASGI sends whole messages only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 import trio
+from attrs import frozen
 from quart.wrappers import Websocket
 
 from actors.session import Ending
@@ -23,6 +25,17 @@ from .connection import Seat
 from .endings import CODES, WebSocketClosed
 
 _FAULTS: Final = frozenset({TEXT_ONLY, TOO_BIG})  # nothing else here closes with these
+
+
+@frozen
+class _Piece:
+    """A piece of one message."""
+
+    data: Any  # str or bytes
+    last: bool
+
+    def __len__(self) -> int:
+        return len(self.data)
 
 
 class AsgiWire:
@@ -41,6 +54,7 @@ class AsgiWire:
         self._end: tuple[int, str] | None = None
         self._receiving = trio.CancelScope()
         self._sending = trio.CancelScope()
+        self._pieces: list[Any] = []  # of a message that is not whole yet, without a seat
         self._left = trio.Event()  # the server has ended the handler: there is no peer any more
         self._over = trio.Event()  # the handler may end
 
@@ -53,6 +67,15 @@ class AsgiWire:
     def pack(texts: Sequence[bytes]) -> tuple[Any, ...]:
         """k text messages as one payload. Pure."""
         return tuple([text.decode() for text in texts])
+
+    @staticmethod
+    def size(payload: tuple[Any, ...]) -> int:
+        """The characters of a payload."""
+        return sum(map(len, payload))
+
+    def piece(self, text: bytes, first: bool, last: bool) -> tuple[Any, ...]:
+        """A piece of one message as a payload."""
+        return (_Piece(text if self._BINARY else text.decode(), last),)
 
     stays = True  # in a request of the HTTP server
     way = None  # ASGI has no socket
@@ -73,8 +96,19 @@ class AsgiWire:
             for payload in payloads:
                 for text in payload:
                     self._check()
-                    await self._websocket.send(text)
+                    await self._send(text)
         self._check()
+
+    async def _send(self, text: Any) -> None:
+        if not isinstance(text, _Piece):
+            await self._websocket.send(text)
+        elif self._seat is not None:
+            await self._seat.send_piece(text.data, text.last)
+        else:
+            self._pieces.append(text.data)
+            if text.last:
+                whole, self._pieces = text.data[:0].join(self._pieces), []
+                await self._websocket.send(whole)
 
     async def receive(self) -> Any:
         """The next message: str. Raises WireClosed. Cancelling it loses nothing."""

@@ -42,7 +42,7 @@ from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
-from wsproto.events import Ping
+from wsproto.events import BytesMessage, Ping, TextMessage
 
 from actors.session import WireClosed
 from dataflow.net.stream import SocketStream
@@ -160,6 +160,13 @@ class Seat:
         """Ask the peer for a pong."""
         if self.connected:
             await self.stream._send_wsproto_event(Ping())
+
+    async def send_piece(self, data: str | bytes, last: bool) -> None:
+        """Send a piece of one message; only its further pieces may follow it."""
+        await trio.lowlevel.checkpoint()
+        if self.connected:
+            kind: Any = TextMessage if isinstance(data, str) else BytesMessage
+            await self.stream._send_wsproto_event(kind(data=data, message_finished=last))
 
     def abort(self) -> None:
         """End the websocket at once. The connection ends too, unless other websockets share it."""

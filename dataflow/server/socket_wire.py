@@ -2,7 +2,8 @@
 
 Rules of this file.
 1. One owner of the order: only whole frames follow each other. Control frames wait in `_control` and leave
-   between two payloads. A payload or control frame that has begun is finished before anything else.
+   between two payloads, also between two pieces of a message (RFC 6455, section 5.4). A payload or control
+   frame that has begun is finished before anything else.
 2. Pong and close need no task of their own: the next writer sends them, or `receive` while it waits.
 3. At most one task writes and one receives. `close` and `abort` may come from any task, and end both.
 4. Every wait at the end is bounded by `close_within` seconds.
@@ -37,6 +38,7 @@ from dataflow.net.websocket.frames import (
     binary_frames,
     close_frame,
     control_frame,
+    piece_frame,
     text_frames,
 )
 from dataflow.net.websocket.parser import Goodbye, Ping
@@ -124,6 +126,12 @@ class SocketWire:
     def pack(texts: Sequence[bytes]) -> bytes:
         """k text messages as one payload. Pure."""
         return text_frames(texts)
+
+    size = staticmethod(len)
+
+    def piece(self, text: bytes, first: bool, last: bool) -> bytes:
+        """A piece of one text message as a payload. Control frames may leave between two of them."""
+        return piece_frame(Opcode.BINARY if self._BINARY else Opcode.TEXT, text, first, last)
 
     @property
     def way(self) -> Callable[[bytes], int] | None:

@@ -39,6 +39,12 @@ class StreamingWire:
         """k texts as one payload. Pure."""
         return b"".join(texts)
 
+    size = staticmethod(len)
+
+    def piece(self, text: bytes, first: bool, last: bool) -> bytes:
+        """A piece of one text as a payload."""
+        return text
+
     # For the session.
 
     stays = True  # in a request of the HTTP server

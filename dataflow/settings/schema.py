@@ -121,6 +121,7 @@ class Session:
     """`[session]`: limits for one client, and the policy for slow clients."""
 
     outbox: int = field(default=1024, validator=_positive)
+    outbox_bytes: int = field(default=1_048_576, validator=_positive)
     slow_client: SlowClient = SlowClient.DISCONNECT
     ping_interval: float = field(default=20.0, validator=_positive)
     ping_timeout: float = field(default=20.0, validator=_positive)

@@ -36,14 +36,15 @@ class TopicLog(Protocol):
     def newest(self, count: int) -> Places:
         """The `count` newest entries, oldest first, for the answer to a new subscriber."""
 
-    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Places]:
-        """The entries behind a reader's position: (True, entries).
+    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
+        """The place behind which a reader with that position goes on; at most `limit` entries are behind it.
 
-        (False, ()) when the position is not known here, or more than `limit` entries are behind it.
+        (True, offset) when everything behind the position is known. Otherwise (False, place): there begins
+        what is left of this epoch.
         """
 
-    def behind(self, offset: int) -> Places:
-        """All entries behind `offset`. Entries that are forgotten already become one gap."""
+    def behind(self, offset: int, limit: int) -> Places:
+        """The first `limit` entries behind `offset`. Entries that are forgotten already become one gap."""
 
 
 @frozen

@@ -77,10 +77,10 @@ class QualityLog:
         places = self._behind(0)
         return places[max(0, len(places) - count) :]
 
-    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Places]:
-        return False, ()
+    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
+        return False, self.last  # there is no past
 
-    def behind(self, offset: int) -> Places:
+    def behind(self, offset: int, limit: int) -> Places:
         return ()
 
     def _behind(self, after: int) -> Places:

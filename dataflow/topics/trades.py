@@ -38,13 +38,12 @@ class TradeLog:
         self._history.expire(trio.current_time())
         return _places(self._history.newest(count))
 
-    def since(self, epoch: int, offset: int, limit: int) -> tuple[bool, Places]:
+    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
         self._history.expire(trio.current_time())
-        known, entries = self._history.since(epoch, offset, limit)
-        return known, _places(entries)
+        return self._history.resume(epoch, offset, limit)
 
-    def behind(self, offset: int) -> Places:
-        return self._history.places(offset, self._history.last - offset + 1)
+    def behind(self, offset: int, limit: int) -> Places:
+        return self._history.places(offset, limit)
 
 
 def _places(entries: Sequence[Entry]) -> Places:

@@ -101,6 +101,10 @@ class FakeWire:
     # For the session.
 
     pack = staticmethod(lines)
+    size = staticmethod(len)
+
+    def piece(self, text: bytes, first: bool, last: bool) -> bytes:
+        return text + b"\n" if last else text
 
     @property
     def way(self) -> Callable[[bytes], int] | None:

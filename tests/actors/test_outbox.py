@@ -13,12 +13,13 @@ from actors.update import Stream, Update
 from tests.actors.fakes import Hole, update
 
 
-def outbox(policy: SlowClient, limit: int = 4) -> Outbox[str]:
+def outbox(policy: SlowClient, limit: int = 4, most_bytes: int = 1 << 20) -> Outbox[str]:
     return Outbox(
         limit,
         policy,
-        pack=lambda u: " ".join(str(entry) for _, entry in u.places),
-        announce=lambda topic, first, last, items: f"gap-{topic}{first}..{last}",
+        lambda u: " ".join(str(entry) for _, entry in u.places),
+        lambda topic, first, last, items: f"gap-{topic}{first}..{last}",
+        most_bytes,
     )
 
 
@@ -47,6 +48,74 @@ def test_disconnect_says_so_instead_of_dropping() -> None:
     with pytest.raises(OutboxFull):
         box.put_update(update("a", 5))
     assert box.dropped == 0
+
+
+@pytest.mark.parametrize("what", ["update", "answer"])
+def test_bytes_are_bounded_like_messages(what: str) -> None:
+    """Under `disconnect` the byte beyond the bound raises, however few messages wait, and names the bound."""
+    box = outbox(SlowClient.DISCONNECT, limit=100, most_bytes=10)
+    box.put("x" * 6)
+    box.put_update(update("a", 1, 1))
+    assert (len(box), box.bytes) == (2, 8)
+    with pytest.raises(OutboxFull, match=r"^10 bytes$"):
+        box.put("xxx") if what == "answer" else box.put_update(update("a", 2, 2))
+    assert box.dropped == 0
+
+
+@pytest.mark.parametrize("policy", list(SlowClient))
+def test_a_payload_of_any_length_may_wait_alone(policy: SlowClient) -> None:
+    """What is longer than the bound is taken when nothing waits: otherwise nobody could ever get it."""
+    box = outbox(policy, limit=100, most_bytes=10)
+    box.put("x" * 50)
+    assert drain(box) == ["x" * 50]
+    if policy is not SlowClient.CONFLATE:
+        box.put_update(update("a", 1, 9))
+        assert drain(box) == [" ".join(f"a{n}" for n in range(1, 10))]
+
+
+def test_what_is_too_long_loses_its_oldest_and_says_so() -> None:
+    """Under `drop_oldest` only as much is dropped as the bytes demand; answers and the newest entry stay."""
+    box = outbox(SlowClient.DROP_OLDEST, limit=100, most_bytes=20)
+    box.put("answer")
+    box.put_update(update("a", 1, 4))  # 11 bytes
+    box.put_update(update("b", 1, 3))  # 8 bytes more: 5 too many
+    assert box.bytes <= 20
+    assert drain(box) == ["answer", "gap-a1..2", "a3 a4", "b1 b2 b3"]
+    box.put_update(update("a", 5))
+    box.put("x" * 30)
+    assert drain(box) == ["a5", "x" * 30]
+
+
+def test_conflating_bounds_bytes_too() -> None:
+    """Under `conflate` too many bytes shrink to one message a topic, as too many messages do."""
+    box = outbox(SlowClient.CONFLATE, limit=100, most_bytes=20)
+    box.put_update(update("a", 1, 6))
+    box.put_update(update("b", 1, 2))
+    assert drain(box) == ["gap-a1..5", "a6", "gap-b1..1", "b2"]
+
+
+def test_long_answers_alone_cannot_grow_without_bound() -> None:
+    """They are never dropped, so twice the bound of bytes ends it, whatever the policy."""
+    box = outbox(SlowClient.DROP_OLDEST, limit=100, most_bytes=10)
+    box.put("x" * 10)
+    box.put("y" * 10)
+    with pytest.raises(OutboxFull, match=r"^20 bytes$"):
+        box.put("z")
+
+
+def test_nothing_passes_the_place_of_a_long_message() -> None:
+    """Neither messages nor gaps leave before it has; what came before it leaves first."""
+    box = outbox(SlowClient.DROP_OLDEST)
+    box.put("before")
+    box.mark()
+    box.put_update(update("a", 1, 3))
+    assert drain(box) == ["before"]
+    assert box.at_mark
+    assert box
+    box.unmark()
+    assert not box.at_mark
+    assert drain(box) == ["gap-a1..1", "a2 a3"]
+    assert (len(box), box.bytes) == (0, 0)
 
 
 def test_drop_oldest_announces_the_gap_in_its_place() -> None:
@@ -151,7 +220,7 @@ def test_a_state_does_not_overtake_an_answer() -> None:
 
     box = outbox(SlowClient.DROP_OLDEST)
     box.put_update(state(1))
-    box.put("answer2", 7)
+    box.put("answer2")
     box.put_update(state(3))
     box.put_update(state(4))
     assert drain(box) == ["state1", "answer2", "state4"]
@@ -163,17 +232,20 @@ Step = tuple[str, int]
 @given(
     policy=st.sampled_from([SlowClient.DROP_OLDEST, SlowClient.CONFLATE]),
     limit=st.integers(1, 8),
+    most_bytes=st.integers(1, 100),
     steps=st.lists(st.tuples(st.sampled_from(["a", "b", "c", "take"]), st.integers(1, 6)), max_size=60),
 )
 def test_every_place_is_delivered_once_in_order_or_announced(
-    policy: SlowClient, limit: int, steps: list[Step]
+    policy: SlowClient, limit: int, most_bytes: int, steps: list[Step]
 ) -> None:
-    """However drops fall: per topic, messages and gaps together are the whole stream, in order."""
+    """However drops fall: per topic, messages and gaps together are the whole stream, in order, within the bounds."""
     box: Outbox[list[tuple[str, int, int]]] = Outbox(
         limit,
         policy,
         pack=lambda u: [(u.topic, last, last) for last, _ in u.places],
         announce=lambda topic, first, last, items: [(topic, first, last)],
+        most_bytes=most_bytes,
+        size=lambda payload: sum(10 + last % 7 for _, _, last in payload),
     )
     offered = dict.fromkeys("abc", 0)
     seen: dict[str, int] = dict.fromkeys("abc", 0)
@@ -191,8 +263,10 @@ def test_every_place_is_delivered_once_in_order_or_announced(
             box.put_update(update(kind, offered[kind] + 1, count))
             offered[kind] += count
             assert len(box) <= max(limit, 3)
+            assert box.bytes <= most_bytes or len(box) <= max(3, count), "what came last may wait alone"
     take(1000)
     assert seen == offered
+    assert (len(box), box.bytes) == (0, 0)
 
 
 @given(

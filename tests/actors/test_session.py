@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,8 +11,9 @@ import trio
 from attrs import define
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actors import session as session_module
 from actors.outbox import SlowClient
-from actors.session import ANSWERS_WAITING, Backlog, Ending, Manners, Session
+from actors.session import ANSWERS_WAITING, Backlog, Ended, Ending, Manners, Session
 from actors.update import Personal, Update
 from supervisors import Child, Event, Pool, Ref, Restart, open_supervisor
 from tests.actors import fakes
@@ -60,17 +61,19 @@ class Echo:
 class Stage:
     wire: FakeWire
     session: Session[bytes, str]
-    dialogue: Echo
+    dialogue: Any
     events: list[Event]
     pool: Any
     ref: Ref
 
 
 @asynccontextmanager
-async def stage(room: int = 1 << 30, **manners: Any) -> AsyncIterator[Stage]:
+async def stage(
+    dialogue_of: Callable[[Session[bytes, str]], Any] | None = None, room: int = 1 << 30, **manners: Any
+) -> AsyncIterator[Stage]:
     wire, events = FakeWire(room), list[Event]()
     session = Session(wire, Manners(**manners))
-    dialogue = Echo(session)
+    dialogue = (dialogue_of or Echo)(session)
     session.speak(dialogue)
     child = Child("s", lambda: session, restart=Restart.TEMPORARY, stop_within=0, cleanup_within=30)
     async with open_supervisor(Pool(), on_event=events.append) as pool:
@@ -402,6 +405,169 @@ async def test_long_answers_wait_for_the_client_to_read_them() -> None:
         s.wire.reads(10_000_000)
         await wait_all_tasks_blocked()
         assert len(s.wire.texts) == 5
+
+
+async def test_what_waits_is_bounded_in_bytes() -> None:
+    """A client that does not read is let go by its bytes, although few messages wait; the words name the bound."""
+    async with stage(room=0, outbox=1000, outbox_bytes=100) as s:
+        s.session.follow("a", 0, PLAIN)
+        s.session.offer(update(1))
+        for first in range(2, 1000, 10):
+            if s.session.ended is None:
+                s.session.offer(update(first, 10))
+                assert s.session.waiting_bytes <= 100
+        assert s.session.ended == Ended(Ending.SLOW, "slow client: 100 bytes were waiting")
+
+
+async def test_what_leaves_the_outbox_at_once_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the flusher has in hand is beyond the policy's reach, so it takes no more than it needs."""
+    monkeypatch.setattr(session_module, "BYTES_AT_ONCE", 20)
+    async with stage(room=0) as s:
+        for n in range(10):
+            s.session.say(b"%d" % n * 9)
+        await wait_all_tasks_blocked()
+        assert s.session.waiting == 8
+        s.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == [str(n) * 9 for n in range(10)]
+
+
+class Tale(Echo):
+    """A dialogue that answers "tell" in pieces, each when the client has taken the one before; counts them."""
+
+    pieces = 0
+
+    async def hear(self, text: str) -> None:
+        if text != "tell":
+            await super().hear(text)
+            return
+        for n in range(1, 5):
+            self.pieces = n
+            self.session.begin(f"<{n}".encode())
+            await self.session.room()
+        self.session.complete(b"5>")
+
+
+async def test_a_long_message_is_made_as_the_client_takes_it() -> None:
+    """One piece is in hand at most. What comes meanwhile follows behind, whole and in order, under its bounds."""
+    async with stage(Tale, room=3) as s:
+        s.session.follow("a", 0, PLAIN)
+        await s.wire.says("tell")
+        await wait_all_tasks_blocked()
+        assert s.dialogue.pieces == 2
+        lane = s.session.lanes["a"]
+        assert lane.send is None
+        s.session.say(b"notice")
+        s.session.offer(update(1, 2))
+        s.wire.reads(2)
+        await wait_all_tasks_blocked()
+        assert s.dialogue.pieces == 3
+        assert s.session.waiting == 4  # the place of the message, a notice and two entries
+        s.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["<1<2<3<45>", "notice", "a1", "a2"]
+        assert lane.send is not None
+        await s.wire.says("tell")
+        await s.wire.says("again")
+        await wait_all_tasks_blocked()
+        assert s.wire.texts[4:] == ["<1<2<3<45>", "echo again"]
+
+
+async def test_nothing_comes_between_the_pieces_of_a_message() -> None:
+    """Also while nothing waits, because the client takes everything at once."""
+    async with stage() as s:
+        s.session.follow("a", 0, PLAIN)
+        s.session.begin(b"<")
+        s.session.say(b"notice")
+        s.session.offer(update(1, 2))
+        await s.wire.says("hi")
+        await wait_all_tasks_blocked()
+        s.session.complete(b">")
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["<>", "notice", "a1", "a2", "echo hi"]
+        s.session.offer(update(3))
+        assert s.wire.texts[-1] == "a3"
+
+
+async def test_a_long_message_comes_behind_what_waits() -> None:
+    """It keeps its place in the order, although its pieces wait nowhere."""
+    async with stage(Tale, room=1) as s:
+        s.session.follow("a", 0, PLAIN)
+        for n in range(1, 4):
+            s.session.offer(update(n))
+        await s.wire.says("tell")
+        await wait_all_tasks_blocked()
+        s.session.offer(update(4))
+        assert s.dialogue.pieces == 1
+        s.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["a1", "a2", "a3", "<1<2<3<45>", "a4"]
+
+
+async def test_who_leaves_in_the_middle_of_a_long_message_is_noticed_at_once() -> None:
+    """The session listens meanwhile."""
+    async with stage(Tale, room=1) as s:
+        await s.wire.says("tell")
+        await wait_all_tasks_blocked()
+        await s.wire.hangs_up()
+        await s.ref.watch()
+        assert s.session.ended is not None
+        assert s.session.ended.why is Ending.GONE
+        assert s.dialogue.ended == 1
+
+
+async def test_who_takes_nothing_of_a_long_message_is_let_go(mock_clock: MockClock) -> None:
+    """After the patience for unread answers, which begins anew with each piece; the connection is cut."""
+    async with stage(Tale, room=1, ping_interval=20, ping_timeout=10) as s:
+        await s.wire.says("tell")
+        for _ in range(2):
+            await wait_all_tasks_blocked()
+            s.wire.heard = trio.current_time()
+            mock_clock.jump(15)
+            await wait_all_tasks_blocked()
+            s.wire.heard = trio.current_time()
+            mock_clock.jump(14)
+            assert s.session.ended is None
+            s.wire.reads(2)
+        await wait_all_tasks_blocked()
+        s.wire.heard = trio.current_time()
+        mock_clock.jump(15)
+        await wait_all_tasks_blocked()
+        s.wire.heard = trio.current_time()
+        mock_clock.jump(16)
+        mock_clock.autojump_threshold = 0
+        await s.ref.watch()
+        assert s.session.ended == Ended(Ending.SLOW, "slow client: answers unread for 30 s")
+        assert s.wire.aborted
+        assert s.dialogue.pieces == 3
+
+
+async def test_a_stop_ends_an_unfinished_message(mock_clock: MockClock) -> None:
+    """Nothing could be understood behind it: the connection is closed with the reason, without a farewell."""
+    async with stage(Tale, room=2) as s:
+        await s.wire.says("tell")
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.pool.stop, "s")
+            await wait_all_tasks_blocked()
+            s.wire.reads(1000)
+        assert b"".join(s.wire.sent) == b"<1<2"
+        assert s.wire.closed == (Ending.GOING_AWAY, "server going away")
+
+
+async def test_a_held_topic_offers_nothing_until_it_is_followed() -> None:
+    """What waits of it is taken back too; then it goes on from the new position."""
+    async with stage(room=0) as s:
+        s.session.follow("a", 0, PLAIN)
+        s.session.say(b"first")
+        s.session.offer(update(1, 2))
+        s.session.hold("a", PLAIN)
+        s.session.offer(update(1, 4))
+        s.session.follow("a", 3, PLAIN)
+        s.session.offer(update(1, 5))
+        s.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["first", "a4", "a5"]
 
 
 async def test_a_notice_before_the_session_runs_is_the_first_to_leave() -> None:

@@ -150,15 +150,16 @@ async def test_one_symbol_twice_in_a_batch_is_one_subscription() -> None:
 
 
 async def test_since_brings_exactly_what_was_missed() -> None:
-    """A known position is recovered. One of another epoch, in the future or forgotten is not, and the answer tells."""
+    """A known position is recovered. One of another epoch, in the future or forgotten is not: the answer tells it with
+    a gap, and brings all that is left, or as much of it as was asked for."""
     async with stage(cache=Cache(trades_per_symbol=100)) as s:
         await s.publish(1, 150)
         await s.admitted(150)
         epoch = s.daemon.core.epoch
 
-        async def since(epoch: int, offset: int) -> Any:
+        async def since(epoch: int, offset: int, **more: Any) -> Any:
             return await s.client.call(
-                "subscribe", symbol="BTC-USDT", since={"epoch": epoch, "offset": offset}
+                "subscribe", symbol="BTC-USDT", since={"epoch": epoch, "offset": offset}, **more
             )
 
         answer = await since(epoch, 120)
@@ -168,7 +169,13 @@ async def test_since_brings_exactly_what_was_missed() -> None:
         for unknown in ((epoch, 10), (epoch - 1, 120), (epoch, 151)):
             answer = await since(*unknown)
             assert answer["recovered"] is False
-            assert answer["trades"] == []
+            assert ids(answer["trades"]) == list(range(51, 151))
+            assert answer["gaps"] == [{"from": 0, "to": None, "reason": "overrun"}]
+            assert (answer["epoch"], answer["offset"]) == (epoch, 150)
+            answer = await since(*unknown, snapshot=3)
+            assert answer["recovered"] is False
+            assert ids(answer["trades"]) == [148, 149, 150]
+            assert answer["gaps"] == [{"from": 0, "to": None, "reason": "overrun"}]
 
 
 async def test_a_second_subscription_is_the_same_subscription() -> None:

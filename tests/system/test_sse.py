@@ -16,7 +16,7 @@ from httpx_sse import EventSource, ServerSentEvent
 
 from actors.outbox import SlowClient
 from dataflow.domain import Topic
-from dataflow.settings.schema import Gateway, Session
+from dataflow.settings.schema import Cache, Gateway, Session
 from simulators import Exchange, Trade, open_binance
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
@@ -134,16 +134,20 @@ async def test_a_stream_in_the_middle_of_a_burst_has_no_hole() -> None:
 
 
 async def test_an_unknown_place_is_a_gap_and_then_the_stream() -> None:
-    """Of another run's epoch nothing is known: said before anything else, and not guessed."""
-    async with stage() as s:
-        await s.publish(3)
+    """Of another run's epoch nothing is known: said before anything else, then comes all that is left."""
+    async with stage(cache=Cache(trades_per_symbol=3)) as s:
+        await s.publish(5)
         async with listening(s, f"{PATH}?since=7-3") as listener:
-            await until(lambda: listener.events)
-            assert listener.of("gap") == [{"from": 0, "to": None, "reason": "overrun"}]
-            assert listener.events[0].id == f"{s.daemon.core.epoch}-3"
+            await until(lambda: len(listener.offsets) == 3)
             await s.publish(2)
-            await until(lambda: len(listener.offsets) == 2)
-            assert listener.offsets == [4, 5]
+            await until(lambda: len(listener.offsets) == 5)
+            assert [event.event for event in listener.events] == ["gap"] + ["trade"] * 5
+            assert listener.of("gap") == [{"from": 0, "to": None, "reason": "overrun"}]
+            assert listener.offsets == [3, 4, 5, 6, 7]
+            last = listener.events[0].id
+        async with listening(s, PATH, **{"Last-Event-ID": last}) as again:
+            await until(lambda: len(again.offsets) == 3)
+            assert [event.event for event in again.events] == ["gap"] + ["trade"] * 3
 
 
 async def test_a_gap_keeps_its_place() -> None:

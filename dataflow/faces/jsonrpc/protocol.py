@@ -3,7 +3,8 @@
 Rules of this file. Text in, bytes out: no socket, no clock, no framework. An id goes back exactly as it came,
 digit for digit. A notification is never answered, not even with an error. An answer has `result` or `error`,
 never both. An exception other than `CallError` or `Problem` may hold secrets: it is reported inside, and the
-client gets an internal error without details. The calls of a batch run one after the other, in order.
+client gets an internal error without details. The calls of a batch run one after the other, in order. A long
+answer is written piece by piece (`Long`); an exception in its midst is raised, for nothing can follow it.
 
 Where the specification leaves a choice: the case of method names does not matter, unknown members of a
 request are ignored, and an invalid request with a valid id is answered with that id.
@@ -48,7 +49,10 @@ _SHOWN: Final = 80  # characters of a wrong name that the client gets back
 _EXACT: Final = 2**53  # the greatest float up to which all integers are floats too
 _PLACE: Final = re.compile(r" - at `\$\.?(.*?)`$")
 
+PIECE_BYTES: Final = 32 * 1024  # answers of a batch that are sent together
+
 Handler: TypeAlias = Callable[..., Awaitable[Any]]
+Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 Report: TypeAlias = Callable[[str, Exception], None]
 
 
@@ -67,6 +71,17 @@ class CallError(DataflowError):
         self.code = code
         self.message = message
         self.data = data
+
+
+@frozen
+class Long:
+    """A result that may be too long to stand in memory whole.
+
+    `tell(write)` writes the beginning of its JSON text, in pieces, and returns the rest. It may raise as a
+    handler may, before it writes.
+    """
+
+    tell: Callable[[Write], Awaitable[bytes]]
 
 
 def translated(problem: Problem) -> CallError:
@@ -137,6 +152,7 @@ class _Request(msgspec.Struct):
 
 
 _NULL: Final = msgspec.Raw(b"null")
+_RESULT: Final = b'{"jsonrpc":"2.0","result":'
 _request: Final = msgspec.json.Decoder(_Request)
 _batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _any: Final = msgspec.json.Decoder(msgspec.Raw)
@@ -150,28 +166,47 @@ async def dispatch(
     max_batch: int = MAX_BATCH,
     max_answers: int = MAX_ANSWERS,
     pause: Callable[[], Awaitable[None]] | None = None,
+    write: Write | None = None,
     owner: tuple[Any, ...] = (),
 ) -> bytes | None:
     """Run the calls in `text`, in order, and return the answer; None when there is nothing to answer.
+
+    `write` is awaited with the beginning of a long answer, in pieces; then only the rest is returned. Without
+    it the answer is returned whole.
 
     `report(method, exception)` is called for every exception of a handler that is neither a CallError nor a
     Problem. When the answers to a batch exceed `max_answers` bytes, its further calls are refused. `pause` is
     awaited before each call of a batch but the first, so that a batch does not block the event loop. Every
     handler gets `owner` before its parameters, so that many clients can share one table of methods.
     """
+    kept: list[bytes] = []
+
+    async def keep(text: bytes) -> None:
+        kept.append(text)
+
+    async def drop(text: bytes) -> None:
+        if pause is not None:
+            await pause()
+
+    async def answer(request: Call | Invalid, write: Write) -> bytes | None:
+        told = _Told(write if request.id is not None else drop)
+        return await _answer(request, methods, report, owner, told)
+
     requests = parse(text, max_batch)
     if not isinstance(requests, list):
-        return await _answer(requests, methods, report, owner)
-    said: list[bytes] = []
+        rest = await answer(requests, write or keep)
+        return b"".join([*kept, rest]) if rest is not None and kept else rest
+    array = _Array(write or keep)
     for number, request in enumerate(requests):
         if pause is not None and number:
             await pause()
-        if isinstance(request, Call) and request.id is not None and sum(map(len, said)) > max_answers:
+        if isinstance(request, Call) and request.id is not None and array.size > max_answers:
             request = Invalid(request.id, _too_much(max_answers))
-        answer = await _answer(request, methods, report, owner)
-        if answer is not None:
-            said.append(answer)
-    return b"[" + b",".join(said) + b"]" if said else None
+        member = await answer(request, array.write)
+        if member is not None:
+            await array.end(member)
+    rest = array.rest()
+    return b"".join([*kept, rest]) if rest is not None and kept else rest
 
 
 def parse(text: str | bytes, max_batch: int = MAX_BATCH) -> Call | Invalid | list[Call | Invalid]:
@@ -200,30 +235,91 @@ def error_of(call_id: msgspec.Raw, error: CallError) -> bytes:
     return _encode({"jsonrpc": "2.0", "error": told, "id": call_id})
 
 
+class _Told:
+    """The answer to one call on its way. `begun`: a part of it is written, so no error can be answered."""
+
+    def __init__(self, write: Write) -> None:
+        self.begun = False
+        self._write = write
+
+    async def whole(self, call_id: msgspec.Raw, result: Long) -> bytes:
+        """An answer with this result, or the rest of it."""
+        rest = await result.tell(self._write_on)
+        return b'%b%b,"id":%b}' % (b"" if self.begun else _RESULT, rest, bytes(call_id))
+
+    async def _write_on(self, text: bytes) -> None:
+        head, self.begun = b"" if self.begun else _RESULT, True
+        await self._write(head + text)
+
+
+class _Array:
+    """The answers to a batch as one array. `size`: the bytes of all of them so far."""
+
+    def __init__(self, write: Write) -> None:
+        self.size = 0
+        self._write = write
+        self._waiting: list[bytes] = []
+        self._inside = False  # a member has begun
+
+    async def write(self, text: bytes) -> None:
+        """A piece of a member, which is not its end."""
+        self._put(text)
+        self._inside = True
+        await self._flush()
+
+    async def end(self, text: bytes) -> None:
+        """A member, or the rest of one."""
+        self._put(text)
+        self._inside = False
+        if sum(map(len, self._waiting)) > PIECE_BYTES:
+            await self._flush()
+
+    def rest(self) -> bytes | None:
+        """The end of the array; None when there was no member."""
+        return b"".join([*self._waiting, b"]"]) if self.size else None
+
+    def _put(self, text: bytes) -> None:
+        if not self._inside:
+            self._waiting.append(b"," if self.size else b"[")
+        self._waiting.append(text)
+        self.size += len(text)
+
+    async def _flush(self) -> None:
+        text, self._waiting = b"".join(self._waiting), []
+        await self._write(text)
+
+
 async def _answer(
-    request: Call | Invalid, methods: Methods, report: Report, owner: tuple[Any, ...]
+    request: Call | Invalid, methods: Methods, report: Report, owner: tuple[Any, ...], told: _Told
 ) -> bytes | None:
     if isinstance(request, Invalid):
         return error_of(request.id, request.error)
     call_id = _NULL if request.id is None else request.id
     try:
-        answer = await _run(request, call_id, methods, owner)
+        answer = await _run(request, call_id, methods, owner, told)
     except Exception as error:
+        if told.begun:
+            raise
         report(request.method[:_SHOWN], error)
-        told = CallError(INTERNAL_ERROR, "Internal error", {"problem": "the server failed, and knows it"})
-        answer = error_of(call_id, told)
+        failed = CallError(INTERNAL_ERROR, "Internal error", {"problem": "the server failed, and knows it"})
+        answer = error_of(call_id, failed)
     return None if request.id is None else answer
 
 
-async def _run(call: Call, call_id: msgspec.Raw, methods: Methods, owner: tuple[Any, ...]) -> bytes:
+async def _run(
+    call: Call, call_id: msgspec.Raw, methods: Methods, owner: tuple[Any, ...], told: _Told
+) -> bytes:
     try:
         method = methods.find(call.method)
         arguments = _arguments(method, call.params)
-        return result_of(call_id, await method.handler(*owner, *arguments))
-    except CallError as error:
-        return error_of(call_id, error)
-    except Problem as problem:
-        return error_of(call_id, translated(problem))
+        result = await method.handler(*owner, *arguments)
+        if isinstance(result, Long):
+            return await told.whole(call_id, result)
+        return result_of(call_id, result)
+    except (CallError, Problem) as error:
+        if told.begun:
+            raise
+        return error_of(call_id, error if isinstance(error, CallError) else translated(error))
 
 
 def _is_array(text: str | bytes) -> bool:

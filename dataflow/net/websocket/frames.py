@@ -28,6 +28,7 @@ _UNSENDABLE = (VANISHED, 1015)  # may be observed, but not sent: 1011 is sent in
 class Opcode(IntEnum):
     """The opcodes that a server sends."""
 
+    CONTINUATION = 0
     TEXT = 1
     BINARY = 2
     CLOSE = 8
@@ -51,6 +52,12 @@ def text_frames(texts: Sequence[bytes]) -> bytes:
 def binary_frames(messages: Sequence[bytes]) -> bytes:
     """k binary messages as k frames in one piece."""
     return b"".join([_header(Opcode.BINARY, len(message)) + message for message in messages])
+
+
+def piece_frame(opcode: Opcode, text: bytes, first: bool, last: bool) -> bytes:
+    """A piece of one message, as a frame of `opcode` or, unless it is the first, of its continuation."""
+    header = _header(opcode if first else Opcode.CONTINUATION, len(text))
+    return header + text if last else bytes((header[0] & 0x7F,)) + header[1:] + text
 
 
 def control_frame(opcode: Opcode, payload: bytes = b"") -> bytes:

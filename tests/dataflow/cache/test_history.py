@@ -449,18 +449,18 @@ def test_a_reader_inside_a_gap_gets_the_rest_of_it() -> None:
     assert log.read(4, 1) == [Gap(5, 9, "source_gap", exact=True)]
 
 
-def test_recovery_gives_everything_or_says_that_it_cannot() -> None:
-    """Another epoch, a forgotten or a future position, or too many entries: not recovered."""
+def test_a_reader_goes_on_where_it_was_or_begins_anew() -> None:
+    """Another epoch, a forgotten or a future position, or too many entries: from the oldest entry that may be had."""
     log = history(*(trade(str(n), n) for n in range(1, 11)), max_trades=5)
-    recovered, entries = log.since(7, 8, 10)
-    assert recovered
-    assert [entry.first for entry in entries] == [9, 10]
-    assert log.since(7, 10, 1) == (True, [])
-    assert log.since(7, 5, 5)[0]
-    assert log.since(6, 8, 10) == (False, [])
-    assert log.since(7, 4, 10) == (False, [])
-    assert log.since(7, 11, 10) == (False, [])
-    assert log.since(7, 5, 4) == (False, [])
+    assert log.resume(7, 8, 10) == (True, 8)
+    assert log.resume(7, 10, 1) == (True, 10)
+    assert log.resume(7, 5, 5) == (True, 5)
+    for unknown in ((6, 8), (7, 4), (7, 11)):
+        assert log.resume(*unknown, 10) == (False, 5)
+        assert log.resume(*unknown, 5) == (False, 5)
+        assert log.resume(*unknown, 3) == (False, 7)
+    assert log.resume(7, 5, 4) == (False, 6)
+    assert history().resume(6, 8, 10) == (False, 0)
     assert log.position_known(7, 5)
     assert not log.position_known(7, 4)
     assert not log.position_known(8, 5)

@@ -207,9 +207,10 @@ def check_reading(log: History, kept: list[Entry], place: int, count: int) -> No
     ]
     assert log.newest(count) == newest(kept, count)
     assert log.position_known(1, place) == (place >= log.first - 1)
-    assert log.since(1, place, count) == (
-        (True, rest) if place >= log.first - 1 and len(rest) <= count else (False, [])
-    )
+    known, start = log.resume(1, place, count)
+    assert known == (place >= log.first - 1 and len(rest) <= count)
+    begun = log.read(start, 1000)
+    assert begun == (rest if known else log.read(log.first - 1, 1000)[-count:])
 
 
 def newest(kept: list[Entry], count: int) -> list[Entry]:

@@ -344,19 +344,23 @@ class TestFollowing:
         assert 0.5 <= min(spread) < max(spread) <= 1.0
 
     async def test_a_failed_recovery_is_said(self, said: Any) -> None:
-        """After a restart that lost the cache, tail names the hole, takes the new epoch and goes on."""
+        """After a restart that lost the cache, tail names the hole, shows what is left, takes the new epoch and goes on."""
         before = says(answer(7), then="bye")
-        forgot = says(answer(0, epoch=EPOCH + 1, recovered=False), update(1), then="bye")
-        later = says(answer(1, epoch=EPOCH + 1, recovered=True), update(2))
+        unknown = [{"from": 0, "to": None, "reason": "overrun"}]
+        left = answer(2, epoch=EPOCH + 1, recovered=False, trades=f"{trade(1)}, {trade(2)}", gaps=unknown)
+        forgot = says(left, update(3), then="bye")
+        later = says(answer(3, epoch=EPOCH + 1, recovered=True), update(4))
         async with gateway(before, forgot, later) as server:
-            await follow(server.url, tail_of(count=2), PLAIN)
-        assert said()[:4] == [
+            await follow(server.url, tail_of(count=4), PLAIN)
+        assert said()[:6] == [
             "-- disconnected (bye), coming back",
             "-- connected again",
             "-- BTC-USD: trades are missing here, the daemon no longer has them",
             line(1),
+            line(2),
+            line(3),
         ]
-        assert server.asked[2][0]["params"]["since"] == {"epoch": EPOCH + 1, "offset": 1}
+        assert server.asked[2][0]["params"]["since"] == {"epoch": EPOCH + 1, "offset": 3}
 
     async def test_gaps_in_an_answer_are_said(self, said: Any) -> None:
         """Gaps among the missed trades are shown, too."""

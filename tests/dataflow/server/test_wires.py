@@ -378,6 +378,53 @@ async def test_ping_during_a_blocked_write_is_answered_between_messages(lane: La
             wire.abort()
 
 
+def pieces(wire: Wire, *texts: bytes) -> list[Any]:
+    """One message in pieces."""
+    last = len(texts) - 1
+    return [wire.piece(text, at == 0, at == last) for at, text in enumerate(texts)]
+
+
+async def test_a_message_in_pieces_is_one_message(lane: Lane) -> None:
+    """However it is cut: the client reads it whole, and what follows it as a message of its own."""
+    with trio.fail_after(120):
+        async with session(lane) as (wire, client, _):
+            for payload in pieces(wire, b"[", "1, é".encode(), b"", b"x" * 70_000, b"]"):
+                rest = wire.write_nowait(payload)
+                if rest is not None:
+                    await wire.write([rest])
+            await send(wire, b"next")
+            assert await client.text() == f"[1, é{'x' * 70_000}]"
+            assert await client.text() == "next"
+            assert wire.size(wire.pack([b"x" * 100])) >= 100
+
+
+async def test_a_ping_in_the_midst_of_a_message_is_answered_there(lane: Lane) -> None:
+    """The pong comes between two pieces, so that a client that reads slowly is not taken for dead."""
+    with trio.fail_after(120):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            first, second = pieces(wire, b"begun ", b"ended")
+            await wire.write([first])
+            nursery.start_soon(end_of, wire)
+            begun = await client.event()
+            assert isinstance(begun, TextMessage)
+            assert not begun.message_finished
+            await client.send(Ping(payload=b"there?"))
+            assert await client.event() == Pong(payload=b"there?")
+            await wire.write([second])
+            assert await client.text() == "ended"
+            wire.abort()
+
+
+async def test_a_close_in_the_midst_of_a_message_is_understood(lane: Lane) -> None:
+    """Who will not get the rest is told why."""
+    with trio.fail_after(120):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            await wire.write([pieces(wire, b"begun", b"ended")[0]])
+            nursery.start_soon(wire.close_with, 1008, "slow client")
+            close = await client.closed()
+            assert (close.code, close.reason) == (1008, "slow client")
+
+
 async def test_close_under_load_comes_behind_a_whole_message(lane: Lane) -> None:
     """`close` while messages wait for room: the client reads some of them whole, in order, and then why it ended."""
     sent = [f"{number} ".ljust(100_000, "x") for number in range(30)]

@@ -124,4 +124,4 @@ def check_log(channel: Channel, topic: Topic, grow: Callable[[int], None], steps
     assert channel.log_of(Topic(*topic)) is log
     assert log.stream.topic == topic
     assert log.stream.epoch == EPOCH
-    assert log.since(EPOCH + 1, 0, 1000)[0] is False, "an epoch that is not ours"
+    assert log.resume(EPOCH + 1, 0, 1000)[0] is False, "an epoch that is not ours"

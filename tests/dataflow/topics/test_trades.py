@@ -40,17 +40,16 @@ def test_a_run_is_bounded() -> None:
 
 
 async def test_the_past_of_a_position_is_complete() -> None:
-    """Up to the limit; for another epoch or a longer past there is no answer."""
+    """Up to the limit; for another epoch or a longer past it is what there is, from its beginning."""
     stage, channel = played()
     trades = [stage.trade() for _ in range(4)]
     log = channel.log_of(BTC)
     assert [trade for _, trade in log.newest(2)] == trades[2:]
-    known, entries = log.since(EPOCH, 1, 10)
-    assert known
-    assert entries == [(2, trades[1]), (3, trades[2]), (4, trades[3])]
-    assert log.since(EPOCH, 1, 2)[0] is False
-    assert log.since(EPOCH - 1, 1, 10)[0] is False
-    assert log.behind(2) == [(3, trades[2]), (4, trades[3])]
+    assert log.resume(EPOCH, 1, 10) == (True, 1)
+    assert log.resume(EPOCH, 1, 2) == (False, 2)
+    assert log.resume(EPOCH - 1, 1, 10) == (False, 0)
+    assert log.behind(1, 10) == [(2, trades[1]), (3, trades[2]), (4, trades[3])]
+    assert log.behind(2, 1) == [(3, trades[2])]
 
 
 def test_the_state_of_a_source_is_no_entry() -> None:

@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.faces.jsonrpc import protocol as jsonrpc
-from dataflow.faces.jsonrpc.protocol import Call, CallError, Invalid, Methods, dispatch, parse
+from dataflow.faces.jsonrpc.protocol import (
+    Call,
+    CallError,
+    Invalid,
+    Long,
+    Methods,
+    Write,
+    dispatch,
+    parse,
+)
 
 
 @frozen
@@ -468,6 +477,101 @@ async def test_a_failure_inside_is_reported_and_never_leaks(method: str) -> None
     assert "Error" not in json.dumps(answer)
     assert await server.answer(f'{{"jsonrpc":"2.0","method":"{method}"}}') is None
     assert [name for name, _ in server.reports] == [method] * 2
+
+
+class Writer:
+    """Keeps what is written before the rest of an answer."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    async def write(self, text: bytes) -> None:
+        self.pieces.append(text)
+
+
+class Numbers(msgspec.Struct):
+    upto: int
+    fail: bool = False
+
+
+async def _numbers(asked: Numbers) -> Long:
+    async def tell(write: Write) -> bytes:
+        if asked.fail and not asked.upto:
+            raise CallError(jsonrpc.INVALID_PARAMS, "Invalid params")
+        for n in range(asked.upto):
+            await write(b"%b%d" % (b"," if n else b"[", n))
+        if asked.fail:
+            raise RuntimeError("in the midst")
+        return b"]" if asked.upto else b"[]"
+
+    return Long(tell)
+
+
+LONG = Methods(numbers=(Numbers, _numbers))
+CALL = {"jsonrpc": "2.0", "method": "numbers"}
+
+
+def no_report(method: str, error: Exception) -> None:
+    raise AssertionError(method) from error
+
+
+@pytest.mark.parametrize("upto", [0, 1, 3])
+async def test_a_long_result_is_written_in_pieces(upto: int) -> None:
+    """Pieces and rest together are the answer; without a writer it is returned whole."""
+    asked = json.dumps(CALL | {"id": 7, "params": {"upto": upto}})
+    writer = Writer()
+    rest = await dispatch(asked, LONG, no_report, write=writer.write)
+    assert len(writer.pieces) == upto
+    assert rest is not None
+    whole = b"".join([*writer.pieces, rest])
+    assert json.loads(whole) == {"jsonrpc": "2.0", "result": list(range(upto)), "id": 7}
+    assert await dispatch(asked, LONG, no_report) == whole
+
+
+async def test_long_results_in_a_batch_are_one_array() -> None:
+    """Each at its place, beside short ones and errors; a notification writes nothing."""
+    calls = [
+        CALL | {"id": 1, "params": {"upto": 2}},
+        CALL | {"params": {"upto": 3}},
+        CALL | {"id": 2, "params": {"upto": 0, "fail": True}},
+        CALL | {"id": 3, "method": "none"},
+        CALL | {"id": 4, "params": {"upto": 0}},
+        CALL | {"id": 5, "params": {"upto": 1}},
+    ]
+    writer = Writer()
+    rest = await dispatch(json.dumps(calls), LONG, no_report, write=writer.write)
+    assert len(writer.pieces) == 3
+    assert rest is not None
+    whole = b"".join([*writer.pieces, rest])
+    answers = json.loads(whole)
+    assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5]
+    assert [answer.get("result") for answer in answers] == [[0, 1], None, None, [], [0]]
+    assert await dispatch(json.dumps(calls), LONG, no_report) == whole
+
+
+async def test_many_answers_of_a_batch_are_written_as_they_come() -> None:
+    """None of them is long, but together they would be: they do not wait for the last one."""
+    texts = Methods(sum=(Sum, _long_text))
+    writer = Writer()
+    calls = [{"jsonrpc": "2.0", "method": "sum", "id": n} for n in range(50)]
+    rest = await dispatch(json.dumps(calls), texts, no_report, write=writer.write)
+    assert rest is not None
+    assert 5 <= len(writer.pieces) <= 50
+    assert max(map(len, writer.pieces)) < 3 * jsonrpc.PIECE_BYTES
+    answers = json.loads(b"".join([*writer.pieces, rest]))
+    assert [answer["id"] for answer in answers] == list(range(50))
+
+
+async def _long_text(_asked: Sum) -> str:
+    return "x" * 10_000
+
+
+async def test_a_failure_in_the_midst_of_an_answer_is_raised() -> None:
+    """What has begun cannot become an error: the caller ends the connection."""
+    asked = json.dumps(CALL | {"id": 7, "params": {"upto": 2, "fail": True}})
+    for text in (asked, f"[{asked}]"):
+        with pytest.raises(RuntimeError, match="in the midst"):
+            await dispatch(text, LONG, no_report, write=Writer().write)
 
 
 async def test_a_cancelled_call_is_cancelled() -> None:
