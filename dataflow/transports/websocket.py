@@ -76,7 +76,7 @@ class WebSocketSource:
         except trio.TooSlowError:
             raise LinkLost(f"no connection to {self._address} within {within:g} s") from None
         inbound = UpstreamReader(connection, self._settings.max_message_bytes)
-        inbound.feed(rest)
+        inbound.feed(rest, trio.current_time())
         return WebSocketLink(stream, connection, inbound, codec, self._settings.subscribe_within)
 
 
@@ -152,7 +152,7 @@ class WebSocketLink:
         except _BROKEN:
             data = b""
         if data:
-            self._inbound.feed(data)
+            self._inbound.feed(data, trio.current_time())
         elif self._inbound.ended is None:
             self._inbound.ended = _HUNG_UP
         # The messages are kept before anything is sent: a cancelled answer must not lose one.

@@ -462,7 +462,7 @@ async def test_a_peer_that_breaks_the_protocol_is_lost() -> None:
         await connection.get_message()
 
     async with exchange(talk) as upstream:
-        assert await why_lost(upstream.source()) == "the protocol was broken: Invalid opcode 0x3"
+        assert await why_lost(upstream.source()) == "the protocol was broken: unknown opcode 0x3"
 
 
 async def test_a_peer_without_tls_is_told() -> None:
