@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar
 
@@ -62,6 +62,14 @@ async def kept(wire: SocketWire) -> AsyncIterator[SocketWire]:
     except BaseException:
         wire.abort()
         raise
+
+
+async def discard(read: Callable[[], Awaitable[bool]]) -> None:
+    """Read until `read` returns False: the end."""
+    more = True
+    while more:
+        more = await read()
+        await trio.sleep(DISCARD_SECONDS)
 
 
 class SocketWire:
@@ -450,8 +458,7 @@ class SocketWire:
             # Closing with bytes unread would reset the connection, and the peer might never read why.
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
-            while await self._read():
-                await trio.sleep(DISCARD_SECONDS)
+            await discard(self._read)
 
     async def _until_quiet(self) -> None:
         while self._writing or self._receiving:

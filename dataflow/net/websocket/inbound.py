@@ -148,7 +148,7 @@ def _answer(goodbye: Goodbye) -> CloseConnection:
 def _bounds(buffer: bytes, position: int) -> tuple[int, int] | None:
     """Start and end of the payload of the frame at `position`; None when its header is not complete.
 
-    A server must not mask, so there is no room for a mask here: the parser refuses the header of such a frame.
+    A server must not mask, so there is no room for a mask here: the parser refuses such a header.
     """
     start = position + 2
     if start > len(buffer):

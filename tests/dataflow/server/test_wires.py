@@ -208,9 +208,7 @@ async def test_peers_close_is_answered_and_ends_the_wire(lane: Lane) -> None:
             assert await wire.receive() == "last"
             await client.send(CloseConnection(code=4000, reason="enough"))
             closed = await end_of(wire)
-            assert (closed.code, closed.reason) == (
-                (4000, "enough") if lane.is_detached else (1006, "connection lost")
-            )
+            assert (closed.code, closed.reason) == (4000, "enough")
             answer = await client.event()
             assert isinstance(answer, CloseConnection)
             assert answer.code == 4000
@@ -323,14 +321,54 @@ async def test_binary_message_closes_with_1003(lane: Lane, data: bytes) -> None:
 
 
 async def test_garbage_ends_the_wire(lane: Lane) -> None:
-    """A client that breaks the protocol is disconnected; a socket says 1002 first."""
+    """A client that breaks the protocol is told 1002 and what was wrong, and is disconnected."""
     with trio.fail_after(120):
         async with session(lane) as (wire, client, running):
             await client.send_raw(b"\x83\x80aaaa")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(client.leave) if lane.is_detached else None
-                assert (await end_of(wire)).code == (1002 if lane.is_detached else 1006)
+                nursery.start_soon(end_of, wire)
+                close = await client.leave()
+            assert (close.code, close.reason) == (1002, "unknown opcode 0x3")
+            assert (await end_of(wire)).code == 1002
             assert await get(running.port, tls=lane.client_context("http/1.1")) == b"here"
+
+
+FLOODS = {
+    "pings": b"\x89\x80aaaa",
+    "empty fragments": b"\x00\x80aaaa",
+    "fragments of a byte": b"\x00\x81aaaab",
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_flood_of_costly_frames_closes_with_1008(lane: Lane, flood: str) -> None:
+    """On every way in: the client is told why, and what it sends in one piece is never all parsed."""
+    with trio.fail_after(120):
+        async with session(lane) as (wire, client, running), trio.open_nursery() as nursery:
+            await client.send_raw(b"\x01\x80aaaa" + FLOODS[flood] * 2000)
+            nursery.start_soon(end_of, wire)
+            close = await client.leave()
+            assert close.code == 1008
+            assert (close.reason or "").startswith("too many control frames and small fragments")
+            assert (await end_of(wire)).code == 1008
+            assert await get(running.port, tls=lane.client_context("http/1.1")) == b"here"
+
+
+async def test_only_the_newest_of_many_pings_is_answered(lane: Lane) -> None:
+    """Pings that come together cost one pong, with the payload of the last."""
+    with trio.fail_after(120):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            await client.send(*(Ping(payload=b"%d" % number) for number in range(100)))
+            await client.say("last")
+            assert await wire.receive() == "last"
+            nursery.start_soon(end_of, wire)
+            pongs = [await client.event()]
+            await client.send(Ping(payload=b"alone"))
+            while pongs[-1] != Pong(payload=b"alone"):
+                pongs.append(await client.event())
+            assert Pong(payload=b"99") in pongs
+            assert len(pongs) < 10  # one for each read of ours
+            wire.abort()
 
 
 async def test_vanished_client_ends_receive_and_write(lane: Lane) -> None:
