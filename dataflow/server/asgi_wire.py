@@ -79,6 +79,8 @@ class AsgiWire:
         with trio.CancelScope() as self._receiving:
             message: object = await self._websocket.receive()
         self._check()
+        if message is None:  # Quart's word for a binary message without bytes
+            message = b""
         if isinstance(message, bytes) and self._BINARY and len(message) <= self._max_bytes:
             return message
         if not isinstance(message, str):

@@ -72,19 +72,20 @@ class Lane:
 
     @asynccontextmanager
     async def serving(
-        self, on_wire: Callable[[Wire], Awaitable[None]], **options: Any
+        self, on_wire: Callable[[Wire], Awaitable[None]], *, binary: bool = False, **options: Any
     ) -> AsyncIterator[Running]:
-        """A server that gives every wire to `on_wire`."""
+        """A server that gives every wire to `on_wire`. `binary`: of a protocol that speaks it."""
+        spoken = Socket("/ws", binary=binary)
 
         async def handler() -> None:
             if self.name == "asgi":
                 await websocket.accept()  # too late to detach
-            async with take_over(websocket, max_message_bytes=LIMIT, close_within=2) as wire:
+            async with take_over(websocket, spoken, max_message_bytes=LIMIT, close_within=2) as wire:
                 await on_wire(wire)
 
         options = {"max_message_bytes": LIMIT, "graceful_seconds": 1, **self.server_options(), **options}
         if self.name.startswith("door"):
-            options["sockets"] = {Socket("/ws"): lambda wire, _client: on_wire(wire)}
+            options["sockets"] = {spoken: lambda wire, _client: on_wire(wire)}
         async with serving(websocket_app(handler), **options) as running:
             yield running
 
@@ -97,10 +98,12 @@ def lane(request: pytest.FixtureRequest) -> Lane:
 
 
 @asynccontextmanager
-async def session(lane: Lane, **client_options: Any) -> AsyncIterator[tuple[Wire, Client, Running]]:
+async def session(
+    lane: Lane, *, binary: bool = False, **client_options: Any
+) -> AsyncIterator[tuple[Wire, Client, Running]]:
     """A wire whose handler has handed it over to this task, and its client."""
     handed_over, taken = trio.open_memory_channel[Wire](1)
-    async with lane.serving(handed_over.send) as running:
+    async with lane.serving(handed_over.send, binary=binary) as running:
         client = await running.client(**lane.client_options(), **client_options)
         wire = await taken.receive()
         assert isinstance(wire, SocketWire if lane.is_detached else AsgiWire)
@@ -318,6 +321,18 @@ async def test_binary_message_closes_with_1003(lane: Lane, data: bytes) -> None:
             close = await client.leave()
             assert (close.code, close.reason) == (1003, "text messages only")
         assert (await end_of(wire)).code == 1003
+
+
+@pytest.mark.parametrize("data", [b"\xff\0", b""])
+async def test_binary_message_is_heard_where_it_is_spoken(lane: Lane, data: bytes) -> None:
+    """As bytes, beside text; an answer of the same kind comes back."""
+    with trio.fail_after(120):
+        async with session(lane, binary=True) as (wire, client, _):
+            await client.send(BytesMessage(data=data))
+            await client.say("text")
+            assert [await wire.receive(), await wire.receive()] == [data, "text"]
+            await send(wire, b"\xfe")
+            assert await client.event() == BytesMessage(data=b"\xfe")
 
 
 async def test_garbage_ends_the_wire(lane: Lane) -> None:
