@@ -35,6 +35,7 @@ from h2.exceptions import ProtocolError
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Body
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
@@ -449,14 +450,17 @@ class Connection:
         put, get = trio.open_memory_channel[Any](config.max_app_queue_size)
         stream = send.__self__
         protocol = self._protocol.protocol
-        if isinstance(stream, HTTPStream) and isinstance(protocol, H2Protocol):
-            bound_response(protocol, stream, self.shared.send_seconds, self._stalled)
+        if isinstance(stream, HTTPStream):
+            if isinstance(protocol, H2Protocol):
+                bound_response(protocol, stream, self.shared.send_seconds, self._stalled)
+            else:
+                _take_turns(stream)
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
         if seat is None:
             self.shared.slots.leave(self)
         relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
-        self._nursery.start_soon(self._run_app, seat, scope, get.receive, relay, send)
-        return put.send
+        self._nursery.start_soon(self._run_app, seat, scope, get, relay, send)
+        return partial(_put, put)
 
     def _seat(self, stream: WSStream, scope: Any) -> Seat:
         frames = read_frames(stream, self.shared.config.websocket_max_message_size)
@@ -479,13 +483,19 @@ class Connection:
             connection.buffer.clear()
 
     async def _run_app(
-        self, seat: Seat | None, scope: Any, receive: Any, relay: AsgiSend, send: AsgiSend
+        self,
+        seat: Seat | None,
+        scope: Any,
+        get: trio.MemoryReceiveChannel[Any],
+        relay: AsgiSend,
+        send: AsgiSend,
     ) -> None:
         try:
-            await self.shared.app(scope, receive, relay)
+            await self.shared.app(scope, get.receive, relay)
         except* Exception as errors:
             self.shared.fault("application", errors)
         finally:
+            get.close()
             await send(None)
         if seat is not None and seat.http2 is not None:
             await seat.http2.finish(self.shared.send_seconds)
@@ -496,6 +506,29 @@ class Connection:
         await _relay(send, message)
         if message["type"] == "websocket.accept" and not seat.detaching:
             self._release()
+
+
+def _take_turns(stream: HTTPStream) -> None:
+    """Give others their turn at each piece of a body, which may be a chunk of one byte.
+
+    Hypercorn drops the pieces for a stream that has ended in one go.
+    """
+    handle = stream.handle
+
+    async def handle_event(event: Any) -> None:
+        if isinstance(event, Body):
+            await trio.lowlevel.checkpoint()
+        await handle(event)
+
+    vars(stream)["handle"] = handle_event  # of this object only: nothing is patched for others
+
+
+async def _put(put: trio.MemorySendChannel[Any], message: Any) -> None:
+    """A message for the application. Dropped when that has ended: nobody would ever make room for it."""
+    try:
+        await put.send(message)
+    except trio.BrokenResourceError:
+        await trio.lowlevel.checkpoint()
 
 
 async def _relay(send: AsgiSend, message: Any) -> None:

@@ -49,9 +49,8 @@ class UpstreamReader:
 
         `now`: seconds, of a clock that never goes back.
         """
-        if (
-            len(self._rest) + len(data) < self._wanted
-        ):  # or a long frame in many pieces would be copied for each
+        if len(self._rest) + len(data) < self._wanted:
+            # Only kept: a long frame that comes in many pieces must not be copied for each of them.
             self._rest = bytearray(self._rest) if isinstance(self._rest, bytes) else self._rest
             self._rest += data
             return
