@@ -34,7 +34,7 @@ from dataflow.server.http2 import BUFFER_BYTES
 from dataflow.server.take_over import take_over
 from tests.dataflow.server.wires_client import connect, serving, websocket_app
 from tests.support.certificates import Certificate
-from tests.support.waiting import until
+from tests.support.waiting import until, until_delivered
 
 WINDOW = 65535  # bytes of a stream and of a connection that nobody has acknowledged
 
@@ -74,6 +74,14 @@ class Browser:
             assert data, "the connection has ended"
             for event in self._http.receive_data(bytes(data)):
                 self._take(event)
+
+    async def flush(self) -> None:
+        await self._transport.send_all(self._http.data_to_send())
+
+    @property
+    def socket(self) -> Any:
+        transport: Any = self._transport
+        return transport.transport_stream.socket
 
     def _take(self, event: Any) -> None:
         if isinstance(event, ResponseReceived):
@@ -232,7 +240,12 @@ async def test_a_response_that_nobody_takes_is_given_back(
         await client.until(lambda: len(client.received[1]) == len(client.received[3]) == WINDOW)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert not client.ended
-        mock_clock.jump(5.1)
+        mock_clock.jump(4)
+        client._http.increment_flow_control_window(1)  # of the connection: no stream can use it
+        await client.flush()
+        await until_delivered(client.socket)
+        assert not client.ended
+        mock_clock.jump(1.1)
         await client.until(lambda: client.ended == {1, 3})
         assert running.stats.faults == {"StalledError": 2}
         await until(lambda: sorted(left) == ["endless", "short"])
