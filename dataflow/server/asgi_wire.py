@@ -2,8 +2,8 @@
 
 Rules of this file: every send waits, in the order of `write`; `write_nowait` takes nothing. The server
 cancels the handler's task when the peer has left, so that task must stay until the wire is over: `take_over`
-sees to it. ASGI does not tell everything, and nothing is guessed: a peer's close code is lost (1006). Without
-our server's `Seat` there are no pings, and a connected peer counts as heard; and the pieces of a long message
+sees to it. ASGI does not tell everything, and nothing is guessed: without our server's `Seat` a peer's close
+code is lost (1006), there are no pings, a connected peer counts as heard, and the pieces of a long message
 are joined in memory, for ASGI sends whole messages only.
 """
 
@@ -116,6 +116,8 @@ class AsgiWire:
         with trio.CancelScope() as self._receiving:
             message: object = await self._websocket.receive()
         self._check()
+        if message is None:  # Quart's word for a binary message without bytes
+            message = b""
         if isinstance(message, bytes) and self._BINARY and len(message) <= self._max_bytes:
             return message
         if not isinstance(message, str):
@@ -162,11 +164,13 @@ class AsgiWire:
             await self._over.wait()
         finally:
             self._left.set()
-            self._notice_too_long()
-            self._finish(VANISHED, "connection lost")
+            goodbye = None if self._seat is None else self._seat.frames.goodbye
+            if goodbye is None:
+                self._finish(VANISHED, "connection lost")
+            else:
+                self._finish(goodbye.code, goodbye.reason)
 
     def _check(self) -> None:
-        self._notice_too_long()
         if self._end is not None:
             raise self._closed()
 
@@ -175,11 +179,6 @@ class AsgiWire:
         assert self._end is not None
         code, reason = self._end
         return WebSocketClosed(code, reason, fault=code in _FAULTS)
-
-    def _notice_too_long(self) -> None:
-        # The server has said 1009 already. Its next message may be the tail of the one that was too long.
-        if self._seat is not None and self._seat.too_long:
-            self._finish(TOO_BIG, f"a message may have {self._max_bytes} bytes")
 
     def _finish(self, code: int, reason: str) -> None:
         self._end = self._end or (code, reason)

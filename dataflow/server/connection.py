@@ -8,7 +8,7 @@ Rules of this file.
 3. Every `send` of an application is a checkpoint, also when the peer has left.
 4. Behind a websocket request nothing is read until it is accepted or refused. So bytes that came with it are
    neither an error nor lost. An application that fails after it accepted closes with 1011.
-5. permessage-deflate is never negotiated.
+5. permessage-deflate is never negotiated, and our parser reads the frames (`asgi_frames.py`).
 6. A proper WebSocket handshake for the `ShortWay` never reaches Hypercorn: its handler gets the socket. All
    other requests, and every doubt, are Hypercorn's, with the bytes that were read.
 
@@ -32,9 +32,12 @@ from typing import Any
 
 import trio
 from attrs import Factory, define
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Body
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
@@ -49,16 +52,19 @@ from dataflow.net.stream import SocketStream
 from supervisors import leaves
 
 from .accepting import WaitingRoom
+from .asgi_frames import FrameConnection, read_frames
 from .handshake import MAX_HEAD, Door, Handshake
 from .http1 import be_strict
 from .http2 import Http2Websocket, bound_response
-from .socket_wire import BinarySocketWire, SocketWire, kept
+from .metering import TOO_MANY_WORDS, Meter
+from .socket_wire import DISCARD_BYTES, BinarySocketWire, SocketWire, discard, kept
 
 SEAT = "dataflow.seat"  # key of the `Seat` in a websocket's `scope["state"]`
 
 RECEIVE_BYTES = 65536
 SLICE_BYTES = 16384  # `send_seconds` for each, so that a slow client with a long answer is not cut off
 HEAD_SECONDS = 5.0  # for the handshake of TLS, and again for the first head or, over HTTP/2, request
+FAREWELL_SECONDS = 1.0  # for a client that is let go to read why
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 OnWebSocket = Callable[[SocketWire, Handshake], Awaitable[None]]
@@ -72,6 +78,10 @@ _PEER_LEFT = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.
 
 class StalledError(Exception):
     """A client took nothing for `send_seconds`, and its connection was aborted."""
+
+
+class FloodError(Exception):
+    """A client sent more control frames of HTTP/2 than is welcome, and was let go."""
 
 
 @define
@@ -124,9 +134,9 @@ class Seat:
 
     connection: Connection
     stream: WSStream
+    frames: FrameConnection
     http2: Http2Websocket | None = None
     failed: bool = False
-    too_long: bool = False  # a message was too long; Hypercorn has told the client, with 1009
     detaching: bool = False  # the bytes behind the handshake are left unread, for `detach`
 
     @property
@@ -148,13 +158,6 @@ class Seat:
     def detach(self) -> tuple[socket.socket, bytes]:
         """The socket, which only the caller uses from now on, and the bytes that came with the handshake."""
         return self.connection.detach()
-
-    def bound_message(self) -> bool:
-        """Drop the parts of a message that is too long: Hypercorn would go on collecting. False: it was."""
-        if self.stream.buffer.length > self.stream.buffer.max_length:
-            self.too_long = True
-            self.stream.buffer.clear()
-        return not self.too_long
 
     async def ping(self) -> None:
         """Ask the peer for a pong."""
@@ -190,7 +193,8 @@ class Connection:
         self._send_lock = trio.Lock()
         self._idle = trio.CancelScope()
         self._early = b""
-        self._seats: set[Seat] = set()
+        self._meter = Meter()
+        self._frames: FrameConnection | None = None  # of an HTTP/1.1 websocket
         self._reader: trio.lowlevel.Task | None = None
         self._detached = False
         self._nursery: trio.Nursery
@@ -326,7 +330,7 @@ class Connection:
             self._idle = trio.CancelScope()
             self._set_idle(True, HEAD_SECONDS)
             if first:
-                await self._protocol.handle(RawData(first))
+                await self._hear(first)
             await self._read()
             if not self._detached:  # a handler that has taken its socket over may run for as long as it likes
                 await self._tell_closed()
@@ -368,23 +372,39 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         self.heard = trio.current_time()
-        await self._protocol.handle(RawData(data))
-        self._bound_messages()
-        return data != b""
+        await self._hear(data)
+        return data != b"" and not self._meter.exceeded
 
-    def _bound_messages(self) -> None:
-        for seat in self._seats:
-            known = seat.too_long
-            if seat.bound_message() or known:
-                continue
-            if seat.http2 is None:
-                self._limit_remains()
-            else:
-                self.spawn(self._reset_in_time, seat.http2)
+    async def _hear(self, data: bytes) -> None:
+        """What has come, to Hypercorn, in pieces: others have their turn in between."""
+        for number, piece in enumerate(self._meter.pieces(data, self.heard)):
+            if number:
+                await trio.lowlevel.checkpoint()
+            await self._protocol.handle(RawData(piece))
+        if self._meter.exceeded and isinstance(self._protocol.protocol, H2Protocol):
+            await self._calm(self._protocol.protocol)
 
-    async def _reset_in_time(self, http2: Http2Websocket) -> None:
-        await trio.sleep(self.shared.send_seconds)
-        await http2.reset()
+    async def _calm(self, protocol: H2Protocol) -> None:
+        """Let a client go that has gone beyond its allowance."""
+        self.shared.fault("connection", FloodError(f"a client sent {TOO_MANY_WORDS}"))
+        with suppress(ProtocolError):
+            protocol.connection.close_connection(
+                ErrorCodes.ENHANCE_YOUR_CALM, additional_data=TOO_MANY_WORDS.encode()
+            )
+        await protocol._flush()
+        await self._see_off()
+
+    async def _see_off(self) -> None:
+        # Closing with bytes unread would reset the connection, and the client might never read why.
+        with trio.move_on_after(FAREWELL_SECONDS), suppress(OSError):
+            self._stream.socket.shutdown(socket.SHUT_WR)
+            await discard(self._discard)
+
+    async def _discard(self) -> bool:
+        try:
+            return bool(await self._stream.receive_some(DISCARD_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
 
     async def _pass_upgrade(self, upgrade: trio.Event) -> None:
         await upgrade.wait()
@@ -410,6 +430,8 @@ class Connection:
         if isinstance(event, RawData):
             await self._send_data(event.data)
         elif isinstance(event, Closed):
+            if self._frames is not None and self._frames.has_fault:
+                await self._see_off()
             await self._close()
             await self._tell_closed()
         elif isinstance(event, Updated):
@@ -421,6 +443,7 @@ class Connection:
                 for start in range(0, len(data), SLICE_BYTES):
                     await trio.lowlevel.checkpoint_if_cancelled()
                     await self._send_slice(data[start : start + SLICE_BYTES])
+                self._meter.sent()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._limit_remains()  # the next line may wait: for an application that reads nothing
                 await self._tell_closed()
@@ -439,9 +462,12 @@ class Connection:
         with trio.move_on_after(self.shared.send_seconds, shield=True) as scope:
             await self._stream.send_all(data)
         if scope.cancelled_caught:
-            self.shared.fault("connection", StalledError(f"took nothing for {self.shared.send_seconds:g} s"))
+            self._stalled()
             self.abort()
             raise trio.ClosedResourceError
+
+    def _stalled(self) -> None:
+        self.shared.fault("connection", StalledError(f"took nothing for {self.shared.send_seconds:g} s"))
 
     async def _close(self) -> None:
         self._limit_remains()
@@ -471,21 +497,24 @@ class Connection:
         put, get = trio.open_memory_channel[Any](config.max_app_queue_size)
         stream = send.__self__
         protocol = self._protocol.protocol
-        if isinstance(stream, HTTPStream) and isinstance(protocol, H2Protocol):
-            bound_response(protocol, stream)
+        if isinstance(stream, HTTPStream):
+            if isinstance(protocol, H2Protocol):
+                bound_response(protocol, stream, self.shared.send_seconds, self._stalled)
+            else:
+                _take_turns(stream)
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
         relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
-        self._nursery.start_soon(self._run_app, seat, scope, get.receive, relay, send)
-        return put.send
+        self._nursery.start_soon(self._run_app, seat, scope, get, relay, send)
+        return partial(_put, put)
 
     def _seat(self, stream: WSStream, scope: Any) -> Seat:
-        stream.handshake.extensions = None
-        scope["state"][SEAT] = seat = Seat(self, stream)
-        self._seats.add(seat)
+        frames = read_frames(stream, self.shared.config.websocket_max_message_size)
+        scope["state"][SEAT] = seat = Seat(self, stream, frames)
         protocol = self._protocol.protocol
         if isinstance(protocol, H2Protocol):
             seat.http2 = Http2Websocket(protocol, stream, self.spawn, self._is_reader)
         else:
+            self._frames = frames
             self._hold_early_bytes(protocol.connection)
         return seat
 
@@ -499,18 +528,22 @@ class Connection:
             connection.buffer.clear()
 
     async def _run_app(
-        self, seat: Seat | None, scope: Any, receive: Any, relay: AsgiSend, send: AsgiSend
+        self,
+        seat: Seat | None,
+        scope: Any,
+        get: trio.MemoryReceiveChannel[Any],
+        relay: AsgiSend,
+        send: AsgiSend,
     ) -> None:
         try:
-            await self.shared.app(scope, receive, relay)
+            await self.shared.app(scope, get.receive, relay)
         except* Exception as errors:
             self.shared.fault("application", errors)
         finally:
+            get.close()
             await send(None)
-        if seat is not None:
-            self._seats.discard(seat)
-            if seat.http2 is not None:
-                await seat.http2.finish(self.shared.send_seconds)
+        if seat is not None and seat.http2 is not None:
+            await seat.http2.finish(self.shared.send_seconds)
 
     async def _relay_websocket(self, seat: Seat, send: AsgiSend, message: Any) -> None:
         if message["type"] == "websocket.close" and seat.failed:
@@ -526,6 +559,29 @@ def _is_decided(received: bytes, searched: int) -> bool:
         return False
     hopeless = received[0] < 0x21 or len(received) >= MAX_HEAD  # no request begins with a control character
     return hopeless or _HEAD_ENDS.search(received, max(0, searched - 2)) is not None
+
+
+def _take_turns(stream: HTTPStream) -> None:
+    """Give others their turn at each piece of a body, which may be a chunk of one byte.
+
+    Hypercorn drops the pieces for a stream that has ended in one go.
+    """
+    handle = stream.handle
+
+    async def handle_event(event: Any) -> None:
+        if isinstance(event, Body):
+            await trio.lowlevel.checkpoint()
+        await handle(event)
+
+    vars(stream)["handle"] = handle_event  # of this object only: nothing is patched for others
+
+
+async def _put(put: trio.MemorySendChannel[Any], message: Any) -> None:
+    """A message for the application. Dropped when that has ended: nobody would ever make room for it."""
+    try:
+        await put.send(message)
+    except trio.BrokenResourceError:
+        await trio.lowlevel.checkpoint()
 
 
 async def _relay(send: AsgiSend, message: Any) -> None:

@@ -6,12 +6,14 @@ Rules of this file.
 2. A stream ends with its websocket. If the peer takes the waiting bytes in time, it ends in order; otherwise
    by a reset.
 3. The bytes that wait in a stream are bounded: a new message waits for room, and so does the next piece of a
-   response. (Hypercorn's own bound opens with every attempt to send, even if the peer's window is shut.)
+   response. (Hypercorn's own bound opens with every attempt to send, even if the peer's window is shut.) A
+   response of which the peer takes nothing for `seconds` is reset: its bytes and its task are given back.
 4. Bytes for a stream that has ended do no harm: the other streams of the connection go on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import trio
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from hypercorn.protocol.events import Body, Data, EndData
+from hypercorn.protocol.events import Body, Data, EndBody, EndData
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
@@ -47,6 +49,8 @@ class _Room:
     def __init__(self, protocol: H2Protocol, stream_id: int) -> None:
         self._less = trio.Event()  # set, and replaced, when bytes have left the buffer
         self.buffer = protocol.stream_buffers[stream_id]
+        self._patience = trio.CancelScope()
+        self._seconds = math.inf
         self._pop: Callable[[int], Awaitable[bytes]] = self.buffer.pop
         vars(self.buffer)["pop"] = self._pop_and_tell  # of this object only: nothing is patched for others
 
@@ -57,8 +61,16 @@ class _Room:
     async def _pop_and_tell(self, limit: int) -> bytes:
         # Not Hypercorn's `drain`: it forgets a task that waits there when bytes are added meanwhile.
         data = await self._pop(limit)
+        if data:
+            self._patience.deadline = trio.current_time() + self._seconds
         self.tell()
         return data
+
+    def patience(self, seconds: float) -> trio.CancelScope:
+        """A scope that is cancelled when no bytes leave for so long."""
+        self._seconds = seconds
+        self._patience = trio.CancelScope(deadline=trio.current_time() + seconds)
+        return self._patience
 
     def tell(self) -> None:
         """There may be room now."""
@@ -66,16 +78,40 @@ class _Room:
         self._less = trio.Event()
 
 
-def bound_response(protocol: H2Protocol, stream: HTTPStream) -> None:
-    """Have the body of a response wait for room: an endless one would grow behind a shut window."""
+def bound_response(
+    protocol: H2Protocol, stream: HTTPStream, seconds: float, stalled: Callable[[], None]
+) -> None:
+    """Have the body of a response wait for room: an endless one would grow behind a shut window.
+
+    When the peer takes nothing for so many seconds, `stalled` is called, and the stream is reset.
+    """
     room, send = _Room(protocol, stream.stream_id), stream.send
 
     async def send_event(event: Any) -> None:
-        if isinstance(event, Body):
+        if not isinstance(event, Body | EndBody):
+            await send(event)
+            return
+        with room.patience(seconds) as scope:  # these two only fill the buffer: a cancellation loses no frame
             await room.wait()
-        await send(event)
+            await send(event)
+        if scope.cancelled_caught:
+            stalled()
+            await _reset(protocol, stream.stream_id, room, ErrorCodes.CANCEL)
 
     vars(stream)["send"] = send_event
+
+
+async def _reset(protocol: H2Protocol, stream_id: int, room: _Room, code: ErrorCodes) -> None:
+    """End a stream at once, and drop unsent bytes. A task that waits to send goes on and finds out."""
+    await room.buffer.close()
+    room.tell()
+    with suppress(ProtocolError):
+        protocol.connection.reset_stream(stream_id, code)
+    with suppress(KeyError):  # KeyError: it has ended. Unblocked, Hypercorn visits it and forgets it
+        protocol.priority.unblock(stream_id)
+    await protocol.has_data.set()
+    await protocol._flush()
+    await protocol._close_stream(stream_id)
 
 
 class Http2Websocket:
@@ -127,12 +163,4 @@ class Http2Websocket:
 
     async def reset(self, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         """End the stream at once, and drop unsent bytes. A task that waits to send goes on and finds out."""
-        await self._room.buffer.close()
-        self._room.tell()
-        with suppress(ProtocolError):
-            self._protocol.connection.reset_stream(self._id, code)
-        with suppress(KeyError):  # KeyError: it has ended. Unblocked, Hypercorn visits it and forgets it
-            self._protocol.priority.unblock(self._id)
-        await self._protocol.has_data.set()
-        await self._protocol._flush()
-        await self._protocol._close_stream(self._id)
+        await _reset(self._protocol, self._id, self._room, code)

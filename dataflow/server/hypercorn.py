@@ -60,9 +60,8 @@ def _leaned_on() -> Iterator[tuple[object, tuple[str, ...]]]:
             (http2, ("_flush", "_close_stream")),
             (StreamBuffer(context.event_class), ("buffer", "pop", "close")),
             (H11WSConnection(h11.Connection(h11.SERVER)), ("buffer",)),
-            (stream, ("app_send", "closed", "state", "buffer", "send", "stream_id", "_send_wsproto_event")),
-            (stream.buffer, ("length", "max_length", "clear")),
-            (Handshake([], "1.1"), ("extensions",)),
+            (stream, ("app_send", "closed", "state", "send", "stream_id", "_send_wsproto_event")),
+            (Handshake([], "1.1"), ("extensions", "accept")),
             (ASGIWebsocketState, ("CONNECTED",)),
             (context, ("terminated",)),
         )

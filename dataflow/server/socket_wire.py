@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar
 
@@ -33,7 +33,6 @@ from dataflow.net.tls import CROSSED_SECONDS, CrossedError
 from dataflow.net.websocket.frames import (
     VANISHED,
     ControlQueue,
-    FrameReader,
     Opcode,
     binary_frames,
     close_frame,
@@ -41,11 +40,13 @@ from dataflow.net.websocket.frames import (
     piece_frame,
     text_frames,
 )
-from dataflow.net.websocket.parser import Goodbye, Ping
+from dataflow.net.websocket.parser import Goodbye, Parser, Ping
 
 from .endings import CODES, WebSocketClosed
 
 RECEIVE_BYTES = 16384
+DISCARD_BYTES = 1 << 20  # of a peer that broke a rule, and goes on sending while it is seen off ...
+DISCARD_SECONDS = 0.02  # ... with pauses in between: it must not have a share of every turn
 SLICE_BYTES = 262144  # joined payloads in one send: re-joining a backlog whole would be quadratic
 
 _LOST = Goodbye(VANISHED, "connection lost")
@@ -63,6 +64,14 @@ async def kept(wire: SocketWire) -> AsyncIterator[SocketWire]:
     except BaseException:
         wire.abort()
         raise
+
+
+async def discard(read: Callable[[], Awaitable[bool]]) -> None:
+    """Read until `read` returns False: the end."""
+    more = True
+    while more:
+        more = await read()
+        await trio.sleep(DISCARD_SECONDS)
 
 
 class SocketWire:
@@ -106,7 +115,7 @@ class SocketWire:
         self.heard = trio.current_time()
         self._sock = sock
         self._close_within = close_within
-        self._reader = FrameReader(max_message_bytes, self._BINARY)
+        self._reader = Parser(masked=True, max_message_bytes=max_message_bytes, binary=self._BINARY)
         self._inbox: list[Any] | None = None  # the messages of one receive at most; None instead of empty
         self._control = ControlQueue()
         self._crossed = False  # the last attempt met a CrossedError
@@ -373,7 +382,7 @@ class SocketWire:
     def _receive_nowait(self) -> bytes | None:
         """The bytes that have come. None: nothing yet; b"": nothing any more."""
         try:
-            data = self._sock.recv(RECEIVE_BYTES)
+            data = self._sock.recv(RECEIVE_BYTES if self._goodbye is None else DISCARD_BYTES)
         except BlockingIOError as error:
             self._crossed = isinstance(error, CrossedError)
             return None
@@ -398,16 +407,19 @@ class SocketWire:
         return message
 
     def _understand(self, data: bytes) -> None:
-        for inbound in self._reader.feed(data):
+        ping: Ping | None = None
+        for inbound in self._reader.feed(data, self.heard):
             if isinstance(inbound, str | bytes):
                 if self._end is None:  # or a client could fill the inbox while its connection is closed
                     self._inbox = self._inbox or []
                     self._inbox.append(inbound)
             elif isinstance(inbound, Ping):
-                self._control.put(Opcode.PONG, control_frame(Opcode.PONG, inbound.payload))
-                self._flush_control()
+                ping = inbound  # the newest of them is answered, once
             else:
                 self._goodbye = inbound
+        if ping is not None:
+            self._control.put(Opcode.PONG, control_frame(Opcode.PONG, ping.payload))
+            self._flush_control()
 
     # Ending.
 
@@ -454,8 +466,7 @@ class SocketWire:
             # Closing with bytes unread would reset the connection, and the peer might never read why.
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
-            while await self._read():
-                pass
+            await discard(self._read)
 
     async def _until_quiet(self) -> None:
         while self._writing or self._receiving:

@@ -33,6 +33,7 @@ from dataflow.sources.port import Codec, SourceSettings
 from supervisors import leaves
 
 _BATCH: Final = 512  # messages decoded without a checkpoint: as many ordinary trades as one receive holds
+_PROBLEMS: Final = 64  # and of messages that cannot be used: each is counted and told, which takes longer
 _CLOSE_WITHIN: Final = 0.5  # seconds for a closing handshake
 _RECEIVE_BYTES: Final = 1 << 16
 _MAX_HEAD: Final = 1 << 16  # bytes of the HTTP answer to the handshake
@@ -76,7 +77,7 @@ class WebSocketSource:
         except trio.TooSlowError:
             raise LinkLost(f"no connection to {self._address} within {within:g} s") from None
         inbound = UpstreamReader(connection, self._settings.max_message_bytes)
-        inbound.feed(rest)
+        inbound.feed(rest, trio.current_time())
         return WebSocketLink(stream, connection, inbound, codec, self._settings.subscribe_within)
 
 
@@ -111,13 +112,14 @@ class WebSocketLink:
             if self._inbound.ended is not None:
                 raise LinkLost(self._inbound.ended)
             await self._read()
-        batch = self._inbound.messages[:_BATCH]
-        del self._inbound.messages[:_BATCH]
-        into: Received[Item] = Received(size=self._size)
+        messages, into, decoded = self._inbound.messages, Received[Item](size=self._size), 0
         self._size = 0
-        decode = self._codec.decode
-        for message in batch:
-            decode(message, into)
+        decode, batch = self._codec.decode, min(_BATCH, len(messages))
+        while decoded < batch and len(into.problems) < _PROBLEMS:
+            for message in messages[decoded : decoded + _PROBLEMS]:
+                decode(message, into)
+            decoded += _PROBLEMS
+        del messages[:decoded]
         return into
 
     async def subscribe(self, topics: Collection[str]) -> None:
@@ -155,7 +157,7 @@ class WebSocketLink:
             data = b""
         if data:
             self._size += len(data)
-            self._inbound.feed(data)
+            self._inbound.feed(data, trio.current_time())
         elif self._inbound.ended is None:
             self._inbound.ended = _HUNG_UP
         # The messages are kept before anything is sent: a cancelled answer must not lose one.

@@ -1,27 +1,21 @@
-"""WebSocket frames in the server's role: the bytes it sends, and its reader of a client's bytes.
+"""WebSocket frames in the server's role: the bytes it sends.
 
-Rules of this file: pure, no socket, no clock. Outbound frames are whole, unmasked and uncompressed, so the
-same bytes may go to every client. Of inbound frames, the fast loop here understands the plain ones: nearly
-every client sends nothing else. The first frame that is not whole, not proper or not plain goes to the
-parser, and so do all that follow it. That costs more time, and 2 KiB a session.
+Rules of this file: pure, no socket, no clock. Frames are whole, unmasked and uncompressed, so the same bytes
+may go to every client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
 from attrs import define
-from wsproto.connection import Connection, ConnectionType
 
-from .parser import FromPeer, Goodbye, Parser, Ping
+from .parser import NO_STATUS
 
 CONTROL_BYTES = 125
-NO_STATUS = 1005
 VANISHED = 1006
-_TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A  # first bytes of whole frames
-_PLAIN_CODES = {b"\x03\xe8": 1000, b"\x03\xe9": 1001}  # nearly every client leaves with one of these
 _UNSENDABLE = (VANISHED, 1015)  # may be observed, but not sent: 1011 is sent instead
 
 
@@ -86,72 +80,6 @@ def _header(opcode: Opcode, length: int) -> bytes:
 
 
 _TEXT_HEADERS: Final = tuple([_header(Opcode.TEXT, length) for length in range(2048)])  # a trade: some 250
-
-
-def _unmasked(data: bytes, mask: bytes) -> bytes:
-    key = (mask * (len(data) // 4 + 1))[: len(data)]
-    plain = int.from_bytes(data, "little") ^ int.from_bytes(key, "little")
-    return plain.to_bytes(len(data), "little")
-
-
-def _plain_goodbye(payload: bytes) -> Goodbye | None:
-    """Of a close frame without a reason, with an ordinary code or none; None for any other."""
-    if not payload:
-        return Goodbye(NO_STATUS, "")
-    code = _PLAIN_CODES.get(payload)
-    return Goodbye(code, "") if code is not None else None
-
-
-class FrameReader:
-    """Turns a client's bytes into messages, pings and one goodbye. After that it must not be fed."""
-
-    __slots__ = ("_binary", "_max_bytes", "_parser")
-
-    def __init__(self, max_message_bytes: int, binary: bool = False) -> None:
-        """`binary`: binary messages are understood, as bytes; otherwise they break the rules, with 1003."""
-        self._max_bytes = max_message_bytes
-        self._binary = binary
-        self._parser: Parser | None = None  # once it is needed
-
-    def feed(self, data: bytes) -> Iterator[FromPeer]:
-        """The things that `data` completes, in order. A message that is too long: goodbye with 1009."""
-        if self._parser is None:
-            data = yield from self._plain_frames(data)
-            if not data:
-                return
-            self._parser = Parser(Connection(ConnectionType.SERVER), self._max_bytes, self._binary)
-        yield from self._parser.feed(data)
-
-    def _plain_frames(self, data: bytes) -> Generator[FromPeer, None, bytes]:
-        """Whole plain frames, up to the first other frame; returns the rest."""
-        at = 0
-        while at + 6 <= len(data):
-            length = data[at + 1] - 0x80  # less than 0: not masked
-            begin = at + 6
-            if length == 126:
-                length, begin = int.from_bytes(data[at + 2 : at + 4], "big"), at + 8
-                if length < 126 or data[at] not in (_TEXT, _BINARY):
-                    break
-            end = begin + length
-            if not 0 <= length <= self._max_bytes or data[at + 1] == 0xFF or end > len(data):
-                break
-            payload = _unmasked(data[begin:end], data[begin - 4 : begin])
-            if data[at] == _TEXT:
-                try:
-                    yield payload.decode()
-                except UnicodeDecodeError:
-                    break
-            elif data[at] == _PING:
-                yield Ping(payload)
-            elif data[at] == _BINARY and self._binary:
-                yield payload
-            elif data[at] == _CLOSE and (goodbye := _plain_goodbye(payload)) is not None:
-                yield goodbye
-                return b""
-            elif data[at] != _PONG:
-                break
-            at = end
-        return data[at:]
 
 
 @define

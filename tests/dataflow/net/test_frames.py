@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
+import sys
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wsproto.connection import Connection, ConnectionType
+from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Message, Pong, TextMessage
 from wsproto.events import Ping as PingEvent
 
+from dataflow.net.allowance import A_SECOND, AT_ONCE
 from dataflow.net.websocket.frames import (
     ControlQueue,
-    FrameReader,
     Opcode,
     binary_frames,
     close_frame,
@@ -23,7 +23,7 @@ from dataflow.net.websocket.frames import (
     text_frame,
     text_frames,
 )
-from dataflow.net.websocket.parser import FromPeer, Goodbye, Parser, Ping
+from dataflow.net.websocket.parser import SMALL, FromPeer, Goodbye, Parser, Ping
 
 texts = (
     st.text(max_size=40)
@@ -39,12 +39,15 @@ def client_events(data: bytes) -> list[Event]:
     return list(client.events())
 
 
-def read(
-    data: list[bytes], max_message_bytes: int = 1 << 20, reader: FrameReader | None = None
-) -> list[FromPeer]:
-    reader, seen = reader or FrameReader(max_message_bytes), list[FromPeer]()
+def reader_of(max_message_bytes: int = 1 << 20, *, binary: bool = False) -> Parser:
+    """Of a client's bytes."""
+    return Parser(masked=True, max_message_bytes=max_message_bytes, binary=binary)
+
+
+def read(data: list[bytes], max_message_bytes: int = 1 << 20, *, binary: bool = False) -> list[FromPeer]:
+    reader, seen = reader_of(max_message_bytes, binary=binary), list[FromPeer]()
     for piece in data:
-        seen.extend(reader.feed(piece))
+        seen.extend(reader.feed(piece, 0))
         if seen and isinstance(seen[-1], Goodbye):
             break
     return seen
@@ -167,68 +170,80 @@ def frames(draw: st.DrawFn) -> bytes:
     return header + mask + body if masked else header + payload
 
 
+def by_wsproto(data: bytes, binary: bool) -> list[FromPeer]:
+    """What wsproto alone understands. A fault has the words "fault"."""
+    server, seen, parts = Connection(ConnectionType.SERVER), list[FromPeer](), list[Any]()
+    server.receive_data(data)
+    for event in server.events():
+        if isinstance(event, PingEvent):
+            seen.append(Ping(bytes(event.payload)))
+        elif isinstance(event, BytesMessage) and not binary:
+            return [*seen, Goodbye(1003, "fault", fault=True)]
+        elif isinstance(event, Message):
+            parts.append(event.data)
+            if event.message_finished:
+                seen.append(parts[0][:0].join(parts))
+                parts.clear()
+        elif isinstance(event, CloseConnection):
+            if server.state is ConnectionState.OPEN:  # it closes by itself
+                return [*seen, Goodbye(int(event.code), "fault", fault=True)]
+            return [*seen, Goodbye(int(event.code), event.reason or "")]
+    return seen
+
+
+def without_words(seen: list[FromPeer]) -> list[FromPeer]:
+    """Faults with the words "fault"."""
+    return [
+        Goodbye(each.code, "fault", fault=True) if isinstance(each, Goodbye) and each.fault else each
+        for each in seen
+    ]
+
+
 @settings(max_examples=400, deadline=None)
-@given(
-    st.lists(frames(), max_size=6),
-    st.lists(st.integers(min_value=0), max_size=4),
-    st.sampled_from([5, 125, 1000]),
-    st.booleans(),
-)
-def test_plain_frames_mean_what_wsproto_says(
-    sent: list[bytes], places: list[int], limit: int, binary: bool
-) -> None:
+@given(st.lists(frames(), max_size=6), st.lists(st.integers(min_value=0), max_size=4), st.booleans())
+def test_frames_mean_what_wsproto_says(sent: list[bytes], places: list[int], binary: bool) -> None:
     """Any frames, cut anywhere: the same result as if wsproto had parsed all of them."""
-    data = cut(b"".join(sent), places)
-    slow = FrameReader(limit)
-    slow._parser = Parser(Connection(ConnectionType.SERVER), limit, binary)
-    assert read(data, reader=FrameReader(limit, binary)) == read(data, reader=slow)
+    data = b"".join(sent)
+    assert without_words(read(cut(data, places), binary=binary)) == by_wsproto(data, binary)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["x", "é", "€", "😀"]) | st.just(""), min_size=1, max_size=8),
+    st.integers(1, 12),
+    st.lists(st.integers(min_value=0), max_size=8),
+)
+def test_bound_is_the_same_however_a_message_comes(parts: list[str], limit: int, places: list[int]) -> None:
+    """In fragments that end inside a character, in pieces that end inside a frame: only its bytes count."""
+    whole = "".join(parts).encode()
+    edges = [0, *sorted(place % (len(whole) + 1) for place in places), len(whole)]
+    client = Connection(ConnectionType.CLIENT)
+    sent = b"".join(
+        client.send(BytesMessage(data=whole[a:b], message_finished=number == len(edges) - 1))
+        for number, (a, b) in enumerate(pairwise(edges), 1)
+    )
+    sent = bytes((sent[0] - 1,)) + sent[1:]  # a text
+    [result] = read(cut(sent, places), limit)
+    if len(whole) <= limit:
+        assert result == whole.decode()
+    else:
+        assert isinstance(result, Goodbye)
+        assert (result.code, result.fault) == (1009, True)
 
 
 def test_binary_messages_where_they_are_spoken() -> None:
     """Whole or in fragments, they come as bytes beside texts; where only text is spoken they are a fault, 1003."""
-    client, reader = Connection(ConnectionType.CLIENT), FrameReader(70_000, binary=True)
+    client, reader = Connection(ConnectionType.CLIENT), reader_of(70_000, binary=True)
     sent = [
         BytesMessage(data=b"\x00" * 200),
         TextMessage(data="text"),
         BytesMessage(data=b"a", message_finished=False),
         BytesMessage(data=b"b"),
     ]
-    assert list(reader.feed(b"".join(map(client.send, sent)))) == [b"\x00" * 200, "text", b"ab"]
+    assert list(reader.feed(b"".join(map(client.send, sent)), 0)) == [b"\x00" * 200, "text", b"ab"]
     other = Connection(ConnectionType.CLIENT)
-    assert list(FrameReader(100).feed(other.send(BytesMessage(data=b"x")))) == [
-        Goodbye(1003, "text messages only", fault=True)
-    ]
+    assert read([other.send(BytesMessage(data=b"x"))]) == [Goodbye(1003, "text messages only", fault=True)]
     assert binary_frames([b"\x01", b"y" * 300]) == b"\x82\x01\x01\x82\x7e\x01\x2c" + b"y" * 300
-
-
-def test_plain_frames_leave_nothing_behind() -> None:
-    """A session that only ever met plain frames holds no parser."""
-    client, reader = Connection(ConnectionType.CLIENT), FrameReader(70_000)
-    for text in ("", "x" * 125, "x" * 126, "é" * 30_000):
-        assert list(reader.feed(client.send(TextMessage(data=text)))) == [text]
-    assert list(reader.feed(client.send(Pong(payload=b"p")) + client.send(PingEvent(payload=b"q")))) == [
-        Ping(b"q")
-    ]
-    assert list(reader.feed(client.send(CloseConnection(code=1000)))) == [Goodbye(1000, "")]
-    assert reader._parser is None
-
-
-def test_a_client_that_says_goodbye_leaves_no_garbage() -> None:
-    """Not even if wsproto had to parse its frames."""
-    client, reader = Connection(ConnectionType.CLIENT), FrameReader(70_000)
-    fragments = client.send(TextMessage(data="a", message_finished=False)) + client.send(
-        TextMessage(data="b")
-    )
-    assert list(reader.feed(fragments)) == ["ab"]
-    assert list(reader.feed(client.send(CloseConnection(code=1000, reason="bye")))) == [Goodbye(1000, "bye")]
-    parsers = weakref.WeakSet([reader._parser._connection._proto] if reader._parser else [])
-    assert parsers
-    gc.disable()
-    try:
-        del reader
-        assert not parsers
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -273,13 +288,55 @@ def test_bound_counts_the_bytes_of_the_whole_message(limit: int, fragments: int,
         assert (result.code, result.fault) == (1009, True)
 
 
-def test_empty_fragments_count_too() -> None:
-    """Or a client could send them without end, and each would be kept."""
-    client = Connection(ConnectionType.CLIENT)
-    data = b"".join(client.send(TextMessage(data="", message_finished=False)) for _ in range(6))
-    [goodbye] = read([data], 5)
-    assert isinstance(goodbye, Goodbye)
-    assert goodbye.code == 1009
+COSTLY = {
+    "pings": b"\x89\x80aaaa",
+    "pongs": b"\x8a\x80aaaa",
+    "empty fragments": b"\x00\x80aaaa",
+    "fragments of a byte": b"\x00\x81aaaa" + b"a",
+}
+
+
+@pytest.mark.parametrize("costly", COSTLY)
+def test_costly_frames_have_an_allowance(costly: str) -> None:
+    """A thousand at once and a hundred a second are welcome. One more is a fault, 1008, with plain words."""
+    reader, frame = reader_of(), COSTLY[costly]
+    begun = b"\x01\xc0aaaa" + b"a" * SMALL  # a message, for the fragments
+
+    def faults(count: int, now: float) -> list[FromPeer]:
+        return [each for each in reader.feed(frame * count, now) if isinstance(each, Goodbye)]
+
+    assert list(reader.feed(begun, 10)) == []
+    assert faults(AT_ONCE, 10) == []
+    for second in range(11, 40):
+        assert faults(A_SECOND, second) == []
+    assert faults(1, 39) == [
+        Goodbye(
+            1008,
+            "too many control frames and small fragments: 1000 at once and 100 a second are welcome",
+            fault=True,
+        )
+    ]
+
+
+def test_fragments_that_are_not_small_are_free() -> None:
+    """However many: their bytes are their price. So is the end of a message, of any size."""
+    client, reader = Connection(ConnectionType.CLIENT), reader_of(1 << 20)
+    fragment = client.send(TextMessage(data="x" * SMALL, message_finished=False))
+    middle = client.send(TextMessage(data="x" * SMALL, message_finished=False))
+    end = client.send(TextMessage(data=""))
+    assert list(reader.feed(fragment + middle * 3 * AT_ONCE + end, 0)) == ["x" * SMALL * (3 * AT_ONCE + 1)]
+    assert list(reader.feed((fragment + end) * 3 * AT_ONCE, 0)) == ["x" * SMALL] * 3 * AT_ONCE
+
+
+def test_a_message_that_comes_costs_the_memory_of_its_bytes() -> None:
+    """Also in the smallest fragments, and characters of several bytes: nothing is kept for each of them."""
+    reader = reader_of(1 << 20)
+    list(reader.feed(b"\x01\x81\0\0\0\0\xc3", 0))
+    for second in range(1, 101):
+        list(reader.feed((b"\x00\x80\0\0\0\0" + b"\x00\x82\0\0\0\0\xa9\xc3") * 50, second))
+    assert reader._joined is not None
+    assert sys.getsizeof(reader._joined) < 2 * 10_001
+    assert list(reader.feed(b"\x80\x81\0\0\0\0\xa9", 101)) == ["é" * 5001]
 
 
 def test_bound_is_for_each_message_alone() -> None:

@@ -13,6 +13,7 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 
+from dataflow.net.allowance import AT_ONCE
 from dataflow.net.websocket.inbound import UpstreamReader
 
 MAX = 1 << 20
@@ -54,7 +55,7 @@ def by_us(stream: bytes, cuts: list[int]) -> UpstreamReader:
     reader = inbound()
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     for start, end in pairwise(edges):
-        reader.feed(stream[start:end])
+        reader.feed(stream[start:end], 0)
     return reader
 
 
@@ -90,12 +91,12 @@ cuts = st.lists(st.integers(0, 200_000), max_size=12)
 def test_a_legal_stream_gives_the_same_messages_however_it_is_cut(
     frames: list[bytes], cuts: list[int]
 ) -> None:
-    """Text, binary, fragments with a ping between them; and every ping is owed its pong."""
+    """Text, binary, fragments with a ping between them; and the newest ping is owed its pong."""
     stream = b"".join(frames)
     reader = by_us(stream, cuts)
     assert (list(reader.messages), reader.ended) == (by_wsproto(stream)[0], None)
     pings = [event for event in _events(stream) if isinstance(event, Ping)]
-    assert _answers(reader) == [Pong(payload=ping.payload) for ping in pings]
+    assert _answers(reader) == [Pong(payload=ping.payload) for ping in pings[-1:]]
 
 
 @settings(deadline=None, max_examples=300)
@@ -129,9 +130,9 @@ def test_a_message_is_bounded(pieces: int) -> None:
         return frame(0x01, b"x" * 10) + frame(0x00, b"x" * 10) + frame(0x80, b"x" * (size - 20))
 
     reader = inbound(max_bytes=100)
-    reader.feed(message(100))
+    reader.feed(message(100), 0)
     assert list(reader.messages) == ["x" * 100]
-    reader.feed(message(101))
+    reader.feed(message(101), 0)
     assert reader.ended == "a message of more than 100 bytes"
     assert [answer.code for answer in _answers(reader)] == [1009]
     assert len(reader.messages) == 1
@@ -140,7 +141,7 @@ def test_a_message_is_bounded(pieces: int) -> None:
 def test_a_length_that_is_written_longer_than_it_must_be_is_illegal() -> None:
     """Also if the bytes behind it look like the rest of a message: they are a frame of their own."""
     reader = inbound()
-    reader.feed(frame(0x81, b"x" * 5, form=1) + frame(0x01, b"x" * 120) + frame(0x80, b""))
+    reader.feed(frame(0x81, b"x" * 5, form=1) + frame(0x01, b"x" * 120) + frame(0x80, b""), 0)
     assert reader.ended is not None
     assert not reader.messages
 
@@ -148,22 +149,64 @@ def test_a_length_that_is_written_longer_than_it_must_be_is_illegal() -> None:
 def test_a_length_is_refused_before_its_payload_comes() -> None:
     """No peer makes us wait for, or store, a message that we will not take."""
     reader = inbound(max_bytes=100)
-    reader.feed(bytes([0x81, 127]) + b"\xff" * 8)
+    reader.feed(bytes([0x81, 127]) + b"\xff" * 8, 0)
     assert reader.ended == "a message of more than 100 bytes"
 
 
-def test_empty_fragments_are_bounded_too() -> None:
-    """They add nothing to a message and still cost memory."""
-    reader = inbound(max_bytes=100)
-    reader.feed(frame(0x01, b"") + frame(0x00, b"") * 200)
-    assert reader.ended == "a message of more than 100 bytes"
+@pytest.mark.parametrize("costly", [frame(0x00, b""), frame(0x00, b"x"), frame(0x89, b""), frame(0x8A, b"")])
+def test_an_upstream_that_floods_is_lost_with_a_plain_reason(costly: bytes) -> None:
+    """More small fragments or control frames than any exchange needs: the end, before they cost much."""
+    reader = inbound()
+    reader.feed(frame(0x01, b"x" * 64) + costly * AT_ONCE, 0)
+    assert reader.ended is None
+    reader.feed(costly * 60_000, 0)
+    assert reader.ended == (
+        "too many control frames and small fragments: 1000 at once and 100 a second are welcome"
+    )
+    assert [answer.code for answer in _answers(reader) if isinstance(answer, CloseConnection)] == [1008]
+
+
+def test_pings_of_an_upstream_that_behaves_are_never_too_many() -> None:
+    """A ping a second, for a day, with a trade in two fragments each millisecond."""
+    reader = inbound()
+    fragments = frame(0x01, b"x" * 100) + frame(0x80, b"")
+    for second in range(86_400):
+        reader.feed(frame(0x89, b"") + fragments * (1000 if second % 8640 == 0 else 1), second)
+    assert reader.ended is None
+
+
+def test_only_the_newest_ping_is_owed_a_pong() -> None:
+    """In one read or in several, with the goodbye behind it: answers do not pile up while sending is slow."""
+    reader = inbound()
+    reader.feed(frame(0x89, b"1") + frame(0x89, b"2"), 0)
+    reader.feed(frame(0x89, b"3") + frame(0x88, struct.pack("!H", 1000)), 0)
+    first, last = _answers(reader)
+    assert first == Pong(payload=b"3")
+    assert last.code == 1000
+
+
+def test_a_long_frame_in_small_pieces_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each piece: the price of a message is that of its bytes."""
+    reader, looked, whole = inbound(), 0, UpstreamReader._whole_texts
+
+    def look(reader: UpstreamReader, buffer: bytes, characters: str, position: int) -> int:
+        nonlocal looked
+        looked += len(buffer)
+        return whole(reader, buffer, characters, position)
+
+    monkeypatch.setattr(UpstreamReader, "_whole_texts", look)
+    sent = frame(0x81, b"x" * 60_000) + frame(0x81, b"y")
+    for at in range(0, len(sent), 10):
+        reader.feed(sent[at : at + 10], 0)
+    assert list(reader.messages) == ["x" * 60_000, "y"]
+    assert looked < 3 * len(sent)
 
 
 def test_a_close_is_answered_and_told() -> None:
     """With the peer's code; later bytes are ignored."""
     reader = inbound()
-    reader.feed(frame(0x88, struct.pack("!H", 1001) + b"bye") + frame(0x81, b"late"))
-    reader.feed(frame(0x81, b"later"))
+    reader.feed(frame(0x88, struct.pack("!H", 1001) + b"bye") + frame(0x81, b"late"), 0)
+    reader.feed(frame(0x81, b"later"), 0)
     assert reader.ended == "closed with 1001: bye"
     assert [answer.code for answer in _answers(reader)] == [1001]
     assert not reader.messages
@@ -180,7 +223,7 @@ def test_a_close_is_answered_and_told() -> None:
 def test_a_close_without_a_reason_is_named_and_answered_alike(payload: bytes, code: int, words: str) -> None:
     """By the name of its code; one without a code gets an answer without a code."""
     reader = inbound()
-    reader.feed(frame(0x88, payload))
+    reader.feed(frame(0x88, payload), 0)
     assert reader.ended == words
     assert [answer.code for answer in _answers(reader)] == [code]
 
@@ -188,7 +231,7 @@ def test_a_close_without_a_reason_is_named_and_answered_alike(payload: bytes, co
 def test_a_broken_protocol_is_told_to_the_peer() -> None:
     """Not taken for a close of the peer's."""
     reader = inbound()
-    reader.feed(frame(0x81, b"\xff"))
+    reader.feed(frame(0x81, b"\xff"), 0)
     assert reader.ended is not None
     assert reader.ended.startswith("the protocol was broken: ")
     assert [answer.code for answer in _answers(reader)] == [1007]
@@ -198,7 +241,7 @@ def test_a_ping_that_meets_our_goodbye_is_let_go() -> None:
     """Nothing may be sent behind a close frame: the rest of the stream is understood as before."""
     reader = inbound()
     reader._connection.send(CloseConnection(1000))
-    reader.feed(frame(0x89, b"p") + frame(0x81, b"late") + frame(0x88, struct.pack("!H", 1000)))
+    reader.feed(frame(0x89, b"p") + frame(0x81, b"late") + frame(0x88, struct.pack("!H", 1000)), 0)
     assert reader.owed == []
     assert list(reader.messages) == ["late"]
     assert reader.ended is not None

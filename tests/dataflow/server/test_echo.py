@@ -42,7 +42,7 @@ async def echo_server(checkout: Path, *arguments: str) -> AsyncIterator[list[str
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 async def test_echo_on_every_way_in(checkout: Path, scheme: str) -> None:
-    """Text comes back, plain and over TLS; binary is refused with 1003, as --help says."""
+    """Text and binary come back, plain and over TLS; behind /text binary is refused with 1003, as --help says."""
     if scheme == "wss" and shutil.which("openssl") is None:
         pytest.skip("needs the openssl command to make a certificate")
     with trio.fail_after(120):
@@ -57,12 +57,24 @@ async def test_echo_on_every_way_in(checkout: Path, scheme: str) -> None:
                 client = await open_client(port, path, tls=tls)
                 await client.say("hello", "again")
                 assert [await client.text(), await client.text()] == ["hello", "again"]
+                await client.send(
+                    BytesMessage(data=b"\xff\0", message_finished=False), BytesMessage(data=b"\xfe")
+                )
+                assert await client.event() == BytesMessage(data=b"\xff\0\xfe")
+                await client.say("and text")
+                assert await client.text() == "and text"
+                client.vanish()
+            for path in ("/text/", "/text/ws", "/text/asgi"):
+                client = await open_client(port, path, tls=tls)
+                await client.say("hello")
+                assert await client.text() == "hello"
                 await client.send(BytesMessage(data=b"x"))
-                assert (await client.leave()).code == 1003
+                close = await client.leave()
+                assert (close.code, close.reason) == (1003, "text messages only")
 
 
 def test_help_says_what_it_refuses(checkout: Path) -> None:
-    """So the runner of a suite knows why the binary cases fail."""
+    """So the runner of a suite knows where binary is refused."""
     told = subprocess.run(
         [*COMMAND, "--help"], cwd=checkout, capture_output=True, text=True, check=True
     ).stdout

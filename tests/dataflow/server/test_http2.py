@@ -12,18 +12,29 @@ import trio
 import trio.testing
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    ResponseReceived,
+    SettingsAcknowledged,
+    StreamEnded,
+    StreamReset,
+)
 from quart import Response, websocket
+from trio.testing import MockClock
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import Ping, Pong, TextMessage
 
 from actors.session import WireClosed
 from dataflow.gateway.certificates import certified_context
+from dataflow.net.allowance import AT_ONCE
 from dataflow.server.connection import SEAT
 from dataflow.server.http2 import BUFFER_BYTES
 from dataflow.server.take_over import take_over
 from tests.dataflow.server.wires_client import connect, serving, websocket_app
 from tests.support.certificates import Certificate
+from tests.support.waiting import until, until_delivered
 
 WINDOW = 65535  # bytes of a stream and of a connection that nobody has acknowledged
 
@@ -63,6 +74,14 @@ class Browser:
             assert data, "the connection has ended"
             for event in self._http.receive_data(bytes(data)):
                 self._take(event)
+
+    async def flush(self) -> None:
+        await self._transport.send_all(self._http.data_to_send())
+
+    @property
+    def socket(self) -> Any:
+        transport: Any = self._transport
+        return transport.transport_stream.socket
 
     def _take(self, event: Any) -> None:
         if isinstance(event, ResponseReceived):
@@ -187,6 +206,107 @@ async def test_an_endless_response_waits_for_its_window(certificate: Certificate
             await client.until(lambda: heard(client.received[3]) == ["hello"])
             client._http.increment_flow_control_window(WINDOW, 1)
             await client.until(lambda: len(client.received[1]) > WINDOW)
+
+
+async def test_a_response_that_nobody_takes_is_given_back(
+    certificate: Certificate, mock_clock: MockClock
+) -> None:
+    """A window that stays shut ends the stream in time, in the middle of the body or at its end."""
+    left = list[str]()
+    app = websocket_app(echo)
+
+    @app.get("/<path>")
+    async def body(path: str) -> Response:
+        async def pour() -> AsyncIterator[bytes]:
+            try:
+                yield bytes(WINDOW + 10_000)
+                while path == "endless":
+                    yield bytes(10_000)
+            finally:
+                left.append(path)
+
+        answer = Response(pour())
+        answer.timeout = None
+        return answer
+
+    tls = certified_context(certificate.certificate, certificate.key)
+    async with (
+        serving(app, tls=tls, send_seconds=5) as running,
+        browser(running.port, certificate) as client,
+    ):
+        client._http.increment_flow_control_window(10 * WINDOW)  # of the connection
+        await client.get(1, "/endless")
+        await client.get(3, "/short")
+        await client.until(lambda: len(client.received[1]) == len(client.received[3]) == WINDOW)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not client.ended
+        mock_clock.jump(4)
+        client._http.increment_flow_control_window(1)  # of the connection: no stream can use it
+        await client.flush()
+        await until_delivered(client.socket)
+        assert not client.ended
+        mock_clock.jump(1.1)
+        await client.until(lambda: client.ended == {1, 3})
+        assert running.stats.faults == {"StalledError": 2}
+        await until(lambda: sorted(left) == ["endless", "short"])
+        await client.open(5)
+        await client.send(5, masked("hello"))
+        await client.until(lambda: heard(client.received[5]) == ["hello"])
+
+
+async def test_a_response_that_is_taken_slowly_is_not_given_up(
+    certificate: Certificate, mock_clock: MockClock
+) -> None:
+    """The time is that of a standstill, not of the response."""
+    app = websocket_app(echo)
+
+    @app.get("/long")
+    async def long() -> bytes:
+        return bytes(3 * WINDOW)
+
+    tls = certified_context(certificate.certificate, certificate.key)
+    async with (
+        serving(app, tls=tls, send_seconds=5) as running,
+        browser(running.port, certificate) as client,
+    ):
+        client._http.increment_flow_control_window(10 * WINDOW)
+        await client.get(1, "/long")
+        for size in (WINDOW, 2 * WINDOW):
+            await client.until(lambda size=size: len(client.received[1]) == size)  # type: ignore[misc]
+            mock_clock.jump(4)
+            client._http.increment_flow_control_window(WINDOW, 1)
+        await client.until(lambda: len(client.received[1]) == 3 * WINDOW)
+        await client.until(lambda: 1 in client.ended)
+        assert not running.stats.faults
+
+
+async def test_a_flood_of_control_frames_ends_the_connection(certificate: Certificate) -> None:
+    """With a GOAWAY that says why: over TLS, and over plain TCP with prior knowledge."""
+    tls = certified_context(certificate.certificate, certificate.key)
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    flood = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings * 7000
+    with trio.fail_after(120):
+        for encrypted in (True, False):
+            async with serving(websocket_app(echo), tls=tls if encrypted else None) as running:
+                transport: trio.abc.Stream = await connect(running.port)
+                if encrypted:
+                    transport = trio.SSLStream(
+                        transport, certificate.client_context("h2"), server_hostname="localhost"
+                    )
+                await transport.send_all(flood)
+                client = H2Connection(H2Configuration(client_side=True))
+                client.initiate_connection()
+                events = list[Any]()
+                while not any(isinstance(event, ConnectionTerminated) for event in events):
+                    data = await transport.receive_some()
+                    assert data, "the connection has ended"
+                    events += client.receive_data(bytes(data))
+                assert events[-1].error_code == ErrorCodes.ENHANCE_YOUR_CALM
+                assert events[-1].additional_data.startswith(b"too many control frames of HTTP/2")
+                acknowledged = sum(isinstance(event, SettingsAcknowledged) for event in events)
+                assert acknowledged < 2 * AT_ONCE  # each answer of ours allows a few more
+                assert running.stats.faults == {"FloodError": 1}
+                await trio.aclose_forcefully(transport)
 
 
 def _pongs(data: bytes) -> int:

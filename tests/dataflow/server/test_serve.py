@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import h11
 import pytest
 import trio
 from hypercorn.protocol import ProtocolWrapper
@@ -275,8 +276,49 @@ async def test_endless_message_is_not_collected() -> None:
             client = await running.client()
             for _ in range(50):
                 await client.send(TextMessage(data="x" * 10000, message_finished=False))
-                assert seats[0].stream.buffer.length <= 2 * server_connection.RECEIVE_BYTES
+                joined = seats[0].frames._reader._joined
+                assert joined is None or len(joined) <= 2 * server_connection.RECEIVE_BYTES
             assert (await client.closed()).code == 1009
+
+
+class _Steps(trio.abc.Instrument):
+    """Counts events in each step of a task: `most` of them came in one."""
+
+    def __init__(self) -> None:
+        self.most = self.total = self._now = 0
+
+    def event(self) -> None:
+        self._now += 1
+        self.total += 1
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.most, self._now = max(self.most, self._now), 0
+
+
+async def test_chunks_of_a_byte_leave_turns_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wants the body any more: its chunks are not read in one turn of the loop, and the connection ends."""
+    steps, next_event = _Steps(), h11.Connection.next_event
+
+    def counted(connection: h11.Connection) -> Any:
+        event = next_event(connection)
+        if isinstance(event, h11.Data):
+            steps.event()
+        return event
+
+    monkeypatch.setattr(h11.Connection, "next_event", counted)
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    trio.lowlevel.add_instrument(steps)
+    try:
+        with trio.fail_after(120):
+            async with serving(websocket_app(echo)) as running, await connect(running.port) as stream:
+                await stream.send_all(head + b"1\r\nx\r\n" * 2000)
+                answer, _ = await read_head(stream)
+                assert answer.startswith(b"HTTP/1.1 404")
+                await read_to_end(stream)
+    finally:
+        trio.lowlevel.remove_instrument(steps)
+    assert steps.total > 2
+    assert steps.most <= 2
 
 
 async def test_connection_is_kept_for_the_next_request() -> None:

@@ -72,19 +72,20 @@ class Lane:
 
     @asynccontextmanager
     async def serving(
-        self, on_wire: Callable[[Wire], Awaitable[None]], **options: Any
+        self, on_wire: Callable[[Wire], Awaitable[None]], *, binary: bool = False, **options: Any
     ) -> AsyncIterator[Running]:
-        """A server that gives every wire to `on_wire`."""
+        """A server that gives every wire to `on_wire`. `binary`: of a protocol that speaks it."""
+        spoken = Socket("/ws", binary=binary)
 
         async def handler() -> None:
             if self.name == "asgi":
                 await websocket.accept()  # too late to detach
-            async with take_over(websocket, max_message_bytes=LIMIT, close_within=2) as wire:
+            async with take_over(websocket, spoken, max_message_bytes=LIMIT, close_within=2) as wire:
                 await on_wire(wire)
 
         options = {"max_message_bytes": LIMIT, "graceful_seconds": 1, **self.server_options(), **options}
         if self.name.startswith("door"):
-            options["sockets"] = {Socket("/ws"): lambda wire, _client: on_wire(wire)}
+            options["sockets"] = {spoken: lambda wire, _client: on_wire(wire)}
         async with serving(websocket_app(handler), **options) as running:
             yield running
 
@@ -97,10 +98,12 @@ def lane(request: pytest.FixtureRequest) -> Lane:
 
 
 @asynccontextmanager
-async def session(lane: Lane, **client_options: Any) -> AsyncIterator[tuple[Wire, Client, Running]]:
+async def session(
+    lane: Lane, *, binary: bool = False, **client_options: Any
+) -> AsyncIterator[tuple[Wire, Client, Running]]:
     """A wire whose handler has handed it over to this task, and its client."""
     handed_over, taken = trio.open_memory_channel[Wire](1)
-    async with lane.serving(handed_over.send) as running:
+    async with lane.serving(handed_over.send, binary=binary) as running:
         client = await running.client(**lane.client_options(), **client_options)
         wire = await taken.receive()
         assert isinstance(wire, SocketWire if lane.is_detached else AsgiWire)
@@ -208,9 +211,7 @@ async def test_peers_close_is_answered_and_ends_the_wire(lane: Lane) -> None:
             assert await wire.receive() == "last"
             await client.send(CloseConnection(code=4000, reason="enough"))
             closed = await end_of(wire)
-            assert (closed.code, closed.reason) == (
-                (4000, "enough") if lane.is_detached else (1006, "connection lost")
-            )
+            assert (closed.code, closed.reason) == (4000, "enough")
             answer = await client.event()
             assert isinstance(answer, CloseConnection)
             assert answer.code == 4000
@@ -322,15 +323,67 @@ async def test_binary_message_closes_with_1003(lane: Lane, data: bytes) -> None:
         assert (await end_of(wire)).code == 1003
 
 
+@pytest.mark.parametrize("data", [b"\xff\0", b""])
+async def test_binary_message_is_heard_where_it_is_spoken(lane: Lane, data: bytes) -> None:
+    """As bytes, beside text; an answer of the same kind comes back."""
+    with trio.fail_after(120):
+        async with session(lane, binary=True) as (wire, client, _):
+            await client.send(BytesMessage(data=data))
+            await client.say("text")
+            assert [await wire.receive(), await wire.receive()] == [data, "text"]
+            await send(wire, b"\xfe")
+            assert await client.event() == BytesMessage(data=b"\xfe")
+
+
 async def test_garbage_ends_the_wire(lane: Lane) -> None:
-    """A client that breaks the protocol is disconnected; a socket says 1002 first."""
+    """A client that breaks the protocol is told 1002 and what was wrong, and is disconnected."""
     with trio.fail_after(120):
         async with session(lane) as (wire, client, running):
             await client.send_raw(b"\x83\x80aaaa")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(client.leave) if lane.is_detached else None
-                assert (await end_of(wire)).code == (1002 if lane.is_detached else 1006)
+                nursery.start_soon(end_of, wire)
+                close = await client.leave()
+            assert (close.code, close.reason) == (1002, "unknown opcode 0x3")
+            assert (await end_of(wire)).code == 1002
             assert await get(running.port, tls=lane.client_context("http/1.1")) == b"here"
+
+
+FLOODS = {
+    "pings": b"\x89\x80aaaa",
+    "empty fragments": b"\x00\x80aaaa",
+    "fragments of a byte": b"\x00\x81aaaab",
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_flood_of_costly_frames_closes_with_1008(lane: Lane, flood: str) -> None:
+    """On every way in: the client is told why, and what it sends in one piece is never all parsed."""
+    with trio.fail_after(120):
+        async with session(lane) as (wire, client, running), trio.open_nursery() as nursery:
+            await client.send_raw(b"\x01\x80aaaa" + FLOODS[flood] * 2000)
+            nursery.start_soon(end_of, wire)
+            close = await client.leave()
+            assert close.code == 1008
+            assert (close.reason or "").startswith("too many control frames and small fragments")
+            assert (await end_of(wire)).code == 1008
+            assert await get(running.port, tls=lane.client_context("http/1.1")) == b"here"
+
+
+async def test_only_the_newest_of_many_pings_is_answered(lane: Lane) -> None:
+    """Pings that come together cost one pong, with the payload of the last."""
+    with trio.fail_after(120):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            await client.send(*(Ping(payload=b"%d" % number) for number in range(100)))
+            await client.say("last")
+            assert await wire.receive() == "last"
+            nursery.start_soon(end_of, wire)
+            pongs = [await client.event()]
+            await client.send(Ping(payload=b"alone"))
+            while pongs[-1] != Pong(payload=b"alone"):
+                pongs.append(await client.event())
+            assert Pong(payload=b"99") in pongs
+            assert len(pongs) < 10  # one for each read of ours
+            wire.abort()
 
 
 async def test_vanished_client_ends_receive_and_write(lane: Lane) -> None:

@@ -230,6 +230,49 @@ async def test_an_upstream_that_writes_every_message_by_itself_is_read_in_batche
         assert said(await link.receive()) == [str(number) for number in range(100)]
 
 
+async def test_messages_that_cannot_be_used_come_in_small_batches() -> None:
+    """Each of them is told, which takes time: an upstream of nothing else must not hold the others up."""
+
+    class Puzzled(Echo):
+        def decode(self, message: str | bytes, into: Received[Item]) -> None:
+            into.problems.append(("puzzling", str(message)))
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        for number in range(1000):
+            await connection.send_message(str(number))
+        await trio.sleep_forever()
+
+    async with exchange(talk) as upstream:
+        source = upstream.source()
+        source._make_codec = Puzzled
+        async with source.connect() as link:
+            told = list[str]()
+            while len(told) < 1000:
+                received = await link.receive()
+                assert len(received.problems) <= 64
+                told += [excerpt for _, excerpt in received.problems]
+        assert told == [str(number) for number in range(1000)]
+
+
+async def test_an_upstream_that_floods_is_lost() -> None:
+    """With a plain reason, so that its backoff applies, and it is told 1008."""
+    codes = list[int]()
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        await connection._stream.send_all(b"\x89\0" * 2000)
+        with suppress(ConnectionClosed):
+            await connection.get_message()
+            await connection.get_message()
+        assert connection.closed is not None
+        codes.append(connection.closed.code)
+
+    async with exchange(talk) as upstream:
+        assert (await why_lost(upstream.source())).startswith("too many control frames and small fragments")
+        while not codes:
+            await trio.lowlevel.checkpoint()
+        assert codes == [1008]
+
+
 async def test_a_cancelled_read_loses_nothing() -> None:
     """Wherever it is cancelled: before something came, or with something waiting."""
     async with exchange(echo) as upstream, upstream.source().connect() as link:
@@ -462,7 +505,7 @@ async def test_a_peer_that_breaks_the_protocol_is_lost() -> None:
         await connection.get_message()
 
     async with exchange(talk) as upstream:
-        assert await why_lost(upstream.source()) == "the protocol was broken: Invalid opcode 0x3"
+        assert await why_lost(upstream.source()) == "the protocol was broken: unknown opcode 0x3"
 
 
 async def test_a_peer_without_tls_is_told() -> None:
