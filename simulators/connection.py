@@ -54,7 +54,7 @@ _Outgoing: TypeAlias = Piece | _Goodbye | _Ready
 @define(eq=False)
 class Connection:
     """The exchange's view of one client. `sent` counts messages that were written to the socket,
-    `swallowed` those that were lost in a stall."""
+    `swallowed` those that were lost in a stall. `allowed`: frames of the client within one second."""
 
     number: int
     session: Session
@@ -65,6 +65,8 @@ class Connection:
     sent: int = 0
     swallowed: int = 0
     leaving: bool = False
+    allowed: int | None = None
+    _heard: deque[float] = field(factory=deque)
     _outbox: deque[_Outgoing] = field(factory=deque)
     _held: list[Piece] = field(factory=list)
     _silent_until: float = -1.0
@@ -85,6 +87,17 @@ class Connection:
     def silent(self) -> bool:
         """Whether it is stalled: the connection is open, and nothing is sent."""
         return trio.current_time() < self._silent_until
+
+    def hears(self) -> None:
+        """A frame of the client has come. One too many within a second ends the connection."""
+        if self.allowed is None or self.leaving:
+            return
+        now = trio.current_time()
+        self._heard.append(now)
+        while self._heard[0] <= now - 1:
+            self._heard.popleft()
+        if len(self._heard) > self.allowed:
+            self.bid_goodbye(1008, "Too many requests")
 
     def stall(self, seconds: float | None = None) -> None:
         """Send nothing for so many seconds (None: until the connection ends)."""
@@ -193,3 +206,4 @@ class Connection:
                 await self.websocket.ping()
             if waiting.cancelled_caught:
                 return
+            self.hears()

@@ -27,6 +27,7 @@ from wsproto.handshake import H11Handshake
 
 from actors.connector import LinkLost, Received
 from dataflow.domain import Item
+from dataflow.net.pace import Kind, Pace
 from dataflow.net.stream import SocketStream, connect
 from dataflow.net.websocket.inbound import UpstreamReader
 from dataflow.sources.port import Codec, SourceSettings
@@ -77,7 +78,7 @@ class WebSocketSource:
             raise LinkLost(f"no connection to {self._address} within {within:g} s") from None
         inbound = UpstreamReader(connection, self._settings.max_message_bytes)
         inbound.feed(rest)
-        return WebSocketLink(stream, connection, inbound, codec, self._settings.subscribe_within)
+        return WebSocketLink(stream, connection, inbound, codec, self._settings)
 
 
 class WebSocketLink:
@@ -89,13 +90,15 @@ class WebSocketLink:
         connection: Connection,
         inbound: UpstreamReader,
         codec: Codec,
-        say_within: float,
+        settings: SourceSettings,
     ) -> None:
         self._stream = stream
         self._connection = connection
         self._inbound = inbound
         self._codec = codec
-        self._say_within = say_within
+        self._say_within = settings.subscribe_within
+        self._symbols_a_request = settings.symbols_a_request
+        self._pace = Pace(settings.requests_per_second)
         self._sending = trio.Lock()
         self._torn = False  # a send was cut off: the peer could not understand anything after it
 
@@ -118,6 +121,11 @@ class WebSocketLink:
             decode(message, into)
         return into
 
+    async def turn(self) -> int:
+        """Wait until the pace of the source allows one more request. Returns how many symbols it may name."""
+        await trio.sleep_until(self._pace.free_at(Kind.REQUEST))
+        return self._symbols_a_request
+
     async def subscribe(self, topics: Collection[str]) -> None:
         """Subscribe to the trades of symbols. Raises LinkLost."""
         await self._say(self._codec.subscribe(topics))
@@ -139,7 +147,7 @@ class WebSocketLink:
         try:
             with trio.move_on_after(_CLOSE_WITHIN), suppress(LinkLost):
                 if self._connection.state is ConnectionState.OPEN:
-                    await self._send(self._connection.send(CloseConnection(1000)))
+                    await self._send(self._connection.send(CloseConnection(1000)), None)
                 while self._inbound.ended is None:
                     await self._read()
                     self._inbound.messages.clear()
@@ -147,6 +155,16 @@ class WebSocketLink:
             self._stream.close()
 
     async def _read(self) -> None:
+        """Read once, or send what is owed when its turn has come before anything could be read."""
+        if self._inbound.owed:
+            with trio.CancelScope(deadline=self._pace.free_at(Kind.ANSWER)):
+                await self._hear()
+        else:
+            await self._hear()
+        # The messages are kept before anything is sent: a cancelled answer must not lose one.
+        await self._answer()
+
+    async def _hear(self) -> None:
         try:
             data = await self._stream.receive_some(_RECEIVE_BYTES)
         except _BROKEN:
@@ -155,17 +173,30 @@ class WebSocketLink:
             self._inbound.feed(data)
         elif self._inbound.ended is None:
             self._inbound.ended = _HUNG_UP
-        # The messages are kept before anything is sent: a cancelled answer must not lose one.
-        while self._inbound.owed:
+
+    async def _answer(self) -> None:
+        """Send what is owed. A pong waits for its turn, while more is read, and answers the newest ping."""
+        owed = self._inbound.owed
+        pace = Kind.ANSWER if self._inbound.ended is None else None
+        if pace:
+            del owed[:-1]
+        while owed:
             with suppress(LinkLost):
-                await self._send(self._inbound.owed.pop(0))
+                if not await self._send(owed[0], pace):
+                    return
+            del owed[0]
 
     async def _say(self, messages: Sequence[str]) -> None:
+        for message in messages:
+            while not await self._say_now(message):
+                await self.turn()
+
+    async def _say_now(self, message: str) -> bool:
+        """Send a request, if it is its turn."""
         try:
             with trio.fail_after(self._say_within):
-                for message in messages:
-                    self._check_open()
-                    await self._send(self._connection.send(TextMessage(message)))
+                self._check_open()
+                return await self._send(self._connection.send(TextMessage(message)), Kind.REQUEST)
         except trio.TooSlowError:
             raise LinkLost(f"the upstream took no message for {self._say_within:g} s") from None
 
@@ -173,16 +204,22 @@ class WebSocketLink:
         if self._inbound.ended is not None:
             raise LinkLost(self._inbound.ended)
 
-    async def _send(self, frame: bytes) -> None:
+    async def _send(self, frame: bytes, kind: Kind | None) -> bool:
+        """Send a frame, if the pace allows its kind now. The end of a connection has no pace (None)."""
         async with self._sending:
+            if kind and self._pace.free_at(kind) > (now := trio.current_time()):
+                return False
             if self._torn:
                 raise LinkLost("a message was cut off on its way to the upstream")
+            if kind:
+                self._pace.left(kind, now)
             self._torn = True
             try:
                 await self._stream.send_all(frame)
             except _BROKEN as error:
                 raise LinkLost(_HUNG_UP) from error
             self._torn = False
+        return True
 
 
 class _Address:

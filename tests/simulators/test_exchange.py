@@ -394,3 +394,17 @@ async def test_nothing_is_lost_over_many_cuts_at_full_speed(connect: Connect, id
                 seen.update(ids([await raw.text()]))
         await player.finished.wait()
         assert exchange.failed == 0
+
+
+async def test_binance_cuts_off_who_sends_too_much(connect: Connect, mock_clock: MockClock) -> None:
+    """Five messages within a second are allowed, at any time; the sixth ends the connection with 1008."""
+    async with open_binance() as exchange, connect(exchange.url) as raw:
+        for n in range(10):
+            await raw.ask(method="LIST_SUBSCRIPTIONS", id=n)
+            mock_clock.jump(0.25)
+        mock_clock.jump(1)
+        for n in range(5):
+            await raw.ask(method="LIST_SUBSCRIPTIONS", id=n)
+        await raw.send(method="LIST_SUBSCRIPTIONS", id=5)
+        _texts, code = await raw.until_closed()
+        assert code == 1008

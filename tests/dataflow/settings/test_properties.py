@@ -81,6 +81,7 @@ SOURCE: dict[str, st.SearchStrategy[Any]] = {
     "subscribe_within": POSITIVE,
     "linger": NOT_NEGATIVE,
     "max_message_bytes": COUNT,
+    "requests_per_second": st.integers(0),
 }
 SOURCES = st.one_of(
     st.builds(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import define, field
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request, TextMessage
@@ -23,7 +23,7 @@ from dataflow.domain import Item, Missed
 from dataflow.sources.port import SourceSettings
 from dataflow.transports.websocket import WebSocketLink, WebSocketSource
 from tests.support.certificates import make_certificate
-from tests.support.waiting import until_delivered
+from tests.support.waiting import until, until_deadline_within, until_delivered
 
 Handler = Callable[[WebSocketRequest], Awaitable[None]]
 
@@ -321,6 +321,68 @@ async def test_a_ping_is_answered() -> None:
     async with exchange(talk) as upstream, upstream.source().connect() as link:
         assert await hear(link, 2) == ["before", "after"]
         assert answered.is_set()
+
+
+async def test_no_more_is_said_in_a_second_than_the_upstream_takes(still_clock: MockClock) -> None:
+    """Whatever the cause: the opening, requests and probes wait for their turn, and pongs find a place."""
+    pinged = trio.Event()
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen, seen, connection)
+            await until(lambda: len(seen.heard) >= 4)
+            await connection.ping()
+            pinged.set()
+
+    async with (
+        exchange(talk) as upstream,
+        trio.open_nursery() as nursery,
+        upstream.source(requests_per_second=5).connect() as link,
+    ):
+        nursery.start_soon(read_on, link)
+        nursery.start_soon(link.subscribe, [f"s{n}" for n in range(7)])
+        await pinged.wait()
+        await until_deadline_within(1.25)
+        assert upstream.heard == ["hello", "+s0", "+s1", "+s2"]
+        still_clock.jump(1.0)
+        await wait_all_tasks_blocked()
+        assert len(upstream.heard) == 4
+        still_clock.jump(0.25)
+        await until(lambda: len(upstream.heard) == 8)
+        nursery.start_soon(link.probe)
+        await until_deadline_within(1.25)
+        assert upstream.heard[4:] == ["+s3", "+s4", "+s5", "+s6"]
+        still_clock.jump(1.25)
+        await until(lambda: upstream.heard[-1] == "?")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pong_that_waits_does_not_stop_the_reading(still_clock: MockClock) -> None:
+    """It leaves in its turn, although nothing more is read, and answers the newest of several pings."""
+    answered = trio.Event()
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        await connection.get_message()
+        async with trio.open_nursery() as nursery:
+            for n in range(3):
+                nursery.start_soon(connection.ping, bytes([n]))
+            await wait_all_tasks_blocked()
+            await connection.send_message("behind")
+        answered.set()
+        await connection.get_message()
+
+    async with (
+        exchange(talk) as upstream,
+        trio.open_nursery() as nursery,
+        upstream.source(requests_per_second=1).connect() as link,
+    ):
+        assert await hear(link, 1) == ["behind"]
+        nursery.start_soon(read_on, link)
+        await until_deadline_within(1.25)
+        assert not answered.is_set()
+        still_clock.jump(1.25)
+        await answered.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_peer_that_hangs_up_is_lost() -> None:
