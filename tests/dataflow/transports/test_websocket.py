@@ -440,8 +440,92 @@ async def test_a_refused_handshake_tells_the_status() -> None:
         upstream = Exchange(port=server.port)
         for path in ("/body", "/"):
             reason = await why_lost(upstream.source(path=path))
-            assert reason == "the handshake was refused with HTTP status 403"
+            said = ": 'go away'" if path == "/body" else ""
+            assert reason == f"the handshake was refused with HTTP status 403{said}"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "wait"),
+    [
+        (
+            b"429 No\r\nRetry-After: 60\r\nContent-Length: 12\r\n\r\nslow\ndown \xc3\xa9",
+            "429; to be tried again after 60 s: 'slow\\ndown \\xe9'",
+            60,
+        ),
+        (
+            b"503 No\r\nRetry-After: 99999\r\nContent-Length: 0\r\n\r\n",
+            "503; to be tried again after 3600 s",
+            3600,
+        ),
+        (b"500 No\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n", "500", 0),
+        (
+            b"301 Moved\r\nLocation: wss://u:pw@new/stream\r\nContent-Length: 0\r\n\r\n",
+            "301; the new address is 'wss://***@new/stream'",
+            0,
+        ),
+        (b"403 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", "403: 'no'", 0),
+    ],
+)
+async def test_what_an_upstream_says_when_it_refuses_is_heard(
+    answer: bytes, reason: str, wait: float
+) -> None:
+    """The wait that it asks for, its new address, and the beginning of its words, printable."""
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        head, _, body = (b"HTTP/1.1 " + answer).partition(b"\r\n\r\n")
+        await stream.send_all(head + b"\r\n\r\n")
+        await stream.send_all(body)
+        await stream.receive_some()
+
+    async with tcp(talk) as upstream:
+        with pytest.raises(LinkLost) as lost:
+            async with upstream.source().connect():
+                pass
+        assert str(lost.value) == f"the handshake was refused with HTTP status {reason}"
+        assert lost.value.at_least == wait
+
+
+@pytest.mark.parametrize("body", [b"x" * 100_000, b"never complete"])
+async def test_the_words_of_a_refusal_are_bounded(body: bytes, still_clock: MockClock) -> None:
+    """In length, and in the time that they may take."""
+    reasons: list[str] = []
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 403 No\r\nContent-Length: 1000000\r\n\r\n" + body)
+        await stream.receive_some()
+
+    async def ask(upstream: Exchange) -> None:
+        reasons.append(await why_lost(upstream.source()))
+
+    async with tcp(talk) as upstream, trio.open_nursery() as nursery:
+        nursery.start_soon(ask, upstream)
+        if len(body) < 1000:
+            await until_deadline_within(1.0)
+            still_clock.jump(1.0)
+        await until(lambda: reasons)
+        assert body[:14].decode() in reasons[0]
+        assert len(reasons[0]) < 200
+
+
+async def test_credentials_of_an_address_are_sent_and_not_shown() -> None:
+    """Percent-decoded and in the header for them; no text of ours repeats them."""
+    heads: list[bytes] = []
+
+    async def talk(stream: trio.SocketStream) -> None:
+        heads.append(bytes(await stream.receive_some()))
+        await stream.send_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+    async with tcp(talk) as upstream:
+        url = f"ws://user:p%40ss@127.0.0.1:{upstream.port}/stream?streams=\u5e01usdt@trade"
+        source = WebSocketSource("echo", SourceSettings(connector="echo", url=url), Echo)
+        reason = await why_lost(source)
+        assert reason == "the handshake was refused with HTTP status 401"
+        assert b"\r\nAuthorization: Basic dXNlcjpwQHNz\r\n" in heads[0]
+        assert heads[0].startswith(b"GET /stream?streams=%E5%B8%81usdt@trade HTTP/1.1\r\n")
+        assert b"\r\nHost: 127.0.0.1:%d\r\n" % upstream.port in heads[0]
 
 
 async def test_a_closed_port_is_told_at_once() -> None:
@@ -496,7 +580,7 @@ async def test_a_peer_that_hangs_up_in_the_handshake_is_lost_at_once(
         ),
         (b"HTTP/1.1 101 Switching\r\nConnection: \xff\r\n\r\n", "the upstream does not speak WebSocket: "),
         (b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n", "does not speak WebSocket: Missing header"),
-        (b"HTTP/1.1 403 No\r\nContent-Length: 10\r\n\r\ncut", "refused with HTTP status 403"),
+        (b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nend", "refused with HTTP status 403"),
         (b"HTTP/1.1 101 " + b"x" * 70_000, "the upstream does not speak HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "refused with HTTP status 200"),
     ],
@@ -645,7 +729,7 @@ async def test_cancelling_the_handshake_is_no_loss() -> None:
 
 async def test_an_address_that_is_no_websocket_is_refused() -> None:
     """The user's mistake, before anything is dialled."""
-    with pytest.raises(ValueError, match="not a ws:// or wss:// address: http://x"):
+    with pytest.raises(ValueError, match="must begin with ws:// or wss://"):
         WebSocketSource("echo", SourceSettings(connector="echo", url="http://x"), Echo)
 
 
