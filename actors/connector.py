@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 STOPPED = "stopped"  # the reason of an orderly stop
 _BUSY = 0.25  # of `subscribe_within`
-_LONGEST = 3  # times `subscribe_within`
+_LONGEST = 6  # times `subscribe_within`
 _STEADY = 1.0  # seconds: for an upstream that announces its end sooner, the usual backoff prevents a storm
 
 
@@ -199,7 +199,7 @@ class Patience:
 
     An answer stands behind everything that the upstream sent before it. So it may come later as long as the
     connection is busy: its last two reads came within a quarter of `subscribe_within`. An upstream that sends
-    for ever and never answers is found out after three times `subscribe_within`.
+    for ever and never answers is found out after six times `subscribe_within`.
     """
 
     stale_after: float

@@ -85,16 +85,22 @@ async def watch_beats(life: Incarnation, report: Callable[[str, Incarnation], No
     assert life.spec.beat_within is not None
     within = life.spec.beat_within
     with life.aside:
-        while (due := life.beat_at + within) > trio.current_time():
-            await trio.sleep_until(due)
-            if life.idle:
-                life.beat_at = trio.current_time()
-            elif life.beat_at + within <= trio.current_time():
+        while True:
+            await trio.sleep_until(life.beat_at + within)
+            if _is_hung(life, within):
                 await give_turns()
+                if _is_hung(life, within):
+                    break
         report("hung", life)
         life.condemn(trio.TooSlowError(f"no beat within {within} s"))
         await trio.sleep(life.spec.cleanup_within)
         report("unstopped", life)
+
+
+def _is_hung(life: Incarnation, within: float) -> bool:
+    if life.idle:
+        life.beat_at = trio.current_time()
+    return life.beat_at + within <= trio.current_time()
 
 
 @define(eq=False)

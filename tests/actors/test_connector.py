@@ -562,13 +562,13 @@ async def test_an_answer_behind_a_backlog_is_not_overdue(mock_clock: MockClock) 
     upstream = FakeUpstream()
     upstream.mute = True
     async with stage("a", "b", upstream=upstream) as s:
-        for _ in range(25):
+        for _ in range(50):
             mock_clock.jump(1)
             upstream.publish("replayed")
             await wait_all_tasks_blocked()
         assert s.crashes() == []
         upstream.send.send_nowait(read("+a"))
-        for _ in range(5):
+        for _ in range(10):
             mock_clock.jump(1)
             upstream.publish("replayed")
             await wait_all_tasks_blocked()
