@@ -4,6 +4,8 @@ Rule 1: a sender waits for `room` before it puts a message, with no checkpoint b
 Rule 2: one task writes the outbox, so messages leave in the order in which they were put.
 Rule 3: the outbox holds `OUTBOX` messages. When it is full the publisher waits, and after the exchange's
 `patience` the client is cut. Replayed trades may exceed the limit; the exchange's `history` bounds them.
+Rule 4: answers and heartbeats have as much room again. A publisher that is behind fills every place at once,
+and the requests of the client would never be heard.
 """
 
 from __future__ import annotations
@@ -104,8 +106,13 @@ class Connection:
         self._silent_until = SILENCE if seconds is None else trio.current_time() + seconds
 
     async def room(self) -> None:
-        """Wait until there is room in the outbox, or the connection has ended."""
+        """Wait until there is room for an item in the outbox, or the connection has ended."""
         while self.full:
+            await self._emptied.park()
+
+    async def room_to_answer(self) -> None:
+        """Wait until there is room for an answer in the outbox, or the connection has ended."""
+        while len(self._outbox) >= 2 * OUTBOX and not self.gone.is_set():
             await self._emptied.park()
 
     def say(self, texts: list[str]) -> None:

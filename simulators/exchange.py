@@ -343,7 +343,7 @@ class Exchange:
             except ConnectionClosed:
                 break
             connection.hears()
-            await connection.room()
+            await connection.room_to_answer()
             if not connection.leaving:
                 self._hear(connection, message)
         if connection.leaving:
@@ -373,7 +373,7 @@ class Exchange:
     async def _beat(self, connection: Connection, every: float) -> None:
         while True:
             await trio.sleep(every)
-            await connection.room()
+            await connection.room_to_answer()
             connection.say(connection.session.beat(self.now_us()))
 
     async def _retire(self, connection: Connection, after: float) -> None:

@@ -298,9 +298,7 @@ async def test_an_actor_may_know_when_to_try_again(
 
     log = Log()
     backoff = Backoff(first=1.0, jitter=0.0)
-    async with open_supervisor(
-        Supervisor([scripted("a", life, backoff=backoff)]), on_event=log.hook
-    ) as s:
+    async with open_supervisor(Supervisor([scripted("a", life, backoff=backoff)]), on_event=log.hook) as s:
         await trio.sleep(delay + 0.5)
         assert log.seen("crash")[0].delay == delay
         assert s.find("a").epoch == 2
@@ -308,6 +306,11 @@ async def test_an_actor_may_know_when_to_try_again(
 
 def test_a_wait_without_an_end_is_refused() -> None:
     """16: a mistake shows where it is made."""
-    for wish in ({"at_least": float("inf")}, {"at_least": -1.0}, {"at_most": -1.0}, {"at_most": float("nan")}):
+    for wish in (
+        {"at_least": float("inf")},
+        {"at_least": -1.0},
+        {"at_most": -1.0},
+        {"at_most": float("nan")},
+    ):
         with pytest.raises(ValueError, match="seconds >= 0"):
             TryAgain("never", **wish)

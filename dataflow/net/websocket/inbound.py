@@ -102,7 +102,7 @@ class UpstreamReader:
             self._part(inbound)
 
     def _part(self, goodbye: Goodbye) -> None:
-        words = goodbye.reason or _name(goodbye.code)
+        words = _printable(goodbye.reason or _name(goodbye.code))
         self.ended = (
             f"the protocol was broken: {words}" if goodbye.fault else f"closed with {goodbye.code}: {words}"
         )
@@ -139,6 +139,11 @@ def _bounds(buffer: bytes, position: int) -> tuple[int, int] | None:
         length = int.from_bytes(buffer[start : start + size], "big")
         start += size
     return start, start + length
+
+
+def _printable(words: str) -> str:
+    """Words from outside, which end up in logs and on terminals."""
+    return words if words.isprintable() else ascii(words)
 
 
 def _name(code: int) -> str:
