@@ -5,6 +5,10 @@ the actor with `LinkLost`, and its supervisor starts a new incarnation after the
 are not messages but a state, `Interest`. The actor compares it with the acknowledged subscriptions, so no
 crash can forget one. The source is any object that satisfies `Source`. No exchange is named here.
 
+One task says everything, one request at a time. It waits for the turn of a request first (`Link.turn`), and
+only then looks at what is wanted. So wishes that come while it waits share one request, and a wish that was
+taken back meanwhile is never sent. Time before its turn does not count for the answer of a request.
+
 A refusal of several topics at once does not say which of them it means. The actor asks again for each half,
 with one request every `Patience.ask_again_every` seconds, until each refusal concerns one topic. Only such a
 refusal is final, and only while the topic stays wanted. If the upstream ends a subscription by itself, the
@@ -14,23 +18,27 @@ actor asks again in the same way.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
 import trio
 from attrs import Factory, define, frozen
 
-from supervisors import Context, leaves
+from supervisors import Context, TryAgain, leaves
 
 T = TypeVar("T")
 
 
 STOPPED = "stopped"  # the reason of an orderly stop
+_BUSY = 0.25  # of `subscribe_within`
+_LONGEST = 6  # times `subscribe_within`
+_STEADY = 1.0  # seconds: for an upstream that announces its end sooner, the usual backoff prevents a storm
 
 
-class LinkLost(Exception):
+class LinkLost(TryAgain):
     """The connection to the upstream is gone or useless. A new connection may help."""
 
 
@@ -65,7 +73,8 @@ class Received(Generic[T]):
 
     Append items to `items`. The methods add answers to our requests; each answer remembers the number of
     items before it. `problems`: (reason, excerpt) of unusable messages. `lost`: the reason why this
-    connection must be given up after this read, else None. `size`: the bytes that came for it.
+    connection must be given up after this read, else None. `leaving`: the words of an upstream that announces
+    its end, else None; then the next connection is made at once. `size`: the bytes that came for it.
     """
 
     items: list[T] = Factory(list)
@@ -73,6 +82,7 @@ class Received(Generic[T]):
     problems: list[tuple[str, str]] = Factory(list)
     lost: str | None = None
     size: int = 0
+    leaving: str | None = None
 
     def subscribed(self, *topics: str) -> None:
         """The upstream sends items of `topics` from here on."""
@@ -95,6 +105,9 @@ class Link(Protocol[T]):
 
     async def receive(self) -> Received[T]:
         """All waiting messages, at least one. Cancelling it loses nothing. Raises LinkLost."""
+
+    async def turn(self) -> int:
+        """Wait until the upstream takes one more request. Returns how many topics it may name."""
 
     async def subscribe(self, topics: Collection[str]) -> None:
         """Ask to subscribe to topics. The answer comes through `receive`. Raises LinkLost."""
@@ -186,11 +199,21 @@ class Patience:
 
     `stale_after`: silence of a connection. `subscribe_within`: time for an answer. `ask_again_every`: least
     time between two repeated requests.
+
+    An answer stands behind everything that the upstream sent before it. So it may come later as long as the
+    connection is busy: its last two reads came within a quarter of `subscribe_within`. An upstream that sends
+    for ever and never answers is found out after six times `subscribe_within`.
     """
 
     stale_after: float
     subscribe_within: float
     ask_again_every: float = 0.5
+
+    def overdue(self, asked: float, read_before_last: float) -> float:
+        """The time at which the answer to a request of the time `asked` is overdue."""
+        busy_until = read_before_last + self.subscribe_within * _BUSY
+        usual, longest = asked + self.subscribe_within, asked + self.subscribe_within * _LONGEST
+        return min(max(usual, busy_until), longest)
 
 
 class Connector(Generic[T]):
@@ -267,70 +290,84 @@ class _Conversation(Generic[T]):
         self._patience = connector._patience
         self._link = link
         self._ctx = ctx
-        self._asked: dict[str, float] = {}  # topic -> time at which its answer is overdue
+        self._asked: dict[str, float] = {}  # topic -> the time at which its request left; before it: infinity
         self._held: set[str] = set()  # acknowledged
         self._refused: dict[str, int | None] = {}  # topic -> term; to ask again in this term would not help
         self._again: deque[tuple[str, ...]] = deque()  # requests to repeat; no topic is in two of them
-        self._some_again = trio.Event()
+        self._again_at = float("-inf")
         self._up = False
-        self._heard = trio.current_time()
+        self._began = self._heard = self._heard_before = trio.current_time()  # the last two reads
         self._probed = float("-inf")
+        self._must_probe = False
         self._alarm = trio.CancelScope()
 
     async def hold(self) -> None:
         """Runs until the connection is lost. Raises LinkLost in a group."""
         async with trio.open_nursery() as nursery:
-            await self._reconcile()
-            nursery.start_soon(self._follow_interest)
-            nursery.start_soon(self._ask_again)
+            nursery.start_soon(self._speak)
             nursery.start_soon(self._watch)
             await self._listen()
 
-    async def _follow_interest(self) -> None:
+    async def _speak(self) -> None:
         while True:
             changed = self._interest.changed()
-            await self._reconcile()
-            await changed.wait()
+            if self._next_request(1) is not None:
+                room = await self._link.turn()
+                if (request := self._next_request(room)) is not None:
+                    await request()
+                continue
+            self._report_up()
+            with trio.CancelScope(deadline=self._again_at if self._again else float("inf")):
+                await changed.wait()
 
-    async def _reconcile(self) -> None:
+    def _next_request(self, room: int) -> Callable[[], Awaitable[None]] | None:
+        """What must be said next, for up to `room` topics; None if there is nothing to say now."""
         wanted = self._interest.topics
         for topic in [t for t, term in self._refused.items() if term != self._interest.term(t)]:
             del self._refused[topic]
-        known = self._held.union(self._refused, self._asked, *self._again)
-        if more := sorted(wanted - known):
-            await self._ask(more)
+        if self._must_probe:
+            return self._probe
+        if self._again and trio.current_time() >= self._again_at:
+            return self._ask_again
         # A topic without an answer yet is unsubscribed after the answer has come.
-        if fewer := sorted(self._held - wanted):
-            self._held.difference_update(fewer)
-            await self._link.unsubscribe(fewer)
-        self._report_up()
+        if fewer := sorted(self._held - wanted)[:room]:
+            return partial(self._let_go, fewer)
+        if more := sorted(self._missing())[:room]:
+            return partial(self._ask, more)
+        return None
+
+    def _missing(self) -> Collection[str]:
+        """The wanted topics that were neither asked for nor answered."""
+        return self._interest.topics.difference(self._held, self._refused, self._asked, *self._again)
+
+    async def _probe(self) -> None:
+        self._must_probe = False
+        await self._link.probe()
+
+    async def _let_go(self, topics: Sequence[str]) -> None:
+        self._held.difference_update(topics)
+        await self._link.unsubscribe(topics)
 
     async def _ask(self, topics: Sequence[str]) -> None:
-        overdue = trio.current_time() + self._patience.subscribe_within
-        self._asked.update(dict.fromkeys(topics, overdue))
-        self._alarm.deadline = min(self._alarm.deadline, overdue)
+        self._asked.update(dict.fromkeys(topics, float("inf")))
         await self._link.subscribe(topics)
+        self._asked.update(dict.fromkeys(self._asked.keys() & topics, trio.current_time()))
+        self._alarm.deadline = min(self._alarm.deadline, self._next_overdue())
 
     async def _ask_again(self) -> None:
-        while True:
-            await self._some_again.wait()
-            missing = self._interest.topics - self._held
-            topics = [topic for topic in self._again.popleft() if topic in missing]
-            if not self._again:
-                self._some_again = trio.Event()
-            if topics:
-                await self._ask(topics)
-                await trio.sleep(self._patience.ask_again_every)
-            self._report_up()
+        missing = self._interest.topics - self._held
+        if topics := [topic for topic in self._again.popleft() if topic in missing]:
+            self._again_at = trio.current_time() + self._patience.ask_again_every
+            await self._ask(topics)
 
     def _put_again(self, *requests: tuple[str, ...]) -> None:
         self._again.extend(requests)
-        self._some_again.set()
+        self._interest.touch()
 
     async def _listen(self) -> None:
         while True:
             received = await self._link.receive()
-            self._heard = trio.current_time()
+            self._heard_before, self._heard = self._heard, trio.current_time()
             self._ctx.beat()
             self._take(received)
             self._observer.received(len(received.items), received.size)
@@ -338,6 +375,9 @@ class _Conversation(Generic[T]):
                 self._observer.problem(reason, excerpt)
             if received.lost is not None:
                 raise LinkLost(received.lost)
+            if received.leaving is not None:
+                steady = self._heard >= self._began + _STEADY
+                raise LinkLost(received.leaving, at_most=0.0 if steady else float("inf"))
 
     async def _watch(self) -> None:
         """After half of `stale_after` in silence, probe. After all of it, or with an overdue answer, give up.
@@ -351,7 +391,8 @@ class _Conversation(Generic[T]):
                 await self._give_up_unless_heard()
             elif trio.current_time() >= self._heard + self._patience.stale_after / 2 > self._probed:
                 self._probed = trio.current_time()
-                await self._link.probe()
+                self._must_probe = True
+                self._interest.touch()
 
     async def _give_up_unless_heard(self) -> None:
         # If this process was paused, the upstream was not silent. The first checkpoint lets Trio see the data
@@ -371,8 +412,9 @@ class _Conversation(Generic[T]):
     @property
     def _late(self) -> list[str]:
         """The topics with an overdue answer."""
-        now = trio.current_time()
-        return sorted(topic for topic, overdue in self._asked.items() if overdue <= now)
+        now, read = trio.current_time(), self._heard_before
+        late = (topic for topic, asked in self._asked.items() if self._patience.overdue(asked, read) <= now)
+        return sorted(late)
 
     def _next_alarm(self) -> float:
         patience = self._patience.stale_after
@@ -380,7 +422,8 @@ class _Conversation(Generic[T]):
         return min(self._heard + patience if self._probed >= half else half, self._next_overdue())
 
     def _next_overdue(self) -> float:
-        return min(self._asked.values(), default=float("inf"))
+        asked = min(self._asked.values(), default=float("inf"))
+        return self._patience.overdue(asked, self._heard_before)
 
     def _take(self, received: Received[T]) -> None:
         """Take items and answers in the order of their arrival."""
@@ -432,7 +475,7 @@ class _Conversation(Generic[T]):
             self._observer.refused(topic, reason)
 
     def _report_up(self) -> None:
-        if not self._up and not self._asked and not self._again:
+        if not self._up and not (self._asked or self._again or self._missing()):
             self._up = True
             self._observer.up(sorted(self._held))
 

@@ -121,6 +121,7 @@ def sources(core: Core) -> Supervisor:
                 backoff=patient,
                 stop_within=core.settings.supervision.stop_within,
                 beat_within=beat_within(source.settings),
+                needed=False,  # a source can never keep the rest from starting
             )
             for name, source in core.sources.items()
         ),

@@ -4,6 +4,8 @@ Rule 1: a sender waits for `room` before it puts a message, with no checkpoint b
 Rule 2: one task writes the outbox, so messages leave in the order in which they were put.
 Rule 3: the outbox holds `OUTBOX` messages. When it is full the publisher waits, and after the exchange's
 `patience` the client is cut. Replayed trades may exceed the limit; the exchange's `history` bounds them.
+Rule 4: answers and heartbeats have as much room again. A publisher that is behind fills every place at once,
+and the requests of the client would never be heard.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ _Outgoing: TypeAlias = Piece | _Goodbye | _Ready
 @define(eq=False)
 class Connection:
     """The exchange's view of one client. `sent` counts messages that were written to the socket,
-    `swallowed` those that were lost in a stall."""
+    `swallowed` those that were lost in a stall. `allowed`: frames of the client within one second."""
 
     number: int
     session: Session
@@ -65,6 +67,8 @@ class Connection:
     sent: int = 0
     swallowed: int = 0
     leaving: bool = False
+    allowed: int | None = None
+    _heard: deque[float] = field(factory=deque)
     _outbox: deque[_Outgoing] = field(factory=deque)
     _held: list[Piece] = field(factory=list)
     _silent_until: float = -1.0
@@ -86,13 +90,29 @@ class Connection:
         """Whether it is stalled: the connection is open, and nothing is sent."""
         return trio.current_time() < self._silent_until
 
+    def hears(self) -> None:
+        """A frame of the client has come. One too many within a second ends the connection."""
+        if self.allowed is None or self.leaving:
+            return
+        now = trio.current_time()
+        self._heard.append(now)
+        while self._heard[0] <= now - 1:
+            self._heard.popleft()
+        if len(self._heard) > self.allowed:
+            self.bid_goodbye(1008, "Too many requests")
+
     def stall(self, seconds: float | None = None) -> None:
         """Send nothing for so many seconds (None: until the connection ends)."""
         self._silent_until = SILENCE if seconds is None else trio.current_time() + seconds
 
     async def room(self) -> None:
-        """Wait until there is room in the outbox, or the connection has ended."""
+        """Wait until there is room for an item in the outbox, or the connection has ended."""
         while self.full:
+            await self._emptied.park()
+
+    async def room_to_answer(self) -> None:
+        """Wait until there is room for an answer in the outbox, or the connection has ended."""
+        while len(self._outbox) >= 2 * OUTBOX and not self.gone.is_set():
             await self._emptied.park()
 
     def say(self, texts: list[str]) -> None:
@@ -193,3 +213,4 @@ class Connection:
                 await self.websocket.ping()
             if waiting.cancelled_caught:
                 return
+            self.hears()

@@ -62,7 +62,8 @@ class Dialect:
     its query and from the headers (names in lower case), or raises `HandshakeRefused`. `sequenced` says
     whether its messages have sequence numbers, so that the fault `skip` makes sense. Durations are in
     seconds, None is never: `heartbeat` between two calls of `Session.beat`, `ping` between two WebSocket
-    pings, `lifetime` until the exchange closes a connection.
+    pings, `lifetime` until the exchange closes a connection. `frames_per_second`: a client that sends more
+    messages and pongs than that within any one second is closed with 1008.
     """
 
     name: str
@@ -72,3 +73,4 @@ class Dialect:
     heartbeat: float | None = field(default=None, kw_only=True)
     ping: float | None = field(default=20.0, kw_only=True)
     lifetime: float | None = field(default=None, kw_only=True)
+    frames_per_second: int | None = field(default=None, kw_only=True)

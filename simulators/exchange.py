@@ -300,7 +300,9 @@ class Exchange:
 
     def _enter(self, stream: trio.abc.Stream, session: Session, websocket: WebSocketConnection) -> Connection:
         self.accepted += 1
-        connection = Connection(self.accepted, session, self.faults, stream, websocket)
+        connection = Connection(
+            self.accepted, session, self.faults, stream, websocket, allowed=self.dialect.frames_per_second
+        )
         self._connections[connection.number] = connection
         self.say(f"client {connection.number} connected")
         self._subscriptions_changed(connection, frozenset())
@@ -340,8 +342,10 @@ class Exchange:
                 message = await connection.websocket.get_message()
             except ConnectionClosed:
                 break
-            await connection.room()
-            self._hear(connection, message)
+            connection.hears()
+            await connection.room_to_answer()
+            if not connection.leaving:
+                self._hear(connection, message)
         if connection.leaving:
             # The writer is closing the connection; to return would cancel it, and could lose the close frame.
             await trio.sleep_forever()
@@ -369,7 +373,7 @@ class Exchange:
     async def _beat(self, connection: Connection, every: float) -> None:
         while True:
             await trio.sleep(every)
-            await connection.room()
+            await connection.room_to_answer()
             connection.say(connection.session.beat(self.now_us()))
 
     async def _retire(self, connection: Connection, after: float) -> None:

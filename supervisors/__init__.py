@@ -28,6 +28,7 @@ from .errors import (
     StartFailed,
     Stopping,
     SupervisionError,
+    TryAgain,
     UnknownChild,
     leaves,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "Strategy",
     "SupervisionError",
     "Supervisor",
+    "TryAgain",
     "UnknownChild",
     "leaves",
     "open_supervisor",

@@ -156,6 +156,7 @@ class Child:
     cleanup_within: float = 1.0  # after the cancel; then the child is reported as unstopped
     beat_within: float | None = None  # progress watchdog, counted from ready; None: off
     significant: bool = False  # its own end may end its supervisor, see `auto_shutdown`
+    needed: bool = True  # False: its first start is like a restart: nobody waits for it, a failure is retried
 
     def __attrs_post_init__(self) -> None:
         text = str(self.id)

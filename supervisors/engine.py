@@ -37,6 +37,7 @@ from .errors import (
     Stopping,
     SupervisionError,
     UnknownChild,
+    bounded,
 )
 from .groups import Groups
 from .ladder import Ladder
@@ -44,7 +45,7 @@ from .policy import Ended, Fate, Rules, State, next_step
 from .promise import Promise
 from .record import Incarnation, Intent, Origin, Outcome, Record, judge
 from .specs import Point, Restart, Strategy
-from .watchdog import watch_beats
+from .watchdog import Starts, watch_beats
 
 if TYPE_CHECKING:
     from .tree import Tree
@@ -65,6 +66,7 @@ class Engine:
     _groups: Groups = field(init=False)
     # Failures during the initial start: their group restarts follow after it.
     _postponed: list[tuple[Record, float]] = field(factory=list)
+    _starts: Starts = field(factory=Starts)
     _nursery: trio.Nursery = field(init=False)
     _context: ContextVars = field(init=False)
 
@@ -90,6 +92,7 @@ class Engine:
                     self._now_up(announce)
                 await self.over.wait()
                 await self._stop_children()
+                self._starts.close()
         finally:
             self._wind_up()
         if self.failure is not None:
@@ -202,7 +205,7 @@ class Engine:
             return
         record = life.record
         life.ready_at = life.beat_at = trio.current_time()
-        life.scope.deadline = math.inf
+        self._starts.end(life)
         record.value = value
         if life.intent is None:
             record.enter("running")
@@ -256,7 +259,7 @@ class Engine:
             raise BadSpec(f"{life.record.path!r} is a supervisor: it has no beat")
         life.engine = engine = Engine(self.tree, life.record, spec)
         if life.spec.ready_within is None:
-            life.scope.deadline = math.inf
+            self._starts.end(life)
         if life.intent is not None:
             engine.stop()
         return engine.run(partial(self.said_ready, life, None))
@@ -300,6 +303,7 @@ class Engine:
     def _close_life(self, life: Incarnation, clean: bool) -> None:
         record = life.record
         life.over = True
+        self._starts.end(life)
         record.incarnation = record.engine = None
         # A task that outlives its incarnation must not take the messages of the next one.
         record.box.wake_reader()
@@ -416,7 +420,7 @@ class Engine:
 
     def _retry(self, life: Incarnation, outcome: Outcome) -> None:
         record = life.record
-        delay = life.spec.backoff.delay(record.failures, self.tree.rng)
+        delay = bounded(life.spec.backoff.delay(record.failures, self.tree.rng), outcome.errors)
         record.restarts += 1
         record.enter("backoff")
         self.tree.emit(outcome.kind, record, errors=outcome.errors, delay=delay)
@@ -453,17 +457,21 @@ class Engine:
         for record in tuple(self._children.values()):
             if record.dynamic or record.state != "idle" or self.closing:
                 continue
-            self.launch(record, Origin.INITIAL)
-            await self.started(record, record.ready)
+            if record.spec.needed:
+                self.launch(record, Origin.INITIAL)
+                await self.started(record, record.ready)
+            else:
+                self.launch(record, Origin.AUTO)
 
     async def started(self, record: Record, promise: Promise[None]) -> None:
         """Wait until the start that `promise` stands for has ended. Bounded, even if it ignores a cancel."""
         while not promise.done:
             life = record.incarnation
-            limit = math.inf if life is None else life.scope.deadline + life.spec.cleanup_within
-            with trio.CancelScope(deadline=limit):
+            with trio.CancelScope(deadline=math.inf if life is None else _cleaned_up_by(life)):
                 await promise.wait()
-            if life is not None and life.scope.cancel_called and not life.over and not promise.done:
+            if life is None or life.over or promise.done or not life.scope.cancel_called:
+                continue
+            if trio.current_time() >= _cleaned_up_by(life):
                 self._stuck_in_start(life, promise)
 
     def _stuck_in_start(self, life: Incarnation, promise: Promise[None]) -> None:
@@ -496,10 +504,12 @@ class Engine:
         record.exhume()
         record.epoch += 1
         life = Incarnation(record, record.spec, record.epoch, origin, self)
-        life.scope.deadline = trio.current_time() + life.ready_within
+        life.due = trio.current_time() + life.ready_within
         record.incarnation = life
         record.enter("starting")
         self.spawn(self._live, life, name=record.path)
+        if self._starts.begin(life):
+            self.spawn(self._starts.watch, name=f"{self.record.path} (starts)")
 
     def _bring_down(self, life: Incarnation, intent: Intent) -> None:
         life.intent = intent
@@ -622,6 +632,11 @@ class Engine:
     def spawn(self, act: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> None:
         """Run a task in the nursery and the context variables of the supervisor."""
         self._context.run(partial(self._nursery.start_soon, act, *args, name=name))
+
+
+def _cleaned_up_by(life: Incarnation) -> float:
+    """The time at which a start that is cancelled for being late must have ended."""
+    return life.due + life.spec.cleanup_within
 
 
 _EXIT_KINDS = {"exit": "normal", "start_failed": "crash"}

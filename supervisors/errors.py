@@ -6,7 +6,8 @@ those of an actor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 import trio
 
@@ -61,6 +62,28 @@ class Stopping(SupervisionError):
 
 class PoolFull(SupervisionError):
     """The Pool has `max_children` children, those in backoff included: try later."""
+
+
+class TryAgain(Exception):
+    """An actor raises it, or a subclass, when it knows how long its restart must wait, or may wait.
+
+    The backoff is kept between `at_least` and `at_most` seconds. Raises ValueError for a wait without an end.
+    """
+
+    def __init__(self, *words: object, at_least: float = 0.0, at_most: float = math.inf) -> None:
+        if not 0 <= at_least < math.inf or not at_most >= 0:
+            raise ValueError(f"at_least and at_most must be seconds >= 0, not {at_least!r} and {at_most!r}")
+        super().__init__(*words)
+        self.at_least = at_least
+        self.at_most = at_most
+
+
+def bounded(delay: float, errors: Iterable[BaseException]) -> float:
+    """The delay of a restart after these errors, as those that are a TryAgain want it. The longest wins."""
+    wishes = [error for error in errors if isinstance(error, TryAgain)]
+    if not wishes:
+        return delay
+    return max(max(wish.at_least, min(delay, wish.at_most)) for wish in wishes)
 
 
 def leaves(error: BaseException | None) -> Iterator[BaseException]:

@@ -228,6 +228,7 @@ class Incarnation:
     origin: Origin
     keeper: Engine
     scope: trio.CancelScope = field(factory=trio.CancelScope)
+    due: float = math.inf  # the time by which it must be ready
     task: Task | None = None
     engine: Engine | None = None  # when it is a supervisor
     intent: Intent | None = None
@@ -318,8 +319,8 @@ def judge(life: Incarnation, error: BaseException | None) -> Outcome:
     if life.intent is not None:
         return Outcome("stopped", tuple(leaf for leaf in real if not isinstance(leaf, Stopping)))
     failure = "crash" if life.ready_at is not None else "start_failed"
-    if (verdict := life.verdict or _timeout(life)) is not None:
-        return Outcome(failure, (verdict, *real), verdict)
+    if life.verdict is not None:
+        return Outcome(failure, (life.verdict, *real), life.verdict)
     if error is not None:  # a Cancelled that nobody ordered is an old one, raised again by mistake
         return Outcome(failure, real or found, error)
     if life.declined:
@@ -328,9 +329,3 @@ def judge(life: Incarnation, error: BaseException | None) -> Outcome:
         early = SupervisionError("it returned before it was ready")
         return Outcome(failure, (early,), early)
     return Outcome("exit")
-
-
-def _timeout(life: Incarnation) -> BaseException | None:
-    if life.ready_at is not None or not life.scope.cancel_called:
-        return None
-    return trio.TooSlowError(f"not ready within {life.ready_within} s")

@@ -17,6 +17,7 @@ from dataflow import logs
 from dataflow.domain.errors import ConfigError
 from dataflow.gateway import exposure
 from dataflow.gateway.certificates import configured_context
+from dataflow.net.address import without_secrets
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Gateway, Operator, Settings
 
@@ -83,7 +84,11 @@ def check(*files: Path, json: Json = False) -> int:
 def _summary(settings: Settings) -> dict[str, Any]:
     gateway = settings.gateway
     sources = {
-        name: {"connector": source.connector, "url": source.url, "symbols": list(source.symbols)}
+        name: {
+            "connector": source.connector,
+            "url": without_secrets(source.url),
+            "symbols": list(source.symbols),
+        }
         for name, source in settings.sources.items()
     }
     scheme = "http" if gateway.tls_certificate is None else "https"

@@ -22,10 +22,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from itertools import count, islice
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Side, Trade
@@ -33,9 +33,6 @@ from dataflow.domain.timestamps import from_rfc3339
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.reading import EXCERPT, PositiveDecimals, Unusable, decoded, excerpt, positive_decimal
 
-# Binance allows five requests a second, so symbols share one. A refusal does not say which of them it means.
-# The connector then asks again for fewer symbols, until a refusal concerns one; it spreads these requests.
-_STREAMS_A_REQUEST: Final = 50
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
 _LAST_ID: Final = 2**53  # a greater number is noise, and would make a gap that no client can count
 _LATEST: Final = from_rfc3339("9999-12-31T23:59:59.999999Z")
@@ -52,7 +49,14 @@ Method = Literal["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS"]
 class Settings(SourceSettings):
     """`stream`: single trades, or the aggregates of Binance (one taker order at one price)."""
 
+    # Symbols share a request, because few are allowed. A refusal does not say which of them it means: the
+    # connector then asks again for fewer symbols, until a refusal concerns one.
+    symbols_a_request: ClassVar[int] = 50
+
     stream: Literal["trade", "aggTrade"] = "trade"
+
+    # Who sends more is cut off, and banned after some times. Pings and pongs count.
+    requests_per_second: int = field(default=5, validator=validators.ge(0))
 
     symbols: tuple[str, ...] = field(default=())
 
@@ -172,6 +176,8 @@ class Codec:
         said: _Message = frame if frame.data is None else frame.data
         if said.e == self._stream:
             into.items.append(self._trade(said))
+        elif said.e == "serverShutdown":
+            into.leaving = "the upstream announced its end (serverShutdown)"
         elif said.e is not None:
             raise Unusable("unknown_event")
         elif (refusal := _refusal(frame)) is not None or frame.result is not msgspec.UNSET:
@@ -212,7 +218,7 @@ class Codec:
     def _requests(self, method: Method, symbols: Iterable[str]) -> list[str]:
         rest = iter(symbols)
         requests = []
-        while some := tuple(islice(rest, _STREAMS_A_REQUEST)):
+        while some := tuple(islice(rest, Settings.symbols_a_request)):
             self._symbols.update((_exchange_name(symbol), symbol) for symbol in some)
             requests.append(self._request(method, some))
         return requests

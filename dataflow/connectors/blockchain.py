@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 from attrs import field, frozen
@@ -63,6 +63,8 @@ Action = Literal["subscribe", "unsubscribe"]
 @frozen(kw_only=True)
 class Settings(SourceSettings):
     """`api_token`: only for the private channels of an account. Trades are public."""
+
+    symbols_a_request: ClassVar[int] = 1
 
     api_token: str | None = field(default=None, repr=False)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
+from dataflow.net.address import parse
 from dataflow.sources.port import SourceSettings
 
 from .structure import Rules, shown
@@ -230,11 +229,10 @@ class Settings:
 
 
 def _address(value: str) -> Iterator[str]:
-    with suppress(ValueError):  # raised for an invalid IPv6 address
-        parts = urlsplit(value)
-        if parts.scheme and parts.hostname:
-            return
-    yield 'must be a whole address, such as "wss://host/path"'
+    try:
+        parse(value)
+    except ValueError as error:
+        yield str(error)
 
 
 def _symbols(value: Sequence[str]) -> Iterator[str]:

@@ -23,6 +23,8 @@ from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_union_passthrough
 
+from dataflow.net.address import without_secrets
+
 
 @frozen
 class Leaf:
@@ -266,7 +268,9 @@ def wrong(leaf: Table | Leaf, place: str, why: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value nearly as TOML writes it, cut to 60 characters."""
+    """A value nearly as TOML writes it, cut to 60 characters; an address without its secrets."""
+    if isinstance(value, str) and "://" in value:
+        value = without_secrets(value)
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -63,7 +63,8 @@ class FaultyLink:
     """A connection to an upstream. A read keeps its items and then visits the point `message`."""
 
     def __init__(self, link: Link[Item], faults: Faults, path: str) -> None:
-        self.subscribe, self.unsubscribe, self.probe = link.subscribe, link.unsubscribe, link.probe
+        self.turn, self.probe = link.turn, link.probe
+        self.subscribe, self.unsubscribe = link.subscribe, link.unsubscribe
         self._receive = link.receive
         self._passage = Passage(faults, path, lambda: LinkLost(DISCONNECT))
         self._in_hand: list[Received[Item]] = []

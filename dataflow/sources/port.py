@@ -12,8 +12,9 @@ A connector is one module with two names. No other file names the module.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from attrs import field, frozen, validators
 
@@ -23,7 +24,13 @@ from dataflow.domain import Item, Missed
 
 @frozen(kw_only=True)
 class SourceSettings:
-    """Keys that every `[sources.NAME]` block has. Durations are seconds."""
+    """Keys that every `[sources.NAME]` block has. Durations are seconds.
+
+    `requests_per_second`: the frames that the upstream takes on one connection within any one second, pongs
+    included; 0: any number. A connector whose upstream has such bounds sets other defaults.
+    """
+
+    symbols_a_request: ClassVar[int] = sys.maxsize  # that one request may name
 
     connector: str
     url: str
@@ -34,6 +41,7 @@ class SourceSettings:
     subscribe_within: float = field(default=10.0, validator=validators.gt(0))
     linger: float = field(default=30.0, validator=validators.ge(0))
     max_message_bytes: int = field(default=1 << 20, validator=validators.gt(0))
+    requests_per_second: int = field(default=0, validator=validators.ge(0))
 
 
 class Codec(Protocol):
@@ -59,7 +67,8 @@ class Codec(Protocol):
 
         Append trades to `into.items`. Report answers with `into.subscribed(*symbols)`,
         `into.unsubscribed(*symbols)` and `into.refused(reason, *symbols)`. Report a refusal of several
-        symbols as one: the connector asks for them again in smaller parts.
+        symbols as one: the connector asks for them again in smaller parts. If the upstream announces its end,
+        set `into.leaving` to its words: a new connection is made at once.
 
         Never raises because of a message. Append a message that cannot be understood to `into.problems`, as
         (reason, excerpt). If the connection must end, set `into.lost` to the reason.

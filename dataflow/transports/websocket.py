@@ -13,23 +13,28 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from socket import gaierror
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 import trio
 from wsproto import ConnectionType
 from wsproto.connection import Connection, ConnectionState
-from wsproto.events import CloseConnection, RejectConnection, Request, TextMessage
+from wsproto.events import CloseConnection, RejectConnection, RejectData, Request, TextMessage
 from wsproto.handshake import H11Handshake
+from wsproto.utilities import RemoteProtocolError
 
 from actors.connector import LinkLost, Received
 from dataflow.domain import Item
+from dataflow.net.address import Address, parse, without_secrets
+from dataflow.net.pace import Kind, Pace
+from dataflow.net.refusal import by_name, retry_after
 from dataflow.net.stream import SocketStream, connect
 from dataflow.net.websocket.inbound import UpstreamReader
 from dataflow.sources.port import Codec, SourceSettings
+from dataflow.sources.reading import excerpt
 from supervisors import leaves
 
 _BATCH: Final = 512  # messages decoded without a checkpoint: as many ordinary trades as one receive holds
@@ -37,22 +42,24 @@ _PROBLEMS: Final = 64  # and of messages that cannot be used: each is counted an
 _CLOSE_WITHIN: Final = 0.5  # seconds for a closing handshake
 _RECEIVE_BYTES: Final = 1 << 16
 _MAX_HEAD: Final = 1 << 16  # bytes of the HTTP answer to the handshake
-_PORTS: Final = {"ws": 80, "wss": 443}
+_MAX_BODY: Final = 1 << 10  # bytes of the body of a refusal
+_BODY_WITHIN: Final = 1.0  # seconds for them
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 _HUNG_UP: Final = "the upstream hung up"
+_NO_WEBSOCKET: Final = "the upstream does not speak WebSocket"
 
 
 class WebSocketSource:
     """An upstream at `settings.url`. `make_codec` makes a fresh codec for every connection.
 
-    Raises ValueError for a URL that is not ws:// or wss://.
+    Raises ValueError for a URL that the check of a configuration refuses.
     """
 
     def __init__(self, name: str, settings: SourceSettings, make_codec: Callable[[], Codec]) -> None:
         self.name = name
         self._settings = settings
         self._make_codec = make_codec
-        self._address = _Address(urlsplit(settings.url))
+        self._address = parse(settings.url)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[WebSocketLink]:
@@ -68,9 +75,9 @@ class WebSocketSource:
         within = self._settings.connect_within
         try:
             with trio.fail_after(within):
-                stream = await self._address.dial()
+                stream = await _dial(self._address)
                 try:
-                    connection, rest = await self._address.shake_hands(stream, codec.headers())
+                    connection, rest = await _shake_hands(self._address, stream, codec.headers())
                 except BaseException:
                     stream.close()
                     raise
@@ -78,7 +85,7 @@ class WebSocketSource:
             raise LinkLost(f"no connection to {self._address} within {within:g} s") from None
         inbound = UpstreamReader(connection, self._settings.max_message_bytes)
         inbound.feed(rest, trio.current_time())
-        return WebSocketLink(stream, connection, inbound, codec, self._settings.subscribe_within)
+        return WebSocketLink(stream, connection, inbound, codec, self._settings)
 
 
 class WebSocketLink:
@@ -90,13 +97,15 @@ class WebSocketLink:
         connection: Connection,
         inbound: UpstreamReader,
         codec: Codec,
-        say_within: float,
+        settings: SourceSettings,
     ) -> None:
         self._stream = stream
         self._connection = connection
         self._inbound = inbound
         self._codec = codec
-        self._say_within = say_within
+        self._say_within = settings.subscribe_within
+        self._symbols_a_request = settings.symbols_a_request
+        self._pace = Pace(settings.requests_per_second)
         self._sending = trio.Lock()
         self._size = 0  # bytes read since the last Received
         self._torn = False  # a send was cut off: the peer could not understand anything after it
@@ -122,6 +131,11 @@ class WebSocketLink:
         del messages[:decoded]
         return into
 
+    async def turn(self) -> int:
+        """Wait until the pace of the source allows one more request. Returns how many symbols it may name."""
+        await trio.sleep_until(self._pace.free_at(Kind.REQUEST))
+        return self._symbols_a_request
+
     async def subscribe(self, topics: Collection[str]) -> None:
         """Subscribe to the trades of symbols. Raises LinkLost."""
         await self._say(self._codec.subscribe(topics))
@@ -143,7 +157,7 @@ class WebSocketLink:
         try:
             with trio.move_on_after(_CLOSE_WITHIN), suppress(LinkLost):
                 if self._connection.state is ConnectionState.OPEN:
-                    await self._send(self._connection.send(CloseConnection(1000)))
+                    await self._send(self._connection.send(CloseConnection(1000)), None)
                 while self._inbound.ended is None:
                     await self._read()
                     self._inbound.messages.clear()
@@ -151,6 +165,16 @@ class WebSocketLink:
             self._stream.close()
 
     async def _read(self) -> None:
+        """Read once, or send what is owed when its turn has come before anything could be read."""
+        if self._inbound.owed:
+            with trio.CancelScope(deadline=self._pace.free_at(Kind.ANSWER)):
+                await self._hear()
+        else:
+            await self._hear()
+        # The messages are kept before anything is sent: a cancelled answer must not lose one.
+        await self._answer()
+
+    async def _hear(self) -> None:
         try:
             data = await self._stream.receive_some(_RECEIVE_BYTES)
         except _BROKEN:
@@ -160,17 +184,30 @@ class WebSocketLink:
             self._inbound.feed(data, trio.current_time())
         elif self._inbound.ended is None:
             self._inbound.ended = _HUNG_UP
-        # The messages are kept before anything is sent: a cancelled answer must not lose one.
-        while self._inbound.owed:
+
+    async def _answer(self) -> None:
+        """Send what is owed. A pong waits for its turn, while more is read, and answers the newest ping."""
+        owed = self._inbound.owed
+        pace = Kind.ANSWER if self._inbound.ended is None else None
+        if pace:
+            del owed[:-1]
+        while owed:
             with suppress(LinkLost):
-                await self._send(self._inbound.owed.pop(0))
+                if not await self._send(owed[0], pace):
+                    return
+            del owed[0]
 
     async def _say(self, messages: Sequence[str]) -> None:
+        for message in messages:
+            while not await self._say_now(message):
+                await self.turn()
+
+    async def _say_now(self, message: str) -> bool:
+        """Send a request, if it is its turn."""
         try:
             with trio.fail_after(self._say_within):
-                for message in messages:
-                    self._check_open()
-                    await self._send(self._connection.send(TextMessage(message)))
+                self._check_open()
+                return await self._send(self._connection.send(TextMessage(message)), Kind.REQUEST)
         except trio.TooSlowError:
             raise LinkLost(f"the upstream took no message for {self._say_within:g} s") from None
 
@@ -178,58 +215,56 @@ class WebSocketLink:
         if self._inbound.ended is not None:
             raise LinkLost(self._inbound.ended)
 
-    async def _send(self, frame: bytes) -> None:
+    async def _send(self, frame: bytes, kind: Kind | None) -> bool:
+        """Send a frame, if the pace allows its kind now. The end of a connection has no pace (None)."""
         async with self._sending:
+            if kind and self._pace.free_at(kind) > (now := trio.current_time()):
+                return False
             if self._torn:
                 raise LinkLost("a message was cut off on its way to the upstream")
+            if kind:
+                self._pace.left(kind, now)
             self._torn = True
             try:
                 await self._stream.send_all(frame)
             except _BROKEN as error:
                 raise LinkLost(_HUNG_UP) from error
             self._torn = False
+        return True
 
 
-class _Address:
-    """The address of an upstream. It dials and shakes hands."""
+async def _dial(address: Address) -> SocketStream:
+    """A connected stream, over TLS where the address says so. Raises LinkLost."""
+    context = ssl.create_default_context() if address.encrypted else None
+    try:
+        return await connect(address.host, address.port, context)
+    except gaierror as error:
+        raise LinkLost(f"cannot find {address.host}: {error.strerror}") from error
+    except OSError as error:
+        raise LinkLost(f"cannot connect to {address}: {_why(error)}") from error
+    except trio.BrokenResourceError as error:
+        raise LinkLost(f"no TLS with {address}: {_why(error)}") from error
 
-    def __init__(self, url: SplitResult) -> None:
-        if url.scheme not in _PORTS:
-            raise ValueError(f"not a ws:// or wss:// address: {url.geturl()}")
-        self._encrypted = url.scheme == "wss"
-        self._host = url.hostname or ""
-        self._port = url.port or _PORTS[url.scheme]
-        self._resource = (url.path or "/") + (f"?{url.query}" if url.query else "")
 
-    def __str__(self) -> str:
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return host if self._port in _PORTS.values() else f"{host}:{self._port}"
-
-    async def dial(self) -> SocketStream:
-        """A connected stream, over TLS where the URL says so. Raises LinkLost."""
-        context = ssl.create_default_context() if self._encrypted else None
-        try:
-            return await connect(self._host, self._port, context)
-        except gaierror as error:
-            raise LinkLost(f"cannot find {self._host}: {error.strerror}") from error
-        except OSError as error:
-            raise LinkLost(f"cannot connect to {self}: {_why(error)}") from error
-        except trio.BrokenResourceError as error:
-            raise LinkLost(f"no TLS with {self}: {_why(error)}") from error
-
-    async def shake_hands(
-        self, stream: SocketStream, headers: Collection[tuple[str, str]]
-    ) -> tuple[Connection, bytes]:
-        """The open connection, and the bytes behind the handshake. Raises LinkLost."""
-        handshake = H11Handshake(ConnectionType.CLIENT)
-        extra = [(name.encode(), value.encode()) for name, value in headers]
-        request = handshake.send(Request(host=str(self), target=self._resource, extra_headers=extra))
-        try:
-            await stream.send_all(request)
-            head, rest = await _head(stream)
-        except _BROKEN as error:
-            raise LinkLost(f"{_HUNG_UP} during the handshake") from error
-        return _accepted(handshake, head), rest
+async def _shake_hands(
+    address: Address, stream: SocketStream, headers: Collection[tuple[str, str]]
+) -> tuple[Connection, bytes]:
+    """The open connection, and the bytes behind the handshake. Raises LinkLost."""
+    handshake = H11Handshake(ConnectionType.CLIENT)
+    extra = [(name.encode(), value.encode()) for name, value in headers]
+    if address.authorization is not None:
+        extra.append((b"Authorization", address.authorization.encode()))
+    request = handshake.send(Request(host=str(address), target=address.resource, extra_headers=extra))
+    try:
+        await stream.send_all(request)
+        head, rest = await _head(stream)
+        if refusal := _refusal(handshake, head):
+            raise await _refused(handshake, refusal, stream, rest)
+    except _BROKEN as error:
+        raise LinkLost(f"{_HUNG_UP} during the handshake") from error
+    if handshake.connection is None:
+        raise LinkLost(_NO_WEBSOCKET)
+    return handshake.connection, rest
 
 
 async def _head(stream: SocketStream) -> tuple[bytes, bytes]:
@@ -245,17 +280,46 @@ async def _head(stream: SocketStream) -> tuple[bytes, bytes]:
     return received[: end + 4], received[end + 4 :]
 
 
-def _accepted(handshake: H11Handshake, head: bytes) -> Connection:
+def _refusal(handshake: H11Handshake, head: bytes) -> RejectConnection | None:
     try:
         handshake.receive_data(head)
     except Exception as error:  # the library has many errors for wrong bytes
-        raise LinkLost(f"the upstream does not speak WebSocket: {error}") from error
-    for event in handshake.events():
-        if isinstance(event, RejectConnection):
-            raise LinkLost(f"the handshake was refused with HTTP status {event.status_code}")
-    if handshake.connection is None:
-        raise LinkLost("the upstream does not speak WebSocket")
-    return handshake.connection
+        raise LinkLost(f"{_NO_WEBSOCKET}: {error}") from error
+    return next((event for event in handshake.events() if isinstance(event, RejectConnection)), None)
+
+
+async def _refused(
+    handshake: H11Handshake, refusal: RejectConnection, stream: SocketStream, rest: bytes
+) -> LinkLost:
+    """The end of a refused handshake, with what the upstream says about it."""
+    reason = f"the handshake was refused with HTTP status {refusal.status_code}"
+    named = by_name(refusal.headers)
+    if 300 <= refusal.status_code < 400 and (location := named.get("location")):
+        reason += f"; the new address is {excerpt(without_secrets(location))}"
+    wait = retry_after(refusal.status_code, refusal.headers, time.time())
+    if wait:
+        reason += f"; to be tried again after {wait:g} s"
+    if said := await _body(handshake, stream, rest):
+        reason += f": {excerpt(said.decode(errors='replace'))}"
+    return LinkLost(reason, at_least=wait)
+
+
+async def _body(handshake: H11Handshake, stream: SocketStream, rest: bytes) -> bytes:
+    """The beginning of the body of a refusal, as far as it comes at once."""
+    body = b""
+    with trio.move_on_after(_BODY_WITHIN), suppress(*_BROKEN, RemoteProtocolError):
+        while len(body) < _MAX_BODY:
+            if rest:
+                handshake.receive_data(rest)
+            for event in handshake.events():
+                if isinstance(event, RejectData):
+                    body += event.data
+                    if event.body_finished:
+                        return body
+            rest = bytes(await stream.receive_some(_RECEIVE_BYTES))
+            if not rest:
+                break
+    return body
 
 
 def _why(error: BaseException) -> str:

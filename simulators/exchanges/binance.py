@@ -3,6 +3,7 @@
 Rule 1: `/stream` wraps each payload with the name of its stream, `/ws` does not. Answers are never wrapped.
 Rule 2: fields have the order, and numbers the notation, of the real exchange.
 Rule 3: an unknown stream is accepted and stays silent, as on the real exchange.
+Rule 4: who sends more than five messages and pongs within one second is cut off, as by the real exchange.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..trade import Item, Trade
 
 PATH = "/stream"
 PORT = 5001
+FRAMES_PER_SECOND = 5
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS")
 _TRADES = frozenset({"trade", "aggTrade"})
 
@@ -188,7 +190,9 @@ def _names(request: dict[str, Any]) -> list[str]:
 
 def binance_dialect(*, ping: float | None = 20.0, lifetime: float | None = 86_400.0) -> Dialect:
     """Binance's dialect; `Dialect` explains `ping` and `lifetime` (seconds)."""
-    return Dialect("binance", PATH, _open_session, ping=ping, lifetime=lifetime)
+    return Dialect(
+        "binance", PATH, _open_session, ping=ping, lifetime=lifetime, frames_per_second=FRAMES_PER_SECOND
+    )
 
 
 def _open_session(path: str, headers: dict[str, str], refuse: Refuse) -> BinanceSession:

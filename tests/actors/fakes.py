@@ -161,12 +161,15 @@ class FakeUpstream:
     """A source in memory. It answers requests unless `mute`; `cut()` loses the connection.
 
     `refuses` names topics and why; with `in_one` a request that holds one of them is refused as a whole.
+    `room` is how many topics a request may name. While `turns` is a semaphore, each request takes one from it.
     """
 
     def __init__(self) -> None:
         self.up = True
         self.mute = False
         self.in_one = False
+        self.room = 1000
+        self.turns: trio.Semaphore | None = None
         self.refuses: dict[str, str] = {}
         self.attempts = 0
         self.probes = 0
@@ -195,6 +198,12 @@ class FakeUpstream:
         if isinstance(got, LinkLost):
             raise got
         return got
+
+    async def turn(self) -> int:
+        if self.turns is not None:
+            await self.turns.acquire()
+        await trio.lowlevel.checkpoint()
+        return self.room
 
     async def subscribe(self, topics: Collection[str]) -> None:
         self.log.append(("subscribe", tuple(topics)))

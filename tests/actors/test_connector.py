@@ -502,3 +502,108 @@ async def test_a_topic_wanted_without_a_break_has_one_term() -> None:
     interest.want("always", "first")
     interest.release("always", "first")
     assert interest.term("always") == always
+
+
+async def test_wishes_that_wait_for_a_turn_share_one_request(mock_clock: MockClock) -> None:
+    """While a request waits for its turn, new wishes join it, and what is taken back is never sent."""
+    upstream = FakeUpstream()
+    upstream.turns = trio.Semaphore(0)
+    async with stage(upstream=upstream) as s:
+        for topic in "abcdefgh":
+            s.interest.want(topic, "client")
+            await wait_all_tasks_blocked()
+        for topic in "aceg":
+            s.interest.release(topic, "client")
+        upstream.turns.release()
+        await wait_all_tasks_blocked()
+        assert upstream.log == [("subscribe", ("b", "d", "f", "h"))]
+        s.interest.release("b", "client")
+        s.interest.want("b", "client")
+        upstream.turns.release()
+        await wait_all_tasks_blocked()
+        assert len(upstream.log) == 1, "back and forth while waiting is nothing to say"
+
+
+async def test_a_request_names_no_more_than_the_upstream_takes(mock_clock: MockClock) -> None:
+    """The others wait for the next turn; the source is up when all have their answers."""
+    upstream = FakeUpstream()
+    upstream.room = 2
+    upstream.turns = trio.Semaphore(2)
+    async with stage(*"abcde", upstream=upstream) as s:
+        assert upstream.log == [("subscribe", ("a", "b")), ("subscribe", ("c", "d"))]
+        assert not any(line.startswith("up") for line in s.diary.lines)
+        s.interest.release("e", "test")
+        s.interest.want("f", "test")
+        upstream.turns.release()
+        await wait_all_tasks_blocked()
+        assert upstream.log[2:] == [("subscribe", ("f",))]
+        assert s.diary.lines[-1] == "up a,b,c,d,f"
+
+
+async def test_a_request_that_waits_for_its_turn_is_not_overdue(mock_clock: MockClock) -> None:
+    """The time for an answer begins when the request has left."""
+    upstream = FakeUpstream()
+    upstream.turns = trio.Semaphore(0)
+    upstream.mute = True
+    async with stage("a", upstream=upstream) as s:
+        for _ in range(10):
+            mock_clock.jump(5)
+            upstream.publish("still here")
+            await wait_all_tasks_blocked()
+        assert s.crashes() == []
+        upstream.turns.release()
+        await wait_all_tasks_blocked()
+        mock_clock.jump(10)
+        await wait_all_tasks_blocked()
+        assert s.diary.lines[-1] == "down no answer to the subscription of a"
+
+
+async def test_an_answer_behind_a_backlog_is_not_overdue(mock_clock: MockClock) -> None:
+    """As long as the connection is busy, its answers may still be on the way; but not for ever."""
+    upstream = FakeUpstream()
+    upstream.mute = True
+    async with stage("a", "b", upstream=upstream) as s:
+        for _ in range(50):
+            mock_clock.jump(1)
+            upstream.publish("replayed")
+            await wait_all_tasks_blocked()
+        assert s.crashes() == []
+        upstream.send.send_nowait(read("+a"))
+        for _ in range(10):
+            mock_clock.jump(1)
+            upstream.publish("replayed")
+            await wait_all_tasks_blocked()
+        assert s.diary.lines[-1] == "down no answer to the subscription of b"
+
+
+async def test_a_probe_waits_for_its_turn(mock_clock: MockClock) -> None:
+    """A probe is a request like any other, and comes first."""
+    upstream = FakeUpstream()
+    upstream.turns = trio.Semaphore(1)
+    async with stage("a", upstream=upstream) as s:
+        mock_clock.jump(7.6)
+        await wait_all_tasks_blocked()
+        s.interest.want("b", "test")
+        await wait_all_tasks_blocked()
+        assert upstream.probes == 0
+        upstream.turns.release()
+        await wait_all_tasks_blocked()
+        assert upstream.probes == 1
+        assert len(upstream.log) == 1
+
+
+async def test_an_announced_end_is_followed_at_once(mock_clock: MockClock) -> None:
+    """The next connection is made at the announcement, without the backoff; one that comes at once gets it."""
+    async with stage("a") as s:
+        for _ in range(3):
+            mock_clock.jump(2)
+            await wait_all_tasks_blocked()
+            attempts = s.upstream.attempts
+            s.upstream.send.send_nowait(Received(items=["last"], leaving="it says goodbye"))
+            await wait_all_tasks_blocked()
+            assert s.upstream.attempts == attempts + 1
+        assert s.delivered == ["last"] * 3
+        assert s.diary.lines.count("down it says goodbye") == 3
+        s.upstream.send.send_nowait(Received(leaving="it says goodbye"))
+        await wait_all_tasks_blocked()
+        assert s.upstream.attempts == 4

@@ -208,6 +208,23 @@ async def test_a_full_outbox_makes_the_publisher_wait(
             assert ids(await raw.texts(count + 1)) == list(range(count))
 
 
+async def test_a_request_is_heard_while_the_publisher_fills_the_outbox(
+    attach: Connect, make: Make, autojump_clock: MockClock
+) -> None:
+    """A feed that is behind takes every place at once; the requests of the client have places of their own."""
+    async with (
+        attached(Exchange(binance_dialect()), attach) as (exchange, raw),
+        trio.open_nursery() as nursery,
+    ):
+        block_writer(exchange)
+        nursery.start_soon(exchange.publish_all, [make(i, "BTCUSDT") for i in range(2 * OUTBOX)])
+        await trio.testing.wait_all_tasks_blocked()
+        await raw.send(method="SUBSCRIBE", params=["ethusdt@trade"], id=9)
+        with trio.fail_after(1):
+            await exchange.wait_subscribed(["ETHUSDT"])
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_client_that_stays_full_is_cut_and_counted(
     attach: Connect, make: Make, autojump_clock: MockClock
 ) -> None:
@@ -394,3 +411,17 @@ async def test_nothing_is_lost_over_many_cuts_at_full_speed(connect: Connect, id
                 seen.update(ids([await raw.text()]))
         await player.finished.wait()
         assert exchange.failed == 0
+
+
+async def test_binance_cuts_off_who_sends_too_much(connect: Connect, mock_clock: MockClock) -> None:
+    """Five messages within a second are allowed, at any time; the sixth ends the connection with 1008."""
+    async with open_binance() as exchange, connect(exchange.url) as raw:
+        for n in range(10):
+            await raw.ask(method="LIST_SUBSCRIPTIONS", id=n)
+            mock_clock.jump(0.25)
+        mock_clock.jump(1)
+        for n in range(5):
+            await raw.ask(method="LIST_SUBSCRIPTIONS", id=n)
+        await raw.send(method="LIST_SUBSCRIPTIONS", id=5)
+        _texts, code = await raw.until_closed()
+        assert code == 1008

@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from supervisors import (
+    Backoff,
     Child,
     Context,
     Event,
@@ -16,6 +17,7 @@ from supervisors import (
     Pool,
     Stopping,
     Supervisor,
+    TryAgain,
     open_supervisor,
 )
 from tests.supervisors.helpers import NOW, SOON, TRANSIENT, Boom, Log, child, scripted, settle
@@ -254,3 +256,61 @@ async def test_a_mock_clock_does_not_look_blocked(autojump_clock: trio.testing.M
         for _ in range(10):
             await trio.sleep(3600)
     assert log.kinds() == ["ready", "stopped"]
+
+
+async def test_an_actor_without_processor_time_is_not_hung(mock_clock: trio.testing.MockClock) -> None:
+    """39: the clock runs on while others keep the loop busy. The actor gets its turns before it is judged."""
+
+    async def life(ctx: Context) -> None:
+        ctx.ready()
+        for _ in range(20):
+            mock_clock.jump(6)  # somebody else took six seconds of each round
+            await trio.lowlevel.checkpoint()
+            ctx.beat()
+        await ctx.receive()
+
+    log = Log()
+    async with open_supervisor(Supervisor([scripted("a", life, beat_within=5)]), on_event=log.hook):
+        await settle()
+        assert log.seen("hung") == []
+
+
+@pytest.mark.parametrize(
+    ("wish", "delay"),
+    [
+        ({}, 1.0),
+        ({"at_least": 60.0}, 60.0),
+        ({"at_least": 0.5}, 1.0),
+        ({"at_most": 0.0}, 0.0),
+        ({"at_most": 5.0}, 1.0),
+    ],
+)
+async def test_an_actor_may_know_when_to_try_again(
+    wish: dict[str, float], delay: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """16: a TryAgain bounds the delay of the restart, on both sides, also inside a group."""
+
+    async def life(ctx: Context) -> None:
+        ctx.ready()
+        if ctx.epoch == 1:
+            raise ExceptionGroup("both", [TryAgain("later", **wish)])
+        await ctx.receive()
+
+    log = Log()
+    backoff = Backoff(first=1.0, jitter=0.0)
+    async with open_supervisor(Supervisor([scripted("a", life, backoff=backoff)]), on_event=log.hook) as s:
+        await trio.sleep(delay + 0.5)
+        assert log.seen("crash")[0].delay == delay
+        assert s.find("a").epoch == 2
+
+
+def test_a_wait_without_an_end_is_refused() -> None:
+    """16: a mistake shows where it is made."""
+    for wish in (
+        {"at_least": float("inf")},
+        {"at_least": -1.0},
+        {"at_most": -1.0},
+        {"at_most": float("nan")},
+    ):
+        with pytest.raises(ValueError, match="seconds >= 0"):
+            TryAgain("never", **wish)

@@ -262,3 +262,53 @@ async def test_children_of_a_running_supervisor_do_not_inherit_the_callers_conte
 def test_restart_kinds_are_three() -> None:
     """The contract names exactly these."""
     assert {kind.name for kind in Restart} == {"PERMANENT", "TRANSIENT", "TEMPORARY"}
+
+
+async def test_nobody_waits_for_a_child_that_is_not_needed(autojump_clock: trio.testing.MockClock) -> None:
+    """1, 2: its first start is like a restart. The others start meanwhile, and a failure is retried."""
+    log, attempts = Log(), list[int]()
+
+    async def stubborn(ctx: Context) -> None:
+        attempts.append(ctx.epoch)
+        if ctx.epoch < 3:
+            raise Boom
+        await trio.sleep(30 if ctx.epoch == 3 else 0)  # too long, once
+        ctx.ready()
+        await ctx.receive()
+
+    hard = scripted("hard", stubborn, needed=False, backoff=Backoff(first=1.0, jitter=0.0))
+    async with open_supervisor(
+        Supervisor([hard, slow("later", log, 0)], limit=Limit(restarts=None)), on_event=log.hook
+    ) as s:
+        assert trio.current_time() == 0
+        assert s.counts()["running"] == 1
+        await trio.sleep(60)
+        assert attempts == [1, 2, 3, 4]
+        assert s.counts()["running"] == 2
+    assert "unstopped" not in log.kinds()
+
+
+async def test_a_group_need_not_wait_for_a_child_either(autojump_clock: trio.testing.MockClock) -> None:
+    """2: a child that is not needed fails before the others are up: its group restart follows after it."""
+    log = Log()
+    hard = flaky("hard", [True], needed=False, backoff=Backoff(first=1.0, jitter=0.0))
+    spec = Supervisor([hard, slow("later", log, 3)], strategy=Strategy.ONE_FOR_ALL)
+    async with open_supervisor(spec, on_event=log.hook) as s:
+        await trio.sleep(60)
+        assert s.counts()["running"] == 2
+        assert log.of("ready") == ["later", "later"]
+
+
+async def test_a_start_that_got_no_processor_time_is_not_late(mock_clock: trio.testing.MockClock) -> None:
+    """3: the clock runs on while others keep the loop busy. What can go on gets its turns before it is judged."""
+
+    async def many_steps(ctx: Context) -> None:
+        for _ in range(50):
+            await trio.lowlevel.checkpoint()
+            mock_clock.jump(5)  # somebody else took five seconds of each round
+        ctx.ready()
+        await ctx.receive()
+
+    async with open_supervisor(Supervisor([scripted("a", many_steps)])) as s:
+        assert s.counts()["running"] == 1
+        assert trio.current_time() >= 250

@@ -118,7 +118,7 @@ class UpstreamReader:
             self.owed[:] = [self._connection.send(Pong(ping.payload))]  # in place of an older one
 
     def _part(self, goodbye: Goodbye) -> None:
-        words = goodbye.reason or _name(goodbye.code)
+        words = _printable(goodbye.reason or _name(goodbye.code))
         if not goodbye.fault:
             self.ended = f"closed with {goodbye.code}: {words}"
         elif goodbye.code == TOO_MANY:
@@ -161,6 +161,11 @@ def _bounds(buffer: bytes, position: int) -> tuple[int, int] | None:
         length = int.from_bytes(buffer[start : start + size], "big")
         start += size
     return start, start + length
+
+
+def _printable(words: str) -> str:
+    """Words from outside, which end up in logs and on terminals."""
+    return words if words.isprintable() else ascii(words)
 
 
 def _name(code: int) -> str:

@@ -74,7 +74,7 @@ NOT_NEGATIVE = st.floats(min_value=0, allow_infinity=False)
 COUNT = st.integers(min_value=1)
 SYMBOL = st.text("ABC19", min_size=1).flatmap(lambda base: st.just(f"{base}-USD"))
 SOURCE: dict[str, st.SearchStrategy[Any]] = {
-    "url": st.sampled_from(["ws://127.0.0.1:5000", "wss://host/path?a=b#c"]),
+    "url": st.sampled_from(["ws://127.0.0.1:5000", "wss://host/path?a=b%23c"]),
     "symbols": st.lists(SYMBOL, unique=True).map(tuple),
     "eager": st.booleans(),
     "stale_after": POSITIVE,
@@ -82,6 +82,7 @@ SOURCE: dict[str, st.SearchStrategy[Any]] = {
     "subscribe_within": POSITIVE,
     "linger": NOT_NEGATIVE,
     "max_message_bytes": COUNT,
+    "requests_per_second": st.integers(0),
 }
 SOURCES = st.one_of(
     st.builds(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import define, field
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request, TextMessage
@@ -23,7 +23,7 @@ from dataflow.domain import Item, Missed
 from dataflow.sources.port import SourceSettings
 from dataflow.transports.websocket import WebSocketLink, WebSocketSource
 from tests.support.certificates import make_certificate
-from tests.support.waiting import until_delivered
+from tests.support.waiting import until, until_deadline_within, until_delivered
 
 Handler = Callable[[WebSocketRequest], Awaitable[None]]
 
@@ -366,6 +366,68 @@ async def test_a_ping_is_answered() -> None:
         assert answered.is_set()
 
 
+async def test_no_more_is_said_in_a_second_than_the_upstream_takes(still_clock: MockClock) -> None:
+    """Whatever the cause: the opening, requests and probes wait for their turn, and pongs find a place."""
+    pinged = trio.Event()
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen, seen, connection)
+            await until(lambda: len(seen.heard) >= 4)
+            await connection.ping()
+            pinged.set()
+
+    async with (
+        exchange(talk) as upstream,
+        trio.open_nursery() as nursery,
+        upstream.source(requests_per_second=5).connect() as link,
+    ):
+        nursery.start_soon(read_on, link)
+        nursery.start_soon(link.subscribe, [f"s{n}" for n in range(7)])
+        await pinged.wait()
+        await until_deadline_within(1.25)
+        assert upstream.heard == ["hello", "+s0", "+s1", "+s2"]
+        still_clock.jump(1.0)
+        await wait_all_tasks_blocked()
+        assert len(upstream.heard) == 4
+        still_clock.jump(0.25)
+        await until(lambda: len(upstream.heard) == 8)
+        nursery.start_soon(link.probe)
+        await until_deadline_within(1.25)
+        assert upstream.heard[4:] == ["+s3", "+s4", "+s5", "+s6"]
+        still_clock.jump(1.25)
+        await until(lambda: upstream.heard[-1] == "?")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pong_that_waits_does_not_stop_the_reading(still_clock: MockClock) -> None:
+    """It leaves in its turn, although nothing more is read, and answers the newest of several pings."""
+    answered = trio.Event()
+
+    async def talk(seen: Exchange, connection: WebSocketConnection) -> None:
+        await connection.get_message()
+        async with trio.open_nursery() as nursery:
+            for n in range(3):
+                nursery.start_soon(connection.ping, bytes([n]))
+            await wait_all_tasks_blocked()
+            await connection.send_message("behind")
+        answered.set()
+        await connection.get_message()
+
+    async with (
+        exchange(talk) as upstream,
+        trio.open_nursery() as nursery,
+        upstream.source(requests_per_second=1).connect() as link,
+    ):
+        assert await hear(link, 1) == ["behind"]
+        nursery.start_soon(read_on, link)
+        await until_deadline_within(1.25)
+        assert not answered.is_set()
+        still_clock.jump(1.25)
+        await answered.wait()
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_peer_that_hangs_up_is_lost() -> None:
     """No closing handshake: the connection was cut."""
 
@@ -421,8 +483,92 @@ async def test_a_refused_handshake_tells_the_status() -> None:
         upstream = Exchange(port=server.port)
         for path in ("/body", "/"):
             reason = await why_lost(upstream.source(path=path))
-            assert reason == "the handshake was refused with HTTP status 403"
+            said = ": 'go away'" if path == "/body" else ""
+            assert reason == f"the handshake was refused with HTTP status 403{said}"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "wait"),
+    [
+        (
+            b"429 No\r\nRetry-After: 60\r\nContent-Length: 12\r\n\r\nslow\ndown \xc3\xa9",
+            "429; to be tried again after 60 s: 'slow\\ndown \\xe9'",
+            60,
+        ),
+        (
+            b"503 No\r\nRetry-After: 99999\r\nContent-Length: 0\r\n\r\n",
+            "503; to be tried again after 3600 s",
+            3600,
+        ),
+        (b"500 No\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n", "500", 0),
+        (
+            b"301 Moved\r\nLocation: wss://u:pw@new/stream\r\nContent-Length: 0\r\n\r\n",
+            "301; the new address is 'wss://***@new/stream'",
+            0,
+        ),
+        (b"403 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", "403: 'no'", 0),
+    ],
+)
+async def test_what_an_upstream_says_when_it_refuses_is_heard(
+    answer: bytes, reason: str, wait: float
+) -> None:
+    """The wait that it asks for, its new address, and the beginning of its words, printable."""
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        head, _, body = (b"HTTP/1.1 " + answer).partition(b"\r\n\r\n")
+        await stream.send_all(head + b"\r\n\r\n")
+        await stream.send_all(body)
+        await stream.receive_some()
+
+    async with tcp(talk) as upstream:
+        with pytest.raises(LinkLost) as lost:
+            async with upstream.source().connect():
+                pass
+        assert str(lost.value) == f"the handshake was refused with HTTP status {reason}"
+        assert lost.value.at_least == wait
+
+
+@pytest.mark.parametrize("body", [b"x" * 100_000, b"never complete"])
+async def test_the_words_of_a_refusal_are_bounded(body: bytes, still_clock: MockClock) -> None:
+    """In length, and in the time that they may take."""
+    reasons: list[str] = []
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 403 No\r\nContent-Length: 1000000\r\n\r\n" + body)
+        await stream.receive_some()
+
+    async def ask(upstream: Exchange) -> None:
+        reasons.append(await why_lost(upstream.source()))
+
+    async with tcp(talk) as upstream, trio.open_nursery() as nursery:
+        nursery.start_soon(ask, upstream)
+        if len(body) < 1000:
+            await until_deadline_within(1.0)
+            still_clock.jump(1.0)
+        await until(lambda: reasons)
+        assert body[:14].decode() in reasons[0]
+        assert len(reasons[0]) < 200
+
+
+async def test_credentials_of_an_address_are_sent_and_not_shown() -> None:
+    """Percent-decoded and in the header for them; no text of ours repeats them."""
+    heads: list[bytes] = []
+
+    async def talk(stream: trio.SocketStream) -> None:
+        heads.append(bytes(await stream.receive_some()))
+        await stream.send_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+    async with tcp(talk) as upstream:
+        url = f"ws://user:p%40ss@127.0.0.1:{upstream.port}/stream?streams=\u5e01usdt@trade"
+        source = WebSocketSource("echo", SourceSettings(connector="echo", url=url), Echo)
+        reason = await why_lost(source)
+        assert reason == "the handshake was refused with HTTP status 401"
+        assert b"\r\nAuthorization: Basic dXNlcjpwQHNz\r\n" in heads[0]
+        assert heads[0].startswith(b"GET /stream?streams=%E5%B8%81usdt@trade HTTP/1.1\r\n")
+        assert b"\r\nHost: 127.0.0.1:%d\r\n" % upstream.port in heads[0]
 
 
 async def test_a_closed_port_is_told_at_once() -> None:
@@ -477,7 +623,7 @@ async def test_a_peer_that_hangs_up_in_the_handshake_is_lost_at_once(
         ),
         (b"HTTP/1.1 101 Switching\r\nConnection: \xff\r\n\r\n", "the upstream does not speak WebSocket: "),
         (b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n", "does not speak WebSocket: Missing header"),
-        (b"HTTP/1.1 403 No\r\nContent-Length: 10\r\n\r\ncut", "refused with HTTP status 403"),
+        (b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nend", "refused with HTTP status 403"),
         (b"HTTP/1.1 101 " + b"x" * 70_000, "the upstream does not speak HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "refused with HTTP status 200"),
     ],
@@ -626,7 +772,7 @@ async def test_cancelling_the_handshake_is_no_loss() -> None:
 
 async def test_an_address_that_is_no_websocket_is_refused() -> None:
     """The user's mistake, before anything is dialled."""
-    with pytest.raises(ValueError, match="not a ws:// or wss:// address: http://x"):
+    with pytest.raises(ValueError, match="must begin with ws:// or wss://"):
         WebSocketSource("echo", SourceSettings(connector="echo", url="http://x"), Echo)
 
 

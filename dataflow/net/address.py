@@ -1,0 +1,117 @@
+"""The address of an upstream: parsed in one place, for the check of a configuration and for the transport.
+
+Rules of this file: pure. Whatever `parse` accepts can be dialled and asked for. Nothing that was written is
+dropped: a part without a use is refused. Credentials leave only in the header that they are meant for.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from contextlib import suppress
+from ipaddress import IPv6Address
+from typing import Final
+from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
+
+from attrs import field, frozen
+
+_PORTS: Final = {"ws": 80, "wss": 443}
+_AS_WRITTEN: Final = "!#$%&'()*+,/:;=?@[]~"  # characters of a path or query beside letters, digits and "-._"
+_NAME: Final = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,57}\.?").fullmatch
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#]*@")
+_ANYTHING_BEFORE_AN_AT: Final = re.compile(r"^.*@", re.DOTALL)
+_VALUES: Final = re.compile(r"(?<==)[^&#]+")
+HIDDEN: Final = "***"
+
+
+@frozen
+class Address:
+    """Its text is host and port, as in the header Host. `resource`: path and query, in ASCII.
+
+    `authorization`: the value of that header, if the address has credentials.
+    """
+
+    encrypted: bool
+    host: str
+    port: int
+    resource: str
+    authorization: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS["wss" if self.encrypted else "ws"] else f"{host}:{self.port}"
+
+
+def parse(text: str) -> Address:
+    """The address of a WebSocket. Raises ValueError, with what it must be."""
+    parts = _whole(text)
+    if parts.scheme not in _PORTS:
+        raise ValueError("must begin with ws:// or wss://")
+    # Before anything is taken from the parts: urlsplit drops line ends and tabs without a word.
+    if any(character.isspace() or not character.isprintable() for character in text):
+        raise ValueError("must not contain a space or a control character; a space in it is written %20")
+    if "#" in text:
+        raise ValueError('must not contain "#": a WebSocket has no fragments. The character is written %23')
+    resource = quote(parts.path or "/", _AS_WRITTEN) + (
+        f"?{quote(parts.query, _AS_WRITTEN)}" if parts.query else ""
+    )
+    return Address(parts.scheme == "wss", _host(parts), _port(parts), resource, _authorization(parts))
+
+
+def _whole(text: str) -> SplitResult:
+    with suppress(ValueError):  # raised for an invalid IPv6 address
+        parts = urlsplit(text)
+        if parts.scheme and parts.hostname:
+            return parts
+    raise ValueError('must be a whole address, such as "wss://host/path"')
+
+
+def _host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    if not host.isascii():
+        raise ValueError("must name its host in ASCII, as DNS does: xn--...")
+    if not (_NAME(host) or (":" in host and _is_ipv6(host))):
+        raise ValueError("must name a host that exists in DNS, or an IP address")
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return "%" not in host
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        port = _PORTS[parts.scheme] if parts.port is None else parts.port
+    except ValueError:
+        port = 0
+    if not port:
+        raise ValueError("must have a port from 1 to 65535, or none")
+    return port
+
+
+def _authorization(parts: SplitResult) -> str | None:
+    user, password = (unquote_to_bytes(part or "") for part in (parts.username, parts.password))
+    if not user and not password:
+        return None
+    if b":" in user:
+        raise ValueError("must not have a user with a colon, for HTTP takes it for the end of the name")
+    return f"Basic {b64encode(user + b':' + password).decode()}"
+
+
+def without_secrets(text: str) -> str:
+    """An address as it may be shown to anybody: without credentials, and without the values of its query.
+
+    Also for an address with mistakes, where a password may stand anywhere before an "@".
+    """
+    try:
+        parse(text)
+    except ValueError:
+        hidden = _ANYTHING_BEFORE_AN_AT.sub(f"{text.partition('://')[0]}://{HIDDEN}@", text)
+    else:
+        hidden = _CREDENTIALS.sub(f"{HIDDEN}@", text)
+    address, question, query = hidden.partition("?")
+    return f"{address}{question}{_VALUES.sub(HIDDEN, query)}"
