@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -31,6 +31,7 @@ from attrs import define, field
 from .actor import Supervisor
 from .errors import BadSpec, SupervisionError
 from .events import Fault, Hook, Reporter
+from .last_words import STANDARD_ERROR, say_at_once
 from .record import Record
 from .tree import Tree, running
 
@@ -138,15 +139,15 @@ class _Deadline:
         if not self._armed:
             self._armed = True
             os.write(self._pipe[1], b"!")
-            faulthandler.dump_traceback_later(self.seconds + LAST_RESORT / 2)
+            faulthandler.dump_traceback_later(self.seconds + LAST_RESORT / 2, file=STANDARD_ERROR)
             self._alarm = signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, self.seconds + LAST_RESORT)
 
     def _disarm(self, thread: threading.Thread) -> None:
         if self._armed:
+            faulthandler.cancel_dump_traceback_later()  # waits for its thread: only the alarm bounds that
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._alarm)
-            faulthandler.cancel_dump_traceback_later()
         os.close(self._pipe[1])
         thread.join()
         os.close(self._pipe[0])
@@ -160,14 +161,12 @@ class _Deadline:
 
 def _write_stacks(loop_thread: int, tree: Tree | None) -> None:
     """Write the guilty stacks: of the thread of the event loop, and of each child that is still alive."""
-    write = sys.stderr.write
-    write("the tree did not end in time; its thread is at:\n")
     frame = sys._current_frames().get(loop_thread)
-    write("".join(traceback.format_stack(frame)) if frame else "gone\n")
+    say_at_once("the tree did not end in time; its thread is at:\n")
+    say_at_once("".join(traceback.format_stack(frame)) if frame else "gone\n")
     if tree is not None:
         for record in _living(tree.root):
-            _write_task(write, record)
-    sys.stderr.flush()
+            _write_task(record)
 
 
 def _living(record: Record) -> Iterator[Record]:
@@ -177,13 +176,13 @@ def _living(record: Record) -> Iterator[Record]:
         yield from _living(child)
 
 
-def _write_task(write: Callable[[str], Any], record: Record) -> None:
+def _write_task(record: Record) -> None:
     life = record.incarnation
     if life is None or life.task is None:
         return
     tasks = [life.task]
     for task in tasks:
-        write(f"child {record.path!r} ({record.state}), task {task.name}, waits at:\n")
+        say_at_once(f"child {record.path!r} ({record.state}), task {task.name}, waits at:\n")
         summary = traceback.StackSummary.extract(task.iter_await_frames())
-        write("".join(summary.format()))
+        say_at_once("".join(summary.format()))
         tasks.extend(inner for nursery in task.child_nurseries for inner in nursery.child_tasks)
