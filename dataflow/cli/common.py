@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -33,7 +35,16 @@ Token: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
-Json: TypeAlias = Annotated[bool, Parameter(help="JSON for programs.")]
+
+
+def _as_utf_8(_type: object, wanted: bool) -> None:
+    """JSON has one encoding, whatever the terminal's is. A lone surrogate becomes JSON's own escape."""
+    if wanted and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+# The validator is the one place that every command with this option passes through.
+Json: TypeAlias = Annotated[bool, Parameter(help="JSON for programs.", validator=_as_utf_8)]
 
 
 _HTTP = {"": "http", "ws": "http", "wss": "https"}

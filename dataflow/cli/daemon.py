@@ -29,12 +29,20 @@ Config: TypeAlias = Annotated[
 Port: TypeAlias = Annotated[int | None, Parameter(help="Listen on this port instead of the configured one.")]
 LogFormat: TypeAlias = Annotated[logs.Format, Parameter(help="human for people, json for machines.")]
 LogLevel: TypeAlias = Annotated[logs.Level, Parameter(help="The lowest level to log.")]
+LogFile: TypeAlias = Annotated[
+    Path | None, Parameter(help="Append the log to this file. [default: standard error]")
+]
 
 NO_SOURCES = "no sources, so there will be no trades"
 
 
 def run(
-    *, config: Config = None, port: Port = None, log_format: LogFormat = "human", log_level: LogLevel = "info"
+    *,
+    config: Config = None,
+    port: Port = None,
+    log_format: LogFormat = "human",
+    log_level: LogLevel = "info",
+    log_file: LogFile = None,
 ) -> int:
     """The daemon: sources in, WebSocket and HTTP out.
 
@@ -43,7 +51,7 @@ def run(
     """
     settings = with_port(load(config or [shipped("server.toml")], os.environ), port)
     configured_context(settings.gateway)
-    logs.configure(log_format, log_level)
+    start_log(log_format, log_level, log_file)
     check_free(settings.gateway)
     if not settings.sources:
         logger.warning(NO_SOURCES)
@@ -71,7 +79,7 @@ def check(*files: Path, json: Json = False) -> int:
             raise
         print(json_.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
         return 1
-    print(json_.dumps({"ok": True, **_summary(settings)}) if json else _told(settings))
+    print(json_.dumps({"ok": True, **_summary(settings)}, ensure_ascii=False) if json else _told(settings))
     return 0
 
 
@@ -92,6 +100,15 @@ def _told(settings: Settings) -> str:
     for name, source in summary["sources"].items():
         lines.append(f"  {name}: {', '.join(source['symbols']) or 'no symbols'} from {source['url']}")
     return "\n".join(lines if summary["sources"] else [*lines, f"  {NO_SOURCES}"])
+
+
+def start_log(format: logs.Format, level: logs.Level, file: Path | None = None) -> None:
+    """Log, and wait for nobody from here on who reads a standard stream. Raises Mistake."""
+    logs.unhinder("stdout", "stderr")
+    try:
+        logs.configure(format, level, file=file)
+    except OSError as error:
+        raise Mistake(f"--log-file: {file}: cannot be opened: {error.strerror}") from None
 
 
 def with_port(settings: Settings, port: int | None) -> Settings:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from cyclopts import App, Parameter
 
 import simulators
+from dataflow.logs import unhinder
 
 from . import examples
 from .common import Url, daemon_url, until_interrupted
@@ -95,6 +96,7 @@ def client(*symbols: str, url: Url = None, keyboard: Keyboard | None = None) -> 
         raise Mistake("client needs a symbol, such as `dataflow client BTC-USD`")
     address = f"{daemon_url(url).replace('http', 'ws', 1)}/ws"
     wanted = tuple(symbol.upper() for symbol in symbols)
+    unhinder("stdout", "stderr")
     until_interrupted(partial(simulators.run_client, wanted, url=address, keyboard=_keys(keyboard), say=_say))
 
 
@@ -106,6 +108,7 @@ def _serve(
     speed: str,
     keyboard: bool | None,
 ) -> None:
+    unhinder("stdout", "stderr")
     where = {} if port is None else {"port": port}
     try:
         until_interrupted(partial(serve, host=host, speed=speed, keyboard=_keys(keyboard), say=_say, **where))

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dataflow import logs
 from dataflow.core import Core
 from dataflow.gateway.lobby import Lobby
 from dataflow.sources.state import LinkState
@@ -41,6 +42,9 @@ class _Now(Collector):
         yield from self._admission_metrics()
         yield from self._actor_metrics()
         yield from self._fault_metrics()
+        yield CounterMetricFamily(
+            "dataflow_log_dropped_lines", "Lines of the log that found no room", value=logs.dropped()
+        )
 
     def _source_metrics(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily(

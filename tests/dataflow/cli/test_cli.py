@@ -49,7 +49,7 @@ def app_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, dict[str, A
     fake.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dataflow.app", fake)
     monkeypatch.setattr(dataflow, "app", fake, raising=False)
-    monkeypatch.setattr("dataflow.logs.configure", lambda *arguments: None)
+    monkeypatch.setattr("dataflow.logs.configure", lambda *arguments, **options: None)
     return asked
 
 
