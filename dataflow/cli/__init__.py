@@ -156,14 +156,15 @@ def examples(*lines: str) -> str:
 
 
 def _ended_by(error: BaseException) -> int:
-    from dataflow.domain.errors import ConfigError  # not at the top: it brings attrs along
+    from dataflow.domain.errors import ConfigError  # not at the top: they bring attrs along
+    from dataflow.domain.secrets import concealed
 
     match error:
         case ConfigError():
             print("\n".join(error.problems), file=sys.stderr)
             return 1
         case Mistake():
-            print(f"dataflow: {error}", file=sys.stderr)
+            print(f"dataflow: {concealed(str(error))}", file=sys.stderr)
             return 1
         case BrokenPipeError():  # in `dataflow tail ... | head`, head has ended
             discard(sys.stdout.fileno())
@@ -175,12 +176,12 @@ def _ended_by(error: BaseException) -> int:
         case KeyboardInterrupt():
             return 0
         case Failure():
-            print(f"dataflow: {error}", file=sys.stderr)
+            print(f"dataflow: {concealed(str(error))}", file=sys.stderr)
             return 2
         case SystemExit():
             raise error
         case _:
-            traceback.print_exception(error)
+            print(concealed("".join(traceback.format_exception(error))), end="", file=sys.stderr)
             print(
                 "dataflow: an internal failure, not your mistake; please report the text above",
                 file=sys.stderr,

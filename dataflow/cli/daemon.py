@@ -14,7 +14,9 @@ from cyclopts import Parameter
 from loguru import logger
 
 from dataflow import logs
+from dataflow.domain import secrets
 from dataflow.domain.errors import ConfigError
+from dataflow.domain.secrets import concealed
 from dataflow.gateway.certificates import configured_context
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Gateway, Settings
@@ -50,6 +52,7 @@ def run(
     exchanges. Ctrl-C and SIGTERM end it after a notice to its clients.
     """
     settings = with_port(load(config or [shipped("server.toml")], os.environ), port)
+    secrets.keep(settings)
     configured_context(settings.gateway)
     start_log(log_format, log_level, log_file)
     check_free(settings.gateway)
@@ -86,7 +89,7 @@ def check(*files: Path, json: Json = False) -> int:
 def _summary(settings: Settings) -> dict[str, Any]:
     gateway = settings.gateway
     sources = {
-        name: {"connector": source.connector, "url": source.url, "symbols": list(source.symbols)}
+        name: {"connector": source.connector, "url": concealed(source.url), "symbols": list(source.symbols)}
         for name, source in settings.sources.items()
     }
     scheme = "http" if gateway.tls_certificate is None else "https"

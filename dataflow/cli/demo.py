@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import simulators
+from dataflow.domain import secrets
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
 from simulators import CONTROLS_ABOVE
@@ -55,6 +56,7 @@ def demo(
     ports = free_ports(SIMULATED_PORTS)
     files = [shipped("server.toml"), shipped("simulated.toml"), *(config or [])]
     settings = at_ports(with_port(load(files, os.environ), port), ports)
+    secrets.keep(settings)
     start_log(log_format, log_level, log_file)
     check_free(settings.gateway)
     if log_format == "human":

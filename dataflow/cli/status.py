@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree
 
+from dataflow.domain.secrets import concealed
 from dataflow.logs.terminal import disarmed
 
 from .common import Json, Url, call, daemon_url
@@ -96,7 +97,7 @@ def _pictures(first: Tree, base: str, interval: float, everything: bool) -> Iter
         try:
             yield _look(base, everything)
         except (Failure, Mistake) as error:  # perhaps it restarts: keep watching
-            yield Text(disarmed(str(error)), style="red")
+            yield Text(disarmed(concealed(str(error))), style="red")
 
 
 def draw(
@@ -104,7 +105,9 @@ def draw(
 ) -> Tree:
     """The tree below `node` (an answer of GET /actors) under a headline from `ready` (of GET /ready)."""
     state = str(ready.get("status"))
-    head = Text.assemble("dataflow ", (base, "dim"), "  ", (state, READY_COLOURS.get(state, "red")))
+    head = Text.assemble(
+        "dataflow ", (concealed(base), "dim"), "  ", (state, READY_COLOURS.get(state, "red"))
+    )
     for name in ("not_ready", "degraded"):
         if paths := ready.get(name):
             head.append(f"  {name.replace('_', ' ')}: {', '.join(map(disarmed, paths))}", "dim")

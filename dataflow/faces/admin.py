@@ -15,6 +15,7 @@ import trio
 from attrs import frozen
 from quart import Response, request
 
+from dataflow.domain.secrets import concealed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faults.registry import FaultError, Faults, TooManyFaults, UnknownFault
 from dataflow.gateway import face
@@ -128,11 +129,12 @@ class _Admin:
         return self._hall.core.faults
 
     def _told(self, node: Node) -> dict[str, Any]:
-        """`node` as JSON, its times on the wall clock instead of the event loop's clock."""
+        """`node` as JSON: its times on the wall clock instead of the event loop's clock, and no secrets."""
         offset = self._hall.core.clock() - trio.current_time()
 
         def dated(plain: dict[str, Any]) -> dict[str, Any]:
             plain["since"] = to_rfc3339(int((plain["since"] + offset) * 1e9))
+            plain["last_error"] = plain["last_error"] and concealed(plain["last_error"])
             for child in plain["children"]:
                 dated(child)
             return plain

@@ -2,8 +2,8 @@
 
 Rules of this file: sinks are synchronous (a coroutine sink delivers nothing on Trio), and none waits for a
 reader (see `outlet`). A lost connection is no defect: one line. A crash of our code is a defect: a line and
-its traceback. Text from outside cannot forge a line, move the cursor or change a colour. Repeated messages
-are counted and logged once per burst.
+its traceback. Text from outside cannot forge a line, move the cursor or change a colour. No line holds a
+secret (see `domain.secrets`). Repeated messages are counted and logged once per burst.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
 
 from attrs import define, field, frozen
 from loguru import logger
+
+from dataflow.domain.secrets import concealed, concealed_value
 
 from .outlet import LogFile, Outlet, give_back, replaced
 from .terminal import disarmed, painted, wants_colour
@@ -124,7 +126,7 @@ def _human_line(coloured: bool, record: Record) -> str:
     time = painted(f"{record['time']:%Y-%m-%d %H:%M:%S.%f}"[:-3], "2", coloured)
     path = record["extra"].get("path")
     place = painted(disarmed(str(path)), "36", coloured) + ": " if path else ""
-    text = record["message"] + ("\n" + _traceback(record) if record["exception"] else "")
+    text = concealed(record["message"] + ("\n" + _traceback(record) if record["exception"] else ""))
     return f"{time} {painted(f'{level:<7}', _COLOURS.get(level, '0'), coloured)} {place}{disarmed(text)}"
 
 
@@ -133,11 +135,11 @@ def _json_line(record: Record) -> str:
     line: dict[str, Any] = {
         "time": record["time"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "level": record["level"].name.lower(),
-        "message": record["message"],
-        **record["extra"],
+        "message": concealed(record["message"]),
+        **concealed_value(record["extra"]),
     }
     if record["exception"]:
-        line["exception"] = _traceback(record)
+        line["exception"] = concealed(_traceback(record))
     return json.dumps(line, ensure_ascii=False, default=str)
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO, TypeAlias
 
+from dataflow.domain.secrets import concealed
 from supervisors import say_at_once
 
 ROOM: Final = 1 << 20  # bytes: some ten thousand lines, or the tracebacks of a bad minute
@@ -73,7 +74,7 @@ class Outlet(io.TextIOBase):
         with self._changed:
             *lines, self._begun = (self._begun + text).split("\n")
             for line in lines:
-                self.say(line)
+                self.say(concealed(line))
             if len(self._begun) > ROOM:
                 self.flush()
         return len(text)

@@ -15,6 +15,7 @@ from enum import Enum
 from attrs import define, field
 
 from actors.connector import Interest
+from dataflow.domain.secrets import concealed
 
 from .port import SourceSettings
 
@@ -73,6 +74,7 @@ class SourceState:
             self.audience.restored(self.name, topics)
 
     def down(self, reason: str) -> None:
+        reason = concealed(reason)  # clients are told, and an upstream may repeat what we sent to it
         self.subscribed_symbols.clear()
         self._refused.clear()
         self.reason = reason
@@ -93,6 +95,7 @@ class SourceState:
         self.changed((topic,))
 
     def refused(self, topic: str, reason: str) -> None:
+        reason = concealed(reason)
         self.problem("rejected", f"{topic}: {reason}")
         term = self.interest.term(topic)
         self._refused[topic] = (term, reason)
