@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -46,11 +46,14 @@ def run(
     on_event: Hook | None = None,
     faults: Fault | None = None,
     blocked_after: float | None = 1.0,
+    on_failure: Callable[[SupervisionError], object] = traceback.print_exception,
 ) -> int:
     """Run a tree until a signal or its own end, and return the exit code for the process.
 
     deadline: seconds from the first signal, or from the moment when the tree gives up; then the process is
-    ended by force. Call `run` from the main thread. The other parameters are those of `open_supervisor`.
+    ended by force. on_failure: called with the error of a tree that did not start or has given up; by
+    default it is printed. Call `run` from the main thread. The other parameters are those of
+    `open_supervisor`.
     """
     if not isinstance(sup, Supervisor):
         raise BadSpec(f"a Supervisor is needed, not {sup!r}")
@@ -58,8 +61,8 @@ def run(
     with process.deadline.watching(), process.signals():
         try:
             trio.run(process.main, sup, Reporter(on_event), faults, blocked_after)
-        except SupervisionError:
-            traceback.print_exc()
+        except SupervisionError as error:
+            on_failure(error)
             return 1
     return 128 + process.received[1] if len(process.received) > 1 else 0
 

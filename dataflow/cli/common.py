@@ -71,7 +71,7 @@ def call(
     """
     import httpx
 
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = _bearer(token) if token else {}
     try:
         # no proxy from the environment: the daemon is nearly always on this machine
         answer = httpx.request(
@@ -84,6 +84,14 @@ def call(
     except httpx.TransportError as error:
         raise Mistake(not_running(url, error)) from None
     return _content(answer, ok)
+
+
+def _bearer(token: str) -> dict[bytes, bytes]:
+    from dataflow.settings.schema import why_not_sendable
+
+    if (why := why_not_sendable(token)) is not None:
+        raise Mistake(f"the token {why}")
+    return {b"Authorization": b"Bearer " + token.encode(errors="surrogateescape")}
 
 
 def _authorities(url: str) -> ssl.SSLContext | bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json as json_
 import os
 import socket
@@ -18,6 +17,7 @@ from dataflow.domain import secrets
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.secrets import concealed
 from dataflow.gateway.certificates import configured_context
+from dataflow.net.listening import why_refused
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Gateway, Settings
 
@@ -125,12 +125,17 @@ def with_port(settings: Settings, port: int | None) -> Settings:
 
 def check_free(gateway: Gateway) -> None:
     """Raises Mistake if the daemon could not listen, before anything has started."""
-    why = why_not_free(gateway.host, gateway.port)
-    if why is not None:
-        raise Mistake(f"cannot listen on {gateway.host}:{gateway.port}: {why}; choose another with --port")
+    error = why_not_free(gateway.host, gateway.port)
+    if error is not None:
+        raise Mistake(cannot_listen(gateway.host, gateway.port, error))
 
 
-def why_not_free(host: str, port: int) -> str | None:
+def cannot_listen(host: str, port: int, error: OSError, host_key: str = "[gateway] host") -> str:
+    """The error text. `host_key`: where the user wrote the host."""
+    return f"cannot listen on {host}:{port}: {why_refused(error, host_key)}"
+
+
+def why_not_free(host: str, port: int) -> OSError | None:
     """Why nothing can listen there now; None if the address is free."""
     try:
         family, kind, protocol, _name, address = socket.getaddrinfo(
@@ -141,6 +146,7 @@ def why_not_free(host: str, port: int) -> str | None:
             probe.bind(address)
             probe.listen()
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        return "something else listens there already" if taken else (error.strerror or str(error))
+        return error
+    except UnicodeError:  # a label that no name server knows, for example an empty one
+        return socket.gaierror(socket.EAI_NONAME, "this is no name of a host")
     return None

@@ -15,7 +15,7 @@ from dataflow.logs import unhinder
 
 from . import examples
 from .common import Url, daemon_url, until_interrupted
-from .daemon import why_not_free
+from .daemon import cannot_listen, why_not_free
 from .ends import Mistake
 
 Host: TypeAlias = Annotated[str, Parameter(help="Address to listen on.")]
@@ -123,7 +123,7 @@ def _taken(host: str, port: int) -> str | None:
     """The error text if the port of the exchange or of its controls is taken."""
     for each in (port, port + simulators.CONTROLS_ABOVE) if port else ():
         if (why := why_not_free(host, each)) is not None:
-            return f"cannot listen on {host}:{each}: {why}; choose another with --port"
+            return cannot_listen(host, each, why, "--host")
     return None
 
 
