@@ -171,11 +171,14 @@ def test_the_deadline_holds_although_nobody_reads_standard_error() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=writer, text=True, env=environment) as running:
-        up(running)
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(120) == 124
-    os.close(reader)
-    os.close(writer)
+        try:
+            up(running)
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(120) == 124
+        finally:
+            running.kill()
+            os.close(reader)
+            os.close(writer)
 
 
 def test_last_words_are_cut_where_the_room_ends() -> None:

@@ -54,6 +54,17 @@ def test_many_attempts_are_one_loss(diary: Diary) -> None:
     assert diary.lines == ["lost a: refused [X-Y]", "restored a [X-Y]"]
 
 
+def test_a_reason_holds_no_secret(diary: Diary) -> None:
+    """Clients are told the reason, and an upstream may repeat what we sent to it."""
+    source = state(diary, "X-Y", eager=True)
+    source.down("refused ws://user:planted@x/?token=planted")
+    source.up([])
+    source.refused("X-Y", '{"apiKey": "planted"}')
+    assert diary.lines[0] == "lost a: refused ws://user:***@x/?token=*** [X-Y]"
+    assert source.refusal("X-Y") == '{"apiKey": "***"}'
+    assert "planted" not in str(diary.lines)
+
+
 def test_a_source_that_is_down_from_the_start_is_lost_too(diary: Diary) -> None:
     """The state at the start is no special case."""
     source = state(diary, "X-Y", eager=True)
