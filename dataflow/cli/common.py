@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
 from .ends import Failure, Mistake
+from .streams import interrupt_write, let_out
 
 if TYPE_CHECKING:
     import ssl
@@ -131,22 +133,33 @@ def not_running(url: str, error: BaseException | None) -> str:
 
 
 def until_interrupted(function: Callable[..., Awaitable[object]], *arguments: object) -> None:
-    """Run an async function. Ctrl-C and SIGTERM end it without an error."""
+    """Run an async function. Ctrl-C and SIGTERM end it without an error, also if nobody reads its output."""
     import trio
 
     async def main() -> None:
+        # a nursery, so that every error comes out in a group, whether the function has one of its own or not
         async with trio.open_nursery() as nursery:
-            await nursery.start(_cancel_when_told, nursery.cancel_scope)
-            await function(*arguments)
-            nursery.cancel_scope.cancel()
+            with _cancelled_by_signals(nursery.cancel_scope):
+                await function(*arguments)
 
     trio.run(main)
 
 
-async def _cancel_when_told(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+@contextmanager
+def _cancelled_by_signals(scope: trio.CancelScope) -> Iterator[None]:
     import trio
 
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _signal in signals:
-            scope.cancel()
+    token = trio.lowlevel.current_trio_token()
+
+    def told(_number: int, _frame: object) -> None:
+        token.run_sync_soon(scope.cancel)
+        interrupt_write()  # a loop that is stuck there would never cancel anything
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if scope.cancel_called:
+            let_out(sys.stdout)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ def standard_streams() -> Iterator[None]:
     try:
         yield
     finally:
-        _let_out(sys.stdout)
+        let_out(sys.stdout)
         sys.stdin, sys.stdout, sys.stderr = before
 
 
@@ -47,8 +48,16 @@ def discard(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def _let_out(stream: TextIO) -> None:
+def let_out(stream: TextIO) -> None:
+    """Write what an interrupted command has left, if it finds room now."""
     try:
+        room = select.poll()
+        room.register(stream.fileno(), select.POLLOUT)
+        if room.poll(0):
+            stream.flush()
+        else:
+            discard(stream.fileno())
+    except io.UnsupportedOperation:  # of a test
         stream.flush()
     except OSError:  # told already, or of a command that has ended with another error
         discard(stream.fileno())
@@ -65,13 +74,24 @@ def _occupy(descriptor: int) -> None:
 
 
 class _Output(io.FileIO):
+    waits = False  # in a write
+
     def write(self, data: Any) -> int | None:  # type: ignore[override]
+        _Output.waits = True
         try:
             return super().write(data)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise CannotWrite(error.errno, error.strerror) from None
+        finally:
+            _Output.waits = False
+
+
+def interrupt_write() -> None:
+    """For signal handlers. Raises KeyboardInterrupt if the process waits for the reader of its output."""
+    if _Output.waits:
+        raise KeyboardInterrupt
 
 
 class _Errors(io.FileIO):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,38 @@ def test_a_reader_that_leaves_is_no_mistake(folder: Path) -> None:
     """`dataflow ... | head`: exit code 0 and not a word."""
     done = shell("(dataflow check fine.toml; echo $? >&2) | true", folder)
     assert done.stderr == b"0\n"
+
+
+ENDLESS = """
+import sys, trio
+from dataflow.cli.common import until_interrupted
+from dataflow.cli.streams import standard_streams
+
+async def talk():
+    print("up", file=sys.stderr, flush=True)
+    while True:
+        print("x" * 1000)
+        await trio.lowlevel.checkpoint()
+
+with standard_streams():
+    try:
+        until_interrupted(talk)
+    except* KeyboardInterrupt:
+        pass
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_command_that_waits_for_its_reader(number: signal.Signals) -> None:
+    """`dataflow tail ... | something stuck`: the command waits, as any other would, and a signal ends it."""
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", ENDLESS]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environ) as running:
+        try:
+            assert running.stderr is not None
+            assert running.stderr.readline() == b"up\n"
+            running.send_signal(number)
+            assert running.wait() == 0
+        finally:
+            running.kill()
