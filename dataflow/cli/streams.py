@@ -50,6 +50,8 @@ def discard(descriptor: int) -> None:
 
 def let_out(stream: TextIO) -> None:
     """Write what an interrupted command has left, if it finds room now."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return  # an outlet, which waits for nobody and has an end of its own
     try:
         room = select.poll()
         room.register(stream.fileno(), select.POLLOUT)
