@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import random
 import sys
+import traceback
 from collections.abc import Sequence
 from functools import partial
 
@@ -218,10 +219,11 @@ def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:
         deadline=stop_deadline(settings),
         on_event=reactions,
         faults=built.core.faults,
+        on_failure=lambda error: reactions.mistake or traceback.print_exception(error),
     )
     if code == 0:
         return 0
-    return 1 if reactions.address_taken else 2
+    return 1 if reactions.mistake else 2
 
 
 def stop_deadline(settings: Settings) -> float:

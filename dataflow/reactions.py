@@ -11,11 +11,13 @@ import errno
 
 from loguru import logger
 
-from supervisors import Event
+from supervisors import Event, StartFailed
 
 from . import paths
+from .domain.errors import ConfigError
 from .gateway.hall import Hall
 from .logs import log_event
+from .net.listening import why_refused
 
 
 class Reactions:
@@ -23,12 +25,21 @@ class Reactions:
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
-        self.address_taken = False  # a listener did not get its address at the start: a mistake of the user
+        self._mistaken: set[str] = set()  # actors that do not start because of a mistake of the user
+
+    @property
+    def mistake(self) -> bool:
+        """Whether a mistake of the user keeps the tree from starting. It has its line in the log."""
+        return bool(self._mistaken)
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "start_failed" and (error := _bind_error(event)) is not None:
-            self.address_taken = True
-            logger.bind(path=event.path).error("cannot listen: {}", error)
+        if event.kind == "ready":
+            self._mistaken.discard(event.path)
+        elif event.kind == "start_failed" and (mistake := _mistake(event)) is not None:
+            self._mistaken.add(event.path)
+            logger.bind(path=event.path).error("{}", mistake)
+            return
+        elif event.kind == "start_failed" and self._follows(event):
             return
         if event.kind == "ready" and paths.below(paths.SOURCES, event.path):
             return  # a connector is ready before it is connected; its source logs the connection
@@ -44,11 +55,21 @@ class Reactions:
             for topic in self._hall.core.topics.open_topics:  # they ended with their pool
                 self._hall.abandon(topic)
 
+    def _follows(self, event: Event) -> bool:
+        """Whether a branch did not start for no other reason than such a mistake below it."""
+        return any(path.startswith(f"{event.path}/") for path in self._mistaken) and all(
+            isinstance(error, StartFailed) for error in event.errors
+        )
 
-def _bind_error(event: Event) -> OSError | None:
-    """The operating system's refusal of an address, if this is why the start failed."""
-    refusals = [e for e in event.errors if isinstance(e, OSError) and e.errno in _REFUSALS]
-    return refusals[0] if refusals else None
+
+def _mistake(event: Event) -> str | None:
+    """The mistake of the user that is the reason of a failed start, and its remedy, in one line."""
+    for error in event.errors:
+        if isinstance(error, ConfigError):
+            return "; ".join(error.problems)
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            return f"cannot listen: {why_refused(error)}"
+    return None
 
 
 _REFUSALS = (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)

@@ -8,6 +8,7 @@ Rule 3: the time of a tick is when its message was received, or else the timesta
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 from collections import Counter
@@ -159,10 +160,16 @@ def _opened(path: str | Path | Traversable) -> Iterator[Iterable[bytes]]:
     real = Path(path) if isinstance(path, str) else path
     with real.open("rb") as raw:
         if not real.name.endswith(".gz"):
-            yield raw
+            yield _unmarked(raw)
             return
         with gzip.open(raw) as unpacked:
-            yield unpacked
+            yield _unmarked(unpacked)
+
+
+def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Without the byte order mark that editors of Windows put before UTF-8."""
+    for number, line in enumerate(lines):
+        yield line if number else line.removeprefix(codecs.BOM_UTF8)
 
 
 def _tick(line: _Line) -> Tick | str:

@@ -33,6 +33,7 @@ from .errors import (
     leaves,
 )
 from .events import Event, Exit, Fault, Node
+from .last_words import say_at_once
 from .mailbox import Ask, Put
 from .refs import Ref
 from .runner import run
@@ -74,4 +75,5 @@ __all__ = [
     "leaves",
     "open_supervisor",
     "run",
+    "say_at_once",
 ]

@@ -31,6 +31,7 @@ from attrs import define, field
 from .actor import Supervisor
 from .errors import BadSpec, SupervisionError
 from .events import Fault, Hook, Reporter
+from .last_words import STANDARD_ERROR, say_at_once
 from .record import Record
 from .tree import Tree, running
 
@@ -45,11 +46,14 @@ def run(
     on_event: Hook | None = None,
     faults: Fault | None = None,
     blocked_after: float | None = 1.0,
+    on_failure: Callable[[SupervisionError], object] = traceback.print_exception,
 ) -> int:
     """Run a tree until a signal or its own end, and return the exit code for the process.
 
     deadline: seconds from the first signal, or from the moment when the tree gives up; then the process is
-    ended by force. Call `run` from the main thread. The other parameters are those of `open_supervisor`.
+    ended by force. on_failure: called with the error of a tree that did not start or has given up; by
+    default it is printed. Call `run` from the main thread. The other parameters are those of
+    `open_supervisor`.
     """
     if not isinstance(sup, Supervisor):
         raise BadSpec(f"a Supervisor is needed, not {sup!r}")
@@ -57,8 +61,8 @@ def run(
     with process.deadline.watching(), process.signals():
         try:
             trio.run(process.main, sup, Reporter(on_event), faults, blocked_after)
-        except SupervisionError:
-            traceback.print_exc()
+        except SupervisionError as error:
+            on_failure(error)
             return 1
     return 128 + process.received[1] if len(process.received) > 1 else 0
 
@@ -138,15 +142,15 @@ class _Deadline:
         if not self._armed:
             self._armed = True
             os.write(self._pipe[1], b"!")
-            faulthandler.dump_traceback_later(self.seconds + LAST_RESORT / 2)
+            faulthandler.dump_traceback_later(self.seconds + LAST_RESORT / 2, file=STANDARD_ERROR)
             self._alarm = signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, self.seconds + LAST_RESORT)
 
     def _disarm(self, thread: threading.Thread) -> None:
         if self._armed:
+            faulthandler.cancel_dump_traceback_later()  # waits for its thread: only the alarm bounds that
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._alarm)
-            faulthandler.cancel_dump_traceback_later()
         os.close(self._pipe[1])
         thread.join()
         os.close(self._pipe[0])
@@ -160,14 +164,12 @@ class _Deadline:
 
 def _write_stacks(loop_thread: int, tree: Tree | None) -> None:
     """Write the guilty stacks: of the thread of the event loop, and of each child that is still alive."""
-    write = sys.stderr.write
-    write("the tree did not end in time; its thread is at:\n")
     frame = sys._current_frames().get(loop_thread)
-    write("".join(traceback.format_stack(frame)) if frame else "gone\n")
+    say_at_once("the tree did not end in time; its thread is at:\n")
+    say_at_once("".join(traceback.format_stack(frame)) if frame else "gone\n")
     if tree is not None:
         for record in _living(tree.root):
-            _write_task(write, record)
-    sys.stderr.flush()
+            _write_task(record)
 
 
 def _living(record: Record) -> Iterator[Record]:
@@ -177,13 +179,13 @@ def _living(record: Record) -> Iterator[Record]:
         yield from _living(child)
 
 
-def _write_task(write: Callable[[str], Any], record: Record) -> None:
+def _write_task(record: Record) -> None:
     life = record.incarnation
     if life is None or life.task is None:
         return
     tasks = [life.task]
     for task in tasks:
-        write(f"child {record.path!r} ({record.state}), task {task.name}, waits at:\n")
+        say_at_once(f"child {record.path!r} ({record.state}), task {task.name}, waits at:\n")
         summary = traceback.StackSummary.extract(task.iter_await_frames())
-        write("".join(summary.format()))
+        say_at_once("".join(summary.format()))
         tasks.extend(inner for nursery in task.child_nurseries for inner in nursery.child_tasks)

@@ -6,7 +6,6 @@ fine; 1 the user's mistake, told in one clear line without a traceback; 2 an int
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from .ends import Failure, Mistake, only
+from .streams import CannotWrite, discard, standard_streams
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -94,11 +94,23 @@ _COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with standard_streams():
+        try:
+            return _run(words)
+        finally:
+            if logs := sys.modules.get("dataflow.logs"):  # most commands need no log, and load none
+                logs.finish()
+
+
+def _run(words: list[str]) -> int:
     try:
         if words == ["--version"]:  # before the imports that every other command needs
             print(f"dataflow {version('dataflow')}")
-            return 0
-        return _call(words)
+            code = 0
+        else:
+            code = _call(words)
+        sys.stdout.flush()  # here, where a closed pipe or a full disk is still handled below
+        return code
     except KeyboardInterrupt:
         return 0
     except BaseException as error:
@@ -113,7 +125,6 @@ def _call(words: list[str]) -> int:
         code = called(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise Mistake(str(error)) from None
-    sys.stdout.flush()  # here, where a closed pipe is still handled below
     return int(code or 0)
 
 
@@ -145,27 +156,32 @@ def examples(*lines: str) -> str:
 
 
 def _ended_by(error: BaseException) -> int:
-    from dataflow.domain.errors import ConfigError  # not at the top: it brings attrs along
+    from dataflow.domain.errors import ConfigError  # not at the top: they bring attrs along
+    from dataflow.domain.secrets import concealed
 
     match error:
         case ConfigError():
             print("\n".join(error.problems), file=sys.stderr)
             return 1
         case Mistake():
-            print(f"dataflow: {error}", file=sys.stderr)
+            print(f"dataflow: {concealed(str(error))}", file=sys.stderr)
             return 1
         case BrokenPipeError():  # in `dataflow tail ... | head`, head has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard(sys.stdout.fileno())
             return 0
+        case CannotWrite():
+            discard(sys.stdout.fileno())
+            print(f"dataflow: cannot write to standard output: {error.strerror}", file=sys.stderr)
+            return 1
         case KeyboardInterrupt():
             return 0
         case Failure():
-            print(f"dataflow: {error}", file=sys.stderr)
+            print(f"dataflow: {concealed(str(error))}", file=sys.stderr)
             return 2
         case SystemExit():
             raise error
         case _:
-            traceback.print_exception(error)
+            print(concealed("".join(traceback.format_exception(error))), end="", file=sys.stderr)
             print(
                 "dataflow: an internal failure, not your mistake; please report the text above",
                 file=sys.stderr,

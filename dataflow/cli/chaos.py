@@ -65,6 +65,7 @@ def chaos(
         )
     except ValueError as error:
         raise Mistake(_plainly(error)) from None
+    logs.unhinder("stderr")
     _log(log_level)
     figures = _rehearse(rehearsal)
     if json:

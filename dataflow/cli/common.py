@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
 from .ends import Failure, Mistake
+from .streams import interrupt_write, let_out
 
 if TYPE_CHECKING:
     import ssl
@@ -33,7 +37,16 @@ Token: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
-Json: TypeAlias = Annotated[bool, Parameter(help="JSON for programs.")]
+
+
+def _as_utf_8(_type: object, wanted: bool) -> None:
+    """JSON has one encoding, whatever the terminal's is. A lone surrogate becomes JSON's own escape."""
+    if wanted and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+# The validator is the one place that every command with this option passes through.
+Json: TypeAlias = Annotated[bool, Parameter(help="JSON for programs.", validator=_as_utf_8)]
 
 
 _HTTP = {"": "http", "ws": "http", "wss": "https"}
@@ -60,7 +73,7 @@ def call(
     """
     import httpx
 
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = _bearer(token) if token else {}
     try:
         # no proxy from the environment: the daemon is nearly always on this machine
         answer = httpx.request(
@@ -73,6 +86,14 @@ def call(
     except httpx.TransportError as error:
         raise Mistake(not_running(url, error)) from None
     return _content(answer, ok)
+
+
+def _bearer(token: str) -> dict[bytes, bytes]:
+    from dataflow.settings.schema import why_not_sendable
+
+    if (why := why_not_sendable(token)) is not None:
+        raise Mistake(f"the token {why}")
+    return {b"Authorization": b"Bearer " + token.encode(errors="surrogateescape")}
 
 
 def _authorities(url: str) -> ssl.SSLContext | bool:
@@ -112,22 +133,33 @@ def not_running(url: str, error: BaseException | None) -> str:
 
 
 def until_interrupted(function: Callable[..., Awaitable[object]], *arguments: object) -> None:
-    """Run an async function. Ctrl-C and SIGTERM end it without an error."""
+    """Run an async function. Ctrl-C and SIGTERM end it without an error, also if nobody reads its output."""
     import trio
 
     async def main() -> None:
+        # a nursery, so that every error comes out in a group, whether the function has one of its own or not
         async with trio.open_nursery() as nursery:
-            await nursery.start(_cancel_when_told, nursery.cancel_scope)
-            await function(*arguments)
-            nursery.cancel_scope.cancel()
+            with _cancelled_by_signals(nursery.cancel_scope):
+                await function(*arguments)
 
     trio.run(main)
 
 
-async def _cancel_when_told(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+@contextmanager
+def _cancelled_by_signals(scope: trio.CancelScope) -> Iterator[None]:
     import trio
 
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _signal in signals:
-            scope.cancel()
+    token = trio.lowlevel.current_trio_token()
+
+    def told(_number: int, _frame: object) -> None:
+        token.run_sync_soon(scope.cancel)
+        interrupt_write()  # a loop that is stuck there would never cancel anything
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if scope.cancel_called:
+            let_out(sys.stdout)

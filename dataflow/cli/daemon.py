@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json as json_
 import os
 import socket
@@ -14,10 +13,12 @@ from cyclopts import Parameter
 from loguru import logger
 
 from dataflow import logs
+from dataflow.domain import secrets
 from dataflow.domain.errors import ConfigError
+from dataflow.domain.secrets import concealed
 from dataflow.gateway import exposure
 from dataflow.gateway.certificates import configured_context
-from dataflow.net.address import without_secrets
+from dataflow.net.listening import why_refused
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Gateway, Operator, Settings
 
@@ -31,12 +32,20 @@ Config: TypeAlias = Annotated[
 Port: TypeAlias = Annotated[int | None, Parameter(help="Listen on this port instead of the configured one.")]
 LogFormat: TypeAlias = Annotated[logs.Format, Parameter(help="human for people, json for machines.")]
 LogLevel: TypeAlias = Annotated[logs.Level, Parameter(help="The lowest level to log.")]
+LogFile: TypeAlias = Annotated[
+    Path | None, Parameter(help="Append the log to this file. [default: standard error]")
+]
 
 NO_SOURCES = "no sources, so there will be no trades"
 
 
 def run(
-    *, config: Config = None, port: Port = None, log_format: LogFormat = "human", log_level: LogLevel = "info"
+    *,
+    config: Config = None,
+    port: Port = None,
+    log_format: LogFormat = "human",
+    log_level: LogLevel = "info",
+    log_file: LogFile = None,
 ) -> int:
     """The daemon: sources in, WebSocket and HTTP out.
 
@@ -44,8 +53,9 @@ def run(
     exchanges. Ctrl-C and SIGTERM end it after a notice to its clients.
     """
     settings = with_port(load(config or [shipped("server.toml")], os.environ), port)
+    secrets.keep(settings)
     configured_context(settings.gateway)
-    logs.configure(log_format, log_level)
+    start_log(log_format, log_level, log_file)
     check_free(settings.gateway)
     if settings.operator.port is not None:
         check_free(settings.operator)
@@ -77,18 +87,14 @@ def check(*files: Path, json: Json = False) -> int:
             raise
         print(json_.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
         return 1
-    print(json_.dumps({"ok": True, **_summary(settings)}) if json else _told(settings))
+    print(json_.dumps({"ok": True, **_summary(settings)}, ensure_ascii=False) if json else _told(settings))
     return 0
 
 
 def _summary(settings: Settings) -> dict[str, Any]:
     gateway = settings.gateway
     sources = {
-        name: {
-            "connector": source.connector,
-            "url": without_secrets(source.url),
-            "symbols": list(source.symbols),
-        }
+        name: {"connector": source.connector, "url": concealed(source.url), "symbols": list(source.symbols)}
         for name, source in settings.sources.items()
     }
     scheme = "http" if gateway.tls_certificate is None else "https"
@@ -104,6 +110,15 @@ def _told(settings: Settings) -> str:
     return "\n".join(lines if summary["sources"] else [*lines, f"  {NO_SOURCES}"])
 
 
+def start_log(format: logs.Format, level: logs.Level, file: Path | None = None) -> None:
+    """Log, and wait for nobody from here on who reads a standard stream. Raises Mistake."""
+    logs.unhinder("stdout", "stderr")
+    try:
+        logs.configure(format, level, file=file)
+    except OSError as error:
+        raise Mistake(f"--log-file: {file}: cannot be opened: {error.strerror}") from None
+
+
 def with_port(settings: Settings, port: int | None) -> Settings:
     """`settings`, listening on `port` unless that is None. Raises ConfigError."""
     if port is None:
@@ -116,13 +131,18 @@ def with_port(settings: Settings, port: int | None) -> Settings:
 def check_free(listener: Gateway | Operator) -> None:
     """Raises Mistake if the daemon could not listen, before anything has started."""
     host, port = listener.host, listener.port or 0
-    why = why_not_free(host, port)
-    if why is not None:
-        remedy = "with --port" if isinstance(listener, Gateway) else "in [operator]"
-        raise Mistake(f"cannot listen on {host}:{port}: {why}; choose another {remedy}")
+    error = why_not_free(host, port)
+    if error is not None:
+        keys = () if isinstance(listener, Gateway) else ("[operator] host", "[operator] port")
+        raise Mistake(cannot_listen(host, port, error, *keys))
 
 
-def why_not_free(host: str, port: int) -> str | None:
+def cannot_listen(host: str, port: int, error: OSError, *keys: str) -> str:
+    """The error text. `keys`: where the user wrote host and port, as for `why_refused`."""
+    return f"cannot listen on {host}:{port}: {why_refused(error, *keys)}"
+
+
+def why_not_free(host: str, port: int) -> OSError | None:
     """Why nothing can listen there now; None if the address is free."""
     try:
         family, kind, protocol, _name, address = socket.getaddrinfo(
@@ -133,6 +153,7 @@ def why_not_free(host: str, port: int) -> str | None:
             probe.bind(address)
             probe.listen()
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        return "something else listens there already" if taken else (error.strerror or str(error))
+        return error
+    except UnicodeError:  # a label that no name server knows, for example an empty one
+        return socket.gaierror(socket.EAI_NONAME, "this is no name of a host")
     return None

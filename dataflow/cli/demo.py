@@ -17,13 +17,23 @@ from rich.table import Table
 from rich.text import Text
 
 import simulators
-from dataflow import logs
+from dataflow.domain import secrets
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
 from simulators import CONTROLS_ABOVE
 from supervisors import Child, Context
 
-from .daemon import Config, LogFormat, LogLevel, Port, check_free, why_not_free, with_port
+from .daemon import (
+    Config,
+    LogFile,
+    LogFormat,
+    LogLevel,
+    Port,
+    check_free,
+    start_log,
+    why_not_free,
+    with_port,
+)
 from .ends import Mistake
 
 HOST = "127.0.0.1"
@@ -32,7 +42,12 @@ PORTS_TRIED = 50
 
 
 def demo(
-    *, config: Config = None, port: Port = None, log_format: LogFormat = "human", log_level: LogLevel = "info"
+    *,
+    config: Config = None,
+    port: Port = None,
+    log_format: LogFormat = "human",
+    log_level: LogLevel = "info",
+    log_file: LogFile = None,
 ) -> int:
     """Two simulated exchanges and the daemon in one process, offline.
 
@@ -41,7 +56,8 @@ def demo(
     ports = free_ports(SIMULATED_PORTS)
     files = [shipped("server.toml"), shipped("simulated.toml"), *(config or [])]
     settings = at_ports(with_port(load(files, os.environ), port), ports)
-    logs.configure(log_format, log_level)
+    secrets.keep(settings)
+    start_log(log_format, log_level, log_file)
     check_free(settings.gateway)
     if log_format == "human":
         Console(stderr=True).print(invitation(settings, ports, command_name()))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from cyclopts import App, Parameter
 
 import simulators
+from dataflow.logs import unhinder
 
 from . import examples
 from .common import Url, daemon_url, until_interrupted
-from .daemon import why_not_free
+from .daemon import cannot_listen, why_not_free
 from .ends import Mistake
 
 Host: TypeAlias = Annotated[str, Parameter(help="Address to listen on.")]
@@ -95,6 +96,7 @@ def client(*symbols: str, url: Url = None, keyboard: Keyboard | None = None) -> 
         raise Mistake("client needs a symbol, such as `dataflow client BTC-USD`")
     address = f"{daemon_url(url).replace('http', 'ws', 1)}/ws"
     wanted = tuple(symbol.upper() for symbol in symbols)
+    unhinder("stdout", "stderr")
     until_interrupted(partial(simulators.run_client, wanted, url=address, keyboard=_keys(keyboard), say=_say))
 
 
@@ -106,6 +108,7 @@ def _serve(
     speed: str,
     keyboard: bool | None,
 ) -> None:
+    unhinder("stdout", "stderr")
     where = {} if port is None else {"port": port}
     try:
         until_interrupted(partial(serve, host=host, speed=speed, keyboard=_keys(keyboard), say=_say, **where))
@@ -120,7 +123,7 @@ def _taken(host: str, port: int) -> str | None:
     """The error text if the port of the exchange or of its controls is taken."""
     for each in (port, port + simulators.CONTROLS_ABOVE) if port else ():
         if (why := why_not_free(host, each)) is not None:
-            return f"cannot listen on {host}:{each}: {why}; choose another with --port"
+            return cannot_listen(host, each, why, "--host")
     return None
 
 

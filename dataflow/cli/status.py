@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree
 
+from dataflow.domain.secrets import concealed
 from dataflow.logs.terminal import disarmed
 
 from .common import Json, Token, Url, call, daemon_url
@@ -103,7 +104,7 @@ def _pictures(
         try:
             yield _look(base, token, everything)
         except (Failure, Mistake) as error:  # perhaps it restarts: keep watching
-            yield Text(disarmed(str(error)), style="red")
+            yield Text(disarmed(concealed(str(error))), style="red")
 
 
 def draw(
@@ -118,7 +119,9 @@ def draw(
     `daemon`: the answers of GET /api/v1/status and, for an operator, /api/v1/clients in one.
     """
     state = str(ready.get("status"))
-    head = Text.assemble("dataflow ", (base, "dim"), "  ", (state, READY_COLOURS.get(state, "red")))
+    head = Text.assemble(
+        "dataflow ", (concealed(base), "dim"), "  ", (state, READY_COLOURS.get(state, "red"))
+    )
     for name in ("not_ready", "degraded"):
         if paths := ready.get(name):
             head.append(f"  {name.replace('_', ' ')}: {', '.join(map(disarmed, paths))}", "dim")

@@ -16,6 +16,7 @@ import trio
 from attrs import frozen
 from quart import Response, request
 
+from dataflow.domain.secrets import concealed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faults.registry import FaultError, Faults, TooManyFaults, UnknownFault
 from dataflow.gateway import face, spelling
@@ -172,7 +173,7 @@ class _Admin:
 
     def _told(self, node: Node) -> dict[str, Any]:
         """`node` as JSON: moments of the event loop's clock become ages and times, and a source tells what it
-        delivered."""
+        delivered. No secrets."""
         now, ago, sources = trio.current_time(), self._hall.core.ago, self._sources()
 
         def dated(plain: dict[str, Any]) -> dict[str, Any]:
@@ -181,6 +182,7 @@ class _Admin:
             for key in ("since", "last_error_at"):
                 if plain[key] is not None:
                     plain[key] = to_rfc3339(ago(now - plain[key]))
+            plain["last_error"] = plain["last_error"] and concealed(plain["last_error"])
             source = sources.get(below(SOURCES, plain["path"]) or "")
             if source is not None:
                 plain["delivered"] = source["delivered"]

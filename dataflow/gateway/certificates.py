@@ -5,6 +5,7 @@ Rules of this file: a mistake of the configuration is a ConfigError, with one li
 
 from __future__ import annotations
 
+import codecs
 import ssl
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def _no_password() -> str:
 
 def _unreadable(file: str) -> str | None:
     try:
-        Path(file).read_bytes()
+        if Path(file).read_bytes().startswith(codecs.BOM_UTF8):  # OpenSSL then finds no PEM in it
+            return "begins with a byte order mark, which PEM does not have; save it without"
     except FileNotFoundError:
         return "no such file"
     except OSError as error:

@@ -1,5 +1,6 @@
 """The log, and safe text for terminals."""
 
-from .logs import Burst, Format, Level, configure, log_event
+from .logs import Burst, Format, Level, configure, dropped, finish, log_event, reopen
+from .outlet import unhinder
 
-__all__ = ["Burst", "Format", "Level", "configure", "log_event"]
+__all__ = ["Burst", "Format", "Level", "configure", "dropped", "finish", "log_event", "reopen", "unhinder"]

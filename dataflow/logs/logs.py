@@ -1,8 +1,9 @@
-"""The log: one line per event, to standard error, for people or for machines.
+"""The log: one line per event, to standard error or a file, for people or for machines.
 
-Rules of this file: sinks are synchronous (a coroutine sink delivers nothing on Trio). A lost connection is no
-defect: one line. A crash of our code is a defect: a line and its traceback. Text from outside cannot forge a
-line, move the cursor or change a colour. Repeated messages are counted and logged once per burst.
+Rules of this file: sinks are synchronous (a coroutine sink delivers nothing on Trio), and none waits for a
+reader (see `outlet`). A lost connection is no defect: one line. A crash of our code is a defect: a line and
+its traceback. Text from outside cannot forge a line, move the cursor or change a colour. No line holds a
+secret (see `domain.secrets`). Repeated messages are counted and logged once per burst.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Hashable
-from datetime import UTC
+from collections.abc import Callable, Hashable
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
 
-from attrs import define, field
+from attrs import define, field, frozen
 from loguru import logger
 
+from dataflow.domain.secrets import concealed, concealed_value
+
+from .outlet import LogFile, Outlet, give_back, replaced
 from .terminal import disarmed, painted, wants_colour
 
 if TYPE_CHECKING:
@@ -31,19 +37,76 @@ Format: TypeAlias = Literal["human", "json"]
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
-def configure(format: Format = "human", level: Level = "info", stream: TextIO | None = None) -> None:
-    """Send all records, of loguru and of the standard library, to `stream` (default: standard error).
+def configure(
+    format: Format = "human", level: Level = "info", stream: TextIO | None = None, *, file: Path | None = None
+) -> None:
+    """Send all records, of loguru and of the standard library, to `file`, or else to `stream`.
 
-    Replaces the earlier configuration.
+    Default: standard error. Replaces the earlier configuration. Raises OSError if the file cannot be opened.
     """
-    out = stream or sys.stderr
+    global _log
+    out: Any = LogFile(file) if file is not None else stream or sys.stderr
     render = _json_line if format == "json" else partial(_human_line, wants_colour(out, os.environ))
+    _log = _Log(out, render)
+    if isinstance(out, Outlet):
+        out.hole = lambda count: _own_line("WARNING", f"{count} lines are missing here: there was no room")
+    if isinstance(out, LogFile):
+        out.trouble = lambda why: _complain(f"{file}: {why}")
     logger.remove()
     # Otherwise loguru prints every variable near a crash: whole histories, which takes seconds.
     plain: dict[str, Any] = {"format": _bare, "backtrace": False, "diagnose": False}
-    logger.add(lambda message: _write(out, render(message.record)), level=level.upper(), **plain)
+    say = out.say if isinstance(out, Outlet) else partial(_write, out)
+    logger.add(lambda message: say(render(message.record)), level=level.upper(), **plain)
     logging.basicConfig(handlers=[_Intercept()], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
+
+
+@frozen
+class _Log:
+    """Where the log goes, and how its lines look."""
+
+    out: Any  # an Outlet or another TextIO
+    render: Callable[[Any], str]
+
+
+_log: _Log | None = None
+
+
+def dropped() -> int:
+    """The lines that found no room, of the log and of everything on the replaced standard streams."""
+    return sum(outlet.dropped for outlet in _outlets())
+
+
+def reopen() -> None:
+    """Open the log file anew, as after a rotation. Without a file, nothing. Never waits, raises nothing.
+
+    If it cannot be opened, the old file goes on, and standard error has one line about it.
+    """
+    if _log is not None and isinstance(_log.out, LogFile):
+        _log.out.reopen()
+
+
+def finish() -> None:
+    """Let out what finds room, and give the standard streams back. The last call of a process."""
+    for outlet in _outlets():
+        outlet.finish()
+    give_back()
+
+
+def _outlets() -> set[Outlet]:
+    return {*replaced(), *([_log.out] if _log is not None and isinstance(_log.out, Outlet) else [])}
+
+
+def _complain(why: str) -> None:
+    if sys.stderr is not None:
+        print(_own_line("ERROR", f"the log lacks lines: {why}"), file=sys.stderr)
+
+
+def _own_line(level: str, message: str, **extra: str) -> str:
+    """A line of the log that does not pass through loguru and its locks."""
+    assert _log is not None
+    about = {"level": SimpleNamespace(name=level), "message": message, "extra": extra, "exception": None}
+    return _log.render({**about, "time": datetime.now().astimezone()})
 
 
 def _bare(_record: Record) -> str:
@@ -63,7 +126,7 @@ def _human_line(coloured: bool, record: Record) -> str:
     time = painted(f"{record['time']:%Y-%m-%d %H:%M:%S.%f}"[:-3], "2", coloured)
     path = record["extra"].get("path")
     place = painted(disarmed(str(path)), "36", coloured) + ": " if path else ""
-    text = record["message"] + ("\n" + _traceback(record) if record["exception"] else "")
+    text = concealed(record["message"] + ("\n" + _traceback(record) if record["exception"] else ""))
     return f"{time} {painted(f'{level:<7}', _COLOURS.get(level, '0'), coloured)} {place}{disarmed(text)}"
 
 
@@ -72,11 +135,11 @@ def _json_line(record: Record) -> str:
     line: dict[str, Any] = {
         "time": record["time"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "level": record["level"].name.lower(),
-        "message": record["message"],
-        **record["extra"],
+        "message": concealed(record["message"]),
+        **concealed_value(record["extra"]),
     }
     if record["exception"]:
-        line["exception"] = _traceback(record)
+        line["exception"] = concealed(_traceback(record))
     return json.dumps(line, ensure_ascii=False, default=str)
 
 
@@ -115,7 +178,6 @@ _LINES: dict[str, tuple[str, str]] = {
     "escalated": ("ERROR", "crashed too often, its supervisor gives up: {errors}"),
     "auto_shutdown": ("INFO", "ends, because its significant children have ended"),
     "suppressed": ("WARNING", "{detail} more crashes in the last second"),
-    "blocked": ("ERROR", "the event loop is blocked:\n{detail}"),
 }
 _WITH_TRACEBACK = {"crash", "start_failed", "cleanup_error", "escalated"}
 
@@ -128,14 +190,33 @@ def log_event(event: Event) -> None:
         level, text, error = "INFO", "link lost: {errors}; {restart}", None
     if event.kind == "ready" and event.epoch > 1:
         level, text = "INFO", "back, incarnation {epoch}"
+    if event.kind == "blocked":
+        _rescue(event)
+        return
     message = text.format(
         errors="; ".join(map(_told, event.errors)) or "unknown error",
         restart="no restart" if event.delay is None else f"restart {event.restarts} in {event.delay:.1f} s",
         count=len(event.detail) if isinstance(event.detail, tuple) else 1,
-        detail=event.detail if event.kind == "blocked" else _cut(event.detail),
+        detail=_cut(event.detail),
         epoch=event.epoch,
     )
     logger.bind(path=event.path or "root", event=event.kind).opt(exception=error).log(level, "{}", message)
+
+
+def _rescue(event: Event) -> None:
+    """Say that the loop is blocked. What blocks it may hold the lock of the logger, or fill the outlet."""
+    if _log is None:
+        return
+    line = _own_line(
+        "ERROR",
+        f"the event loop is blocked:\n{event.detail}",
+        path=event.path or "root",
+        event=event.kind,
+    )
+    if isinstance(_log.out, Outlet):
+        _log.out.say_at_once(line)
+    else:
+        _write(_log.out, line)
 
 
 def _link_lost(event: Event) -> bool:

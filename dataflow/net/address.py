@@ -18,10 +18,6 @@ from attrs import field, frozen
 _PORTS: Final = {"ws": 80, "wss": 443}
 _AS_WRITTEN: Final = "!#$%&'()*+,/:;=?@[]~"  # characters of a path or query beside letters, digits and "-._"
 _NAME: Final = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,57}\.?").fullmatch
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#]*@")
-_ANYTHING_BEFORE_AN_AT: Final = re.compile(r"^.*@", re.DOTALL)
-_VALUES: Final = re.compile(r"(?<==)[^&#]+")
-HIDDEN: Final = "***"
 
 
 @frozen
@@ -100,18 +96,3 @@ def _authorization(parts: SplitResult) -> str | None:
     if b":" in user:
         raise ValueError("must not have a user with a colon, for HTTP takes it for the end of the name")
     return f"Basic {b64encode(user + b':' + password).decode()}"
-
-
-def without_secrets(text: str) -> str:
-    """An address as it may be shown to anybody: without credentials, and without the values of its query.
-
-    Also for an address with mistakes, where a password may stand anywhere before an "@".
-    """
-    try:
-        parse(text)
-    except ValueError:
-        hidden = _ANYTHING_BEFORE_AN_AT.sub(f"{text.partition('://')[0]}://{HIDDEN}@", text)
-    else:
-        hidden = _CREDENTIALS.sub(f"{HIDDEN}@", text)
-    address, question, query = hidden.partition("?")
-    return f"{address}{question}{_VALUES.sub(HIDDEN, query)}"

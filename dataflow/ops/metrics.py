@@ -20,6 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from dataflow import logs
 from dataflow.core import Core
 from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
@@ -52,6 +53,9 @@ class _Now(Collector):
         yield from self._admission_metrics()
         yield from self._actor_metrics()
         yield from self._fault_metrics()
+        yield CounterMetricFamily(
+            "dataflow_log_dropped_lines", "Lines of the log that found no room", value=logs.dropped()
+        )
 
     def _source_metrics(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily(

@@ -68,7 +68,9 @@ def _read(file: Path, problems: list[str]) -> Table:
         problems.append(f"{file}: no such file")
     except OSError as error:
         problems.append(f"{file}: cannot be read: {error.strerror}")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        problems.append(f"{file}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8")
+    except tomllib.TOMLDecodeError as error:
         problems.append(f"{file}: not valid TOML: {error}")
     return Table(str(file))
 
@@ -199,7 +201,11 @@ def _faces(written: Any, _: object) -> dict[str, FaceSettings]:
         if name not in plugs.names(FACES):
             errors.append(Objection(name, f"unknown face; {instead(name, plugs.names(FACES))}"))
             continue
-        cls = plugs.find(FACES, name).Settings
+        try:
+            cls = plugs.find(FACES, name).Settings
+        except ImportError as error:  # a library that only this face needs
+            errors.append(Objection(name, f"cannot be used: {error}"))
+            continue
         try:
             made[name] = class_hook(cls, _converter)(block, None)
         except (ValueError, ClassValidationError) as error:

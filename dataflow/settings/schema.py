@@ -32,6 +32,25 @@ def _each(pattern: str, values: Sequence[str], valid: str) -> None:
             raise ValueError(f"must be a list, each {valid}; {shown(value)} is not")
 
 
+def why_not_sendable(token: str) -> str | None:
+    """Why no header can carry a token; None if one can. It is sent as UTF-8."""
+    try:
+        sent = token.encode(errors="surrogateescape")  # the environment's bytes, UTF-8 or not
+    except UnicodeEncodeError:
+        return "holds a character that UTF-8 cannot express"
+    if re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", sent):
+        return "holds a control character, which no header can carry"
+    return "begins or ends with a blank, which no header can carry" if sent != sent.strip(b" \t") else None
+
+
+def _sendable(_settings: object, _attribute: object, token: Any) -> None:
+    if (why := why_not_sendable(token)) is not None:
+        raise ValueError(why)
+
+
+_token: Any = [validators.min_len(1), _sendable]
+
+
 @frozen(kw_only=True)
 class Gateway:
     """`[gateway]`: the address for clients, and limits for all of them."""
@@ -41,9 +60,7 @@ class Gateway:
     max_sessions: int = field(default=10_000, validator=_positive)
     max_message_bytes: int = field(default=65_536, validator=_positive)
     drain_seconds: float = field(default=5.0, validator=_not_negative)
-    admin_token: str | None = field(
-        default=None, repr=False, validator=validators.optional(validators.min_len(1))
-    )
+    admin_token: str | None = field(default=None, repr=False, validator=validators.optional(_token))
     tls_certificate: str | None = field(default=None)
     tls_key: str | None = field(default=None)
     hosts: tuple[str, ...] = field(default=())

@@ -23,7 +23,7 @@ from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_union_passthrough
 
-from dataflow.net.address import without_secrets
+from dataflow.domain.secrets import concealed, concealed_value, is_secret
 
 
 @frozen
@@ -263,15 +263,15 @@ def plain(written: Table | Leaf, as_text: bool = False) -> Any:
 
 def wrong(leaf: Table | Leaf, place: str, why: str) -> str:
     """The line for an invalid value. Secrets are not repeated, because lines end up in logs."""
-    secret = place.endswith(("token", "secret", "password"))
-    return f"{leaf.origin}: {place}: found {'something else' if secret else shown(plain(leaf))}; {why}"
+    key = place.rstrip("]").rpartition(" ")[2].rpartition(".")[2]
+    found = "something else" if is_secret(key) else shown(concealed_value(plain(leaf)))
+    return f"{leaf.origin}: {place}: found {found}; {why}"
 
 
 def shown(value: Any) -> str:
-    """A value nearly as TOML writes it, cut to 60 characters; an address without its secrets."""
-    if isinstance(value, str) and "://" in value:
-        value = without_secrets(value)
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """A value nearly as TOML writes it, cut to 60 characters."""
+    # before the cut, which may hide how a secret is recognised
+    text = concealed(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -12,11 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum
-from urllib.parse import urlsplit, urlunsplit
 
 from attrs import define, field
 
 from actors.connector import Interest
+from dataflow.domain.secrets import concealed
 
 from .port import SourceSettings
 
@@ -120,9 +120,10 @@ class SourceState:
         if before is LinkState.LOST:
             self.audience.restored(self.name, topics)
         elif before is LinkState.CONNECTING:
-            self.audience.connected(self.name, _address(self.settings.url), topics)
+            self.audience.connected(self.name, concealed(self.settings.url), topics)
 
     def down(self, reason: str) -> None:
+        reason = concealed(reason)  # clients are told, and an upstream may repeat what we sent to it
         self.subscribed_symbols.clear()
         self._refused.clear()
         self.reason, self._failed_at = reason, self.steady()
@@ -143,6 +144,7 @@ class SourceState:
         self.changed((topic,))
 
     def refused(self, topic: str, reason: str) -> None:
+        reason = concealed(reason)
         self.problem("rejected", f"{topic}: {reason}")
         term = self.interest.term(topic)
         self._refused[topic] = (term, reason)
@@ -186,12 +188,6 @@ class SourceState:
         if link is not self.link:
             self.since, self._turned_at = self.clock(), self.steady()
         self.link, self.reason = link, reason
-
-
-def _address(url: str) -> str:
-    """The address without what may be a secret: user, password, query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def carriers(states: Mapping[str, SourceState]) -> dict[str, list[SourceState]]:

@@ -28,7 +28,8 @@ from wsproto.utilities import RemoteProtocolError
 
 from actors.connector import LinkLost, Received
 from dataflow.domain import Item
-from dataflow.net.address import Address, parse, without_secrets
+from dataflow.domain.secrets import concealed
+from dataflow.net.address import Address, parse
 from dataflow.net.pace import Kind, Pace
 from dataflow.net.refusal import by_name, retry_after
 from dataflow.net.stream import SocketStream, connect
@@ -295,7 +296,7 @@ async def _refused(
     reason = f"the handshake was refused with HTTP status {refusal.status_code}"
     named = by_name(refusal.headers)
     if 300 <= refusal.status_code < 400 and (location := named.get("location")):
-        reason += f"; the new address is {excerpt(without_secrets(location))}"
+        reason += f"; the new address is {excerpt(concealed(location))}"
     wait = retry_after(refusal.status_code, refusal.headers, time.time())
     if wait:
         reason += f"; to be tried again after {wait:g} s"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,18 @@ def test_the_table_and_the_recording_agree_where_they_overlap() -> None:
         assert [(t.id, t.symbol, t.side, t.price, t.qty, t.timestamp_us) for t in wire] == [
             (t.id, t.symbol, t.side, t.price, t.qty, t.timestamp_us) for t in table
         ]
+
+
+@pytest.mark.parametrize("name", ["blockchain_doc_20200510.jsonl", "trades.csv"])
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path, name: str) -> None:
+    """A file that an editor of Windows has saved is read as before."""
+    plain = resources.files("simulators") / "data" / name
+    table = b"trade_id,timestamp_us,symbol,side,price,qty\n1,1700000000000000,BTCUSDT,buy,1.0,2\n"
+    content = table if name.endswith(".csv") else plain.read_bytes()
+    before, after = tmp_path / f"before-{name}", tmp_path / f"after-{name}"
+    before.write_bytes(content)
+    after.write_bytes(codecs.BOM_UTF8 + content.replace(b"\n", b"\r\n"))
+    assert read(after) == read(before)
 
 
 def test_messages_that_cannot_be_replayed_are_counted_by_kind() -> None:

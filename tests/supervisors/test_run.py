@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisors import say_at_once
+
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
@@ -154,6 +156,42 @@ def test_the_deadline_holds_after_an_escalation_too() -> None:
         code, _, err = ends(running)
         assert code == 124
         assert "the_shielded_wait" in err
+
+
+def test_the_deadline_holds_although_nobody_reads_standard_error() -> None:
+    """21: the guilty stacks are given up rather than waited for. The code is that of the deadline."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, b".")
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    command = [sys.executable, "-c", PROGRAM, "spins", "1000", "0.2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=writer, text=True, env=environment) as running:
+        try:
+            up(running)
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(120) == 124
+        finally:
+            running.kill()
+            os.close(reader)
+            os.close(writer)
+
+
+def test_last_words_are_cut_where_the_room_ends() -> None:
+    """`say_at_once` writes what finds room now, and says whether that was all."""
+    reader, writer = os.pipe()
+    assert say_at_once("short", writer)
+    assert os.read(reader, 100) == b"short"
+    assert not say_at_once("x" * (1 << 20), writer)
+    assert len(os.read(reader, 1 << 20)) >= 4096
+    os.close(reader)
+    assert not say_at_once("gone", writer)
+    os.close(writer)
+    assert not say_at_once("closed", writer)
 
 
 def test_an_escalation_is_1_and_tells_why() -> None:

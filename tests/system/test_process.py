@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -117,6 +118,88 @@ async def test_a_signal_ends_event_streams_in_order(tmp_path: Path) -> None:
         ]
         assert await d.ended() == 0
         assert not [line for line in d.log if "Traceback" in line]
+
+
+@asynccontextmanager
+async def unread(folder: Path, *options: str) -> AsyncIterator[tuple[trio.Process, int, int]]:
+    """`dataflow run` with a full pipe as its standard error. Gives process, port and the read end."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = folder / "mine.toml"
+    config.write_text(f"[gateway]\nport = {port}\n")
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"." * 4096)
+    os.set_blocking(writer, True)
+    command = [sys.executable, "-m", "dataflow", "run", "--config", str(config), *options]
+    async with trio.open_nursery() as nursery:
+        run = partial(trio.run_process, command, stderr=writer, check=False)
+        process = await nursery.start(run)
+        os.close(writer)
+        await until_ready(port)
+        yield process, port, reader
+        if process.returncode is None:
+            process.kill()
+    os.close(reader)
+
+
+async def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
+    """Without a reader of the log every request is answered and every actor restarts. A SIGTERM ends with 0."""
+    async with unread(tmp_path) as (process, port, _reader), http_client(f"http://127.0.0.1:{port}") as http:
+        for _ in range(100):
+            assert (await http.post("/actors/cache/shard-0/restart")).status_code == 202
+            assert (await http.get("/health")).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+async def test_a_log_that_is_read_late_is_whole(tmp_path: Path) -> None:
+    """What waited for its reader comes when it reads again."""
+    async with unread(tmp_path) as (process, _port, reader):
+        text = b""
+        while b"listening on" not in text:
+            text += await trio.to_thread.run_sync(os.read, reader, 65536)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
+async def test_a_daemon_without_standard_streams(tmp_path: Path, closed: str) -> None:
+    """It runs, logs nowhere, and ends with the code that it would have with them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = tmp_path / "mine.toml"
+    config.write_text(f"[gateway]\nport = {port}\n")
+    script = f'exec "$0" -m dataflow run --config "$1" {closed}'
+    command = ["sh", "-c", script, sys.executable, str(config)]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(partial(trio.run_process, command, check=False))
+        await until_ready(port)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+async def test_a_log_file_takes_the_place_of_standard_error(tmp_path: Path) -> None:
+    """The log is appended to the file, and standard error is silent."""
+    file = tmp_path / "log"
+    file.write_text("before\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = tmp_path / "mine.toml"
+    config.write_text(f"[gateway]\nport = {port}\n")
+    command = [sys.executable, "-m", "dataflow", "run", "--config", str(config), "--log-file", str(file)]
+    async with trio.open_nursery() as nursery:
+        run = partial(trio.run_process, command, stderr=subprocess.PIPE, check=False)
+        process = await nursery.start(run)
+        await until_ready(port)
+        process.send_signal(signal.SIGTERM)
+        assert await process.stderr.receive_some() == b""
+        assert await process.wait() == 0
+    before, *lines = file.read_text().splitlines()
+    assert before == "before"
+    assert any("listening on" in line for line in lines)
 
 
 async def test_json_logs_are_json_and_say_where_it_listens(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def app_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, dict[str, A
     fake.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dataflow.app", fake)
     monkeypatch.setattr(dataflow, "app", fake, raising=False)
-    monkeypatch.setattr("dataflow.logs.configure", lambda *arguments: None)
+    monkeypatch.setattr("dataflow.logs.configure", lambda *arguments, **options: None)
     return asked
 
 
@@ -350,6 +350,7 @@ class TestRun:
         code, _, err = output.of("run", "--port", "0")
         assert code == 1
         assert err.startswith("dataflow: cannot listen on 192.0.2.1:0: ")
+        assert "; [gateway] host must be an address of this machine" in err
         assert app_run == []
 
     def test_a_free_port_is_free(self, taken: int) -> None:
@@ -409,6 +410,18 @@ class TestFault:
         assert output.of("fault", "--list", "--json") == (0, f"[{FAULT.decode()}]\n", "")
         assert output.of("fault", "--withdraw", "7") == (0, "withdrawn\n", "")
         assert [asked[:3] for asked in daemon.asked][-1] == ("DELETE", "/faults/7", "Bearer s3cret")
+
+    def test_a_token_is_sent_as_utf_8(self, output: Output, daemon: Daemon) -> None:
+        """Also where it is not ASCII. What no header can carry is refused in one line, without the token."""
+        daemon.answers["GET", "/faults"] = (200, b"[]")
+        for token in ("pässwort", "日本", "two words"):
+            assert output.of("fault", "--list", "--token", token, "--url", daemon.url)[0] == 0
+            sent = daemon.asked[-1][2]
+            assert sent is not None
+            assert sent.encode("latin-1") == f"Bearer {token}".encode()
+        code, out, err = output.of("fault", "--list", "--token", "two\nlines", "--url", daemon.url)
+        assert (code, out) == (1, "")
+        assert err == "dataflow: the token holds a control character, which no header can carry\n"
 
     def test_no_proxy_stands_between(
         self, output: Output, daemon: Daemon, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from dataflow.logs import Burst, configure, log_event
+from dataflow.logs import Burst, Format, configure, log_event
 from dataflow.logs.terminal import wants_colour
 
 
@@ -157,6 +157,15 @@ class TestFormats:
         assert [line for line in out.getvalue().splitlines() if re.match(r"\S", line)][1:] == [
             out.getvalue().splitlines()[2]
         ]
+
+    @pytest.mark.parametrize("format", ["human", "json"])
+    def test_no_line_holds_a_secret(self, format: Format) -> None:
+        """Not in the message, in a bound value, in a traceback or in an error of the tree."""
+        configure(format, "debug", out := io.StringIO())
+        logger.bind(path="sources/a", token="planted").info("from {}", "wss://user:planted@host/")
+        log_event(event("crash", errors=(raised(ValueError("ws://user:planted@host?apiKey=planted")),)))
+        assert "planted" not in out.getvalue()
+        assert "user:***@host" in out.getvalue()
 
     def test_the_standard_library_is_heard(self) -> None:
         """Warnings of libraries appear in the same log with the logger's name; their lower levels do not."""

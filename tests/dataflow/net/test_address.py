@@ -9,7 +9,7 @@ from wsproto import ConnectionType
 from wsproto.events import Request
 from wsproto.handshake import H11Handshake
 
-from dataflow.net.address import parse, without_secrets
+from dataflow.net.address import parse
 
 TEXTS = st.text(max_size=30) | st.text("ws:/@.?#[]%:a1 \t", max_size=40).map("ws://h".__add__)
 
@@ -75,21 +75,6 @@ def test_credentials_become_a_header(text: str, header: str | None) -> None:
     assert address.authorization == header
     assert str(address) == "h"
     assert "Basic" not in repr(address)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("ws://user:p%40ss@h:5/x", "ws://***@h:5/x"),
-        ("ws://h/ws/btc@trade?key=secret&flag&x=a=b", "ws://h/ws/btc@trade?key=***&flag&x=***"),
-        ("ws://user:pa/ss@h/", "ws://***@h/"),
-        ("https://user:pw@h/", "https://***@h/"),
-        ("wss://h/stream", "wss://h/stream"),
-    ],
-)
-def test_a_shown_address_has_no_secrets(text: str, shown: str) -> None:
-    """Neither credentials nor values of the query; also in an address that is refused."""
-    assert without_secrets(text) == shown
 
 
 @given(TEXTS)

@@ -145,9 +145,14 @@ class TestMeaning:
 
     @pytest.mark.parametrize("text", ["12345", "true", "1e5", "2020-01-01", "[1]", "a\nb = 2", "1\nb = 2"])
     def test_a_variable_for_text_is_that_text(self, text: str) -> None:
-        """A token from the environment stays a text, also if it looks like a number, a boolean or a list."""
-        settings = load([], {"DATAFLOW__GATEWAY__ADMIN_TOKEN": text})
-        assert settings.gateway.admin_token == text
+        """A text from the environment stays a text, also if it looks like a number, a boolean or a list."""
+        settings = load([], {"DATAFLOW__GATEWAY__HOST": text})
+        assert settings.gateway.host == text
+
+    @pytest.mark.parametrize("text", ["12345", "true", "pässwort", "two words", "\udcff"])
+    def test_a_token_from_the_environment_is_that_text(self, text: str) -> None:
+        """A token may look like a number, and it may be bytes that are no text."""
+        assert load([], {"DATAFLOW__GATEWAY__ADMIN_TOKEN": text}).gateway.admin_token == text
 
     def test_secrets_do_not_show(self) -> None:
         """Settings can be logged: their text has no tokens."""
@@ -193,6 +198,16 @@ class TestMistakes:
             ("gateway.port = 65536", "my.toml: [gateway] port: found 65536; must be <= 65535"),
             ("gateway.port = -1", "my.toml: [gateway] port: found -1; must be >= 0"),
             ("gateway.host = 1", "my.toml: [gateway] host: found 1; must be text"),
+            (
+                'gateway.admin_token = "a\\nb"',
+                "my.toml: [gateway] admin_token: found something else; "
+                "holds a control character, which no header can carry",
+            ),
+            (
+                'gateway.admin_token = "ab "',
+                "my.toml: [gateway] admin_token: found something else; "
+                "begins or ends with a blank, which no header can carry",
+            ),
             ("gateway.admin_token = 1", "my.toml: [gateway] admin_token: found something else; must be text"),
             ("chaos.enabled = 1", "my.toml: [chaos] enabled: found 1; must be true or false"),
             ('backoff.jitter = "1"', 'my.toml: [backoff] jitter: found "1"; must be a number'),

@@ -39,12 +39,12 @@ def diary() -> Diary:
 
 
 def test_the_first_connection_is_told_once_and_restores_nothing(diary: Diary) -> None:
-    """Nothing was lost. The address has no user, no password and no query, for these may be secrets."""
-    source = state(diary, "X-Y", url="wss://me:hush@[::1]:8443/feed/v2?key=hush#hush")
+    """Nothing was lost. The address shows neither its password nor a key in its query."""
+    source = state(diary, "X-Y", url="wss://me:hush@[::1]:8443/feed/v2?key=hush")
     source.connecting()
     source.up(["X-Y"])
     source.up(["X-Y"])
-    assert (diary.first, diary.lines) == (["a to wss://[::1]:8443/feed/v2 [X-Y]"], [])
+    assert (diary.first, diary.lines) == (["a to wss://me:***@[::1]:8443/feed/v2?key=*** [X-Y]"], [])
 
 
 def test_ages_do_not_follow_the_wall(diary: Diary) -> None:
@@ -87,6 +87,17 @@ def test_many_attempts_are_one_loss(diary: Diary) -> None:
     source.up(["X-Y"])
     source.up(["X-Y"])
     assert diary.lines == ["lost a: refused [X-Y]", "restored a [X-Y]"]
+
+
+def test_a_reason_holds_no_secret(diary: Diary) -> None:
+    """Clients are told the reason, and an upstream may repeat what we sent to it."""
+    source = state(diary, "X-Y", eager=True)
+    source.down("refused ws://user:planted@x/?token=planted")
+    source.up([])
+    source.refused("X-Y", '{"apiKey": "planted"}')
+    assert diary.lines[0] == "lost a: refused ws://user:***@x/?token=*** [X-Y]"
+    assert source.refusal("X-Y") == '{"apiKey": "***"}'
+    assert "planted" not in str(diary.lines)
 
 
 def test_a_source_that_is_down_from_the_start_is_lost_too(diary: Diary) -> None:

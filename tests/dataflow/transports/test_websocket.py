@@ -504,7 +504,7 @@ async def test_a_refused_handshake_tells_the_status() -> None:
         (b"500 No\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n", "500", 0),
         (
             b"301 Moved\r\nLocation: wss://u:pw@new/stream\r\nContent-Length: 0\r\n\r\n",
-            "301; the new address is 'wss://***@new/stream'",
+            "301; the new address is 'wss://u:***@new/stream'",
             0,
         ),
         (b"403 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", "403: 'no'", 0),
