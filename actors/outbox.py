@@ -111,6 +111,13 @@ class Outbox(Generic[P]):
         """Whether the place of a long message is the next one: see `mark`."""
         return self._mark is not None and self._queue[0] is self._mark
 
+    def before(self, topic: Any) -> int | None:
+        """The place before the first one of `topic` that waits or is owed; None when there is none."""
+        if topic in self._owed:
+            return self._owed[topic][0] - 1
+        waiting = (q.update for q in self._queue if q.update is not None and q.update.topic == topic)
+        return next((update.first - 1 for update in waiting), None)
+
     def mark(self) -> None:
         """Keep a place in the order for a long message. Its pieces do not wait here; nothing passes it."""
         nothing: Any = None

@@ -312,9 +312,19 @@ class Session(Generic[P, M]):
         return self._wire.way if free else None
 
     @property
+    def reciting(self) -> bool:
+        """Whether a long message has begun: everything else leaves behind it."""
+        return self._reciting
+
+    @property
     def flushing(self) -> bool:
         """Whether the client has yet to take something before more is sent."""
         return self._flushing
+
+    def told(self, topic: Any) -> int:
+        """The last place of `topic` that leaves before the message in hand. Raises KeyError."""
+        waiting = self._outbox.before(topic) if self._reciting and self._outbox is not None else None
+        return self.position(topic) if waiting is None else waiting
 
     def hold(self, topic: Any, rendering: Rendering[P]) -> None:
         """Until it is followed the next time nothing more of `topic` leaves, what waits included."""

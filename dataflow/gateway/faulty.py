@@ -6,6 +6,7 @@ never tears a frame: it aborts the connection.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +28,7 @@ class FaultyWire(Generic[P]):
 
     def __init__(self, wire: Wire[P, Any], faults: Faults, path: str) -> None:
         self.peer, self.pack, self.write, self.ping = wire.peer, wire.pack, wire.write, wire.ping
-        self.size, self.piece, self.stays = wire.size, wire.piece, wire.stays
+        self.stays = wire.stays
         self._wire = wire
         self._passage = Passage(faults, path, partial(_cut, wire))
         self._receiving = trio.CancelScope()
@@ -36,6 +37,13 @@ class FaultyWire(Generic[P]):
     @property
     def heard(self) -> float:
         return self._wire.heard
+
+    @property
+    def size(self) -> Callable[[P], int]:
+        return self._wire.size
+
+    def piece(self, text: bytes, first: bool, last: bool) -> P:
+        return self._wire.piece(text, first, last)
 
     way = None  # every message visits the fault point
 

@@ -115,10 +115,13 @@ class Subscriptions:
             # From here to the end of the answer without a checkpoint.
             past.add(log.behind(past.last, RECOVERY_SLICE))
             last = past.last
+            self._hold_back(log, rendering)
         else:
-            last = log.last
+            last = self._hold_back(log, rendering)
             if snapshot is not None:
-                past = await slices.show(past or self.part(log, 0), log.newest(snapshot))
+                newest = log.newest(snapshot + log.last - last)
+                newest = [place for place in newest if place[0] <= last]
+                past = await slices.show(past or self.part(log, 0), newest)
         self._follow(log.stream.topic, rendering, last)
         return Subscribed(log.stream.epoch, last, recovered, past)
 
@@ -208,6 +211,19 @@ class Subscriptions:
     def _log(self, topic: Topic) -> TopicLog:
         assert self._joined is not None
         return self._joined[topic]
+
+    def _hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
+        """The last place of `log` that an answer may tell of, if it does not tell all that is behind.
+
+        In the midst of a long answer updates can only leave behind it, so they are told to be there.
+        """
+        topic = log.stream.topic
+        if not self._session.reciting or not self.follows(topic):
+            return log.last
+        joining = (self._joining or {}).get(topic)
+        last = self._session.told(topic) if joining is None else joining.position
+        self.hold(topic, rendering)
+        return last
 
     # The past.
 

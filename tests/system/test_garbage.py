@@ -50,7 +50,7 @@ async def stage() -> AsyncIterator[Stage]:
         open_binance() as exchange,
         daemon(
             sources=from_binance(exchange.url, SYMBOL, eager=True),
-            session=Session(outbox=OUTBOX),
+            session=Session(outbox=OUTBOX, outbox_bytes=OUTBOX << 20),
             admission=Admission(at_once=1, waiting=1),
             gateway=Gateway(port=0, drain_seconds=0.5),
         ) as made,

@@ -196,6 +196,41 @@ async def test_a_followed_topic_is_recovered_without_a_repetition() -> None:
         assert live == list(range(201, 211))
 
 
+@pytest.mark.parametrize("past", [{}, {"snapshot": 30}, {"since": 90}])
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_second_subscription_in_a_long_batch_has_its_updates_behind_it(
+    known: bool, past: dict[str, int]
+) -> None:
+    """Followed before or by the same batch: the answer tells no place that comes as an update after it."""
+    async with stage() as s:
+        await s.publish(100)
+        wire = await s.client(room=ALL)
+        if known:
+            await wire.says(json.dumps(call(0, "subscribe", symbol=SYMBOL)))
+            await wait_all_tasks_blocked()
+        wire.room = 1000
+        since = {"since": s.since(past["since"])} if "since" in past else past
+        calls = [
+            call(1, "subscribe", symbol=SYMBOL),
+            call(2, "getRecentTrades", symbol=SYMBOL, count=100),
+            call(3, "subscribe", symbol=SYMBOL, **since),
+        ]
+        await wire.says(json.dumps(calls))
+        await wait_all_tasks_blocked()
+        await s.publish(20)
+        wire.reads(ALL)
+        await wait_all_tasks_blocked()
+        await s.publish(5)
+        await wait_all_tasks_blocked()
+        told = messages(wire)[1:] if known else messages(wire)
+        answer = told[0][2]["result"]
+        if past:
+            check_whole(places(answer), {"snapshot": 70, "since": 90}[next(iter(past))], answer["offset"])
+        assert answer["offset"] == (120 if "since" in past else 100)
+        live = [update["params"]["offset"] for update in told[1:]]
+        assert live == list(range(answer["offset"] + 1, 126))
+
+
 async def test_a_long_snapshot_is_of_one_moment() -> None:
     """As many entries as were asked for, up to the answer's offset; what came while it was read follows as updates."""
     async with stage() as s:

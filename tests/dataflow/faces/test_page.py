@@ -305,7 +305,10 @@ def test_a_reconnection_reports_whether_it_is_complete(evaluate: Callable[[str, 
     )
     gaps = "trades: [{ offset: 3 }], gaps: [{ from: 2, to: 2, reason: 'x' }]"
     gapped = f"joined(symbol, {{ epoch: 7, offset: 3, recovered: true, {gaps} }});"
-    lost = "joined(symbol, { epoch: 8, offset: 9, recovered: false, trades: [{ offset: 9 }] });"
+    unknown = "gaps: [{ from: 0, to: null, reason: 'overrun' }]"
+    lost = (
+        f"joined(symbol, {{ epoch: 8, offset: 9, recovered: false, trades: [{{ offset: 9 }}], {unknown} }});"
+    )
     verdict = "told.push([...link.back.broken].join(), link.back.fetched);"
     assert stream(evaluate, start + whole + verdict) == {
         "told": ["", 2],
