@@ -140,17 +140,27 @@ class Outlet(io.TextIOBase):
     # -- the thread --
 
     def _work(self) -> None:
-        while (entry := self._next()) is not None:
-            if isinstance(entry, bytes):
-                self._write_line(entry)
-            elif isinstance(entry, int):
-                self._owed += entry
-                self._tell()
-            else:
-                entry()
+        try:
+            while (entry := self._next()) is not None:
+                try:
+                    self._treat(entry)
+                finally:
+                    with self._changed:
+                        self._waiting -= len(entry) if isinstance(entry, bytes) else 0
+                        self._changed.notify_all()  # progress, for `finish`
+        finally:  # after a defect as well: the next line starts another thread
             with self._changed:
-                self._waiting -= len(entry) if isinstance(entry, bytes) else 0
-                self._changed.notify_all()  # progress, for `finish`
+                if self._thread is threading.current_thread():
+                    self._thread, self._idle = None, True
+
+    def _treat(self, entry: _Entry) -> None:
+        if isinstance(entry, bytes):
+            self._write_line(entry)
+        elif isinstance(entry, int):
+            self._owed += entry
+            self._tell()
+        else:
+            entry()
 
     def _next(self) -> _Entry | None:
         with self._changed:
@@ -159,7 +169,7 @@ class Outlet(io.TextIOBase):
                 self._changed.notify_all()
                 self._changed.wait()
             if self._over:
-                self._thread, self._idle = None, True
+                self._thread, self._idle = None, True  # here, so that a line said now starts another
                 return None
             self._idle = False
             if self._entries:
@@ -215,7 +225,10 @@ class LogFile(Outlet):
 
         If it cannot be opened, the old file goes on, and `trouble` is called.
         """
-        self._put(self._move)
+        with self._changed:
+            # one is enough where no line stands between: signals must not fill the memory of a stuck disk
+            if not self._entries or self._entries[-1] != self._move:
+                self._put(self._move)
 
     def _move(self) -> None:
         try:

@@ -278,6 +278,35 @@ def test_a_log_file_is_appended_and_reopened(tmp_path: Path) -> None:
     module._log.out.close()
 
 
+def test_many_signals_cost_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is stuck may be told to rotate again and again."""
+    reader = Reader()
+    monkeypatch.setattr(outlets.os, "write", reader.write)
+    out = LogFile(tmp_path / "log")
+    out.say("stuck")
+    for _ in range(1000):
+        out.reopen()
+    assert len(out._entries) <= 2
+    reader.places.release(1)
+    out.finish()
+    out.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_costs_one_line(pipe: Pipe) -> None:
+    """An error in the thread of the outlet ends neither the log nor the end of the process."""
+    out = Outlet(pipe.write_end)
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    out._put(broken)
+    out.finish()
+    out.say("goes on")
+    out.finish()
+    assert pipe.until("on\n") == "goes on\n"
+
+
 def test_a_file_that_cannot_be_reopened_keeps_the_old_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
