@@ -396,13 +396,16 @@ class _Conversation(Generic[T]):
 
     async def _give_up_unless_heard(self) -> None:
         # If this process was paused, the upstream was not silent. The first checkpoint lets Trio see the data
-        # that arrived meanwhile, and in the second one the listener reads it.
-        heard = self._heard
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
+        # that arrived meanwhile, and in the second one the listener reads it. As long as that brings more, an
+        # answer may stand behind it.
+        before, heard = self._heard, None
+        while heard is None or (heard != self._heard and self._late and not self._is_hopeless):
+            heard = self._heard
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
         if self._late:
             raise LinkLost(f"no answer to the subscription of {', '.join(self._late)}")
-        if self._is_stale and self._heard == heard:
+        if self._is_stale and self._heard == before:
             raise LinkLost(f"stale: no message for {self._patience.stale_after:g} s")
 
     @property
@@ -415,6 +418,12 @@ class _Conversation(Generic[T]):
         now, read = trio.current_time(), self._heard_before
         late = (topic for topic, asked in self._asked.items() if self._patience.overdue(asked, read) <= now)
         return sorted(late)
+
+    @property
+    def _is_hopeless(self) -> bool:
+        """Whether an answer is overdue however busy the connection is."""
+        oldest = min(self._asked.values(), default=float("inf"))
+        return self._patience.overdue(oldest, float("inf")) <= trio.current_time()
 
     def _next_alarm(self) -> float:
         patience = self._patience.stale_after

@@ -173,7 +173,8 @@ class WebSocketLink:
         else:
             await self._hear()
         # The messages are kept before anything is sent: a cancelled answer must not lose one.
-        await self._answer()
+        if self._inbound.owed:
+            await self._answer()
 
     async def _hear(self) -> None:
         try:

@@ -607,3 +607,26 @@ async def test_an_announced_end_is_followed_at_once(mock_clock: MockClock) -> No
         s.upstream.send.send_nowait(Received(leaving="it says goodbye"))
         await wait_all_tasks_blocked()
         assert s.upstream.attempts == 4
+
+
+async def test_an_answer_that_waits_to_be_read_is_not_overdue(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others starve the loop, and each read takes seconds. What has arrived is read before anybody is judged."""
+    upstream = FakeUpstream()
+    upstream.mute = True
+    genuine = upstream.receive
+
+    async def receive() -> Received[str]:
+        got = await genuine()
+        mock_clock.jump(3)
+        return got
+
+    monkeypatch.setattr(upstream, "receive", receive)
+    async with stage("a", upstream=upstream) as s:
+        for n in range(9):
+            s.upstream.publish(str(n))
+        s.upstream.send.send_nowait(read("+a"))
+        await wait_all_tasks_blocked()
+        assert s.crashes() == []
+        assert s.diary.lines[-1] == "up a"
