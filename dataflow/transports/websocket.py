@@ -157,13 +157,22 @@ class WebSocketLink:
         """Send a close frame, wait for the answer for a moment at most, and close the socket in any case."""
         try:
             with trio.move_on_after(_CLOSE_WITHIN), suppress(LinkLost):
+                await self._answer()  # the end may have come with the answer to our handshake
                 if self._connection.state is ConnectionState.OPEN:
                     await self._send(self._connection.send(CloseConnection(1000)), None)
                 while self._inbound.ended is None:
                     await self._read()
                     self._inbound.messages.clear()
+                if self._inbound.at_fault:
+                    await self._discard()
         finally:
             self._stream.close()
+
+    async def _discard(self) -> None:
+        """Read on without a look: bytes that are left unread would take our last words back."""
+        with suppress(*_BROKEN):
+            while await self._stream.receive_some(_RECEIVE_BYTES):
+                pass
 
     async def _read(self) -> None:
         """Read once, or send what is owed when its turn has come before anything could be read."""

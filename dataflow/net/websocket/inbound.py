@@ -37,6 +37,7 @@ class UpstreamReader:
         self.messages: list[str | bytes] = []
         self.owed: list[bytes] = []
         self.ended: str | None = None
+        self.at_fault = False  # the peer, which should read why
         self._connection = connection
         self._parser = Parser(masked=False, max_message_bytes=max_bytes, binary=True)
         self._max_bytes = max_bytes
@@ -119,6 +120,7 @@ class UpstreamReader:
 
     def _part(self, goodbye: Goodbye) -> None:
         words = _printable(goodbye.reason or _name(goodbye.code))
+        self.at_fault = goodbye.fault
         if not goodbye.fault:
             self.ended = f"closed with {goodbye.code}: {words}"
         elif goodbye.code == TOO_MANY:
@@ -129,6 +131,7 @@ class UpstreamReader:
 
     def _too_big(self) -> None:
         self.ended = f"a message of more than {self._max_bytes} bytes"
+        self.at_fault = True
         self._say(CloseConnection(TOO_BIG))
 
     def _say(self, goodbye: CloseConnection) -> None:
