@@ -501,7 +501,7 @@ class Connection:
             if isinstance(protocol, H2Protocol):
                 bound_response(protocol, stream, self.shared.send_seconds, self._stalled)
             else:
-                _take_turns(stream)
+                stream.__class__ = _TakesTurns  # a function in its place would keep it from being freed
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
         relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
         self._nursery.start_soon(self._run_app, seat, scope, get, relay, send)
@@ -561,19 +561,16 @@ def _is_decided(received: bytes, searched: int) -> bool:
     return hopeless or _HEAD_ENDS.search(received, max(0, searched - 2)) is not None
 
 
-def _take_turns(stream: HTTPStream) -> None:
-    """Give others their turn at each piece of a body, which may be a chunk of one byte.
+class _TakesTurns(HTTPStream):
+    """Gives others their turn at each piece of a body, which may be a chunk of one byte.
 
     Hypercorn drops the pieces for a stream that has ended in one go.
     """
-    handle = stream.handle
 
-    async def handle_event(event: Any) -> None:
+    async def handle(self, event: Any) -> None:
         if isinstance(event, Body):
             await trio.lowlevel.checkpoint()
-        await handle(event)
-
-    vars(stream)["handle"] = handle_event  # of this object only: nothing is patched for others
+        await super().handle(event)
 
 
 async def _put(put: trio.MemorySendChannel[Any], message: Any) -> None:
