@@ -32,6 +32,7 @@ from .gateway.hall import Hall, closed_within
 from .gateway.herald import Herald
 from .gateway.host import HttpServer
 from .gateway.lobby import Lobby
+from .gateway.memory import MemoryGuard, resident_bytes
 from .gateway.notices import Announcer
 from .gateway.room import Room, make_room
 from .ops.lag import LagProbe
@@ -78,11 +79,21 @@ def ops(hall: Hall) -> Supervisor:
     return Supervisor(
         limit=FOREVER,
         children=(
-            # Neither has anything to finish, so both are cancelled at once.
+            # None has anything to finish, so all are cancelled at once.
             Child(paths.name(paths.LAG), partial(LagProbe, hall.core.lag), stop_within=0),
             Child(paths.name(paths.GUESTBOOK), lambda: hall.lobby.clients.guestbook, stop_within=0),
+            *memory(hall),
         ),
     )
+
+
+def memory(hall: Hall) -> tuple[Child, ...]:
+    """The bound of the process's memory, when one is configured."""
+    most = hall.settings.gateway.max_memory
+    if not most:
+        return ()
+    guard = partial(MemoryGuard, hall.lobby, most, resident_bytes)
+    return (Child(paths.name(paths.MEMORY), guard, stop_within=0),)
 
 
 def cache(core: Core) -> Supervisor:

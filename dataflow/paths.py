@@ -14,6 +14,7 @@ HTTP: Final = f"{GATEWAY}/http"
 CHAOS: Final = "chaos"
 OPS: Final = "ops"
 LAG: Final = f"{OPS}/lag"
+MEMORY: Final = f"{OPS}/memory"
 GUESTBOOK: Final = f"{OPS}/guestbook"
 BRANCHES: Final = (CACHE, TOPICS, SOURCES, GATEWAY)
 

@@ -11,6 +11,8 @@ from dataflow.settings.schema import Settings
 
 from .admission import Admission
 from .clients import Clients
+from .hops import networks
+from .limits import Quotas
 from .room import Room
 
 
@@ -21,6 +23,8 @@ class Lobby:
         self.clients = Clients()
         self.room = room or Room(settings.gateway.max_sessions)
         self.stats = ServerStats()
+        self.quotas = Quotas(settings.limits, networks(settings.gateway.trusted_proxies))
+        self.short_of_memory = False  # then nobody new comes in
         newcomers = settings.admission
         self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
         # Port 0 means any port. The server writes the real one here, so a restart keeps it.

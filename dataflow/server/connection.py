@@ -51,7 +51,7 @@ from actors.session import WireClosed
 from dataflow.net.stream import SocketStream
 from supervisors import leaves
 
-from .accepting import WaitingRoom
+from .accepting import NO_ROOM, SAME_ADDRESS, WaitingRoom
 from .asgi_frames import FrameConnection, read_frames
 from .handshake import MAX_HEAD, Door, Handshake
 from .http1 import be_strict
@@ -90,7 +90,9 @@ class ServerStats:
 
     accepted: int = 0
     detached: int = 0
+    connections: int = 0  # now; those that have detached do not count
     sent_away: int = 0  # because every other connection had a request in hand
+    dismissed: Counter[str] = Factory(lambda: Counter({NO_ROOM: 0, SAME_ADDRESS: 0}))
     faults: Counter[str] = Factory(Counter)
 
 
@@ -200,6 +202,7 @@ class Connection:
         self._nursery: trio.Nursery
         self._protocol: ProtocolWrapper
         shared.connections.add(self)
+        shared.stats.connections += 1
         self._set_idle(True, HEAD_SECONDS)
 
     async def run(self) -> None:
@@ -252,7 +255,9 @@ class Connection:
             await self._protocol.handle(Closed())
 
     def _leave(self) -> None:
-        self.shared.connections.discard(self)
+        if self in self.shared.connections:
+            self.shared.connections.remove(self)
+            self.shared.stats.connections -= 1
         self.shared.waiting.leave(self)
 
     # Reading.
