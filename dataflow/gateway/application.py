@@ -38,6 +38,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+MAX_BODY_BYTES = 65536  # of a request; 413 for more
+BODY_SECONDS = 10  # in which it must have come, or 408
 _CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID"
 _CORS_ANSWER_HEADERS = "Link, Retry-After"
 _CORS_SECONDS = "600"  # for which a browser may remember what is allowed
@@ -80,6 +82,7 @@ def create_app(
     """
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     routes = list(routes)
     _check_paths([(method, route.path) for route in routes for method in route.methods])
     _check_paths([entrance.socket.path for entrance in entrances])
