@@ -74,6 +74,14 @@ class StrictConnection(h11.Connection):
         self._max_head = max_head
         self._is_handshake = False
 
+    def receive_data(self, data: bytes) -> None:
+        """As of h11. Ignores an empty line before a request (RFC 9112, section 2.2)."""
+        if self.their_state in (h11.IDLE, h11.DONE) and data[:2] == b"\r\n" and not self.trailing_data[0]:
+            data = data[2:]
+            if not data:  # to h11 it would be the end
+                return
+        super().receive_data(data)
+
     def next_event(self) -> Any:
         """As of h11. Raises RemoteProtocolError for every head that is refused."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import trio
 from quart import Response, request, websocket
 from quart_trio import QuartTrio
 
+from dataflow.gateway.certificates import certified_context
 from dataflow.server.handshake import Handshake, Socket
 from dataflow.server.socket_wire import SocketWire
 from dataflow.server.take_over import take_over
@@ -24,6 +26,8 @@ from tests.dataflow.server.wires_client import (
     upgrade_request,
     websocket_app,
 )
+from tests.support.certificates import Certificate
+from tests.support.waiting import until_delivered
 
 SECOND = b"GET /secret HTTP/1.1\r\nHost: x\r\n\r\n"
 HANDSHAKE = upgrade_request()
@@ -265,10 +269,18 @@ async def test_refusal_of_head_has_no_body() -> None:
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 4000000", b"Transfer-Encoding: chunked"])
-async def test_answer_before_the_end_of_a_body_reaches_the_client(length: bytes) -> None:
-    """RFC 9112, section 9.6: it says that it is the last one, and a client that goes on sending can read it."""
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_answer_before_the_end_of_a_body_reaches_the_client(
+    length: bytes, encrypted: bool, certificate: Certificate
+) -> None:
+    """RFC 9112, sections 9.6 and 9.8: it says that it is the last one, and a client that goes on sending can
+    read it to its proper end."""
     more = b"3e8\r\n" + bytes(1000) + b"\r\n"
-    async with _server() as port, await connect(port) as stream:
+    tls = certified_context(certificate.certificate, certificate.key) if encrypted else None
+    async with _server(tls) as port, await connect(port) as raw:
+        stream: trio.abc.Stream = raw
+        if encrypted:  # not `https_compatible`: an end without a closure alert is an error
+            stream = trio.SSLStream(raw, certificate.client_context(), server_hostname="localhost")
         await stream.send_all(head(b"POST / HTTP/1.1", b"Host: x", length))
         answer = await _answer(stream)
         assert answer.headers["connection"] == ["close"]
@@ -276,7 +288,17 @@ async def test_answer_before_the_end_of_a_body_reaches_the_client(length: bytes)
         for _ in range(100):
             await stream.send_all(more)
         assert await stream.receive_some() == b""  # and not a reset
-        await stream.send_all(more)
+
+
+async def test_empty_line_before_a_request_is_ignored() -> None:
+    """RFC 9112, section 2.2: some clients send one behind a body."""
+    async with _server() as port, await connect(port) as stream:
+        await stream.send_all(b"\r\n" + plain())
+        assert (await _answer(stream)).status == 200
+        for piece in (b"\r\n", plain(b"Connection: close")):
+            await stream.send_all(piece)
+            await until_delivered(stream.socket)
+        assert (await read_to_end(stream)).startswith(b"HTTP/1.1 200")
 
 
 async def test_refused_handshake_ends_the_connection_in_order() -> None:
@@ -315,7 +337,7 @@ class _Answer:
         return json.loads(self.body)
 
 
-async def _answer(stream: trio.SocketStream) -> _Answer:
+async def _answer(stream: trio.abc.ReceiveStream) -> _Answer:
     """The answer, by its length."""
     received, rest = await read_head(stream)
     answer = _Answer(received + b"\r\n\r\n" + rest)
@@ -325,11 +347,11 @@ async def _answer(stream: trio.SocketStream) -> _Answer:
 
 
 @asynccontextmanager
-async def _server() -> AsyncIterator[int]:
+async def _server(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Its port. It has a page that tells what it was asked for. Nothing may fail inside."""
     socket = Socket("/ws", ("ours",))
     with trio.fail_after(120):
-        async with serving(_application(socket), sockets={socket: _welcome}) as running:
+        async with serving(_application(socket), sockets={socket: _welcome}, tls=tls) as running:
             yield running.port
             assert not running.reports
 
