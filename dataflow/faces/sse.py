@@ -121,7 +121,9 @@ async def _open(hall: Hall, symbol: str) -> Response:
     topic = hall.desk.topic(request.args.get("channel", TRADES), symbol)
     hall.desk.check_available(topic)
     if request.method == "HEAD":
-        return Response(b"", content_type=CONTENT_TYPE, headers=_HEADERS)
+        told = Response(b"", content_type=CONTENT_TYPE, headers=_HEADERS)
+        del told.headers["Content-Length"]  # a stream has none
+        return told
     since = _position(request.headers.get("Last-Event-ID") or request.args.get("since"))
     manners = evolve(hall.manners, ping_interval=PING_INTERVAL, ping_timeout=None)
     client = asker()

@@ -26,7 +26,7 @@ import trio
 from h2.errors import ErrorCodes
 from h2.events import RequestReceived
 from h2.exceptions import ProtocolError
-from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response
+from hypercorn.protocol.events import Body, Data, EndBody, EndData
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
@@ -34,8 +34,6 @@ from hypercorn.protocol.ws_stream import WSStream
 from .refusals import VERSION_NEEDED, WRONG_HOST, Refusal, is_host, unknown_method
 
 BUFFER_BYTES = 32768  # with so many bytes waiting nothing is added
-_OF_A_CONNECTION = (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
-
 Spawn = Callable[..., None]
 
 
@@ -62,9 +60,7 @@ class Requests:
         self.refusals: dict[int, Refusal] = {}
         protocol.streams = _Streams(protocol.streams)
         self._create: Callable[[RequestReceived], Awaitable[None]] = protocol._create_stream
-        self._send: Callable[[Any], Awaitable[None]] = protocol.stream_send
-        # Of this object only: nothing is patched for others.
-        vars(protocol).update(_create_stream=self._create_stream, stream_send=self._stream_send)
+        vars(protocol)["_create_stream"] = self._create_stream  # of this object only
 
     async def _create_stream(self, request: RequestReceived) -> None:
         headers: Any = request.headers
@@ -74,12 +70,6 @@ class Requests:
             method = b"HEAD" if (b":method", b"HEAD") in headers else b"GET"
             request.headers = [(b":method", method), (b":path", b"/"), (b":authority", b"")]
         await self._create(request)
-
-    async def _stream_send(self, event: Any) -> None:
-        if isinstance(event, Response):  # HTTP/2 has none of these: with one, nothing would be sent
-            kept = [each for each in event.headers if each[0].lower() not in _OF_A_CONNECTION]
-            event = Response(event.stream_id, kept, event.status_code)
-        await self._send(event)
 
 
 def _refusal(headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
