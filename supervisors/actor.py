@@ -97,7 +97,7 @@ class Handle(Protocol):
     async def start(self, child: Child) -> Ref:
         """Add a child and return its address once it is ready, or has declined.
 
-        Raises StartFailed (nothing is kept then), AlreadyRunning, AlreadyPresent, PoolFull, BadSpec,
+        Raises StartFailed (nothing is kept then, unless it is not `needed`: it is retried), AlreadyRunning, AlreadyPresent, PoolFull, BadSpec,
         Stopping, and ActorGone when a `stop` overtakes.
         """
 
