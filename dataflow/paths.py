@@ -15,6 +15,8 @@ CHAOS: Final = "chaos"
 OPS: Final = "ops"
 LAG: Final = f"{OPS}/lag"
 GUESTBOOK: Final = f"{OPS}/guestbook"
+RELOAD: Final = f"{OPS}/reload"
+DUMP: Final = f"{OPS}/dump"
 BRANCHES: Final = (CACHE, TOPICS, SOURCES, GATEWAY)
 
 _SHARD: Final = f"{CACHE}/shard-"

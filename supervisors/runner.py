@@ -55,9 +55,9 @@ def run(
 
     deadline: seconds from the first signal, or from the moment when the tree gives up; then the process is
     ended by force. on_failure: called with the error of a tree that did not start or has given up; by
-    default it is printed. signals: by number, what is called with the root's handle soon after a signal, between
-    two steps of the tasks; it must not wait, and its errors are printed and harm nobody. Call `run` from the
-    main thread. The other parameters are those of `open_supervisor`.
+    default it is printed. signals: by number, what is called with the root's handle soon after a signal,
+    between two steps of the tasks; it must not wait, and its errors are printed and harm nobody. Call `run`
+    from the main thread. The other parameters are those of `open_supervisor`.
     """
     if not isinstance(sup, Supervisor):
         raise BadSpec(f"a Supervisor is needed, not {sup!r}")

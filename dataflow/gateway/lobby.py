@@ -10,6 +10,7 @@ from dataflow.server.connection import ServerStats
 from dataflow.settings.schema import Settings
 
 from .admission import Admission
+from .certificates import InService
 from .clients import Clients
 from .room import Room
 
@@ -21,6 +22,7 @@ class Lobby:
         self.clients = Clients()
         self.room = room or Room(settings.gateway.max_sessions)
         self.stats = ServerStats()
+        self.certificate = InService()
         newcomers = settings.admission
         self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
         # Port 0 means any port. The server writes the real one here, so a restart keeps it.
