@@ -183,6 +183,16 @@ class Interest:
             self._terms.pop(topic, None)
             self.touch()
 
+    def confine(self, possible: Collection[str], always: Iterable[str] = ()) -> None:
+        """Only `possible` topics stay wanted, and the interest itself wants those in `always`, no others."""
+        for topic in self.topics:
+            self.release(topic, self)
+        for topic in self.topics.difference(possible):
+            del self._holders[topic], self._terms[topic]
+        for topic in always:
+            self.want(topic, self)
+        self.touch()
+
     def changed(self) -> trio.Event:
         """An event that the next change after this call sets."""
         return self._changed

@@ -10,17 +10,20 @@ its client's socket. The state that survives a crash of any of them is in `Core`
 from __future__ import annotations
 
 import gc
+import os
 import random
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from attrs import evolve
+from loguru import logger
 
 from actors.cache_shard import CacheShard
 from actors.connector import Connector, Patience, Source
-from supervisors import Backoff, Child, Limit, Mailbox, Pool, Strategy, Supervisor
+from supervisors import Backoff, Child, Handle, Limit, Mailbox, Overflow, Pool, Strategy, Supervisor
 from supervisors import run as run_supervisor
 
 from . import paths, plugs
@@ -35,8 +38,10 @@ from .gateway.lobby import Lobby
 from .gateway.memory import MemoryGuard, resident_bytes
 from .gateway.notices import Announcer
 from .gateway.room import Room, make_room
+from .ops.dump import Dump
 from .ops.lag import LagProbe
 from .reactions import Reactions
+from .reload import Reload
 from .settings.schema import Settings
 from .sources.faulty import FaultySource
 from .sources.port import SourceSettings
@@ -48,6 +53,7 @@ SHARD_MAILBOX = Mailbox(size=4096)  # batches; full: refused, counted, marked as
 NOTICES = Mailbox(size=1024)  # a few an outage; full: refused, and counted there
 GRACE = 5.0  # seconds: to part from an upstream, and for a loop that is late
 CLEANUP_WITHIN = 1.0  # seconds: the default of `Child.cleanup_within`
+ONE_REQUEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: None)
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
@@ -57,14 +63,14 @@ def hall(settings: Settings, room: Room | None = None) -> Hall:
     return Hall(Core(settings, Announcer(lobby.clients)), lobby)
 
 
-def tree(hall: Hall) -> Supervisor:
-    """Later branches depend on earlier ones."""
+def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
+    """Later branches depend on earlier ones. `read` gives the configuration anew; None: it stays as it is."""
     core = hall.core
     return Supervisor(
         strategy=Strategy.REST_FOR_ONE,
         limit=_limit(core.settings),
         children=(
-            Child(paths.OPS, partial(ops, hall)),
+            Child(paths.OPS, partial(ops, hall, read)),
             Child(paths.CACHE, partial(cache, core)),
             Child(paths.TOPICS, partial(topics, core)),
             Child(paths.SOURCES, partial(sources, core)),
@@ -74,8 +80,8 @@ def tree(hall: Hall) -> Supervisor:
     )
 
 
-def ops(hall: Hall) -> Supervisor:
-    """What operators see. First, so that it stops last; and whatever fails here harms nobody else."""
+def ops(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
+    """What operators see and ask for. First, so that it stops last; whatever fails here harms nobody else."""
     return Supervisor(
         limit=FOREVER,
         children=(
@@ -83,6 +89,8 @@ def ops(hall: Hall) -> Supervisor:
             Child(paths.name(paths.LAG), partial(LagProbe, hall.core.lag), stop_within=0),
             Child(paths.name(paths.GUESTBOOK), lambda: hall.lobby.clients.guestbook, stop_within=0),
             *memory(hall),
+            Child(paths.name(paths.DUMP), Dump, mailbox=ONE_REQUEST, stop_within=0),
+            *([] if read is None else [reload(hall, read)]),
         ),
     )
 
@@ -94,6 +102,16 @@ def memory(hall: Hall) -> tuple[Child, ...]:
         return ()
     guard = partial(MemoryGuard, hall.lobby, most, resident_bytes)
     return (Child(paths.name(paths.MEMORY), guard, stop_within=0),)
+
+
+def reload(hall: Hall, read: Callable[[], Settings]) -> Child:
+    """Takes over a changed configuration. A request that comes while one is served is served after it."""
+    return Child(
+        paths.name(paths.RELOAD),
+        partial(Reload, hall, read, partial(source_child, hall.core)),
+        mailbox=ONE_REQUEST,
+        stop_within=0,
+    )
 
 
 def cache(core: Core) -> Supervisor:
@@ -120,23 +138,26 @@ def topics(core: Core) -> Pool:
 
 def sources(core: Core) -> Supervisor:
     """One connector a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
-    backoff = core.settings.backoff
-    patient = Backoff(
-        first=backoff.initial_delay, factor=backoff.multiplier, cap=backoff.max_delay, jitter=backoff.jitter
-    )
     return Supervisor(
-        limit=FOREVER,
-        children=tuple(
-            Child(
-                name,
-                partial(connector, core, source),
-                backoff=patient,
-                stop_within=core.settings.supervision.stop_within,
-                beat_within=beat_within(source.settings),
-                needed=False,  # a source can never keep the rest from starting
-            )
-            for name, source in core.sources.items()
+        limit=FOREVER, children=tuple(source_child(core, source) for source in core.sources.values())
+    )
+
+
+def source_child(core: Core, source: SourceState) -> Child:
+    """The child of `sources` that keeps this one connected."""
+    backoff = core.settings.backoff
+    return Child(
+        source.name,
+        partial(connector, core, source),
+        backoff=Backoff(
+            first=backoff.initial_delay,
+            factor=backoff.multiplier,
+            cap=backoff.max_delay,
+            jitter=backoff.jitter,
         ),
+        stop_within=core.settings.supervision.stop_within,
+        beat_within=beat_within(source.settings),
+        needed=False,  # a source can never keep the rest from starting
     )
 
 
@@ -212,11 +233,17 @@ def beat_within(settings: SourceSettings) -> float:
     return settings.connect_within + 3 * settings.subscribe_within + settings.stale_after + GRACE
 
 
-def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:
+def run(
+    settings: Settings,
+    *,
+    read: Callable[[], Settings] | None = None,
+    children_before: tuple[Child, ...] = (),
+) -> int:
     """Run the daemon until a signal ends it.
 
     Returns the exit code: 0 clean, 1 the user's mistake, 2 a failure inside.
 
+    `read` gives the configuration anew and raises ConfigError; None: there is nothing to read again.
     `children_before` are started first and stopped last: the simulated exchanges of the demo.
     """
     # Long-lived objects outnumber garbage here by far: rarer collections halve the cost of opening sessions.
@@ -224,17 +251,39 @@ def run(settings: Settings, *, children_before: tuple[Child, ...] = ()) -> int:
     gc.freeze()  # imported modules stay: no collection need look at them again
     built = hall(settings, make_room(settings))
     reactions = Reactions(built)
-    spec = tree(built)
+    spec = tree(built, read)
     code = run_supervisor(
         evolve(spec, children=(*children_before, *spec.children)),
         deadline=stop_deadline(settings),
         on_event=reactions,
         faults=built.core.faults,
         on_failure=lambda error: reactions.mistake or traceback.print_exception(error),
+        signals=signals(lasting=read is not None),
     )
     if code == 0:
         return 0
     return 1 if reactions.mistake else 2
+
+
+def signals(lasting: bool) -> Mapping[int, Callable[[Handle], object]]:
+    """What the signals do that end nothing: the work is that of an actor, whose mailbox has room for one.
+
+    Without a configuration to read again (`lasting` is False) a closed terminal ends the process in order.
+    """
+    if os.name != "posix":
+        return {}
+    return {
+        signal.SIGHUP: (
+            (lambda root: root.find(paths.RELOAD).put("SIGHUP"))
+            if lasting
+            else (lambda _root: signal.raise_signal(signal.SIGTERM))
+        ),
+        signal.SIGUSR1: lambda root: root.find(paths.DUMP).put("SIGUSR1"),
+        signal.SIGUSR2: lambda _root: logger.warning(
+            "SIGUSR2 does nothing. SIGHUP reads configuration, certificate and log file again; SIGUSR1 writes"
+            " the tree and all tasks to the log; SIGTERM and SIGINT stop in order, a second one at once"
+        ),
+    }
 
 
 def stop_deadline(settings: Settings) -> float:
@@ -243,7 +292,7 @@ def stop_deadline(settings: Settings) -> float:
         2 + settings.cache.shards + len(settings.sources)
     )  # http, the topics at once, each of the others
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 2  # the actors of `ops`
+    at_once = 4  # the actors of `ops`
     return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE
 
 

@@ -17,6 +17,7 @@ from .domain.topic import QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
 from .settings.schema import Settings
+from .sources.port import SourceSettings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
 from .topics.channel import Ground, channels
@@ -50,11 +51,12 @@ class Core:
             Store(self.epoch, cache.trades_per_symbol, cache.max_age_seconds, self._refused)
             for _ in range(cache.shards)
         ]
-        told = audience or Audience()
-        self.sources = {
-            name: SourceState(name, source, told, clock, self._look, steady=steady)
-            for name, source in settings.sources.items()
-        }
+        self._audience = audience or Audience()
+        self._known: dict[
+            str, SourceState
+        ] = {}  # also those that were removed: their trades may be on the way
+        self.sources: dict[str, SourceState] = {}
+        self.sources = self._states(settings)
         self.carriers = carriers(self.sources)
         ground = Ground(self.carriers, self.history, self.epoch, clock, self._wake, settings.fanout.joined)
         self.channels = channels(ground)
@@ -68,6 +70,22 @@ class Core:
             self.latency.add,
         )
         self.delivery = Delivery(cache.shards)
+
+    def adopt(self, settings: Settings) -> None:
+        """Follow these settings from now on, in sources only. The connectors are the business of others.
+
+        A source keeps its state, whatever has changed about it, also if it comes back after it was removed.
+        """
+        before = set(self.carriers)
+        for name in self.sources.keys() - settings.sources.keys():
+            self.sources[name].interest.confine(())
+        self.settings = settings
+        self.sources = self._states(settings)
+        now = carriers(self.sources)
+        self.carriers.clear()  # it has many readers
+        self.carriers.update(now)
+        self.topics.want_again()
+        self._look(sorted(before | now.keys()))
 
     @property
     def symbols(self) -> Collection[str]:
@@ -99,6 +117,18 @@ class Core:
             for symbol in self.stores[shard].lost(batch):
                 self.topics.readers.news(symbol)
 
+    def _states(self, settings: Settings) -> dict[str, SourceState]:
+        return {name: self._state(name, source) for name, source in settings.sources.items()}
+
+    def _state(self, name: str, settings: SourceSettings) -> SourceState:
+        known = self._known.get(name)
+        if known is None:
+            known = SourceState(name, settings, self._audience, self.clock, self._look, steady=self._steady)
+            self._known[name] = known
+        elif known.settings != settings or name not in self.sources:
+            known.become(settings)
+        return known
+
     def _wake(self, topic: Topic) -> None:
         self.topics.news(topic)
 
@@ -108,4 +138,4 @@ class Core:
 
     def _refused(self, trade: Trade, verdict: Verdict) -> None:
         about = excerpt(f"{trade.symbol}: trade {trade.trade_id}")
-        self.sources[trade.source].problem(verdict.value, about)
+        self._known[trade.source].problem(verdict.value, about)

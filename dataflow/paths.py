@@ -16,6 +16,8 @@ OPS: Final = "ops"
 LAG: Final = f"{OPS}/lag"
 MEMORY: Final = f"{OPS}/memory"
 GUESTBOOK: Final = f"{OPS}/guestbook"
+RELOAD: Final = f"{OPS}/reload"
+DUMP: Final = f"{OPS}/dump"
 BRANCHES: Final = (CACHE, TOPICS, SOURCES, GATEWAY)
 
 _SHARD: Final = f"{CACHE}/shard-"

@@ -97,8 +97,8 @@ class Handle(Protocol):
     async def start(self, child: Child) -> Ref:
         """Add a child and return its address once it is ready, or has declined.
 
-        Raises StartFailed (nothing is kept then), AlreadyRunning, AlreadyPresent, PoolFull, BadSpec,
-        Stopping, and ActorGone when a `stop` overtakes.
+        Raises StartFailed (nothing is kept then; a child that is not `needed` is kept and retried),
+        AlreadyRunning, AlreadyPresent, PoolFull, BadSpec, Stopping, and ActorGone when a `stop` overtakes.
         """
 
     async def stop(self, id: Hashable) -> None:

@@ -125,7 +125,7 @@ class Engine:
         self.spec.check(child)
         self._check_free(str(child.id))
         record = self._adopt(child, None, dynamic=True)
-        self.launch(record, Origin.DYNAMIC)
+        self.launch(record, Origin.DYNAMIC if child.needed else Origin.AUTO)
         return record.ready
 
     def stop_child(self, name: str) -> Incarnation | None:

@@ -6,6 +6,8 @@ Rules of this file
 - Once the tree has begun to end, the process is gone after `deadline` seconds, even if the tree hangs: a
   thread writes the guilty stacks and exits with code 124. If that thread cannot get the interpreter, the
   kernel ends the process by SIGALRM.
+- Every other signal in `signals` is handed to its handler in the event loop. It ends nothing. What came
+  before the loop runs is handed over when it does; several of one number may count once.
 - The exit code is 1 after an escalation or a failed start. A KeyboardInterrupt or SystemExit of an actor is
   raised.
 """
@@ -20,15 +22,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import trio
 from attrs import define, field
 
-from .actor import Supervisor
+from .actor import Handle, Supervisor
 from .errors import BadSpec, SupervisionError
 from .events import Fault, Hook, Reporter
 from .last_words import STANDARD_ERROR, say_at_once
@@ -47,17 +49,19 @@ def run(
     faults: Fault | None = None,
     blocked_after: float | None = 1.0,
     on_failure: Callable[[SupervisionError], object] = traceback.print_exception,
+    signals: Mapping[int, Callable[[Handle], object]] = MappingProxyType({}),
 ) -> int:
     """Run a tree until a signal or its own end, and return the exit code for the process.
 
     deadline: seconds from the first signal, or from the moment when the tree gives up; then the process is
     ended by force. on_failure: called with the error of a tree that did not start or has given up; by
-    default it is printed. Call `run` from the main thread. The other parameters are those of
-    `open_supervisor`.
+    default it is printed. signals: by number, what is called with the root's handle soon after a signal,
+    between two steps of the tasks; it must not wait, and its errors are printed and harm nobody. Call `run`
+    from the main thread. The other parameters are those of `open_supervisor`.
     """
     if not isinstance(sup, Supervisor):
         raise BadSpec(f"a Supervisor is needed, not {sup!r}")
-    process = _Process(_Deadline(deadline))
+    process = _Process(_Deadline(deadline), signals)
     with process.deadline.watching(), process.signals():
         try:
             trio.run(process.main, sup, Reporter(on_event), faults, blocked_after)
@@ -72,7 +76,9 @@ class _Process:
     """The tree, as the signal handlers see it."""
 
     deadline: _Deadline
+    handlers: Mapping[int, Callable[[Handle], object]]
     received: list[int] = field(factory=list)
+    _asked: set[int] = field(factory=set)  # signals for the handlers
     _tree: Tree | None = None
     _token: trio.lowlevel.TrioToken | None = None
     _everything: trio.CancelScope = field(factory=trio.CancelScope)
@@ -89,8 +95,9 @@ class _Process:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM during the block."""
-        before = {
+        """Handle SIGINT, SIGTERM and those with a handler during the block."""
+        before = {number: signal.signal(number, self._on_request) for number in self.handlers}
+        before |= {
             number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
@@ -102,6 +109,13 @@ class _Process:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)
         self.deadline.arm()
+        self._apply_soon()
+
+    def _on_request(self, number: int, frame: FrameType | None) -> None:
+        self._asked.add(number)
+        self._apply_soon()
+
+    def _apply_soon(self) -> None:
         if self._token is not None:
             try:
                 self._token.run_sync_soon(self._apply, idempotent=True)
@@ -114,6 +128,11 @@ class _Process:
             self._tree.engine.stop()
         if len(self.received) > 1:
             self._everything.cancel()
+        while self._asked:
+            try:
+                self.handlers[self._asked.pop()](self._tree.handle)
+            except Exception as error:
+                traceback.print_exception(error)
 
 
 @define(eq=False)

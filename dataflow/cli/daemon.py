@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json as json_
 import os
+import signal
 import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -51,21 +55,43 @@ def run(
 
     Without --config it uses the shipped configuration with the real
     exchanges. Ctrl-C and SIGTERM end it after a notice to its clients.
+    SIGHUP, also that of a terminal that closes, does not end it: it
+    reads the configuration, the certificate and the log file again.
+    SIGUSR1 writes the supervision tree and all tasks to the log.
     """
-    settings = with_port(load(config or [shipped("server.toml")], os.environ), port)
-    secrets.keep(settings)
-    configured_context(settings.gateway)
-    start_log(log_format, log_level, log_file)
-    check_free(settings.gateway)
-    if settings.operator.port is not None:
-        check_free(settings.operator)
-    if not settings.sources:
-        logger.warning(NO_SOURCES)
-    for warning in exposure.warnings(settings):
-        logger.warning("{}", warning)
-    from dataflow import app
+    with _requests_ignored():
+        read = partial(_configured, config or [shipped("server.toml")], port)
+        settings = read()
+        secrets.keep(settings)
+        configured_context(settings.gateway)
+        start_log(log_format, log_level, log_file)
+        check_free(settings.gateway)
+        if settings.operator.port is not None:
+            check_free(settings.operator)
+        if not settings.sources:
+            logger.warning(NO_SOURCES)
+        for warning in exposure.warnings(settings):
+            logger.warning("{}", warning)
+        from dataflow import app
 
-    return app.run(settings)
+        return app.run(settings, read=read)
+
+
+def _configured(files: Sequence[Path], port: int | None) -> Settings:
+    return with_port(load(files, os.environ), port)
+
+
+@contextmanager
+def _requests_ignored() -> Iterator[None]:
+    """A signal that asks a daemon for something must not kill one that is not there yet, or any more."""
+    names = ("SIGHUP", "SIGUSR1", "SIGUSR2")  # Windows has none of them
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check(*files: Path, json: Json = False) -> int:

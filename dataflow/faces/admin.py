@@ -90,7 +90,8 @@ class _Admin:
     async def ready(self) -> Response:
         sources = self._hall.core.sources.items()
         down = tuple(name for name, source in sources if source.link is not LinkState.CONNECTED)
-        verdict = readiness(self._hall.tree(dynamic=False), down)
+        needed = self._hall.core.sources if self._hall.settings.gateway.ready_needs_sources else None
+        verdict = readiness(self._hall.tree(dynamic=False), down, needed)
         body = {"status": verdict.status, "not_ready": verdict.not_ready, "degraded": verdict.degraded}
         return json_response(body, 503 if verdict.not_ready else 200)
 

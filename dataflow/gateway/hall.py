@@ -24,6 +24,7 @@ from dataflow.topics.topics import Starter
 from supervisors import Child, Context, Mailbox, Node, Restart, SupervisionError
 
 from .admission import TOO_LITTLE_MEMORY, TOO_MANY_OF_ONE, TOO_MANY_SESSIONS, goodbye
+from .certificates import Certificate
 from .clients import AnySession
 from .desk import Desk
 from .faulty import FaultyWire
@@ -68,6 +69,19 @@ class Hall:
         self._root: Any = None  # the handle of the whole tree, once an actor has attached itself
         self._sessions: Any = None
         self.restart: Callable[[str], None]  # have the actor at a path restarted, soon. Raises UnknownChild
+
+    def adopt(self, settings: Settings, certificate: Certificate | None) -> None:
+        """Follow other settings from now on, without a restart: those of `settings.changes.RELOADED`.
+
+        `certificate`: the one for new connections, where there is TLS. Never waits.
+        """
+        self.settings = settings
+        self.pages.adopt(_own_names(settings), settings.gateway.origins)
+        self._trusted = networks(settings.gateway.trusted_proxies)
+        self.quotas.use(settings.limits, self._trusted)
+        if certificate is not None and self.lobby.certificate.certificate is not None:
+            self.lobby.certificate.certificate = certificate
+        self.core.adopt(settings)
 
     def attach(self, ctx: Context) -> None:
         """For an actor that lets clients in: before its first one. Idempotent."""

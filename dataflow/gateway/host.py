@@ -6,6 +6,7 @@ beside it, so that a session that fails takes only its client with it.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,7 +26,6 @@ from dataflow.server.take_over import handshake_of, take_over
 from supervisors import Context, Handle, SupervisionError
 
 from .application import HttpProblem, create_app, mounted
-from .certificates import configured_context
 from .face import Entrance, Face, Route
 from .hall import Hall
 
@@ -61,7 +61,8 @@ class HttpServer:
     async def _listen(self, serving: trio.Nursery, shutdown: trio.Event) -> list[str]:
         """Serve in `serving`. The addresses: the clients' first, then the operator's own, if there is one."""
         hall, gateway, operator = self._hall, self._hall.settings.gateway, self._hall.settings.operator
-        serve_ = partial(self._serve, serving, shutdown)
+        # Read anew with every start, so that a restart renews it too.
+        serve_ = partial(self._serve, serving, shutdown, hall.lobby.certificate.start(gateway))
         routes = [route for face in self._faces for route in face.routes(hall)]
         apart = operator.port is not None
         public = [_elsewhere(each) if apart and (each.operator or each.inside) else each for each in routes]
@@ -74,7 +75,13 @@ class HttpServer:
         return addresses
 
     async def _serve(
-        self, serving: trio.Nursery, shutdown: trio.Event, host: str, port: int, routes: Sequence[Route]
+        self,
+        serving: trio.Nursery,
+        shutdown: trio.Event,
+        tls: ssl.SSLContext | None,
+        host: str,
+        port: int,
+        routes: Sequence[Route],
     ) -> list[str]:
         hall, settings = self._hall, self._hall.settings.gateway
         entrances = [entrance for face in self._faces for entrance in face.sockets(hall)]
@@ -93,7 +100,7 @@ class HttpServer:
                 port=port,
                 max_message_bytes=settings.max_message_bytes,
                 graceful_seconds=settings.drain_seconds,
-                tls=configured_context(settings),  # read anew with every start: certificates are renewed
+                tls=tls,
                 sockets=sockets,
                 admits=hall.pages.admits,
                 shutdown=shutdown,

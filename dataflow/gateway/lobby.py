@@ -10,6 +10,7 @@ from dataflow.server.connection import ServerStats
 from dataflow.settings.schema import Settings
 
 from .admission import Admission
+from .certificates import InService
 from .clients import Clients
 from .hops import networks
 from .limits import Quotas
@@ -25,6 +26,7 @@ class Lobby:
         self.stats = ServerStats()
         self.quotas = Quotas(settings.limits, networks(settings.gateway.trusted_proxies))
         self.short_of_memory = False  # then nobody new comes in
+        self.certificate = InService()
         newcomers = settings.admission
         self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
         # Port 0 means any port. The server writes the real one here, so a restart keeps it.

@@ -11,7 +11,7 @@ from actors.connector import STOPPED
 from dataflow import paths
 from dataflow.domain.notice import SourceLost, SourceRestored
 from dataflow.logs import Burst
-from dataflow.sources.state import Audience
+from dataflow.sources.state import CHANGED, REMOVED, Audience
 
 from .clients import Clients
 
@@ -32,7 +32,7 @@ class Announcer(Audience):
         )
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
-        level = "INFO" if reason == STOPPED else "WARNING"
+        level = "INFO" if reason in (STOPPED, REMOVED, CHANGED) else "WARNING"
         logger.bind(path=paths.source(source)).log(level, "connection lost: {}", reason)
         self._clients.broadcast(SourceLost(source, reason, tuple(symbols)))
 

@@ -30,6 +30,10 @@ class Pages:
     """
 
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+        self.adopt(hosts, origins)
+
+    def adopt(self, hosts: Iterable[str], origins: Iterable[str]) -> None:
+        """Accept these `hosts` and `origins` from now on, and no others."""
         machine = socket.gethostname()
         names = ("localhost", machine, machine.partition(".")[0], *hosts)
         self._names = frozenset(name.lower().removesuffix(".") for name in names)

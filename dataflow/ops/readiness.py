@@ -1,12 +1,13 @@
 """Readiness: is every static actor running, and is every source connected?
 
 Rules of this file: pure. A source that is down makes the daemon degraded, not unready, because the cache is
-still served. Dynamic actors (the children of a pool) come and go and do not count.
+still served; unless at least one source is needed, and none is connected. Dynamic actors (the children of a
+pool) come and go and do not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from attrs import frozen
 
@@ -28,12 +29,17 @@ class Readiness:
         return "degraded" if self.degraded else "ready"
 
 
-def readiness(tree: Node, disconnected: tuple[str, ...]) -> Readiness:
-    """The readiness of `tree`. `disconnected`: names of sources without a connection."""
+def readiness(tree: Node, disconnected: tuple[str, ...], needed: Collection[str] | None = None) -> Readiness:
+    """The readiness of `tree`. `disconnected`: names of sources without a connection. `needed`: one of these
+    sources must be up; None: none must."""
     idle = [node.path for node in static_nodes(tree) if node.state != "running"]
     down = {paths.source(name) for name in disconnected}
     down.update(path for path in idle if paths.below(paths.SOURCES, path))
-    return Readiness(tuple(path for path in idle if path not in down), tuple(sorted(down)))
+    lacking = needed is not None and down.issuperset(map(paths.source, needed))
+    return Readiness(
+        (*(path for path in idle if path not in down), *((paths.SOURCES,) if lacking else ())),
+        tuple(sorted(down)),
+    )
 
 
 def static_nodes(node: Node) -> Iterator[Node]:

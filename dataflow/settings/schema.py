@@ -68,6 +68,7 @@ class Gateway:
     origins: tuple[str, ...] = field(default=())
     trusted_proxies: tuple[str, ...] = field(default=())
     root_path: str = field(default="")
+    ready_needs_sources: bool = False
 
     @hosts.validator
     def _names(self, _attribute: object, value: Sequence[str]) -> None:

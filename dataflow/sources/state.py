@@ -20,6 +20,9 @@ from dataflow.domain.secrets import concealed
 
 from .port import SourceSettings
 
+REMOVED = "removed from the configuration"  # reasons of an end that the operator wants
+CHANGED = "configured anew"
+
 
 class LinkState(Enum):
     """The state of the connection to a source."""
@@ -78,6 +81,7 @@ class SourceState:
     _refused: dict[str, tuple[int | None, str]] = field(factory=dict)
     _told: dict[str, int] = field(factory=dict)
     interest: Interest = field(init=False)
+    used: SourceSettings | None = None  # by the newest incarnation of the connector
     steady: Callable[[], float] = time.monotonic
     _turned_at: float = field(init=False)  # on the steady clock, as the next
     _failed_at: float | None = field(default=None, init=False)
@@ -88,6 +92,19 @@ class SourceState:
 
     def connecting(self) -> None:
         """A new attempt begins. Only its result decides whether the source is lost."""
+        self.used = self.settings
+
+    def become(self, settings: SourceSettings) -> None:
+        """Other settings, for the next incarnation of the connector. What happened so far stays."""
+        self.settings = settings
+        self.interest.confine(settings.symbols, settings.symbols if settings.eager else ())
+
+    def retire(self, reason: str) -> None:
+        """It is taken out of service. Its subscribers are told, also if it was lost before."""
+        was_lost = self.link is LinkState.LOST
+        self.down(reason)
+        if was_lost:
+            self.audience.lost(self.name, reason, sorted(self.interest.topics))
 
     @property
     def age(self) -> float:

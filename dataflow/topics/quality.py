@@ -2,13 +2,13 @@
 
 Rules of this file. A subscriber gets the newest state of each source and no history; a slow subscriber gets
 only the last of several changes. Nothing is polled: `look` is called after each event that may change a
-state. It compares, and wakes the topic if a state has changed. A subscription to quality does not make the
-sources deliver the symbol.
+state, or the sources of a symbol. It compares, and wakes the topic if a state has changed. A subscription to
+quality does not make the sources deliver the symbol.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Final
 
 from attrs import evolve
@@ -17,7 +17,7 @@ from actors.update import Places, Stream, Update
 from dataflow.domain import Topic
 from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.topic import QUALITY
-from dataflow.sources.state import SourceState
+from dataflow.sources.state import REMOVED, SourceState
 
 from .channel import Ground
 
@@ -51,18 +51,32 @@ class QualityLog:
         self.stream = Stream(topic, epoch, newest_by=lambda quality: quality.source)
         self.last = len(states)
         self._newest = {state.source: (place, state) for place, state in enumerate(states, start=1)}
+        self._gone: set[str] = set()  # sources that do not carry the symbol any more
 
     @property
     def states(self) -> Sequence[Quality]:
         """The present state at each source, in the order of the sources."""
-        return [state for _, state in self._newest.values()]
+        return [state for _, state in self._newest.values() if state.source not in self._gone]
+
+    @property
+    def sources(self) -> Set[str]:
+        """The names of these sources."""
+        return self._newest.keys() - self._gone
+
+    def leave(self, source: str, now: int) -> bool:
+        """`source` does not carry the symbol any more: its last state says so. Returns whether it changed."""
+        symbol = self.stream.topic.symbol
+        changed = self.put(Quality(symbol, source, Grade.LOST, now, REMOVED))
+        self._gone.add(source)
+        return changed
 
     def put(self, state: Quality) -> bool:
         """Store the state of its source. Returns whether state or reason has changed."""
-        _, before = self._newest[state.source]
-        if (before.state, before.reason) == (state.state, state.reason):
+        self._gone.discard(state.source)
+        _, before = self._newest.get(state.source, (0, None))
+        if before is not None and (before.state, before.reason) == (state.state, state.reason):
             return False
-        if before.state is state.state:
+        if before is not None and before.state is state.state:
             state = evolve(state, since=before.since)  # another reason is no new beginning
         self.last += 1
         self._newest[state.source] = self.last, state
@@ -74,7 +88,7 @@ class QualityLog:
 
     def newest(self, count: int) -> Places:
         """The states that changed last, of as many sources."""
-        places = self._behind(0)
+        places = [place for place in self._behind(0) if place[1].source not in self._gone]
         return places[max(0, len(places) - count) :]
 
     def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
@@ -108,10 +122,14 @@ class Qualities:
     def look(self, symbols: Iterable[str]) -> None:
         now = int(self._ground.clock() * 1e9)
         for symbol in symbols:
-            log = self._logs.get(symbol)
-            if log is None:  # an upstream may send a symbol that is not configured
+            carriers, log = self._ground.carriers.get(symbol, ()), self._logs.get(symbol)
+            if log is None and not carriers:  # an upstream may send a symbol that is not configured
                 continue
-            changes = [log.put(judge(source, symbol, now)) for source in self._ground.carriers[symbol]]
+            if log is None:
+                log = self._logs[symbol] = self._new_log(symbol)
+            gone = log.sources - {source.name for source in carriers}
+            changes = [log.leave(name, now) for name in sorted(gone)]
+            changes += [log.put(judge(source, symbol, now)) for source in carriers]
             if any(changes):
                 self._ground.news(Topic(QUALITY, symbol))
 

@@ -124,16 +124,23 @@ class Topics:
     def want(self, topic: Topic, wake: Callable[[], object]) -> None:
         for symbol in self.channels[topic.channel].wants(topic):
             self.readers.add(symbol, topic, wake)
-            for state in self._carriers[symbol]:
+            for state in self._carriers.get(symbol, ()):
                 state.interest.want(symbol, topic)
             self._interest(symbol)
 
     def release(self, topic: Topic) -> None:
         for symbol in self.channels[topic.channel].wants(topic):
             self.readers.remove(symbol, topic)
-            for state in self._carriers[symbol]:
+            for state in self._carriers.get(symbol, ()):
                 state.interest.release(symbol, topic)
             self._interest(symbol)
+
+    def want_again(self) -> None:
+        """The carriers have changed: what the open topics want is wanted from those of now."""
+        for topic in filter(self._running, self.open_topics):
+            for symbol in self.channels[topic.channel].wants(topic):
+                for state in self._carriers.get(symbol, ()):
+                    state.interest.want(symbol, topic)
 
     def _running(self, topic: Topic) -> _Opened | None:
         opened = self._opened.get(topic)
@@ -159,7 +166,7 @@ class Topics:
 
     def _child(self, topic: Topic, fanout: Fanout) -> Child:
         wanted = self.channels[topic.channel].wants(topic)
-        sources = [state for symbol in wanted for state in self._carriers[symbol]]
+        sources = [state for symbol in wanted for state in self._carriers.get(symbol, ())]
         linger = max((state.settings.linger for state in sources), default=0.0)
         return Child(
             id=str(topic),

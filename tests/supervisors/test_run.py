@@ -17,7 +17,7 @@ from supervisors import say_at_once
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
-import sys, time, trio
+import signal, sys, time, trio
 from supervisors import Backoff, Child, Limit, Supervisor, run, runner
 
 runner.LAST_RESORT = 1000  # on a busy machine the alarm could overtake the thread that reports
@@ -72,16 +72,24 @@ if LIFE == "crashes beside a shield":
 sup = Supervisor(children, limit=Limit(0))
 if LIFE != "crashes beside a shield":
     sup = Supervisor([Child("sub", lambda: Supervisor(children))], limit=Limit(0))
-code = run(sup, deadline=float(sys.argv[3]))
+def told(root):
+    print("told", root.tree().state, flush=True)
+
+def fails(root):
+    raise ValueError("a defect of a handler")
+
+code = run(sup, deadline=float(sys.argv[3]), signals={signal.SIGHUP: told, signal.SIGUSR1: fails})
 print("returned", code, flush=True)
 sys.exit(code)
 """
 
 
 @contextmanager
-def process(life: str, stop_within: float = 1000, deadline: float = 1000) -> Iterator[subprocess.Popen[str]]:
+def process(
+    life: str, stop_within: float = 1000, deadline: float = 1000, program: str = PROGRAM
+) -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", PROGRAM, life, str(stop_within), str(deadline)]
+    command = [sys.executable, "-c", program, life, str(stop_within), str(deadline)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as running:
         try:
@@ -126,6 +134,37 @@ def test_the_second_signal_cancels() -> None:
         assert running.stdout.readline() == "asked\n"
         running.send_signal(signal.SIGINT)
         assert ends(running) == (130, ["cleaned up", "returned 130"], "")
+
+
+def test_another_signal_is_handed_to_its_handler_and_ends_nothing() -> None:
+    """The handler gets the handle of the root, any number of times, and its defects harm nobody."""
+    with process("obeys") as running:
+        up(running)
+        assert running.stdout is not None
+        for _ in range(2):
+            running.send_signal(signal.SIGUSR1)
+            running.send_signal(signal.SIGHUP)
+            assert running.stdout.readline() == "told running\n"
+        running.send_signal(signal.SIGTERM)
+        code, out, err = ends(running)
+        assert (code, out) == (0, ["asked", "cleaned up", "returned 0"])
+        assert "a defect of a handler" in err
+
+
+def test_a_signal_before_the_loop_runs_is_not_forgotten() -> None:
+    """Its handler is called once the tree is there."""
+    early = PROGRAM.replace("code = run(", "runner.Tree = raising(runner.Tree)\ncode = run(").replace(
+        "LIFE = sys.argv[1]",
+        "LIFE = sys.argv[1]\n"
+        "def raising(make):\n"
+        "    return lambda *args: (signal.raise_signal(signal.SIGHUP), make(*args))[1]\n",
+    )
+    with process("obeys", program=early) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "told idle\n"
+        up(running)
+        running.send_signal(signal.SIGTERM)
+        assert ends(running)[0] == 0
 
 
 @pytest.mark.parametrize(("life", "guilty"), [("spins", "the_guilty_loop"), ("sleeps in C", "in run")])

@@ -288,6 +288,19 @@ async def test_nobody_waits_for_a_child_that_is_not_needed(autojump_clock: trio.
     assert "unstopped" not in log.kinds()
 
 
+async def test_a_child_that_is_not_needed_is_retried_when_it_was_added_later_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """4: its caller is told of the failure, and it is not dropped."""
+    hard = flaky("hard", [True], needed=False, backoff=Backoff(first=1.0, jitter=0.0))
+    async with open_supervisor(Supervisor(limit=Limit(restarts=None))) as s:
+        with pytest.raises(StartFailed):
+            await s.start(hard)
+        assert s.counts()["backoff"] == 1
+        await trio.sleep(2)
+        assert s.counts()["running"] == 1
+
+
 async def test_a_group_need_not_wait_for_a_child_either(autojump_clock: trio.testing.MockClock) -> None:
     """2: a child that is not needed fails before the others are up: its group restart follows after it."""
     log = Log()

@@ -18,12 +18,14 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from dataflow.app import hall, tree
 from dataflow.connectors import binance, blockchain
 from dataflow.core import Core
+from dataflow.domain.errors import ConfigError
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.lobby import Lobby
 from dataflow.reactions import Reactions
 from dataflow.settings.schema import BackoffSettings, Gateway, Settings
 from dataflow.sources.port import SourceSettings
 from supervisors import Event, Point, open_supervisor
+from tests.support.waiting import until
 
 
 @define
@@ -51,7 +53,29 @@ class Daemon:
     sabotage: Saboteur
     events: list[Event] = field(factory=list)
     keep_events: bool = True
+    configured: Settings | ConfigError | None = None  # what a reload reads; None: what is in force
     _news: trio.Event = field(factory=trio.Event)
+
+    def read(self) -> Settings:
+        """What `reload` reads. Raises ConfigError."""
+        if isinstance(self.configured, ConfigError):
+            raise self.configured
+        return self.configured or self.hall.settings
+
+    async def reload(self, configured: Settings | ConfigError) -> None:
+        """As after SIGHUP. Returns when it is done."""
+        self.configured = configured
+        self.root.find("ops/reload").put("SIGHUP")
+        reloading = self.root.supervisor("ops").tree
+        await until(
+            lambda: (
+                not any(
+                    node.mailbox.queued
+                    for node in reloading().children
+                    if node.path == "ops/reload" and node.mailbox
+                )
+            )
+        )
 
     @property
     def core(self) -> Core:
@@ -105,7 +129,7 @@ async def daemon(*, sources: dict[str, SourceSettings], **tables: Any) -> AsyncI
             await built.core.faults(point, path, epoch)
 
     async with open_supervisor(
-        tree(built), on_event=on_event, faults=strike, blocked_after=None
+        tree(built, made.read), on_event=on_event, faults=strike, blocked_after=None
     ) as made.root:
         yield made
 

@@ -100,7 +100,10 @@ class Calls(Conversation):
         return past.end(answer, joined.past if params.channel != QUALITY else None)
 
     async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any]:
-        self.subscriptions.unsubscribe(self.hall.desk.topic(params.channel, params.symbol))
+        topic = Topic(params.channel, params.symbol)
+        if not self.subscriptions.follows(topic):  # the symbol of one that is followed may have left
+            topic = self.hall.desk.topic(params.channel, params.symbol)
+        self.subscriptions.unsubscribe(topic)
         return _event(params, "unsubscribed")
 
     async def recent_trades(self, params: RecentTrades) -> Long:

@@ -295,14 +295,15 @@ SOURCE = '[sources.binance]\nconnector = "binance"\nurl = "wss://stream.example.
 
 class TestRun:
     def test_as_shipped(self, output: Output, app_run: list[Any]) -> None:
-        """Without --config the daemon uses the shipped file. --port overrides everything."""
+        """Without --config the daemon uses the shipped file, and reads it again. --port overrides everything."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         assert output.of("run", "--port", str(port))[0] == 0
         ((settings, options),) = app_run
         as_shipped = load([shipped("server.toml")], {})
         assert settings == attrs.evolve(as_shipped, gateway=attrs.evolve(as_shipped.gateway, port=port))
-        assert options == {}
+        assert options.keys() == {"read"}
+        assert options["read"]() == settings
 
     @pytest.mark.parametrize(("source", "warned"), [("", True), (SOURCE, False)])
     def test_a_daemon_without_sources_warns(

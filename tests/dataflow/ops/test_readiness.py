@@ -29,6 +29,26 @@ def tree(**states: str) -> Node:
 
 
 @pytest.mark.parametrize(
+    ("states", "down", "needed", "not_ready"),
+    [
+        ({}, ("binance",), None, ()),
+        ({}, (), ("binance",), ()),
+        ({}, ("binance",), ("binance",), ("sources",)),
+        ({}, ("binance",), ("binance", "kraken"), ()),
+        ({"binance": "backoff"}, ("kraken",), ("binance", "kraken"), ("sources",)),
+        ({}, (), (), ("sources",)),
+    ],
+)
+def test_one_of_the_needed_sources_must_be_up(
+    states: dict[str, str], down: tuple[str, ...], needed: tuple[str, ...] | None, not_ready: tuple[str, ...]
+) -> None:
+    """Where a source is needed and none is up, the branch of the sources is not ready."""
+    verdict = readiness(tree(**states), down, needed)
+    assert verdict.not_ready == not_ready
+    assert (verdict.status == "not ready") is bool(not_ready)
+
+
+@pytest.mark.parametrize(
     ("states", "down", "status", "not_ready", "degraded"),
     [
         ({}, (), "ready", (), ()),
