@@ -171,6 +171,9 @@ def _add_headers(app: QuartTrio, pages: Pages) -> None:
     async def complete(answer: Any) -> Any:
         for name, value in _HEADERS.items():
             answer.headers.setdefault(name, value)
+        if answer.status_code == 204:  # has no body: RFC 9110, section 8.6
+            answer.headers.pop("Content-Length", None)
+            answer.headers.pop("Content-Type", None)
         origin = request.headers.get("Origin")
         if origin is not None and pages.invites(origin):
             _share(answer, origin)

@@ -10,8 +10,8 @@ Rules of this file.
    response of which the peer takes nothing for `seconds` is reset: its bytes and its task are given back.
 4. Bytes for a stream that has ended do no harm: the other streams of the connection go on. Neither does a
    request without sense: it is refused, in its stream.
-5. The end of the client's direction is the end of its websocket, as of a TCP connection (RFC 8441, section
-   5).
+5. A client waits until its websocket is accepted, or is reset: Hypercorn would forget the application. The
+   end of the client's direction is the end of its websocket, as of a TCP connection (RFC 8441, section 5).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Requests:
 
     async def _create_stream(self, request: RequestReceived) -> None:
         headers: Any = request.headers
-        refusal = _refusal(headers)
+        refusal = _refusal(headers, request.stream_ended is not None)
         if refusal is not None:
             self.refusals[request.stream_id] = refusal
             method = b"HEAD" if (b":method", b"HEAD") in headers else b"GET"
@@ -72,8 +72,11 @@ class Requests:
         await self._create(request)
 
 
-def _refusal(headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
-    """What is wrong with a request of which h2 finds the headers in order. None: nothing is."""
+def _refusal(headers: Iterable[tuple[bytes, bytes]], has_ended: bool) -> Refusal | None:
+    """What is wrong with a request of which h2 finds the headers in order. None: nothing is.
+
+    `has_ended`: nothing will come behind the headers.
+    """
     found: dict[bytes, list[bytes]] = defaultdict(list)
     for name, value in headers:
         found[bytes(name)].append(bytes(value))
@@ -83,10 +86,14 @@ def _refusal(headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
             return Refusal(501, "CONNECT opens WebSockets only here: ':protocol' must be 'websocket'")
         if found[b"sec-websocket-version"] != [b"13"]:
             return Refusal(400, VERSION_NEEDED, ((b"sec-websocket-version", b"13"),))
+        if has_ended:
+            return Refusal(400, "a WebSocket needs both directions, and the client has ended one of them")
     elif refusal := unknown_method(method):
         return refusal
     if not (path.startswith(b"/") or (path == b"*" and method == b"OPTIONS")) or not path.isascii():
         return Refusal(400, "':path' must begin with '/', and have nothing but ASCII")
+    if has_ended and any(map(int, found[b"content-length"])):
+        return Refusal(400, "the body is shorter than Content-Length says")
     hosts = found[b":authority"] or found[b"host"]
     if len(hosts) != 1 or not is_host(hosts[0]):
         return Refusal(400, WRONG_HOST)
@@ -178,6 +185,7 @@ class Http2Websocket:
         self._room = _Room(protocol, stream.stream_id)
         self._answer: Data | None = None  # waits for `_send_answers`
         self._answered: trio.Event | None = None  # set when `_send_answers` has ended
+        self._handshake = stream.handshake
         self._handle: Callable[[Any], Awaitable[None]] = stream.handle
         # Of this object only: nothing is patched for others.
         vars(stream).update(send=self._send_event, handle=self._handle_event)
@@ -185,6 +193,8 @@ class Http2Websocket:
     async def _handle_event(self, event: object) -> None:
         if isinstance(event, EndBody):
             await self._protocol._close_stream(self._id)
+        elif isinstance(event, Body) and not self._handshake.accepted:
+            await self.reset(ErrorCodes.PROTOCOL_ERROR)
         else:
             await self._handle(event)
 

@@ -186,6 +186,12 @@ async def test_end_of_one_websocket_leaves_the_others_alone(certificate: Certifi
         ({"_path": "page"}, 400, "':path'"),
         ({"_path": "/\xfc"}, 400, "':path'"),
         ({"_authority": "a/b"}, 400, "Host"),
+        ({"content_length": "5"}, 400, "Content-Length"),
+        (
+            {"_method": "CONNECT", "_protocol": "websocket", "sec_websocket_version": "13"},
+            400,
+            "both directions",
+        ),
     ],
 )
 async def test_refused_request_does_not_touch_the_others(
@@ -205,7 +211,7 @@ async def test_refused_request_does_not_touch_the_others(
             assert problem["status"] == status
             assert words in problem["detail"]
             wants = client.headers[3].get("sec-websocket-version")
-            assert wants == ("13" if "13" in words else None)
+            assert wants == ("13" if "Version" in words else None)
             await client.send(1, masked("hello"))
             await client.until(lambda: heard(client.received[1]) == ["hello"])
             await client.ask(5, _method="OPTIONS", _path="*")
@@ -233,6 +239,34 @@ async def test_end_of_a_direction_is_the_end_of_a_websocket(certificate: Certifi
             with pytest.raises(WireClosed, match="1006 connection lost"):
                 await wire.receive()
             await client.until(lambda: 1 in client.ended)
+            assert not running.reports
+
+
+async def test_who_does_not_wait_for_its_websocket_is_reset(certificate: Certificate) -> None:
+    """With PROTOCOL_ERROR; its handler is told at once, and the other streams go on."""
+    left = trio.Event()
+
+    async def wait() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            left.set()
+
+    app = websocket_app(echo)
+    app.websocket("/slow")(wait)
+    tls = certified_context(certificate.certificate, certificate.key)
+    with trio.fail_after(120):
+        async with serving(app, tls=tls) as running, browser(running.port, certificate) as client:
+            await client.open(1)
+            headers = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":path": "/slow"}
+            headers |= {":authority": "localhost", "sec-websocket-version": "13"}
+            client._http.send_headers(3, list(headers.items()))
+            client._http.send_data(3, masked("early"))
+            await client.until(lambda: 3 in client.ended)
+            assert client.resets == {3: ErrorCodes.PROTOCOL_ERROR}
+            await left.wait()
+            await client.send(1, masked("hello"))
+            await client.until(lambda: heard(client.received[1]) == ["hello"])
             assert not running.reports
 
 

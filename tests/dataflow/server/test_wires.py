@@ -651,7 +651,7 @@ async def test_failure_in_the_handler_closes_with_1011(lane: Lane) -> None:
 async def test_bytes_behind_the_handshake_are_not_lost(lane: Lane) -> None:
     """A client that speaks before it has read the 101 is heard, on every lane."""
     if lane.name == "http2":
-        return  # there a client has to wait, and is refused with 400 if it does not
+        return  # there a client has to wait, and is reset if it does not
     early = b"\x81\x85\0\0\0\0early\x81\x81\0\0\0\0"
     with trio.fail_after(120):
         async with session(lane, early=early) as (wire, client, _):
