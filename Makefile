@@ -36,7 +36,7 @@ define install
 	touch $@
 endef
 
-.PHONY: help run test lint fix bench compare lock clean
+.PHONY: help run test lint fix bench compare audit lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -63,6 +63,13 @@ bench: $(VENV)/dev.stamp ## this daemon and its peers, measured side by side: ma
 compare: $(VENV)/dev.stamp ## two checkouts, measured in turn: make compare BEFORE=../other ARGS="--pairs 6 ingest"
 	@$(BIN)/python -m tests.bench.compare $(if $(BEFORE),--before "$(BEFORE)") --after "$(AFTER)" $(ARGS)
 
+# Needs a network: the advisories live with the package index. What cannot be looked up fails the audit.
+audit: ## look the locked dependencies up among known vulnerabilities
+	@test -x .venv-audit/bin/pip-audit || { "$(PYTHON)" -m venv --clear .venv-audit && \
+		.venv-audit/bin/pip install -qq --disable-pip-version-check pip-audit==2.10.1; }
+	@for lock in requirements.lock requirements-dev.lock; do \
+		.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip -r $$lock || exit $$?; done
+
 lock: ## resolve the dependencies anew into the two lock files (needs uv)
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 		--custom-compile-command "make lock" --group build pyproject.toml -o requirements.lock
@@ -71,7 +78,7 @@ lock: ## resolve the dependencies anew into the two lock files (needs uv)
 		-o requirements-dev.lock
 
 clean: ## remove the environment and everything that was built
-	@rm -rf $(VENV) .venv-bench tests/bench/.build dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .venv-bench .venv-audit tests/bench/.build dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/run.stamp: requirements.lock pyproject.toml

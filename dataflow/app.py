@@ -35,6 +35,7 @@ from .gateway.hall import Hall, closed_within
 from .gateway.herald import Herald
 from .gateway.host import HttpServer
 from .gateway.lobby import Lobby
+from .gateway.memory import MemoryGuard, resident_bytes
 from .gateway.notices import Announcer
 from .gateway.room import Room, make_room
 from .ops.dump import Dump
@@ -89,6 +90,7 @@ def ops(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             Child(paths.name(paths.GUESTBOOK), lambda: hall.lobby.clients.guestbook, stop_within=0),
             Child(paths.name(paths.DUMP), Dump, mailbox=ONE_REQUEST, stop_within=0),
             *([] if read is None else [reload(hall, read)]),
+            *memory(hall),
         ),
     )
 
@@ -101,6 +103,15 @@ def reload(hall: Hall, read: Callable[[], Settings]) -> Child:
         mailbox=ONE_REQUEST,
         stop_within=0,
     )
+
+
+def memory(hall: Hall) -> tuple[Child, ...]:
+    """The bound of the process's memory, when one is configured."""
+    most = hall.settings.gateway.max_memory
+    if not most:
+        return ()
+    guard = partial(MemoryGuard, hall.lobby, most, resident_bytes)
+    return (Child(paths.name(paths.MEMORY), guard, stop_within=0),)
 
 
 def cache(core: Core) -> Supervisor:
@@ -281,7 +292,7 @@ def stop_deadline(settings: Settings) -> float:
         2 + settings.cache.shards + len(settings.sources)
     )  # http, the topics at once, each of the others
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 4  # the actors of `ops`
+    at_once = 5  # the actors of `ops`
     return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE
 
 

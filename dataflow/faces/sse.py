@@ -125,13 +125,7 @@ async def _open(hall: Hall, symbol: str) -> Response:
     manners = evolve(hall.manners, ping_interval=PING_INTERVAL, ping_timeout=None)
     client = asker()
     wire = StreamingWire(Wanted(topic, since), peer=client.peer)
-    delay = await hall.open_session(
-        wire,
-        lambda session: Stream(session, hall),
-        hall.identify(client),
-        manners,
-        agent=client.header("user-agent"),
-    )
+    delay = await hall.open_session(wire, lambda session: Stream(session, hall), client, manners)
     if delay is not None:
         raise HttpProblem(503, "Service Unavailable", "there is no room, try again later", retry_after=delay)
     # nginx would collect pages of events, unless it is asked not to

@@ -31,7 +31,10 @@ NEXT_SIGN = 3.0  # ... and told again
 LOOK_EVERY = 0.25  # seconds between two searches for clients to tell
 TOLD_AT_ONCE = 64  # clients told between two checkpoints
 TOO_MANY_SESSIONS = "too many sessions"
+TOO_MANY_OF_ONE = "too many sessions of one address or name"
+TOO_LITTLE_MEMORY = "too little memory"
 TOO_MANY_WAITING = "too many clients are waiting"
+REFUSALS = (TOO_MANY_SESSIONS, TOO_MANY_OF_ONE, TOO_LITTLE_MEMORY, TOO_MANY_WAITING)
 _PACE_WEIGHT = 0.05  # of the newest interval in the running mean of the time for one client
 
 
@@ -86,7 +89,7 @@ class Admission:
         dice: random.Random | None = None,
     ) -> None:
         self.admitted = 0  # newcomers, with or without waiting
-        self.refused: Counter[str] = Counter({TOO_MANY_SESSIONS: 0, TOO_MANY_WAITING: 0})
+        self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
         self._at_once = at_once
         self._room = waiting
         self._retry_after = retry_after

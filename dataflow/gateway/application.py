@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from quart import Response, has_websocket_context, request, websocket
+from quart import Response, g, has_websocket_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import WebsocketMismatch
@@ -23,8 +23,17 @@ from supervisors import SupervisionError
 
 from .face import Entrance, Route
 from .identity import Identity
+from .limits import Account
 from .pages import Pages
-from .problems import Forbidden, InvalidValue, Problem, TooManySubscriptions, Unauthorised, Unavailable
+from .problems import (
+    Forbidden,
+    InvalidValue,
+    Problem,
+    TooManyRequests,
+    TooManySubscriptions,
+    Unauthorised,
+    Unavailable,
+)
 
 Attend = Callable[[Any, Entrance], Awaitable[None]]
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -42,11 +51,15 @@ _CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID"
 _CORS_ANSWER_HEADERS = "Link, Retry-After"
 _CORS_SECONDS = "600"  # for which a browser may remember what is allowed
 
+BODY_SECONDS: Final = 10.0  # for the body of a request
+BODY_BYTES: Final = 1 << 20
+
 _STATUS: dict[type[Problem], tuple[int, str]] = {
     InvalidValue: (400, "Bad Request"),
     Unauthorised: (401, "Unauthorized"),
     Forbidden: (403, "Forbidden"),
     TooManySubscriptions: (429, "Too Many Requests"),
+    TooManyRequests: (429, "Too Many Requests"),
     Unavailable: (503, "Service Unavailable"),
 }
 
@@ -71,21 +84,27 @@ def create_app(
     attend: Attend,
     pages: Pages | None = None,
     identity: Identity | None = None,
+    account: Callable[[Handshake], Account] | None = None,
 ) -> QuartTrio:
     """The application that `server.serve` hosts.
 
     `attend(websocket, entrance)` runs a WebSocket client that comes in through Quart: over HTTP/2, say.
-    Default: `pages` and `identity` as without a configuration. Raises ValueError when two endpoints have one
+    `account`: whose quotas hold for a client. Default: `pages` and `identity` as without a configuration, and
+    no quotas. Raises ValueError when two endpoints have one
     path.
     """
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
+    app.config["BODY_TIMEOUT"] = BODY_SECONDS
+    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
     routes = list(routes)
     _check_paths([(method, route.path) for route in routes for method in route.methods])
     _check_paths([entrance.socket.path for entrance in entrances])
     _add_errors(app)
     _add_checks(app, pages)
     _add_headers(app, pages)
+    if account is not None:
+        _add_quotas(app, account)
     for number, route in enumerate(routes):
         handler = _guarded(route, identity)
         app.add_url_rule(route.path, f"route-{number}", handler, methods=list(route.methods))
@@ -134,6 +153,19 @@ def _add_checks(app: QuartTrio, pages: Pages) -> None:
     @app.before_websocket
     async def check_websocket() -> None:
         pages.check(handshake_of(websocket))
+
+
+def _add_quotas(app: QuartTrio, account: Callable[[Handshake], Account]) -> None:
+    @app.before_request
+    async def pay_for_call() -> None:
+        g.account = account(asker())
+        g.account.call()
+
+    @app.after_request
+    async def pay_for_answer(answer: Any) -> Any:
+        if "account" in g:
+            g.account.pay(answer.content_length or 0)
+        return answer
 
 
 def _add_headers(app: QuartTrio, pages: Pages) -> None:
@@ -219,7 +251,8 @@ def _add_errors(app: QuartTrio) -> None:
     @app.errorhandler(Problem)
     async def problem(error: Problem) -> Response:
         status, title = next(_STATUS[each] for each in type(error).__mro__ if each in _STATUS)
-        told = HttpProblem(status, title, error.summary, **error.data)
+        wait = error.retry_after if isinstance(error, TooManyRequests) else None
+        told = HttpProblem(status, title, error.summary, retry_after=wait, **error.data)
         if status == 401:
             told.headers["WWW-Authenticate"] = 'Bearer realm="dataflow"'
         return await http_problem(told)

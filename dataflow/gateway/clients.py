@@ -14,6 +14,7 @@ from dataflow.domain.notice import Notice
 from supervisors import Ref
 
 from .guestbook import Guest, Guestbook
+from .limits import Account
 
 AnySession: TypeAlias = Session[Any, Any]
 
@@ -56,10 +57,22 @@ class Clients:
         """The number of the next session that enters."""
         return self._totals.opened + 1
 
-    def enter(self, session: AnySession, protocol: str = "unknown", agent: str | None = None) -> int:
-        """Add `session`; returns its number, which no other session ever had."""
+    def enter(
+        self,
+        session: AnySession,
+        protocol: str = "unknown",
+        agent: str | None = None,
+        address: str | None = None,
+        account: Account | None = None,
+    ) -> int:
+        """Add `session`; returns its number, which no other session ever had.
+
+        `address`: where the client is, if its peer does not say it. `account` counts its sessions.
+        """
         number = self._totals.opened = self.next_number
-        guest = Guest(number, session.peer, protocol, agent, trio.current_time())
+        guest = Guest(number, address or session.peer, protocol, agent, trio.current_time(), account)
+        if account is not None:
+            account.sessions += 1
         self._sessions[session] = guest
         self.guestbook.came(guest)
         return number
@@ -74,6 +87,8 @@ class Clients:
         guest = self._sessions.pop(session, None)
         if guest is not None:
             ended = session.ended or _UNKNOWN
+            if guest.account is not None:
+                guest.account.sessions -= 1
             self._totals.sent += session.sent
             self._totals.dropped += session.dropped
             self._totals.ended[ended.why] += 1

@@ -24,6 +24,7 @@ from supervisors import Child
 
 from .format import Format
 from .identity import ANONYMOUS
+from .limits import Account
 from .problems import Problem
 from .subscriptions import Subscriptions
 
@@ -88,12 +89,18 @@ class Conversation(ABC):
         session of a client that takes nothing for too long ends.
         """
         self._begun = True
+        self.account.pay(len(text))
         self.session.begin(text)
         turns = self.subscriptions.turns
         if self.session.flushing:
             turns.leave()  # it can take seconds: nobody else shall wait for that
             await self.session.room()
         await turns.pause()
+
+    @property
+    def account(self) -> Account:
+        """Who pays for its calls, and how much there may be of everything."""
+        return self.subscriptions.account
 
     # For the session.
 
@@ -102,6 +109,7 @@ class Conversation(ABC):
         await turns.take(resuming=self.resumes(message))
         try:
             answer = await self._answer(message)
+            self.account.pay(len(message) + len(answer or b""))
             if self._begun:
                 self.session.complete(answer or b"")
                 self._begun = False

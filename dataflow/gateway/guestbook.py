@@ -20,6 +20,7 @@ from supervisors import Context
 
 if TYPE_CHECKING:
     from .clients import AnySession
+    from .limits import Account
 
 QUIET: Final = 1.0  # seconds without a client after which the next ones have a line each again
 FREELY: Final = 20  # clients with a line of their own in a burst ...
@@ -30,13 +31,15 @@ _TROUBLE: Final = frozenset({Ending.SLOW, Ending.FAILED, Ending.VIOLATION})
 
 @frozen
 class Guest:
-    """A client as it came in. `came_at`: `trio.current_time()`. `agent`: its own word about its program."""
+    """A client as it came in. `came_at`: `trio.current_time()`. `agent`: its own word about its program.
+    `account`: where its session counts."""
 
     number: int
     address: str
     protocol: str
     agent: str | None
     came_at: float
+    account: Account | None = None
 
     def __str__(self) -> str:
         return f"{self.address}, {self.protocol}" + (f", {self.agent}" if self.agent else "")

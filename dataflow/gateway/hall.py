@@ -23,13 +23,14 @@ from dataflow.settings.schema import Gateway, Settings
 from dataflow.topics.topics import Starter
 from supervisors import Child, Context, Mailbox, Node, Restart, SupervisionError
 
-from .admission import TOO_MANY_SESSIONS, goodbye
+from .admission import TOO_LITTLE_MEMORY, TOO_MANY_OF_ONE, TOO_MANY_SESSIONS, goodbye
 from .certificates import Certificate
 from .clients import AnySession
 from .desk import Desk
 from .faulty import FaultyWire
 from .hops import client_address, networks
-from .identity import ANONYMOUS, Identify, Identity, Principal
+from .identity import Identify, Identity, Principal
+from .limits import Account
 from .lobby import Lobby
 from .pages import Pages
 from .past import Past
@@ -61,6 +62,7 @@ class Hall:
         self.identify: Identify = self.identity
         self.pages = Pages(_own_names(core.settings), core.settings.gateway.origins)
         self._trusted = networks(core.settings.gateway.trusted_proxies)
+        self.quotas = lobby.quotas
         self.past = Past()
         self.manners = _manners(core.settings)
         self.pool: Starter  # of topics
@@ -73,9 +75,12 @@ class Hall:
 
         `certificate`: the one for new connections, where there is TLS. Never waits.
         """
+        trusted = networks(settings.gateway.trusted_proxies)
+        if (settings.limits, trusted) != (self.settings.limits, self._trusted):  # it fills the buckets
+            self.quotas.use(settings.limits, trusted)
+        self._trusted = trusted
         self.settings = settings
         self.pages.adopt(_own_names(settings), settings.gateway.origins)
-        self._trusted = networks(settings.gateway.trusted_proxies)
         if certificate is not None and self.lobby.certificate.certificate is not None:
             self.lobby.certificate.certificate = certificate
         self.core.adopt(settings)
@@ -93,28 +98,33 @@ class Hall:
         """
         return client_address(client, self._trusted)
 
+    def account(self, client: Handshake, principal: Principal | None = None) -> Account:
+        """Whose quotas hold for `client`: those of its name, or of its address."""
+        return self.quotas.account(principal or self.identify(client), self.client_address(client))
+
     # Sessions.
 
     async def open_session(
         self,
         wire: Wire[Any, Any],
         converse: Converse,
-        principal: Principal = ANONYMOUS,
+        client: Handshake,
         manners: Manners | None = None,
-        agent: str | None = None,
     ) -> float | None:
-        """Make `wire` a session that lives on by itself. Owns the wire. `agent`: the client's User-Agent.
+        """Make `wire` a session of `client` that lives on by itself. Owns the wire.
 
         A client without room is told so and closed; the result is the seconds after which it may come back.
         """
         session: AnySession = Session(self._exposed(wire), manners or self.manners)
         conversation = converse(session)
-        conversation.principal = principal
-        if len(self.lobby.clients) >= self.lobby.room.sessions:
-            return await self._send_away(wire, conversation, TOO_MANY_SESSIONS)
+        conversation.principal = self.identify(client)
+        conversation.subscriptions.account = account = self.account(client, conversation.principal)
+        refusal = self._no_room_for(account)
+        if refusal is not None:
+            return await self._send_away(wire, conversation, refusal)
         session.speak(conversation)
         try:
-            await self._sessions.start(self._child(session, conversation.format.name, agent))
+            await self._sessions.start(self._child(session, conversation.format.name, client, account))
         except SupervisionError:
             session.end(Ending.GOING_AWAY, GOING_AWAY)
             self.lobby.clients.leave(session)
@@ -160,10 +170,20 @@ class Hall:
             return wire
         return FaultyWire(wire, self.core.faults, f"{SESSIONS}/{self.lobby.clients.next_number}")
 
-    def _child(self, session: AnySession, protocol: str, agent: str | None) -> Child:
+    def _no_room_for(self, account: Account) -> str | None:
+        if len(self.lobby.clients) >= self.lobby.room.sessions:
+            return TOO_MANY_SESSIONS
+        if self.lobby.short_of_memory:
+            return TOO_LITTLE_MEMORY
+        return None if account.has_room_for_session() else TOO_MANY_OF_ONE
+
+    def _child(self, session: AnySession, protocol: str, client: Handshake, account: Account) -> Child:
+        address, agent = self.client_address(client), client.header("user-agent")
+        peer = session.peer if address in session.peer else f"{address} through {session.peer}"
+        agent = agent and sys.intern(agent[:AGENT_TOLD])
         # Cancelled rather than asked: a session says farewell by itself, without a second task to wait.
         return Child(
-            id=self.lobby.clients.enter(session, protocol, agent and sys.intern(agent[:AGENT_TOLD])),
+            id=self.lobby.clients.enter(session, protocol, agent, peer, account),
             make=session.myself,
             restart=Restart.TEMPORARY,
             mailbox=Mailbox(size=1),

@@ -49,11 +49,17 @@ def client_address(client: Handshake, trusted: Sequence[Network]) -> str:
     if address is None:
         return host or client.peer
     for hop in _hops(client):  # from the last proxy backwards
-        before = address_of(hop) if any(address in network for network in trusted) else None
+        before = address_of(hop) if is_in(str(address), trusted) else None
         if before is None:
             break
         address = before
     return str(address)
+
+
+def is_in(text: str, several: Sequence[Network]) -> bool:
+    """Whether an address is in one of the networks."""
+    address = address_of(text)
+    return address is not None and any(address in network for network in several)
 
 
 def address_of(text: str) -> Address | None:

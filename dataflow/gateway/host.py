@@ -86,7 +86,7 @@ class HttpServer:
         hall, settings = self._hall, self._hall.settings.gateway
         entrances = [entrance for face in self._faces for entrance in face.sockets(hall)]
         root = settings.root_path
-        app = create_app(routes, entrances, self._attend, hall.pages, hall.identity)
+        app = create_app(routes, entrances, self._attend, hall.pages, hall.identity, hall.account)
         sockets = {
             evolve(each.socket, path=prefix + each.socket.path): partial(self._admit, each)
             for each in entrances
@@ -107,6 +107,8 @@ class HttpServer:
                 stats=hall.lobby.stats,
                 most=hall.lobby.room.sessions + hall.lobby.room.connections,
                 ceiling=hall.lobby.room.ceiling,
+                waiting_per_address=hall.quotas.settings.waiting,
+                is_exempt=hall.quotas.is_exempt,
                 report=partial(_report, Burst()),
             )
         )
@@ -128,12 +130,7 @@ class HttpServer:
         hall = self._hall
         if client.path != entrance.socket.path:  # it came below `root_path`
             client = evolve(client, path=entrance.socket.path)
-        await hall.open_session(
-            wire,
-            lambda session: entrance.converse(session, client),
-            hall.identify(client),
-            agent=client.header("user-agent"),
-        )
+        await hall.open_session(wire, lambda session: entrance.converse(session, client), client)
 
 
 def _elsewhere(route: Route) -> Route:

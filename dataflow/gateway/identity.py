@@ -31,6 +31,7 @@ class Principal:
 
 ANONYMOUS: Final = Principal("anonymous")
 _OPERATOR: Final = Principal("operator", frozenset({OPERATOR}))
+_LOCAL: Final = Principal(ANONYMOUS.name, frozenset({OPERATOR}))  # by its address: it has proved no name
 
 
 class Identify(Protocol):
@@ -51,7 +52,7 @@ class Identity:
             self.require_operator(client)
         except (Unauthorised, Forbidden):
             return ANONYMOUS
-        return _OPERATOR
+        return _LOCAL if self._token is None else _OPERATOR
 
     def require_operator(self, client: Handshake) -> None:
         """Raises Unauthorised or Forbidden unless the client may change something."""

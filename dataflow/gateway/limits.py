@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -20,8 +20,9 @@ from attrs import define, field
 
 from dataflow.settings.schema import Limits
 
+from .hops import Network, is_in, is_loopback
 from .identity import ANONYMOUS, Principal
-from .problems import TooManyRequests
+from .problems import TooManyRequests, TooManySubscriptions
 
 BURST_SECONDS: Final = 10.0
 REMEMBERED: Final = 10_000  # accounts; beyond it those without a session go, the longest unused first
@@ -71,23 +72,32 @@ class Account:
         self.sessions = 0
         self.subscriptions = 0
         self._quotas = quotas
-        self._calls = Bucket(quotas.settings.calls_per_second, now)
-        self._bytes = Bucket(quotas.settings.bytes_per_second, now)
+        self.fill(now)
+
+    def fill(self, now: float) -> None:
+        """Full buckets, as the settings are now."""
+        self._calls = Bucket(self._quotas.settings.calls_per_second, now)
+        self._bytes = Bucket(self._quotas.settings.bytes_per_second, now)
 
     def has_room_for_session(self) -> bool:
         """Whether one more session is within the quota; a refusal is counted."""
         return self._is_within(SESSIONS, self.sessions, self._quotas.settings.sessions)
 
-    def has_room_for_subscription(self) -> bool:
-        """Whether one more subscription is within the quota; a refusal is counted."""
-        return self._is_within(SUBSCRIPTIONS, self.subscriptions, self._quotas.settings.subscriptions)
+    def subscribe(self) -> None:
+        """Count one more subscription. Raises TooManySubscriptions when that is beyond the quota."""
+        most = self._quotas.settings.subscriptions
+        if not self._is_within(SUBSCRIPTIONS, self.subscriptions, most):
+            raise TooManySubscriptions(most, "all connections of your address or name count together")
+        self.subscriptions += 1
 
     def call(self) -> None:
         """Pay for one call. Raises TooManyRequests; then nothing is paid."""
+        if not self._is_bounded:
+            return
         now = self._quotas.clock()
         for what, bucket, amount in ((CALLS, self._calls, 1), (BYTES, self._bytes, 0)):
             wait = bucket.wait(now, amount)
-            if wait > 0 and self._is_bounded:
+            if wait > 0:
                 self._quotas.refused[what] += 1
                 raise TooManyRequests(what, wait)
         self._calls.take(1, now)
@@ -96,10 +106,6 @@ class Account:
         """Pay for `count` bytes of a request or its answer. What is missing delays the next call."""
         if self._is_bounded:
             self._bytes.take(count, self._quotas.clock())
-
-    def adopt(self, limits: Limits) -> None:
-        """Fill the buckets at these rates from now on."""
-        self._calls.rate, self._bytes.rate = limits.calls_per_second, limits.bytes_per_second
 
     @property
     def _is_bounded(self) -> bool:
@@ -113,29 +119,35 @@ class Account:
 
 
 class Quotas:
-    """The accounts. `refused` counts by what there was too much of. `clock`: seconds."""
+    """The accounts. `trusted`: the proxies. `refused` counts what there was too much of. `clock`: seconds."""
 
     def __init__(
         self,
         settings: Limits,
-        is_exempt: Callable[[str], bool],
+        trusted: Sequence[Network] = (),
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.settings = settings
         self.clock = clock
-        self.is_exempt = is_exempt
+        self._trusted = trusted
         self.refused: Counter[str] = Counter(dict.fromkeys((SESSIONS, SUBSCRIPTIONS, CALLS, BYTES), 0))
         self.exempt = Account(self, 0.0)
         self._accounts: OrderedDict[tuple[str, str], Account] = OrderedDict()
 
+    def is_exempt(self, address: str) -> bool:
+        """Whether it is this machine's, or a proxy's, which stands for many clients."""
+        if self.settings.loopback:
+            return False
+        return is_loopback(address) or is_in(address, self._trusted)
+
+    def use(self, settings: Limits, trusted: Sequence[Network]) -> None:
+        """From now on these settings hold. Nobody who is in is put out."""
+        self.settings, self._trusted = settings, trusted
+        for account in self._accounts.values():
+            account.fill(self.clock())
+
     def __len__(self) -> int:
         return len(self._accounts)
-
-    def adopt(self, settings: Limits) -> None:
-        """These limits count for everybody from now on. Who has more already keeps it."""
-        self.settings = settings
-        for account in (self.exempt, *self._accounts.values()):
-            account.adopt(settings)
 
     def account(self, principal: Principal, address: str) -> Account:
         """The account of a client."""

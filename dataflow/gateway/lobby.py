@@ -12,6 +12,8 @@ from dataflow.settings.schema import Settings
 from .admission import Admission
 from .certificates import InService
 from .clients import Clients
+from .hops import networks
+from .limits import Quotas
 from .room import Room
 
 
@@ -23,6 +25,8 @@ class Lobby:
         self.room = room or Room(settings.gateway.max_sessions)
         self.stats = ServerStats()
         self.certificate = InService()
+        self.quotas = Quotas(settings.limits, networks(settings.gateway.trusted_proxies))
+        self.short_of_memory = False  # then nobody new comes in
         newcomers = settings.admission
         self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
         # Port 0 means any port. The server writes the real one here, so a restart keeps it.

@@ -34,8 +34,9 @@ class Unavailable(Problem):
 class TooManySubscriptions(Problem):
     """The client has as many subscriptions as one client may have."""
 
-    def __init__(self, limit: int) -> None:
-        advice = "unsubscribe from a symbol first, or open another connection"
+    def __init__(
+        self, limit: int, advice: str = "unsubscribe from a symbol first, or open another connection"
+    ) -> None:
         super().__init__("too many subscriptions", limit=limit, advice=advice)
 
 

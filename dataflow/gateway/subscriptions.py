@@ -73,13 +73,14 @@ class _Joining:
 class Subscriptions:
     """Of one session. `format` is how its past is written."""
 
-    __slots__ = ("_format", "_hall", "_joined", "_joining", "_session", "turns")
+    __slots__ = ("_format", "_hall", "_joined", "_joining", "_session", "account", "turns")
 
     def __init__(self, session: AnySession, hall: Hall, format: Format) -> None:
         self._session = session
         self._hall = hall
         self._format = format
         self.turns = Turns(hall.lobby.admission, session)
+        self.account = hall.quotas.exempt  # until the hall says whose it is
         self._joined: dict[Topic, TopicLog] | None = None  # None until there is one
         self._joining: dict[Topic, _Joining] | None = None  # while a request is heard
 
@@ -130,8 +131,8 @@ class Subscriptions:
         if self._joining is not None:
             self._joining.pop(topic, None)
         self._session.unfollow(topic)
-        if self._joined is not None:
-            self._joined.pop(topic, None)
+        if self._joined is not None and self._joined.pop(topic, None) is not None:
+            self.account.subscriptions -= 1
         self._hall.core.topics.leave(topic, self._session)
 
     def answered(self) -> None:
@@ -145,6 +146,7 @@ class Subscriptions:
         """The session is over."""
         for topic in self._joined or ():
             self._hall.core.topics.leave(topic, self._session)
+        self.account.subscriptions -= len(self._joined or ())
         self._hall.lobby.clients.leave(self._session)
 
     # Joining: from here on the topic stays open; nothing is offered before the session follows.
@@ -153,6 +155,14 @@ class Subscriptions:
         most = self._hall.settings.session.max_subscriptions
         if len(self._joined or ()) >= most:
             raise TooManySubscriptions(most)
+        self.account.subscribe()
+        try:
+            return await self._enter_or_open(topic)
+        except BaseException:
+            self.account.subscriptions -= 1
+            raise
+
+    async def _enter_or_open(self, topic: Topic) -> TopicLog:
         fanout = self._hall.core.topics.opened(topic)
         return self._enter(fanout, topic) if fanout is not None else await self._open(topic)
 

@@ -51,6 +51,7 @@ class _Now(Collector):
         yield from self._outbox_metrics()
         yield from self._loop_metrics()
         yield from self._admission_metrics()
+        yield from self._connection_metrics()
         yield from self._actor_metrics()
         yield from self._fault_metrics()
         yield CounterMetricFamily(
@@ -146,6 +147,27 @@ class _Now(Collector):
             "dataflow_loop_lag_recent_max_seconds",
             "The longest lag of the last 30 to 60 s",
             value=lag.recent.value(trio.current_time()),
+        )
+
+    def _connection_metrics(self) -> Iterator[Metric]:
+        lobby, stats = self._lobby, self._lobby.stats
+        limited = CounterMetricFamily("dataflow_limits_refused", "Refusals by [limits]", labels=["what"])
+        for what, count in lobby.quotas.refused.items():
+            limited.add_metric([what], count)
+        dismissed = CounterMetricFamily(
+            "dataflow_connections_dismissed",
+            "Connections without a request that were closed for others, by reason",
+            labels=["reason"],
+        )
+        for reason, count in stats.dismissed.items():
+            dismissed.add_metric([reason], count)
+        held = "HTTP connections"
+        sent_away = "Connections answered 503, because every other had a request in hand"
+        yield from (
+            limited,
+            dismissed,
+            GaugeMetricFamily("dataflow_connections", held, value=stats.connections),
+            CounterMetricFamily("dataflow_connections_sent_away", sent_away, value=stats.sent_away),
         )
 
     def _admission_metrics(self) -> Iterator[Metric]:

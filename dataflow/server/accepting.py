@@ -32,7 +32,8 @@ class Waiter(Protocol):
 
 
 class WaitingRoom:
-    """The connections that wait, the longest-waiting first. `dismissed` counts by reason.
+    """The connections that wait, the longest-waiting first. `dismissed` counts by reason, for all rooms that
+    share it.
 
     `is_exempt(address)`: an address that may have any number of them, such as a proxy's. `clock`: seconds.
     """
@@ -41,9 +42,10 @@ class WaitingRoom:
         self,
         per_address: int,
         is_exempt: Callable[[str], bool],
+        dismissed: Counter[str] | None = None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self.dismissed: Counter[str] = Counter({NO_ROOM: 0, SAME_ADDRESS: 0})
+        self.dismissed: Counter[str] = Counter() if dismissed is None else dismissed
         self.is_exempt = is_exempt
         self._per_address = per_address
         self._clock = clock

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import trio
-from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.protocol.ws_stream import Handshake, WSStream
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, TextMessage
 from wsproto.events import Ping as PingEvent
@@ -67,14 +67,21 @@ class FrameConnection(Connection):
         return CloseConnection(goodbye.code, goodbye.reason or None)
 
 
+class _Handshake(Handshake):
+    """Accepts with our connection."""
+
+    ours: FrameConnection
+
+    def accept(self, *arguments: Any) -> Any:
+        status, headers, _ = super().accept(*arguments)
+        return status, headers, self.ours
+
+
 def read_frames(stream: WSStream, max_message_bytes: int) -> FrameConnection:
     """Have a websocket that is not accepted yet read by the returned connection."""
     stream.handshake.extensions = None  # permessage-deflate is never negotiated
-    connection, accept = FrameConnection(max_message_bytes), stream.handshake.accept
-
-    def accept_with_ours(*arguments: Any) -> Any:
-        status, headers, _ = accept(*arguments)
-        return status, headers, connection
-
-    vars(stream.handshake)["accept"] = accept_with_ours  # of this object only
+    connection = FrameConnection(max_message_bytes)
+    # A function in the place of `accept` would keep the handshake from being freed.
+    vars(stream.handshake)["ours"] = connection
+    stream.handshake.__class__ = _Handshake
     return connection

@@ -51,7 +51,7 @@ from actors.session import WireClosed
 from dataflow.net.stream import SocketStream
 from supervisors import leaves
 
-from .accepting import WaitingRoom
+from .accepting import NO_ROOM, SAME_ADDRESS, WaitingRoom
 from .asgi_frames import FrameConnection, read_frames
 from .handshake import MAX_HEAD, Door, Handshake
 from .http1 import be_strict
@@ -90,7 +90,9 @@ class ServerStats:
 
     accepted: int = 0
     detached: int = 0
+    connections: int = 0  # now; those that have detached do not count
     sent_away: int = 0  # because every other connection had a request in hand
+    dismissed: Counter[str] = Factory(lambda: Counter({NO_ROOM: 0, SAME_ADDRESS: 0}))
     faults: Counter[str] = Factory(Counter)
 
 
@@ -200,6 +202,7 @@ class Connection:
         self._nursery: trio.Nursery
         self._protocol: ProtocolWrapper
         shared.connections.add(self)
+        shared.stats.connections += 1
         self._set_idle(True, HEAD_SECONDS)
 
     async def run(self) -> None:
@@ -252,7 +255,9 @@ class Connection:
             await self._protocol.handle(Closed())
 
     def _leave(self) -> None:
-        self.shared.connections.discard(self)
+        if self in self.shared.connections:
+            self.shared.connections.remove(self)
+            self.shared.stats.connections -= 1
         self.shared.waiting.leave(self)
 
     # Reading.
@@ -501,7 +506,7 @@ class Connection:
             if isinstance(protocol, H2Protocol):
                 bound_response(protocol, stream, self.shared.send_seconds, self._stalled)
             else:
-                _take_turns(stream)
+                stream.__class__ = _TakesTurns  # a function in its place would keep it from being freed
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
         relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
         self._nursery.start_soon(self._run_app, seat, scope, get, relay, send)
@@ -561,19 +566,16 @@ def _is_decided(received: bytes, searched: int) -> bool:
     return hopeless or _HEAD_ENDS.search(received, max(0, searched - 2)) is not None
 
 
-def _take_turns(stream: HTTPStream) -> None:
-    """Give others their turn at each piece of a body, which may be a chunk of one byte.
+class _TakesTurns(HTTPStream):
+    """Gives others their turn at each piece of a body, which may be a chunk of one byte.
 
     Hypercorn drops the pieces for a stream that has ended in one go.
     """
-    handle = stream.handle
 
-    async def handle_event(event: Any) -> None:
+    async def handle(self, event: Any) -> None:
         if isinstance(event, Body):
             await trio.lowlevel.checkpoint()
-        await handle(event)
-
-    vars(stream)["handle"] = handle_event  # of this object only: nothing is patched for others
+        await super().handle(event)
 
 
 async def _put(put: trio.MemorySendChannel[Any], message: Any) -> None:

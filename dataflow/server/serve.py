@@ -102,6 +102,7 @@ async def serve(
     if tls is not None and tls.sslsocket_class is not TlsSocket:
         raise ValueError("a context of `net.tls` is needed")
     config = _config(max_message_bytes, keep_alive_seconds)
+    stats = stats or ServerStats()
     async with _listening(host, port, backlog) as listeners, _lifespan(app, config) as state:
         shared = Shared(
             app,
@@ -109,9 +110,9 @@ async def serve(
             WorkerContext(None),
             state,
             send_seconds,
-            stats or ServerStats(),
+            stats,
             report,
-            WaitingRoom(waiting_per_address, is_exempt),
+            WaitingRoom(waiting_per_address, is_exempt, stats.dismissed),
             most,
             ceiling,
             tls,

@@ -58,6 +58,7 @@ class Gateway:
     host: str = "127.0.0.1"
     port: int = field(default=8080, validator=[validators.ge(0), validators.le(65535)])
     max_sessions: int = field(default=10_000, validator=_positive)
+    max_memory: int = field(default=0, validator=_not_negative)
     max_message_bytes: int = field(default=65_536, validator=_positive)
     drain_seconds: float = field(default=5.0, validator=_not_negative)
     admin_token: str | None = field(default=None, repr=False, validator=validators.optional(_token))

@@ -21,6 +21,7 @@ from dataflow.faces.sse import Stream, Wanted
 from dataflow.gateway import subscriptions
 from dataflow.gateway.desk import Desk
 from dataflow.gateway.subscriptions import Position
+from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Cache, Session
 from simulators import Exchange, Trade, open_binance
 from tests.actors.fakes import FakeWire
@@ -29,6 +30,7 @@ from tests.system.daemon import Daemon, daemon, from_binance
 
 SYMBOL, OTHER = "BTC-USDT", "ETH-USDT"
 SLICE = 20
+NOBODY = Handshake("/", "", (), "192.0.2.1:1", encrypted=False)
 ALL = 1 << 40  # bytes: as much as there is
 
 
@@ -52,7 +54,7 @@ class Stage:
     async def client(self, room: int) -> FakeWire:
         """A client that takes `room` bytes, and more when its `reads` says so."""
         wire = FakeWire(room)
-        await self.daemon.hall.open_session(wire, lambda session: Calls(session, self.daemon.hall))
+        await self.daemon.hall.open_session(wire, lambda session: Calls(session, self.daemon.hall), NOBODY)
         return wire
 
     def since(self, offset: int) -> dict[str, int]:
@@ -258,10 +260,10 @@ async def test_however_a_client_reads_no_place_is_missing_or_told_twice(face: st
         if face == "sse":
             wanted = Wanted(Topic("trades", SYMBOL), Position(s.daemon.core.epoch, 0))
             wire.says_now(wanted)  # type: ignore[arg-type]
-            await s.daemon.hall.open_session(wire, lambda session: Stream(session, s.daemon.hall))
+            await s.daemon.hall.open_session(wire, lambda session: Stream(session, s.daemon.hall), NOBODY)
         else:
             wire.says_now(json.dumps(call(1, "subscribe", symbol=SYMBOL, since=s.since(0))))
-            await s.daemon.hall.open_session(wire, lambda session: Calls(session, s.daemon.hall))
+            await s.daemon.hall.open_session(wire, lambda session: Calls(session, s.daemon.hall), NOBODY)
         for _ in range(30):
             if dice.random() < 0.6:
                 wire.reads(dice.choice([1, 700, 5000, 20_000]))

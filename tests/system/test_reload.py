@@ -24,7 +24,7 @@ from trio_websocket import wrap_client_stream
 
 from dataflow.domain.errors import ConfigError
 from dataflow.server.handshake import Handshake
-from dataflow.settings.schema import Gateway, Settings
+from dataflow.settings.schema import Gateway, Limits, Settings
 from dataflow.sources.port import SourceSettings
 from simulators import Exchange, Trade, open_binance
 from supervisors import Point
@@ -249,6 +249,18 @@ async def test_trusted_proxies_count_from_the_next_request_on() -> None:
         gateway = evolve(d.hall.settings.gateway, trusted_proxies=("127.0.0.0/8",))
         await d.reload(evolve(d.hall.settings, gateway=gateway))
         assert d.hall.client_address(asked) == "192.0.2.7"
+
+
+async def test_limits_count_from_the_next_session_on() -> None:
+    """Nobody is sent away, but nobody more comes in."""
+    limits = Limits(loopback=True)
+    async with daemon(sources={}, limits=limits) as d, client(d.url) as one, client(d.url) as other:
+        await d.reload(evolve(d.hall.settings, limits=evolve(limits, sessions=1)))
+        async with client(d.url) as third:
+            await third.until(lambda: third.closed)
+            assert third.closed is not None
+            assert third.closed[0] == 1013
+        assert [await each.call("ping") for each in (one, other)] == ["pong", "pong"]
 
 
 async def test_a_source_without_its_connector_gets_one() -> None:

@@ -67,8 +67,9 @@ class Calls(Conversation):
 
     async def answer(self, message: str) -> bytes | None:
         pause = self.subscriptions.turns.pause
+        charge = self.account.call
         return await protocol.dispatch(
-            message, _METHODS, _report, pause=pause, write=self.begin, owner=(self,)
+            message, _METHODS, _report, pause=pause, write=self.begin, charge=charge, owner=(self,)
         )
 
     def refusal(self, problem: Problem) -> bytes | None:

@@ -26,6 +26,7 @@ from dataflow.gateway.problems import (
     Forbidden,
     InvalidValue,
     Problem,
+    TooManyRequests,
     TooManySubscriptions,
     Unauthorised,
     Unavailable,
@@ -90,6 +91,8 @@ def translated(problem: Problem) -> CallError:
         return CallError(INVALID_PARAMS, "Invalid params", problem.data)
     if isinstance(problem, TooManySubscriptions):
         return CallError(TOO_MANY_SUBSCRIPTIONS, problem.summary, problem.data)
+    if isinstance(problem, TooManyRequests):
+        return CallError(RATE_LIMITED, problem.summary, problem.data)
     if isinstance(problem, Unavailable):
         return CallError(UPSTREAM_UNAVAILABLE, problem.summary, problem.data)
     if isinstance(problem, Unauthorised | Forbidden):
@@ -158,6 +161,10 @@ _batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _any: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
+def _nothing() -> None:
+    pass
+
+
 async def dispatch(
     text: str | bytes,
     methods: Methods,
@@ -167,6 +174,7 @@ async def dispatch(
     max_answers: int = MAX_ANSWERS,
     pause: Callable[[], Awaitable[None]] | None = None,
     write: Write | None = None,
+    charge: Callable[[], None] = _nothing,
     owner: tuple[Any, ...] = (),
 ) -> bytes | None:
     """Run the calls in `text`, in order, and return the answer; None when there is nothing to answer.
@@ -176,8 +184,9 @@ async def dispatch(
 
     `report(method, exception)` is called for every exception of a handler that is neither a CallError nor a
     Problem. When the answers to a batch exceed `max_answers` bytes, its further calls are refused. `pause` is
-    awaited before each call of a batch but the first, so that a batch does not block the event loop. Every
-    handler gets `owner` before its parameters, so that many clients can share one table of methods.
+    awaited before each call of a batch but the first, so that a batch does not block the event loop. `charge`
+    is called before each call; it may raise a Problem, which is the answer then. Every handler gets `owner`
+    before its parameters, so that many clients can share one table of methods.
     """
     kept: list[bytes] = []
 
@@ -190,6 +199,10 @@ async def dispatch(
 
     async def answer(request: Call | Invalid, write: Write) -> bytes | None:
         told = _Told(write if request.id is not None else drop)
+        try:
+            charge()
+        except Problem as problem:
+            return None if request.id is None else error_of(request.id, translated(problem))
         return await _answer(request, methods, report, owner, told)
 
     requests = parse(text, max_batch)

@@ -6,9 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataflow.gateway.hops import networks
 from dataflow.gateway.identity import ANONYMOUS, Principal
-from dataflow.gateway.limits import BURST_SECONDS, BYTES, CALLS, REMEMBERED, SESSIONS, Bucket, Quotas
-from dataflow.gateway.problems import TooManyRequests
+from dataflow.gateway.limits import (
+    BURST_SECONDS,
+    BYTES,
+    CALLS,
+    REMEMBERED,
+    SESSIONS,
+    SUBSCRIPTIONS,
+    Bucket,
+    Quotas,
+)
+from dataflow.gateway.problems import TooManyRequests, TooManySubscriptions
 from dataflow.settings.schema import Limits
 
 SMALL = Limits(sessions=2, subscriptions=3, calls_per_second=5, bytes_per_second=100)
@@ -22,7 +32,7 @@ class _Clock:
 
 
 def _quotas(clock: _Clock | None = None) -> Quotas:
-    return Quotas(SMALL, {"127.0.0.1"}.__contains__, clock or _Clock())
+    return Quotas(SMALL, networks(["192.0.2.1"]), clock or _Clock())
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=200), st.floats(0.5, 1000))
@@ -90,12 +100,14 @@ def test_exempt_addresses_have_no_bounds() -> None:
     """This machine's tools, and a proxy before many clients, are never refused."""
     quotas = _quotas()
     account = quotas.account(Principal("operator"), "127.0.0.1")
+    assert quotas.account(ANONYMOUS, "192.0.2.1") is account
+    assert quotas.account(ANONYMOUS, "192.0.2.2") is not account
     account.sessions = account.subscriptions = 10**6
     account.pay(10**12)
     for _ in range(1000):
         account.call()
     assert account.has_room_for_session()
-    assert account.has_room_for_subscription()
+    account.subscribe()
     assert not +quotas.refused
 
 
@@ -105,11 +117,13 @@ def test_sessions_and_subscriptions_are_bounded_and_counted() -> None:
     account = quotas.account(ANONYMOUS, "10.0.0.1")
     account.sessions, account.subscriptions = 1, 2
     assert account.has_room_for_session()
-    assert account.has_room_for_subscription()
-    account.sessions, account.subscriptions = 2, 3
+    account.subscribe()
+    account.sessions = 2
     assert not account.has_room_for_session()
-    assert not account.has_room_for_subscription()
-    assert quotas.refused[SESSIONS] == 1
+    with pytest.raises(TooManySubscriptions):
+        account.subscribe()
+    assert account.subscriptions == 3
+    assert quotas.refused[SESSIONS] == quotas.refused[SUBSCRIPTIONS] == 1
 
 
 def test_accounts_in_use_are_never_forgotten() -> None:
