@@ -36,7 +36,7 @@ define install
 	touch $@
 endef
 
-.PHONY: help run test lint fix bench compare audit lock clean
+.PHONY: help run test lint fix bench abuse compare audit lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,6 +59,9 @@ fix: $(VENV)/dev.stamp ## mend the style, as far as ruff can
 
 bench: $(VENV)/dev.stamp ## this daemon and its peers, measured side by side: make bench ARGS=--quick
 	@$(BIN)/dataflow bench $(ARGS)
+
+abuse: $(VENV)/dev.stamp ## attacks on a daemon of their own, and what a bystander notices: make abuse ARGS="--short"
+	@$(BIN)/python -m tests.abuse $(ARGS)
 
 compare: $(VENV)/dev.stamp ## two checkouts, measured in turn: make compare BEFORE=../other ARGS="--pairs 6 ingest"
 	@$(BIN)/python -m tests.bench.compare $(if $(BEFORE),--before "$(BEFORE)") --after "$(AFTER)" $(ARGS)

@@ -88,20 +88,10 @@ def ops(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             # None has anything to finish, so all are cancelled at once.
             Child(paths.name(paths.LAG), partial(LagProbe, hall.core.lag), stop_within=0),
             Child(paths.name(paths.GUESTBOOK), lambda: hall.lobby.clients.guestbook, stop_within=0),
+            *memory(hall),
             Child(paths.name(paths.DUMP), Dump, mailbox=ONE_REQUEST, stop_within=0),
             *([] if read is None else [reload(hall, read)]),
-            *memory(hall),
         ),
-    )
-
-
-def reload(hall: Hall, read: Callable[[], Settings]) -> Child:
-    """Takes over a changed configuration. A request that comes while one is served is served after it."""
-    return Child(
-        paths.name(paths.RELOAD),
-        partial(Reload, hall, read, partial(source_child, hall.core)),
-        mailbox=ONE_REQUEST,
-        stop_within=0,
     )
 
 
@@ -112,6 +102,16 @@ def memory(hall: Hall) -> tuple[Child, ...]:
         return ()
     guard = partial(MemoryGuard, hall.lobby, most, resident_bytes)
     return (Child(paths.name(paths.MEMORY), guard, stop_within=0),)
+
+
+def reload(hall: Hall, read: Callable[[], Settings]) -> Child:
+    """Takes over a changed configuration. A request that comes while one is served is served after it."""
+    return Child(
+        paths.name(paths.RELOAD),
+        partial(Reload, hall, read, partial(source_child, hall.core)),
+        mailbox=ONE_REQUEST,
+        stop_within=0,
+    )
 
 
 def cache(core: Core) -> Supervisor:

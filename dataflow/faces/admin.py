@@ -217,9 +217,12 @@ def _as_problem(error: FaultError) -> HttpProblem:
     return HttpProblem(status, title, str(error), **error.data)
 
 
+_json: Final = msgspec.json.Decoder(float_hook=spelling.read_number)
+
+
 def _fault_request(body: Any) -> FaultRequest:
     try:
-        return msgspec.json.decode(body, type=FaultRequest)
+        return msgspec.convert(_json.decode(body), FaultRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HttpProblem(400, "Bad Request", f"not a fault: {error}") from None
 

@@ -34,6 +34,7 @@ from dataflow.settings.schema import FaceSettings
 PING_INTERVAL: Final = 15.0  # seconds between two comment lines in a quiet stream
 CONTENT_TYPE: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
+_HEADERS: Final = {"X-Accel-Buffering": "no"}  # else nginx would collect pages of events
 _ID: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 
@@ -120,7 +121,9 @@ async def _open(hall: Hall, symbol: str) -> Response:
     topic = hall.desk.topic(request.args.get("channel", TRADES), symbol)
     hall.desk.check_available(topic)
     if request.method == "HEAD":
-        return Response(b"", content_type=CONTENT_TYPE)
+        told = Response(b"", content_type=CONTENT_TYPE, headers=_HEADERS)
+        del told.headers["Content-Length"]  # a stream has none
+        return told
     since = _position(request.headers.get("Last-Event-ID") or request.args.get("since"))
     manners = evolve(hall.manners, ping_interval=PING_INTERVAL, ping_timeout=None)
     client = asker()
@@ -128,8 +131,7 @@ async def _open(hall: Hall, symbol: str) -> Response:
     delay = await hall.open_session(wire, lambda session: Stream(session, hall), client, manners)
     if delay is not None:
         raise HttpProblem(503, "Service Unavailable", "there is no room, try again later", retry_after=delay)
-    # nginx would collect pages of events, unless it is asked not to
-    answer = Response(wire.body(), content_type=CONTENT_TYPE, headers={"X-Accel-Buffering": "no"})
+    answer = Response(wire.body(), content_type=CONTENT_TYPE, headers=_HEADERS)
     answer.timeout = None  # the stream ends when the client or the server leaves
     return answer
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from quart import Response, g, has_websocket_context, request, websocket
@@ -47,12 +47,11 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+MAX_BODY_BYTES = 65536  # of a request; 413 for more
+BODY_SECONDS = 10  # in which it must have come, or 408
 _CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID"
 _CORS_ANSWER_HEADERS = "Link, Retry-After"
 _CORS_SECONDS = "600"  # for which a browser may remember what is allowed
-
-BODY_SECONDS: Final = 10.0  # for the body of a request
-BODY_BYTES: Final = 1 << 20
 
 _STATUS: dict[type[Problem], tuple[int, str]] = {
     InvalidValue: (400, "Bad Request"),
@@ -95,8 +94,7 @@ def create_app(
     """
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
-    app.config["BODY_TIMEOUT"] = BODY_SECONDS
-    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     routes = list(routes)
     _check_paths([(method, route.path) for route in routes for method in route.methods])
     _check_paths([entrance.socket.path for entrance in entrances])

@@ -78,8 +78,7 @@ class Hall:
         trusted = networks(settings.gateway.trusted_proxies)
         if (settings.limits, trusted) != (self.settings.limits, self._trusted):  # it fills the buckets
             self.quotas.use(settings.limits, trusted)
-        self._trusted = trusted
-        self.settings = settings
+        self.settings, self._trusted = settings, trusted
         self.pages.adopt(_own_names(settings), settings.gateway.origins)
         if certificate is not None and self.lobby.certificate.certificate is not None:
             self.lobby.certificate.certificate = certificate

@@ -24,9 +24,9 @@ class Lobby:
         self.clients = Clients()
         self.room = room or Room(settings.gateway.max_sessions)
         self.stats = ServerStats()
-        self.certificate = InService()
         self.quotas = Quotas(settings.limits, networks(settings.gateway.trusted_proxies))
         self.short_of_memory = False  # then nobody new comes in
+        self.certificate = InService()
         newcomers = settings.admission
         self.admission = Admission(newcomers.at_once, newcomers.waiting, newcomers.retry_after)
         # Port 0 means any port. The server writes the real one here, so a restart keeps it.

@@ -21,7 +21,8 @@ except ImportError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
 
 A_SOURCE = 4  # descriptors: a connection, the next one while the first is closing, two for looking up names
-OURS = 16  # the log, threads, a certificate that is read anew, a listener, and the operator's connections
+OURS = 16  # the event loop, the log, listeners, a certificate that is read anew, the operator's connections
+EARLY = 8  # of ours: open before the first client, so below the ceiling
 CONNECTIONS = 4096  # that are no sessions
 LEAST_CONNECTIONS = 8
 UNKNOWN_USED = 32
@@ -45,11 +46,16 @@ def wanted(sessions: int, sources: int, used: int) -> int:
 
 
 def shared_out(limit: int, sessions: int, sources: int, used: int) -> Room:
-    """The room in a process that may open `limit` descriptors: at most `sessions`, and one at least."""
-    ceiling = limit - _kept(sources)
-    left = ceiling - used
+    """The room in a process that may open `limit` descriptors: at most `sessions`, and one at least.
+
+    What was opened early stands below the ceiling: some of our own, and the connection of each source.
+    A source that is not connected needs one less of those above.
+    """
+    early = EARLY + sources
+    left = limit - _kept(sources) - used
     connections = min(CONNECTIONS, max(LEAST_CONNECTIONS, left // 4, left - sessions))
-    return Room(max(1, min(sessions, left - connections)), connections, max(ceiling, used + 1))
+    ceiling = used + early + max(left, 1)
+    return Room(max(1, min(sessions, left - connections)), connections, ceiling)
 
 
 def _kept(sources: int) -> int:

@@ -2,13 +2,14 @@
 
 Rules of this file: encoding only, and no message: a face puts these objects into messages of its own. Prices
 and quantities are JSON numbers with exactly the digits that they have inside; times are RFC 3339 in UTC with
-microseconds.
+microseconds. Of reading it has one thing, which all readers share: what a number is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +24,19 @@ from dataflow.domain.topic import TRADES
 from .answers import ClientInfo, ClientsInfo, SourceInfo, Status
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+_WHOLE: Final = 1 << 63  # below it, a number without a fraction is an integer, however it is written
+
+
+def read_number(written: str) -> int | float:
+    """A JSON number with a point or an exponent. JSON has one kind of number: 50.0 and 5e1 are 50.
+
+    For `float_hook` of a decoder. Infinite if no float is so great.
+    """
+    try:
+        value = Decimal(written)
+    except InvalidOperation:  # an exponent of a length beyond all sense
+        return math.inf
+    return int(value) if abs(value) < _WHOLE and value == int(value) else float(value)
 
 
 class SpelledTrade(msgspec.Struct, rename="camel", gc=False):

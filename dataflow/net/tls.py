@@ -59,6 +59,12 @@ class TlsSocket(ssl.SSLSocket):
         except ssl.SSLWantWriteError:
             raise CrossedError from None
 
+    def shutdown(self, how: int) -> None:
+        """As of any socket. Tells the peer that nothing was cut off; what comes is not decrypted any more."""
+        with suppress(OSError, ValueError):
+            self.unwrap()
+        super().shutdown(how)
+
     def close(self) -> None:
         """Close. Tells the peer that nothing was cut off, if that needs no waiting."""
         with suppress(OSError, ValueError):  # ValueError: there is no TLS to end

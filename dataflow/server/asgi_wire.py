@@ -19,12 +19,12 @@ from quart.wrappers import Websocket
 
 from actors.session import Ending
 from dataflow.net.websocket.frames import VANISHED
-from dataflow.net.websocket.parser import TEXT_ONLY, TOO_BIG
+from dataflow.net.websocket.parser import TEXT_ONLY, TOO_BIG, Goodbye
 
 from .connection import Seat
 from .endings import CODES, WebSocketClosed
 
-_FAULTS: Final = frozenset({TEXT_ONLY, TOO_BIG})  # nothing else here closes with these
+_LOST: Final = Goodbye(VANISHED, "connection lost")
 
 
 @frozen
@@ -51,7 +51,7 @@ class AsgiWire:
         self._seat = seat
         self._max_bytes = max_message_bytes
         self._close_within = close_within
-        self._end: tuple[int, str] | None = None
+        self._end: Goodbye | None = None
         self._receiving = trio.CancelScope()
         self._sending = trio.CancelScope()
         self._pieces: list[Any] = []  # of a message that is not whole yet, without a seat
@@ -121,9 +121,9 @@ class AsgiWire:
         if isinstance(message, bytes) and self._BINARY and len(message) <= self._max_bytes:
             return message
         if not isinstance(message, str):
-            await self.close_with(TEXT_ONLY, "text messages only")
+            await self._part(Goodbye(TEXT_ONLY, "text messages only", fault=True))
         elif len(message) > self._max_bytes or len(message.encode()) > self._max_bytes:
-            await self.close_with(TOO_BIG, f"a message may have {self._max_bytes} bytes")
+            await self._part(Goodbye(TOO_BIG, f"a message may have {self._max_bytes} bytes", fault=True))
         else:
             return message
         raise self._closed()
@@ -141,20 +141,23 @@ class AsgiWire:
 
     async def close_with(self, code: int, reason: str) -> None:
         """Send a close frame and wait for the peer to leave, within a bound. Never raises."""
+        await self._part(Goodbye(code, reason))
+
+    async def _part(self, end: Goodbye) -> None:
         if self._end is None:
-            self._end = code, reason
+            self._end = end
             self._receiving.cancel()
             try:
                 with trio.move_on_after(self._close_within):
                     with suppress(RuntimeError):  # raised by Quart for a second close
-                        await self._websocket.close(code, reason)
+                        await self._websocket.close(end.code, end.reason)
                     await self._left.wait()
             finally:
                 self._over.set()
 
     def abort(self) -> None:
         """Close at once."""
-        self._finish(VANISHED, "aborted")
+        self._finish(Goodbye(VANISHED, "aborted"))
         if self._seat is not None:
             self._seat.abort()
 
@@ -165,10 +168,7 @@ class AsgiWire:
         finally:
             self._left.set()
             goodbye = None if self._seat is None else self._seat.frames.goodbye
-            if goodbye is None:
-                self._finish(VANISHED, "connection lost")
-            else:
-                self._finish(goodbye.code, goodbye.reason)
+            self._finish(goodbye or _LOST)
 
     def _check(self) -> None:
         if self._end is not None:
@@ -177,11 +177,10 @@ class AsgiWire:
     def _closed(self) -> WebSocketClosed:
         """Always a new exception: one that is kept keeps its frames, and those keep us."""
         assert self._end is not None
-        code, reason = self._end
-        return WebSocketClosed(code, reason, fault=code in _FAULTS)
+        return WebSocketClosed(self._end.code, self._end.reason, self._end.fault)
 
-    def _finish(self, code: int, reason: str) -> None:
-        self._end = self._end or (code, reason)
+    def _finish(self, end: Goodbye) -> None:
+        self._end = self._end or end
         self._receiving.cancel()
         self._sending.cancel()
         self._over.set()

@@ -24,6 +24,7 @@ import math
 import re
 import socket
 import ssl
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -54,10 +55,11 @@ from supervisors import leaves
 from .accepting import NO_ROOM, SAME_ADDRESS, WaitingRoom
 from .asgi_frames import FrameConnection, read_frames
 from .handshake import MAX_HEAD, Door, Handshake
-from .http1 import be_strict
-from .http2 import Http2Websocket, bound_response
+from .http1 import StrictConnection, be_strict
+from .http2 import Http2Websocket, Requests, bound_response
 from .metering import TOO_MANY_WORDS, Meter
-from .socket_wire import DISCARD_BYTES, BinarySocketWire, SocketWire, discard, kept
+from .refusals import Refusal, tell_server
+from .socket_wire import DISCARD_BYTES, DISCARD_SECONDS, BinarySocketWire, SocketWire, discard, kept
 
 SEAT = "dataflow.seat"  # key of the `Seat` in a websocket's `scope["state"]`
 
@@ -71,7 +73,8 @@ OnWebSocket = Callable[[SocketWire, Handshake], Awaitable[None]]
 AsgiSend = Callable[[Any], Awaitable[None]]
 Report = Callable[[str, BaseException], None]
 
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_TOO_SLOW = Refusal(408, "the head of the request did not come in time")
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\n"  # the first line of a client that knows that we speak it, without TLS
 _HEAD_ENDS = re.compile(rb"\n\r?\n")
 _PEER_LEFT = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
 
@@ -197,6 +200,9 @@ class Connection:
         self._early = b""
         self._meter = Meter()
         self._frames: FrameConnection | None = None  # of an HTTP/1.1 websocket
+        self._strict: StrictConnection | None = None  # of HTTP/1.1
+        self._refusals: dict[int, Refusal] = {}  # by stream of HTTP/2
+        self._parting = False  # what comes is not understood any more
         self._reader: trio.lowlevel.Task | None = None
         self._detached = False
         self._nursery: trio.Nursery
@@ -271,7 +277,7 @@ class Connection:
             if self._idle.cancelled_caught:
                 await self._give_up_on_head()
             elif alpn != "http/1.1" or (head and not await self._is_let_in(head)):
-                await self._serve(alpn, head)
+                await self._serve("h2" if head.startswith(_HTTP2) else alpn, head)
         finally:
             await self._close()
 
@@ -298,7 +304,7 @@ class Connection:
     async def _give_up_on_head(self) -> None:
         """The client was too slow, or others needed the place."""
         if self._early and self._stream.socket.fileno() != -1:
-            await self._send_at_once(_TOO_SLOW)
+            await self._send_at_once(_TOO_SLOW.http1(time.time()))
 
     async def _is_let_in(self, first: bytes) -> bool:
         short_way = self.shared.short_way
@@ -358,7 +364,9 @@ class Connection:
             alpn,
         )
         if isinstance(made.protocol, H11Protocol):
-            be_strict(made.protocol, MAX_HEAD)
+            self._strict = be_strict(made.protocol, MAX_HEAD)
+        else:
+            self._refusals = Requests(made.protocol).refusals
         return made
 
     async def _read(self) -> None:
@@ -377,6 +385,9 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         self.heard = trio.current_time()
+        if self._parting:
+            await trio.sleep(DISCARD_SECONDS)
+            return data != b""
         await self._hear(data)
         return data != b"" and not self._meter.exceeded
 
@@ -435,12 +446,32 @@ class Connection:
         if isinstance(event, RawData):
             await self._send_data(event.data)
         elif isinstance(event, Closed):
-            if self._frames is not None and self._frames.has_fault:
+            if not self._leaves_unread:
+                await self._end()
+            elif self._is_reader():
                 await self._see_off()
-            await self._close()
-            await self._tell_closed()
+                await self._end()
+            else:
+                self._part()
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
+
+    @property
+    def _leaves_unread(self) -> bool:
+        """The client has been told why this is the end, and may still be sending."""
+        has_fault = self._frames is not None and self._frames.has_fault
+        return has_fault or (self._strict is not None and self._strict.leaves_unread)
+
+    def _part(self) -> None:
+        """As `_see_off`, while another task reads: that goes on for a moment, and ends the connection."""
+        self._parting = True
+        self._set_idle(True, FAREWELL_SECONDS)
+        with suppress(OSError):
+            self._stream.socket.shutdown(socket.SHUT_WR)
+
+    async def _end(self) -> None:
+        await self._close()
+        await self._tell_closed()
 
     async def _send_data(self, data: bytes) -> None:
         async with self._send_lock:
@@ -502,6 +533,7 @@ class Connection:
         put, get = trio.open_memory_channel[Any](config.max_app_queue_size)
         stream = send.__self__
         protocol = self._protocol.protocol
+        ours = self._refusals.pop(stream.stream_id, None)
         if isinstance(stream, HTTPStream):
             if isinstance(protocol, H2Protocol):
                 bound_response(protocol, stream, self.shared.send_seconds, self._stalled)
@@ -509,7 +541,8 @@ class Connection:
                 stream.__class__ = _TakesTurns  # a function in its place would keep it from being freed
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
         relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
-        self._nursery.start_soon(self._run_app, seat, scope, get, relay, send)
+        answers = ours or (tell_server if scope["path"] == "*" else self.shared.app)
+        self._nursery.start_soon(self._run_app, answers, seat, scope, get, relay, send)
         return partial(_put, put)
 
     def _seat(self, stream: WSStream, scope: Any) -> Seat:
@@ -534,6 +567,7 @@ class Connection:
 
     async def _run_app(
         self,
+        app: AsgiApp,
         seat: Seat | None,
         scope: Any,
         get: trio.MemoryReceiveChannel[Any],
@@ -541,7 +575,7 @@ class Connection:
         send: AsgiSend,
     ) -> None:
         try:
-            await self.shared.app(scope, get.receive, relay)
+            await app(scope, get.receive, relay)
         except* Exception as errors:
             self.shared.fault("application", errors)
         finally:

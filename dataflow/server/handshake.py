@@ -149,12 +149,12 @@ def _proper(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
         and b"upgrade" in [token.strip() for token in found.get(b"connection", b"").lower().split(b",")]
         and found.get(b"sec-websocket-version") == b"13"
         and _HOST.fullmatch(found.get(b"host", b"")) is not None
-        and _is_key(found.get(b"sec-websocket-key", b""))
+        and is_key(found.get(b"sec-websocket-key", b""))
     )
     return found if proper else None
 
 
-def _is_key(value: bytes) -> bool:
+def is_key(value: bytes) -> bool:
     try:
         return len(b64decode(value, validate=True)) == 16
     except binascii.Error:

@@ -8,26 +8,32 @@ Rules of this file.
 3. The bytes that wait in a stream are bounded: a new message waits for room, and so does the next piece of a
    response. (Hypercorn's own bound opens with every attempt to send, even if the peer's window is shut.) A
    response of which the peer takes nothing for `seconds` is reset: its bytes and its task are given back.
-4. Bytes for a stream that has ended do no harm: the other streams of the connection go on.
+4. Bytes for a stream that has ended do no harm: the other streams of the connection go on. Neither does a
+   request without sense: it is refused, in its stream.
+5. The end of the client's direction is the end of its websocket, as of a TCP connection (RFC 8441, section
+   5).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 import trio
 from h2.errors import ErrorCodes
+from h2.events import RequestReceived
 from h2.exceptions import ProtocolError
 from hypercorn.protocol.events import Body, Data, EndBody, EndData
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 
-BUFFER_BYTES = 32768  # with so many bytes waiting nothing is added
+from .refusals import VERSION_NEEDED, WRONG_HOST, Refusal, is_host, unknown_method
 
+BUFFER_BYTES = 32768  # with so many bytes waiting nothing is added
 Spawn = Callable[..., None]
 
 
@@ -41,6 +47,50 @@ class _Streams(dict[int, Any]):
 
     def __missing__(self, stream_id: int) -> _Ended:
         return _Ended()
+
+
+class Requests:
+    """The requests of one connection, as Hypercorn is to see them.
+
+    `refusals`, by stream: requests that are to be answered so, instead of by the application. Hypercorn would
+    fail over them, and the connection with all its streams would end.
+    """
+
+    def __init__(self, protocol: H2Protocol) -> None:
+        self.refusals: dict[int, Refusal] = {}
+        protocol.streams = _Streams(protocol.streams)
+        self._create: Callable[[RequestReceived], Awaitable[None]] = protocol._create_stream
+        vars(protocol)["_create_stream"] = self._create_stream  # of this object only
+
+    async def _create_stream(self, request: RequestReceived) -> None:
+        headers: Any = request.headers
+        refusal = _refusal(headers)
+        if refusal is not None:
+            self.refusals[request.stream_id] = refusal
+            method = b"HEAD" if (b":method", b"HEAD") in headers else b"GET"
+            request.headers = [(b":method", method), (b":path", b"/"), (b":authority", b"")]
+        await self._create(request)
+
+
+def _refusal(headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
+    """What is wrong with a request of which h2 finds the headers in order. None: nothing is."""
+    found: dict[bytes, list[bytes]] = defaultdict(list)
+    for name, value in headers:
+        found[bytes(name)].append(bytes(value))
+    [method], path, protocol = found[b":method"], b"".join(found[b":path"]), found[b":protocol"]
+    if protocol and method == b"CONNECT":
+        if protocol != [b"websocket"]:
+            return Refusal(501, "CONNECT opens WebSockets only here: ':protocol' must be 'websocket'")
+        if found[b"sec-websocket-version"] != [b"13"]:
+            return Refusal(400, VERSION_NEEDED, ((b"sec-websocket-version", b"13"),))
+    elif refusal := unknown_method(method):
+        return refusal
+    if not (path.startswith(b"/") or (path == b"*" and method == b"OPTIONS")) or not path.isascii():
+        return Refusal(400, "':path' must begin with '/', and have nothing but ASCII")
+    hosts = found[b":authority"] or found[b"host"]
+    if len(hosts) != 1 or not is_host(hosts[0]):
+        return Refusal(400, WRONG_HOST)
+    return None
 
 
 class _Room:
@@ -120,8 +170,6 @@ class Http2Websocket:
     def __init__(
         self, protocol: H2Protocol, stream: WSStream, spawn: Spawn, is_reader: Callable[[], bool]
     ) -> None:
-        if not isinstance(protocol.streams, _Streams):
-            protocol.streams = _Streams(protocol.streams)
         self._protocol = protocol
         self._id = stream.stream_id
         self._spawn = spawn
@@ -130,7 +178,15 @@ class Http2Websocket:
         self._room = _Room(protocol, stream.stream_id)
         self._answer: Data | None = None  # waits for `_send_answers`
         self._answered: trio.Event | None = None  # set when `_send_answers` has ended
-        stream.send = self._send_event  # of this object only: nothing is patched for others
+        self._handle: Callable[[Any], Awaitable[None]] = stream.handle
+        # Of this object only: nothing is patched for others.
+        vars(stream).update(send=self._send_event, handle=self._handle_event)
+
+    async def _handle_event(self, event: object) -> None:
+        if isinstance(event, EndBody):
+            await self._protocol._close_stream(self._id)
+        else:
+            await self._handle(event)
 
     async def _send_event(self, event: object) -> None:
         if isinstance(event, Data) and self._is_reader():

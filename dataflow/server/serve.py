@@ -13,6 +13,7 @@ import errno
 import math
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -30,6 +31,7 @@ from .accepting import WaitingRoom
 from .connection import SEAT, AsgiApp, Connection, OnWebSocket, Report, ServerStats, Shared, ShortWay
 from .handshake import MAX_HEAD, Admits, Door, Socket
 from .hypercorn import ServerSeamError, check_seam
+from .refusals import Refusal
 
 __all__ = ["ServerSeamError", "ServerStats", "serve"]
 
@@ -41,9 +43,7 @@ EXEMPT_MORE = 8  # connections and descriptors beyond the bounds, for exempt add
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-)
+_FULL = Refusal(503, "there is no room for another connection, try again later", ((b"Retry-After", b"5"),))
 
 
 class NoRoomError(Exception):
@@ -224,7 +224,7 @@ def _send_away(shared: Shared, sock: socket.socket) -> None:
         with suppress(OSError):
             sock.recv(MAX_HEAD)  # what is left unread would take the answer back
         with suppress(OSError):
-            sock.send(_FULL)
+            sock.send(_FULL.http1(time.time()))
     sock.close()
     shared.stats.sent_away += 1
     shared.report("accept", NoRoomError("all that it could replace are in use"))

@@ -12,6 +12,7 @@ trio-websocket is not used here: its tasks cost two switches per message. README
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -46,6 +47,7 @@ _MAX_HEAD: Final = 1 << 16  # bytes of the HTTP answer to the handshake
 _MAX_BODY: Final = 1 << 10  # bytes of the body of a refusal
 _BODY_WITHIN: Final = 1.0  # seconds for them
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+_INTERIM: Final = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9][0-9][ \r]").match  # RFC 9110, section 15.2
 _HUNG_UP: Final = "the upstream hung up"
 _NO_WEBSOCKET: Final = "the upstream does not speak WebSocket"
 
@@ -279,9 +281,12 @@ async def _shake_hands(
 
 
 async def _head(stream: SocketStream) -> tuple[bytes, bytes]:
-    """The head of an HTTP answer, and the bytes behind it."""
+    """The head of the final HTTP answer, and the bytes behind it. Others may come before that."""
     received = b""
-    while (end := received.find(b"\r\n\r\n")) < 0:
+    while (end := received.find(b"\r\n\r\n")) < 0 or _INTERIM(received):
+        if end >= 0:
+            received = received[end + 4 :]
+            continue
         data = await stream.receive_some(_RECEIVE_BYTES)
         if not data:
             raise LinkLost(f"{_HUNG_UP} during the handshake")

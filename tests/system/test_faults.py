@@ -453,9 +453,12 @@ async def test_an_unknown_path_names_the_nearest() -> None:
 
 
 async def test_faults_are_listed_and_withdrawn() -> None:
-    """The list shows the number of strikes. A fault that is over is gone, an unknown one is a 404."""
+    """The list shows the number of strikes. A fault that is over is gone, an unknown one is a 404.
+
+    100.0 is 100, as everywhere in JSON.
+    """
     async with world() as w:
-        made = await w.inject("{shard}", "delay", seconds=0.01, times=100, probability=0.5)
+        made = await w.inject("{shard}", "delay", seconds=0.01, times=100.0, probability=0.5)
         crash = await w.inject("gateway/http", "crash")
         assert made == {
             "id": 1, "path": w.shard, "kind": "delay", "point": "receive", "seconds": 0.01,

@@ -284,7 +284,7 @@ async def test_what_a_source_delivered_is_seen_everywhere(lines: list[str]) -> N
         (connected,) = [line for line in lines if "sources/binance: connected" in line]
         assert (
             connected
-            == f"INFO sources/binance: connected to {exchange.url.partition('?')[0]}, subscribed to BTC-USDT"
+            == f"INFO sources/binance: connected to {secret.replace('hush', '***')}, subscribed to BTC-USDT"
         )
 
 

@@ -170,15 +170,20 @@ async def test_a_slow_client_gets_its_gap_under_its_own_head() -> None:
         await quick.socket.send_message("subscribe quick")
         await listened(s, 1)
         host, _, port = s.daemon.http.removeprefix("http://").partition(":")
-        async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
-            stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+        raw = trio.socket.socket()
+        raw.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+        await raw.connect((host, int(port)))
+        async with trio.SocketStream(raw) as stream, trio.open_nursery() as nursery:
             socket = await wrap_client_stream(nursery, stream, host, "/operations", subprotocols=[PROTOCOL])
             await socket.send_message("subscribe slow")
             await listened(s, 2)
             slow = list(s.daemon.lobby.clients)[-1]
+            # Else the kernel takes megabytes, a message of fifty bytes at a time, before anything waits here.
+            slow._wire._sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 4096)
             # It reads nothing but what the kernel takes: trio-websocket's reader stops at one message.
             while not slow.dropped:
                 await s.publish(100)
+                await until(lambda: len(quick.payloads) == s.published)
             deaf = Operator(socket)
             nursery.start_soon(deaf.listen)
             await until(lambda: slow.waiting == 0)

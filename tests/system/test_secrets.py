@@ -113,9 +113,11 @@ async def test_a_running_daemon_tells_no_secret(tmp_path: Path, environ: dict[st
         process = await nursery.start(keep)
         url = f"http://127.0.0.1:{port}"
         await until_crashed(url)
+        asked = {"Authorization": f"Bearer {OPERATOR}"}
         async with http_client(url) as http, client(f"ws://127.0.0.1:{port}/ws") as listener:
             for path in ("/ready", "/actors", "/actors/sources/leaky", "/metrics", "/health", "/nowhere"):
                 clean((await http.get(path)).text)
+                clean((await http.get(path, headers=asked)).text)
             refused = await http.post(
                 "/actors/gateway/herald/restart", headers={"Authorization": "Bearer no"}
             )
@@ -127,7 +129,7 @@ async def test_a_running_daemon_tells_no_secret(tmp_path: Path, environ: dict[st
         ours = url.replace("://", f"://user:{PASSWORD}@")
         for words in (
             ("status",),
-            ("status", "--json"),
+            ("status", "--json", "--token", OPERATOR),
             ("fault", "--list", "--token", OPERATOR),
             ("tail", "BTC-EUR"),
         ):
@@ -152,7 +154,9 @@ async def until_crashed(url: str) -> None:
     async with http_client(url) as http:
         while True:
             try:
-                answer = await http.get("/actors/sources/leaky")
+                answer = await http.get(
+                    "/actors/sources/leaky", headers={"Authorization": f"Bearer {OPERATOR}"}
+                )
             except httpx.TransportError:
                 await trio.lowlevel.checkpoint()
                 continue

@@ -266,3 +266,15 @@ async def test_a_listener_that_does_not_read_holds_nobody_up(policy: SlowClient)
                 assert deaf.waiting <= 50 + 256
             await quick.until(lambda: len(quick.trades()) == s.published)
             assert [trade["offset"] for trade in quick.trades()] == list(range(1, s.published + 1))
+
+
+async def test_head_tells_what_get_would() -> None:
+    """The same headers, no body, and no client."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        asked = await http.head(PATH)
+        async with http.stream("GET", PATH) as answer:
+            for told in (asked, answer):
+                assert told.status_code == 200
+                told.headers.pop("date")
+                told.headers.pop("transfer-encoding", None)
+            assert asked.headers == answer.headers

@@ -32,6 +32,7 @@ from dataflow.gateway.problems import (
     Unavailable,
 )
 from dataflow.gateway.spelling import encode as _encode
+from dataflow.gateway.spelling import read_number
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -47,7 +48,6 @@ MAX_BATCH: Final = 100  # calls; a longer batch is refused as a whole, because e
 MAX_ANSWERS: Final = 4 << 20  # bytes of answers to one batch; above it, further calls are refused
 
 _SHOWN: Final = 80  # characters of a wrong name that the client gets back
-_EXACT: Final = 2**53  # the greatest float up to which all integers are floats too
 _PLACE: Final = re.compile(r" - at `\$\.?(.*?)`$")
 
 PIECE_BYTES: Final = 32 * 1024  # answers of a batch that are sent together
@@ -156,7 +156,8 @@ class _Request(msgspec.Struct):
 
 _NULL: Final = msgspec.Raw(b"null")
 _RESULT: Final = b'{"jsonrpc":"2.0","result":'
-_request: Final = msgspec.json.Decoder(_Request)
+_request: Final = msgspec.json.Decoder(_Request, float_hook=read_number)
+_value: Final = msgspec.json.Decoder(float_hook=read_number)
 _batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _any: Final = msgspec.json.Decoder(msgspec.Raw)
 
@@ -356,8 +357,8 @@ def _read(text: str | bytes | msgspec.Raw) -> Call | Invalid:
 
 def _valid_id(written: Any) -> msgspec.Raw | None:
     try:
-        value = msgspec.json.decode(written)
-    except msgspec.ValidationError:  # a number out of the range of floats
+        value = _value.decode(written)
+    except msgspec.ValidationError:  # an integer of thousands of digits
         return None
     return msgspec.Raw(bytes(written)) if value is None or type(value) in (str, int, float) else None
 
@@ -423,7 +424,7 @@ def _named(params: Sequence[Any] | Mapping[str, Any], names: list[str]) -> dict[
 
 def _converted(named: dict[str, Any], params: type) -> Any:
     try:
-        return _convert(named, params)
+        return msgspec.convert(named, params)
     except msgspec.ValidationError as error:
         text = str(error)
         place = _PLACE.search(text)
@@ -431,22 +432,6 @@ def _converted(named: dict[str, Any], params: type) -> Any:
         if place and place[1] in named:
             where["value"] = named[place[1]]
         raise _invalid_params(_plain(_PLACE.sub("", text)), **where) from error
-
-
-def _convert(named: dict[str, Any], params: type) -> Any:
-    try:
-        return msgspec.convert(named, params)
-    except msgspec.ValidationError:
-        return msgspec.convert(_with_integers(named), params)
-
-
-def _with_integers(value: Any) -> Any:
-    """`value` with whole floats as integers: JSON has one kind of number, so 50.0 is 50."""
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
-        return int(value)
-    if isinstance(value, dict):
-        return {name: _with_integers(inner) for name, inner in value.items()}
-    return value
 
 
 def _invalid_params(problem: str, **more: Any) -> CallError:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from quart import Response
+from quart import Response, request
+from trio.testing import MockClock
 
-from dataflow.gateway.application import create_app
+from dataflow.gateway.application import BODY_SECONDS, MAX_BODY_BYTES, create_app
 from dataflow.gateway.face import Route
 from dataflow.gateway.problems import Forbidden, Problem, Unauthorised
 
@@ -31,6 +32,30 @@ async def test_a_problem_is_answered_by_its_kind(error: Problem, status: int) ->
     answer = await app.test_client().get("/try")
     assert answer.status_code == status
     assert (await answer.get_json())["detail"] == error.summary
+
+
+async def read_the_body() -> Response:
+    return Response(f"{len(await request.get_data())}")
+
+
+async def test_a_body_is_bounded() -> None:
+    """A longer one is refused with 413 in a problem document."""
+    app = create_app([Route("/take", read_the_body, ("POST",))], [], nothing)
+    answer = await app.test_client().post("/take", data=bytes(MAX_BODY_BYTES))
+    assert await answer.get_data() == b"%d" % MAX_BODY_BYTES
+    answer = await app.test_client().post("/take", data=bytes(MAX_BODY_BYTES + 1))
+    assert answer.status_code == (await answer.get_json())["status"] == 413
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """It has its time, and then is refused with 408."""
+    app = create_app([Route("/take", read_the_body, ("POST",))], [], nothing)
+    async with app.test_client().request("/take", method="POST") as connection:
+        await connection.send(b"not all")
+        began = autojump_clock.current_time()
+        answer: Any = await connection.as_response()
+        assert autojump_clock.current_time() - began == BODY_SECONDS
+        assert answer.status_code == (await answer.get_json())["status"] == 408
 
 
 def test_two_faces_with_one_path_are_an_error() -> None:

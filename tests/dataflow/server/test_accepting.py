@@ -219,7 +219,7 @@ def test_waiting_room_keeps_order_and_bounds(steps: list[tuple[str, int]]) -> No
     """The longest-waiting goes first, of all or of its address; the exempt have no share to exceed."""
     waiters = [_Waiter(f"10.0.0.{number % 3}") for number in range(12)]
     now, since = [0.0], dict[_Waiter, float]()
-    room, here = WaitingRoom(2, "10.0.0.0".__eq__, lambda: now[0]), list[_Waiter]()
+    room, here = WaitingRoom(2, "10.0.0.0".__eq__, clock=lambda: now[0]), list[_Waiter]()
     for step, number in steps:
         waiter = waiters[number]
         if step == "enter" and not waiter.dismissed:

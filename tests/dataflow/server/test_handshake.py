@@ -167,7 +167,8 @@ def test_every_answered_handshake_is_accepted_by_the_libraries(edits: list[tuple
 
 
 async def test_door_and_application_serve_side_by_side() -> None:
-    """Proper handshakes go to the handler of wires; every other request, refusals too, to the application."""
+    """Proper handshakes go to the handler of wires, improper ones are refused, and all the rest is the
+    application's."""
     wires = list[SocketWire]()
 
     async def on_websocket(wire: SocketWire, client: Handshake) -> None:
@@ -184,11 +185,14 @@ async def test_door_and_application_serve_side_by_side() -> None:
             client = await running.client()
             assert (await client.leave()).code == 4000
             assert running.stats.detached == len(wires) == 1
-            for bad in (upgrade_request("/nowhere"), upgrade_request().replace(b"13", b"12")):
+            for bad, status in (
+                (upgrade_request("/nowhere"), b"404"),
+                (upgrade_request().replace(b"13", b"12"), b"426"),
+            ):
                 async with await connect(running.port) as stream:
                     await stream.send_all(bad)
                     head, _ = await read_head(stream)
-                    assert head.split()[1] in (b"404", b"400"), head
+                    assert head.split()[1] == status, head
             assert await get(running.port) == b"here"
             assert running.stats.detached == 1
             assert not running.reports

@@ -1,13 +1,15 @@
-"""Several WebSockets on one HTTP/2 connection: the fate of one does not touch the others."""
+"""Streams of one HTTP/2 connection: the fate of one does not touch the others."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 from h2.config import H2Configuration
@@ -48,6 +50,9 @@ class Browser:
         self.received: dict[int, bytes] = defaultdict(bytes)
         self.opened: set[int] = set()
         self.ended: set[int] = set()
+        self.statuses: dict[int, int] = {}
+        self.headers: dict[int, dict[str, str]] = {}
+        self.resets: dict[int, int] = {}
         self._transport = transport
         self._http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self._http.initiate_connection()
@@ -57,6 +62,23 @@ class Browser:
         headers |= {":authority": "localhost", "sec-websocket-version": "13"}
         self._http.send_headers(stream, list(headers.items()))
         await self.until(lambda: stream in self.opened)
+
+    async def ask(self, stream: int, *, end: bool = True, **headers: str | None) -> None:
+        """Send a request that need not be right: `None` leaves a header out, "_" stands for ":" and "-"."""
+        asked = {":method": "GET", ":scheme": "https", ":path": "/", ":authority": "localhost"}
+        for name, value in headers.items():
+            name = ":" + name[1:] if name.startswith("_") else name.replace("_", "-")
+            asked.pop(name, None)
+            if value is not None:
+                asked[name] = value
+        self._http.config.validate_outbound_headers = False
+        ordered = sorted(asked.items(), key=lambda header: not header[0].startswith(":"))
+        self._http.send_headers(stream, ordered, end_stream=end)
+        await self.until(lambda: stream in self.ended)
+
+    async def end(self, stream: int) -> None:
+        self._http.end_stream(stream)
+        await self.flush()
 
     async def get(self, stream: int, path: str) -> None:
         headers = {":method": "GET", ":scheme": "https", ":path": path, ":authority": "localhost"}
@@ -86,10 +108,14 @@ class Browser:
     def _take(self, event: Any) -> None:
         if isinstance(event, ResponseReceived):
             self.opened.add(event.stream_id)
+            self.headers[event.stream_id] = dict(event.headers)
+            self.statuses[event.stream_id] = int(self.headers[event.stream_id][":status"])
         elif isinstance(event, DataReceived):
             self.received[event.stream_id] += event.data
         elif isinstance(event, StreamEnded | StreamReset):
             self.ended.add(event.stream_id)
+            if isinstance(event, StreamReset):
+                self.resets[event.stream_id] = event.error_code
 
 
 @asynccontextmanager
@@ -140,6 +166,98 @@ async def test_end_of_one_websocket_leaves_the_others_alone(certificate: Certifi
             await client.until(lambda: heard(client.received[5]) == ["hello", "again"])
             assert running.stats.accepted == 1
             assert not running.reports
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "words"),
+    [
+        # RFC 8441, section 4, RFC 6455, section 4.4, and RFC 9113, sections 8.3.1 and 8.5
+        ({"_method": "CONNECT", "_path": None, "_scheme": None}, 501, "no proxy"),
+        ({"_method": "CONNECT", "_protocol": "connect-udp"}, 501, "':protocol'"),
+        ({"_method": "CONNECT", "_protocol": "websocket"}, 400, "Sec-WebSocket-Version: 13"),
+        (
+            {"_method": "CONNECT", "_protocol": "websocket", "sec_websocket_version": "8"},
+            400,
+            "Sec-WebSocket-Version: 13",
+        ),
+        ({"_method": "get"}, 501, "capital letters"),
+        ({"_method": "BREW"}, 501, "BREW"),
+        ({"_path": "*"}, 400, "':path'"),
+        ({"_path": "page"}, 400, "':path'"),
+        ({"_path": "/\xfc"}, 400, "':path'"),
+        ({"_authority": "a/b"}, 400, "Host"),
+    ],
+)
+async def test_refused_request_does_not_touch_the_others(
+    certificate: Certificate, headers: dict[str, str | None], status: int, words: str
+) -> None:
+    """It is answered in its own stream, with words; the connection goes on, and forgets it."""
+    tls = certified_context(certificate.certificate, certificate.key)
+    with trio.fail_after(120):
+        async with (
+            serving(websocket_app(echo), tls=tls) as running,
+            browser(running.port, certificate) as client,
+        ):
+            await client.open(1)
+            await client.ask(3, **headers)
+            assert client.statuses[3] == status
+            problem = json.loads(client.received[3])
+            assert problem["status"] == status
+            assert words in problem["detail"]
+            wants = client.headers[3].get("sec-websocket-version")
+            assert wants == ("13" if "13" in words else None)
+            await client.send(1, masked("hello"))
+            await client.until(lambda: heard(client.received[1]) == ["hello"])
+            await client.ask(5, _method="OPTIONS", _path="*")
+            assert client.statuses[5] == 204
+            assert not running.reports
+
+
+async def test_end_of_a_direction_is_the_end_of_a_websocket(certificate: Certificate) -> None:
+    """RFC 8441, section 5: END_STREAM is what the end of a TCP connection is elsewhere."""
+    put, get = trio.open_memory_channel[Any](1)
+
+    async def listen() -> None:
+        async with take_over(websocket) as wire:
+            await put.send(wire)
+
+    tls = certified_context(certificate.certificate, certificate.key)
+    with trio.fail_after(120):
+        async with (
+            serving(websocket_app(listen), tls=tls) as running,
+            browser(running.port, certificate) as client,
+        ):
+            await client.open(1)
+            wire = await get.receive()
+            await client.end(1)
+            with pytest.raises(WireClosed, match="1006 connection lost"):
+                await wire.receive()
+            await client.until(lambda: 1 in client.ended)
+            assert not running.reports
+
+
+async def test_answers_over_http2_name_no_connection(certificate: Certificate) -> None:
+    """RFC 9113, section 8.2.2: such a header makes an answer malformed; the client would wait for ever."""
+    app = websocket_app(echo)
+
+    @app.get("/old")
+    async def old() -> Response:
+        return Response("here", headers={"Connection": "close", "Keep-Alive": "5", "Upgrade": "h2c"})
+
+    async def fail(scope: Any, _receive: Any, _send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        # Hypercorn answers with 500 and `connection: close`.
+
+    tls = certified_context(certificate.certificate, certificate.key)
+    with trio.fail_after(120):
+        async with serving(app, tls=tls) as running, browser(running.port, certificate) as client:
+            await client.ask(1, _path="/old")
+            assert client.received[1] == b"here"
+            assert not {"connection", "keep-alive", "upgrade"} & set(client.headers[1])
+        async with serving(fail, tls=tls) as running, browser(running.port, certificate) as client:
+            await client.ask(1)
+            assert client.statuses[1] == 500
 
 
 async def test_the_bytes_that_wait_for_a_shut_window_are_bounded(certificate: Certificate) -> None:

@@ -21,7 +21,7 @@ from quart import websocket
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from actors.session import WireClosed
+from actors.session import Ending, WireClosed
 from dataflow.gateway.certificates import certified_context
 from dataflow.server.asgi_wire import AsgiWire
 from dataflow.server.handshake import Socket
@@ -286,7 +286,7 @@ async def test_message_too_long_closes_with_1009(lane: Lane, fragments: int) -> 
             for number in range(1, fragments + 1):
                 await client.send(TextMessage(data="é" * LIMIT, message_finished=number == fragments))
             nursery.start_soon(client.leave)
-            assert (await end_of(wire)).code == 1009
+            await _assert_fault(wire, 1009)
 
 
 async def test_tail_of_a_message_too_long_is_no_message(lane: Lane) -> None:
@@ -320,7 +320,7 @@ async def test_binary_message_closes_with_1003(lane: Lane, data: bytes) -> None:
             nursery.start_soon(end_of, wire)
             close = await client.leave()
             assert (close.code, close.reason) == (1003, "text messages only")
-        assert (await end_of(wire)).code == 1003
+        await _assert_fault(wire, 1003)
 
 
 @pytest.mark.parametrize("data", [b"\xff\0", b""])
@@ -335,6 +335,60 @@ async def test_binary_message_is_heard_where_it_is_spoken(lane: Lane, data: byte
             assert await client.event() == BytesMessage(data=b"\xfe")
 
 
+async def _assert_fault(wire: Wire, code: int) -> None:
+    """The wire has ended so, and knows that the peer broke a rule."""
+    closed = await end_of(wire)
+    assert (closed.code, closed.why) == (code, Ending.VIOLATION)
+
+
+@pytest.mark.parametrize("code", [1000, 1002, 1003, 1008, 1009, 4000])
+async def test_peer_that_closes_has_broken_no_rule(lane: Lane, code: int) -> None:
+    """Whatever its code says: we judge what it did."""
+    with trio.fail_after(120):
+        async with session(lane) as (wire, client, _):
+            await client.send(CloseConnection(code=code))
+            closed = await end_of(wire)
+            assert (closed.code, closed.why) == (code, Ending.GONE)
+
+
+BROKEN_FRAMES = {
+    "reserved bit": (b"\xc1\x80aaaa", 1002),
+    "reserved opcode": (b"\x83\x80aaaa", 1002),
+    "reserved control opcode": (b"\x8b\x80aaaa", 1002),
+    "no mask": (b"\x81\x01a", 1002),
+    "long control frame": (b"\x89\xfe\x00\x7eaaaa" + bytes(126), 1002),
+    "fragmented control frame": (b"\x09\x80aaaa", 1002),
+    "continuation of nothing": (b"\x80\x80aaaa", 1002),
+    "message in a message": (b"\x01\x80aaaa\x81\x80aaaa", 1002),
+    "length in too many bytes": (b"\x81\xfe\x00\x01aaaaa", 1002),
+    "length of 64 bits": (b"\x81\xff" + b"\xff" * 8 + b"aaaa", 1002),
+    "no UTF-8": (b"\x81\x81\0\0\0\0\xff", 1007),
+    "UTF-8 cut off": (b"\x81\x81\0\0\0\0\xc3", 1007),
+    "surrogate": (b"\x81\x83\0\0\0\0\xed\xa0\x80", 1007),
+    "close with one byte": (b"\x88\x81\0\0\0\0\x03", 1002),
+    "close without UTF-8": (b"\x88\x83\0\0\0\0\x03\xe8\xff", 1007),
+} | {
+    f"close with {code}": (b"\x88\x82\0\0\0\0" + code.to_bytes(2, "big"), 1002)
+    for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2999, 5000, 65535)
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_FRAMES)
+async def test_every_broken_rule_is_told_and_ends_the_wire(lane: Lane, broken: str) -> None:
+    """RFC 6455, sections 5 to 8: with its code and words; what comes behind it is no message."""
+    data, code = BROKEN_FRAMES[broken]
+    with trio.fail_after(120):
+        async with session(lane) as (wire, client, _), trio.open_nursery() as nursery:
+            await client.send_raw(data + b"\x81\x84\0\0\0\0late")
+            nursery.start_soon(end_of, wire)
+            close = await client.leave()
+            assert close.code == code
+            assert close.reason
+        with pytest.raises(WireClosed) as closed:
+            await wire.receive()
+        assert closed.value.why is Ending.VIOLATION
+
+
 async def test_garbage_ends_the_wire(lane: Lane) -> None:
     """A client that breaks the protocol is told 1002 and what was wrong, and is disconnected."""
     with trio.fail_after(120):
@@ -344,7 +398,7 @@ async def test_garbage_ends_the_wire(lane: Lane) -> None:
                 nursery.start_soon(end_of, wire)
                 close = await client.leave()
             assert (close.code, close.reason) == (1002, "unknown opcode 0x3")
-            assert (await end_of(wire)).code == 1002
+            await _assert_fault(wire, 1002)
             assert await get(running.port, tls=lane.client_context("http/1.1")) == b"here"
 
 
@@ -365,7 +419,7 @@ async def test_flood_of_costly_frames_closes_with_1008(lane: Lane, flood: str) -
             close = await client.leave()
             assert close.code == 1008
             assert (close.reason or "").startswith("too many control frames and small fragments")
-            assert (await end_of(wire)).code == 1008
+            await _assert_fault(wire, 1008)
             assert await get(running.port, tls=lane.client_context("http/1.1")) == b"here"
 
 

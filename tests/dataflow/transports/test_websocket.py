@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import ssl
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -17,6 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request, TextMessage
+from wsproto.utilities import generate_accept_token
 
 from actors.connector import LinkLost, Received
 from dataflow.domain import Item, Missed
@@ -640,6 +643,90 @@ async def test_a_peer_that_does_not_speak_websocket_is_lost(
 
     async with tcp(talk) as upstream:
         assert reason in await why_lost(upstream.source())
+
+
+WELCOME = [b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: %b"]
+
+
+def welcome(request: bytes, lines: Sequence[bytes] = WELCOME) -> bytes:
+    """The answer to a handshake; "%b" stands for the right key."""
+    key = re.search(rb"Sec-WebSocket-Key: (.*)\r\n", request)
+    assert key is not None
+    accept = generate_accept_token(key[1])
+    told = [line.replace(b"%b", accept) for line in lines]
+    return b"\r\n".join((b"HTTP/1.1 101 Switching Protocols", *told)) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (WELCOME[1:], "Upgrade: websocket"),
+        ([b"Upgrade: h2c", *WELCOME[1:]], "Upgrade: websocket"),
+        ([WELCOME[0], WELCOME[2]], "Connection: Upgrade"),
+        ([WELCOME[0], b"Connection: close", WELCOME[2]], "Connection: Upgrade"),
+        (WELCOME[:2], "Bad accept token"),
+        ([*WELCOME[:2], b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="], "Bad accept token"),
+        ([*WELCOME, b"Sec-WebSocket-Protocol: not-asked-for"], "unrecognized subprotocol"),
+        ([*WELCOME, b"Sec-WebSocket-Extensions: permessage-deflate"], "unrecognized extension"),
+    ],
+)
+async def test_an_answer_that_does_not_fit_our_handshake_ends_the_connection(
+    lines: list[bytes], words: str
+) -> None:
+    """RFC 6455, section 4.1: every check that a client must make."""
+    ended = trio.Event()
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.send_all(welcome(await stream.receive_some(), lines))
+        assert await stream.receive_some() == b""
+        ended.set()
+
+    async with tcp(talk) as upstream:
+        reason = await why_lost(upstream.source())
+        assert reason.startswith("the upstream does not speak WebSocket: ")
+        assert words in reason
+        await ended.wait()
+
+
+@pytest.mark.parametrize("split", [True, False])
+async def test_other_heads_may_come_before_the_answer(split: bool) -> None:
+    """RFC 9110, section 15.2: a client understands any number of them, though it does not expect them."""
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+
+    async def talk(stream: trio.SocketStream) -> None:
+        request = bytes(await stream.receive_some())
+        answer = interim + welcome(request) + b"\x81\x05first"
+        for piece in (answer[:30], answer[30:90], answer[90:]) if split else (answer,):
+            await stream.send_all(piece)
+            await until_delivered(stream.socket)
+        await stream.receive_some()
+
+    async with tcp(talk) as upstream, upstream.source().connect() as link:
+        assert await hear(link, 1) == ["first"]
+
+
+async def test_keys_and_masks_are_new_each_time() -> None:
+    """RFC 6455, sections 4.1 and 5.3: 16 random bytes a handshake, an unpredictable mask a frame."""
+    keys, masks = list[bytes](), list[bytes]()
+
+    async def talk(stream: trio.SocketStream) -> None:
+        request = bytes(await stream.receive_some())
+        found = re.search(rb"\r\nSec-WebSocket-Key: (.*)\r\n", request)
+        assert found is not None
+        keys.append(b64decode(found[1], validate=True))
+        assert b"\r\nSec-WebSocket-Version: 13\r\n" in request
+        await stream.send_all(welcome(request))
+        frame = await stream.receive_some()  # "hello"
+        assert frame[1] == 0x80 | 5
+        masks.append(bytes(frame[2:6]))
+        await stream.receive_some()
+
+    async with tcp(talk) as upstream:
+        for number in range(1, 5):
+            async with upstream.source().connect():
+                await until(lambda number=number: len(masks) == number)  # type: ignore[misc]
+    assert [len(key) for key in keys] == [16] * 4
+    assert len(set(keys)) == len(set(masks)) == 4
 
 
 async def test_a_peer_that_breaks_the_protocol_is_lost() -> None:

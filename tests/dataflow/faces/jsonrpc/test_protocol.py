@@ -190,7 +190,7 @@ async def test_the_examples_of_the_specification(text: str, expected: Any) -> No
 @pytest.mark.parametrize(
     "call_id",
     [
-        *("1", "0", "-5", "1.0", "1.10", "1e2", "1E+2", "123456789012345678901234567890", "null"),
+        *("1", "0", "-5", "1.0", "1.10", "1e2", "1E+2", "123456789012345678901234567890", "1e999", "null"),
         *('"x"', '""', '"\\u00e9\\n"', '"\\/"', '" 1 "'),
     ],
 )
@@ -205,7 +205,7 @@ async def test_an_id_goes_back_digit_for_digit(call_id: str) -> None:
         assert said.endswith(f'"id":{call_id}}}'.encode())
 
 
-@pytest.mark.parametrize("call_id", ["true", "false", "[]", "[1]", "{}", "1e999"])
+@pytest.mark.parametrize("call_id", ["true", "false", "[]", "[1]", "{}", "9" * 5000])
 async def test_another_id_is_an_invalid_request(call_id: str) -> None:
     """It is not sent back."""
     server = Server()
@@ -430,10 +430,12 @@ async def test_params_arrive_typed() -> None:
             (50, Position(1, 2000)),
         ),
         ('["A-B", 5e1]', (50, None)),
+        ('["A-B", 50.00000000000000000000]', (50, None)),
+        ('["A-B", 9007199254740993.0]', (9007199254740993, None)),
     ],
 )
 async def test_a_whole_number_is_an_integer(written: str, expected: Any) -> None:
-    """JSON has one kind of number; the member of an object inside counts too."""
+    """JSON has one kind of number, of which no digit is guessed; one in an object inside counts too."""
     server = Server()
     await server.answer(f'{{"jsonrpc":"2.0","method":"subscribe","params":{written}}}')
     (params,) = server.log
@@ -441,14 +443,17 @@ async def test_a_whole_number_is_an_integer(written: str, expected: Any) -> None
     assert type(params.snapshot) is int
 
 
-@pytest.mark.parametrize("written", ["50.5", "1e300", "9007199254740994.0", '"50"', "true", "[50.0]"])
+@pytest.mark.parametrize(
+    "written",
+    ["50.5", "1e300", "1e400", "1e" + "9" * 50, "50.00000000000000000001", '"50"', "true", "[50.0]"],
+)
 async def test_another_number_is_no_integer(written: str) -> None:
-    """It has a fraction, or more digits than a float has; text and booleans are no numbers."""
+    """It has a fraction, or is beyond all bounds; text and booleans are no numbers. The id is answered."""
     server = Server()
     answer = await server.answer(
         f'{{"jsonrpc":"2.0","method":"subscribe","params":["A-B",{written}],"id":1}}'
     )
-    assert answer["error"]["code"] == -32602
+    assert (answer["id"], answer["error"]["code"]) == (1, -32602)
     assert answer["error"]["data"]["param"] == "snapshot"
     assert server.log == []
 
