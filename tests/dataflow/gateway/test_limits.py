@@ -137,3 +137,17 @@ def test_accounts_in_use_are_never_forgotten() -> None:
     assert quotas.account(ANONYMOUS, "10.0.0.1") is used
     assert quotas.account(ANONYMOUS, "10.0.0.2") is not unused
     assert len(quotas) <= REMEMBERED + 1
+
+
+def test_other_settings_hold_for_those_who_are_in() -> None:
+    """Reloaded limits hold at once, for accounts that exist too; nobody is put out."""
+    quotas = _quotas()
+    account = quotas.account(ANONYMOUS, "10.0.0.1")
+    account.sessions = 2
+    quotas.use(Limits(sessions=1, calls_per_second=1_000), networks(["10.0.0.2"]))
+    assert quotas.account(ANONYMOUS, "10.0.0.1") is account
+    assert not account.has_room_for_session()
+    for _ in range(1_000):  # more than the burst of before
+        account.call()
+    assert quotas.is_exempt("10.0.0.2")
+    assert not quotas.is_exempt("192.0.2.1")
