@@ -273,6 +273,15 @@ async def test_a_source_without_its_connector_gets_one() -> None:
         await listener.until(lambda: listener.traded[BTC] == 1)
 
 
+async def test_a_connector_with_older_settings_is_replaced() -> None:
+    """Whichever way it came to that: it may have been restarted in the midst of a reload."""
+    async with followed() as (d, first, second, _listener):
+        d.hall.adopt(with_sources(d, one=binance(second, BTC)), None)
+        await d.reload(d.hall.settings)
+        await second.wait_subscribed(["BTCUSDT"])
+        await first.wait_disconnected()
+
+
 async def test_a_new_source_that_does_not_start_is_tried_again() -> None:
     """A failure of its first start is one of its own: the reload has ended, and the backoff does the rest."""
     async with followed() as (d, first, second, _listener):
