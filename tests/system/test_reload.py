@@ -22,6 +22,7 @@ from attrs import evolve
 from loguru import logger
 from trio_websocket import wrap_client_stream
 
+from dataflow import app
 from dataflow.domain.errors import ConfigError
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Gateway, Limits, Settings
@@ -564,3 +565,15 @@ async def test_a_terminal_that_closes_does_not_end_the_daemon(tmp_path: Path) ->
                 assert (await http.get("/health")).status_code == 200
         finally:
             os.kill(number, signal.SIGTERM)
+
+
+async def test_without_a_configuration_to_read_a_closed_terminal_ends_the_process_in_order() -> None:
+    """The demo has none: it must not live on unseen."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        async with daemon(sources={}) as d:
+            app.signals(lasting=False)[signal.SIGHUP](d.root)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
