@@ -292,7 +292,7 @@ def stop_deadline(settings: Settings) -> float:
         2 + settings.cache.shards + len(settings.sources)
     )  # http, the topics at once, each of the others
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 4  # the actors of `ops`
+    at_once = 5  # the actors of `ops`
     return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE
 
 

@@ -75,10 +75,11 @@ class Hall:
 
         `certificate`: the one for new connections, where there is TLS. Never waits.
         """
-        self.settings = settings
+        trusted = networks(settings.gateway.trusted_proxies)
+        if (settings.limits, trusted) != (self.settings.limits, self._trusted):  # it fills the buckets
+            self.quotas.use(settings.limits, trusted)
+        self.settings, self._trusted = settings, trusted
         self.pages.adopt(_own_names(settings), settings.gateway.origins)
-        self._trusted = networks(settings.gateway.trusted_proxies)
-        self.quotas.use(settings.limits, self._trusted)
         if certificate is not None and self.lobby.certificate.certificate is not None:
             self.lobby.certificate.certificate = certificate
         self.core.adopt(settings)

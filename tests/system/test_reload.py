@@ -22,9 +22,10 @@ from attrs import evolve
 from loguru import logger
 from trio_websocket import wrap_client_stream
 
+from dataflow import app
 from dataflow.domain.errors import ConfigError
 from dataflow.server.handshake import Handshake
-from dataflow.settings.schema import Gateway, Settings
+from dataflow.settings.schema import Gateway, Limits, Settings
 from dataflow.sources.port import SourceSettings
 from simulators import Exchange, Trade, open_binance
 from supervisors import Point
@@ -251,6 +252,18 @@ async def test_trusted_proxies_count_from_the_next_request_on() -> None:
         assert d.hall.client_address(asked) == "192.0.2.7"
 
 
+async def test_limits_count_from_the_next_session_on() -> None:
+    """Nobody is sent away, but nobody more comes in."""
+    limits = Limits(loopback=True)
+    async with daemon(sources={}, limits=limits) as d, client(d.url) as one, client(d.url) as other:
+        await d.reload(evolve(d.hall.settings, limits=evolve(limits, sessions=1)))
+        async with client(d.url) as third:
+            await third.until(lambda: third.closed)
+            assert third.closed is not None
+            assert third.closed[0] == 1013
+        assert [await each.call("ping") for each in (one, other)] == ["pong", "pong"]
+
+
 async def test_a_source_without_its_connector_gets_one() -> None:
     """Whatever has stopped a connector for good, or kept it from starting, the next reload brings it back."""
     async with followed() as (d, first, _second, listener):
@@ -259,6 +272,15 @@ async def test_a_source_without_its_connector_gets_one() -> None:
         await first.wait_subscribed(["BTCUSDT"])
         await first.publish(trade(1))
         await listener.until(lambda: listener.traded[BTC] == 1)
+
+
+async def test_a_connector_with_older_settings_is_replaced() -> None:
+    """Whichever way it came to that: it may have been restarted in the midst of a reload."""
+    async with followed() as (d, first, second, _listener):
+        d.hall.adopt(with_sources(d, one=binance(second, BTC)), None)
+        await d.reload(d.hall.settings)
+        await second.wait_subscribed(["BTCUSDT"])
+        await first.wait_disconnected()
 
 
 async def test_a_new_source_that_does_not_start_is_tried_again() -> None:
@@ -543,3 +565,15 @@ async def test_a_terminal_that_closes_does_not_end_the_daemon(tmp_path: Path) ->
                 assert (await http.get("/health")).status_code == 200
         finally:
             os.kill(number, signal.SIGTERM)
+
+
+async def test_without_a_configuration_to_read_a_closed_terminal_ends_the_process_in_order() -> None:
+    """The demo has none: it must not live on unseen."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        async with daemon(sources={}) as d:
+            app.signals(lasting=False)[signal.SIGHUP](d.root)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
