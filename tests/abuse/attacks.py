@@ -33,6 +33,7 @@ from .attacker import (
 )
 
 Run = Callable[[Target], Awaitable[None]]
+PATIENCE: Final = (1, 4, 16)  # times as long: on a busy machine nobody may be let go in the first seconds
 SUBSCRIBE: Final = call("subscribe", '{"symbol":"BTC-USDT"}')
 
 
@@ -454,8 +455,12 @@ def main() -> None:
     os.nice(10)
 
     async def attack() -> None:
-        target = Target(int(port), chosen.tls, float(seconds))
-        await chosen.run(target)
+        target = Target(int(port), chosen.tls)
+        for patience in PATIENCE:
+            target.begun, target.seconds = trio.current_time(), float(seconds) * patience
+            await chosen.run(target)
+            if target.first is not None or not chosen.ends:
+                break
         print(target.report(), flush=True)
 
     trio.run(attack)

@@ -22,7 +22,7 @@ from tests.support.certificates import Certificate
 
 from .arena import ANSWER_WITHIN, Arena, Broken, Bystander, Setting, arena
 from .attacker import STAYED
-from .attacks import Attack
+from .attacks import PATIENCE, Attack
 
 MORE_UPSTREAM: Final = 5.0  # seconds: it attacks while the daemon starts, too
 SHARE: Final = 0.99  # of the waits are within the aim. The last one in a hundred is the scheduler's
@@ -76,7 +76,7 @@ async def trial(attack: Attack, seconds: float, folder: Path, certificate: Certi
                 before = (made.process.cpu(), made.process.memory(), made.process.files())
                 if not attack.hostile_upstreams:
                     child = await _start(nursery, attack, made.process.port, seconds)
-                with trio.move_on_after(seconds + MORE_UPSTREAM + ANSWER_WITHIN):
+                with trio.move_on_after(seconds * sum(PATIENCE) + MORE_UPSTREAM + ANSWER_WITHIN):
                     _keep(result, json.loads(await _line(child)))
                 child.kill()
                 await made.settle()
