@@ -63,17 +63,27 @@ class Process:
     most_files: int = 0
 
     def cpu(self) -> float:
-        """CPU seconds since its start."""
-        return time.clock_gettime((~self.pid << 3) | 2)  # Linux: the clock of another process
+        """CPU seconds since its start. This and the others raise Broken when it has ended."""
+        with self._while_it_lives():
+            return time.clock_gettime((~self.pid << 3) | 2)  # Linux: the clock of another process
 
     def memory(self) -> float:
         """Resident MiB."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return float(status.partition("VmRSS:")[2].split(maxsplit=1)[0]) / 1024
+        with self._while_it_lives():
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            return float(status.partition("VmRSS:")[2].split(maxsplit=1)[0]) / 1024
 
     def files(self) -> int:
         """Open descriptors."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        with self._while_it_lives():
+            return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @contextmanager
+    def _while_it_lives(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, IndexError):
+            raise Broken("the daemon has ended") from None
 
     async def watch(self, stop: trio.Event) -> None:
         """Keep the highest figures."""
@@ -122,8 +132,7 @@ class Bystander:
     refused: list[str] = field(factory=list)
     closed: str = ""
     _socket: Any = None
-    _asked: dict[int, tuple[float, float]] = field(factory=dict)
-    _serial: int = 0
+    _answered: trio.Event = field(factory=trio.Event)
     _subscribed: trio.Event = field(factory=trio.Event)
 
     async def stream(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
@@ -151,6 +160,7 @@ class Bystander:
                     self._hear(each)
         except ConnectionClosed as error:
             self.closed = str(error.reason and f"{error.reason.code} {error.reason.reason or ''}")
+            self._answered.set()
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -162,18 +172,24 @@ class Bystander:
             self.gaps += 1
         elif "error" in message:
             self.refused.append(message["error"]["message"])
+            self._answered.set()
         elif message.get("id") == 0:
             self._subscribed.set()
-        elif message.get("id") in self._asked:
-            self._note(self.pings, *self._asked.pop(message["id"]))
+        elif "id" in message:
+            self._answered.set()
 
     async def ping(self, stop: trio.Event) -> None:
-        """At fixed times, answered or not: a long wait counts for as many pings as it holds up."""
+        """One question after the other. At fixed times they would pile up where the daemon gets little CPU time."""
         with suppress(ConnectionClosed):
             while not stop.is_set():
-                self._serial += 1
-                self._asked[self._serial] = (time.perf_counter(), self.process.cpu())
-                await self._socket.send_message(_call(self._serial, "ping"))
+                begun = (time.perf_counter(), self.process.cpu())
+                self._answered = trio.Event()
+                await self._socket.send_message(_call(1, "ping"))
+                with trio.move_on_after(ANSWER_WITHIN):
+                    await self._answered.wait()
+                if not self._answered.is_set():
+                    self.refused.append(f"ping: no answer within {ANSWER_WITHIN:.0f} s")
+                self._note(self.pings, *begun)
                 await trio.sleep(PING_EVERY)
 
     async def ask_for_health(self, stop: trio.Event) -> None:
@@ -198,10 +214,6 @@ class Bystander:
     def _note(self, waits: Waits, wall: float, cpu: float) -> None:
         waits.wall.append((time.perf_counter() - wall) * 1000)
         waits.cpu.append((self.process.cpu() - cpu) * 1000)
-
-    @property
-    def unanswered(self) -> int:
-        return len(self._asked)
 
 
 def _call(serial: int, method: str, **params: Any) -> str:
@@ -232,15 +244,12 @@ class Arena:
         self.stopped.set()
 
     async def settle(self) -> None:
-        """Wait for the last trade and the last answer. Raises Broken when the bystander or the daemon has ended."""
+        """Wait for the last answer and the last trade. Raises Broken when the bystander or the daemon has ended."""
         self.stop.set()
         await self.stopped.wait()
         await self.feed.publish()
         await _until(
-            lambda: (
-                self.bystander.closed
-                or (self.bystander.trades[-1:] == [self.feed.published] and not self.bystander.unanswered)
-            ),
+            lambda: self.bystander.closed or self.bystander.trades[-1:] == [self.feed.published],
             ANSWER_WITHIN,
         )
         if self.bystander.closed:
@@ -263,12 +272,16 @@ async def _until(condition: Callable[[], object], within: float) -> None:
 
 @define(kw_only=True)
 class Setting:
-    """What the daemon of an attack has besides the defaults. `upstreams`: symbol and address of hostile ones."""
+    """What the daemon of an attack has besides the defaults. `upstreams`: symbol and address of hostile ones.
+
+    `reads_bodies`: /faults is open, and reads a body.
+    """
 
     folder: Path
     certificate: Certificate | None = None
     max_files: int | None = None
     reads_log: bool = True
+    reads_bodies: bool = False
     upstreams: dict[str, str] = Factory(dict)
 
     def config(self, port: int, good: str) -> str:
@@ -276,7 +289,7 @@ class Setting:
         if self.certificate is not None:
             lines.append(f'tls_certificate = "{self.certificate.certificate}"')
             lines.append(f'tls_key = "{self.certificate.key}"')
-        lines.append("[limits]\nloopback = true")
+        lines.append(f"[limits]\nloopback = true\n[chaos]\nenabled = {str(self.reads_bodies).lower()}")
         for name, (symbol, url) in enumerate([(SYMBOL, good), *self.upstreams.items()]):
             lines.append(f'[sources.source-{name}]\nconnector = "binance"\nurl = "{url}"')
             lines.append(f'symbols = ["{symbol}"]\neager = true')

@@ -33,6 +33,7 @@ from .attacker import (
 )
 
 Run = Callable[[Target], Awaitable[None]]
+PATIENCE: Final = (1, 4, 16)  # times as long: on a busy machine nobody may be let go in the first seconds
 SUBSCRIBE: Final = call("subscribe", '{"symbol":"BTC-USDT"}')
 
 
@@ -52,6 +53,7 @@ class Attack:
     hostile_upstreams: int = 0
     max_files: int | None = None
     reads_log: bool = True
+    reads_bodies: bool = False
     full_house: bool = False  # a bystander may be told to come back later: the machine has no more to give
     short: bool = False
     least: float = 0.0
@@ -141,7 +143,7 @@ async def idle(target: Target) -> None:
 
 
 async def slow_bodies(target: Target) -> None:
-    """100 requests whose body comes a byte every 0.1 s."""
+    """100 requests whose body comes a byte every 0.1 s, to a route that reads one."""
 
     async def one() -> None:
         stream = await target.plain()
@@ -195,7 +197,7 @@ async def churn(target: Target, most: int = 1_000_000) -> None:
                         if not chunk:
                             target.ended(by_websocket(heard))
                             break
-                        heard = (heard + chunk)[-4096:]
+                        heard += chunk
                     else:
                         target.done += 1
                     stream.setsockopt(1, 13, abort)  # SOL_SOCKET, SO_LINGER: a reset
@@ -420,7 +422,7 @@ ALL: Final = (
     *_http2("h2-rapid-reset", rapid_reset, least=15.0),
     Attack(name="h2-zero-windows", run=zero_windows, tls=True),
     Attack(name="garbage", run=garbage, short=True),
-    Attack(name="slow-bodies", run=slow_bodies),
+    Attack(name="slow-bodies", run=slow_bodies, ends=("408",), reads_bodies=True, least=65.0),
     Attack(
         name="unread-subscription",
         run=partial(never_reading, request=HANDSHAKE + SUBSCRIBE, count=100),
@@ -430,7 +432,14 @@ ALL: Final = (
     Attack(name="calls", run=partial(calls, count=1), aim=50.0),
     Attack(name="calls-x8", run=partial(calls, count=8), short=True),
     Attack(name="churn", run=churn, short=True),
-    Attack(name="strangers", run=strangers, ends=("1013", "503"), max_files=64, full_house=True, short=True),
+    Attack(
+        name="strangers",
+        run=strangers,
+        ends=("1013", "503", "closed"),
+        max_files=64,
+        full_house=True,
+        short=True,
+    ),
     Attack(name="unread-log", run=unread_log, ends=("202",), reads_log=False, short=True),
     *_upstream("upstream-pings", repeated(unmasked(0x89)), short=True),
     *_upstream("upstream-fragments", unmasked(0x01) + repeated(unmasked(0x00))),
@@ -446,8 +455,12 @@ def main() -> None:
     os.nice(10)
 
     async def attack() -> None:
-        target = Target(int(port), chosen.tls, float(seconds))
-        await chosen.run(target)
+        target = Target(int(port), chosen.tls)
+        for patience in PATIENCE:
+            target.begun, target.seconds = trio.current_time(), float(seconds) * patience
+            await chosen.run(target)
+            if target.first is not None or not chosen.ends:
+                break
         print(target.report(), flush=True)
 
     trio.run(attack)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -65,7 +68,7 @@ def test_every_trade_comes_once_and_in_order(published: int, places: list[int], 
         ({"files": (10, 20, 11)}, "1 descriptors were not given back"),
     ],
 )
-def test_every_figure_is_judged(change: dict[str, object], told: str) -> None:
+def test_every_figure_is_judged(change: dict[str, Any], told: str) -> None:
     """How attackers ended, what a bystander waited in CPU time, and what was not given back."""
     assert told in "\n".join(judged(evolve(good(), **change), 5, [5]))
 
@@ -95,3 +98,16 @@ async def test_a_trial_is_carried_out_and_judged(tmp_path: Path) -> None:
     ]
     assert result.done
     assert result.lost == 0
+
+
+async def test_a_daemon_that_dies_breaks_every_promise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial tells it, and ends."""
+
+    async def dies(arena: Arena) -> None:
+        os.kill(arena.process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Arena, "settle", dies)
+    result = await trial(evolve(ALL[0]), 0.1, tmp_path, make_certificate(tmp_path))
+    assert "the daemon" in "\n".join(result.broken)  # that it has ended, or how
