@@ -204,6 +204,48 @@ async def test_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch, mock_
         await stream.aclose()
 
 
+async def test_descriptor_that_is_taken_again_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    """A thread may take the descriptor that was given back: the newcomer keeps its own, and is served."""
+
+    def taken_again(self: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async with serving(websocket_app(_never), most=1) as running:
+        silent = await connect(running.port)
+        await until(lambda: running.stats.accepted == 1)
+        mock_clock.jump(GRACE)
+        monkeypatch.setattr(socket.socket, "dup", taken_again)
+        assert await get(running.port) == b"here"
+        assert await _end_of(silent) == b""
+
+
+async def test_who_finds_no_room_after_all_is_told(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    """A place was made, and was not enough: the newcomer is answered on the descriptor that it has now."""
+    with socket.socket() as lowest_free:
+        ceiling = lowest_free.fileno() + 3  # the first connection's server end fits, and no other
+    async with serving(websocket_app(_never), ceiling=ceiling) as running:
+        silent = await connect(running.port)
+        await until(lambda: running.stats.accepted == 1)
+        dup = socket.socket.dup
+        others = list[socket.socket]()
+
+        def higher(self: socket.socket) -> socket.socket:
+            others.append(socket.socket())
+            return dup(self)
+
+        monkeypatch.setattr(socket.socket, "dup", higher)
+        mock_clock.jump(GRACE)
+        newcomer = await connect(running.port)
+        assert (await _end_of(newcomer)).startswith(b"HTTP/1.1 503")
+        assert await _end_of(silent) == b""
+        for each in others:
+            each.close()
+
+
 class _Waiter:
     def __init__(self, address: str) -> None:
         self.address = address
