@@ -6,9 +6,9 @@ An actor that lets clients in attaches itself to the tree first.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import trio
@@ -36,7 +36,8 @@ from .pages import Pages
 from .past import Past
 
 GOING_AWAY = "going away"
-AGENT_TOLD = 200  # characters of a User-Agent that are kept, once for all clients with the same one
+AGENT_TOLD = 200  # characters of a User-Agent that are kept ...
+AGENTS_SHARED = 256  # ... once for all clients with the same one, if so many are in fashion at most
 REFUSE_WITHIN = 1.0  # seconds for the notice that there is no room
 CLOSE_GRACE = 3.0  # seconds beyond `drain_seconds` before a session that cannot close is reported ...
 CLOSE_GRACE_EACH = 0.001  # ... and for every session that may close beside it: some four times what it takes
@@ -178,7 +179,7 @@ class Hall:
     def _child(self, session: AnySession, protocol: str, client: Handshake, account: Account) -> Child:
         address, agent = self.client_address(client), client.header("user-agent")
         peer = session.peer if address in session.peer else f"{address} through {session.peer}"
-        agent = agent and sys.intern(agent[:AGENT_TOLD])
+        agent = agent and _shared(agent[:AGENT_TOLD])
         # Cancelled rather than asked: a session says farewell by itself, without a second task to wait.
         return Child(
             id=self.lobby.clients.enter(session, protocol, agent, peer, account),
@@ -195,6 +196,12 @@ class Hall:
         """The supervision tree; without `dynamic` only what is there for good."""
         node: Node = self._root.tree(dynamic=dynamic)
         return node
+
+
+@lru_cache(maxsize=AGENTS_SHARED)
+def _shared(agent: str) -> str:
+    """One object for all clients with this text. Not `sys.intern`: Python 3.12 would keep it for ever."""
+    return agent
 
 
 def _own_names(settings: Settings) -> Iterable[str]:
