@@ -107,7 +107,7 @@ class HttpServer:
                 stats=hall.lobby.stats,
                 most=hall.lobby.room.sessions + hall.lobby.room.connections,
                 ceiling=hall.lobby.room.ceiling,
-                waiting_per_address=hall.quotas.settings.waiting,
+                waiting_per_address=lambda: hall.quotas.settings.waiting,
                 is_exempt=hall.quotas.is_exempt,
                 report=partial(_report, Burst()),
             )

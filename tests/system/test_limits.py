@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import MockClock
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
@@ -17,6 +18,7 @@ from actors.session import Ending
 from dataflow.gateway.admission import TOO_LITTLE_MEMORY, TOO_MANY_OF_ONE
 from dataflow.gateway.lobby import Lobby
 from dataflow.gateway.memory import GREEDY_BYTES, LOOK_EVERY, MemoryGuard
+from dataflow.server.accepting import SAME_ADDRESS
 from dataflow.settings.schema import Limits, Settings
 from supervisors import Child, Supervisor, open_supervisor
 from tests.support.waiting import until
@@ -132,6 +134,19 @@ async def test_this_machine_is_exempt_by_default() -> None:
             assert (await call(one, "ping"))["result"] == (await call(two, "ping"))["result"] == "pong"
         assert "result" in await call(one, "subscribe", symbol="BTC-USDT")
         assert "result" in await call(one, "subscribe", symbol="ETH-USDT")
+
+
+async def test_reloaded_limits_hold_for_silent_connections_too() -> None:
+    """What a reload tells to have changed has changed: one silent connection more closes the one before it."""
+    async with daemon(sources={}, limits=Limits(loopback=True)) as made:
+        await made.reload(evolve(made.hall.settings, limits=Limits(loopback=True, waiting=1)))
+        port = int(made.http.rpartition(":")[2])
+        async with (
+            await trio.open_tcp_stream("127.0.0.1", port) as first,
+            await trio.open_tcp_stream("127.0.0.1", port),
+        ):
+            assert await first.receive_some() == b""
+        assert made.lobby.stats.dismissed[SAME_ADDRESS] == 1
 
 
 class _Greedy:
