@@ -11,13 +11,13 @@ import httpx
 import pytest
 import trio
 from attrs import evolve
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from actors.session import Ending
 from dataflow.gateway.admission import TOO_LITTLE_MEMORY, TOO_MANY_OF_ONE
 from dataflow.gateway.lobby import Lobby
-from dataflow.gateway.memory import GREEDY_BYTES, LOOK_EVERY, MemoryGuard
+from dataflow.gateway.memory import FREEING_SHARE, GREEDY_BYTES, LOOK_EVERY, MemoryGuard
 from dataflow.server.accepting import SAME_ADDRESS
 from dataflow.settings.schema import Limits, Settings
 from supervisors import Child, Supervisor, open_supervisor
@@ -187,6 +187,24 @@ async def test_memory_beyond_the_bound_is_taken_from_the_greediest(mock_clock: M
         mock_clock.jump(2 * LOOK_EVERY)
         await until(lambda: not lobby.short_of_memory)
         assert greedy.ended is modest.ended is None
+
+
+async def test_memory_that_stays_beyond_the_bound_costs_a_share_of_the_time(mock_clock: MockClock) -> None:
+    """Giving memory back holds everybody up: when it does not help, it is done seldom, not at every look."""
+    calls = list[float]()
+
+    def give_back() -> None:
+        calls.append(trio.current_time())
+        mock_clock.jump(0.5)
+
+    guard = MemoryGuard(lobby := Lobby(Settings()), 1, lambda: 2, give_back)
+    async with open_supervisor(Supervisor(children=(Child("memory", lambda: guard, stop_within=0),))):
+        await until(lambda: lobby.short_of_memory)
+        began = trio.current_time()
+        for _ in range(100):
+            mock_clock.jump(LOOK_EVERY)
+            await wait_all_tasks_blocked()
+    assert 2 <= len(calls) <= 1 + FREEING_SHARE / 0.5 * (trio.current_time() - began)
 
 
 @pytest.mark.parametrize("short", [True, False])
