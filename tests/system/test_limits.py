@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from socket import socket
 from typing import Any
 
 import httpx
@@ -15,11 +16,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from actors.session import Ending
+from dataflow.gateway import lobby
 from dataflow.gateway.admission import TOO_LITTLE_MEMORY, TOO_MANY_OF_ONE
 from dataflow.gateway.lobby import Lobby
 from dataflow.gateway.memory import FREEING_SHARE, GREEDY_BYTES, LOOK_EVERY, MemoryGuard
+from dataflow.gateway.room import Room
 from dataflow.server.accepting import SAME_ADDRESS
-from dataflow.settings.schema import Limits, Settings
+from dataflow.settings.schema import Limits, Operator, Settings
 from supervisors import Child, Supervisor, open_supervisor
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance
@@ -147,6 +150,19 @@ async def test_reloaded_limits_hold_for_silent_connections_too() -> None:
         ):
             assert await first.receive_some() == b""
         assert made.lobby.stats.dismissed[SAME_ADDRESS] == 1
+
+
+async def test_the_operators_own_listener_has_places_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When clients have all descriptors that are theirs, the operator still gets in there, from any address."""
+    with socket() as lowest_free:
+        room = Room(1, ceiling=lowest_free.fileno() + 2)  # the listeners stand there
+    monkeypatch.setattr(lobby, "Room", lambda _sessions: room)
+    limits, operator = Limits(loopback=True), Operator(port=0)
+    async with daemon(sources={}, limits=limits, operator=operator) as made:
+        own = f"http://127.0.0.1:{made.lobby.operator_port}"
+        async with httpx.AsyncClient() as web:
+            assert (await web.get(f"{made.http}/health")).status_code == 503
+            assert (await web.get(f"{own}/health")).status_code == 200
 
 
 class _Greedy:
