@@ -288,6 +288,19 @@ def test_waiting_room_keeps_order_and_bounds(steps: list[tuple[str, int]]) -> No
     assert room.dismissed[NO_ROOM] + room.dismissed[SAME_ADDRESS] == sum(w.dismissed for w in waiters)
 
 
+def test_a_network_of_ipv6_has_one_share() -> None:
+    """Whoever has one address of it has all of them. Others, and every address of IPv4, have their own."""
+    room = WaitingRoom(lambda: 1, lambda _address: False, clock=lambda: 0.0)
+    first, same, other = (_Waiter(each) for each in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"))
+    for waiter in (first, other, _Waiter("192.0.2.1"), _Waiter("192.0.2.2"), same):
+        room.enter(waiter)
+    assert (first.dismissed, same.dismissed, other.dismissed) == (True, False, False)
+    assert len(room) == 4
+    room.leave(same)
+    room.enter(again := _Waiter("2001:db8::3"))
+    assert not again.dismissed
+
+
 def _slow_app(go: trio.Event) -> QuartTrio:
     app = QuartTrio(__name__, static_folder=None)
 
