@@ -61,10 +61,15 @@ def is_secret(name: str) -> bool:
     return name not in _FILES and bool(words) and (words[-1] in _LAST or not _ANYWHERE.isdisjoint(words))
 
 
+def without_kept(text: str) -> str:
+    """`text` with `***` in the place of what `keep` has heard. For a text that is about to be cut: afterwards
+    nobody would know half of a secret."""
+    return text if _any_kept is None else _any_kept.sub(HIDDEN, text)
+
+
 def concealed(text: str) -> str:
     """`text` with `***` in the place of every secret."""
-    if _any_kept is not None:
-        text = _any_kept.sub(HIDDEN, text)
+    text = without_kept(text)
     if "PRIVATE KEY" in text:
         text = _PRIVATE_KEY.sub(HIDDEN, text)
     if "@" in text:

@@ -6,9 +6,9 @@ An actor that lets clients in attaches itself to the tree first.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import trio
@@ -36,7 +36,8 @@ from .pages import Pages
 from .past import Past
 
 GOING_AWAY = "going away"
-AGENT_TOLD = 200  # characters of a User-Agent that are kept, once for all clients with the same one
+AGENT_TOLD = 200  # characters of a User-Agent that are kept ...
+AGENTS_SHARED = 256  # ... once for all clients with the same one, if so many are in fashion at most
 REFUSE_WITHIN = 1.0  # seconds for the notice that there is no room
 CLOSE_GRACE = 3.0  # seconds beyond `drain_seconds` before a session that cannot close is reported ...
 CLOSE_GRACE_EACH = 0.001  # ... and for every session that may close beside it: some four times what it takes
@@ -120,7 +121,7 @@ class Hall:
         conversation.subscriptions.account = account = self.account(client, conversation.principal)
         refusal = self._no_room_for(account)
         if refusal is not None:
-            return await self._send_away(wire, conversation, refusal)
+            return await self._send_away(wire, conversation, client, refusal)
         session.speak(conversation)
         try:
             await self._sessions.start(self._child(session, conversation.format.name, client, account))
@@ -128,7 +129,7 @@ class Hall:
             session.end(Ending.GOING_AWAY, GOING_AWAY)
             self.lobby.clients.leave(session)
             session.let_go()
-            return await self._send_away(wire, conversation, GOING_AWAY)
+            return await self._send_away(wire, conversation, client, GOING_AWAY)
         return None
 
     async def part_with_guests(self, within: float) -> None:
@@ -153,15 +154,22 @@ class Hall:
             if session in listeners:
                 session.end(Ending.FAILED, f"the subscription of {topic} failed")
 
-    async def _send_away(self, wire: Wire[Any, Any], conversation: Any, reason: str) -> float:
+    async def _send_away(
+        self, wire: Wire[Any, Any], conversation: Any, client: Handshake, reason: str
+    ) -> float:
         delay = self.lobby.admission.turn_away(reason)
-        self.lobby.clients.guestbook.refused(wire.peer, reason)
+        self.lobby.clients.guestbook.refused(self._told_address(client), reason)
         text = conversation.notice(Refused(reason, delay))
         with suppress(WireClosed), trio.move_on_after(REFUSE_WITHIN):
             if text is not None:
                 await wire.write([wire.pack([text])])
         await wire.close(Ending.REFUSED, goodbye(reason, delay))
         return delay
+
+    def _told_address(self, client: Handshake) -> str:
+        """Where a client is, for people: with its port, or with the proxy that it comes through."""
+        address, peer = self.client_address(client), client.peer
+        return peer if address == client_address(client, ()) else f"{address} through {peer}"
 
     def _exposed(self, wire: Wire[Any, Any]) -> Wire[Any, Any]:
         """`wire`, within reach of faults where there can be any."""
@@ -177,12 +185,11 @@ class Hall:
         return None if account.has_room_for_session() else TOO_MANY_OF_ONE
 
     def _child(self, session: AnySession, protocol: str, client: Handshake, account: Account) -> Child:
-        address, agent = self.client_address(client), client.header("user-agent")
-        peer = session.peer if address in session.peer else f"{address} through {session.peer}"
-        agent = agent and sys.intern(agent[:AGENT_TOLD])
+        agent = client.header("user-agent")
+        agent = agent and _shared(agent[:AGENT_TOLD])
         # Cancelled rather than asked: a session says farewell by itself, without a second task to wait.
         return Child(
-            id=self.lobby.clients.enter(session, protocol, agent, peer, account),
+            id=self.lobby.clients.enter(session, protocol, agent, self._told_address(client), account),
             make=session.myself,
             restart=Restart.TEMPORARY,
             mailbox=Mailbox(size=1),
@@ -196,6 +203,12 @@ class Hall:
         """The supervision tree; without `dynamic` only what is there for good."""
         node: Node = self._root.tree(dynamic=dynamic)
         return node
+
+
+@lru_cache(maxsize=AGENTS_SHARED)
+def _shared(agent: str) -> str:
+    """One object for all clients with this text. Not `sys.intern`: Python 3.12 would keep it for ever."""
+    return agent
 
 
 def _own_names(settings: Settings) -> Iterable[str]:

@@ -7,7 +7,7 @@ beside it, so that a session that fails takes only its client with it.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -66,10 +66,10 @@ class HttpServer:
         routes = [route for face in self._faces for route in face.routes(hall)]
         apart = operator.port is not None
         public = [_elsewhere(each) if apart and (each.operator or each.inside) else each for each in routes]
-        addresses = await serve_(gateway.host, hall.lobby.port, public)
+        addresses = await serve_(hall.quotas.is_exempt, gateway.host, hall.lobby.port, public)
         hall.lobby.port = urlsplit(addresses[0]).port or hall.lobby.port
         if apart:
-            own = await serve_(operator.host, hall.lobby.operator_port, routes)
+            own = await serve_(_everybody, operator.host, hall.lobby.operator_port, routes)
             hall.lobby.operator_port = urlsplit(own[0]).port or hall.lobby.operator_port
             addresses += own
         return addresses
@@ -79,6 +79,7 @@ class HttpServer:
         serving: trio.Nursery,
         shutdown: trio.Event,
         tls: ssl.SSLContext | None,
+        is_exempt: Callable[[str], bool],
         host: str,
         port: int,
         routes: Sequence[Route],
@@ -107,8 +108,8 @@ class HttpServer:
                 stats=hall.lobby.stats,
                 most=hall.lobby.room.sessions + hall.lobby.room.connections,
                 ceiling=hall.lobby.room.ceiling,
-                waiting_per_address=hall.quotas.settings.waiting,
-                is_exempt=hall.quotas.is_exempt,
+                waiting_per_address=lambda: hall.quotas.settings.waiting,
+                is_exempt=is_exempt,
                 report=partial(_report, Burst()),
             )
         )
@@ -131,6 +132,11 @@ class HttpServer:
         if client.path != entrance.socket.path:  # it came below `root_path`
             client = evolve(client, path=entrance.socket.path)
         await hall.open_session(wire, lambda session: entrance.converse(session, client), client)
+
+
+def _everybody(_address: str) -> bool:
+    """Who is exempt at the operator's own listener: clients must not be able to keep the operator out."""
+    return True
 
 
 def _elsewhere(route: Route) -> Route:

@@ -9,15 +9,14 @@ before which many clients stand.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
 import trio
 from attrs import define, field
 
+from dataflow.server.accepting import holder
 from dataflow.settings.schema import Limits
 
 from .hops import Network, is_in, is_loopback
@@ -141,7 +140,7 @@ class Quotas:
         return is_loopback(address) or is_in(address, self._trusted)
 
     def use(self, settings: Limits, trusted: Sequence[Network]) -> None:
-        """From now on these settings hold. Nobody who is in is put out."""
+        """From now on these settings hold, with full buckets. Who has more already keeps it."""
         self.settings, self._trusted = settings, trusted
         for account in self._accounts.values():
             account.fill(self.clock())
@@ -154,7 +153,7 @@ class Quotas:
         if self.is_exempt(address):
             return self.exempt
         unnamed = principal.name == ANONYMOUS.name
-        key = ("address", _whole(address)) if unnamed else ("name", principal.name)
+        key = ("address", holder(address)) if unnamed else ("name", principal.name)
         account = self._accounts.get(key)
         if account is None:
             self._forget()
@@ -169,12 +168,3 @@ class Quotas:
             key, account = self._accounts.popitem(last=False)
             if account.sessions:
                 self._accounts[key] = account
-
-
-def _whole(address: str) -> str:
-    """What one client can have for nothing: an IPv4 address, or a whole network of IPv6."""
-    if ":" not in address:
-        return address
-    with suppress(ValueError):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return address

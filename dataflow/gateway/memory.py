@@ -2,13 +2,15 @@
 
 Rules of this file. Above the bound nobody new comes in, and the greediest clients are let go, told why: those
 with the most bytes waiting, until what waited for them covers the excess. A client may come back with its
-position and loses nothing that is still cached.
+position and loses nothing that is still cached. What is free is given back to the system before anything is
+decided. In a large process that holds everybody up, so it has a bounded share of the time.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,16 +28,33 @@ from .lobby import Lobby
 LOOK_EVERY: Final = 1.0  # seconds
 FINE_BELOW: Final = 0.95  # of the bound: then new clients come in again
 GREEDY_BYTES: Final = 65_536  # waiting; letting go of a client with less would not help
+FREEING_SHARE: Final = 0.05  # of the time, at most, for giving memory back
 _STATM: Final = Path("/proc/self/statm")
 
 
-class MemoryGuard:
-    """`most`: bytes. `resident()`: the bytes that the process has now; None when nobody knows."""
+def _give_back() -> None:
+    """Free what can be freed, and give it back: the C library keeps what was freed."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
-    def __init__(self, lobby: Lobby, most: int, resident: Callable[[], int | None]) -> None:
+
+class MemoryGuard:
+    """`most`: bytes. `resident()`: the bytes that the process has now; None when nobody knows.
+    `give_back()`: return to the system what is free. It does not wait, but may take long."""
+
+    def __init__(
+        self,
+        lobby: Lobby,
+        most: int,
+        resident: Callable[[], int | None],
+        give_back: Callable[[], None] = _give_back,
+    ) -> None:
         self._lobby = lobby
         self._most = most
         self._resident = resident
+        self._give_back = give_back
+        self._again_at = -math.inf
 
     async def run(self, ctx: Context) -> None:
         ctx.ready()
@@ -46,7 +65,9 @@ class MemoryGuard:
     def _look(self, path: str) -> None:
         resident = self._resident()
         if resident is not None and resident > self._most:
-            _give_back()
+            if trio.current_time() < self._again_at:
+                return
+            self._free()
             resident = self._resident()
         if resident is None:
             return
@@ -63,6 +84,12 @@ class MemoryGuard:
         elif lobby.short_of_memory and resident <= FINE_BELOW * self._most:
             lobby.short_of_memory = False
             log.info("{:,} MiB of memory: new clients come in again", resident >> 20)
+
+    def _free(self) -> None:
+        began = trio.current_time()
+        self._give_back()
+        ended = trio.current_time()
+        self._again_at = ended + (ended - began) / FREEING_SHARE
 
     def _let_go(self, excess: int) -> int:
         """Returns how many."""
@@ -83,10 +110,3 @@ def resident_bytes() -> int | None:
     with suppress(OSError, ValueError, IndexError):
         return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
-
-
-def _give_back() -> None:
-    """Free what can be freed, and give it back: the C library keeps what was freed."""
-    gc.collect()
-    with suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)

@@ -156,15 +156,18 @@ class Subscriptions:
         if len(self._joined or ()) >= most:
             raise TooManySubscriptions(most)
         self.account.subscribe()
+        topics = self._hall.core.topics
+        fanout = topics.opened(topic)
+        had_turn = fanout is not None
         try:
-            return await self._enter_or_open(topic)
+            fanout = fanout or await self._open(topic)
         except BaseException:
             self.account.subscriptions -= 1
             raise
-
-    async def _enter_or_open(self, topic: Topic) -> TopicLog:
-        fanout = self._hall.core.topics.opened(topic)
-        return self._enter(fanout, topic) if fanout is not None else await self._open(topic)
+        log = self._enter(fanout, topic)  # from here on `unsubscribe` or `close` gives the place back
+        if not had_turn:
+            await self.turns.take(resuming=False)
+        return log
 
     def _enter(self, fanout: Fanout, topic: Topic) -> TopicLog:
         fanout.join(self._session)
@@ -173,18 +176,15 @@ class Subscriptions:
         self._joined[log.stream.topic] = log  # by the log's own topic: the clients' own would be thousands
         return log
 
-    async def _open(self, topic: Topic) -> TopicLog:
+    async def _open(self, topic: Topic) -> Fanout:
         self.turns.leave()  # it can take seconds to start a topic: nobody else shall wait for that
         try:
-            fanout = await self._hall.core.topics.open(topic, self._hall.pool)
+            return await self._hall.core.topics.open(topic, self._hall.pool)
         except SupervisionError as error:  # going away, or just being restarted: reported where it happened
             advice = "try again in a moment"
             raise Unavailable(
                 "temporarily unavailable", symbol=topic.symbol, problem=str(error), advice=advice
             ) from None
-        log = self._enter(fanout, topic)
-        await self.turns.take(resuming=False)
-        return log
 
     def _follow(self, topic: Topic, rendering: Rendering[Any], last: int) -> None:
         self._joining = self._joining or {}

@@ -2,15 +2,17 @@
 
 Rules of this file. Every connection is accepted at once; a silent one keeps nobody out. It waits here, with
 a clock of its own (see `connection.py`). When room is needed, the one that waits longest goes, but not within
-its first `GRACE` seconds: its request may be here, unread. An address may have `per_address` connections
-here. One more dismisses the longest-waiting one of the same address. A connection with a request is not here,
-and is never dismissed for another.
+its first `GRACE` seconds: its request may be here, unread. An address, or a network of IPv6, may have
+`per_address()` connections here. One more dismisses the longest-waiting one of them. A connection with a
+request is not here, and is never dismissed for another.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import trio
@@ -18,6 +20,15 @@ import trio
 NO_ROOM: Final = "no room"  # reasons of a dismissal
 SAME_ADDRESS: Final = "too many of one address"
 GRACE: Final = 0.25  # seconds
+
+
+def holder(address: str) -> str:
+    """Whose share a client uses: its IPv4 address, or its whole network of IPv6, which costs it nothing."""
+    if ":" not in address:
+        return address
+    with suppress(ValueError):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return address
 
 
 class Waiter(Protocol):
@@ -40,7 +51,7 @@ class WaitingRoom:
 
     def __init__(
         self,
-        per_address: int,
+        per_address: Callable[[], int],
         is_exempt: Callable[[str], bool],
         dismissed: Counter[str] | None = None,
         clock: Callable[[], float] = trio.current_time,
@@ -51,7 +62,7 @@ class WaitingRoom:
         self._clock = clock
         # Not plain dictionaries: after many removals at the front, finding their first key gets ever slower.
         self._waiting: OrderedDict[Waiter, float] = OrderedDict()  # and since when
-        self._by_address: dict[str, OrderedDict[Waiter, None]] = {}
+        self._by_holder: dict[str, OrderedDict[Waiter, None]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -66,9 +77,9 @@ class WaitingRoom:
         self._waiting[waiter] = self._clock()
         if self.is_exempt(waiter.address):
             return
-        own = self._by_address.setdefault(waiter.address, OrderedDict())
+        own = self._by_holder.setdefault(holder(waiter.address), OrderedDict())
         own[waiter] = None
-        if len(own) > self._per_address:
+        if len(own) > self._per_address():
             self._dismiss(next(iter(own)), SAME_ADDRESS)
 
     def leave(self, waiter: Waiter) -> None:
@@ -76,11 +87,12 @@ class WaitingRoom:
         if waiter not in self._waiting:
             return
         del self._waiting[waiter]
-        own = self._by_address.get(waiter.address)
+        its = holder(waiter.address)
+        own = self._by_holder.get(its)
         if own is not None:
             own.pop(waiter, None)
             if not own:
-                del self._by_address[waiter.address]
+                del self._by_holder[its]
 
     def make_room(self) -> bool:
         """Dismiss the connection that waits longest. False: there is none that had its time."""

@@ -70,7 +70,7 @@ async def serve(
     backlog: int = 4096,
     most: int = 4096,
     ceiling: float = math.inf,
-    waiting_per_address: int = 256,
+    waiting_per_address: Callable[[], int] = lambda: 256,
     is_exempt: Callable[[str], bool] = _nobody,
     tls: ssl.SSLContext | None = None,
     sockets: Mapping[Socket, OnWebSocket] | None = None,
@@ -89,7 +89,7 @@ async def serve(
     The server holds at most `most` connections (those that have detached do not count), and none with a
     descriptor of `ceiling` or above: the lowest free descriptor is always taken, so the number says how many
     are left. A client beyond either bound takes the place of the connection that waits longest without a
-    request. If all have a request, it is sent away with 503. Of one address at most `waiting_per_address`
+    request. If all have a request, it is sent away with 503. Of one address at most `waiting_per_address()`
     wait without a request, unless `is_exempt(address)`: exempt addresses also have a few places more.
 
     With `tls`, a context of `net.tls`, everything is encrypted.
@@ -186,31 +186,37 @@ async def _accept(shared: Shared, listener: socket.socket, handlers: trio.Nurser
                 await _after_failed_accept(shared, error)
                 break
             sock.setblocking(False)
-            try:
-                placed = await _placed(shared, sock, client[0])
-            except BaseException:
-                sock.close()
-                raise
-            if placed is None:
-                _send_away(shared, sock)
+            if not await _take(shared, sock, client, handlers):
                 break
-            _welcome(shared, placed, client, handlers)
 
 
-async def _placed(shared: Shared, sock: socket.socket, address: str) -> socket.socket | None:
-    """`sock` once there is room for it, perhaps with another descriptor. None: there will be none."""
-    more = EXEMPT_MORE if shared.waiting.is_exempt(address) else 0
-    while True:
-        if len(shared.connections) < shared.most + more and sock.fileno() < shared.ceiling + more:
-            return sock
-        if not shared.waiting:
-            return None
-        if shared.waiting.make_room():
-            lower = sock.dup()  # takes the place: the lowest free descriptor
-            sock.close()
-            sock = lower
-        else:
-            await trio.sleep(LOOK_AGAIN_SECONDS)
+async def _take(shared: Shared, sock: socket.socket, client: Any, handlers: trio.Nursery) -> bool:
+    """Welcome a client once there is room for it. False: there will be none, and it was sent away."""
+    more = EXEMPT_MORE if shared.waiting.is_exempt(client[0]) else 0
+    try:
+        while len(shared.connections) >= shared.most + more or sock.fileno() >= shared.ceiling + more:
+            if not shared.waiting:
+                _send_away(shared, sock)
+                return False
+            if shared.waiting.make_room():
+                sock = _lowered(sock)
+            else:
+                await trio.sleep(LOOK_AGAIN_SECONDS)
+    except BaseException:
+        sock.close()
+        raise
+    _welcome(shared, sock, client, handlers)
+    return True
+
+
+def _lowered(sock: socket.socket) -> socket.socket:
+    """`sock` with the lowest free descriptor, one that was just given back; itself if that is taken again."""
+    try:
+        lower = sock.dup()
+    except OSError:
+        return sock
+    sock.close()
+    return lower
 
 
 def _welcome(shared: Shared, sock: socket.socket, client: Any, handlers: trio.Nursery) -> None:

@@ -12,9 +12,12 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from dataflow.domain.secrets import without_kept
+
 T = TypeVar("T")
 
 EXCERPT: Final = 120  # characters of a message in logs and in the status
+_SECRET: Final = 2048  # characters: a longer secret may be shown in part
 UNSIGNED: Final = r"[0-9]{1,40}+(?:\.[0-9]{1,40}+)?+(?:[eE][+-]?[0-9]{1,2})?"  # accepted numerals
 _is_unsigned: Final = re.compile(UNSIGNED).fullmatch
 _REMEMBERED: Final = 4096  # numerals: holds about three of four in one hour of trades of BTC and ETH
@@ -67,6 +70,7 @@ class PositiveDecimals(dict[str, Decimal]):
 
 
 def excerpt(message: str | bytes) -> str:
-    """The beginning of a message, in printable ASCII, at most `EXCERPT` characters."""
-    shown = ascii(message[:EXCERPT])
+    """The beginning of a message, in printable ASCII, at most `EXCERPT` characters. None of our secrets."""
+    begin = message[: EXCERPT + _SECRET]
+    shown = ascii(without_kept(begin)[:EXCERPT]) if isinstance(begin, str) else without_kept(ascii(begin))
     return shown if len(shown) <= EXCERPT else shown[: EXCERPT - 3] + "..."

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from socket import socket
 from typing import Any
 
 import httpx
 import pytest
 import trio
-from trio.testing import MockClock
+from attrs import evolve
+from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from actors.session import Ending
+from dataflow.gateway import lobby
 from dataflow.gateway.admission import TOO_LITTLE_MEMORY, TOO_MANY_OF_ONE
 from dataflow.gateway.lobby import Lobby
-from dataflow.gateway.memory import GREEDY_BYTES, LOOK_EVERY, MemoryGuard
-from dataflow.settings.schema import Limits, Settings
+from dataflow.gateway.memory import FREEING_SHARE, GREEDY_BYTES, LOOK_EVERY, MemoryGuard
+from dataflow.gateway.room import Room
+from dataflow.server.accepting import SAME_ADDRESS
+from dataflow.settings.schema import Limits, Operator, Settings
 from supervisors import Child, Supervisor, open_supervisor
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance
@@ -134,6 +139,32 @@ async def test_this_machine_is_exempt_by_default() -> None:
         assert "result" in await call(one, "subscribe", symbol="ETH-USDT")
 
 
+async def test_reloaded_limits_hold_for_silent_connections_too() -> None:
+    """What a reload tells to have changed has changed: one silent connection more closes the one before it."""
+    async with daemon(sources={}, limits=Limits(loopback=True)) as made:
+        await made.reload(evolve(made.hall.settings, limits=Limits(loopback=True, waiting=1)))
+        port = int(made.http.rpartition(":")[2])
+        async with (
+            await trio.open_tcp_stream("127.0.0.1", port) as first,
+            await trio.open_tcp_stream("127.0.0.1", port),
+        ):
+            assert await first.receive_some() == b""
+        assert made.lobby.stats.dismissed[SAME_ADDRESS] == 1
+
+
+async def test_the_operators_own_listener_has_places_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When clients have all descriptors that are theirs, the operator still gets in there, from any address."""
+    with socket() as lowest_free:
+        room = Room(1, ceiling=lowest_free.fileno() + 2)  # the listeners stand there
+    monkeypatch.setattr(lobby, "Room", lambda _sessions: room)
+    limits, operator = Limits(loopback=True), Operator(port=0)
+    async with daemon(sources={}, limits=limits, operator=operator) as made:
+        own = f"http://127.0.0.1:{made.lobby.operator_port}"
+        async with httpx.AsyncClient() as web:
+            assert (await web.get(f"{made.http}/health")).status_code == 503
+            assert (await web.get(f"{own}/health")).status_code == 200
+
+
 class _Greedy:
     """A session of which only the greed counts."""
 
@@ -172,6 +203,24 @@ async def test_memory_beyond_the_bound_is_taken_from_the_greediest(mock_clock: M
         mock_clock.jump(2 * LOOK_EVERY)
         await until(lambda: not lobby.short_of_memory)
         assert greedy.ended is modest.ended is None
+
+
+async def test_memory_that_stays_beyond_the_bound_costs_a_share_of_the_time(mock_clock: MockClock) -> None:
+    """Giving memory back holds everybody up: when it does not help, it is done seldom, not at every look."""
+    calls = list[float]()
+
+    def give_back() -> None:
+        calls.append(trio.current_time())
+        mock_clock.jump(0.5)
+
+    guard = MemoryGuard(lobby := Lobby(Settings()), 1, lambda: 2, give_back)
+    async with open_supervisor(Supervisor(children=(Child("memory", lambda: guard, stop_within=0),))):
+        await until(lambda: lobby.short_of_memory)
+        began = trio.current_time()
+        for _ in range(100):
+            mock_clock.jump(LOOK_EVERY)
+            await wait_all_tasks_blocked()
+    assert 2 <= len(calls) <= 1 + FREEING_SHARE / 0.5 * (trio.current_time() - began)
 
 
 @pytest.mark.parametrize("short", [True, False])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import trio
 from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
+from trio_websocket import wrap_client_stream
 
 from actors.outbox import SlowClient
 from dataflow.settings.schema import Gateway, Session
@@ -76,6 +78,25 @@ async def test_a_client_and_what_it_follows() -> None:
         assert trades == {"channel": "trades", "symbol": "BTC-USDT", "epoch": d.core.epoch, "offset": 3}
         assert (quality["channel"], quality["symbol"]) == ("quality", "ETH-USDT")
         assert (guest["sent"] >= 3, guest["dropped"]) == (True, 0)
+
+
+async def test_behind_a_proxy_the_client_is_named_whether_it_comes_in_or_not(lines: list[str]) -> None:
+    """In the list and in the log: its own address, and the proxy. Also if the one is a part of the other's text."""
+    gateway = Gateway(port=0, trusted_proxies=("127.0.0.1",), max_sessions=1)
+    forwarded = [(b"X-Forwarded-For", b"7.0.0.1")]
+    async with daemon(sources={}, gateway=gateway) as d, AsyncExitStack() as stack:
+        host = urlsplit(d.http).netloc
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        for _ in range(2):
+            stream = await trio.open_tcp_stream("127.0.0.1", int(host.rpartition(":")[2]))
+            await stack.enter_async_context(stream)
+            await wrap_client_stream(nursery, stream, host, "/ws", extra_headers=forwarded)
+        (guest,) = d.lobby.clients.guests.values()
+        assert guest.address.startswith("7.0.0.1 through 127.0.0.1:")
+        await until(lambda: any("client refused" in line for line in lines))
+        for what in ("client came", "client refused"):
+            assert any(f"{what}: 7.0.0.1 through 127.0.0.1:" in line for line in lines)
+        nursery.cancel_scope.cancel()
 
 
 async def test_who_stops_reading_is_seen_among_the_others() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dataflow.domain import secrets
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.secrets import concealed, concealed_value, is_secret, keep, secrets_in
+from dataflow.sources.reading import EXCERPT, excerpt
 
 PLANTED = "hunter22"
 
@@ -162,3 +163,14 @@ ANY = st.characters(exclude_characters="\"'\\<>/?#*", exclude_categories=["Cs", 
 def test_any_password_in_an_address_is_hidden(password: str) -> None:
     """Whatever it is made of, at signs and colons included."""
     assert password not in concealed(f"wss://user:{password}@host/stream")
+
+
+@pytest.mark.parametrize("before", range(EXCERPT - 30, EXCERPT + 1))
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_an_excerpt_does_not_cut_a_secret_in_two(before: int, as_bytes: bool) -> None:
+    """An upstream may repeat our key, and the cut may come in its midst: no part of it is shown."""
+    keep({"token": PLANTED})
+    message = f"{'x' * before}{PLANTED} {'y' * 100}"
+    shown = excerpt(message.encode() if as_bytes else message)
+    assert PLANTED[:2] not in shown
+    assert len(shown) <= EXCERPT

@@ -15,6 +15,7 @@ from actors.update import Rendering
 from dataflow.domain import Topic
 from dataflow.gateway.clients import Clients
 from dataflow.gateway.guestbook import EVERY, FREELY, QUIET
+from dataflow.gateway.hall import AGENTS_SHARED, _shared
 from supervisors import Child, Supervisor, open_supervisor
 from tests.actors.fakes import PLAIN, FakeWire
 
@@ -149,3 +150,11 @@ async def test_what_waits_for_all_is_summed(mock_clock: MockClock) -> None:
     backlog = clients.backlog()
     assert backlog is not None
     assert (backlog.messages, backlog.bytes, trio.current_time() - backlog.since) == (2, 4, 10)
+
+
+def test_programs_of_strangers_are_shared_and_not_kept() -> None:
+    """Clients with the same User-Agent share one text; of endless other ones only a few are remembered."""
+    assert _shared("feed/2.1".upper()) is _shared("FEED/2.1")
+    for number in range(2 * AGENTS_SHARED):
+        _shared(f"stranger/{number}")
+    assert _shared.cache_info().currsize == AGENTS_SHARED

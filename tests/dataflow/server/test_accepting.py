@@ -71,7 +71,7 @@ async def test_garbage_is_refused_at_once(garbage: bytes, mock_clock: MockClock)
 async def test_address_with_too_many_waiting_loses_its_own_oldest() -> None:
     """One address fills its own share only, and a connection with a request is never dismissed."""
     with trio.fail_after(120):
-        async with serving(_slow_app(go := trio.Event()), waiting_per_address=2) as running:
+        async with serving(_slow_app(go := trio.Event()), waiting_per_address=lambda: 2) as running:
             busy = await connect(running.port)
             await busy.send_all(REQUEST)
             await until(lambda: go.statistics().tasks_waiting == 1)
@@ -204,6 +204,48 @@ async def test_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch, mock_
         await stream.aclose()
 
 
+async def test_descriptor_that_is_taken_again_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    """A thread may take the descriptor that was given back: the newcomer keeps its own, and is served."""
+
+    def taken_again(self: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async with serving(websocket_app(_never), most=1) as running:
+        silent = await connect(running.port)
+        await until(lambda: running.stats.accepted == 1)
+        mock_clock.jump(GRACE)
+        monkeypatch.setattr(socket.socket, "dup", taken_again)
+        assert await get(running.port) == b"here"
+        assert await _end_of(silent) == b""
+
+
+async def test_who_finds_no_room_after_all_is_told(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    """A place was made, and was not enough: the newcomer is answered on the descriptor that it has now."""
+    with socket.socket() as lowest_free:
+        ceiling = lowest_free.fileno() + 3  # the first connection's server end fits, and no other
+    async with serving(websocket_app(_never), ceiling=ceiling) as running:
+        silent = await connect(running.port)
+        await until(lambda: running.stats.accepted == 1)
+        dup = socket.socket.dup
+        others = list[socket.socket]()
+
+        def higher(self: socket.socket) -> socket.socket:
+            others.append(socket.socket())
+            return dup(self)
+
+        monkeypatch.setattr(socket.socket, "dup", higher)
+        mock_clock.jump(GRACE)
+        newcomer = await connect(running.port)
+        assert (await _end_of(newcomer)).startswith(b"HTTP/1.1 503")
+        assert await _end_of(silent) == b""
+        for each in others:
+            each.close()
+
+
 class _Waiter:
     def __init__(self, address: str) -> None:
         self.address = address
@@ -219,7 +261,7 @@ def test_waiting_room_keeps_order_and_bounds(steps: list[tuple[str, int]]) -> No
     """The longest-waiting goes first, of all or of its address; the exempt have no share to exceed."""
     waiters = [_Waiter(f"10.0.0.{number % 3}") for number in range(12)]
     now, since = [0.0], dict[_Waiter, float]()
-    room, here = WaitingRoom(2, "10.0.0.0".__eq__, clock=lambda: now[0]), list[_Waiter]()
+    room, here = WaitingRoom(lambda: 2, "10.0.0.0".__eq__, clock=lambda: now[0]), list[_Waiter]()
     for step, number in steps:
         waiter = waiters[number]
         if step == "enter" and not waiter.dismissed:
@@ -244,6 +286,19 @@ def test_waiting_room_keeps_order_and_bounds(steps: list[tuple[str, int]]) -> No
         assert len(room) == len(here)
         assert all(each in room for each in here)
     assert room.dismissed[NO_ROOM] + room.dismissed[SAME_ADDRESS] == sum(w.dismissed for w in waiters)
+
+
+def test_a_network_of_ipv6_has_one_share() -> None:
+    """Whoever has one address of it has all of them. Others, and every address of IPv4, have their own."""
+    room = WaitingRoom(lambda: 1, lambda _address: False, clock=lambda: 0.0)
+    first, same, other = (_Waiter(each) for each in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"))
+    for waiter in (first, other, _Waiter("192.0.2.1"), _Waiter("192.0.2.2"), same):
+        room.enter(waiter)
+    assert (first.dismissed, same.dismissed, other.dismissed) == (True, False, False)
+    assert len(room) == 4
+    room.leave(same)
+    room.enter(again := _Waiter("2001:db8::3"))
+    assert not again.dismissed
 
 
 def _slow_app(go: trio.Event) -> QuartTrio:
