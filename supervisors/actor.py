@@ -161,7 +161,9 @@ class Child:
     def __attrs_post_init__(self) -> None:
         text = str(self.id)
         require(bool(text) and "/" not in text, f"Child.id {self.id!r} must have a text without '/'")
-        require(callable(self.make), f"Child {text!r}: make must be callable, not {self.make!r}")
+        require(
+            callable(self.make), f"Child {text!r}: make must be callable, not a {type(self.make).__name__}"
+        )
         require(isinstance(self.restart, Restart), f"Child {text!r}: restart must be a Restart")
         for name in ("ready_within", "stop_within", "cleanup_within"):
             require_duration(f"Child {text!r}: {name}", getattr(self, name))

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .tree import Tree
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Engine:
     """A supervisor at work."""
 

@@ -56,7 +56,7 @@ class Origin(Enum):
 _READY: Final[Promise[None]] = Promise(done=True)  # shared by all ready children: 10,000 must stay small
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Record:
     """The lasting part of one child, over all its incarnations."""
 
@@ -218,7 +218,7 @@ class Record:
         )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Incarnation:
     """One life of a child."""
 

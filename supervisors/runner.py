@@ -8,6 +8,8 @@ Rules of this file
   kernel ends the process by SIGALRM.
 - Every other signal in `signals` is handed to its handler in the event loop. It ends nothing. What came
   before the loop runs is handed over when it does; several of one number may count once.
+- A bound method as a signal handler must be of an object with a short repr: `signal.signal` writes the repr
+  of the earlier handler, in vain. So nothing that holds a tree shows its content.
 - The exit code is 1 after an escalation or a failed start. A KeyboardInterrupt or SystemExit of an actor is
   raised.
 """
@@ -71,7 +73,7 @@ def run(
     return 128 + process.received[1] if len(process.received) > 1 else 0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Process:
     """The tree, as the signal handlers see it."""
 
@@ -135,7 +137,7 @@ class _Process:
                 traceback.print_exception(error)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Deadline:
     """Ends the process by force. Its thread waits on a pipe, because a signal handler may write to a pipe."""
 

@@ -28,7 +28,7 @@ from .record import Record
 from .watchdog import LoopWatch
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Tree:
     """The state that all supervisors of a tree share."""
 

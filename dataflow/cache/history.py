@@ -70,7 +70,7 @@ class Verdict(Enum):
     NOTED = "noted"  # no trade but a mark: some may be missing
 
 
-@define
+@define(repr=False)
 class _Feed:
     """The state of one source in one symbol."""
 
@@ -83,7 +83,7 @@ class _Feed:
     ids: dict[str, Trade] = field(factory=dict)  # admitted trades whose ids are remembered
 
 
-@define(on_setattr=setters.NO_OP)  # validators for the constructor only: they would cost time at every place
+@define(repr=False, on_setattr=setters.NO_OP)  # validators for the constructor: not at every place
 class History:
     """The log of one symbol.
 
@@ -370,7 +370,7 @@ class History:
         return self._by_time
 
 
-@define
+@define(repr=False)
 class Store:
     """The histories of the symbols of one shard. Each is made when its symbol is first named.
 

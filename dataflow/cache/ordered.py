@@ -29,7 +29,7 @@ def _moments() -> array[float]:
     return array("d")
 
 
-@define
+@define(repr=False)
 class ByPlace(Generic[V]):
     """Values in the order of their appending. Each ends at a greater place than the one before.
 
@@ -106,7 +106,7 @@ class ByPlace(Generic[V]):
         return self._ends[-count - 1] if len(self) > count else 0
 
 
-@define
+@define(repr=False)
 class ByTime(Generic[V]):
     """Values sorted by (time, place). The place is unique and at least 1.
 

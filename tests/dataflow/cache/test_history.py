@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Verdict
+from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Store, Verdict
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
 from tests.dataflow.cache.items import US, Exploding, ids, missed, sequenced, trade
 
@@ -33,6 +33,15 @@ def test_offsets_start_at_one_and_grow_by_one() -> None:
     assert log.admit(second, 0) is Verdict.ADMITTED
     assert everything(log) == [Recorded(1, first), Recorded(2, second)]
     assert log.last == 2
+
+
+def test_the_repr_of_a_store_does_not_write_out_its_trades() -> None:
+    """Whoever shows a shard's memory in an error or a log does not wait for thousands of trades."""
+    store = Store(7, 100, 1e9)
+    store.admit([trade("x")], 0.0)
+    [log] = [store.history(symbol) for symbol in store.symbols()]
+    assert log.last == 1
+    assert "Trade" not in f"{store!r} {log!r}"
 
 
 def test_a_trade_is_admitted_once() -> None:
