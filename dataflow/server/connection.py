@@ -55,7 +55,7 @@ from supervisors import leaves
 from .accepting import NO_ROOM, SAME_ADDRESS, WaitingRoom
 from .asgi_frames import FrameConnection, read_frames
 from .handshake import MAX_HEAD, Door, Handshake
-from .http1 import StrictConnection, be_strict
+from .http1 import StrictConnection, be_strict, let_go
 from .http2 import Http2Websocket, Requests, bound_response
 from .metering import TOO_MANY_WORDS, Meter
 from .refusals import Refusal, tell_server
@@ -254,6 +254,8 @@ class Connection:
     def _let_go(self) -> None:
         """Break the cycle of references, so that the connection is freed at once."""
         if hasattr(self, "_protocol"):
+            if isinstance(self._protocol.protocol, H11Protocol):
+                let_go(self._protocol.protocol)
             del self._protocol
 
     async def _tell_closed(self) -> None:

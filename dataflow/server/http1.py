@@ -155,6 +155,11 @@ def be_strict(protocol: H11Protocol, max_head: int) -> StrictConnection:
     return connection
 
 
+def let_go(protocol: H11Protocol) -> None:
+    """Break the cycle of references that `be_strict` made."""
+    vars(protocol).pop("_send_error_response", None)
+
+
 def _checked(request: h11.Request) -> h11.Request:
     """The request in its one form. Raises _Refused."""
     fields: dict[bytes, list[bytes]] = defaultdict(list)
