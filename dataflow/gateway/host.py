@@ -66,7 +66,7 @@ class HttpServer:
         routes = [route for face in self._faces for route in face.routes(hall)]
         apart = operator.port is not None
         public = [_elsewhere(each) if apart and (each.operator or each.inside) else each for each in routes]
-        addresses = await serve_(hall.quotas.is_exempt, gateway.host, hall.lobby.port, public)
+        addresses = await serve_(hall.quotas.has_reserve, gateway.host, hall.lobby.port, public)
         hall.lobby.port = urlsplit(addresses[0]).port or hall.lobby.port
         if apart:
             own = await serve_(_everybody, operator.host, hall.lobby.operator_port, routes)
@@ -79,7 +79,7 @@ class HttpServer:
         serving: trio.Nursery,
         shutdown: trio.Event,
         tls: ssl.SSLContext | None,
-        is_exempt: Callable[[str], bool],
+        has_reserve: Callable[[str], bool],
         host: str,
         port: int,
         routes: Sequence[Route],
@@ -109,7 +109,8 @@ class HttpServer:
                 most=hall.lobby.room.sessions + hall.lobby.room.connections,
                 ceiling=hall.lobby.room.ceiling,
                 waiting_per_address=lambda: hall.quotas.settings.waiting,
-                is_exempt=is_exempt,
+                is_exempt=hall.quotas.is_exempt,
+                has_reserve=has_reserve,
                 report=partial(_report, Burst()),
             )
         )
@@ -135,7 +136,7 @@ class HttpServer:
 
 
 def _everybody(_address: str) -> bool:
-    """Who is exempt at the operator's own listener: clients must not be able to keep the operator out."""
+    """Who has a reserve at the operator's own listener: clients must not be able to keep the operator out."""
     return True
 
 

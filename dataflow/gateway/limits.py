@@ -139,6 +139,10 @@ class Quotas:
             return False
         return is_loopback(address) or is_in(address, self._trusted)
 
+    def has_reserve(self, address: str) -> bool:
+        """Whether it finds room when clients have all: this machine, unless clients come in through it."""
+        return self.is_exempt(address) and not is_in(address, self._trusted)
+
     def use(self, settings: Limits, trusted: Sequence[Network]) -> None:
         """From now on these settings hold, with full buckets. Who has more already keeps it."""
         self.settings, self._trusted = settings, trusted

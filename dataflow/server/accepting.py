@@ -57,7 +57,7 @@ class WaitingRoom:
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.dismissed: Counter[str] = Counter() if dismissed is None else dismissed
-        self.is_exempt = is_exempt
+        self._is_exempt = is_exempt
         self._per_address = per_address
         self._clock = clock
         # Not plain dictionaries: after many removals at the front, finding their first key gets ever slower.
@@ -75,7 +75,7 @@ class WaitingRoom:
         if waiter in self._waiting:
             return
         self._waiting[waiter] = self._clock()
-        if self.is_exempt(waiter.address):
+        if self._is_exempt(waiter.address):
             return
         own = self._by_holder.setdefault(holder(waiter.address), OrderedDict())
         own[waiter] = None

@@ -119,6 +119,7 @@ class Shared:
     stats: ServerStats
     report: Report
     waiting: WaitingRoom
+    has_reserve: Callable[[str], bool]  # by address: places beyond the next two bounds
     most: int  # connections
     ceiling: float  # of descriptors
     tls: ssl.SSLContext | None = None

@@ -39,7 +39,7 @@ ACCEPTS_AT_ONCE = 64  # from one listening socket, before others have their turn
 TLS_ACCEPTS_AT_ONCE = 16  # a handshake takes a millisecond or two of the processor
 NO_DESCRIPTOR_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 0.02  # for room, while others still have their time
-EXEMPT_MORE = 8  # connections and descriptors beyond the bounds, for exempt addresses: the operator gets in
+RESERVE = 8  # connections and descriptors beyond the bounds, so that the operator gets in
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
@@ -72,6 +72,7 @@ async def serve(
     ceiling: float = math.inf,
     waiting_per_address: Callable[[], int] = lambda: 256,
     is_exempt: Callable[[str], bool] = _nobody,
+    has_reserve: Callable[[str], bool] = _nobody,
     tls: ssl.SSLContext | None = None,
     sockets: Mapping[Socket, OnWebSocket] | None = None,
     admits: Admits | None = None,
@@ -90,7 +91,7 @@ async def serve(
     descriptor of `ceiling` or above: the lowest free descriptor is always taken, so the number says how many
     are left. A client beyond either bound takes the place of the connection that waits longest without a
     request. If all have a request, it is sent away with 503. Of one address at most `waiting_per_address()`
-    wait without a request, unless `is_exempt(address)`: exempt addresses also have a few places more.
+    wait without a request, unless `is_exempt(address)`. With `has_reserve(address)` it has a few places more.
 
     With `tls`, a context of `net.tls`, everything is encrypted.
 
@@ -113,6 +114,7 @@ async def serve(
             stats,
             report,
             WaitingRoom(waiting_per_address, is_exempt, stats.dismissed),
+            has_reserve,
             most,
             ceiling,
             tls,
@@ -192,7 +194,7 @@ async def _accept(shared: Shared, listener: socket.socket, handlers: trio.Nurser
 
 async def _take(shared: Shared, sock: socket.socket, client: Any, handlers: trio.Nursery) -> bool:
     """Welcome a client once there is room for it. False: there will be none, and it was sent away."""
-    more = EXEMPT_MORE if shared.waiting.is_exempt(client[0]) else 0
+    more = RESERVE if shared.has_reserve(client[0]) else 0
     try:
         while len(shared.connections) >= shared.most + more or sock.fileno() >= shared.ceiling + more:
             if not shared.waiting:

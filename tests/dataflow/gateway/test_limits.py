@@ -139,6 +139,14 @@ def test_accounts_in_use_are_never_forgotten() -> None:
     assert len(quotas) <= REMEMBERED + 1
 
 
+def test_clients_of_a_proxy_have_no_reserve() -> None:
+    """What is kept for an operator of this machine must not go to strangers whom a proxy of it brings."""
+    quotas = Quotas(SMALL, networks(["127.0.0.1", "192.0.2.1"]), _Clock())
+    several = ("127.0.0.1", "127.0.0.9", "192.0.2.1", "192.0.2.2")
+    assert [each for each in several if quotas.has_reserve(each)] == ["127.0.0.9"]
+    assert [each for each in several if quotas.is_exempt(each)] == list(several[:3])
+
+
 def test_other_settings_hold_for_those_who_are_in() -> None:
     """Reloaded limits hold at once, for accounts that exist too; nobody is put out."""
     quotas = _quotas()

@@ -145,7 +145,7 @@ async def test_last_places_are_for_exempt_addresses() -> None:
     """Strangers with a request in hand can never keep an exempt address out: the operator gets in."""
     with trio.fail_after(120):
         is_home = "127.0.0.1".__eq__
-        async with serving(_slow_app(go := trio.Event()), most=2, is_exempt=is_home) as running:
+        async with serving(_slow_app(go := trio.Event()), most=2, has_reserve=is_home) as running:
             strangers = [await _connect_from("127.0.0.2", running.port) for _ in range(2)]
             for count, stream in enumerate(strangers, 1):
                 await stream.send_all(REQUEST)
