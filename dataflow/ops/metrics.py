@@ -24,6 +24,7 @@ from dataflow import logs
 from dataflow.core import Core
 from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
+from dataflow.server.connection import FloodError, StalledError
 from dataflow.sources.state import LinkState
 from supervisors import Node
 
@@ -161,11 +162,19 @@ class _Now(Collector):
         )
         for reason, count in stats.dismissed.items():
             dismissed.add_metric([reason], count)
+        failed = CounterMetricFamily(
+            "dataflow_connections_failed",
+            "Errors that ended connections or requests, contained, by their kind",
+            labels=["error"],
+        )
+        for kind in {FloodError.__name__, StalledError.__name__, *stats.faults}:
+            failed.add_metric([kind], stats.faults[kind])
         held = "HTTP connections"
         sent_away = "Connections answered 503, because every other had a request in hand"
         yield from (
             limited,
             dismissed,
+            failed,
             GaugeMetricFamily("dataflow_connections", held, value=stats.connections),
             CounterMetricFamily("dataflow_connections_sent_away", sent_away, value=stats.sent_away),
         )

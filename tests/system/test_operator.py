@@ -99,6 +99,18 @@ async def test_behind_a_proxy_the_client_is_named_whether_it_comes_in_or_not(lin
         nursery.cancel_scope.cancel()
 
 
+async def test_contained_errors_of_connections_are_counted_by_kind() -> None:
+    """A client that breaks HTTP harms nobody; what became of it stands in the metrics."""
+    async with daemon(sources={}) as d, http_client(d.http) as http:
+        port = int(d.http.rpartition(":")[2])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            await stream.send_all(3000 * b"\0\0\x08\6\0\0\0\0\0PINGPING")
+            while await stream.receive_some():
+                pass
+        assert (await figures(http))["dataflow_connections_failed_total FloodError"] == 1
+
+
 async def test_who_stops_reading_is_seen_among_the_others() -> None:
     """In the list by itself, with what waits for it and for how long, and in the metrics; gone from both when it is let
     go."""
