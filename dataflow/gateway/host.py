@@ -28,6 +28,7 @@ from supervisors import Context, Handle, SupervisionError
 from .application import HttpProblem, create_app, mounted
 from .face import Entrance, Face, Route
 from .hall import Hall
+from .problems import Unavailable
 
 
 class HttpServer:
@@ -107,7 +108,7 @@ class HttpServer:
                 stats=hall.lobby.stats,
                 most=hall.lobby.room.sessions + hall.lobby.room.connections,
                 ceiling=hall.lobby.room.ceiling,
-                waiting_per_address=hall.quotas.settings.waiting,
+                waiting_per_address=lambda: hall.quotas.settings.waiting,
                 is_exempt=hall.quotas.is_exempt,
                 report=partial(_report, Burst()),
             )
@@ -115,7 +116,12 @@ class HttpServer:
         return addresses
 
     def _restart(self, path: str) -> None:
-        """Have the actor at `path` restarted by its supervisor; nobody waits for it here."""
+        """Have the actor at `path` restarted by its supervisor; nobody waits for it here.
+
+        Raises Unavailable while this server stops: then it could not see to it.
+        """
+        if self._nursery.cancel_scope.cancel_called:
+            raise Unavailable("temporarily unavailable", problem="this server is just being restarted")
         parent, _, name = path.rpartition("/")
         self._nursery.start_soon(_restarted, self._root.supervisor(parent), name)
 

@@ -107,10 +107,6 @@ class Account:
         if self._is_bounded:
             self._bytes.take(count, self._quotas.clock())
 
-    def adopt(self, limits: Limits) -> None:
-        """Fill the buckets at these rates from now on."""
-        self._calls.rate, self._bytes.rate = limits.calls_per_second, limits.bytes_per_second
-
     @property
     def _is_bounded(self) -> bool:
         return self is not self._quotas.exempt
@@ -152,12 +148,6 @@ class Quotas:
 
     def __len__(self) -> int:
         return len(self._accounts)
-
-    def adopt(self, settings: Limits) -> None:
-        """These limits count for everybody from now on. Who has more already keeps it."""
-        self.settings = settings
-        for account in (self.exempt, *self._accounts.values()):
-            account.adopt(settings)
 
     def account(self, principal: Principal, address: str) -> Account:
         """The account of a client."""

@@ -2,7 +2,7 @@
 
 Rules of this file. Every connection is accepted at once; a silent one keeps nobody out. It waits here, with
 a clock of its own (see `connection.py`). When room is needed, the one that waits longest goes, but not within
-its first `GRACE` seconds: its request may be here, unread. An address may have `per_address` connections
+its first `GRACE` seconds: its request may be here, unread. An address may have `per_address()` connections
 here. One more dismisses the longest-waiting one of the same address. A connection with a request is not here,
 and is never dismissed for another.
 """
@@ -40,7 +40,7 @@ class WaitingRoom:
 
     def __init__(
         self,
-        per_address: int,
+        per_address: Callable[[], int],
         is_exempt: Callable[[str], bool],
         dismissed: Counter[str] | None = None,
         clock: Callable[[], float] = trio.current_time,
@@ -68,7 +68,7 @@ class WaitingRoom:
             return
         own = self._by_address.setdefault(waiter.address, OrderedDict())
         own[waiter] = None
-        if len(own) > self._per_address:
+        if len(own) > self._per_address():
             self._dismiss(next(iter(own)), SAME_ADDRESS)
 
     def leave(self, waiter: Waiter) -> None:

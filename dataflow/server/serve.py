@@ -70,7 +70,7 @@ async def serve(
     backlog: int = 4096,
     most: int = 4096,
     ceiling: float = math.inf,
-    waiting_per_address: int = 256,
+    waiting_per_address: Callable[[], int] = lambda: 256,
     is_exempt: Callable[[str], bool] = _nobody,
     tls: ssl.SSLContext | None = None,
     sockets: Mapping[Socket, OnWebSocket] | None = None,
@@ -89,7 +89,7 @@ async def serve(
     The server holds at most `most` connections (those that have detached do not count), and none with a
     descriptor of `ceiling` or above: the lowest free descriptor is always taken, so the number says how many
     are left. A client beyond either bound takes the place of the connection that waits longest without a
-    request. If all have a request, it is sent away with 503. Of one address at most `waiting_per_address`
+    request. If all have a request, it is sent away with 503. Of one address at most `waiting_per_address()`
     wait without a request, unless `is_exempt(address)`: exempt addresses also have a few places more.
 
     With `tls`, a context of `net.tls`, everything is encrypted.

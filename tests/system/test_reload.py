@@ -24,7 +24,7 @@ from trio_websocket import wrap_client_stream
 
 from dataflow.domain.errors import ConfigError
 from dataflow.server.handshake import Handshake
-from dataflow.settings.schema import Gateway, Settings
+from dataflow.settings.schema import Gateway, Limits, Settings
 from dataflow.sources.port import SourceSettings
 from simulators import Exchange, Trade, open_binance
 from supervisors import Point
@@ -249,6 +249,18 @@ async def test_trusted_proxies_count_from_the_next_request_on() -> None:
         gateway = evolve(d.hall.settings.gateway, trusted_proxies=("127.0.0.0/8",))
         await d.reload(evolve(d.hall.settings, gateway=gateway))
         assert d.hall.client_address(asked) == "192.0.2.7"
+
+
+async def test_connections_without_a_request_are_bounded_anew_at_once() -> None:
+    """`waiting` of [limits] holds for the next connection, without a restart of the server."""
+    async with daemon(sources={}) as d:
+        assert d.hall.settings.limits.waiting > 1
+        await d.reload(evolve(d.hall.settings, limits=Limits(waiting=1, loopback=True)))
+        first = await trio.open_tcp_stream("127.0.0.1", d.hall.lobby.port)
+        second = await trio.open_tcp_stream("127.0.0.1", d.hall.lobby.port)
+        async with first, second:
+            assert await first.receive_some() == b""
+            assert d.hall.lobby.stats.dismissed["too many of one address"] == 1
 
 
 async def test_a_source_without_its_connector_gets_one() -> None:

@@ -71,7 +71,7 @@ async def test_garbage_is_refused_at_once(garbage: bytes, mock_clock: MockClock)
 async def test_address_with_too_many_waiting_loses_its_own_oldest() -> None:
     """One address fills its own share only, and a connection with a request is never dismissed."""
     with trio.fail_after(120):
-        async with serving(_slow_app(go := trio.Event()), waiting_per_address=2) as running:
+        async with serving(_slow_app(go := trio.Event()), waiting_per_address=lambda: 2) as running:
             busy = await connect(running.port)
             await busy.send_all(REQUEST)
             await until(lambda: go.statistics().tasks_waiting == 1)
@@ -219,7 +219,7 @@ def test_waiting_room_keeps_order_and_bounds(steps: list[tuple[str, int]]) -> No
     """The longest-waiting goes first, of all or of its address; the exempt have no share to exceed."""
     waiters = [_Waiter(f"10.0.0.{number % 3}") for number in range(12)]
     now, since = [0.0], dict[_Waiter, float]()
-    room, here = WaitingRoom(2, "10.0.0.0".__eq__, clock=lambda: now[0]), list[_Waiter]()
+    room, here = WaitingRoom(lambda: 2, "10.0.0.0".__eq__, clock=lambda: now[0]), list[_Waiter]()
     for step, number in steps:
         waiter = waiters[number]
         if step == "enter" and not waiter.dismissed:
