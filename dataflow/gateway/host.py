@@ -28,6 +28,7 @@ from supervisors import Context, Handle, SupervisionError
 from .application import HttpProblem, create_app, mounted
 from .face import Entrance, Face, Route
 from .hall import Hall
+from .problems import Unavailable
 
 
 class HttpServer:
@@ -117,7 +118,12 @@ class HttpServer:
         return addresses
 
     def _restart(self, path: str) -> None:
-        """Have the actor at `path` restarted by its supervisor; nobody waits for it here."""
+        """Have the actor at `path` restarted by its supervisor; nobody waits for it here.
+
+        Raises Unavailable while this server stops: then it could not see to it.
+        """
+        if self._nursery.cancel_scope.cancel_called:
+            raise Unavailable("temporarily unavailable", problem="this server is just being restarted")
         parent, _, name = path.rpartition("/")
         self._nursery.start_soon(_restarted, self._root.supervisor(parent), name)
 

@@ -31,6 +31,28 @@ def holder(address: str) -> str:
     return address
 
 
+class Doorway:
+    """Lets `at_once` connections pass in one turn of the event loop, first come, first served.
+
+    For those whose request is here: what it costs to let them in is ours, and comes in storms. Everybody who
+    is in already gets a turn in between.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._turns = trio.Semaphore(at_once)
+
+    async def pass_through(self) -> None:
+        """Wait for a turn. What the caller does before its next checkpoint is done in it."""
+        async with self._turns:
+            await trio.lowlevel.checkpoint()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more stand here than pass in the next two turns: others may wait in the kernel, meanwhile."""
+        return self._turns.statistics().tasks_waiting > 2 * self._at_once
+
+
 class Waiter(Protocol):
     """A connection without a request in hand."""
 

@@ -52,7 +52,7 @@ from actors.session import WireClosed
 from dataflow.net.stream import SocketStream
 from supervisors import leaves
 
-from .accepting import NO_ROOM, SAME_ADDRESS, WaitingRoom
+from .accepting import NO_ROOM, SAME_ADDRESS, Doorway, WaitingRoom
 from .asgi_frames import FrameConnection, read_frames
 from .handshake import MAX_HEAD, Door, Handshake
 from .http1 import StrictConnection, be_strict, let_go
@@ -277,6 +277,9 @@ class Connection:
             with self._idle:
                 alpn = await self._handshake()
                 head = await self._receive_head() if alpn == "http/1.1" else b""
+            if head:
+                self._set_idle(False)  # from here on it waits for us
+                await self.shared.doorway.pass_through()
             if self._idle.cancelled_caught:
                 await self._give_up_on_head()
             elif alpn != "http/1.1" or (head and not await self._is_let_in(head)):

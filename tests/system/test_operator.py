@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trio_websocket import wrap_client_stream
 
 from actors.outbox import SlowClient
+from dataflow.gateway.problems import Unavailable
 from dataflow.settings.schema import Gateway, Session
 from simulators import Trade, open_binance
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
@@ -353,3 +354,20 @@ async def test_an_age_is_not_told_by_the_clock_on_the_wall(monkeypatch: pytest.M
         assert (await get(http, "/api/v1/status"))["uptime"] < 3600
         assert (await get(http, "/api/v1/clients/1"))["age"] < 3600
         assert (await get(http, "/actors/gateway"))["age"] < 3600
+
+
+async def test_a_server_that_stops_refuses_to_restart_others() -> None:
+    """It could not see to the restart, so it does not promise one: a 503, not a failure inside."""
+    async with daemon(sources={}) as d:
+        parted = d.hall.part_with_guests
+        refused = []
+
+        async def part_with_guests(within: float) -> None:
+            with pytest.raises(Unavailable, match="temporarily"):
+                d.hall.restart("topics")
+            refused.append(within)
+            await parted(within)
+
+        d.hall.part_with_guests = part_with_guests  # type: ignore[method-assign]
+        await d.root.supervisor("gateway").restart("http")
+        assert len(refused) == 1

@@ -264,6 +264,18 @@ async def test_limits_count_from_the_next_session_on() -> None:
         assert [await each.call("ping") for each in (one, other)] == ["pong", "pong"]
 
 
+async def test_connections_without_a_request_are_bounded_anew_at_once() -> None:
+    """`waiting` of [limits] holds for the next connection, without a restart of the server."""
+    async with daemon(sources={}) as d:
+        assert d.hall.settings.limits.waiting > 1
+        await d.reload(evolve(d.hall.settings, limits=Limits(waiting=1, loopback=True)))
+        first = await trio.open_tcp_stream("127.0.0.1", d.hall.lobby.port)
+        second = await trio.open_tcp_stream("127.0.0.1", d.hall.lobby.port)
+        async with first, second:
+            assert await first.receive_some() == b""
+            assert d.hall.lobby.stats.dismissed["too many of one address"] == 1
+
+
 async def test_a_source_without_its_connector_gets_one() -> None:
     """Whatever has stopped a connector for good, or kept it from starting, the next reload brings it back."""
     async with followed() as (d, first, _second, listener):
