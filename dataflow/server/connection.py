@@ -119,6 +119,7 @@ class Shared:
     stats: ServerStats
     report: Report
     waiting: WaitingRoom
+    doorway: Doorway
     has_reserve: Callable[[str], bool]  # by address: places beyond the next two bounds
     most: int  # connections
     ceiling: float  # of descriptors
@@ -290,6 +291,8 @@ class Connection:
     async def _handshake(self) -> str:
         if self.shared.tls is None:
             return "http/1.1"
+        await trio.lowlevel.wait_readable(self._stream.socket)
+        await self.shared.doorway.pass_through()
         alpn = await self._stream.encrypt(self.shared.tls)
         self._set_idle(True, HEAD_SECONDS)
         return alpn or "http/1.1"

@@ -27,7 +27,7 @@ from quart import got_websocket_exception, websocket
 
 from dataflow.net.tls import TlsSocket
 
-from .accepting import WaitingRoom
+from .accepting import Doorway, WaitingRoom
 from .connection import SEAT, AsgiApp, Connection, OnWebSocket, Report, ServerStats, Shared, ShortWay
 from .handshake import MAX_HEAD, Admits, Door, Socket
 from .hypercorn import ServerSeamError, check_seam
@@ -36,7 +36,7 @@ from .refusals import Refusal
 __all__ = ["ServerSeamError", "ServerStats", "serve"]
 
 ACCEPTS_AT_ONCE = 64  # from one listening socket, before others have their turn
-TLS_ACCEPTS_AT_ONCE = 16  # a handshake takes a millisecond or two of the processor
+LET_IN_AT_ONCE = 8  # of those whose request, or handshake of TLS, is here
 NO_DESCRIPTOR_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 0.02  # for room, while others still have their time
 RESERVE = 8  # connections and descriptors beyond the bounds, so that the operator gets in
@@ -114,6 +114,7 @@ async def serve(
             stats,
             report,
             WaitingRoom(waiting_per_address, is_exempt, stats.dismissed),
+            Doorway(LET_IN_AT_ONCE),
             has_reserve,
             most,
             ceiling,
@@ -176,10 +177,11 @@ def _address(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
 
 
 async def _accept(shared: Shared, listener: socket.socket, handlers: trio.Nursery) -> None:
-    at_once = ACCEPTS_AT_ONCE if shared.tls is None else TLS_ACCEPTS_AT_ONCE
     while True:
         await trio.lowlevel.wait_readable(listener)
-        for _ in range(at_once):
+        for _ in range(ACCEPTS_AT_ONCE):
+            while shared.doorway.is_crowded:
+                await trio.lowlevel.checkpoint()
             try:
                 sock, client = listener.accept()
             except BlockingIOError:
