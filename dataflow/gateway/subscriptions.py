@@ -159,7 +159,8 @@ class Subscriptions:
         try:
             return await self._enter_or_open(topic)
         except BaseException:
-            self.account.subscriptions -= 1
+            if topic not in (self._joined or ()):  # else `close` gives it back, and it counted twice
+                self.account.subscriptions -= 1
             raise
 
     async def _enter_or_open(self, topic: Topic) -> TopicLog:
