@@ -162,7 +162,8 @@ class Subscriptions:
         try:
             fanout = fanout or await self._open(topic)
         except BaseException:
-            self.account.subscriptions -= 1
+            if topic not in (self._joined or ()):  # else `close` gives it back, and it counted twice
+                self.account.subscriptions -= 1
             raise
         log = self._enter(fanout, topic)  # from here on `unsubscribe` or `close` gives the place back
         if not had_turn:
