@@ -162,8 +162,7 @@ class Subscriptions:
         try:
             fanout = fanout or await self._open(topic)
         except BaseException:
-            if topic not in (self._joined or ()):  # else `close` gives it back, and it counted twice
-                self.account.subscriptions -= 1
+            self.account.subscriptions -= 1
             raise
         log = self._enter(fanout, topic)  # from here on `unsubscribe` or `close` gives the place back
         if not had_turn:

@@ -49,7 +49,7 @@ class Doorway:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether more stand here than pass in the next two turns: others may wait in the kernel, meanwhile."""
+        """Whether more stand here than pass in the next two turns: further ones may wait in the kernel."""
         return self._turns.statistics().tasks_waiting > 2 * self._at_once
 
 

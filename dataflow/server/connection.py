@@ -292,7 +292,9 @@ class Connection:
         if self.shared.tls is None:
             return "http/1.1"
         await trio.lowlevel.wait_readable(self._stream.socket)
+        self._set_idle(False)  # meanwhile it waits for us
         await self.shared.doorway.pass_through()
+        self._set_idle(True, HEAD_SECONDS)
         alpn = await self._stream.encrypt(self.shared.tls)
         self._set_idle(True, HEAD_SECONDS)
         return alpn or "http/1.1"

@@ -20,11 +20,10 @@ _GATEWAY: Final = (
     *("hosts", "origins", "trusted_proxies", "ready_needs_sources"),
     *("tls_certificate", "tls_key"),
 )
-_LIMITS: Final = ("sessions", "subscriptions", "calls_per_second", "bytes_per_second", "loopback")
 # Table -> its keys that a running daemon takes over; None: the whole table.
 RELOADED: Final[Mapping[str, Sequence[str] | None]] = {
     "gateway": _GATEWAY,
-    "limits": _LIMITS,
+    "limits": None,
     "sources": None,
 }
 

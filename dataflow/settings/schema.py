@@ -152,9 +152,9 @@ class Limits:
 
     sessions: int = field(default=1_000, validator=_positive)
     subscriptions: int = field(default=10_000, validator=_positive)
-    calls_per_second: float = field(default=100.0, validator=_positive)
+    calls_per_second: float = field(default=1_000.0, validator=_positive)
     bytes_per_second: float = field(default=10_000_000.0, validator=_positive)
-    waiting: int = field(default=256, validator=_positive)
+    waiting: int = field(default=1_000, validator=_positive)
     loopback: bool = False
 
 

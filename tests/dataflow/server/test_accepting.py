@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dataflow.server.accepting import GRACE, NO_ROOM, SAME_ADDRESS, WaitingRoom
+from dataflow.server.accepting import GRACE, NO_ROOM, SAME_ADDRESS, Doorway, WaitingRoom
 from dataflow.server.connection import HEAD_SECONDS
 from dataflow.server.handshake import Handshake, Socket
 from dataflow.server.serve import NoRoomError
@@ -338,3 +339,47 @@ def _everybody(address: str) -> bool:
 
 async def _never() -> None:
     raise AssertionError
+
+
+async def test_doorway_lets_few_in_at_once_and_in_order() -> None:
+    """A storm of whole requests costs each turn of the loop a bounded share, and nobody is overtaken."""
+    doorway, passed, turn = Doorway(4), list[tuple[int, int]](), 0
+
+    async def pass_through(number: int) -> None:
+        await doorway.pass_through()
+        passed.append((turn, number))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(40):
+            nursery.start_soon(pass_through, number)
+        await wait_all_tasks_blocked()
+    assert sorted(number for _, number in passed) == list(range(40))
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await trio.lowlevel.checkpoint()
+            turn += 1
+
+    passed.clear()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count_turns)
+        async with trio.open_nursery() as storm:
+            for number in range(40):
+                storm.start_soon(pass_through, number)
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert max(Counter(at for at, _ in passed).values()) <= 4
+    assert not doorway.is_crowded
+
+
+async def test_crowd_at_the_doorway_waits_in_the_kernel() -> None:
+    """While more requests are here than can be let in soon, no further connection is accepted."""
+    doorway, seen = Doorway(2), set[bool]()
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(doorway.pass_through)
+        while nursery.child_tasks:
+            await trio.lowlevel.checkpoint()
+            seen.add(doorway.is_crowded)
+    assert seen == {True, False}
