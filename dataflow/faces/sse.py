@@ -128,9 +128,11 @@ async def _open(hall: Hall, symbol: str) -> Response:
     manners = evolve(hall.manners, ping_interval=PING_INTERVAL, ping_timeout=None)
     client = asker()
     wire = StreamingWire(Wanted(topic, since), peer=client.peer)
-    delay = await hall.open_session(wire, lambda session: Stream(session, hall), client, manners)
-    if delay is not None:
-        raise HttpProblem(503, "Service Unavailable", "there is no room, try again later", retry_after=delay)
+    refused = await hall.open_session(wire, lambda session: Stream(session, hall), client, manners)
+    if refused is not None:
+        status, title = (429, "Too Many Requests") if refused.is_quota else (503, "Service Unavailable")
+        detail = f"{refused.reason}, try again later"
+        raise HttpProblem(status, title, detail, retry_after=refused.retry_after)
     answer = Response(wire.body(), content_type=CONTENT_TYPE, headers=_HEADERS)
     answer.timeout = None  # the stream ends when the client or the server leaves
     return answer

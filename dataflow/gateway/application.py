@@ -162,7 +162,7 @@ def _add_quotas(app: QuartTrio, account: Callable[[Handshake], Account]) -> None
     @app.after_request
     async def pay_for_answer(answer: Any) -> Any:
         if "account" in g:
-            g.account.pay(answer.content_length or 0)
+            g.account.pay((request.content_length or 0) + (answer.content_length or 0))
         return answer
 
 

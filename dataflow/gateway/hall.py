@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import trio
+from attrs import frozen
 
 from actors.outbox import SlowClient
 from actors.session import Ending, Manners, Session, Wire, WireClosed
@@ -48,6 +49,19 @@ Converse = Callable[[AnySession], Any]  # gives a new session its conversation
 def closed_within(settings: Gateway) -> float:
     """Seconds in which even the last of all sessions has said farewell."""
     return settings.drain_seconds + CLOSE_GRACE + settings.max_sessions * CLOSE_GRACE_EACH
+
+
+@frozen
+class SentAway:
+    """A client found no room for this `reason`, and may come back after so many seconds."""
+
+    reason: str
+    retry_after: float
+
+    @property
+    def is_quota(self) -> bool:
+        """Whether others would have found room."""
+        return self.reason == TOO_MANY_OF_ONE
 
 
 class Hall:
@@ -110,10 +124,10 @@ class Hall:
         converse: Converse,
         client: Handshake,
         manners: Manners | None = None,
-    ) -> float | None:
+    ) -> SentAway | None:
         """Make `wire` a session of `client` that lives on by itself. Owns the wire.
 
-        A client without room is told so and closed; the result is the seconds after which it may come back.
+        A client without room is told so and closed; the result says why, and when it may come back.
         """
         session: AnySession = Session(self._exposed(wire), manners or self.manners)
         conversation = converse(session)
@@ -156,7 +170,7 @@ class Hall:
 
     async def _send_away(
         self, wire: Wire[Any, Any], conversation: Any, client: Handshake, reason: str
-    ) -> float:
+    ) -> SentAway:
         delay = self.lobby.admission.turn_away(reason)
         self.lobby.clients.guestbook.refused(self._told_address(client), reason)
         text = conversation.notice(Refused(reason, delay))
@@ -164,7 +178,7 @@ class Hall:
             if text is not None:
                 await wire.write([wire.pack([text])])
         await wire.close(Ending.REFUSED, goodbye(reason, delay))
-        return delay
+        return SentAway(reason, delay)
 
     def _told_address(self, client: Handshake) -> str:
         """Where a client is, for people: with its port, or with the proxy that it comes through."""

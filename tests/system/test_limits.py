@@ -76,6 +76,23 @@ async def test_sessions_of_one_address_are_bounded() -> None:
             assert (await call(again, "ping"))["result"] == "pong"
 
 
+async def test_event_stream_over_the_quota_names_it() -> None:
+    """An event stream is a session: one more is 429 with the reason and the time, not a lack of room."""
+    async with limited(sessions=1) as made, client(made, STRANGER), http(made, STRANGER) as web:
+        await until(lambda: len(made.lobby.clients) == 1)
+        answer = await web.get("/api/v1/stream/BTC-USDT")
+        assert answer.status_code == 429
+        assert answer.json()["detail"] == f"{TOO_MANY_OF_ONE}, try again later"
+        assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_bodies_of_requests_are_paid_for() -> None:
+    """What a client sends costs others as well: it counts, whatever the answer is."""
+    async with limited(bytes_per_second=200.0) as made, http(made, STRANGER) as web:
+        assert (await web.post("/health", content=b"x" * 5_000)).status_code == 405
+        assert (await web.get("/health")).status_code == 429
+
+
 async def test_subscriptions_of_one_address_are_bounded() -> None:
     """All its connections count together; what is given back may be taken again."""
     async with limited(subscriptions=1) as made, client(made, STRANGER) as one, client(made, STRANGER) as two:
