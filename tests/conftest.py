@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from loguru import logger
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -26,6 +27,16 @@ hypothesis.settings.load_profile("unhurried")
 def checkout() -> Path:
     """The root of the project."""
     return CHECKOUT
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged, as "LEVEL path: message"."""
+    told: list[str] = []
+    form = "{level} {extra[path]}: {message}"
+    sink = logger.add(lambda message: told.append(message.rstrip("\n")), format=form, level="INFO")
+    yield told
+    logger.remove(sink)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +9,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import trio
-from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
 from trio_websocket import wrap_client_stream
 
@@ -20,16 +18,6 @@ from dataflow.settings.schema import Gateway, Session
 from simulators import Trade, open_binance
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 from tests.system.test_trouble import beside_a_deaf_client
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What is logged, as "LEVEL path: message"."""
-    told: list[str] = []
-    form = "{level} {extra[path]}: {message}"
-    sink = logger.add(lambda message: told.append(message.rstrip("\n")), format=form, level="INFO")
-    yield told
-    logger.remove(sink)
 
 
 async def until(condition: Any) -> None:

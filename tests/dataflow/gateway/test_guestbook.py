@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import trio
-from loguru import logger
 from trio.testing import MockClock
 
 from actors.session import Ending, Manners, Session
@@ -18,16 +16,6 @@ from dataflow.gateway.guestbook import EVERY, FREELY, QUIET
 from dataflow.gateway.hall import AGENTS_SHARED, _shared
 from supervisors import Child, Supervisor, open_supervisor
 from tests.actors.fakes import PLAIN, FakeWire
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What is logged, as "LEVEL path: message"."""
-    told: list[str] = []
-    form = "{level} {extra[path]}: {message}"
-    sink = logger.add(lambda message: told.append(message.rstrip("\n")), format=form, level="INFO")
-    yield told
-    logger.remove(sink)
 
 
 def session() -> Session[Any, Any]:
