@@ -89,8 +89,7 @@ def create_app(
 
     `attend(websocket, entrance)` runs a WebSocket client that comes in through Quart: over HTTP/2, say.
     `account`: whose quotas hold for a client. Default: `pages` and `identity` as without a configuration, and
-    no quotas. Raises ValueError when two endpoints have one
-    path.
+    no quotas. Raises ValueError when two endpoints have one path.
     """
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)

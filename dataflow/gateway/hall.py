@@ -76,7 +76,6 @@ class Hall:
         self.identity = Identity(core.settings.operator_token, core.settings.operator.trust_local)
         self.identify: Identify = self.identity
         self.pages = Pages(_own_names(core.settings), core.settings.gateway.origins)
-        self._trusted = networks(core.settings.gateway.trusted_proxies)
         self.quotas = lobby.quotas
         self.past = Past()
         self.manners = _manners(core.settings)
@@ -91,9 +90,9 @@ class Hall:
         `certificate`: the one for new connections, where there is TLS. Never waits.
         """
         trusted = networks(settings.gateway.trusted_proxies)
-        if (settings.limits, trusted) != (self.settings.limits, self._trusted):  # it fills the buckets
+        if (settings.limits, trusted) != (self.quotas.settings, self.quotas.trusted):  # it fills the buckets
             self.quotas.use(settings.limits, trusted)
-        self.settings, self._trusted = settings, trusted
+        self.settings = settings
         self.pages.adopt(_own_names(settings), settings.gateway.origins)
         if certificate is not None and self.lobby.certificate.certificate is not None:
             self.lobby.certificate.certificate = certificate
@@ -110,7 +109,7 @@ class Hall:
 
         For limits and logs, never for privileges. See `hops.client_address`.
         """
-        return client_address(client, self._trusted)
+        return client_address(client, self.quotas.trusted)
 
     def account(self, client: Handshake, principal: Principal | None = None) -> Account:
         """Whose quotas hold for `client`: those of its name, or of its address."""

@@ -128,7 +128,7 @@ class Quotas:
     ) -> None:
         self.settings = settings
         self.clock = clock
-        self._trusted = trusted
+        self.trusted = trusted
         self.refused: Counter[str] = Counter(dict.fromkeys((SESSIONS, SUBSCRIPTIONS, CALLS, BYTES), 0))
         self.exempt = Account(self, 0.0)
         self._accounts: OrderedDict[tuple[str, str], Account] = OrderedDict()
@@ -137,15 +137,15 @@ class Quotas:
         """Whether it is this machine's, or a proxy's, which stands for many clients."""
         if self.settings.loopback:
             return False
-        return is_loopback(address) or is_in(address, self._trusted)
+        return is_loopback(address) or is_in(address, self.trusted)
 
     def has_reserve(self, address: str) -> bool:
         """Whether it finds room when clients have all: this machine, unless clients come in through it."""
-        return self.is_exempt(address) and not is_in(address, self._trusted)
+        return self.is_exempt(address) and not is_in(address, self.trusted)
 
     def use(self, settings: Limits, trusted: Sequence[Network]) -> None:
         """From now on these settings hold, with full buckets. Who has more already keeps it."""
-        self.settings, self._trusted = settings, trusted
+        self.settings, self.trusted = settings, trusted
         for account in self._accounts.values():
             account.fill(self.clock())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -113,18 +113,14 @@ class _Now(Collector):
             ("updates_dropped", "Updates dropped for slow clients, announced as gaps", totals.dropped),
         ):
             yield CounterMetricFamily(f"dataflow_{name}", text, value=value)
-        ended = CounterMetricFamily(
-            "dataflow_sessions_ended", "Clients that left, by the reason", labels=["reason"]
+        ended = {why.value: count for why, count in totals.ended.items()}
+        subscribers = {str(topic): count for topic, count in self._core.topics.subscribers.items()}
+        yield _labelled(
+            CounterMetricFamily, "sessions_ended", "Clients that left, by the reason", "reason", ended
         )
-        for why, count in totals.ended.items():
-            ended.add_metric([why.value], count)
-        yield ended
-        subscribers = GaugeMetricFamily(
-            "dataflow_topic_subscribers", "Subscribers of a topic", labels=["symbol"]
+        yield _labelled(
+            GaugeMetricFamily, "topic_subscribers", "Subscribers of a topic", "symbol", subscribers
         )
-        for topic, count in self._core.topics.subscribers.items():
-            subscribers.add_metric([str(topic)], count)
-        yield subscribers
 
     def _outbox_metrics(self) -> Iterator[Metric]:
         backlog = self._lobby.clients.backlog()
@@ -152,52 +148,30 @@ class _Now(Collector):
 
     def _connection_metrics(self) -> Iterator[Metric]:
         lobby, stats = self._lobby, self._lobby.stats
-        limited = CounterMetricFamily("dataflow_limits_refused", "Refusals by [limits]", labels=["what"])
-        for what, count in lobby.quotas.refused.items():
-            limited.add_metric([what], count)
-        dismissed = CounterMetricFamily(
-            "dataflow_connections_dismissed",
-            "Connections without a request that were closed for others, by reason",
-            labels=["reason"],
-        )
-        for reason, count in stats.dismissed.items():
-            dismissed.add_metric([reason], count)
-        failed = CounterMetricFamily(
-            "dataflow_connections_failed",
-            "Errors that ended connections or requests, contained, by their kind",
-            labels=["error"],
-        )
-        for kind in {FloodError.__name__, StalledError.__name__, *stats.faults}:
-            failed.add_metric([kind], stats.faults[kind])
+        closed = "Connections without a request that were closed for others, by reason"
+        failed = "Errors that ended connections or requests, contained, by their kind"
+        kinds = {FloodError.__name__, StalledError.__name__, *stats.faults}
+        faults = {kind: stats.faults[kind] for kind in kinds}
         held = "HTTP connections"
         sent_away = "Connections answered 503, because every other had a request in hand"
+        counter, refused = CounterMetricFamily, lobby.quotas.refused
         yield from (
-            limited,
-            dismissed,
-            failed,
+            _labelled(counter, "limits_refused", "Refusals by [limits]", "what", refused),
+            _labelled(counter, "connections_dismissed", closed, "reason", stats.dismissed),
+            _labelled(counter, "connections_failed", failed, "error", faults),
             GaugeMetricFamily("dataflow_connections", held, value=stats.connections),
             CounterMetricFamily("dataflow_connections_sent_away", sent_away, value=stats.sent_away),
         )
 
     def _admission_metrics(self) -> Iterator[Metric]:
         admission = self._lobby.admission
-        refused = CounterMetricFamily(
-            "dataflow_sessions_refused",
-            "Clients that were refused and told to retry later, by reason",
-            labels=["reason"],
-        )
-        for reason, count in admission.refused.items():
-            refused.add_metric([reason], count)
-        waiting = GaugeMetricFamily(
-            "dataflow_admission_waiting", "Clients that wait for their first answer, by kind", labels=["kind"]
-        )
-        for kind, count in admission.waiting.items():
-            waiting.add_metric([kind], count)
+        refused = "Clients that were refused and told to retry later, by reason"
+        waiting = "Clients that wait for their first answer, by kind"
         admitted = "Clients that got their first answer"
         longest = "Longest wait for a first answer since the start"
         yield from (
-            refused,
-            waiting,
+            _labelled(CounterMetricFamily, "sessions_refused", refused, "reason", admission.refused),
+            _labelled(GaugeMetricFamily, "admission_waiting", waiting, "kind", admission.waiting),
             CounterMetricFamily("dataflow_admission_admitted", admitted, value=admission.admitted),
             GaugeMetricFamily(
                 "dataflow_admission_longest_wait_seconds", longest, value=admission.longest_wait
@@ -239,6 +213,20 @@ class _Now(Collector):
             struck.add_metric([path, kind], count)
         in_force = len(self._core.faults.active())
         yield from (struck, GaugeMetricFamily("dataflow_faults_active", "Faults in force", value=in_force))
+
+
+def _labelled(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    text: str,
+    label: str,
+    counts: Mapping[str, int],
+) -> Metric:
+    """A family with one label: each of `counts` is a series."""
+    family = kind(f"dataflow_{name}", text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
 
 
 def _histogram(name: str, text: str, kept: Histogram) -> Metric:
