@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 AFTER ?= .
 UV ?= uv
+UPGRADE ?= --upgrade
 
 # Libraries are installed uncompiled, which is quicker; what is imported is compiled once, at its first import.
 unexport PYTHONDONTWRITEBYTECODE
@@ -74,10 +75,10 @@ audit: ## look the locked dependencies up among known vulnerabilities
 		.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip -r $$lock || exit $$?; done
 
 lock: ## resolve the dependencies anew into the two lock files (needs uv)
-	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
-		--custom-compile-command "make lock" --group build pyproject.toml -o requirements.lock
-	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
-		--custom-compile-command "make lock" --group build --group dev -c requirements.lock pyproject.toml \
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url $(UPGRADE) \
+		--custom-compile-command "make lock" --group build --extra all pyproject.toml -o requirements.lock
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url $(UPGRADE) \
+		--custom-compile-command "make lock" --group build --group dev --extra all -c requirements.lock pyproject.toml \
 		-o requirements-dev.lock
 
 clean: ## remove the environment and everything that was built
