@@ -45,6 +45,9 @@ class StreamingWire:
         """A piece of one text as a payload."""
         return text
 
+    def turn_binary(self) -> None:
+        raise AssertionError("a body is bytes anyway")
+
     # For the session.
 
     stays = True  # in a request of the HTTP server
@@ -90,7 +93,7 @@ class StreamingWire:
         """Nothing: HTTP has no sign of life; a protocol may have a word for it."""
         await trio.lowlevel.checkpoint()
 
-    async def close(self, why: Ending, words: str) -> None:
+    async def close(self, why: Ending, words: str, code: int | None = None) -> None:
         """End the body behind everything that was written, within a bound. Never raises."""
         self._end()
         if self._request is None:  # otherwise no session ever listened, and no body will begin
