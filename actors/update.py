@@ -111,15 +111,21 @@ class Update:
                 part._texts[format] = texts[start:stop]
         return part
 
-    def superseded_by(self, newer: Update) -> Update:
-        """Both in one, of each key only the newest entry. For streams with `newest_by`."""
+    def newest(self) -> Update:
+        """Of each key only the newest entry. For streams with `newest_by`."""
         key = self.stream.newest_by
         assert key is not None
         newest: dict[Hashable, tuple[int, Any]] = {}
-        for place in (*self.places, *newer.places):
+        for place in self.places:
             newest.pop(key(place[1]), None)
             newest[key(place[1])] = place
+        if len(newest) == len(self.places):
+            return self
         return Update(self.stream, self.first, list(newest.values()))
+
+    def superseded_by(self, newer: Update) -> Update:
+        """Both in one, of each key only the newest entry. For streams with `newest_by`."""
+        return Update(self.stream, self.first, [*self.places, *newer.places]).newest()
 
     def texts(self, format: Encoding) -> list[bytes]:
         """One text an entry, made once a format."""
