@@ -15,7 +15,7 @@ import random
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from attrs import evolve
@@ -58,9 +58,12 @@ FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried 
 
 
 def hall(settings: Settings, room: Room | None = None) -> Hall:
-    """The state of a daemon, before anything runs. `room` for clients: by default as the settings say."""
+    """The state of a daemon, before anything runs. `room` for clients: by default as the settings say.
+
+    Raises ConfigError for a face that cannot be used.
+    """
     lobby = Lobby(settings, room)
-    return Hall(Core(settings, Announcer(lobby.clients)), lobby)
+    return Hall(Core(settings, Announcer(lobby.clients)), lobby, faces(settings))
 
 
 def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
@@ -74,7 +77,7 @@ def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             Child(paths.CACHE, partial(cache, core)),
             Child(paths.TOPICS, partial(topics, core)),
             Child(paths.SOURCES, partial(sources, core)),
-            Child(paths.GATEWAY, partial(gateway, hall, faces(core.settings))),
+            Child(paths.GATEWAY, partial(gateway, hall)),
             *chaos(core),
         ),
     )
@@ -161,7 +164,7 @@ def source_child(core: Core, source: SourceState) -> Child:
     )
 
 
-def gateway(hall: Hall, faces: Sequence[Face]) -> Supervisor:
+def gateway(hall: Hall) -> Supervisor:
     """Sessions, broadcaster and HTTP server. None is useful without the others, so they restart together."""
     settings = hall.settings
     return Supervisor(
@@ -175,10 +178,10 @@ def gateway(hall: Hall, faces: Sequence[Face]) -> Supervisor:
                 mailbox=NOTICES,
                 beat_within=BEAT_WITHIN,
             ),
-            *(child for face in faces for child in face.children(hall)),
+            *(child for face in hall.faces for child in face.children(hall)),
             Child(
                 paths.name(paths.HTTP),
-                partial(HttpServer, hall, faces),
+                partial(HttpServer, hall),
                 stop_within=settings.supervision.stop_within,
             ),
         ),

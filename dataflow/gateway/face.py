@@ -22,6 +22,7 @@ from dataflow.domain.notice import Draining, Notice
 from dataflow.server.handshake import Handshake, Socket
 from supervisors import Child
 
+from .about import About, Sample
 from .format import Format
 from .identity import ANONYMOUS
 from .limits import Account
@@ -149,7 +150,8 @@ class Route:
 
     `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
     it is for the operator only, too. Both are refused before the handler is called. With a listener of the
-    operator's own, both are served there only.
+    operator's own, both are served there only. `about` describes it in the OpenAPI document. `face`: the name
+    of its face, which the host writes here.
     """
 
     path: str
@@ -157,6 +159,8 @@ class Route:
     methods: Sequence[str] = ("GET",)
     operator: bool = False
     inside: bool = False
+    about: About | None = None
+    face: str = ""
 
 
 @frozen
@@ -176,6 +180,11 @@ class Face:
     def __init__(self, settings: Any) -> None:
         """`settings`: an instance of the module's `Settings`."""
 
+    @property
+    def name(self) -> str:
+        """That of its file or folder, and of its table."""
+        return type(self).__module__.removeprefix("dataflow.faces.").partition(".")[0]
+
     def routes(self, hall: Hall) -> Iterable[Route]:
         """Its HTTP endpoints."""
         return ()
@@ -186,4 +195,8 @@ class Face:
 
     def children(self, hall: Hall) -> Iterable[Child]:
         """Actors of its own, such as a listener on another port; supervised in branch `gateway`."""
+        return ()
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        """What it serves, for the page `/faces`: with lines to copy."""
         return ()
