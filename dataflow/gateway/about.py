@@ -53,7 +53,7 @@ class About:
 
     summary: str
     answers: Mapping[int, Answer]
-    errors: Mapping[int, str] = field(factory=dict, kw_only=True)
+    errors: Mapping[int, str] = field(factory=dict)
     parameters: Sequence[Parameter] = field(default=(), kw_only=True)
     body: Any = field(default=NOTHING, kw_only=True)
     body_media: str = field(default=JSON, kw_only=True)
