@@ -8,6 +8,7 @@ questions. One folder or file under `dataflow/faces` is one face: a module with 
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -184,6 +185,11 @@ class Face:
     def name(self) -> str:
         """That of its file or folder, and of its table."""
         return type(self).__module__.removeprefix("dataflow.faces.").partition(".")[0]
+
+    @property
+    def words(self) -> str:
+        """A line about it: the first of its module's docstring."""
+        return (sys.modules[type(self).__module__].__doc__ or "").partition("\n")[0]
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         """Its HTTP endpoints."""
