@@ -99,9 +99,9 @@ def document(
 
 
 _TEXT: Final = (
-    "What is served here depends on the faces that are switched on. `/faces` shows all of them, also those that"
-    " speak over WebSocket, gRPC and TCP.\n\nEvery error is `application/problem+json` (RFC 9457). `HEAD` works"
-    " wherever `GET` does."
+    "What is served here depends on the faces that are switched on. `/faces` shows all of them, also those"
+    " that speak over WebSocket, gRPC and TCP.\n\nEvery error is `application/problem+json` (RFC 9457)."
+    " `HEAD` works wherever `GET` does."
 )
 _TOKEN: Final = "The token of the operator: `[operator] token`."
 _NO_TOKEN: Final = (
