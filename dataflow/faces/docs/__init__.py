@@ -31,8 +31,7 @@ OWN: Final = ("start.js", "look.css")
 LIBRARY: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 # Swagger UI draws its arrows from data: addresses, and styles its parts by attributes.
 POLICY: Final = (
-    "script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    + NOTHING_LOADED
+    "script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " + NOTHING_LOADED
 )
 _ASKED_AGAIN: Final = {"Cache-Control": "no-cache"}  # and answered 304 as long as the file is the same
 

@@ -139,8 +139,8 @@ def _operation(endpoint: Endpoint, schemas: Mapping[Any, Any], token: bool) -> d
 
 
 def _name(endpoint: Endpoint) -> str:
-    """Unique, for generators of clients: "get_api_v1_sources_name"."""
-    return "_".join([endpoint.method.lower(), *re.findall(r"\w+", endpoint.template)])
+    """For generators of clients, and unique: "get_api_v1_sources_name_"."""
+    return endpoint.method.lower() + re.sub(r"\W+", "_", endpoint.template)
 
 
 def _parameter(parameter: Parameter, schema: Mapping[str, Any]) -> dict[str, Any]:
