@@ -304,7 +304,7 @@ def test_without_its_library_the_daemon_says_what_to_install(tmp_path: Path) -> 
     (tmp_path / "on.toml").write_text("[gateway]\nport = 0\n[faces.docs]\nenabled = true\n")
     program = (
         "import sys; sys.modules['swagger_ui_bundle'] = None\n"
-        "from dataflow.cli import main; sys.argv[1:] = ['run', '--config', sys.argv[1]]; main()"
+        "from dataflow.cli import main; sys.argv[1:] = ['run', '--config', sys.argv[1]]; sys.exit(main())"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "on.toml")],
