@@ -12,6 +12,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
@@ -201,8 +202,8 @@ class Face:
 
     @property
     def words(self) -> str:
-        """A line about it: the first of its module's docstring."""
-        return (sys.modules[type(self).__module__].__doc__ or "").partition("\n")[0]
+        """A line about it."""
+        return words(sys.modules[type(self).__module__])
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         """Its HTTP endpoints."""
@@ -219,3 +220,8 @@ class Face:
     def about(self, hall: Hall) -> Iterable[Sample]:
         """What it serves, for the page `/faces`: with lines to copy."""
         return ()
+
+
+def words(plug: ModuleType) -> str:
+    """A line about a face: the first of its module's docstring."""
+    return (plug.__doc__ or "").partition("\n")[0]
