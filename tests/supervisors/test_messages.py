@@ -10,6 +10,7 @@ import trio
 from supervisors import (
     ActorGone,
     Ask,
+    BadSpec,
     Child,
     Context,
     Limit,
