@@ -9,6 +9,7 @@ its client's socket. The state that survives a crash of any of them is in `Core`
 
 from __future__ import annotations
 
+import decimal
 import gc
 import os
 import random
@@ -23,6 +24,7 @@ from loguru import logger
 
 from actors.cache_shard import CacheShard
 from actors.connector import Connector, Patience, Source
+from actors.follower import Follower
 from supervisors import Backoff, Child, Handle, Limit, Mailbox, Overflow, Pool, Strategy, Supervisor
 from supervisors import run as run_supervisor
 
@@ -46,6 +48,7 @@ from .settings.schema import Settings
 from .sources.faulty import FaultySource
 from .sources.port import SourceSettings
 from .sources.state import SourceState
+from .topics.candles import DIGITS
 from .topics.topics import BEAT_WITHIN
 from .transports.websocket import WebSocketSource
 
@@ -54,6 +57,7 @@ NOTICES = Mailbox(size=1024)  # a few an outage; full: refused, and counted ther
 GRACE = 5.0  # seconds: to part from an upstream, and for a loop that is late
 CLEANUP_WITHIN = 1.0  # seconds: the default of `Child.cleanup_within`
 ONE_REQUEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: None)
+FOLLOW_EVERY = 1.0  # seconds: how long a trade that nobody asks for may be unread
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
@@ -76,6 +80,7 @@ def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             Child(paths.OPS, partial(ops, hall, read)),
             Child(paths.CACHE, partial(cache, core)),
             Child(paths.TOPICS, partial(topics, core)),
+            *followers(hall),
             Child(paths.SOURCES, partial(sources, core)),
             Child(paths.GATEWAY, partial(gateway, hall)),
             *chaos(core),
@@ -137,6 +142,26 @@ def cache(core: Core) -> Supervisor:
 def topics(core: Core) -> Pool:
     """One subscription a topic that somebody listens to, started by `Topics`."""
     return Pool(limit=_limit(core.settings))
+
+
+def followers(hall: Hall) -> tuple[Child, ...]:
+    """What is made of the trades of all symbols, whoever listens; only if a face needs it.
+
+    Before the sources, so that it sees their first trades.
+    """
+    core = hall.core
+    if not any(face.follows_days for face in hall.faces):
+        return ()
+    core.topics.readers.add_of_all(core.days.news)
+    follower = Child(
+        paths.name(paths.DAYS),
+        partial(Follower, core.days, min(FOLLOW_EVERY, core.settings.cache.max_age_seconds / 4)),
+        mailbox=ONE_REQUEST,
+        backoff=Backoff(cap=FOLLOW_EVERY),  # the history does not wait for it for long
+        beat_within=BEAT_WITHIN,
+        stop_within=0,
+    )
+    return (Child(paths.FOLLOWERS, lambda: Supervisor(limit=FOREVER, children=(follower,))),)
 
 
 def sources(core: Core) -> Supervisor:
@@ -249,6 +274,7 @@ def run(
     `read` gives the configuration anew and raises ConfigError; None: there is nothing to read again.
     `children_before` are started first and stopped last: the simulated exchanges of the demo.
     """
+    decimal.getcontext().prec = DIGITS  # for all tasks and threads: they inherit this very context
     # Long-lived objects outnumber garbage here by far: rarer collections halve the cost of opening sessions.
     gc.set_threshold(*settings.runtime.gc_thresholds)
     gc.freeze()  # imported modules stay: no collection need look at them again

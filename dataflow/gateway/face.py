@@ -13,7 +13,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 from attrs import frozen
@@ -187,7 +187,10 @@ class Face:
     """A protocol for clients, made once for a gateway. Everything it needs is in the hall.
 
     Its module has a class `Settings` too, derived from `FaceSettings`: the keys of its `[faces.NAME]` block.
+    With `follows_days` it may ask the desk for aggregates, which are kept for its sake.
     """
+
+    follows_days: ClassVar[bool] = False
 
     def __init__(self, settings: Any) -> None:
         """`settings`: an instance of the module's `Settings`."""

@@ -48,10 +48,10 @@ class SpelledTrade(msgspec.Struct, rename="camel", gc=False):
     channel: str
     symbol: str
     timestamp: str
-    side: Side
+    side: Side | None
     qty: Decimal
     price: Decimal
-    trade_id: str
+    trade_id: str | None
     source: str
     offset: int
 
