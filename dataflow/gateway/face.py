@@ -162,8 +162,9 @@ class Route:
 
     `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
     it is for the operator only, too. Both are refused before the handler is called. With a listener of the
-    operator's own, both are served there only. `about` describes it in the OpenAPI document. `face`: the name
-    of its face, which the host writes here.
+    operator's own, both are served there only. `any_case`: small and capital letters of the path do not
+    matter. `about` describes it in the OpenAPI document. `face`: the name of its face, which the host writes
+    here.
     """
 
     path: str
@@ -171,16 +172,32 @@ class Route:
     methods: Sequence[str] = ("GET",)
     operator: bool = False
     inside: bool = False
+    any_case: bool = False
     about: About | None = None
     face: str = ""
 
 
 @frozen
 class Entrance:
-    """A WebSocket endpoint. `converse(session, client)` gives a new session its conversation."""
+    """A WebSocket endpoint. `converse(session, client)` gives a new session its conversation.
+
+    `check(client)` may refuse a client before its WebSocket opens, as a route does: it raises a Problem or an
+    HttpProblem. It never waits.
+    """
 
     socket: Socket
     converse: Callable[[AnySession, Handshake], Any]
+    check: Callable[[Handshake], None] | None = None
+
+    def admits(self, client: Handshake) -> bool:
+        """Whether nothing is to be refused. If something is, `check` tells it."""
+        if self.check is None:
+            return True
+        try:
+            self.check(client)
+        except Exception:  # whatever it is, it has one home: the HTTP application
+            return False
+        return True
 
 
 class Face:
