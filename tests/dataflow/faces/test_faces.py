@@ -43,8 +43,8 @@ def test_a_face_is_made_from_its_own_settings(name: str) -> None:
     plug = plugs.find("faces", name)
     assert issubclass(plug.Settings, FaceSettings)
     assert issubclass(plug.Face, face.Face)
-    made = plug.Face(plug.Settings())
-    assert plug.Face in map(type, faces(Settings()))
+    made = plug.Face(plug.Settings(enabled=True))
+    assert plug.Face in map(type, faces(Settings(faces={name: plug.Settings(enabled=True)})))
     assert plug.Face not in map(type, faces(Settings(faces={name: plug.Settings(enabled=False)})))
     assert list(made.children(hall(Settings()))) == []
 
