@@ -6,16 +6,21 @@ Only this file is imported while the face is off: graphql-core is an extra.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import field, frozen, validators
 
+from dataflow import plugs
 from dataflow.gateway import face
+from dataflow.gateway.about import Sample
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.face import Entrance, Route
 from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Handshake, Socket
 from dataflow.settings.schema import FaceSettings
+
+if TYPE_CHECKING:
+    from .execution import Service
 
 PAGE = "/graphiql"
 
@@ -31,40 +36,44 @@ class Settings(FaceSettings):
 
 
 class Face(face.Face):
-    """One path for HTTP and WebSocket, and a page."""
+    """One path for HTTP and WebSocket, and a page. Raises ConfigError without its library."""
 
     follows_days: ClassVar[bool] = True
 
     def __init__(self, settings: Settings) -> None:
+        plugs.library("graphql", "graphql", "[faces.graphql]")
+        from .documents import Documents
+
         self._settings = settings
-        self._service: Any = None  # made with the hall
+        self._documents = Documents(settings.max_depth)
 
     def routes(self, hall: Hall) -> Iterable[Route]:
-        from .endpoint import endpoint
-        from .graphiql import routes
+        from .endpoint import routes
+        from .graphiql import routes as pages
 
-        path = self._settings.path
-        root = hall.settings.gateway.root_path
+        path, root = self._settings.path, hall.settings.gateway.root_path
         page = root + PAGE if self._settings.graphiql else None
-        yield Route(path, endpoint(self._served(hall), page), ("GET", "POST"))
+        yield from routes(path, self._service(hall), page)
         if page is not None:
-            yield from routes(PAGE, root + path)
+            yield from pages(PAGE, root + path)
 
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
         from .conversation import Operations
         from .transport_ws import SUBPROTOCOL
 
-        service = self._served(hall)
+        service = self._service(hall)
 
         def converse(session: AnySession, client: Handshake) -> Operations:
             return Operations(session, hall, service, client.subprotocol)
 
         return (Entrance(Socket(self._settings.path, (SUBPROTOCOL,)), converse),)
 
-    def _served(self, hall: Hall) -> Any:
-        from .documents import Documents
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        from .samples import samples
+
+        return samples(self._settings.path, PAGE if self._settings.graphiql else None)
+
+    def _service(self, hall: Hall) -> Service:
         from .execution import Service
 
-        if self._service is None:
-            self._service = Service(hall.desk, Documents(self._settings.max_depth))
-        return self._service
+        return Service(hall.desk, self._documents)

@@ -27,7 +27,7 @@ from dataflow.gateway.spelling import encode
 
 from . import transport_ws
 from .documents import Rejected
-from .execution import Answer, Service, failed, is_subscription, refused
+from .execution import Result, Service, failed, is_subscription, refused
 from .request import Request
 from .schema import MARKET_DATA
 from .selections import RESULTS, Selection, Wanted, wanted
@@ -131,7 +131,7 @@ class Operations(Conversation):
         if len(self._order.running) > most:
             raise TooManySubscriptions(most)
 
-    def _end(self, id: str, answer: Answer) -> bytes:
+    def _end(self, id: str, answer: Result) -> bytes:
         """The last message of an operation that ends with this answer."""
         self._order.ended(id)
         if "data" not in answer:

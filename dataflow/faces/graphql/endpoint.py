@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, NotRequired, TypedDict
 
 from quart import Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from dataflow.gateway.about import About, Answer, Parameter
 from dataflow.gateway.application import MAX_BODY_BYTES
+from dataflow.gateway.face import Route
 from dataflow.gateway.spelling import encode
 
 from . import over_http
-from .execution import Answer, Service
-from .over_http import JSON, Refused
+from .execution import Result, Service
+from .over_http import GRAPHQL, JSON, Refused
 from .request import Request
 
 
-def endpoint(service: Service, page: str | None) -> Callable[[], Awaitable[Response]]:
-    """The view of the endpoint. `page`: where a browser finds GraphiQL, if it does."""
+def routes(path: str, service: Service, page: str | None) -> Iterable[Route]:
+    """The endpoint at `path`. `page`: where a browser finds GraphiQL, if it does."""
+    view = _view(service, page)
+    return (Route(path, view, about=_GET), Route(path, view, ("POST",), about=_POST))
+
+
+def _view(service: Service, page: str | None) -> Callable[[], Awaitable[Response]]:
 
     async def view() -> Response:
         accept = request.headers.get("Accept")
@@ -50,13 +58,59 @@ async def _asked() -> Request:
     return over_http.read_post(request.headers.get("Content-Type"), body)
 
 
-def _error(words: str | None) -> Answer:
+def _error(words: str | None) -> Result:
     return {"errors": [{"message": words}]}
 
 
-def _told(answer: Answer, status: int, kind: str, headers: Mapping[str, str] | None = None) -> Response:
+def _told(answer: Result, status: int, kind: str, headers: Mapping[str, str] | None = None) -> Response:
     told = Response(
         encode(answer), status, content_type=f"{kind}; charset=utf-8", headers=dict(headers or {})
     )
     told.headers["Vary"] = "Accept"
     return told
+
+
+# -- descriptions for OpenAPI --------------------------------------------------------------------------
+
+
+class Answered(TypedDict, total=False):
+    """What a request is answered with."""
+
+    data: dict[str, Any] | None
+    errors: list[dict[str, Any]]
+
+
+class Body(TypedDict):
+    """A request."""
+
+    query: str
+    variables: NotRequired[dict[str, Any] | None]
+    operationName: NotRequired[str | None]
+    extensions: NotRequired[dict[str, Any] | None]
+
+
+_ANSWERS: Final = {
+    200: Answer("the result; mistakes in the document are in it, too", Answered),
+    400: Answer(f"no request, or, for who accepts {GRAPHQL}, a mistake in the document", Answered, GRAPHQL),
+    406: Answer("the client accepts none of both media types", Answered),
+}
+_GET: Final = About(
+    "GraphQL: a query in the address",
+    {**_ANSWERS, 303: Answer("a browser without a query: GraphiQL is there", headers={"Location": "where"})},
+    parameters=(
+        Parameter("query", str, "the document", required=True, example="{__typename}"),
+        Parameter("variables", str, "the values of its variables, a JSON object"),
+        Parameter("operationName", str, "which operation of the document"),
+        Parameter("extensions", str, "a JSON object; nothing is done with it"),
+    ),
+)
+_POST: Final = About(
+    "GraphQL: a query in the body",
+    {
+        **_ANSWERS,
+        413: Answer("the body is too long", Answered),
+        415: Answer("the body is no JSON in UTF-8", Answered),
+    },
+    body=Body,
+    more="Subscriptions go over WebSocket, at the same path: graphql-transport-ws.",
+)

@@ -26,7 +26,7 @@ from .request import Request
 from .schema import SCHEMA, Desk, leaf
 from .selections import Selections
 
-Answer = Mapping[str, Any]
+Result = Mapping[str, Any]
 
 
 @define
@@ -37,7 +37,7 @@ class Service:
     documents: Documents
     selections: Selections = field(factory=Selections)
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Result:
         """A result, of a query. A subscription is an error here."""
         try:
             document = self.documents.document(request.query)
@@ -47,7 +47,7 @@ class Service:
         except Rejected as rejected:
             return failed(rejected.errors)
 
-    def run(self, document: DocumentNode, request: Request) -> Answer:
+    def run(self, document: DocumentNode, request: Request) -> Result:
         """The result of a query, in a document that is valid."""
         ran = execute_sync(
             SCHEMA,
@@ -69,12 +69,12 @@ def is_subscription(document: DocumentNode, request: Request) -> bool:
     return operation is not None and operation.operation is OperationType.SUBSCRIPTION
 
 
-def failed(errors: Sequence[GraphQLError]) -> Answer:
+def failed(errors: Sequence[GraphQLError]) -> Result:
     """The result of what was not run."""
     return {"errors": [error.formatted for error in errors]}
 
 
-def refused(problem: Problem) -> Answer:
+def refused(problem: Problem) -> Result:
     """The same for a problem of the hall."""
     error = {"message": problem.summary, "extensions": {"code": type(problem).__name__, **problem.data}}
     return {"errors": [error]}
