@@ -19,7 +19,7 @@ from quart import Response, request
 
 from dataflow import plugs
 from dataflow.gateway import face
-from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
+from dataflow.gateway.about import About, Answer, Parameter, Sample, simple
 from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, json_response, served
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
@@ -80,10 +80,11 @@ class Face(face.Face):
         )
 
     def about(self, hall: Hall) -> Iterable[Sample]:
-        url = "{http}/openapi.json"
-        lines = {"curl": f"curl {url}", "Python": f'httpx.get("{url}").json()', "Browser": "{http}/docs"}
-        words = "All HTTP endpoints of this daemon as OpenAPI 3.1, and Swagger UI to try them."
-        yield Sample("OpenAPI", url, words, lines=lines, trial=Trial("get", url))
+        yield simple("OpenAPI", "/openapi.json", "All HTTP endpoints of this daemon, for tools.")
+        lines = {"Browser": "{http}/docs"}
+        yield Sample(
+            "Swagger UI", "{http}/docs", "The same for people, who can try each endpoint.", lines=lines
+        )
 
 
 def _document(hall: Hall) -> dict[str, Any]:

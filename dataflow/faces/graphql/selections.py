@@ -3,7 +3,7 @@
 Rules of this file: pure. GraphQL would run a document anew for each event and client; that takes a hundred
 times as long as to write it down. An event is a flat object, so a document is run once, with a specimen, and
 what it asks for is remembered: a `Wanted`. Equal wishes in one topic share one `Selection`, which writes each
-update once.
+place once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .documents import Rejected
 from .request import Request
 from .schema import SCHEMA, Getter, getter
 
+KEPT_RESULTS: Final = 64  # of one selection, and those of one update more
 _SPECIMENS: Final = {"String": "", "Int": 0, "Float": 0}
 
 
@@ -93,8 +94,7 @@ class Selection:
             (entry.key, getter(wanted.root, entry.name) if entry.name else _always(entry.constant))
             for entry in wanted.entries
         ]
-        self._update: Update | None = None  # the last one, and how it was written
-        self._results: list[bytes] = []
+        self._results: dict[int, bytes] = {}  # of the last places: clients that are behind want them, too
 
     def result(self, value: Any) -> bytes:
         """One event as a result: of an `Aggregate` or a `Recorded`."""
@@ -102,10 +102,13 @@ class Selection:
 
     def results(self, update: Update) -> Sequence[bytes]:
         """A result for each entry."""
-        if self._update is not update:
-            self._results = [self._written(last, entry) for last, entry in update.places]
-            self._update = update
-        return self._results
+        kept = self._results
+        if len(kept) > KEPT_RESULTS:
+            kept.clear()
+        for last, entry in update.places:
+            if last not in kept:
+                kept[last] = self._written(last, entry)
+        return [kept[last] for last, _ in update.places]
 
     def _written(self, last: int, entry: Any) -> bytes:
         if isinstance(entry, Trade):

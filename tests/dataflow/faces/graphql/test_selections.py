@@ -18,7 +18,7 @@ from dataflow.domain.aggregate import Aggregate
 from dataflow.faces.graphql.documents import Rejected, checked
 from dataflow.faces.graphql.request import Request
 from dataflow.faces.graphql.schema import SCHEMA, leaf, plain
-from dataflow.faces.graphql.selections import RESULTS, Selection, Selections, wanted
+from dataflow.faces.graphql.selections import KEPT_RESULTS, RESULTS, Selection, Selections, wanted
 from dataflow.gateway.spelling import encode
 
 TOPIC = Topic("trades", "BTC-USDT")
@@ -180,18 +180,24 @@ def test_equal_selections_are_one_as_long_as_somebody_follows() -> None:
     assert len(selections) == 0
 
 
-def test_an_update_is_written_once_for_all() -> None:
-    """Each entry in its place, also those that are missing."""
+def test_a_place_is_written_once_for_all() -> None:
+    """Each entry in its place, also those that are missing, and for a client that is behind. Few are kept."""
     selection = Selection(asked('subscription{trades(symbol:"B"){offset}}'))
-    update = Update(Stream(TOPIC, 1), 6, [(6, TRADE), (8, Gap(7, 8, "source_gap")), (9, TRADE)])
+    stream = Stream(TOPIC, 1, hole=Gap)
+    update = Update(stream, 6, [(6, TRADE), (8, Gap(7, 8, "source_gap")), (9, TRADE)])
     results = selection.results(update)
     assert [json.loads(each)["data"] for each in results] == [
         {"trades": {"offset": 6}},
         None,
         {"trades": {"offset": 9}},
     ]
-    assert selection.results(update) is results
-    assert selection.results(Update(Stream(TOPIC, 1), 6, [(6, TRADE)])) == results[:1]
+    late = update.after(6)
+    assert late is not None
+    for again, before in zip(selection.results(late), results[1:], strict=True):
+        assert again is before
+    for place in range(10, 1000):
+        selection.results(Update(stream, place, [(place, TRADE)]))
+    assert len(selection._results) <= KEPT_RESULTS + 1
 
 
 def test_missing_trades_are_an_event_with_an_error() -> None:
