@@ -9,20 +9,24 @@ questions. One folder or file under `dataflow/faces` is one face: a module with 
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 from attrs import frozen
 from quart import Response
 
+from actors.session import Manners
 from actors.update import Envelope, Own, Personal, Rendering, Update, rendering
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Draining, Notice
 from dataflow.server.handshake import Handshake, Socket
 from supervisors import Child
 
+from .about import About, Sample
 from .format import Format
 from .identity import ANONYMOUS
 from .limits import Account
@@ -112,6 +116,11 @@ class Conversation(ABC):
         """Who pays for its calls, and how much there may be of everything."""
         return self.subscriptions.account
 
+    @property
+    def protocol(self) -> str:
+        """What it speaks, for people."""
+        return self.format.name
+
     # For the session.
 
     async def hear(self, message: Any) -> None:
@@ -159,7 +168,9 @@ class Route:
 
     `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
     it is for the operator only, too. Both are refused before the handler is called. With a listener of the
-    operator's own, both are served there only.
+    operator's own, both are served there only. `any_case`: small and capital letters of the path do not
+    matter. `about` describes it in the OpenAPI document. `face`: the name of its face, which the host writes
+    here.
     """
 
     path: str
@@ -167,14 +178,33 @@ class Route:
     methods: Sequence[str] = ("GET",)
     operator: bool = False
     inside: bool = False
+    any_case: bool = False
+    about: About | None = None
+    face: str = ""
 
 
 @frozen
 class Entrance:
-    """A WebSocket endpoint. `converse(session, client)` gives a new session its conversation."""
+    """A WebSocket endpoint. `converse(session, client)` gives a new session its conversation.
+
+    `check(client)` may refuse a client before its WebSocket opens, as a route does: it raises a Problem or an
+    HttpProblem. It never waits. `manners`: how its sessions treat their clients, if not as all do.
+    """
 
     socket: Socket
     converse: Callable[[AnySession, Handshake], Any]
+    check: Callable[[Handshake], None] | None = None
+    manners: Manners | None = None
+
+    def admits(self, client: Handshake) -> bool:
+        """Whether nothing is to be refused. If something is, `check` tells it."""
+        if self.check is None:
+            return True
+        try:
+            self.check(client)
+        except Exception:  # whatever it is, it has one home: the HTTP application
+            return False
+        return True
 
 
 class Face:
@@ -189,6 +219,16 @@ class Face:
     def __init__(self, settings: Any) -> None:
         """`settings`: an instance of the module's `Settings`."""
 
+    @property
+    def name(self) -> str:
+        """That of its file or folder, and of its table."""
+        return type(self).__module__.removeprefix("dataflow.faces.").partition(".")[0]
+
+    @property
+    def words(self) -> str:
+        """A line about it."""
+        return words(sys.modules[type(self).__module__])
+
     def routes(self, hall: Hall) -> Iterable[Route]:
         """Its HTTP endpoints."""
         return ()
@@ -200,3 +240,12 @@ class Face:
     def children(self, hall: Hall) -> Iterable[Child]:
         """Actors of its own, such as a listener on another port; supervised in branch `gateway`."""
         return ()
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        """What it serves, for the page `/faces`: with lines to copy."""
+        return ()
+
+
+def words(plug: ModuleType) -> str:
+    """A line about a face: the first of its module's docstring."""
+    return (plug.__doc__ or "").partition("\n")[0]

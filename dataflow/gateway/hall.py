@@ -6,10 +6,10 @@ An actor that lets clients in attaches itself to the tree first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from attrs import frozen
@@ -21,6 +21,7 @@ from dataflow.domain.notice import Refused
 from dataflow.paths import SESSIONS, TOPICS
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Gateway, Settings
+from dataflow.sources.intake import Intake
 from dataflow.topics.topics import Starter
 from supervisors import Child, Context, Mailbox, Node, Restart, SupervisionError
 
@@ -35,6 +36,9 @@ from .limits import Account
 from .lobby import Lobby
 from .pages import Pages
 from .past import Past
+
+if TYPE_CHECKING:
+    from .face import Face
 
 GOING_AWAY = "going away"
 AGENT_TOLD = 200  # characters of a User-Agent that are kept ...
@@ -66,11 +70,12 @@ class SentAway:
 
 class Hall:
     """Built once. `core` and `lobby` are the state, `desk` answers questions, `identity` knows operators,
-    `pages` knows which page may ask."""
+    `pages` knows which page may ask. `faces` are the protocols that are switched on."""
 
-    def __init__(self, core: Core, lobby: Lobby) -> None:
+    def __init__(self, core: Core, lobby: Lobby, faces: Sequence[Face] = ()) -> None:
         self.core = core
         self.lobby = lobby
+        self.faces = faces
         self.settings: Settings = core.settings
         self.desk = Desk(core, lobby)
         self.identity = Identity(core.settings.operator_token, core.settings.operator.trust_local)
@@ -115,6 +120,10 @@ class Hall:
         """Whose quotas hold for `client`: those of its name, or of its address."""
         return self.quotas.account(principal or self.identify(client), self.client_address(client))
 
+    def intake(self, source: str) -> Intake | None:
+        """The entry for all that clients push to `source`; None if no such source takes it."""
+        return self.core.intake(source)
+
     # Sessions.
 
     async def open_session(
@@ -137,7 +146,7 @@ class Hall:
             return await self._send_away(wire, conversation, client, refusal)
         session.speak(conversation)
         try:
-            await self._sessions.start(self._child(session, conversation.format.name, client, account))
+            await self._sessions.start(self._child(session, conversation.protocol, client, account))
         except SupervisionError:
             session.end(Ending.GOING_AWAY, GOING_AWAY)
             self.lobby.clients.leave(session)

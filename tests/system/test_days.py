@@ -205,12 +205,15 @@ async def test_a_client_that_reads_too_slowly_gets_the_newest_state_in_the_end()
             await socket.send_message(BTC)
             await until(lambda: [session for session in d.lobby.clients if session.lanes])
             (session,) = d.lobby.clients
-            session._wire._sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 4096)  # type: ignore[attr-defined]
+            sock: Any = session._wire._sock  # type: ignore[attr-defined]
+            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 4096)
+            fanout = d.core.topics.opened(d.hall.desk.day_topic(BTC))
+            assert fanout is not None
             number = behind = 0
             while behind < 300:  # it reads nothing meanwhile
                 await deliver(d, trades(20, first=number + 1))
                 number += 20
-                await until(lambda: d.core.topics.opened(d.hall.desk.day_topic(BTC)).position == number)  # type: ignore[union-attr]
+                await until(lambda goal=number: fanout.position == goal)
                 assert session.backlog is None or session.backlog.messages <= 8
                 behind += 20 * (session.backlog is not None)
             late = Watcher(socket)
@@ -304,9 +307,8 @@ async def test_the_channel_is_for_faces_alone() -> None:
 
 async def test_an_open_topic_wants_its_symbol_upstream() -> None:
     """Like trades do, and no longer than it is open."""
-    async with running() as d:
-        async with watching(d, BTC):
-            assert d.core.sources[SOURCE].interest.topics == {BTC}
+    async with running() as d, watching(d, BTC):
+        assert d.core.sources[SOURCE].interest.topics == {BTC}
 
 
 async def test_without_a_face_that_needs_it_nothing_follows(monkeypatch: pytest.MonkeyPatch) -> None:
