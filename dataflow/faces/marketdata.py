@@ -73,7 +73,7 @@ def spelled(day: Aggregate) -> bytes:
 
 def _amount(volume: Decimal) -> str:
     """A whole one is an integer, however many zeros it has."""
-    return plain(volume.quantize(Decimal(1)) if volume == volume.to_integral_value() else volume)
+    return str(int(volume)) if volume == volume.to_integral_value() else plain(volume)
 
 
 STATES: Final = States()
