@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from attrs import evolve
@@ -62,15 +62,17 @@ FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried 
 
 
 def hall(settings: Settings, room: Room | None = None) -> Hall:
-    """The state of a daemon, before anything runs. `room` for clients: by default as the settings say."""
+    """The state of a daemon, before anything runs. `room` for clients: by default as the settings say.
+
+    Raises ConfigError for a face that cannot be used.
+    """
     lobby = Lobby(settings, room)
-    return Hall(Core(settings, Announcer(lobby.clients)), lobby)
+    return Hall(Core(settings, Announcer(lobby.clients)), lobby, faces(settings))
 
 
 def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
     """Later branches depend on earlier ones. `read` gives the configuration anew; None: it stays as it is."""
     core = hall.core
-    protocols = faces(core.settings)
     return Supervisor(
         strategy=Strategy.REST_FOR_ONE,
         limit=_limit(core.settings),
@@ -78,9 +80,9 @@ def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             Child(paths.OPS, partial(ops, hall, read)),
             Child(paths.CACHE, partial(cache, core)),
             Child(paths.TOPICS, partial(topics, core)),
-            *followers(core, protocols),
+            *followers(hall),
             Child(paths.SOURCES, partial(sources, core)),
-            Child(paths.GATEWAY, partial(gateway, hall, protocols)),
+            Child(paths.GATEWAY, partial(gateway, hall)),
             *chaos(core),
         ),
     )
@@ -142,12 +144,13 @@ def topics(core: Core) -> Pool:
     return Pool(limit=_limit(core.settings))
 
 
-def followers(core: Core, faces: Sequence[Face]) -> tuple[Child, ...]:
+def followers(hall: Hall) -> tuple[Child, ...]:
     """What is made of the trades of all symbols, whoever listens; only if a face needs it.
 
     Before the sources, so that it sees their first trades.
     """
-    if not any(face.follows_days for face in faces):
+    core = hall.core
+    if not any(face.follows_days for face in hall.faces):
         return ()
     core.topics.readers.add_of_all(core.days.news)
     follower = Child(
@@ -186,7 +189,7 @@ def source_child(core: Core, source: SourceState) -> Child:
     )
 
 
-def gateway(hall: Hall, faces: Sequence[Face]) -> Supervisor:
+def gateway(hall: Hall) -> Supervisor:
     """Sessions, broadcaster and HTTP server. None is useful without the others, so they restart together."""
     settings = hall.settings
     return Supervisor(
@@ -200,10 +203,10 @@ def gateway(hall: Hall, faces: Sequence[Face]) -> Supervisor:
                 mailbox=NOTICES,
                 beat_within=BEAT_WITHIN,
             ),
-            *(child for face in faces for child in face.children(hall)),
+            *(child for face in hall.faces for child in face.children(hall)),
             Child(
                 paths.name(paths.HTTP),
-                partial(HttpServer, hall, faces),
+                partial(HttpServer, hall),
                 stop_within=settings.supervision.stop_within,
             ),
         ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypedDict
 from urllib.parse import parse_qs
 
 from attrs import frozen
@@ -18,6 +18,7 @@ from actors.session import Ending
 from dataflow.domain import Gap, Topic
 from dataflow.domain.aggregate import Aggregate
 from dataflow.gateway import face
+from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial, simple, socket_only
 from dataflow.gateway.application import HttpProblem, not_an_upgrade
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.face import Conversation, Entrance, Route
@@ -119,7 +120,21 @@ class Face(face.Face):
         async def marketdata(symbol: str) -> Response:
             return _now(hall, symbol)
 
-        return (Route(PATH, not_an_upgrade), Route("/api/v1/marketdata/<symbol>", marketdata))
+        return (
+            Route(PATH, not_an_upgrade, about=_SOCKET),
+            Route("/api/v1/marketdata/<symbol>", marketdata, about=_DAY),
+        )
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        url = f"{{ws}}{PATH}?{SYMBOL}={{symbol}}"
+        lines = {
+            "wscat": f"wscat -c '{url}'",
+            "Python": _PYTHON.replace("URL", url),
+            "JavaScript": f'new WebSocket("{url}").onmessage = e => console.log(JSON.parse(e.data));',
+        }
+        words = "The day so far, and again after each trade."
+        yield Sample("The day of a symbol, live", url, words, lines=lines, trial=Trial("socket", url))
+        yield simple("The day of a symbol", "/api/v1/marketdata/{symbol}", "The UTC day so far.")
 
 
 def _symbol(hall: Hall, client: Handshake) -> str:
@@ -137,3 +152,36 @@ def _now(hall: Hall, written: str) -> Response:
         told = f"Symbol not found: {written}"
         raise HttpProblem(404, "Not Found", told, error=f"NOT_FOUND: {told}")
     return Response(spelled(day), mimetype="application/json")
+
+
+class _State(TypedDict):
+    symbol: str
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    timestamp: int
+
+
+_NAME: Final = "`BTC-USDT` or `BTCUSDT`, in any case"
+_SOCKET: Final = socket_only(
+    "The day of a symbol over a WebSocket",
+    (Parameter(SYMBOL, str, _NAME, required=True, example="BTC-USDT"),),
+)
+_DAY: Final = About(
+    "The UTC day of a symbol so far",
+    {200: Answer("all numbers with all their digits; `timestamp` in ms since the epoch", _State)},
+    {404: "there is no such symbol, or no trade of it; `error` says so, too"},
+    parameters=(Parameter("symbol", str, _NAME, place="path", example="BTC-USDT"),),
+)
+_PYTHON: Final = """\
+import asyncio, websockets
+
+async def main():
+    async with websockets.connect("URL") as socket:
+        async for state in socket:
+            print(state)
+
+asyncio.run(main())
+"""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypedDict
 from urllib.parse import parse_qs
 
 from attrs import field, frozen, validators
@@ -21,6 +21,7 @@ from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.symbols import ANY, compact
 from dataflow.domain.topic import PRICES
 from dataflow.gateway import face
+from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial, simple, socket_only
 from dataflow.gateway.application import HttpProblem, json_response, not_an_upgrade
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.face import Conversation, Entrance, Route
@@ -127,10 +128,22 @@ class Face(face.Face):
             return _price(hall, name)
 
         return (
-            Route(self._path, not_an_upgrade),
-            Route("/Instruments", instruments, any_case=True),
-            Route("/Instruments/<name>/price", price, any_case=True),
+            Route(self._path, not_an_upgrade, about=_SOCKET),
+            Route("/Instruments", instruments, any_case=True, about=_NAMES),
+            Route("/Instruments/<name>/price", price, any_case=True, about=_PRICE),
         )
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        url = f"{{ws}}{self._path}?{SELECTION}={{compact}}"
+        lines = {
+            "wscat": f"wscat -c '{url}'",
+            "Python": _PYTHON.replace("URL", url),
+            "JavaScript": f'new WebSocket("{url}").onmessage = e => console.log(JSON.parse(e.data).Price);',
+        }
+        words = f"Each price as it comes. Without `?{SELECTION}=` those of all instruments."
+        yield Sample("Prices", url, words, lines=lines, trial=Trial("socket", url))
+        yield simple("Instruments", "/Instruments", "The names of all instruments.")
+        yield simple("A price", "/Instruments/{compact}/price", "The price of the last trade.")
 
 
 def _selected(hall: Hall, client: Handshake) -> Sequence[Topic]:
@@ -168,6 +181,35 @@ def _price(hall: Hall, name: str) -> Response:
 
 def _quote(instrument: str, price: Decimal) -> bytes:
     return b'{"instrument":%b,"price":%b}' % (encode(instrument), plain(price).encode())
+
+
+class _Price(TypedDict):
+    instrument: str
+    price: float
+
+
+_SOCKET: Final = socket_only(
+    "Prices over a WebSocket", (Parameter(SELECTION, str, "some names, with commas between; else all"),)
+)
+_NAMES: Final = About("The names of all instruments", {200: Answer("in the order of the sources", list[str])})
+_PRICE: Final = About(
+    "The price of the last trade",
+    {200: Answer("with the digits of the exchange", _Price)},
+    {404: "an unknown instrument, or one without a trade yet"},
+    parameters=(
+        Parameter("name", str, "`BTCUSDT` or `BTC-USDT`, in any case", place="path", example="BTCUSDT"),
+    ),
+)
+_PYTHON: Final = """\
+import asyncio, websockets
+
+async def main():
+    async with websockets.connect("URL") as socket:
+        async for price in socket:
+            print(price)
+
+asyncio.run(main())
+"""
 
 
 def _head(symbol: str) -> str:

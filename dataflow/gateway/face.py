@@ -9,8 +9,10 @@ questions. One folder or file under `dataflow/faces` is one face: a module with 
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
@@ -23,6 +25,7 @@ from dataflow.domain.notice import Draining, Notice
 from dataflow.server.handshake import Handshake, Socket
 from supervisors import Child
 
+from .about import About, Sample
 from .format import Format
 from .identity import ANONYMOUS
 from .limits import Account
@@ -160,7 +163,8 @@ class Route:
     `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
     it is for the operator only, too. Both are refused before the handler is called. With a listener of the
     operator's own, both are served there only. `any_case`: small and capital letters of the path do not
-    matter.
+    matter. `about` describes it in the OpenAPI document. `face`: the name of its face, which the host writes
+    here.
     """
 
     path: str
@@ -169,6 +173,8 @@ class Route:
     operator: bool = False
     inside: bool = False
     any_case: bool = False
+    about: About | None = None
+    face: str = ""
 
 
 @frozen
@@ -206,6 +212,16 @@ class Face:
     def __init__(self, settings: Any) -> None:
         """`settings`: an instance of the module's `Settings`."""
 
+    @property
+    def name(self) -> str:
+        """That of its file or folder, and of its table."""
+        return type(self).__module__.removeprefix("dataflow.faces.").partition(".")[0]
+
+    @property
+    def words(self) -> str:
+        """A line about it."""
+        return words(sys.modules[type(self).__module__])
+
     def routes(self, hall: Hall) -> Iterable[Route]:
         """Its HTTP endpoints."""
         return ()
@@ -217,3 +233,12 @@ class Face:
     def children(self, hall: Hall) -> Iterable[Child]:
         """Actors of its own, such as a listener on another port; supervised in branch `gateway`."""
         return ()
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        """What it serves, for the page `/faces`: with lines to copy."""
+        return ()
+
+
+def words(plug: ModuleType) -> str:
+    """A line about a face: the first of its module's docstring."""
+    return (plug.__doc__ or "").partition("\n")[0]
