@@ -100,10 +100,10 @@ def simple(name: str, path: str, words: str) -> Sample:
 
 
 def socket_only(summary: str, parameters: Sequence[Parameter] = ()) -> About:
-    """The endpoint of a WebSocket whose clients get a 400 without an upgrade."""
+    """A path that is a WebSocket's, and answers 400 without an upgrade."""
     return About(
         summary,
-        {101: Answer("the WebSocket is open")},
+        {},
         {
             400: "no upgrade is asked for, or a parameter is wrong",
             426: "the upgrade is not one of WebSocket 13",
