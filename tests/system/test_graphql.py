@@ -84,7 +84,9 @@ class Talk:
 
 
 @asynccontextmanager
-async def talk(s: Stage, *, subprotocols: Sequence[str] = (SUBPROTOCOL,), init: bool = True) -> AsyncIterator[Talk]:
+async def talk(
+    s: Stage, *, subprotocols: Sequence[str] = (SUBPROTOCOL,), init: bool = True
+) -> AsyncIterator[Talk]:
     address = s.daemon.http.removeprefix("http://")
     host, _, port = address.partition(":")
     stream = await trio.open_tcp_stream(host, int(port))
@@ -116,9 +118,17 @@ async def test_a_query_answers_with_the_bar_of_the_day() -> None:
     async with stage() as s, http_client(s.daemon.http) as http:
         await s.publish(3)
         for name in (SYMBOL, " btc-usdt ", "BTCUSDT", "btcusdt"):
-            told = await http.post(PATH, json={"query": f"query($s: String!) {{{BAR}}}", "variables": {"s": name}})
+            told = await http.post(
+                PATH, json={"query": f"query($s: String!) {{{BAR}}}", "variables": {"s": name}}
+            )
             assert told.headers["content-type"] == "application/json; charset=utf-8"
             assert json.loads(told.text, parse_float=Decimal) == {"data": {"marketData": bar(3)}}
         for name in ("ETH-USDT", "AAPL", "", "a/b", "x" * 1000):
-            told = await http.get(PATH, params={"query": "query($s:String!){marketData(symbol:$s){close}}", "variables": json.dumps({"s": name})})
+            told = await http.get(
+                PATH,
+                params={
+                    "query": "query($s:String!){marketData(symbol:$s){close}}",
+                    "variables": json.dumps({"s": name}),
+                },
+            )
             assert (told.status_code, told.json()) == (200, {"data": {"marketData": None}})
