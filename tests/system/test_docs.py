@@ -97,6 +97,8 @@ async def test_every_get_answers_as_the_document_says() -> None:
         client(s.daemon.url) as listener,
     ):
         await listener.call("subscribe", symbol="BTC-USDT")
+        hub = (await s.http.post("/blockchain/negotiate")).json()["connectionId"]
+        SEEDED["/blockchain"] = {"id": hub, "Accept": "text/event-stream"}
         for path, methods in s.document["paths"].items():
             if "get" in methods:
                 await _compare(s, path, methods["get"])
@@ -104,13 +106,14 @@ async def test_every_get_answers_as_the_document_says() -> None:
             assert methods.keys() <= set(served), path
 
 
-SEEDED = {"id": 1}  # the only client
+SEEDED: dict[str, dict[str, Any]] = {"/api/v1/clients/{id}": {"id": 1}}  # the only client
 
 
 async def _compare(s: Stage, path: str, told: dict[str, Any]) -> None:
-    query, headers = {}, {}
+    seeded = dict(SEEDED.get(path, ()))
+    query, headers = {}, {"Accept": seeded.pop("Accept", "*/*")}
     for each in told["parameters"]:
-        value = each.get("example", SEEDED.get(each["name"]))
+        value = each.get("example", seeded.get(each["name"]))
         assert value is not None or not each["required"], f"{path}: {each['name']} has no example"
         if each["in"] == "path":
             path = path.replace("{" + each["name"] + "}", str(value))

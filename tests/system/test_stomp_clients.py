@@ -187,7 +187,7 @@ async def test_a_page_of_an_invited_site_works_by_every_transport() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trade_on_go, s, one)
-            met, complaints = await browse(visit)
+            met, complaints = await browse(visit, permissions=["local-network-access"])
             nursery.cancel_scope.cancel()
         for number, told in enumerate(met):
             assert told["version"] == "1.2"
