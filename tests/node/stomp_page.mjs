@@ -7,6 +7,7 @@ window.meet = (url, transport, room) =>
   new Promise((resolve, reject) => {
     const prices = [];
     const signals = [];
+    let version;
     const client = new Client({
       webSocketFactory: () => new SockJS(url, null, { transports: [transport] }),
       reconnectDelay: 0,
@@ -14,10 +15,11 @@ window.meet = (url, transport, room) =>
     const finish = async () => {
       if (prices.length < 2 || signals.length < 11) return;
       await client.deactivate();
-      resolve({ prices, signals, version: client.connectedVersion });
+      resolve({ prices, signals, version });
     };
     const say = signal => client.publish({ destination: `/app/signal/${room}`, body: JSON.stringify(signal) });
-    client.onConnect = () => {
+    client.onConnect = frame => {
+      version = frame.headers.version;
       client.subscribe("/topic/market-data/BTCUSDT", message => {
         prices.push(JSON.parse(message.body).close);
         finish();

@@ -178,7 +178,9 @@ async def test_a_page_of_an_invited_site_works_by_every_transport() -> None:
         await one.subscribe("0", "/topic/signaling/demo")
 
         def visit(page: Any, heard: Heard) -> tuple[list[Any], list[str]]:
-            page.route(f"{site}/**", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
+            page.route(
+                f"{site}/**", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html")
+            )
             page.goto(f"{site}/")
             page.add_script_tag(content=script)
             meet = "([url, transport]) => window.meet(url, transport, 'demo')"
