@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from decimal import Decimal
 from typing import Any
@@ -11,18 +12,14 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.outbox import SlowClient
-from dataflow.settings.schema import Limits, Session
+from dataflow.faces.stomp import Face
+from dataflow.faces.stomp.conversation import CONNECT_WITHIN
+from dataflow.gateway.identity import ANONYMOUS
+from dataflow.settings.schema import Gateway, Limits, Session
 from tests.support.waiting import until
-from tests.system.stomping import (
-    MARKET_DATA,
-    PLAIN,
-    SOCKJS,
-    Client,
-    Stage,
-    client,
-    settled,
-    stage,
-)
+from tests.system.daemon import client as jsonrpc_client
+from tests.system.daemon import daemon, http_client
+from tests.system.stomping import MARKET_DATA, PLAIN, SOCKJS, Client, Stage, client, settled, stage
 
 BOTH = pytest.mark.parametrize("path", [PLAIN, SOCKJS], ids=["plain", "sockjs"])
 
@@ -384,3 +381,382 @@ async def test_heart_beats_go_both_ways_and_silence_ends(path: str, mock_clock: 
 def heard_now(s: Stage) -> bool:
     [session] = s.daemon.lobby.clients
     return session._dialogue._pulse.silent_at == trio.current_time() + 6.0
+
+
+async def test_who_does_not_connect_is_closed(mock_clock: MockClock) -> None:
+    """A WebSocket without a CONNECT holds a place for a while only, whatever else it sends."""
+    async with stage() as s, client(s.daemon) as one:
+        await one.say("\n")
+        await until(lambda: s.sessions == 1)
+        await wait_all_tasks_blocked(0.01)
+        mock_clock.jump(CONNECT_WITHIN)
+        await until(lambda: one.closed)
+        assert one.frames[-1].headers["message"] == "no CONNECT for 15 s"
+        await settled(s)
+
+
+async def test_sockjs_has_a_sign_of_life_of_its_own(mock_clock: MockClock) -> None:
+    """`h` every 25 s, for proxies that close quiet connections."""
+    async with stage() as s, client(s.daemon, SOCKJS) as one:
+        await one.connect()
+        for number in (1, 2):
+            await wait_all_tasks_blocked(0.01)
+            for _ in range(2):  # in steps, so that its pongs are heard
+                mock_clock.jump(12.5)
+                await wait_all_tasks_blocked(0.01)
+            await until(lambda number=number: one.texts.count("h") == number)
+        assert one.texts[0] == "o"
+
+
+async def test_a_slow_client_gets_the_newest_state_and_never_goes_back() -> None:
+    """What waits for it is bounded; the last state always arrives; others get every state."""
+    settings = Session(outbox=10, slow_client=SlowClient.DISCONNECT)
+    async with (
+        stage(session=settings) as s,
+        client(s.daemon) as quick,
+        client(s.daemon, buffer=4096) as slow,
+    ):
+        await quick.connect()
+        await quick.subscribe("0")
+        await slow.say(f"CONNECT\naccept-version:1.2\n\n\0SUBSCRIBE\nid:0\ndestination:{MARKET_DATA}\n\n\0")
+        await until(lambda: s.listeners == 2)
+        session = list(s.daemon.lobby.clients)[-1]
+        session._wire._sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 4096)
+        while not session.waiting:
+            await s.publish(*[(str(s.published + 1 + n), "1") for n in range(20)])
+        for _ in range(5):
+            await s.publish(*[(str(s.published + 1 + n), "1") for n in range(20)])
+            assert session.waiting <= 1
+        await until(lambda: len(quick.of("MESSAGE")) == s.published)
+        assert [m.json["close"] for m in quick.of("MESSAGE")] == list(range(1, s.published + 1))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slow.listen)
+            await until(lambda: slow.of("MESSAGE") and slow.of("MESSAGE")[-1].json["close"] == s.published)
+            nursery.cancel_scope.cancel()
+        closes = [m.json["close"] for m in slow.of("MESSAGE")]
+        assert closes == sorted(set(closes))
+        assert len(closes) < s.published
+        assert session.ended is None
+
+
+async def test_a_flood_is_refused_in_the_protocol_s_words() -> None:
+    """Calls are paid for, and the one who has too many is told and closed; in one message or in many."""
+    limits = Limits(calls_per_second=1, loopback=True)
+    for text in ("\n", "ACK\nid:1\n\n\0", "ACK\nid:1\n\n\0" * 20):
+        async with stage(limits=limits) as s, client(s.daemon) as one:
+            await one.connect()
+            for _ in range(12):
+                if one.closed is None:
+                    await one.say(text)
+            await until(lambda one=one: one.closed)
+            assert one.frames[-1].headers["message"] == "too many calls"
+
+
+@pytest.mark.parametrize("subject", ["frames", "signals"])
+async def test_bytes_are_paid_for(subject: str) -> None:
+    """What a client has sent, and what a signal costs by the number of those who hear it."""
+    limits = Limits(bytes_per_second=5_000, loopback=True)
+    async with stage(limits=limits) as s, client(s.daemon) as one:
+        await one.connect()
+        for id_ in range(20):
+            await one.subscribe(
+                str(id_), "/topic/signaling" if subject == "signals" else f"/topic/signaling/{id_}"
+            )
+        body = '{"type":"ICE","sdp":"%s"}' % ("x" * 3000 if subject == "signals" else "x" * 30_000)
+        for _ in range(3):
+            await one.send("SEND", "destination:/app/signal", body=body)
+        await until(lambda: one.closed)
+        assert one.frames[-1].headers["message"] == "too many bytes"
+
+
+@pytest.mark.parametrize("path", [PLAIN, SOCKJS])
+async def test_without_room_a_client_is_told_when_to_come_back(path: str) -> None:
+    """In STOMP's words, or in SockJS's, because its client is not open yet."""
+    async with stage(gateway=Gateway(port=0, max_sessions=1)) as s, client(s.daemon) as one:
+        await one.connect()
+        async with client(s.daemon, path) as two:
+            await until(lambda: two.closed)
+            assert two.closed is not None
+            assert two.closed[0] == 1013
+            [text] = two.texts
+            assert "too many sessions, try again in" in text
+            assert text.startswith("ERROR\nmessage:" if path == PLAIN else "c[1013,")
+        async with http_client(s.daemon.http) as http:
+            answer = await http.post("/ws/0/one/xhr")
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+
+
+async def test_a_vanished_peer_is_noticed(mock_clock: MockClock) -> None:
+    """A connection that neither sends nor answers ends, though its client never promised a heart-beat."""
+    async with stage() as s, client(s.daemon, buffer=4096) as deaf:
+        await deaf.say("CONNECT\naccept-version:1.2\n\n\0")
+        await until(lambda: s.sessions == 1)
+        await wait_all_tasks_blocked(0.01)
+        for _ in range(2):
+            mock_clock.jump(20.0)
+            await wait_all_tasks_blocked(0.01)
+        await settled(s)
+
+
+@BOTH
+async def test_a_server_that_stops_says_so(path: str) -> None:
+    """An ERROR, SockJS's last frame, and 1001."""
+    async with stage() as s, client(s.daemon, path) as one:
+        await one.connect()
+        await one.subscribe("0")
+        await s.daemon.root.supervisor("gateway").restart("sessions")
+        await until(lambda: one.closed)
+        assert one.frames[-1].command == "ERROR"
+        assert one.frames[-1].headers == {"message": "server going away"}
+        assert one.closed == (1001, "server going away")
+        assert (one.texts[-1] == 'c[3000,"Go away!"]') is (path == SOCKJS)
+
+
+@pytest.mark.parametrize("path", [PLAIN, SOCKJS, "xhr"])
+async def test_a_hundred_clients_that_leave_leave_nothing(path: str) -> None:
+    """No session, subscription, room, topic or task, however rudely they go."""
+    limits = Limits(loopback=True)
+    async with stage(limits=limits) as s:
+        s.daemon.keep_events = False
+        [face] = [each for each in s.daemon.hall.faces if isinstance(each, Face)]
+        assert face.service.rooms is not None
+        before = tasks(s)
+        follow = [
+            f"SUBSCRIBE\nid:{id_}\ndestination:{destination}\n\n\0"
+            for id_, destination in enumerate(
+                [MARKET_DATA, "/topic/market-data/BTCUSDT", "/topic/market-data/NONE", "/topic/signaling/a"]
+            )
+        ]
+        text = "CONNECT\naccept-version:1.2\n\n\0" + "".join(follow)
+        for number in range(100):
+            if path == "xhr":
+                await by_xhr(s, f"client{number}", text)
+                continue
+            async with client(s.daemon, path) as one:
+                await one.say(text)
+                if number % 2:
+                    await until(lambda: s.listeners >= 1)
+        if path == "xhr":  # they count as gone when no response is open for a while
+            assert s.sessions <= 100
+            await s.daemon.root.supervisor("gateway").restart("sessions")
+        await settled(s, lambda: len(face.service.rooms or ()) == 0)
+        assert sum(s.daemon.core.topics.subscribers.values()) == 0
+        assert s.daemon.hall.quotas.account(ANONYMOUS, "127.0.0.1").subscriptions == 0
+        await until(lambda: tasks(s) <= before + 2)  # topics that linger
+        assert s.daemon.crashes() == []
+
+
+def tasks(s: Stage) -> int:
+    """The actors of the whole tree."""
+    nodes = [s.daemon.hall.tree()]
+    count = 0
+    while nodes:
+        count += 1
+        nodes += nodes.pop().children
+    return count
+
+
+async def by_xhr(s: Stage, name: str, text: str) -> None:
+    """A client that opens, says this, and takes a part of a streaming response."""
+    async with http_client(s.daemon.http) as http:
+        await http.post(f"/ws/0/{name}/xhr")
+        await http.post(f"/ws/0/{name}/xhr_send", content=json.dumps([text]))
+        async with http.stream("POST", f"/ws/0/{name}/xhr_streaming") as response:
+            async for piece in response.aiter_text():
+                if "CONNECTED" in piece:
+                    break
+
+
+# SockJS by HTTP.
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/"])
+async def test_sockjs_greets_where_it_never_upgrades(path: str) -> None:
+    """A plain GET; a handshake that a proxy broke is told so, and JSON-RPC keeps the WebSocket."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        answer = await http.get(path)
+        assert (answer.status_code, answer.text) == (200, "Welcome to SockJS!\n")
+        assert answer.headers["content-type"] == "text/plain; charset=UTF-8"
+        for headers in ({"Sec-WebSocket-Key": "x"}, {"Upgrade": "websocket"}):
+            broken = await http.get(path, headers=headers)
+            assert broken.status_code == 426
+            assert broken.headers["upgrade"] == "websocket"
+        async with jsonrpc_client(s.daemon.url) as rpc:
+            assert await rpc.call("ping") == "pong"
+
+
+async def test_a_face_that_is_off_is_a_404() -> None:
+    """And at `/ws` there is a WebSocket alone, as ever."""
+    async with daemon(sources={}) as d, http_client(d.http) as http:
+        assert (await http.get("/ws")).status_code == 426
+        for path in ("/ws/", "/ws/info", "/ws/websocket"):
+            assert (await http.get(path)).status_code == 404
+        assert (await http.post("/ws/0/a/xhr")).status_code == 404
+
+
+async def test_info_tells_what_there_is() -> None:
+    """Never from a cache; a page of an invited site may read it, with credentials, and another may not."""
+    site = "http://site.example"
+    async with stage(gateway=Gateway(port=0, origins=(site,))) as s, http_client(s.daemon.http) as http:
+        one, two = [await http.get("/ws/info", headers={"Origin": site}) for _ in range(2)]
+        told = one.json()
+        entropy = told.pop("entropy")
+        assert told == {"origins": ["*:*"], "cookie_needed": False, "websocket": True}
+        assert 0 <= entropy < 1 << 32
+        assert entropy != two.json()["entropy"]
+        assert one.headers["cache-control"] == "no-store, no-cache, must-revalidate, max-age=0"
+        assert one.headers["access-control-allow-origin"] == site
+        assert one.headers["access-control-allow-credentials"] == "true"
+        asked = {"Origin": site, "Access-Control-Request-Method": "POST"}
+        for path in ("/ws/info", "/ws/0/a/xhr", "/ws/0/a/xhr_send", "/ws/0/a/xhr_streaming"):
+            preflight = await http.options(path, headers=asked)
+            assert preflight.status_code == 200
+            assert preflight.headers["access-control-allow-origin"] == site
+            assert preflight.headers["access-control-allow-credentials"] == "true"
+        foreign = await http.get("/ws/info", headers={"Origin": "http://other.example"})
+        assert foreign.status_code == 403
+        assert "access-control-allow-credentials" not in (await http.get("/ws/info")).headers
+
+
+@pytest.mark.parametrize("path", ["/ws/a.b/c/xhr", "/ws/a/b.c/xhr_streaming", "/ws/a//xhr", "/ws/a/b/jsonp"])
+async def test_a_path_that_is_none_of_sockjs_is_a_404(path: str) -> None:
+    """No dot in its words, and no transport that is not served."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        assert (await http.post(path)).status_code in (404, 405)
+        for words in ("/ws/a.b/c/websocket", "/ws/a/b.c/websocket"):
+            headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+            headers["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+            assert (await http.get(words, headers=headers)).status_code == 404
+        assert s.sessions == 0
+
+
+async def test_a_client_by_polls_alone() -> None:
+    """Each poll brings one batch; what the client sends goes beside; the server's word means nothing."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        await s.publish(("1.5", "1"))
+        assert (await http.post("/ws/000/me/xhr")).text == "o\n"
+        text = f"SUBSCRIBE\nid:0\ndestination:{MARKET_DATA}\n\n\0"
+        sent = await http.post(
+            "/ws/111/me/xhr_send", content=json.dumps(["CONNECT\naccept-version:1.2\n\n\0", text])
+        )
+        assert (sent.status_code, sent.content) == (204, b"")
+        heard = ""
+        while "MESSAGE" not in heard:
+            heard += (await http.post("/ws/222/me/xhr")).text
+        lines = heard.splitlines()
+        assert all(line.startswith('a["') for line in lines)
+        assert [json.loads(line[1:])[0].split("\n")[0] for line in lines] == ["CONNECTED", "MESSAGE"]
+        async with trio.open_nursery() as nursery:
+            answers = list[str]()
+
+            async def poll() -> None:
+                answers.append((await http.post("/ws/000/me/xhr", timeout=None)).text)
+
+            nursery.start_soon(poll)
+            await s.publish(("2.5", "1"))
+        assert '\\"close\\":2.5' in answers[0]
+        await http.post("/ws/000/me/xhr_send", content=json.dumps(["DISCONNECT\nreceipt:r\n\n\0"]))
+        last = (await http.post("/ws/000/me/xhr")).text
+        assert last.splitlines()[-1] == 'c[3000,"Go away!"]'
+        await settled(s)
+        assert (await http.post("/ws/000/me/xhr_send", content='["x"]')).status_code == 404
+
+
+async def test_a_newer_response_takes_the_place_of_an_older_one() -> None:
+    """The older one is told so and ends, as when a browser's connection has hung."""
+    async with stage() as s, http_client(s.daemon.http) as http, trio.open_nursery() as nursery:
+        await http.post("/ws/0/me/xhr")
+        answers = list[str]()
+
+        async def poll() -> None:
+            answers.append((await http.post("/ws/0/me/xhr", timeout=None)).text)
+
+        nursery.start_soon(poll)
+        await until(lambda: [session for session in s.daemon.lobby.clients if session._wire.polled])
+        nursery.start_soon(poll)
+        await until(lambda: answers)
+        assert answers == ['c[2010,"Another connection still open"]\n']
+        await http.post("/ws/0/me/xhr_send", content='["CONNECT\\n\\n\\u0000"]')
+        await until(lambda: len(answers) == 2)
+        assert "CONNECTED" in answers[1]
+
+
+@pytest.mark.parametrize("sent", [b"", b"[", b"[1]", b"{}", b'["\xff"]'])
+async def test_broken_json_is_refused_and_hurts_nobody(sent: bytes) -> None:
+    """The request is answered with the mistake; the client goes on. Over a WebSocket it is the end."""
+    async with stage() as s, http_client(s.daemon.http) as http, client(s.daemon, SOCKJS) as one:
+        await http.post("/ws/0/me/xhr")
+        answer = await http.post("/ws/0/me/xhr_send", content=sent)
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+        assert s.sessions == 2
+        await one.socket.send_message(sent.decode("latin-1"))
+        await until(lambda: one.closed)
+        assert one.closed is not None
+        assert one.closed[0] == 1008
+        await until(lambda: s.sessions == 1)
+
+
+async def test_a_request_that_is_too_long_is_refused() -> None:
+    """As every body is; and messages that nobody takes are bounded."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        await http.post("/ws/0/me/xhr")
+        assert (
+            await http.post("/ws/0/me/xhr_send", content=b'["' + b"x" * 70_000 + b'"]')
+        ).status_code == 413
+        assert s.sessions == 1
+
+
+async def test_a_streaming_response_ends_at_its_length_and_the_next_one_goes_on() -> None:
+    """Nothing is lost in between; the first line is what old browsers want."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        text = (
+            "CONNECT\naccept-version:1.2\n\n\0SUBSCRIBE\nid:0\ndestination:/topic/signaling\nreceipt:s\n\n\0"
+        )
+        await http.post("/ws/0/me/xhr")
+        await http.post("/ws/0/me/xhr_send", content=json.dumps([text]))
+        numbers = list[str]()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(signal_on_and_on, s)
+            for _ in range(2):
+                async with http.stream("POST", "/ws/0/me/xhr_streaming", timeout=None) as response:
+                    lines = [line async for line in response.aiter_lines()]
+                assert lines[0] == "h" * 2048
+                assert sum(map(len, lines)) > 128 * 1024
+                frames = [json.loads(line[1:])[0] for line in lines[1:] if line.startswith("a")]
+                numbers += [
+                    f.split('"senderId":"')[1].split('"')[0] for f in frames if f.startswith("MESSAGE")
+                ]
+            nursery.cancel_scope.cancel()
+        assert numbers == [str(number) for number in range(int(numbers[0]), int(numbers[0]) + len(numbers))]
+
+
+async def signal_on_and_on(s: Stage) -> None:
+    """Signals with their number, as fast as they come back."""
+    async with client(s.daemon) as one:
+        await one.connect()
+        await one.subscribe("0", "/topic/signaling")
+        for number in itertools.count():
+            body = json.dumps({"type": "ICE", "senderId": str(number), "sdp": "x" * 8_000})
+            await one.send("SEND", "destination:/app/signal", body=body)
+            await until(lambda n=number: len(one.of("MESSAGE")) > n)
+            await until(lambda: all(session.waiting < 5 for session in s.daemon.lobby.clients))
+
+
+async def test_a_client_without_a_response_is_gone(mock_clock: MockClock) -> None:
+    """After 5 s, and with all that it followed."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        await http.post("/ws/0/me/xhr")
+        text = f"CONNECT\n\n\0SUBSCRIBE\ndestination:{MARKET_DATA}\n\n\0"
+        await http.post("/ws/0/me/xhr_send", content=json.dumps([text]))
+        await until(lambda: s.listeners == 1)
+        await wait_all_tasks_blocked(0.01)
+        mock_clock.jump(4.9)
+        await wait_all_tasks_blocked(0.01)
+        assert s.sessions == 1
+        mock_clock.jump(0.2)
+        await until(lambda: s.listeners == 0)
+        for _ in range(3):  # a last word has its time
+            mock_clock.jump(1.0)
+            await wait_all_tasks_blocked(0.01)
+        await settled(s)
