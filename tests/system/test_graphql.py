@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
-import pytest
 import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from actors.outbox import SlowClient
 from dataflow.domain import Topic
-from dataflow.domain.topic import DAYS, TRADES
+from dataflow.domain.topic import TRADES
 from dataflow.faces.graphql import Settings
 from dataflow.faces.graphql.transport_ws import SUBPROTOCOL
-from dataflow.settings.schema import Gateway, Limits, Session
 from tests.support import node
 from tests.support.waiting import until
 from tests.system import test_sse
-from tests.system.daemon import client, http_client
+from tests.system.daemon import http_client
 from tests.system.test_sse import SYMBOL, Stage
 
 PATH = "/graphql"
