@@ -37,7 +37,7 @@ define install
 	touch $@
 endef
 
-.PHONY: help run test lint fix bench abuse compare audit lock clean
+.PHONY: help run test lint fix proto bench abuse compare audit lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -57,6 +57,11 @@ lint: $(VENV)/dev.stamp ## style, types and who may import whom
 
 fix: $(VENV)/dev.stamp ## mend the style, as far as ruff can
 	@$(BIN)/ruff check --fix --quiet .; status=$$?; $(BIN)/ruff format . && exit $$status
+
+# Their paths below dataflow/protobuf are the names by which reflection knows them.
+proto: $(VENV)/dev.stamp ## generate the Python of the .proto files anew
+	@cd dataflow/protobuf && "$(CURDIR)/$(BIN)/python" -m grpc_tools.protoc -I . --python_out=$(or $(ARGS),.) \
+		--pyi_out=$(or $(ARGS),.) $$(find . -name '*.proto' | sort)
 
 bench: $(VENV)/dev.stamp ## this daemon and its peers, measured side by side: make bench ARGS=--quick
 	@$(BIN)/dataflow bench $(ARGS)

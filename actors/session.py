@@ -58,10 +58,14 @@ class Ending(Enum):
 
 @frozen
 class Ended:
-    """The end of a session: why, and the words that its client gets."""
+    """The end of a session: why, and the words that its client gets.
+
+    `code`: the protocol's own number of this end, for wires that carry one.
+    """
 
     why: Ending
     words: str
+    code: int | None = None
 
 
 @frozen
@@ -143,11 +147,17 @@ class Wire(Protocol[P, M_co]):
     async def ping(self) -> None:
         """Ask for a sign of life."""
 
-    async def close(self, why: Ending, words: str) -> None:
-        """Close politely within a bounded time. Never raises."""
+    async def close(self, why: Ending, words: str, code: int | None = None) -> None:
+        """Close politely within a bounded time. Never raises.
+
+        `code`: the protocol's own number of this end; a wire without such numbers does not use it.
+        """
 
     def abort(self) -> None:
         """Close at once."""
+
+    def turn_binary(self) -> None:
+        """From now on send binary messages. For a wire that can send either kind, before it is shared."""
 
 
 class Dialogue(Protocol[M_contra]):
@@ -167,6 +177,13 @@ class Dialogue(Protocol[M_contra]):
 
     def heartbeat(self) -> bytes | None:
         """The protocol's own word for a sign of life; None: the wire's ping is enough."""
+
+    @property
+    def alarm(self) -> float:
+        """When `on_alarm` is to be called, on Trio's clock; infinity for never."""
+
+    def on_alarm(self) -> None:
+        """The time of `alarm` has come. Sets it anew. Never waits or raises."""
 
     def closed(self) -> None:
         """The session is over: leave every topic."""
@@ -415,10 +432,20 @@ class Session(Generic[P, M]):
                 await trio.sleep_forever()
         self._taking = None
 
-    def end(self, why: Ending, words: str) -> None:
-        """End this session; the first reason given counts."""
+    def turn_binary(self) -> None:
+        """From now on send binary messages, where the client's wire can send either kind.
+
+        Before the first subscription: renderings are made for one kind.
+        """
+        self._wire.turn_binary()
+
+    def end(self, why: Ending, words: str, code: int | None = None) -> None:
+        """End this session; the first reason given counts.
+
+        `code`: the protocol's own number of this end, such as a close code of WebSocket.
+        """
         if self.ended is None:
-            self.ended = Ended(why, words)
+            self.ended = Ended(why, words, code)
             self._close_lanes()
             self._piece = None
             if self._outbox is not None:
@@ -541,6 +568,11 @@ class Session(Generic[P, M]):
     @property
     def _due(self) -> float:
         """When the client has to be looked after, unless it is heard from before."""
+        return min(self._next_sign, self._dialogue.alarm)
+
+    @property
+    def _next_sign(self) -> float:
+        """When the client must have given a sign of life, or must be asked for one."""
         manners, heard = self._manners, self._wire.heard
         if manners.ping_timeout is None:
             return max(self._pinged, heard) + manners.ping_interval
@@ -550,7 +582,9 @@ class Session(Generic[P, M]):
 
     async def _look_after(self) -> None:
         """Ping a client that was silent for long. Raises WireClosed when it stays silent: it has vanished."""
-        if self._due > trio.current_time() or self.ended is not None:
+        if self.ended is None and self._dialogue.alarm <= trio.current_time():
+            self._dialogue.on_alarm()
+        if self._next_sign > trio.current_time() or self.ended is not None:
             return
         timeout = self._manners.ping_timeout
         if timeout is not None and self._pinged > self._wire.heard:
@@ -578,7 +612,7 @@ class Session(Generic[P, M]):
             self._wire.abort()
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_WITHIN) as scope:
-            await self._wire.close(self.ended.why, self.ended.words)
+            await self._wire.close(self.ended.why, self.ended.words, self.ended.code)
         if scope.cancelled_caught:
             self._wire.abort()
 
@@ -746,6 +780,11 @@ class _Nobody:
 
     def heartbeat(self) -> bytes | None:
         return None
+
+    alarm = math.inf
+
+    def on_alarm(self) -> None:
+        pass
 
     def closed(self) -> None:
         pass

@@ -163,21 +163,38 @@ class Personal(Rendering[P]):
     """A rendering for one client alone, where each message carries the client's own id.
 
     The bodies are shared, the frames are not. An update does not remember them: there would be one a client.
+    `heads` are pairs of what stands before and behind a body. With several of them, each body is sent so many
+    times: a client may follow a topic under several ids.
     """
 
-    head: bytes = b""
-    tail: bytes = b""
+    heads: Sequence[tuple[bytes, bytes]] = ((b"", b""),)
 
     @property
     def shared(self) -> bool:
         return False
 
     def pack(self, texts: Sequence[bytes]) -> P:
-        head, tail = self.head, self.tail
-        return super().pack([head + text + tail for text in texts])
+        return super().pack([head + text + tail for text in texts for head, tail in self.heads])
 
     def payload(self, update: Update) -> P:
         return self.pack(update.texts(self.format))
+
+
+@frozen(eq=False)
+class Own(Rendering[P]):
+    """A rendering for one client alone that shares nothing: `write(update)` gives its texts.
+
+    For protocols in which each client chooses what it gets of an entry.
+    """
+
+    write: Callable[[Update], Sequence[bytes]]
+
+    @property
+    def shared(self) -> bool:
+        return False
+
+    def payload(self, update: Update) -> P:
+        return self.pack(self.write(update))
 
 
 @cache

@@ -8,6 +8,7 @@ questions. One folder or file under `dataflow/faces` is one face: a module with 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import trio
 from attrs import frozen
 from quart import Response
 
-from actors.update import Envelope, Personal, Rendering, rendering
+from actors.update import Envelope, Own, Personal, Rendering, Update, rendering
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Draining, Notice
 from dataflow.server.handshake import Handshake, Socket
@@ -43,6 +44,7 @@ class Conversation(ABC):
     __slots__ = ("_begun", "hall", "principal", "session", "subscriptions")
 
     format: Format  # of the class: one object for all clients of the face
+    alarm: float = math.inf  # when `on_alarm` is called, on Trio's clock: see `actors.session.Dialogue`
 
     def __init__(self, session: AnySession, hall: Hall) -> None:
         self.session = session
@@ -73,14 +75,22 @@ class Conversation(ABC):
         """The protocol's own word for a sign of life; None: the wire's ping is enough."""
         return None
 
+    def on_alarm(self) -> None:
+        """The time of `alarm` has come: a client is too silent, say. Sets it anew. Never waits or raises."""
+        raise AssertionError("a conversation with an alarm knows what to do")
+
     def rendering(self, envelope: Envelope | None = None) -> Rendering[Any]:
         """How updates become payloads, alike for all clients of the kind. `envelope` joins several texts."""
         return rendering(self.format, envelope, self.session.frame)
 
-    def personal(self, head: bytes, tail: bytes = b"") -> Personal[Any]:
+    def personal(self, *heads: tuple[bytes, bytes]) -> Personal[Any]:
         """The same with a head and a tail of this client's own around each text: it shares texts, not
-        payloads."""
-        return Personal(self.format, None, self.session.frame, head, tail)
+        payloads. With several pairs each text is sent once a pair."""
+        return Personal(self.format, None, self.session.frame, heads)
+
+    def own(self, write: Callable[[Update], Sequence[bytes]]) -> Own[Any]:
+        """How updates become payloads for this client alone: `write` gives the texts."""
+        return Own(self.format, None, self.session.frame, write)
 
     async def begin(self, text: bytes) -> None:
         """Send a piece of the answer, and let others have their turns until the client has taken it.

@@ -6,7 +6,7 @@ never tears a frame: it aborts the connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -27,8 +27,8 @@ class FaultyWire(Generic[P]):
     """
 
     def __init__(self, wire: Wire[P, Any], faults: Faults, path: str) -> None:
-        self.peer, self.pack, self.write, self.ping = wire.peer, wire.pack, wire.write, wire.ping
-        self.stays = wire.stays
+        self.peer, self.write, self.ping = wire.peer, wire.write, wire.ping
+        self.stays, self.turn_binary = wire.stays, wire.turn_binary
         self._wire = wire
         self._passage = Passage(faults, path, partial(_cut, wire))
         self._receiving = trio.CancelScope()
@@ -37,6 +37,10 @@ class FaultyWire(Generic[P]):
     @property
     def heard(self) -> float:
         return self._wire.heard
+
+    @property
+    def pack(self) -> Callable[[Sequence[bytes]], P]:
+        return self._wire.pack
 
     @property
     def size(self) -> Callable[[P], int]:
@@ -67,9 +71,9 @@ class FaultyWire(Generic[P]):
                 self._in_hand.append(await self._wire.receive())
                 self._passage.visit()
 
-    async def close(self, why: Ending, words: str) -> None:
+    async def close(self, why: Ending, words: str, code: int | None = None) -> None:
         self._passage.free()
-        await self._wire.close(why, words)
+        await self._wire.close(why, words, code)
 
     def abort(self) -> None:
         self._passage.free()

@@ -92,6 +92,7 @@ class HttpServer:
         sockets = {
             evolve(each.socket, path=prefix + each.socket.path): partial(self._admit, each)
             for each in entrances
+            if "<" not in each.socket.path  # Quart knows what to do with variables
             for prefix in {"", root}
         }
         addresses: list[str] = await serving.start(
@@ -136,7 +137,7 @@ class HttpServer:
 
     async def _admit(self, entrance: Entrance, wire: Wire[Any, Any], client: Handshake) -> None:
         hall = self._hall
-        if client.path != entrance.socket.path:  # it came below `root_path`
+        if client.path == hall.settings.gateway.root_path + entrance.socket.path:
             client = evolve(client, path=entrance.socket.path)
         await hall.open_session(wire, lambda session: entrance.converse(session, client), client)
 

@@ -9,7 +9,7 @@ are joined in memory, for ASGI sends whole messages only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final
 
@@ -23,6 +23,7 @@ from dataflow.net.websocket.parser import TEXT_ONLY, TOO_BIG, Goodbye
 
 from .connection import Seat
 from .endings import CODES, WebSocketClosed
+from .handshake import Messages
 
 _LOST: Final = Goodbye(VANISHED, "connection lost")
 
@@ -41,7 +42,7 @@ class _Piece:
 class AsgiWire:
     """One client through an accepted Quart websocket. A payload is a tuple of texts."""
 
-    _BINARY: ClassVar = False
+    _HEARS: ClassVar = False  # binary messages
 
     def __init__(
         self, websocket: Websocket, seat: Seat | None, *, max_message_bytes: int, close_within: float = 2.0
@@ -75,7 +76,10 @@ class AsgiWire:
 
     def piece(self, text: bytes, first: bool, last: bool) -> tuple[Any, ...]:
         """A piece of one message as a payload."""
-        return (_Piece(text if self._BINARY else text.decode(), last),)
+        return (_Piece(text.decode(), last),)
+
+    def turn_binary(self) -> None:
+        raise AssertionError("this wire sends one kind of message")
 
     stays = True  # in a request of the HTTP server
     way = None  # ASGI has no socket
@@ -118,7 +122,7 @@ class AsgiWire:
         self._check()
         if message is None:  # Quart's word for a binary message without bytes
             message = b""
-        if isinstance(message, bytes) and self._BINARY and len(message) <= self._max_bytes:
+        if isinstance(message, bytes) and self._HEARS and len(message) <= self._max_bytes:
             return message
         if not isinstance(message, str):
             await self._part(Goodbye(TEXT_ONLY, "text messages only", fault=True))
@@ -135,9 +139,9 @@ class AsgiWire:
         else:
             await trio.lowlevel.checkpoint()
 
-    async def close(self, why: Ending, words: str) -> None:
+    async def close(self, why: Ending, words: str, code: int | None = None) -> None:
         """End the wire for this reason, within a bound. Never raises."""
-        await self.close_with(CODES[why], words)
+        await self.close_with(CODES[why] if code is None else code, words)
 
     async def close_with(self, code: int, reason: str) -> None:
         """Send a close frame and wait for the peer to leave, within a bound. Never raises."""
@@ -189,12 +193,43 @@ class AsgiWire:
 class BinaryAsgiWire(AsgiWire):
     """Sends binary messages and receives either kind: `receive` gives str or bytes."""
 
-    _BINARY = True
+    _HEARS = True
 
     @staticmethod
     def pack(texts: Sequence[bytes]) -> tuple[Any, ...]:
         """k binary messages as one payload. Pure."""
         return tuple(texts)
+
+    def piece(self, text: bytes, first: bool, last: bool) -> tuple[Any, ...]:
+        """A piece of one message as a payload."""
+        return (_Piece(text, last),)
+
+
+class EitherAsgiWire(AsgiWire):
+    """Receives either kind of message, and sends text until `turn_binary`."""
+
+    _HEARS = True
+    _binary = False
+
+    @property
+    def pack(self) -> Callable[[Sequence[bytes]], tuple[Any, ...]]:  # type: ignore[override]
+        """Makes one payload of k messages. Pure."""
+        return BinaryAsgiWire.pack if self._binary else AsgiWire.pack
+
+    def piece(self, text: bytes, first: bool, last: bool) -> tuple[Any, ...]:
+        """A piece of one message as a payload."""
+        return (_Piece(text if self._binary else text.decode(), last),)
+
+    def turn_binary(self) -> None:
+        """From now on send binary messages."""
+        self._binary = True
+
+
+ASGI_WIRES: Final[Mapping[Messages, type[AsgiWire]]] = {
+    Messages.TEXT: AsgiWire,
+    Messages.BINARY: BinaryAsgiWire,
+    Messages.EITHER: EitherAsgiWire,
+}
 
 
 def peer_of(websocket: Websocket) -> str:

@@ -54,12 +54,12 @@ from supervisors import leaves
 
 from .accepting import NO_ROOM, SAME_ADDRESS, Doorway, WaitingRoom
 from .asgi_frames import FrameConnection, read_frames
-from .handshake import MAX_HEAD, Door, Handshake
+from .handshake import MAX_HEAD, Door, Handshake, Messages
 from .http1 import StrictConnection, be_strict, let_go
 from .http2 import PING, WINDOW_BYTES, Http2, Http2Exchange, Http2Websocket, Requests, say_farewell
 from .metering import TOO_MANY_WORDS, Meter
 from .refusals import Refusal, tell_server
-from .socket_wire import DISCARD_BYTES, DISCARD_SECONDS, BinarySocketWire, SocketWire, discard, kept
+from .socket_wire import DISCARD_BYTES, DISCARD_SECONDS, SOCKET_WIRES, SocketWire, discard, kept
 
 SEAT = "dataflow.seat"  # key of the `Seat` in a websocket's `scope["state"]`
 
@@ -336,7 +336,7 @@ class Connection:
         client = opening.handshake
         await self._send_at_once(opening.response)
         with suppress(WireClosed):
-            async with kept(self._wire(opening.early, short_way.door.is_binary(client.path))) as wire:
+            async with kept(self._wire(opening.early, short_way.door.messages(client.path))) as wire:
                 await short_way.handlers[client.path](wire, client)
         return True
 
@@ -344,9 +344,9 @@ class Connection:
     def _peer(self) -> str:
         return f"{self._client[0]}:{self._client[1]}" if self._client else "unknown"
 
-    def _wire(self, early: bytes, binary: bool) -> SocketWire:
+    def _wire(self, early: bytes, messages: Messages) -> SocketWire:
         sock, _ = self.detach()
-        return (BinarySocketWire if binary else SocketWire)(
+        return SOCKET_WIRES[messages](
             sock,
             peer=self._peer,
             early=early,

@@ -13,6 +13,7 @@ import binascii
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from hashlib import sha1
 
 from attrs import define, frozen
@@ -63,16 +64,24 @@ class Handshake:
 Admits = Callable[[Handshake], bool]
 
 
+class Messages(Enum):
+    """The kinds of message on a path for WebSocket clients."""
+
+    TEXT = "text"  # both ways
+    BINARY = "binary"  # is sent; either kind is received
+    EITHER = "either"  # is received; text is sent until the wire turns binary
+
+
 @frozen
 class Socket:
     """A path for WebSocket clients, such as "/ws", and the subprotocols and messages allowed there.
 
-    Text messages only, unless `binary`: then the server sends binary messages and receives either kind.
+    A path may have variables, as Quart writes them: "/ws/<room>". Its clients come in through Quart.
     """
 
     path: str
     subprotocols: tuple[str, ...] = ()  # the client's first choice among them is taken
-    binary: bool = False
+    messages: Messages = Messages.TEXT
 
     def choose(self, offered: Iterable[str]) -> str | None:
         """The subprotocol to speak with a client that offers these, best first."""
@@ -98,9 +107,9 @@ class Door:
         self._admits = admits
         self._sockets: Mapping[bytes, Socket] = {socket.path.encode(): socket for socket in sockets}
 
-    def is_binary(self, path: str) -> bool:
-        """Whether messages on this path are binary."""
-        return self._sockets[path.encode()].binary
+    def messages(self, path: str) -> Messages:
+        """The kinds of message on this path."""
+        return self._sockets[path.encode()].messages
 
     def answer(self, received: bytes, peer: str = "", encrypted: bool = False) -> Opening | None:
         """The answer to a handshake; None when in doubt."""

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import trio
 
@@ -43,6 +43,7 @@ from dataflow.net.websocket.frames import (
 from dataflow.net.websocket.parser import Goodbye, Parser, Ping
 
 from .endings import CODES, WebSocketClosed
+from .handshake import Messages
 
 RECEIVE_BYTES = 16384
 DISCARD_BYTES = 1 << 20  # of a peer that broke a rule, and goes on sending while it is seen off ...
@@ -97,7 +98,7 @@ class SocketWire:
         "peer",
     )
 
-    _BINARY: ClassVar = False
+    _HEARS: ClassVar = False  # binary messages
     stays: ClassVar = False  # in a request of the HTTP server: it has left that
 
     def __init__(
@@ -115,7 +116,7 @@ class SocketWire:
         self.heard = trio.current_time()
         self._sock = sock
         self._close_within = close_within
-        self._reader = Parser(masked=True, max_message_bytes=max_message_bytes, binary=self._BINARY)
+        self._reader = Parser(masked=True, max_message_bytes=max_message_bytes, binary=self._HEARS)
         self._inbox: list[Any] | None = None  # the messages of one receive at most; None instead of empty
         self._control = ControlQueue()
         self._crossed = False  # the last attempt met a CrossedError
@@ -139,8 +140,11 @@ class SocketWire:
     size = staticmethod(len)
 
     def piece(self, text: bytes, first: bool, last: bool) -> bytes:
-        """A piece of one text message as a payload. Control frames may leave between two of them."""
-        return piece_frame(Opcode.BINARY if self._BINARY else Opcode.TEXT, text, first, last)
+        """A piece of one message as a payload. Control frames may leave between two of them."""
+        return piece_frame(Opcode.TEXT, text, first, last)
+
+    def turn_binary(self) -> None:
+        raise AssertionError("this wire sends one kind of message")
 
     @property
     def way(self) -> Callable[[bytes], int] | None:
@@ -216,9 +220,9 @@ class SocketWire:
         self._control.put(Opcode.PING, control_frame(Opcode.PING))
         self._flush_control()
 
-    async def close(self, why: Ending, words: str) -> None:
+    async def close(self, why: Ending, words: str, code: int | None = None) -> None:
         """End the wire for this reason, within a bound. Never raises."""
-        await self.close_with(CODES[why], words)
+        await self.close_with(CODES[why] if code is None else code, words)
 
     async def close_with(self, code: int, reason: str) -> None:
         """Finish the frame in hand, send a close frame, wait for the peer's, within a bound. Never raises."""
@@ -488,12 +492,48 @@ class BinarySocketWire(SocketWire):
 
     __slots__ = ()
 
-    _BINARY = True
+    _HEARS = True
 
     @staticmethod
     def pack(texts: Sequence[bytes]) -> bytes:
         """k binary messages as one payload. Pure."""
         return binary_frames(texts)
+
+    def piece(self, text: bytes, first: bool, last: bool) -> bytes:
+        """A piece of one message as a payload."""
+        return piece_frame(Opcode.BINARY, text, first, last)
+
+
+class EitherSocketWire(SocketWire):
+    """Receives either kind of message, and sends text until `turn_binary`."""
+
+    __slots__ = ("_binary",)
+
+    _HEARS = True
+
+    def __init__(self, sock: socket.socket, **more: Any) -> None:
+        super().__init__(sock, **more)
+        self._binary = False
+
+    @property
+    def pack(self) -> Callable[[Sequence[bytes]], bytes]:  # type: ignore[override]
+        """Makes one payload of k messages. Pure."""
+        return binary_frames if self._binary else text_frames
+
+    def piece(self, text: bytes, first: bool, last: bool) -> bytes:
+        """A piece of one message as a payload."""
+        return piece_frame(Opcode.BINARY if self._binary else Opcode.TEXT, text, first, last)
+
+    def turn_binary(self) -> None:
+        """From now on send binary messages."""
+        self._binary = True
+
+
+SOCKET_WIRES: Final[Mapping[Messages, type[SocketWire]]] = {
+    Messages.TEXT: SocketWire,
+    Messages.BINARY: BinarySocketWire,
+    Messages.EITHER: EitherSocketWire,
+}
 
 
 def _slices(payloads: Sequence[bytes]) -> Iterator[bytes]:

@@ -15,10 +15,10 @@ from typing import Any
 import trio
 from quart.wrappers import Websocket
 
-from .asgi_wire import AsgiWire, BinaryAsgiWire, peer_of
+from .asgi_wire import ASGI_WIRES, AsgiWire, peer_of
 from .connection import SEAT, Seat
-from .handshake import Handshake, Socket
-from .socket_wire import BinarySocketWire, SocketWire, kept
+from .handshake import Handshake, Messages, Socket
+from .socket_wire import SOCKET_WIRES, SocketWire, kept
 
 ANY = Socket("")  # text, and no subprotocol
 
@@ -56,19 +56,19 @@ async def take_over(
     detaching = seat is not None and seat.begin_detaching()
     await request.accept(subprotocol=socket.choose(request.requested_subprotocols))
     if seat is not None and detaching and seat.connected:
-        lane = _on_socket(request, seat, socket.binary, max_message_bytes, close_within)
+        lane = _on_socket(request, seat, socket.messages, max_message_bytes, close_within)
     else:
-        lane = _on_asgi(request, seat, socket.binary, max_message_bytes, close_within)
+        lane = _on_asgi(request, seat, socket.messages, max_message_bytes, close_within)
     async with lane as wire:
         yield wire
 
 
 @asynccontextmanager
 async def _on_socket(
-    request: Websocket, seat: Seat, binary: bool, max_message_bytes: int, close_within: float
+    request: Websocket, seat: Seat, messages: Messages, max_message_bytes: int, close_within: float
 ) -> AsyncIterator[SocketWire | AsgiWire]:
     sock, early = seat.detach()
-    wire = (BinarySocketWire if binary else SocketWire)(
+    wire = SOCKET_WIRES[messages](
         sock,
         peer=peer_of(request),
         early=early,
@@ -81,11 +81,9 @@ async def _on_socket(
 
 @asynccontextmanager
 async def _on_asgi(
-    request: Websocket, seat: Seat | None, binary: bool, max_message_bytes: int, close_within: float
+    request: Websocket, seat: Seat | None, messages: Messages, max_message_bytes: int, close_within: float
 ) -> AsyncIterator[SocketWire | AsgiWire]:
-    wire = (BinaryAsgiWire if binary else AsgiWire)(
-        request, seat, max_message_bytes=max_message_bytes, close_within=close_within
-    )
+    wire = ASGI_WIRES[messages](request, seat, max_message_bytes=max_message_bytes, close_within=close_within)
     if seat is not None and not seat.connected:
         wire.abort()
     async with trio.open_nursery() as nursery:

@@ -150,8 +150,12 @@ class FakeWire:
     async def ping(self) -> None:
         self.pings += 1
 
-    async def close(self, why: Ending, words: str) -> None:
+    async def close(self, why: Ending, words: str, code: int | None = None) -> None:
         self.closed = (why, words)
+        self.code = code
+
+    def turn_binary(self) -> None:
+        raise AssertionError("only some wires can")
 
     def abort(self) -> None:
         self.aborted = True

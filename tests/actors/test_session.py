@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,6 +33,8 @@ class Echo:
         self.ended = 0
         self.unhurried = trio.Event()
         self.sign: bytes | None = None
+        self.alarm = math.inf
+        self.alarms = 0
 
     async def hear(self, text: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -52,6 +55,10 @@ class Echo:
 
     def heartbeat(self) -> bytes | None:
         return self.sign
+
+    def on_alarm(self) -> None:
+        self.alarm = math.inf
+        self.alarms += 1
 
     def closed(self) -> None:
         self.ended += 1
@@ -139,8 +146,8 @@ async def test_a_personal_rendering_has_a_head_of_its_own() -> None:
     """Each client's own head stands before each text, also before a gap; the bodies are encoded once for all."""
     encoded = WORDS.encoded
     async with stage() as one, stage(room=2, outbox=2, slow_client=SlowClient.DROP_OLDEST) as other:
-        one.session.follow("a", 0, Personal(WORDS, None, fakes.lines, head=b"1:"))
-        other.session.follow("a", 0, Personal(WORDS, None, fakes.lines, head=b"2:", tail=b"!"))
+        one.session.follow("a", 0, Personal(WORDS, None, fakes.lines, heads=[(b"1:", b"")]))
+        other.session.follow("a", 0, Personal(WORDS, None, fakes.lines, heads=[(b"2:", b"!")]))
         assert one.session.lanes["a"].send is None
         run = update(1, 2)
         for session in (one.session, other.session):
@@ -292,6 +299,35 @@ async def test_a_client_that_vanished_is_noticed(mock_clock: MockClock) -> None:
         assert s.session.ended is not None
         assert "ping" in s.session.ended.words
         assert s.dialogue.ended == 1
+
+
+async def test_the_alarm_of_a_protocol_goes_off_once(mock_clock: MockClock) -> None:
+    """At its time, and no ping is the worse for it; a message that comes before does not silence it."""
+    async with stage(ping_interval=20, ping_timeout=10) as s:
+        await s.wire.says("hello")
+        await wait_all_tasks_blocked()
+        s.dialogue.alarm = trio.current_time() + 5
+        await s.wire.says("hello again")
+        await wait_all_tasks_blocked()
+        mock_clock.jump(4)
+        await wait_all_tasks_blocked()
+        assert s.dialogue.alarms == 0
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert (s.dialogue.alarms, s.wire.pings) == (1, 0)
+        mock_clock.jump(20)
+        await wait_all_tasks_blocked()
+        assert s.wire.pings == 1
+
+
+async def test_the_code_of_an_end_reaches_the_wire() -> None:
+    """A protocol's own number goes with the reason; without one the wire chooses."""
+    async with stage() as s:
+        s.session.end(Ending.VIOLATION, "already so", 4409)
+        await wait_all_tasks_blocked()
+        assert (s.wire.closed, s.wire.code) == ((Ending.VIOLATION, "already so"), 4409)
 
 
 async def test_a_quiet_client_that_answers_pings_stays(mock_clock: MockClock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.update import Personal, Rendering, Stream, Update, rendering
+from actors.update import Own, Personal, Rendering, Stream, Update, rendering
 from tests.actors import fakes
 from tests.actors.fakes import Hole, Words, joined
 
@@ -39,12 +39,28 @@ def test_one_rendering_serves_all_of_a_kind() -> None:
 def test_a_personal_payload_is_remembered_by_nobody() -> None:
     """A thousand clients would leave a thousand payloads at an update; the texts in them are made once."""
     words, update = Words(), entries((1, "x"), first=1)
-    mine = Personal(words, None, fakes.lines, head=b"1:")
-    theirs = Personal(words, None, fakes.lines, head=b"2:")
+    mine = Personal(words, None, fakes.lines, heads=[(b"1:", b"")])
+    theirs = Personal(words, None, fakes.lines, heads=[(b"2:", b"")])
     assert (mine.payload(update), theirs.payload(update)) == (b"1:x\n", b"2:x\n")
     assert mine.payload(update) is not mine.payload(update)
     assert words.encoded == 1
     assert [mine.shared, theirs.shared] == [False, False]
+
+
+def test_several_heads_send_each_text_so_many_times() -> None:
+    """A client that follows a topic under two ids gets each entry under both, in order."""
+    update = entries((1, "x"), (2, "y"), first=1)
+    twice = Personal(Words(), None, fakes.lines, heads=[(b"1:", b""), (b"2:", b"!")])
+    assert twice.payload(update) == b"1:x\n2:x!\n1:y\n2:y!\n"
+
+
+def test_an_own_rendering_writes_each_update_itself() -> None:
+    """Where each client chooses what it gets, nothing is shared and nothing is remembered."""
+    own = Own(Words(), None, fakes.lines, lambda update: [str(update.last).encode()])
+    update = entries((1, "x"), (2, "y"), first=1)
+    assert own.payload(update) == b"2\n"
+    assert own.payload(update) is not own.payload(update)
+    assert not own.shared
 
 
 def test_an_encoder_is_kept_for_the_stream() -> None:

@@ -25,7 +25,7 @@ from quart_trio import QuartTrio
 
 from actors.session import WireClosed
 from dataflow.gateway.certificates import certified_context
-from dataflow.server.handshake import Socket
+from dataflow.server.handshake import Messages, Socket
 from dataflow.server.serve import serve
 from dataflow.server.socket_wire import BinarySocketWire, SocketWire
 from dataflow.server.take_over import take_over
@@ -37,7 +37,7 @@ the daemon's clients do; /asgi stays with the HTTP server, the way of clients ov
 three (/text/, /text/ws, /text/asgi) are text only: a binary message is answered with a close frame, code 1003,
 as the daemon does. The address is printed once the server listens."""
 
-SOCKETS = (Socket("/ws", binary=True), Socket("/text/ws"))
+SOCKETS = (Socket("/ws", messages=Messages.BINARY), Socket("/text/ws"))
 
 
 def application(max_message_bytes: int) -> QuartTrio:

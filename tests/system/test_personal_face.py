@@ -62,12 +62,13 @@ class Operations(Conversation):
 
     async def answer(self, text: str) -> None:
         _, id_, *since = text.split()
-        kind = self.personal(f'{{"id":"{id_}","from":"{self._client.query}","payload":'.encode(), b"}")
+        kind = self.personal((f'{{"id":"{id_}","from":"{self._client.query}","payload":'.encode(), b"}"))
         topic = self.hall.desk.topic("trades", SYMBOL)
         position = Position(self.hall.core.epoch, int(since[0])) if since else None
         joined = await self.subscriptions.subscribe(topic, kind, since=position)
         for body in (f'"subscribed {joined.offset}"'.encode(), *(joined.past.texts if joined.past else ())):
-            self.session.say(kind.head + body + kind.tail)
+            ((head, tail),) = kind.heads
+            self.session.say(head + body + tail)
 
     def refusal(self, problem: Problem) -> bytes:
         return str(problem).encode()

@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.session import Ending, WireClosed
-from dataflow.server.streaming_wire import BUFFER_BYTES, CLOSE_WITHIN, START_WITHIN, StreamingWire
+from dataflow.server.response_wire import BUFFER_BYTES, CLOSE_WITHIN, INBOX_BYTES, INBOX_MESSAGES, InboxFull
+from dataflow.server.streaming_wire import START_WITHIN, StreamingWire
 
 
 def wire() -> StreamingWire:
@@ -166,3 +167,61 @@ async def test_a_response_that_is_never_begun_ends_its_session(mock_clock: MockC
     with pytest.raises(WireClosed, match="never begun"):
         await one.receive()
     assert trio.current_time() - before == pytest.approx(START_WITHIN)
+
+
+async def test_what_comes_by_other_requests_is_heard_in_order() -> None:
+    """Behind the request of the response itself, and each shows that the client is there."""
+    one = wire()
+    async with serving(one):
+        one.hear("a")
+        one.hear("b")
+        assert [await one.receive() for _ in range(3)] == ["request", "a", "b"]
+
+
+async def test_a_session_that_waits_is_woken_by_a_message(mock_clock: MockClock) -> None:
+    """At once, and the client counts as heard."""
+    one = wire()
+    await one.receive()
+    heard = list[str]()
+
+    async def receive() -> None:
+        heard.append(await one.receive())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(5)
+        one.hear("a")
+    assert heard == ["a"]
+    assert one.heard == trio.current_time()
+
+
+@pytest.mark.parametrize(("message", "fits"), [("x", INBOX_MESSAGES), ("x" * (INBOX_BYTES // 4), 4)])
+async def test_messages_that_nobody_takes_are_bounded(message: str, fits: int) -> None:
+    """In number and in length. What finds no room is refused and counted; what is there stays, in order."""
+    one = StreamingWire(peer="test:1")
+    for _ in range(fits):
+        one.hear(message)
+    for _ in range(3):
+        with pytest.raises(InboxFull):
+            one.hear("late")
+    assert one.refused == 3
+    assert await one.receive() == message
+    one.hear("next")
+    assert [await one.receive() for _ in range(fits)] == [message] * (fits - 1) + ["next"]
+
+
+async def test_one_message_may_be_longer_than_the_bound() -> None:
+    """Its length is bounded where it comes in."""
+    one = StreamingWire(peer="test:1")
+    one.hear("x" * (INBOX_BYTES + 1))
+    with pytest.raises(InboxFull):
+        one.hear("y")
+
+
+async def test_nothing_is_heard_after_the_end() -> None:
+    """Whoever sends it learns that the connection is over."""
+    one = wire()
+    one.abort()
+    with pytest.raises(WireClosed, match="aborted"):
+        one.hear("a")

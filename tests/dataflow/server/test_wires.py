@@ -24,7 +24,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 from actors.session import Ending, WireClosed
 from dataflow.gateway.certificates import certified_context
 from dataflow.server.asgi_wire import AsgiWire
-from dataflow.server.handshake import Socket
+from dataflow.server.handshake import Messages, Socket
 from dataflow.server.socket_wire import SocketWire
 from dataflow.server.take_over import take_over
 from tests.dataflow.server.wires_client import (
@@ -72,10 +72,14 @@ class Lane:
 
     @asynccontextmanager
     async def serving(
-        self, on_wire: Callable[[Wire], Awaitable[None]], *, binary: bool = False, **options: Any
+        self,
+        on_wire: Callable[[Wire], Awaitable[None]],
+        *,
+        messages: Messages = Messages.TEXT,
+        **options: Any,
     ) -> AsyncIterator[Running]:
-        """A server that gives every wire to `on_wire`. `binary`: of a protocol that speaks it."""
-        spoken = Socket("/ws", binary=binary)
+        """A server that gives every wire to `on_wire`. Its clients speak `messages`."""
+        spoken = Socket("/ws", messages=messages)
 
         async def handler() -> None:
             if self.name == "asgi":
@@ -99,11 +103,11 @@ def lane(request: pytest.FixtureRequest) -> Lane:
 
 @asynccontextmanager
 async def session(
-    lane: Lane, *, binary: bool = False, **client_options: Any
+    lane: Lane, *, messages: Messages = Messages.TEXT, **client_options: Any
 ) -> AsyncIterator[tuple[Wire, Client, Running]]:
     """A wire whose handler has handed it over to this task, and its client."""
     handed_over, taken = trio.open_memory_channel[Wire](1)
-    async with lane.serving(handed_over.send, binary=binary) as running:
+    async with lane.serving(handed_over.send, messages=messages) as running:
         client = await running.client(**lane.client_options(), **client_options)
         wire = await taken.receive()
         assert isinstance(wire, SocketWire if lane.is_detached else AsgiWire)
@@ -327,10 +331,25 @@ async def test_binary_message_closes_with_1003(lane: Lane, data: bytes) -> None:
 async def test_binary_message_is_heard_where_it_is_spoken(lane: Lane, data: bytes) -> None:
     """As bytes, beside text; an answer of the same kind comes back."""
     with trio.fail_after(120):
-        async with session(lane, binary=True) as (wire, client, _):
+        async with session(lane, messages=Messages.BINARY) as (wire, client, _):
             await client.send(BytesMessage(data=data))
             await client.say("text")
             assert [await wire.receive(), await wire.receive()] == [data, "text"]
+            await send(wire, b"\xfe")
+            assert await client.event() == BytesMessage(data=b"\xfe")
+
+
+async def test_a_wire_for_either_kind_turns_binary(lane: Lane) -> None:
+    """It hears both kinds all the time. It sends text at first, and binary messages from the turn on."""
+    with trio.fail_after(120):
+        async with session(lane, messages=Messages.EITHER) as (wire, client, _):
+            await client.send(BytesMessage(data=b"\xff"))
+            assert await wire.receive() == b"\xff"
+            await send(wire, b"words")
+            assert await client.event() == TextMessage(data="words")
+            wire.turn_binary()
+            await client.say("text")
+            assert await wire.receive() == "text"
             await send(wire, b"\xfe")
             assert await client.event() == BytesMessage(data=b"\xfe")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -193,6 +194,10 @@ class Answers:
     def notice(self, notice: Any) -> None: ...
     def farewell(self) -> None: ...
     def heartbeat(self) -> None: ...
+
+    alarm = math.inf
+
+    def on_alarm(self) -> None: ...
     def closed(self) -> None: ...
 
 
