@@ -10,6 +10,8 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from dataflow.domain.errors import ConfigError
+
 
 def names(room: str) -> list[str]:
     """The plugs in `dataflow/ROOM`, in alphabetical order."""
@@ -20,3 +22,14 @@ def names(room: str) -> list[str]:
 def find(room: str, name: str) -> ModuleType:
     """The plug `name` of a room. A dotted name is a user's module. Raises any error of the import."""
     return importlib.import_module(name if "." in name else f"dataflow.{room}.{name}")
+
+
+def library(name: str, extra: str, wanted_by: str) -> ModuleType:
+    """A library that not everybody needs. Raises ConfigError with the remedy.
+
+    `extra` brings it; `wanted_by` is the table of the plug, such as "[faces.docs]".
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise ConfigError([f'{wanted_by}: needs a library: pip install "dataflow[{extra}]"']) from None

@@ -127,7 +127,7 @@ class Shared:
     has_reserve: Callable[[str], bool]  # by address: places beyond the next two bounds
     most: int  # connections
     ceiling: float  # of descriptors
-    http2: Http2 = Http2()
+    http2: Http2
     tls: ssl.SSLContext | None = None
     short_way: ShortWay | None = None
     connections: set[Connection] = Factory(set)
@@ -234,8 +234,7 @@ class Connection:
         if self in self.shared.waiting:
             self._idle.cancel()
         elif self._requests is not None and isinstance(self._protocol.protocol, H2Protocol):
-            with suppress(ProtocolError):
-                say_farewell(self._protocol.protocol)
+            say_farewell(self._protocol.protocol)
             self.spawn(self._protocol.protocol._flush)
 
     def dismiss(self) -> None:
@@ -423,9 +422,9 @@ class Connection:
                 if self.upgrade is not None:
                     await self._pass_upgrade(self.upgrade)
         if self._idle.cancelled_caught and isinstance(self._protocol.protocol, H2Protocol):
-            with suppress(ProtocolError):
-                say_farewell(self._protocol.protocol)
+            say_farewell(self._protocol.protocol)
             await self._protocol.protocol._flush()
+            await self._see_off()
 
     async def _read_some(self) -> bool:
         if self._detached:
@@ -505,6 +504,8 @@ class Connection:
                 self._part()
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
+            if event.idle and self._requests is not None and self.shared.context.terminated.is_set():
+                self._idle.cancel()  # it was the last stream
 
     @property
     def _leaves_unread(self) -> bool:

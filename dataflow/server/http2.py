@@ -41,6 +41,7 @@ from .refusals import VERSION_NEEDED, WRONG_HOST, Refusal, is_host, unknown_meth
 
 BUFFER_BYTES = 32768  # with so many bytes waiting nothing is added
 WINDOW_BYTES: Final = 65535  # that a stream may send, and all streams of a connection, before they are taken
+SHIELD_SECONDS: Final = 10.0
 PING: Final = b"dataflow"  # eight bytes
 Spawn = Callable[..., None]
 
@@ -60,6 +61,9 @@ class Http2:
     least_data: int = SMALL
     stall_seconds: float | None = None
     ping: tuple[float, float] | None = None
+
+
+USUAL: Final = Http2()
 
 
 class _Ended:
@@ -238,7 +242,8 @@ class Http2Exchange:
         self._pieces.clear()
         self._told_whole = self._whole
         if self._give_room():
-            await self._protocol._flush()
+            with self._unhurt():
+                await self._protocol._flush()
         return {"type": "http.request", "body": body, "more_body": not self._whole}
 
     def _give_room(self) -> bool:
@@ -251,32 +256,41 @@ class Http2Exchange:
 
     async def _send_event(self, event: Any) -> None:
         if not isinstance(event, Body | EndBody | Trailers):
-            await self._send(event)
+            with self._unhurt():
+                await self._send(event)
             return
-        # Only this part fills buffers and nothing else: its cancellation loses no frame.
         with self._room.patience(self._seconds) as scope:
             if isinstance(event, Trailers):
                 await self._room.until_empty()
             else:
                 await self._room.wait()
-                await self._send(event)
+                await self._send(event)  # which only fills the buffer: a cancellation loses no frame
         if scope.cancelled_caught:
             self._stalled()
             await _reset(self._protocol, self._id, self._room, ErrorCodes.CANCEL)
         elif isinstance(event, Trailers):
-            await self._send(event)
+            with self._unhurt():
+                await self._send(event)
+                await self._close(ErrorCodes.NO_ERROR)  # now: Hypercorn ends it once more, and h2 resents it
+
+    def _unhurt(self) -> trio.CancelScope:
+        """For frames that h2 has made: if one were lost, nothing after it on the connection would be
+        understood. Each send of the connection has its bound; this one is for those that come before."""
+        return trio.move_on_after(SHIELD_SECONDS, shield=True)
 
     async def finish(self) -> None:
         """The application has ended: so does the stream, if that has not."""
         del self._requests.exchanges[self._id]
-        flush = self._give_room()
+        if self._give_room():
+            await self._protocol._flush()
+        complete = self._stream.state is ASGIHTTPState.CLOSED
+        await self._close(ErrorCodes.NO_ERROR if complete else ErrorCodes.INTERNAL_ERROR)
+
+    async def _close(self, code: ErrorCodes) -> None:
+        """Reset the stream, unless both of its directions have ended."""
         stream = self._protocol.connection.streams.get(self._id)
         if stream is not None and not stream.closed:
-            complete = self._stream.state is ASGIHTTPState.CLOSED
-            code = ErrorCodes.NO_ERROR if complete else ErrorCodes.INTERNAL_ERROR
             await _reset(self._protocol, self._id, self._room, code)
-        elif flush:
-            await self._protocol._flush()
 
 
 async def _reset(protocol: H2Protocol, stream_id: int, room: _Room, code: ErrorCodes) -> None:

@@ -31,7 +31,7 @@ from dataflow.net.tls import TlsSocket
 from .accepting import Doorway, WaitingRoom
 from .connection import SEAT, AsgiApp, Connection, OnWebSocket, Report, ServerStats, Shared, ShortWay
 from .handshake import MAX_HEAD, Admits, Door, Socket
-from .http2 import Http2
+from .http2 import USUAL, Http2
 from .hypercorn import ServerSeamError, check_seam
 from .refusals import Refusal
 
@@ -75,7 +75,7 @@ async def serve(
     waiting_per_address: Callable[[], int] = lambda: 256,
     is_exempt: Callable[[str], bool] = _nobody,
     has_reserve: Callable[[str], bool] = _nobody,
-    http2: Http2 = Http2(),  # noqa: B008
+    http2: Http2 = USUAL,
     tls: ssl.SSLContext | None = None,
     sockets: Mapping[Socket, OnWebSocket] | None = None,
     admits: Admits | None = None,
@@ -96,7 +96,9 @@ async def serve(
     request. If all have a request, it is sent away with 503. Of one address at most `waiting_per_address()`
     wait without a request, unless `is_exempt(address)`. With `has_reserve(address)` it has a few places more.
 
-    `http2`: what one connection of HTTP/2 may have. With `tls`, a context of `net.tls`, everything is encrypted.
+    `http2`: what one connection of HTTP/2 may have.
+
+    With `tls`, a context of `net.tls`, everything is encrypted.
 
     `sockets`: a proper WebSocket handshake over HTTP/1.1 for one of these paths does not reach `app`. Its
     handler gets the open wire and the handshake, and owns the wire. If it raises, the client is told 1011.

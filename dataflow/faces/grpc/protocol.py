@@ -70,9 +70,9 @@ class Messages:
         self._rest = bytearray()
 
     @property
-    def begun(self) -> bool:
-        """Whether a message has come in part."""
-        return bool(self._rest)
+    def begun(self) -> int:
+        """The bytes of a message that has come in part."""
+        return len(self._rest)
 
     def take(self, data: bytes) -> list[bytes]:
         """The messages that are whole now, in order. Raises CallFailed; then nothing more can be understood.
