@@ -9,13 +9,14 @@ its client's socket. The state that survives a crash of any of them is in `Core`
 
 from __future__ import annotations
 
+import decimal
 import gc
 import os
 import random
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from attrs import evolve
@@ -23,6 +24,7 @@ from loguru import logger
 
 from actors.cache_shard import CacheShard
 from actors.connector import Connector, Patience, Source
+from actors.follower import Follower
 from supervisors import Backoff, Child, Handle, Limit, Mailbox, Overflow, Pool, Strategy, Supervisor
 from supervisors import run as run_supervisor
 
@@ -46,6 +48,7 @@ from .settings.schema import Settings
 from .sources.faulty import FaultySource
 from .sources.port import SourceSettings
 from .sources.state import SourceState
+from .topics.candles import DIGITS
 from .topics.topics import BEAT_WITHIN
 from .transports.websocket import WebSocketSource
 
@@ -54,13 +57,17 @@ NOTICES = Mailbox(size=1024)  # a few an outage; full: refused, and counted ther
 GRACE = 5.0  # seconds: to part from an upstream, and for a loop that is late
 CLEANUP_WITHIN = 1.0  # seconds: the default of `Child.cleanup_within`
 ONE_REQUEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: None)
+FOLLOW_EVERY = 1.0  # seconds: how long a trade that nobody asks for may be unread
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
 def hall(settings: Settings, room: Room | None = None) -> Hall:
-    """The state of a daemon, before anything runs. `room` for clients: by default as the settings say."""
+    """The state of a daemon, before anything runs. `room` for clients: by default as the settings say.
+
+    Raises ConfigError for a face that cannot be used.
+    """
     lobby = Lobby(settings, room)
-    return Hall(Core(settings, Announcer(lobby.clients)), lobby)
+    return Hall(Core(settings, Announcer(lobby.clients)), lobby, faces(settings))
 
 
 def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
@@ -73,8 +80,9 @@ def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             Child(paths.OPS, partial(ops, hall, read)),
             Child(paths.CACHE, partial(cache, core)),
             Child(paths.TOPICS, partial(topics, core)),
+            *followers(hall),
             Child(paths.SOURCES, partial(sources, core)),
-            Child(paths.GATEWAY, partial(gateway, hall, faces(core.settings))),
+            Child(paths.GATEWAY, partial(gateway, hall)),
             *chaos(core),
         ),
     )
@@ -136,6 +144,26 @@ def topics(core: Core) -> Pool:
     return Pool(limit=_limit(core.settings))
 
 
+def followers(hall: Hall) -> tuple[Child, ...]:
+    """What is made of the trades of all symbols, whoever listens; only if a face needs it.
+
+    Before the sources, so that it sees their first trades.
+    """
+    core = hall.core
+    if not any(face.follows_days for face in hall.faces):
+        return ()
+    core.topics.readers.add_of_all(core.days.news)
+    follower = Child(
+        paths.name(paths.DAYS),
+        partial(Follower, core.days, min(FOLLOW_EVERY, core.settings.cache.max_age_seconds / 4)),
+        mailbox=ONE_REQUEST,
+        backoff=Backoff(cap=FOLLOW_EVERY),  # the history does not wait for it for long
+        beat_within=BEAT_WITHIN,
+        stop_within=0,
+    )
+    return (Child(paths.FOLLOWERS, lambda: Supervisor(limit=FOREVER, children=(follower,))),)
+
+
 def sources(core: Core) -> Supervisor:
     """One connector a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
     return Supervisor(
@@ -161,7 +189,7 @@ def source_child(core: Core, source: SourceState) -> Child:
     )
 
 
-def gateway(hall: Hall, faces: Sequence[Face]) -> Supervisor:
+def gateway(hall: Hall) -> Supervisor:
     """Sessions, broadcaster and HTTP server. None is useful without the others, so they restart together."""
     settings = hall.settings
     return Supervisor(
@@ -175,10 +203,10 @@ def gateway(hall: Hall, faces: Sequence[Face]) -> Supervisor:
                 mailbox=NOTICES,
                 beat_within=BEAT_WITHIN,
             ),
-            *(child for face in faces for child in face.children(hall)),
+            *(child for face in hall.faces for child in face.children(hall)),
             Child(
                 paths.name(paths.HTTP),
-                partial(HttpServer, hall, faces),
+                partial(HttpServer, hall),
                 stop_within=settings.supervision.stop_within,
             ),
         ),
@@ -246,6 +274,7 @@ def run(
     `read` gives the configuration anew and raises ConfigError; None: there is nothing to read again.
     `children_before` are started first and stopped last: the simulated exchanges of the demo.
     """
+    decimal.getcontext().prec = DIGITS  # for all tasks and threads: they inherit this very context
     # Long-lived objects outnumber garbage here by far: rarer collections halve the cost of opening sessions.
     gc.set_threshold(*settings.runtime.gc_thresholds)
     gc.freeze()  # imported modules stay: no collection need look at them again

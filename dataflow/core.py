@@ -7,13 +7,14 @@ is in them. Nothing here waits, nothing here runs by itself, and nothing here kn
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .cache.delivery import Delivery, shard_of
 from .cache.history import History, Store, Verdict
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality
-from .domain.topic import QUALITY
+from .domain.symbols import Names
+from .domain.topic import DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
 from .settings.schema import Settings
@@ -21,6 +22,7 @@ from .sources.port import SourceSettings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
 from .topics.channel import Ground, channels
+from .topics.days import Days
 from .topics.quality import QualityLog
 from .topics.topics import Topics
 
@@ -58,8 +60,12 @@ class Core:
         self.sources: dict[str, SourceState] = {}
         self.sources = self._states(settings)
         self.carriers = carriers(self.sources)
+        self.names = Names(self.carriers)
         ground = Ground(self.carriers, self.history, self.epoch, clock, self._wake, settings.fanout.joined)
         self.channels = channels(ground)
+        days = self.channels[DAYS]
+        assert isinstance(days, Days)
+        self.days = days
         self.latency = Histogram()  # from the admission of a trade until a pass has brought it to all sockets
         self.lag = Lag()  # of the event loop
         self.topics = Topics(
@@ -84,13 +90,27 @@ class Core:
         now = carriers(self.sources)
         self.carriers.clear()  # it has many readers
         self.carriers.update(now)
-        self.topics.want_again()
+        self.names = Names(now)
+        self.topics.want_again(now)
         self._look(sorted(before | now.keys()))
 
+    def discover(self, symbol: str, source: str) -> None:
+        """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.
+
+        For sources whose settings allow it (`symbols = ["*"]`). The caller bounds their number, and brings
+        nothing that is not well-formed. Raises KeyError for an unknown source.
+        """
+        state = self.sources[source]
+        if state.discover(symbol):
+            self.carriers.setdefault(symbol, []).append(state)
+            self.names.add(symbol)
+            self.topics.want_again((symbol,))
+            self._look((symbol,))
+
     @property
-    def symbols(self) -> Collection[str]:
-        """Every symbol that a source is configured to carry, in alphabetical order."""
-        return self.carriers.keys()
+    def symbols(self) -> Sequence[str]:
+        """Every symbol that a source carries, in alphabetical order."""
+        return sorted(self.carriers)
 
     @property
     def uptime(self) -> float:

@@ -6,6 +6,8 @@ from typing import Final
 
 CACHE: Final = "cache"
 TOPICS: Final = "topics"
+FOLLOWERS: Final = "followers"
+DAYS: Final = f"{FOLLOWERS}/days"
 SOURCES: Final = "sources"
 GATEWAY: Final = "gateway"
 SESSIONS: Final = f"{GATEWAY}/sessions"

@@ -14,6 +14,7 @@ from loguru import logger
 from supervisors import Event, StartFailed
 
 from . import paths
+from .domain import Topic
 from .domain.errors import ConfigError
 from .gateway.hall import Hall
 from .logs import log_event
@@ -47,13 +48,18 @@ class Reactions:
         shard, name = paths.shard_number(event.path), paths.below(paths.TOPICS, event.path)
         if event.kind == "dead_letter" and shard is not None:
             self._hall.core.lost_in_shard(shard, event.detail)
+        elif event.kind == "exit" and name is not None:
+            self._hall.core.topics.over(name)
         elif event.kind == "given_up" and name is not None:
-            topic = self._hall.core.topics.named(name)
-            if topic is not None:
-                self._hall.abandon(topic)
+            self._abandon(self._hall.core.topics.named(name))
         elif event.kind in ("stopped", "crash", "exit") and event.path == paths.TOPICS:
             for topic in self._hall.core.topics.open_topics:  # they ended with their pool
-                self._hall.abandon(topic)
+                self._abandon(topic)
+
+    def _abandon(self, topic: Topic | None) -> None:
+        if topic is not None:
+            self._hall.abandon(topic)
+            self._hall.core.topics.over(str(topic))
 
     def _follows(self, event: Event) -> bool:
         """Whether a branch did not start for no other reason than such a mistake below it."""

@@ -34,7 +34,7 @@ from .errors import (
 )
 from .events import Event, Exit, Fault, Node
 from .last_words import say_at_once
-from .mailbox import Ask, Put
+from .mailbox import Ask, MailboxNode, Put
 from .refs import Ref
 from .runner import run
 from .specs import Backoff, Limit, Mailbox, Overflow, Point, Restart, Strategy
@@ -56,6 +56,7 @@ __all__ = [
     "Handle",
     "Limit",
     "Mailbox",
+    "MailboxNode",
     "Node",
     "Overflow",
     "Point",

@@ -21,6 +21,9 @@ Without a sequence it is refused as reused, because the two cannot be told apart
 new numbering costs one gap too many: its trades were never admitted before, and when it reaches admitted
 trades, the duplicates lead back to the old numbering.
 
+A trade without an id cannot be recognised when it comes again. So each that comes is one trade, whatever its
+age; only a sequence can refuse it.
+
 When trades are refused for their age, a timestamp does not count if it is more than `AHEAD` later than the
 next ones of its source. So one wrong timestamp silences a source for that time at most.
 
@@ -30,14 +33,14 @@ demand, because nearly every trade is forgotten before anybody asks. In the wors
 of order: 10,000 trades take some 10 ms.
 
 Most trades come in runs that need no judgement: one source, a sequence that grows by one or no sequence at
-all, ids that are new. `admit_run` recognises such a run and admits it as a whole, at a tenth of the price of
-`admit`. It does not touch any other run. Only `admit` judges.
+all, ids that are new or none. `admit_run` recognises such a run and admits it as a whole, at a tenth of the
+price of `admit`. It does not touch any other run. Only `admit` judges.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import islice, takewhile
 from typing import Final, TypeGuard
@@ -80,7 +83,9 @@ class _Feed:
     floor: float = _NEVER  # highest credible timestamp among the forgotten ids
     stray: int | None = None  # the sequence of the last trade, if it was refused for that
     late: int = 0  # the number of late ones among the refused trades in a row
-    ids: dict[str, Trade] = field(factory=dict)  # admitted trades whose ids are remembered
+    ids: dict[str | None, Trade] = field(
+        factory=dict
+    )  # admitted trades, as far as they are remembered; no None
 
 
 @define(repr=False, on_setattr=setters.NO_OP)  # validators for the constructor: not at every place
@@ -132,7 +137,11 @@ class History:
         source = trades[0].source
         feed = self._feeds.get(source)
         ids = {trade.trade_id: trade for trade in trades}
-        if feed is None or not len(ids) == len(trades) <= self.max_trades:
+        if feed is None or len(trades) > self.max_trades:
+            return False
+        if None in ids:
+            return len(ids) == 1 and self._admit_nameless(trades, feed, now)
+        if len(ids) < len(trades):
             return False
         if not feed.ids.keys().isdisjoint(ids):
             return False
@@ -151,8 +160,17 @@ class History:
         self._make_room()
         return True
 
+    def _admit_nameless(self, trades: Sequence[Trade], feed: _Feed, now: float) -> bool:
+        if not _moves_on(trades, feed, above_floor=True):
+            return False
+        self._put_run(trades, {}, feed, now)
+        self._make_room()
+        return True
+
     def lost(self, item: Item, now: float) -> bool:
         """An item was received and then lost in a crash. Returns whether a gap was put for it.
+
+        `now` is that of the batch in hand, a part of which may be admitted already.
 
         A trade with a sequence needs no gap here: the next trade shows exactly how many are missing.
         """
@@ -164,6 +182,8 @@ class History:
             feed.last_sequence = item.sequence - 1 if feed.last_sequence is None else feed.last_sequence
             return False
         if self._judge(item, feed) is not Verdict.ADMITTED:
+            return False
+        if item.trade_id is None and any(value is item for value in self._places.since(now)):
             return False
         return self._put_unknown("shard_restart", now)
 
@@ -180,14 +200,14 @@ class History:
 
     def _judge(self, trade: Trade, feed: _Feed) -> Verdict:
         step = _step(trade, feed)
-        known = feed.ids.get(trade.trade_id)
+        known = None if trade.trade_id is None else feed.ids.get(trade.trade_id)
         if known is not None and known.timestamp == trade.timestamp:
             return Verdict.DUPLICATE
         if known is not None and step is None:
             return Verdict.REUSED
         if step is not None and step > 0:  # this proves that the trade is new, even if its id is forgotten
             return Verdict.ADMITTED if step <= JUMP else Verdict.IMPLAUSIBLE
-        if trade.timestamp <= feed.floor:
+        if trade.timestamp <= feed.floor and trade.trade_id is not None:
             return Verdict.TOO_OLD
         return Verdict.ADMITTED if step is None else Verdict.LATE
 
@@ -200,10 +220,11 @@ class History:
         self._trades += 1
         feed.newest, feed.missed = trade, None
         feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
-        feed.ids[trade.trade_id] = trade
-        self._ids_by_age.append(trade)
-        if len(self._ids_by_age) > self.max_trades * _IDS_PER_TRADE:
-            self._forget_id(self._ids_by_age.popleft())
+        if trade.trade_id is not None:
+            feed.ids[trade.trade_id] = trade
+            self._ids_by_age.append(trade)
+            if len(self._ids_by_age) > self.max_trades * _IDS_PER_TRADE:
+                self._forget_id(self._ids_by_age.popleft())
         if self._trades > self.max_trades:
             self._make_room()
 
@@ -224,7 +245,9 @@ class History:
         self._places.append(Gap(self.last, self.last, reason, exact=False), self.last, now)
         return True
 
-    def _put_run(self, trades: Sequence[Trade], ids: dict[str, Trade], feed: _Feed, now: float) -> None:
+    def _put_run(
+        self, trades: Sequence[Trade], ids: Mapping[str | None, Trade], feed: _Feed, now: float
+    ) -> None:
         self._places.extend(trades, self.last + 1, now)
         self.last += len(trades)
         self._trades += len(trades)
@@ -232,7 +255,7 @@ class History:
         if trades[-1].sequence is not None:
             feed.last_sequence = trades[-1].sequence
         feed.ids.update(ids)
-        self._ids_by_age.extend(trades)
+        self._ids_by_age.extend(ids.values())
 
     def _ids_beyond(self, room: int) -> list[Trade]:
         """The oldest trades whose ids must be forgotten before `room` more are remembered."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any, Final, Generic, TypeVar
 
 from attrs import Factory, define
@@ -90,6 +90,11 @@ class ByPlace(Generic[V]):
         """When the first value that ends after `place` was added; None when there is none."""
         index = bisect_right(self._ends, place, lo=self._head)
         return self._since[index] if index < len(self._since) else None
+
+    def since(self, moment: float) -> Iterator[V]:
+        """The values that were added at `moment` or later, newest first."""
+        indices = range(len(self._values) - 1, self._head - 1, -1)
+        return (self._values[at] for at in takewhile(lambda at: self._since[at] >= moment, indices))
 
     def after(self, place: int, limit: int | None = None) -> Iterator[tuple[int, V]]:
         """At most `limit` values that end after `place`, in order."""

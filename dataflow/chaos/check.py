@@ -25,14 +25,14 @@ class Seen:
     """The identity and the values of a trade, in the same form for exchange, daemon and client."""
 
     source: str
-    trade_id: str
-    side: str
+    trade_id: str | None
+    side: str | None
     price: Decimal
     quantity: Decimal
 
     @property
-    def key(self) -> tuple[str, str]:
-        """The identity of the trade, without its values."""
+    def key(self) -> tuple[str, str | None]:
+        """The identity of the trade, without its values. One without an id has nothing but its place."""
         return self.source, self.trade_id
 
 
@@ -74,7 +74,7 @@ class Stream:
     gap_places: set[int] = field(factory=set)
     findings: Counter[str] = field(factory=Counter)
     live: bool = False
-    _ids: dict[tuple[str, str], int] = field(factory=dict)
+    _ids: dict[tuple[str, str | None], int] = field(factory=dict)
 
     @property
     def since(self) -> dict[str, int] | None:
@@ -109,7 +109,8 @@ class Stream:
     def trade(self, params: Mapping[str, Any]) -> None:
         """A `trades.update`, or one of the trades of an answer."""
         offset, trade = params["offset"], _seen(params)
-        if self._ids.setdefault(trade.key, offset) != offset or offset in self.delivered:
+        known = offset if trade.trade_id is None else self._ids.setdefault(trade.key, offset)
+        if known != offset or offset in self.delivered:
             self.findings["duplicated"] += 1
         elif not self._in_order(offset):
             self.findings["reordered"] += 1
@@ -220,6 +221,7 @@ def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> Sou
     """Compare the admitted stream of one symbol with the trades that its exchange sent, in that order.
 
     Trades before the first admitted one do not count: the daemon had not subscribed yet and promised nothing.
+    All have ids: those of an exchange do.
     """
     offsets = {trade.key: offset for offset, trade in admitted.trades.items()}
     known = {trade.key: trade for trade in admitted.trades.values()}
@@ -245,7 +247,7 @@ def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> Sou
 
 
 def _silent(
-    sent: Sequence[Seen], offsets: Mapping[tuple[str, str], int], gap_places: set[int]
+    sent: Sequence[Seen], offsets: Mapping[tuple[str, str | None], int], gap_places: set[int]
 ) -> Iterator[range]:
     """The runs of `sent` that were never admitted and have no gap. Yields ranges of indices.
 
@@ -389,6 +391,6 @@ def _places(where: Sequence[int]) -> str:
 
 
 def _ids(trades: Iterable[Seen]) -> str:
-    names = [trade.trade_id for trade in trades]
+    names = [str(trade.trade_id) for trade in trades]
     shown = ", ".join(names[:EXAMPLES])
     return shown if len(names) <= EXAMPLES else f"{shown} and {len(names) - EXAMPLES} more"

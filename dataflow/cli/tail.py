@@ -84,7 +84,7 @@ class Trade(msgspec.Struct, rename="camel"):
 
     symbol: str
     timestamp: str
-    side: str
+    side: str | None
     qty: Decimal
     price: Decimal
     source: str
@@ -159,11 +159,12 @@ class Screen(Show):
 
     def trade(self, raw: bytes) -> None:
         trade = msgspec.json.decode(raw, type=Trade)
-        colour = {"buy": GREEN, "sell": RED}.get(trade.side, YELLOW)
+        side = trade.side or "-"
+        colour = {"buy": GREEN, "sell": RED}.get(side, YELLOW)
         columns = (
             self._paint(disarmed(trade.timestamp[11:23]), DIM),
             f"{disarmed(trade.symbol):<{self._width}}",
-            self._paint(f"{disarmed(trade.side):<4}", colour),
+            self._paint(f"{disarmed(side):<4}", colour),
             self._paint(_aligned(trade.price, 8), colour),
             _aligned(trade.qty, 7),
             self._paint(f"{disarmed(trade.source)} #{trade.offset}", DIM),

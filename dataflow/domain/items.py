@@ -2,7 +2,7 @@
 
 Rules of this file: values only. Nothing here does I/O, reads a clock or knows an exchange.
 Times are integers, nanoseconds since the Unix epoch. Prices and quantities are exact decimals.
-Symbols are written BASE-QUOTE ("BTC-USD") everywhere outside a connector.
+Outside a connector a symbol has its canonical name (`domain.symbols`): "BTC-USD", "AAPL".
 
 Trades exist by the hundred thousand, so they are msgspec Structs: immutable like frozen attrs classes, but
 eight times faster to create (a frozen attrs class sets each field through `object.__setattr__`). They also
@@ -24,15 +24,17 @@ Side: TypeAlias = Literal["buy", "sell"]
 class Trade(msgspec.Struct, frozen=True, gc=False):
     """One execution, as its source reported it.
 
-    `side` is the side of the taker. `timestamp` is the exchange's own time of the trade, ns since epoch.
+    `trade_id` is None from a source without ids, `side` from one that does not tell it: neither is made up.
+    No exchange is such a source. `side` is the side of the taker. `timestamp` is the exchange's own time of
+    the trade, ns since epoch.
     `sequence` is the source's counter for this symbol, if the source promises that it grows by exactly one
     per trade. A skipped number then proves a loss. Otherwise it is None.
     """
 
     source: str
     symbol: str
-    trade_id: str
-    side: Side
+    trade_id: str | None
+    side: Side | None
     price: Decimal
     quantity: Decimal
     timestamp: int

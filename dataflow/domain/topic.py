@@ -6,12 +6,14 @@ from typing import Final, NamedTuple
 
 TRADES: Final = "trades"
 QUALITY: Final = "quality"
+DAYS: Final = "days"
 
 
 class Topic(NamedTuple):
     """One stream that clients can subscribe to.
 
-    As text: "BTC-USD" for trades, else "quality:BTC-USD" or "candles:BTC-USD:1m". A symbol has no colon.
+    As text: "BTC-USD" for trades, else "quality:BTC-USD" or "candles:BTC-USD:1m". No two topics have the same
+    text, though a symbol may have a colon: symbols are in capitals, and channels in small letters.
 
     Topics are the keys of lanes and subscriptions. A NamedTuple is compared and hashed without Python code.
     """

@@ -9,18 +9,21 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar
 
 import msgspec
 import trio
 from attrs import frozen
+from msgspec import Meta
 from quart import Response, request
 
 from dataflow.domain.secrets import concealed
 from dataflow.domain.timestamps import to_rfc3339
-from dataflow.faults.registry import FaultError, Faults, TooManyFaults, UnknownFault
-from dataflow.gateway import face, spelling
+from dataflow.faults.registry import FaultError, Faults, Injected, Kind, TooManyFaults, UnknownFault
+from dataflow.gateway import face, spelled, spelling
+from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
 from dataflow.gateway.application import HttpProblem, json_response
+from dataflow.gateway.desk import MAX_CLIENTS
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import InvalidValue
@@ -29,7 +32,7 @@ from dataflow.ops.metrics import exposition
 from dataflow.ops.readiness import ready
 from dataflow.paths import SESSIONS, SOURCES, below
 from dataflow.settings.schema import FaceSettings
-from supervisors import Node
+from supervisors import MailboxNode, Node
 
 N = TypeVar("N", int, float)
 
@@ -50,6 +53,54 @@ class FaultRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     times: int = 1
 
 
+class Alive(TypedDict):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Verdict(TypedDict):
+    """Whether the daemon is ready, and what is not."""
+
+    status: Literal["ready", "degraded", "not ready"]
+    not_ready: Annotated[list[str], Meta(description="paths of actors that should run and do not")]
+    degraded: Annotated[list[str], Meta(description="paths of sources that are down")]
+
+
+class _Actor(TypedDict):
+    path: Annotated[str, Meta(description="empty: the root")]
+    kind: Literal["actor", "supervisor", "pool"]
+    state: Literal["idle", "starting", "running", "backoff", "stopping", "done"]
+    epoch: Annotated[int, Meta(description="of its newest incarnation; 0 before the first", ge=0)]
+    restarts: spelled.Count
+    last_error: Annotated[str | None, Meta(description="null again once it is forgiven")]
+    last_error_at: spelled.Time | None
+    since: Annotated[spelled.Time, Meta(description="begin of this state")]
+    mailbox: Annotated[MailboxNode | None, Meta(description="null: a supervisor has none")]
+    age: Annotated[spelled.Seconds, Meta(description="seconds since then")]
+
+
+class Actor(_Actor, total=False):
+    """An actor of the supervision tree, with all below it."""
+
+    children: list[Actor]
+    delivered: Annotated[spelled.Delivered, Meta(description="of sources alone")]
+
+
+class Restarting(TypedDict):
+    """A restart that has been asked for."""
+
+    path: str
+    status: Literal["restarting"]
+
+
+class Ending(TypedDict):
+    """A client that is shown out."""
+
+    id: int
+    status: Literal["ending"]
+
+
 @frozen(kw_only=True)
 class Settings(FaceSettings):
     """The table `[faces.admin]`."""
@@ -61,22 +112,31 @@ class Face(face.Face):
     def routes(self, hall: Hall) -> Iterable[Route]:
         desk = _Admin(hall)
         return (
-            Route("/health", desk.health),
-            Route("/ready", desk.ready),
-            Route("/metrics", desk.metrics, inside=True),
-            Route("/actors", desk.actors, inside=True),
-            Route("/actors/<path:path>", desk.actor, inside=True),
-            Route("/actors/<path:path>/restart", desk.restart, ("POST",), operator=True),
-            Route("/faults", desk.faults, operator=True),
-            Route("/faults", desk.inject, ("POST",), operator=True),
-            Route("/faults/<int:id>", desk.withdraw, ("DELETE",), operator=True),
-            Route("/api/v1/status", desk.status),
-            Route("/api/v1/sources", desk.sources),
-            Route("/api/v1/sources/<name>", desk.source),
-            Route("/api/v1/clients", desk.clients, operator=True),
-            Route("/api/v1/clients/<int:id>", desk.client, operator=True),
-            Route("/api/v1/clients/<int:id>", desk.end_client, ("DELETE",), operator=True),
+            Route("/health", desk.health, about=_HEALTH),
+            Route("/ready", desk.ready, about=_READY),
+            Route("/metrics", desk.metrics, inside=True, about=_METRICS),
+            Route("/actors", desk.actors, inside=True, about=_ACTORS),
+            Route("/actors/<path:path>", desk.actor, inside=True, about=_ACTOR),
+            Route("/actors/<path:path>/restart", desk.restart, ("POST",), operator=True, about=_RESTART),
+            Route("/faults", desk.faults, operator=True, about=_FAULTS),
+            Route("/faults", desk.inject, ("POST",), operator=True, about=_INJECT),
+            Route("/faults/<int:id>", desk.withdraw, ("DELETE",), operator=True, about=_WITHDRAW),
+            Route("/api/v1/status", desk.status, about=_STATUS),
+            Route("/api/v1/sources", desk.sources, about=_SOURCES),
+            Route("/api/v1/sources/<name>", desk.source, about=_SOURCE),
+            Route("/api/v1/clients", desk.clients, operator=True, about=_CLIENTS),
+            Route("/api/v1/clients/<int:id>", desk.client, operator=True, about=_CLIENT),
+            Route("/api/v1/clients/<int:id>", desk.end_client, ("DELETE",), operator=True, about=_END),
         )
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        get = {"curl": "curl {http}%s", "Python": 'httpx.get("{http}%s").json()'}
+        for path, words in (
+            ("/ready", "Whether everything runs; 503 when something does not."),
+            ("/api/v1/status", "The sources, the clients and the event loop."),
+        ):
+            lines = {kind: line % path for kind, line in get.items()}
+            yield Sample(path, f"{{http}}{path}", words, lines=lines, trial=Trial("get", f"{{http}}{path}"))
 
 
 class _Admin:
@@ -234,3 +294,102 @@ def _find(tree: Node, path: str) -> Node:
 
 def _all_nodes(node: Node) -> list[Node]:
     return [node, *(inner for child in node.children for inner in _all_nodes(child))]
+
+
+# -- descriptions for OpenAPI --------------------------------------------------------------------------
+
+_PATH: Final = Parameter("path", str, "the path of an actor", place="path", example="cache/shard-0")
+_FAULT_ID: Final = Parameter("id", Annotated[int, Meta(ge=0)], "the id of a fault", place="path")
+_CLIENT_ID: Final = Parameter("id", Annotated[int, Meta(ge=0)], "the id of a client", place="path")
+_NO_ACTOR: Final = "no actor has this path; `nearest` has similar ones"
+_NO_CHAOS: Final = "faults need `[chaos] enabled = true`"
+
+_HEALTH: Final = About("Whether the process answers", {200: Answer("it does", Alive)})
+_READY: Final = About(
+    "Whether everything runs",
+    {
+        200: Answer("ready; or degraded: sources are down, all else is served", Verdict),
+        503: Answer("not ready", Verdict),
+    },
+)
+_METRICS: Final = About(
+    "Metrics for Prometheus",
+    {200: Answer("the text format of Prometheus", str, "text/plain")},
+)
+_ACTORS: Final = About("The supervision tree", {200: Answer("the root, with all below it", Actor)})
+_ACTOR: Final = About(
+    "One actor of the supervision tree",
+    {200: Answer("the actor, with all below it", Actor)},
+    {404: _NO_ACTOR},
+    parameters=(_PATH,),
+)
+_RESTART: Final = About(
+    "Restart an actor",
+    {202: Answer("its supervisor restarts it", Restarting)},
+    {404: _NO_ACTOR, 409: "it is a client's session", 503: "the HTTP server itself is just being restarted"},
+    parameters=(_PATH,),
+    more="It stops politely and starts anew. What depends on it restarts, too.",
+)
+_FAULTS: Final = About(
+    "The faults in force", {200: Answer("injected faults", list[Injected])}, {403: _NO_CHAOS}
+)
+_INJECT: Final = About(
+    "Inject a fault",
+    {201: Answer("in force", Injected)},
+    {
+        400: "no such fault; the members of the problem say what is possible",
+        403: _NO_CHAOS,
+        404: _NO_ACTOR,
+        409: "too many faults are in force",
+    },
+    body=FaultRequest,
+    more=f"`kind` is one of {', '.join(Kind)}. `seconds`: duration of a delay or hang.",
+)
+_WITHDRAW: Final = About(
+    "Withdraw a fault",
+    {204: Answer("withdrawn")},
+    {403: _NO_CHAOS, 404: "no fault in force has this id"},
+    parameters=(_FAULT_ID,),
+)
+_STATUS: Final = About("The daemon and its sources", {200: Answer("what `getStatus` says", spelled.Status)})
+_SOURCES: Final = About(
+    "All sources", {200: Answer("by name, in the order of the configuration", dict[str, spelled.Source])}
+)
+_SOURCE: Final = About(
+    "One source",
+    {200: Answer("its connection, and what it delivered", spelled.Source)},
+    {404: "no source has this name; `valid` has those that exist"},
+    parameters=(Parameter("name", str, "the NAME of `[sources.NAME]`", place="path", example="binance"),),
+)
+_CLIENTS: Final = About(
+    "The clients",
+    {200: Answer("a part of them, the oldest first", spelled.Clients)},
+    {400: "a value out of its range"},
+    parameters=(
+        Parameter("after", Annotated[int, Meta(ge=0)], "only ids above this one", default=0),
+        Parameter(
+            "limit", Annotated[int, Meta(ge=1, le=MAX_CLIENTS)], "clients in the answer", default=CLIENTS
+        ),
+        Parameter(
+            "behind",
+            Annotated[float, Meta(ge=0)],
+            "only those whose outbox holds something so many seconds old; 0: all",
+            default=0,
+        ),
+    ),
+)
+_CLIENT: Final = About(
+    "One client",
+    {200: Answer("the client", spelled.Client)},
+    {404: "it has left, or never came"},
+    parameters=(_CLIENT_ID,),
+)
+_END: Final = About(
+    "End a client",
+    {202: Answer("it is told so, and its session ends", Ending)},
+    {404: "it has left, or never came"},
+    parameters=(
+        _CLIENT_ID,
+        Parameter("reason", str, f"told to the client, at most {REASON_TOLD} characters", default=""),
+    ),
+)

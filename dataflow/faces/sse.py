@@ -19,6 +19,7 @@ from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Notice
 from dataflow.domain.topic import TRADES
 from dataflow.gateway import face, spelling
+from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
 from dataflow.gateway.application import HttpProblem, asker
 from dataflow.gateway.desk import MAX_COUNT
 from dataflow.gateway.face import Conversation, Route
@@ -114,7 +115,17 @@ class Face(face.Face):
         async def stream(symbol: str) -> Response:
             return await _open(hall, symbol)
 
-        return (Route("/api/v1/stream/<symbol>", stream),)
+        return (Route("/api/v1/stream/<symbol>", stream, about=_ABOUT),)
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        url = "{http}/api/v1/stream/{symbol}"
+        lines = {
+            "curl": f"curl -N {url}",
+            "Python": f'for event in httpx_sse.connect_sse(client, "GET", "{url}").iter_sse(): print(event)',
+            "JavaScript": f'new EventSource("{url}").addEventListener("trade", e => console.log(e.data))',
+        }
+        words = "Trades as they come, over plain HTTP. After a break a browser goes on where it was."
+        yield Sample("Server-Sent Events", url, words, lines=lines, trial=Trial("events", url))
 
 
 async def _open(hall: Hall, symbol: str) -> Response:
@@ -153,3 +164,21 @@ def _event(kind: str, data: Any, epoch: int = 0, offset: int = 0) -> bytes:
     """An event; without an epoch it has no place in the stream."""
     place = b"id: %d-%d\n" % (epoch, offset) if epoch else b""
     return b"%bevent: %b\ndata: %b\n\n" % (place, kind.encode(), encode(data))
+
+
+_ABOUT: Final = About(
+    "Follow a channel of a symbol",
+    {200: Answer("a stream of Server-Sent Events, without end", str, CONTENT_TYPE)},
+    {
+        400: "an unknown symbol or channel (`nearest` and `valid` have right ones), or a malformed place",
+        429: "this client has as many sessions as it may have",
+        503: "no room for another client, or every source refuses the symbol",
+    },
+    parameters=(
+        Parameter("symbol", str, "the name of a symbol", place="path", example="BTC-USDT"),
+        Parameter("channel", str, "`trades` or `quality`", default=TRADES),
+        Parameter("since", str, "a place, EPOCH-OFFSET: everything after it comes first"),
+        Parameter("Last-Event-ID", str, "the same; comes before `since`", place="header"),
+    ),
+    more="Events are `trade`, `quality`, `gap` and `notice`. The `id` of an event is its place.",
+)

@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from loguru import logger
 
 from dataflow.domain.errors import DataflowError
-from dataflow.paths import BRANCHES, CACHE, OPS, SESSIONS, SOURCES, TOPICS
+from dataflow.paths import BRANCHES, CACHE, FOLLOWERS, OPS, SESSIONS, SOURCES, TOPICS
 from supervisors import Point
 
 MESSAGE: Final = "message"  # the point of a connection: a message arrived or, at a session, is about to leave
@@ -90,10 +90,10 @@ READER: Final = ActorType(
 OTHER: Final = ActorType("an actor without a mailbox", _LIFE, Point.START.value)
 
 _BY_PATH: Final = {
-    **dict.fromkeys((*BRANCHES, OPS), BRANCH),
+    **dict.fromkeys((*BRANCHES, FOLLOWERS, OPS), BRANCH),
     SESSIONS: POOL_OF_SESSIONS,  # at `message` it means the first session that reaches this point
 }
-_BY_BRANCH: Final = {CACHE: READER, TOPICS: READER, SOURCES: CONNECTOR, SESSIONS: SESSION}
+_BY_BRANCH: Final = {CACHE: READER, TOPICS: READER, FOLLOWERS: READER, SOURCES: CONNECTOR, SESSIONS: SESSION}
 
 
 def actor_type(path: str) -> ActorType:

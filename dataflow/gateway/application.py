@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from quart import Response, g, has_websocket_context, request, websocket
+from quart import Response, current_app, g, has_websocket_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import WebsocketMismatch
@@ -51,6 +51,7 @@ MAX_BODY_BYTES = 65536  # of a request; 413 for more
 BODY_SECONDS = 10  # in which it must have come, or 408
 _CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID"
 _CORS_ANSWER_HEADERS = "Link, Retry-After"
+_SERVED = "dataflow.routes"
 _CORS_SECONDS = "600"  # for which a browser may remember what is allowed
 
 _STATUS: dict[type[Problem], tuple[int, str]] = {
@@ -94,7 +95,7 @@ def create_app(
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
-    routes = list(routes)
+    app.extensions[_SERVED] = routes = list(routes)
     _check_paths([(method, route.path) for route in routes for method in route.methods])
     _check_paths([entrance.socket.path for entrance in entrances])
     _add_errors(app)
@@ -207,6 +208,12 @@ def _check_paths(paths: Sequence[Any]) -> None:
 def json_response(body: Any, status: int = 200, mimetype: str = "application/json") -> Response:
     """`body` as JSON."""
     return Response(msgspec.json.encode(body), status, mimetype=mimetype)
+
+
+def served() -> Sequence[Route]:
+    """All endpoints of the listener that the request in hand came to."""
+    routes: Sequence[Route] = current_app.extensions[_SERVED]
+    return routes
 
 
 def asker() -> Handshake:

@@ -18,7 +18,10 @@ from actors.session import Backlog
 from dataflow.cache.history import History
 from dataflow.core import Core
 from dataflow.domain import Recorded, Topic
+from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.quality import Quality
+from dataflow.domain.symbols import LONGEST, WELL_FORMED, compact, well_formed
+from dataflow.domain.topic import DAYS
 from dataflow.sources.state import SourceState
 
 from .answers import (
@@ -46,6 +49,7 @@ class Desk:
     def __init__(self, core: Core, lobby: Lobby) -> None:
         self._core = core
         self._lobby = lobby
+        self._channels = [name for name, channel in core.channels.items() if channel.offered]
 
     def symbols(self) -> list[SymbolInfo]:
         """All symbols, in alphabetical order."""
@@ -119,32 +123,74 @@ class Desk:
 
     def topic(self, channel: str, symbol: str, variant: str = "") -> Topic:
         """The topic of these names. Raises InvalidValue."""
-        channels = self._core.channels
-        if channel not in channels:
-            raise InvalidValue("channel", channel, "unknown channel", valid=list(channels))
+        if channel not in self._channels:
+            raise InvalidValue("channel", channel, "unknown channel", valid=list(self._channels))
         self.check_symbol(symbol)
-        topics = {topic.variant: topic for topic in channels[channel].topics(symbol)}
+        topics = {topic.variant: topic for topic in self._core.channels[channel].topics(symbol)}
         if variant not in topics:
             raise InvalidValue("variant", variant, f"unknown variant of {channel}", valid=list(topics))
         return topics[variant]
+
+    # Names as clients of other systems write them, and the aggregates that these systems have.
+
+    def find(self, written: str) -> str | None:
+        """The symbol with this name, with or without its dashes; None when there is none, or several.
+
+        Blanks around it and small letters do not count.
+        """
+        return self._core.names.find(written)
+
+    def canonical(self, written: str) -> str:
+        """The same. For a symbol that does not exist (yet): the name that it would have.
+
+        Raises InvalidValue for what can never be a symbol.
+        """
+        symbol = self.find(written) or written.strip().upper()
+        if not well_formed(symbol):
+            raise InvalidValue("symbol", written[: LONGEST + 1], f"must be {WELL_FORMED}")
+        return symbol
+
+    def compact(self, symbol: str) -> str:
+        """The name without its dashes: "BTCUSDT"."""
+        return compact(symbol)
+
+    def aggregate(self, symbol: str) -> Aggregate | None:
+        """The bar of the UTC day so far; None when `symbol` does not exist or has no trade yet.
+
+        For faces with `follows_days` alone: it is that of the whole day because of them.
+        """
+        return self._core.days.aggregate(symbol)
+
+    def day_topic(self, symbol: str) -> Topic:
+        """The topic of the aggregates of `symbol`, which need not exist yet: subscribe with `snapshot=1`.
+
+        The entries are `Aggregate`: the present one first, then one a trade, or the newest for a client that
+        is behind. For faces with `follows_days` alone.
+        """
+        return Topic(DAYS, symbol)
 
     def owes_every_entry(self, topic: Topic) -> bool:
         """Whether a subscriber of `topic` must get every entry; else the newest ones are all that counts."""
         return self._core.channels[topic.channel].log_of(topic).stream.newest_by is None
 
     def check_symbol(self, symbol: str) -> None:
-        """Raises InvalidValue when no source is configured to carry `symbol`."""
+        """Raises InvalidValue when no source carries `symbol`."""
         known = self._core.carriers
         if symbol not in known:
-            nearest = difflib.get_close_matches(symbol.upper(), known, n=5, cutoff=0.3)
-            raise InvalidValue("symbol", symbol, "unknown symbol", nearest=nearest or list(known)[:5])
+            nearest = difflib.get_close_matches(symbol[:LONGEST].upper(), known, n=5, cutoff=0.3)
+            raise InvalidValue(
+                "symbol", symbol, "unknown symbol", nearest=nearest or list(self._core.symbols[:5])
+            )
 
     def check_available(self, topic: Topic) -> None:
-        """Raises Unavailable when every source has refused a symbol that `topic` needs."""
+        """Raises Unavailable when every source has refused a symbol that `topic` needs.
+
+        Nobody refuses a symbol that does not exist.
+        """
         for symbol in self._core.channels[topic.channel].wants(topic):
-            sources = self._core.carriers[symbol]
+            sources = self._core.carriers.get(symbol, ())
             refusals = {s.name: reason for s in sources if (reason := s.refusal(symbol)) is not None}
-            if len(refusals) == len(sources):
+            if sources and len(refusals) == len(sources):
                 raise Unavailable("upstream unavailable", symbol=symbol, rejected=refusals)
 
     def _history(self, symbol: str) -> History:
@@ -197,7 +243,7 @@ class Desk:
         sources = self._core.carriers[symbol]
         return SymbolInfo(
             symbol=symbol,
-            channels=list(self._core.channels),
+            channels=list(self._channels),
             sources=[source.name for source in sources],
             status=min([source.status(symbol) for source in sources], key=_BEST_FIRST.index),
             quality=self.quality(symbol),

@@ -9,9 +9,10 @@ questions. One folder or file under `dataflow/faces` is one face: a module with 
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 from attrs import frozen
@@ -23,6 +24,7 @@ from dataflow.domain.notice import Draining, Notice
 from dataflow.server.handshake import Handshake, Socket
 from supervisors import Child
 
+from .about import About, Sample
 from .format import Format
 from .identity import ANONYMOUS
 from .limits import Account
@@ -159,7 +161,8 @@ class Route:
 
     `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
     it is for the operator only, too. Both are refused before the handler is called. With a listener of the
-    operator's own, both are served there only.
+    operator's own, both are served there only. `about` describes it in the OpenAPI document. `face`: the name
+    of its face, which the host writes here.
     """
 
     path: str
@@ -167,6 +170,8 @@ class Route:
     methods: Sequence[str] = ("GET",)
     operator: bool = False
     inside: bool = False
+    about: About | None = None
+    face: str = ""
 
 
 @frozen
@@ -181,10 +186,23 @@ class Face:
     """A protocol for clients, made once for a gateway. Everything it needs is in the hall.
 
     Its module has a class `Settings` too, derived from `FaceSettings`: the keys of its `[faces.NAME]` block.
+    With `follows_days` it may ask the desk for aggregates, which are kept for its sake.
     """
+
+    follows_days: ClassVar[bool] = False
 
     def __init__(self, settings: Any) -> None:
         """`settings`: an instance of the module's `Settings`."""
+
+    @property
+    def name(self) -> str:
+        """That of its file or folder, and of its table."""
+        return type(self).__module__.removeprefix("dataflow.faces.").partition(".")[0]
+
+    @property
+    def words(self) -> str:
+        """A line about it: the first of its module's docstring."""
+        return (sys.modules[type(self).__module__].__doc__ or "").partition("\n")[0]
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         """Its HTTP endpoints."""
@@ -196,4 +214,8 @@ class Face:
 
     def children(self, hall: Hall) -> Iterable[Child]:
         """Actors of its own, such as a listener on another port; supervised in branch `gateway`."""
+        return ()
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        """What it serves, for the page `/faces`: with lines to copy."""
         return ()

@@ -6,10 +6,10 @@ An actor that lets clients in attaches itself to the tree first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from attrs import frozen
@@ -35,6 +35,9 @@ from .limits import Account
 from .lobby import Lobby
 from .pages import Pages
 from .past import Past
+
+if TYPE_CHECKING:
+    from .face import Face
 
 GOING_AWAY = "going away"
 AGENT_TOLD = 200  # characters of a User-Agent that are kept ...
@@ -66,11 +69,12 @@ class SentAway:
 
 class Hall:
     """Built once. `core` and `lobby` are the state, `desk` answers questions, `identity` knows operators,
-    `pages` knows which page may ask."""
+    `pages` knows which page may ask. `faces` are the protocols that are switched on."""
 
-    def __init__(self, core: Core, lobby: Lobby) -> None:
+    def __init__(self, core: Core, lobby: Lobby, faces: Sequence[Face] = ()) -> None:
         self.core = core
         self.lobby = lobby
+        self.faces = faces
         self.settings: Settings = core.settings
         self.desk = Desk(core, lobby)
         self.identity = Identity(core.settings.operator_token, core.settings.operator.trust_local)

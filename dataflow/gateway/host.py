@@ -26,7 +26,7 @@ from dataflow.server.take_over import handshake_of, take_over
 from supervisors import Context, Handle, SupervisionError
 
 from .application import HttpProblem, create_app, mounted
-from .face import Entrance, Face, Route
+from .face import Entrance, Route
 from .hall import Hall
 from .problems import Unavailable
 
@@ -34,9 +34,8 @@ from .problems import Unavailable
 class HttpServer:
     """The gateway's server. Its ready value is the list of addresses it is bound to."""
 
-    def __init__(self, hall: Hall, faces: Sequence[Face]) -> None:
+    def __init__(self, hall: Hall) -> None:
         self._hall = hall
-        self._faces = faces
 
     async def run(self, ctx: Context) -> None:
         hall, settings = self._hall, self._hall.settings.gateway
@@ -64,7 +63,7 @@ class HttpServer:
         hall, gateway, operator = self._hall, self._hall.settings.gateway, self._hall.settings.operator
         # Read anew with every start, so that a restart renews it too.
         serve_ = partial(self._serve, serving, shutdown, hall.lobby.certificate.start(gateway))
-        routes = [route for face in self._faces for route in face.routes(hall)]
+        routes = [evolve(route, face=face.name) for face in hall.faces for route in face.routes(hall)]
         apart = operator.port is not None
         public = [_elsewhere(each) if apart and (each.operator or each.inside) else each for each in routes]
         addresses = await serve_(hall.quotas.has_reserve, gateway.host, hall.lobby.port, public)
@@ -86,7 +85,7 @@ class HttpServer:
         routes: Sequence[Route],
     ) -> list[str]:
         hall, settings = self._hall, self._hall.settings.gateway
-        entrances = [entrance for face in self._faces for entrance in face.sockets(hall)]
+        entrances = [entrance for face in hall.faces for entrance in face.sockets(hall)]
         root = settings.root_path
         app = create_app(routes, entrances, self._attend, hall.pages, hall.identity, hall.account)
         sockets = {

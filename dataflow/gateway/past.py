@@ -28,8 +28,11 @@ class Past:
         """An empty part of the past of `topic`. It begins behind place `after`."""
         if sum(map(len, self._texts.values())) > self._most:
             self._texts.clear()
-        kept = self._texts.setdefault((format, topic, epoch), {})
-        return Part(format, topic, epoch, after, kept)
+        return Part(format, topic, epoch, after, self)
+
+    def kept(self, format: Format, topic: Topic, epoch: int) -> dict[int, bytes]:
+        """The texts of one topic, by place: for entries only, because clients can name topics without any."""
+        return self._texts.setdefault((format, topic, epoch), {})
 
 
 @define
@@ -40,7 +43,7 @@ class Part:
     _topic: Topic
     _epoch: int
     last: int
-    _kept: dict[int, bytes]
+    _past: Past
     texts: list[bytes] = field(factory=list)
     _holes: set[int] = field(factory=set)  # which of the texts are gaps
 
@@ -60,13 +63,14 @@ class Part:
 
     def add(self, places: Places) -> None:
         """Encode `places`, which follow those before: about 2 us for each that nobody asked for yet."""
+        kept = self._past.kept(self._format, self._topic, self._epoch) if places else {}
         for last, entry in places:
             self.last = last
             if isinstance(entry, Gap):
                 self._holes.add(len(self.texts))
                 self.texts.append(self._format.hole(self._topic, self._epoch, entry))
                 continue
-            text = self._kept.get(last)
+            text = kept.get(last)
             if text is None:
-                text = self._kept[last] = self._format.item(self._topic, self._epoch, last, entry)
+                text = kept[last] = self._format.item(self._topic, self._epoch, last, entry)
             self.texts.append(text)

@@ -21,7 +21,8 @@ from dataflow.domain.quality import Quality
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import TRADES
 
-from .answers import ClientInfo, ClientsInfo, SourceInfo, Status
+from . import spelled
+from .answers import ClientInfo, ClientsInfo, OutboxInfo, SourceInfo, Status
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _WHOLE: Final = 1 << 63  # below it, a number without a fraction is an integer, however it is written
@@ -47,10 +48,10 @@ class SpelledTrade(msgspec.Struct, rename="camel", gc=False):
     channel: str
     symbol: str
     timestamp: str
-    side: Side
+    side: Side | None
     qty: Decimal
     price: Decimal
-    trade_id: str
+    trade_id: str | None
     source: str
     offset: int
 
@@ -113,13 +114,13 @@ def symbol_quality(states: Sequence[Quality], best: Quality) -> dict[str, Any]:
     return told | {"sources": {state.source: _grade(state) for state in states}}
 
 
-def status(told: Status) -> dict[str, Any]:
+def status(told: Status) -> spelled.Status:
     """The daemon and its sources."""
     return {
         "sources": {name: source(info) for name, info in told.sources.items()},
         "sessions": told.sessions,
-        "waiting": told.waiting,
-        "ended": told.ended,
+        "waiting": dict(told.waiting),
+        "ended": dict(told.ended),
         "loopLag": told.loop_lag,
         "uptime": told.uptime,
         "epoch": told.epoch,
@@ -127,7 +128,7 @@ def status(told: Status) -> dict[str, Any]:
     }
 
 
-def source(info: SourceInfo) -> dict[str, Any]:
+def source(info: SourceInfo) -> spelled.Source:
     """A source, and what it delivered."""
     return {
         "state": info.state,
@@ -136,38 +137,60 @@ def source(info: SourceInfo) -> dict[str, Any]:
         "reason": info.reason,
         "reasonAt": _time(info.reason_at),
         "connector": info.connector,
-        "symbols": info.symbols,
-        "rejected": info.rejected,
-        "problems": info.problems,
-        "delivered": fields(info.delivered) | {"last": _time(info.delivered.last)},
+        "symbols": list(info.symbols),
+        "rejected": dict(info.rejected),
+        "problems": dict(info.problems),
+        "delivered": {
+            "trades": info.delivered.trades,
+            "batches": info.delivered.batches,
+            "bytes": info.delivered.bytes,
+            "last": _time(info.delivered.last),
+            "age": info.delivered.age,
+        },
     }
 
 
-def clients(told: ClientsInfo) -> dict[str, Any]:
+def clients(told: ClientsInfo) -> spelled.Clients:
     """A part of the clients, and what waits for all."""
     return {
         "total": told.total,
-        "outbox": fields(told.outbox),
+        "outbox": _outbox(told.outbox),
         "clients": [client(each) for each in told.clients],
         "next": told.next,
     }
 
 
-def client(info: ClientInfo) -> dict[str, Any]:
+def client(info: ClientInfo) -> spelled.Client:
     """A client: who it is, what it follows, and what it has not taken."""
-    return fields(info) | {
+    return {
+        "id": info.id,
+        "address": info.address,
+        "protocol": info.protocol,
+        "userAgent": info.user_agent,
         "since": to_rfc3339(info.since),
-        "follows": [
-            {**_topic(topic), "epoch": epoch, "offset": offset}
-            for topic, (epoch, offset) in info.follows.items()
-        ],
-        "outbox": fields(info.outbox),
+        "age": info.age,
+        "heard": info.heard,
+        "follows": [_follows(topic, *place) for topic, place in info.follows.items()],
+        "sent": info.sent,
+        "dropped": info.dropped,
+        "outbox": _outbox(info.outbox),
     }
 
 
-def _topic(topic: Topic) -> dict[str, Any]:
-    variant = {"variant": topic.variant} if topic.variant else {}
-    return {"channel": topic.channel, "symbol": topic.symbol, **variant}
+def _outbox(info: OutboxInfo) -> spelled.Outbox:
+    return {"messages": info.messages, "bytes": info.bytes, "age": info.age}
+
+
+def _follows(topic: Topic, epoch: int, offset: int) -> spelled.Follows:
+    told: spelled.Follows = {
+        "channel": topic.channel,
+        "symbol": topic.symbol,
+        "epoch": epoch,
+        "offset": offset,
+    }
+    if topic.variant:
+        told["variant"] = topic.variant
+    return told
 
 
 def _time(ns: int | None) -> str | None:

@@ -16,10 +16,22 @@ from cattrs import AttributeValidationNote, ClassValidationError
 
 from dataflow import plugs
 from dataflow.domain.errors import ConfigError
+from dataflow.domain.symbols import Names, compact
 from dataflow.sources.port import SourceSettings
 
-from .schema import SOURCE_RULES, FaceSettings, Settings
-from .structure import Hook, Leaf, Objection, Table, class_hook, explain, instead, strict_converter, wrong
+from .schema import FaceSettings, Settings, source_rules
+from .structure import (
+    Hook,
+    Leaf,
+    Objection,
+    Table,
+    class_hook,
+    explain,
+    instead,
+    shown,
+    strict_converter,
+    wrong,
+)
 
 CONNECTORS = "connectors"  # rooms of plugs
 FACES = "faces"
@@ -115,6 +127,7 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
         return None
     problems += _two_tokens(tree, settings)
     problems += _one_port(tree, settings)
+    problems += _names_apart(tree, settings)
     return settings
 
 
@@ -133,6 +146,18 @@ def _one_port(tree: Any, settings: Settings) -> Iterator[str]:
     port = settings.operator.port
     if port and port == settings.gateway.port:
         yield wrong(tree["operator"]["port"], "[operator] port", "must not be that of [gateway]")
+
+
+def _names_apart(tree: Any, settings: Settings) -> Iterator[str]:
+    """Clients may leave out the dashes of a symbol: no two symbols, of any sources, may become one so."""
+    names = Names(each for source in settings.sources.values() for each in source.symbols)
+    for symbols in names.ambiguous():
+        *_, name = (name for name, source in settings.sources.items() if set(symbols) & set(source.symbols))
+        told = " and ".join(map(shown, symbols))
+        yield (
+            f"{tree['sources'][name]['symbols'].origin}: [sources.{name}] symbols: {told} have the same name"
+            f" without their dashes, {shown(compact(symbols[0]))}, which clients may use; leave one out"
+        )
 
 
 def _names(sources: Table | Leaf | None) -> Iterator[str]:
@@ -166,7 +191,8 @@ def _connector_hook(leaf: Table | Leaf | None) -> Hook:
     if "." not in leaf.value and leaf.value not in plugs.names(CONNECTORS):
         raise Objection("connector", f"unknown connector; {instead(leaf.value, plugs.names(CONNECTORS))}")
     try:
-        return class_hook(_settings_class_of(leaf.value), _converter, SOURCE_RULES)
+        cls = _settings_class_of(leaf.value)
+        return class_hook(cls, _converter, source_rules(cls))
     except Exception as error:  # the import of a user's module may raise anything
         raise Objection("connector", f"cannot be used: {type(error).__name__}: {error}") from error
 
@@ -176,7 +202,7 @@ def _common_mistakes(written: Table) -> Iterator[Exception]:
     common = {a.name for a in attrs.fields(SourceSettings)} - {"connector"}
     block = Table(written.origin, [(key, leaf) for key, leaf in written.items() if key in common])
     try:
-        class_hook(SourceSettings, _converter, SOURCE_RULES)(block, None)
+        class_hook(SourceSettings, _converter, source_rules(SourceSettings))(block, None)
     except ClassValidationError as error:
         yield from (each for each in error.exceptions if not isinstance(each, KeyError))
 

@@ -254,13 +254,14 @@ def _address(value: str) -> Iterator[str]:
         yield str(error)
 
 
-def _symbols(value: Sequence[str]) -> Iterator[str]:
-    for symbol in dict.fromkeys(value):
-        if not re.fullmatch(r"[^\s/:-]+-[^\s/:-]+", symbol) or symbol != symbol.upper():
-            yield f'{shown(symbol)} must be BASE-QUOTE in capitals, such as "BTC-USD"'
-        elif value.count(symbol) > 1:
-            yield f"{shown(symbol)} is named more than once"
+def source_rules(cls: type[SourceSettings]) -> Rules:
+    """The rules for a block of `[sources]`, beside the validators of its class."""
 
+    def symbols(value: Sequence[str]) -> Iterator[str]:
+        for symbol in dict.fromkeys(value):
+            if not cls.symbol_form.fits(symbol):
+                yield f"{shown(symbol)} must be {cls.symbol_form.words}"
+            elif value.count(symbol) > 1:
+                yield f"{shown(symbol)} is named more than once"
 
-# For every source, beside the validators of its connector's class.
-SOURCE_RULES: Rules = {"url": _address, "symbols": _symbols}
+    return {"url": _address, "symbols": symbols}

@@ -20,6 +20,7 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed
+from dataflow.domain.symbols import BASE_QUOTE, Form
 
 
 @frozen(kw_only=True)
@@ -31,6 +32,7 @@ class SourceSettings:
     """
 
     symbols_a_request: ClassVar[int] = sys.maxsize  # that one request may name
+    symbol_form: ClassVar[Form] = BASE_QUOTE  # of the symbols; see `domain.symbols`
 
     connector: str
     url: str
@@ -54,7 +56,7 @@ class Codec(Protocol):
         """Messages to send once, right after the connection has opened."""
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """Messages that subscribe to the trades of `symbols` (BASE-QUOTE)."""
+        """Messages that subscribe to the trades of `symbols`, by their canonical names."""
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
         """Messages that unsubscribe from them."""

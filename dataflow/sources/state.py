@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 
 from attrs import define, field
 
 from actors.connector import Interest
 from dataflow.domain.secrets import concealed
+from dataflow.domain.symbols import ANY
 
 from .port import SourceSettings
 
@@ -83,12 +84,26 @@ class SourceState:
     interest: Interest = field(init=False)
     used: SourceSettings | None = None  # by the newest incarnation of the connector
     steady: Callable[[], float] = time.monotonic
+    _discovered: dict[str, None] = field(factory=dict, init=False)  # in the order of their discovery
     _turned_at: float = field(init=False)  # on the steady clock, as the next
     _failed_at: float | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.since, self._turned_at = self.clock(), self.steady()
-        self.interest = Interest(self.settings.symbols if self.settings.eager else ())
+        self.interest = Interest(self.symbols if self.settings.eager else ())
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """The symbols that it carries: those of its settings, and those that it brought by itself."""
+        named = [symbol for symbol in self.settings.symbols if symbol != ANY]
+        return named if len(named) == len(self.settings.symbols) else [*named, *self._discovered]
+
+    def discover(self, symbol: str) -> bool:
+        """It brings `symbol`, as its settings allow it to. Returns whether that is news."""
+        if symbol in self._discovered or symbol in self.settings.symbols:
+            return False
+        self._discovered[symbol] = None
+        return ANY in self.settings.symbols
 
     def connecting(self) -> None:
         """A new attempt begins. Only its result decides whether the source is lost."""
@@ -97,7 +112,7 @@ class SourceState:
     def become(self, settings: SourceSettings) -> None:
         """Other settings, for the next incarnation of the connector. What happened so far stays."""
         self.settings = settings
-        self.interest.confine(settings.symbols, settings.symbols if settings.eager else ())
+        self.interest.confine(self.symbols, self.symbols if settings.eager else ())
 
     def retire(self, reason: str) -> None:
         """It is taken out of service. Its subscribers are told, also if it was lost before."""
@@ -133,7 +148,7 @@ class SourceState:
     def up(self, topics: Collection[str]) -> None:
         before = self.link
         self._turn(LinkState.CONNECTED, None)
-        self.changed(self.settings.symbols)
+        self.changed(self.symbols)
         if before is LinkState.LOST:
             self.audience.restored(self.name, topics)
         elif before is LinkState.CONNECTING:
@@ -147,7 +162,7 @@ class SourceState:
         if self.link is not LinkState.LOST:
             self._turn(LinkState.LOST, reason)
             self.audience.lost(self.name, reason, sorted(self.interest.topics))
-        self.changed(self.settings.symbols)
+        self.changed(self.symbols)
 
     def subscribed(self, topic: str) -> None:
         self.subscribed_symbols.add(topic)
@@ -208,12 +223,9 @@ class SourceState:
 
 
 def carriers(states: Mapping[str, SourceState]) -> dict[str, list[SourceState]]:
-    """Every configured symbol with the sources that carry it.
-
-    Symbols are in alphabetical order, sources in the order of the configuration.
-    """
+    """Every known symbol with the sources that carry it, in the order of the configuration."""
     found: dict[str, list[SourceState]] = {}
     for state in states.values():
-        for symbol in state.settings.symbols:
+        for symbol in state.symbols:
             found.setdefault(symbol, []).append(state)
-    return dict(sorted(found.items()))
+    return found

@@ -71,11 +71,15 @@ class Channel(Protocol):
     def name(self) -> str:
         """The name that clients write: "trades"."""
 
+    @property
+    def offered(self) -> bool:
+        """Whether clients may name it. If not, faces subscribe to it in ways of their own."""
+
     def topics(self, symbol: str) -> Iterable[Topic]:
         """The topics of `symbol`, one for each variant."""
 
     def log_of(self, topic: Topic) -> TopicLog:
-        """The log of `topic`: always the same object."""
+        """The log of `topic`: always the same object, as long as somebody has it."""
 
     def wants(self, topic: Topic) -> Collection[str]:
         """The symbols that the sources must deliver while `topic` has subscribers. Their trades wake it."""

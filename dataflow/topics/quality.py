@@ -105,6 +105,7 @@ class Qualities:
     """The channel: one log per symbol."""
 
     name = QUALITY
+    offered = True
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground

@@ -7,7 +7,7 @@ topic that has decided to end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import trio
@@ -61,6 +61,7 @@ class Topics:
         self._interest = interest
         self._served = served
         self._opened: dict[Topic, _Opened] = {}
+        self._by_name: dict[str, Topic] = {}  # of the same topics, by their names in paths
 
     @property
     def subscribers(self) -> dict[Topic, int]:
@@ -106,7 +107,17 @@ class Topics:
 
     def named(self, name: str) -> Topic | None:
         """The open topic with this name in paths, None when there is none."""
-        return next((topic for topic in self.open_topics if str(topic) == name), None)
+        topic = self._by_name.get(name)
+        return topic if topic is not None and self._opened[topic].fanout.open else None
+
+    def over(self, name: str) -> None:
+        """The actor of the topic with this name in paths has ended for good: nothing of the topic is kept.
+
+        Clients can name topics that will never have an entry. They must not fill the memory with them.
+        """
+        topic = self._by_name.get(name)
+        if topic is not None and not self._opened[topic].fanout.open:
+            del self._by_name[name], self._opened[topic]
 
     def abandon(self, topic: Topic) -> Collection[Subscriber]:
         """The subscription is gone. Closes the topic and returns its subscribers."""
@@ -135,10 +146,10 @@ class Topics:
                 state.interest.release(symbol, topic)
             self._interest(symbol)
 
-    def want_again(self) -> None:
-        """The carriers have changed: what the open topics want is wanted from those of now."""
-        for topic in filter(self._running, self.open_topics):
-            for symbol in self.channels[topic.channel].wants(topic):
+    def want_again(self, symbols: Iterable[str]) -> None:
+        """The carriers of `symbols` have changed: what is wanted of them is wanted from those of now."""
+        for symbol in symbols:
+            for topic in self.readers.topics(symbol):
                 for state in self._carriers.get(symbol, ()):
                     state.interest.want(symbol, topic)
 
@@ -150,6 +161,7 @@ class Topics:
         # Registered before the start, so that a second subscriber waits for it and starts no other.
         log = self.channels[topic.channel].log_of(topic)
         opened = self._opened[topic] = _Opened(Fanout(topic, log))
+        self._by_name[str(topic)] = topic
         # If this client leaves meanwhile, the others must not be left with a half-started topic.
         with trio.CancelScope(shield=True):
             try:
@@ -160,6 +172,7 @@ class Topics:
                     opened.ref.put(NEWS)
             except BaseException:
                 opened.fanout.open = False
+                self.over(str(topic))
                 raise
             finally:
                 opened.settled.set()

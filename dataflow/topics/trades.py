@@ -55,6 +55,7 @@ class Readers:
 
     def __init__(self) -> None:
         self._wakes: dict[str, dict[Topic, Callable[[], object]]] = {}
+        self._every: tuple[Callable[[str], object], ...] = ()
 
     def add(self, symbol: str, topic: Topic, wake: Callable[[], object]) -> None:
         """From now on `wake()` is called for news. Idempotent."""
@@ -62,18 +63,32 @@ class Readers:
 
     def remove(self, symbol: str, topic: Topic) -> None:
         """Idempotent."""
-        self._wakes.get(symbol, {}).pop(topic, None)
+        wakes = self._wakes.get(symbol, {})
+        wakes.pop(topic, None)
+        if not wakes:
+            self._wakes.pop(symbol, None)
+
+    def add_of_all(self, told: Callable[[str], object]) -> None:
+        """From now on `told(symbol)` is called for news of any symbol. For few: each costs every batch."""
+        self._every = (*self._every, told)
+
+    def topics(self, symbol: str) -> Collection[Topic]:
+        """The topics that read the trades of `symbol`."""
+        return self._wakes.get(symbol, {}).keys()
 
     def news(self, symbol: str) -> None:
         """The history of `symbol` has grown."""
         for wake in self._wakes.get(symbol, {}).values():
             wake()
+        for told in self._every:
+            told(symbol)
 
 
 class Trades:
     """The channel: one log per symbol."""
 
     name = TRADES
+    offered = True
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,19 @@ class Load:
     """Many clients of one server. All are connected after `__init__`. Raises ProgramFailed."""
 
     def __init__(
-        self, binary: Path, port: int, clients: int, *, text: str, cores: set[int], log: Path, **options: Any
+        self,
+        binary: Path,
+        port: int,
+        clients: int,
+        *,
+        text: str | Sequence[str],
+        cores: set[int],
+        log: Path,
+        **options: Any,
     ) -> None:
         command: list[str | Path] = [binary, "--port", str(port), "--clients", str(clients)]
-        command += ["--send", text] if text else []
+        for each in (text,) if isinstance(text, str) else text:
+            command += ["--send", each] if each else []
         for name, value in options.items():
             command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
         self.program = Program("load client", command, cores=cores, log=log)

@@ -46,29 +46,45 @@ class Updates:
             if isinstance(trade, Gap):
                 made.append(JSONRPC.gap(self._topic, self._epoch, trade))
                 continue
-            if not (trade.trade_id.isalnum() and plain.get(trade.source)) and not self._is_plain(trade):
+            name = trade.trade_id
+            if name is None or trade.side is None:
+                made.append(self._incomplete(offset, trade))
+                continue
+            if not (name.isalnum() and plain.get(trade.source)) and not self._is_plain(trade):
                 made.append(_notification("trades.update", spelling.trade(offset, trade)))
                 continue
             if trade.timestamp != self._moment:
                 self._turn_to(trade.timestamp)
             text = (
-                f'{_HEAD}{offset}{self._middle}{trade.side}","qty":{trade.quantity!s},"price":{trade.price!s},'
-                f'"tradeId":"{trade.trade_id}","source":"{trade.source}","offset":{offset}}}}}'
+                f'{_HEAD}{offset}{self._middle}"{trade.side}","qty":{trade.quantity!s},"price":{trade.price!s},'
+                f'"tradeId":"{name}","source":"{trade.source}","offset":{offset}}}}}'
             )
             made.append(text.encode())
         return made
 
+    def _incomplete(self, offset: int, trade: Trade) -> bytes:
+        """A trade without id or side. Those of most such sources have neither."""
+        if trade.trade_id is not None or trade.side is not None or not self._is_plain(trade):
+            return _notification("trades.update", spelling.trade(offset, trade))
+        if trade.timestamp != self._moment:
+            self._turn_to(trade.timestamp)
+        text = (
+            f'{_HEAD}{offset}{self._middle}null,"qty":{trade.quantity!s},"price":{trade.price!s},'
+            f'"tradeId":null,"source":"{trade.source}","offset":{offset}}}}}'
+        )
+        return text.encode()
+
     def _turn_to(self, moment: int) -> None:
         self._middle = (
             f',"event":"updated","channel":"trades","symbol":{self._symbol},'
-            f'"timestamp":"{to_rfc3339(moment)}","side":"'
+            f'"timestamp":"{to_rfc3339(moment)}","side":'
         )
         self._moment = moment
 
     def _is_plain(self, trade: Trade) -> bool:
         if trade.source not in self._plain:
             self._plain[trade.source] = _needs_no_escaping(trade.source)
-        return self._plain[trade.source] and _needs_no_escaping(trade.trade_id)
+        return self._plain[trade.source] and (trade.trade_id is None or _needs_no_escaping(trade.trade_id))
 
 
 def _needs_no_escaping(text: str) -> bool:

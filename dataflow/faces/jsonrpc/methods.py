@@ -19,7 +19,7 @@ from dataflow.domain import Recorded, Topic
 from dataflow.domain.quality import best
 from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
 from dataflow.domain.topic import QUALITY, TRADES
-from dataflow.gateway import spelling
+from dataflow.gateway import spelled, spelling
 from dataflow.gateway.answers import SymbolInfo
 from dataflow.gateway.desk import MAX_COUNT, check_range
 from dataflow.gateway.face import Conversation
@@ -116,7 +116,7 @@ class Calls(Conversation):
     async def symbols(self) -> list[dict[str, Any]]:
         return [self._symbol(info) for info in self.hall.desk.symbols()]
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> spelled.Status:
         return spelling.status(self.hall.desk.status())
 
     async def ping(self) -> str:

@@ -12,6 +12,7 @@ from attrs import frozen
 from quart import Response
 
 from dataflow.gateway import face
+from dataflow.gateway.about import About, Answer
 from dataflow.gateway.application import NOTHING_LOADED
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
@@ -19,6 +20,7 @@ from dataflow.settings.schema import FaceSettings
 
 _TAGS = (b"script", b"style")
 _BETWEEN = rb"<%b>(.*?)</%b>"
+_INDEX = About("The state of the daemon, for people", {200: Answer("a page", str, "text/html")})
 
 
 @frozen(kw_only=True)
@@ -36,7 +38,7 @@ class Face(face.Face):
         async def index() -> Response:
             return Response(page, mimetype="text/html", headers=headers)
 
-        return (Route("/", index),)
+        return (Route("/", index, about=_INDEX),)
 
 
 def policy(page: bytes) -> str:

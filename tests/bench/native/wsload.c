@@ -1,14 +1,16 @@
 // wsload: many WebSocket clients in one thread. They count updates and measure their ages.
 //
-//   ./wsload --port N [--path /ws] [--clients N] [--send TEXT] [--tls] [--slow N] [--window N]
+//   ./wsload --port N [--path /ws] [--clients N] [--send TEXT]... [--tls] [--slow N] [--window N]
+//            [--protocol NAME] [--end CODE] [--count KEY] [--raw]
 //
-// Opens the connections and sends TEXT on each. Prints one line of JSON when all are open. Then it answers every line of
+// Opens the connections and sends each TEXT on each, with the character CODE behind it. Prints one line of JSON when all are open. Then it answers every line of
 // standard input with one line of JSON: the figures since the last line. The end of standard input ends it.
 //
 // An update carries its time of sending (ns since 1970) behind "qty": and its place behind the last "offset":. The place
 // must grow by one per client. `skipped` counts the places where it does not, without a stream.gap before; `gaps` counts
 // the stream.gap messages, `others` all other messages. The first --slow clients never read, have a small receive buffer,
-// and do not count. Built with -DWITH_TLS (and -lssl -lcrypto) it also speaks TLS; it does not check certificates.
+// and do not count. With --count every message with KEY in it is an update, and nothing else is measured of it; with --raw
+// the answer to the request is no WebSocket but a body, and every KEY in it is an update. Built with -DWITH_TLS (and -lssl -lcrypto) it also speaks TLS; it does not check certificates.
 #include "ws.h"
 #include <getopt.h>
 #ifdef WITH_TLS
@@ -31,8 +33,9 @@ static struct {
     latencies_t latencies;
 } seen;
 
-static const char *path = "/ws", *text;
-static int port, n_clients = 100, window = 64, n_slow, tls, opened, dead, epoll, shaken[2];
+enum { TEXTS = 4 };
+static const char *path = "/ws", *texts[TEXTS], *protocol, *key;
+static int n_texts, end_code = -1, raw, port, n_clients = 100, window = 64, n_slow, tls, opened, dead, epoll, shaken[2];
 static client_t *clients;
 static uint8_t *buffer;
 static size_t capacity = 1 << 18;
@@ -121,6 +124,12 @@ static int on_gap(client_t *c, const uint8_t *p, size_t n) { // {"from":N,"to":N
 }
 
 static void on_message(client_t *c, const uint8_t *p, size_t n, uint64_t now) {
+    if (key) {
+        if (!memmem(p, n, key, strlen(key))) { seen.others++; return; }
+        if (!*sample && n < sizeof sample) memcpy(sample, p, n);
+        c->updates++, seen.updates++;
+        return;
+    }
     const uint8_t *stamp = behind(p, n, "\"qty\":", 6);
     uint64_t sent = stamp ? number_at(stamp, p + n) : 0;
     if (!sent || memmem(p, n < 40 ? n : 40, "\"result\"", 8)) {
@@ -137,14 +146,20 @@ static void on_message(client_t *c, const uint8_t *p, size_t n, uint64_t now) {
 
 static void on_open(client_t *c) {
     c->state = OPEN, opened++;
-    if (text) say(c, OP_TEXT, text, strlen(text));
+    for (int i = 0; i < n_texts; i++) {
+        char whole[4096];
+        size_t n = strlen(texts[i]);
+        memcpy(whole, texts[i], n);
+        if (end_code >= 0) whole[n++] = end_code;
+        say(c, OP_TEXT, whole, n);
+    }
     if (c - clients < n_slow) epoll_ctl(epoll, EPOLL_CTL_DEL, c->fd, NULL);
 }
 
 static size_t on_handshake(client_t *c, uint8_t *p, size_t n) {
     uint8_t *end = memmem(p, n, "\r\n\r\n", 4);
     if (!end) return 0;
-    if (memcmp(p, "HTTP/1.1 101", 12)) {
+    if (memcmp(p, raw ? "HTTP/1.1 200" : "HTTP/1.1 101", 12)) {
         if (!shaken[1]++) fprintf(stderr, "wsload: refused: %.60s\n", p);
         return hang_up(c), n;
     }
@@ -158,6 +173,13 @@ static void on_frame(client_t *c, frame_t *f, uint64_t now) {
     else if (f->op == OP_CLOSE) seen.closes++, say(c, OP_CLOSE, f->payload, f->length > 2 ? 2 : f->length), hang_up(c);
 }
 
+static size_t on_body(client_t *c, const uint8_t *p, size_t n) { // what may be the beginning of a KEY is left
+    size_t length = strlen(key), used = 0;
+    for (const uint8_t *found; (found = memmem(p + used, n - used, key, length)); used = found + length - p)
+        c->updates++, seen.updates++;
+    return n - used < length ? used : n - length + 1 > used ? n - length + 1 : used;
+}
+
 static void on_readable(client_t *c) {
     if (c->n_rest) memcpy(buffer, c->rest, c->n_rest);
     ssize_t n = receive(c, buffer + c->n_rest, capacity - c->n_rest - 1);
@@ -168,7 +190,8 @@ static void on_readable(client_t *c) {
     size_t total = c->n_rest + n, used = 0;
     if (c->state == SHAKING) used = on_handshake(c, buffer, total);
     frame_t f;
-    while (c->state == OPEN && next_frame(buffer + used, total - used, &f)) on_frame(c, &f, now), used += f.whole;
+    if (raw && c->state == OPEN) used += on_body(c, buffer + used, total - used);
+    while (!raw && c->state == OPEN && next_frame(buffer + used, total - used, &f)) on_frame(c, &f, now), used += f.whole;
     size_t left = total - used;
     if (left > c->cap) c->rest = realloc(c->rest, c->cap = left < 512 ? 512 : left * 2);
     if (left) memcpy(c->rest, buffer + used, left);
@@ -186,11 +209,13 @@ static void start(client_t *c) {
     if (connect(c->fd, (void *)&a, sizeof a)) return hang_up(c);
     set_nodelay(c->fd);
     if (tls && !(c->ssl = tls_over(c->fd))) return hang_up(c);
-    char request[512];
-    int n = snprintf(request, sizeof request,
-                     "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                     path, port);
+    char request[1024], offer[128] = "";
+    if (protocol) snprintf(offer, sizeof offer, "Sec-WebSocket-Protocol: %s\r\n", protocol);
+    int n = raw ? snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n", path, port)
+                : snprintf(request, sizeof request,
+                           "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
+                           path, port, offer);
     if (transmit(c, request, n) != n) return hang_up(c);
     set_nonblocking(c->fd);
     epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &(struct epoll_event){.events = EPOLLIN, .data.ptr = c});
@@ -246,12 +271,20 @@ static void print_sample(void) { // the first update, unchanged
 
 int main(int argc, char **argv) {
     static struct option known[] = {{"port", 1, 0, 'p'}, {"path", 1, 0, 'P'}, {"clients", 1, 0, 'n'}, {"send", 1, 0, 's'},
-                                    {"window", 1, 0, 'W'}, {"slow", 1, 0, 'L'}, {"tls", 0, 0, 'T'}, {0, 0, 0, 0}};
+                                    {"window", 1, 0, 'W'}, {"slow", 1, 0, 'L'}, {"tls", 0, 0, 'T'}, {"protocol", 1, 0, 'o'},
+                                    {"end", 1, 0, 'e'}, {"count", 1, 0, 'k'}, {"raw", 0, 0, 'r'}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(argc, argv, "", known, NULL)) != -1;) switch (o) {
         case 'p': port = atoi(optarg); break;
         case 'P': path = optarg; break;
         case 'n': n_clients = atoi(optarg); break;
-        case 's': text = optarg; break;
+        case 's':
+            if (n_texts == TEXTS || strlen(optarg) > 4000) return fprintf(stderr, "too much to send\n"), 2;
+            texts[n_texts++] = optarg;
+            break;
+        case 'o': protocol = optarg; break;
+        case 'e': end_code = atoi(optarg); break;
+        case 'k': key = optarg; break;
+        case 'r': raw = 1; break;
         case 'W': window = atoi(optarg); break;
         case 'L': n_slow = atoi(optarg); break;
         case 'T': tls = 1; break;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import ingest, memory, rates, saturation, stalled, start, storm, tls
+from . import faces, ingest, memory, rates, saturation, stalled, start, storm, tls
 
 ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
@@ -14,4 +14,5 @@ ALL: tuple[Scenario, ...] = (
     storm.SCENARIO,
     stalled.SCENARIO,
     tls.SCENARIO,
+    faces.SCENARIO,
 )

@@ -43,16 +43,17 @@ def test_a_face_is_made_from_its_own_settings(name: str) -> None:
     plug = plugs.find("faces", name)
     assert issubclass(plug.Settings, FaceSettings)
     assert issubclass(plug.Face, face.Face)
-    made = plug.Face(plug.Settings())
-    assert plug.Face in map(type, faces(Settings()))
-    assert plug.Face not in map(type, faces(Settings(faces={name: plug.Settings(enabled=False)})))
-    assert list(made.children(hall(Settings()))) == []
+    for enabled in (True, False):
+        made = faces(Settings(faces={name: plug.Settings(enabled=enabled)}))
+        assert (name in [each.name for each in made]) is enabled
+    assert (name in [each.name for each in faces(Settings())]) is plug.Settings().enabled
 
 
 def test_no_two_faces_want_the_same_path() -> None:
-    """Neither of HTTP nor of WebSockets."""
-    built, routes, sockets = hall(Settings()), list[Any](), list[str]()
-    for each in faces(built.settings):
+    """Neither of HTTP nor of WebSockets, when all are switched on."""
+    on = {name: plugs.find("faces", name).Settings(enabled=True) for name in NAMES}
+    built, routes, sockets = hall(Settings(faces=on)), list[Any](), list[str]()
+    for each in built.faces:
         routes += [(method, route.path) for route in each.routes(built) for method in route.methods]
         sockets += [entrance.socket.path for entrance in each.sockets(built)]
     assert len(set(routes)) == len(routes)

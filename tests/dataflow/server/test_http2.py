@@ -554,7 +554,7 @@ async def test_an_application_that_does_not_read_holds_only_its_own_stream(certi
 async def test_bytes_that_nobody_took_are_given_back_to_the_connection(certificate: Certificate) -> None:
     """An answer before the end of its request resets the stream, without an error; the room that its bytes
     took on the connection is there for others again."""
-    async with exchanging(certificate) as (_, client, app):
+    async with exchanging(certificate) as (_, client, _app):
         await client.post(1, "/early", bytes(FRAME))
         await client.until(lambda: 1 in client.resets)
         assert client.resets == {1: ErrorCodes.NO_ERROR}

@@ -92,12 +92,16 @@ def read_on(log: TopicLog, after: int) -> Places:
 
 def owed(log: TopicLog, entries: Sequence[tuple[int, Any]], after: int) -> Places:
     """The entries that a reader at `after` must get, of all that there ever were."""
-    rest = [(place, entry) for place, entry in entries if place > after]
+    return what_counts(log, [(place, entry) for place, entry in entries if place > after])
+
+
+def what_counts(log: TopicLog, entries: Places) -> Places:
+    """All of them, or the newest of each key."""
     key = log.stream.newest_by
     if key is None:
-        return rest
+        return entries
     newest: dict[Hashable, tuple[int, Any]] = {}
-    for place, entry in rest:
+    for place, entry in entries:
         newest[key(entry)] = place, entry
     return sorted(newest.values(), key=lambda each: each[0])
 
@@ -116,7 +120,7 @@ def check_log(channel: Channel, topic: Topic, grow: Callable[[int], None], steps
     assert log.last > 0, "nothing has ever come"
     assert log.read(log.last) is None
     for after in range(log.last + 1):
-        assert read_on(log, after) == owed(log, entries, after)
+        assert what_counts(log, read_on(log, after)) == owed(log, entries, after)
     newest = list(log.newest(len(entries)))
     for count in range(len(newest)):
         assert list(log.newest(count)) == newest[len(newest) - count :]

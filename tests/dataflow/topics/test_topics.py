@@ -40,6 +40,8 @@ class Counted:
 class Fake:
     """A channel of counted logs."""
 
+    offered = True
+
     def __init__(self, name: str, *, wants: bool) -> None:
         self.name = name
         self._wants = wants

@@ -1,0 +1,92 @@
+"""What a face serves, told to people and tools: values for the OpenAPI document and for the page `/faces`.
+
+Rules of this file: descriptions only. No request is checked by them; tests compare them with what is served.
+A type stands for its JSON Schema, as msgspec derives it: a Struct, an attrs class, a TypedDict, `list[str]`,
+or `Annotated[int, Meta(ge=1, le=50)]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+JSON = "application/json"
+NOTHING: Any = object()  # no type: there is no body, or no default
+
+
+@frozen
+class Parameter:
+    """What a request may say beside its body. `words`: its meaning and unit.
+
+    One `place` of "path" is always required, and its name is that of the variable in `Route.path`.
+    """
+
+    name: str
+    type: Any
+    words: str
+    place: Literal["query", "path", "header"] = field(default="query", kw_only=True)
+    required: bool = field(default=False, kw_only=True)
+    default: Any = field(default=NOTHING, kw_only=True)
+    example: Any = field(default=NOTHING, kw_only=True)
+
+
+@frozen
+class Answer:
+    """One answer: `type` of its body, in `media`. `headers`: those that matter, with their meaning."""
+
+    words: str
+    type: Any = NOTHING
+    media: str = JSON
+    headers: Mapping[str, str] = field(factory=dict, kw_only=True)
+
+
+@frozen
+class About:
+    """An HTTP endpoint. `summary`: a few words; `more`: what else its user must know.
+
+    `answers` and `errors` by status. Errors are `application/problem+json`; those that every endpoint has
+    (400 for a wrong name, 403, 429, 500), and 401 for the operator's, need not be written.
+    `body`: the type of the request's.
+    """
+
+    summary: str
+    answers: Mapping[int, Answer]
+    errors: Mapping[int, str] = field(factory=dict)
+    parameters: Sequence[Parameter] = field(default=(), kw_only=True)
+    body: Any = field(default=NOTHING, kw_only=True)
+    body_media: str = field(default=JSON, kw_only=True)
+    more: str = field(default="", kw_only=True)
+
+
+@frozen
+class Trial:
+    """What a browser does to try a sample: ask once, follow events, or speak over a WebSocket.
+
+    A socket says the first text of `say` when it is open, and each further one when the next message has
+    come. `beat`: a text said again every `every` seconds, where the protocol needs one.
+    """
+
+    kind: Literal["get", "events", "socket"]
+    url: str
+    say: Sequence[str] = field(default=(), kw_only=True)
+    protocols: Sequence[str] = field(default=(), kw_only=True)  # of WebSocket: Sec-WebSocket-Protocol
+    beat: str = field(default="", kw_only=True)
+    every: float = field(default=0.0, kw_only=True)
+
+
+@frozen
+class Sample:
+    """One thing that a face serves, with a line to copy for each kind of client.
+
+    `lines` by kind: curl, wscat, grpcurl, Python, JavaScript, C++. The page that shows it replaces these
+    words in every text: `{http}` and `{ws}` (scheme, host, port and prefix of the daemon), `{host}` (its name
+    alone), `{symbol}` (BTC-USDT) and `{compact}` (BTCUSDT).
+    """
+
+    name: str
+    address: str
+    words: str
+    lines: Mapping[str, str] = field(kw_only=True)
+    trial: Trial | None = field(default=None, kw_only=True)

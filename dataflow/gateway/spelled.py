@@ -1,0 +1,98 @@
+"""The JSON objects of `spelling`, as types: for the checker, for the OpenAPI document, and for whoever reads.
+
+Rules of this file: types only. Times are RFC 3339 in UTC with microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypedDict
+
+from msgspec import Meta
+
+Time = Annotated[str, Meta(description="RFC 3339, UTC", examples=["2025-11-21T03:28:58.000101Z"])]
+Seconds = Annotated[float, Meta(description="seconds", ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Delivered(TypedDict):
+    """What a source delivered since the start."""
+
+    trades: Count
+    batches: Annotated[int, Meta(description="reads that brought trades", ge=0)]
+    bytes: Annotated[int, Meta(description="all that came", ge=0)]
+    last: Annotated[Time | None, Meta(description="when the newest trade came")]
+    age: Annotated[Seconds | None, Meta(description="seconds since then")]
+
+
+class Source(TypedDict):
+    """A source: how its connection is, and what it delivered."""
+
+    state: Annotated[str, Meta(examples=["connected"])]
+    since: Annotated[Time, Meta(description="begin of this state")]
+    age: Annotated[Seconds, Meta(description="seconds since then")]
+    reason: Annotated[str | None, Meta(description="why it was lost; null once it is connected")]
+    reasonAt: Time | None
+    connector: str
+    symbols: Annotated[list[str], Meta(description="subscribed there")]
+    rejected: Annotated[dict[str, str], Meta(description="refused symbols, in the words of the source")]
+    problems: Annotated[dict[str, Count], Meta(description="unusable messages by kind")]
+    delivered: Delivered
+
+
+class Status(TypedDict):
+    """The daemon and its sources."""
+
+    sources: Annotated[dict[str, Source], Meta(description="by name, in the order of the configuration")]
+    sessions: Annotated[int, Meta(description="clients connected", ge=0)]
+    waiting: Annotated[dict[str, Count], Meta(description="clients that wait for a turn, by urgency")]
+    ended: Annotated[dict[str, Count], Meta(description="clients that left, by the reason")]
+    loopLag: Annotated[Seconds, Meta(description="longest delay of the event loop in the last minute")]
+    uptime: Seconds
+    epoch: Annotated[int, Meta(description="of the positions of all topics")]
+    version: str
+
+
+class Outbox(TypedDict):
+    """What clients have not taken."""
+
+    messages: Count
+    bytes: Count
+    age: Annotated[Seconds | None, Meta(description="since the oldest began to wait; null: nothing waits")]
+
+
+class _Follows(TypedDict):
+    channel: str
+    symbol: str
+    epoch: int
+    offset: int
+
+
+class Follows(_Follows, total=False):
+    """A topic, and the place up to which the client was sent it."""
+
+    variant: Annotated[str, Meta(description="of channels that have several streams a symbol")]
+
+
+class Client(TypedDict):
+    """A client."""
+
+    id: int
+    address: str
+    protocol: Annotated[str, Meta(examples=["jsonrpc"])]
+    userAgent: str | None
+    since: Time
+    age: Seconds
+    heard: Annotated[Seconds, Meta(description="since the last byte from it")]
+    follows: list[Follows]
+    sent: Annotated[int, Meta(description="entries of topics", ge=0)]
+    dropped: Annotated[int, Meta(description="entries that it will not get", ge=0)]
+    outbox: Outbox
+
+
+class Clients(TypedDict):
+    """A part of the clients, the oldest first, and what waits for all."""
+
+    total: Count
+    outbox: Annotated[Outbox, Meta(description="of all clients together")]
+    clients: list[Client]
+    next: Annotated[int | None, Meta(description="the id to go on after; null: there are no more")]
