@@ -171,7 +171,8 @@ class Call:
         Returns at the end of the request; raises CallFailed. The client gets room for more when the next ones
         are asked for.
         """
-        more = True
+        assert self._method is not None
+        more, is_stream = True, self._method.descriptor.client_streaming
         while more:
             data, more = await self._next()
             size = len(data)
@@ -182,7 +183,7 @@ class Call:
                     yield found[start : start + AT_ONCE], size
                     size = 0
             self._count_large(self._messages.begun > LARGE_BYTES)
-            if more:
+            if more and is_stream:
                 await self._wait_for_quota()
         self._messages.end()
 

@@ -114,7 +114,7 @@ class Calls:
         service, _, method = path[1:].rpartition("/")
         if service in self._services:
             return CallFailed(Status.UNIMPLEMENTED, f"unknown method {method} of {service}")
-        return CallFailed(Status.UNIMPLEMENTED, f"unknown service {service}")
+        return CallFailed(Status.UNIMPLEMENTED, f"unknown service {service or path}")
 
 
 def _refusal(scope: Any) -> tuple[int, str] | None:

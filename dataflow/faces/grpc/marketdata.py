@@ -7,7 +7,7 @@ from the desk and from the topics, as for every face.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, frozen
 from google.protobuf.message import DecodeError
@@ -19,13 +19,15 @@ from dataflow.gateway.face import Conversation
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import Problem
 from dataflow.protobuf import marketdata_pb2 as pb
-from dataflow.sources.intake import Intake
 from dataflow.sources.reading import Unusable, excerpt
 from supervisors import ActorGone
 
 from .call import Call, CallWire, failure_of
 from .format import Prefixed, message
 from .protocol import CallFailed, Status
+
+if TYPE_CHECKING:
+    from dataflow.sources.intake import Intake
 
 SOURCE: Final = "ticks"  # of the table that ticks need: [sources.ticks]
 MALFORMED: Final = "malformed_protobuf"
