@@ -460,6 +460,10 @@ class Session(Generic[P, M]):
         """Give the session its protocol, before it runs."""
         self._dialogue = dialogue
 
+    def hear_first(self, message: M) -> None:
+        """Have the dialogue hear `message` before all that the client says: its handshake was the request."""
+        self._put_ahead(message)
+
     def myself(self) -> Self:
         """For `Child.make`: there is one incarnation of it at most."""
         return self

@@ -112,14 +112,23 @@ class Update:
         return part
 
     def superseded_by(self, newer: Update) -> Update:
-        """Both in one, of each key only the newest entry. For streams with `newest_by`."""
+        """Both in one, of each key only the newest entry. For streams with `newest_by`.
+
+        Texts are not made again: else each slow client would cost an encoding of all that waits.
+        """
         key = self.stream.newest_by
         assert key is not None
-        newest: dict[Hashable, tuple[int, Any]] = {}
-        for place in (*self.places, *newer.places):
-            newest.pop(key(place[1]), None)
-            newest[key(place[1])] = place
-        return Update(self.stream, self.first, list(newest.values()))
+        places = [*self.places, *newer.places]
+        newest: dict[Hashable, int] = {}
+        for at, (_, entry) in enumerate(places):
+            newest.pop(key(entry), None)
+            newest[key(entry)] = at
+        both = Update(self.stream, self.first, [places[at] for at in newest.values()])
+        for format, texts in self._texts.items():
+            if len(texts) == len(self.places):
+                texts = [*texts, *newer.texts(format)]
+                both._texts[format] = [texts[at] for at in newest.values()]
+        return both
 
     def texts(self, format: Encoding) -> list[bytes]:
         """One text an entry, made once a format."""

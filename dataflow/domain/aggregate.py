@@ -13,9 +13,9 @@ import msgspec
 class Aggregate(msgspec.Struct, frozen=True, gc=False):
     """The bar of a UTC day, as it was behind place `offset` of the symbol's stream.
 
-    All sources of the symbol count. `start`: midnight, ns since the epoch. Prices are exact, and so is
-    `volume`, the sum of all quantities. `timestamp`: the exchange's time of the last trade in the bar, whose
-    price is `close`; ns since the epoch. `count` trades are in the bar.
+    All sources of the symbol count, with `count` trades. Prices are exact, and so is `volume`, the sum of all
+    quantities. `start`: midnight. `timestamp`: the exchange's time of the last trade in the bar, whose price
+    is `close`. Both are ns since the epoch.
     """
 
     symbol: str

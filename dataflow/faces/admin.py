@@ -21,7 +21,7 @@ from dataflow.domain.secrets import concealed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faults.registry import FaultError, Faults, Injected, Kind, TooManyFaults, UnknownFault
 from dataflow.gateway import face, spelled, spelling
-from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
+from dataflow.gateway.about import About, Answer, Parameter, Sample, simple
 from dataflow.gateway.application import HttpProblem, json_response
 from dataflow.gateway.desk import MAX_CLIENTS
 from dataflow.gateway.face import Route
@@ -130,13 +130,8 @@ class Face(face.Face):
         )
 
     def about(self, hall: Hall) -> Iterable[Sample]:
-        get = {"curl": "curl {http}%s", "Python": 'httpx.get("{http}%s").json()'}
-        for path, words in (
-            ("/ready", "Whether everything runs; 503 when something does not."),
-            ("/api/v1/status", "The sources, the clients and the event loop."),
-        ):
-            lines = {kind: line % path for kind, line in get.items()}
-            yield Sample(path, f"{{http}}{path}", words, lines=lines, trial=Trial("get", f"{{http}}{path}"))
+        yield simple("Readiness", "/ready", "Whether everything runs; 503 when something does not.")
+        yield simple("Status", "/api/v1/status", "The sources, the clients and the event loop.")
 
 
 class _Admin:

@@ -121,8 +121,8 @@ class Face(face.Face):
         url = "{http}/api/v1/stream/{symbol}"
         lines = {
             "curl": f"curl -N {url}",
-            "Python": f'for event in httpx_sse.connect_sse(client, "GET", "{url}").iter_sse(): print(event)',
-            "JavaScript": f'new EventSource("{url}").addEventListener("trade", e => console.log(e.data))',
+            "Python": _PYTHON.replace("URL", url),
+            "JavaScript": f'new EventSource("{url}").addEventListener("trade", e => console.log(e.data));',
         }
         words = "Trades as they come, over plain HTTP. After a break a browser goes on where it was."
         yield Sample("Server-Sent Events", url, words, lines=lines, trial=Trial("events", url))
@@ -182,3 +182,12 @@ _ABOUT: Final = About(
     ),
     more="Events are `trade`, `quality`, `gap` and `notice`. The `id` of an event is its place.",
 )
+
+_PYTHON: Final = """\
+import httpx
+from httpx_sse import connect_sse
+
+with httpx.Client(timeout=None) as client, connect_sse(client, "GET", "URL") as source:
+    for event in source.iter_sse():
+        print(event.event, event.id, event.data, flush=True)
+"""

@@ -90,3 +90,10 @@ class Sample:
     words: str
     lines: Mapping[str, str] = field(kw_only=True)
     trial: Trial | None = field(default=None, kw_only=True)
+
+
+def simple(name: str, path: str, words: str) -> Sample:
+    """A sample of an endpoint that is asked by GET, and answers at once."""
+    url = f"{{http}}{path}"
+    lines = {"curl": f"curl {url}", "Python": f'import httpx\n\nprint(httpx.get("{url}").text)\n'}
+    return Sample(name, url, words, lines=lines, trial=Trial("get", url))

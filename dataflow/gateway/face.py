@@ -12,12 +12,14 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 from attrs import frozen
 from quart import Response
 
+from actors.session import Manners
 from actors.update import Envelope, Own, Personal, Rendering, Update, rendering
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Draining, Notice
@@ -114,6 +116,11 @@ class Conversation(ABC):
         """Who pays for its calls, and how much there may be of everything."""
         return self.subscriptions.account
 
+    @property
+    def protocol(self) -> str:
+        """What it speaks, for people."""
+        return self.format.name
+
     # For the session.
 
     async def hear(self, message: Any) -> None:
@@ -161,8 +168,9 @@ class Route:
 
     `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
     it is for the operator only, too. Both are refused before the handler is called. With a listener of the
-    operator's own, both are served there only. `about` describes it in the OpenAPI document. `face`: the name
-    of its face, which the host writes here.
+    operator's own, both are served there only. `any_case`: small and capital letters of the path do not
+    matter. `about` describes it in the OpenAPI document. `face`: the name of its face, which the host writes
+    here.
     """
 
     path: str
@@ -170,16 +178,33 @@ class Route:
     methods: Sequence[str] = ("GET",)
     operator: bool = False
     inside: bool = False
+    any_case: bool = False
     about: About | None = None
     face: str = ""
 
 
 @frozen
 class Entrance:
-    """A WebSocket endpoint. `converse(session, client)` gives a new session its conversation."""
+    """A WebSocket endpoint. `converse(session, client)` gives a new session its conversation.
+
+    `check(client)` may refuse a client before its WebSocket opens, as a route does: it raises a Problem or an
+    HttpProblem. It never waits. `manners`: how its sessions treat their clients, if not as all do.
+    """
 
     socket: Socket
     converse: Callable[[AnySession, Handshake], Any]
+    check: Callable[[Handshake], None] | None = None
+    manners: Manners | None = None
+
+    def admits(self, client: Handshake) -> bool:
+        """Whether nothing is to be refused. If something is, `check` tells it."""
+        if self.check is None:
+            return True
+        try:
+            self.check(client)
+        except Exception:  # whatever it is, it has one home: the HTTP application
+            return False
+        return True
 
 
 class Face:
@@ -201,8 +226,8 @@ class Face:
 
     @property
     def words(self) -> str:
-        """A line about it: the first of its module's docstring."""
-        return (sys.modules[type(self).__module__].__doc__ or "").partition("\n")[0]
+        """A line about it."""
+        return words(sys.modules[type(self).__module__])
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         """Its HTTP endpoints."""
@@ -219,3 +244,8 @@ class Face:
     def about(self, hall: Hall) -> Iterable[Sample]:
         """What it serves, for the page `/faces`: with lines to copy."""
         return ()
+
+
+def words(plug: ModuleType) -> str:
+    """A line about a face: the first of its module's docstring."""
+    return (plug.__doc__ or "").partition("\n")[0]

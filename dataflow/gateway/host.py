@@ -94,6 +94,17 @@ class HttpServer:
             if "<" not in each.socket.path  # Quart knows what to do with variables
             for prefix in {"", root}
         }
+        checked = {
+            prefix + each.socket.path: each
+            for each in entrances
+            if each.check is not None
+            for prefix in {"", root}
+        }
+
+        def admits(client: Handshake) -> bool:
+            entrance = checked.get(client.path)
+            return hall.pages.admits(client) and (entrance is None or entrance.admits(client))
+
         addresses: list[str] = await serving.start(
             partial(
                 serve,
@@ -104,7 +115,7 @@ class HttpServer:
                 graceful_seconds=settings.drain_seconds,
                 tls=tls,
                 sockets=sockets,
-                admits=hall.pages.admits,
+                admits=admits,
                 shutdown=shutdown,
                 stats=hall.lobby.stats,
                 most=hall.lobby.room.sessions + hall.lobby.room.connections,
@@ -138,7 +149,9 @@ class HttpServer:
         hall = self._hall
         if client.path == hall.settings.gateway.root_path + entrance.socket.path:
             client = evolve(client, path=entrance.socket.path)
-        await hall.open_session(wire, lambda session: entrance.converse(session, client), client)
+        await hall.open_session(
+            wire, lambda session: entrance.converse(session, client), client, entrance.manners
+        )
 
 
 def _everybody(_address: str) -> bool:

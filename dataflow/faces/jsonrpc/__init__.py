@@ -8,6 +8,7 @@ from typing import Final
 from attrs import frozen
 
 from dataflow.gateway import face
+from dataflow.gateway.about import Sample, Trial
 from dataflow.gateway.face import Entrance
 from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Socket
@@ -28,3 +29,32 @@ class Face(face.Face):
 
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
         return (Entrance(Socket(PATH), lambda session, _client: Calls(session, hall)),)
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        url = f"{{ws}}{PATH}"
+        lines = {
+            "wscat": f"wscat -w 60 -c {url} -x '{_SUBSCRIBE}'",
+            "Python": _PYTHON.replace("URL", url),
+            "JavaScript": _JAVASCRIPT.replace("URL", url),
+            "dataflow": "dataflow tail --url {http} {symbol}",
+        }
+        words = "Subscriptions with resume, recent trades, symbols and status: the main protocol."
+        yield Sample("JSON-RPC 2.0", url, words, lines=lines, trial=Trial("socket", url, say=[_SUBSCRIBE]))
+
+
+_SUBSCRIBE: Final = (
+    '{"jsonrpc":"2.0","id":1,"method":"subscribe","params":{"channel":"trades","symbol":"{symbol}"}}'
+)
+_PYTHON: Final = f"""\
+from websockets.sync.client import connect
+
+with connect("URL") as ws:
+    ws.send('{_SUBSCRIBE}')
+    for message in ws:
+        print(message, flush=True)
+"""
+_JAVASCRIPT: Final = f"""\
+const ws = new WebSocket("URL");
+ws.onopen = () => ws.send('{_SUBSCRIBE}');
+ws.onmessage = ({{ data }}) => console.log(data);
+"""

@@ -1,26 +1,28 @@
-"""The page for people, at `/`."""
+"""The pages for people: the state of the daemon at `/`, and what is served where at `/faces`."""
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from importlib.resources import files
+from typing import Any
 
 from attrs import frozen
 from quart import Response
 
+from dataflow import plugs
 from dataflow.gateway import face
-from dataflow.gateway.about import About, Answer
-from dataflow.gateway.application import NOTHING_LOADED
+from dataflow.gateway.about import About, Answer, Sample
+from dataflow.gateway.application import NOTHING_LOADED, json_response
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.settings.schema import FaceSettings
 
 _TAGS = (b"script", b"style")
 _BETWEEN = rb"<%b>(.*?)</%b>"
-_INDEX = About("The state of the daemon, for people", {200: Answer("a page", str, "text/html")})
+OWN_FILES = f"script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; {NOTHING_LOADED}"
 
 
 @frozen(kw_only=True)
@@ -28,17 +30,78 @@ class Settings(FaceSettings):
     """The table `[faces.page]`."""
 
 
+@frozen
+class FaceInfo:
+    """A face: whether it is on, the line of the configuration that switches it on, and what it serves."""
+
+    name: str
+    words: str
+    enabled: bool
+    key: str
+    samples: list[Sample]
+
+
+@frozen
+class Served:
+    """All faces, those that are on first; and the symbols, in alphabetical order."""
+
+    symbols: list[str]
+    faces: list[FaceInfo]
+
+
 class Face(face.Face):
-    """One page."""
+    """Two pages, the files of the second one, and what that shows."""
 
     def routes(self, hall: Hall) -> Iterable[Route]:
-        page = files(__package__).joinpath("page.html").read_bytes()
-        headers = {"Content-Security-Policy": policy(page)}
+        page = _file("page.html")
 
-        async def index() -> Response:
-            return Response(page, mimetype="text/html", headers=headers)
+        async def told() -> Response:
+            return json_response(served(hall))
 
-        return (Route("/", index, about=_INDEX),)
+        return (
+            Route("/", _shown(page, "text/html", policy(page)), about=_INDEX),
+            Route("/faces", _shown(_file("faces.html"), "text/html", OWN_FILES), about=_FACES),
+            Route("/faces/faces.js", _shown(_file("faces.js"), "text/javascript"), about=_SCRIPT),
+            Route("/faces/faces.css", _shown(_file("faces.css"), "text/css"), about=_STYLE),
+            Route("/api/v1/faces", told, about=_SERVED),
+        )
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        lines = {"Browser": "{http}/"}
+        yield Sample(
+            "The state of the daemon", "{http}/", "Prices, trades, sources and actors, live.", lines=lines
+        )
+        lines = {"curl": "curl {http}/api/v1/faces"}
+        yield Sample("This page", "{http}/faces", "What is served where; the same as JSON.", lines=lines)
+
+
+def served(hall: Hall) -> Served:
+    """What is served, in the order of the names."""
+    on = [
+        FaceInfo(each.name, each.words, True, _key(each.name), list(each.about(hall))) for each in hall.faces
+    ]
+    off = sorted({*plugs.names("faces")} - {each.name for each in on})
+    words = {name: face.words(plugs.find("faces", name)) for name in off}
+    return Served(
+        list(hall.core.symbols),
+        [*on, *(FaceInfo(name, words[name], False, _key(name), []) for name in off)],
+    )
+
+
+def _key(name: str) -> str:
+    return f"[faces.{name}] enabled = true"
+
+
+def _file(name: str) -> bytes:
+    return files(__package__).joinpath(name).read_bytes()
+
+
+def _shown(body: bytes, kind: str, policy: str | None = None) -> Callable[[], Any]:
+    async def shown() -> Response:
+        headers = {"Content-Security-Policy": policy} if policy else None
+        return Response(body, mimetype=kind, headers=headers)
+
+    return shown
 
 
 def policy(page: bytes) -> str:
@@ -51,3 +114,12 @@ def policy(page: bytes) -> str:
 
 def _hash(text: bytes) -> str:
     return f"'sha256-{b64encode(sha256(text).digest()).decode()}'"
+
+
+# -- descriptions for OpenAPI --------------------------------------------------------------------------
+
+_INDEX = About("The state of the daemon, for people", {200: Answer("a page", str, "text/html")})
+_FACES = About("What is served where, for people", {200: Answer("a page", str, "text/html")})
+_SCRIPT = About("The script of `/faces`", {200: Answer("JavaScript", str, "text/javascript")})
+_STYLE = About("The style of `/faces`", {200: Answer("CSS", str, "text/css")})
+_SERVED = About("What is served where", {200: Answer("all faces, with lines to copy", Served)})

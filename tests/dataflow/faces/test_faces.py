@@ -50,14 +50,19 @@ def test_a_face_is_made_from_its_own_settings(name: str) -> None:
 
 
 def test_no_two_faces_want_the_same_path() -> None:
-    """Neither of HTTP nor of WebSockets, when all are switched on."""
+    """Neither of HTTP nor of WebSockets, when all are switched on. One face may have both at one path."""
     on = {name: plugs.find("faces", name).Settings(enabled=True) for name in NAMES}
     built, routes, sockets = hall(Settings(faces=on)), list[Any](), list[str]()
+    owners = dict[str, str]()
     for each in built.faces:
-        routes += [(method, route.path) for route in each.routes(built) for method in route.methods]
-        sockets += [entrance.socket.path for entrance in each.sockets(built)]
+        own = [(method, route.path) for route in each.routes(built) for method in route.methods]
+        opened = [entrance.socket.path for entrance in each.sockets(built)]
+        routes, sockets = routes + own, sockets + opened
+        assert {owners.setdefault(path, each.name) for path in {*opened, *(path for _, path in own)}} == {
+            each.name
+        }
     assert len(set(routes)) == len(routes)
-    assert len({*sockets, *(path for _, path in routes)}) == len(sockets) + len({path for _, path in routes})
+    assert len(set(sockets)) == len(sockets)
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)

@@ -11,7 +11,9 @@ import pytest
 from trio_websocket import ConnectionClosed
 
 from dataflow import faces, plugs
+from dataflow.app import hall
 from dataflow.settings.load import load
+from dataflow.settings.schema import Settings
 from simulators import Trade, open_binance
 from tests.system.daemon import client, connection, daemon, from_binance, http_client
 
@@ -110,7 +112,8 @@ async def test_the_example_is_off_unless_it_is_switched_on() -> None:
 
 def test_every_face_is_listed(readme: str) -> None:
     """The first table has the faces of this folder."""
-    listed = re.findall(r"^\| \[?`(\w+)(?:/|\.py)`", readme, re.M)
+    table = readme[readme.index("## What is served where") : readme.index("## What a face gets")]
+    listed = re.findall(r"^\| \[?`(\w+)(?:/|\.py)`", table, re.M)
     assert sorted(listed) == plugs.names("faces")
 
 
@@ -119,3 +122,23 @@ def test_links_lead_somewhere(checkout: Path, readme: str) -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", readme)
     assert links
     assert [link for link in links if not (checkout / "dataflow" / "faces" / link).exists()] == []
+
+
+def test_the_table_says_what_is_served_where(readme: str) -> None:
+    """Each face with its addresses, and no others; and whether it is on by default."""
+    on = {name: plugs.find("faces", name).Settings(enabled=True) for name in plugs.names("faces")}
+    built = hall(Settings(faces=on))
+    for face in built.faces:
+        row = re.search(rf"^\| \[?`{face.name}(?:/|\.py)`.*", readme, re.M)
+        assert row, face.name
+        _, _, at, _, default, _ = row[0].split("|")
+        addresses = re.findall(r"`([^`]+)`", at)
+        paths = [route.path for route in face.routes(built)]
+        paths += [entrance.socket.path for entrance in face.sockets(built)]
+        told = [re.sub(r"<(?:\w+:)?(\w+)>", lambda found: found[1].upper(), path) for path in paths]
+        for path in told:
+            assert [each for each in addresses if f"{path}/".startswith(f"{each.rstrip('/')}/")], path
+        for each in addresses:
+            port = f":{getattr(on[face.name], 'port', None)}"
+            assert each == port or [path for path in told if f"{path}/".startswith(f"{each}/")], each
+        assert default.strip() == ("on" if plugs.find("faces", face.name).Settings().enabled else "off")
