@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from dataflow.app import hall
 from dataflow.connectors import binance, blockchain
 from dataflow.domain import Recorded, Topic, Trade
 from dataflow.domain.quality import Grade
-from dataflow.gateway.desk import MAX_COUNT, Desk, check_range
+from dataflow.gateway.desk import COMPARED, MAX_COUNT, Desk, check_range
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import InvalidValue, Unavailable
 from dataflow.settings.schema import Settings
@@ -225,3 +226,22 @@ async def test_aggregates_are_no_channel_for_clients(desk: Desk) -> None:
         desk.topic("days", "BTC-USDT")
     assert refused.value.data["valid"] == ["quality", "trades"]
     assert all(info.channels == ["quality", "trades"] for info in desk.symbols())
+
+
+def test_a_wrong_symbol_costs_little_among_thousands(
+    desk: Desk, built: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is compared with few, those that begin like it: a client could keep the daemon busy with guesses."""
+    compared: list[int] = []
+
+    def count(name: str, symbols: list[str], **more: Any) -> list[str]:
+        compared.append(len(symbols))
+        return get_close_matches(name, symbols, **more)
+
+    monkeypatch.setattr("dataflow.gateway.desk.difflib.get_close_matches", count)
+    built.core.carriers.update({f"{first}{n}": [] for first in "ABX" for n in range(500)})
+    for name, near in (("X1000", "X100"), ("btc-usd!", "BTC-USD"), ("?", "A0")):
+        with pytest.raises(InvalidValue) as refused:
+            desk.check_symbol(name)
+        assert near in refused.value.data["nearest"]
+    assert max(compared) <= COMPARED
