@@ -231,7 +231,7 @@ async def test_aggregates_are_no_channel_for_clients(desk: Desk) -> None:
 def test_a_wrong_symbol_costs_little_among_thousands(
     desk: Desk, built: Hall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is compared with few, those that begin like it: a client could keep the daemon busy with guesses."""
+    """It is compared with few, its neighbours: a client could keep the daemon busy with guesses."""
     compared: list[int] = []
 
     def count(name: str, symbols: list[str], **more: Any) -> list[str]:
