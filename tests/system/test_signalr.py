@@ -1,4 +1,4 @@
-"""The SignalR hub over the real daemon: what its clients have relied on, by every transport and in both protocols."""
+"""The SignalR hub over the real daemon: the clients that others have, by every transport and in both protocols."""
 
 from __future__ import annotations
 
@@ -11,103 +11,10 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from dataflow.domain import Topic
-from dataflow.faces.signalr import Settings
 from dataflow.settings.schema import Gateway
-from simulators import Exchange, Trade, open_binance
 from tests.support.node import Program, program
 from tests.support.waiting import until
-from tests.system.daemon import Daemon, daemon, from_binance
-
-SYMBOL = "BTC-USDT"
-TOPIC = Topic("trades", SYMBOL)
-HANDSHAKE = '{"protocol":"json","version":1}\x1e'
-RESTORED = {"jsonrpc": "2.0", "method": "connection.restored", "params": {"action": "resubscribe"}}
-PAGE = "http://localhost:4200"
-
-
-def call(method: str, id: Any = None, **params: Any) -> str:
-    """A call of JSON-RPC; without an id a notification."""
-    written = {"jsonrpc": "2.0", "method": method, "params": params}
-    return json.dumps(written if id is None else written | {"id": id})
-
-
-def invocation(text: str, id: str | None = None) -> str:
-    """A record that sends it to the hub."""
-    record: dict[str, Any] = {"type": 1, "target": "SendMessage", "arguments": [text]}
-    return json.dumps(record if id is None else record | {"invocationId": id}) + "\x1e"
-
-
-SUBSCRIBE = call("subscribe", "1", channel="trades", symbol=SYMBOL)
-
-
-@define
-class Stage:
-    exchange: Exchange
-    daemon: Daemon
-    published: int = 0
-
-    async def publish(self, count: int) -> None:
-        """Trades whose id, time and price tell their number."""
-        for _ in range(count):
-            self.published += 1
-            number = self.published
-            await self.exchange.publish(
-                Trade(
-                    id=number,
-                    symbol="BTCUSDT",
-                    side="sell" if number % 2 else "buy",
-                    price=f"{number}.25",
-                    qty="0.5",
-                    timestamp_us=1_700_000_000_000_000 + 1000 * number,
-                )
-            )
-        await until(lambda: self.daemon.core.history(SYMBOL).last >= self.published)
-
-    @property
-    def url(self) -> str:
-        return self.daemon.http + "/blockchain"
-
-    @property
-    def listeners(self) -> int:
-        return self.daemon.core.topics.subscribers.get(TOPIC, 0)
-
-    @property
-    def hubs(self) -> int:
-        return len(self.daemon.lobby.clients)
-
-
-def expected(number: int) -> dict[str, Any]:
-    """The trade of that number, as a client gets it."""
-    return {
-        "seqnum": number,
-        "event": "updated",
-        "channel": "trades",
-        "symbol": SYMBOL,
-        "timestamp": f"2023-11-14T22:13:20.{number:03}000Z",
-        "side": "sell" if number % 2 else "buy",
-        "qty": 0.5,
-        "price": number + 0.25,
-        "tradeId": str(number),
-        "source": "binance",
-        "offset": number,
-    }
-
-
-@asynccontextmanager
-async def stage(settings: Settings | None = None, **tables: Any) -> AsyncIterator[Stage]:
-    faces = {"signalr": settings or Settings(enabled=True)}
-    async with (
-        open_binance() as exchange,
-        daemon(
-            sources=from_binance(exchange.url, SYMBOL, "ETH-USDT", eager=True), faces=faces, **tables
-        ) as d,
-    ):
-        await exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
-        yield Stage(exchange, d)
-
-
-# The client of Microsoft.
+from tests.system.hub import RESTORED, SUBSCRIBE, SYMBOL, call, expected, stage
 
 
 @define
