@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 from attrs import define, field
+from signalrcore.hub_connection_builder import HubConnectionBuilder
 
+from dataflow.faces.signalr import Settings
 from dataflow.settings.schema import Gateway
 from tests.support.node import Program, program
 from tests.support.waiting import until
@@ -131,3 +134,64 @@ async def test_clients_reconnect_across_a_restart_of_the_daemon() -> None:
             for name in ways:
                 await until(lambda name=name: len(p.trades(name)) == 5)
                 assert p.trades(name) == [expected(number) for number in (1, 2, 1, 2, 3)]
+
+
+# The client of Python's users.
+
+
+@define
+class Core:
+    """A client by signalrcore, which runs in threads of its own."""
+
+    hub: Any
+    received: list[Any] = field(factory=list)
+    opened: int = 0
+
+    def on_message(self, arguments: list[Any]) -> None:
+        [text] = arguments
+        self.received.append(json.loads(text))
+
+    def on_open(self) -> None:
+        self.opened += 1
+
+    async def say(self, text: str) -> None:
+        await trio.to_thread.run_sync(self.hub.send, "SendMessage", [text])
+
+    @property
+    def trades(self) -> list[Any]:
+        return [each["params"] for each in self.received if each.get("method") == "trades.update"]
+
+
+@asynccontextmanager
+async def core(url: str, **options: Any) -> AsyncIterator[Core]:
+    reconnect = {"type": "raw", "keep_alive_interval": 1, "reconnect_interval": 0.05, "max_attempts": 100}
+    builder = HubConnectionBuilder().with_url(url, options).with_automatic_reconnect(reconnect)
+    made = Core(builder.build())
+    made.hub.on("ReceiveMessage", made.on_message)
+    made.hub.on_open(made.on_open)
+    await trio.to_thread.run_sync(made.hub.start)
+    try:
+        await until(lambda: made.opened)
+        yield made
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(made.hub.stop)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+async def test_the_client_of_python_works(skip: bool) -> None:
+    """Negotiation and handshake in version 0, a Host without a port, no close frame at the end: as it has always been."""
+    settings = Settings(enabled=True, keepalive=0.1)  # when it stops it waits until something comes
+    async with stage(settings) as s:
+        await s.publish(3)
+        async with core(s.url, skip_negotiation=skip) as hub:
+            await hub.say(SUBSCRIBE)
+            await until(lambda: s.listeners == 1)
+            await s.publish(50)
+            await until(lambda: len(hub.trades) == 50)
+            assert hub.trades == [expected(number) for number in range(4, 54)]
+            await hub.say(call("getRecentTrades", "2", symbol=SYMBOL, count=2))
+            await until(lambda: hub.received[-1].get("id") == "2")
+            assert hub.received[-1]["result"] == [expected(53), expected(52)]
+        await until(lambda: s.hubs == 0 and s.listeners == 0)
+        assert s.daemon.crashes() == []
