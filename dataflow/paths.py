@@ -13,6 +13,7 @@ GATEWAY: Final = "gateway"
 SESSIONS: Final = f"{GATEWAY}/sessions"
 HERALD: Final = f"{GATEWAY}/herald"
 HTTP: Final = f"{GATEWAY}/http"
+GRPC: Final = f"{GATEWAY}/grpc"
 CHAOS: Final = "chaos"
 OPS: Final = "ops"
 LAG: Final = f"{OPS}/lag"
@@ -36,8 +37,18 @@ def shard_number(path: str) -> int | None:
 
 
 def source(name: str) -> str:
-    """The path of a source's connector."""
+    """The path of a source's connector; where producers connect to us, of its branch."""
     return f"{SOURCES}/{name}"
+
+
+def listener(name: str) -> str:
+    """The path of the actor that listens for the producers of a source."""
+    return f"{source(name)}/listener"
+
+
+def producers(name: str) -> str:
+    """The path of the connections of its producers."""
+    return f"{source(name)}/connections"
 
 
 def session(number: int) -> str:

@@ -8,14 +8,16 @@ Every answer gets its headers here; a handler that sets one of them itself keeps
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
+from attrs import evolve
 from quart import Response, current_app, g, has_websocket_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.routing import WebsocketMismatch
+from werkzeug.routing import BaseConverter, Map, WebsocketMismatch
 
 from dataflow.server.handshake import Handshake
 from dataflow.server.take_over import handshake_of
@@ -49,6 +51,7 @@ _HEADERS = {
 }
 MAX_BODY_BYTES = 65536  # of a request; 413 for more
 BODY_SECONDS = 10  # in which it must have come, or 408
+_WORD = "word_"  # begins the names of variables without a meaning
 _CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID, X-Requested-With, X-SignalR-User-Agent"
 _CORS_ANSWER_HEADERS = "Link, Retry-After"
 _SERVED = "dataflow.routes"
@@ -96,6 +99,7 @@ def create_app(
     app = QuartTrio(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[_SERVED] = routes = list(routes)
+    app.url_map.converters.update(word=_Word, undotted=_Undotted)
     _check_paths([(method, route.path) for route in routes for method in route.methods])
     _check_paths([entrance.socket.path for entrance in entrances])
     _add_errors(app)
@@ -105,7 +109,8 @@ def create_app(
         _add_quotas(app, account)
     for number, route in enumerate(routes):
         handler = _guarded(route, identity)
-        app.add_url_rule(route.path, f"route-{number}", handler, methods=list(route.methods))
+        path = _in_any_case(route.path) if route.any_case else route.path
+        app.add_url_rule(path, f"route-{number}", handler, methods=list(route.methods))
     for entrance in entrances:
         _add_socket(app, entrance, attend)
     return app
@@ -130,8 +135,30 @@ def mounted(app: AsgiApp, root_path: str) -> AsgiApp:
     return below
 
 
+class _Word(BaseConverter):
+    """In a path: this word in capital or small letters, without a value."""
+
+    def __init__(self, map: Map, word: str) -> None:
+        super().__init__(map)
+        self.regex = f"(?i:{re.escape(word)})"
+
+
+class _Undotted(BaseConverter):
+    """In a path: a part without a dot."""
+
+    regex = "[^./]+"
+
+
+def _in_any_case(path: str) -> str:
+    parts = path.removeprefix("/").split("/")
+    words = (part if "<" in part else f'<word("{part}"):{_WORD}{at}>' for at, part in enumerate(parts))
+    return "".join(f"/{word}" for word in words)
+
+
 def _guarded(route: Route, identity: Identity) -> Callable[..., Awaitable[Response]]:
     """The handler of `route`, behind the check of who asks."""
+    if route.any_case:
+        route = evolve(route, handler=_without_words(route.handler), any_case=False)
     if not (route.operator or route.inside):
         return route.handler
     require = identity.require_operator if route.operator else identity.require_insight
@@ -141,6 +168,13 @@ def _guarded(route: Route, identity: Identity) -> Callable[..., Awaitable[Respon
         return await route.handler(**variables)
 
     return guarded
+
+
+def _without_words(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    async def handle(**variables: Any) -> Response:
+        return await handler(**{name: v for name, v in variables.items() if not name.startswith(_WORD)})
+
+    return handle
 
 
 def _add_checks(app: QuartTrio, pages: Pages) -> None:
@@ -218,6 +252,11 @@ def served() -> Sequence[Route]:
     return routes
 
 
+async def not_an_upgrade() -> Response:
+    """The handler of a WebSocket's path whose clients of old get a 400, not a 426, without an upgrade."""
+    raise HttpProblem(400, "Bad Request", "this is a WebSocket endpoint: ask for it with an upgrade")
+
+
 def asker() -> Handshake:
     """The client of the request in hand, as it introduced itself."""
     scope: Any = request.scope
@@ -257,7 +296,7 @@ def _add_errors(app: QuartTrio) -> None:
 
     @app.errorhandler(WebsocketMismatch)
     async def mismatch(_error: WebsocketMismatch) -> Response:
-        return await http_problem(_no_websocket_here() if has_websocket_context() else _websocket_only())
+        return await http_problem(_no_websocket_here() if has_websocket_context() else websocket_only())
 
     @app.errorhandler(Problem)
     async def problem(error: Problem) -> Response:
@@ -279,7 +318,8 @@ def _add_errors(app: QuartTrio) -> None:
         )
 
 
-def _websocket_only() -> HttpProblem:
+def websocket_only() -> HttpProblem:
+    """The answer to a handshake that lacks what it needs; a proxy may have taken it away."""
     if request.http_version not in ("1.0", "1.1"):  # there it has no Upgrade: RFC 9113, section 8.6
         return HttpProblem(
             400,

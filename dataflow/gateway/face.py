@@ -158,6 +158,10 @@ class Conversation(ABC):
     def farewell(self) -> bytes | None:
         return self.format.notice(Draining())
 
+    def reproach(self, words: str) -> Sequence[bytes]:
+        """The last words to a client that broke a rule below the protocol; the close code tells it, too."""
+        return ()
+
     def closed(self) -> None:
         self.subscriptions.close()
 
@@ -168,8 +172,9 @@ class Route:
 
     `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
     it is for the operator only, too. Both are refused before the handler is called. With a listener of the
-    operator's own, both are served there only. `about` describes it in the OpenAPI document. `face`: the name
-    of its face, which the host writes here.
+    operator's own, both are served there only. `any_case`: small and capital letters of the path do not
+    matter. `about` describes it in the OpenAPI document. `face`: the name of its face, which the host writes
+    here.
     """
 
     path: str
@@ -177,6 +182,7 @@ class Route:
     methods: Sequence[str] = ("GET",)
     operator: bool = False
     inside: bool = False
+    any_case: bool = False
     about: About | None = None
     face: str = ""
 

@@ -21,6 +21,7 @@ from dataflow.domain.notice import Refused
 from dataflow.paths import SESSIONS, TOPICS
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Gateway, Settings
+from dataflow.sources.intake import Intake
 from dataflow.topics.topics import Starter
 from supervisors import Child, Context, Mailbox, Node, Restart, SupervisionError
 
@@ -118,6 +119,10 @@ class Hall:
     def account(self, client: Handshake, principal: Principal | None = None) -> Account:
         """Whose quotas hold for `client`: those of its name, or of its address."""
         return self.quotas.account(principal or self.identify(client), self.client_address(client))
+
+    def intake(self, source: str) -> Intake | None:
+        """The entry for all that clients push to `source`; None if no such source takes it."""
+        return self.core.intake(source)
 
     # Sessions.
 

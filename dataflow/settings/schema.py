@@ -15,7 +15,7 @@ from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
 from dataflow.net.address import parse
-from dataflow.sources.port import SourceSettings
+from dataflow.sources.port import AnySourceSettings
 
 from .structure import Rules, shown
 
@@ -243,7 +243,7 @@ class Settings:
     supervision: Supervision = Supervision()
     runtime: Runtime = Runtime()
     chaos: Chaos = Chaos()
-    sources: Mapping[str, SourceSettings] = Factory(dict)
+    sources: Mapping[str, AnySourceSettings] = Factory(dict)
     faces: Mapping[str, FaceSettings] = Factory(dict)
 
     @property
@@ -259,7 +259,7 @@ def _address(value: str) -> Iterator[str]:
         yield str(error)
 
 
-def source_rules(cls: type[SourceSettings]) -> Rules:
+def source_rules(cls: type[AnySourceSettings]) -> Rules:
     """The rules for a block of `[sources]`, beside the validators of its class."""
 
     def symbols(value: Sequence[str]) -> Iterator[str]:

@@ -114,6 +114,19 @@ async def test_answers_and_updates_leave_at_once_and_in_order() -> None:
         assert s.session.waiting == 0
 
 
+async def test_a_handshake_can_be_the_first_message() -> None:
+    """A client that never speaks is answered; one that does is heard behind that."""
+
+    def asked(session: Session[bytes, str]) -> Echo:
+        session.hear_first("handshake")
+        return Echo(session)
+
+    async with stage(asked) as s:
+        await s.wire.says("hi")
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["echo handshake", "echo hi"]
+
+
 async def test_only_what_lies_behind_the_position_is_sent() -> None:
     """A session that knows places up to 2 gets the third and nothing of a topic it does not follow."""
     async with stage() as s:

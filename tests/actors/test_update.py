@@ -102,3 +102,15 @@ def test_of_a_state_only_the_newest_of_each_key_is_kept() -> None:
     rest = both.after(2)
     assert rest is not None
     assert rest.places == [(3, "x3"), (4, "z4")]
+
+
+def test_a_superseded_state_is_not_encoded_again() -> None:
+    """However often that happens to however many slow clients: each entry once a format."""
+    words, stream = Words(), Stream("a", 1, newest_by=lambda entry: entry[0])
+    waiting = [Update(stream, 1, [(1, "x1"), (2, "y2")]) for _ in range(2)]
+    assert [each.texts(words) for each in waiting] == [[b"x1", b"y2"]] * 2
+    for place in range(3, 9):
+        newer = Update(stream, place, [(place, f"x{place}")])
+        waiting = [each.superseded_by(newer) for each in waiting]
+        assert [each.texts(words) for each in waiting] == [[b"y2", b"x%d" % place]] * 2
+    assert words.encoded == 2 + 6

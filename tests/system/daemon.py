@@ -222,10 +222,9 @@ async def connection(url: str) -> AsyncIterator[WebSocketConnection]:
     """A WebSocket whose socket is closed in the end, whoever closed the WebSocket."""
     address = urlsplit(url)
     stream = await trio.open_tcp_stream(str(address.hostname), int(address.port or 80))
+    path = f"{address.path}?{address.query}" if address.query else address.path
     async with stream, trio.open_nursery() as nursery:
-        yield await wrap_client_stream(
-            nursery, stream, address.netloc, address.path, max_message_size=1 << 26
-        )
+        yield await wrap_client_stream(nursery, stream, address.netloc, path, max_message_size=1 << 26)
         nursery.cancel_scope.cancel()
 
 

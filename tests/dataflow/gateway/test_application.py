@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from quart import Response, request
+from quart.testing import WebsocketResponseError
 from trio.testing import MockClock
 
 from dataflow.gateway.application import BODY_SECONDS, MAX_BODY_BYTES, create_app
-from dataflow.gateway.face import Route
-from dataflow.gateway.problems import Forbidden, Problem, Unauthorised
+from dataflow.gateway.face import Entrance, Route
+from dataflow.gateway.problems import Forbidden, InvalidValue, Problem, Unauthorised
+from dataflow.server.handshake import Handshake, Socket
 
 
 async def nothing(*_args: Any) -> Any:
@@ -67,3 +69,48 @@ def test_two_faces_with_one_path_are_an_error() -> None:
     create_app([Route("/a", handler), Route("/a", handler, ("POST",))], [], nothing)
     with pytest.raises(ValueError, match="/a"):
         create_app([Route("/a", handler), Route("/a", handler)], [], nothing)
+
+
+async def test_a_path_in_any_case() -> None:
+    """Capitals do not matter in its words, and stay in its variables; other paths keep their case."""
+
+    async def price(name: str) -> Response:
+        return Response(name)
+
+    routes = [Route("/Instruments/<name>/price", price, any_case=True), Route("/Exact/<name>", price)]
+    client = create_app(routes, [], nothing).test_client()
+    for path in ("/Instruments/bTc/price", "/instruments/bTc/PRICE"):
+        answer = await client.get(path)
+        assert await answer.get_data() == b"bTc"
+    for path in ("/Instrument/bTc/price", "/Instruments/bTc/pric.", "/Instruments//price", "/exact/bTc"):
+        assert (await client.get(path)).status_code == 404
+    assert (await client.post("/INSTRUMENTS/x/PRICE")).status_code == 405
+
+
+async def test_a_client_is_refused_before_its_websocket_opens() -> None:
+    """By a problem, as a route refuses; who has no fault is attended to."""
+    attended = []
+
+    async def attend(connection: Any, entrance: Entrance) -> None:
+        attended.append(connection.path)
+        await connection.accept()
+
+    def check(client: Handshake) -> None:
+        if client.query == "broken":
+            raise RuntimeError("a mistake of ours")
+        if client.query:
+            raise InvalidValue("query", client.query, "none is allowed")
+
+    entrance = Entrance(Socket("/talk"), lambda _session, _client: None, check)
+    app = create_app([], [entrance], attend)
+    for path, status in (("/talk?x", 400), ("/talk?broken", 500)):
+        async with app.test_client().websocket(path) as refused:
+            with pytest.raises(WebsocketResponseError) as told:
+                await refused.receive()
+            assert told.value.response.status_code == status
+    assert attended == []
+    async with app.test_client().websocket("/talk") as admitted:
+        await admitted.send("let me in")
+    assert attended == ["/talk"]
+    at = [Handshake("/talk", query, (), "127.0.0.1:1", False) for query in ("x", "broken", "")]
+    assert [entrance.admits(client) for client in at] == [False, False, True]
