@@ -80,9 +80,9 @@ class Trial:
 class Sample:
     """One thing that a face serves, with a line to copy for each kind of client.
 
-    `lines` by kind: curl, wscat, grpcurl, Python, JavaScript, C++. The page that shows it replaces these
-    words in every text: `{http}` and `{ws}` (scheme, host, port and prefix of the daemon), `{host}` (its name
-    alone), `{symbol}` (BTC-USDT) and `{compact}` (BTCUSDT).
+    `lines` by kind: curl, wscat, grpcurl, Python (a whole program), JavaScript, C++. The page that shows it
+    replaces these words in every text: `{http}` and `{ws}` (scheme, host, port and prefix of the daemon),
+    `{host}` (its name alone), `{symbol}` (BTC-USDT) and `{compact}` (BTCUSDT).
     """
 
     name: str
