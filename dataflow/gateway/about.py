@@ -97,3 +97,10 @@ def simple(name: str, path: str, words: str) -> Sample:
     url = f"{{http}}{path}"
     lines = {"curl": f"curl {url}", "Python": f'import httpx\n\nprint(httpx.get("{url}").text)\n'}
     return Sample(name, url, words, lines=lines, trial=Trial("get", url))
+
+
+def reached(host: str, port: int) -> str:
+    """Where clients reach a listener, for a sample: under any name of the daemon if it listens everywhere."""
+    if host in ("0.0.0.0", "::", ""):
+        host = "{host}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,9 +18,11 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
+from dataflow.connectors import ticks_protobuf
 from dataflow.settings.schema import Gateway
 from simulators import Trade, open_binance
 from tests.support.browser import Heard, browse
+from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance, http_client
 from tests.system.test_docs import everything
 
@@ -29,10 +32,12 @@ SYMBOL = "BTC-USDT"
 
 @asynccontextmanager
 async def trading(**tables: Any) -> AsyncIterator[Daemon]:
-    """A daemon whose only symbol trades all the time."""
+    """A daemon with one symbol, which trades all the time, and a source for producers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        ticks = ticks_protobuf.Settings(connector="ticks_protobuf", port=free.getsockname()[1])
     async with (
         open_binance() as exchange,
-        daemon(sources=from_binance(exchange.url, SYMBOL, eager=True), **tables) as d,
+        daemon(sources={**from_binance(exchange.url, SYMBOL, eager=True), "ticks": ticks}, **tables) as d,
         trio.open_nursery() as nursery,
     ):
         await exchange.wait_subscribed(["BTCUSDT"])
@@ -53,7 +58,7 @@ async def described(d: Daemon) -> list[dict[str, Any]]:
     async with http_client(d.http) as http:
         told = (await http.get("/api/v1/faces")).json()
     assert told["symbols"] == [SYMBOL]
-    return list(told["faces"])
+    return [*told["faces"], *told["sources"]]
 
 
 def try_all(url: str, ours: str) -> Any:
@@ -140,6 +145,7 @@ async def test_lines_to_copy_do_what_they_say() -> None:
             for what, run in tried.items():
                 if run:
                     nursery.start_soon(_prints, run, what)
+        await until(lambda: d.core.sources["ticks"].delivered.trades >= 2)  # both producers were heard
 
 
 def command(kind: str, line: str) -> list[str] | None:
