@@ -104,3 +104,16 @@ def reached(host: str, port: int) -> str:
     if host in ("0.0.0.0", "::", ""):
         host = "{host}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def socket_only(summary: str, parameters: Sequence[Parameter] = ()) -> About:
+    """A path that is a WebSocket's, and answers 400 without an upgrade."""
+    return About(
+        summary,
+        {},
+        {
+            400: "no upgrade is asked for, or a parameter is wrong",
+            426: "the upgrade is not one of WebSocket 13",
+        },
+        parameters=parameters,
+    )
