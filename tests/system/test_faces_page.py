@@ -169,7 +169,8 @@ async def _prints(command: list[str], what: str) -> None:
         process: trio.Process = await nursery.start(run, command)
         assert process.stdout is not None
         assert process.stderr is not None
-        with trio.move_on_after(30):
+        said = b""
+        with trio.move_on_after(60):
             said = await process.stdout.receive_some()
         wrong = b"" if said else await process.stderr.receive_some()
         nursery.cancel_scope.cancel()
