@@ -18,12 +18,13 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from attrs import evolve
 from loguru import logger
 
 from actors.cache_shard import CacheShard
-from actors.connector import Connector, Patience, Source
+from actors.connector import Connector, LinkLost, Patience, Source
 from actors.follower import Follower
 from supervisors import Backoff, Child, Handle, Limit, Mailbox, Overflow, Pool, Strategy, Supervisor
 from supervisors import run as run_supervisor
@@ -31,11 +32,15 @@ from supervisors import run as run_supervisor
 from . import paths, plugs
 from .core import Core
 from .domain import Item
+from .domain.errors import ConfigError
 from .faults.at_random import RandomFaults
+from .faults.passage import DISCONNECT, Passage
 from .gateway.face import Face
 from .gateway.hall import Hall, closed_within
 from .gateway.herald import Herald
 from .gateway.host import HttpServer
+from .gateway.identity import ANONYMOUS
+from .gateway.limits import Account
 from .gateway.lobby import Lobby
 from .gateway.memory import MemoryGuard, resident_bytes
 from .gateway.notices import Announcer
@@ -45,14 +50,15 @@ from .ops.lag import LagProbe
 from .reactions import Reactions
 from .reload import Reload
 from .settings.schema import Settings
-from .sources.faulty import FaultySource
-from .sources.port import SourceSettings
+from .sources.faulty import FaultyIntaker, FaultySource
+from .sources.port import AnySourceSettings, Intaker, ListenerSettings, SourceSettings
 from .sources.state import SourceState
 from .topics.candles import DIGITS
 from .topics.topics import BEAT_WITHIN
-from .transports.websocket import WebSocketSource
 
-SHARD_MAILBOX = Mailbox(size=4096)  # batches; full: refused, counted, marked as a gap (see Delivery)
+# Batches; full: refused, counted, marked as a gap (see Delivery). 16 of the places are for producers that can
+# be made to wait: their hurry neither takes the room of an exchange, nor delays it by more than that.
+SHARD_MAILBOX = Mailbox(size=4096, reserved=4080)
 NOTICES = Mailbox(size=1024)  # a few an outage; full: refused, and counted there
 GRACE = 5.0  # seconds: to part from an upstream, and for a loop that is late
 CLEANUP_WITHIN = 1.0  # seconds: the default of `Child.cleanup_within`
@@ -81,7 +87,7 @@ def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             Child(paths.CACHE, partial(cache, core)),
             Child(paths.TOPICS, partial(topics, core)),
             *followers(hall),
-            Child(paths.SOURCES, partial(sources, core)),
+            Child(paths.SOURCES, partial(sources, hall)),
             Child(paths.GATEWAY, partial(gateway, hall)),
             *chaos(core),
         ),
@@ -116,7 +122,7 @@ def reload(hall: Hall, read: Callable[[], Settings]) -> Child:
     """Takes over a changed configuration. A request that comes while one is served is served after it."""
     return Child(
         paths.name(paths.RELOAD),
-        partial(Reload, hall, read, partial(source_child, hall.core)),
+        partial(Reload, hall, read, partial(source_child, hall)),
         mailbox=ONE_REQUEST,
         stop_within=0,
     )
@@ -164,29 +170,33 @@ def followers(hall: Hall) -> tuple[Child, ...]:
     return (Child(paths.FOLLOWERS, lambda: Supervisor(limit=FOREVER, children=(follower,))),)
 
 
-def sources(core: Core) -> Supervisor:
-    """One connector a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
+def sources(hall: Hall) -> Supervisor:
+    """One child a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
     return Supervisor(
-        limit=FOREVER, children=tuple(source_child(core, source) for source in core.sources.values())
+        limit=FOREVER, children=tuple(source_child(hall, source) for source in hall.core.sources.values())
     )
 
 
-def source_child(core: Core, source: SourceState) -> Child:
-    """The child of `sources` that keeps this one connected."""
-    backoff = core.settings.backoff
+def source_child(hall: Hall, source: SourceState) -> Child:
+    """The child of `sources` that keeps this one connected, or listens for its producers."""
+    settings = source.settings
+    if isinstance(settings, ListenerSettings):
+        return Child(source.name, partial(listener, hall, source, settings), needed=False)
+    assert isinstance(settings, SourceSettings)
     return Child(
         source.name,
-        partial(connector, core, source),
-        backoff=Backoff(
-            first=backoff.initial_delay,
-            factor=backoff.multiplier,
-            cap=backoff.max_delay,
-            jitter=backoff.jitter,
-        ),
-        stop_within=core.settings.supervision.stop_within,
-        beat_within=beat_within(source.settings),
+        partial(connector, hall.core, source, settings),
+        backoff=backoff(hall.settings),
+        stop_within=hall.settings.supervision.stop_within,
+        beat_within=beat_within(settings),
         needed=False,  # a source can never keep the rest from starting
     )
+
+
+def backoff(settings: Settings) -> Backoff:
+    """The waits before a source is tried again."""
+    of = settings.backoff
+    return Backoff(first=of.initial_delay, factor=of.multiplier, cap=of.max_delay, jitter=of.jitter)
 
 
 def gateway(hall: Hall) -> Supervisor:
@@ -214,15 +224,24 @@ def gateway(hall: Hall) -> Supervisor:
 
 
 def faces(settings: Settings) -> list[Face]:
-    """The protocols for clients that are switched on, by the names of their files in `faces/`."""
+    """The protocols for clients that are switched on, by the names of their files in `faces/`.
+
+    Raises ConfigError with a line for each that lacks its library.
+    """
     made: list[Face] = []
+    problems: list[str] = []
     for name in plugs.names("faces"):
         written = settings.faces.get(name)
         if written is None or written.enabled:
             plug = plugs.find("faces", name)
             keys = written or plug.Settings()
             if keys.enabled:
-                made.append(plug.Face(keys))
+                try:
+                    made.append(plug.Face(keys))
+                except ConfigError as error:
+                    problems += error.problems
+    if problems:
+        raise ConfigError(problems)
     return made
 
 
@@ -236,12 +255,10 @@ def chaos(core: Core) -> tuple[Child, ...]:
     return (Child(paths.CHAOS, lambda: actor),)
 
 
-def connector(core: Core, source: SourceState) -> Connector[Item]:
+def connector(core: Core, source: SourceState, settings: SourceSettings) -> Connector[Item]:
     """One upstream: its language (`Codec`) is all that is particular about it."""
-    settings = source.settings
-    # `Codec` stands beside the `Settings` that the configuration found: see `sources.port`.
-    make_codec = partial(sys.modules[type(settings).__module__].Codec, source.name, settings)
-    reach = partial(WebSocketSource, source.name, settings)
+    make_codec = partial(codec_class(settings), source.name, settings)
+    reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
     upstream: Source[Item] = reach(make_codec)
     if core.faults is not None:
         upstream = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
@@ -253,6 +270,44 @@ def connector(core: Core, source: SourceState) -> Connector[Item]:
         source,
         Patience(settings.stale_after, settings.subscribe_within),
     )
+
+
+def listener(hall: Hall, source: SourceState, settings: ListenerSettings) -> Supervisor:
+    """One source that producers push to: who listens, and an actor for each connection, which dies alone."""
+    core, name, transport = hall.core, source.name, plugs.find("transports", settings.transport)
+    intake, make_codec = core.intake(name), codec_class(settings)
+    assert intake is not None
+
+    def connection(*about: Any) -> Any:
+        codec: Intaker = make_codec(settings, intake.judge)
+        if core.faults is None:
+            return transport.Connection(*about, codec, intake)
+        path = paths.source(name)
+        passage = Passage(core.faults, path, lambda: LinkLost(DISCONNECT))
+        return transport.Connection(*about, FaultyIntaker(codec, core.faults, path), intake, passage)
+
+    def share_of(address: str) -> Account:
+        return hall.quotas.account(ANONYMOUS, address)
+
+    pool = paths.producers(name)
+    make = partial(transport.Listener, source, settings, intake, pool, share_of, connection)
+    return Supervisor(
+        limit=FOREVER,
+        children=(
+            Child(paths.name(pool), lambda: Pool(max_children=settings.max_connections)),
+            Child(
+                paths.name(paths.listener(name)),
+                make,
+                backoff=backoff(hall.settings),
+                stop_within=hall.settings.supervision.stop_within,
+            ),
+        ),
+    )
+
+
+def codec_class(settings: AnySourceSettings) -> Any:
+    """`Codec` stands beside the `Settings` that the configuration found: see `sources.port`."""
+    return sys.modules[type(settings).__module__].Codec
 
 
 def beat_within(settings: SourceSettings) -> float:
@@ -317,9 +372,10 @@ def signals(lasting: bool) -> Mapping[int, Callable[[Handle], object]]:
 
 def stop_deadline(settings: Settings) -> float:
     """Seconds after which a stop has taken longer than all of its steps together may take."""
-    one_by_one = (
-        2 + settings.cache.shards + len(settings.sources)
-    )  # http, the topics at once, each of the others
+    sources = settings.sources.values()
+    listening = sum(isinstance(each, ListenerSettings) for each in sources)  # and their producers, at once
+    # http, the topics at once, each of the others
+    one_by_one = 2 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
     at_once = 5  # the actors of `ops`
     return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE

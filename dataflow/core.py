@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from .cache.delivery import Delivery, shard_of
 from .cache.history import History, Store, Verdict
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality
-from .domain.symbols import Names
+from .domain.symbols import Names, compact
 from .domain.topic import DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
 from .settings.schema import Settings
-from .sources.port import SourceSettings
+from .sources.intake import Intake
+from .sources.port import AnySourceSettings, ListenerSettings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
 from .topics.channel import Ground, channels
@@ -76,6 +78,7 @@ class Core:
             self.latency.add,
         )
         self.delivery = Delivery(cache.shards)
+        self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
     def adopt(self, settings: Settings) -> None:
         """Follow these settings from now on, in sources only. The connectors are the business of others.
@@ -91,8 +94,21 @@ class Core:
         self.carriers.clear()  # it has many readers
         self.carriers.update(now)
         self.names = Names(now)
+        for name in settings.sources:
+            if (intake := self.intake(name)) is not None:
+                intake.adopt()
         self.topics.want_again(now)
         self._look(sorted(before | now.keys()))
+
+    def intake(self, name: str) -> Intake | None:
+        """The entry for what clients push to the source `name`; None if there is no source that takes it."""
+        source = self.sources.get(name)
+        if source is None or not isinstance(source.settings, ListenerSettings):
+            return None
+        if name not in self._intakes:
+            discover = partial(self.discover, source=name)
+            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put)
+        return self._intakes[name]
 
     def discover(self, symbol: str, source: str) -> None:
         """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.
@@ -140,7 +156,7 @@ class Core:
     def _states(self, settings: Settings) -> dict[str, SourceState]:
         return {name: self._state(name, source) for name, source in settings.sources.items()}
 
-    def _state(self, name: str, settings: SourceSettings) -> SourceState:
+    def _state(self, name: str, settings: AnySourceSettings) -> SourceState:
         known = self._known.get(name)
         if known is None:
             known = SourceState(name, settings, self._audience, self.clock, self._look, steady=self._steady)
@@ -148,6 +164,16 @@ class Core:
         elif known.settings != settings or name not in self.sources:
             known.become(settings)
         return known
+
+    def _is_taken(self, symbol: str) -> bool:
+        """Whether an exchange has `symbol`, or one with the same name without dashes."""
+        name = compact(symbol)
+        return any(
+            name == compact(each)
+            for state in self.sources.values()
+            if not isinstance(state.settings, ListenerSettings)
+            for each in state.settings.symbols
+        )
 
     def _wake(self, topic: Topic) -> None:
         self.topics.news(topic)

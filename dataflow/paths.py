@@ -36,8 +36,18 @@ def shard_number(path: str) -> int | None:
 
 
 def source(name: str) -> str:
-    """The path of a source's connector."""
+    """The path of a source's connector; where producers connect to us, of its branch."""
     return f"{SOURCES}/{name}"
+
+
+def listener(name: str) -> str:
+    """The path of the actor that listens for the producers of a source."""
+    return f"{source(name)}/listener"
+
+
+def producers(name: str) -> str:
+    """The path of the connections of its producers."""
+    return f"{source(name)}/connections"
 
 
 def session(number: int) -> str:

@@ -71,6 +71,7 @@ from .serving import (
     serve_exchange,
     simulate,
 )
+from .ticks import push_ticks
 from .trade import Item, StreamMessage, Trade
 
 __all__ = [
@@ -109,6 +110,7 @@ __all__ = [
     "open_exchange",
     "open_proxy",
     "playing",
+    "push_ticks",
     "read",
     "recorded",
     "relabel",

@@ -128,10 +128,14 @@ class Box:
         return Put.OK
 
     async def send(self, item: Any) -> Put:
-        """Take a message; under BLOCK wait for room. Raises ActorGone when closed."""
+        """Take a message; under BLOCK wait for room, which does not include the reserved places.
+
+        Raises ActorGone when closed.
+        """
         if self.closed:
             raise ActorGone("its mailbox is closed")
-        if self.spec.overflow is Overflow.BLOCK and len(self._queue) >= self.spec.size:
+        room = self.spec.size - self.spec.reserved
+        if self.spec.overflow is Overflow.BLOCK and len(self._queue) >= room:
             await self._wait_for_room(item)
             return Put.OK
         return self.put(item)
@@ -322,7 +326,7 @@ class Box:
             self._discard(lambda item: item is ask, "asker_gone")
 
     def _admit(self) -> None:
-        while self._senders and len(self._queue) < self._room:
+        while self._senders and len(self._queue) < self._room - self.spec.reserved:
             task, sender = self._senders.popitem(last=False)
             sender.admitted = True
             self.accepted += 1

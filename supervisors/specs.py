@@ -120,9 +120,13 @@ class Mailbox:
     size: int = 1024
     overflow: Overflow = Overflow.BLOCK
     key: Callable[[Any], Hashable] | None = None  # for CONFLATE: messages of one key replace each other
+    reserved: int = 0  # for BLOCK: of `size`, places that `send`, which can wait, leaves to `put`
 
     def __attrs_post_init__(self) -> None:
         require(self.size >= 1, f"Mailbox.size must be >= 1, not {self.size!r}")
+        require(0 <= self.reserved < self.size, "Mailbox.reserved must be >= 0 and less than its size")
+        blocks = self.overflow is Overflow.BLOCK
+        require(blocks or not self.reserved, "Mailbox.reserved belongs to Overflow.BLOCK")
         require(
             isinstance(self.overflow, Overflow),
             f"Mailbox.overflow must be an Overflow, not {self.overflow!r}",

@@ -1,8 +1,9 @@
-"""From connectors into the shards: the choice of the shard, and the case of a full mailbox.
+"""From sources into the shards: the choice of the shard, and the case of a full mailbox.
 
 Rules of this file. Delivering never waits: a shard that is down must not block a connector. Trades that a
 full mailbox refuses are counted. A mark for the hole is delivered as soon as there is room again. Trades with
-a sequence do not need it; their numbers show the hole.
+a sequence do not need it; their numbers show the hole. Who can make its producer wait calls `put`, which
+waits for room instead, and refuses only what it must leave behind when it is cut off.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import lru_cache
 from zlib import crc32
 
 from dataflow.domain import Item, Missed
-from supervisors import Put, Ref
+from supervisors import ActorGone, Put, Ref
 
 
 @lru_cache(maxsize=4096)
@@ -41,6 +42,26 @@ class Delivery:
                 batch = [*self._owed.pop(shard).values(), *batch]
             ref = self._shards[shard]
             if ref is None or ref.put(batch) is Put.DROPPED:
+                self._remember(shard, batch)
+
+    async def put(self, items: Sequence[Item]) -> None:
+        """Like a call, but wait while a shard has no room, also while it is down but will be back.
+
+        When this is cancelled, or a shard has ended for good (ActorGone), what is left counts as refused.
+        """
+        left = dict(self._split(items))
+        try:
+            for shard in list(left):
+                ref = self._shards[shard]
+                if ref is None:
+                    raise ActorGone(f"shard {shard} has not started")
+                owed = self._owed.pop(shard, None)
+                if owed:
+                    left[shard] = [*owed.values(), *left[shard]]
+                await ref.send(left[shard])
+                del left[shard]
+        finally:
+            for shard, batch in left.items():
                 self._remember(shard, batch)
 
     def _split(self, items: Sequence[Item]) -> Mapping[int, Sequence[Item]]:

@@ -28,6 +28,7 @@ from dataflow.gateway.hall import Hall
 from dataflow.reactions import Reactions
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision
+from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import LinkState
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, Handle, SupervisionError, open_supervisor
@@ -154,7 +155,7 @@ def _settings(
     """The shipped settings with other addresses, an unlimited cache and shorter timeouts."""
     sources = {
         name: evolve(
-            shipped.sources[name],
+            _upstream(shipped, name),
             url=f"ws://{way.host}:{way.port}{exchanges[name].dialect.path}",
             eager=plan.eager,
             linger=1.0,
@@ -175,6 +176,12 @@ def _settings(
         chaos=Chaos(enabled=True, seed=plan.seed),
         sources=sources,
     )
+
+
+def _upstream(settings: Settings, name: str) -> SourceSettings:
+    source = settings.sources[name]
+    assert isinstance(source, SourceSettings)
+    return source
 
 
 def _symbols(settings: Settings) -> tuple[str, ...]:

@@ -20,11 +20,13 @@ from dataflow import logs
 from dataflow.domain import secrets
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.secrets import concealed
+from dataflow.domain.symbols import ANY
 from dataflow.gateway import exposure
 from dataflow.gateway.certificates import configured_context
 from dataflow.net.listening import why_refused
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Gateway, Operator, Settings
+from dataflow.sources.port import ListenerSettings
 
 from .common import Json
 from .ends import Mistake
@@ -108,6 +110,9 @@ def check(*files: Path, json: Json = False) -> int:
     try:
         settings = load(files or [shipped("server.toml")], os.environ)
         configured_context(settings.gateway)
+        from dataflow import app
+
+        app.faces(settings)
     except ConfigError as error:
         if not json:
             raise
@@ -120,7 +125,11 @@ def check(*files: Path, json: Json = False) -> int:
 def _summary(settings: Settings) -> dict[str, Any]:
     gateway = settings.gateway
     sources = {
-        name: {"connector": source.connector, "url": concealed(source.url), "symbols": list(source.symbols)}
+        name: {
+            "connector": source.connector,
+            "url": concealed(source.address),
+            "symbols": list(source.symbols),
+        }
         for name, source in settings.sources.items()
     }
     scheme = "http" if gateway.tls_certificate is None else "https"
@@ -131,8 +140,10 @@ def _told(settings: Settings) -> str:
     summary = _summary(settings)
     tls = " (TLS)" if summary["scheme"] == "https" else ""
     lines = [f"fine: listens on {summary['listen']}{tls}"]
-    for name, source in summary["sources"].items():
-        lines.append(f"  {name}: {', '.join(source['symbols']) or 'no symbols'} from {source['url']}")
+    for name, source in settings.sources.items():
+        symbols = "any symbols" if ANY in source.symbols else ", ".join(source.symbols) or "no symbols"
+        way = "from producers at" if isinstance(source, ListenerSettings) else "from"
+        lines.append(f"  {name}: {symbols} {way} {concealed(source.address)}")
     return "\n".join(lines if summary["sources"] else [*lines, f"  {NO_SOURCES}"])
 
 

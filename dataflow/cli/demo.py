@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -20,6 +21,7 @@ import simulators
 from dataflow.domain import secrets
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
+from dataflow.sources.port import ListenerSettings, SourceSettings
 from simulators import CONTROLS_ABOVE
 from supervisors import Child, Context
 
@@ -55,7 +57,7 @@ def demo(
     """
     ports = free_ports(SIMULATED_PORTS)
     files = [shipped("server.toml"), shipped("simulated.toml"), *(config or [])]
-    settings = at_ports(with_port(load(files, os.environ), port), ports)
+    settings = listening_at_free_ports(at_ports(with_port(load(files, os.environ), port), ports))
     secrets.keep(settings)
     start_log(log_format, log_level, log_file)
     check_free(settings.gateway)
@@ -80,6 +82,28 @@ def free_ports(wanted: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
+def listening_at_free_ports(settings: Settings) -> Settings:
+    """`settings`, with each listener beside the gateway at its port or the next free one. Raises Mistake."""
+    taken = {settings.gateway.port}
+
+    def moved(name: str, keys: Any) -> Any:
+        port = next(
+            (each for each in range(keys.port, keys.port + PORTS_TRIED) if free(keys.host, each)), None
+        )
+        if port is None:
+            raise Mistake(f"no port from {keys.port} to {keys.port + PORTS_TRIED - 1} is free for {name}")
+        taken.add(port)
+        return attrs.evolve(keys, port=port)
+
+    def free(host: str, port: int) -> bool:
+        return port not in taken and not why_not_free(host, port)
+
+    def all_moved(tables: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: moved(name, keys) if hasattr(keys, "port") else keys for name, keys in tables.items()}
+
+    return attrs.evolve(settings, sources=all_moved(settings.sources), faces=all_moved(settings.faces))
+
+
 def _is_free(port: int) -> bool:
     return not why_not_free(HOST, port) and not why_not_free(HOST, port + CONTROLS_ABOVE)
 
@@ -89,6 +113,8 @@ def at_ports(settings: Settings, ports: Mapping[str, int]) -> Settings:
     sources = dict(settings.sources)
     for name, usual in SIMULATED_PORTS.items():
         for source, about in settings.sources.items():
+            if not isinstance(about, SourceSettings):
+                continue
             url = about.url.replace(f"//{HOST}:{usual}/", f"//{HOST}:{ports[name]}/")
             if url != about.url:
                 sources[source] = attrs.evolve(about, url=url)
@@ -135,9 +161,12 @@ def invitation(settings: Settings, ports: Mapping[str, int], command: str) -> Pa
     at = "" if settings.gateway.port == 8080 else f" --url {gateway}"
     cut = f"{HOST}:{ports['binance'] + CONTROLS_ABOVE}/disconnect"
     table = Table.grid(padding=(0, 2))
+    producers = [each for each in settings.sources.values() if isinstance(each, ListenerSettings)]
+    to = [f" --to {each.host}:{each.port}" if each.port != 9000 else "" for each in producers]
     for what, how in (
         ("open", f"http://{gateway}/"),
         ("trades", f"{command} tail BTC-USD BTC-USDT{at}"),
+        *(("push ticks", f"{command} simulate ticks{each}") for each in to[:1]),
         ("the tree", f"{command} status --watch{at}"),
         ("cut a wire", f'curl {cut} -d \'{{"mode":"drop","seconds":5}}\''),
         ("restart", f"curl -X POST {gateway}/actors/cache/shard-0/restart"),

@@ -1,4 +1,4 @@
-"""`simulate` and `client`: simulated exchanges and an interactive client."""
+"""`simulate` and `client`: simulated exchanges, a producer of ticks, and an interactive client."""
 
 from __future__ import annotations
 
@@ -82,6 +82,45 @@ def replay(
     _serve(serve, as_, host, port, speed, keyboard)
 
 
+def ticks(
+    *,
+    to: str = "127.0.0.1:9000",
+    symbol: str = " aApL ",
+    price: float = 100.25,
+    volume: int = 10,
+    every: float = 0.01,
+    count: int | None = None,
+) -> None:
+    """A producer of ticks by TCP.
+
+    Connects to a source that listens, such as [sources.ticks] of the
+    demo, and connects again when it is sent away.
+
+    Parameters
+    ----------
+    to
+        HOST:PORT of the source.
+    symbol
+        As it is sent: blanks around it and small letters do not count.
+    price
+        Of every tick.
+    volume
+        Of every tick; whole units.
+    every
+        Seconds from one tick to the next. 0: as many as the source takes.
+    count
+        End after so many. [default: never]
+    """
+    host, _, port = to.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise Mistake(f"--to: found {to}; must be HOST:PORT, such as 127.0.0.1:9000")
+    if every < 0 or not -(1 << 63) <= volume < 1 << 63:
+        raise Mistake("--every must be seconds >= 0, and --volume a whole number of 64 bits")
+    unhinder("stdout", "stderr")
+    push = partial(simulators.push_ticks, host=host.strip("[]"), port=int(port), symbol=symbol, price=price)
+    until_interrupted(partial(push, volume=volume, every=every, count=count, say=_say))
+
+
 def client(*symbols: str, url: Url = None, keyboard: Keyboard | None = None) -> None:
     """An interactive client.
 
@@ -150,6 +189,12 @@ SIMULATORS: tuple[tuple[Any, ...], ...] = (
         "Replay a recording in the format of an exchange.",
         "dataflow simulate replay trades.jsonl.gz --speed max",
         "dataflow simulate replay trades.csv --as blockchain --loop",
+    ),
+    (
+        "ticks",
+        ticks,
+        "A producer of ticks by TCP.",
+        "dataflow simulate ticks --symbol MSFT --price 430.5 --every 1",
     ),
 )
 app = App(

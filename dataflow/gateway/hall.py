@@ -21,6 +21,7 @@ from dataflow.domain.notice import Refused
 from dataflow.paths import SESSIONS, TOPICS
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Gateway, Settings
+from dataflow.sources.intake import Intake
 from dataflow.topics.topics import Starter
 from supervisors import Child, Context, Mailbox, Node, Restart, SupervisionError
 
@@ -119,6 +120,10 @@ class Hall:
         """Whose quotas hold for `client`: those of its name, or of its address."""
         return self.quotas.account(principal or self.identify(client), self.client_address(client))
 
+    def intake(self, source: str) -> Intake | None:
+        """The entry for all that clients push to `source`; None if no such source takes it."""
+        return self.core.intake(source)
+
     # Sessions.
 
     async def open_session(
@@ -141,7 +146,7 @@ class Hall:
             return await self._send_away(wire, conversation, client, refusal)
         session.speak(conversation)
         try:
-            await self._sessions.start(self._child(session, conversation.format.name, client, account))
+            await self._sessions.start(self._child(session, conversation.protocol, client, account))
         except SupervisionError:
             session.end(Ending.GOING_AWAY, GOING_AWAY)
             self.lobby.clients.leave(session)

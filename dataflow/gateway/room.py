@@ -14,6 +14,7 @@ from attrs import frozen
 from loguru import logger
 
 from dataflow.settings.schema import Settings
+from dataflow.sources.port import ListenerSettings
 
 try:
     import resource
@@ -64,7 +65,10 @@ def _kept(sources: int) -> int:
 
 def make_room(settings: Settings) -> Room:
     """Raise the limit of this process as far as needed and allowed. Warns when there is too little room."""
-    sessions, sources, used = settings.gateway.max_sessions, len(settings.sources), _used()
+    sessions, sources = settings.gateway.max_sessions, len(settings.sources)
+    used = _used() + sum(
+        each.max_connections for each in settings.sources.values() if isinstance(each, ListenerSettings)
+    )
     limit = _raised(wanted(sessions, sources, used))
     if limit is None:
         return Room(sessions)

@@ -17,7 +17,7 @@ from cattrs import AttributeValidationNote, ClassValidationError
 from dataflow import plugs
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import Names, compact
-from dataflow.sources.port import SourceSettings
+from dataflow.sources.port import AnySourceSettings, SourceSettings
 
 from .schema import FaceSettings, Settings, source_rules
 from .structure import (
@@ -171,7 +171,7 @@ _converter = strict_converter()
 
 
 @_converter.register_structure_hook
-def _source(written: Any, _: object) -> SourceSettings:
+def _source(written: Any, _: object) -> AnySourceSettings:
     """A block of `[sources]`, as the settings class of its connector."""
     if not isinstance(written, Table):
         raise ValueError
@@ -179,7 +179,7 @@ def _source(written: Any, _: object) -> SourceSettings:
         hook = _connector_hook(written.get("connector"))
     except Objection as objection:
         raise ClassValidationError("", [objection, *_common_mistakes(written)], SourceSettings) from None
-    source: SourceSettings = hook(written, None)
+    source: AnySourceSettings = hook(written, None)
     return source
 
 
@@ -207,10 +207,10 @@ def _common_mistakes(written: Table) -> Iterator[Exception]:
         yield from (each for each in error.exceptions if not isinstance(each, KeyError))
 
 
-def _settings_class_of(connector: str) -> type[SourceSettings]:
+def _settings_class_of(connector: str) -> type[AnySourceSettings]:
     module = plugs.find(CONNECTORS, connector)
-    cls: type[SourceSettings] = module.Settings
-    if not issubclass(cls, SourceSettings):
+    cls: type[AnySourceSettings] = module.Settings
+    if not issubclass(cls, AnySourceSettings):
         raise TypeError(f"{module.__name__}.Settings is not derived from dataflow.sources.SourceSettings")
     if not callable(module.Codec):
         raise TypeError(f"{module.__name__}.Codec is not a class")

@@ -15,7 +15,7 @@ from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
 from dataflow.net.address import parse
-from dataflow.sources.port import SourceSettings
+from dataflow.sources.port import AnySourceSettings
 
 from .structure import Rules, shown
 
@@ -30,6 +30,11 @@ def _each(pattern: str, values: Sequence[str], valid: str) -> None:
     for value in values:
         if not re.fullmatch(pattern, value):
             raise ValueError(f"must be a list, each {valid}; {shown(value)} is not")
+
+
+def check_origins(values: Sequence[str]) -> None:
+    """Raises ValueError unless every value can be the origin of a page."""
+    _each(_ORIGIN, values, 'scheme://host or scheme://host:port in small letters, or "*"')
 
 
 def why_not_sendable(token: str) -> str | None:
@@ -76,7 +81,7 @@ class Gateway:
 
     @origins.validator
     def _pages(self, _attribute: object, value: Sequence[str]) -> None:
-        _each(_ORIGIN, value, 'scheme://host or scheme://host:port in small letters, or "*"')
+        check_origins(value)
 
     @trusted_proxies.validator
     def _networks(self, _attribute: object, value: Sequence[str]) -> None:
@@ -238,7 +243,7 @@ class Settings:
     supervision: Supervision = Supervision()
     runtime: Runtime = Runtime()
     chaos: Chaos = Chaos()
-    sources: Mapping[str, SourceSettings] = Factory(dict)
+    sources: Mapping[str, AnySourceSettings] = Factory(dict)
     faces: Mapping[str, FaceSettings] = Factory(dict)
 
     @property
@@ -254,7 +259,7 @@ def _address(value: str) -> Iterator[str]:
         yield str(error)
 
 
-def source_rules(cls: type[SourceSettings]) -> Rules:
+def source_rules(cls: type[AnySourceSettings]) -> Rules:
     """The rules for a block of `[sources]`, beside the validators of its class."""
 
     def symbols(value: Sequence[str]) -> Iterator[str]:

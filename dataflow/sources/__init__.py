@@ -7,15 +7,19 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Trade
 from dataflow.domain.timestamps import from_rfc3339
 
-from .port import Codec, SourceSettings
+from .port import Codec, Intaker, Judge, ListenerSettings, SourceSettings, Tick
 from .reading import Unusable, decoded, excerpt, positive_decimal
 
 __all__ = [
     "Codec",
+    "Intaker",
     "Item",
+    "Judge",
+    "ListenerSettings",
     "Missed",
     "Received",
     "SourceSettings",
+    "Tick",
     "Trade",
     "Unusable",
     "decoded",

@@ -14,7 +14,7 @@ from dataflow.domain import Item
 from dataflow.faults.passage import DISCONNECT, Passage
 from dataflow.faults.registry import MESSAGE, Faults, Kind
 
-from .port import Codec
+from .port import Codec, Intaker
 
 
 class FaultySource:
@@ -56,6 +56,33 @@ class FaultyCodec:
         if strike is None:
             self._decode(message, into)
         else:
+            strike.end()
+
+
+class FaultyIntaker:
+    """The codec of a producer's connection. A fault drops the first item of what came at once."""
+
+    def __init__(self, codec: Intaker, faults: Faults, path: str) -> None:
+        self._codec = codec
+        self._faults = faults
+        self._path = path
+
+    @property
+    def whole(self) -> int:
+        return self._codec.whole
+
+    @property
+    def begun(self) -> bool:
+        return self._codec.begun
+
+    def decode(self, data: bytes, into: Received[Item]) -> None:
+        before = len(into.items)
+        self._codec.decode(data, into)
+        if len(into.items) == before:
+            return
+        strike = self._faults.visit(MESSAGE, self._path, (Kind.DROP,))
+        if strike is not None:
+            del into.items[before]
             strike.end()
 
 

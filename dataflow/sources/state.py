@@ -19,7 +19,7 @@ from actors.connector import Interest
 from dataflow.domain.secrets import concealed
 from dataflow.domain.symbols import ANY
 
-from .port import SourceSettings
+from .port import AnySourceSettings, SourceSettings
 
 REMOVED = "removed from the configuration"  # reasons of an end that the operator wants
 CHANGED = "configured anew"
@@ -68,7 +68,7 @@ class SourceState:
     """
 
     name: str
-    settings: SourceSettings
+    settings: AnySourceSettings
     audience: Audience
     clock: Callable[[], float]
     changed: Callable[[Collection[str]], None] = lambda _symbols: None
@@ -82,7 +82,7 @@ class SourceState:
     _refused: dict[str, tuple[int | None, str]] = field(factory=dict)
     _told: dict[str, int] = field(factory=dict)
     interest: Interest = field(init=False)
-    used: SourceSettings | None = None  # by the newest incarnation of the connector
+    used: AnySourceSettings | None = None  # by the newest incarnation of the connector
     steady: Callable[[], float] = time.monotonic
     _discovered: dict[str, None] = field(factory=dict, init=False)  # in the order of their discovery
     _turned_at: float = field(init=False)  # on the steady clock, as the next
@@ -109,7 +109,7 @@ class SourceState:
         """A new attempt begins. Only its result decides whether the source is lost."""
         self.used = self.settings
 
-    def become(self, settings: SourceSettings) -> None:
+    def become(self, settings: AnySourceSettings) -> None:
         """Other settings, for the next incarnation of the connector. What happened so far stays."""
         self.settings = settings
         self.interest.confine(self.symbols, self.symbols if settings.eager else ())
@@ -151,8 +151,8 @@ class SourceState:
         self.changed(self.symbols)
         if before is LinkState.LOST:
             self.audience.restored(self.name, topics)
-        elif before is LinkState.CONNECTING:
-            self.audience.connected(self.name, concealed(self.settings.url), topics)
+        elif before is LinkState.CONNECTING and isinstance(self.settings, SourceSettings):
+            self.audience.connected(self.name, concealed(self.settings.address), topics)
 
     def down(self, reason: str) -> None:
         reason = concealed(reason)  # clients are told, and an upstream may repeat what we sent to it

@@ -123,7 +123,7 @@ class Readers:
 
 
 class Trades:
-    """The channel: one log per symbol. Of a symbol that does not exist nothing is kept once nobody follows."""
+    """The channel: one log per symbol. Nothing is kept of a symbol that neither exists nor has followers."""
 
     name = TRADES
     offered = True

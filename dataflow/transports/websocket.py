@@ -91,6 +91,9 @@ class WebSocketSource:
         return WebSocketLink(stream, connection, inbound, codec, self._settings)
 
 
+Source = WebSocketSource  # the name by which a transport is found
+
+
 class WebSocketLink:
     """One live connection: `actors.connector.Link` for trades."""
 

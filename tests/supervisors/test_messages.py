@@ -10,6 +10,7 @@ import trio
 from supervisors import (
     ActorGone,
     Ask,
+    BadSpec,
     Child,
     Context,
     Limit,
@@ -168,6 +169,31 @@ async def test_send_waits_for_room_and_keeps_the_order(autojump_clock: trio.test
             gate.set()
         await settle()
         assert got == [0, 1, 2, 3, 4, 5]
+
+
+async def test_send_leaves_the_reserved_places_to_put(autojump_clock: trio.testing.MockClock) -> None:
+    """32: those who can wait never crowd out those who cannot, and none of them is forgotten."""
+    got: list[Any] = []
+    gate = trio.Event()
+    box = Mailbox(4, reserved=2)
+    async with open_supervisor(Supervisor([collector(gate, got, mailbox=box)])) as s:
+        a = s.find("a")
+        async with trio.open_nursery() as nursery:
+            for item in ("a", "b", "c", "d"):
+                nursery.start_soon(a.send, item)
+                await settle()
+            assert counters(s, "a") == (2, 0, 2, {}, 0), "two wait, with two places free"
+            assert [a.put(item) for item in (1, 2, 3)] == [Put.OK, Put.OK, Put.DROPPED]
+            gate.set()
+        await settle()
+        assert got == ["a", "b", 1, 2, "c", "d"]
+
+
+@pytest.mark.parametrize("keys", [{"reserved": 2}, {"reserved": -1}, {"overflow": Overflow.DROP_OLDEST}])
+def test_a_reserve_that_makes_no_sense(keys: dict[str, Any]) -> None:
+    """A sender must find room one day, and only one that waits can leave room."""
+    with pytest.raises(BadSpec, match=r"Mailbox\.reserved"):
+        Mailbox(2, **{"reserved": 1, **keys})
 
 
 @pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.DROP_NEWEST])

@@ -5,9 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
 from dataflow.cache.delivery import Delivery, shard_of
 from dataflow.domain import Missed, Trade
-from supervisors import Put
+from supervisors import ActorGone, Put
 
 
 class Box:
@@ -16,10 +20,20 @@ class Box:
     def __init__(self) -> None:
         self.batches: list[Any] = []
         self.full = False
+        self.gone = False
+        self.room = trio.Event()
+        self.room.set()
 
     def put(self, batch: Any) -> Put:
         if self.full:
             return Put.DROPPED
+        self.batches.append(batch)
+        return Put.OK
+
+    async def send(self, batch: Any) -> Put:
+        if self.gone:
+            raise ActorGone("ended")
+        await self.room.wait()
         self.batches.append(batch)
         return Put.OK
 
@@ -102,3 +116,53 @@ def test_items_before_any_shard_is_known_are_owed_too() -> None:
     deliver.attach(0, box)  # type: ignore[arg-type]
     deliver([trade(2)])
     assert box.batches == [[Missed("a", "BTC-USD", "source_gap"), trade(2)]]
+
+
+SYMBOLS = ("BTC-USD", "ETH-USD")  # in different shards of two
+
+
+async def test_who_can_wait_loses_nothing() -> None:
+    """`put` waits for each shard, in order, and refuses nothing."""
+    boxes = [Box(), Box()]
+    for box in boxes:
+        box.room = trio.Event()
+    put = delivery(*boxes).put
+    items = [trade(n, symbol) for n in range(3) for symbol in SYMBOLS]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put, items)
+        await wait_all_tasks_blocked()
+        assert not any(box.batches for box in boxes)
+        for box in boxes:
+            box.room.set()
+    for symbol in SYMBOLS:
+        [batch] = boxes[shard_of(symbol, 2)].batches
+        assert batch == [item for item in items if item.symbol == symbol]
+
+
+async def test_what_is_cut_off_while_it_waits_is_counted_and_marked() -> None:
+    """A stop that cannot wait leaves a mark for every symbol in every shard, and no trade uncounted."""
+    boxes = [Box(), Box()]
+    boxes[shard_of(SYMBOLS[0], 2)].room = trio.Event()
+    deliver = delivery(*boxes)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(deliver.put, [trade(n, symbol) for n in range(3) for symbol in SYMBOLS])
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    delivered = [item for box in boxes for batch in box.batches for item in batch]
+    assert deliver.overflowed["a"] == 6 - len(delivered)
+    boxes[shard_of(SYMBOLS[0], 2)].room.set()
+    await deliver.put([trade(9, SYMBOLS[0])])
+    [batch] = boxes[shard_of(SYMBOLS[0], 2)].batches
+    assert batch == [Missed("a", SYMBOLS[0], "source_gap"), trade(9, SYMBOLS[0])]
+
+
+async def test_a_shard_that_has_ended_takes_nothing() -> None:
+    """The caller hears of it, and what it wanted to deliver is counted."""
+    box = Box()
+    box.gone = True
+    deliver = delivery(box)
+    with pytest.raises(ActorGone):
+        await deliver.put([trade(1)])
+    assert deliver.overflowed["a"] == 1
+    with pytest.raises(ActorGone):
+        await Delivery(1).put([trade(1)])

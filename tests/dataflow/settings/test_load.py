@@ -484,6 +484,7 @@ class TestShippedFiles:
             "sources": {
                 "blockchain": {"url": "ws://127.0.0.1:5000/mercury-gateway/v1/ws"},
                 "binance": {"url": "ws://127.0.0.1:5001/stream"},
+                "ticks": {"connector": "ticks_protobuf"},
             },
         }
 

@@ -1,0 +1,92 @@
+"""Ticks that producers push: frames of a length in 4 bytes, big-endian, and a protobuf `Tick` of that length.
+
+Rules of this file. Frames come in pieces, and many in one piece. A bad frame is named and left out, and the
+connection goes on, because the next length is where it should be. Only a wrong length ends the connection:
+behind it nothing can be found again. `dataflow/protobuf/marketdata.proto` says what a `Tick` is.
+
+Problems: malformed_protobuf (also: not UTF-8), bad_length, and the refusals of `sources.intake`.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from attrs import field, frozen, validators
+
+from actors.connector import Received
+from dataflow.domain import Item
+from dataflow.sources.port import Judge, ListenerSettings
+from dataflow.sources.reading import Unusable, excerpt
+
+try:
+    from google.protobuf.message import DecodeError
+
+    from dataflow.protobuf.marketdata_pb2 import Tick
+except ImportError as error:
+    raise ImportError('it needs the library protobuf: pip install "dataflow[protobuf]"') from error
+
+HEADER: Final = 4  # bytes
+_length_at: Final = Struct(">I").unpack_from
+
+
+@frozen(kw_only=True)
+class Settings(ListenerSettings):
+    """`max_frame_bytes`: a longer `Tick` ends the connection."""
+
+    max_frame_bytes: int = field(default=1_000_000, validator=[validators.gt(0), validators.lt(1 << 32)])
+
+
+class Codec:
+    """The frames of one connection."""
+
+    def __init__(self, settings: Settings, judge: Judge) -> None:
+        self._most = settings.max_frame_bytes
+        self._judge = judge
+        self._tick = Tick()  # filled again for each frame
+        self._rest = bytearray()  # the beginning of a frame
+        self._needed = HEADER  # bytes in `_rest` with which to look again
+        self.whole = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether a frame has begun that is not whole yet."""
+        return bool(self._rest)
+
+    def decode(self, data: bytes, into: Received[Item]) -> None:
+        """Add what the next bytes bring. The top of this file lists the problems."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:  # else a frame that drips in would be copied with every drop
+                return
+            data = bytes(self._rest)
+        at = self._read(data, into)
+        self._rest = bytearray(data[at:])
+
+    def _read(self, data: bytes, into: Received[Item]) -> int:
+        """Read the whole frames in `data`. Returns how far."""
+        at, end, most = 0, len(data), self._most
+        parse, judge, tick, take = self._tick.ParseFromString, self._judge, self._tick, into.items.append
+        shown: dict[str, str] = {}  # by reason: an excerpt of each would cost more than the frames
+        while end - at >= HEADER:
+            length: int = _length_at(data, at)[0]
+            if not 0 < length <= most:
+                into.problems.append(("bad_length", excerpt(data[at:])))
+                into.lost = f"a frame of {length:,} bytes; 1 to {most:,} are possible"
+                return end
+            begin, behind = at + HEADER, at + HEADER + length
+            if behind > end:
+                self._needed = HEADER + length
+                return at
+            at = behind
+            self.whole += 1
+            try:
+                parse(data[begin:at])
+                take(judge(tick))
+            except (DecodeError, Unusable) as problem:
+                reason = problem.reason if isinstance(problem, Unusable) else "malformed_protobuf"
+                if reason not in shown:
+                    shown[reason] = excerpt(data[begin:at])
+                into.problems.append((reason, shown[reason]))
+        self._needed = HEADER
+        return at

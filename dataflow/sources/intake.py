@@ -1,0 +1,152 @@
+"""The one entry for all that clients push: judged, given a name that the core knows, and put into the shards.
+
+Rules of this file. A tick becomes a trade, or it is refused for the first reason that holds, in the order of
+`REFUSALS`; nothing is mended but the blanks and the small letters of a symbol. A tick has no id and no side,
+and none is made up: each accepted one is a trade. Whoever pushes waits while the shards have no room. An
+intake outlives every actor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from decimal import Decimal
+from math import inf
+from typing import Final
+
+from dataflow.domain import Item, Trade
+from dataflow.domain.symbols import ANY
+
+from .port import TICKER, ListenerSettings, Tick
+from .reading import Unusable
+from .state import SourceState
+
+BAD_SYMBOL: Final = "bad_symbol"
+BAD_PRICE: Final = "bad_price"
+BAD_QUANTITY: Final = "bad_quantity"
+BAD_TIMESTAMP: Final = "bad_timestamp"
+TOO_MANY_SYMBOLS: Final = "too_many_symbols"
+SYMBOL_TAKEN: Final = "symbol_taken"
+SYMBOL_NOT_ALLOWED: Final = "symbol_not_allowed"
+REFUSALS: Final = (
+    *(BAD_SYMBOL, BAD_PRICE, BAD_QUANTITY, BAD_TIMESTAMP),
+    *(TOO_MANY_SYMBOLS, SYMBOL_TAKEN, SYMBOL_NOT_ALLOWED),
+)
+
+_is_ticker: Final = re.compile(TICKER.pattern, re.ASCII | re.IGNORECASE).fullmatch
+_BLANKS: Final = " \t\n\v\f\r"
+_REMEMBERED: Final = 4096  # spellings, prices, volumes; then forgotten all at once
+
+
+class _Memory(dict[object, Decimal]):
+    """The decimals of the last numbers: many ticks have the same few."""
+
+    def __missing__(self, number: float | int) -> Decimal:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[number] = exact = Decimal(repr(number).removesuffix(".0"))
+        return exact
+
+
+class Intake:
+    """Of one source. `is_taken(symbol)`: whether an exchange has it, or its name without dashes.
+
+    `discover(symbol)`: the source carries it from now on. `deliver(items)` waits for room in the shards.
+    """
+
+    def __init__(
+        self,
+        source: SourceState,
+        is_taken: Callable[[str], bool],
+        discover: Callable[[str], None],
+        deliver: Callable[[Sequence[Item]], Awaitable[None]],
+    ) -> None:
+        self._source = source
+        self._is_taken = is_taken
+        self._discover = discover
+        self._deliver = deliver
+        self._symbols: set[str] = set()
+        self._spellings: dict[str, str] = {}
+        self._prices, self._volumes = _Memory(), _Memory()
+
+    @property
+    def symbols(self) -> Collection[str]:
+        """The symbols that have come so far."""
+        return self._symbols
+
+    def up(self) -> None:
+        """The source takes ticks from now on: all that it may carry is live."""
+        symbols = sorted({*self._symbols, *self._settings.symbols} - {ANY})
+        self._source.up(symbols)
+        for symbol in symbols:
+            self._source.subscribed(symbol)
+
+    def adopt(self) -> None:
+        """The settings have changed, of this source or of others: every symbol is judged anew."""
+        self._spellings.clear()
+        self._symbols = {symbol for symbol in self._symbols if self._why_not(symbol) is None}
+        for symbol in sorted(self._symbols):
+            self._discover(symbol)
+
+    def judge(self, tick: Tick) -> Trade:
+        """The trade that a tick tells. Raises Unusable, with one of `REFUSALS`."""
+        written, price, volume, moment = tick.symbol, tick.price, tick.volume, tick.exchange_timestamp
+        symbol = self._spellings.get(written)
+        if symbol is None:
+            name = written.strip(_BLANKS)
+            if _is_ticker(name) is None:
+                raise Unusable(BAD_SYMBOL)
+        if not 0 < price < inf:  # nor NaN
+            raise Unusable(BAD_PRICE)
+        if volume <= 0:
+            raise Unusable(BAD_QUANTITY)
+        if moment <= 0:
+            raise Unusable(BAD_TIMESTAMP)
+        if symbol is None:
+            symbol = self._let_in(written, name.upper())
+        return Trade(
+            self._source.name, symbol, None, None, self._prices[price], self._volumes[volume], moment
+        )
+
+    def refused(self, reason: str, about: str) -> None:
+        """Count a refusal. `about`: an excerpt of what was refused, for the log."""
+        self._source.problem(reason, about)
+
+    async def put(self, trades: Sequence[Item], size: int = 0) -> None:
+        """Hand over trades, in order, which came in `size` bytes. Waits for room.
+
+        Raises ActorGone when there will be none.
+        """
+        self._source.received(len(trades), size)
+        if trades:
+            await self._deliver(trades)
+
+    @property
+    def _settings(self) -> ListenerSettings:
+        settings = self._source.settings
+        assert isinstance(settings, ListenerSettings)
+        return settings
+
+    def _let_in(self, written: str, symbol: str) -> str:
+        if symbol not in self._symbols:
+            self._enter(symbol)
+        if len(self._spellings) >= _REMEMBERED:
+            self._spellings.clear()
+        self._spellings[written] = symbol
+        return symbol
+
+    def _enter(self, symbol: str) -> None:
+        settings = self._settings
+        if ANY in settings.symbols and len(self._symbols) >= settings.max_symbols:
+            raise Unusable(TOO_MANY_SYMBOLS)
+        if (why := self._why_not(symbol)) is not None:
+            raise Unusable(why)
+        self._symbols.add(symbol)
+        self._discover(symbol)
+        self._source.subscribed(symbol)
+
+    def _why_not(self, symbol: str) -> str | None:
+        if self._is_taken(symbol):
+            return SYMBOL_TAKEN
+        allowed = self._settings.symbols
+        return None if ANY in allowed or symbol in allowed else SYMBOL_NOT_ALLOWED
