@@ -20,6 +20,7 @@ from gql.transport.websockets import WebsocketsTransport
 from playwright.sync_api import Page
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from actors import session as actors_session
 from actors.outbox import SlowClient
 from dataflow.domain import Topic
 from dataflow.domain.topic import DAYS, TRADES
@@ -483,7 +484,7 @@ async def test_quotas_hold_for_operations() -> None:
 
 async def test_a_hundred_operations_that_come_and_go_leave_nothing(s: Stage) -> None:
     """Half of them say goodbye, half just vanish; with operations that run, end, and fail."""
-    tasks = trio.lowlevel.current_statistics().tasks_living
+    before = actors(s)
 
     async def come_and_go(number: int) -> None:
         async with talk(s) as c:
@@ -504,13 +505,20 @@ async def test_a_hundred_operations_that_come_and_go_leave_nothing(s: Stage) -> 
     assert sum(s.daemon.core.topics.subscribers.values()) == 0
     assert s.daemon.hall.quotas.exempt.subscriptions == 0
     assert s.daemon.crashes() == []
-    await until(
-        lambda: (
-            trio.lowlevel.current_statistics().tasks_living <= tasks + len(s.daemon.core.topics.open_topics)
-        )
-    )
+    await until(lambda: actors(s) <= before | {f"topics/{SYMBOL}"})
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, Selection | Operations)]
+    kinds = Selection | Operations | actors_session.Session
+    assert not [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+
+def actors(s: Stage) -> set[str]:
+    """The paths of all actors that there are."""
+    found, nodes = set[str](), [s.daemon.hall.tree()]
+    while nodes:
+        node_ = nodes.pop()
+        found.add(node_.path)
+        nodes += node_.children
+    return found
 
 
 @pytest.mark.parametrize("policy", [SlowClient.DISCONNECT, SlowClient.DROP_OLDEST])
