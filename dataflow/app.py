@@ -44,6 +44,7 @@ from supervisors import run as run_supervisor
 from . import paths, plugs
 from .core import Core
 from .domain import Item
+from .domain.errors import ConfigError
 from .faults.at_random import RandomFaults
 from .faults.passage import DISCONNECT, Passage
 from .gateway.face import Face
@@ -235,15 +236,24 @@ def gateway(hall: Hall) -> Supervisor:
 
 
 def faces(settings: Settings) -> list[Face]:
-    """The protocols for clients that are switched on, by the names of their files in `faces/`."""
+    """The protocols for clients that are switched on, by the names of their files in `faces/`.
+
+    Raises ConfigError with a line for each that lacks its library.
+    """
     made: list[Face] = []
+    problems: list[str] = []
     for name in plugs.names("faces"):
         written = settings.faces.get(name)
         if written is None or written.enabled:
             plug = plugs.find("faces", name)
             keys = written or plug.Settings()
             if keys.enabled:
-                made.append(plug.Face(keys))
+                try:
+                    made.append(plug.Face(keys))
+                except ConfigError as error:
+                    problems += error.problems
+    if problems:
+        raise ConfigError(problems)
     return made
 
 

@@ -110,6 +110,9 @@ def check(*files: Path, json: Json = False) -> int:
     try:
         settings = load(files or [shipped("server.toml")], os.environ)
         configured_context(settings.gateway)
+        from dataflow import app
+
+        app.faces(settings)
     except ConfigError as error:
         if not json:
             raise

@@ -52,7 +52,7 @@ _HEADERS = {
 MAX_BODY_BYTES = 65536  # of a request; 413 for more
 BODY_SECONDS = 10  # in which it must have come, or 408
 _WORD = "word_"  # begins the names of variables without a meaning
-_CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID"
+_CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID, X-Requested-With, X-SignalR-User-Agent"
 _CORS_ANSWER_HEADERS = "Link, Retry-After"
 _SERVED = "dataflow.routes"
 _CORS_SECONDS = "600"  # for which a browser may remember what is allowed
@@ -203,8 +203,8 @@ def _add_headers(app: QuartTrio, pages: Pages) -> None:
             answer.headers.pop("Content-Length", None)
             answer.headers.pop("Content-Type", None)
         origin = request.headers.get("Origin")
-        if origin is not None and pages.invites(origin):
-            _share(answer, origin)
+        if origin is not None and pages.invites(origin, request.path):
+            _share(answer, origin, pages.takes_credentials(request.path))
         return answer
 
     @app.after_websocket
@@ -215,8 +215,10 @@ def _add_headers(app: QuartTrio, pages: Pages) -> None:
         return answer
 
 
-def _share(answer: Any, origin: str) -> None:
+def _share(answer: Any, origin: str, credentials: bool) -> None:
     """Let a page of `origin` read the answer (the Fetch standard's CORS protocol)."""
+    if credentials:
+        answer.headers["Access-Control-Allow-Credentials"] = "true"
     answer.headers["Access-Control-Allow-Origin"] = origin
     answer.headers["Access-Control-Expose-Headers"] = _CORS_ANSWER_HEADERS
     answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"

@@ -19,6 +19,7 @@ import trio
 from attrs import frozen
 from quart import Response
 
+from actors.session import Manners
 from actors.update import Envelope, Own, Personal, Rendering, Update, rendering
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Draining, Notice
@@ -115,6 +116,11 @@ class Conversation(ABC):
         """Who pays for its calls, and how much there may be of everything."""
         return self.subscriptions.account
 
+    @property
+    def protocol(self) -> str:
+        """What it speaks, for people."""
+        return self.format.name
+
     # For the session.
 
     async def hear(self, message: Any) -> None:
@@ -182,12 +188,13 @@ class Entrance:
     """A WebSocket endpoint. `converse(session, client)` gives a new session its conversation.
 
     `check(client)` may refuse a client before its WebSocket opens, as a route does: it raises a Problem or an
-    HttpProblem. It never waits.
+    HttpProblem. It never waits. `manners`: how its sessions treat their clients, if not as all do.
     """
 
     socket: Socket
     converse: Callable[[AnySession, Handshake], Any]
     check: Callable[[Handshake], None] | None = None
+    manners: Manners | None = None
 
     def admits(self, client: Handshake) -> bool:
         """Whether nothing is to be refused. If something is, `check` tells it."""

@@ -146,7 +146,7 @@ class Hall:
             return await self._send_away(wire, conversation, client, refusal)
         session.speak(conversation)
         try:
-            await self._sessions.start(self._child(session, conversation.format.name, client, account))
+            await self._sessions.start(self._child(session, conversation.protocol, client, account))
         except SupervisionError:
             session.end(Ending.GOING_AWAY, GOING_AWAY)
             self.lobby.clients.leave(session)

@@ -149,7 +149,9 @@ class HttpServer:
         hall = self._hall
         if client.path == hall.settings.gateway.root_path + entrance.socket.path:
             client = evolve(client, path=entrance.socket.path)
-        await hall.open_session(wire, lambda session: entrance.converse(session, client), client)
+        await hall.open_session(
+            wire, lambda session: entrance.converse(session, client), client, entrance.manners
+        )
 
 
 def _everybody(_address: str) -> bool:

@@ -30,6 +30,8 @@ SESSIONS: Final = "sessions"  # reasons of a refusal
 SUBSCRIPTIONS: Final = "subscriptions"
 CALLS: Final = "calls"
 BYTES: Final = "bytes"
+MESSAGES: Final = "messages"  # of one client, faster than they are heard: that has a bound of its own
+REFUSED: Final = (SESSIONS, SUBSCRIPTIONS, CALLS, BYTES, MESSAGES)
 
 
 @define
@@ -129,7 +131,7 @@ class Quotas:
         self.settings = settings
         self.clock = clock
         self.trusted = trusted
-        self.refused: Counter[str] = Counter(dict.fromkeys((SESSIONS, SUBSCRIPTIONS, CALLS, BYTES), 0))
+        self.refused: Counter[str] = Counter(dict.fromkeys(REFUSED, 0))
         self.exempt = Account(self, 0.0)
         self._accounts: OrderedDict[tuple[str, str], Account] = OrderedDict()
 

@@ -30,7 +30,12 @@ class Pages:
     """
 
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+        self._guests: dict[str, frozenset[str]] = {}  # by path
         self.adopt(hosts, origins)
+
+    def invite(self, path: str, origins: Iterable[str]) -> None:
+        """Accept pages of `origins` at `path` and below, too; they may send credentials there."""
+        self._guests[path] = frozenset(origins)
 
     def adopt(self, hosts: Iterable[str], origins: Iterable[str]) -> None:
         """Accept these `hosts` and `origins` from now on, and no others."""
@@ -49,7 +54,7 @@ class Pages:
                 key="[gateway] hosts",
             )
         origin = client.header("origin")
-        if not is_own_page(client) and not self.invites(origin):
+        if not is_own_page(client) and not self.invites(origin, client.path):
             raise Forbidden(
                 f"a page of {origin} may not do this. If it is the daemon's own page, a proxy on the way must"
                 f" pass on the Host of the request (here it is {client.header('host')}); another page must"
@@ -65,9 +70,23 @@ class Pages:
             return False
         return True
 
-    def invites(self, origin: str | None) -> bool:
-        """Whether the configuration invites pages of this origin."""
-        return ANY in self._origins or origin in self._origins
+    def invites(self, origin: str | None, path: str = "") -> bool:
+        """Whether the configuration invites pages of this origin, to this path."""
+        invited = self._origins | (self._guests_of(path) or frozenset())
+        return ANY in invited or origin in invited
+
+    def takes_credentials(self, path: str) -> bool:
+        """Whether invited pages may send credentials to this path: there a cookie has no meaning, and
+        clients send theirs without being asked."""
+        return self._guests_of(path) is not None
+
+    def _guests_of(self, path: str) -> frozenset[str] | None:
+        """The pages invited to this path beside the others; None where there is no such invitation."""
+        if not self._guests:
+            return None
+        return next(
+            (origins for at, origins in self._guests.items() if path == at or path.startswith(f"{at}/")), None
+        )
 
 
 def named_host(client: Handshake) -> str | None:

@@ -101,7 +101,11 @@ class _Now(Collector):
         counts = sum((store.counts for store in self._core.stores), Counter[tuple[str, str]]())
         for (source, verdict), count in counts.items():
             judged.add_metric([source, verdict], count)
+        left_out = "Places that do not count in an aggregate of the day, by reason"
         yield judged
+        yield _labelled(
+            CounterMetricFamily, "days_left_out_places", left_out, "reason", self._core.days.left_out
+        )
 
     def _client_metrics(self) -> Iterator[Metric]:
         totals = self._lobby.clients.totals()

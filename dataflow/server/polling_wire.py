@@ -51,7 +51,7 @@ class PollingWire(ResponseWire):
             if self._buffer:
                 self._handed = self._take()
             elif self._ended:
-                self._leave("the client has left")
+                self.leave("the client has left")
                 return None
             return self._handed
         finally:

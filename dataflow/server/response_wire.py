@@ -125,7 +125,7 @@ class ResponseWire:
         """End the body at once."""
         self._buffer.clear()
         self._inbox.clear()
-        self._leave("aborted")
+        self.leave("aborted")
 
     # For requests beside the response.
 
@@ -141,6 +141,12 @@ class ResponseWire:
         self.heard = trio.current_time()
         self._inbox.append(message)
         self._inbox_bytes += len(message)
+        self._tell()
+
+    def leave(self, why: str) -> None:
+        """The client has left: the session learns it behind what it has not heard yet."""
+        self._closed = self._closed or why
+        self._ended = True
         self._tell()
 
     # For the response.
@@ -160,11 +166,6 @@ class ResponseWire:
     def _put(self, payload: bytes) -> None:
         self._buffer.append(payload)
         self._size += len(payload)
-        self._tell()
-
-    def _leave(self, why: str) -> None:
-        self._closed = self._closed or why
-        self._ended = True
         self._tell()
 
     def _tell(self) -> None:

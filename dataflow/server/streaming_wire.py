@@ -43,4 +43,4 @@ class StreamingWire(ResponseWire):
                 yield piece
                 self._taken(piece)  # only now: a piece that the client has not taken still counts
         finally:
-            self._leave("the client has left")
+            self.leave("the client has left")

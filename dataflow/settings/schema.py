@@ -32,6 +32,11 @@ def _each(pattern: str, values: Sequence[str], valid: str) -> None:
             raise ValueError(f"must be a list, each {valid}; {shown(value)} is not")
 
 
+def check_origins(values: Sequence[str]) -> None:
+    """Raises ValueError unless every value can be the origin of a page."""
+    _each(_ORIGIN, values, 'scheme://host or scheme://host:port in small letters, or "*"')
+
+
 def why_not_sendable(token: str) -> str | None:
     """Why no header can carry a token; None if one can. It is sent as UTF-8."""
     try:
@@ -76,7 +81,7 @@ class Gateway:
 
     @origins.validator
     def _pages(self, _attribute: object, value: Sequence[str]) -> None:
-        _each(_ORIGIN, value, 'scheme://host or scheme://host:port in small letters, or "*"')
+        check_origins(value)
 
     @trusted_proxies.validator
     def _networks(self, _attribute: object, value: Sequence[str]) -> None:

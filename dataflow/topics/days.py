@@ -15,15 +15,17 @@ it.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
 from typing import Final
 from weakref import WeakValueDictionary
 
 from attrs import define
+from loguru import logger
 
 from actors.update import Places, Stream, Update
+from dataflow import paths
 from dataflow.cache.history import History
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.aggregate import Aggregate
@@ -40,6 +42,33 @@ AT_ONCE: Final = 20_000  # places that the follower reads between two checkpoint
 FORGOTTEN: Final = "forgotten"  # why places do not count. The history forgot these before they were read
 LATE: Final = "late"  # their day is over
 FUTURE: Final = "future"  # they are dated more than an hour later than now
+
+QUIET: Final = 60.0  # seconds
+_ADVICE: Final = {
+    FORGOTTEN: "{} places of {} were forgotten before they were read: its aggregate lacks their trades."
+    " Raise [cache] trades_per_symbol or max_age_seconds",
+    FUTURE: "{} trade of {} is dated more than an hour ahead of this machine's clock: it does not count in"
+    " its aggregate. One of the two clocks is wrong",
+}
+
+
+class LeftOut:
+    """Counts the places that do not count in a bar, by reason. Logs the reasons that need somebody to act.
+
+    At most one line a reason in `QUIET` seconds: one wrong clock is wrong at every trade.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._clock = clock
+        self._told: dict[str, float] = {}
+
+    def add(self, reason: str, symbol: str, places: int = 1) -> None:
+        self.counts[reason] += places
+        now = self._clock()
+        if reason in _ADVICE and now >= self._told.get(reason, now):
+            self._told[reason] = now + QUIET
+            logger.bind(path=paths.DAYS).warning(_ADVICE[reason], places, symbol)
 
 
 class States:
@@ -77,7 +106,7 @@ class Day:
     symbol: str
     history: History
     _clock: Callable[[], float]
-    _left_out: Counter[str]
+    _left_out: LeftOut
     position: int = 0
     bar: Bar | None = None
     place: int = 0  # of the newest trade that counts, and so of the present state
@@ -135,7 +164,7 @@ class Day:
     def _next(self, limit: int) -> Sequence[tuple[int, Trade | Gap]]:
         forgotten = self.history.first - 1 - self.position
         if forgotten > 0:
-            self._left_out[FORGOTTEN] += forgotten
+            self._left_out.add(FORGOTTEN, self.symbol, forgotten)
             self.position += forgotten
         return self.history.places(self.position, limit)
 
@@ -149,10 +178,10 @@ class Day:
         while at < len(trades):
             trade, bar = trades[at], self.bar
             if trade.timestamp >= future:
-                self._left_out[FUTURE] += 1
+                self._left_out.add(FUTURE, self.symbol)
                 at += 1
             elif bar is not None and trade.timestamp < bar.start:
-                self._left_out[LATE] += 1
+                self._left_out.add(LATE, self.symbol)
                 at += 1
             elif bar is None or trade.timestamp >= bar.end:
                 self.bar, self.place = Bar.of(trade, DAY), places[at][0]
@@ -212,14 +241,14 @@ def _alike(_state: Aggregate) -> None:
 class Days:
     """The channel, and what an `actors.follower.Follower` keeps up to date.
 
-    Only with a follower it counts every trade. `left_out` counts the places that do not count, by reason.
+    Only with a follower it counts every trade.
     """
 
     name = DAYS
     offered = False  # faces ask for it in ways of their own
 
     def __init__(self, ground: Ground) -> None:
-        self.left_out: Counter[str] = Counter()
+        self._left_out = LeftOut(ground.clock)
         self._ground = ground
         self._days: dict[str, Day] = {}
         self._logs: WeakValueDictionary[str, AggregateLog] = WeakValueDictionary()  # of the open topics
@@ -248,7 +277,7 @@ class Days:
         day = self._days.get(symbol)
         if day is None and symbol in self._ground.carriers:
             history = self._ground.history_of(symbol)
-            day = self._days[symbol] = Day(symbol, history, self._ground.clock, self.left_out)
+            day = self._days[symbol] = Day(symbol, history, self._ground.clock, self._left_out)
         return day
 
     def aggregate(self, symbol: str) -> Aggregate | None:
@@ -258,6 +287,11 @@ class Days:
             return None
         self._catch_up(day)
         return None if day.bar is None else day.state()
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many places do not count, by reason."""
+        return self._left_out.counts
 
     # For the follower.
 

@@ -65,17 +65,17 @@ class Calls(Conversation):
 
     format = JSONRPC
 
-    async def answer(self, message: str) -> bytes | None:
+    async def answer(self, message: Any) -> bytes | None:
         pause = self.subscriptions.turns.pause
         charge = self.account.call
         return await protocol.dispatch(
-            message, _METHODS, _report, pause=pause, write=self.begin, charge=charge, owner=(self,)
+            message, _METHODS, report, pause=pause, write=self.begin, charge=charge, owner=(self,)
         )
 
     def refusal(self, problem: Problem) -> bytes | None:
         raise AssertionError("every call answers for its own problem")
 
-    def resumes(self, message: str) -> bool:
+    def resumes(self, message: Any) -> bool:
         return '"since"' in message  # a cheap guess: decoding is work for the turn
 
     # The methods.
@@ -218,5 +218,6 @@ def _moment(name: str, text: str | None) -> int | None:
         raise InvalidValue(name, text, str(error), example="2020-05-10T18:33:36.696315Z") from None
 
 
-def _report(method: str, error: BaseException) -> None:
+def report(method: str, error: BaseException) -> None:
+    """A method failed, and it is our fault."""
     logger.opt(exception=error).error("gateway: {} failed", method)

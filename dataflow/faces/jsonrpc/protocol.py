@@ -16,7 +16,7 @@ import difflib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 from attrs import frozen
@@ -177,6 +177,7 @@ async def dispatch(
     write: Write | None = None,
     charge: Callable[[], None] = _nothing,
     owner: tuple[Any, ...] = (),
+    gather: Callable[[Write], Gathering] | None = None,
 ) -> bytes | None:
     """Run the calls in `text`, in order, and return the answer; None when there is nothing to answer.
 
@@ -187,7 +188,8 @@ async def dispatch(
     Problem. When the answers to a batch exceed `max_answers` bytes, its further calls are refused. `pause` is
     awaited before each call of a batch but the first, so that a batch does not block the event loop. `charge`
     is called before each call; it may raise a Problem, which is the answer then. Every handler gets `owner`
-    before its parameters, so that many clients can share one table of methods.
+    before its parameters, so that many clients can share one table of methods. `gather` makes of the answers,
+    of one or of several, what a protocol around this one has for them. Without it a batch has one array.
     """
     kept: list[bytes] = []
 
@@ -207,10 +209,11 @@ async def dispatch(
         return await _answer(request, methods, report, owner, told)
 
     requests = parse(text, max_batch)
-    if not isinstance(requests, list):
+    if not isinstance(requests, list) and gather is None:
         rest = await answer(requests, write or keep)
         return b"".join([*kept, rest]) if rest is not None and kept else rest
-    array = _Array(write or keep)
+    requests = requests if isinstance(requests, list) else [requests]
+    array = (gather or _Array)(write or keep)
     for number, request in enumerate(requests):
         if pause is not None and number:
             await pause()
@@ -266,8 +269,23 @@ class _Told:
         await self._write(head + text)
 
 
+class Gathering(Protocol):
+    """The answers to a batch, on their way. `size`: the bytes of all of them so far."""
+
+    size: int
+
+    async def write(self, text: bytes) -> None:
+        """A piece of a member, which is not its end."""
+
+    async def end(self, text: bytes) -> None:
+        """A member, or the rest of one."""
+
+    def rest(self) -> bytes | None:
+        """What is not written yet; None when there is nothing to answer."""
+
+
 class _Array:
-    """The answers to a batch as one array. `size`: the bytes of all of them so far."""
+    """The answers to a batch as one array."""
 
     def __init__(self, write: Write) -> None:
         self.size = 0

@@ -10,7 +10,7 @@ from dataflow.domain import Missed, Recorded, Trade
 US = 1000  # nanoseconds
 
 
-def trade(trade_id: str, timestamp: int = 0, **other: Any) -> Trade:
+def trade(trade_id: str | None, timestamp: int = 0, **other: Any) -> Trade:
     fields: dict[str, Any] = {"source": "a", "symbol": "BTC-USD", "side": "sell", **other}
     return Trade(
         trade_id=trade_id, price=Decimal("8501.1"), quantity=Decimal("0.5"), timestamp=timestamp, **fields
@@ -18,14 +18,14 @@ def trade(trade_id: str, timestamp: int = 0, **other: Any) -> Trade:
 
 
 def sequenced(sequence: int, **other: Any) -> Trade:
-    return trade(str(sequence), sequence * US, sequence=sequence, **other)
+    return trade(**{"trade_id": str(sequence), "timestamp": sequence * US, "sequence": sequence, **other})
 
 
 def missed(source: str = "a", reason: str = "source_gap", resubscribed: bool = False) -> Missed:
     return Missed(source, "BTC-USD", reason, resubscribed)
 
 
-def ids(page: list[Recorded]) -> list[str]:
+def ids(page: list[Recorded]) -> list[str | None]:
     return [recorded.trade.trade_id for recorded in page]
 
 

@@ -494,3 +494,51 @@ def test_a_page_never_ends_inside_a_microsecond() -> None:
     assert ids(log.before(4000, 2)) == ["c"]
     assert ids(log.before(3000, 1)) == ["b2", "b1", "b0"]
     assert ids(log.latest(2)) == ["c", "b2"], "a glance, not a page: exactly as many as were asked for"
+
+
+def test_a_trade_without_an_id_counts_each_time() -> None:
+    """Two equal ones are two trades, in the order of their coming, however old they are."""
+    log = History(1, 2, 100.0)
+    twice = trade(None, 7 * US)
+    verdicts = [log.admit(item, 0.0) for item in (twice, twice, trade(None, 5 * US), trade(None, 1))]
+    assert verdicts == [Verdict.ADMITTED] * 4
+    assert log.last == 4
+    assert [entry.trade.timestamp for entry in log.read(2, 9) if isinstance(entry, Recorded)] == [5 * US, 1]
+
+
+def test_a_floor_is_for_those_that_have_ids() -> None:
+    """What is older than all remembered ids may have come before; without an id nobody asks."""
+    log = History(1, 1, 100.0)
+    for number in range(1, 5):
+        log.admit(trade(str(number), number * US), 0.0)
+    assert log.admit(trade("x", US), 0.0) is Verdict.TOO_OLD
+    assert log.admit(trade(None, US), 0.0) is Verdict.ADMITTED
+
+
+def test_a_sequence_alone_refuses_what_came_before() -> None:
+    """It tells a passed trade, though not which one it is."""
+    log = History(1, 9, 100.0)
+    for sequence, verdict in ((5, "admitted"), (6, "admitted"), (6, "late"), (8, "admitted")):
+        assert log.admit(sequenced(sequence, trade_id=None), 0.0).value == verdict
+    assert log.read(0, 9)[2] == Gap(3, 3, "source_gap")
+
+
+def test_no_id_is_remembered_of_a_trade_without_one() -> None:
+    """They would fill the memory for nothing, and push out those that protect others."""
+    log = History(1, 2, 100.0)
+    log.admit(trade("first", US), 0.0)
+    for number in range(100):
+        log.admit(trade(None, number * US), 0.0)
+    assert log.admit(trade("first", US), 0.0) is Verdict.DUPLICATE
+
+
+def test_of_a_lost_batch_without_ids_only_what_was_not_admitted_is_a_gap() -> None:
+    """The very trade is known by its object: an equal one from before is another trade."""
+    store = Store(1, 9, 100.0)
+    batch = [trade(None, US) for _ in range(4)]
+    store.admit([trade(None, US)], 1.0)
+    store.admit(batch[:2], 2.0)
+    store.lost(batch[:2])
+    assert store.history("BTC-USD").last == 3, "all of them are there"
+    store.lost(batch)
+    assert store.history("BTC-USD").read(3, 9) == [Gap(4, 4, "shard_restart", exact=False)]

@@ -22,7 +22,8 @@ class Model:
     """The rules in their most naive form: lists, and nothing is ever removed from them."""
 
     log: list[tuple[Entry, float]] = field(factory=list)
-    given_ids: list[Trade] = field(factory=list)
+    given_ids: list[Trade] = field(factory=list)  # of trades that have one
+    newest: dict[str, Trade] = field(factory=dict)
     floors: dict[str, int] = field(factory=dict)
     sequences: dict[str, int] = field(factory=dict)
     pending: dict[str, Missed] = field(factory=dict)
@@ -41,6 +42,7 @@ class Model:
         step = None if trade.sequence is None or previous is None else trade.sequence - previous
         remembered = self.given_ids[-2 * MAX_TRADES :]
         known = [t for t in remembered if (t.source, t.trade_id) == (trade.source, trade.trade_id)]
+        unnamed = trade.trade_id is None
         if known and known[-1].timestamp == trade.timestamp:
             return "duplicate"
         if known and step is None:
@@ -49,14 +51,14 @@ class Model:
             return "implausible"
         if step is not None and step > 0:
             return "admitted"
-        if trade.timestamp <= self.floors.get(trade.source, -1):
+        if not unnamed and trade.timestamp <= self.floors.get(trade.source, -1):
             return "too_old"
         return "admitted" if step is None else "late"
 
     def admit(self, item: Item, now: float) -> str:
         self.now = now
         if isinstance(item, Missed):
-            if any(t.source == item.source for t in self.given_ids):
+            if item.source in self.newest:
                 reason = self.pending.get(item.source, item).reason
                 self.pending[item.source] = evolve(item, reason=reason)
             return "noted"
@@ -66,7 +68,7 @@ class Model:
             self.pending[item.source] = Missed(item.source, item.symbol, "source_gap")
             verdict = "admitted"
         if verdict == "duplicate":
-            newest = [t for t in self.given_ids if t.source == item.source][-1]
+            newest = self.newest[item.source]
             mark = self.pending.get(item.source)
             if newest.trade_id == item.trade_id and mark and mark.resubscribed:
                 del self.pending[item.source]
@@ -105,17 +107,19 @@ class Model:
         elif mark is not None:
             self.put(Gap(self.last + 1, self.last + 1, mark.reason, exact=False))
         self.put(Recorded(self.last + 1, trade))
-        self.given_ids.append(trade)
+        self.newest[trade.source] = trade
         if trade.sequence is not None:
             self.sequences[trade.source] = trade.sequence
-        self.forget_an_id()
+        if trade.trade_id is not None:
+            self.given_ids.append(trade)
+            self.forget_an_id()
 
     def forget_an_id(self) -> None:
         if len(self.given_ids) <= 2 * MAX_TRADES:
             return
         forgotten, *later = self.given_ids[-2 * MAX_TRADES - 1 :]
-        of_source = [t for t in later if t.source == forgotten.source]
-        witness = (of_source or later)[-1]
+        newest = self.newest[forgotten.source]
+        witness = later[-1] if newest is forgotten else newest
         if forgotten.timestamp <= witness.timestamp + AHEAD:
             floor = self.floors.get(forgotten.source, forgotten.timestamp)
             self.floors[forgotten.source] = max(floor, forgotten.timestamp)
@@ -145,10 +149,12 @@ WILD = AHEAD // 500 + 30
 
 
 def build(source: str, number: int, moment: int, jump: int) -> Trade:
-    """Source "s" has sequences and source "u" has none, "m" sometimes forgets them."""
-    sequence = number + jump if source == "s" or (source == "m" and number % 3) else None
+    """Source "s" has sequences and source "u" has none, "m" sometimes forgets them. "n" has no ids, "o" some, and
+    "p" sequences alone."""
+    sequence = number + jump if source in "sp" or (source == "m" and number % 3) else None
+    name = None if source in "np" or (source == "o" and number % 2) else str(number + jump)
     price = Decimal(number + 1)
-    return Trade(source, "B-U", str(number + jump), "buy", price, Decimal(1), moment * 500, sequence)
+    return Trade(source, "B-U", name, "buy", price, Decimal(1), moment * 500, sequence)
 
 
 def run(source: str, first: int, count: int, moment: int) -> list[Trade]:
@@ -158,10 +164,10 @@ def run(source: str, first: int, count: int, moment: int) -> list[Trade]:
 
 jumps = st.sampled_from([0] * 9 + [2 * JUMP])
 moments = st.integers(0, 20) | st.sampled_from([WILD])
-trades = st.builds(build, st.sampled_from("sum"), st.integers(0, 25), moments, jumps)
-runs = st.builds(run, st.sampled_from("su"), st.integers(0, 9), st.integers(15, 30), st.integers(0, 30))
+trades = st.builds(build, st.sampled_from("sumnop"), st.integers(0, 25), moments, jumps)
+runs = st.builds(run, st.sampled_from("sunp"), st.integers(0, 9), st.integers(15, 30), st.integers(0, 30))
 marks = st.builds(
-    Missed, st.sampled_from("um"), st.just("B-U"), st.sampled_from(["source_gap", "other"]), st.booleans()
+    Missed, st.sampled_from("umno"), st.just("B-U"), st.sampled_from(["source_gap", "other"]), st.booleans()
 )
 one = (trades | marks).map(lambda item: [item])
 steps = st.lists(

@@ -20,7 +20,10 @@ SIZE = 12  # trades that the logs keep: some runs are longer, some shorter
 
 @define
 class Exchange:
-    """Makes the trades of one source: mostly in order, at times not."""
+    """Makes the trades of one source: mostly in order, at times not.
+
+    "u" and "v" have no sequences, "m" has them mostly. "n" has no ids, "o" seldom one, "p" a sequence instead.
+    """
 
     source: str
     number: int = 100
@@ -31,12 +34,13 @@ class Exchange:
         self.number += step
         self.moment += 1
         sequence = (
-            self.number if self.source not in "uv" and (self.source != "m" or self.number % 16) else None
+            self.number if self.source not in "uvno" and (self.source != "m" or self.number % 16) else None
         )
+        name = None if self.source in "np" or (self.source == "o" and self.number % 9) else str(self.number)
         made = Trade(
             self.source,
             "B-U",
-            str(self.number),
+            name,
             "buy",
             Decimal(1),
             Decimal(1),
@@ -117,11 +121,11 @@ UNUSUAL = [
 speeches = st.sampled_from([Exchange.in_order] * 2 * len(UNUSUAL) + UNUSUAL)
 batches = st.lists(
     st.tuples(
-        st.sampled_from("usm"),
+        st.sampled_from("usmnop"),
         speeches,
         st.integers(1, 2 * SIZE),
         st.sampled_from([0, 0, 0, 1, 3, 7]),
-        st.sampled_from(["", "", "", "", "v", "s"]),
+        st.sampled_from(["", "", "", "", "v", "s", "n"]),
     ),
     min_size=10,
     max_size=40,
@@ -134,7 +138,7 @@ def test_a_batch_does_what_its_items_do_one_by_one(batches: list[Any], queries: 
     """Admission by runs and by halves has the same places, verdicts and memory."""
     store, single = Store(1, SIZE, MAX_AGE), History(1, SIZE, MAX_AGE)
     verdicts: Counter[tuple[str, str]] = Counter()
-    exchanges, now = {name: Exchange(name, 1000 * place) for place, name in enumerate("usmv", 1)}, 0.0
+    exchanges, now = {name: Exchange(name, 1000 * place) for place, name in enumerate("usmvnop", 1)}, 0.0
     for number, (name, speech, count, pause, other) in enumerate(batches):
         now += pause
         items = speech(exchanges[name], count)
@@ -183,7 +187,7 @@ def test_the_first_sequence_of_a_source_proves_nothing() -> None:
 
 def test_a_long_run_is_taken_as_a_whole() -> None:
     """No trade of it is judged: neither in a new log, nor when many trades are forgotten."""
-    for name in "us":
+    for name in "usnp":
         exchange, log = Exchange(name), History(1, 100, MAX_AGE)
         log.admit(exchange.trade(), 0.0)
         for _ in range(9):

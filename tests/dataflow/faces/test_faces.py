@@ -50,14 +50,16 @@ def test_a_face_is_made_from_its_own_settings(name: str) -> None:
 
 
 def test_no_two_faces_want_the_same_path() -> None:
-    """Neither of HTTP nor of WebSockets, when all are switched on."""
+    """Neither of HTTP nor of WebSockets, when all are switched on. One face may have a path of both kinds."""
     on = {name: plugs.find("faces", name).Settings(enabled=True) for name in NAMES}
-    built, routes, sockets = hall(Settings(faces=on)), list[Any](), list[str]()
+    built, routes, paths = hall(Settings(faces=on)), list[Any](), list[str]()
     for each in built.faces:
-        routes += [(method, route.path) for route in each.routes(built) for method in route.methods]
-        sockets += [entrance.socket.path for entrance in each.sockets(built)]
+        own = [(method, route.path) for route in each.routes(built) for method in route.methods]
+        sockets = [entrance.socket.path for entrance in each.sockets(built)]
+        routes += [*own, *(("socket", path) for path in sockets)]
+        paths += {*sockets, *(path for _, path in own)}
     assert len(set(routes)) == len(routes)
-    assert len({*sockets, *(path for _, path in routes)}) == len(sockets) + len({path for _, path in routes})
+    assert len(set(paths)) == len(paths)
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)

@@ -1,0 +1,359 @@
+"""The bar of the UTC day: of every trade, whatever the history still has, one state a trade for who keeps up."""
+
+from __future__ import annotations
+
+import gc
+from decimal import Decimal
+
+import pytest
+
+from dataflow.cache.history import Store
+from dataflow.domain import Missed, Topic, Trade
+from dataflow.domain.aggregate import Aggregate
+from dataflow.domain.topic import DAYS
+from dataflow.topics import days as module
+from dataflow.topics.candles import DAY, SECOND
+from dataflow.topics.channel import Ground
+from dataflow.topics.days import FORGOTTEN, FUTURE, LATE, QUIET, AggregateLog, Days
+from dataflow.topics.trades import TradeLog
+
+HOUR = 3600 * SECOND
+MIDNIGHT = 20_000 * DAY
+AT_ONCE = 4
+
+
+class Scene:
+    """One known symbol, or none, and its history, which is small."""
+
+    def __init__(self, *symbols: str, max_trades: int = 1000) -> None:
+        self.carriers: dict[str, list[object]] = {symbol: [] for symbol in symbols}
+        self.store = Store(7, max_trades, 1e9)
+        self.now = (MIDNIGHT + 12 * HOUR) / 1e9
+        ground = Ground(self.carriers, self.store.history, 7, lambda: self.now, lambda _topic: None, AT_ONCE)  # type: ignore[arg-type]
+        self.days = Days(ground)
+        self.awake: list[str] = []
+        self.days.follow(lambda: self.awake.append("now"))
+
+    def trade(
+        self, moment: int, price: str = "1", quantity: str = "1", *, symbol: str = "A-B", source: str = "a"
+    ) -> None:
+        """Admitted, of this moment of the day."""
+        self.trades((moment, price, quantity), symbol=symbol, source=source)
+
+    def trades(self, *some: tuple[int, str, str], symbol: str = "A-B", source: str = "a") -> None:
+        """Admitted as one batch, and told."""
+        made = [
+            Trade(source, symbol, None, None, Decimal(price), Decimal(quantity), MIDNIGHT + moment)
+            for moment, price, quantity in some
+        ]
+        self.store.admit(made, 0.0)
+        self.days.news(symbol)
+
+    def many(self, count: int, *, first: int = 0) -> None:
+        self.trades(*((n, str(n + 1), "1") for n in range(first, first + count)))
+
+    def log(self, symbol: str = "A-B") -> AggregateLog:
+        return self.days.log_of(Topic(DAYS, symbol))
+
+    def state(self, symbol: str = "A-B") -> Aggregate:
+        found = self.days.aggregate(symbol)
+        assert found is not None
+        return found
+
+
+def told(state: Aggregate) -> tuple[str, str, str, str, str, int]:
+    figures = (state.open, state.high, state.low, state.close, state.volume)
+    return *map(str, figures), state.count  # type: ignore[return-value]
+
+
+def test_the_state_is_that_of_all_trades_so_far() -> None:
+    """Exact, with the place and the time of the last one."""
+    s = Scene("A-B")
+    assert s.days.aggregate("A-B") is None, "no trade yet"
+    s.trade(HOUR, "150.25", "10")
+    s.trade(3 * HOUR, "152.1", "0.5")
+    s.trade(2 * HOUR, "149.8", "0.25")  # late
+    state = s.state()
+    assert told(state) == ("150.25", "152.1", "149.8", "152.1", "10.75", 3)
+    assert state == Aggregate(
+        symbol="A-B",
+        start=MIDNIGHT,
+        open=Decimal("150.25"),
+        high=Decimal("152.1"),
+        low=Decimal("149.8"),
+        close=Decimal("152.1"),
+        volume=Decimal("10.75"),
+        count=3,
+        timestamp=MIDNIGHT + 3 * HOUR,
+        offset=3,
+    )
+
+
+def test_all_sources_count() -> None:
+    s = Scene("A-B")
+    s.trade(1, source="a")
+    s.trade(2, source="b")
+    assert s.state().count == 2
+
+
+def test_an_unknown_symbol_has_no_state_and_leaves_nothing() -> None:
+    """Neither do trades of a symbol that is not configured: an upstream may send them."""
+    s = Scene()
+    assert s.days.aggregate("A-B") is None
+    assert s.store.symbols() == []
+    s.trade(1)
+    assert s.days.aggregate("A-B") is None
+    assert not s.days.advance()
+
+
+def test_a_day_lasts_until_a_trade_of_the_next_one() -> None:
+    """A late trade of the day that is over does not touch the new one. It is counted."""
+    s = Scene("A-B")
+    s.trade(HOUR, "5")
+    s.now += 86_400
+    assert s.state().start == MIDNIGHT, "midnight alone changes nothing"
+    s.trade(DAY - 1, "6")
+    assert told(s.state()) == ("5", "6", "5", "6", "2", 2)
+    s.trade(DAY, "7")
+    assert (s.state().start, *told(s.state())) == (MIDNIGHT + DAY, "7", "7", "7", "7", "1", 1)
+    s.trade(DAY - 2, "1")
+    s.trade(DAY + 1, "8")
+    assert told(s.state()) == ("7", "8", "7", "8", "2", 2)
+    assert s.days.left_out == {LATE: 1}
+
+
+def test_a_late_trade_is_not_news() -> None:
+    """No state is shown twice."""
+    s = Scene("A-B")
+    s.now += 86_400
+    log = s.log()
+    s.trade(DAY)
+    s.trade(1)
+    update = log.read(0)
+    assert update is not None
+    assert [place for place, _ in update.places] == [1]
+    assert log.last == 1
+    assert log.read(1) is None
+
+
+def test_one_wrong_date_does_not_end_the_day(lines: list[str]) -> None:
+    """A trade that is dated more than an hour ahead counts nowhere, and the log says so, once a minute."""
+    s = Scene("A-B")
+    s.trade(12 * HOUR)
+    for ahead in (HOUR, 2 * HOUR, 40 * DAY):
+        s.trade(12 * HOUR + ahead, "99")
+    s.trade(13 * HOUR - 1, "3")
+    assert told(s.state()) == ("1", "3", "1", "3", "2", 2)
+    assert s.days.left_out == {FUTURE: 3}
+    assert len(lines) == 1
+    assert lines[0].startswith("WARNING followers/days: 1 trade of A-B is dated more than an hour ahead")
+    s.now += QUIET
+    s.trade(30 * HOUR)
+    s.state()
+    assert len(lines) == 2
+
+
+def test_gaps_are_no_trades() -> None:
+    """They take places, and the next state stands behind them."""
+    s = Scene("A-B")
+    log = s.log()
+    s.trade(1)
+    s.store.admit([Missed("a", "A-B", "source_gap")], 0.0)
+    s.trade(2)
+    assert log.last == 3
+    update = log.read(1)
+    assert update is not None
+    assert (update.first, [place for place, _ in update.places]) == (2, [3])
+    assert s.state().count == 2
+    assert s.days.left_out == {}
+
+
+# What the follower does.
+
+
+def test_every_trade_counts_though_the_history_forgets() -> None:
+    """The follower reads each before it is forgotten, and a question is answered from the whole day."""
+    s = Scene("A-B", max_trades=40)
+    for n in range(0, 1000, 8):
+        s.many(8, first=n)
+        while s.awake:
+            s.awake.clear()
+            s.days.advance()
+    assert told(s.state()) == ("1", "1000", "1", "1000", "1000", 1000)
+    assert s.days.left_out == {}
+
+
+def test_what_was_forgotten_unread_is_counted_and_logged(lines: list[str]) -> None:
+    """Never silently."""
+    s = Scene("A-B", max_trades=40)
+    s.many(100)
+    assert told(s.state()) == ("61", "100", "61", "100", "40", 40)
+    assert s.days.left_out == {FORGOTTEN: 60}
+    (line,) = lines
+    assert line.startswith("WARNING followers/days: 60 places of A-B were forgotten before they were read")
+
+
+@pytest.mark.parametrize(("max_trades", "unread"), [(10_000, 1000), (400, 100), (1, 1)])
+def test_the_follower_is_woken_before_the_history_forgets(max_trades: int, unread: int) -> None:
+    """And not for less: long runs cost least."""
+    s = Scene("A-B", max_trades=max_trades)
+    s.many(unread - 1)
+    assert bool(s.awake) == (max_trades == 1)
+    s.many(1, first=unread)
+    assert s.awake
+
+
+def test_the_follower_reads_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others get their turn between two of them; what comes meanwhile is not forgotten."""
+    monkeypatch.setattr(module, "AT_ONCE", 10)
+    s = Scene("A-B", "C-D", "E-F")
+    for symbol in s.carriers:
+        s.trades(*((n, "1", "1") for n in range(8)), symbol=symbol)
+    read = []
+    while True:
+        more = s.days.advance()
+        read.append([day.position for day in s.days._days.values()])
+        if not more:
+            break
+    assert read == [[8, 8, 0], [8, 8, 8]]
+    assert not s.days.advance()
+
+
+def test_one_symbol_that_fails_keeps_no_other_from_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error ends the follower; its next incarnation reads the others first, and the symbol again."""
+    s = Scene("A-B", "C-D")
+    s.trade(1)
+    s.trade(1, symbol="C-D")
+    s.trade(2)
+    day = s.days.day("A-B")
+    assert day is not None
+    monkeypatch.setattr(s.days, "_ground", None)
+    monkeypatch.setattr(day, "_clock", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        s.days.advance()
+    assert day.position == 0
+    with pytest.raises(ZeroDivisionError):
+        s.days.advance()
+    assert s.state("C-D").count == 1
+    monkeypatch.setattr(day, "_clock", lambda: s.now)
+    s.days.advance()
+    assert s.state().count == 2
+
+
+# What a reader sees.
+
+
+def test_one_state_a_trade_while_the_reader_keeps_up() -> None:
+    """Also when several trades came at once, and when a question or the follower was faster."""
+    s = Scene("A-B")
+    log = s.log()
+    s.many(3)
+    s.days.advance()
+    s.many(1, first=3)
+    s.state()
+    update = log.read(0)
+    assert update is not None
+    assert [(place, state.count, str(state.close)) for place, state in update.places] == [
+        (1, 1, "1"),
+        (2, 2, "2"),
+        (3, 3, "3"),
+        (4, 4, "4"),
+    ]
+    assert [state.offset for _, state in update.places] == [1, 2, 3, 4]
+
+
+def test_a_reader_that_is_behind_gets_the_newest_state() -> None:
+    """Of too many trades at once, and of states that are not kept any more; and it goes on from there."""
+    s = Scene("A-B")
+    log = s.log()
+    s.many(AT_ONCE + 1)
+    update = log.read(0)
+    assert update is not None
+    assert (update.first, [place for place, _ in update.places]) == (1, [5])
+    s.many(1, first=5)
+    assert [place for place, _ in (log.read(5) or update).places] == [6]
+    assert [place for place, _ in (log.read(3) or update).places] == [6]
+    for n in range(6, 12):
+        s.many(1, first=n)
+        assert log.last == n + 1
+    assert [place for place, _ in (log.read(7) or update).places] == [12]
+    assert [place for place, _ in (log.read(8) or update).places] == [9, 10, 11, 12]
+
+
+def test_states_never_go_back_and_only_the_newest_counts() -> None:
+    """A newer update replaces an older one that a slow client has not read."""
+    s = Scene("A-B")
+    log = s.log()
+    s.many(2)
+    older = log.read(0)
+    s.many(2, first=2)
+    newer = log.read(2)
+    assert older is not None
+    assert newer is not None
+    merged = older.superseded_by(newer)
+    assert (merged.first, [place for place, _ in merged.places]) == (1, [4])
+
+
+def test_the_present_state_for_a_new_subscriber() -> None:
+    """There is no past: neither behind a position nor in pieces."""
+    s = Scene("A-B")
+    log = s.log()
+    assert (log.last, list(log.newest(1)), log.read(0)) == (0, [], None)
+    s.many(3)
+    (newest,) = log.newest(1)
+    assert newest == (3, s.state())
+    assert list(log.newest(0)) == []
+    assert log.resume(7, 1, 100) == (False, 3)
+    assert log.behind(0, 100) == ()
+
+
+def test_the_age_of_a_state_is_that_of_its_trade() -> None:
+    """From the admission on, as for trades."""
+    s = Scene("A-B")
+    log = s.log()
+    s.many(2)
+    trades = TradeLog(Topic("trades", "A-B"), s.store.history("A-B"), AT_ONCE)
+    aggregates, plain = log.read(0), trades.read(0)
+    assert aggregates is not None
+    assert plain is not None
+    assert aggregates.since == plain.since
+
+
+def test_a_symbol_that_comes_into_being() -> None:
+    """Its topic was open before: the first trade is its first state."""
+    s = Scene()
+    log = s.log()
+    assert (log.last, log.read(0), list(log.newest(1))) == (0, None, [])
+    s.carriers["A-B"] = []
+    assert (log.last, log.read(0)) == (0, None)
+    s.many(2)
+    update = log.read(0)
+    assert update is not None
+    assert [place for place, _ in update.places] == [1, 2]
+
+
+def test_nothing_is_kept_of_the_topic_of_a_symbol_that_never_was() -> None:
+    """Clients can name a million of them."""
+    s = Scene("A-B")
+    for n in range(1000):
+        log = s.log(f"X{n}")
+        assert s.log(f"X{n}") is log, "as long as somebody has it"
+        assert log.read(0) is None
+    del log
+    gc.collect()
+    assert s.store.symbols() == []
+    assert (len(s.days._logs), len(s.days._days), len(s.days._news)) == (0, 0, 0)
+
+
+def test_states_are_kept_only_while_the_topic_is_open() -> None:
+    """The log goes with its last reader; the bar stays."""
+    s = Scene("A-B")
+    log = s.log()
+    s.many(3)
+    assert log.last == 3
+    del log
+    gc.collect()
+    assert len(s.days._logs) == 0
+    assert s.state().count == 3
+    log = s.log()
+    assert [place for place, _ in (log.read(0) or pytest.fail("nothing")).places] == [3]

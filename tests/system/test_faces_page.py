@@ -1,0 +1,161 @@
+"""The page at `/faces` in a real browser, and the lines that it offers to copy: each does what it says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import trio
+
+from dataflow.settings.schema import Gateway
+from simulators import Trade, open_binance
+from tests.support.browser import Heard, browse
+from tests.system.daemon import Daemon, daemon, from_binance, http_client
+from tests.system.test_docs import everything
+
+OPERATORS = {"admin", "docs", "page"}  # no streams
+SYMBOL = "BTC-USDT"
+
+
+@asynccontextmanager
+async def trading(**tables: Any) -> AsyncIterator[Daemon]:
+    """A daemon whose only symbol trades all the time."""
+    async with (
+        open_binance() as exchange,
+        daemon(sources=from_binance(exchange.url, SYMBOL, eager=True), **tables) as d,
+        trio.open_nursery() as nursery,
+    ):
+        await exchange.wait_subscribed(["BTCUSDT"])
+
+        async def trade() -> None:
+            for n in count(1):
+                await exchange.publish(
+                    Trade(n, "BTCUSDT", "buy", "61711.4", "0.5", 1_700_000_000_000_000 + n)
+                )
+                await trio.sleep(0.05)  # the pace of a market
+
+        nursery.start_soon(trade)
+        yield d
+        nursery.cancel_scope.cancel()
+
+
+async def described(d: Daemon) -> list[dict[str, Any]]:
+    async with http_client(d.http) as http:
+        told = (await http.get("/api/v1/faces")).json()
+    assert told["symbols"] == [SYMBOL]
+    return list(told["faces"])
+
+
+def try_all(url: str, ours: str) -> Any:
+    """A visit that tries every sample until it has an answer: [(title, state, log)]."""
+
+    def visit(page: Any, heard: Heard) -> tuple[Heard, list[tuple[str, str, str]], list[str], int]:
+        page.goto(url)
+        page.locator(".sample").first.wait_for()
+        samples = page.locator(".sample").filter(has=page.locator(".go:visible"))
+        seen = []
+        for number in range(samples.count()):
+            sample = samples.nth(number)
+            sample.locator(".go").click()
+            sample.locator(".state.good").filter(has_text="1").or_(
+                sample.locator(".state.good").filter(has_text="200")
+            ).first.wait_for(timeout=20_000)
+            seen.append(
+                (
+                    sample.locator(".title").inner_text(),
+                    sample.locator(".state").inner_text(),
+                    sample.locator(".log").inner_text(),
+                )
+            )
+            if sample.locator(".go[aria-pressed=true]").count():
+                sample.locator(".go").click()
+        page.set_viewport_size({"width": 380, "height": 800})
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        return heard, seen, page.locator("#disabled .key").all_inner_texts(), wide
+
+    return visit
+
+
+async def test_everything_that_a_browser_speaks_can_be_tried() -> None:
+    """Each sample with a try gets an answer in the page; the page asks nobody else, and fits a telephone."""
+    async with trading(faces=everything()) as d:
+        faces = await described(d)
+        tries = [sample["name"] for face in faces for sample in face["samples"] if sample["trial"]]
+        assert [face["name"] for face in faces if not face["samples"]] == []
+        heard, seen, disabled, wide = await browse(try_all(f"{d.http}/faces", d.http))
+        assert [title for title, _, _ in seen] == tries
+        assert [title for title, _, log in seen if not log] == []
+        assert heard.complaints == []
+        assert {urlsplit(url).netloc for url in heard.urls if not url.startswith("data:")} == {
+            urlsplit(d.http).netloc
+        }
+        assert disabled == []
+        assert wide <= 380
+        await d.until(lambda: not len(d.lobby.clients))
+        assert d.crashes() == []
+
+
+async def test_a_face_that_is_off_is_named_with_its_key() -> None:
+    """Below a prefix, too: the page finds its files and its daemon there."""
+    async with trading(gateway=Gateway(port=0, root_path="/feed")) as d:
+        off = [face["key"] for face in await described(d) if not face["enabled"]]
+        assert off
+        heard, seen, disabled, _ = await browse(try_all(f"{d.http}/feed/faces", d.http))
+        assert disabled == off
+        assert {urlsplit(url).path.split("/")[1] for url in heard.urls if url.startswith("http")} == {"feed"}
+        assert "JSON-RPC 2.0" in [title for title, _, _ in seen]
+        assert heard.complaints == []
+
+
+async def test_lines_to_copy_do_what_they_say() -> None:
+    """Each line for curl and each program in Python prints something within its time, and nothing wrong."""
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    async with trading(faces=everything()) as d:
+        words = {
+            "{http}": d.http,
+            "{ws}": d.http.replace("http", "ws"),
+            "{host}": "127.0.0.1",
+            "{symbol}": SYMBOL,
+            "{compact}": SYMBOL.replace("-", ""),
+        }
+        tried = []
+        for face in await described(d):
+            for sample in face["samples"]:
+                for kind, line in sample["lines"].items():
+                    for word, value in words.items():
+                        line = line.replace(word, value)
+                    if kind == "curl":
+                        command = ["sh", "-c", f"exec {line.replace('curl ', 'curl -sS ', 1)}"]
+                    elif kind == "Python":
+                        command = [sys.executable, "-c", line]
+                    else:
+                        continue
+                    await _prints(command, f"{face['name']}, {sample['name']}, {kind}")
+                    tried.append((face["name"], kind))
+        assert {name for name, _ in tried} >= {"admin", "docs", "jsonrpc", "sse"}
+
+
+async def _prints(command: list[str], what: str) -> None:
+    """Runs `command` until its first line; whatever it says on standard error is a mistake."""
+    environ = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    run = partial(trio.run_process, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    async with trio.open_nursery() as nursery:
+        process: trio.Process = await nursery.start(run, command)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with trio.move_on_after(30):
+            said = await process.stdout.receive_some()
+        wrong = b"" if said else await process.stderr.receive_some()
+        nursery.cancel_scope.cancel()
+    assert said, f"{what}: {wrong.decode()}"
+    assert not said.startswith(b'{"type":"about:blank"'), f"{what}: {said.decode()}"
