@@ -41,8 +41,8 @@ async def test_a_client_in_cpp(producer: Path) -> None:
         await c.call("subscribe", symbol="AAPL")
         await trio.run_process([producer, port, "500", str(NOW)])
         await c.until(lambda: len(c.trades()) == 500)
-        assert [(t["price"], t["qty"], t["tradeId"], t["side"], t["source"], t["offset"]) for t in c.trades()] == [
-            (Decimal("100.25") + Decimal(n) / 4, 10 + n, None, None, "ticks", 2 + n) for n in range(500)
-        ]
+        assert [
+            (t["price"], t["qty"], t["tradeId"], t["side"], t["source"], t["offset"]) for t in c.trades()
+        ] == [(Decimal("100.25") + Decimal(n) / 4, 10 + n, None, None, "ticks", 2 + n) for n in range(500)]
         assert [trade.timestamp for trade in admitted(d)[1:]] == [NOW + n for n in range(500)]
         assert not d.core.sources["ticks"].problems
