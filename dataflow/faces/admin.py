@@ -29,10 +29,9 @@ from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import InvalidValue
 from dataflow.gateway.spelling import encode
 from dataflow.ops.metrics import exposition
-from dataflow.ops.readiness import readiness
+from dataflow.ops.readiness import ready
 from dataflow.paths import SESSIONS, SOURCES, below
 from dataflow.settings.schema import FaceSettings
-from dataflow.sources.state import LinkState
 from supervisors import MailboxNode, Node
 
 N = TypeVar("N", int, float)
@@ -143,10 +142,7 @@ class _Admin:
         return json_response({"status": "ok"})
 
     async def ready(self) -> Response:
-        sources = self._hall.core.sources.items()
-        down = tuple(name for name, source in sources if source.link is not LinkState.CONNECTED)
-        needed = self._hall.core.sources if self._hall.settings.gateway.ready_needs_sources else None
-        verdict = readiness(self._hall.tree(dynamic=False), down, needed)
+        verdict = ready(self._hall)
         body = {"status": verdict.status, "not_ready": verdict.not_ready, "degraded": verdict.degraded}
         return json_response(body, 503 if verdict.not_ready else 200)
 

@@ -1,8 +1,8 @@
 """Readiness: is every static actor running, and is every source connected?
 
-Rules of this file: pure. A source that is down makes the daemon degraded, not unready, because the cache is
-still served; unless at least one source is needed, and none is connected. Dynamic actors (the children of a
-pool) come and go and do not count.
+Rules of this file: `readiness` is pure; `ready` asks it about a daemon. A source that is down makes the
+daemon degraded, not unready, because the cache is still served; unless at least one source is needed, and
+none is connected. Dynamic actors (the children of a pool) come and go and do not count.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator
 from attrs import frozen
 
 from dataflow import paths
+from dataflow.gateway.hall import Hall
+from dataflow.sources.state import LinkState
 from supervisors import Node
 
 
@@ -27,6 +29,14 @@ class Readiness:
         if self.not_ready:
             return "not ready"
         return "degraded" if self.degraded else "ready"
+
+
+def ready(hall: Hall) -> Readiness:
+    """The readiness of a daemon, now."""
+    sources = hall.core.sources
+    down = tuple(name for name, source in sources.items() if source.link is not LinkState.CONNECTED)
+    needed = sources if hall.settings.gateway.ready_needs_sources else None
+    return readiness(hall.tree(dynamic=False), down, needed)
 
 
 def readiness(tree: Node, disconnected: tuple[str, ...], needed: Collection[str] | None = None) -> Readiness:

@@ -56,7 +56,7 @@ from .accepting import NO_ROOM, SAME_ADDRESS, Doorway, WaitingRoom
 from .asgi_frames import FrameConnection, read_frames
 from .handshake import MAX_HEAD, Door, Handshake, Messages
 from .http1 import StrictConnection, be_strict, let_go
-from .http2 import Http2Websocket, Requests, bound_response
+from .http2 import PING, WINDOW_BYTES, Http2, Http2Exchange, Http2Websocket, Requests, say_farewell
 from .metering import TOO_MANY_WORDS, Meter
 from .refusals import Refusal, tell_server
 from .socket_wire import DISCARD_BYTES, DISCARD_SECONDS, SOCKET_WIRES, SocketWire, discard, kept
@@ -81,6 +81,10 @@ _PEER_LEFT = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.
 
 class StalledError(Exception):
     """A client took nothing for `send_seconds`, and its connection was aborted."""
+
+
+class SilentError(Exception):
+    """A peer over HTTP/2 did not answer a ping, and its connection was aborted."""
 
 
 class FloodError(Exception):
@@ -123,6 +127,7 @@ class Shared:
     has_reserve: Callable[[str], bool]  # by address: places beyond the next two bounds
     most: int  # connections
     ceiling: float  # of descriptors
+    http2: Http2
     tls: ssl.SSLContext | None = None
     short_way: ShortWay | None = None
     connections: set[Connection] = Factory(set)
@@ -200,10 +205,10 @@ class Connection:
         self._send_lock = trio.Lock()
         self._idle = trio.CancelScope()
         self._early = b""
-        self._meter = Meter()
+        self._meter = Meter(shared.http2.least_data)
         self._frames: FrameConnection | None = None  # of an HTTP/1.1 websocket
         self._strict: StrictConnection | None = None  # of HTTP/1.1
-        self._refusals: dict[int, Refusal] = {}  # by stream of HTTP/2
+        self._requests: Requests | None = None  # of HTTP/2
         self._parting = False  # what comes is not understood any more
         self._reader: trio.lowlevel.Task | None = None
         self._detached = False
@@ -228,6 +233,9 @@ class Connection:
         """Shutting down: between two requests the connection ends now, within a request after it."""
         if self in self.shared.waiting:
             self._idle.cancel()
+        elif self._requests is not None and isinstance(self._protocol.protocol, H2Protocol):
+            say_farewell(self._protocol.protocol)
+            self.spawn(self._protocol.protocol._flush)
 
     def dismiss(self) -> None:
         """For the waiting room: others need the place, at once."""
@@ -351,6 +359,8 @@ class Connection:
             await self._protocol.initiate()
             self._idle = trio.CancelScope()
             self._set_idle(True, HEAD_SECONDS)
+            if isinstance(self._protocol.protocol, H2Protocol):
+                await self._look_after(self._protocol.protocol)
             if first:
                 await self._hear(first)
             await self._read()
@@ -377,8 +387,32 @@ class Connection:
         if isinstance(made.protocol, H11Protocol):
             self._strict = be_strict(made.protocol, MAX_HEAD)
         else:
-            self._refusals = Requests(made.protocol).refusals
+            self._requests = Requests(made.protocol)
         return made
+
+    async def _look_after(self, protocol: H2Protocol) -> None:
+        rules = self.shared.http2
+        if rules.window > WINDOW_BYTES:
+            protocol.connection.increment_flow_control_window(rules.window - WINDOW_BYTES)
+            await protocol._flush()
+        if rules.ping is not None:
+            self.spawn(self._ping, protocol, *rules.ping)
+
+    async def _ping(self, protocol: H2Protocol, interval: float, timeout: float) -> None:
+        """Let a peer go that is silent, and that a ping cannot make speak: it has vanished."""
+        while True:
+            asked = trio.current_time()
+            if self.heard + interval > asked:
+                await trio.sleep_until(self.heard + interval)
+                continue
+            with suppress(ProtocolError):
+                protocol.connection.ping(PING)
+            await protocol._flush()
+            await trio.sleep_until(asked + timeout)
+            if self.heard < asked:
+                self.shared.fault("connection", SilentError(f"no answer to a ping for {timeout:g} s"))
+                self.abort()
+                return
 
     async def _read(self) -> None:
         with self._idle:
@@ -387,6 +421,10 @@ class Connection:
             while await self._read_some():
                 if self.upgrade is not None:
                     await self._pass_upgrade(self.upgrade)
+        if self._idle.cancelled_caught and isinstance(self._protocol.protocol, H2Protocol):
+            say_farewell(self._protocol.protocol)
+            await self._protocol.protocol._flush()
+            await self._see_off()
 
     async def _read_some(self) -> bool:
         if self._detached:
@@ -466,6 +504,8 @@ class Connection:
                 self._part()
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
+            if event.idle and self._requests is not None and self.shared.context.terminated.is_set():
+                self._idle.cancel()  # it was the last stream
 
     @property
     def _leaves_unread(self) -> bool:
@@ -541,20 +581,35 @@ class Connection:
         self, app: object, config: Config, scope: Any, send: Any
     ) -> Callable[[Any], Awaitable[None]]:
         """Start the application for one request; returns the function that sends it messages."""
-        put, get = trio.open_memory_channel[Any](config.max_app_queue_size)
         stream = send.__self__
         protocol = self._protocol.protocol
-        ours = self._refusals.pop(stream.stream_id, None)
+        ours = None if self._requests is None else self._requests.refusals.pop(stream.stream_id, None)
+        answers = ours or (tell_server if scope["path"] == "*" else self.shared.app)
+        if isinstance(stream, HTTPStream) and self._requests is not None and isinstance(protocol, H2Protocol):
+            exchange = self._exchange(protocol, stream, self._requests)
+            self._nursery.start_soon(self._run_exchange, answers, exchange, scope, send)
+            return exchange.put
         if isinstance(stream, HTTPStream):
-            if isinstance(protocol, H2Protocol):
-                bound_response(protocol, stream, self.shared.send_seconds, self._stalled)
-            else:
-                stream.__class__ = _TakesTurns  # a function in its place would keep it from being freed
+            stream.__class__ = _TakesTurns  # a function in its place would keep it from being freed
+        put, get = trio.open_memory_channel[Any](config.max_app_queue_size)
         seat = self._seat(stream, scope) if isinstance(stream, WSStream) else None
         relay = partial(_relay, send) if seat is None else partial(self._relay_websocket, seat, send)
-        answers = ours or (tell_server if scope["path"] == "*" else self.shared.app)
         self._nursery.start_soon(self._run_app, answers, seat, scope, get, relay, send)
         return partial(_put, put)
+
+    def _exchange(self, protocol: H2Protocol, stream: HTTPStream, requests: Requests) -> Http2Exchange:
+        patience = self.shared.http2.stall_seconds
+        seconds = self.shared.send_seconds if patience is None else patience
+        return Http2Exchange(protocol, stream, requests, seconds, self._stalled)
+
+    async def _run_exchange(self, app: AsgiApp, exchange: Http2Exchange, scope: Any, send: Any) -> None:
+        try:
+            await app(scope, exchange.receive, partial(_relay, send))
+        except* Exception as errors:
+            self.shared.fault("application", errors)
+        finally:
+            await send(None)
+            await exchange.finish()
 
     def _seat(self, stream: WSStream, scope: Any) -> Seat:
         frames = read_frames(stream, self.shared.config.websocket_max_message_size)

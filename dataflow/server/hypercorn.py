@@ -58,6 +58,7 @@ def _leaned_on() -> Iterator[tuple[object, tuple[str, ...]]]:
             (wrapper.protocol, ("connection", "_send_error_response", "_send_h11_event")),
             (http2, ("streams", "stream_buffers", "connection", "priority", "has_data", "closed")),
             (http2, ("_flush", "_close_stream", "_create_stream")),
+            (http2.connection, ("acknowledge_received_data", "streams", "_prepare_for_sending")),
             (StreamBuffer(context.event_class), ("buffer", "pop", "close")),
             (H11WSConnection(h11.Connection(h11.SERVER)), ("buffer",)),
             (stream, ("app_send", "closed", "state", "send", "stream_id", "_send_wsproto_event")),

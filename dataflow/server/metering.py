@@ -27,10 +27,14 @@ _END_STREAM: Final = 1
 
 
 class Meter:
-    """Of one connection. `exceeded`: the client has gone beyond its allowance, and must be let go."""
+    """Of one connection. `exceeded`: the client has gone beyond its allowance, and must be let go.
 
-    def __init__(self) -> None:
+    Pieces of data with fewer bytes than `small` need the allowance.
+    """
+
+    def __init__(self, small: int = SMALL) -> None:
         self.exceeded = False
+        self._small = small
         self._preface = _PREFACE  # what must come next, or it is not HTTP/2
         self._is_http2 = True  # as far as we know
         self._head = b""  # of a frame, while it has not come whole
@@ -85,6 +89,6 @@ class Meter:
             return True
         if kind == _DATA:
             size = int.from_bytes(self._head[:3], "big")
-            if size >= SMALL or self._head[4] & _END_STREAM:
+            if size >= self._small or self._head[4] & _END_STREAM:
                 return True
         return self._allowance.take(now)

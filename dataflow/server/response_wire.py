@@ -29,6 +29,8 @@ class InboxFull(Exception):
 class ResponseWire:
     """One client. A payload is bytes: a part of a body, the same for every client of a kind."""
 
+    room = BUFFER_BYTES  # of the class
+
     def __init__(self, *, peer: str) -> None:
         self.peer = peer
         self.heard = trio.current_time()
@@ -76,7 +78,7 @@ class ResponseWire:
 
     def write_nowait(self, payload: bytes) -> bytes | None:
         """Take `payload` while there is room; returns it when there is none. Never raises."""
-        if self._ended or self._size >= BUFFER_BYTES:
+        if self._ended or self._size >= self.room:
             return payload
         self._put(payload)
         return None
@@ -85,7 +87,7 @@ class ResponseWire:
         """Take all of it. Raises WireClosed."""
         await trio.lowlevel.checkpoint()
         for payload in payloads:
-            while self._size >= BUFFER_BYTES and self._closed is None and not self._ended:
+            while self._size >= self.room and self._closed is None and not self._ended:
                 await self._changed.wait()
             if self._closed is not None or self._ended:
                 raise WireClosed(self._closed or "the response has ended")

@@ -13,6 +13,7 @@ import errno
 import math
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +31,7 @@ from dataflow.net.tls import TlsSocket
 from .accepting import Doorway, WaitingRoom
 from .connection import SEAT, AsgiApp, Connection, OnWebSocket, Report, ServerStats, Shared, ShortWay
 from .handshake import MAX_HEAD, Admits, Door, Socket
+from .http2 import USUAL, Http2
 from .hypercorn import ServerSeamError, check_seam
 from .refusals import Refusal
 
@@ -73,6 +75,7 @@ async def serve(
     waiting_per_address: Callable[[], int] = lambda: 256,
     is_exempt: Callable[[str], bool] = _nobody,
     has_reserve: Callable[[str], bool] = _nobody,
+    http2: Http2 = USUAL,
     tls: ssl.SSLContext | None = None,
     sockets: Mapping[Socket, OnWebSocket] | None = None,
     admits: Admits | None = None,
@@ -93,6 +96,8 @@ async def serve(
     request. If all have a request, it is sent away with 503. Of one address at most `waiting_per_address()`
     wait without a request, unless `is_exempt(address)`. With `has_reserve(address)` it has a few places more.
 
+    `http2`: what one connection of HTTP/2 may have.
+
     With `tls`, a context of `net.tls`, everything is encrypted.
 
     `sockets`: a proper WebSocket handshake over HTTP/1.1 for one of these paths does not reach `app`. Its
@@ -102,7 +107,7 @@ async def serve(
     check_seam()
     if tls is not None and tls.sslsocket_class is not TlsSocket:
         raise ValueError("a context of `net.tls` is needed")
-    config = _config(max_message_bytes, keep_alive_seconds)
+    config = _config(max_message_bytes, keep_alive_seconds, http2.streams)
     stats = stats or ServerStats()
     async with _listening(host, port, backlog) as listeners, _lifespan(app, config) as state:
         shared = Shared(
@@ -118,6 +123,7 @@ async def serve(
             has_reserve,
             most,
             ceiling,
+            http2,
             tls,
             _short_way(sockets, admits) if sockets else None,
         )
@@ -137,12 +143,15 @@ def _short_way(sockets: Mapping[Socket, OnWebSocket], admits: Admits | None) -> 
     return ShortWay(Door(sockets, admits), {socket.path: handler for socket, handler in sockets.items()})
 
 
-def _config(max_message_bytes: int, keep_alive_seconds: float) -> Config:
+def _config(max_message_bytes: int, keep_alive_seconds: float, streams: int) -> Config:
     config = Config()
     config.errorlog = None  # errors are reported, requests are not logged
     config.include_server_header = False
     config.websocket_max_message_size = max_message_bytes
     config.keep_alive_timeout = keep_alive_seconds
+    config.h2_max_concurrent_streams = streams
+    # Over HTTP/2 the request behind the last one would end all streams that are open.
+    config.keep_alive_max_requests = sys.maxsize
     return config
 
 

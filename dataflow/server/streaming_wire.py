@@ -8,7 +8,7 @@ those of `response_wire`.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import trio
@@ -28,7 +28,7 @@ class StreamingWire(ResponseWire):
         self._gone_at = trio.current_time() + START_WITHIN  # infinite once the body has begun
         self._gone_words = "the response was never begun"
 
-    async def body(self) -> AsyncIterator[bytes]:
+    async def body(self) -> AsyncGenerator[bytes, None]:
         """The body, piece by piece, until the session is over. To be closed by the server when the client
         leaves."""
         self._gone_at = math.inf

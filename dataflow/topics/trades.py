@@ -10,6 +10,7 @@ import trio
 from actors.update import Places, Stream, Update
 from dataflow.cache.history import History
 from dataflow.domain import Entry, Gap, Topic
+from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import TRADES
 
 from .channel import Ground
@@ -96,7 +97,7 @@ class Readers:
         self._every: tuple[Callable[[str], object], ...] = ()
 
     def add(self, symbol: str, topic: Topic, wake: Callable[[], object]) -> None:
-        """From now on `wake()` is called for news. Idempotent."""
+        """From now on `wake()` is called for news: of any symbol, if it is `ANY`. Idempotent."""
         self._wakes.setdefault(symbol, {})[topic] = wake
 
     def remove(self, symbol: str, topic: Topic) -> None:
@@ -112,12 +113,15 @@ class Readers:
 
     def topics(self, symbol: str) -> Collection[Topic]:
         """The topics that read the trades of `symbol`."""
-        return self._wakes.get(symbol, {}).keys()
+        return [*self._wakes.get(symbol, ()), *self._wakes.get(ANY, ())]
 
     def news(self, symbol: str) -> None:
         """The history of `symbol` has grown."""
         for wake in self._wakes.get(symbol, {}).values():
             wake()
+        if ANY in self._wakes:
+            for wake in self._wakes[ANY].values():
+                wake()
         for told in self._every:
             told(symbol)
 

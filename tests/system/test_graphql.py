@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
-import pytest
 import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from actors.outbox import SlowClient
 from dataflow.domain import Topic
-from dataflow.domain.topic import DAYS, TRADES
+from dataflow.domain.topic import TRADES
 from dataflow.faces.graphql import Settings
 from dataflow.faces.graphql.transport_ws import SUBPROTOCOL
-from dataflow.settings.schema import Gateway, Limits, Session
 from tests.support import node
 from tests.support.waiting import until
 from tests.system import test_sse
-from tests.system.daemon import client, http_client
+from tests.system.daemon import http_client
 from tests.system.test_sse import SYMBOL, Stage
 
 PATH = "/graphql"
@@ -84,7 +81,9 @@ class Talk:
 
 
 @asynccontextmanager
-async def talk(s: Stage, *, subprotocols: Sequence[str] = (SUBPROTOCOL,), init: bool = True) -> AsyncIterator[Talk]:
+async def talk(
+    s: Stage, *, subprotocols: Sequence[str] = (SUBPROTOCOL,), init: bool = True
+) -> AsyncIterator[Talk]:
     address = s.daemon.http.removeprefix("http://")
     host, _, port = address.partition(":")
     stream = await trio.open_tcp_stream(host, int(port))
@@ -116,9 +115,17 @@ async def test_a_query_answers_with_the_bar_of_the_day() -> None:
     async with stage() as s, http_client(s.daemon.http) as http:
         await s.publish(3)
         for name in (SYMBOL, " btc-usdt ", "BTCUSDT", "btcusdt"):
-            told = await http.post(PATH, json={"query": f"query($s: String!) {{{BAR}}}", "variables": {"s": name}})
+            told = await http.post(
+                PATH, json={"query": f"query($s: String!) {{{BAR}}}", "variables": {"s": name}}
+            )
             assert told.headers["content-type"] == "application/json; charset=utf-8"
             assert json.loads(told.text, parse_float=Decimal) == {"data": {"marketData": bar(3)}}
         for name in ("ETH-USDT", "AAPL", "", "a/b", "x" * 1000):
-            told = await http.get(PATH, params={"query": "query($s:String!){marketData(symbol:$s){close}}", "variables": json.dumps({"s": name})})
+            told = await http.get(
+                PATH,
+                params={
+                    "query": "query($s:String!){marketData(symbol:$s){close}}",
+                    "variables": json.dumps({"s": name}),
+                },
+            )
             assert (told.status_code, told.json()) == (200, {"data": {"marketData": None}})

@@ -59,7 +59,9 @@ def test_no_two_faces_want_the_same_path() -> None:
         routes += [*own, *(("socket", path) for path in sockets)]
         paths += {*sockets, *(path for _, path in own)}
     assert len(set(routes)) == len(routes)
-    assert len(set(paths)) == len(paths)
+    assert {path for path in paths if paths.count(path) > 1} == {
+        "/ws"
+    }  # SockJS greets where JSON-RPC listens
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)

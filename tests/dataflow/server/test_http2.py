@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -18,10 +19,12 @@ from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
+    PingReceived,
     ResponseReceived,
     SettingsAcknowledged,
     StreamEnded,
     StreamReset,
+    TrailersReceived,
 )
 from quart import Response, websocket
 from trio.testing import MockClock
@@ -32,12 +35,14 @@ from actors.session import WireClosed
 from dataflow.gateway.certificates import certified_context
 from dataflow.net.allowance import AT_ONCE
 from dataflow.server.connection import SEAT
-from dataflow.server.http2 import BUFFER_BYTES
+from dataflow.server.http2 import BUFFER_BYTES, Http2
+from dataflow.server.serve import _config
 from dataflow.server.take_over import take_over
 from tests.dataflow.server.wires_client import connect, serving, websocket_app
 from tests.support.certificates import Certificate
 from tests.support.waiting import until, until_delivered
 
+FRAME = 16384  # bytes of data in a frame, at most
 WINDOW = 65535  # bytes of a stream and of a connection that nobody has acknowledged
 
 logging.getLogger("quart").setLevel(logging.CRITICAL)
@@ -53,6 +58,9 @@ class Browser:
         self.statuses: dict[int, int] = {}
         self.headers: dict[int, dict[str, str]] = {}
         self.resets: dict[int, int] = {}
+        self.trailers: dict[int, dict[str, str]] = {}
+        self.farewells: list[tuple[int, int]] = []  # the code, and the last stream that is served
+        self.pings = 0
         self._transport = transport
         self._http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self._http.initiate_connection()
@@ -78,6 +86,16 @@ class Browser:
 
     async def end(self, stream: int) -> None:
         self._http.end_stream(stream)
+        await self.flush()
+
+    async def post(self, stream: int, path: str, body: bytes = b"", *, end: bool = False) -> None:
+        """Begin a request, and do not wait for its answer."""
+        headers = {":method": "POST", ":scheme": "https", ":path": path, ":authority": "localhost"}
+        self._http.send_headers(stream, [*headers.items(), ("te", "trailers")])
+        for start in range(0, len(body), FRAME):
+            self._http.send_data(stream, body[start : start + FRAME])
+        if end:
+            self._http.end_stream(stream)
         await self.flush()
 
     async def get(self, stream: int, path: str) -> None:
@@ -112,6 +130,12 @@ class Browser:
             self.statuses[event.stream_id] = int(self.headers[event.stream_id][":status"])
         elif isinstance(event, DataReceived):
             self.received[event.stream_id] += event.data
+        elif isinstance(event, TrailersReceived):
+            self.trailers[event.stream_id] = dict(event.headers)
+        elif isinstance(event, ConnectionTerminated):
+            self.farewells.append((event.error_code, event.last_stream_id))
+        elif isinstance(event, PingReceived):
+            self.pings += 1
         elif isinstance(event, StreamEnded | StreamReset):
             self.ended.add(event.stream_id)
             if isinstance(event, StreamReset):
@@ -465,3 +489,132 @@ def _pongs(data: bytes) -> int:
     client = Connection(ConnectionType.CLIENT)
     client.receive_data(data)
     return sum(isinstance(event, Pong) for event in client.events())
+
+
+class Exchanges:
+    """An application for requests whose body and answer are what is tested."""
+
+    def __init__(self) -> None:
+        self.goes = trio.Event()  # until then a request to /wait is not read
+        self.messages: list[dict[str, Any]] = []  # that it received
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        start = {"type": "http.response.start", "status": 200, "headers": [], "trailers": True}
+        path = scope["path"]
+        if path == "/fail":
+            await send(start)
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            raise RuntimeError("sabotage")
+        if path == "/wait":
+            await self.goes.wait()
+        while path != "/early":
+            self.messages.append(await receive())
+            if not self.messages[-1].get("more_body"):
+                break
+        await send(start)
+        await send({"type": "http.response.body", "body": path.encode(), "more_body": path == "/endless"})
+        if path == "/endless":
+            await self.goes.wait()
+            await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.trailers", "headers": [(b"how", b"well")]})
+
+
+@asynccontextmanager
+async def exchanging(certificate: Certificate, **options: Any) -> AsyncIterator[tuple[Any, Browser, Exchanges]]:
+    app = Exchanges()
+    tls = certified_context(certificate.certificate, certificate.key)
+    with trio.fail_after(120):
+        async with serving(app, tls=tls, **options) as running, browser(running.port, certificate) as client:
+            yield running, client, app
+
+
+async def test_an_application_that_does_not_read_holds_only_its_own_stream(certificate: Certificate) -> None:
+    """The client may send a window of the stream and no more; the other requests are answered meanwhile.
+
+    When the application reads, it gets all in one message, and the client may send more.
+    """
+    async with exchanging(certificate, http2=Http2(window=4 * WINDOW)) as (_, client, app):
+        await client.until(lambda: client._http.outbound_flow_control_window == 4 * WINDOW)
+        await client.post(1, "/wait", bytes(WINDOW))
+        await client.post(3, "/", b"hello", end=True)
+        await client.until(lambda: 3 in client.ended)
+        assert client.received[3] == b"/"
+        assert client.trailers[3] == {"how": "well"}
+        assert client._http.local_flow_control_window(1) == 0
+        app.goes.set()
+        await client.until(lambda: client._http.local_flow_control_window(1) > 0)
+        assert app.messages[-1] == {"type": "http.request", "body": bytes(WINDOW), "more_body": True}
+        client._http.send_data(1, b"end", end_stream=True)
+        await client.until(lambda: 1 in client.ended)
+        assert app.messages[-1] == {"type": "http.request", "body": b"end", "more_body": False}
+        assert client.received[1] == b"/wait"
+
+
+async def test_bytes_that_nobody_took_are_given_back_to_the_connection(certificate: Certificate) -> None:
+    """An answer before the end of its request resets the stream, without an error; the room that its bytes
+    took on the connection is there for others again."""
+    async with exchanging(certificate) as (_, client, _app):
+        await client.post(1, "/early", bytes(FRAME))
+        await client.until(lambda: 1 in client.resets)
+        assert client.resets == {1: ErrorCodes.NO_ERROR}
+        assert client.received[1] == b"/early"
+        assert client.trailers[1] == {"how": "well"}
+        for stream in range(3, 41, 2):  # five times the window of the connection
+            await client.post(stream, "/early", bytes(FRAME))
+            await client.until(lambda: stream in client.resets)  # noqa: B023
+        await client.post(41, "/", b"hello", end=True)
+        await client.until(lambda: 41 in client.ended)
+        assert client.received[41] == b"/"
+
+
+async def test_a_stream_ends_with_an_application_that_fails(certificate: Certificate) -> None:
+    """In the middle of its answer: the client learns that it will not be whole."""
+    async with exchanging(certificate) as (running, client, _):
+        await client.post(1, "/fail", end=True)
+        await client.until(lambda: 1 in client.ended)
+        assert client.resets == {1: ErrorCodes.INTERNAL_ERROR}
+        assert running.stats.faults == {"RuntimeError": 1}
+
+
+async def test_a_stop_is_announced_and_streams_end_in_order(certificate: Certificate) -> None:
+    """GOAWAY with the last stream that is served, at once; that one goes on to its trailers."""
+    async with exchanging(certificate) as (running, client, app):
+        await client.post(1, "/endless", end=True)
+        await client.until(lambda: client.received[1] == b"/endless")
+        running.shutdown.set()
+        await client.until(lambda: bool(client.farewells))
+        assert client.farewells[0] == (ErrorCodes.NO_ERROR, 1)
+        app.goes.set()
+        client._http.state_machine.state = type(client._http.state_machine.state).CLIENT_OPEN  # h2 forgets it
+        await client.until(lambda: 1 in client.ended)
+        assert client.trailers[1] == {"how": "well"}
+        assert not client.resets
+        with suppress(AssertionError):  # the connection has ended
+            await client.until(lambda: False)
+        await trio.aclose_forcefully(client._transport)
+        await running.ended.wait()
+
+
+def test_a_connection_serves_any_number_of_requests() -> None:
+    """Hypercorn's bound would end all streams of a connection with its thousandth request."""
+    assert _config(65536, 30.0, 100).keep_alive_max_requests == sys.maxsize
+
+
+async def test_a_peer_that_answers_no_ping_is_let_go(certificate: Certificate, mock_clock: MockClock) -> None:
+    """One that has vanished holds nothing for ever; one that answers stays."""
+    async with exchanging(certificate, http2=Http2(ping=(20.0, 10.0))) as (running, client, _):
+        await client.post(1, "/endless", end=True)
+        await client.until(lambda: client.received[1] == b"/endless")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        mock_clock.jump(20.1)
+        await client.until(lambda: client.pings == 1)
+        await client.flush()  # the answer
+        await until_delivered(client.socket)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        mock_clock.jump(20.1)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not running.stats.faults
+        mock_clock.jump(10.1)
+        await until(lambda: running.stats.connections == 0)
+        assert running.stats.faults["SilentError"] == 1
