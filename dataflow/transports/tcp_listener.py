@@ -29,7 +29,7 @@ from dataflow.net.listening import why_refused
 from dataflow.sources.intake import Intake
 from dataflow.sources.port import Intaker, ListenerSettings
 from dataflow.sources.state import SourceState
-from supervisors import Child, Context, Handle, PoolFull, leaves
+from supervisors import Child, Context, Handle, PoolFull, SupervisionError, leaves
 
 AT_ONCE: Final = 16_384  # bytes of one read, hence of one batch: some 400 ticks
 WHOLE_WITHIN: Final = 10.0  # seconds
@@ -139,6 +139,8 @@ class Listener:
             await pool.start(self._child_of(sock, _shown(peer), share))
         except PoolFull:
             self._refuse(sock, peer, "too_many_connections")
+        except SupervisionError:  # told by the pool; the producer sees the end, and may come again
+            sock.close()
         except BaseException:
             sock.close()
             raise

@@ -22,7 +22,8 @@ from dataflow.connectors import ticks_protobuf
 from dataflow.domain import Gap, Trade
 from dataflow.protobuf.marketdata_pb2 import Tick
 from dataflow.settings.schema import Cache, Chaos, Limits
-from supervisors import Node, Point
+from dataflow.sources import Unusable
+from supervisors import ActorGone, Node, Point
 from tests.support.waiting import until, until_delivered
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
 
@@ -73,6 +74,11 @@ async def until_counted(d: Daemon, **problems: int) -> None:
 
 def connections(d: Daemon) -> list[Node]:
     return list(d.root.supervisor("sources/ticks/connections").tree().children)
+
+
+def crashed(d: Daemon) -> list[str]:
+    """The actors that crashed. A connection that ends at once, before the hook for faults has let it be ready, has not."""
+    return [event.path for event in d.events if event.kind == "crash"]
 
 
 async def following(c: Client, symbol: str) -> None:
@@ -294,6 +300,18 @@ async def test_a_connection_that_crashes_dies_alone() -> None:
         assert d.core.sources["ticks"].link.value == "connected"
 
 
+async def test_a_connection_that_does_not_start_dies_alone() -> None:
+    """Whoever listens goes on listening."""
+    async with daemon(sources=from_producers()) as d:
+        d.sabotage.arm(Point.START, "sources/ticks/connections/1")
+        async with producer(d) as p:
+            assert await p.receive_some() == b""
+        async with producer(d) as p:
+            await p.send_all(frame(tick()))
+            await until_admitted(d, 1)
+        assert d.crashes("sources/") == ["sources/ticks/connections/1"]
+
+
 @pytest.mark.parametrize("kind", ["drop", "disconnect", "delay"])
 async def test_faults_strike_a_producer(kind: str) -> None:
     """A rehearsal can lose a tick, cut the connection, or make it wait; the next producer is well."""
@@ -308,7 +326,7 @@ async def test_faults_strike_a_producer(kind: str) -> None:
             told = await until_admitted(d, 1 if kind == "drop" else 2)
             assert [trade.timestamp for trade in told] == [NOW, NOW + 1][kind == "drop" :]
         await until(lambda: not d.core.faults.active())
-        assert not d.crashes()
+        assert not crashed(d)
 
 
 async def test_the_listener_comes_back_and_its_producers_stay() -> None:
@@ -399,7 +417,7 @@ async def test_a_hundred_producers_leave_nothing() -> None:
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         [account] = d.hall.quotas._accounts.values()
         assert account.sessions == 0
-        assert not d.crashes()
+        assert not crashed(d)
 
 
 async def test_the_end_of_the_daemon_comes_after_the_last_whole_frame() -> None:
@@ -434,6 +452,7 @@ async def test_a_reload_moves_the_listener_and_changes_what_may_come() -> None:
             await until_admitted(d, 1, "MSFT")
             port = free_port()
             now = evolve(d.core.sources["ticks"].settings, port=port, symbols=("MSFT", "GOOG"))
+            kept_trade = admitted(d, "MSFT")[0]
             await d.reload(evolve(d.hall.settings, sources={"ticks": now}))
             assert await p.receive_some() == b"", "it has to come again"
         async with producer(d) as p:
@@ -442,9 +461,14 @@ async def test_a_reload_moves_the_listener_and_changes_what_may_come() -> None:
             await until_admitted(d, 1, "GOOG")
             assert [len(admitted(d, each)) for each in ("AAPL", "MSFT", "GOOG")] == [1, 2, 1]
             assert d.core.sources["ticks"].problems == {"symbol_not_allowed": 1}
-            assert d.hall.intake("ticks") is not None
+            kept = d.hall.intake("ticks")
+            assert kept is not None
             await d.reload(evolve(d.hall.settings, sources={}))
             assert await p.receive_some() == b""
+        with pytest.raises(ActorGone):
+            await kept.put([kept_trade], 1)
+        with pytest.raises(Unusable, match="symbol_not_allowed"):
+            kept.judge(tick("MSFT"))
         assert d.hall.intake("ticks") is None
         await d.reload(evolve(d.hall.settings, sources=from_producers()))
         async with producer(d) as p:
@@ -473,7 +497,7 @@ async def test_garbage_costs_others_nothing() -> None:
             nursery.start_soon(p.send_all, frame(b"\x0a") * 20_000)
             await c.call("getSymbols")
             await until_counted(d, bad_length=1, malformed_protobuf=20_000)
-        assert not d.crashes()
+        assert not crashed(d)
 
 
 async def test_hall_intake_takes_what_comes_by_other_ways() -> None:
