@@ -175,6 +175,11 @@ def _settings(
         supervision=Supervision(restarts=restarts, within=5.0, stop_within=2.0),
         chaos=Chaos(enabled=True, seed=plan.seed),
         sources=sources,
+        # A face with a port of its own keeps whichever it gets first.
+        faces={
+            name: evolve(keys, port=0) if hasattr(keys, "port") else keys
+            for name, keys in shipped.faces.items()
+        },
     )
 
 
