@@ -186,7 +186,7 @@ async def test_a_slow_reader_gets_the_newest_state_and_holds_nobody() -> None:
         quick = await one.call(f"{SERVICE}/StreamAggregates", body)
         await one.open_window(quick, 1 << 20)
         await until(lambda: s.listeners() == 2)
-        count = 3000
+        count = 1500  # more than fits the buffers of the server
         async with other.aggregates("BTC-USDT") as neighbour, trio.open_nursery() as nursery:
             await until(lambda: s.listeners() == 3)
             nursery.start_soon(one.until, lambda: len(one.replies[quick].messages(pb.Aggregate)) == count)
@@ -295,7 +295,7 @@ async def test_ticks_come_in_and_are_counted() -> None:
             number = await one.call(f"{SERVICE}/StreamTicks", body, end=False)
             told = "a message is no marketdata.Tick; Received 2 ticks"
             assert (await one.reply(number)).status == (13, told)
-            assert one.replies[number].reset == 0  # so that the client stops sending
+            await one.until(lambda: one.replies[number].reset == 0)  # so that the client stops sending
         await until(lambda: s.daemon.core.history("LAST").last == 2)
         assert s.daemon.core.sources["ticks"].problems["malformed_protobuf"] == 1
 
@@ -381,15 +381,14 @@ async def test_the_listener_comes_back_at_its_port() -> None:
             assert answer.status == SERVING
 
 
-@pytest.mark.parametrize("command", [["run", "--config"], ["check"]], ids=lambda command: command[0])
-def test_an_enabled_face_needs_its_library(command: list[str], tmp_path: Path) -> None:
+def test_an_enabled_face_needs_its_library(tmp_path: Path) -> None:
     """One line says how to get it, and the exit code is 1."""
     (tmp_path / "on.toml").write_text("[gateway]\nport = 0\n[faces.grpc]\nenabled = true\nport = 0\n")
     program = (
         "import sys; sys.modules['google.protobuf'] = None\nfrom dataflow.cli import main; sys.exit(main())"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program, *command, str(tmp_path / "on.toml")],
+        [sys.executable, "-c", program, "run", "--config", str(tmp_path / "on.toml")],
         capture_output=True,
         text=True,
         timeout=60,

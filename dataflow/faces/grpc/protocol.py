@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 MAX_MESSAGE_BYTES: Final = 4 << 20  # of one message, as in the libraries of gRPC
 MAX_TOLD: Final = 1000  # characters of a status message: clients take some KB of metadata
+GOING_AWAY: Final = "server going away"
 CONTENT_TYPE: Final = b"application/grpc"
 METADATA: Final = ((b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", b"identity"))
 
