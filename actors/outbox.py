@@ -185,7 +185,7 @@ class Outbox(Generic[P]):
     def _replace_older(self, update: Update) -> None:
         waiting = self._newest.get(update.topic)
         if waiting is None:
-            self._newest[update.topic] = queued = self._packed(update, self._clock())
+            self._newest[update.topic] = queued = self._packed(update.newest(), self._clock())
             self._append(queued)
             return
         assert waiting.update is not None

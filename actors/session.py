@@ -30,6 +30,7 @@ from .subscription import Lane
 from .update import Rendering, Update
 
 P = TypeVar("P")
+P_co = TypeVar("P_co", covariant=True)
 M_co = TypeVar("M_co", covariant=True)
 M_contra = TypeVar("M_contra", contravariant=True)
 M = TypeVar("M", bound=Sized)
@@ -89,11 +90,15 @@ class WireClosed(Exception):
         self.why = why
 
 
-class Watcher(Protocol):
+class Watcher(Protocol[P_co]):
     """Uses the short way of a wire."""
 
     def way_changed(self) -> None:
         """Look at `way` again. Never waits or raises."""
+
+    def reproach(self, words: str) -> P_co | None:
+        """The last payload to a client that broke a rule of the wire; None when there is none. Never
+        raises."""
 
 
 class Wire(Protocol[P, M_co]):
@@ -129,8 +134,9 @@ class Wire(Protocol[P, M_co]):
         """The short way of a payload: `send` of a non-blocking socket, see `subscription.Lane`. None while
         something else comes first, and for wires without one."""
 
-    def watch(self, watcher: Watcher | None) -> None:
-        """Have `watcher.way_changed()` called when there is a short way, or none any more."""
+    def watch(self, watcher: Watcher[P] | None) -> None:
+        """Have `watcher.way_changed()` called when there is a short way, or none any more. A wire that can
+        speak to a client that broke a rule says `watcher.reproach` before it closes."""
 
     def cut(self, payload: P, taken: int) -> P:
         """The short way took only so much of `payload`: returns the rest, which must be written next."""
@@ -174,6 +180,9 @@ class Dialogue(Protocol[M_contra]):
 
     def farewell(self) -> bytes | None:
         """The notice that the server is going away."""
+
+    def reproach(self, words: str) -> Sequence[bytes]:
+        """The last words to a client that broke a rule below this protocol: its message was too long, say."""
 
     def heartbeat(self) -> bytes | None:
         """The protocol's own word for a sign of life; None: the wire's ping is enough."""
@@ -322,6 +331,13 @@ class Session(Generic[P, M]):
         """Let topics send directly, or not any more, as things stand."""
         for lane in self.lanes.values():
             lane.send = self._way_of(lane)
+
+    def reproach(self, words: str) -> P | None:
+        """What the client is told before its connection ends, because it broke a rule of the wire."""
+        if self._reciting or self.ended is not None:
+            return None
+        texts = self._dialogue.reproach(words)
+        return self._wire.pack(texts) if texts else None
 
     def _way_of(self, lane: Lane[P]) -> Callable[[P], int] | None:
         """The short way past the session; not for a personal rendering, whose payload nobody shares."""
@@ -781,6 +797,9 @@ class _Nobody:
 
     def farewell(self) -> bytes | None:
         raise AssertionError("an ended session has said it")
+
+    def reproach(self, words: str) -> Sequence[bytes]:
+        return ()
 
     def heartbeat(self) -> bytes | None:
         return None

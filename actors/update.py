@@ -111,24 +111,32 @@ class Update:
                 part._texts[format] = texts[start:stop]
         return part
 
+    def newest(self) -> Update:
+        """Of each key only the newest entry. For streams with `newest_by`. Texts are not made again."""
+        key = self.stream.newest_by
+        assert key is not None
+        newest: dict[Hashable, int] = {}
+        for at, (_, entry) in enumerate(self.places):
+            newest.pop(key(entry), None)
+            newest[key(entry)] = at
+        if len(newest) == len(self.places):
+            return self
+        made = Update(self.stream, self.first, [self.places[at] for at in newest.values()])
+        for format, texts in self._texts.items():
+            if len(texts) == len(self.places):
+                made._texts[format] = [texts[at] for at in newest.values()]
+        return made
+
     def superseded_by(self, newer: Update) -> Update:
         """Both in one, of each key only the newest entry. For streams with `newest_by`.
 
         Texts are not made again: else each slow client would cost an encoding of all that waits.
         """
-        key = self.stream.newest_by
-        assert key is not None
-        places = [*self.places, *newer.places]
-        newest: dict[Hashable, int] = {}
-        for at, (_, entry) in enumerate(places):
-            newest.pop(key(entry), None)
-            newest[key(entry)] = at
-        both = Update(self.stream, self.first, [places[at] for at in newest.values()])
+        both = Update(self.stream, self.first, [*self.places, *newer.places])
         for format, texts in self._texts.items():
             if len(texts) == len(self.places):
-                texts = [*texts, *newer.texts(format)]
-                both._texts[format] = [texts[at] for at in newest.values()]
-        return both
+                both._texts[format] = [*texts, *newer.texts(format)]
+        return both.newest()
 
     def texts(self, format: Encoding) -> list[bytes]:
         """One text an entry, made once a format."""

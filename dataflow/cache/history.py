@@ -101,6 +101,7 @@ class History:
     max_trades: int = field(validator=validators.ge(1))
     max_age: float = field(validator=validators.gt(0))
     last: int = field(default=0, init=False)  # the offset of the last place; 0 when there is none
+    newest_trade: Trade | None = field(default=None, init=False)  # the last admitted one, however long ago
     _places: ByPlace[Trade | Gap] = field(init=False, factory=lambda: ByPlace[Trade | Gap]())
     _by_time: ByTime[Recorded] = field(init=False, factory=lambda: ByTime[Recorded]())
     _timed: int = field(default=0, init=False)  # `_by_time` is complete up to this offset
@@ -218,7 +219,8 @@ class History:
         self._places.append(trade, offset, now)
         self.last = offset
         self._trades += 1
-        feed.newest, feed.missed = trade, None
+        self.newest_trade = feed.newest = trade
+        feed.missed = None
         feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
         if trade.trade_id is not None:
             feed.ids[trade.trade_id] = trade
@@ -251,7 +253,8 @@ class History:
         self._places.extend(trades, self.last + 1, now)
         self.last += len(trades)
         self._trades += len(trades)
-        feed.newest, feed.missed, feed.stray, feed.late = trades[-1], None, None, 0
+        self.newest_trade = feed.newest = trades[-1]
+        feed.missed, feed.stray, feed.late = None, None, 0
         if trades[-1].sequence is not None:
             feed.last_sequence = trades[-1].sequence
         feed.ids.update(ids)

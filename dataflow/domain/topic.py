@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 TRADES: Final = "trades"
 QUALITY: Final = "quality"
 DAYS: Final = "days"
+PRICES: Final = "prices"
 
 
 class Topic(NamedTuple):

@@ -97,3 +97,16 @@ def simple(name: str, path: str, words: str) -> Sample:
     url = f"{{http}}{path}"
     lines = {"curl": f"curl {url}", "Python": f'import httpx\n\nprint(httpx.get("{url}").text)\n'}
     return Sample(name, url, words, lines=lines, trial=Trial("get", url))
+
+
+def socket_only(summary: str, parameters: Sequence[Parameter] = ()) -> About:
+    """A path that is a WebSocket's, and answers 400 without an upgrade."""
+    return About(
+        summary,
+        {},
+        {
+            400: "no upgrade is asked for, or a parameter is wrong",
+            426: "the upgrade is not one of WebSocket 13",
+        },
+        parameters=parameters,
+    )

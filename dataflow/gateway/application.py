@@ -99,7 +99,7 @@ def create_app(
     app = QuartTrio(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[_SERVED] = routes = list(routes)
-    app.url_map.converters["word"] = _Word
+    app.url_map.converters.update(word=_Word, undotted=_Undotted)
     _check_paths([(method, route.path) for route in routes for method in route.methods])
     _check_paths([entrance.socket.path for entrance in entrances])
     _add_errors(app)
@@ -141,6 +141,12 @@ class _Word(BaseConverter):
     def __init__(self, map: Map, word: str) -> None:
         super().__init__(map)
         self.regex = f"(?i:{re.escape(word)})"
+
+
+class _Undotted(BaseConverter):
+    """In a path: a part without a dot."""
+
+    regex = "[^./]+"
 
 
 def _in_any_case(path: str) -> str:
@@ -290,7 +296,7 @@ def _add_errors(app: QuartTrio) -> None:
 
     @app.errorhandler(WebsocketMismatch)
     async def mismatch(_error: WebsocketMismatch) -> Response:
-        return await http_problem(_no_websocket_here() if has_websocket_context() else _websocket_only())
+        return await http_problem(_no_websocket_here() if has_websocket_context() else websocket_only())
 
     @app.errorhandler(Problem)
     async def problem(error: Problem) -> Response:
@@ -312,7 +318,8 @@ def _add_errors(app: QuartTrio) -> None:
         )
 
 
-def _websocket_only() -> HttpProblem:
+def websocket_only() -> HttpProblem:
+    """The answer to a handshake that lacks what it needs; a proxy may have taken it away."""
     if request.http_version not in ("1.0", "1.1"):  # there it has no Upgrade: RFC 9113, section 8.6
         return HttpProblem(
             400,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from importlib.metadata import version
 from itertools import islice
 from typing import Final
@@ -153,6 +154,11 @@ class Desk:
     def compact(self, symbol: str) -> str:
         """The name without its dashes: "BTCUSDT"."""
         return compact(symbol)
+
+    def price(self, symbol: str) -> Decimal | None:
+        """The price of the last admitted trade of `symbol`, however long ago; None before the first."""
+        newest = self._core.history(symbol).newest_trade
+        return None if newest is None else newest.price
 
     def aggregate(self, symbol: str) -> Aggregate | None:
         """The bar of the UTC day so far; None when `symbol` does not exist or has no trade yet.

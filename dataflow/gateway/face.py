@@ -158,6 +158,10 @@ class Conversation(ABC):
     def farewell(self) -> bytes | None:
         return self.format.notice(Draining())
 
+    def reproach(self, words: str) -> Sequence[bytes]:
+        """The last words to a client that broke a rule below the protocol; the close code tells it, too."""
+        return ()
+
     def closed(self) -> None:
         self.subscriptions.close()
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from actors.session import Ending, Wire, WireClosed
+from actors.session import Ending, Watcher, Wire, WireClosed
 from dataflow.faults.passage import DISCONNECT, Passage
 from dataflow.faults.registry import Faults
 
@@ -51,8 +51,9 @@ class FaultyWire(Generic[P]):
 
     way = None  # every message visits the fault point
 
-    def watch(self, watcher: object) -> None:
-        """There is nothing to watch."""
+    def watch(self, watcher: Watcher[P] | None) -> None:
+        """The wire may ask its watcher for a last word."""
+        self._wire.watch(watcher)
 
     def cut(self, payload: Any, taken: int) -> Any:
         raise AssertionError("there is no short way")

@@ -40,6 +40,11 @@ def read_number(written: str) -> int | float:
     return int(value) if abs(value) < _WHOLE and value == int(value) else float(value)
 
 
+def plain(value: Decimal) -> str:
+    """The number with exactly the digits that it has, and without an exponent."""
+    return f"{value:f}"
+
+
 class SpelledTrade(msgspec.Struct, rename="camel", gc=False):
     """A trade as JSON has it; `seqnum` is its offset."""
 

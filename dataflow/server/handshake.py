@@ -80,12 +80,13 @@ class Socket:
     """
 
     path: str
-    subprotocols: tuple[str, ...] = ()  # the client's first choice among them is taken
+    subprotocols: tuple[str, ...] = ()  # the best first
     messages: Messages = Messages.TEXT
 
     def choose(self, offered: Iterable[str]) -> str | None:
-        """The subprotocol to speak with a client that offers these, best first."""
-        return next((each for each in offered if each in self.subprotocols), None)
+        """The subprotocol to speak with a client that offers these: our best, whatever comes first there."""
+        known = list(offered)
+        return next((each for each in self.subprotocols if each in known), None)
 
 
 @define

@@ -128,7 +128,7 @@ class SocketWire:
         self._quiet: trio.Event | None = None  # set when a writer or receiver leaves
         self._flusher: trio.CancelScope | None = None
         self._send: Callable[[bytes], int] | None = sock.send  # None: other bytes come first
-        self._watcher: Watcher | None = None
+        self._watcher: Watcher[bytes] | None = None
         if early:
             self._understand(early)
 
@@ -151,7 +151,7 @@ class SocketWire:
         """`send` of the socket while a payload may simply be sent."""
         return self._send
 
-    def watch(self, watcher: Watcher | None) -> None:
+    def watch(self, watcher: Watcher[bytes] | None) -> None:
         """Have `watcher.way_changed()` called when `way` comes or goes."""
         self._watcher = watcher
 
@@ -445,9 +445,9 @@ class SocketWire:
         if goodbye.code == VANISHED:
             self._shut()
         else:
-            await self._wind_up(goodbye.code, goodbye.reason if goodbye.fault else "")
+            await self._wind_up(goodbye.code, goodbye.reason if goodbye.fault else "", goodbye.fault)
 
-    async def _wind_up(self, code: int, reason: str) -> None:
+    async def _wind_up(self, code: int, reason: str, fault: bool = False) -> None:
         """Finish the frame in hand, say goodbye, wait for the peer, within the bound. Raises nothing."""
         trio.lowlevel.notify_closing(self._sock)  # a task that waits on the socket leaves, with `_end`
         try:
@@ -456,6 +456,8 @@ class SocketWire:
                 self._control.put(Opcode.CLOSE, close_frame(code, reason))
                 if self._cut is not None:
                     await self._send_all(self._cut)
+                if fault and self._watcher is not None:
+                    await self._send_all(self._watcher.reproach(reason) or b"")
                 await self._send_controls()
                 await self._see_off()
         except WireClosed:

@@ -82,7 +82,10 @@ class Channel(Protocol):
         """The log of `topic`: always the same object, as long as somebody has it."""
 
     def wants(self, topic: Topic) -> Collection[str]:
-        """The symbols that the sources must deliver while `topic` has subscribers. Their trades wake it."""
+        """The symbols that the sources must deliver while `topic` has subscribers. Their trades wake it.
+
+        `ANY` among them: all that there are, and those that come to be.
+        """
 
     def look(self, symbols: Iterable[str]) -> None:
         """The state of these symbols at a source, or the interest in them, may have changed.

@@ -45,15 +45,15 @@ FUTURE: Final = "future"  # they are dated more than an hour later than now
 
 QUIET: Final = 60.0  # seconds
 _ADVICE: Final = {
-    FORGOTTEN: "{} places of {} were forgotten before they were read: its aggregate lacks their trades. A larger"
-    " [cache] trades_per_symbol or max_age_seconds helps",
-    FUTURE: "{} trade of {} is dated more than an hour ahead of this machine's clock: it does not count in its"
-    " aggregate. One of the two clocks is wrong",
+    FORGOTTEN: "{} places of {} were forgotten before they were read: its aggregate lacks their trades."
+    " Raise [cache] trades_per_symbol or max_age_seconds",
+    FUTURE: "{} trade of {} is dated more than an hour ahead of this machine's clock: it does not count in"
+    " its aggregate. One of the two clocks is wrong",
 }
 
 
 class LeftOut:
-    """Counts the places that do not count in a bar, by reason, and logs the reasons for which somebody may act.
+    """Counts the places that do not count in a bar, by reason. Logs the reasons that need somebody to act.
 
     At most one line a reason in `QUIET` seconds: one wrong clock is wrong at every trade.
     """

@@ -15,6 +15,7 @@ from attrs import define, field
 
 from actors.subscription import NEWS, Fanout, Subscriber, Subscription
 from dataflow.domain import Topic
+from dataflow.domain.symbols import ANY
 from dataflow.sources.state import SourceState
 from supervisors import Child, Mailbox, Overflow, Ref, Restart
 
@@ -133,15 +134,19 @@ class Topics:
     # For a subscription these are its upstream: all sources that carry the symbols of its topic.
 
     def want(self, topic: Topic, wake: Callable[[], object]) -> None:
-        for symbol in self.channels[topic.channel].wants(topic):
+        wanted = self.channels[topic.channel].wants(topic)
+        for symbol in wanted:
             self.readers.add(symbol, topic, wake)
+        for symbol in self._known(wanted):
             for state in self._carriers.get(symbol, ()):
                 state.interest.want(symbol, topic)
             self._interest(symbol)
 
     def release(self, topic: Topic) -> None:
-        for symbol in self.channels[topic.channel].wants(topic):
+        wanted = self.channels[topic.channel].wants(topic)
+        for symbol in wanted:
             self.readers.remove(symbol, topic)
+        for symbol in self._known(wanted):
             for state in self._carriers.get(symbol, ()):
                 state.interest.release(symbol, topic)
             self._interest(symbol)
@@ -152,6 +157,10 @@ class Topics:
             for topic in self.readers.topics(symbol):
                 for state in self._carriers.get(symbol, ()):
                     state.interest.want(symbol, topic)
+
+    def _known(self, wanted: Collection[str]) -> Collection[str]:
+        """These symbols; all that there are where `ANY` is among them."""
+        return list(self._carriers) if ANY in wanted else wanted
 
     def _running(self, topic: Topic) -> _Opened | None:
         opened = self._opened.get(topic)
@@ -179,7 +188,7 @@ class Topics:
 
     def _child(self, topic: Topic, fanout: Fanout) -> Child:
         wanted = self.channels[topic.channel].wants(topic)
-        sources = [state for symbol in wanted for state in self._carriers.get(symbol, ())]
+        sources = [state for symbol in self._known(wanted) for state in self._carriers.get(symbol, ())]
         linger = max((state.settings.linger for state in sources), default=0.0)
         return Child(
             id=str(topic),

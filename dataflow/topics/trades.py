@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from weakref import WeakValueDictionary
 
 import trio
 
 from actors.update import Places, Stream, Update
 from dataflow.cache.history import History
 from dataflow.domain import Entry, Gap, Topic
+from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import TRADES
 
 from .channel import Ground
@@ -46,6 +48,43 @@ class TradeLog:
         return self._history.places(offset, limit)
 
 
+class ExpectedLog:
+    """The log of a symbol that does not exist yet: empty until it does, and then that of its history."""
+
+    def __init__(self, topic: Topic, ground: Ground) -> None:
+        self.stream = Stream(topic, ground.epoch, hole=Gap)
+        self._ground = ground
+        self._log: TradeLog | None = None
+
+    def _found(self) -> TradeLog | None:
+        ground, topic = self._ground, self.stream.topic
+        if self._log is None and topic.symbol in ground.carriers:
+            self._log = TradeLog(topic, ground.history_of(topic.symbol), ground.at_once)
+            self._log.stream = self.stream
+        return self._log
+
+    @property
+    def last(self) -> int:
+        log = self._found()
+        return 0 if log is None else log.last
+
+    def read(self, after: int) -> Update | None:
+        log = self._found()
+        return None if log is None else log.read(after)
+
+    def newest(self, count: int) -> Places:
+        log = self._found()
+        return () if log is None else log.newest(count)
+
+    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
+        log = self._found()
+        return (False, 0) if log is None else log.resume(epoch, offset, limit)
+
+    def behind(self, offset: int, limit: int) -> Places:
+        log = self._found()
+        return () if log is None else log.behind(offset, limit)
+
+
 def _places(entries: Sequence[Entry]) -> Places:
     return [(each.last, each if isinstance(each, Gap) else each.trade) for each in entries]
 
@@ -58,7 +97,7 @@ class Readers:
         self._every: tuple[Callable[[str], object], ...] = ()
 
     def add(self, symbol: str, topic: Topic, wake: Callable[[], object]) -> None:
-        """From now on `wake()` is called for news. Idempotent."""
+        """From now on `wake()` is called for news: of any symbol, if it is `ANY`. Idempotent."""
         self._wakes.setdefault(symbol, {})[topic] = wake
 
     def remove(self, symbol: str, topic: Topic) -> None:
@@ -74,18 +113,21 @@ class Readers:
 
     def topics(self, symbol: str) -> Collection[Topic]:
         """The topics that read the trades of `symbol`."""
-        return self._wakes.get(symbol, {}).keys()
+        return [*self._wakes.get(symbol, ()), *self._wakes.get(ANY, ())]
 
     def news(self, symbol: str) -> None:
         """The history of `symbol` has grown."""
         for wake in self._wakes.get(symbol, {}).values():
             wake()
+        if ANY in self._wakes:
+            for wake in self._wakes[ANY].values():
+                wake()
         for told in self._every:
             told(symbol)
 
 
 class Trades:
-    """The channel: one log per symbol."""
+    """The channel: one log per symbol. Nothing is kept of a symbol that neither exists nor has followers."""
 
     name = TRADES
     offered = True
@@ -93,13 +135,16 @@ class Trades:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._logs: dict[Topic, TradeLog] = {}
+        self._expected: WeakValueDictionary[Topic, ExpectedLog] = WeakValueDictionary()
 
     def topics(self, symbol: str) -> Iterable[Topic]:
         return (Topic(TRADES, symbol),)
 
-    def log_of(self, topic: Topic) -> TradeLog:
-        log = self._logs.get(topic)
-        if log is None:
+    def log_of(self, topic: Topic) -> TradeLog | ExpectedLog:
+        log: TradeLog | ExpectedLog | None = self._logs.get(topic) or self._expected.get(topic)
+        if log is None and topic.symbol not in self._ground.carriers:
+            log = self._expected[topic] = ExpectedLog(topic, self._ground)
+        elif log is None:
             log = self._logs[topic] = TradeLog(
                 topic, self._ground.history_of(topic.symbol), self._ground.at_once
             )

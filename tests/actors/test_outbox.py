@@ -211,6 +211,15 @@ def test_of_a_state_only_the_newest_waits() -> None:
     assert box.dropped == 1
 
 
+def test_a_run_of_states_waits_as_its_newest() -> None:
+    """A client is not too slow because one state changed often at once."""
+    box = outbox(SlowClient.DISCONNECT, limit=2)
+    stream = Stream("a", 1, newest_by=lambda entry: entry[0])
+    box.put_update(Update(stream, 1, [(1, "x1"), (2, "y2"), (3, "x3"), (4, "x4")]))
+    assert len(box) == 2
+    assert drain(box) == ["y2 x4"]
+
+
 def test_a_state_does_not_overtake_an_answer() -> None:
     """The answer may tell an earlier state. A client that applies both in their order ends with the newest."""
     stream = Stream("a", 1, newest_by=lambda entry: "key")

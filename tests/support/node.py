@@ -90,3 +90,11 @@ async def program(script: str, *arguments: str) -> AsyncIterator[Program]:
             yield Program(process)
         finally:
             nursery.cancel_scope.cancel()
+
+
+def bundle(script: str) -> str:
+    """`tests/node/SCRIPT` with all that it imports, as one script for a page."""
+    install()
+    esbuild = MODULES / "esbuild" / "bin" / "esbuild"
+    command = [str(NODE), str(esbuild), script, "--bundle", "--define:global=window", "--log-level=error"]
+    return subprocess.run(command, cwd=FOLDER, check=True, capture_output=True, text=True).stdout

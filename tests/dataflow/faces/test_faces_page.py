@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataflow import plugs
 from dataflow.app import hall
 from dataflow.faces.page import OWN_FILES, served
 from dataflow.settings.schema import Settings
@@ -120,6 +121,7 @@ def test_every_face_is_named_with_what_it_serves() -> None:
     built = hall(Settings())
     told = {face.name: face for face in served(built).faces}
     on = {face.name for face in built.faces}
+    assert sorted(told) == plugs.names("faces")
     assert {name for name, face in told.items() if face.enabled} == on
     for name, face in told.items():
         assert face.words

@@ -77,9 +77,15 @@ def test_several_headers_of_a_name_are_one_list() -> None:
 
 @pytest.mark.parametrize(
     ("offered", "chosen"),
-    [(b"v10.stomp, v12.stomp,a", "v12.stomp"), (b"a, v12.stomp", "a"), (b"b", None), (b"", None)],
+    [
+        (b"v10.stomp, v12.stomp,a", "v12.stomp"),
+        (b"a, v12.stomp", "v12.stomp"),
+        (b"b, a", "a"),
+        (b"b", None),
+        (b"", None),
+    ],
 )
-def test_the_first_subprotocol_that_both_know_is_agreed_on(offered: bytes, chosen: str | None) -> None:
+def test_our_best_subprotocol_that_both_know_is_agreed_on(offered: bytes, chosen: str | None) -> None:
     """It stands in the answer and in the handshake; without a common one, none does."""
     head = request({**HEADERS, b"Sec-WebSocket-Protocol": offered})
     opening = DOOR.answer(head)

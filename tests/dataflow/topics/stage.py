@@ -41,9 +41,9 @@ class Stage:
 
     def _source(self, name: str) -> SourceState:
         settings = SourceSettings(connector=name, url="ws://x/", symbols=SYMBOLS)
-        return SourceState(name, settings, Audience(), lambda: self.now, self._look)
+        return SourceState(name, settings, Audience(), lambda: self.now, self.look)
 
-    def _look(self, symbols: Any) -> None:
+    def look(self, symbols: Any) -> None:
         for channel in self.watching:
             channel.look(symbols)
 

@@ -6,7 +6,7 @@ import pytest
 
 from dataflow import plugs
 from dataflow.domain import Topic
-from dataflow.domain.topic import DAYS, QUALITY, TRADES
+from dataflow.domain.topic import DAYS, PRICES, QUALITY, TRADES
 from dataflow.topics.channel import Channel, channels
 from tests.dataflow.topics.stage import SYMBOLS, Stage, check_log
 
@@ -16,7 +16,7 @@ MODULES = [module for name in plugs.names("topics") if hasattr(module := plugs.f
 def test_channels_are_found_by_their_files() -> None:
     """A file with `make` is a channel, the other files of the folder are none."""
     found = channels(Stage().ground)
-    assert list(found) == [DAYS, QUALITY, TRADES]
+    assert list(found) == [DAYS, PRICES, QUALITY, TRADES]
     assert [channel.name for channel in found.values()] == list(found)
     assert [channel.name for channel in found.values() if channel.offered] == [QUALITY, TRADES]
     assert len(MODULES) == len(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from dataflow.domain import Gap, Topic
 from dataflow.domain.topic import TRADES
 from dataflow.topics.channel import Channel
@@ -50,6 +52,35 @@ async def test_the_past_of_a_position_is_complete() -> None:
     assert log.resume(EPOCH - 1, 1, 10) == (False, 0)
     assert log.behind(1, 10) == [(2, trades[1]), (3, trades[2]), (4, trades[3])]
     assert log.behind(2, 1) == [(3, trades[2])]
+
+
+async def test_a_symbol_may_come_into_being_while_its_log_is_read() -> None:
+    """The log is empty until then, and has every trade of it from the first one on."""
+    stage, channel = played()
+    topic = Topic(TRADES, "NEW")
+    log = channel.log_of(topic)
+    assert (log.last, log.read(0), log.newest(5), log.behind(0, 5)) == (0, None, (), ())
+    assert log.resume(EPOCH, 3, 10) == (False, 0)
+    assert isinstance(stage.ground.carriers, dict)
+    stage.ground.carriers["NEW"] = [stage.sources["a"]]
+    trades = [stage.trade("NEW") for _ in range(AT_ONCE + 1)]
+    assert channel.log_of(topic) is log
+    places = list(enumerate(trades, 1))
+    assert read_on(log, 0) == log.newest(10) == log.behind(0, 10) == places
+    assert log.resume(EPOCH, 1, 10) == (True, 1)
+    del log
+    gc.collect()
+    assert read_on(channel.log_of(topic), 0) == places
+
+
+def test_nothing_is_kept_of_a_symbol_that_does_not_exist() -> None:
+    """Clients can name any number of them."""
+    stage, channel = played()
+    for number in range(5):
+        assert channel.log_of(Topic(TRADES, f"NO{number}")).last == 0
+    gc.collect()
+    assert len(channel._expected) == 0  # type: ignore[attr-defined]
+    assert stage.store._histories == {}
 
 
 def test_the_state_of_a_source_is_no_entry() -> None:

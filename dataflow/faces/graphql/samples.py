@@ -1,0 +1,42 @@
+"""A line to copy for each kind of client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from dataflow.gateway.about import Sample, Trial
+
+from .transport_ws import SUBPROTOCOL
+
+_BAR = '{marketData(symbol: "{symbol}") {close volume timestamp}}'
+_TRADES = 'subscription {trades(symbol: "{symbol}") {price qty side offset}}'
+_INIT = '{"type":"connection_init"}'
+
+
+def samples(path: str, page: str | None) -> Iterable[Sample]:
+    """What the face serves at `path`. `page`: where GraphiQL is, if it is."""
+    url = "{http}" + path
+    lines = {
+        "curl": f"curl {url} --json '{json.dumps({'query': _BAR})}'",
+        "Python": f"httpx.post('{url}', json={{'query': '{_BAR}'}}).json()",
+        "JavaScript": f"await (await fetch('{url}?' + new URLSearchParams({{query: '{_BAR}'}}))).json()",
+    }
+    if page is not None:
+        lines["Browser"] = "{http}" + page
+    trial = Trial("get", f"{url}?query={quote(_BAR, safe='{}')}")
+    words = "The bar of the day of a symbol. GraphiQL is an editor for it in the browser."
+    yield Sample("GraphQL", url, words, lines=lines, trial=trial)
+
+    url = "{ws}" + path
+    client = f"graphqlWs.createClient({{url: '{url}'}})"
+    subscribe = {"id": "1", "type": "subscribe", "payload": {"query": _TRADES}}
+    lines = {
+        "wscat": f"wscat -c {url} -s {SUBPROTOCOL}",
+        "Python": f"gql.Client(transport=WebsocketsTransport('{url}')).subscribe(gql.gql('{_TRADES}'))",
+        "JavaScript": f"for await (const each of {client}.iterate({{query: '{_TRADES}'}})) console.log(each)",
+    }
+    trial = Trial("socket", url, say=(_INIT, json.dumps(subscribe)), protocols=(SUBPROTOCOL,))
+    words = "Every trade of a symbol, or its bar of the day, by the subprotocol graphql-transport-ws."
+    yield Sample("GraphQL subscriptions", url, words, lines=lines, trial=trial)
