@@ -393,7 +393,7 @@ def stop_deadline(settings: Settings) -> float:
     # http, the topics at once, each of the others
     one_by_one = 2 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 5  # the actors of `ops`
+    at_once = 6  # the actors of `ops`, and the follower
     return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE
 
 
