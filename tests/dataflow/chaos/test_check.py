@@ -395,3 +395,14 @@ class TestVerdict:
             "p99": 19.9,
             "max": 20.0,
         }
+
+
+def test_equal_trades_without_ids_are_two() -> None:
+    """Only their places tell them apart."""
+    stream = Stream("A-B")
+    stream.subscribed(answer(0))
+    for offset in (1, 2):
+        stream.trade(update(offset, tradeId=None, side=None))
+    assert not stream.findings
+    stream.trade(update(2, tradeId=None, side=None))
+    assert stream.findings == {"duplicated": 1}
