@@ -1,4 +1,4 @@
-"""The SignalR hub over the real daemon: what its clients have relied on, by every transport and in both protocols."""
+"""The SignalR hub over the real daemon: the clients that others have, by every transport and in both protocols."""
 
 from __future__ import annotations
 
@@ -8,106 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 from attrs import define, field
+from signalrcore.hub_connection_builder import HubConnectionBuilder
 
-from dataflow.domain import Topic
 from dataflow.faces.signalr import Settings
 from dataflow.settings.schema import Gateway
-from simulators import Exchange, Trade, open_binance
 from tests.support.node import Program, program
 from tests.support.waiting import until
-from tests.system.daemon import Daemon, daemon, from_binance
-
-SYMBOL = "BTC-USDT"
-TOPIC = Topic("trades", SYMBOL)
-HANDSHAKE = '{"protocol":"json","version":1}\x1e'
-RESTORED = {"jsonrpc": "2.0", "method": "connection.restored", "params": {"action": "resubscribe"}}
-PAGE = "http://localhost:4200"
-
-
-def call(method: str, id: Any = None, **params: Any) -> str:
-    """A call of JSON-RPC; without an id a notification."""
-    written = {"jsonrpc": "2.0", "method": method, "params": params}
-    return json.dumps(written if id is None else written | {"id": id})
-
-
-def invocation(text: str, id: str | None = None) -> str:
-    """A record that sends it to the hub."""
-    record: dict[str, Any] = {"type": 1, "target": "SendMessage", "arguments": [text]}
-    return json.dumps(record if id is None else record | {"invocationId": id}) + "\x1e"
-
-
-SUBSCRIBE = call("subscribe", "1", channel="trades", symbol=SYMBOL)
-
-
-@define
-class Stage:
-    exchange: Exchange
-    daemon: Daemon
-    published: int = 0
-
-    async def publish(self, count: int) -> None:
-        """Trades whose id, time and price tell their number."""
-        for _ in range(count):
-            self.published += 1
-            number = self.published
-            await self.exchange.publish(
-                Trade(
-                    id=number,
-                    symbol="BTCUSDT",
-                    side="sell" if number % 2 else "buy",
-                    price=f"{number}.25",
-                    qty="0.5",
-                    timestamp_us=1_700_000_000_000_000 + 1000 * number,
-                )
-            )
-        await until(lambda: self.daemon.core.history(SYMBOL).last >= self.published)
-
-    @property
-    def url(self) -> str:
-        return self.daemon.http + "/blockchain"
-
-    @property
-    def listeners(self) -> int:
-        return self.daemon.core.topics.subscribers.get(TOPIC, 0)
-
-    @property
-    def hubs(self) -> int:
-        return len(self.daemon.lobby.clients)
-
-
-def expected(number: int) -> dict[str, Any]:
-    """The trade of that number, as a client gets it."""
-    return {
-        "seqnum": number,
-        "event": "updated",
-        "channel": "trades",
-        "symbol": SYMBOL,
-        "timestamp": f"2023-11-14T22:13:20.{number:03}000Z",
-        "side": "sell" if number % 2 else "buy",
-        "qty": 0.5,
-        "price": number + 0.25,
-        "tradeId": str(number),
-        "source": "binance",
-        "offset": number,
-    }
-
-
-@asynccontextmanager
-async def stage(settings: Settings | None = None, **tables: Any) -> AsyncIterator[Stage]:
-    faces = {"signalr": settings or Settings(enabled=True)}
-    async with (
-        open_binance() as exchange,
-        daemon(
-            sources=from_binance(exchange.url, SYMBOL, "ETH-USDT", eager=True), faces=faces, **tables
-        ) as d,
-    ):
-        await exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
-        yield Stage(exchange, d)
-
-
-# The client of Microsoft.
+from tests.system.hub import RESTORED, SUBSCRIBE, SYMBOL, call, expected, stage
 
 
 @define
@@ -224,3 +134,64 @@ async def test_clients_reconnect_across_a_restart_of_the_daemon() -> None:
             for name in ways:
                 await until(lambda name=name: len(p.trades(name)) == 5)
                 assert p.trades(name) == [expected(number) for number in (1, 2, 1, 2, 3)]
+
+
+# The client of Python's users.
+
+
+@define
+class Core:
+    """A client by signalrcore, which runs in threads of its own."""
+
+    hub: Any
+    received: list[Any] = field(factory=list)
+    opened: int = 0
+
+    def on_message(self, arguments: list[Any]) -> None:
+        [text] = arguments
+        self.received.append(json.loads(text))
+
+    def on_open(self) -> None:
+        self.opened += 1
+
+    async def say(self, text: str) -> None:
+        await trio.to_thread.run_sync(self.hub.send, "SendMessage", [text])
+
+    @property
+    def trades(self) -> list[Any]:
+        return [each["params"] for each in self.received if each.get("method") == "trades.update"]
+
+
+@asynccontextmanager
+async def core(url: str, **options: Any) -> AsyncIterator[Core]:
+    reconnect = {"type": "raw", "keep_alive_interval": 1, "reconnect_interval": 0.05, "max_attempts": 100}
+    builder = HubConnectionBuilder().with_url(url, options).with_automatic_reconnect(reconnect)
+    made = Core(builder.build())
+    made.hub.on("ReceiveMessage", made.on_message)
+    made.hub.on_open(made.on_open)
+    await trio.to_thread.run_sync(made.hub.start)
+    try:
+        await until(lambda: made.opened)
+        yield made
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(made.hub.stop)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+async def test_the_client_of_python_works(skip: bool) -> None:
+    """Negotiation and handshake in version 0, a Host without a port, no close frame at the end: as it has always been."""
+    settings = Settings(enabled=True, keepalive=0.1)  # when it stops it waits until something comes
+    async with stage(settings) as s:
+        await s.publish(3)
+        async with core(s.url, skip_negotiation=skip) as hub:
+            await hub.say(SUBSCRIBE)
+            await until(lambda: s.listeners == 1)
+            await s.publish(50)
+            await until(lambda: len(hub.trades) == 50)
+            assert hub.trades == [expected(number) for number in range(4, 54)]
+            await hub.say(call("getRecentTrades", "2", symbol=SYMBOL, count=2))
+            await until(lambda: hub.received[-1].get("id") == "2")
+            assert hub.received[-1]["result"] == [expected(53), expected(52)]
+        await until(lambda: s.hubs == 0 and s.listeners == 0)
+        assert s.daemon.crashes() == []

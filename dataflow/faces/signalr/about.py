@@ -52,7 +52,7 @@ LISTEN: Final = About(
 HEAR: Final = About(
     "Send records of SignalR",
     {200: Answer("they will be heard in their order", str, "text/plain")},
-    _NO_ID | {409: "the connection has not begun", 429: "faster than they are heard: send them again"},
+    _NO_ID | _FULL | {429: "faster than they are heard: send them again"},
     parameters=(NEGOTIATED_BEFORE,),
     body=str,
     body_media="text/plain",
@@ -61,7 +61,7 @@ HEAR: Final = About(
 LEAVE: Final = About(
     "End a connection with long polling",
     {202: Answer("it ends", str, "text/plain")},
-    _NO_ID | {409: "the connection has not begun"},
+    _NO_ID,
     parameters=(NEGOTIATED_BEFORE,),
 )
 

@@ -110,8 +110,14 @@ class Endpoint:
         return await self._poll(hub) if hub is not None else await self._begin_polling(id)
 
     async def hear(self) -> Response:
-        """Records of a client that listens by a stream or by polls."""
-        hub = self._living()
+        """Records of a client that listens by a stream or by polls.
+
+        Some clients that poll say the handshake before they ask for the first time.
+        """
+        id = _id()
+        if self.seats.is_free(id):
+            await self._begin_polling(id)
+        hub = self._living(id)
         data = await request.get_data(as_text=False)
         try:
             if data:
@@ -125,7 +131,7 @@ class Endpoint:
 
     async def leave(self) -> Response:
         """The end of a client that polls."""
-        hub = self._living()
+        hub = self._living(_id())
         if not isinstance(hub.wire, PollingWire):
             raise HttpProblem(400, "Bad Request", "only a client that polls ends by DELETE")
         hub.wire.leave("the client has ended the connection")
@@ -191,13 +197,10 @@ class Endpoint:
         if not self.seats.is_free(id):
             raise _unknown()
 
-    def _living(self) -> Hub:
-        """The client of the request in hand. Raises HttpProblem unless it may send requests."""
-        id = _id()
+    def _living(self, id: str) -> Hub:
+        """The client with this id. Raises HttpProblem unless it may send requests."""
         hub = self.seats.client(id)
         if hub is None:
-            if self.seats.is_free(id):
-                raise HttpProblem(409, "Conflict", "this connection has not begun: its GET comes first")
             raise _unknown()
         if hub.wire is None:
             raise HttpProblem(400, "Bad Request", "this connection is a WebSocket: it sends no requests")

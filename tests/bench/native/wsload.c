@@ -125,9 +125,11 @@ static int on_gap(client_t *c, const uint8_t *p, size_t n) { // {"from":N,"to":N
 
 static void on_message(client_t *c, const uint8_t *p, size_t n, uint64_t now) {
     if (key) {
-        if (!memmem(p, n, key, strlen(key))) { seen.others++; return; }
+        size_t length = strlen(key), found = 0;
+        for (const uint8_t *q = p; (q = memmem(q, p + n - q, key, length)); q += length) found++;
+        if (!found) { seen.others++; return; }
         if (!*sample && n < sizeof sample) memcpy(sample, p, n);
-        c->updates++, seen.updates++;
+        c->updates += found, seen.updates += found;
         return;
     }
     const uint8_t *stamp = behind(p, n, "\"qty\":", 6);
