@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import count
 from typing import Any
 
 from attrs import evolve
@@ -26,7 +27,18 @@ from loguru import logger
 from actors.cache_shard import CacheShard
 from actors.connector import Connector, LinkLost, Patience, Source
 from actors.follower import Follower
-from supervisors import Backoff, Child, Handle, Limit, Mailbox, Overflow, Pool, Strategy, Supervisor
+from supervisors import (
+    Backoff,
+    Child,
+    Handle,
+    Limit,
+    Mailbox,
+    Overflow,
+    Pool,
+    Restart,
+    Strategy,
+    Supervisor,
+)
 from supervisors import run as run_supervisor
 
 from . import paths, plugs
@@ -278,19 +290,23 @@ def listener(hall: Hall, source: SourceState, settings: ListenerSettings) -> Sup
     intake, make_codec = core.intake(name), codec_class(settings)
     assert intake is not None
 
-    def connection(*about: Any) -> Any:
+    numbers = count(1)  # of the connections; they may outlive the actor that accepted them
+
+    def child_of(*about: Any) -> Child:
         codec: Intaker = make_codec(settings, intake.judge)
-        if core.faults is None:
-            return transport.Connection(*about, codec, intake)
-        path = paths.source(name)
-        passage = Passage(core.faults, path, lambda: LinkLost(DISCONNECT))
-        return transport.Connection(*about, FaultyIntaker(codec, core.faults, path), intake, passage)
+        passage = None
+        if core.faults is not None:
+            path = paths.source(name)
+            codec = FaultyIntaker(codec, core.faults, path)
+            passage = Passage(core.faults, path, lambda: LinkLost(DISCONNECT))
+        connection = transport.Connection(*about, codec, intake, passage)
+        return Child(next(numbers), lambda: connection, restart=Restart.TEMPORARY)
 
     def share_of(address: str) -> Account:
         return hall.quotas.account(ANONYMOUS, address)
 
     pool = paths.producers(name)
-    make = partial(transport.Listener, source, settings, intake, pool, share_of, connection)
+    make = partial(transport.Listener, source, settings, intake, pool, share_of, child_of)
     return Supervisor(
         limit=FOREVER,
         children=(
@@ -377,7 +393,7 @@ def stop_deadline(settings: Settings) -> float:
     # http, the topics at once, each of the others
     one_by_one = 2 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 5  # the actors of `ops`
+    at_once = 6  # the actors of `ops`, and the follower
     return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE
 
 

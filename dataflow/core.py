@@ -94,9 +94,8 @@ class Core:
         self.carriers.clear()  # it has many readers
         self.carriers.update(now)
         self.names = Names(now)
-        for name in settings.sources:
-            if (intake := self.intake(name)) is not None:
-                intake.adopt()
+        for name, intake in self._intakes.items():
+            intake.adopt(is_open=self.intake(name) is not None)
         self.topics.want_again(now)
         self._look(sorted(before | now.keys()))
 

@@ -3,8 +3,10 @@ the trades that the exchanges sent.
 
 Rules of this file. Pure: the caller brings the data, nothing is fetched. Every place of a symbol's stream
 after the client's first one must reach the client as a trade or as an announced gap. A trade must come once,
-in order and unaltered. Every unexplained loss is a violation, also when the guilty part is unknown. All data
-stays in memory until the end: about a kilobyte for each trade and client.
+in order and unaltered. Where a client is owed the newest state alone, each state that it sees must have been
+true, in the order in which they were, and the last one must reach it. Every unexplained loss is a violation,
+also when the guilty part is unknown. All data stays in memory until the end: about a kilobyte for each trade
+and client.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from attrs import asdict, define, field, frozen
 
 EXAMPLES: Final = 5  # of each sort of violation, in words
+DAY: Final = 86_400 * 10**9  # ns
 
 
 @frozen
@@ -36,19 +39,63 @@ class Seen:
         return self.source, self.trade_id
 
 
+State: TypeAlias = tuple[Decimal, ...]  # what a client is shown: a price, or the numbers of a day
+
+
+@define
+class Day:
+    """The trades of one symbol on one UTC day, folded without any code of the daemon.
+
+    `first` and `last`: time (ns) and place of a trade, and its price.
+    """
+
+    start: int
+    first: tuple[int, int, Decimal]
+    last: tuple[int, int, Decimal]
+    high: Decimal
+    low: Decimal
+    volume: Decimal
+
+    @property
+    def state(self) -> State:
+        """Open, high, low, close, volume, and the time of the last trade in milliseconds."""
+        moment, _, close = self.last
+        return self.first[2], self.high, self.low, close, self.volume, Decimal(moment // 1_000_000)
+
+
 @define
 class Admitted:
-    """The stream of one symbol in the daemon: every place is a trade or a gap."""
+    """The stream of one symbol in the daemon: every place is a trade or a gap.
+
+    `prices` and `days` are the states that it went through, one a trade that counts.
+    """
 
     trades: dict[int, Seen] = field(factory=dict)
+    prices: list[State] = field(factory=list)
+    days: list[State] = field(factory=list)
     gaps: Counter[str] = field(factory=Counter)  # by reason
     gap_places: set[int] = field(factory=set)
     last: int = 0
+    _day: Day | None = None
 
-    def trade(self, offset: int, trade: Seen) -> None:
-        """The next place is a trade."""
+    def trade(self, offset: int, trade: Seen, moment: int = 0) -> None:
+        """The next place is a trade of this time, ns since the epoch."""
         self.trades[offset] = trade
         self.last = offset
+        self.prices.append((trade.price,))
+        self._count(offset, trade, moment)
+
+    def _count(self, offset: int, trade: Seen, moment: int) -> None:
+        start, at, day = moment // DAY * DAY, (moment, offset, trade.price), self._day
+        if day is None or start > day.start:
+            day = self._day = Day(start, at, at, trade.price, trade.price, trade.quantity)
+        elif start < day.start:
+            return  # that day is over
+        else:
+            day.first, day.last = min(day.first, at), max(day.last, at)
+            day.high, day.low = max(day.high, trade.price), min(day.low, trade.price)
+            day.volume += trade.quantity
+        self.days.append(day.state)
 
     def gap(self, first: int, last: int, reason: str) -> None:
         """The next places, `first` to `last`, are a gap."""
@@ -86,6 +133,18 @@ class Stream:
     def lost(self) -> None:
         """The connection is lost: no trade may come before the next answer."""
         self.live = False
+
+    def follow(self) -> None:
+        """A protocol without an answer: the stream begins with its first place, or goes on where it was."""
+        self.live = True
+        if self.position is None:
+            self.position = 0
+
+    def of(self, epoch: int) -> None:
+        """What comes now belongs to `epoch`."""
+        if self.epoch not in (None, epoch):
+            self.findings["new_epoch"] += 1
+        self.epoch = epoch
 
     def subscribed(self, answer: Mapping[str, Any]) -> None:
         """The answer to `subscribe`."""
@@ -139,6 +198,29 @@ class Stream:
 
 
 @define
+class Shown:
+    """What one client was shown of a symbol of which only the newest state counts, in order."""
+
+    states: list[State] = field(factory=list)
+    live: bool = False
+    _resumed: bool = False
+
+    def lost(self) -> None:
+        """The connection is lost."""
+        self.live = False
+
+    def begin(self) -> None:
+        """A new connection may begin with the state that was the last one before."""
+        self.live = self._resumed = True
+
+    def show(self, state: State) -> None:
+        """The next state."""
+        if not (self._resumed and self.states[-1:] == [state]):
+            self.states.append(state)
+        self._resumed = False
+
+
+@define
 class Account:
     """The result for one client: of one symbol, or the sum of several (`add`)."""
 
@@ -189,6 +271,32 @@ def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
         wrong=+stream.findings,
         examples=told,
     )
+
+
+def shown_account(symbol: str, shown: Shown, truth: Sequence[State]) -> Account:
+    """Compare the states that a client was shown with those that there were.
+
+    Wrong are: `untrue`, a state that there was not, or not after the one before; `stale`, when the last state
+    did not reach the client.
+    """
+    at, untrue = 0, list[State]()
+    for state in shown.states:
+        try:
+            at = truth.index(state, at) + 1
+        except ValueError:
+            untrue.append(state)
+    stale = shown.states[-1:] != list(truth[-1:])
+    told = [f"{symbol}: not true, or not any more: {_values(state)}" for state in untrue[:EXAMPLES]]
+    if stale:
+        seen, newest = ("nothing" if not each else _values(each[-1]) for each in (shown.states, truth))
+        told.append(f"{symbol}: saw {seen} last, not {newest}")
+    return Account(
+        delivered=len(shown.states), wrong=+Counter(untrue=len(untrue), stale=stale), examples=told
+    )
+
+
+def _values(state: State) -> str:
+    return " ".join(map(str, state))
 
 
 @define

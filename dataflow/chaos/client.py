@@ -1,24 +1,26 @@
-"""A client that checks its stream, and that leaves, vanishes or stops reading on demand.
+"""Clients that check what they get, and that leave, vanish or stop reading on demand.
 
 Rules of this file. A connected client waits for ever: the verdict must find a silent session, and a timeout
-here would hide it. After every end of a connection the client returns and asks for the missed trades.
+here would hide it. After every end of a connection the client returns, and asks for the missed trades where
+its protocol can. `faces` has the clients of the other protocols.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
-from .check import Stream
+from .check import Account, Admitted, Shown, State, Stream, account, shown_account
 
 AGAIN_AFTER: Final = 0.1  # seconds
 HANDSHAKE_WITHIN: Final = 4.0  # seconds: trio-websocket does not notice a reset during the handshake
@@ -68,14 +70,12 @@ async def dial(host: str, port: int) -> trio.SocketStream:
 
 
 @define(eq=False)
-class CheckingClient:
-    """Follows `symbols` at `host`:`port`. With `batch`, one message may hold several updates."""
+class Client(ABC):
+    """Follows `symbols` at `host`:`port`. A client of one protocol derives from `Trades` or `States`."""
 
     host: str
     port: int
     symbols: Collection[str]
-    batch: bool = False
-    streams: dict[str, Stream] = field(init=False)
     connections: int = 0
     closed: Counter[int] = field(factory=Counter)  # connections by close code
     refused: Counter[int] = field(factory=Counter)  # subscriptions by error code
@@ -86,13 +86,26 @@ class CheckingClient:
     _socket: WebSocketConnection | None = None
     _scope: trio.CancelScope | None = None
 
-    def __attrs_post_init__(self) -> None:
-        self.streams = {symbol: Stream() for symbol in self.symbols}
-
     @property
+    @abstractmethod
     def listening(self) -> bool:
-        """Whether every subscription has been answered on the present connection."""
-        return all(stream.live for stream in self.streams.values())
+        """Whether it follows all of its symbols on the present connection."""
+
+    @abstractmethod
+    def behind(self, admitted: Mapping[str, Admitted]) -> Iterator[str]:
+        """What has not reached it yet, in words."""
+
+    @abstractmethod
+    def account(self, admitted: Mapping[str, Admitted]) -> Account:
+        """The verdict on all of its symbols."""
+
+    @abstractmethod
+    def lost(self) -> None:
+        """The connection is lost."""
+
+    @abstractmethod
+    async def converse(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
+        """Subscribe and listen, as long as the connection lasts. May raise what a lost connection raises."""
 
     async def run(self) -> None:
         """Connect, listen and reconnect until cancelled."""
@@ -120,15 +133,14 @@ class CheckingClient:
         try:
             with trio.CancelScope() as self._scope:
                 async with trio.open_nursery() as nursery:
-                    await self._converse(stream, nursery)
+                    await self.converse(stream, nursery)
         except* ConnectionClosed as closed:
             self._count(closed)
         except* (HandshakeError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             self.closed[1006] += 1
         finally:
             self._socket = self._scope = None
-            for each in self.streams.values():
-                each.lost()
+            self.lost()
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
 
@@ -139,27 +151,145 @@ class CheckingClient:
         else:
             self.closed[int(first.reason.code) if first.reason else 1006] += 1
 
-    async def _converse(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
+
+class OverWebSocket(Client):
+    """A protocol over WebSocket at `path`, in text messages."""
+
+    path: ClassVar[str]
+    subprotocols: ClassVar[Collection[str]] = ()
+
+    @abstractmethod
+    async def begin(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
+        """Say what there is to say when the connection is open. The tasks of `nursery` last as long."""
+
+    @abstractmethod
+    def hear(self, text: str) -> None:
+        """A message. May raise what a lost connection raises: reconnect and start again."""
+
+    def target(self) -> str:
+        """The path, with the query."""
+        return self.path
+
+    async def converse(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
         where = f"{self.host}:{self.port}"
         self.waits_for = "the end of the handshake"
         with trio.fail_after(HANDSHAKE_WITHIN):
-            self._socket = await wrap_client_stream(nursery, stream, where, "/ws", max_message_size=LARGEST)
-        asked = dict(enumerate(self.symbols))
+            self._socket = socket = await wrap_client_stream(
+                nursery,
+                stream,
+                where,
+                self.target(),
+                subprotocols=list(self.subprotocols),
+                max_message_size=LARGEST,
+            )
         self.waits_for = "an answer"
-        for number, symbol in asked.items():
-            await self._socket.send_message(self._subscription(number, symbol))
+        await self.begin(socket, nursery)
         while True:
             await self.reading.passed()
-            message = json.loads(await self._socket.get_message(), parse_float=Decimal)
-            for each in message if isinstance(message, list) else [message]:
-                self._hear(each, asked)
+            message = await socket.get_message()
+            self.hear(message if isinstance(message, str) else message.decode())
+
+
+@define(eq=False)
+class Trades(Client):
+    """A client that is owed every trade."""
+
+    streams: dict[str, Stream] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.streams = {symbol: Stream() for symbol in self.symbols}
+
+    @property
+    def listening(self) -> bool:
+        return all(stream.live for stream in self.streams.values())
+
+    def lost(self) -> None:
+        for stream in self.streams.values():
+            stream.lost()
+
+    def behind(self, admitted: Mapping[str, Admitted]) -> Iterator[str]:
+        for symbol, stream in self.streams.items():
+            if stream.position != (last := admitted[symbol].last):
+                yield f"at {stream.position} of {symbol}, the daemon at {last}"
+
+    def account(self, admitted: Mapping[str, Admitted]) -> Account:
+        whole = Account()
+        for symbol, stream in self.streams.items():
+            whole.add(account(symbol, stream, admitted[symbol]))
+        return whole
+
+
+@define(eq=False)
+class States(Client):
+    """A client that is owed the newest state of each symbol."""
+
+    shown: dict[str, Shown] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.shown = {symbol: Shown() for symbol in self.symbols}
+
+    @staticmethod
+    @abstractmethod
+    def truth(admitted: Admitted) -> list[State]:
+        """The states that there were."""
+
+    @property
+    def listening(self) -> bool:
+        return all(shown.live for shown in self.shown.values())
+
+    def show(self, symbol: str, state: State) -> None:
+        """A state came."""
+        self.received += 1
+        shown = self.shown[symbol]
+        if not shown.live:
+            shown.begin()
+        shown.show(state)
+
+    def lost(self) -> None:
+        for shown in self.shown.values():
+            shown.lost()
+
+    def behind(self, admitted: Mapping[str, Admitted]) -> Iterator[str]:
+        for symbol, shown in self.shown.items():
+            newest = self.truth(admitted[symbol])[-1:]
+            if shown.states[-1:] != newest:
+                yield f"not at the newest state of {symbol}, {newest}"
+
+    def account(self, admitted: Mapping[str, Admitted]) -> Account:
+        whole = Account()
+        for symbol, shown in self.shown.items():
+            whole.add(shown_account(symbol, shown, self.truth(admitted[symbol])))
+        return whole
+
+
+@define(eq=False)
+class JsonRpc(Trades, OverWebSocket):
+    """Speaks JSON-RPC. With `batch`, one message may hold several updates."""
+
+    path = "/ws"
+    batch: bool = False
+    _asked: dict[int, str] = field(init=False)
+
+    async def begin(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
+        self._asked = dict(enumerate(self.symbols))
+        for number, symbol in self._asked.items():
+            await self.say(socket, self._subscription(number, symbol))
+
+    async def say(self, socket: WebSocketConnection, text: str) -> None:
+        """Send one call."""
+        await socket.send_message(text)
+
+    def hear(self, text: str) -> None:
+        message = json.loads(text, parse_float=Decimal)
+        for each in message if isinstance(message, list) else [message]:
+            self._hear(each)
 
     def _subscription(self, number: int, symbol: str) -> str:
         since = self.streams[symbol].since
         params = {"symbol": symbol, "batch": self.batch, **({} if since is None else {"since": since})}
         return json.dumps({"jsonrpc": "2.0", "id": number, "method": "subscribe", "params": params})
 
-    def _hear(self, message: dict[str, Any], asked: dict[int, str]) -> None:
+    def _hear(self, message: dict[str, Any]) -> None:
         match message:
             case {"method": "trades.update", "params": params}:
                 self.received += 1
@@ -168,7 +298,7 @@ class CheckingClient:
                 self.streams[params["symbol"]].gap(params)
             case {"result": answer, "id": number}:
                 self.received += len(answer.get("trades", ()))
-                self.streams[asked[number]].subscribed(answer)
+                self.streams[self._asked[number]].subscribed(answer)
             case {"error": error}:
                 self.refused[error["code"]] += 1
                 raise trio.BrokenResourceError  # reconnect and start again

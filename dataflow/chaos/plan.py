@@ -23,18 +23,22 @@ QUIET_END: Final = 0.05  # share of the time, at the end, without new troubles
 
 @frozen
 class Shape:
-    """The parts that can be broken. `numbering`: sources with a sequence number in every message."""
+    """The parts that can be broken. `numbering`: sources with a sequence number in every message.
+
+    `faces`: those with a client of their own, beside `clients` that speak JSON-RPC.
+    """
 
     shards: int
     symbols: tuple[str, ...]
     sources: tuple[str, ...]
     numbering: frozenset[str]
     clients: int
+    faces: tuple[str, ...] = ()
 
     @property
     def client_names(self) -> tuple[str, ...]:
         """The names of the clients."""
-        return tuple(f"client-{n}" for n in range(self.clients))
+        return (*(f"client-{n}" for n in range(self.clients)), *self.faces)
 
 
 @frozen

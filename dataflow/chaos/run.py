@@ -33,8 +33,9 @@ from dataflow.sources.state import LinkState
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, Handle, SupervisionError, open_supervisor
 
-from .check import Account, Figures, Seen, SourceAccount, account, source_account
-from .client import CheckingClient, dial
+from .check import Figures, Seen, SourceAccount, source_account
+from .client import Client, JsonRpc, dial
+from .faces import CLIENTS
 from .plan import Plan, Rehearsal, Shape, Step, make
 from .witness import LOOK_EVERY, Books, Overheard, Records, Watch, inventory, look_for_the_rest
 
@@ -70,7 +71,7 @@ Tell = Callable[[Progress], None]
 async def rehearse(rehearsal: Rehearsal, tell: Tell = lambda _progress: None) -> Figures:
     """Make the plan of `rehearsal`, carry it out and return the results."""
     before = inventory()
-    settings = load([shipped("server.toml"), shipped("simulated.toml")], {})
+    settings = _rehearsed(load([shipped("server.toml"), shipped("simulated.toml")], {}))
     plan = make(rehearsal, shape(settings, rehearsal.clients))
     figures = Figures()
     async with _stage(settings, plan, rehearsal) as stage:
@@ -81,10 +82,21 @@ async def rehearse(rehearsal: Rehearsal, tell: Tell = lambda _progress: None) ->
 
 def shape(settings: Settings, clients: int) -> Shape:
     """The parts that can be broken in a daemon with these settings."""
-    symbols = sorted({symbol for source in settings.sources.values() for symbol in source.symbols})
     return Shape(
-        settings.cache.shards, tuple(symbols), tuple(sorted(_EXCHANGES)), frozenset({"blockchain"}), clients
+        settings.cache.shards,
+        _symbols(settings),
+        tuple(sorted(_EXCHANGES)),
+        frozenset({"blockchain"}),
+        clients,
+        tuple(CLIENTS),
     )
+
+
+def _rehearsed(shipped: Settings) -> Settings:
+    """Without what has no exchange here, and without ports that another daemon may have."""
+    faces: dict[str, Any] = dict(shipped.faces)
+    faces = {name: evolve(face, port=0) if hasattr(face, "port") else face for name, face in faces.items()}
+    return evolve(shipped, sources={name: shipped.sources[name] for name in _EXCHANGES}, faces=faces)
 
 
 # -- the stage: exchanges, proxies, clients --------------------------------------------------------------
@@ -98,7 +110,7 @@ class _Stage:
     exchanges: dict[str, Exchange]
     players: dict[str, Player]
     ways: dict[str, Proxy]
-    clients: dict[str, CheckingClient]
+    clients: dict[str, Client]
 
     async def heal(self) -> None:
         """End all troubles of proxies and exchanges."""
@@ -112,7 +124,7 @@ class _Stage:
 @asynccontextmanager
 async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncIterator[_Stage]:
     port = _free_port()
-    names = [f"client-{n}" for n in range(rehearsal.clients)]
+    names = shape(settings, rehearsal.clients).client_names
     async with AsyncExitStack() as stack:
         exchanges: dict[str, Exchange] = {}
         players: dict[str, Player] = {}
@@ -129,8 +141,11 @@ async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncI
         set_up = _settings(
             settings, plan, rehearsal, port, {name: ways[name] for name in exchanges}, exchanges
         )
+        symbols = _symbols(settings)
         clients = {
-            name: CheckingClient(HOST, ways[name].port, _symbols(settings), batch=bool(n % 2))
+            name: CLIENTS[name](HOST, ways[name].port, symbols)
+            if name in CLIENTS
+            else JsonRpc(HOST, ways[name].port, symbols, batch=bool(n % 2))
             for n, name in enumerate(names)
         }
         yield _Stage(set_up, exchanges, players, ways, clients)
@@ -185,7 +200,7 @@ def _upstream(settings: Settings, name: str) -> SourceSettings:
 
 
 def _symbols(settings: Settings) -> tuple[str, ...]:
-    return tuple(sorted({symbol for source in settings.sources.values() for symbol in source.symbols}))
+    return tuple(sorted({symbol for name in _EXCHANGES for symbol in settings.sources[name].symbols}))
 
 
 def _free_port() -> int:
@@ -336,11 +351,12 @@ class _Play:
         ]
 
     def _not_heard(self) -> list[str]:
+        self.records.read()
+        admitted = self.records.admitted
         return [
-            f"{name} is at {stream.position} of {symbol}, the daemon at {last}"
+            f"{name}: {what}"
             for name, client in self.stage.clients.items()
-            for symbol, stream in client.streams.items()
-            if stream.position != (last := self.hall.core.history(symbol).last)
+            for what in client.behind(admitted)
         ]
 
     def _sessions(self) -> list[str]:
@@ -439,10 +455,7 @@ def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> Non
         figures.sources[name] = _judge_source(name, exchange, core, records)
         figures.broken += (f"the simulated {name} failed: {error!r}" for error in exchange.failures)
     for name, client in stage.clients.items():
-        whole = Account()
-        for symbol, stream in client.streams.items():
-            whole.add(account(symbol, stream, records.admitted[symbol]))
-        figures.clients[name] = whole
+        figures.clients[name] = client.account(records.admitted)
         figures.connections[name] = client.connections
         figures.closed.update(client.closed)
     for admitted in records.admitted.values():

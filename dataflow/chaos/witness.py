@@ -118,7 +118,7 @@ class Records:
                 if isinstance(entry, Gap):
                     into.gap(entry.first, entry.last, entry.reason)
                 else:
-                    into.trade(entry.offset, seen(entry.trade))
+                    into.trade(entry.offset, seen(entry.trade), entry.trade.timestamp)
 
 
 def seen(trade: Trade) -> Seen:

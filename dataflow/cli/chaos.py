@@ -55,7 +55,8 @@ def chaos(
     minutes
         Duration of the faults.
     clients
-        Number of checking clients.
+        Number of checking clients that speak JSON-RPC. Each other face that
+        streams has one besides.
     faults_per_minute
         Number of faults per minute.
     """

@@ -9,6 +9,7 @@ Problems: malformed_protobuf (also: not UTF-8), bad_length, and the refusals of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
@@ -16,6 +17,7 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item
+from dataflow.gateway.about import Sample, reached
 from dataflow.sources.port import Judge, ListenerSettings
 from dataflow.sources.reading import Unusable, excerpt
 
@@ -90,3 +92,61 @@ class Codec:
                 into.problems.append((reason, shown[reason]))
         self._needed = HEADER
         return at
+
+
+# -- for the page `/faces` -----------------------------------------------------------------------------
+
+
+def about(settings: Settings) -> Iterable[Sample]:
+    """What producers connect to."""
+    address = reached(settings.host, settings.port)
+    host, _, port = address.rpartition(":")
+    words = "A producer pushes ticks: each a protobuf `Tick` behind its length in 4 bytes, big-endian."
+    lines = {
+        "dataflow": f"dataflow simulate ticks --to {address} --symbol AAPL",
+        "Python": _PYTHON.replace("HOST", host.strip("[]")).replace("PORT", port),
+        "C++": _CPP.replace("HOST", host.strip("[]")).replace("PORT", port),
+    }
+    yield Sample("Ticks by TCP", f"tcp://{address}", words, lines=lines)
+
+
+_PYTHON: Final = """\
+import socket, struct, time
+from dataflow.protobuf.marketdata_pb2 import Tick
+
+with socket.create_connection(("HOST", PORT)) as producer:
+    tick = Tick(symbol="AAPL", price=150.25, volume=10, exchange_timestamp=time.time_ns())
+    data = tick.SerializeToString()
+    producer.sendall(struct.pack(">I", len(data)) + data)
+    print("sent", tick.symbol, tick.price)
+"""
+_CPP: Final = """\
+// protoc --cpp_out=. marketdata.proto && c++ -std=c++17 tick.cpp marketdata.pb.cc -lprotobuf
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <unistd.h>
+#include <chrono>
+#include "marketdata.pb.h"
+
+int main() {
+  addrinfo *found, wanted{};
+  wanted.ai_socktype = SOCK_STREAM;
+  if (getaddrinfo("HOST", "PORT", &wanted, &found)) return 1;
+  int producer = socket(found->ai_family, SOCK_STREAM, 0);
+  if (connect(producer, found->ai_addr, found->ai_addrlen)) return 1;
+  marketdata::Tick tick;
+  tick.set_symbol("AAPL");
+  tick.set_price(150.25);
+  tick.set_volume(10);
+  tick.set_exchange_timestamp(std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count());
+  std::string data = tick.SerializeAsString();
+  uint32_t length = htonl(data.size());
+  data.insert(0, reinterpret_cast<char *>(&length), 4);
+  for (size_t at = 0; at < data.size();) {
+    ssize_t sent = write(producer, data.data() + at, data.size() - at);
+    if (sent <= 0) return 1;
+    at += sent;
+  }
+  close(producer);
+}
+"""

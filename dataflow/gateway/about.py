@@ -80,9 +80,9 @@ class Trial:
 class Sample:
     """One thing that a face serves, with a line to copy for each kind of client.
 
-    `lines` by kind: curl, wscat, grpcurl, Python, JavaScript, C++. The page that shows it replaces these
-    words in every text: `{http}` and `{ws}` (scheme, host, port and prefix of the daemon), `{host}` (its name
-    alone), `{symbol}` (BTC-USDT) and `{compact}` (BTCUSDT).
+    `lines` by kind: curl, wscat, grpcurl, Python (a whole program), JavaScript, C++. The page that shows it
+    replaces these words in every text: `{http}` and `{ws}` (scheme, host, port and prefix of the daemon),
+    `{host}` (its name alone), `{symbol}` (BTC-USDT) and `{compact}` (BTCUSDT).
     """
 
     name: str
@@ -97,6 +97,13 @@ def simple(name: str, path: str, words: str) -> Sample:
     url = f"{{http}}{path}"
     lines = {"curl": f"curl {url}", "Python": f'import httpx\n\nprint(httpx.get("{url}").text)\n'}
     return Sample(name, url, words, lines=lines, trial=Trial("get", url))
+
+
+def reached(host: str, port: int) -> str:
+    """Where clients reach a listener, for a sample: under any name of the daemon if it listens everywhere."""
+    if host in ("0.0.0.0", "::", ""):
+        host = "{host}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def socket_only(summary: str, parameters: Sequence[Parameter] = ()) -> About:

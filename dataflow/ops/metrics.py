@@ -26,6 +26,7 @@ from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
 from dataflow.server.connection import FloodError, StalledError
 from dataflow.sources.state import LinkState
+from dataflow.topics.days import REASONS
 from supervisors import Node
 
 from .readiness import static_nodes
@@ -101,11 +102,10 @@ class _Now(Collector):
         counts = sum((store.counts for store in self._core.stores), Counter[tuple[str, str]]())
         for (source, verdict), count in counts.items():
             judged.add_metric([source, verdict], count)
-        left_out = "Places that do not count in an aggregate of the day, by reason"
+        told = "Places that do not count in an aggregate of the day, by reason"
+        left_out = dict.fromkeys(REASONS, 0) | dict(self._core.days.left_out)
         yield judged
-        yield _labelled(
-            CounterMetricFamily, "days_left_out_places", left_out, "reason", self._core.days.left_out
-        )
+        yield _labelled(CounterMetricFamily, "days_left_out_places", told, "reason", left_out)
 
     def _client_metrics(self) -> Iterator[Metric]:
         totals = self._lobby.clients.totals()

@@ -16,6 +16,7 @@ from typing import Final
 
 from dataflow.domain import Item, Trade
 from dataflow.domain.symbols import ANY
+from supervisors import ActorGone
 
 from .port import TICKER, ListenerSettings, Tick
 from .reading import Unusable
@@ -65,6 +66,7 @@ class Intake:
         self._is_taken = is_taken
         self._discover = discover
         self._deliver = deliver
+        self._is_open = True
         self._symbols: set[str] = set()
         self._spellings: dict[str, str] = {}
         self._prices, self._volumes = _Memory(), _Memory()
@@ -81,8 +83,12 @@ class Intake:
         for symbol in symbols:
             self._source.subscribed(symbol)
 
-    def adopt(self) -> None:
-        """The settings have changed, of this source or of others: every symbol is judged anew."""
+    def adopt(self, is_open: bool = True) -> None:
+        """The settings have changed, of this source or of others: every symbol is judged anew.
+
+        Unless `is_open`, the source takes nothing any more.
+        """
+        self._is_open = is_open
         self._spellings.clear()
         self._symbols = {symbol for symbol in self._symbols if self._why_not(symbol) is None}
         for symbol in sorted(self._symbols):
@@ -115,8 +121,10 @@ class Intake:
     async def put(self, trades: Sequence[Item], size: int = 0) -> None:
         """Hand over trades, in order, which came in `size` bytes. Waits for room.
 
-        Raises ActorGone when there will be none.
+        Raises ActorGone when there will be none, or the source is gone.
         """
+        if not self._is_open:
+            raise ActorGone(f"there is no source {self._source.name} any more")
         self._source.received(len(trades), size)
         if trades:
             await self._deliver(trades)
@@ -127,6 +135,10 @@ class Intake:
         assert isinstance(settings, ListenerSettings)
         return settings
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._symbols) >= self._settings.max_symbols
+
     def _let_in(self, written: str, symbol: str) -> str:
         if symbol not in self._symbols:
             self._enter(symbol)
@@ -136,8 +148,7 @@ class Intake:
         return symbol
 
     def _enter(self, symbol: str) -> None:
-        settings = self._settings
-        if ANY in settings.symbols and len(self._symbols) >= settings.max_symbols:
+        if self._is_open and ANY in self._settings.symbols and self._is_full:
             raise Unusable(TOO_MANY_SYMBOLS)
         if (why := self._why_not(symbol)) is not None:
             raise Unusable(why)
@@ -146,6 +157,8 @@ class Intake:
         self._source.subscribed(symbol)
 
     def _why_not(self, symbol: str) -> str | None:
+        if not self._is_open:
+            return SYMBOL_NOT_ALLOWED
         if self._is_taken(symbol):
             return SYMBOL_TAKEN
         allowed = self._settings.symbols

@@ -8,6 +8,8 @@ A connector is one module with two names. No other file names the module.
   connection, so its counters start at nothing: `Codec(name, settings)`; for producers it is
   `Codec(settings, judge)`.
 
+One for producers may have a third, `about(settings)`, as a face has: samples for the page `/faces`.
+
 `connector = "blockchain"` in the configuration finds `dataflow.connectors.blockchain`. A dotted name
 (`connector = "my_feeds.acme"`) finds a module of the user. The way of the bytes is a module too, a file in
 `dataflow/transports`, which the settings name.

@@ -42,6 +42,7 @@ AT_ONCE: Final = 20_000  # places that the follower reads between two checkpoint
 FORGOTTEN: Final = "forgotten"  # why places do not count. The history forgot these before they were read
 LATE: Final = "late"  # their day is over
 FUTURE: Final = "future"  # they are dated more than an hour later than now
+REASONS: Final = (FORGOTTEN, LATE, FUTURE)
 
 QUIET: Final = 60.0  # seconds
 _ADVICE: Final = {

@@ -16,7 +16,6 @@ import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import count
 from math import inf
 from typing import Any, Final, Protocol
 
@@ -30,7 +29,7 @@ from dataflow.net.listening import why_refused
 from dataflow.sources.intake import Intake
 from dataflow.sources.port import Intaker, ListenerSettings
 from dataflow.sources.state import SourceState
-from supervisors import Child, Context, Handle, PoolFull, Restart, leaves
+from supervisors import Child, Context, Handle, PoolFull, SupervisionError, leaves
 
 AT_ONCE: Final = 16_384  # bytes of one read, hence of one batch: some 400 ticks
 WHOLE_WITHIN: Final = 10.0  # seconds
@@ -55,7 +54,7 @@ class Listener:
     """The actor that accepts. Its value is the address that it is bound to, such as "127.0.0.1:9000".
 
     `pool`: the path of the supervisor of the connections. `share_of(address)`: what that address has already.
-    `make(sock, peer, share)`: the actor of a connection, which owns the socket.
+    `child_of(sock, peer, share)`: the temporary child of a new connection, whose actor owns the socket.
     """
 
     def __init__(
@@ -65,15 +64,14 @@ class Listener:
         intake: Intake,
         pool: str,
         share_of: Callable[[str], Share],
-        make: Callable[[socket.socket, str, Share], Connection],
+        child_of: Callable[[socket.socket, str, Share], Child],
     ) -> None:
         self._source = source
         self._settings = settings
         self._intake = intake
         self._pool = pool
         self._share_of = share_of
-        self._make = make
-        self._numbers = count(1)
+        self._child_of = child_of
 
     async def run(self, ctx: Context) -> None:
         ctx.ready()  # before it listens: a port that is taken must not block the start of the tree
@@ -138,10 +136,11 @@ class Listener:
             self._refuse(sock, peer, "too_many_of_one")
             return
         try:
-            connection = self._make(sock, _shown(peer), share)
-            await pool.start(Child(next(self._numbers), lambda: connection, restart=Restart.TEMPORARY))
+            await pool.start(self._child_of(sock, _shown(peer), share))
         except PoolFull:
             self._refuse(sock, peer, "too_many_connections")
+        except SupervisionError:  # told by the pool; the producer sees the end, and may come again
+            sock.close()
         except BaseException:
             sock.close()
             raise

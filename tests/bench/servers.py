@@ -116,6 +116,13 @@ class Dataflow:
                     return float(each.rpartition(" ")[2])
         raise ProgramFailed(f"/metrics has no {line}")
 
+    def metric_or_zero(self, line: str) -> float:
+        """Likewise, and 0 without such a line: a counter appears with its first count."""
+        try:
+            return self.metric(line)
+        except ProgramFailed:
+            return 0.0
+
     def log(self) -> str:
         """The log of the daemon so far."""
         return (compiled.BUILD / "dataflow.log").read_text(errors="replace")

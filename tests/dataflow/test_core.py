@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,3 +121,29 @@ def test_a_removed_source_tells_its_subscribers_even_if_it_was_lost() -> None:
     source.retire("removed")
     source.down("stopped")
     assert told.lost_by == ["a", "a"]
+
+
+def test_a_symbol_that_a_source_brings_is_known_like_any_other() -> None:
+    """To questions, to topics and to the quality, at once; also after a reload."""
+    settings = Settings(sources={"ticks": SourceSettings(connector="x", url="ws://x/", symbols=("*",))})
+    core = Core(settings, epoch=1)
+    assert list(core.symbols) == []
+    for symbol in ("MSFT", "AAPL", "MSFT"):
+        core.discover(symbol, "ticks")
+    for _ in range(2):
+        assert list(core.symbols) == ["AAPL", "MSFT"]
+        assert core.names.find("aapl") == "AAPL"
+        assert core.carriers == {"MSFT": [core.sources["ticks"]], "AAPL": [core.sources["ticks"]]}
+        assert [quality.source for quality in core.quality("AAPL")] == ["ticks"]
+        core.adopt(settings)
+    with pytest.raises(KeyError):
+        core.discover("X", "nobody")
+
+
+def test_a_source_that_is_not_asked_to_brings_nothing() -> None:
+    """Its symbols are those of the configuration."""
+    core = Core(
+        Settings(sources={"a": SourceSettings(connector="x", url="ws://x/", symbols=("A-B",))}), epoch=1
+    )
+    core.discover("C-D", "a")
+    assert list(core.symbols) == ["A-B"]

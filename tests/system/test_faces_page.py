@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,9 +19,11 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
+from dataflow.connectors import ticks_protobuf
 from dataflow.settings.schema import Gateway
 from simulators import Trade, open_binance
 from tests.support.browser import Heard, browse
+from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance, http_client
 from tests.system.test_docs import everything
 
@@ -28,10 +33,12 @@ SYMBOL = "BTC-USDT"
 
 @asynccontextmanager
 async def trading(**tables: Any) -> AsyncIterator[Daemon]:
-    """A daemon whose only symbol trades all the time."""
+    """A daemon with one symbol, which trades all the time, and a source for producers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        ticks = ticks_protobuf.Settings(connector="ticks_protobuf", port=free.getsockname()[1])
     async with (
         open_binance() as exchange,
-        daemon(sources=from_binance(exchange.url, SYMBOL, eager=True), **tables) as d,
+        daemon(sources={**from_binance(exchange.url, SYMBOL, eager=True), "ticks": ticks}, **tables) as d,
         trio.open_nursery() as nursery,
     ):
         await exchange.wait_subscribed(["BTCUSDT"])
@@ -52,7 +59,7 @@ async def described(d: Daemon) -> list[dict[str, Any]]:
     async with http_client(d.http) as http:
         told = (await http.get("/api/v1/faces")).json()
     assert told["symbols"] == [SYMBOL]
-    return list(told["faces"])
+    return [*told["faces"], *told["sources"]]
 
 
 def try_all(url: str, ours: str) -> Any:
@@ -117,7 +124,7 @@ async def test_a_face_that_is_off_is_named_with_its_key() -> None:
 
 
 async def test_lines_to_copy_do_what_they_say() -> None:
-    """Each line for curl and each program in Python prints something within its time, and nothing wrong."""
+    """Each line for curl, each program in Python and each command of ours prints something, and nothing wrong."""
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
     async with trading(faces=everything()) as d:
@@ -128,34 +135,63 @@ async def test_lines_to_copy_do_what_they_say() -> None:
             "{symbol}": SYMBOL,
             "{compact}": SYMBOL.replace("-", ""),
         }
-        tried = []
+        lines: dict[str, dict[str, str]] = {}
         for face in await described(d):
             for sample in face["samples"]:
                 for kind, line in sample["lines"].items():
                     for word, value in words.items():
                         line = line.replace(word, value)
-                    if kind == "curl":
-                        command = ["sh", "-c", f"exec {line.replace('curl ', 'curl -sS ', 1)}"]
-                    elif kind == "Python":
-                        command = [sys.executable, "-c", line]
-                    else:
-                        continue
-                    await _prints(command, f"{face['name']}, {sample['name']}, {kind}")
-                    tried.append((face["name"], kind))
-        assert {name for name, _ in tried} >= {"admin", "docs", "jsonrpc", "sse"}
+                    lines.setdefault(kind, {})[f"{face['name']}, {sample['name']}"] = line
+        async with trio.open_nursery() as nursery:
+            for what, line in lines["curl"].items():
+                run = ["sh", "-c", f"exec {line.replace('curl ', 'curl -sS ', 1)}"]
+                nursery.start_soon(_print, run, what, {"": what})
+            for what, line in lines["dataflow"].items():
+                run = [sys.executable, "-m", *shlex.split(line)]
+                nursery.start_soon(_print, run, what, {"": what})
+            programs = lines["Python"]
+            run = [sys.executable, "-c", TOGETHER, json.dumps(programs)]
+            nursery.start_soon(_print, run, "Python", {f"{what}: ": what for what in programs})
+        await until(lambda: d.core.sources["ticks"].delivered.trades >= 2)  # both producers were heard
 
 
-async def _prints(command: list[str], what: str) -> None:
-    """Runs `command` until its first line; whatever it says on standard error is a mistake."""
+# Runs programs in threads of one interpreter: each of its own would cost a second. Each says its name before its words.
+TOGETHER = """
+import json, sys, threading
+
+def run(name, program):
+    def say(*words, **how):
+        sys.stdout.write(f"{name}: {' '.join(map(str, words))}\\n")
+        sys.stdout.flush()
+    exec(compile(program, name, "exec"), {"print": say, "__name__": "__main__"})
+
+for named in json.loads(sys.argv[1]).items():
+    threading.Thread(target=run, args=named).start()
+"""
+
+
+async def _print(command: list[str], what: str, beginnings: dict[str, str]) -> None:
+    """Runs `command` until it has said a line with each beginning."""
     environ = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     run = partial(trio.run_process, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    said, wrong = b"", b""
     async with trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(run, command)
         assert process.stdout is not None
         assert process.stderr is not None
-        with trio.move_on_after(30):
-            said = await process.stdout.receive_some()
-        wrong = b"" if said else await process.stderr.receive_some()
+        missing = dict(beginnings)
+        with trio.move_on_after(60):
+            while missing and (more := await process.stdout.receive_some()):
+                said += more
+                told = said.decode(errors="replace").splitlines()
+                missing = {each: name for each, name in missing.items() if not _begins(told, each)}
+        if missing:
+            with trio.move_on_after(1):
+                wrong = await process.stderr.receive_some()
         nursery.cancel_scope.cancel()
-    assert said, f"{what}: {wrong.decode()}"
-    assert not said.startswith(b'{"type":"about:blank"'), f"{what}: {said.decode()}"
+    assert list(missing.values()) == [], f"{what}: {wrong.decode()}"
+    assert b'{"type":"about:blank"' not in said, f"{what}: {said.decode()}"
+
+
+def _begins(lines: list[str], beginning: str) -> bool:
+    return any(line.startswith(beginning) and len(line) > len(beginning) for line in lines)

@@ -13,6 +13,20 @@ from .transport_ws import SUBPROTOCOL
 _BAR = '{marketData(symbol: "{symbol}") {close volume timestamp}}'
 _TRADES = 'subscription {trades(symbol: "{symbol}") {price qty side offset}}'
 _INIT = '{"type":"connection_init"}'
+_ASK = f"""\
+import httpx
+
+answer = httpx.post("URL", json={{"query": '{_BAR}'}})
+print(answer.text)
+"""
+_FOLLOW = f"""\
+from gql import Client, gql
+from gql.transport.websockets import WebsocketsTransport
+
+client = Client(transport=WebsocketsTransport("URL", subprotocols=["{SUBPROTOCOL}"]))
+for trade in client.subscribe(gql('{_TRADES}')):
+    print(trade, flush=True)
+"""
 
 
 def samples(path: str, page: str | None) -> Iterable[Sample]:
@@ -20,7 +34,7 @@ def samples(path: str, page: str | None) -> Iterable[Sample]:
     url = "{http}" + path
     lines = {
         "curl": f"curl {url} --json '{json.dumps({'query': _BAR})}'",
-        "Python": f"httpx.post('{url}', json={{'query': '{_BAR}'}}).json()",
+        "Python": _ASK.replace("URL", url),
         "JavaScript": f"await (await fetch('{url}?' + new URLSearchParams({{query: '{_BAR}'}}))).json()",
     }
     if page is not None:
@@ -34,7 +48,7 @@ def samples(path: str, page: str | None) -> Iterable[Sample]:
     subscribe = {"id": "1", "type": "subscribe", "payload": {"query": _TRADES}}
     lines = {
         "wscat": f"wscat -c {url} -s {SUBPROTOCOL}",
-        "Python": f"gql.Client(transport=WebsocketsTransport('{url}')).subscribe(gql.gql('{_TRADES}'))",
+        "Python": _FOLLOW.replace("URL", url),
         "JavaScript": f"for await (const each of {client}.iterate({{query: '{_TRADES}'}})) console.log(each)",
     }
     trial = Trial("socket", url, say=(_INIT, json.dumps(subscribe)), protocols=(SUBPROTOCOL,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -32,7 +33,7 @@ class Settings(FaceSettings):
 
 @frozen
 class FaceInfo:
-    """A face: whether it is on, the line of the configuration that switches it on, and what it serves."""
+    """A face, or a source that listens: whether it is on, the key for that, and what it serves."""
 
     name: str
     words: str
@@ -43,10 +44,12 @@ class FaceInfo:
 
 @frozen
 class Served:
-    """All faces, those that are on first; and the symbols, in alphabetical order."""
+    """All faces, those that are on first; sources to which producers connect; and the symbols. Each in
+    alphabetical order."""
 
     symbols: list[str]
     faces: list[FaceInfo]
+    sources: list[FaceInfo]
 
 
 class Face(face.Face):
@@ -76,7 +79,7 @@ class Face(face.Face):
 
 
 def served(hall: Hall) -> Served:
-    """What is served, in the order of the names."""
+    """What is served."""
     on = [
         FaceInfo(each.name, each.words, True, _key(each.name), list(each.about(hall))) for each in hall.faces
     ]
@@ -85,7 +88,17 @@ def served(hall: Hall) -> Served:
     return Served(
         list(hall.core.symbols),
         [*on, *(FaceInfo(name, words[name], False, _key(name), []) for name in off)],
+        list(_sources(hall)),
     )
+
+
+def _sources(hall: Hall) -> Iterable[FaceInfo]:
+    """Those whose connector has something to say to producers."""
+    for name, settings in sorted(hall.settings.sources.items()):
+        connector = sys.modules[type(settings).__module__]
+        if hasattr(connector, "about"):
+            samples = list(connector.about(settings))
+            yield FaceInfo(name, face.words(connector), True, f"[sources.{name}]", samples)
 
 
 def _key(name: str) -> str:

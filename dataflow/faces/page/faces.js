@@ -20,11 +20,11 @@ const samples = [];
 async function load() {
   const answer = await fetch("api/v1/faces", { cache: "no-store" });
   if (!answer.ok) throw new Error(`the daemon answers ${answer.status}`);
-  const { symbols, faces } = await answer.json();
+  const { symbols, faces, sources } = await answer.json();
   $("base").textContent = BASE;
   $("symbol").value = symbols[0] ?? "BTC-USDT";
   $("symbols").append(...symbols.map(name => Object.assign(document.createElement("option"), { value: name })));
-  for (const face of faces) (face.enabled ? showFace : showDisabled)(face);
+  for (const face of [...faces, ...sources]) (face.enabled ? showFace : showDisabled)(face);
   const kinds = new Set(samples.flatMap(({ lines }) => Object.keys(lines)));
   $("kind").append(...[...kinds].map(kind => element("option", "", kind)));
   fill();

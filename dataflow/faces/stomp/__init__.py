@@ -60,6 +60,8 @@ class Face(face.Face):
         yield Entrance(Socket(f"{self._path}/<undotted:server>/<undotted:client>/websocket"), in_sockjs)
 
     def routes(self, hall: Hall) -> Iterable[Route]:
+        for root in {"", hall.settings.gateway.root_path}:
+            hall.pages.invite(root + self._path, ())  # nobody else; but SockJS always sends credentials
         requests = Requests(hall, self.service)
         yield Route(self._path, _greet, about=descriptions.GREETING)
         yield Route(f"{self._path}/", _greet, about=descriptions.GREETING)
@@ -74,7 +76,6 @@ class Face(face.Face):
 
 async def _greet() -> Response:
     """What SockJS says where it never upgrades. A handshake that a proxy broke is told so."""
-    asked = request.headers
-    if "Sec-WebSocket-Key" in asked or asked.get("Upgrade", "").lower() == "websocket":
+    if "Sec-WebSocket-Key" in request.headers:
         raise websocket_only()
     return Response(sockjs.GREETING, content_type="text/plain; charset=UTF-8")

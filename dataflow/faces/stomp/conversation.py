@@ -264,8 +264,8 @@ class Stomp(Conversation):
                 raise InvalidValue("destination", protocol.shown(destination), "a topic is for subscriptions")
             raise self._unknown(destination)
         text = signalling.read(frame.body)
-        listeners = self._service.rooms.tell(room, text)
-        self.account.pay(listeners * len(text))
+        said = self._service.rooms.tell(room, text)
+        self.account.pay(said * len(text))
         self._receipt(frame)
 
     async def _acknowledge(self, frame: Frame) -> None:
@@ -317,10 +317,12 @@ class Stomp(Conversation):
 
     # For the rooms.
 
-    def signalled(self, room: str, signal: Signal) -> None:
+    def signalled(self, room: str, signal: Signal) -> int:
         text = signal.written(self.format.message)
-        for each in list(self._of(room)):
-            self.session.say(each.around[0] + text + each.around[1])
+        heads = [each.around for each in self._of(room)]
+        for head, tail in heads:
+            self.session.say(head + text + tail)
+        return len(heads)
 
     # For the session.
 

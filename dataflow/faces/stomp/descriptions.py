@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final, TypedDict
 
@@ -68,12 +69,17 @@ TRANSPORTS: Final = {
     ),
 }
 
+_ROOM: Final = "/app/signal/demo"
+_JOIN: Final = '{"type":"JOIN","senderId":"peer-1"}'
 _CONNECT: Final = "CONNECT\naccept-version:1.2\n\n\0"
 _STOMPJS: Final = """\
 import { Client } from "@stomp/stompjs";
 
 const client = new Client({ brokerURL: "{ws}PATH/websocket" });
-client.onConnect = () => client.subscribe("DESTINATION", message => console.log(message.body));
+client.onConnect = () => {
+  client.subscribe("DESTINATION", message => console.log(message.body));
+  SEND
+};
 client.activate();
 """
 _SOCKJS: Final = _STOMPJS.replace(
@@ -81,6 +87,7 @@ _SOCKJS: Final = _STOMPJS.replace(
 ).replace('"@stomp/stompjs";', '"@stomp/stompjs";\nimport SockJS from "sockjs-client";')
 _PYTHON: Final = """\
 import time
+from urllib.parse import urlsplit
 
 import stomp
 
@@ -88,11 +95,12 @@ class Listener(stomp.ConnectionListener):
     def on_message(self, frame):
         print(frame.body, flush=True)
 
-host, _, port = "{ws}".removeprefix("ws://").partition(":")
-connection = stomp.WSConnection([(host, int(port))], ws_path="PATH/websocket")
+server = urlsplit("{ws}PATH/websocket")
+connection = stomp.WSConnection([(server.hostname, server.port)], ws_path=server.path)
 connection.set_listener("", Listener())
 connection.connect(wait=True)
 connection.subscribe("DESTINATION", id="0")
+SEND
 time.sleep(60)
 """
 
@@ -110,14 +118,14 @@ def samples(path: str, signalling: bool) -> Iterable[Sample]:
     )
     yield _sample("STOMP over SockJS", path, data, "For browsers behind proxies without WebSockets.", _SOCKJS)
     if signalling:
-        room, said = "/topic/signaling/demo", '{"type":"JOIN","senderId":"peer-1"}'
         yield _sample(
             "WebRTC signalling",
             path,
-            room,
+            "/topic/signaling/demo",
             "What is sent to /app/signal/demo comes to all who listen here.",
             _STOMPJS,
-            _subscribe(room) + f"SEND\ndestination:/app/signal/demo\n\n{said}\0",
+            _subscribe("/topic/signaling/demo") + f"SEND\ndestination:{_ROOM}\n\n{_JOIN}\0",
+            sends=True,
         )
 
 
@@ -125,13 +133,18 @@ def _subscribe(destination: str) -> str:
     return f"SUBSCRIBE\nid:0\ndestination:{destination}\n\n\0"
 
 
-def _sample(name: str, path: str, destination: str, words: str, script: str, say: str = "") -> Sample:
-    def filled(text: str) -> str:
-        return text.replace("PATH", path).replace("DESTINATION", destination)
+def _sample(
+    name: str, path: str, destination: str, words: str, script: str, say: str = "", sends: bool = False
+) -> Sample:
+    def filled(text: str, send: str) -> str:
+        text = text.replace("PATH", path).replace("DESTINATION", destination)
+        return re.sub(r" *SEND\n", send if sends else "", text)
 
-    lines = {"JavaScript": filled(script)}
+    lines = {
+        "JavaScript": filled(script, f'  client.publish({{ destination: "{_ROOM}", body: {_JOIN!r} }});\n')
+    }
     if say:
-        lines["Python"] = filled(_PYTHON)
+        lines["Python"] = filled(_PYTHON, f'connection.send("{_ROOM}", {_JOIN!r})\n')
     url = f"{{ws}}{path}/websocket" if say else f"{{http}}{path}"
     trial = Trial("socket", url, say=[_CONNECT, say], protocols=["v12.stomp"]) if say else None
     return Sample(name, url, words, lines=lines, trial=trial)

@@ -53,17 +53,17 @@ class Requests:
             "cookie_needed": False,
             "websocket": True,
         }
-        return self._complete(json_response(told))
+        return _complete(json_response(told))
 
     async def xhr(self, server: str, client: str) -> Response:
         """One batch of frames, as soon as there is one."""
         wire = await self._wire(client)
-        return self._complete(Response(await _frames(wire), content_type=CONTENT_TYPE))
+        return _complete(Response(await _frames(wire), content_type=CONTENT_TYPE))
 
     async def xhr_streaming(self, server: str, client: str) -> Response:
         """Frames as they come, up to a length."""
         wire = await self._wire(client)
-        answer = self._complete(Response(_stream(wire), content_type=CONTENT_TYPE))
+        answer = _complete(Response(_stream(wire), content_type=CONTENT_TYPE))
         answer.timeout = None  # it ends when the client or the server leaves, or with its length
         return answer
 
@@ -82,7 +82,7 @@ class Requests:
             raise HttpProblem(404, "Not Found", "there is no such client: poll first") from None
         except InboxFull as error:
             raise HttpProblem(429, "Too Many Requests", str(error), retry_after=RETRY_AFTER) from None
-        return self._complete(Response(b"", 204))
+        return _complete(Response(b"", 204))
 
     async def _wire(self, client: str) -> PollingWire:
         """The wire of this client; a new client gets one, if there is room. Raises HttpProblem."""
@@ -102,11 +102,10 @@ class Requests:
     def _converse(self, session: AnySession) -> Xhr:
         return Xhr(session, self._hall, self._service)
 
-    def _complete(self, answer: Response) -> Response:
-        answer.headers.update(_HEADERS)
-        if self._hall.pages.invites(request.headers.get("Origin")):
-            answer.headers["Access-Control-Allow-Credentials"] = "true"  # SockJS always asks for it
-        return answer
+
+def _complete(answer: Response) -> Response:
+    answer.headers.update(_HEADERS)
+    return answer
 
 
 async def _frames(wire: PollingWire) -> bytes:

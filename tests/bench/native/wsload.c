@@ -9,7 +9,7 @@
 // An update carries its time of sending (ns since 1970) behind "qty": and its place behind the last "offset":. The place
 // must grow by one per client. `skipped` counts the places where it does not, without a stream.gap before; `gaps` counts
 // the stream.gap messages, `others` all other messages. The first --slow clients never read, have a small receive buffer,
-// and do not count. With --count every KEY in a message is an update, and nothing else is measured of it; with --raw
+// and do not count. With --count every message with KEY in it is an update, and nothing else is measured of it; with --raw
 // the answer to the request is no WebSocket but a body, and every KEY in it is an update. Built with -DWITH_TLS (and -lssl -lcrypto) it also speaks TLS; it does not check certificates.
 #include "ws.h"
 #include <getopt.h>
@@ -125,11 +125,11 @@ static int on_gap(client_t *c, const uint8_t *p, size_t n) { // {"from":N,"to":N
 
 static void on_message(client_t *c, const uint8_t *p, size_t n, uint64_t now) {
     if (key) {
-        size_t length = strlen(key), count = 0;
-        for (const uint8_t *q = p, *found; (found = memmem(q, p + n - q, key, length)); q = found + length) count++;
-        if (!count) { seen.others++; return; }
+        size_t length = strlen(key), found = 0;
+        for (const uint8_t *q = p; (q = memmem(q, p + n - q, key, length)); q += length) found++;
+        if (!found) { seen.others++; return; }
         if (!*sample && n < sizeof sample) memcpy(sample, p, n);
-        c->updates += count, seen.updates += count;
+        c->updates += found, seen.updates += found;
         return;
     }
     const uint8_t *stamp = behind(p, n, "\"qty\":", 6);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import faces, ingest, memory, rates, saturation, stalled, start, storm, tls
+from . import faces, ingest, memory, rates, saturation, stalled, start, storm, ticks, tls
 
 ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
@@ -11,6 +11,7 @@ ALL: tuple[Scenario, ...] = (
     rates.SCENARIO,
     memory.SCENARIO,
     ingest.SCENARIO,
+    ticks.SCENARIO,
     storm.SCENARIO,
     stalled.SCENARIO,
     tls.SCENARIO,

@@ -16,10 +16,13 @@ from dataflow.chaos.check import (
     Admitted,
     Figures,
     Seen,
+    Shown,
     SourceAccount,
+    State,
     Stream,
     account,
     quantiles,
+    shown_account,
     source_account,
     unbalanced,
 )
@@ -71,6 +74,73 @@ def stream(*offsets: int, begin: int = 0) -> Stream:
 
 def wrong(made: Stream, admitted: Admitted) -> dict[str, int]:
     return dict(account("A-B", made, admitted).violations)
+
+
+def shown(*states: int) -> Shown:
+    """What a client saw on one connection."""
+    made = Shown()
+    made.begin()
+    for state in states:
+        made.show((Decimal(state),))
+    return made
+
+
+def truth(*states: int) -> list[State]:
+    return [(Decimal(state),) for state in states]
+
+
+class TestStates:
+    def test_some_of_the_states_are_enough(self) -> None:
+        """In their order, with the last one."""
+        assert not shown_account("A-B", shown(1, 3, 5), truth(1, 2, 3, 4, 5)).violations
+        assert not shown_account("A-B", shown(1, 1, 2), truth(1, 1, 2)).violations
+
+    @pytest.mark.parametrize(
+        ("states", "violations"),
+        [
+            ((1, 3, 2, 4), {"untrue": 1}),  # it went back
+            ((1, 2, 2, 4), {"untrue": 1}),  # twice
+            ((1, 7, 4), {"untrue": 1}),  # never
+            ((1, 2, 3), {"stale": 1}),
+            ((), {"stale": 1}),
+        ],
+    )
+    def test_what_is_not_true_or_old_is_found(self, states: tuple[int, ...], violations: Any) -> None:
+        """Each in its own words."""
+        made = shown_account("A-B", shown(*states), truth(1, 2, 3, 4))
+        assert made.violations == violations
+        assert len(made.examples) == 1
+
+    def test_a_connection_may_begin_with_the_last_state(self) -> None:
+        """Once: the state of now is what a client gets first."""
+        made = shown(1, 2)
+        made.lost()
+        assert not made.live
+        made.begin()
+        made.show((Decimal(2),))
+        assert made.live
+        assert not shown_account("A-B", made, truth(1, 2)).violations
+        made.show((Decimal(2),))
+        assert shown_account("A-B", made, truth(1, 2)).violations == {"untrue": 1}
+
+    def test_a_day_is_folded_in_time(self) -> None:
+        """Of equal times the places decide; a trade of a day that is over does not count."""
+        made, day = Admitted(), 86_400 * 10**9
+        for offset, (price, moment) in enumerate(
+            [(5, 20), (7, 10), (6, 20), (4, 15), (9, day + 1), (1, 30), (8, day + 1)], start=1
+        ):
+            made.trade(offset, Seen("x", str(offset), "buy", Decimal(price), Decimal(2)), moment)
+        told = [tuple(map(int, state)) for state in made.days]
+        next_day = day // 10**6
+        assert told == [
+            (5, 5, 5, 5, 2, 0),
+            (7, 7, 5, 5, 4, 0),
+            (7, 7, 5, 6, 6, 0),
+            (7, 7, 4, 6, 8, 0),
+            (9, 9, 9, 9, 2, next_day),
+            (9, 9, 8, 8, 4, next_day),
+        ]
+        assert [int(price) for [price] in made.prices] == [5, 7, 6, 4, 9, 1, 8]
 
 
 class TestClient:
@@ -325,3 +395,14 @@ class TestVerdict:
             "p99": 19.9,
             "max": 20.0,
         }
+
+
+def test_equal_trades_without_ids_are_two() -> None:
+    """Only their places tell them apart."""
+    stream = Stream("A-B")
+    stream.subscribed(answer(0))
+    for offset in (1, 2):
+        stream.trade(update(offset, tradeId=None, side=None))
+    assert not stream.findings
+    stream.trade(update(2, tradeId=None, side=None))
+    assert stream.findings == {"duplicated": 1}

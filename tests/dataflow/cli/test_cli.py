@@ -178,6 +178,8 @@ class TestEnds:
             (("demo", "--config", "nope.toml"), "nope.toml: no such file"),
             (("simulate", "replay", "nope.csv"), "dataflow: nope.csv: no such file"),
             (("simulate", "binance", "--speed", "0"), "dataflow: speed must be a number greater than 0"),
+            (("simulate", "ticks", "--to", "9000"), "dataflow: --to: found 9000; must be HOST:PORT"),
+            (("simulate", "ticks", "--every", "-1"), "dataflow: --every must be seconds >= 0"),
             (("status", "--url", "ftp://x"), "dataflow: ftp://x/ready is not an address: "),
             (("status", "--url", "http://x:y"), "dataflow: http://x:y/ready is not an address: "),
         ],
@@ -265,6 +267,13 @@ class TestCheck:
         assert code == 0
         assert told["ok"] is True
         assert told["sources"]["binance"]["url"] == "ws://127.0.0.1:5001/stream"
+
+    def test_a_source_that_listens(self, output: Output) -> None:
+        """It is told apart from one that is connected to."""
+        files = str(shipped("server.toml")), str(shipped("simulated.toml"))
+        assert "  ticks: any symbols from producers at tcp://127.0.0.1:9000" in output.of("check", *files)[1]
+        told = json.loads(output.of("check", *files, "--json")[1])["sources"]["ticks"]
+        assert told == {"connector": "ticks_protobuf", "url": "tcp://127.0.0.1:9000", "symbols": ["*"]}
 
     def test_without_sources(self, output: Output, tmp_path: Path) -> None:
         """A configuration without sources is valid, and check mentions it."""

@@ -15,7 +15,14 @@ import trio
 from rich.console import Console
 
 from dataflow.cli import demo
-from dataflow.cli.demo import Exchanges, at_ports, command_name, free_ports, invitation
+from dataflow.cli.demo import (
+    Exchanges,
+    at_ports,
+    command_name,
+    free_ports,
+    invitation,
+    listening_at_free_ports,
+)
 from dataflow.cli.ends import Mistake
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Gateway, Settings
@@ -57,6 +64,26 @@ class TestPorts:
         real = load([shipped("server.toml")], {})
         assert at_ports(real, {"blockchain": 5003, "binance": 5004}) == real
 
+    def test_other_listeners_find_a_free_port_too(self, simulated: Settings) -> None:
+        """Ports that are taken, by others or by the gateway itself, are passed over; free ones stay as they are."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            ticks = attrs.evolve(simulated.sources["ticks"], port=port)
+            gateway = attrs.evolve(simulated.gateway, port=port + 1)
+            wanted = attrs.evolve(simulated, gateway=gateway, sources={**simulated.sources, "ticks": ticks})
+            moved = listening_at_free_ports(wanted)
+        assert moved.sources["ticks"].port > port + 1
+        assert listening_at_free_ports(moved) == moved
+        assert moved.sources["binance"] == simulated.sources["binance"]
+
+    def test_no_free_port_for_a_listener_is_said(
+        self, simulated: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The error names the range and what it is for."""
+        monkeypatch.setattr(demo, "why_not_free", lambda host, port: OSError())
+        with pytest.raises(Mistake, match=r"^no port from 9000 to 9049 is free for ticks$"):
+            listening_at_free_ports(simulated)
+
 
 class TestInvitation:
     @staticmethod
@@ -73,6 +100,7 @@ class TestInvitation:
         for line in (
             "http://127.0.0.1:8080/ ",
             ".venv/bin/dataflow tail BTC-USD BTC-USDT ",
+            ".venv/bin/dataflow simulate ticks ",
             ".venv/bin/dataflow status --watch ",
             """curl 127.0.0.1:5101/disconnect -d '{"mode":"drop","seconds":5}' """,
             "curl -X POST 127.0.0.1:8080/actors/cache/shard-0/restart ",
@@ -84,6 +112,12 @@ class TestInvitation:
         text = self.shown(attrs.evolve(simulated, gateway=Gateway(port=9000)))
         assert "tail BTC-USD BTC-USDT --url 127.0.0.1:9000 " in text
         assert "8080" not in text
+
+    def test_a_moved_source_is_part_of_the_suggestions(self, simulated: Settings) -> None:
+        """Ticks are pushed to where the source listens."""
+        ticks = attrs.evolve(simulated.sources["ticks"], port=9001)
+        text = self.shown(attrs.evolve(simulated, sources={"ticks": ticks}))
+        assert "simulate ticks --to 127.0.0.1:9001 " in text
 
     def test_the_command_as_it_can_be_typed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """The name if it is on the PATH, else the relative path, or `python -m dataflow`."""

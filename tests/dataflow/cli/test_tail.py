@@ -150,6 +150,11 @@ class TestShowing:
         Screen(7, coloured=True).trade(trade(7, side).encode())
         assert f"{colour}{side:<4}\x1b[0m" in said()[0]
 
+    def test_a_side_that_the_source_does_not_tell(self, said: Any) -> None:
+        """It is a dash, and takes as much room."""
+        PLAIN.trade(trade(7).replace('"buy"', "null").replace('"t7"', "null").encode())
+        assert said() == [line(7, "-")]
+
     @pytest.mark.parametrize("price", ["8501.10000000", "8501.1", "8501", "0.00000612", "12345678.5", "1E+3"])
     def test_the_decimal_points_are_aligned(self, said: Any, price: str) -> None:
         """Exchanges differ in their trailing zeros: the columns stay straight and no digit is lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from dataflow.app import hall
 from dataflow.connectors import binance, blockchain
 from dataflow.domain import Recorded, Topic, Trade
 from dataflow.domain.quality import Grade
-from dataflow.gateway.desk import MAX_COUNT, Desk, check_range
+from dataflow.gateway.desk import COMPARED, MAX_COUNT, Desk, check_range
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import InvalidValue, Unavailable
 from dataflow.settings.schema import Settings
@@ -179,3 +180,68 @@ async def test_a_topic_is_unavailable_when_every_source_refuses_its_symbol(built
         "rejected": {"binance": "no such market", "blockchain": "no such market"},
     }
     desk.check_available(quality)
+
+
+def test_a_symbol_is_found_by_what_clients_of_other_systems_write(built: Hall, desk: Desk) -> None:
+    """With or without its dashes, in any case; nothing is cut by guess."""
+    for written in ("BTC-USDT", "BTCUSDT", " btcusdt ", "Btc-Usdt"):
+        assert desk.find(written) == desk.canonical(written) == "BTC-USDT"
+    assert desk.find("BTC-USD-T") is None
+    assert desk.find("") is None
+    assert desk.compact("BTC-USDT") == "BTCUSDT"
+
+
+def test_the_name_of_a_symbol_that_does_not_exist(desk: Desk) -> None:
+    """It would be called so. What no symbol can be called is refused, and not repeated at length."""
+    assert desk.canonical(" aapl ") == "AAPL"
+    assert desk.canonical("X:Y") == "X:Y"
+    for written in ("", " ", "a b", "a/b", "*", "\0", "x" * 65, "ß" * 40, "y" * 10_000):
+        with pytest.raises(InvalidValue) as refused:
+            desk.canonical(written)
+        assert len(refused.value.data["value"]) <= 65
+
+
+async def test_an_aggregate_is_of_a_symbol_with_trades(built: Hall, desk: Desk) -> None:
+    """None else, and never zeros."""
+    assert desk.aggregate("BTC-USDT") is None
+    assert desk.aggregate("AAPL") is None
+    await admit(built, "BTC-USDT", 3)
+    found = desk.aggregate("BTC-USDT")
+    assert found is not None
+    assert (found.open, found.high, found.low, found.close, found.volume, found.count) == (1, 3, 1, 3, 3, 3)
+    assert (found.timestamp, found.offset) == (START + 3 * SECOND, 3)
+
+
+def test_the_topic_of_a_symbol_that_does_not_exist(built: Hall, desk: Desk) -> None:
+    """Nobody refuses it, and asking leaves nothing."""
+    topic = desk.day_topic("AAPL")
+    desk.check_available(topic)
+    assert not desk.owes_every_entry(topic)
+    assert [store.symbols() for store in built.core.stores] == [[], []]
+
+
+async def test_aggregates_are_no_channel_for_clients(desk: Desk) -> None:
+    """Faces ask for them in ways of their own."""
+    with pytest.raises(InvalidValue) as refused:
+        desk.topic("days", "BTC-USDT")
+    assert refused.value.data["valid"] == ["quality", "trades"]
+    assert all(info.channels == ["quality", "trades"] for info in desk.symbols())
+
+
+def test_a_wrong_symbol_costs_little_among_thousands(
+    desk: Desk, built: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is compared with few, its neighbours: a client could keep the daemon busy with guesses."""
+    compared: list[int] = []
+
+    def count(name: str, symbols: list[str], **more: Any) -> list[str]:
+        compared.append(len(symbols))
+        return get_close_matches(name, symbols, **more)
+
+    monkeypatch.setattr("dataflow.gateway.desk.difflib.get_close_matches", count)
+    built.core.carriers.update({f"{first}{n}": [] for first in "ABX" for n in range(500)})
+    for name, near in (("X1000", "X100"), ("btc-usd!", "BTC-USD"), ("?", "A0")):
+        with pytest.raises(InvalidValue) as refused:
+            desk.check_symbol(name)
+        assert near in refused.value.data["nearest"]
+    assert max(compared) <= COMPARED

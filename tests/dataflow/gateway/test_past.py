@@ -65,3 +65,11 @@ def test_an_item_is_encoded_once_for_each_format() -> None:
     assert one.written == [1, 2, 1, 2, 1]
     kept.part(other, BTC, 1).add([place(1)])
     assert other.written == [1]
+
+
+def test_a_topic_without_entries_leaves_nothing() -> None:
+    """Clients can name topics that never have one."""
+    past = Past()
+    for n in range(1000):
+        past.part(JSONRPC, Topic("days", f"X{n}"), 1).add([])
+    assert past._texts == {}

@@ -521,7 +521,9 @@ class Exchanges:
 
 
 @asynccontextmanager
-async def exchanging(certificate: Certificate, **options: Any) -> AsyncIterator[tuple[Any, Browser, Exchanges]]:
+async def exchanging(
+    certificate: Certificate, **options: Any
+) -> AsyncIterator[tuple[Any, Browser, Exchanges]]:
     app = Exchanges()
     tls = certified_context(certificate.certificate, certificate.key)
     with trio.fail_after(120):

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from actors.outbox import SlowClient
 from dataflow import connectors, plugs
 from dataflow.domain.errors import ConfigError
+from dataflow.domain.symbols import Form
 from dataflow.settings import load as config
 from dataflow.settings.load import load
 from dataflow.settings.schema import Chaos, Gateway, Session, Settings
@@ -311,6 +312,14 @@ class TestMistakes:
                 'symbols: found ["btc-usd"]; "btc-usd" must be BASE-QUOTE in capitals, such as "BTC-USD"',
             ),
             (
+                'symbols = ["BTC-USD-SWAP"]',
+                'symbols: found ["BTC-USD-SWAP"]; "BTC-USD-SWAP" must be BASE-QUOTE in capitals, such as "BTC-USD"',
+            ),
+            (
+                'symbols = ["*"]',
+                'symbols: found ["*"]; "*" must be BASE-QUOTE in capitals, such as "BTC-USD"',
+            ),
+            (
                 'symbols = ["A-B", "C-D", "A-B"]',
                 'symbols: found ["A-B", "C-D", "A-B"]; "A-B" is named more than once',
             ),
@@ -324,6 +333,34 @@ class TestMistakes:
     def test_a_mistake_in_a_source(self, files: Files, written: str, told: str) -> None:
         """The types and validators of a connector's own keys are checked like all others."""
         assert files.problems(SOURCE + written) == [f"my.toml: [sources.a] {told}"]
+
+    def test_contracts_of_an_exchange(self, files: Files) -> None:
+        """A perpetual one, and one that ends on a day."""
+        file = files.write(SOURCE + 'symbols = ["BTC-USDT-PERP", "BTC-USDT-261225"]')
+        assert load([file], {}).sources["a"].symbols == ("BTC-USDT-PERP", "BTC-USDT-261225")
+
+    def test_symbols_of_a_source_that_asks_for_less(
+        self, files: Files, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its settings say what they look like, and whether it may bring any."""
+        form = Form(r"\*|[A-Z]{1,4}", "tickers")
+        monkeypatch.setattr(SourceSettings, "symbol_form", form)
+        assert load([files.write(SOURCE + 'symbols = ["AAPL", "*"]')], {}).sources["a"].symbols == (
+            "AAPL",
+            "*",
+        )
+        assert files.problems(SOURCE + 'symbols = ["GOOGL"]') == [
+            'my.toml: [sources.a] symbols: found ["GOOGL"]; "GOOGL" must be tickers'
+        ]
+
+    def test_no_two_symbols_become_one_without_their_dashes(self, files: Files) -> None:
+        """Clients may leave the dashes out; of different sources, too. One symbol of two sources is no mistake."""
+        other = SOURCE.replace("sources.a", "sources.b")
+        assert load([files.write(f'{SOURCE}symbols = ["A-BC"]\n{other}symbols = ["A-BC", "AB-CD"]')], {})
+        assert files.problems(f'{SOURCE}symbols = ["A-BC"]\n{other}symbols = ["X-Y", "AB-C"]') == [
+            'my.toml: [sources.b] symbols: "A-BC" and "AB-C" have the same name without their dashes, "ABC", which'
+            " clients may use; leave one out"
+        ]
 
     @pytest.mark.parametrize("url", ["", "ws.example.com", "wss://", "//host", "/path"])
     def test_an_address_is_whole(self, files: Files, url: str) -> None:

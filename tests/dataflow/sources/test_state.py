@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import pytest
+from attrs import evolve
 
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import Audience, Delivered, SourceState, carriers
@@ -226,3 +227,30 @@ def test_the_sources_of_a_symbol_stand_in_the_order_of_the_configuration(diary: 
     states = {"b": state(diary, "X-Y"), "a": state(diary, "X-Y", "Z-Y")}
     assert carriers(states) == {"X-Y": [states["b"], states["a"]], "Z-Y": [states["a"]]}
     assert list(carriers(states)) == ["X-Y", "Z-Y"]
+
+
+def test_a_source_that_brings_its_symbols(diary: Diary) -> None:
+    """Each is carried from its discovery on, behind those that are named. The wildcard is none."""
+    source = state(diary, "X-Y", "*")
+    assert source.symbols == ["X-Y"]
+    assert [source.discover(symbol) for symbol in ("AAPL", "AAPL", "X-Y", "MSFT")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert source.symbols == ["X-Y", "AAPL", "MSFT"]
+    assert carriers({"a": source}) == {"X-Y": [source], "AAPL": [source], "MSFT": [source]}
+
+
+def test_a_source_that_is_not_asked_to_brings_none(diary: Diary) -> None:
+    """Also after it did, when its configuration has changed."""
+    source = state(diary, "X-Y")
+    assert not source.discover("AAPL")
+    assert list(source.symbols) == ["X-Y"]
+    free = state(diary, "*")
+    free.discover("AAPL")
+    free.become(evolve(free.settings, symbols=("X-Y",)))
+    assert list(free.symbols) == ["X-Y"]
+    free.become(evolve(free.settings, symbols=("*",)))
+    assert list(free.symbols) == ["AAPL"], "its trades are still there"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 from attrs import define
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -15,7 +16,7 @@ from dataflow.domain import Topic
 from dataflow.domain.topic import TRADES
 from dataflow.sources.state import SourceState
 from dataflow.topics.topics import Topics
-from supervisors import Child, Pool, Ref, open_supervisor
+from supervisors import Child, Pool, PoolFull, Ref, open_supervisor
 from tests.dataflow.topics.stage import EPOCH, SYMBOLS, Stage
 
 BTC, ETH = (Topic(TRADES, symbol) for symbol in SYMBOLS)
@@ -165,3 +166,43 @@ async def test_a_topic_that_is_abandoned_during_its_start_ends_and_is_started_an
             started[0].put("news")  # if it lives, the start waits for it: a failure shall not hang
         assert starts == 2
         assert s.topics.open_topics == [BTC]
+
+
+async def test_nothing_is_kept_of_a_topic_that_is_over() -> None:
+    """Neither itself nor its name, nor that it wanted a symbol."""
+    async with scene() as s:
+        listener: Any = await s.open(MIRROR)
+        s.topics.over(str(MIRROR))
+        assert s.topics.named(str(MIRROR)) == MIRROR, "it is not over"
+        s.topics.abandon(MIRROR)
+        s.topics.over(str(MIRROR))
+        s.topics.over(str(MIRROR))
+        assert (s.topics._opened, s.topics._by_name, s.topics.readers._wakes) == ({}, {}, {})
+        s.topics.leave(MIRROR, listener)
+        assert s.topics.named(str(MIRROR)) is None
+
+
+async def test_a_topic_that_cannot_be_started_leaves_nothing() -> None:
+    """The client is told, and may try again."""
+    async with scene() as s:
+
+        class Refuses:
+            async def start(self, child: Child) -> Ref:
+                raise PoolFull("full")
+
+        with pytest.raises(PoolFull):
+            await s.topics.open(BTC, Refuses())
+        assert (s.topics._opened, s.topics._by_name) == ({}, {})
+        await s.open(BTC)
+
+
+async def test_a_symbol_that_comes_to_a_source_is_wanted_there() -> None:
+    """If a topic waits for it."""
+    async with scene() as s:
+        await s.open(BTC)
+        for source in s.sources.values():
+            source.interest.confine(())
+        s.topics.want_again(["X-Y"])
+        assert not s.sources["a"].interest.topics
+        s.topics.want_again([BTC.symbol])
+        assert s.sources["a"].interest.topics == {BTC.symbol}

@@ -56,6 +56,16 @@ def test_an_update_is_the_contract_to_the_byte() -> None:
     assert update_of(RECORDED).decode() == expected
 
 
+def test_what_the_source_does_not_tell_is_null() -> None:
+    """Never an invented id, and no side by default."""
+    trade = Trade("ticks", "AAPL", None, None, Decimal("100.25"), Decimal(10), RECORDED.trade.timestamp)
+    assert update_of(Recorded(3, trade)).decode() == (
+        '{"jsonrpc":"2.0","method":"trades.update","params":{"seqnum":3,"event":"updated","channel":"trades",'
+        '"symbol":"AAPL","timestamp":"2020-05-10T18:33:36.696315Z","side":null,"qty":10,"price":100.25,'
+        '"tradeId":null,"source":"ticks","offset":3}}'
+    )
+
+
 def test_a_trade_in_an_answer_has_the_same_fields() -> None:
     """Without the envelope, ready for a result."""
     assert JSONRPC.item(trades("BTC-USD"), 1, RECORDED.offset, RECORDED.trade).decode() == FIELDS
@@ -148,15 +158,16 @@ def test_quality_is_told_by_source_and_for_the_symbol() -> None:
 @given(
     st.decimals(min_value=Decimal("1E-30"), max_value=Decimal("1E30"), allow_nan=False, places=None),
     st.text(),
-    st.sampled_from(["buy", "sell"]),
+    st.none() | st.text(),
+    st.sampled_from(["buy", "sell", None]),
     st.integers(0, 253402300799_999_999_999),
 )
-def test_no_digit_is_lost(number: Decimal, text: str, side: Any, timestamp: int) -> None:
-    """A reader of exact numbers gets every trade back as it was."""
-    trade = Trade(text, text, text, side, number, number / 3, timestamp)
+def test_no_digit_is_lost(number: Decimal, text: str, name: Any, side: Any, timestamp: int) -> None:
+    """A reader of exact numbers gets every trade back as it was, with null for what its source does not tell."""
+    trade = Trade(text, text, name, side, number, number / 3, timestamp)
     params = json.loads(update_of(Recorded(1, trade)), parse_float=Decimal, parse_int=Decimal)["params"]
     assert (params["price"], params["qty"]) == (number, number / 3)
-    assert (params["source"], params["symbol"], params["tradeId"], params["side"]) == (text, text, text, side)
+    assert (params["source"], params["symbol"], params["tradeId"], params["side"]) == (text, text, name, side)
 
 
 @pytest.mark.parametrize("written", ["61837.63000000", "1E-7", "0.10", "100"])
@@ -175,14 +186,17 @@ names = (
 moments = st.integers(0, 3).map(lambda n: 1_589_135_616_696_315_999 + n * 500)
 
 
-@given(names, st.lists(st.tuples(names, names, moments, st.integers(1, 2**53))))
+sides = st.sampled_from(["buy", "sell", None])
+
+
+@given(names, st.lists(st.tuples(names, st.none() | names, sides, moments, st.integers(1, 2**53))))
 def test_kept_parts_of_one_update_show_in_no_other(
-    symbol: str, told_of: list[tuple[str, str, int, int]]
+    symbol: str, told_of: list[tuple[str, str | None, Any, int, int]]
 ) -> None:
     """One encoder, many trades: each text is the answer's text in the envelope, whatever came before."""
     encode, topic = JSONRPC.encoder(trades(symbol), 1), trades(symbol)
-    for source, name, moment, offset in told_of:
-        trade = Trade(source, symbol, name, "buy", Decimal("1.50"), Decimal("2"), moment)
+    for source, name, side, moment, offset in told_of:
+        trade = Trade(source, symbol, name, side, Decimal("1.50"), Decimal("2"), moment)
         params = JSONRPC.item(topic, 1, offset, trade).decode()
         expected = f'{{"jsonrpc":"2.0","method":"trades.update","params":{params}}}'
         assert [text.decode() for text in encode([(offset, trade)])] == [expected]

@@ -21,8 +21,9 @@ class Peer:
 
     heard: list[bytes] = field(factory=list)
 
-    def signalled(self, room: str, signal: Signal) -> None:
+    def signalled(self, room: str, signal: Signal) -> int:
         self.heard.append(signal.written(written))
+        return 1
 
 
 def written(number: int, text: bytes) -> bytes:
@@ -112,8 +113,9 @@ def test_a_text_is_made_once_for_all_clients_of_a_kind() -> None:
         return text
 
     class Listener(Peer):
-        def signalled(self, room: str, signal: Signal) -> None:
+        def signalled(self, room: str, signal: Signal) -> int:
             signal.written(write)
+            return 1
 
     for _ in range(5):
         rooms.enter("", Listener())
