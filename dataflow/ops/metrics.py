@@ -118,7 +118,10 @@ class _Now(Collector):
         ):
             yield CounterMetricFamily(f"dataflow_{name}", text, value=value)
         ended = {why.value: count for why, count in totals.ended.items()}
-        subscribers = {str(topic): count for topic, count in self._core.topics.subscribers.items()}
+        subscribers: Counter[str] = Counter()
+        for topic, count in self._core.topics.subscribers.items():
+            # Clients can wait for symbols that do not exist. They must not fill a time series database.
+            subscribers[str(topic) if topic.symbol in self._core.carriers else "unknown"] += count
         yield _labelled(
             CounterMetricFamily, "sessions_ended", "Clients that left, by the reason", "reason", ended
         )

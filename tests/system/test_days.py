@@ -258,13 +258,15 @@ async def test_a_crash_costs_no_trade() -> None:
 
 async def test_a_client_may_wait_for_a_symbol_that_does_not_exist() -> None:
     """It hears the first trade when the symbol comes into being, like any other symbol."""
-    async with running(ANY_SYMBOL) as d, watching(d, " aapl ") as one:
+    async with running(ANY_SYMBOL) as d, watching(d, " aapl ") as one, http_client(d.http) as http:
         assert one.heard == ["nothing"]
+        assert 'dataflow_topic_subscribers{symbol="unknown"} 1.0' in (await http.get("/metrics")).text
         d.core.discover("AAPL", SOURCE)  # as a source does that brings its own
         assert d.core.sources[SOURCE].interest.topics == {"AAPL"}, "it is wanted already"
         await deliver(d, trades(2, symbol="AAPL", named=False))
         await until(lambda: one.places == [1, 2])
         assert d.hall.desk.find("aapl") == "AAPL"
+        assert 'dataflow_topic_subscribers{symbol="days:AAPL"} 1.0' in (await http.get("/metrics")).text
 
 
 async def test_names_that_never_exist_leave_nothing_behind() -> None:

@@ -196,6 +196,23 @@ def test_server_toml_shows_the_source_with_all_its_defaults(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("others", "whose"),
+    [
+        ("[gateway]\nport = 9000\n", "[gateway]"),
+        ("[operator]\nport = 9000\n", "[operator]"),
+        ('[sources.a]\nconnector = "ticks_protobuf"\n', "[sources.a]"),
+    ],
+)
+def test_a_port_has_one_listener(tmp_path: Path, others: str, whose: str) -> None:
+    """That two want the same one is found before anything starts, also when it is a default."""
+    file = tmp_path / "ticks.toml"
+    file.write_text(f'{others}[sources.ticks]\nconnector = "ticks_protobuf"\n')
+    with pytest.raises(ConfigError) as caught:
+        load([file], {})
+    assert caught.value.problems == [f"{file}: [sources.ticks] port: 9000 is that of {whose} already"]
+
+
+@pytest.mark.parametrize(
     ("line", "why"),
     [
         (
