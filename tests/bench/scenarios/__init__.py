@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import faces, ingest, memory, rates, saturation, stalled, start, storm, tls
+from . import faces, grpc, ingest, memory, rates, saturation, stalled, start, storm, tls
 
 ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
@@ -15,4 +15,5 @@ ALL: tuple[Scenario, ...] = (
     stalled.SCENARIO,
     tls.SCENARIO,
     faces.SCENARIO,
+    grpc.SCENARIO,
 )
