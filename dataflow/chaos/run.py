@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from functools import partial
@@ -190,7 +190,13 @@ def _settings(
         supervision=Supervision(restarts=restarts, within=5.0, stop_within=2.0),
         chaos=Chaos(enabled=True, seed=plan.seed),
         sources=sources,
+        faces=_anywhere(shipped.faces),
     )
+
+
+def _anywhere(faces: Mapping[str, Any]) -> dict[str, Any]:
+    """Those with a port of their own keep whichever they get first."""
+    return {name: evolve(keys, port=0) if hasattr(keys, "port") else keys for name, keys in faces.items()}
 
 
 def _upstream(settings: Settings, name: str) -> SourceSettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dataflow.settings.schema import Settings
+from dataflow.sources.port import ListenerSettings
 
 from .hops import is_loopback
 
@@ -24,6 +25,12 @@ def warnings(settings: Settings) -> Iterator[str]:
             yield (
                 f"[{table}] host: {host} is reachable from other machines, without {without}:"
                 f" {_effect(gateway.tls_certificate is None, token)}"
+            )
+    for name, source in settings.sources.items():
+        if isinstance(source, ListenerSettings) and not _is_local(source.host):
+            yield (
+                f"[sources.{name}] host: {source.host} is reachable from other machines, and there is no"
+                " password: whoever reaches it can push trades"
             )
     signs = [key for key in ("trusted_proxies", "root_path", "hosts") if getattr(gateway, key)]
     if signs and not token and operator.trust_local:

@@ -204,6 +204,7 @@ class Connection:
         self._stream = SocketStream(sock)
         self._send_lock = trio.Lock()
         self._idle = trio.CancelScope()
+        self._pinging = trio.CancelScope()
         self._early = b""
         self._meter = Meter(shared.http2.least_data)
         self._frames: FrameConnection | None = None  # of an HTTP/1.1 websocket
@@ -400,19 +401,19 @@ class Connection:
 
     async def _ping(self, protocol: H2Protocol, interval: float, timeout: float) -> None:
         """Let a peer go that is silent, and that a ping cannot make speak: it has vanished."""
-        while True:
-            asked = trio.current_time()
-            if self.heard + interval > asked:
-                await trio.sleep_until(self.heard + interval)
-                continue
-            with suppress(ProtocolError):
-                protocol.connection.ping(PING)
-            await protocol._flush()
-            await trio.sleep_until(asked + timeout)
-            if self.heard < asked:
-                self.shared.fault("connection", SilentError(f"no answer to a ping for {timeout:g} s"))
-                self.abort()
-                return
+        with self._pinging:
+            while True:
+                asked = trio.current_time()
+                if self.heard + interval > asked:
+                    await trio.sleep_until(self.heard + interval)
+                    continue
+                with suppress(ProtocolError):
+                    protocol.connection.ping(PING)
+                await protocol._flush()
+                await trio.sleep_until(asked + timeout)
+                if self.heard < asked:
+                    self.shared.fault("connection", SilentError(f"no answer to a ping for {timeout:g} s"))
+                    self.abort()
 
     async def _read(self) -> None:
         with self._idle:
@@ -563,6 +564,7 @@ class Connection:
         await trio.lowlevel.checkpoint()
 
     def _limit_remains(self) -> None:
+        self._pinging.cancel()
         if hasattr(self, "_nursery"):
             scope = self._nursery.cancel_scope
             scope.deadline = min(scope.deadline, trio.current_time() + self.shared.send_seconds)

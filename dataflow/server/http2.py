@@ -30,7 +30,7 @@ from attrs import frozen
 from h2.errors import ErrorCodes
 from h2.events import RequestReceived
 from h2.exceptions import ProtocolError
-from hypercorn.protocol.events import Body, Data, EndBody, EndData, Trailers
+from hypercorn.protocol.events import Body, Data, EndBody, EndData, StreamClosed, Trailers
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
@@ -228,6 +228,8 @@ class Http2Exchange:
             self._whole = not message["more_body"]
         else:
             self._gone = True
+            await self._room.buffer.close()  # nobody waits for a peer that has left
+            self._room.tell()
         self._news.set()
 
     async def receive(self) -> Any:
@@ -255,6 +257,9 @@ class Http2Exchange:
         return owed > 0
 
     async def _send_event(self, event: Any) -> None:
+        if self._gone and not isinstance(event, StreamClosed):
+            await trio.lowlevel.checkpoint()
+            return
         if not isinstance(event, Body | EndBody | Trailers):
             with self._unhurt():
                 await self._send(event)
@@ -268,7 +273,7 @@ class Http2Exchange:
         if scope.cancelled_caught:
             self._stalled()
             await _reset(self._protocol, self._id, self._room, ErrorCodes.CANCEL)
-        elif isinstance(event, Trailers):
+        elif isinstance(event, Trailers) and not self._gone:
             with self._unhurt():
                 await self._send(event)
                 await self._close(ErrorCodes.NO_ERROR)  # now: Hypercorn ends it once more, and h2 resents it

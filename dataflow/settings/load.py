@@ -17,7 +17,7 @@ from cattrs import AttributeValidationNote, ClassValidationError
 from dataflow import plugs
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import Names, compact
-from dataflow.sources.port import AnySourceSettings, SourceSettings
+from dataflow.sources.port import AnySourceSettings, ListenerSettings, SourceSettings
 
 from .schema import FaceSettings, Settings, source_rules
 from .structure import (
@@ -127,6 +127,7 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
         return None
     problems += _two_tokens(tree, settings)
     problems += _one_port(tree, settings)
+    problems += _listeners_apart(tree, settings)
     problems += _names_apart(tree, settings)
     return settings
 
@@ -146,6 +147,18 @@ def _one_port(tree: Any, settings: Settings) -> Iterator[str]:
     port = settings.operator.port
     if port and port == settings.gateway.port:
         yield wrong(tree["operator"]["port"], "[operator] port", "must not be that of [gateway]")
+
+
+def _listeners_apart(tree: Any, settings: Settings) -> Iterator[str]:
+    """Two sources that listen, or one and the gateway, cannot have one port."""
+    taken = {settings.operator.port: "[operator]", settings.gateway.port: "[gateway]"}
+    for name, source in settings.sources.items():
+        if isinstance(source, ListenerSettings) and source.port:
+            table = f"[sources.{name}]"
+            if source.port in taken:
+                origin = tree["sources"][name].origin
+                yield f"{origin}: {table} port: {source.port} is that of {taken[source.port]} already"
+            taken.setdefault(source.port, table)
 
 
 def _names_apart(tree: Any, settings: Settings) -> Iterator[str]:

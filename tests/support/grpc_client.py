@@ -13,10 +13,9 @@ import grpc
 import trio
 from attrs import define, field
 from h2.config import H2Configuration
-from h2.connection import ConnectionState, H2Connection
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
-    ConnectionTerminated,
     DataReceived,
     ResponseReceived,
     StreamEnded,
@@ -24,6 +23,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.settings import SettingCodes
+from hyperframe.frame import GoAwayFrame
 
 from dataflow.protobuf import marketdata_pb2 as pb
 from dataflow.protobuf.grpc.health.v1 import health_pb2 as health
@@ -162,6 +162,8 @@ class Reply:
     trailers: dict[str, str] = field(factory=dict)
     reset: int | None = None
     over: bool = False
+    _messages: list[Any] = field(factory=list)
+    _parsed: int = 0  # bytes
 
     @property
     def status(self) -> tuple[int, str]:
@@ -169,12 +171,13 @@ class Reply:
         return int(self.trailers["grpc-status"]), unquote(self.trailers.get("grpc-message", ""))
 
     def messages(self, kind: Any) -> list[Any]:
-        """The messages that came whole."""
-        found, at = [], 0
-        while len(self.data) - at >= 5 + (size := int.from_bytes(self.data[at + 1 : at + 5], "big")):
-            found.append(kind.FromString(self.data[at + 5 : at + 5 + size]))
+        """The messages that came whole, so far."""
+        data, at = self.data, self._parsed
+        while len(data) - at >= 5 + (size := int.from_bytes(data[at + 1 : at + 5], "big")):
+            self._messages.append(kind.FromString(data[at + 5 : at + 5 + size]))
             at += 5 + size
-        return found
+        self._parsed = at
+        return self._messages
 
 
 class Raw:
@@ -187,6 +190,8 @@ class Raw:
         self._stream = stream
         self._window = window  # of each stream, if it is not opened again by itself
         self._number = -1
+        # h2 would say no more behind a farewell, but the streams that are open go on.
+        self.http._frame_dispatch_table[GoAwayFrame] = self._hear_farewell
         self.http.initiate_connection()
         if window is not None:
             self.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
@@ -244,12 +249,11 @@ class Raw:
         if data := self.http.data_to_send():
             await self._stream.send_all(data)
 
+    def _hear_farewell(self, frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
+        self.farewells.append(int(frame.error_code))
+        return [], []
+
     def _take(self, event: Any) -> None:
-        if isinstance(event, ConnectionTerminated):
-            self.farewells.append(int(event.error_code or 0))
-            # h2 would say no more from here on; the streams that are open go on.
-            self.http.state_machine.state = ConnectionState.CLIENT_OPEN
-            return
         reply = self.replies[getattr(event, "stream_id", 0)]
         if isinstance(event, ResponseReceived):
             reply.headers = dict(event.headers)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -73,9 +74,7 @@ def try_all(url: str, ours: str) -> Any:
         for number in range(samples.count()):
             sample = samples.nth(number)
             sample.locator(".go").click()
-            sample.locator(".state.good").filter(has_text="1").or_(
-                sample.locator(".state.good").filter(has_text="200")
-            ).first.wait_for(timeout=20_000)
+            sample.locator(".state.good").filter(has_text=re.compile("[0-9]")).wait_for(timeout=60_000)
             seen.append(
                 (
                     sample.locator(".title").inner_text(),
@@ -99,7 +98,7 @@ async def test_everything_that_a_browser_speaks_can_be_tried() -> None:
         tries = [sample["name"] for face in faces for sample in face["samples"] if sample["trial"]]
         assert [face["name"] for face in faces if not face["samples"]] == []
         heard, seen, disabled, wide = await browse(try_all(f"{d.http}/faces", d.http))
-        assert [title for title, _, _ in seen] == tries
+        assert sorted(title for title, _, _ in seen) == sorted(tries)
         assert [title for title, _, log in seen if not log] == []
         assert heard.complaints == []
         assert {urlsplit(url).netloc for url in heard.urls if not url.startswith("data:")} == {

@@ -79,77 +79,79 @@ async def test_several_frames_in_a_message_are_answered_in_order() -> None:
         assert one.closed == (1000, "disconnected")
 
 
+FALSE_STARTS = [
+    ("SUBSCRIBE\nid:0\ndestination:/topic/signaling\n\n\0", "first frame must be CONNECT"),
+    ("CONNECT\naccept-version:3.0\n\n\0", "no version in common"),
+    ("CONNECT\nheart-beat:x\n\n\0", "heart-beat"),
+    ("nonsense\0", "empty line"),
+    ("CONNECT\nx:" + "y" * 70_000 + "\n\n\0", "65536 bytes"),
+]
+
+
 @BOTH
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("SUBSCRIBE\nid:0\ndestination:/topic/signaling\n\n\0", "first frame must be CONNECT"),
-        ("CONNECT\naccept-version:3.0\n\n\0", "no version in common"),
-        ("CONNECT\nheart-beat:x\n\n\0", "heart-beat"),
-        ("nonsense\0", "empty line"),
-        ("CONNECT\nx:" + "y" * 70_000 + "\n\n\0", "65536 bytes"),
-    ],
-)
-async def test_who_does_not_begin_properly_is_told_and_closed(path: str, text: str, words: str) -> None:
+async def test_who_does_not_begin_properly_is_told_and_closed(path: str) -> None:
     """An ERROR in plain words, then the end; for a version the ones that there are."""
-    async with stage() as s, client(s.daemon, path) as one:
-        await one.say(text)
-        await until(lambda: one.closed)
-        [error] = one.frames
-        assert error.command == "ERROR"
-        assert words in error.headers["message"]
-        assert ("version" in error.headers) is ("version" in words)
-        assert error.headers.get("version", "1.0,1.1,1.2") == "1.0,1.1,1.2"
-        if path == SOCKJS:
-            assert one.texts[-1] == 'c[3000,"Go away!"]'
-        await settled(s)
+    async with stage() as s:
+        for text, words in FALSE_STARTS:
+            async with client(s.daemon, path) as one:
+                await one.say(text)
+                await until(lambda one=one: one.closed)
+                [error] = one.frames
+                assert error.command == "ERROR"
+                assert words in error.headers["message"]
+                assert ("version" in error.headers) is ("version" in words)
+                assert error.headers.get("version", "1.0,1.1,1.2") == "1.0,1.1,1.2"
+                if path == SOCKJS:
+                    assert one.texts[-1] == 'c[3000,"Go away!"]'
+            await settled(s)
+
+
+MISTAKES = [
+    ("SEND\ndestination:/topic/x\nreceipt:r\n\nx\0", "a topic is for subscriptions"),
+    ("SEND\ndestination:/queue/x\nreceipt:r\n\nx\0", "unknown destination"),
+    ("SEND\nreceipt:r\n\nx\0", "destination"),
+    ("SUBSCRIBE\nid:1\ndestination:/topic/other\nreceipt:r\n\n\0", "unknown destination"),
+    ("SUBSCRIBE\nid:1\ndestination:/topic/market-data/\nreceipt:r\n\n\0", "symbol"),
+    ("SUBSCRIBE\nid:1\ndestination:/topic/market-data/a b\nreceipt:r\n\n\0", "symbol"),
+    ("SUBSCRIBE\nid:1\ndestination:/topic/signaling/a/b\nreceipt:r\n\n\0", "unknown destination"),
+    ("SUBSCRIBE\ndestination:/topic/signaling\nreceipt:r\n\n\0", "id"),
+    ("SUBSCRIBE\nid:1\nreceipt:r\n\n\0", "destination"),
+    ("SUBSCRIBE\nid:0\ndestination:/topic/signaling\nreceipt:r\n\n\0", "in use"),
+    ("SUBSCRIBE\nid:" + "1" * 300 + "\ndestination:/topic/signaling\nreceipt:r\n\n\0", "256 characters"),
+    ("UNSUBSCRIBE\nreceipt:r\n\n\0", "id"),
+    ("BEGIN\ntransaction:t\nreceipt:r\n\n\0", "no transactions"),
+    ("COMMIT\ntransaction:t\nreceipt:r\n\n\0", "no transactions"),
+    ("ABORT\ntransaction:t\nreceipt:r\n\n\0", "no transactions"),
+    ("SEND\ndestination:/app/signal\ntransaction:t\nreceipt:r\n\n\0", "no transactions"),
+    ("CONNECT\nreceipt:r\n\n\0", "connected already"),
+    ("subscribe\nreceipt:r\n\n\0", "unknown command"),
+    ("SEND\ndestination:/app/signal\nreceipt:r\n\n[]\0", "JSON object"),
+    ("SEND\ndestination:/app/signal\nreceipt:r\n\n{}\0", "type"),
+    ('SEND\ndestination:/app/signal\nreceipt:r\n\n{"type":"ICE","candidate":{}}\0', "candidate"),
+    ("ACK\nid:\\t\nreceipt:r\n\n\0", "escape"),
+    ("SEND\ncontent-length:70000\nreceipt:r\n\n\0", "65536 bytes"),
+]
 
 
 @BOTH
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("SEND\ndestination:/topic/x\nreceipt:r\n\nx\0", "a topic is for subscriptions"),
-        ("SEND\ndestination:/queue/x\nreceipt:r\n\nx\0", "unknown destination"),
-        ("SEND\nreceipt:r\n\nx\0", "destination"),
-        ("SUBSCRIBE\nid:1\ndestination:/topic/other\nreceipt:r\n\n\0", "unknown destination"),
-        ("SUBSCRIBE\nid:1\ndestination:/topic/market-data/\nreceipt:r\n\n\0", "symbol"),
-        ("SUBSCRIBE\nid:1\ndestination:/topic/market-data/a b\nreceipt:r\n\n\0", "symbol"),
-        ("SUBSCRIBE\nid:1\ndestination:/topic/signaling/a/b\nreceipt:r\n\n\0", "unknown destination"),
-        ("SUBSCRIBE\ndestination:/topic/signaling\nreceipt:r\n\n\0", "id"),
-        ("SUBSCRIBE\nid:1\nreceipt:r\n\n\0", "destination"),
-        ("SUBSCRIBE\nid:0\ndestination:/topic/signaling\nreceipt:r\n\n\0", "in use"),
-        ("SUBSCRIBE\nid:" + "1" * 300 + "\ndestination:/topic/signaling\nreceipt:r\n\n\0", "256 characters"),
-        ("UNSUBSCRIBE\nreceipt:r\n\n\0", "id"),
-        ("BEGIN\ntransaction:t\nreceipt:r\n\n\0", "no transactions"),
-        ("COMMIT\ntransaction:t\nreceipt:r\n\n\0", "no transactions"),
-        ("ABORT\ntransaction:t\nreceipt:r\n\n\0", "no transactions"),
-        ("SEND\ndestination:/app/signal\ntransaction:t\nreceipt:r\n\n\0", "no transactions"),
-        ("CONNECT\nreceipt:r\n\n\0", "connected already"),
-        ("subscribe\nreceipt:r\n\n\0", "unknown command"),
-        ("SEND\ndestination:/app/signal\nreceipt:r\n\n[]\0", "JSON object"),
-        ("SEND\ndestination:/app/signal\nreceipt:r\n\n{}\0", "type"),
-        ('SEND\ndestination:/app/signal\nreceipt:r\n\n{"type":"ICE","candidate":{}}\0', "candidate"),
-        ("ACK\nid:\\t\nreceipt:r\n\n\0", "escape"),
-        ("SEND\ncontent-length:70000\nreceipt:r\n\n\0", "65536 bytes"),
-    ],
-)
-async def test_a_mistake_is_told_and_ends_the_connection(path: str, text: str, words: str) -> None:
+async def test_a_mistake_is_told_and_ends_the_connection(path: str) -> None:
     """An ERROR with the receipt that was asked for; nothing of the client is left, and others hear nothing."""
-    async with stage() as s, client(s.daemon) as other, client(s.daemon, path) as one:
+    async with stage() as s, client(s.daemon) as other:
         await other.connect()
         await other.subscribe("0", "/topic/signaling")
-        await one.connect()
-        await one.subscribe("0", MARKET_DATA)
-        await one.say(text)
-        await until(lambda: one.closed)
-        error = one.frames[-1]
-        assert error.command == "ERROR"
-        assert words in error.headers["message"] or words in error.body
-        if words not in ("escape", "65536 bytes"):  # of a frame that cannot be read nothing is known
-            assert error.headers["receipt-id"] == "r"
-        await until(lambda: s.sessions == 1)
-        assert s.listeners == 0
+        for text, words in MISTAKES:
+            async with client(s.daemon, path) as one:
+                await one.connect()
+                await one.subscribe("0", MARKET_DATA)
+                await one.say(text)
+                await until(lambda one=one: one.closed)
+                error = one.frames[-1]
+                assert error.command == "ERROR"
+                assert words in error.headers["message"] or words in error.body, text
+                if words not in ("escape", "65536 bytes"):  # of a frame that cannot be read nothing is known
+                    assert error.headers["receipt-id"] == "r", text
+            await until(lambda: s.sessions == 1)
+            assert s.listeners == 0
         assert other.of("MESSAGE") == []
         assert s.daemon.crashes() == []
 
@@ -686,20 +688,21 @@ async def test_a_client_by_polls_alone() -> None:
         assert (await http.post("/ws/000/me/xhr_send", content='["x"]')).status_code == 404
 
 
-async def test_a_newer_response_takes_the_place_of_an_older_one() -> None:
+@pytest.mark.parametrize("older", ["xhr", "xhr_streaming"])
+async def test_a_newer_response_takes_the_place_of_an_older_one(older: str) -> None:
     """The older one is told so and ends, as when a browser's connection has hung."""
     async with stage() as s, http_client(s.daemon.http) as http, trio.open_nursery() as nursery:
         await http.post("/ws/0/me/xhr")
         answers = list[str]()
 
-        async def poll() -> None:
-            answers.append((await http.post("/ws/0/me/xhr", timeout=None)).text)
+        async def poll(transport: str) -> None:
+            answers.append((await http.post(f"/ws/0/me/{transport}", timeout=None)).text)
 
-        nursery.start_soon(poll)
+        nursery.start_soon(poll, older)
         await until(lambda: [session for session in s.daemon.lobby.clients if session._wire.polled])
-        nursery.start_soon(poll)
+        nursery.start_soon(poll, "xhr")
         await until(lambda: answers)
-        assert answers == ['c[2010,"Another connection still open"]\n']
+        assert answers[0].splitlines()[-1] == 'c[2010,"Another connection still open"]'
         await http.post("/ws/0/me/xhr_send", content='["CONNECT\\n\\n\\u0000"]')
         await until(lambda: len(answers) == 2)
         assert "CONNECTED" in answers[1]

@@ -12,6 +12,7 @@ from attrs import field, frozen, validators
 
 from dataflow import paths, plugs
 from dataflow.gateway import face
+from dataflow.gateway.about import Sample, reached
 from dataflow.gateway.hall import Hall
 from dataflow.settings.schema import FaceSettings
 from supervisors import Child
@@ -33,16 +34,23 @@ class Face(face.Face):
 
     def __init__(self, settings: Settings) -> None:
         plugs.library("google.protobuf", "protobuf", "[faces.grpc]")
-        self._settings = settings
+        from .listener import Place
+
+        self._place = Place(settings.host, settings.port)
 
     def children(self, hall: Hall) -> Iterable[Child]:
-        from .listener import Listener, Place
+        from .listener import Listener
 
-        place = Place(self._settings.host, self._settings.port)
         return (
             Child(
                 paths.name(paths.GRPC),
-                lambda: Listener(hall, place),
+                lambda: Listener(hall, self._place),
                 stop_within=hall.settings.supervision.stop_within,
             ),
         )
+
+    def about(self, hall: Hall) -> Iterable[Sample]:
+        from .marketdata import SOURCE
+        from .samples import samples
+
+        return samples(reached(self._place.host, self._place.port), hall.intake(SOURCE) is not None)

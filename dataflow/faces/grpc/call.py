@@ -8,7 +8,7 @@ here knows what a message means.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
@@ -111,6 +111,8 @@ class Call:
         self._receive = receive
         self._send = send
         self._messages = Messages()
+        self._found: list[bytes] = []  # messages that nobody has asked for yet
+        self._more = True  # will come
         self._begun = False  # the answer
         self._is_large = False
 
@@ -145,11 +147,8 @@ class Call:
         """The only message of the client's. Raises CallFailed."""
         found: list[bytes] = []
         with trio.move_on_after(WHOLE_SECONDS) as within:
-            async with aclosing(self.messages()) as coming:
-                async for some, _size in coming:
-                    found += some
-                    if len(found) > 1:
-                        break
+            while len(found) < 2 and (some := await self.some()):
+                found += some
         if within.cancelled_caught:
             raise CallFailed(Status.DEADLINE_EXCEEDED, f"no whole request within {WHOLE_SECONDS:g} s")
         if len(found) != 1:
@@ -165,27 +164,23 @@ class Call:
         except DecodeError:
             raise CallFailed(Status.INTERNAL, f"a message is no {kind.full_name}") from None
 
-    async def messages(self) -> AsyncGenerator[tuple[list[bytes], int], None]:
-        """What the client says, as it comes: some messages, and about as many bytes as they came in.
+    async def some(self) -> list[bytes]:
+        """The next messages of the client's, at least one; none at the end. Raises CallFailed.
 
-        Returns at the end of the request; raises CallFailed. The client gets room for more when the next ones
-        are asked for.
+        The client gets room for more when these are asked for.
         """
-        assert self._method is not None
-        more, is_stream = True, self._method.descriptor.client_streaming
-        while more:
-            data, more = await self._next()
-            size = len(data)
-            self.account.pay(size)
-            while found := self._messages.take(data):
-                data = b""
-                for start in range(0, len(found), AT_ONCE):
-                    yield found[start : start + AT_ONCE], size
-                    size = 0
+        while not self._found:
+            self._found = self._messages.take(b"")  # it raises for what came behind the last ones
+            if not self._more:
+                self._messages.end()
+                return []
+            await self._wait_for_quota()
+            data, self._more = await self._next()
+            self.account.pay(len(data))
+            self._found = self._messages.take(data)
             self._count_large(self._messages.begun > LARGE_BYTES)
-            if more and is_stream:
-                await self._wait_for_quota()
-        self._messages.end()
+        some, self._found = self._found[:AT_ONCE], self._found[AT_ONCE:]
+        return some
 
     async def _next(self) -> tuple[bytes, bool]:
         """The next bytes of the request, and whether more will come."""
@@ -204,12 +199,15 @@ class Call:
         self._is_large = is_large
 
     async def _wait_for_quota(self) -> None:
-        """A client that sends more than it may is slowed down."""
-        while True:
+        """What a client streams beyond its quota has to wait."""
+        assert self._method is not None
+        while self._method.descriptor.client_streaming:
             try:
-                return self.account.call()
+                self.account.call()
             except TooManyRequests as problem:
                 await trio.sleep(problem.retry_after)
+            else:
+                return
 
     async def until_gone(self) -> None:
         """Returns when the client has left. For calls whose request has ended."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import trio
 from google.protobuf.descriptor import ServiceDescriptor
@@ -20,9 +20,7 @@ from dataflow.gateway.problems import Problem
 from dataflow.server.handshake import Handshake
 
 from .call import Call, Method, Room, failure_of
-from .protocol import CallFailed, Status, speaks_grpc, timeout
-
-GOING_AWAY: Final = "server going away"
+from .protocol import GOING_AWAY, CallFailed, Status, speaks_grpc, timeout
 
 
 class Service(Protocol):

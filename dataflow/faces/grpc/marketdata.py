@@ -7,7 +7,7 @@ from the desk and from the topics, as for every face.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from attrs import evolve, frozen
 from google.protobuf.message import DecodeError
@@ -19,15 +19,13 @@ from dataflow.gateway.face import Conversation
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import Problem
 from dataflow.protobuf import marketdata_pb2 as pb
+from dataflow.sources.intake import Intake
 from dataflow.sources.reading import Unusable, excerpt
 from supervisors import ActorGone
 
 from .call import Call, CallWire, failure_of
 from .format import Prefixed, message
 from .protocol import CallFailed, Status
-
-if TYPE_CHECKING:
-    from dataflow.sources.intake import Intake
 
 SOURCE: Final = "ticks"  # of the table that ticks need: [sources.ticks]
 MALFORMED: Final = "malformed_protobuf"
@@ -101,9 +99,9 @@ class MarketData:
             )
         with call.lasting():
             ticks = Ticks(intake)
-            async for messages, size in call.messages():
+            while messages := await call.some():
                 try:
-                    await ticks.take(messages, size)
+                    await ticks.take(messages)
                 finally:
                     call.told = ticks.told
             await call.say(pb.Ack(success=not ticks.refused, message=ticks.told))
@@ -128,12 +126,12 @@ class Ticks:
         each = ", ".join(f"{reason} {count}" for reason, count in sorted(self.refused.items()))
         return f"{told}, {self.refused.total()} refused: {each}"
 
-    async def take(self, messages: list[bytes], size: int) -> None:
+    async def take(self, messages: list[bytes]) -> None:
         """Hand over what is good. Waits for room; raises CallFailed behind a message that is no tick."""
         trades: list[Trade] = []
         failed = self._judge(messages, trades)
         try:
-            await self._intake.put(trades, size)
+            await self._intake.put(trades, sum(map(len, messages)))
         except ActorGone:
             raise CallFailed(Status.UNAVAILABLE, "ticks are not taken at present") from None
         self._received += len(trades)

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 MAX_MESSAGE_BYTES: Final = 4 << 20  # of one message, as in the libraries of gRPC
 MAX_TOLD: Final = 1000  # characters of a status message: clients take some KB of metadata
+GOING_AWAY: Final = "server going away"
 CONTENT_TYPE: Final = b"application/grpc"
 METADATA: Final = ((b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", b"identity"))
 
@@ -22,7 +23,7 @@ _PREFIX: Final = struct.Struct(">BI")
 _OURS: Final = re.compile(rb"application/grpc(\+proto)?[ \t]*(;.*)?", re.IGNORECASE)
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_UNSAFE: Final = re.compile(rb"[^ -$&-~]")
+_UNSAFE: Final = re.compile(rb"[^ -$&-~]|^ | $")  # on their way, headers lose the blanks at their ends
 
 
 class Status(IntEnum):

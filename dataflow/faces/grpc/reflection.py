@@ -33,7 +33,7 @@ class Reflection:
 
     async def ServerReflectionInfo(self, call: Call) -> None:  # noqa: N802
         with call.lasting():
-            async for messages, _size in call.messages():
+            while messages := await call.some():
                 for message in messages:
                     await call.say(self._answer(call.parsed(message)))
 

@@ -1,6 +1,6 @@
 // The script of the page at `/faces`. It knows no protocol: what to show and what to say comes from `api/v1/faces`.
 "use strict";
-const LOG_LINES = 60, LINE_CHARACTERS = 4000;
+const LOG_LINES = 60, LINE_CHARACTERS = 4000, COLUMN_PIXELS = 440;
 const BASE = new URL(".", location.href).href.slice(0, -1);  // nobody knows where the daemon is mounted
 const $ = id => document.getElementById(id);
 const stamp = (id, ...parts) => {
@@ -15,7 +15,7 @@ const filled = text => {
 };
 const visible = text => text.replace(/[\x00-\x09\x0b-\x1f\x7f]/g, c => c === "\x7f" ? "␡" : String.fromCharCode(0x2400 + c.charCodeAt(0)));
 const mark = (node, text) => node.replaceChildren(...text.split("`").map((part, i) => i % 2 ? element("code", "", part) : part));
-const samples = [];
+const samples = [], sections = [];
 
 async function load() {
   const answer = await fetch("api/v1/faces", { cache: "no-store" });
@@ -26,6 +26,7 @@ async function load() {
   $("symbols").append(...symbols.map(name => Object.assign(document.createElement("option"), { value: name })));
   for (const face of [...faces, ...sources]) (face.enabled ? showFace : showDisabled)(face);
   const kinds = new Set(samples.flatMap(({ lines }) => Object.keys(lines)));
+  arrange();
   $("kind").append(...[...kinds].map(kind => element("option", "", kind)));
   fill();
 }
@@ -35,8 +36,19 @@ function showFace({ name, words, samples }) {
   title.textContent = name;
   mark(line, words);
   room.append(...samples.map(showSample));
-  $("faces").append(section);
+  sections.push({ section, size: samples.length + 0.4 });
   $("index").append(Object.assign(element("a", "", name), { href: `#${section.id}` }));
+}
+function arrange() {  // each in its turn into the column that is shortest by now; none moves when a log grows
+  const count = Math.max(1, Math.floor($("faces").clientWidth / COLUMN_PIXELS));
+  if (count === $("faces").childElementCount) return;
+  const columns = Array.from({ length: count }, () => ({ node: element("div", "column", ""), size: 0 }));
+  for (const { section, size } of sections) {
+    const shortest = columns.reduce((best, column) => column.size < best.size ? column : best);
+    shortest.node.append(section);
+    shortest.size += size;
+  }
+  $("faces").replaceChildren(...columns.map(({ node }) => node));
 }
 function showDisabled({ name, words, key }) {
   const [row, code, line] = stamp("disabled-part", ".key", ".words");
@@ -173,6 +185,7 @@ function readable(text) {
 }
 
 $("symbol").oninput = fill;
+addEventListener("resize", arrange);
 $("kind").onchange = fill;
 $("choice").onsubmit = event => event.preventDefault();
 load().catch(error => {

@@ -8,6 +8,7 @@ import pytest
 
 from dataflow.gateway.exposure import warnings
 from dataflow.settings.schema import Gateway, Operator, Settings
+from dataflow.sources.port import ListenerSettings
 
 TLS = {"tls_certificate": "a", "tls_key": "b"}
 
@@ -41,6 +42,15 @@ def test_a_listener_of_the_operator_counts_too() -> None:
     """It is told under its own name."""
     [line] = told({}, {"host": "0.0.0.0", "port": 1})
     assert line.startswith("[operator] host: 0.0.0.0 ")
+
+
+def test_producers_from_other_machines_are_told() -> None:
+    """They have no password, whatever the operator's token and the certificate are."""
+    for host, count in (("127.0.0.1", 0), ("::1", 0), ("0.0.0.0", 1), ("192.0.2.7", 1)):
+        ticks = ListenerSettings(connector="any", host=host)
+        lines = list(warnings(Settings(sources={"ticks": ticks}, operator=Operator(token="x"))))
+        assert len(lines) == count
+        assert all(line.startswith(f"[sources.ticks] host: {host} is reachable") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Pretender:
 
     async def StreamTicks(self, call: Call) -> None:  # noqa: N802
         count = 0
-        async for messages, _size in call.messages():
+        while messages := await call.some():
             self.sizes.append(len(messages))
             count += len(messages)
             call.told = f"{count} came"
