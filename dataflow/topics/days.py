@@ -158,8 +158,8 @@ class Day:
                 states.skip_to(self.state())
 
     def _read_all(self) -> None:
-        while self.unread:
-            self._fold(self._next(RUN))
+        while self.unread and (places := self._next(RUN)):
+            self._fold(places)
 
     def _read_each(self, states: States) -> None:
         for each in self._next(states.most) if self.unread else ():

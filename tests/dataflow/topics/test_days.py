@@ -213,6 +213,22 @@ def test_what_was_forgotten_unread_is_counted_and_logged(lines: list[str]) -> No
     assert line.startswith("WARNING followers/days: 60 places of A-B were forgotten before they were read")
 
 
+@pytest.mark.parametrize("followed", [False, True])
+def test_trades_may_be_forgotten_for_their_age(lines: list[str], followed: bool) -> None:
+    """All of them, before anybody read one: counted like others, and the next trade begins the bar."""
+    s = Scene("A-B")
+    log = s.log() if followed else None
+    s.many(3)
+    s.store.history("A-B").expire(2e9)
+    assert s.days.aggregate("A-B") is None
+    assert s.days.left_out == {FORGOTTEN: 3}
+    s.many(1, first=3)
+    assert told(s.state()) == ("4", "4", "4", "4", "1", 1)
+    assert log is None or [place for place, _ in (log.read(0) or pytest.fail("nothing")).places] == [4]
+    assert s.days.left_out == {FORGOTTEN: 3}
+    assert len(lines) == 1
+
+
 @pytest.mark.parametrize(("max_trades", "unread"), [(10_000, 1000), (400, 100), (8, 2)])
 def test_the_follower_is_woken_before_the_history_forgets(max_trades: int, unread: int) -> None:
     """And not for less: long runs cost least."""
