@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataflow.cache.history import Store
 from dataflow.domain import Missed, Topic, Trade
@@ -393,3 +396,65 @@ def test_states_are_kept_only_while_the_topic_is_open() -> None:
     assert s.state().count == 3
     log = s.log()
     assert [place for place, _ in (log.read(0) or pytest.fail("nothing")).places] == [3]
+
+
+steps = st.lists(
+    st.one_of(
+        st.lists(st.integers(0, 3 * DAY).map(lambda n: n // HOUR * HOUR), min_size=1, max_size=2 * AT_ONCE),
+        st.sampled_from(["read", "read late", "ask", "follow", "reopen"]),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps)
+def test_every_state_that_is_told_is_the_true_one(steps: list[Any]) -> None:
+    """Whoever reads, asks or follows, and however often: a state at a place is that of the trades up to it, places
+    only grow, and the newest comes."""
+    s = Scene("A-B", max_trades=100)
+    s.now += 3 * 86_400
+    log, heard = s.log(), {"early": [0], "late": [0]}
+    truth: dict[int, Any] = {0: None}
+    state: list[Any] | None = None  # day, open, high, low, close, their times, count
+
+    def read(who: str) -> None:
+        while (update := log.read(heard[who][-1])) is not None:
+            for place, entry in update.places:
+                assert place > heard[who][-1]
+                heard[who].append(place)
+                assert truth[place] == told(entry)
+
+    for step in steps:
+        if step == "read":
+            read("early")
+        elif step == "read late":
+            read("late")
+        elif step == "ask":
+            found = s.days.aggregate("A-B")
+            assert (None if found is None else told(found)) == list(truth.values())[-1]
+        elif step == "follow":
+            s.days.advance()
+        elif step == "reopen":
+            del log
+            log = s.log()
+        else:
+            s.trades(*((moment, str(moment % 7 + 1), "1") for moment in step))
+            place = s.store.history("A-B").last - len(step)
+            for moment in step:
+                place += 1
+                price, day = Decimal(moment % 7 + 1), moment // DAY
+                if state is None or day > state[0]:
+                    state = [day, price, price, price, price, moment, moment, 1]
+                elif day < state[0]:
+                    continue
+                else:
+                    if moment < state[5]:
+                        state[1], state[5] = price, moment
+                    if moment >= state[6]:
+                        state[4], state[6] = price, moment
+                    state[2], state[3], state[7] = max(state[2], price), min(state[3], price), state[7] + 1
+                truth[place] = (*map(str, (*state[1:5], state[7])), state[7])
+    for who in heard:
+        read(who)
+        assert heard[who][-1] == list(truth)[-1]
