@@ -508,6 +508,24 @@ async def test_quotas_hold_for_operations() -> None:
         assert c.closed is None
 
 
+async def test_new_documents_cost_more_than_their_length() -> None:
+    """Whoever sends one after the other is held up, over HTTP and WebSocket; one that is known costs what it is."""
+    async with (
+        stage(limits=Limits(loopback=True, bytes_per_second=1500)) as s,
+        http_client(s.daemon.http) as http,
+    ):
+        for _ in range(5):
+            assert (await http.post(PATH, json={"query": "{__typename}"})).status_code == 200
+        async with talk(s) as c:
+            await c.subscribe("q", "{a:__typename}")
+            await c.subscribe("q", "{b:__typename}")
+            await c.subscribe("q", "{c:__typename}")
+            await until(lambda: len(c.heard) == 5)
+            assert [m["type"] for m in c.heard] == ["next", "complete", "next", "complete", "error"]
+            assert c.heard[-1]["payload"][0]["message"] == "too many bytes"
+        assert (await http.post(PATH, json={"query": "{__typename}"})).status_code == 429
+
+
 async def test_a_hundred_operations_that_come_and_go_leave_nothing(s: Stage) -> None:
     """Half of them say goodbye, half just vanish; with operations that run, end, and fail."""
     before = actors(s)

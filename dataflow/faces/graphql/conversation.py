@@ -116,8 +116,8 @@ class Operations(Conversation):
 
     async def _start(self, id: str, request: Request) -> bytes | None:
         try:
-            self._check_room()
-            document = self._service.documents.document(request.query)
+            self.account.call()
+            document = self._service.documents.document(request.query, self.account.pay)
             if is_subscription(document, request):
                 return await self._follow(id, document, request)
             answer = self._service.run(document, request)
@@ -126,12 +126,6 @@ class Operations(Conversation):
         except Problem as problem:
             answer = refused(problem)
         return self._end(id, answer)
-
-    def _check_room(self) -> None:
-        self.account.call()
-        most = self.hall.settings.session.max_subscriptions
-        if len(self._order.running) > most:
-            raise TooManySubscriptions(most)
 
     def _end(self, id: str, answer: Result) -> bytes:
         """The last message of an operation that ends with this answer."""
