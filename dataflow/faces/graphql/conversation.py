@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import trio
 from attrs import field, frozen
@@ -45,6 +45,8 @@ from .transport_ws import (
     Violation,
     next_head,
 )
+
+MAX_IN_ONE_TOPIC: Final = 20  # operations of one client: each trade is sent once for each of them
 
 
 @frozen(eq=False)
@@ -144,6 +146,8 @@ class Operations(Conversation):
         wish = wanted(document, request)
         topic = self._topic(wish)
         feed = self._feeds.get(topic) or Feed(self.format, None, self.session.frame)
+        if len(feed.operations) >= MAX_IN_ONE_TOPIC:
+            raise TooManySubscriptions(MAX_IN_ONE_TOPIC, "one operation of a client in a topic is enough")
         await self.subscriptions.subscribe(topic, feed)
         # From here to the end of the answer without a checkpoint. An operation that was there got all before.
         selection = self._service.selections.share(topic, wish)

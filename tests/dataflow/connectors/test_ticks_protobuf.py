@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -193,6 +194,22 @@ def test_server_toml_shows_the_source_with_all_its_defaults(tmp_path: Path) -> N
     (tmp_path / "ticks.toml").write_text("[sources.ticks]\n" + "\n".join(keys))
     assert load([tmp_path / "ticks.toml"], {}).sources == {"ticks": SETTINGS}
     assert tomllib.loads("\n".join(keys)).keys() == {a.name for a in attrs.fields(Settings)}
+
+
+def test_without_its_library_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only who takes ticks needs it."""
+    monkeypatch.setitem(sys.modules, "google.protobuf.message", None)
+    monkeypatch.delitem(sys.modules, "dataflow.connectors.ticks_protobuf")
+    file = tmp_path / "ticks.toml"
+    file.write_text('[sources.ticks]\nconnector = "ticks_protobuf"\n')
+    with pytest.raises(ConfigError) as caught:
+        load([file], {})
+    assert caught.value.problems == [
+        f'{file}: [sources.ticks] connector: found "ticks_protobuf"; cannot be used: ImportError: it needs the'
+        ' library protobuf: pip install "dataflow[protobuf]"'
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -82,23 +82,21 @@ async def connected(*, room: bool = True) -> AsyncIterator[Stage]:
     intake: Any = SimpleNamespace(put=shard.put, refused=lambda reason, _about: shard.refused.append(reason))
     stage = Stage(ours, shard, stopping, share, Connection(theirs, "peer", share, Lines(), intake))
     with ours:
-        async with trio.open_nursery() as nursery:
 
-            def help_(helper: Callable[[], Any]) -> None:
-                nursery.start_soon(helper)
-
-            ctx: Any = SimpleNamespace(path="x", ready=lambda: None, stopping=stopping, start_helper=help_)
-
-            async def live() -> None:
+        async def live() -> None:
+            async with trio.open_nursery() as helpers:
+                ctx: Any = SimpleNamespace(
+                    path="x", ready=lambda: None, stopping=stopping, start_helper=helpers.start_soon
+                )
                 await stage.connection.run(ctx)
-                stage.ended = True
-                nursery.cancel_scope.cancel()
+                helpers.cancel_scope.cancel()
+            stage.ended = True
 
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(live)
             await wait_all_tasks_blocked()
             yield stage
-            if not stage.ended:
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
     assert share.sessions == 0
     assert theirs.fileno() == -1, "the socket is closed, however it ended"
 
