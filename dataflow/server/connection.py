@@ -57,6 +57,7 @@ from .asgi_frames import FrameConnection, read_frames
 from .handshake import MAX_HEAD, Door, Handshake, Messages
 from .http1 import StrictConnection, be_strict, let_go
 from .http2 import PING, WINDOW_BYTES, Http2, Http2Exchange, Http2Websocket, Requests, say_farewell
+from .joining import Joiner
 from .metering import TOO_MANY_WORDS, Meter
 from .refusals import Refusal, tell_server
 from .socket_wire import DISCARD_BYTES, DISCARD_SECONDS, SOCKET_WIRES, SocketWire, discard, kept
@@ -210,6 +211,7 @@ class Connection:
         self._frames: FrameConnection | None = None  # of an HTTP/1.1 websocket
         self._strict: StrictConnection | None = None  # of HTTP/1.1
         self._requests: Requests | None = None  # of HTTP/2
+        self._joiner: Joiner | None = None  # likewise
         self._parting = False  # what comes is not understood any more
         self._reader: trio.lowlevel.Task | None = None
         self._detached = False
@@ -389,6 +391,7 @@ class Connection:
             self._strict = be_strict(made.protocol, MAX_HEAD)
         else:
             self._requests = Requests(made.protocol)
+            self._joiner = Joiner(self.shared.http2.least_data)
         return made
 
     async def _look_after(self, protocol: H2Protocol) -> None:
@@ -443,6 +446,8 @@ class Connection:
 
     async def _hear(self, data: bytes) -> None:
         """What has come, to Hypercorn, in pieces: others have their turn in between."""
+        if self._joiner is not None:
+            data = self._joiner.join(data)
         for number, piece in enumerate(self._meter.pieces(data, self.heard)):
             if number:
                 await trio.lowlevel.checkpoint()

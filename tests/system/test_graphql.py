@@ -28,7 +28,7 @@ from dataflow.faces.graphql import Settings, conversation
 from dataflow.faces.graphql.conversation import Operations
 from dataflow.faces.graphql.selections import RESULTS, Selection
 from dataflow.faces.graphql.transport_ws import SUBPROTOCOL
-from dataflow.settings.schema import Limits, Session
+from dataflow.settings.schema import FanOut, Limits, Session
 from simulators import Trade
 from tests.support import node
 from tests.support.browser import Heard, browse
@@ -40,6 +40,9 @@ from tests.system.test_sse import SYMBOL, TOPIC, Stage
 PATH = "/graphql"
 BAR = "marketData(symbol: $s) {symbol open high low close volume timestamp}"
 TICKS = "subscription($s: String!) {trades(symbol: $s) {price qty side tradeId timestamp time offset source symbol}}"
+
+IDS = [f"id{n}" for n in range(20)]
+LONG = " ".join(f"{'x' * 15}{n}: timestamp" for n in range(49))  # of an event of 2 KB
 
 
 @asynccontextmanager
@@ -318,14 +321,18 @@ async def test_a_state_comes_first_and_never_twice() -> None:
     A further operation of the same client begins with the present state, too, and disturbs the first one in nothing.
     """
     query = 'subscription {marketData(symbol: "BTCUSDT") {volume}}'
-    async with stage() as s, talk(s) as c:
+    pauses = FanOut(
+        interval=0.2
+    )  # between two passes: an operation that comes meanwhile finds much undelivered
+    async with stage(fanout=pauses) as s, talk(s) as c:
         await s.publish(1)
-        ids = [f"op{n}" for n in range(8)]
+        ids = [f"op{n}" for n in range(6)]
         for id in ids:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(s.publish, 50)
-                await c.subscribe(id, query)
-        await until(lambda: all(volumes(c, id)[-1:] == [200.5] for id in ids))
+            await s.publish(10)
+            await c.subscribe(id, query)
+            await until(lambda id=id: c.of(id))
+        await s.publish(10)
+        await until(lambda: all(volumes(c, id)[-1:] == [s.published * 0.5] for id in ids))
         for id in ids:
             assert all(later > former for former, later in pairwise(volumes(c, id))), volumes(c, id)
         assert len(c.of(ids[0])) > len(c.of(ids[-1]))
@@ -461,6 +468,25 @@ async def test_an_id_may_be_used_again(s: Stage) -> None:
         assert c.closed is None
 
 
+async def test_a_client_cannot_have_each_trade_any_number_of_times(s: Stage) -> None:
+    """Operations in one topic are bounded, and so is what each of them makes of a trade."""
+    async with talk(s) as c:
+        for id in [*IDS, "more"]:
+            await c.subscribe(id, 'subscription {trades(symbol: "BTCUSDT") {offset}}')
+        await until(lambda: c.heard)
+        (error,) = c.heard
+        assert (error["id"], error["type"], error["payload"][0]["message"]) == (
+            "more",
+            "error",
+            "too many subscriptions",
+        )
+        await c.say({"type": "complete", "id": IDS[0]})
+        await c.subscribe("more", 'subscription {trades(symbol: "BTCUSDT") {offset}}')
+        await s.publish(1)
+        await until(lambda: c.offsets("more"))
+        assert [c.offsets(id) for id in IDS] == [[], *[[1]] * 19]
+
+
 async def test_quotas_hold_for_operations() -> None:
     """Too many at once, or too fast: an error for that operation, and the connection goes on."""
     session, limits = Session(max_subscriptions=3), Limits(loopback=True, calls_per_second=1)
@@ -480,6 +506,24 @@ async def test_quotas_hold_for_operations() -> None:
         assert error["message"] == "too many calls"
         assert error["extensions"]["retryAfter"] > 0
         assert c.closed is None
+
+
+async def test_new_documents_cost_more_than_their_length() -> None:
+    """Whoever sends one after the other is held up, over HTTP and WebSocket; one that is known costs what it is."""
+    async with (
+        stage(limits=Limits(loopback=True, bytes_per_second=1500)) as s,
+        http_client(s.daemon.http) as http,
+    ):
+        for _ in range(5):
+            assert (await http.post(PATH, json={"query": "{__typename}"})).status_code == 200
+        async with talk(s) as c:
+            await c.subscribe("q", "{a:__typename}")
+            await c.subscribe("q", "{b:__typename}")
+            await c.subscribe("q", "{c:__typename}")
+            await until(lambda: len(c.heard) == 5)
+            assert [m["type"] for m in c.heard] == ["next", "complete", "next", "complete", "error"]
+            assert c.heard[-1]["payload"][0]["message"] == "too many bytes"
+        assert (await http.post(PATH, json={"query": "{__typename}"})).status_code == 429
 
 
 async def test_a_hundred_operations_that_come_and_go_leave_nothing(s: Stage) -> None:
@@ -527,16 +571,15 @@ async def test_a_client_that_does_not_read_holds_nobody_up(policy: SlowClient) -
     async with stage(session=Session(outbox=50, slow_client=policy)) as s, client(s.daemon.url) as quick:
         await quick.call("subscribe", symbol=SYMBOL)
         async with talk(s) as slow:
-            for id in "ab":
-                long = " ".join(f"long{n}: time" for n in range(50))
-                await slow.subscribe(id, f'subscription {{trades(symbol: "BTCUSDT") {{offset {long}}}}}')
+            for id in IDS:
+                await slow.subscribe(id, f'subscription {{trades(symbol: "BTCUSDT") {{offset {LONG}}}}}')
             await until(lambda: listeners(s) == 2)
             (deaf,) = [
                 each for each in s.daemon.lobby.clients if each.lanes[TOPIC].rendering.format is RESULTS
             ]
             slow.reads = trio.Event()
             while deaf.ended is None and not deaf.dropped:
-                await s.publish(200)
+                await s.publish(50)
                 assert deaf.waiting <= 50 + 256
             slow.reads.set()
             await quick.until(lambda: len(quick.trades()) == s.published)
@@ -544,10 +587,30 @@ async def test_a_client_that_does_not_read_holds_nobody_up(policy: SlowClient) -
                 await until(lambda: slow.closed)
                 return
             await s.publish(1)
-            for id in "ab":
+            for id in IDS:
                 await until(lambda id=id: slow.offsets(id)[-1:] == [s.published])
                 assert accounted(slow.of(id)) == list(range(1, s.published + 1))
                 assert any(each["data"] is None for each in slow.of(id))
+
+
+async def test_a_slow_follower_of_the_day_gets_the_newest_state() -> None:
+    """What it does not read in time is replaced, never piled up; no policy drops it. The last state arrives."""
+    async with stage() as s, talk(s) as slow:
+        for id in IDS:
+            await slow.subscribe(id, f'subscription {{marketData(symbol: "BTCUSDT") {{volume {LONG}}}}}')
+        await until(lambda: listeners(s, DAYS) == 1)
+        (deaf,) = s.daemon.lobby.clients
+        slow.reads = trio.Event()
+        while not deaf.waiting:
+            await s.publish(20)
+        await s.publish(20)
+        assert deaf.waiting == 1
+        slow.reads.set()
+        for id in IDS:
+            await until(lambda id=id: volumes(slow, id)[-1:] == [s.published * 0.5])
+            assert all(later > former for former, later in pairwise(volumes(slow, id)))
+            assert len(slow.of(id)) < s.published
+        assert deaf.dropped == 0
 
 
 def accounted(results: Sequence[Any]) -> list[int]:

@@ -15,15 +15,17 @@ from attrs import define, field
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from actors.outbox import SlowClient
+from actors.update import Encode, Places
 from dataflow import domain
 from dataflow.chaos.client import dial
-from dataflow.faces import pricehub
+from dataflow.faces import marketdata, pricehub
 from dataflow.settings.schema import Gateway, Limits, Session
 from simulators import Exchange, Trade, open_binance
 from supervisors import Point
 from tests.support.node import program
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, connection, daemon, from_binance, http_client
+from tests.system.test_ticks import frames, from_producers, producer, tick
 
 SYMBOLS = ("BTC-USDT", "ETH-USDT")
 EVERY = "prices:*"
@@ -319,6 +321,30 @@ async def test_a_client_that_does_not_read_gets_the_newest_price_of_each(policy:
         assert session.dropped == 0
 
 
+async def test_a_price_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clients follow it, slow ones among them."""
+    encoded, encoder = list[int](), pricehub.Prices.encoder
+
+    def counting(self: pricehub.Prices, topic: domain.Topic, epoch: int) -> Encode:
+        encode = encoder(self, topic, epoch)
+
+        def counted(places: Places) -> list[bytes]:
+            encoded.extend(place for place, _ in places)
+            return encode(places)
+
+        return counted
+
+    monkeypatch.setattr(pricehub.Prices, "encoder", counting)
+    async with stage() as s, listening(s) as one, listening(s) as two, deaf(s):
+        deaf_one = list(s.daemon.lobby.clients)[-1]
+        count = behind = 0
+        while behind < 5:
+            s.deliver(count + 1, count + 50)
+            count, behind = count + 50, behind + (deaf_one.waiting > 0)
+            await until(lambda: len(one.heard) == len(two.heard) == 2 * count)  # noqa: B023
+        assert encoded == list(range(1, 2 * count + 1))
+
+
 async def test_a_crash_costs_no_price_and_repeats_none() -> None:
     """The actor of the stream fails in the middle of it, and goes on where it was."""
     async with stage() as s, listening(s) as listener:
@@ -385,6 +411,34 @@ async def test_a_hundred_clients_leave_nothing_behind() -> None:
         assert s.daemon.core.sources["binance"].interest.topics == set()
         await until(lambda: living() <= tasks)
         assert s.daemon.crashes() == []
+
+
+async def test_an_instrument_that_comes_to_be_belongs_to_all() -> None:
+    """A producer brings a symbol that nobody named: who follows all gets its prices, from the first one on."""
+    faces = {
+        "pricehub": pricehub.Settings(enabled=True),
+        "marketdata": marketdata.Settings(enabled=True),
+    }
+    async with daemon(sources=from_producers(), faces=faces) as d, http_client(d.http) as http:
+        s = Stage(None, d)  # type: ignore[arg-type]
+        market = f"{d.http.replace('http', 'ws')}/ws/marketdata?symbol=AAPL"
+        async with listening(s) as listener, connection(market) as day, producer(d) as p:
+            await until(lambda: s.followers("days:AAPL") == 1)
+            assert (await http.get("/Instruments")).text == "[]"
+            await p.send_all(frames(tick(" aApL ", price) for price in (100.25, 0.1, 1e-7)))
+            await p.send_all(frames([tick("GOOG", 1e21)]))
+            await until(lambda: len(listener.heard) >= 4)
+            assert listener.of("AAPL") == ["100.25", "0.1", "0.0000001"]
+            assert listener.of("GOOG") == ["1000000000000000000000"]
+            assert (await http.get("/Instruments")).text == '["AAPL","GOOG"]'
+            price = await http.get("/Instruments/goog/price")
+            assert price.text == '{"instrument":"GOOG","price":1000000000000000000000}'
+            states = [json.loads(await day.get_message()) for _ in range(3)]
+            assert [(state["close"], state["volume"]) for state in states] == [
+                (100.25, 10),
+                (0.1, 20),
+                (1e-7, 30),
+            ]
 
 
 async def test_each_price_is_one_whole_frame_that_a_small_buffer_holds() -> None:

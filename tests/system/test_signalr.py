@@ -6,16 +6,21 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 from attrs import define, field
+from quart import Response
+from quart_trio import QuartTrio
 from signalrcore.hub_connection_builder import HubConnectionBuilder
 
 from dataflow.faces.signalr import Settings
+from dataflow.server.serve import serve
 from dataflow.settings.schema import Gateway
-from tests.support.node import Program, program
+from tests.support.browser import Heard, browse
+from tests.support.node import MODULES, Program, install, program
 from tests.support.waiting import until
 from tests.system.hub import RESTORED, SUBSCRIBE, SYMBOL, call, expected, stage
 
@@ -195,3 +200,65 @@ async def test_the_client_of_python_works(skip: bool) -> None:
             assert hub.received[-1]["result"] == [expected(53), expected(52)]
         await until(lambda: s.hubs == 0 and s.listeners == 0)
         assert s.daemon.crashes() == []
+
+
+# A page of another site, in a browser.
+
+PAGE = """
+<!doctype html><link rel="icon" href="data:,"><script src="signalr.js"></script><script>
+  window.told = {};
+  window.hubs = [];
+  window.follow = async (url, transport, text) => {
+    const received = window.told[transport] = [];
+    const options = { transport: signalR.HttpTransportType[transport] };
+    const hub = new signalR.HubConnectionBuilder().withUrl(url, options).build();
+    hubs.push(hub);
+    hub.on("ReceiveMessage", (text) => received.push(JSON.parse(text)));
+    await hub.start();
+    await hub.invoke("SendMessage", text);
+    return hub.state;
+  };
+</script>
+"""
+
+
+async def test_a_page_of_another_site_follows_trades() -> None:
+    """In a real browser, which sends credentials and asks before: by every transport, and only from where it may."""
+    script = (MODULES / "@microsoft" / "signalr" / "dist" / "browser" / "signalr.js").read_bytes()
+    site = QuartTrio(__name__)
+
+    @site.get("/")
+    async def page_of_the_site() -> Response:
+        return Response(PAGE, content_type="text/html")
+
+    @site.get("/signalr.js")
+    async def library() -> Response:
+        return Response(script, content_type="text/javascript")
+
+    await trio.to_thread.run_sync(install)
+    async with trio.open_nursery() as nursery:
+        (origin,) = await nursery.start(partial(serve, site, host="127.0.0.1", port=0))
+        async with stage(Settings(enabled=True, origins=(origin,))) as s:
+            transports = ("WebSockets", "ServerSentEvents", "LongPolling")
+            publish = partial(trio.from_thread.run, s.publish)
+
+            def visit(page: Any, heard: Heard) -> tuple[dict[str, Any], str]:
+                page.goto(f"{origin}/")
+                for transport in transports:
+                    follow = f"follow({json.dumps(s.url)}, {json.dumps(transport)}, {json.dumps(SUBSCRIBE)})"
+                    assert page.evaluate(follow) == "Connected"
+                publish(20)
+                page.wait_for_function("Object.values(told).every((each) => each.length == 22)")
+                told = page.evaluate("told")
+                page.evaluate("Promise.all(hubs.map((hub) => hub.stop()))")
+                page.goto(f"{origin.replace('127.0.0.1', 'localhost')}/")  # another origin: nobody invited it
+                refused = f"follow({json.dumps(s.url)}, 'WebSockets', 'x').catch((e) => e.message)"
+                return told, page.evaluate(refused)
+
+            told, refused = await browse(visit)
+            for transport in transports:
+                trades = [each["params"] for each in told[transport][2:]]
+                assert trades == [expected(number) for number in range(1, 21)]
+            assert "Failed to complete negotiation" in refused
+            await until(lambda: s.hubs == 0)
+        nursery.cancel_scope.cancel()

@@ -688,20 +688,21 @@ async def test_a_client_by_polls_alone() -> None:
         assert (await http.post("/ws/000/me/xhr_send", content='["x"]')).status_code == 404
 
 
-async def test_a_newer_response_takes_the_place_of_an_older_one() -> None:
+@pytest.mark.parametrize("older", ["xhr", "xhr_streaming"])
+async def test_a_newer_response_takes_the_place_of_an_older_one(older: str) -> None:
     """The older one is told so and ends, as when a browser's connection has hung."""
     async with stage() as s, http_client(s.daemon.http) as http, trio.open_nursery() as nursery:
         await http.post("/ws/0/me/xhr")
         answers = list[str]()
 
-        async def poll() -> None:
-            answers.append((await http.post("/ws/0/me/xhr", timeout=None)).text)
+        async def poll(transport: str) -> None:
+            answers.append((await http.post(f"/ws/0/me/{transport}", timeout=None)).text)
 
-        nursery.start_soon(poll)
+        nursery.start_soon(poll, older)
         await until(lambda: [session for session in s.daemon.lobby.clients if session._wire.polled])
-        nursery.start_soon(poll)
+        nursery.start_soon(poll, "xhr")
         await until(lambda: answers)
-        assert answers == ['c[2010,"Another connection still open"]\n']
+        assert answers[0].splitlines()[-1] == 'c[2010,"Another connection still open"]'
         await http.post("/ws/0/me/xhr_send", content='["CONNECT\\n\\n\\u0000"]')
         await until(lambda: len(answers) == 2)
         assert "CONNECTED" in answers[1]

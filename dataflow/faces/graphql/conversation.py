@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import trio
 from attrs import field, frozen
@@ -45,6 +45,8 @@ from .transport_ws import (
     Violation,
     next_head,
 )
+
+MAX_IN_ONE_TOPIC: Final = 20  # operations of one client: each trade is sent once for each of them
 
 
 @frozen(eq=False)
@@ -114,8 +116,8 @@ class Operations(Conversation):
 
     async def _start(self, id: str, request: Request) -> bytes | None:
         try:
-            self._check_room()
-            document = self._service.documents.document(request.query)
+            self.account.call()
+            document = self._service.documents.document(request.query, self.account.pay)
             if is_subscription(document, request):
                 return await self._follow(id, document, request)
             answer = self._service.run(document, request)
@@ -124,12 +126,6 @@ class Operations(Conversation):
         except Problem as problem:
             answer = refused(problem)
         return self._end(id, answer)
-
-    def _check_room(self) -> None:
-        self.account.call()
-        most = self.hall.settings.session.max_subscriptions
-        if len(self._order.running) > most:
-            raise TooManySubscriptions(most)
 
     def _end(self, id: str, answer: Result) -> bytes:
         """The last message of an operation that ends with this answer."""
@@ -144,6 +140,8 @@ class Operations(Conversation):
         wish = wanted(document, request)
         topic = self._topic(wish)
         feed = self._feeds.get(topic) or Feed(self.format, None, self.session.frame)
+        if len(feed.operations) >= MAX_IN_ONE_TOPIC:
+            raise TooManySubscriptions(MAX_IN_ONE_TOPIC, "one operation of a client in a topic is enough")
         await self.subscriptions.subscribe(topic, feed)
         # From here to the end of the answer without a checkpoint. An operation that was there got all before.
         selection = self._service.selections.share(topic, wish)

@@ -8,7 +8,7 @@ document with a long answer is refused, too.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from graphql import (
@@ -27,9 +27,10 @@ from graphql import (
 from .schema import SCHEMA
 
 # Of one document. GraphiQL's introspection has 183 tokens and costs 6,500; the worst document within
-# all bounds takes some 40 ms.
-MAX_CHARACTERS: Final = 16_384
-MAX_TOKENS: Final = 1000  # comments among them
+# all bounds takes some 25 ms.
+MAX_CHARACTERS: Final = 8192
+MAX_TOKENS: Final = 500  # comments among them
+MAX_FRAGMENTS: Final = 20  # pairs of them are compared
 MAX_REPEATED: Final = 10  # one field of one object, fragments included: pairs of them are compared
 MAX_COST: Final = 8000  # values in the answer, or about so many
 MAX_STEPS: Final = 2000  # selections, each as often as fragments repeat it
@@ -37,6 +38,7 @@ INTROSPECTION_DEPTH: Final = 15  # what GraphiQL asks for, whatever `max_depth` 
 
 KEPT_CHARACTERS: Final = 65_536  # of documents that are kept: at most some 10 MB of syntax trees
 MAX_ERRORS: Final = 10  # of one document
+PRICE: Final = 500  # bytes a character: to check a document takes as long as to send so many
 _LENGTHS: Final = {"types": 16, "fields": 4, "enumValues": 2, "directives": 6}  # of the schema's lists
 
 
@@ -56,10 +58,11 @@ class Documents:
         self._kept: OrderedDict[str, DocumentNode] = OrderedDict()
         self._characters = 0
 
-    def document(self, text: str) -> DocumentNode:
-        """A document that may be run. Raises Rejected."""
+    def document(self, text: str, pay: Callable[[int], object]) -> DocumentNode:
+        """A document that may be run. One that is not kept is paid for, in bytes. Raises Rejected."""
         document = self._kept.get(text)
         if document is None:
+            pay(PRICE * min(len(text), MAX_CHARACTERS))
             document = checked(text, self._max_depth)
             self._keep(text, document)
         self._kept.move_to_end(text)
@@ -93,7 +96,9 @@ def check_bounds(document: DocumentNode, max_depth: int) -> None:
         for definition in document.definitions
         if isinstance(definition, FragmentDefinitionNode)
     }
-    walk = _Walk(fragments, max_depth)
+    if len(fragments) > MAX_FRAGMENTS:
+        raise GraphQLError(f"Document has more than {MAX_FRAGMENTS} fragments.")
+    walk = _Walk(fragments)
     for definition in document.definitions:
         walk.repeated.clear()
         if isinstance(definition, OperationDefinitionNode):
@@ -106,7 +111,7 @@ def check_bounds(document: DocumentNode, max_depth: int) -> None:
 class _Walk:
     """A way through the selections of a document, each as often as fragments repeat it."""
 
-    def __init__(self, fragments: dict[str, FragmentDefinitionNode], max_depth: int) -> None:
+    def __init__(self, fragments: dict[str, FragmentDefinitionNode]) -> None:
         self.repeated: Counter[tuple[str, ...]] = Counter()
         self._fragments = fragments
         self._steps = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NotRequired, TypedDict
 
-from quart import Response, request
+from quart import Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from dataflow.gateway.about import About, Answer, Parameter
@@ -34,7 +34,7 @@ def _view(service: Service, page: str | None) -> Callable[[], Awaitable[Response
         kind = JSON
         try:
             kind = over_http.answers_with(accept)
-            answer = service.answer(await _asked())
+            answer = service.answer(await _asked(), g.account.pay)
         except Refused as refused:
             return _told(_error(str(refused)), refused.status, kind, refused.headers)
         except RequestEntityTooLarge:

@@ -6,7 +6,7 @@ need asyncio.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -37,10 +37,10 @@ class Service:
     documents: Documents
     selections: Selections = field(factory=Selections)
 
-    def answer(self, request: Request) -> Result:
-        """A result, of a query. A subscription is an error here."""
+    def answer(self, request: Request, pay: Callable[[int], object]) -> Result:
+        """A result, of a query. A subscription is an error here. `pay`: see `Documents.document`."""
         try:
-            document = self.documents.document(request.query)
+            document = self.documents.document(request.query, pay)
             if is_subscription(document, request):
                 raise Rejected([GraphQLError("A subscription needs a WebSocket: graphql-transport-ws.")])
             return self.run(document, request)

@@ -32,6 +32,9 @@ from .documents import Rejected
 from .request import Request
 from .schema import SCHEMA, Getter, getter
 
+# Of one subscription: an event has at most some 2.5 KB then, for each trade.
+MAX_SELECTED: Final = 50
+MAX_KEYS: Final = 1000  # characters of all keys together
 KEPT_RESULTS: Final = 64  # of one selection, and those of one update more
 _SPECIMENS: Final = {"String": "", "Int": 0, "Float": 0}
 
@@ -81,6 +84,9 @@ def wanted(document: DocumentNode, request: Request) -> Wanted:
     if not root or ran.data is None:
         raise Rejected([GraphQLError("The subscription follows nothing.")])
     members = ran.data[root["key"]].items()
+    if len(members) > MAX_SELECTED or sum(len(key) for key, _ in members) + len(root["key"]) > MAX_KEYS:
+        words = f"A subscription selects at most {MAX_SELECTED} fields, and {MAX_KEYS} characters of keys."
+        raise Rejected([GraphQLError(words)])
     entries = (Entry(key, names.get(key), None if key in names else value) for key, value in members)
     return Wanted(**root, entries=tuple(entries))
 

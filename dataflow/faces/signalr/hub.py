@@ -122,7 +122,8 @@ class Hub(HubCalls):
         return text or None
 
     def resumes(self, message: Invocation) -> bool:
-        return any(word in str(message.arguments) for word in ('"since"', '"afterTimestamp"'))
+        text = message.arguments[0] if message.arguments else None
+        return isinstance(text, str) and ('"since"' in text or '"afterTimestamp"' in text)
 
     def rendering(self, envelope: Envelope | None = None) -> Rendering[Any]:
         """Never an array towards the client, so the envelope is the hub's own."""

@@ -79,20 +79,25 @@ class Reader:
 
     def next(self) -> Frame | None:
         """The next whole frame; None when there is none. Heart-beats are no frames. Raises Malformed."""
+        frame = self._found()
+        if frame is None:
+            self._data, self._at = self._data[self._at :], 0  # an idle client holds no memory
+            self._check_length(len(self._data))
+        return frame
+
+    def _found(self) -> Frame | None:
         start = self._skip_line_ends()
         found = _HEAD_END.search(self._data, start)
         nul = self._data.find(END, start)
         if found is None or -1 < nul < found.start():
             if nul >= 0:
                 raise Malformed("a frame needs an empty line behind its headers")
-            self._check_length(len(self._data) - start)
             return None
         lines = self._data[start : found.start()].split(b"\n")
         command = _text(lines[0].removesuffix(b"\r"))
         headers = self._headers(command, lines[1:])
         end = self._end_of_body(found.end(), headers.get("content-length"))
         if end < 0 or end >= len(self._data):
-            self._check_length(len(self._data) - start)
             return None
         self._check_length(end + 1 - start)
         if self._data[end] != 0:

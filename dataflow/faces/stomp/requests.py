@@ -31,6 +31,7 @@ STREAM_BYTES: Final = 128 * 1024  # of one streaming response: browsers keep all
 PRELUDE: Final = b"h" * 2048 + b"\n"  # what some browsers want before they hand anything on
 RETRY_AFTER: Final = 1.0  # seconds for a client that sends faster than it is heard
 CONTENT_TYPE: Final = "application/javascript; charset=UTF-8"
+_OCCUPIED: Final = sockjs.closed(sockjs.OCCUPIED, "Another connection still open")
 _HEADERS: Final = {
     "Cache-Control": "no-store, no-cache, must-revalidate, max-age=0",
     "X-Accel-Buffering": "no",  # else nginx would collect pages of frames
@@ -113,8 +114,7 @@ async def _frames(wire: PollingWire) -> bytes:
     frames = await wire.poll(POLL_WITHIN)
     if frames is not None:
         return frames
-    over = sockjs.closed() if wire.over else sockjs.closed(sockjs.OCCUPIED, "Another connection still open")
-    return over + b"\n"
+    return (sockjs.closed() if wire.over else _OCCUPIED) + b"\n"
 
 
 async def _stream(wire: PollingWire) -> AsyncIterator[bytes]:
@@ -123,6 +123,8 @@ async def _stream(wire: PollingWire) -> AsyncIterator[bytes]:
     while sent < STREAM_BYTES:
         frames = await wire.poll(POLL_WITHIN)
         if frames is None:
+            if not wire.over:  # else the last word was said
+                yield _OCCUPIED + b"\n"
             return
         sent += len(frames)
         yield frames

@@ -9,7 +9,7 @@
 // An update carries its time of sending (ns since 1970) behind "qty": and its place behind the last "offset":. The place
 // must grow by one per client. `skipped` counts the places where it does not, without a stream.gap before; `gaps` counts
 // the stream.gap messages, `others` all other messages. The first --slow clients never read, have a small receive buffer,
-// and do not count. With --count every KEY in a message is an update, and nothing else is measured of it; with --raw
+// and do not count. With --count every message with KEY in it is an update, and nothing else is measured of it; with --raw
 // the answer to the request is no WebSocket but a body, and every KEY in it is an update. Built with -DWITH_TLS (and -lssl -lcrypto) it also speaks TLS; it does not check certificates.
 #include "ws.h"
 #include <getopt.h>

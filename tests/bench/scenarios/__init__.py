@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import faces, ingest, memory, rates, saturation, stalled, start, storm, ticks, tls
+from . import faces, grpc, ingest, memory, rates, saturation, stalled, start, storm, ticks, tls
 
 ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
@@ -16,4 +16,5 @@ ALL: tuple[Scenario, ...] = (
     stalled.SCENARIO,
     tls.SCENARIO,
     faces.SCENARIO,
+    grpc.SCENARIO,
 )

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.faces.graphql import documents
-from dataflow.faces.graphql.documents import Documents, Rejected, check_bounds, checked
+from dataflow.faces.graphql.documents import MAX_CHARACTERS, PRICE, Documents, Rejected, check_bounds, checked
 from dataflow.faces.graphql.schema import SCHEMA
 
 FULL_INTROSPECTION = get_introspection_query(
@@ -83,23 +83,27 @@ def test_a_circle_of_fragments_is_an_error() -> None:
     [
         ("", "Syntax Error"),
         ("{", "Syntax Error"),
-        ("{a" * 400, "nested too deeply"),
-        ("{a(b:" + "[" * 900 + "1" + "]" * 90, "nested too deeply"),
-        ("{a " * 4 + "#" * 20_000, "more than 16384 code points"),
-        ("{" + "close " * 1001 + "}", "more than 1000 tokens"),
-        ("{" + "#\n" * 1001 + "}", "more than 1000 tokens"),
+        ("{a" * 240, "nested too deeply"),
+        ("{a(b:" + "[" * 400 + "1" + "]" * 40, "nested too deeply"),
+        ("{a " * 4 + "#" * 20_000, "more than 8192 code points"),
+        ("{" + "close " * 501 + "}", "more than 500 tokens"),
+        ("{" + "#\n" * 501 + "}", "more than 500 tokens"),
         ("{" + BAR * 11 + "}", "'marketData' more than 10 times"),
         ("{" + "...F " * 11 + "} fragment F on Query{" + BAR + "}", "'marketData' more than 10 times"),
         ('{a:marketData(symbol:"A"){' + "close " * 11 + "}}", "'close' more than 10 times"),
         ("{" + ('marketData(symbol:"A"){' + "close " * 4 + "}") * 3 + "}", "'close' more than 10 times"),
         ("{__typename} fragment F on Query{" + BAR * 11 + "}", "'marketData' more than 10 times"),
         (
-            "{__schema{" + " ".join(f"a{n}:types{{fields{{type{{name}}}}}}" for n in range(60)) + "}}",
+            "{__schema{types{fields{type{" + " ".join(f"a{n}:name" for n in range(130)) + "}}}}}",
             "8000 values",
         ),
         (
-            "{...F0}" + "".join(f"fragment F{n} on Query{{...F{n + 1} ...F{n + 1}}}" for n in range(60)),
+            "{...F0}" + "".join(f"fragment F{n} on Query{{...F{n + 1} ...F{n + 1}}}" for n in range(18)),
             "more than 2000 selections",
+        ),
+        (
+            "{" + "".join(f"}} fragment F{n} on Query{{a{n}:__typename" for n in range(21)) + "}",
+            "more than 20 fragments",
         ),
         ("{__schema{types" + "{ofType" * 20 + "{name}" + "}" * 21 + "}", "deeper than 15 fields"),
         ("{nothing}", "Cannot query field 'nothing'"),
@@ -118,20 +122,32 @@ def test_what_is_not_run(text: str, words: str) -> None:
     assert words in rejected(text)
 
 
+def test_a_new_document_is_paid_for() -> None:
+    """By its length, also when it is rejected; one that is kept is not."""
+    kept, paid = Documents(15), list[int]()
+    for _ in range(2):
+        kept.document("{__typename}", paid.append)
+    assert paid == [12 * PRICE]
+    for text in ("{", "x" * 60_000):
+        with pytest.raises(Rejected):
+            kept.document(text, paid.append)
+    assert paid == [12 * PRICE, PRICE, MAX_CHARACTERS * PRICE]
+
+
 def test_documents_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one used the longest ago goes; a mistake is not kept."""
     monkeypatch.setattr(documents, "KEPT_CHARACTERS", 3 * len("{a0:__typename}"))
     kept = Documents(15)
     texts = [f"{{a{n}:__typename}}" for n in range(4)]
-    first, second, third = map(kept.document, texts[:3])
-    assert kept.document(texts[0]) is first
-    kept.document(texts[3])
-    assert kept.document(texts[0]) is first
-    assert kept.document(texts[2]) is third
-    assert kept.document(texts[1]) is not second
+    first, second, third = [kept.document(text, int) for text in texts[:3]]
+    assert kept.document(texts[0], int) is first
+    kept.document(texts[3], int)
+    assert kept.document(texts[0], int) is first
+    assert kept.document(texts[2], int) is third
+    assert kept.document(texts[1], int) is not second
     with pytest.raises(Rejected):
-        kept.document("{")
-    assert kept.document(texts[1]) is kept.document(texts[1])
+        kept.document("{", int)
+    assert kept.document(texts[1], int) is kept.document(texts[1], int)
 
 
 WORDS = st.sampled_from(

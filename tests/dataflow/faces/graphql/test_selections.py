@@ -160,10 +160,16 @@ def test_any_selection_is_what_a_run_would_give(fields: list[str]) -> None:
             {},
             "operation name",
         ),
+        (
+            'subscription{trades(symbol:"B"){' + " ".join(f"a{n}:side" for n in range(51)) + "}}",
+            {},
+            "at most 50 fields",
+        ),
+        ('subscription{trades(symbol:"B"){' + "x" * 1000 + ":side}}", {}, "1000 characters of keys"),
     ],
 )
 def test_what_cannot_be_followed(text: str, variables: dict[str, Any], words: str) -> None:
-    """A variable that does not fit, or nobody knows which operation."""
+    """A variable that does not fit, nobody knows which operation, or too much for each trade."""
     with pytest.raises(Rejected, match=words):
         asked(text, **variables)
 

@@ -130,6 +130,14 @@ def test_a_frame_may_have_the_whole_length() -> None:
     assert [len(frame.body) for frame in read(data)] == [LIMIT - 7]
 
 
+def test_an_idle_client_holds_no_memory() -> None:
+    """What was read is let go; of a frame that is not whole yet its beginning is kept, and no more."""
+    reader = Reader()
+    reader.feed(b"SEND\n\n" + b"x" * 60_000 + b"\0SEND\n")
+    assert len(drained(reader)) == 1
+    assert reader._data == b"SEND\n"
+
+
 def test_the_version_counts_from_the_next_frame_on() -> None:
     """A message may hold the CONNECT and what follows it."""
     reader = Reader()
