@@ -201,7 +201,7 @@ class History:
 
     def _judge(self, trade: Trade, feed: _Feed) -> Verdict:
         step = _step(trade, feed)
-        known = None if trade.trade_id is None else feed.ids.get(trade.trade_id)
+        known = feed.ids.get(trade.trade_id)
         if known is not None and known.timestamp == trade.timestamp:
             return Verdict.DUPLICATE
         if known is not None and step is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import takewhile
 from typing import Final
@@ -119,8 +120,13 @@ class Day:
 
     @property
     def is_pressing(self) -> bool:
-        """Whether so much is unread that the history may soon forget some of it."""
+        """Whether so much is unread that the follower should read it soon."""
         return self.unread >= min(MUCH, self.history.max_trades // 4)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether the history may forget some of it before the follower has its turn."""
+        return self.unread >= self.history.max_trades // 2
 
     def state(self) -> Aggregate:
         """The bar as a value. There must be one."""
@@ -152,8 +158,8 @@ class Day:
                 states.skip_to(self.state())
 
     def _read_all(self) -> None:
-        while self.unread:
-            self._fold(self._next(RUN))
+        while self.unread and (places := self._next(RUN)):
+            self._fold(places)
 
     def _read_each(self, states: States) -> None:
         for each in self._next(states.most) if self.unread else ():
@@ -301,7 +307,10 @@ class Days:
         day = self.day(symbol)
         if day is not None:  # an upstream may send a symbol that is not configured
             self._news[symbol] = None
-            if day.is_pressing:
+            if day.is_urgent:
+                with suppress(Exception):  # the follower meets it as well: it is not the caller's error
+                    self._catch_up(day)
+            elif day.is_pressing:
                 self._wake()
 
     def follow(self, wake: Callable[[], object]) -> None:

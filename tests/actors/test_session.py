@@ -335,6 +335,17 @@ async def test_the_alarm_of_a_protocol_goes_off_once(mock_clock: MockClock) -> N
         assert s.wire.pings == 1
 
 
+async def test_a_protocol_has_a_last_word_when_a_rule_of_the_wire_is_broken() -> None:
+    """The wire asks for it; not in the midst of a message, and not when the session has ended."""
+    async with stage() as s:
+        s.dialogue.reproach = lambda words: [words.encode(), b"bye"]
+        assert s.session.reproach("too long") == b"too long\nbye\n"
+        s.session.begin(b"half")
+        assert s.session.reproach("too long") is None
+        s.session.end(Ending.GONE, "")
+        assert s.session.reproach("too long") is None
+
+
 async def test_the_code_of_an_end_reaches_the_wire() -> None:
     """A protocol's own number goes with the reason; without one the wire chooses."""
     async with stage() as s:

@@ -23,6 +23,7 @@ import trio
 from dataflow.connectors import ticks_protobuf
 from dataflow.settings.schema import Gateway
 from simulators import Trade, open_binance
+from tests.support import node
 from tests.support.browser import Heard, browse
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance, http_client
@@ -123,7 +124,7 @@ async def test_a_face_that_is_off_is_named_with_its_key() -> None:
 
 
 async def test_lines_to_copy_do_what_they_say() -> None:
-    """Each line for curl, each program in Python and each command of ours prints something, and nothing wrong."""
+    """Each line for curl, each program in Python or JavaScript, each command of ours prints something right."""
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
     async with trading(faces=everything()) as d:
@@ -148,6 +149,10 @@ async def test_lines_to_copy_do_what_they_say() -> None:
             for what, line in lines["dataflow"].items():
                 run = [sys.executable, "-m", *shlex.split(line)]
                 nursery.start_soon(_print, run, what, {"": what})
+            await trio.to_thread.run_sync(node.install)
+            for what, line in lines["JavaScript"].items():
+                run = [str(node.NODE), "--experimental-eventsource", "--input-type=module", "-e", line]
+                nursery.start_soon(_print, run, what, {"": what})
             programs = lines["Python"]
             run = [sys.executable, "-c", TOGETHER, json.dumps(programs)]
             nursery.start_soon(_print, run, "Python", {f"{what}: ": what for what in programs})
@@ -170,9 +175,16 @@ for named in json.loads(sys.argv[1]).items():
 
 
 async def _print(command: list[str], what: str, beginnings: dict[str, str]) -> None:
-    """Runs `command` until it has said a line with each beginning."""
+    """Runs `command`, beside the packages of Node, until it has said a line with each beginning."""
     environ = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    run = partial(trio.run_process, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    run = partial(
+        trio.run_process,
+        cwd=node.FOLDER,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
     said, wrong = b"", b""
     async with trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(run, command)

@@ -15,6 +15,7 @@ from attrs import define, field
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from actors.outbox import SlowClient
+from actors.update import Encode, Places
 from dataflow import domain
 from dataflow.chaos.client import dial
 from dataflow.faces import marketdata, pricehub
@@ -318,6 +319,30 @@ async def test_a_client_that_does_not_read_gets_the_newest_price_of_each(policy:
             assert told == sorted(set(told))
             assert len(told) < count
         assert session.dropped == 0
+
+
+async def test_a_price_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clients follow it, slow ones among them."""
+    encoded, encoder = list[int](), pricehub.Prices.encoder
+
+    def counting(self: pricehub.Prices, topic: domain.Topic, epoch: int) -> Encode:
+        encode = encoder(self, topic, epoch)
+
+        def counted(places: Places) -> list[bytes]:
+            encoded.extend(place for place, _ in places)
+            return encode(places)
+
+        return counted
+
+    monkeypatch.setattr(pricehub.Prices, "encoder", counting)
+    async with stage() as s, listening(s) as one, listening(s) as two, deaf(s):
+        deaf_one = list(s.daemon.lobby.clients)[-1]
+        count = behind = 0
+        while behind < 5:
+            s.deliver(count + 1, count + 50)
+            count, behind = count + 50, behind + (deaf_one.waiting > 0)
+            await until(lambda: len(one.heard) == len(two.heard) == 2 * count)  # noqa: B023
+        assert encoded == list(range(1, 2 * count + 1))
 
 
 async def test_a_crash_costs_no_price_and_repeats_none() -> None:

@@ -27,6 +27,16 @@ client = Client(transport=WebsocketsTransport("URL", subprotocols=["{SUBPROTOCOL
 for trade in client.subscribe(gql('{_TRADES}')):
     print(trade, flush=True)
 """
+_FETCH = f"""\
+const answer = await fetch("URL?query=" + encodeURIComponent('{_BAR}'));
+console.log(await answer.text());
+"""
+_ITERATE = f"""\
+import {{ createClient }} from "graphql-ws";
+
+const client = createClient({{ url: "URL" }});
+for await (const trade of client.iterate({{ query: '{_TRADES}' }})) console.log(trade);
+"""
 
 
 def samples(path: str, page: str | None) -> Iterable[Sample]:
@@ -35,7 +45,7 @@ def samples(path: str, page: str | None) -> Iterable[Sample]:
     lines = {
         "curl": f"curl {url} --json '{json.dumps({'query': _BAR})}'",
         "Python": _ASK.replace("URL", url),
-        "JavaScript": f"await (await fetch('{url}?' + new URLSearchParams({{query: '{_BAR}'}}))).json()",
+        "JavaScript": _FETCH.replace("URL", url),
     }
     if page is not None:
         lines["Browser"] = "{http}" + page
@@ -44,12 +54,11 @@ def samples(path: str, page: str | None) -> Iterable[Sample]:
     yield Sample("GraphQL", url, words, lines=lines, trial=trial)
 
     url = "{ws}" + path
-    client = f"graphqlWs.createClient({{url: '{url}'}})"
     subscribe = {"id": "1", "type": "subscribe", "payload": {"query": _TRADES}}
     lines = {
         "wscat": f"wscat -c {url} -s {SUBPROTOCOL}",
         "Python": _FOLLOW.replace("URL", url),
-        "JavaScript": f"for await (const each of {client}.iterate({{query: '{_TRADES}'}})) console.log(each)",
+        "JavaScript": _ITERATE.replace("URL", url),
     }
     trial = Trial("socket", url, say=(_INIT, json.dumps(subscribe)), protocols=(SUBPROTOCOL,))
     words = "Every trade of a symbol, or its bar of the day, by the subprotocol graphql-transport-ws."

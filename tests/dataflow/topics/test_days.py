@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataflow.cache.history import Store
 from dataflow.domain import Missed, Topic, Trade
@@ -183,6 +186,26 @@ def test_every_trade_counts_though_the_history_forgets() -> None:
     assert s.days.left_out == {}
 
 
+def test_a_burst_before_the_follower_has_its_turn_is_read_at_once() -> None:
+    """Before the next batch can push trades out of the history."""
+    s = Scene("A-B", max_trades=40)
+    for n in range(0, 400, 20):
+        s.many(20, first=n)
+    assert s.state().count == 400
+    assert s.days.left_out == {}
+
+
+def test_an_error_is_the_followers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who brings the news goes on: a shard must not lose a batch for it."""
+    s = Scene("A-B", max_trades=40)
+    day = s.days.day("A-B")
+    assert day is not None
+    monkeypatch.setattr(day, "_clock", lambda: 1 / 0)
+    s.many(30)
+    with pytest.raises(ZeroDivisionError):
+        s.days.advance()
+
+
 def test_what_was_forgotten_unread_is_counted_and_logged(lines: list[str]) -> None:
     """Never silently."""
     s = Scene("A-B", max_trades=40)
@@ -193,12 +216,28 @@ def test_what_was_forgotten_unread_is_counted_and_logged(lines: list[str]) -> No
     assert line.startswith("WARNING followers/days: 60 places of A-B were forgotten before they were read")
 
 
-@pytest.mark.parametrize(("max_trades", "unread"), [(10_000, 1000), (400, 100), (1, 1)])
+@pytest.mark.parametrize("followed", [False, True])
+def test_trades_may_be_forgotten_for_their_age(lines: list[str], followed: bool) -> None:
+    """All of them, before anybody read one: counted like others, and the next trade begins the bar."""
+    s = Scene("A-B")
+    log = s.log() if followed else None
+    s.many(3)
+    s.store.history("A-B").expire(2e9)
+    assert s.days.aggregate("A-B") is None
+    assert s.days.left_out == {FORGOTTEN: 3}
+    s.many(1, first=3)
+    assert told(s.state()) == ("4", "4", "4", "4", "1", 1)
+    assert log is None or [place for place, _ in (log.read(0) or pytest.fail("nothing")).places] == [4]
+    assert s.days.left_out == {FORGOTTEN: 3}
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(("max_trades", "unread"), [(10_000, 1000), (400, 100), (8, 2)])
 def test_the_follower_is_woken_before_the_history_forgets(max_trades: int, unread: int) -> None:
     """And not for less: long runs cost least."""
     s = Scene("A-B", max_trades=max_trades)
     s.many(unread - 1)
-    assert bool(s.awake) == (max_trades == 1)
+    assert not s.awake
     s.many(1, first=unread)
     assert s.awake
 
@@ -357,3 +396,65 @@ def test_states_are_kept_only_while_the_topic_is_open() -> None:
     assert s.state().count == 3
     log = s.log()
     assert [place for place, _ in (log.read(0) or pytest.fail("nothing")).places] == [3]
+
+
+steps = st.lists(
+    st.one_of(
+        st.lists(st.integers(0, 3 * DAY).map(lambda n: n // HOUR * HOUR), min_size=1, max_size=2 * AT_ONCE),
+        st.sampled_from(["read", "read late", "ask", "follow", "reopen"]),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps)
+def test_every_state_that_is_told_is_the_true_one(steps: list[Any]) -> None:
+    """Whoever reads, asks or follows, and however often: a state at a place is that of the trades up to it, places
+    only grow, and the newest comes."""
+    s = Scene("A-B", max_trades=100)
+    s.now += 3 * 86_400
+    log, heard = s.log(), {"early": [0], "late": [0]}
+    truth: dict[int, Any] = {0: None}
+    state: list[Any] | None = None  # day, open, high, low, close, their times, count
+
+    def read(who: str) -> None:
+        while (update := log.read(heard[who][-1])) is not None:
+            for place, entry in update.places:
+                assert place > heard[who][-1]
+                heard[who].append(place)
+                assert truth[place] == told(entry)
+
+    for step in steps:
+        if step == "read":
+            read("early")
+        elif step == "read late":
+            read("late")
+        elif step == "ask":
+            found = s.days.aggregate("A-B")
+            assert (None if found is None else told(found)) == list(truth.values())[-1]
+        elif step == "follow":
+            s.days.advance()
+        elif step == "reopen":
+            del log
+            log = s.log()
+        else:
+            s.trades(*((moment, str(moment % 7 + 1), "1") for moment in step))
+            place = s.store.history("A-B").last - len(step)
+            for moment in step:
+                place += 1
+                price, day = Decimal(moment % 7 + 1), moment // DAY
+                if state is None or day > state[0]:
+                    state = [day, price, price, price, price, moment, moment, 1]
+                elif day < state[0]:
+                    continue
+                else:
+                    if moment < state[5]:
+                        state[1], state[5] = price, moment
+                    if moment >= state[6]:
+                        state[4], state[6] = price, moment
+                    state[2], state[3], state[7] = max(state[2], price), min(state[3], price), state[7] + 1
+                truth[place] = (*map(str, (*state[1:5], state[7])), state[7])
+    for who in heard:
+        read(who)
+        assert heard[who][-1] == list(truth)[-1]

@@ -68,6 +68,7 @@ def unpacked(data: bytes) -> list[Any]:
             at += 1
             if data[at - 1] < 128:
                 break
+        assert len(data) >= at + length
         records.append(msgspec.msgpack.decode(data[at : at + length]))
         data = data[at + length :]
     return records
