@@ -328,6 +328,11 @@ async def test_health() -> None:
         for name in ("", "marketdata.MarketDataService"):
             answer = await in_thread(stub.check, health.HealthCheckRequest(service=name))
             assert answer.status == SERVING
+        listed = (await in_thread(stub.list, health.HealthListRequest())).statuses
+        assert {name: answer.status for name, answer in listed.items()} == {
+            "": SERVING,
+            "marketdata.MarketDataService": SERVING,
+        }
         with pytest.raises(grpc.RpcError) as error:
             await in_thread(stub.check, health.HealthCheckRequest(service="nobody"))
         assert failed(error) == (grpc.StatusCode.NOT_FOUND, "unknown service nobody")
