@@ -7,7 +7,6 @@ besides is not heard. It gets the state of now, and then one for each trade.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import Final, TypedDict
 from urllib.parse import parse_qs
 
@@ -25,13 +24,12 @@ from dataflow.gateway.face import Conversation, Entrance, Route
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import InvalidValue, Problem
-from dataflow.gateway.spelling import encode, plain
+from dataflow.gateway.spelling import amount, encode, milliseconds, plain
 from dataflow.server.handshake import Handshake, Messages, Socket
 from dataflow.settings.schema import FaceSettings
 
 PATH: Final = "/ws/marketdata"
 SYMBOL: Final = "symbol"
-_MILLISECOND: Final = 1_000_000  # ns
 
 
 @frozen(kw_only=True)
@@ -67,14 +65,9 @@ def spelled(day: Aggregate) -> bytes:
     """The object that clients get: all numbers, with all their digits. The time is in ms since the epoch."""
     prices = ",".join(f'"{name}":{plain(getattr(day, name))}' for name in ("open", "high", "low", "close"))
     return (
-        f'{{"symbol":{encode(day.symbol).decode()},{prices},"volume":{_amount(day.volume)},'
-        f'"timestamp":{day.timestamp // _MILLISECOND}}}'
+        f'{{"symbol":{encode(day.symbol).decode()},{prices},"volume":{amount(day.volume)},'
+        f'"timestamp":{milliseconds(day.timestamp)}}}'
     ).encode()
-
-
-def _amount(volume: Decimal) -> str:
-    """A whole one is an integer, however many zeros it has."""
-    return str(int(volume)) if volume == volume.to_integral_value() else plain(volume)
 
 
 STATES: Final = States()
