@@ -22,7 +22,7 @@ from dataflow.gateway import face, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
 from dataflow.gateway.application import asker
 from dataflow.gateway.desk import MAX_COUNT
-from dataflow.gateway.face import Conversation, Route
+from dataflow.gateway.face import Conversation, Route, Wish
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.past import Part
@@ -45,14 +45,11 @@ class Settings(FaceSettings):
 
 
 @frozen
-class Wanted:
-    """The wish of a client: the only message that it ever sends."""
+class Wanted(Wish):
+    """The only message that a client ever sends."""
 
     topic: Topic
     since: Position | None
-
-    def __len__(self) -> int:
-        return 1  # for the session, which bounds what it reads ahead
 
 
 class Events(Format):
