@@ -19,7 +19,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter, Map, WebsocketMismatch
 
-from dataflow.server.handshake import Handshake
+from dataflow.server.handshake import Handshake, handshake_in
 from dataflow.server.take_over import handshake_of
 from supervisors import SupervisionError
 
@@ -259,15 +259,7 @@ async def not_an_upgrade() -> Response:
 
 def asker() -> Handshake:
     """The client of the request in hand, as it introduced itself."""
-    scope: Any = request.scope
-    client = scope.get("client")
-    return Handshake(
-        path=request.path,
-        query=scope["query_string"].decode("latin-1"),
-        headers=tuple(scope["headers"]),
-        peer=f"{client[0]}:{client[1]}" if client else "unknown",
-        encrypted=request.is_secure,
-    )
+    return handshake_in(request.scope, request.path)
 
 
 def _add_socket(app: QuartTrio, entrance: Entrance, attend: Attend) -> None:

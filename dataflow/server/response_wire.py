@@ -34,7 +34,6 @@ class ResponseWire:
     def __init__(self, *, peer: str) -> None:
         self.peer = peer
         self.heard = trio.current_time()
-        self.refused = 0  # messages without room in the inbox
         self._inbox: list[Any] = []
         self._inbox_bytes = 0
         self._buffer: list[bytes] = []
@@ -138,7 +137,6 @@ class ResponseWire:
         if self._inbox and (
             len(self._inbox) >= INBOX_MESSAGES or self._inbox_bytes + len(message) > INBOX_BYTES
         ):
-            self.refused += 1
             raise InboxFull("messages come faster than they are answered")
         self.heard = trio.current_time()
         self._inbox.append(message)

@@ -18,6 +18,7 @@ from actors.outbox import SlowClient
 from dataflow.faces.stomp import Face
 from dataflow.faces.stomp.conversation import CONNECT_WITHIN
 from dataflow.gateway.identity import ANONYMOUS
+from dataflow.server.response_wire import InboxFull, ResponseWire
 from dataflow.settings.schema import Gateway, Limits, Session
 from tests.support.waiting import until
 from tests.system.daemon import client as jsonrpc_client
@@ -706,6 +707,23 @@ async def test_a_newer_response_takes_the_place_of_an_older_one(older: str) -> N
         await http.post("/ws/0/me/xhr_send", content='["CONNECT\\n\\n\\u0000"]')
         await until(lambda: len(answers) == 2)
         assert "CONNECTED" in answers[1]
+
+
+async def test_messages_that_are_not_heard_in_time_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 429 and a time, and counted; the connection stays."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        await http.post("/ws/0/me/xhr")
+        with monkeypatch.context() as patched:
+
+            def full(_wire: ResponseWire, _message: object) -> None:
+                raise InboxFull
+
+            patched.setattr(ResponseWire, "hear", full)
+            answer = await http.post("/ws/0/me/xhr_send", content='["CONNECT\\n\\n\\u0000"]')
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        assert s.daemon.hall.quotas.refused["messages"] == 1
+        assert (await http.post("/ws/0/me/xhr_send", content='["CONNECT\\n\\n\\u0000"]')).status_code == 204
+        assert "CONNECTED" in (await http.post("/ws/0/me/xhr")).text
 
 
 async def test_broken_json_is_refused_and_hurts_nobody() -> None:
