@@ -87,6 +87,7 @@ class Hall:
         self.pool: Starter  # of topics
         self._root: Any = None  # the handle of the whole tree, once an actor has attached itself
         self._sessions: Any = None
+        self._closed = False
         self.restart: Callable[[str], None]  # have the actor at a path restarted, soon. Raises UnknownChild
 
     def adopt(self, settings: Settings, certificate: Certificate | None) -> None:
@@ -108,6 +109,12 @@ class Hall:
         self._root = ctx.supervisor("")
         self._sessions = ctx.supervisor(SESSIONS)
         self.pool = ctx.supervisor(TOPICS)
+        self._closed = False
+
+    def close(self) -> None:
+        """Let nobody in any more: the server stops. Who were told to leave would come back at once, for
+        they may find it listening. Until the next `attach`."""
+        self._closed = True
 
     def client_address(self, client: Handshake) -> str:
         """The IP address of the client, without port and brackets, as far as it is believed.
@@ -200,6 +207,8 @@ class Hall:
         return FaultyWire(wire, self.core.faults, f"{SESSIONS}/{self.lobby.clients.next_number}")
 
     def _no_room_for(self, account: Account) -> str | None:
+        if self._closed:
+            return GOING_AWAY
         if len(self.lobby.clients) >= self.lobby.room.sessions:
             return TOO_MANY_SESSIONS
         if self.lobby.short_of_memory:

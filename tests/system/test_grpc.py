@@ -344,6 +344,18 @@ async def test_health() -> None:
         await s.until_deserted()
 
 
+async def test_health_is_that_of_the_daemon() -> None:
+    """As `/ready` has it, when asked and, to those who watch, with each change."""
+    needy = Gateway(port=0, ready_needs_sources=True)
+    async with stage(gateway=needy) as s, connected(s.address) as stub:
+        call = await in_thread(stub.watch, health.HealthCheckRequest())
+        async with following(call) as watch:
+            for mode, status in (("accept", SERVING), ("refuse", NOT_SERVING), ("accept", SERVING)):
+                await s.exchange.disconnect(mode)
+                await watch.until(lambda: watch.messages and watch.messages[-1].status == status)  # noqa: B023
+                assert (await in_thread(stub.check, health.HealthCheckRequest())).status == status
+
+
 async def test_reflection_shows_what_can_be_called() -> None:
     """Both versions, as grpcurl asks: the services, the file of a symbol, a file by its name; no extensions."""
     async with stage() as s, connected(s.address) as stub:
