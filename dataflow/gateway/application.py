@@ -19,6 +19,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter, Map, WebsocketMismatch
 
+from dataflow.domain.errors import ConfigError
 from dataflow.server.handshake import Handshake, handshake_in
 from dataflow.server.take_over import handshake_of
 from supervisors import SupervisionError
@@ -93,15 +94,14 @@ def create_app(
 
     `attend(websocket, entrance)` runs a WebSocket client that comes in through Quart: over HTTP/2, say.
     `account`: whose quotas hold for a client. Default: `pages` and `identity` as without a configuration, and
-    no quotas. Raises ValueError when two endpoints have one path.
+    no quotas. Raises ConfigError when two endpoints have one path.
     """
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[_SERVED] = routes = list(routes)
     app.url_map.converters.update(word=_Word, undotted=_Undotted)
-    _check_paths([(method, route.path) for route in routes for method in route.methods])
-    _check_paths([entrance.socket.path for entrance in entrances])
+    check_paths(routes, entrances)
     _add_errors(app)
     _add_checks(app, pages)
     _add_headers(app, pages)
@@ -235,10 +235,22 @@ def _share(answer: Any, origin: str, credentials: bool) -> None:
         answer.headers["Access-Control-Max-Age"] = _CORS_SECONDS
 
 
-def _check_paths(paths: Sequence[Any]) -> None:
-    twice = {path for path in paths if paths.count(path) > 1}
-    if twice:
-        raise ValueError(f"two faces want the same path: {sorted(map(str, twice))}")
+def check_paths(routes: Iterable[Route], entrances: Iterable[Entrance]) -> None:
+    """Raises ConfigError when two endpoints have one path: paths of faces can be configured."""
+    wanted: dict[str, list[str]] = {}
+    for route in routes:
+        for method in route.methods:
+            wanted.setdefault(f"{method} {route.path}", []).append(route.face)
+    for entrance in entrances:
+        wanted.setdefault(f"the WebSocket {entrance.socket.path}", []).append(entrance.face)
+    clashes: dict[str, str] = {}  # the first of each pair of faces tells enough
+    for what, faces in wanted.items():
+        if len(faces) > 1:
+            clashes.setdefault(" and ".join(faces), what)
+    if clashes:
+        raise ConfigError(
+            [f"[faces]: {faces} both want {what}; give one another path" for faces, what in clashes.items()]
+        )
 
 
 def json_response(body: Any, status: int = 200, mimetype: str = "application/json") -> Response:

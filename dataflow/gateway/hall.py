@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from actors.outbox import SlowClient
 from actors.session import Ending, Manners, Session, Wire, WireClosed
@@ -38,7 +38,7 @@ from .pages import Pages
 from .past import Past
 
 if TYPE_CHECKING:
-    from .face import Face
+    from .face import Entrance, Face, Route
 
 GOING_AWAY = "going away"
 AGENT_TOLD = 200  # characters of a User-Agent that are kept ...
@@ -103,6 +103,14 @@ class Hall:
         if certificate is not None and self.lobby.certificate.certificate is not None:
             self.lobby.certificate.certificate = certificate
         self.core.adopt(settings)
+
+    def routes(self) -> list[Route]:
+        """The HTTP endpoints of all faces."""
+        return [evolve(route, face=face.name) for face in self.faces for route in face.routes(self)]
+
+    def entrances(self) -> list[Entrance]:
+        """The WebSocket endpoints of all faces."""
+        return [evolve(each, face=face.name) for face in self.faces for each in face.sockets(self)]
 
     def attach(self, ctx: Context) -> None:
         """For an actor that lets clients in: before its first one. Idempotent."""

@@ -17,7 +17,7 @@ from cattrs import AttributeValidationNote, ClassValidationError
 from dataflow import plugs
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import Names, compact
-from dataflow.sources.port import AnySourceSettings, ListenerSettings, SourceSettings
+from dataflow.sources.port import AnySourceSettings, SourceSettings
 
 from .schema import FaceSettings, Settings, source_rules
 from .structure import (
@@ -151,15 +151,15 @@ def _one_port(tree: Any, settings: Settings) -> Iterator[str]:
 
 
 def _listeners_apart(tree: Any, settings: Settings) -> Iterator[str]:
-    """Two sources that listen, or one and the gateway, cannot have one port."""
+    """Two listeners cannot have one port: the gateway's, those of faces that are on, those of sources."""
     taken = {settings.operator.port: "[operator]", settings.gateway.port: "[gateway]"}
-    for name, source in settings.sources.items():
-        if isinstance(source, ListenerSettings) and source.port:
-            table = f"[sources.{name}]"
-            if source.port in taken:
-                origin = tree["sources"][name].origin
-                yield f"{origin}: {table} port: {source.port} is that of {taken[source.port]} already"
-            taken.setdefault(source.port, table)
+    faces = {name: face for name, face in settings.faces.items() if face.enabled}
+    for kind, listeners in (("faces", faces), ("sources", settings.sources)):
+        for name, keys in listeners.items():
+            port, table = getattr(keys, "port", 0), f"[{kind}.{name}]"
+            if port and port in taken:
+                yield f"{tree[kind][name].origin}: {table} port: {port} is that of {taken[port]} already"
+            taken.setdefault(port, table)
 
 
 def _names_apart(tree: Any, settings: Settings) -> Iterator[str]:

@@ -9,6 +9,7 @@ from quart import Response, request
 from quart.testing import WebsocketResponseError
 from trio.testing import MockClock
 
+from dataflow.domain.errors import ConfigError
 from dataflow.gateway.application import BODY_SECONDS, MAX_BODY_BYTES, create_app
 from dataflow.gateway.face import Entrance, Route
 from dataflow.gateway.problems import Forbidden, InvalidValue, Problem, Unauthorised
@@ -67,8 +68,10 @@ def test_two_faces_with_one_path_are_an_error() -> None:
         return Response()
 
     create_app([Route("/a", handler), Route("/a", handler, ("POST",))], [], nothing)
-    with pytest.raises(ValueError, match="/a"):
-        create_app([Route("/a", handler), Route("/a", handler)], [], nothing)
+    with pytest.raises(
+        ConfigError, match=r"^\[faces\]: one and two both want GET /a; give one another path$"
+    ):
+        create_app([Route("/a", handler, face="one"), Route("/a", handler, face="two")], [], nothing)
 
 
 async def test_a_path_in_any_case() -> None:
