@@ -120,6 +120,11 @@ class Hall:
         """Whose quotas hold for `client`: those of its name, or of its address."""
         return self.quotas.account(principal or self.identify(client), self.client_address(client))
 
+    def invite_pages(self, path: str, origins: Iterable[str]) -> None:
+        """Accept pages of `origins` at `path` of a face and below, too. See `Pages.invite`."""
+        for root in {"", self.settings.gateway.root_path}:
+            self.pages.invite(root + path, origins)
+
     def intake(self, source: str) -> Intake | None:
         """The entry for all that clients push to `source`; None if no such source takes it."""
         return self.core.intake(source)
