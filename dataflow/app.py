@@ -82,10 +82,12 @@ FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried 
 def hall(settings: Settings, room: Room | None = None) -> Hall:
     """The state of a daemon, before anything runs. `room` for clients: by default as the settings say.
 
-    Raises ConfigError for a face that cannot be used.
+    Raises ConfigError for a face that cannot be used, and for two that want the same path.
     """
     lobby = Lobby(settings, room)
-    return Hall(Core(settings, Announcer(lobby.clients)), lobby, faces(settings))
+    built = Hall(Core(settings, Announcer(lobby.clients)), lobby, faces(settings))
+    built.check_paths()
+    return built
 
 
 def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:

@@ -93,15 +93,13 @@ def create_app(
 
     `attend(websocket, entrance)` runs a WebSocket client that comes in through Quart: over HTTP/2, say.
     `account`: whose quotas hold for a client. Default: `pages` and `identity` as without a configuration, and
-    no quotas. Raises ValueError when two endpoints have one path.
+    no quotas. No two endpoints have one path: see `Hall.check_paths`.
     """
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[_SERVED] = routes = list(routes)
     app.url_map.converters.update(word=_Word, undotted=_Undotted)
-    _check_paths([(method, route.path) for route in routes for method in route.methods])
-    _check_paths([entrance.socket.path for entrance in entrances])
     _add_errors(app)
     _add_checks(app, pages)
     _add_headers(app, pages)
@@ -233,12 +231,6 @@ def _share(answer: Any, origin: str, credentials: bool) -> None:
         answer.headers["Access-Control-Allow-Methods"] = answer.headers.get("Allow", "")
         answer.headers["Access-Control-Allow-Headers"] = _CORS_REQUEST_HEADERS
         answer.headers["Access-Control-Max-Age"] = _CORS_SECONDS
-
-
-def _check_paths(paths: Sequence[Any]) -> None:
-    twice = {path for path in paths if paths.count(path) > 1}
-    if twice:
-        raise ValueError(f"two faces want the same path: {sorted(map(str, twice))}")
 
 
 def json_response(body: Any, status: int = 200, mimetype: str = "application/json") -> Response:

@@ -17,6 +17,7 @@ from attrs import frozen
 from actors.outbox import SlowClient
 from actors.session import Ending, Manners, Session, Wire, WireClosed
 from dataflow.core import Core
+from dataflow.domain.errors import ConfigError
 from dataflow.domain.notice import Refused
 from dataflow.paths import SESSIONS, TOPICS
 from dataflow.server.handshake import Handshake
@@ -108,6 +109,22 @@ class Hall:
         self._root = ctx.supervisor("")
         self._sessions = ctx.supervisor(SESSIONS)
         self.pool = ctx.supervisor(TOPICS)
+
+    def check_paths(self) -> None:
+        """Raises ConfigError when two faces want the same path: that of many can be chosen."""
+        wanted: dict[tuple[str, str], list[str]] = {}
+        for face in self.faces:
+            routes = [(method, route.path) for route in face.routes(self) for method in route.methods]
+            sockets = [("WebSocket", entrance.socket.path) for entrance in face.sockets(self)]
+            for place in (*routes, *sockets):
+                wanted.setdefault(place, []).append(face.name)
+        problems = {
+            f"[faces.{names[-1]}]: {path} is a path of [faces.{names[0]}], too"
+            for (_, path), names in wanted.items()
+            if len(names) > 1
+        }
+        if problems:
+            raise ConfigError(sorted(problems))
 
     def client_address(self, client: Handshake) -> str:
         """The IP address of the client, without port and brackets, as far as it is believed.

@@ -60,17 +60,6 @@ async def test_a_body_that_does_not_come_is_not_waited_for(autojump_clock: MockC
         assert answer.status_code == (await answer.get_json())["status"] == 408
 
 
-def test_two_faces_with_one_path_are_an_error() -> None:
-    """Else the second would never be asked. Another method is another endpoint."""
-
-    async def handler() -> Response:
-        return Response()
-
-    create_app([Route("/a", handler), Route("/a", handler, ("POST",))], [], nothing)
-    with pytest.raises(ValueError, match="/a"):
-        create_app([Route("/a", handler), Route("/a", handler)], [], nothing)
-
-
 async def test_a_path_in_any_case() -> None:
     """Capitals do not matter in its words, and stay in its variables; other paths keep their case."""
 
