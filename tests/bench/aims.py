@@ -105,7 +105,7 @@ def _graphql(results: Results) -> float | None:
 
 def _days(results: Results) -> float | None:
     this, other = (ingest.DAYS, OURS), ("binance, one subscriber", OURS)
-    return results.ratio("ingest", "per_second", this, other)
+    return results.ratio("ingest", "per_cpu_second", this, other)
 
 
 def _ingest(results: Results) -> float | None:
