@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -16,12 +17,14 @@ from actors.update import Update
 from dataflow import cli
 from dataflow.cache.delivery import Delivery
 from dataflow.cache.history import History, Verdict
+from dataflow.chaos import producers
 from dataflow.chaos.check import Figures
 from dataflow.chaos.plan import Rehearsal, make
 from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
 from dataflow.domain import Gap, Item, Trade
 from dataflow.domain.aggregate import Aggregate
+from dataflow.faces.grpc.marketdata import Ticks
 from dataflow.faces.jsonrpc.format import Updates
 from dataflow.settings.load import load, shipped
 from dataflow.topics.days import Day as DayLog
@@ -154,6 +157,37 @@ async def test_a_silent_loss_is_found_out(monkeypatch: pytest.MonkeyPatch) -> No
     figures = await rehearse(BREEZE)
     assert len(lost) == 1
     assert figures.violations == {"unaccounted": 1}
+
+
+async def test_a_tick_that_is_lost_or_altered_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of each producer does not reach the shards; another has one more in its volume."""
+    whole, ticks = Delivery.put, Counter[str]()
+
+    def handled(trade: Any) -> list[Any]:
+        ticks[trade.symbol] += 1
+        if ticks[trade.symbol] == 20:
+            return []
+        more = Decimal("0.5") if ticks[trade.symbol] == 25 else 0
+        return [msgspec.structs.replace(trade, quantity=trade.quantity + more)]
+
+    async def losing(self: Delivery, items: Sequence[Item]) -> None:
+        await whole(self, [kept for item in items for kept in handled(item)])
+
+    monkeypatch.setattr(Delivery, "put", losing)
+    figures = await rehearse(BREEZE)
+    assert set(ticks) == {"AAPL", "MSFT"}
+    for name in ("ticks-tcp", "ticks-grpc"):
+        assert figures.sources[name].violations == {"unaccounted": 2, "invented": 1}
+    assert set(figures.violations) == {"unaccounted", "invented"}
+
+
+async def test_a_wrong_word_about_ticks_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a call tells fewer than were taken."""
+    monkeypatch.setattr(Ticks, "told", "Received 3 ticks")
+    monkeypatch.setattr(producers, "AT_ONCE", 10)
+    figures = await rehearse(BREEZE)
+    assert set(figures.violations) == {"denied"}
+    assert figures.sources["ticks-grpc"].denied == figures.violations["denied"]
 
 
 def test_the_command_tells_its_verdict_by_its_exit_code(
