@@ -17,7 +17,7 @@ from cattrs import AttributeValidationNote, ClassValidationError
 from dataflow import plugs
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import Names, compact
-from dataflow.sources.port import AnySourceSettings, SourceSettings
+from dataflow.sources.port import AnySourceSettings, ListenerSettings, SourceSettings
 
 from .schema import FaceSettings, Settings, source_rules
 from .structure import (
