@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Final, TypedDict
 from urllib.parse import parse_qs
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from quart import Response
 
 from actors.update import Encode, Places
@@ -29,7 +29,7 @@ from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import InvalidValue, TooManySubscriptions
 from dataflow.gateway.spelling import encode, plain
 from dataflow.server.handshake import Handshake, Messages, Socket
-from dataflow.settings.schema import FaceSettings
+from dataflow.settings.schema import FaceSettings, check_path
 
 SELECTION: Final = "instruments"
 
@@ -39,7 +39,7 @@ class Settings(FaceSettings):
     """The table `[faces.pricehub]`."""
 
     enabled: bool = False
-    path: str = field(default="/pricehub", validator=validators.matches_re(r"(/[0-9A-Za-z._~-]+)+"))
+    path: str = field(default="/pricehub", validator=check_path)
 
 
 @frozen

@@ -66,8 +66,7 @@ class Endpoint:
         self.entrance = Entrance(
             Socket(settings.path, messages=Messages.EITHER), self._converse, self._check, self._manners
         )
-        for root in {"", hall.settings.gateway.root_path}:
-            hall.pages.invite(root + settings.path, settings.origins)
+        hall.invite_pages(settings.path, settings.origins)
 
     # WebSockets.
 
