@@ -16,7 +16,7 @@ from quart import Response, request
 
 from actors.session import Ending
 from dataflow.domain import Gap, Topic
-from dataflow.domain.notice import Notice
+from dataflow.domain.notice import Draining, Notice
 from dataflow.domain.topic import TRADES
 from dataflow.gateway import face, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
@@ -132,6 +132,8 @@ async def _open(hall: Hall, symbol: str) -> Response:
         told = Response(b"", content_type=CONTENT_TYPE, headers=UNBUFFERED)
         del told.headers["Content-Length"]  # a stream has none
         return told
+    if hall.closed:  # a browser comes back by itself behind the end of a stream, but never behind a 503
+        return Response(EVENTS.notice(Draining()), content_type=CONTENT_TYPE)
     since = _position(request.headers.get("Last-Event-ID") or request.args.get("since"))
     manners = evolve(hall.manners, ping_interval=PING_INTERVAL, ping_timeout=None)
     wire = StreamingWire(Wanted(topic, since), peer=asker().peer)

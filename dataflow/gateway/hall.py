@@ -88,7 +88,7 @@ class Hall:
         self.pool: Starter  # of topics
         self._root: Any = None  # the handle of the whole tree, once an actor has attached itself
         self._sessions: Any = None
-        self._closed = False
+        self.closed = False  # see `close`
         self.restart: Callable[[str], None]  # have the actor at a path restarted, soon. Raises UnknownChild
 
     def adopt(self, settings: Settings, certificate: Certificate | None) -> None:
@@ -118,12 +118,12 @@ class Hall:
         self._root = ctx.supervisor("")
         self._sessions = ctx.supervisor(SESSIONS)
         self.pool = ctx.supervisor(TOPICS)
-        self._closed = False
+        self.closed = False
 
     def close(self) -> None:
         """Let nobody in any more: the server stops. Who were told to leave would come back at once, for
         they may find it listening. Until the next `attach`."""
-        self._closed = True
+        self.closed = True
 
     def check_paths(self) -> None:
         """Raises ConfigError when two endpoints have one path: the paths of many faces can be chosen."""
@@ -239,7 +239,7 @@ class Hall:
         return FaultyWire(wire, self.core.faults, f"{SESSIONS}/{self.lobby.clients.next_number}")
 
     def _no_room_for(self, account: Account) -> str | None:
-        if self._closed:
+        if self.closed:
             return GOING_AWAY
         if len(self.lobby.clients) >= self.lobby.room.sessions:
             return TOO_MANY_SESSIONS

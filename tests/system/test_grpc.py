@@ -140,6 +140,18 @@ async def test_without_a_trade_there_is_no_aggregate() -> None:
         await s.until_deserted()
 
 
+async def test_a_stream_of_a_symbol_that_does_not_exist_yet_begins_with_its_first_tick() -> None:
+    """It stays open, and says nothing before."""
+    async with stage(ticks={}) as s, connected(s.address) as stub, stub.aggregates("new") as stream:
+        await until(lambda: s.listeners("NEW") == 1)
+        await stub.ticks([tick("NEW", 1.5, 3, 1), tick("NEW", 2.5, 1, 2)])
+        await stream.until(lambda: len(stream.messages) == 2)
+        assert seen(stream.messages) == [
+            ("NEW", 1.5, 1.5, 1.5, 1.5, 3, "3", 1),
+            ("NEW", 1.5, 2.5, 1.5, 2.5, 4, "4", 2),
+        ]
+
+
 async def test_a_hundred_streams_that_are_cancelled_leave_nothing() -> None:
     """On one connection, of a symbol that is traded and of one that does not exist; the next client is served."""
     async with stage() as s, connected(s.address) as stub:

@@ -200,6 +200,17 @@ async def test_without_room_a_client_is_told_when_to_come_back() -> None:
         await until(lambda: listener.offsets == [1])
 
 
+async def test_who_comes_back_to_a_server_that_stops_comes_again() -> None:
+    """A browser tries no more behind a 503, but it does behind the end of a stream."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        s.daemon.hall.close()
+        answer = await http.get(PATH)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+        told = '{"kind":"connection.draining","reason":"server going away"}'
+        assert answer.text == f"event: notice\ndata: {told}\n\n"
+        assert len(s.daemon.lobby.clients) == 0
+
+
 async def test_outages_and_the_end_are_told() -> None:
     """A lost source and a stopping server are notices; then the stream ends, and the client comes back by itself."""
     async with stage() as s, listening(s) as listener:

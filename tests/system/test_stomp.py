@@ -320,6 +320,7 @@ async def test_a_signal_goes_to_all_in_the_room_and_to_its_sender(path: str) -> 
             assert each.of("MESSAGE")[0].headers["destination"] == "/topic/signaling"
             assert len({message.headers["message-id"] for message in each.of("MESSAGE")}) == 21
         await three.until("MESSAGE")
+        await three.until("RECEIPT", 2)  # of what it has sent, too
         assert [message.json["type"] for message in three.of("MESSAGE")] == ["JOIN"]
         assert three.of("MESSAGE")[0].headers["destination"] == "/topic/signaling/b"
         async with client(s.daemon) as late:
@@ -742,6 +743,15 @@ async def test_messages_that_are_not_heard_in_time_are_refused(monkeypatch: pyte
         assert "CONNECTED" in (await http.post("/ws/0/me/xhr")).text
 
 
+async def test_a_message_with_nothing_in_it_means_nothing() -> None:
+    """Neither an empty one nor an empty array, as the SockJS protocol has it for WebSockets."""
+    async with stage() as s, client(s.daemon, SOCKJS) as one:
+        for sent in ("", "[]", '[""]'):
+            await one.socket.send_message(sent)
+        await one.connect()
+        assert one.closed is None
+
+
 async def test_broken_json_is_refused_and_hurts_nobody() -> None:
     """The request is answered with the mistake; the client goes on. Over a WebSocket it is the end."""
     async with stage() as s, http_client(s.daemon.http) as http:
@@ -749,7 +759,7 @@ async def test_broken_json_is_refused_and_hurts_nobody() -> None:
         for sent in (b"", b"[", b"[1]", b"{}", b'["\xff"]'):
             answer = await http.post("/ws/0/me/xhr_send", content=sent)
             assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
-        for sent in (b"", b"[", b"[1]", b"{}"):
+        for sent in (b"[", b"[1]", b"{}"):
             async with client(s.daemon, SOCKJS) as one:
                 await one.socket.send_message(sent.decode())
                 await until(lambda one=one: one.closed)

@@ -391,7 +391,7 @@ class SockJs(Stomp):
 
     def _feed(self, message: str | bytes) -> None:
         try:
-            parts = sockjs.messages(message)
+            parts = sockjs.messages(message) if message else []  # SockJS ignores empty ones
         except sockjs.BrokenFraming as error:
             self._say_goodbye()
             self.session.end(Ending.VIOLATION, str(error))
@@ -423,7 +423,7 @@ class SockJs(Stomp):
         return sockjs.closed() + self.line_end
 
     def reproach(self, words: str) -> Sequence[bytes]:
-        return (self._parting(words), sockjs.closed())
+        return (self._parting(words), sockjs.closed() + self.line_end)
 
 
 class Xhr(SockJs):
