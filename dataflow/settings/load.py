@@ -16,7 +16,7 @@ from cattrs import AttributeValidationNote, ClassValidationError
 
 from dataflow import plugs
 from dataflow.domain.errors import ConfigError
-from dataflow.domain.symbols import Names, compact
+from dataflow.domain.symbols import ANY, Names, compact
 from dataflow.sources.port import AnySourceSettings, ListenerSettings, SourceSettings
 
 from .schema import FaceSettings, Settings, source_rules
@@ -181,7 +181,7 @@ def _tickers_apart(tree: Any, settings: Settings) -> Iterator[str]:
     for name, source in listening.items():
         for symbol in source.symbols:
             whose = next((n for n, each in exchanges.items() if symbol in each.symbols), None)
-            if whose is not None:
+            if whose is not None and symbol != ANY:
                 yield (
                     f"{tree['sources'][name]['symbols'].origin}: [sources.{name}] symbols: {shown(symbol)} is"
                     f" that of [sources.{whose}], and cannot be pushed; leave it out"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from actors.outbox import SlowClient
@@ -439,6 +439,33 @@ async def test_an_instrument_that_comes_to_be_belongs_to_all() -> None:
                 (0.1, 20),
                 (1e-7, 30),
             ]
+
+
+async def test_an_instrument_that_is_configured_later_belongs_to_all() -> None:
+    """From a reload on it is wanted upstream and its prices come to who follows all; one that is taken out is a 404, and
+    whoever selected it gets its prices again when it is back."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+
+        async def reload(*symbols: str) -> None:
+            sources = from_binance(s.exchange.url, *symbols, linger=0.0)
+            await s.daemon.reload(evolve(s.daemon.hall.settings, sources=sources))
+
+        await reload("BTC-USDT")
+        async with listening(s) as every, listening(s, "?instruments=BTCUSDT", on="prices:BTC-USDT") as one:
+            await s.exchange.wait_subscribed(["BTCUSDT"])
+            await s.publish("1.00000000")
+            await until(lambda: every.heard and one.heard)
+            await reload("ETH-USDT")
+            await s.exchange.wait_subscribed(["ETHUSDT"])
+            assert (await http.get("/Instruments")).text == '["ETHUSDT"]'
+            assert (await http.get("/Instruments/BTCUSDT/price")).status_code == 404
+            await s.publish("2.00000000", "ETHUSDT")
+            await until(lambda: every.of("ETHUSDT") == ["2.00000000"])
+            await reload("ETH-USDT", "BTC-USDT")
+            await s.exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
+            await s.publish("3.00000000")
+            await until(lambda: every.of("BTCUSDT") == one.of("BTCUSDT") == ["1.00000000", "3.00000000"])
+            assert (await http.get("/Instruments")).text == '["ETHUSDT","BTCUSDT"]'
 
 
 async def test_each_price_is_one_whole_frame_that_a_small_buffer_holds() -> None:

@@ -497,16 +497,20 @@ async def test_an_exchange_takes_a_symbol_over() -> None:
 
 
 async def test_two_tickers_never_have_one_name_without_dashes() -> None:
-    """Clients that leave the dashes out could not tell them apart: the one that came first stays, also after a reload."""
-    async with daemon(sources=from_producers()) as d, producer(d) as p:
+    """Clients that leave the dashes out could not tell them apart: the one that came first stays, also after a reload, and
+    its subscribers with it."""
+    async with daemon(sources=from_producers()) as d, producer(d) as p, client(d.url) as c:
         await p.send_all(frames([tick("BRK-B"), tick("BRKB"), tick("B-RKB"), tick("brk-b")]))
         await until_admitted(d, 2, "BRK-B")
         await until_counted(d, symbol_taken=2)
+        await following(c, "BRK-B")
         await d.reload(evolve(d.hall.settings, limits=Limits(sessions=7)))
+        assert d.core.sources["ticks"].interest.topics == {"BRK-B"}
         await p.send_all(frames([tick("BRKB"), tick("BRK-B")]))
         await until_admitted(d, 3, "BRK-B")
         assert d.core.symbols == ["BRK-B"]
         assert d.hall.desk.find("brkb") == "BRK-B"
+        await c.until(lambda: len(c.trades("BRK-B")) == 1)
 
 
 async def test_garbage_costs_others_nothing() -> None:

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.connector import Received
+from dataflow.connectors import binance
 from dataflow.connectors.ticks_protobuf import Codec, Settings
 from dataflow.domain import Trade
 from dataflow.domain.errors import ConfigError
@@ -229,8 +230,8 @@ def test_a_port_has_one_listener(tmp_path: Path, others: str, whose: str) -> Non
     assert caught.value.problems == [f"{file}: [sources.ticks] port: 9000 is that of {whose} already"]
 
 
-def test_what_an_exchange_has_cannot_be_named(tmp_path: Path) -> None:
-    """Each tick of it would be refused, and yet the symbol would count as live."""
+def test_what_an_exchange_has_cannot_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tick of it would be refused, and yet the symbol would count as live. Two sources may bring any."""
     file = tmp_path / "ticks.toml"
     exchange = (
         '[sources.a]\nconnector = "binance"\nurl = "ws://127.0.0.1:9/"\nsymbols = ["BTC-USDT", "ETH-USDT"]\n'
@@ -242,6 +243,11 @@ def test_what_an_exchange_has_cannot_be_named(tmp_path: Path) -> None:
     assert caught.value.problems == [
         f'{file}: [sources.ticks] symbols: "ETH-USDT" is that of [sources.a], and cannot be pushed; leave it out'
     ]
+    monkeypatch.setattr(binance.Settings, "symbol_form", Settings.symbol_form)
+    file.write_text(
+        f'[sources.a]\nconnector = "binance"\nurl = "ws://127.0.0.1:9/"\nsymbols = ["*"]\n{ticks}'
+    )
+    assert load([file], {}).sources["ticks"].symbols == ("*",)
 
 
 @pytest.mark.parametrize(
