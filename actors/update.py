@@ -197,23 +197,6 @@ class Personal(Rendering[P]):
         return self.pack(update.texts(self.format))
 
 
-@frozen(eq=False)
-class Own(Rendering[P]):
-    """A rendering for one client alone that shares nothing: `write(update)` gives its texts.
-
-    For protocols in which each client chooses what it gets of an entry.
-    """
-
-    write: Callable[[Update], Sequence[bytes]]
-
-    @property
-    def shared(self) -> bool:
-        return False
-
-    def payload(self, update: Update) -> P:
-        return self.pack(self.write(update))
-
-
 @cache
 def rendering(format: Encoding, envelope: Envelope | None, frame: Frame[P]) -> Rendering[P]:
     """The one rendering of these three. Formats, envelopes and frames are few and live as long as the

@@ -7,31 +7,28 @@ besides is not heard. It gets the state of now, and then one for each trade.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import Final, TypedDict
 from urllib.parse import parse_qs
 
 from attrs import frozen
 from quart import Response
 
-from actors.session import Ending
 from dataflow.domain import Gap, Topic
 from dataflow.domain.aggregate import Aggregate
 from dataflow.gateway import face
-from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial, simple, socket_only
+from dataflow.gateway.about import About, Answer, Parameter, Sample, simple, socket_only, watched
 from dataflow.gateway.application import HttpProblem, not_an_upgrade
 from dataflow.gateway.clients import AnySession
-from dataflow.gateway.face import Conversation, Entrance, Route
+from dataflow.gateway.face import Entrance, Route, Viewer, Wish
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
-from dataflow.gateway.problems import InvalidValue, Problem
-from dataflow.gateway.spelling import encode, plain
+from dataflow.gateway.problems import InvalidValue
+from dataflow.gateway.spelling import amount, encode, milliseconds, plain
 from dataflow.server.handshake import Handshake, Messages, Socket
 from dataflow.settings.schema import FaceSettings
 
 PATH: Final = "/ws/marketdata"
 SYMBOL: Final = "symbol"
-_MILLISECOND: Final = 1_000_000  # ns
 
 
 @frozen(kw_only=True)
@@ -42,13 +39,10 @@ class Settings(FaceSettings):
 
 
 @frozen
-class Wanted:
-    """The wish of a client, which its handshake has told: it is heard first, and nothing after it."""
+class Wanted(Wish):
+    """A day."""
 
     topic: Topic
-
-    def __len__(self) -> int:
-        return 1  # for the session, which bounds what it reads ahead
 
 
 class States(Format):
@@ -67,38 +61,26 @@ def spelled(day: Aggregate) -> bytes:
     """The object that clients get: all numbers, with all their digits. The time is in ms since the epoch."""
     prices = ",".join(f'"{name}":{plain(getattr(day, name))}' for name in ("open", "high", "low", "close"))
     return (
-        f'{{"symbol":{encode(day.symbol).decode()},{prices},"volume":{_amount(day.volume)},'
-        f'"timestamp":{day.timestamp // _MILLISECOND}}}'
+        f'{{"symbol":{encode(day.symbol).decode()},{prices},"volume":{amount(day.volume)},'
+        f'"timestamp":{milliseconds(day.timestamp)}}}'
     ).encode()
-
-
-def _amount(volume: Decimal) -> str:
-    """A whole one is an integer, however many zeros it has."""
-    return str(int(volume)) if volume == volume.to_integral_value() else plain(volume)
 
 
 STATES: Final = States()
 
 
-class Feed(Conversation):
+class Feed(Viewer):
     """One client's day."""
 
     __slots__ = ()
 
     format = STATES
 
-    async def hear(self, message: Wanted | str | bytes) -> None:
-        if isinstance(message, Wanted):
-            await super().hear(message)
-
     async def answer(self, message: Wanted) -> bytes | None:
         self.account.call()
         joined = await self.subscriptions.subscribe(message.topic, self.rendering(), snapshot=1)
         assert joined.past is not None
         return joined.past.texts[-1] if joined.past.texts else None
-
-    def refusal(self, problem: Problem) -> None:
-        self.session.end(Ending.REFUSED, problem.summary)
 
 
 class Face(face.Face):
@@ -127,13 +109,8 @@ class Face(face.Face):
 
     def about(self, hall: Hall) -> Iterable[Sample]:
         url = f"{{ws}}{PATH}?{SYMBOL}={{symbol}}"
-        lines = {
-            "wscat": f"wscat -c '{url}'",
-            "Python": _PYTHON.replace("URL", url),
-            "JavaScript": f'new WebSocket("{url}").onmessage = e => console.log(JSON.parse(e.data));',
-        }
         words = "The day so far, and again after each trade."
-        yield Sample("The day of a symbol, live", url, words, lines=lines, trial=Trial("socket", url))
+        yield watched("The day of a symbol, live", url, words, "JSON.parse(e.data)")
         yield simple("The day of a symbol", "/api/v1/marketdata/{symbol}", "The UTC day so far.")
 
 
@@ -175,13 +152,3 @@ _DAY: Final = About(
     {404: "there is no such symbol, or no trade of it; `error` says so, too"},
     parameters=(Parameter("symbol", str, _NAME, place="path", example="BTC-USDT"),),
 )
-_PYTHON: Final = """\
-import asyncio, websockets
-
-async def main():
-    async with websockets.connect("URL") as socket:
-        async for state in socket:
-            print(state)
-
-asyncio.run(main())
-"""

@@ -12,25 +12,24 @@ from decimal import Decimal
 from typing import Final, TypedDict
 from urllib.parse import parse_qs
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 from quart import Response
 
-from actors.session import Ending
 from actors.update import Encode, Places
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.symbols import ANY, compact
 from dataflow.domain.topic import PRICES
 from dataflow.gateway import face
-from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial, simple, socket_only
+from dataflow.gateway.about import About, Answer, Parameter, Sample, simple, socket_only, watched
 from dataflow.gateway.application import HttpProblem, json_response, not_an_upgrade
 from dataflow.gateway.clients import AnySession
-from dataflow.gateway.face import Conversation, Entrance, Route
+from dataflow.gateway.face import Entrance, Route, Viewer, Wish
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
-from dataflow.gateway.problems import InvalidValue, Problem, TooManySubscriptions
+from dataflow.gateway.problems import InvalidValue, TooManySubscriptions
 from dataflow.gateway.spelling import encode, plain
 from dataflow.server.handshake import Handshake, Messages, Socket
-from dataflow.settings.schema import FaceSettings
+from dataflow.settings.schema import FaceSettings, check_path
 
 SELECTION: Final = "instruments"
 
@@ -40,17 +39,14 @@ class Settings(FaceSettings):
     """The table `[faces.pricehub]`."""
 
     enabled: bool = False
-    path: str = field(default="/pricehub", validator=validators.matches_re(r"(/[0-9A-Za-z._~-]+)+"))
+    path: str = field(default="/pricehub", validator=check_path)
 
 
 @frozen
-class Wanted:
-    """The wish of a client, which its handshake has told: it is heard first, and nothing after it."""
+class Wanted(Wish):
+    """Prices."""
 
     topics: Sequence[Topic]
-
-    def __len__(self) -> int:
-        return 1  # for the session, which bounds what it reads ahead
 
 
 class Prices(Format):
@@ -82,25 +78,18 @@ class Prices(Format):
 PRICES_FORMAT: Final = Prices()
 
 
-class Feed(Conversation):
+class Feed(Viewer):
     """One client's prices."""
 
     __slots__ = ()
 
     format = PRICES_FORMAT
 
-    async def hear(self, message: Wanted | str | bytes) -> None:
-        if isinstance(message, Wanted):
-            await super().hear(message)
-
     async def answer(self, message: Wanted) -> None:
         self.account.call()
         rendering = self.rendering()
         for topic in message.topics:
             await self.subscriptions.subscribe(topic, rendering)
-
-    def refusal(self, problem: Problem) -> None:
-        self.session.end(Ending.REFUSED, problem.summary)
 
 
 class Face(face.Face):
@@ -135,13 +124,8 @@ class Face(face.Face):
 
     def about(self, hall: Hall) -> Iterable[Sample]:
         url = f"{{ws}}{self._path}?{SELECTION}={{compact}}"
-        lines = {
-            "wscat": f"wscat -c '{url}'",
-            "Python": _PYTHON.replace("URL", url),
-            "JavaScript": f'new WebSocket("{url}").onmessage = e => console.log(JSON.parse(e.data).Price);',
-        }
         words = f"Each price as it comes. Without `?{SELECTION}=` those of all instruments."
-        yield Sample("Prices", url, words, lines=lines, trial=Trial("socket", url))
+        yield watched("Prices", url, words, "JSON.parse(e.data).Price")
         yield simple("Instruments", "/Instruments", "The names of all instruments.")
         yield simple("A price", "/Instruments/{compact}/price", "The price of the last trade.")
 
@@ -200,16 +184,6 @@ _PRICE: Final = About(
         Parameter("name", str, "`BTCUSDT` or `BTC-USDT`, in any case", place="path", example="BTCUSDT"),
     ),
 )
-_PYTHON: Final = """\
-import asyncio, websockets
-
-async def main():
-    async with websockets.connect("URL") as socket:
-        async for price in socket:
-            print(price)
-
-asyncio.run(main())
-"""
 
 
 def _head(symbol: str) -> str:

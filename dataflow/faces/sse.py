@@ -20,13 +20,14 @@ from dataflow.domain.notice import Notice
 from dataflow.domain.topic import TRADES
 from dataflow.gateway import face, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
-from dataflow.gateway.application import HttpProblem, asker
+from dataflow.gateway.application import asker
 from dataflow.gateway.desk import MAX_COUNT
-from dataflow.gateway.face import Conversation, Route
+from dataflow.gateway.face import Conversation, Route, Wish
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
+from dataflow.gateway.responses import UNBUFFERED, endless, open_session
 from dataflow.gateway.spelling import encode
 from dataflow.gateway.subscriptions import Position
 from dataflow.server.streaming_wire import StreamingWire
@@ -35,7 +36,6 @@ from dataflow.settings.schema import FaceSettings
 PING_INTERVAL: Final = 15.0  # seconds between two comment lines in a quiet stream
 CONTENT_TYPE: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
-_HEADERS: Final = {"X-Accel-Buffering": "no"}  # else nginx would collect pages of events
 _ID: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 
@@ -45,14 +45,11 @@ class Settings(FaceSettings):
 
 
 @frozen
-class Wanted:
-    """The wish of a client: the only message that it ever sends."""
+class Wanted(Wish):
+    """The only message that a client ever sends."""
 
     topic: Topic
     since: Position | None
-
-    def __len__(self) -> int:
-        return 1  # for the session, which bounds what it reads ahead
 
 
 class Events(Format):
@@ -133,21 +130,14 @@ async def _open(hall: Hall, symbol: str) -> Response:
     topic = hall.desk.topic(request.args.get("channel", TRADES), symbol)
     hall.desk.check_available(topic)
     if request.method == "HEAD":
-        told = Response(b"", content_type=CONTENT_TYPE, headers=_HEADERS)
+        told = Response(b"", content_type=CONTENT_TYPE, headers=UNBUFFERED)
         del told.headers["Content-Length"]  # a stream has none
         return told
     since = _position(request.headers.get("Last-Event-ID") or request.args.get("since"))
     manners = evolve(hall.manners, ping_interval=PING_INTERVAL, ping_timeout=None)
-    client = asker()
-    wire = StreamingWire(Wanted(topic, since), peer=client.peer)
-    refused = await hall.open_session(wire, lambda session: Stream(session, hall), client, manners)
-    if refused is not None:
-        status, title = (429, "Too Many Requests") if refused.is_quota else (503, "Service Unavailable")
-        detail = f"{refused.reason}, try again later"
-        raise HttpProblem(status, title, detail, retry_after=refused.retry_after)
-    answer = Response(wire.body(), content_type=CONTENT_TYPE, headers=_HEADERS)
-    answer.timeout = None  # the stream ends when the client or the server leaves
-    return answer
+    wire = StreamingWire(Wanted(topic, since), peer=asker().peer)
+    await open_session(hall, wire, lambda session: Stream(session, hall), manners)
+    return endless(wire.body(), CONTENT_TYPE)
 
 
 def _position(text: str | None) -> Position | None:

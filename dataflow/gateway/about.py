@@ -8,7 +8,7 @@ or `Annotated[int, Meta(ge=1, le=50)]`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
@@ -97,6 +97,28 @@ def simple(name: str, path: str, words: str) -> Sample:
     url = f"{{http}}{path}"
     lines = {"curl": f"curl {url}", "Python": f'import httpx\n\nprint(httpx.get("{url}").text)\n'}
     return Sample(name, url, words, lines=lines, trial=Trial("get", url))
+
+
+def watched(name: str, url: str, words: str, shown: str = "e.data") -> Sample:
+    """A sample of a WebSocket that speaks by itself. `shown`: what of the event `e` JavaScript prints."""
+    lines = {
+        "wscat": f"wscat -c '{url}'",
+        "Python": _WATCH.replace("URL", url),
+        "JavaScript": f'new WebSocket("{url}").onmessage = e => console.log({shown});',
+    }
+    return Sample(name, url, words, lines=lines, trial=Trial("socket", url))
+
+
+_WATCH: Final = """\
+import asyncio, websockets
+
+async def main():
+    async with websockets.connect("URL") as socket:
+        async for message in socket:
+            print(message)
+
+asyncio.run(main())
+"""
 
 
 def reached(host: str, port: int) -> str:

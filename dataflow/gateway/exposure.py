@@ -33,7 +33,7 @@ def warnings(settings: Settings) -> Iterator[str]:
                 " password: whoever reaches it can push trades"
             )
     for name, face in settings.faces.items():
-        own = getattr(face, "host", None)  # of a listener beside the gateway's
+        own = getattr(face, "host", None)  # of a listener of its own
         if face.enabled and own is not None and not _is_local(own):
             yield (
                 f"[faces.{name}] host: {own} is reachable from other machines, and this listener has neither"

@@ -19,8 +19,8 @@ import trio
 from attrs import frozen
 from quart import Response
 
-from actors.session import Manners
-from actors.update import Envelope, Own, Personal, Rendering, Update, rendering
+from actors.session import Ending, Manners
+from actors.update import Envelope, Personal, Rendering, rendering
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Draining, Notice
 from dataflow.server.handshake import Handshake, Socket
@@ -92,10 +92,6 @@ class Conversation(ABC):
         payloads. With several pairs each text is sent once a pair."""
         return Personal(self.format, None, self.session.frame, heads)
 
-    def own(self, write: Callable[[Update], Sequence[bytes]]) -> Own[Any]:
-        """How updates become payloads for this client alone: `write` gives the texts."""
-        return Own(self.format, None, self.session.frame, write)
-
     async def begin(self, text: bytes) -> None:
         """Send a piece of the answer, and let others have their turns until the client has taken it.
 
@@ -164,6 +160,29 @@ class Conversation(ABC):
 
     def closed(self) -> None:
         self.subscriptions.close()
+
+
+class Wish:
+    """What a client wants, when its handshake or its request tells it: a message that comes before all
+    others."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 1  # for the session, which bounds what it reads ahead
+
+
+class Viewer(Conversation):
+    """One client that says nothing: its wish, given by `session.hear_first`, is all that is heard of it."""
+
+    __slots__ = ()
+
+    async def hear(self, message: Any) -> None:
+        if isinstance(message, Wish):
+            await super().hear(message)
+
+    def refusal(self, problem: Problem) -> None:
+        self.session.end(Ending.REFUSED, problem.summary)
 
 
 @frozen

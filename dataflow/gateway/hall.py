@@ -17,6 +17,7 @@ from attrs import evolve, frozen
 from actors.outbox import SlowClient
 from actors.session import Ending, Manners, Session, Wire, WireClosed
 from dataflow.core import Core
+from dataflow.domain.errors import ConfigError
 from dataflow.domain.notice import Refused
 from dataflow.paths import SESSIONS, TOPICS
 from dataflow.server.handshake import Handshake
@@ -87,6 +88,7 @@ class Hall:
         self.pool: Starter  # of topics
         self._root: Any = None  # the handle of the whole tree, once an actor has attached itself
         self._sessions: Any = None
+        self._closed = False
         self.restart: Callable[[str], None]  # have the actor at a path restarted, soon. Raises UnknownChild
 
     def adopt(self, settings: Settings, certificate: Certificate | None) -> None:
@@ -116,6 +118,30 @@ class Hall:
         self._root = ctx.supervisor("")
         self._sessions = ctx.supervisor(SESSIONS)
         self.pool = ctx.supervisor(TOPICS)
+        self._closed = False
+
+    def close(self) -> None:
+        """Let nobody in any more: the server stops. Who were told to leave would come back at once, for
+        they may find it listening. Until the next `attach`."""
+        self._closed = True
+
+    def check_paths(self) -> None:
+        """Raises ConfigError when two endpoints have one path: the paths of many faces can be chosen."""
+        wanted: dict[str, list[str]] = {}
+        for route in self.routes():
+            for method in route.methods:
+                wanted.setdefault(f"{method} {route.path}", []).append(route.face)
+        for entrance in self.entrances():
+            wanted.setdefault(f"the WebSocket {entrance.socket.path}", []).append(entrance.face)
+        clashes: dict[str, str] = {}  # the first of each pair of faces tells enough
+        for what, faces in wanted.items():
+            if len(faces) > 1:
+                clashes.setdefault(" and ".join(faces), what)
+        if clashes:
+            told = clashes.items()
+            raise ConfigError(
+                [f"[faces]: {faces} both want {what}; give one another path" for faces, what in told]
+            )
 
     def client_address(self, client: Handshake) -> str:
         """The IP address of the client, without port and brackets, as far as it is believed.
@@ -127,6 +153,11 @@ class Hall:
     def account(self, client: Handshake, principal: Principal | None = None) -> Account:
         """Whose quotas hold for `client`: those of its name, or of its address."""
         return self.quotas.account(principal or self.identify(client), self.client_address(client))
+
+    def invite_pages(self, path: str, origins: Iterable[str]) -> None:
+        """Accept pages of `origins` at `path` of a face and below, too. See `Pages.invite`."""
+        for root in {"", self.settings.gateway.root_path}:
+            self.pages.invite(root + path, origins)
 
     def intake(self, source: str) -> Intake | None:
         """The entry for all that clients push to `source`; None if no such source takes it."""
@@ -208,6 +239,8 @@ class Hall:
         return FaultyWire(wire, self.core.faults, f"{SESSIONS}/{self.lobby.clients.next_number}")
 
     def _no_room_for(self, account: Account) -> str | None:
+        if self._closed:
+            return GOING_AWAY
         if len(self.lobby.clients) >= self.lobby.room.sessions:
             return TOO_MANY_SESSIONS
         if self.lobby.short_of_memory:

@@ -54,6 +54,7 @@ class HttpServer:
                 await ctx.stopping.wait()
                 # A restart of this very server must not wait for itself: its supervisor goes on with it.
                 self._nursery.cancel_scope.cancel()
+            hall.close()
             # A response without end would hold the server, and be cut off instead of ended.
             await hall.part_with_guests(settings.drain_seconds)
             shutdown.set()

@@ -45,6 +45,17 @@ def plain(value: Decimal) -> str:
     return f"{value:f}"
 
 
+def amount(value: Decimal) -> str:
+    """A sum: all that it is worth, without an exponent, and without zeros at the end of a fraction."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def milliseconds(ns: int) -> int:
+    """A time as other systems have it: whole ms since the epoch. Finer digits are cut off."""
+    return ns // 1_000_000
+
+
 class SpelledTrade(msgspec.Struct, rename="camel", gc=False):
     """A trade as JSON has it; `seqnum` is its offset."""
 

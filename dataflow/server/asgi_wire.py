@@ -23,7 +23,7 @@ from dataflow.net.websocket.parser import TEXT_ONLY, TOO_BIG, Goodbye
 
 from .connection import Seat
 from .endings import CODES, WebSocketClosed
-from .handshake import Messages
+from .handshake import Messages, peer_in
 
 _LOST: Final = Goodbye(VANISHED, "connection lost")
 
@@ -47,7 +47,7 @@ class AsgiWire:
     def __init__(
         self, websocket: Websocket, seat: Seat | None, *, max_message_bytes: int, close_within: float = 2.0
     ) -> None:
-        self.peer = peer_of(websocket)
+        self.peer = peer_in(websocket.scope)
         self._websocket = websocket
         self._seat = seat
         self._max_bytes = max_message_bytes
@@ -230,9 +230,3 @@ ASGI_WIRES: Final[Mapping[Messages, type[AsgiWire]]] = {
     Messages.BINARY: BinaryAsgiWire,
     Messages.EITHER: EitherAsgiWire,
 }
-
-
-def peer_of(websocket: Websocket) -> str:
-    """The client's "host:port", as far as the server knows it."""
-    client = websocket.scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else "unknown"

@@ -15,6 +15,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from hashlib import sha1
+from typing import Any
 
 from attrs import define, frozen
 
@@ -59,6 +60,24 @@ class Handshake:
         wanted = name.encode()
         found = [value for key, value in self.headers if key.lower() == wanted]
         return b", ".join(found).decode("latin-1") if found else None
+
+
+def handshake_in(scope: Any, path: str, subprotocol: str | None = None) -> Handshake:
+    """The introduction in a scope of ASGI, for `path`."""
+    return Handshake(
+        path=path,
+        query=scope["query_string"].decode("latin-1"),
+        headers=tuple(scope["headers"]),
+        peer=peer_in(scope),
+        encrypted=scope["scheme"] in ("wss", "https"),
+        subprotocol=subprotocol,
+    )
+
+
+def peer_in(scope: Any) -> str:
+    """The client's "host:port" in a scope of ASGI, as far as the server knows it."""
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else "unknown"
 
 
 Admits = Callable[[Handshake], bool]

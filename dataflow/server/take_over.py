@@ -15,9 +15,9 @@ from typing import Any
 import trio
 from quart.wrappers import Websocket
 
-from .asgi_wire import ASGI_WIRES, AsgiWire, peer_of
+from .asgi_wire import ASGI_WIRES, AsgiWire
 from .connection import SEAT, Seat
-from .handshake import Handshake, Messages, Socket
+from .handshake import Handshake, Messages, Socket, handshake_in, peer_in
 from .socket_wire import SOCKET_WIRES, SocketWire, kept
 
 ANY = Socket("")  # text, and no subprotocol
@@ -25,15 +25,8 @@ ANY = Socket("")  # text, and no subprotocol
 
 def handshake_of(websocket: Websocket, socket: Socket = ANY) -> Handshake:
     """The introduction of the current handler's client."""
-    scope: Any = websocket.scope
-    return Handshake(
-        path=websocket.path,
-        query=scope["query_string"].decode("latin-1"),
-        headers=tuple(scope["headers"]),
-        peer=peer_of(websocket),
-        encrypted=scope["scheme"] in ("wss", "https"),
-        subprotocol=socket.choose(websocket.requested_subprotocols),
-    )
+    agreed = socket.choose(websocket.requested_subprotocols)
+    return handshake_in(websocket.scope, websocket.path, agreed)
 
 
 @asynccontextmanager
@@ -70,7 +63,7 @@ async def _on_socket(
     sock, early = seat.detach()
     wire = SOCKET_WIRES[messages](
         sock,
-        peer=peer_of(request),
+        peer=peer_in(request.scope),
         early=early,
         max_message_bytes=max_message_bytes,
         close_within=close_within,

@@ -17,7 +17,7 @@ from cattrs import AttributeValidationNote, ClassValidationError
 from dataflow import plugs
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import Names, compact
-from dataflow.sources.port import AnySourceSettings, SourceSettings
+from dataflow.sources.port import AnySourceSettings, ListenerSettings, SourceSettings
 
 from .schema import FaceSettings, Settings, source_rules
 from .structure import (
@@ -129,6 +129,7 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
     problems += _one_port(tree, settings)
     problems += _listeners_apart(tree, settings)
     problems += _names_apart(tree, settings)
+    problems += _tickers_apart(tree, settings)
     return settings
 
 
@@ -171,6 +172,20 @@ def _names_apart(tree: Any, settings: Settings) -> Iterator[str]:
             f"{tree['sources'][name]['symbols'].origin}: [sources.{name}] symbols: {told} have the same name"
             f" without their dashes, {shown(compact(symbols[0]))}, which clients may use; leave one out"
         )
+
+
+def _tickers_apart(tree: Any, settings: Settings) -> Iterator[str]:
+    """What an exchange has cannot be pushed: every tick of it would be refused."""
+    listening = {n: s for n, s in settings.sources.items() if isinstance(s, ListenerSettings)}
+    exchanges = {n: s for n, s in settings.sources.items() if n not in listening}
+    for name, source in listening.items():
+        for symbol in source.symbols:
+            whose = next((n for n, each in exchanges.items() if symbol in each.symbols), None)
+            if whose is not None:
+                yield (
+                    f"{tree['sources'][name]['symbols'].origin}: [sources.{name}] symbols: {shown(symbol)} is"
+                    f" that of [sources.{whose}], and cannot be pushed; leave it out"
+                )
 
 
 def _names(sources: Table | Leaf | None) -> Iterator[str]:

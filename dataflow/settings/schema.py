@@ -22,6 +22,7 @@ from .structure import Rules, shown
 _positive: Any = validators.gt(0)
 _not_negative: Any = validators.ge(0)
 _NAME = r"[0-9A-Za-z._-]+"
+_STEP = r"/[0-9A-Za-z._~-]+"  # of a path
 _ORIGIN = r"\*|null|[a-z][a-z0-9+.-]*://[^/\sA-Z]+"
 
 
@@ -35,6 +36,12 @@ def _each(pattern: str, values: Sequence[str], valid: str) -> None:
 def check_origins(values: Sequence[str]) -> None:
     """Raises ValueError unless every value can be the origin of a page."""
     _each(_ORIGIN, values, 'scheme://host or scheme://host:port in small letters, or "*"')
+
+
+def check_path(_settings: object, _attribute: object, value: str) -> None:
+    """The validator of the path of a face. Raises ValueError."""
+    if not re.fullmatch(f"({_STEP})+", value):
+        raise ValueError('must begin with "/" and not end with it, such as "/v1/prices"')
 
 
 def why_not_sendable(token: str) -> str | None:
@@ -93,7 +100,7 @@ class Gateway:
 
     @root_path.validator
     def _prefix(self, _attribute: object, value: str) -> None:
-        if not re.fullmatch(r"(/[0-9A-Za-z._~-]+)*", value):
+        if not re.fullmatch(f"({_STEP})*", value):
             raise ValueError('must be empty, or begin with "/" and not end with it, such as "/feed"')
 
     @tls_certificate.validator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.update import Own, Personal, Rendering, Stream, Update, rendering
+from actors.update import Personal, Rendering, Stream, Update, rendering
 from tests.actors import fakes
 from tests.actors.fakes import Hole, Words, joined
 
@@ -52,15 +52,6 @@ def test_several_heads_send_each_text_so_many_times() -> None:
     update = entries((1, "x"), (2, "y"), first=1)
     twice = Personal(Words(), None, fakes.lines, heads=[(b"1:", b""), (b"2:", b"!")])
     assert twice.payload(update) == b"1:x\n2:x!\n1:y\n2:y!\n"
-
-
-def test_an_own_rendering_writes_each_update_itself() -> None:
-    """Where each client chooses what it gets, nothing is shared and nothing is remembered."""
-    own = Own(Words(), None, fakes.lines, lambda update: [str(update.last).encode()])
-    update = entries((1, "x"), (2, "y"), first=1)
-    assert own.payload(update) == b"2\n"
-    assert own.payload(update) is not own.payload(update)
-    assert not own.shared
 
 
 def test_an_encoder_is_kept_for_the_stream() -> None:

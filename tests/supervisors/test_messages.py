@@ -24,6 +24,7 @@ from supervisors import (
     Supervisor,
     open_supervisor,
 )
+from supervisors.mailbox import make_box
 from tests.supervisors.helpers import (
     NOW,
     SOON,
@@ -187,6 +188,19 @@ async def test_send_leaves_the_reserved_places_to_put(autojump_clock: trio.testi
             gate.set()
         await settle()
         assert got == ["a", "b", 1, 2, "c", "d"]
+
+
+async def test_the_reserve_stays_while_senders_get_on() -> None:
+    """32: each message that is taken lets one sender in, and never two."""
+    box = make_box(Mailbox(4, reserved=2))
+    async with trio.open_nursery() as nursery:
+        for item in ("a", "b", "c", "d"):
+            nursery.start_soon(box.send, item)
+            await settle()
+        assert box.take() == "a"
+        await settle()
+        assert [box.put(item) for item in (1, 2, 3)] == [Put.OK, Put.OK, Put.DROPPED]
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("keys", [{"reserved": 2}, {"reserved": -1}, {"overflow": Overflow.DROP_OLDEST}])

@@ -18,6 +18,7 @@ from actors.outbox import SlowClient
 from dataflow.faces.stomp import Face
 from dataflow.faces.stomp.conversation import CONNECT_WITHIN
 from dataflow.gateway.identity import ANONYMOUS
+from dataflow.server.response_wire import InboxFull, ResponseWire
 from dataflow.settings.schema import Gateway, Limits, Session
 from tests.support.waiting import until
 from tests.system.daemon import client as jsonrpc_client
@@ -447,11 +448,11 @@ async def test_a_slow_client_gets_the_newest_state_and_never_goes_back() -> None
 async def test_a_flood_is_refused_in_the_protocol_s_words() -> None:
     """Calls are paid for, and the one who has too many is told and closed; in one message or in many."""
     limits = Limits(calls_per_second=1, loopback=True)
-    for text in ("\n", "ACK\nid:1\n\n\0", "ACK\nid:1\n\n\0" * 20):
+    for text, times in (("\n", 12), ("ACK\nid:1\n\n\0", 12), ("ACK\nid:1\n\n\0" * 20, 1)):
         async with stage(limits=limits) as s, client(s.daemon) as one:
             await one.connect()
             with suppress(ConnectionClosed):
-                for _ in range(12):
+                for _ in range(times):
                     await one.say(text)
             await until(lambda one=one: one.closed)
             assert one.frames[-1].headers["message"] == "too many calls"
@@ -535,6 +536,22 @@ async def test_a_server_that_stops_says_so(path: str) -> None:
         assert one.frames[-1].headers == {"message": "server going away"}
         assert one.closed == (1001, "server going away")
         assert (one.texts[-1] == 'c[3000,"Go away!"]') is (path == SOCKJS)
+
+
+async def test_who_comes_back_to_a_server_that_stops_is_sent_away(mock_clock: MockClock) -> None:
+    """A client that was told to go away asks again at once: it would only be cut off, without a word."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        assert (await http.post("/ws/0/me/xhr")).text == "o\n"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.daemon.root.stop, "gateway")
+            last = await http.post("/ws/0/me/xhr")
+            assert last.text.splitlines()[-1] == 'c[3000,"Go away!"]'
+            # The server waits for the next poll, which would show that this one has arrived.
+            refused = await http.post("/ws/0/again/xhr")
+            mock_clock.autojump_threshold = 0.01
+            assert refused.status_code == 503
+            assert refused.json()["detail"] == "going away, try again later"
+            assert int(refused.headers["retry-after"]) > 0
 
 
 @pytest.mark.parametrize("path", [PLAIN, SOCKJS, "xhr"])
@@ -706,6 +723,23 @@ async def test_a_newer_response_takes_the_place_of_an_older_one(older: str) -> N
         await http.post("/ws/0/me/xhr_send", content='["CONNECT\\n\\n\\u0000"]')
         await until(lambda: len(answers) == 2)
         assert "CONNECTED" in answers[1]
+
+
+async def test_messages_that_are_not_heard_in_time_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 429 and a time, and counted; the connection stays."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        await http.post("/ws/0/me/xhr")
+        with monkeypatch.context() as patched:
+
+            def full(_wire: ResponseWire, _message: object) -> None:
+                raise InboxFull
+
+            patched.setattr(ResponseWire, "hear", full)
+            answer = await http.post("/ws/0/me/xhr_send", content='["CONNECT\\n\\n\\u0000"]')
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        assert s.daemon.hall.quotas.refused["messages"] == 1
+        assert (await http.post("/ws/0/me/xhr_send", content='["CONNECT\\n\\n\\u0000"]')).status_code == 204
+        assert "CONNECTED" in (await http.post("/ws/0/me/xhr")).text
 
 
 async def test_broken_json_is_refused_and_hurts_nobody() -> None:

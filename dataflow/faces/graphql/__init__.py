@@ -17,7 +17,7 @@ from dataflow.gateway.clients import AnySession
 from dataflow.gateway.face import Entrance, Route
 from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Handshake, Socket
-from dataflow.settings.schema import FaceSettings
+from dataflow.settings.schema import FaceSettings, check_path
 
 if TYPE_CHECKING:
     from .execution import Service
@@ -30,7 +30,7 @@ class Settings(FaceSettings):
     """The table `[faces.graphql]`. `max_depth`: fields inside fields, of one document."""
 
     enabled: bool = False
-    path: str = field(default="/graphql", validator=validators.matches_re(r"(/[0-9A-Za-z._~-]+)+"))
+    path: str = field(default="/graphql", validator=check_path)
     graphiql: bool = True
     max_depth: int = field(default=15, validator=validators.ge(1))
 

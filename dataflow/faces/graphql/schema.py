@@ -7,7 +7,6 @@ every protocol here: the scalar `Float` passes decimals on, and the writer of JS
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any, ClassVar, Final, Protocol
 
 from graphql import (
@@ -25,10 +24,10 @@ from graphql import (
 
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.timestamps import to_rfc3339
+from dataflow.gateway.spelling import amount, milliseconds
 
 MARKET_DATA: Final = "marketData"  # fields of the roots
 TRADES: Final = "trades"
-_NS_A_MS: Final = 1_000_000
 
 
 class Desk(Protocol):
@@ -57,26 +56,16 @@ Getter = Callable[[Any], Any]
 _Told = tuple[GraphQLOutputType, Getter, str]
 
 
-def _milliseconds(ns: int) -> str:
-    return str(ns // _NS_A_MS)
-
-
-def plain(value: Decimal) -> str:
-    """An exact decimal as text: no exponent, and no zeros at the end."""
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 _AGGREGATE: Final[Mapping[str, _Told]] = {
     "symbol": (GraphQLString, lambda bar: bar.symbol, "Its canonical name."),
     "open": (FLOAT, lambda bar: bar.open, "Price of the first trade."),
     "high": (FLOAT, lambda bar: bar.high, "Highest price."),
     "low": (FLOAT, lambda bar: bar.low, "Lowest price."),
     "close": (FLOAT, lambda bar: bar.close, "Price of the last trade."),
-    "volume": (GraphQLString, lambda bar: plain(bar.volume), "Sum of all quantities, an exact decimal."),
+    "volume": (GraphQLString, lambda bar: amount(bar.volume), "Sum of all quantities, an exact decimal."),
     "timestamp": (
         GraphQLString,
-        lambda bar: _milliseconds(bar.timestamp),
+        lambda bar: str(milliseconds(bar.timestamp)),
         "Time of the last trade, ms since the epoch.",
     ),
 }
@@ -89,7 +78,7 @@ _TRADE: Final[Mapping[str, _Told]] = {
     "tradeId": (GraphQLString, lambda one: one.trade.trade_id, "The source's; null when it gives none."),
     "timestamp": (
         GraphQLNonNull(GraphQLString),
-        lambda one: _milliseconds(one.trade.timestamp),
+        lambda one: str(milliseconds(one.trade.timestamp)),
         "Time of the trade, ms since the epoch.",
     ),
     "time": (

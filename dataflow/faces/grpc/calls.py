@@ -17,7 +17,7 @@ from loguru import logger
 
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import Problem
-from dataflow.server.handshake import Handshake
+from dataflow.server.handshake import handshake_in
 
 from .call import Call, Method, Room, failure_of
 from .protocol import GOING_AWAY, CallFailed, Status, speaks_grpc, timeout
@@ -71,7 +71,7 @@ class Calls:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": f"{words}\n".encode()})
             return
-        method, client = self._methods.get(scope["path"]), _client(scope)
+        method, client = self._methods.get(scope["path"]), handshake_in(scope, scope["path"])
         call = Call(method, client, self._hall.account(client), self.room, receive, send)
         self._open.add(call)
         try:
@@ -127,15 +127,3 @@ def _refusal(scope: Any) -> tuple[int, str] | None:
     if headers.get(b"te") != b"trailers":
         return 400, "this is gRPC: a call must have the header te: trailers, for its status comes in them"
     return None
-
-
-def _client(scope: Any) -> Handshake:
-    """The client of a call, as it introduced itself."""
-    client = scope["client"]
-    return Handshake(
-        path=scope["path"],
-        query=scope["query_string"].decode("latin-1"),
-        headers=tuple(scope["headers"]),
-        peer=f"{client[0]}:{client[1]}" if client else "unknown",
-        encrypted=False,
-    )

@@ -6,12 +6,12 @@ bounds; `volume_exact` has all of it.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any, Final
 
 from dataflow.domain import Gap, Topic
 from dataflow.domain.aggregate import Aggregate
 from dataflow.gateway.format import Format
+from dataflow.gateway.spelling import amount
 from dataflow.protobuf import marketdata_pb2 as pb
 
 from .protocol import prefixed
@@ -29,14 +29,8 @@ def message(aggregate: Aggregate) -> pb.Aggregate:
         close=float(aggregate.close),
         volume=min(int(aggregate.volume), MOST),
         timestamp=aggregate.timestamp,
-        volume_exact=plain(aggregate.volume),
+        volume_exact=amount(aggregate.volume),
     )
-
-
-def plain(number: Decimal) -> str:
-    """All digits of `number`, without an exponent and without zeros at the end of a fraction."""
-    written = f"{number:f}"
-    return written.rstrip("0").rstrip(".") if "." in written else written
 
 
 class Prefixed(Format):

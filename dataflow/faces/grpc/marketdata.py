@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from actors.session import Ending
 from dataflow.domain import Topic, Trade
 from dataflow.gateway.clients import AnySession
-from dataflow.gateway.face import Conversation
+from dataflow.gateway.face import Conversation, Wish
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import Problem
 from dataflow.protobuf import marketdata_pb2 as pb
@@ -32,13 +32,10 @@ MALFORMED: Final = "malformed_protobuf"
 
 
 @frozen
-class Wanted:
-    """The wish of a client: the only message that its session ever hears."""
+class Wanted(Wish):
+    """The only message that a session ever hears."""
 
     topic: Topic
-
-    def __len__(self) -> int:
-        return 1  # for the session, which bounds what it reads ahead
 
 
 class Aggregates(Conversation):

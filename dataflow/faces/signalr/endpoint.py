@@ -19,11 +19,10 @@ from dataflow.gateway.application import HttpProblem, asker, json_response
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.face import Entrance
 from dataflow.gateway.hall import Hall
-from dataflow.gateway.limits import MESSAGES
-from dataflow.gateway.problems import InvalidValue, TooManyRequests
+from dataflow.gateway.problems import InvalidValue
+from dataflow.gateway.responses import endless, hear, no_room, open_session
 from dataflow.server.handshake import Handshake, Messages, Socket
 from dataflow.server.polling_wire import PollingWire
-from dataflow.server.response_wire import InboxFull
 from dataflow.server.streaming_wire import StreamingWire
 
 from .hub import TEXT, TEXT_OR_BINARY, Hub
@@ -40,8 +39,6 @@ TRANSPORTS: Final = [
     {"transport": "ServerSentEvents", "transferFormats": ["Text"]},
     {"transport": "LongPolling", "transferFormats": ["Text", "Binary"]},
 ]
-_STREAM_HEADERS: Final = {"X-Accel-Buffering": "no"}  # else nginx would collect pages of events
-_RETRY_AFTER: Final = 1.0  # seconds, for a message that found no room
 
 
 class EventWire(StreamingWire):
@@ -69,8 +66,7 @@ class Endpoint:
         self.entrance = Entrance(
             Socket(settings.path, messages=Messages.EITHER), self._converse, self._check, self._manners
         )
-        for root in {"", hall.settings.gateway.root_path}:
-            hall.pages.invite(root + settings.path, settings.origins)
+        hall.invite_pages(settings.path, settings.origins)
 
     # WebSockets.
 
@@ -121,10 +117,7 @@ class Endpoint:
         data = await request.get_data(as_text=False)
         try:
             if data:
-                hub.wire.hear(data)
-        except InboxFull as full:
-            self._hall.quotas.refused[MESSAGES] += 1
-            raise TooManyRequests(str(full), _RETRY_AFTER) from None
+                hear(self._hall, hub.wire, data)
         except WireClosed:
             raise _unknown() from None
         return Response(b"", content_type="text/plain")
@@ -143,9 +136,7 @@ class Endpoint:
         wire = EventWire(peer=asker().peer)
         wire.write_nowait(COMMENT)
         await self._open(id, wire)
-        answer = Response(wire.body(), content_type=EVENTS, headers=_STREAM_HEADERS)
-        answer.timeout = None  # the stream ends when the client or the server leaves
-        return answer
+        return endless(wire.body(), EVENTS)
 
     async def _begin_polling(self, id: str) -> Response:
         await self._open(id, PollingWire(peer=asker().peer, gone_after=GONE_AFTER))
@@ -174,11 +165,7 @@ class Endpoint:
                 raise _in_use()
             return hub
 
-        refused = await self._hall.open_session(wire, converse, asker(), self._manners)
-        if refused is not None:
-            status, title = (429, "Too Many Requests") if refused.is_quota else (503, "Service Unavailable")
-            detail = f"{refused.reason}, try again later"
-            raise HttpProblem(status, title, detail, retry_after=refused.retry_after)
+        await open_session(self._hall, wire, converse, self._manners)
 
     def _reserve(self) -> tuple[str, str]:
         quotas, account = self._hall.quotas, self._hall.account(asker())
@@ -187,8 +174,7 @@ class Endpoint:
             return self.seats.reserve(account, most)
         except NoSeat as error:
             wait = self._hall.lobby.admission.turn_away(str(error))
-            status, title = (429, "Too Many Requests") if error.of_one else (503, "Service Unavailable")
-            raise HttpProblem(status, title, f"{error}, try again later", retry_after=wait) from None
+            raise no_room(str(error), wait, error.of_one) from None
 
     def _check_free(self, id: str) -> None:
         """Raises HttpProblem unless a client may take this id."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from attrs import field, frozen, validators
 
-from dataflow.settings.schema import FaceSettings, check_origins
+from dataflow.settings.schema import FaceSettings, check_origins, check_path
 
 _positive: Any = validators.gt(0)
 
@@ -18,17 +17,12 @@ class Settings(FaceSettings):
     """The keys of the hub. Durations are seconds."""
 
     enabled: bool = False
-    path: str = field(default="/blockchain")
+    path: str = field(default="/blockchain", validator=check_path)
     origins: tuple[str, ...] = field(default=("http://localhost:4200",))
     keepalive: float = field(default=15.0, validator=_positive)
     client_timeout: float = field(default=30.0, validator=_positive)
     handshake_timeout: float = field(default=15.0, validator=_positive)
     max_recent: int = field(default=50, validator=[_positive, validators.le(1000)])
-
-    @path.validator
-    def _place(self, _attribute: object, value: str) -> None:
-        if not re.fullmatch(r"(/[0-9A-Za-z._~-]+)+", value):
-            raise ValueError('must begin with "/" and not end with it, such as "/blockchain"')
 
     @origins.validator
     def _pages(self, _attribute: object, value: Sequence[str]) -> None:

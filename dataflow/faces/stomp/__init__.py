@@ -5,9 +5,7 @@ JSON-RPC keeps the WebSocket at `/ws` itself: SockJS only greets there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from typing import Final
 
 from attrs import field, frozen, validators
 from quart import Response, request
@@ -19,7 +17,7 @@ from dataflow.gateway.clients import AnySession
 from dataflow.gateway.face import Entrance, Route
 from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Handshake, Messages, Socket
-from dataflow.settings.schema import FaceSettings
+from dataflow.settings.schema import FaceSettings, check_path
 
 from . import descriptions, sockjs
 from .conversation import Service, SockJs, Stomp
@@ -27,15 +25,13 @@ from .protocol import SUBPROTOCOLS
 from .requests import Requests
 from .signalling import Rooms
 
-_PATH: Final = re.compile(r"(/[0-9A-Za-z._~-]+)+")
-
 
 @frozen(kw_only=True)
 class Settings(FaceSettings):
     """The table `[faces.stomp]`. `heartbeat` is in seconds."""
 
     enabled: bool = False
-    path: str = field(default="/ws", validator=validators.matches_re(_PATH))
+    path: str = field(default="/ws", validator=check_path)
     heartbeat: float = field(default=10.0, validator=validators.gt(0))
     signalling: bool = True
 
@@ -60,8 +56,7 @@ class Face(face.Face):
         yield Entrance(Socket(f"{self._path}/<undotted:server>/<undotted:client>/websocket"), in_sockjs)
 
     def routes(self, hall: Hall) -> Iterable[Route]:
-        for root in {"", hall.settings.gateway.root_path}:
-            hall.pages.invite(root + self._path, ())  # nobody else; but SockJS always sends credentials
+        hall.invite_pages(self._path, ())  # nobody else; but SockJS always sends credentials
         requests = Requests(hall, self.service)
         yield Route(self._path, _greet, about=descriptions.GREETING)
         yield Route(f"{self._path}/", _greet, about=descriptions.GREETING)

@@ -13,7 +13,7 @@ import msgspec
 
 from dataflow.domain import Gap, Topic
 from dataflow.gateway.format import Format
-from dataflow.gateway.spelling import encode
+from dataflow.gateway.spelling import amount, encode, milliseconds
 
 from . import sockjs
 
@@ -41,8 +41,8 @@ class Bodies(Format):
             value.high,
             value.low,
             value.close,
-            plain(value.volume),
-            str(value.timestamp // 1_000_000),
+            amount(value.volume),
+            str(milliseconds(value.timestamp)),
         )
         return self.message(offset, encode(body))
 
@@ -71,9 +71,3 @@ class SockJsBodies(Bodies):
 
 BODIES: Final = Bodies()
 SOCKJS_BODIES: Final = SockJsBodies()
-
-
-def plain(number: Decimal) -> str:
-    """A number with all its digits and no exponent; no point when it is whole."""
-    text = f"{number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

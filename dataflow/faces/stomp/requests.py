@@ -19,8 +19,8 @@ from actors.session import WireClosed
 from dataflow.gateway.application import HttpProblem, asker, json_response
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.hall import Hall
+from dataflow.gateway.responses import UNBUFFERED, endless, hear, open_session
 from dataflow.server.polling_wire import PollingWire
-from dataflow.server.response_wire import InboxFull
 
 from . import sockjs
 from .conversation import Service, Xhr
@@ -29,13 +29,9 @@ GONE_AFTER: Final = 5.0  # seconds without an open response
 POLL_WITHIN: Final = 60.0  # seconds: there is a heart-beat before
 STREAM_BYTES: Final = 128 * 1024  # of one streaming response: browsers keep all of it in memory
 PRELUDE: Final = b"h" * 2048 + b"\n"  # what some browsers want before they hand anything on
-RETRY_AFTER: Final = 1.0  # seconds for a client that sends faster than it is heard
 CONTENT_TYPE: Final = "application/javascript; charset=UTF-8"
 _OCCUPIED: Final = sockjs.closed(sockjs.OCCUPIED, "Another connection still open")
-_HEADERS: Final = {
-    "Cache-Control": "no-store, no-cache, must-revalidate, max-age=0",
-    "X-Accel-Buffering": "no",  # else nginx would collect pages of frames
-}
+_HEADERS: Final = {"Cache-Control": "no-store, no-cache, must-revalidate, max-age=0", **UNBUFFERED}
 
 
 class Requests:
@@ -64,9 +60,7 @@ class Requests:
     async def xhr_streaming(self, server: str, client: str) -> Response:
         """Frames as they come, up to a length."""
         wire = await self._wire(client)
-        answer = _complete(Response(_stream(wire), content_type=CONTENT_TYPE))
-        answer.timeout = None  # it ends when the client or the server leaves, or with its length
-        return answer
+        return _complete(endless(_stream(wire), CONTENT_TYPE))
 
     async def xhr_send(self, server: str, client: str) -> Response:
         """What the client says."""
@@ -76,13 +70,11 @@ class Requests:
             sockjs.messages(sent)
             if wire is None:
                 raise WireClosed
-            wire.hear(sent)
+            hear(self._hall, wire, sent)
         except sockjs.BrokenFraming as error:
             raise HttpProblem(400, "Bad Request", str(error)) from None
         except WireClosed:
             raise HttpProblem(404, "Not Found", "there is no such client: poll first") from None
-        except InboxFull as error:
-            raise HttpProblem(429, "Too Many Requests", str(error), retry_after=RETRY_AFTER) from None
         return _complete(Response(b"", 204))
 
     async def _wire(self, client: str) -> PollingWire:
@@ -90,14 +82,8 @@ class Requests:
         wire = self._wires.get(client)
         if wire is not None:
             return wire
-        asked = asker()
-        wire = self._wires[client] = PollingWire(peer=asked.peer, gone_after=GONE_AFTER)
-        manners = evolve(self._hall.manners, ping_timeout=None)
-        refused = await self._hall.open_session(wire, self._converse, asked, manners)
-        if refused is not None:
-            status, title = (429, "Too Many Requests") if refused.is_quota else (503, "Service Unavailable")
-            detail = f"{refused.reason}, try again later"
-            raise HttpProblem(status, title, detail, retry_after=refused.retry_after)
+        wire = self._wires[client] = PollingWire(peer=asker().peer, gone_after=GONE_AFTER)
+        await open_session(self._hall, wire, self._converse, evolve(self._hall.manners, ping_timeout=None))
         return wire
 
     def _converse(self, session: AnySession) -> Xhr:

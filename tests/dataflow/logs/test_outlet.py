@@ -301,7 +301,10 @@ def test_a_defect_costs_one_line(pipe: Pipe) -> None:
         raise ZeroDivisionError
 
     out._put(broken)
+    thread = out._thread
     out.finish()
+    if thread is not None:
+        thread.join()  # or it would still complain during the next test
     out.say("goes on")
     out.finish()
     assert pipe.until("on\n") == "goes on\n"

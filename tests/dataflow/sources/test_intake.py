@@ -255,6 +255,27 @@ def test_what_came_is_live_while_the_source_listens(stage: Stage) -> None:
     assert stage.source.status("A") == "live"
 
 
+def test_clients_hear_of_its_end_and_return(stage: Stage) -> None:
+    """As of any source. Its first beginning is no connection to anybody."""
+    told: list[str] = []
+
+    class Heard(Audience):
+        def connected(self, *_: Any) -> None:
+            told.append("connected")
+
+        def lost(self, *_: Any) -> None:
+            told.append("lost")
+
+        def restored(self, *_: Any) -> None:
+            told.append("restored")
+
+    stage.source.audience = Heard()
+    stage.intake.up()
+    stage.source.down("port taken")
+    stage.intake.up()
+    assert told == ["lost", "restored"]
+
+
 def test_spellings_and_numbers_are_forgotten(stage: Stage) -> None:
     """Endless new ones need no memory."""
     for n in range(1, 10_000):

@@ -90,6 +90,6 @@ def test_a_price_is_two_texts_that_a_small_buffer_holds(price: Decimal, symbol: 
 def test_a_path_is_one() -> None:
     """As it is written in a configuration."""
     for path in ("", "pricehub", "/price hub", "/a/", "/<x>"):
-        with pytest.raises(ValueError, match="path"):
+        with pytest.raises(ValueError, match="must begin with"):
             pricehub.Settings(path=path)
     assert pricehub.Settings(path="/v1/prices").path == "/v1/prices"

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dataflow.domain import Topic
 from dataflow.domain.aggregate import Aggregate
-from dataflow.faces.stomp.format import BODIES, SOCKJS_BODIES, plain
+from dataflow.faces.stomp.format import BODIES, SOCKJS_BODIES
 
 DAY = Topic("days", "AAPL")
 
@@ -37,26 +33,3 @@ def test_an_aggregate_is_seven_members_in_their_order() -> None:
     text = BODIES.item(DAY, 9, 42, bar)
     assert text == b"message-id:42\ncontent-length:%d\n\n%b" % (len(body), body)
     assert json.loads(b'"' + SOCKJS_BODIES.item(DAY, 9, 42, bar) + b'"').encode() == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        ("15", "15"),
-        ("15.00000000", "15"),
-        ("3.02510000", "3.0251"),
-        ("100", "100"),
-        ("1E+3", "1000"),
-        ("1E-9", "0.000000001"),
-        ("0.10", "0.1"),
-    ],
-)
-def test_a_volume_has_no_exponent_and_a_whole_one_no_point(number: str, text: str) -> None:
-    """Whoever reads it as an integer can, if it is one."""
-    assert plain(Decimal(number)) == text
-
-
-@given(st.decimals(min_value=0, max_value=10**12, allow_nan=False, places=8))
-def test_a_volume_is_exact(number: Decimal) -> None:
-    """All its digits."""
-    assert Decimal(plain(number)) == number
