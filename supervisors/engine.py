@@ -186,6 +186,7 @@ class Engine:
         if self.tree.faults is None:
             self._now_ready(life, value)
         else:
+            life.record.value = value
             life.aside = trio.CancelScope()
             self.spawn(self._ready_unless_faulty, life, value)
 
@@ -285,6 +286,10 @@ class Engine:
         record = life.record
         if from_outside and life.intent is None:
             life.intent = Intent.SHUTDOWN
+        if error is None and life.intent is None and life.claims_ready and life.ready_at is None:
+            assert life.aside is not None
+            life.aside.cancel()
+            self._now_ready(life, record.value)  # it has done all its work before a fault could strike
         outcome = judge(life, error)
         self._close_life(life, clean=error is None)
         record.note(_EXIT_KINDS.get(outcome.kind, outcome.kind), outcome.errors)

@@ -165,6 +165,7 @@ def invitation(settings: Settings, ports: Mapping[str, int], command: str) -> Pa
     to = [f" --to {each.host}:{each.port}" if each.port != 9000 else "" for each in producers]
     for what, how in (
         ("open", f"http://{gateway}/"),
+        ("protocols", f"http://{gateway}/faces"),
         ("trades", f"{command} tail BTC-USD BTC-USDT{at}"),
         *(("push ticks", f"{command} simulate ticks{each}") for each in to[:1]),
         ("the tree", f"{command} status --watch{at}"),

@@ -101,7 +101,10 @@ def about(settings: Settings) -> Iterable[Sample]:
     """What producers connect to."""
     address = reached(settings.host, settings.port)
     host, _, port = address.rpartition(":")
-    words = "A producer pushes ticks: each a protobuf `Tick` behind its length in 4 bytes, big-endian."
+    words = (
+        "A producer pushes ticks: each a `Tick` of `dataflow/protobuf/marketdata.proto` behind its length in"
+        " 4 bytes, big-endian."
+    )
     lines = {
         "dataflow": f"dataflow simulate ticks --to {address} --symbol AAPL",
         "Python": _PYTHON.replace("HOST", host.strip("[]")).replace("PORT", port),
@@ -111,6 +114,7 @@ def about(settings: Settings) -> Iterable[Sample]:
 
 
 _PYTHON: Final = """\
+# pip install "dataflow[protobuf]"
 import socket, struct, time
 from dataflow.protobuf.marketdata_pb2 import Tick
 

@@ -119,7 +119,8 @@ class Face(face.Face):
         lines = {
             "curl": f"curl -N {url}",
             "Python": _PYTHON.replace("URL", url),
-            "JavaScript": f'new EventSource("{url}").addEventListener("trade", e => console.log(e.data));',
+            "JavaScript": f"{_IN_NODE}\n"
+            f'new EventSource("{url}").addEventListener("trade", e => console.log(e.data));',
         }
         words = "Trades as they come, over plain HTTP. After a break a browser goes on where it was."
         yield Sample("Server-Sent Events", url, words, lines=lines, trial=Trial("events", url))
@@ -175,6 +176,7 @@ _ABOUT: Final = About(
     more="Events are `trade`, `quality`, `gap` and `notice`. The `id` of an event is its place.",
 )
 
+_IN_NODE: Final = "// a browser; Node.js with --experimental-eventsource"
 _PYTHON: Final = """\
 import httpx
 from httpx_sse import connect_sse

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from supervisors import Child, Point, StartFailed, Supervisor, open_supervisor
+from supervisors import Child, Context, Point, Pool, Restart, StartFailed, Supervisor, open_supervisor
 from tests.supervisors.helpers import SOON, Boom, Log, child, settle
 
 Strike = Callable[[], Awaitable[None]]
@@ -80,6 +80,21 @@ async def test_a_stall_at_start_or_ready_runs_into_ready_within(
             pass
     assert isinstance(caught.value.__cause__, trio.TooSlowError)
     assert trio.current_time() == 10
+
+
+async def test_an_actor_that_is_done_at_once_has_started(autojump_clock: trio.testing.MockClock) -> None:
+    """Also when its work is over before the hook for READY is: as without a hook, it was ready, and ended."""
+
+    class Short:
+        async def run(self, ctx: Context) -> None:
+            ctx.ready(7)
+
+    for faults in (None, Faults(), Faults({(Point.READY, "a", 1): stall})):
+        log = Log()
+        async with open_supervisor(Pool(), faults=faults, on_event=log.hook) as s:
+            await s.start(Child("a", Short, restart=Restart.TEMPORARY))
+            await settle()
+            assert log.kinds("a") == ["ready", "exit"]
 
 
 async def test_a_fault_at_receive_strikes_with_the_message_in_hand(

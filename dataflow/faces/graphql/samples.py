@@ -20,6 +20,7 @@ answer = httpx.post("URL", json={{"query": '{_BAR}'}})
 print(answer.text)
 """
 _FOLLOW = f"""\
+# pip install "gql[websockets]"
 from gql import Client, gql
 from gql.transport.websockets import WebsocketsTransport
 
@@ -56,7 +57,7 @@ def samples(path: str, page: str | None) -> Iterable[Sample]:
     url = "{ws}" + path
     subscribe = {"id": "1", "type": "subscribe", "payload": {"query": _TRADES}}
     lines = {
-        "wscat": f"wscat -c {url} -s {SUBPROTOCOL}",
+        "wscat": f"wscat -w 60 -c {url} -s {SUBPROTOCOL} -x '{_INIT}' -x '{json.dumps(subscribe)}'",
         "Python": _FOLLOW.replace("URL", url),
         "JavaScript": _ITERATE.replace("URL", url),
     }

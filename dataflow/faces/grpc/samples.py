@@ -11,6 +11,7 @@ _GRPCURL: Final = (
     """grpcurl -plaintext -d '{"symbol":"{symbol}"}' ADDRESS marketdata.MarketDataService/CALL"""
 )
 _GET: Final = """\
+# pip install grpcio "dataflow[protobuf]"
 import grpc
 from dataflow.protobuf.marketdata_pb2 import Aggregate, AggregateRequest
 
@@ -21,6 +22,7 @@ with grpc.insecure_channel("ADDRESS") as channel:
     print(get(AggregateRequest(symbol="{symbol}")))
 """
 _STREAM: Final = """\
+# pip install grpcio "dataflow[protobuf]"
 import grpc
 from dataflow.protobuf.marketdata_pb2 import Aggregate, AggregateRequest
 
@@ -34,6 +36,7 @@ with grpc.insecure_channel("ADDRESS") as channel:
         print(aggregate, flush=True)
 """
 _TICKS: Final = """\
+# pip install grpcio "dataflow[protobuf]"
 import time
 
 import grpc
@@ -75,7 +78,8 @@ def samples(address: str, ticks: bool) -> Iterable[Sample]:
     yield sample(
         "StreamAggregates",
         "gRPC: the day of a symbol, live",
-        "The bar of the day: the state first, then a message with each trade.",
+        "The bar of the day: the state first, then a message with each trade. For stubs:"
+        " `dataflow/protobuf/marketdata.proto`, and reflection.",
         {"grpcurl": _GRPCURL, "Python": _STREAM, "C++": _CPP},
     )
     yield sample(

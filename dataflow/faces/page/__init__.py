@@ -44,8 +44,8 @@ class FaceInfo:
 
 @frozen
 class Served:
-    """All faces, those that are on first; sources to which producers connect; and the symbols. Each in
-    alphabetical order."""
+    """All faces, those that are on first, and sources to which producers connect, in alphabetical order. The
+    symbols: those of the configuration in its order, then those that producers brought."""
 
     symbols: list[str]
     faces: list[FaceInfo]
@@ -86,7 +86,7 @@ def served(hall: Hall) -> Served:
     off = sorted({*plugs.names("faces")} - {each.name for each in on})
     words = {name: face.words(plugs.find("faces", name)) for name in off}
     return Served(
-        list(hall.core.symbols),
+        list(hall.core.carriers),
         [*on, *(FaceInfo(name, words[name], False, _key(name), []) for name in off)],
         list(_sources(hall)),
     )

@@ -86,6 +86,7 @@ _SOCKJS: Final = _STOMPJS.replace(
     'brokerURL: "{ws}PATH/websocket"', 'webSocketFactory: () => new SockJS("{http}PATH")'
 ).replace('"@stomp/stompjs";', '"@stomp/stompjs";\nimport SockJS from "sockjs-client";')
 _PYTHON: Final = """\
+# pip install stomp.py
 import time
 from urllib.parse import urlsplit
 

@@ -99,6 +99,7 @@ class TestInvitation:
         text = self.shown(simulated)
         for line in (
             "http://127.0.0.1:8080/ ",
+            "http://127.0.0.1:8080/faces ",
             ".venv/bin/dataflow tail BTC-USD BTC-USDT ",
             ".venv/bin/dataflow simulate ticks ",
             ".venv/bin/dataflow status --watch ",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dataflow import plugs
 from dataflow.app import hall
+from dataflow.connectors import binance, ticks_protobuf
 from dataflow.faces.page import OWN_FILES, served
 from dataflow.settings.schema import Settings
 from tests.support.node import NODE
@@ -59,6 +60,19 @@ def test_text_from_outside_never_becomes_markup() -> None:
     assert (
         re.findall(rf"{ways}|\beval\b|\bFunction\(|setTimeout\(\s*[\"'`]|setAttribute\([\"']on", SCRIPT) == []
     )
+
+
+def test_the_symbols_that_are_configured_come_first() -> None:
+    """The page begins with the first one, which an exchange trades, and not with what a producer brought."""
+    sources: Any = {
+        "binance": binance.Settings(
+            connector="binance", url="ws://127.0.0.1:1/", symbols=("ETH-USDT", "BTC-USDT")
+        ),
+        "ticks": ticks_protobuf.Settings(connector="ticks_protobuf"),
+    }
+    built = hall(Settings(sources=sources))
+    built.core.discover("AAPL", "ticks")
+    assert served(built).symbols == ["ETH-USDT", "BTC-USDT", "AAPL"]
 
 
 def test_the_script_names_only_parts_that_exist() -> None:

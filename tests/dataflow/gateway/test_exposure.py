@@ -58,7 +58,8 @@ def test_a_face_that_listens_by_itself_is_told() -> None:
     """Neither the certificate of the gateway nor the operator's token protects it. One that is off is silent."""
     for host, enabled, count in (("127.0.0.1", True, 0), ("0.0.0.0", False, 0), ("0.0.0.0", True, 1)):
         faces = {"grpc": grpc.Settings(enabled=enabled, host=host), "page": page.Settings()}
-        settings = Settings(gateway=Gateway(**TLS), operator=Operator(token="x"), faces=faces)
+        gateway = Gateway(tls_certificate="a", tls_key="b")
+        settings = Settings(gateway=gateway, operator=Operator(token="x"), faces=faces)
         lines = list(warnings(settings))
         assert len(lines) == count
         assert all(line.startswith(f"[faces.grpc] host: {host} is reachable") for line in lines)
