@@ -14,7 +14,7 @@ from .cache.delivery import Delivery, shard_of
 from .cache.history import History, Store, Verdict
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality
-from .domain.symbols import Names, compact
+from .domain.symbols import Names
 from .domain.topic import DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
@@ -90,6 +90,8 @@ class Core:
             self.sources[name].interest.confine(())
         self.settings = settings
         self.sources = self._states(settings)
+        for name in self._intakes:
+            self._known[name].forget_discovered()  # each symbol is judged anew below
         now = carriers(self.sources)
         self.carriers.clear()  # it has many readers
         self.carriers.update(now)
@@ -165,13 +167,10 @@ class Core:
         return known
 
     def _is_taken(self, symbol: str) -> bool:
-        """Whether an exchange has `symbol`, or one with the same name without dashes."""
-        name = compact(symbol)
+        """Whether an exchange has `symbol`, or any source another one with the same name without dashes."""
         return any(
-            name == compact(each)
-            for state in self.sources.values()
-            if not isinstance(state.settings, ListenerSettings)
-            for each in state.settings.symbols
+            each != symbol or any(not isinstance(s.settings, ListenerSettings) for s in self.carriers[each])
+            for each in self.names.alike(symbol)
         )
 
     def _wake(self, topic: Topic) -> None:

@@ -1,5 +1,5 @@
 """The verdict. Compares the trades of each client with the trades that the daemon admitted, and those with
-the trades that the exchanges sent.
+the trades that exchanges and producers sent.
 
 Rules of this file. Pure: the caller brings the data, nothing is fetched. Every place of a symbol's stream
 after the client's first one must reach the client as a trade or as an announced gap. A trade must come once,
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from itertools import pairwise
+from typing import Any, ClassVar, Final, TypeAlias
 
 from attrs import asdict, define, field, frozen
 
@@ -255,7 +256,7 @@ def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
     missing = [at for at in lacking if at in admitted.trades]
     altered = [at for at, trade in stream.delivered.items() if admitted.trades.get(at) != trade]
     told = [
-        f"{symbol}: {what} at {_places(where)}"
+        f"{symbol}: {what} at {_few(where)}"
         for what, where in (("missing", missing), ("altered", altered))
         if where
     ]
@@ -301,7 +302,7 @@ def _values(state: State) -> str:
 
 @define
 class SourceAccount:
-    """The result for one exchange: of one symbol, or the sum of several (`add`)."""
+    """The result for one exchange or producer: of one symbol, or the sum of several (`add`)."""
 
     sent: int = 0
     admitted: int = 0
@@ -310,19 +311,21 @@ class SourceAccount:
     altered: int = 0  # admitted with other values than sent
     invented: int = 0  # admitted, but never sent
     twice: int = 0  # admitted again
+    disordered: int = 0  # admitted behind what one connection brought later
+    denied: int = 0  # admitted, though the daemon told their producer that they were not
     examples: list[str] = field(factory=list)
+    _wrong: ClassVar = ("unaccounted", "altered", "invented", "twice", "disordered", "denied")
 
     def add(self, other: SourceAccount) -> None:
         """Sum up."""
-        for name in ("sent", "admitted", "announced", "unaccounted", "altered", "invented", "twice"):
+        for name in ("sent", "admitted", "announced", *self._wrong):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.examples.extend(other.examples)
 
     @property
     def violations(self) -> Counter[str]:
         """The number of violations of each sort."""
-        counts = Counter(unaccounted=self.unaccounted, invented=self.invented, twice=self.twice)
-        return +(counts + Counter(altered=self.altered))
+        return +Counter({name: getattr(self, name) for name in self._wrong})
 
 
 def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> SourceAccount:
@@ -335,7 +338,7 @@ def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> Sou
     known = {trade.key: trade for trade in admitted.trades.values()}
     begin = next((n for n, trade in enumerate(sent) if trade.key in offsets), len(sent))
     counted = sent[begin:]
-    silent = [n for run in _silent(counted, offsets, admitted.gap_places) for n in run]
+    silent = list(_silent([offsets.get(trade.key) for trade in counted], admitted.gap_places))
     altered = [trade for trade in counted if known.get(trade.key, trade) != trade]
     lost = sum(trade.key not in offsets for trade in counted)
     made = SourceAccount(
@@ -348,35 +351,91 @@ def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> Sou
         twice=len(admitted.trades) - len(known),
     )
     if silent:
-        made.examples.append(f"{symbol}: never admitted, no gap: {_ids(counted[n] for n in silent)}")
+        made.examples.append(
+            f"{symbol}: never admitted, no gap: {_few([str(counted[n].trade_id) for n in silent])}"
+        )
     if altered:
-        made.examples.append(f"{symbol}: not as sent: {_ids(altered)}")
+        made.examples.append(f"{symbol}: not as sent: {_few([str(trade.trade_id) for trade in altered])}")
     return made
 
 
-def _silent(
-    sent: Sequence[Seen], offsets: Mapping[tuple[str, str | None], int], gap_places: set[int]
-) -> Iterator[range]:
-    """The runs of `sent` that were never admitted and have no gap. Yields ranges of indices.
+@define
+class Push:
+    """What a producer sent over one connection: ticks of one symbol, no two with the same volume.
 
-    A gap announces a run if it lies after some trade that was sent earlier, and before all trades that were
-    sent later. ("Some" trade, not every one: a trade may be admitted late.)
+    `over`: the connection has ended. `taken`: how many of them were taken, if the daemon said so then.
+    """
+
+    sent: list[Seen] = field(factory=list)
+    over: bool = False
+    taken: int | None = None
+
+
+def pushed_account(
+    symbol: str, pushes: Sequence[Push], admitted: Admitted, dropped: int = 0
+) -> SourceAccount:
+    """Compare the admitted stream of one symbol with what its only producer pushed, in that order.
+
+    Of a connection that was cut, the ticks behind the last admitted one do not count: nobody knows whether
+    they have arrived. All others must be there, but for as many as were `dropped` on purpose.
+    """
+    offsets = {trade.quantity: offset for offset, trade in admitted.trades.items()}
+    sent = {trade.quantity: trade for push in pushes for trade in push.sent}
+    counted, places = list[Seen](), list[int | None]()
+    made = SourceAccount(admitted=len(offsets), twice=len(admitted.trades) - len(offsets))
+    for push in pushes:
+        found = [offsets.get(trade.quantity) for trade in push.sent]
+        arrived = [offset for offset in found if offset is not None]
+        end = push.taken
+        if end is None:
+            end = len(found) if not push.over else found.index(arrived[-1]) + 1 if arrived else 0
+        made.denied += sum(offset is not None for offset in found[end:])
+        made.disordered += sum(later < earlier for earlier, later in pairwise(arrived))
+        counted += push.sent[:end]
+        places += found[:end]
+    silent = [str(counted[n].quantity) for n in _silent(places, admitted.gap_places)]
+    altered = [
+        str(number)
+        for number, offset in offsets.items()
+        if sent.get(number, admitted.trades[offset]) != admitted.trades[offset]
+    ]
+    made.sent = len(counted)
+    made.unaccounted = max(0, len(silent) - dropped)
+    made.announced = places.count(None) - made.unaccounted
+    made.altered = len(altered)
+    made.invented = len(offsets.keys() - sent.keys())
+    if made.unaccounted:
+        made.examples.append(
+            f"{symbol}: never admitted, no gap: {_few(silent)}; {dropped} dropped on purpose"
+        )
+    if altered:
+        made.examples.append(f"{symbol}: not as sent: {_few(altered)}")
+    if made.denied or made.disordered:
+        made.examples.append(f"{symbol}: {made.denied} denied, {made.disordered} disordered")
+    return made
+
+
+def _silent(offsets: Sequence[int | None], gap_places: set[int]) -> Iterator[int]:
+    """Which trades were never admitted and have no gap. `offsets`: of all trades in the order of sending.
+
+    A gap announces a run of them if it lies after some trade that was sent earlier, and before all trades
+    that were sent later. ("Some" trade, not every one: a trade may be admitted late.)
     """
     gaps = sorted(gap_places)
-    ahead = _lowest_of_the_rest([offsets.get(trade.key) for trade in sent])
+    ahead = _lowest_of_the_rest(offsets)
     before: list[int] = []
     n = 0
-    while n < len(sent):
-        offset = offsets.get(sent[n].key)
+    while n < len(offsets):
+        offset = offsets[n]
         if offset is not None:
             insort(before, offset)
             n += 1
             continue
         end = n
-        while end < len(sent) and sent[end].key not in offsets:
+        while end < len(offsets) and offsets[end] is None:
             end += 1
         if not _gap_between(before, gaps, ahead[end]):
-            yield range(n, end)
+            yield from range(n, end)
         n = end
 
 
@@ -493,12 +552,6 @@ def _place(entry: Mapping[str, Any]) -> int:
     return place
 
 
-def _places(where: Sequence[int]) -> str:
-    shown = ", ".join(map(str, where[:EXAMPLES]))
-    return shown if len(where) <= EXAMPLES else f"{shown} and {len(where) - EXAMPLES} more"
-
-
-def _ids(trades: Iterable[Seen]) -> str:
-    names = [str(trade.trade_id) for trade in trades]
-    shown = ", ".join(names[:EXAMPLES])
+def _few(names: Sequence[str | int]) -> str:
+    shown = ", ".join(map(str, names[:EXAMPLES]))
     return shown if len(names) <= EXAMPLES else f"{shown} and {len(names) - EXAMPLES} more"

@@ -54,7 +54,9 @@ class Events(Trades):
             event = http.next_event()
             if event is h11.NEED_DATA:
                 await self.reading.passed()
-                http.receive_data(await stream.receive_some(RECEIVE_BYTES))
+                if not (data := await stream.receive_some(RECEIVE_BYTES)):
+                    raise trio.BrokenResourceError  # cut, perhaps in the middle of an event
+                http.receive_data(data)
             elif isinstance(event, h11.Response):
                 if event.status_code != 200:
                     self.refused[event.status_code] += 1

@@ -25,7 +25,8 @@ QUIET_END: Final = 0.05  # share of the time, at the end, without new troubles
 class Shape:
     """The parts that can be broken. `numbering`: sources with a sequence number in every message.
 
-    `faces`: those with a client of their own, beside `clients` that speak JSON-RPC.
+    `faces`: those with a client of their own, beside `clients` that speak JSON-RPC. `listeners`: sources that
+    `producers` push to.
     """
 
     shards: int
@@ -34,6 +35,8 @@ class Shape:
     numbering: frozenset[str]
     clients: int
     faces: tuple[str, ...] = ()
+    listeners: tuple[str, ...] = ()
+    producers: tuple[str, ...] = ()
 
     @property
     def client_names(self) -> tuple[str, ...]:
@@ -51,7 +54,7 @@ class Step:
     restart   restart                                            a path of the daemon's tree
     exchange  graceful abrupt drop refuse                        a source whose exchange ends its connections
     wire      duplicate truncate garbage skip                    a source whose exchange garbles messages
-    proxy     cut reset latency half_open                        the way to a source or a client, by its name
+    proxy     cut reset latency half_open                        the way of a source, client or producer
     client    leave vanish stop_reading                          a client
     """
 
@@ -120,7 +123,15 @@ def _hang(dice: random.Random, shape: Shape) -> list[Step]:
 
 def _of_a_source(dice: random.Random, shape: Shape) -> list[Step]:
     kind = dice.choice(("drop", "disconnect"))
-    return [Step(0, "fault", kind, paths.source(dice.choice(shape.sources)), times=dice.randint(1, 3))]
+    return [
+        Step(
+            0,
+            "fault",
+            kind,
+            paths.source(dice.choice((*shape.sources, *shape.listeners))),
+            times=dice.randint(1, 3),
+        )
+    ]
 
 
 def _of_a_session(dice: random.Random, shape: Shape) -> list[Step]:
@@ -129,7 +140,7 @@ def _of_a_session(dice: random.Random, shape: Shape) -> list[Step]:
 
 def _bad_start(dice: random.Random, shape: Shape) -> list[Step]:
     """A restart with a first attempt that fails or is slow."""
-    path = dice.choice((*_actors(shape), *RESTARTED))
+    path = dice.choice((*_actors(shape), *_restarted(shape)))
     kind = dice.choice(("crash", "delay"))
     seconds = _while(dice) if kind == "delay" else None
     point = dice.choice(("start", "ready", "stop"))
@@ -137,7 +148,7 @@ def _bad_start(dice: random.Random, shape: Shape) -> list[Step]:
 
 
 def _restart(dice: random.Random, shape: Shape) -> list[Step]:
-    return [Step(0, "restart", "restart", dice.choice((*_actors(shape) * 3, *RESTARTED)))]
+    return [Step(0, "restart", "restart", dice.choice((*_actors(shape) * 3, *_restarted(shape))))]
 
 
 def _exchange(dice: random.Random, shape: Shape) -> list[Step]:
@@ -156,7 +167,16 @@ def _proxy(dice: random.Random, shape: Shape) -> list[Step]:
     kind = dice.choice(("cut", "reset", "latency", "half_open"))
     seconds = _while(dice) if kind in ("latency", "half_open") else None
     point = dice.choice(("up", "down")) if kind == "half_open" else None
-    return [Step(0, "proxy", kind, dice.choice((*shape.sources, *shape.client_names)), seconds, point)]
+    return [
+        Step(
+            0,
+            "proxy",
+            kind,
+            dice.choice((*shape.sources, *shape.client_names, *shape.producers)),
+            seconds,
+            point,
+        )
+    ]
 
 
 def _client(dice: random.Random, shape: Shape) -> list[Step]:
@@ -184,8 +204,14 @@ def _actors(shape: Shape) -> tuple[str, ...]:
     return (
         *(paths.shard(n) for n in range(shape.shards)),
         *(paths.topic(symbol) for symbol in shape.symbols),
-        *(paths.source(source) for source in shape.sources),
+        *(paths.source(source) for source in (*shape.sources, *shape.listeners)),
     )
+
+
+def _restarted(shape: Shape) -> tuple[str, ...]:
+    """What can be restarted beside the actors."""
+    parts = [part(name) for name in shape.listeners for part in (paths.listener, paths.producers)]
+    return (*RESTARTED, *((paths.GRPC,) if "grpc" in shape.faces else ()), *parts)
 
 
 def _target(dice: random.Random, shape: Shape) -> tuple[str, str]:

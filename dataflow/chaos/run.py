@@ -33,10 +33,12 @@ from dataflow.sources.state import LinkState
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, Handle, SupervisionError, open_supervisor
 
-from .check import Figures, Seen, SourceAccount, source_account
+from .check import Figures, Seen, SourceAccount, pushed_account, source_account
 from .client import Client, JsonRpc, dial
 from .faces import CLIENTS
+from .grpc import Aggregates
 from .plan import Plan, Rehearsal, Shape, Step, make
+from .producers import PRODUCERS, SOURCE, Producer
 from .witness import LOOK_EVERY, Books, Overheard, Records, Watch, inventory, look_for_the_rest
 
 HOST: Final = "127.0.0.1"
@@ -53,6 +55,8 @@ _EXCHANGES: Final = {
     "blockchain": (simulators.open_blockchain, simulators.blockchain_feed),
     "binance": (simulators.open_binance, simulators.binance_feed),
 }
+_CLIENTS: Final[Mapping[str, type[Client]]] = {**CLIENTS, "grpc": Aggregates}  # by the name of the face
+_TICKED: Final = {"ticks-tcp": "AAPL", "ticks-grpc": "MSFT"}  # the symbol of each producer
 
 
 @frozen
@@ -88,15 +92,37 @@ def shape(settings: Settings, clients: int) -> Shape:
         tuple(sorted(_EXCHANGES)),
         frozenset({"blockchain"}),
         clients,
-        tuple(CLIENTS),
+        tuple(_CLIENTS),
+        (SOURCE,),
+        tuple(PRODUCERS),
     )
 
 
 def _rehearsed(shipped: Settings) -> Settings:
-    """Without what has no exchange here, and without ports that another daemon may have."""
+    """Without what is not played here, and without ports that another daemon may have.
+
+    They are known before anything runs, because the ways there are, and stay the same after a restart.
+    """
     faces: dict[str, Any] = dict(shipped.faces)
-    faces = {name: evolve(face, port=0) if hasattr(face, "port") else face for name, face in faces.items()}
-    return evolve(shipped, sources={name: shipped.sources[name] for name in _EXCHANGES}, faces=faces)
+    faces |= {
+        name: evolve(keys, host=HOST, port=_free_port())
+        for name, keys in faces.items()
+        if hasattr(keys, "port")
+    }
+    sources: dict[str, Any] = {name: shipped.sources[name] for name in _EXCHANGES}
+    ticks: Any = shipped.sources[SOURCE]
+    sources[SOURCE] = evolve(ticks, host=HOST, port=_free_port(), symbols=tuple(_TICKED.values()))
+    gateway = evolve(shipped.gateway, host=HOST, port=_free_port())
+    return evolve(shipped, gateway=gateway, sources=sources, faces=faces)
+
+
+def _port_of(settings: Settings, name: str) -> int:
+    """The port of the daemon that this client or producer connects to."""
+    if name in ("grpc", "ticks-grpc"):
+        table: Any = settings.faces["grpc"]
+    else:
+        table = settings.sources[SOURCE] if name in PRODUCERS else settings.gateway
+    return int(table.port)
 
 
 # -- the stage: exchanges, proxies, clients --------------------------------------------------------------
@@ -104,13 +130,14 @@ def _rehearsed(shipped: Settings) -> Settings:
 
 @define(eq=False)
 class _Stage:
-    """Everything around the daemon, and its settings. `ways`: the proxy before each source and client."""
+    """Everything around the daemon, and its settings. `ways`: the proxies, by who is behind them."""
 
     settings: Settings
     exchanges: dict[str, Exchange]
     players: dict[str, Player]
     ways: dict[str, Proxy]
     clients: dict[str, Client]
+    producers: dict[str, Producer]
 
     async def heal(self) -> None:
         """End all troubles of proxies and exchanges."""
@@ -123,7 +150,6 @@ class _Stage:
 
 @asynccontextmanager
 async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncIterator[_Stage]:
-    port = _free_port()
     names = shape(settings, rehearsal.clients).client_names
     async with AsyncExitStack() as stack:
         exchanges: dict[str, Exchange] = {}
@@ -136,19 +162,21 @@ async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncI
             exchanges[source], players[source] = exchange, await stack.enter_async_context(playing)
             to = partial(trio.open_tcp_stream, exchange.host, exchange.port)
             ways[source] = await stack.enter_async_context(_served(Proxy(to, plan.seed)))
-        for name in names:
-            ways[name] = await stack.enter_async_context(_served(Proxy(partial(dial, HOST, port), plan.seed)))
-        set_up = _settings(
-            settings, plan, rehearsal, port, {name: ways[name] for name in exchanges}, exchanges
-        )
+        for name in (*names, *PRODUCERS):
+            to_daemon = partial(dial, HOST, _port_of(settings, name))
+            ways[name] = await stack.enter_async_context(_served(Proxy(to_daemon, plan.seed)))
+        set_up = _settings(settings, plan, rehearsal, {name: ways[name] for name in exchanges}, exchanges)
         symbols = _symbols(settings)
         clients = {
-            name: CLIENTS[name](HOST, ways[name].port, symbols)
-            if name in CLIENTS
+            name: _CLIENTS[name](HOST, ways[name].port, symbols)
+            if name in _CLIENTS
             else JsonRpc(HOST, ways[name].port, symbols, batch=bool(n % 2))
             for n, name in enumerate(names)
         }
-        yield _Stage(set_up, exchanges, players, ways, clients)
+        producers = {
+            name: producer(HOST, ways[name].port, _TICKED[name]) for name, producer in PRODUCERS.items()
+        }
+        yield _Stage(set_up, exchanges, players, ways, clients, producers)
 
 
 @asynccontextmanager
@@ -163,12 +191,11 @@ def _settings(
     shipped: Settings,
     plan: Plan,
     rehearsal: Rehearsal,
-    port: int,
     ways: dict[str, Proxy],
     exchanges: dict[str, Exchange],
 ) -> Settings:
     """The shipped settings with other addresses, an unlimited cache and shorter timeouts."""
-    sources = {
+    sources = dict(shipped.sources) | {
         name: evolve(
             _upstream(shipped, name),
             url=f"ws://{way.host}:{way.port}{exchanges[name].dialect.path}",
@@ -183,20 +210,14 @@ def _settings(
     restarts = max(shipped.supervision.restarts, round(rehearsal.faults_per_minute / 10))
     return evolve(
         shipped,
-        gateway=evolve(shipped.gateway, host=HOST, port=port, drain_seconds=1.0),
+        gateway=evolve(shipped.gateway, drain_seconds=1.0),
         session=evolve(shipped.session, slow_client=SlowClient(plan.slow_client)),
         cache=evolve(shipped.cache, trades_per_symbol=REMEMBERED),
         backoff=BackoffSettings(initial_delay=0.1, max_delay=1.0),
         supervision=Supervision(restarts=restarts, within=5.0, stop_within=2.0),
         chaos=Chaos(enabled=True, seed=plan.seed),
         sources=sources,
-        faces=_anywhere(shipped.faces),
     )
-
-
-def _anywhere(faces: Mapping[str, Any]) -> dict[str, Any]:
-    """Those with a port of their own keep whichever they get first."""
-    return {name: evolve(keys, port=0) if hasattr(keys, "port") else keys for name, keys in faces.items()}
 
 
 def _upstream(settings: Settings, name: str) -> SourceSettings:
@@ -206,11 +227,13 @@ def _upstream(settings: Settings, name: str) -> SourceSettings:
 
 
 def _symbols(settings: Settings) -> tuple[str, ...]:
-    return tuple(sorted({symbol for name in _EXCHANGES for symbol in settings.sources[name].symbols}))
+    """Those of the exchanges first: a client of a single symbol follows one of theirs."""
+    traded = {symbol for name in _EXCHANGES for symbol in settings.sources[name].symbols}
+    return (*sorted(traded), *_TICKED.values())
 
 
 def _free_port() -> int:
-    """A free port. The gateway must have the same one again after a restart, so port 0 will not do."""
+    """A free port: port 0 would be another one after a restart."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -274,6 +297,8 @@ class _Play:
             async with trio.open_nursery() as audience:
                 for client in self.stage.clients.values():
                     audience.start_soon(client.run)
+                for producer in self.stage.producers.values():
+                    audience.start_soon(producer.run)
                 await self._until_well("at the start")
                 await self._storm()
                 await self._settle()
@@ -301,6 +326,8 @@ class _Play:
         await self._until(lambda: self._silent(reached), "no trade came any more of")
         for player in self.stage.players.values():
             player.pause()
+        for producer in self.stage.producers.values():
+            producer.paused = True
         await self._until(self._behind, "not caught up:", AT_REST)
         self.records.close()
 
@@ -339,14 +366,18 @@ class _Play:
             f"{name} waits for {client.waits_for}"
             for name, client in self.stage.clients.items()
             if not client.listening
+        ] + [
+            f"{name} has no connection"
+            for name, producer in self.stage.producers.items()
+            if not producer.pushing
         ]
 
     def _silent(self, reached: dict[str, int]) -> list[str]:
         return [symbol for symbol, last in reached.items() if self.hall.core.history(symbol).last <= last]
 
     def _behind(self) -> list[str]:
-        """Messages still on the way: from the exchanges to the daemon, and from the daemon to the clients."""
-        return [*self._on_the_way(), *self._not_heard()]
+        """Messages still on the way: to the daemon, and from the daemon to the clients."""
+        return [*self._on_the_way(), *self._not_taken(), *self._not_heard()]
 
     def _on_the_way(self) -> list[str]:
         return [
@@ -354,6 +385,16 @@ class _Play:
             for name, exchange in self.stage.exchanges.items()
             for connection in exchange.connections
             if connection.queued
+        ]
+
+    def _not_taken(self) -> list[str]:
+        admitted = self.records.admitted
+        return [
+            f"{name} has pushed ticks that were not taken"
+            for name, producer in self.stage.producers.items()
+            if producer.pushing
+            and producer.pushes[-1].sent
+            and producer.pushes[-1].sent[-1] not in admitted[producer.symbol].trades.values()
         ]
 
     def _not_heard(self) -> list[str]:
@@ -460,6 +501,11 @@ def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> Non
     for name, exchange in stage.exchanges.items():
         figures.sources[name] = _judge_source(name, exchange, core, records)
         figures.broken += (f"the simulated {name} failed: {error!r}" for error in exchange.failures)
+    for name, producer in stage.producers.items():
+        admitted, dropped = records.admitted[producer.symbol], 0
+        if name == "ticks-tcp":
+            dropped = figures.struck[f"drop {paths.source(SOURCE)}"]
+        figures.sources[name] = pushed_account(producer.symbol, producer.pushes, admitted, dropped)
     for name, client in stage.clients.items():
         figures.clients[name] = client.account(records.admitted)
         figures.connections[name] = client.connections

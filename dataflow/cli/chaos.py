@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dataflow import logs
+from dataflow import logs, plugs
 from dataflow.chaos.check import Account, Figures, SourceAccount, quantiles
 from dataflow.chaos.plan import Rehearsal
 
@@ -77,6 +77,7 @@ def chaos(
 
 
 def _rehearse(rehearsal: Rehearsal) -> Figures:
+    plugs.library("google.protobuf", "protobuf", "dataflow chaos")
     from dataflow.chaos.run import rehearse
 
     found: list[Figures] = []

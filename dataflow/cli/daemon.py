@@ -133,13 +133,24 @@ def _summary(settings: Settings) -> dict[str, Any]:
         for name, source in settings.sources.items()
     }
     scheme = "http" if gateway.tls_certificate is None else "https"
-    return {"listen": f"{gateway.host}:{gateway.port}", "scheme": scheme, "sources": sources}
+    faces = {
+        name: f"{keys.host}:{keys.port}"
+        for name, keys in settings.faces.items()
+        if keys.enabled and hasattr(keys, "host") and hasattr(keys, "port")  # with a port of its own
+    }
+    return {
+        "listen": f"{gateway.host}:{gateway.port}",
+        "scheme": scheme,
+        "faces": faces,
+        "sources": sources,
+    }
 
 
 def _told(settings: Settings) -> str:
     summary = _summary(settings)
     tls = " (TLS)" if summary["scheme"] == "https" else ""
     lines = [f"fine: listens on {summary['listen']}{tls}"]
+    lines += [f"  {name}: clients at {address}" for name, address in summary["faces"].items()]
     for name, source in settings.sources.items():
         symbols = "any symbols" if ANY in source.symbols else ", ".join(source.symbols) or "no symbols"
         way = "from producers at" if isinstance(source, ListenerSettings) else "from"

@@ -76,6 +76,10 @@ class Names:
         found = self._by_compact.get(name, ())
         return found[0] if len(found) == 1 else None
 
+    def alike(self, symbol: str) -> Sequence[str]:
+        """The symbols that have the compact name of `symbol`; it may be one of them."""
+        return self._by_compact.get(compact(symbol), ())
+
     def ambiguous(self) -> Sequence[Sequence[str]]:
         """The symbols that have one compact name, together."""
         return [found for found in self._by_compact.values() if len(found) > 1]

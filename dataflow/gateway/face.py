@@ -192,7 +192,7 @@ class Route:
     `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
     it is for the operator only, too. Both are refused before the handler is called. With a listener of the
     operator's own, both are served there only. `any_case`: small and capital letters of the path do not
-    matter. `about` describes it in the OpenAPI document. `face`: the name of its face, which the host writes
+    matter. `about` describes it in the OpenAPI document. `face`: the name of its face, which the hall writes
     here.
     """
 
@@ -211,13 +211,15 @@ class Entrance:
     """A WebSocket endpoint. `converse(session, client)` gives a new session its conversation.
 
     `check(client)` may refuse a client before its WebSocket opens, as a route does: it raises a Problem or an
-    HttpProblem. It never waits. `manners`: how its sessions treat their clients, if not as all do.
+    HttpProblem. It never waits. `manners`: how its sessions treat their clients, if not as all do. `face`: as
+    in `Route`.
     """
 
     socket: Socket
     converse: Callable[[AnySession, Handshake], Any]
     check: Callable[[Handshake], None] | None = None
     manners: Manners | None = None
+    face: str = ""
 
     def admits(self, client: Handshake) -> bool:
         """Whether nothing is to be refused. If something is, `check` tells it."""

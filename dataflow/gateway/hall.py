@@ -12,12 +12,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from actors.outbox import SlowClient
 from actors.session import Ending, Manners, Session, Wire, WireClosed
 from dataflow.core import Core
-from dataflow.domain.errors import ConfigError
 from dataflow.domain.notice import Refused
 from dataflow.paths import SESSIONS, TOPICS
 from dataflow.server.handshake import Handshake
@@ -39,7 +38,7 @@ from .pages import Pages
 from .past import Past
 
 if TYPE_CHECKING:
-    from .face import Face
+    from .face import Entrance, Face, Route
 
 GOING_AWAY = "going away"
 AGENT_TOLD = 200  # characters of a User-Agent that are kept ...
@@ -88,6 +87,7 @@ class Hall:
         self.pool: Starter  # of topics
         self._root: Any = None  # the handle of the whole tree, once an actor has attached itself
         self._sessions: Any = None
+        self._closed = False
         self.restart: Callable[[str], None]  # have the actor at a path restarted, soon. Raises UnknownChild
 
     def adopt(self, settings: Settings, certificate: Certificate | None) -> None:
@@ -104,27 +104,25 @@ class Hall:
             self.lobby.certificate.certificate = certificate
         self.core.adopt(settings)
 
+    def routes(self) -> list[Route]:
+        """The HTTP endpoints of all faces."""
+        return [evolve(route, face=face.name) for face in self.faces for route in face.routes(self)]
+
+    def entrances(self) -> list[Entrance]:
+        """The WebSocket endpoints of all faces."""
+        return [evolve(each, face=face.name) for face in self.faces for each in face.sockets(self)]
+
     def attach(self, ctx: Context) -> None:
         """For an actor that lets clients in: before its first one. Idempotent."""
         self._root = ctx.supervisor("")
         self._sessions = ctx.supervisor(SESSIONS)
         self.pool = ctx.supervisor(TOPICS)
+        self._closed = False
 
-    def check_paths(self) -> None:
-        """Raises ConfigError when two faces want the same path: that of many can be chosen."""
-        wanted: dict[tuple[str, str], list[str]] = {}
-        for face in self.faces:
-            routes = [(method, route.path) for route in face.routes(self) for method in route.methods]
-            sockets = [("WebSocket", entrance.socket.path) for entrance in face.sockets(self)]
-            for place in (*routes, *sockets):
-                wanted.setdefault(place, []).append(face.name)
-        problems = {
-            f"[faces.{names[-1]}]: {path} is a path of [faces.{names[0]}], too"
-            for (_, path), names in wanted.items()
-            if len(names) > 1
-        }
-        if problems:
-            raise ConfigError(sorted(problems))
+    def close(self) -> None:
+        """Let nobody in any more: the server stops. Who were told to leave would come back at once, for
+        they may find it listening. Until the next `attach`."""
+        self._closed = True
 
     def client_address(self, client: Handshake) -> str:
         """The IP address of the client, without port and brackets, as far as it is believed.
@@ -222,6 +220,8 @@ class Hall:
         return FaultyWire(wire, self.core.faults, f"{SESSIONS}/{self.lobby.clients.next_number}")
 
     def _no_room_for(self, account: Account) -> str | None:
+        if self._closed:
+            return GOING_AWAY
         if len(self.lobby.clients) >= self.lobby.room.sessions:
             return TOO_MANY_SESSIONS
         if self.lobby.short_of_memory:

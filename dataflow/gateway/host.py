@@ -54,6 +54,7 @@ class HttpServer:
                 await ctx.stopping.wait()
                 # A restart of this very server must not wait for itself: its supervisor goes on with it.
                 self._nursery.cancel_scope.cancel()
+            hall.close()
             # A response without end would hold the server, and be cut off instead of ended.
             await hall.part_with_guests(settings.drain_seconds)
             shutdown.set()
@@ -63,7 +64,7 @@ class HttpServer:
         hall, gateway, operator = self._hall, self._hall.settings.gateway, self._hall.settings.operator
         # Read anew with every start, so that a restart renews it too.
         serve_ = partial(self._serve, serving, shutdown, hall.lobby.certificate.start(gateway))
-        routes = [evolve(route, face=face.name) for face in hall.faces for route in face.routes(hall)]
+        routes = hall.routes()
         apart = operator.port is not None
         public = [_elsewhere(each) if apart and (each.operator or each.inside) else each for each in routes]
         addresses = await serve_(hall.quotas.has_reserve, gateway.host, hall.lobby.port, public)
@@ -85,7 +86,7 @@ class HttpServer:
         routes: Sequence[Route],
     ) -> list[str]:
         hall, settings = self._hall, self._hall.settings.gateway
-        entrances = [entrance for face in hall.faces for entrance in face.sockets(hall)]
+        entrances = hall.entrances()
         root = settings.root_path
         app = create_app(routes, entrances, self._attend, hall.pages, hall.identity, hall.account)
         sockets = {

@@ -57,4 +57,4 @@ class PollingWire(ResponseWire):
         finally:
             if self._polls == mine:
                 self._gone_at = trio.current_time() + self._gone_after
-                self._tell()
+                self._wake_session()

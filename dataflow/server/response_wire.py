@@ -43,7 +43,8 @@ class ResponseWire:
         self._listening = False  # a session has begun to receive
         self._gone_at = math.inf  # when the client counts as gone ...
         self._gone_words = ""  # ... and why
-        self._changed = trio.Event()
+        self._changed = trio.Event()  # on the way out ...
+        self._said = trio.Event()  # ... and on the way in: an update must not wake who waits for the client
 
     @staticmethod
     def pack(texts: Sequence[bytes]) -> bytes:
@@ -98,7 +99,7 @@ class ResponseWire:
         self._listening = True
         while not self._inbox and self._closed is None:
             with trio.move_on_at(self._gone_at):
-                await self._changed.wait()
+                await self._said.wait()
             if trio.current_time() >= self._gone_at:
                 raise WireClosed(self._gone_words)
         if not self._inbox:
@@ -141,13 +142,14 @@ class ResponseWire:
         self.heard = trio.current_time()
         self._inbox.append(message)
         self._inbox_bytes += len(message)
-        self._tell()
+        self._wake_session()
 
     def leave(self, why: str) -> None:
         """The client has left: the session learns it behind what it has not heard yet."""
         self._closed = self._closed or why
         self._ended = True
         self._tell()
+        self._wake_session()
 
     # For the response.
 
@@ -169,5 +171,11 @@ class ResponseWire:
         self._tell()
 
     def _tell(self) -> None:
+        """Wake those who wait for something to send, or for room."""
         self._changed.set()
         self._changed = trio.Event()
+
+    def _wake_session(self) -> None:
+        """Have it look for a message, at the end, and at the time at which the client counts as gone."""
+        self._said.set()
+        self._said = trio.Event()

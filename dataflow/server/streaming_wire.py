@@ -32,7 +32,7 @@ class StreamingWire(ResponseWire):
         """The body, piece by piece, until the session is over. To be closed by the server when the client
         leaves."""
         self._gone_at = math.inf
-        self._tell()
+        self._wake_session()
         try:
             while True:
                 while not self._buffer and not self._ended:

@@ -129,6 +129,7 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
     problems += _one_port(tree, settings)
     problems += _listeners_apart(tree, settings)
     problems += _names_apart(tree, settings)
+    problems += _tickers_apart(tree, settings)
     return settings
 
 
@@ -150,15 +151,15 @@ def _one_port(tree: Any, settings: Settings) -> Iterator[str]:
 
 
 def _listeners_apart(tree: Any, settings: Settings) -> Iterator[str]:
-    """Two sources that listen, or one and the gateway, cannot have one port."""
+    """Two listeners cannot have one port: the gateway's, those of faces that are on, those of sources."""
     taken = {settings.operator.port: "[operator]", settings.gateway.port: "[gateway]"}
-    for name, source in settings.sources.items():
-        if isinstance(source, ListenerSettings) and source.port:
-            table = f"[sources.{name}]"
-            if source.port in taken:
-                origin = tree["sources"][name].origin
-                yield f"{origin}: {table} port: {source.port} is that of {taken[source.port]} already"
-            taken.setdefault(source.port, table)
+    faces = {name: face for name, face in settings.faces.items() if face.enabled}
+    for kind, listeners in (("faces", faces), ("sources", settings.sources)):
+        for name, keys in listeners.items():
+            port, table = getattr(keys, "port", 0), f"[{kind}.{name}]"
+            if port and port in taken:
+                yield f"{tree[kind][name].origin}: {table} port: {port} is that of {taken[port]} already"
+            taken.setdefault(port, table)
 
 
 def _names_apart(tree: Any, settings: Settings) -> Iterator[str]:
@@ -171,6 +172,20 @@ def _names_apart(tree: Any, settings: Settings) -> Iterator[str]:
             f"{tree['sources'][name]['symbols'].origin}: [sources.{name}] symbols: {told} have the same name"
             f" without their dashes, {shown(compact(symbols[0]))}, which clients may use; leave one out"
         )
+
+
+def _tickers_apart(tree: Any, settings: Settings) -> Iterator[str]:
+    """What an exchange has cannot be pushed: every tick of it would be refused."""
+    listening = {n: s for n, s in settings.sources.items() if isinstance(s, ListenerSettings)}
+    exchanges = {n: s for n, s in settings.sources.items() if n not in listening}
+    for name, source in listening.items():
+        for symbol in source.symbols:
+            whose = next((n for n, each in exchanges.items() if symbol in each.symbols), None)
+            if whose is not None:
+                yield (
+                    f"{tree['sources'][name]['symbols'].origin}: [sources.{name}] symbols: {shown(symbol)} is"
+                    f" that of [sources.{whose}], and cannot be pushed; leave it out"
+                )
 
 
 def _names(sources: Table | Leaf | None) -> Iterator[str]:

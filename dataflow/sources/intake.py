@@ -50,7 +50,7 @@ class _Memory(dict[object, Decimal]):
 
 
 class Intake:
-    """Of one source. `is_taken(symbol)`: whether an exchange has it, or its name without dashes.
+    """Of one source. `is_taken(symbol)`: an exchange has it, or another symbol has its name without dashes.
 
     `discover(symbol)`: the source carries it from now on. `deliver(items)` waits for room in the shards.
     """
@@ -90,9 +90,13 @@ class Intake:
         """
         self._is_open = is_open
         self._spellings.clear()
-        self._symbols = {symbol for symbol in self._symbols if self._why_not(symbol) is None}
-        for symbol in sorted(self._symbols):
-            self._discover(symbol)
+        before, self._symbols = self._symbols, set()
+        for symbol in sorted(before):
+            if self._why_not(symbol) is None:
+                self._symbols.add(symbol)
+                self._discover(symbol)
+            else:
+                self._source.unsubscribed(symbol)
 
     def judge(self, tick: Tick) -> Trade:
         """The trade that a tick tells. Raises Unusable, with one of `REFUSALS`."""

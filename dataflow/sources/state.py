@@ -105,6 +105,11 @@ class SourceState:
         self._discovered[symbol] = None
         return ANY in self.settings.symbols
 
+    def forget_discovered(self) -> None:
+        """It carries what its settings name, and nothing else until that is discovered again."""
+        self._discovered.clear()
+        self.interest.confine(self.symbols, self.symbols if self.settings.eager else ())
+
     def connecting(self) -> None:
         """A new attempt begins. Only its result decides whether the source is lost."""
         self.used = self.settings

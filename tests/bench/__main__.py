@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
         print(f"no measurement {', '.join(unknown)}; known are {', '.join(_names())}", file=sys.stderr)
         print(f"and, for single parts, {', '.join(_MICRO)}", file=sys.stderr)
         return 1
-    servers = {*peers.PEERS, *peers.READERS, peers.JOINING, OURS}
+    servers = {*peers.PEERS, *peers.READERS, peers.JOINING, peers.STRAWBERRY, peers.CACHING, OURS}
     if strangers := set(options.only) - servers:
         print(
             f"no server {', '.join(strangers)}; known are {', '.join(sorted(servers))}",

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from .peers import CRYPTOFEED, FASTAPI, JOINING, LIMIT, NODE, PICOWS
+from .peers import CRYPTOFEED, FASTAPI, JOINING, LIMIT, NODE, PICOWS, STRAWBERRY
 from .results import Results
-from .scenarios import rates, saturation, stalled, storm, tls
+from .scenarios import faces, graphql, grpc, ingest, rates, saturation, stalled, storm, ticks, tls
 
 OURS = "dataflow"
 
@@ -83,8 +83,37 @@ def _tls(results: Results) -> float | None:
     return results.ratio("tls", "per_second", (encrypted, OURS), (plain, OURS))
 
 
+def beside_jsonrpc(face: str) -> Callable[[Results], float | None]:
+    """Deliveries a CPU second, as a share of JSON-RPC's."""
+    this, other = (faces.DELIVERIES, face), (faces.DELIVERIES, faces.JSONRPC)
+    return lambda results: results.ratio("faces", "per_cpu_second", this, other)
+
+
+def _jsonrpc_beside_alone(results: Results) -> float | None:
+    this, other = (faces.DELIVERIES, faces.JSONRPC), (faces.DELIVERIES, faces.ALONE)
+    return results.ratio("faces", "per_cpu_second", this, other)
+
+
+def _grpc(work: str) -> Callable[[Results], float | None]:
+    return lambda results: results.ratio("grpc", "per_cpu_second", (work, OURS), (work, grpc.THEIRS))
+
+
+def _graphql(results: Results) -> float | None:
+    work = graphql.WORK
+    return results.ratio("graphql", "per_cpu_second", (work, OURS), (work, STRAWBERRY))
+
+
+def _days(results: Results) -> float | None:
+    this, other = (ingest.DAYS, OURS), ("binance, one subscriber", OURS)
+    return results.ratio("ingest", "per_second", this, other)
+
+
 def _ingest(results: Results) -> float | None:
     return results.median("ingest", "binance, one subscriber", OURS, "per_second")
+
+
+def _ticks(results: Results) -> float | None:
+    return results.median("ticks", ticks.THROUGH, OURS, "per_second")
 
 
 def _beside_cryptofeed(results: Results) -> float | None:
@@ -137,4 +166,14 @@ AIMS = (
     Aim("TLS, 8 joined updates, beside plain", 0.5, " x", True, _tls),
     Aim("ingest with one subscriber, trades a second", 200_000, "", True, _ingest),
     Aim("the same, beside cryptofeed, which has no subscriber", 2.5, " x", True, _beside_cryptofeed),
+    Aim("the same with aggregates of the day, beside without", 0.85, " x", True, _days),
+    Aim("ticks by TCP through to one subscriber, a second", 100_000, "", True, _ticks),
+    Aim("deliveries a CPU second, beside JSON-RPC: SignalR", 0.9, " x", True, beside_jsonrpc(faces.SIGNALR)),
+    Aim("the same: /pricehub", 0.9, " x", True, beside_jsonrpc(faces.PRICEHUB)),
+    Aim("the same: STOMP", 0.6, " x", True, beside_jsonrpc(faces.STOMP)),
+    Aim("the same: SSE", 0.5, " x", True, beside_jsonrpc(faces.SSE)),
+    Aim("JSON-RPC with all faces on and unused, beside alone", 0.95, " x", True, _jsonrpc_beside_alone),
+    Aim("gRPC, messages in a CPU second, beside grpcio", 1, " x", True, _grpc(grpc.IN)),
+    Aim("gRPC, messages out a CPU second, beside grpcio", 1, " x", True, _grpc(grpc.OUT)),
+    Aim("GraphQL, queries a CPU second, beside strawberry on uvicorn", 1, " x", True, _graphql),
 )

@@ -26,6 +26,7 @@ LOCK = Path(__file__).parent / "requirements.lock"
 NODE_WS = "8.23.0"
 LIMIT, PICOWS, WEBSOCKETS, FASTAPI, NODE = "C limit", "picows", "websockets", "FastAPI", "Node ws"
 CRYPTOFEED = "cryptofeed"
+STRAWBERRY, CACHING = "strawberry", "strawberry, caching"  # documents parsed and checked each time; once
 JOINING = "C limit, joining"
 JOINED = 256  # most updates in a send of it, the default of the daemon's `[fanout] joined`
 
@@ -181,7 +182,7 @@ def node_modules() -> Path:
 def prepare(bench: Bench) -> None:
     """Install the packages of the wanted peers before the clock runs. A failure is reported at the turn of its peer."""
     made: dict[str, Callable[[], Path]] = {NODE: node_modules}
-    made |= dict.fromkeys((PICOWS, WEBSOCKETS, FASTAPI, CRYPTOFEED), python)
+    made |= dict.fromkeys((PICOWS, WEBSOCKETS, FASTAPI, CRYPTOFEED, STRAWBERRY, CACHING), python)
     for name, make in made.items():
         if bench.wanted(name):
             with suppress(Missing):
@@ -210,6 +211,7 @@ def versions() -> dict[str, str]:
     found: dict[str, str] = {}
     if (VENV / "bench.stamp").exists():
         names = ["fastapi", "uvicorn", "uvloop", "websockets", "picows", "aiofastnet", "cryptofeed"]
+        names += ["strawberry-graphql"]
         script = f"from importlib.metadata import version\nfor n in {names}: print(n, version(n))"
         told = subprocess.run([python(), "-c", script], capture_output=True, text=True, check=False).stdout
         found |= {line.split()[0]: line.split()[1] for line in told.splitlines()}

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .aims import AIMS, OURS, shown
-from .peers import CRYPTOFEED, JOINED, JOINING, LIMIT
+from .aims import AIMS, OURS, beside_jsonrpc, shown
+from .peers import CACHING, CRYPTOFEED, JOINED, JOINING, LIMIT, STRAWBERRY
 from .results import Results, Spread
-from .scenarios import ALL, rates, saturation, stalled, start, storm, tls
+from .scenarios import ALL, faces, graphql, grpc, rates, saturation, stalled, start, storm, tls
 
 BEGIN, END = "<!-- written by `make bench`: begin -->", "<!-- written by `make bench`: end -->"
 README = Path(__file__).parent / "README.md"
@@ -23,6 +23,8 @@ _NAMES |= {
     JOINING: "the same, joining, behind a socket",
     "websockets": "`websockets.broadcast`",
     "Node ws": "Node `ws`",
+    STRAWBERRY: "strawberry + uvicorn",
+    CACHING: "the same with its caches of documents",
 }
 
 
@@ -57,9 +59,13 @@ def _chapter(results: Results) -> Iterator[str]:
     yield from _section(results, "rates", _rates)
     yield from _section(results, "memory", _memory)
     yield from _section(results, "ingest", _ingest)
+    yield from _section(results, "ticks", _ticks)
     yield from _section(results, "storm", _storm)
     yield from _section(results, "stalled", _stalled)
     yield from _section(results, "tls", _tls)
+    yield from _section(results, "faces", _faces)
+    yield from _section(results, "grpc", _grpc)
+    yield from _section(results, "graphql", _graphql)
     yield from _section(results, "start", _start)
     yield _origin(results)
 
@@ -178,6 +184,74 @@ def _ingest(results: Results) -> Iterator[str]:
             told = work if server == OURS else work.partition(",")[0]
             rows.append([_name(server), told, _thousands(spread), "" if ratio is None else f"{ratio:.1f} x"])
     yield _table(["", "source", "trades/s", "cryptofeed"], rows)
+
+
+def _ticks(results: Results) -> Iterator[str]:
+    yield "**Ticks by TCP**: a producer pushes as fast as the daemon reads; every tick is judged, remembered and delivered."
+    rows = [
+        [work, _thousands(results.spread("ticks", work, OURS, "per_second"))]
+        for work in results.works("ticks")
+    ]
+    yield _table(["", "ticks/s"], rows)
+
+
+def _faces(results: Results) -> Iterator[str]:
+    yield (
+        f"**Faces**: {faces.CLIENTS:,} clients of one face at {faces.RATE} trades a second, each of which is an update for "
+        f"each client. Deliveries by the server's CPU time; memory of a further client that gets nothing."
+    )
+    rows = []
+    for face in _best_first(results, "faces", faces.DELIVERIES, "per_cpu_second"):
+        ratio = beside_jsonrpc(face)(results)
+        memory = results.spread("faces", faces.IDLE, face, "kib")
+        rows.append(
+            [
+                face,
+                _thousands(results.spread("faces", faces.DELIVERIES, face, "per_cpu_second")),
+                "" if ratio is None else f"{ratio:.2f}",
+                _with_spread(memory, "{:.1f}", " KiB"),
+            ]
+        )
+    yield _table(["", "deliveries a CPU second", "JSON-RPC", "idle client"], rows)
+
+
+def _grpc(results: Results) -> Iterator[str]:
+    yield (
+        "**gRPC**: messages on one stream, beside grpcio's own server, which checks and keeps nothing. Out of the daemon "
+        f"come the states of {grpc.RATE:,} trades a second; grpcio's server sends without a pause. The client is grpcio's, "
+        "in Python."
+    )
+    rows = []
+    for work in results.works("grpc"):
+        for server in results.servers("grpc", work):
+            ratio = results.ratio("grpc", "per_cpu_second", (work, server), (work, grpc.THEIRS))
+            rows.append(
+                [
+                    f"{_name(server)}, {work}",
+                    _thousands(results.spread("grpc", work, server, "per_second")),
+                    _thousands(results.spread("grpc", work, server, "per_cpu_second")),
+                    "" if ratio is None else f"{ratio:.1f} x",
+                ]
+            )
+    yield _table(["", "messages/s", "a CPU second of the server", "grpcio"], rows)
+
+
+def _graphql(results: Results) -> Iterator[str]:
+    yield (
+        f"**GraphQL**: one query of seven fields, {graphql.WORK}, one request at a time on each. The peer has its answer in "
+        f"a dictionary."
+    )
+    rows = [
+        [
+            _name(server),
+            *(
+                _thousands(results.spread("graphql", graphql.WORK, server, figure))
+                for figure in ("per_second", "per_cpu_second")
+            ),
+        ]
+        for server in _best_first(results, "graphql", graphql.WORK, "per_cpu_second")
+    ]
+    yield _table(["", "queries/s", "a CPU second of the server"], rows)
 
 
 def _storm(results: Results) -> Iterator[str]:

@@ -34,6 +34,7 @@ UPDATE = (
     '"source":"binance","offset":@N}}'
 )
 Tables = dict[str, dict[str, Any]]
+FACES = ("signalr", "pricehub", "marketdata", "stomp", "graphql", "grpc", "docs")  # off by default
 START_WITHIN = 30.0  # seconds
 _ANY = ssl._create_unverified_context()  # no authority knows the certificate: each run makes its own
 
@@ -134,6 +135,13 @@ class Dataflow:
 
     def close(self) -> None:
         self._stack.close()
+
+
+def all_faces() -> Tables:
+    """The tables that switch on every face."""
+    tables: Tables = {f"faces.{face}": {"enabled": True} for face in FACES}
+    tables["faces.grpc"]["port"] = free_port()
+    return tables
 
 
 def interpreter(checkout: Path) -> Path:

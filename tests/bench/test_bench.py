@@ -20,7 +20,7 @@ from tests.bench.machine import Cores
 from tests.bench.plan import Bench, Figures, Row, Scenario, Step, carry_out
 from tests.bench.processes import Program, ProgramFailed
 from tests.bench.results import Results, Spread
-from tests.bench.scenarios import rates
+from tests.bench.scenarios import faces, graphql, grpc, rates
 from tests.bench.servers import SYMBOL, UPDATE, toml
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the bench starts its programs on Linux only")
@@ -102,6 +102,46 @@ class TestAims:
         assert [aim.bound for aim in aims] == [2, 2]
         found = [aim.measured(results) for aim in aims]
         assert found == ([expected, None] if rate == 5_000 else [None, expected])
+
+    @pytest.mark.parametrize(
+        ("words", "figures", "expected"),
+        [
+            ("JSON-RPC: SignalR", {"faces": {"JSON-RPC": 100.0, "SignalR": 95.0}}, 0.95),
+            ("the same: /pricehub", {"faces": {"JSON-RPC": 100.0, "pricehub": 120.0}}, 1.2),
+            ("the same: STOMP", {"faces": {"JSON-RPC": 100.0, "STOMP": 50.0}}, 0.5),
+            ("the same: SSE", {"faces": {"JSON-RPC": 100.0, "SSE": 50.0}}, 0.5),
+            (
+                "all faces on and unused",
+                {"faces": {"JSON-RPC": 99.0, "JSON-RPC, no other face": 100.0}},
+                0.99,
+            ),
+            ("messages in a CPU second", {"in": {"dataflow": 150.0, "grpcio": 100.0}}, 1.5),
+            ("messages out a CPU second", {"out": {"dataflow": 50.0, "grpcio": 100.0}}, 0.5),
+            (
+                "GraphQL",
+                {"graphql": {"dataflow": 300.0, "strawberry": 100.0, "strawberry, caching": 9.0}},
+                3.0,
+            ),
+        ],
+    )
+    def test_faces_are_held_against_cpu_time(
+        self, words: str, figures: dict[str, dict[str, float]], expected: float
+    ) -> None:
+        """The ratio of what one CPU second does; nothing without both figures."""
+        scenario = {
+            "faces": ("faces", faces.DELIVERIES),
+            "in": ("grpc", grpc.IN),
+            "out": ("grpc", grpc.OUT),
+            "graphql": ("graphql", graphql.WORK),
+        }
+        rows_ = [
+            Row(*scenario[work], server, 0, {"per_cpu_second": figure})
+            for work, found in figures.items()
+            for server, figure in found.items()
+        ]
+        (aim,) = [aim for aim in AIMS if words in aim.about]
+        assert aim.measured(Results(rows_)) == expected
+        assert [aim.measured(Results([row])) for row in rows_] == [None] * len(rows_)
 
 
 class TestComparing:
@@ -239,6 +279,32 @@ class TestKeeping:
         readme.write_text(report.BEGIN + report.END)
         report.into(readme, Results(rows_, {"rates": run}))
         assert "|  | 500/s |\n| --- | ---: |\n| **dataflow** | 1.50 / 2.00 |" in readme.read_text()
+
+    def test_faces_are_shown(self, tmp_path: Path) -> None:
+        """Each beside JSON-RPC, the best first, with the memory of its idle client; and each protocol's peer."""
+        deliveries = {"SSE": 50_000.0, "JSON-RPC": 100_000.0}
+        rows_ = [
+            Row("faces", faces.DELIVERIES, face, 0, {"per_cpu_second": figure})
+            for face, figure in deliveries.items()
+        ]
+        rows_.append(Row("faces", faces.IDLE, "SSE", 0, {"kib": 38.7}))
+        for scenario, work, peer in (("grpc", grpc.IN, grpc.THEIRS), ("graphql", graphql.WORK, "strawberry")):
+            for server, figure in (("dataflow", 3_000.0), (peer, 1_000.0)):
+                figures = {"per_second": figure / 2, "per_cpu_second": figure}
+                rows_.append(Row(scenario, work, server, 0, figures))
+        rows_.append(Row("ticks", "one subscriber", "dataflow", 0, {"per_second": 123_456.0}))
+        machine = dict.fromkeys(
+            ("cpu", "cores", "memory_gib", "system", "kernel", "load_before", "python"), "x"
+        )
+        run = {"date": "d", "machine": machine, "versions": {}, "dataflow": "c", "quick": False}
+        readme = tmp_path / "README.md"
+        readme.write_text(report.BEGIN + report.END)
+        report.into(readme, Results(rows_, dict.fromkeys(("faces", "grpc", "graphql", "ticks"), run)))
+        text = readme.read_text()
+        assert "| JSON-RPC | 100,000 | 1.00 |  |\n| SSE | 50,000 | 0.50 | 38.7 KiB |" in text
+        assert "| **dataflow**, in | 1,500 | 3,000 | 3.0 x |\n| grpcio, in | 500 | 1,000 | 1.0 x |" in text
+        assert "| **dataflow** | 1,500 | 3,000 |\n| strawberry + uvicorn | 500 | 1,000 |" in text
+        assert "| one subscriber | 123,456 |" in text
 
 
 class TestRunning:

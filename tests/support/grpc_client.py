@@ -65,6 +65,14 @@ class Stub:
         )
 
     @property
+    def list(self) -> Any:
+        return self.channel.unary_unary(
+            "/grpc.health.v1.Health/List",
+            health.HealthListRequest.SerializeToString,
+            health.HealthListResponse.FromString,
+        )
+
+    @property
     def watch(self) -> Any:
         return self.channel.unary_stream(
             "/grpc.health.v1.Health/Watch",

@@ -328,6 +328,11 @@ async def test_health() -> None:
         for name in ("", "marketdata.MarketDataService"):
             answer = await in_thread(stub.check, health.HealthCheckRequest(service=name))
             assert answer.status == SERVING
+        listed = (await in_thread(stub.list, health.HealthListRequest())).statuses
+        assert {name: answer.status for name, answer in listed.items()} == {
+            "": SERVING,
+            "marketdata.MarketDataService": SERVING,
+        }
         with pytest.raises(grpc.RpcError) as error:
             await in_thread(stub.check, health.HealthCheckRequest(service="nobody"))
         assert failed(error) == (grpc.StatusCode.NOT_FOUND, "unknown service nobody")
@@ -337,6 +342,18 @@ async def test_health() -> None:
                 await watch.until(lambda: watch.messages)
                 assert watch.messages[0].status == status
         await s.until_deserted()
+
+
+async def test_health_is_that_of_the_daemon() -> None:
+    """As `/ready` has it, when asked and, to those who watch, with each change."""
+    needy = Gateway(port=0, ready_needs_sources=True)
+    async with stage(gateway=needy) as s, connected(s.address) as stub:
+        call = await in_thread(stub.watch, health.HealthCheckRequest())
+        async with following(call) as watch:
+            for mode, status in (("accept", SERVING), ("refuse", NOT_SERVING), ("accept", SERVING)):
+                await s.exchange.disconnect(mode)
+                await watch.until(lambda: watch.messages and watch.messages[-1].status == status)  # noqa: B023
+                assert (await in_thread(stub.check, health.HealthCheckRequest())).status == status
 
 
 async def test_reflection_shows_what_can_be_called() -> None:

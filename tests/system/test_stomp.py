@@ -538,6 +538,22 @@ async def test_a_server_that_stops_says_so(path: str) -> None:
         assert (one.texts[-1] == 'c[3000,"Go away!"]') is (path == SOCKJS)
 
 
+async def test_who_comes_back_to_a_server_that_stops_is_sent_away(mock_clock: MockClock) -> None:
+    """A client that was told to go away asks again at once: it would only be cut off, without a word."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        assert (await http.post("/ws/0/me/xhr")).text == "o\n"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.daemon.root.stop, "gateway")
+            last = await http.post("/ws/0/me/xhr")
+            assert last.text.splitlines()[-1] == 'c[3000,"Go away!"]'
+            # The server waits for the next poll, which would show that this one has arrived.
+            refused = await http.post("/ws/0/again/xhr")
+            mock_clock.autojump_threshold = 0.01
+            assert refused.status_code == 503
+            assert refused.json()["detail"] == "going away, try again later"
+            assert int(refused.headers["retry-after"]) > 0
+
+
 @pytest.mark.parametrize("path", [PLAIN, SOCKJS, "xhr"])
 async def test_a_hundred_clients_that_leave_leave_nothing(path: str) -> None:
     """No session, subscription, room, topic or task, however rudely they go."""

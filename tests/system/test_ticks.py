@@ -483,8 +483,30 @@ async def test_an_exchange_takes_a_symbol_over() -> None:
         await until_admitted(d, 1, "BTCUSDT")
         sources = {**d.hall.settings.sources, **from_binance("ws://127.0.0.1:9/", "BTC-USDT")}
         await d.reload(evolve(d.hall.settings, sources=sources))
+        assert d.core.symbols == ["BTC-USDT"]
+        assert d.hall.desk.find("BTCUSDT") == "BTC-USDT", (
+            "nobody gets the old trades for those of the exchange"
+        )
+        assert d.core.sources["ticks"].status("BTCUSDT") == "idle"
         await p.send_all(frame(tick("BTCUSDT", at=NOW + 1)))
         await until_counted(d, symbol_taken=1)
+        await d.reload(evolve(d.hall.settings, sources={"ticks": sources["ticks"]}))
+        await p.send_all(frame(tick("BTCUSDT", at=NOW + 2)))
+        await until_admitted(d, 2, "BTCUSDT")
+        assert d.core.symbols == ["BTCUSDT"]
+
+
+async def test_two_tickers_never_have_one_name_without_dashes() -> None:
+    """Clients that leave the dashes out could not tell them apart: the one that came first stays, also after a reload."""
+    async with daemon(sources=from_producers()) as d, producer(d) as p:
+        await p.send_all(frames([tick("BRK-B"), tick("BRKB"), tick("B-RKB"), tick("brk-b")]))
+        await until_admitted(d, 2, "BRK-B")
+        await until_counted(d, symbol_taken=2)
+        await d.reload(evolve(d.hall.settings, limits=Limits(sessions=7)))
+        await p.send_all(frames([tick("BRKB"), tick("BRK-B")]))
+        await until_admitted(d, 3, "BRK-B")
+        assert d.core.symbols == ["BRK-B"]
+        assert d.hall.desk.find("brkb") == "BRK-B"
 
 
 async def test_garbage_costs_others_nothing() -> None:

@@ -45,6 +45,10 @@ class Health:
             raise CallFailed(Status.NOT_FOUND, f"unknown service {request.service}")
         await call.say(_Answer(status=self._status()))
 
+    async def List(self, call: Call) -> None:  # noqa: N802
+        await call.request()
+        await call.say(pb.HealthListResponse(statuses=dict.fromkeys(NAMES, _Answer(status=self._status()))))
+
     async def Watch(self, call: Call) -> None:  # noqa: N802
         request = await call.request()
         with call.lasting():

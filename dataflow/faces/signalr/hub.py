@@ -140,6 +140,9 @@ class Hub(HubCalls):
     def farewell(self) -> bytes | None:
         return None if self._protocol is None else self._protocol.close(None, True)
 
+    def reproach(self, words: str) -> Sequence[bytes]:
+        return (self._parting(words),)
+
     def on_alarm(self) -> None:
         """No handshake, no sign of life, or time for one of ours."""
         now = trio.current_time()
@@ -186,9 +189,11 @@ class Hub(HubCalls):
 
     def _part(self, why: Ending, words: str) -> None:
         """Tell the client why, and end."""
-        protocol = self._protocol
-        self.session.say(welcome(words) if protocol is None else protocol.close(words, False))
+        self.session.say(self._parting(words))
         self.session.end(why, words)
+
+    def _parting(self, words: str) -> bytes:
+        return welcome(words) if self._protocol is None else self._protocol.close(words, False)
 
 
 def _mistake(call: Invocation) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import faces, grpc, ingest, memory, rates, saturation, stalled, start, storm, ticks, tls
+from . import faces, graphql, grpc, ingest, memory, rates, saturation, stalled, start, storm, ticks, tls
 
 ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
@@ -17,4 +17,5 @@ ALL: tuple[Scenario, ...] = (
     tls.SCENARIO,
     faces.SCENARIO,
     grpc.SCENARIO,
+    graphql.SCENARIO,
 )

@@ -15,13 +15,19 @@ from attrs import field, frozen
 from ..compiled import BUILD, program
 from ..load import Load
 from ..plan import Bench, Figures, Scenario, Step, troubles
-from ..servers import SUBSCRIBE, SYMBOL, Dataflow, free_port
+from ..servers import SUBSCRIBE, SYMBOL, Dataflow, all_faces
 
 CLIENTS: Final = 1_000
 RATE: Final = 60  # trades a second
 WARM_UP: Final = 1.5
 SETTLE: Final = 1.0
+DELIVERIES: Final = "deliveries"
+IDLE: Final = "idle client"
 JSONRPC: Final = "JSON-RPC"
+SSE: Final = "SSE"
+SIGNALR: Final = "SignalR"
+PRICEHUB: Final = "pricehub"
+STOMP: Final = "STOMP"
 ALONE: Final = "JSON-RPC, no other face"
 COMPACT: Final = SYMBOL.replace("-", "")
 
@@ -46,11 +52,11 @@ _GRAPHQL = (
 )
 KINDS: Final[Mapping[str, Kind]] = {
     JSONRPC: Kind("/ws", "trades.update", [SUBSCRIBE]),
-    "SSE": Kind(f"/api/v1/stream/{SYMBOL}", "event: trade", options={"raw": True}),
-    "SignalR": Kind("/blockchain", "trades.update", ['{"protocol":"json","version":1}', _HUB], {"end": 0x1E}),
-    "pricehub": Kind("/pricehub", '"Price"'),
+    SSE: Kind(f"/api/v1/stream/{SYMBOL}", "event: trade", options={"raw": True}),
+    SIGNALR: Kind("/blockchain", "trades.update", ['{"protocol":"json","version":1}', _HUB], {"end": 0x1E}),
+    PRICEHUB: Kind("/pricehub", '"Price"'),
     "marketdata": Kind(f"/ws/marketdata?symbol={COMPACT}", '"close"'),
-    "STOMP": Kind(
+    STOMP: Kind(
         "/ws/websocket",
         '"close"',
         [
@@ -63,24 +69,21 @@ KINDS: Final[Mapping[str, Kind]] = {
         "/graphql", '"next"', ['{"type":"connection_init"}', _GRAPHQL], {"protocol": "graphql-transport-ws"}
     ),
 }
-FACES: Final = ("signalr", "pricehub", "marketdata", "stomp", "graphql", "grpc")
 
 
 def steps(bench: Bench) -> Iterator[Step]:
     seconds = 2.0 if bench.quick else 5.0
     if not bench.wanted("dataflow"):
         return
-    yield Step("deliveries", ALONE, seconds + 6, partial(_deliveries, bench, JSONRPC, seconds, alone=True))
+    yield Step(DELIVERIES, ALONE, seconds + 6, partial(_deliveries, bench, JSONRPC, seconds, alone=True))
     for name in KINDS:
-        yield Step("deliveries", name, seconds + 6, partial(_deliveries, bench, name, seconds))
+        yield Step(DELIVERIES, name, seconds + 6, partial(_deliveries, bench, name, seconds))
     for name in KINDS:
-        yield Step("idle client", name, 8, partial(_memory, bench, name))
+        yield Step(IDLE, name, 8, partial(_memory, bench, name))
 
 
 def _server(bench: Bench, alone: bool) -> Dataflow:
-    tables: dict[str, dict[str, Any]] = {f"faces.{face}": {"enabled": True} for face in FACES}
-    tables["faces.grpc"]["port"] = free_port()
-    return Dataflow(bench.cores, bench.checkout, {} if alone else tables)
+    return Dataflow(bench.cores, bench.checkout, {} if alone else all_faces())
 
 
 def _load(bench: Bench, server: Dataflow, kind: Kind, clients: int) -> Load:

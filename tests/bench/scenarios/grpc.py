@@ -18,6 +18,8 @@ from ..servers import CHECKOUT, SYMBOL, Dataflow, free_port
 
 OURS: Final = "dataflow"
 THEIRS: Final = "grpcio"
+IN: Final = "in"
+OUT: Final = "out"
 RATE: Final = 5_000  # trades a second, for the messages out of the daemon
 PROGRAMS: Final = CHECKOUT / "tests" / "bench" / "peer_programs"
 
@@ -25,9 +27,9 @@ PROGRAMS: Final = CHECKOUT / "tests" / "bench" / "peer_programs"
 def steps(bench: Bench) -> Iterator[Step]:
     count, seconds = (20_000, 2.0) if bench.quick else (100_000, 5.0)
     for name in filter(bench.wanted, (OURS, THEIRS)):
-        yield Step("in", name, count / 10_000 + 4, partial(_measured, bench, name, f"push {count}"))
+        yield Step(IN, name, count / 10_000 + 4, partial(_measured, bench, name, f"push {count}"))
     for name in filter(bench.wanted, (OURS, THEIRS)):
-        yield Step("out", name, seconds + 4, partial(_measured, bench, name, f"follow {seconds}"))
+        yield Step(OUT, name, seconds + 4, partial(_measured, bench, name, f"follow {seconds}"))
 
 
 def _measured(bench: Bench, name: str, command: str) -> Figures:

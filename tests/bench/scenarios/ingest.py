@@ -12,10 +12,12 @@ from ..load import Load
 from ..peers import READERS
 from ..plan import Bench, Figures, Scenario, Step, troubles
 from ..processes import Program, ProgramFailed
-from ..servers import SUBSCRIBE, SYMBOL, SYMBOLS, Dataflow
+from ..servers import SUBSCRIBE, SYMBOL, SYMBOLS, Dataflow, Tables, all_faces
 from ..servers import feed as feed_of
 
 WARM_UP = 2.0
+DAYS = "binance, one subscriber, days followed"
+ALL_FACES = "binance, one subscriber, all faces on"
 _ADMITTED = {
     "binance": 'dataflow_trades_total{source="binance",verdict="admitted"}',
     "blockchain": 'dataflow_trades_total{source="blockchain",verdict="admitted"}',
@@ -35,11 +37,14 @@ def steps(bench: Bench) -> Iterator[Step]:
             yield Step(
                 f"{speak}, {'one subscriber' if clients else 'no subscriber'}", "dataflow", seconds + 4, run
             )
+    for work, tables in ((DAYS, {"faces.marketdata": {"enabled": True}}), (ALL_FACES, all_faces())):
+        yield Step(work, "dataflow", seconds + 4, partial(dataflow, bench, 1, seconds, "binance", tables))
 
 
-def dataflow(bench: Bench, clients: int, seconds: float, speak: str) -> Figures:
+def dataflow(bench: Bench, clients: int, seconds: float, speak: str, faces: Tables | None = None) -> Figures:
     """The figures of the daemon with one client or none, on a feed that speaks the language of an exchange."""
-    tables = {"sources.binance": {"stream": "aggTrade"}} if speak == "binance" else {}
+    tables: Tables = {"sources.binance": {"stream": "aggTrade"}} if speak == "binance" else {}
+    tables |= faces or {}
     server = Dataflow(bench.cores, bench.checkout, tables, speak=[speak])
     try:
         return _through(bench, server, seconds, speak) if clients else _admitted(server, seconds, speak)

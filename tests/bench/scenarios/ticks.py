@@ -14,6 +14,7 @@ from ..servers import SUBSCRIBE, SYMBOL, Dataflow, free_port
 from .ingest import told
 
 TICKER = "AAPL"
+THROUGH = "one subscriber"
 WARM_UP = 2.0
 RATE = 1_000  # ticks a second, for their age
 _ADMITTED = 'dataflow_trades_total{source="ticks",verdict="admitted"}'
@@ -26,7 +27,7 @@ def steps(bench: Bench) -> Iterator[Step]:
     if not bench.wanted("dataflow"):
         return
     for work, text, say in (
-        ("one subscriber", _SUBSCRIBE, "flood"),
+        (THROUGH, _SUBSCRIBE, "flood"),
         ("one subscriber, in batches", _IN_BATCHES, "flood"),
         ("no subscriber", None, "flood"),
         (f"one subscriber, {RATE:,} a second", _SUBSCRIBE, f"rate {RATE}"),

@@ -15,12 +15,14 @@ from dataflow.chaos.check import (
     Account,
     Admitted,
     Figures,
+    Push,
     Seen,
     Shown,
     SourceAccount,
     State,
     Stream,
     account,
+    pushed_account,
     quantiles,
     shown_account,
     source_account,
@@ -406,3 +408,69 @@ def test_equal_trades_without_ids_are_two() -> None:
     assert not stream.findings
     stream.trade(update(2, tradeId=None, side=None))
     assert stream.findings == {"duplicated": 1}
+
+
+def tick(number: int) -> Seen:
+    """The volume is its number."""
+    return Seen("ticks", None, None, Decimal("1.5"), Decimal(number))
+
+
+def ticked(*entries: int | tuple[int, int]) -> Admitted:
+    """The admitted stream: an int is the tick with this number at the next place, a pair is a gap."""
+    made = Admitted()
+    for entry in entries:
+        if isinstance(entry, int):
+            made.trade(made.last + 1, tick(entry))
+        else:
+            made.gap(*entry, "shard_restart")
+    return made
+
+
+def push(first: int, last: int, *, over: bool = True, taken: int | None = None) -> Push:
+    return Push([tick(number) for number in range(first, last + 1)], over, taken)
+
+
+@pytest.mark.parametrize(
+    ("pushes", "admitted"),
+    [
+        ([push(1, 3), push(4, 5, over=False)], ticked(1, 2, 3, 4, 5)),
+        ([push(1, 3), push(4, 5, over=False)], ticked(1, 4, 5)),  # cut behind 1: nobody knows of 2 and 3
+        ([push(1, 3)], ticked()),
+        ([push(1, 3, taken=1), push(4, 5, taken=2)], ticked(1, 4, 5)),
+        ([push(1, 4, over=False)], ticked(1, (2, 2), 4)),  # announced
+        ([push(1, 3, taken=3), push(4, 4, over=False)], ticked(1, 2, (3, 3), 4)),
+        ([push(1, 2), push(3, 4, over=False)], ticked(1, 3, 2, 4)),  # the old connection was slower
+    ],
+)
+def test_what_producers_pushed_is_found(pushes: list[Push], admitted: Admitted) -> None:
+    """All that the daemon took, in the order of each connection. Behind a cut nobody knows."""
+    assert pushed_account("A", pushes, admitted).violations == {}
+
+
+@pytest.mark.parametrize(
+    ("pushes", "admitted", "wrong"),
+    [
+        ([push(1, 3)], ticked(1, 3), {"unaccounted": 1}),
+        ([push(1, 3, over=False)], ticked(1, 2), {"unaccounted": 1}),
+        ([push(1, 3, taken=3)], ticked(1, 2), {"unaccounted": 1}),
+        ([push(1, 3), push(4, 5, over=False)], ticked((1, 1), 1, 2, 3, 5), {"unaccounted": 1}),
+        ([push(1, 3, taken=2)], ticked(1, 2, 3), {"denied": 1}),
+        ([push(1, 3)], ticked(1, 3, 2), {"disordered": 1}),
+        ([push(1, 3)], ticked(1, 2, 2, 3), {"twice": 1}),
+        ([push(1, 3)], ticked(1, 2, 3, 4), {"invented": 1}),
+        ([Push([evolve(tick(1), price=Decimal(2))])], ticked(1), {"altered": 1}),
+    ],
+)
+def test_what_became_of_ticks_and_must_not(
+    pushes: list[Push], admitted: Admitted, wrong: dict[str, int]
+) -> None:
+    """Lost inside a connection, taken against the daemon's own word, out of order, twice, never sent."""
+    found = pushed_account("A", pushes, admitted)
+    assert found.violations == wrong
+
+
+def test_ticks_that_were_dropped_on_purpose_are_no_loss() -> None:
+    """As many as faults took, and no more."""
+    admitted = ticked(1, 4)
+    assert pushed_account("A", [push(1, 4)], admitted, dropped=2).violations == {}
+    assert pushed_account("A", [push(1, 4)], admitted, dropped=1).violations == {"unaccounted": 1}

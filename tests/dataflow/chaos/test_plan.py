@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ SHAPE = Shape(
     numbering=frozenset({"blockchain"}),
     clients=3,
 )
+WHOLE = evolve(SHAPE, faces=("grpc",), listeners=("ticks",), producers=("tcp",))
 SEEDS = st.integers(0, 10**9)
 REHEARSALS = st.builds(
     Rehearsal,
@@ -30,8 +32,8 @@ REHEARSALS = st.builds(
 )
 
 
-def steps(seed: int, sort: str) -> list[Step]:
-    plan = make(Rehearsal(seed, minutes=20, faults_per_minute=60), SHAPE)
+def steps(seed: int, sort: str, shape: Shape = SHAPE) -> list[Step]:
+    plan = make(Rehearsal(seed, minutes=20, faults_per_minute=60), shape)
     return [step for step in plan.steps if step.sort == sort]
 
 
@@ -68,7 +70,7 @@ def test_troubles_come_in_time_and_as_often_as_asked_for(rehearsal: Rehearsal) -
 @given(rehearsal=REHEARSALS)
 def test_nothing_impossible_is_asked_for(rehearsal: Rehearsal) -> None:
     """Every target accepts its steps: the daemon's faults, the exchanges, the proxies, the clients."""
-    for step in make(rehearsal, SHAPE).steps:
+    for step in make(rehearsal, WHOLE).steps:
         assert_possible(step)
 
 
@@ -88,11 +90,11 @@ def assert_possible(step: Step) -> None:
             assert step.kind != "skip" or step.target in SHAPE.numbering
         case "proxy":
             assert step.kind in ("cut", "reset", "latency", "half_open")
-            assert step.target in (*SHAPE.sources, *SHAPE.client_names)
+            assert step.target in (*WHOLE.sources, *WHOLE.client_names, *WHOLE.producers)
             assert step.kind in ("cut", "reset") or step.seconds
         case "client":
             assert step.kind in ("leave", "vanish", "stop_reading")
-            assert step.target in SHAPE.client_names
+            assert step.target in WHOLE.client_names
             assert step.seconds
 
 
@@ -119,6 +121,14 @@ def test_every_part_of_the_tree_is_hit() -> None:
         "cache", "cache/shard-0", "cache/shard-1", "topics", "topics/BTC-USD", "topics/BTC-USDT",
         "sources", "sources/binance", "sources/blockchain", "gateway", "gateway/http", "gateway/sessions",
     }  # fmt: skip
+
+
+def test_listeners_and_their_producers_are_hit() -> None:
+    """A long plan hits a source that listens with its parts, the ways of its producers, and the port of gRPC."""
+    hit = {step.target for sort in ("fault", "restart") for step in steps(1, sort, WHOLE)}
+    parts = {"sources/ticks", "sources/ticks/listener", "sources/ticks/connections", "gateway/grpc"}
+    assert parts <= hit
+    assert {"tcp", "grpc"} <= {step.target for step in steps(1, "proxy", WHOLE)}
 
 
 def test_every_policy_and_both_sorts_of_interest_are_rehearsed() -> None:

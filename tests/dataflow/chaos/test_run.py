@@ -58,7 +58,10 @@ async def test_a_storm_is_survived() -> None:
         "signalr",
         "stomp",
         "graphql",
+        "grpc",
     } <= figures.clients.keys()
+    assert {"ticks-tcp", "ticks-grpc"} <= figures.sources.keys()
+    assert all(source.admitted > 50 for source in figures.sources.values())
     assert all(client.delivered > 100 for client in figures.clients.values())
     assert figures.restarts.total() > 0
     assert figures.recovery
@@ -127,7 +130,7 @@ async def test_states_that_are_not_true_are_found_out(monkeypatch: pytest.Monkey
     assert set(figures.violations) == {"untrue"}
     wrong = {name for name, client in figures.clients.items() if client.violations}
     assert "pricehub" in wrong
-    assert wrong - {"pricehub"} <= {"marketdata", "stomp", "graphql"}
+    assert wrong - {"pricehub"} <= {"marketdata", "stomp", "graphql", "grpc"}
     assert len(wrong) > 1
 
 

@@ -275,6 +275,49 @@ class TestCheck:
         told = json.loads(output.of("check", *files, "--json")[1])["sources"]["ticks"]
         assert told == {"connector": "ticks_protobuf", "url": "tcp://127.0.0.1:9000", "symbols": ["*"]}
 
+    def test_a_face_with_a_port_of_its_own(self, output: Output) -> None:
+        """Its address is told, like that of the gateway; a face that is off has none."""
+        files = str(shipped("server.toml")), str(shipped("simulated.toml"))
+        assert "  grpc: clients at 127.0.0.1:50051" in output.of("check", *files)[1].splitlines()
+        assert json.loads(output.of("check", *files, "--json")[1])["faces"] == {"grpc": "127.0.0.1:50051"}
+        assert json.loads(output.of("check", "--json")[1])["faces"] == {}
+
+    def test_two_faces_that_want_one_path(self, output: Output, tmp_path: Path) -> None:
+        """Each pair has a line, which names both and the first path that they want; `run` says the same."""
+        file = tmp_path / "a.toml"
+        file.write_text(
+            "[faces.graphql]\nenabled = true\npath = '/ws'\n[faces.signalr]\nenabled = true\npath = '/pricehub'\n"
+            "[faces.pricehub]\nenabled = true\n[sources]\n"
+        )
+        told = [
+            "[faces]: pricehub and signalr both want GET /pricehub; give one another path",
+            "[faces]: graphql and jsonrpc both want the WebSocket /ws; give one another path",
+        ]
+        code, out, err = output.of("check", str(file))
+        assert (code, out, err.splitlines()) == (1, "", told)
+        code, _, err = output.of("run", "--config", str(file), "--port", "0")
+        assert (code, err.splitlines()[-2:]) == (1, told)
+
+    def test_two_listeners_with_one_port(self, output: Output, tmp_path: Path) -> None:
+        """The gateway, faces and sources that listen: each clash has its line. A face that is off, and any
+        free port, clash with nothing."""
+        file = tmp_path / "a.toml"
+        ticks = "connector = 'ticks_protobuf'"
+        file.write_text(
+            "[gateway]\nport = 9000\n[operator]\nport = 8081\n[faces.grpc]\nenabled = true\nport = 8081\n"
+            f"[sources.a]\n{ticks}\n[sources.b]\n{ticks}\nport = 9002\n[sources.c]\n{ticks}\nport = 9002\n"
+        )
+        assert output.of("check", str(file))[2].splitlines() == [
+            f"{file}: [faces.grpc] port: 8081 is that of [operator] already",
+            f"{file}: [sources.a] port: 9000 is that of [gateway] already",
+            f"{file}: [sources.c] port: 9002 is that of [sources.b] already",
+        ]
+        file.write_text(
+            "[gateway]\nport = 0\n[faces.grpc]\nenabled = false\nport = 9000\n"
+            f"[sources.a]\n{ticks}\n[sources.b]\n{ticks}\nport = 0\n[sources.c]\n{ticks}\nport = 0\n"
+        )
+        assert output.of("check", str(file))[0] == 0
+
     def test_without_sources(self, output: Output, tmp_path: Path) -> None:
         """A configuration without sources is valid, and check mentions it."""
         (tmp_path / "a.toml").write_text("")

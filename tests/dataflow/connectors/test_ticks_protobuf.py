@@ -229,6 +229,21 @@ def test_a_port_has_one_listener(tmp_path: Path, others: str, whose: str) -> Non
     assert caught.value.problems == [f"{file}: [sources.ticks] port: 9000 is that of {whose} already"]
 
 
+def test_what_an_exchange_has_cannot_be_named(tmp_path: Path) -> None:
+    """Each tick of it would be refused, and yet the symbol would count as live."""
+    file = tmp_path / "ticks.toml"
+    exchange = (
+        '[sources.a]\nconnector = "binance"\nurl = "ws://127.0.0.1:9/"\nsymbols = ["BTC-USDT", "ETH-USDT"]\n'
+    )
+    ticks = '[sources.ticks]\nconnector = "ticks_protobuf"\n'
+    file.write_text(f'{exchange}{ticks}symbols = ["AAPL", "ETH-USDT"]\n')
+    with pytest.raises(ConfigError) as caught:
+        load([file], {})
+    assert caught.value.problems == [
+        f'{file}: [sources.ticks] symbols: "ETH-USDT" is that of [sources.a], and cannot be pushed; leave it out'
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

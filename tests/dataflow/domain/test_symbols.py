@@ -91,6 +91,8 @@ def test_names() -> None:
     }.items():
         assert names.find(written) == found, written
     assert names.ambiguous() == [["A-BC", "AB-C"], ["D-E", "DE"]]
+    assert names.alike("ABC") == ["A-BC", "AB-C"]
+    assert not names.alike("BTC")
 
 
 symbols = st.lists(st.text("AB-", min_size=1, max_size=4), max_size=8)

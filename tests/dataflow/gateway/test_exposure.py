@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dataflow.faces import grpc, page
 from dataflow.gateway.exposure import warnings
 from dataflow.settings.schema import Gateway, Operator, Settings
 from dataflow.sources.port import ListenerSettings
@@ -51,6 +52,16 @@ def test_producers_from_other_machines_are_told() -> None:
         lines = list(warnings(Settings(sources={"ticks": ticks}, operator=Operator(token="x"))))
         assert len(lines) == count
         assert all(line.startswith(f"[sources.ticks] host: {host} is reachable") for line in lines)
+
+
+def test_a_face_that_listens_by_itself_is_told() -> None:
+    """Neither the certificate of the gateway nor the operator's token protects it. One that is off is silent."""
+    for host, enabled, count in (("127.0.0.1", True, 0), ("0.0.0.0", False, 0), ("0.0.0.0", True, 1)):
+        faces = {"grpc": grpc.Settings(enabled=enabled, host=host), "page": page.Settings()}
+        settings = Settings(gateway=Gateway(**TLS), operator=Operator(token="x"), faces=faces)
+        lines = list(warnings(settings))
+        assert len(lines) == count
+        assert all(line.startswith(f"[faces.grpc] host: {host} is reachable") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_an_aggregate_on_the_wire() -> None:
         (
             health_pb2,
             "grpc/health/v1/health.proto",
-            ["grpc.health.v1.Health.Check", "grpc.health.v1.Health.Watch"],
+            [f"grpc.health.v1.Health.{method}" for method in ("Check", "List", "Watch")],
         ),
         *(
             (

@@ -53,6 +53,37 @@ async def test_what_is_written_is_the_body_in_order() -> None:
         assert await server.takes() == b"e"
 
 
+async def test_what_is_sent_wakes_nobody_who_waits_for_the_client() -> None:
+    """Each client has a task that hears it: to wake all of them for an update would cost a third of the update."""
+    one = wire()
+    assert await one.receive() == "request"
+    steps: list[trio.lowlevel.Task] = []
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            steps.append(task)
+
+    async def hear() -> None:
+        await one.receive()
+
+    async with serving(one) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(hear)
+        assert one.write_nowait(b"the body has begun") is None
+        await server.takes()
+        await wait_all_tasks_blocked()
+        (hearer,) = nursery.child_tasks
+        watch = Steps()
+        trio.lowlevel.add_instrument(watch)
+        for _ in range(3):
+            assert one.write_nowait(b"x") is None
+            await server.takes()
+            await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(watch)
+        assert steps
+        assert hearer not in steps
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_request_is_the_only_message() -> None:
     """Then nothing, until the client leaves."""
     one = wire()

@@ -7,6 +7,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from graphql import ExecutionResult, execute_sync
 from hypothesis import given
@@ -61,6 +62,13 @@ def test_an_event_of_trades() -> None:
         b'"tradeId":"7","timestamp":"1700000000123","time":"2023-11-14T22:13:20.123456Z","offset":6,'
         b'"source":"binance","__typename":"Trade"}}}'
     )
+
+
+def test_a_trade_without_id_and_side_has_none() -> None:
+    """As ticks are: null, and nothing that was made up."""
+    wish = asked('subscription{trades(symbol:"AAPL"){side tradeId}}')
+    tick = msgspec.structs.replace(TRADE, source="ticks", symbol="AAPL", trade_id=None, side=None)
+    assert Selection(wish).result(Recorded(1, tick)) == b'{"data":{"trades":{"side":null,"tradeId":null}}}'
 
 
 def test_an_event_of_the_bar_of_the_day() -> None:
