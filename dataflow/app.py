@@ -47,7 +47,6 @@ from .domain import Item
 from .domain.errors import ConfigError
 from .faults.at_random import RandomFaults
 from .faults.passage import DISCONNECT, Passage
-from .gateway.application import check_paths
 from .gateway.face import Face
 from .gateway.hall import Hall, closed_within
 from .gateway.herald import Herald
@@ -83,11 +82,11 @@ FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried 
 def hall(settings: Settings, room: Room | None = None) -> Hall:
     """The state of a daemon, before anything runs. `room` for clients: by default as the settings say.
 
-    Raises ConfigError for a face that cannot be used, and for two that want one path.
+    Raises ConfigError for a face that cannot be used, and for two that want the same path.
     """
     lobby = Lobby(settings, room)
     built = Hall(Core(settings, Announcer(lobby.clients)), lobby, faces(settings))
-    check_paths(built.routes(), built.entrances())
+    built.check_paths()
     return built
 
 

@@ -19,7 +19,6 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter, Map, WebsocketMismatch
 
-from dataflow.domain.errors import ConfigError
 from dataflow.server.handshake import Handshake, handshake_in
 from dataflow.server.take_over import handshake_of
 from supervisors import SupervisionError
@@ -94,14 +93,13 @@ def create_app(
 
     `attend(websocket, entrance)` runs a WebSocket client that comes in through Quart: over HTTP/2, say.
     `account`: whose quotas hold for a client. Default: `pages` and `identity` as without a configuration, and
-    no quotas. Raises ConfigError when two endpoints have one path.
+    no quotas. No two endpoints have one path: see `Hall.check_paths`.
     """
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[_SERVED] = routes = list(routes)
     app.url_map.converters.update(word=_Word, undotted=_Undotted)
-    check_paths(routes, entrances)
     _add_errors(app)
     _add_checks(app, pages)
     _add_headers(app, pages)
@@ -233,24 +231,6 @@ def _share(answer: Any, origin: str, credentials: bool) -> None:
         answer.headers["Access-Control-Allow-Methods"] = answer.headers.get("Allow", "")
         answer.headers["Access-Control-Allow-Headers"] = _CORS_REQUEST_HEADERS
         answer.headers["Access-Control-Max-Age"] = _CORS_SECONDS
-
-
-def check_paths(routes: Iterable[Route], entrances: Iterable[Entrance]) -> None:
-    """Raises ConfigError when two endpoints have one path: paths of faces can be configured."""
-    wanted: dict[str, list[str]] = {}
-    for route in routes:
-        for method in route.methods:
-            wanted.setdefault(f"{method} {route.path}", []).append(route.face)
-    for entrance in entrances:
-        wanted.setdefault(f"the WebSocket {entrance.socket.path}", []).append(entrance.face)
-    clashes: dict[str, str] = {}  # the first of each pair of faces tells enough
-    for what, faces in wanted.items():
-        if len(faces) > 1:
-            clashes.setdefault(" and ".join(faces), what)
-    if clashes:
-        raise ConfigError(
-            [f"[faces]: {faces} both want {what}; give one another path" for faces, what in clashes.items()]
-        )
 
 
 def json_response(body: Any, status: int = 200, mimetype: str = "application/json") -> Response:

@@ -33,10 +33,10 @@ def warnings(settings: Settings) -> Iterator[str]:
                 " password: whoever reaches it can push trades"
             )
     for name, face in settings.faces.items():
-        host = getattr(face, "host", None)  # of a listener of its own
-        if face.enabled and host is not None and not _is_local(host):
+        own = getattr(face, "host", None)  # of a listener of its own
+        if face.enabled and own is not None and not _is_local(own):
             yield (
-                f"[faces.{name}] host: {host} is reachable from other machines, and this listener has neither"
+                f"[faces.{name}] host: {own} is reachable from other machines, and this listener has neither"
                 " TLS nor a password: whoever reaches it can use all that the face offers"
             )
     signs = [key for key in ("trusted_proxies", "root_path", "hosts") if getattr(gateway, key)]

@@ -17,6 +17,7 @@ from attrs import evolve, frozen
 from actors.outbox import SlowClient
 from actors.session import Ending, Manners, Session, Wire, WireClosed
 from dataflow.core import Core
+from dataflow.domain.errors import ConfigError
 from dataflow.domain.notice import Refused
 from dataflow.paths import SESSIONS, TOPICS
 from dataflow.server.handshake import Handshake
@@ -123,6 +124,24 @@ class Hall:
         """Let nobody in any more: the server stops. Who were told to leave would come back at once, for
         they may find it listening. Until the next `attach`."""
         self._closed = True
+
+    def check_paths(self) -> None:
+        """Raises ConfigError when two endpoints have one path: the paths of many faces can be chosen."""
+        wanted: dict[str, list[str]] = {}
+        for route in self.routes():
+            for method in route.methods:
+                wanted.setdefault(f"{method} {route.path}", []).append(route.face)
+        for entrance in self.entrances():
+            wanted.setdefault(f"the WebSocket {entrance.socket.path}", []).append(entrance.face)
+        clashes: dict[str, str] = {}  # the first of each pair of faces tells enough
+        for what, faces in wanted.items():
+            if len(faces) > 1:
+                clashes.setdefault(" and ".join(faces), what)
+        if clashes:
+            told = clashes.items()
+            raise ConfigError(
+                [f"[faces]: {faces} both want {what}; give one another path" for faces, what in told]
+            )
 
     def client_address(self, client: Handshake) -> str:
         """The IP address of the client, without port and brackets, as far as it is believed.

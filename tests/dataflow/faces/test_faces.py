@@ -11,6 +11,7 @@ from actors.update import Stream, Update
 from dataflow import plugs
 from dataflow.app import faces, hall
 from dataflow.domain import Gap, Topic, Trade
+from dataflow.domain.errors import ConfigError
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc.format import JSONRPC
@@ -47,6 +48,20 @@ def test_a_face_is_made_from_its_own_settings(name: str) -> None:
         made = faces(Settings(faces={name: plug.Settings(enabled=enabled)}))
         assert (name in [each.name for each in made]) is enabled
     assert (name in [each.name for each in faces(Settings())]) is plug.Settings().enabled
+
+
+def test_a_path_that_another_face_has_is_a_mistake_of_the_configuration() -> None:
+    """Both faces are named, for HTTP and for WebSockets, before anything starts."""
+    on = {
+        "pricehub": plugs.find("faces", "pricehub").Settings(enabled=True, path="/ws"),
+        "stomp": plugs.find("faces", "stomp").Settings(enabled=True, path="/faces"),
+    }
+    with pytest.raises(ConfigError) as raised:
+        hall(Settings(faces=on))
+    assert raised.value.problems == [
+        "[faces]: page and stomp both want GET /faces; give one another path",
+        "[faces]: jsonrpc and pricehub both want the WebSocket /ws; give one another path",
+    ]
 
 
 def test_no_two_faces_want_the_same_path() -> None:

@@ -9,7 +9,6 @@ from quart import Response, request
 from quart.testing import WebsocketResponseError
 from trio.testing import MockClock
 
-from dataflow.domain.errors import ConfigError
 from dataflow.gateway.application import BODY_SECONDS, MAX_BODY_BYTES, create_app
 from dataflow.gateway.face import Entrance, Route
 from dataflow.gateway.problems import Forbidden, InvalidValue, Problem, Unauthorised
@@ -59,19 +58,6 @@ async def test_a_body_that_does_not_come_is_not_waited_for(autojump_clock: MockC
         answer: Any = await connection.as_response()
         assert autojump_clock.current_time() - began == BODY_SECONDS
         assert answer.status_code == (await answer.get_json())["status"] == 408
-
-
-def test_two_faces_with_one_path_are_an_error() -> None:
-    """Else the second would never be asked. Another method is another endpoint."""
-
-    async def handler() -> Response:
-        return Response()
-
-    create_app([Route("/a", handler), Route("/a", handler, ("POST",))], [], nothing)
-    with pytest.raises(
-        ConfigError, match=r"^\[faces\]: one and two both want GET /a; give one another path$"
-    ):
-        create_app([Route("/a", handler, face="one"), Route("/a", handler, face="two")], [], nothing)
 
 
 async def test_a_path_in_any_case() -> None:
