@@ -123,8 +123,7 @@ def _symbol(hall: Hall, client: Handshake) -> str:
 
 
 def _now(hall: Hall, written: str) -> Response:
-    symbol = hall.desk.find(written)
-    day = None if symbol is None else hall.desk.aggregate(symbol)
+    day = hall.desk.aggregate(written)
     if day is None:
         told = f"Symbol not found: {written}"
         raise HttpProblem(404, "Not Found", told, error=f"NOT_FOUND: {told}")

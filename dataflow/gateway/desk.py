@@ -162,12 +162,13 @@ class Desk:
         newest = self._core.history(symbol).newest_trade
         return None if newest is None else newest.price
 
-    def aggregate(self, symbol: str) -> Aggregate | None:
-        """The bar of the UTC day so far; None when `symbol` does not exist or has no trade yet.
+    def aggregate(self, written: str) -> Aggregate | None:
+        """The bar of the UTC day so far of the symbol with this name; None without one, or a trade of it.
 
-        For faces with `follows_days` alone: it is that of the whole day because of them.
+        See `find`. For faces with `follows_days` alone: it is that of the whole day because of them.
         """
-        return self._core.days.aggregate(symbol)
+        symbol = self.find(written)
+        return None if symbol is None else self._core.days.aggregate(symbol)
 
     def day_topic(self, symbol: str) -> Topic:
         """The topic of the aggregates of `symbol`, which need not exist yet: subscribe with `snapshot=1`.

@@ -33,11 +33,8 @@ TRADES: Final = "trades"
 class Desk(Protocol):
     """Who knows the answers."""
 
-    def find(self, written: str) -> str | None:
-        """The symbol with this name, however that is written; None: there is none."""
-
-    def aggregate(self, symbol: str) -> Aggregate | None:
-        """The running bar of the day of a symbol; None: it has no trade."""
+    def aggregate(self, written: str) -> Aggregate | None:
+        """The running bar of the day of the symbol with this name; None without one, or a trade of it."""
 
 
 class _Scalar(GraphQLScalarType):
@@ -126,8 +123,7 @@ def getter(root: str, name: str) -> Getter:
 
 def _bar(_root: Any, info: GraphQLResolveInfo[Any], symbol: str) -> Aggregate | None:
     desk: Desk = info.context
-    found = desk.find(symbol)
-    return None if found is None else desk.aggregate(found)
+    return desk.aggregate(symbol)
 
 
 _SYMBOL: Final = {"symbol": GraphQLArgument(GraphQLNonNull(GraphQLString))}

@@ -69,8 +69,7 @@ class MarketData:
 
     async def GetAggregate(self, call: Call) -> None:  # noqa: N802
         asked = (await call.request()).symbol
-        symbol = self._hall.desk.find(asked)
-        aggregate = None if symbol is None else self._hall.desk.aggregate(symbol)
+        aggregate = self._hall.desk.aggregate(asked)
         if aggregate is None:
             raise CallFailed(Status.NOT_FOUND, f"Symbol not found: {asked}")
         await call.say(message(aggregate))

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from dataflow.faces.jsonrpc.protocol import PIECE_BYTES, Write
+
 from .protocol import (
     CLOSE,
     END,
@@ -18,7 +20,6 @@ from .protocol import (
     PING,
     TARGET,
     BadRecord,
-    Begin,
     Invocation,
     Record,
     plain,
@@ -27,7 +28,6 @@ from .protocol import (
 
 HEAD: Final = b'{"type":1,"target":"%b","arguments":["' % TARGET.encode()
 TAIL: Final = b'"]}' + END
-PIECE_BYTES: Final = 32 * 1024  # answers that are sent together
 
 
 class _Written(msgspec.Struct, rename="camel", gc=False):
@@ -48,7 +48,7 @@ def escaped(text: bytes) -> bytes:
 class Pieces:
     """Answers of which a long one is sent piece by piece: it never stands in memory whole."""
 
-    def __init__(self, begin: Begin) -> None:
+    def __init__(self, begin: Write) -> None:
         self.size = 0
         self._begin = begin
         self._waiting: list[bytes] = []
@@ -111,7 +111,7 @@ class JsonHub:
         """The messages for several texts as one."""
         return [b"".join([HEAD + escaped(text) + TAIL for text in texts])] if texts else ()
 
-    def answers(self, begin: Begin) -> Pieces:
+    def answers(self, begin: Write) -> Pieces:
         """For the answers to an invocation."""
         return Pieces(begin)
 

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from .protocol import CLOSE, IGNORED, PING, TARGET, BadRecord, Begin, Invocation, Record, plain
+from dataflow.faces.jsonrpc.protocol import Write
+
+from .protocol import CLOSE, IGNORED, PING, TARGET, BadRecord, Invocation, Record, plain
 
 LENGTH_BYTES: Final = 5  # of a length at most
 _ERROR, _RESULT = 1, 3  # kinds of a completion
@@ -65,7 +67,7 @@ class MessagePackHub:
         """The messages for several texts as one."""
         return [b"".join([self.message(text) for text in texts])] if texts else ()
 
-    def answers(self, begin: Begin) -> Whole:
+    def answers(self, begin: Write) -> Whole:
         """For the answers to an invocation."""
         return Whole()
 

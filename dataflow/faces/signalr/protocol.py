@@ -9,13 +9,14 @@ The specification: https://github.com/dotnet/aspnetcore/blob/main/src/SignalR/do
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 from attrs import frozen
 
 from dataflow.domain.errors import DataflowError
+from dataflow.faces.jsonrpc.protocol import Gathering, Write
 
 END: Final = b"\x1e"  # behind each record in JSON, the handshake included
 VERSIONS: Final = range(3)  # of the hub protocols. 0: some clients say so after a negotiation in version 0
@@ -62,23 +63,7 @@ CLOSE: Final = Close()
 IGNORED: Final = Ignored()
 
 
-Begin: TypeAlias = Callable[[bytes], Awaitable[None]]
 Cut: TypeAlias = Callable[[bytearray, int, int], "tuple[bytes, int] | None"]
-
-
-class Answers(Protocol):
-    """The answers to one invocation, each a message of its own."""
-
-    size: int  # bytes of all of them so far
-
-    async def write(self, text: bytes) -> None:
-        """A piece of an answer, which is not its end."""
-
-    async def end(self, text: bytes) -> None:
-        """An answer, or the rest of one."""
-
-    def rest(self) -> bytes:
-        """The records that nobody has sent yet."""
 
 
 class HubProtocol(Protocol):
@@ -102,8 +87,8 @@ class HubProtocol(Protocol):
     def joined(self, texts: Sequence[bytes]) -> Sequence[bytes]:
         """The messages for several texts as one: an envelope of `actors.update`."""
 
-    def answers(self, begin: Begin) -> Answers:
-        """For the answers to an invocation. `begin` sends what of a long one is made already."""
+    def answers(self, begin: Write) -> Gathering:
+        """For the answers to an invocation, each a message. `begin` sends what of a long one is made."""
 
     def completion(self, invocation: str, error: str | None = None) -> bytes:
         """The end of an invocation: without a result, or with an error."""

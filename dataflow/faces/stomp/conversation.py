@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 from actors.session import Ending
 from dataflow.domain import Topic
 from dataflow.domain.notice import Draining, Notice, Refused
+from dataflow.gateway.admission import goodbye
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.face import Conversation
 from dataflow.gateway.hall import Hall
@@ -350,7 +351,7 @@ class Stomp(Conversation):
     def notice(self, notice: Notice) -> bytes | None:
         """STOMP has no word for an outage: the state stays as it is."""
         if isinstance(notice, Refused):
-            return self._parting(_told(notice))
+            return self._parting(goodbye(notice.reason, notice.retry_after))
         return self._parting(notice.reason) if isinstance(notice, Draining) else None
 
     def _parting(self, words: str) -> bytes:
@@ -415,7 +416,7 @@ class SockJs(Stomp):
 
     def notice(self, notice: Notice) -> bytes | None:
         if isinstance(notice, Refused):  # it may not be open yet: then it knows no other word
-            return sockjs.closed(sockjs.NO_ROOM, _told(notice)) + self.line_end
+            return sockjs.closed(sockjs.NO_ROOM, goodbye(notice.reason, notice.retry_after)) + self.line_end
         return super().notice(notice)
 
     def farewell(self) -> bytes | None:
@@ -453,10 +454,6 @@ def _command(frame: Frame) -> Callable[[Stomp, Frame], Awaitable[None]]:
         shown = protocol.shown(frame.command)
         raise InvalidValue("command", shown, f"unknown command {shown}", valid=list(_COMMANDS))
     return Stomp._transact if "transaction" in frame.headers else command
-
-
-def _told(refused: Refused) -> str:
-    return f"{refused.reason}, try again in {refused.retry_after:g} s"
 
 
 def _needed(frame: Frame, name: str) -> str:

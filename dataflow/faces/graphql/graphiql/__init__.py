@@ -1,6 +1,6 @@
 """GraphiQL, the editor for people, from our own files: it loads nothing from elsewhere.
 
-`vendor/` has the files of others as they were published: see the README beside this.
+`vendor/` has the files of others as they were published: see the README of the face.
 """
 
 from __future__ import annotations

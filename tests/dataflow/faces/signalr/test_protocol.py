@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataflow.faces.signalr.json_hub import JSON, PIECE_BYTES
+from dataflow.faces.jsonrpc.protocol import PIECE_BYTES
+from dataflow.faces.signalr.json_hub import JSON
 from dataflow.faces.signalr.messagepack_hub import MESSAGEPACK
 from dataflow.faces.signalr.protocol import (
     CLOSE,
