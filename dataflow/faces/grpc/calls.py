@@ -22,7 +22,6 @@ from dataflow.server.handshake import Handshake
 from .call import Call, Method, Room, failure_of
 from .protocol import GOING_AWAY, CallFailed, Status, speaks_grpc, timeout
 
-
 TAKEN_SECONDS: Final = 10.0  # in which a client takes the end of an answer
 
 
