@@ -14,6 +14,8 @@ from decimal import Decimal
 from math import inf
 from typing import Final
 
+import trio
+
 from dataflow.domain import Item, Trade
 from dataflow.domain.symbols import ANY
 from supervisors import ActorGone
@@ -34,6 +36,7 @@ REFUSALS: Final = (
     *(TOO_MANY_SYMBOLS, SYMBOL_TAKEN, SYMBOL_NOT_ALLOWED),
 )
 
+BATCHES_AT_ONCE: Final = 4  # of some 400 ticks each: to refuse one takes some 3 ms
 _is_ticker: Final = re.compile(TICKER.pattern, re.ASCII | re.IGNORECASE).fullmatch
 _BLANKS: Final = " \t\n\v\f\r"
 _REMEMBERED: Final = 4096  # spellings, prices, volumes; then forgotten all at once
@@ -67,6 +70,7 @@ class Intake:
         self._discover = discover
         self._deliver = deliver
         self._is_open = True
+        self._turns = trio.Semaphore(BATCHES_AT_ONCE)
         self._symbols: set[str] = set()
         self._spellings: dict[str, str] = {}
         self._prices, self._volumes = _Memory(), _Memory()
@@ -97,6 +101,14 @@ class Intake:
                 self._discover(symbol)
             else:
                 self._source.unsubscribed(symbol)
+
+    async def turn(self) -> None:
+        """Wait until a batch may be judged. What the caller does before its next checkpoint is done in it.
+
+        A few in one pass of the event loop: the shards bound what is good, nothing else what is refused.
+        """
+        async with self._turns:
+            await trio.lowlevel.checkpoint()
 
     def judge(self, tick: Tick) -> Trade:
         """The trade that a tick tells. Raises Unusable, with one of `REFUSALS`."""

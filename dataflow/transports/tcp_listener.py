@@ -203,6 +203,7 @@ class Connection:
     async def _take_all(self) -> None:
         codec, intake = self._codec, self._intake
         while data := await self._receive():
+            await intake.turn()
             if self._passage is not None:
                 self._passage.visit()
                 await self._passage.suffer()
@@ -220,7 +221,6 @@ class Connection:
 
     async def _receive(self) -> bytes:
         """The next bytes; none at the end, whatever the reason."""
-        await trio.lowlevel.checkpoint()
         while self._leave_at is None or trio.current_time() < self._leave_at:
             data = self._read()
             if data is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 from google.protobuf.descriptor import ServiceDescriptor
@@ -21,6 +21,8 @@ from dataflow.server.handshake import handshake_in
 
 from .call import Call, Method, Room, failure_of
 from .protocol import GOING_AWAY, CallFailed, Status, speaks_grpc, timeout
+
+TAKEN_SECONDS: Final = 10.0  # in which a client takes the end of an answer
 
 
 class Service(Protocol):
@@ -76,11 +78,10 @@ class Calls:
         self._open.add(call)
         try:
             await self._run(call)
-            await call.end(Status.OK)
+            await _end(call, Status.OK)
         except CallFailed as failed:
-            await call.end(
-                failed.status, "; ".join(filter(None, (failed.words, call.told))), failed.retry_after
-            )
+            words = "; ".join(filter(None, (failed.words, call.told)))
+            await _end(call, failed.status, words, failed.retry_after)
         finally:
             self._open.discard(call)
             call.close()
@@ -113,6 +114,13 @@ class Calls:
         if service in self._services:
             return CallFailed(Status.UNIMPLEMENTED, f"unknown method {method} of {service}")
         return CallFailed(Status.UNIMPLEMENTED, f"unknown service {service or path}")
+
+
+async def _end(call: Call, status: Status, words: str = "", retry_after: float | None = None) -> None:
+    """Send the rest of the answer. A client that does not take it sees a reset: the call is no session any
+    more, or never was one, so nothing else bounds how many wait."""
+    with trio.move_on_after(TAKEN_SECONDS):
+        await call.end(status, words, retry_after)
 
 
 def _refusal(scope: Any) -> tuple[int, str] | None:

@@ -125,6 +125,7 @@ class Ticks:
     async def take(self, messages: list[bytes]) -> None:
         """Hand over what is good. Waits for room; raises CallFailed behind a message that is no tick."""
         trades: list[Trade] = []
+        await self._intake.turn()
         failed = self._judge(messages, trades)
         try:
             await self._intake.put(trades, sum(map(len, messages)))

@@ -249,7 +249,7 @@ class Stomp(Conversation):
         others = list(self._of(source))
         if isinstance(source, str):
             self.account.subscriptions -= 1
-            if not others and self._service.rooms is not None:
+            if self._service.rooms is not None:
                 self._service.rooms.leave(source, self)
         elif others:
             self.account.subscriptions -= 1

@@ -9,12 +9,13 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
 from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.domain import Trade
-from dataflow.sources.intake import REFUSALS, Intake
+from dataflow.sources.intake import BATCHES_AT_ONCE, REFUSALS, Intake
 from dataflow.sources.port import ListenerSettings
 from dataflow.sources.reading import Unusable
 from dataflow.sources.state import Audience, SourceState
@@ -282,3 +283,24 @@ def test_spellings_and_numbers_are_forgotten(stage: Stage) -> None:
         stage.intake.judge(Tick(" " * (n % 5000) + "A", price=float(n), volume=n))
     intake: Any = stage.intake
     assert max(len(intake._spellings), len(intake._prices), len(intake._volumes)) <= 4096
+
+
+async def test_few_batches_are_judged_in_one_pass() -> None:
+    """However many push at once, and whatever becomes of their ticks, others have their turn in between."""
+    intake, judged = Stage().intake, 0
+    most, passes = 0, 0
+
+    async def push() -> None:
+        nonlocal judged
+        await intake.turn()
+        judged += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(push)
+        while judged < 100:
+            before = judged
+            await trio.lowlevel.checkpoint()
+            most, passes = max(most, judged - before), passes + 1
+    assert most == BATCHES_AT_ONCE
+    assert passes >= 100 / BATCHES_AT_ONCE

@@ -79,7 +79,11 @@ async def connected(*, room: bool = True) -> AsyncIterator[Stage]:
     if room:
         shard.room.set()
     stopping, share = trio.Event(), SimpleNamespace(sessions=0)
-    intake: Any = SimpleNamespace(put=shard.put, refused=lambda reason, _about: shard.refused.append(reason))
+    intake: Any = SimpleNamespace(
+        put=shard.put,
+        turn=trio.lowlevel.checkpoint,
+        refused=lambda reason, _about: shard.refused.append(reason),
+    )
     stage = Stage(ours, shard, stopping, share, Connection(theirs, "peer", share, Lines(), intake))
     with ours:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from trio.testing import MockClock
 
 from dataflow.app import hall
 from dataflow.faces.grpc.call import LARGE_AT_ONCE, LARGE_BYTES, Call
-from dataflow.faces.grpc.calls import Calls
+from dataflow.faces.grpc.calls import TAKEN_SECONDS, Calls
 from dataflow.faces.grpc.protocol import MAX_MESSAGE_BYTES, CallFailed, Status, prefixed
 from dataflow.gateway.problems import InvalidValue
 from dataflow.protobuf import marketdata_pb2 as pb
@@ -244,6 +245,20 @@ async def test_a_request_that_does_not_end_is_given_up(mock_clock: MockClock) ->
         assert await s.status(stream) == (4, "a message that begins must end within 10 s; 1 came")
         await s.client.send(idle, TICK, end=True)
         assert (await s.client.reply(idle)).messages(pb.Ack)[0].message == "2"
+
+
+async def test_an_answer_that_nobody_takes_is_given_up(mock_clock: MockClock) -> None:
+    """Also of a client that keeps its connection alive, and shuts its window: it could have any number."""
+    async with stage(stall_seconds=math.inf) as s, raw(s.address, window=0) as shut:
+        number = await shut.call(f"{SERVICE}/GetAggregate", ASK)
+        await shut.until(lambda: shut.replies[number].headers)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        mock_clock.jump(TAKEN_SECONDS - 0.1)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(s.calls) == 1
+        mock_clock.jump(0.2)
+        assert (await shut.reply(number)).reset is not None
+        await until(lambda: len(s.calls) == 0)
 
 
 async def test_large_messages_are_few_at_a_time() -> None:
