@@ -238,6 +238,14 @@ def json_response(body: Any, status: int = 200, mimetype: str = "application/jso
     return Response(msgspec.json.encode(body), status, mimetype=mimetype)
 
 
+async def file_response(content: bytes, mimetype: str | None) -> Response:
+    """A file: a browser asks again each time, and is answered 304 as long as it is the same."""
+    answer = Response(content, mimetype=mimetype, headers={"Cache-Control": "no-cache"})
+    await answer.add_etag()
+    await answer.make_conditional(request)
+    return answer
+
+
 def served() -> Sequence[Route]:
     """All endpoints of the listener that the request in hand came to."""
     routes: Sequence[Route] = current_app.extensions[_SERVED]

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import msgspec
 from attrs import frozen
-from quart import Response, request
+from quart import Response
 
 from dataflow import plugs
 from dataflow.gateway import face
 from dataflow.gateway.about import About, Answer, Parameter, Sample, simple
-from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, served
+from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, file_response, served
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.settings.schema import FaceSettings
@@ -34,7 +34,6 @@ LIBRARY: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 POLICY: Final = (
     "script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " + NOTHING_LOADED
 )
-_ASKED_AGAIN: Final = {"Cache-Control": "no-cache"}  # and answered 304 as long as the file is the same
 
 
 @frozen(kw_only=True)
@@ -69,11 +68,7 @@ class Face(face.Face):
         async def file(name: str) -> Response:
             if name not in self._files:
                 raise HttpProblem(404, "Not Found", f"there is no file {name!r}", valid=list(self._files))
-            kind = mimetypes.guess_type(name)[0]
-            answer = Response(self._files[name], mimetype=kind, headers=_ASKED_AGAIN)
-            await answer.add_etag()
-            await answer.make_conditional(request)
-            return answer
+            return await file_response(self._files[name], mimetypes.guess_type(name)[0])
 
         return (
             Route("/openapi.json", openapi, about=_DOCUMENT),

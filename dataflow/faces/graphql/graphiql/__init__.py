@@ -11,10 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from quart import Response, request
+from quart import Response
 
 from dataflow.gateway.about import About, Answer, Parameter
-from dataflow.gateway.application import NOTHING_LOADED, HttpProblem
+from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, file_response
 from dataflow.gateway.face import Route
 
 # GraphiQL writes one style by itself: that of a page with an open menu, which must not scroll.
@@ -24,7 +24,6 @@ _POLICY: Final = (
     f" {NOTHING_LOADED}"
 )
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript"}
-_ASKED_AGAIN: Final = {"Cache-Control": "no-cache"}  # and answered 304 as long as the file is the same
 
 
 def routes(path: str, endpoint: str) -> Iterable[Route]:
@@ -40,11 +39,7 @@ def routes(path: str, endpoint: str) -> Iterable[Route]:
         if name not in assets:
             raise HttpProblem(404, "Not Found", f"there is no file {name!r}", valid=list(assets))
         # Read anew: a megabyte for the few who come is not kept for all who do not.
-        content = assets[name].read_bytes()
-        answer = Response(content, mimetype=_TYPES[assets[name].suffix], headers=_ASKED_AGAIN)
-        await answer.add_etag()
-        await answer.make_conditional(request)
-        return answer
+        return await file_response(assets[name].read_bytes(), _TYPES[assets[name].suffix])
 
     return (Route(path, index, about=_PAGE), Route(f"{path}/<name>", file, about=_FILE))
 
