@@ -44,6 +44,11 @@ class Shard:
     refused: list[str] = field(factory=list)
     sizes: list[int] = field(factory=list)
     room: trio.Event = field(factory=trio.Event)
+    turns: int = 0
+
+    async def turn(self) -> None:
+        self.turns += 1
+        await trio.lowlevel.checkpoint()
 
     async def put(self, items: Sequence[Any], size: int) -> None:
         self.sizes.append(size)
@@ -81,7 +86,7 @@ async def connected(*, room: bool = True) -> AsyncIterator[Stage]:
     stopping, share = trio.Event(), SimpleNamespace(sessions=0)
     intake: Any = SimpleNamespace(
         put=shard.put,
-        turn=trio.lowlevel.checkpoint,
+        turn=shard.turn,
         refused=lambda reason, _about: shard.refused.append(reason),
     )
     stage = Stage(ours, shard, stopping, share, Connection(theirs, "peer", share, Lines(), intake))
@@ -113,6 +118,7 @@ async def test_what_comes_is_taken_in_order() -> None:
         stage.send(b"c\n")
         await until(lambda: stage.shard.taken == [b"a", b"b", b"cc"])
         assert sum(stage.shard.sizes) == 7
+        assert stage.shard.turns == len(stage.shard.sizes)  # others have theirs between two reads
 
 
 async def test_nothing_is_read_ahead_of_the_shards() -> None:
