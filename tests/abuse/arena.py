@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ from simulators import Exchange, Trade, open_binance
 from tests.support.certificates import Certificate
 
 SYMBOL: Final = "BTC-USDT"
+FACES: Final = ("docs", "graphql", "marketdata", "pricehub", "signalr", "stomp")  # off unless switched on
 START_WITHIN: Final = 60.0  # seconds; only a daemon that hangs takes so long
 ANSWER_WITHIN: Final = 30.0
 SETTLE_WITHIN: Final = 15.0  # until what attackers held is given back
@@ -59,6 +60,8 @@ class Process:
 
     pid: int
     port: int
+    grpc_port: int = 0
+    ticks_port: int = 0
     most_memory: float = 0.0
     most_files: int = 0
 
@@ -274,7 +277,7 @@ async def _until(condition: Callable[[], object], within: float) -> None:
 class Setting:
     """What the daemon of an attack has besides the defaults. `upstreams`: symbol and address of hostile ones.
 
-    `reads_bodies`: /faults is open, and reads a body.
+    `reads_bodies`: /faults is open, and reads a body. `all_faces`: every face is on, and ticks come in.
     """
 
     folder: Path
@@ -282,10 +285,11 @@ class Setting:
     max_files: int | None = None
     reads_log: bool = True
     reads_bodies: bool = False
+    all_faces: bool = False
     upstreams: dict[str, str] = Factory(dict)
 
-    def config(self, port: int, good: str) -> str:
-        lines = [f"[gateway]\nport = {port}\ndrain_seconds = 1.0"]
+    def config(self, process: Process, good: str) -> str:
+        lines = [f"[gateway]\nport = {process.port}\ndrain_seconds = 1.0"]
         if self.certificate is not None:
             lines.append(f'tls_certificate = "{self.certificate.certificate}"')
             lines.append(f'tls_key = "{self.certificate.key}"')
@@ -293,6 +297,10 @@ class Setting:
         for name, (symbol, url) in enumerate([(SYMBOL, good), *self.upstreams.items()]):
             lines.append(f'[sources.source-{name}]\nconnector = "binance"\nurl = "{url}"')
             lines.append(f'symbols = ["{symbol}"]\neager = true')
+        if self.all_faces:
+            lines += [f"[faces.{name}]\nenabled = true" for name in FACES]
+            lines.append(f"[faces.grpc]\nenabled = true\nport = {process.grpc_port}")
+            lines.append(f'[sources.ticks]\nconnector = "ticks_protobuf"\nport = {process.ticks_port}')
         return "\n".join(lines) + "\n"
 
 
@@ -300,9 +308,9 @@ class Setting:
 async def arena(setting: Setting) -> AsyncIterator[Arena]:
     """The daemon of `setting`, ready. It is ended by SIGTERM; raises Broken when that does not end it with 0."""
     async with open_binance() as exchange, trio.open_nursery() as nursery:
-        port = _free_port()
+        process = Process(0, *_free_ports(3))
         config = setting.folder / "arena.toml"
-        config.write_text(setting.config(port, exchange.url))
+        config.write_text(setting.config(process, exchange.url))
         with _log(setting) as log:
             started: trio.Process = await nursery.start(
                 partial(
@@ -314,7 +322,7 @@ async def arena(setting: Setting) -> AsyncIterator[Arena]:
                     preexec_fn=partial(_bound_files, setting.max_files),
                 )
             )
-            process = Process(started.pid, port)
+            process.pid = started.pid
             context = setting.certificate.client_context() if setting.certificate else None
             made = Arena(process, Feed(exchange), Bystander(process, context), lambda: started.returncode)
             with trio.fail_after(START_WITHIN):
@@ -341,9 +349,10 @@ async def _until_ready(made: Arena) -> None:
     await made.feed.exchange.wait_subscribed(["BTCUSDT"])
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as all_of_them:
+        free = [all_of_them.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(each.getsockname()[1]) for each in free]
 
 
 @contextmanager

@@ -24,6 +24,7 @@ KEPT: Final = 1 << 17  # bytes
 AFTER_REFUSAL: Final = 0.05  # seconds
 STAYED: Final = "stayed"  # how an attacker ended that was not let go
 _MASK: Final = b"\x80\x80\x80\x80"
+_MASKED: Final = bytes(byte ^ _MASK[0] for byte in range(256))
 
 
 def _trusting(*protocols: str) -> ssl.SSLContext:
@@ -43,6 +44,8 @@ class Target:
 
     port: int = 0
     tls: bool = False
+    grpc_port: int = 0
+    ticks_port: int = 0
     seconds: float = 10.0
     begun: float = field(factory=trio.current_time)
     ends: Counter[str] = field(factory=Counter)
@@ -65,14 +68,16 @@ class Target:
         self._hosts = self._hosts % HOSTS + 1
         return f"127.0.0.{self._hosts + 1}"
 
-    async def plain(self, host: str = "", receive_buffer: int = 0) -> trio.SocketStream:
+    async def plain(
+        self, host: str = "", receive_buffer: int = 0, port: int | None = None
+    ) -> trio.SocketStream:
         """A TCP connection. Raises OSError."""
         made = trio.socket.socket()
         try:
             if receive_buffer:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             await made.bind((host or self.next_host(), 0))
-            await made.connect(("127.0.0.1", self.port))
+            await made.connect(("127.0.0.1", port or self.port))
         except BaseException:
             made.close()
             raise
@@ -87,10 +92,10 @@ class Target:
         await secure.do_handshake()
         return secure
 
-    async def websocket(self, host: str = "") -> trio.abc.Stream:
+    async def websocket(self, host: str = "", path: str = "/ws", protocol: str = "") -> trio.abc.Stream:
         """A WebSocket behind its handshake. Raises one of `LOST`."""
         stream = await self.open(host)
-        await stream.send_all(HANDSHAKE)
+        await stream.send_all(handshake(path, protocol))
         head = b""
         while b"\r\n\r\n" not in head:
             chunk = await stream.receive_some()
@@ -154,10 +159,16 @@ class Target:
         return json.dumps({"ends": dict(self.ends), "first": self.first, "done": self.done})
 
 
-HANDSHAKE: Final = (
-    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+def handshake(path: str = "/ws", protocol: str = "") -> bytes:
+    """The request of a WebSocket, which may want a subprotocol."""
+    wanted = f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n{wanted}\r\n"
+    ).encode()
+
+
+HANDSHAKE: Final = handshake()
 
 
 def masked(first_byte: int, payload: bytes = b"") -> bytes:
@@ -167,13 +178,21 @@ def masked(first_byte: int, payload: bytes = b"") -> bytes:
         head = bytes((first_byte, 0x80 | length))
     else:
         head = bytes((first_byte, 0x80 | 126)) + length.to_bytes(2, "big")
-    return head + _MASK + bytes(byte ^ _MASK[0] for byte in payload)
+    return head + _MASK + payload.translate(_MASKED)
 
 
 def unmasked(first_byte: int, payload: bytes = b"") -> bytes:
     """A short frame of a server."""
     assert len(payload) < 126
     return bytes((first_byte, len(payload))) + payload
+
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def http2(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
 def repeated(unit: bytes) -> bytes:

@@ -7,18 +7,20 @@ import hashlib
 import os
 import struct
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 from attrs import field, frozen
 
+from . import faces
 from .attacker import (
     BLOCK,
     HANDSHAKE,
     LOST,
+    PREFACE,
     STAYED,
     Target,
     batch,
@@ -26,6 +28,7 @@ from .attacker import (
     by_http2,
     by_websocket,
     call,
+    http2,
     listening,
     masked,
     repeated,
@@ -54,6 +57,7 @@ class Attack:
     max_files: int | None = None
     reads_log: bool = True
     reads_bodies: bool = False
+    all_faces: bool = False
     full_house: bool = False  # a bystander may be told to come back later: the machine has no more to give
     short: bool = False
     least: float = 0.0
@@ -241,12 +245,6 @@ async def calls(target: Target, count: int) -> None:
     await target.crowd(count, one, again=True)
 
 
-def http2(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    """A frame of HTTP/2."""
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 GET: Final = b"\x82\x87\x04\x07/health\x01\x09localhost"  # literals of HPACK that need no table
 
 
@@ -407,6 +405,42 @@ def _upstream(name: str, block: bytes, *, short: bool = False) -> list[Attack]:
     ]
 
 
+def _face(
+    name: str, run: Run, *, least: float = 0.0, short: bool = False, ends: tuple[str, ...] = ()
+) -> Attack:
+    return Attack(name=name, run=run, all_faces=True, least=least, short=short, ends=ends)
+
+
+def _talk(name: str, path: str, opening: Sequence[bytes], block: bytes, **more: Any) -> Attack:
+    run = partial(faces.messages, path=path, opening=opening, block=block, count=8, **more)
+    return _face(name, run)
+
+
+def _asks(name: str, request: str, body: str = "", *, short: bool = False) -> Attack:
+    return _face(name, partial(faces.requests, request=request, count=8, body=body), short=short)
+
+
+FACES: Final = (
+    _talk("hub-pings-x8", "/blockchain", [faces.HUB], faces.HUB_PINGS),
+    _talk("hub-mistakes-x8", "/blockchain", [faces.HUB], faces.HUB_MISTAKES),
+    _talk("graphql-pings-x8", "/graphql", [faces.INIT], faces.GRAPHQL_PINGS, protocol="graphql-transport-ws"),
+    _talk("graphql-queries-x8", "/graphql", [faces.INIT], faces.QUERIES, protocol="graphql-transport-ws"),
+    _talk("stomp-frames-x8", "/ws/websocket", [faces.STOMP], faces.STOMP_FRAMES),
+    _talk("stomp-signals-x8", "/ws/websocket", [faces.STOMP], faces.STOMP_SIGNALS),
+    _face("one-room", partial(faces.one_room, count=10, ids=99), least=4.0, short=True),
+    _asks("negotiations-x8", "POST /blockchain/negotiate?negotiateVersion=1"),
+    _asks("sockjs-clients-x8", "POST /ws/0/%d/xhr"),
+    _asks("documents-x8", "POST /graphql", faces.DOCUMENT, short=True),
+    _face("ticks-x95", partial(faces.ticks, block=faces.TICKS, count=95)),
+    _face("refused-ticks-x95", partial(faces.ticks, block=faces.REFUSED_TICKS, count=95), short=True),
+    _face("many-symbols-x8", partial(faces.ticks, block=faces.MANY_SYMBOLS, count=8)),
+    _face("half-ticks", faces.half_ticks, ends=("closed",), least=12.0),
+    _face("grpc-pings-x8", partial(faces.grpc, block=PINGS2, count=8), ends=("GOAWAY 11",)),
+    _face("grpc-continued-x8", partial(faces.grpc, block=faces.CONTINUED, count=8), ends=("GOAWAY 1",)),
+    _face("grpc-unread", partial(faces.grpc_unread, count=2), least=14.0),
+    _face("grpc-reflection-x4", partial(faces.grpc_reflection, count=4)),
+)
+
 ALL: Final = (
     Attack(name="nothing", run=nothing, aim=50.0, short=True),
     Attack(name="silence", run=silence, short=True),
@@ -444,18 +478,23 @@ ALL: Final = (
     *_upstream("upstream-pings", repeated(unmasked(0x89)), short=True),
     *_upstream("upstream-fragments", unmasked(0x01) + repeated(unmasked(0x00))),
     *_upstream("upstream-nonsense", repeated(NONSENSE)),
+    *FACES,
     Attack(name="hour", run=partial(churn, most=200_000), least=1800.0, by_default=False),
 )
 
 
 def main() -> None:
-    """`python -m tests.abuse.attacks NAME PORT SECONDS`: attack, and print the report."""
-    name, port, seconds = sys.argv[1:]
+    """`python -m tests.abuse.attacks NAME SECONDS PORT...`: attack, and print the report.
+
+    The ports are those of the gateway, of gRPC and of ticks.
+    """
+    name, seconds, *ports = sys.argv[1:]
+    port, grpc_port, ticks_port = map(int, ports)
     [chosen] = [attack for attack in ALL if attack.name == name]
     os.nice(10)
 
     async def attack() -> None:
-        target = Target(int(port), chosen.tls)
+        target = Target(port, chosen.tls, grpc_port, ticks_port)
         for patience in PATIENCE:
             target.begun, target.seconds = trio.current_time(), float(seconds) * patience
             await chosen.run(target)

@@ -13,8 +13,8 @@ from attrs import evolve
 from tests.support.certificates import make_certificate
 
 from .arena import Arena, Bystander, Feed, Process
-from .attacker import STAYED, by_http, by_http2, by_websocket, masked, unmasked
-from .attacks import ALL, Attack, by_client, http2
+from .attacker import STAYED, by_http, by_http2, by_websocket, http2, masked, unmasked
+from .attacks import ALL, Attack, by_client
 from .trial import Result, _judge, trial
 
 ATTACK = Attack(name="made up", run=ALL[0].run, ends=("1008",))

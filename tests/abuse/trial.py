@@ -20,7 +20,7 @@ from attrs import asdict, define, field
 
 from tests.support.certificates import Certificate
 
-from .arena import ANSWER_WITHIN, Arena, Broken, Bystander, Setting, arena
+from .arena import ANSWER_WITHIN, Arena, Broken, Bystander, Process, Setting, arena
 from .attacker import STAYED
 from .attacks import PATIENCE, Attack
 
@@ -64,18 +64,19 @@ async def trial(attack: Attack, seconds: float, folder: Path, certificate: Certi
         max_files=attack.max_files,
         reads_log=attack.reads_log,
         reads_bodies=attack.reads_bodies,
+        all_faces=attack.all_faces,
     )
     try:
         async with trio.open_nursery() as nursery:
             if attack.hostile_upstreams:
-                child = await _start(nursery, attack, 0, seconds + MORE_UPSTREAM)
+                child = await _start(nursery, attack, None, seconds + MORE_UPSTREAM)
                 port = int(await _line(child))
                 for number in range(attack.hostile_upstreams):
                     setting.upstreams[f"X{number}-USDT"] = f"ws://127.0.0.1:{port}/stream"
             async with arena(setting) as made:
                 before = (made.process.cpu(), made.process.memory(), made.process.files())
                 if not attack.hostile_upstreams:
-                    child = await _start(nursery, attack, made.process.port, seconds)
+                    child = await _start(nursery, attack, made.process, seconds)
                 with trio.move_on_after(seconds * sum(PATIENCE) + MORE_UPSTREAM + ANSWER_WITHIN):
                     _keep(result, json.loads(await _line(child)))
                 child.kill()
@@ -100,8 +101,11 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield error
 
 
-async def _start(nursery: trio.Nursery, attack: Attack, port: int, seconds: float) -> trio.Process:
-    command = [sys.executable, "-m", "tests.abuse.attacks", attack.name, str(port), str(seconds)]
+async def _start(
+    nursery: trio.Nursery, attack: Attack, daemon: Process | None, seconds: float
+) -> trio.Process:
+    ports = (daemon.port, daemon.grpc_port, daemon.ticks_port) if daemon else (0, 0, 0)
+    command = [sys.executable, "-m", "tests.abuse.attacks", attack.name, str(seconds), *map(str, ports)]
     started: trio.Process = await nursery.start(
         partial(trio.run_process, command, stdin=b"", stdout=subprocess.PIPE, check=False)
     )

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from actors.outbox import SlowClient
 from dataflow import plugs
-from dataflow.faces.signalr import Settings
+from dataflow.faces.signalr import Settings, endpoint
 from dataflow.server.response_wire import InboxFull, ResponseWire
 from dataflow.settings.schema import Gateway, Limits, Session
 from tests.dataflow.faces.signalr.test_protocol import packed, unpacked
@@ -576,6 +576,24 @@ class TestLongPolling:
             assert (await polled.poll()).text.startswith("{}\x1e")
             await http.delete(polled.path)
 
+    async def test_a_poll_that_brings_nothing_ends_before_its_client_gives_up(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Empty, with 200, and the connection goes on. Clients wait for 100 s."""
+        assert 80 < endpoint.POLL_SECONDS < 100
+        monkeypatch.setattr(endpoint, "POLL_SECONDS", 0.01)
+        async with stage() as s, http_client(s.daemon.http) as http:
+            polled = await polls(http)
+            await polled.say(HANDSHAKE)
+            while len(polled.records) < 2:
+                await polled.poll()
+            empty = await polled.poll()
+            assert (empty.status_code, empty.content) == (200, b"")
+            await polled.say(invocation(call("ping", "a")))
+            while len(polled.records) < 3:
+                await polled.poll()
+            assert json.loads(polled.records[-1]["arguments"][0])["result"] == "pong"
+
     async def test_a_newer_poll_ends_the_older_one(self) -> None:
         """With 204; the connection goes on by the newer."""
         async with stage() as s, http_client(s.daemon.http) as http, trio.open_nursery() as nursery:
@@ -595,8 +613,9 @@ class TestLongPolling:
             await http.delete(polled.path)
 
     async def test_a_client_that_stops_asking_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whether a poll of its was cut off or none came."""
-        monkeypatch.setattr("dataflow.faces.signalr.endpoint.GONE_AFTER", 0.05)
+        """After 15 s, whether a poll of its was cut off or none came."""
+        assert endpoint.GONE_AFTER == 15
+        monkeypatch.setattr(endpoint, "GONE_AFTER", 0.05)
         async with stage() as s, http_client(s.daemon.http) as http:
             polled = await polls(http)
             await polled.say(HANDSHAKE + invocation(SUBSCRIBE))

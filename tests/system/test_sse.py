@@ -16,6 +16,7 @@ from attrs import define, field
 from httpx_sse import EventSource, ServerSentEvent
 
 from actors.outbox import SlowClient
+from dataflow.chaos.client import dial
 from dataflow.domain import Topic
 from dataflow.server.connection import Connection
 from dataflow.settings.schema import Cache, Gateway, Session
@@ -274,9 +275,7 @@ async def test_a_listener_that_does_not_read_holds_nobody_up(policy: SlowClient)
     async with stage(session=settings) as s, client(s.daemon.url) as quick:
         await quick.call("subscribe", symbol=SYMBOL)
         host, _, port = s.daemon.http.removeprefix("http://").partition(":")
-        raw = await trio.open_tcp_stream(host, int(port))
-        async with raw:
-            raw.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+        async with await dial(host, int(port)) as raw:  # its buffers are soon full
             await raw.send_all(f"GET {PATH} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
             await until(lambda: s.listeners == 2)
             (deaf,) = [session for session in s.daemon.lobby.clients if session.peer.startswith(host)][-1:]
