@@ -263,7 +263,7 @@ async def test_swagger_ui_is_made_of_our_files() -> None:
             got = await s.http.get(url)
             assert got.status_code == 200, url
             again = await s.http.get(url, headers={"If-None-Match": got.headers.get("etag", "none")})
-            assert again.status_code == (304 if "etag" in got.headers else 200)
+            assert again.status_code == (200 if url.endswith(".json") else 304), url
         for path in ("/docs", "/swagger", "/swagger/"):
             moved = await s.http.get(path)
             assert moved.status_code == 302
