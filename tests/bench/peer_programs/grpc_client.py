@@ -1,4 +1,5 @@
-"""grpcio's client of marketdata.proto: `push COUNT` ticks, or `follow SECONDS` of a symbol; on one stream.
+"""grpcio's client of marketdata.proto, on one connection: `push COUNT` ticks in one stream, or `follow SECONDS` a symbol
+in several streams.
 
 It answers each line with one of JSON: how many messages passed, and in how many seconds.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from typing import Any
 
@@ -15,6 +17,7 @@ import grpc
 from dataflow.protobuf import marketdata_pb2 as pb
 
 SERVICE = "/marketdata.MarketDataService"
+STREAMS = 16  # for `follow`
 port, symbol = sys.argv[1:]
 channel = grpc.insecure_channel(f"127.0.0.1:{port}")
 grpc.channel_ready_future(channel).result(30)
@@ -34,17 +37,24 @@ def push(count: int) -> dict[str, Any]:
 
 
 def follow(seconds: float) -> dict[str, Any]:
+    counts, begun = [0] * STREAMS, time.perf_counter()
+    readers = [threading.Thread(target=_read, args=(counts, n, begun + seconds)) for n in range(STREAMS)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    return {"count": sum(counts), "seconds": time.perf_counter() - begun}
+
+
+def _read(counts: list[int], number: int, until: float) -> None:
     call = channel.unary_stream(
         f"{SERVICE}/StreamAggregates", pb.AggregateRequest.SerializeToString, pb.Aggregate.FromString
     )(pb.AggregateRequest(symbol=symbol))
-    count, begun, now = 0, time.perf_counter(), 0.0
     for _ in call:
-        now = time.perf_counter()
-        count += 1
-        if now > begun + seconds:
+        counts[number] += 1
+        if time.perf_counter() > until:
             break
     call.cancel()
-    return {"count": count, "seconds": now - begun}
 
 
 print(json.dumps({"ready": True}), flush=True)

@@ -33,7 +33,7 @@ def stream_aggregates(request: pb.AggregateRequest, _call: Any) -> Iterator[pb.A
         )
 
 
-server = grpc.server(ThreadPoolExecutor(4))
+server = grpc.server(ThreadPoolExecutor(32))
 methods = {
     "StreamTicks": grpc.stream_unary_rpc_method_handler(
         stream_ticks, pb.Tick.FromString, pb.Ack.SerializeToString
