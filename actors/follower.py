@@ -18,7 +18,7 @@ from supervisors import Context
 
 
 class Sink(Protocol):
-    """What is made of logs: it knows them, and how far it has read each."""
+    """A product of logs: it knows them, and how far it has read each."""
 
     def follow(self, wake: Callable[[], object]) -> None:
         """From now on `wake()` is called when `advance` is urgent. Never waits."""

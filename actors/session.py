@@ -333,7 +333,7 @@ class Session(Generic[P, M]):
             lane.send = self._way_of(lane)
 
     def reproach(self, words: str) -> P | None:
-        """What the client is told before its connection ends, because it broke a rule of the wire."""
+        """The last words to a client that broke a rule of the wire, before its connection ends."""
         if self._reciting or self.ended is not None:
             return None
         texts = self._dialogue.reproach(words)
