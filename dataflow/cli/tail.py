@@ -11,6 +11,7 @@ import json as json_
 import os
 import random
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -124,17 +125,17 @@ def _in_order(answer: _Answer) -> list[tuple[Trade | _Gap, bytes]]:
     return sorted(entries, key=lambda entry: entry[0].offset)
 
 
-class Show:
+class Show(ABC):
     """The output. Trades and notices go to standard output; `news` is for people only."""
 
-    def trade(self, raw: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def trade(self, raw: bytes) -> None: ...
 
-    def notice(self, method: str, raw: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def notice(self, method: str, raw: bytes) -> None: ...
 
-    def news(self, text: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def news(self, text: str) -> None: ...
 
 
 class Raw(Show):

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
+from dataflow.net.address import with_port
+
 JSON = "application/json"
 NOTHING: Any = object()  # no type: there is no body, or no default
 
@@ -125,7 +127,7 @@ def reached(host: str, port: int) -> str:
     """Where clients reach a listener, for a sample: under any name of the daemon if it listens everywhere."""
     if host in ("0.0.0.0", "::", ""):
         host = "{host}"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return with_port(host, port)
 
 
 def socket_only(summary: str, parameters: Sequence[Parameter] = ()) -> About:

@@ -20,6 +20,7 @@ from quart import Response
 
 from actors.session import Wire, WireClosed
 from dataflow.logs import Burst
+from dataflow.server.connection import Report
 from dataflow.server.handshake import Handshake
 from dataflow.server.serve import serve
 from dataflow.server.take_over import handshake_of, take_over
@@ -124,7 +125,7 @@ class HttpServer:
                 waiting_per_address=lambda: hall.quotas.settings.waiting,
                 is_exempt=hall.quotas.is_exempt,
                 has_reserve=has_reserve,
-                report=partial(_report, Burst()),
+                report=reporter("gateway"),
             )
         )
         return addresses
@@ -172,8 +173,14 @@ async def _restarted(handle: Handle, name: str) -> None:
         await handle.restart(name)
 
 
-def _report(burst: Burst, where: str, error: BaseException) -> None:
-    if where != "accept":
-        logger.debug("gateway: contained in {}: {!r}", where, error)
-    elif times := burst.occurred(type(error).__name__, trio.current_time()):
-        logger.warning("gateway: no room for a new connection: {} ({:,} times)", error, times)
+def reporter(listener: str) -> Report:
+    """What a listener of this name does with the errors that its server has contained."""
+    burst = Burst()
+
+    def report(where: str, error: BaseException) -> None:
+        if where != "accept":
+            logger.debug("{}: contained in {}: {!r}", listener, where, error)
+        elif times := burst.occurred(type(error).__name__, trio.current_time()):
+            logger.warning("{}: no room for a new connection: {} ({:,} times)", listener, error, times)
+
+    return report

@@ -34,8 +34,8 @@ class Address:
     authorization: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS["wss" if self.encrypted else "ws"] else f"{host}:{self.port}"
+        usual = self.port == _PORTS["wss" if self.encrypted else "ws"]
+        return bracketed(self.host) if usual else with_port(self.host, self.port)
 
 
 def parse(text: str) -> Address:
@@ -96,3 +96,13 @@ def _authorization(parts: SplitResult) -> str | None:
     if b":" in user:
         raise ValueError("must not have a user with a colon, for HTTP takes it for the end of the name")
     return f"Basic {b64encode(user + b':' + password).decode()}"
+
+
+def bracketed(host: str) -> str:
+    """A host as addresses have it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def with_port(host: str, port: int) -> str:
+    """Host and port in one text, such as "[::1]:8080"."""
+    return f"{bracketed(host)}:{port}"

@@ -54,7 +54,7 @@ from supervisors import leaves
 
 from .accepting import NO_ROOM, SAME_ADDRESS, Doorway, WaitingRoom
 from .asgi_frames import FrameConnection, read_frames
-from .handshake import MAX_HEAD, Door, Handshake, Messages
+from .handshake import MAX_HEAD, Door, Handshake, Messages, peer_at
 from .http1 import StrictConnection, be_strict, let_go
 from .http2 import PING, WINDOW_BYTES, Http2, Http2Exchange, Http2Websocket, Requests, say_farewell
 from .joining import Joiner
@@ -344,7 +344,7 @@ class Connection:
 
     @property
     def _peer(self) -> str:
-        return f"{self._client[0]}:{self._client[1]}" if self._client else "unknown"
+        return peer_at(self._client)
 
     def _wire(self, early: bytes, messages: Messages) -> SocketWire:
         sock, _ = self.detach()

@@ -76,8 +76,12 @@ def handshake_in(scope: Any, path: str, subprotocol: str | None = None) -> Hands
 
 def peer_in(scope: Any) -> str:
     """The client's "host:port" in a scope of ASGI, as far as the server knows it."""
-    client = scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else "unknown"
+    return peer_at(scope.get("client"))
+
+
+def peer_at(address: Any) -> str:
+    """The address of a client's socket as "host:port"; without an address it is unknown."""
+    return f"{address[0]}:{address[1]}" if address else "unknown"
 
 
 Admits = Callable[[Handshake], bool]

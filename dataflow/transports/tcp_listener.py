@@ -25,6 +25,7 @@ from loguru import logger
 from actors.connector import STOPPED, LinkLost, Received
 from dataflow.domain import Item
 from dataflow.faults.passage import Passage
+from dataflow.net.address import with_port
 from dataflow.net.listening import why_refused
 from dataflow.sources.intake import Intake
 from dataflow.sources.port import Intaker, ListenerSettings
@@ -266,5 +267,4 @@ def _reason(error: BaseException) -> str:
 
 
 def _shown(address: Any) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return with_port(*address[:2])

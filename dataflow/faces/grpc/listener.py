@@ -17,7 +17,7 @@ from loguru import logger
 
 from dataflow.domain.errors import ConfigError
 from dataflow.gateway.hall import Hall
-from dataflow.logs import Burst
+from dataflow.gateway.host import reporter
 from dataflow.net.listening import why_refused
 from dataflow.server.http2 import Http2
 from dataflow.server.serve import serve
@@ -90,7 +90,7 @@ class Listener:
             waiting_per_address=lambda: hall.quotas.settings.waiting,
             is_exempt=hall.quotas.is_exempt,
             has_reserve=hall.quotas.has_reserve,
-            report=partial(_report, Burst()),
+            report=reporter("grpc"),
         )
         try:
             addresses: list[str] = await serving.start(serve_)
@@ -100,10 +100,3 @@ class Listener:
         bound = urlsplit(addresses[0])
         place.port = bound.port or place.port
         return bound.netloc
-
-
-def _report(burst: Burst, where: str, error: BaseException) -> None:
-    if where != "accept":
-        logger.debug("grpc: contained in {}: {!r}", where, error)
-    elif times := burst.occurred(type(error).__name__, trio.current_time()):
-        logger.warning("grpc: no room for a new connection: {} ({:,} times)", error, times)
