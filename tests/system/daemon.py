@@ -168,8 +168,7 @@ class Client:
                     self._keep(each)
                 self._wake()
         except ConnectionClosed as error:
-            reason = error.reason
-            self.closed = (reason.code, reason.reason or "") if reason else (1006, "")
+            self.closed = how_it_ended(error)
             self._wake()
 
     def _wake(self) -> None:
@@ -235,3 +234,8 @@ async def client(url: str) -> AsyncIterator[Client]:
         nursery.start_soon(made.listen)
         yield made
         nursery.cancel_scope.cancel()
+
+
+def how_it_ended(error: ConnectionClosed) -> tuple[int, str]:
+    """The close code and the reason; 1006 for a connection that broke."""
+    return (error.reason.code, error.reason.reason or "") if error.reason else (1006, "")

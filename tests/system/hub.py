@@ -20,7 +20,7 @@ from dataflow.faces.signalr.hub import Hub
 from dataflow.faces.signalr.seats import Seats
 from simulators import Exchange, Trade, open_binance
 from tests.support.waiting import until
-from tests.system.daemon import Daemon, daemon, from_binance
+from tests.system.daemon import Daemon, daemon, from_binance, how_it_ended
 
 SYMBOL = "BTC-USDT"
 TOPIC = Topic("trades", SYMBOL)
@@ -137,7 +137,7 @@ class Raw:
             while True:
                 self._keep(await self.socket.get_message())
         except ConnectionClosed as error:
-            self.closed = (error.reason.code, error.reason.reason or "") if error.reason else (1006, "")
+            self.closed = how_it_ended(error)
 
     def _keep(self, message: str) -> None:
         assert message.endswith("\x1e"), "each message holds whole records"

@@ -17,7 +17,7 @@ from dataflow.domain.topic import DAYS
 from dataflow.faces import stomp
 from simulators import Exchange, Trade, open_binance
 from tests.support.waiting import until
-from tests.system.daemon import Daemon, daemon, from_binance
+from tests.system.daemon import Daemon, daemon, from_binance, how_it_ended
 
 SYMBOL = "BTC-USDT"
 DAY = Topic(DAYS, SYMBOL)
@@ -116,7 +116,7 @@ class Client:
             while True:
                 self._keep(await self.socket.get_message())
         except ConnectionClosed as error:
-            self.closed = (error.reason.code, error.reason.reason or "") if error.reason else (1006, "")
+            self.closed = how_it_ended(error)
 
     def _keep(self, text: str) -> None:
         self.texts.append(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from dataflow.app import faces, hall
 from dataflow.settings.schema import Chaos, FaceSettings, Gateway, Operator, Settings
 from simulators import Trade, open_binance
 from tests.support.browser import Heard, browse
+from tests.support.lacking import without
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 
 NAMES = plugs.names("faces")
@@ -309,16 +309,7 @@ def test_without_its_library_a_disabled_face_is_no_matter(monkeypatch: pytest.Mo
 def test_without_its_library_the_daemon_says_what_to_install(command: list[str], tmp_path: Path) -> None:
     """One clear line, and exit code 1; `check` knows it before."""
     (tmp_path / "on.toml").write_text("[gateway]\nport = 0\n[faces.docs]\nenabled = true\n")
-    program = (
-        "import sys; sys.modules['swagger_ui_bundle'] = None\nfrom dataflow.cli import main; sys.exit(main())"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program, *command, str(tmp_path / "on.toml")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = without("swagger_ui_bundle", *command, str(tmp_path / "on.toml"))
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].endswith(
         '[faces.docs]: needs a library: pip install "dataflow[docs]"'

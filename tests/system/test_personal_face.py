@@ -24,7 +24,7 @@ from dataflow.gateway.subscriptions import Position
 from dataflow.server.handshake import Handshake, Socket
 from dataflow.settings.schema import Session, Settings
 from tests.support.waiting import until
-from tests.system.daemon import Daemon, client
+from tests.system.daemon import Daemon, client, how_it_ended
 from tests.system.test_sse import SYMBOL, TOPIC, Stage, stage
 
 PROTOCOL = "operations.v1"
@@ -102,7 +102,7 @@ class Operator:
             while True:
                 self.heard.append(json.loads(await self.socket.get_message()))
         except ConnectionClosed as error:
-            self.closed = error.reason.code if error.reason else 1006
+            self.closed, _ = how_it_ended(error)
 
     @property
     def payloads(self) -> list[str]:

@@ -24,7 +24,7 @@ from simulators import Exchange, Trade, open_binance
 from supervisors import Point
 from tests.support.node import program
 from tests.support.waiting import until
-from tests.system.daemon import Daemon, connection, daemon, from_binance, http_client
+from tests.system.daemon import Daemon, connection, daemon, from_binance, how_it_ended, http_client
 from tests.system.test_ticks import frames, from_producers, producer, tick
 
 SYMBOLS = ("BTC-USDT", "ETH-USDT")
@@ -96,7 +96,7 @@ class Listener:
             while True:
                 self.heard.append(await self.socket.get_message())
         except ConnectionClosed as error:
-            self.closed = error.reason.code if error.reason else 1006
+            self.closed, _ = how_it_ended(error)
 
     def of(self, instrument: str) -> list[str]:
         told = [json.loads(text) for text in self.heard]

@@ -201,19 +201,6 @@ static void obey(char *line) {
     report();
 }
 
-static void read_commands(void) {
-    static char line[256];
-    static size_t n;
-    ssize_t got = read(0, line + n, sizeof line - n - 1);
-    if (got <= 0) exit(0);
-    line[n += got] = 0;
-    for (char *end; (end = strchr(line, '\n'));) {
-        *end = 0, obey(line);
-        n -= end + 1 - line;
-        memmove(line, end + 1, n + 1);
-    }
-}
-
 static int64_t wait_ns(void) {
     if (rate == 0 || blocked() || !listened_to()) return 100000000;
     if (rate < 0) return 0;
@@ -239,7 +226,7 @@ int main(int argc, char **argv) {
         int64_t ns = wait_ns();
         struct timespec t = {ns / 1000000000, ns % 1000000000};
         ppoll(p, watched + 2, &t, NULL);
-        if (p[0].revents) read_commands();
+        if (p[0].revents) read_commands(obey);
         if (p[1].revents) welcome(listener);
         for (int i = 0; i < watched; i++) {
             if (readers[i].fd >= 0 && p[i + 2].revents & POLLOUT) flush_reader(&readers[i]);

@@ -164,14 +164,6 @@ static void obey(char *line) {
     fflush(stdout);
 }
 
-static void read_commands(void) { // one line at a time: each is answered before the next is sent
-    char line[256];
-    ssize_t n = read(0, line, sizeof line - 1);
-    if (n <= 0) exit(0);
-    line[n] = 0;
-    obey(line);
-}
-
 static struct timespec until_due(int behind) {
     const int64_t longest = 100000000;
     int64_t ns = rate < 0 || n_due ? 0 : behind ? 1000000 : rate == 0 ? longest : (int64_t)(due_ns - monotonic_ns());
@@ -200,7 +192,7 @@ int main(int argc, char **argv) {
             {0, POLLIN, 0}, {listener, n_clients < expected ? POLLIN : 0, 0}, {room ? feed : -1, POLLIN, 0}};
         struct timespec t = until_due(behind);
         ppoll(p, 3, &t, NULL);
-        if (p[0].revents) read_commands();
+        if (p[0].revents) read_commands(obey);
         if (p[1].revents & POLLIN) {
             int fd = accept(listener, NULL, NULL);
             if (fd >= 0) open_client(fd, written);

@@ -78,19 +78,6 @@ static void obey(char *line) {
     report();
 }
 
-static void read_commands(void) {
-    static char line[256];
-    static size_t n;
-    ssize_t got = read(0, line + n, sizeof line - n - 1);
-    if (got <= 0) exit(0);
-    line[n += got] = 0;
-    for (char *end; (end = strchr(line, '\n'));) {
-        *end = 0, obey(line);
-        n -= end + 1 - line;
-        memmove(line, end + 1, n + 1);
-    }
-}
-
 int main(int argc, char **argv) {
     struct sockaddr_in a = {.sin_family = AF_INET};
     for (int i = 1; i + 1 < argc; i += 2) {
@@ -109,7 +96,7 @@ int main(int argc, char **argv) {
         if (left < 0) left = 0;
         struct timespec t = {left / 1000000000, left % 1000000000};
         ppoll(p, 2, &t, NULL);
-        if (p[0].revents) read_commands();
+        if (p[0].revents) read_commands(obey);
         if (p[1].revents) flush_out();
         if (rate > 0) send_due();
         else if (rate < 0) flood();

@@ -72,6 +72,20 @@ static inline int port_of(int fd) {
     return ntohs(a.sin_port);
 }
 
+// Give each whole line of standard input to `obey`; its end ends the program.
+static inline void read_commands(void (*obey)(char *line)) {
+    static char line[256];
+    static size_t n;
+    ssize_t got = read(0, line + n, sizeof line - n - 1);
+    if (got <= 0) exit(0);
+    line[n += got] = 0;
+    for (char *end; (end = strchr(line, '\n'));) {
+        *end = 0, obey(line);
+        n -= end + 1 - line;
+        memmove(line, end + 1, n + 1);
+    }
+}
+
 // -- frames -------------------------------------------------------------------------------------------
 
 // Write the head of an unmasked frame. Returns its length (at most 10).

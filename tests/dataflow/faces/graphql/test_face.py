@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,11 +13,9 @@ from dataflow.faces.graphql import Settings
 from dataflow.faces.graphql.documents import checked
 from dataflow.faces.graphql.samples import samples
 from dataflow.settings.schema import Settings as All
+from tests.support.lacking import without
 from tests.support.vendor import FOLDER, sums
 
-WITHOUT = (
-    "import sys; sys.modules['graphql'] = None; from dataflow.cli import main; sys.exit(main(sys.argv[1:]))"
-)
 SOURCE = '[sources.binance]\nconnector = "binance"\nurl = "ws://127.0.0.1:9/stream"\nsymbols = ["BTC-USDT"]\n'
 
 
@@ -27,8 +23,7 @@ def test_without_its_library(tmp_path: Path) -> None:
     """One line that tells the remedy; the face's own table can be read before."""
     config = tmp_path / "my.toml"
     config.write_text(f"{SOURCE}[faces.graphql]\nenabled = true\n[gateway]\nport = 0\n")
-    command = [sys.executable, "-c", WITHOUT, "run", "--config", str(config)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ran = without("graphql", "run", "--config", str(config))
     assert ran.stderr.splitlines() == ['[faces.graphql]: needs a library: pip install "dataflow[graphql]"']
     assert ran.returncode == 1
 
