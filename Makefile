@@ -83,7 +83,7 @@ lock: ## resolve the dependencies anew into the two lock files (needs uv)
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url $(UPGRADE) \
 		--custom-compile-command "make lock" --group build --extra all pyproject.toml -o requirements.lock
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url $(UPGRADE) \
-		--custom-compile-command "make lock" --group build --group dev --extra all -c requirements.lock pyproject.toml \
+		--custom-compile-command "make lock" --group build --group dev --all-extras -c requirements.lock pyproject.toml \
 		-o requirements-dev.lock
 
 clean: ## remove the environment and everything that was built
