@@ -71,14 +71,13 @@ class _Joining:
 
 
 class Subscriptions:
-    """Of one session. `format` is how its past is written."""
+    """Of one session."""
 
-    __slots__ = ("_format", "_hall", "_joined", "_joining", "_session", "account", "turns")
+    __slots__ = ("_hall", "_joined", "_joining", "_session", "account", "turns")
 
-    def __init__(self, session: AnySession, hall: Hall, format: Format) -> None:
+    def __init__(self, session: AnySession, hall: Hall) -> None:
         self._session = session
         self._hall = hall
-        self._format = format
         self.turns = Turns(hall.lobby.admission, session)
         self.account = hall.quotas.exempt  # until the hall says whose it is
         self._joined: dict[Topic, TopicLog] | None = None  # None until there is one
@@ -110,7 +109,7 @@ class Subscriptions:
         if log is None:
             log = await self._join(topic)
         slices = _Slices(self, log, rendering, write)
-        recovered, past = self._beginning(log, since)
+        recovered, past = self._beginning(log, rendering, since)
         if past is not None and (recovered or snapshot is None):
             past = await slices.recover(past)
             # From here to the end of the answer without a checkpoint.
@@ -122,7 +121,7 @@ class Subscriptions:
             if snapshot is not None:
                 newest = log.newest(snapshot + log.last - last)
                 newest = [place for place in newest if place[0] <= last]
-                past = await slices.show(past or self.part(log, 0), newest)
+                past = await slices.show(past or self.part(log, rendering, 0), newest)
         self._follow(log.stream.topic, rendering, last)
         return Subscribed(log.stream.epoch, last, recovered, past)
 
@@ -237,19 +236,22 @@ class Subscriptions:
 
     # The past.
 
-    def _beginning(self, log: TopicLog, since: Position | None) -> tuple[bool | None, Part | None]:
+    def _beginning(
+        self, log: TopicLog, rendering: Rendering[Any], since: Position | None
+    ) -> tuple[bool | None, Part | None]:
         """Whether everything since is known, and the part of the past that begins there."""
         if since is None:
             return None, None
         known, after = log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
-        part = self.part(log, after)
+        part = self.part(log, rendering, after)
         if not known and log.stream.newest_by is None:
             part.add([(after, UNKNOWN)])
         return known, part
 
-    def part(self, log: TopicLog, after: int) -> Part:
-        """An empty part of the past of `log` behind place `after`."""
-        return self._hall.past.part(self._format, log.stream.topic, log.stream.epoch, after)
+    def part(self, log: TopicLog, rendering: Rendering[Any], after: int) -> Part:
+        """An empty part of the past of `log` behind place `after`, in the format of its updates."""
+        assert isinstance(rendering.format, Format)
+        return self._hall.past.part(rendering.format, log.stream.topic, log.stream.epoch, after)
 
 
 @frozen
@@ -288,4 +290,4 @@ class _Slices:
             return past
         self._subscriptions.hold(self._log.stream.topic, self._rendering)
         await self._write(past)
-        return self._subscriptions.part(self._log, past.last)
+        return self._subscriptions.part(self._log, self._rendering, past.last)

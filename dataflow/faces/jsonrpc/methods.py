@@ -7,7 +7,7 @@ file turns their values into JSON and their problems into errors. Calls are answ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -21,18 +21,25 @@ from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
 from dataflow.domain.topic import QUALITY, TRADES
 from dataflow.gateway import spelled, spelling
 from dataflow.gateway.answers import SymbolInfo
+from dataflow.gateway.clients import AnySession
 from dataflow.gateway.desk import MAX_COUNT, check_range
 from dataflow.gateway.face import Conversation
+from dataflow.gateway.format import Format
+from dataflow.gateway.hall import Hall
 from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.spelling import encode, symbol_quality
 from dataflow.gateway.subscriptions import Position
 
 from . import protocol
-from .format import JSONRPC
+from .compact import COLUMNS, Compact
+from .format import JSONRPC, STRINGS
 from .protocol import Long, Write
 
 TRADES_AT_ONCE: Final = 200  # encoded in one turn: half a millisecond, and 45 KB
+JSON: Final = "json"
+COMPACT: Final = "compact"
+_PLAIN: Final[Mapping[str, Format]] = {JSON: JSONRPC}
 
 
 @frozen(kw_only=True)
@@ -42,6 +49,7 @@ class Subscribe:
     snapshot: int | None = None
     since: Position | None = None
     batch: bool = False
+    format: str = JSON
 
 
 @frozen(kw_only=True)
@@ -58,12 +66,21 @@ class RecentTrades:
     afterTimestamp: str | None = None  # noqa: N815
 
 
-class Calls(Conversation):
-    """One client's calls."""
+def formats(symbols: Sequence[str], sources: Sequence[str]) -> Mapping[str, Format]:
+    """The formats that clients of one daemon may choose, by name. It starts with these names."""
+    return {JSON: JSONRPC, COMPACT: Compact(symbols, sources), "strings": STRINGS}
 
-    __slots__ = ()
+
+class Calls(Conversation):
+    """One client's calls. `formats`: those that it may choose, by name."""
+
+    __slots__ = ("_formats",)
 
     format = JSONRPC
+
+    def __init__(self, session: AnySession, hall: Hall, formats: Mapping[str, Format] = _PLAIN) -> None:
+        super().__init__(session, hall)
+        self._formats = formats
 
     async def answer(self, message: Any) -> bytes | None:
         pause = self.subscriptions.turns.pause
@@ -85,10 +102,19 @@ class Calls(Conversation):
         self.hall.desk.check_available(topic)
         if params.snapshot is not None:
             check_range("snapshot", params.snapshot, 0, MAX_COUNT)
-        return Long(partial(self._subscribe, topic, params))
+        format = self._format(params)
+        return Long(partial(self._subscribe, topic, params, format))
 
-    async def _subscribe(self, topic: Topic, params: Subscribe, write: Write) -> bytes:
-        kind = self.rendering(_as_array if params.batch else None)
+    def _format(self, params: Subscribe) -> Format:
+        """The format that a client has chosen. Raises InvalidValue."""
+        valid = [name for name in self._formats if name != COMPACT or params.channel == TRADES]
+        if params.format in valid:
+            return self._formats[params.format]
+        problem = "is for trades alone" if params.format == COMPACT in self._formats else "unknown format"
+        raise InvalidValue("format", params.format, problem, valid=valid)
+
+    async def _subscribe(self, topic: Topic, params: Subscribe, format: Format, write: Write) -> bytes:
+        kind = self.rendering(_as_array if params.batch else None, format)
         past = _Past(params.channel, write)
         joined = await self.subscriptions.subscribe(
             topic, kind, since=params.since, snapshot=params.snapshot, write=past.write
@@ -96,6 +122,8 @@ class Calls(Conversation):
         answer = _event(params, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
         if joined.recovered is not None:
             answer["recovered"] = joined.recovered
+        if isinstance(format, Compact):
+            answer |= {"columns": COLUMNS, "topic": format.key(topic), "sources": format.sources}
         answer["quality"] = self._quality(params.symbol)  # of the channel `quality` it is the answer
         return past.end(answer, joined.past if params.channel != QUALITY else None)
 
