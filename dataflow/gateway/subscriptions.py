@@ -10,7 +10,7 @@ was read is a gap. No word of any protocol.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import define, frozen
@@ -25,7 +25,7 @@ from supervisors import SupervisionError
 from .admission import Turns
 from .format import Format
 from .past import Part
-from .problems import TooManySubscriptions, Unavailable
+from .problems import Problem, TooManySubscriptions, Unavailable
 
 if TYPE_CHECKING:
     from .clients import AnySession
@@ -73,7 +73,7 @@ class _Joining:
 class Subscriptions:
     """Of one session."""
 
-    __slots__ = ("_hall", "_joined", "_joining", "_session", "account", "turns")
+    __slots__ = ("_gathering", "_hall", "_joined", "_joining", "_session", "account", "turns")
 
     def __init__(self, session: AnySession, hall: Hall) -> None:
         self._session = session
@@ -82,6 +82,7 @@ class Subscriptions:
         self.account = hall.quotas.exempt  # until the hall says whose it is
         self._joined: dict[Topic, TopicLog] | None = None  # None until there is one
         self._joining: dict[Topic, _Joining] | None = None  # while a request is heard
+        self._gathering = False  # several answers are one: nothing leaves between them
 
     def epoch(self, topic: Topic) -> int:
         """The epoch of a topic that is followed."""
@@ -125,6 +126,22 @@ class Subscriptions:
         self._follow(log.stream.topic, rendering, last)
         return Subscribed(log.stream.epoch, last, recovered, past)
 
+    async def join(self, topics: Iterable[Topic]) -> None:
+        """Take what subscriptions to all of them need, or nothing. The one answer has to subscribe to them.
+
+        Raises TooManySubscriptions or Unavailable.
+        """
+        new = [topic for topic in topics if topic not in (self._joined or ())]
+        self._check_room(len(new))
+        for at, topic in enumerate(new):
+            try:
+                await self._join(topic)
+            except Problem:
+                for joined in new[:at]:
+                    self.unsubscribe(joined)
+                raise
+        self._gathering = True
+
     def unsubscribe(self, topic: Topic) -> None:
         """Nothing of `topic` leaves after this. Idempotent."""
         if self._joining is not None:
@@ -137,6 +154,7 @@ class Subscriptions:
     def answered(self) -> None:
         """The answers are said: from here on the subscriptions in them are live."""
         joining, self._joining = self._joining or {}, None
+        self._gathering = False
         for topic, each in joining.items():
             self._session.follow(topic, each.position, each.rendering)
             self._bring_up(topic)
@@ -150,10 +168,13 @@ class Subscriptions:
 
     # Joining: from here on the topic stays open; nothing is offered before the session follows.
 
-    async def _join(self, topic: Topic) -> TopicLog:
+    def _check_room(self, wanted: int) -> None:
         most = self._hall.settings.session.max_subscriptions
-        if len(self._joined or ()) >= most:
+        if len(self._joined or ()) + wanted > most:
             raise TooManySubscriptions(most)
+
+    async def _join(self, topic: Topic) -> TopicLog:
+        self._check_room(1)
         self.account.subscribe()
         topics = self._hall.core.topics
         fanout = topics.opened(topic)
@@ -224,10 +245,10 @@ class Subscriptions:
     def _hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
         """The last place of `log` that an answer may tell of, if it does not tell all that is behind.
 
-        In the midst of a long answer updates can only leave behind it, so they are told to be there.
+        In the midst of an answer updates can only leave behind it, so they are told to be there.
         """
         topic = log.stream.topic
-        if not self._session.reciting or not self.follows(topic):
+        if not (self._session.reciting or self._gathering) or not self.follows(topic):
             return log.last
         joining = (self._joining or {}).get(topic)
         last = self._session.told(topic) if joining is None else joining.position

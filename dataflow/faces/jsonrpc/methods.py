@@ -7,7 +7,8 @@ file turns their values into JSON and their problems into errors. Calls are answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -44,17 +45,17 @@ _PLAIN: Final[Mapping[str, Format]] = {JSON: JSONRPC}
 
 @frozen(kw_only=True)
 class Subscribe:
-    symbol: str
+    symbol: str | list[str]
     channel: str = TRADES
     snapshot: int | None = None
-    since: Position | None = None
+    since: dict[str, Any] | None = None  # a position; of several symbols one each, by symbol
     batch: bool = False
     format: str = JSON
 
 
 @frozen(kw_only=True)
 class Unsubscribe:
-    symbol: str
+    symbol: str | list[str]
     channel: str = TRADES
 
 
@@ -98,12 +99,22 @@ class Calls(Conversation):
     # The methods.
 
     async def subscribe(self, params: Subscribe) -> Long:
-        topic = self.hall.desk.topic(params.channel, params.symbol)
-        self.hall.desk.check_available(topic)
         if params.snapshot is not None:
             check_range("snapshot", params.snapshot, 0, MAX_COUNT)
         format = self._format(params)
-        return Long(partial(self._subscribe, topic, params, format))
+        if isinstance(params.symbol, str):
+            topic = self._available(params.channel, params.symbol)
+            since = None if params.since is None else protocol.read("since", params.since, Position)
+            return Long(partial(self._subscribe, topic, since, params, format))
+        topics = [self._available(params.channel, symbol) for symbol in _distinct(params.symbol)]
+        return Long(
+            partial(self._subscribe_all, topics, _positions(params.since, params.symbol), params, format)
+        )
+
+    def _available(self, channel: str, symbol: str) -> Topic:
+        topic = self.hall.desk.topic(channel, symbol)
+        self.hall.desk.check_available(topic)
+        return topic
 
     def _format(self, params: Subscribe) -> Format:
         """The format that a client has chosen. Raises InvalidValue."""
@@ -113,26 +124,54 @@ class Calls(Conversation):
         problem = "is for trades alone" if params.format == COMPACT in self._formats else "unknown format"
         raise InvalidValue("format", params.format, problem, valid=valid)
 
-    async def _subscribe(self, topic: Topic, params: Subscribe, format: Format, write: Write) -> bytes:
+    async def _subscribe_all(
+        self,
+        topics: Sequence[Topic],
+        since: Mapping[str, Position],
+        params: Subscribe,
+        format: Format,
+        write: Write,
+    ) -> bytes:
+        """An array of the answers for all topics. Nothing is written unless all of them could be joined."""
+        await self.subscriptions.join(topics)
+        array = protocol.Array(write)
+        for number, topic in enumerate(topics):
+            if number:
+                await self.subscriptions.turns.pause()
+            answer = await self._subscribe(topic, since.get(topic.symbol), params, format, array.write)
+            await array.end(answer)
+        return array.rest() or b""
+
+    async def _subscribe(
+        self, topic: Topic, since: Position | None, params: Subscribe, format: Format, write: Write
+    ) -> bytes:
         kind = self.rendering(_as_array if params.batch else None, format)
         past = _Past(params.channel, write)
         joined = await self.subscriptions.subscribe(
-            topic, kind, since=params.since, snapshot=params.snapshot, write=past.write
+            topic, kind, since=since, snapshot=params.snapshot, write=past.write
         )
-        answer = _event(params, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
+        answer = _event(topic, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
         if joined.recovered is not None:
             answer["recovered"] = joined.recovered
         if isinstance(format, Compact):
             answer |= {"columns": COLUMNS, "topic": format.key(topic), "sources": format.sources}
-        answer["quality"] = self._quality(params.symbol)  # of the channel `quality` it is the answer
+        answer["quality"] = self._quality(topic.symbol)  # of the channel `quality` it is the answer
         return past.end(answer, joined.past if params.channel != QUALITY else None)
 
-    async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any]:
-        topic = Topic(params.channel, params.symbol)
-        if not self.subscriptions.follows(topic):  # the symbol of one that is followed may have left
-            topic = self.hall.desk.topic(params.channel, params.symbol)
+    async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(params.symbol, str):
+            return self._unsubscribe(self._followed(params.channel, params.symbol))
+        topics = [self._followed(params.channel, symbol) for symbol in _distinct(params.symbol)]
+        return [self._unsubscribe(topic) for topic in topics]
+
+    def _followed(self, channel: str, symbol: str) -> Topic:
+        """A topic that exists, or is followed: its symbol may have left."""
+        topic = Topic(channel, symbol)
+        return topic if self.subscriptions.follows(topic) else self.hall.desk.topic(channel, symbol)
+
+    def _unsubscribe(self, topic: Topic) -> dict[str, Any]:
         self.subscriptions.unsubscribe(topic)
-        return _event(params, "unsubscribed")
+        return _event(topic, "unsubscribed")
 
     async def recent_trades(self, params: RecentTrades) -> Long:
         topic = self.hall.desk.topic(TRADES, params.symbol)
@@ -235,8 +274,29 @@ def _array(texts: list[bytes]) -> msgspec.Raw:
     return msgspec.Raw(b"[" + b",".join(texts) + b"]")
 
 
-def _event(params: Subscribe | Unsubscribe, event: str) -> dict[str, Any]:
-    return {"channel": params.channel, "symbol": params.symbol, "event": event}
+def _event(topic: Topic, event: str) -> dict[str, Any]:
+    return {"channel": topic.channel, "symbol": topic.symbol, "event": event}
+
+
+def _distinct(symbols: list[str]) -> list[str]:
+    """A list of symbols. Raises InvalidValue when it is empty or names one twice."""
+    if not symbols:
+        raise InvalidValue("symbol", symbols, "must name at least one")
+    twice = [symbol for symbol, count in Counter(symbols).items() if count > 1]
+    if twice:
+        raise InvalidValue("symbol", twice[0], "is named twice")
+    return symbols
+
+
+def _positions(since: dict[str, Any] | None, symbols: Collection[str] | None) -> dict[str, Position]:
+    """The positions in some of these symbols (None: any). Raises InvalidValue or CallError."""
+    positions = since or {}
+    for symbol in positions:
+        if symbols is not None and symbol not in symbols:
+            problem = "of several symbols: must have a position for each, by its name"
+            example = {"BTC-USD": {"epoch": 1763696936212, "offset": 612}}
+            raise InvalidValue("since", symbol, problem, example=example)
+    return {symbol: protocol.read(f"since.{symbol}", each, Position) for symbol, each in positions.items()}
 
 
 def _moment(name: str, text: str | None) -> int | None:
