@@ -4,7 +4,7 @@ Rules of this room. It imports nothing of the daemon and no library of I/O: only
 has a connection brings the texts. `README.md` has an example.
 """
 
-from .client import Client
+from .client import EVERY, Client
 from .events import (
     Candle,
     Event,
@@ -22,6 +22,7 @@ from .faults import ServerFault, Unreadable, WrongPlace
 from .stream import Stream
 
 __all__ = [
+    "EVERY",
     "Candle",
     "Client",
     "Event",

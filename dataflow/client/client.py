@@ -176,7 +176,7 @@ class Client:
                 fill = _fill.decode(said)
                 stream = self._stream(fill.symbol)
                 for filled in stream.fill(self._filled(fill, stream.topic)):
-                    yield filled, said
+                    yield filled, _spelled(filled, stream.epoch)
             case "stream.rewind":
                 to = _rewind.decode(said)
                 yield self._stream(to.symbol).rewind(Position(to.epoch, to.offset)), said
@@ -392,7 +392,7 @@ def _parts(text: bytes) -> Iterator[bytes]:
         yield text
 
 
-def _spelled(event: Gap | Filled | Rewound, epoch: int) -> bytes:
+def _spelled(event: Gap | Filled | Rewound, epoch: int | None) -> bytes:
     """An event of an answer, as the notification of the same would have it."""
     told = msgspec.to_builtins(event, builtin_types=(Decimal, datetime))
     head = {"symbol": event.symbol, "channel": TRADES, "epoch": epoch}
