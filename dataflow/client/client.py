@@ -7,7 +7,7 @@ written. What this client does not know is a `Notice`; what it cannot understand
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
@@ -52,6 +52,14 @@ class Wish:
     snapshot: int | None = None
 
 
+@frozen
+class _Key:
+    """What the arrays of a topic leave out."""
+
+    symbol: str
+    sources: Sequence[str]
+
+
 @define(eq=False)
 class Client:
     """Follows topics over any number of connections, one after the other.
@@ -67,8 +75,7 @@ class Client:
     streams: dict[Topic, Stream] = field(factory=dict)
     qualities: dict[Topic, Qualities] = field(factory=dict)
     bars: dict[Topic, Bars] = field(factory=dict)
-    _numbers: dict[int, Topic] = field(factory=dict)  # of compact updates, on the present connection
-    _names: dict[int, str] = field(factory=dict)  # of their sources
+    _compact: dict[int | str, _Key] = field(factory=dict)  # by what stands for a topic on this connection
 
     def follow(
         self,
@@ -93,8 +100,7 @@ class Client:
         for followed in (self.streams, self.qualities, self.bars):
             for each in followed.values():
                 each.lost()
-        self._numbers.clear()
-        self._names.clear()
+        self._compact.clear()
 
     def hear(self, text: str | bytes) -> Iterator[Event]:
         """What a message says, in order. Iterate to the end: each event is taken as it is yielded.
@@ -109,7 +115,7 @@ class Client:
         try:
             for part in _parts(text.encode() if isinstance(text, str) else text):
                 if part.startswith(b"["):
-                    yield from self._compact(part)
+                    yield from self._array(part)
                 else:
                     yield from self._message(_message.decode(part))
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -175,7 +181,7 @@ class Client:
             case "stream.filled":
                 fill = _fill.decode(said)
                 stream = self._stream(fill.symbol)
-                for filled in stream.fill(self._filled(fill, stream.topic)):
+                for filled in stream.fill(self._filled(fill, fill.symbol)):
                     yield filled, _spelled(filled, stream.epoch)
             case "stream.rewind":
                 to = _rewind.decode(said)
@@ -204,12 +210,13 @@ class Client:
                     yield news, bytes(raw)
 
     def _subscribed(self, topic: Topic, answer: _Answer) -> Heard:
+        key = None
         if answer.topic is not None:
-            self._number(topic, answer)
+            key = self._compact[answer.topic] = _key(topic, answer)
         said: dict[int, bytes] = {}
         entries: list[Entry] = []
         for raw in answer.trades:
-            entries.append(self._told(raw, topic))
+            entries.append(self._told(raw, key))
             said[entries[-1].first] = bytes(raw)
         entries += [replace(gap, symbol=topic.symbol) for gap in answer.gaps]
         stream = self._stream(topic.symbol, new=True)
@@ -218,7 +225,7 @@ class Client:
             entries,
             recovered=answer.recovered,
             rewound=answer.rewound,
-            filled=[self._filled(fill, topic) for fill in answer.filled],
+            filled=[self._filled(fill, topic.symbol) for fill in answer.filled],
         ):
             if isinstance(event, Trade):
                 yield event, said[event.offset]
@@ -258,42 +265,25 @@ class Client:
 
     # Trades in their formats.
 
-    def _number(self, topic: Topic, answer: _Answer) -> None:
-        if answer.columns != COLUMNS:
-            raise Unreadable(f"{topic}: columns {answer.columns}, not {COLUMNS}")
-        assert answer.topic is not None
-        self._numbers[answer.topic] = topic
-        self._names.update(answer.sources)
-
-    def _compact(self, said: bytes) -> Heard:
+    def _array(self, said: bytes) -> Heard:
         row = _row.decode(said)
-        topic = self._numbers.get(row.topic)
-        if topic is None:
-            raise ServerFault(f"topic number {row.topic} came without a subscription")
-        yield self._stream(topic.symbol).take(self._of_row(row, topic)), said
+        key = self._compact.get(row.topic)
+        if key is None:
+            raise ServerFault(f"an array of topic {row.topic} came without a subscription")
+        yield self._stream(key.symbol).take(_of_row(row, key)), said
 
-    def _told(self, raw: msgspec.Raw, topic: Topic) -> Trade:
+    def _told(self, raw: msgspec.Raw, key: _Key | None) -> Trade:
         said = bytes(raw)
-        return self._of_row(_row.decode(said), topic) if said.startswith(b"[") else _trade.decode(said)
+        if not said.startswith(b"["):
+            return _trade.decode(said)
+        if key is None:
+            raise Unreadable("an array in an answer without columns")
+        return _of_row(_row.decode(said), key)
 
-    def _of_row(self, row: _Row, topic: Topic) -> Trade:
-        source = self._names.get(row.source) if isinstance(row.source, int) else row.source
-        if source is None:
-            raise Unreadable(f"{topic}: source number {row.source} has no name")
-        return Trade(
-            symbol=topic.symbol,
-            offset=row.offset,
-            timestamp=_EPOCH + timedelta(microseconds=row.timestamp),
-            side=row.side,
-            price=row.price,
-            quantity=row.qty,
-            trade_id=row.trade_id,
-            source=source,
-        )
-
-    def _filled(self, fill: _Fill, topic: Topic) -> Filled:
-        trades = tuple(self._told(raw, topic) for raw in fill.trades)
-        return Filled(symbol=topic.symbol, first=fill.first, last=fill.last, trades=trades)
+    def _filled(self, fill: _Fill, symbol: str) -> Filled:
+        key = next((each for each in self._compact.values() if each.symbol == symbol), None)
+        trades = tuple(self._told(raw, key) for raw in fill.trades)
+        return Filled(symbol=symbol, first=fill.first, last=fill.last, trades=trades)
 
 
 # -- messages as they are on the wire -------------------------------------------------------------------
@@ -341,7 +331,7 @@ class _Rewind(msgspec.Struct):
 class _Row(msgspec.Struct, array_like=True):
     """A trade as an array: `COLUMNS`."""
 
-    topic: int
+    topic: int | str
     offset: int
     timestamp: int  # us
     side: str | None
@@ -364,9 +354,9 @@ class _Answer(msgspec.Struct):
     filled: Sequence[_Fill] = ()
     candles: Sequence[msgspec.Raw] = ()
     quality: _Qualities | None = None
-    columns: list[str] | None = None
-    topic: int | None = None
-    sources: Mapping[int, str] = {}
+    columns: Sequence[str] = ()
+    topic: int | str | None = None
+    sources: Sequence[str] = ()
 
 
 _message: Final = msgspec.json.Decoder(_Message)
@@ -380,6 +370,30 @@ _candle: Final = msgspec.json.Decoder(Candle)
 _row: Final = msgspec.json.Decoder(_Row)
 _several: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def _key(topic: Topic, answer: _Answer) -> _Key:
+    if list(answer.columns[: len(COLUMNS)]) != COLUMNS:
+        raise Unreadable(f"{topic}: columns {', '.join(answer.columns)}, not {', '.join(COLUMNS)}")
+    return _Key(topic.symbol, answer.sources)
+
+
+def _of_row(row: _Row, key: _Key) -> Trade:
+    source = row.source
+    if isinstance(source, int):
+        if not 0 <= source < len(key.sources):
+            raise Unreadable(f"{key.symbol}: source {source} of {len(key.sources)}")
+        source = key.sources[source]
+    return Trade(
+        symbol=key.symbol,
+        offset=row.offset,
+        timestamp=_EPOCH + timedelta(microseconds=row.timestamp),
+        side=row.side,
+        price=row.price,
+        quantity=row.qty,
+        trade_id=row.trade_id,
+        source=source,
+    )
 
 
 def _parts(text: bytes) -> Iterator[bytes]:

@@ -144,7 +144,7 @@ class Server:
             told["gaps"] = gaps + [self._hole(run) for run in runs if not is_trade(self.places[run[0]])]
         if self.format == "compact":
             columns = ["topic", "offset", "timestamp", "side", "price", "qty", "tradeId", "source"]
-            told |= {"topic": 7, "columns": columns, "sources": {"3": "acme"}}
+            told |= {"topic": 7, "columns": columns, "sources": ["else", "acme"]}
         head = {"channel": "trades", "symbol": SYMBOL, "event": "subscribed"}
         self.wire.append((text({"jsonrpc": "2.0", "result": head | told, "id": asked["id"]}), effect))
         self.told = self.last
