@@ -201,7 +201,7 @@ class Server:
                 Number(price),
                 Number(quantity),
                 str(number),
-                3 if number % 2 else "new",
+                1 if number % 2 else "new",
             ]
         quoted = self.format == "strings"
         return {
