@@ -241,7 +241,7 @@ class Subscriptions:
         """Whether everything since is known, and the part of the past that begins there."""
         if since is None:
             return None, None
-        known, after = log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
+        known, after, _ = log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
         part = self.part(log, after)
         if not known and log.stream.newest_by is None:
             part.add([(after, UNKNOWN)])
