@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from dataflow.domain import Gap, Trade
-from dataflow.domain.candle import DAY, SECOND, Candle, Interval
+from dataflow.domain.candle import DAY, SECOND, Candle
 
 __all__ = ["DAY", "DIGITS", "SECOND", "Bar", "FullBar", "Part", "bars_of"]
 

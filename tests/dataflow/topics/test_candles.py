@@ -270,7 +270,9 @@ def test_no_product_of_what_connectors_accept_is_rounded() -> None:
     """The greatest price times the greatest quantity, and the least times the least, in one sum."""
     greatest, least = Decimal("9" * 40 + "." + "9" * 40 + "e99"), Decimal("0." + "0" * 39 + "1e-99")
     trades = [
-        Trade("a", "B-U", None, "buy", price, price, 1, None) for price in (greatest, least) for _ in range(99)
+        Trade("a", "B-U", None, "buy", price, price, 1, None)
+        for price in (greatest, least)
+        for _ in range(99)
     ]
     ((bar, _),) = bars_of(trades, range(1, 199), SECOND, 0, 0, float("inf"))[0]
     assert Fraction(bar.quote_volume) == 99 * (Fraction(greatest) ** 2 + Fraction(least) ** 2)
