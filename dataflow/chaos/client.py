@@ -34,7 +34,7 @@ GOODBYE_WITHIN: Final = 1.0  # seconds for a closing handshake
 WINDOW: Final = 16_384
 # Bytes. The loopback's own segments, 64 KiB, would let the buffers of the other side grow to megabytes.
 SEGMENT: Final = 1_400
-_FORMATS: Final[tuple[Format, ...]] = ("json",)
+_FORMATS: Final[tuple[Format, ...]] = ("json", "compact", "strings")
 LARGEST: Final = 1 << 28  # bytes in one message: an answer to `since` may hold many trades
 
 

@@ -53,6 +53,9 @@ class Passed:
     deaths: int
     trades: int
 
+    def __str__(self) -> str:
+        return f"{self.phase}, {self.deaths} deaths, {self.trades} trades"
+
 
 Tell = Callable[[Passed], None]
 

@@ -1,8 +1,8 @@
 """Carries out a plan on the whole daemon, in one process, and collects the results.
 
 Rules of this file. It decides nothing: `plan` chooses the troubles, `check` judges the results. The
-exchanges repeat their last trades after a reconnect, so a lost connection alone costs no trade. Every wait has
-an end; a part that has not recovered by then is a finding.
+exchanges repeat their last trades after a reconnect, so a lost connection alone costs no trade. Every wait
+has an end; a part that has not recovered by then is a finding.
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ class Progress:
     seconds_left: float
     faults: int
     trades: int
+
+    def __str__(self) -> str:
+        return f"{self.phase}, {self.seconds_left:.0f} s left, {self.faults} faults, {self.trades} trades"
 
 
 Tell = Callable[[Progress], None]
