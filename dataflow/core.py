@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
 from .cache.history import History, Store, Verdict
+from .cache.tiers import Tiers
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality
 from .domain.symbols import Names
@@ -31,7 +33,8 @@ from .topics.topics import Topics
 
 class Core:
     """Built once from the settings. `epoch` tells this run's offsets from those of other runs, `audience`
-    hears how the sources fare. `clock`: wall time, for what is shown. `steady` never jumps: for ages."""
+    hears how the sources fare. `clock`: wall time, for what is shown. `steady` never jumps: for ages.
+    `archive`: the history on disk."""
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class Core:
         epoch: int | None = None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
+        archive: Archive | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -63,7 +67,11 @@ class Core:
         self.sources = self._states(settings)
         self.carriers = carriers(self.sources)
         self.names = Names(self.carriers)
-        ground = Ground(self.carriers, self.history, self.epoch, clock, self._wake, settings.fanout.joined)
+        self.archive = archive
+        self.tiers = Tiers(archive, self.history)
+        ground = Ground(
+            self.carriers, self.history, self.epoch, clock, self._wake, settings.fanout.joined, self.tiers
+        )
         self.channels = channels(ground)
         days = self.channels[DAYS]
         assert isinstance(days, Days)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 CACHE: Final = "cache"
+HISTORY: Final = "history"
 TOPICS: Final = "topics"
+CANDLES: Final = "candles"
 FOLLOWERS: Final = "followers"
 DAYS: Final = f"{FOLLOWERS}/days"
 SOURCES: Final = "sources"

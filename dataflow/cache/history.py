@@ -42,8 +42,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from itertools import islice, takewhile
-from typing import Final, TypeGuard
+from itertools import islice, pairwise, takewhile
+from typing import Final, NamedTuple, TypeGuard
 
 from attrs import Factory, define, evolve, field, setters, validators
 
@@ -73,6 +73,31 @@ class Verdict(Enum):
     NOTED = "noted"  # no trade but a mark: some may be missing
 
 
+class Resumed(NamedTuple):
+    """How a reader goes on: behind place `after`. `is_known`: with everything behind its position.
+
+    `rewound`: what the reader holds behind this place is no part of the log any more. If `after` is higher
+    than it, the places between the two cannot be had.
+    """
+
+    is_known: bool
+    after: int
+    rewound: int | None = None
+
+
+def shared(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Of a chain of (epoch, its first place), the oldest first: `History.shared`.
+
+    A later epoch may begin before an earlier one, when places were lost in between.
+    """
+    found: dict[int, int] = {}
+    end: int | None = None
+    for (epoch, _), (_, following) in reversed(list(pairwise(epochs))):
+        end = following - 1 if end is None else min(end, following - 1)
+        found[epoch] = end
+    return found
+
+
 @define(repr=False)
 class _Feed:
     """The state of one source in one symbol."""
@@ -93,13 +118,15 @@ class History:
     """The log of one symbol.
 
     Keeps at most `max_trades` trades, each for at most `max_age` seconds after its admission. Keeps the ids
-    of twice as many trades, of any age. `epoch` tells this log from earlier, lost ones. Offsets of different
-    epochs cannot be compared.
+    of twice as many trades, of any age. `epoch` tells this log from earlier ones: there the same place may
+    have held something else. `shared`: of each earlier epoch whose log went on in this one, the last place
+    that is a part of this log, too.
     """
 
     epoch: int
     max_trades: int = field(validator=validators.ge(1))
     max_age: float = field(validator=validators.gt(0))
+    shared: Mapping[int, int] = field(factory=dict, kw_only=True)
     last: int = field(default=0, init=False)  # the offset of the last place; 0 when there is none
     newest_trade: Trade | None = field(default=None, init=False)  # the last admitted one, however long ago
     _places: ByPlace[Trade | Gap] = field(init=False, factory=lambda: ByPlace[Trade | Gap]())
@@ -236,7 +263,10 @@ class History:
             return Gap(after, after, "source_gap", exact=False)
         step = _step(trade, feed)
         if step is not None:
-            return Gap(after, after + step - 2, "source_gap") if step > 1 else None
+            if step <= 1:
+                return None
+            missing = None if trade.sequence is None else trade.sequence - step + 1
+            return Gap(after, after + step - 2, "source_gap", source=trade.source, sequence=missing)
         return None if feed.missed is None else Gap(after, after, feed.missed.reason, exact=False)
 
     def _put_unknown(self, reason: str, now: float) -> bool:
@@ -324,7 +354,7 @@ class History:
             return [(first - 1, forgotten), *self._places.after(first - 1, limit - 1)]
         places = list(self._places.after(after, limit))
         if places and isinstance(cut := places[0][1], Gap) and cut.first <= after:
-            places[0] = cut.last, evolve(cut, first=after + 1)
+            places[0] = cut.last, cut.part(after + 1, cut.last)
         return places
 
     def since_when(self, after: int) -> float | None:
@@ -336,38 +366,51 @@ class History:
 
         At most two gaps stand before a trade, so the cost grows with `count` only.
         """
-        entries: list[Entry] = []
+        return [_entry(*place) for place in self.newest_places(count)]
+
+    def newest_places(self, count: int) -> list[tuple[int, Trade | Gap]]:
+        """The same, each with its last offset."""
+        places: list[tuple[int, Trade | Gap]] = []
         descending = self._places.descending()
         while count and (place := next(descending, None)):
-            entries.append(_entry(*place))
-            count -= isinstance(entries[-1], Recorded)
-        while entries and isinstance(entries[-1], Gap):
-            entries.pop()
-        return entries[::-1]
+            places.append(place)
+            count -= isinstance(place[1], Trade)
+        while places and isinstance(places[-1][1], Gap):
+            places.pop()
+        return places[::-1]
 
-    def position_known(self, epoch: int, offset: int) -> bool:
-        """Whether all places after that position are still kept."""
-        return epoch == self.epoch and self.first - 1 <= offset <= self.last
+    def resume(self, epoch: int, offset: int, limit: int, oldest: int | None = None) -> Resumed:
+        """How a reader with that position goes on, with at most `limit` entries.
 
-    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
-        """The place behind which a reader with that position goes on; at most `limit` entries are behind it.
-
-        (True, offset) when all places after the position are still kept. Otherwise (False, place): the oldest
-        kept entry comes next, or the oldest of the newest `limit`.
+        `oldest`: the first place that can be had from somewhere else; None: there is only this memory.
         """
-        if self.position_known(epoch, offset) and self._places.count_after(offset) <= limit:
-            return True, offset
-        return False, max(self.first - 1, self._places.before_newest(limit))
+        first = self.first if oldest is None else min(oldest, self.first)
+        fork = self.last if epoch == self.epoch else self.shared.get(epoch)
+        rewound = fork is not None and epoch != self.epoch and offset > fork
+        start = fork if rewound else offset
+        if fork is None or start is None or not first - 1 <= start <= fork or self._count(start) > limit:
+            return Resumed(False, max(first - 1, self._before_newest(limit)), fork if rewound else None)
+        return Resumed(not rewound, start, start if rewound else None)
+
+    def _count(self, after: int) -> int:
+        """At least the number of entries behind `after`."""
+        return self._places.count_after(after) + max(0, self.first - 1 - after)
+
+    def _before_newest(self, limit: int) -> int:
+        """The place before the newest `limit` places; `limit` entries where they are all in memory."""
+        if len(self._places) > limit:
+            return self._places.before_newest(limit)
+        return max(0, self.first - 1 - (limit - len(self._places)))
 
     # -- reading by time -------------------------------------------------------------------------
 
     def latest(self, count: int) -> list[Recorded]:
         """The `count` newest trades by timestamp, newest first."""
-        return list(islice(self._in_time().descending(), count))
+        return list(islice(self.descending(None), count))
 
     def before(self, timestamp: int, count: int) -> list[Recorded]:
         """Trades before the microsecond of `timestamp` (ns), newest first. The page ends as in `after`."""
-        return _page(self._in_time().descending(timestamp // _MICROSECOND), count)
+        return page(self.descending(timestamp), count)
 
     def after(self, timestamp: int, count: int, before: int | None = None) -> list[Recorded]:
         """Trades after the microsecond of `timestamp` (and before that of `before`), oldest first.
@@ -377,11 +420,19 @@ class History:
         last complete microsecond. If one microsecond has more than `count` trades, the page holds all of
         them.
         """
-        trades = self._in_time().ascending(timestamp // _MICROSECOND + 1)
+        trades = self.ascending(timestamp)
         if before is not None:
             end = before // _MICROSECOND
-            trades = takewhile(lambda recorded: _moment(recorded) < end, trades)
-        return _page(trades, count)
+            trades = takewhile(lambda recorded: microsecond(recorded) < end, trades)
+        return page(trades, count)
+
+    def ascending(self, after: int) -> Iterator[Recorded]:
+        """All trades after the microsecond of `after` (ns), oldest first."""
+        return self._in_time().ascending(after // _MICROSECOND + 1)
+
+    def descending(self, before: int | None) -> Iterator[Recorded]:
+        """All trades before the microsecond of `before` (ns; None: all), newest first."""
+        return self._in_time().descending(None if before is None else before // _MICROSECOND)
 
     def _in_time(self) -> ByTime[Recorded]:
         """The order by time, up to date."""
@@ -531,18 +582,20 @@ def _moves_on(trades: Sequence[Trade], feed: _Feed, above_floor: bool) -> bool:
     return sequences == list(range(first, first + len(sequences)))
 
 
-def _moment(recorded: Recorded) -> int:
+def microsecond(recorded: Recorded) -> int:
+    """Of the trade's timestamp: the finest time that clients see."""
     return recorded.trade.timestamp // _MICROSECOND
 
 
-def _page(trades: Iterator[Recorded], count: int) -> list[Recorded]:
-    page = list(islice(trades, count))
+def page(trades: Iterator[Recorded], count: int) -> list[Recorded]:
+    """A page of about `count` trades that never ends inside those of one microsecond: see `History.after`."""
+    some = list(islice(trades, count))
     following = next(trades, None)
-    if not page or following is None or _moment(following) != _moment(page[-1]):
-        return page
-    torn = _moment(following)
-    complete = [recorded for recorded in page if _moment(recorded) != torn]
-    return complete or [*page, following, *takewhile(lambda recorded: _moment(recorded) == torn, trades)]
+    if not some or following is None or microsecond(following) != microsecond(some[-1]):
+        return some
+    torn = microsecond(following)
+    complete = [recorded for recorded in some if microsecond(recorded) != torn]
+    return complete or [*some, following, *takewhile(lambda recorded: microsecond(recorded) == torn, trades)]
 
 
 def _by_symbol(items: Sequence[Item]) -> dict[str, Sequence[Item]]:

@@ -7,7 +7,8 @@ Outside a connector a symbol has its canonical name (`domain.symbols`): "BTC-USD
 Trades exist by the hundred thousand, so they are msgspec Structs: immutable like frozen attrs classes, but
 eight times faster to create (a frozen attrs class sets each field through `object.__setattr__`). They also
 have no header for the garbage collector. `gc=False` is safe here: the fields hold only atoms, or a Struct
-that does not refer back.
+that does not refer back. On disk they are arrays, and their first element tells a trade from a gap (see
+`entries`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from attrs import frozen
 Side: TypeAlias = Literal["buy", "sell"]
 
 
-class Trade(msgspec.Struct, frozen=True, gc=False):
+class Trade(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=0):
     """One execution, as its source reported it.
 
     `trade_id` is None from a source without ids, `side` from one that does not tell it: neither is made up.
@@ -76,18 +77,25 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
         return self.offset
 
 
-@frozen
-class Gap:
+class Gap(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     """Places `first`..`last` of a symbol's stream that hold no trade, and the reason.
 
     `exact`: exactly `last - first + 1` trades are missing. If it is False, one place stands for an unknown
-    number of trades.
+    number of trades. An exact gap of a source with sequences can be filled later: `source` is its name, and
+    `sequence` belongs to the missing trade of the first place.
     """
 
     first: int
     last: int
     reason: str
     exact: bool = True
+    source: str | None = None
+    sequence: int | None = None
+
+    def part(self, first: int, last: int) -> Gap:
+        """The gap at some of its places."""
+        moved = None if self.sequence is None else self.sequence + first - self.first
+        return msgspec.structs.replace(self, first=first, last=last, sequence=moved)
 
 
 Entry: TypeAlias = Recorded | Gap

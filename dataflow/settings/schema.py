@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 from attrs import Factory, field, frozen, validators
@@ -180,6 +181,51 @@ class Cache:
     max_age_seconds: float = field(default=3600.0, validator=_positive)
 
 
+class WhenFull(Enum):
+    """What happens when the disk has no room for the history."""
+
+    DROP_OLDEST = "drop_oldest"
+    STOP_RECORDING = "stop_recording"
+
+
+class Send(Enum):
+    """When clients get a trade."""
+
+    AT_ONCE = "at_once"
+    AFTER_COMMIT = "after_commit"
+
+
+@frozen(kw_only=True)
+class History:
+    """`[history]`: what is kept on disk, and for how long. Without a directory or a server: nothing."""
+
+    store: str = "sqlite"
+    directory: str = ""
+    dsn: str = field(default="", repr=False)
+    keep_days: int = field(default=7, validator=_positive)
+    keep_trades: int = field(default=0, validator=_not_negative)
+    interval: float = field(default=0.05, validator=[_positive, validators.le(60)])
+    min_free_bytes: int = field(default=1_073_741_824, validator=_not_negative)
+    when_full: WhenFull = WhenFull.DROP_OLDEST
+    send: Send = Send.AT_ONCE
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept on disk."""
+        return bool(self.directory or self.dsn)
+
+
+@frozen(kw_only=True)
+class Candles:
+    """`[candles]`: the bars that clients can ask for, and when a bar is over."""
+
+    intervals: tuple[str, ...] = field(default=("1s", "5s", "15s", "1m", "5m", "15m", "1h", "4h", "1d"))
+    record: tuple[str, ...] = field(default=("*",))
+    lateness: float = field(default=2.0, validator=_not_negative)
+    revise_within: float = field(default=3600.0, validator=_not_negative)
+    throttle: float = field(default=1.0, validator=_positive)
+
+
 @frozen(kw_only=True)
 class BackoffSettings:
     """`[backoff]`: delays before attempts to reconnect a lost source."""
@@ -247,6 +293,8 @@ class Settings:
     limits: Limits = Limits()
     fanout: FanOut = FanOut()
     cache: Cache = Cache()
+    history: History = History()
+    candles: Candles = Candles()
     backoff: BackoffSettings = BackoffSettings()
     supervision: Supervision = Supervision()
     runtime: Runtime = Runtime()

@@ -14,7 +14,8 @@ from attrs import frozen
 
 from actors.update import Places, Stream, Update
 from dataflow import plugs
-from dataflow.cache.history import History
+from dataflow.cache.history import History, Resumed
+from dataflow.cache.tiers import Tiers
 from dataflow.domain import Topic
 from dataflow.sources.state import SourceState
 
@@ -36,12 +37,8 @@ class TopicLog(Protocol):
     def newest(self, count: int) -> Places:
         """The `count` newest entries, oldest first, for the answer to a new subscriber."""
 
-    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
-        """The place behind which a reader with that position goes on; at most `limit` entries are behind it.
-
-        (True, offset) when everything behind the position is known. Otherwise (False, place): there begins
-        what is left of this epoch.
-        """
+    def resume(self, epoch: int, offset: int, limit: int) -> Resumed:
+        """How a reader with that position goes on, with at most `limit` entries."""
 
     def behind(self, offset: int, limit: int) -> Places:
         """The first `limit` entries behind `offset`. Entries that are forgotten already become one gap."""
@@ -51,9 +48,10 @@ class TopicLog(Protocol):
 class Ground:
     """The parts of the core that a channel may use.
 
-    `carriers`: the sources of each symbol. `history_of(symbol)`: its trades. `epoch`: the number of this run
-    of the daemon. `clock`: wall time, seconds since the epoch. `news(topic)` wakes the readers of a topic.
-    `at_once`: the most entries of one `read`.
+    `carriers`: the sources of each symbol. `history_of(symbol)`: its trades, as far as they are in memory;
+    `tiers`: all of them. `epoch`: the number of this run of the daemon, for streams that begin with it.
+    `clock`: wall time, seconds since the epoch. `news(topic)` wakes the readers of a topic. `at_once`: the
+    most entries of one `read`.
     """
 
     carriers: Mapping[str, Sequence[SourceState]]
@@ -62,6 +60,7 @@ class Ground:
     clock: Callable[[], float]
     news: Callable[[Topic], None]
     at_once: int
+    tiers: Tiers
 
 
 class Channel(Protocol):

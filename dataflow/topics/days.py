@@ -27,7 +27,7 @@ from loguru import logger
 
 from actors.update import Places, Stream, Update
 from dataflow import paths
-from dataflow.cache.history import History
+from dataflow.cache.history import History, Resumed
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.topic import DAYS
@@ -228,8 +228,8 @@ class AggregateLog:
         day = self._up_to_date()
         return [(day.place, day.state())] if count and day is not None and day.bar is not None else []
 
-    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
-        return False, self.last  # there is no past
+    def resume(self, epoch: int, offset: int, limit: int) -> Resumed:
+        return Resumed(False, self.last)  # there is no past
 
     def behind(self, offset: int, limit: int) -> Places:
         return ()

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from attrs import define
 
 from actors.update import Places, Stream, Update
-from dataflow.cache.history import History
+from dataflow.cache.history import History, Resumed
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import PRICES
@@ -71,8 +71,8 @@ class PriceLog:
         trades = self._kept[max(0, len(self._kept) - count) :]
         return list(enumerate(trades, self._last - len(trades) + 1))
 
-    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
-        return False, self.last  # there is no past
+    def resume(self, epoch: int, offset: int, limit: int) -> Resumed:
+        return Resumed(False, self.last)  # there is no past
 
     def behind(self, offset: int, limit: int) -> Places:
         return ()

@@ -14,6 +14,7 @@ from typing import Final
 from attrs import evolve
 
 from actors.update import Places, Stream, Update
+from dataflow.cache.history import Resumed
 from dataflow.domain import Topic
 from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.topic import QUALITY
@@ -91,8 +92,8 @@ class QualityLog:
         places = [place for place in self._behind(0) if place[1].source not in self._gone]
         return places[max(0, len(places) - count) :]
 
-    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
-        return False, self.last  # there is no past
+    def resume(self, epoch: int, offset: int, limit: int) -> Resumed:
+        return Resumed(False, self.last)  # there is no past
 
     def behind(self, offset: int, limit: int) -> Places:
         return ()

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 import trio
 
 from actors.update import Places, Stream, Update
-from dataflow.cache.history import History
+from dataflow.cache.history import History, Resumed
 from dataflow.domain import Entry, Gap, Topic
 from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import TRADES
@@ -40,7 +40,7 @@ class TradeLog:
         self._history.expire(trio.current_time())
         return _places(self._history.newest(count))
 
-    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
+    def resume(self, epoch: int, offset: int, limit: int) -> Resumed:
         self._history.expire(trio.current_time())
         return self._history.resume(epoch, offset, limit)
 
@@ -76,9 +76,9 @@ class ExpectedLog:
         log = self._found()
         return () if log is None else log.newest(count)
 
-    def resume(self, epoch: int, offset: int, limit: int) -> tuple[bool, int]:
+    def resume(self, epoch: int, offset: int, limit: int) -> Resumed:
         log = self._found()
-        return (False, 0) if log is None else log.resume(epoch, offset, limit)
+        return Resumed(False, 0) if log is None else log.resume(epoch, offset, limit)
 
     def behind(self, offset: int, limit: int) -> Places:
         log = self._found()

@@ -103,7 +103,9 @@ class Model:
         if trade.sequence is not None and previous is not None:
             missing = trade.sequence - previous - 1
             if missing:
-                self.put(Gap(self.last + 1, self.last + missing, "source_gap"))
+                self.put(
+                    Gap(self.last + 1, self.last + missing, "source_gap", True, trade.source, previous + 1)
+                )
         elif mark is not None:
             self.put(Gap(self.last + 1, self.last + 1, mark.reason, exact=False))
         self.put(Recorded(self.last + 1, trade))
@@ -212,8 +214,7 @@ def check_reading(log: History, kept: list[Entry], place: int, count: int) -> No
         entry for entry in kept if isinstance(entry, Recorded) and entry.offset > place
     ]
     assert log.newest(count) == newest(kept, count)
-    assert log.position_known(1, place) == (place >= log.first - 1)
-    known, start = log.resume(1, place, count)
+    known, start, _ = log.resume(1, place, count)
     assert known == (place >= log.first - 1 and len(rest) <= count)
     begun = log.read(start, 1000)
     assert begun == (rest if known else log.read(log.first - 1, 1000)[-count:])

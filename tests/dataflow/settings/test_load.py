@@ -23,7 +23,7 @@ from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import Form
 from dataflow.settings import load as config
 from dataflow.settings.load import load
-from dataflow.settings.schema import Chaos, Gateway, Session, Settings
+from dataflow.settings.schema import Chaos, Gateway, History, Session, Settings
 from dataflow.sources.port import SourceSettings
 
 
@@ -181,7 +181,7 @@ class TestMistakes:
             'first.toml: [gateway] port: found "80"; must be a whole number',
             "first.toml: [gateway] max_sessions: found 0; must be > 0",
             'first.toml: [gatway]: unknown table; did you mean "gateway"? valid: admission, '
-            "backoff, cache, chaos, faces, fanout, gateway, limits, operator, runtime, session, sources, supervision",
+            "backoff, cache, candles, chaos, faces, fanout, gateway, history, limits, operator, runtime, session, sources, supervision",
             "first.toml: [session] outbox: found 1.5; must be a whole number",
             "DATAFLOW__CHAOS__ENABLED: [chaos] enabled: found 1; must be true or false",
         ]
@@ -439,7 +439,7 @@ class TestMistakes:
             ("DATAFLOW__GATEWAY__PORT", '[gateway] port: found "x"; must be a whole number'),
             ("DATAFLOW__GATEWAY", '[gateway]: found "x"; must be a table'),
             ("DATAFLOW__GATEWAY__TLS_KEY", '[gateway] tls_key: found "x"; tls_certificate and tls_key belong together'),
-            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, chaos, faces, fanout, gateway, limits, operator, "
+            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, candles, chaos, faces, fanout, gateway, history, limits, operator, "
              "runtime, session, sources, supervision"),
         ],
     )  # fmt: skip
@@ -480,11 +480,14 @@ class TestShippedFiles:
         return (checkout / "config" / "server.toml").read_text()
 
     def test_server_toml_has_the_defaults(self, server: str) -> None:
-        """The values in config/server.toml are the defaults of the code, in all tables except sources."""
+        """The values in config/server.toml are the defaults of the code, in all tables except sources. Only the
+        daemon keeps a history without being asked: in the code there is no place for it."""
         written = tomllib.loads(server)
         written.pop("sources")
         written.pop("faces")
-        assert config._settings(config._leaves(written, "server.toml"), problems := []) == Settings()
+        assert config._settings(config._leaves(written, "server.toml"), problems := []) == Settings(
+            history=History(directory="data")
+        )
         assert problems == []
 
     def test_server_toml_names_every_key(self, server: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import define, field
 
 from dataflow.cache.history import Store
+from dataflow.cache.tiers import Tiers
 from dataflow.domain import Missed, Topic, Trade
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import Audience, SourceState, carriers
@@ -36,7 +37,13 @@ class Stage:
     def __attrs_post_init__(self) -> None:
         self.sources = {name: self._source(name) for name in ("a", "b")}
         self.ground = Ground(
-            carriers(self.sources), self.store.history, EPOCH, lambda: self.now, self.news.append, AT_ONCE
+            carriers(self.sources),
+            self.store.history,
+            EPOCH,
+            lambda: self.now,
+            self.news.append,
+            AT_ONCE,
+            Tiers(None, self.store.history),
         )
 
     def _source(self, name: str) -> SourceState:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.cache.history import Store
+from dataflow.cache.tiers import Tiers
 from dataflow.domain import Missed, Topic, Trade
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.topic import DAYS
@@ -32,7 +33,8 @@ class Scene:
         self.carriers: dict[str, list[object]] = {symbol: [] for symbol in symbols}
         self.store = Store(7, max_trades, 1e9)
         self.now = (MIDNIGHT + 12 * HOUR) / 1e9
-        ground = Ground(self.carriers, self.store.history, 7, lambda: self.now, lambda _topic: None, AT_ONCE)  # type: ignore[arg-type]
+        history_of, tiers = self.store.history, Tiers(None, self.store.history)
+        ground = Ground(self.carriers, history_of, 7, lambda: self.now, lambda _topic: None, AT_ONCE, tiers)  # type: ignore[arg-type]
         self.days = Days(ground)
         self.awake: list[str] = []
         self.days.follow(lambda: self.awake.append("now"))
@@ -342,7 +344,7 @@ def test_the_present_state_for_a_new_subscriber() -> None:
     (newest,) = log.newest(1)
     assert newest == (3, s.state())
     assert list(log.newest(0)) == []
-    assert log.resume(7, 1, 100) == (False, 3)
+    assert log.resume(7, 1, 100)[:2] == (False, 3)
     assert log.behind(0, 100) == ()
 
 
