@@ -2,8 +2,9 @@
 
 Rules of this file. Pure. Each place comes once and in order, as a trade or as a gap; anything else is a
 `WrongPlace`, and what was held stays. A filled place never changes again. What lies behind a rewind is
-dropped. A stream that the server cannot go on with begins anew behind a gap from place 0. Entries and open
-gaps are bounded: the oldest are forgotten, and fills of forgotten gaps are no news.
+dropped. A stream that the server cannot go on with begins anew behind a gap from place 0; what it can only
+tell in part goes on, with gaps. Entries and open gaps are bounded: the oldest are forgotten, and fills of
+forgotten gaps are no news.
 """
 
 from __future__ import annotations
@@ -66,11 +67,8 @@ class Stream:
         self.live = True
         if rewound is not None and self.offset is not None:
             yield self.rewind(rewound)
-        goes_on = self.offset is not None and (recovered is True or rewound is not None)
-        if entries and entries[0].first == FROM_NOTHING:
-            goes_on = False
         self.epoch = at.epoch
-        if goes_on:
+        if self._goes_on(entries, recovered is True or rewound is not None):
             for fill in filled:
                 yield from self.fill(fill)
         else:
@@ -124,6 +122,12 @@ class Stream:
     def lost(self) -> None:
         """The connection is lost: nothing may come before the next answer."""
         self.live = False
+
+    def _goes_on(self, entries: Sequence[Entry], is_known: bool) -> bool:
+        """Whether the answer follows what is held. It may do so although a part of it is missing for good."""
+        if self.offset is None or (entries and entries[0].first == FROM_NOTHING):
+            return False
+        return is_known or (bool(entries) and entries[0].first == self._next)
 
     def _begin(self, at: Position, entries: Sequence[Entry]) -> Iterator[Gap]:
         """The count begins: for the first time, or anew behind a hole with a name."""

@@ -167,6 +167,14 @@ class TestEvents:
             assert places(client) == [(0, 0), (2, 2), (3, 3)]
             assert client.streams[TOPIC].since == {"epoch": 9, "offset": 3}
 
+    def test_a_part_that_is_lost_for_good_is_a_gap_like_others(self, client: Client) -> None:
+        """The position is known, so the count goes on."""
+        client.lost()
+        lost = {"from": 6, "to": 7, "reason": "overrun"}
+        list(client.hear(answer(8, epoch=2, recovered=False, gaps=[lost], trades=[trade(8)])))
+        assert places(client) == [(6, 7), (8, 8)]
+        assert client.streams[TOPIC].since == {"epoch": 2, "offset": 8, "gaps": [[6, 7]]}
+
     def test_a_rewind_of_a_living_connection(self, client: Client) -> None:
         """As in an answer; a gap over the place of the fork is cut there."""
         list(client.hear(gap(6, 9)))
