@@ -176,10 +176,6 @@ class Qualities:
     live: bool = False
     states: dict[str, Quality] = field(factory=dict)
 
-    @property
-    def since(self) -> None:
-        """This channel has no past."""
-
     def take(self, state: Quality) -> Quality:
         """A state, which replaces the one before."""
         self.states[state.source] = state
@@ -192,25 +188,36 @@ class Qualities:
 
 @define(eq=False)
 class Bars:
-    """The candles of a symbol and interval: the newest revision of each of the newest `keep`, or of all."""
+    """The candles of a symbol and interval, each as it is now: all, or the `keep` that changed last.
+
+    By start; those of a number of trades (`100t`) or a volume (`10v`) by their first place, since several may
+    start in one microsecond.
+    """
 
     topic: Topic
     keep: int | None = None
+    epoch: int | None = None
     live: bool = False
-    candles: dict[datetime, Candle] = field(factory=dict)
+    candles: dict[datetime | int, Candle] = field(factory=dict)
 
-    @property
-    def since(self) -> None:
-        """Candles are asked for again: a revision tells by itself whether it is news."""
+    def answered(self, epoch: int) -> None:
+        """The answer to a subscription. A daemon that was started anew counts revisions anew."""
+        self.live = True
+        if epoch != self.epoch:
+            self.candles.clear()
+        self.epoch = epoch
 
     def take(self, candle: Candle) -> Iterator[Candle]:
         """A candle, if it is news: a revision that is held already, or an older one, yields nothing."""
-        held = self.candles.get(candle.start)
+        by_place = candle.first_offset is not None and candle.interval.endswith(("t", "v"))
+        key = candle.first_offset if by_place and candle.first_offset is not None else candle.start
+        held = self.candles.pop(key, None)
         if held is not None and candle.rev <= held.rev:
+            self.candles[key] = held
             return
-        self.candles[candle.start] = candle
+        self.candles[key] = candle
         if self.keep is not None and len(self.candles) > self.keep:
-            del self.candles[min(self.candles)]
+            del self.candles[next(iter(self.candles))]
         yield candle
 
     def lost(self) -> None:
