@@ -8,7 +8,6 @@ not happened by then is a finding. The disk is looked at only between two lives,
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sys
 import tempfile
@@ -33,9 +32,11 @@ from .readings import Disk, served
 from .run import HOST, free_port
 from .witness import LOOK_EVERY
 
+COMMAND: Final = (sys.executable, "-m", "dataflow")
 SERVED_WITHIN: Final = 60.0  # seconds from a start until all clients are served: a busy machine is slow
 ENDS_WITHIN: Final = 30.0  # seconds of a stop in order
 AT_REST: Final = 20  # looks in a row without news
+SPEED: Final = 10.0  # times the recordings' own pace: about 1,000 trades a second together
 REMEMBERED: Final = (
     2_000  # trades of a symbol in the daemon's memory: few, so that answers come from disk too
 )
@@ -113,7 +114,7 @@ class _Daemon:
 
     async def start(self) -> None:
         """Start the process. It need not listen when this returns."""
-        command = [sys.executable, "-m", "dataflow", "run", "--config", str(self.folder / "daemon.toml")]
+        command = [*COMMAND, "run", "--config", str(self.folder / "daemon.toml")]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DATAFLOW__")}
         with self.log.open("ab") as log:
             self.process = await trio.lowlevel.open_process(
@@ -154,20 +155,17 @@ async def _stage(folder: Path, deaths: Deaths) -> AsyncIterator[_Stage]:
         exchanges: dict[str, Exchange] = {}
         players: dict[str, Player] = {}
         for name in EXCHANGES:
-            opened = playing(name, seed=plan_seed(deaths, name), repeated=plan.repeated)
+            opened = playing(name, seed=deaths.seed, repeated=plan.repeated, speed=SPEED)
             exchanges[name], players[name] = await stack.enter_async_context(opened)
         if plan.dropped:
             exchanges["binance"].fault("drop", times=None, probability=plan.dropped)
         daemon = _Daemon(folder, free_port())
         daemon.configure(exchanges, symbols)
         every = [symbol for known in symbols.values() for symbol in known]
-        clients = {f"client-{n}": speaker(n, HOST, daemon.port, every) for n in range(deaths.clients)}
+        clients = {
+            f"client-{n}": speaker(n, HOST, daemon.port, every, outlives=True) for n in range(deaths.clients)
+        }
         yield _Stage(daemon, symbols, exchanges, players, clients)
-
-
-def plan_seed(deaths: Deaths, name: str) -> int:
-    """The seed of an exchange's faults."""
-    return random.Random(f"deaths/{deaths.seed}/{name}").randrange(1 << 32)
 
 
 # -- the play ---------------------------------------------------------------------------------------------
@@ -271,9 +269,7 @@ class _Play:
         for name, client in stage.clients.items():
             client.lost()
             self._judge_rewinds(name, client)
-            account = client.account(record)
-            del account.wrong["new_epoch"]  # each death begins one
-            figures.clients[name] = account
+            figures.clients[name] = client.account(record)
             figures.connections[name] = client.connections
             figures.rewinds[name] = sum(map(len, client.rewinds.values()))
             figures.filled[name] = client.filled if isinstance(client, Resuming) else 0
