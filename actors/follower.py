@@ -8,7 +8,7 @@ only when something is urgent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -31,13 +31,21 @@ class Sink(Protocol):
 
 
 class Follower:
-    """The actor of one sink. Any message means that it is urgent. It looks every `interval` seconds."""
+    """The actor of one sink. Any message means that it is urgent. It looks every `interval` seconds.
 
-    def __init__(self, sink: Sink, interval: float) -> None:
+    `prepare` is awaited before it begins.
+    """
+
+    def __init__(
+        self, sink: Sink, interval: float, prepare: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._sink = sink
         self._interval = interval
+        self._prepare = prepare
 
     async def run(self, ctx: Context) -> None:
+        if self._prepare is not None:
+            await self._prepare()
         self._sink.follow(partial(ctx.ref.put, "urgent"))
         ctx.ready()
         while True:

@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -229,19 +229,26 @@ def followers(hall: Hall) -> tuple[Child, ...]:
     Before the sources, so that they see the first trades.
     """
     core = hall.core
-    children = [follower(core, paths.CANDLES, core.candles, core.settings.candles.throttle)]
+    candles, every = core.candles, core.settings.candles.throttle
+    children = [follower(core, paths.CANDLES, candles, every, candles.restore)]
     if any(face.follows_days for face in hall.faces):
         children.append(follower(core, paths.DAYS, core.days))
     return (Child(paths.FOLLOWERS, lambda: Supervisor(limit=FOREVER, children=tuple(children))),)
 
 
-def follower(core: Core, path: str, product: Candles | Days, interval: float = FOLLOW_EVERY) -> Child:
-    """The actor that keeps `product` up to date."""
+def follower(
+    core: Core,
+    path: str,
+    product: Candles | Days,
+    interval: float = FOLLOW_EVERY,
+    prepare: Callable[[], Awaitable[None]] | None = None,
+) -> Child:
+    """The actor that keeps `product` up to date. `prepare` is awaited first."""
     core.topics.readers.add_of_all(product.news)
     every = min(interval, FOLLOW_EVERY, core.settings.cache.max_age_seconds / 4)
     return Child(
         paths.name(path),
-        partial(Follower, product, every),
+        partial(Follower, product, every, prepare),
         mailbox=ONE_REQUEST,
         backoff=Backoff(cap=FOLLOW_EVERY),  # the history does not wait for it for long
         beat_within=BEAT_WITHIN,
