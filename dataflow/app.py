@@ -467,8 +467,8 @@ def stop_deadline(settings: Settings) -> float:
     """Seconds after which a stop has taken longer than all of its steps together may take."""
     sources = settings.sources.values()
     listening = sum(isinstance(each, ListenerSettings) for each in sources)  # and their producers, at once
-    # http, the topics at once, each of the others
-    one_by_one = 2 + settings.cache.shards + len(sources) + listening
+    # http, the topics at once, the recorder, each of the others
+    one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
     at_once = 6  # the actors of `ops`, and the follower
     return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE

@@ -74,6 +74,7 @@ class Gateway:
     max_sessions: int = field(default=10_000, validator=_positive)
     max_memory: int = field(default=0, validator=_not_negative)
     max_message_bytes: int = field(default=65_536, validator=_positive)
+    deflate: bool = True
     drain_seconds: float = field(default=5.0, validator=_not_negative)
     admin_token: str | None = field(default=None, repr=False, validator=validators.optional(_token))
     tls_certificate: str | None = field(default=None)
