@@ -56,7 +56,13 @@ class Core:
         self.faults = Faults(settings.chaos.seed) if settings.chaos.enabled else None
         cache = settings.cache
         self.stores = [
-            Store(self.epoch, cache.trades_per_symbol, cache.max_age_seconds, self._refused)
+            Store(
+                self.epoch,
+                cache.trades_per_symbol,
+                cache.max_age_seconds,
+                self._refused,
+                settles=archive is None,
+            )
             for _ in range(cache.shards)
         ]
         self._audience = audience or Audience()
