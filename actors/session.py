@@ -355,8 +355,8 @@ class Session(Generic[P, M]):
         return self._flushing
 
     def told(self, topic: Any) -> int:
-        """The last place of `topic` that leaves before the message in hand. Raises KeyError."""
-        waiting = self._outbox.before(topic) if self._reciting and self._outbox is not None else None
+        """The last place of `topic` that has left, when what waits shall not (`hold`). Raises KeyError."""
+        waiting = self._outbox.before(topic) if self._outbox is not None else None
         return self.position(topic) if waiting is None else waiting
 
     def hold(self, topic: Any, rendering: Rendering[P]) -> None:

@@ -34,7 +34,7 @@ from simulators import Exchange, Player, Proxy
 from supervisors import Event, Handle, SupervisionError, open_supervisor
 
 from .check import Figures, Seen, SourceAccount, pushed_account, source_account
-from .client import Client, JsonRpc, dial
+from .client import Client, dial, speaker
 from .faces import CLIENTS
 from .grpc import Aggregates
 from .plan import Plan, Rehearsal, Shape, Step, make
@@ -170,7 +170,7 @@ async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncI
         clients = {
             name: _CLIENTS[name](HOST, ways[name].port, symbols)
             if name in _CLIENTS
-            else JsonRpc(HOST, ways[name].port, symbols, batch=bool(n % 2))
+            else speaker(n, HOST, ways[name].port, symbols)
             for n, name in enumerate(names)
         }
         producers = {

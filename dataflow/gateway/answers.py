@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 
 from dataflow.domain import Recorded, Topic
+from dataflow.domain.candle import Candle
 from dataflow.domain.quality import Quality
 
 
@@ -120,4 +121,13 @@ class ClientsInfo:
     total: int
     outbox: OutboxInfo
     clients: Sequence[ClientInfo]
+    next: int | None
+
+
+@frozen
+class CandlePage:
+    """Candles, oldest first. `next`: the time from which the page behind this one begins, ns since the epoch;
+    None when a bounded range has been read to its end."""
+
+    candles: Sequence[Candle]
     next: int | None

@@ -27,6 +27,7 @@ from dataflow.domain.topic import DAYS
 from dataflow.sources.state import SourceState
 
 from .answers import (
+    CandlePage,
     ClientInfo,
     ClientsInfo,
     DeliveredInfo,
@@ -123,6 +124,16 @@ class Desk:
         if after is not None:
             return history.after(after, count, before)
         return history.before(before, count) if before is not None else history.latest(count)
+
+    async def candles(
+        self, symbol: str, interval: str, start: int | None = None, end: int | None = None, limit: int = 500
+    ) -> CandlePage:
+        """At most `limit` candles whose windows start at `start` or later and before `end`, ns since epoch.
+
+        Oldest first; without `start` the newest ones. It may take seconds: hold no turn. Raises InvalidValue,
+        and Unavailable when the disk does not answer.
+        """
+        raise NotImplementedError
 
     def topic(self, channel: str, symbol: str, variant: str = "") -> Topic:
         """The topic of these names. Raises InvalidValue."""

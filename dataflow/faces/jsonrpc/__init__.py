@@ -14,7 +14,7 @@ from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Socket
 from dataflow.settings.schema import FaceSettings
 
-from .methods import Calls
+from .methods import Calls, formats
 
 PATH: Final = "/ws"
 
@@ -28,7 +28,8 @@ class Face(face.Face):
     """One WebSocket."""
 
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
-        return (Entrance(Socket(PATH), lambda session, _client: Calls(session, hall)),)
+        known = formats(hall.core.symbols, list(hall.settings.sources))
+        return (Entrance(Socket(PATH), lambda session, _client: Calls(session, hall, known)),)
 
     def about(self, hall: Hall) -> Iterable[Sample]:
         url = f"{{ws}}{PATH}"
