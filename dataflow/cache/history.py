@@ -111,7 +111,7 @@ class _Hole(NamedTuple):
 
     sequence: int
     first: int
-    count: int
+    size: int
     earliest: float
     latest: float
 
@@ -388,7 +388,7 @@ class History:
         begin, ids = trades[0].sequence, [each.trade_id for each in trades if each.trade_id is not None]
         fits = (
             first - hole.first == begin - hole.sequence
-            and first + len(trades) <= hole.first + hole.count
+            and first + len(trades) <= hole.first + hole.size
             and all(_is_missing(each, begin + at, trades[0], hole) for at, each in enumerate(trades))
             and len(set(ids)) == len(ids)
             and feed.ids.keys().isdisjoint(ids)
@@ -452,16 +452,16 @@ class History:
         assert trades[0].sequence is not None
         before = trades[0].sequence - hole.sequence
         behind = before + len(trades)
-        left = hole._replace(count=before, latest=trades[0].timestamp)
+        left = hole._replace(size=before, latest=trades[0].timestamp)
         right = _Hole(
             hole.sequence + behind,
             hole.first + behind,
-            hole.count - behind,
+            hole.size - behind,
             trades[-1].timestamp,
             hole.latest,
         )
         at = feed.holes.index(hole)
-        feed.holes[at : at + 1] = [part for part in (left, right) if part.count]
+        feed.holes[at : at + 1] = [part for part in (left, right) if part.size]
         self._staged.extend(enumerate(trades, hole.first + before))
         for trade in trades:
             if trade.trade_id is not None:
@@ -764,7 +764,7 @@ def _hole_of(trade: Trade, feed: _Feed) -> _Hole | None:
     if at < 0:
         return None
     hole = feed.holes[at]
-    within = trade.sequence < hole.sequence + hole.count
+    within = trade.sequence < hole.sequence + hole.size
     return hole if within and hole.earliest <= trade.timestamp <= hole.latest else None
 
 

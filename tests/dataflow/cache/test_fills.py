@@ -119,7 +119,9 @@ def test_a_run_fills_as_a_whole_or_not_at_all() -> None:
 def test_a_new_numbering_fills_nothing_and_is_believed() -> None:
     """Its numbers lie in an old gap, its times do not: `ANEW` of them are a new stream, as ever."""
     log = history(1, 60)
-    found = [log.admit(sequenced(each, trade_id=f"n{each}", timestamp=10**9 + each), 0.0) for each in range(2, 42)]
+    found = [
+        log.admit(sequenced(each, trade_id=f"n{each}", timestamp=10**9 + each), 0.0) for each in range(2, 42)
+    ]
     assert found == [Verdict.LATE] * (ANEW - 1) + [Verdict.ADMITTED] * (41 - ANEW)
     assert log.unsettled(99) == []
 
