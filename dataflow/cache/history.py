@@ -49,7 +49,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import islice, pairwise, takewhile
-from typing import Final, NamedTuple, TypeGuard
+from typing import Final, NamedTuple, Protocol, TypeGuard
 
 from attrs import Factory, define, evolve, field, setters, validators
 
@@ -116,6 +116,16 @@ class _Hole(NamedTuple):
     latest: float
 
 
+class Stored(Protocol):
+    """What is on disk of a symbol: an `archive.Stream`."""
+
+    @property
+    def last(self) -> int: ...
+
+    @property
+    def epochs(self) -> Sequence[tuple[int, int]]: ...
+
+
 def shared(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
     """Of a chain of (epoch, its first place), the oldest first: `History.shared`.
 
@@ -171,6 +181,75 @@ class History:
     _staged: deque[tuple[int, Trade]] = field(init=False, factory=deque)
     _fills: deque[Filled] = field(init=False, factory=deque)
     _trades_of_fills: int = field(default=0, init=False)
+    _floor: float = field(default=_NEVER, init=False)  # of a source that is not among the feeds yet
+
+    @classmethod
+    def going_on(
+        cls, epoch: int, max_trades: int, max_age: float, last: int, epochs: Sequence[tuple[int, int]]
+    ) -> History:
+        """A log that goes on behind place `last` of a stored one, with nothing in memory yet.
+
+        `epochs`: the chain of the stored one, see `shared`.
+        """
+        made = cls(epoch, max_trades, max_age, shared=shared(epochs))
+        made.last = made._timed = last
+        return made
+
+    def restore(
+        self,
+        places: Sequence[tuple[int, Trade | Gap]],
+        now: float,
+        *,
+        newest: Iterable[Trade] = (),
+        forgotten: float | None = None,
+        are_all: bool = True,
+    ) -> None:
+        """Remember what was stored of a log that goes on: its newest places up to `last`, without a hole.
+
+        `newest`: the newest trade of each source before these places. `forgotten`: the highest time of the
+        trades before them, None without any. `are_all`: there were no other sources. Nothing was admitted
+        yet.
+        """
+        for trade in newest:
+            self._remember(trade)
+        gaps: dict[str, Gap] = {}
+        for place, entry in places:
+            self._places.append(entry, place, now)
+            if isinstance(entry, Gap):
+                if entry.source is not None:
+                    gaps[entry.source] = entry
+            else:
+                self._trades += 1
+                self._reopen(gaps.pop(entry.source, None), entry)
+                self._remember(entry)
+                if entry.trade_id is not None:
+                    self._feeds[entry.source].ids[entry.trade_id] = entry
+                    self._ids_by_age.append(entry)
+        if forgotten is not None:
+            for feed in self._feeds.values():
+                assert feed.newest is not None
+                feed.floor = min(forgotten, feed.newest.timestamp + AHEAD)
+            self._floor = _NEVER if are_all else forgotten
+        self._timed = self.first - 1
+        self._make_room()
+
+    def _remember(self, trade: Trade) -> None:
+        feed = self._feed(trade.source)
+        self.newest_trade = feed.newest = trade
+        feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
+
+    def _reopen(self, gap: Gap | None, trade: Trade) -> None:
+        """What is missing before a stored trade may still come, and fill."""
+        feed = self._feed(trade.source)
+        step = _step(trade, feed)
+        if step is not None and step <= 0:
+            feed.holes.clear()  # a new numbering began here
+        if gap is not None:
+            _open(gap, feed, trade)
+
+    def newest_by_source(self) -> list[Trade]:
+        """The newest admitted trade of each source that had one."""
+        return [feed.newest for feed in self._feeds.values() if feed.newest is not None]
 
     # -- admission -------------------------------------------------------------------------------
 
@@ -261,7 +340,7 @@ class History:
     def _feed(self, source: str) -> _Feed:
         found = self._feeds.get(source)
         if found is None:
-            found = self._feeds[source] = _Feed()
+            found = self._feeds[source] = _Feed(floor=self._floor)
         return found
 
     def _judge(self, trade: Trade, feed: _Feed) -> Verdict:
@@ -398,12 +477,17 @@ class History:
             self._stage(hole, trades, feed)
         return fits
 
-    def unsettled(self, upto: int) -> list[Sequence[tuple[int, Trade]]]:
-        """Staged fills that lie at places up to `upto`, the oldest first, each without a hole.
+    @property
+    def has_staged(self) -> bool:
+        """Whether fills wait to be written and settled."""
+        return bool(self._staged)
 
-        For the disk. `settle` them when they are written.
+    def unsettled(self, upto: int, limit: int = STAGED) -> list[Sequence[tuple[int, Trade]]]:
+        """Staged fills that lie at places up to `upto`, each without a hole: the oldest, `limit` at most.
+
+        For the disk, which has these places already. `settle` them when they are written.
         """
-        return _together(takewhile(lambda place: place[0] <= upto, self._staged))
+        return _together(takewhile(lambda place: place[0] <= upto, islice(self._staged, limit)))
 
     def settle(self, count: int | None = None) -> None:
         """The `count` oldest staged trades (None: all) take their places. Readers see them from now on."""
@@ -418,28 +502,6 @@ class History:
         The remembered ones have as many trades as the log may have.
         """
         return [each for each in self._fills if each.number > number]
-
-    def reopen(self, places: Iterable[tuple[int, Trade | Gap]]) -> None:
-        """These places, in order, come from a disk: the exact gaps among them may be filled.
-
-        Before anything is admitted.
-        """
-        newest: dict[str, Trade] = {}
-        behind: dict[str, Gap] = {}
-        for _, entry in places:
-            if isinstance(entry, Gap):
-                if entry.source is not None:
-                    behind[entry.source] = entry
-                continue
-            feed, before = self._feed(entry.source), newest.get(entry.source)
-            if entry.sequence is None:
-                continue
-            if before is not None and before.sequence is not None and entry.sequence <= before.sequence:
-                feed.holes.clear()
-            gap = behind.pop(entry.source, None)
-            if gap is not None and gap.sequence is not None:
-                _open(gap, feed, entry, before)
-            newest[entry.source] = entry
 
     def _fits(self, trade: Trade, feed: _Feed) -> bool:
         return _hole_of(trade, feed) is not None and self._has_room(1)
@@ -612,15 +674,17 @@ class Store:
     """The histories of the symbols of one shard. Each is made when its symbol is first named.
 
     `counts`: the number of items by (source, verdict). `refused` is called with each trade that is neither
-    admitted nor a duplicate nor a fill. It must not raise. `settles`: fills take their places at once, since
-    there is no disk that must have them first.
+    admitted nor a duplicate nor a fill. It must not raise. `streams`: what is stored of each symbol; its log
+    goes on. `staged(symbol)` is called when fills are staged, for whoever writes and settles them. None:
+    there is no disk, and they are settled at once.
     """
 
     epoch: int
     max_trades: int
     max_age: float
     refused: Callable[[Trade, Verdict], None] | None = None
-    settles: bool = field(default=True, kw_only=True)
+    staged: Callable[[str], object] | None = field(default=None, kw_only=True)
+    streams: Mapping[str, Stored] = field(factory=dict, kw_only=True)
     counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
     _histories: dict[str, History] = field(init=False, factory=dict)
     _filled: set[str] = field(init=False, factory=set)  # by the batch in hand
@@ -633,10 +697,16 @@ class Store:
         """
         found = self._histories.get(symbol)
         if found is None:
-            found = self._histories[symbol] = History(self.epoch, self.max_trades, self.max_age)
+            found = self._histories[symbol] = self._begun(symbol)
         if now is not None:
             found.expire(now)
         return found
+
+    def _begun(self, symbol: str) -> History:
+        stored = self.streams.get(symbol)
+        if stored is None:
+            return History(self.epoch, self.max_trades, self.max_age)
+        return History.going_on(self.epoch, self.max_trades, self.max_age, stored.last, stored.epochs)
 
     def symbols(self) -> list[str]:
         """The symbols that have a history."""
@@ -653,9 +723,11 @@ class Store:
     def _settle(self) -> None:
         """At the end of a batch, so that what comes together is told together."""
         filled, self._filled = self._filled, set()
-        if self.settles:
-            for symbol in filled:
+        for symbol in filled:
+            if self.staged is None:
                 self.history(symbol).settle()
+            else:
+                self.staged(symbol)
 
     def _offer(self, items: Sequence[Item], now: float) -> set[str]:
         if len(items) < _FEW:
@@ -745,11 +817,11 @@ def _goes_on(trade: Trade, feed: _Feed, verdict: Verdict) -> bool:
     return goes_on
 
 
-def _open(gap: Gap, feed: _Feed, following: Trade, before: Trade | None = None) -> None:
+def _open(gap: Gap, feed: _Feed, following: Trade) -> None:
     """Remember an exact gap before the trade `following`, so that it can be filled."""
     if gap.sequence is None:
         return
-    before = before or feed.newest
+    before = feed.newest
     moments = [following.timestamp, following.timestamp if before is None else before.timestamp]
     earliest = _NEVER if before is None else min(moments)
     feed.holes.append(_Hole(gap.sequence, gap.first, gap.last - gap.first + 1, earliest, max(moments)))

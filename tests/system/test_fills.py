@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import trio
 from attrs import define
 from trio.testing import wait_all_tasks_blocked
 
@@ -140,9 +139,13 @@ async def test_a_client_that_comes_back_asks_for_its_gaps() -> None:
     async with stage() as s, client(s.daemon.url) as one:
         await s.trade(1, 5, 9, 3, 4, 7)
         await until(lambda: s.places() == ["1", "-", "3", "4", "5", "-", "7", "-", "9"])
-        answer = await one.call("subscribe", channel="trades", symbol=SYMBOL, since=s.since(5, (2, 4), (6, 8)))
+        answer = await one.call(
+            "subscribe", channel="trades", symbol=SYMBOL, since=s.since(5, (2, 4), (6, 8))
+        )
         assert answer["recovered"] is True
-        assert [told(each) for each in answer["filled"]] == [(3, 4, ["3", "4"])], "6 to 8 are behind its position"
+        assert [told(each) for each in answer["filled"]] == [(3, 4, ["3", "4"])], (
+            "6 to 8 are behind its position"
+        )
         assert shown(answer["trades"]) == ["7", "9"]
         assert [(gap["from"], gap["to"]) for gap in answer["gaps"]] == [(6, 6), (8, 8)]
         again = await one.call("subscribe", channel="trades", symbol=SYMBOL, since=s.since(9, (2, 2)))
@@ -200,7 +203,9 @@ async def test_a_fill_is_not_dropped_before_a_slow_client() -> None:
         wire.reads(ALL)
         await until(lambda: kinds(wire)[-1:] == ["update 19"])
         assert "filled 2" in kinds(wire)
-        places = [int(each.split()[1].partition("-")[0]) for each in kinds(wire) if not each.startswith("filled")]
+        places = [
+            int(each.split()[1].partition("-")[0]) for each in kinds(wire) if not each.startswith("filled")
+        ]
         assert places == sorted(places)
         assert kinds(wire).index("filled 2") > 0, "the places around it come first, as trades or as left out"
 
@@ -255,9 +260,7 @@ class Disk:
 
 
 async def since(one: Client, place: dict[str, Any], **more: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = await one.call(
-        "subscribe", channel="trades", symbol=SYMBOL, since=place, **more
-    )
+    answer: dict[str, Any] = await one.call("subscribe", channel="trades", symbol=SYMBOL, since=place, **more)
     return answer
 
 

@@ -82,10 +82,13 @@ def test_what_comes_together_is_one_fill() -> None:
 
 
 def test_with_a_disk_the_store_leaves_fills_to_be_settled() -> None:
-    """And says that there is news, for whoever writes them."""
-    store = Store(1, 1000, 1e9, settles=False)
+    """And says so, to whoever writes them."""
+    told: list[str] = []
+    store = Store(1, 1000, 1e9, staged=told.append)
     store.admit([sequenced(1), sequenced(3)], 0.0)
+    assert told == []
     assert store.admit([sequenced(2)], 0.0) == {"BTC-USD"}
+    assert told == ["BTC-USD"]
     assert shown(store.history("BTC-USD")) == ["1", "-", "3"]
     assert store.history("BTC-USD").unsettled(upto=3) == [[(2, sequenced(2))]]
 
@@ -198,11 +201,8 @@ def test_the_number_of_open_gaps_and_of_remembered_fills_is_bounded() -> None:
 def test_a_gap_that_comes_from_a_disk_can_be_filled() -> None:
     """After a restart, too: with the same proof, of sequence and of time."""
     before = history(10, 14, 15, 18)
-    places = before.places(0, 99)
-    log = history()
-    log.reopen(places[1:])  # the trade before the first gap was not loaded
-    feed = log._feed("a")
-    feed.last_sequence = 18
+    log = History.going_on(2, 1000, 1e9, before.last, [(1, 1), (2, before.last + 1)])
+    log.restore(before.places(1, 99), 0.0)  # the trade before the first gap was not loaded
     assert log.admit(sequenced(16, timestamp=99 * US), 0.0) is Verdict.LATE
     assert log.admit(sequenced(16), 0.0) is Verdict.FILLED
     assert log.admit(sequenced(12), 0.0) is Verdict.FILLED
