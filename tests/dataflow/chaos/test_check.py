@@ -482,7 +482,9 @@ class TestRewindsAndFills:
         made = stream(1, 2, 3)
         made.lost()
         made.subscribed(
-            answer(3, recovered=False, rewound={"epoch": EPOCH, "offset": 1}, trades=[update(2, 3), update(3, 2)])
+            answer(
+                3, recovered=False, rewound={"epoch": EPOCH, "offset": 1}, trades=[update(2, 3), update(3, 2)]
+            )
         )
         admitted = Admitted()
         for offset, number in ((1, 1), (2, 3), (3, 2)):
