@@ -34,7 +34,7 @@ GOODBYE_WITHIN: Final = 1.0  # seconds for a closing handshake
 WINDOW: Final = 16_384
 # Bytes. The loopback's own segments, 64 KiB, would let the buffers of the other side grow to megabytes.
 SEGMENT: Final = 1_400
-_FORMATS: Final[tuple[Format, ...]] = ("json",)
+_FORMATS: Final[tuple[Format, ...]] = ("json", "compact", "strings")
 LARGEST: Final = 1 << 28  # bytes in one message: an answer to `since` may hold many trades
 
 
@@ -91,6 +91,11 @@ class Client(ABC):
     reading: Gate = field(factory=Gate)
     _socket: WebSocketConnection | None = None
     _scope: trio.CancelScope | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether it has a connection, or makes one."""
+        return self._scope is not None
 
     @property
     @abstractmethod
@@ -201,15 +206,26 @@ class Trades(Client):
     """A client that is owed every trade."""
 
     streams: dict[str, Stream] = field(init=False)
+    answered: set[str] = field(factory=set)  # symbols that were live on a connection that is lost
 
     def __attrs_post_init__(self) -> None:
         self.streams = {symbol: Stream() for symbol in self.symbols}
+
+    def position(self, symbol: str) -> int | None:
+        """The newest place that it has; None before the first answer."""
+        return self.streams[symbol].position
+
+    @property
+    def rewinds(self) -> dict[str, list[int]]:
+        """The places that it was told to go back to, by symbol, in order."""
+        return {symbol: stream.rewinds for symbol, stream in self.streams.items()}
 
     @property
     def listening(self) -> bool:
         return all(stream.live for stream in self.streams.values())
 
     def lost(self) -> None:
+        self.answered |= {symbol for symbol, stream in self.streams.items() if stream.live}
         for stream in self.streams.values():
             stream.lost()
 
@@ -320,7 +336,7 @@ class Resuming(OverWebSocket):
     """Speaks JSON-RPC through the core of a client: what it holds in the end is judged.
 
     `findings` counts what its core was told and should not have been: unrecovered (the count began anew) and
-    faulty (the server broke the contract). `rewinds`: the places to go back to, by symbol, in order.
+    faulty (the server broke the contract).
     """
 
     path = "/ws"
@@ -328,7 +344,8 @@ class Resuming(OverWebSocket):
     format: Format = "json"
     findings: Counter[str] = field(factory=Counter)
     faults: list[str] = field(factory=list)
-    rewinds: dict[str, list[int]] = field(factory=dict)
+    rewinds: dict[str, list[int]] = field(factory=dict)  # places to go back to, by symbol, in order
+    answered: set[str] = field(factory=set)  # symbols that were live on a connection that is lost
     filled: int = 0
     recovered: int = 0
     _core: Core = field(init=False)
@@ -349,6 +366,7 @@ class Resuming(OverWebSocket):
         return None if stream is None else stream.offset
 
     def lost(self) -> None:
+        self.answered |= {topic.symbol for topic, stream in self._core.streams.items() if stream.live}
         self._core.lost()
 
     def behind(self, admitted: Mapping[str, Admitted]) -> Iterator[str]:
@@ -370,7 +388,7 @@ class Resuming(OverWebSocket):
             if isinstance(entry, Gap):
                 made.gap({"from": entry.first, "to": entry.to, "reason": entry.reason})
             else:
-                made.seen(entry.offset, _as_seen(entry))
+                made.seen(entry.offset, as_seen(entry))
         return made
 
     async def begin(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
@@ -409,5 +427,6 @@ def speaker(number: int, host: str, port: int, symbols: Collection[str]) -> Json
     return Resuming(host, port, symbols, batch=batch, format=format)
 
 
-def _as_seen(trade: Trade) -> Seen:
+def as_seen(trade: Trade) -> Seen:
+    """A trade of the core in the form that the verdict compares."""
     return Seen(trade.source, trade.trade_id, trade.side, trade.price, trade.quantity)

@@ -241,7 +241,7 @@ class Deaths:
     seed: int
     deaths: int = field(default=10, validator=validators.ge(1))
     seconds: float = field(default=2.0, validator=validators.gt(0))
-    clients: int = field(default=4, validator=validators.ge(1))
+    clients: int = field(default=3, validator=validators.ge(1))
 
 
 @frozen

@@ -14,6 +14,7 @@ import msgspec
 from attrs import frozen
 
 from .items import Gap
+from .symbols import ANY
 
 SECOND: Final = 10**9  # nanoseconds
 MINUTE: Final = 60 * SECOND
@@ -84,3 +85,18 @@ class Candle(msgspec.Struct, frozen=True):
     @property
     def complete(self) -> bool:
         return not self.gaps
+
+
+@frozen
+class CandleRules:
+    """How candles are made. `lateness`, `revise_within` and `throttle`: ns. See `[candles]`.
+
+    `intervals`: those that clients may ask for. `record`: the symbols whose candles of a minute and an hour
+    are kept on disk; `ANY` among them: all.
+    """
+
+    intervals: tuple[str, ...] = ("1s", "5s", "15s", "1m", "5m", "15m", "1h", "4h", "1d")
+    record: tuple[str, ...] = (ANY,)
+    lateness: int = 2 * SECOND
+    revise_within: int = HOUR
+    throttle: int = SECOND

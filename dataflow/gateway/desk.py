@@ -1,7 +1,7 @@
 """Questions and their answers as values: symbols, trades, the state of the daemon.
 
 Rules of this file: no word of any protocol. A wrong name or value raises a `Problem`, which tells the right
-ones. Nothing here waits.
+ones. Nothing here waits but `candles`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from typing import Final
 import trio
 
 from actors.session import Backlog
+from dataflow.cache.archive import ArchiveFailed
 from dataflow.cache.history import History
 from dataflow.core import Core
 from dataflow.domain import Recorded, Topic
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.quality import Quality
 from dataflow.domain.symbols import LONGEST, WELL_FORMED, compact, well_formed
-from dataflow.domain.topic import DAYS
+from dataflow.domain.timestamps import to_rfc3339
+from dataflow.domain.topic import CANDLES, DAYS
 from dataflow.sources.state import SourceState
 
 from .answers import (
@@ -43,6 +45,7 @@ from .problems import InvalidValue, Unavailable
 
 MAX_CLIENTS: Final = 200  # in one answer: with 100 subscriptions each some 30 ms of work
 MAX_COUNT: Final = 1000  # trades in one answer
+MAX_CANDLES: Final = 10_000  # in one answer
 COMPARED: Final = 100  # of many symbols, its neighbours, with one that is unknown: half a millisecond
 _BEST_FIRST: Final = ("live", "subscribing", "idle", "connecting", "lost", "rejected")
 
@@ -133,7 +136,18 @@ class Desk:
         Oldest first; without `start` the newest ones. It may take seconds: hold no turn. Raises InvalidValue,
         and Unavailable when the disk does not answer.
         """
-        raise NotImplementedError
+        self.check_symbol(symbol)
+        check_range("limit", limit, 1, MAX_CANDLES)
+        known = self._core.candles.intervals
+        if interval not in known:
+            raise InvalidValue("interval", interval, "unknown interval", valid=list(known))
+        if start is not None and end is not None and end < start:
+            raise InvalidValue("to", to_rfc3339(end), f"must not be before {to_rfc3339(start)}, `from`")
+        try:
+            page = await self._core.candles.page(symbol, known[interval], start, end, limit)
+        except ArchiveFailed as error:
+            raise Unavailable("history unavailable", symbol=symbol, problem=str(error)) from None
+        return CandlePage(page.candles, page.next)
 
     def topic(self, channel: str, symbol: str, variant: str = "") -> Topic:
         """The topic of these names. Raises InvalidValue."""
@@ -141,8 +155,11 @@ class Desk:
             raise InvalidValue("channel", channel, "unknown channel", valid=list(self._channels))
         self.check_symbol(symbol)
         topics = {topic.variant: topic for topic in self._core.channels[channel].topics(symbol)}
+        if variant not in topics and channel == CANDLES:
+            problem = "unknown interval" if variant else "is needed for candles"
+            raise InvalidValue("interval", variant or None, problem, valid=list(topics))
         if variant not in topics:
-            raise InvalidValue("variant", variant, f"unknown variant of {channel}", valid=list(topics))
+            raise InvalidValue("interval", variant, f"{channel} have no intervals", valid=[None])
         return topics[variant]
 
     # Names as clients of other systems write them, and the aggregates that these systems have.

@@ -21,7 +21,7 @@ import msgspec
 from dataflow.domain import Gap, Trade
 from dataflow.domain.candle import DAY, SECOND, Candle
 
-__all__ = ["DAY", "DIGITS", "SECOND", "Bar", "FullBar", "Part", "bars_of"]
+__all__ = ["DAY", "DIGITS", "SECOND", "Bar", "FullBar", "Part", "bars_of", "pack", "unpack"]
 
 # Of the process's decimal context. Connectors take prices and quantities between 10**-139 and 10**139 (see
 # `sources.reading.UNSIGNED`): 556 digits hold each product of two, and 44 more the sum of any number of them.
@@ -183,6 +183,23 @@ class FullBar(Bar, eq=False, array_like=True):
             self.first_offset,
             self.last_offset,
         )
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(FullBar).decode
+
+
+def pack(bar: FullBar) -> bytes:
+    """A bar as bytes, for a disk."""
+    return _encode(bar)
+
+
+def unpack(data: bytes) -> FullBar:
+    """The same bar. Raises ValueError for anything else than its bytes."""
+    try:
+        return _decode(data)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"no bar: {error}") from None
 
 
 class Part(NamedTuple):

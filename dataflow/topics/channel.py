@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from actors.update import Places, Stream, Update
 from dataflow import plugs
 from dataflow.cache.history import History, Resumed
+from dataflow.cache.recording import Recording
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Topic
+from dataflow.domain.candle import CandleRules
 from dataflow.sources.state import SourceState
 
 
@@ -51,7 +53,8 @@ class Ground:
     `carriers`: the sources of each symbol. `history_of(symbol)`: its trades, as far as they are in memory;
     `tiers`: all of them. `epoch`: the number of this run of the daemon, for streams that begin with it.
     `clock`: wall time, seconds since the epoch. `news(topic)` wakes the readers of a topic. `at_once`: the
-    most entries of one `read`.
+    most entries of one `read`. `recording`: what is on disk, and what else shall be; its epoch is that of the
+    trades. `candles`: how these are made.
     """
 
     carriers: Mapping[str, Sequence[SourceState]]
@@ -61,6 +64,8 @@ class Ground:
     news: Callable[[Topic], None]
     at_once: int
     tiers: Tiers
+    recording: Recording
+    candles: CandleRules = Factory(CandleRules)
 
 
 class Channel(Protocol):

@@ -96,8 +96,15 @@ class Coverage(msgspec.Struct):
 
     def forget(self, before: int) -> None:
         """Nobody asks for windows that end before this time any more."""
-        if self.holes and self.holes[0].end < before:
-            self.holes = [hole for hole in self.holes if hole.end >= before]
+        self.holes = [hole for hole in self.holes if hole.end >= before]
+
+    def gone(self, source: str, now: int) -> None:
+        """`source` gives no trades of the symbol any more, and none is missing from the time `now` on."""
+        for hole in self.holes:
+            if hole.is_away and hole.source == source:
+                hole.is_away, hole.end = False, max(hole.begin, now)
+                self._changed(hole.begin)
+        self.latest.pop(source, None)
 
     def _end(self, trades: Sequence[Trade]) -> None:
         """End the holes that one of `trades` ends."""
