@@ -7,30 +7,33 @@ file turns their values into JSON and their problems into errors. Calls are answ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from attrs import frozen
 from loguru import logger
 
 from dataflow.domain import Recorded, Topic
-from dataflow.domain.quality import best
-from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
 from dataflow.domain.topic import QUALITY, TRADES
 from dataflow.gateway import spelled, spelling
-from dataflow.gateway.answers import SymbolInfo
+from dataflow.gateway.answers import TradesPage
 from dataflow.gateway.desk import MAX_COUNT, check_range
 from dataflow.gateway.face import Conversation
+from dataflow.gateway.hall import Hall
+from dataflow.gateway.limits import Account
 from dataflow.gateway.past import Part
-from dataflow.gateway.problems import InvalidValue, Problem
-from dataflow.gateway.spelling import encode, symbol_quality
+from dataflow.gateway.problems import Problem
+from dataflow.gateway.reading import Wanted
+from dataflow.gateway.spelling import encode, moment
 from dataflow.gateway.subscriptions import Position
 
 from . import protocol
 from .format import JSONRPC
 from .protocol import Long, Write
+
+T = TypeVar("T")
 
 TRADES_AT_ONCE: Final = 200  # encoded in one turn: half a millisecond, and 45 KB
 
@@ -58,7 +61,55 @@ class RecentTrades:
     afterTimestamp: str | None = None  # noqa: N815
 
 
-class Calls(Conversation):
+class GetTrades(msgspec.Struct, kw_only=True, rename={"start": "from", "end": "to"}):
+    symbol: str
+    after: Position | None = None
+    start: str | None = None
+    end: str | None = None
+    limit: int = 1000
+
+
+class Questions:
+    """The calls that follow nothing: whoever asks needs no session for them."""
+
+    __slots__ = ()
+
+    hall: Hall
+
+    @property
+    def account(self) -> Account:
+        """Who pays."""
+        raise NotImplementedError
+
+    async def elsewhere(self, question: Awaitable[T]) -> T:
+        """Wait for the disk, without a turn."""
+        return await question
+
+    async def recent_trades(self, params: RecentTrades) -> Long:
+        topic = self.hall.desk.topic(TRADES, params.symbol)
+        before = moment("beforeTimestamp", params.beforeTimestamp)
+        after = moment("afterTimestamp", params.afterTimestamp)
+        question = self.hall.desk.recent_trades(
+            params.symbol, params.count, before, after, account=self.account
+        )
+        return Long(partial(_trades, topic, await self.elsewhere(question)))
+
+    async def trades(self, params: GetTrades) -> Long:
+        wanted = Wanted(params.after, None, moment("from", params.start), moment("to", params.end))
+        question = self.hall.desk.trades(params.symbol, wanted, params.limit, account=self.account)
+        return Long(partial(_page, await self.elsewhere(question)))
+
+    async def symbols(self) -> list[spelled.Symbol]:
+        return [spelling.symbol(info) for info in self.hall.desk.symbols()]
+
+    async def status(self) -> spelled.Status:
+        return spelling.status(self.hall.desk.status())
+
+    async def ping(self) -> str:
+        return "pong"
+
+
+class Calls(Conversation, Questions):
     """One client's calls."""
 
     __slots__ = ()
@@ -96,7 +147,8 @@ class Calls(Conversation):
         answer = _event(params, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
         if joined.recovered is not None:
             answer["recovered"] = joined.recovered
-        answer["quality"] = self._quality(params.symbol)  # of the channel `quality` it is the answer
+        # Of the channel `quality` it is the answer.
+        answer["quality"] = spelling.symbol_quality(self.hall.desk.quality(params.symbol))
         return past.end(answer, joined.past if params.channel != QUALITY else None)
 
     async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any]:
@@ -106,48 +158,22 @@ class Calls(Conversation):
         self.subscriptions.unsubscribe(topic)
         return _event(params, "unsubscribed")
 
-    async def recent_trades(self, params: RecentTrades) -> Long:
-        topic = self.hall.desk.topic(TRADES, params.symbol)
-        before = _moment("beforeTimestamp", params.beforeTimestamp)
-        after = _moment("afterTimestamp", params.afterTimestamp)
-        trades = self.hall.desk.recent_trades(params.symbol, params.count, before, after)
-        return Long(partial(_trades, topic, trades))
-
-    async def symbols(self) -> list[dict[str, Any]]:
-        return [self._symbol(info) for info in self.hall.desk.symbols()]
-
-    async def status(self) -> spelled.Status:
-        return spelling.status(self.hall.desk.status())
-
-    async def ping(self) -> str:
-        return "pong"
-
-    def _symbol(self, info: SymbolInfo) -> dict[str, Any]:
-        trade = info.newest.trade if info.newest else None
-        return {
-            "symbol": info.symbol,
-            "channels": info.channels,
-            "sources": info.sources,
-            "status": info.status,
-            "lastPrice": trade.price if trade else None,
-            "lastTimestamp": to_rfc3339(trade.timestamp) if trade else None,
-            "quality": self._quality(info.symbol),
-        }
-
-    def _quality(self, symbol: str) -> dict[str, Any] | None:
-        states = self.hall.desk.quality(symbol)
-        foremost = best(states)
-        return None if foremost is None else symbol_quality(states, foremost)
+    async def elsewhere(self, question: Awaitable[T]) -> T:
+        return await self.subscriptions.turns.elsewhere(question)
 
 
+QUESTIONS: Final[dict[str, tuple[type | None, protocol.Handler]]] = {
+    "getRecentTrades": (RecentTrades, Questions.recent_trades),
+    "getTrades": (GetTrades, Questions.trades),
+    "getSymbols": (None, Questions.symbols),
+    "getStatus": (None, Questions.status),
+    "ping": (None, Questions.ping),
+}
 # One table for all clients: a table each would be most of the cost of a client.
 _METHODS = protocol.Methods(
     subscribe=(Subscribe, Calls.subscribe),
     unsubscribe=(Unsubscribe, Calls.unsubscribe),
-    getRecentTrades=(RecentTrades, Calls.recent_trades),
-    getSymbols=(None, Calls.symbols),
-    getStatus=(None, Calls.status),
-    ping=(None, Calls.ping),
+    **QUESTIONS,
 )
 
 
@@ -199,6 +225,16 @@ async def _trades(topic: Topic, trades: Sequence[Recorded], write: Write) -> byt
     return opening + _items(topic, trades) + b"]"
 
 
+async def _page(page: TradesPage, write: Write) -> bytes:
+    """A page; as in every long answer, what there is most of comes first."""
+    topic, trades = Topic(TRADES, page.symbol), page.trades
+    opening = b'{"trades":['
+    while len(trades) > TRADES_AT_ONCE:
+        await write(opening + _items(topic, trades[:TRADES_AT_ONCE]))
+        opening, trades = b",", trades[TRADES_AT_ONCE:]
+    return opening + _items(topic, trades) + b"]," + encode(spelling.about_page(page))[1:]
+
+
 def _items(topic: Topic, trades: Sequence[Recorded]) -> bytes:
     return b",".join([JSONRPC.item(topic, 0, each.offset, each.trade) for each in trades])
 
@@ -209,13 +245,6 @@ def _array(texts: list[bytes]) -> msgspec.Raw:
 
 def _event(params: Subscribe | Unsubscribe, event: str) -> dict[str, Any]:
     return {"channel": params.channel, "symbol": params.symbol, "event": event}
-
-
-def _moment(name: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else from_rfc3339(text)
-    except ValueError as error:
-        raise InvalidValue(name, text, str(error), example="2020-05-10T18:33:36.696315Z") from None
 
 
 def report(method: str, error: BaseException) -> None:

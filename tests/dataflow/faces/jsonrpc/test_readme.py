@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 import trio
 from trio_websocket import ConnectionClosed
@@ -69,8 +68,8 @@ def test_the_table_has_the_methods_and_parameters_that_exist(readme: str) -> Non
     existing = {}
     for name in table.names:
         params: Any = table.find(name).params
-        fields = attrs.fields(params) if params is not None else ()
-        existing[name] = [(a.name, "" if a.default is attrs.NOTHING else "?") for a in fields]
+        fields = protocol._fields(params) if params is not None else ()
+        existing[name] = [(each.encode_name, "" if each.required else "?") for each in fields]
     assert told == existing
 
 
@@ -179,7 +178,7 @@ async def test_every_call_is_answered_as_it_is_shown(readme: str) -> None:
     """The examples are sent to a daemon; the answers have the members that the README shows."""
     shown = list(messages(readme))
     calls = [(call, answer) for (arrow, call), (_, answer) in pairwise(shown) if arrow == "→"]
-    assert len(calls) == 5
+    assert len(calls) == 6
     async with stage() as (exchange, built), client(built.url) as c:
         await publish(exchange, built, 1, 2)
         for call, expected in calls:
