@@ -122,6 +122,10 @@ class Wire(Protocol[P, M_co]):
         shared between sessions."""
 
     @property
+    def plain(self) -> Callable[[Sequence[bytes]], P]:
+        """As `pack`, for a payload that no other session gets: without work that pays only when shared."""
+
+    @property
     def size(self) -> Callable[[P], int]:
         """The bytes of a payload, or about as many."""
 
@@ -284,8 +288,13 @@ class Session(Generic[P, M]):
 
     @property
     def frame(self) -> Callable[[Sequence[bytes]], P]:
-        """How its kind of wire makes a payload of texts."""
+        """How its kind of wire makes a payload of texts that many sessions get."""
         return self._wire.pack
+
+    @property
+    def plain(self) -> Callable[[Sequence[bytes]], P]:
+        """The same for a payload of its own."""
+        return self._wire.plain
 
     @property
     def waiting(self) -> int:
@@ -355,8 +364,8 @@ class Session(Generic[P, M]):
         return self._flushing
 
     def told(self, topic: Any) -> int:
-        """The last place of `topic` that leaves before the message in hand. Raises KeyError."""
-        waiting = self._outbox.before(topic) if self._reciting and self._outbox is not None else None
+        """The last place of `topic` that has left, when what waits shall not (`hold`). Raises KeyError."""
+        waiting = self._outbox.before(topic) if self._outbox is not None else None
         return self.position(topic) if waiting is None else waiting
 
     def hold(self, topic: Any, rendering: Rendering[P]) -> None:
@@ -388,7 +397,7 @@ class Session(Generic[P, M]):
         if self._busy:
             self._queue_update(rest)
         else:
-            self._send(lane.rendering.payload(rest))
+            self._send(self._pack(rest))
 
     def finish(self, payload: P, taken: int | None) -> None:
         """A send through a lane took only so much, or nothing (None): send the rest, before anything else."""
@@ -654,7 +663,10 @@ class Session(Generic[P, M]):
             self._sent += lane.sent
 
     def _pack(self, update: Update) -> P:
-        return self.lanes[update.topic].rendering.payload(update)
+        rendering = self.lanes[update.topic].rendering
+        if update.whole:
+            return rendering.payload(update)
+        return self._wire.plain(rendering.texts(update))
 
     def _announce(self, topic: Any, first: int, last: int, items: int) -> P:
         text = self._dialogue.gap(topic, first, last, items)

@@ -61,13 +61,15 @@ class Stream:
 class Update:
     """A run of a topic's places, without a hole between them. `first` is the first place, `last` the last.
 
-    `since` is when the first of its entries came, on Trio's clock; None where nobody measures that.
+    `since` is when the first of its entries came, on Trio's clock; None where nobody measures that. A part of
+    an update, or several in one, is not `whole`: one slow client needs it, and nobody shares its payload.
     """
 
     stream: Stream
     first: int
     places: Places
     since: float | None = None
+    whole: bool = field(default=True, kw_only=True)
     _texts: dict[Encoding, list[bytes]] = field(factory=dict, init=False, repr=False)
     _payloads: dict[Any, Any] = field(factory=dict, init=False, repr=False)
 
@@ -105,7 +107,7 @@ class Update:
 
     def _part(self, first: int, start: int, stop: int | None) -> Update:
         """Some of the entries, with the texts that they have already."""
-        part = Update(self.stream, first, self.places[start:stop])
+        part = Update(self.stream, first, self.places[start:stop], whole=False)
         for format, texts in self._texts.items():
             if len(texts) == len(self.places):
                 part._texts[format] = texts[start:stop]
@@ -121,7 +123,7 @@ class Update:
             newest[key(entry)] = at
         if len(newest) == len(self.places):
             return self
-        made = Update(self.stream, self.first, [self.places[at] for at in newest.values()])
+        made = Update(self.stream, self.first, [self.places[at] for at in newest.values()], whole=False)
         for format, texts in self._texts.items():
             if len(texts) == len(self.places):
                 made._texts[format] = [texts[at] for at in newest.values()]
@@ -132,7 +134,7 @@ class Update:
 
         Texts are not made again: else each slow client would cost an encoding of all that waits.
         """
-        both = Update(self.stream, self.first, [*self.places, *newer.places])
+        both = Update(self.stream, self.first, [*self.places, *newer.places], whole=False)
         for format, texts in self._texts.items():
             if len(texts) == len(self.places):
                 both._texts[format] = [*texts, *newer.texts(format)]
@@ -166,9 +168,17 @@ class Rendering(Generic[P]):
         """Whether all clients with this rendering get the same payload."""
         return True
 
+    def wrapped(self, texts: Sequence[bytes]) -> Sequence[bytes]:
+        """`texts` as the protocol sends them together."""
+        return texts if self.envelope is None else self.envelope(texts)
+
     def pack(self, texts: Sequence[bytes]) -> P:
         """`texts` as one payload."""
-        return self.frame(texts if self.envelope is None else self.envelope(texts))
+        return self.frame(self.wrapped(texts))
+
+    def texts(self, update: Update) -> Sequence[bytes]:
+        """The texts of `update`, wrapped."""
+        return self.wrapped(update.texts(self.format))
 
     def payload(self, update: Update) -> P:
         """`update` as one payload."""
@@ -190,11 +200,11 @@ class Personal(Rendering[P]):
     def shared(self) -> bool:
         return False
 
-    def pack(self, texts: Sequence[bytes]) -> P:
-        return super().pack([head + text + tail for text in texts for head, tail in self.heads])
+    def wrapped(self, texts: Sequence[bytes]) -> Sequence[bytes]:
+        return super().wrapped([head + text + tail for text in texts for head, tail in self.heads])
 
     def payload(self, update: Update) -> P:
-        return self.pack(update.texts(self.format))
+        return self.frame(self.texts(update))
 
 
 @cache

@@ -65,7 +65,9 @@ from .settings.schema import Settings
 from .sources.faulty import FaultyIntaker, FaultySource
 from .sources.port import AnySourceSettings, Intaker, ListenerSettings, SourceSettings
 from .sources.state import SourceState
+from .topics.candle_streams import Candles
 from .topics.candles import DIGITS
+from .topics.days import Days
 from .topics.topics import BEAT_WITHIN
 
 # Batches; full: refused, counted, marked as a gap (see Delivery). 16 of the places are for producers that can
@@ -165,23 +167,29 @@ def topics(core: Core) -> Pool:
 
 
 def followers(hall: Hall) -> tuple[Child, ...]:
-    """What is made of the trades of all symbols, whoever listens; only if a face needs it.
+    """What is made of the trades of all symbols, whoever listens. Days only if a face needs them.
 
-    Before the sources, so that it sees their first trades.
+    Before the sources, so that they see the first trades.
     """
     core = hall.core
-    if not any(face.follows_days for face in hall.faces):
-        return ()
-    core.topics.readers.add_of_all(core.days.news)
-    follower = Child(
-        paths.name(paths.DAYS),
-        partial(Follower, core.days, min(FOLLOW_EVERY, core.settings.cache.max_age_seconds / 4)),
+    children = [follower(core, paths.CANDLES, core.candles, core.settings.candles.throttle)]
+    if any(face.follows_days for face in hall.faces):
+        children.append(follower(core, paths.DAYS, core.days))
+    return (Child(paths.FOLLOWERS, lambda: Supervisor(limit=FOREVER, children=tuple(children))),)
+
+
+def follower(core: Core, path: str, product: Candles | Days, interval: float = FOLLOW_EVERY) -> Child:
+    """The actor that keeps `product` up to date."""
+    core.topics.readers.add_of_all(product.news)
+    every = min(interval, FOLLOW_EVERY, core.settings.cache.max_age_seconds / 4)
+    return Child(
+        paths.name(path),
+        partial(Follower, product, every),
         mailbox=ONE_REQUEST,
         backoff=Backoff(cap=FOLLOW_EVERY),  # the history does not wait for it for long
         beat_within=BEAT_WITHIN,
         stop_within=0,
     )
-    return (Child(paths.FOLLOWERS, lambda: Supervisor(limit=FOREVER, children=(follower,))),)
 
 
 def sources(hall: Hall) -> Supervisor:

@@ -17,7 +17,7 @@ from .cache.tiers import Tiers
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality
 from .domain.symbols import Names
-from .domain.topic import DAYS, QUALITY
+from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
 from .settings.schema import Settings
@@ -25,6 +25,7 @@ from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ListenerSettings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
+from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
 from .topics.quality import QualityLog
@@ -70,12 +71,22 @@ class Core:
         self.archive = archive
         self.tiers = Tiers(archive, self.history)
         ground = Ground(
-            self.carriers, self.history, self.epoch, clock, self._wake, settings.fanout.joined, self.tiers
+            self.carriers,
+            self.history,
+            self.epoch,
+            clock,
+            self._wake,
+            settings.fanout.joined,
+            self.tiers,
+            settings.candles.rules,
         )
         self.channels = channels(ground)
         days = self.channels[DAYS]
         assert isinstance(days, Days)
         self.days = days
+        candles = self.channels[CANDLES]
+        assert isinstance(candles, Candles)
+        self.candles = candles
         self.latency = Histogram()  # from the admission of a trade until a pass has brought it to all sockets
         self.lag = Lag()  # of the event loop
         self.topics = Topics(

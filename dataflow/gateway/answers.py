@@ -12,6 +12,7 @@ from attrs import frozen
 
 from dataflow.cache.archive import Places
 from dataflow.domain import Gap, Recorded, Topic, Trade
+from dataflow.domain.candle import Candle
 from dataflow.domain.quality import Quality
 
 
@@ -156,4 +157,13 @@ class ClientsInfo:
     total: int
     outbox: OutboxInfo
     clients: Sequence[ClientInfo]
+    next: int | None
+
+
+@frozen
+class CandlePage:
+    """Candles, oldest first. `next`: the time from which the page behind this one begins, ns since the epoch;
+    None when a bounded range has been read to its end."""
+
+    candles: Sequence[Candle]
     next: int | None

@@ -1,8 +1,8 @@
 """Questions and their answers as values: symbols, trades, the state of the daemon.
 
 Rules of this file: no word of any protocol. A wrong name or value raises a `Problem`, which tells the right
-ones. Nothing here waits, but for the disk: only questions about trades are `async`. Who asks them holds no
-turn meanwhile (`Turns.elsewhere`), and gives its `account`, so that nobody has the disk for himself.
+ones. Nothing here waits, but for the disk: only questions about trades and candles are `async`. Who asks them
+holds no turn meanwhile (`Turns.elsewhere`), and gives its `account`, so that nobody has the disk for himself.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from dataflow.domain import Recorded, Topic
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.quality import Quality
 from dataflow.domain.symbols import LONGEST, WELL_FORMED, compact, well_formed
-from dataflow.domain.topic import DAYS, TRADES
+from dataflow.domain.timestamps import to_rfc3339
+from dataflow.domain.topic import CANDLES, DAYS, TRADES
 from dataflow.sources.state import SourceState
 
 from .answers import (
+    CandlePage,
     ClientInfo,
     ClientsInfo,
     DeliveredInfo,
@@ -51,6 +53,7 @@ MAX_CLIENTS: Final = 200  # in one answer: with 100 subscriptions each some 30 m
 MAX_COUNT: Final = 1000  # trades in one answer ...
 MAX_TRADES: Final = 10_000  # ... and trades and gaps, where a client asks for so many
 PARTS_AT_ONCE: Final = 20  # of a walk in one answer: 40,000 entries that are out of a range of time
+MAX_CANDLES: Final = 10_000  # in one answer
 COMPARED: Final = 100  # of many symbols, its neighbours, with one that is unknown: half a millisecond
 _BEST_FIRST: Final = ("live", "subscribing", "idle", "connecting", "lost", "rejected")
 
@@ -183,6 +186,32 @@ class Desk:
             words = "the history on disk does not answer, try again later"
             raise Unavailable(words, problem=str(error)) from None
 
+    async def candles(
+        self,
+        symbol: str,
+        interval: str,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = 500,
+        *,
+        account: Account | None = None,
+    ) -> CandlePage:
+        """At most `limit` candles whose windows start at `start` or later and before `end`, ns since epoch.
+
+        Oldest first; without `start` the newest ones. It may take seconds: hold no turn. Raises InvalidValue,
+        Unavailable, TooManyRequests.
+        """
+        self.check_symbol(symbol)
+        check_range("limit", limit, 1, MAX_CANDLES)
+        known = self._core.candles.intervals
+        if interval not in known:
+            raise InvalidValue("interval", interval, "unknown interval", valid=list(known))
+        if start is not None and end is not None and end < start:
+            raise InvalidValue("to", to_rfc3339(end), f"must not be before {to_rfc3339(start)}, `from`")
+        async with self._reading(account):
+            page = await self._core.candles.page(symbol, known[interval], start, end, limit)
+        return CandlePage(page.candles, page.next)
+
     def topic(self, channel: str, symbol: str, variant: str = "") -> Topic:
         """The topic of these names. Raises InvalidValue."""
         if channel not in self._channels:
@@ -190,7 +219,8 @@ class Desk:
         self.check_symbol(symbol)
         topics = {topic.variant: topic for topic in self._core.channels[channel].topics(symbol)}
         if variant not in topics:
-            raise InvalidValue("variant", variant, f"unknown variant of {channel}", valid=list(topics))
+            name, value = "interval" if channel == CANDLES else "variant", variant or None
+            raise InvalidValue(name, value, f"unknown {name} of {channel}", valid=list(topics))
         return topics[variant]
 
     # Names as clients of other systems write them, and the aggregates that these systems have.

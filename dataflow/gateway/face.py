@@ -53,7 +53,7 @@ class Conversation(ABC):
     def __init__(self, session: AnySession, hall: Hall) -> None:
         self.session = session
         self.hall = hall
-        self.subscriptions = Subscriptions(session, hall, self.format)
+        self.subscriptions = Subscriptions(session, hall)
         self.principal = ANONYMOUS  # until the hall says who it is
         self._begun = False  # a part of the answer is sent already
 
@@ -83,14 +83,17 @@ class Conversation(ABC):
         """The time of `alarm` has come: a client is too silent, say. Sets it anew. Never waits or raises."""
         raise AssertionError("a conversation with an alarm knows what to do")
 
-    def rendering(self, envelope: Envelope | None = None) -> Rendering[Any]:
-        """How updates become payloads, alike for all clients of the kind. `envelope` joins several texts."""
-        return rendering(self.format, envelope, self.session.frame)
+    def rendering(self, envelope: Envelope | None = None, format: Format | None = None) -> Rendering[Any]:
+        """How updates become payloads, alike for all clients of the kind. `envelope` joins several texts.
+
+        `format`: another one than that of the conversation, for clients that may choose.
+        """
+        return rendering(format or self.format, envelope, self.session.frame)
 
     def personal(self, *heads: tuple[bytes, bytes]) -> Personal[Any]:
         """The same with a head and a tail of this client's own around each text: it shares texts, not
         payloads. With several pairs each text is sent once a pair."""
-        return Personal(self.format, None, self.session.frame, heads)
+        return Personal(self.format, None, self.session.plain, heads)
 
     async def begin(self, text: bytes) -> None:
         """Send a piece of the answer, and let others have their turns until the client has taken it.

@@ -182,3 +182,44 @@ class Clients(TypedDict):
     outbox: Annotated[Outbox, Meta(description="of all clients together")]
     clients: list[Client]
     next: Annotated[int | None, Meta(description="the id to go on after; null: there are no more")]
+
+
+Missing = TypedDict(
+    "Missing",
+    {
+        "from": int,
+        "to": Annotated[int | None, Meta(description="null: nobody knows how many")],
+        "reason": str,
+    },
+)  # places without a trade; the syntax of a class has no word for `from`
+
+
+class Candle(TypedDict):
+    """The bar of a window of trades."""
+
+    symbol: str
+    interval: Annotated[str, Meta(examples=["1m"])]
+    start: Annotated[Time, Meta(description="begin; of `100t` and `10v` the time of its first trade")]
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    quoteVolume: Annotated[Decimal, Meta(description="sum of quantity times price")]
+    buyVolume: Annotated[Decimal, Meta(description="of the trades whose taker bought")]
+    count: Annotated[int, Meta(description="trades", ge=1)]
+    rev: Annotated[int, Meta(description="grows with every change of this candle", ge=1)]
+    closed: Annotated[bool, Meta(description="its window is over")]
+    complete: Annotated[bool, Meta(description="no trade of the window is known to be missing")]
+    gaps: Annotated[list[Missing], Meta(description="where trades of the window may be missing")]
+    firstOffset: int
+    lastOffset: int
+
+
+class CandlePage(TypedDict):
+    """Candles of one symbol, oldest first."""
+
+    symbol: str
+    interval: str
+    candles: list[Candle]
+    next: Annotated[Time | None, Meta(description="`from` of the next page; null: there is no more")]

@@ -16,13 +16,23 @@ import msgspec
 from attrs import asdict
 
 from dataflow.domain import Gap, Side, Topic, Trade
+from dataflow.domain.candle import Candle
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Quality, best
 from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
 from dataflow.domain.topic import TRADES
 
 from . import spelled
-from .answers import ClientInfo, ClientsInfo, OutboxInfo, SourceInfo, Status, SymbolInfo, TradesPage
+from .answers import (
+    CandlePage,
+    ClientInfo,
+    ClientsInfo,
+    OutboxInfo,
+    SourceInfo,
+    Status,
+    SymbolInfo,
+    TradesPage,
+)
 from .problems import InvalidValue
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
@@ -80,6 +90,8 @@ def item(topic: Topic, offset: int, value: Any) -> SpelledTrade | dict[str, Any]
         return trade(offset, value, topic.channel)
     if isinstance(value, Quality):
         return quality(value)
+    if isinstance(value, Candle):
+        return {**candle(value)}
     return {"symbol": topic.symbol, **fields(value), "offset": offset}
 
 
@@ -103,6 +115,35 @@ def trade(offset: int, trade: Trade, channel: str = TRADES) -> SpelledTrade:
 def gap(gap: Gap) -> dict[str, Any]:
     """A gap: `from`, `to` (null when nobody knows how many trades are missing) and `reason`."""
     return {"from": gap.first, "to": gap.last if gap.exact else None, "reason": gap.reason}
+
+
+def candle(candle: Candle) -> spelled.Candle:
+    """The bar of a window of trades."""
+    return {
+        "symbol": candle.symbol,
+        "interval": candle.interval,
+        "start": to_rfc3339(candle.start),
+        "open": candle.open,
+        "high": candle.high,
+        "low": candle.low,
+        "close": candle.close,
+        "volume": candle.volume,
+        "quoteVolume": candle.quote_volume,
+        "buyVolume": candle.buy_volume,
+        "count": candle.count,
+        "rev": candle.rev,
+        "closed": candle.closed,
+        "complete": candle.complete,
+        "gaps": [gap(each) for each in candle.gaps],  # type: ignore[misc]
+        "firstOffset": candle.first_offset,
+        "lastOffset": candle.last_offset,
+    }
+
+
+def candle_page(symbol: str, interval: str, page: CandlePage) -> spelled.CandlePage:
+    """A page of candles."""
+    candles = [candle(each) for each in page.candles]
+    return {"symbol": symbol, "interval": interval, "candles": candles, "next": _time(page.next)}
 
 
 KINDS: Final[Mapping[type, str]] = {

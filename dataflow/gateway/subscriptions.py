@@ -10,7 +10,7 @@ was read is a gap. No word of any protocol.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import define, frozen
@@ -26,7 +26,7 @@ from .admission import Turns
 from .answers import Position as Position
 from .format import Format
 from .past import Part
-from .problems import TooManySubscriptions, Unavailable
+from .problems import Problem, TooManySubscriptions, Unavailable
 
 if TYPE_CHECKING:
     from .clients import AnySession
@@ -64,18 +64,18 @@ class _Joining:
 
 
 class Subscriptions:
-    """Of one session. `format` is how its past is written."""
+    """Of one session."""
 
-    __slots__ = ("_format", "_hall", "_joined", "_joining", "_session", "account", "turns")
+    __slots__ = ("_gathering", "_hall", "_joined", "_joining", "_session", "account", "turns")
 
-    def __init__(self, session: AnySession, hall: Hall, format: Format) -> None:
+    def __init__(self, session: AnySession, hall: Hall) -> None:
         self._session = session
         self._hall = hall
-        self._format = format
         self.turns = Turns(hall.lobby.admission, session)
         self.account = hall.quotas.exempt  # until the hall says whose it is
         self._joined: dict[Topic, TopicLog] | None = None  # None until there is one
         self._joining: dict[Topic, _Joining] | None = None  # while a request is heard
+        self._gathering = False  # several answers are one: nothing leaves between them
 
     def epoch(self, topic: Topic) -> int:
         """The epoch of a topic that is followed."""
@@ -103,7 +103,7 @@ class Subscriptions:
         if log is None:
             log = await self._join(topic)
         slices = _Slices(self, log, rendering, write)
-        recovered, past = self._beginning(log, since)
+        recovered, past = self._beginning(log, rendering, since)
         if past is not None and (recovered or snapshot is None):
             past = await slices.recover(past)
             # From here to the end of the answer without a checkpoint.
@@ -115,9 +115,25 @@ class Subscriptions:
             if snapshot is not None:
                 newest = log.newest(snapshot + log.last - last)
                 newest = [place for place in newest if place[0] <= last]
-                past = await slices.show(past or self.part(log, 0), newest)
+                past = await slices.show(past or self.part(log, rendering, 0), newest)
         self._follow(log.stream.topic, rendering, last)
         return Subscribed(log.stream.epoch, last, recovered, past)
+
+    async def join(self, topics: Iterable[Topic]) -> None:
+        """Take what subscriptions to all of them need, or nothing. The one answer has to subscribe to them.
+
+        Raises TooManySubscriptions or Unavailable.
+        """
+        new = [topic for topic in topics if topic not in (self._joined or ())]
+        self._check_room(len(new))
+        for at, topic in enumerate(new):
+            try:
+                await self._join(topic)
+            except Problem:
+                for joined in new[:at]:
+                    self.unsubscribe(joined)
+                raise
+        self._gathering = True
 
     def unsubscribe(self, topic: Topic) -> None:
         """Nothing of `topic` leaves after this. Idempotent."""
@@ -131,6 +147,7 @@ class Subscriptions:
     def answered(self) -> None:
         """The answers are said: from here on the subscriptions in them are live."""
         joining, self._joining = self._joining or {}, None
+        self._gathering = False
         for topic, each in joining.items():
             self._session.follow(topic, each.position, each.rendering)
             self._bring_up(topic)
@@ -144,10 +161,13 @@ class Subscriptions:
 
     # Joining: from here on the topic stays open; nothing is offered before the session follows.
 
-    async def _join(self, topic: Topic) -> TopicLog:
+    def _check_room(self, wanted: int) -> None:
         most = self._hall.settings.session.max_subscriptions
-        if len(self._joined or ()) >= most:
+        if len(self._joined or ()) + wanted > most:
             raise TooManySubscriptions(most)
+
+    async def _join(self, topic: Topic) -> TopicLog:
+        self._check_room(1)
         self.account.subscribe()
         topics = self._hall.core.topics
         fanout = topics.opened(topic)
@@ -218,10 +238,10 @@ class Subscriptions:
     def _hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
         """The last place of `log` that an answer may tell of, if it does not tell all that is behind.
 
-        In the midst of a long answer updates can only leave behind it, so they are told to be there.
+        In the midst of an answer updates can only leave behind it, so they are told to be there.
         """
         topic = log.stream.topic
-        if not self._session.reciting or not self.follows(topic):
+        if not (self._session.reciting or self._gathering) or not self.follows(topic):
             return log.last
         joining = (self._joining or {}).get(topic)
         last = self._session.told(topic) if joining is None else joining.position
@@ -230,19 +250,22 @@ class Subscriptions:
 
     # The past.
 
-    def _beginning(self, log: TopicLog, since: Position | None) -> tuple[bool | None, Part | None]:
+    def _beginning(
+        self, log: TopicLog, rendering: Rendering[Any], since: Position | None
+    ) -> tuple[bool | None, Part | None]:
         """Whether everything since is known, and the part of the past that begins there."""
         if since is None:
             return None, None
         known, after, _ = log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
-        part = self.part(log, after)
+        part = self.part(log, rendering, after)
         if not known and log.stream.newest_by is None:
             part.add([(after, UNKNOWN)])
         return known, part
 
-    def part(self, log: TopicLog, after: int) -> Part:
-        """An empty part of the past of `log` behind place `after`."""
-        return self._hall.past.part(self._format, log.stream.topic, log.stream.epoch, after)
+    def part(self, log: TopicLog, rendering: Rendering[Any], after: int) -> Part:
+        """An empty part of the past of `log` behind place `after`, in the format of its updates."""
+        assert isinstance(rendering.format, Format)
+        return self._hall.past.part(rendering.format, log.stream.topic, log.stream.epoch, after)
 
 
 @frozen
@@ -281,4 +304,4 @@ class _Slices:
             return past
         self._subscriptions.hold(self._log.stream.topic, self._rendering)
         await self._write(past)
-        return self._subscriptions.part(self._log, past.last)
+        return self._subscriptions.part(self._log, self._rendering, past.last)

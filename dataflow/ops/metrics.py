@@ -24,6 +24,7 @@ from dataflow import logs
 from dataflow.core import Core
 from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
+from dataflow.net.websocket import deflate
 from dataflow.server.connection import FloodError, StalledError
 from dataflow.sources.state import LinkState
 from dataflow.topics.days import REASONS
@@ -160,12 +161,15 @@ class _Now(Collector):
         kinds = {FloodError.__name__, StalledError.__name__, *stats.faults}
         faults = {kind: stats.faults[kind] for kind in kinds}
         held = "HTTP connections"
+        before, after = deflate.totals()
+        compressed = "Bytes of payloads for WebSocket clients that were compressed, each once for all clients"
         sent_away = "Connections answered 503, because every other had a request in hand"
         counter, refused = CounterMetricFamily, lobby.quotas.refused
         yield from (
             _labelled(counter, "limits_refused", "Refusals by [limits]", "what", refused),
             _labelled(counter, "connections_dismissed", closed, "reason", stats.dismissed),
             _labelled(counter, "connections_failed", failed, "error", faults),
+            _labelled(counter, "deflate_bytes", compressed, "side", {"before": before, "after": after}),
             GaugeMetricFamily("dataflow_connections", held, value=stats.connections),
             CounterMetricFamily("dataflow_connections_sent_away", sent_away, value=stats.sent_away),
         )

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from actors.update import Places, Stream, Update
 from dataflow import plugs
 from dataflow.cache.history import History, Resumed
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Topic
+from dataflow.domain.candle import CandleRules
 from dataflow.sources.state import SourceState
 
 
@@ -51,7 +52,7 @@ class Ground:
     `carriers`: the sources of each symbol. `history_of(symbol)`: its trades, as far as they are in memory;
     `tiers`: all of them. `epoch`: the number of this run of the daemon, for streams that begin with it.
     `clock`: wall time, seconds since the epoch. `news(topic)` wakes the readers of a topic. `at_once`: the
-    most entries of one `read`.
+    most entries of one `read`. `candles`: how these are made.
     """
 
     carriers: Mapping[str, Sequence[SourceState]]
@@ -61,6 +62,7 @@ class Ground:
     news: Callable[[Topic], None]
     at_once: int
     tiers: Tiers
+    candles: CandleRules = Factory(CandleRules)
 
 
 class Channel(Protocol):

@@ -15,7 +15,7 @@ from dataflow.server.handshake import Socket
 from dataflow.settings.schema import FaceSettings
 
 from . import posted
-from .methods import Calls
+from .methods import Calls, formats
 
 PATH: Final = "/ws"
 
@@ -32,7 +32,8 @@ class Face(face.Face):
         return (posted.route(hall),)
 
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
-        return (Entrance(Socket(PATH), lambda session, _client: Calls(session, hall)),)
+        known = formats(hall.core.symbols, list(hall.settings.sources))
+        return (Entrance(Socket(PATH), lambda session, _client: Calls(session, hall, known)),)
 
     def about(self, hall: Hall) -> Iterable[Sample]:
         url = f"{{ws}}{PATH}"

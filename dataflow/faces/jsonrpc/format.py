@@ -7,8 +7,11 @@ here depends on a client.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
+
+import msgspec
 
 from actors.update import Encode, Places
 from dataflow.domain import Gap, Topic, Trade
@@ -92,19 +95,22 @@ def _needs_no_escaping(text: str) -> bool:
 
 
 class JsonRpc(Format):
-    """The format of all clients that speak JSON-RPC."""
+    """The format `json`: prices and quantities are numbers."""
 
     name = "jsonrpc"
+    _write: Callable[[Any], bytes] = staticmethod(encode)
 
     def encoder(self, topic: Topic, epoch: int) -> Encode:
         if topic.channel == TRADES:
             return Updates(topic, epoch).texts
+        return self._encoder_of_any(topic, epoch)
 
+    def _encoder_of_any(self, topic: Topic, epoch: int) -> Encode:
         def encode_each(places: Places) -> list[bytes]:
             return [
                 self.gap(topic, epoch, value)
                 if isinstance(value, Gap)
-                else _notification(f"{topic.channel}.update", spelling.item(topic, offset, value))
+                else self._write(_message(f"{topic.channel}.update", spelling.item(topic, offset, value)))
                 for offset, value in places
             ]
 
@@ -112,7 +118,7 @@ class JsonRpc(Format):
 
     def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:
         """An item in an answer: of the channel `trades` a trade, whose `seqnum` is its offset."""
-        return encode(spelling.item(topic, offset, value))
+        return self._write(spelling.item(topic, offset, value))
 
     def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         """A gap in an answer: `from`, `to` (null when the number of trades is unknown) and `reason`."""
@@ -138,8 +144,26 @@ def _notice(notice: Notice) -> bytes:
     return _notification(spelling.KINDS[type(notice)], params)
 
 
+class Strings(JsonRpc):
+    """The format `strings`: as `json`, but decimals are JSON strings, for clients with binary numbers.
+
+    Such topics are few, so they have no encoder of their own.
+    """
+
+    name = "jsonrpc strings"
+    _write = staticmethod(msgspec.json.Encoder(decimal_format="string").encode)
+
+    def encoder(self, topic: Topic, epoch: int) -> Encode:
+        return self._encoder_of_any(topic, epoch)
+
+
 JSONRPC: Final = JsonRpc()
+STRINGS: Final = Strings()
+
+
+def _message(method: str, params: dict[str, Any] | spelling.SpelledTrade) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": method, "params": params}
 
 
 def _notification(method: str, params: dict[str, Any] | spelling.SpelledTrade) -> bytes:
-    return encode({"jsonrpc": "2.0", "method": method, "params": params})
+    return encode(_message(method, params))

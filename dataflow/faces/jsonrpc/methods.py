@@ -7,7 +7,8 @@ file turns their values into JSON and their problems into errors. Calls are answ
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -19,37 +20,44 @@ from dataflow.domain import Recorded, Topic
 from dataflow.domain.topic import QUALITY, TRADES
 from dataflow.gateway import spelled, spelling
 from dataflow.gateway.answers import TradesPage
+from dataflow.gateway.clients import AnySession
 from dataflow.gateway.desk import MAX_COUNT, check_range
 from dataflow.gateway.face import Conversation
+from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.limits import Account
 from dataflow.gateway.past import Part
-from dataflow.gateway.problems import Problem
+from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.reading import Wanted
 from dataflow.gateway.spelling import encode, moment
 from dataflow.gateway.subscriptions import Position
 
 from . import protocol
-from .format import JSONRPC
+from .compact import COLUMNS, Compact
+from .format import JSONRPC, STRINGS
 from .protocol import Long, Write
 
 T = TypeVar("T")
 
 TRADES_AT_ONCE: Final = 200  # encoded in one turn: half a millisecond, and 45 KB
+JSON: Final = "json"
+COMPACT: Final = "compact"
+_PLAIN: Final[Mapping[str, Format]] = {JSON: JSONRPC}
 
 
 @frozen(kw_only=True)
 class Subscribe:
-    symbol: str
+    symbol: str | list[str]
     channel: str = TRADES
     snapshot: int | None = None
-    since: Position | None = None
+    since: dict[str, Any] | None = None  # a position; of several symbols one each, by symbol
     batch: bool = False
+    format: str = JSON
 
 
 @frozen(kw_only=True)
 class Unsubscribe:
-    symbol: str
+    symbol: str | list[str]
     channel: str = TRADES
 
 
@@ -109,12 +117,21 @@ class Questions:
         return "pong"
 
 
-class Calls(Conversation, Questions):
-    """One client's calls."""
+def formats(symbols: Sequence[str], sources: Sequence[str]) -> Mapping[str, Format]:
+    """The formats that clients of one daemon may choose, by name. It starts with these names."""
+    return {JSON: JSONRPC, COMPACT: Compact(symbols, sources), "strings": STRINGS}
 
-    __slots__ = ()
+
+class Calls(Conversation, Questions):
+    """One client's calls. `formats`: those that it may choose, by name."""
+
+    __slots__ = ("_formats",)
 
     format = JSONRPC
+
+    def __init__(self, session: AnySession, hall: Hall, formats: Mapping[str, Format] = _PLAIN) -> None:
+        super().__init__(session, hall)
+        self._formats = formats
 
     async def answer(self, message: Any) -> bytes | None:
         pause = self.subscriptions.turns.pause
@@ -132,31 +149,80 @@ class Calls(Conversation, Questions):
     # The methods.
 
     async def subscribe(self, params: Subscribe) -> Long:
-        topic = self.hall.desk.topic(params.channel, params.symbol)
-        self.hall.desk.check_available(topic)
         if params.snapshot is not None:
             check_range("snapshot", params.snapshot, 0, MAX_COUNT)
-        return Long(partial(self._subscribe, topic, params))
+        format = self._format(params)
+        if isinstance(params.symbol, str):
+            topic = self._available(params.channel, params.symbol)
+            since = None if params.since is None else protocol.read("since", params.since, Position)
+            return Long(partial(self._subscribe, topic, since, params, format))
+        topics = [self._available(params.channel, symbol) for symbol in _distinct(params.symbol)]
+        return Long(
+            partial(self._subscribe_all, topics, _positions(params.since, params.symbol), params, format)
+        )
 
-    async def _subscribe(self, topic: Topic, params: Subscribe, write: Write) -> bytes:
-        kind = self.rendering(_as_array if params.batch else None)
+    def _available(self, channel: str, symbol: str) -> Topic:
+        topic = self.hall.desk.topic(channel, symbol)
+        self.hall.desk.check_available(topic)
+        return topic
+
+    def _format(self, params: Subscribe) -> Format:
+        """The format that a client has chosen. Raises InvalidValue."""
+        valid = [name for name in self._formats if name != COMPACT or params.channel == TRADES]
+        if params.format in valid:
+            return self._formats[params.format]
+        problem = "is for trades alone" if params.format == COMPACT in self._formats else "unknown format"
+        raise InvalidValue("format", params.format, problem, valid=valid)
+
+    async def _subscribe_all(
+        self,
+        topics: Sequence[Topic],
+        since: Mapping[str, Position],
+        params: Subscribe,
+        format: Format,
+        write: Write,
+    ) -> bytes:
+        """An array of the answers for all topics. Nothing is written unless all of them could be joined."""
+        await self.subscriptions.join(topics)
+        array = protocol.Array(write)
+        for number, topic in enumerate(topics):
+            if number:
+                await self.subscriptions.turns.pause()
+            answer = await self._subscribe(topic, since.get(topic.symbol), params, format, array.write)
+            await array.end(answer)
+        return array.rest() or b""
+
+    async def _subscribe(
+        self, topic: Topic, since: Position | None, params: Subscribe, format: Format, write: Write
+    ) -> bytes:
+        kind = self.rendering(_as_array if params.batch else None, format)
         past = _Past(params.channel, write)
         joined = await self.subscriptions.subscribe(
-            topic, kind, since=params.since, snapshot=params.snapshot, write=past.write
+            topic, kind, since=since, snapshot=params.snapshot, write=past.write
         )
-        answer = _event(params, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
+        answer = _event(topic, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
         if joined.recovered is not None:
             answer["recovered"] = joined.recovered
+        if isinstance(format, Compact):
+            answer |= {"columns": COLUMNS, "topic": format.key(topic), "sources": format.sources}
         # Of the channel `quality` it is the answer.
-        answer["quality"] = spelling.symbol_quality(self.hall.desk.quality(params.symbol))
+        answer["quality"] = spelling.symbol_quality(self.hall.desk.quality(topic.symbol))
         return past.end(answer, joined.past if params.channel != QUALITY else None)
 
-    async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any]:
-        topic = Topic(params.channel, params.symbol)
-        if not self.subscriptions.follows(topic):  # the symbol of one that is followed may have left
-            topic = self.hall.desk.topic(params.channel, params.symbol)
+    async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(params.symbol, str):
+            return self._unsubscribe(self._followed(params.channel, params.symbol))
+        topics = [self._followed(params.channel, symbol) for symbol in _distinct(params.symbol)]
+        return [self._unsubscribe(topic) for topic in topics]
+
+    def _followed(self, channel: str, symbol: str) -> Topic:
+        """A topic that exists, or is followed: its symbol may have left."""
+        topic = Topic(channel, symbol)
+        return topic if self.subscriptions.follows(topic) else self.hall.desk.topic(channel, symbol)
+
+    def _unsubscribe(self, topic: Topic) -> dict[str, Any]:
         self.subscriptions.unsubscribe(topic)
-        return _event(params, "unsubscribed")
+        return _event(topic, "unsubscribed")
 
     async def elsewhere(self, question: Awaitable[T]) -> T:
         return await self.subscriptions.turns.elsewhere(question)
@@ -243,8 +309,29 @@ def _array(texts: list[bytes]) -> msgspec.Raw:
     return msgspec.Raw(b"[" + b",".join(texts) + b"]")
 
 
-def _event(params: Subscribe | Unsubscribe, event: str) -> dict[str, Any]:
-    return {"channel": params.channel, "symbol": params.symbol, "event": event}
+def _event(topic: Topic, event: str) -> dict[str, Any]:
+    return {"channel": topic.channel, "symbol": topic.symbol, "event": event}
+
+
+def _distinct(symbols: list[str]) -> list[str]:
+    """A list of symbols. Raises InvalidValue when it is empty or names one twice."""
+    if not symbols:
+        raise InvalidValue("symbol", symbols, "must name at least one")
+    twice = [symbol for symbol, count in Counter(symbols).items() if count > 1]
+    if twice:
+        raise InvalidValue("symbol", twice[0], "is named twice")
+    return symbols
+
+
+def _positions(since: dict[str, Any] | None, symbols: Collection[str] | None) -> dict[str, Position]:
+    """The positions in some of these symbols (None: any). Raises InvalidValue or CallError."""
+    positions = since or {}
+    for symbol in positions:
+        if symbols is not None and symbol not in symbols:
+            problem = "of several symbols: must have a position for each, by its name"
+            example = {"BTC-USD": {"epoch": 1763696936212, "offset": 612}}
+            raise InvalidValue("since", symbol, problem, example=example)
+    return {symbol: protocol.read(f"since.{symbol}", each, Position) for symbol, each in positions.items()}
 
 
 def report(method: str, error: BaseException) -> None:

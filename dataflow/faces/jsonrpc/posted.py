@@ -136,6 +136,5 @@ _ABOUT: Final = About(
         415: "the body is of another type, or encoded",
     },
     body=Call | Sequence[Call],
-    more="The methods are those of the WebSocket, but for `subscribe` and `unsubscribe`: "
-    + ", ".join(METHODS.names),
+    more=f"The methods are those of the WebSocket that follow nothing: {', '.join(METHODS.names)}.",
 )

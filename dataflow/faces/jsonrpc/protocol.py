@@ -16,7 +16,7 @@ import difflib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from attrs import frozen
@@ -51,6 +51,8 @@ _SHOWN: Final = 80  # characters of a wrong name that the client gets back
 _PLACE: Final = re.compile(r" - at `\$\.?(.*?)`$")
 
 PIECE_BYTES: Final = 32 * 1024  # answers of a batch that are sent together
+
+T = TypeVar("T")
 
 Handler: TypeAlias = Callable[..., Awaitable[Any]]
 Write: TypeAlias = Callable[[bytes], Awaitable[None]]
@@ -213,7 +215,7 @@ async def dispatch(
         rest = await answer(requests, write or keep)
         return b"".join([*kept, rest]) if rest is not None and kept else rest
     requests = requests if isinstance(requests, list) else [requests]
-    array = (gather or _Array)(write or keep)
+    array = (gather or Array)(write or keep)
     for number, request in enumerate(requests):
         if pause is not None and number:
             await pause()
@@ -284,8 +286,8 @@ class Gathering(Protocol):
         """What is not written yet; None when there is nothing to answer."""
 
 
-class _Array:
-    """The answers to a batch as one array."""
+class Array:
+    """The answers to a batch, or the parts of one answer, as one array: a `Gathering`."""
 
     def __init__(self, write: Write) -> None:
         self.size = 0
@@ -438,6 +440,17 @@ def _named(params: Sequence[Any] | Mapping[str, Any], names: list[str]) -> dict[
     if len(params) > len(names):
         raise _invalid_params(f"at most {len(names)} parameters", found=len(params), valid=names)
     return dict(zip(names, params, strict=False))
+
+
+def read(name: str, value: Any, kind: type[T]) -> T:
+    """A parameter as a value of `kind`, where its place among the others tells the kind. Raises CallError."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        place = _PLACE.search(text)
+        where = {"param": f"{name}.{place[1]}"} if place else {"param": name, "value": value}
+        raise _invalid_params(_plain(_PLACE.sub("", text)), **where) from error
 
 
 def _converted(named: dict[str, Any], params: type) -> Any:

@@ -21,6 +21,7 @@ from dataflow.faces.jsonrpc.format import JSONRPC
 from dataflow.faces.jsonrpc.methods import report
 from dataflow.gateway.admission import goodbye
 from dataflow.gateway.clients import AnySession
+from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
 
 from .json_hub import JSON
@@ -125,7 +126,7 @@ class Hub(HubCalls):
         text = message.arguments[0] if message.arguments else None
         return isinstance(text, str) and ('"since"' in text or '"afterTimestamp"' in text)
 
-    def rendering(self, envelope: Envelope | None = None) -> Rendering[Any]:
+    def rendering(self, envelope: Envelope | None = None, format: Format | None = None) -> Rendering[Any]:
         """Never an array towards the client, so the envelope is the hub's own."""
         assert self._protocol is not None
         return rendering(JSONRPC, self._protocol.joined, self.session.frame)

@@ -16,7 +16,6 @@ from dataflow.faces.jsonrpc import methods
 from dataflow.faces.jsonrpc.methods import Calls
 from dataflow.faces.jsonrpc.protocol import Long, Methods
 from dataflow.gateway.problems import InvalidValue
-from dataflow.gateway.subscriptions import Position
 
 _SHOWN: Final = 80  # characters of a wrong symbol in the words
 
@@ -26,7 +25,7 @@ class Subscribe:
     symbol: str | None = None
     channel: str = TRADES
     snapshot: int | None = None
-    since: Position | None = None
+    since: dict[str, Any] | None = None
     batch: bool = False  # means nothing here: a client never gets an array
 
 
@@ -58,7 +57,7 @@ class HubCalls(Calls):
             methods.Subscribe(symbol=symbol, snapshot=params.snapshot, since=params.since)
         )
 
-    async def hub_unsubscribe(self, params: Unsubscribe) -> dict[str, Any]:
+    async def hub_unsubscribe(self, params: Unsubscribe) -> Any:
         _check_channel(params.channel)
         symbol = _named(params.symbol)
         if not self.subscriptions.follows(Topic(TRADES, symbol)):  # one that is followed may have left

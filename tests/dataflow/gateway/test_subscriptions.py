@@ -10,7 +10,6 @@ import trio.testing
 from actors.update import Rendering
 from dataflow.app import hall
 from dataflow.domain import Topic
-from dataflow.faces.jsonrpc.format import JSONRPC
 from dataflow.gateway.admission import Urgency
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.identity import ANONYMOUS
@@ -54,7 +53,7 @@ async def test_who_leaves_while_it_waits_behind_a_new_topic_gives_its_place_back
     built.pool = _Pool()
     built.lobby.admission.enter(Urgency.NEW, wake=lambda: None)  # the only turn, for good
     session = cast(AnySession, _Silent())
-    subscriptions = Subscriptions(session, built, JSONRPC)
+    subscriptions = Subscriptions(session, built)
     account = subscriptions.account = built.quotas.account(ANONYMOUS, "192.0.2.1")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(subscriptions.subscribe, TOPIC, cast(Rendering[Any], None))

@@ -11,6 +11,7 @@ from attrs import define, field
 from dataflow.cache.history import Store
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Missed, Topic, Trade
+from dataflow.domain.candle import CandleRules
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import Audience, SourceState, carriers
 from dataflow.topics.channel import Channel, Ground, TopicLog
@@ -44,6 +45,7 @@ class Stage:
             self.news.append,
             AT_ONCE,
             Tiers(None, self.store.history),
+            CandleRules(throttle=0),
         )
 
     def _source(self, name: str) -> SourceState:
