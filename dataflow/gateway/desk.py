@@ -70,6 +70,11 @@ class Desk:
         """All symbols, in alphabetical order."""
         return [self._symbol(symbol) for symbol in self._core.symbols]
 
+    def symbol(self, symbol: str) -> SymbolInfo:
+        """One symbol. Raises InvalidValue."""
+        self.check_symbol(symbol)
+        return self._symbol(symbol)
+
     def status(self) -> Status:
         """The state of the sources and of the daemon."""
         core = self._core

@@ -98,6 +98,16 @@ class Position(TypedDict):
     offset: Count
 
 
+Missing = TypedDict(
+    "Missing",
+    {
+        "from": int,
+        "to": Annotated[int | None, Meta(description="null: nobody knows how many")],
+        "reason": str,
+    },
+)  # places without a trade; the syntax of a class has no word for `from`
+
+
 class Trade(TypedDict):
     """A trade. `seqnum` and `offset` are its place."""
 
@@ -114,21 +124,11 @@ class Trade(TypedDict):
     offset: int
 
 
-Gap = TypedDict(
-    "Gap",
-    {
-        "from": Annotated[int, Meta(description="the first missing place")],
-        "to": Annotated[int | None, Meta(description="the last one; null: nobody knows how many")],
-        "reason": Annotated[str, Meta(examples=["source_gap"])],
-    },
-)
-
-
 class _Page(TypedDict):
     symbol: str
     epoch: Annotated[int, Meta(description="of all places in this answer")]
     trades: list[Trade]
-    gaps: list[Gap]
+    gaps: list[Missing]
     next: Annotated[Position | None, Meta(description="where to go on; null: a bounded range is at its end")]
 
 
@@ -184,29 +184,19 @@ class Clients(TypedDict):
     next: Annotated[int | None, Meta(description="the id to go on after; null: there are no more")]
 
 
-Missing = TypedDict(
-    "Missing",
-    {
-        "from": int,
-        "to": Annotated[int | None, Meta(description="null: nobody knows how many")],
-        "reason": str,
-    },
-)  # places without a trade; the syntax of a class has no word for `from`
-
-
 class Candle(TypedDict):
     """The bar of a window of trades."""
 
     symbol: str
     interval: Annotated[str, Meta(examples=["1m"])]
     start: Annotated[Time, Meta(description="begin; of `100t` and `10v` the time of its first trade")]
-    open: Decimal
-    high: Decimal
-    low: Decimal
-    close: Decimal
-    volume: Decimal
-    quoteVolume: Annotated[Decimal, Meta(description="sum of quantity times price")]
-    buyVolume: Annotated[Decimal, Meta(description="of the trades whose taker bought")]
+    open: Number
+    high: Number
+    low: Number
+    close: Number
+    volume: Number
+    quoteVolume: Annotated[Number, Meta(description="sum of quantity times price")]
+    buyVolume: Annotated[Number, Meta(description="of the trades whose taker bought")]
     count: Annotated[int, Meta(description="trades", ge=1)]
     rev: Annotated[int, Meta(description="grows with every change of this candle", ge=1)]
     closed: Annotated[bool, Meta(description="its window is over")]

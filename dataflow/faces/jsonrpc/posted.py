@@ -6,7 +6,7 @@ is wrong with the request around them is a problem document.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, TypedDict
 
 import trio
@@ -109,32 +109,28 @@ class Call(_Call, total=False):
     id: str | float | None
 
 
-class Result(TypedDict):
-    """The answer to a call."""
-
+class _Answered(TypedDict):
     jsonrpc: Literal["2.0"]
+    id: str | float | None
+
+
+class Answered(_Answered, total=False):
+    """The answer to a call: `result` or `error`, never both."""
+
     result: Any
-    id: str | float | None
-
-
-class Error(TypedDict):
-    """A call without a result. `error`: code, message and data, which says what would be right."""
-
-    jsonrpc: Literal["2.0"]
-    error: dict[str, Any]
-    id: str | float | None
+    error: Annotated[dict[str, Any], Meta(description="code, message and data: what would be right")]
 
 
 _ABOUT: Final = About(
     "Call methods of JSON-RPC 2.0",
     {
-        200: Answer("the answer, or an array of them; errors too", Result | Error | Sequence[Result | Error]),
+        200: Answer("the answer, or an array of them; errors too", Answered | list[Answered]),
         204: Answer("nothing is answered: all calls were notifications"),
     },
     {
         406: f"the client does not take {JSON}",
         415: "the body is of another type, or encoded",
     },
-    body=Call | Sequence[Call],
+    body=Call | list[Call],
     more=f"The methods are those of the WebSocket that follow nothing: {', '.join(METHODS.names)}.",
 )
