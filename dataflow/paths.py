@@ -6,6 +6,7 @@ from typing import Final
 
 CACHE: Final = "cache"
 HISTORY: Final = "history"
+RECORDER: Final = f"{HISTORY}/recorder"
 TOPICS: Final = "topics"
 FOLLOWERS: Final = "followers"
 DAYS: Final = f"{FOLLOWERS}/days"

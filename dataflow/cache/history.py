@@ -43,7 +43,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import islice, pairwise, takewhile
-from typing import Final, NamedTuple, TypeGuard
+from typing import Final, NamedTuple, Protocol, TypeGuard
 
 from attrs import Factory, define, evolve, field, setters, validators
 
@@ -83,6 +83,16 @@ class Resumed(NamedTuple):
     is_known: bool
     after: int
     rewound: int | None = None
+
+
+class Stored(Protocol):
+    """What is on disk of a symbol: an `archive.Stream`."""
+
+    @property
+    def last(self) -> int: ...
+
+    @property
+    def epochs(self) -> Sequence[tuple[int, int]]: ...
 
 
 def shared(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
@@ -135,6 +145,61 @@ class History:
     _trades: int = field(default=0, init=False)
     _ids_by_age: deque[Trade] = field(init=False, factory=deque)
     _feeds: dict[str, _Feed] = field(init=False, factory=dict)
+    _floor: float = field(default=_NEVER, init=False)  # of a source that is not among the feeds yet
+
+    @classmethod
+    def going_on(
+        cls, epoch: int, max_trades: int, max_age: float, last: int, epochs: Sequence[tuple[int, int]]
+    ) -> History:
+        """A log that goes on behind place `last` of a stored one, with nothing in memory yet.
+
+        `epochs`: the chain of the stored one, see `shared`.
+        """
+        made = cls(epoch, max_trades, max_age, shared=shared(epochs))
+        made.last = made._timed = last
+        return made
+
+    def restore(
+        self,
+        places: Sequence[tuple[int, Trade | Gap]],
+        now: float,
+        *,
+        newest: Iterable[Trade] = (),
+        forgotten: float | None = None,
+        are_all: bool = True,
+    ) -> None:
+        """Remember what was stored of a log that goes on: its newest places up to `last`, without a hole.
+
+        `newest`: the newest trade of each source before these places. `forgotten`: the highest time of the
+        trades before them, None without any. `are_all`: there were no other sources. Nothing was admitted
+        yet.
+        """
+        for trade in newest:
+            self._remember(trade)
+        for place, entry in places:
+            self._places.append(entry, place, now)
+            if isinstance(entry, Trade):
+                self._trades += 1
+                self._remember(entry)
+                if entry.trade_id is not None:
+                    self._feeds[entry.source].ids[entry.trade_id] = entry
+                    self._ids_by_age.append(entry)
+        if forgotten is not None:
+            for feed in self._feeds.values():
+                assert feed.newest is not None
+                feed.floor = min(forgotten, feed.newest.timestamp + AHEAD)
+            self._floor = _NEVER if are_all else forgotten
+        self._timed = self.first - 1
+        self._make_room()
+
+    def _remember(self, trade: Trade) -> None:
+        feed = self._feed(trade.source)
+        self.newest_trade = feed.newest = trade
+        feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
+
+    def newest_by_source(self) -> list[Trade]:
+        """The newest admitted trade of each source that had one."""
+        return [feed.newest for feed in self._feeds.values() if feed.newest is not None]
 
     # -- admission -------------------------------------------------------------------------------
 
@@ -223,7 +288,7 @@ class History:
     def _feed(self, source: str) -> _Feed:
         found = self._feeds.get(source)
         if found is None:
-            found = self._feeds[source] = _Feed()
+            found = self._feeds[source] = _Feed(floor=self._floor)
         return found
 
     def _judge(self, trade: Trade, feed: _Feed) -> Verdict:
@@ -460,13 +525,14 @@ class Store:
     """The histories of the symbols of one shard. Each is made when its symbol is first named.
 
     `counts`: the number of items by (source, verdict). `refused` is called with each trade that is neither
-    admitted nor a duplicate. It must not raise.
+    admitted nor a duplicate. It must not raise. `streams`: what is stored of each symbol; its log goes on.
     """
 
     epoch: int
     max_trades: int
     max_age: float
     refused: Callable[[Trade, Verdict], None] | None = None
+    streams: Mapping[str, Stored] = field(factory=dict, kw_only=True)
     counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
     _histories: dict[str, History] = field(init=False, factory=dict)
     _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
@@ -478,10 +544,16 @@ class Store:
         """
         found = self._histories.get(symbol)
         if found is None:
-            found = self._histories[symbol] = History(self.epoch, self.max_trades, self.max_age)
+            found = self._histories[symbol] = self._begun(symbol)
         if now is not None:
             found.expire(now)
         return found
+
+    def _begun(self, symbol: str) -> History:
+        stored = self.streams.get(symbol)
+        if stored is None:
+            return History(self.epoch, self.max_trades, self.max_age)
+        return History.going_on(self.epoch, self.max_trades, self.max_age, stored.last, stored.epochs)
 
     def symbols(self) -> list[str]:
         """The symbols that have a history."""

@@ -59,7 +59,7 @@ class Tiers:
         if self._archive is None or after + 1 >= history.first:
             return history.places(after, limit)
         found = await self._read(self._archive.behind, symbol, after, min(limit, AT_ONCE))
-        places = _whole(found, after)
+        places = whole(found, after)
         last = places[-1][0] if places else after
         if len(places) < limit and (len(found) < min(limit, AT_ONCE) or last + 1 >= history.first):
             places += history.places(last, limit - len(places))
@@ -78,7 +78,7 @@ class Tiers:
         found: Places = ()
         if self._archive is not None and below > self.first(symbol):
             found = await self._read(self._archive.newest, symbol, min(missing, AT_ONCE), below)
-        older = _below(_whole(found, first_place(*found[0]) - 1), below) if found else []
+        older = _below(whole(found, first_place(*found[0]) - 1), below) if found else []
         last = older[-1][0] if older else 0
         if last + 1 < below:
             older.append((below - 1, Gap(last + 1, below - 1, "overrun")))
@@ -95,8 +95,8 @@ class Tiers:
         older = await self._read(self._archive.newest, symbol, missing, below)
         if not older:
             return places
-        whole = _whole(older, older[0][0] - 1)  # the first is a trade, which has one place
-        return _newest([*whole, *history.places(whole[-1][0], history.last)], count)
+        joined = whole(older, older[0][0] - 1)  # the first is a trade, which has one place
+        return _newest([*joined, *history.places(joined[-1][0], history.last)], count)
 
     async def skip(self, symbol: str, after: int, start: int, end: int) -> int:
         """A place, `after` or higher; between the two is no trade with a time of `start` to before `end`."""
@@ -173,8 +173,8 @@ def first_place(last: int, entry: Trade | Gap) -> int:
     return entry.first if isinstance(entry, Gap) else last
 
 
-def _whole(places: Places, after: int) -> list[tuple[int, Trade | Gap]]:
-    """`places` behind `after`, with a gap "overrun" for each part that is not there."""
+def whole(places: Places, after: int, end: int | None = None) -> list[tuple[int, Trade | Gap]]:
+    """`places` behind `after` (and up to `end`), with a gap "overrun" for each part that is not there."""
     made: list[tuple[int, Trade | Gap]] = []
     for last, entry in places:
         first = first_place(last, entry)
@@ -184,6 +184,8 @@ def _whole(places: Places, after: int) -> list[tuple[int, Trade | Gap]]:
             entry = entry.part(after + 1, last)
         made.append((last, entry))
         after = last
+    if end is not None and end > after:
+        made.append((end, Gap(after + 1, end, "overrun")))
     return made
 
 

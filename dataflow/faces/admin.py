@@ -64,7 +64,9 @@ class Verdict(TypedDict):
 
     status: Literal["ready", "degraded", "not ready"]
     not_ready: Annotated[list[str], Meta(description="paths of actors that should run and do not")]
-    degraded: Annotated[list[str], Meta(description="paths of sources that are down")]
+    degraded: Annotated[
+        list[str], Meta(description="paths of sources that are down, and what is wrong with the history")
+    ]
 
 
 class _Actor(TypedDict):
@@ -287,7 +289,9 @@ _HEALTH: Final = About("Whether the process answers", {200: Answer("it does", Al
 _READY: Final = About(
     "Whether everything runs",
     {
-        200: Answer("ready; or degraded: sources are down, all else is served", Verdict),
+        200: Answer(
+            "ready; or degraded: sources are down or the history is not written, all else is served", Verdict
+        ),
         503: Answer("not ready", Verdict),
     },
 )

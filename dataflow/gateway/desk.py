@@ -223,9 +223,11 @@ class Desk:
             raise InvalidValue("channel", channel, "unknown channel", valid=list(self._channels))
         self.check_symbol(symbol)
         topics = {topic.variant: topic for topic in self._core.channels[channel].topics(symbol)}
+        if variant not in topics and channel == CANDLES:
+            problem = "unknown interval" if variant else "is needed for candles"
+            raise InvalidValue("interval", variant or None, problem, valid=list(topics))
         if variant not in topics:
-            name, value = "interval" if channel == CANDLES else "variant", variant or None
-            raise InvalidValue(name, value, f"unknown {name} of {channel}", valid=list(topics))
+            raise InvalidValue("interval", variant, f"{channel} have no intervals", valid=[None])
         return topics[variant]
 
     # Names as clients of other systems write them, and the aggregates that these systems have.

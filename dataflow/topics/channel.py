@@ -15,6 +15,7 @@ from attrs import Factory, frozen
 from actors.update import Places, Stream, Update
 from dataflow import plugs
 from dataflow.cache.history import History, Resumed
+from dataflow.cache.recording import Recording
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Topic
 from dataflow.domain.candle import CandleRules
@@ -52,7 +53,8 @@ class Ground:
     `carriers`: the sources of each symbol. `history_of(symbol)`: its trades, as far as they are in memory;
     `tiers`: all of them. `epoch`: the number of this run of the daemon, for streams that begin with it.
     `clock`: wall time, seconds since the epoch. `news(topic)` wakes the readers of a topic. `at_once`: the
-    most entries of one `read`. `candles`: how these are made.
+    most entries of one `read`. `recording`: what is on disk, and what else shall be; its epoch is that of the
+    trades. `candles`: how these are made.
     """
 
     carriers: Mapping[str, Sequence[SourceState]]
@@ -62,6 +64,7 @@ class Ground:
     news: Callable[[Topic], None]
     at_once: int
     tiers: Tiers
+    recording: Recording
     candles: CandleRules = Factory(CandleRules)
 
 

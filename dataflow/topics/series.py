@@ -63,13 +63,11 @@ class Level:
         """Merge `bar` into that of its window. False: that ended before the time `dead`, and is over."""
         width = self.interval.width
         start = bar.start // width * width
+        if start + width < dead or start < self.since:
+            return False
         mine = self.bars.get(start)
         if mine is None:
-            if start + width < dead or start < self.since:
-                return False
             self.put(bar.in_window(width))
-        elif mine.closed and mine.end < dead:
-            return False
         else:
             mine.merge(bar)
         self.changed[start] = None

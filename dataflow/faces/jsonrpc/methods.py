@@ -13,13 +13,14 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
-from attrs import frozen
+from attrs import evolve, frozen
 from loguru import logger
 
 from dataflow.domain import Recorded, Topic
+from dataflow.domain.candle import Candle
 from dataflow.domain.topic import QUALITY, TRADES
 from dataflow.gateway import spelled, spelling
-from dataflow.gateway.answers import TradesPage
+from dataflow.gateway.answers import CandlePage, TradesPage
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.desk import MAX_COUNT, check_range
 from dataflow.gateway.face import Conversation
@@ -40,6 +41,7 @@ from .protocol import Long, Write
 T = TypeVar("T")
 
 TRADES_AT_ONCE: Final = 200  # encoded in one turn: half a millisecond, and 45 KB
+CANDLES_AT_ONCE: Final = 100  # candles cost more: a millisecond, and 40 KB
 JSON: Final = "json"
 COMPACT: Final = "compact"
 _PLAIN: Final[Mapping[str, Format]] = {JSON: JSONRPC}
@@ -53,12 +55,14 @@ class Subscribe:
     since: dict[str, Any] | None = None  # a position; of several symbols one each, by symbol
     batch: bool = False
     format: str = JSON
+    interval: str | None = None  # of candles
 
 
 @frozen(kw_only=True)
 class Unsubscribe:
     symbol: str | list[str]
     channel: str = TRADES
+    interval: str | None = None
 
 
 @frozen(kw_only=True)
@@ -67,6 +71,14 @@ class RecentTrades:
     count: int = 50
     beforeTimestamp: str | None = None  # noqa: N815 - the public contract's spelling
     afterTimestamp: str | None = None  # noqa: N815
+
+
+class GetCandles(msgspec.Struct, kw_only=True, frozen=True, rename={"start": "from", "end": "to"}):
+    symbol: str
+    interval: str
+    start: str | None = None
+    end: str | None = None
+    limit: int = 500
 
 
 class GetTrades(msgspec.Struct, kw_only=True, rename={"start": "from", "end": "to"}):
@@ -106,6 +118,13 @@ class Questions:
         wanted = Wanted(params.after, None, moment("from", params.start), moment("to", params.end))
         question = self.hall.desk.trades(params.symbol, wanted, params.limit, account=self.account)
         return Long(partial(_page, await self.elsewhere(question)))
+
+    async def candles(self, params: GetCandles) -> Long:
+        start, end = moment("from", params.start), moment("to", params.end)
+        question = self.hall.desk.candles(
+            params.symbol, params.interval, start, end, params.limit, account=self.account
+        )
+        return Long(partial(_candles, params, await self.elsewhere(question)))
 
     async def symbols(self) -> list[spelled.Symbol]:
         return [spelling.symbol(info) for info in self.hall.desk.symbols()]
@@ -153,16 +172,16 @@ class Calls(Conversation, Questions):
             check_range("snapshot", params.snapshot, 0, MAX_COUNT)
         format = self._format(params)
         if isinstance(params.symbol, str):
-            topic = self._available(params.channel, params.symbol)
+            topic = self._available(params, params.symbol)
             since = None if params.since is None else protocol.read("since", params.since, Position)
             return Long(partial(self._subscribe, topic, since, params, format))
-        topics = [self._available(params.channel, symbol) for symbol in _distinct(params.symbol)]
+        topics = [self._available(params, symbol) for symbol in _distinct(params.symbol)]
         return Long(
             partial(self._subscribe_all, topics, _positions(params.since, params.symbol), params, format)
         )
 
-    def _available(self, channel: str, symbol: str) -> Topic:
-        topic = self.hall.desk.topic(channel, symbol)
+    def _available(self, params: Subscribe, symbol: str) -> Topic:
+        topic = self.hall.desk.topic(params.channel, symbol, params.interval or "")
         self.hall.desk.check_available(topic)
         return topic
 
@@ -211,14 +230,14 @@ class Calls(Conversation, Questions):
 
     async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(params.symbol, str):
-            return self._unsubscribe(self._followed(params.channel, params.symbol))
-        topics = [self._followed(params.channel, symbol) for symbol in _distinct(params.symbol)]
+            return self._unsubscribe(self._followed(params, params.symbol))
+        topics = [self._followed(params, symbol) for symbol in _distinct(params.symbol)]
         return [self._unsubscribe(topic) for topic in topics]
 
-    def _followed(self, channel: str, symbol: str) -> Topic:
+    def _followed(self, params: Unsubscribe, symbol: str) -> Topic:
         """A topic that exists, or is followed: its symbol may have left."""
-        topic = Topic(channel, symbol)
-        return topic if self.subscriptions.follows(topic) else self.hall.desk.topic(channel, symbol)
+        topic = Topic(params.channel, symbol, params.interval or "")
+        return topic if self.subscriptions.follows(topic) else self.hall.desk.topic(*topic)
 
     def _unsubscribe(self, topic: Topic) -> dict[str, Any]:
         self.subscriptions.unsubscribe(topic)
@@ -231,6 +250,7 @@ class Calls(Conversation, Questions):
 QUESTIONS: Final[dict[str, tuple[type | None, protocol.Handler]]] = {
     "getRecentTrades": (RecentTrades, Questions.recent_trades),
     "getTrades": (GetTrades, Questions.trades),
+    "getCandles": (GetCandles, Questions.candles),
     "getSymbols": (None, Questions.symbols),
     "getStatus": (None, Questions.status),
     "ping": (None, Questions.ping),
@@ -301,8 +321,23 @@ async def _page(page: TradesPage, write: Write) -> bytes:
     return opening + _items(topic, trades) + b"]," + encode(spelling.about_page(page))[1:]
 
 
+async def _candles(params: GetCandles, page: CandlePage, write: Write) -> bytes:
+    told = spelling.candle_page(params.symbol, params.interval, evolve(page, candles=()))
+    candles = page.candles
+    opening = b'{"candles":['
+    while len(candles) > CANDLES_AT_ONCE:
+        await write(opening + _candle_items(candles[:CANDLES_AT_ONCE]))
+        opening, candles = b",", candles[CANDLES_AT_ONCE:]
+    del told["candles"]  # type: ignore[misc]
+    return opening + _candle_items(candles) + b"]," + encode(told)[1:]
+
+
 def _items(topic: Topic, trades: Sequence[Recorded]) -> bytes:
     return b",".join([JSONRPC.item(topic, 0, each.offset, each.trade) for each in trades])
+
+
+def _candle_items(candles: Sequence[Candle]) -> bytes:
+    return b",".join([encode(spelling.candle(each)) for each in candles])
 
 
 def _array(texts: list[bytes]) -> msgspec.Raw:
@@ -310,7 +345,10 @@ def _array(texts: list[bytes]) -> msgspec.Raw:
 
 
 def _event(topic: Topic, event: str) -> dict[str, Any]:
-    return {"channel": topic.channel, "symbol": topic.symbol, "event": event}
+    of = {"channel": topic.channel, "symbol": topic.symbol}
+    if topic.variant:
+        of["interval"] = topic.variant
+    return of | {"event": event}
 
 
 def _distinct(symbols: list[str]) -> list[str]:

@@ -57,7 +57,7 @@ async def test_symbols_in_alphabetical_order_each_with_its_sources(built: Hall, 
     assert list(found) == ["BTC-USD", "BTC-USDT", "ETH-USDT"]
     both = found["BTC-USDT"]
     assert both.sources == ["binance", "blockchain"]
-    assert both.channels == ["quality", "trades"]
+    assert both.channels == ["candles", "quality", "trades"]
     assert both.newest is not None
     assert (both.newest.offset, both.newest.trade.price) == (3, Decimal(3))
     assert found["ETH-USDT"].newest is None
@@ -162,7 +162,7 @@ async def test_a_topic_by_channel_and_symbol(desk: Desk) -> None:
         "param": "channel",
         "value": "quotes",
         "problem": "unknown channel",
-        "valid": ["quality", "trades"],
+        "valid": ["candles", "quality", "trades"],
     }
 
 
@@ -224,8 +224,8 @@ async def test_aggregates_are_no_channel_for_clients(desk: Desk) -> None:
     """Faces ask for them in ways of their own."""
     with pytest.raises(InvalidValue) as refused:
         desk.topic("days", "BTC-USDT")
-    assert refused.value.data["valid"] == ["quality", "trades"]
-    assert all(info.channels == ["quality", "trades"] for info in desk.symbols())
+    assert refused.value.data["valid"] == ["candles", "quality", "trades"]
+    assert all(info.channels == ["candles", "quality", "trades"] for info in desk.symbols())
 
 
 def test_a_wrong_symbol_costs_little_among_thousands(

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import define, field
 
 from dataflow.cache.history import Store
+from dataflow.cache.recording import Recording
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Missed, Topic, Trade
 from dataflow.domain.candle import CandleRules
@@ -45,6 +46,7 @@ class Stage:
             self.news.append,
             AT_ONCE,
             Tiers(None, self.store.history),
+            Recording(self.store.history, number=EPOCH),
             CandleRules(throttle=0),
         )
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.cache.history import Store
+from dataflow.cache.recording import Recording
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Missed, Topic, Trade
 from dataflow.domain.aggregate import Aggregate
@@ -34,7 +35,8 @@ class Scene:
         self.store = Store(7, max_trades, 1e9)
         self.now = (MIDNIGHT + 12 * HOUR) / 1e9
         history_of, tiers = self.store.history, Tiers(None, self.store.history)
-        ground = Ground(self.carriers, history_of, 7, lambda: self.now, lambda _topic: None, AT_ONCE, tiers)  # type: ignore[arg-type]
+        clock, recording = lambda: self.now, Recording(history_of, number=7)
+        ground = Ground(self.carriers, history_of, 7, clock, lambda _topic: None, AT_ONCE, tiers, recording)  # type: ignore[arg-type]
         self.days = Days(ground)
         self.awake: list[str] = []
         self.days.follow(lambda: self.awake.append("now"))
