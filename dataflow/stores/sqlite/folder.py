@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from dataflow.cache.archive import ArchiveFailed
+from dataflow.cache.archive import ArchiveFailed, ArchiveFull
 from dataflow.domain.errors import ConfigError
 
 from .day import SUFFIX, UNFINISHED, Day
@@ -85,11 +85,11 @@ class Folder:
         names = sorted(name for name in os.listdir(self.path) if _DAY.fullmatch(name))
         return [Day(self.path / name) for name in names]
 
-    def size(self) -> int:
-        """Bytes of the files of all days."""
+    def size(self, name: str = "") -> int:
+        """Bytes of the files of all days, or of the day `name`."""
         total = 0
         for entry in os.scandir(self.path):
-            if _DAY.match(entry.name):
+            if _DAY.match(entry.name) and entry.name.startswith(name):
                 with suppress(FileNotFoundError):
                     total += entry.stat().st_size
         return total
@@ -129,7 +129,8 @@ class Folder:
         try:
             yield
         except sqlite3.Error as error:
-            raise ArchiveFailed(self._why(error)) from error
+            kind = ArchiveFull if _code(error) == sqlite3.SQLITE_FULL else ArchiveFailed
+            raise kind(self._why(error)) from error
         except OSError as error:
             raise ArchiveFailed(
                 self._vanished() or f"the history in {self.path} fails: {error.strerror}"
@@ -138,7 +139,7 @@ class Folder:
     def _why(self, error: sqlite3.Error) -> str:
         if vanished := self._vanished():
             return vanished
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = _code(error)
         if code == sqlite3.SQLITE_FULL:
             return f"no room for the history: the disk of {self.path} is full"
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
@@ -164,6 +165,11 @@ class Folder:
             if owner != os.geteuid():
                 return f" (it belongs to user {owner}, the daemon runs as user {os.geteuid()})"
         return ""
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's code of an error, without the details; 0 without one."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _mistake(text: str) -> ConfigError:
