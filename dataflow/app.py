@@ -229,7 +229,8 @@ def followers(hall: Hall) -> tuple[Child, ...]:
     Before the sources, so that they see the first trades.
     """
     core = hall.core
-    children = [follower(core, paths.CANDLES, core.candles, core.settings.candles.throttle)]
+    candles, every = core.candles, core.settings.candles.throttle
+    children = [follower(core, paths.CANDLES, candles, every, candles.restore)]
     if any(face.follows_days for face in hall.faces):
         core.recording.collect_from(core.days.checkpoints)
         children.append(follower(core, paths.DAYS, core.days, begin=core.days.restore))

@@ -105,16 +105,16 @@ class _View:
         self.damaged.add((self.day.name, table, self.summary.name, last))
         return ()
 
-    # By place.
+    # By place: whole blocks.
 
     def upwards(self, after: int) -> Iterator[Places]:
-        """The entries that end behind `after`, a block at a time."""
+        """The blocks that end behind `after`, in order."""
         with suppress(Damaged):
             for last in self._lasts_behind(after):
-                yield [place for place in self.places(last) if place[0] > after]
+                yield self.places(last)
         for part in self.parts:
             if part.last > after:
-                yield [place for place in part.places() if place[0] > after]
+                yield part.places()
 
     def _lasts_behind(self, at: int) -> Iterator[int]:
         query = f"SELECT last FROM blocks WHERE symbol=? AND last>? ORDER BY last LIMIT {_SOME}"
@@ -123,13 +123,13 @@ class _View:
                 yield at
 
     def downwards(self, below: int) -> Iterator[Places]:
-        """The entries that end before `below`, a block at a time, the newest first."""
+        """The blocks that begin before `below`, the newest first; perhaps one more."""
         for part in reversed(self.parts):
             if part.first < below:
-                yield [place for place in part.places() if place[0] < below]
+                yield part.places()
         with suppress(Damaged):
             for last in self._lasts_from(below):
-                yield [place for place in self.places(last) if place[0] < below]
+                yield self.places(last)
 
     def _lasts_from(self, below: int) -> Iterator[int]:
         """Of the block that may reach over `below`, and of those before it."""
@@ -222,7 +222,8 @@ class Reads:
         found: list[tuple[int, Trade | Gap]] = []
         for view in self._views(symbol, lambda held: held.end > after):
             for places in view.upwards(found[-1][0] if found else after):
-                found += self._laid(symbol, places)
+                reached = found[-1][0] if found else after
+                found += [place for place in self._laid(symbol, places) if place[0] > reached]
                 if len(found) >= limit:
                     return found[:limit]
         return found
@@ -241,7 +242,7 @@ class Reads:
     def _downwards(self, symbol: str, below: int) -> Iterator[tuple[int, Trade | Gap]]:
         for view in self._views(symbol, lambda held: held.starts_before(below), backwards=True):
             for places in view.downwards(below):
-                yield from reversed(self._laid(symbol, places))
+                yield from reversed([place for place in self._laid(symbol, places) if place[0] < below])
 
     def _laid(self, symbol: str, places: Places) -> Places:
         """`places` with the fills of their gaps."""
