@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import faces, graphql, grpc, ingest, memory, rates, saturation, stalled, start, storm, ticks, tls
+from . import (
+    faces,
+    graphql,
+    grpc,
+    ingest,
+    memory,
+    rates,
+    recording,
+    saturation,
+    stalled,
+    start,
+    storm,
+    ticks,
+    tls,
+)
 
 ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
@@ -11,6 +25,7 @@ ALL: tuple[Scenario, ...] = (
     rates.SCENARIO,
     memory.SCENARIO,
     ingest.SCENARIO,
+    recording.SCENARIO,
     ticks.SCENARIO,
     storm.SCENARIO,
     stalled.SCENARIO,
