@@ -131,9 +131,7 @@ class Store:
         """The writer, in the file of today."""
         with self._changing():
             try:
-                if self._writer.is_ready:
-                    self._folder.check(self._state.days[-1].path)
-                elif self._state.days or self._writer.epoch:
+                if not (self._writer.is_ready and self._folder.has(self._state.days[-1].path)):
                     self._reopen()
                 self._writer.today()
                 yield self._writer
@@ -145,7 +143,8 @@ class Store:
                 raise
 
     def _reopen(self) -> None:
-        """Take the files again as they are now, and go on in them."""
+        """Take the files as they are now, and go on in them."""
+        self._writer.drop()
         self._folder.retake()
         for day in self._state.days:
             day.close()
