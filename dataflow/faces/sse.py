@@ -185,8 +185,8 @@ _ABOUT: Final = About(
         Parameter("since", str, "a place, EPOCH-OFFSET: everything after it comes first"),
         Parameter("Last-Event-ID", str, "the same; comes before `since`", place="header"),
     ),
-    more="Events are `trade`, `candle`, `quality`, `gap`, `filled`, `rewind` and `notice`. The `id` of an event "
-    "is its place.",
+    more="Events are `trade`, `candle`, `quality`, `gap`, `filled`, `rewind` and `notice`. The `id` of an "
+    "event is its place.",
 )
 
 _IN_NODE: Final = "// a browser; Node.js with --experimental-eventsource"
