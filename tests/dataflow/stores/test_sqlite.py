@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from dataflow.cache.archive import ArchiveFailed, Batch, Keep
+from dataflow.cache.archive import ArchiveFailed, Batch, Keep, Run
 from dataflow.domain.errors import ConfigError
 from dataflow.settings.schema import History
 from dataflow.stores.sqlite import Store, day
 
-from .shelf import DAY, NOON, Shelf, run, trade
+from .shelf import DAY, NOON, Shelf, gap, run, trade
 
 CHECKOUT = Path(__file__).parents[3]
 SYMBOL = "BTC-USD"
@@ -357,3 +357,86 @@ def test_a_file_that_cannot_be_written_any_more_is_set_aside(shelf: Shelf, folde
     put(shelf, first, first + 99)
     assert "2024-10-04.db.damaged" in names(folder)
     assert places(shelf)[-100:] == [*range(first, first + 100)]
+
+
+# -- retention -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def week(shelf: Shelf) -> Shelf:
+    """A hundred trades on each of seven days, the last of which is today."""
+    for first in range(1, 701, 100):
+        put(shelf, first, first + 99)
+        shelf.now += DAY
+    shelf.now -= DAY
+    return shelf
+
+
+def test_old_days_are_unlinked(week: Shelf, folder: Path) -> None:
+    """As many days stay as are to be kept, today included. Readers that are at it are not disturbed."""
+    assert week.archive.retain(Keep(7, 0, 0), "2024-10-10") == {}
+    assert week.archive.retain(Keep(3, 0, 0), "2024-10-10") == {SYMBOL: 401}
+    assert names(folder) == ["2024-10-08.db", "2024-10-09.db", "2024-10-10.db"]
+    assert places(week) == [*range(401, 701)]
+    assert week.reopen().streams[SYMBOL].first == 401
+
+
+def test_the_newest_file_stays_however_old(week: Shelf, folder: Path) -> None:
+    """It has the places and epochs from which the stream goes on."""
+    week.archive.retain(Keep(1, 0, 0), "2031-01-01")
+    assert names(folder) == ["2024-10-10.db"]
+    for _ in range(9):
+        assert week.archive.make_room("2031-01-01") == {}
+    stream = week.reopen().streams[SYMBOL]
+    assert (stream.first, stream.last) == (601, 700)
+
+
+def test_today_is_never_unlinked(week: Shelf, folder: Path) -> None:
+    """Neither for room nor for a clock that was wrong."""
+    for _ in range(9):
+        week.archive.make_room("2024-10-07")
+    assert names(folder)[0] == "2024-10-07.db"
+    assert week.archive.retain(Keep(1, 0, EVER), "2024-10-10") == {SYMBOL: 601}
+    assert names(folder) == ["2024-10-10.db"]
+
+
+def test_a_symbol_that_was_pruned_goes_on_at_its_place(week: Shelf) -> None:
+    """Its last place and its epochs outlive its trades."""
+    week.now += DAY
+    week.archive.append(Batch([run(1, 1, "ETH-USD")]))
+    assert week.archive.retain(Keep(1, 0, 0), "2024-10-11") == {SYMBOL: 701}
+    stream = week.reopen().streams[SYMBOL]
+    assert (stream.first, stream.last, list(stream.epochs)) == (701, 700, [(7, 1)])
+    week.archive.begin(8)
+    put(week, 701, 710)
+    assert places(week) == [*range(701, 711)]
+    assert list(week.reopen().streams[SYMBOL].epochs) == [(7, 1), (8, 701)]
+
+
+def test_a_number_of_trades_is_kept_across_days(week: Shelf, folder: Path) -> None:
+    """Blocks go, the oldest first, in old files and in the newest one. Space is given back."""
+    before = (folder / "2024-10-04.db").stat().st_size
+    assert week.archive.retain(Keep(7, 350, 0), "2024-10-10") == {SYMBOL: 301}
+    assert (folder / "2024-10-04.db").stat().st_size <= before
+    assert places(week) == [*range(301, 701)]
+    put(week, 701, 4_000)
+    (first,) = week.archive.retain(Keep(7, 350, 0), "2024-10-10").values()
+    assert 701 < first <= 3_651
+    assert places(week) == [*range(first, 4_001)]
+    assert week.archive.verify() == []
+    assert week.reopen().streams[SYMBOL].first == first
+
+
+def test_fills_go_with_their_day(shelf: Shelf) -> None:
+    """A fill of a removed gap shows nowhere, and a fill of a gap of an earlier day lies over it."""
+    shelf.archive.append(Batch([Run.of(SYMBOL, [(1, trade(1)), (3, gap(2, 3))])]))
+    shelf.now += DAY
+    shelf.archive.append(Batch([run(4, 5), run(2, 3, is_fill=True)]))
+    assert list(shelf.archive.behind(SYMBOL, 0, 9)) == list(run(1, 5).places)
+    shelf.now += DAY
+    put(shelf, 6, 7)
+    assert shelf.archive.retain(Keep(2, 0, 0), "2024-10-06") == {SYMBOL: 4}
+    for _ in range(2):
+        assert [each.offset for each in shelf.archive.ascending(SYMBOL, 0, 9, EVER)] == [4, 5, 6, 7]
+        assert shelf.archive.latest(SYMBOL, 4) is None
+        shelf.reopen()
