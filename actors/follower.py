@@ -33,19 +33,20 @@ class Sink(Protocol):
 class Follower:
     """The actor of one sink. Any message means that it is urgent. It looks every `interval` seconds.
 
-    `prepare` is awaited before it begins.
+    `begin()` brings the sink where it was before the process began. Each incarnation calls it before it is
+    ready, so that later actors find the sink whole.
     """
 
     def __init__(
-        self, sink: Sink, interval: float, prepare: Callable[[], Awaitable[None]] | None = None
+        self, sink: Sink, interval: float, begin: Callable[[], Awaitable[object]] | None = None
     ) -> None:
         self._sink = sink
         self._interval = interval
-        self._prepare = prepare
+        self._begin = begin
 
     async def run(self, ctx: Context) -> None:
-        if self._prepare is not None:
-            await self._prepare()
+        if self._begin is not None:
+            await self._begin()
         self._sink.follow(partial(ctx.ref.put, "urgent"))
         ctx.ready()
         while True:

@@ -187,6 +187,11 @@ class Recording:
                 oldest = min(oldest, since)
         return now - oldest
 
+    @property
+    def damaged(self) -> int:
+        """The number of parts of the store that are damaged, as far as they were met."""
+        return len(self.damage) + int(getattr(self.archive, "damaged", 0))
+
     def troubles(self, now: float, most: float) -> list[str]:
         """What is wrong, in words; behind by more than `most` seconds is. Empty: nothing."""
         if self.archive is None:
