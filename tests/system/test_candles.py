@@ -18,11 +18,10 @@ from attrs import define
 from dataflow.cache.delivery import shard_of
 from dataflow.domain import Trade as Item
 from dataflow.domain.candle import DAY, HOUR, MINUTE, SECOND, Candle, interval
-from dataflow.settings.schema import Cache, Candles
+from dataflow.settings.schema import Cache, Candles, History
 from dataflow.topics.series import Chain
 from simulators import Exchange, Trade, open_binance
 from tests.dataflow.topics.test_candles import all_figures, full_bars
-from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance
 from tests.system.test_sse import listening
@@ -277,15 +276,15 @@ async def check_chain(d: Daemon, trades: Sequence[Item]) -> None:
 
 
 @pytest.mark.parametrize("ends", ["stops", "dies"])
-async def test_candles_of_all_lives(ends: str) -> None:
+async def test_candles_of_all_lives(ends: str, tmp_path: Path) -> None:
     """From memory, from recorded bars and from recorded trades: every field of every candle is that of the oracle.
 
     The daemon is stopped, or killed, in the middle of a window; memory has a tenth of the trades.
     """
-    trades, archive = real_trades(), MemoryArchive()
+    trades = real_trades()
     tables: dict[str, Any] = {
         "sources": from_binance("ws://127.0.0.1:1/stream", SYMBOL),
-        "archive": archive,
+        "history": History(directory=str(tmp_path)),
         "cache": Cache(trades_per_symbol=1000),
         "candles": Candles(throttle=0.01, intervals=("1s", "15s", "1m", "5m", "1h", "1d", "100t")),
     }

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import faces, graphql, grpc, ingest, memory, rates, saturation, stalled, start, storm, ticks, tls
+from . import (
+    candles,
+    faces,
+    graphql,
+    grpc,
+    ingest,
+    memory,
+    rates,
+    saturation,
+    stalled,
+    start,
+    storm,
+    ticks,
+    tls,
+)
 
 ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
@@ -18,4 +32,5 @@ ALL: tuple[Scenario, ...] = (
     faces.SCENARIO,
     grpc.SCENARIO,
     graphql.SCENARIO,
+    candles.SCENARIO,
 )
