@@ -36,6 +36,35 @@ def load(folder: Folder, state: State, writer: Writer, *, is_again: bool = False
     Raises ConfigError, sqlite3.Error and OSError.
     """
     folder.tidy()
+    sound, broken = _scan(folder, state)
+    damage = [f"{_loss(day, why, sound)}. It is {folder.set_aside(day)} now" for day, why in broken]
+    if not sound:
+        writer.drop()
+        return Found(not broken, damage)
+    newest, held = sound[-1]
+    if is_again and held.epoch != writer.epoch:
+        raise FileNotFoundError(2, "another history is in the directory")
+    torn = writer.resume(newest, held)
+    for day in state.days[:-1]:
+        with suppress(sqlite3.Error):  # a reader from outside may be in it
+            files.finish(day.path)
+    is_newest_broken = bool(broken) and broken[-1][0].name > newest.name
+    return Found(held.is_clean and not torn and not is_newest_broken, [*damage, *torn])
+
+
+def look(folder: Folder, state: State, writer: Writer) -> Found:
+    """The same without a change of any file, beside a daemon or not. `writer` does not write."""
+    sound, broken = _scan(folder, state)
+    damage = [_loss(day, why, sound) for day, why in broken]
+    if not sound:
+        return Found(not broken, damage)
+    newest, held = sound[-1]
+    torn = writer.look(newest, held)
+    return Found(held.is_clean, [*damage, *torn])
+
+
+def _scan(folder: Folder, state: State) -> tuple[list[tuple[Day, Held]], list[tuple[Day, str]]]:
+    """The sound files and the damaged ones, the oldest first."""
     sound: list[tuple[Day, Held]] = []
     broken: list[tuple[Day, str]] = []
     for day in folder.days():
@@ -44,22 +73,11 @@ def load(folder: Folder, state: State, writer: Writer, *, is_again: bool = False
             day.symbols = held.symbols
             sound.append((day, held))
     state.days, state.open, state.fills = tuple([day for day, _ in sound]), {}, {}
-    damage = [_set_aside(folder, day, why, sound) for day, why in broken]
-    if not sound:
-        writer.drop()
-        return Found(not broken, damage)
-    newest, held = sound[-1]
-    newest.symbols = None
-    if is_again and held.epoch != writer.epoch:
-        raise FileNotFoundError(2, "another history is in the directory")
-    torn = writer.resume(newest, held)
-    for day, each in sound:
-        _load_fills(state, day, each)
-        if day is not newest:
-            with suppress(sqlite3.Error):  # a reader from outside may be in it
-                files.finish(day.path)
-    is_newest_broken = bool(broken) and broken[-1][0].name > newest.name
-    return Found(held.is_clean and not torn and not is_newest_broken, [*damage, *torn])
+    for day, held in sound:
+        _load_fills(state, day, held)
+    if sound:
+        sound[-1][0].symbols = None
+    return sound, broken
 
 
 def _held(day: Day, broken: list[tuple[Day, str]]) -> Held | None:
@@ -75,9 +93,8 @@ def _held(day: Day, broken: list[tuple[Day, str]]) -> Held | None:
     return None
 
 
-def _set_aside(folder: Folder, day: Day, why: str, sound: Sequence[tuple[Day, Held]]) -> str:
-    """Returns what is lost."""
-    name = folder.set_aside(day)
+def _loss(day: Day, why: str, sound: Sequence[tuple[Day, Held]]) -> str:
+    """What a damaged file held, as far as the files before and behind it know."""
     before = next((held.symbols for each, held in reversed(sound) if each.name < day.name), {})
     behind = next((held.symbols for each, held in sound if each.name > day.name), None)
     lost = []
@@ -88,7 +105,7 @@ def _set_aside(folder: Folder, day: Day, why: str, sound: Sequence[tuple[Day, He
             lost.append(f"{symbol} from {first} on" if last is None else f"{symbol} {first} to {last}")
     more = f" and {len(lost) - _NAMED} more symbols" if len(lost) > _NAMED else ""
     places = f": places {', '.join(lost[:_NAMED])}{more}" if lost else ""
-    return f"{day.path.name} is damaged ({why}). It is {name} now, and what it held is lost{places}"
+    return f"{day.path.name} is damaged ({why}), and what it held is lost{places}"
 
 
 def _load_fills(state: State, day: Day, held: Held) -> None:

@@ -8,6 +8,7 @@ Nothing is mapped into memory: reading a mapped file that someone cuts kills the
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -237,6 +238,9 @@ class Day:
 
 def read_only(path: Path) -> sqlite3.Connection:
     """A connection that cannot write."""
+    is_plain = not path.with_name(path.name + "-wal").exists()
+    if is_plain and not os.access(path.parent, os.W_OK):
+        return _connect(path, "mode=ro&immutable=1")  # SQLite could not put its locks beside it
     return _connect(path, "mode=ro")
 
 
@@ -297,7 +301,18 @@ def create(path: Path, held: Held, checkpoints: Sequence[Checkpoint]) -> None:
         for point in checkpoints:
             put_checkpoint(connection, held.symbols[point.symbol], point)
         connection.execute("COMMIT")
+    _sync(made)
     made.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Returns when the power may fail."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def finish(path: Path) -> None:

@@ -85,11 +85,11 @@ class Folder:
         names = sorted(name for name in os.listdir(self.path) if _DAY.fullmatch(name))
         return [Day(self.path / name) for name in names]
 
-    def size(self) -> int:
-        """Bytes of the files of all days."""
+    def size(self, name: str = "") -> int:
+        """Bytes of the files of all days, or of the day `name`."""
         total = 0
         for entry in os.scandir(self.path):
-            if _DAY.match(entry.name):
+            if _DAY.match(entry.name) and entry.name.startswith(name):
                 with suppress(FileNotFoundError):
                     total += entry.stat().st_size
         return total

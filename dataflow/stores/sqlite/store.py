@@ -32,8 +32,9 @@ from dataflow.domain.errors import ConfigError
 from dataflow.settings.schema import History
 
 from . import retention
-from .contents import load
+from .contents import Found, load, look
 from .folder import Folder
+from .listing import StoredDay, stored
 from .reads import Reads
 from .verify import verify
 from .writer import State, Writer
@@ -49,6 +50,7 @@ class Store:
         self._reads = Reads(self._folder, self._state)
         self._lock = Lock()
         self._is_open = False
+        self._is_reading = False
 
     @property
     def damaged(self) -> int:
@@ -57,13 +59,22 @@ class Store:
 
     # -- open and close ----------------------------------------------------------------------------
 
+    @classmethod
+    def reading(cls, settings: History) -> Store:
+        """One that only reads, also beside a daemon that writes: it takes no lock, and changes no file.
+
+        It knows what is there when it is opened. Its `open` raises ConfigError if there is nothing.
+        """
+        made = cls(settings)
+        made._is_reading = True
+        return made
+
     def open(self) -> Contents:
         """As in `Archive`, like all methods here."""
         with self._lock:
-            self._folder.take()
             try:
                 with self._folder.failing():
-                    held = load(self._folder, self._state, self._writer)
+                    found = self._look() if self._is_reading else self._take()
             except ArchiveFailed as error:
                 self._close()
                 raise ConfigError([f"[history] directory: {error}"]) from error
@@ -77,7 +88,16 @@ class Store:
                 symbol: Stream(firsts.get(symbol, lasts[symbol] + 1), lasts[symbol], tuple(chain))
                 for symbol, chain in chains.items()
             }
-            return Contents(self._writer.epoch, held.is_clean, streams, held.damage)
+            return Contents(self._writer.epoch, found.is_clean, streams, found.damage)
+
+    def _take(self) -> Found:
+        self._folder.take()
+        return load(self._folder, self._state, self._writer)
+
+    def _look(self) -> Found:
+        if not self._folder.is_there() or not self._folder.days():
+            raise ConfigError([f"[history] directory: there is no history in {self._folder.path}"])
+        return look(self._folder, self._state, self._writer)
 
     def close(self, clean: bool) -> None:
         with self._lock:
@@ -109,7 +129,7 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[Writer]:
         """The writer, in the file of today."""
-        with self._lock, self._working():
+        with self._changing():
             try:
                 if self._writer.is_ready:
                     self._folder.check(self._state.days[-1].path)
@@ -138,6 +158,13 @@ class Store:
         self._writer.drop()
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             self._folder.set_aside(self._state.days[-1])
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._lock, self._working():
+            if self._is_reading:
+                raise ArchiveFailed("this history was opened only to be read")
+            yield
 
     @contextmanager
     def _working(self) -> Iterator[None]:
@@ -184,13 +211,13 @@ class Store:
     # -- keep --------------------------------------------------------------------------------------
 
     def retain(self, keep: Keep, today: str) -> Mapping[str, int]:
-        with self._lock, self._working():
+        with self._changing():
             before = self._firsts()
             retention.retain(self._folder, self._state, self._writer, keep, today)
             return self._moved(before)
 
     def make_room(self, today: str) -> Mapping[str, int]:
-        with self._lock, self._working():
+        with self._changing():
             before = self._firsts()
             retention.remove_oldest(self._folder, self._state, today)
             return self._moved(before)
@@ -199,6 +226,17 @@ class Store:
         with self._working():
             days = self._state.days
             return Usage(self._folder.size(), self._folder.free(), days[0].name if days else None)
+
+    def days(self) -> list[StoredDay]:
+        """What there is of each day, the oldest first. The open end belongs to the newest one."""
+        with self._working():
+            found = []
+            for day in self._state.days:
+                ends = {} if day.symbols is not None else {**self._state.open}
+                parts = {symbol: end.parts for symbol, end in ends.items()}
+                symbols = self._writer.symbols if day.symbols is None else day.symbols
+                found.append(stored(day, self._folder.size(day.name), {**symbols}, parts))
+            return found
 
     def verify(self) -> Sequence[str]:
         with self._working():

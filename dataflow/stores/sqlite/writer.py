@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from itertools import count
 from typing import Final
@@ -87,9 +87,17 @@ class Writer:
         """Go on in this file. Returns a line for each part of its journal that is damaged."""
         self.drop()
         self._connection = files.writable(day.path)
+        return self._replay(self._connection, day, held)
+
+    def look(self, day: Day, held: Held) -> list[str]:
+        """Know what `resume` would know, and write nothing."""
+        with closing(files.read_only(day.path)) as connection:
+            return self._replay(connection, day, held)
+
+    def _replay(self, connection: sqlite3.Connection, day: Day, held: Held) -> list[str]:
         self.epoch = held.epoch
         self.symbols = dict(held.symbols)
-        self._state.open, row, damage = replay(self._connection, held.symbols, self._press, self._clock())
+        self._state.open, row, damage = replay(connection, held.symbols, self._press, self._clock())
         self._rows = count(row + 1)
         for symbol, summary in held.symbols.items():
             end = self._state.open.get(symbol)
