@@ -28,7 +28,7 @@ from loguru import logger
 from actors.update import Places, Stream, Update
 from dataflow import paths
 from dataflow.cache.archive import Archive, ArchiveFailed, BarRow, Checkpoint
-from dataflow.cache.history import Resumed
+from dataflow.cache.history import History, Resumed
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.candle import DAY, HOUR, SECOND, Candle, Interval, interval
 from dataflow.domain.symbols import ANY
@@ -318,9 +318,18 @@ class Candles:
     def _catch_up(self, symbol: str, series: Series) -> None:
         self._read(symbol, series, self._ground.history_of(symbol).last)
 
+    def _take_fills(self, history: History, series: Series) -> None:
+        """Gaps that were read may hold trades now. Fills that memory has forgotten leave them as they are."""
+        for number, places in history.fills_behind(series.fills):
+            if places[-1][0] <= series.position:
+                series.fill(places[0][0], [trade for _, trade in places], self._until())
+            series.fills = number
+
     def _read(self, symbol: str, series: Series, end: int) -> None:
         """Read the history up to the place `end`."""
         history = self._ground.history_of(symbol)
+        if history.filled > series.fills:
+            self._take_fills(history, series)
         until = self._until()
         while series.position < end:
             places = history.places(series.position, RUN)
@@ -459,6 +468,7 @@ class Candles:
 
     def _tell(self, symbol: str) -> None:
         series = self._series[symbol]
+        self._catch_up(symbol, series)
         self.look_at_sources(symbol, series)
         series.settle(self.quiet(symbol))
         for name, level in list(series.levels.items()):

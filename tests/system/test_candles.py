@@ -123,6 +123,32 @@ async def test_a_gap_makes_a_candle_incomplete() -> None:
         assert told == {"00": (True, []), "01": (False, [gap]), "03": (False, [gap]), "04": (True, [])}
 
 
+async def test_a_filled_gap_revises_its_candles() -> None:
+    """They have the trades that were missing, are complete, and come again with a higher `rev`."""
+    async with stage() as s, client(s.daemon.url) as c:
+        await s.trade(0.1, "5")
+        await c.call("subscribe", channel="candles", symbol=SYMBOL, interval="1s", snapshot=9)
+        await s.trade(2.1, "5", skip=2)
+        await s.trade(5.1)
+
+        def told(second: str) -> list[dict[str, Any]]:
+            return [candle for candle in c.of("candles.update") if candle["start"][17:19] == second]
+
+        await c.until(lambda: told("02") and told("02")[-1]["closed"])
+        assert not told("02")[-1]["complete"]
+        for number, second, price in ((2, 1.5, "7"), (3, 2.05, "9")):
+            late = Trade(number, "BTCUSDT", "buy", price, "1", START_US + int(second * 1_000_000))
+            await s.exchange.publish(late)
+        await c.until(lambda: told("02")[-1]["complete"] and told("01"))
+        corrected = told("02")[-1]
+        assert (corrected["open"], corrected["high"], corrected["count"], corrected["gaps"]) == (9, 9, 2, [])
+        assert (corrected["firstOffset"], corrected["lastOffset"]) == (3, 4)
+        assert [candle["rev"] for candle in told("02")] == sorted({candle["rev"] for candle in told("02")})
+        assert (told("01")[-1]["count"], told("01")[-1]["closed"]) == (1, True)
+        page = await c.call("getCandles", symbol=SYMBOL, interval="1m")
+        assert [(candle["count"], candle["complete"]) for candle in page["candles"]] == [(5, True)]
+
+
 async def test_pages_of_candles() -> None:
     """From and to, limits, and where to go on; what is open is told again."""
     async with stage() as s, client(s.daemon.url) as c:
