@@ -242,8 +242,8 @@ class Series:
     """All levels and chains of a symbol, by the names of their intervals.
 
     `position`: the place up to which trades were read; `fills`: the number of the last fill that was looked
-    at. `high`: the highest time of a trade. `watermark`: windows that end up to it are over. `too_late` counts
-    trades by interval, `in_future` those that are in no bar because their times are not credible.
+    at. `high`: the highest time of a trade. `watermark`: windows that end up to it are over. `too_late`
+    counts trades by interval, `in_future` those that are in no bar because their times are not credible.
     """
 
     rules: CandleRules
