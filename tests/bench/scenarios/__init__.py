@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..plan import Scenario
 from . import (
+    candles,
     faces,
     graphql,
     grpc,
@@ -33,4 +34,5 @@ ALL: tuple[Scenario, ...] = (
     faces.SCENARIO,
     grpc.SCENARIO,
     graphql.SCENARIO,
+    candles.SCENARIO,
 )
