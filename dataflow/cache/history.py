@@ -579,6 +579,14 @@ class History:
             places[0] = cut.last, cut.part(after + 1, cut.last)
         return places
 
+    def preceding(self, before: int, limit: int) -> list[tuple[int, Trade | Gap]]:
+        """The last `limit` kept entries at places before `before`, in order, each with its last offset."""
+        places = list(self._places.before(before, limit))
+        at = next(self._places.after(before - 1, 1), None)
+        if at is not None and isinstance(cut := at[1], Gap) and cut.first < before:
+            places.append((before - 1, cut.part(cut.first, before - 1)))
+        return places[-limit:]
+
     def since_when(self, after: int) -> float | None:
         """When the first kept place behind `after` was filled, on the clock of `admit`; None without one."""
         return self._places.since_when(after)

@@ -118,6 +118,12 @@ class ByPlace(Generic[V]):
         end = None if limit is None else start + limit
         return zip(self._ends[start:end], self._values[start:end], strict=True)
 
+    def before(self, place: int, limit: int) -> Iterator[tuple[int, V]]:
+        """The last `limit` values that end before `place`, in order."""
+        end = bisect_left(self._ends, place, lo=self._head)
+        start = max(self._head, end - limit)
+        return zip(self._ends[start:end], self._values[start:end], strict=True)
+
     def count_after(self, place: int) -> int:
         """The number of values that end after `place`."""
         return len(self._ends) - bisect_right(self._ends, place, lo=self._head)

@@ -95,6 +95,8 @@ class Recorder:
         """Write what waits. Returns the seconds from its begin to the next time."""
         recording = self._recording
         batch = recording.batch(await self._gather())
+        if batch == Batch():
+            return 0
         try:
             await self._append(batch)
         except ArchiveFailed as error:

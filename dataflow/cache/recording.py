@@ -17,6 +17,7 @@ import msgspec
 import trio
 from attrs import define, evolve, frozen
 
+from dataflow import paths
 from dataflow.domain import Gap, Trade
 
 from .archive import Archive, BarRow, Batch, Checkpoint, Run, Stream
@@ -192,6 +193,22 @@ class Recording:
                 oldest = min(oldest, since)
         return now - oldest
 
+    @property
+    def damaged(self) -> int:
+        """The number of parts of the store that are damaged, as far as they were met."""
+        return len(self.damage) + int(getattr(self.archive, "damaged", 0))
+
+    def troubles(self, now: float, most: float) -> list[str]:
+        """What is wrong, in words; behind by more than `most` seconds is. Empty: nothing."""
+        if self.archive is None:
+            return []
+        behind, words = self.behind(now), []
+        if self.trouble is not None:
+            words.append(self.trouble)
+        if behind > most:
+            words.append(f"behind {behind:.0f} s")
+        return [f"{paths.HISTORY}: {each}" for each in (*words, *self.damage)]
+
     # For the recorder.
 
     def follow(self, wake: Callable[[], object]) -> None:
@@ -225,6 +242,8 @@ class Recording:
         for symbol in list(self._news):
             track = self._track(symbol)
             position = track.position
+            if position == track.history.last:
+                del self._news[symbol]  # it has not grown after all
             while position < track.history.last:
                 if count >= MOST:
                     return
@@ -239,10 +258,11 @@ class Recording:
 
     def batch(self, runs: Iterable[Run]) -> Batch:
         """These runs, and all that is made of places that are on disk then."""
-        runs = list(runs)
+        runs = tuple(runs)
         reached = {run.symbol: run.last for run in runs}
-        runs += self._due_fills(reached)
-        return Batch(runs, [each.row for each in self._due_bars(reached)], list(self._due_points(reached)))
+        runs = (*runs, *self._due_fills(reached))
+        bars = tuple(each.row for each in self._due_bars(reached))
+        return Batch(runs, bars, tuple(self._due_points(reached)))
 
     def written(self, batch: Batch) -> None:
         """The batch is on disk."""

@@ -19,7 +19,7 @@ from actors.session import Ending
 from actors.update import Places
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Draining, Notice
-from dataflow.domain.topic import TRADES
+from dataflow.domain.topic import CANDLES, TRADES
 from dataflow.gateway import face, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
 from dataflow.gateway.application import asker
@@ -38,6 +38,7 @@ from dataflow.settings.schema import FaceSettings
 PING_INTERVAL: Final = 15.0  # seconds between two comment lines in a quiet stream
 CONTENT_TYPE: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
+_KINDS: Final = {TRADES: "trade", CANDLES: "candle"}  # the names of events
 _ID: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 
@@ -60,8 +61,9 @@ class Events(Format):
     name = "sse"
 
     def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:
-        kind = "trade" if topic.channel == TRADES else topic.channel
-        return _event(kind, spelling.item(topic, offset, value), epoch, offset)
+        return _event(
+            _KINDS.get(topic.channel, topic.channel), spelling.item(topic, offset, value), epoch, offset
+        )
 
     def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         return _event("gap", spelling.gap(gap), epoch, gap.last)
@@ -136,7 +138,7 @@ class Face(face.Face):
 
 
 async def _open(hall: Hall, symbol: str) -> Response:
-    topic = hall.desk.topic(request.args.get("channel", TRADES), symbol)
+    topic = hall.desk.topic(request.args.get("channel", TRADES), symbol, request.args.get("interval", ""))
     hall.desk.check_available(topic)
     if request.method == "HEAD":
         told = Response(b"", content_type=CONTENT_TYPE, headers=UNBUFFERED)
@@ -178,12 +180,13 @@ _ABOUT: Final = About(
     },
     parameters=(
         Parameter("symbol", str, "the name of a symbol", place="path", example="BTC-USDT"),
-        Parameter("channel", str, "`trades` or `quality`", default=TRADES),
+        Parameter("channel", str, "`trades`, `candles` or `quality`", default=TRADES),
+        Parameter("interval", str, "of candles", example="1m"),
         Parameter("since", str, "a place, EPOCH-OFFSET: everything after it comes first"),
         Parameter("Last-Event-ID", str, "the same; comes before `since`", place="header"),
     ),
-    more="Events are `trade`, `quality`, `gap`, `filled`, `rewind` and `notice`. The `id` of an event is its "
-    "place.",
+    more="Events are `trade`, `candle`, `quality`, `gap`, `filled`, `rewind` and `notice`. The `id` of an "
+    "event is its place.",
 )
 
 _IN_NODE: Final = "// a browser; Node.js with --experimental-eventsource"

@@ -29,6 +29,7 @@ from dataflow.topics.channel import Deep, TopicLog
 from supervisors import SupervisionError
 
 from .admission import Turns
+from .answers import Position as Position
 from .format import Format
 from .past import Part
 from .problems import Problem, TooManySubscriptions, Unavailable
@@ -46,14 +47,6 @@ UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place
 
 
 Write: TypeAlias = Callable[[Part], Awaitable[None]]
-
-
-@frozen
-class Position:
-    """A place in the stream of a topic."""
-
-    epoch: int
-    offset: int
 
 
 @frozen

@@ -50,6 +50,7 @@ class _Now(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._source_metrics()
         yield from self._cache_metrics()
+        yield from self._history_metrics()
         yield from self._client_metrics()
         yield from self._outbox_metrics()
         yield from self._loop_metrics()
@@ -107,6 +108,28 @@ class _Now(Collector):
         left_out = dict.fromkeys(REASONS, 0) | dict(self._core.days.left_out)
         yield judged
         yield _labelled(CounterMetricFamily, "days_left_out_places", told, "reason", left_out)
+
+    def _history_metrics(self) -> Iterator[Metric]:
+        recording, now = self._core.recording, trio.current_time()
+        if recording.archive is None:
+            return
+        totals, since = recording.totals, recording.writing_since
+        for name, text, value in (
+            ("behind_seconds", "Age of the oldest place that is not on disk", recording.behind(now)),
+            ("write_seconds", "For how long the present write lasts", 0.0 if since is None else now - since),
+            ("failing", "1 while nothing can be written", float(recording.trouble is not None)),
+            ("damaged", "Parts of the store that are damaged, as far as they were met", recording.damaged),
+        ):
+            yield GaugeMetricFamily(f"dataflow_history_{name}", text, value=value)
+        for name, text, value in (
+            ("commits", "Batches that were written", totals.commits),
+            ("entries", "Trades and gaps that were written", totals.entries),
+            ("bytes", "Their bytes, before compression", totals.bytes),
+            ("errors", "Writes that failed, and are tried again", totals.errors),
+            ("unrecorded", "Places that memory forgot before they were written", totals.unrecorded),
+            ("bars_refused", "Bars that found no room to wait for a write", totals.bars_refused),
+        ):
+            yield CounterMetricFamily(f"dataflow_history_{name}", text, value=value)
 
     def _client_metrics(self) -> Iterator[Metric]:
         totals = self._lobby.clients.totals()
