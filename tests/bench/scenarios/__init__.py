@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import faces, graphql, grpc, ingest, memory, rates, saturation, stalled, start, storm, ticks, tls
+from . import (
+    deflate,
+    faces,
+    graphql,
+    grpc,
+    ingest,
+    memory,
+    rates,
+    saturation,
+    stalled,
+    start,
+    storm,
+    ticks,
+    tls,
+)
 
 ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
     saturation.SCENARIO,
     rates.SCENARIO,
+    deflate.SCENARIO,
     memory.SCENARIO,
     ingest.SCENARIO,
     ticks.SCENARIO,
