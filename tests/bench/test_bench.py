@@ -369,7 +369,6 @@ class TestRunning:
         payload += pack(values[:32]) + pack([b"[" + b",".join(values[32:]) + b"]"])
         door = Door([Socket("/ws")], deflate=True)
         with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
-
             sent: list[int] = []
 
             def serve() -> None:
