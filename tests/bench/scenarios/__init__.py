@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..plan import Scenario
 from . import (
     candles,
+    deflate,
     faces,
     graphql,
     grpc,
@@ -24,6 +25,7 @@ ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
     saturation.SCENARIO,
     rates.SCENARIO,
+    deflate.SCENARIO,
     memory.SCENARIO,
     ingest.SCENARIO,
     recording.SCENARIO,
