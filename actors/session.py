@@ -27,7 +27,7 @@ from supervisors import Context
 
 from .outbox import Outbox, OutboxFull, SlowClient
 from .subscription import Lane
-from .update import Rendering, Update
+from .update import Fill, Rendering, Update
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
@@ -327,13 +327,18 @@ class Session(Generic[P, M]):
         """Messages of topics that were sent or wait to be."""
         return self._sent + sum([lane.sent for lane in self.lanes.values()])
 
-    def follow(self, topic: Any, position: int, rendering: Rendering[P]) -> None:
-        """From now on take updates of `topic` behind `position`, written as `rendering` says."""
+    def follow(self, topic: Any, position: int, rendering: Rendering[P], fills: int | None = None) -> None:
+        """From now on take updates of `topic` behind `position`, written as `rendering` says.
+
+        `fills`: the number of the last fill that it knows; None: as before.
+        """
         lane = self.lanes.get(topic)
         if lane is None:
             lane = self.lanes[topic] = Lane(position, rendering, None)
         else:
             lane.position, lane.rendering = position, rendering
+        if fills is not None:
+            lane.fills = fills
         lane.send = self._way_of(lane)
 
     def way_changed(self) -> None:
@@ -370,9 +375,15 @@ class Session(Generic[P, M]):
 
     def hold(self, topic: Any, rendering: Rendering[P]) -> None:
         """Until it is followed the next time nothing more of `topic` leaves, what waits included."""
-        self.follow(topic, NOWHERE, rendering)
+        fills = self.fills(topic) if topic in self.lanes else None
+        self.follow(topic, NOWHERE, rendering, fills)
         if self._outbox is not None:
             self._outbox.forget(topic)
+
+    def fills(self, topic: Any) -> int:
+        """The number of the last fill of `topic` that has left. Raises KeyError when it is not followed."""
+        waiting = None if self._outbox is None else self._outbox.first_fill(topic)
+        return self.lanes[topic].fills if waiting is None else waiting - 1
 
     def position(self, topic: Any) -> int:
         """The last place of `topic` that was sent or waits. Raises KeyError when it is not followed."""
@@ -399,6 +410,20 @@ class Session(Generic[P, M]):
         else:
             self._send(self._pack(rest))
 
+    def amend(self, fill: Fill, told: Sequence[tuple[int, int]] | None = None) -> None:
+        """Send a fill, as far as the client was told of the hole: up to its position, or in the ranges
+        `told`. In its turn, behind all that waits: the hole may wait there. Never waits or raises."""
+        lane = self.lanes.get(fill.topic)
+        if lane is None or self.ended is not None or lane.position == NOWHERE or lane.fills >= fill.number:
+            return
+        lane.fills = fill.number
+        for first, last in ((1, lane.position),) if told is None else told:
+            part = fill.within(first, min(last, lane.position))
+            payload = None if part is None else part.payload(lane.rendering)
+            if payload is not None:
+                lane.sent += 1
+                self._say(payload, (fill.topic, fill.number))
+
     def finish(self, payload: P, taken: int | None) -> None:
         """A send through a lane took only so much, or nothing (None): send the rest, before anything else."""
         self._finish(payload if taken is None else self._wire.cut(payload, taken))
@@ -417,12 +442,16 @@ class Session(Generic[P, M]):
         """Send an answer or a notice in its turn. Never waits or raises."""
         if self.ended is not None:
             return
-        payload = self._wire.pack([text])
+        self._say(self._wire.pack([text]))
+
+    def _say(self, payload: P, fill: tuple[Any, int] | None = None) -> None:
+        if self.ended is not None:
+            return
         if not self._busy:
             self._send(payload)
             return
         try:
-            self._backlog().put(payload)
+            self._backlog().put(payload, fill)
         except OutboxFull as full:
             self._too_slow(full)
 

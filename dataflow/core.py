@@ -75,6 +75,7 @@ class Core:
                 cache.trades_per_symbol,
                 cache.max_age_seconds,
                 self._refused,
+                staged=None if archive is None else self.recording.fills,
                 streams=self.recording.streams,
             )
             for _ in range(cache.shards)

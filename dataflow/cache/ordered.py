@@ -86,6 +86,22 @@ class ByPlace(Generic[V]):
             del self._values[: self._head], self._ends[: self._head], self._since[: self._head]
             self._head = 0
 
+    def at(self, place: int) -> V | None:
+        """The value that takes `place` or, where that is forgotten, the first one; None behind the last."""
+        index = bisect_left(self._ends, place, lo=self._head)
+        return self._values[index] if index < len(self._values) else None
+
+    def replace(self, values: Sequence[tuple[int, V]]) -> None:
+        """Put these values, each with its last place, in the stead of the one that ends where they end.
+
+        They count as old as that. Costs a move of all values behind it.
+        """
+        index = bisect_left(self._ends, values[-1][0], lo=self._head)
+        some = slice(index, index + 1)
+        self._values[some] = [value for _, value in values]
+        self._ends[some] = array("q", [end for end, _ in values])
+        self._since[some] = array("d", (self._since[index],)) * len(values)
+
     def since_when(self, place: int) -> float | None:
         """When the first value that ends after `place` was added; None when there is none."""
         index = bisect_right(self._ends, place, lo=self._head)

@@ -118,7 +118,7 @@ class _Now(Collector):
             ("behind_seconds", "Age of the oldest place that is not on disk", recording.behind(now)),
             ("write_seconds", "For how long the present write lasts", 0.0 if since is None else now - since),
             ("failing", "1 while nothing can be written", float(recording.trouble is not None)),
-            ("damaged", "Parts that were damaged at the start", len(recording.damage)),
+            ("damaged", "Parts of the store that are damaged, as far as they were met", recording.damaged),
         ):
             yield GaugeMetricFamily(f"dataflow_history_{name}", text, value=value)
         for name, text, value in (

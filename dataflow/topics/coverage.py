@@ -34,7 +34,7 @@ class Hole(msgspec.Struct, array_like=True):
     is_away: bool = False
 
 
-class Coverage(msgspec.Struct):
+class Coverage(msgspec.Struct, array_like=True):
     """The holes in the stream of one symbol.
 
     `latest`: the time of the last trade of each source. `changed_since`: the earliest time of a change that

@@ -44,14 +44,16 @@ class Level:
     """The bars of one interval of time, by the starts of their windows.
 
     `since`: bars that start earlier are not kept, or not whole. `keep`: ns for which a closed bar is kept
-    behind the highest time, if it can be revised for a shorter time.
+    behind its last chance to be revised. `unsaved`: starts of closed bars that have changed since they were
+    recorded; None where they are not.
     """
 
     interval: Interval
     since: int = ALWAYS
     keep: int = 0
     bars: dict[int, FullBar] = field(factory=dict)
-    changed: dict[int, None] = field(factory=dict)  # starts of bars that nobody has taken since
+    changed: dict[int, None] = field(factory=dict)  # starts of bars that have changed since they were taken
+    unsaved: dict[int, None] | None = None
     _open: dict[int, None] = field(factory=dict)
 
     @property
@@ -70,6 +72,8 @@ class Level:
             self.put(bar.in_window(width))
         else:
             mine.merge(bar)
+            if mine.closed and self.unsaved is not None:
+                self.unsaved[start] = None
         self.changed[start] = None
         return True
 
@@ -86,6 +90,8 @@ class Level:
             del self._open[start]
             self.bars[start].closed = True
             self.changed[start] = None
+            if self.unsaved is not None:
+                self.unsaved[start] = None
         since = coverage.changed_since
         suspects = list(self.changed)
         if since < NEVER:
@@ -97,19 +103,26 @@ class Level:
                 bar.gaps = gaps
                 bar.changes += 1
                 self.changed[start] = None
+                if bar.closed and self.unsaved is not None:
+                    self.unsaved[start] = None
 
-    def take(self, *, closed_only: bool) -> list[FullBar]:
+    @property
+    def open_bars(self) -> list[FullBar]:
+        """The bars that are not closed."""
+        return [self.bars[start] for start in self._open]
+
+    def take(self) -> list[FullBar]:
         """The bars that have changed since they were taken, oldest first."""
-        starts = sorted(start for start in self.changed if not closed_only or self.bars[start].closed)
-        for start in starts:
-            del self.changed[start]
+        starts = sorted(self.changed)
+        self.changed.clear()
         return [self.bars[start] for start in starts]
 
     def forget(self, before: int) -> None:
         """Closed bars that end before this time, and that were taken, are not needed any more."""
         before -= self.keep
         over = takewhile(lambda bar: bar.closed and bar.end < before, self.bars.values())
-        for bar in list(takewhile(lambda bar: bar.start not in self.changed, over)):
+        wanted = self.changed.keys() | (self.unsaved or {}).keys()
+        for bar in list(takewhile(lambda bar: bar.start not in wanted, over)):
             del self.bars[bar.start]
             self.since = max(self.since, bar.end)
 

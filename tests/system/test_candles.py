@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import csv
+import gzip
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+import trio
 from attrs import define
 
-from dataflow.settings.schema import Candles
+from dataflow.cache.delivery import shard_of
+from dataflow.domain import Trade as Item
+from dataflow.domain.candle import HOUR, MINUTE, SECOND, Candle
+from dataflow.settings.schema import Cache, Candles
 from simulators import Exchange, Trade, open_binance
+from tests.dataflow.topics.test_candles import all_figures, full_bars
+from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance
 from tests.system.test_sse import listening
@@ -188,3 +197,95 @@ async def test_nobody_pays_for_candles_that_nobody_wants() -> None:
             await c.call("subscribe", channel="candles", symbol=SYMBOL, interval="1m")
             assert core.candles.series(SYMBOL) is not None
         await until(lambda: core.candles.series(SYMBOL) is None)
+
+
+def real_trades(symbol: str = "BTCUSDT") -> list[Item]:
+    """Ten minutes of an exchange, as a source gives them."""
+    with gzip.open(DATA / "binance_spot_20240808_09.csv.gz", "rt") as lines:
+        return [
+            Item(
+                "binance",
+                SYMBOL,
+                row["trade_id"],
+                row["side"],  # type: ignore[arg-type]
+                Decimal(row["price"]),
+                Decimal(row["qty"]),
+                int(row["timestamp_us"]) * 1000,
+                int(row["trade_id"]),
+            )
+            for row in csv.DictReader(lines)
+            if row["symbol"] == symbol
+        ]
+
+
+def oracle(name: str, symbol: str = "BTCUSDT") -> dict[int, tuple[Any, ...]]:
+    """All fields of the bars that other code made of them, by start."""
+    file = DATA / f"binance_spot_20240808_09_{name}"
+    text = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    keys = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume")
+    return {
+        int(row["bucket_start_us"]) * 1000: (*(Decimal(row[key]) for key in keys), int(row["count"]))
+        for row in csv.DictReader(text.decode().splitlines())
+        if row["symbol"] == symbol
+    }
+
+
+async def admit(d: Daemon, trades: Sequence[Item]) -> None:
+    """As a shard does; the followers have their turns."""
+    for at in range(0, len(trades), 500):
+        d.core.stores[shard_of(SYMBOL, len(d.core.stores))].admit(trades[at : at + 500], trio.current_time())
+        d.core.news(SYMBOL)
+        await until(lambda: d.core.recording.is_complete or d.is_dead)
+
+
+async def every(d: Daemon, name: str, limit: int = 100) -> list[Candle]:
+    """All candles, page by page."""
+    found: list[Candle] = []
+    start: int | None = 0
+    while start is not None:
+        page = await d.hall.desk.candles(SYMBOL, name, start, 2_000_000_000 * SECOND, limit)
+        more = len(page.candles) == limit
+        found += page.candles
+        start = page.next if more else None
+    return found
+
+
+def figures(candles: Sequence[Candle]) -> dict[int, tuple[Any, ...]]:
+    assert [each.start for each in candles] == sorted({each.start for each in candles}), "each once, in order"
+    return {
+        c.start: (c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.buy_volume, c.count)
+        for c in candles
+    }
+
+
+@pytest.mark.parametrize("ends", ["stops", "dies"])
+async def test_candles_of_all_lives(ends: str) -> None:
+    """From memory, from recorded bars and from recorded trades: every field of every candle is that of the oracle.
+
+    The daemon is stopped, or killed, in the middle of a window; memory has a tenth of the trades.
+    """
+    trades, archive = real_trades(), MemoryArchive()
+    tables: dict[str, Any] = {
+        "sources": from_binance("ws://127.0.0.1:1/stream", SYMBOL),
+        "archive": archive,
+        "cache": Cache(trades_per_symbol=1000),
+        "candles": Candles(throttle=0.01, intervals=("1s", "15s", "1m", "5m", "1h", "1d")),
+    }
+    for part in (trades[:3_333], trades[3_333:6_001], trades[6_001:]):
+        async with daemon(**tables) as d:
+            before = d.core.history(SYMBOL).last
+            await admit(d, part)
+            assert d.core.history(SYMBOL).last == before + len(part), "nothing was lost on the way"
+            so_far = trades[: d.core.history(SYMBOL).last]
+            is_last = part[-1] is trades[-1]
+            for name, width in (
+                ("1m", MINUTE),
+                ("1h", HOUR),
+                *([("1s", SECOND), ("15s", 15 * SECOND)] * is_last),
+            ):
+                expected = all_figures(full_bars(so_far, [width], lambda: 10_000)[width])
+                assert figures(await every(d, name)) == expected, name
+            if ends == "dies":
+                d.die()
+    assert len(so_far) == len(trades)
+    assert all_figures(full_bars(so_far, [MINUTE], lambda: 10_000)[MINUTE]) == oracle("1m.csv")

@@ -88,3 +88,24 @@ async def test_an_upstream_that_repeats_its_last_trades_is_recognised() -> None:
             await publish(exchange, d, 1, 2, 3, 4)
             places = d.core.history(SYMBOL).places(0, 100)
             assert [(last, entry.trade_id) for last, entry in places] == [(n, str(n)) for n in range(1, 5)]  # type: ignore[union-attr]
+
+
+# With real processes and a real disk.
+
+
+@pytest.fixture(scope="module")
+def real_trades() -> list[Trade]:
+    """Ten minutes of BTCUSDT, as the exchange's archive has them: the first thousand."""
+    with gzip.open(DATA / "binance_spot_20240808_09.csv.gz", "rt") as file:
+        rows = (row for row in csv.DictReader(file) if row["symbol"] == THEIRS)
+        return [
+            Trade(
+                int(row["trade_id"]),
+                THEIRS,
+                row["side"],  # type: ignore[arg-type]
+                row["price"],
+                row["quantity"],
+                int(row["timestamp_us"]),
+            )
+            for row in islice(rows, 1000)
+        ]

@@ -20,7 +20,7 @@ from dataflow.domain import Recorded, Topic
 from dataflow.domain.candle import Candle
 from dataflow.domain.topic import QUALITY, TRADES
 from dataflow.gateway import spelled, spelling
-from dataflow.gateway.answers import CandlePage, TradesPage
+from dataflow.gateway.answers import CandlePage, Position, TradesPage
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.desk import MAX_COUNT, check_range
 from dataflow.gateway.face import Conversation
@@ -31,7 +31,7 @@ from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.reading import Wanted
 from dataflow.gateway.spelling import encode, moment
-from dataflow.gateway.subscriptions import Position
+from dataflow.gateway.subscriptions import MOST_GAPS, Since
 
 from . import protocol
 from .compact import COLUMNS, Compact
@@ -173,7 +173,7 @@ class Calls(Conversation, Questions):
         format = self._format(params)
         if isinstance(params.symbol, str):
             topic = self._available(params, params.symbol)
-            since = None if params.since is None else protocol.read("since", params.since, Position)
+            since = None if params.since is None else _since("since", params.since)
             return Long(partial(self._subscribe, topic, since, params, format))
         topics = [self._available(params, symbol) for symbol in _distinct(params.symbol)]
         return Long(
@@ -196,7 +196,7 @@ class Calls(Conversation, Questions):
     async def _subscribe_all(
         self,
         topics: Sequence[Topic],
-        since: Mapping[str, Position],
+        since: Mapping[str, Since],
         params: Subscribe,
         format: Format,
         write: Write,
@@ -212,7 +212,7 @@ class Calls(Conversation, Questions):
         return array.rest() or b""
 
     async def _subscribe(
-        self, topic: Topic, since: Position | None, params: Subscribe, format: Format, write: Write
+        self, topic: Topic, since: Since | None, params: Subscribe, format: Format, write: Write
     ) -> bytes:
         kind = self.rendering(_as_array if params.batch else None, format)
         past = _Past(params.channel, write)
@@ -222,6 +222,10 @@ class Calls(Conversation, Questions):
         answer = _event(topic, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
         if joined.recovered is not None:
             answer["recovered"] = joined.recovered
+        if joined.rewound is not None:
+            answer["rewound"] = {"epoch": joined.rewound.epoch, "offset": joined.rewound.offset}
+        if joined.filled:
+            answer["filled"] = _array([format.fill(topic, joined.epoch, each) for each in joined.filled])
         if isinstance(format, Compact):
             answer |= {"columns": COLUMNS, "topic": format.key(topic), "sources": format.sources}
         # Of the channel `quality` it is the answer.
@@ -361,7 +365,15 @@ def _distinct(symbols: list[str]) -> list[str]:
     return symbols
 
 
-def _positions(since: dict[str, Any] | None, symbols: Collection[str] | None) -> dict[str, Position]:
+def _since(name: str, value: Any) -> Since:
+    """A position in one symbol. Raises InvalidValue or CallError."""
+    since: Since = protocol.read(name, value, Since)
+    if len(since.gaps) > MOST_GAPS:
+        raise InvalidValue(f"{name}.gaps", len(since.gaps), f"at most {MOST_GAPS:,} gaps")
+    return since
+
+
+def _positions(since: dict[str, Any] | None, symbols: Collection[str] | None) -> dict[str, Since]:
     """The positions in some of these symbols (None: any). Raises InvalidValue or CallError."""
     positions = since or {}
     for symbol in positions:
@@ -369,7 +381,7 @@ def _positions(since: dict[str, Any] | None, symbols: Collection[str] | None) ->
             problem = "of several symbols: must have a position for each, by its name"
             example = {"BTC-USD": {"epoch": 1763696936212, "offset": 612}}
             raise InvalidValue("since", symbol, problem, example=example)
-    return {symbol: protocol.read(f"since.{symbol}", each, Position) for symbol, each in positions.items()}
+    return {symbol: _since(f"since.{symbol}", each) for symbol, each in positions.items()}
 
 
 def report(method: str, error: BaseException) -> None:

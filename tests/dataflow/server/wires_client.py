@@ -191,6 +191,7 @@ class Client:
     ) -> None:
         self.stream = stream
         self.raw: Any = raw or stream  # carries the bytes of `stream`
+        self.received = len(received)  # bytes behind the handshake
         self.websocket = Connection(ConnectionType.CLIENT, list(extensions), trailing_data=received)
         self._events: list[Event] = list(self.websocket.events())
 
@@ -213,6 +214,7 @@ class Client:
                 return None
             if not data:
                 return None
+            self.received += len(data)
             self.websocket.receive_data(bytes(data))
             self._events = list(self.websocket.events())
         return self._events.pop(0)
