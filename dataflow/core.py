@@ -116,6 +116,7 @@ class Core:
             settings.fanout.interval,
             lambda symbol: self._look((symbol,)),
             self.latency.add,
+            self.candles.prepare,
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)

@@ -7,7 +7,7 @@ topic that has decided to end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import trio
@@ -39,12 +39,17 @@ class _Opened:
     settled: trio.Event = field(factory=trio.Event)  # the actor has started, or its start has failed
 
 
+async def _nothing(_topic: Topic) -> None:
+    pass
+
+
 class Topics:
     """Opens, joins, wakes and leaves topics.
 
     `channels`: all channels by name. `carriers`: the sources of each symbol. `interval`: seconds between two
     passes of a `Subscription`. `interest(symbol)` is called when a topic begins or stops to want the symbol,
     `served(seconds)` after each pass over subscribers, with the age of the oldest entry that it brought.
+    `prepare(topic)` is awaited before a topic is opened, for a log that begins on disk.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Topics:
         interval: float = 0.0,
         interest: Callable[[str], None] = lambda _symbol: None,
         served: Callable[[float], None] = lambda _seconds: None,
+        prepare: Callable[[Topic], Awaitable[None]] = _nothing,
     ) -> None:
         self.channels = channels
         self.readers = Readers()
@@ -61,6 +67,7 @@ class Topics:
         self._interval = interval
         self._interest = interest
         self._served = served
+        self._prepare = prepare
         self._opened: dict[Topic, _Opened] = {}
         self._by_name: dict[str, Topic] = {}  # of the same topics, by their names in paths
 
@@ -77,7 +84,9 @@ class Topics:
         while True:
             opened = self._opened.get(topic)
             if opened is None or not opened.fanout.open:
-                await self._start(topic, opened, pool)
+                await self._prepare(topic)
+                if self._opened.get(topic) is opened:  # nobody else was faster
+                    await self._start(topic, opened, pool)
             elif opened.ref is None:
                 await opened.settled.wait()
             else:
