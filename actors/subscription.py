@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from supervisors import Context
 
-from .update import Rendering, Update
+from .update import Bundle, Bundles, Rendering, Update
 
 P = TypeVar("P")
 
@@ -46,6 +46,34 @@ class Lane(Generic[P]):
     rendering: Rendering[P]
     send: Callable[[P], int] | None
     sent: int = 0
+
+
+@define(eq=False)
+class WideLane(Lane[P]):
+    """The lane of a topic whose updates are bundles; its position is that of a bundle.
+
+    In each topic of the bundles the subscriber is as far as the bundles are, but further in those in `apart`.
+    Topics in which it has a lane of their own do not reach it this way.
+    """
+
+    log: Bundles = field(kw_only=True)
+    apart: dict[Any, int] = field(kw_only=True, factory=dict)
+
+    def place(self, topic: Any) -> int:
+        """How far the subscriber is in `topic`, if it has the newest bundle."""
+        return self.apart.get(topic, self.log.places.get(topic, 0))
+
+    def behind(self, bundle: Bundle, lanes: Mapping[Any, Lane[Any]]) -> list[Update]:
+        """The parts of the next bundle, as far as the subscriber lacks them. From now on it has them."""
+        parts = []
+        for part in bundle.parts:
+            place = self.apart.pop(part.topic, None)
+            rest = part if place is None else part.after(place)
+            if place is not None and place > part.last:
+                self.apart[part.topic] = place
+            if rest is not None and part.topic not in lanes:
+                parts.append(rest)
+        return parts
 
 
 class Subscriber(Protocol):

@@ -10,7 +10,7 @@ So an update is encoded once a format and framed once a rendering, however many 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -151,6 +151,48 @@ class Update:
         if payload is None:
             payload = self._payloads[rendering] = rendering.pack(self.texts(rendering.format))
         return payload
+
+
+@define(eq=False)
+class Bundle(Update):
+    """Updates of several topics that leave together: one place in the stream of the topic that has them all.
+
+    `places` are those of all parts. A part of the bundle's own topic announces another topic.
+    """
+
+    parts: Sequence[Update] = field(kw_only=True)
+
+    @property
+    def last(self) -> int:
+        return self.first
+
+    def after(self, position: int) -> Update | None:
+        return self if position < self.first else None
+
+    def texts(self, format: Encoding) -> list[bytes]:
+        texts = self._texts.get(format)
+        if texts is None:
+            texts = self._texts[format] = [text for part in self.parts for text in part.texts(format)]
+        return texts
+
+
+class Bundles(Protocol):
+    """The log of a topic that has all entries of other topics."""
+
+    @property
+    def last(self) -> int:
+        """The place of the newest bundle; 0 while there is none."""
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The newest bundle, which may be on its way still."""
+
+    @property
+    def places(self) -> Mapping[Any, int]:
+        """By topic: how far the bundles have brought it, the newest one included."""
+
+    def covers(self, topic: Any) -> bool:
+        """Whether `topic` is one of those."""
 
 
 @frozen(eq=False)

@@ -84,6 +84,8 @@ class Core:
             settings.fanout.interval,
             lambda symbol: self._look((symbol,)),
             self.latency.add,
+            self.epoch,
+            settings.fanout.joined,
         )
         self.delivery = Delivery(cache.shards)
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
@@ -108,6 +110,7 @@ class Core:
             intake.adopt(is_open=self.intake(name) is not None)
         self.topics.want_again(now)
         self._look(sorted(before | now.keys()))
+        self.topics.appear(now)
 
     def intake(self, name: str) -> Intake | None:
         """The entry for what clients push to the source `name`; None if there is no source that takes it."""
@@ -131,6 +134,7 @@ class Core:
             self.names.add(symbol)
             self.topics.want_again((symbol,))
             self._look((symbol,))
+            self.topics.appear((symbol,))
 
     @property
     def symbols(self) -> Sequence[str]:

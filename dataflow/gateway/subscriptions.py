@@ -10,16 +10,18 @@ was read is a gap. No word of any protocol.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from actors.session import NOWHERE
 from actors.subscription import Fanout
-from actors.update import Places, Rendering
+from actors.update import Places, Rendering, Update
 from dataflow.domain import Gap, Topic
+from dataflow.domain.symbols import ANY
 from dataflow.topics.channel import TopicLog
+from dataflow.topics.every import EveryLog
 from supervisors import SupervisionError
 
 from .admission import Turns
@@ -70,23 +72,46 @@ class _Joining:
     rendering: Rendering[Any]
 
 
+@define
+class _JoiningAll:
+    """A subscription to all topics of a channel, whose answer is not said yet: how much it tells of each."""
+
+    places: dict[Topic, int]
+    rendering: Rendering[Any]
+
+
+class Seat(Protocol):
+    """Where a subscription gets its place: among those of the client, or in that to all symbols."""
+
+    def follows(self, topic: Topic) -> bool:
+        """Whether `topic` is live, or will be when the answers are said."""
+
+    def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
+        """Nothing of `topic` is offered until the answer in hand is said: that will tell it all."""
+
+    def hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
+        """The last place of `log` that an answer may tell of, if it does not tell all that is behind."""
+
+    def follow(self, topic: Topic, rendering: Rendering[Any], last: int) -> None:
+        """Go live behind place `last` when the answers are said."""
+
+
 class Subscriptions:
     """Of one session."""
 
-    __slots__ = ("_gathering", "_hall", "_joined", "_joining", "_session", "account", "turns")
+    __slots__ = ("_hall", "_joined", "_joining", "_session", "account", "turns")
 
     def __init__(self, session: AnySession, hall: Hall) -> None:
         self._session = session
         self._hall = hall
         self.turns = Turns(hall.lobby.admission, session)
         self.account = hall.quotas.exempt  # until the hall says whose it is
-        self._joined: dict[Topic, TopicLog] | None = None  # None until there is one
-        self._joining: dict[Topic, _Joining] | None = None  # while a request is heard
-        self._gathering = False  # several answers are one: nothing leaves between them
+        self._joined: dict[Topic, TopicLog | EveryLog] | None = None  # None until there is one
+        self._joining: dict[Topic, _Joining | _JoiningAll] | None = None  # while a request is heard
 
     def epoch(self, topic: Topic) -> int:
         """The epoch of a topic that is followed."""
-        return self._log(topic).stream.epoch
+        return self._hall.core.topics.log_of(topic).stream.epoch
 
     async def subscribe(
         self,
@@ -106,24 +131,35 @@ class Subscriptions:
         With `write`, the slices of a long past are given to it in order, and only the last one is returned.
         Nothing is raised once it was called.
         """
-        log = (self._joined or {}).get(topic)
-        if log is None:
-            log = await self._join(topic)
-        slices = _Slices(self, log, rendering, write)
+        if topic not in (self._joined or ()):
+            await self._join(topic)
+        return await self.tell(self, self._log(topic), rendering, since, snapshot, write)
+
+    async def tell(
+        self,
+        seat: Seat,
+        log: TopicLog,
+        rendering: Rendering[Any],
+        since: Position | None,
+        snapshot: int | None,
+        write: Write | None,
+    ) -> Subscribed:
+        """The answer to a subscription to the topic of `log`, which takes its place in `seat`."""
+        slices = _Slices(self, seat, log, rendering, write)
         recovered, past = self._beginning(log, rendering, since)
         if past is not None and (recovered or snapshot is None):
             past = await slices.recover(past)
             # From here to the end of the answer without a checkpoint.
             past.add(log.behind(past.last, RECOVERY_SLICE))
             last = past.last
-            self._hold_back(log, rendering)
+            seat.hold_back(log, rendering)
         else:
-            last = self._hold_back(log, rendering)
+            last = seat.hold_back(log, rendering)
             if snapshot is not None:
                 newest = log.newest(snapshot + log.last - last)
                 newest = [place for place in newest if place[0] <= last]
                 past = await slices.show(past or self.part(log, rendering, 0), newest)
-        self._follow(log.stream.topic, rendering, last)
+        seat.follow(log.stream.topic, rendering, last)
         return Subscribed(log.stream.epoch, last, recovered, past)
 
     async def join(self, topics: Iterable[Topic]) -> None:
@@ -140,24 +176,49 @@ class Subscriptions:
                 for joined in new[:at]:
                     self.unsubscribe(joined)
                 raise
-        self._gathering = True
+
+    async def join_every(self, topic: Topic, rendering: Rendering[Any]) -> Every:
+        """Follow all symbols of a channel, those that come later included. `topic` is one of `desk.every`.
+
+        Use what it returns for the answer. Raises TooManySubscriptions or Unavailable.
+        """
+        if topic not in (self._joined or ()):
+            await self._join(topic)
+        told: Mapping[Topic, int] = {}
+        joining = (self._joining or {}).pop(topic, None)
+        if isinstance(joining, _JoiningAll):
+            told = joining.places
+        elif self.follows(topic):
+            told = self._session.told_of_all(topic)
+            self._session.hold(topic, rendering)
+        return Every(self, self._every_log(topic), rendering, told)
 
     def unsubscribe(self, topic: Topic) -> None:
-        """Nothing of `topic` leaves after this. Idempotent."""
+        """Nothing of `topic` leaves after this, unless it is followed among all. Idempotent."""
+        every = self._every(topic) if topic in (self._joined or ()) else None
+        told = 0 if every is None else self._told(topic)
         if self._joining is not None:
             self._joining.pop(topic, None)
+        if every is not None and every not in (self._joining or ()):
+            self._session.catch_up(every, (), {})
         self._session.unfollow(topic)
         if self._joined is not None and self._joined.pop(topic, None) is not None:
             self.account.subscriptions -= 1
         self._hall.core.topics.leave(topic, self._session)
+        if every is not None:
+            self._go_on(every, {topic: told})
 
     def answered(self) -> None:
         """The answers are said: from here on the subscriptions in them are live."""
         joining, self._joining = self._joining or {}, None
-        self._gathering = False
         for topic, each in joining.items():
-            self._session.follow(topic, each.position, each.rendering)
-            self._bring_up(topic)
+            if isinstance(each, _Joining):
+                self._session.follow(topic, each.position, each.rendering)
+                self._bring_up(topic)
+        for topic, each in joining.items():
+            if isinstance(each, _JoiningAll):
+                self._session.follow_all(topic, self._every_log(topic), each.rendering)
+                self._go_on(topic, each.places)
 
     def close(self) -> None:
         """The session is over."""
@@ -173,7 +234,7 @@ class Subscriptions:
         if len(self._joined or ()) + wanted > most:
             raise TooManySubscriptions(most)
 
-    async def _join(self, topic: Topic) -> TopicLog:
+    async def _join(self, topic: Topic) -> None:
         self._check_room(1)
         self.account.subscribe()
         topics = self._hall.core.topics
@@ -184,17 +245,15 @@ class Subscriptions:
         except BaseException:
             self.account.subscriptions -= 1
             raise
-        log = self._enter(fanout, topic)  # from here on `unsubscribe` or `close` gives the place back
+        self._enter(fanout, topic)  # from here on `unsubscribe` or `close` gives the place back
         if not had_turn:
             await self.turns.take(resuming=False)
-        return log
 
-    def _enter(self, fanout: Fanout, topic: Topic) -> TopicLog:
+    def _enter(self, fanout: Fanout, topic: Topic) -> None:
         fanout.join(self._session)
-        log = self._hall.core.channels[topic.channel].log_of(topic)
+        log = self._hall.core.topics.log_of(topic)
         self._joined = self._joined or {}
         self._joined[log.stream.topic] = log  # by the log's own topic: the clients' own would be thousands
-        return log
 
     async def _open(self, topic: Topic) -> Fanout:
         self.turns.leave()  # it can take seconds to start a topic: nobody else shall wait for that
@@ -206,29 +265,24 @@ class Subscriptions:
                 "temporarily unavailable", symbol=topic.symbol, problem=str(error), advice=advice
             ) from None
 
-    def _follow(self, topic: Topic, rendering: Rendering[Any], last: int) -> None:
+    # A seat.
+
+    def follow(self, topic: Topic, rendering: Rendering[Any], last: int) -> None:
         self._joining = self._joining or {}
-        if self.follows(topic):
-            self._follow_again(topic, rendering)
-        else:
-            self._joining[topic] = _Joining(last, rendering)
+        self._joining[topic] = _Joining(last, rendering)
 
     def follows(self, topic: Topic) -> bool:
-        """Whether `topic` is live, or will be when the answers are said."""
+        """Whether `topic` is live, alone or among all, or will be when the answers are said."""
+        return self._is_on(topic) or self._every(topic) is not None
+
+    def _is_on(self, topic: Topic) -> bool:
         lane = self._session.lanes.get(topic)
         return topic in (self._joining or ()) or (lane is not None and lane.position != NOWHERE)
 
     def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
-        """Nothing of `topic` is offered until the answer in hand is said: that will tell it all."""
         if self._joining is not None:
             self._joining.pop(topic, None)
         self._session.hold(topic, rendering)
-
-    def _follow_again(self, topic: Topic, rendering: Rendering[Any]) -> None:
-        """A second subscription to the same topic: due updates are sent before the answer, nothing twice."""
-        self.answered()
-        self._session.follow(topic, self._session.position(topic), rendering)
-        self._bring_up(topic)
 
     def _bring_up(self, topic: Topic) -> None:
         log = self._log(topic)
@@ -239,21 +293,72 @@ class Subscriptions:
             self._session.offer(update)
 
     def _log(self, topic: Topic) -> TopicLog:
-        assert self._joined is not None
-        return self._joined[topic]
+        log = (self._joined or {})[topic]
+        assert not isinstance(log, EveryLog)
+        return log
 
-    def _hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
-        """The last place of `log` that an answer may tell of, if it does not tell all that is behind.
-
-        In the midst of an answer updates can only leave behind it, so they are told to be there.
-        """
+    def hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
+        """Of a topic that is followed already, updates leave behind the answer, and it tells that."""
         topic = log.stream.topic
-        if not (self._session.reciting or self._gathering) or not self.follows(topic):
+        if not self.follows(topic):
             return log.last
-        joining = (self._joining or {}).get(topic)
-        last = self._session.told(topic) if joining is None else joining.position
+        last = self._told(topic)
         self.hold(topic, rendering)
         return last
+
+    def _told(self, topic: Topic) -> int:
+        """The last place of a followed topic that the client was told, or will be by the answers."""
+        joining = (self._joining or {}).get(topic)
+        if isinstance(joining, _Joining):
+            return joining.position
+        every = (self._joining or {}).get(topic._replace(symbol=ANY))
+        if isinstance(every, _JoiningAll) and topic in every.places:
+            return every.places[topic]
+        return self._session.told(topic)
+
+    # All symbols of a channel. A symbol may be followed alone besides: then it comes by its own lane only.
+
+    def _every(self, topic: Topic) -> Topic | None:
+        """The topic of all symbols, with `topic` among them, if it is on."""
+        every = topic._replace(symbol=ANY)
+        return every if every != topic and self._is_on(every) else None
+
+    def _every_log(self, topic: Topic) -> EveryLog:
+        log = (self._joined or {})[topic]
+        assert isinstance(log, EveryLog)
+        return log
+
+    def _go_on(self, every: Topic, told: Mapping[Topic, int]) -> None:
+        """Behind these places the topics come among all others: what these are ahead with is sent now."""
+        joining = (self._joining or {}).get(every)
+        if isinstance(joining, _JoiningAll):
+            joining.places.update(told)
+            return
+        log = self._every_log(every)
+        updates: list[Update] = []
+        apart: dict[Topic, int] = {}
+        for topic, place in told.items():
+            newest = log.places.get(topic, 0)
+            if place == newest or topic in self._session.lanes:
+                continue
+            while place < newest and (update := log.log_of(topic).read(place)) is not None:
+                updates.append(update)
+                place = update.last
+            if place > newest:
+                apart[topic] = place
+        self._session.catch_up(every, updates, apart)
+
+    def go_live(self, every: Topic, places: dict[Topic, int], rendering: Rendering[Any]) -> None:
+        """Follow all topics from these places on when the answers are said. For `Every`."""
+        self._joining = self._joining or {}
+        self._joining[every] = _JoiningAll(places, rendering)
+
+    def rendering_of(self, topic: Topic) -> Rendering[Any] | None:
+        """How the updates of a topic are written that the client follows alone; else None."""
+        if topic not in (self._joined or ()):
+            return None
+        joining = (self._joining or {}).get(topic)
+        return self._session.lanes[topic].rendering if joining is None else joining.rendering
 
     # The past.
 
@@ -275,11 +380,72 @@ class Subscriptions:
         return self._hall.past.part(rendering.format, log.stream.topic, log.stream.epoch, after)
 
 
+@define
+class Every:
+    """The answer to a subscription to all symbols of a channel, on its way: a single one for each symbol.
+
+    `told`: places of which the client was told already. Nothing leaves before the whole answer is said.
+    """
+
+    _subscriptions: Subscriptions
+    _log: EveryLog
+    rendering: Rendering[Any]
+    _told: Mapping[Topic, int]
+    _places: dict[Topic, int] = field(factory=dict)
+    _alone: set[Topic] = field(factory=set)
+
+    def untold(self) -> Sequence[Topic]:
+        """The topics that there are by now, without those that were subscribed to, in their order."""
+        return sorted(self._log.topics - self._places.keys() - self._alone)
+
+    def rendering_of(self, topic: Topic) -> Rendering[Any]:
+        """How the updates of `topic` are written: one that is followed alone, too, remains as it is."""
+        return self._subscriptions.rendering_of(topic) or self.rendering
+
+    async def subscribe(
+        self,
+        topic: Topic,
+        rendering: Rendering[Any],
+        *,
+        since: Position | None = None,
+        snapshot: int | None = None,
+        write: Write | None = None,
+    ) -> Subscribed:
+        """As `Subscriptions.subscribe`, and with the same words. Raises nothing."""
+        if self._subscriptions.rendering_of(topic) is not None:
+            self._alone.add(topic)
+            return await self._subscriptions.subscribe(
+                topic, rendering, since=since, snapshot=snapshot, write=write
+            )
+        log = self._log.log_of(topic)
+        return await self._subscriptions.tell(self, log, rendering, since, snapshot, write)
+
+    def complete(self) -> None:
+        """All is told: no checkpoint between the last `untold` and this."""
+        places = {**self._told, **self._places}  # a symbol may have left meanwhile
+        self._subscriptions.go_live(self._log.stream.topic, places, self.rendering)
+
+    # A seat.
+
+    def follows(self, topic: Topic) -> bool:
+        return False
+
+    def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
+        pass  # it is held already
+
+    def hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
+        return self._told.get(log.stream.topic, log.last)
+
+    def follow(self, topic: Topic, rendering: Rendering[Any], last: int) -> None:
+        self._places[topic] = last
+
+
 @frozen
 class _Slices:
     """The slices of a long past: each is written, or added to the one part where nobody wants to write."""
 
     _subscriptions: Subscriptions
+    _seat: Seat
     _log: TopicLog
     _rendering: Rendering[Any]
     _write: Write | None
@@ -296,7 +462,7 @@ class _Slices:
 
     async def show(self, past: Part, entries: Places) -> Part:
         """These entries. They are not sliced for a client that follows the topic: it is owed its updates."""
-        if self._write is not None and not self._subscriptions.follows(self._log.stream.topic):
+        if self._write is not None and not self._seat.follows(self._log.stream.topic):
             while len(entries) > RECOVERY_SLICE:
                 past.add(entries[:RECOVERY_SLICE])
                 entries = entries[RECOVERY_SLICE:]
@@ -309,6 +475,6 @@ class _Slices:
         if self._write is None:
             await self._subscriptions.turns.pause()
             return past
-        self._subscriptions.hold(self._log.stream.topic, self._rendering)
+        self._seat.hold(self._log.stream.topic, self._rendering)
         await self._write(past)
         return self._subscriptions.part(self._log, self._rendering, past.last)
