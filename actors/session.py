@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence, Sized
 from enum import Enum
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeGuard, TypeVar
 
 import trio
 from attrs import frozen
@@ -27,7 +27,7 @@ from supervisors import Context
 
 from .outbox import Outbox, OutboxFull, SlowClient
 from .subscription import Lane, WideLane
-from .update import Bundle, Bundles, Rendering, Update
+from .update import Bundle, Bundles, Fill, Rendering, Update
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
@@ -40,7 +40,7 @@ BYTES_AT_ONCE = 256 * 1024  # likewise
 ANSWERS_WAITING = 8  # unsent answers at which no further request is read
 ANSWER_BYTES_WAITING = 256 * 1024  # likewise, for answers that are long
 AHEAD_WAITING = 16 * 1024  # characters of requests read ahead at which no further one is
-PARTS_AT_ONCE = 64  # updates of as many topics that leave together
+PARTS_AT_ONCE = 64  # of bundles, of one client alone, that leave together
 NOWHERE = 1 << 62  # the position of a subscriber that nothing is behind
 CLOSE_WITHIN = 1.0  # seconds for the last bytes to a client that is being disconnected
 
@@ -121,6 +121,10 @@ class Wire(Protocol[P, M_co]):
     def pack(self) -> Callable[[Sequence[bytes]], P]:
         """Makes one payload of k texts. Pure, and the same function for all wires of a kind: its payloads are
         shared between sessions."""
+
+    @property
+    def plain(self) -> Callable[[Sequence[bytes]], P]:
+        """As `pack`, for a payload that no other session gets: without work that pays only when shared."""
 
     @property
     def size(self) -> Callable[[P], int]:
@@ -285,8 +289,13 @@ class Session(Generic[P, M]):
 
     @property
     def frame(self) -> Callable[[Sequence[bytes]], P]:
-        """How its kind of wire makes a payload of texts."""
+        """How its kind of wire makes a payload of texts that many sessions get."""
         return self._wire.pack
+
+    @property
+    def plain(self) -> Callable[[Sequence[bytes]], P]:
+        """The same for a payload of its own."""
+        return self._wire.plain
 
     @property
     def waiting(self) -> int:
@@ -319,14 +328,19 @@ class Session(Generic[P, M]):
         """Messages of topics that were sent or wait to be."""
         return self._sent + sum([lane.sent for lane in self.lanes.values()])
 
-    def follow(self, topic: Any, position: int, rendering: Rendering[P]) -> None:
-        """From now on take updates of `topic` behind `position`, written as `rendering` says."""
+    def follow(self, topic: Any, position: int, rendering: Rendering[P], fills: int | None = None) -> None:
+        """From now on take updates of `topic` behind `position`, written as `rendering` says.
+
+        `fills`: the number of the last fill that it knows; None: as before.
+        """
         lane = self.lanes.get(topic)
         if lane is None:
             lane = self.lanes[topic] = Lane(position, rendering, None)
             self._part_ways()
         else:
             lane.position, lane.rendering = position, rendering
+        if fills is not None:
+            lane.fills = fills
         lane.send = self._way_of(lane)
 
     def follow_all(self, topic: Any, log: Bundles, rendering: Rendering[P]) -> None:
@@ -338,15 +352,17 @@ class Session(Generic[P, M]):
             assert isinstance(lane, WideLane)
             lane.position, lane.rendering, lane.apart = log.last, rendering, {}
 
-    def catch_up(self, topic: Any, updates: Sequence[Update], apart: Mapping[Any, int]) -> None:
-        """Take these updates of topics in the bundles of `topic`; `apart`: where that is further than they
-        are. Never waits or raises."""
+    def catch_up(
+        self, topic: Any, parts: Sequence[Update | Fill], apart: Mapping[Any, tuple[int, int]]
+    ) -> None:
+        """Take these parts of topics in the bundles of `topic`; `apart`: where the client knows more behind
+        them than the bundles do, see `WideLane`. Never waits or raises."""
         lane = self.lanes[topic]
         assert isinstance(lane, WideLane)
         self._take_newest(lane)
         lane.apart.update(apart)
-        for start in range(0, len(updates), PARTS_AT_ONCE):
-            self._take_parts(lane, updates[start : start + PARTS_AT_ONCE])
+        for start in range(0, len(parts), PARTS_AT_ONCE):
+            self._take_parts(lane, parts[start : start + PARTS_AT_ONCE])
         lane.send = self._way_of(lane)
 
     def way_changed(self) -> None:
@@ -382,7 +398,7 @@ class Session(Generic[P, M]):
         return lane
 
     def _wide_lane(self, topic: Any) -> WideLane[P] | None:
-        """The lane of bundles with `topic`, with nothing on the way."""
+        """The lane of bundles with `topic`."""
         for lane in self.lanes.values():
             if isinstance(lane, WideLane) and lane.log.covers(topic):
                 return lane
@@ -403,26 +419,48 @@ class Session(Generic[P, M]):
         waiting = self._outbox.before() if self._outbox is not None else {}
         return waiting[topic] if topic in waiting else self.position(topic)
 
-    def told_of_all(self, topic: Any) -> dict[Any, int]:
-        """The same of all topics in the bundles of `topic`. Raises KeyError."""
+    def told_of_all(self, topic: Any) -> dict[Any, tuple[int, int]]:
+        """`told` and `fills` of all topics in the bundles of `topic`. Raises KeyError."""
         lane = self.lanes[topic]
         assert isinstance(lane, WideLane)
         self._take_newest(lane)
-        waiting = self._outbox.before() if self._outbox is not None else {}
-        return {**lane.log.places, **lane.apart, **{t: p for t, p in waiting.items() if lane.log.covers(t)}}
+        waiting = {} if self._outbox is None else self._outbox.before()
+        fills = {} if self._outbox is None else self._outbox.first_fills()
+        told = {}
+        for each in (*lane.log.places, *lane.apart):
+            place, number = lane.known(each)
+            told[each] = waiting.get(each, place), fills[each] - 1 if each in fills else number
+        return told
 
     def hold(self, topic: Any, rendering: Rendering[P]) -> None:
         """Until it is followed the next time nothing more of `topic` leaves, what waits included."""
-        self.follow(topic, NOWHERE, rendering)
+        fills = self.fills(topic) if self.lanes.get(topic) or self._wide_lane(topic) else None
+        self.follow(topic, NOWHERE, rendering, fills)
         self._forget(topic, self.lanes[topic])
+
+    def fills(self, topic: Any) -> int:
+        """The number of the last fill of `topic` that has left. Raises KeyError when it is not followed."""
+        waiting = {} if self._outbox is None else self._outbox.first_fills()
+        if topic in waiting:
+            return waiting[topic] - 1
+        lane = self._lane(topic)
+        return lane.known(topic)[1] if self._is_wide(lane, topic) else lane.fills
 
     def position(self, topic: Any) -> int:
         """The last place of `topic` that was sent or waits. Raises KeyError when it is not followed."""
         lane = self._lane(topic)
-        if isinstance(lane, WideLane) and topic not in self.lanes:
-            self._take_newest(lane)
-            return lane.place(topic)
-        return lane.position
+        return lane.known(topic)[0] if self._is_wide(lane, topic) else lane.position
+
+    def rendering(self, topic: Any) -> Rendering[P]:
+        """How updates of `topic` are written. Raises KeyError when it is not followed."""
+        return self._lane(topic).rendering
+
+    def _is_wide(self, lane: Lane[P], topic: Any) -> TypeGuard[WideLane[P]]:
+        """Whether `topic` comes in the bundles of `lane`. The newest one is taken then."""
+        if not isinstance(lane, WideLane) or topic in self.lanes:
+            return False
+        self._take_newest(lane)
+        return True
 
     def unfollow(self, topic: Any) -> None:
         """No update of `topic` leaves after this, unless it is in bundles that are followed."""
@@ -449,7 +487,21 @@ class Session(Generic[P, M]):
         if self._busy:
             self._queue_update(rest)
         else:
-            self._send(lane.rendering.payload(rest))
+            self._send(self._pack(rest))
+
+    def amend(self, fill: Fill, told: Sequence[tuple[int, int]] | None = None) -> None:
+        """Send a fill, as far as the client was told of the hole: up to its position, or in the ranges
+        `told`. In its turn, behind all that waits: the hole may wait there. Never waits or raises."""
+        lane = self.lanes.get(fill.topic)
+        if lane is None or self.ended is not None or lane.position == NOWHERE or lane.fills >= fill.number:
+            return
+        lane.fills = fill.number
+        for first, last in ((1, lane.position),) if told is None else told:
+            part = fill.within(first, min(last, lane.position))
+            payload = None if part is None else part.payload(lane.rendering)
+            if payload is not None:
+                lane.sent += 1
+                self._say(payload, (fill.topic, fill.number))
 
     def _take_newest(self, lane: WideLane[P]) -> None:
         """Take the newest bundle, if it is on its way still."""
@@ -459,27 +511,32 @@ class Session(Generic[P, M]):
     def _take_bundle(self, lane: Lane[P], bundle: Bundle) -> None:
         assert isinstance(lane, WideLane)
         parts = lane.behind(bundle, self.lanes)
-        if parts == bundle.parts and not self._busy:
+        if parts is bundle.own and not self._busy:
             lane.sent += len(bundle.places)
             self._send(lane.rendering.payload(bundle))
         else:
             self._take_parts(lane, parts)
         lane.send = self._way_of(lane)
 
-    def _take_parts(self, lane: WideLane[P], parts: Sequence[Update]) -> None:
-        lane.sent += sum([len(part.places) for part in parts])
+    def _take_parts(self, lane: WideLane[P], parts: Sequence[Update | Fill]) -> None:
         format = lane.rendering.format
+        lane.sent += sum([len(part.places) for part in parts])
         if not parts or self.ended is not None:
-            pass
-        elif not self._busy:
-            self._send(lane.rendering.pack([text for part in parts for text in part.texts(format)]))
-        else:
-            for part in parts:
-                if lane.log.covers(part.topic):
-                    self._queue_update(part)
-                else:
-                    for text in part.texts(format):
-                        self.say(text)
+            return
+        if not self._busy:
+            texts = [text for part in parts for text in part.texts(format)]
+            self._send(self._wire.plain(lane.rendering.wrapped(texts)))
+            return
+        for part in parts:
+            if isinstance(part, Fill):
+                payload = part.payload(lane.rendering)
+                if payload is not None:
+                    self._say(payload, (part.topic, part.number))
+            elif lane.log.covers(part.topic):
+                self._queue_update(part)
+            else:  # an announcement: never dropped
+                for text in part.texts(format):
+                    self.say(text)
 
     def finish(self, payload: P, taken: int | None) -> None:
         """A send through a lane took only so much, or nothing (None): send the rest, before anything else."""
@@ -499,12 +556,16 @@ class Session(Generic[P, M]):
         """Send an answer or a notice in its turn. Never waits or raises."""
         if self.ended is not None:
             return
-        payload = self._wire.pack([text])
+        self._say(self._wire.pack([text]))
+
+    def _say(self, payload: P, fill: tuple[Any, int] | None = None) -> None:
+        if self.ended is not None:
+            return
         if not self._busy:
             self._send(payload)
             return
         try:
-            self._backlog().put(payload)
+            self._backlog().put(payload, fill)
         except OutboxFull as full:
             self._too_slow(full)
 
@@ -747,7 +808,10 @@ class Session(Generic[P, M]):
             self._outbox.forget(lambda other: other == topic)
 
     def _pack(self, update: Update) -> P:
-        return self._lane(update.topic).rendering.payload(update)
+        rendering = self._lane(update.topic).rendering
+        if update.whole:
+            return rendering.payload(update)
+        return self._wire.plain(rendering.texts(update))
 
     def _announce(self, topic: Any, first: int, last: int, items: int) -> P:
         text = self._dialogue.gap(topic, first, last, items)

@@ -16,9 +16,10 @@ import random
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
@@ -42,9 +43,12 @@ from supervisors import (
 from supervisors import run as run_supervisor
 
 from . import paths, plugs
+from .cache.archive import Archive, ArchiveFailed, Keep
+from .cache.recorder import Habits, Recorder, finish
 from .core import Core
 from .domain import Item
 from .domain.errors import ConfigError
+from .domain.secrets import concealed
 from .faults.at_random import RandomFaults
 from .faults.passage import DISCONNECT, Passage
 from .gateway.face import Face
@@ -61,11 +65,14 @@ from .ops.dump import Dump
 from .ops.lag import LagProbe
 from .reactions import Reactions
 from .reload import Reload
-from .settings.schema import Settings
+from .settings.schema import History as HistorySettings
+from .settings.schema import Settings, WhenFull
 from .sources.faulty import FaultyIntaker, FaultySource
 from .sources.port import AnySourceSettings, Intaker, ListenerSettings, SourceSettings
 from .sources.state import SourceState
+from .topics.candle_streams import Candles
 from .topics.candles import DIGITS
+from .topics.days import Days
 from .topics.topics import BEAT_WITHIN
 
 # Batches; full: refused, counted, marked as a gap (see Delivery). 16 of the places are for producers that can
@@ -75,19 +82,50 @@ NOTICES = Mailbox(size=1024)  # a few an outage; full: refused, and counted ther
 GRACE = 5.0  # seconds: to part from an upstream, and for a loop that is late
 CLEANUP_WITHIN = 1.0  # seconds: the default of `Child.cleanup_within`
 ONE_REQUEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: None)
+RECORD_AGAIN = 1.0  # seconds: with send = "after_commit" clients wait for the recorder
+WARM_WITHIN = 600.0  # seconds: a start takes one, but the server of a database may take its time
 FOLLOW_EVERY = 1.0  # seconds: how long a trade that nobody asks for may be unread
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
-def hall(settings: Settings, room: Room | None = None) -> Hall:
+def hall(settings: Settings, room: Room | None = None, archive: Archive | None = None) -> Hall:
     """The state of a daemon, before anything runs. `room` for clients: by default as the settings say.
 
-    Raises ConfigError for a face that cannot be used, and for two that want the same path.
+    `archive`: the history on disk, which is opened. Raises ConfigError for a face or a history that cannot be
+    used, and for two faces that want the same path.
     """
-    lobby = Lobby(settings, room)
-    built = Hall(Core(settings, Announcer(lobby.clients)), lobby, faces(settings))
-    built.check_paths()
+    lobby, on = Lobby(settings, room), faces(settings)
+    try:
+        core = Core(settings, Announcer(lobby.clients), archive=archive, place=place(settings.history))
+    except ArchiveFailed as error:
+        raise ConfigError([f"[history]: {error}"]) from None
+    built = Hall(core, lobby, on)
+    try:
+        built.check_paths()
+    except ConfigError:
+        finish(core.recording)
+        raise
     return built
+
+
+def store(settings: Settings) -> Archive | None:
+    """The history on disk, not yet opened; None when nothing is kept. Raises ConfigError."""
+    keys = settings.history
+    if not keys.is_on:
+        return None
+    try:
+        made: Archive = plugs.find("stores", keys.store).Store(keys)
+    except ModuleNotFoundError as error:
+        if error.name not in (keys.store, f"dataflow.stores.{keys.store}"):
+            raise
+        known = ", ".join(f'"{name}"' for name in plugs.names("stores"))
+        raise ConfigError([f'[history] store: there is no "{keys.store}"; there is {known}']) from None
+    return made
+
+
+def place(keys: HistorySettings) -> str:
+    """Where the history is, for people."""
+    return str(Path(keys.directory).resolve()) if keys.directory else concealed(keys.dsn)
 
 
 def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
@@ -99,6 +137,7 @@ def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
         children=(
             Child(paths.OPS, partial(ops, hall, read)),
             Child(paths.CACHE, partial(cache, core)),
+            *history(core),
             Child(paths.TOPICS, partial(topics, core)),
             *followers(hall),
             Child(paths.SOURCES, partial(sources, hall)),
@@ -149,7 +188,7 @@ def cache(core: Core) -> Supervisor:
         children=tuple(
             Child(
                 paths.name(paths.shard(n)),
-                partial(CacheShard[Item], store, core.topics.readers.news, partial(core.delivery.attach, n)),
+                partial(CacheShard[Item], store, core.news, partial(core.delivery.attach, n)),
                 mailbox=SHARD_MAILBOX,
                 stop_within=core.settings.supervision.stop_within,
                 beat_within=BEAT_WITHIN,
@@ -159,29 +198,64 @@ def cache(core: Core) -> Supervisor:
     )
 
 
+def history(core: Core) -> tuple[Child, ...]:
+    """The recorder, if anything is kept on disk. It comes back for ever: the memory holds what it missed."""
+    recording, keys = core.recording, core.settings.history
+    if recording.archive is None:
+        return ()
+    if not recording.after_commit:
+        core.topics.readers.add_of_all(recording.news)
+    keep = Keep(keys.keep_days, keys.keep_trades, keys.min_free_bytes)
+    habits = Habits(keys.interval, keep, keys.when_full is WhenFull.DROP_OLDEST)
+    recorder = Child(
+        paths.name(paths.RECORDER),
+        partial(Recorder, recording, core.history, habits, core.clock),
+        mailbox=ONE_REQUEST,
+        backoff=Backoff(cap=RECORD_AGAIN),
+        ready_within=WARM_WITHIN,
+        stop_within=core.settings.supervision.stop_within,
+    )
+    return (Child(paths.HISTORY, lambda: Supervisor(limit=FOREVER, children=(recorder,))),)
+
+
 def topics(core: Core) -> Pool:
     """One subscription a topic that somebody listens to, started by `Topics`."""
     return Pool(limit=_limit(core.settings))
 
 
 def followers(hall: Hall) -> tuple[Child, ...]:
-    """What is made of the trades of all symbols, whoever listens; only if a face needs it.
+    """What is made of the trades of all symbols, whoever listens. Days only if a face needs them.
 
-    Before the sources, so that it sees their first trades.
+    Before the sources, so that they see the first trades.
     """
     core = hall.core
-    if not any(face.follows_days for face in hall.faces):
-        return ()
-    core.topics.readers.add_of_all(core.days.news)
-    follower = Child(
-        paths.name(paths.DAYS),
-        partial(Follower, core.days, min(FOLLOW_EVERY, core.settings.cache.max_age_seconds / 4)),
+    candles, every = core.candles, core.settings.candles.throttle
+    children = [follower(core, paths.CANDLES, candles, every, candles.restore)]
+    if any(face.follows_days for face in hall.faces):
+        core.recording.collect_from(core.days.checkpoints)
+        children.append(follower(core, paths.DAYS, core.days, begin=core.days.restore))
+    return (Child(paths.FOLLOWERS, lambda: Supervisor(limit=FOREVER, children=tuple(children))),)
+
+
+def follower(
+    core: Core,
+    path: str,
+    product: Candles | Days,
+    interval: float = FOLLOW_EVERY,
+    begin: Callable[[], Awaitable[object]] | None = None,
+) -> Child:
+    """The actor that keeps `product` up to date. `begin()` brings it where it was in an earlier process."""
+    core.topics.readers.add_of_all(product.news)
+    every = min(interval, FOLLOW_EVERY, core.settings.cache.max_age_seconds / 4)
+    return Child(
+        paths.name(path),
+        partial(Follower, product, every, begin),
         mailbox=ONE_REQUEST,
+        ready_within=WARM_WITHIN,
         backoff=Backoff(cap=FOLLOW_EVERY),  # the history does not wait for it for long
         beat_within=BEAT_WITHIN,
         stop_within=0,
     )
-    return (Child(paths.FOLLOWERS, lambda: Supervisor(limit=FOREVER, children=(follower,))),)
 
 
 def sources(hall: Hall) -> Supervisor:
@@ -351,17 +425,20 @@ def run(
     # Long-lived objects outnumber garbage here by far: rarer collections halve the cost of opening sessions.
     gc.set_threshold(*settings.runtime.gc_thresholds)
     gc.freeze()  # imported modules stay: no collection need look at them again
-    built = hall(settings, make_room(settings))
+    built = hall(settings, make_room(settings), store(settings))
     reactions = Reactions(built)
     spec = tree(built, read)
-    code = run_supervisor(
-        evolve(spec, children=(*children_before, *spec.children)),
-        deadline=stop_deadline(settings),
-        on_event=reactions,
-        faults=built.core.faults,
-        on_failure=lambda error: reactions.mistake or traceback.print_exception(error),
-        signals=signals(lasting=read is not None),
-    )
+    try:
+        code = run_supervisor(
+            evolve(spec, children=(*children_before, *spec.children)),
+            deadline=stop_deadline(settings),
+            on_event=reactions,
+            faults=built.core.faults,
+            on_failure=lambda error: reactions.mistake or traceback.print_exception(error),
+            signals=signals(lasting=read is not None),
+        )
+    finally:
+        finish(built.core.recording)
     if code == 0:
         return 0
     return 1 if reactions.mistake else 2
@@ -392,8 +469,8 @@ def stop_deadline(settings: Settings) -> float:
     """Seconds after which a stop has taken longer than all of its steps together may take."""
     sources = settings.sources.values()
     listening = sum(isinstance(each, ListenerSettings) for each in sources)  # and their producers, at once
-    # http, the topics at once, each of the others
-    one_by_one = 2 + settings.cache.shards + len(sources) + listening
+    # http, the topics at once, the recorder, each of the others
+    one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
     at_once = 6  # the actors of `ops`, and the follower
     return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE

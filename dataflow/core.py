@@ -13,18 +13,20 @@ from functools import partial
 from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
 from .cache.history import History, Store, Verdict
+from .cache.recording import Recording
 from .cache.tiers import Tiers
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality
 from .domain.symbols import Names
-from .domain.topic import DAYS, QUALITY
+from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
-from .settings.schema import Settings
+from .settings.schema import Send, Settings
 from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ListenerSettings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
+from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
 from .topics.quality import QualityLog
@@ -34,7 +36,10 @@ from .topics.topics import Topics
 class Core:
     """Built once from the settings. `epoch` tells this run's offsets from those of other runs, `audience`
     hears how the sources fare. `clock`: wall time, for what is shown. `steady` never jumps: for ages.
-    `archive`: the history on disk."""
+
+    `archive`: the history on disk, at `place`. It is opened, and waited for. Raises ConfigError and
+    ArchiveFailed. Who built the core ends with `recorder.finish`.
+    """
 
     def __init__(
         self,
@@ -45,18 +50,34 @@ class Core:
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
         archive: Archive | None = None,
+        place: str = "memory",
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.started = clock()
         self._steady = steady
         self._started_at = steady()
-        self.epoch = int(self.started * 1000) if epoch is None else epoch
+        self.number = int(self.started * 1000) if epoch is None else epoch  # of this start
         # None: nothing can be broken on purpose, and nothing asks whether it is.
         self.faults = Faults(settings.chaos.seed) if settings.chaos.enabled else None
         cache = settings.cache
+        self.recording = Recording(
+            self.history,
+            archive,
+            self.number,
+            after_commit=settings.history.send is Send.AFTER_COMMIT,
+            place=place,
+        )
+        self.epoch = self.recording.epoch  # of the streams of trades
         self.stores = [
-            Store(self.epoch, cache.trades_per_symbol, cache.max_age_seconds, self._refused)
+            Store(
+                self.epoch,
+                cache.trades_per_symbol,
+                cache.max_age_seconds,
+                self._refused,
+                staged=None if archive is None else self.recording.fills,
+                streams=self.recording.streams,
+            )
             for _ in range(cache.shards)
         ]
         self._audience = audience or Audience()
@@ -70,12 +91,23 @@ class Core:
         self.archive = archive
         self.tiers = Tiers(archive, self.history)
         ground = Ground(
-            self.carriers, self.history, self.epoch, clock, self._wake, settings.fanout.joined, self.tiers
+            self.carriers,
+            self.history,
+            self.number,
+            clock,
+            self._wake,
+            settings.fanout.joined,
+            self.tiers,
+            self.recording,
+            settings.candles.rules,
         )
         self.channels = channels(ground)
         days = self.channels[DAYS]
         assert isinstance(days, Days)
         self.days = days
+        candles = self.channels[CANDLES]
+        assert isinstance(candles, Candles)
+        self.candles = candles
         self.latency = Histogram()  # from the admission of a trade until a pass has brought it to all sockets
         self.lag = Lag()  # of the event loop
         self.topics = Topics(
@@ -87,6 +119,7 @@ class Core:
             self.epoch,
             settings.fanout.joined,
         )
+        self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
@@ -137,6 +170,11 @@ class Core:
             self.topics.appear((symbol,))
 
     @property
+    def news(self) -> Callable[[str], None]:
+        """Whom the shards tell that a symbol's history has grown: its readers, or the disk before them."""
+        return self.recording.news if self.recording.after_commit else self.topics.readers.news
+
+    @property
     def symbols(self) -> Sequence[str]:
         """Every symbol that a source carries, in alphabetical order."""
         return sorted(self.carriers)
@@ -164,7 +202,7 @@ class Core:
         """Items were in a shard's hand when it crashed: each that was not admitted becomes a gap."""
         for batch in batches:
             for symbol in self.stores[shard].lost(batch):
-                self.topics.readers.news(symbol)
+                self.news(symbol)
 
     def _states(self, settings: Settings) -> dict[str, SourceState]:
         return {name: self._state(name, source) for name, source in settings.sources.items()}

@@ -6,10 +6,11 @@ from typing import Final
 
 CACHE: Final = "cache"
 HISTORY: Final = "history"
+RECORDER: Final = f"{HISTORY}/recorder"
 TOPICS: Final = "topics"
-CANDLES: Final = "candles"
 FOLLOWERS: Final = "followers"
 DAYS: Final = f"{FOLLOWERS}/days"
+CANDLES: Final = f"{FOLLOWERS}/candles"
 SOURCES: Final = "sources"
 GATEWAY: Final = "gateway"
 SESSIONS: Final = f"{GATEWAY}/sessions"

@@ -14,6 +14,7 @@ from loguru import logger
 from supervisors import Event, StartFailed
 
 from . import paths
+from .cache.archive import ArchiveFailed
 from .domain import Topic
 from .domain.errors import ConfigError
 from .gateway.hall import Hall
@@ -73,6 +74,8 @@ def _mistake(event: Event) -> str | None:
     for error in event.errors:
         if isinstance(error, ConfigError):
             return "; ".join(error.problems)
+        if isinstance(error, ArchiveFailed):
+            return f"[history]: {error}"
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             return f"cannot listen: {why_refused(error)}"
     return None

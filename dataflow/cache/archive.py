@@ -26,6 +26,10 @@ class ArchiveFailed(Exception):
     """
 
 
+class ArchiveFull(ArchiveFailed):
+    """There is no room. `Archive.make_room` may help."""
+
+
 @frozen
 class Run:
     """Places `first` to `last` of a stream, without a hole.

@@ -110,7 +110,8 @@ class Stream:
     """The trades and gaps of one symbol at one client. The client calls it for every message, in order.
 
     `findings` counts the errors that show at once: duplicated, reordered, unasked (outside of a
-    subscription), unrecovered (the answer to `since` was `recovered: false`), new_epoch.
+    subscription), unrecovered (the answer to `since` was `recovered: false`), new_epoch, changed (a fill of a
+    place that held another trade).
     """
 
     epoch: int | None = None
@@ -121,6 +122,8 @@ class Stream:
     gaps: Counter[str] = field(factory=Counter)
     gap_places: set[int] = field(factory=set)
     findings: Counter[str] = field(factory=Counter)
+    rewinds: list[int] = field(factory=list)  # the places that it was told to go back to
+    outlives: bool = False  # the daemon may be another one after a reconnection, with a new epoch
     live: bool = False
     _ids: dict[tuple[str, str | None], int] = field(factory=dict)
 
@@ -143,7 +146,7 @@ class Stream:
 
     def of(self, epoch: int) -> None:
         """What comes now belongs to `epoch`."""
-        if self.epoch not in (None, epoch):
+        if self.epoch not in (None, epoch) and not self.outlives:
             self.findings["new_epoch"] += 1
         self.epoch = epoch
 
@@ -153,11 +156,11 @@ class Stream:
         self.live = True
         if self.position is None:
             self.begin = self.position = offset
-        elif epoch != self.epoch:
-            self.findings["new_epoch"] += 1
+        elif "rewound" in answer:
+            self.rewind(answer["rewound"]["offset"])
         elif not answer.get("recovered"):
             self.findings["unrecovered"] += 1
-        self.epoch = epoch
+        self.of(epoch)
         before = len(self.delivered)
         for entry in sorted((*answer.get("trades", ()), *answer.get("gaps", ())), key=_place):
             if "from" in entry:
@@ -166,11 +169,32 @@ class Stream:
                 self.trade(entry)
         self.recovered += len(self.delivered) - before
 
+    def rewind(self, offset: int) -> None:
+        """What came behind this place is no part of the stream any more."""
+        self.rewinds.append(offset)
+        self.delivered = {at: trade for at, trade in self.delivered.items() if at <= offset}
+        self.gap_places = {at for at in self.gap_places if at <= offset}
+        self._ids = {key: at for key, at in self._ids.items() if at <= offset}
+        self.position = offset
+        self.begin = min(self.begin, offset)
+
+    def filled(self, params: Mapping[str, Any]) -> None:
+        """A `stream.filled`: places of a gap hold these trades now."""
+        for each in params["trades"]:
+            offset, trade = each["offset"], _seen(each)
+            if offset <= self.begin:
+                continue
+            self.findings["changed"] += self.delivered.setdefault(offset, trade) != trade
+            self.findings["duplicated"] += self._place_of(trade, offset) != offset
+            self.gap_places.discard(offset)
+
     def trade(self, params: Mapping[str, Any]) -> None:
         """A `trades.update`, or one of the trades of an answer."""
-        offset, trade = params["offset"], _seen(params)
-        known = offset if trade.trade_id is None else self._ids.setdefault(trade.key, offset)
-        if known != offset or offset in self.delivered:
+        self.seen(params["offset"], _seen(params))
+
+    def seen(self, offset: int, trade: Seen) -> None:
+        """The trade at this place came."""
+        if self._place_of(trade, offset) != offset or offset in self.delivered:
             self.findings["duplicated"] += 1
         elif not self._in_order(offset):
             self.findings["reordered"] += 1
@@ -188,6 +212,10 @@ class Stream:
         self.gaps[params["reason"]] += 1
         self.gap_places.update(range(first, last + 1))
         self._arrived_at(last)
+
+    def _place_of(self, trade: Seen, offset: int) -> int:
+        """The place at which this trade came first; without an id each one is another."""
+        return offset if trade.trade_id is None else self._ids.setdefault(trade.key, offset)
 
     def _in_order(self, offset: int) -> bool:
         return self.position is None or offset > self.position

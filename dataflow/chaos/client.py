@@ -1,6 +1,7 @@
 """Clients that check what they get, and that leave, vanish or stop reading on demand.
 
-Rules of this file. A connected client waits for ever: the verdict must find a silent session, and a timeout
+Rules of this file. Most clients use the core of a client (`Resuming`), as users do; `JsonRpc` does not.
+A connected client waits for ever: the verdict must find a silent session, and a timeout
 here would hide it. After every end of a connection the client returns, and asks for the missed trades where
 its protocol can. `faces` has the clients of the other protocols.
 """
@@ -20,7 +21,11 @@ import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
-from .check import Account, Admitted, Shown, State, Stream, account, shown_account
+from dataflow.client import Client as Core
+from dataflow.client import Filled, Gap, Refused, Rewound, ServerFault, Topic, Trade
+from dataflow.client.client import TRADES, Format
+
+from .check import Account, Admitted, Seen, Shown, State, Stream, account, shown_account
 
 AGAIN_AFTER: Final = 0.1  # seconds
 HANDSHAKE_WITHIN: Final = 4.0  # seconds: trio-websocket does not notice a reset during the handshake
@@ -29,6 +34,7 @@ GOODBYE_WITHIN: Final = 1.0  # seconds for a closing handshake
 WINDOW: Final = 16_384
 # Bytes. The loopback's own segments, 64 KiB, would let the buffers of the other side grow to megabytes.
 SEGMENT: Final = 1_400
+_FORMATS: Final[tuple[Format, ...]] = ("json", "compact", "strings")
 LARGEST: Final = 1 << 28  # bytes in one message: an answer to `since` may hold many trades
 
 
@@ -85,6 +91,11 @@ class Client(ABC):
     reading: Gate = field(factory=Gate)
     _socket: WebSocketConnection | None = None
     _scope: trio.CancelScope | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether it has a connection, or makes one."""
+        return self._scope is not None
 
     @property
     @abstractmethod
@@ -195,15 +206,27 @@ class Trades(Client):
     """A client that is owed every trade."""
 
     streams: dict[str, Stream] = field(init=False)
+    outlives: bool = False  # the daemon may be another one after a reconnection
+    answered: set[str] = field(factory=set)  # symbols that were live on a connection that is lost
 
     def __attrs_post_init__(self) -> None:
-        self.streams = {symbol: Stream() for symbol in self.symbols}
+        self.streams = {symbol: Stream(outlives=self.outlives) for symbol in self.symbols}
+
+    def position(self, symbol: str) -> int | None:
+        """The newest place that it has; None before the first answer."""
+        return self.streams[symbol].position
+
+    @property
+    def rewinds(self) -> dict[str, list[int]]:
+        """The places that it was told to go back to, by symbol, in order."""
+        return {symbol: stream.rewinds for symbol, stream in self.streams.items()}
 
     @property
     def listening(self) -> bool:
         return all(stream.live for stream in self.streams.values())
 
     def lost(self) -> None:
+        self.answered |= {symbol for symbol, stream in self.streams.items() if stream.live}
         for stream in self.streams.values():
             stream.lost()
 
@@ -264,7 +287,10 @@ class States(Client):
 
 @define(eq=False)
 class JsonRpc(Trades, OverWebSocket):
-    """Speaks JSON-RPC. With `batch`, one message may hold several updates."""
+    """Speaks JSON-RPC in words of its own, so that the core of a client cannot hide its own faults.
+
+    With `batch`, one message may hold several updates.
+    """
 
     path = "/ws"
     batch: bool = False
@@ -296,9 +322,114 @@ class JsonRpc(Trades, OverWebSocket):
                 self.streams[params["symbol"]].trade(params)
             case {"method": "stream.gap", "params": params}:
                 self.streams[params["symbol"]].gap(params)
+            case {"method": "stream.filled", "params": params}:
+                self.streams[params["symbol"]].filled(params)
             case {"result": answer, "id": number}:
                 self.received += len(answer.get("trades", ()))
                 self.streams[self._asked[number]].subscribed(answer)
             case {"error": error}:
                 self.refused[error["code"]] += 1
                 raise trio.BrokenResourceError  # reconnect and start again
+
+
+@define(eq=False)
+class Resuming(OverWebSocket):
+    """Speaks JSON-RPC through the core of a client: what it holds in the end is judged.
+
+    `findings` counts what its core was told and should not have been: unrecovered (the count began anew) and
+    faulty (the server broke the contract).
+    """
+
+    path = "/ws"
+    batch: bool = True
+    format: Format = "json"
+    findings: Counter[str] = field(factory=Counter)
+    faults: list[str] = field(factory=list)
+    rewinds: dict[str, list[int]] = field(factory=dict)  # places to go back to, by symbol, in order
+    answered: set[str] = field(factory=set)  # symbols that were live on a connection that is lost
+    filled: int = 0
+    recovered: int = 0
+    _core: Core = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._core = Core(format=self.format, batch=self.batch, keep=None)
+        for symbol in self.symbols:
+            self._core.follow(symbol)
+
+    @property
+    def listening(self) -> bool:
+        streams = self._core.streams
+        return all((held := streams.get(Topic(TRADES, each))) and held.live for each in self.symbols)
+
+    def position(self, symbol: str) -> int | None:
+        """The newest place that it holds; None before the first answer."""
+        stream = self._core.streams.get(Topic(TRADES, symbol))
+        return None if stream is None else stream.offset
+
+    def lost(self) -> None:
+        self.answered |= {topic.symbol for topic, stream in self._core.streams.items() if stream.live}
+        self._core.lost()
+
+    def behind(self, admitted: Mapping[str, Admitted]) -> Iterator[str]:
+        for symbol in self.symbols:
+            if self.position(symbol) != (last := admitted[symbol].last):
+                yield f"at {self.position(symbol)} of {symbol}, the daemon at {last}"
+
+    def account(self, admitted: Mapping[str, Admitted]) -> Account:
+        whole = Account(recovered=self.recovered, wrong=+self.findings, examples=list(self.faults))
+        for symbol in self.symbols:
+            whole.add(account(symbol, self._held(symbol), admitted[symbol]))
+        return whole
+
+    def _held(self, symbol: str) -> Stream:
+        """What it holds of `symbol`, in the form that the verdict compares."""
+        core, made = self._core.streams[Topic(TRADES, symbol)], Stream()
+        made.subscribed({"epoch": core.epoch, "offset": core.begin})
+        for entry in core.log:
+            if isinstance(entry, Gap):
+                made.gap({"from": entry.first, "to": entry.to, "reason": entry.reason})
+            else:
+                made.seen(entry.offset, as_seen(entry))
+        return made
+
+    async def begin(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
+        for call in self._core.connect():
+            await socket.send_message(call)
+
+    def hear(self, text: str) -> None:
+        was_live = self.listening
+        try:
+            for event in self._core.hear(text):
+                match event:
+                    case Trade():
+                        self.received += 1
+                        self.recovered += not was_live
+                    case Gap(first=0):
+                        self.findings["unrecovered"] += 1
+                    case Filled():
+                        self.filled += len(event.trades)
+                    case Rewound():
+                        self.rewinds.setdefault(event.symbol, []).append(event.offset)
+                    case Refused():
+                        self.refused[event.code] += 1
+                        raise trio.BrokenResourceError  # reconnect and start again
+        except ServerFault as fault:
+            self.findings["faulty"] += 1
+            self.faults.append(str(fault))
+            raise trio.BrokenResourceError from fault
+
+
+def speaker(
+    number: int, host: str, port: int, symbols: Collection[str], *, outlives: bool = False
+) -> JsonRpc | Resuming:
+    """The client of this number that speaks JSON-RPC: one that checks by itself, then some with the core, in
+    each format. `outlives`: the daemon may be another one after a reconnection."""
+    if number == 0:
+        return JsonRpc(host, port, symbols, outlives=outlives)
+    batch, format = bool(number % 2), _FORMATS[number % len(_FORMATS)]
+    return Resuming(host, port, symbols, batch=batch, format=format)
+
+
+def as_seen(trade: Trade) -> Seen:
+    """A trade of the core in the form that the verdict compares."""
+    return Seen(trade.source, trade.trade_id, trade.side, trade.price, trade.quantity)

@@ -1,4 +1,4 @@
-"""The plan of a rehearsal: which troubles happen at what time, drawn from a seed.
+"""The plan of a rehearsal, drawn from a seed: which troubles happen at what time, or how each life ends.
 
 Rules of this file. Pure. A plan depends on the seed, its length, its density and the static shape of the
 daemon, and not on events during the rehearsal. Times are seconds.
@@ -222,3 +222,60 @@ def _target(dice: random.Random, shape: Shape) -> tuple[str, str]:
 
 def _while(dice: random.Random, most: float = LONGEST) -> float:
     return round(dice.uniform(SHORTEST, most), 2)
+
+
+# -- lives and deaths -------------------------------------------------------------------------------------
+
+End: TypeAlias = Literal["kill", "stop"]
+POLITE: Final = 0.1  # share of deaths that a stop in order follows
+EARLY: Final = 0.2  # share of lives that may end before the daemon listens
+START: Final = 1.5  # seconds, about the time of a start
+REPEATED: Final = (0, 50, 1_000)  # how many trades an exchange may repeat to a client that comes back
+
+
+@frozen
+class Deaths:
+    """The options of a rehearsal of deaths. `seconds`: the longest life after a start. All must be positive,
+    else ValueError."""
+
+    seed: int
+    deaths: int = field(default=10, validator=validators.ge(1))
+    seconds: float = field(default=2.0, validator=validators.gt(0))
+    clients: int = field(default=3, validator=validators.ge(1))
+
+
+@frozen
+class Life:
+    """A life of the daemon. It ends `seconds` after the start of its process, or after all were served again.
+
+    `kill` is SIGKILL at any moment, `stop` is SIGTERM.
+    """
+
+    end: End
+    seconds: float
+    from_start: bool = False
+
+
+@frozen
+class Fate:
+    """All lives, and how the exchanges are. `repeated`: trades that come again after a reconnection.
+
+    `dropped`: the share of trades that an exchange with sequences loses on the wire.
+    """
+
+    lives: tuple[Life, ...]
+    repeated: int
+    dropped: float
+
+
+def fate(deaths: Deaths) -> Fate:
+    """The same options give the same fate, in every process and every later version."""
+    dice = random.Random(f"deaths/{deaths.seed}")
+    lives: list[Life] = []
+    for _ in range(deaths.deaths):
+        early = dice.random() < EARLY
+        most = min(START, deaths.seconds) if early else deaths.seconds
+        lives.append(Life("kill", round(dice.uniform(0, most), 3), early))
+        if dice.random() < POLITE:
+            lives.append(Life("stop", round(dice.uniform(0, deaths.seconds), 3)))
+    return Fate(tuple(lives), dice.choice(REPEATED), dice.choice((0.0, 0.002)))

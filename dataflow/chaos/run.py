@@ -1,8 +1,8 @@
 """Carries out a plan on the whole daemon, in one process, and collects the results.
 
-Rules of this file. It decides nothing: `plan` chooses the troubles, `check` judges the results. The exchanges
-hold their trades while no connection is there, and repeat the last ones after a reconnect, so a lost
-connection alone costs no trade. Every wait has an end; a part that has not recovered by then is a finding.
+Rules of this file. It decides nothing: `plan` chooses the troubles, `check` judges the results. The
+exchanges repeat their last trades after a reconnect, so a lost connection alone costs no trade. Every wait
+has an end; a part that has not recovered by then is a finding.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from decimal import Decimal
 from functools import partial
 from typing import Any, Final, cast
 
 import trio
 from attrs import define, evolve, field, frozen
 
-import simulators
 from actors.outbox import SlowClient
 from dataflow import paths
 from dataflow.app import hall, tree
@@ -33,8 +31,9 @@ from dataflow.sources.state import LinkState
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, Handle, SupervisionError, open_supervisor
 
-from .check import Figures, Seen, SourceAccount, pushed_account, source_account
-from .client import Client, JsonRpc, dial
+from .check import Figures, pushed_account
+from .client import Client, dial, speaker
+from .exchanges import EXCHANGES, REMEMBERED, judge, playing
 from .faces import CLIENTS
 from .grpc import Aggregates
 from .plan import Plan, Rehearsal, Shape, Step, make
@@ -42,19 +41,13 @@ from .producers import PRODUCERS, SOURCE, Producer
 from .witness import LOOK_EVERY, Books, Overheard, Records, Watch, inventory, look_for_the_rest
 
 HOST: Final = "127.0.0.1"
-SPEED: Final = 5.0  # times the recordings' own pace: about 500 trades a second together
 REPLAYED: Final = 1_000  # trades of a symbol that an exchange repeats after a reconnect
-REMEMBERED: Final = 1_000_000  # trades of a symbol kept by daemon and exchanges: more than a run has
 WELL_WITHIN: Final = 60.0  # seconds after the last trouble: a busy machine replays slowly
 RESTART_WITHIN: Final = 30.0
 AT_REST: Final = 10  # looks in a row, because messages inside the sockets cannot be seen
 LATENCY: Final = 0.2
 JITTER: Final = 0.2
 
-_EXCHANGES: Final = {
-    "blockchain": (simulators.open_blockchain, simulators.blockchain_feed),
-    "binance": (simulators.open_binance, simulators.binance_feed),
-}
 _CLIENTS: Final[Mapping[str, type[Client]]] = {**CLIENTS, "grpc": Aggregates}  # by the name of the face
 _TICKED: Final = {"ticks-tcp": "AAPL", "ticks-grpc": "MSFT"}  # the symbol of each producer
 
@@ -67,6 +60,9 @@ class Progress:
     seconds_left: float
     faults: int
     trades: int
+
+    def __str__(self) -> str:
+        return f"{self.phase}, {self.seconds_left:.0f} s left, {self.faults} faults, {self.trades} trades"
 
 
 Tell = Callable[[Progress], None]
@@ -89,7 +85,7 @@ def shape(settings: Settings, clients: int) -> Shape:
     return Shape(
         settings.cache.shards,
         _symbols(settings),
-        tuple(sorted(_EXCHANGES)),
+        tuple(sorted(EXCHANGES)),
         frozenset({"blockchain"}),
         clients,
         tuple(_CLIENTS),
@@ -105,14 +101,14 @@ def _rehearsed(shipped: Settings) -> Settings:
     """
     faces: dict[str, Any] = dict(shipped.faces)
     faces |= {
-        name: evolve(keys, host=HOST, port=_free_port())
+        name: evolve(keys, host=HOST, port=free_port())
         for name, keys in faces.items()
         if hasattr(keys, "port")
     }
-    sources: dict[str, Any] = {name: shipped.sources[name] for name in _EXCHANGES}
+    sources: dict[str, Any] = {name: shipped.sources[name] for name in EXCHANGES}
     ticks: Any = shipped.sources[SOURCE]
-    sources[SOURCE] = evolve(ticks, host=HOST, port=_free_port(), symbols=tuple(_TICKED.values()))
-    gateway = evolve(shipped.gateway, host=HOST, port=_free_port())
+    sources[SOURCE] = evolve(ticks, host=HOST, port=free_port(), symbols=tuple(_TICKED.values()))
+    gateway = evolve(shipped.gateway, host=HOST, port=free_port())
     return evolve(shipped, gateway=gateway, sources=sources, faces=faces)
 
 
@@ -155,11 +151,10 @@ async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncI
         exchanges: dict[str, Exchange] = {}
         players: dict[str, Player] = {}
         ways: dict[str, Proxy] = {}
-        for source, (opened, feed) in _EXCHANGES.items():
-            options: dict[str, Any] = {"replay_last": REPLAYED, "history": REMEMBERED, "seed": plan.seed}
-            exchange = await stack.enter_async_context(opened(absent="held", **options))
-            playing = simulators.playing(exchange, feed(), speed=SPEED, start="all_subscribed")
-            exchanges[source], players[source] = exchange, await stack.enter_async_context(playing)
+        for source in EXCHANGES:
+            opened = playing(source, seed=plan.seed, repeated=REPLAYED)
+            exchange, players[source] = await stack.enter_async_context(opened)
+            exchanges[source] = exchange
             to = partial(trio.open_tcp_stream, exchange.host, exchange.port)
             ways[source] = await stack.enter_async_context(_served(Proxy(to, plan.seed)))
         for name in (*names, *PRODUCERS):
@@ -170,7 +165,7 @@ async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncI
         clients = {
             name: _CLIENTS[name](HOST, ways[name].port, symbols)
             if name in _CLIENTS
-            else JsonRpc(HOST, ways[name].port, symbols, batch=bool(n % 2))
+            else speaker(n, HOST, ways[name].port, symbols)
             for n, name in enumerate(names)
         }
         producers = {
@@ -228,11 +223,11 @@ def _upstream(settings: Settings, name: str) -> SourceSettings:
 
 def _symbols(settings: Settings) -> tuple[str, ...]:
     """Those of the exchanges first: a client of a single symbol follows one of theirs."""
-    traded = {symbol for name in _EXCHANGES for symbol in settings.sources[name].symbols}
+    traded = {symbol for name in EXCHANGES for symbol in settings.sources[name].symbols}
     return (*sorted(traded), *_TICKED.values())
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A free port: port 0 would be another one after a restart."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -499,7 +494,8 @@ def _nodes(root: Handle) -> list[Any]:
 
 def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> None:
     for name, exchange in stage.exchanges.items():
-        figures.sources[name] = _judge_source(name, exchange, core, records)
+        symbols = core.sources[name].settings.symbols
+        figures.sources[name] = judge(name, exchange, symbols, records.admitted)
         figures.broken += (f"the simulated {name} failed: {error!r}" for error in exchange.failures)
     for name, producer in stage.producers.items():
         admitted, dropped = records.admitted[producer.symbol], 0
@@ -515,16 +511,3 @@ def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> Non
     for store in core.stores:
         for (_source, verdict), count in store.counts.items():
             figures.verdicts[verdict] += count
-
-
-def _judge_source(name: str, exchange: Exchange, core: Core, records: Records) -> SourceAccount:
-    whole = SourceAccount()
-    for symbol in core.sources[name].settings.symbols:
-        upstream = symbol if name == "blockchain" else symbol.replace("-", "")
-        sent = [_sent(name, trade) for trade in exchange.tape(upstream)]
-        whole.add(source_account(symbol, sent, records.admitted[symbol]))
-    return whole
-
-
-def _sent(source: str, trade: simulators.Trade) -> Seen:
-    return Seen(source, str(trade.id), trade.side, Decimal(trade.price), Decimal(trade.qty))

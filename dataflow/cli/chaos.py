@@ -1,4 +1,5 @@
-"""`chaos`: the rehearsal. The daemon under random faults, and a verdict on its clients' streams.
+"""`chaos`: the rehearsal. The daemon under random faults, or killed again and again, and a verdict on its
+clients' streams.
 
 Rules of this file: drawing is pure. The exit code is the verdict: 0 every invariant held, 1 one broke.
 """
@@ -9,7 +10,7 @@ import json as json_
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -19,13 +20,15 @@ from rich.text import Text
 
 from dataflow import logs, plugs
 from dataflow.chaos.check import Account, Figures, SourceAccount, quantiles
-from dataflow.chaos.plan import Rehearsal
+from dataflow.chaos.lives import Lives
+from dataflow.chaos.plan import Deaths, Rehearsal
 
 from .common import Json, until_interrupted
 from .daemon import LogLevel
 from .ends import Failure, Mistake
 
 if TYPE_CHECKING:
+    from dataflow.chaos.deaths import Passed
     from dataflow.chaos.run import Progress
 
 LARGEST_SEED = 1_000_000
@@ -38,6 +41,8 @@ def chaos(
     minutes: float = 1.0,
     clients: int = 3,
     faults_per_minute: float = 30.0,
+    deaths: int | None = None,
+    seconds: float = 2.0,
     json: Json = False,
     log_level: Annotated[
         LogLevel | None, Parameter(help="Show the daemon's log from this level on. [default: no log]")
@@ -50,6 +55,11 @@ def chaos(
     duplicated or sent out of order, every mailbox balanced, and no task or
     socket was left behind. Exit code 1: an invariant broke.
 
+    With --deaths the daemon is a process of its own with a history on disk,
+    killed (SIGKILL) at random moments and started again at once. Exit code
+    0: nothing that was on disk was lost, and every client has what the
+    daemon has, place by place.
+
     Parameters
     ----------
     minutes
@@ -59,11 +69,18 @@ def chaos(
         streams has one besides.
     faults_per_minute
         Number of faults per minute.
+    deaths
+        Kill the daemon so often, instead of all other faults.
+    seconds
+        The longest life between two deaths.
     """
+    seed = random.randrange(LARGEST_SEED) if seed is None else seed
+    rehearsal: Rehearsal | Deaths
     try:
-        rehearsal = Rehearsal(
-            random.randrange(LARGEST_SEED) if seed is None else seed, minutes, faults_per_minute, clients
-        )
+        if deaths is None:
+            rehearsal = Rehearsal(seed, minutes, faults_per_minute, clients)
+        else:
+            rehearsal = Deaths(seed, deaths, seconds, clients)
     except ValueError as error:
         raise Mistake(_plainly(error)) from None
     logs.unhinder("stderr")
@@ -76,31 +93,28 @@ def chaos(
     return 0 if figures.held else 1
 
 
-def _rehearse(rehearsal: Rehearsal) -> Figures:
+def _rehearse(rehearsal: Rehearsal | Deaths) -> Figures | Lives:
     plugs.library("google.protobuf", "protobuf", "dataflow chaos")
+    from dataflow.chaos.deaths import outlive
     from dataflow.chaos.run import rehearse
 
-    found: list[Figures] = []
+    found: list[Figures | Lives] = []
     console = Console(stderr=True)
 
-    async def main(tell: Callable[[Progress], None]) -> None:
-        found.append(await rehearse(rehearsal, tell))
+    async def main(tell: Callable[[Progress | Passed], None]) -> None:
+        if isinstance(rehearsal, Deaths):
+            found.append(await outlive(rehearsal, tell))
+        else:
+            found.append(await rehearse(rehearsal, tell))
 
     if console.is_terminal:
         with console.status(f"seed {rehearsal.seed}") as status:
-            until_interrupted(main, lambda progress: status.update(_line(progress, rehearsal)))
+            until_interrupted(main, lambda told: status.update(f"seed {rehearsal.seed}: {told}"))
     else:
-        until_interrupted(main, lambda _progress: None)
+        until_interrupted(main, lambda _told: None)
     if not found:
         raise Failure(f"interrupted before there was a verdict; {repeat(rehearsal)}")
     return found[0]
-
-
-def _line(progress: Progress, rehearsal: Rehearsal) -> str:
-    return (
-        f"seed {rehearsal.seed}: {progress.phase}, {progress.seconds_left:.0f} s left, "
-        f"{progress.faults} faults, {progress.trades} trades"
-    )
 
 
 def _log(level: LogLevel | None) -> None:
@@ -117,31 +131,40 @@ def _plainly(error: ValueError) -> str:
     return str(error.args[0])
 
 
-def repeat(rehearsal: Rehearsal) -> str:
+def repeat(rehearsal: Rehearsal | Deaths) -> str:
     """The command that repeats the rehearsal with the same plan."""
-    usual = Rehearsal(rehearsal.seed)
-    words = [f"dataflow chaos --seed {rehearsal.seed} --minutes {rehearsal.minutes:g}"]
+    words = [f"dataflow chaos --seed {rehearsal.seed}"]
+    usual: Rehearsal | Deaths
+    if isinstance(rehearsal, Deaths):
+        usual = Deaths(rehearsal.seed)
+        words.append(f"--deaths {rehearsal.deaths}")
+        if rehearsal.seconds != usual.seconds:
+            words.append(f"--seconds {rehearsal.seconds:g}")
+    else:
+        usual = Rehearsal(rehearsal.seed)
+        words.append(f"--minutes {rehearsal.minutes:g}")
+        if rehearsal.faults_per_minute != usual.faults_per_minute:
+            words.append(f"--faults-per-minute {rehearsal.faults_per_minute:g}")
     if rehearsal.clients != usual.clients:
         words.append(f"--clients {rehearsal.clients}")
-    if rehearsal.faults_per_minute != usual.faults_per_minute:
-        words.append(f"--faults-per-minute {rehearsal.faults_per_minute:g}")
     return " ".join(words)
 
 
 # -- drawing -------------------------------------------------------------------------------------------
 
 
-def _show(figures: Figures, rehearsal: Rehearsal) -> None:
+def _show(figures: Figures | Lives, rehearsal: Rehearsal | Deaths) -> None:
     console = Console()
+    shown = list(rows_of_lives(figures) if isinstance(figures, Lives) else rows(figures))
     if console.is_terminal:
-        table = Table(title=f"dataflow chaos --seed {rehearsal.seed}", show_header=False)
-        for name, told in rows(figures):
+        table = Table(title=repeat(rehearsal), show_header=False)
+        for name, told in shown:
             table.add_row(Text(name, style="dim"), Text(told))
         console.print(table)
         console.print(Text(verdict(figures), style="bold green" if figures.held else "bold red"))
     else:
-        width = max(len(name) for name, _told in rows(figures))
-        for name, told in rows(figures):
+        width = max(len(name) for name, _told in shown)
+        for name, told in shown:
             print(f"{name:{width}}  {told}")
         print(verdict(figures))
     for line in figures.evidence:
@@ -156,20 +179,37 @@ def rows(figures: Figures) -> Iterator[tuple[str, str]]:
         yield "without effect", _counts(figures.impossible)
     yield "crashes", _counts(figures.crashes)
     yield "restarts", _counts(figures.restarts)
-    times = quantiles([seconds for _who, seconds in figures.recovery])
-    told = ", ".join(f"{name} {value:g} s" for name, value in times.items() if name != "count")
+    told = _times([seconds for _who, seconds in figures.recovery])
     yield "back after", f"{told} ({figures.slowest})" if figures.recovery else "none"
-    yield "gaps", _counts(figures.gaps)
-    for name, source in figures.sources.items():
-        yield name, _source(source)
-    for name, client in figures.clients.items():
-        yield name, f"{_client(client)}; {figures.connections[name]} connections"
+    yield from _accounts(figures)
     yield "closed with", _counts(figures.closed)
     yield "mailboxes", f"looked at {figures.balances} times, {len(figures.unbalanced)} did not balance"
     yield "left behind", "; ".join(figures.left_behind) or "nothing"
 
 
-def verdict(figures: Figures) -> str:
+def rows_of_lives(lives: Lives) -> Iterator[tuple[str, str]]:
+    """The results of a rehearsal of deaths, as names and values."""
+    yield "lives ended by", f"{_counts(lives.ends)}; {lives.early} before all clients were served"
+    yield "all served after", _times(lives.starts) or "never"
+    yield from _accounts(lives)
+    yield "told to go back", _counts(lives.rewinds)
+    yield "filled", _counts(lives.filled)
+    yield "on disk", f"{lives.on_disk} trades seen there after deaths, {len(lives.lost)} complaints"
+
+
+def _accounts(figures: Figures | Lives) -> Iterator[tuple[str, str]]:
+    yield "gaps", _counts(figures.gaps)
+    for name, source in figures.sources.items():
+        yield name, _source(source)
+    for name, client in figures.clients.items():
+        yield name, f"{_client(client)}; {figures.connections[name]} connections"
+
+
+def _times(seconds: Sequence[float]) -> str:
+    return ", ".join(f"{name} {value:g} s" for name, value in quantiles(seconds).items() if name != "count")
+
+
+def verdict(figures: Figures | Lives) -> str:
     """The result in one line."""
     if figures.held:
         return "every invariant held"

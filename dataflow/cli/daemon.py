@@ -112,6 +112,7 @@ def check(*files: Path, json: Json = False) -> int:
         configured_context(settings.gateway)
         from dataflow import app
 
+        app.store(settings)
         app.hall(settings)
     except ConfigError as error:
         if not json:

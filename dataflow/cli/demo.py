@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
@@ -66,7 +67,17 @@ def demo(
     from dataflow import app
 
     exchanges = Child("exchanges", lambda: Exchanges(ports["blockchain"], ports["binance"]))
-    return app.run(settings, children_before=(exchanges,))
+    with TemporaryDirectory(prefix="dataflow-demo-", ignore_cleanup_errors=True) as folder:
+        return app.run(recording_to(folder, settings), children_before=(exchanges,))
+
+
+def recording_to(folder: str, settings: Settings) -> Settings:
+    """`settings`, with a history that ends with the demo: its trades are moved to now, so no other run of it
+    can go on from them. A history that the user wants elsewhere stays there."""
+    default = load([shipped("server.toml")], {}).history
+    if settings.history != default:
+        return settings
+    return attrs.evolve(settings, history=attrs.evolve(default, directory=folder))
 
 
 def free_ports(wanted: Mapping[str, int]) -> dict[str, int]:

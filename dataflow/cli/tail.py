@@ -1,8 +1,8 @@
 """`tail`: live trades, for people or for a pipe.
 
-Rules of this file: `Tail` decides without I/O. It keeps the position of every symbol, so that it can resume
-with `since` after a lost connection. If the daemon cannot resume, tail says so. Text from the daemon reaches
-the terminal as text, never as an escape code.
+Rules of this file: `Tail` decides without I/O. The core of a client (`dataflow.client`) keeps the position of
+every symbol, and goes on there after a lost connection. What the daemon cannot bring back, or takes back,
+tail says. Text from the daemon reaches the terminal as text, never as an escape code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import random
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Annotated, Any
@@ -29,6 +29,20 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
+from dataflow.client import (
+    EVERY,
+    Client,
+    Event,
+    Filled,
+    Gap,
+    Notice,
+    Quality,
+    Refused,
+    Rewound,
+    ServerFault,
+    Trade,
+    Unreadable,
+)
 from dataflow.logs.terminal import disarmed, painted, wants_colour
 
 from .common import Json, Url, daemon_url, not_running, until_interrupted
@@ -38,6 +52,7 @@ RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to reconnect; ran
 TOLD_MOST = 300.0  # seconds: the longest `retryAfter` that is obeyed
 OPEN_WITHIN, CLOSE_WITHIN = 10.0, 1.0
 LARGEST_ANSWER = 64 << 20  # bytes: the answer after a long absence holds all missed trades
+WIDTH = 9  # characters of a symbol, when nobody knows which ones come
 GREEN, RED, YELLOW, DIM = "32", "31", "33", "2"
 COMING = ("connecting", "subscribing")  # reasons of a source that is not down but will be there soon
 
@@ -51,13 +66,14 @@ def tail(
 ) -> None:
     """Live trades, and between them gaps and lost or restored connections.
 
-    Survives a restart of the daemon: it fetches the missed trades, or says
-    that they are lost.
+    Survives a restart of the daemon, also after a crash: it fetches the
+    missed trades, or says which are lost. Says what comes after all, and
+    what a crash took back.
 
     Parameters
     ----------
     symbols
-        Symbols to follow, such as BTC-USD.
+        Symbols to follow, such as BTC-USD; '*' for all.
     count
         End after this number of trades.
     snapshot
@@ -67,69 +83,20 @@ def tail(
         raise Mistake("tail needs a symbol, such as `dataflow tail BTC-USD`")
     wanted = tuple(dict.fromkeys(symbol.upper() for symbol in symbols))
     coloured = not json and wants_colour(sys.stdout, os.environ)
-    screen = Screen(max(map(len, wanted)), coloured) if not json else None
+    width = max(WIDTH if symbol == EVERY else len(symbol) for symbol in wanted)
+    screen = Screen(width, coloured) if not json else None
     address = f"{daemon_url(url).replace('http', 'ws', 1)}/ws"
     until_interrupted(follow, address, Tail(wanted, snapshot, count), screen or Raw())
 
 
-class _Message(msgspec.Struct):
-    method: str | None = None
-    params: msgspec.Raw = msgspec.Raw(b"{}")
-    id: str | None = None
-    result: msgspec.Raw = msgspec.Raw()
-    error: dict[str, Any] | None = None
-
-
-class Trade(msgspec.Struct, rename="camel"):
-    """A trade in the form of the client protocol."""
-
-    symbol: str
-    timestamp: str
-    side: str | None
-    qty: Decimal
-    price: Decimal
-    source: str
-    offset: int
-
-
-class _SourceState(msgspec.Struct):
-    state: str
-    reason: str | None = None
-
-
-class _Quality(msgspec.Struct):
-    sources: dict[str, _SourceState] = {}
-
-
-class _Answer(msgspec.Struct):
-    epoch: int
-    offset: int
-    quality: _Quality | None = None
-    trades: list[msgspec.Raw] = []
-    gaps: list[msgspec.Raw] = []
-
-
-class _Gap(msgspec.Struct):
-    first: int = msgspec.field(name="from")
-
-    @property
-    def offset(self) -> int:
-        return self.first
-
-
-def _in_order(answer: _Answer) -> list[tuple[Trade | _Gap, bytes]]:
-    """The trades and gaps of an answer, in the order of the stream."""
-    entries: list[tuple[Trade | _Gap, bytes]] = []
-    entries += [(msgspec.json.decode(raw, type=Trade), bytes(raw)) for raw in answer.trades]
-    entries += [(msgspec.json.decode(raw, type=_Gap), bytes(raw)) for raw in answer.gaps]
-    return sorted(entries, key=lambda entry: entry[0].offset)
-
-
 class Show(ABC):
-    """The output. Trades and notices go to standard output; `news` is for people only."""
+    """The output. Trades and notices go to standard output; `news` is for people only.
+
+    `raw`: as the daemon wrote it.
+    """
 
     @abstractmethod
-    def trade(self, raw: bytes) -> None: ...
+    def trade(self, trade: Trade, raw: bytes) -> None: ...
 
     @abstractmethod
     def notice(self, method: str, raw: bytes) -> None: ...
@@ -137,15 +104,22 @@ class Show(ABC):
     @abstractmethod
     def news(self, text: str) -> None: ...
 
+    @abstractmethod
+    def late(self, trades: Sequence[Trade]) -> None:
+        """The trades of the notice before."""
+
 
 class Raw(Show):
     """For programs: the unchanged `params` of every notification, one per line. News go to standard error."""
 
-    def trade(self, raw: bytes) -> None:
+    def trade(self, trade: Trade, raw: bytes) -> None:
         print(raw.decode())
 
     def notice(self, method: str, raw: bytes) -> None:
         print(raw.decode())
+
+    def late(self, trades: Sequence[Trade]) -> None:
+        """They stand in the notice."""
 
     def news(self, text: str) -> None:
         print(text, file=sys.stderr)
@@ -158,19 +132,22 @@ class Screen(Show):
         self._width = symbol_width
         self._coloured = coloured
 
-    def trade(self, raw: bytes) -> None:
-        trade = msgspec.json.decode(raw, type=Trade)
+    def trade(self, trade: Trade, raw: bytes) -> None:
         side = trade.side or "-"
         colour = {"buy": GREEN, "sell": RED}.get(side, YELLOW)
         columns = (
-            self._paint(disarmed(trade.timestamp[11:23]), DIM),
+            self._paint(f"{trade.timestamp:%H:%M:%S.%f}"[:12], DIM),
             f"{disarmed(trade.symbol):<{self._width}}",
             self._paint(f"{disarmed(side):<4}", colour),
             self._paint(_aligned(trade.price, 8), colour),
-            _aligned(trade.qty, 7),
+            _aligned(trade.quantity, 7),
             self._paint(f"{disarmed(trade.source)} #{trade.offset}", DIM),
         )
         print(" ".join(columns))
+
+    def late(self, trades: Sequence[Trade]) -> None:
+        for trade in trades:
+            self.trade(trade, b"")
 
     def notice(self, method: str, raw: bytes) -> None:
         self.news(in_words(method, msgspec.json.decode(raw)))
@@ -198,8 +175,12 @@ def in_words(method: str, told: dict[str, Any]) -> str:
             first, last = told.get("from"), told.get("to")
             if first == 0:  # no place of the stream: what lies before the first one that is left
                 return f"{told.get('symbol')}: trades are missing here, the daemon no longer has them"
-            places = f"{first}" if first == last else f"{first} to {'?' if last is None else last}"
-            return f"{told.get('symbol')}: #{places} will not come ({told.get('reason')})"
+            return f"{told.get('symbol')}: #{_places(first, last)} will not come ({told.get('reason')})"
+        case "stream.filled":
+            return f"{told.get('symbol')}: #{_places(told.get('from'), told.get('to'))} came after all"
+        case "stream.rewind":
+            why = "the daemon crashed before it was kept"
+            return f"{told.get('symbol')}: forget all behind #{told.get('offset')}, {why}"
         case "connection.lost":
             return f"{told.get('source')}: connection lost ({told.get('reason')})"
         case "connection.restored":
@@ -214,112 +195,79 @@ def in_words(method: str, told: dict[str, Any]) -> str:
             return f"{method} {json_.dumps(told, ensure_ascii=False)}"
 
 
+def _places(first: Any, last: Any) -> str:
+    return f"{first}" if first == last else f"{first} to {'?' if last is None else last}"
+
+
 class Tail:
     """The followed symbols and their positions. `left`: trades until the end, None: no end."""
 
     def __init__(self, symbols: Sequence[str], snapshot: int | None = None, left: int | None = None) -> None:
-        self.symbols = symbols
-        self.snapshot = snapshot
         self.left = left
-        self.positions: dict[str, tuple[int, int]] = {}
         self.sent_away: float | None = None  # seconds to wait before the next connection, told by the daemon
+        self._core = Client(keep=0)
         self._told_down: set[str] = set()  # sources that were reported as down on this connection
+        for symbol in symbols:
+            self._core.follow(symbol, snapshot=snapshot)
 
     @property
     def done(self) -> bool:
         return self.left is not None and self.left <= 0
 
+    @property
+    def resumes(self) -> bool:
+        """Whether it goes on where an earlier connection ended."""
+        return any(stream.since for stream in self._core.streams.values())
+
     def requests(self) -> list[str]:
         """The calls of a new connection: they start the symbols, or resume them at their positions."""
         self._told_down.clear()
-        return [
-            json_.dumps(
-                {"jsonrpc": "2.0", "id": symbol, "method": "subscribe", "params": self._params(symbol)}
-            )
-            for symbol in self.symbols
-        ]
-
-    def _params(self, symbol: str) -> dict[str, Any]:
-        params: dict[str, Any] = {"channel": "trades", "symbol": symbol, "batch": True}
-        if symbol in self.positions:
-            epoch, offset = self.positions[symbol]
-            params["since"] = {"epoch": epoch, "offset": offset}
-        elif self.snapshot is not None:
-            params["snapshot"] = self.snapshot
-        return params
+        return self._core.connect()
 
     def take(self, text: str | bytes, show: Show) -> None:
-        """Show the content of a message from the daemon. Raises Mistake when the daemon refuses a symbol."""
-        for message in _messages(text):
+        """Show the content of a message from the daemon.
+
+        Raises Mistake when the daemon refuses a symbol, ServerFault when it breaks its contract.
+        """
+        for event, raw in self._core.read(text):
             if self.done:
                 return
-            if message.method == "trades.update":
-                self._trade(message.params, show)
-            elif message.method is not None:
-                self._notice(message.method, message.params, show)
-            elif message.error is not None:
-                raise Mistake(refusal(message.id, message.error))
-            elif message.id is not None:
-                self._subscribed(message.id, msgspec.json.decode(message.result, type=_Answer), show)
+            self._take(event, raw, show)
 
-    def _subscribed(self, symbol: str, answer: _Answer, show: Show) -> None:
-        self._sources_down(answer, show)
-        for place, told in _in_order(answer):
-            if self.done:
-                break
-            if isinstance(place, _Gap):
-                about = {"symbol": symbol, "channel": "trades", "epoch": answer.epoch}
-                show.notice("stream.gap", msgspec.json.encode(about | msgspec.json.decode(told)))
-            else:
-                self._count_down()
-                show.trade(told)
-        self.positions[symbol] = answer.epoch, answer.offset
+    def _take(self, event: Event, raw: bytes, show: Show) -> None:
+        match event:
+            case Trade():
+                if self.left is not None:
+                    self.left -= 1
+                show.trade(event, raw)
+            case Gap():
+                show.notice("stream.gap", raw)
+            case Filled():
+                show.notice("stream.filled", raw)
+                show.late(event.trades)
+            case Rewound():
+                show.notice("stream.rewind", raw)
+            case Quality():
+                self._source(event, show)
+            case Notice():
+                if event.method == "connection.refused":
+                    self.sent_away = float(event.params["retryAfter"])
+                show.notice(event.method, raw)
+            case Refused():
+                raise Mistake(refusal(event))
 
-    def _sources_down(self, answer: _Answer, show: Show) -> None:
-        """Report sources without a connection. Their `connection.lost` was sent before this client came."""
-        sources = answer.quality.sources if answer.quality else {}
-        for name, source in sources.items():
-            down = source.state == "lost" and source.reason not in COMING
-            if down and name not in self._told_down:
-                self._told_down.add(name)
-                show.news(f"{name}: no connection ({source.reason}), the daemon tries again")
-
-    def _trade(self, raw: msgspec.Raw, show: Show) -> None:
-        self._count_down()
-        place = msgspec.json.decode(raw, type=Trade)
-        self._advance(place.symbol, place.offset)
-        show.trade(bytes(raw))
-
-    def _notice(self, method: str, raw: msgspec.Raw, show: Show) -> None:
-        told = msgspec.json.decode(raw)
-        if method == "stream.gap":  # an unknown number of trades has one place, `from`
-            self._advance(told["symbol"], told["from"] if told["to"] is None else told["to"])
-        elif method == "connection.refused":
-            self.sent_away = float(told["retryAfter"])
-        show.notice(method, bytes(raw))
-
-    def _advance(self, symbol: str, offset: int) -> None:
-        if symbol in self.positions:
-            self.positions[symbol] = self.positions[symbol][0], offset
-
-    def _count_down(self) -> None:
-        if self.left is not None:
-            self.left -= 1
+    def _source(self, quality: Quality, show: Show) -> None:
+        """Report a source without a connection. Its `connection.lost` was sent before this client came."""
+        name, down = quality.source, quality.state == "lost" and quality.reason not in COMING
+        if down and name not in self._told_down:
+            self._told_down.add(name)
+            show.news(f"{name}: no connection ({quality.reason}), the daemon tries again")
 
 
-def _messages(text: str | bytes) -> Iterator[_Message]:
-    raw = text.encode() if isinstance(text, str) else text
-    if raw.lstrip().startswith(b"["):
-        yield from msgspec.json.decode(raw, type=list[_Message])
-    else:
-        yield msgspec.json.decode(raw, type=_Message)
-
-
-def refusal(symbol: str | None, error: dict[str, Any]) -> str:
-    """A JSON-RPC error in one line, with the valid values."""
-    data = error.get("data")
-    about = data if isinstance(data, dict) else {}
-    told = f"{symbol}: {about.get('problem', error.get('message'))}"
+def refusal(refused: Refused) -> str:
+    """A refused subscription in one line, with the valid values."""
+    about = refused.data if isinstance(refused.data, dict) else {}
+    told = f"{refused.topic and refused.topic.symbol}: {about.get('problem', refused.message)}"
     if about.get("param", "symbol") != "symbol":
         told = f"{about['param']} {about.get('value')}: {about.get('problem')}"
     if about.get("nearest"):
@@ -341,8 +289,11 @@ async def follow(url: str, tail: Tail, show: Show) -> None:
             reason = closed.reason and (closed.reason.reason or closed.reason.name)
             delay, met = RETRY_FIRST, True
             show.news(f"disconnected ({reason or 'without a word'}), coming back")
-        except msgspec.DecodeError as error:
+        except Unreadable as error:
             raise Failure(f"{url} says what this client does not understand: {error}") from None
+        except ServerFault as fault:
+            delay, met = RETRY_FIRST, True
+            show.news(f"a fault of the daemon ({fault}), coming back")
         except _Unreachable as error:
             if not met:
                 raise Mistake(_unreachable(url, error.__cause__)) from None
@@ -362,7 +313,7 @@ def _pause(tail: Tail, delay: float) -> float:
 async def _converse(url: str, tail: Tail, show: Show) -> None:
     try:
         async with _connected(url) as socket:
-            if tail.positions:
+            if tail.resumes:
                 show.news("connected again")
             for request in tail.requests():
                 await socket.send_message(request)

@@ -8,6 +8,7 @@ TRADES: Final = "trades"
 QUALITY: Final = "quality"
 DAYS: Final = "days"
 PRICES: Final = "prices"
+CANDLES: Final = "candles"
 
 
 class Topic(NamedTuple):

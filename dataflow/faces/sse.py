@@ -2,7 +2,8 @@
 
 Rules of this file: words only. An event's id is its place, "EPOCH-OFFSET"; a client that comes back with the
 last one (`Last-Event-ID`, or `?since=`) gets everything since, in order; or a gap that says that this is not
-known any more, and then what there is.
+known any more, and then what there is. If its branch was lost, the first event is `rewind`. A `filled` has no
+id: it concerns earlier places.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from attrs import evolve, frozen
 from quart import Response, request
 
 from actors.session import Ending
+from actors.update import Places
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Draining, Notice
-from dataflow.domain.topic import TRADES
+from dataflow.domain.topic import CANDLES, TRADES
 from dataflow.gateway import face, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
 from dataflow.gateway.application import asker
@@ -29,13 +31,14 @@ from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.responses import UNBUFFERED, endless, open_session
 from dataflow.gateway.spelling import encode
-from dataflow.gateway.subscriptions import Position
+from dataflow.gateway.subscriptions import Since
 from dataflow.server.streaming_wire import StreamingWire
 from dataflow.settings.schema import FaceSettings
 
 PING_INTERVAL: Final = 15.0  # seconds between two comment lines in a quiet stream
 CONTENT_TYPE: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
+_KINDS: Final = {TRADES: "trade", CANDLES: "candle"}  # the names of events
 _ID: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 
@@ -49,7 +52,7 @@ class Wanted(Wish):
     """The only message that a client ever sends."""
 
     topic: Topic
-    since: Position | None
+    since: Since | None
 
 
 class Events(Format):
@@ -58,14 +61,22 @@ class Events(Format):
     name = "sse"
 
     def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:
-        kind = "trade" if topic.channel == TRADES else topic.channel
-        return _event(kind, spelling.item(topic, offset, value), epoch, offset)
+        return _event(
+            _KINDS.get(topic.channel, topic.channel), spelling.item(topic, offset, value), epoch, offset
+        )
 
     def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
         return _event("gap", spelling.gap(gap), epoch, gap.last)
 
     def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int) -> bytes:
         return _event("gap", spelling.gap(gap) | {"skipped": skipped}, epoch, gap.last)
+
+    def filled(self, topic: Topic, epoch: int, places: Places) -> bytes:
+        trades = [spelling.item(topic, place, value) for place, value in places]
+        return _event("filled", {"from": places[0][0], "to": places[-1][0], "trades": trades})
+
+    def rewind(self, topic: Topic, epoch: int, offset: int) -> bytes:
+        return _event("rewind", {"epoch": epoch, "offset": offset}, epoch, offset)
 
     def notice(self, notice: Notice) -> bytes:
         return _event("notice", {"kind": spelling.KINDS[type(notice)], **spelling.fields(notice)})
@@ -127,7 +138,7 @@ class Face(face.Face):
 
 
 async def _open(hall: Hall, symbol: str) -> Response:
-    topic = hall.desk.topic(request.args.get("channel", TRADES), symbol)
+    topic = hall.desk.topic(request.args.get("channel", TRADES), symbol, request.args.get("interval", ""))
     hall.desk.check_available(topic)
     if request.method == "HEAD":
         told = Response(b"", content_type=CONTENT_TYPE, headers=UNBUFFERED)
@@ -142,7 +153,7 @@ async def _open(hall: Hall, symbol: str) -> Response:
     return endless(wire.body(), CONTENT_TYPE)
 
 
-def _position(text: str | None) -> Position | None:
+def _position(text: str | None) -> Since | None:
     if not text:
         return None
     match = _ID.fullmatch(text)
@@ -150,7 +161,7 @@ def _position(text: str | None) -> Position | None:
         raise InvalidValue(
             "since", text, "must be EPOCH-OFFSET, the id of an event", example="1763696936212-612"
         )
-    return Position(int(match[1]), int(match[2]))
+    return Since(int(match[1]), int(match[2]))
 
 
 def _event(kind: str, data: Any, epoch: int = 0, offset: int = 0) -> bytes:
@@ -169,11 +180,13 @@ _ABOUT: Final = About(
     },
     parameters=(
         Parameter("symbol", str, "the name of a symbol", place="path", example="BTC-USDT"),
-        Parameter("channel", str, "`trades` or `quality`", default=TRADES),
+        Parameter("channel", str, "`trades`, `candles` or `quality`", default=TRADES),
+        Parameter("interval", str, "of candles", example="1m"),
         Parameter("since", str, "a place, EPOCH-OFFSET: everything after it comes first"),
         Parameter("Last-Event-ID", str, "the same; comes before `since`", place="header"),
     ),
-    more="Events are `trade`, `quality`, `gap` and `notice`. The `id` of an event is its place.",
+    more="Events are `trade`, `candle`, `quality`, `gap`, `filled`, `rewind` and `notice`. The `id` of an "
+    "event is its place.",
 )
 
 _IN_NODE: Final = "// a browser; Node.js with --experimental-eventsource"

@@ -93,7 +93,7 @@ class Conversation(ABC):
     def personal(self, *heads: tuple[bytes, bytes]) -> Personal[Any]:
         """The same with a head and a tail of this client's own around each text: it shares texts, not
         payloads. With several pairs each text is sent once a pair."""
-        return Personal(self.format, None, self.session.frame, heads)
+        return Personal(self.format, None, self.session.plain, heads)
 
     async def begin(self, text: bytes) -> None:
         """Send a piece of the answer, and let others have their turns until the client has taken it.

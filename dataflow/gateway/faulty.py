@@ -43,6 +43,10 @@ class FaultyWire(Generic[P]):
         return self._wire.pack
 
     @property
+    def plain(self) -> Callable[[Sequence[bytes]], P]:
+        return self._wire.plain
+
+    @property
     def size(self) -> Callable[[P], int]:
         return self._wire.size
 

@@ -115,6 +115,7 @@ class HttpServer:
                 port=port,
                 max_message_bytes=settings.max_message_bytes,
                 graceful_seconds=settings.drain_seconds,
+                deflate=settings.deflate,
                 tls=tls,
                 sockets=sockets,
                 admits=admits,

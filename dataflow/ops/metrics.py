@@ -25,6 +25,7 @@ from dataflow.core import Core
 from dataflow.domain.symbols import ANY
 from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
+from dataflow.net.websocket import deflate
 from dataflow.server.connection import FloodError, StalledError
 from dataflow.sources.state import LinkState
 from dataflow.topics.days import REASONS
@@ -50,6 +51,7 @@ class _Now(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._source_metrics()
         yield from self._cache_metrics()
+        yield from self._history_metrics()
         yield from self._client_metrics()
         yield from self._outbox_metrics()
         yield from self._loop_metrics()
@@ -108,6 +110,28 @@ class _Now(Collector):
         yield judged
         yield _labelled(CounterMetricFamily, "days_left_out_places", told, "reason", left_out)
 
+    def _history_metrics(self) -> Iterator[Metric]:
+        recording, now = self._core.recording, trio.current_time()
+        if recording.archive is None:
+            return
+        totals, since = recording.totals, recording.writing_since
+        for name, text, value in (
+            ("behind_seconds", "Age of the oldest place that is not on disk", recording.behind(now)),
+            ("write_seconds", "For how long the present write lasts", 0.0 if since is None else now - since),
+            ("failing", "1 while nothing can be written", float(recording.trouble is not None)),
+            ("damaged", "Parts of the store that are damaged, as far as they were met", recording.damaged),
+        ):
+            yield GaugeMetricFamily(f"dataflow_history_{name}", text, value=value)
+        for name, text, value in (
+            ("commits", "Batches that were written", totals.commits),
+            ("entries", "Trades and gaps that were written", totals.entries),
+            ("bytes", "Their bytes, before compression", totals.bytes),
+            ("errors", "Writes that failed, and are tried again", totals.errors),
+            ("unrecorded", "Places that memory forgot before they were written", totals.unrecorded),
+            ("bars_refused", "Bars that found no room to wait for a write", totals.bars_refused),
+        ):
+            yield CounterMetricFamily(f"dataflow_history_{name}", text, value=value)
+
     def _client_metrics(self) -> Iterator[Metric]:
         totals = self._lobby.clients.totals()
         yield GaugeMetricFamily("dataflow_sessions", "Clients connected", value=len(self._lobby.clients))
@@ -162,12 +186,15 @@ class _Now(Collector):
         kinds = {FloodError.__name__, StalledError.__name__, *stats.faults}
         faults = {kind: stats.faults[kind] for kind in kinds}
         held = "HTTP connections"
+        before, after = deflate.totals()
+        compressed = "Bytes of payloads for WebSocket clients that were compressed, each once for all clients"
         sent_away = "Connections answered 503, because every other had a request in hand"
         counter, refused = CounterMetricFamily, lobby.quotas.refused
         yield from (
             _labelled(counter, "limits_refused", "Refusals by [limits]", "what", refused),
             _labelled(counter, "connections_dismissed", closed, "reason", stats.dismissed),
             _labelled(counter, "connections_failed", failed, "error", faults),
+            _labelled(counter, "deflate_bytes", compressed, "side", {"before": before, "after": after}),
             GaugeMetricFamily("dataflow_connections", held, value=stats.connections),
             CounterMetricFamily("dataflow_connections_sent_away", sent_away, value=stats.sent_away),
         )

@@ -2,13 +2,16 @@
 
 Rules of this file: `readiness` is pure; `ready` asks it about a daemon. A source that is down makes the
 daemon degraded, not unready, because the cache is still served; unless at least one source is needed, and
-none is connected. Dynamic actors (the children of a pool) come and go and do not count.
+none is connected. So does a history that is not written, because live data does not wait for it. Dynamic
+actors (the children of a pool) come and go and do not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Final
 
+import trio
 from attrs import frozen
 
 from dataflow import paths
@@ -16,10 +19,13 @@ from dataflow.gateway.hall import Hall
 from dataflow.sources.state import LinkState
 from supervisors import Node
 
+BEHIND: Final = 2.0  # seconds, beyond the interval between two writes, that the history may be behind
+
 
 @frozen
 class Readiness:
-    """The paths of static actors that do not run (`not_ready`), and of sources that are down (`degraded`)."""
+    """The paths of static actors that do not run (`not_ready`). `degraded`: the paths of sources that are
+    down, and what is wrong with the history, in words."""
 
     not_ready: tuple[str, ...]
     degraded: tuple[str, ...]
@@ -36,19 +42,26 @@ def ready(hall: Hall) -> Readiness:
     sources = hall.core.sources
     down = tuple(name for name, source in sources.items() if source.link is not LinkState.CONNECTED)
     needed = sources if hall.settings.gateway.ready_needs_sources else None
-    return readiness(hall.tree(dynamic=False), down, needed)
+    troubles = hall.core.recording.troubles(trio.current_time(), hall.settings.history.interval + BEHIND)
+    return readiness(hall.tree(dynamic=False), down, needed, troubles)
 
 
-def readiness(tree: Node, disconnected: tuple[str, ...], needed: Collection[str] | None = None) -> Readiness:
+def readiness(
+    tree: Node,
+    disconnected: tuple[str, ...],
+    needed: Collection[str] | None = None,
+    troubles: Collection[str] = (),
+) -> Readiness:
     """The readiness of `tree`. `disconnected`: names of sources without a connection. `needed`: one of these
-    sources must be up; None: none must."""
+    sources must be up; None: none must. `troubles`: words for what is served with less than it should be."""
     idle = [node.path for node in static_nodes(tree) if node.state != "running"]
     down = {paths.source(name) for name in disconnected}
     down.update(path for path in idle if paths.below(paths.SOURCES, path))
+    down.update(path for path in idle if path == paths.RECORDER)
     lacking = needed is not None and down.issuperset(map(paths.source, needed))
     return Readiness(
         (*(path for path in idle if path not in down), *((paths.SOURCES,) if lacking else ())),
-        tuple(sorted(down)),
+        (*sorted(down), *troubles),
     )
 
 

@@ -69,6 +69,11 @@ class AsgiWire:
         """k text messages as one payload. Pure."""
         return tuple([text.decode() for text in texts])
 
+    @property
+    def plain(self) -> Callable[[Sequence[bytes]], tuple[Any, ...]]:
+        """The same as `pack`: nothing is compressed here."""
+        return self.pack
+
     @staticmethod
     def size(payload: tuple[Any, ...]) -> int:
         """The characters of a payload."""

@@ -8,7 +8,7 @@ Rules of this file.
 3. Every `send` of an application is a checkpoint, also when the peer has left.
 4. Behind a websocket request nothing is read until it is accepted or refused. So bytes that came with it are
    neither an error nor lost. An application that fails after it accepted closes with 1011.
-5. permessage-deflate is never negotiated, and our parser reads the frames (`asgi_frames.py`).
+5. Hypercorn never negotiates permessage-deflate, and our parser reads the frames (`asgi_frames.py`).
 6. A proper WebSocket handshake for the `ShortWay` never reaches Hypercorn: its handler gets the socket. All
    other requests, and every doubt, are Hypercorn's, with the bytes that were read.
 
@@ -54,13 +54,14 @@ from supervisors import leaves
 
 from .accepting import NO_ROOM, SAME_ADDRESS, Doorway, WaitingRoom
 from .asgi_frames import FrameConnection, read_frames
-from .handshake import MAX_HEAD, Door, Handshake, Messages, peer_at
+from .deflating_wire import socket_wire
+from .handshake import MAX_HEAD, Door, Handshake, Opening, peer_at
 from .http1 import StrictConnection, be_strict, let_go
 from .http2 import PING, WINDOW_BYTES, Http2, Http2Exchange, Http2Websocket, Requests, say_farewell
 from .joining import Joiner
 from .metering import TOO_MANY_WORDS, Meter
 from .refusals import Refusal, tell_server
-from .socket_wire import DISCARD_BYTES, DISCARD_SECONDS, SOCKET_WIRES, SocketWire, discard, kept
+from .socket_wire import DISCARD_BYTES, DISCARD_SECONDS, SocketWire, discard, kept
 
 SEAT = "dataflow.seat"  # key of the `Seat` in a websocket's `scope["state"]`
 
@@ -129,6 +130,7 @@ class Shared:
     most: int  # connections
     ceiling: float  # of descriptors
     http2: Http2
+    deflate: bool = False
     tls: ssl.SSLContext | None = None
     short_way: ShortWay | None = None
     connections: set[Connection] = Factory(set)
@@ -338,7 +340,7 @@ class Connection:
         client = opening.handshake
         await self._send_at_once(opening.response)
         with suppress(WireClosed):
-            async with kept(self._wire(opening.early, short_way.door.messages(client.path))) as wire:
+            async with kept(self._wire(opening, short_way.door)) as wire:
                 await short_way.handlers[client.path](wire, client)
         return True
 
@@ -346,12 +348,14 @@ class Connection:
     def _peer(self) -> str:
         return peer_at(self._client)
 
-    def _wire(self, early: bytes, messages: Messages) -> SocketWire:
+    def _wire(self, opening: Opening, door: Door) -> SocketWire:
         sock, _ = self.detach()
-        return SOCKET_WIRES[messages](
+        return socket_wire(
             sock,
+            door.messages(opening.handshake.path),
+            opening.agreement,
             peer=self._peer,
-            early=early,
+            early=opening.early,
             max_message_bytes=self.shared.config.websocket_max_message_size,
         )
 

@@ -19,6 +19,8 @@ from typing import Any
 
 from attrs import define, frozen
 
+from dataflow.net.websocket.deflate import Agreement, agree
+
 MAX_HEAD = 16384  # bytes
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
@@ -37,6 +39,7 @@ _ONCE = frozenset(
         *(b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"),
     )
 )  # a second header of the name is a doubt
+_EXTENSIONS = b"sec-websocket-extensions"
 _NEVER = frozenset((b"content-length", b"transfer-encoding", b"expect"))  # a body is a doubt, too
 
 
@@ -114,21 +117,28 @@ class Socket:
 
 @define
 class Opening:
-    """An accepted handshake: the response to send, the bytes that came behind the request, and the client."""
+    """An accepted handshake: the response to send, the bytes that came behind the request, and the client.
+
+    `agreement`: on compressed messages, if the client offered it and we want it.
+    """
 
     response: bytes
     early: bytes
     handshake: Handshake
+    agreement: Agreement | None = None
 
 
 class Door:
     """Answers handshakes for known paths. The query behind a path is for the handler.
 
-    `admits(client)` may have a doubt about a client, too.
+    `admits(client)` may have a doubt about a client, too. `deflate`: agree on compressed messages.
     """
 
-    def __init__(self, sockets: Iterable[Socket], admits: Admits | None = None) -> None:
+    def __init__(
+        self, sockets: Iterable[Socket], admits: Admits | None = None, *, deflate: bool = False
+    ) -> None:
         self._admits = admits
+        self._deflate = deflate
         self._sockets: Mapping[bytes, Socket] = {socket.path.encode(): socket for socket in sockets}
 
     def messages(self, path: str) -> Messages:
@@ -156,7 +166,14 @@ class Door:
         client = Handshake(socket.path, query.decode(), tuple(headers), peer, encrypted, chosen)
         if self._admits is not None and not self._admits(client):
             return None
-        return Opening(_response(found[b"sec-websocket-key"], chosen), received[end + 2 :], client)
+        agreement = agreed_with(client) if self._deflate and _EXTENSIONS in found else None
+        response = _response(found[b"sec-websocket-key"], chosen, agreement)
+        return Opening(response, received[end + 2 :], client, agreement)
+
+
+def agreed_with(client: Handshake) -> Agreement | None:
+    """The agreement on compressed messages with a client, if it offers them."""
+    return agree(client.header(_EXTENSIONS.decode()))
 
 
 def tokens(value: str) -> list[str]:
@@ -164,8 +181,10 @@ def tokens(value: str) -> list[str]:
     return [token for each in value.split(",") if (token := each.strip())]
 
 
-def _response(key: bytes, subprotocol: str | None) -> bytes:
+def _response(key: bytes, subprotocol: str | None, agreement: Agreement | None) -> bytes:
     agreed = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
+    if agreement is not None:
+        agreed += b"Sec-WebSocket-Extensions: %b\r\n" % agreement.answer.encode()
     return _RESPONSE % (b64encode(sha1(key + _GUID).digest()), agreed)
 
 

@@ -51,6 +51,7 @@ class ResponseWire:
         """k texts as one payload. Pure."""
         return b"".join(texts)
 
+    plain = pack  # nothing is compressed here
     size: Callable[[bytes], int] = staticmethod(len)
 
     def piece(self, text: bytes, first: bool, last: bool) -> bytes:

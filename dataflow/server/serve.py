@@ -76,6 +76,7 @@ async def serve(
     is_exempt: Callable[[str], bool] = _nobody,
     has_reserve: Callable[[str], bool] = _nobody,
     http2: Http2 = USUAL,
+    deflate: bool = False,
     tls: ssl.SSLContext | None = None,
     sockets: Mapping[Socket, OnWebSocket] | None = None,
     admits: Admits | None = None,
@@ -96,7 +97,8 @@ async def serve(
     request. If all have a request, it is sent away with 503. Of one address at most `waiting_per_address()`
     wait without a request, unless `is_exempt(address)`. With `has_reserve(address)` it has a few places more.
 
-    `http2`: what one connection of HTTP/2 may have.
+    `http2`: what one connection of HTTP/2 may have. `deflate`: compress messages for clients that offer it
+    and get a socket of their own.
 
     With `tls`, a context of `net.tls`, everything is encrypted.
 
@@ -124,8 +126,9 @@ async def serve(
             most,
             ceiling,
             http2,
+            deflate,
             tls,
-            _short_way(sockets, admits) if sockets else None,
+            _short_way(sockets, admits, deflate) if sockets else None,
         )
         with got_websocket_exception.connected_to(_mark_failed):
             async with trio.open_nursery() as handlers:
@@ -139,8 +142,9 @@ async def serve(
                 handlers.cancel_scope.deadline = trio.current_time() + graceful_seconds
 
 
-def _short_way(sockets: Mapping[Socket, OnWebSocket], admits: Admits | None) -> ShortWay:
-    return ShortWay(Door(sockets, admits), {socket.path: handler for socket, handler in sockets.items()})
+def _short_way(sockets: Mapping[Socket, OnWebSocket], admits: Admits | None, deflate: bool) -> ShortWay:
+    door = Door(sockets, admits, deflate=deflate)
+    return ShortWay(door, {socket.path: handler for socket, handler in sockets.items()})
 
 
 def _config(max_message_bytes: int, keep_alive_seconds: float, streams: int) -> Config:

@@ -116,7 +116,7 @@ class SocketWire:
         self.heard = trio.current_time()
         self._sock = sock
         self._close_within = close_within
-        self._reader = Parser(masked=True, max_message_bytes=max_message_bytes, binary=self._HEARS)
+        self._reader = self._parser(max_message_bytes)
         self._inbox: list[Any] | None = None  # the messages of one receive at most; None instead of empty
         self._control = ControlQueue()
         self._crossed = False  # the last attempt met a CrossedError
@@ -132,10 +132,18 @@ class SocketWire:
         if early:
             self._understand(early)
 
+    def _parser(self, max_message_bytes: int) -> Parser:
+        return Parser(masked=True, max_message_bytes=max_message_bytes, binary=self._HEARS)
+
     @staticmethod
     def pack(texts: Sequence[bytes]) -> bytes:
         """k text messages as one payload. Pure."""
         return text_frames(texts)
+
+    @property
+    def plain(self) -> Callable[[Sequence[bytes]], bytes]:
+        """As `pack`, for a payload that no other client gets. Here it is the same."""
+        return self.pack
 
     size = staticmethod(len)
 

@@ -15,10 +15,13 @@ from typing import Any
 import trio
 from quart.wrappers import Websocket
 
+from dataflow.net.websocket.deflate import Agreement
+
 from .asgi_wire import ASGI_WIRES, AsgiWire
 from .connection import SEAT, Seat
-from .handshake import Handshake, Messages, Socket, handshake_in, peer_in
-from .socket_wire import SOCKET_WIRES, SocketWire, kept
+from .deflating_wire import socket_wire
+from .handshake import Handshake, Messages, Socket, agreed_with, handshake_in, peer_in
+from .socket_wire import SocketWire, kept
 
 ANY = Socket("")  # text, and no subprotocol
 
@@ -47,9 +50,13 @@ async def take_over(
     request = request._get_current_object() if hasattr(request, "_get_current_object") else request
     seat: Seat | None = request.scope.get("state", {}).get(SEAT)
     detaching = seat is not None and seat.begin_detaching()
-    await request.accept(subprotocol=socket.choose(request.requested_subprotocols))
+    agreement: Agreement | None = None
+    if seat is not None and detaching and seat.connection.shared.deflate:
+        agreement = agreed_with(handshake_of(request, socket))
+    headers = {} if agreement is None else {"Sec-WebSocket-Extensions": agreement.answer}
+    await request.accept(headers, subprotocol=socket.choose(request.requested_subprotocols))
     if seat is not None and detaching and seat.connected:
-        lane = _on_socket(request, seat, socket.messages, max_message_bytes, close_within)
+        lane = _on_socket(request, seat, agreement, socket.messages, max_message_bytes, close_within)
     else:
         lane = _on_asgi(request, seat, socket.messages, max_message_bytes, close_within)
     async with lane as wire:
@@ -58,11 +65,18 @@ async def take_over(
 
 @asynccontextmanager
 async def _on_socket(
-    request: Websocket, seat: Seat, messages: Messages, max_message_bytes: int, close_within: float
+    request: Websocket,
+    seat: Seat,
+    agreement: Agreement | None,
+    messages: Messages,
+    max_message_bytes: int,
+    close_within: float,
 ) -> AsyncIterator[SocketWire | AsgiWire]:
     sock, early = seat.detach()
-    wire = SOCKET_WIRES[messages](
+    wire = socket_wire(
         sock,
+        messages,
+        agreement,
         peer=peer_in(request.scope),
         early=early,
         max_message_bytes=max_message_bytes,

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
+from dataflow.domain.candle import SECOND, CandleRules, interval
 from dataflow.net.address import parse
 from dataflow.sources.port import AnySourceSettings
 
@@ -73,6 +74,7 @@ class Gateway:
     max_sessions: int = field(default=10_000, validator=_positive)
     max_memory: int = field(default=0, validator=_not_negative)
     max_message_bytes: int = field(default=65_536, validator=_positive)
+    deflate: bool = True
     drain_seconds: float = field(default=5.0, validator=_not_negative)
     admin_token: str | None = field(default=None, repr=False, validator=validators.optional(_token))
     tls_certificate: str | None = field(default=None)
@@ -223,6 +225,24 @@ class Candles:
     lateness: float = field(default=2.0, validator=_not_negative)
     revise_within: float = field(default=3600.0, validator=_not_negative)
     throttle: float = field(default=1.0, validator=_positive)
+
+    @intervals.validator
+    def _are_known(self, _attribute: object, value: Sequence[str]) -> None:
+        for each in value:
+            try:
+                interval(each)
+            except ValueError as error:
+                raise ValueError(f"{shown(each)} {error}") from None
+        if len(set(value)) < len(value):
+            raise ValueError("must name no interval twice")
+
+    @property
+    def rules(self) -> CandleRules:
+        """The same in ns."""
+        lateness, revise_within, throttle = (
+            int(seconds * SECOND) for seconds in (self.lateness, self.revise_within, self.throttle)
+        )
+        return CandleRules(self.intervals, self.record, lateness, revise_within, throttle)
 
 
 @frozen(kw_only=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Set
 
-from actors.update import Bundle, Stream, Update
+from actors.update import Bundle, Fill, Stream, Update
 from dataflow.domain import Topic
 from dataflow.domain.notice import Started
 from dataflow.domain.symbols import ANY
@@ -34,11 +34,16 @@ class EveryLog:
         self.stream = Stream(topic, epoch)
         self.last = 0
         self.bundle: Bundle | None = None  # the newest one, which may be on its way still
-        self.log_of = log_of
+        self._log_of = log_of
         self._symbols = symbols
         self._at_once = at_once
-        topics = [topic._replace(symbol=symbol) for symbol in symbols]
-        self.places: dict[Topic, int] = {each: log_of(each).last for each in topics}
+        self._logs: dict[Topic, TopicLog] = {}  # some channels keep them only as long as somebody does
+        self.places: dict[Topic, int] = {}
+        self.fills: dict[Topic, int] = {}
+        for symbol in symbols:
+            each = topic._replace(symbol=symbol)
+            log = self.log_of(each)
+            self.places[each], self.fills[each] = log.last, log.stream.filled
         self._coming: dict[Topic, int] = {}  # not announced yet, with the places at which they begin
         self._news: dict[Topic, None] = {}  # perhaps; the longest waiting first
 
@@ -55,6 +60,13 @@ class EveryLog:
         """There may be news of any symbol: nobody listened for a while."""
         self._news.update(dict.fromkeys(self.places))
 
+    def log_of(self, topic: Topic) -> TopicLog:
+        """The log of one of its topics."""
+        log = self._logs.get(topic)
+        if log is None:
+            log = self._logs[topic] = self._log_of(topic)
+        return log
+
     @property
     def topics(self) -> Set[Topic]:
         """Those of the symbols that there are. A new one counts when it is announced."""
@@ -69,7 +81,7 @@ class EveryLog:
             if log.stream.newest_by is None:
                 self._coming[topic] = log.last
             else:
-                self.places[topic] = 0
+                self.places[topic] = self.fills[topic] = 0
                 self._news[topic] = None
         return bool(new)
 
@@ -80,14 +92,22 @@ class EveryLog:
         return self.bundle
 
     def _next(self) -> Bundle | None:
-        parts, places = self._announcements(), {**self._coming}
+        parts: list[Update | Fill] = [*self._announcements()]
+        places, fills, told = {**self._coming}, dict.fromkeys(self._coming, 0), dict[Topic, int]()
         room = self._at_once
         self._news.update(dict.fromkeys(self._coming))
         while self._news and room > 0:
             topic = next(iter(self._news))
             del self._news[topic]
             place = places.get(topic, self.places.get(topic))
-            update = None if place is None else self.log_of(topic).read(place)
+            if place is None:
+                continue
+            log = self.log_of(topic)
+            for fill in log.stream.fills(fills.get(topic, self.fills.get(topic, 0))):
+                parts.append(fill)  # before what is read next, which has it already
+                fills[topic] = fill.number
+            told.setdefault(topic, place)
+            update = log.read(place)
             if update is not None:
                 self._news[topic] = None  # perhaps there is more; others come first
                 places[topic] = update.last
@@ -95,11 +115,13 @@ class EveryLog:
                 room -= len(update.places)
         if not parts:
             return None
-        since = min([part.since for part in parts if part.since is not None], default=None)
-        entries = [place for part in parts for place in part.places]
-        bundle = Bundle(self.stream, self.last + 1, entries, since, parts=parts)
+        updates = [part for part in parts if isinstance(part, Update)]
+        since = min([part.since for part in updates if part.since is not None], default=None)
+        entries = [place for part in updates for place in part.places]
+        bundle = Bundle(self.stream, self.last + 1, entries, since, parts=parts, told=told)
         self.last += 1
         self.places.update(places)
+        self.fills.update(fills)
         self._coming = {}
         return bundle
 

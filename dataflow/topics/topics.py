@@ -209,7 +209,7 @@ class Topics:
     async def _start(self, topic: Topic, before: _Opened | None, pool: Starter) -> None:
         # Registered before the start, so that a second subscriber waits for it and starts no other.
         log = self.log_of(topic)
-        opened = self._opened[topic] = _Opened(Fanout(topic, log))
+        opened = self._opened[topic] = _Opened(Fanout(topic, log, log.stream))
         self._by_name[str(topic)] = topic
         # If this client leaves meanwhile, the others must not be left with a half-started topic.
         with trio.CancelScope(shield=True):

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from operator import itemgetter
 from weakref import WeakValueDictionary
 
 import trio
 
 from actors.update import Places, Stream, Update
 from dataflow.cache.history import History, Resumed
+from dataflow.cache.recording import Recording
+from dataflow.cache.tiers import Tiers
 from dataflow.domain import Entry, Gap, Topic
 from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import TRADES
 
-from .channel import Ground
+from .channel import Deep, Ground
 
 
-class TradeLog:
-    """The history of a symbol as a log for subscriptions: runs of at most `at_once` entries."""
+class TradeLog(Deep):
+    """The history of a symbol as a log for subscriptions: runs of at most `at_once` entries.
 
-    def __init__(self, topic: Topic, history: History, at_once: int) -> None:
-        self.stream = Stream(topic, history.epoch, hole=Gap)
+    `tiers`: memory and disk; None: there is no disk.
+    """
+
+    def __init__(self, topic: Topic, history: History, at_once: int, tiers: Tiers | None = None) -> None:
+        self.stream = Stream(topic, history.epoch, hole=Gap, filling=history)
         self._history = history
         self._at_once = at_once
+        self._tiers = tiers or Tiers(None, lambda _symbol: history)
 
     @property
     def last(self) -> int:
@@ -42,24 +51,81 @@ class TradeLog:
 
     def resume(self, epoch: int, offset: int, limit: int) -> Resumed:
         self._history.expire(trio.current_time())
-        return self._history.resume(epoch, offset, limit)
+        return self._history.resume(epoch, offset, limit, self._oldest)
 
     def behind(self, offset: int, limit: int) -> Places:
         return self._history.places(offset, limit)
 
+    @property
+    def _oldest(self) -> int:
+        return self._tiers.first(self.stream.topic.symbol)
 
-class ExpectedLog:
+    def is_forgotten(self, after: int) -> bool:
+        first = self._history.first
+        return after + 1 < first and self._oldest < first
+
+    def has_older(self, count: int) -> bool:
+        first = self._history.first
+        if self._oldest >= first:
+            return False
+        return sum(not isinstance(entry, Gap) for _, entry in self._history.newest_places(count)) < count
+
+    async def reach(self, after: int, limit: int) -> Places:
+        return await self._tiers.behind(self.stream.topic.symbol, after, limit)
+
+    async def reach_newest(self, count: int) -> Places:
+        return await self._tiers.newest(self.stream.topic.symbol, count)
+
+
+class PersistedLog(TradeLog):
+    """The same, up to the last place that is on disk."""
+
+    def __init__(
+        self, topic: Topic, history: History, at_once: int, tiers: Tiers, recording: Recording
+    ) -> None:
+        super().__init__(topic, history, at_once, tiers)
+        self._end = partial(recording.shown, topic.symbol)
+
+    @property
+    def last(self) -> int:
+        return self._end()
+
+    def read(self, after: int) -> Update | None:
+        update = super().read(after)
+        if update is None or update.last <= (end := self._end()):
+            return update
+        places = _up_to(update.places, end)
+        return Update(self.stream, update.first, places, update.since) if places else None
+
+    def newest(self, count: int) -> Places:
+        end = self._end()
+        places = _up_to(super().newest(count + self._history.last - end), end)
+        trades = [at for at, (_, entry) in enumerate(places) if not isinstance(entry, Gap)]
+        return places[trades[-count] :] if 0 < count < len(trades) else places if count else ()
+
+    def behind(self, offset: int, limit: int) -> Places:
+        return _up_to(super().behind(offset, limit), self._end())
+
+    async def reach(self, after: int, limit: int) -> Places:
+        return _up_to(await super().reach(after, limit), self._end())
+
+    async def reach_newest(self, count: int) -> Places:
+        return _up_to(await super().reach_newest(count), self._end())
+
+
+class ExpectedLog(Deep):
     """The log of a symbol that does not exist yet: empty until it does, and then that of its history."""
 
     def __init__(self, topic: Topic, ground: Ground) -> None:
-        self.stream = Stream(topic, ground.epoch, hole=Gap)
+        self.stream = Stream(topic, ground.recording.epoch, hole=Gap)
         self._ground = ground
         self._log: TradeLog | None = None
 
     def _found(self) -> TradeLog | None:
         ground, topic = self._ground, self.stream.topic
         if self._log is None and topic.symbol in ground.carriers:
-            self._log = TradeLog(topic, ground.history_of(topic.symbol), ground.at_once)
+            self._log = _trade_log(topic, ground)
+            self.stream.filling = ground.history_of(topic.symbol)
             self._log.stream = self.stream
         return self._log
 
@@ -83,6 +149,34 @@ class ExpectedLog:
     def behind(self, offset: int, limit: int) -> Places:
         log = self._found()
         return () if log is None else log.behind(offset, limit)
+
+    def is_forgotten(self, after: int) -> bool:
+        log = self._found()
+        return log is not None and log.is_forgotten(after)
+
+    def has_older(self, count: int) -> bool:
+        log = self._found()
+        return log is not None and log.has_older(count)
+
+    async def reach(self, after: int, limit: int) -> Places:
+        log = self._found()
+        return () if log is None else await log.reach(after, limit)
+
+    async def reach_newest(self, count: int) -> Places:
+        log = self._found()
+        return () if log is None else await log.reach_newest(count)
+
+
+def _trade_log(topic: Topic, ground: Ground) -> TradeLog:
+    history = ground.history_of(topic.symbol)
+    if ground.recording.after_commit:
+        return PersistedLog(topic, history, ground.at_once, ground.tiers, ground.recording)
+    return TradeLog(topic, history, ground.at_once, ground.tiers)
+
+
+def _up_to(places: Places, end: int) -> Places:
+    """`end` is the last place of an entry, or lies behind all of them."""
+    return places[: bisect_right(places, end, key=itemgetter(0))]
 
 
 def _places(entries: Sequence[Entry]) -> Places:
@@ -148,9 +242,7 @@ class Trades:
         if log is None and topic.symbol not in self._ground.carriers:
             log = self._expected[topic] = ExpectedLog(topic, self._ground)
         elif log is None:
-            log = self._logs[topic] = TradeLog(
-                topic, self._ground.history_of(topic.symbol), self._ground.at_once
-            )
+            log = self._logs[topic] = _trade_log(topic, self._ground)
         return log
 
     def wants(self, topic: Topic) -> Collection[str]:

@@ -100,7 +100,7 @@ class FakeWire:
 
     # For the session.
 
-    pack = staticmethod(lines)
+    pack = plain = staticmethod(lines)
     size = staticmethod(len)
 
     def piece(self, text: bytes, first: bool, last: bool) -> bytes:

@@ -26,6 +26,7 @@ class MemoryArchive:
     def __init__(self) -> None:
         self.broken: str | None = None
         self.commits = 0
+        self._is_closed = False
         self._epoch = 0
         self._is_clean = True
         self._chains: dict[str, list[tuple[int, int]]] = {}
@@ -34,6 +35,7 @@ class MemoryArchive:
         self._checkpoints: dict[tuple[str, str], Checkpoint] = {}
 
     def open(self) -> Contents:
+        self._is_closed = False
         self._check()
         return Contents(
             self._epoch,
@@ -150,7 +152,8 @@ class MemoryArchive:
         return []
 
     def close(self, clean: bool) -> None:
-        self._is_clean = clean
+        if not self._is_closed:
+            self._is_clean, self._is_closed = clean, True
 
     def lose(self, symbol: str, first: int, last: int) -> None:
         """Damage: these places are gone."""
@@ -159,6 +162,8 @@ class MemoryArchive:
     def _check(self) -> None:
         if self.broken is not None:
             raise ArchiveFailed(self.broken)
+        if self._is_closed:
+            raise ArchiveFailed("it is closed")
 
     def _in_time(self, symbol: str, below: int) -> list[Recorded]:
         places = self.behind(symbol, 0, 1 << 60)

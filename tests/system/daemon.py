@@ -10,12 +10,15 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
+import attrs
 import httpx
 import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from dataflow.app import hall, tree
+from dataflow.app import hall, store, tree
+from dataflow.cache.archive import Archive
+from dataflow.cache.recorder import finish
 from dataflow.connectors import binance, blockchain
 from dataflow.core import Core
 from dataflow.domain.errors import ConfigError
@@ -53,6 +56,7 @@ class Daemon:
     sabotage: Saboteur
     events: list[Event] = field(factory=list)
     keep_events: bool = True
+    is_dead: bool = False
     configured: Settings | ConfigError | None = None  # what a reload reads; None: what is in force
     _news: trio.Event = field(factory=trio.Event)
 
@@ -80,6 +84,19 @@ class Daemon:
     @property
     def core(self) -> Core:
         return self.hall.core
+
+    @property
+    def again(self) -> Gateway:
+        """The `gateway` of a daemon that shall be found where this one was."""
+        return attrs.evolve(self.hall.settings.gateway, port=int(self.http.rpartition(":")[2]))
+
+    def die(self) -> None:
+        """From now on nothing is written, and the store is not closed in order: as after a kill."""
+        self.is_dead = True
+        recording = self.core.recording
+        assert recording.archive is not None
+        recording.archive.close(clean=False)
+        recording.trouble = "dead"
 
     @property
     def lobby(self) -> Lobby:
@@ -111,11 +128,18 @@ class Daemon:
 
 
 @asynccontextmanager
-async def daemon(*, sources: dict[str, SourceSettings], **tables: Any) -> AsyncIterator[Daemon]:
-    """The daemon on a free port. A source that is lost is retried after 0.05 s, unless `backoff` says otherwise."""
+async def daemon(
+    *, sources: dict[str, SourceSettings], archive: Archive | None = None, **tables: Any
+) -> AsyncIterator[Daemon]:
+    """The daemon on a free port. A source that is lost is retried after 0.05 s, unless `backoff` says otherwise.
+
+    `history=History(directory=...)` records on disk, `archive` somewhere else. The end is a stop in order, unless the
+    test calls `Daemon.die`. For the next life on the same port see `Daemon.again`.
+    """
     tables.setdefault("gateway", Gateway(port=0))
     tables.setdefault("backoff", BackoffSettings(initial_delay=0.05, jitter=0.0))
-    built = hall(Settings(sources=sources, **tables))
+    settings = Settings(sources=sources, **tables)
+    built = hall(settings, archive=archive or store(settings))
     made = Daemon(built, None, Saboteur())
     react = Reactions(built)
 
@@ -128,10 +152,14 @@ async def daemon(*, sources: dict[str, SourceSettings], **tables: Any) -> AsyncI
         if built.core.faults is not None:
             await built.core.faults(point, path, epoch)
 
-    async with open_supervisor(
-        tree(built, made.read), on_event=on_event, faults=strike, blocked_after=None
-    ) as made.root:
-        yield made
+    try:
+        async with open_supervisor(
+            tree(built, made.read), on_event=on_event, faults=strike, blocked_after=None
+        ) as made.root:
+            yield made
+    finally:
+        if not made.is_dead:
+            finish(built.core.recording)
 
 
 def http_client(url: str) -> httpx.AsyncClient:

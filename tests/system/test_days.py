@@ -302,8 +302,10 @@ async def test_the_channel_is_for_faces_alone() -> None:
     """No client can name it: JSON-RPC and Server-Sent Events do not know it."""
     async with running() as d, client(d.url) as rpc, http_client(d.http) as http:
         error = (await rpc.ask("subscribe", channel="days", symbol=BTC))["error"]
-        assert error["data"]["valid"] == ["quality", "trades"]
-        assert {tuple(each["channels"]) for each in await rpc.call("getSymbols")} == {("quality", "trades")}
+        assert error["data"]["valid"] == ["candles", "quality", "trades"]
+        assert {tuple(each["channels"]) for each in await rpc.call("getSymbols")} == {
+            ("candles", "quality", "trades")
+        }
         assert (await http.get(f"/api/v1/stream/{BTC}?channel=days")).status_code == 400
 
 
@@ -313,11 +315,12 @@ async def test_an_open_topic_wants_its_symbol_upstream() -> None:
         assert d.core.sources[SOURCE].interest.topics == {BTC}
 
 
-async def test_without_a_face_that_needs_it_nothing_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_face_that_needs_it_no_day_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No actor, and no call for a batch."""
     monkeypatch.setattr(Face, "follows_days", False)
     async with running() as d:
-        assert FOLLOWERS not in [child.path for child in d.hall.tree().children]
-        assert d.core.topics.readers._every == ()
+        (followers,) = [child for child in d.hall.tree().children if child.path == FOLLOWERS]
+        assert DAYS not in [child.path for child in followers.children]
+        assert d.core.days.news not in d.core.topics.readers._every
         await deliver(d, trades(3))
         assert d.core.days._days == {}

@@ -230,7 +230,7 @@ async def test_symbols_and_status() -> None:
         btc, eth = await s.client.call("getSymbols")
         assert btc == {
             "symbol": "BTC-USDT",
-            "channels": ["quality", "trades"],
+            "channels": ["candles", "quality", "trades"],
             "sources": ["binance"],
             "status": "live",
             "lastPrice": Decimal("2.10"),

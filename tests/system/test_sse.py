@@ -176,7 +176,7 @@ async def test_a_gap_keeps_its_place() -> None:
     ("path", "about"),
     [
         ("/api/v1/stream/BTC-USTD", {"param": "symbol", "nearest": ["BTC-USDT", "ETH-USDT"]}),
-        (f"{PATH}?channel=quotes", {"param": "channel", "valid": ["quality", "trades"]}),
+        (f"{PATH}?channel=quotes", {"param": "channel", "valid": ["candles", "quality", "trades"]}),
         (f"{PATH}?since=yesterday", {"param": "since", "value": "yesterday"}),
         (f"{PATH}?since=1-2-3", {"param": "since", "value": "1-2-3"}),
     ],

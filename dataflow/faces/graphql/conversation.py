@@ -59,14 +59,17 @@ class Feed(Rendering[Any]):
     def shared(self) -> bool:
         return False
 
-    def pack(self, texts: Sequence[bytes]) -> Any:
+    def wrapped(self, texts: Sequence[bytes]) -> Sequence[bytes]:
         """Results that are the same for all operations."""
-        return self.frame([head + text + TAIL for text in texts for head in self.operations])
+        return [head + text + TAIL for text in texts for head in self.operations]
 
-    def payload(self, update: Update) -> Any:
+    def texts(self, update: Update) -> Sequence[bytes]:
         written = [(head, selection.results(update)) for head, selection in self.operations.items()]
         places = range(len(update.places))
-        return self.frame([head + results[place] + TAIL for place in places for head, results in written])
+        return [head + results[place] + TAIL for place in places for head, results in written]
+
+    def payload(self, update: Update) -> Any:
+        return self.frame(self.texts(update))
 
 
 class Operations(Conversation):
@@ -139,7 +142,7 @@ class Operations(Conversation):
         """The first result of a subscription; None when that comes with the next event."""
         wish = wanted(document, request)
         topic = self._topic(wish)
-        feed = self._feeds.get(topic) or Feed(self.format, None, self.session.frame)
+        feed = self._feeds.get(topic) or Feed(self.format, None, self.session.plain)
         if len(feed.operations) >= MAX_IN_ONE_TOPIC:
             raise TooManySubscriptions(MAX_IN_ONE_TOPIC, "one operation of a client in a topic is enough")
         await self.subscriptions.subscribe(topic, feed)

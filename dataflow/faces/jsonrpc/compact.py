@@ -22,7 +22,7 @@ from dataflow.domain.symbols import ANY
 from dataflow.gateway.format import Format
 from dataflow.gateway.spelling import encode
 
-from .format import JSONRPC, announcements
+from .format import JSONRPC, announcements, filled, notification_of_fill
 
 COLUMNS: Final = ("topic", "offset", "timestamp", "side", "price", "qty", "tradeId", "source")
 _SIDES: Final = {"buy": '"buy"', "sell": '"sell"', None: "null"}
@@ -57,6 +57,13 @@ class Compact(Format):
 
     def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int) -> bytes:
         return JSONRPC.gap(topic, epoch, gap, skipped)
+
+    def fill(self, topic: Topic, epoch: int, places: Places) -> bytes:
+        return encode(filled(self, topic, epoch, places))
+
+    def filled(self, topic: Topic, epoch: int, places: Places) -> bytes:
+        """`stream.filled` with arrays for trades."""
+        return notification_of_fill(self, topic, epoch, places)
 
     def notice(self, notice: Notice) -> bytes:
         return JSONRPC.notice(notice)

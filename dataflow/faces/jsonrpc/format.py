@@ -135,8 +135,28 @@ class JsonRpc(Format):
         params = {"symbol": topic.symbol, "channel": topic.channel, "epoch": epoch, **spelling.gap(gap)}
         return _notification("stream.gap", params if skipped is None else params | {"skipped": skipped})
 
+    def fill(self, topic: Topic, epoch: int, places: Places) -> bytes:
+        """In an answer: `from`, `to` and `trades`."""
+        return encode(filled(self, topic, epoch, places))
+
+    def filled(self, topic: Topic, epoch: int, places: Places) -> bytes:
+        """`stream.filled`: places that this client was told of as a gap hold these trades now."""
+        return notification_of_fill(self, topic, epoch, places)
+
     def notice(self, notice: Notice) -> bytes:
         return _notice(notice)
+
+
+def filled(format: Format, topic: Topic, epoch: int, places: Places) -> dict[str, Any]:
+    """A fill, its trades in `format`."""
+    trades = b",".join([format.item(topic, epoch, place, value) for place, value in places])
+    return {"from": places[0][0], "to": places[-1][0], "trades": msgspec.Raw(b"[%b]" % trades)}
+
+
+def notification_of_fill(format: Format, topic: Topic, epoch: int, places: Places) -> bytes:
+    """`stream.filled`, its trades in `format`."""
+    params = {"symbol": topic.symbol, "channel": topic.channel, "epoch": epoch}
+    return _notification("stream.filled", params | filled(format, topic, epoch, places))
 
 
 @lru_cache(maxsize=16)  # every session asks for the text of a notice to all clients

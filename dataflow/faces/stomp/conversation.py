@@ -189,7 +189,7 @@ class Stomp(Conversation):
             ("version", agreed),
             ("heart-beat", str(beats)),
             ("server", SERVER),
-            ("session", f"{self.hall.core.epoch}-{number}"),
+            ("session", f"{self.hall.core.number}-{number}"),
         )
         self._reader.version = agreed
         self._pulse = Pulse(beats.ours / 1000 or math.inf, SILENCE * beats.theirs / 1000 or math.inf)

@@ -1,7 +1,7 @@
 """WebSocket frames in the server's role: the bytes it sends.
 
-Rules of this file: pure, no socket, no clock. Frames are whole, unmasked and uncompressed, so the same bytes
-may go to every client.
+Rules of this file: pure, no socket, no clock. Frames are whole and unmasked, so the same bytes may go to
+every client. What is compressed is made in `deflate.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from attrs import define
 from .parser import NO_STATUS
 
 CONTROL_BYTES = 125
+RESERVED_1: Final = 0x40  # of the first byte; in the first frame of a message: it is compressed
 VANISHED = 1006
 _UNSENDABLE = (VANISHED, 1015)  # may be observed, but not sent: 1011 is sent instead
 
@@ -32,7 +33,7 @@ class Opcode(IntEnum):
 
 def text_frame(text: bytes) -> bytes:
     """One text message, UTF-8, as one frame."""
-    return _header(Opcode.TEXT, len(text)) + text
+    return frame_head(Opcode.TEXT, len(text)) + text
 
 
 def text_frames(texts: Sequence[bytes]) -> bytes:
@@ -45,20 +46,19 @@ def text_frames(texts: Sequence[bytes]) -> bytes:
 
 def binary_frames(messages: Sequence[bytes]) -> bytes:
     """k binary messages as k frames in one piece."""
-    return b"".join([_header(Opcode.BINARY, len(message)) + message for message in messages])
+    return b"".join([frame_head(Opcode.BINARY, len(message)) + message for message in messages])
 
 
 def piece_frame(opcode: Opcode, text: bytes, first: bool, last: bool) -> bytes:
     """A piece of one message, as a frame of `opcode` or, unless it is the first, of its continuation."""
-    header = _header(opcode if first else Opcode.CONTINUATION, len(text))
-    return header + text if last else bytes((header[0] & 0x7F,)) + header[1:] + text
+    return frame_head(opcode if first else Opcode.CONTINUATION, len(text), last) + text
 
 
 def control_frame(opcode: Opcode, payload: bytes = b"") -> bytes:
     """A ping or pong with at most 125 bytes of payload. Raises ValueError for more."""
     if len(payload) > CONTROL_BYTES:
         raise ValueError(f"{len(payload)} bytes in a control frame, which holds {CONTROL_BYTES}")
-    return _header(opcode, len(payload)) + payload
+    return frame_head(opcode, len(payload)) + payload
 
 
 def close_frame(code: int, reason: str) -> bytes:
@@ -70,8 +70,9 @@ def close_frame(code: int, reason: str) -> bytes:
     return control_frame(Opcode.CLOSE, said.to_bytes(2, "big") + text)
 
 
-def _header(opcode: Opcode, length: int) -> bytes:
-    first = 0x80 | opcode
+def frame_head(opcode: int, length: int, final: bool = True) -> bytes:
+    """What stands before the payload of a frame. `opcode`: with its reserved bits."""
+    first = 0x80 | opcode if final else opcode
     if length < 126:
         return bytes((first, length))
     if length < 65536:
@@ -79,7 +80,7 @@ def _header(opcode: Opcode, length: int) -> bytes:
     return bytes((first, 127)) + length.to_bytes(8, "big")
 
 
-_TEXT_HEADERS: Final = tuple([_header(Opcode.TEXT, length) for length in range(2048)])  # a trade: some 250
+_TEXT_HEADERS: Final = tuple([frame_head(Opcode.TEXT, length) for length in range(2048)])  # a trade: some 250
 
 
 @define

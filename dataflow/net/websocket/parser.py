@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Iterator
-from typing import Final
+from typing import ClassVar, Final
 
 from attrs import frozen
 
@@ -32,7 +32,7 @@ _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _DATA: Final = (_CONTINUATION, _TEXT, _BINARY)
 _WHOLE_TEXT: Final = _FINAL | _TEXT
 # All first bytes of a proper frame: no reserved bit, a known opcode, no fragment of a control frame.
-_PROPER: Final = frozenset((*_DATA, *(_FINAL | opcode for opcode in (*_DATA, _CLOSE, _PING, _PONG))))
+PROPER: Final = frozenset((*_DATA, *(_FINAL | opcode for opcode in (*_DATA, _CLOSE, _PING, _PONG))))
 _CODES: Final = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013))
 _FREE_CODES: Final = range(3000, 5000)
 _UTF8: Final = getincrementaldecoder("utf-8")
@@ -60,8 +60,8 @@ class Goodbye:
 FromPeer = str | bytes | Ping | Goodbye
 
 
-class _Broken(Exception):
-    """The peer broke a rule. Never leaves this file."""
+class Broken(Exception):
+    """The peer broke a rule. Never leaves a parser."""
 
     def __init__(self, code: int, words: str) -> None:
         super().__init__(words)
@@ -83,6 +83,8 @@ class Parser:
         "_max_bytes",
         "_rest",
     )
+
+    _proper: ClassVar = PROPER  # the first bytes of frames that are welcome
 
     def __init__(self, *, masked: bool, max_message_bytes: int, binary: bool) -> None:
         """`masked`: the peer is a client. `binary`: binary messages are understood, as bytes.
@@ -112,7 +114,7 @@ class Parser:
         """
         try:
             yield from self._feed(data, now)
-        except _Broken as broken:
+        except Broken as broken:
             yield Goodbye(broken.code, str(broken), fault=True)
 
     def _feed(self, data: bytes, now: float) -> Iterator[FromPeer]:
@@ -123,16 +125,16 @@ class Parser:
                 yield message
         elif self._rest:
             data = self._rest + data
-        size, masked, key = len(data), self._masked, 4 if self._masked else 0
+        size, masked, key, proper = len(data), self._masked, 4 if self._masked else 0, self._proper
         while at + 2 <= size:
             first, second = data[at], data[at + 1]
             length = second - masked  # less than 0: not masked
             start = at + 2 + key
-            if first not in _PROPER or not 0 <= length < 128:
-                raise _Broken(BROKEN, _fault(first, second >= _MASKED))
+            if first not in proper or not 0 <= length < 128:
+                raise Broken(BROKEN, _fault(first, first in proper, second >= _MASKED))
             if length >= _LONG:
                 if first & _CONTROL:
-                    raise _Broken(BROKEN, "a control frame of more than 125 bytes")
+                    raise Broken(BROKEN, "a control frame of more than 125 bytes")
                 wide = 2 if length == _LONG else 8
                 if at + 2 + wide > size:
                     break
@@ -156,7 +158,7 @@ class Parser:
                 try:
                     yield payload.decode()
                 except UnicodeDecodeError as error:
-                    raise _Broken(NOT_UTF8, str(error)) from None
+                    raise Broken(NOT_UTF8, str(error)) from None
             else:
                 if length < SMALL and not first & _FINAL:
                     self._count(now)
@@ -169,16 +171,16 @@ class Parser:
 
     def _count(self, now: float) -> None:
         if not self._allowance.take(now):
-            raise _Broken(TOO_MANY, _TOO_MANY_WORDS)
+            raise Broken(TOO_MANY, _TOO_MANY_WORDS)
 
     def _begin(self, first: int) -> None:
         """Begin a data frame, and a message unless the frame goes on with one."""
         opcode = first & _OPCODE
         if (opcode == _CONTINUATION) is (self._joined is None):
             expected = "a message begins inside another" if opcode else "the continuation of no message"
-            raise _Broken(BROKEN, expected)
+            raise Broken(BROKEN, expected)
         if opcode == _BINARY and not self._binary:
-            raise _Broken(TEXT_ONLY, "text messages only")
+            raise Broken(TEXT_ONLY, "text messages only")
         if opcode:
             self._joined = bytearray()
             self._check = _UTF8() if opcode == _TEXT else None
@@ -195,19 +197,29 @@ class Parser:
         turn = len(piece) % 4
         self._key = self._key[turn:] + self._key[:turn]
         over = self._final and not self._left
+        piece = self._content(piece, len(self._joined), over)
         if self._check is not None:
             try:
                 self._check.decode(piece, over)  # what is wrong is told at once
             except UnicodeDecodeError as error:
-                raise _Broken(NOT_UTF8, str(error)) from None
+                raise Broken(NOT_UTF8, str(error)) from None
         self._joined += piece
         if len(self._joined) > self._max_bytes:
-            raise _Broken(TOO_BIG, f"a message may have {self._max_bytes} bytes")
+            raise too_big(self._max_bytes)
         if not over:
             return None
         message = bytes(self._joined) if self._check is None else self._joined.decode()
         self._joined = self._check = None
         return message
+
+    def _content(self, piece: bytes, so_far: int, over: bool) -> bytes:
+        """What `piece` of a frame means, `so_far` bytes into its message, which is `over` with it."""
+        return piece
+
+
+def too_big(most: int) -> Broken:
+    """The end of a peer whose message has more than `most` bytes."""
+    return Broken(TOO_BIG, f"a message may have {most} bytes")
 
 
 def unmasked(data: bytes, key: bytes) -> bytes:
@@ -220,19 +232,19 @@ def unmasked(data: bytes, key: bytes) -> bytes:
 def _length(written: bytes) -> int:
     length = int.from_bytes(written, "big")
     if length < (_LONG if len(written) == 2 else 1 << 16):
-        raise _Broken(BROKEN, f"a length of {length} is written in {len(written)} bytes")
+        raise Broken(BROKEN, f"a length of {length} is written in {len(written)} bytes")
     if length >> 63:
-        raise _Broken(BROKEN, "a length of more than 63 bits")
+        raise Broken(BROKEN, "a length of more than 63 bits")
     return length
 
 
-def _fault(first: int, masked: bool) -> str:
-    """What is wrong with the first two bytes of a frame."""
-    if first & 0x70:
-        return "a reserved bit is set, and no extension was agreed on"
+def _fault(first: int, proper: bool, masked: bool) -> str:
+    """What is wrong with the first two bytes of a frame. `proper`: it is not the first of them."""
+    if first & 0x70 and not proper:
+        return "a reserved bit is set, and no extension that was agreed on sets it there"
     if first & _OPCODE not in (*_DATA, _CLOSE, _PING, _PONG):
         return f"unknown opcode {first & _OPCODE:#x}"
-    if first not in _PROPER:
+    if not proper:
         return "a control frame in fragments"
     return "a server must not mask its frames" if masked else "a client must mask its frames"
 
@@ -242,8 +254,8 @@ def _goodbye(payload: bytes) -> Goodbye:
         return Goodbye(NO_STATUS, "")
     code = int.from_bytes(payload[:2], "big")
     if len(payload) == 1 or not (code in _CODES or code in _FREE_CODES):
-        raise _Broken(BROKEN, "a close frame without a code that may be sent")
+        raise Broken(BROKEN, "a close frame without a code that may be sent")
     try:
         return Goodbye(code, payload[2:].decode())
     except UnicodeDecodeError as error:
-        raise _Broken(NOT_UTF8, str(error)) from None
+        raise Broken(NOT_UTF8, str(error)) from None

@@ -401,7 +401,7 @@ class TestVerdict:
 
 def test_equal_trades_without_ids_are_two() -> None:
     """Only their places tell them apart."""
-    stream = Stream("A-B")
+    stream = Stream()
     stream.subscribed(answer(0))
     for offset in (1, 2):
         stream.trade(update(offset, tradeId=None, side=None))
@@ -474,3 +474,40 @@ def test_ticks_that_were_dropped_on_purpose_are_no_loss() -> None:
     admitted = ticked(1, 4)
     assert pushed_account("A", [push(1, 4)], admitted, dropped=2).violations == {}
     assert pushed_account("A", [push(1, 4)], admitted, dropped=1).violations == {"unaccounted": 1}
+
+
+class TestRewindsAndFills:
+    def test_what_a_crash_took_back_is_judged_no_more(self) -> None:
+        """The client drops what lies behind the place; the same trades may come at other places then."""
+        made = stream(1, 2, 3)
+        made.lost()
+        made.subscribed(
+            answer(
+                3, recovered=False, rewound={"epoch": EPOCH, "offset": 1}, trades=[update(2, 3), update(3, 2)]
+            )
+        )
+        admitted = Admitted()
+        for offset, number in ((1, 1), (2, 3), (3, 2)):
+            admitted.trade(offset, seen(number))
+        assert wrong(made, admitted) == {}
+        assert made.rewinds == [1]
+
+    def test_a_rewind_that_is_not_told_is_found(self) -> None:
+        """The client goes on, and holds trades that are no part of the stream."""
+        made = stream(1, 2)
+        made.lost()
+        made.subscribed(answer(3, recovered=True, trades=[update(3, 2)]))
+        admitted = Admitted()
+        for offset, number in ((1, 1), (2, 3), (3, 2)):
+            admitted.trade(offset, seen(number))
+        assert wrong(made, admitted) == {"altered": 1, "duplicated": 1}
+
+    def test_a_filled_gap_holds_its_trades(self) -> None:
+        """All or some of its places; another trade at a place that holds one already is found."""
+        made = stream(1)
+        made.gap(gap(2, 4))
+        made.filled(gap(2, 3) | {"trades": [update(2), update(3)]})
+        made.trade(update(5))
+        assert wrong(made, log(1, 2, 3, (4, 4), 5)) == {}
+        made.filled(gap(3, 3) | {"trades": [update(3, 7)]})
+        assert made.findings["changed"] == 1

@@ -19,7 +19,8 @@ from dataflow.cache.delivery import Delivery
 from dataflow.cache.history import History, Verdict
 from dataflow.chaos import producers
 from dataflow.chaos.check import Figures
-from dataflow.chaos.plan import Rehearsal, make
+from dataflow.chaos.lives import Lives
+from dataflow.chaos.plan import Deaths, Rehearsal, make
 from dataflow.chaos.run import Progress, rehearse, shape
 from dataflow.cli.chaos import repeat, rows, verdict
 from dataflow.domain import Gap, Item, Trade
@@ -73,7 +74,7 @@ async def test_a_storm_is_survived() -> None:
 
 
 async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One trade of hundreds does not reach the clients: it is missing for every client."""
+    """One trade of hundreds does not reach the clients: it is missing, and the core of a client names the hole."""
     whole, skipped = TradeLog.read, list[int]()
 
     def skipping(self: TradeLog, after: int) -> Update | None:
@@ -86,7 +87,7 @@ async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pyt
     monkeypatch.setattr(TradeLog, "read", skipping)
     figures = await rehearse(BREEZE)
     assert len(skipped) == 1
-    assert set(figures.violations) == {"missing"}
+    assert set(figures.violations) == {"missing", "faulty"}
     assert not figures.held
 
 
@@ -218,7 +219,30 @@ def test_the_command_tells_its_verdict_by_its_exit_code(
     assert told["repeat"] == "dataflow chaos --seed 5 --minutes 1"
 
 
-@pytest.mark.parametrize("words", [["--minutes", "0"], ["--clients", "0"], ["--faults-per-minute", "-3"]])
+def test_deaths_have_a_verdict_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same exit codes and last lines as without `--deaths`."""
+    lives = Lives()
+
+    async def outlived(deaths: Deaths, tell: Any) -> Lives:
+        assert deaths == Deaths(5, deaths=3, seconds=0.5, clients=3)
+        return lives
+
+    monkeypatch.setattr("dataflow.chaos.deaths.outlive", outlived)
+    assert cli.main(["chaos", "--seed", "5", "--deaths", "3", "--seconds", "0.5"]) == 0
+    lives.lost.append("A: 1 trades, the first at 7")
+    assert cli.main(["chaos", "--seed", "5", "--deaths", "3", "--seconds", "0.5"]) == 1
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "BROKEN: lost 1",
+        "  lost: A: 1 trades, the first at 7",
+        "repeat with: dataflow chaos --seed 5 --deaths 3 --seconds 0.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [["--deaths", "0"], ["--minutes", "0"], ["--clients", "0"], ["--faults-per-minute", "-3"]]
+)
 def test_a_rehearsal_of_nothing_is_a_mistake(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The mistake is one line with exit code 1 and no traceback."""
     assert cli.main(["chaos", *words]) == 1
@@ -230,7 +254,9 @@ def test_the_command_that_repeats_a_rehearsal_has_only_unusual_options() -> None
     """It names every option that the plan depends on, except defaults."""
     assert repeat(Rehearsal(1, minutes=0.5)) == "dataflow chaos --seed 1 --minutes 0.5"
     everything = repeat(Rehearsal(1, minutes=2, clients=5, faults_per_minute=90))
-    assert everything == "dataflow chaos --seed 1 --minutes 2 --clients 5 --faults-per-minute 90"
+    assert everything == "dataflow chaos --seed 1 --minutes 2 --faults-per-minute 90 --clients 5"
+    assert repeat(Deaths(1, deaths=200)) == "dataflow chaos --seed 1 --deaths 200"
+    assert repeat(Deaths(1, 3, 0.5, 2)) == "dataflow chaos --seed 1 --deaths 3 --seconds 0.5 --clients 2"
 
 
 def test_the_table_has_every_row_of_the_verdict() -> None:

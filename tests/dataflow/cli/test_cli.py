@@ -333,8 +333,8 @@ class TestCheck:
         assert (code, out) == (1, "")
         assert err.splitlines() == [
             f'{file}: [gateway] port: found "x"; must be a whole number',
-            f"{file}: [cash]: unknown table; did you mean \"cache\"? valid: admission, backoff, cache, chaos, "
-            "faces, fanout, gateway, limits, operator, runtime, session, sources, supervision",
+            f"{file}: [cash]: unknown table; did you mean \"cache\"? valid: admission, backoff, cache, candles, chaos, "
+            "faces, fanout, gateway, history, limits, operator, runtime, session, sources, supervision",
         ]  # fmt: skip
         code, out, err = output.of("check", str(file), "--json")
         assert (code, err) == (1, "")

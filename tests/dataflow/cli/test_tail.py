@@ -14,12 +14,14 @@ from functools import partial
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.tail import Raw, Screen, Tail, _pause, follow, in_words, refusal
+from dataflow.client import Refused, Topic, Trade
 
 EPOCH = 1700000000000
 
@@ -49,7 +51,7 @@ def answer(offset: int, symbol: str = "BTC-USD", epoch: int = EPOCH, trades: str
         "epoch": epoch,
         "offset": offset,
     } | more
-    text = json.dumps({"jsonrpc": "2.0", "id": symbol, "result": result})
+    text = json.dumps({"jsonrpc": "2.0", "id": f"trades:{symbol}", "result": result})
     return text.replace('"event"', f'"trades": [{trades}], "event"') if trades else text
 
 
@@ -129,6 +131,10 @@ PLAIN = Screen(7, coloured=False)
 LINE = "18:33:36.696 BTC-USD {side:<4} {whole:>8}.{decimals:<8}       0.0005892  blockchain #{offset}"
 
 
+def show(screen: Screen, text: str) -> None:
+    screen.trade(msgspec.json.decode(text, type=Trade), text.encode())
+
+
 def line(offset: int, side: str = "buy", price: str = "8501.10") -> str:
     whole, decimals = price.split(".")
     return LINE.format(side=side, whole=whole, decimals=decimals, offset=offset)
@@ -138,8 +144,8 @@ class TestShowing:
     def test_a_trade_is_an_aligned_line(self, said: Any) -> None:
         """The line has time, symbol, side, price, quantity, source and offset, with exact decimals and no
         scientific notation."""
-        PLAIN.trade(trade(7).encode())
-        PLAIN.trade(trade(8, "sell", "12345678.5").encode())
+        show(PLAIN, trade(7))
+        show(PLAIN, trade(8, "sell", "12345678.5"))
         assert said() == [line(7), line(8, "sell", "12345678.5")]
 
     @pytest.mark.parametrize(
@@ -147,18 +153,18 @@ class TestShowing:
     )
     def test_sides_have_their_colours(self, said: Any, side: str, colour: str) -> None:
         """A buy is green, a sell is red, another side is yellow."""
-        Screen(7, coloured=True).trade(trade(7, side).encode())
+        show(Screen(7, coloured=True), trade(7, side))
         assert f"{colour}{side:<4}\x1b[0m" in said()[0]
 
     def test_a_side_that_the_source_does_not_tell(self, said: Any) -> None:
         """It is a dash, and takes as much room."""
-        PLAIN.trade(trade(7).replace('"buy"', "null").replace('"t7"', "null").encode())
+        show(PLAIN, trade(7).replace('"buy"', "null").replace('"t7"', "null"))
         assert said() == [line(7, "-")]
 
     @pytest.mark.parametrize("price", ["8501.10000000", "8501.1", "8501", "0.00000612", "12345678.5", "1E+3"])
     def test_the_decimal_points_are_aligned(self, said: Any, price: str) -> None:
         """Exchanges differ in their trailing zeros: the columns stay straight and no digit is lost."""
-        PLAIN.trade(trade(7, price=price).encode())
+        show(PLAIN, trade(7, price=price))
         (shown,) = said()
         assert shown[26:43].strip() == f"{Decimal(price):f}"
         assert shown[34] in ". "
@@ -167,7 +173,7 @@ class TestShowing:
 
     def test_nothing_is_obeyed(self, said: Any) -> None:
         """Escape codes in texts from the daemon do not reach the terminal."""
-        PLAIN.trade(trade(7, symbol="\x1b[2J").replace("blockchain", "\\u001b]0;x\\u0007").encode())
+        show(PLAIN, trade(7, symbol="\x1b[2J").replace("blockchain", "\\u001b]0;x\\u0007"))
         PLAIN.notice("connection.lost", json.dumps({"source": "\x1b[2J", "reason": "a\nb"}).encode())
         assert "\x1b" not in "".join(lines := said())
         assert lines[1:] == [r"-- \x1b[2J: connection lost (a", "    b)"]
@@ -178,6 +184,8 @@ class TestShowing:
             ("stream.gap", {"symbol": "A-B", "from": 3, "to": 5, "reason": "slow_client"}, "A-B: #3 to 5 will not come (slow_client)"),
             ("stream.gap", {"symbol": "A-B", "from": 3, "to": 3, "reason": "x"}, "A-B: #3 will not come (x)"),
             ("stream.gap", {"symbol": "A-B", "from": 3, "to": None, "reason": "x"}, "A-B: #3 to ? will not come (x)"),
+            ("stream.filled", {"symbol": "A-B", "from": 3, "to": 5, "trades": []}, "A-B: #3 to 5 came after all"),
+            ("stream.rewind", {"symbol": "A-B", "epoch": 2, "offset": 8}, "A-B: forget all behind #8, the daemon crashed before it was kept"),
             ("connection.lost", {"source": "acme", "reason": "silent"}, "acme: connection lost (silent)"),
             ("connection.restored", {"source": "acme", "action": "resubscribe"}, "acme: connection restored"),
             ("connection.draining", {}, "the daemon is going away"),
@@ -204,7 +212,7 @@ class TestShowing:
     )  # fmt: skip
     def test_a_refusal_says_what_would_be_right(self, error: dict[str, Any], told: str) -> None:
         """The message for a refused symbol names the nearest symbols."""
-        assert refusal("X-Y", error) == told
+        assert refusal(Refused(topic=Topic("trades", "X-Y"), **error)) == told
 
 
 def quality(state: str, reason: str | None) -> dict[str, Any]:
@@ -216,10 +224,10 @@ class TestFollowing:
     async def test_a_source_that_is_down_from_the_start_is_said(self, said: Any) -> None:
         """Its `connection.lost` came before this client. It is said once for each connection, not per symbol."""
         down = quality("lost", "connection refused")
-        script = says(answer(0, quality=down), answer(0, "A-B", quality=down), update(1), then="bye")
-        again = says(answer(1, quality=down, recovered=True), update(2))
+        script = says(answer(0, quality=down), answer(0, "A-B", quality=down), update(1), then="bye", calls=2)
+        again = says(answer(1, quality=down, recovered=True), update(2), calls=2)
         async with gateway(script, again) as server:
-            await follow(server.url, tail_of(count=2), PLAIN)
+            await follow(server.url, tail_of("BTC-USD", "A-B", count=2), PLAIN)
         told = "-- blockchain: no connection (connection refused), the daemon tries again"
         bye = ["-- disconnected (bye), coming back", "-- connected again"]
         assert said() == [told, line(1), *bye, told, line(2)]
@@ -277,7 +285,7 @@ class TestFollowing:
         ]
         assert server.asked[0][0] == {
             "jsonrpc": "2.0",
-            "id": "BTC-USD",
+            "id": "trades:BTC-USD",
             "method": "subscribe",
             "params": {"channel": "trades", "symbol": "BTC-USD", "batch": True, "snapshot": 2},
         }
@@ -390,6 +398,37 @@ class TestFollowing:
             await follow(server.url, tail_of(count=1), PLAIN)
         assert server.asked[1][0]["params"]["since"]["offset"] == 9
 
+    async def test_a_crash_and_a_fill_are_said(self, said: Any) -> None:
+        """What a crash took back is said, then what stands there now. What came after all is said and shown."""
+        gaps = [{"from": 7, "to": 8, "reason": "source_gap"}]
+        before = says(answer(9, trades=f"{trade(6)}, {trade(9)}", gaps=gaps), update(10), then="bye")
+        told = answer(
+            10,
+            epoch=EPOCH + 1,
+            recovered=False,
+            trades=trade(10, side="sell"),
+            rewound={"epoch": EPOCH + 1, "offset": 9},
+        )
+        late = f'"filled": [{{"from": 7, "to": 7, "trades": [{trade(7)}]}}], "rewound"'
+        after = says(told.replace('"rewound"', late), update(11))
+        async with gateway(before, after) as server:
+            await follow(server.url, tail_of(count=5, snapshot=3), PLAIN)
+        assert server.asked[1][0]["params"]["since"] == {"epoch": EPOCH, "offset": 10, "gaps": [[7, 8]]}
+        assert said()[-6:] == [
+            "-- connected again",
+            "-- BTC-USD: forget all behind #9, the daemon crashed before it was kept",
+            "-- BTC-USD: #7 came after all",
+            *(line(7), line(10, "sell"), line(11)),
+        ]
+
+    async def test_a_fault_of_the_daemon_is_said_and_survived(self, said: Any) -> None:
+        """A hole that is not told: both places are named, and the next connection goes on before it."""
+        script = says(answer(7), update(9)), says(answer(9, recovered=True, trades=f"{trade(8)}, {trade(9)}"))
+        async with gateway(*script) as server:
+            await follow(server.url, tail_of(count=2), PLAIN)
+        fault = "-- a fault of the daemon (BTC-USD: a hole: place 9 came, 8 was next), coming back"
+        assert said() == [fault, "-- connected again", line(8), line(9)]
+
     async def test_a_daemon_that_is_away_is_waited_for(self, said: Any) -> None:
         """Tail tries again until the next daemon answers."""
         before, after = says(answer(7), then="bye"), says(answer(7, recovered=True), update(8))
@@ -402,7 +441,7 @@ class TestFollowing:
         data = {"param": "symbol", "problem": "unknown symbol", "nearest": ["BTC-USD"]}
         error = {
             "jsonrpc": "2.0",
-            "id": "BTC-USX",
+            "id": "trades:BTC-USX",
             "error": {"code": -32602, "message": "Invalid params", "data": data},
         }
         async with gateway(says(json.dumps(error))) as server:

@@ -19,6 +19,7 @@ from dataflow.faults.registry import Kind
 from dataflow.gateway.hall import Hall
 from dataflow.settings.schema import Chaos, Settings
 from simulators import Exchange, Trade, open_binance
+from tests.support.memory_archive import MemoryArchive
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 
 
@@ -73,7 +74,11 @@ async def test_the_table_has_exactly_the_existing_metrics(readme: str) -> None:
     written = {names(name)[0]: set(names(labels)) for name, labels, *_ in rows(readme, "metric")}
     async with (
         open_binance() as exchange,
-        daemon(sources=from_binance(exchange.url, "BTC-USDT"), chaos=Chaos(enabled=True)) as d,
+        daemon(
+            sources=from_binance(exchange.url, "BTC-USDT"),
+            archive=MemoryArchive(),
+            chaos=Chaos(enabled=True),
+        ) as d,
     ):
         assert written == metrics(await everything_happens(d, exchange))
 

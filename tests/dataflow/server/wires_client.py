@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from h2.exceptions import H2Error
 from quart_trio import QuartTrio
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Event, TextMessage
+from wsproto.extensions import Extension, PerMessageDeflate
+from wsproto.frame_protocol import RsvBits
 
 from dataflow.server import serve as server
 from dataflow.server.connection import AsgiApp
@@ -47,11 +50,14 @@ class Running:
         early: bytes = b"",
         receive_buffer: int | None = None,
         tls: ssl.SSLContext | None = None,
+        deflate: bool = False,
     ) -> Client:
-        """Connect and shake hands, sending `early` in the same packet; over HTTP/2 when `tls` agrees on it."""
-        self._clients.append(
-            await open_client(self.port, path, *headers, early=early, receive_buffer=receive_buffer, tls=tls)
-        )
+        """Connect and shake hands, sending `early` in the same packet; over HTTP/2 when `tls` agrees on it.
+
+        With `deflate` both sides must agree on permessage-deflate.
+        """
+        options: dict[str, Any] = {"receive_buffer": receive_buffer, "tls": tls, "deflate": deflate}
+        self._clients.append(await open_client(self.port, path, *headers, early=early, **options))
         return self._clients[-1]
 
     def drop_clients(self) -> None:
@@ -66,6 +72,7 @@ async def open_client(
     early: bytes = b"",
     receive_buffer: int | None = None,
     tls: ssl.SSLContext | None = None,
+    deflate: bool = False,
 ) -> Client:
     """As `Running.client`, of any server; to be closed by the caller."""
     raw = await connect(port, receive_buffer=receive_buffer)
@@ -75,10 +82,17 @@ async def open_client(
         await stream.do_handshake()
         if stream.selected_alpn_protocol() == "h2":
             return Client(await Http2Stream.open(stream, path, early), b"", raw)
+    offer = _Deflate()
+    if deflate:
+        headers = (*headers, b"Sec-WebSocket-Extensions: permessage-deflate; " + str(offer.offer()).encode())
     await stream.send_all(upgrade_request(path, *headers) + early)
     head, rest = await read_head(stream)
     assert head.startswith(b"HTTP/1.1 101"), head
-    return Client(stream, rest, raw)
+    answer = re.search(rb"(?i)^sec-websocket-extensions: (.*)\r?$", head, re.MULTILINE)
+    assert (answer is not None) is deflate, head
+    if answer is not None:
+        offer.finalize(answer[1].decode())
+    return Client(stream, rest, raw, [offer] if deflate else [])
 
 
 @asynccontextmanager
@@ -169,11 +183,16 @@ class Client:
     """A WebSocket client: nothing happens, not even a pong, unless it is told."""
 
     def __init__(
-        self, stream: trio.abc.Stream, received: bytes = b"", raw: trio.SocketStream | None = None
+        self,
+        stream: trio.abc.Stream,
+        received: bytes = b"",
+        raw: trio.SocketStream | None = None,
+        extensions: Sequence[Extension] = (),
     ) -> None:
         self.stream = stream
         self.raw: Any = raw or stream  # carries the bytes of `stream`
-        self.websocket = Connection(ConnectionType.CLIENT, trailing_data=received)
+        self.received = len(received)  # bytes behind the handshake
+        self.websocket = Connection(ConnectionType.CLIENT, list(extensions), trailing_data=received)
         self._events: list[Event] = list(self.websocket.events())
 
     async def send(self, *events: Event) -> None:
@@ -195,6 +214,7 @@ class Client:
                 return None
             if not data:
                 return None
+            self.received += len(data)
             self.websocket.receive_data(bytes(data))
             self._events = list(self.websocket.events())
         return self._events.pop(0)
@@ -232,6 +252,20 @@ class Client:
         if sock.fileno() != -1:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             sock.close()
+
+
+class _Deflate(PerMessageDeflate):
+    """wsproto's, which forgets at a control frame that the message around it is compressed."""
+
+    def frame_inbound_header(self, proto: Any, opcode: Any, rsv: RsvBits, payload_length: int) -> Any:
+        compressed = self._inbound_compressed
+        result = super().frame_inbound_header(proto, opcode, rsv, payload_length)
+        if opcode.iscontrol():
+            self._inbound_compressed = compressed
+        return result
+
+    def frame_inbound_complete(self, proto: Any, fin: bool) -> Any:
+        return super().frame_inbound_complete(proto, fin) if self._inbound_is_compressible else None
 
 
 class Http2Stream(trio.abc.Stream):

@@ -176,7 +176,7 @@ class TestMistakes:
             "absent.toml: no such file",
             f"{files.folder}: cannot be read: Is a directory",
             'first.toml: [gateway] prot: unknown key; did you mean "port"? valid: admin_token, '
-            "drain_seconds, host, hosts, max_memory, max_message_bytes, max_sessions, origins, port, ready_needs_sources, root_path, "
+            "deflate, drain_seconds, host, hosts, max_memory, max_message_bytes, max_sessions, origins, port, ready_needs_sources, root_path, "
             "tls_certificate, tls_key, trusted_proxies",
             'first.toml: [gateway] port: found "80"; must be a whole number',
             "first.toml: [gateway] max_sessions: found 0; must be > 0",

@@ -9,8 +9,10 @@ from typing import Any
 from attrs import define, field
 
 from dataflow.cache.history import Store
+from dataflow.cache.recording import Recording
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Missed, Topic, Trade
+from dataflow.domain.candle import CandleRules
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import Audience, SourceState, carriers
 from dataflow.topics.channel import Channel, Ground, TopicLog
@@ -44,6 +46,8 @@ class Stage:
             self.news.append,
             AT_ONCE,
             Tiers(None, self.store.history),
+            Recording(self.store.history, number=EPOCH),
+            CandleRules(throttle=0),
         )
 
     def _source(self, name: str) -> SourceState:

@@ -7,7 +7,7 @@ import decimal
 import gzip
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.domain import Trade
-from dataflow.topics.candles import DAY, DIGITS, SECOND, Bar
+from dataflow.topics.candles import DAY, DIGITS, SECOND, Bar, FullBar, bars_of
 
 DATA = Path(__file__).parents[2] / "data"
 MINUTE = 60 * SECOND
@@ -101,25 +101,85 @@ def test_late_trades_change_nothing(seed: int) -> None:
             }
 
 
-def test_bars_of_an_exchange(recordings: Path) -> None:
-    """Many trades against bars that other code made of them."""
-    folder = recordings / "trades"
-    for name, widths in (
-        ("binance_spot_20240808_09", {"1s": SECOND, "1m": MINUTE}),
-        ("binance_xrpeth_aggtrades_20191011", {"1m": MINUTE}),
-    ):
-        trades = trades_of(folder / f"{name}.csv.gz")
-        for suffix, width in widths.items():
-            (file,) = folder.glob(f"{name}_{suffix}.csv*")
-            packed = file.read_bytes()
-            text = (gzip.decompress(packed) if file.suffix == ".gz" else packed).decode()
-            rows = list(csv.DictReader(text.splitlines()))
-            made = {symbol: bars(each, width) for symbol, each in trades.items()}
-            assert len(rows) == sum(map(len, made.values())) > 20
-            for row in rows:
-                bar = made[row["symbol"]][int(row["bucket_start_us"]) * 1000]
-                told = [Decimal(row[key]) for key in ("open", "high", "low", "close", "volume")]
-                assert figures(bar) == (*told, int(row["count"]))
+def full_bars(
+    trades: Sequence[Trade], widths: Sequence[int], run: Callable[[], int]
+) -> dict[int, dict[int, FullBar]]:
+    """The full bars of trades that come in runs of so many, by width and start: widths together, by merging."""
+    found: dict[int, dict[int, FullBar]] = {width: {} for width in widths}
+    at = high = 0
+    while at < len(trades):
+        some = trades[at : at + run()]
+        places = range(at + 1, at + 1 + len(some))
+        parts, high = bars_of(some, places, widths[0], high, 2 * SECOND, float("inf"))
+        for bar, _ in parts:
+            for width, made in found.items():
+                start = bar.start // width * width
+                if start in made:
+                    made[start].merge(bar)
+                else:
+                    made[start] = bar.in_window(width)
+        at += len(some)
+    assert high == max(trade.timestamp for trade in trades)
+    return found
+
+
+def rows_of(file: Path) -> dict[str, dict[int, tuple[object, ...]]]:
+    """All fields of the bars in a list that other code made, by symbol and start."""
+    found: defaultdict[str, dict[int, tuple[object, ...]]] = defaultdict(dict)
+    keys = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume")
+    text = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    for row in csv.DictReader(text.decode().splitlines()):
+        start = int(row["bucket_start_us"]) * 1000
+        found[row["symbol"]][start] = (*(Decimal(row[key]) for key in keys), int(row["count"]))
+    return found
+
+
+def all_figures(bars: Mapping[int, FullBar]) -> dict[int, tuple[object, ...]]:
+    return {
+        start: (*figures(bar)[:5], bar.quote_volume, bar.buy_volume, bar.count) for start, bar in bars.items()
+    }
+
+
+SPOT = "binance_spot_20240808_09"
+ORACLES = {SECOND: rows_of(DATA / f"{SPOT}_1s.csv.gz"), MINUTE: rows_of(DATA / f"{SPOT}_1m.csv")}
+SPOT_TRADES = trades_of(DATA / f"{SPOT}.csv.gz")
+
+
+@pytest.mark.parametrize("size", [1, 64, 10_000])
+def test_every_field_of_every_bar_of_an_exchange(size: int) -> None:
+    """Ten minutes of two symbols against bars that other code made of them, whatever the runs are."""
+    for symbol, trades in SPOT_TRADES.items():
+        made = full_bars(trades, [SECOND, MINUTE], lambda: size)
+        for width, oracle in ORACLES.items():
+            assert all_figures(made[width]) == oracle[symbol]
+            inside: defaultdict[int, list[int]] = defaultdict(list)
+            for place, trade in enumerate(trades, 1):
+                inside[trade.timestamp // width * width].append(place)
+            assert {start: (bar.first_offset, bar.last_offset) for start, bar in made[width].items()} == {
+                start: (places[0], places[-1]) for start, places in inside.items()
+            }
+    assert sum(map(len, ORACLES[SECOND].values())) > 1_000
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 2**32))
+def test_trades_that_are_late_change_no_field(seed: int) -> None:
+    """The same of trades in another order, each late by up to two seconds, in runs of any length."""
+    dice = random.Random(seed)
+    with decimal.localcontext(decimal.Context(prec=DIGITS, traps=[decimal.Inexact])):
+        for symbol, trades in SPOT_TRADES.items():
+            shuffled = sorted(trades, key=lambda trade: trade.timestamp + dice.uniform(0, 2 * SECOND))
+            made = full_bars(shuffled, [SECOND, MINUTE], lambda: dice.choice((1, 7, 64, 500)))
+            for width, oracle in ORACLES.items():
+                assert all_figures(made[width]) == oracle[symbol]
+
+
+def test_bars_of_another_exchange(recordings: Path) -> None:
+    """Two days of another symbol, with quiet stretches."""
+    name = "trades/binance_xrpeth_aggtrades_20191011"
+    ((symbol, trades),) = trades_of(recordings / f"{name}.csv.gz").items()
+    made = full_bars(trades, [MINUTE], lambda: 100)[MINUTE]
+    assert all_figures(made) == rows_of(recordings / f"{name}_1m.csv")[symbol]
 
 
 moments = st.integers(0, 5) | st.integers(0, 3 * SECOND)
@@ -204,3 +264,42 @@ def test_no_sum_of_what_connectors_accept_is_rounded() -> None:
     bar = Bar.of(trades[0], SECOND)
     bar.fold(trades, 1)
     assert Fraction(bar.volume) == 5_000 * (Fraction(greatest) + Fraction(least))
+
+
+def test_no_product_of_what_connectors_accept_is_rounded() -> None:
+    """The greatest price times the greatest quantity, and the least times the least, in one sum."""
+    greatest, least = Decimal("9" * 40 + "." + "9" * 40 + "e99"), Decimal("0." + "0" * 39 + "1e-99")
+    trades = [
+        Trade("a", "B-U", None, "buy", price, price, 1, None)
+        for price in (greatest, least)
+        for _ in range(99)
+    ]
+    ((bar, _),) = bars_of(trades, range(1, 199), SECOND, 0, 0, float("inf"))[0]
+    assert Fraction(bar.quote_volume) == 99 * (Fraction(greatest) ** 2 + Fraction(least) ** 2)
+    assert Fraction(bar.buy_volume) == 99 * (Fraction(greatest) + Fraction(least))
+
+
+def test_a_late_trade_has_a_bar_of_its_own() -> None:
+    """With the highest time before it, so that it is known how late it was. Those dated too far have none."""
+    some = [trade(1, 1), trade(9, 2), trade(8, 3), trade(2, 4), trade(3, 5), trade(99, 6)]
+    parts, high = bars_of(some, range(1, 7), 2, 0, 3, 50)
+    assert high == 9
+    assert [(bar.start, bar.count, since) for bar, since in parts] == [
+        (0, 1, 0),
+        (8, 2, 1),
+        (2, 2, 9),
+    ]
+
+
+@pytest.mark.parametrize("lower_place_first", [True, False])
+def test_ties_between_bars(lower_place_first: bool) -> None:
+    """Of two sources the lower place decides, whichever bar is merged into the other; of one the sequence."""
+    one = FullBar.at(trade(5, 1, source="a", sequence=9), 3, SECOND)
+    other = FullBar.at(trade(5, 2, source="b", sequence=1), 4, SECOND)
+    into, what = (one, other) if lower_place_first else (other, one)
+    into.merge(what)
+    assert (into.first.price, into.last.price, into.count) == (1, 2, 2)
+    assert (into.first_offset, into.last_offset) == (3, 4)
+    late = FullBar.at(trade(5, 3, source="a", sequence=8), 9, SECOND)
+    late.merge(FullBar.at(trade(5, 1, source="a", sequence=9), 3, SECOND))
+    assert (late.first.price, late.last.price) == (3, 1)

@@ -6,7 +6,8 @@ import pytest
 
 from dataflow import plugs
 from dataflow.domain import Topic
-from dataflow.domain.topic import DAYS, PRICES, QUALITY, TRADES
+from dataflow.domain.topic import CANDLES, DAYS, PRICES, QUALITY, TRADES
+from dataflow.topics.candle_streams import Candles
 from dataflow.topics.channel import Channel, channels
 from tests.dataflow.topics.stage import SYMBOLS, Stage, check_log
 
@@ -16,9 +17,9 @@ MODULES = [module for name in plugs.names("topics") if hasattr(module := plugs.f
 def test_channels_are_found_by_their_files() -> None:
     """A file with `make` is a channel, the other files of the folder are none."""
     found = channels(Stage().ground)
-    assert list(found) == [DAYS, PRICES, QUALITY, TRADES]
+    assert list(found) == [CANDLES, DAYS, PRICES, QUALITY, TRADES]
     assert [channel.name for channel in found.values()] == list(found)
-    assert [channel.name for channel in found.values() if channel.offered] == [QUALITY, TRADES]
+    assert [channel.name for channel in found.values() if channel.offered] == [CANDLES, QUALITY, TRADES]
     assert len(MODULES) == len(found)
 
 
@@ -39,6 +40,10 @@ async def test_the_log_of_a_topic_keeps_its_promises(played: tuple[Stage, Channe
     def grow(number: int) -> None:
         stage.turn("ab"[number % 2], number)
         stage.trade(source="ab"[number % 2])
+        if isinstance(channel, Candles):  # the others need no follower for this
+            channel.news(SYMBOLS[0])
+            while channel.advance():
+                pass
 
     for topic in channel.topics(SYMBOLS[0]):
         check_log(channel, topic, grow)

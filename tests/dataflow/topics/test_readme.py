@@ -51,7 +51,7 @@ def ticker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
 
 def test_the_channel_is_found_by_its_file(ticker: ModuleType) -> None:
     """Beside those that are shipped."""
-    assert set(channels(Stage().ground)) == {"days", "prices", "quality", "ticker", "trades"}
+    assert set(channels(Stage().ground)) == {"candles", "days", "prices", "quality", "ticker", "trades"}
 
 
 async def test_its_log_keeps_the_promises_of_a_log(ticker: ModuleType) -> None:

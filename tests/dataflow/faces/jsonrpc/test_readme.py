@@ -14,16 +14,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
 from dataflow.domain import Gap, Topic, Trade
+from dataflow.domain.candle import MINUTE
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc import methods, protocol
 from dataflow.faces.jsonrpc.format import JSONRPC
+from dataflow.topics.candles import FullBar
 from simulators import Exchange, open_binance
 from simulators import Trade as Simulated
 from tests.system.daemon import Daemon, client, connection, daemon, from_binance
@@ -69,8 +71,8 @@ def test_the_table_has_the_methods_and_parameters_that_exist(readme: str) -> Non
     existing = {}
     for name in table.names:
         params: Any = table.find(name).params
-        fields = attrs.fields(params) if params is not None else ()
-        existing[name] = [(a.name, "" if a.default is attrs.NOTHING else "?") for a in fields]
+        fields = () if params is None else msgspec.inspect.type_info(params).fields  # type: ignore[attr-defined]
+        existing[name] = [(each.encode_name, "" if each.required else "?") for each in fields]
     assert told == existing
 
 
@@ -106,6 +108,9 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
     [quality] = JSONRPC.encoder(Topic("quality", SYMBOL), 1)(
         [(1, Quality(SYMBOL, "binance", Grade.LOST, 0, "cut"))]
     )
+    full = FullBar.at(trade, 1, MINUTE)
+    full.gaps = (Gap(1, 2, "x"),)
+    [candle] = JSONRPC.encoder(Topic("candles", SYMBOL, "1m"), 1)([(1, full.candle(SYMBOL, "1m"))])
     notices = [
         JSONRPC.notice(notice)
         for notice in (
@@ -117,7 +122,8 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
         )
     ]
     existing = [
-        json.loads(text) for text in (update, quality, JSONRPC.gap(topic, 1, Gap(1, 2, "x")), *notices)
+        json.loads(text)
+        for text in (update, quality, candle, JSONRPC.gap(topic, 1, Gap(1, 2, "x")), *notices)
     ]
     assert json.dumps(told, sort_keys=True) == json.dumps(
         {m["method"]: shape(m["params"]) for m in existing}, sort_keys=True
@@ -179,7 +185,7 @@ async def test_every_call_is_answered_as_it_is_shown(readme: str) -> None:
     """The examples are sent to a daemon; the answers have the members that the README shows."""
     shown = list(messages(readme))
     calls = [(call, answer) for (arrow, call), (_, answer) in pairwise(shown) if arrow == "→"]
-    assert len(calls) == 7
+    assert len(calls) == 10
     async with stage() as (exchange, built), client(built.url) as c:
         await publish(exchange, built, 1, 2)
         for call, expected in calls:

@@ -1,0 +1,56 @@
+"""The exchanges of a rehearsal, and the verdict on what they sent.
+
+Rules of this file. An exchange holds its trades while no connection is there, so a lost connection costs none
+of those that it has not sent. It remembers all that it sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Final
+
+import simulators
+from simulators import Exchange, Player
+
+from .check import Admitted, Seen, SourceAccount, source_account
+
+SPEED: Final = 5.0  # times the recordings' own pace: about 500 trades a second together
+REMEMBERED: Final = 1_000_000  # trades of a symbol: more than a rehearsal has
+
+_OPENED: Final = {
+    "blockchain": (simulators.open_blockchain, simulators.blockchain_feed),
+    "binance": (simulators.open_binance, simulators.binance_feed),
+}
+EXCHANGES: Final = tuple(_OPENED)
+
+
+@asynccontextmanager
+async def playing(
+    name: str, *, seed: int, repeated: int, speed: float = SPEED
+) -> AsyncIterator[tuple[Exchange, Player]]:
+    """An exchange that plays its recording. `repeated`: trades of a symbol that it sends again to a client
+    that comes back."""
+    opened, feed = _OPENED[name]
+    async with (
+        opened(absent="held", replay_last=repeated, history=REMEMBERED, seed=seed) as exchange,
+        simulators.playing(exchange, feed(), speed=speed, start="all_subscribed") as player,
+    ):
+        yield exchange, player
+
+
+def judge(
+    name: str, exchange: Exchange, symbols: Collection[str], admitted: Mapping[str, Admitted]
+) -> SourceAccount:
+    """The verdict on all symbols of an exchange."""
+    whole = SourceAccount()
+    for symbol in symbols:
+        upstream = symbol if name == "blockchain" else symbol.replace("-", "")
+        sent = [_sent(name, trade) for trade in exchange.tape(upstream)]
+        whole.add(source_account(symbol, sent, admitted[symbol]))
+    return whole
+
+
+def _sent(source: str, trade: simulators.Trade) -> Seen:
+    return Seen(source, str(trade.id), trade.side, Decimal(trade.price), Decimal(trade.qty))

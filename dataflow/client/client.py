@@ -1,0 +1,413 @@
+"""The words of JSON-RPC, as a client says and hears them. The contract is `dataflow/faces/jsonrpc/README.md`.
+
+Rules of this file. Texts in and out: no socket, no clock. One `Client` outlives its connections: for each new
+one `connect` has the calls that go on where the last one ended. Every number of a trade is read as it was
+written. What this client does not know is a `Notice`; what it cannot understand is `Unreadable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+from attrs import define, field, frozen
+from msgspec.structs import replace
+
+from .events import (
+    Candle,
+    Entry,
+    Event,
+    Filled,
+    Gap,
+    Notice,
+    Position,
+    Quality,
+    Refused,
+    Rewound,
+    Topic,
+    Trade,
+)
+from .faults import ServerFault, Unreadable
+from .stream import Bars, Qualities, Stream
+
+Format: TypeAlias = Literal["json", "strings", "compact"]
+Heard: TypeAlias = Iterator[tuple[Event, bytes]]
+
+TRADES: Final = "trades"
+QUALITY: Final = "quality"
+CANDLES: Final = "candles"
+EVERY: Final = "*"  # instead of a symbol: all there are and will be
+COLUMNS: Final = ["topic", "offset", "timestamp", "side", "price", "qty", "tradeId", "source"]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@frozen
+class Wish:
+    """What is followed. `snapshot`: how many of the newest entries it begins with."""
+
+    topic: Topic
+    snapshot: int | None = None
+
+
+@frozen
+class _Key:
+    """What the arrays of a topic leave out."""
+
+    symbol: str
+    sources: Sequence[str]
+
+
+@define(eq=False)
+class Client:
+    """Follows topics over any number of connections, one after the other.
+
+    `format` is how trades are written, `batch` allows several in one message. `keep`: entries that each
+    stream holds at least, None for all. `streams`: what is known of each trade topic so far.
+    """
+
+    format: Format = "json"
+    batch: bool = True
+    keep: int | None = 1_000
+    wishes: dict[Topic, Wish] = field(factory=dict)
+    streams: dict[Topic, Stream] = field(factory=dict)
+    qualities: dict[Topic, Qualities] = field(factory=dict)
+    bars: dict[Topic, Bars] = field(factory=dict)
+    _compact: dict[int | str, _Key] = field(factory=dict)  # by what stands for a topic on this connection
+
+    def follow(
+        self,
+        symbol: str,
+        channel: str = TRADES,
+        *,
+        interval: str | None = None,
+        snapshot: int | None = None,
+    ) -> str:
+        """From now on follow this symbol, or `*`. Returns the call, for a connection that is open already."""
+        topic = Topic(channel, symbol, interval)
+        self.wishes[topic] = Wish(topic, snapshot)
+        return self._call(self.wishes[topic])
+
+    def connect(self) -> list[str]:
+        """The calls of a new connection: they begin each topic, or go on behind what is held of it."""
+        self.lost()
+        return [self._call(wish) for wish in self.wishes.values()]
+
+    def lost(self) -> None:
+        """The connection is lost. What is held stays."""
+        for followed in (self.streams, self.qualities, self.bars):
+            for each in followed.values():
+                each.lost()
+        self._compact.clear()
+
+    def hear(self, text: str | bytes) -> Iterator[Event]:
+        """What a message says, in order. Iterate to the end: each event is taken as it is yielded.
+
+        Raises ServerFault. What came before it in the message has been yielded, and stays.
+        """
+        for event, _said in self.read(text):
+            yield event
+
+    def read(self, text: str | bytes) -> Heard:
+        """As `hear`; beside each event its JSON text, as the server wrote it."""
+        try:
+            for part in _parts(text.encode() if isinstance(text, str) else text):
+                if part.startswith(b"["):
+                    yield from self._array(part)
+                else:
+                    yield from self._message(_message.decode(part))
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise Unreadable(str(error)) from error
+
+    # What is said.
+
+    def _call(self, wish: Wish) -> str:
+        topic = wish.topic
+        params: dict[str, Any] = {"channel": topic.channel, "symbol": topic.symbol}
+        if topic.interval is not None:
+            params["interval"] = topic.interval
+        if topic.channel == TRADES:
+            params["batch"] = self.batch
+            if self.format != "json":
+                params["format"] = self.format
+        since = self._since(topic)
+        if since is not None:
+            params["since"] = since
+        elif wish.snapshot is not None:
+            params["snapshot"] = wish.snapshot
+        call = {"jsonrpc": "2.0", "id": str(topic), "method": "subscribe", "params": params}
+        return msgspec.json.encode(call).decode()
+
+    def _since(self, topic: Topic) -> dict[str, Any] | None:
+        if topic.symbol != EVERY:
+            stream = self.streams.get(topic)
+            return None if stream is None else stream.since
+        known = {each.symbol: stream.since for each, stream in self.streams.items() if stream.since}
+        return known or None
+
+    def _asked(self, call: Any) -> Topic | None:
+        return next((topic for topic in self.wishes if str(topic) == call), None)
+
+    # What is heard.
+
+    def _message(self, message: _Message) -> Heard:
+        if message.method is not None:
+            yield from self._notification(message.method, message.params)
+        elif message.error is not None:
+            error, topic = message.error, self._asked(message.id)
+            refused = Refused(topic=topic, code=error.code, message=error.message, data=error.data)
+            yield refused, msgspec.json.encode(error)
+        elif self._asked(message.id) is None:
+            raise Unreadable(f"an answer to a call that was not made: {message.id}")
+        elif bytes(message.result).startswith(b"["):
+            for each in msgspec.json.decode(message.result, type=list[_Answer]):
+                yield from self._answer(each)
+        elif message.result:
+            yield from self._answer(_answer.decode(message.result))
+        else:
+            raise Unreadable("a message without method, result and error")
+
+    def _notification(self, method: str, params: msgspec.Raw) -> Heard:
+        said = bytes(params)
+        match method:
+            case "trades.update":
+                trade = _trade.decode(said)
+                yield self._stream(trade.symbol).take(trade), said
+            case "stream.gap":
+                gap = _gap.decode(said)
+                yield self._stream(gap.symbol).take(gap), said
+            case "stream.filled":
+                fill = _fill.decode(said)
+                stream = self._stream(fill.symbol)
+                for filled in stream.fill(self._filled(fill, fill.symbol)):
+                    yield filled, _spelled(filled, stream.epoch)
+            case "stream.rewind":
+                to = _rewind.decode(said)
+                yield self._stream(to.symbol).rewind(Position(to.epoch, to.offset)), said
+            case "quality.update":
+                state = _quality.decode(said)
+                yield self._qualities(state.symbol).take(state), said
+            case "candles.update":
+                candle = _candle.decode(said)
+                for news in self._bars(Topic(CANDLES, candle.symbol, candle.interval)).take(candle):
+                    yield news, said
+            case _:
+                yield Notice(method=method, params=msgspec.json.decode(said)), said
+
+    def _answer(self, answer: _Answer) -> Heard:
+        topic = Topic(answer.channel, answer.symbol, answer.interval)
+        if answer.quality is not None:
+            yield from self._states(topic, answer.quality)
+        if topic.channel == TRADES:
+            yield from self._subscribed(topic, answer)
+        elif topic.channel == CANDLES:
+            bars = self._bars(topic)
+            bars.answered(answer.epoch)
+            for raw in answer.candles:
+                for news in bars.take(_candle.decode(raw)):
+                    yield news, bytes(raw)
+
+    def _subscribed(self, topic: Topic, answer: _Answer) -> Heard:
+        key = None
+        if answer.topic is not None:
+            key = self._compact[answer.topic] = _key(topic, answer)
+        said: dict[int, bytes] = {}
+        entries: list[Entry] = []
+        for raw in answer.trades:
+            entries.append(self._told(raw, key))
+            said[entries[-1].first] = bytes(raw)
+        entries += [replace(gap, symbol=topic.symbol) for gap in answer.gaps]
+        stream = self._stream(topic.symbol, new=True)
+        for event in stream.answered(
+            Position(answer.epoch, answer.offset),
+            entries,
+            recovered=answer.recovered,
+            rewound=answer.rewound,
+            filled=[self._filled(fill, topic.symbol) for fill in answer.filled],
+        ):
+            if isinstance(event, Trade):
+                yield event, said[event.offset]
+            else:
+                yield event, _spelled(event, answer.epoch)
+
+    def _states(self, topic: Topic, told: _Qualities) -> Heard:
+        states = self._qualities(topic.symbol)
+        states.live = states.live or topic.channel == QUALITY
+        for name, state in told.sources.items():
+            quality = Quality(
+                symbol=topic.symbol,
+                source=name,
+                state=state.state,
+                since=state.since,
+                reason=state.reason,
+                missing=state.missing,
+                lag=state.lag,
+            )
+            yield states.take(quality), _encode(quality)
+
+    def _stream(self, symbol: str, *, new: bool = False) -> Stream:
+        topic = Topic(TRADES, symbol)
+        stream = self.streams.get(topic)
+        if stream is None:
+            if not new:
+                raise ServerFault(f"{topic}: came without a subscription")
+            stream = self.streams[topic] = Stream(topic, self.keep)
+        return stream
+
+    def _qualities(self, symbol: str) -> Qualities:
+        topic = Topic(QUALITY, symbol)
+        return self.qualities.setdefault(topic, Qualities(topic))
+
+    def _bars(self, topic: Topic) -> Bars:
+        return self.bars.setdefault(topic, Bars(topic, self.keep))
+
+    # Trades in their formats.
+
+    def _array(self, said: bytes) -> Heard:
+        row = _row.decode(said)
+        key = self._compact.get(row.topic)
+        if key is None:
+            raise ServerFault(f"an array of topic {row.topic} came without a subscription")
+        yield self._stream(key.symbol).take(_of_row(row, key)), said
+
+    def _told(self, raw: msgspec.Raw, key: _Key | None) -> Trade:
+        said = bytes(raw)
+        if not said.startswith(b"["):
+            return _trade.decode(said)
+        if key is None:
+            raise Unreadable("an array in an answer without columns")
+        return _of_row(_row.decode(said), key)
+
+    def _filled(self, fill: _Fill, symbol: str) -> Filled:
+        key = next((each for each in self._compact.values() if each.symbol == symbol), None)
+        trades = tuple(self._told(raw, key) for raw in fill.trades)
+        return Filled(symbol=symbol, first=fill.first, last=fill.last, trades=trades)
+
+
+# -- messages as they are on the wire -------------------------------------------------------------------
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str
+    data: Any = None
+
+
+class _Message(msgspec.Struct):
+    method: str | None = None
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    id: Any = None
+    result: msgspec.Raw = msgspec.Raw()
+    error: _Error | None = None
+
+
+class _State(msgspec.Struct):
+    state: str
+    since: datetime
+    reason: str | None = None
+    missing: int | None = None
+    lag: float | None = None
+
+
+class _Qualities(msgspec.Struct):
+    sources: dict[str, _State] = {}
+
+
+class _Fill(msgspec.Struct, kw_only=True):
+    first: int = msgspec.field(name="from")
+    last: int = msgspec.field(name="to")
+    trades: list[msgspec.Raw]
+    symbol: str = ""
+
+
+class _Rewind(msgspec.Struct):
+    symbol: str
+    epoch: int
+    offset: int
+
+
+class _Row(msgspec.Struct, array_like=True):
+    """A trade as an array: `COLUMNS`."""
+
+    topic: int | str
+    offset: int
+    timestamp: int  # us
+    side: str | None
+    price: Decimal
+    qty: Decimal
+    trade_id: str | None
+    source: int | str
+
+
+class _Answer(msgspec.Struct):
+    channel: str
+    symbol: str
+    epoch: int
+    offset: int
+    interval: str | None = None
+    recovered: bool | None = None
+    rewound: Position | None = None
+    trades: Sequence[msgspec.Raw] = ()
+    gaps: Sequence[Gap] = ()
+    filled: Sequence[_Fill] = ()
+    candles: Sequence[msgspec.Raw] = ()
+    quality: _Qualities | None = None
+    columns: Sequence[str] = ()
+    topic: int | str | None = None
+    sources: Sequence[str] = ()
+
+
+_message: Final = msgspec.json.Decoder(_Message)
+_answer: Final = msgspec.json.Decoder(_Answer)
+_trade: Final = msgspec.json.Decoder(Trade)
+_gap: Final = msgspec.json.Decoder(Gap)
+_fill: Final = msgspec.json.Decoder(_Fill)
+_rewind: Final = msgspec.json.Decoder(_Rewind)
+_quality: Final = msgspec.json.Decoder(Quality)
+_candle: Final = msgspec.json.Decoder(Candle)
+_row: Final = msgspec.json.Decoder(_Row)
+_several: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def _key(topic: Topic, answer: _Answer) -> _Key:
+    if list(answer.columns[: len(COLUMNS)]) != COLUMNS:
+        raise Unreadable(f"{topic}: columns {', '.join(answer.columns)}, not {', '.join(COLUMNS)}")
+    return _Key(topic.symbol, answer.sources)
+
+
+def _of_row(row: _Row, key: _Key) -> Trade:
+    source = row.source
+    if isinstance(source, int):
+        if not 0 <= source < len(key.sources):
+            raise Unreadable(f"{key.symbol}: source {source} of {len(key.sources)}")
+        source = key.sources[source]
+    return Trade(
+        symbol=key.symbol,
+        offset=row.offset,
+        timestamp=_EPOCH + timedelta(microseconds=row.timestamp),
+        side=row.side,
+        price=row.price,
+        quantity=row.qty,
+        trade_id=row.trade_id,
+        source=source,
+    )
+
+
+def _parts(text: bytes) -> Iterator[bytes]:
+    """The messages in a text: one, or an array of them. A compact trade is an array of something else."""
+    text = text.strip()
+    members = _several.decode(text) if text.startswith(b"[") else []
+    if members and bytes(members[0]).startswith((b"{", b"[")):
+        yield from map(bytes, members)
+    else:
+        yield text
+
+
+def _spelled(event: Gap | Filled | Rewound, epoch: int | None) -> bytes:
+    """An event of an answer, as the notification of the same would have it."""
+    told = msgspec.to_builtins(event, builtin_types=(Decimal, datetime))
+    head = {"symbol": event.symbol, "channel": TRADES, "epoch": epoch}
+    return _encode(head | {name: value for name, value in told.items() if value is not None or name == "to"})
