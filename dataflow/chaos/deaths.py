@@ -99,13 +99,15 @@ class _Daemon:
         """What it says, over all lives."""
         return self.folder / "daemon.log"
 
-    def configure(self, exchanges: dict[str, Exchange], symbols: Mapping[str, Collection[str]]) -> None:
+    def configure(
+        self, exchanges: dict[str, Exchange], symbols: Mapping[str, Collection[str]], send: str
+    ) -> None:
         """Write its configuration."""
         lines = [
             f'[gateway]\nhost = "{HOST}"\nport = {self.port}\ndrain_seconds = 1.0',
             f"[cache]\ntrades_per_symbol = {REMEMBERED}",
             "[backoff]\ninitial_delay = 0.05\nmax_delay = 0.5",
-            f'[history]\ndirectory = "{self.directory}"\nmin_free_bytes = 0',
+            f'[history]\ndirectory = "{self.directory}"\nmin_free_bytes = 0\nsend = "{send}"',
         ]
         for name, exchange in exchanges.items():
             known = ", ".join(f'"{symbol}"' for symbol in symbols[name])
@@ -161,7 +163,7 @@ async def _stage(folder: Path, deaths: Deaths) -> AsyncIterator[_Stage]:
         if plan.dropped:
             exchanges["binance"].fault("drop", times=None, probability=plan.dropped)
         daemon = _Daemon(folder, free_port())
-        daemon.configure(exchanges, symbols)
+        daemon.configure(exchanges, symbols, "after_commit" if plan.after_commit else "at_once")
         every = [symbol for known in symbols.values() for symbol in known]
         clients = {
             f"client-{n}": speaker(n, HOST, daemon.port, every, outlives=True) for n in range(deaths.clients)

@@ -10,7 +10,7 @@ from dataflow.chaos import deaths
 from dataflow.chaos.deaths import Passed, outlive
 from dataflow.chaos.plan import Deaths
 
-SOME = Deaths(seed=3, deaths=2, seconds=0.8, clients=3)
+SOME = Deaths(seed=28, deaths=2, seconds=0.8, clients=3)
 ONE = Deaths(seed=2, deaths=1, seconds=1.0, clients=2)
 
 
