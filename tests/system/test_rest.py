@@ -494,9 +494,23 @@ async def reader_of_little(s: Stage) -> AsyncIterator[trio.SocketStream]:
         yield stream
 
 
-async def test_a_client_that_leaves_in_the_midst_leaves_nothing_behind() -> None:
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every range is without an end. Returns how many parts were read, as a list of one number."""
+    read, part = [0], [(n, trade(n)) for n in range(1, 2001)]
+
+    async def another(walk: TradesWalk) -> Any:
+        read[0] += 1
+        await trio.lowlevel.checkpoint()
+        return part
+
+    monkeypatch.setattr(TradesWalk, "part", another)
+    return read
+
+
+async def test_a_client_that_leaves_in_the_midst_leaves_nothing_behind(endless: list[int]) -> None:
     """Its place among the downloads is free at once, and the walk is not kept."""
-    async with stage([trade(n) for n in range(1, 8001)]) as s:
+    async with stage([trade(1)]) as s:
         quotas = s.daemon.lobby.quotas
         async with reader_of_little(s):
             await until(lambda: quotas.downloads == 1)
@@ -504,6 +518,17 @@ async def test_a_client_that_leaves_in_the_midst_leaves_nothing_behind() -> None
         await s.http.get("/health")
         gc.collect()
         assert not [each for each in gc.get_objects() if isinstance(each, TradesWalk)]
+
+
+async def test_a_slow_client_costs_one_part(endless: list[int]) -> None:
+    """While it takes nothing, nothing more is read for it."""
+    async with stage([trade(1)]) as s, reader_of_little(s):
+        before = -1
+        while endless[0] > before:
+            before = endless[0]
+            for _ in range(20):
+                await s.http.get("/health")
+        assert endless[0] > 0
 
 
 async def test_downloads_are_bounded_for_one_and_for_all() -> None:
@@ -540,25 +565,3 @@ async def test_a_download_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
         head = answer.content.index(b"\n") + 1
         assert sum(paid) == len(answer.content) - head
         assert sum(waited) >= 3
-
-
-async def test_a_slow_client_costs_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it takes nothing, nothing more is read for it: of a range without an end, say."""
-    read = [0]
-
-    async def endless(walk: TradesWalk) -> Any:
-        read[0] += 1
-        await trio.lowlevel.checkpoint()
-        return PART
-
-    monkeypatch.setattr(TradesWalk, "part", endless)
-    async with stage([trade(1)]) as s, reader_of_little(s):
-        before = -1
-        while read[0] > before:
-            before = read[0]
-            for _ in range(20):
-                await s.http.get("/health")
-        assert read[0] > 0
-
-
-PART = [(n, trade(n)) for n in range(1, 2001)]
