@@ -8,10 +8,11 @@ import gzip
 import io
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -28,7 +29,7 @@ from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faces.rest import downloads
 from dataflow.gateway.limits import DOWNLOADS_AT_ONCE, Account
 from dataflow.gateway.reading import TradesWalk
-from dataflow.settings.schema import Cache, Gateway, Limits
+from dataflow.settings.schema import Admission, Cache, Gateway, Limits
 from simulators import open_binance
 from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
@@ -457,6 +458,29 @@ async def test_a_disk_that_fails_is_told_before_and_seen_after() -> None:
             assert offsets(await s.get(f"{TRADES}?after={epoch}:4995")) == [4996, 4997, 4998, 4999, 5000]
     finally:
         downloads.TRIES = downloads_tries  # type: ignore[misc]
+
+
+async def test_who_waits_for_the_disk_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One turn for all clients: while one of them waits for the disk, another is answered."""
+    go_on, asked = threading.Event(), threading.Event()
+    async with (
+        stage(admission=Admission(at_once=1)) as s,
+        client(s.daemon.url) as slow,
+        client(s.daemon.url) as other,
+    ):
+        behind = s.archive.behind
+
+        def waiting(*args: Any) -> Any:
+            asked.set()
+            go_on.wait(60)
+            return behind(*args)
+
+        monkeypatch.setattr(s.archive, "behind", waiting)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(slow.call, "getTrades", symbol=SYMBOL))
+            await until(asked.is_set)
+            assert await other.call("ping") == "pong"
+            go_on.set()
 
 
 async def test_a_disk_that_is_away_for_a_moment_breaks_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
