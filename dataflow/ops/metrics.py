@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from dataflow import logs
 from dataflow.core import Core
+from dataflow.domain.symbols import ANY
 from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
 from dataflow.net.websocket import deflate
@@ -150,7 +151,8 @@ class _Now(Collector):
         subscribers: Counter[str] = Counter()
         for topic, count in self._core.topics.subscribers.items():
             # Clients can wait for symbols that do not exist. They must not fill a time series database.
-            subscribers[str(topic) if topic.symbol in self._core.carriers else "unknown"] += count
+            known = topic.symbol in self._core.carriers or topic.symbol == ANY
+            subscribers[str(topic) if known else "unknown"] += count
         yield _labelled(
             CounterMetricFamily, "sessions_ended", "Clients that left, by the reason", "reason", ended
         )
