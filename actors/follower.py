@@ -8,7 +8,7 @@ only when something is urgent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -31,13 +31,22 @@ class Sink(Protocol):
 
 
 class Follower:
-    """The actor of one sink. Any message means that it is urgent. It looks every `interval` seconds."""
+    """The actor of one sink. Any message means that it is urgent. It looks every `interval` seconds.
 
-    def __init__(self, sink: Sink, interval: float) -> None:
+    `begin()` brings the sink where it was before the process began. Each incarnation calls it before it is
+    ready, so that later actors find the sink whole.
+    """
+
+    def __init__(
+        self, sink: Sink, interval: float, begin: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
         self._sink = sink
         self._interval = interval
+        self._begin = begin
 
     async def run(self, ctx: Context) -> None:
+        if self._begin is not None:
+            await self._begin()
         self._sink.follow(partial(ctx.ref.put, "urgent"))
         ctx.ready()
         while True:

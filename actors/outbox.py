@@ -4,7 +4,8 @@ Rules of this file: no I/O; the clock is an argument. Two bounds hold, with the 
 entries, the other bytes. Answers are never dropped (a session stops reading requests while answers wait, so
 they bound themselves); updates are, by the policy. What came last is not dropped for its length: a single
 payload may be longer than the bound when nothing waits before it. Every dropped place is owed to the client
-as a gap, announced before the next update of that topic. Of a topic where only the newest entries count
+as a gap, announced before the next update of that topic. A fill counts as a notice: it is not dropped, and
+what is owed of its topic is announced before it. Of a topic where only the newest entries count
 (`Stream.newest_by`) the older ones are replaced while they wait: nothing of it is owed or dropped.
 """
 
@@ -41,6 +42,14 @@ class _Queued(Generic[P]):
     bytes: int
     update: Update | None = None  # None: an answer or a notice, which is never dropped
     since: float = 0.0  # the time at which it began to wait
+    fill: tuple[Any, int] | None = None  # the topic and number of the fill of which this is the notice
+
+    @property
+    def topic(self) -> Any:
+        """What it belongs to; None for an answer, and any other notice."""
+        if self.update is not None:
+            return self.update.topic
+        return None if self.fill is None else self.fill[0]
 
     @property
     def size(self) -> int:
@@ -111,12 +120,15 @@ class Outbox(Generic[P]):
         """Whether the place of a long message is the next one: see `mark`."""
         return self._mark is not None and self._queue[0] is self._mark
 
-    def before(self, topic: Any) -> int | None:
-        """The place before the first one of `topic` that waits or is owed; None when there is none."""
-        if topic in self._owed:
-            return self._owed[topic][0] - 1
-        waiting = (q.update for q in self._queue if q.update is not None and q.update.topic == topic)
-        return next((update.first - 1 for update in waiting), None)
+    def before(self) -> dict[Any, int]:
+        """The place before the first one that waits or is owed, of each topic where there is one."""
+        waiting = [(q.update.topic, q.update.first) for q in reversed(self._queue) if q.update is not None]
+        owed = [(topic, first) for topic, (first, _, _) in self._owed.items()]
+        return {topic: first - 1 for topic, first in waiting + owed}
+
+    def first_fills(self) -> dict[Any, int]:
+        """The number of the first fill that waits, of each topic where there is one."""
+        return dict([queued.fill for queued in reversed(self._queue) if queued.fill is not None])
 
     def mark(self) -> None:
         """Keep a place in the order for a long message. Its pieces do not wait here; nothing passes it."""
@@ -132,9 +144,9 @@ class Outbox(Generic[P]):
         self._messages -= 1
         self._mark = None
 
-    def put(self, payload: P) -> None:
-        """Queue an answer or a notice. Raises OutboxFull when even these pile up."""
-        queued = _Queued(payload, self._size(payload), since=self._clock())
+    def put(self, payload: P, fill: tuple[Any, int] | None = None) -> None:
+        """Queue an answer or a notice, that of a `fill` perhaps. Raises OutboxFull if even these pile up."""
+        queued = _Queued(payload, self._size(payload), since=self._clock(), fill=fill)
         if self._queue:
             self._make_room(1, queued.bytes)
         if self._messages >= 2 * self.limit:
@@ -160,8 +172,8 @@ class Outbox(Generic[P]):
         head = self._queue[0]
         if head is self._mark:
             return None
-        if head.update is not None and head.update.topic in self._owed:
-            return self._settle(head.update.topic)
+        if head.topic is not None and head.topic in self._owed:
+            return self._settle(head.topic)
         self._queue.popleft()
         self._messages -= head.size
         self.bytes -= head.bytes
@@ -176,11 +188,11 @@ class Outbox(Generic[P]):
         self._newest.clear()
         self._mark = None
 
-    def forget(self, topic: Any) -> None:
-        """The client left the topic: nothing of it waits or is owed any more."""
-        self._owed.pop(topic, None)
-        self._newest.pop(topic, None)
-        self._replace([q for q in self._queue if q.update is None or q.update.topic != topic])
+    def forget(self, is_left: Callable[[Any], bool]) -> None:
+        """The client left the topics of which this holds: nothing of them waits or is owed any more."""
+        self._owed = {topic: owed for topic, owed in self._owed.items() if not is_left(topic)}
+        self._newest = {topic: queued for topic, queued in self._newest.items() if not is_left(topic)}
+        self._replace([q for q in self._queue if q.topic is None or not is_left(q.topic)])
 
     def _replace_older(self, update: Update) -> None:
         waiting = self._newest.get(update.topic)

@@ -6,6 +6,9 @@ topic's log from its own position, so a crash or a lost wake-up makes no hole: t
 last one ended. Every subscriber keeps a position too and takes from an update only the places behind it:
 nobody gets an item twice.
 
+Fills come before news: a fill is brought to all who were told of its hole before anything is read behind it.
+What is read later has the items in their places already. So each lane keeps the number of the last fill, too.
+
 A server's capacity depends on the pass over the subscribers. A subscriber at the beginning of the update,
 with a free connection, has the payload written right here, through its `Lane`. All others are offered the
 update and see to it themselves.
@@ -18,11 +21,11 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from supervisors import Context
 
-from .update import Rendering, Update
+from .update import Bundle, Bundles, Fill, Rendering, Stream, Update
 
 P = TypeVar("P")
 
@@ -46,6 +49,41 @@ class Lane(Generic[P]):
     rendering: Rendering[P]
     send: Callable[[P], int] | None
     sent: int = 0
+    fills: int = 0  # the number of the last fill that the subscriber was told of, or need not be
+
+
+@define(eq=False)
+class WideLane(Lane[P]):
+    """The lane of a topic whose updates are bundles; its position is that of a bundle.
+
+    In each topic of the bundles the subscriber is as far as the bundles are, but further in those in `apart`:
+    there these are its place, and the number of the last fill that it knows. Topics in which it has a lane of
+    their own do not reach it this way.
+    """
+
+    log: Bundles = field(kw_only=True)
+    apart: dict[Any, tuple[int, int]] = field(kw_only=True, factory=dict)
+
+    def known(self, topic: Any) -> tuple[int, int]:
+        """Its place in `topic`, and the number of the last fill, if it has the newest bundle."""
+        log = self.log
+        return self.apart.get(topic) or (log.places.get(topic, 0), log.fills.get(topic, 0))
+
+    def behind(self, bundle: Bundle, lanes: Mapping[Any, Lane[Any]]) -> Sequence[Update | Fill]:
+        """The parts of the newest bundle, as far as the subscriber lacks them. From now on it has them."""
+        if not self.apart and not any(map(self.log.covers, lanes)):
+            return bundle.own
+        parts = [self._behind(bundle, part) for part in bundle.parts if part.topic not in lanes]
+        for topic, (place, fills) in [*self.apart.items()]:
+            if place <= self.log.places.get(topic, 0) and fills <= self.log.fills.get(topic, 0):
+                del self.apart[topic]
+        return [part for part in parts if part is not None]
+
+    def _behind(self, bundle: Bundle, part: Update | Fill) -> Update | Fill | None:
+        place, fills = self.apart.get(part.topic, (bundle.told.get(part.topic, -1), 0))
+        if isinstance(part, Fill) and part.number <= fills:
+            return None
+        return bundle.part(part, place)
 
 
 class Subscriber(Protocol):
@@ -57,6 +95,9 @@ class Subscriber(Protocol):
 
     def offer(self, update: Update) -> None:
         """Take what is behind the own position. Never waits, never raises."""
+
+    def amend(self, fill: Fill) -> None:
+        """Take a fill of what was told as a hole. Never waits, never raises."""
 
     def finish(self, payload: Any, taken: int | None) -> None:
         """A send through a lane took only so much, or nothing (None): send the rest, before anything else.
@@ -78,12 +119,16 @@ class Log(Protocol):
 
 
 class Fanout:
-    """One topic's subscribers and the place up to which they were served."""
+    """One topic's subscribers and the place up to which they were served. `stream`: that of the log, if its
+    holes are filled."""
 
-    def __init__(self, topic: Hashable, log: Log) -> None:
+    def __init__(self, topic: Hashable, log: Log, stream: Stream | None = None) -> None:
         self.topic = topic
         self.log = log
+        self.stream = stream or Stream(topic, 0)
         self.position = log.last
+        self.fills = self.stream.filled  # the number of the last fill that was brought to the subscribers
+        self.forgotten_fills = 0  # the log forgot them before they could be brought
         self.subscribers: dict[Subscriber, None] = {}
         self._crowd: Crowd | None = None  # the result of `crowd`, until somebody joins or leaves
         self._idle_since = float("inf")  # not idle before somebody has come and gone
@@ -181,7 +226,12 @@ class Subscription:
 
     async def _fan_out(self, ctx: Context) -> None:
         fanout, work = self._fanout, 0
-        while (update := fanout.log.read(fanout.position)) is not None:
+        while True:
+            if fanout.stream.filled > fanout.fills:
+                await self._amend(ctx)
+            update = fanout.log.read(fanout.position)
+            if update is None:
+                return
             begun = trio.current_time()
             await self._pass(update)
             fanout.position = update.last
@@ -192,6 +242,22 @@ class Subscription:
             if self._interval or work >= SUBSCRIBERS_AT_ONCE:
                 await self._pause(ctx, begun)
                 work = 0
+
+    async def _amend(self, ctx: Context) -> None:
+        """Bring all fills. No checkpoint after the last look, so that what is read next has them."""
+        fanout = self._fanout
+        while fills := fanout.stream.fills(fanout.fills):
+            for fill in fills:
+                subscribers, _ = fanout.crowd()
+                for start in range(0, len(subscribers), SUBSCRIBERS_AT_ONCE):
+                    if start:
+                        await trio.lowlevel.checkpoint()
+                    for subscriber in subscribers[start : start + SUBSCRIBERS_AT_ONCE]:
+                        subscriber.amend(fill)
+                fanout.forgotten_fills += fill.number - fanout.fills - 1
+                fanout.fills = fill.number
+                ctx.beat()
+                await trio.lowlevel.checkpoint()
 
     async def _pause(self, ctx: Context, begun: float) -> None:
         if not self._interval:

@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -229,20 +229,29 @@ def followers(hall: Hall) -> tuple[Child, ...]:
     Before the sources, so that they see the first trades.
     """
     core = hall.core
-    children = [follower(core, paths.CANDLES, core.candles, core.settings.candles.throttle)]
+    candles, every = core.candles, core.settings.candles.throttle
+    children = [follower(core, paths.CANDLES, candles, every, candles.restore)]
     if any(face.follows_days for face in hall.faces):
-        children.append(follower(core, paths.DAYS, core.days))
+        core.recording.collect_from(core.days.checkpoints)
+        children.append(follower(core, paths.DAYS, core.days, begin=core.days.restore))
     return (Child(paths.FOLLOWERS, lambda: Supervisor(limit=FOREVER, children=tuple(children))),)
 
 
-def follower(core: Core, path: str, product: Candles | Days, interval: float = FOLLOW_EVERY) -> Child:
-    """The actor that keeps `product` up to date."""
+def follower(
+    core: Core,
+    path: str,
+    product: Candles | Days,
+    interval: float = FOLLOW_EVERY,
+    begin: Callable[[], Awaitable[object]] | None = None,
+) -> Child:
+    """The actor that keeps `product` up to date. `begin()` brings it where it was in an earlier process."""
     core.topics.readers.add_of_all(product.news)
     every = min(interval, FOLLOW_EVERY, core.settings.cache.max_age_seconds / 4)
     return Child(
         paths.name(path),
-        partial(Follower, product, every),
+        partial(Follower, product, every, begin),
         mailbox=ONE_REQUEST,
+        ready_within=WARM_WITHIN,
         backoff=Backoff(cap=FOLLOW_EVERY),  # the history does not wait for it for long
         beat_within=BEAT_WITHIN,
         stop_within=0,

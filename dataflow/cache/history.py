@@ -21,6 +21,11 @@ Without a sequence it is refused as reused, because the two cannot be told apart
 new numbering costs one gap too many: its trades were never admitted before, and when it reaches admitted
 trades, the duplicates lead back to the old numbering.
 
+A missing trade that comes late fills its place. An exact gap of a source with sequences tells which place is
+that of which sequence, and the trades around it tell when it was. A trade outside of that time has another
+numbering, and fills nothing. What fills is staged at first: no reader sees it, because it must be on disk
+before anybody is told of it (`settle`). A filled place never changes again.
+
 A trade without an id cannot be recognised when it comes again. So each that comes is one trade, whatever its
 age; only a sequence can refuse it.
 
@@ -39,6 +44,7 @@ price of `admit`. It does not touch any other run. Only `admit` judges.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -58,6 +64,9 @@ _IDS_PER_TRADE: Final = 2  # ids outlive trades: a trade that was served must no
 
 ANEW: Final = 20  # late trades in a row: more than a few stragglers, and few enough to lose
 JUMP: Final = 10_000_000  # places; several days of the busiest symbols
+HOLES: Final = 1_000  # of one source that may still be filled: the newest ones
+STAGED: Final = 10_000  # trades that may wait for the disk; any more are refused as late
+TOGETHER: Final = 200  # trades of one fill: some 45 KB for a client
 AHEAD: Final = 3600 * 10**9  # nanoseconds
 
 
@@ -66,7 +75,8 @@ class Verdict(Enum):
 
     ADMITTED = "admitted"
     DUPLICATE = "duplicate"  # this source has given this trade before
-    LATE = "late"  # its sequence is passed: its place is a gap, or holds another trade
+    LATE = "late"  # its sequence is passed, and its place is not known, or holds another trade
+    FILLED = "filled"  # it is a missing trade of an exact gap, and gets its place there
     REUSED = "reused"  # a trade of another time has this id, and no sequence tells them apart
     IMPLAUSIBLE = "implausible"  # its sequence is far too high, and no other trade has confirmed it
     TOO_OLD = "too_old"  # older than the remembered ids: it may be new or not
@@ -83,6 +93,27 @@ class Resumed(NamedTuple):
     is_known: bool
     after: int
     rewound: int | None = None
+
+
+class Filled(NamedTuple):
+    """Places of a gap that hold trades now, without a hole between them; at most `TOGETHER`.
+
+    `number`: grows by one from fill to fill of a history, from 1 on.
+    """
+
+    number: int
+    places: Sequence[tuple[int, Trade]]
+
+
+class _Hole(NamedTuple):
+    """Missing trades in an exact gap. `sequence` and `first`: those of the first one. All of them have times
+    from `earliest` to `latest`."""
+
+    sequence: int
+    first: int
+    size: int
+    earliest: float
+    latest: float
 
 
 class Stored(Protocol):
@@ -121,6 +152,7 @@ class _Feed:
     ids: dict[str | None, Trade] = field(
         factory=dict
     )  # admitted trades, as far as they are remembered; no None
+    holes: list[_Hole] = field(factory=list)  # of the present numbering, in its order
 
 
 @define(repr=False, on_setattr=setters.NO_OP)  # validators for the constructor: not at every place
@@ -145,6 +177,10 @@ class History:
     _trades: int = field(default=0, init=False)
     _ids_by_age: deque[Trade] = field(init=False, factory=deque)
     _feeds: dict[str, _Feed] = field(init=False, factory=dict)
+    filled: int = field(default=0, init=False)  # the number of the last fill; 0 when there is none
+    _staged: deque[tuple[int, Trade]] = field(init=False, factory=deque)
+    _fills: deque[Filled] = field(init=False, factory=deque)
+    _trades_of_fills: int = field(default=0, init=False)
     _floor: float = field(default=_NEVER, init=False)  # of a source that is not among the feeds yet
 
     @classmethod
@@ -176,10 +212,15 @@ class History:
         """
         for trade in newest:
             self._remember(trade)
+        gaps: dict[str, Gap] = {}
         for place, entry in places:
             self._places.append(entry, place, now)
-            if isinstance(entry, Trade):
+            if isinstance(entry, Gap):
+                if entry.source is not None:
+                    gaps[entry.source] = entry
+            else:
                 self._trades += 1
+                self._reopen(gaps.pop(entry.source, None), entry)
                 self._remember(entry)
                 if entry.trade_id is not None:
                     self._feeds[entry.source].ids[entry.trade_id] = entry
@@ -196,6 +237,15 @@ class History:
         feed = self._feed(trade.source)
         self.newest_trade = feed.newest = trade
         feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
+
+    def _reopen(self, gap: Gap | None, trade: Trade) -> None:
+        """What is missing before a stored trade may still come, and fill."""
+        feed = self._feed(trade.source)
+        step = _step(trade, feed)
+        if step is not None and step <= 0:
+            feed.holes.clear()  # a new numbering began here
+        if gap is not None:
+            _open(gap, feed, trade)
 
     def newest_by_source(self) -> list[Trade]:
         """The newest admitted trade of each source that had one."""
@@ -219,6 +269,8 @@ class History:
             return Verdict.ADMITTED
         if verdict is Verdict.DUPLICATE:
             _overlap(item, feed)
+        elif verdict is Verdict.FILLED:
+            self._stage(_hole_of(item, feed), (item,), feed)
         return verdict
 
     def admit_run(self, trades: Sequence[Trade], now: float) -> bool:
@@ -300,6 +352,8 @@ class History:
             return Verdict.REUSED
         if step is not None and step > 0:  # this proves that the trade is new, even if its id is forgotten
             return Verdict.ADMITTED if step <= JUMP else Verdict.IMPLAUSIBLE
+        if step is not None and known is None and self._fits(trade, feed):  # proof as well
+            return Verdict.FILLED
         if trade.timestamp <= feed.floor and trade.trade_id is not None:
             return Verdict.TOO_OLD
         return Verdict.ADMITTED if step is None else Verdict.LATE
@@ -308,6 +362,7 @@ class History:
         offset = (gap.last if gap else self.last) + 1
         if gap:
             self._places.append(gap, gap.last, now)
+            _open(gap, feed, trade)
         self._places.append(trade, offset, now)
         self.last = offset
         self._trades += 1
@@ -315,16 +370,20 @@ class History:
         feed.missed = None
         feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
         if trade.trade_id is not None:
-            feed.ids[trade.trade_id] = trade
-            self._ids_by_age.append(trade)
-            if len(self._ids_by_age) > self.max_trades * _IDS_PER_TRADE:
-                self._forget_id(self._ids_by_age.popleft())
+            self._remember_id(trade, feed)
         if self._trades > self.max_trades:
             self._make_room()
+
+    def _remember_id(self, trade: Trade, feed: _Feed) -> None:
+        feed.ids[trade.trade_id] = trade
+        self._ids_by_age.append(trade)
+        if len(self._ids_by_age) > self.max_trades * _IDS_PER_TRADE:
+            self._forget_id(self._ids_by_age.popleft())
 
     def _gap_before(self, trade: Trade, feed: _Feed, anew: bool) -> Gap | None:
         after = self.last + 1
         if anew:
+            feed.holes.clear()  # the old numbers tell nothing any more
             return Gap(after, after, "source_gap", exact=False)
         step = _step(trade, feed)
         if step is not None:
@@ -393,6 +452,104 @@ class History:
                 self._by_time.remove(oldest.timestamp // _MICROSECOND, offset)
             self._trades -= 1
 
+    # -- filling ---------------------------------------------------------------------------------
+
+    def fill(self, first: int, trades: Sequence[Trade]) -> bool:
+        """Missing trades, at least one, have come: stage them for place `first` and those behind it.
+
+        All or nothing. False: these are not the missing trades of these places, one source's and in order;
+        or too many wait already. Memory may have forgotten the places: then the disk has them.
+        """
+        feed = self._feeds.get(trades[0].source)
+        hole = None if feed is None else _hole_of(trades[0], feed)
+        if feed is None or hole is None or trades[0].sequence is None:
+            return False
+        begin, ids = trades[0].sequence, [each.trade_id for each in trades if each.trade_id is not None]
+        fits = (
+            first - hole.first == begin - hole.sequence
+            and first + len(trades) <= hole.first + hole.size
+            and all(_is_missing(each, begin + at, trades[0], hole) for at, each in enumerate(trades))
+            and len(set(ids)) == len(ids)
+            and feed.ids.keys().isdisjoint(ids)
+            and self._has_room(len(trades))
+        )
+        if fits:
+            self._stage(hole, trades, feed)
+        return fits
+
+    @property
+    def has_staged(self) -> bool:
+        """Whether fills wait to be written and settled."""
+        return bool(self._staged)
+
+    def unsettled(self, upto: int, limit: int = STAGED) -> list[Sequence[tuple[int, Trade]]]:
+        """Staged fills that lie at places up to `upto`, each without a hole: the oldest, `limit` at most.
+
+        For the disk, which has these places already. `settle` them when they are written.
+        """
+        return _together(takewhile(lambda place: place[0] <= upto, islice(self._staged, limit)))
+
+    def settle(self, count: int | None = None) -> None:
+        """The `count` oldest staged trades (None: all) take their places. Readers see them from now on."""
+        for places in _together(islice(list(self._staged), count)):
+            self._settle(places)
+            for _ in places:
+                self._staged.popleft()
+
+    def fills_behind(self, number: int) -> Sequence[Filled]:
+        """The fills behind that number, as far as they are remembered: a hole in the numbers tells of others.
+
+        The remembered ones have as many trades as the log may have.
+        """
+        return [each for each in self._fills if each.number > number]
+
+    def _fits(self, trade: Trade, feed: _Feed) -> bool:
+        return _hole_of(trade, feed) is not None and self._has_room(1)
+
+    def _has_room(self, count: int) -> bool:
+        return len(self._staged) + count <= STAGED
+
+    def _stage(self, hole: _Hole | None, trades: Sequence[Trade], feed: _Feed) -> None:
+        assert hole is not None
+        assert trades[0].sequence is not None
+        before = trades[0].sequence - hole.sequence
+        behind = before + len(trades)
+        left = hole._replace(size=before, latest=trades[0].timestamp)
+        right = _Hole(
+            hole.sequence + behind,
+            hole.first + behind,
+            hole.size - behind,
+            trades[-1].timestamp,
+            hole.latest,
+        )
+        at = feed.holes.index(hole)
+        feed.holes[at : at + 1] = [part for part in (left, right) if part.size]
+        self._staged.extend(enumerate(trades, hole.first + before))
+        for trade in trades:
+            if trade.trade_id is not None:
+                self._remember_id(trade, feed)
+
+    def _settle(self, places: Sequence[tuple[int, Trade]]) -> None:
+        first, last = places[0][0], places[-1][0]
+        gap = self._places.at(first)
+        if isinstance(gap, Gap) and gap.first <= first:  # otherwise it is forgotten
+            parts: list[tuple[int, Trade | Gap]] = [*places]
+            if gap.first < first:
+                parts.insert(0, (first - 1, gap.part(gap.first, first - 1)))
+            if last < gap.last:
+                parts.append((gap.last, gap.part(last + 1, gap.last)))
+            self._places.replace(parts)
+            self._trades += len(places)
+            if last <= self._timed:
+                for offset, trade in places:
+                    self._by_time.add(trade.timestamp // _MICROSECOND, offset, Recorded(offset, trade))
+        self.filled += 1
+        self._fills.append(Filled(self.filled, places))
+        self._trades_of_fills += len(places)
+        while self._trades_of_fills > max(self.max_trades, TOGETHER):
+            self._trades_of_fills -= len(self._fills.popleft().places)
+        self._make_room()
+
     # -- reading by place ------------------------------------------------------------------------
 
     @property
@@ -421,6 +578,14 @@ class History:
         if places and isinstance(cut := places[0][1], Gap) and cut.first <= after:
             places[0] = cut.last, cut.part(after + 1, cut.last)
         return places
+
+    def preceding(self, before: int, limit: int) -> list[tuple[int, Trade | Gap]]:
+        """The last `limit` kept entries at places before `before`, in order, each with its last offset."""
+        places = list(self._places.before(before, limit))
+        at = next(self._places.after(before - 1, 1), None)
+        if at is not None and isinstance(cut := at[1], Gap) and cut.first < before:
+            places.append((before - 1, cut.part(cut.first, before - 1)))
+        return places[-limit:]
 
     def since_when(self, after: int) -> float | None:
         """When the first kept place behind `after` was filled, on the clock of `admit`; None without one."""
@@ -517,16 +682,20 @@ class Store:
     """The histories of the symbols of one shard. Each is made when its symbol is first named.
 
     `counts`: the number of items by (source, verdict). `refused` is called with each trade that is neither
-    admitted nor a duplicate. It must not raise. `streams`: what is stored of each symbol; its log goes on.
+    admitted nor a duplicate nor a fill. It must not raise. `streams`: what is stored of each symbol; its log
+    goes on. `staged(symbol)` is called when fills are staged, for whoever writes and settles them. None:
+    there is no disk, and they are settled at once.
     """
 
     epoch: int
     max_trades: int
     max_age: float
     refused: Callable[[Trade, Verdict], None] | None = None
+    staged: Callable[[str], object] | None = field(default=None, kw_only=True)
     streams: Mapping[str, Stored] = field(factory=dict, kw_only=True)
     counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
     _histories: dict[str, History] = field(init=False, factory=dict)
+    _filled: set[str] = field(init=False, factory=set)  # by the batch in hand
     _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
 
     def history(self, symbol: str, now: float | None = None) -> History:
@@ -552,8 +721,23 @@ class Store:
         return list(self._histories)
 
     def admit(self, items: Sequence[Item], now: float) -> set[str]:
-        """Offer items; those of one symbol stay in order. Returns the symbols whose logs have grown."""
+        """Offer items; those of one symbol stay in order. Returns the symbols whose logs have news."""
         self._now = now
+        grown = self._offer(items, now)
+        if self._filled:
+            self._settle()
+        return grown
+
+    def _settle(self) -> None:
+        """At the end of a batch, so that what comes together is told together."""
+        filled, self._filled = self._filled, set()
+        for symbol in filled:
+            if self.staged is None:
+                self.history(symbol).settle()
+            else:
+                self.staged(symbol)
+
+    def _offer(self, items: Sequence[Item], now: float) -> set[str]:
         if len(items) < _FEW:
             return {
                 item.symbol for item in items if self._offer_each(self.history(item.symbol), (item,), now)
@@ -584,6 +768,9 @@ class Store:
             self.counts[item.source, verdict.value] += 1
             if verdict is Verdict.ADMITTED:
                 grown = True
+            elif verdict is Verdict.FILLED:
+                grown = True
+                self._filled.add(item.symbol)
             elif self.refused and isinstance(item, Trade) and verdict is not Verdict.DUPLICATE:
                 self.refused(item, verdict)
         return grown
@@ -597,6 +784,8 @@ class Store:
         for item in items:
             self.history(item.symbol).lost(item, self._now)
             touched.add(item.symbol)
+        if self._filled:
+            self._settle()
         return touched
 
 
@@ -634,6 +823,49 @@ def _goes_on(trade: Trade, feed: _Feed, verdict: Verdict) -> bool:
     if feed.stray is None:
         feed.late = 0
     return goes_on
+
+
+def _open(gap: Gap, feed: _Feed, following: Trade) -> None:
+    """Remember an exact gap before the trade `following`, so that it can be filled."""
+    if gap.sequence is None:
+        return
+    before = feed.newest
+    moments = [following.timestamp, following.timestamp if before is None else before.timestamp]
+    earliest = _NEVER if before is None else min(moments)
+    feed.holes.append(_Hole(gap.sequence, gap.first, gap.last - gap.first + 1, earliest, max(moments)))
+    del feed.holes[:-HOLES]
+
+
+def _hole_of(trade: Trade, feed: _Feed) -> _Hole | None:
+    """The hole in which this trade is missing; None when there is none, or the time is wrong."""
+    if trade.sequence is None:
+        return None
+    at = bisect_right(feed.holes, trade.sequence, key=lambda hole: hole.sequence) - 1
+    if at < 0:
+        return None
+    hole = feed.holes[at]
+    within = trade.sequence < hole.sequence + hole.size
+    return hole if within and hole.earliest <= trade.timestamp <= hole.latest else None
+
+
+def _is_missing(trade: Trade, sequence: int, first: Trade, hole: _Hole) -> bool:
+    """Whether a trade of a run that begins with `first` is the one with that sequence in `hole`."""
+    return (
+        trade.sequence == sequence
+        and (trade.source, trade.symbol) == (first.source, first.symbol)
+        and hole.earliest <= trade.timestamp <= hole.latest
+    )
+
+
+def _together(staged: Iterable[tuple[int, Trade]]) -> list[Sequence[tuple[int, Trade]]]:
+    """Runs without a hole."""
+    runs: list[list[tuple[int, Trade]]] = []
+    for place in staged:
+        if runs and runs[-1][-1][0] + 1 == place[0] and len(runs[-1]) < TOGETHER:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return [*runs]
 
 
 def _step(trade: Trade, feed: _Feed) -> int | None:

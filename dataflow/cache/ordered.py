@@ -86,6 +86,22 @@ class ByPlace(Generic[V]):
             del self._values[: self._head], self._ends[: self._head], self._since[: self._head]
             self._head = 0
 
+    def at(self, place: int) -> V | None:
+        """The value that takes `place` or, where that is forgotten, the first one; None behind the last."""
+        index = bisect_left(self._ends, place, lo=self._head)
+        return self._values[index] if index < len(self._values) else None
+
+    def replace(self, values: Sequence[tuple[int, V]]) -> None:
+        """Put these values, each with its last place, in the stead of the one that ends where they end.
+
+        They count as old as that. Costs a move of all values behind it.
+        """
+        index = bisect_left(self._ends, values[-1][0], lo=self._head)
+        some = slice(index, index + 1)
+        self._values[some] = [value for _, value in values]
+        self._ends[some] = array("q", [end for end, _ in values])
+        self._since[some] = array("d", (self._since[index],)) * len(values)
+
     def since_when(self, place: int) -> float | None:
         """When the first value that ends after `place` was added; None when there is none."""
         index = bisect_right(self._ends, place, lo=self._head)
@@ -100,6 +116,12 @@ class ByPlace(Generic[V]):
         """At most `limit` values that end after `place`, in order."""
         start = bisect_right(self._ends, place, lo=self._head)
         end = None if limit is None else start + limit
+        return zip(self._ends[start:end], self._values[start:end], strict=True)
+
+    def before(self, place: int, limit: int) -> Iterator[tuple[int, V]]:
+        """The last `limit` values that end before `place`, in order."""
+        end = bisect_left(self._ends, place, lo=self._head)
+        start = max(self._head, end - limit)
         return zip(self._ends[start:end], self._values[start:end], strict=True)
 
     def count_after(self, place: int) -> int:

@@ -98,6 +98,7 @@ class Recording:
         self._history_of = history_of
         self._tracks: dict[str, _Track] = {}
         self._news: dict[str, None] = {}  # symbols with places that are not written
+        self._fills: dict[str, None] = {}  # symbols with fills that are staged
         self._bars: dict[tuple[str, int, int], _WaitingBar] = {}
         self._points: dict[tuple[str, str], Checkpoint] = {}
         self._givers: list[Checkpoints] = []
@@ -136,6 +137,11 @@ class Recording:
         self._news[symbol] = None
         if self.is_exposed:
             self._show(symbol)
+
+    def fills(self, symbol: str) -> None:
+        """Fills are staged in the history of `symbol`. They are settled when they are written."""
+        self._wake()
+        self._fills[symbol] = None
 
     def bars(self, rows: Iterable[BarRow], position: int) -> bool:
         """Write these bars as soon as all places of their symbol up to `position` are written.
@@ -187,6 +193,11 @@ class Recording:
                 oldest = min(oldest, since)
         return now - oldest
 
+    @property
+    def damaged(self) -> int:
+        """The number of parts of the store that are damaged, as far as they were met."""
+        return len(self.damage) + int(getattr(self.archive, "damaged", 0))
+
     def troubles(self, now: float, most: float) -> list[str]:
         """What is wrong, in words; behind by more than `most` seconds is. Empty: nothing."""
         if self.archive is None:
@@ -210,7 +221,11 @@ class Recording:
     @property
     def waits(self) -> bool:
         """Whether anything may be there to be written."""
-        return bool(self._news) or any(True for _ in chain(self._due_points(), self._due_bars()))
+        return (
+            bool(self._news)
+            or bool(self._fills)
+            or any(True for _ in chain(self._due_points(), self._due_bars()))
+        )
 
     def collect(self) -> None:
         """Ask the givers for their checkpoints."""
@@ -245,6 +260,7 @@ class Recording:
         """These runs, and all that is made of places that are on disk then."""
         runs = tuple(runs)
         reached = {run.symbol: run.last for run in runs}
+        runs = (*runs, *self._due_fills(reached))
         bars = tuple(each.row for each in self._due_bars(reached))
         return Batch(runs, bars, tuple(self._due_points(reached)))
 
@@ -254,6 +270,9 @@ class Recording:
         totals.commits += 1
         for run in batch.runs:
             track = self._track(run.symbol)
+            if run.is_fill:
+                track.history.settle(run.count)
+                continue
             if not track.position and run.symbol not in self.streams:
                 new[run.symbol] = run.first
             track.position = run.last
@@ -271,6 +290,7 @@ class Recording:
                 del self._points[point.name, point.symbol]
         if new:
             self._stored_from(new)
+        self._settled({run.symbol: None for run in batch.runs if run.is_fill})
         if self.after_commit:
             for symbol in {run.symbol: None for run in batch.runs}:
                 self._show(symbol)
@@ -306,6 +326,21 @@ class Recording:
             last = 0 if stream is None else stream.last
             track = self._tracks[symbol] = _Track(self._history_of(symbol), last, last, 0)
         return track
+
+    def _due_fills(self, reached: Mapping[str, int]) -> list[Run]:
+        """Of gaps that are on disk, or will be when what has `reached` these places is."""
+        return [
+            Run.of(symbol, places, is_fill=True)
+            for symbol in self._fills
+            for places in self._track(symbol).history.unsettled(self._end(symbol, reached), SLICE)
+        ]
+
+    def _settled(self, symbols: Iterable[str]) -> None:
+        """Some of the fills of these symbols are on disk, and may be told."""
+        for symbol in symbols:
+            if not self._track(symbol).history.has_staged:
+                self._fills.pop(symbol, None)
+            self._told(symbol)
 
     def _due_bars(self, reached: Mapping[str, int] | None = None) -> Iterator[_WaitingBar]:
         return (each for each in self._bars.values() if each.position <= self._end(each.row.symbol, reached))

@@ -65,6 +65,25 @@ class Tiers:
             places += history.places(last, limit - len(places))
         return places
 
+    async def preceding(self, symbol: str, before: int, limit: int) -> Places:
+        """The last entries before place `before`, in order: at least one, as long as there is any place.
+
+        Some `limit` of them. Forgotten ones come first, as one gap "overrun".
+        """
+        places = self._history_of(symbol).preceding(before, limit)
+        below = first_place(*places[0]) if places else before
+        missing = limit - len(places)
+        if not missing or below <= 1:
+            return places
+        found: Places = ()
+        if self._archive is not None and below > self.first(symbol):
+            found = await self._read(self._archive.newest, symbol, min(missing, AT_ONCE), below)
+        older = _below(whole(found, first_place(*found[0]) - 1), below) if found else []
+        last = older[-1][0] if older else 0
+        if last + 1 < below:
+            older.append((below - 1, Gap(last + 1, below - 1, "overrun")))
+        return [*older, *places]
+
     async def newest(self, symbol: str, count: int) -> Places:
         """The newest `count` trades by place, with the gaps between and behind them, in order."""
         history = self._history_of(symbol)
@@ -149,11 +168,16 @@ class Tiers:
         raise ArchiveFailed(f"the disk has not answered for {PATIENCE:g} s")
 
 
+def first_place(last: int, entry: Trade | Gap) -> int:
+    """The first place of an entry whose last one is `last`."""
+    return entry.first if isinstance(entry, Gap) else last
+
+
 def whole(places: Places, after: int, end: int | None = None) -> list[tuple[int, Trade | Gap]]:
     """`places` behind `after` (and up to `end`), with a gap "overrun" for each part that is not there."""
     made: list[tuple[int, Trade | Gap]] = []
     for last, entry in places:
-        first = entry.first if isinstance(entry, Gap) else last
+        first = first_place(last, entry)
         if first > after + 1:
             made.append((first - 1, Gap(after + 1, first - 1, "overrun")))
         elif isinstance(entry, Gap) and first <= after:
@@ -163,6 +187,15 @@ def whole(places: Places, after: int, end: int | None = None) -> list[tuple[int,
     if end is not None and end > after:
         made.append((end, Gap(after + 1, end, "overrun")))
     return made
+
+
+def _below(places: list[tuple[int, Trade | Gap]], below: int) -> list[tuple[int, Trade | Gap]]:
+    """The part of `places` before place `below`."""
+    while places and places[-1][0] >= below:
+        _, entry = places.pop()
+        if isinstance(entry, Gap) and entry.first < below:
+            places.append((below - 1, entry.part(entry.first, below - 1)))
+    return places
 
 
 def _newest(places: list[tuple[int, Trade | Gap]], count: int) -> Places:

@@ -1,4 +1,4 @@
 """The rehearsal: the whole daemon under random faults, with clients that check every trade, and a verdict.
 
-`plan` draws the faults, `run` carries them out, `client` and `witness` record the results, `check` judges.
+`plan` draws the faults, `run` and `deaths` carry them out, `check` and `lives` judge. See README.md.
 """

@@ -123,6 +123,7 @@ class Stream:
     gap_places: set[int] = field(factory=set)
     findings: Counter[str] = field(factory=Counter)
     rewinds: list[int] = field(factory=list)  # the places that it was told to go back to
+    outlives: bool = False  # the daemon may be another one after a reconnection, with a new epoch
     live: bool = False
     _ids: dict[tuple[str, str | None], int] = field(factory=dict)
 
@@ -145,7 +146,7 @@ class Stream:
 
     def of(self, epoch: int) -> None:
         """What comes now belongs to `epoch`."""
-        if self.epoch not in (None, epoch):
+        if self.epoch not in (None, epoch) and not self.outlives:
             self.findings["new_epoch"] += 1
         self.epoch = epoch
 
@@ -287,7 +288,7 @@ def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
         for what, where in (("missing", missing), ("altered", altered))
         if where
     ]
-    told += (f"{symbol}: {count} {what}" for what, count in stream.findings.items())
+    told += (f"{symbol}: {count} {what}" for what, count in (+stream.findings).items())
     return Account(
         delivered=len(stream.delivered),
         recovered=stream.recovered,

@@ -206,10 +206,11 @@ class Trades(Client):
     """A client that is owed every trade."""
 
     streams: dict[str, Stream] = field(init=False)
+    outlives: bool = False  # the daemon may be another one after a reconnection
     answered: set[str] = field(factory=set)  # symbols that were live on a connection that is lost
 
     def __attrs_post_init__(self) -> None:
-        self.streams = {symbol: Stream() for symbol in self.symbols}
+        self.streams = {symbol: Stream(outlives=self.outlives) for symbol in self.symbols}
 
     def position(self, symbol: str) -> int | None:
         """The newest place that it has; None before the first answer."""
@@ -418,11 +419,13 @@ class Resuming(OverWebSocket):
             raise trio.BrokenResourceError from fault
 
 
-def speaker(number: int, host: str, port: int, symbols: Collection[str]) -> JsonRpc | Resuming:
+def speaker(
+    number: int, host: str, port: int, symbols: Collection[str], *, outlives: bool = False
+) -> JsonRpc | Resuming:
     """The client of this number that speaks JSON-RPC: one that checks by itself, then some with the core, in
-    each format."""
+    each format. `outlives`: the daemon may be another one after a reconnection."""
     if number == 0:
-        return JsonRpc(host, port, symbols)
+        return JsonRpc(host, port, symbols, outlives=outlives)
     batch, format = bool(number % 2), _FORMATS[number % len(_FORMATS)]
     return Resuming(host, port, symbols, batch=batch, format=format)
 

@@ -8,39 +8,39 @@ not happened by then is a finding. The disk is looked at only between two lives,
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
-import msgspec
 import trio
 from attrs import define, field, frozen
 
-from dataflow.client import Gap, Trade
 from dataflow.settings.load import load, shipped
 from simulators import Exchange, Player
 
-from .check import Admitted, Seen
-from .client import JsonRpc, Resuming, as_seen, speaker
+from .check import Admitted
+from .client import JsonRpc, Resuming, speaker
 from .exchanges import EXCHANGES, judge, playing
 from .lives import Forks, Lives
 from .plan import Deaths, Fate, Life, fate
+from .readings import Disk, served
 from .run import HOST, free_port
 from .witness import LOOK_EVERY
 
+COMMAND: Final = (sys.executable, "-m", "dataflow")
 SERVED_WITHIN: Final = 60.0  # seconds from a start until all clients are served: a busy machine is slow
 ENDS_WITHIN: Final = 30.0  # seconds of a stop in order
 AT_REST: Final = 20  # looks in a row without news
+SPEED: Final = 10.0  # times the recordings' own pace: about 1,000 trades a second together
 REMEMBERED: Final = (
     2_000  # trades of a symbol in the daemon's memory: few, so that answers come from disk too
 )
-PAGE: Final = 10_000  # entries in a page of the record
 
 Speaker = JsonRpc | Resuming
 
@@ -115,7 +115,7 @@ class _Daemon:
 
     async def start(self) -> None:
         """Start the process. It need not listen when this returns."""
-        command = [sys.executable, "-m", "dataflow", "run", "--config", str(self.folder / "daemon.toml")]
+        command = [*COMMAND, "run", "--config", str(self.folder / "daemon.toml")]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DATAFLOW__")}
         with self.log.open("ab") as log:
             self.process = await trio.lowlevel.open_process(
@@ -156,20 +156,17 @@ async def _stage(folder: Path, deaths: Deaths) -> AsyncIterator[_Stage]:
         exchanges: dict[str, Exchange] = {}
         players: dict[str, Player] = {}
         for name in EXCHANGES:
-            opened = playing(name, seed=plan_seed(deaths, name), repeated=plan.repeated)
+            opened = playing(name, seed=deaths.seed, repeated=plan.repeated, speed=SPEED)
             exchanges[name], players[name] = await stack.enter_async_context(opened)
         if plan.dropped:
             exchanges["binance"].fault("drop", times=None, probability=plan.dropped)
         daemon = _Daemon(folder, free_port())
         daemon.configure(exchanges, symbols)
         every = [symbol for known in symbols.values() for symbol in known]
-        clients = {f"client-{n}": speaker(n, HOST, daemon.port, every) for n in range(deaths.clients)}
+        clients = {
+            f"client-{n}": speaker(n, HOST, daemon.port, every, outlives=True) for n in range(deaths.clients)
+        }
         yield _Stage(daemon, symbols, exchanges, players, clients)
-
-
-def plan_seed(deaths: Deaths, name: str) -> int:
-    """The seed of an exchange's faults."""
-    return random.Random(f"deaths/{deaths.seed}/{name}").randrange(1 << 32)
 
 
 # -- the play ---------------------------------------------------------------------------------------------
@@ -273,9 +270,7 @@ class _Play:
         for name, client in stage.clients.items():
             client.lost()
             self._judge_rewinds(name, client)
-            account = client.account(record)
-            del account.wrong["new_epoch"]  # each death begins one
-            figures.clients[name] = account
+            figures.clients[name] = client.account(record)
             figures.connections[name] = client.connections
             figures.rewinds[name] = sum(map(len, client.rewinds.values()))
             figures.filled[name] = client.filled if isinstance(client, Resuming) else 0
@@ -289,8 +284,9 @@ class _Play:
         code = await stage.daemon.end(signal.SIGTERM)
         if code != 0:
             figures.broken.append(f"the last stop ended with {code}; {self._said()}")
-        await trio.to_thread.run_sync(self._disk.look)
-        figures.compare("on disk", record, self._disk.record)
+        figures.compare("on disk", record, await trio.to_thread.run_sync(self._disk.read))
+        figures.broken += self._disk.damage
+        figures.broken += self._tracebacks()
 
     async def _record(self) -> dict[str, Admitted]:
         """The stream of each symbol as the daemon serves it, from its first place on."""
@@ -300,13 +296,25 @@ class _Play:
         ) as http:
             for symbols in self.stage.symbols.values():
                 for symbol in symbols:
-                    found[symbol] = await _read(http, symbol)
+                    found[symbol] = await served(http, symbol)
         return found
 
     def _said(self) -> str:
         """The last line of the daemon's log."""
-        lines = self.stage.daemon.log.read_text(errors="replace").splitlines()
+        lines = self._log()
         return lines[-1] if lines else "it said nothing"
+
+    def _tracebacks(self) -> list[str]:
+        """The errors that nobody expected, of all lives: the last line of each traceback."""
+        lines, found = self._log(), list[str]()
+        for n, line in enumerate(lines):
+            if "Traceback (most recent call last)" in line:
+                behind = takewhile(lambda each: not each.startswith("20"), lines[n + 1 :])
+                found.append(f"in the log: {[line, *behind][-1].strip()}")
+        return found
+
+    def _log(self) -> list[str]:
+        return self.stage.daemon.log.read_text(errors="replace").splitlines()
 
     # What has not happened yet, in words. An empty list means that all is well.
 
@@ -342,56 +350,3 @@ class _Play:
             for name, client in self.stage.clients.items()
             for symbol in client.symbols
         }
-
-
-async def _read(http: httpx.AsyncClient, symbol: str) -> Admitted:
-    found = Admitted()
-    after: dict[str, int] | None = None
-    while True:
-        params: dict[str, Any] = {"symbol": symbol, "limit": PAGE} | ({"after": after} if after else {})
-        call = {"jsonrpc": "2.0", "id": 1, "method": "getTrades", "params": params}
-        answer = msgspec.json.decode(
-            (await http.post("/api/v1/rpc", json=call, timeout=60)).content, type=_Answer
-        )
-        if answer.error is not None or answer.result is None:
-            raise RuntimeError(f"no record of {symbol}: {answer.error}")
-        page = answer.result
-        entries: list[Trade | Gap] = [*page.trades, *page.gaps]
-        for entry in sorted(entries, key=lambda each: each.first):
-            if isinstance(entry, Trade):
-                found.trade(entry.offset, as_seen(entry))
-            elif entry.first:
-                found.gap(entry.first, entry.last, entry.reason)
-        if page.next is None or not (page.trades or page.gaps):
-            return found
-        after = page.next
-
-
-class _Page(msgspec.Struct):
-    trades: list[Trade]
-    gaps: list[Gap]
-    next: dict[str, int] | None
-
-
-class _Answer(msgspec.Struct):
-    result: _Page | None = None
-    error: Any = None
-
-
-# -- the disk ---------------------------------------------------------------------------------------------
-
-
-@define(eq=False)
-class Disk:
-    """The history in `directory`, read from a copy while no daemon runs.
-
-    `found`: the trades that were new at each look, by symbol and place. `record`: all places.
-    """
-
-    directory: Path
-    found: list[dict[str, dict[int, Seen]]] = field(factory=list)
-    record: dict[str, Admitted] = field(factory=dict)
-
-    def look(self) -> dict[str, int]:
-        """Read what is new. Returns the last place of each symbol. Blocks."""
-        return {}

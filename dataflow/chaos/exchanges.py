@@ -27,13 +27,15 @@ EXCHANGES: Final = tuple(_OPENED)
 
 
 @asynccontextmanager
-async def playing(name: str, *, seed: int, repeated: int) -> AsyncIterator[tuple[Exchange, Player]]:
+async def playing(
+    name: str, *, seed: int, repeated: int, speed: float = SPEED
+) -> AsyncIterator[tuple[Exchange, Player]]:
     """An exchange that plays its recording. `repeated`: trades of a symbol that it sends again to a client
     that comes back."""
     opened, feed = _OPENED[name]
     async with (
         opened(absent="held", replay_last=repeated, history=REMEMBERED, seed=seed) as exchange,
-        simulators.playing(exchange, feed(), speed=SPEED, start="all_subscribed") as player,
+        simulators.playing(exchange, feed(), speed=speed, start="all_subscribed") as player,
     ):
         yield exchange, player
 

@@ -204,7 +204,7 @@ class Client:
             yield from self._subscribed(topic, answer)
         elif topic.channel == CANDLES:
             bars = self._bars(topic)
-            bars.live = True
+            bars.answered(answer.epoch)
             for raw in answer.candles:
                 for news in bars.take(_candle.decode(raw)):
                     yield news, bytes(raw)

@@ -2,8 +2,9 @@
 
 Rules of this file. Pure. Each place comes once and in order, as a trade or as a gap; anything else is a
 `WrongPlace`, and what was held stays. A filled place never changes again. What lies behind a rewind is
-dropped. A stream that the server cannot go on with begins anew behind a gap from place 0. Entries and open
-gaps are bounded: the oldest are forgotten, and fills of forgotten gaps are no news.
+dropped. A stream that the server cannot go on with begins anew behind a gap from place 0; what it can only
+tell in part goes on, with gaps. Entries and open gaps are bounded: the oldest are forgotten, and fills of
+forgotten gaps are no news.
 """
 
 from __future__ import annotations
@@ -66,11 +67,8 @@ class Stream:
         self.live = True
         if rewound is not None and self.offset is not None:
             yield self.rewind(rewound)
-        goes_on = self.offset is not None and (recovered is True or rewound is not None)
-        if entries and entries[0].first == FROM_NOTHING:
-            goes_on = False
         self.epoch = at.epoch
-        if goes_on:
+        if self._goes_on(entries, recovered is True or rewound is not None):
             for fill in filled:
                 yield from self.fill(fill)
         else:
@@ -125,6 +123,12 @@ class Stream:
         """The connection is lost: nothing may come before the next answer."""
         self.live = False
 
+    def _goes_on(self, entries: Sequence[Entry], is_known: bool) -> bool:
+        """Whether the answer follows what is held. It may do so although a part of it is missing for good."""
+        if self.offset is None or (entries and entries[0].first == FROM_NOTHING):
+            return False
+        return is_known or (bool(entries) and entries[0].first == self._next)
+
     def _begin(self, at: Position, entries: Sequence[Entry]) -> Iterator[Gap]:
         """The count begins: for the first time, or anew behind a hole with a name."""
         anew = self.offset is not None
@@ -172,10 +176,6 @@ class Qualities:
     live: bool = False
     states: dict[str, Quality] = field(factory=dict)
 
-    @property
-    def since(self) -> None:
-        """This channel has no past."""
-
     def take(self, state: Quality) -> Quality:
         """A state, which replaces the one before."""
         self.states[state.source] = state
@@ -188,25 +188,36 @@ class Qualities:
 
 @define(eq=False)
 class Bars:
-    """The candles of a symbol and interval: the newest revision of each of the newest `keep`, or of all."""
+    """The candles of a symbol and interval, each as it is now: all, or the `keep` that changed last.
+
+    By start; those of a number of trades (`100t`) or a volume (`10v`) by their first place, since several may
+    start in one microsecond.
+    """
 
     topic: Topic
     keep: int | None = None
+    epoch: int | None = None
     live: bool = False
-    candles: dict[datetime, Candle] = field(factory=dict)
+    candles: dict[datetime | int, Candle] = field(factory=dict)
 
-    @property
-    def since(self) -> None:
-        """Candles are asked for again: a revision tells by itself whether it is news."""
+    def answered(self, epoch: int) -> None:
+        """The answer to a subscription. A daemon that was started anew counts revisions anew."""
+        self.live = True
+        if epoch != self.epoch:
+            self.candles.clear()
+        self.epoch = epoch
 
     def take(self, candle: Candle) -> Iterator[Candle]:
         """A candle, if it is news: a revision that is held already, or an older one, yields nothing."""
-        held = self.candles.get(candle.start)
+        by_place = candle.first_offset is not None and candle.interval.endswith(("t", "v"))
+        key = candle.first_offset if by_place and candle.first_offset is not None else candle.start
+        held = self.candles.pop(key, None)
         if held is not None and candle.rev <= held.rev:
+            self.candles[key] = held
             return
-        self.candles[candle.start] = candle
+        self.candles[key] = candle
         if self.keep is not None and len(self.candles) > self.keep:
-            del self.candles[min(self.candles)]
+            del self.candles[next(iter(self.candles))]
         yield candle
 
     def lost(self) -> None:

@@ -123,9 +123,6 @@ class Face(face.Face):
             Route("/faults", desk.faults, operator=True, about=_FAULTS),
             Route("/faults", desk.inject, ("POST",), operator=True, about=_INJECT),
             Route("/faults/<int:id>", desk.withdraw, ("DELETE",), operator=True, about=_WITHDRAW),
-            Route("/api/v1/status", desk.status, about=_STATUS),
-            Route("/api/v1/sources", desk.sources, about=_SOURCES),
-            Route("/api/v1/sources/<name>", desk.source, about=_SOURCE),
             Route("/api/v1/clients", desk.clients, operator=True, about=_CLIENTS),
             Route("/api/v1/clients/<int:id>", desk.client, operator=True, about=_CLIENT),
             Route("/api/v1/clients/<int:id>", desk.end_client, ("DELETE",), operator=True, about=_END),
@@ -133,7 +130,6 @@ class Face(face.Face):
 
     def about(self, hall: Hall) -> Iterable[Sample]:
         yield simple("Readiness", "/ready", "Whether everything runs; 503 when something does not.")
-        yield simple("Status", "/api/v1/status", "The sources, the clients and the event loop.")
 
 
 class _Admin:
@@ -185,18 +181,6 @@ class _Admin:
         except FaultError as error:
             raise _as_problem(error) from None
         return Response(b"", status=204)  # with no body at all, Quart looks for an event loop of asyncio
-
-    async def status(self) -> Response:
-        return _spelled(spelling.status(self._hall.desk.status()))
-
-    async def sources(self) -> Response:
-        return _spelled(self._sources())
-
-    async def source(self, name: str) -> Response:
-        sources = self._sources()
-        if name not in sources:
-            raise HttpProblem(404, "Not Found", f"there is no source {name!r}", valid=list(sources))
-        return _spelled(sources[name])
 
     async def clients(self) -> Response:
         after, limit = _number("after", int, 0), _number("limit", int, CLIENTS)
@@ -349,16 +333,6 @@ _WITHDRAW: Final = About(
     {204: Answer("withdrawn")},
     {403: _NO_CHAOS, 404: "no fault in force has this id"},
     parameters=(_FAULT_ID,),
-)
-_STATUS: Final = About("The daemon and its sources", {200: Answer("what `getStatus` says", spelled.Status)})
-_SOURCES: Final = About(
-    "All sources", {200: Answer("by name, in the order of the configuration", dict[str, spelled.Source])}
-)
-_SOURCE: Final = About(
-    "One source",
-    {200: Answer("its connection, and what it delivered", spelled.Source)},
-    {404: "no source has this name; `valid` has those that exist"},
-    parameters=(Parameter("name", str, "the NAME of `[sources.NAME]`", place="path", example="binance"),),
 )
 _CLIENTS: Final = About(
     "The clients",

@@ -2,7 +2,8 @@
 
 Rules of this file: words only. An event's id is its place, "EPOCH-OFFSET"; a client that comes back with the
 last one (`Last-Event-ID`, or `?since=`) gets everything since, in order; or a gap that says that this is not
-known any more, and then what there is.
+known any more, and then what there is. If its branch was lost, the first event is `rewind`. A `filled` has no
+id: it concerns earlier places.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from attrs import evolve, frozen
 from quart import Response, request
 
 from actors.session import Ending
+from actors.update import Places
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Draining, Notice
 from dataflow.domain.topic import CANDLES, TRADES
@@ -29,7 +31,7 @@ from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.responses import UNBUFFERED, endless, open_session
 from dataflow.gateway.spelling import encode
-from dataflow.gateway.subscriptions import Position
+from dataflow.gateway.subscriptions import Since
 from dataflow.server.streaming_wire import StreamingWire
 from dataflow.settings.schema import FaceSettings
 
@@ -50,7 +52,7 @@ class Wanted(Wish):
     """The only message that a client ever sends."""
 
     topic: Topic
-    since: Position | None
+    since: Since | None
 
 
 class Events(Format):
@@ -68,6 +70,13 @@ class Events(Format):
 
     def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int) -> bytes:
         return _event("gap", spelling.gap(gap) | {"skipped": skipped}, epoch, gap.last)
+
+    def filled(self, topic: Topic, epoch: int, places: Places) -> bytes:
+        trades = [spelling.item(topic, place, value) for place, value in places]
+        return _event("filled", {"from": places[0][0], "to": places[-1][0], "trades": trades})
+
+    def rewind(self, topic: Topic, epoch: int, offset: int) -> bytes:
+        return _event("rewind", {"epoch": epoch, "offset": offset}, epoch, offset)
 
     def notice(self, notice: Notice) -> bytes:
         return _event("notice", {"kind": spelling.KINDS[type(notice)], **spelling.fields(notice)})
@@ -144,7 +153,7 @@ async def _open(hall: Hall, symbol: str) -> Response:
     return endless(wire.body(), CONTENT_TYPE)
 
 
-def _position(text: str | None) -> Position | None:
+def _position(text: str | None) -> Since | None:
     if not text:
         return None
     match = _ID.fullmatch(text)
@@ -152,7 +161,7 @@ def _position(text: str | None) -> Position | None:
         raise InvalidValue(
             "since", text, "must be EPOCH-OFFSET, the id of an event", example="1763696936212-612"
         )
-    return Position(int(match[1]), int(match[2]))
+    return Since(int(match[1]), int(match[2]))
 
 
 def _event(kind: str, data: Any, epoch: int = 0, offset: int = 0) -> bytes:
@@ -176,7 +185,8 @@ _ABOUT: Final = About(
         Parameter("since", str, "a place, EPOCH-OFFSET: everything after it comes first"),
         Parameter("Last-Event-ID", str, "the same; comes before `since`", place="header"),
     ),
-    more="Events are `trade`, `candle`, `quality`, `gap` and `notice`. The `id` of an event is its place.",
+    more="Events are `trade`, `candle`, `quality`, `gap`, `filled`, `rewind` and `notice`. The `id` of an "
+    "event is its place.",
 )
 
 _IN_NODE: Final = "// a browser; Node.js with --experimental-eventsource"

@@ -36,12 +36,17 @@ class Parameter:
 
 @frozen
 class Answer:
-    """One answer: `type` of its body, in `media`. `headers`: those that matter, with their meaning."""
+    """One answer: `type` of its body, in `media`; `also`: in further media, for clients that prefer them.
+
+    `headers`: those that matter, with their meaning; `sometimes`: those that an answer need not have.
+    """
 
     words: str
     type: Any = NOTHING
     media: str = JSON
+    also: Mapping[str, Any] = field(factory=dict, kw_only=True)
     headers: Mapping[str, str] = field(factory=dict, kw_only=True)
+    sometimes: Mapping[str, str] = field(factory=dict, kw_only=True)
 
 
 @frozen

@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 from attrs import define, field
 
 from actors.session import Ending
 from dataflow.domain.notice import Notice, Refused, Waiting
+
+T = TypeVar("T")
 
 FIRST_SIGN = 1.0  # seconds of waiting before a client is told that it waits ...
 NEXT_SIGN = 3.0  # ... and told again
@@ -259,6 +261,14 @@ class Turns:
         """Let others have a turn, in the middle of a long answer."""
         await trio.lowlevel.checkpoint()
         await self.take(resuming=False)
+
+    async def elsewhere(self, wait: Awaitable[T]) -> T:
+        """Wait for something that others need not wait for: a disk, say. There is a turn again behind it."""
+        self.leave()
+        try:
+            return await wait
+        finally:
+            await self.take(resuming=False)
 
     def _enter(self, resuming: bool) -> Turn:
         newcomer = Urgency.RESUMING if resuming else Urgency.NEW

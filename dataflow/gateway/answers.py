@@ -10,9 +10,18 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from dataflow.domain import Recorded, Topic
+from dataflow.cache.archive import Places
+from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.quality import Quality
+
+
+@frozen
+class Position:
+    """A place in the stream of a topic."""
+
+    epoch: int
+    offset: int
 
 
 @frozen
@@ -29,6 +38,33 @@ class SymbolInfo:
     status: str
     quality: Sequence[Quality]
     newest: Recorded | None
+
+
+@frozen
+class TradesPage:
+    """Entries of a symbol's stream, each with its last place, in the order that was asked for.
+
+    `next`: the position to go on from, in the same direction; None when a bounded range is at its end.
+    `more`: whether there is something now. `rewound`: what the client holds behind this place is not part of
+    the stream any more. The gap `UNKNOWN` comes first when the client's position says nothing at all.
+    """
+
+    symbol: str
+    epoch: int
+    entries: Places
+    next: Position | None
+    more: bool
+    rewound: Position | None
+
+    @property
+    def trades(self) -> list[Recorded]:
+        """The trades among them."""
+        return [Recorded(last, entry) for last, entry in self.entries if isinstance(entry, Trade)]
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The gaps among them."""
+        return [entry for _, entry in self.entries if isinstance(entry, Gap)]
 
 
 @frozen

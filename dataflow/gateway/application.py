@@ -53,7 +53,7 @@ MAX_BODY_BYTES = 65536  # of a request; 413 for more
 BODY_SECONDS = 10  # in which it must have come, or 408
 _WORD = "word_"  # begins the names of variables without a meaning
 _CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID, X-Requested-With, X-SignalR-User-Agent"
-_CORS_ANSWER_HEADERS = "Link, Retry-After"
+_CORS_ANSWER_HEADERS = "Link, Retry-After, ETag, Dataflow-Epoch, Dataflow-Rewound"
 _SERVED = "dataflow.routes"
 _CORS_SECONDS = "600"  # for which a browser may remember what is allowed
 

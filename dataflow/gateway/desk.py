@@ -1,15 +1,18 @@
 """Questions and their answers as values: symbols, trades, the state of the daemon.
 
 Rules of this file: no word of any protocol. A wrong name or value raises a `Problem`, which tells the right
-ones. Nothing here waits but `candles`.
+ones. Nothing here waits, but for the disk: only questions about trades and candles are `async`. Who asks them
+holds no turn meanwhile (`Turns.elsewhere`), and gives its `account`, so that nobody has the disk for himself.
 """
 
 from __future__ import annotations
 
 import difflib
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from decimal import Decimal
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from typing import Final
@@ -23,9 +26,9 @@ from dataflow.core import Core
 from dataflow.domain import Recorded, Topic
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.quality import Quality
-from dataflow.domain.symbols import LONGEST, WELL_FORMED, compact, well_formed
+from dataflow.domain.symbols import ANY, LONGEST, WELL_FORMED, compact, well_formed
 from dataflow.domain.timestamps import to_rfc3339
-from dataflow.domain.topic import CANDLES, DAYS
+from dataflow.domain.topic import CANDLES, DAYS, TRADES
 from dataflow.sources.state import SourceState
 
 from .answers import (
@@ -37,14 +40,19 @@ from .answers import (
     SourceInfo,
     Status,
     SymbolInfo,
+    TradesPage,
 )
 from .clients import AnySession
 from .guestbook import Guest
+from .limits import Account
 from .lobby import Lobby
 from .problems import InvalidValue, Unavailable
+from .reading import TradesWalk, Wanted
 
 MAX_CLIENTS: Final = 200  # in one answer: with 100 subscriptions each some 30 ms of work
-MAX_COUNT: Final = 1000  # trades in one answer
+MAX_COUNT: Final = 1000  # trades in one answer ...
+MAX_TRADES: Final = 10_000  # ... and trades and gaps, where a client asks for so many
+PARTS_AT_ONCE: Final = 20  # of a walk in one answer: 40,000 entries that are out of a range of time
 MAX_CANDLES: Final = 10_000  # in one answer
 COMPARED: Final = 100  # of many symbols, its neighbours, with one that is unknown: half a millisecond
 _BEST_FIRST: Final = ("live", "subscribing", "idle", "connecting", "lost", "rejected")
@@ -61,6 +69,11 @@ class Desk:
     def symbols(self) -> list[SymbolInfo]:
         """All symbols, in alphabetical order."""
         return [self._symbol(symbol) for symbol in self._core.symbols]
+
+    def symbol(self, symbol: str) -> SymbolInfo:
+        """One symbol. Raises InvalidValue."""
+        self.check_symbol(symbol)
+        return self._symbol(symbol)
 
     def status(self) -> Status:
         """The state of the sources and of the daemon."""
@@ -113,28 +126,85 @@ class Desk:
         """The quality of the data of `symbol`, at each of its sources."""
         return self._core.quality(symbol)
 
-    def recent_trades(
-        self, symbol: str, count: int, before: int | None = None, after: int | None = None
+    async def recent_trades(
+        self,
+        symbol: str,
+        count: int,
+        before: int | None = None,
+        after: int | None = None,
+        *,
+        account: Account | None = None,
     ) -> list[Recorded]:
         """`count` trades, newest first; with `after` oldest first. Times are ns since epoch, exclusive.
 
         A page by time never splits trades of one microsecond, so it may be shorter or longer.
-        Raises InvalidValue.
+        Raises InvalidValue, Unavailable, TooManyRequests.
         """
         self.check_symbol(symbol)
         check_range("count", count, 1, MAX_COUNT)
+        self._history(symbol)
+        tiers = self._core.tiers
+        async with self._reading(account):
+            if after is not None:
+                return await tiers.after(symbol, after, count, before)
+            if before is not None:
+                return await tiers.before(symbol, before, count)
+            return await tiers.latest(symbol, count)
+
+    async def trades(
+        self, symbol: str, wanted: Wanted, limit: int, *, account: Account | None = None
+    ) -> TradesPage:
+        """The first `limit` trades and gaps of what is wanted: memory and disk alike.
+
+        Fewer do not mean the end: `next` tells it. Raises InvalidValue, Unavailable, TooManyRequests.
+        """
+        check_range("limit", limit, 1, MAX_TRADES)
+        walk = self.walk(symbol, wanted, account=account)
+        entries, parts = [*walk.first], 0
+        while not walk.over and len(entries) <= limit and parts < PARTS_AT_ONCE:
+            entries += await walk.part()
+            parts += 1
+        return walk.page(entries[:limit], cut=len(entries) > limit)
+
+    def walk(self, symbol: str, wanted: Wanted, *, account: Account | None = None) -> TradesWalk:
+        """All of what is wanted that there is now, part by part, however much it is. Raises InvalidValue."""
+        self.check_symbol(symbol)
         history = self._history(symbol)
-        if after is not None:
-            return history.after(after, count, before)
-        return history.before(before, count) if before is not None else history.latest(count)
+        last = self._core.channels[TRADES].log_of(Topic(TRADES, symbol)).last
+        return TradesWalk(
+            symbol,
+            wanted,
+            history,
+            last,
+            self._core.tiers,
+            partial(self._reading, account),
+            self._core.ago(self._core.settings.candles.lateness),
+        )
+
+    @asynccontextmanager
+    async def _reading(self, account: Account | None) -> AsyncIterator[None]:
+        """While the disk may be read. Raises Unavailable when it does not answer."""
+        try:
+            async with nullcontext() if account is None else account.reading():
+                yield
+        except ArchiveFailed as error:
+            words = "the history on disk does not answer, try again later"
+            raise Unavailable(words, problem=str(error)) from None
 
     async def candles(
-        self, symbol: str, interval: str, start: int | None = None, end: int | None = None, limit: int = 500
+        self,
+        symbol: str,
+        interval: str,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = 500,
+        *,
+        account: Account | None = None,
     ) -> CandlePage:
         """At most `limit` candles whose windows start at `start` or later and before `end`, ns since epoch.
 
         Oldest first; without `start` the newest ones. It may take seconds: hold no turn. Raises InvalidValue,
-        and Unavailable when the disk does not answer.
+        Unavailable, TooManyRequests.
         """
         self.check_symbol(symbol)
         check_range("limit", limit, 1, MAX_CANDLES)
@@ -143,17 +213,26 @@ class Desk:
             raise InvalidValue("interval", interval, "unknown interval", valid=list(known))
         if start is not None and end is not None and end < start:
             raise InvalidValue("to", to_rfc3339(end), f"must not be before {to_rfc3339(start)}, `from`")
-        try:
+        async with self._reading(account):
             page = await self._core.candles.page(symbol, known[interval], start, end, limit)
-        except ArchiveFailed as error:
-            raise Unavailable("history unavailable", symbol=symbol, problem=str(error)) from None
         return CandlePage(page.candles, page.next)
 
     def topic(self, channel: str, symbol: str, variant: str = "") -> Topic:
         """The topic of these names. Raises InvalidValue."""
+        self._check_channel(channel)
+        self.check_symbol(symbol)
+        return self._variant(channel, symbol, variant)
+
+    def every(self, channel: str, variant: str = "") -> Topic:
+        """The topic of all symbols that there are and will be. Raises InvalidValue."""
+        self._check_channel(channel)
+        return self._variant(channel, ANY, variant)
+
+    def _check_channel(self, channel: str) -> None:
         if channel not in self._channels:
             raise InvalidValue("channel", channel, "unknown channel", valid=list(self._channels))
-        self.check_symbol(symbol)
+
+    def _variant(self, channel: str, symbol: str, variant: str) -> Topic:
         topics = {topic.variant: topic for topic in self._core.channels[channel].topics(symbol)}
         if variant not in topics and channel == CANDLES:
             problem = "unknown interval" if variant else "is needed for candles"
@@ -208,7 +287,7 @@ class Desk:
 
     def owes_every_entry(self, topic: Topic) -> bool:
         """Whether a subscriber of `topic` must get every entry; else the newest ones are all that counts."""
-        return self._core.channels[topic.channel].log_of(topic).stream.newest_by is None
+        return self._core.topics.log_of(topic).stream.newest_by is None
 
     def check_symbol(self, symbol: str) -> None:
         """Raises InvalidValue when no source carries `symbol`."""
@@ -276,7 +355,7 @@ class Desk:
         )
 
     def _epoch(self, topic: Topic) -> int:
-        return self._core.channels[topic.channel].log_of(topic).stream.epoch
+        return self._core.topics.log_of(topic).stream.epoch
 
     def _symbol(self, symbol: str) -> SymbolInfo:
         newest = self._history(symbol).latest(1)

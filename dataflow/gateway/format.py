@@ -47,6 +47,19 @@ class Format(ABC):
         """The notice that a slow client will not get these places, with so many items."""
         return self.hole(topic, epoch, gap)
 
+    def fill(self, topic: Topic, epoch: int, places: Places) -> bytes:
+        """A fill in an answer: these places of a gap hold these items now."""
+        raise NotImplementedError(f"{self.name} has no gaps in `since`")
+
+    def filled(self, topic: Topic, epoch: int, places: Places) -> bytes | None:
+        """The live notice of the same; None: this protocol has no word for it."""
+        return None
+
+    def rewind(self, topic: Topic, epoch: int, offset: int) -> bytes | None:
+        """Before the past of a client on a branch that was lost: what it has behind that place is no part of
+        the stream. None: this protocol tells it elsewhere, or not at all."""
+        return None
+
     def notice(self, notice: Notice) -> bytes | None:
         """A notice; None: this protocol has no word for it."""
         return None

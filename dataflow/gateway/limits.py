@@ -10,7 +10,8 @@ before which many clients stand.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import trio
@@ -21,7 +22,7 @@ from dataflow.settings.schema import Limits
 
 from .hops import Network, is_in, is_loopback
 from .identity import ANONYMOUS, Principal
-from .problems import TooManyRequests, TooManySubscriptions
+from .problems import TooManyRequests, TooManySubscriptions, Unavailable
 
 BURST_SECONDS: Final = 10.0
 REMEMBERED: Final = 10_000  # accounts; beyond it those without a session go, the longest unused first
@@ -31,7 +32,15 @@ SUBSCRIPTIONS: Final = "subscriptions"
 CALLS: Final = "calls"
 BYTES: Final = "bytes"
 MESSAGES: Final = "messages"  # of one client, faster than they are heard: that has a bound of its own
-REFUSED: Final = (SESSIONS, SUBSCRIPTIONS, CALLS, BYTES, MESSAGES)
+READS: Final = "reads"  # of the disk
+DOWNLOADS: Final = "downloads"  # answers that are made while the client takes them
+REFUSED: Final = (SESSIONS, SUBSCRIPTIONS, CALLS, BYTES, MESSAGES, READS, DOWNLOADS)
+
+READS_AT_ONCE: Final = 2  # of one account; further ones wait ...
+READS_WAITING: Final = 50  # ... and so many at most
+DOWNLOADS_AT_ONCE: Final = 8  # of one account ...
+DOWNLOADS_OF_ALL: Final = 64  # ... and of all: each holds some 2 MB
+RETRY_AFTER: Final = 1.0  # seconds, for what ends nobody knows when
 
 
 @define
@@ -67,11 +76,13 @@ class Bucket:
 class Account:
     """What one address or principal has, and may still ask for. Made by `Quotas`."""
 
-    __slots__ = ("_bytes", "_calls", "_quotas", "sessions", "subscriptions")
+    __slots__ = ("_bytes", "_calls", "_quotas", "_reads", "downloads", "sessions", "subscriptions")
 
     def __init__(self, quotas: Quotas, now: float) -> None:
         self.sessions = 0
         self.subscriptions = 0
+        self.downloads = 0
+        self._reads: trio.Semaphore | None = None  # until the first
         self._quotas = quotas
         self.fill(now)
 
@@ -108,6 +119,43 @@ class Account:
         if self._is_bounded:
             self._bytes.take(count, self._quotas.clock())
 
+    async def paid(self) -> None:
+        """Wait until what was paid for is within the quota: for an answer that goes on for long."""
+        if self._is_bounded and (wait := self._bytes.wait(self._quotas.clock())) > 0:
+            await trio.sleep(wait)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Read from the disk. A few at a time; further ones wait. Raises TooManyRequests when too many do."""
+        if not self._is_bounded:
+            yield
+            return
+        self._reads = self._reads or trio.Semaphore(READS_AT_ONCE)
+        waiting = self._reads.statistics().tasks_waiting
+        if not self._is_within(READS, waiting, READS_WAITING):
+            raise TooManyRequests(READS, RETRY_AFTER)
+        async with self._reads:
+            yield
+
+    def check_download(self) -> None:
+        """Raises TooManyRequests when one more download would be too many; Unavailable if others have all."""
+        if not self._is_within(DOWNLOADS, self.downloads, DOWNLOADS_AT_ONCE):
+            raise TooManyRequests(DOWNLOADS, RETRY_AFTER)
+        if self._quotas.downloads >= DOWNLOADS_OF_ALL:
+            self._quotas.refused[DOWNLOADS] += 1
+            raise Unavailable("too many downloads at once, try again later", limit=DOWNLOADS_OF_ALL)
+
+    @contextmanager
+    def downloading(self) -> Iterator[None]:
+        """While one lasts."""
+        self.downloads += 1
+        self._quotas.downloads += 1
+        try:
+            yield
+        finally:
+            self.downloads -= 1
+            self._quotas.downloads -= 1
+
     @property
     def _is_bounded(self) -> bool:
         return self is not self._quotas.exempt
@@ -132,6 +180,7 @@ class Quotas:
         self.clock = clock
         self.trusted = trusted
         self.refused: Counter[str] = Counter(dict.fromkeys(REFUSED, 0))
+        self.downloads = 0  # of all accounts
         self.exempt = Account(self, 0.0)
         self._accounts: OrderedDict[tuple[str, str], Account] = OrderedDict()
 

@@ -1,8 +1,8 @@
 """The past in answers: encoded once for each format, for all clients that ask.
 
-Rules of this file: no I/O, no clock. A place never changes, so its text is kept for the next client that
-asks: clients that come back at the same time have all missed the same. The number of texts is bounded; above
-the bound all of them are dropped.
+Rules of this file: no I/O, no clock. A trade at a place never changes, so its text is kept for the next
+client that asks: clients that come back at the same time have all missed the same. A gap may be filled, so
+its text is made each time. The number of texts is bounded; above the bound all of them are dropped.
 """
 
 from __future__ import annotations
@@ -60,6 +60,12 @@ class Part:
     def gaps(self) -> list[bytes]:
         """The texts of the gaps alone."""
         return [self.texts[at] for at in sorted(self._holes)]
+
+    def rewind(self, offset: int) -> None:
+        """Say that what the client has behind place `offset` is lost, where the format says that here."""
+        text = self._format.rewind(self._topic, self._epoch, offset)
+        if text is not None:
+            self.texts.append(text)
 
     def add(self, places: Places) -> None:
         """Encode `places`, which follow those before: about 2 us for each that nobody asked for yet."""

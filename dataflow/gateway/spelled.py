@@ -6,13 +6,19 @@ Rules of this file: types only. Times are RFC 3339 in UTC with microseconds.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 from msgspec import Meta
 
 Time = Annotated[str, Meta(description="RFC 3339, UTC", examples=["2025-11-21T03:28:58.000101Z"])]
 Seconds = Annotated[float, Meta(description="seconds", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
+
+
+if TYPE_CHECKING:
+    Number = Decimal
+else:  # in a schema msgspec calls a Decimal a text
+    Number = Annotated[float, Meta(description="with all digits of the source")]
 
 
 class Delivered(TypedDict):
@@ -51,6 +57,85 @@ class Status(TypedDict):
     uptime: Seconds
     epoch: Annotated[int, Meta(description="of the positions of all topics")]
     version: str
+
+
+class Grade(TypedDict):
+    """How a symbol fares at one source."""
+
+    state: Annotated[str, Meta(examples=["live"])]
+    since: Annotated[Time, Meta(description="begin of this state")]
+    reason: str | None
+    missing: Annotated[Count | None, Meta(description="places that are gaps now")]
+    lag: Annotated[Seconds | None, Meta(description="from a trade to the daemon")]
+
+
+class SymbolQuality(TypedDict):
+    """How a symbol fares: the best of its sources, and each of them."""
+
+    state: Annotated[str, Meta(examples=["live"])]
+    since: Time
+    missing: Count | None
+    lag: Seconds | None
+    sources: dict[str, Grade]
+
+
+class Symbol(TypedDict):
+    """A symbol that can be asked for and followed."""
+
+    symbol: Annotated[str, Meta(examples=["BTC-USDT"])]
+    channels: list[str]
+    sources: Annotated[list[str], Meta(description="those that carry it")]
+    status: Annotated[str, Meta(description="at the best of its sources", examples=["live"])]
+    lastPrice: Annotated[Number | None, Meta(description="of its newest trade")]
+    lastTimestamp: Time | None
+    quality: SymbolQuality | None
+
+
+class Position(TypedDict):
+    """A place in a symbol's stream."""
+
+    epoch: int
+    offset: Count
+
+
+Missing = TypedDict(
+    "Missing",
+    {
+        "from": int,
+        "to": Annotated[int | None, Meta(description="null: nobody knows how many")],
+        "reason": str,
+    },
+)  # places without a trade; the syntax of a class has no word for `from`
+
+
+class Trade(TypedDict):
+    """A trade. `seqnum` and `offset` are its place."""
+
+    seqnum: int
+    event: Literal["updated"]
+    channel: Literal["trades"]
+    symbol: str
+    timestamp: Time
+    side: Annotated[Literal["buy", "sell"] | None, Meta(description="of the taker; null: not told")]
+    qty: Number
+    price: Number
+    tradeId: Annotated[str | None, Meta(description="the source's own; null: it has none")]
+    source: str
+    offset: int
+
+
+class _Page(TypedDict):
+    symbol: str
+    epoch: Annotated[int, Meta(description="of all places in this answer")]
+    trades: list[Trade]
+    gaps: list[Missing]
+    next: Annotated[Position | None, Meta(description="where to go on; null: a bounded range is at its end")]
+
+
+class TradesPage(_Page, total=False):
+    """A part of a symbol's trades."""
+
+    rewound: Annotated[Position, Meta(description="behind it, what you hold is not part of the stream")]
 
 
 class Outbox(TypedDict):
@@ -99,29 +184,19 @@ class Clients(TypedDict):
     next: Annotated[int | None, Meta(description="the id to go on after; null: there are no more")]
 
 
-Missing = TypedDict(
-    "Missing",
-    {
-        "from": int,
-        "to": Annotated[int | None, Meta(description="null: nobody knows how many")],
-        "reason": str,
-    },
-)  # places without a trade; the syntax of a class has no word for `from`
-
-
 class Candle(TypedDict):
     """The bar of a window of trades."""
 
     symbol: str
     interval: Annotated[str, Meta(examples=["1m"])]
     start: Annotated[Time, Meta(description="begin; of `100t` and `10v` the time of its first trade")]
-    open: Decimal
-    high: Decimal
-    low: Decimal
-    close: Decimal
-    volume: Decimal
-    quoteVolume: Annotated[Decimal, Meta(description="sum of quantity times price")]
-    buyVolume: Annotated[Decimal, Meta(description="of the trades whose taker bought")]
+    open: Number
+    high: Number
+    low: Number
+    close: Number
+    volume: Number
+    quoteVolume: Annotated[Number, Meta(description="sum of quantity times price")]
+    buyVolume: Annotated[Number, Meta(description="of the trades whose taker bought")]
     count: Annotated[int, Meta(description="trades", ge=1)]
     rev: Annotated[int, Meta(description="grows with every change of this candle", ge=1)]
     closed: Annotated[bool, Meta(description="its window is over")]

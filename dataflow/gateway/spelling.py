@@ -18,12 +18,22 @@ from attrs import asdict
 from dataflow.domain import Gap, Side, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
-from dataflow.domain.quality import Quality
-from dataflow.domain.timestamps import to_rfc3339
+from dataflow.domain.quality import Quality, best
+from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
 from dataflow.domain.topic import TRADES
 
 from . import spelled
-from .answers import CandlePage, ClientInfo, ClientsInfo, OutboxInfo, SourceInfo, Status
+from .answers import (
+    CandlePage,
+    ClientInfo,
+    ClientsInfo,
+    OutboxInfo,
+    SourceInfo,
+    Status,
+    SymbolInfo,
+    TradesPage,
+)
+from .problems import InvalidValue
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _WHOLE: Final = 1 << 63  # below it, a number without a fraction is an integer, however it is written
@@ -155,11 +165,52 @@ def quality(state: Quality) -> dict[str, Any]:
     return {"symbol": state.symbol, "source": state.source, **_grade(state)}
 
 
-def symbol_quality(states: Sequence[Quality], best: Quality) -> dict[str, Any]:
-    """How a symbol fares: the best of its sources, and each of them."""
-    told = _grade(best)
-    del told["reason"]
-    return told | {"sources": {state.source: _grade(state) for state in states}}
+def symbol_quality(states: Sequence[Quality]) -> spelled.SymbolQuality | None:
+    """How a symbol fares: the best of its sources, and each of them; None before anything is known."""
+    foremost = best(states)
+    if foremost is None:
+        return None
+    told = _grade(foremost)
+    return {
+        "state": told["state"],
+        "since": told["since"],
+        "missing": told["missing"],
+        "lag": told["lag"],
+        "sources": {state.source: _grade(state) for state in states},
+    }
+
+
+def symbol(info: SymbolInfo) -> spelled.Symbol:
+    """A symbol, its newest trade, and how it fares."""
+    trade = info.newest.trade if info.newest else None
+    return {
+        "symbol": info.symbol,
+        "channels": list(info.channels),
+        "sources": list(info.sources),
+        "status": info.status,
+        "lastPrice": trade.price if trade else None,
+        "lastTimestamp": to_rfc3339(trade.timestamp) if trade else None,
+        "quality": symbol_quality(info.quality),
+    }
+
+
+def about_page(page: TradesPage) -> dict[str, Any]:
+    """A page of trades, without these."""
+    told: dict[str, Any] = {
+        "symbol": page.symbol,
+        "epoch": page.epoch,
+        "gaps": [gap(each) for each in page.gaps],
+        "next": page.next,
+    }
+    return told if page.rewound is None else told | {"rewound": page.rewound}
+
+
+def moment(name: str, text: str | None) -> int | None:
+    """The time in the parameter `name`, ns since the epoch. Raises InvalidValue."""
+    try:
+        return None if text is None else from_rfc3339(text)
+    except ValueError as error:
+        raise InvalidValue(name, text, str(error), example="2020-05-10T18:33:36.696315Z") from None
 
 
 def status(told: Status) -> spelled.Status:
@@ -250,7 +301,7 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, others))
 
 
-def _grade(state: Quality) -> dict[str, Any]:
+def _grade(state: Quality) -> spelled.Grade:
     return {
         "state": state.state,
         "since": to_rfc3339(state.since),

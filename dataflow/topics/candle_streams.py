@@ -14,23 +14,30 @@ trade that is dated more than an hour ahead of our clock is in no bar and moves 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from typing import Final
 from weakref import WeakValueDictionary
 
+import msgspec
 import trio
+from loguru import logger
 
 from actors.update import Places, Stream, Update
-from dataflow.cache.history import Resumed
-from dataflow.domain import Topic
-from dataflow.domain.candle import HOUR, SECOND, Candle, Interval, interval
+from dataflow import paths
+from dataflow.cache.archive import Archive, ArchiveFailed, BarRow, Checkpoint
+from dataflow.cache.history import History, Resumed
+from dataflow.domain import Gap, Topic, Trade
+from dataflow.domain.candle import DAY, HOUR, SECOND, Candle, Interval, interval
+from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import CANDLES
 
 from .candle_pages import Page, Pages
+from .candles import FullBar, pack, unpack
 from .channel import Ground
-from .coverage import ALWAYS, NEVER
+from .coverage import ALWAYS, NEVER, Coverage
 from .series import Chain, Level, Series
 
 AHEAD: Final = HOUR  # a clock may be wrong by so much
@@ -41,6 +48,8 @@ AT_ONCE: Final = 10_000  # places that the follower reads between two checkpoint
 LOOKED_AT: Final = 100  # symbols whose bars it looks at between two checkpoints
 KEPT: Final = 1_000  # candles of a topic, for answers to new subscribers
 RECORDED: Final = (interval("1m"), interval("1h"))
+
+_log = logger.bind(path=paths.CANDLES)
 
 
 class CandleLog:
@@ -93,6 +102,19 @@ def _by_place(candle: Candle) -> int:
     return candle.first_offset
 
 
+class _State(msgspec.Struct, array_like=True):
+    """What is made of the trades of a recorded symbol and not in the recorded bars. `bars`: the open ones."""
+
+    high: int
+    watermark: int
+    coverage: Coverage
+    bars: list[FullBar]
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_State).decode
+
+
 class Candles:
     """The channel, and what an `actors.follower.Follower` keeps up to date."""
 
@@ -112,6 +134,9 @@ class Candles:
         self._pages = Pages(self.rules, ground.tiers, ground.history_of, self._until, self)
         self._too_late: Counter[str] = Counter()  # of series that are not kept any more
         self._in_future = 0
+        self._prepared: dict[Topic, Series] = {}  # of topics that are just being opened
+        self._points: dict[str, Checkpoint] = {}  # of symbols that nobody carries yet
+        ground.recording.collect_from(self._checkpoints)
 
     def topics(self, symbol: str) -> Iterable[Topic]:
         return [Topic(CANDLES, symbol, name) for name in self.intervals]
@@ -148,6 +173,21 @@ class Candles:
     ) -> Page:
         """A page of candles: see `Pages.page`."""
         return await self._pages.page(symbol, interval, start, end, limit)
+
+    async def prepare(self, topic: Topic) -> None:
+        """Read what the first candles of a topic need of the disk: the window or the day that is not over."""
+        if topic.channel != CANDLES or topic in self._logs:
+            return
+        wanted, symbol = interval(topic.variant), topic.symbol
+        if wanted.width and wanted.width % RECORDED[0].width == 0 and self._is_recorded(symbol):
+            return  # it is made of recorded bars
+        try:
+            whole = await self._pages.begin(symbol, wanted)
+        except ArchiveFailed as error:
+            _log.warning("{} begins with what memory has: {}", topic, error)
+            return
+        if whole is not None and topic not in self._logs:
+            self._prepared[topic] = whole
 
     # For pages.
 
@@ -189,7 +229,9 @@ class Candles:
         """The history of `symbol` has grown."""
         series = self._series.get(symbol)
         if series is None:
-            return
+            if not self._is_recorded(symbol):
+                return
+            series = self._record(symbol)
         self._news[symbol] = None
         history = self._ground.history_of(symbol)
         unread = history.last - series.position
@@ -226,8 +268,13 @@ class Candles:
     def _begin(self, symbol: str, wanted: Interval) -> list[Candle]:
         """Make bars of this interval from now on. Returns those that there are."""
         series = self._series.get(symbol)
-        if series is None:
+        if series is None and self._is_recorded(symbol):
+            series = self._record(symbol)
+        elif series is None:
             series = self._series[symbol] = Series(self.rules)
+            history = self._ground.history_of(symbol)
+            if self._ground.tiers.first(symbol) < history.first:  # nothing is missing: others read the disk
+                series.position = history.first - 1
         if wanted.width:
             if wanted.name not in series.levels:
                 self._catch_up(symbol, series)
@@ -247,6 +294,7 @@ class Candles:
     def _new_level(self, symbol: str, series: Series, wanted: Interval) -> Level:
         """The bars of another interval, of all trades that the series has read and that are still known."""
         width = wanted.width
+        prepared = self._prepared.pop(Topic(CANDLES, symbol, wanted.name), None)
         for level in sorted(series.levels.values(), key=lambda level: -level.interval.width):
             since = -(-level.since // width) * width  # the first window that is whole
             if width % level.interval.width == 0 and since <= series.watermark // width * width:
@@ -254,7 +302,7 @@ class Candles:
                 for bar in level.bars.values():
                     made.add(bar, ALWAYS)
                 return made
-        scratch = Series(self.rules, levels={wanted.name: Level(wanted)})
+        scratch = prepared or Series(self.rules, levels={wanted.name: Level(wanted)})
         self._read(symbol, scratch, series.position)
         for hole in scratch.coverage.holes:
             if hole.end < NEVER:
@@ -262,16 +310,26 @@ class Candles:
         return scratch.levels[wanted.name]
 
     def _new_chain(self, symbol: str, series: Series, wanted: Interval) -> Chain:
-        scratch = Series(self.rules, chains={wanted.name: Chain(wanted)})
+        prepared = self._prepared.pop(Topic(CANDLES, symbol, wanted.name), None)
+        scratch = prepared or Series(self.rules, chains={wanted.name: Chain(wanted)})
         self._read(symbol, scratch, series.position)
         return scratch.chains[wanted.name]
 
     def _catch_up(self, symbol: str, series: Series) -> None:
         self._read(symbol, series, self._ground.history_of(symbol).last)
 
+    def _take_fills(self, history: History, series: Series) -> None:
+        """Gaps that were read may hold trades now. Fills that memory has forgotten leave them as they are."""
+        for number, places in history.fills_behind(series.fills):
+            if places[-1][0] <= series.position:
+                series.fill(places[0][0], [trade for _, trade in places], self._until())
+            series.fills = number
+
     def _read(self, symbol: str, series: Series, end: int) -> None:
         """Read the history up to the place `end`."""
         history = self._ground.history_of(symbol)
+        if history.filled > series.fills:
+            self._take_fills(history, series)
         until = self._until()
         while series.position < end:
             places = history.places(series.position, RUN)
@@ -282,6 +340,118 @@ class Candles:
     def _until(self) -> int:
         """A trade of this time or later is not credible."""
         return int(self._ground.clock() * 1e9) + AHEAD
+
+    # Recording.
+
+    async def restore(self) -> None:
+        """Go on where the last daemon stopped, as far as that is recorded. Before anything is told of trades.
+
+        Raises nothing for a disk that does not answer: then the bars begin with what memory has.
+        """
+        tiers = self._ground.tiers
+        try:
+            self._points = await tiers.ask(lambda archive: archive.checkpoints(CANDLES)) or {}
+            for symbol in [symbol for symbol in self._points if self._is_recorded(symbol)]:
+                await self._restore(symbol)
+                await trio.lowlevel.checkpoint()
+        except ArchiveFailed as error:
+            _log.warning("the recorded bars cannot be read: {}; new ones begin with what memory has", error)
+
+    async def _restore(self, symbol: str) -> None:
+        tiers = self._ground.tiers
+        series = self._thawed(symbol)
+        if series is None:
+            return
+        for level in series.levels.values():
+            width, since = level.interval.width, series.dead - level.keep
+            rows = await tiers.ask(partial(_rows, symbol, width, since))
+            level.since = since
+            for row in rows or ():
+                if row.start not in level.bars:
+                    level.put(unpack(row.data))
+        first = self._ground.history_of(symbol).first
+        while series.position < first - 1 and (places := await tiers.behind(symbol, series.position, RUN)):
+            series.fold(places, self._until())
+        for gap in [hole.gap for hole in series.coverage.holes if hole.gap.exact]:
+            await self._fill(symbol, series, gap)
+        self._series[symbol] = series
+        self._news[symbol] = None
+
+    async def _fill(self, symbol: str, series: Series, gap: Gap) -> None:
+        """The gap may have been filled on disk behind the newest checkpoint."""
+        places = await self._ground.tiers.behind(symbol, gap.first - 1, gap.last - gap.first + 1)
+        for place, entry in places:
+            if isinstance(entry, Trade) and place <= gap.last:
+                series.fill(place, (entry,), self._until())
+
+    def _thawed(self, symbol: str) -> Series | None:
+        """The series as its checkpoint has it, without closed bars; None without one that can be used."""
+        point = self._points.pop(symbol, None)
+        if point is None or point.position > self._ground.history_of(symbol).last:
+            return None
+        try:
+            state = _decode(point.data)
+        except msgspec.MsgspecError as error:
+            _log.warning("the bars of {} begin anew: their checkpoint cannot be read: {}", symbol, error)
+            return None
+        series = Series(self.rules, point.position, state.high, state.watermark, state.coverage)
+        for each in RECORDED:
+            level = series.levels[each.name] = _recorded_level(each)
+            for bar in state.bars:
+                if bar.end - bar.start == each.width:
+                    level.put(bar)
+            level.since = min([*level.bars, series.watermark // each.width * each.width])
+        return series
+
+    def _is_recorded(self, symbol: str) -> bool:
+        named = ANY in self.rules.record or symbol in self.rules.record
+        return named and self._ground.recording.archive is not None and symbol in self._ground.carriers
+
+    def _record(self, symbol: str) -> Series:
+        """Follow a recorded symbol from now on: from its checkpoint, else from what memory has."""
+        series = self._thawed(symbol)
+        if series is None:
+            series = Series(self.rules, levels={each.name: _recorded_level(each) for each in RECORDED})
+            self._skip_what_is_on_disk(symbol, series)
+        self._series[symbol] = series
+        return series
+
+    def _skip_what_is_on_disk(self, symbol: str, series: Series) -> None:
+        """Begin with the first window of which memory has all trades: those before are made of the disk's."""
+        history = self._ground.history_of(symbol)
+        if self._ground.tiers.first(symbol) >= history.first:
+            return
+        series.position = history.first - 1
+        oldest = next(
+            (e.timestamp for _, e in history.places(series.position, RUN) if isinstance(e, Trade)), None
+        )
+        for level in series.levels.values():
+            width = level.interval.width
+            level.since = ALWAYS if oldest is None else oldest // width * width + width
+
+    def _save(self, symbol: str, series: Series) -> bool:
+        """Record the closed bars that have changed. Returns whether there are any."""
+        rows = []
+        for level in series.levels.values():
+            for start in level.unsaved or ():
+                bar = level.bars[start]
+                rows.append(BarRow(symbol, level.interval.width, start, bar.rev, pack(bar)))
+        if not rows or not self._ground.recording.bars(rows, series.position):
+            return False
+        for level in series.levels.values():
+            if level.unsaved:
+                level.unsaved.clear()
+        return True
+
+    def _checkpoints(self) -> Iterator[Checkpoint]:
+        """The state of all recorded symbols, up to their positions."""
+        for symbol, series in self._series.items():
+            if any(level.unsaved is not None for level in series.levels.values()):
+                self._catch_up(symbol, series)
+                series.settle()
+                self._save(symbol, series)
+                if not any(level.unsaved for level in series.levels.values()):
+                    yield _checkpoint(symbol, series)
 
     # Telling.
 
@@ -298,20 +468,25 @@ class Candles:
 
     def _tell(self, symbol: str) -> None:
         series = self._series[symbol]
+        self._catch_up(symbol, series)
         self.look_at_sources(symbol, series)
         series.settle(self.quiet(symbol))
         for name, level in list(series.levels.items()):
             log = self._logs.get(Topic(CANDLES, symbol, name))
-            if log is None:
+            if log is not None:
+                self._put(log, [bar.candle(symbol, name) for bar in level.take()])
+            elif level.unsaved is not None:
+                level.changed.clear()
+            else:
                 del series.levels[name]
-                continue
-            self._put(log, [bar.candle(symbol, name) for bar in level.take(closed_only=False)])
         for name, chain in list(series.chains.items()):
             log = self._logs.get(Topic(CANDLES, symbol, name))
             if log is None:
                 del series.chains[name]
                 continue
             self._put(log, [bar.candle(symbol, name) for bar in chain.take()])
+        if self._save(symbol, series):
+            self._ground.recording.checkpoint(_checkpoint(symbol, series))
         series.forget()
         if not series.levels and not series.chains:
             self._too_late += series.too_late
@@ -324,6 +499,21 @@ class Candles:
             log.put(candle)
         if log.last > before:
             self._ground.news(log.stream.topic)
+
+
+def _recorded_level(wanted: Interval) -> Level:
+    # Bars of hours and days are made of these, too: so they are kept for longer than they can change.
+    return Level(wanted, keep=DAY if wanted.width == HOUR else HOUR, unsaved={})
+
+
+def _rows(symbol: str, width: int, since: int, archive: Archive) -> Sequence[BarRow]:
+    return archive.bars(symbol, width, since, NEVER, NEVER)
+
+
+def _checkpoint(symbol: str, series: Series) -> Checkpoint:
+    bars = [bar for each in RECORDED for bar in series.levels[each.name].open_bars]
+    state = _State(series.high, series.watermark, series.coverage, bars)
+    return Checkpoint(CANDLES, symbol, series.position, _encode(state))
 
 
 make = Candles

@@ -1,12 +1,14 @@
 """The Protocols of channels. A channel is a kind of stream, and one file in this folder: trades, quality.
 
 Rules of this file: Protocols and values. A channel gives each of its topics a log. The places of a log grow
-by one, and it can be read from any place. A log outlives its readers and never waits. A module in this folder
-that defines `make(ground)` is a channel. No other file names it.
+by one, and it can be read from any place. A log outlives its readers and never waits. One whose older entries
+are on disk can be asked for them, too (`Deep`). A module in this folder that defines `make(ground)` is a
+channel. No other file names it.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -44,6 +46,29 @@ class TopicLog(Protocol):
 
     def behind(self, offset: int, limit: int) -> Places:
         """The first `limit` entries behind `offset`. Entries that are forgotten already become one gap."""
+
+
+class Deep(ABC):
+    """The part of a log that memory has forgotten and a disk still has. Each read may take seconds."""
+
+    @abstractmethod
+    def is_forgotten(self, after: int) -> bool:
+        """Whether the place behind `after` has left memory, and may be on disk."""
+
+    @abstractmethod
+    def has_older(self, count: int) -> bool:
+        """Whether memory has fewer than `count` items, and the disk may have more."""
+
+    @abstractmethod
+    async def reach(self, after: int, limit: int) -> Places:
+        """At most `limit` entries behind `after`, of disk and memory; fewer do not mean the end.
+
+        What neither has is one gap "overrun". Raises ArchiveFailed.
+        """
+
+    @abstractmethod
+    async def reach_newest(self, count: int) -> Places:
+        """The `count` newest items of both, and the gaps between them. Raises ArchiveFailed."""
 
 
 @frozen

@@ -34,7 +34,7 @@ class Hole(msgspec.Struct, array_like=True):
     is_away: bool = False
 
 
-class Coverage(msgspec.Struct):
+class Coverage(msgspec.Struct, array_like=True):
     """The holes in the stream of one symbol.
 
     `latest`: the time of the last trade of each source. `changed_since`: the earliest time of a change that
@@ -88,6 +88,12 @@ class Coverage(msgspec.Struct):
                 msgspec.structs.replace(hole, gap=gap.part(*part)) for part in parts if part[0] <= part[1]
             ]
         self.holes = holes
+
+    def has(self, first: int, last: int) -> bool:
+        """Whether these places were read as a gap that is not forgotten."""
+        return any(
+            not hole.is_away and hole.gap.first <= first and last <= hole.gap.last for hole in self.holes
+        )
 
     def touching(self, start: int, end: int) -> tuple[Gap, ...]:
         """The gaps because of which trades of the window [start, end) may be missing."""

@@ -7,6 +7,9 @@ after midnight until a trade of the new day comes. It never goes back: a trade o
 count. Nor does one that is dated more than an hour ahead of our clock, or a single wrong date would end the
 day. Whatever does not count is counted.
 
+Bars survive the process, where there is a history on disk: a checkpoint has the bar and the position that it
+was made of, and what came behind it is read from disk at the start.
+
 A topic shows each state that the bar had, one a trade, as long as its reader keeps up. A reader that is
 behind gets the newest state. The topic of a symbol that does not exist (yet) is empty, and nothing is kept of
 it.
@@ -22,11 +25,13 @@ from itertools import takewhile
 from typing import Final
 from weakref import WeakValueDictionary
 
+import msgspec
 from attrs import define
 from loguru import logger
 
 from actors.update import Places, Stream, Update
 from dataflow import paths
+from dataflow.cache.archive import Checkpoint
 from dataflow.cache.history import History, Resumed
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.aggregate import Aggregate
@@ -45,6 +50,7 @@ LATE: Final = "late"  # their day is over
 FUTURE: Final = "future"  # they are dated more than an hour later than now
 REASONS: Final = (FORGOTTEN, LATE, FUTURE)
 
+REPLAYED: Final = 500_000  # places that a start reads for bars without a checkpoint: half a second of work
 QUIET: Final = 60.0  # seconds
 _ADVICE: Final = {
     FORGOTTEN: "{} places of {} were forgotten before they were read: its aggregate lacks their trades."
@@ -52,6 +58,17 @@ _ADVICE: Final = {
     FUTURE: "{} trade of {} is dated more than an hour ahead of this machine's clock: it does not count in"
     " its aggregate. One of the two clocks is wrong",
 }
+
+
+class _Saved(msgspec.Struct, array_like=True, frozen=True):
+    """A bar in a checkpoint; None before the first trade. `place`: of the newest trade that counts."""
+
+    bar: Bar | None
+    place: int
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Saved).decode
 
 
 class LeftOut:
@@ -112,6 +129,7 @@ class Day:
     position: int = 0
     bar: Bar | None = None
     place: int = 0  # of the newest trade that counts, and so of the present state
+    saved: int = 0  # the position of the newest checkpoint
 
     @property
     def unread(self) -> int:
@@ -174,6 +192,25 @@ class Day:
             self._left_out.add(FORGOTTEN, self.symbol, forgotten)
             self.position += forgotten
         return self.history.places(self.position, limit)
+
+    def catch_up_with(self, places: Sequence[tuple[int, Trade | Gap]]) -> None:
+        """Read places from elsewhere: those behind its position, at least one. What is forgotten there, too,
+        is a gap "overrun"."""
+        for last, entry in places:
+            if isinstance(entry, Gap) and entry.reason == "overrun":
+                self._left_out.add(FORGOTTEN, self.symbol, last - entry.first + 1)
+        self._fold(places)
+
+    def checkpoint(self) -> Checkpoint:
+        """Its bar and position, to be written."""
+        self.saved = self.position
+        return Checkpoint(DAYS, self.symbol, self.position, _encode(_Saved(self.bar, self.place)))
+
+    def go_on_from(self, point: Checkpoint) -> None:
+        """Begin where a checkpoint was made."""
+        saved = _decode(point.data)
+        self.bar, self.place = saved.bar, saved.place
+        self.position = self.saved = point.position
 
     def _fold(self, places: Sequence[tuple[int, Trade | Gap]]) -> None:
         last = places[-1][0]
@@ -258,6 +295,7 @@ class Days:
         self._left_out = LeftOut(ground.clock)
         self._ground = ground
         self._days: dict[str, Day] = {}
+        self._restored: dict[str, Day] | None = None  # from disk, of symbols that may not exist now
         self._logs: WeakValueDictionary[str, AggregateLog] = WeakValueDictionary()  # of the open topics
         self._news: dict[str, None] = {}  # symbols of which something may be unread
         self._wake: Callable[[], object] = lambda: None
@@ -283,9 +321,12 @@ class Days:
         """The bar of `symbol`; None for a symbol that does not exist. Not up to date by itself."""
         day = self._days.get(symbol)
         if day is None and symbol in self._ground.carriers:
-            history = self._ground.history_of(symbol)
-            day = self._days[symbol] = Day(symbol, history, self._ground.clock, self._left_out)
+            day = (self._restored or {}).get(symbol) or self._new(symbol)
+            self._days[symbol] = day
         return day
+
+    def _new(self, symbol: str) -> Day:
+        return Day(symbol, self._ground.history_of(symbol), self._ground.clock, self._left_out)
 
     def aggregate(self, symbol: str) -> Aggregate | None:
         """The present state of a symbol's bar; None when there is no such symbol, or no trade yet."""
@@ -299,6 +340,34 @@ class Days:
     def left_out(self) -> Mapping[str, int]:
         """How many places do not count, by reason."""
         return self._left_out.counts
+
+    # For the history on disk.
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Those of the bars that have changed since the last time."""
+        return [day.checkpoint() for day in self._days.values() if day.position > day.saved]
+
+    async def restore(self) -> None:
+        """Bring the bars where they were when the last daemon ended. Idempotent. Raises ArchiveFailed."""
+        if self._restored is not None:
+            return
+        ground, restored, left = self._ground, dict[str, Day](), REPLAYED
+        points = await ground.tiers.ask(lambda archive: archive.checkpoints(DAYS)) or {}
+        for symbol, stream in ground.recording.streams.items():
+            day, point = self._new(symbol), points.get(symbol)
+            if point is not None and point.position <= stream.last:  # else of places that were lost
+                day.go_on_from(point)
+            else:
+                today = int(ground.clock() * 1e9) // DAY * DAY
+                before = await ground.tiers.skip(symbol, stream.first - 1, today, today + 2 * DAY)
+                day.position = max(before, day.history.first - 1 - left)
+                self._left_out.counts[FORGOTTEN] += day.position - before
+                left -= max(0, day.history.first - 1 - day.position)
+            while day.position + 1 < day.history.first:
+                day.catch_up_with(await ground.tiers.behind(symbol, day.position, RUN))
+            restored[symbol] = day
+            self._news[symbol] = None
+        self._restored = restored
 
     # For the follower.
 
@@ -323,7 +392,9 @@ class Days:
         while self._news and work < AT_ONCE:
             symbol = next(iter(self._news))
             del self._news[symbol]
-            day = self._days[symbol]
+            day = self.day(symbol)
+            if day is None:
+                continue  # on disk only
             work += day.unread
             try:
                 self._catch_up(day)

@@ -44,14 +44,16 @@ class Level:
     """The bars of one interval of time, by the starts of their windows.
 
     `since`: bars that start earlier are not kept, or not whole. `keep`: ns for which a closed bar is kept
-    behind the highest time, if it can be revised for a shorter time.
+    behind its last chance to be revised. `unsaved`: starts of closed bars that have changed since they were
+    recorded; None where they are not.
     """
 
     interval: Interval
     since: int = ALWAYS
     keep: int = 0
     bars: dict[int, FullBar] = field(factory=dict)
-    changed: dict[int, None] = field(factory=dict)  # starts of bars that nobody has taken since
+    changed: dict[int, None] = field(factory=dict)  # starts of bars that have changed since they were taken
+    unsaved: dict[int, None] | None = None
     _open: dict[int, None] = field(factory=dict)
 
     @property
@@ -70,6 +72,8 @@ class Level:
             self.put(bar.in_window(width))
         else:
             mine.merge(bar)
+            if mine.closed and self.unsaved is not None:
+                self.unsaved[start] = None
         self.changed[start] = None
         return True
 
@@ -86,6 +90,8 @@ class Level:
             del self._open[start]
             self.bars[start].closed = True
             self.changed[start] = None
+            if self.unsaved is not None:
+                self.unsaved[start] = None
         since = coverage.changed_since
         suspects = list(self.changed)
         if since < NEVER:
@@ -97,19 +103,26 @@ class Level:
                 bar.gaps = gaps
                 bar.changes += 1
                 self.changed[start] = None
+                if bar.closed and self.unsaved is not None:
+                    self.unsaved[start] = None
 
-    def take(self, *, closed_only: bool) -> list[FullBar]:
+    @property
+    def open_bars(self) -> list[FullBar]:
+        """The bars that are not closed."""
+        return [self.bars[start] for start in self._open]
+
+    def take(self) -> list[FullBar]:
         """The bars that have changed since they were taken, oldest first."""
-        starts = sorted(start for start in self.changed if not closed_only or self.bars[start].closed)
-        for start in starts:
-            del self.changed[start]
+        starts = sorted(self.changed)
+        self.changed.clear()
         return [self.bars[start] for start in starts]
 
     def forget(self, before: int) -> None:
         """Closed bars that end before this time, and that were taken, are not needed any more."""
         before -= self.keep
         over = takewhile(lambda bar: bar.closed and bar.end < before, self.bars.values())
-        for bar in list(takewhile(lambda bar: bar.start not in self.changed, over)):
+        wanted = self.changed.keys() | (self.unsaved or {}).keys()
+        for bar in list(takewhile(lambda bar: bar.start not in wanted, over)):
             del self.bars[bar.start]
             self.since = max(self.since, bar.end)
 
@@ -228,9 +241,9 @@ def _few(gaps: tuple[Gap, ...], gap: Gap) -> tuple[Gap, ...]:
 class Series:
     """All levels and chains of a symbol, by the names of their intervals.
 
-    `position`: the place up to which trades were read. `high`: the highest time of a trade. `watermark`:
-    windows that end up to it are over. `too_late` counts trades by interval, `in_future` those that are in no
-    bar because their times are not credible.
+    `position`: the place up to which trades were read; `fills`: the number of the last fill that was looked
+    at. `high`: the highest time of a trade. `watermark`: windows that end up to it are over. `too_late`
+    counts trades by interval, `in_future` those that are in no bar because their times are not credible.
     """
 
     rules: CandleRules
@@ -240,6 +253,7 @@ class Series:
     coverage: Coverage = field(factory=Coverage)
     levels: dict[str, Level] = field(factory=dict)
     chains: dict[str, Chain] = field(factory=dict)
+    fills: int = 0
     too_late: Counter[str] = field(factory=Counter)
     in_future: int = 0
 
@@ -265,7 +279,9 @@ class Series:
             begin = at + 1
 
     def fill(self, first: int, trades: Sequence[Trade], until: int) -> None:
-        """Places of a gap that was read hold these trades now."""
+        """Places of a gap hold these trades now. If they were not read as a gap, nothing changes."""
+        if not self.coverage.has(first, first + len(trades) - 1):
+            return
         numbers = range(first, first + len(trades))
         parts, high = bars_of(trades, numbers, self._base(), self.high, self.rules.lateness, until)
         for bar, high_before in parts:

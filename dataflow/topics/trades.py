@@ -13,20 +13,25 @@ import trio
 from actors.update import Places, Stream, Update
 from dataflow.cache.history import History, Resumed
 from dataflow.cache.recording import Recording
+from dataflow.cache.tiers import Tiers
 from dataflow.domain import Entry, Gap, Topic
 from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import TRADES
 
-from .channel import Ground
+from .channel import Deep, Ground
 
 
-class TradeLog:
-    """The history of a symbol as a log for subscriptions: runs of at most `at_once` entries."""
+class TradeLog(Deep):
+    """The history of a symbol as a log for subscriptions: runs of at most `at_once` entries.
 
-    def __init__(self, topic: Topic, history: History, at_once: int) -> None:
-        self.stream = Stream(topic, history.epoch, hole=Gap)
+    `tiers`: memory and disk; None: there is no disk.
+    """
+
+    def __init__(self, topic: Topic, history: History, at_once: int, tiers: Tiers | None = None) -> None:
+        self.stream = Stream(topic, history.epoch, hole=Gap, filling=history)
         self._history = history
         self._at_once = at_once
+        self._tiers = tiers or Tiers(None, lambda _symbol: history)
 
     @property
     def last(self) -> int:
@@ -46,17 +51,39 @@ class TradeLog:
 
     def resume(self, epoch: int, offset: int, limit: int) -> Resumed:
         self._history.expire(trio.current_time())
-        return self._history.resume(epoch, offset, limit)
+        return self._history.resume(epoch, offset, limit, self._oldest)
 
     def behind(self, offset: int, limit: int) -> Places:
         return self._history.places(offset, limit)
+
+    @property
+    def _oldest(self) -> int:
+        return self._tiers.first(self.stream.topic.symbol)
+
+    def is_forgotten(self, after: int) -> bool:
+        first = self._history.first
+        return after + 1 < first and self._oldest < first
+
+    def has_older(self, count: int) -> bool:
+        first = self._history.first
+        if self._oldest >= first:
+            return False
+        return sum(not isinstance(entry, Gap) for _, entry in self._history.newest_places(count)) < count
+
+    async def reach(self, after: int, limit: int) -> Places:
+        return await self._tiers.behind(self.stream.topic.symbol, after, limit)
+
+    async def reach_newest(self, count: int) -> Places:
+        return await self._tiers.newest(self.stream.topic.symbol, count)
 
 
 class PersistedLog(TradeLog):
     """The same, up to the last place that is on disk."""
 
-    def __init__(self, topic: Topic, history: History, at_once: int, recording: Recording) -> None:
-        super().__init__(topic, history, at_once)
+    def __init__(
+        self, topic: Topic, history: History, at_once: int, tiers: Tiers, recording: Recording
+    ) -> None:
+        super().__init__(topic, history, at_once, tiers)
         self._end = partial(recording.shown, topic.symbol)
 
     @property
@@ -79,8 +106,14 @@ class PersistedLog(TradeLog):
     def behind(self, offset: int, limit: int) -> Places:
         return _up_to(super().behind(offset, limit), self._end())
 
+    async def reach(self, after: int, limit: int) -> Places:
+        return _up_to(await super().reach(after, limit), self._end())
 
-class ExpectedLog:
+    async def reach_newest(self, count: int) -> Places:
+        return _up_to(await super().reach_newest(count), self._end())
+
+
+class ExpectedLog(Deep):
     """The log of a symbol that does not exist yet: empty until it does, and then that of its history."""
 
     def __init__(self, topic: Topic, ground: Ground) -> None:
@@ -92,6 +125,7 @@ class ExpectedLog:
         ground, topic = self._ground, self.stream.topic
         if self._log is None and topic.symbol in ground.carriers:
             self._log = _trade_log(topic, ground)
+            self.stream.filling = ground.history_of(topic.symbol)
             self._log.stream = self.stream
         return self._log
 
@@ -116,12 +150,28 @@ class ExpectedLog:
         log = self._found()
         return () if log is None else log.behind(offset, limit)
 
+    def is_forgotten(self, after: int) -> bool:
+        log = self._found()
+        return log is not None and log.is_forgotten(after)
+
+    def has_older(self, count: int) -> bool:
+        log = self._found()
+        return log is not None and log.has_older(count)
+
+    async def reach(self, after: int, limit: int) -> Places:
+        log = self._found()
+        return () if log is None else await log.reach(after, limit)
+
+    async def reach_newest(self, count: int) -> Places:
+        log = self._found()
+        return () if log is None else await log.reach_newest(count)
+
 
 def _trade_log(topic: Topic, ground: Ground) -> TradeLog:
     history = ground.history_of(topic.symbol)
     if ground.recording.after_commit:
-        return PersistedLog(topic, history, ground.at_once, ground.recording)
-    return TradeLog(topic, history, ground.at_once)
+        return PersistedLog(topic, history, ground.at_once, ground.tiers, ground.recording)
+    return TradeLog(topic, history, ground.at_once, ground.tiers)
 
 
 def _up_to(places: Places, end: int) -> Places:
@@ -138,35 +188,38 @@ class Readers:
 
     def __init__(self) -> None:
         self._wakes: dict[str, dict[Topic, Callable[[], object]]] = {}
-        self._every: tuple[Callable[[str], object], ...] = ()
+        self._of_all: dict[object, Callable[[str], object]] = {}
 
     def add(self, symbol: str, topic: Topic, wake: Callable[[], object]) -> None:
-        """From now on `wake()` is called for news: of any symbol, if it is `ANY`. Idempotent."""
+        """From now on `wake()` is called for news of `symbol`. Idempotent."""
         self._wakes.setdefault(symbol, {})[topic] = wake
 
     def remove(self, symbol: str, topic: Topic) -> None:
-        """Idempotent."""
+        """Idempotent. `ANY`: it reads all symbols."""
+        if symbol == ANY:
+            self._of_all.pop(topic, None)
+            return
         wakes = self._wakes.get(symbol, {})
         wakes.pop(topic, None)
         if not wakes:
             self._wakes.pop(symbol, None)
 
-    def add_of_all(self, told: Callable[[str], object]) -> None:
-        """From now on `told(symbol)` is called for news of any symbol. For few: each costs every batch."""
-        self._every = (*self._every, told)
+    def add_of_all(self, told: Callable[[str], object], topic: Topic | None = None) -> None:
+        """From now on `told(symbol)` is called for news of any symbol. For few: each costs every batch.
+
+        Idempotent for a `topic`.
+        """
+        self._of_all[topic or told] = told
 
     def topics(self, symbol: str) -> Collection[Topic]:
         """The topics that read the trades of `symbol`."""
-        return [*self._wakes.get(symbol, ()), *self._wakes.get(ANY, ())]
+        return [*self._wakes.get(symbol, ()), *(each for each in self._of_all if isinstance(each, Topic))]
 
     def news(self, symbol: str) -> None:
         """The history of `symbol` has grown."""
         for wake in self._wakes.get(symbol, {}).values():
             wake()
-        if ANY in self._wakes:
-            for wake in self._wakes[ANY].values():
-                wake()
-        for told in self._every:
+        for told in self._of_all.values():
             told(symbol)
 
 

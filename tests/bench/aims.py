@@ -8,7 +8,20 @@ from attrs import frozen
 
 from .peers import CRYPTOFEED, FASTAPI, JOINING, LIMIT, NODE, PICOWS, STRAWBERRY
 from .results import Results
-from .scenarios import deflate, faces, graphql, grpc, ingest, rates, saturation, stalled, storm, ticks, tls
+from .scenarios import (
+    candles,
+    deflate,
+    faces,
+    graphql,
+    grpc,
+    ingest,
+    rates,
+    saturation,
+    stalled,
+    storm,
+    ticks,
+    tls,
+)
 
 OURS = "dataflow"
 
@@ -122,6 +135,10 @@ def _ingest(results: Results) -> float | None:
     return results.median("ingest", "binance, one subscriber", OURS, "per_second")
 
 
+def _candles(what: str) -> Callable[[Results], float | None]:
+    return lambda results: results.median("candles", candles.work(what, 64), OURS, "us")
+
+
 def _ticks(results: Results) -> float | None:
     return results.median("ticks", ticks.THROUGH, OURS, "per_second")
 
@@ -202,5 +219,7 @@ AIMS = (
     Aim("JSON-RPC with all faces on and unused, beside alone", 0.95, " x", True, _jsonrpc_beside_alone),
     Aim("gRPC, messages in a CPU second, beside grpcio", 1, " x", True, _grpc(grpc.IN)),
     Aim("gRPC, messages out a CPU second, beside grpcio", 1, " x", True, _grpc(grpc.OUT)),
+    Aim("candles: prices, volume and count, in runs of 64", 0.6, " us", False, _candles(candles.PRICES)),
+    Aim("the same with all fields", 1, " us", False, _candles(candles.ALL_FIELDS)),
     Aim("GraphQL, queries a CPU second, beside strawberry on uvicorn", 1, " x", True, _graphql),
 )

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import csv
+import gzip
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+import trio
 from attrs import define
 
-from dataflow.settings.schema import Candles
+from dataflow.cache.delivery import shard_of
+from dataflow.domain import Trade as Item
+from dataflow.domain.candle import DAY, HOUR, MINUTE, SECOND, Candle, interval
+from dataflow.settings.schema import Cache, Candles, History
+from dataflow.topics.series import Chain
 from simulators import Exchange, Trade, open_binance
+from tests.dataflow.topics.test_candles import all_figures, full_bars
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance
 from tests.system.test_sse import listening
@@ -113,6 +123,32 @@ async def test_a_gap_makes_a_candle_incomplete() -> None:
         assert told == {"00": (True, []), "01": (False, [gap]), "03": (False, [gap]), "04": (True, [])}
 
 
+async def test_a_filled_gap_revises_its_candles() -> None:
+    """They have the trades that were missing, are complete, and come again with a higher `rev`."""
+    async with stage() as s, client(s.daemon.url) as c:
+        await s.trade(0.1, "5")
+        await c.call("subscribe", channel="candles", symbol=SYMBOL, interval="1s", snapshot=9)
+        await s.trade(2.1, "5", skip=2)
+        await s.trade(5.1)
+
+        def told(second: str) -> list[dict[str, Any]]:
+            return [candle for candle in c.of("candles.update") if candle["start"][17:19] == second]
+
+        await c.until(lambda: told("02") and told("02")[-1]["closed"])
+        assert not told("02")[-1]["complete"]
+        for number, second, price in ((2, 1.5, "7"), (3, 2.05, "9")):
+            late = Trade(number, "BTCUSDT", "buy", price, "1", START_US + int(second * 1_000_000))
+            await s.exchange.publish(late)
+        await c.until(lambda: told("02")[-1]["complete"] and told("01"))
+        corrected = told("02")[-1]
+        assert (corrected["open"], corrected["high"], corrected["count"], corrected["gaps"]) == (9, 9, 2, [])
+        assert (corrected["firstOffset"], corrected["lastOffset"]) == (3, 4)
+        assert [candle["rev"] for candle in told("02")] == sorted({candle["rev"] for candle in told("02")})
+        assert (told("01")[-1]["count"], told("01")[-1]["closed"]) == (1, True)
+        page = await c.call("getCandles", symbol=SYMBOL, interval="1m")
+        assert [(candle["count"], candle["complete"]) for candle in page["candles"]] == [(5, True)]
+
+
 async def test_pages_of_candles() -> None:
     """From and to, limits, and where to go on; what is open is told again."""
     async with stage() as s, client(s.daemon.url) as c:
@@ -188,3 +224,113 @@ async def test_nobody_pays_for_candles_that_nobody_wants() -> None:
             await c.call("subscribe", channel="candles", symbol=SYMBOL, interval="1m")
             assert core.candles.series(SYMBOL) is not None
         await until(lambda: core.candles.series(SYMBOL) is None)
+
+
+def real_trades(symbol: str = "BTCUSDT") -> list[Item]:
+    """Ten minutes of an exchange, as a source gives them."""
+    with gzip.open(DATA / "binance_spot_20240808_09.csv.gz", "rt") as lines:
+        return [
+            Item(
+                "binance",
+                SYMBOL,
+                row["trade_id"],
+                row["side"],  # type: ignore[arg-type]
+                Decimal(row["price"]),
+                Decimal(row["qty"]),
+                int(row["timestamp_us"]) * 1000,
+                int(row["trade_id"]),
+            )
+            for row in csv.DictReader(lines)
+            if row["symbol"] == symbol
+        ]
+
+
+def oracle(name: str, symbol: str = "BTCUSDT") -> dict[int, tuple[Any, ...]]:
+    """All fields of the bars that other code made of them, by start."""
+    file = DATA / f"binance_spot_20240808_09_{name}"
+    text = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    keys = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume")
+    return {
+        int(row["bucket_start_us"]) * 1000: (*(Decimal(row[key]) for key in keys), int(row["count"]))
+        for row in csv.DictReader(text.decode().splitlines())
+        if row["symbol"] == symbol
+    }
+
+
+async def admit(d: Daemon, trades: Sequence[Item]) -> None:
+    """As a shard does; the followers have their turns."""
+    for at in range(0, len(trades), 1_000):
+        d.core.stores[shard_of(SYMBOL, len(d.core.stores))].admit(
+            trades[at : at + 1_000], trio.current_time()
+        )
+        d.core.news(SYMBOL)
+        await until(lambda: d.core.recording.is_complete or d.is_dead)
+
+
+async def every(d: Daemon, name: str, limit: int = 250) -> list[Candle]:
+    """All candles, page by page."""
+    found: list[Candle] = []
+    start: int | None = 0
+    while start is not None:
+        page = await d.hall.desk.candles(SYMBOL, name, start, 2_000_000_000 * SECOND, limit)
+        more = len(page.candles) == limit and page.candles[-1].closed
+        found += page.candles
+        start = page.next if more else None
+    return found
+
+
+def figures(candles: Sequence[Candle]) -> dict[int, tuple[Any, ...]]:
+    assert [each.start for each in candles] == sorted({each.start for each in candles}), "each once, in order"
+    return {
+        c.start: (c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.buy_volume, c.count)
+        for c in candles
+    }
+
+
+async def check_chain(d: Daemon, trades: Sequence[Item]) -> None:
+    """A topic that is opened behind a restart has the bars of the whole UTC day; pages have those of the days before."""
+    chain = Chain(interval("100t"), closed=deque())
+    chain.add(trades, range(1, len(trades) + 1))
+    expected = [bar.candle(SYMBOL, "100t") for bar in (*chain.closed, *([chain.bar] if chain.bar else ()))]
+    assert await every(d, "100t", 50) == expected
+    topic = d.hall.desk.topic("candles", SYMBOL, "100t")
+    await d.core.topics.open(topic, d.hall.pool)
+    midnight = trades[-1].timestamp // DAY * DAY
+    log = d.core.candles.log_of(topic)
+    assert [candle for _, candle in log.newest(1000)] == [each for each in expected if each.start >= midnight]
+    assert expected[0].start < midnight
+
+
+@pytest.mark.parametrize("ends", ["stops", "dies"])
+async def test_candles_of_all_lives(ends: str, tmp_path: Path) -> None:
+    """From memory, from recorded bars and from recorded trades: every field of every candle is that of the oracle.
+
+    The daemon is stopped, or killed, in the middle of a window; memory has a tenth of the trades.
+    """
+    trades = real_trades()
+    tables: dict[str, Any] = {
+        "sources": from_binance("ws://127.0.0.1:1/stream", SYMBOL),
+        "history": History(directory=str(tmp_path)),
+        "cache": Cache(trades_per_symbol=1000),
+        "candles": Candles(throttle=0.01, intervals=("1s", "15s", "1m", "5m", "1h", "1d", "100t")),
+    }
+    for part in (trades[:3_333], trades[3_333:6_001], trades[6_001:]):
+        async with daemon(**tables) as d:
+            before = d.core.history(SYMBOL).last
+            await admit(d, part)
+            assert d.core.history(SYMBOL).last == before + len(part), "nothing was lost on the way"
+            so_far = trades[: d.core.history(SYMBOL).last]
+            is_last = part[-1] is trades[-1]
+            for name, width in (
+                ("1m", MINUTE),
+                ("1h", HOUR),
+                *([("1s", SECOND), ("15s", 15 * SECOND)] * is_last),
+            ):
+                expected = all_figures(full_bars(so_far, [width], lambda: 10_000)[width])
+                assert figures(await every(d, name)) == expected, name
+            if is_last:
+                await check_chain(d, trades)
+            if ends == "dies":
+                d.die()
+    assert len(so_far) == len(trades)
+    assert all_figures(full_bars(so_far, [MINUTE], lambda: 10_000)[MINUTE]) == oracle("1m.csv")

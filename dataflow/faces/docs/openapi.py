@@ -115,7 +115,9 @@ def _types(about: About) -> Iterable[Any]:
     yield from (parameter.type for parameter in about.parameters)
     if about.body is not NOTHING:
         yield about.body
-    yield from (answer.type for answer in about.answers.values() if answer.type is not NOTHING)
+    for answer in about.answers.values():
+        if answer.type is not NOTHING:
+            yield from (answer.type, *answer.also.values())
 
 
 def _operation(endpoint: Endpoint, schemas: Mapping[Any, Any], token: bool) -> dict[str, Any]:
@@ -177,9 +179,14 @@ def _responses(endpoint: Endpoint, schemas: Mapping[Any, Any], guarded: bool) ->
 
 def _answer(answer: Answer, schemas: Mapping[Any, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"description": answer.words}
-    if answer.headers:
+    headers = {**answer.headers, **answer.sometimes}
+    if headers:
         text = {"schema": {"type": "string"}}
-        told["headers"] = {name: {"description": words, **text} for name, words in answer.headers.items()}
+        told["headers"] = {
+            name: {"description": words, "required": name in answer.headers, **text}
+            for name, words in headers.items()
+        }
     if answer.type is not NOTHING:
-        told["content"] = {answer.media: {"schema": schemas[answer.type]}}
+        media = {answer.media: answer.type, **answer.also}
+        told["content"] = {name: {"schema": schemas[each]} for name, each in media.items()}
     return told

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 over WebSocket, at `/ws`."""
+"""JSON-RPC 2.0 over WebSocket, at `/ws`; calls also by `POST /api/v1/rpc`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from attrs import frozen
 
 from dataflow.gateway import face
 from dataflow.gateway.about import Sample, Trial
-from dataflow.gateway.face import Entrance
+from dataflow.gateway.face import Entrance, Route
 from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Socket
 from dataflow.settings.schema import FaceSettings
 
+from . import posted
 from .methods import Calls, formats
 
 PATH: Final = "/ws"
@@ -25,7 +26,10 @@ class Settings(FaceSettings):
 
 
 class Face(face.Face):
-    """One WebSocket."""
+    """One WebSocket, and one endpoint beside it."""
+
+    def routes(self, hall: Hall) -> Iterable[Route]:
+        return (posted.route(hall),)
 
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
         known = formats(hall.core.symbols, list(hall.settings.sources))
@@ -41,11 +45,19 @@ class Face(face.Face):
         }
         words = "Subscriptions with resume, recent trades, symbols and status: the main protocol."
         yield Sample("JSON-RPC 2.0", url, words, lines=lines, trial=Trial("socket", url, say=[_SUBSCRIBE]))
+        url = f"{{http}}{posted.PATH}"
+        lines = {
+            "curl": f"curl {url} -H 'Content-Type: application/json' -d '{_GET_TRADES}'",
+            "Python": f"import httpx\n\nprint(httpx.post('{url}', json={_GET_TRADES}).text)\n",
+        }
+        words = "The same calls without a WebSocket, but for subscriptions."
+        yield Sample("JSON-RPC 2.0 by POST", url, words, lines=lines)
 
 
 _SUBSCRIBE: Final = (
     '{"jsonrpc":"2.0","id":1,"method":"subscribe","params":{"channel":"trades","symbol":"{symbol}"}}'
 )
+_GET_TRADES: Final = '{"jsonrpc":"2.0","id":1,"method":"getTrades","params":{"symbol":"{symbol}","limit":2}}'
 _PYTHON: Final = f"""\
 from websockets.sync.client import connect
 

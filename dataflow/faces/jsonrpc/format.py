@@ -16,6 +16,7 @@ import msgspec
 from actors.update import Encode, Places
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.notice import Notice, SourceRestored
+from dataflow.domain.symbols import ANY
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import TRADES
 from dataflow.gateway import spelling
@@ -101,6 +102,8 @@ class JsonRpc(Format):
     _write: Callable[[Any], bytes] = staticmethod(encode)
 
     def encoder(self, topic: Topic, epoch: int) -> Encode:
+        if topic.symbol == ANY:
+            return announcements
         if topic.channel == TRADES:
             return Updates(topic, epoch).texts
         return self._encoder_of_any(topic, epoch)
@@ -132,8 +135,28 @@ class JsonRpc(Format):
         params = {"symbol": topic.symbol, "channel": topic.channel, "epoch": epoch, **spelling.gap(gap)}
         return _notification("stream.gap", params if skipped is None else params | {"skipped": skipped})
 
+    def fill(self, topic: Topic, epoch: int, places: Places) -> bytes:
+        """In an answer: `from`, `to` and `trades`."""
+        return encode(filled(self, topic, epoch, places))
+
+    def filled(self, topic: Topic, epoch: int, places: Places) -> bytes:
+        """`stream.filled`: places that this client was told of as a gap hold these trades now."""
+        return notification_of_fill(self, topic, epoch, places)
+
     def notice(self, notice: Notice) -> bytes:
         return _notice(notice)
+
+
+def filled(format: Format, topic: Topic, epoch: int, places: Places) -> dict[str, Any]:
+    """A fill, its trades in `format`."""
+    trades = b",".join([format.item(topic, epoch, place, value) for place, value in places])
+    return {"from": places[0][0], "to": places[-1][0], "trades": msgspec.Raw(b"[%b]" % trades)}
+
+
+def notification_of_fill(format: Format, topic: Topic, epoch: int, places: Places) -> bytes:
+    """`stream.filled`, its trades in `format`."""
+    params = {"symbol": topic.symbol, "channel": topic.channel, "epoch": epoch}
+    return _notification("stream.filled", params | filled(format, topic, epoch, places))
 
 
 @lru_cache(maxsize=16)  # every session asks for the text of a notice to all clients
@@ -154,11 +177,16 @@ class Strings(JsonRpc):
     _write = staticmethod(msgspec.json.Encoder(decimal_format="string").encode)
 
     def encoder(self, topic: Topic, epoch: int) -> Encode:
-        return self._encoder_of_any(topic, epoch)
+        return announcements if topic.symbol == ANY else self._encoder_of_any(topic, epoch)
 
 
 JSONRPC: Final = JsonRpc()
 STRINGS: Final = Strings()
+
+
+def announcements(places: Places) -> list[bytes]:
+    """Of the topic of all symbols: `stream.started`, each for a symbol that has come."""
+    return [_notification("stream.started", spelling.fields(started)) for _, started in places]
 
 
 def _message(method: str, params: dict[str, Any] | spelling.SpelledTrade) -> dict[str, Any]:

@@ -8,36 +8,41 @@ file turns their values into JSON and their problems into errors. Calls are answ
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from attrs import evolve, frozen
 from loguru import logger
 
+from actors.update import Rendering
 from dataflow.domain import Recorded, Topic
 from dataflow.domain.candle import Candle
-from dataflow.domain.quality import best
-from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
+from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import QUALITY, TRADES
 from dataflow.gateway import spelled, spelling
-from dataflow.gateway.answers import SymbolInfo
+from dataflow.gateway.answers import CandlePage, Position, TradesPage
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.desk import MAX_COUNT, check_range
 from dataflow.gateway.face import Conversation
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
+from dataflow.gateway.limits import Account
 from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
-from dataflow.gateway.spelling import encode, symbol_quality
-from dataflow.gateway.subscriptions import Position
+from dataflow.gateway.reading import Wanted
+from dataflow.gateway.spelling import encode, moment
+from dataflow.gateway.subscriptions import MOST_GAPS, Since, Subscribed
 
 from . import protocol
 from .compact import COLUMNS, Compact
 from .format import JSONRPC, STRINGS
 from .protocol import Long, Write
 
+T = TypeVar("T")
+
+SYMBOLS_AT_ONCE: Final = 16  # of an answer for all, told in one turn: half a millisecond
 TRADES_AT_ONCE: Final = 200  # encoded in one turn: half a millisecond, and 45 KB
 CANDLES_AT_ONCE: Final = 100  # candles cost more: a millisecond, and 40 KB
 JSON: Final = "json"
@@ -79,12 +84,67 @@ class GetCandles(msgspec.Struct, kw_only=True, frozen=True, rename={"start": "fr
     limit: int = 500
 
 
+class GetTrades(msgspec.Struct, kw_only=True, rename={"start": "from", "end": "to"}):
+    symbol: str
+    after: Position | None = None
+    start: str | None = None
+    end: str | None = None
+    limit: int = 1000
+
+
+class Questions:
+    """The calls that follow nothing: whoever asks needs no session for them."""
+
+    __slots__ = ()
+
+    hall: Hall
+
+    @property
+    def account(self) -> Account:
+        """Who pays."""
+        raise NotImplementedError
+
+    async def elsewhere(self, question: Awaitable[T]) -> T:
+        """Wait for the disk, without a turn."""
+        return await question
+
+    async def recent_trades(self, params: RecentTrades) -> Long:
+        topic = self.hall.desk.topic(TRADES, params.symbol)
+        before = moment("beforeTimestamp", params.beforeTimestamp)
+        after = moment("afterTimestamp", params.afterTimestamp)
+        question = self.hall.desk.recent_trades(
+            params.symbol, params.count, before, after, account=self.account
+        )
+        return Long(partial(_trades, topic, await self.elsewhere(question)))
+
+    async def trades(self, params: GetTrades) -> Long:
+        wanted = Wanted(params.after, None, moment("from", params.start), moment("to", params.end))
+        question = self.hall.desk.trades(params.symbol, wanted, params.limit, account=self.account)
+        return Long(partial(_page, await self.elsewhere(question)))
+
+    async def candles(self, params: GetCandles) -> Long:
+        start, end = moment("from", params.start), moment("to", params.end)
+        question = self.hall.desk.candles(
+            params.symbol, params.interval, start, end, params.limit, account=self.account
+        )
+        return Long(partial(_candles, params, await self.elsewhere(question)))
+
+    async def symbols(self) -> list[spelled.Symbol]:
+        return [spelling.symbol(info) for info in self.hall.desk.symbols()]
+
+    async def status(self) -> spelled.Status:
+        return spelling.status(self.hall.desk.status())
+
+    async def ping(self) -> str:
+        return "pong"
+
+
 def formats(symbols: Sequence[str], sources: Sequence[str]) -> Mapping[str, Format]:
     """The formats that clients of one daemon may choose, by name. It starts with these names."""
     return {JSON: JSONRPC, COMPACT: Compact(symbols, sources), "strings": STRINGS}
 
 
-class Calls(Conversation):
+class Calls(Conversation, Questions):
     """One client's calls. `formats`: those that it may choose, by name."""
 
     __slots__ = ("_formats",)
@@ -114,9 +174,12 @@ class Calls(Conversation):
         if params.snapshot is not None:
             check_range("snapshot", params.snapshot, 0, MAX_COUNT)
         format = self._format(params)
+        if params.symbol == ANY:
+            every = self.hall.desk.every(params.channel, params.interval or "")
+            return Long(partial(self._subscribe_every, every, _positions(params.since), params, format))
         if isinstance(params.symbol, str):
             topic = self._available(params, params.symbol)
-            since = None if params.since is None else protocol.read("since", params.since, Position)
+            since = None if params.since is None else _since("since", params.since)
             return Long(partial(self._subscribe, topic, since, params, format))
         topics = [self._available(params, symbol) for symbol in _distinct(params.symbol)]
         return Long(
@@ -139,7 +202,7 @@ class Calls(Conversation):
     async def _subscribe_all(
         self,
         topics: Sequence[Topic],
-        since: Mapping[str, Position],
+        since: Mapping[str, Since],
         params: Subscribe,
         format: Format,
         write: Write,
@@ -154,21 +217,67 @@ class Calls(Conversation):
             await array.end(answer)
         return array.rest() or b""
 
-    async def _subscribe(
-        self, topic: Topic, since: Position | None, params: Subscribe, format: Format, write: Write
+    async def _subscribe_every(
+        self,
+        every: Topic,
+        since: Mapping[str, Since],
+        params: Subscribe,
+        format: Format,
+        write: Write,
     ) -> bytes:
-        kind = self.rendering(_as_array if params.batch else None, format)
-        past = _Past(params.channel, write)
-        joined = await self.subscriptions.subscribe(
-            topic, kind, since=since, snapshot=params.snapshot, write=past.write
+        """The same for all symbols of a channel, those included that come while the answer is made."""
+        seat = await self.subscriptions.join_every(every, self._rendering(params, format))
+        array, told = protocol.Array(write), 0
+        while untold := seat.untold():
+            for topic in untold:
+                told += 1
+                if told % SYMBOLS_AT_ONCE == 0:
+                    await self.subscriptions.turns.pause()
+                rendering, place = seat.rendering_of(topic), since.get(topic.symbol)
+                answer = await self._answer_one(
+                    seat.subscribe, topic, rendering, format, place, params.snapshot, array.write
+                )
+                await array.end(answer)
+        seat.complete()
+        return array.rest() or b"[]"
+
+    async def _subscribe(
+        self, topic: Topic, since: Since | None, params: Subscribe, format: Format, write: Write
+    ) -> bytes:
+        rendering = self._rendering(params, format)
+        return await self._answer_one(
+            self.subscriptions.subscribe, topic, rendering, format, since, params.snapshot, write
         )
+
+    def _rendering(self, params: Subscribe, format: Format) -> Rendering[Any]:
+        return self.rendering(_as_array if params.batch else None, format)
+
+    async def _answer_one(
+        self,
+        subscribe: Callable[..., Awaitable[Subscribed]],
+        topic: Topic,
+        rendering: Rendering[Any],
+        format: Format,
+        since: Since | None,
+        snapshot: int | None,
+        write: Write,
+    ) -> bytes:
+        assert isinstance(rendering.format, Format)
+        past = _Past(topic.channel, write)
+        joined = await subscribe(topic, rendering, since=since, snapshot=snapshot, write=past.write)
         answer = _event(topic, "subscribed") | {"epoch": joined.epoch, "offset": joined.offset}
         if joined.recovered is not None:
             answer["recovered"] = joined.recovered
-        if isinstance(format, Compact):
+        if joined.rewound is not None:
+            answer["rewound"] = {"epoch": joined.rewound.epoch, "offset": joined.rewound.offset}
+        if joined.filled:
+            fill = rendering.format.fill
+            answer["filled"] = _array([fill(topic, joined.epoch, each) for each in joined.filled])
+        if isinstance(format, Compact):  # a symbol of "*" that is followed alone besides may get to it later
             answer |= {"columns": COLUMNS, "topic": format.key(topic), "sources": format.sources}
-        answer["quality"] = self._quality(topic.symbol)  # of the channel `quality` it is the answer
-        return past.end(answer, joined.past if params.channel != QUALITY else None)
+        # Of the channel `quality` it is the answer.
+        answer["quality"] = spelling.symbol_quality(self.hall.desk.quality(topic.symbol))
+        return past.end(answer, joined.past if topic.channel != QUALITY else None)
 
     async def unsubscribe(self, params: Unsubscribe) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(params.symbol, str):
@@ -179,73 +288,32 @@ class Calls(Conversation):
     def _followed(self, params: Unsubscribe, symbol: str) -> Topic:
         """A topic that exists, or is followed: its symbol may have left."""
         topic = Topic(params.channel, symbol, params.interval or "")
-        return topic if self.subscriptions.follows(topic) else self.hall.desk.topic(*topic)
+        if self.subscriptions.follows(topic):
+            return topic
+        desk = self.hall.desk
+        return desk.every(topic.channel, topic.variant) if symbol == ANY else desk.topic(*topic)
 
     def _unsubscribe(self, topic: Topic) -> dict[str, Any]:
         self.subscriptions.unsubscribe(topic)
         return _event(topic, "unsubscribed")
 
-    async def recent_trades(self, params: RecentTrades) -> Long:
-        topic = self.hall.desk.topic(TRADES, params.symbol)
-        before = _moment("beforeTimestamp", params.beforeTimestamp)
-        after = _moment("afterTimestamp", params.afterTimestamp)
-        trades = self.hall.desk.recent_trades(params.symbol, params.count, before, after)
-        return Long(partial(_trades, topic, trades))
-
-    async def candles(self, params: GetCandles) -> Long:
-        start, end = _moment("from", params.start), _moment("to", params.end)
-        return Long(partial(self._candles, params, start, end))
-
-    async def _candles(self, params: GetCandles, start: int | None, end: int | None, write: Write) -> bytes:
-        turns = self.subscriptions.turns
-        turns.leave()  # it can take seconds: nobody else shall wait for that
-        page = await self.hall.desk.candles(params.symbol, params.interval, start, end, params.limit)
-        await turns.take(resuming=False)
-        told = spelling.candle_page(params.symbol, params.interval, evolve(page, candles=()))
-        candles = page.candles
-        opening = b'{"candles":['
-        while len(candles) > CANDLES_AT_ONCE:
-            await write(opening + _candle_items(candles[:CANDLES_AT_ONCE]))
-            opening, candles = b",", candles[CANDLES_AT_ONCE:]
-        del told["candles"]  # type: ignore[misc]
-        return opening + _candle_items(candles) + b"]," + encode(told)[1:]
-
-    async def symbols(self) -> list[dict[str, Any]]:
-        return [self._symbol(info) for info in self.hall.desk.symbols()]
-
-    async def status(self) -> spelled.Status:
-        return spelling.status(self.hall.desk.status())
-
-    async def ping(self) -> str:
-        return "pong"
-
-    def _symbol(self, info: SymbolInfo) -> dict[str, Any]:
-        trade = info.newest.trade if info.newest else None
-        return {
-            "symbol": info.symbol,
-            "channels": info.channels,
-            "sources": info.sources,
-            "status": info.status,
-            "lastPrice": trade.price if trade else None,
-            "lastTimestamp": to_rfc3339(trade.timestamp) if trade else None,
-            "quality": self._quality(info.symbol),
-        }
-
-    def _quality(self, symbol: str) -> dict[str, Any] | None:
-        states = self.hall.desk.quality(symbol)
-        foremost = best(states)
-        return None if foremost is None else symbol_quality(states, foremost)
+    async def elsewhere(self, question: Awaitable[T]) -> T:
+        return await self.subscriptions.turns.elsewhere(question)
 
 
+QUESTIONS: Final[dict[str, tuple[type | None, protocol.Handler]]] = {
+    "getRecentTrades": (RecentTrades, Questions.recent_trades),
+    "getTrades": (GetTrades, Questions.trades),
+    "getCandles": (GetCandles, Questions.candles),
+    "getSymbols": (None, Questions.symbols),
+    "getStatus": (None, Questions.status),
+    "ping": (None, Questions.ping),
+}
 # One table for all clients: a table each would be most of the cost of a client.
 _METHODS = protocol.Methods(
     subscribe=(Subscribe, Calls.subscribe),
     unsubscribe=(Unsubscribe, Calls.unsubscribe),
-    getRecentTrades=(RecentTrades, Calls.recent_trades),
-    getCandles=(GetCandles, Calls.candles),
-    getSymbols=(None, Calls.symbols),
-    getStatus=(None, Calls.status),
-    ping=(None, Calls.ping),
+    **QUESTIONS,
 )
 
 
@@ -297,6 +365,27 @@ async def _trades(topic: Topic, trades: Sequence[Recorded], write: Write) -> byt
     return opening + _items(topic, trades) + b"]"
 
 
+async def _page(page: TradesPage, write: Write) -> bytes:
+    """A page; as in every long answer, what there is most of comes first."""
+    topic, trades = Topic(TRADES, page.symbol), page.trades
+    opening = b'{"trades":['
+    while len(trades) > TRADES_AT_ONCE:
+        await write(opening + _items(topic, trades[:TRADES_AT_ONCE]))
+        opening, trades = b",", trades[TRADES_AT_ONCE:]
+    return opening + _items(topic, trades) + b"]," + encode(spelling.about_page(page))[1:]
+
+
+async def _candles(params: GetCandles, page: CandlePage, write: Write) -> bytes:
+    told = spelling.candle_page(params.symbol, params.interval, evolve(page, candles=()))
+    candles = page.candles
+    opening = b'{"candles":['
+    while len(candles) > CANDLES_AT_ONCE:
+        await write(opening + _candle_items(candles[:CANDLES_AT_ONCE]))
+        opening, candles = b",", candles[CANDLES_AT_ONCE:]
+    del told["candles"]  # type: ignore[misc]
+    return opening + _candle_items(candles) + b"]," + encode(told)[1:]
+
+
 def _items(topic: Topic, trades: Sequence[Recorded]) -> bytes:
     return b",".join([JSONRPC.item(topic, 0, each.offset, each.trade) for each in trades])
 
@@ -323,25 +412,28 @@ def _distinct(symbols: list[str]) -> list[str]:
     twice = [symbol for symbol, count in Counter(symbols).items() if count > 1]
     if twice:
         raise InvalidValue("symbol", twice[0], "is named twice")
+    if ANY in symbols:
+        raise InvalidValue("symbol", ANY, "means all symbols: must stand alone, in no list")
     return symbols
 
 
-def _positions(since: dict[str, Any] | None, symbols: Collection[str] | None) -> dict[str, Position]:
-    """The positions in some of these symbols (None: any). Raises InvalidValue or CallError."""
+def _since(name: str, value: Any) -> Since:
+    """A position in one symbol. Raises InvalidValue or CallError."""
+    since: Since = protocol.read(name, value, Since)
+    if len(since.gaps) > MOST_GAPS:
+        raise InvalidValue(f"{name}.gaps", len(since.gaps), f"at most {MOST_GAPS:,} gaps")
+    return since
+
+
+def _positions(since: dict[str, Any] | None, symbols: Collection[str] = ()) -> dict[str, Since]:
+    """The positions in several symbols: in these, or in any. Raises InvalidValue or CallError."""
     positions = since or {}
     for symbol in positions:
-        if symbols is not None and symbol not in symbols:
+        if symbol not in symbols if symbols else symbol in ("epoch", "offset"):
             problem = "of several symbols: must have a position for each, by its name"
             example = {"BTC-USD": {"epoch": 1763696936212, "offset": 612}}
             raise InvalidValue("since", symbol, problem, example=example)
-    return {symbol: protocol.read(f"since.{symbol}", each, Position) for symbol, each in positions.items()}
-
-
-def _moment(name: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else from_rfc3339(text)
-    except ValueError as error:
-        raise InvalidValue(name, text, str(error), example="2020-05-10T18:33:36.696315Z") from None
+    return {symbol: _since(f"since.{symbol}", each) for symbol, each in positions.items()}
 
 
 def report(method: str, error: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..plan import Scenario
 from . import (
+    candles,
     deflate,
     faces,
     graphql,
@@ -11,6 +12,7 @@ from . import (
     ingest,
     memory,
     rates,
+    recording,
     saturation,
     stalled,
     start,
@@ -26,6 +28,7 @@ ALL: tuple[Scenario, ...] = (
     deflate.SCENARIO,
     memory.SCENARIO,
     ingest.SCENARIO,
+    recording.SCENARIO,
     ticks.SCENARIO,
     storm.SCENARIO,
     stalled.SCENARIO,
@@ -33,4 +36,5 @@ ALL: tuple[Scenario, ...] = (
     faces.SCENARIO,
     grpc.SCENARIO,
     graphql.SCENARIO,
+    candles.SCENARIO,
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 from attrs import define, evolve, field
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from dataflow.cache.history import AHEAD, ANEW, JUMP, History
+from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Verdict
 from dataflow.cache.ordered import ByTime
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
 
@@ -28,6 +28,7 @@ class Model:
     sequences: dict[str, int] = field(factory=dict)
     pending: dict[str, Missed] = field(factory=dict)
     strays: dict[str, list[int]] = field(factory=dict)  # sequences refused in a row
+    missing: dict[tuple[str, int], tuple[int, int, int]] = field(factory=dict)  # place, and its times
     now: float = 0.0
 
     @property
@@ -51,9 +52,39 @@ class Model:
             return "implausible"
         if step is not None and step > 0:
             return "admitted"
+        if step is not None and not known and self.is_missing(trade):
+            return "filled"
         if not unnamed and trade.timestamp <= self.floors.get(trade.source, -1):
             return "too_old"
         return "admitted" if step is None else "late"
+
+    def is_missing(self, trade: Trade) -> bool:
+        assert trade.sequence is not None
+        _, earliest, latest = self.missing.get((trade.source, trade.sequence), (0, 1, 0))
+        return earliest <= trade.timestamp <= latest
+
+    def fill(self, trade: Trade) -> None:
+        """The place has the trade now, as if it had come in time. The places beside it are gaps still."""
+        assert trade.sequence is not None
+        key = trade.source, trade.sequence
+        place, _, _ = self.missing.pop(key)
+        at = next(at for at, (entry, _) in enumerate(self.log) if entry.first <= place <= entry.last)
+        gap, since = self.log[at]
+        assert isinstance(gap, Gap)
+        parts: list[Entry] = [Recorded(place, trade)]
+        if gap.first < place:
+            parts.insert(0, gap.part(gap.first, place - 1))
+        if place < gap.last:
+            parts.append(gap.part(place + 1, gap.last))
+        self.log[at : at + 1] = [(part, since) for part in parts]
+        for other, (where, earliest, latest) in self.missing.items():
+            if gap.first <= where < place:
+                self.missing[other] = where, earliest, min(latest, trade.timestamp)
+            elif place < where <= gap.last:
+                self.missing[other] = where, max(earliest, trade.timestamp), latest
+        if trade.trade_id is not None:
+            self.given_ids.append(trade)
+            self.forget_an_id()
 
     def admit(self, item: Item, now: float) -> str:
         self.now = now
@@ -65,6 +96,7 @@ class Model:
         verdict = self.verdict(item)
         if self.becomes_a_stream(item, verdict):
             del self.sequences[item.source]
+            self.missing = {key: each for key, each in self.missing.items() if key[0] != item.source}
             self.pending[item.source] = Missed(item.source, item.symbol, "source_gap")
             verdict = "admitted"
         if verdict == "duplicate":
@@ -76,6 +108,8 @@ class Model:
                 self.sequences[item.source] += 1
         if verdict == "admitted":
             self.place(item)
+        if verdict == "filled":
+            self.fill(item)
         return verdict
 
     def becomes_a_stream(self, trade: Trade, verdict: str) -> bool:
@@ -103,6 +137,10 @@ class Model:
         if trade.sequence is not None and previous is not None:
             missing = trade.sequence - previous - 1
             if missing:
+                before = self.newest[trade.source].timestamp if trade.source in self.newest else -1
+                times = min(before, trade.timestamp), max(before, trade.timestamp)
+                for at in range(missing):
+                    self.missing[trade.source, previous + 1 + at] = self.last + 1 + at, *times
                 self.put(
                     Gap(self.last + 1, self.last + missing, "source_gap", True, trade.source, previous + 1)
                 )
@@ -168,10 +206,13 @@ jumps = st.sampled_from([0] * 9 + [2 * JUMP])
 moments = st.integers(0, 20) | st.sampled_from([WILD])
 trades = st.builds(build, st.sampled_from("sumnop"), st.integers(0, 25), moments, jumps)
 runs = st.builds(run, st.sampled_from("sunp"), st.integers(0, 9), st.integers(15, 30), st.integers(0, 30))
+in_time = st.builds(
+    lambda source, number: build(source, number, number, 0), st.sampled_from("sp"), st.integers(0, 25)
+)  # what comes late is missing, mostly
 marks = st.builds(
     Missed, st.sampled_from("umno"), st.just("B-U"), st.sampled_from(["source_gap", "other"]), st.booleans()
 )
-one = (trades | marks).map(lambda item: [item])
+one = (trades | in_time | marks).map(lambda item: [item])
 steps = st.lists(
     st.tuples(
         st.sampled_from(["admit", "admit", "admit", "lost"]), one | one | one | runs, st.integers(0, 3)
@@ -195,7 +236,11 @@ def test_it_does_what_the_model_does(
                 log.lost(item, now)
                 model.lost(item, now)
             else:
-                assert log.admit(item, now).value == model.admit(item, now)
+                verdict = log.admit(item, now)
+                if verdict is Verdict.FILLED:
+                    event("filled")
+                    log.settle()
+                assert verdict.value == model.admit(item, now)
         assert log.last == model.last
         assert log.read(log.first - 1, 1000) == model.kept(now)
     check_reading(log, model.kept(now), min(place, log.last), count)

@@ -167,6 +167,14 @@ class TestEvents:
             assert places(client) == [(0, 0), (2, 2), (3, 3)]
             assert client.streams[TOPIC].since == {"epoch": 9, "offset": 3}
 
+    def test_a_part_that_is_lost_for_good_is_a_gap_like_others(self, client: Client) -> None:
+        """The position is known, so the count goes on."""
+        client.lost()
+        lost = {"from": 6, "to": 7, "reason": "overrun"}
+        list(client.hear(answer(8, epoch=2, recovered=False, gaps=[lost], trades=[trade(8)])))
+        assert places(client) == [(6, 7), (8, 8)]
+        assert client.streams[TOPIC].since == {"epoch": 2, "offset": 8, "gaps": [[6, 7]]}
+
     def test_a_rewind_of_a_living_connection(self, client: Client) -> None:
         """As in an answer; a gap over the place of the fork is cut there."""
         list(client.hear(gap(6, 9)))
@@ -217,7 +225,24 @@ class TestEvents:
         assert (first.quote_volume, first.gaps[0].to) == (Decimal(4), None)
         assert list(client.hear(notification("candles.update", **candle))) == []
         [second] = client.hear(notification("candles.update", **candle | {"rev": 2, "high": 5}))
-        assert list(client.bars[Topic("candles", "BTC-USD", "1m")].candles.values()) == [second]
+        bars = client.bars[Topic("candles", "BTC-USD", "1m")]
+        assert list(bars.candles.values()) == [second]
+        result = {
+            "channel": "candles",
+            "symbol": "BTC-USD",
+            "interval": "1m",
+            "epoch": 2,
+            "offset": 0,
+            "candles": [candle],
+        }
+        anew = json.dumps({"jsonrpc": "2.0", "id": "candles:BTC-USD:1m", "result": result})
+        assert (
+            list(client.hear(anew)) == list(bars.candles.values()) == [first]
+        )  # of a daemon that was started anew
+        for place in (7, 8):
+            other = candle | {"interval": "1t", "firstOffset": place, "lastOffset": place, "count": 1}
+            assert len(list(client.hear(notification("candles.update", **other)))) == 1
+        assert len(client.bars[Topic("candles", "BTC-USD", "1t")].candles) == 2
 
     def test_notices_and_refusals(self, client: Client) -> None:
         """What is told besides the streams comes as it is, also what is not known."""

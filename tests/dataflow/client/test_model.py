@@ -35,6 +35,7 @@ class Server:
     """The truth, the connection's messages on their way, and what an honest server says of it."""
 
     format: str
+    counts_losses: bool  # whether it tells how much it has forgotten
     places: dict[int, Cell] = field(factory=dict)
     chain: list[tuple[int, int]] = field(factory=lambda: [(1, 1)])  # epoch, first place
     floor: int = 0
@@ -128,8 +129,11 @@ class Server:
                 told["rewound"] = {"epoch": self.epoch, "offset": kept}
                 effect = {"rewind": kept}
             after = max(kept, self.floor)
-            gaps = [{"from": 0, "to": None, "reason": "overrun"}] if kept < self.floor else []
-            if gaps:
+            gaps: list[dict[str, Any]] = []
+            if kept < self.floor and self.counts_losses:
+                gaps = [{"from": kept + 1, "to": self.floor, "reason": "overrun"}]
+            elif kept < self.floor:
+                gaps = [{"from": 0, "to": None, "reason": "overrun"}]
                 effect = {"reset": after}
             if asked_gaps := since.get("gaps"):
                 told["filled"] = list(self._known(asked_gaps, kept))
@@ -316,7 +320,8 @@ class World:
         }
         told_exact = {at: cell for at, cell in self.reader.places.items() if truth.get(at) != cell}
         # A slow client's gap counts places; in one of them the server itself may not know how many there were.
-        assert all((truth[at], cell) == ("unknown", "exact") for at, cell in told_exact.items())
+        assert all(cell == "exact" for cell in told_exact.values())
+        assert all(truth[at] == "unknown" or at <= self.server.floor for at in told_exact)
         assert self.reader.places.keys() == truth.keys()
         held: dict[int, Cell] = {}
         for entry in stream.log:
@@ -354,16 +359,17 @@ DEEDS = (
 @given(
     st.sampled_from(("json", "strings", "compact")),
     st.sampled_from((None, 0, 3)),
+    st.booleans(),
     st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(1, 6)), max_size=40),
 )
 def test_any_history_cut_at_any_message_is_the_servers(
-    format: Any, snapshot: int | None, deeds: list[tuple[str, int]]
+    format: Any, snapshot: int | None, counts_losses: bool, deeds: list[tuple[str, int]]
 ) -> None:
     """Whatever happens, after the next connection the client's log is the server's from where it began: each place
     once, filled gaps filled, nothing of a lost branch. Who reads the events alone knows the same."""
     client = Client(format=format, keep=None)
     client.follow(SYMBOL, snapshot=snapshot)
-    world = World(Server(format), client)
+    world = World(Server(format, counts_losses), client)
     for deed, count in [("trades", 2), ("connect", 0), *deeds]:
         world.do(deed, count)
     world.check()

@@ -108,19 +108,19 @@ async def test_the_status_of_the_daemon(built: Hall, desk: Desk) -> None:
 async def test_recent_trades(built: Hall, desk: Desk, question: dict[str, Any], expected: list[int]) -> None:
     """Newest first, after a time oldest first; both limits are outside the answer."""
     await admit(built, "BTC-USDT", 20)
-    assert places(desk.recent_trades("BTC-USDT", 3, **question)) == expected
+    assert places(await desk.recent_trades("BTC-USDT", 3, **question)) == expected
 
 
 async def test_recent_trades_of_a_symbol_without_any(desk: Desk) -> None:
     """An empty answer, no problem."""
-    assert desk.recent_trades("ETH-USDT", 50) == []
+    assert await desk.recent_trades("ETH-USDT", 50) == []
 
 
 @pytest.mark.parametrize("count", [-1, 0, MAX_COUNT + 1])
 async def test_a_wrong_count_is_told_the_range(desk: Desk, count: int) -> None:
     """The problem has the parameter, its value and what would be right."""
     with pytest.raises(InvalidValue) as caught:
-        desk.recent_trades("BTC-USDT", count)
+        await desk.recent_trades("BTC-USDT", count)
     assert caught.value.data == {"param": "count", "value": count, "problem": "must be 1 to 1000"}
 
 
@@ -136,9 +136,9 @@ def test_a_range_includes_its_ends(value: int) -> None:
 )
 async def test_an_unknown_symbol_is_told_the_nearest(desk: Desk, written: str, nearest: str) -> None:
     """Also when only the case is wrong: a symbol has one spelling."""
-    for ask in (lambda: desk.topic("trades", written), lambda: desk.recent_trades(written, 1)):
+    for channel in ("trades", None):
         with pytest.raises(InvalidValue) as caught:
-            ask()
+            desk.topic(channel, written) if channel else await desk.recent_trades(written, 1)
         data = caught.value.data
         assert (data["param"], data["value"], data["problem"]) == ("symbol", written, "unknown symbol")
         assert data["nearest"][0] == nearest

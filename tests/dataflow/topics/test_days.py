@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.cache.history import Store
+from dataflow.cache.archive import Archive
+from dataflow.cache.history import History, Store
+from dataflow.cache.recorder import finish, warm
 from dataflow.cache.recording import Recording
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Missed, Topic, Trade
@@ -21,6 +25,7 @@ from dataflow.topics.candles import DAY, SECOND
 from dataflow.topics.channel import Ground
 from dataflow.topics.days import FORGOTTEN, FUTURE, LATE, QUIET, AggregateLog, Days
 from dataflow.topics.trades import TradeLog
+from tests.support.memory_archive import MemoryArchive
 
 HOUR = 3600 * SECOND
 MIDNIGHT = 20_000 * DAY
@@ -30,16 +35,53 @@ AT_ONCE = 4
 class Scene:
     """One known symbol, or none, and its history, which is small."""
 
-    def __init__(self, *symbols: str, max_trades: int = 1000) -> None:
+    def __init__(
+        self, *symbols: str, max_trades: int = 1000, archive: Archive | None = None, number: int = 7
+    ) -> None:
         self.carriers: dict[str, list[object]] = {symbol: [] for symbol in symbols}
-        self.store = Store(7, max_trades, 1e9)
+        self.recording = Recording(self.history, archive, number)
+        streams = self.recording.streams
+        self.store = Store(self.recording.epoch, max_trades, 1e9, streams=streams)
         self.now = (MIDNIGHT + 12 * HOUR) / 1e9
-        history_of, tiers = self.store.history, Tiers(None, self.store.history)
-        clock, recording = lambda: self.now, Recording(history_of, number=7)
-        ground = Ground(self.carriers, history_of, 7, clock, lambda _topic: None, AT_ONCE, tiers, recording)  # type: ignore[arg-type]
+        tiers = Tiers(archive, self.history)
+        self.recording.connect(lambda _symbol: None, tiers.stored_from)
+        ground = Ground(
+            self.carriers,  # type: ignore[arg-type]
+            self.history,
+            number,
+            lambda: self.now,
+            lambda _topic: None,
+            AT_ONCE,
+            tiers,
+            self.recording,
+        )
         self.days = Days(ground)
         self.awake: list[str] = []
         self.days.follow(lambda: self.awake.append("now"))
+
+    def history(self, symbol: str) -> History:
+        return self.store.history(symbol)
+
+    async def begin(self) -> None:
+        """What a start does."""
+        await warm(self.recording, self.history)
+        await self.days.restore()
+
+    def write(self) -> None:
+        """All that waits is on disk when this returns."""
+        archive = self.recording.archive
+        assert archive is not None
+        while self.recording.waits:
+            batch = self.recording.batch(self.recording.runs())
+            archive.append(batch)
+            self.recording.written(batch)
+
+    def one_by_one(self, moments: Iterable[int]) -> None:
+        """Trades that are all recorded and counted, however few memory keeps."""
+        for moment in moments:
+            self.many(1, first=moment)
+            self.days.advance()
+            self.write()
 
     def trade(
         self, moment: int, price: str = "1", quantity: str = "1", *, symbol: str = "A-B", source: str = "a"
@@ -54,6 +96,7 @@ class Scene:
             for moment, price, quantity in some
         ]
         self.store.admit(made, 0.0)
+        self.recording.news(symbol)
         self.days.news(symbol)
 
     def many(self, count: int, *, first: int = 0) -> None:
@@ -462,3 +505,59 @@ def test_every_state_that_is_told_is_the_true_one(steps: list[Any]) -> None:
     for who in heard:
         read(who)
         assert heard[who][-1] == list(truth)[-1]
+
+
+class TestRestart:
+    """A bar survives the process, whether it ended in order or was killed."""
+
+    def scene(self, archive: MemoryArchive, *symbols: str, number: int = 7, kept: int = 1000) -> Scene:
+        """The next life of a daemon, warm."""
+        made = Scene(*symbols, max_trades=kept, archive=archive, number=number)
+        trio.run(made.begin)
+        return made
+
+    @pytest.mark.parametrize("is_killed", [False, True])
+    @pytest.mark.parametrize("kept", [3, 1000])
+    def test_it_goes_on_exactly(self, is_killed: bool, kept: int) -> None:
+        """Also from a checkpoint that is older than what is in memory: the rest comes from disk."""
+        archive = MemoryArchive()
+        first = self.scene(archive, "A-B", kept=kept)
+        first.one_by_one(range(20))
+        for point in first.days.checkpoints():
+            first.recording.checkpoint(point)
+        first.write()
+        first.one_by_one(range(20, 50))
+        expected = first.days.aggregate("A-B")
+        if is_killed:
+            archive.close(clean=False)
+        else:
+            finish(first.recording)
+        second = self.scene(archive, "A-B", number=8, kept=kept)
+        assert second.days.aggregate("A-B") == expected
+        assert not second.days.left_out
+        second.trade(100, "7")
+        assert second.days.aggregate("A-B").count == 51  # type: ignore[union-attr]
+
+    def test_a_symbol_that_does_not_exist_any_more_is_answered_by_nobody(self) -> None:
+        """Until it comes back."""
+        archive = MemoryArchive()
+        first = self.scene(archive, "A-B")
+        first.many(5)
+        finish(first.recording)
+        second = self.scene(archive)
+        assert second.days.aggregate("A-B") is None
+        second.carriers["A-B"] = []
+        assert second.days.aggregate("A-B").count == 5  # type: ignore[union-attr]
+
+    def test_without_a_checkpoint_the_day_is_read_from_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As when nobody asked for bars before. What is too much for a start is counted as forgotten."""
+        archive = MemoryArchive()
+        first = self.scene(archive, "A-B", kept=3)
+        first.one_by_one(range(20))
+        archive.close(clean=True)
+        assert self.scene(archive, "A-B", kept=3).days.aggregate("A-B").count == 20  # type: ignore[union-attr]
+        archive.close(clean=True)
+        monkeypatch.setattr(module, "REPLAYED", 7)
+        third = self.scene(archive, "A-B", kept=3)
+        assert third.days.aggregate("A-B").count == 10  # type: ignore[union-attr]
+        assert third.days.left_out[FORGOTTEN] == 10

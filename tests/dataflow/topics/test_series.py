@@ -66,7 +66,7 @@ class Scene:
     def told(self, name: str) -> list[tuple[float, int, bool, int]]:
         """The changes since it was asked: start, count, closed, rev."""
         self.settle()
-        bars = self.series.levels[name].take(closed_only=False)
+        bars = self.series.levels[name].take()
         return [((bar.start - T0) / SECOND, bar.count, bar.closed, bar.rev) for bar in bars]
 
     def gaps(self, name: str) -> dict[float, tuple[Gap, ...]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
-from dataflow.domain.quality import Grade, Quality, best
+from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc.format import JSONRPC
 from dataflow.gateway.spelling import symbol_quality
 
@@ -147,9 +147,8 @@ def test_quality_is_told_by_source_and_for_the_symbol() -> None:
             "lag": None,
         },
     }
-    foremost = best([lost, live])
-    assert foremost is live
-    answer = symbol_quality([lost, live], foremost)
+    answer = symbol_quality([lost, live])
+    assert answer is not None
     assert (answer["state"], answer["since"]) == ("live", "2020-05-10T18:33:36.000000Z")
     assert list(answer["sources"]) == ["kraken", "coinbase"]
     assert answer["sources"]["kraken"]["reason"] == "cut"

@@ -77,6 +77,17 @@ def test_what_came_after_the_start_is_written_by_its_name() -> None:
     assert bytes(COMPACT.key(TOPIC)) == b"1"
 
 
+def test_a_fill_has_its_trades_as_the_format_has_them() -> None:
+    """`stream.filled` live, and `from`, `to` and `trades` in an answer."""
+    for format in (JSONRPC, STRINGS, COMPACT):
+        trades = [exact(format.item(TOPIC, 5, place, TRADE)) for place in (7, 8)]
+        fill = {"from": 7, "to": 8, "trades": trades}
+        assert exact(format.fill(TOPIC, 5, [(7, TRADE), (8, TRADE)])) == fill
+        told = exact(format.filled(TOPIC, 5, [(7, TRADE), (8, TRADE)]) or b"")
+        assert told["method"] == "stream.filled"
+        assert told["params"] == {"symbol": "BTC-USD", "channel": "trades", "epoch": 5, **fill}
+
+
 def test_gaps_notices_and_other_channels_are_the_same_in_all_formats() -> None:
     """Only trades are written otherwise."""
     gap, lost = Gap(3, 9, "source_gap"), Quality("BTC-USD", "kraken", Grade.LOST, 1, "cut")

@@ -185,7 +185,7 @@ async def test_every_call_is_answered_as_it_is_shown(readme: str) -> None:
     """The examples are sent to a daemon; the answers have the members that the README shows."""
     shown = list(messages(readme))
     calls = [(call, answer) for (arrow, call), (_, answer) in pairwise(shown) if arrow == "→"]
-    assert len(calls) == 9
+    assert len(calls) == 10
     async with stage() as (exchange, built), client(built.url) as c:
         await publish(exchange, built, 1, 2)
         for call, expected in calls:

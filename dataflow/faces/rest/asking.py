@@ -1,0 +1,99 @@
+"""What a request asks for: its parameters and the media that its client takes.
+
+Rules of this file: nothing is guessed. An unknown parameter, one that is given twice, and a value that means
+nothing are mistakes, and are told what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+from urllib.parse import urlencode
+
+from quart import request
+
+from dataflow.gateway.application import HttpProblem
+from dataflow.gateway.desk import Desk
+from dataflow.gateway.problems import InvalidValue
+from dataflow.gateway.subscriptions import Position
+
+_POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+
+
+def parameters(*valid: str) -> Mapping[str, str]:
+    """The parameters of the query. Raises InvalidValue."""
+    for name, values in request.args.lists():
+        if name not in valid:
+            nearest = difflib.get_close_matches(name[:80], valid, n=3, cutoff=0.5)
+            raise InvalidValue(
+                name[:80], values[0][:80], "unknown parameter", nearest=nearest, valid=list(valid)
+            )
+        if len(values) > 1:
+            raise InvalidValue(name, values[0], "is given more than once")
+    return request.args
+
+
+def position(name: str, text: str | None) -> Position | None:
+    """A place in a stream. Raises InvalidValue."""
+    if text is None:
+        return None
+    match = _POSITION.fullmatch(text)
+    if match is None:
+        raise InvalidValue(name, text, "must be EPOCH:OFFSET", example="1763696936212:612")
+    return Position(int(match[1]), int(match[2]))
+
+
+def whole(name: str, text: str | None, default: int | None) -> int | None:
+    """A whole number. Raises InvalidValue."""
+    if text is None:
+        return default
+    if not _NUMBER.fullmatch(text):
+        raise InvalidValue(name, text, "must be a whole number")
+    return int(text)
+
+
+def one_of(name: str, text: str, valid: Sequence[str]) -> str:
+    """One of these words. Raises InvalidValue."""
+    if text not in valid:
+        raise InvalidValue(name, text, f"must be {' or '.join(valid)}", valid=list(valid))
+    return text
+
+
+def check_symbol(desk: Desk, symbol: str) -> None:
+    """Raises HttpProblem, 404, when no source carries `symbol`."""
+    try:
+        desk.check_symbol(symbol)
+    except InvalidValue as problem:
+        detail = f"there is no symbol {symbol[:80]!r}"
+        raise HttpProblem(404, "Not Found", detail, nearest=problem.data["nearest"]) from None
+
+
+def chosen(offered: Sequence[str]) -> str:
+    """The one of these media that the client likes best; of equals the first. Raises HttpProblem, 406."""
+    accepted = [(each.partition(";")[0].strip().lower(), weight) for each, weight in request.accept_mimetypes]
+    if not request.headers.get("Accept", "").strip():
+        return offered[0]
+    weights = {media: _weight(media, accepted) for media in offered}
+    best = max(offered, key=lambda media: weights[media])
+    if weights[best] <= 0:
+        detail = f"there is no answer in {request.headers['Accept'][:80]!r}"
+        raise HttpProblem(406, "Not Acceptable", detail, valid=list(offered))
+    return best
+
+
+def _weight(media: str, accepted: Collection[tuple[str, float]]) -> float:
+    """How much a client likes it: what it says of exactly this one counts more than of all of a kind."""
+    for pattern in (media, media.partition("/")[0] + "/*", "*/*"):
+        said = [weight for name, weight in accepted if name == pattern]
+        if said:
+            return max(said)
+    return 0.0
+
+
+def next_link(**changed: str) -> str:
+    """A `Link` to the next page: the same question with other values. Relative to its own address, so that it
+    holds behind any proxy."""
+    return f'<?{urlencode({**request.args.to_dict(), **changed})}>; rel="next"'
