@@ -25,7 +25,7 @@ from .parser import NOT_UTF8, PROPER, Broken, Parser, too_big
 LEAST: Final = 1024  # bytes of a payload below which compression saves no time in any `send`
 MOST: Final = 1 << 19  # bytes of a payload beyond which its compression would hold up the others: some 3 ms
 LEVEL: Final = 4  # of updates: level 1 makes 14 % more bytes in the same time, level 6 3 % fewer in 7 % more
-LEVEL_OF_PIECES: Final = 1  # of long answers, which no two clients share: a third less time, a fifth more bytes
+LEVEL_OF_PIECES: Final = 1  # of long answers, which nobody shares: a third less time, a fifth more bytes
 WINDOW: Final = 12  # bits: 4 KiB hold the last dozen of updates; a larger window saves nothing
 MEMORY: Final = 5  # as much as goes with that window
 
