@@ -253,8 +253,10 @@ def short() -> Iterator[None]:
         patch.object(subscriptions, "DISK_SLICE", 4),
         patch.object(subscriptions, "RECOVERY_LIMIT", 60),
     ):
-        yield
-    logger.enable("dataflow")
+        try:
+            yield
+        finally:
+            logger.enable("dataflow")
 
 
 async def run(archive: Archive, lives: list[tuple[list[tuple[str, int]], str]]) -> None:
