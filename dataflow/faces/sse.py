@@ -31,7 +31,7 @@ from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.responses import UNBUFFERED, endless, open_session
 from dataflow.gateway.spelling import encode
-from dataflow.gateway.subscriptions import Since
+from dataflow.gateway.subscriptions import Position
 from dataflow.server.streaming_wire import StreamingWire
 from dataflow.settings.schema import FaceSettings
 
@@ -52,7 +52,7 @@ class Wanted(Wish):
     """The only message that a client ever sends."""
 
     topic: Topic
-    since: Since | None
+    since: Position | None
 
 
 class Events(Format):
@@ -182,7 +182,7 @@ async def _open(hall: Hall, symbol: str) -> Response:
     return endless(wire.body(), media)
 
 
-def _position(text: str | None) -> Since | None:
+def _position(text: str | None) -> Position | None:
     if not text:
         return None
     match = _ID.fullmatch(text)
@@ -190,7 +190,7 @@ def _position(text: str | None) -> Since | None:
         raise InvalidValue(
             "since", text, "must be EPOCH-OFFSET, the id of an event", example="1763696936212-612"
         )
-    return Since(int(match[1]), int(match[2]))
+    return Position(int(match[1]), int(match[2]))
 
 
 _ABOUT: Final = About(
