@@ -351,9 +351,8 @@ def held(connection: sqlite3.Connection, where: str) -> Held:
     if not {"format", "epoch", "clean"} <= meta.keys():
         raise Damaged("its table meta is incomplete")
     if meta["format"] != FORMAT:
-        raise ConfigError(
-            [f"[history] directory: {where} has format {meta['format']}, and this version reads {FORMAT}"]
-        )
+        found = f"{where} has format {meta['format']}, and this version reads {FORMAT}"
+        raise ConfigError([f"[history] directory: {found}: use the version that wrote it"])
     symbols = summaries(connection)
     names = {summary.id: summary.name for summary in symbols.values()}
     chains: dict[str, list[tuple[int, int]]] = {name: [] for name in symbols}

@@ -43,7 +43,7 @@ def remove_oldest(folder: Folder, state: State, today: str) -> bool:
     oldest, *rest = state.days
     folder.remove(oldest)
     state.days = tuple(rest)
-    for symbol, fills in list(state.fills.items()):
+    for symbol, fills in list(state.fills.items()):  # they lie in this file, and their gaps too
         state.fills[symbol] = tuple([fill for fill in fills if fill.day is not oldest])
     return True
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ..plan import Scenario
 from . import (
+    candles,
+    deflate,
     faces,
     graphql,
     grpc,
@@ -23,6 +25,7 @@ ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
     saturation.SCENARIO,
     rates.SCENARIO,
+    deflate.SCENARIO,
     memory.SCENARIO,
     ingest.SCENARIO,
     recording.SCENARIO,
@@ -33,4 +36,5 @@ ALL: tuple[Scenario, ...] = (
     faces.SCENARIO,
     grpc.SCENARIO,
     graphql.SCENARIO,
+    candles.SCENARIO,
 )
