@@ -120,17 +120,15 @@ class Outbox(Generic[P]):
         """Whether the place of a long message is the next one: see `mark`."""
         return self._mark is not None and self._queue[0] is self._mark
 
-    def before(self, topic: Any) -> int | None:
-        """The place before the first one of `topic` that waits or is owed; None when there is none."""
-        if topic in self._owed:
-            return self._owed[topic][0] - 1
-        waiting = (q.update for q in self._queue if q.update is not None and q.update.topic == topic)
-        return next((update.first - 1 for update in waiting), None)
+    def before(self) -> dict[Any, int]:
+        """The place before the first one that waits or is owed, of each topic where there is one."""
+        waiting = [(q.update.topic, q.update.first) for q in reversed(self._queue) if q.update is not None]
+        owed = [(topic, first) for topic, (first, _, _) in self._owed.items()]
+        return {topic: first - 1 for topic, first in waiting + owed}
 
-    def first_fill(self, topic: Any) -> int | None:
-        """The number of the first fill of `topic` that waits; None when there is none."""
-        fills = (queued.fill for queued in self._queue if queued.fill is not None)
-        return next((number for whose, number in fills if whose == topic), None)
+    def first_fills(self) -> dict[Any, int]:
+        """The number of the first fill that waits, of each topic where there is one."""
+        return dict([queued.fill for queued in reversed(self._queue) if queued.fill is not None])
 
     def mark(self) -> None:
         """Keep a place in the order for a long message. Its pieces do not wait here; nothing passes it."""
@@ -190,11 +188,11 @@ class Outbox(Generic[P]):
         self._newest.clear()
         self._mark = None
 
-    def forget(self, topic: Any) -> None:
-        """The client left the topic: nothing of it waits or is owed any more."""
-        self._owed.pop(topic, None)
-        self._newest.pop(topic, None)
-        self._replace([q for q in self._queue if q.topic is None or q.topic != topic])
+    def forget(self, is_left: Callable[[Any], bool]) -> None:
+        """The client left the topics of which this holds: nothing of them waits or is owed any more."""
+        self._owed = {topic: owed for topic, owed in self._owed.items() if not is_left(topic)}
+        self._newest = {topic: queued for topic, queued in self._newest.items() if not is_left(topic)}
+        self._replace([q for q in self._queue if q.topic is None or not is_left(q.topic)])
 
     def _replace_older(self, update: Update) -> None:
         waiting = self._newest.get(update.topic)

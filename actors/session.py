@@ -16,9 +16,9 @@ unfinished message is the last one: the connection ends with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from enum import Enum
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeGuard, TypeVar
 
 import trio
 from attrs import frozen
@@ -26,8 +26,8 @@ from attrs import frozen
 from supervisors import Context
 
 from .outbox import Outbox, OutboxFull, SlowClient
-from .subscription import Lane
-from .update import Fill, Rendering, Update
+from .subscription import Lane, WideLane
+from .update import Bundle, Bundles, Fill, Rendering, Update
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
@@ -40,6 +40,7 @@ BYTES_AT_ONCE = 256 * 1024  # likewise
 ANSWERS_WAITING = 8  # unsent answers at which no further request is read
 ANSWER_BYTES_WAITING = 256 * 1024  # likewise, for answers that are long
 AHEAD_WAITING = 16 * 1024  # characters of requests read ahead at which no further one is
+PARTS_AT_ONCE = 64  # of bundles, of one client alone, that leave together
 NOWHERE = 1 << 62  # the position of a subscriber that nothing is behind
 CLOSE_WITHIN = 1.0  # seconds for the last bytes to a client that is being disconnected
 
@@ -335,10 +336,33 @@ class Session(Generic[P, M]):
         lane = self.lanes.get(topic)
         if lane is None:
             lane = self.lanes[topic] = Lane(position, rendering, None)
+            self._part_ways()
         else:
             lane.position, lane.rendering = position, rendering
         if fills is not None:
             lane.fills = fills
+        lane.send = self._way_of(lane)
+
+    def follow_all(self, topic: Any, log: Bundles, rendering: Rendering[P]) -> None:
+        """From now on take the bundles of `topic` behind the newest one. Go on with `catch_up`."""
+        lane = self.lanes.get(topic)
+        if lane is None:
+            self.lanes[topic] = WideLane(log.last, rendering, None, log=log)
+        else:
+            assert isinstance(lane, WideLane)
+            lane.position, lane.rendering, lane.apart = log.last, rendering, {}
+
+    def catch_up(
+        self, topic: Any, parts: Sequence[Update | Fill], apart: Mapping[Any, tuple[int, int]]
+    ) -> None:
+        """Take these parts of topics in the bundles of `topic`; `apart`: where the client knows more behind
+        them than the bundles do, see `WideLane`. Never waits or raises."""
+        lane = self.lanes[topic]
+        assert isinstance(lane, WideLane)
+        self._take_newest(lane)
+        lane.apart.update(apart)
+        for start in range(0, len(parts), PARTS_AT_ONCE):
+            self._take_parts(lane, parts[start : start + PARTS_AT_ONCE])
         lane.send = self._way_of(lane)
 
     def way_changed(self) -> None:
@@ -356,7 +380,29 @@ class Session(Generic[P, M]):
     def _way_of(self, lane: Lane[P]) -> Callable[[P], int] | None:
         """The short way past the session; not for a personal rendering, whose payload nobody shares."""
         free = not self._busy and self.ended is None and lane.rendering.shared
+        if free and isinstance(lane, WideLane):
+            free = not lane.apart and not any(map(lane.log.covers, self.lanes))
         return self._wire.way if free else None
+
+    def _part_ways(self) -> None:
+        """A topic has a lane of its own from now on, or no more: bundles that have it must be looked at."""
+        for lane in self.lanes.values():
+            if isinstance(lane, WideLane):
+                lane.send = self._way_of(lane)
+
+    def _lane(self, topic: Any) -> Lane[P]:
+        """The lane by which `topic` comes. Raises KeyError."""
+        lane = self.lanes.get(topic) or self._wide_lane(topic)
+        if lane is None:
+            raise KeyError(topic)
+        return lane
+
+    def _wide_lane(self, topic: Any) -> WideLane[P] | None:
+        """The lane of bundles with `topic`."""
+        for lane in self.lanes.values():
+            if isinstance(lane, WideLane) and lane.log.covers(topic):
+                return lane
+        return None
 
     @property
     def reciting(self) -> bool:
@@ -370,30 +416,60 @@ class Session(Generic[P, M]):
 
     def told(self, topic: Any) -> int:
         """The last place of `topic` that has left, when what waits shall not (`hold`). Raises KeyError."""
-        waiting = self._outbox.before(topic) if self._outbox is not None else None
-        return self.position(topic) if waiting is None else waiting
+        waiting = self._outbox.before() if self._outbox is not None else {}
+        return waiting[topic] if topic in waiting else self.position(topic)
+
+    def told_of_all(self, topic: Any) -> dict[Any, tuple[int, int]]:
+        """`told` and `fills` of all topics in the bundles of `topic`. Raises KeyError."""
+        lane = self.lanes[topic]
+        assert isinstance(lane, WideLane)
+        self._take_newest(lane)
+        waiting = {} if self._outbox is None else self._outbox.before()
+        fills = {} if self._outbox is None else self._outbox.first_fills()
+        told = {}
+        for each in (*lane.log.places, *lane.apart):
+            place, number = lane.known(each)
+            told[each] = waiting.get(each, place), fills[each] - 1 if each in fills else number
+        return told
 
     def hold(self, topic: Any, rendering: Rendering[P]) -> None:
         """Until it is followed the next time nothing more of `topic` leaves, what waits included."""
-        fills = self.fills(topic) if topic in self.lanes else None
+        fills = self.fills(topic) if self.lanes.get(topic) or self._wide_lane(topic) else None
         self.follow(topic, NOWHERE, rendering, fills)
-        if self._outbox is not None:
-            self._outbox.forget(topic)
+        self._forget(topic, self.lanes[topic])
 
     def fills(self, topic: Any) -> int:
         """The number of the last fill of `topic` that has left. Raises KeyError when it is not followed."""
-        waiting = None if self._outbox is None else self._outbox.first_fill(topic)
-        return self.lanes[topic].fills if waiting is None else waiting - 1
+        waiting = {} if self._outbox is None else self._outbox.first_fills()
+        if topic in waiting:
+            return waiting[topic] - 1
+        lane = self._lane(topic)
+        return lane.known(topic)[1] if self._is_wide(lane, topic) else lane.fills
 
     def position(self, topic: Any) -> int:
         """The last place of `topic` that was sent or waits. Raises KeyError when it is not followed."""
-        return self.lanes[topic].position
+        lane = self._lane(topic)
+        return lane.known(topic)[0] if self._is_wide(lane, topic) else lane.position
+
+    def rendering(self, topic: Any) -> Rendering[P]:
+        """How updates of `topic` are written. Raises KeyError when it is not followed."""
+        return self._lane(topic).rendering
+
+    def _is_wide(self, lane: Lane[P], topic: Any) -> TypeGuard[WideLane[P]]:
+        """Whether `topic` comes in the bundles of `lane`. The newest one is taken then."""
+        if not isinstance(lane, WideLane) or topic in self.lanes:
+            return False
+        self._take_newest(lane)
+        return True
 
     def unfollow(self, topic: Any) -> None:
-        """No update of `topic` leaves after this."""
-        self._count_out(topic)
-        if self._outbox is not None:
-            self._outbox.forget(topic)
+        """No update of `topic` leaves after this, unless it is in bundles that are followed."""
+        lane = self.lanes.pop(topic, None)
+        if lane is not None:
+            lane.send = None  # a topic may have it in hand still
+            self._sent += lane.sent
+            self._part_ways()
+            self._forget(topic, lane)
 
     def offer(self, update: Update) -> None:
         """Send what is behind the client's position, now or as soon as it takes it. Never waits or raises."""
@@ -404,6 +480,9 @@ class Session(Generic[P, M]):
         if rest is None:
             return
         lane.position = rest.last
+        if isinstance(rest, Bundle):
+            self._take_bundle(lane, rest)
+            return
         lane.sent += len(rest.places)
         if self._busy:
             self._queue_update(rest)
@@ -423,6 +502,41 @@ class Session(Generic[P, M]):
             if payload is not None:
                 lane.sent += 1
                 self._say(payload, (fill.topic, fill.number))
+
+    def _take_newest(self, lane: WideLane[P]) -> None:
+        """Take the newest bundle, if it is on its way still."""
+        if lane.log.bundle is not None:
+            self.offer(lane.log.bundle)
+
+    def _take_bundle(self, lane: Lane[P], bundle: Bundle) -> None:
+        assert isinstance(lane, WideLane)
+        parts = lane.behind(bundle, self.lanes)
+        if parts is bundle.own and not self._busy:
+            lane.sent += len(bundle.places)
+            self._send(lane.rendering.payload(bundle))
+        else:
+            self._take_parts(lane, parts)
+        lane.send = self._way_of(lane)
+
+    def _take_parts(self, lane: WideLane[P], parts: Sequence[Update | Fill]) -> None:
+        format = lane.rendering.format
+        lane.sent += sum([len(part.places) for part in parts])
+        if not parts or self.ended is not None:
+            return
+        if not self._busy:
+            texts = [text for part in parts for text in part.texts(format)]
+            self._send(self._wire.plain(lane.rendering.wrapped(texts)))
+            return
+        for part in parts:
+            if isinstance(part, Fill):
+                payload = part.payload(lane.rendering)
+                if payload is not None:
+                    self._say(payload, (part.topic, part.number))
+            elif lane.log.covers(part.topic):
+                self._queue_update(part)
+            else:  # an announcement: never dropped
+                for text in part.texts(format):
+                    self.say(text)
 
     def finish(self, payload: P, taken: int | None) -> None:
         """A send through a lane took only so much, or nothing (None): send the rest, before anything else."""
@@ -685,21 +799,23 @@ class Session(Generic[P, M]):
         for lane in self.lanes.values():
             lane.send = None
 
-    def _count_out(self, topic: Any) -> None:
-        lane = self.lanes.pop(topic, None)
-        if lane is not None:
-            lane.send = None  # a topic may have it in hand still
-            self._sent += lane.sent
+    def _forget(self, topic: Any, lane: Lane[P]) -> None:
+        """Nothing that came by this lane waits any more."""
+        if self._outbox is not None and isinstance(lane, WideLane):
+            covers = lane.log.covers
+            self._outbox.forget(lambda other: covers(other) and other not in self.lanes)
+        elif self._outbox is not None:
+            self._outbox.forget(lambda other: other == topic)
 
     def _pack(self, update: Update) -> P:
-        rendering = self.lanes[update.topic].rendering
+        rendering = self._lane(update.topic).rendering
         if update.whole:
             return rendering.payload(update)
         return self._wire.plain(rendering.texts(update))
 
     def _announce(self, topic: Any, first: int, last: int, items: int) -> P:
         text = self._dialogue.gap(topic, first, last, items)
-        return self.lanes[topic].rendering.pack([] if text is None else [text])
+        return self._lane(topic).rendering.pack([] if text is None else [text])
 
     def _send(self, payload: P) -> None:
         rest = self._wire.write_nowait(payload)

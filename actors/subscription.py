@@ -21,11 +21,11 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from supervisors import Context
 
-from .update import Fill, Rendering, Stream, Update
+from .update import Bundle, Bundles, Fill, Rendering, Stream, Update
 
 P = TypeVar("P")
 
@@ -50,6 +50,40 @@ class Lane(Generic[P]):
     send: Callable[[P], int] | None
     sent: int = 0
     fills: int = 0  # the number of the last fill that the subscriber was told of, or need not be
+
+
+@define(eq=False)
+class WideLane(Lane[P]):
+    """The lane of a topic whose updates are bundles; its position is that of a bundle.
+
+    In each topic of the bundles the subscriber is as far as the bundles are, but further in those in `apart`:
+    there these are its place, and the number of the last fill that it knows. Topics in which it has a lane of
+    their own do not reach it this way.
+    """
+
+    log: Bundles = field(kw_only=True)
+    apart: dict[Any, tuple[int, int]] = field(kw_only=True, factory=dict)
+
+    def known(self, topic: Any) -> tuple[int, int]:
+        """Its place in `topic`, and the number of the last fill, if it has the newest bundle."""
+        log = self.log
+        return self.apart.get(topic) or (log.places.get(topic, 0), log.fills.get(topic, 0))
+
+    def behind(self, bundle: Bundle, lanes: Mapping[Any, Lane[Any]]) -> Sequence[Update | Fill]:
+        """The parts of the newest bundle, as far as the subscriber lacks them. From now on it has them."""
+        if not self.apart and not any(map(self.log.covers, lanes)):
+            return bundle.own
+        parts = [self._behind(bundle, part) for part in bundle.parts if part.topic not in lanes]
+        for topic, (place, fills) in [*self.apart.items()]:
+            if place <= self.log.places.get(topic, 0) and fills <= self.log.fills.get(topic, 0):
+                del self.apart[topic]
+        return [part for part in parts if part is not None]
+
+    def _behind(self, bundle: Bundle, part: Update | Fill) -> Update | Fill | None:
+        place, fills = self.apart.get(part.topic, (bundle.told.get(part.topic, -1), 0))
+        if isinstance(part, Fill) and part.number <= fills:
+            return None
+        return bundle.part(part, place)
 
 
 class Subscriber(Protocol):

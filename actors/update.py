@@ -13,7 +13,7 @@ the hole. Who comes to the place later reads the items in order, and never hears
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -219,6 +219,11 @@ class Fill:
             return None
         return Fill(self.stream, self.number, self.places[max(first - begin, 0) : last - begin + 1])
 
+    def texts(self, format: Encoding) -> list[bytes]:
+        """The notice of it; nothing where there is no word for it."""
+        text = self._text(format)
+        return [] if text is None else [text]
+
     def payload(self, rendering: Rendering[P]) -> P | None:
         """The notice of it as one payload; None where there is no word for it."""
         text = self._text(rendering.format)
@@ -233,6 +238,69 @@ class Fill:
         if format not in self._texts:
             self._texts[format] = format.filled(self.stream.topic, self.stream.epoch, self.places)
         return self._texts[format]
+
+
+@define(eq=False)
+class Bundle(Update):
+    """Updates and fills of several topics that leave together: one place in the stream of a topic that has
+    them all.
+
+    `places` are those of all updates. The fills of a topic come before its updates; `told` is the place of
+    the topic before the bundle. A part of the bundle's own topic announces another one.
+    """
+
+    parts: Sequence[Update | Fill] = field(kw_only=True)
+    told: Mapping[Any, int] = field(kw_only=True)
+    _own: Sequence[Update | Fill] | None = field(default=None, init=False)
+
+    @property
+    def last(self) -> int:
+        return self.first
+
+    def after(self, position: int) -> Update | None:
+        return self if position < self.first else None
+
+    def texts(self, format: Encoding) -> list[bytes]:
+        texts = self._texts.get(format)
+        if texts is None:
+            texts = self._texts[format] = [text for part in self.own for text in part.texts(format)]
+        return texts
+
+    @property
+    def own(self) -> Sequence[Update | Fill]:
+        """The parts, as far as they concern a subscriber that knows what was told before, and no more."""
+        if self._own is None:
+            some = [self.part(part, self.told.get(part.topic, -1)) for part in self.parts]
+            self._own = [part for part in some if part is not None]
+        return self._own
+
+    @staticmethod
+    def part(part: Update | Fill, place: int) -> Update | Fill | None:
+        """What of a part concerns a subscriber that is at `place` in its topic."""
+        return part.within(1, place) if isinstance(part, Fill) else part.after(place)
+
+
+class Bundles(Protocol):
+    """The log of a topic that has all entries of other topics."""
+
+    @property
+    def last(self) -> int:
+        """The place of the newest bundle; 0 while there is none."""
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The newest bundle, which may be on its way still."""
+
+    @property
+    def places(self) -> Mapping[Any, int]:
+        """By topic: how far the bundles have brought it, the newest one included."""
+
+    @property
+    def fills(self) -> Mapping[Any, int]:
+        """By topic: the number of its last fill that they have brought."""
+
+    def covers(self, topic: Any) -> bool:
+        """Whether `topic` is one of those."""
 
 
 @frozen(eq=False)

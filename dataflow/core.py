@@ -116,6 +116,9 @@ class Core:
             settings.fanout.interval,
             lambda symbol: self._look((symbol,)),
             self.latency.add,
+            self.candles.prepare,
+            self.number,  # what all symbols are together begins anew at each start
+            settings.fanout.joined,
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)
@@ -141,6 +144,7 @@ class Core:
             intake.adopt(is_open=self.intake(name) is not None)
         self.topics.want_again(now)
         self._look(sorted(before | now.keys()))
+        self.topics.appear(now)
 
     def intake(self, name: str) -> Intake | None:
         """The entry for what clients push to the source `name`; None if there is no source that takes it."""
@@ -164,6 +168,7 @@ class Core:
             self.names.add(symbol)
             self.topics.want_again((symbol,))
             self._look((symbol,))
+            self.topics.appear((symbol,))
 
     @property
     def news(self) -> Callable[[str], None]:

@@ -96,7 +96,7 @@ class Recorder:
         recording = self._recording
         batch = recording.batch(await self._gather())
         if batch == Batch():
-            return 0
+            return self._habits.interval
         try:
             await self._append(batch)
         except ArchiveFailed as error:
@@ -292,8 +292,7 @@ def _finish(recording: Recording, archive: Archive) -> None:
     recording.collect()
     is_whole = False
     try:
-        while recording.waits:
-            batch = recording.batch(recording.runs())
+        while recording.waits and (batch := recording.batch(recording.runs())) != Batch():
             archive.append(batch)
             recording.written(batch)
         is_whole = recording.is_complete

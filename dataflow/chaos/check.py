@@ -288,7 +288,7 @@ def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
         for what, where in (("missing", missing), ("altered", altered))
         if where
     ]
-    told += (f"{symbol}: {count} {what}" for what, count in stream.findings.items())
+    told += (f"{symbol}: {count} {what}" for what, count in (+stream.findings).items())
     return Account(
         delivered=len(stream.delivered),
         recovered=stream.recovered,

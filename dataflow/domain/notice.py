@@ -47,4 +47,14 @@ class Draining:
     reason: str = "server going away"
 
 
+@frozen
+class Started:
+    """A symbol exists from now on. For those who follow all: its stream begins behind place `offset`."""
+
+    symbol: str
+    channel: str
+    epoch: int
+    offset: int
+
+
 Notice: TypeAlias = SourceLost | SourceRestored | Waiting | Refused | Draining

@@ -26,7 +26,7 @@ from dataflow.core import Core
 from dataflow.domain import Recorded, Topic
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.quality import Quality
-from dataflow.domain.symbols import LONGEST, WELL_FORMED, compact, well_formed
+from dataflow.domain.symbols import ANY, LONGEST, WELL_FORMED, compact, well_formed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import CANDLES, DAYS, TRADES
 from dataflow.sources.state import SourceState
@@ -219,9 +219,20 @@ class Desk:
 
     def topic(self, channel: str, symbol: str, variant: str = "") -> Topic:
         """The topic of these names. Raises InvalidValue."""
+        self._check_channel(channel)
+        self.check_symbol(symbol)
+        return self._variant(channel, symbol, variant)
+
+    def every(self, channel: str, variant: str = "") -> Topic:
+        """The topic of all symbols that there are and will be. Raises InvalidValue."""
+        self._check_channel(channel)
+        return self._variant(channel, ANY, variant)
+
+    def _check_channel(self, channel: str) -> None:
         if channel not in self._channels:
             raise InvalidValue("channel", channel, "unknown channel", valid=list(self._channels))
-        self.check_symbol(symbol)
+
+    def _variant(self, channel: str, symbol: str, variant: str) -> Topic:
         topics = {topic.variant: topic for topic in self._core.channels[channel].topics(symbol)}
         if variant not in topics and channel == CANDLES:
             problem = "unknown interval" if variant else "is needed for candles"
@@ -276,7 +287,7 @@ class Desk:
 
     def owes_every_entry(self, topic: Topic) -> bool:
         """Whether a subscriber of `topic` must get every entry; else the newest ones are all that counts."""
-        return self._core.channels[topic.channel].log_of(topic).stream.newest_by is None
+        return self._core.topics.log_of(topic).stream.newest_by is None
 
     def check_symbol(self, symbol: str) -> None:
         """Raises InvalidValue when no source carries `symbol`."""
@@ -344,7 +355,7 @@ class Desk:
         )
 
     def _epoch(self, topic: Topic) -> int:
-        return self._core.channels[topic.channel].log_of(topic).stream.epoch
+        return self._core.topics.log_of(topic).stream.epoch
 
     def _symbol(self, symbol: str) -> SymbolInfo:
         newest = self._history(symbol).latest(1)

@@ -13,19 +13,21 @@ any protocol.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from loguru import logger
 
 from actors.session import NOWHERE
 from actors.subscription import Fanout
-from actors.update import Places, Rendering
+from actors.update import Fill, Places, Rendering, Update
 from dataflow.cache.archive import ArchiveFailed
 from dataflow.cache.history import Resumed
 from dataflow.domain import Gap, Topic
+from dataflow.domain.symbols import ANY
 from dataflow.topics.channel import Deep, TopicLog
+from dataflow.topics.every import EveryLog
 from supervisors import SupervisionError
 
 from .admission import Turns
@@ -86,6 +88,33 @@ class _Joining:
 
 
 @define
+class _JoiningAll:
+    """A subscription to all symbols of a channel, whose answer is not said yet: what it tells of each."""
+
+    each: dict[Topic, _Joining]
+    rendering: Rendering[Any]
+
+
+class Seat(Protocol):
+    """Where a subscription gets its place: among those of the client, or in that to all symbols."""
+
+    def follows(self, topic: Topic) -> bool:
+        """Whether `topic` is live, or will be when the answers are said."""
+
+    def knows(self, log: TopicLog, since: Since | None) -> _Knows:
+        """What the client knows before the answer."""
+
+    def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
+        """Nothing of `topic` is offered until the answer in hand is said: that will tell it all."""
+
+    def hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
+        """The last place of `log` that an answer may tell of, if it does not tell all that is behind."""
+
+    def follow(self, topic: Topic, joining: _Joining) -> None:
+        """Go live when the answers are said."""
+
+
+@define
 class _Knows:
     """What a client was told of that a fill may concern: `told` are ranges of places, as they were at the
     fill with the number `fills`."""
@@ -97,20 +126,19 @@ class _Knows:
 class Subscriptions:
     """Of one session."""
 
-    __slots__ = ("_gathering", "_hall", "_joined", "_joining", "_session", "account", "turns")
+    __slots__ = ("_hall", "_joined", "_joining", "_session", "account", "turns")
 
     def __init__(self, session: AnySession, hall: Hall) -> None:
         self._session = session
         self._hall = hall
         self.turns = Turns(hall.lobby.admission, session)
         self.account = hall.quotas.exempt  # until the hall says whose it is
-        self._joined: dict[Topic, TopicLog] | None = None  # None until there is one
-        self._joining: dict[Topic, _Joining] | None = None  # while a request is heard
-        self._gathering = False  # several answers are one: nothing leaves between them
+        self._joined: dict[Topic, TopicLog | EveryLog] | None = None  # None until there is one
+        self._joining: dict[Topic, _Joining | _JoiningAll] | None = None  # while a request is heard
 
     def epoch(self, topic: Topic) -> int:
         """The epoch of a topic that is followed."""
-        return self._log(topic).stream.epoch
+        return self._hall.core.topics.log_of(topic).stream.epoch
 
     async def subscribe(
         self,
@@ -131,10 +159,21 @@ class Subscriptions:
         With `write`, the slices of a long past are given to it in order, and only the last one is returned.
         Nothing is raised once it was called.
         """
-        log = (self._joined or {}).get(topic)
-        if log is None:
-            log = await self._join(topic)
-        slices = _Slices(self, log, rendering, write, self._knows(log, since))
+        if topic not in (self._joined or ()):
+            await self._join(topic)
+        return await self.tell(self, self._log(topic), rendering, since, snapshot, write)
+
+    async def tell(
+        self,
+        seat: Seat,
+        log: TopicLog,
+        rendering: Rendering[Any],
+        since: Since | None,
+        snapshot: int | None,
+        write: Write | None,
+    ) -> Subscribed:
+        """The answer to a subscription to the topic of `log`, which takes its place in `seat`."""
+        slices = _Slices(self, seat, log, rendering, write, seat.knows(log, since))
         filled = () if since is None else await slices.filled(since)
         resumed = None if since is None else log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
         past = None if resumed is None else slices.begin(resumed, snapshot is not None)
@@ -143,14 +182,14 @@ class Subscriptions:
             # From here to the end of the answer without a checkpoint.
             slices.add(past, log.behind(past.last, RECOVERY_SLICE))
             last = past.last
-            self._hold_back(log, rendering)
+            seat.hold_back(log, rendering)
         else:
             older = await slices.older(snapshot or 0)
-            last = self._hold_back(log, rendering)
+            last = seat.hold_back(log, rendering)
             if snapshot is not None:
                 newest = slices.newest(snapshot, last, older)
                 past = await slices.show(past or slices.start(0), newest)
-        self._follow(log.stream.topic, rendering, last, slices.knows)
+        seat.follow(log.stream.topic, _Joining(last, rendering, slices.knows))
         epoch = log.stream.epoch
         fork = None if resumed is None else resumed.rewound
         return Subscribed(
@@ -176,26 +215,52 @@ class Subscriptions:
                 for joined in new[:at]:
                     self.unsubscribe(joined)
                 raise
-        self._gathering = True
+
+    async def join_every(self, topic: Topic, rendering: Rendering[Any]) -> Every:
+        """Follow all symbols of a channel, those that come later included. `topic` is one of `desk.every`.
+
+        Use what it returns for the answer. Raises TooManySubscriptions or Unavailable.
+        """
+        if topic not in (self._joined or ()):
+            await self._join(topic)
+        told: dict[Topic, _Joining] = {}
+        joining = (self._joining or {}).pop(topic, None)
+        if isinstance(joining, _JoiningAll):
+            told = joining.each
+        elif self.follows(topic):
+            for each, (place, fills) in self._session.told_of_all(topic).items():
+                told[each] = _Joining(place, rendering, _Knows(fills, [(1, place)]))
+            self._session.hold(topic, rendering)
+        return Every(self, self._every_log(topic), rendering, told)
 
     def unsubscribe(self, topic: Topic) -> None:
-        """Nothing of `topic` leaves after this. Idempotent."""
+        """Nothing of `topic` leaves after this, unless it is followed among all. Idempotent."""
+        every = self._every(topic) if topic in (self._joined or ()) else None
+        told = None if every is None else self._told(topic)
         if self._joining is not None:
             self._joining.pop(topic, None)
+        if every is not None and every not in (self._joining or ()):
+            self._session.catch_up(every, (), {})
         self._session.unfollow(topic)
         if self._joined is not None and self._joined.pop(topic, None) is not None:
             self.account.subscriptions -= 1
         self._hall.core.topics.leave(topic, self._session)
+        if every is not None and told is not None:
+            self._go_on(every, {topic: told})
 
     def answered(self) -> None:
         """The answers are said: from here on the subscriptions in them are live."""
         joining, self._joining = self._joining or {}, None
-        self._gathering = False
         for topic, each in joining.items():
-            self._session.follow(topic, each.position, each.rendering, each.knows.fills)
-            for fill in self._log(topic).stream.fills(each.knows.fills):
-                self._session.amend(fill, each.knows.told)
-            self._bring_up(topic)
+            if isinstance(each, _Joining):
+                self._session.follow(topic, each.position, each.rendering, each.knows.fills)
+                for fill in self._log(topic).stream.fills(each.knows.fills):
+                    self._session.amend(fill, each.knows.told)
+                self._bring_up(topic)
+        for topic, each in joining.items():
+            if isinstance(each, _JoiningAll):
+                self._session.follow_all(topic, self._every_log(topic), each.rendering)
+                self._go_on(topic, each.each)
 
     def close(self) -> None:
         """The session is over."""
@@ -211,7 +276,7 @@ class Subscriptions:
         if len(self._joined or ()) + wanted > most:
             raise TooManySubscriptions(most)
 
-    async def _join(self, topic: Topic) -> TopicLog:
+    async def _join(self, topic: Topic) -> None:
         self._check_room(1)
         self.account.subscribe()
         topics = self._hall.core.topics
@@ -222,17 +287,15 @@ class Subscriptions:
         except BaseException:
             self.account.subscriptions -= 1
             raise
-        log = self._enter(fanout, topic)  # from here on `unsubscribe` or `close` gives the place back
+        self._enter(fanout, topic)  # from here on `unsubscribe` or `close` gives the place back
         if not had_turn:
             await self.turns.take(resuming=False)
-        return log
 
-    def _enter(self, fanout: Fanout, topic: Topic) -> TopicLog:
+    def _enter(self, fanout: Fanout, topic: Topic) -> None:
         fanout.join(self._session)
-        log = self._hall.core.channels[topic.channel].log_of(topic)
+        log = self._hall.core.topics.log_of(topic)
         self._joined = self._joined or {}
         self._joined[log.stream.topic] = log  # by the log's own topic: the clients' own would be thousands
-        return log
 
     async def _open(self, topic: Topic) -> Fanout:
         self.turns.leave()  # it can take seconds to start a topic: nobody else shall wait for that
@@ -244,29 +307,51 @@ class Subscriptions:
                 "temporarily unavailable", symbol=topic.symbol, problem=str(error), advice=advice
             ) from None
 
-    def _follow(self, topic: Topic, rendering: Rendering[Any], last: int, knows: _Knows) -> None:
+    # A seat.
+
+    def follow(self, topic: Topic, joining: _Joining) -> None:
         self._joining = self._joining or {}
-        if self.follows(topic):
-            self._follow_again(topic, rendering)
-        else:
-            self._joining[topic] = _Joining(last, rendering, knows)
+        self._joining[topic] = joining
 
     def follows(self, topic: Topic) -> bool:
-        """Whether `topic` is live, or will be when the answers are said."""
+        """Whether `topic` is live, alone or among all, or will be when the answers are said."""
+        return self._is_on(topic) or self._every(topic) is not None
+
+    def _is_on(self, topic: Topic) -> bool:
         lane = self._session.lanes.get(topic)
         return topic in (self._joining or ()) or (lane is not None and lane.position != NOWHERE)
 
     def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
-        """Nothing of `topic` is offered until the answer in hand is said: that will tell it all."""
         if self._joining is not None:
             self._joining.pop(topic, None)
         self._session.hold(topic, rendering)
 
-    def _follow_again(self, topic: Topic, rendering: Rendering[Any]) -> None:
-        """A second subscription to the same topic: due updates are sent before the answer, nothing twice."""
-        self.answered()
-        self._session.follow(topic, self._session.position(topic), rendering)
-        self._bring_up(topic)
+    def hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
+        """Of a topic that is followed already, updates leave behind the answer, and it tells that."""
+        topic = log.stream.topic
+        if not self.follows(topic):
+            return log.last
+        last = self._told(topic).position
+        self.hold(topic, rendering)
+        return last
+
+    def knows(self, log: TopicLog, since: Since | None) -> _Knows:
+        """What the client knows before the answer."""
+        if self.follows(log.stream.topic):
+            told = self._told(log.stream.topic).knows
+            return _Knows(told.fills, [*told.told])
+        return _Knows(log.stream.filled, [] if since is None else [(1, since.offset)])
+
+    def _told(self, topic: Topic) -> _Joining:
+        """What of a followed topic the client was told, or will be by the answers."""
+        joining = (self._joining or {}).get(topic)
+        if isinstance(joining, _Joining):
+            return joining
+        every = (self._joining or {}).get(topic._replace(symbol=ANY))
+        if isinstance(every, _JoiningAll) and topic in every.each:
+            return every.each[topic]
+        place, rendering = self._session.told(topic), self._session.rendering(topic)
+        return _Joining(place, rendering, _Knows(self._session.fills(topic), [(1, place)]))
 
     def _bring_up(self, topic: Topic) -> None:
         log = self._log(topic)
@@ -279,31 +364,50 @@ class Subscriptions:
             self._session.offer(update)
 
     def _log(self, topic: Topic) -> TopicLog:
-        assert self._joined is not None
-        return self._joined[topic]
+        log = (self._joined or {})[topic]
+        assert not isinstance(log, EveryLog)
+        return log
 
-    def _hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
-        """The last place of `log` that an answer may tell of, if it does not tell all that is behind.
+    # All symbols of a channel. A symbol may be followed alone besides: then it comes by its own lane only.
 
-        In the midst of an answer updates can only leave behind it, so they are told to be there.
-        """
-        topic = log.stream.topic
-        if not (self._session.reciting or self._gathering) or not self.follows(topic):
-            return log.last
-        joining = (self._joining or {}).get(topic)
-        last = self._session.told(topic) if joining is None else joining.position
-        self.hold(topic, rendering)
-        return last
+    def _every(self, topic: Topic) -> Topic | None:
+        """The topic of all symbols, with `topic` among them, if it is on."""
+        every = topic._replace(symbol=ANY)
+        return every if every != topic and self._is_on(every) else None
 
-    def _knows(self, log: TopicLog, since: Since | None) -> _Knows:
-        """What the client knows before the answer."""
-        topic = log.stream.topic
-        joining = (self._joining or {}).get(topic)
-        if joining is not None:
-            return _Knows(joining.knows.fills, [*joining.knows.told])
-        if self.follows(topic):
-            return _Knows(self._session.fills(topic), [(1, self._session.told(topic))])
-        return _Knows(log.stream.filled, [] if since is None else [(1, since.offset)])
+    def _every_log(self, topic: Topic) -> EveryLog:
+        log = (self._joined or {})[topic]
+        assert isinstance(log, EveryLog)
+        return log
+
+    def go_live(self, every: Topic, each: dict[Topic, _Joining], rendering: Rendering[Any]) -> None:
+        """Follow all topics from there on when the answers are said. For `Every`."""
+        self._joining = self._joining or {}
+        self._joining[every] = _JoiningAll(each, rendering)
+
+    def _go_on(self, every: Topic, told: Mapping[Topic, _Joining]) -> None:
+        """Behind what was told the topics come among all others: what these are ahead with is sent now."""
+        joining = (self._joining or {}).get(every)
+        if isinstance(joining, _JoiningAll):
+            joining.each.update(told)
+            return
+        log = self._every_log(every)
+        parts: list[Update | Fill] = []
+        apart: dict[Topic, tuple[int, int]] = {}
+        for topic, each in told.items():
+            brought = log.places.get(topic, 0), log.fills.get(topic, 0)
+            if topic in self._session.lanes:
+                continue
+            own = log.log_of(topic)
+            if brought != (each.position, each.knows.fills) or own.stream.filled != each.knows.fills:
+                place = _catch_up(own, each, brought[0], parts)
+                if brought != (place, own.stream.filled):
+                    apart[topic] = place, own.stream.filled
+        self._session.catch_up(every, parts, apart)
+
+    def rendering_of(self, topic: Topic) -> Rendering[Any] | None:
+        """How the updates of a topic are written that the client follows alone; else None."""
+        return self._told(topic).rendering if topic in (self._joined or ()) else None
 
     # The past.
 
@@ -311,6 +415,85 @@ class Subscriptions:
         """An empty part of the past of `log` behind place `after`, in the format of its updates."""
         assert isinstance(rendering.format, Format)
         return self._hall.past.part(rendering.format, log.stream.topic, log.stream.epoch, after)
+
+
+def _catch_up(log: TopicLog, told: _Joining, until: int, parts: list[Update | Fill]) -> int:
+    """Add what the client lacks up to place `until`, or a little further. Returns its place then."""
+    place = told.position
+    for fill in log.stream.fills(told.knows.fills):
+        some = [fill.within(first, min(last, place)) for first, last in told.knows.told]
+        parts += [part for part in some if part is not None]
+    while place < until and (update := log.read(place)) is not None:
+        parts.append(update)
+        place = update.last
+    return place
+
+
+@define
+class Every:
+    """The answer to a subscription to all symbols of a channel, on its way: a single one for each symbol.
+
+    `told`: what the client was told already. Nothing leaves before the whole answer is said.
+    """
+
+    _subscriptions: Subscriptions
+    _log: EveryLog
+    rendering: Rendering[Any]
+    _told: Mapping[Topic, _Joining]
+    _each: dict[Topic, _Joining] = field(factory=dict)
+    _alone: set[Topic] = field(factory=set)
+
+    def untold(self) -> Sequence[Topic]:
+        """The topics that there are by now, without those that were subscribed to, in their order."""
+        return sorted(self._log.topics - self._each.keys() - self._alone)
+
+    def rendering_of(self, topic: Topic) -> Rendering[Any]:
+        """How the updates of `topic` are written: one that is followed alone, too, remains as it is."""
+        return self._subscriptions.rendering_of(topic) or self.rendering
+
+    async def subscribe(
+        self,
+        topic: Topic,
+        rendering: Rendering[Any],
+        *,
+        since: Since | None = None,
+        snapshot: int | None = None,
+        write: Write | None = None,
+    ) -> Subscribed:
+        """As `Subscriptions.subscribe`, and with the same words. Raises nothing."""
+        if self._subscriptions.rendering_of(topic) is not None:
+            self._alone.add(topic)
+            return await self._subscriptions.subscribe(
+                topic, rendering, since=since, snapshot=snapshot, write=write
+            )
+        log = self._log.log_of(topic)
+        return await self._subscriptions.tell(self, log, rendering, since, snapshot, write)
+
+    def complete(self) -> None:
+        """All is told: no checkpoint between the last `untold` and this."""
+        each = {**self._told, **self._each}  # a symbol may have left meanwhile
+        self._subscriptions.go_live(self._log.stream.topic, each, self.rendering)
+
+    # A seat.
+
+    def follows(self, topic: Topic) -> bool:
+        return False
+
+    def knows(self, log: TopicLog, since: Since | None) -> _Knows:
+        told = self._told.get(log.stream.topic)
+        if told is not None:
+            return _Knows(told.knows.fills, [*told.knows.told])
+        return _Knows(log.stream.filled, [] if since is None else [(1, since.offset)])
+
+    def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
+        pass  # it is held already
+
+    def hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
+        told = self._told.get(log.stream.topic)
+        return log.last if told is None else told.position
+
+    def follow(self, topic: Topic, joining: _Joining) -> None:
+        self._each[topic] = joining
 
 
 def _goes_on(resumed: Resumed) -> bool:
@@ -326,6 +509,7 @@ class _Slices:
     """
 
     _subscriptions: Subscriptions
+    _seat: Seat
     _log: TopicLog
     _rendering: Rendering[Any]
     _write: Write | None
@@ -444,7 +628,7 @@ class _Slices:
 
     async def show(self, past: Part, entries: Places) -> Part:
         """These entries. They are not sliced for a client that follows the topic: it is owed its updates."""
-        if self._write is not None and not self._subscriptions.follows(self._log.stream.topic):
+        if self._write is not None and not self._seat.follows(self._log.stream.topic):
             while len(entries) > RECOVERY_SLICE:
                 self.add(past, entries[:RECOVERY_SLICE])
                 entries = entries[RECOVERY_SLICE:]
@@ -457,7 +641,7 @@ class _Slices:
         if self._write is None:
             await self._subscriptions.turns.pause()
             return past
-        self._subscriptions.hold(self._log.stream.topic, self._rendering)
+        self._seat.hold(self._log.stream.topic, self._rendering)
         await self._write(past)
         return self.start(past.last)
 

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from dataflow import logs
 from dataflow.core import Core
+from dataflow.domain.symbols import ANY
 from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
 from dataflow.net.websocket import deflate
@@ -108,6 +109,11 @@ class _Now(Collector):
         left_out = dict.fromkeys(REASONS, 0) | dict(self._core.days.left_out)
         yield judged
         yield _labelled(CounterMetricFamily, "days_left_out_places", told, "reason", left_out)
+        candles = self._core.candles
+        told = "Trades that came too late for a bar, by its interval"
+        yield _labelled(CounterMetricFamily, "bars_too_late", told, "interval", candles.too_late)
+        told = "Trades in no bar: they are dated more than an hour ahead of this machine's clock"
+        yield CounterMetricFamily("dataflow_bars_in_future", told, value=candles.in_future)
 
     def _history_metrics(self) -> Iterator[Metric]:
         recording, now = self._core.recording, trio.current_time()
@@ -145,7 +151,8 @@ class _Now(Collector):
         subscribers: Counter[str] = Counter()
         for topic, count in self._core.topics.subscribers.items():
             # Clients can wait for symbols that do not exist. They must not fill a time series database.
-            subscribers[str(topic) if topic.symbol in self._core.carriers else "unknown"] += count
+            known = topic.symbol in self._core.carriers or topic.symbol == ANY
+            subscribers[str(topic) if known else "unknown"] += count
         yield _labelled(
             CounterMetricFamily, "sessions_ended", "Clients that left, by the reason", "reason", ended
         )

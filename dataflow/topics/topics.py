@@ -7,8 +7,9 @@ topic that has decided to end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import trio
 from attrs import define, field
@@ -19,7 +20,8 @@ from dataflow.domain.symbols import ANY
 from dataflow.sources.state import SourceState
 from supervisors import Child, Mailbox, Overflow, Ref, Restart
 
-from .channel import Channel
+from .channel import Channel, TopicLog
+from .every import EveryLog
 from .trades import Readers
 
 BEAT_WITHIN = 10.0  # seconds of work without progress: the actor hangs; one pass takes milliseconds
@@ -39,12 +41,18 @@ class _Opened:
     settled: trio.Event = field(factory=trio.Event)  # the actor has started, or its start has failed
 
 
+async def _nothing(_topic: Topic) -> None:
+    pass
+
+
 class Topics:
     """Opens, joins, wakes and leaves topics.
 
     `channels`: all channels by name. `carriers`: the sources of each symbol. `interval`: seconds between two
     passes of a `Subscription`. `interest(symbol)` is called when a topic begins or stops to want the symbol,
     `served(seconds)` after each pass over subscribers, with the age of the oldest entry that it brought.
+    `prepare(topic)` is awaited before a topic is opened, for a log that begins on disk.
+    `epoch` and `at_once` are for topics of all symbols: see `EveryLog`.
     """
 
     def __init__(
@@ -54,6 +62,9 @@ class Topics:
         interval: float = 0.0,
         interest: Callable[[str], None] = lambda _symbol: None,
         served: Callable[[float], None] = lambda _seconds: None,
+        prepare: Callable[[Topic], Awaitable[None]] = _nothing,
+        epoch: int = 0,
+        at_once: int = 256,
     ) -> None:
         self.channels = channels
         self.readers = Readers()
@@ -61,6 +72,10 @@ class Topics:
         self._interval = interval
         self._interest = interest
         self._served = served
+        self._prepare = prepare
+        self._epoch = epoch
+        self._at_once = at_once
+        self._every: WeakValueDictionary[Topic, EveryLog] = WeakValueDictionary()  # of the open topics
         self._opened: dict[Topic, _Opened] = {}
         self._by_name: dict[str, Topic] = {}  # of the same topics, by their names in paths
 
@@ -77,7 +92,9 @@ class Topics:
         while True:
             opened = self._opened.get(topic)
             if opened is None or not opened.fanout.open:
-                await self._start(topic, opened, pool)
+                await self._prepare(topic)
+                if self._opened.get(topic) is opened:  # nobody else was faster
+                    await self._start(topic, opened, pool)
             elif opened.ref is None:
                 await opened.settled.wait()
             else:
@@ -97,9 +114,30 @@ class Topics:
 
     def news(self, topic: Topic) -> None:
         """The log of `topic` has grown: wake its subscription, if there is one. For trades see `readers`."""
-        opened = self._running(topic)
-        if opened is not None and opened.ref is not None:
-            opened.ref.put(NEWS)
+        self._wake(topic)
+        if (every := self._every.get(topic._replace(symbol=ANY))) is not None and topic.symbol != ANY:
+            every.touch(topic.symbol)
+            self._wake(every.stream.topic)
+
+    def appear(self, symbols: Iterable[str]) -> None:
+        """These symbols are known from now on, if they were not already."""
+        for every in list(self._every.values()):
+            if every.appear(symbols):
+                self._wake(every.stream.topic)
+
+    def log_of(self, topic: Topic) -> TopicLog | EveryLog:
+        """The log of `topic`: the same object as long as somebody has it.
+
+        Of a topic with the symbol `ANY` it is an `EveryLog`, unless the channel has one of its own.
+        """
+        channel = self.channels[topic.channel]
+        if topic.symbol != ANY or not channel.offered:
+            return channel.log_of(topic)
+        log = self._every.get(topic)
+        if log is None:
+            log = EveryLog(topic, self._carriers, channel.log_of, self._epoch, self._at_once)
+            self._every[topic] = log
+        return log
 
     @property
     def open_topics(self) -> list[Topic]:
@@ -135,8 +173,14 @@ class Topics:
 
     def want(self, topic: Topic, wake: Callable[[], object]) -> None:
         wanted = self.channels[topic.channel].wants(topic)
+        log = self._every.get(topic)
+        if log is not None:
+            log.touch_all()
         for symbol in wanted:
-            self.readers.add(symbol, topic, wake)
+            if symbol == ANY:
+                self.readers.add_of_all(_teller(log, wake), topic)
+            else:
+                self.readers.add(symbol, topic, wake)
         for symbol in self._known(wanted):
             for state in self._carriers.get(symbol, ()):
                 state.interest.want(symbol, topic)
@@ -162,13 +206,18 @@ class Topics:
         """These symbols; all that there are where `ANY` is among them."""
         return list(self._carriers) if ANY in wanted else wanted
 
+    def _wake(self, topic: Topic) -> None:
+        opened = self._running(topic)
+        if opened is not None and opened.ref is not None:
+            opened.ref.put(NEWS)
+
     def _running(self, topic: Topic) -> _Opened | None:
         opened = self._opened.get(topic)
         return opened if opened is not None and opened.ref is not None and opened.fanout.open else None
 
     async def _start(self, topic: Topic, before: _Opened | None, pool: Starter) -> None:
         # Registered before the start, so that a second subscriber waits for it and starts no other.
-        log = self.channels[topic.channel].log_of(topic)
+        log = self.log_of(topic)
         opened = self._opened[topic] = _Opened(Fanout(topic, log, log.stream))
         self._by_name[str(topic)] = topic
         # If this client leaves meanwhile, the others must not be left with a half-started topic.
@@ -197,3 +246,14 @@ class Topics:
             mailbox=_LATEST,
             beat_within=BEAT_WITHIN,
         )
+
+
+def _teller(log: EveryLog | None, wake: Callable[[], object]) -> Callable[[str], object]:
+    """What news of a symbol do with a topic of all. `log`: its log, if that has to be told."""
+
+    def tell(symbol: str) -> None:
+        if log is not None:
+            log.touch(symbol)
+        wake()
+
+    return tell

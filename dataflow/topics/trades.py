@@ -188,35 +188,38 @@ class Readers:
 
     def __init__(self) -> None:
         self._wakes: dict[str, dict[Topic, Callable[[], object]]] = {}
-        self._every: tuple[Callable[[str], object], ...] = ()
+        self._of_all: dict[object, Callable[[str], object]] = {}
 
     def add(self, symbol: str, topic: Topic, wake: Callable[[], object]) -> None:
-        """From now on `wake()` is called for news: of any symbol, if it is `ANY`. Idempotent."""
+        """From now on `wake()` is called for news of `symbol`. Idempotent."""
         self._wakes.setdefault(symbol, {})[topic] = wake
 
     def remove(self, symbol: str, topic: Topic) -> None:
-        """Idempotent."""
+        """Idempotent. `ANY`: it reads all symbols."""
+        if symbol == ANY:
+            self._of_all.pop(topic, None)
+            return
         wakes = self._wakes.get(symbol, {})
         wakes.pop(topic, None)
         if not wakes:
             self._wakes.pop(symbol, None)
 
-    def add_of_all(self, told: Callable[[str], object]) -> None:
-        """From now on `told(symbol)` is called for news of any symbol. For few: each costs every batch."""
-        self._every = (*self._every, told)
+    def add_of_all(self, told: Callable[[str], object], topic: Topic | None = None) -> None:
+        """From now on `told(symbol)` is called for news of any symbol. For few: each costs every batch.
+
+        Idempotent for a `topic`.
+        """
+        self._of_all[topic or told] = told
 
     def topics(self, symbol: str) -> Collection[Topic]:
         """The topics that read the trades of `symbol`."""
-        return [*self._wakes.get(symbol, ()), *self._wakes.get(ANY, ())]
+        return [*self._wakes.get(symbol, ()), *(each for each in self._of_all if isinstance(each, Topic))]
 
     def news(self, symbol: str) -> None:
         """The history of `symbol` has grown."""
         for wake in self._wakes.get(symbol, {}).values():
             wake()
-        if ANY in self._wakes:
-            for wake in self._wakes[ANY].values():
-                wake()
-        for told in self._every:
+        for told in self._of_all.values():
             told(symbol)
 
 

@@ -182,6 +182,7 @@ class Client:
     socket: WebSocketConnection
     notices: list[dict[str, Any]] = field(factory=list)
     answers: dict[Any, dict[str, Any]] = field(factory=dict)
+    rows: list[list[Any]] = field(factory=list)  # trades in the format `compact`
     traded: Counter[str] = field(factory=Counter)  # how many trades came, by symbol
     keep_notices: bool = True
     closed: tuple[int, str] | None = None
@@ -192,7 +193,8 @@ class Client:
         try:
             while True:
                 message = json.loads(await self.socket.get_message(), parse_float=Decimal)
-                for each in message if isinstance(message, list) else [message]:
+                several = isinstance(message, list) and isinstance(message[0], list | dict)
+                for each in message if several else [message]:
                     self._keep(each)
                 self._wake()
         except ConnectionClosed as error:
@@ -203,7 +205,10 @@ class Client:
         self._news.set()
         self._news = trio.Event()
 
-    def _keep(self, message: dict[str, Any]) -> None:
+    def _keep(self, message: Any) -> None:
+        if isinstance(message, list):
+            self.rows.append(message)
+            return
         if "method" in message and not self.keep_notices:
             return
         if "method" in message:

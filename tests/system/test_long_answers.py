@@ -20,7 +20,7 @@ from dataflow.faces.jsonrpc.methods import Calls
 from dataflow.faces.sse import Stream, Wanted
 from dataflow.gateway import subscriptions
 from dataflow.gateway.desk import Desk
-from dataflow.gateway.subscriptions import Position
+from dataflow.gateway.subscriptions import Since
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Cache, Session
 from simulators import Exchange, Trade, open_binance
@@ -258,7 +258,7 @@ async def test_however_a_client_reads_no_place_is_missing_or_told_twice(face: st
         await s.publish(150)
         wire = FakeWire(dice.choice([0, 1000, 20_000]))
         if face == "sse":
-            wanted = Wanted(Topic("trades", SYMBOL), Position(s.daemon.core.epoch, 0))
+            wanted = Wanted(Topic("trades", SYMBOL), Since(s.daemon.core.epoch, 0))
             wire.says_now(wanted)  # type: ignore[arg-type]
             await s.daemon.hall.open_session(wire, lambda session: Stream(session, s.daemon.hall), NOBODY)
         else:

@@ -18,10 +18,11 @@ import msgspec
 from actors.update import Encode, Places
 from dataflow.domain import Gap, Topic
 from dataflow.domain.notice import Notice
+from dataflow.domain.symbols import ANY
 from dataflow.gateway.format import Format
 from dataflow.gateway.spelling import encode
 
-from .format import JSONRPC, filled, notification_of_fill
+from .format import JSONRPC, announcements, filled, notification_of_fill
 
 COLUMNS: Final = ("topic", "offset", "timestamp", "side", "price", "qty", "tradeId", "source")
 _SIDES: Final = {"buy": '"buy"', "sell": '"sell"', None: "null"}
@@ -42,6 +43,8 @@ class Compact(Format):
         return msgspec.Raw(self._symbols[topic.symbol].encode())
 
     def encoder(self, topic: Topic, epoch: int) -> Encode:
+        if topic.symbol == ANY:
+            return announcements
         return _Rows(topic, epoch, self._symbols[topic.symbol], self._sources).texts
 
     def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:

@@ -16,6 +16,7 @@ import msgspec
 from actors.update import Encode, Places
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.notice import Notice, SourceRestored
+from dataflow.domain.symbols import ANY
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import TRADES
 from dataflow.gateway import spelling
@@ -101,6 +102,8 @@ class JsonRpc(Format):
     _write: Callable[[Any], bytes] = staticmethod(encode)
 
     def encoder(self, topic: Topic, epoch: int) -> Encode:
+        if topic.symbol == ANY:
+            return announcements
         if topic.channel == TRADES:
             return Updates(topic, epoch).texts
         return self._encoder_of_any(topic, epoch)
@@ -174,11 +177,16 @@ class Strings(JsonRpc):
     _write = staticmethod(msgspec.json.Encoder(decimal_format="string").encode)
 
     def encoder(self, topic: Topic, epoch: int) -> Encode:
-        return self._encoder_of_any(topic, epoch)
+        return announcements if topic.symbol == ANY else self._encoder_of_any(topic, epoch)
 
 
 JSONRPC: Final = JsonRpc()
 STRINGS: Final = Strings()
+
+
+def announcements(places: Places) -> list[bytes]:
+    """Of the topic of all symbols: `stream.started`, each for a symbol that has come."""
+    return [_notification("stream.started", spelling.fields(started)) for _, started in places]
 
 
 def _message(method: str, params: dict[str, Any] | spelling.SpelledTrade) -> dict[str, Any]:

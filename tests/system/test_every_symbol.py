@@ -1,0 +1,297 @@
+"""Subscriptions to "*": all symbols that there are and will be, each with places of its own."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, evolve, field
+from trio.testing import wait_all_tasks_blocked
+
+from actors.outbox import SlowClient
+from dataflow.domain import Topic
+from dataflow.faces.jsonrpc.methods import Calls, formats
+from dataflow.gateway import subscriptions
+from dataflow.settings.schema import Cache, Limits, Session, Settings
+from simulators import Exchange, Trade, open_binance
+from supervisors import Point
+from tests.actors.fakes import FakeWire
+from tests.support.waiting import until
+from tests.system.daemon import Daemon, client, daemon, from_binance
+from tests.system.test_long_answers import ALL, NOBODY
+
+BTC, ETH, SOL = SYMBOLS = ("BTC-USDT", "ETH-USDT", "SOL-USDT")
+EVERY = Topic("trades", "*")
+
+
+@define
+class Stage:
+    exchange: Exchange
+    daemon: Daemon
+    last: dict[str, int] = field(factory=dict)
+
+    async def publish(self, symbol: str, count: int = 1, skip: int = 0) -> None:
+        """`count` trades, the first one behind a gap of `skip`."""
+        for n in range(count):
+            last = self.last[symbol] = self.last.get(symbol, 0) + 1 + (skip if n == 0 else 0)
+            trade = Trade(last, symbol.replace("-", ""), "buy", "1.5", "2", 1_700_000_000_000_000 + last)
+            await self.exchange.publish(trade)
+        await until(lambda: self.daemon.core.history(symbol).last == self.last[symbol])
+
+    async def client(self, room: int) -> FakeWire:
+        """A client that takes `room` bytes, and more when its `reads` says so."""
+        wire, hall = FakeWire(room), self.daemon.hall
+        known = formats(hall.core.symbols, list(hall.settings.sources))
+        await hall.open_session(wire, lambda session: Calls(session, hall, known), NOBODY)
+        return wire
+
+
+@asynccontextmanager
+async def stage(*symbols: str, eager: bool = True, most: int = 10_000, **tables: Any) -> AsyncIterator[Stage]:
+    symbols = symbols or SYMBOLS
+    cache = Cache(trades_per_symbol=most)
+    async with (
+        open_binance() as exchange,
+        daemon(sources=from_binance(exchange.url, *symbols, eager=eager), cache=cache, **tables) as d,
+    ):
+        if eager:
+            await exchange.wait_subscribed([symbol.replace("-", "") for symbol in symbols])
+        yield Stage(exchange, d)
+
+
+def offsets(entries: list[dict[str, Any]]) -> list[int]:
+    return [entry["offset"] for entry in entries]
+
+
+async def test_all_symbols_are_answered_and_followed() -> None:
+    """The result is a list of single results; then every symbol's stream goes on behind its own offset."""
+    async with stage() as s, client(s.daemon.url) as c, client(s.daemon.url) as other:
+        await s.publish(BTC, 3)
+        await s.publish(ETH, 1)
+        answers = await c.call("subscribe", symbol="*", snapshot=2)
+        assert answers == [await other.call("subscribe", symbol=symbol, snapshot=2) for symbol in SYMBOLS]
+        assert [offsets(each["trades"]) for each in answers] == [[2, 3], [1], []]
+        for symbol in SYMBOLS:
+            await s.publish(symbol, 2)
+        await s.publish(BTC, 1, skip=2)
+        await c.until(lambda: len(c.notices) == 8)
+        await other.until(lambda: len(other.notices) == 8)
+        for symbol in SYMBOLS:
+            assert c.stream(symbol) == other.stream(symbol)
+        assert await c.call("unsubscribe", symbol="*") == {
+            "channel": "trades",
+            "symbol": "*",
+            "event": "unsubscribed",
+        }
+        await s.publish(SOL)
+        assert await c.call("ping") == "pong"
+        assert len(c.notices) == 8
+
+
+async def test_it_is_one_subscription_and_wants_all_symbols_of_the_sources() -> None:
+    """Of the session's bound and of the quota; the sources are asked for every symbol, and released after it."""
+    tables = {"session": Session(max_subscriptions=1), "limits": Limits(subscriptions=1, loopback=True)}
+    async with stage(eager=False, **tables) as s, client(s.daemon.url) as c:
+        await c.call("subscribe", symbol="*")
+        with trio.fail_after(30):
+            await s.exchange.wait_subscribed([symbol.replace("-", "") for symbol in SYMBOLS])
+        for symbol in SYMBOLS:
+            await s.publish(symbol)
+        await c.until(lambda: len(c.trades()) == 3)
+        assert (await c.ask("subscribe", symbol=BTC))["error"]["code"] == -32003
+        await c.call("unsubscribe", symbol="*")
+        await c.call("subscribe", symbol=BTC)
+
+
+async def test_a_symbol_that_comes_later_is_announced_and_followed() -> None:
+    """With its epoch and the place before its first: a client can resume it like any other."""
+    async with stage(BTC) as s, client(s.daemon.url) as c:
+        [answer] = await c.call("subscribe", symbol="*", format="compact", batch=True)
+        later = s.daemon.hall.settings
+        await s.daemon.reload(evolve_sources(later, BTC, ETH))
+        await s.exchange.wait_subscribed(["ETHUSDT"])
+        await s.publish(ETH, 2)
+        await c.until(lambda: len(c.rows) == 2)
+        assert c.of("stream.started") == [
+            {"symbol": ETH, "channel": "trades", "epoch": answer["epoch"], "offset": 0}
+        ]
+        assert [row[:2] for row in c.rows] == [[ETH, 1], [ETH, 2]]
+        async with client(s.daemon.url) as again:
+            since = {ETH: {"epoch": answer["epoch"], "offset": 1}, "GONE": {"epoch": 1, "offset": 1}}
+            told = await again.call("subscribe", symbol="*", since=since)
+            assert [(each["symbol"], each.get("recovered")) for each in told] == [(BTC, None), (ETH, True)]
+            assert offsets(told[1]["trades"]) == [2]
+
+
+def evolve_sources(settings: Settings, *symbols: str) -> Settings:
+    [(name, source)] = settings.sources.items()
+    return evolve(settings, sources={name: evolve(source, symbols=symbols)})
+
+
+async def test_a_symbol_followed_alone_besides_comes_once() -> None:
+    """In the format of its own subscription. Each of the two ends by itself, and the other one goes on."""
+    async with stage() as s, client(s.daemon.url) as c:
+        await c.call("subscribe", symbol="*")
+        await s.publish(BTC)
+        await c.call("subscribe", symbol=BTC, format="strings")
+        await s.publish(BTC)
+        await s.publish(ETH)
+        await c.until(lambda: len(c.trades()) == 3)
+        await c.call("unsubscribe", symbol=BTC)
+        await s.publish(BTC)
+        await c.until(lambda: len(c.trades()) == 4)
+        assert [(t["offset"], type(t["price"]) is str) for t in c.trades(BTC)] == [
+            (1, False),
+            (2, True),
+            (3, False),
+        ]
+        await c.call("subscribe", symbol=BTC)
+        await c.call("unsubscribe", symbol="*")
+        await s.publish(ETH)
+        await s.publish(BTC)
+        await c.until(lambda: len(c.trades()) == 5)
+        assert offsets(c.trades(BTC)) == [1, 2, 3, 4]
+        assert offsets(c.trades(ETH)) == [1]
+
+
+async def test_the_quality_of_all_symbols() -> None:
+    """The states now, in the answers; then every change. That makes no source deliver anything."""
+    async with stage(BTC, eager=False) as s, client(s.daemon.url) as c:
+        [answer] = await c.call("subscribe", symbol="*", channel="quality")
+        assert answer["quality"]["state"] == "idle"
+        async with client(s.daemon.url) as other:
+            await other.call("subscribe", symbol=BTC)
+            await c.until(lambda: [q["state"] for q in c.of("quality.update")][-1:] == ["live"])
+        await s.daemon.reload(evolve_sources(s.daemon.hall.settings, BTC, ETH))
+        await c.until(lambda: [q["state"] for q in c.of("quality.update") if q["symbol"] == ETH])
+        assert c.of("stream.started") == []
+
+
+async def test_a_crash_of_the_fan_out_repeats_and_skips_nothing() -> None:
+    """What was on its way is brought again, to those who do not have it."""
+    async with stage() as s, client(s.daemon.url) as c:
+        await c.call("subscribe", symbol="*")
+        for n in range(1, 6):
+            if n in (2, 4):
+                s.daemon.sabotage.arm(Point.RECEIVE, f"topics/{EVERY}")
+            for symbol in SYMBOLS:
+                await s.publish(symbol)
+            await c.until(lambda n=n: len(c.trades()) == 3 * n)
+        assert s.daemon.crashes(f"topics/{EVERY}")
+        for symbol in SYMBOLS:
+            assert offsets(c.trades(symbol)) == [1, 2, 3, 4, 5]
+
+
+# Whatever a client calls, in whatever order, and however it reads.
+
+
+@define
+class Told:
+    """What a client knows of each symbol from all that it was sent, and the rules that must hold."""
+
+    asked: dict[int, tuple[str, Any]] = field(factory=dict)  # calls by id: method, symbol
+    answered: list[int] = field(factory=list)
+    place: dict[str, int] = field(factory=dict)
+    by: dict[str, set[str]] = field(factory=dict)  # the subscriptions that bring a symbol
+    numbers: dict[Any, str] = field(factory=dict)  # symbols by what stands for them in arrays
+
+    def take(self, message: Any) -> None:
+        if isinstance(message, list) and message and isinstance(message[0], list | dict):
+            for each in message:
+                self.take(each)
+        elif isinstance(message, list):
+            self.move(self.numbers[message[0]], message[1], message[1])
+        elif message.get("method") == "trades.update":
+            self.move(message["params"]["symbol"], message["params"]["offset"], message["params"]["offset"])
+        elif message.get("method") == "stream.gap":
+            self.move(message["params"]["symbol"], message["params"]["from"], message["params"]["to"])
+        elif "id" in message:
+            self.answered.append(message["id"])
+            self.answer(*self.asked[message["id"]], message["result"])
+
+    def move(self, symbol: str, first: int, last: int) -> None:
+        assert self.by.get(symbol), f"{symbol} is not followed"
+        assert first == self.place[symbol] + 1, f"{symbol}: {first} behind {self.place[symbol]}"
+        self.place[symbol] = last
+
+    def answer(self, method: str, symbol: Any, result: Any) -> None:
+        if method == "subscribe":
+            for each in result if isinstance(result, list) else [result]:
+                self.numbers[each.get("topic", each["symbol"])] = each["symbol"]
+                self.start(each, "*" if symbol == "*" else each["symbol"])
+            return
+        for each in result if isinstance(result, list) else [result]:
+            for by in self.by.values():
+                by.discard(each["symbol"])
+
+    def start(self, result: dict[str, Any], way: str) -> None:
+        symbol = result["symbol"]
+        followed = self.by.setdefault(symbol, set())
+        assert not followed or self.place[symbol] == result["offset"], symbol
+        followed.add(way)
+        self.place[symbol] = result["offset"]
+
+
+@pytest.mark.parametrize("policy", [SlowClient.DROP_OLDEST, SlowClient.CONFLATE])
+@pytest.mark.parametrize("seed", range(25))
+async def test_whatever_is_called_no_place_is_missing_or_told_twice(
+    seed: int, policy: SlowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All symbols, lists, single ones over each other, in all formats; a client that reads in fits; dropped updates."""
+    monkeypatch.setattr(subscriptions, "RECOVERY_SLICE", 20)
+    dice = random.Random(seed)
+    session = Session(outbox=30, outbox_bytes=20_000, slow_client=policy)
+    async with stage(session=session, most=150) as s:
+        for symbol in SYMBOLS:
+            await s.publish(symbol)
+        wire, told, serial = await s.client(dice.choice([0, 1000, 20_000])), Told(), 0
+
+        def call(repeats: set[str]) -> dict[str, Any]:
+            nonlocal serial
+            serial += 1
+            method = dice.choice(["subscribe", "subscribe", "unsubscribe"])
+            symbol = dice.choice(["*", "*", BTC, ETH, [BTC, ETH], [SOL, BTC]])
+            if method == "subscribe" and isinstance(symbol, str) and symbol in repeats:
+                symbol = "*"
+            repeats.add(str(symbol))
+            told.asked[serial] = method, symbol
+            params: dict[str, Any] = {"symbol": symbol}
+            if method == "subscribe":
+                params |= {
+                    "format": dice.choice(["json", "compact", "strings"]),
+                    "batch": dice.random() < 0.3,
+                }
+                if dice.random() < 0.5:
+                    params["snapshot"] = dice.choice([0, 3, 60])
+            return {"jsonrpc": "2.0", "id": serial, "method": method, "params": params}
+
+        for _ in range(40):
+            action = dice.random()
+            if action < 0.3:
+                wire.reads(dice.choice([1, 700, 5000, 20_000]))
+            elif action < 0.45:
+                wire.says_now(json.dumps(call(set())))
+            elif action < 0.55:
+                repeats: set[str] = set()
+                wire.says_now(json.dumps([call(repeats) for _ in range(dice.randrange(1, 4))]))
+            else:
+                await s.publish(dice.choice(SYMBOLS), dice.randrange(1, 30), dice.choice([0, 0, 0, 3]))
+            if dice.random() < 0.7:
+                await wait_all_tasks_blocked()
+        wire.reads(ALL)
+        await wait_all_tasks_blocked()
+        for symbol in SYMBOLS:
+            await s.publish(symbol)
+        await wait_all_tasks_blocked()
+        assert wire.closed is None
+        for text in wire.texts:
+            told.take(json.loads(text))
+        assert len(told.answered) == serial
+        for symbol in SYMBOLS:
+            if told.by.get(symbol):
+                assert told.place[symbol] == s.last[symbol]
