@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import msgspec
 import trio
 from attrs import define, field, frozen
 
+from dataflow.cache.archive import ArchiveFailed
+from dataflow.domain.errors import ConfigError
 from dataflow.settings.load import load, shipped
 from simulators import Exchange, Player
 
@@ -226,7 +229,11 @@ class _Play:
     async def _look_around(self) -> None:
         """Between two lives: what is on disk, and what each client holds."""
         await self._until(self._not_noticed, ENDS_WITHIN)
-        last = await trio.to_thread.run_sync(self._disk.look)
+        try:
+            last = await trio.to_thread.run_sync(self._disk.look)
+        except (ArchiveFailed, ConfigError) as error:
+            self.figures.broken.append(f"the disk cannot be read: {error}")
+            return
         for name, client in self.stage.clients.items():
             self._judge_rewinds(name, client)
             self._forks[name].died({symbol: client.position(symbol) for symbol in last}, last)
@@ -268,7 +275,11 @@ class _Play:
 
     async def _judge(self) -> None:
         stage, figures = self.stage, self.figures
-        record = await self._record()
+        try:
+            record = await self._record()
+        except (httpx.HTTPError, msgspec.DecodeError, RuntimeError) as error:
+            figures.broken.append(f"the record cannot be read: {error!r}; {self._said()}")
+            return
         for name, client in stage.clients.items():
             client.lost()
             self._judge_rewinds(name, client)
