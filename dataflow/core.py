@@ -116,7 +116,8 @@ class Core:
             settings.fanout.interval,
             lambda symbol: self._look((symbol,)),
             self.latency.add,
-            self.epoch,
+            self.candles.prepare,
+            self.number,  # what all symbols are together begins anew at each start
             settings.fanout.joined,
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -285,6 +286,7 @@ class _Play:
             figures.broken.append(f"the last stop ended with {code}; {self._said()}")
         figures.compare("on disk", record, await trio.to_thread.run_sync(self._disk.read))
         figures.broken += self._disk.damage
+        figures.broken += self._tracebacks()
 
     async def _record(self) -> dict[str, Admitted]:
         """The stream of each symbol as the daemon serves it, from its first place on."""
@@ -299,8 +301,20 @@ class _Play:
 
     def _said(self) -> str:
         """The last line of the daemon's log."""
-        lines = self.stage.daemon.log.read_text(errors="replace").splitlines()
+        lines = self._log()
         return lines[-1] if lines else "it said nothing"
+
+    def _tracebacks(self) -> list[str]:
+        """The errors that nobody expected, of all lives: the last line of each traceback."""
+        lines, found = self._log(), list[str]()
+        for n, line in enumerate(lines):
+            if "Traceback (most recent call last)" in line:
+                behind = takewhile(lambda each: not each.startswith("20"), lines[n + 1 :])
+                found.append(f"in the log: {[line, *behind][-1].strip()}")
+        return found
+
+    def _log(self) -> list[str]:
+        return self.stage.daemon.log.read_text(errors="replace").splitlines()
 
     # What has not happened yet, in words. An empty list means that all is well.
 

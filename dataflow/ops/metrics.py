@@ -109,6 +109,11 @@ class _Now(Collector):
         left_out = dict.fromkeys(REASONS, 0) | dict(self._core.days.left_out)
         yield judged
         yield _labelled(CounterMetricFamily, "days_left_out_places", told, "reason", left_out)
+        candles = self._core.candles
+        told = "Trades that came too late for a bar, by its interval"
+        yield _labelled(CounterMetricFamily, "bars_too_late", told, "interval", candles.too_late)
+        told = "Trades in no bar: they are dated more than an hour ahead of this machine's clock"
+        yield CounterMetricFamily("dataflow_bars_in_future", told, value=candles.in_future)
 
     def _history_metrics(self) -> Iterator[Metric]:
         recording, now = self._core.recording, trio.current_time()

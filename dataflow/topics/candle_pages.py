@@ -32,6 +32,7 @@ from .series import Chain, Level, Series
 SLICE: Final = 1_000  # places that are folded between two checkpoints: a millisecond
 BEYOND: Final = MINUTE  # before and behind a window: gaps that are so near are seen, when trades are read
 PAGES_AT_ONCE: Final = 2
+MANY: Final = 100  # places among which a trade is: gaps stand between trades
 
 
 @frozen
@@ -86,6 +87,23 @@ class Pages:
             reading = _Reading(self, symbol, interval, await self._watermark(symbol))
             return await (reading.page if interval.width else reading.page_of_chain)(start, end, limit)
 
+    async def begin(self, symbol: str, interval: Interval) -> Series | None:
+        """A series of this interval alone, of all trades of the present window, or of the present UTC day.
+
+        None where memory has them all, or nobody has more. Raises ArchiveFailed.
+        """
+        history = self.history_of(symbol)
+        newest = await self.tiers.latest(symbol, 1)
+        if not newest or self.tiers.first(symbol) >= history.first:
+            return None
+        width = interval.width or DAY
+        since = newest[0].trade.timestamp // width * width
+        if interval.width and first_whole(history, width) <= since:
+            return None
+        async with self._limiter:
+            reading = _Reading(self, symbol, interval, ALWAYS)
+            return await reading.whole(since)
+
     async def _watermark(self, symbol: str) -> int:
         series = self.live.series(symbol)
         if series is not None:
@@ -107,6 +125,17 @@ class _Reading:
     @property
     def _tiers(self) -> Tiers:
         return self.pages.tiers
+
+    async def whole(self, since: int) -> Series:
+        """All bars from the time `since` on."""
+        rules, name = self.pages.rules, self.interval.name
+        if self.interval.width:
+            series = Series(rules, levels={name: Level(self.interval, since)})
+            await self._read(series, since - BEYOND, NEVER)
+        else:
+            series = Series(rules, chains={name: Chain(self.interval)})
+            await self._read(series, since, NEVER, since)
+        return series
 
     # Bars of time.
 
@@ -283,6 +312,13 @@ class _Reading:
         await self._read(scratch, day, day + DAY, day)
         bars = [*chain.closed, *([] if chain.bar is None else [chain.bar])]
         return [bar for bar in bars if day <= bar.start < day + DAY]
+
+
+def first_whole(history: History, width: int) -> int:
+    """The start of the first window of which memory has all trades; a time before all others without any."""
+    trades = (entry for _, entry in history.places(history.first - 1, MANY) if isinstance(entry, Trade))
+    oldest = next(trades, None)
+    return ALWAYS if oldest is None else oldest.timestamp // width * width + width
 
 
 def _is_before(moment: int, place: tuple[int, Trade | Gap]) -> bool:

@@ -28,7 +28,7 @@ from loguru import logger
 from actors.update import Places, Stream, Update
 from dataflow import paths
 from dataflow.cache.archive import Archive, ArchiveFailed, BarRow, Checkpoint
-from dataflow.cache.history import Resumed
+from dataflow.cache.history import History, Resumed
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.candle import DAY, HOUR, SECOND, Candle, Interval, interval
 from dataflow.domain.symbols import ANY
@@ -134,6 +134,7 @@ class Candles:
         self._pages = Pages(self.rules, ground.tiers, ground.history_of, self._until, self)
         self._too_late: Counter[str] = Counter()  # of series that are not kept any more
         self._in_future = 0
+        self._prepared: dict[Topic, Series] = {}  # of topics that are just being opened
         self._points: dict[str, Checkpoint] = {}  # of symbols that nobody carries yet
         ground.recording.collect_from(self._checkpoints)
 
@@ -172,6 +173,21 @@ class Candles:
     ) -> Page:
         """A page of candles: see `Pages.page`."""
         return await self._pages.page(symbol, interval, start, end, limit)
+
+    async def prepare(self, topic: Topic) -> None:
+        """Read what the first candles of a topic need of the disk: the window or the day that is not over."""
+        if topic.channel != CANDLES or topic in self._logs:
+            return
+        wanted, symbol = interval(topic.variant), topic.symbol
+        if wanted.width and wanted.width % RECORDED[0].width == 0 and self._is_recorded(symbol):
+            return  # it is made of recorded bars
+        try:
+            whole = await self._pages.begin(symbol, wanted)
+        except ArchiveFailed as error:
+            _log.warning("{} begins with what memory has: {}", topic, error)
+            return
+        if whole is not None and topic not in self._logs:
+            self._prepared[topic] = whole
 
     # For pages.
 
@@ -256,6 +272,9 @@ class Candles:
             series = self._record(symbol)
         elif series is None:
             series = self._series[symbol] = Series(self.rules)
+            history = self._ground.history_of(symbol)
+            if self._ground.tiers.first(symbol) < history.first:  # nothing is missing: others read the disk
+                series.position = history.first - 1
         if wanted.width:
             if wanted.name not in series.levels:
                 self._catch_up(symbol, series)
@@ -275,6 +294,7 @@ class Candles:
     def _new_level(self, symbol: str, series: Series, wanted: Interval) -> Level:
         """The bars of another interval, of all trades that the series has read and that are still known."""
         width = wanted.width
+        prepared = self._prepared.pop(Topic(CANDLES, symbol, wanted.name), None)
         for level in sorted(series.levels.values(), key=lambda level: -level.interval.width):
             since = -(-level.since // width) * width  # the first window that is whole
             if width % level.interval.width == 0 and since <= series.watermark // width * width:
@@ -282,7 +302,7 @@ class Candles:
                 for bar in level.bars.values():
                     made.add(bar, ALWAYS)
                 return made
-        scratch = Series(self.rules, levels={wanted.name: Level(wanted)})
+        scratch = prepared or Series(self.rules, levels={wanted.name: Level(wanted)})
         self._read(symbol, scratch, series.position)
         for hole in scratch.coverage.holes:
             if hole.end < NEVER:
@@ -290,16 +310,26 @@ class Candles:
         return scratch.levels[wanted.name]
 
     def _new_chain(self, symbol: str, series: Series, wanted: Interval) -> Chain:
-        scratch = Series(self.rules, chains={wanted.name: Chain(wanted)})
+        prepared = self._prepared.pop(Topic(CANDLES, symbol, wanted.name), None)
+        scratch = prepared or Series(self.rules, chains={wanted.name: Chain(wanted)})
         self._read(symbol, scratch, series.position)
         return scratch.chains[wanted.name]
 
     def _catch_up(self, symbol: str, series: Series) -> None:
         self._read(symbol, series, self._ground.history_of(symbol).last)
 
+    def _take_fills(self, history: History, series: Series) -> None:
+        """Gaps that were read may hold trades now. Fills that memory has forgotten leave them as they are."""
+        for number, places in history.fills_behind(series.fills):
+            if places[-1][0] <= series.position:
+                series.fill(places[0][0], [trade for _, trade in places], self._until())
+            series.fills = number
+
     def _read(self, symbol: str, series: Series, end: int) -> None:
         """Read the history up to the place `end`."""
         history = self._ground.history_of(symbol)
+        if history.filled > series.fills:
+            self._take_fills(history, series)
         until = self._until()
         while series.position < end:
             places = history.places(series.position, RUN)
@@ -438,6 +468,7 @@ class Candles:
 
     def _tell(self, symbol: str) -> None:
         series = self._series[symbol]
+        self._catch_up(symbol, series)
         self.look_at_sources(symbol, series)
         series.settle(self.quiet(symbol))
         for name, level in list(series.levels.items()):

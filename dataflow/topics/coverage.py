@@ -89,6 +89,12 @@ class Coverage(msgspec.Struct, array_like=True):
             ]
         self.holes = holes
 
+    def has(self, first: int, last: int) -> bool:
+        """Whether these places were read as a gap that is not forgotten."""
+        return any(
+            not hole.is_away and hole.gap.first <= first and last <= hole.gap.last for hole in self.holes
+        )
+
     def touching(self, start: int, end: int) -> tuple[Gap, ...]:
         """The gaps because of which trades of the window [start, end) may be missing."""
         found = [hole.gap for hole in self.holes if hole.begin < end and start <= hole.end]

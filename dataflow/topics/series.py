@@ -241,9 +241,9 @@ def _few(gaps: tuple[Gap, ...], gap: Gap) -> tuple[Gap, ...]:
 class Series:
     """All levels and chains of a symbol, by the names of their intervals.
 
-    `position`: the place up to which trades were read. `high`: the highest time of a trade. `watermark`:
-    windows that end up to it are over. `too_late` counts trades by interval, `in_future` those that are in no
-    bar because their times are not credible.
+    `position`: the place up to which trades were read; `fills`: the number of the last fill that was looked
+    at. `high`: the highest time of a trade. `watermark`: windows that end up to it are over. `too_late`
+    counts trades by interval, `in_future` those that are in no bar because their times are not credible.
     """
 
     rules: CandleRules
@@ -253,6 +253,7 @@ class Series:
     coverage: Coverage = field(factory=Coverage)
     levels: dict[str, Level] = field(factory=dict)
     chains: dict[str, Chain] = field(factory=dict)
+    fills: int = 0
     too_late: Counter[str] = field(factory=Counter)
     in_future: int = 0
 
@@ -278,7 +279,9 @@ class Series:
             begin = at + 1
 
     def fill(self, first: int, trades: Sequence[Trade], until: int) -> None:
-        """Places of a gap that was read hold these trades now."""
+        """Places of a gap hold these trades now. If they were not read as a gap, nothing changes."""
+        if not self.coverage.has(first, first + len(trades) - 1):
+            return
         numbers = range(first, first + len(trades))
         parts, high = bars_of(trades, numbers, self._base(), self.high, self.rules.lateness, until)
         for bar, high_before in parts:

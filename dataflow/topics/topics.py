@@ -7,7 +7,7 @@ topic that has decided to end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -41,12 +41,17 @@ class _Opened:
     settled: trio.Event = field(factory=trio.Event)  # the actor has started, or its start has failed
 
 
+async def _nothing(_topic: Topic) -> None:
+    pass
+
+
 class Topics:
     """Opens, joins, wakes and leaves topics.
 
     `channels`: all channels by name. `carriers`: the sources of each symbol. `interval`: seconds between two
     passes of a `Subscription`. `interest(symbol)` is called when a topic begins or stops to want the symbol,
     `served(seconds)` after each pass over subscribers, with the age of the oldest entry that it brought.
+    `prepare(topic)` is awaited before a topic is opened, for a log that begins on disk.
     `epoch` and `at_once` are for topics of all symbols: see `EveryLog`.
     """
 
@@ -57,6 +62,7 @@ class Topics:
         interval: float = 0.0,
         interest: Callable[[str], None] = lambda _symbol: None,
         served: Callable[[float], None] = lambda _seconds: None,
+        prepare: Callable[[Topic], Awaitable[None]] = _nothing,
         epoch: int = 0,
         at_once: int = 256,
     ) -> None:
@@ -66,6 +72,7 @@ class Topics:
         self._interval = interval
         self._interest = interest
         self._served = served
+        self._prepare = prepare
         self._epoch = epoch
         self._at_once = at_once
         self._every: WeakValueDictionary[Topic, EveryLog] = WeakValueDictionary()  # of the open topics
@@ -85,7 +92,9 @@ class Topics:
         while True:
             opened = self._opened.get(topic)
             if opened is None or not opened.fanout.open:
-                await self._start(topic, opened, pool)
+                await self._prepare(topic)
+                if self._opened.get(topic) is opened:  # nobody else was faster
+                    await self._start(topic, opened, pool)
             elif opened.ref is None:
                 await opened.settled.wait()
             else:

@@ -8,7 +8,21 @@ from attrs import frozen
 
 from .peers import CRYPTOFEED, FASTAPI, JOINING, LIMIT, NODE, PICOWS, STRAWBERRY
 from .results import Results
-from .scenarios import faces, graphql, grpc, ingest, rates, saturation, stalled, storm, ticks, tls
+from .scenarios import (
+    candles,
+    deflate,
+    faces,
+    graphql,
+    grpc,
+    history,
+    ingest,
+    rates,
+    saturation,
+    stalled,
+    storm,
+    ticks,
+    tls,
+)
 
 OURS = "dataflow"
 
@@ -83,6 +97,16 @@ def _tls(results: Results) -> float | None:
     return results.ratio("tls", "per_second", (encrypted, OURS), (plain, OURS))
 
 
+def _deflate(figure: str, kind: str) -> Callable[[Results], float | None]:
+    """The larger of the ratios to today's JSON, at both rates."""
+
+    def measured(results: Results) -> float | None:
+        found = [deflate.beside(results, figure, rate, kind) for rate in deflate.RATES]
+        return max((value for value in found if value is not None), default=None)
+
+    return measured
+
+
 def beside_jsonrpc(face: str) -> Callable[[Results], float | None]:
     """Deliveries a CPU second, as a share of JSON-RPC's."""
     this, other = (faces.DELIVERIES, face), (faces.DELIVERIES, faces.JSONRPC)
@@ -110,6 +134,14 @@ def _days(results: Results) -> float | None:
 
 def _ingest(results: Results) -> float | None:
     return results.median("ingest", "binance, one subscriber", OURS, "per_second")
+
+
+def _history(work: str, figure: str) -> Callable[[Results], float | None]:
+    return lambda results: results.median("history", work, OURS, figure)
+
+
+def _candles(what: str) -> Callable[[Results], float | None]:
+    return lambda results: results.median("candles", candles.work(what, 64), OURS, "us")
 
 
 def _ticks(results: Results) -> float | None:
@@ -164,6 +196,23 @@ AIMS = (
         "50 stalled clients in 1,000: p99 of the others, beside no stalled client", 1.1, " x", False, _stalled
     ),
     Aim("TLS, 8 joined updates, beside plain", 0.5, " x", True, _tls),
+    Aim(
+        "2,000 and 5,000 trades/s x 1,000 clients that offer deflate: bytes, beside plain JSON",
+        0.125,
+        " x",
+        False,
+        _deflate("bytes_per_update", deflate.DEFLATE),
+    ),
+    Aim("the same: p50", 0.5, " x", False, _deflate("p50_ms", deflate.DEFLATE)),
+    Aim("the same: p99", 0.5, " x", False, _deflate("p99_ms", deflate.DEFLATE)),
+    Aim(
+        "the same in the format compact: bytes",
+        0.125,
+        " x",
+        False,
+        _deflate("bytes_per_update", deflate.COMPACT_DEFLATE),
+    ),
+    Aim("compact without deflate: bytes", 0.33, " x", False, _deflate("bytes_per_update", deflate.COMPACT)),
     Aim("ingest with one subscriber, trades a second", 200_000, "", True, _ingest),
     Aim("the same, beside cryptofeed, which has no subscriber", 2.5, " x", True, _beside_cryptofeed),
     Aim("the same with aggregates of the day, beside without", 0.85, " x", True, _days),
@@ -175,5 +224,17 @@ AIMS = (
     Aim("JSON-RPC with all faces on and unused, beside alone", 0.95, " x", True, _jsonrpc_beside_alone),
     Aim("gRPC, messages in a CPU second, beside grpcio", 1, " x", True, _grpc(grpc.IN)),
     Aim("gRPC, messages out a CPU second, beside grpcio", 1, " x", True, _grpc(grpc.OUT)),
+    Aim("candles: prices, volume and count, in runs of 64", 0.6, " us", False, _candles(candles.PRICES)),
+    Aim("the same with all fields", 1, " us", False, _candles(candles.ALL_FIELDS)),
+    Aim("history: bytes of a real trade", 16, "", False, _history(history.RECORDED, "bytes")),
+    *[
+        Aim(about, 10, " ms", False, _history(history.QUESTIONS, f"{name}_p99_ms"))
+        for about, name in (
+            ("history of 100 M trades: the latest 50, p99", "latest_50"),
+            ("the same: 1,000 after a time, p99", "after_1000"),
+            ("the same: 60 bars of a minute, p99", "bars_60"),
+        )
+    ],
+    Aim("warm start of 100 symbols", 1, " s", False, _history(history.QUESTIONS, "warm_start_seconds")),
     Aim("GraphQL, queries a CPU second, beside strawberry on uvicorn", 1, " x", True, _graphql),
 )

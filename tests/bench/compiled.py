@@ -10,6 +10,7 @@ FOLDER = Path(__file__).parent
 SOURCES = FOLDER / "native"
 BUILD = FOLDER / ".build"
 _TLS = ["-DWITH_TLS", "-lssl", "-lcrypto"]
+_ZLIB = ["-DWITH_ZLIB", "-lz"]
 
 
 class Missing(Exception):
@@ -36,6 +37,16 @@ def program_with_tls(name: str) -> Path:
     except Missing:
         raise Missing(
             "OpenSSL's headers are needed for TLS clients (on Debian: apt install libssl-dev)"
+        ) from None
+
+
+def program_with_zlib(name: str) -> Path:
+    """The same with zlib. Raises Missing when its headers are not installed."""
+    try:
+        return _compiled(name, f"{name}_zlib", _ZLIB)
+    except Missing:
+        raise Missing(
+            "zlib's headers are needed for clients that inflate (on Debian: apt install zlib1g-dev)"
         ) from None
 
 

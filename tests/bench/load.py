@@ -24,6 +24,7 @@ class Window:
     bytes: int  # with the heads of frames, and with answers
     skipped: int
     gaps: int
+    compressed: int  # messages
     dead: int
     least: int
     p50_ms: float
@@ -101,6 +102,7 @@ class Load:
             bytes=told["bytes"],
             skipped=told["skipped"],
             gaps=told["gaps"],
+            compressed=told["compressed"],
             dead=told["dead"],
             least=told["least"],
             p50_ms=told["p50_ms"],

@@ -13,7 +13,7 @@ from pathlib import Path
 from .aims import AIMS, OURS, beside_jsonrpc, shown
 from .peers import CACHING, CRYPTOFEED, JOINED, JOINING, LIMIT, STRAWBERRY
 from .results import Results, Spread
-from .scenarios import ALL, faces, graphql, grpc, rates, saturation, stalled, start, storm, tls
+from .scenarios import ALL, deflate, faces, graphql, grpc, rates, saturation, stalled, start, storm, tls
 
 BEGIN, END = "<!-- written by `make bench`: begin -->", "<!-- written by `make bench`: end -->"
 README = Path(__file__).parent / "README.md"
@@ -57,6 +57,7 @@ def _chapter(results: Results) -> Iterator[str]:
     yield _aims_table(results)
     yield from _section(results, "saturation", _saturation)
     yield from _section(results, "rates", _rates)
+    yield from _section(results, "deflate", _deflate)
     yield from _section(results, "memory", _memory)
     yield from _section(results, "ingest", _ingest)
     yield from _section(results, "ticks", _ticks)
@@ -153,6 +154,25 @@ def _latency(results: Results, work: str, server: str) -> str:
     if p50 is None or p99 is None or cpu is None:
         return ""
     return f"{p50:.1f} / {p99:.1f} ms, {cpu:.0%}"
+
+
+def _deflate(results: Results) -> Iterator[str]:
+    yield (
+        f"**Compression**: {deflate.CLIENTS:,} clients, by the format that they ask for, with and without an offer of "
+        "permessage-deflate. Bytes of an update on the wire, its age on arrival (p50 / p99), and CPU of the server."
+    )
+    rows = []
+    for kind in deflate.KINDS:
+        row = [kind]
+        for rate in deflate.RATES:
+            work = deflate.work(rate, kind)
+            found = [
+                results.median("deflate", work, OURS, name)
+                for name in ("bytes_per_update", "p50_ms", "p99_ms", "server_cpu")
+            ]
+            row.append("" if None in found else "{:.0f} B, {:.1f} / {:.1f} ms, {:.0%}".format(*found))
+        rows.append(row)
+    yield _table(["", *(f"{rate:,}/s" for rate in deflate.RATES)], rows)
 
 
 def _memory(results: Results) -> Iterator[str]:

@@ -35,6 +35,8 @@ UPDATE = (
 )
 Tables = dict[str, dict[str, Any]]
 FACES = ("signalr", "pricehub", "marketdata", "stomp", "graphql", "grpc", "docs")  # off by default
+FOLDER = "{folder}"  # in a value: the folder of the configuration, which ends with the daemon
+RECORDING: Tables = {"history": {"directory": f"{FOLDER}/history"}}
 START_WITHIN = 30.0  # seconds
 _ANY = ssl._create_unverified_context()  # no authority knows the certificate: each run makes its own
 
@@ -78,7 +80,7 @@ class Dataflow:
             ports = {
                 language: each.answer()["port"] for language, each in zip(speak, self.feeds, strict=True)
             }
-            config.write_text(toml(_tables(self.port, ports, tables or {})))
+            config.write_text(toml(_tables(self.port, ports, tables or {})).replace(FOLDER, str(folder)))
             self._tls = "tls_certificate" in (tables or {}).get("gateway", {})
             self._begun = time.monotonic()
             command = [str(interpreter(checkout)), "-m", "dataflow", "run"]
@@ -111,11 +113,16 @@ class Dataflow:
 
     def metric(self, line: str) -> float:
         """The value of the line of /metrics that begins with `line`. Raises ProgramFailed."""
-        with urllib.request.urlopen(f"{self.address}/metrics", timeout=10, context=_ANY) as answer:
-            for each in answer.read().decode().splitlines():
-                if each.startswith(line):
-                    return float(each.rpartition(" ")[2])
+        for each in self.metrics():
+            if each.startswith(line):
+                return float(each.rpartition(" ")[2])
         raise ProgramFailed(f"/metrics has no {line}")
+
+    def metrics(self) -> list[str]:
+        """The lines of /metrics."""
+        with urllib.request.urlopen(f"{self.address}/metrics", timeout=10, context=_ANY) as answer:
+            text: str = answer.read().decode()
+        return text.splitlines()
 
     def metric_or_zero(self, line: str) -> float:
         """Likewise, and 0 without such a line: a counter appears with its first count."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
+import threading
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,6 +14,9 @@ import pytest
 
 from dataflow.domain import Topic, Trade
 from dataflow.faces.jsonrpc.format import JSONRPC
+from dataflow.net.websocket.deflate import agree, packer
+from dataflow.net.websocket.frames import Opcode
+from dataflow.server.handshake import Door, Socket
 from dataflow.settings.load import load
 from tests.bench import compare, compiled, peers, report
 from tests.bench.aims import AIMS, Aim
@@ -343,6 +349,51 @@ class TestRunning:
             limit.close()
         assert window.least > 0
         assert (window.skipped, window.gaps, window.dead) == (0, 0, 0)
+
+    @linux
+    def test_the_load_client_looks_into_compressed_messages(self, tmp_path: Path) -> None:
+        """Every third client does: separate messages, arrays of them, and arrays of eight values, in order."""
+        try:
+            wsload = compiled.program_with_zlib("wsload")
+        except Missing as why:
+            pytest.skip(str(why))
+        agreement = agree("permessage-deflate")
+        assert agreement is not None
+        numbers = range(1, 65)
+        updates = [
+            UPDATE.replace("@N", str(n)).replace("@S", "1763696936212345678").encode() for n in numbers
+        ]
+        values = [b'[0,%d,1700,"buy",61837.63,1763696936212345678,"17",0]' % n for n in range(65, 129)]
+        pack = packer(Opcode.TEXT, agreement)
+        payload = pack(updates[:32]) + pack([b"[" + b",".join(updates[32:]) + b"]"])
+        payload += pack(values[:32]) + pack([b"[" + b",".join(values[32:]) + b"]"])
+        door = Door([Socket("/ws")], deflate=True)
+        with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+            sent: list[int] = []
+
+            def serve() -> None:
+                for _ in range(6):
+                    client = stack.enter_context(listener.accept()[0])
+                    opening = door.answer(client.recv(4096))
+                    assert opening is not None
+                    client.sendall(opening.response + payload)
+                    sent.append(len(opening.response + payload))
+
+            server = threading.Thread(target=serve)
+            server.start()
+            port = listener.getsockname()[1]
+            with Load(
+                wsload, port, 6, text="", cores={0}, log=tmp_path / "log", deflate=True, look=3
+            ) as load:
+                server.join(60)
+                told = load.mark()
+                while told["bytes"] < sum(sent):
+                    more = load.mark()
+                    told = {
+                        name: told[name] + more[name] for name in ("updates", "bytes", "skipped", "others")
+                    }
+        assert told["updates"] == 6 * 128
+        assert (told["skipped"], told["others"]) == (0, 0)
 
     @linux
     def test_a_program_is_ended(self, tmp_path: Path) -> None:

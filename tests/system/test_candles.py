@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -16,11 +17,11 @@ from attrs import define
 
 from dataflow.cache.delivery import shard_of
 from dataflow.domain import Trade as Item
-from dataflow.domain.candle import HOUR, MINUTE, SECOND, Candle
-from dataflow.settings.schema import Cache, Candles
+from dataflow.domain.candle import DAY, HOUR, MINUTE, SECOND, Candle, interval
+from dataflow.settings.schema import Cache, Candles, History
+from dataflow.topics.series import Chain
 from simulators import Exchange, Trade, open_binance
 from tests.dataflow.topics.test_candles import all_figures, full_bars
-from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance
 from tests.system.test_sse import listening
@@ -120,6 +121,32 @@ async def test_a_gap_makes_a_candle_incomplete() -> None:
         told = {candle["start"][17:19]: (candle["complete"], candle["gaps"]) for candle in page["candles"]}
         gap = {"from": 3, "to": 4, "reason": "source_gap"}
         assert told == {"00": (True, []), "01": (False, [gap]), "03": (False, [gap]), "04": (True, [])}
+
+
+async def test_a_filled_gap_revises_its_candles() -> None:
+    """They have the trades that were missing, are complete, and come again with a higher `rev`."""
+    async with stage() as s, client(s.daemon.url) as c:
+        await s.trade(0.1, "5")
+        await c.call("subscribe", channel="candles", symbol=SYMBOL, interval="1s", snapshot=9)
+        await s.trade(2.1, "5", skip=2)
+        await s.trade(5.1)
+
+        def told(second: str) -> list[dict[str, Any]]:
+            return [candle for candle in c.of("candles.update") if candle["start"][17:19] == second]
+
+        await c.until(lambda: told("02") and told("02")[-1]["closed"])
+        assert not told("02")[-1]["complete"]
+        for number, second, price in ((2, 1.5, "7"), (3, 2.05, "9")):
+            late = Trade(number, "BTCUSDT", "buy", price, "1", START_US + int(second * 1_000_000))
+            await s.exchange.publish(late)
+        await c.until(lambda: told("02")[-1]["complete"] and told("01"))
+        corrected = told("02")[-1]
+        assert (corrected["open"], corrected["high"], corrected["count"], corrected["gaps"]) == (9, 9, 2, [])
+        assert (corrected["firstOffset"], corrected["lastOffset"]) == (3, 4)
+        assert [candle["rev"] for candle in told("02")] == sorted({candle["rev"] for candle in told("02")})
+        assert (told("01")[-1]["count"], told("01")[-1]["closed"]) == (1, True)
+        page = await c.call("getCandles", symbol=SYMBOL, interval="1m")
+        assert [(candle["count"], candle["complete"]) for candle in page["candles"]] == [(5, True)]
 
 
 async def test_pages_of_candles() -> None:
@@ -232,19 +259,21 @@ def oracle(name: str, symbol: str = "BTCUSDT") -> dict[int, tuple[Any, ...]]:
 
 async def admit(d: Daemon, trades: Sequence[Item]) -> None:
     """As a shard does; the followers have their turns."""
-    for at in range(0, len(trades), 500):
-        d.core.stores[shard_of(SYMBOL, len(d.core.stores))].admit(trades[at : at + 500], trio.current_time())
+    for at in range(0, len(trades), 1_000):
+        d.core.stores[shard_of(SYMBOL, len(d.core.stores))].admit(
+            trades[at : at + 1_000], trio.current_time()
+        )
         d.core.news(SYMBOL)
         await until(lambda: d.core.recording.is_complete or d.is_dead)
 
 
-async def every(d: Daemon, name: str, limit: int = 100) -> list[Candle]:
+async def every(d: Daemon, name: str, limit: int = 250) -> list[Candle]:
     """All candles, page by page."""
     found: list[Candle] = []
     start: int | None = 0
     while start is not None:
         page = await d.hall.desk.candles(SYMBOL, name, start, 2_000_000_000 * SECOND, limit)
-        more = len(page.candles) == limit
+        more = len(page.candles) == limit and page.candles[-1].closed
         found += page.candles
         start = page.next if more else None
     return found
@@ -258,18 +287,32 @@ def figures(candles: Sequence[Candle]) -> dict[int, tuple[Any, ...]]:
     }
 
 
+async def check_chain(d: Daemon, trades: Sequence[Item]) -> None:
+    """A topic that is opened behind a restart has the bars of the whole UTC day; pages have those of the days before."""
+    chain = Chain(interval("100t"), closed=deque())
+    chain.add(trades, range(1, len(trades) + 1))
+    expected = [bar.candle(SYMBOL, "100t") for bar in (*chain.closed, *([chain.bar] if chain.bar else ()))]
+    assert await every(d, "100t", 50) == expected
+    topic = d.hall.desk.topic("candles", SYMBOL, "100t")
+    await d.core.topics.open(topic, d.hall.pool)
+    midnight = trades[-1].timestamp // DAY * DAY
+    log = d.core.candles.log_of(topic)
+    assert [candle for _, candle in log.newest(1000)] == [each for each in expected if each.start >= midnight]
+    assert expected[0].start < midnight
+
+
 @pytest.mark.parametrize("ends", ["stops", "dies"])
-async def test_candles_of_all_lives(ends: str) -> None:
+async def test_candles_of_all_lives(ends: str, tmp_path: Path) -> None:
     """From memory, from recorded bars and from recorded trades: every field of every candle is that of the oracle.
 
     The daemon is stopped, or killed, in the middle of a window; memory has a tenth of the trades.
     """
-    trades, archive = real_trades(), MemoryArchive()
+    trades = real_trades()
     tables: dict[str, Any] = {
         "sources": from_binance("ws://127.0.0.1:1/stream", SYMBOL),
-        "archive": archive,
+        "history": History(directory=str(tmp_path)),
         "cache": Cache(trades_per_symbol=1000),
-        "candles": Candles(throttle=0.01, intervals=("1s", "15s", "1m", "5m", "1h", "1d")),
+        "candles": Candles(throttle=0.01, intervals=("1s", "15s", "1m", "5m", "1h", "1d", "100t")),
     }
     for part in (trades[:3_333], trades[3_333:6_001], trades[6_001:]):
         async with daemon(**tables) as d:
@@ -285,6 +328,8 @@ async def test_candles_of_all_lives(ends: str) -> None:
             ):
                 expected = all_figures(full_bars(so_far, [width], lambda: 10_000)[width])
                 assert figures(await every(d, name)) == expected, name
+            if is_last:
+                await check_chain(d, trades)
             if ends == "dies":
                 d.die()
     assert len(so_far) == len(trades)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import sys
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import pytest
+import trio
+
+from dataflow.app import hall, store, tree
+from dataflow.domain.errors import ConfigError
+from dataflow.settings.schema import History, Settings
 from simulators import Exchange, Trade, open_binance
 from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
 
 from .daemon import Daemon, client, daemon, from_binance
+from .process import Home, Life
 
 SYMBOL, THEIRS = "BTC-USDT", "BTCUSDT"
 
@@ -94,9 +106,9 @@ async def test_an_upstream_that_repeats_its_last_trades_is_recognised() -> None:
 
 
 @pytest.fixture(scope="module")
-def real_trades() -> list[Trade]:
-    """Ten minutes of BTCUSDT, as the exchange's archive has them: the first thousand."""
-    with gzip.open(DATA / "binance_spot_20240808_09.csv.gz", "rt") as file:
+def real_trades(checkout: Path) -> list[Trade]:
+    """Those of BTCUSDT, as the exchange's archive has them: the first six hundred."""
+    with gzip.open(checkout / "tests" / "data" / "binance_spot_20240808_09.csv.gz", "rt") as file:
         rows = (row for row in csv.DictReader(file) if row["symbol"] == THEIRS)
         return [
             Trade(
@@ -104,8 +116,90 @@ def real_trades() -> list[Trade]:
                 THEIRS,
                 row["side"],  # type: ignore[arg-type]
                 row["price"],
-                row["quantity"],
+                row["qty"],
                 int(row["timestamp_us"]),
             )
-            for row in islice(rows, 1000)
+            for row in islice(rows, 600)
         ]
+
+
+def as_published(trades: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    return [(each["tradeId"], each["side"], str(each["price"]), str(each["qty"])) for each in trades]
+
+
+async def test_real_trades_through_a_stop_and_a_kill(tmp_path: Path, real_trades: list[Trade]) -> None:
+    """A client that comes back gets everything behind its position, digit by digit as the exchange has it: in the same
+    epoch after SIGTERM, in a new one after SIGKILL. What is told of the log is where the files are."""
+    async with open_binance() as exchange:
+        home = Home(tmp_path, exchange.url)
+        parts = real_trades[:200], real_trades[200:400], real_trades[400:]
+
+        async def publish(life: Life, part: list[Trade]) -> None:
+            await exchange.wait_subscribed([THEIRS])
+            for each in part:
+                await exchange.publish(each)
+            await life.until_recorded(len(part))
+
+        async with home.living() as life, client(life.url) as listener:
+            first = await listener.call("subscribe", symbol=SYMBOL)
+            await publish(life, parts[0])
+            assert f"recording to {home.history}" in "".join(life.log)
+            assert await life.stop() == 0
+        await exchange.wait_disconnected()
+        position = {"epoch": first["epoch"], "offset": 150}
+        async with home.living() as life, client(life.url) as listener:
+            assert "goes on" in "".join(life.log)
+            await publish(life, parts[1])
+            second = await listener.call("subscribe", symbol=SYMBOL, since=position)
+            assert (second["epoch"], second["recovered"]) == (first["epoch"], True)
+            await life.kill()
+        await exchange.wait_disconnected()
+        position = {"epoch": first["epoch"], "offset": 390}
+        async with home.living() as life, client(life.url) as listener:
+            await publish(life, parts[2])
+            third = await listener.call("subscribe", symbol=SYMBOL, since=position)
+            assert third["epoch"] > first["epoch"]
+            assert third["recovered"] is True
+            whole = await listener.call("getRecentTrades", symbol=SYMBOL, count=1000)
+            assert await life.stop() == 0
+
+    def told(trades: list[Trade]) -> list[tuple[str, str, str, str]]:
+        return [(str(each.id), str(each.side), each.price, each.qty) for each in trades]
+
+    assert as_published(second["trades"]) == told(real_trades[150:400])
+    assert as_published(third["trades"]) == told(real_trades[390:])
+    assert [each["offset"] for each in third["trades"]] == list(range(391, 601))
+    assert sorted(as_published(whole)) == sorted(told(real_trades))
+    assert "gaps" not in second
+    assert "gaps" not in third
+
+
+async def test_a_second_daemon_on_the_directory_is_refused(tmp_path: Path) -> None:
+    """One line, exit code 1."""
+    home = Home(tmp_path, "ws://127.0.0.1:1/")
+    first = store(Settings(history=History(directory=str(home.history))))
+    assert first is not None
+    first.open()
+    command = [sys.executable, "-m", "dataflow", "run", "--config", str(home.write())]
+    done = await trio.run_process(command, capture_stderr=True, check=False)
+    first.close(clean=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().strip().splitlines()
+    assert str(home.history) in line
+
+
+def test_a_history_that_cannot_be_used_is_the_users_mistake(tmp_path: Path) -> None:
+    """The words name the directory, or the stores that there are."""
+    (tmp_path / "file").write_text("a file")
+    settings = Settings(history=History(directory=str(tmp_path / "file")))
+    with pytest.raises(ConfigError, match=str(tmp_path / "file")):
+        hall(settings, archive=store(settings))
+    with pytest.raises(ConfigError, match=r'\[history\] store: there is no "tape"; there is .*"sqlite"'):
+        store(Settings(history=History(directory="x", store="tape")))
+
+
+def test_without_a_directory_nothing_is_kept() -> None:
+    """Neither a file nor an actor."""
+    built = hall(Settings(), archive=store(Settings()))
+    assert "history" not in [child.id for child in tree(built).children]
+    assert built.core.recording.archive is None

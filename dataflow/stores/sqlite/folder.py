@@ -6,6 +6,7 @@ removed. One process at a time holds the lock.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -47,8 +48,11 @@ class Folder:
             raise _mistake(f"cannot write in {self.path}: {error.strerror}{self._owner()}") from None
 
     def retake(self) -> None:
-        """Take it again after a failure. Raises OSError while it is not there."""
+        """Take it again after a failure. Raises OSError while it, or its disk, is not there."""
         self.release()
+        device, _ = self._seen()
+        if self._identity is not None and device != self._identity[0] and not self.days():
+            raise OSError(errno.ENODEV, "its disk is gone, and another one is in its place")
         self._take()
 
     def _take(self) -> None:
@@ -70,12 +74,12 @@ class Folder:
             with suppress(OSError):
                 os.close(lock)
 
-    def check(self, *files: Path) -> None:
-        """Raises OSError unless the directory and these files are where they were."""
-        if self._seen() != self._identity:
-            raise FileNotFoundError(2, "it has been replaced")
-        for file in files:
-            file.stat()
+    def has(self, file: Path) -> bool:
+        """Whether this file and the directory are where they were. Raises OSError if nobody knows."""
+        try:
+            return self._seen() == self._identity and file.stat() is not None
+        except FileNotFoundError:
+            return False
 
     def is_there(self) -> bool:
         return self.path.is_dir()

@@ -43,7 +43,7 @@ def remove_oldest(folder: Folder, state: State, today: str) -> bool:
     oldest, *rest = state.days
     folder.remove(oldest)
     state.days = tuple(rest)
-    for symbol, fills in list(state.fills.items()):
+    for symbol, fills in list(state.fills.items()):  # they lie in this file, and their gaps too
         state.fills[symbol] = tuple([fill for fill in fills if fill.day is not oldest])
     return True
 
@@ -85,7 +85,7 @@ def _remove_blocks(day: Day, writer: Writer, excess: Mapping[str, int]) -> dict[
                     writer.symbols[symbol] = less
                 else:
                     day.symbols = {**day.symbols, symbol: less}
-        connection.execute("PRAGMA incremental_vacuum").fetchall()
+        connection.executescript("PRAGMA incremental_vacuum")
     return removed
 
 

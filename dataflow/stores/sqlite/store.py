@@ -82,7 +82,7 @@ class Store:
                 self._close()
                 raise
             self._is_open = True
-            firsts = self._firsts()
+            firsts = self._forget_fills()
             lasts, chains = self._writer.lasts, self._writer.chains
             streams = {
                 symbol: Stream(firsts.get(symbol, lasts[symbol] + 1), lasts[symbol], tuple(chain))
@@ -131,9 +131,7 @@ class Store:
         """The writer, in the file of today."""
         with self._changing():
             try:
-                if self._writer.is_ready:
-                    self._folder.check(self._state.days[-1].path)
-                elif self._state.days or self._writer.epoch:
+                if not (self._writer.is_ready and self._folder.has(self._state.days[-1].path)):
                     self._reopen()
                 self._writer.today()
                 yield self._writer
@@ -145,11 +143,13 @@ class Store:
                 raise
 
     def _reopen(self) -> None:
-        """Take the files again as they are now, and go on in them."""
+        """Take the files as they are now, and go on in them."""
+        self._writer.drop()
         self._folder.retake()
         for day in self._state.days:
             day.close()
         load(self._folder, self._state, self._writer, is_again=True)
+        self._forget_fills()
 
     def _recover(self, error: sqlite3.Error) -> None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -157,7 +157,10 @@ class Store:
             return
         self._writer.drop()
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            self._folder.set_aside(self._state.days[-1])
+            day = self._state.days[-1]
+            name = self._folder.set_aside(day)
+            text = f"{day.path.name} is damaged ({error}). It is {name} now, and what it held is lost"
+            raise ArchiveFailed(text) from error
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -242,6 +245,14 @@ class Store:
         with self._working():
             return [line for day in self._state.days for line in verify(day)]
 
+    def _forget_fills(self) -> dict[str, int]:
+        """Forget the fills of gaps that were removed. Returns the oldest places that are left."""
+        firsts = self._firsts()
+        for symbol, fills in list(self._state.fills.items()):
+            kept = [fill for fill in fills if symbol in firsts and fill.last >= firsts[symbol]]
+            self._state.fills[symbol] = tuple(kept)
+        return firsts
+
     def _firsts(self) -> dict[str, int]:
         """The oldest place of each symbol that has any."""
         firsts: dict[str, int] = {symbol: end.first for symbol, end in self._state.open.items()}
@@ -252,7 +263,7 @@ class Store:
         return firsts
 
     def _moved(self, before: Mapping[str, int]) -> dict[str, int]:
-        after = self._firsts()
+        after = self._forget_fills()
         lasts = self._writer.lasts
         return {
             symbol: after.get(symbol, lasts[symbol] + 1)

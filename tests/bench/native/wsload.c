@@ -1,7 +1,7 @@
 // wsload: many WebSocket clients in one thread. They count updates and measure their ages.
 //
 //   ./wsload --port N [--path /ws] [--clients N] [--send TEXT]... [--tls] [--slow N] [--window N]
-//            [--protocol NAME] [--end CODE] [--count KEY] [--raw]
+//            [--protocol NAME] [--end CODE] [--count KEY] [--raw] [--deflate] [--look N]
 //
 // Opens the connections and sends each TEXT on each, with the character CODE behind it. Prints one line of JSON when all are open. Then it answers every line of
 // standard input with one line of JSON: the figures since the last line. The end of standard input ends it.
@@ -10,13 +10,21 @@
 // must grow by one per client. `skipped` counts the places where it does not, without a stream.gap before; `gaps` counts
 // the stream.gap messages, `others` all other messages. The first --slow clients never read, have a small receive buffer,
 // and do not count. With --count every message with KEY in it is an update, and nothing else is measured of it; with --raw
-// the answer to the request is no WebSocket but a body, and every KEY in it is an update. Built with -DWITH_TLS (and -lssl -lcrypto) it also speaks TLS; it does not check certificates.
+// the answer to the request is no WebSocket but a body, and every KEY in it is an update. With --deflate clients offer
+// permessage-deflate. With --look N only every Nth client looks into its messages, and inflates those that are compressed;
+// of the others only bytes count, and each update that a client sees counts N times. A message may be an array of updates,
+// and an update an array of eight values (the format "compact"). Built with -DWITH_ZLIB (and -lz) it inflates. Built with -DWITH_TLS (and -lssl -lcrypto) it also speaks TLS; it does not check certificates.
 #include "ws.h"
 #include <getopt.h>
 #ifdef WITH_TLS
 #include <openssl/ssl.h>
 #else
 typedef void SSL;
+#endif
+#ifdef WITH_ZLIB
+#include <zlib.h>
+#else
+typedef void z_stream;
 #endif
 
 enum { NEW, SHAKING, OPEN, DEAD };
@@ -26,16 +34,18 @@ typedef struct {
     uint8_t *rest; // the beginning of a frame, or of an answer to the handshake
     size_t n_rest, cap;
     uint64_t offset, updates;
+    z_stream *inflater; // of a client that looks into compressed messages
 } client_t;
 
 static struct {
-    uint64_t updates, others, bytes, reads, skipped, gaps, closes;
+    uint64_t updates, others, bytes, reads, skipped, gaps, closes, compressed;
     latencies_t latencies;
 } seen;
 
 enum { TEXTS = 4 };
 static const char *path = "/ws", *texts[TEXTS], *protocol, *key;
 static int n_texts, end_code = -1, raw, port, n_clients = 100, window = 64, n_slow, tls, opened, dead, epoll, shaken[2];
+static int deflate_offered, look = 1;
 static client_t *clients;
 static uint8_t *buffer;
 static size_t capacity = 1 << 18;
@@ -123,7 +133,43 @@ static int on_gap(client_t *c, const uint8_t *p, size_t n) { // {"from":N,"to":N
     return 1;
 }
 
+static void on_update(client_t *c, uint64_t sent, uint64_t offset, uint64_t now) {
+    if (c->offset && offset != c->offset + 1) seen.skipped++;
+    c->offset = offset, c->updates += look, seen.updates += look;
+    latency_add(&seen.latencies, (int64_t)(now - sent));
+}
+
+static void on_compact(client_t *c, const uint8_t *p, const uint8_t *end, uint64_t now) { // [topic,offset,us,side,price,qty,...
+    uint64_t offset = 0;
+    int commas = 0;
+    for (; p < end && commas < 5; p++)
+        if (*p == ',' && ++commas == 1) offset = number_at(p + 1, end);
+    on_update(c, number_at(p, end), offset, now);
+}
+
+static void on_array(client_t *c, const uint8_t *p, size_t n, uint64_t now) {
+    const uint8_t *end = p + n, *q = p + 1;
+    if (*q != '[' && *q != '{') return on_compact(c, p, end, now);
+    while (q && q < end && *q == '[') { // arrays of eight values
+        on_compact(c, q, end, now);
+        if ((q = memchr(q, ']', end - q))) q += 2;
+    }
+    if (!q) return;
+    for (const uint8_t *gap; (q = memmem(p, end - p, "\"qty\":", 6)); p = q) { // notifications
+        while ((gap = memmem(p, q - p, "\"stream.gap\"", 12))) on_gap(c, gap, q - gap), seen.gaps++, p = gap + 12;
+        uint64_t sent = number_at(q + 6, end);
+        const uint8_t *place = memmem(q, end - q, "\"offset\":", 9);
+        if (!place) break;
+        on_update(c, sent, number_at(place + 9, end), now);
+        q = place;
+    }
+}
+
 static void on_message(client_t *c, const uint8_t *p, size_t n, uint64_t now) {
+    if (!key && n > 1 && *p == '[') {
+        if (!*sample && n < sizeof sample) memcpy(sample, p, n);
+        return on_array(c, p, n, now);
+    }
     if (key) {
         size_t length = strlen(key), found = 0;
         for (const uint8_t *q = p; (q = memmem(q, p + n - q, key, length)); q += length) found++;
@@ -140,10 +186,39 @@ static void on_message(client_t *c, const uint8_t *p, size_t n, uint64_t now) {
         return;
     }
     if (!*sample && n < sizeof sample) memcpy(sample, p, n);
-    uint64_t offset = last_offset(p, n);
-    if (c->offset && offset != c->offset + 1) seen.skipped++;
-    c->offset = offset, c->updates++, seen.updates++;
-    latency_add(&seen.latencies, (int64_t)(now - sent));
+    on_update(c, sent, last_offset(p, n), now);
+}
+
+// -- compressed messages ------------------------------------------------------------------------------------
+
+static uint8_t *inflated(client_t *c, uint8_t *p, size_t n, size_t *made) { // of the message with this payload
+#ifdef WITH_ZLIB
+    static uint8_t *out;
+    static size_t room;
+    static uint8_t tail[] = {0, 0, 0xff, 0xff};
+    if (!out) out = malloc(room = 1 << 20);
+    if (!c->inflater) inflateInit2(c->inflater = calloc(1, sizeof(z_stream)), -15);
+    z_stream *z = c->inflater;
+    z->next_out = out, z->avail_out = room;
+    for (int part = 0; part < 2; part++) {
+        z->next_in = part ? tail : p, z->avail_in = part ? sizeof tail : n;
+        int r = inflate(z, Z_SYNC_FLUSH);
+        if ((r != Z_OK && r != Z_BUF_ERROR) || z->avail_in) fprintf(stderr, "wsload: corrupt compressed data\n"), exit(1);
+    }
+    *made = room - z->avail_out;
+    return out;
+#else
+    (void)c, (void)p, (void)n, (void)made;
+    fprintf(stderr, "wsload: built without zlib\n"), exit(1);
+#endif
+}
+
+static void on_data(client_t *c, frame_t *f, uint64_t now) {
+    seen.compressed += f->rsv != 0;
+    if ((c - clients) % look) return;
+    size_t n = f->length;
+    uint8_t *p = f->rsv ? inflated(c, f->payload, n, &n) : f->payload;
+    if (f->fin && f->op) on_message(c, p, n, now); // the pieces of a long answer hold no live update
 }
 
 static void on_open(client_t *c) {
@@ -170,7 +245,7 @@ static size_t on_handshake(client_t *c, uint8_t *p, size_t n) {
 }
 
 static void on_frame(client_t *c, frame_t *f, uint64_t now) {
-    if (f->op < 3) on_message(c, f->payload, f->length, now);
+    if (f->op < 3) on_data(c, f, now);
     else if (f->op == OP_PING) say(c, OP_PONG, f->payload, f->length);
     else if (f->op == OP_CLOSE) seen.closes++, say(c, OP_CLOSE, f->payload, f->length > 2 ? 2 : f->length), hang_up(c);
 }
@@ -211,8 +286,9 @@ static void start(client_t *c) {
     if (connect(c->fd, (void *)&a, sizeof a)) return hang_up(c);
     set_nodelay(c->fd);
     if (tls && !(c->ssl = tls_over(c->fd))) return hang_up(c);
-    char request[1024], offer[128] = "";
+    char request[1024], offer[256] = "";
     if (protocol) snprintf(offer, sizeof offer, "Sec-WebSocket-Protocol: %s\r\n", protocol);
+    if (deflate_offered) strcat(offer, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n");
     int n = raw ? snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n", path, port)
                 : snprintf(request, sizeof request,
                            "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -239,16 +315,18 @@ static int turn(int ms) { // whether there is a command
 static void report(double seconds, double cpu) {
     uint64_t least = ~0ull, most = 0;
     for (int i = n_slow; i < n_clients; i++) {
+        if (i % look) continue;
         uint64_t updates = clients[i].updates;
         least = updates < least ? updates : least, most = updates > most ? updates : most;
         clients[i].updates = 0;
     }
     latencies_t *l = &seen.latencies;
     printf("{\"seconds\":%.4f,\"updates\":%llu,\"others\":%llu,\"bytes\":%llu,\"reads\":%llu,\"skipped\":%llu,\"gaps\":%llu,"
-           "\"closes\":%llu,\"dead\":%d,\"least\":%llu,\"most\":%llu,\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,"
+           "\"closes\":%llu,\"compressed\":%llu,\"dead\":%d,\"least\":%llu,\"most\":%llu,\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,"
            "\"max_ms\":%.3f,\"cpu\":%.3f}\n",
            seconds, (unsigned long long)seen.updates, (unsigned long long)seen.others, (unsigned long long)seen.bytes,
-           (unsigned long long)seen.reads, (unsigned long long)seen.skipped, (unsigned long long)seen.gaps, (unsigned long long)seen.closes, dead,
+           (unsigned long long)seen.reads, (unsigned long long)seen.skipped, (unsigned long long)seen.gaps, (unsigned long long)seen.closes,
+           (unsigned long long)seen.compressed, dead,
            (unsigned long long)least, (unsigned long long)most, latency_ms(l, .5), latency_ms(l, .9), latency_ms(l, .99),
            l->max / 1e6, cpu);
     fflush(stdout);
@@ -274,7 +352,8 @@ static void print_sample(void) { // the first update, unchanged
 int main(int argc, char **argv) {
     static struct option known[] = {{"port", 1, 0, 'p'}, {"path", 1, 0, 'P'}, {"clients", 1, 0, 'n'}, {"send", 1, 0, 's'},
                                     {"window", 1, 0, 'W'}, {"slow", 1, 0, 'L'}, {"tls", 0, 0, 'T'}, {"protocol", 1, 0, 'o'},
-                                    {"end", 1, 0, 'e'}, {"count", 1, 0, 'k'}, {"raw", 0, 0, 'r'}, {0, 0, 0, 0}};
+                                    {"end", 1, 0, 'e'}, {"count", 1, 0, 'k'}, {"raw", 0, 0, 'r'},
+                                    {"deflate", 0, 0, 'd'}, {"look", 1, 0, 'l'}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(argc, argv, "", known, NULL)) != -1;) switch (o) {
         case 'p': port = atoi(optarg); break;
         case 'P': path = optarg; break;
@@ -287,6 +366,8 @@ int main(int argc, char **argv) {
         case 'e': end_code = atoi(optarg); break;
         case 'k': key = optarg; break;
         case 'r': raw = 1; break;
+        case 'd': deflate_offered = 1; break;
+        case 'l': look = atoi(optarg) > 0 ? atoi(optarg) : 1; break;
         case 'W': window = atoi(optarg); break;
         case 'L': n_slow = atoi(optarg); break;
         case 'T': tls = 1; break;

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from ..plan import Scenario
-from . import faces, graphql, grpc, ingest, memory, rates, saturation, stalled, start, storm, ticks, tls
+from . import (
+    candles,
+    deflate,
+    faces,
+    graphql,
+    grpc,
+    history,
+    ingest,
+    memory,
+    rates,
+    recording,
+    saturation,
+    stalled,
+    start,
+    storm,
+    ticks,
+    tls,
+)
 
 ALL: tuple[Scenario, ...] = (
     start.SCENARIO,
     saturation.SCENARIO,
     rates.SCENARIO,
+    deflate.SCENARIO,
     memory.SCENARIO,
     ingest.SCENARIO,
+    recording.SCENARIO,
     ticks.SCENARIO,
     storm.SCENARIO,
     stalled.SCENARIO,
@@ -18,4 +37,6 @@ ALL: tuple[Scenario, ...] = (
     faces.SCENARIO,
     grpc.SCENARIO,
     graphql.SCENARIO,
+    candles.SCENARIO,
+    history.SCENARIO,
 )

@@ -24,17 +24,22 @@ def steps(bench: Bench) -> Iterator[Step]:
             yield Step("connected", name, 9, partial(measure, bench, name, more, ""))
     if bench.wanted("dataflow"):
         yield Step("subscribed", "dataflow", 9, partial(measure, bench, "dataflow", more, SUBSCRIBE))
+        deflate = partial(measure, bench, "dataflow", more, SUBSCRIBE, deflate=True)
+        yield Step("subscribed, deflate", "dataflow", 9, deflate)
 
 
-def measure(bench: Bench, name: str, more: int, text: str) -> Figures:
-    """KiB a session, and the seconds and CPU seconds for `more` clients to connect; each client sends `text`."""
+def measure(bench: Bench, name: str, more: int, text: str, **options: bool) -> Figures:
+    """KiB a session, and the seconds and CPU seconds for `more` clients to connect; each client sends `text`.
+
+    `options` of the load client.
+    """
     server = start(bench, name, _FIRST + more)
     wsload, cores, log = program("wsload"), bench.cores.client, BUILD / "wsload.log"
     try:
-        with Load(wsload, server.port, _FIRST, text=text, cores=cores, log=log):
+        with Load(wsload, server.port, _FIRST, text=text, cores=cores, log=log, **options):
             time.sleep(_SETTLE)
             before, cpu = server.program.resident(), server.program.cpu()
-            with Load(wsload, server.port, more, text=text, cores=cores, log=log) as load:
+            with Load(wsload, server.port, more, text=text, cores=cores, log=log, **options) as load:
                 connect_cpu = server.program.cpu() - cpu
                 time.sleep(_SETTLE)
                 after = server.program.resident()

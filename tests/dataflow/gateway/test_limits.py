@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from dataflow.gateway.hops import networks
 from dataflow.gateway.identity import ANONYMOUS, Principal
@@ -84,6 +86,20 @@ def test_long_answers_are_paid_for_afterwards() -> None:
         account.call()
     assert caught.value.retry_after == pytest.approx(5)
     assert quotas.refused[BYTES] == 1
+
+
+async def test_an_answer_that_goes_on_for_long_is_slowed_down(autojump_clock: MockClock) -> None:
+    """To the rate that was configured; who owes nothing never waits."""
+    quotas = Quotas(SMALL)
+    account = quotas.account(ANONYMOUS, "192.0.2.7")
+    begin = trio.current_time()
+    for _ in range(100):
+        account.pay(100)
+        await account.paid()
+    assert trio.current_time() - begin == pytest.approx(100 - BURST_SECONDS)
+    quotas.exempt.pay(10**9)
+    await quotas.exempt.paid()
+    assert trio.current_time() - begin == pytest.approx(100 - BURST_SECONDS)
 
 
 def test_names_count_wherever_they_come_from() -> None:
