@@ -9,7 +9,7 @@ import trio
 from attrs import evolve
 from trio.testing import MockClock
 
-from dataflow.cache.archive import Batch, Checkpoint
+from dataflow.cache.archive import Batch, Checkpoint, Run
 from dataflow.cache.history import Store
 from dataflow.cache.recording import Recording
 from dataflow.cache.tiers import Tiers
@@ -21,6 +21,7 @@ from dataflow.sources.state import Audience, SourceState
 from dataflow.topics import candle_streams as module
 from dataflow.topics.candle_streams import CandleLog, Candles
 from dataflow.topics.channel import Ground
+from dataflow.topics.coverage import NEVER
 from tests.support.memory_archive import MemoryArchive
 
 SYMBOL = "A-B"
@@ -305,6 +306,29 @@ async def test_recorded_bars_go_on_where_they_were(mock_clock: MockClock) -> Non
     assert bars[0].rev > 2
     ((start, bar),) = series.levels["1h"].bars.items()
     assert (start, bar.count, bar.first.price, bar.last.price) == (T0 // HOUR * HOUR, 6, 5, 1)
+
+
+async def test_a_gap_that_was_filled_on_disk_behind_the_checkpoint(mock_clock: MockClock) -> None:
+    """The daemon died between the two: the start takes the fill into the bars."""
+    archive = MemoryArchive()
+    archive.begin(7)
+    missing = Gap(2, 3, "source_gap", source="a", sequence=2)
+    first, *filling, last = (
+        Trade("a", SYMBOL, str(n), "buy", Decimal(n), Decimal(1), T0 + n * SECOND, n) for n in range(1, 5)
+    )
+    archive.append(Batch((Run.of(SYMBOL, [(1, first), (3, missing), (4, last)]),)))
+    s = Scene(mock_clock, archive=archive)
+    series = s.candles._record(SYMBOL)
+    series.fold([(1, first), (3, missing), (4, last)], NEVER)
+    archive.append(Batch((), (), (module._checkpoint(SYMBOL, series),)))
+    archive.append(Batch((Run.of(SYMBOL, list(enumerate(filling, 2)), is_fill=True),)))
+    again = Scene(mock_clock, archive=archive)
+    again.candles._ground.history_of(SYMBOL).last = 4  # a warm start without anything to load
+    await again.candles.restore()
+    restored = again.candles.series(SYMBOL)
+    assert restored is not None
+    (bar,) = restored.levels["1m"].bars.values()
+    assert (bar.count, bar.high, bar.gaps) == (4, 4, ())
 
 
 async def test_a_checkpoint_that_cannot_be_read_costs_no_start(mock_clock: MockClock) -> None:

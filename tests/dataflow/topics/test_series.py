@@ -229,6 +229,18 @@ def test_a_fill_revises_the_bars() -> None:
     assert s.bars("1m")[0].count == 6
 
 
+def test_a_fill_of_places_that_were_read_as_trades_changes_nothing() -> None:
+    """Who reads the places after they were filled is told of the fill as well."""
+    s = Scene("1s")
+    s.read(trade(0.5), Gap(2, 3, "source_gap", source="a", sequence=2), trade(1.5))
+    before = s.told("1s")
+    s.series.fill(1, [trade(0.5)], NEVER)
+    s.series.fill(3, [trade(1.5), trade(1.5)], NEVER)
+    s.series.coverage.away("a", 5)
+    s.series.fill(5, [trade(1.5)], NEVER)
+    assert [bar.count for bar in s.bars("1s").values()] == [bar[1] for bar in before] == [1, 1]
+
+
 def test_gaps_are_bounded() -> None:
     """The oldest ones are told as one."""
     s = Scene("1m")
