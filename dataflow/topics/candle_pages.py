@@ -20,6 +20,7 @@ from typing import Final, Protocol
 import trio
 from attrs import define, frozen
 
+from dataflow.cache.archive import ArchiveFailed
 from dataflow.cache.history import History
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Gap, Trade
@@ -242,7 +243,10 @@ class _Reading:
     async def _stored(self, width: int, begin: int, stop: int, limit: int) -> list[FullBar]:
         """The first `limit` recorded bars of windows from `begin` to before `stop`."""
         rows = await self._tiers.ask(lambda archive: archive.bars(self.symbol, width, begin, stop, limit))
-        return [unpack(row.data) for row in rows or ()]
+        try:
+            return [unpack(row.data) for row in rows or ()]
+        except ValueError as error:
+            raise ArchiveFailed(f"a recorded bar is damaged: {error}") from None
 
     async def _of_trades(self, begin: int, stop: int) -> list[FullBar]:
         level = Level(self.interval, begin)

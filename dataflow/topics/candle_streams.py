@@ -135,6 +135,7 @@ class Candles:
         self._too_late: Counter[str] = Counter()  # of series that are not kept any more
         self._in_future = 0
         self._prepared: dict[Topic, Series] = {}  # of topics that are just being opened
+        self._is_restored = False
         self._points: dict[str, Checkpoint] = {}  # of symbols that nobody carries yet
         ground.recording.collect_from(self._checkpoints)
 
@@ -344,31 +345,37 @@ class Candles:
     # Recording.
 
     async def restore(self) -> None:
-        """Go on where the last daemon stopped, as far as that is recorded. Before anything is told of trades.
+        """Go on where the last daemon stopped, as far as that is recorded. Once, before anything is told.
 
         Raises nothing for a disk that does not answer: then the bars begin with what memory has.
         """
-        tiers = self._ground.tiers
+        if self._is_restored:
+            return
         try:
-            self._points = await tiers.ask(lambda archive: archive.checkpoints(CANDLES)) or {}
-            for symbol in [symbol for symbol in self._points if self._is_recorded(symbol)]:
-                await self._restore(symbol)
-                await trio.lowlevel.checkpoint()
+            self._points = await self._ground.tiers.ask(lambda archive: archive.checkpoints(CANDLES)) or {}
         except ArchiveFailed as error:
             _log.warning("the recorded bars cannot be read: {}; new ones begin with what memory has", error)
+        for symbol in [symbol for symbol in self._points if self._is_recorded(symbol)]:
+            try:
+                await self._restore(symbol)
+            except (ArchiveFailed, ValueError) as error:
+                _log.warning("the bars of {} begin with what memory has: {}", symbol, error)
+            await trio.lowlevel.checkpoint()
+        self._is_restored = True
 
     async def _restore(self, symbol: str) -> None:
         tiers = self._ground.tiers
         series = self._thawed(symbol)
         if series is None:
             return
+        since = {level.interval.width: series.dead - level.keep for level in series.levels.values()}
+        rows = await tiers.ask(partial(_rows, symbol, since)) or ()
         for level in series.levels.values():
-            width, since = level.interval.width, series.dead - level.keep
-            rows = await tiers.ask(partial(_rows, symbol, width, since))
-            level.since = since
-            for row in rows or ():
-                if row.start not in level.bars:
-                    level.put(unpack(row.data))
+            level.since = since[level.interval.width]
+        by_width = {level.interval.width: level for level in series.levels.values()}
+        for row in rows:
+            if row.start not in by_width[row.width].bars:
+                by_width[row.width].put(unpack(row.data))
         first = self._ground.history_of(symbol).first
         while series.position < first - 1 and (places := await tiers.behind(symbol, series.position, RUN)):
             series.fold(places, self._until())
@@ -506,8 +513,9 @@ def _recorded_level(wanted: Interval) -> Level:
     return Level(wanted, keep=DAY if wanted.width == HOUR else HOUR, unsaved={})
 
 
-def _rows(symbol: str, width: int, since: int, archive: Archive) -> Sequence[BarRow]:
-    return archive.bars(symbol, width, since, NEVER, NEVER)
+def _rows(symbol: str, since: Mapping[int, int], archive: Archive) -> Sequence[BarRow]:
+    """The recorded bars of a symbol: of each width those that start at a time or later."""
+    return [row for width, start in since.items() for row in archive.bars(symbol, width, start, NEVER, NEVER)]
 
 
 def _checkpoint(symbol: str, series: Series) -> Checkpoint:

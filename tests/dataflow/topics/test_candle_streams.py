@@ -308,6 +308,34 @@ async def test_recorded_bars_go_on_where_they_were(mock_clock: MockClock) -> Non
     assert (start, bar.count, bar.first.price, bar.last.price) == (T0 // HOUR * HOUR, 6, 5, 1)
 
 
+async def test_what_lies_between_the_checkpoint_and_memory_is_read_from_disk(mock_clock: MockClock) -> None:
+    """Once, at the start: a follower that comes back after a failure goes on where it was."""
+    archive = MemoryArchive()
+    archive.begin(7)
+    trades = [
+        Trade("a", SYMBOL, str(n), "buy", Decimal(n), Decimal(1), T0 + n * SECOND, n) for n in range(1, 101)
+    ]
+    s = Scene(mock_clock, archive=archive)
+    series = s.candles._record(SYMBOL)
+    series.fold(list(enumerate(trades[:30], 1)), NEVER)
+    point = module._checkpoint(SYMBOL, series)
+    archive.append(Batch((Run.of(SYMBOL, list(enumerate(trades, 1))),), (), (point,)))
+    again = Scene(mock_clock, max_trades=20, archive=archive)
+    again.now = 100
+    again.store.admit(trades, 0.0)
+    await again.candles.restore()
+    log = again.log("5m")
+    again.follow()
+    assert [_told(candle) for _, candle in log.newest(9)] == [(0, 100, False)]
+    assert log.newest(1)[0][1].complete
+    restored = again.candles.series(SYMBOL)
+    await again.candles.restore()
+    assert again.candles.series(SYMBOL) is restored
+    again.trade(101)
+    again.follow()
+    assert [_told(candle) for _, candle in log.newest(9)] == [(0, 101, False)]
+
+
 async def test_a_gap_that_was_filled_on_disk_behind_the_checkpoint(mock_clock: MockClock) -> None:
     """The daemon died between the two: the start takes the fill into the bars."""
     archive = MemoryArchive()
