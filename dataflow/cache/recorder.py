@@ -87,24 +87,25 @@ class Recorder:
                     await ctx.receive()
                 continue
             begun = trio.current_time()
-            pause = await self._commit()
-            with trio.move_on_at(begun + pause):
-                await ctx.stopping.wait()
+            is_written = await self._commit()
+            with trio.move_on_at(begun + (self._habits.interval if is_written else RETRY)):
+                while not (is_written and recording.is_pressing):
+                    await ctx.receive()
 
-    async def _commit(self) -> float:
-        """Write what waits. Returns the seconds from its begin to the next time."""
+    async def _commit(self) -> bool:
+        """Write what waits. Returns whether that is done."""
         recording = self._recording
         batch = recording.batch(await self._gather())
         if batch == Batch():
-            return self._habits.interval
+            return True
         try:
             await self._append(batch)
         except ArchiveFailed as error:
             self._failed(error)
-            return RETRY
+            return False
         recording.written(batch)
         self._succeeded()
-        return self._habits.interval
+        return True
 
     async def _gather(self) -> list[Run]:
         runs, work = [], 0

@@ -2,15 +2,17 @@
 
 Rules of this file. It outlives the actor that writes (`recorder`), which may die at any moment: a position
 moves only after its batch is written, so a death repeats places, which the store skips, and loses none. The
-history in memory is the queue. What it forgets before it was written is recorded as a gap "not_recorded".
+history in memory is the queue. Where it would forget places before the next write is due, they are taken from
+it at once and wait as runs, some `READY` at most. What it forgets before that is a gap "not_recorded".
 What others want to be written beside the trades (bars, checkpoints) waits until the places are written that
 it was made of. No clock: times are seconds of the clock of `History.admit`, and are given.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import accumulate, chain, takewhile
 from typing import Final
 
 import msgspec
@@ -26,6 +28,7 @@ from .history import History
 NOT_RECORDED: Final = "not_recorded"  # the reason of a gap: memory forgot these before they were written
 SLICE: Final = 1_000  # entries of one run: half a millisecond of work
 MOST: Final = 20_000  # entries of one batch: some 50 ms of writing
+READY: Final = 100_000  # entries that are taken before their time; some 30 MB
 BARS_WAITING: Final = 100_000  # bars; further ones are refused
 FEEDS: Final = "feeds"  # the checkpoint with the newest trade of each source
 FEEDS_EVERY: Final = 500  # places: so the start need not look further back for a source
@@ -38,12 +41,22 @@ Checkpoints = Callable[[], Iterable[Checkpoint]]
 
 @define(eq=False)
 class _Track:
-    """How far one symbol is written. `shown`: the last place that readers may see, where they wait for it."""
+    """How far one symbol is written. All up to `taken` are in runs. `shown`: the last place that readers may
+    see, where they wait for it."""
 
     history: History
     position: int
+    taken: int
     shown: int
     fed: int  # the position of the newest checkpoint of its sources
+
+
+@frozen
+class _Ready:
+    """A run that waits. `since`: when its first place came, as far as memory still had it."""
+
+    run: Run
+    since: float | None
 
 
 @frozen
@@ -97,7 +110,9 @@ class Recording:
         self.limiter = trio.CapacityLimiter(1)  # a thread that is stuck in a dead disk keeps it
         self._history_of = history_of
         self._tracks: dict[str, _Track] = {}
-        self._news: dict[str, None] = {}  # symbols with places that are not written
+        self._news: dict[str, None] = {}  # symbols with places that are not taken
+        self._ready: list[_Ready] = []  # taken and not written
+        self._entries_ready = 0
         self._fills: dict[str, None] = {}  # symbols with fills that are staged
         self._bars: dict[tuple[str, int, int], _WaitingBar] = {}
         self._points: dict[tuple[str, str], Checkpoint] = {}
@@ -135,6 +150,10 @@ class Recording:
         if not self._news:
             self._wake()
         self._news[symbol] = None
+        track = self._track(symbol)
+        if track.history.last - track.taken >= track.history.max_trades // 2 and self._entries_ready < READY:
+            deque(self._take(symbol, track), maxlen=0)
+            self._wake()
         if self.is_exposed:
             self._show(symbol)
 
@@ -185,13 +204,11 @@ class Recording:
 
     def behind(self, now: float) -> float:
         """Seconds since the oldest place came that is not written; 0 without one."""
-        oldest = now
+        times = [ready.since for ready in self._ready]
         for symbol in self._news:
             track = self._track(symbol)
-            since = track.history.since_when(track.position)
-            if since is not None:
-                oldest = min(oldest, since)
-        return now - oldest
+            times.append(track.history.since_when(track.taken))
+        return now - min((since for since in times if since is not None), default=now)
 
     @property
     def damaged(self) -> int:
@@ -215,17 +232,20 @@ class Recording:
         """A recorder is here: it hears `wake()` when something waits. It looks at all symbols once."""
         self._wake = wake
         self._news.update(
-            dict.fromkeys(name for name, each in self._tracks.items() if each.history.last > each.position)
+            dict.fromkeys(name for name, each in self._tracks.items() if each.history.last > each.taken)
         )
 
     @property
     def waits(self) -> bool:
         """Whether anything may be there to be written."""
-        return (
-            bool(self._news)
-            or bool(self._fills)
-            or any(True for _ in chain(self._due_points(), self._due_bars()))
+        return bool(self._news or self._ready or self._fills) or any(
+            True for _ in chain(self._due_points(), self._due_bars())
         )
+
+    @property
+    def is_pressing(self) -> bool:
+        """Whether so much waits that it should be written before its time."""
+        return self._entries_ready >= MOST
 
     def collect(self) -> None:
         """Ask the givers for their checkpoints."""
@@ -234,31 +254,42 @@ class Recording:
                 self.checkpoint(point)
 
     def runs(self) -> Iterator[Run]:
-        """The places that are to be written next, at most about `MOST` entries, read as the runs are taken.
-
-        Nothing but this may move a position meanwhile.
-        """
-        count = 0
+        """Take what is to be written next, about `MOST` entries in all, run by run as they are asked for."""
         for symbol in list(self._news):
-            track = self._track(symbol)
-            position = track.position
-            if position == track.history.last:
-                del self._news[symbol]  # it has not grown after all
-            while position < track.history.last:
-                if count >= MOST:
-                    return
-                run = _next(symbol, track.history, position)
-                if run.last == track.history.last and run.last - track.fed >= FEEDS_EVERY:
-                    track.fed = run.last
-                    data = _encode(track.history.newest_by_source())
-                    self._points[FEEDS, symbol] = Checkpoint(FEEDS, symbol, run.last, data)
-                position = run.last
-                count += run.count
+            for run in self._take(symbol, self._track(symbol)):
                 yield run
+                if self._entries_ready >= MOST:
+                    return
 
-    def batch(self, runs: Iterable[Run]) -> Batch:
-        """These runs, and all that is made of places that are on disk then."""
-        runs = tuple(runs)
+    def _take(self, symbol: str, track: _Track) -> Iterator[Run]:
+        self._news.pop(symbol, None)
+        while track.taken < track.history.last:
+            # As long as some is left, and behind the others: a busy symbol must not keep them waiting.
+            self._news[symbol] = None
+            since = track.history.since_when(track.taken)
+            run = _next(symbol, track.history, track.taken)
+            if run.last == track.history.last:
+                self._news.pop(symbol, None)
+                self._point_at_feeds(symbol, track)
+            track.taken = run.last
+            self._ready.append(_Ready(run, since))
+            self._entries_ready += run.count
+            yield run
+
+    def _point_at_feeds(self, symbol: str, track: _Track) -> None:
+        last = track.history.last
+        if last - track.fed >= FEEDS_EVERY:
+            track.fed = last
+            data = _encode(track.history.newest_by_source())
+            self._points[FEEDS, symbol] = Checkpoint(FEEDS, symbol, last, data)
+
+    def batch(self, runs: Iterable[Run] = ()) -> Batch:
+        """What is to be written next, with these `runs()`: about `MOST` entries, and what is made of places
+        that are on disk then."""
+        deque(runs, maxlen=0)  # they are among the ready ones
+        counts = accumulate((ready.run.count for ready in self._ready), initial=0)
+        fit = takewhile(lambda each: each[0] < MOST, zip(counts, self._ready, strict=False))
+        runs = tuple(ready.run for _, ready in fit)
         reached = {run.symbol: run.last for run in runs}
         runs = (*runs, *self._due_fills(reached))
         bars = tuple(each.row for each in self._due_bars(reached))
@@ -268,6 +299,8 @@ class Recording:
         """The batch is on disk."""
         totals, new = self.totals, {}
         totals.commits += 1
+        del self._ready[: sum(not run.is_fill for run in batch.runs)]
+        self._entries_ready = sum(ready.run.count for ready in self._ready)
         for run in batch.runs:
             track = self._track(run.symbol)
             if run.is_fill:
@@ -279,9 +312,6 @@ class Recording:
             totals.entries += run.count
             totals.bytes += len(run.data)
             totals.unrecorded += _lost(run)
-            self._news.pop(run.symbol, None)
-            if track.history.last > run.last:
-                self._news[run.symbol] = None  # behind the others: a busy symbol must not keep them waiting
         for row in batch.bars:
             if self._bars[key := (row.symbol, row.width, row.start)].row is row:
                 del self._bars[key]
@@ -298,7 +328,7 @@ class Recording:
     def expose(self) -> None:
         """The disk is stuck: readers no longer wait for it."""
         self.is_exposed = True
-        for symbol in list(self._news):
+        for symbol in {ready.run.symbol: None for ready in self._ready} | self._news:
             self._show(symbol)
 
     def removed(self, firsts: Mapping[str, int]) -> None:
@@ -324,7 +354,7 @@ class Recording:
         if track is None:
             stream = self.streams.get(symbol)
             last = 0 if stream is None else stream.last
-            track = self._tracks[symbol] = _Track(self._history_of(symbol), last, last, 0)
+            track = self._tracks[symbol] = _Track(self._history_of(symbol), last, last, last, 0)
         return track
 
     def _due_fills(self, reached: Mapping[str, int]) -> list[Run]:

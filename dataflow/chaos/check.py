@@ -68,7 +68,8 @@ class Day:
 class Admitted:
     """The stream of one symbol in the daemon: every place is a trade or a gap.
 
-    `prices` and `days` are the states that it went through, one a trade that counts.
+    `prices` and `days` are the states that it went through, one a trade that counts. A late trade that fills
+    a gap (`fills`: the number of the last one) may or may not be in them: they are judged no more.
     """
 
     trades: dict[int, Seen] = field(factory=dict)
@@ -77,6 +78,7 @@ class Admitted:
     gaps: Counter[str] = field(factory=Counter)  # by reason
     gap_places: set[int] = field(factory=set)
     last: int = 0
+    fills: int = 0
     _day: Day | None = None
 
     def trade(self, offset: int, trade: Seen, moment: int = 0) -> None:
@@ -85,6 +87,11 @@ class Admitted:
         self.last = offset
         self.prices.append((trade.price,))
         self._count(offset, trade, moment)
+
+    def fill(self, offset: int, trade: Seen) -> None:
+        """A place of a gap holds this trade now."""
+        self.trades[offset] = trade
+        self.gap_places.discard(offset)
 
     def _count(self, offset: int, trade: Seen, moment: int) -> None:
         start, at, day = moment // DAY * DAY, (moment, offset, trade.price), self._day

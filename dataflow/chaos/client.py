@@ -275,13 +275,16 @@ class States(Client):
     def behind(self, admitted: Mapping[str, Admitted]) -> Iterator[str]:
         for symbol, shown in self.shown.items():
             newest = self.truth(admitted[symbol])[-1:]
-            if shown.states[-1:] != newest:
+            if not admitted[symbol].fills and shown.states[-1:] != newest:
                 yield f"not at the newest state of {symbol}, {newest}"
 
     def account(self, admitted: Mapping[str, Admitted]) -> Account:
         whole = Account()
         for symbol, shown in self.shown.items():
-            whole.add(shown_account(symbol, shown, self.truth(admitted[symbol])))
+            if admitted[symbol].fills:
+                whole.delivered += len(shown.states)
+            else:
+                whole.add(shown_account(symbol, shown, self.truth(admitted[symbol])))
         return whole
 
 

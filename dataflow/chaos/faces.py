@@ -72,13 +72,17 @@ class Events(Trades):
     def _hear(self, event: str) -> None:
         [(_, told)] = self.streams.items()
         fields = dict(line.split(": ", 1) for line in event.split("\n") if ": " in line)
-        if "id" in fields:
+        if fields.get("event") == "filled":
+            told.filled(json.loads(fields["data"], parse_float=Decimal))
+        elif "id" in fields:
             first, epoch = told.epoch is None, int(fields["id"].partition("-")[0])
             told.of(epoch)
             data = json.loads(fields["data"], parse_float=Decimal)
             if fields["event"] == "trade":
                 self.received += 1
                 told.trade(data)
+            elif fields["event"] == "rewind":
+                told.rewind(data["offset"])
             elif data["from"] or first:
                 told.gap(data)
             else:

@@ -113,12 +113,17 @@ class Records:
         return sum(len(each.trades) for each in self.admitted.values())
 
     def _read(self, symbol: str, into: Admitted) -> None:
-        while entries := self.core.history(symbol).read(into.last, READ_AT_ONCE):
+        history = self.core.history(symbol)
+        while entries := history.read(into.last, READ_AT_ONCE):
             for entry in entries:
                 if isinstance(entry, Gap):
                     into.gap(entry.first, entry.last, entry.reason)
                 else:
                     into.trade(entry.offset, seen(entry.trade), entry.trade.timestamp)
+        for number, places in history.fills_behind(into.fills):
+            into.fills = number
+            for offset, trade in places:
+                into.fill(offset, seen(trade))
 
 
 def seen(trade: Trade) -> Seen:

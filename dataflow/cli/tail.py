@@ -181,6 +181,8 @@ def in_words(method: str, told: dict[str, Any]) -> str:
         case "stream.rewind":
             why = "the daemon crashed before it was kept"
             return f"{told.get('symbol')}: forget all behind #{told.get('offset')}, {why}"
+        case "stream.started":
+            return f"{told.get('symbol')}: new here"
         case "connection.lost":
             return f"{told.get('source')}: connection lost ({told.get('reason')})"
         case "connection.restored":

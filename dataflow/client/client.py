@@ -184,8 +184,11 @@ class Client:
                 for filled in stream.fill(self._filled(fill, fill.symbol)):
                     yield filled, _spelled(filled, stream.epoch)
             case "stream.rewind":
-                to = _rewind.decode(said)
+                to = _place.decode(said)
                 yield self._stream(to.symbol).rewind(Position(to.epoch, to.offset)), said
+            case "stream.started":
+                yield from self._started(_place.decode(said))
+                yield Notice(method=method, params=msgspec.json.decode(said)), said
             case "quality.update":
                 state = _quality.decode(said)
                 yield self._qualities(state.symbol).take(state), said
@@ -232,6 +235,15 @@ class Client:
             else:
                 yield event, _spelled(event, answer.epoch)
 
+    def _started(self, at: _Place) -> Heard:
+        """A symbol has come, of all that are followed. It may be back: then its stream goes on if it can."""
+        if at.channel == TRADES:
+            stream = self._stream(at.symbol, new=True)
+            position = Position(at.epoch, at.offset)
+            for event in stream.answered(position, (), recovered=stream.offset == at.offset):
+                assert not isinstance(event, Trade)
+                yield event, _spelled(event, at.epoch)
+
     def _states(self, topic: Topic, told: _Qualities) -> Heard:
         states = self._qualities(topic.symbol)
         states.live = states.live or topic.channel == QUALITY
@@ -267,10 +279,18 @@ class Client:
 
     def _array(self, said: bytes) -> Heard:
         row = _row.decode(said)
-        key = self._compact.get(row.topic)
+        key = self._compact.get(row.topic) or self._key_of_later(row.topic)
         if key is None:
             raise ServerFault(f"an array of topic {row.topic} came without a subscription")
         yield self._stream(key.symbol).take(_of_row(row, key)), said
+
+    def _key_of_later(self, topic: int | str) -> _Key | None:
+        """That of a symbol which came after the answer to `*`: it stands for itself."""
+        known = next(iter(self._compact.values()), None)
+        if known is None or Topic(TRADES, str(topic)) not in self.streams:
+            return None
+        key = self._compact[topic] = _Key(str(topic), known.sources)
+        return key
 
     def _told(self, raw: msgspec.Raw, key: _Key | None) -> Trade:
         said = bytes(raw)
@@ -322,10 +342,11 @@ class _Fill(msgspec.Struct, kw_only=True):
     symbol: str = ""
 
 
-class _Rewind(msgspec.Struct):
+class _Place(msgspec.Struct):
     symbol: str
     epoch: int
     offset: int
+    channel: str = TRADES
 
 
 class _Row(msgspec.Struct, array_like=True):
@@ -364,7 +385,7 @@ _answer: Final = msgspec.json.Decoder(_Answer)
 _trade: Final = msgspec.json.Decoder(Trade)
 _gap: Final = msgspec.json.Decoder(Gap)
 _fill: Final = msgspec.json.Decoder(_Fill)
-_rewind: Final = msgspec.json.Decoder(_Rewind)
+_place: Final = msgspec.json.Decoder(_Place)
 _quality: Final = msgspec.json.Decoder(Quality)
 _candle: Final = msgspec.json.Decoder(Candle)
 _row: Final = msgspec.json.Decoder(_Row)

@@ -22,7 +22,7 @@ from dataflow.domain.notice import Draining, Notice
 from dataflow.domain.topic import CANDLES, TRADES
 from dataflow.gateway import face, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
-from dataflow.gateway.application import asker
+from dataflow.gateway.application import asker, chosen
 from dataflow.gateway.desk import MAX_COUNT
 from dataflow.gateway.face import Conversation, Route, Wish
 from dataflow.gateway.format import Format
@@ -31,13 +31,13 @@ from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.responses import UNBUFFERED, endless, open_session
 from dataflow.gateway.spelling import encode
-from dataflow.gateway.subscriptions import Since
+from dataflow.gateway.subscriptions import Position
 from dataflow.server.streaming_wire import StreamingWire
 from dataflow.settings.schema import FaceSettings
 
 PING_INTERVAL: Final = 15.0  # seconds between two comment lines in a quiet stream
 CONTENT_TYPE: Final = "text/event-stream"
-COMMENT: Final = b":\n\n"
+NDJSON: Final = "application/x-ndjson"
 _KINDS: Final = {TRADES: "trade", CANDLES: "candle"}  # the names of events
 _ID: Final = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
@@ -52,37 +52,56 @@ class Wanted(Wish):
     """The only message that a client ever sends."""
 
     topic: Topic
-    since: Since | None
+    since: Position | None
 
 
 class Events(Format):
-    """An event for each place; its id is the place."""
+    """An event for each place; its id is the place. `event` makes its text."""
 
     name = "sse"
+    comment = b":\n\n"
+
+    def event(self, kind: str, data: Any, epoch: int = 0, offset: int = 0) -> bytes:
+        """An event; without an epoch it has no place in the stream."""
+        place = b"id: %d-%d\n" % (epoch, offset) if epoch else b""
+        return b"%bevent: %b\ndata: %b\n\n" % (place, kind.encode(), encode(data))
 
     def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:
-        return _event(
+        return self.event(
             _KINDS.get(topic.channel, topic.channel), spelling.item(topic, offset, value), epoch, offset
         )
 
     def hole(self, topic: Topic, epoch: int, gap: Gap) -> bytes:
-        return _event("gap", spelling.gap(gap), epoch, gap.last)
+        return self.event("gap", spelling.gap(gap), epoch, gap.last)
 
     def gap(self, topic: Topic, epoch: int, gap: Gap, skipped: int) -> bytes:
-        return _event("gap", spelling.gap(gap) | {"skipped": skipped}, epoch, gap.last)
+        return self.event("gap", spelling.gap(gap) | {"skipped": skipped}, epoch, gap.last)
 
     def filled(self, topic: Topic, epoch: int, places: Places) -> bytes:
         trades = [spelling.item(topic, place, value) for place, value in places]
-        return _event("filled", {"from": places[0][0], "to": places[-1][0], "trades": trades})
+        return self.event("filled", {"from": places[0][0], "to": places[-1][0], "trades": trades})
 
     def rewind(self, topic: Topic, epoch: int, offset: int) -> bytes:
-        return _event("rewind", {"epoch": epoch, "offset": offset}, epoch, offset)
+        return self.event("rewind", {"epoch": epoch, "offset": offset}, epoch, offset)
 
     def notice(self, notice: Notice) -> bytes:
-        return _event("notice", {"kind": spelling.KINDS[type(notice)], **spelling.fields(notice)})
+        return self.event("notice", {"kind": spelling.KINDS[type(notice)], **spelling.fields(notice)})
+
+
+class Lines(Events):
+    """The same events as NDJSON: `{"event", "id", "data"}`, a line each; an empty line is a sign of life."""
+
+    name = "ndjson"
+    comment = b"\n"
+
+    def event(self, kind: str, data: Any, epoch: int = 0, offset: int = 0) -> bytes:
+        place = {"id": f"{epoch}-{offset}"} if epoch else {}
+        return encode({"event": kind, **place, "data": data}) + b"\n"
 
 
 EVENTS: Final = Events()
+LINES: Final = Lines()
+FORMATS: Final[dict[str, Events]] = {CONTENT_TYPE: EVENTS, NDJSON: LINES}
 
 
 class Stream(Conversation):
@@ -90,7 +109,7 @@ class Stream(Conversation):
 
     __slots__ = ()
 
-    format = EVENTS
+    format: Events = EVENTS
 
     async def answer(self, message: Wanted) -> bytes:
         topic, since, snapshot = message.topic, message.since, None
@@ -100,20 +119,28 @@ class Stream(Conversation):
             topic, self.rendering(), since=since, snapshot=snapshot, write=self._write
         )
         past = [] if joined.past is None else joined.past.texts
-        return b"".join(past) or COMMENT  # a sign that the stream has begun
+        return b"".join(past) or self.format.comment  # a sign that the stream has begun
 
     async def _write(self, past: Part) -> None:
         await self.begin(b"".join(past.texts))
 
     def refusal(self, problem: Problem) -> None:
-        self.session.say(_event("notice", {"kind": "unavailable", **problem.data}))
+        self.session.say(self.format.event("notice", {"kind": "unavailable", **problem.data}))
         self.session.end(Ending.REFUSED, problem.summary)
 
     def resumes(self, message: Wanted) -> bool:
         return message.since is not None
 
     def heartbeat(self) -> bytes:
-        return COMMENT
+        return self.format.comment
+
+
+class LineStream(Stream):
+    """The same, in lines."""
+
+    __slots__ = ()
+
+    format = LINES
 
 
 class Face(face.Face):
@@ -140,20 +167,22 @@ class Face(face.Face):
 async def _open(hall: Hall, symbol: str) -> Response:
     topic = hall.desk.topic(request.args.get("channel", TRADES), symbol, request.args.get("interval", ""))
     hall.desk.check_available(topic)
+    media = chosen((CONTENT_TYPE, NDJSON), strict=False)  # it was so before there was a choice
     if request.method == "HEAD":
-        told = Response(b"", content_type=CONTENT_TYPE, headers=UNBUFFERED)
+        told = Response(b"", content_type=media, headers=UNBUFFERED)
         del told.headers["Content-Length"]  # a stream has none
         return told
     if hall.closed:  # a browser comes back by itself behind the end of a stream, but never behind a 503
-        return Response(EVENTS.notice(Draining()), content_type=CONTENT_TYPE)
+        return Response(FORMATS[media].notice(Draining()), content_type=media)
     since = _position(request.headers.get("Last-Event-ID") or request.args.get("since"))
     manners = evolve(hall.manners, ping_interval=PING_INTERVAL, ping_timeout=None)
     wire = StreamingWire(Wanted(topic, since), peer=asker().peer)
-    await open_session(hall, wire, lambda session: Stream(session, hall), manners)
-    return endless(wire.body(), CONTENT_TYPE)
+    stream = Stream if media == CONTENT_TYPE else LineStream
+    await open_session(hall, wire, lambda session: stream(session, hall), manners)
+    return endless(wire.body(), media)
 
 
-def _position(text: str | None) -> Since | None:
+def _position(text: str | None) -> Position | None:
     if not text:
         return None
     match = _ID.fullmatch(text)
@@ -161,18 +190,12 @@ def _position(text: str | None) -> Since | None:
         raise InvalidValue(
             "since", text, "must be EPOCH-OFFSET, the id of an event", example="1763696936212-612"
         )
-    return Since(int(match[1]), int(match[2]))
-
-
-def _event(kind: str, data: Any, epoch: int = 0, offset: int = 0) -> bytes:
-    """An event; without an epoch it has no place in the stream."""
-    place = b"id: %d-%d\n" % (epoch, offset) if epoch else b""
-    return b"%bevent: %b\ndata: %b\n\n" % (place, kind.encode(), encode(data))
+    return Position(int(match[1]), int(match[2]))
 
 
 _ABOUT: Final = About(
     "Follow a channel of a symbol",
-    {200: Answer("a stream of Server-Sent Events, without end", str, CONTENT_TYPE)},
+    {200: Answer("a stream of Server-Sent Events, without end", str, CONTENT_TYPE, also={NDJSON: str})},
     {
         400: "an unknown symbol or channel (`nearest` and `valid` have right ones), or a malformed place",
         429: "this client has as many sessions as it may have",
@@ -186,7 +209,7 @@ _ABOUT: Final = About(
         Parameter("Last-Event-ID", str, "the same; comes before `since`", place="header"),
     ),
     more="Events are `trade`, `candle`, `quality`, `gap`, `filled`, `rewind` and `notice`. The `id` of an "
-    "event is its place.",
+    f"event is its place. With `Accept: {NDJSON}` each event is a line: `{{event, id, data}}`.",
 )
 
 _IN_NODE: Final = "// a browser; Node.js with --experimental-eventsource"

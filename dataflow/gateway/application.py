@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -255,6 +255,31 @@ def served() -> Sequence[Route]:
 async def not_an_upgrade() -> Response:
     """The handler of a WebSocket's path whose clients of old get a 400, not a 426, without an upgrade."""
     raise HttpProblem(400, "Bad Request", "this is a WebSocket endpoint: ask for it with an upgrade")
+
+
+def chosen(offered: Sequence[str], *, strict: bool = True) -> str:
+    """The one of these media that the client likes best; of equals the first.
+
+    If it likes none: HttpProblem, 406; without `strict` the first.
+    """
+    accepted = [(each.partition(";")[0].strip().lower(), weight) for each, weight in request.accept_mimetypes]
+    if not request.headers.get("Accept", "").strip():
+        return offered[0]
+    weights = {media: _weight(media, accepted) for media in offered}
+    best = max(offered, key=lambda media: weights[media])
+    if weights[best] <= 0 and strict:
+        detail = f"there is no answer in {request.headers['Accept'][:80]!r}"
+        raise HttpProblem(406, "Not Acceptable", detail, valid=list(offered))
+    return best
+
+
+def _weight(media: str, accepted: Collection[tuple[str, float]]) -> float:
+    """How much a client likes it: what it says of exactly this one counts more than of all of a kind."""
+    for pattern in (media, media.partition("/")[0] + "/*", "*/*"):
+        said = [weight for name, weight in accepted if name == pattern]
+        if said:
+            return max(said)
+    return 0.0
 
 
 def asker() -> Handshake:

@@ -101,7 +101,7 @@ class Seat(Protocol):
     def follows(self, topic: Topic) -> bool:
         """Whether `topic` is live, or will be when the answers are said."""
 
-    def knows(self, log: TopicLog, since: Since | None) -> _Knows:
+    def knows(self, log: TopicLog, since: Position | None) -> _Knows:
         """What the client knows before the answer."""
 
     def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
@@ -145,7 +145,7 @@ class Subscriptions:
         topic: Topic,
         rendering: Rendering[Any],
         *,
-        since: Since | None = None,
+        since: Position | None = None,
         snapshot: int | None = None,
         write: Write | None = None,
     ) -> Subscribed:
@@ -168,7 +168,7 @@ class Subscriptions:
         seat: Seat,
         log: TopicLog,
         rendering: Rendering[Any],
-        since: Since | None,
+        since: Position | None,
         snapshot: int | None,
         write: Write | None,
     ) -> Subscribed:
@@ -335,7 +335,7 @@ class Subscriptions:
         self.hold(topic, rendering)
         return last
 
-    def knows(self, log: TopicLog, since: Since | None) -> _Knows:
+    def knows(self, log: TopicLog, since: Position | None) -> _Knows:
         """What the client knows before the answer."""
         if self.follows(log.stream.topic):
             told = self._told(log.stream.topic).knows
@@ -456,7 +456,7 @@ class Every:
         topic: Topic,
         rendering: Rendering[Any],
         *,
-        since: Since | None = None,
+        since: Position | None = None,
         snapshot: int | None = None,
         write: Write | None = None,
     ) -> Subscribed:
@@ -479,7 +479,7 @@ class Every:
     def follows(self, topic: Topic) -> bool:
         return False
 
-    def knows(self, log: TopicLog, since: Since | None) -> _Knows:
+    def knows(self, log: TopicLog, since: Position | None) -> _Knows:
         told = self._told.get(log.stream.topic)
         if told is not None:
             return _Knows(told.knows.fills, [*told.knows.told])
@@ -538,11 +538,8 @@ class _Slices:
     def add(self, past: Part, entries: Places) -> None:
         """These entries come next."""
         past.add(entries)
-        for _, entry in entries:
-            if isinstance(entry, Gap):
-                self.is_torn = self.is_torn or entry.reason == "overrun"
-                if entry.exact:
-                    self.knows.told.append((entry.first, entry.last))
+        gaps = [entry for _, entry in entries if isinstance(entry, Gap) and entry.exact]
+        self.knows.told += [(gap.first, gap.last) for gap in gaps]
 
     async def recover(self, past: Part) -> Part:
         """Everything behind `past` but the newest slice. It ends, however fast new entries come."""
@@ -560,16 +557,17 @@ class _Slices:
                 past = await self._next(past)
         return past
 
-    async def filled(self, since: Since) -> list[Places]:
+    async def filled(self, since: Position) -> list[Places]:
         """What is known of the gaps before the position, as far as it lies on the present branch."""
-        if not since.gaps:
+        gaps = since.gaps if isinstance(since, Since) else ()
+        if not gaps:
             return []
         known, after, fork = self._log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
         if not known and fork is None:
             return []  # the client begins anew
         runs: list[Places] = []
         count = 0
-        for first, last in sorted(since.gaps):
+        for first, last in sorted(gaps):
             after, last = max(first, 1) - 1, min(last, since.offset if fork is None else fork)
             while after < last and count < FILLED_LIMIT and self._count < RECOVERY_LIMIT:
                 limit = min(last - after, RECOVERY_SLICE)
@@ -609,6 +607,7 @@ class _Slices:
         """Entries behind `after`, as many as there are at once."""
         assert isinstance(self._log, Deep)
         entries = await self._ask(self._log.reach(after, limit))
+        self.is_torn |= any(isinstance(entry, Gap) and entry.reason == "overrun" for _, entry in entries)
         return entries or self._log.behind(after, RECOVERY_SLICE)
 
     async def _ask(self, reading: Coroutine[Any, Any, Places]) -> Places:

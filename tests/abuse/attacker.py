@@ -92,10 +92,12 @@ class Target:
         await secure.do_handshake()
         return secure
 
-    async def websocket(self, host: str = "", path: str = "/ws", protocol: str = "") -> trio.abc.Stream:
+    async def websocket(
+        self, host: str = "", path: str = "/ws", protocol: str = "", extensions: str = ""
+    ) -> trio.abc.Stream:
         """A WebSocket behind its handshake. Raises one of `LOST`."""
         stream = await self.open(host)
-        await stream.send_all(handshake(path, protocol))
+        await stream.send_all(handshake(path, protocol, extensions))
         head = b""
         while b"\r\n\r\n" not in head:
             chunk = await stream.receive_some()
@@ -159,9 +161,10 @@ class Target:
         return json.dumps({"ends": dict(self.ends), "first": self.first, "done": self.done})
 
 
-def handshake(path: str = "/ws", protocol: str = "") -> bytes:
-    """The request of a WebSocket, which may want a subprotocol."""
+def handshake(path: str = "/ws", protocol: str = "", extensions: str = "") -> bytes:
+    """The request of a WebSocket, which may want a subprotocol and extensions."""
     wanted = f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
+    wanted += f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
     return (
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n{wanted}\r\n"

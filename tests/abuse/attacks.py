@@ -7,6 +7,7 @@ import hashlib
 import os
 import struct
 import sys
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -212,11 +213,11 @@ async def churn(target: Target, most: int = 1_000_000) -> None:
 # -- Floods
 
 
-async def frames(target: Target, block: bytes, count: int) -> None:
+async def frames(target: Target, block: bytes, count: int, extensions: str = "") -> None:
     """Frames that cost more than their bytes."""
 
     async def one() -> None:
-        await target.flood(await target.websocket(), block, by_websocket)
+        await target.flood(await target.websocket(extensions=extensions), block, by_websocket)
 
     await target.crowd(count, one, again=True)
 
@@ -373,6 +374,16 @@ def _accepted(head: bytes) -> bytes:
 PINGS: Final = repeated(masked(0x89))
 EMPTY: Final = masked(0x01) + repeated(masked(0x00))
 BYTES: Final = masked(0x01, b" ") + repeated(masked(0x00, b" "))
+DEFLATE: Final = "permessage-deflate"
+
+
+def _deflated(data: bytes) -> bytes:
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+BOMBS: Final = repeated(masked(0xC1, _deflated(b" " * 65_536)))  # each as long as a message may be
+BURSTING: Final = repeated(masked(0xC1, _deflated(b" " * 10_000_000)))
 SETTINGS: Final = repeated(http2(4))
 PINGS2: Final = repeated(http2(6, payload=bytes(8)))
 SSE: Final = b"GET /api/v1/stream/BTC-USDT HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -451,6 +462,13 @@ ALL: Final = (
     *_frames("pings", PINGS, short=True),
     *_frames("empty-fragments", EMPTY, short=True),
     *_frames("byte-fragments", BYTES),
+    Attack(name="bombs", run=partial(frames, block=BOMBS, count=1, extensions=DEFLATE), aim=50.0),
+    Attack(name="bombs-x8", run=partial(frames, block=BOMBS, count=8, extensions=DEFLATE), short=True),
+    Attack(
+        name="bursting-bombs-x8",
+        run=partial(frames, block=BURSTING, count=8, extensions=DEFLATE),
+        ends=("1009",),
+    ),
     *_http2("h2-settings", partial(http2_frames, block=SETTINGS), short=True),
     *_http2("h2-pings", partial(http2_frames, block=PINGS2)),
     *_http2("h2-rapid-reset", rapid_reset, least=15.0),

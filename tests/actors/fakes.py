@@ -100,7 +100,8 @@ class FakeWire:
 
     # For the session.
 
-    pack = plain = staticmethod(lines)
+    pack = staticmethod(lines)
+    plain: Callable[[Sequence[bytes]], bytes] = staticmethod(lines)
     size = staticmethod(len)
 
     def piece(self, text: bytes, first: bool, last: bool) -> bytes:

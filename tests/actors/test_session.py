@@ -102,6 +102,25 @@ async def test_a_lane_lasts_until_it_is_left() -> None:
         assert s.session.sent == 2
 
 
+async def test_a_part_of_an_update_is_packed_for_its_client_alone() -> None:
+    """What only one slow client needs must not cost what pays for many: compression, say."""
+    async with stage() as s:
+        s.wire.plain = lambda texts: b"".join(b"alone " + text + b"\n" for text in texts)
+        s.session.follow("a", 0, PLAIN)
+        s.session.offer(update(1, 3))
+        s.session.offer(update(3, 2))
+        assert s.wire.texts == ["a1", "a2", "a3", "alone a4"]
+    async with stage(room=0, outbox=4, slow_client=SlowClient.DROP_OLDEST) as s:
+        s.wire.plain = lambda texts: b"".join(b"alone " + text + b"\n" for text in texts)
+        s.session.follow("a", 0, JOINED)
+        await wait_all_tasks_blocked()
+        for first in (1, 2, 5):
+            s.session.offer(update(first, 3 if first > 1 else 1))
+        s.wire.reads(1 << 20)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["a1", "gap a2..3", "alone a4", "[a5,a6,a7]"]
+
+
 async def test_answers_and_updates_leave_at_once_and_in_order() -> None:
     """A client that reads waits for nothing."""
     async with stage() as s:

@@ -14,6 +14,7 @@ from .scenarios import (
     faces,
     graphql,
     grpc,
+    history,
     ingest,
     rates,
     saturation,
@@ -135,6 +136,10 @@ def _ingest(results: Results) -> float | None:
     return results.median("ingest", "binance, one subscriber", OURS, "per_second")
 
 
+def _history(work: str, figure: str) -> Callable[[Results], float | None]:
+    return lambda results: results.median("history", work, OURS, figure)
+
+
 def _candles(what: str) -> Callable[[Results], float | None]:
     return lambda results: results.median("candles", candles.work(what, 64), OURS, "us")
 
@@ -221,5 +226,15 @@ AIMS = (
     Aim("gRPC, messages out a CPU second, beside grpcio", 1, " x", True, _grpc(grpc.OUT)),
     Aim("candles: prices, volume and count, in runs of 64", 0.6, " us", False, _candles(candles.PRICES)),
     Aim("the same with all fields", 1, " us", False, _candles(candles.ALL_FIELDS)),
+    Aim("history: bytes of a real trade", 16, "", False, _history(history.RECORDED, "bytes")),
+    *[
+        Aim(about, 10, " ms", False, _history(history.QUESTIONS, f"{name}_p99_ms"))
+        for about, name in (
+            ("history of 100 M trades: the latest 50, p99", "latest_50"),
+            ("the same: 1,000 after a time, p99", "after_1000"),
+            ("the same: 60 bars of a minute, p99", "bars_60"),
+        )
+    ],
+    Aim("warm start of 100 symbols", 1, " s", False, _history(history.QUESTIONS, "warm_start_seconds")),
     Aim("GraphQL, queries a CPU second, beside strawberry on uvicorn", 1, " x", True, _graphql),
 )

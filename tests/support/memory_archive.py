@@ -73,7 +73,10 @@ class MemoryArchive:
         entries = self._entries.setdefault(run.symbol, [])
         if not run.is_fill:
             last = self._last(run.symbol)
-            entries += [place for place in written if place[0] > last]
+            for place, entry in written:
+                is_cut = isinstance(entry, Gap) and entry.first <= last < place
+                if place > last:
+                    entries.append((place, entry.part(last + 1, place) if is_cut else entry))  # type: ignore[union-attr]
             return
         made: list[tuple[int, Trade | Gap]] = []
         for last, entry in entries:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 from trio_websocket import WebSocketConnection
 
 from dataflow import domain
@@ -27,7 +29,7 @@ class Listener:
     url: str
     core: Client
     events: list[Event] = field(factory=list)
-    _news: trio.Event = field(factory=trio.Event)
+    news: trio.Event = field(factory=trio.Event)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -41,13 +43,13 @@ class Listener:
     async def _listen(self, socket: WebSocketConnection) -> None:
         while True:
             self.events += self.core.hear(await socket.get_message())
-            self._news.set()
-            self._news = trio.Event()
+            self.news.set()
+            self.news = trio.Event()
 
     async def at(self, offset: int) -> None:
         """Wait until it has this place of every symbol."""
         while any(self.place(symbol) != offset for symbol in SYMBOLS):
-            await self._news.wait()
+            await self.news.wait()
 
     def place(self, symbol: str) -> int | None:
         stream = self.core.streams.get(Topic("trades", symbol))
@@ -134,7 +136,34 @@ async def test_quality_is_followed() -> None:
                 return held.states["binance"].state if held else None
 
             while state() != "idle":
-                await listener._news.wait()
+                await listener.news.wait()
             await exchange.disconnect("refuse")
             while state() != "lost":
-                await listener._news.wait()
+                await listener.news.wait()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_all_symbols_are_one_subscription(format: Any) -> None:
+    """`*` brings every symbol's stream, across a lost connection too, and names a symbol that comes later."""
+    async with (
+        open_binance() as exchange,
+        daemon(sources=from_binance(exchange.url, SYMBOLS[0], eager=True)) as d,
+    ):
+        listener = Listener(d.url, Client(format=format, keep=None))
+        listener.core.follow("*", snapshot=10)
+        async with listener.connected():
+            await exchange.wait_subscribed([SYMBOLS[0].replace("-", "")])
+            await exchange.publish(trade(1, SYMBOLS[0]))
+            while listener.place(SYMBOLS[0]) != 1:
+                await listener.news.wait()
+            both = from_binance(exchange.url, *SYMBOLS, eager=True)
+            await d.reload(evolve(d.hall.settings, sources=both))
+            await exchange.wait_subscribed(symbol.replace("-", "") for symbol in SYMBOLS)
+            await exchange.publish(trade(1, SYMBOLS[1]))
+            await listener.at(1)
+        await publish(exchange, 2, 5)
+        async with listener.connected():
+            await listener.at(5)
+        assert [event for event in listener.events if isinstance(event, Gap)] == []
+        for symbol in SYMBOLS:
+            assert [each.trade_id for each in listener.trades(symbol)] == ["1", "2", "3", "4", "5"]

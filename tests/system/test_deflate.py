@@ -17,6 +17,8 @@ from wsproto.events import CloseConnection, TextMessage
 
 from actors.outbox import SlowClient
 from dataflow.domain.topic import Topic
+from dataflow.faces import graphql
+from dataflow.net.websocket import deflate
 from dataflow.settings.schema import FanOut, Gateway, Session
 from simulators import Exchange, Trade, open_binance
 from tests.dataflow.server.wires_client import Client, open_client
@@ -102,9 +104,12 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
-async def by_wsproto(d: Daemon, **options: Any) -> AsyncIterator[Client]:
+async def by_wsproto(
+    d: Daemon, path: str = "/ws", protocol: str = "", receive_buffer: int | None = None
+) -> AsyncIterator[Client]:
     """A client that compresses all it says, and reads only when it is told."""
-    made = await open_client(d.lobby.port, deflate=True, **options)
+    headers = [b"Sec-WebSocket-Protocol: " + protocol.encode()] if protocol else []
+    made = await open_client(d.lobby.port, path, *headers, deflate=True, receive_buffer=receive_buffer)
     try:
         yield made
     finally:
@@ -229,6 +234,24 @@ async def test_a_slow_reader_is_told_what_it_missed() -> None:
                 told.append(offset)
         assert told == list(range(PAST + 1, last + 1))
         assert served.dropped > 0
+
+
+async def test_what_is_made_for_one_client_is_not_compressed() -> None:
+    """Messages with a client's own id, as GraphQL has them: compression would cost each client anew."""
+    request = {"query": f'subscription {{ trades(symbol: "{SYMBOL}") {{ tradeId offset }} }}'}
+    faces = {"graphql": graphql.Settings(enabled=True)}
+    async with (
+        stage(faces=faces) as s,
+        by_wsproto(s.daemon, path="/graphql", protocol="graphql-transport-ws") as ws,
+    ):
+        before = deflate.totals()
+        await ws.say('{"type":"connection_init"}')
+        assert "connection_ack" in await ws.text()
+        await ws.say(json.dumps({"id": "1", "type": "subscribe", "payload": request}))
+        await s.publish_before(1)
+        told = [json.loads(await ws.text())["payload"]["data"]["trades"] for _ in range(LIVE)]
+        assert [(trade["offset"], trade["tradeId"]) for trade in told] == ALL[PAST:]
+        assert deflate.totals() == before
 
 
 async def test_a_bomb_hurts_nobody_else() -> None:

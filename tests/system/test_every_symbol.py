@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from trio.testing import wait_all_tasks_blocked
 
 from actors.outbox import SlowClient
-from dataflow.domain import Topic
+from dataflow.domain import Gap, Topic
 from dataflow.faces.jsonrpc.methods import Calls, formats
 from dataflow.gateway import subscriptions
 from dataflow.settings.schema import Cache, Limits, Session, Settings
@@ -42,6 +42,19 @@ class Stage:
             trade = Trade(last, symbol.replace("-", ""), "buy", "1.5", "2", 1_700_000_000_000_000 + last)
             await self.exchange.publish(trade)
         await until(lambda: self.daemon.core.history(symbol).last == self.last[symbol])
+
+    async def publish_late(self, symbol: str) -> None:
+        """The first trade that is missing, if there is one, behind all others."""
+        history = self.daemon.core.history(symbol)
+        gaps = [
+            entry.first for _, entry in history.places(0, 10_000) if isinstance(entry, Gap) and entry.sequence
+        ]
+        if gaps:
+            name = symbol.replace("-", "")
+            await self.exchange.publish(
+                Trade(gaps[0], name, "buy", "1.5", "2", 1_700_000_000_000_000 + gaps[0])
+            )
+            await self.publish(symbol)
 
     async def client(self, room: int) -> FakeWire:
         """A client that takes `room` bytes, and more when its `reads` says so."""
@@ -199,42 +212,75 @@ class Told:
     place: dict[str, int] = field(factory=dict)
     by: dict[str, set[str]] = field(factory=dict)  # the subscriptions that bring a symbol
     numbers: dict[Any, str] = field(factory=dict)  # symbols by what stands for them in arrays
+    seen: dict[tuple[str, int], str | None] = field(factory=dict)  # ids of trades by place; None for a gap
+    skipped: set[tuple[str, int]] = field(factory=set)  # places that were left out because it was slow
 
     def take(self, message: Any) -> None:
-        if isinstance(message, list) and message and isinstance(message[0], list | dict):
+        if isinstance(message, list) and isinstance(message[0], list | dict):
             for each in message:
                 self.take(each)
         elif isinstance(message, list):
-            self.move(self.numbers[message[0]], message[1], message[1])
-        elif message.get("method") == "trades.update":
-            self.move(message["params"]["symbol"], message["params"]["offset"], message["params"]["offset"])
-        elif message.get("method") == "stream.gap":
-            self.move(message["params"]["symbol"], message["params"]["from"], message["params"]["to"])
+            self.move(self.numbers[message[0]], message[1], message[1], message[6])
         elif "id" in message:
             self.answered.append(message["id"])
             self.answer(*self.asked[message["id"]], message["result"])
+        elif message["method"] == "trades.update":
+            params = message["params"]
+            self.move(params["symbol"], params["offset"], params["offset"], params["tradeId"])
+        elif message["method"] == "stream.gap":
+            params = message["params"]
+            self.move(params["symbol"], params["from"], params["to"], None)
+            if params["reason"] == "slow_client":
+                self.skipped |= {(params["symbol"], n) for n in range(params["from"], params["to"] + 1)}
+        elif message["method"] == "stream.filled":
+            self.fill(message["params"])
 
-    def move(self, symbol: str, first: int, last: int) -> None:
+    def move(self, symbol: str, first: int, last: int, trade: str | None) -> None:
         assert self.by.get(symbol), f"{symbol} is not followed"
         assert first == self.place[symbol] + 1, f"{symbol}: {first} behind {self.place[symbol]}"
         self.place[symbol] = last
+        self.note(symbol, first, last, trade)
+
+    def note(self, symbol: str, first: int, last: int, trade: str | None) -> None:
+        self.seen |= {(symbol, place): trade for place in range(first, last + 1)}
+
+    def fill(self, params: dict[str, Any]) -> None:
+        symbol = params["symbol"]
+        assert self.by.get(symbol), f"{symbol} is not followed"
+        for trade in params["trades"]:
+            place, name = (
+                (trade[1], trade[6]) if isinstance(trade, list) else (trade["offset"], trade["tradeId"])
+            )
+            if (symbol, place) in self.seen:
+                assert self.seen[symbol, place] in (None, name), f"{symbol} {place} was another trade"
+                self.note(symbol, place, place, name)
 
     def answer(self, method: str, symbol: Any, result: Any) -> None:
-        if method == "subscribe":
-            for each in result if isinstance(result, list) else [result]:
-                self.numbers[each.get("topic", each["symbol"])] = each["symbol"]
+        results = result if isinstance(result, list) else [result]
+        for each in results:
+            if method == "subscribe":
                 self.start(each, "*" if symbol == "*" else each["symbol"])
-            return
-        for each in result if isinstance(result, list) else [result]:
+                continue
             for by in self.by.values():
                 by.discard(each["symbol"])
 
     def start(self, result: dict[str, Any], way: str) -> None:
         symbol = result["symbol"]
+        self.numbers[result.get("topic", symbol)] = symbol
         followed = self.by.setdefault(symbol, set())
-        assert not followed or self.place[symbol] == result["offset"], symbol
+        if not followed:
+            self.seen = {place: trade for place, trade in self.seen.items() if place[0] != symbol}
+        else:
+            assert self.place[symbol] == result["offset"], symbol
         followed.add(way)
         self.place[symbol] = result["offset"]
+        for trade in result.get("trades", ()):
+            place, name = (
+                (trade[1], trade[6]) if isinstance(trade, list) else (trade["offset"], trade["tradeId"])
+            )
+            self.note(symbol, place, place, name)
+        for gap in result.get("gaps", ()):
+            self.note(symbol, gap["from"], gap["to"], None)
 
 
 @pytest.mark.parametrize("policy", [SlowClient.DROP_OLDEST, SlowClient.CONFLATE])
@@ -245,7 +291,7 @@ async def test_whatever_is_called_no_place_is_missing_or_told_twice(
     """All symbols, lists, single ones over each other, in all formats; a client that reads in fits; dropped updates."""
     monkeypatch.setattr(subscriptions, "RECOVERY_SLICE", 20)
     dice = random.Random(seed)
-    session = Session(outbox=30, outbox_bytes=20_000, slow_client=policy)
+    session = Session(outbox=30, outbox_bytes=40_000, slow_client=policy)
     async with stage(session=session, most=150) as s:
         for symbol in SYMBOLS:
             await s.publish(symbol)
@@ -280,7 +326,10 @@ async def test_whatever_is_called_no_place_is_missing_or_told_twice(
                 repeats: set[str] = set()
                 wire.says_now(json.dumps([call(repeats) for _ in range(dice.randrange(1, 4))]))
             else:
-                await s.publish(dice.choice(SYMBOLS), dice.randrange(1, 30), dice.choice([0, 0, 0, 3]))
+                symbol = dice.choice(SYMBOLS)
+                await s.publish(symbol, dice.randrange(1, 30), dice.choice([0, 0, 0, 3]))
+                if dice.random() < 0.5:
+                    await s.publish_late(symbol)
             if dice.random() < 0.7:
                 await wait_all_tasks_blocked()
         wire.reads(ALL)
@@ -295,3 +344,7 @@ async def test_whatever_is_called_no_place_is_missing_or_told_twice(
         for symbol in SYMBOLS:
             if told.by.get(symbol):
                 assert told.place[symbol] == s.last[symbol]
+                history = s.daemon.core.history(symbol)
+                for place, entry in history.places(history.first - 1, 10_000):
+                    if (symbol, place) in told.seen and (symbol, place) not in told.skipped:
+                        assert told.seen[symbol, place] == getattr(entry, "trade_id", None), (symbol, place)

@@ -8,10 +8,11 @@ import gzip
 import io
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -28,7 +29,7 @@ from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faces.rest import downloads
 from dataflow.gateway.limits import DOWNLOADS_AT_ONCE, Account
 from dataflow.gateway.reading import TradesWalk
-from dataflow.settings.schema import Cache, Gateway, Limits
+from dataflow.settings.schema import Admission, Cache, Gateway, Limits
 from simulators import open_binance
 from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
@@ -459,6 +460,29 @@ async def test_a_disk_that_fails_is_told_before_and_seen_after() -> None:
         downloads.TRIES = downloads_tries  # type: ignore[misc]
 
 
+async def test_who_waits_for_the_disk_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One turn for all clients: while one of them waits for the disk, another is answered."""
+    go_on, asked = threading.Event(), threading.Event()
+    async with (
+        stage(admission=Admission(at_once=1)) as s,
+        client(s.daemon.url) as slow,
+        client(s.daemon.url) as other,
+    ):
+        behind = s.archive.behind
+
+        def waiting(*args: Any) -> Any:
+            asked.set()
+            go_on.wait(60)
+            return behind(*args)
+
+        monkeypatch.setattr(s.archive, "behind", waiting)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(slow.call, "getTrades", symbol=SYMBOL))
+            await until(asked.is_set)
+            assert await other.call("ping") == "pong"
+            go_on.set()
+
+
 async def test_a_disk_that_is_away_for_a_moment_breaks_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     """The part is asked for again, and no line is lost or told twice."""
     monkeypatch.setattr(downloads, "TRY_AGAIN", 0.0)
@@ -494,9 +518,23 @@ async def reader_of_little(s: Stage) -> AsyncIterator[trio.SocketStream]:
         yield stream
 
 
-async def test_a_client_that_leaves_in_the_midst_leaves_nothing_behind() -> None:
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every range is without an end. Returns how many parts were read, as a list of one number."""
+    read, part = [0], [(n, trade(n)) for n in range(1, 2001)]
+
+    async def another(walk: TradesWalk) -> Any:
+        read[0] += 1
+        await trio.lowlevel.checkpoint()
+        return part
+
+    monkeypatch.setattr(TradesWalk, "part", another)
+    return read
+
+
+async def test_a_client_that_leaves_in_the_midst_leaves_nothing_behind(endless: list[int]) -> None:
     """Its place among the downloads is free at once, and the walk is not kept."""
-    async with stage([trade(n) for n in range(1, 8001)]) as s:
+    async with stage([trade(1)]) as s:
         quotas = s.daemon.lobby.quotas
         async with reader_of_little(s):
             await until(lambda: quotas.downloads == 1)
@@ -504,6 +542,17 @@ async def test_a_client_that_leaves_in_the_midst_leaves_nothing_behind() -> None
         await s.http.get("/health")
         gc.collect()
         assert not [each for each in gc.get_objects() if isinstance(each, TradesWalk)]
+
+
+async def test_a_slow_client_costs_one_part(endless: list[int]) -> None:
+    """While it takes nothing, nothing more is read for it."""
+    async with stage([trade(1)]) as s, reader_of_little(s):
+        before = -1
+        while endless[0] > before:
+            before = endless[0]
+            for _ in range(20):
+                await s.http.get("/health")
+        assert endless[0] > 0
 
 
 async def test_downloads_are_bounded_for_one_and_for_all() -> None:
@@ -540,25 +589,3 @@ async def test_a_download_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
         head = answer.content.index(b"\n") + 1
         assert sum(paid) == len(answer.content) - head
         assert sum(waited) >= 3
-
-
-async def test_a_slow_client_costs_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it takes nothing, nothing more is read for it: of a range without an end, say."""
-    read = [0]
-
-    async def endless(walk: TradesWalk) -> Any:
-        read[0] += 1
-        await trio.lowlevel.checkpoint()
-        return PART
-
-    monkeypatch.setattr(TradesWalk, "part", endless)
-    async with stage([trade(1)]) as s, reader_of_little(s):
-        before = -1
-        while read[0] > before:
-            before = read[0]
-            for _ in range(20):
-                await s.http.get("/health")
-        assert read[0] > 0
-
-
-PART = [(n, trade(n)) for n in range(1, 2001)]

@@ -112,6 +112,35 @@ async def test_a_trade_is_an_event_with_its_place() -> None:
         assert listener.of("trade") == rpc.trades()
 
 
+async def test_events_as_lines() -> None:
+    """The same events, their ids and their data; a client that takes neither gets events."""
+    async with stage() as s, http_client(s.daemon.http) as http:
+        await s.publish(3)
+        since = f"{PATH}?since={s.daemon.core.epoch}-0"
+        accept = {"Accept": "text/event-stream;q=0.5, application/x-ndjson"}
+        async with (
+            listening(s, since) as listener,
+            http.stream("GET", since, headers=accept, timeout=None) as answer,
+        ):
+            assert answer.headers["content-type"] == "application/x-ndjson"
+            found: list[Any] = []
+
+            async def listen() -> None:
+                async for line in answer.aiter_lines():
+                    found.append(json.loads(line))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listen)
+                await until(lambda: len(found) == len(listener.events) == 3)
+                nursery.cancel_scope.cancel()
+            assert found == [
+                {"event": each.event, "id": each.id, "data": json.loads(each.data)}
+                for each in listener.events
+            ]
+        head = await http.head(PATH, headers={"Accept": "application/json"})
+        assert head.headers["content-type"] == "text/event-stream"
+
+
 async def test_a_client_that_comes_back_misses_and_repeats_nothing() -> None:
     """With the id of its last event, as a browser sends it by itself, or with `since` in the address."""
     async with stage() as s:

@@ -14,7 +14,7 @@ from msgspec import Meta
 from quart import Response, request
 
 from dataflow.gateway.about import JSON, About, Answer
-from dataflow.gateway.application import HttpProblem, asker
+from dataflow.gateway.application import HttpProblem, asker, chosen
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.limits import Account
@@ -69,8 +69,7 @@ async def _answer(hall: Hall) -> Response:
     if request.mimetype not in TAKEN or request.headers.get("Content-Encoding", "identity") != "identity":
         detail = f"the body must be {JSON}, without a Content-Encoding; curl: -H 'Content-Type: {JSON}'"
         raise HttpProblem(415, "Unsupported Media Type", detail, valid=list(TAKEN))
-    if request.accept_mimetypes and not request.accept_mimetypes[JSON]:
-        raise HttpProblem(406, "Not Acceptable", f"the answer is {JSON}", valid=[JSON])
+    chosen((JSON,))
     account = hall.account(asker())
     answer = await protocol.dispatch(
         await request.get_data(),

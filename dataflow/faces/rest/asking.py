@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode
 
@@ -69,28 +69,6 @@ def check_symbol(desk: Desk, symbol: str) -> None:
     except InvalidValue as problem:
         detail = f"there is no symbol {symbol[:80]!r}"
         raise HttpProblem(404, "Not Found", detail, nearest=problem.data["nearest"]) from None
-
-
-def chosen(offered: Sequence[str]) -> str:
-    """The one of these media that the client likes best; of equals the first. Raises HttpProblem, 406."""
-    accepted = [(each.partition(";")[0].strip().lower(), weight) for each, weight in request.accept_mimetypes]
-    if not request.headers.get("Accept", "").strip():
-        return offered[0]
-    weights = {media: _weight(media, accepted) for media in offered}
-    best = max(offered, key=lambda media: weights[media])
-    if weights[best] <= 0:
-        detail = f"there is no answer in {request.headers['Accept'][:80]!r}"
-        raise HttpProblem(406, "Not Acceptable", detail, valid=list(offered))
-    return best
-
-
-def _weight(media: str, accepted: Collection[tuple[str, float]]) -> float:
-    """How much a client likes it: what it says of exactly this one counts more than of all of a kind."""
-    for pattern in (media, media.partition("/")[0] + "/*", "*/*"):
-        said = [weight for name, weight in accepted if name == pattern]
-        if said:
-            return max(said)
-    return 0.0
 
 
 def next_link(**changed: str) -> str:

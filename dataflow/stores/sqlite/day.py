@@ -286,7 +286,7 @@ def create(path: Path, held: Held, checkpoints: Sequence[Checkpoint]) -> None:
     made.unlink(missing_ok=True)
     with closing(_connect(made, "mode=rwc")) as connection:
         connection.executescript(
-            "PRAGMA page_size=8192; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA synchronous=FULL"
+            "PRAGMA page_size=4096; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA synchronous=FULL"
         )
         connection.execute("BEGIN")
         for statement in _SCHEMA.split(";")[:-1]:
@@ -316,9 +316,10 @@ def _sync(path: Path) -> None:
 
 
 def finish(path: Path) -> None:
-    """Make one plain file of it, if nobody reads it just now."""
+    """Make one plain file of it, without the room that it does not need, if nobody reads it just now."""
     with closing(_connect(path, "mode=rw")) as connection:
         connection.execute("PRAGMA busy_timeout=0")
+        connection.executescript("PRAGMA incremental_vacuum")
         connection.execute("PRAGMA journal_mode=DELETE")
 
 

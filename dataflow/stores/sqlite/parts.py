@@ -178,7 +178,7 @@ class Press:
             if not isinstance(frame, bytes) or not 0 <= zstandard.frame_content_size(frame) <= _LARGEST:
                 raise Damaged("no frame")
             return self._decode(self._expand(frame, allow_extra_data=False))
-        except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeError) as error:
             raise Damaged(str(error)) from None
 
 

@@ -166,9 +166,12 @@ class _View:
 
     def first_within(self, after: int, low: int, high: int) -> int | None:
         """Where the first block behind `after` begins that may have a trade of this time."""
-        blocks = self._chunks("earliest<? AND last>?", low, self._reach(high), high, after)
+        where = "latest>=? AND latest<? AND earliest<? AND last>?"
+        query = f"SELECT min(first) FROM blocks WHERE symbol=? AND {where}"
+        ((block,),) = self.rows(query, low, self._reach(high), high, after)
         parts = [each for each in self._open() if each.latest >= low and each.earliest < high]
-        return min([each.first for each in (*blocks, *parts) if each.last > after], default=None)
+        firsts = [each.first for each in parts if each.last > after]
+        return min(firsts if block is None else [*firsts, block], default=None)
 
     def latest(self, below: int) -> int | None:
         """The highest time at places below `below`."""

@@ -85,7 +85,7 @@ def _remove_blocks(day: Day, writer: Writer, excess: Mapping[str, int]) -> dict[
                     writer.symbols[symbol] = less
                 else:
                     day.symbols = {**day.symbols, symbol: less}
-        connection.execute("PRAGMA incremental_vacuum").fetchall()
+        connection.executescript("PRAGMA incremental_vacuum")
     return removed
 
 

@@ -157,7 +157,10 @@ class Store:
             return
         self._writer.drop()
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            self._folder.set_aside(self._state.days[-1])
+            day = self._state.days[-1]
+            name = self._folder.set_aside(day)
+            text = f"{day.path.name} is damaged ({error}). It is {name} now, and what it held is lost"
+            raise ArchiveFailed(text) from error
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

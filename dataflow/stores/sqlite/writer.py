@@ -181,6 +181,7 @@ class Writer:
         assert self._connection is not None
         with files.transaction(self._connection):
             files.put_meta(self._connection, "clean", 1)
+        self._connection.executescript("PRAGMA incremental_vacuum")
 
     def append(self, batch: Batch) -> None:
         """One transaction."""

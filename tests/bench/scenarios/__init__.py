@@ -9,6 +9,7 @@ from . import (
     faces,
     graphql,
     grpc,
+    history,
     ingest,
     memory,
     rates,
@@ -37,4 +38,5 @@ ALL: tuple[Scenario, ...] = (
     grpc.SCENARIO,
     graphql.SCENARIO,
     candles.SCENARIO,
+    history.SCENARIO,
 )

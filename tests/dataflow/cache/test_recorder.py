@@ -13,6 +13,7 @@ import trio
 from attrs import define, field
 from trio.testing import MockClock
 
+from dataflow.cache import recording as module
 from dataflow.cache.archive import ArchiveFull, BarRow, Batch, Checkpoint, Keep
 from dataflow.cache.history import Store
 from dataflow.cache.recorder import FINISH_WITHIN, PATIENCE, RETRY, SLOW, Habits, Recorder, finish
@@ -269,27 +270,64 @@ async def test_news_without_growth_are_nothing_to_write(mock_clock: MockClock, s
     assert len(stage.disk.batches) == 1
 
 
-async def test_what_memory_forgets_before_the_write_is_a_gap(disk: Disk, mock_clock: MockClock) -> None:
+async def test_what_memory_forgets_before_the_write_is_a_gap(
+    disk: Disk, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The places are kept, their number is counted, and no later place moves."""
-    stage = Stage(disk, mock_clock, max_trades=3)
+    monkeypatch.setattr(module, "READY", 5)
+    stage = Stage(disk, mock_clock, max_trades=4)
     async with stage.running():
         disk.broken = "gone"
-        stage.admit(1)
+        for n in range(1, 21):
+            stage.admit(n)
         await until(lambda: stage.recording.trouble)
-        stage.admit(*range(2, 11))
         disk.broken = None
         stage.clock.jump(RETRY)
         await until(lambda: stage.recording.is_complete)
-    (_, gap), *rest = stage.stored()
-    assert gap == Gap(1, 7, NOT_RECORDED)
-    assert rest == stage.remembered()[1:]
-    assert stage.recording.totals.unrecorded == 7
+    stored = stage.stored()
+    (at,) = [at for at, (_, entry) in enumerate(stored) if isinstance(entry, Gap)]
+    gap = stored[at][1]
+    assert isinstance(gap, Gap)
+    assert gap.reason == NOT_RECORDED
+    assert [last for last, _ in stored[:at]] == list(range(1, gap.first))
+    assert stored[at + 1 :] == stage.remembered()[1:]
+    assert [last for last, _ in stored][-1] == 20
+    assert stage.recording.totals.unrecorded == gap.last - gap.first + 1 == 20 - 6 - 4
+
+
+async def test_what_memory_would_forget_is_taken_before(disk: Disk, mock_clock: MockClock) -> None:
+    """Within an interval, or while a write takes its time, more comes than memory keeps: nothing is lost."""
+    stage = Stage(disk, mock_clock, max_trades=4)
+    async with stage.running():
+        stage.admit(1)
+        with disk.stuck():
+            await until(lambda: disk.threads)
+            for n in range(2, 101, 2):
+                stage.admit(n, n + 1)
+        await stage.until_written()
+    assert [last for last, _ in stage.stored()] == list(range(1, 102))
+    assert not stage.recording.totals.unrecorded
+
+
+async def test_much_is_written_before_the_interval_is_over(
+    disk: Disk, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what waits stays bounded, however long the interval is."""
+    monkeypatch.setattr(module, "MOST", 10)
+    stage = Stage(disk, mock_clock, max_trades=8)
+    async with stage.running():
+        stage.admit(1)
+        await until(lambda: disk.commits == 1)
+        for n in range(2, 30, 4):
+            stage.admit(*range(n, n + 4))
+        await until(lambda: disk.commits > 1)
+    assert mock_clock.current_time() == 0
 
 
 async def test_a_backlog_is_written_in_bounded_batches_of_bounded_runs(
     disk: Disk, mock_clock: MockClock
 ) -> None:
-    """And the symbols of a busy one's neighbours get their turn."""
+    """And nothing is lost, repeated or out of order."""
     stage = Stage(disk, mock_clock, max_trades=3 * MOST)
     async with stage.running():
         disk.broken = "gone"
@@ -300,9 +338,6 @@ async def test_a_backlog_is_written_in_bounded_batches_of_bounded_runs(
         disk.broken = None
         stage.clock.jump(RETRY)
         await until(lambda: disk.batches)
-        stage.clock.jump(INTERVAL)
-        await until(lambda: len(disk.batches) > 1)
-        assert {run.symbol for run in disk.batches[1].runs} == {SYMBOL, OTHER}
         await stage.until_written()
     for batch in disk.batches:
         assert sum(run.count for run in batch.runs) <= MOST + SLICE

@@ -511,3 +511,9 @@ class TestRewindsAndFills:
         assert wrong(made, log(1, 2, 3, (4, 4), 5)) == {}
         made.filled(gap(3, 3) | {"trades": [update(3, 7)]})
         assert made.findings["changed"] == 1
+
+    def test_a_fill_of_the_daemon_is_a_trade_of_the_stream(self) -> None:
+        """At the place of its gap."""
+        admitted = log(1, (2, 3), 4)
+        admitted.fill(2, seen(2))
+        assert (set(admitted.trades), admitted.gap_places) == ({1, 2, 4}, {3})

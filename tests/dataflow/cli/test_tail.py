@@ -185,6 +185,7 @@ class TestShowing:
             ("stream.gap", {"symbol": "A-B", "from": 3, "to": 3, "reason": "x"}, "A-B: #3 will not come (x)"),
             ("stream.gap", {"symbol": "A-B", "from": 3, "to": None, "reason": "x"}, "A-B: #3 to ? will not come (x)"),
             ("stream.filled", {"symbol": "A-B", "from": 3, "to": 5, "trades": []}, "A-B: #3 to 5 came after all"),
+            ("stream.started", {"symbol": "A-B", "channel": "trades", "epoch": 2, "offset": 0}, "A-B: new here"),
             ("stream.rewind", {"symbol": "A-B", "epoch": 2, "offset": 8}, "A-B: forget all behind #8, the daemon crashed before it was kept"),
             ("connection.lost", {"source": "acme", "reason": "silent"}, "acme: connection lost (silent)"),
             ("connection.restored", {"source": "acme", "action": "resubscribe"}, "acme: connection restored"),

@@ -25,6 +25,7 @@ from dataflow.client import (
     Unreadable,
     WrongPlace,
 )
+from dataflow.client.client import COLUMNS
 
 TOPIC = Topic("trades", "BTC-USD")
 
@@ -118,6 +119,33 @@ class TestCalls:
             "A": {"epoch": 1, "offset": 4},
             "B": {"epoch": 1, "offset": 5},
         }
+
+    def test_a_symbol_that_comes_later(self) -> None:
+        """It is announced with its place. In compact updates it stands for itself; it is resumed like any other."""
+        client = Client(format="compact")
+        client.follow("*")
+        first = {
+            "channel": "trades",
+            "symbol": "A",
+            "event": "subscribed",
+            "epoch": 1,
+            "offset": 4,
+            "topic": 0,
+        }
+        first |= {"columns": COLUMNS, "sources": ["acme"]}
+        list(client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": [first]})))
+        started = notification("stream.started", symbol="B", channel="trades", epoch=1, offset=7)
+        assert [type(event) for event in client.hear(started)] == [Notice]
+        [event] = client.hear('["B",8,1,"buy",1,1,"t",0]')
+        assert isinstance(event, Trade)
+        assert (event.symbol, event.source) == ("B", "acme")
+        [call] = client.connect()
+        positions = {"A": {"epoch": 1, "offset": 4}, "B": {"epoch": 1, "offset": 8}}
+        assert json.loads(call)["params"]["since"] == positions
+        list(client.hear(started.replace("7", "8")))  # back: it goes on
+        assert [
+            each.offset for each in client.streams[Topic("trades", "B")].log if isinstance(each, Trade)
+        ] == [8]
 
 
 class TestEvents:

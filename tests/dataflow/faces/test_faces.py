@@ -15,13 +15,13 @@ from dataflow.domain.errors import ConfigError
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc.format import JSONRPC
-from dataflow.faces.sse import EVENTS
+from dataflow.faces.sse import EVENTS, LINES
 from dataflow.gateway import face
 from dataflow.gateway.format import Format
 from dataflow.settings.schema import FaceSettings, Settings
 
 NAMES = plugs.names("faces")
-FORMATS = [JSONRPC, EVENTS]
+FORMATS = [JSONRPC, EVENTS, LINES]
 NOTICES = [
     SourceLost("binance", "cut", ("BTC-USDT",)),
     SourceRestored("binance", ("BTC-USDT",)),

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
 from unittest.mock import patch
 
 import trio
@@ -32,7 +33,8 @@ from dataflow.faces.jsonrpc.methods import Calls
 from dataflow.gateway import subscriptions
 from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Handshake
-from dataflow.settings.schema import Cache, Session, Settings
+from dataflow.settings.schema import Cache, History, Session, Settings
+from dataflow.stores.sqlite import Store
 from supervisors import Pool, open_supervisor
 from tests.actors.fakes import FakeWire
 from tests.support.memory_archive import MemoryArchive
@@ -43,6 +45,8 @@ TRADES = Topic("trades", SYMBOL)
 NOBODY = Handshake("/", "", (), "192.0.2.1:1", encrypted=False)
 KEPT = 8  # trades in memory
 ALL = 1 << 40  # bytes: as much as there is
+TODAY, NOW = "2024-10-04", 1_728_043_200.0
+Lives: TypeAlias = list[tuple[list[tuple[str, int]], str]]  # of each what happens, and its end
 
 
 def traded(number: int) -> Admitted:
@@ -76,7 +80,8 @@ class Listener:
 class World:
     """One daemon after another over the same disk, one exchange, and some clients."""
 
-    archive: Archive
+    make: Callable[[], Archive]  # the same disk for each daemon
+    archive: Archive = field(init=False)
     listeners: list[Listener] = field(factory=lambda: [Listener() for _ in range(3)])
     number: int = 0  # the last trade of the exchange
     hall: Hall | None = None
@@ -93,6 +98,7 @@ class World:
             "cache": Cache(trades_per_symbol=KEPT, shards=1),
             "session": Session(outbox=6, slow_client=SlowClient.DROP_OLDEST),
         }
+        self.archive = self.make()
         self.hall = hall(
             Settings(sources=from_binance("ws://127.0.0.1:9", SYMBOL), **tables),  # type: ignore[arg-type]
             archive=self.archive,
@@ -139,7 +145,7 @@ class World:
         self.archive.append(recording.batch(recording.runs()))
 
     async def retain(self, n: int) -> None:
-        removed = self.archive.retain(Keep(0, 10 + n, 0), "2026-11-27")
+        removed = self.archive.retain(Keep(days=9, trades=10 + n, min_free=0), TODAY)
         self.core.recording.removed(removed)
 
     async def connect(self, n: int) -> None:
@@ -235,6 +241,7 @@ KINDS = ["trade"] * 4 + [
 ]
 steps = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 30)), min_size=10, max_size=30)
 ends = st.sampled_from(["crash", "crash after all was heard", "stop"])
+lives = st.lists(st.tuples(steps, ends), min_size=2, max_size=4)
 
 
 async def inline(self: Tiers, read: Callable[..., Any], *args: Any) -> Any:
@@ -253,12 +260,14 @@ def short() -> Iterator[None]:
         patch.object(subscriptions, "DISK_SLICE", 4),
         patch.object(subscriptions, "RECOVERY_LIMIT", 60),
     ):
-        yield
-    logger.enable("dataflow")
+        try:
+            yield
+        finally:
+            logger.enable("dataflow")
 
 
-async def run(archive: Archive, lives: list[tuple[list[tuple[str, int]], str]]) -> None:
-    world = World(archive)
+async def run(make: Callable[[], Archive], lives: Lives) -> None:
+    world = World(make)
     for happenings, end in [*lives, ([], "check")]:
         async with world.life():
             for what, n in happenings:
@@ -273,13 +282,22 @@ async def run(archive: Archive, lives: list[tuple[list[tuple[str, int]], str]]) 
                 await world.repeat(world.number)
                 await world.commit(0)
                 await world.check()
-        archive.close(clean=end == "stop")
+        world.archive.close(clean=end == "stop")
 
 
 # To shrink an example would take minutes: a failure is told as it was found.
 @settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(st.lists(st.tuples(steps, ends), min_size=2, max_size=4))
-def test_every_client_ends_with_the_log_of_the_server(lives: list[tuple[list[tuple[str, int]], str]]) -> None:
+@given(lives)
+def test_every_client_ends_with_the_log_of_the_server(lives: Lives) -> None:
     """No duplicate, no hole without a name, no place that changed its trade; what was lost is taken back."""
+    archive = MemoryArchive()
     with short():
-        trio.run(run, MemoryArchive(), lives)
+        trio.run(run, lambda: archive, lives)
+
+
+@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(lives)
+def test_the_same_with_files(lives: Lives) -> None:
+    """With the store that a daemon has by default, opened anew in each life."""
+    with short(), TemporaryDirectory() as folder:
+        trio.run(run, lambda: Store(History(directory=folder), lambda: NOW), lives)

@@ -90,7 +90,7 @@ some_items = st.lists(
     max_size=40,
 )
 # A market's: in order of time, but for some that come a little late.
-in_order = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=40).map(
+in_order = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.booleans()), max_size=15).map(
     lambda steps: _market(steps)
 )
 
@@ -129,8 +129,8 @@ def test_by_place(items: list[Any], kept: int, after: int, before: int, down: bo
     in_order,
     st.integers(1, 20),
     st.integers(0, 20),
-    st.none() | st.integers(0, 60),
-    st.none() | st.integers(0, 60),
+    st.none() | st.integers(0, 16),
+    st.none() | st.integers(0, 16),
     st.booleans(),
 )
 def test_by_time(
@@ -174,6 +174,19 @@ async def test_a_range_within_a_gap_tells_the_gap() -> None:
         found = await pair.walked(Bounds(0, 4, 50 * US, 60 * US, descending=down))
         assert [entry for _, entry in found] == [Gap(2, 2, "lost", exact=False)]
         assert await pair.walked(Bounds(0, 4, 200 * US, 300 * US, descending=down)) == []
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("gap", [False, True])
+async def test_a_late_trade_behind_others_of_later_times(down: bool, gap: bool) -> None:
+    """Belongs to the range of its time, and so does the gap before it; up and down, in parts, on the disk."""
+    items = [trade(None, at * US) for at in (10, 20, 21, 22, 23, 24, 25, 26)]
+    items += [missed(reason="lost")] * gap + [trade(None, at * US) for at in (11, 27, 28, 29, 30)]
+    pair = Pair(items, kept=2)
+    bounds = Bounds(0, pair.whole.last + 1, 5 * US, 12 * US, descending=down)
+    found = await pair.walked(bounds)
+    assert found == within(pair.places, bounds)
+    assert len(found) == 2 + gap
 
 
 async def test_what_was_pruned_comes_first() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, PerMessageDeflate
@@ -268,6 +268,7 @@ def test_what_was_compressed_is_counted() -> None:
 
 
 @settings(deadline=None, max_examples=60)
+@example([b"begun", b""])
 @given(st.lists(st.binary(max_size=3000).map(lambda data: data.hex().encode()), min_size=2, max_size=6))
 def test_a_long_message_in_pieces_is_one_message(pieces: list[bytes]) -> None:
     """However long its pieces are, and if the last one is empty; and what follows is understood."""
