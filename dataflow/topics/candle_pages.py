@@ -109,9 +109,15 @@ class Pages:
         series = self.live.series(symbol)
         if series is not None:
             return series.watermark
+        return max(await self.high(symbol) - self.rules.lateness, self.live.quiet(symbol))
+
+    async def high(self, symbol: str) -> int:
+        """The highest time of a trade; a time before all others without any."""
+        series = self.live.series(symbol)
+        if series is not None and series.high > ALWAYS:
+            return series.high
         newest = await self.tiers.latest(symbol, 1)
-        by_trades = newest[0].trade.timestamp - self.rules.lateness if newest else ALWAYS
-        return max(by_trades, self.live.quiet(symbol))
+        return newest[0].trade.timestamp if newest else ALWAYS
 
 
 @define
@@ -142,8 +148,7 @@ class _Reading:
 
     async def page(self, start: int | None, end: int | None, limit: int) -> Page:
         width = self.interval.width
-        newest = await self._tiers.latest(self.symbol, 1)
-        last = newest[0].trade.timestamp // width * width if newest else ALWAYS
+        last = await self.pages.high(self.symbol) // width * width
         stop = last + width if end is None else min(-(-end // width) * width, last + width)
         if start is None:
             bars = await self._backward(stop, limit)
@@ -286,8 +291,7 @@ class _Reading:
 
     async def page_of_chain(self, start: int | None, end: int | None, limit: int) -> Page:
         bars: list[FullBar] = []
-        newest = await self._tiers.latest(self.symbol, 1)
-        last = newest[0].trade.timestamp + 1 if newest else ALWAYS
+        last = await self.pages.high(self.symbol) + 1
         stop = last if end is None else min(end, last)
         if start is None:
             day = (stop - 1) // DAY * DAY

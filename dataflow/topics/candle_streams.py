@@ -72,8 +72,8 @@ class CandleLog:
         self._newest.pop(key, None)
         self.last += 1
         self._newest[key] = self.last, candle
-        if len(self._newest) > KEPT:
-            del self._newest[min(self._newest)]
+        if len(self._newest) > 2 * KEPT:
+            del self._newest[next(iter(self._newest))]  # what was told first, not what is old: that is news
 
     def read(self, after: int) -> Update | None:
         if after >= self.last:

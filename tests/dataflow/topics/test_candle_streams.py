@@ -126,6 +126,24 @@ async def test_a_reader_that_is_behind_gets_of_each_bar_the_newest(mock_clock: M
     assert told(log, log.last - 1) == [(3, 1, False)]
 
 
+async def test_a_correction_of_an_old_bar_is_told(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though more newer bars than a topic remembers have been told since."""
+    monkeypatch.setattr(module, "KEPT", 10)
+    s = Scene(mock_clock)
+    log = s.log("1s")
+    for second in range(60):
+        s.trade(second + 0.5)
+        s.follow()
+    before = log.last
+    s.trade(5.6, now=s.now)
+    s.follow()
+    assert (5, 2, True) in told(log, before)
+    assert len(log.newest(99)) == 20
+    assert [_told(candle)[0] for _, candle in log.newest(9)] == list(range(51, 60))
+
+
 async def test_a_quiet_market_closes_its_bars_by_the_clock(mock_clock: MockClock) -> None:
     """Once the lateness has passed on the wall clock, too."""
     s = Scene(mock_clock)
