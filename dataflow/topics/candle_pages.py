@@ -175,9 +175,14 @@ class _Reading:
     async def _backward(self, stop: int, limit: int) -> list[FullBar]:
         width = self.interval.width
         bars: list[FullBar] = []
+        windows = limit
         while len(bars) < limit:
-            begin = stop - limit * width
-            bars = [*await self._bars(begin, stop), *bars]
+            begin = stop - windows * width
+            found = await self._bars(begin, stop)
+            bars = [*found, *bars]
+            windows = limit if found else 2 * windows
+            if len(bars) >= limit:
+                break
             older = await self._tiers.before(self.symbol, begin, 1)
             if older:
                 stop = older[-1].trade.timestamp // width * width + width
@@ -192,10 +197,12 @@ class _Reading:
         if at >= stop:
             return None
         width = self.interval.width
+        base = _base(width)
+        starts = [] if base is None else [bar.start for bar in await self._stored(base, at, stop, 1)]
+        if starts and starts[0] < at + width:
+            return at
         found = await self._tiers.after(self.symbol, at - 1000, 1, stop)
-        starts = [each.trade.timestamp for each in found[:1]]
-        if base := _base(width):
-            starts += [bar.start for bar in await self._stored(base, at, stop, 1)]
+        starts += [each.trade.timestamp for each in found[:1]]
         return min(starts) // width * width if starts else None
 
     async def _bars(self, begin: int, stop: int) -> list[FullBar]:
@@ -270,8 +277,11 @@ class _Reading:
 
     async def _read(self, scratch: Series, begin: int, stop: int, since: int = ALWAYS) -> None:
         """Read what may concern this time, but nothing before the first trade of the time `since`."""
-        last = self.pages.history_of(self.symbol).last
-        until = self.pages.until()
+        history = self.pages.history_of(self.symbol)
+        last, until = history.last, self.pages.until()
+        oldest = next(history.ascending(begin - 1000), None)
+        if oldest is None or oldest.trade.timestamp >= stop:  # memory has nothing of this time
+            last = min(last, history.first - 1)
         scratch.position = self._tiers.first(self.symbol) - 1
         while scratch.position < last:
             scratch.position = await self._tiers.skip(self.symbol, scratch.position, begin, stop)

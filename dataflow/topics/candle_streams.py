@@ -59,7 +59,6 @@ class CandleLog:
         self._key: Callable[[Candle], int] = _by_place if by_place else _by_start
         self.stream = Stream(topic, epoch, newest_by=self._key)
         self.last = 0
-        self.told_at = ALWAYS  # when an open bar was told, ns of a steady clock
         self._at_once = at_once
         self._newest: dict[int, tuple[int, Candle]] = {}  # in the order of their places
 
