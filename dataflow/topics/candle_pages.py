@@ -50,6 +50,9 @@ class Live(Protocol):
     def series(self, symbol: str) -> Series | None:
         """The bars that can still change, up to date; None where nobody follows them."""
 
+    def end(self, symbol: str) -> int:
+        """The last place that clients may see."""
+
     def look_at_sources(self, symbol: str, series: Series) -> None:
         """Which of its sources are away."""
 
@@ -278,7 +281,7 @@ class _Reading:
     async def _read(self, scratch: Series, begin: int, stop: int, since: int = ALWAYS) -> None:
         """Read what may concern this time, but nothing before the first trade of the time `since`."""
         history = self.pages.history_of(self.symbol)
-        last, until = history.last, self.pages.until()
+        last, until = self.pages.live.end(self.symbol), self.pages.until()
         oldest = next(history.ascending(begin - 1000), None)
         if oldest is None or oldest.trade.timestamp >= stop:  # memory has nothing of this time
             last = min(last, history.first - 1)
@@ -286,6 +289,7 @@ class _Reading:
         while scratch.position < last:
             scratch.position = await self._tiers.skip(self.symbol, scratch.position, begin, stop)
             places = await self._tiers.behind(self.symbol, scratch.position, SLICE)
+            places = [place for place in places if place[0] <= last]
             if not places:
                 break
             scratch.position = places[-1][0]

@@ -191,6 +191,11 @@ class Candles:
 
     # For pages.
 
+    def end(self, symbol: str) -> int:
+        """The last place that clients may see."""
+        recording = self._ground.recording
+        return recording.shown(symbol) if recording.after_commit else self._ground.history_of(symbol).last
+
     def series(self, symbol: str) -> Series | None:
         """The bars that can still change, up to date; None where nobody follows them."""
         series = self._series.get(symbol)
@@ -234,7 +239,7 @@ class Candles:
             series = self._record(symbol)
         self._news[symbol] = None
         history = self._ground.history_of(symbol)
-        unread = history.last - series.position
+        unread = self.end(symbol) - series.position
         if unread >= history.max_trades // 2:  # it may forget some before the follower has its turn
             with suppress(Exception):  # the follower meets it as well: it is not the caller's error
                 self._catch_up(symbol, series)
@@ -255,7 +260,7 @@ class Candles:
             series = self._series.get(symbol)
             if series is None:
                 continue
-            work += self._ground.history_of(symbol).last - series.position
+            work += self.end(symbol) - series.position
             try:
                 self._catch_up(symbol, series)
             except BaseException:
@@ -316,7 +321,7 @@ class Candles:
         return scratch.chains[wanted.name]
 
     def _catch_up(self, symbol: str, series: Series) -> None:
-        self._read(symbol, series, self._ground.history_of(symbol).last)
+        self._read(symbol, series, self.end(symbol))
 
     def _take_fills(self, history: History, series: Series) -> None:
         """Gaps that were read may hold trades now. Fills that memory has forgotten leave them as they are."""
