@@ -95,7 +95,7 @@ class Harm:
 
 
 @given(st.lists(st.composite(Harm)(), min_size=1, max_size=3))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_was_written(killed: Killed, harms: list[Harm]) -> None:
     """Before it is opened. It may refuse to start, with a line for people; else it can be written to."""
     with TemporaryDirectory() as folder:
@@ -126,7 +126,7 @@ def _at_last(write: Callable[[], None]) -> None:
 
 
 @given(st.lists(st.composite(Harm)(), min_size=1, max_size=3))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_was_written_also_while_the_store_is_open(killed: Killed, harms: list[Harm]) -> None:
     """The disk changes below it. Nothing wrong comes out, and a batch that fails says why."""
     with TemporaryDirectory() as folder:
