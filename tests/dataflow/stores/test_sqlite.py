@@ -310,6 +310,23 @@ def test_files_that_somebody_removes_are_lost_and_no_more(shelf: Shelf, folder: 
     assert (stream.first, stream.last, list(stream.epochs)) == (11, 20, [(8, 1)])
 
 
+def test_an_earlier_file_goes_on_in_the_present_epoch(shelf: Shelf, folder: Path) -> None:
+    """When the one that knew the epoch is gone: on another day, and when the clock has gone back."""
+    put(shelf, 1, 10)
+    for back in (1, 0):
+        shelf.now = NOON + DAY
+        shelf.archive.begin(9 - back)
+        first = 101 - 90 * back
+        put(shelf, first, first + 9)
+        for path in list(folder.glob("2024-10-05.db*")):
+            path.unlink()
+        shelf.now -= DAY * (1 - back)
+        put(shelf, first + 10, first + 19)
+    assert places(shelf) == [*range(1, 11), *range(111, 121)]
+    stream = shelf.reopen().streams[SYMBOL]
+    assert (stream.last, [epoch for epoch, _ in stream.epochs]) == (120, [7, 8, 9])
+
+
 def test_another_history_is_not_mixed_in(shelf: Shelf, folder: Path, tmp_path: Path) -> None:
     """A directory that has come back with other files is not written to."""
     put(shelf, 1, 10)
