@@ -161,7 +161,8 @@ class Candles:
     @property
     def too_late(self) -> Mapping[str, int]:
         """How many trades came too late for a bar, by its interval."""
-        return sum((series.too_late for series in self._series.values()), self._too_late)
+        counted = sum((series.too_late for series in self._series.values()), self._too_late)
+        return {**dict.fromkeys(self.intervals, 0), **counted}
 
     @property
     def in_future(self) -> int:
