@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 RECOVERY_LIMIT: Final = 20_000  # entries in the answer to `since`: some 40 ms of encoding, and 4 MB
 RECOVERY_SLICE: Final = 200  # of them in one turn: half a millisecond, and 45 KB
+LOGS_AT_ONCE: Final = 50  # made in one turn: a millisecond
 DISK_SLICE: Final = 2_000  # of them read from disk at once: some 10 ms in a thread
 MOST_GAPS: Final = 1_000  # that a client may ask to be filled at once
 FILLED_LIMIT: Final = 2_000  # trades in the answer to that; with what is left the client may ask again
@@ -222,7 +223,9 @@ class Subscriptions:
         Use what it returns for the answer. Raises TooManySubscriptions or Unavailable.
         """
         if topic not in (self._joined or ()):
+            logs = await self._logs_of_all(topic)
             await self._join(topic)
+            del logs  # the log of all has them now
         told: dict[Topic, _Joining] = {}
         joining = (self._joining or {}).pop(topic, None)
         if isinstance(joining, _JoiningAll):
@@ -384,6 +387,17 @@ class Subscriptions:
         """Follow all topics from there on when the answers are said. For `Every`."""
         self._joining = self._joining or {}
         self._joining[every] = _JoiningAll(each, rendering)
+
+    async def _logs_of_all(self, every: Topic) -> Sequence[TopicLog | EveryLog]:
+        """The logs of all its topics, made in turns: thousands of them would take a tenth of a second."""
+        logs: list[TopicLog | EveryLog] = []
+        core = self._hall.core
+        for number, symbol in enumerate(core.symbols):
+            if number and number % LOGS_AT_ONCE == 0:
+                await self.turns.pause()
+            if symbol in core.carriers:
+                logs.append(core.topics.log_of(every._replace(symbol=symbol)))
+        return logs
 
     def _go_on(self, every: Topic, told: Mapping[Topic, _Joining]) -> None:
         """Behind what was told the topics come among all others: what these are ahead with is sent now."""

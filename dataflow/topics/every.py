@@ -58,7 +58,10 @@ class EveryLog:
 
     def touch_all(self) -> None:
         """There may be news of any symbol: nobody listened for a while."""
-        self._news.update(dict.fromkeys(self.places))
+        for topic, place in self.places.items():
+            log = self.log_of(topic)
+            if log.last > place or log.stream.filled > self.fills[topic]:
+                self._news[topic] = None
 
     def log_of(self, topic: Topic) -> TopicLog:
         """The log of one of its topics."""

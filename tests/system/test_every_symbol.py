@@ -92,8 +92,8 @@ async def test_all_symbols_are_answered_and_followed() -> None:
         for symbol in SYMBOLS:
             await s.publish(symbol, 2)
         await s.publish(BTC, 1, skip=2)
-        await c.until(lambda: len(c.notices) == 8)
-        await other.until(lambda: len(other.notices) == 8)
+        await c.until(lambda: len(c.notices) >= 8)
+        await other.until(lambda: len(other.notices) >= 8)
         for symbol in SYMBOLS:
             assert c.stream(symbol) == other.stream(symbol)
         assert await c.call("unsubscribe", symbol="*") == {
@@ -115,7 +115,7 @@ async def test_it_is_one_subscription_and_wants_all_symbols_of_the_sources() -> 
             await s.exchange.wait_subscribed([symbol.replace("-", "") for symbol in SYMBOLS])
         for symbol in SYMBOLS:
             await s.publish(symbol)
-        await c.until(lambda: len(c.trades()) == 3)
+        await c.until(lambda: len(c.trades()) >= 3)
         assert (await c.ask("subscribe", symbol=BTC))["error"]["code"] == -32003
         await c.call("unsubscribe", symbol="*")
         await c.call("subscribe", symbol=BTC)
@@ -129,7 +129,7 @@ async def test_a_symbol_that_comes_later_is_announced_and_followed() -> None:
         await s.daemon.reload(evolve_sources(later, BTC, ETH))
         await s.exchange.wait_subscribed(["ETHUSDT"])
         await s.publish(ETH, 2)
-        await c.until(lambda: len(c.rows) == 2)
+        await c.until(lambda: len(c.rows) >= 2)
         assert c.of("stream.started") == [
             {"symbol": ETH, "channel": "trades", "epoch": answer["epoch"], "offset": 0}
         ]
@@ -154,10 +154,10 @@ async def test_a_symbol_followed_alone_besides_comes_once() -> None:
         await c.call("subscribe", symbol=BTC, format="strings")
         await s.publish(BTC)
         await s.publish(ETH)
-        await c.until(lambda: len(c.trades()) == 3)
+        await c.until(lambda: len(c.trades()) >= 3)
         await c.call("unsubscribe", symbol=BTC)
         await s.publish(BTC)
-        await c.until(lambda: len(c.trades()) == 4)
+        await c.until(lambda: len(c.trades()) >= 4)
         assert [(t["offset"], type(t["price"]) is str) for t in c.trades(BTC)] == [
             (1, False),
             (2, True),
@@ -167,7 +167,7 @@ async def test_a_symbol_followed_alone_besides_comes_once() -> None:
         await c.call("unsubscribe", symbol="*")
         await s.publish(ETH)
         await s.publish(BTC)
-        await c.until(lambda: len(c.trades()) == 5)
+        await c.until(lambda: len(c.trades()) >= 5)
         assert offsets(c.trades(BTC)) == [1, 2, 3, 4]
         assert offsets(c.trades(ETH)) == [1]
 
@@ -194,7 +194,7 @@ async def test_a_crash_of_the_fan_out_repeats_and_skips_nothing() -> None:
                 s.daemon.sabotage.arm(Point.RECEIVE, f"topics/{EVERY}")
             for symbol in SYMBOLS:
                 await s.publish(symbol)
-            await c.until(lambda n=n: len(c.trades()) == 3 * n)
+            await c.until(lambda n=n: len(c.trades()) >= 3 * n)
         assert s.daemon.crashes(f"topics/{EVERY}")
         for symbol in SYMBOLS:
             assert offsets(c.trades(symbol)) == [1, 2, 3, 4, 5]
