@@ -89,7 +89,8 @@ class Core:
         self.carriers = carriers(self.sources)
         self.names = Names(self.carriers)
         self.archive = archive
-        self.tiers = Tiers(archive, self.history)
+        until = self.recording.shown if self.recording.after_commit else None
+        self.tiers = Tiers(archive, self.history, until)
         ground = Ground(
             self.carriers,
             self.history,

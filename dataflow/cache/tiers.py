@@ -28,14 +28,21 @@ PATIENCE: Final = 2.0  # seconds to wait for a disk: then memory answers alone, 
 
 
 class Tiers:
-    """Reads the stream of any symbol. `history_of(symbol)`: its memory.
+    """Reads the stream of any symbol. `history_of(symbol)`: its memory. `until(symbol)`: the last place whose
+    trade a page by time may have, None: all.
 
     Every method raises ArchiveFailed when it needs the disk, and the disk does not answer.
     """
 
-    def __init__(self, archive: Archive | None, history_of: Callable[[str], History]) -> None:
+    def __init__(
+        self,
+        archive: Archive | None,
+        history_of: Callable[[str], History],
+        until: Callable[[str], int] | None = None,
+    ) -> None:
         self._archive = archive
         self._history_of = history_of
+        self._until = until
         self._limiter = trio.CapacityLimiter(READS_AT_ONCE)
         self._firsts: dict[str, int] = {}  # the oldest place on disk
 
@@ -121,7 +128,7 @@ class Tiers:
         """A page of trades after `timestamp` (and before `before`), oldest first."""
         history = self._history_of(symbol)
         below = history.first
-        trades: Iterable[Recorded] = _at_least(history.ascending(timestamp), count + 1)
+        trades: Iterable[Recorded] = _at_least(self._shown(symbol, history.ascending(timestamp)), count + 1)
         if self._archive is not None and await self._reaches_disk(symbol, below, timestamp // 1000 + 1):
             older = await self._read(self._archive.ascending, symbol, timestamp, count + 1, below)
             trades = sorted([*older, *trades], key=_in_time)
@@ -134,7 +141,7 @@ class Tiers:
         """At least `count` trades, and all of the last microsecond, newest first."""
         history = self._history_of(symbol)
         below = history.first
-        found = _at_least(history.descending(before), count)
+        found = _at_least(self._shown(symbol, history.descending(before)), count)
         enough = len(found) >= count
         if self._archive is None:
             return found
@@ -147,6 +154,12 @@ class Tiers:
                 return found  # as without a disk
             raise
         return sorted([*older, *found], key=_in_time, reverse=True)
+
+    def _shown(self, symbol: str, trades: Iterable[Recorded]) -> Iterable[Recorded]:
+        if self._until is None:
+            return trades
+        end = self._until(symbol)
+        return (recorded for recorded in trades if recorded.offset <= end)
 
     async def _reaches_disk(self, symbol: str, below: int, since: int) -> bool:
         """Whether a trade on disk alone has a time at or after the microsecond `since`."""

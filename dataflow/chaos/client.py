@@ -386,7 +386,9 @@ class Resuming(OverWebSocket):
 
     def _held(self, symbol: str) -> Stream:
         """What it holds of `symbol`, in the form that the verdict compares."""
-        core, made = self._core.streams[Topic(TRADES, symbol)], Stream()
+        core, made = self._core.streams.get(Topic(TRADES, symbol)), Stream()
+        if core is None:
+            return made  # it was never served
         made.subscribed({"epoch": core.epoch, "offset": core.begin})
         for entry in core.log:
             if isinstance(entry, Gap):

@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import msgspec
 import trio
 from attrs import define, field, frozen
 
+from dataflow.cache.archive import ArchiveFailed
+from dataflow.domain.errors import ConfigError
 from dataflow.settings.load import load, shipped
 from simulators import Exchange, Player
 
@@ -99,13 +102,15 @@ class _Daemon:
         """What it says, over all lives."""
         return self.folder / "daemon.log"
 
-    def configure(self, exchanges: dict[str, Exchange], symbols: Mapping[str, Collection[str]]) -> None:
+    def configure(
+        self, exchanges: dict[str, Exchange], symbols: Mapping[str, Collection[str]], send: str
+    ) -> None:
         """Write its configuration."""
         lines = [
             f'[gateway]\nhost = "{HOST}"\nport = {self.port}\ndrain_seconds = 1.0',
             f"[cache]\ntrades_per_symbol = {REMEMBERED}",
             "[backoff]\ninitial_delay = 0.05\nmax_delay = 0.5",
-            f'[history]\ndirectory = "{self.directory}"\nmin_free_bytes = 0',
+            f'[history]\ndirectory = "{self.directory}"\nmin_free_bytes = 0\nsend = "{send}"',
         ]
         for name, exchange in exchanges.items():
             known = ", ".join(f'"{symbol}"' for symbol in symbols[name])
@@ -161,7 +166,7 @@ async def _stage(folder: Path, deaths: Deaths) -> AsyncIterator[_Stage]:
         if plan.dropped:
             exchanges["binance"].fault("drop", times=None, probability=plan.dropped)
         daemon = _Daemon(folder, free_port())
-        daemon.configure(exchanges, symbols)
+        daemon.configure(exchanges, symbols, "after_commit" if plan.after_commit else "at_once")
         every = [symbol for known in symbols.values() for symbol in known]
         clients = {
             f"client-{n}": speaker(n, HOST, daemon.port, every, outlives=True) for n in range(deaths.clients)
@@ -224,7 +229,11 @@ class _Play:
     async def _look_around(self) -> None:
         """Between two lives: what is on disk, and what each client holds."""
         await self._until(self._not_noticed, ENDS_WITHIN)
-        last = await trio.to_thread.run_sync(self._disk.look)
+        try:
+            last = await trio.to_thread.run_sync(self._disk.look)
+        except (ArchiveFailed, ConfigError) as error:
+            self.figures.broken.append(f"the disk cannot be read: {error}")
+            return
         for name, client in self.stage.clients.items():
             self._judge_rewinds(name, client)
             self._forks[name].died({symbol: client.position(symbol) for symbol in last}, last)
@@ -266,7 +275,11 @@ class _Play:
 
     async def _judge(self) -> None:
         stage, figures = self.stage, self.figures
-        record = await self._record()
+        try:
+            record = await self._record()
+        except (httpx.HTTPError, msgspec.DecodeError, RuntimeError) as error:
+            figures.broken.append(f"the record cannot be read: {error!r}; {self._said()}")
+            return
         for name, client in stage.clients.items():
             client.lost()
             self._judge_rewinds(name, client)

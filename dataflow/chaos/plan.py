@@ -258,14 +258,16 @@ class Life:
 
 @frozen
 class Fate:
-    """All lives, and how the exchanges are. `repeated`: trades that come again after a reconnection.
+    """All lives, and how the exchanges and the daemon are.
 
-    `dropped`: the share of trades that an exchange with sequences loses on the wire.
+    `repeated`: trades that come again after a reconnection. `dropped`: the share of trades that an exchange
+    with sequences loses on the wire. `after_commit`: clients are told what is on disk alone.
     """
 
     lives: tuple[Life, ...]
     repeated: int
     dropped: float
+    after_commit: bool
 
 
 def fate(deaths: Deaths) -> Fate:
@@ -278,4 +280,4 @@ def fate(deaths: Deaths) -> Fate:
         lives.append(Life("kill", round(dice.uniform(0, most), 3), early))
         if dice.random() < POLITE:
             lives.append(Life("stop", round(dice.uniform(0, deaths.seconds), 3)))
-    return Fate(tuple(lives), dice.choice(REPEATED), dice.choice((0.0, 0.002)))
+    return Fate(tuple(lives), dice.choice(REPEATED), dice.choice((0.0, 0.002)), dice.random() < 0.3)

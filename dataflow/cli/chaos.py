@@ -192,8 +192,8 @@ def rows_of_lives(lives: Lives) -> Iterator[tuple[str, str]]:
     yield "lives ended by", f"{_counts(lives.ends)}; {lives.early} before all clients were served"
     yield "all served after", _times(lives.starts) or "never"
     yield from _accounts(lives)
-    yield "told to go back", _counts(lives.rewinds)
-    yield "filled", _counts(lives.filled)
+    yield "told to go back", _counts(+lives.rewinds)
+    yield "filled", _counts(+lives.filled)
     yield "on disk", f"{lives.on_disk} trades seen there after deaths, {len(lives.lost)} complaints"
 
 

@@ -140,6 +140,8 @@ class _Now(Collector):
     def _client_metrics(self) -> Iterator[Metric]:
         totals = self._lobby.clients.totals()
         yield GaugeMetricFamily("dataflow_sessions", "Clients connected", value=len(self._lobby.clients))
+        downloads = "Answers of CSV and NDJSON that are under way"
+        yield GaugeMetricFamily("dataflow_downloads", downloads, value=self._lobby.quotas.downloads)
         for name, text, value in (
             ("sessions_opened", "Clients that connected", totals.opened),
             ("sessions_slow", "Clients disconnected because they were too slow", totals.slow),

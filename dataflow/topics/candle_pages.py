@@ -20,6 +20,7 @@ from typing import Final, Protocol
 import trio
 from attrs import define, frozen
 
+from dataflow.cache.archive import ArchiveFailed
 from dataflow.cache.history import History
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Gap, Trade
@@ -48,6 +49,9 @@ class Live(Protocol):
 
     def series(self, symbol: str) -> Series | None:
         """The bars that can still change, up to date; None where nobody follows them."""
+
+    def end(self, symbol: str) -> int:
+        """The last place that clients may see."""
 
     def look_at_sources(self, symbol: str, series: Series) -> None:
         """Which of its sources are away."""
@@ -108,9 +112,15 @@ class Pages:
         series = self.live.series(symbol)
         if series is not None:
             return series.watermark
+        return max(await self.high(symbol) - self.rules.lateness, self.live.quiet(symbol))
+
+    async def high(self, symbol: str) -> int:
+        """The highest time of a trade; a time before all others without any."""
+        series = self.live.series(symbol)
+        if series is not None and series.high > ALWAYS:
+            return series.high
         newest = await self.tiers.latest(symbol, 1)
-        by_trades = newest[0].trade.timestamp - self.rules.lateness if newest else ALWAYS
-        return max(by_trades, self.live.quiet(symbol))
+        return newest[0].trade.timestamp if newest else ALWAYS
 
 
 @define
@@ -141,8 +151,7 @@ class _Reading:
 
     async def page(self, start: int | None, end: int | None, limit: int) -> Page:
         width = self.interval.width
-        newest = await self._tiers.latest(self.symbol, 1)
-        last = newest[0].trade.timestamp // width * width if newest else ALWAYS
+        last = await self.pages.high(self.symbol) // width * width
         stop = last + width if end is None else min(-(-end // width) * width, last + width)
         if start is None:
             bars = await self._backward(stop, limit)
@@ -169,9 +178,14 @@ class _Reading:
     async def _backward(self, stop: int, limit: int) -> list[FullBar]:
         width = self.interval.width
         bars: list[FullBar] = []
+        windows = limit
         while len(bars) < limit:
-            begin = stop - limit * width
-            bars = [*await self._bars(begin, stop), *bars]
+            begin = stop - windows * width
+            found = await self._bars(begin, stop)
+            bars = [*found, *bars]
+            windows = limit if found else 2 * windows
+            if len(bars) >= limit:
+                break
             older = await self._tiers.before(self.symbol, begin, 1)
             if older:
                 stop = older[-1].trade.timestamp // width * width + width
@@ -186,10 +200,12 @@ class _Reading:
         if at >= stop:
             return None
         width = self.interval.width
+        base = _base(width)
+        starts = [] if base is None else [bar.start for bar in await self._stored(base, at, stop, 1)]
+        if starts and starts[0] < at + width:
+            return at
         found = await self._tiers.after(self.symbol, at - 1000, 1, stop)
-        starts = [each.trade.timestamp for each in found[:1]]
-        if base := _base(width):
-            starts += [bar.start for bar in await self._stored(base, at, stop, 1)]
+        starts += [each.trade.timestamp for each in found[:1]]
         return min(starts) // width * width if starts else None
 
     async def _bars(self, begin: int, stop: int) -> list[FullBar]:
@@ -242,7 +258,10 @@ class _Reading:
     async def _stored(self, width: int, begin: int, stop: int, limit: int) -> list[FullBar]:
         """The first `limit` recorded bars of windows from `begin` to before `stop`."""
         rows = await self._tiers.ask(lambda archive: archive.bars(self.symbol, width, begin, stop, limit))
-        return [unpack(row.data) for row in rows or ()]
+        try:
+            return [unpack(row.data) for row in rows or ()]
+        except ValueError as error:
+            raise ArchiveFailed(f"a recorded bar is damaged: {error}") from None
 
     async def _of_trades(self, begin: int, stop: int) -> list[FullBar]:
         level = Level(self.interval, begin)
@@ -261,12 +280,16 @@ class _Reading:
 
     async def _read(self, scratch: Series, begin: int, stop: int, since: int = ALWAYS) -> None:
         """Read what may concern this time, but nothing before the first trade of the time `since`."""
-        last = self.pages.history_of(self.symbol).last
-        until = self.pages.until()
+        history = self.pages.history_of(self.symbol)
+        last, until = self.pages.live.end(self.symbol), self.pages.until()
+        oldest = next(history.ascending(begin - 1000), None)
+        if oldest is None or oldest.trade.timestamp >= stop:  # memory has nothing of this time
+            last = min(last, history.first - 1)
         scratch.position = self._tiers.first(self.symbol) - 1
         while scratch.position < last:
             scratch.position = await self._tiers.skip(self.symbol, scratch.position, begin, stop)
             places = await self._tiers.behind(self.symbol, scratch.position, SLICE)
+            places = [place for place in places if place[0] <= last]
             if not places:
                 break
             scratch.position = places[-1][0]
@@ -282,8 +305,7 @@ class _Reading:
 
     async def page_of_chain(self, start: int | None, end: int | None, limit: int) -> Page:
         bars: list[FullBar] = []
-        newest = await self._tiers.latest(self.symbol, 1)
-        last = newest[0].trade.timestamp + 1 if newest else ALWAYS
+        last = await self.pages.high(self.symbol) + 1
         stop = last if end is None else min(end, last)
         if start is None:
             day = (stop - 1) // DAY * DAY

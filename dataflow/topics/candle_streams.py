@@ -59,7 +59,6 @@ class CandleLog:
         self._key: Callable[[Candle], int] = _by_place if by_place else _by_start
         self.stream = Stream(topic, epoch, newest_by=self._key)
         self.last = 0
-        self.told_at = ALWAYS  # when an open bar was told, ns of a steady clock
         self._at_once = at_once
         self._newest: dict[int, tuple[int, Candle]] = {}  # in the order of their places
 
@@ -72,8 +71,8 @@ class CandleLog:
         self._newest.pop(key, None)
         self.last += 1
         self._newest[key] = self.last, candle
-        if len(self._newest) > KEPT:
-            del self._newest[min(self._newest)]
+        if len(self._newest) > 2 * KEPT:
+            del self._newest[next(iter(self._newest))]  # what was told first, not what is old: that is news
 
     def read(self, after: int) -> Update | None:
         if after >= self.last:
@@ -135,6 +134,7 @@ class Candles:
         self._too_late: Counter[str] = Counter()  # of series that are not kept any more
         self._in_future = 0
         self._prepared: dict[Topic, Series] = {}  # of topics that are just being opened
+        self._is_restored = False
         self._points: dict[str, Checkpoint] = {}  # of symbols that nobody carries yet
         ground.recording.collect_from(self._checkpoints)
 
@@ -191,6 +191,11 @@ class Candles:
 
     # For pages.
 
+    def end(self, symbol: str) -> int:
+        """The last place that clients may see."""
+        recording = self._ground.recording
+        return recording.shown(symbol) if recording.after_commit else self._ground.history_of(symbol).last
+
     def series(self, symbol: str) -> Series | None:
         """The bars that can still change, up to date; None where nobody follows them."""
         series = self._series.get(symbol)
@@ -234,7 +239,7 @@ class Candles:
             series = self._record(symbol)
         self._news[symbol] = None
         history = self._ground.history_of(symbol)
-        unread = history.last - series.position
+        unread = self.end(symbol) - series.position
         if unread >= history.max_trades // 2:  # it may forget some before the follower has its turn
             with suppress(Exception):  # the follower meets it as well: it is not the caller's error
                 self._catch_up(symbol, series)
@@ -255,7 +260,7 @@ class Candles:
             series = self._series.get(symbol)
             if series is None:
                 continue
-            work += self._ground.history_of(symbol).last - series.position
+            work += self.end(symbol) - series.position
             try:
                 self._catch_up(symbol, series)
             except BaseException:
@@ -316,7 +321,7 @@ class Candles:
         return scratch.chains[wanted.name]
 
     def _catch_up(self, symbol: str, series: Series) -> None:
-        self._read(symbol, series, self._ground.history_of(symbol).last)
+        self._read(symbol, series, self.end(symbol))
 
     def _take_fills(self, history: History, series: Series) -> None:
         """Gaps that were read may hold trades now. Fills that memory has forgotten leave them as they are."""
@@ -344,31 +349,37 @@ class Candles:
     # Recording.
 
     async def restore(self) -> None:
-        """Go on where the last daemon stopped, as far as that is recorded. Before anything is told of trades.
+        """Go on where the last daemon stopped, as far as that is recorded. Once, before anything is told.
 
         Raises nothing for a disk that does not answer: then the bars begin with what memory has.
         """
-        tiers = self._ground.tiers
+        if self._is_restored:
+            return
         try:
-            self._points = await tiers.ask(lambda archive: archive.checkpoints(CANDLES)) or {}
-            for symbol in [symbol for symbol in self._points if self._is_recorded(symbol)]:
-                await self._restore(symbol)
-                await trio.lowlevel.checkpoint()
+            self._points = await self._ground.tiers.ask(lambda archive: archive.checkpoints(CANDLES)) or {}
         except ArchiveFailed as error:
             _log.warning("the recorded bars cannot be read: {}; new ones begin with what memory has", error)
+        for symbol in [symbol for symbol in self._points if self._is_recorded(symbol)]:
+            try:
+                await self._restore(symbol)
+            except (ArchiveFailed, ValueError) as error:
+                _log.warning("the bars of {} begin with what memory has: {}", symbol, error)
+            await trio.lowlevel.checkpoint()
+        self._is_restored = True
 
     async def _restore(self, symbol: str) -> None:
         tiers = self._ground.tiers
         series = self._thawed(symbol)
         if series is None:
             return
+        since = {level.interval.width: series.dead - level.keep for level in series.levels.values()}
+        rows = await tiers.ask(partial(_rows, symbol, since)) or ()
         for level in series.levels.values():
-            width, since = level.interval.width, series.dead - level.keep
-            rows = await tiers.ask(partial(_rows, symbol, width, since))
-            level.since = since
-            for row in rows or ():
-                if row.start not in level.bars:
-                    level.put(unpack(row.data))
+            level.since = since[level.interval.width]
+        by_width = {level.interval.width: level for level in series.levels.values()}
+        for row in rows:
+            if row.start not in by_width[row.width].bars:
+                by_width[row.width].put(unpack(row.data))
         first = self._ground.history_of(symbol).first
         while series.position < first - 1 and (places := await tiers.behind(symbol, series.position, RUN)):
             series.fold(places, self._until())
@@ -506,8 +517,9 @@ def _recorded_level(wanted: Interval) -> Level:
     return Level(wanted, keep=DAY if wanted.width == HOUR else HOUR, unsaved={})
 
 
-def _rows(symbol: str, width: int, since: int, archive: Archive) -> Sequence[BarRow]:
-    return archive.bars(symbol, width, since, NEVER, NEVER)
+def _rows(symbol: str, since: Mapping[int, int], archive: Archive) -> Sequence[BarRow]:
+    """The recorded bars of a symbol: of each width those that start at a time or later."""
+    return [row for width, start in since.items() for row in archive.bars(symbol, width, start, NEVER, NEVER)]
 
 
 def _checkpoint(symbol: str, series: Series) -> Checkpoint:

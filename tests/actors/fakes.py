@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import trio
+from attrs import define, field
 
 from actors.connector import LinkLost, Received
 from actors.session import Ending, Watcher, WireClosed
@@ -30,6 +31,36 @@ class Words:
             return [str(entry).encode() for _, entry in places]
 
         return encode
+
+    def filled(self, topic: object, epoch: int, places: Places) -> bytes | None:
+        self.encoded += 1
+        return b"filled " + b" ".join(str(entry).encode() for _, entry in places)
+
+
+@define
+class Filled:
+    """A fill as a log has it."""
+
+    number: int
+    places: Places
+
+
+@define
+class Fillings:
+    """The fills of a log, which has forgotten those up to number `forgotten`."""
+
+    forgotten: int = 0
+    all: list[Filled] = field(factory=list)
+
+    @property
+    def filled(self) -> int:
+        return len(self.all)
+
+    def fills_behind(self, number: int) -> Sequence[Filled]:
+        return self.all[max(number, self.forgotten) :]
+
+    def fill(self, topic: str, *places: int) -> None:
+        self.all.append(Filled(self.filled + 1, [(place, f"{topic}{place}") for place in places]))
 
 
 def joined(texts: Sequence[bytes]) -> Sequence[bytes]:

@@ -320,3 +320,43 @@ def test_bytes_and_age_are_those_of_what_waits(policy: SlowClient, steps: list[s
     assert bytes_ == sum(map(len, left))
     assert oldest == (came[left[0].split()[0]] if left else None)
     assert box.bytes == 0
+
+
+def test_a_fill_is_not_dropped_and_comes_behind_what_is_owed_of_its_topic() -> None:
+    """Its places may be among those that were left out: they must be told before it."""
+    box = outbox(SlowClient.DROP_OLDEST)
+    box.put_update(update("a", 1, 3))
+    box.put("filled 2", ("a", 7))
+    box.put_update(update("b", 1, 3))
+    box.put_update(update("a", 4, 3))
+    drained = drain(box)
+    assert drained.index("filled 2") > drained.index(
+        next(each for each in drained if each.startswith("gap-a1"))
+    )
+
+
+def test_under_disconnect_a_fill_too_many_ends_the_client() -> None:
+    """It counts as a message, like an update."""
+    box = outbox(SlowClient.DISCONNECT)
+    box.put_update(update("a", 1, 4))
+    with pytest.raises(OutboxFull):
+        box.put("filled 2", ("a", 1))
+
+
+def test_fills_alone_are_bounded_under_every_policy() -> None:
+    """They are not dropped, so there is an end of them: twice the bound of messages where others would be."""
+    for policy in SlowClient:
+        box, room = outbox(policy), 4 if policy is SlowClient.DISCONNECT else 8
+        for number in range(room):
+            box.put("filled", ("a", number))
+        with pytest.raises(OutboxFull):
+            box.put("filled", ("a", room))
+
+
+def test_whoever_leaves_a_topic_gets_no_fill_of_it() -> None:
+    """Nothing of it waits any more."""
+    box = outbox(SlowClient.DISCONNECT)
+    box.put("filled a", ("a", 1))
+    box.put("filled b", ("b", 1))
+    box.forget(lambda topic: topic == "a")
+    assert drain(box) == ["filled b"]

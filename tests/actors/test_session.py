@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors import session as session_module
 from actors.outbox import SlowClient
 from actors.session import ANSWERS_WAITING, Backlog, Ended, Ending, Manners, Session
-from actors.update import Personal, Update
+from actors.update import Fill, Personal, Stream, Update
 from supervisors import Child, Event, Pool, Ref, Restart, open_supervisor
 from tests.actors import fakes
 from tests.actors.fakes import JOINED, PLAIN, WORDS, FakeWire
@@ -711,3 +711,39 @@ async def test_a_stop_waits_for_a_client_that_does_not_read_no_longer_than_agree
         await s.pool.stop("s")
         assert trio.current_time() - before == pytest.approx(5, abs=1)
         assert s.wire.aborted
+
+
+def fill(number: int, *places: int, topic: str = "a") -> Fill:
+    return Fill(Stream(topic, 1), number, [(place, f"{topic}{place}") for place in places])
+
+
+async def test_a_fill_is_sent_once_and_up_to_the_clients_place() -> None:
+    """What lies behind it comes as an update; another look at the same fill sends nothing."""
+    async with stage() as s:
+        s.session.follow("a", 5, PLAIN, fills=1)
+        s.session.amend(fill(1, 2))
+        s.session.amend(fill(2, 4, 5, 6))
+        s.session.amend(fill(2, 4, 5, 6))
+        s.session.amend(fill(3, 6))
+        s.session.amend(fill(1, 2, topic="b"))
+        assert s.wire.texts == ["filled a4 a5"]
+
+
+async def test_a_fill_that_waits_is_told_again_by_a_new_answer() -> None:
+    """What is held back is forgotten, and the number of the last fill goes back with it."""
+    async with stage(room=0) as s:
+        s.session.follow("a", 5, PLAIN)
+        s.session.say(b"first")  # in the hands of the flusher
+        await wait_all_tasks_blocked()
+        s.session.amend(fill(1, 2))
+        s.session.amend(fill(2, 3))
+        assert s.session.fills("a") == 0
+        s.session.hold("a", PLAIN)
+        assert s.session.lanes["a"].fills == 0
+        s.session.amend(fill(3, 4))
+        s.session.follow("a", 5, PLAIN)
+        for each in (fill(1, 2), fill(2, 3), fill(3, 4)):
+            s.session.amend(each, [(3, 3), (9, 9)])
+        s.wire.reads(1000)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == ["first", "filled a3"]

@@ -12,8 +12,9 @@ from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.subscription import SUBSCRIBERS_AT_ONCE, Fanout, Lane, Subscription
-from actors.update import Encode, Places, Rendering, Stream, Update
+from actors.update import Encode, Fill, Places, Rendering, Stream, Update
 from supervisors import Backoff, Child, Event, Mailbox, Overflow, Pool, Restart, open_supervisor
+from tests.actors.fakes import Fillings
 
 
 class AsTheyAre:
@@ -24,6 +25,9 @@ class AsTheyAre:
             return [text for _, text in places]
 
         return encode
+
+    def filled(self, topic: object, epoch: int, places: Places) -> None:
+        return None
 
 
 class MemoryLog:
@@ -89,6 +93,12 @@ class Listener:
         if "a" in self.lanes and (rest := update.after(self.lane.position)) is not None:
             self.lane.position = rest.last
             self.heard.extend(text.decode() for _, text in rest.places)
+
+    def amend(self, fill: Fill) -> None:
+        self._maybe_raise()
+        if fill.number > self.lane.fills:
+            self.lane.fills = fill.number
+            self.heard.append(f"fill {fill.number}")
 
     def unfollow(self) -> None:
         self.lanes.clear()
@@ -181,6 +191,50 @@ async def test_one_wake_up_is_enough_for_any_amount_of_news(mock_clock: MockCloc
             s.ref.put("news")
         await wait_all_tasks_blocked()
         assert listener.heard == [str(n) for n in range(10)]
+
+
+async def test_a_fill_comes_before_the_news_behind_it(mock_clock: MockClock) -> None:
+    """Whoever reads further has it in its place already; so it must be told first."""
+    async with stage("1", "2") as s:
+        listener = Listener(2)
+        s.topic.join(listener)
+        fillings = Fillings()
+        s.topic.stream.filling = fillings
+        fillings.fill("a", 1)
+        fillings.fill("a", 2)
+        await s.news("3")
+        assert listener.heard == ["fill 1", "fill 2", "3"]
+        await s.news("4")
+        assert listener.heard == ["fill 1", "fill 2", "3", "4"]
+
+
+async def test_a_crash_in_the_middle_of_a_fill_repeats_and_skips_nothing(mock_clock: MockClock) -> None:
+    """How far a fill was brought outlives the actor; who has it already does not get it again."""
+    async with stage("1", "2") as s:
+        first, second = Listener(2), Listener(2)
+        s.topic.join(first)
+        s.topic.join(second)
+        fillings = Fillings()
+        s.topic.stream.filling = fillings
+        fillings.fill("a", 1)
+        second.raises = True
+        await s.news()
+        assert (first.heard, second.heard) == (["fill 1"], [])
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert first.heard == second.heard == ["fill 1"]
+
+
+async def test_fills_that_were_forgotten_are_counted(mock_clock: MockClock) -> None:
+    """A reader sees them by a hole in the numbers."""
+    async with stage("1", "2") as s:
+        fillings = Fillings()
+        s.topic.stream.filling = fillings
+        for place in (1, 2, 1):
+            fillings.fill("a", place)
+        fillings.forgotten = 2
+        await s.news("3")
+        assert s.topic.forgotten_fills == 2
 
 
 async def test_a_crash_in_the_middle_of_a_fan_out_repeats_and_skips_nothing(mock_clock: MockClock) -> None:

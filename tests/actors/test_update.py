@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.update import Personal, Rendering, Stream, Update, rendering
+from actors.update import Fill, Personal, Rendering, Stream, Update, rendering
 from tests.actors import fakes
 from tests.actors.fakes import Hole, Words, joined
 
@@ -105,3 +105,31 @@ def test_a_superseded_state_is_not_encoded_again() -> None:
         waiting = [each.superseded_by(newer) for each in waiting]
         assert [each.texts(words) for each in waiting] == [[b"y2", b"x%d" % place]] * 2
     assert words.encoded == 2 + 6
+
+
+def test_a_fill_is_written_once_for_all_and_cut_to_what_a_client_was_told() -> None:
+    """The same object where all of it counts; nothing where nothing does."""
+    words = Words()
+    fill = Fill(Stream("a", 1, Hole), 3, [(5, "x"), (6, "y"), (7, "z")])
+    plain = Rendering(words, None, fakes.lines)
+    assert fill.payload(plain) is fill.payload(plain)
+    assert fill.payload(plain) == b"filled x y z\n"
+    assert words.encoded == 1
+    assert fill.within(1, 7) is fill
+    cut = fill.within(6, 6)
+    assert cut is not None
+    assert (cut.number, cut.places) == (3, [(6, "y")])
+    assert fill.within(1, 4) is None
+    assert fill.within(8, 9) is None
+
+
+def test_who_has_no_word_for_a_fill_gets_none() -> None:
+    """And a client with an id of its own gets it under that."""
+
+    class Mute(Words):
+        def filled(self, topic: object, epoch: int, places: object) -> None:
+            return None
+
+    fill = Fill(Stream("a", 1, Hole), 1, [(5, "x")])
+    assert fill.payload(Rendering(Mute(), None, fakes.lines)) is None
+    assert fill.payload(Personal(Words(), None, fakes.lines, ((b"<1>", b""),))) == b"<1>filled x\n"

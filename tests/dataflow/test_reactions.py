@@ -13,6 +13,7 @@ import pytest
 from loguru import logger
 
 from dataflow import app, logs
+from dataflow.cache.archive import ArchiveFailed
 from dataflow.domain.errors import ConfigError
 from dataflow.logs import logs as module
 from dataflow.reactions import Reactions
@@ -44,6 +45,7 @@ def start_failed(path: str, *errors: BaseException) -> Event:
             ConfigError(["[gateway] tls_key: key.pem: no such file"]),
             "[gateway] tls_key: key.pem: no such file",
         ),
+        (ArchiveFailed("the server is down"), "[history]: the server is down"),
     ],
 )
 def test_a_mistake_that_only_the_start_finds_is_one_line(

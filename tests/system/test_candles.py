@@ -18,7 +18,8 @@ from attrs import define
 from dataflow.cache.delivery import shard_of
 from dataflow.domain import Trade as Item
 from dataflow.domain.candle import DAY, HOUR, MINUTE, SECOND, Candle, interval
-from dataflow.settings.schema import Cache, Candles, History
+from dataflow.paths import CANDLES
+from dataflow.settings.schema import Cache, Candles, History, Send
 from dataflow.topics.series import Chain
 from simulators import Exchange, Trade, open_binance
 from tests.dataflow.topics.test_candles import all_figures, full_bars
@@ -224,6 +225,42 @@ async def test_nobody_pays_for_candles_that_nobody_wants() -> None:
             await c.call("subscribe", channel="candles", symbol=SYMBOL, interval="1m")
             assert core.candles.series(SYMBOL) is not None
         await until(lambda: core.candles.series(SYMBOL) is None)
+
+
+async def test_a_follower_that_fails_goes_on_where_it_was() -> None:
+    """Nothing is counted twice, and nothing is left out."""
+    async with stage() as s, client(s.daemon.url) as c:
+        await c.call("subscribe", channel="candles", symbol=SYMBOL, interval="1m")
+
+        async def counted(count: int) -> None:
+            await c.until(lambda: any(candle["count"] == count for candle in c.of("candles.update")))
+
+        for number in range(1, 7):
+            await s.trade(number)
+            if number % 2:
+                await counted(number)
+                s.daemon.hall.restart(CANDLES)
+        await counted(6)
+        page = await c.call("getCandles", symbol=SYMBOL, interval="1m")
+        assert [candle["count"] for candle in page["candles"]] == [6]
+
+
+async def test_candles_wait_for_the_disk_as_trades_do(tmp_path: Path) -> None:
+    """With `send = "after_commit"` no candle has a trade that could still be lost with the process."""
+    trades = real_trades()
+    tables: dict[str, Any] = {
+        "sources": from_binance("ws://127.0.0.1:1/stream", SYMBOL),
+        "history": History(directory=str(tmp_path), interval=0.01, send=Send.AFTER_COMMIT),
+        "candles": QUICK,
+    }
+    async with daemon(**tables) as d:
+        await admit(d, trades[:10])
+        d.core.stores[shard_of(SYMBOL, len(d.core.stores))].admit(trades[10:20], trio.current_time())
+        for name in ("1m", "1s"):
+            assert sum(candle.count for candle in await every(d, name)) == 10, name
+        d.core.news(SYMBOL)
+        await until(lambda: d.core.recording.is_complete)
+        assert sum(candle.count for candle in await every(d, "1m")) == 20
 
 
 def real_trades(symbol: str = "BTCUSDT") -> list[Item]:

@@ -412,3 +412,55 @@ def kinds_of_all(wire: FakeWire) -> list[str]:
         return kinds(wire)
     except json.JSONDecodeError:
         return []
+
+
+async def test_with_a_history_a_fill_is_told_after_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk fails nobody hears of it, by no way; then everybody does."""
+    monkeypatch.setattr("dataflow.cache.recorder.RETRY", 0.01)
+    archive = MemoryArchive()
+    async with stage(archive=archive) as s, client(s.daemon.url) as one:
+        await one.call("subscribe", channel="trades", symbol=SYMBOL)
+        await s.trade(1, 3)
+        await until(lambda: s.daemon.core.recording.is_complete)
+        archive.broken = "full"
+        await s.trade(2)
+        await until(lambda: s.daemon.core.recording.totals.errors > 3)
+        assert s.places() == ["1", "-", "3"]
+        answer = await since(one, s.since(3, (2, 2)))
+        assert "filled" not in answer
+        assert one.of("stream.filled") == []
+        archive.broken = None
+        await one.until(lambda: one.of("stream.filled"))
+        assert [told(each) for each in one.of("stream.filled")] == [(2, 2, ["2"])]
+        assert [entry.trade_id for _, entry in archive.behind(SYMBOL, 0, 9)] == ["1", "2", "3"]  # type: ignore[union-attr]
+
+
+async def test_a_gap_is_filled_across_a_death() -> None:
+    """What an upstream repeats to the next daemon fills the gap that the last one wrote down."""
+    archive = MemoryArchive()
+    async with open_binance() as exchange:
+        sources = from_binance(exchange.url, SYMBOL, eager=True)
+        async with daemon(sources=sources, archive=archive) as d:
+            await exchange.wait_subscribed(["BTCUSDT"])
+            s = Stage(exchange, d)
+            await s.trade(1, 5, 6)
+            await until(lambda: d.core.recording.is_complete)
+            place = s.since(6, (2, 4))
+            d.die()
+        await exchange.wait_disconnected()
+        async with daemon(sources=sources, archive=archive) as d, client(d.url) as one:
+            await exchange.wait_subscribed(["BTCUSDT"])
+            s = Stage(exchange, d)
+            answer = await since(one, place)
+            assert answer["recovered"] is True
+            assert "filled" not in answer
+            await s.trade(2, 3, 4, 5, 6, 7)
+            await one.until(lambda: one.trades())
+            await one.until(lambda: len(one.of("stream.filled")) >= 1 and filled_places(one) == [2, 3, 4])
+            answer = await since(one, place)
+            assert [each["offset"] for fill in answer["filled"] for each in fill["trades"]] == [2, 3, 4]
+            assert s.places() == ["1", "2", "3", "4", "5", "6", "7"]
+
+
+def filled_places(one: Client) -> list[int]:
+    return [trade["offset"] for fill in one.of("stream.filled") for trade in fill["trades"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import sys
+import threading
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 import trio
 
 from dataflow.app import hall, store, tree
+from dataflow.cache import recorder
+from dataflow.cache.archive import Batch
 from dataflow.domain.errors import ConfigError
-from dataflow.settings.schema import History, Settings
+from dataflow.settings.schema import History, Send, Settings
 from simulators import Exchange, Trade, open_binance
 from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
@@ -100,6 +103,45 @@ async def test_an_upstream_that_repeats_its_last_trades_is_recognised() -> None:
             await publish(exchange, d, 1, 2, 3, 4)
             places = d.core.history(SYMBOL).places(0, 100)
             assert [(last, entry.trade_id) for last, entry in places] == [(n, str(n)) for n in range(1, 5)]  # type: ignore[union-attr]
+
+
+class Stuck(MemoryArchive):
+    """A disk that writes when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_write = threading.Event()
+
+    def append(self, batch: Batch) -> None:
+        self.may_write.wait()
+        super().append(batch)
+
+
+async def test_after_commit_clients_get_what_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a subscription, nor its answer, nor a page has a trade before that. A disk that is stuck makes nobody
+    wait for long: then the places are told at once."""
+    monkeypatch.setattr(recorder, "PATIENCE", 3600)
+    archive = Stuck()
+    history = History(interval=0.01, send=Send.AFTER_COMMIT)
+    async with open_binance() as exchange:
+        sources = from_binance(exchange.url, SYMBOL, eager=True)
+        async with daemon(sources=sources, archive=archive, history=history) as d, client(d.url) as listener:
+            await listener.call("subscribe", symbol=SYMBOL)
+            await publish(exchange, d, 1, 2)
+            assert not (await listener.call("getRecentTrades", symbol=SYMBOL))
+            async with client(d.url) as other:
+                answer = await other.call("subscribe", symbol=SYMBOL, snapshot=10)
+                assert (answer["offset"], answer["trades"]) == (0, [])
+                archive.may_write.set()
+                await other.until(lambda: len(other.trades()) == 2)
+            await listener.until(lambda: len(listener.trades()) == 2)
+            assert len(await listener.call("getRecentTrades", symbol=SYMBOL)) == 2
+            archive.may_write.clear()
+            await publish(exchange, d, 3)
+            assert len(listener.trades()) == 2
+            d.core.recording.expose()
+            await listener.until(lambda: len(listener.trades()) == 3)
+            archive.may_write.set()
 
 
 # With real processes and a real disk.

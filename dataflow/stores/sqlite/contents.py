@@ -42,8 +42,9 @@ def load(folder: Folder, state: State, writer: Writer, *, is_again: bool = False
         writer.drop()
         return Found(not broken, damage)
     newest, held = sound[-1]
-    if is_again and held.epoch != writer.epoch:
+    if is_again and held.epoch not in writer.epochs:
         raise FileNotFoundError(2, "another history is in the directory")
+    writer.epochs.update([each.epoch for _, each in sound])
     torn = writer.resume(newest, held)
     for day in state.days[:-1]:
         with suppress(sqlite3.Error):  # a reader from outside may be in it

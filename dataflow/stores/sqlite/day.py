@@ -3,7 +3,7 @@
 Rules of this file. A file appears whole: it is made under another name. The newest one is written to, in WAL
 mode, and read beside that. An older one is a single plain file. Its table of contents (`meta`, `symbols`,
 `epochs`) has checksums, and a file with a wrong one is damaged as a whole; a wrong block costs that block.
-Nothing is mapped into memory: reading a mapped file that someone cuts kills the process.
+The file is not mapped into memory: who cuts a mapped file kills the process that reads it.
 """
 
 from __future__ import annotations

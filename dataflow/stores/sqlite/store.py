@@ -149,6 +149,8 @@ class Store:
         for day in self._state.days:
             day.close()
         load(self._folder, self._state, self._writer, is_again=True)
+        if self._writer.is_ready:
+            self._writer.restate()
         self._forget_fills()
 
     def _recover(self, error: sqlite3.Error) -> None:

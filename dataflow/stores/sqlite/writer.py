@@ -70,6 +70,7 @@ class Writer:
 
     def __init__(self, folder: Folder, state: State, clock: Callable[[], float]) -> None:
         self.epoch = 0
+        self.epochs: set[int] = set()  # that this history had, as far as it was seen
         self.lasts: dict[str, int] = {}
         self.chains: dict[str, list[tuple[int, int]]] = {}
         self._folder = folder
@@ -95,7 +96,8 @@ class Writer:
             return self._replay(connection, day, held)
 
     def _replay(self, connection: sqlite3.Connection, day: Day, held: Held) -> list[str]:
-        self.epoch = held.epoch
+        self.epoch = max(self.epoch, held.epoch)
+        self.epochs.add(held.epoch)
         self.symbols = dict(held.symbols)
         self._state.open, row, damage = replay(connection, held.symbols, self._press, self._clock())
         self._rows = count(row + 1)
@@ -174,6 +176,19 @@ class Writer:
             files.put_meta(self._connection, "epoch", epoch)
             files.put_meta(self._connection, "clean", 0)
         self.epoch = epoch
+        self.epochs.add(epoch)
+        self._accept(draft)
+
+    def restate(self) -> None:
+        """Write the epochs into a file that was not the newest one until now."""
+        assert self._connection is not None
+        draft = _Draft()
+        with files.transaction(self._connection):
+            for symbol, chain in self.chains.items():
+                for epoch, first in chain:
+                    files.put_epoch(self._connection, self._known(draft, symbol), epoch, first)
+            files.put_meta(self._connection, "epoch", self.epoch)
+            files.put_meta(self._connection, "clean", 0)
         self._accept(draft)
 
     def end(self) -> None:

@@ -6,6 +6,7 @@ from ..plan import Scenario
 from . import (
     candles,
     deflate,
+    download,
     faces,
     graphql,
     grpc,
@@ -39,4 +40,5 @@ ALL: tuple[Scenario, ...] = (
     graphql.SCENARIO,
     candles.SCENARIO,
     history.SCENARIO,
+    download.SCENARIO,
 )

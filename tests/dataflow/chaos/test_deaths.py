@@ -10,7 +10,7 @@ from dataflow.chaos import deaths
 from dataflow.chaos.deaths import Passed, outlive
 from dataflow.chaos.plan import Deaths
 
-SOME = Deaths(seed=3, deaths=2, seconds=0.8, clients=3)
+SOME = Deaths(seed=28, deaths=2, seconds=0.8, clients=3)
 ONE = Deaths(seed=2, deaths=1, seconds=1.0, clients=2)
 
 
@@ -45,3 +45,12 @@ async def test_a_rewind_that_is_not_told_is_found_out(monkeypatch: pytest.Monkey
     lives = await outlive(ONE)
     assert lives.untold
     assert not lives.held
+
+
+async def test_a_daemon_that_does_not_start_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rehearsal comes to its end and tells what the daemon said."""
+    monkeypatch.setattr(deaths, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('no memory')"))
+    monkeypatch.setattr(deaths, "SERVED_WITHIN", 0.1)
+    lives = await outlive(Deaths(2, deaths=1, seconds=0.01, clients=2))
+    assert {"broken", "unsettled"} <= lives.violations.keys()
+    assert any("no memory" in line for line in lives.evidence)

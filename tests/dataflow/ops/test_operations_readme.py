@@ -103,7 +103,7 @@ def test_every_face_is_named(readme: str) -> None:
     assert set(plugs.names("faces")) <= set(names(paragraph))
 
 
-REST = {"clients/ID": "clients/<int:id>", "sources/NAME": "sources/<name>"}
+REST = {"clients/ID": "clients/<int:id>"}
 
 
 def test_every_endpoint_of_the_admin_face_is_named(readme: str) -> None:

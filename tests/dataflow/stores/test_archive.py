@@ -92,6 +92,9 @@ def test_epochs_are_a_chain(shelf: Shelf) -> None:
         SYMBOL: [(7, 1), (9, 6)],
         "ETH-USD": [(9, 1)],
     }
+    shelf.now += DAY
+    shelf.archive.append(Batch([run(8, 9)]))
+    assert list(shelf.reopen().streams[SYMBOL].epochs) == [(7, 1), (9, 6)], "a new day knows the old ones"
 
 
 def test_runs_of_any_length(shelf: Shelf) -> None:
@@ -104,6 +107,17 @@ def test_runs_of_any_length(shelf: Shelf) -> None:
         assert list(shelf.archive.behind(SYMBOL, 4_998, 3)) == list(run(4_999, 5_001).places)
         assert list(shelf.archive.newest(SYMBOL, 3, 5_003)) == list(run(5_000, 5_002).places)
         shelf.reopen(clean=False)
+
+
+def test_what_waits_for_more_survives(shelf: Shelf) -> None:
+    """Many small batches of several symbols, which no store keeps one by one for ever."""
+    for place in range(1, 101):
+        shelf.archive.append(Batch([run(place, place), run(place, place, "ETH-USD")]))
+        shelf.now += 1
+        if place % 30 == 0:
+            shelf.reopen(clean=False)
+    for symbol in (SYMBOL, "ETH-USD"):
+        assert list(shelf.archive.behind(symbol, 0, 999)) == list(run(1, 100, symbol).places)
 
 
 def test_days_are_one_stream(shelf: Shelf) -> None:
@@ -151,6 +165,18 @@ def test_late_trades_are_in_their_order(shelf: Shelf) -> None:
     assert [each.offset for each in descending(SYMBOL, 300 * US, 2, EVER)] == [5, 1]
     assert shelf.archive.latest(SYMBOL, 2) == trade(1, 100).timestamp
     assert shelf.archive.latest(SYMBOL, 7) == trade(4, 300).timestamp
+
+
+def test_one_late_trade_is_not_passed_over(shelf: Shelf) -> None:
+    """However far it is from the trades that came with it, and wherever a page is cut."""
+    for first, times in ((1, [500, 10, 900]), (4, [20, 30, 40]), (7, [600, 700, 800])):
+        places = [(first + at, trade(first + at, time)) for at, time in enumerate(times)]
+        shelf.archive.append(Batch([Run.of(SYMBOL, places)]))
+        shelf.now += DAY
+    assert [each.offset for each in shelf.archive.ascending(SYMBOL, 0, 2, EVER)] == [2, 4]
+    assert [each.offset for each in shelf.archive.ascending(SYMBOL, 0, 9, 6)] == [2, 4, 5, 1, 3]
+    assert [each.offset for each in shelf.archive.descending(SYMBOL, None, 2, EVER)] == [3, 9]
+    assert [each.offset for each in shelf.archive.descending(SYMBOL, None, 9, 3)] == [1, 2]
 
 
 def test_a_fill_takes_the_place_of_a_gap(shelf: Shelf) -> None:

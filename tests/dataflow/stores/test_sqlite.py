@@ -10,9 +10,11 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 import pytest
 
@@ -142,6 +144,45 @@ def test_a_reader_of_nothing_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("reader", ["beside", "apart"])
+def test_readers_never_miss_a_place(shelf: Shelf, folder: Path, reader: str) -> None:
+    """While blocks are sealed, small ones joined, and days change: no hole, nothing twice."""
+    done = Event()
+    told = [0]
+
+    def read() -> int:
+        store = shelf.archive
+        if reader == "apart":
+            store = Store.reading(History(directory=str(folder)))
+            store.open()
+        rounds = 0
+        while not done.is_set():
+            known = told[0] if store is shelf.archive else 1
+            for found in (
+                [last for last, _ in store.behind(SYMBOL, 0, EVER)],
+                [last for last, _ in store.newest(SYMBOL, 1 << 30, EVER)],
+                [each.offset for each in store.ascending(SYMBOL, 0, 1 << 30, EVER)],
+            ):
+                assert found == [*range(1, len(found) + 1)]
+                assert len(found) >= known
+            rounds += 1
+        if store is not shelf.archive:
+            store.close(False)
+        return rounds
+
+    put(shelf, 1, 10)
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for at in range(120):
+                put(shelf, 11 + at * 37, 47 + at * 37)
+                told[0] = 47 + at * 37
+                shelf.now += DAY / 40
+        finally:
+            done.set()
+        assert all(each.result() for each in readers)
+
+
 # -- deaths ------------------------------------------------------------------------------------------
 
 
@@ -149,7 +190,7 @@ def test_nothing_is_lost_whose_append_has_returned(folder: Path) -> None:
     """Whenever the process is killed. The next one finds it, is told that the stop was not clean, and goes on."""
     dice = random.Random(3)
     last = 0
-    for life in range(1, 6):
+    for life in range(1, 5):
         told = _killed_after(folder, dice.randrange(1, 60))
         shelf = Shelf(lambda shelf: store(folder, shelf), now=NOON + 999 * DAY)
         stream = shelf.contents.streams[SYMBOL]
@@ -267,6 +308,23 @@ def test_files_that_somebody_removes_are_lost_and_no_more(shelf: Shelf, folder: 
         shelf.reopen()
     stream = shelf.contents.streams[SYMBOL]
     assert (stream.first, stream.last, list(stream.epochs)) == (11, 20, [(8, 1)])
+
+
+def test_an_earlier_file_goes_on_in_the_present_epoch(shelf: Shelf, folder: Path) -> None:
+    """When the one that knew the epoch is gone: on another day, and when the clock has gone back."""
+    put(shelf, 1, 10)
+    for back in (1, 0):
+        shelf.now = NOON + DAY
+        shelf.archive.begin(9 - back)
+        first = 101 - 90 * back
+        put(shelf, first, first + 9)
+        for path in list(folder.glob("2024-10-05.db*")):
+            path.unlink()
+        shelf.now -= DAY * (1 - back)
+        put(shelf, first + 10, first + 19)
+    assert places(shelf) == [*range(1, 11), *range(111, 121)]
+    stream = shelf.reopen().streams[SYMBOL]
+    assert (stream.last, [epoch for epoch, _ in stream.epochs]) == (120, [7, 8, 9])
 
 
 def test_another_history_is_not_mixed_in(shelf: Shelf, folder: Path, tmp_path: Path) -> None:

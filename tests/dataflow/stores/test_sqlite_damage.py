@@ -77,8 +77,10 @@ class Harm:
     def __repr__(self) -> str:
         return f"{self.kind} {self.size} at {self.at} of {self.file}, bit {self.bit}"
 
-    def do(self, folder: Path) -> None:
-        files = sorted(path for path in folder.iterdir() if path.name != "lock" and path.stat().st_size)
+    def do(self, folder: Path, *without: str) -> None:
+        """Harm one of the files, but none whose name ends like that."""
+        files = sorted(path for path in folder.glob("*.db*") if path.stat().st_size)
+        files = [path for path in files if not path.name.endswith(without)]
         path = files[self.file % len(files)]
         data = bytearray(path.read_bytes())
         at = int(self.at * len(data))
@@ -91,11 +93,13 @@ class Harm:
             del data[at:]
         else:
             data[at : at + size] = bytes((7 * n + at) % 256 for n in range(size))
-        path.write_bytes(data)
+        with path.open("r+b") as file:
+            file.write(data)
+            file.truncate()
 
 
 @given(st.lists(st.composite(Harm)(), min_size=1, max_size=3))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_was_written(killed: Killed, harms: list[Harm]) -> None:
     """Before it is opened. It may refuse to start, with a line for people; else it can be written to."""
     with TemporaryDirectory() as folder:
@@ -126,7 +130,7 @@ def _at_last(write: Callable[[], None]) -> None:
 
 
 @given(st.lists(st.composite(Harm)(), min_size=1, max_size=3))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_was_written_also_while_the_store_is_open(killed: Killed, harms: list[Harm]) -> None:
     """The disk changes below it. Nothing wrong comes out, and a batch that fails says why."""
     with TemporaryDirectory() as folder:
@@ -137,7 +141,7 @@ def test_what_is_read_was_written_also_while_the_store_is_open(killed: Killed, h
         store.begin(7)
         _is_sound(store, killed)
         for harm in harms:
-            harm.do(data)
+            harm.do(data, "-shm")  # it is mapped into memory: who cuts it kills the process
         with suppress(ArchiveFailed):
             _is_sound(store, killed)
             store.append(Batch())

@@ -126,6 +126,24 @@ async def test_a_reader_that_is_behind_gets_of_each_bar_the_newest(mock_clock: M
     assert told(log, log.last - 1) == [(3, 1, False)]
 
 
+async def test_a_correction_of_an_old_bar_is_told(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though more newer bars than a topic remembers have been told since."""
+    monkeypatch.setattr(module, "KEPT", 10)
+    s = Scene(mock_clock)
+    log = s.log("1s")
+    for second in range(60):
+        s.trade(second + 0.5)
+        s.follow()
+    before = log.last
+    s.trade(5.6, now=s.now)
+    s.follow()
+    assert (5, 2, True) in told(log, before)
+    assert len(log.newest(99)) == 20
+    assert [_told(candle)[0] for _, candle in log.newest(9)] == list(range(51, 60))
+
+
 async def test_a_quiet_market_closes_its_bars_by_the_clock(mock_clock: MockClock) -> None:
     """Once the lateness has passed on the wall clock, too."""
     s = Scene(mock_clock)
@@ -306,6 +324,34 @@ async def test_recorded_bars_go_on_where_they_were(mock_clock: MockClock) -> Non
     assert bars[0].rev > 2
     ((start, bar),) = series.levels["1h"].bars.items()
     assert (start, bar.count, bar.first.price, bar.last.price) == (T0 // HOUR * HOUR, 6, 5, 1)
+
+
+async def test_what_lies_between_the_checkpoint_and_memory_is_read_from_disk(mock_clock: MockClock) -> None:
+    """Once, at the start: a follower that comes back after a failure goes on where it was."""
+    archive = MemoryArchive()
+    archive.begin(7)
+    trades = [
+        Trade("a", SYMBOL, str(n), "buy", Decimal(n), Decimal(1), T0 + n * SECOND, n) for n in range(1, 101)
+    ]
+    s = Scene(mock_clock, archive=archive)
+    series = s.candles._record(SYMBOL)
+    series.fold(list(enumerate(trades[:30], 1)), NEVER)
+    point = module._checkpoint(SYMBOL, series)
+    archive.append(Batch((Run.of(SYMBOL, list(enumerate(trades, 1))),), (), (point,)))
+    again = Scene(mock_clock, max_trades=20, archive=archive)
+    again.now = 100
+    again.store.admit(trades, 0.0)
+    await again.candles.restore()
+    log = again.log("5m")
+    again.follow()
+    assert [_told(candle) for _, candle in log.newest(9)] == [(0, 100, False)]
+    assert log.newest(1)[0][1].complete
+    restored = again.candles.series(SYMBOL)
+    await again.candles.restore()
+    assert again.candles.series(SYMBOL) is restored
+    again.trade(101)
+    again.follow()
+    assert [_told(candle) for _, candle in log.newest(9)] == [(0, 101, False)]
 
 
 async def test_a_gap_that_was_filled_on_disk_behind_the_checkpoint(mock_clock: MockClock) -> None:

@@ -94,6 +94,7 @@ def test_the_tables_of_quality_and_gaps(readme: str) -> None:
         "shard_restart",
         "overrun",
         "slow_client",
+        "not_recorded",
     }
 
 
@@ -108,6 +109,7 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
     [quality] = JSONRPC.encoder(Topic("quality", SYMBOL), 1)(
         [(1, Quality(SYMBOL, "binance", Grade.LOST, 0, "cut"))]
     )
+    filled = JSONRPC.filled(topic, 1, [(1, trade)])
     [started] = JSONRPC.encoder(Topic("trades", "*"), 1)([(0, Started(SYMBOL, "trades", 1, 0))])
     full = FullBar.at(trade, 1, MINUTE)
     full.gaps = (Gap(1, 2, "x"),)
@@ -124,7 +126,7 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
     ]
     existing = [
         json.loads(text)
-        for text in (update, quality, candle, started, JSONRPC.gap(topic, 1, Gap(1, 2, "x")), *notices)
+        for text in (update, quality, candle, started, JSONRPC.gap(topic, 1, Gap(1, 2, "x")), filled, *notices)
     ]
     assert json.dumps(told, sort_keys=True) == json.dumps(
         {m["method"]: shape(m["params"]) for m in existing}, sort_keys=True
