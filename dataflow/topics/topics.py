@@ -74,6 +74,7 @@ class Topics:
     ) -> None:
         self.channels = channels
         self.readers = Readers()
+        self.forgotten_fills = 0  # before they could be brought to subscribers
         self._carriers = carriers
         self._interval = interval
         self._interest = interest
@@ -213,6 +214,9 @@ class Topics:
         """These symbols; all that there are where `ANY` is among them."""
         return list(self._carriers) if ANY in wanted else wanted
 
+    def _forgot(self, fills: int) -> None:
+        self.forgotten_fills += fills
+
     def _wake(self, topic: Topic) -> None:
         opened = self._running(topic)
         if opened is not None and opened.ref is not None:
@@ -248,7 +252,7 @@ class Topics:
         linger = max((state.settings.linger for state in sources), default=0.0)
         return Child(
             id=str(topic),
-            make=lambda: Subscription(fanout, self, linger, self._interval, self._served),
+            make=lambda: Subscription(fanout, self, linger, self._interval, self._served, self._forgot),
             restart=Restart.TRANSIENT,
             mailbox=_LATEST,
             beat_within=BEAT_WITHIN,
