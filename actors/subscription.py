@@ -170,10 +170,14 @@ class Fanout:
 class Upstream(Protocol):
     """Where the items come from, as far as a topic is concerned."""
 
-    def want(self, topic: Any, wake: Callable[[], object]) -> None:
-        """From now on the items of `topic` are wanted; `wake()` is called for news of them. Never waits."""
+    async def want(self, topic: Any, wake: Callable[[], object]) -> None:
+        """From now on the items of `topic` are wanted; `wake()` is called for news of them. Idempotent.
 
-    def release(self, topic: Any) -> None: ...
+        Waits for nothing, but lets others have their turn.
+        """
+
+    async def release(self, topic: Any) -> None:
+        """Nothing of `topic` is wanted any more. Waits as little."""
 
 
 class Subscription:
@@ -203,16 +207,16 @@ class Subscription:
         self._forgotten = forgotten
 
     async def run(self, ctx: Context) -> None:
-        self._upstream.want(self._fanout.topic, partial(ctx.ref.put, NEWS))
+        await self._upstream.want(self._fanout.topic, partial(ctx.ref.put, NEWS))
         ctx.ready()
         # The first look is unasked: news may have come while no incarnation was there to be woken.
         await self._fan_out(ctx)
         while await self._wanted(ctx):
             await self._fan_out(ctx)
-        # No checkpoint between the decision and these two lines: nobody can join in between. A stop
-        # or a crash does not come here: the next incarnation wants the same, without a break upstream.
+        # No checkpoint between the decision and this line: nobody can join in between. A stop or a crash
+        # does not come here: the next incarnation wants the same, without a break upstream.
         self._fanout.open = False
-        self._upstream.release(self._fanout.topic)
+        await self._upstream.release(self._fanout.topic)
 
     async def _wanted(self, ctx: Context) -> bool:
         """Wait for a wake-up; False when the topic has been deserted for long enough, or was closed."""

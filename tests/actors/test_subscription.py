@@ -114,10 +114,10 @@ class Listener:
 class Upstream:
     log: list[str] = field(factory=list)
 
-    def want(self, topic: str, wake: Any) -> None:
+    async def want(self, topic: str, wake: Any) -> None:
         self.log.append(f"want {topic}")
 
-    def release(self, topic: str) -> None:
+    async def release(self, topic: str) -> None:
         self.log.append(f"release {topic}")
 
 
