@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
+import trio
 from attrs import define, field, frozen
 from loguru import logger
 
 from actors.session import NOWHERE
 from actors.subscription import Fanout
 from actors.update import Fill, Places, Rendering, Update
+from dataflow import paths
 from dataflow.cache.archive import ArchiveFailed
 from dataflow.cache.history import Resumed
 from dataflow.domain import Gap, Topic
@@ -428,6 +430,13 @@ class Subscriptions:
 
     # The past.
 
+    def tell_of_disk(self, topic: Topic, failed: ArchiveFailed) -> None:
+        """Log it once per burst: a disk that fails one client fails all that come."""
+        if count := self._hall.disk_troubles.occurred("answer", trio.current_time()):
+            logger.bind(path=paths.SESSIONS).warning(
+                "{}: an answer without what is on disk ({:,} times): {}", topic, count, failed
+            )
+
     def part(self, log: TopicLog, rendering: Rendering[Any], after: int) -> Part:
         """An empty part of the past of `log` behind place `after`, in the format of its updates."""
         assert isinstance(rendering.format, Format)
@@ -634,9 +643,7 @@ class _Slices:
         try:
             return await reading
         except ArchiveFailed as failed:
-            logger.warning(
-                "gateway: {}: an answer without what is on disk: {}", self._log.stream.topic, failed
-            )
+            self._subscriptions.tell_of_disk(self._log.stream.topic, failed)
             self._has_failed = self.is_torn = True
             return ()
         finally:

@@ -134,7 +134,7 @@ async def test_a_symbol_that_comes_later_is_announced_and_followed() -> None:
         assert c.of("stream.started") == [
             {"symbol": ETH, "channel": "trades", "epoch": answer["epoch"], "offset": 0}
         ]
-        assert [row[:2] for row in c.rows] == [[ETH, 1], [ETH, 2]]
+        assert [[*row[:2], row[-1]] for row in c.rows] == [[ETH, 1, "binance"], [ETH, 2, "binance"]]
         async with client(s.daemon.url) as again:
             since = {ETH: {"epoch": answer["epoch"], "offset": 1}, "GONE": {"epoch": 1, "offset": 1}}
             told = await again.call("subscribe", symbol="*", since=since)
