@@ -9,9 +9,10 @@ it began.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -23,6 +24,8 @@ from .answers import Position, TradesPage
 from .problems import InvalidValue
 from .subscriptions import UNKNOWN
 from .walk import Bounds, Walk
+
+_POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 
 
 @frozen
@@ -98,6 +101,16 @@ def _check(wanted: Wanted) -> None:
 def shown(position: Position) -> str:
     """A position as a text: "EPOCH:OFFSET"."""
     return f"{position.epoch}:{position.offset}"
+
+
+def position(name: str, text: str | None) -> Position | None:
+    """The position in the parameter `name`. Raises InvalidValue."""
+    if text is None:
+        return None
+    match = _POSITION.fullmatch(text)
+    if match is None:
+        raise InvalidValue(name, text, "must be EPOCH:OFFSET", example="1763696936212:612")
+    return Position(int(match[1]), int(match[2]))
 
 
 class TradesWalk:

@@ -80,7 +80,7 @@ async def first_message(socket: WebSocketConnection) -> dict[str, Any]:
     await socket.send_message("CONNECT\naccept-version:1.2\nhost:h\n\n\0")
     await socket.get_message()
     await socket.send_message(f"SUBSCRIBE\nid:0\ndestination:{DESTINATION}\n\n\0")
-    told: dict[str, Any] = frame(await socket.get_message()).json
+    told: dict[str, Any] = frame(str(await socket.get_message())).json
     return told
 
 
