@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import trio
 from trio_websocket import WebSocketConnection
 
 from dataflow.protobuf import marketdata_pb2 as pb
 from simulators import Exchange, Trade, open_binance
 from tests.support.grpc_client import connected, in_thread
+from tests.support.node import program
+from tests.support.waiting import until
 from tests.system.daemon import connection, http_client
+from tests.system.hub import RESTORED, call
 from tests.system.process import Home, Life
 from tests.system.stomping import PLAIN, frame
 from tests.system.test_comeback import free_ports
@@ -26,7 +32,8 @@ AT = 1_723_161_240_000_000  # a day that is long over, in microseconds: time is 
 def home(folder: Path, exchange: Exchange) -> Home:
     (grpc_port,) = free_ports(1)
     faces = "".join(
-        f"[faces.{name}]\nenabled = true\n" for name in ("marketdata", "pricehub", "graphql", "stomp")
+        f"[faces.{name}]\nenabled = true\n"
+        for name in ("marketdata", "pricehub", "graphql", "stomp", "signalr")
     )
     return Home(folder, exchange.url, more=f"{faces}[faces.grpc]\nenabled = true\nport = {grpc_port}\n")
 
@@ -102,21 +109,119 @@ async def test_the_day_is_whole_in_every_face(ends: str, many: int, tmp_path: Pa
     async with open_binance() as exchange:
         lives = home(tmp_path, exchange)
 
-        async def end(life: Life) -> None:
-            if ends == "stops":
-                assert await life.stop() == 0
-            else:
-                await life.kill()
-            await exchange.wait_disconnected()
-
         async with lives.living() as life:
             await publish(exchange, life, 1, many)
             assert await shown(life) == [expected(many)] * 5
-            await end(life)
+            await end(life, exchange, ends)
         async with lives.living() as life:
             assert await shown(life) == [expected(many)] * 5
             await publish(exchange, life, many + 1, many + 10)
             assert await shown(life) == [expected(many + 10)] * 5
-            await end(life)
+            await end(life, exchange, ends)
         async with lives.living() as life:
             assert await shown(life) == [expected(many + 10)] * 5
+
+
+async def end(life: Life, exchange: Exchange, ends: str) -> None:
+    if ends == "stops":
+        assert await life.stop() == 0
+    else:
+        await life.kill()
+    await exchange.wait_disconnected()
+
+
+@pytest.mark.parametrize("ends", ["stops", "is killed"])
+async def test_clients_of_the_hub_recover_by_themselves(ends: str, tmp_path: Path) -> None:
+    """They come back, hear that they must subscribe again, and get what they missed: by `since`, which the hub has,
+    too, and by `afterTimestamp`, as they always did."""
+    async with open_binance() as exchange:
+        lives = home(tmp_path, exchange)
+        async with lives.living() as life, program("signalr.mjs") as node:
+
+            async def received(wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+                heard = await node.hear_until(lambda event: "received" in event and wanted(text_of(event)))
+                return text_of(heard[-1])
+
+            async def ask(method: str, **params: Any) -> Any:
+                await node.tell({"do": "invoke", "name": "a", "text": call(method, method, **params)})
+                return (await received(lambda text: text.get("id") == method))["result"]
+
+            url = life.http + "/blockchain"
+            await node.tell(
+                {"do": "start", "name": "a", "url": url, "transport": "WebSockets", "reconnect": True}
+            )
+            await received(lambda text: text == RESTORED)
+            begun = await ask("subscribe", channel="trades", symbol=SYMBOL)
+            await publish(exchange, life, 1, 9)
+            ninth = await received(lambda text: text.get("params", {}).get("offset") == 9)
+            await end(life, exchange, ends)
+            async with lives.living() as second:
+                await received(lambda text: text == RESTORED)
+                since = {"epoch": begun["epoch"], "offset": 6}
+                again = await ask("subscribe", channel="trades", symbol=SYMBOL, since=since)
+                assert [trade["tradeId"] for trade in again["trades"]] == ["7", "8", "9"]
+                assert (again["recovered"], "rewound" in again, "gaps" in again) == (True, False, False)
+                assert (again["epoch"] == begun["epoch"]) == (ends == "stops")
+                recent = await ask(
+                    "getRecentTrades", symbol=SYMBOL, afterTimestamp=again["trades"][0]["timestamp"]
+                )
+                assert [trade["tradeId"] for trade in recent] == ["8", "9"]
+                assert recent[-1] == ninth["params"]
+                await publish(exchange, second, 10, 10)
+                tenth = await received(lambda text: text.get("params", {}).get("offset") == 10)
+                assert tenth["params"]["tradeId"] == "10"
+
+
+def text_of(event: dict[str, Any]) -> dict[str, Any]:
+    """What the hub has said, of an event of the program."""
+    told: dict[str, Any] = json.loads(event["received"][0])
+    return told
+
+
+@pytest.mark.parametrize("ends", ["stops", "is killed"])
+async def test_an_event_stream_goes_on_behind_its_last_id(ends: str, tmp_path: Path) -> None:
+    """In the same epoch after a stop. After a kill who has more than the disk hears first what is no part of the stream."""
+    async with open_binance() as exchange:
+        lives = home(tmp_path, exchange)
+        async with lives.living() as life:
+            await publish(exchange, life, 1, 9)
+            epoch = (await status(life))["epoch"]
+            await end(life, exchange, ends)
+        async with lives.living() as life:
+            now = (await status(life))["epoch"]
+            assert (now == epoch) == (ends == "stops")
+            told = await events(life, f"{epoch}-6", 3)
+            assert [each["event"] for each in told] == ["trade"] * 3
+            assert [each["id"] for each in told] == [f"{now}-{place}" for place in (7, 8, 9)]
+            if ends == "is killed":  # the places 10 to 12 were seen, and never written
+                await publish(exchange, life, 13, 13)
+                told = await events(life, f"{epoch}-12", 3)
+                assert told[0] == {"event": "rewind", "id": f"{now}-9", "data": {"epoch": now, "offset": 9}}
+                assert told[1]["data"] == {"from": 10, "to": 12, "reason": "source_gap"}
+                assert told[2]["data"]["tradeId"] == "13"
+
+
+async def events(life: Life, last_id: str, count: int) -> list[dict[str, Any]]:
+    """The first events for a client that has so much, as lines."""
+    headers = {"Accept": "application/x-ndjson", "Last-Event-ID": last_id}
+    found: list[dict[str, Any]] = []
+
+    async def listen(response: httpx.Response) -> None:
+        async for line in response.aiter_lines():
+            found.extend([json.loads(line)] if line else [])
+
+    async with (
+        http_client(life.http) as http,
+        http.stream("GET", f"/api/v1/stream/{SYMBOL}", headers=headers) as response,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(listen, response)
+        await until(lambda: len(found) >= count)
+        nursery.cancel_scope.cancel()
+    return found
+
+
+async def status(life: Life) -> dict[str, Any]:
+    async with http_client(life.http) as http:
+        told: dict[str, Any] = (await http.get("/api/v1/status")).json()
+    return told

@@ -31,7 +31,6 @@ NAMES = {"ETHUSDT": "ETH-USDT"}  # of the two recordings the shorter one
 DATA = Path(__file__).parent.parent / "data"
 LOST = 700  # trades that nobody hears: those while the daemon is away
 REPEATED = 2_000  # trades that the exchange says again
-COLUMNS = ("tradeId", "timestamp", "side", "price", "qty")
 SUMS = ("open", "high", "low", "close", "volume", "quoteVolume", "buyVolume")
 
 Row = tuple[str, int, str, str, str]
@@ -51,7 +50,9 @@ def rows(trades: Iterable[dict[str, Any]]) -> list[Row]:
         (
             str(each["tradeId"]),
             from_rfc3339(each["timestamp"]) // 1000,
-            *(str(each[name]) for name in COLUMNS[2:]),
+            str(each["side"]),
+            str(each["price"]),
+            str(each["qty"]),
         )
         for each in found
     ]
