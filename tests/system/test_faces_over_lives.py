@@ -11,10 +11,12 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from playwright.sync_api import Page
 from trio_websocket import WebSocketConnection
 
 from dataflow.protobuf import marketdata_pb2 as pb
 from simulators import Exchange, Trade, open_binance
+from tests.support.browser import Heard, browse
 from tests.support.grpc_client import connected, in_thread
 from tests.support.node import program
 from tests.support.waiting import until
@@ -199,6 +201,36 @@ async def test_an_event_stream_goes_on_behind_its_last_id(ends: str, tmp_path: P
                 assert told[0] == {"event": "rewind", "id": f"{now}-9", "data": {"epoch": now, "offset": 9}}
                 assert told[1]["data"] == {"from": 10, "to": 12, "reason": "source_gap"}
                 assert told[2]["data"]["tradeId"] == "13"
+
+
+@pytest.mark.parametrize("ends", ["stops", "is killed"])
+async def test_the_page_goes_on_across_lives(ends: str, tmp_path: Path) -> None:
+    """In a browser that stays open: it fetches what it missed, and says that nothing is missing."""
+    async with open_binance() as exchange:
+        lives = home(tmp_path, exchange)
+        async with lives.living() as life, trio.open_nursery() as nursery:
+            opened, lost, seen = trio.Event(), trio.Event(), list[Any]()
+
+            def visit(page: Page, heard: Heard) -> None:
+                page.goto(life.http)
+                page.get_by_text("105.50").first.wait_for()
+                trio.from_thread.run_sync(opened.set)
+                page.get_by_text("Reconnected after").first.wait_for()
+                seen.append(page.get_by_text("Reconnected after").first.inner_text())
+                page.get_by_text("102.50").first.wait_for()
+                seen.append(page.get_by_text("not part of the stream").count())
+                seen.append(page.get_by_text("Gap in").count())
+                trio.from_thread.run_sync(lost.set)
+
+            await publish(exchange, life, 1, 5)
+            nursery.start_soon(browse, visit)
+            await opened.wait()
+            await end(life, exchange, ends)
+            async with lives.living() as second:
+                await publish(exchange, second, 6, 9)
+                await lost.wait()
+            assert seen[0].endswith("4 missed trades fetched, nothing is missing.")
+            assert seen[1:] == [0, 0]
 
 
 async def events(life: Life, last_id: str, count: int) -> list[dict[str, Any]]:
