@@ -9,10 +9,9 @@ it began.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import Any
 
 from attrs import frozen
 
@@ -22,10 +21,9 @@ from dataflow.cache.tiers import Tiers
 
 from .answers import Position, TradesPage
 from .problems import InvalidValue
+from .spelling import shown
 from .subscriptions import UNKNOWN
 from .walk import Bounds, Walk
-
-_POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 
 
 @frozen
@@ -96,21 +94,6 @@ def _check(wanted: Wanted) -> None:
             raise InvalidValue(name, shown(position), "an offset and an epoch are whole numbers from 0 on")
     if wanted.start is not None and wanted.end is not None and wanted.start > wanted.end:
         raise InvalidValue("to", wanted.end, "must not be before `from`")
-
-
-def shown(position: Position) -> str:
-    """A position as a text: "EPOCH:OFFSET"."""
-    return f"{position.epoch}:{position.offset}"
-
-
-def position(name: str, text: str | None) -> Position | None:
-    """The position in the parameter `name`. Raises InvalidValue."""
-    if text is None:
-        return None
-    match = _POSITION.fullmatch(text)
-    if match is None:
-        raise InvalidValue(name, text, "must be EPOCH:OFFSET", example="1763696936212:612")
-    return Position(int(match[1]), int(match[2]))
 
 
 class TradesWalk:

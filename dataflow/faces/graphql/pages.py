@@ -18,8 +18,8 @@ from dataflow.gateway.answers import CandlePage, TradesPage
 from dataflow.gateway.desk import Desk
 from dataflow.gateway.limits import Account
 from dataflow.gateway.problems import InvalidValue, Problem
-from dataflow.gateway.reading import Wanted, position
-from dataflow.gateway.spelling import moment
+from dataflow.gateway.reading import Wanted
+from dataflow.gateway.spelling import moment, position
 
 from .schema import TRADES, Getter, Specimen
 

@@ -31,8 +31,7 @@ from graphql import (
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.gateway.answers import Position
-from dataflow.gateway.reading import shown
-from dataflow.gateway.spelling import amount, milliseconds
+from dataflow.gateway.spelling import amount, milliseconds, shown
 
 MARKET_DATA: Final = "marketData"  # fields of the roots
 TRADES: Final = "trades"

@@ -17,8 +17,8 @@ from dataflow.gateway.answers import TradesPage
 from dataflow.gateway.application import HttpProblem, asker, chosen
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import InvalidValue
-from dataflow.gateway.reading import TradesWalk, Wanted, position, shown
-from dataflow.gateway.spelling import encode, moment
+from dataflow.gateway.reading import TradesWalk, Wanted
+from dataflow.gateway.spelling import encode, moment, position, shown
 
 from . import lines
 from .asking import check_symbol, next_link, one_of, parameters, whole
