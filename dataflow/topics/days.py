@@ -457,8 +457,7 @@ class Days:
             if point is not None and point.position <= stream.last:  # else of places that were lost
                 day.go_on_from(point)
             else:
-                today = int(ground.clock() * 1e9) // DAY * DAY
-                before = await ground.tiers.skip(symbol, stream.first - 1, today, today + 2 * DAY)
+                before = await self._before_its_day(symbol, stream.first - 1)
                 day.position = max(before, day.history.first - 1 - left)
                 day.gaps.blind = day.position
                 self._left_out.counts[FORGOTTEN] += day.position - before
@@ -472,6 +471,15 @@ class Days:
             restored[symbol] = day
             self._news[symbol] = None
         self._restored = restored
+
+    async def _before_its_day(self, symbol: str, after: int) -> int:
+        """The place behind which the trades of its newest day are, by their own time: it may be long over."""
+        tiers, future = self._ground.tiers, int(self._ground.clock() * 1e9) + AHEAD
+        newest = await tiers.before(symbol, future, 1)
+        if not newest:
+            return after
+        today = newest[0].trade.timestamp // DAY * DAY
+        return await tiers.skip(symbol, after, today, today + DAY)
 
     # For the follower.
 

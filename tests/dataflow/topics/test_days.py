@@ -692,3 +692,16 @@ class TestRestart:
         second.write()
         assert not second.days.left_out
         assert second.days.aggregate("A-B").count == 15 + (kept == 1000)  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("days_later", [1, 400])
+    def test_without_a_checkpoint_a_day_that_is_over_is_whole(self, days_later: int) -> None:
+        """A crash behind midnight, or in a recording of last year: the day is that of the trades, not of the clock."""
+        archive = MemoryArchive()
+        first = self.scene(archive, "A-B", kept=3)
+        first.one_by_one(range(-5, 20))
+        archive.close(clean=False)
+        second = Scene("A-B", max_trades=3, archive=archive, number=8)
+        second.now += days_later * DAY / 1e9
+        trio.run(second.begin)
+        assert second.days.aggregate("A-B") == first.days.aggregate("A-B")
+        assert second.days.aggregate("A-B").count == 20  # type: ignore[union-attr]
