@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataflow.cache import recorder
 from dataflow.cache.archive import Batch, Contents, Run
-from dataflow.cache.history import AHEAD, History, Store, Verdict
+from dataflow.cache.history import AHEAD, History, Store, Verdict, shared
 from dataflow.cache.recorder import warm
 from dataflow.cache.recording import FEEDS_EVERY, Recording
 from dataflow.domain import Gap, Item, Trade
@@ -88,6 +88,12 @@ def test_after_a_death_a_new_epoch_begins_behind_what_is_stored() -> None:
     assert log.resume(EPOCH, 3, 100) == (False, 2, 2)
     second.ends(clean=False)
     assert Life(archive, 0).recording.epoch == EPOCH + 2, "the number of a start may be lower: a wrong clock"
+
+
+def test_an_epoch_is_good_up_to_the_earliest_place_where_a_later_one_began() -> None:
+    """Also when the stream fell back behind an earlier fork: damage had taken the end of what was stored."""
+    assert shared([(1, 1), (2, 11), (3, 16)]) == {1: 10, 2: 15}
+    assert shared([(1, 1), (2, 11), (3, 6)]) == {1: 5, 2: 5}
 
 
 def test_after_damage_a_new_epoch_begins() -> None:

@@ -396,6 +396,26 @@ async def test_a_checkpoint_that_cannot_be_read_costs_no_start(mock_clock: MockC
     assert series.levels["1m"].bars[T0].count == 2
 
 
+async def test_a_checkpoint_of_places_that_are_lost_is_not_used(mock_clock: MockClock) -> None:
+    """Their numbers belong to other trades by now: its bars would hold trades that are no part of the stream."""
+    archive = MemoryArchive()
+    s = Scene(mock_clock, archive=archive)
+    for second in (10, 11, 12):
+        s.trade(second)
+    s.follow()
+    (point,) = s.candles._checkpoints()
+    assert point.position == 3
+    again = Scene(mock_clock, archive=archive)
+    archive.append(Batch((), (), (point,)))
+    again.trade(20)
+    await again.candles.restore()
+    again.trade(21)
+    again.follow()
+    series = again.candles.series(SYMBOL)
+    assert series is not None
+    assert series.levels["1m"].bars[T0].count == 2
+
+
 @pytest.mark.parametrize("how", ["asked", "followed", "either"])
 async def test_a_candle_that_is_made_anew_has_a_higher_rev_if_it_has_changed(
     mock_clock: MockClock, how: str
