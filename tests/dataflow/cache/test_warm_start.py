@@ -14,7 +14,7 @@ from dataflow.cache import recorder
 from dataflow.cache.archive import Batch, Contents, Run
 from dataflow.cache.history import AHEAD, History, Store, Verdict, shared
 from dataflow.cache.recorder import warm
-from dataflow.cache.recording import FEEDS_EVERY, Recording
+from dataflow.cache.recording import FEEDS, FEEDS_EVERY, Recording
 from dataflow.domain import Gap, Item, Trade
 from tests.support.memory_archive import MemoryArchive
 
@@ -157,6 +157,23 @@ def test_a_source_keeps_its_sequence_however_long_ago_its_newest_trade_was(
     gap = places(second.history())[-2][1]
     assert isinstance(gap, Gap)
     assert (gap.last - gap.first + 1, gap.exact, gap.sequence) == (2, True, 102)
+
+
+def test_a_checkpoint_of_places_that_are_lost_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows trades that nobody has any more: when the upstream repeats them, they are admitted."""
+    monkeypatch.setattr(recorder, "LOADED", 2)
+    archive = MemoryArchive()
+    first = Life(archive)
+    first.admit(sequenced(4999, source="quiet"), *(sequenced(n) for n in range(1, 2 * FEEDS_EVERY)))
+    first.admit(sequenced(5000, source="quiet"))
+    first.write()
+    last = first.history().last
+    assert archive.checkpoints(FEEDS)[SYMBOL].position == last
+    first.ends(clean=False)
+    archive.lose(SYMBOL, last, last)
+    second = Life(archive)
+    assert second.history().last == last - 1
+    assert second.admit(sequenced(5000, source="quiet")) == [Verdict.ADMITTED]
 
 
 def test_a_trade_that_may_have_been_admitted_before_the_loaded_ones_is_refused(
