@@ -343,6 +343,8 @@ class History:
         found = self._feeds.get(source)
         if found is None:
             found = self._feeds[source] = _Feed(floor=self._floor)
+            if self._floor > _NEVER:  # it may have given trades that nobody knows of any more
+                found.missed = Missed(source, "", "not_recorded")
         return found
 
     def _judge(self, trade: Trade, feed: _Feed) -> Verdict:

@@ -160,7 +160,7 @@ def test_a_source_keeps_its_sequence_however_long_ago_its_newest_trade_was(
 
 
 def test_a_checkpoint_of_places_that_are_lost_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It knows trades that nobody has any more: when the upstream repeats them, they are admitted."""
+    """It knows trades that nobody has any more. They may come again, or not: a gap tells of them."""
     monkeypatch.setattr(recorder, "LOADED", 2)
     archive = MemoryArchive()
     first = Life(archive)
@@ -173,7 +173,10 @@ def test_a_checkpoint_of_places_that_are_lost_is_not_used(monkeypatch: pytest.Mo
     archive.lose(SYMBOL, last, last)
     second = Life(archive)
     assert second.history().last == last - 1
-    assert second.admit(sequenced(5000, source="quiet")) == [Verdict.ADMITTED]
+    assert second.admit(sequenced(5001, source="quiet")) == [Verdict.ADMITTED]
+    gap = places(second.history())[-2][1]
+    assert isinstance(gap, Gap)
+    assert (gap.reason, gap.exact) == ("not_recorded", False), "nobody knows how many are missing"
 
 
 def test_a_trade_that_may_have_been_admitted_before_the_loaded_ones_is_refused(
