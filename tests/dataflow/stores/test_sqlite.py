@@ -252,6 +252,14 @@ def test_a_directory_that_is_a_file_is_told(tmp_path: Path) -> None:
     assert error.value.problems == [told]
 
 
+def test_messages_say_where_a_relative_directory_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`data` is there in many working folders, and not in the one where somebody looks."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        Store.reading(History(directory="data")).open()
+    assert error.value.problems == [f"[history] directory: there is no history in {tmp_path / 'data'}"]
+
+
 def test_a_directory_of_somebody_else_is_told() -> None:
     """Also one that is read-only. The line names the owner."""
     with TemporaryDirectory() as folder:  # which others may enter
