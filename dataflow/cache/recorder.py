@@ -239,8 +239,15 @@ async def warm(recording: Recording, history_of: Callable[[str], History]) -> No
         len(recording.streams),
         places,
         trio.current_time() - begun,
-        f"epoch {recording.epoch} goes on" if recording.goes_on else f"epoch {recording.epoch} begins",
+        _about_epoch(recording),
     )
+
+
+def _about_epoch(recording: Recording) -> str:
+    if recording.goes_on:
+        return f"epoch {recording.epoch} goes on"
+    why = ", because the history was not closed in order" if recording.was_cut_off else ""
+    return f"epoch {recording.epoch} begins{why}"
 
 
 def _load(archive: Archive, symbol: str, stream: Stream, count: int, point: Checkpoint | None) -> _Loaded:

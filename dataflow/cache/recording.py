@@ -100,6 +100,7 @@ class Recording:
         self.place = place
         self.epoch = number
         self.goes_on = False  # the epoch of the last daemon
+        self.was_cut_off = False  # the last daemon had no time to close the history
         self.streams: Mapping[str, Stream] = {}
         self.damage: tuple[str, ...] = ()
         self.totals = Totals()
@@ -126,6 +127,7 @@ class Recording:
     def _open(self, archive: Archive) -> None:
         contents = archive.open()
         self.damage = tuple(contents.damage)
+        self.was_cut_off = contents.epoch > 0 and not contents.is_clean
         # Damage may have taken the end of a stream: its places must not be given away again in this epoch.
         self.goes_on = contents.is_clean and contents.epoch > 0 and not contents.damage
         self.epoch = contents.epoch if self.goes_on else max(self.epoch, contents.epoch + 1)

@@ -39,6 +39,7 @@ from .problems import InvalidValue
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
+_LOST_PLUS: Final = re.compile(r":[0-9.]+ [0-9]{2}:[0-9]{2}$")  # a time whose + was read as a blank
 _WHOLE: Final = 1 << 63  # below it, a number without a fraction is an integer, however it is written
 
 
@@ -213,7 +214,8 @@ def moment(name: str, text: str | None) -> int | None:
     try:
         return None if text is None else from_rfc3339(text)
     except ValueError as error:
-        raise InvalidValue(name, text, str(error), example="2020-05-10T18:33:36.696315Z") from None
+        problem = f"{error}; a + in a URL is written %2B" if _LOST_PLUS.search(text or "") else str(error)
+        raise InvalidValue(name, text, problem, example="2020-05-10T18:33:36.696315Z") from None
 
 
 def shown(position: Position) -> str:

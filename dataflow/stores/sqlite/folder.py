@@ -44,6 +44,8 @@ class Folder:
             raise _mistake(
                 f"{self.path} is in use by another daemon{holder}: stop it, or choose another"
             ) from None
+        except FileExistsError:
+            raise _mistake(f"{self.path} is a file, and must be a folder") from None
         except OSError as error:
             raise _mistake(f"cannot write in {self.path}: {error.strerror}{self._owner()}") from None
 
@@ -147,7 +149,7 @@ class Folder:
             return vanished
         code = _code(error)
         if code == sqlite3.SQLITE_FULL:
-            return f"no room for the history: the disk of {self.path} is full"
+            return f"no room: the disk of {self.path} is full"
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
             return f"the history in {self.path} cannot be written: {error}"
         return f"the history in {self.path} fails: {error}"

@@ -44,7 +44,7 @@ class Store:
     """The history in the directory of `[history]`. `clock`: seconds since the epoch."""
 
     def __init__(self, settings: History, clock: Callable[[], float] = time.time) -> None:
-        self._folder = Folder(Path(settings.directory))
+        self._folder = Folder(Path(settings.directory).absolute())  # for its messages: which `data` is it?
         self._state = State()
         self._writer = Writer(self._folder, self._state, clock)
         self._reads = Reads(self._folder, self._state)

@@ -247,8 +247,18 @@ def test_a_format_of_another_version_is_told(shelf: Shelf, folder: Path) -> None
 def test_a_directory_that_is_a_file_is_told(tmp_path: Path) -> None:
     """One line."""
     (tmp_path / "data").write_text("mine")
-    with pytest.raises(ConfigError, match=r"^\[history\] directory: cannot write in .*: File exists$"):
+    with pytest.raises(ConfigError) as error:
         Store(History(directory=str(tmp_path / "data"))).open()
+    told = f"[history] directory: {tmp_path / 'data'} is a file, and must be a folder"
+    assert error.value.problems == [told]
+
+
+def test_messages_say_where_a_relative_directory_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`data` is there in many working folders, and not in the one where somebody looks."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        Store.reading(History(directory="data")).open()
+    assert error.value.problems == [f"[history] directory: there is no history in {tmp_path / 'data'}"]
 
 
 def test_a_directory_of_somebody_else_is_told() -> None:
