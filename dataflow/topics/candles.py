@@ -150,8 +150,9 @@ class FullBar(Bar, eq=False, array_like=True):
                     break
                 last, latest = trade, moment
             elif moment == latest:
-                if not _precedes(trade, last):
-                    last = trade
+                number, its = trade.sequence, last.sequence
+                if number is None or its is None or number > its or not _precedes(trade, last):
+                    last = trade  # nearly always, and without a call
                 if moment == earliest and _precedes(trade, first):
                     first = trade
             elif moment <= earliest:

@@ -312,7 +312,7 @@ class Series:
         return any(level.is_open for level in self.levels.values())
 
     def _read(self, places: Places, until: int) -> None:
-        numbers = [place for place, _ in places]
+        numbers: Sequence[int] = range(places[0][0], places[-1][0] + 1)  # a trade takes one place
         trades = cast(list[Trade], [entry for _, entry in places])
         parts, high = bars_of(trades, numbers, self._base(), self.high, self.rules.lateness, until)
         counted = sum([part.bar.count for part in parts])
