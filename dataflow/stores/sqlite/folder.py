@@ -1,7 +1,8 @@
 """The directory: who may write in it, which files are there, and what to say when it fails.
 
 Rules of this file: no word of what the files hold. A file that is damaged gets another name, and is never
-removed. One process at a time holds the lock.
+removed. One process at a time has the lock. It lies on the directory itself: a file could be removed, and
+made anew by a second daemon.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataflow.domain.errors import ConfigError
 
 from .day import SUFFIX, UNFINISHED, Day
 
-_LOCK: Final = "lock"
+_HOLDER: Final = "lock"  # the number of the process that has the lock
 _BESIDE: Final = ("", "-wal", "-shm", "-journal")  # what SQLite keeps beside a file
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d" + re.escape(SUFFIX))
 
@@ -56,11 +57,10 @@ class Folder:
         self._take()
 
     def _take(self) -> None:
-        lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+            (self.path / _HOLDER).write_text(f"{os.getpid()}\n")
             self._identity = self._seen()
         except BaseException:
             os.close(lock)
@@ -161,7 +161,7 @@ class Folder:
 
     def _holder(self) -> str:
         with suppress(OSError):
-            pid = (self.path / _LOCK).read_text().strip()
+            pid = (self.path / _HOLDER).read_text().strip()
             return f" (process {pid})" if pid else ""
         return ""
 

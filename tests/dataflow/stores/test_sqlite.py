@@ -228,6 +228,17 @@ def test_a_second_daemon_is_told_who_is_there(shelf: Shelf, folder: Path) -> Non
     assert shelf.reopen().streams[SYMBOL].last == 10
 
 
+def test_a_second_daemon_is_kept_out_by_no_file_that_can_be_removed(shelf: Shelf, folder: Path) -> None:
+    """Two writers in one directory would lose what each other has written."""
+    put(shelf, 1, 10)
+    for path in folder.glob("[!0-9]*"):
+        path.unlink()
+    with pytest.raises(ConfigError, match="is in use by another daemon: stop it"):
+        store(folder, shelf).open()
+    put(shelf, 11, 20)
+    assert shelf.reopen().streams[SYMBOL].last == 20
+
+
 def test_a_format_of_another_version_is_told(shelf: Shelf, folder: Path) -> None:
     """It is not damaged, so it stays where it is."""
     put(shelf, 1, 10)
