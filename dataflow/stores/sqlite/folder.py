@@ -20,10 +20,9 @@ from typing import Final
 from dataflow.cache.archive import ArchiveFailed, ArchiveFull
 from dataflow.domain.errors import ConfigError
 
-from .day import SUFFIX, UNFINISHED, Day
+from .day import BESIDE, SUFFIX, UNFINISHED, Day
 
 _HOLDER: Final = "lock"  # the number of the process that has the lock
-_BESIDE: Final = ("", "-wal", "-shm", "-journal")  # what SQLite keeps beside a file
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d" + re.escape(SUFFIX))
 
 
@@ -105,7 +104,7 @@ class Folder:
 
     def remove(self, day: Day) -> None:
         """Unlink a file. Raises OSError."""
-        for beside in _BESIDE:
+        for beside in BESIDE:
             day.path.with_name(day.path.name + beside).unlink(missing_ok=True)
         day.close()
 
@@ -122,10 +121,14 @@ class Folder:
         while (self.path / name).exists():
             number += 1
             name = f"{day.path.name}.damaged-{number}"
-        for beside in reversed(_BESIDE):  # the file itself last: until then it is found, and set aside, again
+        for beside in reversed(BESIDE):  # the file itself last: until then it is found, and set aside, again
             with suppress(FileNotFoundError):
                 day.path.with_name(day.path.name + beside).rename(self.path / (name + beside))
         return name
+
+    def lacks(self, day: Day) -> bool:
+        """Whether the file of this day is not here, and was not set aside."""
+        return not day.path.exists() and not any(self.path.glob(f"{day.path.name}.damaged*"))
 
     @contextmanager
     def failing(self) -> Iterator[None]:

@@ -40,6 +40,7 @@ class Disk(MemoryArchive):
         self.is_full = False
         self.dies_after_write = False
         self.retained: list[str] = []
+        self.lost: list[str] = []
         self.threads = 0
         self.most_threads = 0
         self._may_go_on = threading.Event()
@@ -519,3 +520,22 @@ class TestAfterCommit:
                 stage.admit(3)
                 await until(lambda: True)
                 assert stage.recording.shown(SYMBOL) == 2
+
+
+async def test_what_the_store_finds_lost_is_told(
+    mock_clock: MockClock, stage: Stage, lines: list[str]
+) -> None:
+    """While the daemon runs: in the log once, and in `troubles` from then on."""
+    async with stage.running():
+        for sequence in (1, 2):
+            stage.admit(sequence)
+            mock_clock.jump(1)
+            await until(lambda: stage.recording.position(SYMBOL) == sequence)  # noqa: B023
+            stage.disk.lost = ["2026-11-27.db was removed"]
+        stage.admit(3)
+        mock_clock.jump(1)
+        await until(lambda: stage.recording.position(SYMBOL) == 3)
+    assert stage.recording.troubles(trio.current_time(), 2) == ["history: 2026-11-27.db was removed"]
+    assert [line for line in lines if "removed" in line] == [
+        "ERROR history: damaged: 2026-11-27.db was removed"
+    ]
