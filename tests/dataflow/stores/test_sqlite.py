@@ -100,6 +100,19 @@ def test_a_quiet_symbol_fills_its_blocks_too(shelf: Shelf, folder: Path) -> None
     assert places(shelf) == [*range(1, 101)]
 
 
+def test_the_journal_stays_short_when_the_clock_is_set_back(shelf: Shelf, folder: Path) -> None:
+    """A quiet symbol that was seen in the future does not hold it for so long."""
+    shelf.now += DAY * 365
+    shelf.archive.append(Batch([Run.of("QUIET", [(1, trade(1))])]))
+    shelf.now -= DAY * 365
+    for place in range(1, 101):
+        put(shelf, place, place)
+        shelf.now += 10
+    file = max(folder.glob("*.db"))
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT count(*) FROM journal").fetchone()[0] < 40
+
+
 def test_another_process_reads_beside_the_daemon(shelf: Shelf, folder: Path) -> None:
     """What was there when it was opened, without a lock or a change; nothing can be written."""
     put(shelf, 1, 1_500)
