@@ -206,7 +206,7 @@ async def test_a_position_moves_only_after_the_write(mock_clock: MockClock, stag
 
 
 async def test_a_failing_store_is_tried_again(mock_clock: MockClock, stage: Stage, lines: list[str]) -> None:
-    """One line when it begins, one when it ends; the words are in `troubles`; nothing is lost."""
+    """One line for each reason, one when it ends; the words are in `troubles`; nothing is lost."""
     async with stage.running():
         stage.disk.broken = "the directory is gone"
         stage.admit(1)
@@ -220,12 +220,16 @@ async def test_a_failing_store_is_tried_again(mock_clock: MockClock, stage: Stag
             "history: the directory is gone",
             f"history: behind {now:.0f} s",
         ]
+        stage.disk.broken = "the disk is read-only"
+        stage.clock.jump(RETRY)
+        await until(lambda: stage.recording.trouble == "the disk is read-only")
         stage.disk.broken = None
         stage.clock.jump(RETRY)
         await until(lambda: stage.recording.is_complete)
         assert stage.recording.troubles(trio.current_time(), 2) == []
     assert [each for each in lines if "recording" in each][1:] == [
         "ERROR history: not recording: the directory is gone; tried again every 5 s",
+        "ERROR history: not recording: the disk is read-only; tried again every 5 s",
         "INFO history: recording again",
     ]
     assert stage.recording.totals.errors >= 2
