@@ -135,7 +135,7 @@ class Recorder:
     def _failed(self, error: ArchiveFailed) -> None:
         recording = self._recording
         recording.totals.errors += 1
-        if recording.trouble is None:
+        if recording.trouble != str(error):
             _log.error("not recording: {}; tried again every {:g} s", error, RETRY)
         recording.trouble = str(error)
 
@@ -144,6 +144,8 @@ class Recorder:
         if recording.trouble is not None:
             recording.trouble = None
             _log.info("recording again")
+        for line in recording.new_damage():
+            _log.error("damaged: {}", line)
         if recording.is_exposed and recording.behind(trio.current_time()) <= self._habits.interval:
             recording.is_exposed = False
             _log.info("clients get only what is on disk again")

@@ -20,7 +20,7 @@ from dataflow.domain import Gap, Side, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Quality, best
-from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
+from dataflow.domain.timestamps import EARLIEST, LATEST, from_rfc3339, to_rfc3339
 from dataflow.domain.topic import TRADES
 
 from . import spelled
@@ -210,9 +210,12 @@ def about_page(page: TradesPage) -> dict[str, Any]:
 
 
 def moment(name: str, text: str | None) -> int | None:
-    """The time in the parameter `name`, ns since the epoch. Raises InvalidValue."""
+    """The time in the parameter `name`, ns since the epoch. Raises InvalidValue.
+
+    A time that no trade can have is taken as the nearest one that bounds all trades.
+    """
     try:
-        return None if text is None else from_rfc3339(text)
+        return None if text is None else max(EARLIEST, min(from_rfc3339(text), LATEST))
     except ValueError as error:
         problem = f"{error}; a + in a URL is written %2B" if _LOST_PLUS.search(text or "") else str(error)
         raise InvalidValue(name, text, problem, example="2020-05-10T18:33:36.696315Z") from None

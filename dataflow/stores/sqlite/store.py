@@ -51,6 +51,7 @@ class Store:
         self._lock = Lock()
         self._is_open = False
         self._is_reading = False
+        self.lost: list[str] = []  # while it was open: a line for each damaged or missing file, for people
 
     @property
     def damaged(self) -> int:
@@ -146,12 +147,15 @@ class Store:
         """Take the files as they are now, and go on in them."""
         self._writer.drop()
         self._folder.retake()
-        for day in self._state.days:
+        before = self._state.days
+        for day in before:
             day.close()
-        load(self._folder, self._state, self._writer, is_again=True)
+        found = load(self._folder, self._state, self._writer, is_again=True)
         if self._writer.is_ready:
             self._writer.restate()
         self._forget_fills()
+        removed = [day.path.name for day in before if self._folder.lacks(day)]
+        self.lost += [*found.damage, *[f"{name} was removed, and what it held is lost" for name in removed]]
 
     def _recover(self, error: sqlite3.Error) -> None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
