@@ -120,6 +120,7 @@ class Core:
             self.candles.prepare,
             self.number,  # what all symbols are together begins anew at each start
             settings.fanout.joined,
+            unwoken=(CANDLES,),
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)

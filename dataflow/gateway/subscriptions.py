@@ -330,10 +330,13 @@ class Subscriptions:
         self._session.hold(topic, rendering)
 
     def hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
-        """Of a topic that is followed already, updates leave behind the answer, and it tells that."""
+        """Of a topic that is followed already, what is due leaves before the answer. In the midst of a long
+        answer it can only leave behind it, and so it is told."""
         topic = log.stream.topic
         if not self.follows(topic):
             return log.last
+        if self._is_on(topic) and topic not in (self._joining or ()) and not self._session.reciting:
+            self._bring_up(topic)
         last = self._told(topic).position
         self.hold(topic, rendering)
         return last

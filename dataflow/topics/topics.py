@@ -45,6 +45,10 @@ async def _nothing(_topic: Topic) -> None:
     pass
 
 
+def _idle() -> None:
+    pass
+
+
 class Topics:
     """Opens, joins, wakes and leaves topics.
 
@@ -52,7 +56,8 @@ class Topics:
     passes of a `Subscription`. `interest(symbol)` is called when a topic begins or stops to want the symbol,
     `served(seconds)` after each pass over subscribers, with the age of the oldest entry that it brought.
     `prepare(topic)` is awaited before a topic is opened, for a log that begins on disk.
-    `epoch` and `at_once` are for topics of all symbols: see `EveryLog`.
+    `epoch` and `at_once` are for topics of all symbols: see `EveryLog`. `unwoken`: channels whose topics need
+    not be woken by each batch of trades, because they tell of their news themselves.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Topics:
         prepare: Callable[[Topic], Awaitable[None]] = _nothing,
         epoch: int = 0,
         at_once: int = 256,
+        unwoken: Collection[str] = (),
     ) -> None:
         self.channels = channels
         self.readers = Readers()
@@ -75,6 +81,7 @@ class Topics:
         self._prepare = prepare
         self._epoch = epoch
         self._at_once = at_once
+        self._unwoken = unwoken
         self._every: WeakValueDictionary[Topic, EveryLog] = WeakValueDictionary()  # of the open topics
         self._opened: dict[Topic, _Opened] = {}
         self._by_name: dict[str, Topic] = {}  # of the same topics, by their names in paths
@@ -180,7 +187,7 @@ class Topics:
             if symbol == ANY:
                 self.readers.add_of_all(_teller(log, wake), topic)
             else:
-                self.readers.add(symbol, topic, wake)
+                self.readers.add(symbol, topic, _idle if topic.channel in self._unwoken else wake)
         for symbol in self._known(wanted):
             for state in self._carriers.get(symbol, ()):
                 state.interest.want(symbol, topic)

@@ -321,6 +321,6 @@ async def test_without_a_face_that_needs_it_no_day_is_followed(monkeypatch: pyte
     async with running() as d:
         (followers,) = [child for child in d.hall.tree().children if child.path == FOLLOWERS]
         assert DAYS not in [child.path for child in followers.children]
-        assert d.core.days.news not in d.core.topics.readers._every
+        assert d.core.days.news not in d.core.topics.readers._of_all
         await deliver(d, trades(3))
         assert d.core.days._days == {}

@@ -14,6 +14,7 @@ from attrs import define, evolve, field
 from trio.testing import wait_all_tasks_blocked
 
 from actors.outbox import SlowClient
+from actors.session import Ending
 from dataflow.domain import Gap, Topic
 from dataflow.faces.jsonrpc.methods import Calls, formats
 from dataflow.gateway import subscriptions
@@ -198,6 +199,25 @@ async def test_a_crash_of_the_fan_out_repeats_and_skips_nothing() -> None:
         assert s.daemon.crashes(f"topics/{EVERY}")
         for symbol in SYMBOLS:
             assert offsets(c.trades(symbol)) == [1, 2, 3, 4, 5]
+
+
+async def test_a_client_that_does_not_read_is_let_go_where_that_is_the_policy() -> None:
+    """The entries of all symbols count together; another client goes on."""
+    session = Session(outbox=20, slow_client=SlowClient.DISCONNECT)
+    async with stage(session=session) as s, client(s.daemon.url) as c:
+        await c.call("subscribe", symbol="*")
+        wire = await s.client(room=2_000)
+        wire.says_now(
+            '{"jsonrpc":"2.0","id":1,"method":"subscribe","params":{"symbol":"*","format":"compact"}}'
+        )
+        await until(lambda: len(s.daemon.lobby.clients) == 2)
+        for _ in range(30):
+            for symbol in SYMBOLS:
+                await s.publish(symbol)
+        await until(lambda: wire.closed is not None)
+        assert wire.closed is not None
+        assert wire.closed[0] is Ending.SLOW
+        await c.until(lambda: len(c.trades()) >= 90)
 
 
 # Whatever a client calls, in whatever order, and however it reads.

@@ -85,7 +85,7 @@ def _held(day: Day, broken: list[tuple[Day, str]]) -> Held | None:
     try:
         with closing(files.read_only(day.path)) as connection:
             return files.held(connection, day.path.name)
-    except Damaged as error:
+    except (Damaged, UnicodeError) as error:
         broken.append((day, str(error)))
     except sqlite3.Error as error:
         if not files.is_damage(error):

@@ -135,6 +135,8 @@ class Folder:
         except sqlite3.Error as error:
             kind = ArchiveFull if _code(error) == sqlite3.SQLITE_FULL else ArchiveFailed
             raise kind(self._why(error)) from error
+        except UnicodeError as error:  # SQLite met text that is none
+            raise ArchiveFailed(f"the history in {self.path} is damaged: {error}") from error
         except OSError as error:
             raise ArchiveFailed(
                 self._vanished() or f"the history in {self.path} fails: {error.strerror}"

@@ -389,7 +389,7 @@ class Reads:
             summary = files.summary(reader.connection, symbol)
         except Gone:
             return None
-        except Damaged:
+        except (Damaged, UnicodeError):
             summary = None
             self.damaged.add((day.name, "symbols", symbol, 0))
         except sqlite3.Error as error:

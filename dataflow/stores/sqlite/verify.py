@@ -31,7 +31,7 @@ def verify(day: Day) -> Iterator[str]:
                     yield f"{day.path.name}: {error}"
     except Gone:
         return  # removed in the meantime
-    except Damaged as error:
+    except (Damaged, UnicodeError) as error:
         yield f"{day.path.name}: {error}"
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from attrs import field, frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,14 +24,13 @@ SYMBOLS = ("BTC-USD", "ETH-USD")
 EVER = 1 << 60
 
 
-@frozen
 class Killed:
     """The files of a store that was killed, and what they hold."""
 
-    folder: Path
-    places: dict[str, Places] = field(repr=False)
-    bars: list[BarRow] = field(repr=False)
-    points: set[tuple[int, bytes]] = field(repr=False)
+    def __init__(
+        self, folder: Path, places: dict[str, Places], bars: list[BarRow], points: set[tuple[int, bytes]]
+    ) -> None:
+        self.folder, self.places, self.bars, self.points = folder, places, bars, points
 
 
 def _store(folder: Path, shelf: Shelf) -> Store:

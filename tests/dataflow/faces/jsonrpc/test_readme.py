@@ -126,7 +126,15 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
     ]
     existing = [
         json.loads(text)
-        for text in (update, quality, candle, started, JSONRPC.gap(topic, 1, Gap(1, 2, "x")), filled, *notices)
+        for text in (
+            update,
+            quality,
+            candle,
+            started,
+            JSONRPC.gap(topic, 1, Gap(1, 2, "x")),
+            filled,
+            *notices,
+        )
     ]
     assert json.dumps(told, sort_keys=True) == json.dumps(
         {m["method"]: shape(m["params"]) for m in existing}, sort_keys=True
