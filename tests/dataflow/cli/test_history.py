@@ -19,6 +19,7 @@ from dataflow.domain.timestamps import from_rfc3339
 from dataflow.settings.schema import History
 from dataflow.stores.sqlite import Store
 from tests.dataflow.stores.shelf import DAY, NOON, Shelf, gap, run, trade
+from tests.support.postgres import schema
 
 DATA = Path(__file__).parents[2] / "data"
 REAL = DATA / "binance_spot_20240808_09.csv.gz"  # ten minutes, two symbols, 34,419 trades
@@ -132,6 +133,41 @@ def test_a_repeated_import_changes_nothing(history: Call, real: Path, tmp_path: 
     code, _, err = history("import", REAL, "--source", "binance", *NAMES, "-d", real)
     assert (code, err) == (0, "imported 0 trades and 0 gaps; 34,419 trades were there already\n")
     assert history("list", "--json", "-d", real)[1] == before
+
+
+def test_real_trades_in_postgres(history: Call, server: Any, real: Path, tmp_path: Path) -> None:
+    """The same rows as from files; and whole histories move between both."""
+    dsn = schema(server)
+    assert history("import", REAL, "--source", "binance", *NAMES, "--dsn", dsn)[0] == 0
+    for format in ("csv", "jsonl"):
+        assert history("export", "-o", tmp_path / f"a.{format}", "-d", real) == (0, "", "")
+        assert history("export", "-o", tmp_path / f"b.{format}", "--dsn", dsn) == (0, "", "")
+        assert (tmp_path / f"a.{format}").read_bytes() == (tmp_path / f"b.{format}").read_bytes()
+    assert history("verify", "--dsn", dsn) == (0, "fine: 1 days, 2 symbols, 34,419 trades\n", "")
+    told = history("import", dsn, "-d", tmp_path / "back")[2]
+    assert told == "imported 34,419 trades and 0 gaps\n"
+    assert stored(tmp_path / "back", "ETH-USDT") == stored(real, "ETH-USDT")
+
+
+def test_a_history_in_postgres(history: Call, server: Any, small: Path, tmp_path: Path) -> None:
+    """Every command that makes sense; for copies there is pg_dump."""
+    dsn = schema(server)
+    assert history("import", small, "--dsn", dsn)[0] == 0
+    assert history("export", "--dsn", dsn)[1] == history("export", "-d", small)[1]
+    days = json.loads(history("list", "--json", "--dsn", dsn)[1])["days"]
+    assert [
+        (each["first"], each["last"], each["trades"], each["gaps"]) for each in days[0]["symbols"].values()
+    ] == [
+        (1, 14, 10, 2),
+        (1, 5, 3, 1),
+    ]
+    assert history("prune", "--keep-trades", 3, "--yes", "--dsn", dsn)[0] == 0
+    assert history("import", dsn, "-d", tmp_path / "back")[2].startswith("imported 6 trades and 1 gaps")
+    code, _, err = history("backup", tmp_path / "copy", "--dsn", dsn)
+    assert (code, err) == (1, "dataflow: only a history in files can be copied like this: use pg_dump\n")
+    secret = "postgresql://u:hunter2secret@127.0.0.1:1/x"
+    code, _, err = history("list", "--dsn", secret)
+    assert (code, err.count("\n"), "hunter2" in err) == (1, 1, False)
 
 
 # -- export --------------------------------------------------------------------------------------------
