@@ -119,7 +119,7 @@ def store(settings: Settings) -> Archive | None:
 
 def place(keys: HistorySettings) -> str:
     """Where the history is, for people."""
-    return str(Path(keys.directory).resolve()) if keys.directory else concealed(keys.dsn) or "memory"
+    return str(Path(keys.directory).resolve()) if keys.store == "sqlite" else concealed(keys.dsn) or "memory"
 
 
 def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.support import postgres
 from tests.support.certificates import Certificate, make_certificate
 
 
@@ -18,9 +15,3 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     if shutil.which("openssl") is None:
         pytest.skip("needs the openssl command to make a certificate")
     return make_certificate(tmp_path_factory.mktemp("certificate"))
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Any]:
-    """A PostgreSQL server."""
-    yield from postgres.served()

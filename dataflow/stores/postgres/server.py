@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 10  # seconds for a connection
 _WRITE: Final = "SET statement_timeout = '60s'; SET lock_timeout = '5s'"
+_BRIEFLY: Final = "SET lock_timeout = '2s'; "
 _READ: Final = "SET statement_timeout = '10s'; SET default_transaction_read_only = on"
 _LOOK: Final = "SET default_transaction_read_only = on"  # a command reads everything, and may take long
 # The server must notice a writer that is gone, because that one has the lock.
@@ -35,10 +36,11 @@ _KEEPALIVE: Final = {
     "tcp_user_timeout": 20_000,
 }
 _LOCK: Final = "hashtext('dataflow history in ' || current_schema())"
-_TAKE: Final = (
-    f"SELECT pg_try_advisory_lock({_LOCK}), (SELECT min(pid) FROM pg_locks WHERE locktype = 'advisory' "
-    "AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-    f"AND objid = ({_LOCK}::bigint & 4294967295)::oid)"
+_TAKE: Final = f"SELECT pg_advisory_lock({_LOCK})"
+_HOLDER: Final = (
+    "SELECT min(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    f"AND objid = ({_LOCK}::bigint & 4294967295)::oid"
 )
 _FULL: Final = ("53100",)  # SQLSTATE
 
@@ -67,15 +69,16 @@ class Server:
 
     def writer(self) -> Connection:
         """A connection that has the lock. Raises ConfigError when another process has it."""
-        connection = self._connect(_WRITE + "; " + _ALIVE)
+        connection = self._connect(_ALIVE)
         try:
-            ((is_mine, holder),) = connection.execute(_TAKE).fetchall()
-            if not is_mine:
-                holder = f"the server's process {holder}"
-                text = (
-                    f"{self.name} is in use by another daemon ({holder}): stop it, or choose another schema"
-                )
-                raise ConfigError([f"[history] dsn: {text}"])
+            connection.execute(_BRIEFLY + _TAKE)  # a writer that has just ended may still have it
+            connection.execute(_WRITE)
+        except self._psycopg.errors.LockNotAvailable:
+            ((process,),) = connection.execute(_HOLDER).fetchall()
+            connection.close()
+            holder = f"the server's process {process}"
+            text = f"{self.name} is in use by another daemon ({holder}): stop it, or choose another schema"
+            raise ConfigError([f"[history] dsn: {text}"]) from None
         except BaseException:
             connection.close()
             raise

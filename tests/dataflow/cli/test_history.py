@@ -328,6 +328,10 @@ def test_a_backup_is_restored_where_nothing_is(history: Call, small: Path, tmp_p
     assert (code, "is not empty" in err) == (1, True)
     assert history("restore", tmp_path / "copy", "-d", tmp_path / "new")[0] == 0
     assert stored(tmp_path / "new") == before
+    told = [json.loads(history("list", "--json", "-d", folder)[1]) for folder in (small, tmp_path / "new")]
+    assert [each["clean"] for each in told] == [True, False], (
+        "the original goes on in its epoch, the copy must not"
+    )
     newest = max((tmp_path / "copy").glob("*.db"))
     content = bytearray(newest.read_bytes())
     at = content.rindex(b"\x28\xb5\x2f\xfd")  # of a frame of zstd

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,8 @@ def test_a_person_finds_rows(shelf: Shelf, dsn: str) -> None:
     rows = sql(dsn, "SELECT place, price::text, quantity::text, side, trade_id FROM trades ORDER BY place")
     assert rows == [(1, "60000.11", "0.50", "buy", "1"), (5, "100", "0.10", None, None)]
     assert sql(dsn, "SELECT first, last, reason, counted FROM gaps") == [(2, 4, "source_gap", True)]
+    ((_, found),) = shelf.archive.behind(SYMBOL, 4, 1)
+    assert (found, str(found.price)) == (poor, "1E+2")  # type: ignore[union-attr]
     assert sql(dsn, "SELECT extract(microseconds FROM time)::int FROM trades WHERE place = 5") == [(5,)]
 
 
@@ -297,6 +299,25 @@ def test_a_cut_connection_is_made_anew(shelf: Shelf, dsn: str) -> None:
             shelf.archive.append(Batch([run(6, 6)]))
     with pytest.raises(ArchiveFailed, match="another daemon has written"):
         shelf.archive.append(Batch([run(6, 6)]))
+
+
+def test_a_commit_with_an_unknown_end_is_written_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had arrived, but not the answer."""
+    store: Any = shelf.archive
+    shelf.archive.append(Batch([run(1, 3)]))
+    arrived = store._connection.transaction
+
+    @contextmanager
+    def unanswered() -> Iterator[None]:
+        with arrived():
+            yield
+        raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(store._connection, "transaction", unanswered)
+    with pytest.raises(ArchiveFailed, match="the connection is lost"):
+        shelf.archive.append(Batch([run(4, 5)]))
+    shelf.archive.append(Batch([run(4, 6)]))
+    assert list(shelf.archive.behind(SYMBOL, 0, 9)) == list(run(1, 6).places)
 
 
 _CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dataflow'"
