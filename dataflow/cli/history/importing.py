@@ -115,7 +115,8 @@ def origins(
 
 def run(origins: Sequence[Origin], store: Archive, contents: Contents) -> str:
     """Check all of them, then write. Returns what was done, for people. Raises Mistake and ArchiveFailed."""
-    total = _check([each for each in origins if each.is_text])
+    count = _check([each for each in origins if each.is_text])
+    total = count if all(each.is_text for each in origins) else None
     with closing(_Import(store, contents)) as work, progress("importing", total) as tell:
         for origin in origins:
             for _line, item in origin.read():
@@ -131,7 +132,7 @@ def _check(texts: Sequence[Origin]) -> int:
     """The number of items. Raises Mistake with the first lines that cannot be read."""
     problems: list[str] = []
     total = wrong = 0
-    with progress("checking", 0) as tell:
+    with progress("checking", None) as tell:
         for origin in texts:
             for line, item in origin.read():
                 total += 1

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how many more are done."""
+def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how many more are done. `total`: None if nobody knows."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _more: None
