@@ -21,6 +21,7 @@ from dataflow.cache.tiers import Tiers
 
 from .answers import Position, TradesPage
 from .problems import InvalidValue
+from .spelling import shown
 from .subscriptions import UNKNOWN
 from .walk import Bounds, Walk
 
@@ -93,11 +94,6 @@ def _check(wanted: Wanted) -> None:
             raise InvalidValue(name, shown(position), "an offset and an epoch are whole numbers from 0 on")
     if wanted.start is not None and wanted.end is not None and wanted.start > wanted.end:
         raise InvalidValue("to", wanted.end, "must not be before `from`")
-
-
-def shown(position: Position) -> str:
-    """A position as a text: "EPOCH:OFFSET"."""
-    return f"{position.epoch}:{position.offset}"
 
 
 class TradesWalk:

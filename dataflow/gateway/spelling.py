@@ -2,12 +2,13 @@
 
 Rules of this file: encoding only, and no message: a face puts these objects into messages of its own. Prices
 and quantities are JSON numbers with exactly the digits that they have inside; times are RFC 3339 in UTC with
-microseconds. Of reading it has one thing, which all readers share: what a number is.
+microseconds. Of reading it has what all readers share: what a number is, a time, a position.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -28,6 +29,7 @@ from .answers import (
     ClientInfo,
     ClientsInfo,
     OutboxInfo,
+    Position,
     SourceInfo,
     Status,
     SymbolInfo,
@@ -36,6 +38,7 @@ from .answers import (
 from .problems import InvalidValue
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+_POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 _WHOLE: Final = 1 << 63  # below it, a number without a fraction is an integer, however it is written
 
 
@@ -211,6 +214,21 @@ def moment(name: str, text: str | None) -> int | None:
         return None if text is None else from_rfc3339(text)
     except ValueError as error:
         raise InvalidValue(name, text, str(error), example="2020-05-10T18:33:36.696315Z") from None
+
+
+def shown(position: Position) -> str:
+    """A position as a text: "EPOCH:OFFSET"."""
+    return f"{position.epoch}:{position.offset}"
+
+
+def position(name: str, text: str | None) -> Position | None:
+    """The position in the parameter `name`. Raises InvalidValue."""
+    if text is None:
+        return None
+    match = _POSITION.fullmatch(text)
+    if match is None:
+        raise InvalidValue(name, text, "must be EPOCH:OFFSET", example="1763696936212:612")
+    return Position(int(match[1]), int(match[2]))
 
 
 def status(told: Status) -> spelled.Status:

@@ -153,10 +153,11 @@ class FullBar(Bar, eq=False, array_like=True):
         self.first_offset = min(self.first_offset, other.first_offset)
         self.last_offset = max(self.last_offset, other.last_offset)
 
-    def in_window(self, width: int) -> FullBar:
+    def in_window(self, width: int, changes: int = 0) -> FullBar:
         """A new bar of the same trades, in the wider window that they lie in."""
         start = self.start // width * width
-        return msgspec.structs.replace(self, start=start, end=start + width, closed=False, gaps=(), changes=0)
+        end = start + width
+        return msgspec.structs.replace(self, start=start, end=end, closed=False, gaps=(), changes=changes)
 
     @property
     def rev(self) -> int:

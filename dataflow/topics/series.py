@@ -45,7 +45,8 @@ class Level:
 
     `since`: bars that start earlier are not kept, or not whole. `keep`: ns for which a closed bar is kept
     behind its last chance to be revised. `unsaved`: starts of closed bars that have changed since they were
-    recorded; None where they are not.
+    recorded; None where they are not. `revision`: the least number of changes of its bars, so that one which
+    is made anew has a higher `rev` than it ever had before.
     """
 
     interval: Interval
@@ -54,6 +55,7 @@ class Level:
     bars: dict[int, FullBar] = field(factory=dict)
     changed: dict[int, None] = field(factory=dict)  # starts of bars that have changed since they were taken
     unsaved: dict[int, None] | None = None
+    revision: int = 0
     _open: dict[int, None] = field(factory=dict)
 
     @property
@@ -69,7 +71,7 @@ class Level:
             return False
         mine = self.bars.get(start)
         if mine is None:
-            self.put(bar.in_window(width))
+            self.put(bar.in_window(width, self.revision))
         else:
             mine.merge(bar)
             if mine.closed and self.unsaved is not None:

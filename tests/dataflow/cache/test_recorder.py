@@ -404,6 +404,21 @@ async def test_an_end_that_cannot_write_is_not_clean(mock_clock: MockClock, stag
     assert not stage.disk.open().is_clean
 
 
+@pytest.mark.parametrize("where", ["append", "collect"])
+async def test_a_fault_at_the_end_is_told_and_the_store_is_not_clean(
+    mock_clock: MockClock, stage: Stage, lines: list[str], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The daemon must not end as if all was well."""
+    stage.admit(1)
+    at: Any = stage.disk if where == "append" else stage.recording
+    monkeypatch.setattr(at, where, lambda *_: 1 / 0)
+    assert not await trio.to_thread.run_sync(finish, stage.recording)
+    (line,) = lines
+    assert line.startswith("ERROR history: a fault of the recorder: the last trades may not be recorded")
+    assert "ZeroDivisionError" in line
+    assert not stage.disk.open().is_clean
+
+
 async def test_old_things_are_removed_each_minute_and_at_midnight(
     mock_clock: MockClock, stage: Stage
 ) -> None:

@@ -209,6 +209,23 @@ def test_a_fill_takes_the_place_of_a_gap(shelf: Shelf) -> None:
         shelf.reopen()
 
 
+def test_a_fill_that_comes_again_with_more_counts_once(shelf: Shelf) -> None:
+    """Nobody heard that it was written, and more trades have come for the gap. Pages by time are not shorter."""
+    shelf.archive.append(Batch([Run.of(SYMBOL, [(1, trade(1)), (9, gap(2, 9)), *run(10, 20).places])]))
+    shelf.now += DAY
+    shelf.archive.append(Batch([run(21, 22)]))
+    for last in (4, 6, 9):
+        shelf.archive.append(Batch([run(2, last, is_fill=True)]))
+    for _ in range(2):
+        assert list(shelf.archive.behind(SYMBOL, 0, 99)) == list(run(1, 22).places)
+        for count in range(1, 23):
+            found = shelf.archive.ascending(SYMBOL, 0, count, EVER)
+            assert [each.offset for each in found] == [*range(1, count + 1)]
+            found = shelf.archive.descending(SYMBOL, 10 * US, count, EVER)
+            assert [each.offset for each in found] == [*range(9, max(0, 9 - count), -1)]
+        shelf.reopen()
+
+
 def test_a_filled_place_never_changes(shelf: Shelf) -> None:
     """Another trade for it is no fill."""
     shelf.archive.append(Batch([Run.of(SYMBOL, [(1, trade(1)), (3, gap(2, 3))])]))

@@ -22,6 +22,7 @@ from dataflow.cache.archive import ArchiveFailed, Batch, Keep, Run
 from dataflow.domain.errors import ConfigError
 from dataflow.settings.schema import History
 from dataflow.stores.sqlite import Store, day
+from dataflow.stores.sqlite.folder import Folder
 
 from .shelf import DAY, NOON, Shelf, gap, run, trade
 
@@ -454,8 +455,16 @@ def test_today_is_never_unlinked(week: Shelf, folder: Path) -> None:
     for _ in range(9):
         week.archive.make_room("2024-10-07")
     assert names(folder)[0] == "2024-10-07.db"
-    assert week.archive.retain(Keep(1, 0, EVER), "2024-10-10") == {SYMBOL: 601}
+    assert week.archive.retain(Keep(7, 0, EVER), "2024-10-10") == {SYMBOL: 601}
     assert names(folder) == ["2024-10-10.db"]
+
+
+def test_the_oldest_days_make_room(week: Shelf, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are needed until so much is free, and none where it is; 0 switches that off."""
+    monkeypatch.setattr(Folder, "free", lambda _: 100 - 10 * len(names(folder)))  # a day takes 10 bytes
+    for least, first in ((0, 1), (30, 1), (31, 101), (55, 301)):
+        week.archive.retain(Keep(7, 0, least), "2024-10-10")
+        assert places(week) == [*range(first, 701)]
 
 
 def test_a_symbol_that_was_pruned_goes_on_at_its_place(week: Shelf) -> None:
