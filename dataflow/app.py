@@ -42,7 +42,7 @@ from supervisors import (
 )
 from supervisors import run as run_supervisor
 
-from . import paths, plugs
+from . import paths, plugs, stores
 from .cache.archive import Archive, ArchiveFailed, Keep
 from .cache.recorder import FINISH_WITHIN, Habits, Recorder, finish
 from .core import Core
@@ -113,19 +113,13 @@ def store(settings: Settings) -> Archive | None:
     keys = settings.history
     if not keys.is_on:
         return None
-    try:
-        made: Archive = plugs.find("stores", keys.store).Store(keys)
-    except ModuleNotFoundError as error:
-        if error.name not in (keys.store, f"dataflow.stores.{keys.store}"):
-            raise
-        known = ", ".join(f'"{name}"' for name in plugs.names("stores"))
-        raise ConfigError([f'[history] store: there is no "{keys.store}"; there is {known}']) from None
+    made: Archive = stores.plug(keys).Store(keys)
     return made
 
 
 def place(keys: HistorySettings) -> str:
     """Where the history is, for people."""
-    return str(Path(keys.directory).resolve()) if keys.directory else concealed(keys.dsn) or "memory"
+    return str(Path(keys.directory).resolve()) if keys.store == "sqlite" else concealed(keys.dsn) or "memory"
 
 
 def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:

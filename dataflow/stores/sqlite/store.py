@@ -24,6 +24,7 @@ from dataflow.cache.archive import (
     Contents,
     Keep,
     Places,
+    StoredDay,
     Stream,
     Usage,
 )
@@ -32,9 +33,10 @@ from dataflow.domain.errors import ConfigError
 from dataflow.settings.schema import History
 
 from . import retention
+from .backup import Tell, backup, restore
 from .contents import Found, load, look
 from .folder import Folder
-from .listing import StoredDay, stored
+from .listing import stored
 from .reads import Reads
 from .verify import verify
 from .writer import State, Writer
@@ -246,6 +248,19 @@ class Store:
                 symbols = self._writer.symbols if day.symbols is None else day.symbols
                 found.append(stored(day, self._folder.size(day.name), {**symbols}, parts))
             return found
+
+    def backup(self, target: Path, tell: Tell) -> None:
+        """Copy everything into the new directory `target`. Raises ConfigError if there is anything in it."""
+        with self._working():
+            backup(self._state.days, target, tell)
+
+    def restore(self, directory: Path, tell: Tell) -> None:
+        """Put this history, a copy that nobody writes, into `directory`, which must be new or empty.
+
+        Raises ConfigError if it is not.
+        """
+        with self._working():
+            restore(Folder(directory), self._state.days, tell)
 
     def verify(self) -> Sequence[str]:
         with self._working():
