@@ -147,6 +147,10 @@ class Archive(Protocol):
     Times are ns since the epoch; a time as a bound means its microsecond, as clients see it.
     """
 
+    @property
+    def damaged(self) -> int:
+        """The number of parts that were found damaged since `open`. Raises nothing."""
+
     def open(self) -> Contents:
         """Take the store for this process alone, and look what is there.
 
@@ -203,9 +207,9 @@ class Archive(Protocol):
         Returns the first place that is left, for the symbols where it has changed.
         """
 
-    def make_room(self, today: str) -> Mapping[str, int]:
-        """Remove the oldest day, but never today: for a full disk. Returns the same; empty: nothing to
-        remove."""
+    def make_room(self, today: str) -> Mapping[str, int] | None:
+        """Remove the oldest day, but never today: for a full disk. Returns the same; None: there is no such
+        day."""
 
     def usage(self) -> Usage:
         """How large it is."""

@@ -213,7 +213,7 @@ class Recording:
     @property
     def damaged(self) -> int:
         """The number of parts of the store that are damaged, as far as they were met."""
-        return len(self.damage) + int(getattr(self.archive, "damaged", 0))
+        return len(self.damage) + (0 if self.archive is None else self.archive.damaged)
 
     def troubles(self, now: float, most: float) -> list[str]:
         """What is wrong, in words; behind by more than `most` seconds is. Empty: nothing."""

@@ -51,11 +51,11 @@ class Store:
         self._lock = Lock()
         self._is_open = False
         self._is_reading = False
+        self._lost = 0  # files and rows of a journal that were found damaged since `open`
 
     @property
     def damaged(self) -> int:
-        """The number of damaged blocks that were met."""
-        return len(self._reads.damaged)
+        return self._lost + len(self._reads.damaged)
 
     # -- open and close ----------------------------------------------------------------------------
 
@@ -148,10 +148,13 @@ class Store:
         self._folder.retake()
         for day in self._state.days:
             day.close()
-        load(self._folder, self._state, self._writer, is_again=True)
+        found = load(self._folder, self._state, self._writer, is_again=True)
         if self._writer.is_ready:
             self._writer.restate()
         self._forget_fills()
+        self._lost += len(found.damage)
+        if found.damage:  # told by the write in hand, which will be repeated: the files are sound now
+            raise ArchiveFailed("; ".join(found.damage))
 
     def _recover(self, error: sqlite3.Error) -> None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -161,6 +164,7 @@ class Store:
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             day = self._state.days[-1]
             name = self._folder.set_aside(day)
+            self._lost += 1
             text = f"{day.path.name} is damaged ({error}). It is {name} now, and what it held is lost"
             raise ArchiveFailed(text) from error
 
@@ -221,10 +225,11 @@ class Store:
             retention.retain(self._folder, self._state, self._writer, keep, today)
             return self._moved(before)
 
-    def make_room(self, today: str) -> Mapping[str, int]:
+    def make_room(self, today: str) -> Mapping[str, int] | None:
         with self._changing():
             before = self._firsts()
-            retention.remove_oldest(self._folder, self._state, today)
+            if not retention.remove_oldest(self._folder, self._state, today):
+                return None
             return self._moved(before)
 
     def usage(self) -> Usage:
