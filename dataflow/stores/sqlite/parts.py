@@ -90,11 +90,17 @@ class Open:
     """The end of a stream that is no block yet: its parts are in the journal, from row `row` on.
 
     A lost row of the journal leaves a hole between two parts. It began at `since`, seconds since the epoch.
+    `count`: its entries, kept because each run asks for it.
     """
 
     parts: tuple[Part, ...]
     row: int
     since: float
+    count: int
+
+    @classmethod
+    def of(cls, part: Part, row: int, since: float) -> Open:
+        return cls((part,), row, since, part.count)
 
     @property
     def first(self) -> int:
@@ -104,9 +110,9 @@ class Open:
     def last(self) -> int:
         return self.parts[-1].last
 
-    @property
-    def count(self) -> int:
-        return sum([part.count for part in self.parts])
+    def grown(self, part: Part) -> Open:
+        """The same with one more part."""
+        return evolve(self, parts=(*self.parts, part), count=self.count + part.count)
 
     def blocks(self) -> list[Part]:
         """Its parts, joined wherever there is no hole."""
@@ -120,7 +126,8 @@ class Open:
 
     def filled(self, fill: Part) -> Open:
         """The same with these places filled. Raises Damaged."""
-        return evolve(self, parts=tuple([_filled(part, fill) for part in self.parts]))
+        parts = tuple([_filled(part, fill) for part in self.parts])
+        return evolve(self, parts=parts, count=sum([part.count for part in parts]))
 
 
 def _filled(part: Part, fill: Part) -> Part:
