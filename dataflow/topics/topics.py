@@ -85,11 +85,17 @@ class Topics:
         self._every: WeakValueDictionary[Topic, EveryLog] = WeakValueDictionary()  # of the open topics
         self._opened: dict[Topic, _Opened] = {}
         self._by_name: dict[str, Topic] = {}  # of the same topics, by their names in paths
+        self._forgotten_fills = 0  # of topics that are over
 
     @property
     def subscribers(self) -> dict[Topic, int]:
         """The number of subscribers of each open topic."""
         return {topic: len(self._opened[topic].fanout.subscribers) for topic in self.open_topics}
+
+    @property
+    def forgotten_fills(self) -> int:
+        """Fills that the logs of topics forgot before their subscribers were told."""
+        return self._forgotten_fills + sum(each.fanout.forgotten_fills for each in self._opened.values())
 
     async def open(self, topic: Topic, pool: Starter) -> Fanout:
         """The fan-out of `topic`; its actor is started if there is none. Join it before the next checkpoint.
@@ -163,7 +169,8 @@ class Topics:
         """
         topic = self._by_name.get(name)
         if topic is not None and not self._opened[topic].fanout.open:
-            del self._by_name[name], self._opened[topic]
+            del self._by_name[name]
+            self._forgotten_fills += self._opened.pop(topic).fanout.forgotten_fills
 
     def abandon(self, topic: Topic) -> Collection[Subscriber]:
         """The subscription is gone. Closes the topic and returns its subscribers."""
@@ -225,6 +232,7 @@ class Topics:
     async def _start(self, topic: Topic, before: _Opened | None, pool: Starter) -> None:
         # Registered before the start, so that a second subscriber waits for it and starts no other.
         log = self.log_of(topic)
+        self._forgotten_fills += 0 if before is None else before.fanout.forgotten_fills
         opened = self._opened[topic] = _Opened(Fanout(topic, log, log.stream))
         self._by_name[str(topic)] = topic
         # If this client leaves meanwhile, the others must not be left with a half-started topic.

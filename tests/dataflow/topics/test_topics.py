@@ -182,6 +182,20 @@ async def test_nothing_is_kept_of_a_topic_that_is_over() -> None:
         assert s.topics.named(str(MIRROR)) is None
 
 
+async def test_forgotten_fills_are_counted_beyond_the_end_of_a_topic() -> None:
+    """And once each, when the topic is opened anew: the number never falls."""
+    async with scene() as s:
+        for opened in range(3):
+            fanout = await s.topics.open(MIRROR, s.pool)
+            fanout.forgotten_fills += 2
+            assert s.topics.forgotten_fills == 2 * opened + 2
+            s.topics.abandon(MIRROR)
+            if opened:
+                await wait_all_tasks_blocked()  # until its actor has ended
+                s.topics.over(str(MIRROR))
+            assert s.topics.forgotten_fills == 2 * opened + 2
+
+
 async def test_a_topic_that_cannot_be_started_leaves_nothing() -> None:
     """The client is told, and may try again."""
     async with scene() as s:
