@@ -9,14 +9,15 @@ returned. What is damaged or was removed is just not there: `Tiers` sees the hol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from attrs import field, frozen
 
-from dataflow.domain import Gap, Recorded, Trade
+from dataflow.domain import Gap, Recorded
 from dataflow.domain.entries import pack
 
-Places: TypeAlias = Sequence[tuple[int, Trade | Gap]]  # entries in order, each with its last place
+from .places import Places as Places
+from .places import first_place
 
 
 class ArchiveFailed(Exception):
@@ -51,8 +52,7 @@ class Run:
     @classmethod
     def of(cls, symbol: str, places: Places, *, is_fill: bool = False) -> Run:
         """The run of these places, at least one."""
-        last, entry = places[0]
-        first = entry.first if isinstance(entry, Gap) else last
+        first = first_place(*places[0])
         times = [entry.timestamp for _, entry in places if not isinstance(entry, Gap)]
         earliest, latest = (min(times), max(times)) if times else (None, None)
         return cls(symbol, first, places[-1][0], places, pack(places), earliest, latest, is_fill)

@@ -25,10 +25,10 @@ from dataflow import paths
 from dataflow.domain import Trade
 from supervisors import Context
 
-from .archive import Archive, ArchiveFailed, ArchiveFull, Batch, Checkpoint, Keep, Places, Run, Stream
+from .archive import Archive, ArchiveFailed, ArchiveFull, Batch, Checkpoint, Keep, Run, Stream
 from .history import History
+from .places import Places, whole
 from .recording import FEEDS, SLICE, Recording, newest_by_source
-from .tiers import whole
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ import msgspec
 import zstandard
 from attrs import evolve, frozen
 
-from dataflow.cache.archive import Places, Run
+from dataflow.cache.archive import Run
+from dataflow.cache.places import Places, above
 from dataflow.domain import Gap, Trade
 from dataflow.domain.entries import unpack
 
@@ -141,9 +142,7 @@ def cut(run: Run, after: int) -> Iterator[Run]:
     if run.first > after and run.count <= FULL:
         yield run
         return
-    places = [place for place in run.places if place[0] > after]
-    if places and isinstance(entry := places[0][1], Gap) and entry.first <= after:
-        places[0] = entry.last, entry.part(after + 1, entry.last)
+    places = above(run.places, after)
     for start in range(0, len(places), FULL):
         yield Run.of(run.symbol, places[start : start + FULL], is_fill=run.is_fill)
 
