@@ -19,9 +19,8 @@ from dataflow.cache.archive import Places
 from dataflow.cache.history import History
 from dataflow.cache.tiers import Tiers
 
-from .answers import Position, TradesPage
+from .answers import UNKNOWN, Position, TradesPage
 from .problems import InvalidValue
-from .subscriptions import UNKNOWN
 from .walk import Bounds, Walk
 
 

@@ -14,10 +14,10 @@ from urllib.parse import urlencode
 
 from quart import request
 
+from dataflow.gateway.answers import Position
 from dataflow.gateway.application import HttpProblem
 from dataflow.gateway.desk import Desk
 from dataflow.gateway.problems import InvalidValue
-from dataflow.gateway.subscriptions import Position
 
 _POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")

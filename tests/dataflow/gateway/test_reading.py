@@ -18,13 +18,12 @@ from dataflow.connectors import binance
 from dataflow.core import Core
 from dataflow.domain import Gap, Trade
 from dataflow.gateway import walk as walk_module
-from dataflow.gateway.answers import TradesPage
+from dataflow.gateway.answers import UNKNOWN, Position, TradesPage
 from dataflow.gateway.desk import MAX_TRADES, Desk
 from dataflow.gateway.identity import ANONYMOUS
 from dataflow.gateway.lobby import Lobby
 from dataflow.gateway.problems import InvalidValue, TooManyRequests, Unavailable
 from dataflow.gateway.reading import Wanted, located
-from dataflow.gateway.subscriptions import UNKNOWN, Position
 from dataflow.gateway.walk import Bounds, Walk
 from dataflow.settings.schema import Limits, Settings
 from tests.dataflow.cache.items import US, missed, trade
