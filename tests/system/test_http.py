@@ -79,6 +79,7 @@ async def test_the_tree_as_json() -> None:
             "ops",
             "cache",
             "topics",
+            "followers",
             "sources",
             "gateway",
         ]
