@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ def test_files_that_a_readme_names_exist(readme: str) -> None:
     page = ROOT / readme
     links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_map_has_the_floors_that_are_held() -> None:
+    """In the order of the contract of imports."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (floors,) = [each["layers"] for each in contracts if each.get("containers") == ["dataflow"]]
+    page = (ROOT / "dataflow" / "README.md").read_text()
+    told = re.search(r"The floors, from the top: (.*?)\.\n", page, re.DOTALL)
+    assert told is not None
+    assert re.findall(r"`([^`]+)`", told[1]) == floors
 
 
 def test_the_map_has_every_room() -> None:

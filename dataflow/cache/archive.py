@@ -9,14 +9,15 @@ returned. What is damaged or was removed is just not there: `Tiers` sees the hol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from attrs import field, frozen
 
-from dataflow.domain import Gap, Recorded, Trade
+from dataflow.domain import Gap, Recorded
 from dataflow.domain.entries import pack
 
-Places: TypeAlias = Sequence[tuple[int, Trade | Gap]]  # entries in order, each with its last place
+from .places import Places as Places
+from .places import first_place
 
 
 class ArchiveFailed(Exception):
@@ -51,8 +52,7 @@ class Run:
     @classmethod
     def of(cls, symbol: str, places: Places, *, is_fill: bool = False) -> Run:
         """The run of these places, at least one."""
-        last, entry = places[0]
-        first = entry.first if isinstance(entry, Gap) else last
+        first = first_place(*places[0])
         times = [entry.timestamp for _, entry in places if not isinstance(entry, Gap)]
         earliest, latest = (min(times), max(times)) if times else (None, None)
         return cls(symbol, first, places[-1][0], places, pack(places), earliest, latest, is_fill)
@@ -173,6 +173,15 @@ class Archive(Protocol):
     Times are ns since the epoch; a time as a bound means its microsecond, as clients see it.
     """
 
+    @property
+    def damaged(self) -> int:
+        """The number of parts that readers have found damaged since `open`. Raises nothing."""
+
+    @property
+    def lost(self) -> Sequence[str]:
+        """What the writer has found damaged or removed since `open`: a line each, for people. Raises
+        nothing."""
+
     def open(self) -> Contents:
         """Take the store for this process alone, and look what is there.
 
@@ -229,9 +238,9 @@ class Archive(Protocol):
         Returns the first place that is left, for the symbols where it has changed.
         """
 
-    def make_room(self, today: str) -> Mapping[str, int]:
-        """Remove the oldest day, but never today: for a full disk. Returns the same; empty: nothing to
-        remove."""
+    def make_room(self, today: str) -> Mapping[str, int] | None:
+        """Remove the oldest day, but never today: for a full disk. Returns the same; None: there is no such
+        day."""
 
     def usage(self) -> Usage:
         """How large it is."""

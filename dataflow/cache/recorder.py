@@ -25,10 +25,10 @@ from dataflow import paths
 from dataflow.domain import Trade
 from supervisors import Context
 
-from .archive import Archive, ArchiveFailed, ArchiveFull, Batch, Checkpoint, Keep, Places, Run, Stream
+from .archive import Archive, ArchiveFailed, ArchiveFull, Batch, Checkpoint, Keep, Run, Stream
 from .history import History
+from .places import Places, whole
 from .recording import FEEDS, SLICE, Recording, newest_by_source
-from .tiers import whole
 
 T = TypeVar("T")
 
@@ -127,10 +127,11 @@ class Recorder:
 
     async def _make_room(self, full: ArchiveFull) -> bool:
         removed = await self._in_thread(self._archive.make_room, self._today())
+        if removed is None:
+            return False
+        _log.warning("{}: the oldest day was removed", full)
         self._recording.removed(removed)
-        if removed:
-            _log.warning("{}: the oldest day was removed", full)
-        return bool(removed)
+        return True
 
     def _failed(self, error: ArchiveFailed) -> None:
         recording = self._recording

@@ -216,7 +216,7 @@ class Recording:
     @property
     def damaged(self) -> int:
         """The number of parts of the store that are damaged, as far as they were met."""
-        return len(self.damage) + int(getattr(self.archive, "damaged", 0))
+        return len(self.damage) + (0 if self.archive is None else self.archive.damaged)
 
     def troubles(self, now: float, most: float) -> list[str]:
         """What is wrong, in words; behind by more than `most` seconds is. Empty: nothing."""
@@ -336,7 +336,7 @@ class Recording:
 
     def new_damage(self) -> tuple[str, ...]:
         """What the store has found lost since the last time, in words; `troubles` has it from now on."""
-        new = tuple(getattr(self.archive, "lost", ())[self._lost :])
+        new = () if self.archive is None else tuple(self.archive.lost[self._lost :])
         self._lost += len(new)
         self.damage += new
         return new

@@ -15,10 +15,11 @@ from typing import Final, TypeVar
 
 import trio
 
-from dataflow.domain import Gap, Recorded, Trade
+from dataflow.domain import Recorded, Trade
 
-from .archive import Archive, ArchiveFailed, Places
+from .archive import Archive, ArchiveFailed
 from .history import History, microsecond, page
+from .places import Places, below, first_place, newest, whole
 
 T = TypeVar("T")
 
@@ -78,18 +79,15 @@ class Tiers:
         Some `limit` of them. Forgotten ones come first, as one gap "overrun".
         """
         places = self._history_of(symbol).preceding(before, limit)
-        below = first_place(*places[0]) if places else before
+        first = first_place(*places[0]) if places else before
         missing = limit - len(places)
-        if not missing or below <= 1:
+        if not missing or first <= 1:
             return places
         found: Places = ()
-        if self._archive is not None and below > self.first(symbol):
-            found = await self._read(self._archive.newest, symbol, min(missing, AT_ONCE), below)
-        older = _below(whole(found, first_place(*found[0]) - 1), below) if found else []
-        last = older[-1][0] if older else 0
-        if last + 1 < below:
-            older.append((below - 1, Gap(last + 1, below - 1, "overrun")))
-        return [*older, *places]
+        if self._archive is not None and first > self.first(symbol):
+            found = await self._read(self._archive.newest, symbol, min(missing, AT_ONCE), first)
+        older = below(found, first)
+        return [*whole(older, first_place(*older[0]) - 1 if older else 0, first - 1), *places]
 
     async def newest(self, symbol: str, count: int) -> Places:
         """The newest `count` trades by place, with the gaps between and behind them, in order."""
@@ -103,7 +101,7 @@ class Tiers:
         if not older:
             return places
         joined = whole(older, older[0][0] - 1)  # the first is a trade, which has one place
-        return _newest([*joined, *history.places(joined[-1][0], history.last)], count)
+        return newest([*joined, *history.places(joined[-1][0], history.last)], count)
 
     async def skip(self, symbol: str, after: int, start: int, end: int) -> int:
         """A place, `after` or higher; between the two is no trade with a time of `start` to before `end`."""
@@ -179,42 +177,6 @@ class Tiers:
         with trio.move_on_after(PATIENCE):
             return await trio.to_thread.run_sync(read, *args, limiter=self._limiter, abandon_on_cancel=True)
         raise ArchiveFailed(f"the disk has not answered for {PATIENCE:g} s")
-
-
-def first_place(last: int, entry: Trade | Gap) -> int:
-    """The first place of an entry whose last one is `last`."""
-    return entry.first if isinstance(entry, Gap) else last
-
-
-def whole(places: Places, after: int, end: int | None = None) -> list[tuple[int, Trade | Gap]]:
-    """`places` behind `after` (and up to `end`), with a gap "overrun" for each part that is not there."""
-    made: list[tuple[int, Trade | Gap]] = []
-    for last, entry in places:
-        first = first_place(last, entry)
-        if first > after + 1:
-            made.append((first - 1, Gap(after + 1, first - 1, "overrun")))
-        elif isinstance(entry, Gap) and first <= after:
-            entry = entry.part(after + 1, last)
-        made.append((last, entry))
-        after = last
-    if end is not None and end > after:
-        made.append((end, Gap(after + 1, end, "overrun")))
-    return made
-
-
-def _below(places: list[tuple[int, Trade | Gap]], below: int) -> list[tuple[int, Trade | Gap]]:
-    """The part of `places` before place `below`."""
-    while places and places[-1][0] >= below:
-        _, entry = places.pop()
-        if isinstance(entry, Gap) and entry.first < below:
-            places.append((below - 1, entry.part(entry.first, below - 1)))
-    return places
-
-
-def _newest(places: list[tuple[int, Trade | Gap]], count: int) -> Places:
-    """The part that begins with the last but `count` trade."""
-    trades = [at for at, (_, entry) in enumerate(places) if isinstance(entry, Trade)]
-    return places[trades[-count] :] if len(trades) > count else places
 
 
 def _at_least(trades: Iterable[Recorded], count: int) -> list[Recorded]:

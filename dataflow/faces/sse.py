@@ -22,6 +22,7 @@ from dataflow.domain.notice import Draining, Notice
 from dataflow.domain.topic import CANDLES, TRADES
 from dataflow.gateway import face, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
+from dataflow.gateway.answers import Position
 from dataflow.gateway.application import asker, chosen
 from dataflow.gateway.desk import MAX_COUNT
 from dataflow.gateway.face import Conversation, Route, Wish
@@ -31,7 +32,6 @@ from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.responses import UNBUFFERED, endless, open_session
 from dataflow.gateway.spelling import encode
-from dataflow.gateway.subscriptions import Position
 from dataflow.server.streaming_wire import StreamingWire
 from dataflow.settings.schema import FaceSettings
 

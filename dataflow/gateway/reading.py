@@ -20,10 +20,9 @@ from dataflow.cache.history import History
 from dataflow.cache.tiers import Tiers
 from dataflow.domain.timestamps import to_rfc3339
 
-from .answers import Position, TradesPage
+from .answers import UNKNOWN, Position, TradesPage
 from .problems import InvalidValue
 from .spelling import shown
-from .subscriptions import UNKNOWN
 from .walk import Bounds, Walk
 
 

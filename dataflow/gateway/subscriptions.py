@@ -3,18 +3,15 @@ hole.
 
 Rules of this file. The position of an answer is read, and its topic joined, without a checkpoint in between.
 Nothing is offered to a session before `answered`: updates that came meanwhile are caught up from the log
-then. A long past is made in slices, with a turn for each (see `admission`). Who can write slice by slice gets
-only the newest one in the answer: then the log is the queue of a slow client, and what is forgotten before it
-was read is a gap. What memory has forgotten is read from disk, in larger parts, and without a turn; the last
-slice is always memory's. A disk that fails costs what it has: a gap "overrun" and `recovered: false`, never
-silence. A fill that is settled during an answer is told behind it, if the answer told of its gap. No word of
-any protocol.
+then. A fill that is settled during an answer is told behind it, if the answer told of its gap. How the past
+is made is told in `recovery`. No word of any protocol.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 from attrs import define, field, frozen
@@ -25,40 +22,24 @@ from actors.subscription import Fanout
 from actors.update import Fill, Places, Rendering, Update
 from dataflow import paths
 from dataflow.cache.archive import ArchiveFailed
-from dataflow.cache.history import Resumed
-from dataflow.domain import Gap, Topic
+from dataflow.domain import Topic
 from dataflow.domain.symbols import ANY
-from dataflow.topics.channel import Deep, TopicLog
+from dataflow.topics.channel import TopicLog
 from dataflow.topics.every import EveryLog
 from supervisors import SupervisionError
 
 from .admission import Turns
-from .answers import Position as Position
+from .answers import Position
 from .format import Format
 from .past import Part
 from .problems import Problem, TooManySubscriptions, Unavailable
+from .recovery import Knows, Recovery, Write, goes_on
 
 if TYPE_CHECKING:
     from .clients import AnySession
     from .hall import Hall
 
-RECOVERY_LIMIT: Final = 20_000  # entries in the answer to `since`: some 40 ms of encoding, and 4 MB
-RECOVERY_SLICE: Final = 200  # of them in one turn: half a millisecond, and 45 KB
 LOGS_AT_ONCE: Final = 50  # made in one turn: a millisecond
-DISK_SLICE: Final = 2_000  # of them read from disk at once: some 10 ms in a thread
-MOST_GAPS: Final = 1_000  # that a client may ask to be filled at once
-FILLED_LIMIT: Final = 2_000  # trades in the answer to that; with what is left the client may ask again
-UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place 0 is never an entry's
-
-
-Write: TypeAlias = Callable[[Part], Awaitable[None]]
-
-
-@frozen
-class Since(Position):
-    """The last place that a client has. `gaps`: the first and last place of those that it has, too."""
-
-    gaps: Sequence[tuple[int, int]] = ()
 
 
 @frozen
@@ -87,7 +68,7 @@ class _Joining:
 
     position: int
     rendering: Rendering[Any]
-    knows: _Knows
+    knows: Knows
 
 
 @define
@@ -104,7 +85,7 @@ class Seat(Protocol):
     def follows(self, topic: Topic) -> bool:
         """Whether `topic` is live, or will be when the answers are said."""
 
-    def knows(self, log: TopicLog, since: Position | None) -> _Knows:
+    def knows(self, log: TopicLog, since: Position | None) -> Knows:
         """What the client knows before the answer."""
 
     def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
@@ -115,15 +96,6 @@ class Seat(Protocol):
 
     def follow(self, topic: Topic, joining: _Joining) -> None:
         """Go live when the answers are said."""
-
-
-@define
-class _Knows:
-    """What a client was told of that a fill may concern: `told` are ranges of places, as they were at the
-    fill with the number `fills`."""
-
-    fills: int
-    told: list[tuple[int, int]]
 
 
 class Subscriptions:
@@ -176,33 +148,61 @@ class Subscriptions:
         write: Write | None,
     ) -> Subscribed:
         """The answer to a subscription to the topic of `log`, which takes its place in `seat`."""
-        slices = _Slices(self, seat, log, rendering, write, seat.knows(log, since))
-        filled = () if since is None else await slices.filled(since)
-        resumed = None if since is None else log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
-        past = None if resumed is None else slices.begin(resumed, snapshot is not None)
-        if resumed is not None and past is not None and (_goes_on(resumed) or snapshot is None):
-            past = await slices.recover(past)
+        recovery = self._recovery(seat, log, rendering, write, since)
+        filled = () if since is None else await recovery.filled(since)
+        resumed = None if since is None else recovery.resume(since)
+        past = None if resumed is None else recovery.begin(resumed, snapshot is not None)
+        if resumed is not None and past is not None and (goes_on(resumed) or snapshot is None):
+            past = await recovery.recover(past)
             # From here to the end of the answer without a checkpoint.
-            slices.add(past, log.behind(past.last, RECOVERY_SLICE))
+            recovery.end(past)
             last = past.last
             seat.hold_back(log, rendering)
         else:
-            older = await slices.older(snapshot or 0)
+            older = await recovery.older(snapshot or 0)
             last = seat.hold_back(log, rendering)
             if snapshot is not None:
-                newest = slices.newest(snapshot, last, older)
-                past = await slices.show(past or slices.start(0), newest)
-        seat.follow(log.stream.topic, _Joining(last, rendering, slices.knows))
+                newest = recovery.newest(snapshot, last, older)
+                past = await recovery.show(past or recovery.start(0), newest)
+        seat.follow(log.stream.topic, _Joining(last, rendering, recovery.knows))
         epoch = log.stream.epoch
         fork = None if resumed is None else resumed.rewound
         return Subscribed(
             epoch,
             last,
-            None if resumed is None else resumed.is_known and not slices.is_torn,
+            None if resumed is None else resumed.is_known and not recovery.is_torn,
             past,
             None if fork is None else Position(epoch, fork),
             filled,
         )
+
+    def _recovery(
+        self,
+        seat: Seat,
+        log: TopicLog,
+        rendering: Rendering[Any],
+        write: Write | None,
+        since: Position | None,
+    ) -> Recovery:
+        format, stream = rendering.format, log.stream
+        assert isinstance(format, Format)
+        return Recovery(
+            log,
+            self.turns,
+            seat.knows(log, since),
+            partial(self._hall.past.part, format, stream.topic, stream.epoch),
+            partial(seat.hold, stream.topic, rendering),
+            partial(seat.follows, stream.topic),
+            partial(self._tell_of_disk, stream.topic),
+            write,
+        )
+
+    def _tell_of_disk(self, topic: Topic, failed: ArchiveFailed) -> None:
+        """Log it once a burst: a disk that fails one client fails all that come."""
+        if count := self._hall.disk_troubles.occurred("answer", trio.current_time()):
+            logger.bind(path=paths.SESSIONS).warning(
+                "{}: an answer without what is on disk ({:,} times): {}", topic, count, failed
+            )
 
     async def join(self, topics: Iterable[Topic]) -> None:
         """Take what subscriptions to all of them need, or nothing. The one answer has to subscribe to them.
@@ -234,7 +234,7 @@ class Subscriptions:
             told = joining.each
         elif self.follows(topic):
             for each, (place, fills) in self._session.told_of_all(topic).items():
-                told[each] = _Joining(place, rendering, _Knows(fills, [(1, place)]))
+                told[each] = _Joining(place, rendering, Knows(fills, [(1, place)]))
             self._session.hold(topic, rendering)
         return Every(self, self._every_log(topic), rendering, told)
 
@@ -343,12 +343,12 @@ class Subscriptions:
         self.hold(topic, rendering)
         return last
 
-    def knows(self, log: TopicLog, since: Position | None) -> _Knows:
+    def knows(self, log: TopicLog, since: Position | None) -> Knows:
         """What the client knows before the answer."""
         if self.follows(log.stream.topic):
             told = self._told(log.stream.topic).knows
-            return _Knows(told.fills, [*told.told])
-        return _Knows(log.stream.filled, [] if since is None else [(1, since.offset)])
+            return Knows(told.fills, [*told.told])
+        return Knows(log.stream.filled, [] if since is None else [(1, since.offset)])
 
     def _told(self, topic: Topic) -> _Joining:
         """What of a followed topic the client was told, or will be by the answers."""
@@ -359,7 +359,7 @@ class Subscriptions:
         if isinstance(every, _JoiningAll) and topic in every.each:
             return every.each[topic]
         place, rendering = self._session.told(topic), self._session.rendering(topic)
-        return _Joining(place, rendering, _Knows(self._session.fills(topic), [(1, place)]))
+        return _Joining(place, rendering, Knows(self._session.fills(topic), [(1, place)]))
 
     def _bring_up(self, topic: Topic) -> None:
         log = self._log(topic)
@@ -428,20 +428,6 @@ class Subscriptions:
         """How the updates of a topic are written that the client follows alone; else None."""
         return self._told(topic).rendering if topic in (self._joined or ()) else None
 
-    # The past.
-
-    def tell_of_disk(self, topic: Topic, failed: ArchiveFailed) -> None:
-        """Log it once per burst: a disk that fails one client fails all that come."""
-        if count := self._hall.disk_troubles.occurred("answer", trio.current_time()):
-            logger.bind(path=paths.SESSIONS).warning(
-                "{}: an answer without what is on disk ({:,} times): {}", topic, count, failed
-            )
-
-    def part(self, log: TopicLog, rendering: Rendering[Any], after: int) -> Part:
-        """An empty part of the past of `log` behind place `after`, in the format of its updates."""
-        assert isinstance(rendering.format, Format)
-        return self._hall.past.part(rendering.format, log.stream.topic, log.stream.epoch, after)
-
 
 def _catch_up(log: TopicLog, told: _Joining, until: int, parts: list[Update | Fill]) -> int:
     """Add what the client lacks up to place `until`, or a little further. Returns its place then."""
@@ -505,11 +491,11 @@ class Every:
     def follows(self, topic: Topic) -> bool:
         return False
 
-    def knows(self, log: TopicLog, since: Position | None) -> _Knows:
+    def knows(self, log: TopicLog, since: Position | None) -> Knows:
         told = self._told.get(log.stream.topic)
         if told is not None:
-            return _Knows(told.knows.fills, [*told.knows.told])
-        return _Knows(log.stream.filled, [] if since is None else [(1, since.offset)])
+            return Knows(told.knows.fills, [*told.knows.told])
+        return Knows(log.stream.filled, [] if since is None else [(1, since.offset)])
 
     def hold(self, topic: Topic, rendering: Rendering[Any]) -> None:
         pass  # it is held already
@@ -520,169 +506,3 @@ class Every:
 
     def follow(self, topic: Topic, joining: _Joining) -> None:
         self._each[topic] = joining
-
-
-def _goes_on(resumed: Resumed) -> bool:
-    """Whether all is known behind the position, or behind the place to which it was rewound."""
-    return resumed.is_known or resumed.rewound == resumed.after
-
-
-@define
-class _Slices:
-    """The slices of a long past: each is written, or added to the one part where nobody wants to write.
-
-    `is_torn`: something that was to be in it could not be had.
-    """
-
-    _subscriptions: Subscriptions
-    _seat: Seat
-    _log: TopicLog
-    _rendering: Rendering[Any]
-    _write: Write | None
-    knows: _Knows
-    is_torn: bool = False
-    _has_failed: bool = False  # the disk: it is asked no more
-    _count: int = 0
-
-    def start(self, after: int) -> Part:
-        """An empty part behind place `after`."""
-        return self._subscriptions.part(self._log, self._rendering, after)
-
-    def begin(self, resumed: Resumed, has_choice: bool) -> Part:
-        """The part where a resumed reader goes on. `has_choice`: it takes less if not all can be had."""
-        past = self.start(resumed.after)
-        if resumed.rewound is not None:
-            past.rewind(resumed.rewound)
-        if resumed.is_known or self._log.stream.newest_by is not None:
-            return past
-        if resumed.rewound is None or (has_choice and not _goes_on(resumed)):
-            past.add([(resumed.after, UNKNOWN)])
-        elif resumed.rewound < resumed.after:
-            self.add(past, [(resumed.after, Gap(resumed.rewound + 1, resumed.after, "overrun"))])
-        return past
-
-    def add(self, past: Part, entries: Places) -> None:
-        """These entries come next."""
-        past.add(entries)
-        gaps = [entry for _, entry in entries if isinstance(entry, Gap) and entry.exact]
-        self.knows.told += [(gap.first, gap.last) for gap in gaps]
-
-    async def recover(self, past: Part) -> Part:
-        """Everything behind `past` but the newest slice. It ends, however fast new entries come."""
-        while self._count < 2 * RECOVERY_LIMIT:
-            if self._is_on_disk(past.last):
-                entries = await self._reach(past.last, DISK_SLICE)
-            else:
-                entries = self._log.behind(past.last, RECOVERY_SLICE + 1)
-                if len(entries) <= RECOVERY_SLICE:
-                    break
-                entries = entries[:RECOVERY_SLICE]
-            self._count += len(entries)
-            for start in range(0, len(entries), RECOVERY_SLICE):
-                self.add(past, entries[start : start + RECOVERY_SLICE])
-                past = await self._next(past)
-        return past
-
-    async def filled(self, since: Position) -> list[Places]:
-        """What is known of the gaps before the position, as far as it lies on the present branch."""
-        gaps = since.gaps if isinstance(since, Since) else ()
-        if not gaps:
-            return []
-        known, after, fork = self._log.resume(since.epoch, since.offset, RECOVERY_LIMIT)
-        if not known and fork is None:
-            return []  # the client begins anew
-        runs: list[Places] = []
-        count = 0
-        for first, last in sorted(gaps):
-            after, last = max(first, 1) - 1, min(last, since.offset if fork is None else fork)
-            while after < last and count < FILLED_LIMIT and self._count < RECOVERY_LIMIT:
-                limit = min(last - after, RECOVERY_SLICE)
-                on_disk = self._is_on_disk(after)
-                entries = await self._reach(after, limit) if on_disk else self._log.behind(after, limit)
-                runs += _runs([place for place in entries if place[0] <= last])
-                count = sum(map(len, runs))
-                self._count += len(entries)
-                after = entries[-1][0] if entries else last
-                await self._subscriptions.turns.pause()
-        self._count = 0
-        return runs
-
-    async def older(self, count: int) -> Places:
-        """The `count` newest entries, if some of them are on disk alone; else nothing."""
-        if not count or not isinstance(self._log, Deep) or not self._log.has_older(count):
-            return ()
-        return await self._ask(self._log.reach_newest(count))
-
-    def newest(self, count: int, last: int, older: Places) -> Places:
-        """The `count` newest entries up to place `last`. `older`: what `older` has found a moment ago."""
-        log = self._log
-        newest = log.newest(count + log.last - last)
-        newest = [place for place in newest if place[0] <= last]
-        if older:
-            behind = log.behind(older[-1][0], log.last - older[-1][0] + 1)
-            whole = _newest([place for place in (*older, *behind) if place[0] <= last], count)
-            newest = max(newest, whole, key=len)
-        if self._has_failed:
-            newest = [(0, UNKNOWN), *newest]
-        return newest
-
-    def _is_on_disk(self, after: int) -> bool:
-        return not self._has_failed and isinstance(self._log, Deep) and self._log.is_forgotten(after)
-
-    async def _reach(self, after: int, limit: int) -> Places:
-        """Entries behind `after`, as many as there are at once."""
-        assert isinstance(self._log, Deep)
-        entries = await self._ask(self._log.reach(after, limit))
-        self.is_torn |= any(isinstance(entry, Gap) and entry.reason == "overrun" for _, entry in entries)
-        return entries or self._log.behind(after, RECOVERY_SLICE)
-
-    async def _ask(self, reading: Coroutine[Any, Any, Places]) -> Places:
-        """The answer of the disk; nothing if it fails. Nobody waits for a turn meanwhile."""
-        turns = self._subscriptions.turns
-        turns.leave()
-        try:
-            return await reading
-        except ArchiveFailed as failed:
-            self._subscriptions.tell_of_disk(self._log.stream.topic, failed)
-            self._has_failed = self.is_torn = True
-            return ()
-        finally:
-            await turns.take(resuming=False)
-
-    async def show(self, past: Part, entries: Places) -> Part:
-        """These entries. They are not sliced for a client that follows the topic: it is owed its updates."""
-        if self._write is not None and not self._seat.follows(self._log.stream.topic):
-            while len(entries) > RECOVERY_SLICE:
-                self.add(past, entries[:RECOVERY_SLICE])
-                entries = entries[RECOVERY_SLICE:]
-                past = await self._next(past)
-        self.add(past, entries)
-        return past
-
-    async def _next(self, past: Part) -> Part:
-        """The part behind `past`, which is written now if it can be."""
-        if self._write is None:
-            await self._subscriptions.turns.pause()
-            return past
-        self._seat.hold(self._log.stream.topic, self._rendering)
-        await self._write(past)
-        return self.start(past.last)
-
-
-def _runs(places: Places) -> list[Places]:
-    """The items among them, in runs without a hole."""
-    runs: list[list[tuple[int, Any]]] = []
-    for place, entry in places:
-        if isinstance(entry, Gap):
-            continue
-        if runs and runs[-1][-1][0] == place - 1:
-            runs[-1].append((place, entry))
-        else:
-            runs.append([(place, entry)])
-    return [*runs]
-
-
-def _newest(places: Places, count: int) -> Places:
-    """The part that begins with the last but `count` item."""
-    items = [at for at, (_, entry) in enumerate(places) if not isinstance(entry, Gap)]
-    return places[items[-count] :] if len(items) > count else places

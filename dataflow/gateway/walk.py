@@ -18,8 +18,8 @@ from typing import Final
 import trio
 from attrs import define, field, frozen
 
-from dataflow.cache.archive import Places
-from dataflow.cache.tiers import AT_ONCE, Tiers, first_place
+from dataflow.cache.places import Places, above, below, first_place
+from dataflow.cache.tiers import AT_ONCE, Tiers
 from dataflow.domain import Gap, Trade
 from dataflow.domain.timestamps import EARLIEST, LATEST
 
@@ -85,25 +85,17 @@ class Walk:
         return told
 
     async def _up(self) -> Places:
-        places = list(await self._tiers.behind(self._symbol, self.at, AT_ONCE))
-        while places and places[-1][0] >= self._stop:
-            _, entry = places.pop()
-            if isinstance(entry, Gap) and entry.first < self._stop:
-                places.append((self._stop - 1, entry.part(entry.first, self._stop - 1)))
+        places = below(await self._tiers.behind(self._symbol, self.at, AT_ONCE), self._stop)
         self.at = places[-1][0] if places else self._stop - 1
         self.over = self.at >= self._stop - 1
         return places
 
     async def _down(self) -> Places:
-        places = list(await self._tiers.preceding(self._symbol, self.at, AT_ONCE)) if self.at > 1 else []
-        places.reverse()
-        while places and first_place(*places[-1]) <= self._stop:
-            last, entry = places.pop()
-            if isinstance(entry, Gap) and last > self._stop:
-                places.append((last, entry.part(self._stop + 1, last)))
-        self.at = first_place(*places[-1]) if places else self._stop + 1
+        found = await self._tiers.preceding(self._symbol, self.at, AT_ONCE) if self.at > 1 else ()
+        places = above(found, self._stop)
+        self.at = first_place(*places[0]) if places else self._stop + 1
         self.over = self.at <= self._stop + 1
-        return places
+        return places[::-1]
 
     # A range of time: where it lies among the places.
 

@@ -27,6 +27,7 @@ from typing import Final, cast
 
 from attrs import define, field
 
+from dataflow.cache.places import Places
 from dataflow.domain import Gap, Trade
 from dataflow.domain.candle import DAY, CandleRules, Interval
 
@@ -35,8 +36,6 @@ from .coverage import ALWAYS, NEVER, Coverage
 
 MOST_GAPS: Final = 100  # told of one bar of a chain: the others become one
 KEPT: Final = 1000  # closed bars of a chain
-
-Places = Sequence[tuple[int, Trade | Gap]]
 
 
 @define(eq=False)

@@ -12,6 +12,7 @@ import trio
 
 from actors.update import Places, Stream, Update
 from dataflow.cache.history import History, Resumed
+from dataflow.cache.places import first_place, newest
 from dataflow.cache.recording import Recording
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Entry, Gap, Topic
@@ -41,9 +42,7 @@ class TradeLog(Deep):
         places = self._history.places(after, self._at_once)
         if not places:
             return None
-        last, entry = places[0]
-        first = entry.first if isinstance(entry, Gap) else last
-        return Update(self.stream, first, places, self._history.since_when(after))
+        return Update(self.stream, first_place(*places[0]), places, self._history.since_when(after))
 
     def newest(self, count: int) -> Places:
         self._history.expire(trio.current_time())
@@ -99,9 +98,7 @@ class PersistedLog(TradeLog):
 
     def newest(self, count: int) -> Places:
         end = self._end()
-        places = _up_to(super().newest(count + self._history.last - end), end)
-        trades = [at for at, (_, entry) in enumerate(places) if not isinstance(entry, Gap)]
-        return places[trades[-count] :] if 0 < count < len(trades) else places if count else ()
+        return newest(_up_to(super().newest(count + self._history.last - end), end), count)
 
     def behind(self, offset: int, limit: int) -> Places:
         return _up_to(super().behind(offset, limit), self._end())

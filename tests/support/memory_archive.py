@@ -27,6 +27,9 @@ class MemoryArchive:
     def __init__(self) -> None:
         self.broken: str | None = None
         self.commits = 0
+        self.damaged = 0
+        self.lost: list[str] = []
+        self.guess = 3  # places by which `skip` stays below what it has found: a store only knows its blocks
         self._is_closed = False
         self._epoch = 0
         self._is_clean = True
@@ -99,7 +102,7 @@ class MemoryArchive:
         places = self.behind(symbol, after, 1 << 60)
         for last, entry in places:
             if isinstance(entry, Trade) and start <= entry.timestamp < end:
-                return max(after, last - 3)  # no more than a good guess
+                return max(after, last - self.guess)
         return max(after, self._last(symbol))
 
     def ascending(self, symbol: str, after: int, count: int, below: int) -> list[Recorded]:
@@ -133,9 +136,9 @@ class MemoryArchive:
                 changed[symbol] = self._first(symbol)
         return changed
 
-    def make_room(self, today: str) -> Mapping[str, int]:
+    def make_room(self, today: str) -> Mapping[str, int] | None:
         self._check()
-        return {}
+        return None
 
     def usage(self) -> Usage:
         self._check()
@@ -151,6 +154,7 @@ class MemoryArchive:
 
     def lose(self, symbol: str, first: int, last: int) -> None:
         """Damage: these places are gone."""
+        self.damaged += 1
         self._entries[symbol] = [place for place in self._entries[symbol] if not first <= place[0] <= last]
 
     def _check(self) -> None:

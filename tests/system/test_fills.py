@@ -17,7 +17,7 @@ from dataflow.cache.history import History
 from dataflow.domain import Topic
 from dataflow.faces.jsonrpc.methods import Calls
 from dataflow.faces.sse import Stream, Wanted
-from dataflow.gateway.subscriptions import Since
+from dataflow.gateway.recovery import Since
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Cache, Session
 from simulators import Exchange, Trade, open_binance
@@ -388,7 +388,7 @@ async def test_sse_begins_with_the_rewind() -> None:
 
 async def test_a_fill_during_a_long_answer_is_told_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer told of the gap, so the fill comes; a slice that is read later has the trade already."""
-    monkeypatch.setattr("dataflow.gateway.subscriptions.RECOVERY_SLICE", 5)
+    monkeypatch.setattr("dataflow.gateway.recovery.RECOVERY_SLICE", 5)
     async with stage() as s:
         await s.trade(1, *range(3, 31), 32, *range(34, 40))
         wire = await s.fake(room=100)

@@ -18,9 +18,9 @@ from dataflow.domain import Topic
 from dataflow.faces.jsonrpc import methods
 from dataflow.faces.jsonrpc.methods import Calls
 from dataflow.faces.sse import Stream, Wanted
-from dataflow.gateway import subscriptions
+from dataflow.gateway import recovery
 from dataflow.gateway.desk import Desk
-from dataflow.gateway.subscriptions import Since
+from dataflow.gateway.recovery import Since
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Cache, Session
 from simulators import Exchange, Trade, open_binance
@@ -79,7 +79,7 @@ async def stage(most: int = 10_000, **session: Any) -> AsyncIterator[Stage]:
 
 @pytest.fixture(autouse=True)
 def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriptions, "RECOVERY_SLICE", SLICE)
+    monkeypatch.setattr(recovery, "RECOVERY_SLICE", SLICE)
     monkeypatch.setattr(methods, "TRADES_AT_ONCE", SLICE)
 
 

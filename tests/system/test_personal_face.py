@@ -16,11 +16,11 @@ from actors.outbox import SlowClient
 from dataflow import app
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.gateway import face
+from dataflow.gateway.answers import Position
 from dataflow.gateway.face import Conversation, Entrance
 from dataflow.gateway.format import Format
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import Problem
-from dataflow.gateway.subscriptions import Position
 from dataflow.server.handshake import Handshake, Socket
 from dataflow.settings.schema import Session, Settings
 from tests.support.waiting import until

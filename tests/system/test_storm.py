@@ -13,7 +13,7 @@ from attrs import define, field
 
 from actors.subscription import Fanout
 from dataflow.domain import Topic
-from dataflow.gateway import admission, subscriptions
+from dataflow.gateway import admission, recovery
 from dataflow.gateway.admission import Standing, Turn, Turns, Urgency
 from dataflow.settings.schema import Admission, Gateway
 from dataflow.topics.topics import Starter, Topics
@@ -307,7 +307,7 @@ async def test_a_slow_start_of_a_topic_delays_no_other_client(
 
 async def test_a_long_recovery_is_done_in_slices_without_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Meanwhile trades come and other clients have their turns. In the end no place is missing or sent twice."""
-    monkeypatch.setattr(subscriptions, "RECOVERY_SLICE", 20)
+    monkeypatch.setattr(recovery, "RECOVERY_SLICE", 20)
     pauses = [0]
     pause = Turns.pause
 

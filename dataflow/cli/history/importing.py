@@ -26,7 +26,8 @@ from attrs import define, field, frozen
 from cyclopts import Parameter
 
 from dataflow.cache.archive import Archive, Batch, Contents, Run
-from dataflow.cache.tiers import AT_ONCE, whole
+from dataflow.cache.places import whole
+from dataflow.cache.tiers import AT_ONCE
 from dataflow.domain import Gap, Side, Trade
 from dataflow.domain.symbols import WELL_FORMED, well_formed
 from dataflow.domain.timestamps import from_rfc3339

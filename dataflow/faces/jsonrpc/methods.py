@@ -32,8 +32,9 @@ from dataflow.gateway.limits import Account
 from dataflow.gateway.past import Part
 from dataflow.gateway.problems import InvalidValue, Problem
 from dataflow.gateway.reading import Wanted
+from dataflow.gateway.recovery import MOST_GAPS, Since
 from dataflow.gateway.spelling import encode, moment
-from dataflow.gateway.subscriptions import MOST_GAPS, Since, Subscribed
+from dataflow.gateway.subscriptions import Subscribed
 
 from . import protocol
 from .compact import COLUMNS, Compact

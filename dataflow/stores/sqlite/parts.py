@@ -15,7 +15,8 @@ import msgspec
 import zstandard
 from attrs import evolve, frozen
 
-from dataflow.cache.archive import Places, Run
+from dataflow.cache.archive import Run
+from dataflow.cache.places import Places, above
 from dataflow.domain import Gap, Trade
 from dataflow.domain.entries import unpack
 
@@ -90,11 +91,17 @@ class Open:
     """The end of a stream that is no block yet: its parts are in the journal, from row `row` on.
 
     A lost row of the journal leaves a hole between two parts. It began at `since`, seconds since the epoch.
+    `count`: its entries, kept because each run asks for it.
     """
 
     parts: tuple[Part, ...]
     row: int
     since: float
+    count: int
+
+    @classmethod
+    def of(cls, part: Part, row: int, since: float) -> Open:
+        return cls((part,), row, since, part.count)
 
     @property
     def first(self) -> int:
@@ -104,9 +111,9 @@ class Open:
     def last(self) -> int:
         return self.parts[-1].last
 
-    @property
-    def count(self) -> int:
-        return sum([part.count for part in self.parts])
+    def grown(self, part: Part) -> Open:
+        """The same with one more part."""
+        return evolve(self, parts=(*self.parts, part), count=self.count + part.count)
 
     def blocks(self) -> list[Part]:
         """Its parts, joined wherever there is no hole."""
@@ -120,7 +127,8 @@ class Open:
 
     def filled(self, fill: Part) -> Open:
         """The same with these places filled. Raises Damaged."""
-        return evolve(self, parts=tuple([_filled(part, fill) for part in self.parts]))
+        parts = tuple([_filled(part, fill) for part in self.parts])
+        return evolve(self, parts=parts, count=sum([part.count for part in parts]))
 
 
 def _filled(part: Part, fill: Part) -> Part:
@@ -134,9 +142,7 @@ def cut(run: Run, after: int) -> Iterator[Run]:
     if run.first > after and run.count <= FULL:
         yield run
         return
-    places = [place for place in run.places if place[0] > after]
-    if places and isinstance(entry := places[0][1], Gap) and entry.first <= after:
-        places[0] = entry.last, entry.part(after + 1, entry.last)
+    places = above(run.places, after)
     for start in range(0, len(places), FULL):
         yield Run.of(run.symbol, places[start : start + FULL], is_fill=run.is_fill)
 

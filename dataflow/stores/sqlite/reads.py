@@ -20,7 +20,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from attrs import frozen
 
-from dataflow.cache.archive import BarRow, Checkpoint, Places
+from dataflow.cache.archive import BarRow, Checkpoint
+from dataflow.cache.places import Places, first_place
 from dataflow.domain import Gap, Recorded, Trade
 
 from . import day as files
@@ -252,8 +253,7 @@ class Reads:
         fills = self._state.fills.get(symbol)
         if not fills or not places or not any(isinstance(entry, Gap) for _, entry in places):
             return places
-        last, entry = places[0]
-        first = entry.first if isinstance(entry, Gap) else last
+        first = first_place(*places[0])
         for fill in fills:
             if fill.last >= first and fill.first <= places[-1][0]:
                 places = list(laid(places, self._filled(symbol, fill)))

@@ -57,7 +57,6 @@ class Store:
 
     @property
     def damaged(self) -> int:
-        """The number of damaged blocks that were met."""
         return len(self._reads.damaged)
 
     # -- open and close ----------------------------------------------------------------------------
@@ -168,6 +167,7 @@ class Store:
             day = self._state.days[-1]
             name = self._folder.set_aside(day)
             text = f"{day.path.name} is damaged ({error}). It is {name} now, and what it held is lost"
+            self.lost.append(text)
             raise ArchiveFailed(text) from error
 
     @contextmanager
@@ -227,10 +227,11 @@ class Store:
             retention.retain(self._folder, self._state, self._writer, keep, today)
             return self._moved(before)
 
-    def make_room(self, today: str) -> Mapping[str, int]:
+    def make_room(self, today: str) -> Mapping[str, int] | None:
         with self._changing():
             before = self._firsts()
-            retention.remove_oldest(self._folder, self._state, today)
+            if not retention.remove_oldest(self._folder, self._state, today):
+                return None
             return self._moved(before)
 
     def usage(self) -> Usage:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Final
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from dataflow.cache.archive import BarRow, Batch, Checkpoint, Run
 from dataflow.domain import Gap, Trade
@@ -255,7 +255,7 @@ class Writer:
         for piece in cut(run, last):
             part = Part.of(piece)
             end = self._end(draft, symbol)
-            end = Open((part,), row, self._clock()) if end is None else evolve(end, parts=(*end.parts, part))
+            end = Open.of(part, row, self._clock()) if end is None else end.grown(part)
             draft.open[symbol] = end
             draft.lasts[symbol] = part.last
             if end.count >= FULL:
@@ -414,8 +414,7 @@ def _replay(ends: dict[str, Open], summary: Summary, part: Part, row: int, now: 
         if end is not None and part.last >= end.first:
             ends[part.symbol] = end.filled(part)
     elif part.first > max(summary.end, 0 if end is None else end.last):
-        parts = (part,) if end is None else (*end.parts, part)
-        ends[part.symbol] = Open(parts, row if end is None else end.row, now)
+        ends[part.symbol] = Open.of(part, row, now) if end is None else end.grown(part)
 
 
 def all_checkpoints(connection: sqlite3.Connection) -> list[Checkpoint]:

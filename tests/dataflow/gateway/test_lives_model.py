@@ -30,7 +30,7 @@ from dataflow.client import Client, Filled, Gap, Rewound, Topic, Trade
 from dataflow.domain import Gap as Hole
 from dataflow.domain import Trade as Admitted
 from dataflow.faces.jsonrpc.methods import Calls
-from dataflow.gateway import subscriptions
+from dataflow.gateway import recovery
 from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Cache, History, Session, Settings
@@ -256,9 +256,9 @@ def short() -> Iterator[None]:
     logger.disable("dataflow")
     with (
         patch.object(Tiers, "_read", inline),
-        patch.object(subscriptions, "RECOVERY_SLICE", 3),
-        patch.object(subscriptions, "DISK_SLICE", 4),
-        patch.object(subscriptions, "RECOVERY_LIMIT", 60),
+        patch.object(recovery, "RECOVERY_SLICE", 3),
+        patch.object(recovery, "DISK_SLICE", 4),
+        patch.object(recovery, "RECOVERY_LIMIT", 60),
     ):
         try:
             yield

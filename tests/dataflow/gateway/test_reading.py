@@ -18,13 +18,12 @@ from dataflow.connectors import binance
 from dataflow.core import Core
 from dataflow.domain import Gap, Trade
 from dataflow.gateway import walk as walk_module
-from dataflow.gateway.answers import TradesPage
+from dataflow.gateway.answers import UNKNOWN, Position, TradesPage
 from dataflow.gateway.desk import MAX_TRADES, Desk
 from dataflow.gateway.identity import ANONYMOUS
 from dataflow.gateway.lobby import Lobby
 from dataflow.gateway.problems import InvalidValue, TooManyRequests, Unavailable
 from dataflow.gateway.reading import Wanted, located
-from dataflow.gateway.subscriptions import UNKNOWN, Position
 from dataflow.gateway.walk import Bounds, Walk
 from dataflow.settings.schema import Limits, Settings
 from tests.dataflow.cache.items import US, missed, trade
@@ -132,9 +131,10 @@ def test_by_place(items: list[Any], kept: int, after: int, before: int, down: bo
     st.none() | st.integers(0, 16),
     st.none() | st.integers(0, 16),
     st.booleans(),
+    st.integers(1, 3),
 )
 def test_by_time(
-    items: list[Any], kept: int, after: int, start: int | None, end: int | None, down: bool
+    items: list[Any], kept: int, after: int, start: int | None, end: int | None, down: bool, guess: int
 ) -> None:
     """Every trade of a range once, at its place; and the gaps that may hold trades of the range.
 
@@ -143,6 +143,7 @@ def test_by_time(
 
     async def main() -> None:
         pair = Pair(items, kept)
+        pair.archive.guess = guess
         after_ = min(after, pair.whole.last)
         times = [None if each is None else each * US for each in (start, end)]
         bounds = Bounds(after_, pair.whole.last + 1, *times, descending=down)
@@ -187,6 +188,17 @@ async def test_a_late_trade_behind_others_of_later_times(down: bool, gap: bool) 
     found = await pair.walked(bounds)
     assert found == within(pair.places, bounds)
     assert len(found) == 2 + gap
+
+
+async def test_a_jump_over_many_others_ends_before_the_gaps() -> None:
+    """Those in front of the next trade of the range may hold trades of it."""
+    times = [10, *[20] * 9, 11]
+    items = [trade(None, at * US) for at in times[:-1]]
+    items += [missed(reason="lost"), trade(None, 11 * US), *[trade(None, 30 * US) for _ in range(4)]]
+    pair = Pair(items, kept=2)
+    pair.archive.guess = 1
+    found = await pair.walked(Bounds(0, pair.whole.last + 1, 5 * US, 12 * US))
+    assert [last for last, _ in found] == [1, 11, 12]
 
 
 async def test_what_was_pruned_comes_first() -> None:

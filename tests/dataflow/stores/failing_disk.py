@@ -90,7 +90,7 @@ def full(folder: Path) -> None:
     disk.is_whole(border + 1)
     _, error = disk.until_it_fails()
     assert isinstance(error, ArchiveFull)
-    assert disk.store.make_room("2024-10-05") == {}
+    assert disk.store.make_room("2024-10-05") is None
     disk.store.close(True)
     (folder / "ballast").unlink()
     disk.start()

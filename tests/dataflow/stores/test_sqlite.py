@@ -430,7 +430,7 @@ def test_a_damaged_block_is_left_out_and_counted_once(shelf: Shelf, folder: Path
         assert places(shelf) == whole
         assert [each.offset for each in archive.ascending(SYMBOL, 0, 2_000, EVER)] == whole[:2_000]
         assert [each.offset for each in archive.descending(SYMBOL, None, 2_100, EVER)] == whole[::-1][:2_100]
-        assert archive.damaged == 1  # type: ignore[attr-defined]
+        assert archive.damaged == 1
     (line,) = archive.verify()
     assert re.fullmatch(r"2024-10-04\.db: BTC-USD: block of the places 1025 to 2048: .+", line)
 
@@ -449,7 +449,23 @@ def test_a_file_that_cannot_be_written_any_more_is_set_aside(shelf: Shelf, folde
     assert first < 9_901
     put(shelf, first, first + 99)
     assert "2024-10-04.db.damaged" in names(folder)
+    assert len(shelf.archive.lost) == 1
     assert places(shelf)[-100:] == [*range(first, first + 100)]
+
+
+def test_a_file_that_is_found_damaged_later_is_told_by_a_write(shelf: Shelf, folder: Path) -> None:
+    """By the one that opens the files anew, and goes on."""
+    put(shelf, 1, 100)
+    shelf.now += DAY
+    put(shelf, 101, 200)
+    (folder / "2024-10-04.db").write_bytes(b"x" * 9_000)
+    for path in folder.glob("2024-10-05.db*"):
+        path.unlink()
+    put(shelf, 201, 300)
+    damaged, removed = shelf.archive.lost
+    assert re.match(r"2024-10-04\.db is damaged .* It is 2024-10-04\.db\.damaged now", damaged)
+    assert removed == "2024-10-05.db was removed, and what it held is lost"
+    assert places(shelf) == [*range(201, 301)]
 
 
 # -- retention -----------------------------------------------------------------------------------------
@@ -479,7 +495,7 @@ def test_the_newest_file_stays_however_old(week: Shelf, folder: Path) -> None:
     week.archive.retain(Keep(1, 0, 0), "2031-01-01")
     assert names(folder) == ["2024-10-10.db"]
     for _ in range(9):
-        assert week.archive.make_room("2031-01-01") == {}
+        assert week.archive.make_room("2031-01-01") is None
     stream = week.reopen().streams[SYMBOL]
     assert (stream.first, stream.last) == (601, 700)
 
