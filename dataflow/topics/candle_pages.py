@@ -313,7 +313,7 @@ class _Reading:
 
     async def page_of_chain(self, start: int | None, end: int | None, limit: int) -> Page:
         bars: list[FullBar] = []
-        last = await self.pages.high(self.symbol) + 1
+        last = (await self.pages.high(self.symbol) // 1000 + 1) * 1000  # `after` ends at whole ones
         stop = last if end is None else min(end, last)
         if start is None:
             day = (stop - 1) // DAY * DAY

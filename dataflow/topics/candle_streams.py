@@ -33,6 +33,7 @@ from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.candle import DAY, HOUR, SECOND, Candle, Interval, interval
 from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import CANDLES
+from dataflow.logs import Burst
 
 from .candle_pages import Page, Pages
 from .candles import FullBar, pack, unpack
@@ -137,6 +138,7 @@ class Candles:
         self._away: dict[str, set[str]] = {}  # sources that were away when somebody looked, by symbol
         self._turns: Counter[str] = Counter()  # how often these were others
         self._prepared: dict[Topic, Series] = {}  # of topics that are just being opened
+        self._burst = Burst()
         self._is_restored = False
         self._points: dict[str, Checkpoint] = {}  # of symbols that nobody carries yet
         ground.recording.collect_from(self._checkpoints)
@@ -188,10 +190,15 @@ class Candles:
         try:
             whole = await self._pages.begin(symbol, wanted)
         except ArchiveFailed as error:
-            _log.warning("{} begins with what memory has: {}", topic, error)
+            self._tell_of_disk(str(topic), error)
             return
         if whole is not None and topic not in self._logs:
             self._prepared[topic] = whole
+
+    def _tell_of_disk(self, what: str, error: Exception) -> None:
+        """Log it once per burst: a disk that fails one topic fails all that are opened."""
+        if count := self._burst.occurred("disk", trio.current_time()):
+            _log.warning("{} begin with what memory has ({:,} times): {}", what, count, error)
 
     # For pages.
 
@@ -380,7 +387,7 @@ class Candles:
             try:
                 await self._restore(symbol)
             except (ArchiveFailed, ValueError) as error:
-                _log.warning("the bars of {} begin with what memory has: {}", symbol, error)
+                self._tell_of_disk(f"the bars of {symbol}", error)
             await trio.lowlevel.checkpoint()
         self._is_restored = True
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from itertools import takewhile
 from math import gcd
-from typing import Final
+from typing import Final, cast
 
 from attrs import define, field
 
@@ -266,8 +266,9 @@ class Series:
 
     def fold(self, places: Places, until: int) -> None:
         """Read the next places. Trades of the time `until` or later are not credible."""
-        begin = 0
-        gaps = [at for at, (_, entry) in enumerate(places) if isinstance(entry, Gap)]
+        begin, gaps = 0, []
+        if Gap in {type(entry) for _, entry in places}:  # a run without one is the rule, and costs no more
+            gaps = [at for at, (_, entry) in enumerate(places) if isinstance(entry, Gap)]
         for at in (*gaps, len(places)):
             if begin < at:
                 self._read(places[begin:at], until)
@@ -313,8 +314,8 @@ class Series:
         return any(level.is_open for level in self.levels.values())
 
     def _read(self, places: Places, until: int) -> None:
-        numbers = [place for place, _ in places]
-        trades = [entry for _, entry in places if isinstance(entry, Trade)]
+        numbers: Sequence[int] = range(places[0][0], places[-1][0] + 1)  # a trade takes one place
+        trades = cast(list[Trade], [entry for _, entry in places])
         parts, high = bars_of(trades, numbers, self._base(), self.high, self.rules.lateness, until)
         counted = sum([part.bar.count for part in parts])
         if counted < len(trades):

@@ -372,7 +372,21 @@ MISTAKES: list[tuple[str, int, dict[str, Any]]] = [
     (f"{TRADES}?limit=-1", 400, {"param": "limit"}),
     (f"{TRADES}?limit=1e3", 400, {"param": "limit"}),
     (f"{TRADES}?from=yesterday", 400, {"param": "from", "example": "2020-05-10T18:33:36.696315Z"}),
-    (f"{TRADES}?from=2024-01-02T00:00:00Z&to=2024-01-01T00:00:00Z", 400, {"param": "to"}),
+    (
+        f"{TRADES}?from=2024-01-02T00:00:00%2B01:00&to=2024-01-01T00:00:00Z",
+        400,
+        {
+            "value": "2024-01-01T00:00:00.000000Z",
+            "problem": "must not be before 2024-01-01T23:00:00.000000Z, `from`",
+        },
+    ),
+    (
+        f"{TRADES}?from=2024-01-02T00:00:00+01:00",
+        400,
+        {
+            "problem": "not an RFC 3339 date-time: '2024-01-02T00:00:00 01:00'; a + in a URL is written %2B",
+        },
+    ),
     (f"{TRADES}?after=12", 400, {"param": "after", "example": "1763696936212:612"}),
     (f"{TRADES}?before=12:13", 400, {"param": "before"}),
     (f"{TRADES}?order=up", 400, {"param": "order", "valid": ["asc", "desc"]}),

@@ -341,9 +341,10 @@ class Writer:
         """Seal what has waited long enough, and delete the rows of the journal that nobody needs."""
         assert self._connection is not None
         ends = {**self._state.open, **draft.open}
-        oldest = self._clock() - SEAL_AFTER
+        now = self._clock()
         for symbol, end in ends.items():
-            if end is not None and end.since <= oldest:
+            # One of the future, too: the clock was set back, and the journal must not grow till then.
+            if end is not None and not now - SEAL_AFTER < end.since <= now:
                 self._seal(draft, symbol, end)
         ends.update(draft.open)
         needed = min([end.row for end in ends.values() if end is not None], default=row + 1)
