@@ -430,6 +430,17 @@ async def test_methods_and_heads() -> None:
             assert wrong.headers["content-type"] == "application/problem+json"
 
 
+async def test_the_head_of_a_download() -> None:
+    """It has the headers of GET, and no length: nobody has made the body."""
+    async with stage([trade(1)]) as s:
+        for path in (TRADES, f"/api/v1/candles/{SYMBOL}"):
+            for headers in (CSV, NDJSON):
+                head, get = await s.http.head(path, headers=headers), await s.http.get(path, headers=headers)
+                assert (head.status_code, head.content) == (200, b"")
+                names = ("content-type", "vary", "dataflow-epoch", "content-length")
+                assert [head.headers.get(each) for each in names] == [get.headers.get(each) for each in names]
+
+
 async def test_symbols_are_those_of_json_rpc() -> None:
     """All of them, and one by its name."""
     async with stage([trade(1)]) as s, client(s.daemon.url) as rpc:

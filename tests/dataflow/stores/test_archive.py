@@ -268,7 +268,9 @@ def test_bars_are_replaced_by_newer_revisions(shelf: Shelf) -> None:
     def bar(start: int, rev: int, width: int = 60) -> BarRow:
         return BarRow(SYMBOL, width, start, rev, b"%d" % rev)
 
-    for bars in ([bar(60, 1), bar(0, 2)], [bar(0, 1), bar(60, 3)], [bar(120, 1), bar(0, 9, 3600)]):
+    shelf.archive.append(Batch(bars=[bar(0, 2)]))
+    shelf.archive.append(Batch(bars=[bar(0, 1)]))
+    for bars in ([bar(60, 1)], [bar(0, 1), bar(60, 3)], [bar(120, 1), bar(0, 9, 3600)]):
         shelf.archive.append(Batch(bars=bars))
         shelf.now += DAY
     for _ in range(2):

@@ -416,6 +416,17 @@ async def test_a_checkpoint_of_places_that_are_lost_is_not_used(mock_clock: Mock
     assert series.levels["1m"].bars[T0].count == 2
 
 
+async def test_a_page_ends_where_no_candle_can_be_new(mock_clock: MockClock) -> None:
+    """`next` is None only if `end` was given and every window before it is over."""
+    s = Scene(mock_clock)
+    for second in (1, 6, 13):
+        s.trade(second)
+    for end, following in ((None, 10), (16, 10), (14, 10), (11, None), (10, None), (5, None)):
+        bound = None if end is None else T0 + end * SECOND
+        page = await s.candles.page(SYMBOL, s.candles.intervals["5s"], T0, bound, 10)
+        assert page.next == (None if following is None else T0 + following * SECOND), end
+
+
 @pytest.mark.parametrize("how", ["asked", "followed", "either"])
 async def test_a_candle_that_is_made_anew_has_a_higher_rev_if_it_has_changed(
     mock_clock: MockClock, how: str

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+from decimal import Decimal
 
-from dataflow.domain import Gap, Topic
+from dataflow.cache.history import Store
+from dataflow.cache.recording import Recording
+from dataflow.cache.tiers import Tiers
+from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.topic import TRADES
 from dataflow.topics.channel import Channel
-from dataflow.topics.trades import make
+from dataflow.topics.trades import PersistedLog, make
 from tests.dataflow.topics.stage import AT_ONCE, EPOCH, SYMBOLS, Stage, read_on
+from tests.support.memory_archive import MemoryArchive
 
 BTC = Topic(TRADES, SYMBOLS[0])
 
@@ -95,3 +100,25 @@ def test_a_topic_wants_its_symbol() -> None:
     """The sources must deliver it."""
     _stage, channel = played()
     assert set(channel.wants(BTC)) == {BTC.symbol}
+
+
+async def test_after_commit_a_log_ends_at_the_last_place_on_disk() -> None:
+    """However a run lies across it; the newest trades are those before it."""
+    store, archive = Store(EPOCH, 1000, 1e9), MemoryArchive()
+    recording = Recording(store.history, archive, EPOCH, after_commit=True)
+    log = PersistedLog(BTC, store.history(BTC.symbol), 100, Tiers(archive, store.history), recording)
+    trades = [
+        Trade("a", BTC.symbol, str(n), "buy", Decimal(n), Decimal(1), n * 1000, n) for n in range(1, 10)
+    ]
+    store.admit(trades[:5], 0.0)
+    recording.news(BTC.symbol)
+    batch = recording.batch(recording.runs())
+    archive.append(batch)
+    store.admit(trades[5:], 0.0)
+    recording.written(batch)
+    assert log.last == 5
+    for after in range(5):
+        written = [*enumerate(trades[:5], 1)][after:]
+        assert read_on(log, after) == list(log.behind(after, 100)) == written
+        assert list(log.newest(5 - after)) == written
+    assert log.read(5) is None
