@@ -22,6 +22,7 @@ from dataflow.domain.timestamps import to_rfc3339
 
 from .answers import Position, TradesPage
 from .problems import InvalidValue
+from .spelling import shown
 from .subscriptions import UNKNOWN
 from .walk import Bounds, Walk
 
@@ -95,11 +96,6 @@ def _check(wanted: Wanted) -> None:
     if wanted.start is not None and wanted.end is not None and wanted.start > wanted.end:
         problem = f"must not be before {to_rfc3339(wanted.start)}, `from`"
         raise InvalidValue("to", to_rfc3339(wanted.end), problem)
-
-
-def shown(position: Position) -> str:
-    """A position as a text: "EPOCH:OFFSET"."""
-    return f"{position.epoch}:{position.offset}"
 
 
 class TradesWalk:

@@ -340,9 +340,11 @@ async def test_candles_in_pages_and_whole() -> None:
         pages = await s.pages(f"{path}&limit=2")
         assert [len(page["candles"]) for page in pages] == [2, 2, 2, 1]
         candles = [candle for page in pages for candle in page["candles"]]
-        assert [each["count"] for each in candles] == [4, 5, 2, 5, 5, 5, 1] or sum(
-            each["count"] for each in candles
-        ) == len(ALL)
+        assert [each["count"] for each in candles] == [4, 5, 2, 5, 5, 5, 1]
+        for limit, is_last in ((6, False), (7, True), (8, True)):
+            full = await s.http.get(f"{path}&limit={limit}")
+            assert exact(full.text)["candles"] == candles[:limit]
+            assert ("link" in full.headers) is not is_last, "a full page may be the last one"
         text = (await s.http.get(path, headers=NDJSON)).text
         assert [exact(line) for line in text.splitlines()] == candles
         table = list(csv.DictReader(io.StringIO((await s.http.get(path, headers=CSV)).text)))
