@@ -16,7 +16,7 @@ import msgspec
 from attrs import evolve
 from quart import Response, current_app, g, has_websocket_context, request, websocket
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, Map, WebsocketMismatch
 
 from dataflow.server.handshake import Handshake, handshake_in
@@ -306,7 +306,11 @@ def _add_errors(app: QuartTrio) -> None:
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
-        problem = HttpProblem(error.code or 500, error.name, error.description or error.name)
+        words = error.description or error.name
+        if isinstance(error, NotFound):
+            path = (websocket if has_websocket_context() else request).path
+            words = f"nothing is served at {path}: a wrong path, or one of a face that is off"
+        problem = HttpProblem(error.code or 500, error.name, words)
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             problem.headers["Allow"] = ", ".join(sorted(error.valid_methods))
         return await http_problem(problem)

@@ -23,7 +23,7 @@ from ..common import Json
 from ..daemon import Config
 from ..ends import Mistake
 from . import exporting, importing
-from .listing import as_json, told
+from .listing import as_json, counted, told
 from .places import copies, lines, named, reading, writing
 from .progress import progress, waiting
 
@@ -69,7 +69,9 @@ def verify(*, directory: Directory = None, dsn: Dsn = None, config: Config = Non
             damage = [*contents.damage, *store.verify()]
         days = store.days()
     trades = sum(stream.trades for day in days for stream in day.streams.values())
-    read = f"{len(days)} days, {len(contents.streams)} symbols, {trades:,} trades"
+    read = ", ".join(
+        (counted(len(days), "day"), counted(len(contents.streams), "symbol"), counted(trades, "trade"))
+    )
     print("\n".join([*damage, f"DAMAGED: {len(damage)} parts of {read}"]) if damage else f"fine: {read}")
     return 1 if damage else 0
 
@@ -203,7 +205,7 @@ def backup(target: Path, /, *, directory: Directory = None, dsn: Dsn = None, con
         copy = copies(store, "backup", "pg_dump")
         with progress("copying", sum(day.size for day in store.days())) as tell:
             copy(target, tell)
-        print(f"copied {len(store.days())} days to {target}", file=sys.stderr)
+        print(f"copied {counted(len(store.days()), 'day')} to {target}", file=sys.stderr)
 
 
 def restore(source: Path, /, *, directory: Directory = None, dsn: Dsn = None, config: Config = None) -> None:
@@ -228,7 +230,7 @@ def restore(source: Path, /, *, directory: Directory = None, dsn: Dsn = None, co
             raise Mistake("\n".join([*damage, f"{source} is damaged: nothing was restored"]))
         with progress("copying", sum(day.size for day in store.days())) as tell, lines():
             copies(store, "restore", "pg_restore")(Path(keys.directory), tell)
-        print(f"restored {len(store.days())} days in {keys.directory}", file=sys.stderr)
+        print(f"restored {counted(len(store.days()), 'day')} in {keys.directory}", file=sys.stderr)
 
 
 def import_(

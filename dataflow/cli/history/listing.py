@@ -52,6 +52,11 @@ def as_json(days: Sequence[StoredDay], contents: Contents, size: int) -> dict[st
     }
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 day", "7 days"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def told(days: Sequence[StoredDay], contents: Contents, size: int) -> str:
     """A table, a line for each symbol of each day, and the sum."""
     rows = [_HEAD, *[row for day in days for row in _rows(day)]]
@@ -66,8 +71,8 @@ def told(days: Sequence[StoredDay], contents: Contents, size: int) -> str:
     trades = sum(stream.trades for day in days for stream in day.streams.values())
     end = "closed in order" if contents.is_clean else "in use, or not closed in order"
     lines.append(
-        f"{len(days)} days, {len(contents.streams)} symbols, {trades:,} trades, {size:,} bytes; "
-        f"epoch {contents.epoch}, {end}"
+        f"{counted(len(days), 'day')}, {counted(len(contents.streams), 'symbol')}, "
+        f"{counted(trades, 'trade')}, {size:,} bytes; epoch {contents.epoch}, {end}"
     )
     return "\n".join([*lines, *contents.damage])
 

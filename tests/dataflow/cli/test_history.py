@@ -143,7 +143,7 @@ def test_real_trades_in_postgres(history: Call, server: Any, real: Path, tmp_pat
         assert history("export", "-o", tmp_path / f"a.{format}", "-d", real) == (0, "", "")
         assert history("export", "-o", tmp_path / f"b.{format}", "--dsn", dsn) == (0, "", "")
         assert (tmp_path / f"a.{format}").read_bytes() == (tmp_path / f"b.{format}").read_bytes()
-    assert history("verify", "--dsn", dsn) == (0, "fine: 1 days, 2 symbols, 34,419 trades\n", "")
+    assert history("verify", "--dsn", dsn) == (0, "fine: 1 day, 2 symbols, 34,419 trades\n", "")
     told = history("import", dsn, "-d", tmp_path / "back")[2]
     assert told == "imported 34,419 trades and 0 gaps\n"
     assert stored(tmp_path / "back", "ETH-USDT") == stored(real, "ETH-USDT")
