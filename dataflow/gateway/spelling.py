@@ -2,12 +2,13 @@
 
 Rules of this file: encoding only, and no message: a face puts these objects into messages of its own. Prices
 and quantities are JSON numbers with exactly the digits that they have inside; times are RFC 3339 in UTC with
-microseconds. Of reading it has one thing, which all readers share: what a number is.
+microseconds. Of reading it has what all readers share: what a number is, a time, a position.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -19,7 +20,7 @@ from dataflow.domain import Gap, Side, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Quality, best
-from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
+from dataflow.domain.timestamps import EARLIEST, LATEST, from_rfc3339, to_rfc3339
 from dataflow.domain.topic import TRADES
 
 from . import spelled
@@ -28,6 +29,7 @@ from .answers import (
     ClientInfo,
     ClientsInfo,
     OutboxInfo,
+    Position,
     SourceInfo,
     Status,
     SymbolInfo,
@@ -36,6 +38,8 @@ from .answers import (
 from .problems import InvalidValue
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+_POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
+_LOST_PLUS: Final = re.compile(r":[0-9.]+ [0-9]{2}:[0-9]{2}$")  # a time whose + was read as a blank
 _WHOLE: Final = 1 << 63  # below it, a number without a fraction is an integer, however it is written
 
 
@@ -206,11 +210,30 @@ def about_page(page: TradesPage) -> dict[str, Any]:
 
 
 def moment(name: str, text: str | None) -> int | None:
-    """The time in the parameter `name`, ns since the epoch. Raises InvalidValue."""
+    """The time in the parameter `name`, ns since the epoch. Raises InvalidValue.
+
+    A time that no trade can have is taken as the nearest one that bounds all trades.
+    """
     try:
-        return None if text is None else from_rfc3339(text)
+        return None if text is None else max(EARLIEST, min(from_rfc3339(text), LATEST))
     except ValueError as error:
-        raise InvalidValue(name, text, str(error), example="2020-05-10T18:33:36.696315Z") from None
+        problem = f"{error}; a + in a URL is written %2B" if _LOST_PLUS.search(text or "") else str(error)
+        raise InvalidValue(name, text, problem, example="2020-05-10T18:33:36.696315Z") from None
+
+
+def shown(position: Position) -> str:
+    """A position as a text: "EPOCH:OFFSET"."""
+    return f"{position.epoch}:{position.offset}"
+
+
+def position(name: str, text: str | None) -> Position | None:
+    """The position in the parameter `name`. Raises InvalidValue."""
+    if text is None:
+        return None
+    match = _POSITION.fullmatch(text)
+    if match is None:
+        raise InvalidValue(name, text, "must be EPOCH:OFFSET", example="1763696936212:612")
+    return Position(int(match[1]), int(match[2]))
 
 
 def status(told: Status) -> spelled.Status:

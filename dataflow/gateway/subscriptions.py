@@ -189,6 +189,7 @@ class Subscriptions:
             partial(self._hall.past.part, format, stream.topic, stream.epoch),
             partial(seat.hold, stream.topic, rendering),
             partial(seat.follows, stream.topic),
+            self._hall.disk_troubles,
             write,
         )
 
@@ -320,12 +321,12 @@ class Subscriptions:
         self._session.hold(topic, rendering)
 
     def hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
-        """Of a topic that is followed already, what is due leaves before the answer. In the midst of a long
-        answer it can only leave behind it, and so it is told."""
+        """Of a topic that is followed already, updates leave behind the answer, and it tells that. Where only
+        the newest entries count, they leave before it: the answer must not be newer than what follows."""
         topic = log.stream.topic
         if not self.follows(topic):
             return log.last
-        if self._is_on(topic) and topic not in (self._joining or ()) and not self._session.reciting:
+        if log.stream.newest_by is not None and topic in self._session.lanes and not self._session.reciting:
             self._bring_up(topic)
         last = self._told(topic).position
         self.hold(topic, rendering)

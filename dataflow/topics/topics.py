@@ -7,7 +7,8 @@ topic that has decided to end.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -24,6 +25,7 @@ from .channel import Channel, TopicLog
 from .every import EveryLog
 from .trades import Readers
 
+SYMBOLS_AT_ONCE = 50  # that are wanted or released without a checkpoint: a millisecond of work
 BEAT_WITHIN = 10.0  # seconds of work without progress: the actor hangs; one pass takes milliseconds
 _LATEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: None)
 
@@ -74,6 +76,7 @@ class Topics:
     ) -> None:
         self.channels = channels
         self.readers = Readers()
+        self.forgotten_fills = 0  # before they could be brought to subscribers
         self._carriers = carriers
         self._interval = interval
         self._interest = interest
@@ -85,17 +88,11 @@ class Topics:
         self._every: WeakValueDictionary[Topic, EveryLog] = WeakValueDictionary()  # of the open topics
         self._opened: dict[Topic, _Opened] = {}
         self._by_name: dict[str, Topic] = {}  # of the same topics, by their names in paths
-        self._forgotten_fills = 0  # of topics that are over
 
     @property
     def subscribers(self) -> dict[Topic, int]:
         """The number of subscribers of each open topic."""
         return {topic: len(self._opened[topic].fanout.subscribers) for topic in self.open_topics}
-
-    @property
-    def forgotten_fills(self) -> int:
-        """Fills that the logs of topics forgot before their subscribers were told."""
-        return self._forgotten_fills + sum(each.fanout.forgotten_fills for each in self._opened.values())
 
     async def open(self, topic: Topic, pool: Starter) -> Fanout:
         """The fan-out of `topic`; its actor is started if there is none. Join it before the next checkpoint.
@@ -169,8 +166,7 @@ class Topics:
         """
         topic = self._by_name.get(name)
         if topic is not None and not self._opened[topic].fanout.open:
-            del self._by_name[name]
-            self._forgotten_fills += self._opened.pop(topic).fanout.forgotten_fills
+            del self._by_name[name], self._opened[topic]
 
     def abandon(self, topic: Topic) -> Collection[Subscriber]:
         """The subscription is gone. Closes the topic and returns its subscribers."""
@@ -178,14 +174,14 @@ class Topics:
         if opened is None or not opened.fanout.open:
             return ()
         opened.fanout.open = False
-        self.release(topic)
+        deque(self._releasing(topic), maxlen=0)  # at once: nobody is left to do it in turns
         if opened.ref is not None:
             opened.ref.put(NEWS)  # if it lives after all, it ends now
         return opened.fanout.subscribers
 
     # For a subscription these are its upstream: all sources that carry the symbols of its topic.
 
-    def want(self, topic: Topic, wake: Callable[[], object]) -> None:
+    async def want(self, topic: Topic, wake: Callable[[], object]) -> None:
         wanted = self.channels[topic.channel].wants(topic)
         log = self._every.get(topic)
         if log is not None:
@@ -195,19 +191,28 @@ class Topics:
                 self.readers.add_of_all(_teller(log, wake), topic)
             else:
                 self.readers.add(symbol, topic, _idle if topic.channel in self._unwoken else wake)
-        for symbol in self._known(wanted):
+        for number, symbol in enumerate(self._known(wanted), start=1):
             for state in self._carriers.get(symbol, ()):
                 state.interest.want(symbol, topic)
             self._interest(symbol)
+            if number % SYMBOLS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
-    def release(self, topic: Topic) -> None:
+    async def release(self, topic: Topic) -> None:
+        for _ in self._releasing(topic):
+            await trio.lowlevel.checkpoint()
+
+    def _releasing(self, topic: Topic) -> Iterator[None]:
+        """Release a topic in pieces: thousands of symbols take a tenth of a second."""
         wanted = self.channels[topic.channel].wants(topic)
         for symbol in wanted:
             self.readers.remove(symbol, topic)
-        for symbol in self._known(wanted):
+        for number, symbol in enumerate(self._known(wanted), start=1):
             for state in self._carriers.get(symbol, ()):
                 state.interest.release(symbol, topic)
             self._interest(symbol)
+            if number % SYMBOLS_AT_ONCE == 0:
+                yield
 
     def want_again(self, symbols: Iterable[str]) -> None:
         """The carriers of `symbols` have changed: what is wanted of them is wanted from those of now."""
@@ -219,6 +224,9 @@ class Topics:
     def _known(self, wanted: Collection[str]) -> Collection[str]:
         """These symbols; all that there are where `ANY` is among them."""
         return list(self._carriers) if ANY in wanted else wanted
+
+    def _forgot(self, fills: int) -> None:
+        self.forgotten_fills += fills
 
     def _wake(self, topic: Topic) -> None:
         opened = self._running(topic)
@@ -232,7 +240,6 @@ class Topics:
     async def _start(self, topic: Topic, before: _Opened | None, pool: Starter) -> None:
         # Registered before the start, so that a second subscriber waits for it and starts no other.
         log = self.log_of(topic)
-        self._forgotten_fills += 0 if before is None else before.fanout.forgotten_fills
         opened = self._opened[topic] = _Opened(Fanout(topic, log, log.stream))
         self._by_name[str(topic)] = topic
         # If this client leaves meanwhile, the others must not be left with a half-started topic.
@@ -256,7 +263,7 @@ class Topics:
         linger = max((state.settings.linger for state in sources), default=0.0)
         return Child(
             id=str(topic),
-            make=lambda: Subscription(fanout, self, linger, self._interval, self._served),
+            make=lambda: Subscription(fanout, self, linger, self._interval, self._served, self._forgot),
             restart=Restart.TRANSIENT,
             mailbox=_LATEST,
             beat_within=BEAT_WITHIN,

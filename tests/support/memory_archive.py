@@ -27,6 +27,7 @@ class MemoryArchive:
         self.broken: str | None = None
         self.commits = 0
         self.damaged = 0
+        self.lost: list[str] = []
         self.guess = 3  # places by which `skip` stays below what it has found: a store only knows its blocks
         self._is_closed = False
         self._epoch = 0

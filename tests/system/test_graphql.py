@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import gql
@@ -22,16 +24,18 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from actors import session as actors_session
 from actors.outbox import SlowClient
+from dataflow.cache.archive import Places
 from dataflow.domain import Topic
 from dataflow.domain.topic import DAYS, TRADES
 from dataflow.faces.graphql import Settings, conversation
 from dataflow.faces.graphql.conversation import Operations
 from dataflow.faces.graphql.selections import RESULTS, Selection
 from dataflow.faces.graphql.transport_ws import SUBPROTOCOL
-from dataflow.settings.schema import FanOut, Limits, Session
+from dataflow.settings.schema import Admission, Cache, FanOut, History, Limits, Session
 from simulators import Trade
 from tests.support import node
 from tests.support.browser import Heard, browse
+from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
 from tests.system import test_sse
 from tests.system.daemon import client, from_binance, http_client
@@ -206,6 +210,162 @@ async def test_without_the_face_there_is_nothing() -> None:
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
         key = {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Protocol": SUBPROTOCOL}
         assert (await http.get(PATH, headers={**upgrade, **key})).status_code == 404
+
+
+# Queries for trades and candles of any time.
+
+PAGE = """query($s: String!, $from: String, $to: String, $after: String, $limit: Int! = 100) {
+  page: trades(symbol: $s, from: $from, to: $to, after: $after, limit: $limit) {
+    symbol epoch next rewound __typename gaps {from to reason}
+    trades {at: offset price qty side tradeId timestamp time source symbol __typename}
+  }
+}"""
+CANDLES = """query($s: String!, $interval: String! = "1s") {
+  candles(symbol: $s, interval: $interval) {next candles {
+    symbol interval start open high low close volume quoteVolume buyVolume count rev closed complete firstOffset
+    lastOffset gaps {from to reason}
+  }}
+}"""
+
+
+async def asked(stage: Stage, query: str, /, **variables: Any) -> Any:
+    async with http_client(stage.daemon.http) as http:
+        told = await http.post(PATH, json={"query": query, "variables": {"s": "btcusdt"} | variables})
+        return json.loads(told.text, parse_float=Decimal)
+
+
+def traded(n: int) -> dict[str, Any]:
+    """The trade at this place of the stage, as a query shows it."""
+    told = {"at": n, "price": Decimal("2.50000000"), "qty": Decimal("0.50000000"), "side": "sell"}
+    more = {"tradeId": str(n), "timestamp": "1700000000000", "time": "2023-11-14T22:13:20.000000Z"}
+    return told | more | {"source": "binance", "symbol": SYMBOL, "__typename": "Trade"}
+
+
+async def test_trades_of_any_time_page_by_page(tmp_path: Path) -> None:
+    """From memory and disk alike, with the gaps among them, digit by digit: each page goes on behind the last one."""
+    few = {"history": History(directory=str(tmp_path)), "cache": Cache(trades_per_symbol=10)}
+    async with stage(**few) as s:
+        for _ in range(4):
+            await s.publish(5)
+            await until(lambda: s.daemon.core.recording.is_complete)
+        s.published += 2
+        await s.publish(3)
+        places, gaps, after = [], [], None
+        for _ in range(4):
+            told = await asked(s, PAGE, after=after, limit=7)
+            page = told["data"]["page"]
+            places += page["trades"]
+            gaps += page["gaps"]
+            after = page["next"]
+            assert page | {"trades": [], "gaps": []} == {
+                "symbol": SYMBOL,
+                "epoch": str(s.daemon.core.epoch),
+                "next": after,
+                "rewound": None,
+                "__typename": "Trades",
+                "trades": [],
+                "gaps": [],
+            }
+        assert places == [traded(n) for n in (*range(1, 21), *range(23, 26))]
+        assert gaps == [{"from": 21, "to": 22, "reason": "source_gap"}]
+        assert after == f"{s.daemon.core.epoch}:25"
+        times = {"from": "2023-11-14T22:13:20Z", "to": "2023-11-14T22:13:20.000001Z"}
+        page = (await asked(s, PAGE, **times))["data"]["page"]
+        assert ([each["at"] for each in page["trades"]], page["next"]) == ([*range(1, 21), 23, 24, 25], None)
+        unknown = (await asked(s, PAGE, after="1:1", limit=1))["data"]["page"]
+        assert unknown["gaps"] == [{"from": 0, "to": None, "reason": "overrun"}]
+
+
+async def test_candles_of_any_time() -> None:
+    """The same as in the other protocols; sums are text, as the volume of the day is."""
+    async with stage() as s:
+        await s.publish(4)
+        (page,) = (await asked(s, CANDLES))["data"].values()
+        (candle,) = page["candles"]
+        price = dict.fromkeys(("open", "high", "low", "close"), Decimal("2.50000000"))
+        about = {"symbol": SYMBOL, "interval": "1s", "start": "2023-11-14T22:13:20.000000Z", "count": 4}
+        sums = {"volume": "2", "quoteVolume": "5", "buyVolume": "0"}
+        more = {"complete": True, "gaps": [], "firstOffset": 1, "lastOffset": 4}
+        assert candle == price | about | sums | more | {"rev": candle["rev"], "closed": candle["closed"]}
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "words", "told"),
+    [
+        (PAGE, {"s": "BTC-USDX"}, "symbol: unknown symbol", {"value": "BTC-USDX"}),
+        (PAGE, {"s": "a/b"}, "symbol: must be", {"param": "symbol"}),
+        (PAGE, {"from": "today"}, "from: ", {"param": "from"}),
+        (PAGE, {"after": "7"}, "after: must be EPOCH:OFFSET", {"value": "7"}),
+        (PAGE, {"limit": 0}, "limit: ", {"param": "limit"}),
+        (PAGE, {"limit": 1001}, "limit: at most 1,000 entries in a document", {"value": 1001}),
+        (CANDLES, {"interval": "7m"}, "interval: unknown interval", {"value": "7m"}),
+        (
+            "query($s: String!) {candles(symbol: $s) {candles {"
+            + " ".join(f"a{n}: open" for n in range(51))
+            + "}}}",
+            {},
+            "fields: at most 50 fields",
+            {"value": 51},
+        ),
+    ],
+)
+async def test_pages_that_cannot_be_had(
+    query: str, variables: dict[str, Any], words: str, told: dict[str, Any]
+) -> None:
+    """An error at the place of the page, in the words of the other protocols; what is beside it is answered."""
+    async with stage() as s:
+        await s.publish(1)
+        beside = query.rstrip()[:-1] + ' marketData(symbol: "BTCUSDT") {close}}'
+        answer = await asked(s, beside, **variables)
+        (error,) = answer["errors"]
+        ((key, page), day) = answer["data"].items()
+        assert page is None
+        assert day == ("marketData", {"close": Decimal("2.50000000")})
+        assert error["path"] == [key]
+        assert error["message"].startswith(words)
+        assert error["extensions"].items() >= {"code": "InvalidValue", **told}.items()
+
+
+async def test_the_pages_of_a_document_share_a_bound() -> None:
+    """However they are called, a document has a thousand entries at most."""
+    async with stage() as s:
+        await s.publish(2)
+        each = "trades(symbol: $s, limit: 400) {trades {offset}}"
+        answer = await asked(s, f"query($s: String!) {{a: {each} b: {each} c: {each}}}")
+        page = {"trades": [{"offset": 1}, {"offset": 2}]}
+        assert answer["data"] == {"a": page, "b": page, "c": None}
+        assert [error["path"] for error in answer["errors"]] == [["c"]]
+
+
+class Stuck(MemoryArchive):
+    """A disk that is read when it is told to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_read = threading.Event()
+
+    def behind(self, symbol: str, after: int, limit: int) -> Places:
+        self.may_read.wait()
+        return super().behind(symbol, after, limit)
+
+
+async def test_a_page_that_waits_for_the_disk_holds_up_nobody() -> None:
+    """Over WebSocket, too: the client gets it behind what it follows, and others have their turns meanwhile."""
+    archive = Stuck()
+    few = {"archive": archive, "cache": Cache(trades_per_symbol=10), "admission": Admission(at_once=1)}
+    async with stage(**few) as s, talk(s) as c, talk(s) as other:
+        for _ in range(4):
+            await s.publish(5)
+            await until(lambda: s.daemon.core.recording.is_complete)
+        await c.subscribe("page", PAGE, s=SYMBOL)
+        await other.subscribe("day", f"query($s: String!) {{{BAR}}}", s=SYMBOL)
+        await until(lambda: other.of("day"))
+        assert c.heard == []
+        archive.may_read.set()
+        await until(lambda: len(c.heard) == 2)
+        (page,) = c.of("page")
+        assert [each["at"] for each in page["data"]["page"]["trades"]] == list(range(1, 21))
+        assert c.heard[-1] == {"id": "page", "type": "complete"}
 
 
 # Subscriptions.

@@ -123,7 +123,8 @@ class Operations(Conversation):
             document = self._service.documents.document(request.query, self.account.pay)
             if is_subscription(document, request):
                 return await self._follow(id, document, request)
-            answer = self._service.run(document, request)
+            elsewhere = self.subscriptions.turns.elsewhere
+            answer = await self._service.run(document, request, elsewhere, self.account)
         except Rejected as rejected:
             answer = failed(rejected.errors)
         except Problem as problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, NotRequired, TypedDict
+from typing import Any, Final, NotRequired, TypedDict, TypeVar
 
 from quart import Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -17,6 +17,8 @@ from . import over_http
 from .execution import Result, Service
 from .over_http import GRAPHQL, JSON, Refused
 from .request import Request
+
+T = TypeVar("T")
 
 
 def routes(path: str, service: Service, page: str | None) -> Iterable[Route]:
@@ -34,7 +36,7 @@ def _view(service: Service, page: str | None) -> Callable[[], Awaitable[Response
         kind = JSON
         try:
             kind = over_http.answers_with(accept)
-            answer = service.answer(await _asked(), g.account.pay)
+            answer = await service.answer(await _asked(), _here, g.account)
         except Refused as refused:
             return _told(_error(str(refused)), refused.status, kind, refused.headers)
         except RequestEntityTooLarge:
@@ -44,6 +46,10 @@ def _view(service: Service, page: str | None) -> Callable[[], Awaitable[Response
         return _told(answer, over_http.status_of(answer, kind), kind)
 
     return view
+
+
+async def _here(question: Awaitable[T]) -> T:
+    return await question  # a request over HTTP has no turn that others would wait for
 
 
 def _is_visit(accept: str | None) -> bool:

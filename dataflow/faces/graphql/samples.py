@@ -11,6 +11,7 @@ from dataflow.gateway.about import Sample, Trial
 from .transport_ws import SUBPROTOCOL
 
 _BAR = '{marketData(symbol: "{symbol}") {close volume timestamp}}'
+_PAST = '{trades(symbol: "{symbol}", limit: 5) {trades {price qty time offset} next}}'
 _TRADES = 'subscription {trades(symbol: "{symbol}") {price qty side offset}}'
 _INIT = '{"type":"connection_init"}'
 _ASK = f"""\
@@ -53,6 +54,12 @@ def samples(path: str, page: str | None) -> Iterable[Sample]:
     trial = Trial("get", f"{url}?query={quote(_BAR, safe='{}')}")
     words = "The bar of the day of a symbol. GraphiQL is an editor for it in the browser."
     yield Sample("GraphQL", url, words, lines=lines, trial=trial)
+
+    lines = {"curl": f"curl {url} --json '{json.dumps({'query': _PAST})}'"}
+    trial = Trial("get", f"{url}?query={quote(_PAST, safe='{}')}")
+    yield Sample(
+        "GraphQL pages", url, "Trades and candles of any time, page by page.", lines=lines, trial=trial
+    )
 
     url = "{ws}" + path
     subscribe = {"id": "1", "type": "subscribe", "payload": {"query": _TRADES}}

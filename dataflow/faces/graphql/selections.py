@@ -29,12 +29,10 @@ from dataflow.gateway.format import Format
 from dataflow.gateway.spelling import encode
 
 from .documents import Rejected
+from .pages import MAX_KEYS, MAX_SELECTED  # an event has at most some 2.5 KB then, for each trade
 from .request import Request
 from .schema import SCHEMA, Getter, getter
 
-# Of one subscription: an event has at most some 2.5 KB then, for each trade.
-MAX_SELECTED: Final = 50
-MAX_KEYS: Final = 1000  # characters of all keys together
 KEPT_RESULTS: Final = 64  # of one selection, and those of one update more
 _SPECIMENS: Final = {"String": "", "Int": 0, "Float": 0}
 

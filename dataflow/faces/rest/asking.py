@@ -14,12 +14,10 @@ from urllib.parse import urlencode
 
 from quart import request
 
-from dataflow.gateway.answers import Position
 from dataflow.gateway.application import HttpProblem
 from dataflow.gateway.desk import Desk
 from dataflow.gateway.problems import InvalidValue
 
-_POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
@@ -34,16 +32,6 @@ def parameters(*valid: str) -> Mapping[str, str]:
         if len(values) > 1:
             raise InvalidValue(name, values[0], "is given more than once")
     return request.args
-
-
-def position(name: str, text: str | None) -> Position | None:
-    """A place in a stream. Raises InvalidValue."""
-    if text is None:
-        return None
-    match = _POSITION.fullmatch(text)
-    if match is None:
-        raise InvalidValue(name, text, "must be EPOCH:OFFSET", example="1763696936212:612")
-    return Position(int(match[1]), int(match[2]))
 
 
 def whole(name: str, text: str | None, default: int | None) -> int | None:

@@ -17,11 +17,11 @@ from dataflow.gateway.answers import TradesPage
 from dataflow.gateway.application import HttpProblem, asker, chosen
 from dataflow.gateway.hall import Hall
 from dataflow.gateway.problems import InvalidValue
-from dataflow.gateway.reading import TradesWalk, Wanted, shown
-from dataflow.gateway.spelling import encode, moment
+from dataflow.gateway.reading import TradesWalk, Wanted
+from dataflow.gateway.spelling import encode, moment, position, shown
 
 from . import lines
-from .asking import check_symbol, next_link, one_of, parameters, position, whole
+from .asking import check_symbol, next_link, one_of, parameters, whole
 from .downloads import AT_ONCE, download
 from .lines import CSV, NDJSON
 

@@ -31,6 +31,7 @@ METHODS = {"subscribe", "unsubscribe", "getRecentTrades", "getSymbols", "getStat
 NOTIFICATIONS = {
     "trades.update",
     "stream.gap",
+    "stream.filled",
     "connection.lost",
     "connection.restored",
     "connection.draining",
@@ -262,7 +263,7 @@ RESULT = "({ told, drawn, last: symbol.last, epoch: symbol.epoch })"
 
 
 def stream(evaluate: Callable[[str, str], Any], events: str) -> Any:
-    functions = map(js_function, ["take", "missed", "gapIn", "joined"])
+    functions = map(js_function, ["take", "missed", "gapIn", "places", "joined"])
     return evaluate("\n".join([STREAM, *functions, events]), RESULT)
 
 
@@ -285,15 +286,17 @@ def test_no_gap_stays_silent_and_no_trade_is_drawn_twice(evaluate: Callable[[str
 
 
 def test_an_announced_gap_is_reported_once_with_its_reason(evaluate: Callable[[str, str], Any]) -> None:
-    """`stream.gap` explains the skipped places, also with an open end, and sets the epoch."""
+    """`stream.gap` explains the skipped places, and sets the epoch. One place stands for an unknown number."""
     gap = "missed({ symbol: 'BTC-USD', epoch: 8, from: 2, to: 3, reason: 'slow_client' });"
     endless = "missed({ symbol: 'BTC-USD', epoch: 9, from: 5, to: null, reason: 'shard_restart' });"
-    heard = stream(evaluate, f"trade(1); {gap} trade(4); {endless} trade(20); trade(21);")
-    assert heard["drawn"] == [1, 4, 20, 21]
+    heard = stream(evaluate, f"trade(1); {gap} trade(4); {endless} trade(6); trade(8);")
+    assert heard["drawn"] == [1, 4, 6, 8]
     assert heard["told"] == [
         "Gap in BTC-USD: offsets 2 to 3 will not come (slow_client)",
         "Gap in BTC-USD: from offset 5 on will not come (shard_restart)",
+        "Gap in BTC-USD: offset 7 will not come (not announced)",
     ]
+    assert stream(evaluate, f"trade(4); {endless}")["last"] == 5, "it comes back to where it was"
     assert heard["epoch"] == 9
 
 
@@ -326,6 +329,21 @@ def test_a_reconnection_reports_whether_it_is_complete(evaluate: Callable[[str, 
     assert heard["told"][1:] == ["BTC-USD", 0]
     assert heard["last"] == 9
     assert stream(evaluate, start + "joined(symbol, undefined);" + verdict)["told"] == ["BTC-USD", 0]
+
+
+def test_what_a_crash_of_the_server_took_is_no_gap(evaluate: Callable[[str, str], Any]) -> None:
+    """The page says which places are no part of the stream any more, and draws what stands there now."""
+    start = "trade(1); trade(2); trade(3); link.back = { waiting: 9, fetched: 0, broken: new Set() };"
+    rewound = "rewound: { epoch: 8, offset: 1 }, trades: [{ offset: 2 }]"
+    heard = stream(
+        evaluate, f"{start} joined(symbol, {{ epoch: 8, offset: 2, recovered: false, {rewound} }}); trade(3);"
+    )
+    (told,) = heard["told"]
+    assert told.startswith("BTC-USD: what came behind offset 1 is not part of the stream")
+    assert (heard["drawn"], heard["last"], heard["epoch"]) == ([1, 2, 3, 2, 3], 3, 8)
+    verdict = "told.push([...link.back.broken].join(), link.back.fetched);"
+    answer = f"joined(symbol, {{ epoch: 8, offset: 2, recovered: false, {rewound} }});"
+    assert stream(evaluate, start + answer + verdict)["told"][1:] == ["", 1], "nothing is missing"
 
 
 OPERATOR = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.update import Stream, Update
 from dataflow.domain import Topic
+from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import TRADES
 from dataflow.sources.state import SourceState
-from dataflow.topics.topics import Topics
+from dataflow.topics.topics import SYMBOLS_AT_ONCE, Topics
 from supervisors import Child, Pool, PoolFull, Ref, open_supervisor
 from tests.dataflow.topics.stage import EPOCH, SYMBOLS, Stage
 
@@ -123,6 +125,30 @@ async def test_trades_wake_the_others_also_when_nobody_listens_to_trades() -> No
         assert await s.woken_by(BTC) == {MIRROR}
 
 
+async def test_all_symbols_are_wanted_and_released_in_turns() -> None:
+    """Thousands of them would hold up everybody for a tenth of a second."""
+    symbols = {f"S{number}-USD": () for number in range(10 * SYMBOLS_AT_ONCE)}
+    looks: list[str] = []
+    topics = Topics(symbols, {TRADES: Fake(TRADES, wants=True)}, interest=looks.append)
+    every, others = Topic(TRADES, ANY), list[int]()
+
+    async def others_turn() -> None:
+        while True:
+            others.append(len(looks))
+            await trio.lowlevel.checkpoint()
+
+    for act in (topics.want(every, lambda: None), topics.release(every)):
+        looks.clear()
+        others.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others_turn)
+            await act
+            nursery.cancel_scope.cancel()
+        assert looks == list(symbols)
+        between = [later - before for before, later in pairwise([0, *others])]
+        assert max(between) <= 2 * SYMBOLS_AT_ONCE
+
+
 async def test_a_topic_that_has_ended_is_not_woken(mock_clock: MockClock) -> None:
     """It wants nothing any more, and can be opened again."""
     async with scene() as s:
@@ -180,20 +206,6 @@ async def test_nothing_is_kept_of_a_topic_that_is_over() -> None:
         assert (s.topics._opened, s.topics._by_name, s.topics.readers._wakes) == ({}, {}, {})
         s.topics.leave(MIRROR, listener)
         assert s.topics.named(str(MIRROR)) is None
-
-
-async def test_forgotten_fills_are_counted_beyond_the_end_of_a_topic() -> None:
-    """And once each, when the topic is opened anew: the number never falls."""
-    async with scene() as s:
-        for opened in range(3):
-            fanout = await s.topics.open(MIRROR, s.pool)
-            fanout.forgotten_fills += 2
-            assert s.topics.forgotten_fills == 2 * opened + 2
-            s.topics.abandon(MIRROR)
-            if opened:
-                await wait_all_tasks_blocked()  # until its actor has ended
-                s.topics.over(str(MIRROR))
-            assert s.topics.forgotten_fills == 2 * opened + 2
 
 
 async def test_a_topic_that_cannot_be_started_leaves_nothing() -> None:

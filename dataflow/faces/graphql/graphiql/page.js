@@ -15,6 +15,12 @@ query Bar($symbol: String = "BTC-USDT") {
   marketData(symbol: $symbol) { symbol open high low close volume timestamp }
 }
 
+# Trades and candles of any time. Go on with "next", as "after" or as "from".
+query Past($symbol: String = "BTC-USDT") {
+  trades(symbol: $symbol, limit: 10) { trades { time side qty price offset } gaps { from to reason } next }
+  candles(symbol: $symbol, interval: "1m", limit: 10) { candles { start open high low close volume complete } }
+}
+
 # Every trade from now on.
 subscription Trades($symbol: String = "BTC-USDT") {
   trades(symbol: $symbol) { time side qty price source offset }

@@ -55,11 +55,12 @@ def test_the_page_names_only_files_that_are_there() -> None:
 def test_lines_to_copy_hold_documents_that_run() -> None:
     """With a symbol in the place of the word for it."""
     built = hall(All(faces={"graphql": Settings(enabled=True)}))
-    query, subscription = samples("/graphql", "/graphiql")
+    query, pages, subscription = samples("/graphql", "/graphiql")
     (face,) = [each for each in built.faces if each.name == "graphql"]
-    assert [each.name for each in face.about(built)] == [query.name, subscription.name]
+    assert [each.name for each in face.about(built)] == [query.name, pages.name, subscription.name]
     assert subscription.trial is not None
     said = json.loads(subscription.trial.say[1].replace("{symbol}", "BTC-USDT"))
     checked(said["payload"]["query"], 15)
-    (body,) = re.findall(r"--json '(.*)'", query.lines["curl"])
-    checked(json.loads(body.replace("{symbol}", "BTC-USDT"))["query"], 15)
+    for sample in (query, pages):
+        (body,) = re.findall(r"--json '(.*)'", sample.lines["curl"])
+        checked(json.loads(body.replace("{symbol}", "BTC-USDT"))["query"], 15)
