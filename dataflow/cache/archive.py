@@ -175,12 +175,11 @@ class Archive(Protocol):
 
     @property
     def damaged(self) -> int:
-        """The number of parts that readers have found damaged since `open`. Raises nothing."""
+        """The number of parts that were found damaged by reading. Raises nothing."""
 
     @property
     def lost(self) -> Sequence[str]:
-        """What the writer has found damaged or removed since `open`: a line each, for people. Raises
-        nothing."""
+        """A line, for people, for each loss that a write has met since `open`. It only grows."""
 
     def open(self) -> Contents:
         """Take the store for this process alone, and look what is there.

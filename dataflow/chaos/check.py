@@ -496,9 +496,46 @@ def _gap_between(before: Sequence[int], gaps: Sequence[int], ahead: float) -> bo
     return first < len(gaps) and gaps[first] < ahead
 
 
+class Findings:
+    """Whether every invariant held. `WORDS`: the fields that have violations in words."""
+
+    WORDS: ClassVar[tuple[str, ...]]
+    sources: dict[str, SourceAccount]
+    clients: dict[str, Account]
+
+    @property
+    def violations(self) -> Counter[str]:
+        """The number of violations of each invariant. Empty if every invariant held."""
+        found: Counter[str] = Counter()
+        for _name, each in self._accounts():
+            found.update(each.violations)
+        for name in self.WORDS:
+            found[name] += len(getattr(self, name))
+        return +found
+
+    @property
+    def held(self) -> bool:
+        """Whether every invariant held."""
+        return not self.violations
+
+    @property
+    def evidence(self) -> list[str]:
+        """Examples of violations, in words."""
+        lines = [f"{name} {line}" for name, each in self._accounts() for line in each.examples[:EXAMPLES]]
+        for name in self.WORDS:
+            lines += (f"{name}: {line}" for line in getattr(self, name)[:EXAMPLES])
+        return lines
+
+    def _accounts(self) -> Iterator[tuple[str, Account | SourceAccount]]:
+        yield from self.sources.items()
+        yield from self.clients.items()
+
+
 @define
-class Figures:
+class Figures(Findings):
     """All results of a rehearsal. `recovery` holds (path or client, seconds until it was back)."""
+
+    WORDS: ClassVar = ("unbalanced", "unsettled", "left_behind", "broken")
 
     faults: Counter[str] = field(factory=Counter)  # carried out, by sort and kind
     impossible: Counter[str] = field(factory=Counter)  # steps without effect, because their target was down
@@ -519,36 +556,9 @@ class Figures:
     broken: list[str] = field(factory=list)  # unexpected failures of the daemon or of the rehearsal
 
     @property
-    def violations(self) -> Counter[str]:
-        """The number of violations of each invariant. Empty if every invariant held."""
-        found: Counter[str] = Counter()
-        for _name, each in self._accounts():
-            found.update(each.violations)
-        for name in ("unbalanced", "unsettled", "left_behind", "broken"):
-            found[name] += len(getattr(self, name))
-        return +found
-
-    @property
-    def held(self) -> bool:
-        """Whether every invariant held."""
-        return not self.violations
-
-    @property
-    def evidence(self) -> list[str]:
-        """Examples of violations, in words."""
-        lines = [f"{name} {line}" for name, each in self._accounts() for line in each.examples[:EXAMPLES]]
-        for name in ("unbalanced", "unsettled", "left_behind", "broken"):
-            lines += (f"{name}: {line}" for line in getattr(self, name)[:EXAMPLES])
-        return lines
-
-    @property
     def slowest(self) -> str:
         """The path or client that was away for the longest time."""
         return max(self.recovery, key=lambda loss: loss[1], default=("nobody", 0.0))[0]
-
-    def _accounts(self) -> Iterator[tuple[str, Account | SourceAccount]]:
-        yield from self.sources.items()
-        yield from self.clients.items()
 
     def to_dict(self) -> dict[str, Any]:
         """All results as plain values, ready for JSON."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from attrs import asdict, define, field
 
-from .check import EXAMPLES, Account, Admitted, Seen, SourceAccount, quantiles
+from .check import Account, Admitted, Findings, Seen, SourceAccount, quantiles
 
 Disk: TypeAlias = Mapping[str, Mapping[int, Seen]]  # by symbol and place
-_LISTS: Final = ("lost", "untold", "differing", "unsettled", "left_behind", "broken")
 
 
 @define
@@ -48,8 +47,10 @@ class Forks:
 
 
 @define
-class Lives:
+class Lives(Findings):
     """All results of a rehearsal of deaths."""
+
+    WORDS: ClassVar = ("lost", "untold", "differing", "unsettled", "left_behind", "broken")
 
     ends: Counter[str] = field(factory=Counter)  # of lives: kill, stop
     early: int = 0  # deaths before all were served
@@ -85,33 +86,6 @@ class Lives:
             wrong += one.gap_places ^ two.gap_places
             if wrong:
                 self.differing.append(f"{how}: {symbol} at {len(wrong)} places, the first {min(wrong)}")
-
-    @property
-    def violations(self) -> Counter[str]:
-        """The number of violations of each invariant. Empty if every invariant held."""
-        found: Counter[str] = Counter()
-        for _name, each in self._accounts():
-            found.update(each.violations)
-        for name in _LISTS:
-            found[name] += len(getattr(self, name))
-        return +found
-
-    @property
-    def held(self) -> bool:
-        """Whether every invariant held."""
-        return not self.violations
-
-    @property
-    def evidence(self) -> list[str]:
-        """Examples of violations, in words."""
-        lines = [f"{name} {line}" for name, each in self._accounts() for line in each.examples[:EXAMPLES]]
-        for name in _LISTS:
-            lines += (f"{name}: {line}" for line in getattr(self, name)[:EXAMPLES])
-        return lines
-
-    def _accounts(self) -> Iterator[tuple[str, Account | SourceAccount]]:
-        yield from self.sources.items()
-        yield from self.clients.items()
 
     def to_dict(self) -> dict[str, Any]:
         """All results as plain values, ready for JSON."""

@@ -12,13 +12,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeAlias
 
+import trio
 from attrs import define, frozen
+from loguru import logger
 
 from actors.update import Places
+from dataflow import paths
 from dataflow.cache.archive import ArchiveFailed
 from dataflow.cache.history import Resumed
 from dataflow.cache.places import newest, runs
 from dataflow.domain import Gap
+from dataflow.logs import Burst
 from dataflow.topics.channel import Deep, TopicLog
 
 from .admission import Turns
@@ -61,8 +65,8 @@ class Recovery:
     nobody wants to write.
 
     `start(after)` makes an empty part behind a place. `hold()`: nothing of the topic is offered until the
-    answer is said. `follows()`: whether the client follows it already. `troubled(error)`: the disk has
-    failed. `is_torn`: something that was to be in the answer could not be had.
+    answer is said. `follows()`: whether the client follows it already. `is_torn`: something that was to be in
+    the answer could not be had.
     """
 
     _log: TopicLog
@@ -71,7 +75,7 @@ class Recovery:
     start: Callable[[int], Part]
     _hold: Callable[[], None]
     _follows: Callable[[], bool]
-    _troubled: Callable[[ArchiveFailed], object]
+    _troubles: Burst  # with the disk, of all clients
     _write: Write | None
     is_torn: bool = False
     _has_failed: bool = False  # the disk: it is asked no more
@@ -178,7 +182,13 @@ class Recovery:
         try:
             return await reading
         except ArchiveFailed as failed:
-            self._troubled(failed)
+            if count := self._troubles.occurred("answer", trio.current_time()):  # it fails all that come
+                logger.bind(path=paths.SESSIONS).warning(
+                    "{}: an answer without what is on disk ({:,} times): {}",
+                    self._log.stream.topic,
+                    count,
+                    failed,
+                )
             self._has_failed = self.is_torn = True
             return ()
         finally:

@@ -13,15 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import trio
 from attrs import define, field, frozen
-from loguru import logger
 
 from actors.session import NOWHERE
 from actors.subscription import Fanout
 from actors.update import Fill, Places, Rendering, Update
-from dataflow import paths
-from dataflow.cache.archive import ArchiveFailed
 from dataflow.domain import Topic
 from dataflow.domain.symbols import ANY
 from dataflow.topics.channel import TopicLog
@@ -193,16 +189,9 @@ class Subscriptions:
             partial(self._hall.past.part, format, stream.topic, stream.epoch),
             partial(seat.hold, stream.topic, rendering),
             partial(seat.follows, stream.topic),
-            partial(self._tell_of_disk, stream.topic),
+            self._hall.disk_troubles,
             write,
         )
-
-    def _tell_of_disk(self, topic: Topic, failed: ArchiveFailed) -> None:
-        """Log it once a burst: a disk that fails one client fails all that come."""
-        if count := self._hall.disk_troubles.occurred("answer", trio.current_time()):
-            logger.bind(path=paths.SESSIONS).warning(
-                "{}: an answer without what is on disk ({:,} times): {}", topic, count, failed
-            )
 
     async def join(self, topics: Iterable[Topic]) -> None:
         """Take what subscriptions to all of them need, or nothing. The one answer has to subscribe to them.

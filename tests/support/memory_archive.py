@@ -18,7 +18,6 @@ from dataflow.cache.archive import (
 )
 from dataflow.domain import Gap, Recorded, Trade
 from dataflow.domain.entries import unpack
-from dataflow.stores.sqlite.parts import laid
 
 
 class MemoryArchive:

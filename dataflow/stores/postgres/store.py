@@ -69,6 +69,9 @@ SELECT symbol, least((SELECT min(place) FROM trades WHERE trades.symbol = stream
 class Store:
     """The history in the database of `[history]`. `clock`: seconds since the epoch."""
 
+    damaged = 0  # the server answers for what it returns ...
+    lost: Sequence[str] = ()  # ... and what it lost is a hole
+
     def __init__(self, settings: History, clock: Callable[[], float] = time.time) -> None:
         if not settings.dsn:
             raise ConfigError(['[history] dsn: store = "postgres" needs the address of a database'])
@@ -388,10 +391,11 @@ class Store:
                 _keep_trades(connection, self._lasts, keep.trades)
         return changed
 
-    def make_room(self, today: str) -> Mapping[str, int]:
+    def make_room(self, today: str) -> Mapping[str, int] | None:
         with self._removing() as (connection, changed):
-            if len(self._days) > 1 and self._days[0] < today:
-                self._remove_oldest(connection)
+            if len(self._days) < 2 or self._days[0] >= today:
+                return None
+            self._remove_oldest(connection)
         return changed
 
     def _remove_oldest(self, connection: Connection) -> None:

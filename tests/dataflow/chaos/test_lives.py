@@ -5,8 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from attrs import fields
 
-from dataflow.chaos.check import Account, Admitted, Seen, SourceAccount
+from dataflow.chaos.check import Account, Admitted, Figures, Seen, SourceAccount
 from dataflow.chaos.lives import Forks, Lives
 from dataflow.chaos.plan import Deaths, fate
 
@@ -94,3 +95,13 @@ def test_the_same_seed_makes_the_same_lives() -> None:
         ("kill", False),
         ("stop", False),
     }
+
+
+@pytest.mark.parametrize("kind", [Figures, Lives])
+def test_no_finding_in_words_is_overlooked(kind: type[Figures] | type[Lives]) -> None:
+    """Each ends the claim that all invariants held, and is shown."""
+    names = [each.name for each in fields(kind) if each.type == "list[str]"]
+    assert names
+    for name in names:
+        found = kind(**{name: ["somewhere"]})
+        assert (found.held, found.violations, found.evidence) == (False, {name: 1}, [f"{name}: somewhere"])

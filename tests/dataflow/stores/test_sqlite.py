@@ -337,7 +337,7 @@ def test_files_that_somebody_removes_are_lost_and_no_more(shelf: Shelf, folder: 
         folder.rmdir()
         folder.mkdir()
     put(shelf, 11, 20)
-    assert shelf.archive.lost == ["2024-10-04.db was removed, and what it held is lost"]  # type: ignore[attr-defined]
+    assert shelf.archive.lost == ["2024-10-04.db was removed, and what it held is lost"]
     for _ in range(2):
         assert places(shelf) == [*range(11, 21)]
         shelf.reopen()
