@@ -128,7 +128,6 @@ class Fanout:
         self.stream = stream or Stream(topic, 0)
         self.position = log.last
         self.fills = self.stream.filled  # the number of the last fill that was brought to the subscribers
-        self.forgotten_fills = 0  # the log forgot them before they could be brought
         self.subscribers: dict[Subscriber, None] = {}
         self._crowd: Crowd | None = None  # the result of `crowd`, until somebody joins or leaves
         self._idle_since = float("inf")  # not idle before somebody has come and gone
@@ -171,10 +170,14 @@ class Fanout:
 class Upstream(Protocol):
     """Where the items come from, as far as a topic is concerned."""
 
-    def want(self, topic: Any, wake: Callable[[], object]) -> None:
-        """From now on the items of `topic` are wanted; `wake()` is called for news of them. Never waits."""
+    async def want(self, topic: Any, wake: Callable[[], object]) -> None:
+        """From now on the items of `topic` are wanted; `wake()` is called for news of them. Idempotent.
 
-    def release(self, topic: Any) -> None: ...
+        Waits for nothing, but lets others have their turn.
+        """
+
+    async def release(self, topic: Any) -> None:
+        """Nothing of `topic` is wanted any more. Waits as little."""
 
 
 class Subscription:
@@ -183,7 +186,8 @@ class Subscription:
     It ends by itself `linger` seconds after the last subscriber left, so that a client that comes
     back, or a page that reloads, does not cost an upstream subscription each time. Passes begin at least
     `interval` seconds apart: with 0 at once, and what came during a pass leaves together in the next one.
-    `served(seconds)` is called after each pass over subscribers, with the age of the oldest entry in it.
+    `served(seconds)` is called after each pass over subscribers, with the age of the oldest entry in it;
+    `forgotten(count)` for fills that the log forgot before they could be brought.
     """
 
     def __init__(
@@ -193,24 +197,26 @@ class Subscription:
         linger: float,
         interval: float = 0.0,
         served: Callable[[float], None] = lambda _seconds: None,
+        forgotten: Callable[[int], None] = lambda _fills: None,
     ) -> None:
         self._fanout = fanout
         self._upstream = upstream
         self._linger = linger
         self._interval = interval
         self._served = served
+        self._forgotten = forgotten
 
     async def run(self, ctx: Context) -> None:
-        self._upstream.want(self._fanout.topic, partial(ctx.ref.put, NEWS))
+        await self._upstream.want(self._fanout.topic, partial(ctx.ref.put, NEWS))
         ctx.ready()
         # The first look is unasked: news may have come while no incarnation was there to be woken.
         await self._fan_out(ctx)
         while await self._wanted(ctx):
             await self._fan_out(ctx)
-        # No checkpoint between the decision and these two lines: nobody can join in between. A stop
-        # or a crash does not come here: the next incarnation wants the same, without a break upstream.
+        # No checkpoint between the decision and this line: nobody can join in between. A stop or a crash
+        # does not come here: the next incarnation wants the same, without a break upstream.
         self._fanout.open = False
-        self._upstream.release(self._fanout.topic)
+        await self._upstream.release(self._fanout.topic)
 
     async def _wanted(self, ctx: Context) -> bool:
         """Wait for a wake-up; False when the topic has been deserted for long enough, or was closed."""
@@ -254,7 +260,8 @@ class Subscription:
                         await trio.lowlevel.checkpoint()
                     for subscriber in subscribers[start : start + SUBSCRIBERS_AT_ONCE]:
                         subscriber.amend(fill)
-                fanout.forgotten_fills += fill.number - fanout.fills - 1
+                if missed := fill.number - fanout.fills - 1:
+                    self._forgotten(missed)
                 fanout.fills = fill.number
                 ctx.beat()
                 await trio.lowlevel.checkpoint()

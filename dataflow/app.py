@@ -42,9 +42,9 @@ from supervisors import (
 )
 from supervisors import run as run_supervisor
 
-from . import paths, plugs
+from . import paths, plugs, stores
 from .cache.archive import Archive, ArchiveFailed, Keep
-from .cache.recorder import Habits, Recorder, finish
+from .cache.recorder import FINISH_WITHIN, Habits, Recorder, finish
 from .core import Core
 from .domain import Item
 from .domain.errors import ConfigError
@@ -113,19 +113,13 @@ def store(settings: Settings) -> Archive | None:
     keys = settings.history
     if not keys.is_on:
         return None
-    try:
-        made: Archive = plugs.find("stores", keys.store).Store(keys)
-    except ModuleNotFoundError as error:
-        if error.name not in (keys.store, f"dataflow.stores.{keys.store}"):
-            raise
-        known = ", ".join(f'"{name}"' for name in plugs.names("stores"))
-        raise ConfigError([f'[history] store: there is no "{keys.store}"; there is {known}']) from None
+    made: Archive = stores.plug(keys).Store(keys)
     return made
 
 
 def place(keys: HistorySettings) -> str:
     """Where the history is, for people."""
-    return str(Path(keys.directory).resolve()) if keys.directory else concealed(keys.dsn) or "memory"
+    return str(Path(keys.directory).resolve()) if keys.store == "sqlite" else concealed(keys.dsn) or "memory"
 
 
 def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
@@ -428,18 +422,22 @@ def run(
     built = hall(settings, make_room(settings), store(settings))
     reactions = Reactions(built)
     spec = tree(built, read)
-    try:
-        code = run_supervisor(
-            evolve(spec, children=(*children_before, *spec.children)),
-            deadline=stop_deadline(settings),
-            on_event=reactions,
-            faults=built.core.faults,
-            on_failure=lambda error: reactions.mistake or traceback.print_exception(error),
-            signals=signals(lasting=read is not None),
-        )
-    finally:
-        finish(built.core.recording)
-    if code == 0:
+    is_sound = True
+
+    def end() -> None:
+        nonlocal is_sound
+        is_sound = finish(built.core.recording)
+
+    code = run_supervisor(
+        evolve(spec, children=(*children_before, *spec.children)),
+        deadline=stop_deadline(settings),
+        on_event=reactions,
+        faults=built.core.faults,
+        on_failure=lambda error: reactions.mistake or traceback.print_exception(error),
+        signals=signals(lasting=read is not None),
+        finish=end,
+    )
+    if code == 0 and is_sound:
         return 0
     return 1 if reactions.mistake else 2
 
@@ -473,7 +471,8 @@ def stop_deadline(settings: Settings) -> float:
     one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
     at_once = 6  # the actors of `ops`, and the follower
-    return closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN + GRACE
+    tree = closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN
+    return tree + FINISH_WITHIN + GRACE
 
 
 def _limit(settings: Settings) -> Limit:

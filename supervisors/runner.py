@@ -52,14 +52,16 @@ def run(
     blocked_after: float | None = 1.0,
     on_failure: Callable[[SupervisionError], object] = traceback.print_exception,
     signals: Mapping[int, Callable[[Handle], object]] = MappingProxyType({}),
+    finish: Callable[[], object] = lambda: None,
 ) -> int:
     """Run a tree until a signal or its own end, and return the exit code for the process.
 
     deadline: seconds from the first signal, or from the moment when the tree gives up; then the process is
     ended by force. on_failure: called with the error of a tree that did not start or has given up; by
     default it is printed. signals: by number, what is called with the root's handle soon after a signal,
-    between two steps of the tasks; it must not wait, and its errors are printed and harm nobody. Call `run`
-    from the main thread. The other parameters are those of `open_supervisor`.
+    between two steps of the tasks; it must not wait, and its errors are printed and harm nobody. finish:
+    called after the tree has ended, however it did, within the same deadline. Call `run` from the main
+    thread. The other parameters are those of `open_supervisor`.
     """
     if not isinstance(sup, Supervisor):
         raise BadSpec(f"a Supervisor is needed, not {sup!r}")
@@ -70,6 +72,9 @@ def run(
         except SupervisionError as error:
             on_failure(error)
             return 1
+        finally:
+            process.deadline.arm()
+            finish()
     return 128 + process.received[1] if len(process.received) > 1 else 0
 
 

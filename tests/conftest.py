@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from loguru import logger
+
+from tests.support import postgres
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -37,6 +40,12 @@ def lines() -> Iterator[list[str]]:
     sink = logger.add(lambda message: told.append(message.rstrip("\n")), format=form, level="INFO")
     yield told
     logger.remove(sink)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Any]:
+    """A PostgreSQL server."""
+    yield from postgres.served()
 
 
 @pytest.fixture(scope="session")

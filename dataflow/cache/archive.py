@@ -141,6 +141,32 @@ class Usage:
     oldest: str | None
 
 
+@frozen
+class StoredStream:
+    """Places `first` to `last` of a symbol on one day; a place that is damaged or removed may be among them.
+
+    `trades` of `entries`; `earliest` and `latest`: their lowest and highest time, ns, None without any.
+    `size`: bytes, as far as they are known; what is not compressed yet counts 0.
+    """
+
+    first: int
+    last: int
+    entries: int
+    trades: int
+    earliest: int | None
+    latest: int | None
+    size: int
+
+
+@frozen
+class StoredDay:
+    """What a store has of a UTC day of admission. `name`: as "2026-11-27". `size`: bytes on disk."""
+
+    name: str
+    size: int
+    streams: Mapping[str, StoredStream]
+
+
 class Archive(Protocol):
     """A history on disk. Raises ArchiveFailed from every method, if not said otherwise.
 

@@ -171,6 +171,7 @@ class History:
     shared: Mapping[int, int] = field(factory=dict, kw_only=True)
     last: int = field(default=0, init=False)  # the offset of the last place; 0 when there is none
     newest_trade: Trade | None = field(default=None, init=False)  # the last admitted one, however long ago
+    holes: int = field(default=0, init=False)  # at least the number of gaps that came, and of fills
     _places: ByPlace[Trade | Gap] = field(init=False, factory=lambda: ByPlace[Trade | Gap]())
     _by_time: ByTime[Recorded] = field(init=False, factory=lambda: ByTime[Recorded]())
     _timed: int = field(default=0, init=False)  # `_by_time` is complete up to this offset
@@ -193,6 +194,7 @@ class History:
         """
         made = cls(epoch, max_trades, max_age, shared=shared(epochs))
         made.last = made._timed = last
+        made.holes = 2 * last  # no more than one gap and one fill for each place
         return made
 
     def restore(
@@ -341,6 +343,8 @@ class History:
         found = self._feeds.get(source)
         if found is None:
             found = self._feeds[source] = _Feed(floor=self._floor)
+            if self._floor > _NEVER:  # it may have given trades that nobody knows of any more
+                found.missed = Missed(source, "", "not_recorded")
         return found
 
     def _judge(self, trade: Trade, feed: _Feed) -> Verdict:
@@ -362,6 +366,7 @@ class History:
         offset = (gap.last if gap else self.last) + 1
         if gap:
             self._places.append(gap, gap.last, now)
+            self.holes += 1
             _open(gap, feed, trade)
         self._places.append(trade, offset, now)
         self.last = offset
@@ -398,6 +403,7 @@ class History:
         if isinstance(newest, Gap) and not newest.exact and newest.reason == reason:
             return False  # the gap at this place already stands for an unknown number
         self.last += 1
+        self.holes += 1
         self._places.append(Gap(self.last, self.last, reason, exact=False), self.last, now)
         return True
 
@@ -544,6 +550,7 @@ class History:
                 for offset, trade in places:
                     self._by_time.add(trade.timestamp // _MICROSECOND, offset, Recorded(offset, trade))
         self.filled += 1
+        self.holes += 1
         self._fills.append(Filled(self.filled, places))
         self._trades_of_fills += len(places)
         while self._trades_of_fills > max(self.max_trades, TOGETHER):

@@ -135,7 +135,7 @@ class Recorder:
     def _failed(self, error: ArchiveFailed) -> None:
         recording = self._recording
         recording.totals.errors += 1
-        if recording.trouble is None:
+        if recording.trouble != str(error):
             _log.error("not recording: {}; tried again every {:g} s", error, RETRY)
         recording.trouble = str(error)
 
@@ -144,6 +144,8 @@ class Recorder:
         if recording.trouble is not None:
             recording.trouble = None
             _log.info("recording again")
+        for line in recording.new_damage():
+            _log.error("damaged: {}", line)
         if recording.is_exposed and recording.behind(trio.current_time()) <= self._habits.interval:
             recording.is_exposed = False
             _log.info("clients get only what is on disk again")
@@ -239,8 +241,15 @@ async def warm(recording: Recording, history_of: Callable[[str], History]) -> No
         len(recording.streams),
         places,
         trio.current_time() - begun,
-        f"epoch {recording.epoch} goes on" if recording.goes_on else f"epoch {recording.epoch} begins",
+        _about_epoch(recording),
     )
+
+
+def _about_epoch(recording: Recording) -> str:
+    if recording.goes_on:
+        return f"epoch {recording.epoch} goes on"
+    why = ", because the history was not closed in order" if recording.was_cut_off else ""
+    return f"epoch {recording.epoch} begins{why}"
 
 
 def _load(archive: Archive, symbol: str, stream: Stream, count: int, point: Checkpoint | None) -> _Loaded:
@@ -271,33 +280,39 @@ def _newest_between(archive: Archive, symbol: str, after: int, end: int) -> dict
 # The end.
 
 
-def finish(recording: Recording, within: float = FINISH_WITHIN) -> None:
+def finish(recording: Recording, within: float = FINISH_WITHIN) -> bool:
     """Write what is left and close the store, after the tree has ended. Takes at most about `within` seconds.
 
-    If a disk is stuck, its store is not closed: the next start sees that, and begins a new epoch.
+    If a disk is stuck, its store is not closed: the next start sees that, and begins a new epoch. Returns
+    False if this failed by a fault of ours, not of the disk.
     """
     if recording.archive is None:
-        return
+        return True
     recording.connect(lambda _symbol: None, lambda _firsts: None)  # nobody is there any more
-    last = threading.Thread(target=_finish, args=(recording, recording.archive), daemon=True)
+    faults: list[Exception] = []
+    last = threading.Thread(target=_finish, args=(recording, recording.archive, faults), daemon=True)
     is_stuck = recording.limiter.borrowed_tokens > 0
     if not is_stuck:
         last.start()
         last.join(within)
     if is_stuck or last.is_alive():
         _log.error("the disk does not answer: the history is not closed in order")
+    return not faults
 
 
-def _finish(recording: Recording, archive: Archive) -> None:
-    recording.follow(lambda: None)
-    recording.collect()
+def _finish(recording: Recording, archive: Archive, faults: list[Exception]) -> None:
     is_whole = False
     try:
+        recording.follow(lambda: None)
+        recording.collect()
         while recording.waits and (batch := recording.batch(recording.runs())) != Batch():
             archive.append(batch)
             recording.written(batch)
         is_whole = recording.is_complete
     except ArchiveFailed as error:
         _log.error("the last trades are not recorded: {}", error)
+    except Exception as error:
+        faults.append(error)
+        _log.opt(exception=error).error("a fault of the recorder: the last trades may not be recorded")
     finally:
         archive.close(is_whole)

@@ -100,8 +100,10 @@ class Recording:
         self.place = place
         self.epoch = number
         self.goes_on = False  # the epoch of the last daemon
+        self.was_cut_off = False  # the last daemon had no time to close the history
         self.streams: Mapping[str, Stream] = {}
         self.damage: tuple[str, ...] = ()
+        self._lost = 0  # lines that the store has told while it was open
         self.totals = Totals()
         self.trouble: str | None = None  # why nothing can be written now
         self.writing_since: float | None = None  # a write is on its way
@@ -126,6 +128,7 @@ class Recording:
     def _open(self, archive: Archive) -> None:
         contents = archive.open()
         self.damage = tuple(contents.damage)
+        self.was_cut_off = contents.epoch > 0 and not contents.is_clean
         # Damage may have taken the end of a stream: its places must not be given away again in this epoch.
         self.goes_on = contents.is_clean and contents.epoch > 0 and not contents.damage
         self.epoch = contents.epoch if self.goes_on else max(self.epoch, contents.epoch + 1)
@@ -330,6 +333,13 @@ class Recording:
         self.is_exposed = True
         for symbol in {ready.run.symbol: None for ready in self._ready} | self._news:
             self._show(symbol)
+
+    def new_damage(self) -> tuple[str, ...]:
+        """What the store has found lost since the last time, in words; `troubles` has it from now on."""
+        new = tuple(getattr(self.archive, "lost", ())[self._lost :])
+        self._lost += len(new)
+        self.damage += new
+        return new
 
     def removed(self, firsts: Mapping[str, int]) -> None:
         """The store has removed old places; these are the first ones that are left."""

@@ -69,11 +69,11 @@ class Admitted:
     """The stream of one symbol in the daemon: every place is a trade or a gap.
 
     `prices` and `days` are the states that it went through, one a trade that counts. A late trade that fills
-    a gap (`fills`: the number of the last one) may or may not be in them: they are judged no more.
+    a gap (`fills`: the number of the last one) has its price at its place, for who came there later. The day
+    has it from some moment on, so then the last of `days` alone is sure.
     """
 
     trades: dict[int, Seen] = field(factory=dict)
-    prices: list[State] = field(factory=list)
     days: list[State] = field(factory=list)
     gaps: Counter[str] = field(factory=Counter)  # by reason
     gap_places: set[int] = field(factory=set)
@@ -81,15 +81,21 @@ class Admitted:
     fills: int = 0
     _day: Day | None = None
 
+    @property
+    def prices(self) -> list[State]:
+        """The price of each trade, by place."""
+        return [(self.trades[place].price,) for place in sorted(self.trades)]
+
     def trade(self, offset: int, trade: Seen, moment: int = 0) -> None:
         """The next place is a trade of this time, ns since the epoch."""
         self.trades[offset] = trade
         self.last = offset
-        self.prices.append((trade.price,))
         self._count(offset, trade, moment)
 
-    def fill(self, offset: int, trade: Seen) -> None:
-        """A place of a gap holds this trade now."""
+    def fill(self, offset: int, trade: Seen, moment: int = 0) -> None:
+        """A place of a gap holds this trade now, or held it already when it was read."""
+        if offset in self.gap_places:
+            self._count(offset, trade, moment)
         self.trades[offset] = trade
         self.gap_places.discard(offset)
 
@@ -309,14 +315,14 @@ def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
     )
 
 
-def shown_account(symbol: str, shown: Shown, truth: Sequence[State]) -> Account:
+def shown_account(symbol: str, shown: Shown, truth: Sequence[State], *, only_last: bool = False) -> Account:
     """Compare the states that a client was shown with those that there were.
 
     Wrong are: `untrue`, a state that there was not, or not after the one before; `stale`, when the last state
-    did not reach the client.
+    did not reach the client. `only_last`: of the others it is not known in which order they were.
     """
     at, untrue = 0, list[State]()
-    for state in shown.states:
+    for state in () if only_last else shown.states:
         try:
             at = truth.index(state, at) + 1
         except ValueError:

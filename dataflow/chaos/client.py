@@ -244,8 +244,12 @@ class Trades(Client):
 
 @define(eq=False)
 class States(Client):
-    """A client that is owed the newest state of each symbol."""
+    """A client that is owed the newest state of each symbol.
 
+    `counts_fills`: a late trade that fills a gap changes the state when it comes.
+    """
+
+    counts_fills: ClassVar = False
     shown: dict[str, Shown] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -275,16 +279,14 @@ class States(Client):
     def behind(self, admitted: Mapping[str, Admitted]) -> Iterator[str]:
         for symbol, shown in self.shown.items():
             newest = self.truth(admitted[symbol])[-1:]
-            if not admitted[symbol].fills and shown.states[-1:] != newest:
+            if shown.states[-1:] != newest:
                 yield f"not at the newest state of {symbol}, {newest}"
 
     def account(self, admitted: Mapping[str, Admitted]) -> Account:
         whole = Account()
         for symbol, shown in self.shown.items():
-            if admitted[symbol].fills:
-                whole.delivered += len(shown.states)
-            else:
-                whole.add(shown_account(symbol, shown, self.truth(admitted[symbol])))
+            unsure = self.counts_fills and admitted[symbol].fills > 0
+            whole.add(shown_account(symbol, shown, self.truth(admitted[symbol]), only_last=unsure))
         return whole
 
 

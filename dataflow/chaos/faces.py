@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import h11
 import trio
@@ -112,6 +112,8 @@ class PriceHub(States, OverWebSocket):
 
 class Days(States):
     """A client that is shown days."""
+
+    counts_fills: ClassVar = True
 
     @staticmethod
     def truth(admitted: Admitted) -> list[State]:

@@ -123,7 +123,7 @@ class Records:
         for number, places in history.fills_behind(into.fills):
             into.fills = number
             for offset, trade in places:
-                into.fill(offset, seen(trade))
+                into.fill(offset, seen(trade), trade.timestamp)
 
 
 def seen(trade: Trade) -> Seen:

@@ -147,6 +147,7 @@ def app(called: str | None = None) -> App:
         line = {} if name == called else {"help": help_}
         root.command(f"{__name__}.{where}", name=name, help_epilogue=examples(*shown), **line)
     root.command(f"{__name__}.simulate:app", name="simulate", help="Exchanges to test against.")
+    root.command(f"{__name__}.history:app", name="history", help="The history on disk: look, copy, move.")
     return root
 
 

@@ -51,6 +51,7 @@ from .ends import Failure, Mistake, only
 RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to reconnect; random, up to twice as long
 TOLD_MOST = 300.0  # seconds: the longest `retryAfter` that is obeyed
 OPEN_WITHIN, CLOSE_WITHIN = 10.0, 1.0
+_BROKEN = 1006  # not sent by anybody: the connection ended without a close
 LARGEST_ANSWER = 64 << 20  # bytes: the answer after a long absence holds all missed trades
 WIDTH = 9  # characters of a symbol, when nobody knows which ones come
 GREEN, RED, YELLOW, DIM = "32", "31", "33", "2"
@@ -288,9 +289,8 @@ async def follow(url: str, tail: Tail, show: Show) -> None:
         try:
             await _converse(url, tail, show)
         except ConnectionClosed as closed:
-            reason = closed.reason and (closed.reason.reason or closed.reason.name)
             delay, met = RETRY_FIRST, True
-            show.news(f"disconnected ({reason or 'without a word'}), coming back")
+            show.news(f"disconnected ({_why(closed)}), coming back")
         except Unreadable as error:
             raise Failure(f"{url} says what this client does not understand: {error}") from None
         except ServerFault as fault:
@@ -324,6 +324,13 @@ async def _converse(url: str, tail: Tail, show: Show) -> None:
                 _flush()
     except BaseExceptionGroup as group:
         raise only(group) from None
+
+
+def _why(closed: ConnectionClosed) -> str:
+    told = closed.reason
+    if told is None or told.code == _BROKEN:
+        return "without a word"
+    return str(told.reason or told.name.lower().replace("_", " "))
 
 
 class _Unreachable(Exception):

@@ -285,20 +285,21 @@ class Client:
         yield self._stream(key.symbol).take(_of_row(row, key)), said
 
     def _key_of_later(self, topic: int | str) -> _Key | None:
-        """That of a symbol which came after the answer to `*`: it stands for itself."""
-        known = next(iter(self._compact.values()), None)
-        if known is None or Topic(TRADES, str(topic)) not in self.streams:
+        """That of a symbol which came after the answer to `*`: it and its sources stand for themselves."""
+        if not isinstance(topic, str) or Topic(TRADES, topic) not in self.streams:
             return None
-        key = self._compact[topic] = _Key(str(topic), known.sources)
+        key = self._compact[topic] = _Key(topic, ())
         return key
 
     def _told(self, raw: msgspec.Raw, key: _Key | None) -> Trade:
         said = bytes(raw)
         if not said.startswith(b"["):
             return _trade.decode(said)
+        row = _row.decode(said)
+        key = key or self._key_of_later(row.topic)
         if key is None:
             raise Unreadable("an array in an answer without columns")
-        return _of_row(_row.decode(said), key)
+        return _of_row(row, key)
 
     def _filled(self, fill: _Fill, symbol: str) -> Filled:
         key = next((each for each in self._compact.values() if each.symbol == symbol), None)

@@ -29,13 +29,13 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Side, Trade
-from dataflow.domain.timestamps import from_rfc3339
+from dataflow.domain.timestamps import LATEST
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.reading import EXCERPT, PositiveDecimals, Unusable, decoded, excerpt, positive_decimal
 
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
+_LATEST_USUAL: Final = LATEST // 1_000_000  # milliseconds
 _LAST_ID: Final = 2**53  # a greater number is noise, and would make a gap that no client can count
-_LATEST: Final = from_rfc3339("9999-12-31T23:59:59.999999Z")
 
 _SIDES: Final[dict[Any, Side]] = {
     True: "sell",
@@ -157,7 +157,7 @@ class Codec:
             said: Any = frame.data or frame
             number = said.t if self._single else said.a
             moment = said.T
-            if not (said.e == self._stream and 0 <= number <= _LAST_ID and 0 < moment <= _MICROSECONDS_FROM):
+            if not (said.e == self._stream and 0 <= number <= _LAST_ID and 0 < moment < _LATEST_USUAL):
                 return None
             return Trade(
                 self._name,
@@ -271,6 +271,6 @@ def _timestamp(value: Any) -> int:
     if type(_present(value)) is not int or value <= 0:
         raise Unusable("bad_timestamp")
     nanoseconds = value * (1_000 if value > _MICROSECONDS_FROM else 1_000_000)
-    if nanoseconds > _LATEST:
+    if nanoseconds >= LATEST:
         raise Unusable("bad_timestamp")
     return int(nanoseconds)

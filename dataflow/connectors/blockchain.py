@@ -30,7 +30,7 @@ from attrs import field, frozen
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Side, Trade
-from dataflow.domain.timestamps import from_rfc3339, utc_second
+from dataflow.domain.timestamps import EARLIEST, LATEST, from_rfc3339, utc_second
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.reading import (
     EXCERPT,
@@ -53,7 +53,7 @@ _ABSENT: Final = msgspec.Raw(b"")
 _NUMBER: Final = rf"((?!0[0-9]){UNSIGNED})"
 _usual: Final = re.compile(
     r'\{"seqnum":(0|[1-9][0-9]{0,17}),"event":"updated","channel":"trades","symbol":"([A-Z0-9-]+)",'
-    r'"timestamp":"([^".\\]{19})\.([0-9]{6})Z","side":"(buy|sell)",'
+    r'"timestamp":"((?:19|20)[^".\\]{17})\.([0-9]{6})Z","side":"(buy|sell)",'
     rf'"qty":{_NUMBER},"price":{_NUMBER},"trade_id":"([0-9A-Za-z-]+)"\}}'
 ).fullmatch
 
@@ -316,8 +316,11 @@ def _number(raw: msgspec.Raw, otherwise: str) -> Any:
 
 def _timestamp(value: object) -> int:
     try:
-        return from_rfc3339(_text(value))
+        moment = from_rfc3339(_text(value))
     except Unusable:
         raise
     except ValueError as error:
         raise Unusable("bad_timestamp") from error
+    if not EARLIEST < moment < LATEST:
+        raise Unusable("bad_timestamp")
+    return moment

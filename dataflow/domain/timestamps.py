@@ -2,7 +2,7 @@
 
 Rules of this file. Integers only: no float, no local time zone. A text that is not RFC 3339 raises
 ValueError and is never repaired. A leap second (":60") is refused too, because Unix time has no number for
-it. Years run from 0001 to 9999.
+it. Years run from 0001 to 9999, those of trades from 1823 to 2116 (`EARLIEST`, `LATEST`).
 
 Trades come in runs within one second. So both directions remember the seconds that they have converted, and
 only work on the fraction.
@@ -14,6 +14,10 @@ import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
+
+# Every trade is between these, ns since the epoch. A store counts in 64 bits, and so do sums of times.
+EARLIEST: Final = -(1 << 62)
+LATEST: Final = 1 << 62
 
 _SECOND: Final = 1_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

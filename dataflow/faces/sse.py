@@ -162,6 +162,10 @@ class Face(face.Face):
         }
         words = "Trades as they come, over plain HTTP. After a break a browser goes on where it was."
         yield Sample("Server-Sent Events", url, words, lines=lines, trial=Trial("events", url))
+        url += "?channel=candles&interval=1m"
+        lines = {"curl": f"curl -N '{url}'"}
+        words = "The candles of the last hours, and each one again when it changes."
+        yield Sample("Candles, live", url, words, lines=lines, trial=Trial("events", url))
 
 
 async def _open(hall: Hall, symbol: str) -> Response:

@@ -102,7 +102,8 @@ class Sample:
 def simple(name: str, path: str, words: str) -> Sample:
     """A sample of an endpoint that is asked by GET, and answers at once."""
     url = f"{{http}}{path}"
-    lines = {"curl": f"curl {url}", "Python": f'import httpx\n\nprint(httpx.get("{url}").text)\n'}
+    address = f"'{url}'" if "?" in url else url  # zsh takes "?" for a pattern
+    lines = {"curl": f"curl {address}", "Python": f'import httpx\n\nprint(httpx.get("{url}").text)\n'}
     return Sample(name, url, words, lines=lines, trial=Trial("get", url))
 
 

@@ -19,6 +19,7 @@ from actors.session import Ending, Manners, Session, Wire, WireClosed
 from dataflow.core import Core
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.notice import Refused
+from dataflow.logs import Burst
 from dataflow.paths import SESSIONS, TOPICS
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Gateway, Settings
@@ -84,6 +85,7 @@ class Hall:
         self.pages = Pages(_own_names(core.settings), core.settings.gateway.origins)
         self.quotas = lobby.quotas
         self.past = Past()
+        self.disk_troubles = Burst()  # in answers, for the log
         self.manners = _manners(core.settings)
         self.pool: Starter  # of topics
         self._root: Any = None  # the handle of the whole tree, once an actor has attached itself

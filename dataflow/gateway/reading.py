@@ -18,6 +18,7 @@ from attrs import frozen
 from dataflow.cache.archive import Places
 from dataflow.cache.history import History
 from dataflow.cache.tiers import Tiers
+from dataflow.domain.timestamps import to_rfc3339
 
 from .answers import Position, TradesPage
 from .problems import InvalidValue
@@ -93,7 +94,8 @@ def _check(wanted: Wanted) -> None:
         if position is not None and not (0 <= position.offset < 1 << 62 and 0 <= position.epoch < 1 << 62):
             raise InvalidValue(name, shown(position), "an offset and an epoch are whole numbers from 0 on")
     if wanted.start is not None and wanted.end is not None and wanted.start > wanted.end:
-        raise InvalidValue("to", wanted.end, "must not be before `from`")
+        problem = f"must not be before {to_rfc3339(wanted.start)}, `from`"
+        raise InvalidValue("to", to_rfc3339(wanted.end), problem)
 
 
 class TradesWalk:

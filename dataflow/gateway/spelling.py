@@ -20,7 +20,7 @@ from dataflow.domain import Gap, Side, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
 from dataflow.domain.quality import Quality, best
-from dataflow.domain.timestamps import from_rfc3339, to_rfc3339
+from dataflow.domain.timestamps import EARLIEST, LATEST, from_rfc3339, to_rfc3339
 from dataflow.domain.topic import TRADES
 
 from . import spelled
@@ -39,6 +39,7 @@ from .problems import InvalidValue
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
+_LOST_PLUS: Final = re.compile(r":[0-9.]+ [0-9]{2}:[0-9]{2}$")  # a time whose + was read as a blank
 _WHOLE: Final = 1 << 63  # below it, a number without a fraction is an integer, however it is written
 
 
@@ -209,11 +210,15 @@ def about_page(page: TradesPage) -> dict[str, Any]:
 
 
 def moment(name: str, text: str | None) -> int | None:
-    """The time in the parameter `name`, ns since the epoch. Raises InvalidValue."""
+    """The time in the parameter `name`, ns since the epoch. Raises InvalidValue.
+
+    A time that no trade can have is taken as the nearest one that bounds all trades.
+    """
     try:
-        return None if text is None else from_rfc3339(text)
+        return None if text is None else max(EARLIEST, min(from_rfc3339(text), LATEST))
     except ValueError as error:
-        raise InvalidValue(name, text, str(error), example="2020-05-10T18:33:36.696315Z") from None
+        problem = f"{error}; a + in a URL is written %2B" if _LOST_PLUS.search(text or "") else str(error)
+        raise InvalidValue(name, text, problem, example="2020-05-10T18:33:36.696315Z") from None
 
 
 def shown(position: Position) -> str:

@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
+import trio
 from attrs import define, field, frozen
 from loguru import logger
 
 from actors.session import NOWHERE
 from actors.subscription import Fanout
 from actors.update import Fill, Places, Rendering, Update
+from dataflow import paths
 from dataflow.cache.archive import ArchiveFailed
 from dataflow.cache.history import Resumed
 from dataflow.domain import Gap, Topic
@@ -330,12 +332,12 @@ class Subscriptions:
         self._session.hold(topic, rendering)
 
     def hold_back(self, log: TopicLog, rendering: Rendering[Any]) -> int:
-        """Of a topic that is followed already, what is due leaves before the answer. In the midst of a long
-        answer it can only leave behind it, and so it is told."""
+        """Of a topic that is followed already, updates leave behind the answer, and it tells that. Where only
+        the newest entries count, they leave before it: the answer must not be newer than what follows."""
         topic = log.stream.topic
         if not self.follows(topic):
             return log.last
-        if self._is_on(topic) and topic not in (self._joining or ()) and not self._session.reciting:
+        if log.stream.newest_by is not None and topic in self._session.lanes and not self._session.reciting:
             self._bring_up(topic)
         last = self._told(topic).position
         self.hold(topic, rendering)
@@ -427,6 +429,13 @@ class Subscriptions:
         return self._told(topic).rendering if topic in (self._joined or ()) else None
 
     # The past.
+
+    def tell_of_disk(self, topic: Topic, failed: ArchiveFailed) -> None:
+        """Log it once per burst: a disk that fails one client fails all that come."""
+        if count := self._hall.disk_troubles.occurred("answer", trio.current_time()):
+            logger.bind(path=paths.SESSIONS).warning(
+                "{}: an answer without what is on disk ({:,} times): {}", topic, count, failed
+            )
 
     def part(self, log: TopicLog, rendering: Rendering[Any], after: int) -> Part:
         """An empty part of the past of `log` behind place `after`, in the format of its updates."""
@@ -634,9 +643,7 @@ class _Slices:
         try:
             return await reading
         except ArchiveFailed as failed:
-            logger.warning(
-                "gateway: {}: an answer without what is on disk: {}", self._log.stream.topic, failed
-            )
+            self._subscriptions.tell_of_disk(self._log.stream.topic, failed)
             self._has_failed = self.is_torn = True
             return ()
         finally:

@@ -21,10 +21,9 @@ from attrs import define, field, frozen
 from dataflow.cache.archive import Places
 from dataflow.cache.tiers import AT_ONCE, Tiers, first_place
 from dataflow.domain import Gap, Trade
+from dataflow.domain.timestamps import EARLIEST, LATEST
 
 BESIDE: Final = 4  # entries in which a trade is looked for: few gaps stand side by side
-_EARLIEST: Final = -(1 << 62)  # ns since the epoch: for a range without a beginning ...
-_LATEST: Final = 1 << 62  # ... or without an end
 
 
 @frozen
@@ -168,8 +167,8 @@ class Walk:
         return await self._tiers.skip(
             self._symbol,
             at,
-            _EARLIEST if start is None else start // 1000 * 1000,
-            _LATEST if end is None else end // 1000 * 1000,
+            EARLIEST if start is None else start // 1000 * 1000,
+            LATEST if end is None else end // 1000 * 1000,
         )
 
     async def _beside(self, at: int) -> tuple[int, float]:

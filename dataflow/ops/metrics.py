@@ -147,6 +147,11 @@ class _Now(Collector):
             ("sessions_slow", "Clients disconnected because they were too slow", totals.slow),
             ("updates_sent", "Updates for clients, including those that were dropped later", totals.sent),
             ("updates_dropped", "Updates dropped for slow clients, announced as gaps", totals.dropped),
+            (
+                "fills_forgotten",
+                "Fills that memory forgot before clients were told",
+                self._core.topics.forgotten_fills,
+            ),
         ):
             yield CounterMetricFamily(f"dataflow_{name}", text, value=value)
         ended = {why.value: count for why, count in totals.ended.items()}

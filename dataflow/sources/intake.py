@@ -18,6 +18,7 @@ import trio
 
 from dataflow.domain import Item, Trade
 from dataflow.domain.symbols import ANY
+from dataflow.domain.timestamps import LATEST
 from supervisors import ActorGone
 
 from .port import TICKER, ListenerSettings, Tick
@@ -122,7 +123,7 @@ class Intake:
             raise Unusable(BAD_PRICE)
         if volume <= 0:
             raise Unusable(BAD_QUANTITY)
-        if moment <= 0:
+        if not 0 < moment < LATEST:
             raise Unusable(BAD_TIMESTAMP)
         if symbol is None:
             symbol = self._let_in(written, name.upper())

@@ -56,6 +56,9 @@ class Live(Protocol):
     def look_at_sources(self, symbol: str, series: Series) -> None:
         """Which of its sources are away."""
 
+    def revision(self, symbol: str) -> int:
+        """No less than the changes of any of its bars so far: see `Level.revision`."""
+
     def quiet(self, symbol: str) -> int:
         """The time up to which windows are over by the wall clock."""
 
@@ -136,11 +139,15 @@ class _Reading:
     def _tiers(self) -> Tiers:
         return self.pages.tiers
 
+    @property
+    def _revision(self) -> int:
+        return self.pages.live.revision(self.symbol)
+
     async def whole(self, since: int) -> Series:
         """All bars from the time `since` on."""
         rules, name = self.pages.rules, self.interval.name
         if self.interval.width:
-            series = Series(rules, levels={name: Level(self.interval, since)})
+            series = Series(rules, levels={name: Level(self.interval, since, revision=self._revision)})
             await self._read(series, since - BEYOND, NEVER)
         else:
             series = Series(rules, chains={name: Chain(self.interval)})
@@ -245,11 +252,12 @@ class _Reading:
                 continue
             mine = made.get(start)
             if mine is None:
-                made[start] = mine = bar.in_window(width)
+                made[start] = mine = bar.in_window(width, 0 if width == base else self._revision)
             else:
                 mine.merge(bar)
             mine.gaps = tuple(sorted({*mine.gaps, *bar.gaps}, key=lambda gap: gap.first))
-            mine.changes += bar.changes
+            if width == base:
+                mine.changes += bar.changes
         for bar in made.values():
             bar.closed = bar.end <= self.watermark
         older = await self._of_trades(begin, since) if begin < since else []
@@ -264,7 +272,7 @@ class _Reading:
             raise ArchiveFailed(f"a recorded bar is damaged: {error}") from None
 
     async def _of_trades(self, begin: int, stop: int) -> list[FullBar]:
-        level = Level(self.interval, begin)
+        level = Level(self.interval, begin, revision=self._revision)
         scratch = Series(self.pages.rules, levels={self.interval.name: level})
         await self._read(scratch, begin - BEYOND, stop + BEYOND)
         if stop > self.watermark:
@@ -305,7 +313,7 @@ class _Reading:
 
     async def page_of_chain(self, start: int | None, end: int | None, limit: int) -> Page:
         bars: list[FullBar] = []
-        last = await self.pages.high(self.symbol) + 1
+        last = (await self.pages.high(self.symbol) // 1000 + 1) * 1000  # `after` ends at whole ones
         stop = last if end is None else min(end, last)
         if start is None:
             day = (stop - 1) // DAY * DAY

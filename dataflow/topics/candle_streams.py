@@ -33,6 +33,7 @@ from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.candle import DAY, HOUR, SECOND, Candle, Interval, interval
 from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import CANDLES
+from dataflow.logs import Burst
 
 from .candle_pages import Page, Pages
 from .candles import FullBar, pack, unpack
@@ -47,6 +48,7 @@ MUCH: Final = 1_000  # unread places of one symbol, for which the follower is wo
 AT_ONCE: Final = 10_000  # places that the follower reads between two checkpoints
 LOOKED_AT: Final = 100  # symbols whose bars it looks at between two checkpoints
 KEPT: Final = 1_000  # candles of a topic, for answers to new subscribers
+SHOWN: Final = 4  # a gap, a fill, or a source that goes or comes, changes a bar less often
 RECORDED: Final = (interval("1m"), interval("1h"))
 
 _log = logger.bind(path=paths.CANDLES)
@@ -133,7 +135,10 @@ class Candles:
         self._pages = Pages(self.rules, ground.tiers, ground.history_of, self._until, self)
         self._too_late: Counter[str] = Counter()  # of series that are not kept any more
         self._in_future = 0
+        self._away: dict[str, set[str]] = {}  # sources that were away when somebody looked, by symbol
+        self._turns: Counter[str] = Counter()  # how often these were others
         self._prepared: dict[Topic, Series] = {}  # of topics that are just being opened
+        self._burst = Burst()
         self._is_restored = False
         self._points: dict[str, Checkpoint] = {}  # of symbols that nobody carries yet
         ground.recording.collect_from(self._checkpoints)
@@ -185,10 +190,15 @@ class Candles:
         try:
             whole = await self._pages.begin(symbol, wanted)
         except ArchiveFailed as error:
-            _log.warning("{} begins with what memory has: {}", topic, error)
+            self._tell_of_disk(str(topic), error)
             return
         if whole is not None and topic not in self._logs:
             self._prepared[topic] = whole
+
+    def _tell_of_disk(self, what: str, error: Exception) -> None:
+        """Log it once per burst: a disk that fails one topic fails all that are opened."""
+        if count := self._burst.occurred("disk", trio.current_time()):
+            _log.warning("{} begin with what memory has ({:,} times): {}", what, count, error)
 
     # For pages.
 
@@ -204,6 +214,17 @@ class Candles:
             self._catch_up(symbol, series)
             series.settle()
         return series
+
+    def revision(self, symbol: str) -> int:
+        """No less than the changes of its bars so far; more than before, if one may have changed since."""
+        history = self._ground.history_of(symbol)
+        gave = {trade.source for trade in history.newest_by_source()}
+        live = {s.name for s in self._ground.carriers.get(symbol, ()) if s.status(symbol) == "live"}
+        away = gave - live
+        if away != self._away.get(symbol, set()):
+            self._away[symbol] = away
+            self._turns[symbol] += 1
+        return SHOWN * (history.holes + self._turns[symbol])
 
     def look_at_sources(self, symbol: str, series: Series) -> None:
         """Which of its sources are away."""
@@ -304,11 +325,13 @@ class Candles:
         for level in sorted(series.levels.values(), key=lambda level: -level.interval.width):
             since = -(-level.since // width) * width  # the first window that is whole
             if width % level.interval.width == 0 and since <= series.watermark // width * width:
-                made = Level(wanted, since)
+                made = Level(wanted, since, revision=self.revision(symbol))
                 for bar in level.bars.values():
                     made.add(bar, ALWAYS)
                 return made
-        scratch = prepared or Series(self.rules, levels={wanted.name: Level(wanted)})
+        scratch = prepared or Series(
+            self.rules, levels={wanted.name: Level(wanted, revision=self.revision(symbol))}
+        )
         self._read(symbol, scratch, series.position)
         for hole in scratch.coverage.holes:
             if hole.end < NEVER:
@@ -364,7 +387,7 @@ class Candles:
             try:
                 await self._restore(symbol)
             except (ArchiveFailed, ValueError) as error:
-                _log.warning("the bars of {} begin with what memory has: {}", symbol, error)
+                self._tell_of_disk(f"the bars of {symbol}", error)
             await trio.lowlevel.checkpoint()
         self._is_restored = True
 
@@ -424,6 +447,8 @@ class Candles:
         series = self._thawed(symbol)
         if series is None:
             series = Series(self.rules, levels={each.name: _recorded_level(each) for each in RECORDED})
+            for level in series.levels.values():
+                level.revision = self.revision(symbol)
             self._skip_what_is_on_disk(symbol, series)
         self._series[symbol] = series
         return series

@@ -128,15 +128,59 @@ class FullBar(Bar, eq=False, array_like=True):
         end = self.fold(trades, begin, until)
         if end == begin:
             return end
-        taken = trades if end - begin == len(trades) else trades[begin:end]
-        self.quote_volume += sum([trade.price * trade.quantity for trade in taken])
-        self.buy_volume += sum([trade.quantity for trade in taken if trade.side == "buy"])
         if self.first is not first:
             self.first_place = places[_index(trades, self.first, range(begin, end))]
         if self.last is not last:
             self.last_place = places[_index(trades, self.last, range(end - 1, begin - 1, -1))]
         self.last_offset = places[end - 1]
         return end
+
+    def fold(self, trades: Sequence[Trade], begin: int = 0, until: float = float("inf")) -> int:
+        # The loop of `Bar`, and sums that are made once for trades in a row of one price and side.
+        start, end = self.start, min(self.end, until)
+        first, last, high, low = self.first, self.last, self.high, self.low
+        earliest, latest = first.timestamp, last.timestamp
+        bought, other, turned = _ZERO, _ZERO, _ZERO
+        price, side, quantity = last.price, last.side, _ZERO
+        count = 0
+        for trade in islice(trades, begin, None):
+            moment = trade.timestamp
+            if moment > latest:
+                if moment >= end:
+                    break
+                last, latest = trade, moment
+            elif moment == latest:
+                number, its = trade.sequence, last.sequence
+                if number is None or its is None or number > its or not _precedes(trade, last):
+                    last = trade  # nearly always, and without a call
+                if moment == earliest and _precedes(trade, first):
+                    first = trade
+            elif moment <= earliest:
+                if moment < start:
+                    break
+                if moment < earliest or _precedes(trade, first):
+                    first, earliest = trade, moment
+            count += 1
+            if trade.price == price and trade.side == side:
+                quantity += trade.quantity
+                continue
+            turned += price * quantity
+            if side == "buy":
+                bought += quantity
+            else:
+                other += quantity
+            price, side, quantity = trade.price, trade.side, trade.quantity
+            if price > high:
+                high = price
+            elif price < low:
+                low = price
+        bought, other = (bought + quantity, other) if side == "buy" else (bought, other + quantity)
+        volume, buy_volume = self.volume + bought + other, self.buy_volume + bought
+        self.quote_volume += turned + price * quantity
+        self.first, self.last, self.high, self.low = first, last, high, low
+        self.volume, self.buy_volume = volume, buy_volume
+        self.count += count
+        return begin + count
 
     def merge(self, other: FullBar) -> None:
         """Add all trades of `other`, whose window is this one or lies in it. No trade may be in both."""
@@ -153,10 +197,11 @@ class FullBar(Bar, eq=False, array_like=True):
         self.first_offset = min(self.first_offset, other.first_offset)
         self.last_offset = max(self.last_offset, other.last_offset)
 
-    def in_window(self, width: int) -> FullBar:
+    def in_window(self, width: int, changes: int = 0) -> FullBar:
         """A new bar of the same trades, in the wider window that they lie in."""
         start = self.start // width * width
-        return msgspec.structs.replace(self, start=start, end=start + width, closed=False, gaps=(), changes=0)
+        end = start + width
+        return msgspec.structs.replace(self, start=start, end=end, closed=False, gaps=(), changes=changes)
 
     @property
     def rev(self) -> int:

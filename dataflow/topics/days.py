@@ -7,8 +7,11 @@ after midnight until a trade of the new day comes. It never goes back: a trade o
 count. Nor does one that is dated more than an hour ahead of our clock, or a single wrong date would end the
 day. Whatever does not count is counted.
 
-Bars survive the process, where there is a history on disk: a checkpoint has the bar and the position that it
-was made of, and what came behind it is read from disk at the start.
+A trade that fills a gap counts once. Either its place was read as a gap: then it counts when it comes (`Gaps`
+knows these places). Or its place is not read yet: then it is a trade like any other.
+
+Bars survive the process, where there is a history on disk: a checkpoint has the bar, the position that it
+was made of and the gaps before it. What came behind it, or into these gaps, is read from disk at the start.
 
 A topic shows each state that the bar had, one a trade, as long as its reader keeps up. A reader that is
 behind gets the newest state. The topic of a symbol that does not exist (yet) is empty, and nothing is kept of
@@ -17,6 +20,7 @@ it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +30,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 import msgspec
-from attrs import define
+from attrs import define, field
 from loguru import logger
 
 from actors.update import Places, Stream, Update
@@ -37,15 +41,16 @@ from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.topic import DAYS
 
-from .candles import DAY, Bar
+from .candles import DAY, FullBar
 from .channel import Ground
 
 AHEAD: Final = 3600 * 10**9  # nanoseconds: a clock may be wrong by so much
 RUN: Final = 2_000  # places that are read at once: half a millisecond of work
 MUCH: Final = 1_000  # unread places of one symbol, for which the follower is woken before its time
+GAPS: Final = 1_000  # that are remembered of a symbol, the newest ones
 AT_ONCE: Final = 20_000  # places that the follower reads between two checkpoints: more than the shards admit
 
-FORGOTTEN: Final = "forgotten"  # why places do not count. The history forgot these before they were read
+FORGOTTEN: Final = "forgotten"  # why places do not count. These, or their gap, were forgotten before
 LATE: Final = "late"  # their day is over
 FUTURE: Final = "future"  # they are dated more than an hour later than now
 REASONS: Final = (FORGOTTEN, LATE, FUTURE)
@@ -63,8 +68,10 @@ _ADVICE: Final = {
 class _Saved(msgspec.Struct, array_like=True, frozen=True):
     """A bar in a checkpoint; None before the first trade. `place`: of the newest trade that counts."""
 
-    bar: Bar | None
+    bar: FullBar | None
     place: int
+    gaps: list[tuple[int, int]] = []
+    blind: int = 0
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -90,31 +97,64 @@ class LeftOut:
             logger.bind(path=paths.DAYS).warning(_ADVICE[reason], places, symbol)
 
 
+class Gaps:
+    """The places that were read as gaps and may be filled, as far as they are remembered.
+
+    `ranges`: (first, last), in order. `blind`: up to this place there may be others.
+    """
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = (), blind: int = 0) -> None:
+        self.ranges = list(ranges)
+        self.blind = blind
+
+    def add(self, gap: Gap) -> None:
+        """The next places are a gap."""
+        if gap.sequence is not None:  # any other can never be filled
+            self.ranges.append((gap.first, gap.last))
+            self._forget()
+
+    def take(self, place: int) -> bool:
+        """This place holds a trade now. Returns whether it was read as a gap."""
+        at = bisect_right(self.ranges, place, key=lambda each: each[0]) - 1
+        if at < 0 or self.ranges[at][1] < place:
+            return False
+        first, last = self.ranges[at]
+        self.ranges[at : at + 1] = [
+            part for part in ((first, place - 1), (place + 1, last)) if part[0] <= part[1]
+        ]
+        self._forget()
+        return True
+
+    def _forget(self) -> None:
+        if len(self.ranges) > GAPS:
+            self.blind = self.ranges.pop(0)[1]
+
+
 class States:
-    """The newest states of a bar, one a trade, at most `most`. All behind place `after` are here."""
+    """The newest states of a bar, one a trade, at most `most`. All behind number `after` are here."""
 
     def __init__(self, most: int, after: int) -> None:
         self.most = most
         self._after = after
         self._states: deque[tuple[int, Aggregate]] = deque(maxlen=most)
 
-    def add(self, state: Aggregate) -> None:
+    def add(self, number: int, state: Aggregate) -> None:
         """The next state."""
         if len(self._states) == self.most:
             self._after = self._states[0][0]
-        self._states.append((state.offset, state))
+        self._states.append((number, state))
 
-    def skip_to(self, state: Aggregate) -> None:
+    def skip_to(self, number: int, state: Aggregate) -> None:
         """The newest state; those before it were never made."""
         self._states.clear()
-        self._states.append((state.offset, state))
-        self._after = state.offset
+        self._states.append((number, state))
+        self._after = number
 
-    def behind(self, place: int) -> Places | None:
-        """All states behind `place`; None when some of them are not here."""
-        if place < self._after:
+    def behind(self, number: int) -> Places | None:
+        """All states behind `number`; None when some of them are not here."""
+        if number < self._after:
             return None
-        found = list(takewhile(lambda state: state[0] > place, reversed(self._states)))
+        found = list(takewhile(lambda state: state[0] > number, reversed(self._states)))
         return found[::-1]
 
 
@@ -127,9 +167,17 @@ class Day:
     _clock: Callable[[], float]
     _left_out: LeftOut
     position: int = 0
-    bar: Bar | None = None
-    place: int = 0  # of the newest trade that counts, and so of the present state
-    saved: int = 0  # the position of the newest checkpoint
+    bar: FullBar | None = None
+    place: int = 0  # the highest of a trade that counts
+    gaps: Gaps = field(factory=Gaps)
+    fills: int = 0  # the number of the last fill that was looked at
+    late: int = 0  # the trades of fills that count
+    is_saved: bool = False  # the newest checkpoint has all of it
+
+    @property
+    def number(self) -> int:
+        """That of the present state. It grows by at least one with each trade that counts."""
+        return self.place + self.late
 
     @property
     def unread(self) -> int:
@@ -144,7 +192,7 @@ class Day:
     @property
     def is_urgent(self) -> bool:
         """Whether the history may forget some of it before the follower has its turn."""
-        return self.unread >= self.history.max_trades // 2
+        return self.unread >= self.history.max_trades // 2 or self.history.filled > self.fills
 
     def state(self) -> Aggregate:
         """The bar as a value. There must be one."""
@@ -165,15 +213,51 @@ class Day:
 
     def catch_up(self, states: States | None) -> None:
         """Read all that the history has. Every state goes into `states`, unless they are too many."""
-        before = self.place
+        before = self.number
+        if self.history.filled > self.fills:
+            self._take_fills(states)
         if states is None:
             self._read_all()
         elif self.unread <= states.most:
             self._read_each(states)
         else:
             self._read_all()
-            if self.place > before:
-                states.skip_to(self.state())
+            if self.number > before:
+                states.skip_to(self.number, self.state())
+
+    def _take_fills(self, states: States | None) -> None:
+        """Before what is behind the position is read: that has these trades already."""
+        for number, places in self.history.fills_behind(self.fills):
+            if number > self.fills + 1:
+                self._left_out.add(FORGOTTEN, self.symbol, number - self.fills - 1)  # or a few more
+            self.fills = number
+            for place, trade in places:
+                before = self.number
+                self.fill(place, trade)
+                if states is not None and self.number > before:
+                    states.add(self.number, self.state())
+
+    def fill(self, place: int, trade: Trade) -> None:
+        """A place holds this trade now. It may be told again."""
+        was_gap = self.gaps.take(place)
+        if not was_gap and place > self.gaps.blind:
+            return  # it counts already, or it is read as a trade
+        self.is_saved = False
+        bar = self.bar
+        if trade.timestamp >= self._future():
+            self._left_out.add(FUTURE, self.symbol)
+        elif bar is not None and trade.timestamp < bar.start:
+            self._left_out.add(LATE, self.symbol)
+        elif not was_gap:
+            self._left_out.add(FORGOTTEN, self.symbol)
+        else:
+            new = FullBar.at(trade, place, DAY)
+            if bar is None or new.start > bar.start:
+                self.bar = new
+            else:
+                bar.merge(new)
+            self.place = max(self.place, place)
+            self.late += 1
 
     def _read_all(self) -> None:
         while self.unread and (places := self._next(RUN)):
@@ -184,7 +268,7 @@ class Day:
             before = self.place
             self._fold((each,))
             if self.place > before:
-                states.add(self.state())
+                states.add(self.number, self.state())
 
     def _next(self, limit: int) -> Sequence[tuple[int, Trade | Gap]]:
         forgotten = self.history.first - 1 - self.position
@@ -203,21 +287,27 @@ class Day:
 
     def checkpoint(self) -> Checkpoint:
         """Its bar and position, to be written."""
-        self.saved = self.position
-        return Checkpoint(DAYS, self.symbol, self.position, _encode(_Saved(self.bar, self.place)))
+        self.is_saved = True
+        saved = _Saved(self.bar, self.place, self.gaps.ranges, self.gaps.blind)
+        return Checkpoint(DAYS, self.symbol, self.position, _encode(saved))
 
     def go_on_from(self, point: Checkpoint) -> None:
         """Begin where a checkpoint was made."""
         saved = _decode(point.data)
         self.bar, self.place = saved.bar, saved.place
-        self.position = self.saved = point.position
+        self.gaps = Gaps(saved.gaps, saved.blind)
+        self.position, self.is_saved = point.position, True
 
     def _fold(self, places: Sequence[tuple[int, Trade | Gap]]) -> None:
         last = places[-1][0]
         trades = [entry for _, entry in places if isinstance(entry, Trade)]
+        gaps: list[Gap] = []
         if len(trades) < len(places):
+            gaps = [entry for _, entry in places if isinstance(entry, Gap)]
             places = [place for place in places if isinstance(place[1], Trade)]
-        future = int(self._clock() * 1e9) + AHEAD
+        offsets = [place for place, _ in places]
+        future = self._future()
+        self.is_saved = False
         at = 0
         while at < len(trades):
             trade, bar = trades[at], self.bar
@@ -228,17 +318,23 @@ class Day:
                 self._left_out.add(LATE, self.symbol)
                 at += 1
             elif bar is None or trade.timestamp >= bar.end:
-                self.bar, self.place = Bar.of(trade, DAY), places[at][0]
+                self.bar, self.place = FullBar.at(trade, offsets[at], DAY), offsets[at]
                 at += 1
             else:
-                at = bar.fold(trades, at, future)
-                self.place = places[at - 1][0]
-            self.position = places[at - 1][0]  # with each part, so that an exception repeats none
+                at = bar.fold_at(trades, offsets, at, future)
+                self.place = offsets[at - 1]
+            self.position = offsets[at - 1]  # with each part, so that an exception repeats none
+        for gap in gaps:
+            self.gaps.add(gap)
         self.position = last
+
+    def _future(self) -> int:
+        """A trade of this time or later is not credible."""
+        return int(self._clock() * 1e9) + AHEAD
 
 
 class AggregateLog:
-    """The states of a symbol's bar. Each has the place of the trade that made it."""
+    """The states of a symbol's bar, in the places of their numbers."""
 
     def __init__(self, topic: Topic, days: Days, epoch: int, at_once: int) -> None:
         self.stream = Stream(topic, epoch, newest_by=_alike)
@@ -246,24 +342,27 @@ class AggregateLog:
         day = self._find()
         if day is not None:
             day.catch_up(None)
-        self.states = States(at_once, 0 if day is None else day.place)
+        self.states = States(at_once, 0 if day is None else day.number)
+        self._late = 0 if day is None else day.late  # at the last reading
 
     @property
     def last(self) -> int:
         day = self._up_to_date()
-        return 0 if day is None else day.place
+        return 0 if day is None else day.number
 
     def read(self, after: int) -> Update | None:
         day = self._up_to_date()
-        if day is None or day.place <= after:
+        if day is None or day.number <= after:
             return None
-        places = self.states.behind(after) or [(day.place, day.state())]
-        return Update(self.stream, after + 1, places, day.history.since_when(after))
+        places = self.states.behind(after) or [(day.number, day.state())]
+        since = day.history.since_when(after - self._late)
+        self._late = day.late
+        return Update(self.stream, after + 1, places, since)
 
     def newest(self, count: int) -> Places:
         """The present state, if there is one."""
         day = self._up_to_date()
-        return [(day.place, day.state())] if count and day is not None and day.bar is not None else []
+        return [(day.number, day.state())] if count and day is not None and day.bar is not None else []
 
     def resume(self, epoch: int, offset: int, limit: int) -> Resumed:
         return Resumed(False, self.last)  # there is no past
@@ -345,7 +444,7 @@ class Days:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Those of the bars that have changed since the last time."""
-        return [day.checkpoint() for day in self._days.values() if day.position > day.saved]
+        return [day.checkpoint() for day in self._days.values() if not day.is_saved]
 
     async def restore(self) -> None:
         """Bring the bars where they were when the last daemon ended. Idempotent. Raises ArchiveFailed."""
@@ -360,8 +459,13 @@ class Days:
             else:
                 before = await self._before_its_day(symbol, stream.first - 1)
                 day.position = max(before, day.history.first - 1 - left)
+                day.gaps.blind = day.position
                 self._left_out.counts[FORGOTTEN] += day.position - before
                 left -= max(0, day.history.first - 1 - day.position)
+            for first, last in list(day.gaps.ranges):  # these may be filled behind the checkpoint
+                for place, entry in await ground.tiers.behind(symbol, first - 1, last - first + 1):
+                    if isinstance(entry, Trade) and place <= last:
+                        day.fill(place, entry)
             while day.position + 1 < day.history.first:
                 day.catch_up_with(await ground.tiers.behind(symbol, day.position, RUN))
             restored[symbol] = day

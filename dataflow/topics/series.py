@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from itertools import takewhile
 from math import gcd
-from typing import Final
+from typing import Final, cast
 
 from attrs import define, field
 
@@ -45,7 +45,8 @@ class Level:
 
     `since`: bars that start earlier are not kept, or not whole. `keep`: ns for which a closed bar is kept
     behind its last chance to be revised. `unsaved`: starts of closed bars that have changed since they were
-    recorded; None where they are not.
+    recorded; None where they are not. `revision`: the least number of changes of its bars, so that one which
+    is made anew has a higher `rev` than it ever had before.
     """
 
     interval: Interval
@@ -54,6 +55,7 @@ class Level:
     bars: dict[int, FullBar] = field(factory=dict)
     changed: dict[int, None] = field(factory=dict)  # starts of bars that have changed since they were taken
     unsaved: dict[int, None] | None = None
+    revision: int = 0
     _open: dict[int, None] = field(factory=dict)
 
     @property
@@ -69,7 +71,7 @@ class Level:
             return False
         mine = self.bars.get(start)
         if mine is None:
-            self.put(bar.in_window(width))
+            self.put(bar.in_window(width, self.revision))
         else:
             mine.merge(bar)
             if mine.closed and self.unsaved is not None:
@@ -264,8 +266,9 @@ class Series:
 
     def fold(self, places: Places, until: int) -> None:
         """Read the next places. Trades of the time `until` or later are not credible."""
-        begin = 0
-        gaps = [at for at, (_, entry) in enumerate(places) if isinstance(entry, Gap)]
+        begin, gaps = 0, []
+        if Gap in {type(entry) for _, entry in places}:  # a run without one is the rule, and costs no more
+            gaps = [at for at, (_, entry) in enumerate(places) if isinstance(entry, Gap)]
         for at in (*gaps, len(places)):
             if begin < at:
                 self._read(places[begin:at], until)
@@ -311,8 +314,8 @@ class Series:
         return any(level.is_open for level in self.levels.values())
 
     def _read(self, places: Places, until: int) -> None:
-        numbers = [place for place, _ in places]
-        trades = [entry for _, entry in places if isinstance(entry, Trade)]
+        numbers: Sequence[int] = range(places[0][0], places[-1][0] + 1)  # a trade takes one place
+        trades = cast(list[Trade], [entry for _, entry in places])
         parts, high = bars_of(trades, numbers, self._base(), self.high, self.rules.lateness, until)
         counted = sum([part.bar.count for part in parts])
         if counted < len(trades):

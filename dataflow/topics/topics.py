@@ -7,7 +7,8 @@ topic that has decided to end.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -24,6 +25,7 @@ from .channel import Channel, TopicLog
 from .every import EveryLog
 from .trades import Readers
 
+SYMBOLS_AT_ONCE = 50  # that are wanted or released without a checkpoint: a millisecond of work
 BEAT_WITHIN = 10.0  # seconds of work without progress: the actor hangs; one pass takes milliseconds
 _LATEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: None)
 
@@ -74,6 +76,7 @@ class Topics:
     ) -> None:
         self.channels = channels
         self.readers = Readers()
+        self.forgotten_fills = 0  # before they could be brought to subscribers
         self._carriers = carriers
         self._interval = interval
         self._interest = interest
@@ -171,14 +174,14 @@ class Topics:
         if opened is None or not opened.fanout.open:
             return ()
         opened.fanout.open = False
-        self.release(topic)
+        deque(self._releasing(topic), maxlen=0)  # at once: nobody is left to do it in turns
         if opened.ref is not None:
             opened.ref.put(NEWS)  # if it lives after all, it ends now
         return opened.fanout.subscribers
 
     # For a subscription these are its upstream: all sources that carry the symbols of its topic.
 
-    def want(self, topic: Topic, wake: Callable[[], object]) -> None:
+    async def want(self, topic: Topic, wake: Callable[[], object]) -> None:
         wanted = self.channels[topic.channel].wants(topic)
         log = self._every.get(topic)
         if log is not None:
@@ -188,19 +191,28 @@ class Topics:
                 self.readers.add_of_all(_teller(log, wake), topic)
             else:
                 self.readers.add(symbol, topic, _idle if topic.channel in self._unwoken else wake)
-        for symbol in self._known(wanted):
+        for number, symbol in enumerate(self._known(wanted), start=1):
             for state in self._carriers.get(symbol, ()):
                 state.interest.want(symbol, topic)
             self._interest(symbol)
+            if number % SYMBOLS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
-    def release(self, topic: Topic) -> None:
+    async def release(self, topic: Topic) -> None:
+        for _ in self._releasing(topic):
+            await trio.lowlevel.checkpoint()
+
+    def _releasing(self, topic: Topic) -> Iterator[None]:
+        """Release a topic in pieces: thousands of symbols take a tenth of a second."""
         wanted = self.channels[topic.channel].wants(topic)
         for symbol in wanted:
             self.readers.remove(symbol, topic)
-        for symbol in self._known(wanted):
+        for number, symbol in enumerate(self._known(wanted), start=1):
             for state in self._carriers.get(symbol, ()):
                 state.interest.release(symbol, topic)
             self._interest(symbol)
+            if number % SYMBOLS_AT_ONCE == 0:
+                yield
 
     def want_again(self, symbols: Iterable[str]) -> None:
         """The carriers of `symbols` have changed: what is wanted of them is wanted from those of now."""
@@ -212,6 +224,9 @@ class Topics:
     def _known(self, wanted: Collection[str]) -> Collection[str]:
         """These symbols; all that there are where `ANY` is among them."""
         return list(self._carriers) if ANY in wanted else wanted
+
+    def _forgot(self, fills: int) -> None:
+        self.forgotten_fills += fills
 
     def _wake(self, topic: Topic) -> None:
         opened = self._running(topic)
@@ -248,7 +263,7 @@ class Topics:
         linger = max((state.settings.linger for state in sources), default=0.0)
         return Child(
             id=str(topic),
-            make=lambda: Subscription(fanout, self, linger, self._interval, self._served),
+            make=lambda: Subscription(fanout, self, linger, self._interval, self._served, self._forgot),
             restart=Restart.TRANSIENT,
             mailbox=_LATEST,
             beat_within=BEAT_WITHIN,

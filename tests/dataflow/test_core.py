@@ -80,7 +80,7 @@ async def _walk(
             if symbol in core.carriers:
                 topic = Topic(TRADES, symbol)
                 await core.topics.open(topic, Starter())  # type: ignore[arg-type]
-                core.topics.want(topic, lambda: None)
+                await core.topics.want(topic, lambda: None)
                 followed.add(symbol)
         for symbol in sorted(followed - wanted):
             core.topics.abandon(Topic(TRADES, symbol))

@@ -136,6 +136,34 @@ def test_the_second_signal_cancels() -> None:
         assert ends(running) == (130, ["cleaned up", "returned 130"], "")
 
 
+def _finishing(how: str) -> str:
+    return PROGRAM.replace("code = run(sup,", f"code = run(sup, finish=lambda: {how},")
+
+
+@pytest.mark.parametrize(("life", "code"), [("obeys", 0), ("crashes", 1)])
+def test_what_is_left_to_do_is_done_when_the_tree_has_ended(life: str, code: int) -> None:
+    """However it has ended."""
+    program = _finishing('print("finished", flush=True)')
+    if life == "crashes":
+        program = program.replace('Child("actor", Actor,', 'Child("actor", Crasher,')
+    with process(life, program=program) as running:
+        if life == "obeys":
+            up(running)
+            running.send_signal(signal.SIGTERM)
+        ended, out, _err = ends(running)
+    assert (ended, out[-2:]) == (code, ["finished", f"returned {code}"])
+
+
+def test_the_deadline_holds_for_what_is_left_to_do() -> None:
+    """The two have one deadline together."""
+    with process("obeys", deadline=0.5, program=_finishing("time.sleep(1000)")) as running:
+        up(running)
+        running.send_signal(signal.SIGTERM)
+        code, out, err = ends(running)
+    assert (code, out) == (124, ["asked", "cleaned up"])
+    assert "time.sleep" in err or "lambda" in err
+
+
 def test_another_signal_is_handed_to_its_handler_and_ends_nothing() -> None:
     """The handler gets the handle of the root, any number of times, and its defects harm nobody."""
     with process("obeys") as running:

@@ -285,8 +285,11 @@ async def test_a_client_gets_from_disk_what_memory_has_forgotten() -> None:
             assert shown(answer["trades"]) == [str(each) for each in [*range(1003, 2001), 2003, 2004]]
 
 
-async def test_a_disk_that_fails_is_a_gap_and_no_recovery() -> None:
-    """Before the answer has begun, and in its midst: never silence, and memory's part comes all the same."""
+async def test_a_disk_that_fails_is_a_gap_and_no_recovery(lines: list[str]) -> None:
+    """Before the answer has begun, and in its midst: never silence, and memory's part comes all the same.
+
+    The log has one line for all clients that are told so.
+    """
     async with stage(cache=Cache(trades_per_symbol=10)) as s, client(s.daemon.url) as one:
         disk = Disk.of(s)
         for start in range(1, 101, 10):
@@ -302,6 +305,7 @@ async def test_a_disk_that_fails_is_a_gap_and_no_recovery() -> None:
             answer = await two.call("subscribe", channel="trades", symbol=SYMBOL, snapshot=50)
             assert answer["gaps"] == [{"from": 0, "to": None, "reason": "overrun"}]
             assert shown(answer["trades"]) == [str(each) for each in range(first, 101)]
+    assert sum("an answer without what is on disk" in line for line in lines) == 1
 
 
 async def test_a_hole_on_disk_is_a_gap_and_no_recovery() -> None:

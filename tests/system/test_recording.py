@@ -198,6 +198,7 @@ async def test_real_trades_through_a_stop_and_a_kill(tmp_path: Path, real_trades
         await exchange.wait_disconnected()
         position = {"epoch": first["epoch"], "offset": 390}
         async with home.living() as life, client(life.url) as listener:
+            assert "begins, because the history was not closed in order" in "".join(life.log)
             await publish(life, parts[2])
             third = await listener.call("subscribe", symbol=SYMBOL, since=position)
             assert third["epoch"] > first["epoch"]

@@ -340,9 +340,11 @@ async def test_candles_in_pages_and_whole() -> None:
         pages = await s.pages(f"{path}&limit=2")
         assert [len(page["candles"]) for page in pages] == [2, 2, 2, 1]
         candles = [candle for page in pages for candle in page["candles"]]
-        assert [each["count"] for each in candles] == [4, 5, 2, 5, 5, 5, 1] or sum(
-            each["count"] for each in candles
-        ) == len(ALL)
+        assert [each["count"] for each in candles] == [4, 5, 2, 5, 5, 5, 1]
+        for limit, is_last in ((6, False), (7, True), (8, True)):
+            full = await s.http.get(f"{path}&limit={limit}")
+            assert exact(full.text)["candles"] == candles[:limit]
+            assert ("link" in full.headers) is not is_last, "a full page may be the last one"
         text = (await s.http.get(path, headers=NDJSON)).text
         assert [exact(line) for line in text.splitlines()] == candles
         table = list(csv.DictReader(io.StringIO((await s.http.get(path, headers=CSV)).text)))
@@ -370,7 +372,21 @@ MISTAKES: list[tuple[str, int, dict[str, Any]]] = [
     (f"{TRADES}?limit=-1", 400, {"param": "limit"}),
     (f"{TRADES}?limit=1e3", 400, {"param": "limit"}),
     (f"{TRADES}?from=yesterday", 400, {"param": "from", "example": "2020-05-10T18:33:36.696315Z"}),
-    (f"{TRADES}?from=2024-01-02T00:00:00Z&to=2024-01-01T00:00:00Z", 400, {"param": "to"}),
+    (
+        f"{TRADES}?from=2024-01-02T00:00:00%2B01:00&to=2024-01-01T00:00:00Z",
+        400,
+        {
+            "value": "2024-01-01T00:00:00.000000Z",
+            "problem": "must not be before 2024-01-01T23:00:00.000000Z, `from`",
+        },
+    ),
+    (
+        f"{TRADES}?from=2024-01-02T00:00:00+01:00",
+        400,
+        {
+            "problem": "not an RFC 3339 date-time: '2024-01-02T00:00:00 01:00'; a + in a URL is written %2B",
+        },
+    ),
     (f"{TRADES}?after=12", 400, {"param": "after", "example": "1763696936212:612"}),
     (f"{TRADES}?before=12:13", 400, {"param": "before"}),
     (f"{TRADES}?order=up", 400, {"param": "order", "valid": ["asc", "desc"]}),

@@ -246,6 +246,22 @@ async def test_a_rejected_symbol_is_told_and_does_not_hurt_the_others() -> None:
             assert "blockchain" in answer["error"]["data"]["rejected"]
 
 
+async def test_a_rejected_symbol_refuses_the_whole_list() -> None:
+    """Nothing of the list is subscribed, in whatever order it names them."""
+    async with open_blockchain() as exchange:
+        exchange.fault("refuse", times=1)
+        symbols = ["BTC-USD", "ETH-USD"]
+        carried = from_blockchain(exchange.url, *symbols)
+        async with daemon(sources=carried) as d, client(d.url) as listener:
+            await listener.call("subscribe", symbol="BTC-USD")
+            await listener.until(lambda: listener.of("connection.lost"))
+            for asked in (symbols, symbols[::-1]):
+                error = (await listener.ask("subscribe", symbol=asked))["error"]
+                assert (error["code"], error["data"]["symbol"]) == (-32000, "BTC-USD")
+            followed = [topic.symbol for topic, count in d.core.topics.subscribers.items() if count]
+            assert followed == ["BTC-USD"]
+
+
 async def test_the_first_subscriber_subscribes_upstream_and_the_last_one_unsubscribes() -> None:
     """Nobody listening: nothing upstream. Twice the same client counts once. After the linger it is let go."""
     async with (

@@ -82,7 +82,7 @@ def document(
         "info": {
             "title": "dataflow",
             "version": version,
-            "summary": "Live trades: the HTTP endpoints of this daemon",
+            "summary": "Trades and candles, live and of any time: the HTTP endpoints of this daemon",
             "description": _TEXT,
             "license": {"name": "MIT", "identifier": "MIT"},
         },

@@ -5,7 +5,9 @@ trade; the answer to `subscribe` has the rest once: the names of the columns, th
 those of the sources. Gaps and notices stay what they are in the format `json`.
 
 A number is never explained behind the answer: such a message could be dropped before a slow client. So only
-the symbols and sources that the daemon started with have numbers. What comes later is written by its name.
+the symbols and sources that the daemon started with have numbers. What comes later is written by its name. In
+the arrays of a symbol that came later the sources are, too: who follows all symbols may have had no answer
+that names them.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ class Compact(Format):
 
     def __init__(self, symbols: Sequence[str], sources: Sequence[str]) -> None:
         self.sources = sources
-        self._symbols = _Numbers(symbols)
-        self._sources = _Numbers(sources)
+        self._symbols = _Texts(_numbers(symbols))
+        self._sources = _Texts(_numbers(sources))
+        self._names = _Texts({name: _text(name) for name in sources})
 
     def key(self, topic: Topic) -> msgspec.Raw:
         """What stands for `topic` in its arrays, as JSON: its number, or the name of its symbol."""
@@ -45,7 +48,8 @@ class Compact(Format):
     def encoder(self, topic: Topic, epoch: int) -> Encode:
         if topic.symbol == ANY:
             return announcements
-        return _Rows(topic, epoch, self._symbols[topic.symbol], self._sources).texts
+        sources = self._sources if topic.symbol in self._symbols else self._names
+        return _Rows(topic, epoch, self._symbols[topic.symbol], sources).texts
 
     def item(self, topic: Topic, epoch: int, offset: int, value: Any) -> bytes:
         """A trade in an answer: the same array as live."""
@@ -69,14 +73,19 @@ class Compact(Format):
         return JSONRPC.notice(notice)
 
 
-class _Numbers(dict[str, str]):
-    """The JSON of each name: its number, or the name itself where it has none."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__({name: str(number) for number, name in enumerate(names)})
+class _Texts(dict[str, str]):
+    """The JSON that stands for each name: the name itself where nothing else does."""
 
     def __missing__(self, name: str) -> str:
-        return encode(name).decode()
+        return _text(name)
+
+
+def _numbers(names: Iterable[str]) -> dict[str, str]:
+    return {name: str(number) for number, name in enumerate(names)}
+
+
+def _text(name: str) -> str:
+    return encode(name).decode()
 
 
 class _Rows:

@@ -145,7 +145,9 @@ const TRIALS = {
       write(`${type} ${lastEventId} ${data}`);
       tell(`${++count} events`, "good");
     };
-    for (const type of ["message", "trade", "quality", "gap", "notice"]) source.addEventListener(type, hear);
+    for (const type of ["message", "trade", "gap", "filled", "rewind", "candle", "quality", "notice"]) {
+      source.addEventListener(type, hear);
+    }
     source.onopen = () => tell("open", "good");
     source.onerror = () => {
       if (source.readyState === EventSource.CLOSED) over("refused", "bad");

@@ -44,7 +44,7 @@ class Face(face.Face):
         lines = {
             "curl": f"curl '{url}?order=desc&limit=5'",
             "CSV": f"curl -H 'Accept: text/csv' {url}",
-            "Python": _CSV.replace("URL", url),
+            "Python": _TABLE.replace("URL", url),
         }
         words = "Trades of any time, in pages; or all of them, as CSV or NDJSON."
         trial = Trial("get", f"{url}?order=desc&limit=5")
@@ -54,12 +54,12 @@ class Face(face.Face):
         yield simple("Status", f"{ROOT}/status", "The sources, the clients and the event loop.")
 
 
-_CSV: Final = """\
+_TABLE: Final = """\
 import csv
 
 import httpx
 
 with httpx.stream("GET", "URL", headers={"Accept": "text/csv"}) as answer:
-    for trade in csv.DictReader(answer.iter_lines()):
-        print(trade)
+    for row in csv.DictReader(answer.iter_lines()):
+        print(row["timestamp"], row["side"], row["price"], row["qty"], row["reason"])
 """

@@ -27,27 +27,29 @@ _TRADE: Final = [each.encode_name for each in msgspec.structs.fields(SpelledTrad
 _CANDLE: Final = list(spelled.Candle.__annotations__)
 TRADES_HEAD: Final = ",".join([*_TRADE, *_GAP]).encode() + b"\r\n"
 CANDLES_HEAD: Final = ",".join(_CANDLE).encode() + b"\r\n"
-_BEFORE_GAP: Final = "," * len(_TRADE)
+_BEFORE_SYMBOL: Final = "," * _TRADE.index("symbol")
+_BEHIND_SYMBOL: Final = "," * (len(_TRADE) - _TRADE.index("symbol"))
 _AFTER_TRADE: Final = "," * len(_GAP) + "\r\n"
 
 _lines: Final = msgspec.json.Encoder(decimal_format="number").encode_lines
 
 
-def trades_csv(places: Places) -> bytes:
-    """Rows of trades and gaps. About 1 us for each."""
+def trades_csv(places: Places, symbol: str = "") -> bytes:
+    """Rows of trades and gaps. About 1 us for each. `symbol`: of the gaps, in a table of several symbols."""
     return "".join(
         [
-            _gap(entry) if isinstance(entry, Gap) else f"{_trade(offset, entry)}{_AFTER_TRADE}"
+            _gap(entry, symbol) if isinstance(entry, Gap) else f"{_trade(offset, entry)}{_AFTER_TRADE}"
             for offset, entry in places
         ]
     ).encode()
 
 
-def trades_ndjson(places: Places) -> bytes:
-    """Objects of trades and gaps. About 2 us for each."""
+def trades_ndjson(places: Places, symbol: str = "") -> bytes:
+    """Objects of trades and gaps. About 2 us for each. `symbol`: as in `trades_csv`."""
+    more = {"symbol": symbol} if symbol else {}
     return _lines(
         [
-            spelling.gap(entry) if isinstance(entry, Gap) else spelling.trade(offset, entry)
+            spelling.gap(entry) | more if isinstance(entry, Gap) else spelling.trade(offset, entry)
             for offset, entry in places
         ]
     )
@@ -75,9 +77,9 @@ def _trade(offset: int, trade: Trade) -> str:
     )
 
 
-def _gap(gap: Gap) -> str:
+def _gap(gap: Gap, symbol: str) -> str:
     told = spelling.gap(gap)
-    return f"{_BEFORE_GAP}{','.join([_cell(told[name]) for name in _GAP])}\r\n"
+    return f"{_BEFORE_SYMBOL}{symbol}{_BEHIND_SYMBOL}{','.join([_cell(told[name]) for name in _GAP])}\r\n"
 
 
 def _cell(value: Any) -> str:

@@ -25,6 +25,7 @@ from .parts import Damaged, Part, Press, checksum
 
 FORMAT: Final = 1
 SUFFIX: Final = ".db"
+BESIDE: Final = ("", "-wal", "-shm", "-journal")  # a file, and what SQLite keeps beside it
 UNFINISHED: Final = ".new"  # behind the name of a file that is being made
 PATIENCE: Final = 5.0  # seconds to wait for another connection to the same file
 
@@ -302,6 +303,8 @@ def create(path: Path, held: Held, checkpoints: Sequence[Checkpoint]) -> None:
             put_checkpoint(connection, held.symbols[point.symbol], point)
         connection.execute("COMMIT")
     _sync(made)
+    for beside in BESIDE[1:]:  # of a file of this name that was removed: SQLite would mix it into the new one
+        path.with_name(path.name + beside).unlink(missing_ok=True)
     made.rename(path)
     _sync(path.parent)
 

@@ -1,7 +1,8 @@
 """The directory: who may write in it, which files are there, and what to say when it fails.
 
 Rules of this file: no word of what the files hold. A file that is damaged gets another name, and is never
-removed. One process at a time holds the lock.
+removed. One process at a time has the lock. It lies on the directory itself: a file could be removed, and
+made anew by a second daemon.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from typing import Final
 from dataflow.cache.archive import ArchiveFailed, ArchiveFull
 from dataflow.domain.errors import ConfigError
 
-from .day import SUFFIX, UNFINISHED, Day
+from .day import BESIDE, SUFFIX, UNFINISHED, Day
 
-_LOCK: Final = "lock"
-_BESIDE: Final = ("", "-wal", "-shm", "-journal")  # what SQLite keeps beside a file
+_HOLDER: Final = "lock"  # the number of the process that has the lock
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d" + re.escape(SUFFIX))
 
 
@@ -44,6 +44,8 @@ class Folder:
             raise _mistake(
                 f"{self.path} is in use by another daemon{holder}: stop it, or choose another"
             ) from None
+        except FileExistsError:
+            raise _mistake(f"{self.path} is a file, and must be a folder") from None
         except OSError as error:
             raise _mistake(f"cannot write in {self.path}: {error.strerror}{self._owner()}") from None
 
@@ -56,11 +58,10 @@ class Folder:
         self._take()
 
     def _take(self) -> None:
-        lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+            (self.path / _HOLDER).write_text(f"{os.getpid()}\n")
             self._identity = self._seen()
         except BaseException:
             os.close(lock)
@@ -105,7 +106,7 @@ class Folder:
 
     def remove(self, day: Day) -> None:
         """Unlink a file. Raises OSError."""
-        for beside in _BESIDE:
+        for beside in BESIDE:
             day.path.with_name(day.path.name + beside).unlink(missing_ok=True)
         day.close()
 
@@ -122,10 +123,14 @@ class Folder:
         while (self.path / name).exists():
             number += 1
             name = f"{day.path.name}.damaged-{number}"
-        for beside in reversed(_BESIDE):  # the file itself last: until then it is found, and set aside, again
+        for beside in reversed(BESIDE):  # the file itself last: until then it is found, and set aside, again
             with suppress(FileNotFoundError):
                 day.path.with_name(day.path.name + beside).rename(self.path / (name + beside))
         return name
+
+    def lacks(self, day: Day) -> bool:
+        """Whether the file of this day is not here, and was not set aside."""
+        return not day.path.exists() and not any(self.path.glob(f"{day.path.name}.damaged*"))
 
     @contextmanager
     def failing(self) -> Iterator[None]:
@@ -147,7 +152,7 @@ class Folder:
             return vanished
         code = _code(error)
         if code == sqlite3.SQLITE_FULL:
-            return f"no room for the history: the disk of {self.path} is full"
+            return f"no room: the disk of {self.path} is full"
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
             return f"the history in {self.path} cannot be written: {error}"
         return f"the history in {self.path} fails: {error}"
@@ -161,7 +166,7 @@ class Folder:
 
     def _holder(self) -> str:
         with suppress(OSError):
-            pid = (self.path / _LOCK).read_text().strip()
+            pid = (self.path / _HOLDER).read_text().strip()
             return f" (process {pid})" if pid else ""
         return ""
 

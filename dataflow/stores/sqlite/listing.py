@@ -3,39 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from attrs import frozen
+from dataflow.cache.archive import StoredDay, StoredStream
 
 from .day import Day, Summary
 from .parts import Part
-
-
-@frozen
-class StoredStream:
-    """Places `first` to `last` of a symbol on one day; a place that is damaged or removed may be among them.
-
-    `trades` of `entries`; `earliest` and `latest`: their lowest and highest time, ns, None without any.
-    `size`: bytes of its blocks; what is no block yet counts 0.
-    """
-
-    first: int
-    last: int
-    entries: int
-    trades: int
-    earliest: int | None
-    latest: int | None
-    size: int
-
-
-@frozen
-class StoredDay:
-    """A file. `name`: the UTC day, as "2026-11-27". `size`: bytes on disk, the WAL included."""
-
-    name: str
-    path: Path
-    size: int
-    streams: Mapping[str, StoredStream]
 
 
 def stored(
@@ -44,7 +16,7 @@ def stored(
     """`symbols`: the blocks of this day; `ends`: what is no block yet."""
     found = {symbol: _stream(summary, ends.get(symbol, ())) for symbol, summary in symbols.items()}
     streams = {symbol: stream for symbol, stream in found.items() if stream is not None}
-    return StoredDay(day.name, day.path, size, streams)
+    return StoredDay(day.name, size, streams)
 
 
 def _stream(blocks: Summary, parts: Sequence[Part]) -> StoredStream | None:

@@ -24,6 +24,7 @@ from dataflow.cache.archive import (
     Contents,
     Keep,
     Places,
+    StoredDay,
     Stream,
     Usage,
 )
@@ -32,9 +33,10 @@ from dataflow.domain.errors import ConfigError
 from dataflow.settings.schema import History
 
 from . import retention
+from .backup import Tell, backup, restore
 from .contents import Found, load, look
 from .folder import Folder
-from .listing import StoredDay, stored
+from .listing import stored
 from .reads import Reads
 from .verify import verify
 from .writer import State, Writer
@@ -44,13 +46,14 @@ class Store:
     """The history in the directory of `[history]`. `clock`: seconds since the epoch."""
 
     def __init__(self, settings: History, clock: Callable[[], float] = time.time) -> None:
-        self._folder = Folder(Path(settings.directory))
+        self._folder = Folder(Path(settings.directory).absolute())  # for its messages: which `data` is it?
         self._state = State()
         self._writer = Writer(self._folder, self._state, clock)
         self._reads = Reads(self._folder, self._state)
         self._lock = Lock()
         self._is_open = False
         self._is_reading = False
+        self.lost: list[str] = []  # while it was open: a line for each damaged or missing file, for people
 
     @property
     def damaged(self) -> int:
@@ -146,12 +149,15 @@ class Store:
         """Take the files as they are now, and go on in them."""
         self._writer.drop()
         self._folder.retake()
-        for day in self._state.days:
+        before = self._state.days
+        for day in before:
             day.close()
-        load(self._folder, self._state, self._writer, is_again=True)
+        found = load(self._folder, self._state, self._writer, is_again=True)
         if self._writer.is_ready:
             self._writer.restate()
         self._forget_fills()
+        removed = [day.path.name for day in before if self._folder.lacks(day)]
+        self.lost += [*found.damage, *[f"{name} was removed, and what it held is lost" for name in removed]]
 
     def _recover(self, error: sqlite3.Error) -> None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -242,6 +248,19 @@ class Store:
                 symbols = self._writer.symbols if day.symbols is None else day.symbols
                 found.append(stored(day, self._folder.size(day.name), {**symbols}, parts))
             return found
+
+    def backup(self, target: Path, tell: Tell) -> None:
+        """Copy everything into the new directory `target`. Raises ConfigError if there is anything in it."""
+        with self._working():
+            backup(self._state.days, target, tell)
+
+    def restore(self, directory: Path, tell: Tell) -> None:
+        """Put this history, a copy that nobody writes, into `directory`, which must be new or empty.
+
+        Raises ConfigError if it is not.
+        """
+        with self._working():
+            restore(Folder(directory), self._state.days, tell)
 
     def verify(self) -> Sequence[str]:
         with self._working():

@@ -18,6 +18,7 @@ from typing import Final
 from attrs import define, evolve, field, frozen
 
 from dataflow.cache.archive import BarRow, Batch, Checkpoint, Run
+from dataflow.domain import Gap, Trade
 
 from . import day as files
 from .day import Day, Held, Summary
@@ -266,12 +267,32 @@ class Writer:
         symbol = run.symbol
         end = self._end(draft, symbol)
         border = self._last(draft, symbol) if end is None else end.first - 1
-        if sealed := [place for place in run.places if place[0] <= border]:
+        for sealed in self._unfilled(draft, run, border):
             self._lay(draft, Part.of(Run.of(symbol, sealed, is_fill=True)))
         if end is not None and (others := [place for place in run.places if place[0] > border]):
             part = Part.of(Run.of(symbol, others, is_fill=True))
             draft.open[symbol] = end.filled(part)
             yield part
+
+    def _unfilled(self, draft: _Draft, run: Run, border: int) -> list[list[tuple[int, Trade | Gap]]]:
+        """The places of a fill up to `border` that no other fill has, in runs without a hole.
+
+        Else readers would count a trade twice that comes again with others.
+        """
+        fills = [
+            *self._state.fills.get(run.symbol, ()),
+            *[fill for at, fill in draft.fills if at == run.symbol],
+        ]
+        near = [fill for fill in fills if run.first <= fill.last and fill.first <= run.last]
+        runs: list[list[tuple[int, Trade | Gap]]] = []
+        for place in run.places:
+            if place[0] > border or any(fill.first <= place[0] <= fill.last for fill in near):
+                continue
+            if runs and runs[-1][-1][0] == place[0] - 1:
+                runs[-1].append(place)
+            else:
+                runs.append([place])
+        return runs
 
     def _lay(self, draft: _Draft, part: Part) -> None:
         assert self._connection is not None
@@ -320,9 +341,10 @@ class Writer:
         """Seal what has waited long enough, and delete the rows of the journal that nobody needs."""
         assert self._connection is not None
         ends = {**self._state.open, **draft.open}
-        oldest = self._clock() - SEAL_AFTER
+        now = self._clock()
         for symbol, end in ends.items():
-            if end is not None and end.since <= oldest:
+            # One of the future, too: the clock was set back, and the journal must not grow till then.
+            if end is not None and not now - SEAL_AFTER < end.since <= now:
                 self._seal(draft, symbol, end)
         ends.update(draft.open)
         needed = min([end.row for end in ends.values() if end is not None], default=row + 1)

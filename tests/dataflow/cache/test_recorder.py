@@ -40,6 +40,7 @@ class Disk(MemoryArchive):
         self.is_full = False
         self.dies_after_write = False
         self.retained: list[str] = []
+        self.lost: list[str] = []
         self.threads = 0
         self.most_threads = 0
         self._may_go_on = threading.Event()
@@ -205,7 +206,7 @@ async def test_a_position_moves_only_after_the_write(mock_clock: MockClock, stag
 
 
 async def test_a_failing_store_is_tried_again(mock_clock: MockClock, stage: Stage, lines: list[str]) -> None:
-    """One line when it begins, one when it ends; the words are in `troubles`; nothing is lost."""
+    """One line for each reason, one when it ends; the words are in `troubles`; nothing is lost."""
     async with stage.running():
         stage.disk.broken = "the directory is gone"
         stage.admit(1)
@@ -219,12 +220,16 @@ async def test_a_failing_store_is_tried_again(mock_clock: MockClock, stage: Stag
             "history: the directory is gone",
             f"history: behind {now:.0f} s",
         ]
+        stage.disk.broken = "the disk is read-only"
+        stage.clock.jump(RETRY)
+        await until(lambda: stage.recording.trouble == "the disk is read-only")
         stage.disk.broken = None
         stage.clock.jump(RETRY)
         await until(lambda: stage.recording.is_complete)
         assert stage.recording.troubles(trio.current_time(), 2) == []
     assert [each for each in lines if "recording" in each][1:] == [
         "ERROR history: not recording: the directory is gone; tried again every 5 s",
+        "ERROR history: not recording: the disk is read-only; tried again every 5 s",
         "INFO history: recording again",
     ]
     assert stage.recording.totals.errors >= 2
@@ -404,6 +409,21 @@ async def test_an_end_that_cannot_write_is_not_clean(mock_clock: MockClock, stag
     assert not stage.disk.open().is_clean
 
 
+@pytest.mark.parametrize("where", ["append", "collect"])
+async def test_a_fault_at_the_end_is_told_and_the_store_is_not_clean(
+    mock_clock: MockClock, stage: Stage, lines: list[str], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The daemon must not end as if all was well."""
+    stage.admit(1)
+    at: Any = stage.disk if where == "append" else stage.recording
+    monkeypatch.setattr(at, where, lambda *_: 1 / 0)
+    assert not await trio.to_thread.run_sync(finish, stage.recording)
+    (line,) = lines
+    assert line.startswith("ERROR history: a fault of the recorder: the last trades may not be recorded")
+    assert "ZeroDivisionError" in line
+    assert not stage.disk.open().is_clean
+
+
 async def test_old_things_are_removed_each_minute_and_at_midnight(
     mock_clock: MockClock, stage: Stage
 ) -> None:
@@ -519,3 +539,22 @@ class TestAfterCommit:
                 stage.admit(3)
                 await until(lambda: True)
                 assert stage.recording.shown(SYMBOL) == 2
+
+
+async def test_what_the_store_finds_lost_is_told(
+    mock_clock: MockClock, stage: Stage, lines: list[str]
+) -> None:
+    """While the daemon runs: in the log once, and in `troubles` from then on."""
+    async with stage.running():
+        for sequence in (1, 2):
+            stage.admit(sequence)
+            mock_clock.jump(1)
+            await until(lambda: stage.recording.position(SYMBOL) == sequence)  # noqa: B023
+            stage.disk.lost = ["2026-11-27.db was removed"]
+        stage.admit(3)
+        mock_clock.jump(1)
+        await until(lambda: stage.recording.position(SYMBOL) == 3)
+    assert stage.recording.troubles(trio.current_time(), 2) == ["history: 2026-11-27.db was removed"]
+    assert [line for line in lines if "removed" in line] == [
+        "ERROR history: damaged: 2026-11-27.db was removed"
+    ]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dataflow.cache import recorder
 from dataflow.cache.archive import Batch, Contents, Run
-from dataflow.cache.history import AHEAD, History, Store, Verdict
+from dataflow.cache.history import AHEAD, History, Store, Verdict, shared
 from dataflow.cache.recorder import warm
-from dataflow.cache.recording import FEEDS_EVERY, Recording
+from dataflow.cache.recording import FEEDS, FEEDS_EVERY, Recording
 from dataflow.domain import Gap, Item, Trade
 from tests.support.memory_archive import MemoryArchive
 
@@ -90,6 +90,12 @@ def test_after_a_death_a_new_epoch_begins_behind_what_is_stored() -> None:
     assert Life(archive, 0).recording.epoch == EPOCH + 2, "the number of a start may be lower: a wrong clock"
 
 
+def test_an_epoch_is_good_up_to_the_earliest_place_where_a_later_one_began() -> None:
+    """Also when the stream fell back behind an earlier fork: damage had taken the end of what was stored."""
+    assert shared([(1, 1), (2, 11), (3, 16)]) == {1: 10, 2: 15}
+    assert shared([(1, 1), (2, 11), (3, 6)]) == {1: 5, 2: 5}
+
+
 def test_after_damage_a_new_epoch_begins() -> None:
     """Though the last daemon ended in order: the lost end of a stream must not be given away again."""
 
@@ -151,6 +157,26 @@ def test_a_source_keeps_its_sequence_however_long_ago_its_newest_trade_was(
     gap = places(second.history())[-2][1]
     assert isinstance(gap, Gap)
     assert (gap.last - gap.first + 1, gap.exact, gap.sequence) == (2, True, 102)
+
+
+def test_a_checkpoint_of_places_that_are_lost_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows trades that nobody has any more. They may come again, or not: a gap tells of them."""
+    monkeypatch.setattr(recorder, "LOADED", 2)
+    archive = MemoryArchive()
+    first = Life(archive)
+    first.admit(sequenced(4999, source="quiet"), *(sequenced(n) for n in range(1, 2 * FEEDS_EVERY)))
+    first.admit(sequenced(5000, source="quiet"))
+    first.write()
+    last = first.history().last
+    assert archive.checkpoints(FEEDS)[SYMBOL].position == last
+    first.ends(clean=False)
+    archive.lose(SYMBOL, last, last)
+    second = Life(archive)
+    assert second.history().last == last - 1
+    assert second.admit(sequenced(5001, source="quiet")) == [Verdict.ADMITTED]
+    gap = places(second.history())[-2][1]
+    assert isinstance(gap, Gap)
+    assert (gap.reason, gap.exact) == ("not_recorded", False), "nobody knows how many are missing"
 
 
 def test_a_trade_that_may_have_been_admitted_before_the_loaded_ones_is_refused(

@@ -144,6 +144,25 @@ class TestStates:
         ]
         assert [int(price) for [price] in made.prices] == [5, 7, 6, 4, 9, 1, 8]
 
+    def test_a_fill_has_its_price_at_its_place_and_counts_in_the_day_when_it_comes(self) -> None:
+        """Once, also if its place was read as a trade. Of the days only the last one is sure then."""
+        made = Admitted()
+        made.trade(1, Seen("x", "1", "buy", Decimal(5), Decimal(2)), 10)
+        made.gap(2, 2, "source_gap")
+        made.trade(3, Seen("x", "3", "buy", Decimal(6), Decimal(2)), 30)
+        late = Seen("x", "2", "buy", Decimal(7), Decimal(2))
+        made.fill(2, late, 20)
+        made.fill(2, late, 20)
+        assert [int(price) for [price] in made.prices] == [5, 7, 6]
+        assert [tuple(map(int, state)) for state in made.days] == [
+            (5, 5, 5, 5, 2, 0),
+            (5, 6, 5, 6, 4, 0),
+            (5, 7, 5, 6, 6, 0),
+        ]
+        assert not shown_account("A-B", shown(1, 9, 4), truth(1, 2, 4), only_last=True).violations
+        made_stale = shown_account("A-B", shown(1, 4, 2), truth(1, 2, 4), only_last=True)
+        assert made_stale.violations == {"stale": 1}
+
 
 class TestClient:
     def test_a_whole_stream_is_whole(self) -> None:

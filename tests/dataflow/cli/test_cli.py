@@ -23,6 +23,7 @@ from dataflow.cli import _COMMANDS, app, main
 from dataflow.cli.common import daemon_url, until_interrupted
 from dataflow.cli.daemon import why_not_free
 from dataflow.cli.ends import Failure, Mistake
+from dataflow.cli.history import HISTORY
 from dataflow.cli.simulate import SIMULATORS
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
@@ -112,7 +113,11 @@ def output(capsys: pytest.CaptureFixture[str]) -> Output:
     return Output(capsys)
 
 
-EVERY = [(name,) for name, *_ in _COMMANDS] + [("simulate", name) for name, *_ in SIMULATORS]
+EVERY = (
+    [(name,) for name, *_ in _COMMANDS]
+    + [("simulate", name) for name, *_ in SIMULATORS]
+    + [("history", name) for name, *_ in HISTORY]
+)
 
 
 class TestHelp:
@@ -153,7 +158,7 @@ class TestHelp:
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_examples_can_be_typed(self, words: tuple[str, ...]) -> None:
         """Every command accepts its own examples."""
-        table = {name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS)}
+        table = {name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS, *HISTORY)}
         for example in table[words[-1]]:
             typed = example.partition("|")[0].split()
             call = typed[typed.index("dataflow") + 1 :]

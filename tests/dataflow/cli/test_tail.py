@@ -97,7 +97,8 @@ async def gateway(*script: Script | None) -> AsyncIterator[Server]:
 
 
 def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
-    """Receive `calls` calls and send `messages`. Then wait for the client to leave, or close with reason `then`."""
+    """Receive `calls` calls and send `messages`. Then wait for the client to leave, cut the connection, or close it
+    with reason `then`."""
 
     async def step(server: Server, socket: WebSocketConnection) -> None:
         for _ in range(calls):
@@ -106,6 +107,8 @@ def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
             await socket.send_message(message)
         if then == "wait":
             await server.hear(socket)
+        elif then == "cut":
+            await socket._stream.aclose()
         else:
             await socket.aclose(1001, then)
 
@@ -332,6 +335,18 @@ class TestFollowing:
             "-- disconnected (server going away), coming back",
             "-- connected again",
             *(line(9), line(10), line(11)),
+        ]
+
+    async def test_a_connection_that_breaks_is_told_in_words(self, said: Any) -> None:
+        """As a killed daemon leaves it: no close code, no reason."""
+        killed = says(answer(7), update(8), then="cut")
+        async with gateway(killed, says(answer(8, recovered=True), update(9))) as server:
+            await follow(server.url, tail_of(count=2), PLAIN)
+        assert said() == [
+            line(8),
+            "-- disconnected (without a word), coming back",
+            "-- connected again",
+            line(9),
         ]
 
     async def test_a_refused_client_returns_after_the_told_time(self, said: Any) -> None:

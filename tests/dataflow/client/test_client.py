@@ -120,6 +120,21 @@ class TestCalls:
             "B": {"epoch": 1, "offset": 5},
         }
 
+    def test_a_symbol_that_comes_after_an_empty_answer(self) -> None:
+        """Its arrays name all that no answer could: also those of a fill that comes before its first trade."""
+        client = Client(format="compact")
+        client.follow("*")
+        list(client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": []})))
+        list(client.hear(notification("stream.started", symbol="B", channel="trades", epoch=1, offset=0)))
+        head = {"symbol": "B", "channel": "trades", "epoch": 1}
+        list(client.hear(notification("stream.gap", **head, **{"from": 1, "to": 1}, reason="source_gap")))
+        row = ["B", 1, 1, "buy", 1, 1, "s", "acme"]
+        list(client.hear(notification("stream.filled", **head, **{"from": 1, "to": 1}, trades=[row])))
+        [event] = client.hear('["B",2,1,"buy",1,1,"t","acme"]')
+        assert isinstance(event, Trade)
+        assert (event.symbol, event.source) == ("B", "acme")
+        assert [each.offset for each in client.streams[Topic("trades", "B")].log] == [1, 2]  # type: ignore[union-attr]
+
     def test_a_symbol_that_comes_later(self) -> None:
         """It is announced with its place. In compact updates it stands for itself; it is resumed like any other."""
         client = Client(format="compact")
@@ -136,7 +151,7 @@ class TestCalls:
         list(client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": [first]})))
         started = notification("stream.started", symbol="B", channel="trades", epoch=1, offset=7)
         assert [type(event) for event in client.hear(started)] == [Notice]
-        [event] = client.hear('["B",8,1,"buy",1,1,"t",0]')
+        [event] = client.hear('["B",8,1,"buy",1,1,"t","acme"]')
         assert isinstance(event, Trade)
         assert (event.symbol, event.source) == ("B", "acme")
         [call] = client.connect()

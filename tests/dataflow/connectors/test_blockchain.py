@@ -289,6 +289,13 @@ WRONG: list[tuple[str, Any, str]] = [
     ("timestamp", None, "missing_field"),
     ("timestamp", "2020-05-10 18:33:36Z", "bad_timestamp"),
     ("timestamp", 1589135616, "bad_timestamp"),
+    (
+        "timestamp",
+        "9999-12-31T23:59:59.999999Z",
+        "bad_timestamp",
+    ),  # what no store can hold is no time of a trade
+    ("timestamp", "2300-01-01T00:00:00.000000Z", "bad_timestamp"),
+    ("timestamp", "0001-01-01T00:00:00.000000Z", "bad_timestamp"),
     ("side", None, "missing_field"),
     ("side", "Buy", "bad_side"),
     ("side", {}, "bad_side"),

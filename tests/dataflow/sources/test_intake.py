@@ -136,6 +136,11 @@ def test_quantities_and_times_that_are_none(stage: Stage, key: str, value: int, 
     assert stage.why(attrs.evolve(Tick(), **{key: value})) == reason
 
 
+def test_a_time_that_no_store_can_hold_is_none(stage: Stage) -> None:
+    """One such trade would stop the recording of all symbols."""
+    assert stage.why(attrs.evolve(Tick(), exchange_timestamp=2**63 - 1)) == "bad_timestamp"
+
+
 @given(st.floats(min_value=5e-324, allow_infinity=False))
 def test_a_price_is_the_shortest_decimal_of_its_double(price: float) -> None:
     """It reads back as the same double, and has no digit that this does not need."""

@@ -79,7 +79,7 @@ def full(folder: Path) -> None:
     disk.now += DAY
     batch, error = disk.until_it_fails()
     assert isinstance(error, ArchiveFull)
-    assert str(error) == f"no room for the history: the disk of {folder / 'data'} is full"
+    assert str(error) == f"no room: the disk of {folder / 'data'} is full"
     for _ in range(3):
         with pytest.raises(ArchiveFull):
             disk.store.append(batch)

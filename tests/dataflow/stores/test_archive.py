@@ -10,8 +10,9 @@ import pytest
 from dataflow.cache.archive import Archive, BarRow, Batch, Checkpoint, Keep, Run
 from dataflow.domain import Gap, Trade
 from dataflow.settings.schema import History
-from dataflow.stores import sqlite
+from dataflow.stores import postgres, sqlite
 from tests.support.memory_archive import MemoryArchive
+from tests.support.postgres import schema
 
 from .shelf import DAY, NOON, US, Shelf, gap, run, trade
 
@@ -19,28 +20,37 @@ SYMBOL = "BTC-USD"
 EVER = 1 << 60
 
 
-def _memory(_folder: Path) -> Callable[[Shelf], Archive]:
+def _memory(_request: pytest.FixtureRequest) -> Callable[[Shelf], Archive]:
     archive = MemoryArchive()
     return lambda _shelf: archive
 
 
-def _sqlite(folder: Path) -> Callable[[Shelf], Archive]:
+def _sqlite(request: pytest.FixtureRequest) -> Callable[[Shelf], Archive]:
+    folder: Path = request.getfixturevalue("tmp_path")
     return lambda shelf: sqlite.Store(History(directory=str(folder / "data")), lambda: shelf.now)
 
 
-@pytest.fixture(params=[_memory, _sqlite], ids=["memory", "sqlite"])
-def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shelf]:
+def _postgres(request: pytest.FixtureRequest) -> Callable[[Shelf], Archive]:
+    dsn = schema(request.getfixturevalue("server"))
+    return lambda shelf: postgres.Store(History(store="postgres", dsn=dsn), lambda: shelf.now)
+
+
+KINDS = (_memory, _sqlite, _postgres)
+
+
+@pytest.fixture(params=KINDS, ids=["memory", "sqlite", "postgres"])
+def shelf(request: pytest.FixtureRequest) -> Iterator[Shelf]:
     """A new store of each kind, in epoch 7."""
-    made = Shelf(request.param(tmp_path))
+    made = Shelf(request.param(request))
     made.archive.begin(7)
     yield made
     made.archive.close(False)
 
 
-def test_a_new_store_is_empty(tmp_path: Path) -> None:
+def test_a_new_store_is_empty(request: pytest.FixtureRequest) -> None:
     """Clean, in epoch 0, without a stream."""
-    for kind in (_memory, _sqlite):
-        shelf = Shelf(kind(tmp_path))
+    for kind in KINDS:
+        shelf = Shelf(kind(request))
         assert (shelf.contents.epoch, shelf.contents.is_clean, dict(shelf.contents.streams)) == (0, True, {})
         assert shelf.archive.behind(SYMBOL, 0, 9) == []
         assert shelf.archive.latest(SYMBOL, EVER) is None
@@ -196,6 +206,23 @@ def test_a_fill_takes_the_place_of_a_gap(shelf: Shelf) -> None:
         found = shelf.archive.ascending(SYMBOL, 1 * US, 5, EVER)
         assert [each.offset for each in found] == [2, 3, 4, 5, 7]
         assert shelf.archive.skip(SYMBOL, 2, 8 * US, 9 * US) < 8
+        shelf.reopen()
+
+
+def test_a_fill_that_comes_again_with_more_counts_once(shelf: Shelf) -> None:
+    """Nobody heard that it was written, and more trades have come for the gap. Pages by time are not shorter."""
+    shelf.archive.append(Batch([Run.of(SYMBOL, [(1, trade(1)), (9, gap(2, 9)), *run(10, 20).places])]))
+    shelf.now += DAY
+    shelf.archive.append(Batch([run(21, 22)]))
+    for last in (4, 6, 9):
+        shelf.archive.append(Batch([run(2, last, is_fill=True)]))
+    for _ in range(2):
+        assert list(shelf.archive.behind(SYMBOL, 0, 99)) == list(run(1, 22).places)
+        for count in range(1, 23):
+            found = shelf.archive.ascending(SYMBOL, 0, count, EVER)
+            assert [each.offset for each in found] == [*range(1, count + 1)]
+            found = shelf.archive.descending(SYMBOL, 10 * US, count, EVER)
+            assert [each.offset for each in found] == [*range(9, max(0, 9 - count), -1)]
         shelf.reopen()
 
 

@@ -22,6 +22,7 @@ from dataflow.cache.archive import ArchiveFailed, Batch, Keep, Run
 from dataflow.domain.errors import ConfigError
 from dataflow.settings.schema import History
 from dataflow.stores.sqlite import Store, day
+from dataflow.stores.sqlite.folder import Folder
 
 from .shelf import DAY, NOON, Shelf, gap, run, trade
 
@@ -98,6 +99,19 @@ def test_a_quiet_symbol_fills_its_blocks_too(shelf: Shelf, folder: Path) -> None
         assert connection.execute("SELECT count(*) FROM blocks").fetchone() == (1,)
         assert connection.execute("SELECT count(*) FROM journal").fetchone()[0] < 40
     assert places(shelf) == [*range(1, 101)]
+
+
+def test_the_journal_stays_short_when_the_clock_is_set_back(shelf: Shelf, folder: Path) -> None:
+    """A quiet symbol that was seen in the future does not hold it for so long."""
+    shelf.now += DAY * 365
+    shelf.archive.append(Batch([Run.of("QUIET", [(1, trade(1))])]))
+    shelf.now -= DAY * 365
+    for place in range(1, 101):
+        put(shelf, place, place)
+        shelf.now += 10
+    file = max(folder.glob("*.db"))
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT count(*) FROM journal").fetchone()[0] < 40
 
 
 def test_another_process_reads_beside_the_daemon(shelf: Shelf, folder: Path) -> None:
@@ -228,6 +242,17 @@ def test_a_second_daemon_is_told_who_is_there(shelf: Shelf, folder: Path) -> Non
     assert shelf.reopen().streams[SYMBOL].last == 10
 
 
+def test_a_second_daemon_is_kept_out_by_no_file_that_can_be_removed(shelf: Shelf, folder: Path) -> None:
+    """Two writers in one directory would lose what each other has written."""
+    put(shelf, 1, 10)
+    for path in folder.glob("[!0-9]*"):
+        path.unlink()
+    with pytest.raises(ConfigError, match="is in use by another daemon: stop it"):
+        store(folder, shelf).open()
+    put(shelf, 11, 20)
+    assert shelf.reopen().streams[SYMBOL].last == 20
+
+
 def test_a_format_of_another_version_is_told(shelf: Shelf, folder: Path) -> None:
     """It is not damaged, so it stays where it is."""
     put(shelf, 1, 10)
@@ -246,8 +271,18 @@ def test_a_format_of_another_version_is_told(shelf: Shelf, folder: Path) -> None
 def test_a_directory_that_is_a_file_is_told(tmp_path: Path) -> None:
     """One line."""
     (tmp_path / "data").write_text("mine")
-    with pytest.raises(ConfigError, match=r"^\[history\] directory: cannot write in .*: File exists$"):
+    with pytest.raises(ConfigError) as error:
         Store(History(directory=str(tmp_path / "data"))).open()
+    told = f"[history] directory: {tmp_path / 'data'} is a file, and must be a folder"
+    assert error.value.problems == [told]
+
+
+def test_messages_say_where_a_relative_directory_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`data` is there in many working folders, and not in the one where somebody looks."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        Store.reading(History(directory="data")).open()
+    assert error.value.problems == [f"[history] directory: there is no history in {tmp_path / 'data'}"]
 
 
 def test_a_directory_of_somebody_else_is_told() -> None:
@@ -291,18 +326,18 @@ def test_a_directory_that_vanishes_and_comes_back(shelf: Shelf, folder: Path) ->
     assert shelf.reopen().streams[SYMBOL].last == 20
 
 
-@pytest.mark.parametrize("what", ["all", "file"])
+@pytest.mark.parametrize("what", ["*", "2024*", "2024-10-04.db"])
 def test_files_that_somebody_removes_are_lost_and_no_more(shelf: Shelf, folder: Path, what: str) -> None:
     """The stream goes on in new files, behind the same place and with the same epochs."""
     shelf.archive.begin(8)
     put(shelf, 1, 10)
-    for path in list(folder.iterdir()):
-        if what == "all" or path.name.startswith("2024"):
-            path.unlink()
-    if what == "all":
+    for path in list(folder.glob(what)):  # alone it leaves a WAL behind, which belongs to no other file
+        path.unlink()
+    if what == "*":
         folder.rmdir()
         folder.mkdir()
     put(shelf, 11, 20)
+    assert shelf.archive.lost == ["2024-10-04.db was removed, and what it held is lost"]  # type: ignore[attr-defined]
     for _ in range(2):
         assert places(shelf) == [*range(11, 21)]
         shelf.reopen()
@@ -454,8 +489,16 @@ def test_today_is_never_unlinked(week: Shelf, folder: Path) -> None:
     for _ in range(9):
         week.archive.make_room("2024-10-07")
     assert names(folder)[0] == "2024-10-07.db"
-    assert week.archive.retain(Keep(1, 0, EVER), "2024-10-10") == {SYMBOL: 601}
+    assert week.archive.retain(Keep(7, 0, EVER), "2024-10-10") == {SYMBOL: 601}
     assert names(folder) == ["2024-10-10.db"]
+
+
+def test_the_oldest_days_make_room(week: Shelf, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are needed until so much is free, and none where it is; 0 switches that off."""
+    monkeypatch.setattr(Folder, "free", lambda _: 100 - 10 * len(names(folder)))  # a day takes 10 bytes
+    for least, first in ((0, 1), (30, 1), (31, 101), (55, 301)):
+        week.archive.retain(Keep(7, 0, least), "2024-10-10")
+        assert places(week) == [*range(first, 701)]
 
 
 def test_a_symbol_that_was_pruned_goes_on_at_its_place(week: Shelf) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 import trio
 from attrs import evolve
@@ -393,3 +394,74 @@ async def test_a_checkpoint_that_cannot_be_read_costs_no_start(mock_clock: MockC
     series = s.candles.series(SYMBOL)
     assert series is not None
     assert series.levels["1m"].bars[T0].count == 2
+
+
+async def test_a_checkpoint_of_places_that_are_lost_is_not_used(mock_clock: MockClock) -> None:
+    """Their numbers belong to other trades by now: its bars would hold trades that are no part of the stream."""
+    archive = MemoryArchive()
+    s = Scene(mock_clock, archive=archive)
+    for second in (10, 11, 12):
+        s.trade(second)
+    s.follow()
+    (point,) = s.candles._checkpoints()
+    assert point.position == 3
+    again = Scene(mock_clock, archive=archive)
+    archive.append(Batch((), (), (point,)))
+    again.trade(20)
+    await again.candles.restore()
+    again.trade(21)
+    again.follow()
+    series = again.candles.series(SYMBOL)
+    assert series is not None
+    assert series.levels["1m"].bars[T0].count == 2
+
+
+@pytest.mark.parametrize("how", ["asked", "followed", "either"])
+async def test_a_candle_that_is_made_anew_has_a_higher_rev_if_it_has_changed(
+    mock_clock: MockClock, how: str
+) -> None:
+    """So whoever held it sees that: though nobody followed it when its gap was filled, and though the filled
+    trade may lie in the next window. A page that has not changed has the same `rev`."""
+    s = Scene(mock_clock)
+    wanted = s.candles.intervals["5s"]
+
+    def give(number: int, second: float) -> None:
+        s.now = max(s.now, second)
+        moment = T0 + int(second * SECOND)
+        trade = Trade("a", SYMBOL, str(number), "buy", Decimal(1), Decimal(1), moment, number)
+        s.store.admit([trade], trio.current_time())
+        s.candles.news(SYMBOL)
+
+    def goes() -> None:
+        s.sources[0].down("away")
+
+    def comes() -> None:
+        s.sources[0].up([])
+        s.sources[0].subscribed(SYMBOL)
+
+    async def asked() -> list[Candle]:
+        page = (await s.candles.page(SYMBOL, wanted, T0, None, 10)).candles
+        assert page == (await s.candles.page(SYMBOL, wanted, T0, None, 10)).candles
+        return page
+
+    async def followed() -> list[Candle]:
+        log = s.log("5s")
+        s.follow()
+        found = [candle for _, candle in log.newest(10)]
+        del log
+        s.follow()
+        assert s.candles._series == {}, "it is made anew the next time"
+        return found
+
+    for number, second in ((1, 0.5), (3, 1.5), (6, 9), (7, 20)):
+        give(number, second)
+    ways = (followed if how == "followed" else asked, asked if how == "asked" else followed)
+    changes = (lambda: give(2, 1), goes, lambda: give(4, 6), comes, lambda: give(5, 7))
+    for number, change in enumerate(changes):
+        held = {candle.start: candle for candle in await ways[number % 2]()}
+        change()
+        for candle in await ways[1 - number % 2]():
+            before = held[candle.start]
+            is_same = msgspec.structs.replace(candle, rev=before.rev, closed=before.closed) == before
+            assert is_same or candle.rev > before.rev, f"{before} became {candle}"
+    assert all(candle.complete for candle in await asked())

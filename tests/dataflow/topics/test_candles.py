@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Final, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from dataflow.topics.candles import DAY, DIGITS, SECOND, Bar, FullBar, bars_of
 
 DATA = Path(__file__).parents[2] / "data"
 MINUTE = 60 * SECOND
+SIDES: Final = ("buy", "sell", None)
 
 
 @pytest.fixture(autouse=True)
@@ -214,6 +216,34 @@ def test_neither_order_nor_runs_matter(trades: list[Trade], width: int, cuts: li
                     in_runs[start] = Bar.of(run[at], width)
                     at += 1
         assert {start: figures(bar) for start, bar in in_runs.items()} == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["1", "1.0", "3"]), st.sampled_from(["2", "0.5"]), st.sampled_from(SIDES)),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(1, 7),
+)
+def test_sums_of_trades_of_one_price_in_a_row(
+    items: Sequence[tuple[str, str, Literal["buy", "sell"] | None]], size: int
+) -> None:
+    """What is summed up together, and where a run is cut, changes no sum. Only trades that bought are bought."""
+    some = [Trade("a", "B-U", None, side, Decimal(p), Decimal(q), 5, None) for p, q, side in items]
+    with decimal.localcontext(decimal.Context(prec=DIGITS, traps=[decimal.Inexact])):
+        bar = FullBar.at(some[0], 1, SECOND)
+        at = 1
+        while at < len(some):
+            run = some[: at + size]
+            at = bar.fold_at(run, range(1, len(run) + 1), at, float("inf"))
+        assert bar.count == len(some)
+        assert bar.volume == sum(each.quantity for each in some)
+        assert bar.quote_volume == sum(each.price * each.quantity for each in some)
+        assert bar.buy_volume == sum(each.quantity for each in some if each.side == "buy")
+        assert (bar.high, bar.low) == (max(e.price for e in some), min(e.price for e in some))
+        assert (bar.first_place, bar.last_place, bar.last_offset) == (1, len(some), len(some))
 
 
 def trade(moment: int, price: int, *, source: str = "a", sequence: int | None = None) -> Trade:

@@ -67,6 +67,10 @@ class Scene:
         await warm(self.recording, self.history)
         await self.days.restore()
 
+    def staged(self) -> None:
+        """From now on fills wait for the disk."""
+        self.store.staged = self.recording.fills
+
     def write(self) -> None:
         """All that waits is on disk when this returns."""
         archive = self.recording.archive
@@ -98,6 +102,17 @@ class Scene:
         self.store.admit(made, 0.0)
         self.recording.news(symbol)
         self.days.news(symbol)
+
+    def numbered(self, *some: tuple[int, int], told: bool = True) -> None:
+        """Admitted as one batch: trades with a sequence, which is their price, and a moment of the day."""
+        made = [
+            Trade("a", "A-B", str(n), "buy", Decimal(n), Decimal(1), MIDNIGHT + moment, n)
+            for n, moment in some
+        ]
+        self.store.admit(made, 0.0)
+        if told:
+            self.recording.news("A-B")
+            self.days.news("A-B")
 
     def many(self, count: int, *, first: int = 0) -> None:
         self.trades(*((n, str(n + 1), "1") for n in range(first, first + count)))
@@ -216,6 +231,91 @@ def test_gaps_are_no_trades() -> None:
     assert (update.first, [place for place, _ in update.places]) == (2, [3])
     assert s.state().count == 2
     assert s.days.left_out == {}
+
+
+# Fills.
+
+
+def test_a_trade_that_fills_a_gap_counts_once() -> None:
+    """It is a state of its own. Trades of the same time stand in the order of their places."""
+    s = Scene("A-B")
+    log = s.log()
+    s.numbered((1, 1), (4, 4))
+    assert told(s.state()) == ("1", "4", "1", "4", "2", 2)
+    s.numbered((3, 4), (2, 1))
+    assert told(s.state()) == ("1", "4", "1", "4", "4", 4)
+    update = log.read(4)
+    assert update is not None
+    assert [(place, entry.count) for place, entry in update.places] == [(5, 3), (6, 4)]
+    s.numbered((3, 4), (2, 1), (5, 5))
+    assert s.state().count == 5
+    assert [entry.count for _, entry in (log.read(6) or pytest.fail("nothing")).places] == [5]
+    assert s.days.left_out == {}
+
+
+def test_a_fill_of_the_same_time_stands_at_its_place() -> None:
+    """And not where it came, though the trade behind it is another source's."""
+    s = Scene("A-B")
+    s.numbered((1, 1), (3, 5))
+    s.trade(5, "9", source="b")
+    s.state()
+    s.numbered((2, 5))
+    assert told(s.state()) == ("1", "9", "1", "9", "4", 4)
+
+
+def test_a_fill_of_places_that_are_not_read_is_read_as_a_trade() -> None:
+    """Whether the day came before the fill, after it, or between two parts of the gap."""
+    s = Scene("A-B")
+    s.numbered((1, 1), (4, 4), told=False)
+    s.numbered((2, 2), told=False)
+    assert s.state().count == 3
+    s.numbered((3, 3), (7, 7), told=False)
+    s.numbered((6, 6), told=False)
+    assert s.state().count == 6
+    assert s.days.left_out == {}
+
+
+def test_a_fill_of_yesterday_is_late() -> None:
+    """As a trade would be."""
+    s = Scene("A-B")
+    s.now += 86_400
+    s.numbered((1, 1), (3, DAY + 1))
+    s.state()
+    s.numbered((2, 2))
+    assert s.state().count == 1
+    assert s.days.left_out == {LATE: 1}
+
+
+def test_a_fill_may_begin_the_day() -> None:
+    """The one trade behind it was not credible."""
+    s = Scene("A-B")
+    s.now -= 12 * 3600
+    s.numbered((1, -HOUR), (3, 20 * HOUR))
+    assert s.state().start == MIDNIGHT - DAY
+    s.numbered((2, 1))
+    assert (s.state().start, s.state().count) == (MIDNIGHT, 1)
+    assert s.days.left_out == {FUTURE: 1}
+
+
+def test_gaps_that_were_forgotten_are_counted_when_they_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest ones are remembered."""
+    monkeypatch.setattr(module, "GAPS", 2)
+    s = Scene("A-B")
+    s.numbered(*((n, n) for n in range(1, 12, 2)))
+    s.state()
+    s.numbered((2, 2), (10, 10))
+    assert s.state().count == 7
+    assert s.days.left_out == {FORGOTTEN: 1}
+
+
+def test_fills_that_were_forgotten_unread_are_counted() -> None:
+    """The history remembers as many as it has trades."""
+    s = Scene("A-B", max_trades=1)
+    s.numbered((1, 1), (1000, 1000))
+    s.state()
+    s.numbered(*((n, n) for n in range(2, 802)))
+    assert s.state().count + s.days.left_out[FORGOTTEN] >= 205
+    assert s.days.left_out[FORGOTTEN] > 0
 
 
 # What the follower does.
@@ -561,6 +661,37 @@ class TestRestart:
         third = self.scene(archive, "A-B", kept=3)
         assert third.days.aggregate("A-B").count == 10  # type: ignore[union-attr]
         assert third.days.left_out[FORGOTTEN] == 10
+
+    @pytest.mark.parametrize("is_counted", [False, True])
+    @pytest.mark.parametrize("is_killed", [False, True])
+    @pytest.mark.parametrize("kept", [3, 1000])
+    def test_a_fill_counts_once_across_a_restart(self, kept: int, is_killed: bool, is_counted: bool) -> None:
+        """Whether the newest checkpoint has it or only its gap, and whether its gap is in memory."""
+        archive = MemoryArchive()
+        first = self.scene(archive, "A-B", kept=kept)
+        first.staged()
+        first.numbered((1, 1), (5, 5))
+        first.numbered((2, 2))
+        first.write()
+        first.days.advance()
+        points = list(first.days.checkpoints())
+        first.numbered((3, 3), (6, 6))
+        first.write()
+        first.one_by_one(range(10, 20))
+        if is_counted:
+            first.days.advance()
+            points = list(first.days.checkpoints())
+        for point in points:
+            first.recording.checkpoint(point)
+        first.write()
+        archive.close(clean=not is_killed)
+        second = self.scene(archive, "A-B", number=8, kept=kept)
+        assert second.days.aggregate("A-B").count == 15  # type: ignore[union-attr]
+        second.staged()
+        second.numbered((4, 4))
+        second.write()
+        assert not second.days.left_out
+        assert second.days.aggregate("A-B").count == 15 + (kept == 1000)  # type: ignore[union-attr]
 
     @pytest.mark.parametrize("days_later", [1, 400])
     def test_without_a_checkpoint_a_day_that_is_over_is_whole(self, days_later: int) -> None:

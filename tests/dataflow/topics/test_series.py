@@ -165,6 +165,14 @@ def test_windows_between_the_trade_before_a_gap_and_the_one_behind_it() -> None:
     assert s.gaps("1s")[2] == (gap,), "a late trade between the two"
 
 
+def test_a_gap_touches_the_windows_of_the_trades_at_its_ends_alone() -> None:
+    """A missing trade may have the time of either: a trade at the start of a window belongs to that window."""
+    s = Scene("1s")
+    gap = Gap(3, 3, "source_gap")
+    s.read(trade(0.5), trade(1), gap, trade(3), trade(4))
+    assert s.gaps("1s") == {0: (), 1: (gap,), 3: (gap,), 4: ()}
+
+
 def test_a_gap_of_one_source_lies_between_its_own_trades() -> None:
     """Other sources that go on meanwhile hide nothing: the source was away for all that time."""
     s = Scene("1s")
@@ -287,6 +295,20 @@ def test_bars_of_trades() -> None:
     s.read(trade(86_402), trade(2 * 86_400))
     some = [(bar.count, bar.gaps, bar.closed) for bar in chain.closed]
     assert some[3:] == [(1, (Gap(14, 14, "z"),), True)], "the day is over before it was full"
+
+
+@pytest.mark.parametrize("name", ["1s", "4t", "40v"])
+def test_a_trade_without_a_side_was_bought_by_nobody(name: str) -> None:
+    """Nor is it counted as sold: `buyVolume` is what is known."""
+    s = Scene(name)
+    sides = {"1": "buy", "2": None, "4": "sell", "8": "buy"}
+    s.read(*(trade(0.5, quantity=quantity, side=side) for quantity, side in sides.items()))
+    bar = s.bars(name)[0] if name == "1s" else s.series.chains[name].bar or s.series.chains[name].closed[0]
+    assert (bar.volume, bar.buy_volume) == (15, 9)
+    s.read(trade(0.6, quantity="16"))
+    last = s.bars(name)[0] if name == "1s" else s.series.chains[name].bar
+    assert last is not None
+    assert last.buy_volume == (0 if name == "4t" else 9)
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

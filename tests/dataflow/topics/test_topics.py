@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.update import Stream, Update
 from dataflow.domain import Topic
+from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import TRADES
 from dataflow.sources.state import SourceState
-from dataflow.topics.topics import Topics
+from dataflow.topics.topics import SYMBOLS_AT_ONCE, Topics
 from supervisors import Child, Pool, PoolFull, Ref, open_supervisor
 from tests.dataflow.topics.stage import EPOCH, SYMBOLS, Stage
 
@@ -121,6 +123,30 @@ async def test_trades_wake_the_others_also_when_nobody_listens_to_trades() -> No
     async with scene() as s:
         await s.open(MIRROR)
         assert await s.woken_by(BTC) == {MIRROR}
+
+
+async def test_all_symbols_are_wanted_and_released_in_turns() -> None:
+    """Thousands of them would hold up everybody for a tenth of a second."""
+    symbols = {f"S{number}-USD": () for number in range(10 * SYMBOLS_AT_ONCE)}
+    looks: list[str] = []
+    topics = Topics(symbols, {TRADES: Fake(TRADES, wants=True)}, interest=looks.append)
+    every, others = Topic(TRADES, ANY), list[int]()
+
+    async def others_turn() -> None:
+        while True:
+            others.append(len(looks))
+            await trio.lowlevel.checkpoint()
+
+    for act in (topics.want(every, lambda: None), topics.release(every)):
+        looks.clear()
+        others.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others_turn)
+            await act
+            nursery.cancel_scope.cancel()
+        assert looks == list(symbols)
+        between = [later - before for before, later in pairwise([0, *others])]
+        assert max(between) <= 2 * SYMBOLS_AT_ONCE
 
 
 async def test_a_topic_that_has_ended_is_not_woken(mock_clock: MockClock) -> None:

@@ -69,10 +69,15 @@ def test_the_same_trade_in_strings_to_the_byte() -> None:
 
 
 def test_what_came_after_the_start_is_written_by_its_name() -> None:
-    """A number would have to be explained, and the explanation could be dropped before a slow client."""
+    """A number would have to be explained, and the explanation could be dropped before a slow client.
+
+    Also the source of such a symbol: who follows all symbols may have had no answer that names it.
+    """
     late = Trade("coinbase", "NEW-USD", None, None, Decimal(1), Decimal(2), 1_000)
     topic = Topic("trades", "NEW-USD")
     assert COMPACT.encoder(topic, 1)([(1, late)]) == [b'["NEW-USD",1,1,null,1,2,null,"coinbase"]']
+    known = Trade("kraken", "NEW-USD", None, None, Decimal(1), Decimal(2), 1_000)
+    assert COMPACT.encoder(topic, 1)([(1, known)]) == [b'["NEW-USD",1,1,null,1,2,null,"kraken"]']
     assert bytes(COMPACT.key(topic)) == b'"NEW-USD"'
     assert bytes(COMPACT.key(TOPIC)) == b"1"
 
