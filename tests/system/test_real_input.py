@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
@@ -197,6 +198,22 @@ async def by_stream(http: httpx.AsyncClient, symbol: str, media: str) -> list[Ro
     return rows(json.loads(line, parse_float=Decimal) for line in text.splitlines())
 
 
+async def by_export(home: Home, symbol: str) -> list[Row]:
+    """`dataflow history export`, beside the running daemon."""
+    command = [
+        sys.executable,
+        "-m",
+        "dataflow",
+        "history",
+        "export",
+        symbol,
+        "--directory",
+        str(home.history),
+    ]
+    done = await trio.run_process(command, capture_stdout=True, capture_stderr=True)
+    return rows(csv.DictReader(done.stdout.decode().splitlines()))
+
+
 async def candles(http: httpx.AsyncClient, symbol: str, interval: str) -> dict[int, tuple[Any, ...]]:
     answer = await http.get(f"/api/v1/candles/{symbol}?interval={interval}", headers={"Accept": "text/csv"})
     told = list(csv.DictReader(answer.text.splitlines()))
@@ -243,6 +260,7 @@ async def test_a_recording_comes_out_as_it_went_in(tmp_path: Path) -> None:
                 http.timeout = httpx.Timeout(60)
                 for symbol, wanted in whole.items():
                     assert listener.log(symbol) == wanted
+                    assert await by_export(home, symbol) == wanted
                     assert await by_calls(life, symbol) == wanted
                     assert await by_pages(http, symbol) == wanted
                     assert await by_graphql(http, symbol) == wanted
