@@ -153,4 +153,8 @@ def test_links_lead_somewhere(readme: str, checkout: Path) -> None:
     links = re.findall(r"\]\((?!http)([^)]+)\)", readme)
     assert links
     for link in links:
-        assert link[1:] in anchors if link.startswith("#") else (checkout / "config" / link).exists(), link
+        assert (
+            link[1:] in anchors
+            if link.startswith("#")
+            else (checkout / "config" / link.partition("#")[0]).exists()
+        ), link
