@@ -81,7 +81,17 @@ class MemoryArchive:
                 if place > last:
                     entries.append((place, entry.part(last + 1, place) if is_cut else entry))  # type: ignore[union-attr]
             return
-        self._entries[run.symbol] = list(laid(entries, written))
+        made: list[tuple[int, Trade | Gap]] = []
+        for last, entry in entries:
+            if not isinstance(entry, Gap) or last < run.first or entry.first > run.last:
+                made.append((last, entry))
+                continue
+            if entry.first < run.first:
+                made.append((run.first - 1, entry.part(entry.first, run.first - 1)))
+            made += [place for place in written if entry.first <= place[0] <= last]
+            if last > run.last:
+                made.append((last, entry.part(run.last + 1, last)))
+        self._entries[run.symbol] = made
 
     def behind(self, symbol: str, after: int, limit: int) -> Places:
         self._check()

@@ -242,22 +242,6 @@ def test_a_fill_that_comes_again_with_more_counts_once(shelf: Shelf) -> None:
         shelf.reopen()
 
 
-def test_a_fill_may_span_two_gaps(shelf: Shelf) -> None:
-    """That stand side by side, in the open end or in a block. Each of its trades is there once."""
-    shelf.archive.append(
-        Batch([Run.of(SYMBOL, [(1, trade(1)), (3, gap(2, 3)), (6, gap(4, 6)), (7, trade(7))])])
-    )
-    shelf.archive.append(Batch([run(3, 4, is_fill=True)]))
-    shelf.now += DAY
-    shelf.archive.append(Batch([run(8, 8)]))
-    between = [(2, gap(2, 2)), *run(3, 4).places, (6, gap(5, 6))]
-    for _ in range(2):
-        assert list(shelf.archive.behind(SYMBOL, 0, 99)) == [(1, trade(1)), *between, *run(7, 8).places]
-        shelf.reopen()
-    shelf.archive.append(Batch([run(2, 6, is_fill=True)]))
-    assert list(shelf.archive.behind(SYMBOL, 0, 99)) == [*run(1, 8).places]
-
-
 def test_a_filled_place_never_changes(shelf: Shelf) -> None:
     """Another trade for it is no fill."""
     shelf.archive.append(Batch([Run.of(SYMBOL, [(1, trade(1)), (3, gap(2, 3))])]))
