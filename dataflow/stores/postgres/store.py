@@ -78,8 +78,6 @@ class Store:
         self._server = Server(settings.dsn)
         self._clock = clock
         self._lock = Lock()
-        self.damaged = 0  # the server answers for what it keeps
-        self.lost: list[str] = []
         self._connection: Connection | None = None
         self._is_open = False
         self._is_reading = False
