@@ -17,7 +17,7 @@ from actors.outbox import SlowClient
 from actors.session import Ending
 from dataflow.domain import Gap, Topic
 from dataflow.faces.jsonrpc.methods import Calls, formats
-from dataflow.gateway import subscriptions
+from dataflow.gateway import recovery
 from dataflow.settings.schema import Cache, Limits, Session, Settings
 from simulators import Exchange, Trade, open_binance
 from supervisors import Point
@@ -307,7 +307,7 @@ async def test_whatever_is_called_no_place_is_missing_or_told_twice(
     seed: int, policy: SlowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All symbols, lists, single ones over each other, in all formats; a client that reads in fits; dropped updates."""
-    monkeypatch.setattr(subscriptions, "RECOVERY_SLICE", 20)
+    monkeypatch.setattr(recovery, "RECOVERY_SLICE", 20)
     dice = random.Random(seed)
     session = Session(outbox=30, outbox_bytes=40_000, slow_client=policy)
     async with stage(session=session, most=150) as s:
