@@ -26,7 +26,7 @@ from dataflow.cache.tiers import Tiers
 from dataflow.domain import Gap, Trade
 from dataflow.domain.candle import DAY, HOUR, MINUTE, Candle, CandleRules, Interval
 
-from .candles import FullBar, unpack
+from .candles import Bar, unpack
 from .coverage import ALWAYS, NEVER
 from .series import Chain, Level, Series
 
@@ -175,16 +175,16 @@ class _Reading:
             return candles[-1].start + (width if candles[-1].closed else 0)
         return 0 if start is None else start
 
-    async def _forward(self, at: int, stop: int, limit: int) -> list[FullBar]:
-        bars: list[FullBar] = []
+    async def _forward(self, at: int, stop: int, limit: int) -> list[Bar]:
+        bars: list[Bar] = []
         while len(bars) < limit and (begin := await self._first(at, stop)) is not None:
             at = min(begin + limit * self.interval.width, stop)
             bars += await self._bars(begin, at)
         return bars[:limit]
 
-    async def _backward(self, stop: int, limit: int) -> list[FullBar]:
+    async def _backward(self, stop: int, limit: int) -> list[Bar]:
         width = self.interval.width
-        bars: list[FullBar] = []
+        bars: list[Bar] = []
         windows = limit
         while len(bars) < limit:
             begin = stop - windows * width
@@ -215,26 +215,26 @@ class _Reading:
         starts += [each.trade.timestamp for each in found[:1]]
         return min(starts) // width * width if starts else None
 
-    async def _bars(self, begin: int, stop: int) -> list[FullBar]:
+    async def _bars(self, begin: int, stop: int) -> list[Bar]:
         """The bars of all windows from `begin` to before `stop`."""
         width = self.interval.width
         series = self.pages.live.series(self.symbol)
         mine = series.levels.get(self.interval.name) if series else None
         live_since = stop if mine is None else min(max(begin, -(-mine.since // width) * width), stop)
         live = [] if mine is None else [bar for start, bar in mine.bars.items() if live_since <= start < stop]
-        older: list[FullBar] = []
+        older: list[Bar] = []
         if begin < live_since:
             older = await self._older(begin, live_since)
         live.sort(key=lambda bar: bar.start)
         return [*older, *live]
 
-    async def _older(self, begin: int, stop: int) -> list[FullBar]:
+    async def _older(self, begin: int, stop: int) -> list[Bar]:
         """Bars that this interval has no level for in memory."""
         width = self.interval.width
         base = _base(width)
         if base is None:
             return await self._of_trades(begin, stop)
-        parts: dict[int, FullBar] = {}
+        parts: dict[int, Bar] = {}
         for bar in await self._stored(base, begin, stop, NEVER):
             parts[bar.start] = bar
         series = self.pages.live.series(self.symbol)
@@ -245,7 +245,7 @@ class _Reading:
         first = await self._stored(base, ALWAYS, NEVER, 1)
         since = min([bar.start for bar in first] + ([] if level is None else [level.since]), default=stop)
         since = min(max(begin, -(-since // width) * width), stop)
-        made: dict[int, FullBar] = {}
+        made: dict[int, Bar] = {}
         for bar in parts.values():
             start = bar.start // width * width
             if start < since:
@@ -263,7 +263,7 @@ class _Reading:
         older = await self._of_trades(begin, since) if begin < since else []
         return [*older, *(made[start] for start in sorted(made))]
 
-    async def _stored(self, width: int, begin: int, stop: int, limit: int) -> list[FullBar]:
+    async def _stored(self, width: int, begin: int, stop: int, limit: int) -> list[Bar]:
         """The first `limit` recorded bars of windows from `begin` to before `stop`."""
         rows = await self._tiers.ask(lambda archive: archive.bars(self.symbol, width, begin, stop, limit))
         try:
@@ -271,7 +271,7 @@ class _Reading:
         except ValueError as error:
             raise ArchiveFailed(f"a recorded bar is damaged: {error}") from None
 
-    async def _of_trades(self, begin: int, stop: int) -> list[FullBar]:
+    async def _of_trades(self, begin: int, stop: int) -> list[Bar]:
         level = Level(self.interval, begin, revision=self._revision)
         scratch = Series(self.pages.rules, levels={self.interval.name: level})
         await self._read(scratch, begin - BEYOND, stop + BEYOND)
@@ -312,7 +312,7 @@ class _Reading:
     # Bars of trades or volume.
 
     async def page_of_chain(self, start: int | None, end: int | None, limit: int) -> Page:
-        bars: list[FullBar] = []
+        bars: list[Bar] = []
         last = (await self.pages.high(self.symbol) // 1000 + 1) * 1000  # `after` ends at whole ones
         stop = last if end is None else min(end, last)
         if start is None:
@@ -335,7 +335,7 @@ class _Reading:
         candles = [bar.candle(self.symbol, self.interval.name) for bar in bars[:limit]]
         return Page(candles, self._next(candles, 1000, start, end) if more is None else more)
 
-    async def _chain(self, day: int) -> list[FullBar]:
+    async def _chain(self, day: int) -> list[Bar]:
         """The bars of one UTC day, oldest first. The last one may be open."""
         chain = Chain(self.interval, closed=deque())
         scratch = Series(self.pages.rules, chains={self.interval.name: chain})

@@ -36,7 +36,7 @@ from dataflow.domain.topic import CANDLES
 from dataflow.logs import Burst
 
 from .candle_pages import Page, Pages
-from .candles import FullBar, pack, unpack
+from .candles import Bar, pack, unpack
 from .channel import Ground
 from .coverage import ALWAYS, NEVER, Coverage
 from .series import Chain, Level, Series
@@ -109,7 +109,7 @@ class _State(msgspec.Struct, array_like=True):
     high: int
     watermark: int
     coverage: Coverage
-    bars: list[FullBar]
+    bars: list[Bar]
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -6,7 +6,7 @@ sequences where one source gave both, else in the order of their places. So the 
 in whatever order its trades come. Sums are exact, if the decimal context has `DIGITS` digits.
 
 Trades come in runs, in the order of their places. A run costs least as a whole: `bars_of` makes new bars of
-it alone, and `FullBar.merge` adds each to the bar of its window, and to those of wider windows.
+it alone, and `Bar.merge` adds each to the bar of its window, and to those of wider windows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 from dataflow.domain import Gap, Trade
 from dataflow.domain.candle import DAY, SECOND, Candle
 
-__all__ = ["DAY", "DIGITS", "SECOND", "Bar", "FullBar", "Part", "bars_of", "pack", "unpack"]
+__all__ = ["DAY", "DIGITS", "SECOND", "Bar", "Part", "bars_of", "pack", "unpack"]
 
 # Of the process's decimal context. Connectors take prices and quantities between 10**-139 and 10**139 (see
 # `sources.reading.UNSIGNED`): 556 digits hold each product of two, and 44 more the sum of any number of them.
@@ -32,7 +32,10 @@ _ZERO: Final = Decimal(0)
 class Bar(msgspec.Struct, eq=False, array_like=True):
     """The bar of the window from `start` to before `end`, ns since the epoch; at least one trade is in it.
 
-    `first` and `last` are its trades that are first and last in time, not in the order of arrival.
+    `first` and `last` are its trades that are first and last in time, not in the order of arrival, and
+    `first_place` and `last_place` are theirs in the stream of their symbol. `first_offset` and `last_offset`:
+    the lowest and the highest place. `gaps`: where trades of the window are missing. `changes`: how often
+    anything but the trades has changed.
     """
 
     start: int
@@ -43,64 +46,6 @@ class Bar(msgspec.Struct, eq=False, array_like=True):
     low: Decimal
     volume: Decimal
     count: int = 1
-
-    @classmethod
-    def of(cls, trade: Trade, width: int) -> Bar:
-        """The bar, `width` ns wide, that begins with `trade`."""
-        start = trade.timestamp // width * width
-        return cls(start, start + width, trade, trade, trade.price, trade.price, trade.quantity)
-
-    def fold(self, trades: Sequence[Trade], begin: int = 0, until: float = float("inf")) -> int:
-        """Add trades from index `begin` on, in one pass, up to the first that lies outside of the window.
-
-        A trade of the time `until` or later lies outside, too. Returns the index of that trade, or the number
-        of trades. Atomic: an exception leaves the bar as it was.
-        """
-        start, end = self.start, min(self.end, until)
-        first, last, high, low, volume = self.first, self.last, self.high, self.low, self.volume
-        earliest, latest = first.timestamp, last.timestamp
-        count = 0
-        for trade in islice(trades, begin, None):
-            moment = trade.timestamp
-            if moment > latest:
-                if moment >= end:
-                    break
-                last, latest = trade, moment
-            elif moment == latest:
-                if not _precedes(trade, last):
-                    last = trade
-                if moment == earliest and _precedes(trade, first):
-                    first = trade
-            elif moment <= earliest:
-                if moment < start:
-                    break
-                if moment < earliest or _precedes(trade, first):
-                    first, earliest = trade, moment
-            price = trade.price
-            if price > high:
-                high = price
-            elif price < low:
-                low = price
-            volume += trade.quantity
-            count += 1
-        self.first, self.last, self.high, self.low, self.volume = first, last, high, low, volume
-        self.count += count
-        return begin + count
-
-
-def _precedes(trade: Trade, other: Trade) -> bool:
-    """Whether `trade`, which was offered later and is of the same time, stands before `other`."""
-    mine, others = trade.sequence, other.sequence
-    return mine is not None and others is not None and mine < others and trade.source == other.source
-
-
-class FullBar(Bar, eq=False, array_like=True):
-    """A bar with all that a candle has. Its trades have places in the stream of their symbol.
-
-    `first_place` and `last_place`: those of the trades that are first and last in time. `first_offset` and
-    `last_offset`: the lowest and the highest place. `gaps`: where trades of the window are missing.
-    `changes`: how often anything but the trades has changed.
-    """
 
     quote_volume: Decimal = _ZERO
     buy_volume: Decimal = _ZERO
@@ -113,7 +58,7 @@ class FullBar(Bar, eq=False, array_like=True):
     changes: int = 0
 
     @classmethod
-    def at(cls, trade: Trade, place: int, width: int) -> FullBar:
+    def at(cls, trade: Trade, place: int, width: int) -> Bar:
         """The bar, `width` ns wide, that begins with the trade at `place`."""
         start, price, quantity = trade.timestamp // width * width, trade.price, trade.quantity
         bought = quantity if trade.side == "buy" else _ZERO
@@ -136,7 +81,12 @@ class FullBar(Bar, eq=False, array_like=True):
         return end
 
     def fold(self, trades: Sequence[Trade], begin: int = 0, until: float = float("inf")) -> int:
-        # The loop of `Bar`, and sums that are made once for trades in a row of one price and side.
+        """Add trades from index `begin` on, in one pass, up to the first that lies outside of the window.
+
+        A trade of the time `until` or later lies outside, too. Returns the index of that trade, or the number
+        of trades. Atomic: an exception leaves the bar as it was.
+        """
+        # Sums are made once for trades in a row of one price and side.
         start, end = self.start, min(self.end, until)
         first, last, high, low = self.first, self.last, self.high, self.low
         earliest, latest = first.timestamp, last.timestamp
@@ -182,7 +132,7 @@ class FullBar(Bar, eq=False, array_like=True):
         self.count += count
         return begin + count
 
-    def merge(self, other: FullBar) -> None:
+    def merge(self, other: Bar) -> None:
         """Add all trades of `other`, whose window is this one or lies in it. No trade may be in both."""
         if _stands_before(other.first, other.first_place, self.first, self.first_place):
             self.first, self.first_place = other.first, other.first_place
@@ -197,7 +147,7 @@ class FullBar(Bar, eq=False, array_like=True):
         self.first_offset = min(self.first_offset, other.first_offset)
         self.last_offset = max(self.last_offset, other.last_offset)
 
-    def in_window(self, width: int, changes: int = 0) -> FullBar:
+    def in_window(self, width: int, changes: int = 0) -> Bar:
         """A new bar of the same trades, in the wider window that they lie in."""
         start = self.start // width * width
         end = start + width
@@ -230,16 +180,22 @@ class FullBar(Bar, eq=False, array_like=True):
         )
 
 
+def _precedes(trade: Trade, other: Trade) -> bool:
+    """Whether `trade`, which was offered later and is of the same time, stands before `other`."""
+    mine, others = trade.sequence, other.sequence
+    return mine is not None and others is not None and mine < others and trade.source == other.source
+
+
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(FullBar).decode
+_decode: Final = msgspec.msgpack.Decoder(Bar).decode
 
 
-def pack(bar: FullBar) -> bytes:
+def pack(bar: Bar) -> bytes:
     """A bar as bytes, for a disk."""
     return _encode(bar)
 
 
-def unpack(data: bytes) -> FullBar:
+def unpack(data: bytes) -> Bar:
     """The same bar. Raises ValueError for anything else than its bytes."""
     try:
         return _decode(data)
@@ -250,7 +206,7 @@ def unpack(data: bytes) -> FullBar:
 class Part(NamedTuple):
     """The bar of some trades of a run. `high`: the latest time of a trade that came before the first."""
 
-    bar: FullBar
+    bar: Bar
     high: int
 
 
@@ -263,7 +219,7 @@ def bars_of(
     `lateness` behind the latest time have bars of their own, so that it is known how late they were.
     """
     parts: list[Part] = []
-    open_bars: dict[int, FullBar] = {}
+    open_bars: dict[int, Bar] = {}
     at, count = 0, len(trades)
     while at < count:
         trade = trades[at]
@@ -275,7 +231,7 @@ def bars_of(
         is_late = moment < high - lateness
         bar = None if is_late else open_bars.get(start)
         if bar is None:
-            bar = FullBar.at(trade, places[at], width)
+            bar = Bar.at(trade, places[at], width)
             parts.append(Part(bar, high))
             if not is_late:
                 open_bars[start] = bar

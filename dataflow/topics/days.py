@@ -41,7 +41,7 @@ from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.aggregate import Aggregate
 from dataflow.domain.topic import DAYS
 
-from .candles import DAY, FullBar
+from .candles import DAY, Bar
 from .channel import Ground
 
 AHEAD: Final = 3600 * 10**9  # nanoseconds: a clock may be wrong by so much
@@ -68,7 +68,7 @@ _ADVICE: Final = {
 class _Saved(msgspec.Struct, array_like=True, frozen=True):
     """A bar in a checkpoint; None before the first trade. `place`: of the newest trade that counts."""
 
-    bar: FullBar | None
+    bar: Bar | None
     place: int
     gaps: list[tuple[int, int]] = []
     blind: int = 0
@@ -167,7 +167,7 @@ class Day:
     _clock: Callable[[], float]
     _left_out: LeftOut
     position: int = 0
-    bar: FullBar | None = None
+    bar: Bar | None = None
     place: int = 0  # the highest of a trade that counts
     gaps: Gaps = field(factory=Gaps)
     fills: int = 0  # the number of the last fill that was looked at
@@ -251,7 +251,7 @@ class Day:
         elif not was_gap:
             self._left_out.add(FORGOTTEN, self.symbol)
         else:
-            new = FullBar.at(trade, place, DAY)
+            new = Bar.at(trade, place, DAY)
             if bar is None or new.start > bar.start:
                 self.bar = new
             else:
@@ -318,7 +318,7 @@ class Day:
                 self._left_out.add(LATE, self.symbol)
                 at += 1
             elif bar is None or trade.timestamp >= bar.end:
-                self.bar, self.place = FullBar.at(trade, offsets[at], DAY), offsets[at]
+                self.bar, self.place = Bar.at(trade, offsets[at], DAY), offsets[at]
                 at += 1
             else:
                 at = bar.fold_at(trades, offsets, at, future)

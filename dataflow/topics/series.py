@@ -31,7 +31,7 @@ from dataflow.cache.places import Places
 from dataflow.domain import Gap, Trade
 from dataflow.domain.candle import DAY, CandleRules, Interval
 
-from .candles import FullBar, bars_of
+from .candles import Bar, bars_of
 from .coverage import ALWAYS, NEVER, Coverage
 
 MOST_GAPS: Final = 100  # told of one bar of a chain: the others become one
@@ -51,7 +51,7 @@ class Level:
     interval: Interval
     since: int = ALWAYS
     keep: int = 0
-    bars: dict[int, FullBar] = field(factory=dict)
+    bars: dict[int, Bar] = field(factory=dict)
     changed: dict[int, None] = field(factory=dict)  # starts of bars that have changed since they were taken
     unsaved: dict[int, None] | None = None
     revision: int = 0
@@ -62,7 +62,7 @@ class Level:
         """Whether a bar is not closed."""
         return bool(self._open)
 
-    def add(self, bar: FullBar, dead: int) -> bool:
+    def add(self, bar: Bar, dead: int) -> bool:
         """Merge `bar` into that of its window. False: that ended before the time `dead`, and is over."""
         width = self.interval.width
         start = bar.start // width * width
@@ -78,7 +78,7 @@ class Level:
         self.changed[start] = None
         return True
 
-    def put(self, bar: FullBar) -> None:
+    def put(self, bar: Bar) -> None:
         """A bar of this level, as it is."""
         self.bars[bar.start] = bar
         if not bar.closed:
@@ -108,11 +108,11 @@ class Level:
                     self.unsaved[start] = None
 
     @property
-    def open_bars(self) -> list[FullBar]:
+    def open_bars(self) -> list[Bar]:
         """The bars that are not closed."""
         return [self.bars[start] for start in self._open]
 
-    def take(self) -> list[FullBar]:
+    def take(self) -> list[Bar]:
         """The bars that have changed since they were taken, oldest first."""
         starts = sorted(self.changed)
         self.changed.clear()
@@ -136,8 +136,8 @@ class Chain:
     """
 
     interval: Interval
-    bar: FullBar | None = None
-    closed: deque[FullBar] = field(factory=lambda: deque(maxlen=KEPT))
+    bar: Bar | None = None
+    closed: deque[Bar] = field(factory=lambda: deque(maxlen=KEPT))
     _untaken: int = 0  # of the closed ones
     _changed: bool = False  # the open one
     _day_end: int = ALWAYS
@@ -152,7 +152,7 @@ class Chain:
             self.bar.changes += 1
             self._changed = True
 
-    def take(self) -> list[FullBar]:
+    def take(self) -> list[Bar]:
         """The bars that have changed since they were taken, oldest first."""
         taken = list(self.closed)[max(0, len(self.closed) - self._untaken) :]
         if self.bar is not None and self._changed:
@@ -209,12 +209,12 @@ class Chain:
             self.bar = None
 
 
-def _run_of(trades: Sequence[Trade], first: int, last: int) -> FullBar:
+def _run_of(trades: Sequence[Trade], first: int, last: int) -> Bar:
     """The bar of some trades in the order of their places, whatever their times are."""
     prices = [trade.price for trade in trades]
     quantities = [trade.quantity for trade in trades]
     start = trades[0].timestamp
-    return FullBar(
+    return Bar(
         start,
         start,
         trades[0],
@@ -330,7 +330,7 @@ class Series:
         self.high = high
         self.position = places[-1][0]
 
-    def _merge(self, bar: FullBar, dead: int) -> None:
+    def _merge(self, bar: Bar, dead: int) -> None:
         for name, level in self.levels.items():
             if not level.add(bar, dead):
                 self.too_late[name] += bar.count

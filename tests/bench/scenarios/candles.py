@@ -20,7 +20,7 @@ from dataflow.topics.series import Level, Series
 from ..plan import Bench, Figures, Scenario, Step
 
 SIZES = (1, 8, 64, 512)  # trades of one run
-PRICES = "open, high, low, close, volume and count"
+FOLD = "the fold of bars of a second alone"
 ALL_FIELDS = "all fields, of a second"
 RECORDED = "all fields, of a minute and an hour"
 REPEATED = 5  # the median of so many passes
@@ -35,12 +35,12 @@ def steps(bench: Bench) -> Iterator[Step]:
     if not bench.wanted("dataflow"):
         return
     for size in SIZES:
-        for what, fold in (
-            (PRICES, _prices),
+        for what, passed in (
+            (FOLD, _fold),
             (ALL_FIELDS, partial(_series, ("1s",))),
             (RECORDED, partial(_series, ("1m", "1h"))),
         ):
-            yield Step(work(what, size), "dataflow", 1.0, partial(measure, fold, size))
+            yield Step(work(what, size), "dataflow", 1.0, partial(measure, passed, size))
 
 
 def measure(fold: Callable[[Sequence[Sequence[tuple[int, Trade]]]], None], size: int) -> Figures:
@@ -57,7 +57,7 @@ def measure(fold: Callable[[Sequence[Sequence[tuple[int, Trade]]]], None], size:
     return {"us": sorted(passes)[REPEATED // 2]}
 
 
-def _prices(runs: Sequence[Sequence[tuple[int, Trade]]]) -> None:
+def _fold(runs: Sequence[Sequence[tuple[int, Trade]]]) -> None:
     bars: dict[int, Bar] = {}
     for run in runs:
         trades = [trade for _, trade in run]
@@ -67,7 +67,7 @@ def _prices(runs: Sequence[Sequence[tuple[int, Trade]]]) -> None:
             if start in bars:
                 at = bars[start].fold(trades, at)
             else:
-                bars[start] = Bar.of(trades[at], SECOND)
+                bars[start] = Bar.at(trades[at], at, SECOND)
                 at += 1
 
 

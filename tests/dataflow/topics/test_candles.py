@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.domain import Trade
-from dataflow.topics.candles import DAY, DIGITS, SECOND, Bar, FullBar, bars_of
+from dataflow.topics.candles import DAY, DIGITS, SECOND, Bar, bars_of
 
 DATA = Path(__file__).parents[2] / "data"
 MINUTE = 60 * SECOND
@@ -55,7 +55,7 @@ def bars(trades: Sequence[Trade], width: int) -> dict[int, Bar]:
         if start in found:
             at = found[start].fold(trades, at)
         else:
-            found[start] = Bar.of(trades[at], width)
+            found[start] = Bar.at(trades[at], 1, width)
             at += 1
     return found
 
@@ -105,9 +105,9 @@ def test_late_trades_change_nothing(seed: int) -> None:
 
 def full_bars(
     trades: Sequence[Trade], widths: Sequence[int], run: Callable[[], int]
-) -> dict[int, dict[int, FullBar]]:
+) -> dict[int, dict[int, Bar]]:
     """The full bars of trades that come in runs of so many, by width and start: widths together, by merging."""
-    found: dict[int, dict[int, FullBar]] = {width: {} for width in widths}
+    found: dict[int, dict[int, Bar]] = {width: {} for width in widths}
     at = high = 0
     while at < len(trades):
         some = trades[at : at + run()]
@@ -136,7 +136,7 @@ def rows_of(file: Path) -> dict[str, dict[int, tuple[object, ...]]]:
     return found
 
 
-def all_figures(bars: Mapping[int, FullBar]) -> dict[int, tuple[object, ...]]:
+def all_figures(bars: Mapping[int, Bar]) -> dict[int, tuple[object, ...]]:
     return {
         start: (*figures(bar)[:5], bar.quote_volume, bar.buy_volume, bar.count) for start, bar in bars.items()
     }
@@ -213,7 +213,7 @@ def test_neither_order_nor_runs_matter(trades: list[Trade], width: int, cuts: li
                 if start in in_runs:
                     at = in_runs[start].fold(run, at)
                 else:
-                    in_runs[start] = Bar.of(run[at], width)
+                    in_runs[start] = Bar.at(run[at], 1, width)
                     at += 1
         assert {start: figures(bar) for start, bar in in_runs.items()} == expected
 
@@ -233,7 +233,7 @@ def test_sums_of_trades_of_one_price_in_a_row(
     """What is summed up together, and where a run is cut, changes no sum. Only trades that bought are bought."""
     some = [Trade("a", "B-U", None, side, Decimal(p), Decimal(q), 5, None) for p, q, side in items]
     with decimal.localcontext(decimal.Context(prec=DIGITS, traps=[decimal.Inexact])):
-        bar = FullBar.at(some[0], 1, SECOND)
+        bar = Bar.at(some[0], 1, SECOND)
         at = 1
         while at < len(some):
             run = some[: at + size]
@@ -262,7 +262,7 @@ def trade(moment: int, price: int, *, source: str = "a", sequence: int | None = 
 )
 def test_ties(first: Trade, second: Trade, opening: int, closing: int) -> None:
     """The sequence decides within a source that has one, else what came first."""
-    bar = Bar.of(first, SECOND)
+    bar = Bar.at(first, 1, SECOND)
     assert bar.fold([second]) == 1
     assert (bar.first.price, bar.last.price) == (opening, closing)
 
@@ -270,7 +270,7 @@ def test_ties(first: Trade, second: Trade, opening: int, closing: int) -> None:
 def test_a_window_begins_with_its_start_and_ends_before_its_end() -> None:
     """To the nanosecond, also before 1970."""
     for start in (0, 7 * SECOND, -SECOND):
-        bar = Bar.of(trade(start + 1, 1), SECOND)
+        bar = Bar.at(trade(start + 1, 1), 1, SECOND)
         assert (bar.start, bar.end) == (start, start + SECOND)
         assert bar.fold([trade(start, 2), trade(start + SECOND - 1, 3), trade(start + SECOND, 4)]) == 2
         assert bar.fold([trade(start - 1, 5)]) == 0
@@ -279,7 +279,7 @@ def test_a_window_begins_with_its_start_and_ends_before_its_end() -> None:
 
 def test_a_bound_below_the_end_of_the_window() -> None:
     """What is dated later is not taken."""
-    bar = Bar.of(trade(1, 1), SECOND)
+    bar = Bar.at(trade(1, 1), 1, SECOND)
     assert bar.fold([trade(2, 2), trade(5, 9), trade(3, 3)], 0, 5) == 1
     assert bar.fold([trade(5, 9), trade(3, 3)], 1, 5) == 2
     assert figures(bar) == (1, 3, 1, 3, 3, 3)
@@ -291,7 +291,7 @@ def test_no_sum_of_what_connectors_accept_is_rounded() -> None:
     trades = [
         Trade("a", "B-U", None, None, Decimal(1), quantity, 1, None) for quantity in (greatest, least) * 5_000
     ]
-    bar = Bar.of(trades[0], SECOND)
+    bar = Bar.at(trades[0], 1, SECOND)
     bar.fold(trades, 1)
     assert Fraction(bar.volume) == 5_000 * (Fraction(greatest) + Fraction(least))
 
@@ -324,12 +324,12 @@ def test_a_late_trade_has_a_bar_of_its_own() -> None:
 @pytest.mark.parametrize("lower_place_first", [True, False])
 def test_ties_between_bars(lower_place_first: bool) -> None:
     """Of two sources the lower place decides, whichever bar is merged into the other; of one the sequence."""
-    one = FullBar.at(trade(5, 1, source="a", sequence=9), 3, SECOND)
-    other = FullBar.at(trade(5, 2, source="b", sequence=1), 4, SECOND)
+    one = Bar.at(trade(5, 1, source="a", sequence=9), 3, SECOND)
+    other = Bar.at(trade(5, 2, source="b", sequence=1), 4, SECOND)
     into, what = (one, other) if lower_place_first else (other, one)
     into.merge(what)
     assert (into.first.price, into.last.price, into.count) == (1, 2, 2)
     assert (into.first_offset, into.last_offset) == (3, 4)
-    late = FullBar.at(trade(5, 3, source="a", sequence=8), 9, SECOND)
-    late.merge(FullBar.at(trade(5, 1, source="a", sequence=9), 3, SECOND))
+    late = Bar.at(trade(5, 3, source="a", sequence=8), 9, SECOND)
+    late.merge(Bar.at(trade(5, 1, source="a", sequence=9), 3, SECOND))
     assert (late.first.price, late.last.price) == (3, 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dataflow.domain import Gap, Trade
 from dataflow.domain.candle import DAY, HOUR, MINUTE, SECOND, CandleRules, interval
-from dataflow.topics.candles import DIGITS, FullBar, pack, unpack
+from dataflow.topics.candles import DIGITS, Bar, pack, unpack
 from dataflow.topics.coverage import MOST, NEVER
 from dataflow.topics.series import KEPT, Chain, Level, Places, Series
 from tests.dataflow.topics.test_candles import SPOT_TRADES, all_figures, full_bars
@@ -59,7 +59,7 @@ class Scene:
     def settle(self, watermark: float | None = None) -> None:
         self.series.settle(*([] if watermark is None else [T0 + int(watermark * SECOND)]))
 
-    def bars(self, name: str) -> dict[float, FullBar]:
+    def bars(self, name: str) -> dict[float, Bar]:
         """By their starts, in seconds."""
         return {(start - T0) / SECOND: bar for start, bar in self.series.levels[name].bars.items()}
 
@@ -333,7 +333,7 @@ def test_closed_bars_of_a_chain_are_bounded() -> None:
 
 def test_a_bar_as_bytes() -> None:
     """Nothing is lost: digits, ties, gaps, and what it was told as."""
-    bar = FullBar.at(trade(1, side="buy", quantity="1.50"), 7, MINUTE)
+    bar = Bar.at(trade(1, side="buy", quantity="1.50"), 7, MINUTE)
     bar.gaps, bar.closed, bar.changes = (EARLY, LATE), True, 3
     read = unpack(pack(bar))
     assert read.candle("B-U", "1m") == bar.candle("B-U", "1m")
@@ -398,5 +398,5 @@ def test_runs_do_not_matter(items: Sequence[Trade | str], cuts: list[int]) -> No
     assert results[0] == results[1]
 
 
-def _values(bars: Mapping[int, FullBar]) -> dict[int, object]:
+def _values(bars: Mapping[int, Bar]) -> dict[int, object]:
     return {start: bar.candle("B-U", "x") for start, bar in sorted(bars.items())}

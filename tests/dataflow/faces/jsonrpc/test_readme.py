@@ -25,7 +25,7 @@ from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored
 from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc import methods, protocol
 from dataflow.faces.jsonrpc.format import JSONRPC
-from dataflow.topics.candles import FullBar
+from dataflow.topics.candles import Bar
 from simulators import Exchange, open_binance
 from simulators import Trade as Simulated
 from tests.system.daemon import Daemon, client, connection, daemon, from_binance
@@ -111,7 +111,7 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
     )
     filled = JSONRPC.filled(topic, 1, [(1, trade)])
     [started] = JSONRPC.encoder(Topic("trades", "*"), 1)([(0, Started(SYMBOL, "trades", 1, 0))])
-    full = FullBar.at(trade, 1, MINUTE)
+    full = Bar.at(trade, 1, MINUTE)
     full.gaps = (Gap(1, 2, "x"),)
     [candle] = JSONRPC.encoder(Topic("candles", SYMBOL, "1m"), 1)([(1, full.candle(SYMBOL, "1m"))])
     notices = [
