@@ -89,7 +89,7 @@ def _near(value: Decimal) -> str:
 
 def places(rows: list[tuple[Any, ...]]) -> Places:
     """Of rows with the columns `TRADE` and `GAP`. About 2 us for each."""
-    return [(row[0], _entry(*row)) for row in rows]
+    return [(row[0], _entry(row)) for row in rows]
 
 
 def recorded(rows: list[tuple[Any, ...]]) -> list[Recorded]:
@@ -98,24 +98,12 @@ def recorded(rows: list[tuple[Any, ...]]) -> list[Recorded]:
     return sorted(found, key=lambda each: (each.trade.timestamp // 1000, each.offset))
 
 
-def _entry(
-    place: int,
-    symbol: str,
-    source: str,
-    trade_id: str | None,
-    side: Any,
-    price: Decimal,
-    quantity: Decimal,
-    ns: int,
-    sequence: int | None,
-    exact: bytes | None,
-    first: int,
-    reason: str | None,
-    counted: bool,
-) -> Trade | Gap:
-    if reason is not None:
-        return Gap(first, place, reason, counted, source, sequence)
-    return _trade(place, symbol, source, trade_id, side, price, quantity, ns, sequence, exact)
+def _entry(row: tuple[Any, ...]) -> Trade | Gap:
+    first, reason, counted = row[10:]
+    if reason is None:
+        return _trade(*row[:10])
+    place, _, source, *_, sequence, _ = row[:10]
+    return Gap(first, place, reason, counted, source, sequence)
 
 
 def _trade(
