@@ -37,13 +37,8 @@ def named(config: Sequence[Path] | None, directory: Path | None, dsn: str | None
 @contextmanager
 def reading(keys: History) -> Iterator[tuple[Any, Contents]]:
     """The store, only to be read, also beside a daemon, and what is in it."""
-    store = stores.plug(keys).Store.reading(keys)
-    with lines():
-        contents = store.open()
-        try:
-            yield store, contents
-        finally:
-            store.close(False)
+    with _opened(stores.plug(keys).Store.reading(keys)) as opened:
+        yield opened
 
 
 @contextmanager
@@ -52,7 +47,12 @@ def writing(keys: History) -> Iterator[tuple[Any, Contents]]:
 
     Unless `begin` was called, it stays as clean as it was.
     """
-    store = stores.plug(keys).Store(keys)
+    with _opened(stores.plug(keys).Store(keys)) as opened:
+        yield opened
+
+
+@contextmanager
+def _opened(store: Any) -> Iterator[tuple[Any, Contents]]:
     with lines():
         contents = store.open()
         try:
