@@ -25,6 +25,7 @@ from dataflow.topics.candle_streams import CandleLog
 from dataflow.topics.series import Chain
 from simulators import Exchange, Trade, open_binance
 from tests.dataflow.topics.test_candles import all_figures, full_bars
+from tests.support.real_trades import admitted, rows
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance
 from tests.system.test_sse import listening
@@ -287,21 +288,7 @@ async def test_candles_wait_for_the_disk_as_trades_do(tmp_path: Path) -> None:
 
 def real_trades(symbol: str = "BTCUSDT") -> list[Item]:
     """Ten minutes of an exchange, as a source gives them."""
-    with gzip.open(DATA / "binance_spot_20240808_09.csv.gz", "rt") as lines:
-        return [
-            Item(
-                "binance",
-                SYMBOL,
-                row["trade_id"],
-                row["side"],  # type: ignore[arg-type]
-                Decimal(row["price"]),
-                Decimal(row["qty"]),
-                int(row["timestamp_us"]) * 1000,
-                int(row["trade_id"]),
-            )
-            for row in csv.DictReader(lines)
-            if row["symbol"] == symbol
-        ]
+    return [admitted(row, SYMBOL) for row in rows() if row["symbol"] == symbol]
 
 
 def oracle(name: str, symbol: str = "BTCUSDT") -> dict[int, tuple[Any, ...]]:

@@ -6,10 +6,9 @@ The oracles are the exchange's own archive and bars that other code made of it: 
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +23,7 @@ from dataflow.client import Client, Filled, Gap, Topic, Trade
 from dataflow.domain.timestamps import from_rfc3339
 from simulators import Exchange, open_binance
 from simulators import Trade as Published
+from tests.support import real_trades
 from tests.system.daemon import client, connection, http_client
 from tests.system.process import Home, Life
 from tests.system.test_candles import oracle
@@ -37,10 +37,9 @@ SUMS = ("open", "high", "low", "close", "volume", "quoteVolume", "buyVolume")
 Row = tuple[str, int, str, str, str]
 
 
-def archive() -> list[dict[str, str]]:
+def archive() -> list[Mapping[str, str]]:
     """The trades of the symbols here, each with exactly its digits."""
-    with gzip.open(DATA / "binance_spot_20240808_09.csv.gz", "rt") as file:
-        return [row for row in csv.DictReader(file) if row["symbol"] in NAMES]
+    return [row for row in real_trades.rows() if row["symbol"] in NAMES]
 
 
 def rows(trades: Iterable[dict[str, Any]]) -> list[Row]:

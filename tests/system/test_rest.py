@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import gc
-import gzip
 import io
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,6 +30,7 @@ from dataflow.gateway.reading import TradesWalk
 from dataflow.settings.schema import Admission, Cache, Gateway, Limits
 from simulators import open_binance
 from tests.support.memory_archive import MemoryArchive
+from tests.support.real_trades import admitted, rows
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 
@@ -263,29 +262,18 @@ async def test_a_download_can_be_bounded_and_turned() -> None:
 
 
 @cache
-def oracle() -> dict[str, list[dict[str, str]]]:
+def oracle() -> dict[str, list[Mapping[str, str]]]:
     """Ten minutes of real trades, by symbol, in the order of the file."""
-    path = Path(__file__).parents[1] / "data" / "binance_spot_20240808_09.csv.gz"
-    found: dict[str, list[dict[str, str]]] = {symbol: [] for symbol in SYMBOLS.values()}
-    with gzip.open(path, "rt") as file:
-        for row in csv.DictReader(file):
-            found[SYMBOLS[row["symbol"]]].append(row)
+    found: dict[str, list[Mapping[str, str]]] = {symbol: [] for symbol in SYMBOLS.values()}
+    for row in rows():
+        found[SYMBOLS[row["symbol"]]].append(row)
     return found
 
 
 def real_trades() -> Iterator[Trade]:
-    for symbol, rows in oracle().items():
-        for row in rows:
-            yield Trade(
-                "binance",
-                symbol,
-                row["trade_id"],
-                row["side"],  # type: ignore[arg-type]
-                Decimal(row["price"]),
-                Decimal(row["qty"]),
-                int(row["timestamp_us"]) * 1000,
-                int(row["trade_id"]),
-            )
+    for symbol, each in oracle().items():
+        for row in each:
+            yield admitted(row, symbol)
 
 
 def told(each: dict[str, Any]) -> tuple[str, ...]:

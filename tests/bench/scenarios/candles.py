@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import decimal
-import gzip
 import time
 from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal
 from functools import cache, partial
-from pathlib import Path
 
 from dataflow.domain import Trade
 from dataflow.domain.candle import SECOND, CandleRules, interval
 from dataflow.topics.candles import DIGITS, Bar
 from dataflow.topics.coverage import NEVER
 from dataflow.topics.series import Level, Series
+from tests.support.real_trades import admitted, rows
 
 from ..plan import Bench, Figures, Scenario, Step
 
@@ -24,7 +21,6 @@ FOLD = "the fold of bars of a second alone"
 ALL_FIELDS = "all fields, of a second"
 RECORDED = "all fields, of a minute and an hour"
 REPEATED = 5  # the median of so many passes
-_TRADES = Path(__file__).parents[2] / "data" / "binance_spot_20240808_09.csv.gz"
 
 
 def work(what: str, size: int) -> str:
@@ -81,20 +77,7 @@ def _series(names: Sequence[str], runs: Sequence[Sequence[tuple[int, Trade]]]) -
 @cache
 def trades() -> Sequence[Trade]:
     """Ten minutes of two symbols."""
-    with gzip.open(_TRADES, "rt") as lines:
-        return [
-            Trade(
-                "binance",
-                row["symbol"],
-                row["trade_id"],
-                row["side"],  # type: ignore[arg-type]
-                Decimal(row["price"]),
-                Decimal(row["qty"]),
-                int(row["timestamp_us"]) * 1000,
-                int(row["trade_id"]),
-            )
-            for row in csv.DictReader(lines)
-        ]
+    return [admitted(row, row["symbol"]) for row in rows()]
 
 
 def told(figures: Figures) -> str:
