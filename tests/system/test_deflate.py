@@ -90,7 +90,7 @@ class Stage:
 
 @asynccontextmanager
 async def stage(**tables: Any) -> AsyncIterator[Stage]:
-    tables = {"fanout": FanOut(interval=0.02), **tables}
+    tables = {"fanout": FanOut(interval=0.2), **tables}  # many leave together, however slow the machine is
     with trio.fail_after(60):
         async with (
             open_binance() as exchange,
