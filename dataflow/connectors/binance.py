@@ -52,18 +52,29 @@ class Settings(SourceSettings):
     # Symbols share a request, because few are allowed. A refusal does not say which of them it means: the
     # connector then asks again for fewer symbols, until a refusal concerns one.
     symbols_a_request: ClassVar[int] = 50
+    symbols_a_connection: ClassVar[int] = 1024
+    connections_in: ClassVar[tuple[int, float]] = (300, 300.0)
+    weight_header: ClassVar[str | None] = "X-MBX-USED-WEIGHT-1M"
 
     stream: Literal["trade", "aggTrade"] = "trade"
 
     # Who sends more is cut off, and banned after some times. Pings and pongs count.
     requests_per_second: int = field(default=5, validator=validators.ge(0))
+    rotate_after: float = field(
+        default=82_800.0, validator=validators.ge(0)
+    )  # Binance ends a connection after 24 h
+    refill_url: str = "https://api.binance.com"
 
     symbols: tuple[str, ...] = field(default=())
 
     @symbols.validator
     def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({_exchange_name(symbol) for symbol in value}) < len(set(value)):
+        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
             raise ValueError("two of them have the same name on Binance, where the dash is left out")
+
+    def derived(self, symbol: str) -> str:
+        """Without the dash."""
+        return symbol.replace("-", "").upper()
 
 
 class _Message(msgspec.Struct, gc=False):  # one per message, and soon dropped
@@ -112,7 +123,8 @@ class Codec:
         self._name = name
         self._stream = settings.stream
         self._single = settings.stream == "trade"
-        self._symbols = {_exchange_name(symbol): symbol for symbol in settings.symbols}
+        self._exchange_name = settings.exchange_name
+        self._symbols = {settings.exchange_name(symbol): symbol for symbol in settings.symbols}
         self._decimals = PositiveDecimals()
         self._ids = count(1)
         self._asked: dict[int, tuple[Method, tuple[str, ...]]] = {}
@@ -219,7 +231,7 @@ class Codec:
         rest = iter(symbols)
         requests = []
         while some := tuple(islice(rest, Settings.symbols_a_request)):
-            self._symbols.update((_exchange_name(symbol), symbol) for symbol in some)
+            self._symbols.update((self._exchange_name(symbol), symbol) for symbol in some)
             requests.append(self._request(method, some))
         return requests
 
@@ -228,12 +240,10 @@ class Codec:
         self._asked[number] = (method, symbols)
         request: dict[str, Any] = {"method": method, "id": number}
         if symbols:
-            request["params"] = [f"{_exchange_name(symbol).lower()}@{self._stream}" for symbol in symbols]
+            request["params"] = [
+                f"{self._exchange_name(symbol).lower()}@{self._stream}" for symbol in symbols
+            ]
         return msgspec.json.encode(request).decode()
-
-
-def _exchange_name(symbol: str) -> str:
-    return symbol.replace("-", "").upper()
 
 
 def _refusal(frame: _Frame) -> str | None:

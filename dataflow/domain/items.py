@@ -59,6 +59,38 @@ class Missed:
     resubscribed: bool = False
 
 
+@frozen
+class Missing:
+    """Trades of `source` in `symbol` that did not come: behind `after` and before `before`.
+
+    Each of the two is a trade that was received, or None: nothing was received before, or nothing since.
+    `first`..`last`: the sequences that are missing, from a source with sequences; else both are None. `last`
+    is None with a `first` when nothing was received since.
+    """
+
+    source: str
+    symbol: str
+    after: Trade | None
+    before: Trade | None
+    first: int | None = None
+    last: int | None = None
+
+
+@frozen
+class Refilled:
+    """What came of asking for missing trades of `symbol`: `trades`, oldest first, perhaps none.
+
+    `is_whole`: nothing is missing between the newest trade from before and the first one that waits for this
+    answer. `is_last`: nothing more comes in time, so what waits goes on, behind a gap if need be.
+    """
+
+    source: str
+    symbol: str
+    trades: tuple[Trade, ...] = ()
+    is_whole: bool = False
+    is_last: bool = True
+
+
 Item: TypeAlias = Trade | Missed
 
 

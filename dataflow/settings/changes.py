@@ -92,7 +92,9 @@ def _table(value: Any) -> str | None:
     """The keys of a table that were written, as far as one can tell: those that are not the default."""
     if value is None:
         return None
-    defaults = {field.name: field.default for field in attrs.fields(type(value))}
+    defaults = {
+        field.name: {} if field.name == "names" else field.default for field in attrs.fields(type(value))
+    }
     written = {key: each for key, each in _members(value).items() if each != defaults[key]}
     return ", ".join(f"{key} = {_value(key, each)}" for key, each in written.items()) or "as by default"
 

@@ -290,6 +290,22 @@ class Chaos:
     faults_per_minute: float = field(default=0.0, validator=_not_negative)
 
 
+class Mode(Enum):
+    """What several sources of one symbol are to each other."""
+
+    ALL = "all"
+    FAILOVER = "failover"
+
+
+@frozen(kw_only=True)
+class Symbol:
+    """`[symbols."NAME"]`: which sources a symbol comes from. Without names: every source that lists it."""
+
+    sources: tuple[str, ...] = ()
+    mode: Mode = Mode.ALL
+    return_after: float = field(default=10.0, validator=_not_negative)
+
+
 @frozen(kw_only=True)
 class FaceSettings:
     """The keys that every `[faces.NAME]` block has."""
@@ -319,6 +335,7 @@ class Settings:
     runtime: Runtime = Runtime()
     chaos: Chaos = Chaos()
     sources: Mapping[str, AnySourceSettings] = Factory(dict)
+    symbols: Mapping[str, Symbol] = Factory(dict)
     faces: Mapping[str, FaceSettings] = Factory(dict)
 
     @property

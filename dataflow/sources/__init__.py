@@ -4,20 +4,38 @@ A connector imports all that it needs from here.
 """
 
 from actors.connector import Received
-from dataflow.domain import Item, Missed, Trade
+from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.domain.timestamps import from_rfc3339
 
-from .port import Codec, Intaker, Judge, ListenerSettings, SourceSettings, Tick
+from .port import (
+    RATE_LIMITED,
+    Codec,
+    Filler,
+    Intaker,
+    Judge,
+    ListenerSettings,
+    Newest,
+    Page,
+    Request,
+    SourceSettings,
+    Tick,
+)
 from .reading import Unusable, decoded, excerpt, positive_decimal
 
 __all__ = [
+    "RATE_LIMITED",
     "Codec",
+    "Filler",
     "Intaker",
     "Item",
     "Judge",
     "ListenerSettings",
     "Missed",
+    "Missing",
+    "Newest",
+    "Page",
     "Received",
+    "Request",
     "SourceSettings",
     "Tick",
     "Trade",

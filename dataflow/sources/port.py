@@ -1,6 +1,6 @@
 """The port for sources, and the contract of a connector.
 
-A connector is one module with two names. No other file names the module.
+A connector is one module with two names, or three. No other file names the module.
 
 * `Settings`: an attrs class, the keys of its `[sources.NAME]` block. It is derived from `SourceSettings` for
   an upstream that we connect to, or from `ListenerSettings` for producers that connect to us.
@@ -8,7 +8,10 @@ A connector is one module with two names. No other file names the module.
   connection, so its counters start at nothing: `Codec(name, settings)`; for producers it is
   `Codec(settings, judge)`.
 
-One for producers may have a third, `about(settings)`, as a face has: samples for the page `/faces`.
+* `Filler`: if the upstream can be asked for past trades by HTTP, a class that satisfies the protocol `Filler`
+  below. It is made once for each use: `Filler(name, settings)`.
+
+One for producers may have `about(settings)`, as a face has: samples for the page `/faces`.
 
 `connector = "blockchain"` in the configuration finds `dataflow.connectors.blockchain`. A dotted name
 (`connector = "my_feeds.acme"`) finds a module of the user. The way of the bytes is a module too, a file in
@@ -18,13 +21,13 @@ One for producers may have a third, `about(settings)`, as a face has: samples fo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Sequence
-from typing import ClassVar, Final, Protocol, TypeAlias
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import ClassVar, Final, Literal, Protocol, TypeAlias
 
-from attrs import field, frozen, validators
+from attrs import Factory, field, frozen, validators
 
 from actors.connector import Received
-from dataflow.domain import Item, Missed, Trade
+from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.domain.symbols import ANY, BASE_QUOTE, Form
 
 TICKER: Final = Form(r"[A-Z0-9][A-Z0-9._:-]{0,31}", "capitals, digits and . _ : -, at most 32")
@@ -34,11 +37,15 @@ TICKER: Final = Form(r"[A-Z0-9][A-Z0-9._:-]{0,31}", "capitals, digits and . _ : 
 class AnySourceSettings:
     """Keys that every `[sources.NAME]` block has, and what is asked of the settings of any source."""
 
-    transport: ClassVar[str]  # a file in `dataflow/transports`
     symbol_form: ClassVar[Form]  # of the symbols; see `domain.symbols`
 
     connector: str
     symbols: tuple[str, ...] = ()
+
+    @property
+    def transport(self) -> str:
+        """The way of the bytes: a file in `dataflow/transports`."""
+        raise NotImplementedError
 
     @property
     def address(self) -> str:
@@ -60,26 +67,52 @@ class AnySourceSettings:
 class SourceSettings(AnySourceSettings):
     """Keys of an upstream that we connect to. Durations are seconds.
 
-    `requests_per_second`: the frames that the upstream takes on one connection within any one second, pongs
-    included; 0: any number. A connector whose upstream has such bounds sets other defaults.
+    A connector sets other defaults where its upstream has such bounds or habits. `config/server.toml` tells
+    what each key does. The class attributes are what the upstream takes, and nobody may choose:
+
+    `symbols_a_request`: symbols that one request may name. `symbols_a_connection`: symbols, or streams, on
+    one connection; more need more connections. `connections_in`: so many new connections within so many
+    seconds; 0: any number. `weight_header`: the header of its REST that tells the weight used in this minute.
     """
 
-    transport: ClassVar[str] = "websocket"
-    symbols_a_request: ClassVar[int] = sys.maxsize  # that one request may name
+    symbols_a_request: ClassVar[int] = sys.maxsize
+    symbols_a_connection: ClassVar[int] = sys.maxsize
+    connections_in: ClassVar[tuple[int, float]] = (0, 1.0)
+    weight_header: ClassVar[str | None] = None
     symbol_form: ClassVar[Form] = BASE_QUOTE
 
     url: str
+    transport: Literal["websocket", "rest"] = "websocket"
+    names: Mapping[str, str] = Factory(dict)  # canonical: the exchange's own, where it cannot be derived
     eager: bool = False  # subscribe upstream at the start, even without a subscribed client
     stale_after: float = field(default=15.0, validator=validators.gt(0))
+    stall_after: float = field(default=0.0, validator=validators.ge(0))
     connect_within: float = field(default=10.0, validator=validators.gt(0))
     subscribe_within: float = field(default=10.0, validator=validators.gt(0))
     linger: float = field(default=30.0, validator=validators.ge(0))
     max_message_bytes: int = field(default=1 << 20, validator=validators.gt(0))
     requests_per_second: int = field(default=0, validator=validators.ge(0))
+    lines: int = field(default=1, validator=[validators.ge(1), validators.le(4)])
+    rotate_after: float = field(default=0.0, validator=validators.ge(0))
+    proxy: str = field(default="", repr=False)  # it may hold a password
+    refill: bool = True
+    refill_url: str = ""
+    refill_weight: int = field(default=1200, validator=validators.gt(0))
+    refill_within: float = field(default=600.0, validator=validators.ge(0))
+    hold: float = field(default=2.0, validator=[validators.ge(0), validators.le(60)])
+    poll_interval: float = field(default=1.0, validator=validators.gt(0))
 
     @property
     def address(self) -> str:
         return self.url
+
+    def exchange_name(self, symbol: str) -> str:
+        """What the exchange calls `symbol`: as `names` say, else derived."""
+        return self.names.get(symbol) or self.derived(symbol)
+
+    def derived(self, symbol: str) -> str:
+        """The name that follows from the canonical one. A connector overrides it."""
+        return symbol
 
 
 @frozen(kw_only=True)
@@ -89,7 +122,6 @@ class ListenerSettings(AnySourceSettings):
     `max_symbols`: with `ANY`, so many different ones. `max_connections`: producers at once.
     """
 
-    transport: ClassVar[str] = "tcp_listener"
     symbol_form: ClassVar[Form] = Form(rf"\*|{TICKER.pattern}", f'{TICKER.words}; or "*", which is any')
 
     host: str = "127.0.0.1"
@@ -102,6 +134,10 @@ class ListenerSettings(AnySourceSettings):
     def _any_or_some(self, _attribute: object, value: tuple[str, ...]) -> None:
         if ANY in value and len(value) > 1:
             raise ValueError(f'must be ["{ANY}"], or symbols; they do not go together')
+
+    @property
+    def transport(self) -> str:
+        return "tcp_listener"
 
     @property
     def address(self) -> str:
@@ -144,6 +180,73 @@ class Codec(Protocol):
 
         With `resubscribed=True`, a replay that passes our newest trade takes the mark back.
         """
+
+
+@frozen
+class Request:
+    """A GET for the REST of an upstream. `path`: with its query, behind `refill_url`, and beginning with "/".
+
+    `weight`: what it costs, as the upstream counts.
+    """
+
+    path: str
+    weight: int = 1
+
+
+@frozen
+class Page:
+    """What one answer says. `trades`: oldest first, as far as they answer the question.
+
+    `following`: the request for the next part of the answer, older or newer; None: this was all of it.
+    """
+
+    trades: Sequence[Trade]
+    following: Request | None = None
+
+
+@frozen
+class Newest:
+    """What an upstream tells of its newest trade in a symbol, as far as it does. `timestamp`: ns since epoch.
+
+    The time may be later than the trade, if the upstream gives only that of its answer; then it is None.
+    """
+
+    sequence: int | None = None
+    trade_id: str | None = None
+    timestamp: int | None = None
+
+
+RATE_LIMITED: Final = "rate_limited"  # the reason of an Unusable: asked too often
+
+
+class Filler(Protocol):
+    """The language of an upstream's REST: pure, no I/O, no clock, no state between two questions.
+
+    It is never believed: whoever asks refuses ids and times outside of the question, other symbols, and two
+    values for one id. So it only reads. A method that reads an answer raises Unusable for one that cannot be
+    used, and for an error that the upstream tells with HTTP status 200 (`RATE_LIMITED` for one of them).
+    """
+
+    def fill(self, missing: Missing) -> Request | None:
+        """The first request for trades that are missing; None if they cannot be had.
+
+        The answer should hold `missing.after` and `missing.before` too, as far as they are known: that they
+        are in it proves for a source without sequences that nothing is missing. Without `after`: the newest
+        trades. Without `before`: up to now.
+        """
+
+    def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
+        """What an answer says. Trades that nobody asked for are left out where the upstream cannot be asked
+        exactly (the last hour, the newest thousand), and only there."""
+
+    def latest(self, symbols: Sequence[str]) -> Request | None:
+        """The request for the newest trade of the first of `symbols`, and of as many others as it can tell.
+
+        None: there is no such request.
+        """
+
+    def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
+        """What the answer says of `symbols`. One without any trade is left out."""
 
 
 class Tick(Protocol):

@@ -181,7 +181,7 @@ class TestMistakes:
             'first.toml: [gateway] port: found "80"; must be a whole number',
             "first.toml: [gateway] max_sessions: found 0; must be > 0",
             'first.toml: [gatway]: unknown table; did you mean "gateway"? valid: admission, '
-            "backoff, cache, candles, chaos, faces, fanout, gateway, history, limits, operator, runtime, session, sources, supervision",
+            "backoff, cache, candles, chaos, faces, fanout, gateway, history, limits, operator, runtime, session, sources, supervision, symbols",
             "first.toml: [session] outbox: found 1.5; must be a whole number",
             "DATAFLOW__CHAOS__ENABLED: [chaos] enabled: found 1; must be true or false",
         ]
@@ -440,7 +440,7 @@ class TestMistakes:
             ("DATAFLOW__GATEWAY", '[gateway]: found "x"; must be a table'),
             ("DATAFLOW__GATEWAY__TLS_KEY", '[gateway] tls_key: found "x"; tls_certificate and tls_key belong together'),
             ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, candles, chaos, faces, fanout, gateway, history, limits, operator, "
-             "runtime, session, sources, supervision"),
+             "runtime, session, sources, supervision, symbols"),
         ],
     )  # fmt: skip
     def test_a_mistake_in_a_variable(self, variable: str, told: str) -> None:
@@ -471,7 +471,7 @@ class TestMistakes:
             load([], {f"DATAFLOW__{key}": value for key, value in values.items()})
 
 
-PLUGS = ("sources", "faces")
+PLUGS = ("sources", "symbols", "faces")
 
 
 class TestShippedFiles:
@@ -508,11 +508,12 @@ class TestShippedFiles:
 
     def test_server_toml_names_every_key_of_a_source(self, server: str) -> None:
         """The comments name the keys that all sources share, with their defaults."""
-        told = dict(re.findall(r"^#   ([a-z_]+)\s+(?:default ([\w.]+))?", server, re.MULTILINE))
+        told = dict(re.findall(r"^#   ([a-z_]+)\s+(?:default (\S+?)[,:.] )?", server, re.MULTILINE))
         for a in attrs.fields(SourceSettings):
             assert a.name in told
             if a.name not in ("connector", "url", "symbols"):
-                assert tomllib.loads(f"v = {told[a.name]}")["v"] == a.default
+                default = a.default.factory() if isinstance(a.default, attrs.Factory) else a.default
+                assert tomllib.loads(f"v = {told[a.name]}")["v"] == default
 
     def test_simulated_toml_changes_little(self, checkout: Path) -> None:
         """It differs only in addresses, fault injection, and faces: all are on. So it rehearses the real one."""
