@@ -67,6 +67,7 @@ from .reactions import Reactions
 from .reload import Reload
 from .settings.schema import History as HistorySettings
 from .settings.schema import Settings, WhenFull
+from .sources.failover import Watch
 from .sources.faulty import FaultyIntaker, FaultySource
 from .sources.keeper import Keeper
 from .sources.port import AnySourceSettings, Intaker, ListenerSettings, SourceSettings
@@ -135,6 +136,7 @@ def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             *history(core),
             Child(paths.TOPICS, partial(topics, core)),
             *followers(hall),
+            Child(paths.FAILOVER, partial(failover, core)),
             Child(paths.SOURCES, partial(sources, hall)),
             Child(paths.GATEWAY, partial(gateway, hall)),
             *chaos(core),
@@ -251,6 +253,19 @@ def follower(
         beat_within=BEAT_WITHIN,
         stop_within=0,
     )
+
+
+def failover(core: Core) -> Supervisor:
+    """Who decides which source a symbol comes from, where the configuration wants one at a time.
+
+    Behind the history, which tells whose stream goes on; before the sources, so that it sees their first
+    connections. No part of `sources`, for it looks at all of them. While it is down nothing is switched.
+    """
+    watch = partial(Watch, core.board)
+    child = Child(
+        paths.name(paths.WATCH), watch, backoff=Backoff(cap=1.0), beat_within=BEAT_WITHIN, stop_within=0
+    )
+    return Supervisor(limit=FOREVER, children=(child,))
 
 
 def sources(hall: Hall) -> Supervisor:

@@ -7,7 +7,7 @@ is in them. Nothing here waits, nothing here runs by itself, and nothing here kn
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 from .cache.archive import Archive
@@ -17,13 +17,14 @@ from .cache.history import History
 from .cache.recording import Recording
 from .cache.store import Store
 from .cache.tiers import Tiers
-from .domain import Item, Topic, Trade
+from .domain import Item, Switched, Topic, Trade
 from .domain.quality import Quality
 from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
-from .settings.schema import Send, Settings
+from .settings.schema import Mode, Send, Settings
+from .sources.failover import Board, Plan
 from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ListenerSettings
 from .sources.reading import excerpt
@@ -79,6 +80,7 @@ class Core:
                 self._refused,
                 staged=None if archive is None else self.recording.fills,
                 streams=self.recording.streams,
+                switched=self._switched,
             )
             for _ in range(cache.shards)
         ]
@@ -88,7 +90,7 @@ class Core:
         ] = {}  # also those that were removed: their trades may be on the way
         self.sources: dict[str, SourceState] = {}
         self.sources = self._states(settings)
-        self.carriers = carriers(self.sources)
+        self.carriers = carriers(self.sources, _chosen(settings))
         self.names = Names(self.carriers)
         self.archive = archive
         until = self.recording.shown if self.recording.after_commit else None
@@ -126,6 +128,16 @@ class Core:
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)
+        self.board = Board(
+            lambda: self.sources,
+            self.delivery,
+            self._state_of,
+            self._source_of_newest,
+            self._settle,
+            clock,
+            steady,
+        )
+        self.board.adopt(self._plans())
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
     def adopt(self, settings: Settings) -> None:
@@ -140,15 +152,17 @@ class Core:
         self.sources = self._states(settings)
         for name in self._intakes:
             self._known[name].forget_discovered()  # each symbol is judged anew below
-        now = carriers(self.sources)
+        now = carriers(self.sources, _chosen(settings))
         self.carriers.clear()  # it has many readers
         self.carriers.update(now)
         self.names = Names(now)
         for name, intake in self._intakes.items():
             intake.adopt(is_open=self.intake(name) is not None)
+        self.board.adopt(self._plans())
         self.topics.want_again(now)
         self._look(sorted(before | now.keys()))
         self.topics.appear(now)
+        self._tell_of_symbols(now.keys() - before, before - now.keys())
 
     def intake(self, name: str) -> Intake | None:
         """The entry for what clients push to the source `name`; None if there is no source that takes it."""
@@ -173,6 +187,8 @@ class Core:
             self.topics.want_again((symbol,))
             self._look((symbol,))
             self.topics.appear((symbol,))
+            if len(self.carriers[symbol]) == 1:
+                self._tell_of_symbols((symbol,), ())
 
     @property
     def news(self) -> Callable[[str], None]:
@@ -203,6 +219,16 @@ class Core:
         assert isinstance(log, QualityLog)
         return log.states
 
+    def active(self, symbol: str) -> str | None:
+        """The source whose trades are the stream of `symbol`; None: those of all of its sources are."""
+        return self.board.active(symbol)
+
+    def streaming(self, symbol: str) -> Sequence[SourceState]:
+        """The sources whose trades are its stream now: all carriers, or the active one."""
+        active = self.board.active(symbol)
+        found = self.carriers.get(symbol, ())
+        return found if active is None else [source for source in found if source.name == active]
+
     def lost_in_shard(self, shard: int, batches: Iterable[Iterable[Item]]) -> None:
         """Items were in a shard's hand when it crashed: each that was not admitted becomes a gap."""
         for batch in batches:
@@ -210,7 +236,40 @@ class Core:
                 self.news(symbol)
 
     def _states(self, settings: Settings) -> dict[str, SourceState]:
-        return {name: self._state(name, source) for name, source in settings.sources.items()}
+        found = {name: self._state(name, source) for name, source in settings.sources.items()}
+        chosen = _chosen(settings)
+        for name, state in found.items():
+            state.leave_out({symbol for symbol, sources in chosen.items() if name not in sources})
+        return found
+
+    def _plans(self) -> dict[str, Plan]:
+        """The symbols in mode `failover`, as far as a source has them."""
+        return {
+            symbol: Plan([source.name for source in self.carriers[symbol]], keys.return_after)
+            for symbol, keys in self.settings.symbols.items()
+            if keys.mode is Mode.FAILOVER and symbol in self.carriers
+        }
+
+    def _state_of(self, source: SourceState, symbol: str) -> tuple[str, float | None]:
+        """For the board: how the data of `symbol` is there, and the lag if it is known."""
+        return source.status(symbol), None
+
+    def _source_of_newest(self, symbol: str) -> str | None:
+        newest = self.history(symbol).newest_trade
+        return None if newest is None else newest.source
+
+    def _settle(self, symbol: str, source: str | None) -> None:
+        self.history(symbol).active = source
+
+    def _switched(self, mark: Switched, offset: int) -> None:
+        """The stream has switched behind place `offset`."""
+        assert mark.before is not None
+        self.board.told(mark.symbol)
+        self._audience.switched(mark.symbol, self.epoch, offset, mark.before, mark.source, mark.reason)
+
+    def _tell_of_symbols(self, added: Collection[str], removed: Collection[str]) -> None:
+        if added or removed:
+            self._audience.symbols_changed(sorted(added), sorted(removed))
 
     def _state(self, name: str, settings: AnySourceSettings) -> SourceState:
         known = self._known.get(name)
@@ -232,9 +291,15 @@ class Core:
         self.topics.news(topic)
 
     def _look(self, symbols: Iterable[str]) -> None:
+        self.board.touch(symbols)
         for channel in self.channels.values():
             channel.look(symbols)
 
     def _refused(self, trade: Trade, verdict: Verdict) -> None:
         about = excerpt(f"{trade.symbol}: trade {trade.trade_id}")
         self._known[trade.source].problem(verdict.value, about)
+
+
+def _chosen(settings: Settings) -> Mapping[str, Sequence[str]]:
+    """The symbols whose sources the configuration names."""
+    return {symbol: keys.sources for symbol, keys in settings.symbols.items() if keys.sources}

@@ -33,6 +33,7 @@ class Verdict(Enum):
     IMPLAUSIBLE = "implausible"  # its sequence is far too high, and no other trade has confirmed it
     TOO_OLD = "too_old"  # older than the remembered ids: it may be new or not
     NOTED = "noted"  # no trade but a mark: some may be missing
+    SWITCHED = "switched"  # no trade but a mark: the stream is that of another source from here on
 
 
 class Hole(NamedTuple):
@@ -55,6 +56,7 @@ class Feed:
     """The state of one source in one symbol."""
 
     newest: Trade | None = None  # the last admitted trade
+    is_promised: bool = False  # its trades are the stream's, also before the first one
     last_sequence: int | None = None
     missed: Missed | None = None  # trades may be missing before the next trade
     floor: float = NEVER  # highest credible timestamp among the forgotten ids
@@ -83,7 +85,7 @@ class Feed:
 
     def note(self, mark: Missed) -> Verdict:
         """Some trades may be missing before the next one."""
-        if self.newest is not None:  # before the first trade nothing is promised
+        if self.newest is not None or self.is_promised:  # else nothing is promised before the first trade
             self.missed = mark if self.missed is None else evolve(mark, reason=self.missed.reason)
         return Verdict.NOTED
 
@@ -111,6 +113,12 @@ class Feed:
         if self.stray is None:
             self.late = 0
         return goes_on
+
+    def begin_at(self, sequence: int | None) -> None:
+        """Its trades are the stream's from here on, behind the one with that sequence. Those before are not,
+        so none of them is missing."""
+        self.last_sequence, self.missed, self.is_promised = sequence, None, True
+        self.stray, self.late = None, 0
 
     # -- what is missing in exact gaps -----------------------------------------------------------
 

@@ -51,7 +51,7 @@ from typing import Final, NamedTuple, Protocol
 
 from attrs import define, field, setters, validators
 
-from dataflow.domain import Entry, Gap, Missed, Recorded, Trade
+from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Switched, Trade
 
 from .feed import JUMP, NEVER, Feed, Hole, Verdict
 from .ordered import ByPlace, ByTime
@@ -125,6 +125,7 @@ class History:
     shared: Mapping[int, int] = field(factory=dict, kw_only=True)
     last: int = field(default=0, init=False)  # the offset of the last place; 0 when there is none
     newest_trade: Trade | None = field(default=None, init=False)  # the last admitted one, however long ago
+    active: str | None = field(default=None, init=False)  # the one source that it is of; None: of all
     holes: int = field(default=0, init=False)  # at least the number of gaps that came, and of fills
     _places: ByPlace[Trade | Gap] = field(init=False, factory=lambda: ByPlace[Trade | Gap]())
     _by_time: ByTime[Recorded] = field(init=False, factory=lambda: ByTime[Recorded]())
@@ -209,7 +210,7 @@ class History:
 
     # -- admission -------------------------------------------------------------------------------
 
-    def admit(self, item: Trade | Missed, now: float) -> Verdict:
+    def admit(self, item: Item, now: float) -> Verdict:
         """Give a trade its place, or return why not. `now`: seconds of a monotonic clock; ages count from it.
 
         Atomic: an exception leaves the log as it was.
@@ -218,6 +219,8 @@ class History:
         feed = self._feed(item.source)
         if isinstance(item, Missed):
             return feed.note(item)
+        if isinstance(item, Switched):
+            return self._switch(item, feed, now)
         verdict = self._judge(item, feed)
         goes_on = feed.goes_on(item, verdict)
         if goes_on or verdict is Verdict.ADMITTED:
@@ -287,6 +290,28 @@ class History:
         if item.trade_id is None and any(value is item for value in self._places.since(now)):
             return False
         return self._put_unknown("shard_restart", now)
+
+    def _switch(self, mark: Switched, feed: Feed, now: float) -> Verdict:
+        """The stream goes on with another source. What may be missing of the one before is a gap.
+
+        `NOTED` if nobody need be told: another one joins, or no trade has come before. A mark that comes
+        again, because its batch was lost in a crash, changes nothing.
+        """
+        if mark.before is None:
+            self.active = None
+            feed.begin_at(mark.sequence)
+            return Verdict.NOTED
+        if self.active == mark.source:
+            return Verdict.NOTED
+        self.active = mark.source
+        before = self._feed(mark.before)
+        feed.begin_at(mark.sequence)
+        if self.newest_trade is None:
+            return Verdict.NOTED
+        if not mark.is_whole or before.missed is not None:
+            self._put_unknown("source_gap", now)
+        before.missed, before.is_promised = None, False
+        return Verdict.SWITCHED
 
     def expire(self, now: float) -> None:
         """Forget places that are more than `max_age` seconds older than `now`."""

@@ -12,7 +12,7 @@ from typing import Final, TypeGuard
 
 from attrs import Factory, define, field
 
-from dataflow.domain import Item, Trade
+from dataflow.domain import Item, Switched, Trade
 
 from .feed import Verdict
 from .history import History, Stored
@@ -27,7 +27,8 @@ class Store:
     `counts`: the number of items by (source, verdict). `refused` is called with each trade that is neither
     admitted nor a duplicate nor a fill. It must not raise. `streams`: what is stored of each symbol; its log
     goes on. `staged(symbol)` is called when fills are staged, for whoever writes and settles them. None:
-    there is no disk, and they are settled at once.
+    there is no disk, and they are settled at once. `switched(mark, place)` is called when the stream has gone
+    over to another source behind that place.
     """
 
     epoch: int
@@ -36,6 +37,7 @@ class Store:
     refused: Callable[[Trade, Verdict], None] | None = None
     staged: Callable[[str], object] | None = field(default=None, kw_only=True)
     streams: Mapping[str, Stored] = field(factory=dict, kw_only=True)
+    switched: Callable[[Switched, int], object] | None = field(default=None, kw_only=True)
     counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
     _histories: dict[str, History] = field(init=False, factory=dict)
     _filled: set[str] = field(init=False, factory=set)  # by the batch in hand
@@ -111,6 +113,10 @@ class Store:
             self.counts[item.source, verdict.value] += 1
             if verdict is Verdict.ADMITTED:
                 grown = True
+            elif verdict is Verdict.SWITCHED:
+                grown = True
+                if self.switched is not None and isinstance(item, Switched):
+                    self.switched(item, log.last)
             elif verdict is Verdict.FILLED:
                 grown = True
                 self._filled.add(item.symbol)
@@ -125,7 +131,11 @@ class Store:
         """
         touched = set()
         for item in items:
-            self.history(item.symbol).lost(item, self._now)
+            log = self.history(item.symbol)
+            if isinstance(item, Switched):
+                self._offer_each(log, (item,), self._now)  # a mark loses nothing by coming late, or twice
+            else:
+                log.lost(item, self._now)
             touched.add(item.symbol)
         if self._filled:
             self._settle()

@@ -91,7 +91,25 @@ class Refilled:
     is_last: bool = True
 
 
-Item: TypeAlias = Trade | Missed
+@frozen
+class Switched:
+    """A mark: behind this place the stream of `symbol` is that of `source`. Before, it was that of `before`.
+
+    `before` is None where the others stay in the stream, and `source` only joins them. `at`: the time of it,
+    ns since epoch. `is_whole`: nothing of `before` is missing up to here. `sequence`: of the last trade of
+    `source` that was no part of the stream, from a source with sequences.
+    """
+
+    source: str
+    symbol: str
+    before: str | None
+    reason: str
+    at: int
+    is_whole: bool
+    sequence: int | None = None
+
+
+Item: TypeAlias = Trade | Missed | Switched
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):

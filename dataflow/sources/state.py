@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
+from types import MappingProxyType
 
 from attrs import define, field
 
@@ -42,6 +43,11 @@ class Audience:
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None: ...
     def restored(self, source: str, symbols: Collection[str]) -> None: ...
     def problem(self, source: str, reason: str, excerpt: str) -> None: ...
+    def switched(self, symbol: str, epoch: int, offset: int, before: str, source: str, reason: str) -> None:
+        """Behind place `offset` the stream of `symbol` is that of `source`, and no more of `before`."""
+
+    def symbols_changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        """Symbols have come, or gone: a source carries them, or none does any more."""
 
 
 @define
@@ -83,6 +89,7 @@ class SourceState:
     _told: dict[str, int] = field(factory=dict)
     interest: Interest = field(init=False)
     used: AnySourceSettings | None = None  # by the newest incarnation of the connector
+    left_out: frozenset[str] = frozenset()  # symbols that it has, and that are taken from other sources
     steady: Callable[[], float] = time.monotonic
     _discovered: dict[str, None] = field(factory=dict, init=False)  # in the order of their discovery
     _turned_at: float = field(init=False)  # on the steady clock, as the next
@@ -96,7 +103,9 @@ class SourceState:
     def symbols(self) -> Sequence[str]:
         """The symbols that it carries: those of its settings, and those that it brought by itself."""
         named = [symbol for symbol in self.settings.symbols if symbol != ANY]
-        return named if len(named) == len(self.settings.symbols) else [*named, *self._discovered]
+        if len(named) < len(self.settings.symbols):
+            named += self._discovered
+        return [symbol for symbol in named if symbol not in self.left_out] if self.left_out else named
 
     def discover(self, symbol: str) -> bool:
         """It brings `symbol`, as its settings allow it to. Returns whether that is news."""
@@ -118,6 +127,12 @@ class SourceState:
         """Other settings, for the next incarnation of the connector. What happened so far stays."""
         self.settings = settings
         self.interest.confine(self.symbols, self.symbols if settings.eager else ())
+
+    def leave_out(self, symbols: Collection[str]) -> None:
+        """These of its symbols are taken from other sources. Idempotent."""
+        if self.left_out != frozenset(symbols):
+            self.left_out = frozenset(symbols)
+            self.interest.confine(self.symbols, self.symbols if self.settings.eager else ())
 
     def retire(self, reason: str) -> None:
         """It is taken out of service. Its subscribers are told, also if it was lost before."""
@@ -227,10 +242,17 @@ class SourceState:
         self.link, self.reason = link, reason
 
 
-def carriers(states: Mapping[str, SourceState]) -> dict[str, list[SourceState]]:
-    """Every known symbol with the sources that carry it, in the order of the configuration."""
+def carriers(
+    states: Mapping[str, SourceState], chosen: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> dict[str, list[SourceState]]:
+    """Every known symbol with the sources that carry it, in the order of the configuration.
+
+    `chosen`: of some symbols the names of these sources, in their own order.
+    """
     found: dict[str, list[SourceState]] = {}
     for state in states.values():
         for symbol in state.symbols:
             found.setdefault(symbol, []).append(state)
+    for symbol in chosen.keys() & found.keys():
+        found[symbol].sort(key=lambda state: chosen[symbol].index(state.name))
     return found

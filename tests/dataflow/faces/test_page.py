@@ -32,6 +32,8 @@ NOTIFICATIONS = {
     "trades.update",
     "stream.gap",
     "stream.filled",
+    "stream.switched",
+    "symbols.changed",
     "connection.lost",
     "connection.restored",
     "connection.draining",
