@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 import trio
 from trio.testing import MockClock
+from trio_websocket import ConnectionClosed, open_websocket_url
 
 from simulators import Exchange, Trade, blockchain_dialect, open_binance, open_blockchain
 
@@ -156,3 +158,30 @@ async def test_a_wrong_mode_is_refused(mode: Any, told: str, connect: Connect) -
         with pytest.raises(ValueError, match=told):
             await exchange.disconnect(mode)
         assert len(exchange.connections) == 1
+
+
+async def test_an_announced_end_comes_later() -> None:
+    """The exchange says it, goes on for so long, and takes new connections meanwhile."""
+    async with open_binance() as exchange, open_websocket_url(exchange.url) as old:
+        await old.send_message('{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}')
+        await old.get_message()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(exchange.disconnect, "announce", 0.3)
+            assert "serverShutdown" in await old.get_message()
+            await exchange.publish(Trade(1, "BTCUSDT", "buy", "1", "1", 1))
+            assert '"t":1' in await old.get_message()
+            async with open_websocket_url(exchange.url):
+                with pytest.raises(ConnectionClosed):
+                    await old.get_message()
+                assert len(exchange.connections) == 1
+
+
+async def test_another_numbering() -> None:
+    """Ids go on elsewhere, and questions by HTTP know the new ones alone; the exchange remembers all."""
+    async with open_binance() as exchange, httpx.AsyncClient(base_url=exchange.rest_url) as http:
+        await exchange.publish(Trade(1_000, "BTCUSDT", "buy", "1", "1", 1))
+        exchange.renumber(-900)
+        await exchange.publish(Trade(1_001, "BTCUSDT", "buy", "1", "1", 2))
+        answer = await http.get("/api/v3/historicalTrades", params={"symbol": "BTCUSDT", "fromId": 0})
+        assert [trade["id"] for trade in answer.json()] == [101]
+        assert [trade.id for trade in exchange.tape("BTCUSDT")] == [1_000, 101]
