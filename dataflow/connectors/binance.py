@@ -84,13 +84,6 @@ class Settings(SourceSettings):
     )  # Binance ends a connection after 24 h
     refill_url: str = "https://api.binance.com"
 
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Binance, where the dash is left out")
-
     def derived(self, symbol: str) -> str:
         """Without the dash."""
         return symbol.replace("-", "").upper()
