@@ -29,7 +29,7 @@ from .sources.state import Audience, SourceState, carriers
 from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
-from .topics.quality import QualityLog
+from .topics.quality import Qualities
 from .topics.topics import Topics
 
 
@@ -197,9 +197,9 @@ class Core:
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """How the data of `symbol` is, at each of its sources."""
-        log = self.channels[QUALITY].log_of(Topic(QUALITY, symbol))
-        assert isinstance(log, QualityLog)
-        return log.states
+        channel = self.channels[QUALITY]
+        assert isinstance(channel, Qualities)
+        return channel.now(symbol)
 
     def lost_in_shard(self, shard: int, batches: Iterable[Iterable[Item]]) -> None:
         """Items were in a shard's hand when it crashed: each that was not admitted becomes a gap."""
