@@ -661,7 +661,7 @@ def _together(staged: Iterable[tuple[int, Trade]]) -> list[Sequence[tuple[int, T
 
 def count_missing(places: ByPlace[Trade | Gap], source: str) -> tuple[int, float]:
     """See `History.missing_of`. A gap without a source is that of the trade behind it."""
-    missing, newest = 0, _NEVER
+    missing, newest = 0, NEVER
     for gap, following, when in places.of_type(Gap):
         assert isinstance(gap, Gap)
         owner = gap.source or (following.source if isinstance(following, Trade) else None)
