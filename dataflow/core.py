@@ -23,9 +23,10 @@ from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
+from .net.rest import Budget
 from .settings.schema import Send, Settings
 from .sources.intake import Intake
-from .sources.port import AnySourceSettings, ListenerSettings
+from .sources.port import AnySourceSettings, ListenerSettings, SourceSettings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
 from .topics.candle_streams import Candles
@@ -126,6 +127,7 @@ class Core:
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)
+        self._budgets: dict[str, Budget] = {}  # of their questions by HTTP
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
     def adopt(self, settings: Settings) -> None:
@@ -159,6 +161,14 @@ class Core:
             discover = partial(self.discover, source=name)
             self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put)
         return self._intakes[name]
+
+    def budget(self, name: str) -> Budget:
+        """What may be asked of the source `name` by HTTP; all its questions share it."""
+        settings = self.sources[name].settings
+        assert isinstance(settings, SourceSettings)
+        budget = self._budgets.setdefault(name, Budget(settings.refill_weight))
+        budget.most = settings.refill_weight
+        return budget
 
     def discover(self, symbol: str, source: str) -> None:
         """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.

@@ -11,14 +11,16 @@ and nothing follows from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 import trio
 
 from dataflow.domain import Missing, Trade
+from dataflow.net.rest import Priority, RestFailed
 from supervisors import Context
 
-from .port import Filler, Request, SourceSettings
+from .port import Filler, SourceSettings
 from .reading import Unusable, excerpt
 from .state import LinkState, SourceState
 from .vitals import NEWER, Pulse, Remedy, Seen, Vitals
@@ -42,26 +44,19 @@ class Log(Protocol):
     def since_when(self, after: int) -> float | None: ...
 
 
-class Unanswered(Exception):
-    """A question has no answer. `reason`: a snake_case name, for counting."""
+class Asks(Protocol):
+    """Carries questions to the upstream: a `net.rest.RestClient`."""
 
-    def __init__(self, reason: str, about: str = "") -> None:
-        super().__init__(about or reason)
-        self.reason = reason
-
-
-class Ask(Protocol):
-    """Carries a question to the upstream. Raises Unanswered."""
-
-    async def __call__(self, request: Request) -> bytes: ...
+    async def get(self, path: str, weight: int, priority: Priority) -> bytes:
+        """Raises RestFailed."""
 
 
 class Lookout:
     """Of one source. `history_of(symbol)`: its log. `clock`: wall time, seconds since the epoch.
 
-    `filler` and `ask`: None where nothing can be asked. `is_wanted(symbol)`: missing trades of it are being
-    asked for. `want(missing)`: they shall be; None: nobody asks for any. `is_standby(symbol)`: another source
-    is preferred, so its trades do not reach the history.
+    `filler`: None where nothing can be asked; else `reach()` is entered to ask. `is_wanted(symbol)`: missing
+    trades of it are being asked for. `want(missing)`: they shall be; None: nobody asks for any.
+    `is_standby(symbol)`: another source is preferred, so its trades do not reach the history.
     """
 
     def __init__(
@@ -71,7 +66,7 @@ class Lookout:
         clock: Callable[[], float],
         *,
         filler: Filler | None = None,
-        ask: Ask | None = None,
+        reach: Callable[[], AbstractAsyncContextManager[Asks]] | None = None,
         is_wanted: Callable[[str], bool] = lambda _symbol: False,
         want: Callable[[Missing], None] | None = None,
         is_standby: Callable[[str], bool] = lambda _symbol: False,
@@ -82,7 +77,7 @@ class Lookout:
         self._history_of = history_of
         self._clock = clock
         self._filler = filler
-        self._ask = ask
+        self._reach = reach
         self._is_wanted = is_wanted
         self._want = want
         self._is_standby = is_standby
@@ -164,25 +159,37 @@ class Lookout:
     # -- asking ----------------------------------------------------------------------------------
 
     async def _keep_asking(self) -> None:
-        while True:
-            await trio.sleep(LOOK_EVERY)
-            if self._source.link is LinkState.CONNECTED and (due := self._vitals.due(trio.current_time())):
-                await self._ask_about(due)
-                self._source.changed(due)
+        if self._filler is None or self._reach is None:
+            while True:
+                await trio.sleep(LOOK_EVERY)
+                if due := self._due():
+                    self._vitals.cannot_ask(due, trio.current_time())
+                    self._source.changed(due)
+        async with self._reach() as client:
+            while True:
+                await trio.sleep(LOOK_EVERY)
+                if due := self._due():
+                    await self._ask_about(due, client, self._filler)
+                    self._source.changed(due)
 
-    async def _ask_about(self, due: Sequence[str]) -> None:
-        request = None if self._filler is None or self._ask is None else self._filler.latest(due)
-        if self._filler is None or self._ask is None or request is None:
+    def _due(self) -> Sequence[str]:
+        if self._source.link is not LinkState.CONNECTED:
+            return ()
+        return self._vitals.due(trio.current_time())
+
+    async def _ask_about(self, due: Sequence[str], client: Asks, filler: Filler) -> None:
+        request = filler.latest(due)
+        if request is None:
             self._vitals.cannot_ask(due, trio.current_time())
             return
         self._vitals.asked += 1
         try:
-            answer = await self._ask(request)
-        except Unanswered as error:
+            answer = await client.get(request.path, request.weight, Priority.LIFE)
+        except RestFailed as error:
             self._vitals.refused(due, trio.current_time(), error.reason)
             return
         try:
-            told = self._filler.newest(due, answer)
+            told = filler.newest(due, answer)
         except Unusable as error:
             self._source.problem(f"lookout_{error.reason}", excerpt(answer))
             self._vitals.refused(due, trio.current_time(), error.reason)
