@@ -61,6 +61,7 @@ from .gateway.lobby import Lobby
 from .gateway.memory import MemoryGuard, resident_bytes
 from .gateway.notices import Announcer
 from .gateway.room import Room, make_room
+from .net.rest import RestClient
 from .ops.dump import Dump
 from .ops.lag import LagProbe
 from .reactions import Reactions
@@ -69,7 +70,8 @@ from .settings.schema import History as HistorySettings
 from .settings.schema import Settings, WhenFull
 from .sources.faulty import FaultyIntaker, FaultySource
 from .sources.keeper import Keeper
-from .sources.port import AnySourceSettings, Intaker, ListenerSettings, SourceSettings
+from .sources.lookout import Lookout
+from .sources.port import AnySourceSettings, Filler, Intaker, ListenerSettings, SourceSettings
 from .sources.state import SourceState
 from .topics.candle_streams import Candles
 from .topics.candles import DIGITS
@@ -86,6 +88,7 @@ ONE_REQUEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: N
 RECORD_AGAIN = 1.0  # seconds: with send = "after_commit" clients wait for the recorder
 WARM_WITHIN = 600.0  # seconds: a start takes one, but the server of a database may take its time
 FOLLOW_EVERY = 1.0  # seconds: how long a trade that nobody asks for may be unread
+ANSWER_WITHIN = 10.0  # seconds for a whole answer to a question by HTTP
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
@@ -301,7 +304,34 @@ def line(hall: Hall, source: SourceState, settings: SourceSettings, number: int)
 
 def companions(hall: Hall, source: SourceState, settings: SourceSettings) -> tuple[Child, ...]:
     """The actors beside the lines of a source."""
-    return ()
+    return (
+        Child(
+            paths.name(paths.lookout(source.name)),
+            partial(lookout, hall.core, source, settings),
+            backoff=backoff(hall.settings),
+            stop_within=0,
+            beat_within=BEAT_WITHIN,
+            needed=False,
+        ),
+    )
+
+
+def lookout(core: Core, source: SourceState, settings: SourceSettings) -> Lookout:
+    """The actor that finds out which symbols of a source are quiet, and which are stalled."""
+    filler = filler_of(source.name, settings)
+
+    def reach() -> RestClient:
+        return RestClient(
+            settings.refill_url,
+            core.budget(source.name),
+            most_bytes=settings.max_message_bytes,
+            within=ANSWER_WITHIN,
+            connect_within=settings.connect_within,
+            weight_header=settings.weight_header,
+            proxy=settings.proxy,
+        )
+
+    return Lookout(source, core.history, core.clock, filler=filler, reach=reach if filler else None)
 
 
 def backoff(settings: Settings) -> Backoff:
@@ -425,6 +455,12 @@ def codec_class(settings: AnySourceSettings) -> Any:
     return sys.modules[type(settings).__module__].Codec
 
 
+def filler_of(name: str, settings: SourceSettings) -> Filler | None:
+    """The questions to a source's REST; None if it has none, or none is configured."""
+    made = getattr(sys.modules[type(settings).__module__], "Filler", None)
+    return made(name, settings) if made is not None and settings.refill_url else None
+
+
 def beat_within(settings: SourceSettings) -> float:
     """Seconds without a beat after which a connector is hung, for it cannot be waiting any more: for the
     connection, for room to say its opening, its subscriptions and a probe, and through a silence."""
@@ -499,7 +535,7 @@ def stop_deadline(settings: Settings) -> float:
     # http, the topics at once, the recorder, each of the others
     one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 6 + len(sources) - listening  # the actors of `ops`, the follower, and the keepers of lines
+    at_once = 6 + 2 * (len(sources) - listening)  # the actors of `ops`, the follower, keepers and lookouts
     tree = closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN
     return tree + FINISH_WITHIN + GRACE
 

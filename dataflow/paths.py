@@ -59,6 +59,11 @@ def keeper(name: str) -> str:
     return f"{source(name)}/keeper"
 
 
+def lookout(name: str) -> str:
+    """The path of the actor that looks after the symbols of a source."""
+    return f"{source(name)}/lookout"
+
+
 def listener(name: str) -> str:
     """The path of the actor that listens for the producers of a source."""
     return f"{source(name)}/listener"
