@@ -68,6 +68,7 @@ from .reload import Reload
 from .settings.schema import History as HistorySettings
 from .settings.schema import Settings, WhenFull
 from .sources.faulty import FaultyIntaker, FaultySource
+from .sources.keeper import Keeper
 from .sources.port import AnySourceSettings, Intaker, ListenerSettings, SourceSettings
 from .sources.state import SourceState
 from .topics.candle_streams import Candles
@@ -253,7 +254,7 @@ def follower(
 
 
 def sources(hall: Hall) -> Supervisor:
-    """One child a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
+    """One branch a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
     return Supervisor(
         limit=FOREVER, children=tuple(source_child(hall, source) for source in hall.core.sources.values())
     )
@@ -261,18 +262,46 @@ def sources(hall: Hall) -> Supervisor:
 
 def source_child(hall: Hall, source: SourceState) -> Child:
     """The child of `sources` that keeps this one connected, or listens for its producers."""
-    settings = source.settings
+    settings, make = source.settings, partial(upstream, hall, source)
     if isinstance(settings, ListenerSettings):
-        return Child(source.name, partial(listener, hall, source, settings), needed=False)
-    assert isinstance(settings, SourceSettings)
+        make = partial(listener, hall, source)
+    # A source can never keep the rest from starting.
+    return Child(source.name, partial(make, settings), backoff=backoff(hall.settings), needed=False)
+
+
+def upstream(hall: Hall, source: SourceState, settings: SourceSettings) -> Supervisor:
+    """One source that we connect to: its lines, which are connections, who keeps them, and companions."""
+    name, line_of = source.name, partial(line, hall, source, settings)
+    numbers = (1,)
+    keep = partial(Keeper, paths.lines(name), lambda: numbers, line_of)
+    return Supervisor(
+        limit=FOREVER,
+        children=(
+            Child(
+                paths.name(paths.lines(name)),
+                lambda: Pool(limit=FOREVER, children=tuple(line_of(number) for number in numbers)),
+            ),
+            Child(paths.name(paths.keeper(name)), keep, backoff=backoff(hall.settings), stop_within=0),
+            *companions(hall, source, settings),
+        ),
+    )
+
+
+def line(hall: Hall, source: SourceState, settings: SourceSettings, number: int) -> Child:
+    """One connection to a source. It restarts alone, with a backoff of its own."""
     return Child(
-        source.name,
+        number,
         partial(connector, hall.core, source, settings),
         backoff=backoff(hall.settings),
         stop_within=hall.settings.supervision.stop_within,
         beat_within=beat_within(settings),
-        needed=False,  # a source can never keep the rest from starting
+        needed=False,
     )
+
+
+def companions(hall: Hall, source: SourceState, settings: SourceSettings) -> tuple[Child, ...]:
+    """The actors beside the lines of a source."""
+    return ()
 
 
 def backoff(settings: Settings) -> Backoff:
@@ -338,14 +367,14 @@ def chaos(core: Core) -> tuple[Child, ...]:
 
 
 def connector(core: Core, source: SourceState, settings: SourceSettings) -> Connector[Item]:
-    """One upstream: its language (`Codec`) is all that is particular about it."""
+    """One connection to an upstream: its language (`Codec`) is all that is particular about it."""
     make_codec = partial(codec_class(settings), source.name, settings)
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
-    upstream: Source[Item] = reach(make_codec)
+    reached: Source[Item] = reach(make_codec)
     if core.faults is not None:
-        upstream = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
+        reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
     return Connector(
-        upstream,
+        reached,
         source.interest,
         core.delivery,
         make_codec().missed,
@@ -470,7 +499,7 @@ def stop_deadline(settings: Settings) -> float:
     # http, the topics at once, the recorder, each of the others
     one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 6  # the actors of `ops`, and the follower
+    at_once = 6 + len(sources) - listening  # the actors of `ops`, the follower, and the keepers of lines
     tree = closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN
     return tree + FINISH_WITHIN + GRACE
 

@@ -12,8 +12,10 @@ from functools import partial
 
 from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
-from .cache.history import History, Store, Verdict
+from .cache.feed import Verdict
+from .cache.history import History
 from .cache.recording import Recording
+from .cache.store import Store
 from .cache.tiers import Tiers
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality

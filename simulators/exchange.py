@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -24,8 +24,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 from .connection import Connection, reset
 from .dialect import Dialect, HandshakeRefused, Session
-from .faults import Fault, Faults, Kind
+from .faults import ON_QUESTIONS, Fault, Faults, Kind
 from .listener import Listener
+from .rest import RestPort, Rewound, head_of, is_question
 from .trade import Item, Trade
 
 Absent: TypeAlias = Literal["lost", "held", "replayed"]
@@ -83,11 +84,13 @@ class Exchange:
     _subscribed: frozenset[str] = frozenset()
     _tape: dict[str, deque[Trade]] = field(factory=dict)
     _replays: dict[str, _Replay] = field(factory=dict)
+    rest: RestPort = field(init=False)
     _listener: Listener = field(init=False)
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
         self.faults = Faults(self.seed)
+        self.rest = RestPort(self.dialect, self.faults, self.tape, lambda: self._tape)
         self._listener = Listener(self.handle)
 
     # For tests and feeds
@@ -96,6 +99,11 @@ class Exchange:
     def url(self) -> str:
         """The URL for clients."""
         return f"ws://{self.host}:{self.port}{self.dialect.path}"
+
+    @property
+    def rest_url(self) -> str:
+        """Scheme and host for questions by HTTP."""
+        return f"http://{self.host}:{self.port}"
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -166,6 +174,10 @@ class Exchange:
         """Add a fault; `Fault` explains the parameters. ValueError when they make no sense."""
         if kind == "skip" and not self.dialect.sequenced:
             raise ValueError(f"{self.dialect.name} numbers no messages: `drop` a trade instead")
+        if kind in ON_QUESTIONS and self.dialect.rest is None:
+            raise ValueError(
+                f"{self.dialect.name} answers no questions by HTTP, so {kind} has nothing to strike"
+            )
         return self.faults.add(kind, times=times, probability=probability, symbol=symbol, seconds=seconds)
 
     def stall(self, seconds: float | None = None) -> None:
@@ -260,7 +272,7 @@ class Exchange:
             return
         try:
             async with trio.open_nursery() as nursery:
-                await self._serve(stream, nursery)
+                await self._serve_either(stream, nursery)
                 nursery.cancel_scope.cancel()
         except* ConnectionClosed:
             pass
@@ -272,8 +284,23 @@ class Exchange:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
 
-    async def _serve(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
-        opened = await self._handshake(stream, nursery)
+    async def _serve_either(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        """By WebSocket, or by REST if the dialect has it: the first request tells."""
+        if self.dialect.rest is None:
+            return await self._serve(stream, stream, nursery)
+        head = None
+        with trio.move_on_after(HANDSHAKE_WITHIN), suppress(trio.BrokenResourceError):
+            head = await head_of(stream)
+        if head is None:
+            self.refused += 1
+            return None
+        rewound = Rewound(stream, head)
+        if is_question(head):
+            return await self.rest.converse(rewound)
+        return await self._serve(stream, rewound, nursery)
+
+    async def _serve(self, stream: trio.abc.Stream, unread: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        opened = await self._handshake(unread, nursery)
         if opened is None:
             self.refused += 1
         elif self.refusing:
