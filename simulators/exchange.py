@@ -167,7 +167,7 @@ class Exchange:
     # Trouble on demand
 
     def renumber(self, ids: int) -> None:
-        """Number trades anew: from now on `ids` is added to the id of each. Questions by HTTP know only those.
+        """Number trades anew: from now on `ids` is added to each id. Questions by HTTP know only those.
 
         Connections stay. An exchange that comes back with another numbering ends them too: `disconnect`.
         """

@@ -9,7 +9,6 @@ import httpx
 import pytest
 import trio
 from trio.testing import MockClock
-from trio_websocket import ConnectionClosed, open_websocket_url
 
 from simulators import Exchange, Trade, blockchain_dialect, open_binance, open_blockchain
 
@@ -160,20 +159,17 @@ async def test_a_wrong_mode_is_refused(mode: Any, told: str, connect: Connect) -
         assert len(exchange.connections) == 1
 
 
-async def test_an_announced_end_comes_later() -> None:
+async def test_an_announced_end_comes_later(connect: Connect, make: Make) -> None:
     """The exchange says it, goes on for so long, and takes new connections meanwhile."""
-    async with open_binance() as exchange, open_websocket_url(exchange.url) as old:
-        await old.send_message('{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}')
-        await old.get_message()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(exchange.disconnect, "announce", 0.3)
-            assert "serverShutdown" in await old.get_message()
-            await exchange.publish(Trade(1, "BTCUSDT", "buy", "1", "1", 1))
-            assert '"t":1' in await old.get_message()
-            async with open_websocket_url(exchange.url):
-                with pytest.raises(ConnectionClosed):
-                    await old.get_message()
-                assert len(exchange.connections) == 1
+    async with open_binance() as exchange, connect(exchange.url) as old, trio.open_nursery() as nursery:
+        await old.subscribe(exchange, "BTCUSDT")
+        nursery.start_soon(exchange.disconnect, "announce", 0.3)
+        assert (await old.get())["e"] == "serverShutdown"
+        await exchange.publish(Trade(1, "BTCUSDT", "buy", "1", "1", 1))
+        assert (await old.get())["data"]["t"] == 1
+        async with connect(exchange.url):
+            assert await old.until_closed() == ([], 1001)
+            assert len(exchange.connections) == 1
 
 
 async def test_another_numbering() -> None:
