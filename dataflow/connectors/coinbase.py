@@ -58,7 +58,9 @@ _OTHER_TYPES: Final = frozenset(
         *("received", "open", "done", "change", "activate", "level3"),
     }
 )
-_before: Final = re.compile(r"[?&]after=([0-9]+)").search  # of the path of a request: "after" is what is older
+_before: Final = re.compile(
+    r"[?&]after=([0-9]+)"
+).search  # of the path of a request: "after" is what is older
 
 
 @frozen(kw_only=True)
@@ -193,7 +195,9 @@ def _products(channels: Any) -> dict[str, frozenset[str]]:
     """What is subscribed, by channel. Raises Unusable for anything else than such a list."""
     found: dict[str, frozenset[str]] = {}
     for channel in channels if isinstance(channels, list) else [None]:
-        name, products = (channel.get("name"), channel.get("product_ids", [])) if isinstance(channel, dict) else (0, 0)
+        name, products = (
+            (channel.get("name"), channel.get("product_ids", [])) if isinstance(channel, dict) else (0, 0)
+        )
         if not isinstance(name, str) or not isinstance(products, list | None):
             raise Unusable("unexpected_json")
         if not all(isinstance(product, str) for product in products or ()):
@@ -239,7 +243,9 @@ class Filler:
             end = missing.before.sequence - 1
         if end is None:
             return self._request(missing.symbol, None, PAGE)
-        return self._request(missing.symbol, end + 1, PAGE if missing.first is None else end + 1 - missing.first)
+        return self._request(
+            missing.symbol, end + 1, PAGE if missing.first is None else end + 1 - missing.first
+        )
 
     def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
         """The trades of an answer, and the request for those below them."""
