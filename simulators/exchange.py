@@ -423,6 +423,7 @@ class Exchange:
         now = connection.session.symbols
         if now != before:
             self.say(f"client {connection.number} subscribes to {', '.join(sorted(now)) or 'nothing'}")
+        connection.unmute(now - before)
         for symbol in sorted(now - before):
             connection.tell_all(self._tail(symbol))
         self._refresh()
