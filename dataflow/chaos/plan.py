@@ -7,7 +7,7 @@ daemon, and not on events during the rehearsal. Times are seconds.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 from attrs import evolve, field, frozen, validators
@@ -26,7 +26,8 @@ QUIET_END: Final = 0.05  # share of the time, at the end, without new troubles
 class Shape:
     """The parts that can be broken. `numbering`: sources with a sequence number in every message.
 
-    `asked`: sources whose exchange numbers its trades, and answers questions for them by HTTP. `faces`: those with a client of their own, beside `clients` that speak JSON-RPC. `listeners`: sources that
+    `asked`: sources whose exchange numbers its trades, and answers questions for them by HTTP, with their
+    symbols. `faces`: those with a client of their own, beside `clients` that speak JSON-RPC. `listeners`: sources that
     `producers` push to.
     """
 
@@ -38,7 +39,7 @@ class Shape:
     faces: tuple[str, ...] = ()
     listeners: tuple[str, ...] = ()
     producers: tuple[str, ...] = ()
-    asked: tuple[str, ...] = ()
+    asked: Mapping[str, tuple[str, ...]] = field(factory=dict)
 
     @property
     def client_names(self) -> tuple[str, ...]:
@@ -186,7 +187,7 @@ def _wire(dice: random.Random, shape: Shape) -> list[Step]:
     ]
     kind = dice.choice(("duplicate", "truncate", "garbage", *more))
     if kind == "mute":
-        return [Step(0, "wire", kind, source, _while(dice), point=dice.choice(shape.symbols))]
+        return [Step(0, "wire", kind, source, point=dice.choice(shape.asked[source]))]
     return [Step(0, "wire", kind, source, times=dice.randint(1, 5))]
 
 
@@ -194,7 +195,7 @@ def _question(dice: random.Random, shape: Shape) -> list[Step]:
     """Something that makes questions necessary, and questions that fail."""
     if not shape.asked:
         return _wire(dice, shape)
-    source, kind = dice.choice(shape.asked), dice.choice(QUESTIONS)
+    source, kind = dice.choice([*shape.asked]), dice.choice(QUESTIONS)
     seconds = _while(dice) if kind in ("rest_slow", "rest_limit") else None
     failing = Step(0, "question", kind, source, seconds, times=dice.randint(1, 4))
     return [failing, Step(0.01, "wire", "drop", source, times=dice.randint(1, 5))]
@@ -202,7 +203,7 @@ def _question(dice: random.Random, shape: Shape) -> list[Step]:
 
 def _proxy(dice: random.Random, shape: Shape) -> list[Step]:
     if shape.asked and dice.random() < 0.2:
-        return [Step(0, "proxy", "cut_one", dice.choice(shape.asked))]
+        return [Step(0, "proxy", "cut_one", dice.choice([*shape.asked]))]
     kind = dice.choice(("cut", "reset", "latency", "half_open"))
     seconds = _while(dice) if kind in ("latency", "half_open") else None
     point = dice.choice(("up", "down")) if kind == "half_open" else None

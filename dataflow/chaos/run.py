@@ -95,7 +95,7 @@ def shape(settings: Settings, clients: int) -> Shape:
         tuple(_CLIENTS),
         (SOURCE,),
         tuple(PRODUCERS),
-        ASKED,
+        {name: settings.sources[name].symbols for name in ASKED},
     )
 
 
@@ -231,6 +231,7 @@ def _asked(plan: Plan, way: Proxy) -> dict[str, Any]:
         "lines": plan.lines,
         "rotate_after": plan.rotate_after,
         "hold": plan.hold,
+        "stall_after": 2.0,
     }
 
 
@@ -478,14 +479,9 @@ class _Play:
             await exchange.disconnect(mode, step.seconds)
 
     async def _wire(self, step: Step) -> None:
+        symbol = step.point and step.point.replace("-", "")
         exchange = self.stage.exchanges[step.target]
-        if step.kind == "mute":
-            symbol = (step.point or "").replace("-", "")
-            muted = exchange.fault("drop", times=None, symbol=symbol)
-            await trio.sleep(step.seconds or 0.0)
-            exchange.faults.withdraw(muted.id)
-        else:
-            exchange.fault(cast(Any, step.kind), times=step.times, seconds=step.seconds)
+        exchange.fault(cast(Any, step.kind), times=step.times, symbol=symbol, seconds=step.seconds)
 
     async def _proxy(self, step: Step) -> None:
         way, seconds, direction = self.stage.ways[step.target], step.seconds or 0.0, cast(Any, step.point)
