@@ -41,9 +41,10 @@ def upstreams() -> list[str]:
 
 def recorded(case: Case, count: int = 8) -> Subject:
     """The connector with a recording: it subscribes, and each symbol trades `count` times."""
-    about = subject(case.connector, case.symbols, accepted=case.accepted, **case.keys)
+    path = case.path or find(case.exchange).dialect(frozenset()).path
+    keys = {"url": f"wss://upstream.example{path}", **case.keys}
+    about = subject(case.connector, case.symbols, accepted=case.accepted, **keys)
     codec, dialect = about.module.Codec(NAME, about.settings), find(case.exchange).dialect(_names(about))
-    path = case.path or dialect.path
     headers = {name.lower(): value for name, value in codec.headers()}
     session = dialect.open(path, headers, lambda _symbol: False)
     messages: list[str] = []
@@ -52,13 +53,14 @@ def recorded(case: Case, count: int = 8) -> Subject:
     tape: dict[str, list[Trade]] = {}
     for n in range(count):
         for symbol in case.symbols:
-            trade = _trade(n, about.settings.exchange_name(symbol))
+            # Some exchanges have names for older versions of their protocol.
+            trade = _trade(n, find(case.exchange).symbol(symbol) or about.settings.exchange_name(symbol))
             tape.setdefault(trade.symbol, []).append(trade)
             messages += session.encode(trade)
         messages += session.beat(START_US + n * 1_000_000)
     answers = _answers(about, dialect, tape)
     return subject(
-        case.connector, case.symbols, Recording((tuple(messages),), answers), case.accepted, **case.keys
+        case.connector, case.symbols, Recording((tuple(messages),), answers), case.accepted, **keys
     )
 
 
