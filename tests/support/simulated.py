@@ -20,7 +20,10 @@ START_US = 1_700_000_000_000_000
 
 @frozen
 class Case:
-    """A connector and what is special about its rehearsal. `exchange`: the simulated one, by its name."""
+    """A connector and what is special about its rehearsal. `exchange`: the simulated one, by its name.
+
+    `refills`: its filler, if there is one, has a question for missing trades.
+    """
 
     connector: str
     exchange: str
@@ -28,6 +31,7 @@ class Case:
     keys: Mapping[str, Any] = field(factory=dict)
     path: str | None = None  # of the handshake, where it is not the exchange's usual one
     accepted: tuple[str, ...] = ()
+    refills: bool = True
 
 
 def upstreams() -> list[str]:
