@@ -20,7 +20,11 @@ START_US = 1_700_000_000_000_000
 
 @frozen
 class Case:
-    """A connector and what is special about its rehearsal. `exchange`: the simulated one, by its name."""
+    """A connector and what is special about its rehearsal. `exchange`: the simulated one, by its name.
+
+    `refills`: its filler, if there is one, has a question for missing trades. `named`: what the simulated
+    exchange calls a symbol, where the connector has another name.
+    """
 
     connector: str
     exchange: str
@@ -28,6 +32,8 @@ class Case:
     keys: Mapping[str, Any] = field(factory=dict)
     path: str | None = None  # of the handshake, where it is not the exchange's usual one
     accepted: tuple[str, ...] = ()
+    refills: bool = True
+    named: Mapping[str, str] = field(factory=dict)
 
 
 def upstreams() -> list[str]:
@@ -53,8 +59,7 @@ def recorded(case: Case, count: int = 8) -> Subject:
     tape: dict[str, list[Trade]] = {}
     for n in range(count):
         for symbol in case.symbols:
-            # Some exchanges have names for older versions of their protocol.
-            trade = _trade(n, find(case.exchange).symbol(symbol) or about.settings.exchange_name(symbol))
+            trade = _trade(n, case.named.get(symbol) or about.settings.exchange_name(symbol))
             tape.setdefault(trade.symbol, []).append(trade)
             messages += session.encode(trade)
         messages += session.beat(START_US + n * 1_000_000)
