@@ -86,7 +86,8 @@ class Dialect:
     whether its messages have sequence numbers, so that the fault `skip` makes sense. Durations are in
     seconds, None is never: `heartbeat` between two calls of `Session.beat`, `ping` between two WebSocket
     pings, `lifetime` until the exchange closes a connection. `frames_per_second`: a client that sends more
-    messages and pongs than that within any one second is closed with 1008.
+    messages and pongs than that within any one second is closed with 1008. `farewell` makes the message that
+    announces the end of a connection, from the time in microseconds; None: there is no such message.
 
     `snapshot`: what a new subscriber gets behind the answer and before the next trade; None: nothing.
     `rest` answers questions by HTTP on the same port; None: there are none. `weight_a_minute`: what all of
@@ -102,6 +103,7 @@ class Dialect:
     ping: float | None = field(default=20.0, kw_only=True)
     lifetime: float | None = field(default=None, kw_only=True)
     frames_per_second: int | None = field(default=None, kw_only=True)
+    farewell: Callable[[int], str] | None = field(default=None, kw_only=True)
     snapshot: Snapshot | None = field(default=None, kw_only=True)
     rest: Rest | None = field(default=None, kw_only=True)
     weight_a_minute: int | None = field(default=None, kw_only=True)

@@ -1,4 +1,4 @@
-"""The log of one symbol, admitted trades in order and gaps for missing ones; and the logs of one shard.
+"""The log of one symbol: admitted trades in order, and gaps for missing ones.
 
 Rules of this file. Pure: no clock, no I/O, no trio; `now` is given. Every place of a log has an offset.
 Offsets begin at 1 and grow by one. A place holds a trade or a gap, so that a reader sees a hole in the
@@ -44,43 +44,24 @@ price of `admit`. It does not touch any other run. Only `admit` judges.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import Enum
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise, takewhile
-from typing import Final, NamedTuple, Protocol, TypeGuard
+from typing import Final, NamedTuple, Protocol
 
-from attrs import Factory, define, evolve, field, setters, validators
+from attrs import define, field, setters, validators
 
-from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
+from dataflow.domain import Entry, Gap, Missed, Recorded, Trade
 
+from .feed import JUMP, NEVER, Feed, Hole, Verdict
 from .ordered import ByPlace, ByTime
 
 _MICROSECOND: Final = 1000  # nanoseconds; the resolution of a timestamp for clients
-_FEW: Final = 4  # trades that cost less one by one than as a run
-_NEVER: Final = float("-inf")  # earlier than every timestamp
 _IDS_PER_TRADE: Final = 2  # ids outlive trades: a trade that was served must not be admitted again
 
-ANEW: Final = 20  # late trades in a row: more than a few stragglers, and few enough to lose
-JUMP: Final = 10_000_000  # places; several days of the busiest symbols
-HOLES: Final = 1_000  # of one source that may still be filled: the newest ones
 STAGED: Final = 10_000  # trades that may wait for the disk; any more are refused as late
 TOGETHER: Final = 200  # trades of one fill: some 45 KB for a client
 AHEAD: Final = 3600 * 10**9  # nanoseconds
-
-
-class Verdict(Enum):
-    """The result of offering an item."""
-
-    ADMITTED = "admitted"
-    DUPLICATE = "duplicate"  # this source has given this trade before
-    LATE = "late"  # its sequence is passed, and its place is not known, or holds another trade
-    FILLED = "filled"  # it is a missing trade of an exact gap, and gets its place there
-    REUSED = "reused"  # a trade of another time has this id, and no sequence tells them apart
-    IMPLAUSIBLE = "implausible"  # its sequence is far too high, and no other trade has confirmed it
-    TOO_OLD = "too_old"  # older than the remembered ids: it may be new or not
-    NOTED = "noted"  # no trade but a mark: some may be missing
 
 
 class Resumed(NamedTuple):
@@ -103,17 +84,6 @@ class Filled(NamedTuple):
 
     number: int
     places: Sequence[tuple[int, Trade]]
-
-
-class _Hole(NamedTuple):
-    """Missing trades in an exact gap. `sequence` and `first`: those of the first one. All of them have times
-    from `earliest` to `latest`."""
-
-    sequence: int
-    first: int
-    size: int
-    earliest: float
-    latest: float
 
 
 class Stored(Protocol):
@@ -139,22 +109,6 @@ def shared(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
     return found
 
 
-@define(repr=False)
-class _Feed:
-    """The state of one source in one symbol."""
-
-    newest: Trade | None = None  # the last admitted trade
-    last_sequence: int | None = None
-    missed: Missed | None = None  # trades may be missing before the next trade
-    floor: float = _NEVER  # highest credible timestamp among the forgotten ids
-    stray: int | None = None  # the sequence of the last trade, if it was refused for that
-    late: int = 0  # the number of late ones among the refused trades in a row
-    ids: dict[str | None, Trade] = field(
-        factory=dict
-    )  # admitted trades, as far as they are remembered; no None
-    holes: list[_Hole] = field(factory=list)  # of the present numbering, in its order
-
-
 @define(repr=False, on_setattr=setters.NO_OP)  # validators for the constructor: not at every place
 class History:
     """The log of one symbol.
@@ -177,12 +131,12 @@ class History:
     _timed: int = field(default=0, init=False)  # `_by_time` is complete up to this offset
     _trades: int = field(default=0, init=False)
     _ids_by_age: deque[Trade] = field(init=False, factory=deque)
-    _feeds: dict[str, _Feed] = field(init=False, factory=dict)
+    _feeds: dict[str, Feed] = field(init=False, factory=dict)
     filled: int = field(default=0, init=False)  # the number of the last fill; 0 when there is none
     _staged: deque[tuple[int, Trade]] = field(init=False, factory=deque)
     _fills: deque[Filled] = field(init=False, factory=deque)
     _trades_of_fills: int = field(default=0, init=False)
-    _floor: float = field(default=_NEVER, init=False)  # of a source that is not among the feeds yet
+    _floor: float = field(default=NEVER, init=False)  # of a source that is not among the feeds yet
 
     @classmethod
     def going_on(
@@ -231,7 +185,7 @@ class History:
             for feed in self._feeds.values():
                 assert feed.newest is not None
                 feed.floor = min(forgotten, feed.newest.timestamp + AHEAD)
-            self._floor = _NEVER if are_all else forgotten
+            self._floor = NEVER if are_all else forgotten
         self._timed = self.first - 1
         self._make_room()
 
@@ -243,19 +197,29 @@ class History:
     def _reopen(self, gap: Gap | None, trade: Trade) -> None:
         """What is missing before a stored trade may still come, and fill."""
         feed = self._feed(trade.source)
-        step = _step(trade, feed)
+        step = feed.step(trade)
         if step is not None and step <= 0:
             feed.holes.clear()  # a new numbering began here
         if gap is not None:
-            _open(gap, feed, trade)
+            feed.open(gap, trade)
 
     def newest_by_source(self) -> list[Trade]:
         """The newest admitted trade of each source that had one."""
         return [feed.newest for feed in self._feeds.values() if feed.newest is not None]
 
+    def newest_of(self, source: str) -> Trade | None:
+        """The newest admitted trade of one source."""
+        feed = self._feeds.get(source)
+        return None if feed is None else feed.newest
+
+    def missing_of(self, source: str) -> tuple[int, float]:
+        """The kept places that are gaps before trades of `source`; and when the newest of them was put, on
+        the clock of `admit`. Costs a look at every kept place."""
+        return count_missing(self._places, source)
+
     # -- admission -------------------------------------------------------------------------------
 
-    def admit(self, item: Item, now: float) -> Verdict:
+    def admit(self, item: Trade | Missed, now: float) -> Verdict:
         """Give a trade its place, or return why not. `now`: seconds of a monotonic clock; ages count from it.
 
         Atomic: an exception leaves the log as it was.
@@ -263,16 +227,16 @@ class History:
         self.expire(now)
         feed = self._feed(item.source)
         if isinstance(item, Missed):
-            return _note(feed, item)
+            return feed.note(item)
         verdict = self._judge(item, feed)
-        goes_on = _goes_on(item, feed, verdict)
+        goes_on = feed.goes_on(item, verdict)
         if goes_on or verdict is Verdict.ADMITTED:
             self._put(item, self._gap_before(item, feed, goes_on), feed, now)
             return Verdict.ADMITTED
         if verdict is Verdict.DUPLICATE:
-            _overlap(item, feed)
+            feed.overlap(item)
         elif verdict is Verdict.FILLED:
-            self._stage(_hole_of(item, feed), (item,), feed)
+            self._stage(feed.hole_of(item), (item,), feed)
         return verdict
 
     def admit_run(self, trades: Sequence[Trade], now: float) -> bool:
@@ -297,9 +261,9 @@ class History:
         if len(own) < len(old) and any(self._feeds[trade.source].newest is trade for trade in old):
             return False  # the next trade, of any source, decides whether its timestamp counts
         earliest = min([trade.timestamp for trade in trades])
-        highest = max([trade.timestamp for trade in own], default=_NEVER)
+        highest = max([trade.timestamp for trade in own], default=NEVER)
         floor = max(feed.floor, highest)
-        if highest > earliest + AHEAD or not _moves_on(trades, feed, floor < earliest):
+        if highest > earliest + AHEAD or not feed.moves_on(trades, floor < earliest):
             return False
         self._put_run(trades, ids, feed, now)
         self._forget_run(old, feed, source)
@@ -307,14 +271,14 @@ class History:
         self._make_room()
         return True
 
-    def _admit_nameless(self, trades: Sequence[Trade], feed: _Feed, now: float) -> bool:
-        if not _moves_on(trades, feed, above_floor=True):
+    def _admit_nameless(self, trades: Sequence[Trade], feed: Feed, now: float) -> bool:
+        if not feed.moves_on(trades, above_floor=True):
             return False
         self._put_run(trades, {}, feed, now)
         self._make_room()
         return True
 
-    def lost(self, item: Item, now: float) -> bool:
+    def lost(self, item: Trade | Missed, now: float) -> bool:
         """An item was received and then lost in a crash. Returns whether a gap was put for it.
 
         `now` is that of the batch in hand, a part of which may be admitted already.
@@ -323,7 +287,7 @@ class History:
         """
         feed = self._feed(item.source)
         if isinstance(item, Missed):
-            _note(feed, item)
+            feed.note(item)
             return False
         if item.sequence is not None:
             feed.last_sequence = item.sequence - 1 if feed.last_sequence is None else feed.last_sequence
@@ -339,16 +303,16 @@ class History:
         while self._places.older_than(now - self.max_age):
             self._forget_oldest()
 
-    def _feed(self, source: str) -> _Feed:
+    def _feed(self, source: str) -> Feed:
         found = self._feeds.get(source)
         if found is None:
-            found = self._feeds[source] = _Feed(floor=self._floor)
-            if self._floor > _NEVER:  # it may have given trades that nobody knows of any more
+            found = self._feeds[source] = Feed(floor=self._floor)
+            if self._floor > NEVER:  # it may have given trades that nobody knows of any more
                 found.missed = Missed(source, "", "not_recorded")
         return found
 
-    def _judge(self, trade: Trade, feed: _Feed) -> Verdict:
-        step = _step(trade, feed)
+    def _judge(self, trade: Trade, feed: Feed) -> Verdict:
+        step = feed.step(trade)
         known = feed.ids.get(trade.trade_id)
         if known is not None and known.timestamp == trade.timestamp:
             return Verdict.DUPLICATE
@@ -362,12 +326,12 @@ class History:
             return Verdict.TOO_OLD
         return Verdict.ADMITTED if step is None else Verdict.LATE
 
-    def _put(self, trade: Trade, gap: Gap | None, feed: _Feed, now: float) -> None:
+    def _put(self, trade: Trade, gap: Gap | None, feed: Feed, now: float) -> None:
         offset = (gap.last if gap else self.last) + 1
         if gap:
             self._places.append(gap, gap.last, now)
             self.holes += 1
-            _open(gap, feed, trade)
+            feed.open(gap, trade)
         self._places.append(trade, offset, now)
         self.last = offset
         self._trades += 1
@@ -379,18 +343,18 @@ class History:
         if self._trades > self.max_trades:
             self._make_room()
 
-    def _remember_id(self, trade: Trade, feed: _Feed) -> None:
+    def _remember_id(self, trade: Trade, feed: Feed) -> None:
         feed.ids[trade.trade_id] = trade
         self._ids_by_age.append(trade)
         if len(self._ids_by_age) > self.max_trades * _IDS_PER_TRADE:
             self._forget_id(self._ids_by_age.popleft())
 
-    def _gap_before(self, trade: Trade, feed: _Feed, anew: bool) -> Gap | None:
+    def _gap_before(self, trade: Trade, feed: Feed, anew: bool) -> Gap | None:
         after = self.last + 1
         if anew:
             feed.holes.clear()  # the old numbers tell nothing any more
             return Gap(after, after, "source_gap", exact=False)
-        step = _step(trade, feed)
+        step = feed.step(trade)
         if step is not None:
             if step <= 1:
                 return None
@@ -408,7 +372,7 @@ class History:
         return True
 
     def _put_run(
-        self, trades: Sequence[Trade], ids: Mapping[str | None, Trade], feed: _Feed, now: float
+        self, trades: Sequence[Trade], ids: Mapping[str | None, Trade], feed: Feed, now: float
     ) -> None:
         self._places.extend(trades, self.last + 1, now)
         self.last += len(trades)
@@ -425,7 +389,7 @@ class History:
         excess = len(self._ids_by_age) + room - self.max_trades * _IDS_PER_TRADE
         return list(islice(self._ids_by_age, excess)) if excess > 0 else []
 
-    def _forget_run(self, old: Sequence[Trade], feed: _Feed, source: str) -> None:
+    def _forget_run(self, old: Sequence[Trade], feed: Feed, source: str) -> None:
         """Forget the ids of the oldest trades. The caller sets the floor of `source` itself."""
         ids, forget = feed.ids, self._ids_by_age.popleft
         for trade in old:
@@ -467,7 +431,7 @@ class History:
         or too many wait already. Memory may have forgotten the places: then the disk has them.
         """
         feed = self._feeds.get(trades[0].source)
-        hole = None if feed is None else _hole_of(trades[0], feed)
+        hole = None if feed is None else feed.hole_of(trades[0])
         if feed is None or hole is None or trades[0].sequence is None:
             return False
         begin, ids = trades[0].sequence, [each.trade_id for each in trades if each.trade_id is not None]
@@ -509,28 +473,15 @@ class History:
         """
         return [each for each in self._fills if each.number > number]
 
-    def _fits(self, trade: Trade, feed: _Feed) -> bool:
-        return _hole_of(trade, feed) is not None and self._has_room(1)
+    def _fits(self, trade: Trade, feed: Feed) -> bool:
+        return feed.hole_of(trade) is not None and self._has_room(1)
 
     def _has_room(self, count: int) -> bool:
         return len(self._staged) + count <= STAGED
 
-    def _stage(self, hole: _Hole | None, trades: Sequence[Trade], feed: _Feed) -> None:
+    def _stage(self, hole: Hole | None, trades: Sequence[Trade], feed: Feed) -> None:
         assert hole is not None
-        assert trades[0].sequence is not None
-        before = trades[0].sequence - hole.sequence
-        behind = before + len(trades)
-        left = hole._replace(size=before, latest=trades[0].timestamp)
-        right = _Hole(
-            hole.sequence + behind,
-            hole.first + behind,
-            hole.size - behind,
-            trades[-1].timestamp,
-            hole.latest,
-        )
-        at = feed.holes.index(hole)
-        feed.holes[at : at + 1] = [part for part in (left, right) if part.size]
-        self._staged.extend(enumerate(trades, hole.first + before))
+        self._staged.extend(enumerate(trades, feed.fill(hole, trades)))
         for trade in trades:
             if trade.trade_id is not None:
                 self._remember_id(trade, feed)
@@ -684,184 +635,17 @@ class History:
         return self._by_time
 
 
-@define(repr=False)
-class Store:
-    """The histories of the symbols of one shard. Each is made when its symbol is first named.
-
-    `counts`: the number of items by (source, verdict). `refused` is called with each trade that is neither
-    admitted nor a duplicate nor a fill. It must not raise. `streams`: what is stored of each symbol; its log
-    goes on. `staged(symbol)` is called when fills are staged, for whoever writes and settles them. None:
-    there is no disk, and they are settled at once.
-    """
-
-    epoch: int
-    max_trades: int
-    max_age: float
-    refused: Callable[[Trade, Verdict], None] | None = None
-    staged: Callable[[str], object] | None = field(default=None, kw_only=True)
-    streams: Mapping[str, Stored] = field(factory=dict, kw_only=True)
-    counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
-    _histories: dict[str, History] = field(init=False, factory=dict)
-    _filled: set[str] = field(init=False, factory=set)  # by the batch in hand
-    _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
-
-    def history(self, symbol: str, now: float | None = None) -> History:
-        """The history of `symbol`. With `now`, trades that are too old are forgotten first.
-
-        It is made when there is none, so the caller must know that the symbol exists.
-        """
-        found = self._histories.get(symbol)
-        if found is None:
-            found = self._histories[symbol] = self._begun(symbol)
-        if now is not None:
-            found.expire(now)
-        return found
-
-    def _begun(self, symbol: str) -> History:
-        stored = self.streams.get(symbol)
-        if stored is None:
-            return History(self.epoch, self.max_trades, self.max_age)
-        return History.going_on(self.epoch, self.max_trades, self.max_age, stored.last, stored.epochs)
-
-    def symbols(self) -> list[str]:
-        """The symbols that have a history."""
-        return list(self._histories)
-
-    def admit(self, items: Sequence[Item], now: float) -> set[str]:
-        """Offer items; those of one symbol stay in order. Returns the symbols whose logs have news."""
-        self._now = now
-        grown = self._offer(items, now)
-        if self._filled:
-            self._settle()
-        return grown
-
-    def _settle(self) -> None:
-        """At the end of a batch, so that what comes together is told together."""
-        filled, self._filled = self._filled, set()
-        for symbol in filled:
-            if self.staged is None:
-                self.history(symbol).settle()
-            else:
-                self.staged(symbol)
-
-    def _offer(self, items: Sequence[Item], now: float) -> set[str]:
-        if len(items) < _FEW:
-            return {
-                item.symbol for item in items if self._offer_each(self.history(item.symbol), (item,), now)
-            }
-        grown = set()
-        for symbol, some in _by_symbol(items).items():
-            log = self.history(symbol)
-            has_grown = self._offer_run(log, some, now) if _is_run(some) else self._offer_each(log, some, now)
-            if has_grown:
-                grown.add(symbol)
-        return grown
-
-    def _offer_run(self, log: History, trades: Sequence[Trade], now: float) -> bool:
-        """Offer trades of one source. A run that must be judged is halved: few trades go one by one."""
-        if len(trades) < _FEW:
-            return self._offer_each(log, trades, now)
-        if log.admit_run(trades, now):
-            self.counts[trades[0].source, Verdict.ADMITTED.value] += len(trades)
-            return True
-        middle = len(trades) // 2
-        grown = self._offer_run(log, trades[:middle], now)
-        return self._offer_run(log, trades[middle:], now) or grown
-
-    def _offer_each(self, log: History, items: Iterable[Item], now: float) -> bool:
-        grown = False
-        for item in items:
-            verdict = log.admit(item, now)
-            self.counts[item.source, verdict.value] += 1
-            if verdict is Verdict.ADMITTED:
-                grown = True
-            elif verdict is Verdict.FILLED:
-                grown = True
-                self._filled.add(item.symbol)
-            elif self.refused and isinstance(item, Trade) and verdict is not Verdict.DUPLICATE:
-                self.refused(item, verdict)
-        return grown
-
-    def lost(self, items: Iterable[Item]) -> set[str]:
-        """A batch was lost in a crash, perhaps after a part of it was admitted.
-
-        Returns the symbols of all its items: readers have not been told of the admitted part.
-        """
-        touched = set()
-        for item in items:
-            self.history(item.symbol).lost(item, self._now)
-            touched.add(item.symbol)
-        if self._filled:
-            self._settle()
-        return touched
-
-
-def _entry(offset: int, value: Trade | Gap) -> Entry:
-    return Recorded(offset, value) if isinstance(value, Trade) else value
-
-
-def _note(feed: _Feed, mark: Missed) -> Verdict:
-    if feed.newest is not None:  # before the first trade nothing is promised
-        feed.missed = mark if feed.missed is None else evolve(mark, reason=feed.missed.reason)
-    return Verdict.NOTED
-
-
-def _overlap(trade: Trade, feed: _Feed) -> None:
-    """Draw the conclusions from a duplicate: see the top of this file."""
-    if feed.missed and feed.missed.resubscribed and feed.newest and trade.trade_id == feed.newest.trade_id:
-        feed.missed = None
-    if _step(trade, feed) == 1:  # only when a new numbering reaches trades that were admitted before
-        feed.last_sequence = trade.sequence
-
-
-def _goes_on(trade: Trade, feed: _Feed, verdict: Verdict) -> bool:
-    """Count the trades that do not fit. Returns whether this one proves that they are a new stream."""
-    before, now = feed.stray, trade.sequence
-    goes_on = False
-    if verdict is Verdict.IMPLAUSIBLE:
-        goes_on = before is not None and now == before + 1
-    elif verdict is Verdict.LATE and now is not None:
-        grows = before is not None and now >= before
-        feed.late = feed.late + (now != before) if grows else 1
-        goes_on = feed.late >= ANEW
-    else:
-        now = None
-    feed.stray = None if goes_on else now
-    if feed.stray is None:
-        feed.late = 0
-    return goes_on
-
-
-def _open(gap: Gap, feed: _Feed, following: Trade) -> None:
-    """Remember an exact gap before the trade `following`, so that it can be filled."""
-    if gap.sequence is None:
-        return
-    before = feed.newest
-    moments = [following.timestamp, following.timestamp if before is None else before.timestamp]
-    earliest = _NEVER if before is None else min(moments)
-    feed.holes.append(_Hole(gap.sequence, gap.first, gap.last - gap.first + 1, earliest, max(moments)))
-    del feed.holes[:-HOLES]
-
-
-def _hole_of(trade: Trade, feed: _Feed) -> _Hole | None:
-    """The hole in which this trade is missing; None when there is none, or the time is wrong."""
-    if trade.sequence is None:
-        return None
-    at = bisect_right(feed.holes, trade.sequence, key=lambda hole: hole.sequence) - 1
-    if at < 0:
-        return None
-    hole = feed.holes[at]
-    within = trade.sequence < hole.sequence + hole.size
-    return hole if within and hole.earliest <= trade.timestamp <= hole.latest else None
-
-
-def _is_missing(trade: Trade, sequence: int, first: Trade, hole: _Hole) -> bool:
+def _is_missing(trade: Trade, sequence: int, first: Trade, hole: Hole) -> bool:
     """Whether a trade of a run that begins with `first` is the one with that sequence in `hole`."""
     return (
         trade.sequence == sequence
         and (trade.source, trade.symbol) == (first.source, first.symbol)
-        and hole.earliest <= trade.timestamp <= hole.latest
+        and hole.fits(trade)
     )
+
+
+def _entry(offset: int, value: Trade | Gap) -> Entry:
+    return Recorded(offset, value) if isinstance(value, Trade) else value
 
 
 def _together(staged: Iterable[tuple[int, Trade]]) -> list[Sequence[tuple[int, Trade]]]:
@@ -875,22 +659,16 @@ def _together(staged: Iterable[tuple[int, Trade]]) -> list[Sequence[tuple[int, T
     return [*runs]
 
 
-def _step(trade: Trade, feed: _Feed) -> int | None:
-    """The growth of the sequence since the last trade of the source; None without a sequence."""
-    if trade.sequence is None or feed.last_sequence is None:
-        return None
-    return trade.sequence - feed.last_sequence
-
-
-def _moves_on(trades: Sequence[Trade], feed: _Feed, above_floor: bool) -> bool:
-    """Whether each trade of a run follows the one before it, as far as the trades can show it."""
-    sequences = [trade.sequence for trade in trades]
-    if sequences[0] is None:
-        return above_floor and feed.missed is None and sequences.count(None) == len(sequences)
-    if feed.last_sequence is None:
-        return False
-    first = feed.last_sequence + 1
-    return sequences == list(range(first, first + len(sequences)))
+def count_missing(places: ByPlace[Trade | Gap], source: str) -> tuple[int, float]:
+    """See `History.missing_of`. A gap without a source is that of the trade behind it."""
+    missing, newest = 0, NEVER
+    for gap, following, when in places.of_type(Gap):
+        assert isinstance(gap, Gap)
+        owner = gap.source or (following.source if isinstance(following, Trade) else None)
+        if owner == source and gap.reason != "overrun":
+            missing += gap.last - gap.first + 1
+            newest = max(newest, when)
+    return missing, newest
 
 
 def microsecond(recorded: Recorded) -> int:
@@ -907,18 +685,3 @@ def page(trades: Iterator[Recorded], count: int) -> list[Recorded]:
     torn = microsecond(following)
     complete = [recorded for recorded in some if microsecond(recorded) != torn]
     return complete or [*some, following, *takewhile(lambda recorded: microsecond(recorded) == torn, trades)]
-
-
-def _by_symbol(items: Sequence[Item]) -> dict[str, Sequence[Item]]:
-    symbols = dict.fromkeys([item.symbol for item in items])
-    if len(symbols) == 1:
-        return dict.fromkeys(symbols, items)
-    found: dict[str, list[Item]] = {symbol: [] for symbol in symbols}
-    for item in items:
-        found[item.symbol].append(item)
-    return {**found}
-
-
-def _is_run(items: Sequence[Item]) -> TypeGuard[Sequence[Trade]]:
-    """Whether all items are trades of one source."""
-    return set(map(type, items)) == {Trade} and len({item.source for item in items}) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataflow.cache.history import ANEW
+from dataflow.cache.feed import ANEW
 from simulators import Trade, open_binance, open_blockchain
 from tests.system.daemon import client, daemon, from_binance, from_blockchain
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Store, Verdict
+from dataflow.cache.feed import ANEW, JUMP, Verdict
+from dataflow.cache.history import AHEAD, History
+from dataflow.cache.store import Store
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
 from tests.dataflow.cache.items import US, Exploding, ids, missed, sequenced, trade
 

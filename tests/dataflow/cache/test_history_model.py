@@ -8,7 +8,8 @@ from attrs import define, evolve, field
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from dataflow.cache.history import AHEAD, ANEW, JUMP, History, Verdict
+from dataflow.cache.feed import ANEW, JUMP, Verdict
+from dataflow.cache.history import AHEAD, History
 from dataflow.cache.ordered import ByTime
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
 

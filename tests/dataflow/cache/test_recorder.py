@@ -15,9 +15,9 @@ from trio.testing import MockClock
 
 from dataflow.cache import recording as module
 from dataflow.cache.archive import ArchiveFull, BarRow, Batch, Checkpoint, Keep
-from dataflow.cache.history import Store
 from dataflow.cache.recorder import FINISH_WITHIN, PATIENCE, RETRY, SLOW, Habits, Recorder, finish
 from dataflow.cache.recording import BARS_WAITING, MOST, NOT_RECORDED, SLICE, Recording
+from dataflow.cache.store import Store
 from dataflow.domain import Gap, Trade
 from supervisors import Backoff, Child, Event, Limit, Mailbox, Overflow, Supervisor, open_supervisor
 from tests.support.memory_archive import MemoryArchive

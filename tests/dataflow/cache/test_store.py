@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dataflow.cache.history import Store, Verdict
+from dataflow.cache.feed import Verdict
+from dataflow.cache.store import Store
 from dataflow.domain import Gap, Recorded
 from tests.dataflow.cache.items import Exploding, ids, missed, sequenced, trade
 

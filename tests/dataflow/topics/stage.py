@@ -8,8 +8,8 @@ from typing import Any
 
 from attrs import define, field
 
-from dataflow.cache.history import Store
 from dataflow.cache.recording import Recording
+from dataflow.cache.store import Store
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Missed, Topic, Trade
 from dataflow.domain.candle import CandleRules

@@ -11,8 +11,8 @@ from attrs import evolve
 from trio.testing import MockClock
 
 from dataflow.cache.archive import Batch, Checkpoint, Run
-from dataflow.cache.history import Store
 from dataflow.cache.recording import Recording
+from dataflow.cache.store import Store
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Gap, Missed, Topic, Trade
 from dataflow.domain.candle import DAY, HOUR, SECOND, Candle, CandleRules

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.cache.archive import Archive
-from dataflow.cache.history import History, Store
+from dataflow.cache.history import History
 from dataflow.cache.recorder import finish, warm
 from dataflow.cache.recording import Recording
+from dataflow.cache.store import Store
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Missed, Topic, Trade
 from dataflow.domain.aggregate import Aggregate

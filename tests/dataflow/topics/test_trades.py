@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 from decimal import Decimal
 
-from dataflow.cache.history import Store
 from dataflow.cache.recording import Recording
+from dataflow.cache.store import Store
 from dataflow.cache.tiers import Tiers
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.topic import TRADES

@@ -1,0 +1,153 @@
+"""What one source has given in one symbol: its numbering, the ids that are remembered, and what is missing.
+
+Rules of this file: pure; no place, no clock. `History` has the rules of admission, and asks here. A feed is
+changed only by what came from its own source.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+from attrs import define, evolve, field
+
+from dataflow.domain import Gap, Missed, Trade
+
+NEVER: Final = float("-inf")  # earlier than every timestamp
+
+ANEW: Final = 20  # late trades in a row: more than a few stragglers, and few enough to lose
+JUMP: Final = 10_000_000  # places; several days of the busiest symbols
+HOLES: Final = 1_000  # of one source that may still be filled: the newest ones
+
+
+class Verdict(Enum):
+    """The result of offering an item."""
+
+    ADMITTED = "admitted"
+    DUPLICATE = "duplicate"  # this source has given this trade before
+    LATE = "late"  # its sequence is passed, and its place is not known, or holds another trade
+    FILLED = "filled"  # it is a missing trade of an exact gap, and gets its place there
+    REUSED = "reused"  # a trade of another time has this id, and no sequence tells them apart
+    IMPLAUSIBLE = "implausible"  # its sequence is far too high, and no other trade has confirmed it
+    TOO_OLD = "too_old"  # older than the remembered ids: it may be new or not
+    NOTED = "noted"  # no trade but a mark: some may be missing
+
+
+class Hole(NamedTuple):
+    """Missing trades in an exact gap. `sequence` and `first`: those of the first one. All of them have times
+    from `earliest` to `latest`."""
+
+    sequence: int
+    first: int
+    size: int
+    earliest: float
+    latest: float
+
+    def fits(self, trade: Trade) -> bool:
+        """Whether the trade has the time of one of them."""
+        return self.earliest <= trade.timestamp <= self.latest
+
+
+@define(repr=False)
+class Feed:
+    """The state of one source in one symbol."""
+
+    newest: Trade | None = None  # the last admitted trade
+    last_sequence: int | None = None
+    missed: Missed | None = None  # trades may be missing before the next trade
+    floor: float = NEVER  # highest credible timestamp among the forgotten ids
+    stray: int | None = None  # the sequence of the last trade, if it was refused for that
+    late: int = 0  # the number of late ones among the refused trades in a row
+    ids: dict[str | None, Trade] = field(
+        factory=dict
+    )  # admitted trades, as far as they are remembered; no None
+    holes: list[Hole] = field(factory=list)  # of the present numbering, in its order
+
+    def step(self, trade: Trade) -> int | None:
+        """The growth of the sequence since the last trade of the source; None without a sequence."""
+        if trade.sequence is None or self.last_sequence is None:
+            return None
+        return trade.sequence - self.last_sequence
+
+    def moves_on(self, trades: Sequence[Trade], above_floor: bool) -> bool:
+        """Whether each trade of a run follows the one before it, as far as the trades can show it."""
+        sequences = [trade.sequence for trade in trades]
+        if sequences[0] is None:
+            return above_floor and self.missed is None and sequences.count(None) == len(sequences)
+        if self.last_sequence is None:
+            return False
+        first = self.last_sequence + 1
+        return sequences == list(range(first, first + len(sequences)))
+
+    def note(self, mark: Missed) -> Verdict:
+        """Some trades may be missing before the next one."""
+        if self.newest is not None:  # before the first trade nothing is promised
+            self.missed = mark if self.missed is None else evolve(mark, reason=self.missed.reason)
+        return Verdict.NOTED
+
+    def overlap(self, trade: Trade) -> None:
+        """Draw the conclusions from a duplicate: see the top of `history`."""
+        mark, newest = self.missed, self.newest
+        if mark and mark.resubscribed and newest and trade.trade_id == newest.trade_id:
+            self.missed = None
+        if self.step(trade) == 1:  # only when a new numbering reaches trades that were admitted before
+            self.last_sequence = trade.sequence
+
+    def goes_on(self, trade: Trade, verdict: Verdict) -> bool:
+        """Count the trades that do not fit. Returns whether this one proves that they are a new stream."""
+        before, now = self.stray, trade.sequence
+        goes_on = False
+        if verdict is Verdict.IMPLAUSIBLE:
+            goes_on = before is not None and now == before + 1
+        elif verdict is Verdict.LATE and now is not None:
+            grows = before is not None and now >= before
+            self.late = self.late + (now != before) if grows else 1
+            goes_on = self.late >= ANEW
+        else:
+            now = None
+        self.stray = None if goes_on else now
+        if self.stray is None:
+            self.late = 0
+        return goes_on
+
+    # -- what is missing in exact gaps -----------------------------------------------------------
+
+    def open(self, gap: Gap, following: Trade) -> None:
+        """Remember an exact gap before the trade `following`, so that it can be filled."""
+        if gap.sequence is None:
+            return
+        before = self.newest
+        moments = [following.timestamp, following.timestamp if before is None else before.timestamp]
+        earliest = NEVER if before is None else min(moments)
+        self.holes.append(Hole(gap.sequence, gap.first, gap.last - gap.first + 1, earliest, max(moments)))
+        del self.holes[:-HOLES]
+
+    def hole_of(self, trade: Trade) -> Hole | None:
+        """The hole in which this trade is missing; None when there is none, or the time is wrong."""
+        if trade.sequence is None:
+            return None
+        at = bisect_right(self.holes, trade.sequence, key=lambda hole: hole.sequence) - 1
+        if at < 0:
+            return None
+        hole = self.holes[at]
+        return hole if trade.sequence < hole.sequence + hole.size and hole.fits(trade) else None
+
+    def fill(self, hole: Hole, trades: Sequence[Trade]) -> int:
+        """Missing trades of a hole, in order and without a hole between them, have come. Returns the place of
+        the first. What is still missing beside them is a smaller hole."""
+        assert trades[0].sequence is not None
+        before = trades[0].sequence - hole.sequence
+        behind = before + len(trades)
+        left = hole._replace(size=before, latest=trades[0].timestamp)
+        right = Hole(
+            hole.sequence + behind,
+            hole.first + behind,
+            hole.size - behind,
+            trades[-1].timestamp,
+            hole.latest,
+        )
+        at = self.holes.index(hole)
+        self.holes[at : at + 1] = [part for part in (left, right) if part.size]
+        return hole.first + before

@@ -1,0 +1,147 @@
+"""The memory of one shard: the logs of its symbols, and what it did with all items.
+
+Rules of this file: pure, like `history`. Items of a symbol stay in order. A run of trades that needs no
+judgement is admitted as a whole; any other is halved until the rest is judged one by one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, TypeGuard
+
+from attrs import Factory, define, field
+
+from dataflow.domain import Item, Trade
+
+from .feed import Verdict
+from .history import History, Stored
+
+_FEW: Final = 4  # trades that cost less one by one than as a run
+
+
+@define(repr=False)
+class Store:
+    """The histories of the symbols of one shard. Each is made when its symbol is first named.
+
+    `counts`: the number of items by (source, verdict). `refused` is called with each trade that is neither
+    admitted nor a duplicate nor a fill. It must not raise. `streams`: what is stored of each symbol; its log
+    goes on. `staged(symbol)` is called when fills are staged, for whoever writes and settles them. None:
+    there is no disk, and they are settled at once.
+    """
+
+    epoch: int
+    max_trades: int
+    max_age: float
+    refused: Callable[[Trade, Verdict], None] | None = None
+    staged: Callable[[str], object] | None = field(default=None, kw_only=True)
+    streams: Mapping[str, Stored] = field(factory=dict, kw_only=True)
+    counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
+    _histories: dict[str, History] = field(init=False, factory=dict)
+    _filled: set[str] = field(init=False, factory=set)  # by the batch in hand
+    _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
+
+    def history(self, symbol: str, now: float | None = None) -> History:
+        """The history of `symbol`. With `now`, trades that are too old are forgotten first.
+
+        It is made when there is none, so the caller must know that the symbol exists.
+        """
+        found = self._histories.get(symbol)
+        if found is None:
+            found = self._histories[symbol] = self._begun(symbol)
+        if now is not None:
+            found.expire(now)
+        return found
+
+    def _begun(self, symbol: str) -> History:
+        stored = self.streams.get(symbol)
+        if stored is None:
+            return History(self.epoch, self.max_trades, self.max_age)
+        return History.going_on(self.epoch, self.max_trades, self.max_age, stored.last, stored.epochs)
+
+    def symbols(self) -> list[str]:
+        """The symbols that have a history."""
+        return list(self._histories)
+
+    def admit(self, items: Sequence[Item], now: float) -> set[str]:
+        """Offer items; those of one symbol stay in order. Returns the symbols whose logs have news."""
+        self._now = now
+        grown = self._offer(items, now)
+        if self._filled:
+            self._settle()
+        return grown
+
+    def _settle(self) -> None:
+        """At the end of a batch, so that what comes together is told together."""
+        filled, self._filled = self._filled, set()
+        for symbol in filled:
+            if self.staged is None:
+                self.history(symbol).settle()
+            else:
+                self.staged(symbol)
+
+    def _offer(self, items: Sequence[Item], now: float) -> set[str]:
+        if len(items) < _FEW:
+            return {
+                item.symbol for item in items if self._offer_each(self.history(item.symbol), (item,), now)
+            }
+        grown = set()
+        for symbol, some in _by_symbol(items).items():
+            log = self.history(symbol)
+            has_grown = self._offer_run(log, some, now) if _is_run(some) else self._offer_each(log, some, now)
+            if has_grown:
+                grown.add(symbol)
+        return grown
+
+    def _offer_run(self, log: History, trades: Sequence[Trade], now: float) -> bool:
+        """Offer trades of one source. A run that must be judged is halved: few trades go one by one."""
+        if len(trades) < _FEW:
+            return self._offer_each(log, trades, now)
+        if log.admit_run(trades, now):
+            self.counts[trades[0].source, Verdict.ADMITTED.value] += len(trades)
+            return True
+        middle = len(trades) // 2
+        grown = self._offer_run(log, trades[:middle], now)
+        return self._offer_run(log, trades[middle:], now) or grown
+
+    def _offer_each(self, log: History, items: Iterable[Item], now: float) -> bool:
+        grown = False
+        for item in items:
+            verdict = log.admit(item, now)
+            self.counts[item.source, verdict.value] += 1
+            if verdict is Verdict.ADMITTED:
+                grown = True
+            elif verdict is Verdict.FILLED:
+                grown = True
+                self._filled.add(item.symbol)
+            elif self.refused and isinstance(item, Trade) and verdict is not Verdict.DUPLICATE:
+                self.refused(item, verdict)
+        return grown
+
+    def lost(self, items: Iterable[Item]) -> set[str]:
+        """A batch was lost in a crash, perhaps after a part of it was admitted.
+
+        Returns the symbols of all its items: readers have not been told of the admitted part.
+        """
+        touched = set()
+        for item in items:
+            self.history(item.symbol).lost(item, self._now)
+            touched.add(item.symbol)
+        if self._filled:
+            self._settle()
+        return touched
+
+
+def _by_symbol(items: Sequence[Item]) -> dict[str, Sequence[Item]]:
+    symbols = dict.fromkeys([item.symbol for item in items])
+    if len(symbols) == 1:
+        return dict.fromkeys(symbols, items)
+    found: dict[str, list[Item]] = {symbol: [] for symbol in symbols}
+    for item in items:
+        found[item.symbol].append(item)
+    return {**found}
+
+
+def _is_run(items: Sequence[Item]) -> TypeGuard[Sequence[Trade]]:
+    """Whether all items are trades of one source."""
+    return set(map(type, items)) == {Trade} and len({item.source for item in items}) == 1
