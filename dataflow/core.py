@@ -12,11 +12,11 @@ from functools import partial
 
 from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
-from .cache.feed import Verdict
 from .cache.history import History
 from .cache.recording import Recording
 from .cache.store import Store
 from .cache.tiers import Tiers
+from .cache.verdict import Verdict
 from .domain import Item, Topic, Trade
 from .domain.quality import Quality
 from .domain.symbols import Names

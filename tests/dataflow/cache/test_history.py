@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dataflow.cache.feed import ANEW, JUMP, Verdict
+from dataflow.cache.feed import ANEW
+from dataflow.cache.verdict import JUMP, Verdict
 from dataflow.cache.history import AHEAD, History
 from dataflow.cache.store import Store
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade

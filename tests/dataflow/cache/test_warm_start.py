@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataflow.cache import recorder
 from dataflow.cache.archive import Batch, Contents, Run
-from dataflow.cache.feed import Verdict
+from dataflow.cache.verdict import Verdict
 from dataflow.cache.history import AHEAD, History, shared
 from dataflow.cache.recorder import warm
 from dataflow.cache.recording import FEEDS, FEEDS_EVERY, Recording

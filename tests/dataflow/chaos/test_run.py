@@ -16,7 +16,7 @@ from loguru import logger
 from actors.update import Update
 from dataflow import cli
 from dataflow.cache.delivery import Delivery
-from dataflow.cache.feed import Verdict
+from dataflow.cache.verdict import Verdict
 from dataflow.cache.history import History
 from dataflow.chaos import producers
 from dataflow.chaos.check import Figures
