@@ -61,6 +61,7 @@ from .gateway.lobby import Lobby
 from .gateway.memory import MemoryGuard, resident_bytes
 from .gateway.notices import Announcer
 from .gateway.room import Room, make_room
+from .net.rest import RestClient
 from .ops.dump import Dump
 from .ops.lag import LagProbe
 from .reactions import Reactions
@@ -68,7 +69,9 @@ from .reload import Reload
 from .settings.schema import History as HistorySettings
 from .settings.schema import Settings, WhenFull
 from .sources.faulty import FaultyIntaker, FaultySource
-from .sources.port import AnySourceSettings, Intaker, ListenerSettings, SourceSettings
+from .sources.keeper import Keeper
+from .sources.lookout import Lookout
+from .sources.port import AnySourceSettings, Filler, Intaker, ListenerSettings, SourceSettings
 from .sources.state import SourceState
 from .topics.candle_streams import Candles
 from .topics.candles import DIGITS
@@ -85,6 +88,7 @@ ONE_REQUEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: N
 RECORD_AGAIN = 1.0  # seconds: with send = "after_commit" clients wait for the recorder
 WARM_WITHIN = 600.0  # seconds: a start takes one, but the server of a database may take its time
 FOLLOW_EVERY = 1.0  # seconds: how long a trade that nobody asks for may be unread
+ANSWER_WITHIN = 10.0  # seconds for a whole answer to a question by HTTP
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
@@ -253,7 +257,7 @@ def follower(
 
 
 def sources(hall: Hall) -> Supervisor:
-    """One child a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
+    """One branch a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
     return Supervisor(
         limit=FOREVER, children=tuple(source_child(hall, source) for source in hall.core.sources.values())
     )
@@ -261,18 +265,73 @@ def sources(hall: Hall) -> Supervisor:
 
 def source_child(hall: Hall, source: SourceState) -> Child:
     """The child of `sources` that keeps this one connected, or listens for its producers."""
-    settings = source.settings
+    settings, make = source.settings, partial(upstream, hall, source)
     if isinstance(settings, ListenerSettings):
-        return Child(source.name, partial(listener, hall, source, settings), needed=False)
-    assert isinstance(settings, SourceSettings)
+        make = partial(listener, hall, source)
+    # A source can never keep the rest from starting.
+    return Child(source.name, partial(make, settings), backoff=backoff(hall.settings), needed=False)
+
+
+def upstream(hall: Hall, source: SourceState, settings: SourceSettings) -> Supervisor:
+    """One source that we connect to: its lines, which are connections, who keeps them, and companions."""
+    name, line_of = source.name, partial(line, hall, source, settings)
+    numbers = (1,)
+    keep = partial(Keeper, paths.lines(name), lambda: numbers, line_of)
+    return Supervisor(
+        limit=FOREVER,
+        children=(
+            Child(
+                paths.name(paths.lines(name)),
+                lambda: Pool(limit=FOREVER, children=tuple(line_of(number) for number in numbers)),
+            ),
+            Child(paths.name(paths.keeper(name)), keep, backoff=backoff(hall.settings), stop_within=0),
+            *companions(hall, source, settings),
+        ),
+    )
+
+
+def line(hall: Hall, source: SourceState, settings: SourceSettings, number: int) -> Child:
+    """One connection to a source. It restarts alone, with a backoff of its own."""
     return Child(
-        source.name,
+        number,
         partial(connector, hall.core, source, settings),
         backoff=backoff(hall.settings),
         stop_within=hall.settings.supervision.stop_within,
         beat_within=beat_within(settings),
-        needed=False,  # a source can never keep the rest from starting
+        needed=False,
     )
+
+
+def companions(hall: Hall, source: SourceState, settings: SourceSettings) -> tuple[Child, ...]:
+    """The actors beside the lines of a source."""
+    return (
+        Child(
+            paths.name(paths.lookout(source.name)),
+            partial(lookout, hall.core, source, settings),
+            backoff=backoff(hall.settings),
+            stop_within=0,
+            beat_within=BEAT_WITHIN,
+            needed=False,
+        ),
+    )
+
+
+def lookout(core: Core, source: SourceState, settings: SourceSettings) -> Lookout:
+    """The actor that finds out which symbols of a source are quiet, and which are stalled."""
+    filler = filler_of(source.name, settings)
+
+    def reach() -> RestClient:
+        return RestClient(
+            settings.refill_url,
+            core.budget(source.name),
+            most_bytes=settings.max_message_bytes,
+            within=ANSWER_WITHIN,
+            connect_within=settings.connect_within,
+            weight_header=settings.weight_header,
+            proxy=settings.proxy,
+        )
+
+    return Lookout(source, core.history, core.clock, filler=filler, reach=reach if filler else None)
 
 
 def backoff(settings: Settings) -> Backoff:
@@ -338,14 +397,14 @@ def chaos(core: Core) -> tuple[Child, ...]:
 
 
 def connector(core: Core, source: SourceState, settings: SourceSettings) -> Connector[Item]:
-    """One upstream: its language (`Codec`) is all that is particular about it."""
+    """One connection to an upstream: its language (`Codec`) is all that is particular about it."""
     make_codec = partial(codec_class(settings), source.name, settings)
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
-    upstream: Source[Item] = reach(make_codec)
+    reached: Source[Item] = reach(make_codec)
     if core.faults is not None:
-        upstream = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
+        reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
     return Connector(
-        upstream,
+        reached,
         source.interest,
         core.delivery,
         make_codec().missed,
@@ -394,6 +453,12 @@ def listener(hall: Hall, source: SourceState, settings: ListenerSettings) -> Sup
 def codec_class(settings: AnySourceSettings) -> Any:
     """`Codec` stands beside the `Settings` that the configuration found: see `sources.port`."""
     return sys.modules[type(settings).__module__].Codec
+
+
+def filler_of(name: str, settings: SourceSettings) -> Filler | None:
+    """The questions to a source's REST; None if it has none, or none is configured."""
+    made = getattr(sys.modules[type(settings).__module__], "Filler", None)
+    return made(name, settings) if made is not None and settings.refill_url else None
 
 
 def beat_within(settings: SourceSettings) -> float:
@@ -470,7 +535,7 @@ def stop_deadline(settings: Settings) -> float:
     # http, the topics at once, the recorder, each of the others
     one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 6  # the actors of `ops`, and the follower
+    at_once = 6 + 2 * (len(sources) - listening)  # the actors of `ops`, the follower, keepers and lookouts
     tree = closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN
     return tree + FINISH_WITHIN + GRACE
 

@@ -23,15 +23,16 @@ from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
+from .net.rest import Budget
 from .settings.schema import Send, Settings
 from .sources.intake import Intake
-from .sources.port import AnySourceSettings, ListenerSettings
+from .sources.port import AnySourceSettings, ListenerSettings, SourceSettings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
 from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
-from .topics.quality import QualityLog
+from .topics.quality import Qualities
 from .topics.topics import Topics
 
 
@@ -126,6 +127,7 @@ class Core:
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)
+        self._budgets: dict[str, Budget] = {}  # of their questions by HTTP
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
     def adopt(self, settings: Settings) -> None:
@@ -159,6 +161,14 @@ class Core:
             discover = partial(self.discover, source=name)
             self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put)
         return self._intakes[name]
+
+    def budget(self, name: str) -> Budget:
+        """What may be asked of the source `name` by HTTP; all its questions share it."""
+        settings = self.sources[name].settings
+        assert isinstance(settings, SourceSettings)
+        budget = self._budgets.setdefault(name, Budget(settings.refill_weight))
+        budget.most = settings.refill_weight
+        return budget
 
     def discover(self, symbol: str, source: str) -> None:
         """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.
@@ -199,9 +209,9 @@ class Core:
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """How the data of `symbol` is, at each of its sources."""
-        log = self.channels[QUALITY].log_of(Topic(QUALITY, symbol))
-        assert isinstance(log, QualityLog)
-        return log.states
+        channel = self.channels[QUALITY]
+        assert isinstance(channel, Qualities)
+        return channel.now(symbol)
 
     def lost_in_shard(self, shard: int, batches: Iterable[Iterable[Item]]) -> None:
         """Items were in a shard's hand when it crashed: each that was not admitted becomes a gap."""

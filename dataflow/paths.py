@@ -40,8 +40,28 @@ def shard_number(path: str) -> int | None:
 
 
 def source(name: str) -> str:
-    """The path of a source's connector; where producers connect to us, of its branch."""
+    """The path of a source's branch."""
     return f"{SOURCES}/{name}"
+
+
+def lines(name: str) -> str:
+    """The path of the connections to a source."""
+    return f"{source(name)}/lines"
+
+
+def line(name: str, number: int) -> str:
+    """The path of a connection to a source."""
+    return f"{lines(name)}/{number}"
+
+
+def keeper(name: str) -> str:
+    """The path of the actor that keeps the connections to a source."""
+    return f"{source(name)}/keeper"
+
+
+def lookout(name: str) -> str:
+    """The path of the actor that looks after the symbols of a source."""
+    return f"{source(name)}/lookout"
 
 
 def listener(name: str) -> str:

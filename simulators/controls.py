@@ -94,9 +94,16 @@ class Controls:
             **{name: getattr(exchange, name) for name in counters},
             "faults": exchange.faults.active(),
             "struck": dict(exchange.faults.struck),
+            "rest": self._rest(),
             "feed": self._feed(),
             "connections": [_connection(each) for each in exchange.connections],
         }
+
+    def _rest(self) -> dict[str, Any] | None:
+        exchange, rest = self.exchange, self.exchange.rest
+        if exchange.dialect.rest is None:
+            return None
+        return {"url": exchange.rest_url, "asked": rest.asked, "refused": rest.refused, "used": rest.used}
 
     def _feed(self) -> dict[str, Any] | None:
         if self.player is None:

@@ -2,16 +2,17 @@
 
 Rule 1: a session is pure: no input or output, no clock, no random numbers. The server has those.
 Rule 2: the texts that a session returns are sent in that order. So it numbers a text when it makes it.
+Rule 3: the answers to REST are pure too: they follow from the question and from the tape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 from attrs import field, frozen
 
-from .trade import Item
+from .trade import Item, Trade
 
 Refuse = Callable[[str], bool]
 """A session calls it with the symbol of each subscription that it receives; True refuses it."""
@@ -54,6 +55,24 @@ class Session(Protocol):
         ...
 
 
+Tape: TypeAlias = Callable[[str], Sequence[Trade]]
+"""The trades of a symbol that the exchange has published, oldest first."""
+
+
+@frozen
+class Answer:
+    """An HTTP answer to a question by REST. `weight`: what the question costs, as the exchange counts."""
+
+    status: int
+    body: bytes
+    headers: Sequence[tuple[str, str]] = ()
+    weight: int = field(default=1, kw_only=True)
+
+
+Rest: TypeAlias = Callable[[str, Mapping[str, str], Tape], Answer]
+"""Answers a GET: its path, its query (the first value of each name), and the tape. It never raises."""
+
+
 @frozen
 class Dialect:
     """The protocol of an exchange.
@@ -63,7 +82,12 @@ class Dialect:
     whether its messages have sequence numbers, so that the fault `skip` makes sense. Durations are in
     seconds, None is never: `heartbeat` between two calls of `Session.beat`, `ping` between two WebSocket
     pings, `lifetime` until the exchange closes a connection. `frames_per_second`: a client that sends more
-    messages and pongs than that within any one second is closed with 1008.
+    messages and pongs than that within any one second is closed with 1008. `farewell` makes the message that
+    announces the end of a connection, from the time in microseconds; None: there is no such message.
+
+    `rest` answers questions by HTTP on the same port; None: there are none. `weight_a_minute`: what all of
+    them may cost in a minute of the clock; what is more gets status 429. `weight_header` tells how much is
+    used; None: the exchange does not tell.
     """
 
     name: str
@@ -74,3 +98,7 @@ class Dialect:
     ping: float | None = field(default=20.0, kw_only=True)
     lifetime: float | None = field(default=None, kw_only=True)
     frames_per_second: int | None = field(default=None, kw_only=True)
+    farewell: Callable[[int], str] | None = field(default=None, kw_only=True)
+    rest: Rest | None = field(default=None, kw_only=True)
+    weight_a_minute: int | None = field(default=None, kw_only=True)
+    weight_header: str | None = field(default=None, kw_only=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -24,12 +24,13 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 from .connection import Connection, reset
 from .dialect import Dialect, HandshakeRefused, Session
-from .faults import Fault, Faults, Kind
+from .faults import ON_QUESTIONS, Fault, Faults, Kind
 from .listener import Listener
+from .rest import RestPort, Rewound, head_of, is_question
 from .trade import Item, Trade
 
 Absent: TypeAlias = Literal["lost", "held", "replayed"]
-Mode: TypeAlias = Literal["graceful", "abrupt", "drop", "refuse", "restart", "accept"]
+Mode: TypeAlias = Literal["graceful", "abrupt", "drop", "refuse", "restart", "announce", "accept"]
 MODES: tuple[str, ...] = get_args(Mode)
 HANDSHAKE_WITHIN = 10.0
 CLOSE_WITHIN = 5.0
@@ -82,12 +83,16 @@ class Exchange:
     _connections: dict[int, Connection] = field(factory=dict)
     _subscribed: frozenset[str] = frozenset()
     _tape: dict[str, deque[Trade]] = field(factory=dict)
+    _earlier: dict[str, list[Trade]] = field(factory=dict)  # trades of numberings that are over
+    _shift: int = 0
     _replays: dict[str, _Replay] = field(factory=dict)
+    rest: RestPort = field(init=False)
     _listener: Listener = field(init=False)
     _changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
         self.faults = Faults(self.seed)
+        self.rest = RestPort(self.dialect, self.faults, self._present, lambda: self._tape)
         self._listener = Listener(self.handle)
 
     # For tests and feeds
@@ -96,6 +101,11 @@ class Exchange:
     def url(self) -> str:
         """The URL for clients."""
         return f"ws://{self.host}:{self.port}{self.dialect.path}"
+
+    @property
+    def rest_url(self) -> str:
+        """Scheme and host for questions by HTTP."""
+        return f"http://{self.host}:{self.port}"
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -130,6 +140,8 @@ class Exchange:
     async def publish(self, item: Item) -> None:
         """Send `item` to its subscribers. Waits while the item is held, or while an outbox is full."""
         await trio.lowlevel.checkpoint()
+        if self._shift and isinstance(item, Trade):
+            item = item.moved(ids=self._shift, members=self._shift)
         while True:
             if self._holds(item):
                 await self._changed.park()
@@ -149,10 +161,21 @@ class Exchange:
             await connection.drained()
 
     def tape(self, symbol: str) -> tuple[Trade, ...]:
-        """The last `history` trades published for `symbol`, oldest first."""
-        return tuple(self._tape.get(symbol, ()))
+        """The last `history` trades published for `symbol`, oldest first, of every numbering."""
+        return (*self._earlier.get(symbol, ()), *self._present(symbol))
 
     # Trouble on demand
+
+    def renumber(self, ids: int) -> None:
+        """Number trades anew: from now on `ids` is added to each id. Questions by HTTP know only those.
+
+        Connections stay. An exchange that comes back with another numbering ends them too: `disconnect`.
+        """
+        self._shift += ids
+        for symbol, trades in self._tape.items():
+            self._earlier.setdefault(symbol, []).extend(trades)
+            trades.clear()
+        self._replays.clear()
 
     def fault(
         self,
@@ -166,6 +189,10 @@ class Exchange:
         """Add a fault; `Fault` explains the parameters. ValueError when they make no sense."""
         if kind == "skip" and not self.dialect.sequenced:
             raise ValueError(f"{self.dialect.name} numbers no messages: `drop` a trade instead")
+        if kind in ON_QUESTIONS and self.dialect.rest is None:
+            raise ValueError(
+                f"{self.dialect.name} answers no questions by HTTP, so {kind} has nothing to strike"
+            )
         return self.faults.add(kind, times=times, probability=probability, symbol=symbol, seconds=seconds)
 
     def stall(self, seconds: float | None = None) -> None:
@@ -179,11 +206,14 @@ class Exchange:
         ``graceful``: send what is queued, then a close frame 1001. ``abrupt``: reset the TCP connection.
         ``drop``: abrupt, then refuse clients for `seconds`. ``refuse``: abrupt, then refuse clients until
         ``accept``. ``restart``: a close frame 1012, refuse clients for `seconds` (default 0), and forget all
-        trades. ``accept``: end no connection, and accept clients again. ValueError for any other mode, and
-        for ``drop`` without `seconds`.
+        trades. ``announce``: say that they will end, go on, and end them `seconds` later (default 1); new
+        ones are accepted. ``accept``: end no connection, and accept clients again. ValueError for any other
+        mode, for ``drop`` without `seconds`, and for ``announce`` where the protocol has no word for it.
         """
         if mode not in MODES or (mode == "drop" and seconds is None):
             raise ValueError(_no_such(mode))
+        if mode == "announce" and self.dialect.farewell is None:
+            raise ValueError(f"{self.dialect.name} announces no end of a connection")
         self.say(f"disconnect {mode}" if seconds is None else f"disconnect {mode} for {seconds:g} s")
         match mode:
             case "graceful":
@@ -198,6 +228,8 @@ class Exchange:
                 await _cut(self._release_all())
             case "restart":
                 await self._restart(seconds or 0.0)
+            case "announce":
+                await self._announce(1.0 if seconds is None else seconds)
             case "accept":
                 await self._listener.accept()
         await trio.lowlevel.checkpoint()
@@ -207,11 +239,27 @@ class Exchange:
         """Whether it refuses clients now."""
         return self._listener.refusing
 
+    async def _announce(self, seconds: float) -> None:
+        leaving = self.connections
+        assert self.dialect.farewell is not None
+        for connection in leaving:
+            connection.say([self.dialect.farewell(self.now_us())])
+        await trio.sleep(seconds)
+        ending = [each for each in leaving if each.number in self._connections]
+        for connection in ending:
+            self._release(connection)
+        await _close(ending, 1001, "going away")
+
     async def _restart(self, seconds: float) -> None:
         await self._listener.refuse_until(trio.current_time() + seconds)
         await _close(self._release_all(), 1012, "service restart")
         self._tape.clear()
+        self._earlier.clear()
         self._replays.clear()
+
+    def _present(self, symbol: str) -> tuple[Trade, ...]:
+        """What the present numbering has."""
+        return tuple(self._tape.get(symbol, ()))
 
     def _release_all(self) -> tuple[Connection, ...]:
         released = self.connections
@@ -260,7 +308,7 @@ class Exchange:
             return
         try:
             async with trio.open_nursery() as nursery:
-                await self._serve(stream, nursery)
+                await self._serve_either(stream, nursery)
                 nursery.cancel_scope.cancel()
         except* ConnectionClosed:
             pass
@@ -272,8 +320,23 @@ class Exchange:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
 
-    async def _serve(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
-        opened = await self._handshake(stream, nursery)
+    async def _serve_either(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        """By WebSocket, or by REST if the dialect has it: the first request tells."""
+        if self.dialect.rest is None:
+            return await self._serve(stream, stream, nursery)
+        head = None
+        with trio.move_on_after(HANDSHAKE_WITHIN), suppress(trio.BrokenResourceError):
+            head = await head_of(stream)
+        if head is None:
+            self.refused += 1
+            return None
+        rewound = Rewound(stream, head)
+        if is_question(head):
+            return await self.rest.converse(rewound)
+        return await self._serve(stream, rewound, nursery)
+
+    async def _serve(self, stream: trio.abc.Stream, unread: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        opened = await self._handshake(unread, nursery)
         if opened is None:
             self.refused += 1
         elif self.refusing:

@@ -1,7 +1,7 @@
 """Faults of messages, on purpose. Pure: decides what happens to each message, and sends nothing itself.
 
-Rule 1: a fault strikes market data only (`refuse`: subscriptions only), never answers and heartbeats. A
-stalled connection swallows those too.
+Rule 1: a fault strikes market data only (`refuse`: subscriptions only; `rest_...`: questions by HTTP only),
+never answers and heartbeats. A stalled connection swallows those too.
 Rule 2: the random numbers are seeded, so a run can be repeated.
 Rule 3: at most one fault strikes a message: the oldest one that fits.
 """
@@ -9,13 +9,29 @@ Rule 3: at most one fault strikes a message: the oldest one that fits.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal, TypeAlias, get_args
 
 from attrs import Attribute, asdict, define, field, frozen, validators
 
 Kind: TypeAlias = Literal[
-    "drop", "duplicate", "reorder", "delay", "stall", "skip", "truncate", "garbage", "refuse"
+    "drop",
+    "duplicate",
+    "reorder",
+    "delay",
+    "stall",
+    "skip",
+    "truncate",
+    "garbage",
+    "refuse",
+    "rest_error",
+    "rest_limit",
+    "rest_slow",
+    "rest_endless",
+    "rest_huge",
+    "rest_redirect",
+    "rest_half",
+    "rest_lie",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -33,8 +49,9 @@ class Fault:
     """One fault in force.
 
     `times` is how many messages it strikes (None: no limit). `probability` is the chance for each message.
-    `symbol` is the only symbol that it strikes (None: all). `seconds` is how long a `delay` or a `stall`
-    lasts; a stall without it lasts as long as the connection. `struck` counts.
+    `symbol` is the only symbol that it strikes (None: all). `seconds` is how long a `delay`, a `stall` or a
+    `rest_slow` lasts, and what `rest_limit` asks the client to wait (1 without it); a stall without it lasts
+    as long as the connection. `struck` counts.
     """
 
     kind: Kind = field(validator=validators.in_(KINDS))
@@ -74,8 +91,8 @@ class Faults:
         seconds: float | None = None,
     ) -> Fault:
         """Add a fault. ValueError when the parameters make no sense; the message says what would."""
-        if kind == "delay" and seconds is None:
-            raise ValueError("a delay needs `seconds`")
+        if kind in ("delay", "rest_slow") and seconds is None:
+            raise ValueError(f"a {kind} needs `seconds`")
         self._made += 1
         fault = Fault(kind, times, probability, symbol, seconds, id=self._made)
         self._active.append(fault)
@@ -96,13 +113,20 @@ class Faults:
 
         Only `kinds` are tried; without them, the kinds that strike data.
         """
+        return self._first((symbol,), kinds or ON_DATA)
+
+    def strike_question(self, words: Collection[str]) -> Fault | None:
+        """The fault that strikes a question by HTTP with these words, if any, and count it."""
+        return self._first(words, ON_QUESTIONS)
+
+    def _first(self, names: Collection[str], kinds: tuple[Kind, ...]) -> Fault | None:
         for fault in self._active:
-            if self._strikes(fault, symbol, kinds or ON_DATA):
+            if self._strikes(fault, names, kinds):
                 return self._count(fault)
         return None
 
-    def _strikes(self, fault: Fault, symbol: str, kinds: tuple[Kind, ...]) -> bool:
-        if fault.kind not in kinds or fault.symbol not in (None, symbol):
+    def _strikes(self, fault: Fault, names: Collection[str], kinds: tuple[Kind, ...]) -> bool:
+        if fault.kind not in kinds or not (fault.symbol is None or fault.symbol in names):
             return False
         return fault.probability >= 1.0 or self._dice.random() < fault.probability
 
@@ -118,6 +142,7 @@ class Faults:
 
 
 ON_DATA: tuple[Kind, ...] = ("drop", "duplicate", "reorder", "delay", "stall", "skip", "truncate", "garbage")
+ON_QUESTIONS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind.startswith("rest_"))
 SILENCE = float("inf")
 
 

@@ -225,6 +225,16 @@ class History:
         """The newest admitted trade of each source that had one."""
         return [feed.newest for feed in self._feeds.values() if feed.newest is not None]
 
+    def newest_of(self, source: str) -> Trade | None:
+        """The newest admitted trade of one source."""
+        feed = self._feeds.get(source)
+        return None if feed is None else feed.newest
+
+    def missing_of(self, source: str) -> tuple[int, float]:
+        """The kept places that are gaps before trades of `source`; and when the newest of them was put, on
+        the clock of `admit`. Costs a look at every kept place."""
+        return count_missing(self._places, source)
+
     # -- admission -------------------------------------------------------------------------------
 
     def admit(self, item: Trade | Missed, now: float) -> Verdict:
@@ -897,6 +907,18 @@ def _together(staged: Iterable[tuple[int, Trade]]) -> list[Sequence[tuple[int, T
         else:
             runs.append([place])
     return [*runs]
+
+
+def count_missing(places: ByPlace[Trade | Gap], source: str) -> tuple[int, float]:
+    """See `History.missing_of`. A gap without a source is that of the trade behind it."""
+    missing, newest = 0, NEVER
+    for gap, following, when in places.of_type(Gap):
+        assert isinstance(gap, Gap)
+        owner = gap.source or (following.source if isinstance(following, Trade) else None)
+        if owner == source and gap.reason != "overrun":
+            missing += gap.last - gap.first + 1
+            newest = max(newest, when)
+    return missing, newest
 
 
 def microsecond(recorded: Recorded) -> int:

@@ -76,6 +76,13 @@ _COMMANDS = (
         "dataflow chaos --seed 7 --json | jq .violations",
     ),
     (
+        "conformance",
+        "conformance:conformance",
+        "Check a connector of yours: it never guesses, never raises, and loses nothing in silence.",
+        "dataflow conformance my_feeds.acme --symbols BTC-USD --recording session.jsonl.gz",
+        "dataflow conformance binance --symbols BTC-USDT --json | jq .",
+    ),
+    (
         "client",
         "simulate:client",
         "An interactive client that leaves gracefully, abruptly or for a while.",

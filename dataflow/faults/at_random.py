@@ -2,8 +2,9 @@
 
 Rules of this file. `choose` is pure: the running tree and a seeded generator decide. `Faults` injects the
 fault. Supervisors, the HTTP server and actors that are not the daemon's own are never hit: only actors that
-come back by themselves, and sessions, which take one client with them. A fault that has not struck for long
-is withdrawn, so that faults at quiet actors do not fill the list.
+come back by themselves, sources (one of whose connections it strikes), and sessions, which take one client
+with them. A fault that has not struck for long is withdrawn, so that faults at quiet actors do not fill the
+list.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class RandomFaults:
 
 
 def _running(node: Node) -> Iterator[str]:
-    if node.kind == "actor" and node.state == "running":
+    if node.state == "running" and (node.kind == "actor" or actor_type(node.path) is CONNECTOR):
         yield node.path
     for child in node.children:
         yield from _running(child)

@@ -83,7 +83,7 @@ _OF_A_SESSION: Final = {MESSAGE: (Kind.CRASH, Kind.DELAY, Kind.DISCONNECT)}
 BRANCH: Final = ActorType("a supervisor", _LIFE, Point.START.value, _ENDLESS)
 POOL_OF_SESSIONS: Final = ActorType("the sessions", {**_LIFE, **_OF_A_SESSION}, MESSAGE, _ENDLESS)
 SESSION: Final = ActorType("a session", _OF_A_SESSION, MESSAGE)
-CONNECTOR: Final = ActorType("a source", {**_LIFE, MESSAGE: tuple(Kind)}, MESSAGE)
+CONNECTOR: Final = ActorType("a source", {**_LIFE, MESSAGE: tuple(Kind)}, MESSAGE, _ENDLESS)
 READER: Final = ActorType(
     "an actor with a mailbox", {**_LIFE, Point.RECEIVE.value: _ANYWHERE}, Point.RECEIVE.value
 )

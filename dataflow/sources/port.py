@@ -63,6 +63,15 @@ class AnySourceSettings:
         return 0.0
 
 
+def told_apart(settings: SourceSettings, _attribute: object, symbols: tuple[str, ...]) -> None:
+    """A validator: no two symbols have one name at the exchange, or the way back would be a guess."""
+    names: dict[str, str] = {}
+    for symbol in symbols:
+        name = settings.exchange_name(symbol)
+        if (other := names.setdefault(name, symbol)) != symbol:
+            raise ValueError(f"must not hold {other} and {symbol}: both have the same name there, {name}")
+
+
 @frozen(kw_only=True)
 class SourceSettings(AnySourceSettings):
     """Keys of an upstream that we connect to. Durations are seconds.
@@ -82,6 +91,7 @@ class SourceSettings(AnySourceSettings):
     symbol_form: ClassVar[Form] = BASE_QUOTE
 
     url: str
+    symbols: tuple[str, ...] = field(default=(), validator=told_apart)
     transport: Literal["websocket", "rest"] = "websocket"
     names: Mapping[str, str] = Factory(dict)  # canonical: the exchange's own, where it cannot be derived
     eager: bool = False  # subscribe upstream at the start, even without a subscribed client

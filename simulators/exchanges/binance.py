@@ -1,22 +1,26 @@
 """Binance's spot market streams, the server's side: `@trade`, `@aggTrade`, and other streams of a recording.
+And three questions of its REST: `historicalTrades`, `aggTrades` and `ticker/24hr`.
 
 Rule 1: `/stream` wraps each payload with the name of its stream, `/ws` does not. Answers are never wrapped.
 Rule 2: fields have the order, and numbers the notation, of the real exchange.
 Rule 3: an unknown stream is accepted and stays silent, as on the real exchange.
 Rule 4: who sends more than five messages and pongs within one second is cut off, as by the real exchange.
+Rule 5: a symbol without trades is known, and has none. The ticker tells only of symbols that are named.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from attrs import define, field, frozen
 
 from ..definition import Definition
-from ..dialect import Dialect, HandshakeRefused, Refuse
+from ..dialect import Answer, Dialect, HandshakeRefused, Refuse, Rest, Tape
 from ..feed import Feed, merge, recorded
 from ..recordings import shipped
 from ..trade import Item, Trade
@@ -24,6 +28,8 @@ from ..trade import Item, Trade
 PATH = "/stream"
 PORT = 5001
 FRAMES_PER_SECOND = 5
+WEIGHT_A_MINUTE = 6000
+WEIGHT_HEADER = "x-mbx-used-weight-1m"
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS")
 _TRADES = frozenset({"trade", "aggTrade"})
 
@@ -191,7 +197,16 @@ def _names(request: dict[str, Any]) -> list[str]:
 def binance_dialect(*, ping: float | None = 20.0, lifetime: float | None = 86_400.0) -> Dialect:
     """Binance's dialect; `Dialect` explains `ping` and `lifetime` (seconds)."""
     return Dialect(
-        "binance", PATH, _open_session, ping=ping, lifetime=lifetime, frames_per_second=FRAMES_PER_SECOND
+        "binance",
+        PATH,
+        _open_session,
+        ping=ping,
+        lifetime=lifetime,
+        frames_per_second=FRAMES_PER_SECOND,
+        farewell=lambda now_us: f'{{"e":"serverShutdown","E":{now_us // 1000}}}',
+        rest=binance_rest,
+        weight_a_minute=WEIGHT_A_MINUTE,
+        weight_header=WEIGHT_HEADER,
     )
 
 
@@ -209,6 +224,103 @@ def _open_session(path: str, headers: dict[str, str], refuse: Refuse) -> Binance
 
 def _named_in_query(query: str) -> list[str]:
     return "/".join(parse_qs(query).get("streams", [])).split("/")
+
+
+def binance_rest(path: str, query: Mapping[str, str], tape: Tape) -> Answer:
+    """Answer a question as api.binance.com does, also a wrong one."""
+    answer = _QUESTIONS.get(path)
+    if answer is None:
+        return Answer(404, b"<html><body><h1>404 Not found</h1></body></html>")
+    try:
+        return answer(path, query, tape)
+    except _Refused as refused:
+        return Answer(400, _compact({"code": refused.code, "msg": refused.msg}).encode())
+
+
+@frozen
+class _Refused(Exception):
+    code: int
+    msg: str
+
+
+def _historical_trades(path: str, query: Mapping[str, str], tape: Tape) -> Answer:
+    rows = [_historical(trade) for trade in _asked(query, tape) if trade.aggregate is None]
+    return Answer(200, f"[{','.join(rows)}]".encode(), weight=25)
+
+
+def _aggregate_trades(path: str, query: Mapping[str, str], tape: Tape) -> Answer:
+    rows = [_aggregate(trade) for trade in _asked(query, tape)]
+    return Answer(200, f"[{','.join(rows)}]".encode(), weight=4)
+
+
+def _ticker(path: str, query: Mapping[str, str], tape: Tape) -> Answer:
+    if "symbol" in query:
+        return Answer(200, _compact(_mini(query["symbol"], tape)).encode(), weight=2)
+    try:
+        symbols = msgspec.json.decode(query.get("symbols", ""), type=list[str])
+    except msgspec.DecodeError:
+        raise _Refused(-1100, "Illegal characters found in parameter 'symbols'") from None
+    weight = 2 if len(symbols) <= 20 else 40 if len(symbols) <= 100 else 80
+    return Answer(200, msgspec.json.encode([_mini(symbol, tape) for symbol in symbols]), weight=weight)
+
+
+_QUESTIONS: Final[Mapping[str, Rest]] = {
+    "/api/v3/historicalTrades": _historical_trades,
+    "/api/v3/aggTrades": _aggregate_trades,
+    "/api/v3/ticker/24hr": _ticker,
+}
+
+
+def _asked(query: Mapping[str, str], tape: Tape) -> Sequence[Trade]:
+    if not query.get("symbol"):
+        raise _Refused(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+    limit, trades = min(_integer(query, "limit", 500), 1000), tape(query["symbol"])
+    if "fromId" not in query:
+        return trades[-limit:]
+    first = _integer(query, "fromId", 0)
+    return sorted((trade for trade in trades if trade.id >= first), key=lambda trade: trade.id)[:limit]
+
+
+def _integer(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name, str(default))
+    if not (text.isascii() and text.isdecimal()):
+        raise _Refused(
+            -1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'."
+        )
+    return int(text)
+
+
+def _historical(trade: Trade) -> str:
+    quote = number(format(Decimal(trade.price) * Decimal(trade.qty), ".8f"))
+    deal = f'"price":"{number(trade.price)}","qty":"{number(trade.qty)}","quoteQty":"{quote}"'
+    maker = "true" if trade.side == "sell" else "false"
+    return (
+        f'{{"id":{trade.id},{deal},"time":{trade.timestamp_us // 1000},'
+        f'"isBuyerMaker":{maker},"isBestMatch":true}}'
+    )
+
+
+def _aggregate(trade: Trade) -> str:
+    first, last = trade.aggregate or (trade.id, trade.id)
+    return f'{{"a":{trade.id},{_deal(trade)},"f":{first},"l":{last},{_tail(trade)}}}'
+
+
+def _mini(symbol: str, tape: Tape) -> dict[str, Any]:
+    """What `type=MINI` tells. All that is on the tape counts as of the last day."""
+    trades = tape(symbol)
+    ends = (*trades[:1], *trades[-1:])
+    ids = [trade.id if trade.aggregate is None else trade.aggregate[1] for trade in ends] or [-1]
+    prices = [number(trade.price) for trade in ends] or [number("0")]
+    return {
+        "symbol": symbol,
+        "openPrice": prices[0],
+        "lastPrice": prices[-1],
+        "openTime": trades[0].timestamp_us // 1000 if trades else 0,
+        "closeTime": trades[-1].timestamp_us // 1000 if trades else 0,
+        "firstId": ids[0],
+        "lastId": ids[-1],
+        "count": len(trades),
+    }
 
 
 def binance_feed() -> Feed:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from simulators import Exchange, Player, blockchain_dialect, exchanges, recorded, simulate
+from simulators import Exchange, Player, binance_dialect, blockchain_dialect, exchanges, recorded, simulate
 from simulators.client import Client, client_keys
 from simulators.control_port import answer
 from simulators.controls import Controls
@@ -23,7 +23,7 @@ from simulators.faults import KINDS
 from simulators.keyboard import exchange_keys
 
 Connect = Callable[..., Any]
-CURL = re.compile(r"^curl localhost:\d+(/\w+)(?: -X (\w+))?(?: -d '(.*?)')?", re.M)
+CURL = re.compile(r"^curl localhost:(\d+)(/\w+)(?: -X (\w+))?(?: -d '(.*?)')?", re.M)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,11 @@ def block(readme: str, containing: str) -> str:
 
 async def test_every_request_is_accepted(readme: str) -> None:
     """Each curl line makes sense, and together they show every mode and every kind of fault."""
-    exchange = Exchange(blockchain_dialect())  # it has sequence numbers, so it takes every kind
-    controls = Controls(exchange, Player(exchange, recorded([])))
+    both = {"5100": Exchange(blockchain_dialect()), "5101": Exchange(binance_dialect())}
+    controls = {port: Controls(each, Player(each, recorded([]))) for port, each in both.items()}
     bodies = []
-    for path, method, body in CURL.findall(readme):
-        reply = await answer(controls, method or ("POST" if body else "GET"), path, body.encode())
+    for port, path, method, body in CURL.findall(readme):
+        reply = await answer(controls[port], method or ("POST" if body else "GET"), path, body.encode())
         assert reply.status == 200, (path, body, reply.body)
         bodies.append(json.loads(body or "{}"))
     assert {body["mode"] for body in bodies if "mode" in body} == set(MODES)

@@ -221,7 +221,7 @@ async def test_a_slow_reader_is_told_what_it_missed() -> None:
         await slow.say(subscribe(s.since(PAST)))
         assert trades_in(await slow.text()) == []
         await s.publish(PAST + 1, last)
-        await until(lambda: s.daemon.core.history(SYMBOL).last == last)
+        await until(lambda: served.dropped > 0)  # it reads nothing until it has missed something
         told = list[int]()
         while not told or told[-1] < last:
             message = json.loads(await slow.text())
@@ -233,7 +233,6 @@ async def test_a_slow_reader_is_told_what_it_missed() -> None:
                 assert id == str(offset)
                 told.append(offset)
         assert told == list(range(PAST + 1, last + 1))
-        assert served.dropped > 0
 
 
 async def test_what_is_made_for_one_client_is_not_compressed() -> None:

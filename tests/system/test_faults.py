@@ -88,10 +88,12 @@ class World(World):
         assert n == self._published
 
     def assert_nothing_else_restarted(self, path: str) -> None:
+        """Of a source: a fault at its `message` concerns its connection."""
+        fine = {path, f"{path}/lines/1"}
         restarted = {node.path for node in every_node(self.daemon.root.tree()) if node.restarts}
-        assert restarted <= {path}
+        assert restarted <= fine
         crashed = [p for p in self.daemon.crashes() if not p.startswith("gateway/sessions/")]
-        assert set(crashed) <= {path}
+        assert set(crashed) <= fine
 
 
 @asynccontextmanager
@@ -374,7 +376,7 @@ async def test_a_source_that_hangs_without_another_timeout_is_found(
         await w.exchange.disconnect("abrupt")
         await pass_time(w, mock_clock, 1, lambda: len(tried) == 2)
         assert 60 <= tried[1] - tried[0] <= 65
-        assert [e.path for e in w.daemon.events if e.kind == "hung"] == ["sources/binance"]
+        assert [e.path for e in w.daemon.events if e.kind == "hung"] == ["sources/binance/lines/1"]
         w.assert_nothing_else_restarted("sources/binance")
 
 

@@ -96,7 +96,7 @@ async def test_a_cut_in_the_middle_with_overlapping_replay_changes_nothing(mode:
         assert len(listener.of("connection.lost")) == 1
         assert len(listener.of("connection.restored")) == 1
         assert sum(store.counts["binance", "duplicate"] for store in d.core.stores) > 0
-        assert set(d.crashes()) == {"sources/binance"}
+        assert set(d.crashes()) == {"sources/binance/lines/1"}
 
 
 async def test_a_client_that_comes_back_misses_nothing() -> None:

@@ -79,7 +79,7 @@ class World:
         restarted = {
             node.path: node.restarts for node in every_node(self.daemon.root.tree()) if node.restarts
         }
-        assert set(restarted) <= {f"sources/{self.kind}"}
+        assert set(restarted) <= {f"sources/{self.kind}/lines/1"}
 
     def assert_told_once(self) -> None:
         assert len(self.listener.of("connection.lost")) == 1

@@ -339,7 +339,7 @@ class TestCheck:
         assert err.splitlines() == [
             f'{file}: [gateway] port: found "x"; must be a whole number',
             f"{file}: [cash]: unknown table; did you mean \"cache\"? valid: admission, backoff, cache, candles, chaos, "
-            "faces, fanout, gateway, history, limits, operator, runtime, session, sources, supervision",
+            "faces, fanout, gateway, history, limits, operator, runtime, session, sources, supervision, symbols",
         ]  # fmt: skip
         code, out, err = output.of("check", str(file), "--json")
         assert (code, err) == (1, "")

@@ -1,0 +1,1 @@
+"""The checks that every connector must pass: `dataflow conformance`, and a plugin of pytest."""

@@ -1,0 +1,388 @@
+"""Questions to an upstream by HTTP: one GET, and its whole answer or an error with a name.
+
+Rules of this file. Nothing is believed and nothing is unbounded: an answer has a greatest size, also after it
+was decompressed, and a total time. No redirection is followed, no proxy of the environment is used, nothing
+is asked again. What the upstream allows is kept in `Budget`, which outlives every client: the weight of the
+questions of any 60 s, and the time before which nothing may be asked. Urgent questions go first; those for
+proof of life get a quarter of the weight at most. Every wait for a turn has an end, and so has the queue.
+
+Words from outside are for people: who shows them cuts them, and conceals what is secret.
+
+Why an answer that is too long is not just left: the library reads it with generators inside generators, which
+end in order only when their next read is cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+import zlib
+from bisect import insort
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from enum import IntEnum
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+import httpx
+import trio
+
+from .refusal import retry_after
+
+AT_ONCE: Final = 4  # questions under way
+QUEUE: Final = 64  # questions that may wait for their turn
+MINUTE: Final = 60.0  # seconds
+MARGIN: Final = 1.0  # seconds: the upstream's minute is not ours, and the way there takes time
+TURN_WITHIN: Final = 90.0  # seconds to wait for a turn
+LIFE: Final = 4  # proof of life gets one part of so many
+_WORDS: Final = 512  # bytes of the body of an error
+_WORDS_WITHIN: Final = 1.0  # seconds for them
+_GZIP: Final = 31  # for zlib: a window of 32 KiB, and the header of gzip
+_CHAIN: Final = 10  # causes of an error that are looked at
+_TOO_MANY: Final = frozenset({418, 429})
+
+
+class Priority(IntEnum):
+    """Who goes first."""
+
+    HOLD = 0  # live trades wait for the answer
+    FILL = 1  # a gap that was told
+    LIFE = 2  # whether a silent symbol is quiet
+
+
+class RestFailed(Exception):
+    """A question has no usable answer. `reason`: a snake_case name, for counting. `wait`: seconds in which
+    asking again is in vain, as far as the upstream told it.
+
+    Reasons: unreachable, untrusted (TLS), broken, no_answer (in time), redirected, client_error (4xx),
+    server_error (5xx), rate_limited, too_large, bad_encoding. Of our own bounds: too_heavy, busy, no_turn.
+    """
+
+    def __init__(self, reason: str, words: str, wait: float = 0.0) -> None:
+        super().__init__(words)
+        self.reason = reason
+        self.wait = wait
+
+
+class _Ticket(NamedTuple):
+    priority: Priority
+    number: int
+    weight: int
+
+
+class Budget:
+    """What an upstream allows: `most` weight within any 60 s. All who ask it share one. Outlives clients.
+
+    `used`: the weight of the questions of the last 60 s, with what others at our address have used as far as
+    the upstream tells it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._spent: deque[tuple[float, int, bool]] = deque()  # when, weight, whether for proof of life
+        self._not_before = float("-inf")
+        self._waiting: list[_Ticket] = []
+        self._numbers = count()
+        self._under_way = 0
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def used(self, now: float) -> int:
+        return sum(weight for _, weight, _ in self._recent(now))
+
+    def closed_for(self, now: float) -> float:
+        """Seconds for which the upstream wants no questions; 0.0: none."""
+        return max(0.0, self._not_before - now)
+
+    def close_until(self, moment: float) -> None:
+        """Ask nothing before this time."""
+        self._not_before = max(self._not_before, moment)
+        self._changed.unpark_all()
+
+    def told(self, used: int, now: float) -> None:
+        """The upstream tells what it counts in this minute. More than we know of counts as spent now."""
+        more = min(used, self.most) - self.used(now)
+        if more > 0:
+            self._spent.append((now, more, False))
+
+    @asynccontextmanager
+    async def turn(self, weight: int, priority: Priority) -> AsyncIterator[None]:
+        """Wait until one more question may be asked, which lasts as long as the block. Raises RestFailed."""
+        if weight > (self.most // LIFE if priority is Priority.LIFE else self.most):
+            raise RestFailed("too_heavy", f"a question of weight {weight} never fits {self.most} a minute")
+        if len(self._waiting) >= QUEUE:
+            raise RestFailed("busy", f"{QUEUE} other questions wait already")
+        ticket = _Ticket(priority, next(self._numbers), weight)
+        insort(self._waiting, ticket)
+        try:
+            with trio.fail_after(TURN_WITHIN):
+                await self._wait(ticket)
+        except trio.TooSlowError:
+            raise RestFailed("no_turn", f"no turn to ask within {TURN_WITHIN:g} s") from None
+        finally:
+            self._waiting.remove(ticket)
+            self._changed.unpark_all()
+        self._spent.append((trio.current_time(), weight, priority is Priority.LIFE))
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            self._changed.unpark_all()
+
+    async def _wait(self, ticket: _Ticket) -> None:
+        await trio.lowlevel.checkpoint()
+        while True:
+            now = trio.current_time()
+            if closed := self.closed_for(now):
+                raise RestFailed("rate_limited", f"the upstream wants no question for {closed:.3g} s", closed)
+            free_at = float("inf")
+            if self._waiting[0] is ticket and self._under_way < AT_ONCE:
+                free_at = self._free_at(ticket, now)
+                if free_at <= now:
+                    return
+            with trio.CancelScope(deadline=free_at):
+                await self._changed.park()
+
+    def _free_at(self, ticket: _Ticket, now: float) -> float:
+        """When enough of what was spent is a minute old."""
+        recent = list(self._recent(now))
+        at = _fits_at(recent, ticket.weight, self.most)
+        if ticket.priority is Priority.LIFE:
+            of_life = [each for each in recent if each[2]]
+            at = max(at, _fits_at(of_life, ticket.weight, self.most // LIFE))
+        return at
+
+    def _recent(self, now: float) -> Iterator[tuple[float, int, bool]]:
+        while self._spent and self._spent[0][0] + MINUTE + MARGIN <= now:
+            self._spent.popleft()
+        return iter(self._spent)
+
+
+def _fits_at(spent: list[tuple[float, int, bool]], weight: int, most: int) -> float:
+    """The time from which `weight` more is not too much. `spent`: the oldest first."""
+    room = most - sum(each for _, each, _ in spent)
+    at = float("-inf")
+    for moment, each, _ in spent:
+        if room >= weight:
+            break
+        room += each
+        at = moment + MINUTE + MARGIN
+    return at
+
+
+class RestClient:
+    """Asks the upstream at `url`, which is scheme and host. Use it in an `async with`.
+
+    `most_bytes` of an answer, `within` seconds in all. `connect_within`: of these, to connect.
+    `weight_header`: the answer's header with the weight that is used in this minute. `proxy`: the address of
+    an HTTP proxy, with its credentials; "": none. Raises ValueError for an address that cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        budget: Budget,
+        *,
+        most_bytes: int,
+        within: float,
+        connect_within: float,
+        weight_header: str | None = None,
+        proxy: str = "",
+    ) -> None:
+        self._budget = budget
+        self._most_bytes = most_bytes
+        self._within = within
+        self._connect_within = connect_within
+        self._weight_header = weight_header
+        self._proxy = proxy
+        self._url = checked(url)
+        if proxy:
+            httpx.Proxy(proxy)
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> RestClient:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await client.aclose()
+
+    @property
+    def budget(self) -> Budget:
+        """What the upstream allows."""
+        return self._budget
+
+    async def get(self, path: str, weight: int = 1, priority: Priority = Priority.FILL) -> bytes:
+        """The body of the answer to a GET of `path`, which begins with "/". Waits for its turn.
+
+        Raises RestFailed.
+        """
+        async with self._budget.turn(weight, priority):
+            return await self._ask(path)
+
+    async def _ask(self, path: str) -> bytes:
+        reading = _Reading(self._most_bytes)
+        url = self._url.copy_with(raw_path=path.encode())
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + self._within) as scope:
+                async with self._opened().stream("GET", url) as response:
+                    self._note(response)
+                    await reading.read(response, scope)
+        except httpx.HTTPError as error:
+            if reading.failure is None:
+                raise _failure(error, self._url) from error
+        if reading.failure is not None:
+            raise reading.failure
+        if scope.cancelled_caught:
+            raise RestFailed("no_answer", f"no whole answer within {self._within:g} s")
+        return bytes(reading.body)
+
+    def _opened(self) -> httpx.AsyncClient:
+        """Made at the first question, for the authorities take a while to load."""
+        if self._client is None:
+            encrypted = self._url.scheme == "https"
+            self._client = httpx.AsyncClient(
+                verify=ssl.create_default_context() if encrypted else False,
+                timeout=httpx.Timeout(None, connect=self._connect_within),
+                limits=httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=30.0),
+                headers={"Accept-Encoding": "gzip", "User-Agent": "dataflow", "Accept": "application/json"},
+                proxy=self._proxy or None,
+                trust_env=False,
+                follow_redirects=False,
+            )
+        return self._client
+
+    def _note(self, response: httpx.Response) -> None:
+        """What the answer tells of the bounds."""
+        now = trio.current_time()
+        if self._weight_header is not None:
+            told = response.headers.get(self._weight_header, "")
+            if told.isascii() and told.isdecimal():
+                self._budget.told(int(told[:10]), now)
+        if wait := retry_after(response.status_code, response.headers.raw, time.time()):
+            self._budget.close_until(now + wait)
+
+
+class _Reading:
+    """The body of one answer. What is found wrong with it is kept, and the next read cancelled."""
+
+    def __init__(self, most: int) -> None:
+        self.body = bytearray()
+        self.failure: RestFailed | None = None
+        self._most = most
+        self._inflate: Any = None
+        self._words = b""
+
+    async def read(self, response: httpx.Response, scope: trio.CancelScope) -> None:
+        take = self._begin(response, scope)
+        async for piece in response.aiter_raw():
+            if not take(piece):
+                scope.cancel()
+        if self._inflate is not None and not self._inflate.eof and self.failure is None:
+            self.failure = RestFailed("broken", "the answer broke off")
+
+    def _begin(self, response: httpx.Response, scope: trio.CancelScope) -> Callable[[bytes], bool]:
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        if response.status_code != 200:
+            self.failure = _refusal(response)
+            if encoding != "identity":
+                return lambda _piece: False
+            scope.deadline = min(scope.deadline, trio.current_time() + _WORDS_WITHIN)
+            return self._take_words if response.status_code >= 400 else lambda _piece: False
+        if encoding == "gzip":
+            self._inflate = zlib.decompressobj(_GZIP)
+        elif encoding != "identity":
+            self.failure = RestFailed("bad_encoding", f"the answer is encoded as {encoding[:40]}")
+            return lambda _piece: False
+        return self._take
+
+    def _take(self, piece: bytes) -> bool:
+        """Whether the next piece is wanted."""
+        if self._inflate is None:
+            self.body += piece
+        else:
+            try:
+                self.body += self._inflate.decompress(piece, self._most - len(self.body) + 1)
+            except zlib.error as error:
+                self.failure = RestFailed("bad_encoding", f"the answer is no gzip: {error}")
+                return False
+        if len(self.body) > self._most:
+            self.failure = RestFailed("too_large", f"the answer is longer than {self._most} bytes")
+        return self.failure is None
+
+    def _take_words(self, piece: bytes) -> bool:
+        """The same for the words of an error."""
+        assert self.failure is not None
+        self._words += piece[: _WORDS - len(self._words)]
+        if self._words:
+            said = self._words.decode("utf-8", "replace")
+            self.failure = RestFailed(self.failure.reason, f"{self.failure}: {said}", self.failure.wait)
+        return False
+
+
+def _refusal(response: httpx.Response) -> RestFailed:
+    """What a status other than 200 means."""
+    status = response.status_code
+    wait = retry_after(status, response.headers.raw, time.time())
+    words = f"HTTP status {status}"
+    if 300 <= status < 400:
+        where = response.headers.get("location", "an address that is not told")
+        return RestFailed("redirected", f"{words}; the new address is {where[:_WORDS]}")
+    if wait:
+        words += f"; to be asked again after {wait:g} s"
+    if status in _TOO_MANY or (status == 503 and wait):
+        return RestFailed("rate_limited", words, wait)
+    return RestFailed("client_error" if 400 <= status < 500 else "server_error", words, wait)
+
+
+def _failure(error: httpx.HTTPError, url: httpx.URL) -> RestFailed:
+    """What an error of the library means."""
+    causes = list(_causes(error))
+    where = url.netloc.decode("ascii", "replace").rpartition("@")[2]
+    if tls := next((each for each in causes if isinstance(each, ssl.SSLError)), None):
+        return RestFailed("untrusted", f"no TLS with {where}: {_tls_words(tls)}")
+    system = next((each for each in causes if isinstance(each, OSError) and each.errno), None)
+    words = str(error) or type(error).__name__
+    if isinstance(system, OSError) and system.errno is not None and system.errno > 0:
+        words = os.strerror(system.errno)
+    if isinstance(error, httpx.ConnectTimeout):
+        return RestFailed("unreachable", f"cannot connect to {where} in time")
+    if isinstance(error, httpx.ProxyError):
+        return RestFailed("unreachable", f"the proxy refuses: {words}")
+    if isinstance(error, httpx.ConnectError):
+        return RestFailed("unreachable", f"cannot connect to {where}: {words}")
+    return RestFailed("broken", f"the answer broke off: {words}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, as far as that matters."""
+    each: BaseException | None = error
+    for _ in range(_CHAIN):
+        if each is None:
+            return
+        yield each
+        if isinstance(each, BaseExceptionGroup):
+            for inner in each.exceptions:
+                yield from _causes(inner)
+        each = each.__cause__ or each.__context__
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    return getattr(error, "verify_message", None) or error.reason or str(error)
+
+
+def checked(url: str) -> httpx.URL:
+    """Scheme and host of an upstream. Raises ValueError with what it must be."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError('must be scheme and host, such as "https://api.exchange.com"')
+    if parsed.path not in ("", "/") or parsed.query or parsed.fragment:
+        raise ValueError("must be scheme and host only: the connector knows its paths")
+    return parsed

@@ -1,0 +1,32 @@
+"""Every connector that is shipped keeps every promise that we ask of others."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataflow.conformance.checks import CHECKS
+from dataflow.conformance.report import Verdict, result
+from tests.support.simulated import Case, recorded, upstreams
+
+CASES = {
+    "binance": [Case("binance", "binance", ("BTC-USDT", "ETH-USDT"))],
+    "blockchain": [Case("blockchain", "blockchain")],
+}
+
+
+def cases() -> list[Case]:
+    """The cases of every connector of an exchange; without a special one: the simulator of its name."""
+    return [case for name in upstreams() for case in CASES.get(name, [Case(name, name)])]
+
+
+@pytest.mark.parametrize(
+    "case", cases(), ids=lambda case: f"{case.connector} {dict(case.keys) or ''}".strip()
+)
+def test_it_keeps_every_promise(case: Case) -> None:
+    """All checks of the kit, over a conversation with the simulated exchange. What has a filler shows it."""
+    about = recorded(case)
+    results = [result(check, about) for check in CHECKS]
+    assert [f"{each.name}: {each.reason}" for each in results if each.verdict is Verdict.BROKEN] == []
+    unseen = {each.name for each in results if each.verdict is Verdict.NOT_SHOWN}
+    assert unseen <= (set() if about.filler() else {"fills", "fills_nothing_else"})
+    assert len(about.trades) == 8 * len(case.symbols)
