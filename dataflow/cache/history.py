@@ -29,9 +29,9 @@ before anybody is told of it (`settle`). A filled place never changes again.
 
 A source that can be asked for missing trades (`Holds`) puts no gap at first. The trade that shows the loss
 and those behind it wait: at most `HELD`, and no more than half of the log, so that no reader is overrun when
-they go on. What is missing may come from another connection to the source, or as an answer (`refill`). They go on
-as soon as nothing is missing before them; or behind the gap, when the answer says that it is the last one,
-when nobody has answered in time, when more come than may wait, or when a new numbering begins. No trade
+they go on. What is missing may come from another connection to the source, or as an answer (`refill`). They
+go on as soon as nothing is missing before them; or behind the gap, when the answer says that it is the last
+one, when nobody has answered in time, when more come than may wait, or when a new numbering begins. No trade
 passes one that it must follow. What waits has no place: no reader sees it, and no disk. An answer is believed
 only for what is missing: at the end of the log, before a trade that waits, or in an exact gap.
 

@@ -9,9 +9,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dataflow.cache.feed import ANEW
-from dataflow.cache.verdict import JUMP, Verdict
 from dataflow.cache.history import AHEAD, History
 from dataflow.cache.ordered import ByTime
+from dataflow.cache.verdict import JUMP, Verdict
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
 
 MAX_TRADES = 4
