@@ -44,7 +44,7 @@ from supervisors import run as run_supervisor
 
 from . import paths, plugs, stores
 from .cache.archive import Archive, ArchiveFailed, Keep
-from .cache.recorder import FINISH_WITHIN, Habits, Recorder, finish
+from .cache.recorder import FINISH_WITHIN, Habits, Recorder
 from .core import Core
 from .domain import Item
 from .domain.errors import ConfigError
@@ -107,7 +107,7 @@ def hall(settings: Settings, room: Room | None = None, archive: Archive | None =
     try:
         built.check_paths()
     except ConfigError:
-        finish(core.recording)
+        core.finish()
         raise
     return built
 
@@ -491,7 +491,7 @@ def run(
 
     def end() -> None:
         nonlocal is_sound
-        is_sound = finish(built.core.recording)
+        is_sound = built.core.finish()
 
     code = run_supervisor(
         evolve(spec, children=(*children_before, *spec.children)),

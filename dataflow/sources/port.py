@@ -125,6 +125,12 @@ class SourceSettings(AnySourceSettings):
         return symbol
 
 
+def can_be_asked(settings: AnySourceSettings) -> bool:
+    """Whether the source has a REST for questions: its connector a `Filler`, and its settings an address."""
+    has_filler = hasattr(sys.modules[type(settings).__module__], "Filler")
+    return isinstance(settings, SourceSettings) and has_filler and bool(settings.refill_url)
+
+
 @frozen(kw_only=True)
 class ListenerSettings(AnySourceSettings):
     """Keys of producers that connect to us. `symbols`: those that they may send; `ANY` alone: any.
