@@ -121,11 +121,3 @@ def from_milliseconds(value: Any) -> int:
     if not 0 < nanoseconds < LATEST:
         raise Unusable("bad_timestamp")
     return nanoseconds
-
-
-def answered(answer: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """The JSON of an HTTP answer. Raises Unusable like `decoded`."""
-    try:
-        return decoded(answer.decode(), decoder)
-    except UnicodeError as error:
-        raise Unusable("malformed_json") from error

@@ -6,11 +6,15 @@ import pytest
 
 from dataflow.conformance.checks import CHECKS
 from dataflow.conformance.report import Verdict, result
+from tests.dataflow.connectors.mappings import BINANCE, tables
 from tests.support.simulated import Case, recorded, upstreams
 
 CASES = {
     "binance": [Case("binance", "binance", ("BTC-USDT", "ETH-USDT"))],
     "blockchain": [Case("blockchain", "blockchain")],
+    "mapped_json": [
+        Case("mapped_json", "binance", ("BTC-USDT", "ETH-USDT"), tables(BINANCE, ("BTC-USDT", "ETH-USDT")))
+    ],
 }
 
 
@@ -20,7 +24,9 @@ def cases() -> list[Case]:
 
 
 @pytest.mark.parametrize(
-    "case", cases(), ids=lambda case: f"{case.connector} {dict(case.keys) or ''}".strip()
+    "case",
+    cases(),
+    ids=lambda case: " ".join([case.connector, *(f"{k}={v}" for k, v in case.keys.items() if v == str(v))]),
 )
 def test_it_keeps_every_promise(case: Case) -> None:
     """All checks of the kit, over a conversation with the simulated exchange. What has a filler shows it."""
