@@ -24,12 +24,13 @@ from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
-from .net.rest import Budget
+from .net.budget import Budget
 from .settings.schema import Send, Settings
 from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ListenerSettings, SourceSettings, can_be_asked
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
+from .sources.wanted import Wanted
 from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
@@ -132,6 +133,7 @@ class Core:
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)
         self._budgets: dict[str, Budget] = {}  # of their questions by HTTP
+        self.wanted = Wanted()
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
     def adopt(self, settings: Settings) -> None:
@@ -174,6 +176,10 @@ class Core:
         budget = self._budgets.setdefault(name, Budget(settings.refill_weight))
         budget.most = settings.refill_weight
         return budget
+
+    def want(self, missing: Missing) -> None:
+        """These trades shall be asked for. Live ones wait for them if something came behind them."""
+        self.wanted.of(missing.source).add(missing, self.hold(missing.source))
 
     def discover(self, symbol: str, source: str) -> None:
         """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.
