@@ -14,7 +14,6 @@ import gc
 import os
 import random
 import signal
-import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -29,6 +28,7 @@ from actors.cache_shard import CacheShard
 from actors.connector import Connector, LinkLost, Patience, Source
 from actors.follower import Follower
 from supervisors import (
+    Actor,
     Backoff,
     Child,
     Handle,
@@ -72,7 +72,15 @@ from .sources.backfill import Refiller
 from .sources.faulty import FaultyIntaker, FaultySource
 from .sources.keeper import Keeper
 from .sources.lookout import Lookout
-from .sources.port import AnySourceSettings, Filler, Intaker, ListenerSettings, SourceSettings
+from .sources.port import (
+    Filler,
+    Intaker,
+    ListenerSettings,
+    PushSettings,
+    SourceSettings,
+    codec_class,
+    filler_of,
+)
 from .sources.state import SourceState
 from .topics.candle_streams import Candles
 from .topics.candles import DIGITS
@@ -267,9 +275,12 @@ def sources(hall: Hall) -> Supervisor:
 
 def source_child(hall: Hall, source: SourceState) -> Child:
     """The child of `sources` that keeps this one connected, or listens for its producers."""
-    settings, make = source.settings, partial(upstream, hall, source)
+    settings = source.settings
+    make: Callable[[Any], Supervisor | Actor] = partial(upstream, hall, source)
     if isinstance(settings, ListenerSettings):
         make = partial(listener, hall, source)
+    elif isinstance(settings, PushSettings):
+        make = partial(door, hall, source)
     # A source can never keep the rest from starting.
     return Child(source.name, partial(make, settings), backoff=backoff(hall.settings), needed=False)
 
@@ -476,15 +487,12 @@ def listener(hall: Hall, source: SourceState, settings: ListenerSettings) -> Sup
     )
 
 
-def codec_class(settings: AnySourceSettings) -> Any:
-    """`Codec` stands beside the `Settings` that the configuration found: see `sources.port`."""
-    return sys.modules[type(settings).__module__].Codec
-
-
-def filler_of(name: str, settings: SourceSettings) -> Filler | None:
-    """The questions to a source's REST; None if it has none, or none is configured."""
-    made = getattr(sys.modules[type(settings).__module__], "Filler", None)
-    return made(name, settings) if made is not None and settings.refill_url else None
+def door(hall: Hall, source: SourceState, settings: PushSettings) -> Actor:
+    """One source that producers push to by HTTP: the gateway takes their requests."""
+    intake = hall.core.intake(source.name)
+    assert intake is not None
+    made: Actor = plugs.find("transports", settings.transport).Door(source, intake)
+    return made
 
 
 def beat_within(settings: SourceSettings) -> float:

@@ -27,7 +27,7 @@ from .figures import Histogram, Lag
 from .net.budget import Budget
 from .settings.schema import Send, Settings
 from .sources.intake import Intake
-from .sources.port import AnySourceSettings, ListenerSettings, SourceSettings, can_be_asked
+from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
 from .sources.wanted import Wanted
@@ -162,11 +162,12 @@ class Core:
     def intake(self, name: str) -> Intake | None:
         """The entry for what clients push to the source `name`; None if there is no source that takes it."""
         source = self.sources.get(name)
-        if source is None or not isinstance(source.settings, ListenerSettings):
+        if source is None or not isinstance(source.settings, ProducerSettings):
             return None
         if name not in self._intakes:
             discover = partial(self.discover, source=name)
-            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put)
+            admitted = partial(self._admitted, name)
+            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put, admitted)
         return self._intakes[name]
 
     def budget(self, name: str) -> Budget:
@@ -274,10 +275,13 @@ class Core:
             known.become(settings)
         return known
 
+    def _admitted(self, source: str, symbol: str, trade_id: str) -> Trade | None:
+        return self.history(symbol).admitted(source, trade_id)
+
     def _is_taken(self, symbol: str) -> bool:
         """Whether an exchange has `symbol`, or any source another one with the same name without dashes."""
         return any(
-            each != symbol or any(not isinstance(s.settings, ListenerSettings) for s in self.carriers[each])
+            each != symbol or any(not isinstance(s.settings, ProducerSettings) for s in self.carriers[each])
             for each in self.names.alike(symbol)
         )
 
