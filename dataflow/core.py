@@ -12,27 +12,30 @@ from functools import partial
 
 from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
-from .cache.feed import Verdict
 from .cache.history import History
+from .cache.recorder import finish
 from .cache.recording import Recording
 from .cache.store import Store
 from .cache.tiers import Tiers
-from .domain import Item, Switched, Topic, Trade
-from .domain.quality import Quality
+from .cache.verdict import Verdict
+from .domain import Item, Missing, Switched, Topic, Trade
+from .domain.quality import Grade, Quality
 from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
+from .net.budget import Budget
 from .settings.schema import Mode, Send, Settings
 from .sources.failover import Board, Plan
 from .sources.intake import Intake
-from .sources.port import AnySourceSettings, ListenerSettings
+from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
+from .sources.wanted import Wanted
 from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
-from .topics.quality import QualityLog
+from .topics.quality import Qualities, judge
 from .topics.topics import Topics
 
 
@@ -41,7 +44,7 @@ class Core:
     hears how the sources fare. `clock`: wall time, for what is shown. `steady` never jumps: for ages.
 
     `archive`: the history on disk, at `place`. It is opened, and waited for. Raises ConfigError and
-    ArchiveFailed. Who built the core ends with `recorder.finish`.
+    ArchiveFailed. Who built the core ends with `finish`.
     """
 
     def __init__(
@@ -80,10 +83,13 @@ class Core:
                 self._refused,
                 staged=None if archive is None else self.recording.fills,
                 streams=self.recording.streams,
+                holds=self.hold,
+                missing=self._missed,
                 switched=self._switched,
             )
             for _ in range(cache.shards)
         ]
+        self.missing: Callable[[Missing], None] | None = None  # asks for it; None: no trade waits for others
         self._audience = audience or Audience()
         self._known: dict[
             str, SourceState
@@ -93,6 +99,18 @@ class Core:
         self.carriers = carriers(self.sources, _chosen(settings))
         self.names = Names(self.carriers)
         self.archive = archive
+        self.delivery = Delivery(cache.shards)
+        self.board = Board(
+            lambda: self.sources,
+            self.delivery,
+            _state_of,
+            self._source_of_newest,
+            self._settle,
+            self._look,
+            clock,
+            steady,
+        )
+        self.board.adopt(self._plans())
         until = self.recording.shown if self.recording.after_commit else None
         self.tiers = Tiers(archive, self.history, until)
         ground = Ground(
@@ -105,6 +123,7 @@ class Core:
             self.tiers,
             self.recording,
             settings.candles.rules,
+            self.active,
         )
         self.channels = channels(ground)
         days = self.channels[DAYS]
@@ -127,17 +146,8 @@ class Core:
             unwoken=(CANDLES,),
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
-        self.delivery = Delivery(cache.shards)
-        self.board = Board(
-            lambda: self.sources,
-            self.delivery,
-            self._state_of,
-            self._source_of_newest,
-            self._settle,
-            clock,
-            steady,
-        )
-        self.board.adopt(self._plans())
+        self._budgets: dict[str, Budget] = {}  # of their questions by HTTP
+        self.wanted = Wanted()
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
     def adopt(self, settings: Settings) -> None:
@@ -160,6 +170,7 @@ class Core:
             intake.adopt(is_open=self.intake(name) is not None)
         self.board.adopt(self._plans())
         self.topics.want_again(now)
+        self._let_go()
         self._look(sorted(before | now.keys()))
         self.topics.appear(now)
         self._tell_of_symbols(now.keys() - before, before - now.keys())
@@ -167,12 +178,31 @@ class Core:
     def intake(self, name: str) -> Intake | None:
         """The entry for what clients push to the source `name`; None if there is no source that takes it."""
         source = self.sources.get(name)
-        if source is None or not isinstance(source.settings, ListenerSettings):
+        if source is None or not isinstance(source.settings, ProducerSettings):
             return None
         if name not in self._intakes:
             discover = partial(self.discover, source=name)
-            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put)
+            admitted = partial(self._admitted, name)
+            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put, admitted)
         return self._intakes[name]
+
+    def budget(self, name: str) -> Budget:
+        """What may be asked of the source `name` by HTTP; all its questions share it."""
+        settings = self.sources[name].settings
+        assert isinstance(settings, SourceSettings)
+        budget = self._budgets.setdefault(name, Budget(settings.refill_weight))
+        budget.most = settings.refill_weight
+        return budget
+
+    def want(self, missing: Missing) -> None:
+        """These trades shall be asked for. Live ones wait for them if something came behind them.
+
+        Of a source that stands by nobody wants what comes now.
+        """
+        is_now = missing.before is None and missing.until is None
+        if is_now and self.stands_by(missing.source, missing.symbol):
+            return
+        self.wanted.of(missing.source).add(missing, self.hold(missing.source))
 
     def discover(self, symbol: str, source: str) -> None:
         """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.
@@ -215,19 +245,49 @@ class Core:
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """How the data of `symbol` is, at each of its sources."""
-        log = self.channels[QUALITY].log_of(Topic(QUALITY, symbol))
-        assert isinstance(log, QualityLog)
-        return log.states
+        channel = self.channels[QUALITY]
+        assert isinstance(channel, Qualities)
+        return channel.now(symbol)
+
+    def hold(self, source: str) -> float:
+        """Seconds that trades of `source` wait for missing ones; 0 where nobody asks for those."""
+        asked = self._asked(source)
+        return 0.0 if asked is None else asked.hold
+
+    def _asked(self, source: str) -> SourceSettings | None:
+        """The settings of a source that is asked for missing trades."""
+        state = self.sources.get(source)
+        if self.missing is None or state is None or not isinstance(state.settings, SourceSettings):
+            return None
+        return state.settings if state.settings.refill and can_be_asked(state.settings) else None
+
+    def _missed(self, missing: Missing) -> None:
+        if self.missing is not None and self._asked(missing.source) is not None:
+            self.missing(missing)
+
+    def _let_go(self) -> None:
+        """Whoever waits for trades that nobody asks for any more goes on."""
+        for store in self.stores:
+            for symbol in store.release(lambda source: not self.hold(source)):
+                self.news(symbol)
+
+    def finish(self) -> bool:
+        """After the tree has ended: record what is left, and close the history. See `recorder.finish`."""
+        for store in self.stores:
+            grown = store.release()  # nobody brings what is missing any more
+            if self.archive is not None:
+                self.recording.follow(lambda: None)
+                for symbol in grown:
+                    self.recording.news(symbol)
+        return finish(self.recording)
 
     def active(self, symbol: str) -> str | None:
         """The source whose trades are the stream of `symbol`; None: those of all of its sources are."""
         return self.board.active(symbol)
 
-    def streaming(self, symbol: str) -> Sequence[SourceState]:
-        """The sources whose trades are its stream now: all carriers, or the active one."""
-        active = self.board.active(symbol)
-        found = self.carriers.get(symbol, ())
-        return found if active is None else [source for source in found if source.name == active]
+    def stands_by(self, source: str, symbol: str) -> bool:
+        """Whether the stream of `symbol` is that of another source at present."""
+        return self.active(symbol) not in (None, source)
 
     def lost_in_shard(self, shard: int, batches: Iterable[Iterable[Item]]) -> None:
         """Items were in a shard's hand when it crashed: each that was not admitted becomes a gap."""
@@ -249,10 +309,6 @@ class Core:
             for symbol, keys in self.settings.symbols.items()
             if keys.mode is Mode.FAILOVER and symbol in self.carriers
         }
-
-    def _state_of(self, source: SourceState, symbol: str) -> tuple[str, float | None]:
-        """For the board: how the data of `symbol` is there, and the lag if it is known."""
-        return source.status(symbol), None
 
     def _source_of_newest(self, symbol: str) -> str | None:
         newest = self.history(symbol).newest_trade
@@ -280,10 +336,13 @@ class Core:
             known.become(settings)
         return known
 
+    def _admitted(self, source: str, symbol: str, trade_id: str) -> Trade | None:
+        return self.history(symbol).admitted(source, trade_id)
+
     def _is_taken(self, symbol: str) -> bool:
         """Whether an exchange has `symbol`, or any source another one with the same name without dashes."""
         return any(
-            each != symbol or any(not isinstance(s.settings, ListenerSettings) for s in self.carriers[each])
+            each != symbol or any(not isinstance(s.settings, ProducerSettings) for s in self.carriers[each])
             for each in self.names.alike(symbol)
         )
 
@@ -298,6 +357,12 @@ class Core:
     def _refused(self, trade: Trade, verdict: Verdict) -> None:
         about = excerpt(f"{trade.symbol}: trade {trade.trade_id}")
         self._known[trade.source].problem(verdict.value, about)
+
+
+def _state_of(source: SourceState, symbol: str) -> tuple[str, float | None]:
+    """For the board: how the data of `symbol` is there, and the lag if it is known."""
+    quality = judge(source, symbol, 0)
+    return source.status(symbol) if quality.state is Grade.LOST else quality.state.value, quality.lag
 
 
 def _chosen(settings: Settings) -> Mapping[str, Sequence[str]]:

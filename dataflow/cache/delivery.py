@@ -2,7 +2,8 @@
 
 Rules of this file. Delivering never waits: a shard that is down must not block a connector. Trades that a
 full mailbox refuses are counted. A mark for the hole is delivered as soon as there is room again. Trades with
-a sequence do not need it; their numbers show the hole. Who can make its producer wait calls `put`, which
+a sequence do not need it; their numbers show the hole. Of a refused answer only its end is delivered later:
+what waits for it must not wait for ever. Who can make its producer wait calls `put`, which
 waits for room instead, and refuses only what it must leave behind when it is cut off.
 
 What a source sends of a symbol while it stands by is left out here, before any queue, and counted. A source
@@ -16,6 +17,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from zlib import crc32
+
+from attrs import evolve
 
 from dataflow.domain import Item, Missed, Refilled, Switched, Trade
 from supervisors import ActorGone, Put, Ref
@@ -118,6 +121,11 @@ class Delivery:
                 owed.pop(item, None)
                 owed[item] = item
                 continue
+            if isinstance(item, Refilled):
+                self.overflowed[item.source] += len(item.trades)
+                if item.is_last:
+                    owed[Refilled, item.source, item.symbol] = evolve(item, trades=(), is_whole=False)
+                continue
             if not isinstance(item, Missed):
                 self.overflowed[item.source] += 1
-            owed[item.source, item.symbol] = Missed(item.source, item.symbol, "source_gap")
+            owed[Missed, item.source, item.symbol] = Missed(item.source, item.symbol, "source_gap")

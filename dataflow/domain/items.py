@@ -66,6 +66,9 @@ class Missing:
     Each of the two is a trade that was received, or None: nothing was received before, or nothing since.
     `first`..`last`: the sequences that are missing, from a source with sequences; else both are None. `last`
     is None with a `first` when nothing was received since.
+
+    `until`: what is later, ns since epoch, is not missing, because another source took over; and the trades
+    of that one wait for the answer.
     """
 
     source: str
@@ -74,6 +77,7 @@ class Missing:
     before: Trade | None
     first: int | None = None
     last: int | None = None
+    until: int | None = None
 
 
 @frozen
@@ -82,6 +86,10 @@ class Refilled:
 
     `is_whole`: nothing is missing between the newest trade from before and the first one that waits for this
     answer. `is_last`: nothing more comes in time, so what waits goes on, behind a gap if need be.
+
+    `before`: that of the question, see `Missing`. With it the answer concerns what waits up to this trade,
+    and nothing that began to wait later. Without sequences, `is_whole` is believed only with it, or if that
+    trade is among `trades`.
     """
 
     source: str
@@ -89,6 +97,7 @@ class Refilled:
     trades: tuple[Trade, ...] = ()
     is_whole: bool = False
     is_last: bool = True
+    before: Trade | None = None
 
 
 @frozen
@@ -109,7 +118,7 @@ class Switched:
     sequence: int | None = None
 
 
-Item: TypeAlias = Trade | Missed | Switched
+Item: TypeAlias = Trade | Missed | Refilled | Switched
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):

@@ -18,7 +18,7 @@ from cattrs import AttributeValidationNote, ClassValidationError
 from dataflow import plugs
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import ANY, Names, compact
-from dataflow.sources.port import AnySourceSettings, ListenerSettings, SourceSettings
+from dataflow.sources.port import AnySourceSettings, ProducerSettings, SourceSettings
 
 from .schema import FaceSettings, Mode, Settings, source_rules
 from .structure import (
@@ -178,7 +178,7 @@ def _names_apart(tree: Any, settings: Settings) -> Iterator[str]:
 
 def _tickers_apart(tree: Any, settings: Settings) -> Iterator[str]:
     """What an exchange has cannot be pushed: every tick of it would be refused."""
-    listening = {n: s for n, s in settings.sources.items() if isinstance(s, ListenerSettings)}
+    listening = {n: s for n, s in settings.sources.items() if isinstance(s, ProducerSettings)}
     exchanges = {n: s for n, s in settings.sources.items() if n not in listening}
     for name, source in listening.items():
         for symbol in source.symbols:
@@ -204,7 +204,7 @@ def _sources_of_symbols(tree: Any, settings: Settings) -> Iterator[str]:
             source = settings.sources.get(name)
             if source is None:
                 why = f"there is no source {shown(name)}; {instead(name, listing)}"
-            elif isinstance(source, ListenerSettings):
+            elif isinstance(source, ProducerSettings):
                 why = f"producers push to {shown(name)}, so it cannot be one of several; leave it out"
             elif name not in listing:
                 why = f"[sources.{name}] does not list it in `symbols`; {instead('', listing)}"
@@ -213,7 +213,7 @@ def _sources_of_symbols(tree: Any, settings: Settings) -> Iterator[str]:
             else:
                 continue
             yield f"{block['sources'].origin}: {table} sources: {why}"
-        pushed = [name for name in listing if isinstance(settings.sources[name], ListenerSettings)]
+        pushed = [name for name in listing if isinstance(settings.sources[name], ProducerSettings)]
         if keys.mode is Mode.FAILOVER and not keys.sources and pushed:
             yield (
                 f"{block.origin}: {table} mode: producers push to {shown(pushed[0])}, and nobody can tell a"

@@ -202,6 +202,7 @@ class Board:
     `sources`: all that there are at any time. `state_of(source, symbol)`: the state of the quality, and the
     lag if that is known. `newest_of(symbol)`: the source of the newest trade of the stream; None before the
     first. `settle(symbol, source)`: the stream of `symbol` is that of `source` (None: of all) already.
+    `changed(symbols)`: these have another active source.
     """
 
     def __init__(
@@ -211,6 +212,7 @@ class Board:
         state_of: Callable[[SourceState, str], tuple[str, float | None]],
         newest_of: Callable[[str], str | None],
         settle: Callable[[str, str | None], None],
+        changed: Callable[[Collection[str]], object],
         clock: Callable[[], float],
         steady: Callable[[], float],
     ) -> None:
@@ -219,6 +221,7 @@ class Board:
         self._state_of = state_of
         self._newest_of = newest_of
         self._settle = settle
+        self._tell = changed
         self._clock = clock
         self._steady = steady
         self._standings: dict[str, Standing] = {}
@@ -309,6 +312,7 @@ class Board:
             due = min(due, standing.due)
         if marks:
             self._gate(marks)
+            self._tell([mark.symbol for mark in marks])
         return max(0.0, due - now)
 
     def _health(self, name: str, symbol: str) -> Health:

@@ -21,6 +21,7 @@ from dataflow.domain.secrets import concealed
 from dataflow.domain.symbols import ANY
 
 from .port import AnySourceSettings, SourceSettings
+from .vitals import Vitals
 
 REMOVED = "removed from the configuration"  # reasons of an end that the operator wants
 CHANGED = "configured anew"
@@ -83,6 +84,7 @@ class SourceState:
     reason: str | None = None
     delivered: Delivered = field(factory=Delivered)
     problems: Counter[str] = field(factory=Counter)
+    vitals: Vitals = field(factory=Vitals)
     subscribed_symbols: set[str] = field(factory=set)
     # Terms of the interest. Refused: on this connection, with the reason. Told: announced as lost.
     _refused: dict[str, tuple[int | None, str]] = field(factory=dict)
@@ -176,6 +178,7 @@ class SourceState:
 
     def down(self, reason: str) -> None:
         reason = concealed(reason)  # clients are told, and an upstream may repeat what we sent to it
+        self.vitals.ended(self.subscribed_symbols)
         self.subscribed_symbols.clear()
         self._refused.clear()
         self.reason, self._failed_at = reason, self.steady()
@@ -186,6 +189,7 @@ class SourceState:
 
     def subscribed(self, topic: str) -> None:
         self.subscribed_symbols.add(topic)
+        self.vitals.subscribed(topic)
         self._refused.pop(topic, None)
         if self._wanted_since(topic, self._told.pop(topic, None)) and self.link is LinkState.CONNECTED:
             self.audience.restored(self.name, [topic])
@@ -193,6 +197,7 @@ class SourceState:
 
     def unsubscribed(self, topic: str) -> None:
         self.subscribed_symbols.discard(topic)
+        self.vitals.ended((topic,))
         self.changed((topic,))
 
     def refused(self, topic: str, reason: str) -> None:

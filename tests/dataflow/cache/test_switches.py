@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.cache.delivery import Delivery
-from dataflow.cache.feed import Verdict
+from dataflow.cache.holding import BELT
 from dataflow.cache.store import Store
-from dataflow.domain import Gap, Item, Missed, Recorded, Refilled, Switched, Trade
+from dataflow.cache.verdict import Verdict
+from dataflow.domain import Gap, Item, Missed, Missing, Recorded, Refilled, Switched, Trade
 from supervisors import Put
 from tests.dataflow.cache.items import US, missed, sequenced, trade
 
@@ -90,7 +91,7 @@ class TestHistory:
         news = store.admit([sequenced(1), switched(), of_b(5), switched("a", "b", is_whole=True)], 0.0)
         assert told == [("b", 2), ("a", 3)]
         assert news == {BTC}
-        assert store.counts["b", Verdict.SWITCHED.value] == 1
+        assert store.counts["b", Verdict.NOTED.value] == 1
 
     def test_a_mark_that_a_crash_repeats_changes_nothing(self) -> None:
         """The batch in hand is offered again: whatever part of it was admitted, the switch comes once."""
@@ -113,6 +114,105 @@ class TestHistory:
         store.admit([switched("a", None, is_whole=True, sequence=40), sequenced(41), of_b(6)], 0.0)
         assert log(store) == ["a 1", "b 5", "a 41", "b 6"]
         assert store.history(BTC).active is None
+
+
+class Asked:
+    """A store whose sources can be asked for missing trades, and everything that it tells."""
+
+    def __init__(self) -> None:
+        self.asked: list[Missing] = []
+        self.told: list[int] = []
+        self.store = Store(
+            1,
+            99,
+            100.0,
+            holds=lambda _source: 2.0,
+            missing=self.asked.append,
+            switched=lambda _mark, place: self.told.append(place),
+        )
+
+    def admit(self, *items: Item, now: float = 0.0) -> list[str]:
+        self.store.admit(items, now)
+        return log(self.store)
+
+
+class TestTheLastTradesOfTheOldSource:
+    def test_they_are_asked_for_and_come_before_the_new_one(self) -> None:
+        """The question names the last known one, and has no end but the switch. Then there is no gap."""
+        it = Asked()
+        assert it.admit(sequenced(7), switched(at=9 * US, sequence=90), of_b(91), of_b(92)) == ["a 7"]
+        assert it.asked == [Missing("a", BTC, sequenced(7), None, 8, until=9 * US)]
+        assert it.told == []
+        answer = Refilled("a", BTC, (sequenced(8), sequenced(9)), is_last=False)
+        assert it.admit(answer) == ["a 7", "a 8", "a 9"]
+        end = Refilled("a", BTC, (), is_whole=True)
+        assert it.admit(end, of_b(93)) == ["a 7", "a 8", "a 9", "b 91", "b 92", "b 93"]
+        assert it.told == [3]
+        assert it.store.counts["b", "admitted"] == 3
+
+    def test_what_is_later_than_the_switch_is_not_of_the_stream(self) -> None:
+        """And it shows that nothing is missing before."""
+        it = Asked()
+        it.admit(sequenced(7), switched(at=8 * US), of_b(91))
+        answer = Refilled("a", BTC, (sequenced(8), sequenced(9)), is_last=False)
+        assert it.admit(answer) == ["a 7", "a 8", "b 91"]
+        assert it.admit(Refilled("a", BTC, (sequenced(9), sequenced(10))), of_b(92))[3:] == ["b 92"]
+
+    def test_without_an_answer_there_is_a_gap(self) -> None:
+        """Whoever asks says that nothing more comes in time."""
+        it = Asked()
+        it.admit(sequenced(7), switched(), of_b(91))
+        assert it.admit(Refilled("a", BTC)) == ["a 7", "gap of ?", "b 91"]
+        assert it.told == [2]
+
+    def test_nothing_waits_for_ever(self) -> None:
+        """If nobody answers at all, a later trade of the new source ends it."""
+        it = Asked()
+        it.admit(sequenced(7), switched(), of_b(91))
+        assert it.admit(of_b(92), now=2.0 + BELT) == ["a 7"]
+        assert it.admit(of_b(93), now=2.1 + BELT) == ["a 7", "gap of ?", "b 91", "b 92", "b 93"]
+
+    def test_no_more_waits_than_half_of_the_memory(self) -> None:
+        """With one more all go on, behind the gap."""
+        it = Asked()
+        it.admit(sequenced(7), switched(), *(of_b(n) for n in range(49)))
+        assert log(it.store) == ["a 7"]
+        assert it.admit(of_b(49)) == ["a 7", "gap of ?", *(f"b {n}" for n in range(50))]
+
+    def test_trades_without_sequences_connect_by_their_ids(self) -> None:
+        """The answer begins with the newest known one."""
+        it = Asked()
+        it.admit(trade("x"), switched(), trade("p", source="b"))
+        answer = Refilled("a", BTC, (trade("x"), trade("y")), is_last=False)
+        assert it.admit(answer, Refilled("a", BTC, (), is_whole=True)) == ["a x", "a y", "b p"]
+
+    def test_what_waits_in_front_of_a_switch_goes_on_behind_its_gap(self) -> None:
+        """The old source had lost some already: that gap is exact, and can still be filled."""
+        it = Asked()
+        it.admit(sequenced(7), sequenced(9), switched(at=9 * US), of_b(91), Refilled("a", BTC, (), True))
+        assert log(it.store) == ["a 7", "gap of 1", "a 9", "b 91"]
+        assert it.admit(Refilled("a", BTC, (sequenced(8),))) == ["a 7", "a 8", "a 9", "b 91"]
+
+    def test_a_second_switch_ends_the_first(self) -> None:
+        """What waited goes on in its order, and both are told."""
+        it = Asked()
+        it.admit(sequenced(7), switched(), of_b(91), switched("a", "b", is_whole=True, sequence=20))
+        assert it.admit(sequenced(21)) == ["a 7", "gap of ?", "b 91", "a 21"]
+        assert it.told == [2, 3]
+
+    def test_what_waits_when_the_daemon_ends_is_not_lost(self) -> None:
+        """It gets its places before the history is closed."""
+        it = Asked()
+        it.admit(sequenced(7), switched(), of_b(91))
+        assert it.store.waiting == 1
+        assert it.store.release() == {BTC}
+        assert log(it.store) == ["a 7", "gap of ?", "b 91"]
+
+    def test_what_a_source_is_asked_for_while_it_stands_by_fills_gaps_only(self) -> None:
+        """Its stream has ended; what it traded since is not of it, whoever asks."""
+        it = Asked()
+        it.admit(sequenced(7), switched(is_whole=True), of_b(91))
+        assert it.admit(Refilled("a", BTC, (sequenced(8), sequenced(9)), is_whole=True)) == ["a 7", "b 91"]
 
 
 class Box:
@@ -163,7 +263,7 @@ class TestGate:
         delivery.stand_by("b", BTC)
         seen: list[Any] = []
         box.put = lambda batch: seen.extend(batch) or Put.OK  # type: ignore[method-assign, func-returns-value]
-        delivery([Refilled("b", BTC)])  # type: ignore[list-item]
+        delivery([Refilled("b", BTC)])
         assert [type(each) for each in seen] == [Refilled]
 
     async def test_it_holds_for_those_who_wait_for_room(self) -> None:
@@ -228,5 +328,5 @@ def test_the_stream_is_that_of_one_source_at_a_time(steps: list[tuple[str, Any, 
     inexact = any(isinstance(e, Gap) and not e.exact for e in entries)
     first = next((at for at, (*_, had_room) in enumerate(owed) if had_room), 0)
     missing_since = sum(not had_room for *_, had_room in owed[first:])
-    assert exact <= missing
-    assert exact == missing_since or inexact
+    assert exact <= missing or inexact
+    assert exact >= missing_since or inexact
