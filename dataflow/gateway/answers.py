@@ -15,7 +15,7 @@ from dataflow.cache.archive import Places
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.quality import Quality
-from dataflow.sources.failover import Health
+from dataflow.sources.health import Health
 
 UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place 0 is never an entry's
 

@@ -1,10 +1,8 @@
 """Which of several sources a symbol's stream comes from.
 
 Rules of this file. A symbol in mode `failover` has one active source; the others stand by: connected and
-subscribed, so that a switch takes no time, but no part of the stream. The health of a source is a score, the
-sum of what its connection, its quality, its lag and its errors earn; the parts are shown. The score decides
-about one of four ranks, and the rank about the switch. Of equal ranks the source that the configuration names
-first is preferred.
+subscribed, so that a switch takes no time, but no part of the stream. The rank of a source decides about the
+switch (`health`). Of equal ranks the source that the configuration names first is preferred.
 
 A switch is forced when the active source is out and another one delivers. It never waits. Any other switch is
 voluntary: to a source that has been better for `return_after` seconds without a break, and not within a
@@ -20,7 +18,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from enum import IntEnum
 from typing import Final, Protocol
 
 import trio
@@ -29,91 +26,14 @@ from attrs import Factory, define, field, frozen
 from dataflow.domain import Switched
 from supervisors import Context
 
+from .health import Health, Rank, health
 from .state import LinkState, SourceState
 
-CONNECTION: Final = 30  # points: what each part of a score can earn
-QUALITY: Final = 30
-LAG: Final = 20
-ERRORS: Final = 20
-GOOD: Final = 85  # points; below it a source is poor
-LAG_FREE: Final = 1.0  # seconds of lag that cost nothing ...
-LAG_WORST: Final = 10.0  # ... and that cost all
-ERRORS_WORST: Final = 20  # unusable messages in a minute that cost all
 VOLUNTARY_EVERY: Final = 60.0  # seconds between two voluntary switches
 LOOK_EVERY: Final = 1.0  # seconds between two looks at what tells of no change: lag and errors
 SYMBOLS_AT_ONCE: Final = 100  # between two checkpoints: a millisecond of work
 _SAMPLE_EVERY: Final = 5.0  # seconds between two samples of the counted errors
 _SAMPLES: Final = 12  # of a minute
-
-# What a state of the quality earns. Any other one is not up.
-_EARNED: Final[Mapping[str, int]] = {
-    "live": QUALITY,
-    "quiet": QUALITY,
-    "idle": QUALITY,
-    "standby": QUALITY,
-    "refilling": QUALITY - 5,
-    "gapped": QUALITY - 10,
-    "subscribing": QUALITY - 20,
-    "connecting": QUALITY - 20,
-}
-_BEGINNING: Final = ("subscribing", "connecting")
-
-
-class Rank(IntEnum):
-    """How a source is to be preferred, best first."""
-
-    GOOD = 0
-    POOR = 1  # it delivers
-    BEGINNING = 2
-    OUT = 3
-
-
-@frozen
-class Health:
-    """How a source fares with one symbol. `state`: of its quality. The four parts are points of the score."""
-
-    state: str
-    connection: int
-    quality: int
-    lag: int
-    errors: int
-
-    @property
-    def score(self) -> int:
-        """0 to 100; 0 for one that is out."""
-        return self.connection + self.quality + self.lag + self.errors if self.quality else 0
-
-    @property
-    def rank(self) -> Rank:
-        if not self.quality or not self.connection:
-            return Rank.OUT
-        if self.state in _BEGINNING:
-            return Rank.BEGINNING
-        return Rank.GOOD if self.score >= GOOD else Rank.POOR
-
-    @property
-    def parts(self) -> Mapping[str, int]:
-        """The parts of the score by their names."""
-        return {
-            "connection": self.connection,
-            "quality": self.quality,
-            "lag": self.lag,
-            "errors": self.errors,
-        }
-
-
-def health(state: str, is_connected: bool, lag: float | None, errors: int) -> Health:
-    """`state`: of the quality. `lag`: seconds from a trade to us; None: not measured. `errors`: unusable
-    messages of the last minute."""
-    earned = _EARNED.get(state, 0)
-    connection = CONNECTION if is_connected else CONNECTION // 2 if state in _BEGINNING else 0
-    behind = 0.0 if lag is None else (lag - LAG_FREE) / (LAG_WORST - LAG_FREE)
-    bad = errors / ERRORS_WORST
-    return Health(state, connection, earned, _left(LAG, behind), _left(ERRORS, bad))
-
-
-def _left(points: int, share: float) -> int:
-    return round(points * (1 - min(1.0, max(0.0, share))))
 
 
 @frozen

@@ -9,16 +9,8 @@ from attrs import define, field
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from dataflow.sources.failover import (
-    ERRORS_WORST,
-    LAG_WORST,
-    VOLUNTARY_EVERY,
-    Health,
-    Rank,
-    Standing,
-    Turn,
-    health,
-)
+from dataflow.sources.failover import VOLUNTARY_EVERY, Standing, Turn
+from dataflow.sources.health import ERRORS_WORST, LAG_WORST, Health, Rank, health
 
 NAMES = ("a", "b", "c")
 GOOD, POOR = health("live", True, None, 0), health("live", True, LAG_WORST, ERRORS_WORST)
