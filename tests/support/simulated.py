@@ -55,7 +55,11 @@ def recorded(case: Case, count: int = 8) -> Subject:
     session = dialect.open(path, headers, lambda _symbol: False)
     messages: list[str] = []
     for request in (*codec.opening(), *codec.subscribe(case.symbols)):
+        before = session.symbols
         messages += session.receive(request)
+        if dialect.snapshot is not None:
+            for symbol in sorted(session.symbols - before):
+                messages += dialect.snapshot(session, symbol, ())
     tape: dict[str, list[Trade]] = {}
     for n in range(count):
         for symbol in case.symbols:
