@@ -50,7 +50,8 @@ def recorded(case: Case, count: int = 8) -> Subject:
     path = case.path or find(case.exchange).dialect(frozenset()).path
     keys = {"url": f"wss://upstream.example{path}", **case.keys}
     about = subject(case.connector, case.symbols, accepted=case.accepted, **keys)
-    codec, dialect = about.module.Codec(NAME, about.settings), find(case.exchange).dialect(_names(about))
+    codec = about.module.Codec(NAME, about.settings)
+    dialect = find(case.exchange).dialect(frozenset(_name(case, about, each) for each in case.symbols))
     headers = {name.lower(): value for name, value in codec.headers()}
     session = dialect.open(path, headers, lambda _symbol: False)
     messages: list[str] = []
@@ -63,7 +64,7 @@ def recorded(case: Case, count: int = 8) -> Subject:
     tape: dict[str, list[Trade]] = {}
     for n in range(count):
         for symbol in case.symbols:
-            trade = _trade(n, case.named.get(symbol) or about.settings.exchange_name(symbol))
+            trade = _trade(n, _name(case, about, symbol))
             tape.setdefault(trade.symbol, []).append(trade)
             messages += session.encode(trade)
         messages += session.beat(START_US + n * 1_000_000)
@@ -78,8 +79,8 @@ def _trade(n: int, symbol: str) -> Trade:
     return Trade(1_000 + n, symbol, side, f"61837.{n}5", f"0.0{n + 1}", START_US + n * 1_000_123)
 
 
-def _names(about: Subject) -> frozenset[str]:
-    return frozenset(map(about.settings.exchange_name, about.symbols))
+def _name(case: Case, about: Subject, symbol: str) -> str:
+    return case.named.get(symbol) or about.settings.exchange_name(symbol)
 
 
 def _answers(about: Subject, dialect: Any, tape: Mapping[str, Sequence[Trade]]) -> list[Answer]:
