@@ -10,10 +10,14 @@ from tests.dataflow.connectors.mappings import BINANCE, tables
 from tests.support.simulated import Case, recorded, upstreams
 
 PERPETUALS = ("BTC-USDT-PERP", "ETH-USDT-PERP")
+FUTURES = "wss://fstream.binance.com/market/stream"
 OKX = "wss://ws.okx.com:8443/ws/v5"
 BYBIT = "wss://stream.bybit.com/v5/public"
 CASES = {
-    "binance": [Case("binance", "binance", ("BTC-USDT", "ETH-USDT"))],
+    "binance": [
+        Case("binance", "binance", ("BTC-USDT", "ETH-USDT")),
+        Case("binance", "binance", PERPETUALS, {"url": FUTURES}, "/market/stream"),
+    ],
     "blockchain": [Case("blockchain", "blockchain")],
     "bybit": [
         Case("bybit", "bybit", ("BTC-USDT", "ETH-USDT"), {"url": f"{BYBIT}/spot"}),
