@@ -13,12 +13,17 @@ PERPETUALS = ("BTC-USDT-PERP", "ETH-USDT-PERP")
 FUTURES = "wss://fstream.binance.com/market/stream"
 OKX = "wss://ws.okx.com:8443/ws/v5"
 BYBIT = "wss://stream.bybit.com/v5/public"
+KRAKEN = {"BTC-USD": "BTC/USD", "ETH-USD": "ETH/USD"}  # as version 2 has them
 CASES = {
     "binance": [
         Case("binance", "binance", ("BTC-USDT", "ETH-USDT")),
         Case("binance", "binance", PERPETUALS, {"url": FUTURES}, "/market/stream"),
     ],
     "blockchain": [Case("blockchain", "blockchain")],
+    "kraken": [
+        Case("kraken", "kraken"),
+        Case("kraken", "kraken", keys={"version": 1}, path="/", refills=False, named=KRAKEN),
+    ],
     "bybit": [
         Case("bybit", "bybit", ("BTC-USDT", "ETH-USDT"), {"url": f"{BYBIT}/spot"}),
         Case("bybit", "bybit", PERPETUALS, {"url": f"{BYBIT}/linear"}, "/v5/public/linear"),
@@ -48,7 +53,13 @@ def cases() -> list[Case]:
 @pytest.mark.parametrize(
     "case",
     cases(),
-    ids=lambda case: " ".join([case.connector, *(f"{k}={v}" for k, v in case.keys.items() if v == str(v))]),
+    ids=lambda case: " ".join(
+        [
+            case.connector,
+            case.path or "",
+            *(f"{k}={v}" for k, v in case.keys.items() if isinstance(v, int | str)),
+        ]
+    ),
 )
 def test_it_keeps_every_promise(case: Case) -> None:
     """All checks of the kit, over a conversation with the simulated exchange. What has a filler shows it."""
