@@ -102,7 +102,7 @@ def test_the_last_answer_lets_all_go_on_behind_what_is_still_missing() -> None:
     assert desk.answer(11, 13, 14)
     assert desk.shown() == "10 11 12 13 14 15 16"
     assert desk.count(Verdict.FILLED) == 3
-    assert desk.store.ended == {("a", "unanswered"): 1}
+    assert desk.store.ended == {("a", "unanswered"): 2}
 
 
 def test_a_source_that_may_not_be_waited_for_has_its_gap_at_once() -> None:
@@ -151,7 +151,7 @@ def test_a_second_loss_while_others_wait_is_one_question_more() -> None:
     assert desk.shown() == "1 - - 4"
     desk.answer(5, 6, is_last=True, before=sequenced(7))
     assert desk.shown() == "1 - - 4 5 6 7 8"
-    assert desk.store.ended == {("a", "whole"): 1}
+    assert desk.store.ended == {("a", "unanswered"): 1, ("a", "whole"): 1}
 
 
 def test_other_sources_of_the_symbol_go_on() -> None:
