@@ -24,12 +24,13 @@ from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
-from .net.rest import Budget
+from .net.budget import Budget
 from .settings.schema import Send, Settings
 from .sources.intake import Intake
-from .sources.port import AnySourceSettings, ListenerSettings, SourceSettings, can_be_asked
+from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
+from .sources.wanted import Wanted
 from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
@@ -132,6 +133,7 @@ class Core:
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)
         self._budgets: dict[str, Budget] = {}  # of their questions by HTTP
+        self.wanted = Wanted()
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
     def adopt(self, settings: Settings) -> None:
@@ -160,11 +162,12 @@ class Core:
     def intake(self, name: str) -> Intake | None:
         """The entry for what clients push to the source `name`; None if there is no source that takes it."""
         source = self.sources.get(name)
-        if source is None or not isinstance(source.settings, ListenerSettings):
+        if source is None or not isinstance(source.settings, ProducerSettings):
             return None
         if name not in self._intakes:
             discover = partial(self.discover, source=name)
-            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put)
+            admitted = partial(self._admitted, name)
+            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put, admitted)
         return self._intakes[name]
 
     def budget(self, name: str) -> Budget:
@@ -174,6 +177,10 @@ class Core:
         budget = self._budgets.setdefault(name, Budget(settings.refill_weight))
         budget.most = settings.refill_weight
         return budget
+
+    def want(self, missing: Missing) -> None:
+        """These trades shall be asked for. Live ones wait for them if something came behind them."""
+        self.wanted.of(missing.source).add(missing, self.hold(missing.source))
 
     def discover(self, symbol: str, source: str) -> None:
         """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.
@@ -268,10 +275,13 @@ class Core:
             known.become(settings)
         return known
 
+    def _admitted(self, source: str, symbol: str, trade_id: str) -> Trade | None:
+        return self.history(symbol).admitted(source, trade_id)
+
     def _is_taken(self, symbol: str) -> bool:
         """Whether an exchange has `symbol`, or any source another one with the same name without dashes."""
         return any(
-            each != symbol or any(not isinstance(s.settings, ListenerSettings) for s in self.carriers[each])
+            each != symbol or any(not isinstance(s.settings, ProducerSettings) for s in self.carriers[each])
             for each in self.names.alike(symbol)
         )
 

@@ -225,6 +225,11 @@ class History:
         """The newest admitted trade of each source that had one."""
         return [feed.newest for feed in self._feeds.values() if feed.newest is not None]
 
+    def admitted(self, source: str, trade_id: str) -> Trade | None:
+        """The admitted trade of a source with that id, as far as the id is remembered."""
+        feed = self._feeds.get(source)
+        return None if feed is None else feed.ids.get(trade_id)
+
     def newest_of(self, source: str) -> Trade | None:
         """The newest admitted trade of one source."""
         feed = self._feeds.get(source)
