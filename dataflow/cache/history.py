@@ -614,14 +614,14 @@ class History:
     def _splice(self, held: Held, item: Refilled, feed: Feed, now: float) -> list[tuple[Trade, Verdict]]:
         """Of an answer for trades without sequences, while some wait."""
         named = held.upto(item.before)
-        if item.before is not None and named > 1:
+        if named > 1:
             self._let_go(feed, now, "unanswered", named - 1)
         run, newest = held.runs[0], feed.newest
         first = run.trades[0]
         ids = [trade.trade_id for trade in item.trades]
         begin = 0 if newest is None else _behind(ids, newest)
         end = ids.index(first.trade_id) if first.trade_id in ids else len(ids)
-        is_about = named > 0 and (item.before is not None or end < len(ids))
+        is_about = named > 0 or end < len(ids)
         judged, brought, known = [], [], held.brought
         for at, trade in enumerate(item.trades):
             verdict = _of_answer(trade, item, feed)

@@ -184,9 +184,9 @@ class Held:
         return run
 
     def upto(self, before: Trade | None) -> int:
-        """The number of runs that an answer concerns which tells of trades before `before`; None: all."""
+        """The number of runs that an answer concerns which tells of trades before `before`; None: no run."""
         if before is None:
-            return len(self.runs)
+            return 0
         if self.is_numbered:
             return 0 if before.sequence is None else self._at(before.sequence)
         return next((at for at, run in enumerate(self.runs, 1) if _is_same(run.trades[0], before)), 0)

@@ -49,8 +49,9 @@ class Desk:
         return bool(self.store.admit(made, now))
 
     def answer(self, *items: Trade | int, now: float = 0.0, **more: Any) -> bool:
-        """An answer with these trades; by default not the last."""
+        """An answer with these trades; by default not the last, and to the newest question."""
         made = tuple(sequenced(item) if isinstance(item, int) else item for item in items)
+        more.setdefault("before", self.told[-1].before if self.told else None)
         return self.admit(Refilled("a", "BTC-USD", made, **{"is_last": False, **more}), now=now)
 
     def shown(self) -> str:
@@ -322,8 +323,8 @@ def test_an_answer_to_another_question_is_not_the_proof() -> None:
     desk.answer(plain("b", 2), plain("c", 3), is_whole=True, is_last=True, before=plain("d", 4))
     assert desk.shown() == "a ? d"
     assert desk.refused == [("b", Verdict.UNASKED), ("c", Verdict.UNASKED)]
-    desk.answer(is_whole=True, is_last=True)
-    assert desk.shown() == "a ? d ? g", "without a name it proves nothing"
+    desk.answer(is_whole=True, is_last=True, before=None)
+    assert desk.shown() == "a ? d", "nothing waits for the answer to a question without an end"
 
 
 def test_a_replay_that_passes_the_newest_trade_still_needs_no_answer() -> None:
