@@ -237,5 +237,16 @@ def test_noise_is_never_a_message() -> None:
 
 def test_every_kind_is_tested_here() -> None:
     """A kind of fault without a test is a defect. Those of questions are tested in `test_rest`."""
-    tested = {"drop", "duplicate", "reorder", "skip", "truncate", "garbage", "refuse", "delay", "stall", "mute"}
+    tested = {
+        "drop",
+        "duplicate",
+        "reorder",
+        "skip",
+        "truncate",
+        "garbage",
+        "refuse",
+        "delay",
+        "stall",
+        "mute",
+    }
     assert set(KINDS) - set(ON_QUESTIONS) == tested
