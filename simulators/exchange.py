@@ -425,6 +425,8 @@ class Exchange:
             self.say(f"client {connection.number} subscribes to {', '.join(sorted(now)) or 'nothing'}")
         connection.unmute(now - before)
         for symbol in sorted(now - before):
+            if self.dialect.snapshot is not None:
+                connection.say(self.dialect.snapshot(connection.session, symbol, self.tape(symbol)))
             connection.tell_all(self._tail(symbol))
         self._refresh()
         for symbol in before - now - self._subscribed:

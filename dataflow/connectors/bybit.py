@@ -123,7 +123,7 @@ class _Listed(msgspec.Struct, rename="camel"):
 
 
 class _Result(msgspec.Struct):
-    list: list[_Listed] | None = None
+    trades: list[_Listed] | None = msgspec.field(default=None, name="list")
 
 
 class _Answer(msgspec.Struct, rename="camel"):
@@ -291,7 +291,7 @@ class Filler:
                 self._decimals,
                 _Trade(T=each.time, S=each.side, v=each.size, p=each.price, i=each.exec_id),
             )
-            for each in reversed(present(present(said.result).list))
+            for each in reversed(present(present(said.result).trades))
         ]
 
 

@@ -1,19 +1,19 @@
 """Coinbase Exchange, channel `matches`: `wss://ws-feed.exchange.coinbase.com`.
 
-Rules of this file. The trade ids of a product grow by one, so they are the sequence. The exchange says of this
-channel that messages can be dropped from it, and that the id tells which: a skipped one is a loss, and the REST
-history fills it. `sequence` counts all messages of a product, those of other channels too, so it proves nothing
-about trades. `side` is that of the maker; a Trade has the other one, the taker's.
+Rules of this file. The trade ids of a product grow by one, so they are the sequence. The exchange says of
+this channel that messages can be dropped from it, and that the id tells which: a skipped one is a loss, and
+the REST history fills it. `sequence` counts all messages of a product, those of other channels too, so it
+proves nothing about trades. `side` is that of the maker; a Trade has the other one, the taker's.
 
-A subscription begins with `last_match`, the newest trade from before. It is a trade like any other: with it a
-loss shows at once, and not only with the next trade.
+A subscription begins with `last_match`, the newest trade from before. It is a trade like any other: with it
+a loss shows at once, and not only with the next trade.
 
 A connection without a subscription is closed after 5 seconds, and a quiet product sends nothing. So each
 connection begins with the heartbeat of one product, which comes every second.
 
-Each answer lists all that is subscribed now; the difference from the list before it tells what is new. A refusal
-names no request. It is reported as one of everything that has no answer yet; the connector then asks for smaller
-parts, until a refusal concerns one product.
+Each answer lists all that is subscribed now; the difference from the list before it tells what is new. A
+refusal names no request. It is reported as one of everything that has no answer yet; the connector then asks
+for smaller parts, until a refusal concerns one product.
 
 Messages of the other channels are known by their type, and left out.
 
@@ -228,8 +228,8 @@ def _trade(source: str, symbol: str, said: _Message, decimals: PositiveDecimals)
 class Filler:
     """The questions to `/products/PRODUCT/trades`, which has all trades. An answer is 1,000 of them at most.
 
-    It begins with the newest one below a given id, so a range of ids is asked for exactly. Only if it has no end
-    the newest ones are asked for, and what is older than the range is left out.
+    It begins with the newest one below a given id, so a range of ids is asked for exactly. Only if it has no
+    end the newest ones are asked for, and what is older than the range is left out.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:

@@ -123,10 +123,11 @@ class _Reader:
         self.symbols = {settings.exchange_name(symbol): symbol for symbol in settings.symbols}
 
     def read(self, said: _Trade) -> Trade:
+        symbol = named_in(self.symbols, said.inst_id)
         number = counted(said.trade_id, "bad_trade_id")
         return Trade(
             source=self._name,
-            symbol=named_in(self.symbols, said.inst_id),
+            symbol=symbol,
             trade_id=str(number),
             side=one_of(said.side, _SIDES, "bad_side"),
             price=self._decimals.read(said.px, "bad_price"),

@@ -19,8 +19,12 @@ from loguru import logger
 
 from dataflow import paths
 from dataflow.domain import Missing, Trade
+<<<<<<< HEAD
 from dataflow.domain.secrets import concealed
 from dataflow.net.rest import Priority, RestFailed
+=======
+from dataflow.net.budget import Asks, Priority, RestFailed
+>>>>>>> main
 from supervisors import Context
 
 from .port import Filler, SourceSettings
@@ -49,13 +53,6 @@ class Log(Protocol):
     def newest_of(self, source: str) -> Trade | None: ...
     def missing_of(self, source: str) -> tuple[int, float]: ...
     def since_when(self, after: int) -> float | None: ...
-
-
-class Asks(Protocol):
-    """Carries questions to the upstream: a `net.rest.RestClient`."""
-
-    async def get(self, path: str, weight: int, priority: Priority) -> bytes:
-        """Raises RestFailed."""
 
 
 class Lookout:

@@ -55,7 +55,7 @@ def answered(answer: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoded(answer.decode(), decoder)
     except UnicodeError as error:
-        raise Unusable("not_text") from error
+        raise Unusable("malformed_json") from error
 
 
 def positive_decimal(numeral: str, otherwise: str) -> Decimal:
@@ -129,11 +129,3 @@ def from_milliseconds(value: Any) -> int:
     if not 0 < nanoseconds < LATEST:
         raise Unusable("bad_timestamp")
     return nanoseconds
-
-
-def answered(answer: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """The JSON of an HTTP answer. Raises Unusable like `decoded`."""
-    try:
-        return decoded(answer.decode(), decoder)
-    except UnicodeError as error:
-        raise Unusable("malformed_json") from error

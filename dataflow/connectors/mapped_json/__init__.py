@@ -29,6 +29,7 @@ from dataflow.sources.reading import EXCERPT, Unusable, decoded, excerpt
 
 from .fields import Names, Reader
 from .paths import (
+    ABSENT,
     all_finder,
     check_template,
     condition,
@@ -320,13 +321,15 @@ class _Answer:
         self.fits = condition(written.when)
         self.has_symbols, self.has_id, self.is_all = bool(written.symbol), bool(written.id), written.is_all
         self._find_names = all_finder(written.symbol)
-        self._find_id, self._find_reason = finder(written.id), finder(written.reason or "$.")
+        self._find_id = finder(written.id)
+        self._find_reason = finder(written.reason) if written.reason else None
 
     def symbols(self, said: Any) -> list[str]:
         """The symbols that it names. Raises Unusable."""
-        found = [
-            each for value in self._find_names(said) for each in (value if type(value) is list else [value])
-        ]
+        found: list[Any] = []
+        for value in self._find_names(said):
+            if value is not ABSENT:
+                found += value if type(value) is list else [value]
         return list(dict.fromkeys(self.names.symbol(each) for each in found))
 
     def number(self, said: Any) -> int | None:
@@ -338,7 +341,7 @@ class _Answer:
 
     def reason(self, said: Any) -> str:
         """The words of the upstream."""
-        found = self._find_reason(said, said)
+        found = None if self._find_reason is None else self._find_reason(said, said)
         return str(found)[:EXCERPT] if isinstance(found, str | int) else "refused without a reason"
 
 

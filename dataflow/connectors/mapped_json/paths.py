@@ -85,7 +85,7 @@ def finder(text: str) -> Find:
 
 
 def all_finder(text: str) -> FindAll:
-    """What finds the values at a path with any number of `*`. The text was checked."""
+    """What finds the values at a path that names several: ABSENT for each that is not there."""
     _, steps = _steps(text)
     return lambda message: list(_branches(message, steps))
 
@@ -113,15 +113,18 @@ def _walk(value: Any, steps: Sequence[_Step]) -> Any:
 
 
 def _branches(value: Any, steps: Sequence[_Step]) -> Iterator[Any]:
+    """The values; ABSENT for each place that is not there."""
     for at, (key, index) in enumerate(steps):
         if _names_several(key):
-            for each in value if type(value) is list else ():
+            if type(value) is not list:
+                yield ABSENT
+                return
+            for each in value:
                 if key == EACH or _is_one(each, key):
                     yield from _branches(each, steps[at + 1 :])
             return
         value = _step(value, key, index)
-    if value is not ABSENT and value is not None:
-        yield value
+    yield ABSENT if value is None else value
 
 
 def _is_one(value: Any, some: str) -> bool:

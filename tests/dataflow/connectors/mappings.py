@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from dataflow.connectors.mapped_json import Settings
 from dataflow.settings.load import load
@@ -81,7 +81,7 @@ id = "t"
 sequence = "t"
 
 [sources.binance.rest]
-newest = "/api/v3/trades?symbol={symbol}"
+newest = "/api/v3/historicalTrades?symbol={symbol}"
 after = "/api/v3/historicalTrades?symbol={symbol}&fromId={next_sequence}&limit=1000"
 weight = 25
 
@@ -135,3 +135,10 @@ def settings(written: str, symbols: Iterable[str] = ()) -> Settings:
         file.write_text(written.replace("SYMBOLS", f"[{names}]"))
         (made,) = load([file], {}).sources.values()
     return cast(Settings, made)
+
+
+def tables(written: str, symbols: Iterable[str]) -> dict[str, Any]:
+    """The tables of a mapping, as keys of its settings."""
+    made = settings(written, symbols)
+    names = ("form", "headers", "requests", "answers", "trades", "rest")
+    return {name: getattr(made, name) for name in names}

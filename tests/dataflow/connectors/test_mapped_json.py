@@ -183,6 +183,13 @@ def test_a_trade_is_complete_or_a_problem(changed: dict[str, Any], reason: str, 
     assert [item.trade_id for item in into.items if isinstance(item, Trade)] == ["8"]
 
 
+@pytest.mark.parametrize("data", [None, {}, "x", [None]])
+def test_a_message_without_its_trades_is_a_problem(data: Any, codec: Codec) -> None:
+    """Nothing is left out in silence."""
+    into = heard(codec, {"op": "trades", "market": "BTC/USD", "data": data})
+    assert (into.items, [reason for reason, _ in into.problems]) == ([], ["missing_field"])
+
+
 def test_another_market_is_no_symbol_of_ours(codec: Codec) -> None:
     """The name is looked up, not taken apart."""
     into = heard(codec, trades(DEAL, market="DOGE/USD"), trades(DEAL, market="btc/usd"))
@@ -451,7 +458,7 @@ def test_the_newest_trades_are_asked_for_without_a_known_one() -> None:
     filler = Filler("binance", settings(BINANCE, PAIR))
     asked = filler.fill(Missing("binance", "BTC-USDT", None, None))
     assert asked is not None
-    assert asked.path == "/api/v3/trades?symbol=BTCUSDT"
+    assert asked.path == "/api/v3/historicalTrades?symbol=BTCUSDT"
     newest = filler.newest(["BTC-USDT"], json.dumps([deal(1), deal(2)]).encode())
     assert newest["BTC-USDT"].sequence == 2
     assert filler.newest(["BTC-USDT"], b"[]") == {}
