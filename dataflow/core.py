@@ -7,7 +7,7 @@ is in them. Nothing here waits, nothing here runs by itself, and nothing here kn
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from .cache.archive import Archive
@@ -19,7 +19,7 @@ from .cache.store import Store
 from .cache.tiers import Tiers
 from .cache.verdict import Verdict
 from .domain import Item, Missing, Topic, Trade
-from .domain.quality import Quality
+from .domain.quality import Grade, Quality
 from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
@@ -221,9 +221,17 @@ class Core:
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """How the data of `symbol` is, at each of its sources."""
+        return self._qualities.now(symbol)
+
+    def symbols_by_state(self) -> Mapping[str, Mapping[Grade, Sequence[str]]]:
+        """The symbols of each source that are in each state."""
+        return self._qualities.by_source()
+
+    @property
+    def _qualities(self) -> Qualities:
         channel = self.channels[QUALITY]
         assert isinstance(channel, Qualities)
-        return channel.now(symbol)
+        return channel
 
     def hold(self, source: str) -> float:
         """Seconds that trades of `source` wait for missing ones; 0 where nobody asks for those."""
