@@ -44,7 +44,7 @@ from supervisors import run as run_supervisor
 
 from . import paths, plugs, stores
 from .cache.archive import Archive, ArchiveFailed, Keep
-from .cache.recorder import FINISH_WITHIN, Habits, Recorder, finish
+from .cache.recorder import FINISH_WITHIN, Habits, Recorder
 from .core import Core
 from .domain import Item
 from .domain.errors import ConfigError
@@ -68,10 +68,12 @@ from .reactions import Reactions
 from .reload import Reload
 from .settings.schema import History as HistorySettings
 from .settings.schema import Settings, WhenFull
+from .sources.backfill import Refiller
 from .sources.faulty import FaultyIntaker, FaultySource
 from .sources.keeper import Keeper
 from .sources.lookout import Lookout
 from .sources.port import (
+    Filler,
     Intaker,
     ListenerSettings,
     PushSettings,
@@ -110,11 +112,12 @@ def hall(settings: Settings, room: Room | None = None, archive: Archive | None =
         core = Core(settings, Announcer(lobby.clients), archive=archive, place=place(settings.history))
     except ArchiveFailed as error:
         raise ConfigError([f"[history]: {error}"]) from None
+    core.missing = core.want  # the companions of the sources ask for it
     built = Hall(core, lobby, on)
     try:
         built.check_paths()
     except ConfigError:
-        finish(core.recording)
+        core.finish()
         raise
     return built
 
@@ -314,34 +317,58 @@ def line(hall: Hall, source: SourceState, settings: SourceSettings, number: int)
 
 def companions(hall: Hall, source: SourceState, settings: SourceSettings) -> tuple[Child, ...]:
     """The actors beside the lines of a source."""
-    return (
-        Child(
-            paths.name(paths.lookout(source.name)),
-            partial(lookout, hall.core, source, settings),
-            backoff=backoff(hall.settings),
-            stop_within=0,
-            beat_within=BEAT_WITHIN,
-            needed=False,
-        ),
+    filler, name = filler_of(source.name, settings), source.name
+    looks_out = companion(hall, paths.lookout(name), partial(lookout, hall.core, source, settings, filler))
+    if filler is None or not settings.refill:
+        return (evolve(looks_out, beat_within=BEAT_WITHIN),)
+    fills = companion(hall, paths.refill(name), partial(refiller, hall.core, source, settings, filler))
+    return (evolve(looks_out, beat_within=BEAT_WITHIN), fills)
+
+
+def companion(hall: Hall, path: str, make: Callable[[], Lookout | Refiller]) -> Child:
+    """An actor beside the lines of a source. It has nothing to finish."""
+    return Child(paths.name(path), make, backoff=backoff(hall.settings), stop_within=0, needed=False)
+
+
+def lookout(core: Core, source: SourceState, settings: SourceSettings, filler: Filler | None) -> Lookout:
+    """The actor that finds out which symbols of a source are quiet, and which are stalled."""
+    refills = core.wanted.of(source.name)
+    return Lookout(
+        source,
+        core.history,
+        core.clock,
+        filler=filler,
+        reach=partial(asks, core, source, settings) if filler else None,
+        is_wanted=lambda symbol: symbol in refills.symbols,
+        want=core.want if filler is not None and settings.refill else None,
     )
 
 
-def lookout(core: Core, source: SourceState, settings: SourceSettings) -> Lookout:
-    """The actor that finds out which symbols of a source are quiet, and which are stalled."""
-    filler = filler_of(source.name, settings)
+def refiller(core: Core, source: SourceState, settings: SourceSettings, filler: Filler) -> Refiller:
+    """The actor that asks a source for missing trades."""
+    return Refiller(
+        source,
+        settings,
+        filler,
+        partial(asks, core, source, settings),
+        core.budget(source.name),
+        core.wanted.of(source.name),
+        core.delivery.put,
+        lambda symbol: core.history(symbol).newest_of(source.name),
+    )
 
-    def reach() -> RestClient:
-        return RestClient(
-            settings.refill_url,
-            core.budget(source.name),
-            most_bytes=settings.max_message_bytes,
-            within=ANSWER_WITHIN,
-            connect_within=settings.connect_within,
-            weight_header=settings.weight_header,
-            proxy=settings.proxy,
-        )
 
-    return Lookout(source, core.history, core.clock, filler=filler, reach=reach if filler else None)
+def asks(core: Core, source: SourceState, settings: SourceSettings) -> RestClient:
+    """Carries questions to the REST of a source."""
+    return RestClient(
+        settings.refill_url,
+        core.budget(source.name),
+        most_bytes=settings.max_message_bytes,
+        within=ANSWER_WITHIN,
+        connect_within=settings.connect_within,
+        weight_header=settings.weight_header,
+        proxy=settings.proxy,
+    )
 
 
 def backoff(settings: Settings) -> Backoff:
@@ -498,7 +525,7 @@ def run(
 
     def end() -> None:
         nonlocal is_sound
-        is_sound = finish(built.core.recording)
+        is_sound = built.core.finish()
 
     code = run_supervisor(
         evolve(spec, children=(*children_before, *spec.children)),
@@ -542,7 +569,7 @@ def stop_deadline(settings: Settings) -> float:
     # http, the topics at once, the recorder, each of the others
     one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 6 + 2 * (len(sources) - listening)  # the actors of `ops`, the follower, keepers and lookouts
+    at_once = 6 + 3 * (len(sources) - listening)  # the actors of `ops`, the follower, those beside lines
     tree = closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN
     return tree + FINISH_WITHIN + GRACE
 

@@ -64,6 +64,11 @@ def lookout(name: str) -> str:
     return f"{source(name)}/lookout"
 
 
+def refill(name: str) -> str:
+    """The path of the actor that asks a source for missing trades."""
+    return f"{source(name)}/refill"
+
+
 def listener(name: str) -> str:
     """The path of the actor that listens for the producers of a source."""
     return f"{source(name)}/listener"

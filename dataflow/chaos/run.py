@@ -340,7 +340,7 @@ class _Play:
         reached = {symbol: self.hall.core.history(symbol).last for symbol in self.hall.core.symbols}
         await self._until(lambda: self._silent(reached), "no trade came any more of")
         with trio.move_on_after(REFILLED_WITHIN):
-            while any(self.hall.core.wanted.of(name).open for name in ASKED):
+            while any(self.hall.core.wanted.of(name).open for name in ASKED):  # noqa: ASYNC110
                 await trio.sleep(LOOK_EVERY)
         for player in self.stage.players.values():
             player.pause()

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import trio
 
 from dataflow.domain import Missing, Trade
-from dataflow.net.rest import Priority, RestFailed
+from dataflow.net.budget import Asks, Priority, RestFailed
 from supervisors import Context
 
 from .port import Filler, SourceSettings
@@ -42,13 +42,6 @@ class Log(Protocol):
     def newest_of(self, source: str) -> Trade | None: ...
     def missing_of(self, source: str) -> tuple[int, float]: ...
     def since_when(self, after: int) -> float | None: ...
-
-
-class Asks(Protocol):
-    """Carries questions to the upstream: a `net.rest.RestClient`."""
-
-    async def get(self, path: str, weight: int, priority: Priority) -> bytes:
-        """Raises RestFailed."""
 
 
 class Lookout:

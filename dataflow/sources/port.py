@@ -128,6 +128,12 @@ class SourceSettings(AnySourceSettings):
         return symbol
 
 
+def can_be_asked(settings: AnySourceSettings) -> bool:
+    """Whether the source has a REST for questions: its connector a `Filler`, and its settings an address."""
+    has_filler = hasattr(sys.modules[type(settings).__module__], "Filler")
+    return isinstance(settings, SourceSettings) and has_filler and bool(settings.refill_url)
+
+
 @frozen(kw_only=True)
 class ProducerSettings(AnySourceSettings):
     """Keys of a source whose producers come to us. `symbols`: those that they may send; `ANY` alone: any.

@@ -55,7 +55,7 @@ def answered(answer: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoded(answer.decode(), decoder)
     except UnicodeError as error:
-        raise Unusable("not_text") from error
+        raise Unusable("malformed_json") from error
 
 
 def positive_decimal(numeral: str, otherwise: str) -> Decimal:

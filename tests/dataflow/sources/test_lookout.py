@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from dataflow.cache.store import Store
 from dataflow.domain import Missing, Trade
 from dataflow.domain.quality import Grade
-from dataflow.net.rest import Priority, RestFailed
+from dataflow.net.budget import Priority, RestFailed
 from dataflow.sources.lookout import Lookout
 from dataflow.sources.port import Newest, Request, SourceSettings
 from dataflow.sources.reading import Unusable
