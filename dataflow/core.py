@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from random import Random
+from urllib.parse import urlsplit
 
 from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
@@ -23,9 +25,10 @@ from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
+from .net.pace import Attempts
 from .settings.schema import Send, Settings
 from .sources.intake import Intake
-from .sources.port import AnySourceSettings, ListenerSettings
+from .sources.port import AnySourceSettings, ListenerSettings, SourceSettings
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
 from .topics.candle_streams import Candles
@@ -83,6 +86,7 @@ class Core:
             for _ in range(cache.shards)
         ]
         self._audience = audience or Audience()
+        self._attempts: dict[str, Attempts] = {}  # to connect, by address
         self._known: dict[
             str, SourceState
         ] = {}  # also those that were removed: their trades may be on the way
@@ -160,6 +164,13 @@ class Core:
             self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put)
         return self._intakes[name]
 
+    def attempt(self, settings: SourceSettings) -> float:
+        """Seconds until one more connection to the address of these settings may be made; 0: now, and it
+        counts. All sources with that address share what the upstream takes."""
+        where = urlsplit(settings.url).netloc.rpartition("@")[2]
+        attempts = self._attempts.setdefault(where, Attempts(*settings.connections_in))
+        return attempts.take(self._steady())
+
     def discover(self, symbol: str, source: str) -> None:
         """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.
 
@@ -215,7 +226,16 @@ class Core:
     def _state(self, name: str, settings: AnySourceSettings) -> SourceState:
         known = self._known.get(name)
         if known is None:
-            known = SourceState(name, settings, self._audience, self.clock, self._look, steady=self._steady)
+            known = SourceState(
+                name,
+                settings,
+                self._audience,
+                self.clock,
+                self._look,
+                steady=self._steady,
+                deliver=self._deliver,
+                dice=Random(f"{self.number} {name}"),
+            )
             self._known[name] = known
         elif known.settings != settings or name not in self.sources:
             known.become(settings)
@@ -227,6 +247,9 @@ class Core:
             each != symbol or any(not isinstance(s.settings, ListenerSettings) for s in self.carriers[each])
             for each in self.names.alike(symbol)
         )
+
+    def _deliver(self, items: Sequence[Item]) -> None:
+        self.delivery(items)
 
     def _wake(self, topic: Topic) -> None:
         self.topics.news(topic)
