@@ -73,6 +73,18 @@ class Refused:
 Answer = Subscribed | Unsubscribed | Refused
 
 
+@frozen
+class Renewal:
+    """A wish that `topic` be subscribed anew, or that its connection be made anew, for `reason`.
+
+    `number` grows from wish to wish.
+    """
+
+    number: int
+    topic: str
+    reason: str | None
+
+
 @define
 class Received(Generic[T]):
     """The result of one read of a link, in the order of arrival.
@@ -176,6 +188,8 @@ class Interest:
         self._holders: dict[str, set[object]] = {}
         self._terms: dict[str, int] = {}
         self._next_term = count()
+        self._renewals: dict[str, Renewal] = {}  # the newest of each topic
+        self._next_renewal = count(1)
         self._changed = trio.Event()
         for topic in always:
             self.want(topic, self)
@@ -191,6 +205,22 @@ class Interest:
         """
         return self._terms.get(topic)
 
+    def renew(self, topic: str, reconnect: str | None = None) -> None:
+        """Whoever has subscribed to `topic` shall do so again; or, for the reason `reconnect`, begin a new
+        connection. Nothing happens to a topic that is not wanted."""
+        if topic in self._holders:
+            self._renewals[topic] = Renewal(next(self._next_renewal), topic, reconnect)
+            self.touch()
+
+    def renewals(self, after: int) -> list[Renewal]:
+        """The newest wish for each topic, behind the one with the number `after`."""
+        return [each for each in self._renewals.values() if each.number > after]
+
+    @property
+    def renewed(self) -> int:
+        """The number of the newest of all these wishes; 0 before the first."""
+        return max((each.number for each in self._renewals.values()), default=0)
+
     def want(self, topic: str, holder: object) -> None:
         if topic not in self._holders:
             self._holders[topic] = set()
@@ -205,6 +235,7 @@ class Interest:
         if not holders:
             self._holders.pop(topic, None)
             self._terms.pop(topic, None)
+            self._renewals.pop(topic, None)
             self.touch()
 
     def confine(self, possible: Collection[str], always: Iterable[str] = ()) -> None:
@@ -213,6 +244,7 @@ class Interest:
             self.release(topic, self)
         for topic in self.topics.difference(possible):
             del self._holders[topic], self._terms[topic]
+            self._renewals.pop(topic, None)
         for topic in always:
             self.want(topic, self)
         self.touch()
@@ -338,6 +370,8 @@ class _Conversation(Generic[T]):
         self._ctx = ctx
         self._asked: dict[str, float] = {}  # topic -> the time at which its request left; before it: infinity
         self._held: set[str] = set()  # acknowledged
+        self._renewed = connector._interest.renewed  # earlier wishes are fulfilled by this connection
+        self._stale: set[str] = set()  # of the held ones, to be subscribed anew
         self._refused: dict[str, int | None] = {}  # topic -> term; to ask again in this term would not help
         self._again: deque[tuple[str, ...]] = deque()  # requests to repeat; no topic is in two of them
         self._again_at = float("-inf")
@@ -386,16 +420,26 @@ class _Conversation(Generic[T]):
         wanted = self._interest.topics
         for topic in [t for t, term in self._refused.items() if term != self._interest.term(t)]:
             del self._refused[topic]
+        self._renew()
         if self._must_probe:
             return self._probe
         if self._again and trio.current_time() >= self._again_at:
             return self._ask_again
         # A topic without an answer yet is unsubscribed after the answer has come.
-        if fewer := sorted(self._held - wanted)[:room]:
+        if fewer := sorted((self._held - wanted) | self._stale)[:room]:
             return partial(self._let_go, fewer)
         if more := sorted(self._missing())[:room]:
             return partial(self._ask, more)
         return None
+
+    def _renew(self) -> None:
+        """Take the newest wishes for topics that are held. Raises LinkLost if one needs a new connection."""
+        for wish in self._interest.renewals(self._renewed):
+            self._renewed = max(self._renewed, wish.number)
+            if wish.topic in self._held:
+                if wish.reason is not None:
+                    raise LinkLost(wish.reason)
+                self._stale.add(wish.topic)
 
     def _missing(self) -> Collection[str]:
         """The wanted topics that were neither asked for nor answered."""
@@ -407,6 +451,7 @@ class _Conversation(Generic[T]):
 
     async def _let_go(self, topics: Sequence[str]) -> None:
         self._held.difference_update(topics)
+        self._stale.difference_update(topics)
         await self._link.unsubscribe(topics)
 
     async def _ask(self, topics: Sequence[str]) -> None:
@@ -549,6 +594,7 @@ class _Conversation(Generic[T]):
     def _take_unsubscribed(self, topic: str) -> None:
         if topic in self._held:  # not on our request: then it would not be held any more
             self._held.remove(topic)
+            self._stale.discard(topic)
             self._put_again((topic,))
         self._observer.unsubscribed(topic)
 

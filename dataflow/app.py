@@ -14,7 +14,6 @@ import gc
 import os
 import random
 import signal
-import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -29,6 +28,7 @@ from actors.cache_shard import CacheShard
 from actors.connector import Connector, LinkLost, Patience, Source
 from actors.follower import Follower
 from supervisors import (
+    Actor,
     Backoff,
     Child,
     Handle,
@@ -44,7 +44,7 @@ from supervisors import run as run_supervisor
 
 from . import paths, plugs, stores
 from .cache.archive import Archive, ArchiveFailed, Keep
-from .cache.recorder import FINISH_WITHIN, Habits, Recorder, finish
+from .cache.recorder import FINISH_WITHIN, Habits, Recorder
 from .core import Core
 from .domain import Item
 from .domain.errors import ConfigError
@@ -61,15 +61,26 @@ from .gateway.lobby import Lobby
 from .gateway.memory import MemoryGuard, resident_bytes
 from .gateway.notices import Announcer
 from .gateway.room import Room, make_room
+from .net.rest import RestClient
 from .ops.dump import Dump
 from .ops.lag import LagProbe
 from .reactions import Reactions
 from .reload import Reload
 from .settings.schema import History as HistorySettings
 from .settings.schema import Settings, WhenFull
+from .sources.backfill import Refiller
 from .sources.faulty import FaultyIntaker, FaultySource
 from .sources.keeper import Keeper
-from .sources.port import AnySourceSettings, Intaker, ListenerSettings, SourceSettings
+from .sources.lookout import Lookout
+from .sources.port import (
+    Filler,
+    Intaker,
+    ListenerSettings,
+    PushSettings,
+    SourceSettings,
+    codec_class,
+    filler_of,
+)
 from .sources.state import Line, SourceState
 from .topics.candle_streams import Candles
 from .topics.candles import DIGITS
@@ -86,6 +97,7 @@ ONE_REQUEST = Mailbox(size=1, overflow=Overflow.CONFLATE, key=lambda _message: N
 RECORD_AGAIN = 1.0  # seconds: with send = "after_commit" clients wait for the recorder
 WARM_WITHIN = 600.0  # seconds: a start takes one, but the server of a database may take its time
 FOLLOW_EVERY = 1.0  # seconds: how long a trade that nobody asks for may be unread
+ANSWER_WITHIN = 10.0  # seconds for a whole answer to a question by HTTP
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
@@ -100,11 +112,12 @@ def hall(settings: Settings, room: Room | None = None, archive: Archive | None =
         core = Core(settings, Announcer(lobby.clients), archive=archive, place=place(settings.history))
     except ArchiveFailed as error:
         raise ConfigError([f"[history]: {error}"]) from None
+    core.missing = core.want  # the companions of the sources ask for it
     built = Hall(core, lobby, on)
     try:
         built.check_paths()
     except ConfigError:
-        finish(core.recording)
+        core.finish()
         raise
     return built
 
@@ -262,9 +275,12 @@ def sources(hall: Hall) -> Supervisor:
 
 def source_child(hall: Hall, source: SourceState) -> Child:
     """The child of `sources` that keeps this one connected, or listens for its producers."""
-    settings, make = source.settings, partial(upstream, hall, source)
+    settings = source.settings
+    make: Callable[[Any], Supervisor | Actor] = partial(upstream, hall, source)
     if isinstance(settings, ListenerSettings):
         make = partial(listener, hall, source)
+    elif isinstance(settings, PushSettings):
+        make = partial(door, hall, source)
     # A source can never keep the rest from starting.
     return Child(source.name, partial(make, settings), backoff=backoff(hall.settings), needed=False)
 
@@ -302,7 +318,58 @@ def line_child(hall: Hall, settings: SourceSettings, line: Line) -> Child:
 
 def companions(hall: Hall, source: SourceState, settings: SourceSettings) -> tuple[Child, ...]:
     """The actors beside the lines of a source."""
-    return ()
+    filler, name = filler_of(source.name, settings), source.name
+    looks_out = companion(hall, paths.lookout(name), partial(lookout, hall.core, source, settings, filler))
+    if filler is None or not settings.refill:
+        return (evolve(looks_out, beat_within=BEAT_WITHIN),)
+    fills = companion(hall, paths.refill(name), partial(refiller, hall.core, source, settings, filler))
+    return (evolve(looks_out, beat_within=BEAT_WITHIN), fills)
+
+
+def companion(hall: Hall, path: str, make: Callable[[], Lookout | Refiller]) -> Child:
+    """An actor beside the lines of a source. It has nothing to finish."""
+    return Child(paths.name(path), make, backoff=backoff(hall.settings), stop_within=0, needed=False)
+
+
+def lookout(core: Core, source: SourceState, settings: SourceSettings, filler: Filler | None) -> Lookout:
+    """The actor that finds out which symbols of a source are quiet, and which are stalled."""
+    refills = core.wanted.of(source.name)
+    return Lookout(
+        source,
+        core.history,
+        core.clock,
+        filler=filler,
+        reach=partial(asks, core, source, settings) if filler else None,
+        is_wanted=lambda symbol: symbol in refills.symbols,
+        want=core.want if filler is not None and settings.refill else None,
+    )
+
+
+def refiller(core: Core, source: SourceState, settings: SourceSettings, filler: Filler) -> Refiller:
+    """The actor that asks a source for missing trades."""
+    return Refiller(
+        source,
+        settings,
+        filler,
+        partial(asks, core, source, settings),
+        core.budget(source.name),
+        core.wanted.of(source.name),
+        core.delivery.put,
+        lambda symbol: core.history(symbol).newest_of(source.name),
+    )
+
+
+def asks(core: Core, source: SourceState, settings: SourceSettings) -> RestClient:
+    """Carries questions to the REST of a source."""
+    return RestClient(
+        settings.refill_url,
+        core.budget(source.name),
+        most_bytes=settings.max_message_bytes,
+        within=ANSWER_WITHIN,
+        connect_within=settings.connect_within,
+        weight_header=settings.weight_header,
+        proxy=settings.proxy,
+    )
 
 
 def backoff(settings: Settings) -> Backoff:
@@ -429,9 +496,12 @@ def listener(hall: Hall, source: SourceState, settings: ListenerSettings) -> Sup
     )
 
 
-def codec_class(settings: AnySourceSettings) -> Any:
-    """`Codec` stands beside the `Settings` that the configuration found: see `sources.port`."""
-    return sys.modules[type(settings).__module__].Codec
+def door(hall: Hall, source: SourceState, settings: PushSettings) -> Actor:
+    """One source that producers push to by HTTP: the gateway takes their requests."""
+    intake = hall.core.intake(source.name)
+    assert intake is not None
+    made: Actor = plugs.find("transports", settings.transport).Door(source, intake)
+    return made
 
 
 def beat_within(settings: SourceSettings) -> float:
@@ -464,7 +534,7 @@ def run(
 
     def end() -> None:
         nonlocal is_sound
-        is_sound = finish(built.core.recording)
+        is_sound = built.core.finish()
 
     code = run_supervisor(
         evolve(spec, children=(*children_before, *spec.children)),
@@ -508,7 +578,7 @@ def stop_deadline(settings: Settings) -> float:
     # http, the topics at once, the recorder, each of the others
     one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 6 + len(sources) - listening  # the actors of `ops`, the follower, and the keepers of lines
+    at_once = 6 + 3 * (len(sources) - listening)  # the actors of `ops`, the follower, those beside lines
     tree = closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN
     return tree + FINISH_WITHIN + GRACE
 

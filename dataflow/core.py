@@ -14,27 +14,30 @@ from urllib.parse import urlsplit
 
 from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
-from .cache.feed import Verdict
 from .cache.history import History
+from .cache.recorder import finish
 from .cache.recording import Recording
 from .cache.store import Store
 from .cache.tiers import Tiers
-from .domain import Item, Topic, Trade
+from .cache.verdict import Verdict
+from .domain import Item, Missing, Topic, Trade
 from .domain.quality import Quality
 from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
+from .net.budget import Budget
 from .net.pace import Attempts
 from .settings.schema import Send, Settings
 from .sources.intake import Intake
-from .sources.port import AnySourceSettings, ListenerSettings, SourceSettings
+from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
+from .sources.wanted import Wanted
 from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
-from .topics.quality import QualityLog
+from .topics.quality import Qualities
 from .topics.topics import Topics
 
 
@@ -43,7 +46,7 @@ class Core:
     hears how the sources fare. `clock`: wall time, for what is shown. `steady` never jumps: for ages.
 
     `archive`: the history on disk, at `place`. It is opened, and waited for. Raises ConfigError and
-    ArchiveFailed. Who built the core ends with `recorder.finish`.
+    ArchiveFailed. Who built the core ends with `finish`.
     """
 
     def __init__(
@@ -82,9 +85,12 @@ class Core:
                 self._refused,
                 staged=None if archive is None else self.recording.fills,
                 streams=self.recording.streams,
+                holds=self.hold,
+                missing=self._missed,
             )
             for _ in range(cache.shards)
         ]
+        self.missing: Callable[[Missing], None] | None = None  # asks for it; None: no trade waits for others
         self._audience = audience or Audience()
         self._attempts: dict[str, Attempts] = {}  # to connect, by address
         self._known: dict[
@@ -130,6 +136,8 @@ class Core:
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self.delivery = Delivery(cache.shards)
+        self._budgets: dict[str, Budget] = {}  # of their questions by HTTP
+        self.wanted = Wanted()
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
     def adopt(self, settings: Settings) -> None:
@@ -151,17 +159,19 @@ class Core:
         for name, intake in self._intakes.items():
             intake.adopt(is_open=self.intake(name) is not None)
         self.topics.want_again(now)
+        self._let_go()
         self._look(sorted(before | now.keys()))
         self.topics.appear(now)
 
     def intake(self, name: str) -> Intake | None:
         """The entry for what clients push to the source `name`; None if there is no source that takes it."""
         source = self.sources.get(name)
-        if source is None or not isinstance(source.settings, ListenerSettings):
+        if source is None or not isinstance(source.settings, ProducerSettings):
             return None
         if name not in self._intakes:
             discover = partial(self.discover, source=name)
-            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put)
+            admitted = partial(self._admitted, name)
+            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put, admitted)
         return self._intakes[name]
 
     def attempt(self, settings: SourceSettings) -> float:
@@ -170,6 +180,18 @@ class Core:
         where = urlsplit(settings.url).netloc.rpartition("@")[2]
         attempts = self._attempts.setdefault(where, Attempts(*settings.connections_in))
         return attempts.take(self._steady())
+
+    def budget(self, name: str) -> Budget:
+        """What may be asked of the source `name` by HTTP; all its questions share it."""
+        settings = self.sources[name].settings
+        assert isinstance(settings, SourceSettings)
+        budget = self._budgets.setdefault(name, Budget(settings.refill_weight))
+        budget.most = settings.refill_weight
+        return budget
+
+    def want(self, missing: Missing) -> None:
+        """These trades shall be asked for. Live ones wait for them if something came behind them."""
+        self.wanted.of(missing.source).add(missing, self.hold(missing.source))
 
     def discover(self, symbol: str, source: str) -> None:
         """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.
@@ -210,9 +232,41 @@ class Core:
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """How the data of `symbol` is, at each of its sources."""
-        log = self.channels[QUALITY].log_of(Topic(QUALITY, symbol))
-        assert isinstance(log, QualityLog)
-        return log.states
+        channel = self.channels[QUALITY]
+        assert isinstance(channel, Qualities)
+        return channel.now(symbol)
+
+    def hold(self, source: str) -> float:
+        """Seconds that trades of `source` wait for missing ones; 0 where nobody asks for those."""
+        asked = self._asked(source)
+        return 0.0 if asked is None else asked.hold
+
+    def _asked(self, source: str) -> SourceSettings | None:
+        """The settings of a source that is asked for missing trades."""
+        state = self.sources.get(source)
+        if self.missing is None or state is None or not isinstance(state.settings, SourceSettings):
+            return None
+        return state.settings if state.settings.refill and can_be_asked(state.settings) else None
+
+    def _missed(self, missing: Missing) -> None:
+        if self.missing is not None and self._asked(missing.source) is not None:
+            self.missing(missing)
+
+    def _let_go(self) -> None:
+        """Whoever waits for trades that nobody asks for any more goes on."""
+        for store in self.stores:
+            for symbol in store.release(lambda source: not self.hold(source)):
+                self.news(symbol)
+
+    def finish(self) -> bool:
+        """After the tree has ended: record what is left, and close the history. See `recorder.finish`."""
+        for store in self.stores:
+            grown = store.release()  # nobody brings what is missing any more
+            if self.archive is not None:
+                self.recording.follow(lambda: None)
+                for symbol in grown:
+                    self.recording.news(symbol)
+        return finish(self.recording)
 
     def lost_in_shard(self, shard: int, batches: Iterable[Iterable[Item]]) -> None:
         """Items were in a shard's hand when it crashed: each that was not admitted becomes a gap."""
@@ -241,10 +295,13 @@ class Core:
             known.become(settings)
         return known
 
+    def _admitted(self, source: str, symbol: str, trade_id: str) -> Trade | None:
+        return self.history(symbol).admitted(source, trade_id)
+
     def _is_taken(self, symbol: str) -> bool:
         """Whether an exchange has `symbol`, or any source another one with the same name without dashes."""
         return any(
-            each != symbol or any(not isinstance(s.settings, ListenerSettings) for s in self.carriers[each])
+            each != symbol or any(not isinstance(s.settings, ProducerSettings) for s in self.carriers[each])
             for each in self.names.alike(symbol)
         )
 

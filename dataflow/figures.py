@@ -7,7 +7,7 @@ once a batch or a pass, but never once a trade or a delivery.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -18,19 +18,24 @@ SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 
 @define
 class Histogram:
-    """How many durations were at most so long. `total`: their sum, in seconds."""
+    """How many durations were at most so long. `total`: their sum, in seconds. `bounds`: seconds, growing."""
 
     total: float = 0.0
-    _counts: list[int] = field(factory=lambda: [0] * (len(SECONDS) + 1), init=False)
+    bounds: Sequence[float] = SECONDS
+    _counts: list[int] = field(init=False)
+
+    @_counts.default
+    def _none(self) -> list[int]:
+        return [0] * (len(self.bounds) + 1)
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        self._counts[bisect_left(SECONDS, seconds)] += 1
+        self._counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Each bound in seconds, with the number of durations up to it; the last bound is infinite."""
-        return zip((*SECONDS, float("inf")), accumulate(self._counts), strict=True)
+        return zip((*self.bounds, float("inf")), accumulate(self._counts), strict=True)
 
 
 @define

@@ -59,6 +59,16 @@ def keeper(name: str) -> str:
     return f"{source(name)}/keeper"
 
 
+def lookout(name: str) -> str:
+    """The path of the actor that looks after the symbols of a source."""
+    return f"{source(name)}/lookout"
+
+
+def refill(name: str) -> str:
+    """The path of the actor that asks a source for missing trades."""
+    return f"{source(name)}/refill"
+
+
 def listener(name: str) -> str:
     """The path of the actor that listens for the producers of a source."""
     return f"{source(name)}/listener"

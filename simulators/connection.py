@@ -13,6 +13,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -56,7 +57,8 @@ _Outgoing: TypeAlias = Piece | _Goodbye | _Ready
 @define(eq=False)
 class Connection:
     """The exchange's view of one client. `sent` counts messages that were written to the socket,
-    `swallowed` those that were lost in a stall. `allowed`: frames of the client within one second."""
+    `swallowed` those that were lost in a stall or to a `mute`. `allowed`: frames of the client within one
+    second."""
 
     number: int
     session: Session
@@ -69,6 +71,7 @@ class Connection:
     leaving: bool = False
     allowed: int | None = None
     _heard: deque[float] = field(factory=deque)
+    _muted: set[str] = field(factory=set)
     _outbox: deque[_Outgoing] = field(factory=deque)
     _held: list[Piece] = field(factory=list)
     _silent_until: float = -1.0
@@ -124,10 +127,17 @@ class Connection:
         """Put market data in the outbox, if the client is subscribed. Faults strike here."""
         if not self.session.wants(item):
             return
+        if item.symbol in self._muted:
+            self.swallowed += 1
+            return
         fault = self.faults.strike(item.symbol)
-        self._begin(fault)
+        self._begin(fault, item.symbol)
         for text in self.session.encode(item):
             self._put(*mangle(fault, text, self.faults))
+
+    def unmute(self, symbols: Iterable[str]) -> None:
+        """The client has subscribed to these symbols anew: their `mute` is over."""
+        self._muted.difference_update(symbols)
 
     def tell_all(self, trades: list[Trade]) -> None:
         """Put replayed trades in the outbox. Faults do not strike them."""
@@ -135,11 +145,14 @@ class Connection:
             for text in self.session.encode(trade):
                 self._put([text], [])
 
-    def _begin(self, fault: Fault | None) -> None:
+    def _begin(self, fault: Fault | None, symbol: str) -> None:
         if fault and fault.kind == "skip":
             self.session.skip()
         if fault and fault.kind == "stall":
             self.stall(fault.seconds)
+        if fault and fault.kind == "mute":
+            self._muted.add(symbol)
+            self.swallowed += 1
 
     def _put(self, now: list[Piece], later: list[Piece]) -> None:
         if self.silent:

@@ -8,7 +8,7 @@ Rule 3: the answers to REST are pure too: they follow from the question and from
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from attrs import field, frozen
 
@@ -73,6 +73,10 @@ Rest: TypeAlias = Callable[[str, Mapping[str, str], Tape], Answer]
 """Answers a GET: its path, its query (the first value of each name), and the tape. It never raises."""
 
 
+Snapshot: TypeAlias = Callable[[Any, str, Sequence[Trade]], list[str]]
+"""What a session of this dialect says to a new subscriber of a symbol, of its trades so far, oldest first."""
+
+
 @frozen
 class Dialect:
     """The protocol of an exchange.
@@ -82,8 +86,10 @@ class Dialect:
     whether its messages have sequence numbers, so that the fault `skip` makes sense. Durations are in
     seconds, None is never: `heartbeat` between two calls of `Session.beat`, `ping` between two WebSocket
     pings, `lifetime` until the exchange closes a connection. `frames_per_second`: a client that sends more
-    messages and pongs than that within any one second is closed with 1008.
+    messages and pongs than that within any one second is closed with 1008. `farewell` makes the message that
+    announces the end of a connection, from the time in microseconds; None: there is no such message.
 
+    `snapshot`: what a new subscriber gets behind the answer and before the next trade; None: nothing.
     `rest` answers questions by HTTP on the same port; None: there are none. `weight_a_minute`: what all of
     them may cost in a minute of the clock; what is more gets status 429. `weight_header` tells how much is
     used; None: the exchange does not tell.
@@ -97,6 +103,8 @@ class Dialect:
     ping: float | None = field(default=20.0, kw_only=True)
     lifetime: float | None = field(default=None, kw_only=True)
     frames_per_second: int | None = field(default=None, kw_only=True)
+    farewell: Callable[[int], str] | None = field(default=None, kw_only=True)
+    snapshot: Snapshot | None = field(default=None, kw_only=True)
     rest: Rest | None = field(default=None, kw_only=True)
     weight_a_minute: int | None = field(default=None, kw_only=True)
     weight_header: str | None = field(default=None, kw_only=True)

@@ -30,7 +30,7 @@ from .rest import RestPort, Rewound, head_of, is_question
 from .trade import Item, Trade
 
 Absent: TypeAlias = Literal["lost", "held", "replayed"]
-Mode: TypeAlias = Literal["graceful", "abrupt", "drop", "refuse", "restart", "accept"]
+Mode: TypeAlias = Literal["graceful", "abrupt", "drop", "refuse", "restart", "announce", "accept"]
 MODES: tuple[str, ...] = get_args(Mode)
 HANDSHAKE_WITHIN = 10.0
 CLOSE_WITHIN = 5.0
@@ -83,6 +83,8 @@ class Exchange:
     _connections: dict[int, Connection] = field(factory=dict)
     _subscribed: frozenset[str] = frozenset()
     _tape: dict[str, deque[Trade]] = field(factory=dict)
+    _earlier: dict[str, list[Trade]] = field(factory=dict)  # trades of numberings that are over
+    _shift: int = 0
     _replays: dict[str, _Replay] = field(factory=dict)
     rest: RestPort = field(init=False)
     _listener: Listener = field(init=False)
@@ -90,7 +92,7 @@ class Exchange:
 
     def __attrs_post_init__(self) -> None:
         self.faults = Faults(self.seed)
-        self.rest = RestPort(self.dialect, self.faults, self.tape, lambda: self._tape)
+        self.rest = RestPort(self.dialect, self.faults, self._present, lambda: self._tape)
         self._listener = Listener(self.handle)
 
     # For tests and feeds
@@ -138,6 +140,8 @@ class Exchange:
     async def publish(self, item: Item) -> None:
         """Send `item` to its subscribers. Waits while the item is held, or while an outbox is full."""
         await trio.lowlevel.checkpoint()
+        if self._shift and isinstance(item, Trade):
+            item = item.moved(ids=self._shift, members=self._shift)
         while True:
             if self._holds(item):
                 await self._changed.park()
@@ -157,10 +161,21 @@ class Exchange:
             await connection.drained()
 
     def tape(self, symbol: str) -> tuple[Trade, ...]:
-        """The last `history` trades published for `symbol`, oldest first."""
-        return tuple(self._tape.get(symbol, ()))
+        """The last `history` trades published for `symbol`, oldest first, of every numbering."""
+        return (*self._earlier.get(symbol, ()), *self._present(symbol))
 
     # Trouble on demand
+
+    def renumber(self, ids: int) -> None:
+        """Number trades anew: from now on `ids` is added to each id. Questions by HTTP know only those.
+
+        Connections stay. An exchange that comes back with another numbering ends them too: `disconnect`.
+        """
+        self._shift += ids
+        for symbol, trades in self._tape.items():
+            self._earlier.setdefault(symbol, []).extend(trades)
+            trades.clear()
+        self._replays.clear()
 
     def fault(
         self,
@@ -191,11 +206,14 @@ class Exchange:
         ``graceful``: send what is queued, then a close frame 1001. ``abrupt``: reset the TCP connection.
         ``drop``: abrupt, then refuse clients for `seconds`. ``refuse``: abrupt, then refuse clients until
         ``accept``. ``restart``: a close frame 1012, refuse clients for `seconds` (default 0), and forget all
-        trades. ``accept``: end no connection, and accept clients again. ValueError for any other mode, and
-        for ``drop`` without `seconds`.
+        trades. ``announce``: say that they will end, go on, and end them `seconds` later (default 1); new
+        ones are accepted. ``accept``: end no connection, and accept clients again. ValueError for any other
+        mode, for ``drop`` without `seconds`, and for ``announce`` where the protocol has no word for it.
         """
         if mode not in MODES or (mode == "drop" and seconds is None):
             raise ValueError(_no_such(mode))
+        if mode == "announce" and self.dialect.farewell is None:
+            raise ValueError(f"{self.dialect.name} announces no end of a connection")
         self.say(f"disconnect {mode}" if seconds is None else f"disconnect {mode} for {seconds:g} s")
         match mode:
             case "graceful":
@@ -210,6 +228,8 @@ class Exchange:
                 await _cut(self._release_all())
             case "restart":
                 await self._restart(seconds or 0.0)
+            case "announce":
+                await self._announce(1.0 if seconds is None else seconds)
             case "accept":
                 await self._listener.accept()
         await trio.lowlevel.checkpoint()
@@ -219,11 +239,27 @@ class Exchange:
         """Whether it refuses clients now."""
         return self._listener.refusing
 
+    async def _announce(self, seconds: float) -> None:
+        leaving = self.connections
+        assert self.dialect.farewell is not None
+        for connection in leaving:
+            connection.say([self.dialect.farewell(self.now_us())])
+        await trio.sleep(seconds)
+        ending = [each for each in leaving if each.number in self._connections]
+        for connection in ending:
+            self._release(connection)
+        await _close(ending, 1001, "going away")
+
     async def _restart(self, seconds: float) -> None:
         await self._listener.refuse_until(trio.current_time() + seconds)
         await _close(self._release_all(), 1012, "service restart")
         self._tape.clear()
+        self._earlier.clear()
         self._replays.clear()
+
+    def _present(self, symbol: str) -> tuple[Trade, ...]:
+        """What the present numbering has."""
+        return tuple(self._tape.get(symbol, ()))
 
     def _release_all(self) -> tuple[Connection, ...]:
         released = self.connections
@@ -387,7 +423,10 @@ class Exchange:
         now = connection.session.symbols
         if now != before:
             self.say(f"client {connection.number} subscribes to {', '.join(sorted(now)) or 'nothing'}")
+        connection.unmute(now - before)
         for symbol in sorted(now - before):
+            if self.dialect.snapshot is not None:
+                connection.say(self.dialect.snapshot(connection.session, symbol, self.tape(symbol)))
             connection.tell_all(self._tail(symbol))
         self._refresh()
         for symbol in before - now - self._subscribed:

@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal[
     "reorder",
     "delay",
     "stall",
+    "mute",
     "skip",
     "truncate",
     "garbage",
@@ -141,7 +142,9 @@ class Faults:
         return "\x7f" + "".join(self._dice.choices('{}[]:,"\\abcdef0123456789\u00e9\u2603', k=24))
 
 
-ON_DATA: tuple[Kind, ...] = ("drop", "duplicate", "reorder", "delay", "stall", "skip", "truncate", "garbage")
+ON_DATA: tuple[Kind, ...] = (
+    *("drop", "duplicate", "reorder", "delay", "stall", "mute", "skip", "truncate", "garbage"),
+)
 ON_QUESTIONS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind.startswith("rest_"))
 SILENCE = float("inf")
 
@@ -159,7 +162,7 @@ Piece: TypeAlias = str | Wait
 def mangle(fault: Fault | None, text: str, faults: Faults) -> tuple[list[Piece], list[Piece]]:
     """The texts to send instead of `text` now, and those behind the next message of the connection."""
     match fault.kind if fault else None:
-        case "drop":
+        case "drop" | "mute":
             return [], []
         case "duplicate":
             return [text, text], []

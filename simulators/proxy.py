@@ -233,13 +233,16 @@ class Proxy:
         _check(seconds=seconds)
         self._set(way, closes_late=seconds)
 
-    async def cut(self) -> int:
-        """Close both sides of every connection; returns how many, when all are closed."""
-        return await self._end_all(hard=False)
+    async def cut(self, most: int | None = None) -> int:
+        """Close both sides of the `most` oldest connections (None: of every one).
 
-    async def reset(self) -> int:
+        Returns how many, when all of these are closed.
+        """
+        return await self._end(most, hard=False)
+
+    async def reset(self, most: int | None = None) -> int:
         """Like `cut`, with a TCP reset to both sides."""
-        return await self._end_all(hard=True)
+        return await self._end(most, hard=True)
 
     async def refuse(self, seconds: float = float("inf")) -> None:
         """Refuse new connections for so many seconds; open connections stay."""
@@ -274,8 +277,8 @@ class Proxy:
         if direction != "up":
             yield self.down
 
-    async def _end_all(self, *, hard: bool) -> int:
-        tunnels = tuple(self._tunnels)
+    async def _end(self, most: int | None, *, hard: bool) -> int:
+        tunnels = tuple(self._tunnels)[:most]
         for tunnel in tunnels:
             tunnel.end(hard=hard)
         for tunnel in tunnels:

@@ -2,7 +2,8 @@
 
 Rules of this file. Delivering never waits: a shard that is down must not block a connector. Trades that a
 full mailbox refuses are counted. A mark for the hole is delivered as soon as there is room again. Trades with
-a sequence do not need it; their numbers show the hole. Who can make its producer wait calls `put`, which
+a sequence do not need it; their numbers show the hole. Of a refused answer only its end is delivered later:
+what waits for it must not wait for ever. Who can make its producer wait calls `put`, which
 waits for room instead, and refuses only what it must leave behind when it is cut off.
 """
 
@@ -13,7 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from zlib import crc32
 
-from dataflow.domain import Item, Missed
+from attrs import evolve
+
+from dataflow.domain import Item, Missed, Refilled
 from supervisors import ActorGone, Put, Ref
 
 
@@ -29,7 +32,7 @@ class Delivery:
     def __init__(self, shards: int) -> None:
         self.overflowed: Counter[str] = Counter()  # trades refused by a full mailbox, by source
         self._shards: list[Ref | None] = [None] * shards
-        self._owed: defaultdict[int, dict[tuple[str, str], Missed]] = defaultdict(dict)
+        self._owed: defaultdict[int, dict[tuple[type, str, str], Item]] = defaultdict(dict)
 
     def attach(self, shard: int, ref: Ref) -> None:
         """Put the items of `shard` into the mailbox of `ref` from now on."""
@@ -74,7 +77,13 @@ class Delivery:
         return batches
 
     def _remember(self, shard: int, refused: Iterable[Item]) -> None:
+        owed = self._owed[shard]
         for item in refused:
+            if isinstance(item, Refilled):
+                self.overflowed[item.source] += len(item.trades)
+                if item.is_last:
+                    owed[Refilled, item.source, item.symbol] = evolve(item, trades=(), is_whole=False)
+                continue
             if not isinstance(item, Missed):
                 self.overflowed[item.source] += 1
-            self._owed[shard][item.source, item.symbol] = Missed(item.source, item.symbol, "source_gap")
+            owed[Missed, item.source, item.symbol] = Missed(item.source, item.symbol, "source_gap")

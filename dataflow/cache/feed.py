@@ -8,31 +8,22 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from enum import Enum
 from typing import Final, NamedTuple
 
 from attrs import define, evolve, field
 
 from dataflow.domain import Gap, Missed, Trade
 
+from .holding import Held
+from .verdict import Verdict
+
 NEVER: Final = float("-inf")  # earlier than every timestamp
 
 ANEW: Final = 20  # late trades in a row: more than a few stragglers, and few enough to lose
-JUMP: Final = 10_000_000  # places; several days of the busiest symbols
 HOLES: Final = 1_000  # of one source that may still be filled: the newest ones
 
 
-class Verdict(Enum):
-    """The result of offering an item."""
-
-    ADMITTED = "admitted"
-    DUPLICATE = "duplicate"  # this source has given this trade before
-    LATE = "late"  # its sequence is passed, and its place is not known, or holds another trade
-    FILLED = "filled"  # it is a missing trade of an exact gap, and gets its place there
-    REUSED = "reused"  # a trade of another time has this id, and no sequence tells them apart
-    IMPLAUSIBLE = "implausible"  # its sequence is far too high, and no other trade has confirmed it
-    TOO_OLD = "too_old"  # older than the remembered ids: it may be new or not
-    NOTED = "noted"  # no trade but a mark: some may be missing
+_STRANGE: Final = (Verdict.LATE, Verdict.IMPLAUSIBLE)
 
 
 class Hole(NamedTuple):
@@ -58,12 +49,13 @@ class Feed:
     last_sequence: int | None = None
     missed: Missed | None = None  # trades may be missing before the next trade
     floor: float = NEVER  # highest credible timestamp among the forgotten ids
-    stray: int | None = None  # the sequence of the last trade, if it was refused for that
-    late: int = 0  # the number of late ones among the refused trades in a row
+    strays: list[int] = field(factory=list)  # the sequences of the last trades, if they were refused ...
+    why: Verdict | None = None  # ... for this
     ids: dict[str | None, Trade] = field(
         factory=dict
     )  # admitted trades, as far as they are remembered; no None
     holes: list[Hole] = field(factory=list)  # of the present numbering, in its order
+    held: Held | None = None  # what waits for missing trades
 
     def step(self, trade: Trade) -> int | None:
         """The growth of the sequence since the last trade of the source; None without a sequence."""
@@ -89,7 +81,7 @@ class Feed:
 
     def overlap(self, trade: Trade) -> None:
         """Draw the conclusions from a duplicate: see the top of `history`."""
-        mark, newest = self.missed, self.newest
+        mark, newest = self.missed, self.newest if self.held is None else self.held.newest
         if mark and mark.resubscribed and newest and trade.trade_id == newest.trade_id:
             self.missed = None
         if self.step(trade) == 1:  # only when a new numbering reaches trades that were admitted before
@@ -97,19 +89,24 @@ class Feed:
 
     def goes_on(self, trade: Trade, verdict: Verdict) -> bool:
         """Count the trades that do not fit. Returns whether this one proves that they are a new stream."""
-        before, now = self.stray, trade.sequence
-        goes_on = False
+        now = trade.sequence
+        if now is None or verdict not in _STRANGE:
+            if self.strays:
+                self.strays = []
+            return False
+        if verdict is not self.why:
+            self.strays = []
+        self.why = verdict
+        if now in self.strays:  # another connection to the source repeats it
+            return False
+        before = self.strays[-1] if self.strays else now
         if verdict is Verdict.IMPLAUSIBLE:
-            goes_on = before is not None and now == before + 1
-        elif verdict is Verdict.LATE and now is not None:
-            grows = before is not None and now >= before
-            self.late = self.late + (now != before) if grows else 1
-            goes_on = self.late >= ANEW
+            goes_on, self.strays = now == before + 1, [now]
         else:
-            now = None
-        self.stray = None if goes_on else now
-        if self.stray is None:
-            self.late = 0
+            self.strays = [*self.strays, now] if now > before else [now]
+            goes_on = len(self.strays) >= ANEW
+        if goes_on:
+            self.strays = []
         return goes_on
 
     # -- what is missing in exact gaps -----------------------------------------------------------

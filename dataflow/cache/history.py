@@ -14,7 +14,8 @@ stays until its gap is put, or until a later resubscription repeats the newest t
 A trade that does not fit is refused at first, and believed when more follow. `ANEW` late trades of a source
 in a row, growing and with no other trade of that source between them, are a new numbering. A sequence more
 than `JUMP` ahead is implausible until the very next trade continues from it. In both cases the number of
-missing trades is unknown, so one inexact gap announces the loss, the refused trades included.
+missing trades is unknown, so one inexact gap announces the loss, the refused trades included. Two connections
+to one source bring everything twice, so a repeated number neither counts nor breaks a row.
 
 A new numbering may use an id again. With a sequence, the same id at another timestamp is another trade.
 Without a sequence it is refused as reused, because the two cannot be told apart. A replay that looks like a
@@ -25,6 +26,14 @@ A missing trade that comes late fills its place. An exact gap of a source with s
 that of which sequence, and the trades around it tell when it was. A trade outside of that time has another
 numbering, and fills nothing. What fills is staged at first: no reader sees it, because it must be on disk
 before anybody is told of it (`settle`). A filled place never changes again.
+
+A source that can be asked for missing trades (`Holds`) puts no gap at first. The trade that shows the loss
+and those behind it wait: at most `HELD`, and no more than half of the log, so that no reader is overrun when
+they go on. What is missing may come from another connection to the source, or as an answer (`refill`). They
+go on as soon as nothing is missing before them; or behind the gap, when the answer says that it is the last
+one, when nobody has answered in time, when more come than may wait, or when a new numbering begins. No trade
+passes one that it must follow. What waits has no place: no reader sees it, and no disk. An answer is believed
+only for what is missing: at the end of the log, before a trade that waits, or in an exact gap.
 
 A trade without an id cannot be recognised when it comes again. So each that comes is one trade, whatever its
 age; only a sequence can refuse it.
@@ -45,16 +54,18 @@ price of `admit`. It does not touch any other run. Only `admit` judges.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise, takewhile
 from typing import Final, NamedTuple, Protocol
 
-from attrs import define, field, setters, validators
+from attrs import Factory, define, field, setters, validators
 
-from dataflow.domain import Entry, Gap, Missed, Recorded, Trade
+from dataflow.domain import Entry, Gap, Item, Missed, Missing, Recorded, Refilled, Trade
 
-from .feed import JUMP, NEVER, Feed, Hole, Verdict
+from .feed import NEVER, Feed, Hole
+from .holding import BELT, COARSE, HELD, Held, Holds, Run, between, missing
 from .ordered import ByPlace, ByTime
+from .verdict import JUMP, Verdict
 
 _MICROSECOND: Final = 1000  # nanoseconds; the resolution of a timestamp for clients
 _IDS_PER_TRADE: Final = 2  # ids outlive trades: a trade that was served must not be admitted again
@@ -123,6 +134,7 @@ class History:
     max_trades: int = field(validator=validators.ge(1))
     max_age: float = field(validator=validators.gt(0))
     shared: Mapping[int, int] = field(factory=dict, kw_only=True)
+    holds: Holds = field(default=Factory(Holds), kw_only=True, eq=False)
     last: int = field(default=0, init=False)  # the offset of the last place; 0 when there is none
     newest_trade: Trade | None = field(default=None, init=False)  # the last admitted one, however long ago
     holes: int = field(default=0, init=False)  # at least the number of gaps that came, and of fills
@@ -140,13 +152,19 @@ class History:
 
     @classmethod
     def going_on(
-        cls, epoch: int, max_trades: int, max_age: float, last: int, epochs: Sequence[tuple[int, int]]
+        cls,
+        epoch: int,
+        max_trades: int,
+        max_age: float,
+        last: int,
+        epochs: Sequence[tuple[int, int]],
+        holds: Holds | None = None,
     ) -> History:
         """A log that goes on behind place `last` of a stored one, with nothing in memory yet.
 
         `epochs`: the chain of the stored one, see `shared`.
         """
-        made = cls(epoch, max_trades, max_age, shared=shared(epochs))
+        made = cls(epoch, max_trades, max_age, shared=shared(epochs), holds=holds or Holds())
         made.last = made._timed = last
         made.holes = 2 * last  # no more than one gap and one fill for each place
         return made
@@ -207,27 +225,57 @@ class History:
         """The newest admitted trade of each source that had one."""
         return [feed.newest for feed in self._feeds.values() if feed.newest is not None]
 
+    def admitted(self, source: str, trade_id: str) -> Trade | None:
+        """The admitted trade of a source with that id, as far as the id is remembered."""
+        feed = self._feeds.get(source)
+        return None if feed is None else feed.ids.get(trade_id)
+
+    def newest_of(self, source: str) -> Trade | None:
+        """The newest admitted trade of one source."""
+        feed = self._feeds.get(source)
+        return None if feed is None else feed.newest
+
+    def missing_of(self, source: str) -> tuple[int, float]:
+        """The kept places that are gaps before trades of `source`; and when the newest of them was put, on
+        the clock of `admit`. Costs a look at every kept place."""
+        return count_missing(self._places, source)
+
     # -- admission -------------------------------------------------------------------------------
 
     def admit(self, item: Trade | Missed, now: float) -> Verdict:
         """Give a trade its place, or return why not. `now`: seconds of a monotonic clock; ages count from it.
 
+        HELD: it gets its place later. Any call may give others a place that have waited: `last` tells.
         Atomic: an exception leaves the log as it was.
         """
         self.expire(now)
         feed = self._feed(item.source)
+        if feed.held is not None:
+            return self._admit_beside(feed.held, item, feed, now)
         if isinstance(item, Missed):
             return feed.note(item)
         verdict = self._judge(item, feed)
         goes_on = feed.goes_on(item, verdict)
         if goes_on or verdict is Verdict.ADMITTED:
-            self._put(item, self._gap_before(item, feed, goes_on), feed, now)
+            gap = self._gap_before(item, feed, goes_on)
+            if gap is not None and not goes_on and self._must_wait(item, gap, feed, now):
+                return Verdict.HELD
+            self._put(item, gap, feed, now)
             return Verdict.ADMITTED
-        if verdict is Verdict.DUPLICATE:
-            feed.overlap(item)
-        elif verdict is Verdict.FILLED:
-            self._stage(feed.hole_of(item), (item,), feed)
+        self._follow(item, verdict, feed, now)
         return verdict
+
+    def _follow(self, trade: Trade, verdict: Verdict, feed: Feed, now: float) -> None:
+        """Do what follows from a verdict."""
+        if verdict is Verdict.ADMITTED:
+            self._put(trade, None, feed, now)
+        elif verdict is Verdict.HELD:
+            self._keep(trade, feed, now)
+        elif verdict is Verdict.DUPLICATE:
+            feed.overlap(trade)
+        elif verdict is Verdict.FILLED:
+            self._stage(feed.hole_of(trade), (trade,), feed)
+        self._go_on(feed, now)
 
     def admit_run(self, trades: Sequence[Trade], now: float) -> bool:
         """Admit trades of one source, at least one, if none of them needs to be judged.
@@ -238,7 +286,7 @@ class History:
         source = trades[0].source
         feed = self._feeds.get(source)
         ids = {trade.trade_id: trade for trade in trades}
-        if feed is None or len(trades) > self.max_trades:
+        if feed is None or feed.held is not None or len(trades) > self.max_trades:
             return False
         if None in ids:
             return len(ids) == 1 and self._admit_nameless(trades, feed, now)
@@ -268,25 +316,37 @@ class History:
         self._make_room()
         return True
 
-    def lost(self, item: Trade | Missed, now: float) -> bool:
+    def lost(self, item: Item, now: float) -> bool:
         """An item was received and then lost in a crash. Returns whether a gap was put for it.
 
         `now` is that of the batch in hand, a part of which may be admitted already.
 
-        A trade with a sequence needs no gap here: the next trade shows exactly how many are missing.
+        A trade with a sequence needs no gap here: the next trade shows exactly how many are missing. Nor does
+        another one, if its source can be asked: the next trade waits for it. What waits for an answer that
+        was lost is asked for again.
         """
         feed = self._feed(item.source)
         if isinstance(item, Missed):
             feed.note(item)
-            return False
-        if item.sequence is not None:
+        elif isinstance(item, Refilled):
+            for each in () if feed.held is None else feed.held.missing(feed.last_sequence, feed.newest):
+                self.holds.missing(each)
+        elif item.sequence is not None:
+            if feed.held is None and feed.step(item) == 1:
+                self.holds.missing(Missing(item.source, item.symbol, feed.newest, None, item.sequence))
             feed.last_sequence = item.sequence - 1 if feed.last_sequence is None else feed.last_sequence
+        elif self._is_lost(item, feed, now):
+            if feed.newest is None or not self.holds.seconds(item.source):
+                return self._put_unknown("shard_restart", now)
+            if feed.held is None and feed.missed is None:
+                self.holds.missing(Missing(item.source, item.symbol, feed.newest, None))
+            feed.note(Missed(item.source, item.symbol, "shard_restart"))
+        return False
+
+    def _is_lost(self, trade: Trade, feed: Feed, now: float) -> bool:
+        if self._judge(trade, feed) is not Verdict.ADMITTED or (feed.held is not None and trade in feed.held):
             return False
-        if self._judge(item, feed) is not Verdict.ADMITTED:
-            return False
-        if item.trade_id is None and any(value is item for value in self._places.since(now)):
-            return False
-        return self._put_unknown("shard_restart", now)
+        return trade.trade_id is not None or all(value is not trade for value in self._places.since(now))
 
     def expire(self, now: float) -> None:
         """Forget places that are more than `max_age` seconds older than `now`."""
@@ -368,7 +428,9 @@ class History:
         self.last += len(trades)
         self._trades += len(trades)
         self.newest_trade = feed.newest = trades[-1]
-        feed.missed, feed.stray, feed.late = None, None, 0
+        feed.missed = None
+        if feed.strays:
+            feed.strays = []
         if trades[-1].sequence is not None:
             feed.last_sequence = trades[-1].sequence
         feed.ids.update(ids)
@@ -411,6 +473,193 @@ class History:
             if offset <= self._timed:
                 self._by_time.remove(oldest.timestamp // _MICROSECOND, offset)
             self._trades -= 1
+
+    # -- waiting for missing trades --------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """The number of trades that wait."""
+        return sum(feed.held.count for feed in self._feeds.values() if feed.held is not None)
+
+    def refill(self, item: Refilled, now: float) -> list[tuple[Trade, Verdict]]:
+        """An answer has come: admit what was missing, and let go on what need not wait any longer.
+
+        Returns what became of its trades. HELD: admitted when more is known.
+        """
+        self.expire(now)
+        feed = self._feed(item.source)
+        held = feed.held
+        if feed.last_sequence is not None if held is None else held.is_numbered:
+            judged = [(trade, self._refill(trade, item, feed, now)) for trade in item.trades]
+        elif held is not None:
+            judged = self._splice(held, item, feed, now)
+        else:
+            judged = self._catch_up(item, feed, now)
+        if item.is_last and feed.held is not None:
+            self._let_go(feed, now, "unanswered", feed.held.upto(item.before))
+        return judged
+
+    def release(self, now: float, is_due: Callable[[str], bool]) -> None:
+        """What waits of these sources goes on, behind its gaps."""
+        for source, feed in self._feeds.items():
+            if feed.held is not None and is_due(source):
+                self._let_go(feed, now, "ended", len(feed.held.runs))
+
+    def _must_wait(self, trade: Trade, gap: Gap, feed: Feed, now: float) -> bool:
+        """Whether a trade behind missing ones waits. Whoever can ask for those is told of them."""
+        if feed.newest is None and not gap.exact:
+            return False  # nobody knows behind what they would be missing
+        waits = self.holds.seconds(trade.source) > 0
+        if waits:
+            feed.held = Held.begun(trade, now, None if gap.exact else feed.missed)
+            feed.missed = None
+        if waits or gap.exact:
+            self.holds.missing(missing(feed.last_sequence, feed.newest, trade))
+        return waits
+
+    def _admit_beside(self, held: Held, item: Trade | Missed, feed: Feed, now: float) -> Verdict:
+        """`admit` while others of its source wait."""
+        latest = now - self.holds.seconds(item.source) - BELT
+        overdue = sum(run.since < latest for run in held.runs)
+        if overdue:
+            self._let_go(feed, now, "overdue", overdue)
+            return self.admit(item, now)
+        if isinstance(item, Missed):
+            return feed.note(item)
+        if held.is_numbered is (item.sequence is None):  # nobody can tell which is first
+            self._let_go(feed, now, "mixed", len(held.runs))
+            return self.admit(item, now)
+        verdict = self._judge(item, feed)
+        if verdict in (Verdict.ADMITTED, Verdict.IMPLAUSIBLE):
+            verdict = held.judge(item, feed.last_sequence, feed.newest)
+        if feed.goes_on(item, verdict):
+            self._let_go(feed, now, "anew", len(held.runs))
+            self._put(item, self._gap_before(item, feed, anew=True), feed, now)
+            return Verdict.ADMITTED
+        self._follow(item, verdict, feed, now)
+        return verdict
+
+    def _keep(self, trade: Trade, feed: Feed, now: float) -> None:
+        held = feed.held
+        assert held is not None
+        newest, mark = held.newest, feed.missed
+        if not held.is_numbered:
+            feed.missed = None
+        if held.keep(trade, now, mark):
+            self.holds.missing(missing(newest.sequence, newest, trade))
+        self._bound(held, feed, now)
+
+    def _bound(self, held: Held, feed: Feed, now: float) -> None:
+        if held.count > min(HELD, self.max_trades // 2):
+            self._let_go(feed, now, "full", len(held.runs))
+
+    def _go_on(self, feed: Feed, now: float) -> None:
+        """Trades with sequences before which nothing is missing wait no longer."""
+        held, last = feed.held, feed.last_sequence
+        while held and held.runs and held.is_numbered and last is not None and held.runs[0].first <= last + 1:
+            self._come_out(held.take(), None, feed, now)
+            last = feed.last_sequence
+        self._end(feed, "whole")
+
+    def _let_go(self, feed: Feed, now: float, why: str, count: int) -> None:
+        """The first `count` runs wait no longer, whatever is missing."""
+        for _ in range(count):
+            assert feed.held is not None
+            run = feed.held.take()
+            if run.mark is None:
+                gap = self._gap_before(run.trades[0], feed, anew=False)
+            else:
+                gap = self._unknown(run.mark)
+                if run.brought:  # nobody knows on which side of them the rest is missing
+                    self._come_out(Run(run.since, deque(run.brought)), gap, feed, now)
+                    gap = self._unknown(run.mark)
+            self._come_out(run, gap, feed, now)
+        self._end(feed, why)
+
+    def _unknown(self, mark: Missed) -> Gap:
+        return Gap(self.last + 1, self.last + 1, mark.reason, exact=False)
+
+    def _come_out(self, run: Run, gap: Gap | None, feed: Feed, now: float) -> None:
+        later = feed.missed  # a mark behind them
+        for trade in run.trades:
+            self._put(trade, gap, feed, now)
+            gap = None
+        feed.missed = later
+        self.holds.counts[run.trades[0].source, Verdict.ADMITTED.value] += len(run.trades)
+
+    def _end(self, feed: Feed, why: str) -> None:
+        """If nothing waits any more, that is over."""
+        if feed.held is not None and not feed.held.runs:
+            assert feed.newest is not None
+            feed.held = None
+            self.holds.ended[feed.newest.source, why] += 1
+
+    def _refill(self, trade: Trade, item: Refilled, feed: Feed, now: float) -> Verdict:
+        """Of a trade that came as an answer of a source with sequences."""
+        step = feed.step(trade)
+        if step is None or (trade.source, trade.symbol) != (item.source, item.symbol):
+            return Verdict.UNASKED
+        known = feed.ids.get(trade.trade_id)
+        if known is not None:
+            verdict = Verdict.DUPLICATE if known.timestamp == trade.timestamp else Verdict.UNASKED
+        elif step <= 0:
+            verdict = Verdict.FILLED if self._fits(trade, feed) else Verdict.LATE
+        elif feed.held is not None and not feed.held.ends_before(trade):
+            verdict = feed.held.judge(trade, feed.last_sequence, feed.newest)
+        else:
+            verdict = Verdict.ADMITTED if feed.held is None and step == 1 else Verdict.UNASKED
+        self._follow(trade, verdict, feed, now)
+        return verdict
+
+    def _splice(self, held: Held, item: Refilled, feed: Feed, now: float) -> list[tuple[Trade, Verdict]]:
+        """Of an answer for trades without sequences, while some wait."""
+        named = held.upto(item.before)
+        if item.before is not None and named > 1:
+            self._let_go(feed, now, "unanswered", named - 1)
+        run, newest = held.runs[0], feed.newest
+        first = run.trades[0]
+        ids = [trade.trade_id for trade in item.trades]
+        begin = 0 if newest is None else _behind(ids, newest)
+        end = ids.index(first.trade_id) if first.trade_id in ids else len(ids)
+        judged = []
+        for at, trade in enumerate(item.trades):
+            verdict = _of_answer(trade, item, feed)
+            if verdict is Verdict.HELD and trade.trade_id in held.ids:
+                verdict = Verdict.DUPLICATE
+            elif verdict is Verdict.HELD:
+                is_between = begin <= at < end and between(trade, newest, first, COARSE)
+                verdict = Verdict.HELD if named and is_between else Verdict.UNASKED
+            if verdict is Verdict.HELD:
+                held.bring(trade)
+            judged.append((trade, verdict))
+        if item.is_whole and named and (item.before is not None or end < len(ids)):
+            held.take()
+            if run.brought:
+                self._come_out(Run(run.since, deque(run.brought)), None, feed, now)
+            self._come_out(run, None, feed, now)
+            self._end(feed, "whole")
+        else:
+            self._bound(held, feed, now)
+        return judged
+
+    def _catch_up(self, item: Refilled, feed: Feed, now: float) -> list[tuple[Trade, Verdict]]:
+        """Of an answer for trades without sequences, while none wait: only those behind the newest count."""
+        newest, judged = feed.newest, []
+        begin = 0 if newest is None else _behind([trade.trade_id for trade in item.trades], newest)
+        follows = begin > 0 or (
+            item.is_whole and newest is not None and all(t.timestamp > newest.timestamp for t in item.trades)
+        )
+        later = feed.missed  # what it tells of may lie behind the answer
+        for at, trade in enumerate(item.trades):
+            verdict = _of_answer(trade, item, feed)
+            if verdict is Verdict.HELD:
+                is_next = follows and at >= begin and item.before is None
+                verdict = Verdict.ADMITTED if is_next else Verdict.UNASKED
+            if verdict is Verdict.ADMITTED:
+                self._put(trade, None, feed, now)
+            judged.append((trade, verdict))
+        feed.missed = later
+        return judged
 
     # -- filling ---------------------------------------------------------------------------------
 
@@ -634,6 +883,22 @@ def _is_missing(trade: Trade, sequence: int, first: Trade, hole: Hole) -> bool:
     )
 
 
+def _of_answer(trade: Trade, item: Refilled, feed: Feed) -> Verdict:
+    """What can be said of a trade without a sequence in an answer. HELD: it is new."""
+    if (trade.source, trade.symbol, trade.sequence) != (item.source, item.symbol, None):
+        return Verdict.UNASKED
+    if trade.trade_id is None:
+        return Verdict.UNASKED
+    if trade.trade_id in feed.ids:  # whatever its time: the REST of some upstreams is coarser
+        return Verdict.DUPLICATE
+    return Verdict.TOO_OLD if trade.timestamp <= feed.floor else Verdict.HELD
+
+
+def _behind(ids: Sequence[str | None], trade: Trade) -> int:
+    """The place behind that trade; 0 if it is not among them."""
+    return ids.index(trade.trade_id) + 1 if trade.trade_id is not None and trade.trade_id in ids else 0
+
+
 def _entry(offset: int, value: Trade | Gap) -> Entry:
     return Recorded(offset, value) if isinstance(value, Trade) else value
 
@@ -647,6 +912,18 @@ def _together(staged: Iterable[tuple[int, Trade]]) -> list[Sequence[tuple[int, T
         else:
             runs.append([place])
     return [*runs]
+
+
+def count_missing(places: ByPlace[Trade | Gap], source: str) -> tuple[int, float]:
+    """See `History.missing_of`. A gap without a source is that of the trade behind it."""
+    missing, newest = 0, NEVER
+    for gap, following, when in places.of_type(Gap):
+        assert isinstance(gap, Gap)
+        owner = gap.source or (following.source if isinstance(following, Trade) else None)
+        if owner == source and gap.reason != "overrun":
+            missing += gap.last - gap.first + 1
+            newest = max(newest, when)
+    return missing, newest
 
 
 def microsecond(recorded: Recorded) -> int:

@@ -112,6 +112,13 @@ class ByPlace(Generic[V]):
         indices = range(len(self._values) - 1, self._head - 1, -1)
         return (self._values[at] for at in takewhile(lambda at: self._since[at] >= moment, indices))
 
+    def of_type(self, kind: type) -> Iterator[tuple[V, V | None, float]]:
+        """The values of exactly this class, each with the one behind it and the time of its adding."""
+        values, head = self._values, self._head
+        for index in [at for at, value in enumerate(values) if type(value) is kind and at >= head]:
+            behind = values[index + 1] if index + 1 < len(values) else None
+            yield values[index], behind, self._since[index]
+
     def after(self, place: int, limit: int | None = None) -> Iterator[tuple[int, V]]:
         """At most `limit` values that end after `place`, in order."""
         start = bisect_right(self._ends, place, lo=self._head)

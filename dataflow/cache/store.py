@@ -12,22 +12,28 @@ from typing import Final, TypeGuard
 
 from attrs import Factory, define, field
 
-from dataflow.domain import Item, Trade
+from dataflow.domain import Item, Missed, Missing, Refilled, Trade
 
-from .feed import Verdict
 from .history import History, Stored
+from .holding import Holds
+from .verdict import Verdict
 
 _FEW: Final = 4  # trades that cost less one by one than as a run
+_USED: Final = frozenset({Verdict.ADMITTED, Verdict.DUPLICATE, Verdict.FILLED, Verdict.HELD})
 
 
 @define(repr=False)
 class Store:
     """The histories of the symbols of one shard. Each is made when its symbol is first named.
 
-    `counts`: the number of items by (source, verdict). `refused` is called with each trade that is neither
-    admitted nor a duplicate nor a fill. It must not raise. `streams`: what is stored of each symbol; its log
-    goes on. `staged(symbol)` is called when fills are staged, for whoever writes and settles them. None:
-    there is no disk, and they are settled at once.
+    `counts`: the number of trades and marks by (source, verdict). A trade that waits counts twice: as held,
+    and as admitted when it has gone on. `refused` is called with each trade that is not used, and is no
+    duplicate. It must not raise. `streams`: what is stored of each symbol; its log goes on. `staged(symbol)`
+    is called when fills are staged, for whoever writes and settles them. None: there is no disk, and they are
+    settled at once.
+
+    `holds(source)`: how many seconds its trades may wait for missing ones; 0: they never do. `missing` is
+    told of what is missing. Neither may raise.
     """
 
     epoch: int
@@ -36,10 +42,17 @@ class Store:
     refused: Callable[[Trade, Verdict], None] | None = None
     staged: Callable[[str], object] | None = field(default=None, kw_only=True)
     streams: Mapping[str, Stored] = field(factory=dict, kw_only=True)
+    holds: Callable[[str], float] = field(default=lambda _source: 0.0, kw_only=True)
+    missing: Callable[[Missing], None] = field(default=lambda _missing: None, kw_only=True)
     counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
+    ended: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))  # see `Holds`
+    _holds: Holds = field(init=False)
     _histories: dict[str, History] = field(init=False, factory=dict)
     _filled: set[str] = field(init=False, factory=set)  # by the batch in hand
     _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
+
+    def __attrs_post_init__(self) -> None:
+        self._holds = Holds(self.holds, self.missing, self.counts, self.ended)
 
     def history(self, symbol: str, now: float | None = None) -> History:
         """The history of `symbol`. With `now`, trades that are too old are forgotten first.
@@ -55,9 +68,10 @@ class Store:
 
     def _begun(self, symbol: str) -> History:
         stored = self.streams.get(symbol)
+        bounds = self.epoch, self.max_trades, self.max_age
         if stored is None:
-            return History(self.epoch, self.max_trades, self.max_age)
-        return History.going_on(self.epoch, self.max_trades, self.max_age, stored.last, stored.epochs)
+            return History(*bounds, holds=self._holds)
+        return History.going_on(*bounds, stored.last, stored.epochs, self._holds)
 
     def symbols(self) -> list[str]:
         """The symbols that have a history."""
@@ -105,17 +119,39 @@ class Store:
         return self._offer_run(log, trades[middle:], now) or grown
 
     def _offer_each(self, log: History, items: Iterable[Item], now: float) -> bool:
-        grown = False
+        last, filled = log.last, False
         for item in items:
+            if isinstance(item, Refilled):
+                judged = log.refill(item, now)
+                for trade, verdict in judged:
+                    self._judged(trade, verdict)
+                filled = filled or any(verdict is Verdict.FILLED for _, verdict in judged)
+                continue
             verdict = log.admit(item, now)
-            self.counts[item.source, verdict.value] += 1
-            if verdict is Verdict.ADMITTED:
-                grown = True
-            elif verdict is Verdict.FILLED:
-                grown = True
-                self._filled.add(item.symbol)
-            elif self.refused and isinstance(item, Trade) and verdict is not Verdict.DUPLICATE:
-                self.refused(item, verdict)
+            self._judged(item, verdict)
+            filled = filled or verdict is Verdict.FILLED
+        return filled or log.last > last
+
+    def _judged(self, item: Trade | Missed, verdict: Verdict) -> None:
+        self.counts[item.source, verdict.value] += 1
+        if verdict is Verdict.FILLED:
+            self._filled.add(item.symbol)
+        elif self.refused and isinstance(item, Trade) and verdict not in _USED:
+            self.refused(item, verdict)
+
+    @property
+    def waiting(self) -> int:
+        """The number of trades that wait for missing ones."""
+        return sum(log.waiting for log in self._histories.values())
+
+    def release(self, is_due: Callable[[str], bool] = lambda _source: True) -> set[str]:
+        """What waits of these sources goes on, behind its gaps. Returns the symbols whose logs have grown."""
+        grown = set()
+        for symbol, log in self._histories.items():
+            last = log.last
+            log.release(self._now, is_due)
+            if log.last > last:
+                grown.add(symbol)
         return grown
 
     def lost(self, items: Iterable[Item]) -> set[str]:

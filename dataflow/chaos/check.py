@@ -401,6 +401,36 @@ def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> Sou
 
 
 @define
+class Refill:
+    """What became of the trades that did not come: asked for and delivered, or left as a named gap.
+
+    `seconds`: from the loss until all was there, as (bound, how many took at most so long). `asked`:
+    questions. `refused`: answers that were not believed, by reason.
+    """
+
+    refilled: int
+    left: int
+    seconds: list[tuple[float, int]]
+    asked: int
+    refused: Counter[str]
+
+    @property
+    def missed(self) -> int:
+        """All trades that did not come."""
+        return self.refilled + self.left
+
+    @property
+    def share(self) -> float:
+        """The share that was delivered after all."""
+        return self.refilled / self.missed if self.missed else 1.0
+
+    def within(self, share: float) -> float:
+        """Seconds within which this share of the questions was answered; 0 without any."""
+        whole = self.seconds[-1][1] if self.seconds else 0
+        return next((bound for bound, count in self.seconds if whole and count >= share * whole), 0.0)
+
+
+@define
 class Push:
     """What a producer sent over one connection: ticks of one symbol, no two with the same volume.
 
@@ -544,6 +574,7 @@ class Figures(Findings):
     crashes: Counter[str] = field(factory=Counter)
     recovery: list[tuple[str, float]] = field(factory=list)
     sources: dict[str, SourceAccount] = field(factory=dict)
+    refills: dict[str, Refill] = field(factory=dict)  # by source
     verdicts: Counter[str] = field(factory=Counter)  # decisions of the shards: admitted, duplicate, ...
     gaps: Counter[str] = field(factory=Counter)  # of the streams, by reason
     clients: dict[str, Account] = field(factory=dict)

@@ -1,7 +1,8 @@
 """The exchanges of a rehearsal, and the verdict on what they sent.
 
-Rules of this file. An exchange holds its trades while no connection is there, so a lost connection costs none
-of those that it has not sent. It remembers all that it sent.
+Rules of this file. An exchange that can be asked by HTTP goes on while no connection is there: what it sends
+then is missed, and must be asked for. Any other holds its trades, so a lost connection costs none of those
+that it has not sent. It remembers all that it sent.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Final
+from typing import Final, Literal
 
 import simulators
 from simulators import Exchange, Player
@@ -24,17 +25,19 @@ _OPENED: Final = {
     "binance": (simulators.open_binance, simulators.binance_feed),
 }
 EXCHANGES: Final = tuple(_OPENED)
+ASKED: Final = ("binance",)  # by HTTP; their trades are numbered
 
 
 @asynccontextmanager
 async def playing(
-    name: str, *, seed: int, repeated: int, speed: float = SPEED
+    name: str, *, seed: int, repeated: int, speed: float = SPEED, holds: bool = True
 ) -> AsyncIterator[tuple[Exchange, Player]]:
     """An exchange that plays its recording. `repeated`: trades of a symbol that it sends again to a client
-    that comes back."""
+    that comes back. `holds`: it waits while nobody is subscribed."""
     opened, feed = _OPENED[name]
+    absent: Literal["held", "lost"] = "held" if holds else "lost"
     async with (
-        opened(absent="held", replay_last=repeated, history=REMEMBERED, seed=seed) as exchange,
+        opened(absent=absent, replay_last=repeated, history=REMEMBERED, seed=seed) as exchange,
         simulators.playing(exchange, feed(), speed=speed, start="all_subscribed") as player,
     ):
         yield exchange, player

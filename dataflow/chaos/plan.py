@@ -7,17 +7,18 @@ daemon, and not on events during the rehearsal. Times are seconds.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 from attrs import evolve, field, frozen, validators
 
 from dataflow import paths
 
-Sort: TypeAlias = Literal["fault", "restart", "exchange", "wire", "proxy", "client"]
+Sort: TypeAlias = Literal["fault", "restart", "exchange", "wire", "question", "proxy", "client"]
 
 LONGEST: Final = 3.0  # longest duration of one trouble
 SHORTEST: Final = 0.05
+ROTATION: Final = 15.0  # seconds
 QUIET_END: Final = 0.05  # share of the time, at the end, without new troubles
 
 
@@ -25,8 +26,9 @@ QUIET_END: Final = 0.05  # share of the time, at the end, without new troubles
 class Shape:
     """The parts that can be broken. `numbering`: sources with a sequence number in every message.
 
-    `faces`: those with a client of their own, beside `clients` that speak JSON-RPC. `listeners`: sources that
-    `producers` push to.
+    `asked`: sources whose exchange numbers its trades, and answers questions for them by HTTP, with their
+    symbols. `faces`: those with a client of their own, beside `clients` that speak JSON-RPC. `listeners`:
+    sources that `producers` push to.
     """
 
     shards: int
@@ -37,6 +39,7 @@ class Shape:
     faces: tuple[str, ...] = ()
     listeners: tuple[str, ...] = ()
     producers: tuple[str, ...] = ()
+    asked: Mapping[str, tuple[str, ...]] = field(factory=dict)
 
     @property
     def client_names(self) -> tuple[str, ...]:
@@ -52,9 +55,11 @@ class Step:
     --------  -------------------------------------------------  -------------------------------------------
     fault     crash hang delay drop disconnect                   a path of the daemon's tree, at `point`
     restart   restart                                            a path of the daemon's tree
-    exchange  graceful abrupt drop refuse                        a source whose exchange ends its connections
-    wire      duplicate truncate garbage skip                    a source whose exchange garbles messages
-    proxy     cut reset latency half_open                        the way of a source, client or producer
+    exchange  graceful abrupt drop refuse announce renumber      a source whose exchange ends its connections
+    wire      duplicate truncate garbage skip drop mute          a source whose exchange garbles messages
+    question  rest_error rest_limit rest_slow rest_endless       a source whose exchange fails to answer by
+              rest_huge rest_redirect rest_half rest_lie         HTTP, or lies
+    proxy     cut cut_one reset latency half_open                the way of a source, client or producer
     client    leave vanish stop_reading                          a client
     """
 
@@ -69,13 +74,19 @@ class Step:
 
 @frozen
 class Plan:
-    """All troubles and settings of one rehearsal. `eager`: subscribe upstream also without clients."""
+    """All troubles and settings of one rehearsal. `eager`: subscribe upstream also without clients.
+
+    `lines`, `rotate_after` and `hold`: of the sources that can be asked by HTTP.
+    """
 
     seed: int
     seconds: float
     steps: tuple[Step, ...]
     slow_client: str
     eager: bool
+    lines: int
+    rotate_after: float
+    hold: float
 
 
 @frozen
@@ -97,7 +108,16 @@ def make(rehearsal: Rehearsal, shape: Shape) -> Plan:
     moments = sorted(dice.uniform(0, seconds * (1 - QUIET_END)) for _ in range(number))
     steps = tuple(_steps(dice, moments, shape))
     policy = dice.choice(("disconnect", "drop_oldest", "conflate"))
-    return Plan(rehearsal.seed, seconds, steps, policy, eager=dice.random() < 0.5)
+    return Plan(
+        rehearsal.seed,
+        seconds,
+        steps,
+        policy,
+        eager=dice.random() < 0.5,
+        lines=dice.choice((1, 1, 2)),
+        rotate_after=dice.choice((0.0, ROTATION)),
+        hold=dice.choice((0.0, 0.5, 2.0, 2.0)),
+    )
 
 
 def _steps(dice: random.Random, moments: Sequence[float], shape: Shape) -> list[Step]:
@@ -152,18 +172,38 @@ def _restart(dice: random.Random, shape: Shape) -> list[Step]:
 
 
 def _exchange(dice: random.Random, shape: Shape) -> list[Step]:
-    kind = dice.choice(("graceful", "abrupt", "drop", "refuse"))
-    seconds = _while(dice) if kind in ("drop", "refuse") else None
-    return [Step(0, "exchange", kind, dice.choice(shape.sources), seconds)]
+    source = dice.choice(shape.sources)
+    more = ("announce", "announce", "renumber") if source in shape.asked else ()
+    kind = dice.choice(("graceful", "abrupt", "drop", "refuse", *more))
+    seconds = _while(dice) if kind in ("drop", "refuse", "announce") else None
+    return [Step(0, "exchange", kind, source, seconds)]
 
 
 def _wire(dice: random.Random, shape: Shape) -> list[Step]:
     source = dice.choice(shape.sources)
-    kind = dice.choice(("duplicate", "truncate", "garbage", *(["skip"] if source in shape.numbering else [])))
+    more = [
+        *(["skip"] if source in shape.numbering else []),
+        *(["drop", "mute"] if source in shape.asked else []),
+    ]
+    kind = dice.choice(("duplicate", "truncate", "garbage", *more))
+    if kind == "mute":
+        return [Step(0, "wire", kind, source, point=dice.choice(shape.asked[source]))]
     return [Step(0, "wire", kind, source, times=dice.randint(1, 5))]
 
 
+def _question(dice: random.Random, shape: Shape) -> list[Step]:
+    """Something that makes questions necessary, and questions that fail."""
+    if not shape.asked:
+        return _wire(dice, shape)
+    source, kind = dice.choice([*shape.asked]), dice.choice(QUESTIONS)
+    seconds = _while(dice) if kind in ("rest_slow", "rest_limit") else None
+    failing = Step(0, "question", kind, source, seconds, times=dice.randint(1, 4))
+    return [failing, Step(0.01, "wire", "drop", source, times=dice.randint(1, 5))]
+
+
 def _proxy(dice: random.Random, shape: Shape) -> list[Step]:
+    if shape.asked and dice.random() < 0.2:
+        return [Step(0, "proxy", "cut_one", dice.choice([*shape.asked]))]
     kind = dice.choice(("cut", "reset", "latency", "half_open"))
     seconds = _while(dice) if kind in ("latency", "half_open") else None
     point = dice.choice(("up", "down")) if kind == "half_open" else None
@@ -194,8 +234,13 @@ _SORTS: Final[Sequence[tuple[Callable[[random.Random, Shape], list[Step]], int]]
     (_restart, 3),
     (_exchange, 3),
     (_wire, 3),
+    (_question, 3),
     (_proxy, 4),
     (_client, 4),
+)
+QUESTIONS: Final = (
+    *("rest_error", "rest_limit", "rest_slow", "rest_endless"),
+    *("rest_huge", "rest_redirect", "rest_half", "rest_lie"),
 )
 RESTARTED: Final = (*paths.BRANCHES, paths.HTTP)
 

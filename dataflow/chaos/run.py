@@ -1,8 +1,9 @@
 """Carries out a plan on the whole daemon, in one process, and collects the results.
 
-Rules of this file. It decides nothing: `plan` chooses the troubles, `check` judges the results. The
-exchanges repeat their last trades after a reconnect, so a lost connection alone costs no trade. Every wait
-has an end; a part that has not recovered by then is a finding.
+Rules of this file. It decides nothing: `plan` chooses the troubles, `check` judges the results. An exchange
+without questions by HTTP repeats its last trades after a reconnect, so a lost connection alone costs no
+trade; the other one repeats nothing, so each of its trades must be asked for. Every wait has an end; a part
+that has not recovered by then is a finding.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from dataflow.sources.state import LinkState
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, Handle, SupervisionError, open_supervisor
 
-from .check import Figures, pushed_account
+from .check import Figures, Refill, pushed_account
 from .client import Client, dial, speaker
-from .exchanges import EXCHANGES, REMEMBERED, judge, playing
+from .exchanges import ASKED, EXCHANGES, REMEMBERED, judge, playing
 from .faces import CLIENTS
 from .grpc import Aggregates
 from .plan import Plan, Rehearsal, Shape, Step, make
@@ -42,6 +43,9 @@ from .witness import LOOK_EVERY, Books, Overheard, Records, Watch, inventory, lo
 
 HOST: Final = "127.0.0.1"
 REPLAYED: Final = 1_000  # trades of a symbol that an exchange repeats after a reconnect
+REFILLED_WITHIN: Final = 90.0  # seconds: a question that failed often is asked again after a minute
+WEIGHT: Final = 6_000  # a minute, as Binance allows it
+RENUMBERED: Final = 50_000_000  # by so much lower are the ids of a new numbering: more than a rehearsal has
 WELL_WITHIN: Final = 60.0  # seconds after the last trouble: a busy machine replays slowly
 RESTART_WITHIN: Final = 30.0
 AT_REST: Final = 10  # looks in a row, because messages inside the sockets cannot be seen
@@ -91,6 +95,7 @@ def shape(settings: Settings, clients: int) -> Shape:
         tuple(_CLIENTS),
         (SOURCE,),
         tuple(PRODUCERS),
+        {name: settings.sources[name].symbols for name in ASKED},
     )
 
 
@@ -152,7 +157,8 @@ async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncI
         players: dict[str, Player] = {}
         ways: dict[str, Proxy] = {}
         for source in EXCHANGES:
-            opened = playing(source, seed=plan.seed, repeated=REPLAYED)
+            asked = source in ASKED
+            opened = playing(source, seed=plan.seed, repeated=0 if asked else REPLAYED, holds=not asked)
             exchange, players[source] = await stack.enter_async_context(opened)
             exchanges[source] = exchange
             to = partial(trio.open_tcp_stream, exchange.host, exchange.port)
@@ -194,11 +200,12 @@ def _settings(
         name: evolve(
             _upstream(shipped, name),
             url=f"ws://{way.host}:{way.port}{exchanges[name].dialect.path}",
-            eager=plan.eager,
+            eager=plan.eager or name in ASKED,  # nothing is promised, and nothing missed, unsubscribed
             linger=1.0,
             stale_after=5.0,
             subscribe_within=5.0,
             connect_within=3.0,
+            **(_asked(plan, way) if name in ASKED else {}),
         )
         for name, way in ways.items()
     }
@@ -213,6 +220,18 @@ def _settings(
         chaos=Chaos(enabled=True, seed=plan.seed),
         sources=sources,
     )
+
+
+def _asked(plan: Plan, way: Proxy) -> dict[str, Any]:
+    """Questions by HTTP go the same way as the messages."""
+    return {
+        "refill_url": f"http://{way.host}:{way.port}",
+        "refill_weight": WEIGHT,
+        "lines": plan.lines,
+        "rotate_after": plan.rotate_after,
+        "hold": plan.hold,
+        "stall_after": 2.0,
+    }
 
 
 def _upstream(settings: Settings, name: str) -> SourceSettings:
@@ -319,6 +338,9 @@ class _Play:
         await self._until_well("in the end")
         reached = {symbol: self.hall.core.history(symbol).last for symbol in self.hall.core.symbols}
         await self._until(lambda: self._silent(reached), "no trade came any more of")
+        with trio.move_on_after(REFILLED_WITHIN):
+            while any(self.hall.core.wanted.of(name).open for name in ASKED):  # noqa: ASYNC110
+                await trio.sleep(LOOK_EVERY)
         for player in self.stage.players.values():
             player.pause()
         for producer in self.stage.producers.values():
@@ -422,6 +444,7 @@ class _Play:
             "restart": self._restart,
             "exchange": self._exchange,
             "wire": self._wire,
+            "question": self._wire,
             "proxy": self._proxy,
             "client": self._client,
         }[step.sort]
@@ -444,7 +467,10 @@ class _Play:
     async def _exchange(self, step: Step) -> None:
         exchange = self.stage.exchanges[step.target]
         mode = cast(Any, step.kind)
-        if mode == "refuse":
+        if mode == "renumber":
+            exchange.renumber(-RENUMBERED)
+            await exchange.disconnect("graceful")
+        elif mode == "refuse":
             await exchange.disconnect(mode)
             await trio.sleep(step.seconds or 0.0)
             await exchange.disconnect("accept")
@@ -452,13 +478,17 @@ class _Play:
             await exchange.disconnect(mode, step.seconds)
 
     async def _wire(self, step: Step) -> None:
-        self.stage.exchanges[step.target].fault(cast(Any, step.kind), times=step.times)
+        symbol = step.point and step.point.replace("-", "")
+        exchange = self.stage.exchanges[step.target]
+        exchange.fault(cast(Any, step.kind), times=step.times, symbol=symbol, seconds=step.seconds)
 
     async def _proxy(self, step: Step) -> None:
         way, seconds, direction = self.stage.ways[step.target], step.seconds or 0.0, cast(Any, step.point)
         match step.kind:
             case "cut":
                 await way.cut()
+            case "cut_one":
+                await way.cut(1)
             case "reset":
                 await way.reset()
             case "latency":
@@ -497,6 +527,11 @@ def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> Non
         symbols = core.sources[name].settings.symbols
         figures.sources[name] = judge(name, exchange, symbols, records.admitted)
         figures.broken += (f"the simulated {name} failed: {error!r}" for error in exchange.failures)
+        if name in ASKED:
+            refills, left = core.wanted.of(name), figures.sources[name].announced
+            figures.refills[name] = Refill(
+                refills.filled, left, list(refills.seconds.cumulative()), refills.asked, refills.refused
+            )
     for name, producer in stage.producers.items():
         admitted, dropped = records.admitted[producer.symbol], 0
         if name == "ticks-tcp":

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dataflow import logs, plugs
-from dataflow.chaos.check import Account, Figures, SourceAccount, quantiles
+from dataflow.chaos.check import Account, Figures, Refill, SourceAccount, quantiles
 from dataflow.chaos.lives import Lives
 from dataflow.chaos.plan import Deaths, Rehearsal
 
@@ -201,6 +201,8 @@ def _accounts(figures: Figures | Lives) -> Iterator[tuple[str, str]]:
     yield "gaps", _counts(figures.gaps)
     for name, source in figures.sources.items():
         yield name, _source(source)
+    for name, refill in getattr(figures, "refills", {}).items():
+        yield f"{name} refilled", _refill(refill, figures.sources[name])
     for name, client in figures.clients.items():
         yield name, f"{_client(client)}; {figures.connections[name]} connections"
 
@@ -220,6 +222,17 @@ def _source(source: SourceAccount) -> str:
     return (
         f"{source.sent} sent, {source.admitted} admitted, {source.announced} in announced gaps, "
         f"{source.unaccounted} unaccounted for"
+    )
+
+
+def _refill(refill: Refill, source: SourceAccount) -> str:
+    times = ", ".join(
+        f"p{share:.0%}".rstrip("%") + f" <= {refill.within(share):g} s" for share in (0.5, 0.99)
+    )
+    return (
+        f"{refill.missed} missed, {refill.refilled} refilled ({refill.share:.1%}; {times}), "
+        f"{refill.left} left in named gaps, {source.unaccounted} unexplained; {refill.asked} questions, "
+        f"{refill.refused.total()} answers not believed"
     )
 
 

@@ -26,7 +26,7 @@ from dataflow.gateway.certificates import configured_context
 from dataflow.net.listening import why_refused
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Gateway, Operator, Settings
-from dataflow.sources.port import ListenerSettings
+from dataflow.sources.port import ProducerSettings
 
 from .common import Json
 from .ends import Mistake
@@ -154,7 +154,7 @@ def _told(settings: Settings) -> str:
     lines += [f"  {name}: clients at {address}" for name, address in summary["faces"].items()]
     for name, source in settings.sources.items():
         symbols = "any symbols" if ANY in source.symbols else ", ".join(source.symbols) or "no symbols"
-        way = "from producers at" if isinstance(source, ListenerSettings) else "from"
+        way = "from producers at" if isinstance(source, ProducerSettings) else "from"
         lines.append(f"  {name}: {symbols} {way} {concealed(source.address)}")
     return "\n".join(lines if summary["sources"] else [*lines, f"  {NO_SOURCES}"])
 

@@ -12,29 +12,48 @@ form. The careful way goes through any other message field by field and names th
 not accept a message that the careful way refuses. So both decode the same fields, the usual way into narrower
 types.
 
+`Filler` asks the REST of the same exchange: `historicalTrades` for trades, `aggTrades` for aggregates. Both
+answer from an id on, so the question is exact: the trade before the missing ones, these, and the one behind
+them. They hold the very values of the stream. One `ticker/24hr` tells the newest ids of 20 symbols; those of
+aggregates are told one by one.
+
 Problems: not_text, malformed_json, unexpected_json, missing_field, unknown_event, unknown_message,
 unknown_answer, rejected, unknown_symbol, bad_timestamp, bad_side, bad_price, bad_quantity,
-bad_trade_id.
+bad_trade_id, and of an answer by HTTP not_text, malformed_json, unexpected_json and the same of fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import count, islice
 from typing import Any, ClassVar, Final, Literal
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import msgspec
 from attrs import field, frozen, validators
 
 from actors.connector import Received
-from dataflow.domain import Item, Missed, Side, Trade
+from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.timestamps import LATEST
-from dataflow.sources.port import SourceSettings
-from dataflow.sources.reading import EXCERPT, PositiveDecimals, Unusable, decoded, excerpt, positive_decimal
+from dataflow.sources.port import Newest, Page, Request, SourceSettings
+from dataflow.sources.reading import (
+    EXCERPT,
+    PositiveDecimals,
+    Unusable,
+    answered,
+    decoded,
+    excerpt,
+    positive_decimal,
+)
 
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
 _LATEST_USUAL: Final = LATEST // 1_000_000  # milliseconds
+_MOST_ROWS: Final = 1000  # of one answer
+_TRADES_WEIGHT: Final = 25
+_AGGREGATES_WEIGHT: Final = 4
+_TICKER_WEIGHT: Final = 2  # for up to so many symbols; for more it costs more than to ask again
+_TICKER_SYMBOLS: Final = 20
 _LAST_ID: Final = 2**53  # a greater number is noise, and would make a gap that no client can count
 
 _SIDES: Final[dict[Any, Side]] = {
@@ -64,13 +83,6 @@ class Settings(SourceSettings):
         default=82_800.0, validator=validators.ge(0)
     )  # Binance ends a connection after 24 h
     refill_url: str = "https://api.binance.com"
-
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Binance, where the dash is left out")
 
     def derived(self, symbol: str) -> str:
         """Without the dash."""
@@ -244,6 +256,111 @@ class Codec:
                 f"{self._exchange_name(symbol).lower()}@{self._stream}" for symbol in symbols
             ]
         return msgspec.json.encode(request).decode()
+
+
+class _Row(msgspec.Struct, gc=False):  # of `historicalTrades`, and of `aggTrades`
+    id: Any = None
+    price: Any = None
+    qty: Any = None
+    time: Any = None
+    isBuyerMaker: Any = None  # noqa: N815
+    a: Any = None
+    p: Any = None
+    q: Any = None
+    T: Any = None
+    m: Any = None
+
+
+class _Ticker(msgspec.Struct, gc=False):
+    symbol: Any = None
+    lastId: Any = None  # noqa: N815
+
+
+_decode_rows: Final = msgspec.json.Decoder(list[_Row])
+_decode_tickers: Final = msgspec.json.Decoder(list[_Ticker])
+
+
+class Filler:
+    """The language of Binance's REST: missing trades, and the newest ids."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self._name = name
+        self._single = settings.stream == "trade"
+        self._exchange_name = settings.exchange_name
+
+    def fill(self, missing: Missing) -> Request | None:
+        """From the trade before the missing ones to the one behind them, at most 1,000 at once."""
+        first = None if missing.first is None else max(missing.first - 1, 0)
+        return self._part(missing, first)
+
+    def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
+        """The trades of one answer. More follow when it is as long as it may be, and not at the end yet."""
+        rows = answered(answer, _decode_rows)
+        trades = [self._trade(missing.symbol, row) for row in rows]
+        asked = parse_qs(urlsplit(request.path).query)
+        first = int(asked["fromId"][0]) if "fromId" in asked else None
+        last = max((trade.sequence or 0 for trade in trades), default=0)
+        is_full = len(rows) >= int(asked["limit"][0])
+        following = None
+        if first is not None and is_full and last >= first and not self._is_end(missing, last):
+            following = self._part(missing, last + 1)
+        return Page(trades, following)
+
+    def latest(self, symbols: Sequence[str]) -> Request | None:
+        """One question for up to 20 symbols; for an aggregate one for each."""
+        if not symbols:
+            return None
+        if self._single:
+            names = [self._exchange_name(symbol) for symbol in symbols[:_TICKER_SYMBOLS]]
+            listed = quote(msgspec.json.encode(names))
+            return Request(f"/api/v3/ticker/24hr?type=MINI&symbols={listed}", _TICKER_WEIGHT)
+        query = urlencode({"symbol": self._exchange_name(symbols[0]), "limit": 1})
+        return Request(f"/api/v3/aggTrades?{query}", _AGGREGATES_WEIGHT)
+
+    def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
+        """The id of the newest trade; of an aggregate its time, too."""
+        if not self._single:
+            trades = [self._trade(symbols[0], row) for row in answered(answer, _decode_rows)]
+            return {
+                trade.symbol: Newest(trade.sequence, trade.trade_id, trade.timestamp) for trade in trades[-1:]
+            }
+        asked = {self._exchange_name(symbol): symbol for symbol in symbols}
+        found = {}
+        for told in answered(answer, _decode_tickers):
+            symbol = asked.get(told.symbol) if isinstance(told.symbol, str) else None
+            if symbol is None:
+                raise Unusable("unknown_symbol")
+            if told.lastId != -1:  # none in the last 24 hours
+                number = _identifier(told.lastId)
+                found[symbol] = Newest(number, str(number))
+        return found
+
+    def _part(self, missing: Missing, first: int | None) -> Request:
+        last = None if missing.last is None else missing.last + 1
+        query: dict[str, object] = {"symbol": self._exchange_name(missing.symbol)}
+        if first is not None:
+            query["fromId"] = first
+        query["limit"] = _MOST_ROWS if first is None or last is None else min(last - first + 1, _MOST_ROWS)
+        name = "historicalTrades" if self._single else "aggTrades"
+        weight = _TRADES_WEIGHT if self._single else _AGGREGATES_WEIGHT
+        return Request(f"/api/v3/{name}?{urlencode(query)}", weight)
+
+    def _is_end(self, missing: Missing, last: int) -> bool:
+        return missing.last is not None and last > missing.last
+
+    def _trade(self, symbol: str, row: _Row) -> Trade:
+        single = self._single
+        number = _identifier(row.id if single else row.a)
+        return Trade(
+            source=self._name,
+            symbol=symbol,
+            trade_id=str(number),
+            side=_side(row.isBuyerMaker if single else row.m),
+            price=_number(row.price if single else row.p, "bad_price"),
+            quantity=_number(row.qty if single else row.q, "bad_quantity"),
+            timestamp=_timestamp(row.time if single else row.T),
+            sequence=number,
+        )
 
 
 def _refusal(frame: _Frame) -> str | None:

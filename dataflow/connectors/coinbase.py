@@ -1,19 +1,19 @@
 """Coinbase Exchange, channel `matches`: `wss://ws-feed.exchange.coinbase.com`.
 
-Rules of this file. The trade ids of a product grow by one, so they are the sequence. The exchange says of this
-channel that messages can be dropped from it, and that the id tells which: a skipped one is a loss, and the REST
-history fills it. `sequence` counts all messages of a product, those of other channels too, so it proves nothing
-about trades. `side` is that of the maker; a Trade has the other one, the taker's.
+Rules of this file. The trade ids of a product grow by one, so they are the sequence. The exchange says of
+this channel that messages can be dropped from it, and that the id tells which: a skipped one is a loss, and
+the REST history fills it. `sequence` counts all messages of a product, those of other channels too, so it
+proves nothing about trades. `side` is that of the maker; a Trade has the other one, the taker's.
 
-A subscription begins with `last_match`, the newest trade from before. It is a trade like any other: with it a
-loss shows at once, and not only with the next trade.
+A subscription begins with `last_match`, the newest trade from before. It is a trade like any other: with it
+a loss shows at once, and not only with the next trade.
 
 A connection without a subscription is closed after 5 seconds, and a quiet product sends nothing. So each
 connection begins with the heartbeat of one product, which comes every second.
 
-Each answer lists all that is subscribed now; the difference from the list before it tells what is new. A refusal
-names no request. It is reported as one of everything that has no answer yet; the connector then asks for smaller
-parts, until a refusal concerns one product.
+Each answer lists all that is subscribed now; the difference from the list before it tells what is new. A
+refusal names no request. It is reported as one of everything that has no answer yet; the connector then asks
+for smaller parts, until a refusal concerns one product.
 
 Messages of the other channels are known by their type, and left out.
 
@@ -58,7 +58,9 @@ _OTHER_TYPES: Final = frozenset(
         *("received", "open", "done", "change", "activate", "level3"),
     }
 )
-_before: Final = re.compile(r"[?&]after=([0-9]+)").search  # of the path of a request: "after" is what is older
+_before: Final = re.compile(
+    r"[?&]after=([0-9]+)"
+).search  # of the path of a request: "after" is what is older
 
 
 @frozen(kw_only=True)
@@ -193,7 +195,9 @@ def _products(channels: Any) -> dict[str, frozenset[str]]:
     """What is subscribed, by channel. Raises Unusable for anything else than such a list."""
     found: dict[str, frozenset[str]] = {}
     for channel in channels if isinstance(channels, list) else [None]:
-        name, products = (channel.get("name"), channel.get("product_ids", [])) if isinstance(channel, dict) else (0, 0)
+        name, products = (
+            (channel.get("name"), channel.get("product_ids", [])) if isinstance(channel, dict) else (0, 0)
+        )
         if not isinstance(name, str) or not isinstance(products, list | None):
             raise Unusable("unexpected_json")
         if not all(isinstance(product, str) for product in products or ()):
@@ -224,8 +228,8 @@ def _trade(source: str, symbol: str, said: _Message, decimals: PositiveDecimals)
 class Filler:
     """The questions to `/products/PRODUCT/trades`, which has all trades. An answer is 1,000 of them at most.
 
-    It begins with the newest one below a given id, so a range of ids is asked for exactly. Only if it has no end
-    the newest ones are asked for, and what is older than the range is left out.
+    It begins with the newest one below a given id, so a range of ids is asked for exactly. Only if it has no
+    end the newest ones are asked for, and what is older than the range is left out.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -239,7 +243,9 @@ class Filler:
             end = missing.before.sequence - 1
         if end is None:
             return self._request(missing.symbol, None, PAGE)
-        return self._request(missing.symbol, end + 1, PAGE if missing.first is None else end + 1 - missing.first)
+        return self._request(
+            missing.symbol, end + 1, PAGE if missing.first is None else end + 1 - missing.first
+        )
 
     def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
         """The trades of an answer, and the request for those below them."""

@@ -82,6 +82,10 @@ class Refilled:
 
     `is_whole`: nothing is missing between the newest trade from before and the first one that waits for this
     answer. `is_last`: nothing more comes in time, so what waits goes on, behind a gap if need be.
+
+    `before`: that of the question, see `Missing`. With it the answer concerns what waits up to this trade,
+    and nothing that began to wait later. Without sequences, `is_whole` is believed only with it, or if that
+    trade is among `trades`.
     """
 
     source: str
@@ -89,9 +93,10 @@ class Refilled:
     trades: tuple[Trade, ...] = ()
     is_whole: bool = False
     is_last: bool = True
+    before: Trade | None = None
 
 
-Item: TypeAlias = Trade | Missed
+Item: TypeAlias = Trade | Missed | Refilled
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):

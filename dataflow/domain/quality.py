@@ -9,12 +9,20 @@ from attrs import frozen
 
 
 class Grade(StrEnum):
-    """The state of a symbol at a source, best first."""
+    """The state of a symbol at a source, best first: by what a client can expect of it.
+
+    A source that stands by counts last. So in a failover the state of a symbol is that of its active source.
+    """
 
     LIVE = "live"
+    QUIET = "quiet"  # connected, and nothing trades
+    REFILLING = "refilling"  # live; trades that were missed are being asked for
+    GAPPED = "gapped"  # live; trades were missed lately, and could not be had
+    STALLED = "stalled"  # the source has newer trades than it sends us
     IDLE = "idle"  # nobody wants the symbol
     LOST = "lost"  # not connected, or not subscribed yet
     REJECTED = "rejected"  # the source refuses the symbol
+    STANDBY = "standby"  # another source is preferred
 
 
 @frozen

@@ -193,7 +193,13 @@ def _is_table(kind: Any) -> bool:
 
 _LISTS: tuple[Any, ...] = (tuple, list)
 _MAPPINGS: tuple[Any, ...] = (dict, Mapping)
-_NAMES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_NAMES: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    Any: "of any kind",
+}
 
 
 def _name(kind: Any) -> str:

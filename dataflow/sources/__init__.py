@@ -20,7 +20,7 @@ from .port import (
     SourceSettings,
     Tick,
 )
-from .reading import Unusable, decoded, excerpt, positive_decimal
+from .reading import Unusable, answered, decoded, excerpt, positive_decimal
 
 __all__ = [
     "RATE_LIMITED",
@@ -40,6 +40,7 @@ __all__ = [
     "Tick",
     "Trade",
     "Unusable",
+    "answered",
     "decoded",
     "excerpt",
     "from_rfc3339",

@@ -50,6 +50,14 @@ def decoded(message: str | bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise Unusable("malformed_json") from error
 
 
+def answered(answer: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """The JSON of an answer by HTTP, decoded by `decoder`. Raises Unusable like `decoded`."""
+    try:
+        return decoded(answer.decode(), decoder)
+    except UnicodeError as error:
+        raise Unusable("malformed_json") from error
+
+
 def positive_decimal(numeral: str, otherwise: str) -> Decimal:
     """The exact value of a decimal numeral, greater than zero. Raises Unusable(otherwise)."""
     if _is_unsigned(numeral) is None or not (value := Decimal(numeral)):
@@ -121,11 +129,3 @@ def from_milliseconds(value: Any) -> int:
     if not 0 < nanoseconds < LATEST:
         raise Unusable("bad_timestamp")
     return nanoseconds
-
-
-def answered(answer: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """The JSON of an HTTP answer. Raises Unusable like `decoded`."""
-    try:
-        return decoded(answer.decode(), decoder)
-    except UnicodeError as error:
-        raise Unusable("malformed_json") from error

@@ -59,6 +59,11 @@ class Division(Interest):
         if self.term(topic) is None:
             self._displace(topic)
 
+    def renew(self, topic: str, reconnect: str | None = None) -> None:
+        super().renew(topic, reconnect)
+        if (number := self._part_of.get(topic)) is not None:
+            self._parts[number].renew(topic, reconnect)
+
     def confine(self, possible: Collection[str], always: Iterable[str] = ()) -> None:
         for topic in self.topics.difference(possible):
             self._displace(topic)

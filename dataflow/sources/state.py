@@ -31,6 +31,7 @@ from dataflow.domain.symbols import ANY
 
 from .port import AnySourceSettings, SourceSettings
 from .shares import Division
+from .vitals import Vitals
 
 REMOVED = "removed from the configuration"  # reasons of an end that the operator wants
 CHANGED = "configured anew"
@@ -208,6 +209,7 @@ class Line:
             self.source.carried[topic] -= 1
             if not self.source.carried[topic]:
                 del self.source.carried[topic]
+                self.source.vitals.ended((topic,))
 
     def _turn(self, link: LinkState, reason: str | None) -> None:
         if link is not self.link:
@@ -239,6 +241,7 @@ class SourceState:
     reason: str | None = None
     delivered: Delivered = field(factory=Delivered)
     problems: Counter[str] = field(factory=Counter)
+    vitals: Vitals = field(factory=Vitals)
     carried: Counter[str] = field(factory=Counter)  # by how many lines
     interest: Division = field(init=False)
     used: AnySourceSettings | None = None  # by the newest incarnation of a connector
@@ -407,6 +410,7 @@ class SourceState:
 
     def subscribed_by(self, line: Line, topic: str) -> None:
         """A line carries `topic` from now on."""
+        self.vitals.subscribed(topic)
         told = self._told.pop(topic, None)
         if self._wanted_since(topic, told) and self._link_of(topic) is LinkState.CONNECTED:
             self.audience.restored(self.name, [topic])

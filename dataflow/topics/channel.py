@@ -79,7 +79,8 @@ class Ground:
     `tiers`: all of them. `epoch`: the number of this run of the daemon, for streams that begin with it.
     `clock`: wall time, seconds since the epoch. `news(topic)` wakes the readers of a topic. `at_once`: the
     most entries of one `read`. `recording`: what is on disk, and what else shall be; its epoch is that of the
-    trades. `candles`: how these are made.
+    trades. `candles`: how these are made. `active(symbol)`: the source that is preferred to all others at
+    present; None: every one counts.
     """
 
     carriers: Mapping[str, Sequence[SourceState]]
@@ -91,6 +92,7 @@ class Ground:
     tiers: Tiers
     recording: Recording
     candles: CandleRules = Factory(CandleRules)
+    active: Callable[[str], str | None] = lambda _symbol: None
 
 
 class Channel(Protocol):

@@ -3,7 +3,8 @@
 Rules of this file. A subscriber gets the newest state of each source and no history; a slow subscriber gets
 only the last of several changes. Nothing is polled: `look` is called after each event that may change a
 state, or the sources of a symbol. It compares, and wakes the topic if a state has changed. A subscription to
-quality does not make the sources deliver the symbol.
+quality does not make the sources deliver the symbol. What is missing and the lag change all the time: an
+entry has them as they were when it was made, and who asks gets them as they are (`Qualities.now`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataflow.domain import Topic
 from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.topic import QUALITY
 from dataflow.sources.state import REMOVED, SourceState
+from dataflow.sources.vitals import Pulse
 
 from .channel import Ground
 
@@ -30,19 +32,47 @@ _GRADES: Final = {
     "idle": Grade.IDLE,
     "rejected": Grade.REJECTED,
 }
+REFILLING: Final = "missed trades are being asked for"
+GAPPED: Final = "trades were missed lately, and could not be had"
 
 
-def judge(source: SourceState, symbol: str, since: int) -> Quality:
-    """The quality of `symbol` at `source` now. `since`: begin of this state, ns since epoch."""
+def judge(source: SourceState, symbol: str, since: int, active: str | None = None) -> Quality:
+    """The quality of `symbol` at `source` now. `since`: begin of this state, ns since epoch.
+
+    `active`: the source that is preferred at present; None: every one counts.
+    """
     status = source.status(symbol)
-    grade = _GRADES[status]
+    grade, pulse = _GRADES[status], source.vitals.pulses.get(symbol)
+    reason = None
     if grade is Grade.REJECTED:
         reason = source.refusal(symbol)
     elif grade is Grade.LOST:
         reason = source.reason if status == "lost" else status
-    else:
-        reason = None
-    return Quality(symbol, source.name, grade, since, reason)
+    missing, lag = figures(source, symbol)
+    if grade is Grade.LIVE and active not in (None, source.name):
+        grade, reason = Grade.STANDBY, f"{active} is preferred"
+    elif pulse is not None and status in ("live", "subscribing") and pulse.grade is Grade.STALLED:
+        grade, reason = Grade.STALLED, pulse.reason  # also while it is subscribed anew
+    elif pulse is not None and grade is Grade.LIVE:
+        grade, reason = _living(pulse)
+    return Quality(symbol, source.name, grade, since, reason, missing, lag)
+
+
+def _living(pulse: Pulse) -> tuple[Grade, str | None]:
+    if pulse.is_refilling:
+        return Grade.REFILLING, REFILLING
+    return (Grade.GAPPED, GAPPED) if pulse.is_gapped else (pulse.grade, pulse.reason)
+
+
+def figures(source: SourceState, symbol: str) -> tuple[int | None, float | None]:
+    """What is missing of `symbol` at `source`, and its lag: see `Quality`."""
+    pulse = source.vitals.pulses.get(symbol)
+    return (None, None) if pulse is None else (pulse.missing, pulse.lag)
+
+
+def _with_figures(state: Quality, source: SourceState) -> Quality:
+    missing, lag = figures(source, state.symbol)
+    return evolve(state, missing=missing, lag=lag)
 
 
 class QualityLog:
@@ -118,6 +148,14 @@ class Qualities:
     def log_of(self, topic: Topic) -> QualityLog:
         return self._logs[topic.symbol]
 
+    def now(self, symbol: str) -> Sequence[Quality]:
+        """The state at each source, in their order, with what is missing and the lag as they are now."""
+        carriers = {source.name: source for source in self._ground.carriers.get(symbol, ())}
+        return [
+            _with_figures(state, carriers[state.source]) if state.source in carriers else state
+            for state in self._logs[symbol].states
+        ]
+
     def wants(self, topic: Topic) -> Collection[str]:
         return ()
 
@@ -131,12 +169,14 @@ class Qualities:
                 log = self._logs[symbol] = self._new_log(symbol)
             gone = log.sources - {source.name for source in carriers}
             changes = [log.leave(name, now) for name in sorted(gone)]
-            changes += [log.put(judge(source, symbol, now)) for source in carriers]
+            active = self._ground.active(symbol)
+            changes += [log.put(judge(source, symbol, now, active)) for source in carriers]
             if any(changes):
                 self._ground.news(Topic(QUALITY, symbol))
 
     def _new_log(self, symbol: str) -> QualityLog:
-        states = [judge(source, symbol, int(source.since * 1e9)) for source in self._ground.carriers[symbol]]
+        active, carriers = self._ground.active(symbol), self._ground.carriers[symbol]
+        states = [judge(source, symbol, int(source.since * 1e9), active) for source in carriers]
         return QualityLog(Topic(QUALITY, symbol), self._ground.epoch, states)
 
 

@@ -203,6 +203,7 @@ def binance_dialect(*, ping: float | None = 20.0, lifetime: float | None = 86_40
         ping=ping,
         lifetime=lifetime,
         frames_per_second=FRAMES_PER_SECOND,
+        farewell=lambda now_us: f'{{"e":"serverShutdown","E":{now_us // 1000}}}',
         rest=binance_rest,
         weight_a_minute=WEIGHT_A_MINUTE,
         weight_header=WEIGHT_HEADER,

@@ -727,3 +727,39 @@ async def test_an_answer_that_waits_to_be_read_is_not_overdue(
         await wait_all_tasks_blocked()
         assert s.crashes() == []
         assert s.diary.lines[-1] == "up a"
+
+
+async def test_a_topic_is_subscribed_anew_on_demand(mock_clock: MockClock) -> None:
+    """Though it is subscribed. The others stay as they are, and so does the connection."""
+    async with stage("a", "b") as s:
+        s.interest.renew("a")
+        await wait_all_tasks_blocked()
+        assert s.upstream.log[1:] == [("unsubscribe", ("a",)), ("subscribe", ("a",))]
+        assert s.upstream.attempts == 1
+        assert s.diary.lines[-2:] == ["unsubscribed a", "subscribed a"]
+
+
+async def test_a_connection_is_made_anew_on_demand(mock_clock: MockClock) -> None:
+    """With the reason, and once: the new connection fulfils every wish that is older than itself."""
+    async with stage("a", "b") as s:
+        s.interest.renew("a", "a is stalled")
+        await wait_all_tasks_blocked()
+        assert s.diary.lines[-1] == "down a is stalled"
+        mock_clock.jump(1.0)
+        await wait_all_tasks_blocked()
+        assert s.upstream.log == [("subscribe", ("a", "b")), ("subscribe", ("a", "b"))]
+        assert s.diary.lines[-1] == "up a,b"
+
+
+async def test_who_does_not_carry_a_topic_has_nothing_to_renew(mock_clock: MockClock) -> None:
+    """Neither a topic that nobody wants, nor one whose subscription is under way."""
+    upstream = FakeUpstream()
+    upstream.mute = True
+    async with stage("a", upstream=upstream) as s:
+        s.interest.renew("b", "not wanted")
+        s.interest.renew("a")
+        await wait_all_tasks_blocked()
+        upstream.send.send_nowait(read("+a"))
+        await wait_all_tasks_blocked()
+        assert upstream.log == [("subscribe", ("a",))]
+        assert upstream.attempts == 1

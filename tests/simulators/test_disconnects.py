@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 import trio
 from trio.testing import MockClock
@@ -156,3 +157,27 @@ async def test_a_wrong_mode_is_refused(mode: Any, told: str, connect: Connect) -
         with pytest.raises(ValueError, match=told):
             await exchange.disconnect(mode)
         assert len(exchange.connections) == 1
+
+
+async def test_an_announced_end_comes_later(connect: Connect, make: Make) -> None:
+    """The exchange says it, goes on for so long, and takes new connections meanwhile."""
+    async with open_binance() as exchange, connect(exchange.url) as old, trio.open_nursery() as nursery:
+        await old.subscribe(exchange, "BTCUSDT")
+        nursery.start_soon(exchange.disconnect, "announce", 0.3)
+        assert (await old.get())["e"] == "serverShutdown"
+        await exchange.publish(Trade(1, "BTCUSDT", "buy", "1", "1", 1))
+        assert (await old.get())["data"]["t"] == 1
+        async with connect(exchange.url):
+            assert await old.until_closed() == ([], 1001)
+            assert len(exchange.connections) == 1
+
+
+async def test_another_numbering() -> None:
+    """Ids go on elsewhere, and questions by HTTP know the new ones alone; the exchange remembers all."""
+    async with open_binance() as exchange, httpx.AsyncClient(base_url=exchange.rest_url) as http:
+        await exchange.publish(Trade(1_000, "BTCUSDT", "buy", "1", "1", 1))
+        exchange.renumber(-900)
+        await exchange.publish(Trade(1_001, "BTCUSDT", "buy", "1", "1", 2))
+        answer = await http.get("/api/v3/historicalTrades", params={"symbol": "BTCUSDT", "fromId": 0})
+        assert [trade["id"] for trade in answer.json()] == [101]
+        assert [trade.id for trade in exchange.tape("BTCUSDT")] == [1_000, 101]

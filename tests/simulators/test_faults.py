@@ -125,6 +125,25 @@ async def test_a_stalled_connection_stays_open_and_says_nothing(
         assert ids([await raw.text()]) == [2]
 
 
+async def test_a_muted_symbol_is_silent_until_it_is_subscribed_anew(
+    connect: Connect, make: Make, ids: Ids
+) -> None:
+    """The other symbols go on, and no sequence number of the connection is missing."""
+    async with open_blockchain(symbols=["BTC-USD", "ETH-USD"]) as exchange, connect(exchange.url) as raw:
+        await raw.subscribe(exchange, "BTC-USD")
+        await raw.subscribe(exchange, "ETH-USD")
+        exchange.fault("mute", symbol="BTC-USD")
+        await exchange.publish_all([make(1), make(2), make(3, symbol="ETH-USD")])
+        text = await raw.text()
+        assert ids([text]) == [3]
+        assert exchange.connections[0].swallowed == 2
+        await raw.ask(action="unsubscribe", channel="trades", symbol="BTC-USD")
+        await raw.subscribe(exchange, "BTC-USD")
+        await exchange.publish(make(4))
+        assert ids([await raw.text()]) == [4]
+        assert exchange.faults.active() == []
+
+
 async def test_a_stall_by_hand_lasts_as_long_as_the_connection(
     attach: Connect, make: Make, ids: Ids, autojump_clock: MockClock
 ) -> None:
@@ -218,5 +237,16 @@ def test_noise_is_never_a_message() -> None:
 
 def test_every_kind_is_tested_here() -> None:
     """A kind of fault without a test is a defect. Those of questions are tested in `test_rest`."""
-    tested = {"drop", "duplicate", "reorder", "skip", "truncate", "garbage", "refuse", "delay", "stall"}
+    tested = {
+        "drop",
+        "duplicate",
+        "reorder",
+        "skip",
+        "truncate",
+        "garbage",
+        "refuse",
+        "delay",
+        "stall",
+        "mute",
+    }
     assert set(KINDS) - set(ON_QUESTIONS) == tested

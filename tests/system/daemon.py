@@ -18,7 +18,6 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from dataflow.app import hall, store, tree
 from dataflow.cache.archive import Archive
-from dataflow.cache.recorder import finish
 from dataflow.connectors import binance, blockchain
 from dataflow.core import Core
 from dataflow.domain.errors import ConfigError
@@ -159,7 +158,7 @@ async def daemon(
             yield made
     finally:
         if not made.is_dead:
-            finish(built.core.recording)
+            built.core.finish()
 
 
 def http_client(url: str) -> httpx.AsyncClient:

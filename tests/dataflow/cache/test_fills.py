@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.cache.feed import ANEW, HOLES, Verdict
+from dataflow.cache.feed import ANEW, HOLES
 from dataflow.cache.history import TOGETHER, History
 from dataflow.cache.store import Store
+from dataflow.cache.verdict import Verdict
 from dataflow.domain import Gap, Recorded, Trade
 
 from .items import US, ids, sequenced, trade

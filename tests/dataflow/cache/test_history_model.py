@@ -8,9 +8,10 @@ from attrs import define, evolve, field
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from dataflow.cache.feed import ANEW, JUMP, Verdict
+from dataflow.cache.feed import ANEW
 from dataflow.cache.history import AHEAD, History
 from dataflow.cache.ordered import ByTime
+from dataflow.cache.verdict import JUMP, Verdict
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
 
 MAX_TRADES = 4
@@ -123,6 +124,8 @@ class Model:
             goes_on = bool(strays) and trade.sequence == strays[-1] + 1
             strays[:] = [] if goes_on else [trade.sequence]
             return goes_on
+        if trade.sequence in strays:
+            return False
         if strays and trade.sequence < strays[-1]:
             strays.clear()
         if trade.sequence not in strays:

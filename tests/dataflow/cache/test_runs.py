@@ -11,9 +11,10 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.cache.feed import ANEW, JUMP, Verdict
+from dataflow.cache.feed import ANEW
 from dataflow.cache.history import AHEAD, History
 from dataflow.cache.store import Store
+from dataflow.cache.verdict import JUMP, Verdict
 from dataflow.domain import Gap, Item, Missed, Trade
 
 MAX_AGE = 6.0

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dataflow.cache.feed import Verdict
 from dataflow.cache.store import Store
+from dataflow.cache.verdict import Verdict
 from dataflow.domain import Gap, Recorded
 from tests.dataflow.cache.items import Exploding, ids, missed, sequenced, trade
 

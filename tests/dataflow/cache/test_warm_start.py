@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from dataflow.cache import recorder
 from dataflow.cache.archive import Batch, Contents, Run
-from dataflow.cache.feed import Verdict
 from dataflow.cache.history import AHEAD, History, shared
 from dataflow.cache.recorder import warm
 from dataflow.cache.recording import FEEDS, FEEDS_EVERY, Recording
 from dataflow.cache.store import Store
+from dataflow.cache.verdict import Verdict
 from dataflow.domain import Gap, Item, Trade
 from tests.support.memory_archive import MemoryArchive
 

@@ -20,6 +20,7 @@ SHAPE = Shape(
     sources=("binance", "blockchain"),
     numbering=frozenset({"blockchain"}),
     clients=3,
+    asked={"binance": ("BTC-USDT",)},
 )
 WHOLE = evolve(SHAPE, faces=("grpc",), listeners=("ticks",), producers=("tcp",))
 SEEDS = st.integers(0, 10**9)
@@ -63,7 +64,9 @@ def test_troubles_come_in_time_and_as_often_as_asked_for(rehearsal: Rehearsal) -
     assert moments == sorted(moments)
     assert all(0 <= at <= plan.seconds for at in moments)
     assert plan.seconds == rehearsal.minutes * 60
-    troubles = len(plan.steps) - sum(step.at > 0 and step.sort == "restart" for step in plan.steps)
+    # A bad start is a fault and a restart; a question that fails has a loss behind it that makes it necessary.
+    second = sum(step.sort in ("restart", "question") for step in plan.steps)
+    troubles = len(plan.steps) - second
     assert troubles <= max(1, round(rehearsal.minutes * rehearsal.faults_per_minute)) <= len(plan.steps)
 
 
@@ -81,17 +84,24 @@ def assert_possible(step: Step) -> None:
         case "restart":
             assert step.target
         case "exchange":
-            assert step.kind in MODES
+            assert step.kind in (*MODES, "renumber")
             assert step.target in SHAPE.sources
-            assert step.kind in ("graceful", "abrupt") or step.seconds
+            assert step.kind in ("graceful", "abrupt", "renumber") or step.seconds
+            assert step.kind not in ("announce", "renumber") or step.target in SHAPE.asked
+        case "question":
+            assert step.kind in KINDS
+            assert step.target in SHAPE.asked
         case "wire":
             assert step.kind in KINDS
             assert step.target in SHAPE.sources
+            assert step.kind not in ("drop", "mute") or step.target in SHAPE.asked
+            assert step.kind != "mute" or step.point in SHAPE.asked[step.target]
             assert step.kind != "skip" or step.target in SHAPE.numbering
         case "proxy":
-            assert step.kind in ("cut", "reset", "latency", "half_open")
+            assert step.kind in ("cut", "cut_one", "reset", "latency", "half_open")
+            assert step.kind != "cut_one" or step.target in SHAPE.asked
             assert step.target in (*WHOLE.sources, *WHOLE.client_names, *WHOLE.producers)
-            assert step.kind in ("cut", "reset") or step.seconds
+            assert step.kind in ("cut", "cut_one", "reset") or step.seconds
         case "client":
             assert step.kind in ("leave", "vanish", "stop_reading")
             assert step.target in WHOLE.client_names
@@ -103,9 +113,10 @@ def assert_possible(step: Step) -> None:
     [
         ("fault", {"crash", "hang", "delay", "drop", "disconnect"}),
         ("restart", {"restart"}),
-        ("exchange", {"graceful", "abrupt", "drop", "refuse"}),
-        ("wire", {"duplicate", "truncate", "garbage", "skip"}),
-        ("proxy", {"cut", "reset", "latency", "half_open"}),
+        ("exchange", {"graceful", "abrupt", "drop", "refuse", "announce", "renumber"}),
+        ("wire", {"duplicate", "truncate", "garbage", "skip", "drop", "mute"}),
+        ("question", {kind for kind in KINDS if kind.startswith("rest_")}),
+        ("proxy", {"cut", "cut_one", "reset", "latency", "half_open"}),
         ("client", {"leave", "vanish", "stop_reading"}),
     ],
 )
@@ -132,10 +143,13 @@ def test_listeners_and_their_producers_are_hit() -> None:
 
 
 def test_every_policy_and_both_sorts_of_interest_are_rehearsed() -> None:
-    """Forty seeds cover all three policies for slow clients, and sources with and without `eager`."""
+    """Forty seeds cover all policies for slow clients, sources with and without `eager`, and their lines."""
     plans: list[Plan] = [make(Rehearsal(seed), SHAPE) for seed in range(40)]
     assert {plan.slow_client for plan in plans} == {"disconnect", "drop_oldest", "conflate"}
     assert {plan.eager for plan in plans} == {True, False}
+    assert {plan.lines for plan in plans} == {1, 2}
+    assert len({plan.rotate_after for plan in plans}) == 2
+    assert {plan.hold for plan in plans} == {0.0, 0.5, 2.0}
 
 
 @pytest.mark.parametrize("wrong", [{"minutes": 0}, {"minutes": -1}, {"faults_per_minute": 0}, {"clients": 0}])

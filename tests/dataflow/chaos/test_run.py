@@ -16,8 +16,8 @@ from loguru import logger
 from actors.update import Update
 from dataflow import cli
 from dataflow.cache.delivery import Delivery
-from dataflow.cache.feed import Verdict
 from dataflow.cache.history import History
+from dataflow.cache.verdict import Verdict
 from dataflow.chaos import producers
 from dataflow.chaos.check import Figures
 from dataflow.chaos.lives import Lives

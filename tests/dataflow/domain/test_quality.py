@@ -13,12 +13,13 @@ def quality(source: str, state: Grade, since: int = 0) -> Quality:
 
 
 def test_the_best_state_wins() -> None:
-    """Live before idle before lost before rejected, in any order of the sources."""
+    """What a client can expect of it decides; a source that stands by counts last. In any order of the sources."""
     worst_first = [quality(state.value, state) for state in reversed(Grade)]
     for length in range(1, len(worst_first) + 1):
         assert best(worst_first[:length]) == worst_first[length - 1]
         assert best(worst_first[length - 1 :: -1]) == worst_first[length - 1]
-    assert [state.value for state in Grade] == ["live", "idle", "lost", "rejected"]
+    flowing, not_flowing = ["live", "quiet", "refilling", "gapped"], ["stalled", "idle", "lost", "rejected"]
+    assert [state.value for state in Grade] == [*flowing, *not_flowing, "standby"]
 
 
 def test_the_oldest_of_equal_states_wins() -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from dataflow.net.rest import (
+from dataflow.net.budget import (
     AT_ONCE,
     MARGIN,
     MINUTE,
@@ -25,10 +25,9 @@ from dataflow.net.rest import (
     TURN_WITHIN,
     Budget,
     Priority,
-    RestClient,
     RestFailed,
-    checked,
 )
+from dataflow.net.rest import RestClient, checked
 from tests.support.certificates import make_certificate
 
 Respond = Callable[[trio.SocketStream], Awaitable[None]]

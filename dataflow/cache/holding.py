@@ -1,0 +1,215 @@
+"""Trades of one feed that wait, because others before them are missing and are being asked for.
+
+Rules of this file: pure; no place, no clock. What waits stays in the order in which it goes on. It comes in
+runs: before each run something is missing. Trades with sequences say themselves what that is, so a trade that
+is missing before a run finds its place here, whoever brings it. Without sequences a mark stands before the
+run. Then only an answer to the question for its trades can tell that nothing is missing.
+
+A trade between two others is believed if it has their time: see `Hole`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Final
+
+from attrs import Factory, define, field
+
+from dataflow.domain import Missed, Missing, Trade
+
+from .verdict import JUMP, Verdict
+
+HELD: Final = 10_000  # trades of a feed that wait; with one more all of them go on
+BELT: Final = 1.0  # seconds: how much later than asked for they go on by themselves
+COARSE: Final = 10**9  # nanoseconds: the REST of some upstreams tells whole seconds
+
+
+def between(trade: Trade, before: Trade | None, behind: Trade, slack: int = 0) -> bool:
+    """Whether a trade has the time of one that is missing between these two. None: nothing is known there.
+
+    `slack`: nanoseconds more, on both sides.
+    """
+    earliest = trade.timestamp if before is None else min(before.timestamp, behind.timestamp)
+    latest = behind.timestamp if before is None else max(before.timestamp, behind.timestamp)
+    return earliest - slack <= trade.timestamp <= latest + slack
+
+
+@define
+class Run:
+    """Trades that follow each other. Before the first of them something is missing, `since` that time.
+
+    Without sequences: `mark` tells of it, and `brought` is what has come of it so far, oldest first.
+    """
+
+    since: float
+    trades: deque[Trade]
+    mark: Missed | None = None
+    brought: list[Trade] = field(factory=list)
+
+    @property
+    def first(self) -> int:
+        """The sequence of the first trade."""
+        return _sequence(self.trades[0])
+
+    @property
+    def last(self) -> int:
+        """The sequence of the last trade."""
+        return _sequence(self.trades[-1])
+
+
+@define
+class Held:
+    """All that waits of one feed, at least one run: either all trades have a sequence, or none has."""
+
+    runs: list[Run]
+    count: int = 1
+    ids: dict[str | None, Trade] = field(factory=dict)  # of trades without a sequence
+
+    @classmethod
+    def begun(cls, trade: Trade, now: float, mark: Missed | None) -> Held:
+        """`trade` is the first that waits. `mark`: None for trades with sequences."""
+        made = cls([Run(now, deque([trade]), mark)])
+        made._know(trade)
+        return made
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the trades have sequences."""
+        return self.runs[0].mark is None
+
+    def __contains__(self, trade: Trade) -> bool:
+        """Whether this trade waits, without a sequence."""
+        if trade.trade_id is not None:
+            return trade.trade_id in self.ids
+        return any(each is trade for run in self.runs for each in run.trades)
+
+    @property
+    def newest(self) -> Trade:
+        """The last trade that goes on."""
+        return self.runs[-1].trades[-1]
+
+    def ends_before(self, trade: Trade) -> bool:
+        """Whether its sequence is behind all that wait."""
+        return _sequence(trade) > self.runs[-1].last
+
+    def judge(self, trade: Trade, last_sequence: int | None, newest: Trade | None) -> Verdict:
+        """What becomes of a trade that is new to the log, which ends with these two. Nothing is changed.
+
+        ADMITTED: it is the next one of the log. HELD: it must wait, see `keep`.
+        """
+        if not self.is_numbered:
+            known = self.ids.get(trade.trade_id)
+            if known is None:
+                return Verdict.HELD
+            return Verdict.DUPLICATE if known.timestamp == trade.timestamp else Verdict.REUSED
+        assert last_sequence is not None
+        ahead, behind = self._around(trade)
+        if ahead is not None and _sequence(trade) <= ahead.last:
+            known = ahead.trades[_sequence(trade) - ahead.first]
+            return Verdict.DUPLICATE if _is_same(known, trade) else Verdict.LATE
+        if behind is None:
+            return Verdict.HELD if _sequence(trade) - self.runs[-1].last <= JUMP else Verdict.IMPLAUSIBLE
+        if not between(trade, newest if ahead is None else ahead.trades[-1], behind.trades[0]):
+            return Verdict.LATE
+        return Verdict.ADMITTED if _sequence(trade) == last_sequence + 1 else Verdict.HELD
+
+    def keep(self, trade: Trade, now: float, mark: Missed | None) -> bool:
+        """A trade waits from now on. Returns whether something is missing before it that nobody was told of.
+
+        `mark`: some may be missing before it. Trades with sequences need none.
+        """
+        self.count += 1
+        self._know(trade)
+        if not self.is_numbered:
+            if mark is not None:
+                self.runs.append(Run(now, deque([trade]), mark))
+            else:
+                self.runs[-1].trades.append(trade)
+            return mark is not None
+        at, (ahead, behind) = self._at(_sequence(trade)), self._around(trade)
+        if ahead is not None and _sequence(trade) == ahead.last + 1:
+            ahead.trades.append(trade)
+            if behind is not None and ahead.last + 1 == behind.first:
+                ahead.trades.extend(behind.trades)
+                del self.runs[at]
+        elif behind is not None and _sequence(trade) + 1 == behind.first:
+            behind.trades.appendleft(trade)
+        else:
+            self.runs.insert(at, Run(now if behind is None else behind.since, deque([trade])))
+            return behind is None
+        return False
+
+    def bring(self, trade: Trade) -> None:
+        """A trade without a sequence has come that was missing before the first run."""
+        self.count += 1
+        self._know(trade)
+        self.runs[0].brought.append(trade)
+
+    def take(self) -> Run:
+        """Take the first run away."""
+        run = self.runs.pop(0)
+        self.count -= len(run.trades) + len(run.brought)
+        for trade in (*run.trades, *run.brought):
+            if self.ids.get(trade.trade_id) is trade:
+                del self.ids[trade.trade_id]
+        return run
+
+    def upto(self, before: Trade | None) -> int:
+        """The number of runs that an answer concerns which tells of trades before `before`; None: all."""
+        if before is None:
+            return len(self.runs)
+        if self.is_numbered:
+            return 0 if before.sequence is None else self._at(before.sequence)
+        return next((at for at, run in enumerate(self.runs, 1) if _is_same(run.trades[0], before)), 0)
+
+    def missing(self, last_sequence: int | None, newest: Trade | None) -> Iterable[Missing]:
+        """What is missing before each run. The log ends with these two."""
+        yield missing(last_sequence, newest, self.runs[0].trades[0])
+        for one, other in pairwise(self.runs):
+            yield missing(one.trades[-1].sequence, one.trades[-1], other.trades[0])
+
+    def _know(self, trade: Trade) -> None:
+        if trade.sequence is None and trade.trade_id is not None:
+            self.ids[trade.trade_id] = trade
+
+    def _around(self, trade: Trade) -> tuple[Run | None, Run | None]:
+        """The run that begins at its sequence or before it, and the following one."""
+        at = self._at(_sequence(trade))
+        return self.runs[at - 1] if at else None, self.runs[at] if at < len(self.runs) else None
+
+    def _at(self, sequence: int) -> int:
+        return bisect_right(self.runs, sequence, key=lambda run: run.first)
+
+
+def missing(last_sequence: int | None, after: Trade | None, before: Trade) -> Missing:
+    """What did not come between two trades; behind this sequence, if they have one."""
+    if last_sequence is None or before.sequence is None:
+        return Missing(before.source, before.symbol, after, before)
+    return Missing(before.source, before.symbol, after, before, last_sequence + 1, before.sequence - 1)
+
+
+@define(eq=False)
+class Holds:
+    """How long trades of a source may wait, in seconds (0: never), and who is told of what is missing.
+
+    Neither may raise. `counts`: trades that have gone on, as those of the store. `ended`: how often all that
+    waited of a feed has gone on, by source, and why: "whole", "unanswered", "overdue", "full", "anew" (a new
+    numbering), "mixed" (with and without sequences), "ended" (the source is gone, or the daemon ends).
+    """
+
+    seconds: Callable[[str], float] = lambda _source: 0.0
+    missing: Callable[[Missing], None] = lambda _missing: None
+    counts: Counter[tuple[str, str]] = Factory(Counter)
+    ended: Counter[tuple[str, str]] = Factory(Counter)
+
+
+def _sequence(trade: Trade) -> int:
+    assert trade.sequence is not None
+    return trade.sequence
+
+
+def _is_same(one: Trade, other: Trade) -> bool:
+    return (one.trade_id, one.timestamp) == (other.trade_id, other.timestamp)

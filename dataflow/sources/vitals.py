@@ -1,0 +1,281 @@
+"""The signs of life of each symbol of a source: live, quiet or stalled; what is missing; how late it is.
+
+Rules of this file. Pure: `now` is given, in seconds of a clock that never jumps. This state outlives every
+actor. It is looked at about once a second, so it costs nothing per trade; what happens between two looks
+counts as one sign.
+
+A silence is judged by what the upstream tells of its newest trade. If it is the newest one that we have, the
+symbol is `quiet`. If it is newer, and ours has not moved `GRACE` seconds after the answer, the symbol is
+`stalled`. What was missed before the present subscription proves nothing: so an answer is compared with what
+came since, and when nothing came, with the answer before it.
+
+What arrives while missing trades of a stalled symbol are asked for proves nothing either: the answers bring
+it, not the subscription. The first trade behind them does.
+
+A stalled symbol is subscribed anew. If that does not help, the connection is made anew. That hurts the other
+symbols, so it happens rarer and rarer while it does not help: an upstream that lies about its newest trade
+costs little. A quiet symbol is asked about less and less often.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from statistics import median
+from typing import Final
+
+from attrs import Factory, define, field, frozen
+
+from dataflow.domain import Trade
+from dataflow.domain.quality import Grade
+
+from .cadence import Cadence, Compared, compare, newest
+from .port import Newest
+
+GRACE: Final = 2.0  # seconds: a trade may reach the REST of an upstream so much earlier than us
+GAPPED_FOR: Final = 600.0  # seconds for which a gap that is not filled is shown
+_RARELY: Final = 900.0  # seconds between two questions about a quiet symbol, at most
+_FAILED: Final = (5.0, 300.0)  # seconds before the next question after one that failed: at first, at most
+_RECONNECT: Final = (60.0, 3600.0)  # seconds between two new connections for a stall: at first, at most
+_LAGS: Final = 15  # samples
+_NEVER: Final = float("inf")
+NOT_ASKED: Final = "silent for long; the source cannot be asked for newer trades"
+NO_ANSWER: Final = "silent for long; the source did not answer whether it has newer trades"
+NEWER: Final = "the source has newer trades than it sends"
+
+
+class Remedy(Enum):
+    """What helps a symbol."""
+
+    REFILL = "refill"  # ask for what was missed
+    RESUBSCRIBE = "resubscribe"  # and for what was missed
+    RECONNECT = "reconnect"  # likewise
+
+
+@frozen
+class Seen:
+    """What one look shows of a symbol. `ours`: its newest admitted trade of this source. `lag`: a new sample,
+    seconds. `is_refilling`: missing trades are being asked for."""
+
+    ours: Trade | None
+    lag: float | None = None
+    is_refilling: bool = False
+
+
+@define(eq=False)
+class Pulse:
+    """The signs of life of one symbol.
+
+    `missing`: places that are gaps now, the newest of which came at `gapped_at`. `holes`, `counted_at`: the
+    state of its history when they were counted.
+    """
+
+    cadence: Cadence = Factory(Cadence)
+    grade: Grade = Grade.LIVE  # LIVE, QUIET or STALLED
+    reason: str | None = None
+    ours: Trade | None = None
+    ask_at: float = _NEVER
+    asked: int = 0  # questions in this silence
+    stalls: int = 0  # proven in a row
+    is_refilling: bool = False
+    is_gapped: bool = False  # places went missing lately, and still are
+    missing: int | None = None
+    gapped_at: float = float("-inf")
+    holes: int = -1
+    counted_at: float = float("-inf")
+    lags: deque[float] = field(factory=lambda: deque(maxlen=_LAGS))
+    _heard_at: float = 0.0  # the newest sign, or the begin of the subscription
+    _known: Newest | None = None  # the newest trade since that begin, as we or the upstream saw it
+    _known_at: float = 0.0
+    _suspect: Newest | None = None  # newer than ours
+    _proven_at: float = float("inf")
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds from a trade to its arrival: the median of late."""
+        return round(median(self.lags), 3) if self.lags else None
+
+    def begin(self, now: float, ours: Trade | None) -> None:
+        """It is subscribed, perhaps anew: what came before proves nothing."""
+        self.ours, self._heard_at = ours, now
+        self._known = self._suspect = None
+        self.asked = 0
+        self.ask_at = now + (GRACE if self.grade is Grade.STALLED else self.cadence.patience)
+
+    def end(self) -> None:
+        """It is not subscribed any more, so its silence means nothing."""
+        self.ask_at, self._known, self._suspect = _NEVER, None, None
+        self.is_refilling = False
+        if self.grade is Grade.QUIET:
+            self._become(Grade.LIVE)
+
+    def look(self, now: float, seen: Seen) -> Remedy | None:
+        """Returns what is to be done when a stall is proven."""
+        moved = seen.ours is not None and seen.ours is not self.ours
+        by_hand = self.grade is Grade.STALLED and (self.is_refilling or seen.is_refilling)
+        self.is_refilling = seen.is_refilling
+        if moved and seen.ours is not None:
+            self.ours, self._known, self._known_at, self._suspect = seen.ours, newest(seen.ours), now, None
+            if not by_hand:
+                self._hear(now, seen.lag)
+        elif self._suspect is not None and now >= self._proven_at and not seen.is_refilling:
+            return self._stall(now, self._suspect)
+        return None
+
+    def answered(self, now: float, told: Newest | None) -> Remedy | None:
+        """The upstream has told its newest trade; None: it has none."""
+        if self.ask_at == _NEVER:
+            return None  # the subscription ended meanwhile
+        self.asked += 1
+        times = self.stalls if self.grade is Grade.STALLED else self.asked
+        self.ask_at = now + min(self.cadence.patience * 2 ** min(times, 10), _RARELY)
+        if told is None:
+            self._be_quiet(None)
+            return None
+        if self._known is None:
+            self._known, self._known_at = told, now
+            return self._since_before(told)
+        compared = compare(told, self._known, now - self._known_at)
+        if compared is Compared.NEWER:
+            self._suspect, self._proven_at = told, now + GRACE
+        elif compared is Compared.SAME:
+            self._become(Grade.QUIET)
+        return None
+
+    def failed(self, why: str) -> None:
+        """It could not be asked."""
+        if self.ask_at != _NEVER:
+            self._be_quiet(why)
+
+    def _since_before(self, told: Newest) -> Remedy | None:
+        """The first answer since the subscription, beside the newest trade from before it."""
+        before = None if self.ours is None else newest(self.ours)
+        if before is not None and compare(told, before, _NEVER) is Compared.NEWER:
+            return Remedy.REFILL  # missed before the subscription, or since: the next answer shows which
+        self._be_quiet(None)
+        return None
+
+    def _hear(self, now: float, lag: float | None) -> None:
+        if lag is not None:
+            self.lags.append(lag)
+        self.cadence.heard(now - self._heard_at)
+        self._heard_at, self.asked, self.stalls = now, 0, 0
+        self.ask_at = now + self.cadence.patience
+        self._become(Grade.LIVE)
+
+    def _stall(self, now: float, told: Newest) -> Remedy:
+        self._known, self._known_at, self._suspect = told, now, None
+        self.stalls += 1
+        self._become(Grade.STALLED, NEWER)
+        return Remedy.RESUBSCRIBE if self.stalls == 1 else Remedy.RECONNECT
+
+    def _be_quiet(self, reason: str | None) -> None:
+        if self.grade is not Grade.STALLED:
+            self._become(Grade.QUIET, reason)
+
+    def _become(self, grade: Grade, reason: str | None = None) -> None:
+        self.grade, self.reason = grade, reason
+
+
+@define(eq=False)
+class Vitals:
+    """The pulses of the symbols that a source was ever subscribed to.
+
+    `asked`, `failed`: questions, and those without a good answer, by reason. `stalls`: proven ones.
+    `remedies`: what was done, by name.
+    """
+
+    pulses: dict[str, Pulse] = field(factory=dict)
+    asked: int = 0
+    failed: Counter[str] = field(factory=Counter)
+    stalls: int = 0
+    remedies: Counter[str] = field(factory=Counter)
+    ask_at: float = float("-inf")  # not before, whoever is due
+    began_at: float | None = None  # the first look
+    _begun: set[str] = field(factory=set)  # subscribed since the last look
+    _failures: int = 0  # in a row
+    _reconnect_at: float = float("-inf")
+    _reconnections: int = 0  # that did not help, in a row
+
+    def subscribed(self, symbol: str) -> None:
+        """From now on its trades come, or should."""
+        self._begun.add(symbol)
+
+    def ended(self, symbols: Iterable[str]) -> None:
+        """They are not subscribed any more."""
+        for symbol in symbols:
+            self._begun.discard(symbol)
+            if (pulse := self.pulses.get(symbol)) is not None:
+                pulse.end()
+
+    def look(self, symbol: str, now: float, seen: Seen, stall_after: float) -> Remedy | None:
+        """Take one look at a subscribed symbol. Returns what is to be done for it."""
+        self.began_at = now if self.began_at is None else self.began_at
+        pulse = self.pulses.get(symbol)
+        if pulse is None:
+            pulse = self.pulses[symbol] = Pulse()
+            self._begun.add(symbol)
+        pulse.cadence.fixed = stall_after
+        if symbol in self._begun:
+            self._begun.remove(symbol)
+            pulse.begin(now, seen.ours)
+            return None
+        was_stalled = pulse.grade is Grade.STALLED
+        remedy = pulse.look(now, seen)
+        if was_stalled and pulse.grade is Grade.LIVE:
+            self._reconnections = 0
+        return self._allowed(remedy, now)
+
+    def is_gapped(self, pulse: Pulse, now: float) -> bool:
+        """Whether places went missing lately, in this run, and still are."""
+        since = now if self.began_at is None else max(now - GAPPED_FOR, self.began_at)
+        return bool(pulse.missing) and pulse.gapped_at >= since
+
+    def due(self, now: float) -> Sequence[str]:
+        """The symbols that are to be asked about, the one that waits for longest first."""
+        if now < self.ask_at:
+            return ()
+        due = [symbol for symbol, pulse in self.pulses.items() if pulse.ask_at <= now]
+        return sorted(due, key=lambda symbol: self.pulses[symbol].ask_at)
+
+    def answered(self, symbol: str, now: float, told: Newest | None) -> Remedy | None:
+        """What the upstream told of its newest trade in `symbol`. Returns what is to be done for it."""
+        self._failures = 0
+        pulse = self.pulses.get(symbol)
+        return None if pulse is None else pulse.answered(now, told)
+
+    def refused(self, symbols: Iterable[str], now: float, why: str) -> None:
+        """The source was asked, and there is no good answer. `why`: for counting."""
+        self.failed[why] += 1
+        first, most = _FAILED
+        self.ask_at = now + min(first * 2.0**self._failures, most)
+        self._failures = min(self._failures + 1, 10)
+        self._tell(symbols, NO_ANSWER)
+
+    def cannot_ask(self, symbols: Iterable[str], now: float) -> None:
+        """There is no such question."""
+        symbols = list(symbols)
+        self._tell(symbols, NOT_ASKED)
+        for symbol in symbols:
+            if (pulse := self.pulses.get(symbol)) is not None and pulse.ask_at <= now:
+                pulse.ask_at = now + _RARELY
+
+    def _tell(self, symbols: Iterable[str], why: str) -> None:
+        for symbol in symbols:
+            if (pulse := self.pulses.get(symbol)) is not None:
+                pulse.failed(why)
+
+    def _allowed(self, remedy: Remedy | None, now: float) -> Remedy | None:
+        if remedy is None:
+            return None
+        self.stalls += 1
+        if remedy is Remedy.RECONNECT:
+            if now < self._reconnect_at:
+                remedy = Remedy.RESUBSCRIBE
+            else:
+                first, most = _RECONNECT
+                self._reconnect_at = now + min(first * 2.0**self._reconnections, most)
+                self._reconnections = min(self._reconnections + 1, 10)
+        self.remedies[remedy.value] += 1
+        return remedy

@@ -1,0 +1,330 @@
+"""What is missing at the sources, and what came of asking for it. This state outlives every actor.
+
+Rules of this file: no I/O, nothing waits. The history tells what is missing, and may hold live trades back
+until it comes (`held`). Someone else asks for it, and tells here what came. Memory is bounded: of one source
+`ASKS` questions are open at most; one more pushes out the least urgent, which is counted, and whose trades
+stay missing. What overlaps in one symbol is one question.
+
+A crash of who asks loses nothing: a question stays open until it is answered or given up, and a hold has its
+end here. Times are seconds of Trio's clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import trio
+from attrs import define, evolve, field
+
+from dataflow.domain import Missing, Trade
+from dataflow.figures import Histogram
+
+from .breaker import Breaker
+
+ASKS: Final = 1000  # open questions of one source
+REMEMBERED: Final = 1000  # symbols whose gaps were given up
+LIES: Final = 3  # answers in a row that cannot be believed open the circuit
+OPEN_FOR: Final = 60.0  # seconds
+FIRST_AGAIN: Final = 0.25  # seconds until a question is asked again; doubled each time
+LAST_AGAIN: Final = 60.0
+LOSS_TO_FILL: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
+
+
+@define(eq=False)
+class Ask:
+    """An open question. `left`: the ranges of sequences that did not come yet, none without sequences.
+
+    `hold_until`: live trades wait until then; None: they do not wait, or not any more. `at`: the time from
+    which it may be asked again.
+    """
+
+    missing: Missing
+    told_at: float
+    hold_until: float | None
+    at: float
+    left: list[tuple[int, int]] = field(factory=list)
+    tries: int = 0
+    is_in_hand: bool = False
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether there is an exact gap to fill, or the end of the stream to be completed."""
+        return self.missing.first is not None or self.missing.before is None
+
+    @property
+    def count(self) -> int:
+        """The trades that are known to be missing still."""
+        return sum(last - first + 1 for first, last in self.left)
+
+
+@define(eq=False)
+class Refills:
+    """The open questions of one source, and its figures.
+
+    `breaker`: open after answers that could not be believed.
+
+    `asked` counts questions by HTTP, `filled` trades that were delivered, `told` gaps that were told because
+    the hold was over, `given_up` questions whose time was over, `pushed_out` those without room. `failed`:
+    questions without an answer, by reason; `refused`: answers that were not believed, by reason. `seconds`:
+    from the loss until all was there. `gapped`: symbols with trades that were given up, and when.
+    """
+
+    breaker: Breaker = field(factory=lambda: Breaker(LIES, OPEN_FOR))
+    asked: int = 0
+    filled: int = 0
+    told: int = 0
+    given_up: int = 0
+    pushed_out: int = 0
+    failed: Counter[str] = field(factory=Counter)
+    refused: Counter[str] = field(factory=Counter)
+    seconds: Histogram = field(factory=lambda: Histogram(bounds=LOSS_TO_FILL))
+    gapped: dict[str, float] = field(factory=dict)
+    _asks: list[Ask] = field(factory=list)
+    _let_go: list[Missing] = field(factory=list)  # trades wait for these, and nobody asks for them any more
+    _symbols: frozenset[str] | None = frozenset()  # None: to be made anew
+    _changed: trio.Event = field(factory=trio.Event)
+
+    # -- what is missing
+
+    def add(self, missing: Missing, hold: float = 0.0, now: float | None = None) -> None:
+        """These trades are missing. `hold`: seconds for which those behind them wait; 0: they do not."""
+        now = trio.current_time() if now is None else now
+        hold_until = now + hold if hold > 0 and missing.before is not None else None
+        ask = Ask(missing, now, hold_until, now, _whole(missing))
+        for other in [each for each in self._asks if _overlap(each.missing, missing)]:
+            ask = _joined(other, ask)
+            self._asks.remove(other)
+        self._asks.append(ask)
+        if len(self._asks) > ASKS:
+            self._push_out()
+        self._wake()
+
+    def _push_out(self) -> None:
+        victim = min(self._asks, key=lambda each: (each.hold_until is not None, each.told_at))
+        self._asks.remove(victim)
+        self.pushed_out += 1
+        self._missed(victim, victim.told_at)
+        if victim.hold_until is not None:
+            self._let_go.append(victim.missing)
+
+    def missing(self, symbol: str) -> int:
+        """The trades of `symbol` that are known to be missing, and are asked for."""
+        return sum(ask.count for ask in self._asks if ask.missing.symbol == symbol)
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols with an open question."""
+        if self._symbols is None:
+            self._symbols = frozenset(ask.missing.symbol for ask in self._asks)
+        return self._symbols
+
+    @property
+    def missing_now(self) -> int:
+        """All trades that are known to be missing, and are asked for."""
+        return sum(ask.count for ask in self._asks)
+
+    @property
+    def open(self) -> int:
+        """Open questions."""
+        return len(self._asks)
+
+    # -- for who asks
+
+    def begin(self) -> None:
+        """A new incarnation of who asks: nothing is in its hand."""
+        for ask in self._asks:
+            ask.is_in_hand = False
+
+    def take(self, now: float) -> Ask | None:
+        """The most urgent question that may be asked now. It is in hand until `put_back` or `done`."""
+        due = [ask for ask in self._asks if not ask.is_in_hand and ask.at <= now and self._is_next(ask)]
+        if not due:
+            return None
+        ask = min(due, key=_urgency)
+        ask.is_in_hand = True
+        # Before it is tried: whatever happens then, others have their turn before it is tried again.
+        ask.at = now + min(FIRST_AGAIN * 2**ask.tries, LAST_AGAIN)
+        ask.tries = min(ask.tries + 1, 30)
+        return ask
+
+    def _is_next(self, ask: Ask) -> bool:
+        """Trades without sequences go on in the order in which they wait."""
+        return ask.missing.first is not None or not any(
+            other.missing.symbol == ask.missing.symbol and other.told_at < ask.told_at and other is not ask
+            for other in self._asks
+        )
+
+    def put_back(self, ask: Ask) -> None:
+        """It was tried, and stays open."""
+        ask.is_in_hand = False
+        self._wake()
+
+    def came(self, ask: Ask, trades: Sequence[Trade]) -> None:
+        """These of its trades were delivered, at least one."""
+        self.filled += len(trades)
+        numbers = {trade.sequence for trade in trades if trade.sequence is not None}
+        if not numbers:
+            return
+        ask.left = list(_without(ask.left, numbers))
+        if ask.missing.last is None:
+            ask.missing = evolve(ask.missing, after=trades[-1], first=max(numbers) + 1)
+        ask.tries, ask.at = 0, ask.told_at  # it leads on: the rest is asked for at once
+
+    def done(self, ask: Ask, now: float) -> None:
+        """Nothing of it is missing any more."""
+        if ask in self._asks:
+            self._asks.remove(ask)
+            self.seconds.add(now - ask.told_at)
+        self._wake()
+
+    def give_up(self, ask: Ask, now: float) -> None:
+        """What is still missing stays missing."""
+        if ask in self._asks:
+            self._asks.remove(ask)
+            self.given_up += 1
+            self._missed(ask, now)
+        self._wake()
+
+    def released(self, now: float, in_vain_until: float = float("-inf")) -> list[Missing]:
+        """That for which live trades need not wait any longer: their hold is over, or it ends before anything
+        can be asked again, at `in_vain_until`. Each is given once."""
+        over = [
+            ask
+            for ask in self._asks
+            if ask.hold_until is not None
+            and ask.hold_until <= (now if ask.is_in_hand else max(now, in_vain_until))
+        ]
+        for ask in over:
+            self.release(ask, now)
+        found, self._let_go = self._let_go, []
+        return found
+
+    def release(self, ask: Ask, now: float) -> None:
+        """The live trades that wait for this go on, behind a gap. Of trades without sequences nothing can be
+        filled then."""
+        if ask.hold_until is None:
+            return
+        ask.hold_until = None
+        self.told += 1
+        self._let_go.append(ask.missing)
+        if not ask.is_filling:
+            self.give_up(ask, now)
+        self._wake()
+
+    def expired(self, now: float, within: float) -> list[Ask]:
+        """The questions that are older than `within` seconds, and wait for nothing in hand."""
+        return [
+            ask
+            for ask in self._asks
+            if ask.told_at + within <= now and ask.hold_until is None and not ask.is_in_hand
+        ]
+
+    def next_try(self) -> float:
+        """The next time at which `take` may give a question, unless something changes before."""
+        return min((ask.at for ask in self._asks if not ask.is_in_hand), default=float("inf"))
+
+    def next_end(self, within: float) -> float:
+        """The next time at which a hold is over, or a question is older than `within`."""
+        if self._let_go:
+            return float("-inf")
+        ends = [
+            ask.told_at + within if ask.hold_until is None else ask.hold_until
+            for ask in self._asks
+            if ask.hold_until is not None or not ask.is_in_hand
+        ]
+        return min(ends, default=float("inf"))
+
+    def changed(self) -> trio.Event:
+        """An event that the next change after this call sets."""
+        return self._changed
+
+    def _missed(self, ask: Ask, now: float) -> None:
+        if ask.missing.before is None and not ask.count:
+            return  # it was only a look whether there is more
+        self.gapped.pop(ask.missing.symbol, None)
+        self.gapped[ask.missing.symbol] = now
+        if len(self.gapped) > REMEMBERED:
+            del self.gapped[next(iter(self.gapped))]
+
+    def _wake(self) -> None:
+        self._symbols = None
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+@define(eq=False)
+class Wanted:
+    """The same of all sources, by name. Made when a source is first named."""
+
+    _sources: dict[str, Refills] = field(factory=dict)
+
+    def of(self, source: str) -> Refills:
+        """What is missing at `source`."""
+        found = self._sources.get(source)
+        if found is None:
+            found = self._sources[source] = Refills()
+        return found
+
+
+def _urgency(ask: Ask) -> tuple[bool, float]:
+    """Those for which live trades wait, by their end; then the others, those that only look last."""
+    if ask.hold_until is not None:
+        return False, ask.hold_until
+    return True, ask.told_at + (LAST_AGAIN if ask.missing.before is None else 0.0)
+
+
+def _whole(missing: Missing) -> list[tuple[int, int]]:
+    if missing.first is None or missing.last is None:
+        return []
+    return [(missing.first, missing.last)]
+
+
+def _overlap(one: Missing, other: Missing) -> bool:
+    if one.symbol != other.symbol or (one.first is None) != (other.first is None):
+        return False
+    if one.first is None or other.first is None:
+        return _same(one.after, other.after) or one.before is None or other.before is None
+    end = float("inf")
+    one_last, other_last = (end if each.last is None else each.last for each in (one, other))
+    return one.first <= other_last and other.first <= one_last
+
+
+def _same(one: Trade | None, other: Trade | None) -> bool:
+    return one is not None and other is not None and one.trade_id == other.trade_id
+
+
+def _joined(old: Ask, new: Ask) -> Ask:
+    """One question for both. One without an end gets the end of the other."""
+    low, high = (
+        (old.missing, new.missing) if _begins(old.missing, new.missing) else (new.missing, old.missing)
+    )
+    ends = high if high.before is not None or low.before is None else low
+    if low.last is not None and high.last is not None and low.last > high.last:
+        ends = low
+    missing = evolve(low, before=ends.before, last=ends.last)
+    holds = [each for each in (old.hold_until, new.hold_until) if each is not None]
+    joined = evolve(new, missing=missing, told_at=min(old.told_at, new.told_at), left=_whole(missing))
+    joined.hold_until = min(holds, default=None)
+    joined.at = min(old.at, new.at)
+    return joined
+
+
+def _begins(one: Missing, other: Missing) -> bool:
+    if one.first is None or other.first is None:
+        moments = [0 if each.after is None else each.after.timestamp for each in (one, other)]
+        return moments[0] <= moments[1]
+    return one.first <= other.first
+
+
+def _without(ranges: Iterable[tuple[int, int]], numbers: set[int]) -> Iterator[tuple[int, int]]:
+    """What is left of ranges. `numbers` are few beside what the ranges may hold."""
+    for first, last in ranges:
+        begin = first
+        for number in sorted(each for each in numbers if first <= each <= last):
+            if begin < number:
+                yield begin, number - 1
+            begin = number + 1
+        if begin <= last:
+            yield begin, last

@@ -1,0 +1,398 @@
+"""Promises of dataflow.sources.backfill: with the real history, and Binance's REST without a socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import trio
+from attrs import define, field
+from trio.testing import MockClock
+
+from actors.connector import Received
+from dataflow.cache.store import Store
+from dataflow.connectors.binance import Codec, Filler, Settings
+from dataflow.domain import Gap, Item, Missing, Refilled, Trade
+from dataflow.net.budget import Budget, Priority, RestFailed
+from dataflow.sources.backfill import LIMITED_FOR, PIECE, QUIET_FOR, Refiller
+from dataflow.sources.port import Filler as Port
+from dataflow.sources.port import Newest, Page, Request
+from dataflow.sources.reading import Unusable
+from dataflow.sources.state import Audience, SourceState
+from dataflow.sources.wanted import LIES, OPEN_FOR, Refills
+from simulators import Trade as Published
+from simulators.exchanges.binance import binance_rest, trade_payload
+from supervisors import Child, Supervisor, open_supervisor
+
+BTC, ETH = "BTC-USDT", "ETH-USDT"
+Answer = Callable[[str, dict[str, str]], bytes]
+
+
+def published(number: int, symbol: str = BTC, price: str | None = None) -> Published:
+    name = symbol.replace("-", "")
+    return Published(
+        number, name, "buy", price or f"{100 + number}", "1", 1_700_000_000_000_000 + number * 1000
+    )
+
+
+@define(eq=False, slots=False)
+class Stage:
+    """One source, a store that waits for what is missing, and an exchange that knows all trades.
+
+    `answers` replaces the next answers: a failure, or a function of path and query.
+    """
+
+    hold: float = 2.0
+    settings: dict[str, Any] = field(factory=dict)
+    filler: Port | None = None
+    answers: list[Exception | Answer] = field(factory=list)
+    tape: list[Published] = field(factory=list)
+    asked: list[tuple[str, Priority]] = field(factory=list)
+    delivered: list[Refilled] = field(factory=list)
+    refills: Refills = field(factory=Refills)
+    budget: Budget = field(factory=lambda: Budget(100_000))
+    crash_at: list[str] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        more = {
+            "connector": "binance",
+            "url": "ws://x",
+            "symbols": (BTC, ETH),
+            "hold": self.hold,
+            **self.settings,
+        }
+        make: Any = Settings
+        self.keys = make(**more)
+        self.source = SourceState("bn", self.keys, Audience(), lambda: 0.0, steady=trio.current_time)
+        self.codec = Codec("bn", self.keys)
+        self.store = Store(1, 100_000, 1e6, holds=lambda _: self.hold, missing=partial(self._want))
+
+    def _want(self, missing: Missing) -> None:
+        self.refills.add(missing, self.hold)
+
+    def live(self, *numbers: int, symbol: str = BTC) -> None:
+        """These trades come by the stream, and those before them are on the tape."""
+        into = Received[Item]()
+        for number in numbers:
+            self.codec.decode(trade_payload(published(number, symbol)), into)
+        self.store.admit(into.items, trio.current_time())
+
+    def trade(self, number: int, symbol: str = BTC) -> Trade:
+        into = Received[Item]()
+        self.codec.decode(trade_payload(published(number, symbol)), into)
+        (item,) = into.items
+        assert isinstance(item, Trade)
+        return item
+
+    async def get(self, path: str, weight: int, priority: Priority) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.asked.append((path, priority))
+        parts = urlsplit(path)
+        query = dict(parse_qsl(parts.query))
+        answer = self.answers.pop(0) if self.answers else self.honest
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(parts.path, query)
+
+    def honest(self, path: str, query: dict[str, str]) -> bytes:
+        return binance_rest(path, query, lambda symbol: [t for t in self.tape if t.symbol == symbol]).body
+
+    async def put(self, items: Sequence[Item]) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.crash_at:
+            raise RuntimeError(self.crash_at.pop())
+        self.delivered += [item for item in items if isinstance(item, Refilled)]
+        self.store.admit(items, trio.current_time())
+
+    @asynccontextmanager
+    async def reach(self) -> AsyncIterator[Stage]:
+        yield self
+
+    def stream(self, symbol: str = BTC) -> list[int | tuple[int, ...]]:
+        """What a reader sees: ids, and gaps as (places,); (places, 0) of an inexact one."""
+        told: list[int | tuple[int, ...]] = []
+        log = self.store.history(symbol)
+        for entry in log.read(0, 10**6):
+            if isinstance(entry, Gap):
+                size = entry.last - entry.first + 1
+                told.append((size,) if entry.exact else (size, 0))
+            else:
+                told.append(int(entry.trade.trade_id or 0))
+        return told
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        def make() -> Refiller:
+            return Refiller(
+                self.source,
+                self.keys,
+                self.filler or Filler("bn", self.keys),
+                self.reach,
+                self.budget,
+                self.refills,
+                self.put,
+                lambda symbol: self.store.history(symbol).newest_of("bn"),
+            )
+
+        spec = Supervisor(children=(Child("refill", make, stop_within=0),))
+        async with open_supervisor(spec, on_event=lambda _event: None, blocked_after=None):
+            await trio.testing.wait_all_tasks_blocked()
+            yield
+
+
+async def settled() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_missing_trades_come_in_time_and_nobody_hears_of_a_gap(autojump_clock: MockClock) -> None:
+    """They stand in their places before those that waited."""
+    stage = Stage()
+    stage.tape = [published(number) for number in range(20)]
+    async with stage.running():
+        stage.live(1, 2, 3, 7, 8)
+        assert stage.stream() == [1, 2, 3]
+        await settled()
+        assert stage.stream() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert stage.asked == [("/api/v3/historicalTrades?symbol=BTCUSDT&fromId=3&limit=5", Priority.HOLD)]
+    assert (stage.refills.filled, stage.refills.open, stage.refills.told) == (3, 0, 0)
+
+
+async def test_what_comes_too_late_fills_the_gap_that_was_told(autojump_clock: MockClock) -> None:
+    """The hold is over: the trades behind go on. The gap is filled in place when the upstream answers."""
+    stage = Stage(answers=[RestFailed("server_error", "no", wait=5.0)])
+    stage.tape = [published(number) for number in range(20)]
+    async with stage.running():
+        stage.live(1, 4)
+        await settled()
+        assert stage.stream() == [1, (2,), 4]  # at once: nothing could be asked in the time of the hold
+        await trio.sleep(5)
+        await settled()
+        assert stage.stream() == [1, 2, 3, 4]
+    assert stage.asked[-1][1] is Priority.FILL
+    assert stage.source.problems == {"refill_server_error": 1}
+    assert (stage.refills.told, stage.refills.open) == (1, 0)
+
+
+async def test_a_hold_has_its_end_while_a_question_is_under_way(autojump_clock: MockClock) -> None:
+    """At the deadline, not before; the answer still fills."""
+    answered = trio.Event()
+    stage = Stage()
+    stage.tape = [published(number) for number in range(20)]
+    get = stage.get
+
+    async def slow(path: str, weight: int, priority: Priority) -> bytes:
+        await answered.wait()
+        return await get(path, weight, priority)
+
+    stage.get = slow  # type: ignore[method-assign]
+    async with stage.running():
+        stage.live(1, 4)
+        await trio.sleep(1.99)
+        assert stage.stream() == [1]
+        await trio.sleep(0.02)
+        assert stage.stream() == [1, (2,), 4]
+        answered.set()
+        await settled()
+        assert stage.stream() == [1, 2, 3, 4]
+
+
+def changed(*numbers: int) -> Answer:
+    """Wrong prices for some trades."""
+
+    def answer(path: str, query: dict[str, str]) -> bytes:
+        tape = [published(number, price="7" if number in numbers else None) for number in range(20)]
+        return binance_rest(path, query, lambda _symbol: tape).body
+
+    return answer
+
+
+def more(path: str, query: dict[str, str]) -> bytes:
+    """Trades that nobody asked for."""
+    return binance_rest(
+        path, {"symbol": query["symbol"]}, lambda _symbol: [published(n) for n in range(20)]
+    ).body
+
+
+@pytest.mark.parametrize(
+    "lie", [changed(3), changed(7), more, lambda *_: b"<html>", lambda *_: b'[{"id":4}]']
+)
+async def test_an_answer_that_cannot_be_true_is_refused(autojump_clock: MockClock, lie: Answer) -> None:
+    """As a whole, and counted as a problem of the source; the next one is asked for after a moment."""
+    stage = Stage(answers=[lie])
+    stage.tape = [published(number) for number in range(20)]
+    async with stage.running():
+        stage.live(1, 2, 3, 7)
+        await settled()
+        assert stage.stream() == [1, 2, 3]
+        assert not stage.delivered
+        assert sum(stage.refills.refused.values()) == 1
+        ((reason, times),) = stage.source.problems.items()
+        assert (reason.startswith("refill_"), times) == (True, 1)
+        await trio.sleep(0.5)
+        assert stage.stream() == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_three_lies_open_the_circuit_for_a_minute(autojump_clock: MockClock) -> None:
+    """What waits goes on at once, because nothing can be asked in time. Then an honest answer fills the gap."""
+    stage = Stage(hold=10.0, answers=[changed(3)] * LIES)
+    stage.tape = [published(number) for number in range(20)]
+    async with stage.running():
+        stage.live(1, 2, 3, 7)
+        await trio.sleep(1)
+        assert len(stage.asked) == LIES
+        assert stage.stream() == [1, 2, 3, (3,), 7]
+        await trio.sleep(OPEN_FOR - 2)
+        assert len(stage.asked) == LIES
+        await trio.sleep(2)
+        assert stage.stream() == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_a_gap_stays_when_nobody_answers_in_all_the_time(autojump_clock: MockClock) -> None:
+    """Asked less and less often, then given up: counted, told, and known by its symbol."""
+    stage = Stage(settings={"refill_within": 100.0}, answers=[RestFailed("unreachable", "no")] * 1000)
+    async with stage.running():
+        stage.live(1, 4)
+        await trio.sleep(99)
+        assert stage.refills.missing(BTC) == 2
+        assert 5 < len(stage.asked) < 20
+        await trio.sleep(40)
+        asked = len(stage.asked)
+        assert (stage.refills.given_up, stage.refills.open, list(stage.refills.gapped)) == (1, 0, [BTC])
+        await trio.sleep(100)
+        assert len(stage.asked) == asked
+    assert stage.stream() == [1, (2,), 4]
+    assert stage.source.problems["refill_given_up"] == 1
+
+
+async def test_a_rest_that_is_late_is_asked_again(autojump_clock: MockClock) -> None:
+    """What it has is delivered; the rest within the time of the hold, if it comes."""
+    stage = Stage()
+    stage.tape = [published(number) for number in range(4)]
+    async with stage.running():
+        stage.live(1, 2, 6)
+        await settled()
+        assert stage.stream() == [1, 2, 3]
+        stage.tape = [published(number) for number in range(20)]
+        await trio.sleep(1)
+        assert stage.stream() == [1, 2, 3, 4, 5, 6]
+    assert stage.asked[-1][0].endswith("fromId=3&limit=4")
+
+
+async def test_a_large_loss_is_asked_for_in_parts(autojump_clock: MockClock) -> None:
+    """And delivered in pieces, in order."""
+    stage = Stage(hold=60.0)
+    stage.tape = [published(number) for number in range(13_001)]
+    async with stage.running():
+        stage.live(1, 13_000)
+        await trio.sleep(10)
+    assert stage.stream() == list(range(1, 13_001))
+    assert max(len(each.trades) for each in stage.delivered) == PIECE
+    assert not stage.source.problems
+
+
+async def test_many_symbols_are_asked_for_at_once_and_the_urgent_first(autojump_clock: MockClock) -> None:
+    """Those for which trades wait come before those whose gap was told."""
+    stage = Stage(answers=[RestFailed("broken", "no", wait=3.0)])
+    stage.tape = [published(number, symbol) for number in range(20) for symbol in (BTC, ETH)]
+    async with stage.running():
+        stage.live(1, 4)
+        await settled()
+        assert stage.stream() == [1, (2,), 4]
+        await trio.sleep(2)
+        stage.live(1, 4, symbol=ETH)
+        await trio.sleep(2)
+        assert stage.stream(ETH) == [1, 2, 3, 4]
+        assert stage.stream() == [1, 2, 3, 4]
+    assert [("ETH" in path, priority) for path, priority in stage.asked[1:]] == [
+        (True, Priority.HOLD),
+        (False, Priority.FILL),
+    ]
+
+
+async def test_a_crash_loses_nothing(autojump_clock: MockClock) -> None:
+    """The question is open still, and the next incarnation asks again."""
+    stage = Stage(crash_at=["defect"])
+    stage.tape = [published(number) for number in range(20)]
+    async with stage.running():
+        stage.live(1, 4)
+        await trio.sleep(3)
+        assert stage.stream() == [1, 2, 3, 4]
+    assert len(stage.asked) == 2
+    assert stage.refills.open == 0
+
+
+async def test_an_upstream_that_says_slow_down_in_its_answer_is_left_alone(autojump_clock: MockClock) -> None:
+    """Some do so with status 200. Others of its source ask nothing either."""
+
+    class Limited:
+        def fill(self, missing: Missing) -> Request | None:
+            return Request("/x")
+
+        def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
+            raise Unusable("rate_limited")
+
+        def latest(self, symbols: Sequence[str]) -> Request | None:
+            return None
+
+        def newest(self, symbols: Sequence[str], answer: bytes) -> dict[str, Newest]:
+            return {}
+
+    stage = Stage(filler=Limited(), answers=[lambda *_: b""] * 100)
+    async with stage.running():
+        stage.live(1, 4)
+        await settled()
+        assert 0 < stage.budget.closed_for(trio.current_time()) <= LIMITED_FOR
+        assert stage.stream() == [1, (2,), 4]
+    assert stage.refills.failed == {"rate_limited": 1}
+
+
+async def test_what_cannot_be_asked_for_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """A connector may know that there is no such question."""
+
+    class Mute(Filler):
+        def fill(self, missing: Missing) -> Request | None:
+            return None
+
+    stage = Stage()
+    stage.filler = Mute("bn", stage.keys)
+    async with stage.running():
+        stage.live(1, 4)
+        await settled()
+        assert stage.stream() == [1, (2,), 4]
+    assert stage.refills.given_up == 1
+
+
+async def test_a_symbol_that_stays_quiet_after_a_reconnection_is_complete(autojump_clock: MockClock) -> None:
+    """Its first trade would show what was missed, but none comes. So its newest id is asked for."""
+    stage = Stage()
+    stage.tape = [published(number, symbol) for number in range(9) for symbol in (BTC, ETH)]
+    async with stage.running():
+        stage.live(1, 2)
+        stage.live(*range(1, 9), symbol=ETH)
+        for symbol in (BTC, ETH):
+            stage.source.subscribed(symbol)
+        stage.source.up((BTC, ETH))
+        await trio.sleep(QUIET_FOR + 2)
+        assert stage.stream() == list(range(1, 9))
+        ticker, trades = stage.asked
+        assert ticker[0].startswith("/api/v3/ticker")
+        assert "BTCUSDT" in trades[0]
+        await trio.sleep(100)
+        assert len(stage.asked) == 2
+
+
+async def test_a_symbol_that_trades_again_needs_no_such_question(autojump_clock: MockClock) -> None:
+    """The first trade shows all."""
+    stage = Stage()
+    async with stage.running():
+        stage.live(1, 2)
+        stage.source.subscribed(BTC)
+        stage.source.up((BTC,))
+        await trio.sleep(2)
+        stage.live(3)
+        await trio.sleep(QUIET_FOR + 2)
+    assert not stage.asked

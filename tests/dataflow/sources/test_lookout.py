@@ -1,0 +1,278 @@
+"""The actor that looks after the symbols of a source, on a clock of its own, with an upstream that is made up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+import pytest
+import trio
+from attrs import define, field
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from dataflow.cache.store import Store
+from dataflow.domain import Missing, Trade
+from dataflow.domain.quality import Grade
+from dataflow.net.budget import Priority, RestFailed
+from dataflow.sources.lookout import Lookout
+from dataflow.sources.port import Newest, Request, SourceSettings
+from dataflow.sources.reading import Unusable
+from dataflow.sources.state import Audience, SourceState
+from dataflow.sources.vitals import GRACE, NO_ANSWER, NOT_ASKED
+from supervisors import Child, Supervisor, open_supervisor
+
+BTC, ETH = "BTC-USD", "ETH-USD"
+STALL_AFTER = 10.0
+SKEW = 5_000.0  # seconds between the clock of the loop and the wall clock
+
+
+@define
+class Upstream:
+    """Its REST tells the newest sequence of each symbol, all at once or only of the first."""
+
+    newest_sequence: dict[str, int] = field(factory=dict)
+    tells_all: bool = True
+    trouble: Exception | None = None
+    asked: list[list[str]] = field(factory=list)
+    weights: list[tuple[int, Priority]] = field(factory=list)
+
+    def latest(self, symbols: Sequence[str]) -> Request | None:
+        named = list(symbols) if self.tells_all else list(symbols)[:1]
+        return Request(f"/newest?{','.join(named)}", weight=4)
+
+    def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
+        if isinstance(self.trouble, Unusable):
+            raise self.trouble
+        named = answer.decode().split(",")
+        return {s: Newest(self.newest_sequence[s]) for s in named if s in self.newest_sequence}
+
+    async def get(self, path: str, weight: int, priority: Priority) -> bytes:
+        await trio.lowlevel.checkpoint()
+        named = path.partition("?")[2]
+        self.asked.append(named.split(","))
+        self.weights.append((weight, priority))
+        if isinstance(self.trouble, RestFailed):
+            raise self.trouble
+        return named.encode()
+
+    def fill(self, missing: Missing) -> Request | None:
+        raise AssertionError("the lookout asks for no trades itself")
+
+    def filled(self, missing: Missing, request: Request, answer: bytes) -> object:
+        raise AssertionError("the lookout asks for no trades itself")
+
+
+@define
+class Stage:
+    clock: MockClock
+    upstream: Upstream = field(factory=Upstream)
+    store: Store = field(factory=lambda: Store(1, 1000, 1e9))
+    source: SourceState = field(init=False)
+    wanted: list[Missing] = field(factory=list)
+    refilling: set[str] = field(factory=set)
+    standby: set[str] = field(factory=set)
+    looked: list[tuple[str, ...]] = field(factory=list)  # symbols whose state may have changed
+
+    def __attrs_post_init__(self) -> None:
+        settings = SourceSettings(
+            connector="x", url="ws://x/", symbols=(BTC, ETH), stall_after=STALL_AFTER, eager=True
+        )
+        self.source = SourceState("x", settings, Audience(), lambda: 0.0, self._changed)
+        self.source.up((BTC, ETH))
+        self.source.subscribed(BTC)
+        self.source.subscribed(ETH)
+
+    def _changed(self, symbols: Collection[str]) -> None:
+        self.looked.append(tuple(symbols))
+
+    def lookout(self, can_ask: bool) -> Lookout:
+        @asynccontextmanager
+        async def reach() -> AsyncIterator[Upstream]:
+            yield self.upstream
+
+        return Lookout(
+            self.source,
+            self.store.history,
+            lambda: trio.current_time() + SKEW,
+            filler=self.upstream if can_ask else None,  # type: ignore[arg-type]
+            reach=reach,
+            is_wanted=self.refilling.__contains__,
+            want=self.wanted.append,
+            is_standby=self.standby.__contains__,
+        )
+
+    def trade(self, number: int, symbol: str = BTC, lag: float = 0.25) -> None:
+        at = int((trio.current_time() + SKEW - lag) * 1e9)
+        made = Trade("x", symbol, str(number), "buy", Decimal(1), Decimal(1), at, number)
+        self.store.admit([made], trio.current_time())
+
+    async def wait(self, seconds: float) -> None:
+        """Let so much time pass, in steps that no look misses."""
+        for _ in range(int(seconds * 2)):
+            self.clock.jump(0.5)
+            await wait_all_tasks_blocked()
+
+    def state(self, symbol: str = BTC) -> tuple[Grade, str | None]:
+        pulse = self.source.vitals.pulses[symbol]
+        return pulse.grade, pulse.reason
+
+    def renewals(self) -> list[tuple[str, str | None]]:
+        return [(each.topic, each.reason) for each in self.source.interest.renewals(0)]
+
+
+@asynccontextmanager
+async def stage(clock: MockClock, *, can_ask: bool = True) -> AsyncIterator[Stage]:
+    made = Stage(clock)
+    spec = Supervisor(children=[Child("lookout", lambda: made.lookout(can_ask), stop_within=0)])
+    async with open_supervisor(spec) as handle:
+        await wait_all_tasks_blocked()
+        await made.wait(1)
+        yield made
+        assert handle.tree().children[0].restarts == 0
+
+
+async def test_one_question_for_all_that_are_silent(mock_clock: MockClock) -> None:
+    """At the pace of proof of life, with the weight that the connector tells."""
+    async with stage(mock_clock) as s:
+        s.trade(1, BTC)
+        s.trade(1, ETH)
+        s.upstream.newest_sequence = {BTC: 1, ETH: 1}
+        await s.wait(STALL_AFTER + 2)
+        assert [sorted(each) for each in s.upstream.asked] == [[BTC, ETH]]
+        assert s.upstream.weights == [(4, Priority.LIFE)]
+        assert s.state(BTC) == s.state(ETH) == (Grade.QUIET, None)
+        assert s.renewals() == []
+
+
+async def test_one_question_each_where_the_exchange_has_no_other(mock_clock: MockClock) -> None:
+    """The one that waits for longest first."""
+    async with stage(mock_clock) as s:
+        s.upstream.tells_all = False
+        s.trade(1, BTC)
+        s.trade(1, ETH)
+        s.upstream.newest_sequence = {BTC: 1, ETH: 1}
+        await s.wait(STALL_AFTER + 4)
+        assert sorted(s.upstream.asked) == [[BTC], [ETH]]
+        assert s.state(BTC) == s.state(ETH) == (Grade.QUIET, None)
+
+
+async def test_a_stall_is_cured_step_by_step(mock_clock: MockClock) -> None:
+    """The symbol is subscribed anew, and what it missed is wanted; if that does not help, a new connection."""
+    async with stage(mock_clock) as s:
+        s.trade(1)
+        s.upstream.newest_sequence = {BTC: 4}
+        await s.wait(STALL_AFTER + GRACE + 2)
+        assert s.state()[0] is Grade.STALLED
+        assert s.renewals() == [(BTC, None)]
+        [missing] = s.wanted
+        assert (missing.source, missing.symbol, missing.first, missing.last) == ("x", BTC, 2, None)
+        assert missing.after is not None
+        assert missing.before is None
+        s.source.unsubscribed(BTC)
+        s.source.subscribed(BTC)
+        await s.wait(GRACE + 2)  # where it stands
+        s.upstream.newest_sequence = {BTC: 5}
+        await s.wait(3 * STALL_AFTER)
+        [(symbol, reason)] = s.renewals()
+        assert symbol == BTC
+        assert reason is not None
+        assert BTC in reason
+
+
+async def test_a_trade_ends_a_stall(mock_clock: MockClock) -> None:
+    """And whoever watches the quality is told: of the stall, and of its end."""
+    async with stage(mock_clock) as s:
+        s.trade(1)
+        s.upstream.newest_sequence = {BTC: 4}
+        await s.wait(STALL_AFTER + GRACE + 2)
+        s.looked.clear()
+        s.trade(5)
+        await s.wait(1)
+        assert s.state() == (Grade.LIVE, None)
+        assert (BTC,) in s.looked
+
+
+async def test_nothing_can_be_asked(mock_clock: MockClock) -> None:
+    """A silent symbol is quiet, with that reason; nobody is disturbed."""
+    async with stage(mock_clock, can_ask=False) as s:
+        s.trade(1)
+        await s.wait(STALL_AFTER + 2)
+        assert s.state() == (Grade.QUIET, NOT_ASKED)
+        assert s.renewals() == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [(RestFailed("server_error", "HTTP status 500"), "server_error"), (Unusable("malformed"), "malformed")],
+)
+async def test_no_good_answer(mock_clock: MockClock, trouble: Exception, reason: str) -> None:
+    """It is counted by its reason, nothing is concluded, and the next question waits."""
+    async with stage(mock_clock) as s:
+        s.trade(1, BTC)
+        s.trade(1, ETH)
+        s.upstream.trouble = trouble
+        await s.wait(STALL_AFTER + 2)
+        assert s.state() == (Grade.QUIET, NO_ANSWER)
+        assert set(s.source.vitals.failed) == {reason}
+        assert len(s.upstream.asked) == 1
+        assert s.renewals() == []
+        assert s.source.problems == ({f"lookout_{reason}": 1} if isinstance(trouble, Unusable) else {})
+
+
+async def test_a_lost_connection_is_no_silence(mock_clock: MockClock) -> None:
+    """Nobody is asked about symbols that cannot come."""
+    async with stage(mock_clock) as s:
+        s.trade(1)
+        s.source.down("cut")
+        await s.wait(10 * STALL_AFTER)
+        assert s.upstream.asked == []
+
+
+async def test_a_source_that_stands_by_is_not_judged(mock_clock: MockClock) -> None:
+    """Its trades go nowhere, so their absence says nothing. When it is preferred again, it begins anew."""
+    async with stage(mock_clock) as s:
+        s.trade(1)
+        s.standby |= {BTC, ETH}
+        await s.wait(10 * STALL_AFTER)
+        assert s.upstream.asked == []
+        s.standby.clear()
+        s.upstream.newest_sequence = {BTC: 40, ETH: 40}
+        await s.wait(STALL_AFTER + GRACE + 2)
+        assert s.state() == (Grade.LIVE, None)
+        assert s.renewals() == []
+
+
+async def test_lag_and_missing_places_are_sampled(mock_clock: MockClock) -> None:
+    """The lag from the trade to its admission; the places that are gaps, until they are filled."""
+    async with stage(mock_clock) as s:
+        for number in range(1, 4):
+            s.trade(number, lag=0.25)
+            await s.wait(1)
+        pulse = s.source.vitals.pulses[BTC]
+        assert pulse.lag == pytest.approx(0.25, abs=0.01)
+        assert (pulse.missing, pulse.is_gapped) == (0, False)
+        s.trade(7)
+        await s.wait(1)
+        assert (pulse.missing, pulse.is_gapped) == (3, True)
+        for number in (4, 5, 6):
+            at = s.store.history(BTC).newest_of("x")
+            assert at is not None
+            missed = Trade("x", BTC, str(number), "buy", Decimal(1), Decimal(1), at.timestamp, number)
+            s.store.admit([missed], trio.current_time())
+        await s.wait(1)
+        assert (pulse.missing, pulse.is_gapped) == (0, False)
+
+
+async def test_what_is_being_asked_for_is_told(mock_clock: MockClock) -> None:
+    """As long as it lasts."""
+    async with stage(mock_clock) as s:
+        s.trade(1)
+        await s.wait(1)
+        s.refilling.add(BTC)
+        await s.wait(1)
+        pulse = s.source.vitals.pulses[BTC]
+        assert pulse.is_refilling
+        s.refilling.clear()
+        await s.wait(1)
+        assert not pulse.is_refilling
