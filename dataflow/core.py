@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from random import Random
+from urllib.parse import urlsplit
 
 from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
@@ -25,6 +27,7 @@ from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
 from .net.budget import Budget
+from .net.pace import Attempts
 from .settings.schema import Mode, Send, Settings
 from .sources.failover import Board, Plan
 from .sources.intake import Intake
@@ -91,6 +94,7 @@ class Core:
         ]
         self.missing: Callable[[Missing], None] | None = None  # asks for it; None: no trade waits for others
         self._audience = audience or Audience()
+        self._attempts: dict[str, Attempts] = {}  # to connect, by address
         self._known: dict[
             str, SourceState
         ] = {}  # also those that were removed: their trades may be on the way
@@ -186,6 +190,13 @@ class Core:
             self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put, admitted)
         return self._intakes[name]
 
+    def attempt(self, settings: SourceSettings) -> float:
+        """Seconds until one more connection to the address of these settings may be made; 0: now, and it
+        counts. All sources with that address share what the upstream takes."""
+        where = urlsplit(settings.url).netloc.rpartition("@")[2]
+        attempts = self._attempts.setdefault(where, Attempts(*settings.connections_in))
+        return attempts.take(self._steady())
+
     def budget(self, name: str) -> Budget:
         """What may be asked of the source `name` by HTTP; all its questions share it."""
         settings = self.sources[name].settings
@@ -245,9 +256,17 @@ class Core:
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """How the data of `symbol` is, at each of its sources."""
+        return self._qualities.now(symbol)
+
+    def symbols_by_state(self) -> Mapping[str, Mapping[Grade, Sequence[str]]]:
+        """The symbols of each source that are in each state."""
+        return self._qualities.by_source()
+
+    @property
+    def _qualities(self) -> Qualities:
         channel = self.channels[QUALITY]
         assert isinstance(channel, Qualities)
-        return channel.now(symbol)
+        return channel
 
     def hold(self, source: str) -> float:
         """Seconds that trades of `source` wait for missing ones; 0 where nobody asks for those."""
@@ -330,7 +349,16 @@ class Core:
     def _state(self, name: str, settings: AnySourceSettings) -> SourceState:
         known = self._known.get(name)
         if known is None:
-            known = SourceState(name, settings, self._audience, self.clock, self._look, steady=self._steady)
+            known = SourceState(
+                name,
+                settings,
+                self._audience,
+                self.clock,
+                self._look,
+                steady=self._steady,
+                deliver=self._deliver,
+                dice=Random(f"{self.number} {name}"),
+            )
             self._known[name] = known
         elif known.settings != settings or name not in self.sources:
             known.become(settings)
@@ -346,6 +374,9 @@ class Core:
             for each in self.names.alike(symbol)
         )
 
+    def _deliver(self, items: Sequence[Item]) -> None:
+        self.delivery(items)
+
     def _wake(self, topic: Topic) -> None:
         self.topics.news(topic)
 
@@ -359,10 +390,11 @@ class Core:
         self._known[trade.source].problem(verdict.value, about)
 
 
-def _state_of(source: SourceState, symbol: str) -> tuple[str, float | None]:
-    """For the board: how the data of `symbol` is there, and the lag if it is known."""
-    quality = judge(source, symbol, 0)
-    return source.status(symbol) if quality.state is Grade.LOST else quality.state.value, quality.lag
+def _state_of(source: SourceState, symbol: str) -> tuple[str, bool, float | None]:
+    """For the board: how the data of `symbol` is there, whether it is connected, and the lag if it is known."""
+    status, quality = source.status(symbol), judge(source, symbol, 0)
+    state = status if quality.state is Grade.LOST else quality.state.value
+    return state, status not in ("lost", "connecting"), quality.lag
 
 
 def _chosen(settings: Settings) -> Mapping[str, Sequence[str]]:

@@ -27,7 +27,7 @@ from dataflow.domain import Switched
 from supervisors import Context
 
 from .health import Health, Rank, health
-from .state import LinkState, SourceState
+from .state import SourceState
 
 VOLUNTARY_EVERY: Final = 60.0  # seconds between two voluntary switches
 LOOK_EVERY: Final = 1.0  # seconds between two looks at what tells of no change: lag and errors
@@ -119,17 +119,17 @@ class Gate(Protocol):
 class Board:
     """The standings of all symbols in mode `failover`. It outlives every actor.
 
-    `sources`: all that there are at any time. `state_of(source, symbol)`: the state of the quality, and the
-    lag if that is known. `newest_of(symbol)`: the source of the newest trade of the stream; None before the
-    first. `settle(symbol, source)`: the stream of `symbol` is that of `source` (None: of all) already.
-    `changed(symbols)`: these have another active source.
+    `sources`: all that there are at any time. `state_of(source, symbol)`: the state of the quality, whether
+    the source is connected for it, and the lag if that is known. `newest_of(symbol)`: the source of the
+    newest trade of the stream; None before the first. `settle(symbol, source)`: the stream of `symbol` is
+    that of `source` (None: of all) already. `changed(symbols)`: these have another active source.
     """
 
     def __init__(
         self,
         sources: Callable[[], Mapping[str, SourceState]],
         gate: Gate,
-        state_of: Callable[[SourceState, str], tuple[str, float | None]],
+        state_of: Callable[[SourceState, str], tuple[str, bool, float | None]],
         newest_of: Callable[[str], str | None],
         settle: Callable[[str, str | None], None],
         changed: Callable[[Collection[str]], object],
@@ -237,8 +237,8 @@ class Board:
 
     def _health(self, name: str, symbol: str) -> Health:
         source = self._sources()[name]
-        state, lag = self._state_of(source, symbol)
-        return health(state, source.link is LinkState.CONNECTED, lag, self._errors.recent(source))
+        state, is_connected, lag = self._state_of(source, symbol)
+        return health(state, is_connected, lag, self._errors.recent(source))
 
     def _switch(self, standing: Standing, turn: Turn, now: float) -> Switched:
         before = standing.active
