@@ -473,7 +473,7 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
         partial(line.mark, make_codec().missed),
         line,
         Patience(settings.stale_after, settings.subscribe_within),
-        partial(core.attempt, settings),
+        partial(core.attempt, source, settings),
     )
 
 

@@ -28,12 +28,13 @@ from .faults.registry import Faults
 from .figures import Histogram, Lag
 from .net.budget import Budget
 from .net.pace import Attempts
-from .settings.schema import Mode, Send, Settings
+from .settings.schema import BackoffSettings, Mode, Send, Settings
+from .sources.breaker import Breaker
 from .sources.failover import Board, Plan
 from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
 from .sources.reading import excerpt
-from .sources.state import Audience, SourceState, carriers
+from .sources.state import FAILURES, Audience, SourceState, carriers
 from .sources.wanted import Wanted
 from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
@@ -190,12 +191,19 @@ class Core:
             self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put, admitted)
         return self._intakes[name]
 
-    def attempt(self, settings: SourceSettings) -> float:
+    def attempt(self, source: SourceState, settings: SourceSettings) -> float:
         """Seconds until one more connection to the address of these settings may be made; 0: now, and it
-        counts. All sources with that address share what the upstream takes."""
+        counts. All sources with that address share what the upstream takes; all lines of a source share its
+        circuit."""
+        now = self._steady()
+        if (wait := source.breaker.wait(now)) > 0:
+            return wait
         where = urlsplit(settings.url).netloc.rpartition("@")[2]
         attempts = self._attempts.setdefault(where, Attempts(*settings.connections_in))
-        return attempts.take(self._steady())
+        wait = attempts.take(now)
+        if wait == 0:
+            source.breaker.attempt(now)
+        return wait
 
     def budget(self, name: str) -> Budget:
         """What may be asked of the source `name` by HTTP; all its questions share it."""
@@ -358,6 +366,7 @@ class Core:
                 steady=self._steady,
                 deliver=self._deliver,
                 dice=Random(f"{self.number} {name}"),
+                breaker=_breaker(self.settings.backoff),
             )
             self._known[name] = known
         elif known.settings != settings or name not in self.sources:
@@ -390,8 +399,13 @@ class Core:
         self._known[trade.source].problem(verdict.value, about)
 
 
+def _breaker(of: BackoffSettings) -> Breaker:
+    """It opens for as long as one line alone would wait by then, so that it makes none of them slower."""
+    return Breaker(FAILURES, min(of.max_delay, of.initial_delay * of.multiplier ** (FAILURES - 1)))
+
+
 def _state_of(source: SourceState, symbol: str) -> tuple[str, bool, float | None]:
-    """For the board: how the data of `symbol` is there, whether it is connected, and the lag if it is known."""
+    """For the board: how the data of `symbol` is there, whether it is connected, and the lag if known."""
     status, quality = source.status(symbol), judge(source, symbol, 0)
     state = status if quality.state is Grade.LOST else quality.state.value
     return state, status not in ("lost", "connecting"), quality.lag

@@ -236,10 +236,10 @@ class Holds:
 
     `switched(mark, place)` is told that the stream has gone over to another source behind that place.
 
-    None of them may raise. `counts`: trades that have gone on, as those of the store. `ended`: how often those
-    that waited for the same loss have gone on, by source, and why: "whole", "unanswered", "overdue", "full",
-    "anew" (a new numbering), "mixed" (with and without sequences), "ended" (the source is gone, or the daemon
-    ends).
+    None of them may raise. `counts`: trades that have gone on, as those of the store. `ended`: how often
+    those that waited for the same loss have gone on, by source, and why: "whole", "unanswered", "overdue",
+    "full", "anew" (a new numbering), "mixed" (with and without sequences), "ended" (the source is gone, or
+    the daemon ends).
     """
 
     seconds: Callable[[str], float] = lambda _source: 0.0

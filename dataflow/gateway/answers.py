@@ -117,6 +117,7 @@ class SourceInfo:
     symbols: Sequence[str]
     rejected: Mapping[str, str]
     problems: Counter[str]
+    circuit: str
 
 
 @frozen

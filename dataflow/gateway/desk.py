@@ -339,6 +339,7 @@ class Desk:
             symbols=sorted(source.subscribed_symbols),
             rejected=source.refused_symbols,
             problems=source.problems,
+            circuit=source.circuit.value,
         )
 
     def _failover(self, symbol: str) -> FailoverInfo | None:

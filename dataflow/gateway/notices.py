@@ -46,6 +46,10 @@ class Announcer(Audience):
         if count := self._burst.occurred((source, reason), trio.current_time()):
             logger.bind(path=paths.source(source)).warning("{} ({} times): {}", reason, count, excerpt)
 
+    def given_rest(self, source: str, failures: int, seconds: float) -> None:
+        told = "{} attempts in a row have failed: from now on its lines share one every {:.0f} s"
+        logger.bind(path=paths.source(source)).warning(told, failures, seconds)
+
     def switched(self, symbol: str, epoch: int, offset: int, before: str, source: str, reason: str) -> None:
         """Log it once per burst: a source that is lost may have thousands of symbols."""
         if count := self._burst.occurred((before, source), trio.current_time()):

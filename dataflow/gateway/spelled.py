@@ -50,6 +50,7 @@ class Source(TypedDict):
     symbols: Annotated[list[str], Meta(description="subscribed there")]
     rejected: Annotated[dict[str, str], Meta(description="refused symbols, in the words of the source")]
     problems: Annotated[dict[str, Count], Meta(description="unusable messages by kind")]
+    circuit: Annotated[str, Meta(description="of attempts to connect: closed, open or half_open")]
     delivered: Delivered
 
 

@@ -291,6 +291,7 @@ def source(info: SourceInfo) -> spelled.Source:
         "symbols": list(info.symbols),
         "rejected": dict(info.rejected),
         "problems": dict(info.problems),
+        "circuit": info.circuit,
         "delivered": {
             "trades": info.delivered.trades,
             "batches": info.delivered.batches,

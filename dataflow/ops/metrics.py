@@ -86,7 +86,13 @@ class _Now(Collector):
         silent = GaugeMetricFamily(
             "dataflow_source_silent_seconds", "Seconds since the newest trade of a source", labels=["source"]
         )
+        opened = CounterMetricFamily(
+            "dataflow_source_circuit_opened",
+            "How often several attempts to connect in a row have failed, or the one after them",
+            labels=["source"],
+        )
         for name, source in self._core.sources.items():
+            opened.add_metric([name], source.breaker.opened)
             trades.add_metric([name], source.delivered.trades)
             batches.add_metric([name], source.delivered.batches)
             received.add_metric([name], source.delivered.bytes)
@@ -96,7 +102,7 @@ class _Now(Collector):
             overflowed.add_metric([name], self._core.delivery.overflowed[name])
             for reason, count in source.problems.items():
                 problems.add_metric([name, reason], count)
-        yield from (connected, trades, batches, received, silent, problems, overflowed)
+        yield from (connected, opened, trades, batches, received, silent, problems, overflowed)
         yield from self._failover_metrics()
 
     def _failover_metrics(self) -> Iterator[Metric]:

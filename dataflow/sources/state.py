@@ -30,10 +30,12 @@ from dataflow.domain import Item, Missed
 from dataflow.domain.secrets import concealed
 from dataflow.domain.symbols import ANY
 
+from .breaker import Breaker, Circuit
 from .port import AnySourceSettings, SourceSettings
 from .shares import Division
 from .vitals import Vitals
 
+FAILURES: Final = 5  # attempts to connect in a row that open the circuit of a source
 REMOVED = "removed from the configuration"  # reasons of an end that the operator wants
 CHANGED = "configured anew"
 
@@ -62,6 +64,9 @@ class Audience:
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None: ...
     def restored(self, source: str, symbols: Collection[str]) -> None: ...
     def problem(self, source: str, reason: str, excerpt: str) -> None: ...
+    def given_rest(self, source: str, failures: int, seconds: float) -> None:
+        """So many attempts to connect have failed in a row: one is made every so many seconds from now on."""
+
     def switched(self, symbol: str, epoch: int, offset: int, before: str, source: str, reason: str) -> None:
         """Behind place `offset` the stream of `symbol` is that of `source`, and no more of `before`."""
 
@@ -104,6 +109,7 @@ class Line:
     announced: str | None = None
     rotate_at: float = inf
     _turned_at: float = field(init=False)
+    _is_trying: bool = field(default=False, init=False)  # to connect
     # The marks that other lines left out, because this one carries the symbols without a break.
     vouched: dict[str, Missed] = field(factory=dict)
     _unproven: int = field(default=0, init=False)  # reads that must still come until it is proven
@@ -129,9 +135,15 @@ class Line:
         """A new attempt begins. Only its result decides whether the line is lost."""
         self.source.used = self.source.settings
         self.announced = None
+        self._is_trying = True
 
     def waiting(self, seconds: float) -> None:
-        """The attempt waits for its turn: the upstream takes only so many connections in a time."""
+        """The attempt waits for its turn: the upstream takes only so many connections in a time.
+
+        Where it waits because others have failed, their reason tells more.
+        """
+        if self.source.breaker.state(self.source.steady()) is not Circuit.CLOSED:
+            return
         self.reason = f"waits {seconds:.0f} s for its turn: the upstream takes no more new connections"
         self.source.waits(self)
 
@@ -139,6 +151,8 @@ class Line:
         if self.link is not LinkState.CONNECTED:
             self._unproven = _PROOF
             self.rotate_at = self.source.rotation()
+        self._is_trying = False
+        self.source.breaker.succeeded()
         self._turn(LinkState.CONNECTED, None)
         self.source.turned(self, topics)
 
@@ -148,6 +162,9 @@ class Line:
             self._drop(topic)
         self.refused_in.clear()
         self.rotate_at = inf
+        if self._is_trying:
+            self._is_trying = False
+            self.source.tried_in_vain(reason)
         self._turn(LinkState.LOST, reason)
         self.source.turned(self, ())
         vouched, self.vouched = self.vouched, {}
@@ -251,6 +268,7 @@ class SourceState:
     carried: Counter[str] = field(factory=Counter)  # by how many lines
     interest: Division = field(init=False)
     used: AnySourceSettings | None = None  # by the newest incarnation of a connector
+    breaker: Breaker = field(factory=lambda: Breaker(FAILURES, 16.0))  # of attempts to connect
     left_out: frozenset[str] = frozenset()  # symbols that it has, and that are taken from other sources
     steady: Callable[[], float] = time.monotonic
     deliver: Callable[[Sequence[Item]], None] = lambda _items: None
@@ -313,6 +331,11 @@ class SourceState:
         self.down(reason)
         if was_lost:
             self.audience.lost(self.name, reason, sorted(self.interest.topics))
+
+    @property
+    def circuit(self) -> Circuit:
+        """Whether it may be connected to: open after several attempts in a row that failed."""
+        return self.breaker.state(self.steady())
 
     @property
     def age(self) -> float:
@@ -453,6 +476,17 @@ class SourceState:
         marks = [evolve(mark, resubscribed=False) for topic, mark in vouched.items() if topic not in known]
         if marks:
             self.deliver(marks)
+
+    def tried_in_vain(self, reason: str) -> None:
+        """An attempt to connect has ended before anything came of it."""
+        breaker, now = self.breaker, self.steady()
+        if reason in (STOPPED, REMOVED, CHANGED):
+            breaker.given_up()
+            return
+        before = breaker.opened
+        breaker.failed(now)
+        if breaker.opened > before and breaker.failures == breaker.after:
+            self.audience.given_rest(self.name, breaker.failures, breaker.seconds)
 
     # -- which lines there are; see `lines`
 
