@@ -407,7 +407,7 @@ def test_the_newest_trade_is_told() -> None:
     ("body", "reason"),
     [
         (b"", "malformed_json"),
-        (b"\xff", "not_text"),
+        (b"\xff", "malformed_json"),
         (b"7", "unexpected_json"),
         (b"[7]", "unexpected_json"),
         (b"[[1,2]]", "missing_field"),
