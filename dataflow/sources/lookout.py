@@ -19,12 +19,8 @@ from loguru import logger
 
 from dataflow import paths
 from dataflow.domain import Missing, Trade
-<<<<<<< HEAD
 from dataflow.domain.secrets import concealed
-from dataflow.net.rest import Priority, RestFailed
-=======
 from dataflow.net.budget import Asks, Priority, RestFailed
->>>>>>> main
 from supervisors import Context
 
 from .port import Filler, SourceSettings
