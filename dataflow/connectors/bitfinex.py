@@ -33,6 +33,7 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Trade
+from dataflow.domain.symbols import contract
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
 from dataflow.sources.reading import (
     EXCERPT,
@@ -70,11 +71,11 @@ class Settings(SourceSettings):
 
     def derived(self, symbol: str) -> str:
         """tBTCUSD, tBTCUST (Tether), tDOGE:USD (four letters); tBTCF0:USTF0 for a perpetual."""
-        base, _, rest = symbol.partition("-")
-        quote, _, kind = rest.partition("-")
+        pair, kind = contract(symbol) or (symbol, "")
+        base, _, quote = pair.partition("-")
         base, quote = _CURRENCIES.get(base, base), _CURRENCIES.get(quote, quote)
-        if kind:
-            return f"t{base}F0:{quote}F0"
+        if kind:  # there are no futures that end on a day: the name of one is refused there
+            return f"t{base}F0:{quote}F0" if kind == "PERP" else f"t{symbol}"
         return f"t{base}{quote}" if len(base) <= 3 and len(quote) <= 3 else f"t{base}:{quote}"
 
 

@@ -447,6 +447,7 @@ def test_any_answer_is_read_or_named(body: bytes) -> None:
         ("DOGE-USDT", "tDOGE:UST"),
         ("USDC-USD", "tUDCUSD"),
         ("BTC-USDT-PERP", "tBTCF0:USTF0"),
+        ("BTC-USDT-251226", "tBTC-USDT-251226"),  # no such thing there, and nothing else either
         ("IOTA-USD", "tIOTUSD"),
     ],
 )
