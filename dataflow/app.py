@@ -437,6 +437,8 @@ def connector(core: Core, source: SourceState, settings: SourceSettings) -> Conn
     """One connection to an upstream: its language (`Codec`) is all that is particular about it."""
     make_codec = partial(codec_class(settings), source.name, settings)
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
+    if settings.transport == "rest":  # with the bounds that hold for all questions to this source
+        reach = partial(reach, ask=partial(asks, core, source, settings))
     reached: Source[Item] = reach(make_codec)
     if core.faults is not None:
         reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)

@@ -192,6 +192,13 @@ async def test_without_a_token_only_this_machine_may_push() -> None:
         assert admitted(d) == []
 
 
+async def test_no_other_way_leads_around_the_token() -> None:
+    """What clients push by gRPC, without a token, goes to no source of this kind."""
+    async with daemon(sources=pushed(token=TOKEN)) as d:
+        await opened(d)
+        assert d.hall.intake("own") is None
+
+
 async def test_requests_that_mean_nothing_are_refused() -> None:
     """Each with its status and a problem document."""
     sources = pushed() | from_binance("ws://127.0.0.1:1", "BTC-USDT")
