@@ -1,11 +1,12 @@
 """A source by questions: the REST of an upstream is asked for new trades, every `poll_interval` seconds.
 
 Rules of this file. It knows no exchange: the connector's `Filler` asks and reads, as it does for missing
-trades. Each read of the link is one question about one symbol, the longest due first, so the bounds of the
-upstream hold for the source as a whole. The first question about a symbol is for the newest trades, a later
-one for those behind the newest that came. What came before is left out. Where that newest trade should be in
-the answer and is not, trades may be missing, and a mark says so; where trades have a sequence, it shows that
-by itself. A question that is cut off has changed nothing.
+trades. Each read of the link is one question about one symbol, the longest due first. Questions are spread
+over the minute, and take three quarters of the weight, so that missing trades can be asked for beside them.
+The first question about a symbol is for the newest trades, a later one for those behind the newest that came.
+What came before is left out. Where that newest trade should be in the answer and is not, trades may be
+missing, and a mark says so; where trades have a sequence, it shows that by itself. A question that is cut off
+has changed nothing.
 
 A symbol counts as subscribed with its first answer; a client error (4xx) to the first question refuses it. A
 failure is forgiven, and told with the next answer, for half of `stale_after`; then the link is lost, and so
@@ -27,12 +28,13 @@ from attrs import define, evolve
 
 from actors.connector import LinkLost, Received, Refused
 from dataflow.domain import Item, Missed, Missing, Trade
-from dataflow.net.budget import Priority, RestFailed
+from dataflow.net.budget import MINUTE, Priority, RestFailed
 from dataflow.net.rest import RestClient
 from dataflow.sources.port import Codec, Filler, Request, SourceSettings, filler_of
 from dataflow.sources.reading import Unusable, excerpt
 
 PAGES: Final = 20  # of one answer; what is behind them is the answer to the next question
+SHARE: Final = 0.75  # of the weight
 SLOWEST: Final = 5.0  # seconds between two tries
 _KEPT: Final = 64  # failures that are told with the next answer
 
@@ -108,6 +110,9 @@ class RestLink:
         self._missed = missed
         self._client = client
         self._every = settings.poll_interval
+        # Seconds for which a question keeps the next one waiting, for each unit of its weight.
+        self._pace = MINUTE * settings.lines / (settings.refill_weight * SHARE)
+        self._free_at = float("-inf")
         self._patience = settings.stale_after / 2
         self._symbols: dict[str, _Symbol] = {}
         self._let_go: list[str] = []  # to be acknowledged
@@ -150,7 +155,7 @@ class RestLink:
                 return into
             changed = self._changed
             symbol = min(self._symbols, key=lambda each: self._symbols[each].due, default=None)
-            due = float("inf") if symbol is None else self._symbols[symbol].due
+            due = float("inf") if symbol is None else max(self._symbols[symbol].due, self._free_at)
             with trio.CancelScope(deadline=due):
                 await changed.wait()
                 continue
@@ -204,6 +209,10 @@ class RestLink:
 
     # -- one question ---------------------------------------------------------------------------------
 
+    async def _asked(self, request: Request, tag: str = "") -> tuple[bytes | None, str]:
+        self._free_at = max(self._free_at, trio.current_time()) + request.weight * self._pace
+        return await self._client.get_changed(request.path, tag, request.weight, Priority.HOLD)
+
     async def _question(self, symbol: str, about: _Symbol) -> _Answer:
         """All pages of the answer. Raises RestFailed and Unusable."""
         newest = about.newest
@@ -213,7 +222,7 @@ class RestLink:
         if request is None:
             raise Unusable("poll_symbol")
         tag = about.tag if request.path == about.path else ""
-        body, tag = await self._client.get_changed(request.path, tag, request.weight, Priority.HOLD)
+        body, tag = await self._asked(request, tag)
         if body is None:
             return _Answer(None, 0, request.path, tag)
         path, size = request.path, len(body)
@@ -222,10 +231,10 @@ class RestLink:
         for _ in range(PAGES - 1):
             if following is None:
                 break
-            body = await self._client.get(following.path, following.weight, Priority.HOLD)
+            body, _ = await self._asked(following)
+            assert body is not None  # it was asked for without a tag
             size += len(body)
-            asked: Request = following
-            page = self._filler.filled(missing, asked, body)
+            page = self._filler.filled(missing, following, body)
             trades += page.trades
             following = page.following
         return _Answer(self._once(symbol, trades), size, path, tag)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -139,6 +140,20 @@ async def test_symbols_take_turns(autojump_clock: object) -> None:
     for _ in range(2):
         await polled.receive()
     assert [path[1:6] for _, path, _ in upstream.asked] == [A, B, B, B]
+
+
+async def test_questions_are_spread_over_the_minute(autojump_clock: object) -> None:
+    """However many symbols there are: no burst that ends in a pause, which would count as a silence."""
+    symbols = [f"S{n}-USD" for n in range(50)]
+    upstream = Upstream({symbol: [trade(1, symbol)] for symbol in symbols})
+    polled = link(upstream, refill_weight=360)
+    await polled.subscribe(symbols)
+    for _ in range(200):
+        await polled.receive()
+    times = [when for when, _, _ in upstream.asked]
+    pauses = {round(later - earlier, 6) for earlier, later in pairwise(times)}
+    assert pauses == {round(3 * 60 / (360 * 0.75), 6)}
+    assert len({path for _, path, _ in upstream.asked[:50]}) == 50
 
 
 async def test_a_symbol_that_the_upstream_does_not_know_is_refused(autojump_clock: object) -> None:
