@@ -339,7 +339,7 @@ def lookout(core: Core, source: SourceState, settings: SourceSettings, filler: F
         core.clock,
         filler=filler,
         reach=partial(asks, core, source, settings) if filler else None,
-        is_wanted=lambda symbol: symbol in refills.symbols,
+        wanted=lambda: refills.symbols,
         want=core.want if filler is not None and settings.refill else None,
     )
 
