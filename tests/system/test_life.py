@@ -105,8 +105,8 @@ async def stage(*, follow: bool = True, **settings: Any) -> AsyncIterator[Stage]
 
 
 async def test_a_symbol_that_falls_silent_alone_is_cured_alone() -> None:
-    """It is found stalled by what the exchange tells of its newest trade, and subscribed anew. The connection
-    stays, and the other symbol is not disturbed."""
+    """It is found stalled by what the exchange tells of its newest trade, subscribed anew, and refilled. The
+    connection stays, the other symbol is not disturbed, and no trade is missing."""
     async with stage() as s:
         s.exchange.fault("mute", symbol="BTCUSDT")
         await s.trade(BTC, ETH)
@@ -114,9 +114,11 @@ async def test_a_symbol_that_falls_silent_alone_is_cured_alone() -> None:
         quality = await s.quality()
         assert quality["sources"]["binance"]["reason"] == "the source has newer trades than it sends"
         number = 0
-        while not _is_in(("stalled", "gapped"), s.states()):
+        while not _is_in(("stalled", "live"), s.states()):
             number = await s.trade(BTC, ETH)
             await s.heard(ETH, number)
+        await s.heard(BTC, number)
+        assert s.ids(BTC) == [str(n) for n in range(1, number + 1)]
         assert s.exchange.accepted == 1
         assert s.client.of("connection.lost") == []
         assert "stalled" not in s.states(ETH)
@@ -194,6 +196,25 @@ async def test_missed_trades_are_gapped_for_a_while() -> None:
         assert quality["lag"] is not None
         [gap] = s.client.of("stream.gap")
         assert gap["to"] - gap["from"] + 1 == 3
+
+
+async def test_missed_trades_that_are_asked_for_are_refilling() -> None:
+    """Until they are there. Nothing is missing then, and `/ready` has nothing to say."""
+    async with stage(hold=0.0) as s, http_client(s.daemon.http) as http:
+        s.exchange.fault("rest_error", times=None)
+        s.exchange.fault("drop", symbol="BTCUSDT", times=2)
+        for _ in range(4):
+            number = await s.trade(BTC)
+        await s.heard(BTC, number)
+        await s.told("refilling")
+        ready = (await http.get("/ready")).json()
+        assert ready["degraded"] == ["binance: BTC-USDT refilling"]
+        s.exchange.faults.withdraw()
+        while not _is_in(("refilling", "live"), s.states()):
+            await s.trade(BTC)
+            await until(lambda: True)
+        assert (await s.quality())["missing"] == 0
+        assert (await http.get("/ready")).json()["status"] == "ready"
 
 
 async def test_the_quality_over_http() -> None:
