@@ -200,6 +200,17 @@ class Vitals:
     _reconnect_at: float = float("-inf")
     _reconnections: int = 0  # that did not help, in a row
 
+    @property
+    def missing(self) -> int:
+        """Places in memory that are gaps now."""
+        return sum(pulse.missing or 0 for pulse in self.pulses.values())
+
+    @property
+    def lag(self) -> float | None:
+        """The middle one of the lags of all symbols, seconds."""
+        lags = [lag for pulse in self.pulses.values() if (lag := pulse.lag) is not None]
+        return round(median(lags), 3) if lags else None
+
     def subscribed(self, symbol: str) -> None:
         """From now on its trades come, or should."""
         self._begun.add(symbol)
