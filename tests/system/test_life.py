@@ -5,19 +5,24 @@ The looks of the daemon come faster here than in real life, so that no test wait
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import trio
 from attrs import define
+from playwright.sync_api import Page, expect
 
 from dataflow.sources import lookout, vitals
 from simulators import Exchange, Trade, open_binance
+from tests.support.browser import Heard, browse
 from tests.support.waiting import until
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
+PATIENT = 60_000  # ms: the bound of a wait in the browser
 LOOK_EVERY, GRACE, STALL_AFTER = 0.02, 0.1, 0.2
 
 
@@ -215,6 +220,45 @@ async def test_missed_trades_that_are_asked_for_are_refilling() -> None:
             await until(lambda: True)
         assert (await s.quality())["missing"] == 0
         assert (await http.get("/ready")).json()["status"] == "ready"
+
+
+async def test_the_page_shows_a_stall_and_its_end() -> None:
+    """In the row of the symbol, with the reason as a hint, and as a notice; without a reload."""
+
+    async with stage() as s:
+        stalled, cured = trio.Event(), trio.Event()
+
+        def visit(page: Page, heard: Heard) -> tuple[str, list[str], list[str]]:
+            page.goto(s.daemon.http)
+            cell = page.locator("#symbols tbody tr", has_text=BTC).locator(".source")
+            expect(cell).to_have_text(re.compile("binance · (live|quiet)"))
+            trio.from_thread.run_sync(stalled.set)
+            expect(cell).to_have_text("binance · stalled", timeout=PATIENT)
+            hint, told = str(cell.get_attribute("title")), page.locator("#notices li").all_inner_texts()
+            trio.from_thread.run_sync(cured.set)
+            expect(cell).to_have_text(re.compile("binance · (live|quiet)"), timeout=PATIENT)
+            return hint, told, heard.complaints
+
+        async def market() -> None:
+            await stalled.wait()
+            s.exchange.fault("mute", symbol="BTCUSDT", times=None)
+            while not cured.is_set():
+                await s.trade(BTC)
+                await until(lambda: True)
+            s.exchange.faults.withdraw()
+            for connection in s.exchange.connections:
+                connection.unmute(["BTCUSDT"])
+            while True:
+                await s.trade(BTC)
+                await until(lambda: True)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(market)
+            hint, told, complaints = await browse(visit)
+            nursery.cancel_scope.cancel()
+        assert "the source has newer trades than it sends" in hint
+        assert any(f"{BTC} at binance: the source has newer trades than it sends" in each for each in told)
+        assert complaints == []
 
 
 async def test_the_quality_over_http() -> None:
