@@ -15,7 +15,10 @@ from dataflow.domain.quality import Grade
 Time = Annotated[str, Meta(description="RFC 3339, UTC", examples=["2025-11-21T03:28:58.000101Z"])]
 Seconds = Annotated[float, Meta(description="seconds", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
-Lag = Annotated[float, Meta(description="seconds from a trade to the daemon; below 0: a clock is wrong")]
+Lag = Annotated[
+    float,
+    Meta(description="seconds from a trade to the daemon, the middle one of late; below 0: a wrong clock"),
+]
 State = Annotated[Grade, Meta(description="from live, the best, to standby", examples=["live"])]
 
 
