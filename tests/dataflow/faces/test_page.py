@@ -32,6 +32,7 @@ NOTIFICATIONS = {
     "trades.update",
     "stream.gap",
     "stream.filled",
+    "quality.update",
     "connection.lost",
     "connection.restored",
     "connection.draining",
