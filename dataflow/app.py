@@ -463,6 +463,8 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
         return None
     make_codec = partial(codec_class(settings), source.name, settings)
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
+    if settings.transport == "rest":  # with the bounds that hold for all questions to this source
+        reach = partial(reach, ask=partial(asks, core, source, settings))
     reached: Source[Item] = reach(make_codec)
     if core.faults is not None:
         reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)

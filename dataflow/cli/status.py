@@ -32,6 +32,8 @@ COLOURS = {
     "idle": "dim",
 }
 READY_COLOURS = {"ready": "green", "degraded": "yellow", "not ready": "red"}
+UNWELL = ("refilling", "gapped", "stalled")  # states of symbols
+BAD = ("lost", "rejected")
 NOT_FOR_ME = (401, 403)  # only the operator sees the clients
 PATIENT = 5.0  # seconds for which a client may take nothing before that is worth a word
 LATE = 0.25  # seconds of the event loop's lag, likewise
@@ -180,6 +182,7 @@ def _label(node: dict[str, Any]) -> Text:
         label.append(f"  {node['restarts']} restarts", "yellow")
     if node.get("delivered"):
         label.append(_delivered(node["delivered"]), "dim")
+        label.append_text(_fare(node.get("quality") or {}))
     elif node.get("mailbox") and node["mailbox"]["accepted"]:  # many need none
         label.append_text(_mailbox(node["mailbox"]))
     if node.get("last_error"):
@@ -191,6 +194,20 @@ def _label(node: dict[str, Any]) -> Text:
 def _delivered(told: dict[str, Any]) -> str:
     ago = f", the last{age(told['age'])} ago" if told["age"] is not None else ""
     return f"  {told['trades']:,} trades{ago}"
+
+
+def _fare(told: dict[str, Any]) -> Text:
+    """How the symbols of a source fare; what is not well stands out."""
+    text = Text()
+    for state, count in (told.get("states") or {}).items():
+        style = "yellow" if state in UNWELL else "red" if state in BAD else "dim"
+        text.append(", " if text else "; symbols: ", "dim")
+        text.append(f"{count:,} {disarmed(state)}", style)
+    if told.get("missing"):
+        text.append(f"; {told['missing']:,} places missing", "yellow")
+    if told.get("lag") is not None:
+        text.append(f"; lag {told['lag']:g} s", "dim")
+    return text
 
 
 def _mailbox(box: dict[str, Any]) -> Text:

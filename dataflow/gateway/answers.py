@@ -99,12 +99,22 @@ class DeliveredInfo:
 
 
 @frozen
+class SymbolsInfo:
+    """How the symbols of a source fare: their number in each state, the places that are gaps, and the middle
+    one of their lags in seconds, None before the first."""
+
+    states: Mapping[str, int]
+    missing: int
+    lag: float | None
+
+
+@frozen
 class SourceInfo:
     """A source. It has been in this `state` since `since` (ns since epoch), for `age` seconds.
 
     `reason` of its newest failure, at `reason_at` (ns since epoch); None again once it is connected.
     `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
-    counts unusable messages by kind.
+    counts unusable messages by kind. `quality`: how all its symbols fare.
     """
 
     state: str
@@ -118,6 +128,7 @@ class SourceInfo:
     rejected: Mapping[str, str]
     problems: Counter[str]
     circuit: str
+    quality: SymbolsInfo
 
 
 @frozen

@@ -25,7 +25,7 @@ from dataflow.cache.history import History
 from dataflow.core import Core
 from dataflow.domain import Recorded, Topic
 from dataflow.domain.aggregate import Aggregate
-from dataflow.domain.quality import Quality
+from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.symbols import ANY, LONGEST, WELL_FORMED, compact, well_formed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import CANDLES, DAYS, TRADES
@@ -41,6 +41,7 @@ from .answers import (
     SourceInfo,
     Status,
     SymbolInfo,
+    SymbolsInfo,
     TradesPage,
 )
 from .clients import AnySession
@@ -94,7 +95,10 @@ class Desk:
 
     def sources(self) -> Mapping[str, SourceInfo]:
         """All sources by name, in the order of the configuration."""
-        return {name: self._source(source) for name, source in self._core.sources.items()}
+        states = self._core.symbols_by_state()
+        return {
+            name: self._source(source, states.get(name, {})) for name, source in self._core.sources.items()
+        }
 
     def clients(self, after: int = 0, limit: int = 50, behind: float = 0.0) -> ClientsInfo:
         """At most `limit` clients with an id above `after`. With `behind`, only those whose outbox holds
@@ -320,7 +324,7 @@ class Desk:
         history.expire(trio.current_time())
         return history
 
-    def _source(self, source: SourceState) -> SourceInfo:
+    def _source(self, source: SourceState, states: Mapping[Grade, Sequence[str]]) -> SourceInfo:
         delivered, silent, failed = source.delivered, source.silent_for, source.failed_ago
         return SourceInfo(
             state=source.link.value,
@@ -340,6 +344,11 @@ class Desk:
             rejected=source.refused_symbols,
             problems=source.problems,
             circuit=source.circuit.value,
+            quality=SymbolsInfo(
+                {grade.value: len(states[grade]) for grade in Grade if grade in states},
+                source.vitals.missing,
+                source.vitals.lag,
+            ),
         )
 
     def _failover(self, symbol: str) -> FailoverInfo | None:

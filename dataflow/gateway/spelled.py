@@ -38,6 +38,14 @@ class Delivered(TypedDict):
     age: Annotated[Seconds | None, Meta(description="seconds since then")]
 
 
+class SymbolsOfSource(TypedDict):
+    """How the symbols of a source fare."""
+
+    states: Annotated[dict[str, Count], Meta(description="symbols in each state", examples=[{"live": 12}])]
+    missing: Annotated[Count, Meta(description="places in memory that are gaps now")]
+    lag: Annotated[Lag | None, Meta(description="the middle one of all symbols")]
+
+
 class Source(TypedDict):
     """A source: how its connection is, and what it delivered."""
 
@@ -52,6 +60,7 @@ class Source(TypedDict):
     problems: Annotated[dict[str, Count], Meta(description="unusable messages by kind")]
     circuit: Annotated[str, Meta(description="of attempts to connect: closed, open or half_open")]
     delivered: Delivered
+    quality: SymbolsOfSource
 
 
 class Score(TypedDict):

@@ -299,6 +299,11 @@ def source(info: SourceInfo) -> spelled.Source:
             "last": _time(info.delivered.last),
             "age": info.delivered.age,
         },
+        "quality": {
+            "states": dict(info.quality.states),
+            "missing": info.quality.missing,
+            "lag": info.quality.lag,
+        },
     }
 
 

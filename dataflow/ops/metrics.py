@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from statistics import median
 
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -158,10 +157,9 @@ class _Now(Collector):
             for state, named in states.get(name, {}).items():
                 symbols.add_metric([name, state.value], len(named))
             vitals = source.vitals
-            lags = [each for pulse in vitals.pulses.values() if (each := pulse.lag) is not None]
-            if lags:
-                lag.add_metric([name], median(lags))
-            missing.add_metric([name], sum(pulse.missing or 0 for pulse in vitals.pulses.values()))
+            if (seconds := vitals.lag) is not None:
+                lag.add_metric([name], seconds)
+            missing.add_metric([name], vitals.missing)
             asked.add_metric([name], vitals.asked)
             stalls.add_metric([name], vitals.stalls)
             failed.add_metric([name], vitals.failed.total())

@@ -12,7 +12,7 @@ end here. Times are seconds of Trio's clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -83,7 +83,7 @@ class Refills:
     gapped: dict[str, float] = field(factory=dict)
     _asks: list[Ask] = field(factory=list)
     _let_go: list[Missing] = field(factory=list)  # trades wait for these, and nobody asks for them any more
-    _symbols: frozenset[str] | None = frozenset()  # None: to be made anew
+    _symbols: Mapping[str, bool] | None = field(factory=dict)  # None: to be made anew
     _changed: trio.Event = field(factory=trio.Event)
 
     # -- what is missing
@@ -115,10 +115,15 @@ class Refills:
         return sum(ask.count for ask in self._asks if ask.missing.symbol == symbol)
 
     @property
-    def symbols(self) -> frozenset[str]:
-        """The symbols with an open question."""
+    def symbols(self) -> Mapping[str, bool]:
+        """The symbols with an open question; and whether trades are known to be missing. If they are not, the
+        question only looks whether there are newer ones."""
         if self._symbols is None:
-            self._symbols = frozenset(ask.missing.symbol for ask in self._asks)
+            made: dict[str, bool] = {}
+            for ask in self._asks:
+                symbol = ask.missing.symbol
+                made[symbol] = made.get(symbol, False) or ask.missing.before is not None
+            self._symbols = made
         return self._symbols
 
     @property

@@ -34,6 +34,7 @@ NOTIFICATIONS = {
     "stream.filled",
     "stream.switched",
     "symbols.changed",
+    "quality.update",
     "connection.lost",
     "connection.restored",
     "connection.draining",
