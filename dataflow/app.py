@@ -81,7 +81,7 @@ from .sources.port import (
     codec_class,
     filler_of,
 )
-from .sources.state import SourceState
+from .sources.state import Line, SourceState
 from .topics.candle_streams import Candles
 from .topics.candles import DIGITS
 from .topics.days import Days
@@ -287,27 +287,28 @@ def source_child(hall: Hall, source: SourceState) -> Child:
 
 def upstream(hall: Hall, source: SourceState, settings: SourceSettings) -> Supervisor:
     """One source that we connect to: its lines, which are connections, who keeps them, and companions."""
-    name, line_of = source.name, partial(line, hall, source, settings)
-    numbers = (1,)
-    keep = partial(Keeper, paths.lines(name), lambda: numbers, line_of)
+    name, child_of = source.name, partial(line_child, hall, settings)
+
+    def lines() -> Pool:
+        standing = [line for line in source.lines.values() if not line.is_over]
+        return Pool(limit=FOREVER, children=map(child_of, standing))
+
+    keep = partial(Keeper, source, paths.lines(name), child_of)
     return Supervisor(
         limit=FOREVER,
         children=(
-            Child(
-                paths.name(paths.lines(name)),
-                lambda: Pool(limit=FOREVER, children=tuple(line_of(number) for number in numbers)),
-            ),
+            Child(paths.name(paths.lines(name)), lines),
             Child(paths.name(paths.keeper(name)), keep, backoff=backoff(hall.settings), stop_within=0),
             *companions(hall, source, settings),
         ),
     )
 
 
-def line(hall: Hall, source: SourceState, settings: SourceSettings, number: int) -> Child:
+def line_child(hall: Hall, settings: SourceSettings, line: Line) -> Child:
     """One connection to a source. It restarts alone, with a backoff of its own."""
     return Child(
-        number,
-        partial(connector, hall.core, source, settings),
+        line.number,
+        partial(connector, hall.core, settings, line),
         backoff=backoff(hall.settings),
         stop_within=hall.settings.supervision.stop_within,
         beat_within=beat_within(settings),
@@ -339,7 +340,7 @@ def lookout(core: Core, source: SourceState, settings: SourceSettings, filler: F
         core.clock,
         filler=filler,
         reach=partial(asks, core, source, settings) if filler else None,
-        is_wanted=lambda symbol: symbol in refills.symbols,
+        wanted=lambda: refills.symbols,
         want=core.want if filler is not None and settings.refill else None,
     )
 
@@ -433,8 +434,15 @@ def chaos(core: Core) -> tuple[Child, ...]:
     return (Child(paths.CHAOS, lambda: actor),)
 
 
-def connector(core: Core, source: SourceState, settings: SourceSettings) -> Connector[Item]:
-    """One connection to an upstream: its language (`Codec`) is all that is particular about it."""
+def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Item] | None:
+    """One connection to an upstream: its language (`Codec`) is all that is particular about it.
+
+    None if nobody wants it any more.
+    """
+    source = line.source
+    share = source.interest.parts.get(line.share)
+    if line.is_over or share is None:
+        return None
     make_codec = partial(codec_class(settings), source.name, settings)
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
     reached: Source[Item] = reach(make_codec)
@@ -442,11 +450,12 @@ def connector(core: Core, source: SourceState, settings: SourceSettings) -> Conn
         reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
     return Connector(
         reached,
-        source.interest,
+        share,
         core.delivery,
-        make_codec().missed,
-        source,
+        partial(line.mark, make_codec().missed),
+        line,
         Patience(settings.stale_after, settings.subscribe_within),
+        partial(core.attempt, settings),
     )
 
 

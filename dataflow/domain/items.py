@@ -84,8 +84,8 @@ class Refilled:
     `is_whole`: nothing is missing between the newest trade from before and the first one that waits for this
     answer. `is_last`: nothing more comes in time, so what waits goes on, behind a gap if need be.
 
-    `before`: that of the question, see `Missing`. The answer concerns what waits up to this trade, and nothing
-    that began to wait later. None: the question had no end, so nothing waits for the answer.
+    `before`: that of the question, see `Missing`. The answer concerns what waits up to this trade, and
+    nothing that began to wait later. None: the question had no end, so nothing waits for the answer.
     """
 
     source: str
