@@ -13,6 +13,9 @@ A refusal of several topics at once does not say which of them it means. The act
 with one request every `Patience.ask_again_every` seconds, until each refusal concerns one topic. Only such a
 refusal is final, and only while the topic stays wanted. If the upstream ends a subscription by itself, the
 actor asks again in the same way.
+
+A message that cannot be used is no sign of life. An upstream that announces its end is listened to until it
+hangs up. An actor that must stop says goodbye, and takes what was sent before the answer to that.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ STOPPED = "stopped"  # the reason of an orderly stop
 _BUSY = 0.25  # of `subscribe_within`
 _LONGEST = 6  # times `subscribe_within`
 _STEADY = 1.0  # seconds: for an upstream that announces its end sooner, the usual backoff prevents a storm
+_BEAT = 5.0  # seconds between two signs of progress in a long wait
+_PART_WITHIN = 2.0  # seconds in which we read on after our goodbye ...
+_PART_SILENCE = 0.5  # ... and without a message
 
 
 class LinkLost(TryAgain):
@@ -86,7 +92,7 @@ class Received(Generic[T]):
     Append items to `items`. The methods add answers to our requests; each answer remembers the number of
     items before it. `problems`: (reason, excerpt) of unusable messages. `lost`: the reason why this
     connection must be given up after this read, else None. `leaving`: the words of an upstream that announces
-    its end, else None; then the next connection is made at once. `size`: the bytes that came for it.
+    its end, else None. `size`: the bytes that came for it. `messages`: how many there were, if that is known.
     """
 
     items: list[T] = Factory(list)
@@ -95,6 +101,12 @@ class Received(Generic[T]):
     lost: str | None = None
     size: int = 0
     leaving: str | None = None
+    messages: int = 0
+
+    @property
+    def makes_sense(self) -> bool:
+        """Whether anything in it could be used."""
+        return not self.problems or bool(self.items or self.answers) or self.messages > len(self.problems)
 
     def subscribed(self, *topics: str) -> None:
         """The upstream sends items of `topics` from here on."""
@@ -130,6 +142,9 @@ class Link(Protocol[T]):
     async def probe(self) -> None:
         """Provoke a sign of life, if the upstream sends none by itself. Raises LinkLost."""
 
+    async def part(self) -> None:
+        """Say goodbye. `receive` goes on until the other side has ended too. Raises LinkLost."""
+
 
 class Source(Protocol[T]):
     """An upstream. It can be connected to any number of times."""
@@ -142,6 +157,9 @@ class Observer(Protocol):
     """Is told about the state of the source. Called synchronously; must not raise."""
 
     def connecting(self) -> None: ...
+    def waiting(self, seconds: float) -> None:
+        """The attempt waits for so long, because the upstream takes only so many in a time."""
+
     def up(self, topics: Collection[str]) -> None:
         """Connected, and every request has its answer. `topics` are subscribed."""
 
@@ -152,6 +170,12 @@ class Observer(Protocol):
     def problem(self, reason: str, excerpt: str) -> None: ...
     def received(self, items: int, size: int) -> None:
         """A read brought so many items, perhaps none, in `size` bytes."""
+
+    def leaving(self, words: str) -> None:
+        """The upstream announced, in these words, that it will hang up."""
+
+    def parted(self) -> None:
+        """The upstream ended the connection after our goodbye: all that it sent before has come."""
 
 
 class Interest:
@@ -262,7 +286,8 @@ class Connector(Generic[T]):
     """The actor that keeps one source connected.
 
     `deliver` takes items in order and never waits. `missed(topic)` makes the mark for a possible hole in a
-    topic that was just subscribed; None if there is no need.
+    topic that was just subscribed; None if there is no need. `turn()`: seconds until one more connection may
+    be made; 0: now, and it is counted.
     """
 
     def __init__(
@@ -273,6 +298,7 @@ class Connector(Generic[T]):
         missed: Callable[[str], T | None],
         observer: Observer,
         patience: Patience,
+        turn: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._source = source
         self._interest = interest
@@ -280,7 +306,8 @@ class Connector(Generic[T]):
         self._missed = missed
         self._observer = observer
         self._patience = patience
-        self._leaving = trio.CancelScope()
+        self._turn = turn
+        self._attempt = trio.CancelScope()
 
     async def run(self, ctx: Context) -> None:
         # Ready before connected: an upstream that is down must not block the start of the tree.
@@ -299,19 +326,28 @@ class Connector(Generic[T]):
         """Keep one connection. Raises LinkLost when it is lost; returns when the actor must stop."""
         try:
             async with trio.open_nursery() as nursery:
-                # A stop cancels an attempt to connect at once, but closes an open connection politely.
-                self._leaving = nursery.cancel_scope
-                nursery.start_soon(self._leave_when_asked, ctx)
+                self._attempt = nursery.cancel_scope
+                nursery.start_soon(self._give_up_when_asked, ctx)
+                await self._wait_for_turn(ctx)
                 async with self._source.connect() as link:
-                    with trio.CancelScope() as self._leaving:
-                        await _Conversation(self, link, ctx).hold()
+                    self._attempt = trio.CancelScope()  # from now on a stop is a goodbye
+                    await _Conversation(self, link, ctx).hold()
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise _foremost(group) from group
 
-    async def _leave_when_asked(self, ctx: Context) -> None:
+    async def _give_up_when_asked(self, ctx: Context) -> None:
         await ctx.stopping.wait()
-        self._leaving.cancel()
+        self._attempt.cancel()
+
+    async def _wait_for_turn(self, ctx: Context) -> None:
+        is_told = False
+        while (wait := self._turn()) > 0:
+            if not is_told:
+                self._observer.waiting(wait)
+            is_told = True
+            await trio.sleep(min(wait, _BEAT))
+            ctx.beat()
 
 
 def _reason(error: BaseException) -> str:
@@ -341,16 +377,31 @@ class _Conversation(Generic[T]):
         self._again_at = float("-inf")
         self._up = False
         self._began = self._heard = self._heard_before = trio.current_time()  # the last two reads
+        self._understood = self._began  # the last read that made sense: nonsense is no sign of life
+        self._announced: str | None = None
+        self._parting: trio.CancelScope | None = None
         self._probed = float("-inf")
         self._must_probe = False
         self._alarm = trio.CancelScope()
 
     async def hold(self) -> None:
-        """Runs until the connection is lost. Raises LinkLost in a group."""
+        """Runs until the connection is lost, or has ended because the actor must stop. Raises LinkLost in a
+        group."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._speak)
             nursery.start_soon(self._watch)
+            nursery.start_soon(self._part_when_asked, nursery)
             await self._listen()
+            nursery.cancel_scope.cancel()
+
+    async def _part_when_asked(self, nursery: trio.Nursery) -> None:
+        """What the upstream has sent before our goodbye is still taken, as far as it comes soon."""
+        await self._ctx.stopping.wait()
+        with trio.CancelScope(deadline=trio.current_time() + _PART_SILENCE) as self._parting:
+            with trio.move_on_after(_PART_WITHIN):
+                await self._link.part()
+                await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
 
     async def _speak(self) -> None:
         while True:
@@ -421,8 +472,16 @@ class _Conversation(Generic[T]):
 
     async def _listen(self) -> None:
         while True:
-            received = await self._link.receive()
+            try:
+                received = await self._link.receive()
+            except LinkLost as lost:
+                self._ended(lost)
+                return
             self._heard_before, self._heard = self._heard, trio.current_time()
+            if received.makes_sense:
+                self._understood = self._heard
+            if self._parting is not None:
+                self._parting.deadline = self._heard + _PART_SILENCE
             self._ctx.beat()
             self._take(received)
             self._observer.received(len(received.items), received.size)
@@ -430,9 +489,19 @@ class _Conversation(Generic[T]):
                 self._observer.problem(reason, excerpt)
             if received.lost is not None:
                 raise LinkLost(received.lost)
-            if received.leaving is not None:
-                steady = self._heard >= self._began + _STEADY
-                raise LinkLost(received.leaving, at_most=0.0 if steady else float("inf"))
+            if received.leaving is not None and self._announced is None:
+                self._announced = received.leaving
+                self._observer.leaving(received.leaving)
+
+    def _ended(self, lost: LinkLost) -> None:
+        """The connection has ended. Raises LinkLost, unless we said goodbye."""
+        if self._parting is not None:
+            self._observer.parted()
+            return
+        if self._announced is None:
+            raise lost
+        steady = self._heard >= self._began + _STEADY
+        raise LinkLost(self._announced, at_most=0.0 if steady else float("inf")) from lost
 
     async def _watch(self) -> None:
         """After half of `stale_after` in silence, probe. After all of it, or with an overdue answer, give up.
@@ -444,7 +513,7 @@ class _Conversation(Generic[T]):
                 await trio.sleep_forever()
             if self._is_stale or self._late:
                 await self._give_up_unless_heard()
-            elif trio.current_time() >= self._heard + self._patience.stale_after / 2 > self._probed:
+            elif trio.current_time() >= self._understood + self._patience.stale_after / 2 > self._probed:
                 self._probed = trio.current_time()
                 self._must_probe = True
                 self._interest.touch()
@@ -453,19 +522,20 @@ class _Conversation(Generic[T]):
         # If this process was paused, the upstream was not silent. The first checkpoint lets Trio see the data
         # that arrived meanwhile, and in the second one the listener reads it. As long as that brings more, an
         # answer may stand behind it.
-        before, heard = self._heard, None
+        before, heard = self._understood, None
         while heard is None or (heard != self._heard and self._late and not self._is_hopeless):
             heard = self._heard
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
         if self._late:
             raise LinkLost(f"no answer to the subscription of {', '.join(self._late)}")
-        if self._is_stale and self._heard == before:
-            raise LinkLost(f"stale: no message for {self._patience.stale_after:g} s")
+        if self._is_stale and self._understood == before:
+            what = "no message" if self._heard == before else "nothing but messages that cannot be used"
+            raise LinkLost(f"stale: {what} for {self._patience.stale_after:g} s")
 
     @property
     def _is_stale(self) -> bool:
-        return trio.current_time() >= self._heard + self._patience.stale_after
+        return trio.current_time() >= self._understood + self._patience.stale_after
 
     @property
     def _late(self) -> list[str]:
@@ -482,8 +552,8 @@ class _Conversation(Generic[T]):
 
     def _next_alarm(self) -> float:
         patience = self._patience.stale_after
-        half = self._heard + patience / 2
-        return min(self._heard + patience if self._probed >= half else half, self._next_overdue())
+        half = self._understood + patience / 2
+        return min(self._understood + patience if self._probed >= half else half, self._next_overdue())
 
     def _next_overdue(self) -> float:
         asked = min(self._asked.values(), default=float("inf"))

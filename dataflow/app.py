@@ -14,7 +14,6 @@ import gc
 import os
 import random
 import signal
-import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -29,6 +28,7 @@ from actors.cache_shard import CacheShard
 from actors.connector import Connector, LinkLost, Patience, Source
 from actors.follower import Follower
 from supervisors import (
+    Actor,
     Backoff,
     Child,
     Handle,
@@ -72,8 +72,16 @@ from .sources.backfill import Refiller
 from .sources.faulty import FaultyIntaker, FaultySource
 from .sources.keeper import Keeper
 from .sources.lookout import Lookout
-from .sources.port import AnySourceSettings, Filler, Intaker, ListenerSettings, SourceSettings
-from .sources.state import SourceState
+from .sources.port import (
+    Filler,
+    Intaker,
+    ListenerSettings,
+    PushSettings,
+    SourceSettings,
+    codec_class,
+    filler_of,
+)
+from .sources.state import Line, SourceState
 from .topics.candle_streams import Candles
 from .topics.candles import DIGITS
 from .topics.days import Days
@@ -267,36 +275,40 @@ def sources(hall: Hall) -> Supervisor:
 
 def source_child(hall: Hall, source: SourceState) -> Child:
     """The child of `sources` that keeps this one connected, or listens for its producers."""
-    settings, make = source.settings, partial(upstream, hall, source)
+    settings = source.settings
+    make: Callable[[Any], Supervisor | Actor] = partial(upstream, hall, source)
     if isinstance(settings, ListenerSettings):
         make = partial(listener, hall, source)
+    elif isinstance(settings, PushSettings):
+        make = partial(door, hall, source)
     # A source can never keep the rest from starting.
     return Child(source.name, partial(make, settings), backoff=backoff(hall.settings), needed=False)
 
 
 def upstream(hall: Hall, source: SourceState, settings: SourceSettings) -> Supervisor:
     """One source that we connect to: its lines, which are connections, who keeps them, and companions."""
-    name, line_of = source.name, partial(line, hall, source, settings)
-    numbers = (1,)
-    keep = partial(Keeper, paths.lines(name), lambda: numbers, line_of)
+    name, child_of = source.name, partial(line_child, hall, settings)
+
+    def lines() -> Pool:
+        standing = [line for line in source.lines.values() if not line.is_over]
+        return Pool(limit=FOREVER, children=map(child_of, standing))
+
+    keep = partial(Keeper, source, paths.lines(name), child_of)
     return Supervisor(
         limit=FOREVER,
         children=(
-            Child(
-                paths.name(paths.lines(name)),
-                lambda: Pool(limit=FOREVER, children=tuple(line_of(number) for number in numbers)),
-            ),
+            Child(paths.name(paths.lines(name)), lines),
             Child(paths.name(paths.keeper(name)), keep, backoff=backoff(hall.settings), stop_within=0),
             *companions(hall, source, settings),
         ),
     )
 
 
-def line(hall: Hall, source: SourceState, settings: SourceSettings, number: int) -> Child:
+def line_child(hall: Hall, settings: SourceSettings, line: Line) -> Child:
     """One connection to a source. It restarts alone, with a backoff of its own."""
     return Child(
-        number,
-        partial(connector, hall.core, source, settings),
+        line.number,
+        partial(connector, hall.core, settings, line),
         backoff=backoff(hall.settings),
         stop_within=hall.settings.supervision.stop_within,
         beat_within=beat_within(settings),
@@ -328,7 +340,7 @@ def lookout(core: Core, source: SourceState, settings: SourceSettings, filler: F
         core.clock,
         filler=filler,
         reach=partial(asks, core, source, settings) if filler else None,
-        is_wanted=lambda symbol: symbol in refills.symbols,
+        wanted=lambda: refills.symbols,
         want=core.want if filler is not None and settings.refill else None,
     )
 
@@ -422,8 +434,15 @@ def chaos(core: Core) -> tuple[Child, ...]:
     return (Child(paths.CHAOS, lambda: actor),)
 
 
-def connector(core: Core, source: SourceState, settings: SourceSettings) -> Connector[Item]:
-    """One connection to an upstream: its language (`Codec`) is all that is particular about it."""
+def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Item] | None:
+    """One connection to an upstream: its language (`Codec`) is all that is particular about it.
+
+    None if nobody wants it any more.
+    """
+    source = line.source
+    share = source.interest.parts.get(line.share)
+    if line.is_over or share is None:
+        return None
     make_codec = partial(codec_class(settings), source.name, settings)
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
     reached: Source[Item] = reach(make_codec)
@@ -431,11 +450,12 @@ def connector(core: Core, source: SourceState, settings: SourceSettings) -> Conn
         reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
     return Connector(
         reached,
-        source.interest,
+        share,
         core.delivery,
-        make_codec().missed,
-        source,
+        partial(line.mark, make_codec().missed),
+        line,
         Patience(settings.stale_after, settings.subscribe_within),
+        partial(core.attempt, settings),
     )
 
 
@@ -476,15 +496,12 @@ def listener(hall: Hall, source: SourceState, settings: ListenerSettings) -> Sup
     )
 
 
-def codec_class(settings: AnySourceSettings) -> Any:
-    """`Codec` stands beside the `Settings` that the configuration found: see `sources.port`."""
-    return sys.modules[type(settings).__module__].Codec
-
-
-def filler_of(name: str, settings: SourceSettings) -> Filler | None:
-    """The questions to a source's REST; None if it has none, or none is configured."""
-    made = getattr(sys.modules[type(settings).__module__], "Filler", None)
-    return made(name, settings) if made is not None and settings.refill_url else None
+def door(hall: Hall, source: SourceState, settings: PushSettings) -> Actor:
+    """One source that producers push to by HTTP: the gateway takes their requests."""
+    intake = hall.core.intake(source.name)
+    assert intake is not None
+    made: Actor = plugs.find("transports", settings.transport).Door(source, intake)
+    return made
 
 
 def beat_within(settings: SourceSettings) -> float:

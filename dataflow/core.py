@@ -7,8 +7,10 @@ is in them. Nothing here waits, nothing here runs by itself, and nothing here kn
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from random import Random
+from urllib.parse import urlsplit
 
 from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
@@ -19,15 +21,16 @@ from .cache.store import Store
 from .cache.tiers import Tiers
 from .cache.verdict import Verdict
 from .domain import Item, Missing, Topic, Trade
-from .domain.quality import Quality
+from .domain.quality import Grade, Quality
 from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
 from .net.budget import Budget
+from .net.pace import Attempts
 from .settings.schema import Send, Settings
 from .sources.intake import Intake
-from .sources.port import AnySourceSettings, ListenerSettings, SourceSettings, can_be_asked
+from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
 from .sources.reading import excerpt
 from .sources.state import Audience, SourceState, carriers
 from .sources.wanted import Wanted
@@ -89,6 +92,7 @@ class Core:
         ]
         self.missing: Callable[[Missing], None] | None = None  # asks for it; None: no trade waits for others
         self._audience = audience or Audience()
+        self._attempts: dict[str, Attempts] = {}  # to connect, by address
         self._known: dict[
             str, SourceState
         ] = {}  # also those that were removed: their trades may be on the way
@@ -162,12 +166,20 @@ class Core:
     def intake(self, name: str) -> Intake | None:
         """The entry for what clients push to the source `name`; None if there is no source that takes it."""
         source = self.sources.get(name)
-        if source is None or not isinstance(source.settings, ListenerSettings):
+        if source is None or not isinstance(source.settings, ProducerSettings):
             return None
         if name not in self._intakes:
             discover = partial(self.discover, source=name)
-            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put)
+            admitted = partial(self._admitted, name)
+            self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put, admitted)
         return self._intakes[name]
+
+    def attempt(self, settings: SourceSettings) -> float:
+        """Seconds until one more connection to the address of these settings may be made; 0: now, and it
+        counts. All sources with that address share what the upstream takes."""
+        where = urlsplit(settings.url).netloc.rpartition("@")[2]
+        attempts = self._attempts.setdefault(where, Attempts(*settings.connections_in))
+        return attempts.take(self._steady())
 
     def budget(self, name: str) -> Budget:
         """What may be asked of the source `name` by HTTP; all its questions share it."""
@@ -220,9 +232,17 @@ class Core:
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """How the data of `symbol` is, at each of its sources."""
+        return self._qualities.now(symbol)
+
+    def symbols_by_state(self) -> Mapping[str, Mapping[Grade, Sequence[str]]]:
+        """The symbols of each source that are in each state."""
+        return self._qualities.by_source()
+
+    @property
+    def _qualities(self) -> Qualities:
         channel = self.channels[QUALITY]
         assert isinstance(channel, Qualities)
-        return channel.now(symbol)
+        return channel
 
     def hold(self, source: str) -> float:
         """Seconds that trades of `source` wait for missing ones; 0 where nobody asks for those."""
@@ -268,18 +288,33 @@ class Core:
     def _state(self, name: str, settings: AnySourceSettings) -> SourceState:
         known = self._known.get(name)
         if known is None:
-            known = SourceState(name, settings, self._audience, self.clock, self._look, steady=self._steady)
+            known = SourceState(
+                name,
+                settings,
+                self._audience,
+                self.clock,
+                self._look,
+                steady=self._steady,
+                deliver=self._deliver,
+                dice=Random(f"{self.number} {name}"),
+            )
             self._known[name] = known
         elif known.settings != settings or name not in self.sources:
             known.become(settings)
         return known
 
+    def _admitted(self, source: str, symbol: str, trade_id: str) -> Trade | None:
+        return self.history(symbol).admitted(source, trade_id)
+
     def _is_taken(self, symbol: str) -> bool:
         """Whether an exchange has `symbol`, or any source another one with the same name without dashes."""
         return any(
-            each != symbol or any(not isinstance(s.settings, ListenerSettings) for s in self.carriers[each])
+            each != symbol or any(not isinstance(s.settings, ProducerSettings) for s in self.carriers[each])
             for each in self.names.alike(symbol)
         )
+
+    def _deliver(self, items: Sequence[Item]) -> None:
+        self.delivery(items)
 
     def _wake(self, topic: Topic) -> None:
         self.topics.news(topic)

@@ -19,7 +19,8 @@ Everything runs in the test's own Trio loop, on a free port of the loopback:
         await exchange.disconnect("abrupt")           # graceful, drop (seconds=), refuse, accept, restart
         exchange.stall()                              # the open connections are silent, but stay open
         exchange.fault("duplicate", times=1)          # the next trade; also drop, reorder, delay (seconds=),
-                                                      # stall, mute, skip, truncate, garbage; refuse: a subscription
+                                                      # stall, mute, skip, truncate, garbage, and
+                                                      # refuse: a subscription
         exchange.tape("BTC-USD")                      # all published trades, to compare with
         assert not exchange.failures                  # errors of its own handlers are kept here
 

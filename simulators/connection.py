@@ -57,7 +57,8 @@ _Outgoing: TypeAlias = Piece | _Goodbye | _Ready
 @define(eq=False)
 class Connection:
     """The exchange's view of one client. `sent` counts messages that were written to the socket,
-    `swallowed` those that were lost in a stall or to a `mute`. `allowed`: frames of the client within one second."""
+    `swallowed` those that were lost in a stall or to a `mute`. `allowed`: frames of the client within one
+    second."""
 
     number: int
     session: Session

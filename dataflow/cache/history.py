@@ -54,7 +54,7 @@ price of `admit`. It does not touch any other run. Only `admit` judges.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise, takewhile
 from typing import Final, NamedTuple, Protocol
 
@@ -63,7 +63,7 @@ from attrs import Factory, define, field, setters, validators
 from dataflow.domain import Entry, Gap, Item, Missed, Missing, Recorded, Refilled, Trade
 
 from .feed import NEVER, Feed, Hole
-from .holding import BELT, COARSE, HELD, Held, Holds, Run, between, missing
+from .holding import BELT, HELD, Held, Holds, Run, between, coarseness, missing
 from .ordered import ByPlace, ByTime
 from .verdict import JUMP, Verdict
 
@@ -224,6 +224,11 @@ class History:
     def newest_by_source(self) -> list[Trade]:
         """The newest admitted trade of each source that had one."""
         return [feed.newest for feed in self._feeds.values() if feed.newest is not None]
+
+    def admitted(self, source: str, trade_id: str) -> Trade | None:
+        """The admitted trade of a source with that id, as far as the id is remembered."""
+        feed = self._feeds.get(source)
+        return None if feed is None else feed.ids.get(trade_id)
 
     def newest_of(self, source: str) -> Trade | None:
         """The newest admitted trade of one source."""
@@ -552,9 +557,10 @@ class History:
         """Trades with sequences before which nothing is missing wait no longer."""
         held, last = feed.held, feed.last_sequence
         while held and held.runs and held.is_numbered and last is not None and held.runs[0].first <= last + 1:
-            self._come_out(held.take(), None, feed, now)
+            self._come_out(held.take(), None, feed, now, "whole")
             last = feed.last_sequence
-        self._end(feed, "whole")
+        if held and not held.runs:
+            feed.held = None
 
     def _let_go(self, feed: Feed, now: float, why: str, count: int) -> None:
         """The first `count` runs wait no longer, whatever is missing."""
@@ -564,30 +570,29 @@ class History:
             if run.mark is None:
                 gap = self._gap_before(run.trades[0], feed, anew=False)
             else:
+                for part in run.brought:  # nobody knows on which side of them the rest is missing
+                    self._put_all(part, self._unknown(run.mark), feed, now)
                 gap = self._unknown(run.mark)
-                if run.brought:  # nobody knows on which side of them the rest is missing
-                    self._come_out(Run(run.since, deque(run.brought)), gap, feed, now)
-                    gap = self._unknown(run.mark)
-            self._come_out(run, gap, feed, now)
-        self._end(feed, why)
+            self._come_out(run, gap, feed, now, why)
+        if feed.held is not None and not feed.held.runs:
+            feed.held = None
 
     def _unknown(self, mark: Missed) -> Gap:
         return Gap(self.last + 1, self.last + 1, mark.reason, exact=False)
 
-    def _come_out(self, run: Run, gap: Gap | None, feed: Feed, now: float) -> None:
+    def _come_out(self, run: Run, gap: Gap | None, feed: Feed, now: float, why: str) -> None:
+        self._put_all(run.trades, gap, feed, now)
+        self.holds.ended[run.trades[0].source, why] += 1
+
+    def _put_all(self, trades: Collection[Trade], gap: Gap | None, feed: Feed, now: float) -> None:
+        """Put trades that have waited, behind this gap."""
         later = feed.missed  # a mark behind them
-        for trade in run.trades:
+        for trade in trades:
             self._put(trade, gap, feed, now)
             gap = None
         feed.missed = later
-        self.holds.counts[run.trades[0].source, Verdict.ADMITTED.value] += len(run.trades)
-
-    def _end(self, feed: Feed, why: str) -> None:
-        """If nothing waits any more, that is over."""
-        if feed.held is not None and not feed.held.runs:
-            assert feed.newest is not None
-            feed.held = None
-            self.holds.ended[feed.newest.source, why] += 1
+        if feed.newest is not None:
+            self.holds.counts[feed.newest.source, Verdict.ADMITTED.value] += len(trades)
 
     def _refill(self, trade: Trade, item: Refilled, feed: Feed, now: float) -> Verdict:
         """Of a trade that came as an answer of a source with sequences."""
@@ -609,30 +614,33 @@ class History:
     def _splice(self, held: Held, item: Refilled, feed: Feed, now: float) -> list[tuple[Trade, Verdict]]:
         """Of an answer for trades without sequences, while some wait."""
         named = held.upto(item.before)
-        if item.before is not None and named > 1:
+        if named > 1:
             self._let_go(feed, now, "unanswered", named - 1)
         run, newest = held.runs[0], feed.newest
         first = run.trades[0]
         ids = [trade.trade_id for trade in item.trades]
         begin = 0 if newest is None else _behind(ids, newest)
         end = ids.index(first.trade_id) if first.trade_id in ids else len(ids)
-        judged = []
+        is_about = named > 0 or end < len(ids)
+        judged, brought, known = [], [], held.brought
         for at, trade in enumerate(item.trades):
             verdict = _of_answer(trade, item, feed)
             if verdict is Verdict.HELD and trade.trade_id in held.ids:
                 verdict = Verdict.DUPLICATE
             elif verdict is Verdict.HELD:
-                is_between = begin <= at < end and between(trade, newest, first, COARSE)
-                verdict = Verdict.HELD if named and is_between else Verdict.UNASKED
-            if verdict is Verdict.HELD:
-                held.bring(trade)
+                is_between = begin <= at < end and between(trade, newest, first, coarseness(trade))
+                verdict = Verdict.HELD if is_about and is_between else Verdict.UNASKED
+            if verdict is Verdict.HELD or trade.trade_id in known:
+                brought.append(trade)
             judged.append((trade, verdict))
-        if item.is_whole and named and (item.before is not None or end < len(ids)):
+        held.bring(brought)
+        if item.is_whole and is_about:
             held.take()
-            if run.brought:
-                self._come_out(Run(run.since, deque(run.brought)), None, feed, now)
-            self._come_out(run, None, feed, now)
-            self._end(feed, "whole")
+            for part in run.brought:
+                self._put_all(part, None, feed, now)
+            self._come_out(run, None, feed, now, "whole")
+            if not held.runs:
+                feed.held = None
         else:
             self._bound(held, feed, now)
         return judged

@@ -27,8 +27,8 @@ class Shape:
     """The parts that can be broken. `numbering`: sources with a sequence number in every message.
 
     `asked`: sources whose exchange numbers its trades, and answers questions for them by HTTP, with their
-    symbols. `faces`: those with a client of their own, beside `clients` that speak JSON-RPC. `listeners`: sources that
-    `producers` push to.
+    symbols. `faces`: those with a client of their own, beside `clients` that speak JSON-RPC. `listeners`:
+    sources that `producers` push to.
     """
 
     shards: int
@@ -57,8 +57,8 @@ class Step:
     restart   restart                                            a path of the daemon's tree
     exchange  graceful abrupt drop refuse announce renumber      a source whose exchange ends its connections
     wire      duplicate truncate garbage skip drop mute          a source whose exchange garbles messages
-    question  rest_error rest_limit rest_slow rest_endless       a source whose exchange fails to answer by HTTP,
-              rest_huge rest_redirect rest_half rest_lie         or lies
+    question  rest_error rest_limit rest_slow rest_endless       a source whose exchange fails to answer by
+              rest_huge rest_redirect rest_half rest_lie         HTTP, or lies
     proxy     cut cut_one reset latency half_open                the way of a source, client or producer
     client    leave vanish stop_reading                          a client
     """

@@ -200,7 +200,7 @@ def _settings(
         name: evolve(
             _upstream(shipped, name),
             url=f"ws://{way.host}:{way.port}{exchanges[name].dialect.path}",
-            eager=plan.eager,
+            eager=plan.eager or name in ASKED,  # nothing is promised, and nothing missed, unsubscribed
             linger=1.0,
             stale_after=5.0,
             subscribe_within=5.0,
@@ -225,7 +225,6 @@ def _settings(
 def _asked(plan: Plan, way: Proxy) -> dict[str, Any]:
     """Questions by HTTP go the same way as the messages."""
     return {
-        "eager": True,  # without a subscription nothing is promised, and nothing can be missed
         "refill_url": f"http://{way.host}:{way.port}",
         "refill_weight": WEIGHT,
         "lines": plan.lines,
@@ -340,7 +339,7 @@ class _Play:
         reached = {symbol: self.hall.core.history(symbol).last for symbol in self.hall.core.symbols}
         await self._until(lambda: self._silent(reached), "no trade came any more of")
         with trio.move_on_after(REFILLED_WITHIN):
-            while any(self.hall.core.wanted.of(name).open for name in ASKED):
+            while any(self.hall.core.wanted.of(name).open for name in ASKED):  # noqa: ASYNC110
                 await trio.sleep(LOOK_EVERY)
         for player in self.stage.players.values():
             player.pause()

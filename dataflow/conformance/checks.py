@@ -124,12 +124,8 @@ def marks(subject: Subject) -> None:
             raise Broken(
                 f"missed({symbol!r}) is None, but trades of it have no sequence: a loss would be silent"
             )
-        if mark is not None and not (
-            isinstance(mark, Missed) and (mark.source, mark.symbol) == (NAME, symbol) and mark.resubscribed
-        ):
-            raise Broken(
-                f"missed({symbol!r}) must be a Missed of this source and symbol, with resubscribed=True"
-            )
+        if mark is not None and (type(mark), mark.source, mark.symbol) != (Missed, NAME, symbol):
+            raise Broken(f"missed({symbol!r}) must be a Missed of this source and symbol")
 
 
 def answers(subject: Subject) -> None:

@@ -159,12 +159,13 @@ _rows: Final = msgspec.json.Decoder(list[_Row])
 _answers: Final = msgspec.json.Decoder(_Answer)
 
 
-class Codec:
-    """The language of Kraken, for one connection. This is what both versions have."""
+def Codec(name: str, settings: Settings) -> Version1 | Version2:  # noqa: N802 - the name of the contract
+    """The language of Kraken, for one connection, in the version of the settings."""
+    return Version1(name, settings) if settings.version == 1 else Version2(name, settings)
 
-    def __new__(cls, name: str, settings: Settings) -> Codec:
-        """That of the version in the settings."""
-        return object.__new__(Version1 if settings.version == 1 else Version2)
+
+class _Common:
+    """What both versions have."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         self._name = name
@@ -243,7 +244,7 @@ class Codec:
             raise Unusable("rejected")
 
 
-class Version2(Codec):
+class Version2(_Common):
     """The WebSocket API 2."""
 
     def probe(self) -> Sequence[str]:
@@ -316,7 +317,7 @@ class Version2(Codec):
         return _json({"method": method, "params": what, "req_id": number})
 
 
-class Version1(Codec):
+class Version1(_Common):
     """The WebSocket API 1: arrays, and trades without ids."""
 
     def __init__(self, name: str, settings: Settings) -> None:

@@ -78,14 +78,14 @@ class Missing:
 
 @frozen
 class Refilled:
-    """What came of asking for missing trades of `symbol`: `trades`, oldest first, perhaps none.
+    """What came of asking for missing trades of `symbol`: `trades`, oldest first, perhaps none. Of a source
+    without sequences nothing is missing between them.
 
     `is_whole`: nothing is missing between the newest trade from before and the first one that waits for this
     answer. `is_last`: nothing more comes in time, so what waits goes on, behind a gap if need be.
 
-    `before`: that of the question, see `Missing`. With it the answer concerns what waits up to this trade,
-    and nothing that began to wait later. Without sequences, `is_whole` is believed only with it, or if that
-    trade is among `trades`.
+    `before`: that of the question, see `Missing`. The answer concerns what waits up to this trade, and
+    nothing that began to wait later. None: the question had no end, so nothing waits for the answer.
     """
 
     source: str

@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
+import trio
 from attrs import evolve
 from quart import Response, current_app, g, has_websocket_context, request, websocket
 from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, Map, WebsocketMismatch
 
@@ -55,6 +57,7 @@ _WORD = "word_"  # begins the names of variables without a meaning
 _CORS_REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID, X-Requested-With, X-SignalR-User-Agent"
 _CORS_ANSWER_HEADERS = "Link, Retry-After, ETag, Dataflow-Epoch, Dataflow-Rewound"
 _SERVED = "dataflow.routes"
+_STREAMED = "dataflow.streamed"
 _CORS_SECONDS = "600"  # for which a browser may remember what is allowed
 
 _STATUS: dict[type[Problem], tuple[int, str]] = {
@@ -97,8 +100,10 @@ def create_app(
     """
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
+    app.asgi_http_class = _Connection
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[_SERVED] = routes = list(routes)
+    app.extensions[_STREAMED] = tuple(each.path.partition("<")[0] for each in routes if each.streams)
     app.url_map.converters.update(word=_Word, undotted=_Undotted)
     _add_errors(app)
     _add_checks(app, pages)
@@ -131,6 +136,35 @@ def mounted(app: AsgiApp, root_path: str) -> AsgiApp:
         await app(scope, receive, send)
 
     return below
+
+
+class _Connection(TrioASGIHTTPConnection):
+    """A request whose handler may read the body piece by piece: the client waits until each is taken.
+
+    Quart takes all that comes at once, whether it is read or not.
+    """
+
+    _pieces: trio.MemorySendChannel[bytes] | None = None
+
+    def _create_request_from_scope(self, send: Any) -> Any:
+        request = super()._create_request_from_scope(send)
+        if request.path.startswith(self.app.extensions[_STREAMED]):
+            self._pieces, request.body = trio.open_memory_channel[bytes](0)  # type: ignore[assignment]
+        return request
+
+    async def handle_messages(self, nursery: trio.Nursery, request: Any, receive: Any) -> None:  # type: ignore[override]
+        if self._pieces is not None:
+            async with self._pieces:
+                more = True
+                while more:
+                    message = await receive()
+                    more = message.get("more_body", False)
+                    if message["type"] == "http.request" and message.get("body"):
+                        await self._pieces.send(message["body"])
+            if message["type"] == "http.disconnect":
+                nursery.cancel_scope.cancel()
+                return
+        await super().handle_messages(nursery, request, receive)
 
 
 class _Word(BaseConverter):

@@ -195,8 +195,9 @@ class Route:
     `operator`: for the operator only. `inside`: shows the inside of the daemon; once a token is configured,
     it is for the operator only, too. Both are refused before the handler is called. With a listener of the
     operator's own, both are served there only. `any_case`: small and capital letters of the path do not
-    matter. `about` describes it in the OpenAPI document. `face`: the name of its face, which the hall writes
-    here.
+    matter. `streams`: its handler reads the body piece by piece, and the client waits for that; the body has
+    no greatest size. `about` describes it in the OpenAPI document. `face`: the name of its face, which the
+    hall writes here.
     """
 
     path: str
@@ -205,6 +206,7 @@ class Route:
     operator: bool = False
     inside: bool = False
     any_case: bool = False
+    streams: bool = False
     about: About | None = None
     face: str = ""
 

@@ -41,11 +41,15 @@ class Identify(Protocol):
 
 
 class Identity:
-    """Recognises the operator by `token`. Without a token, by its address: this machine, if `trust_local`."""
+    """Recognises the operator by `token`. Without a token, by its address: this machine, if `trust_local`.
 
-    def __init__(self, token: str | None, trust_local: bool = True) -> None:
+    `key`: where the token is configured, for people. A source has a token of its own for its producers.
+    """
+
+    def __init__(self, token: str | None, trust_local: bool = True, key: str = "[operator] token") -> None:
         self._token = token
         self._trust_local = trust_local
+        self._key = key
 
     def __call__(self, client: Handshake) -> Principal:
         try:
@@ -59,9 +63,9 @@ class Identity:
         if self._token is not None:
             self._require_token(client, self._token)
         elif not self._trust_local:
-            raise Forbidden("this needs a token, and none is configured: set [operator] token")
+            raise Forbidden(f"this needs a token, and none is configured: set {self._key}")
         else:
-            _require_this_machine(client)
+            _require_this_machine(client, self._key)
 
     def require_insight(self, client: Handshake) -> None:
         """Raises Unauthorised unless the client may look inside. Without a token, every client may."""
@@ -74,25 +78,25 @@ class Identity:
         sent = given.encode("latin-1").strip(b" \t")
         expected = token.encode(errors="surrogateescape")  # the environment's bytes, UTF-8 or not
         if scheme.lower() != "bearer" or not hmac.compare_digest(sent, expected):
-            raise Unauthorised("this needs the header 'Authorization: Bearer TOKEN' with [operator] token")
+            raise Unauthorised(f"this needs the header 'Authorization: Bearer TOKEN' with {self._key}")
 
 
-def _require_this_machine(client: Handshake) -> None:
+def _require_this_machine(client: Handshake, key: str) -> None:
     """Refuse a client elsewhere, and one on this machine that may speak for somebody elsewhere.
 
     A reverse proxy says so in a header. A page of another site, open in the operator's browser, has its
     Origin, or its own name points at this machine (DNS rebinding) and is the Host.
     """
     if not is_loopback(client.peer.rpartition(":")[0]):
-        raise Forbidden("without [operator] token only the daemon's own machine may do this")
+        raise Forbidden(f"without {key} only the daemon's own machine may do this")
     header = passed_on_by(client)
     if header is not None:
         raise Forbidden(
-            f"without [operator] token only the daemon's own machine may do this, and {header} says that the"
+            f"without {key} only the daemon's own machine may do this, and {header} says that the"
             " request came through a proxy"
         )
     if not is_own_page(client):
         raise Forbidden(f"a page of {client.header('origin')} may not do this")
     name = named_host(client)
     if name != "localhost" and not is_loopback(name or ""):
-        raise Forbidden(f"without [operator] token this is not allowed under the name {name}")
+        raise Forbidden(f"without {key} this is not allowed under the name {name}")

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 from msgspec import Meta
 
+from dataflow.domain.quality import Grade
+
 Time = Annotated[str, Meta(description="RFC 3339, UTC", examples=["2025-11-21T03:28:58.000101Z"])]
 Seconds = Annotated[float, Meta(description="seconds", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
+Lag = Annotated[
+    float,
+    Meta(description="seconds from a trade to the daemon, the middle one of late; below 0: a wrong clock"),
+]
+State = Annotated[Grade, Meta(description="from live, the best, to standby", examples=["live"])]
 
 
 if TYPE_CHECKING:
@@ -59,24 +66,24 @@ class Status(TypedDict):
     version: str
 
 
-class Grade(TypedDict):
+class SourceQuality(TypedDict):
     """How a symbol fares at one source."""
 
-    state: Annotated[str, Meta(examples=["live"])]
+    state: State
     since: Annotated[Time, Meta(description="begin of this state")]
-    reason: str | None
+    reason: Annotated[str | None, Meta(description="why it is not better")]
     missing: Annotated[Count | None, Meta(description="places that are gaps now")]
-    lag: Annotated[Seconds | None, Meta(description="from a trade to the daemon")]
+    lag: Lag | None
 
 
 class SymbolQuality(TypedDict):
     """How a symbol fares: the best of its sources, and each of them."""
 
-    state: Annotated[str, Meta(examples=["live"])]
+    state: State
     since: Time
     missing: Count | None
-    lag: Seconds | None
-    sources: dict[str, Grade]
+    lag: Lag | None
+    sources: dict[str, SourceQuality]
 
 
 class Symbol(TypedDict):

@@ -324,7 +324,7 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, others))
 
 
-def _grade(state: Quality) -> spelled.Grade:
+def _grade(state: Quality) -> spelled.SourceQuality:
     return {
         "state": state.state,
         "since": to_rfc3339(state.since),

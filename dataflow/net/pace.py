@@ -1,8 +1,8 @@
-"""The pace of the frames that leave on one connection, for a peer that allows only so many in a second.
+"""The pace that a peer allows: of the frames that leave on one connection, and of new connections.
 
 Rules of this file: pure, the caller brings the time. A frame is a request, or an answer that the protocol
 demands (a pong). Requests leave one place of every second to answers, and answers leave one to requests. So
-neither kind starves the other.
+neither kind starves the other. Attempts to connect count whatever becomes of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from enum import Enum
 from typing import Final
 
 WINDOW: Final = 1.25  # seconds: the peer counts one, and the way there may bring frames closer together
+
+_ON_THE_WAY: Final = 1.05  # an attempt may take long to arrive, and a later one be quick
 
 
 class Kind(Enum):
@@ -40,6 +42,23 @@ class Pace:
         if self._of:
             self._all.append(now)
             self._of[kind].append(now)
+
+
+class Attempts:
+    """At most `most` new connections within any `seconds` of the peer's clock; 0: any number."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._made = _latest(most)
+        self._window = seconds * _ON_THE_WAY
+
+    def take(self, now: float) -> float:
+        """Seconds until one more may be made; 0: now, and it counts."""
+        if not self._made.maxlen:
+            return 0.0
+        wait = self._made[0] + self._window - now
+        if wait <= 0:
+            self._made.append(now)
+        return max(wait, 0.0)
 
 
 def _latest(count: int) -> deque[float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from statistics import median
 
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -28,6 +29,7 @@ from dataflow.gateway.lobby import Lobby
 from dataflow.net.websocket import deflate
 from dataflow.server.connection import FloodError, StalledError
 from dataflow.sources.state import LinkState
+from dataflow.sources.vitals import Remedy
 from dataflow.topics.days import REASONS
 from supervisors import Node
 
@@ -50,6 +52,7 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._source_metrics()
+        yield from self._symbol_metrics()
         yield from self._cache_metrics()
         yield from self._history_metrics()
         yield from self._client_metrics()
@@ -94,6 +97,47 @@ class _Now(Collector):
             for reason, count in source.problems.items():
                 problems.add_metric([name, reason], count)
         yield from (connected, trades, batches, received, silent, problems, overflowed)
+
+    def _symbol_metrics(self) -> Iterator[Metric]:
+        """Of each source, not of each symbol: there may be thousands."""
+        symbols = GaugeMetricFamily(
+            "dataflow_source_symbols", "Symbols of a source, by state", labels=["source", "state"]
+        )
+        lag = GaugeMetricFamily(
+            "dataflow_source_lag_seconds",
+            "From a trade to its arrival: the middle one of all symbols",
+            labels=["source"],
+        )
+        missing = GaugeMetricFamily(
+            "dataflow_source_missing_places", "Places in memory that are gaps now", labels=["source"]
+        )
+        asked = CounterMetricFamily(
+            "dataflow_lookout_questions",
+            "Questions about silent symbols",
+            labels=["source"],
+        )
+        failed = CounterMetricFamily(
+            "dataflow_lookout_failures", "Those without a good answer", labels=["source"]
+        )
+        stalls = CounterMetricFamily("dataflow_lookout_stalls", "Stalls that were proven", labels=["source"])
+        remedies = CounterMetricFamily(
+            "dataflow_lookout_remedies", "What was done about silent symbols", labels=["source", "remedy"]
+        )
+        states = self._core.symbols_by_state()
+        for name, source in self._core.sources.items():
+            for state, named in states.get(name, {}).items():
+                symbols.add_metric([name, state.value], len(named))
+            vitals = source.vitals
+            lags = [each for pulse in vitals.pulses.values() if (each := pulse.lag) is not None]
+            if lags:
+                lag.add_metric([name], median(lags))
+            missing.add_metric([name], sum(pulse.missing or 0 for pulse in vitals.pulses.values()))
+            asked.add_metric([name], vitals.asked)
+            stalls.add_metric([name], vitals.stalls)
+            failed.add_metric([name], vitals.failed.total())
+            for remedy in Remedy:
+                remedies.add_metric([name, remedy.value], vitals.remedies[remedy.value])
+        yield from (symbols, lag, missing, asked, failed, stalls, remedies)
 
     def _cache_metrics(self) -> Iterator[Metric]:
         judged = CounterMetricFamily(

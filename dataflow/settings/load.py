@@ -17,7 +17,7 @@ from cattrs import AttributeValidationNote, ClassValidationError
 from dataflow import plugs
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import ANY, Names, compact
-from dataflow.sources.port import AnySourceSettings, ListenerSettings, SourceSettings
+from dataflow.sources.port import AnySourceSettings, ProducerSettings, SourceSettings
 
 from .schema import FaceSettings, Settings, source_rules
 from .structure import (
@@ -176,7 +176,7 @@ def _names_apart(tree: Any, settings: Settings) -> Iterator[str]:
 
 def _tickers_apart(tree: Any, settings: Settings) -> Iterator[str]:
     """What an exchange has cannot be pushed: every tick of it would be refused."""
-    listening = {n: s for n, s in settings.sources.items() if isinstance(s, ListenerSettings)}
+    listening = {n: s for n, s in settings.sources.items() if isinstance(s, ProducerSettings)}
     exchanges = {n: s for n, s in settings.sources.items() if n not in listening}
     for name, source in listening.items():
         for symbol in source.symbols:

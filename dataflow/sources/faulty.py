@@ -90,7 +90,7 @@ class FaultyLink:
     """A connection to an upstream. A read keeps its items and then visits the point `message`."""
 
     def __init__(self, link: Link[Item], faults: Faults, path: str) -> None:
-        self.turn, self.probe = link.turn, link.probe
+        self.turn, self.probe, self.part = link.turn, link.probe, link.part
         self.subscribe, self.unsubscribe = link.subscribe, link.unsubscribe
         self._receive = link.receive
         self._passage = Passage(faults, path, lambda: LinkLost(DISCONNECT))

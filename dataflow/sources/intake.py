@@ -1,9 +1,11 @@
 """The one entry for all that clients push: judged, given a name that the core knows, and put into the shards.
 
-Rules of this file. A tick becomes a trade, or it is refused for the first reason that holds, in the order of
-`REFUSALS`; nothing is mended but the blanks and the small letters of a symbol. A tick has no id and no side,
-and none is made up: each accepted one is a trade. Whoever pushes waits while the shards have no room. An
-intake outlives every actor.
+Rules of this file. What is pushed becomes a trade, or it is refused for the first reason that holds, in the
+order of `REFUSALS`; nothing is mended but the blanks and the small letters of a symbol. A tick has no id and
+no side, and none is made up: each accepted one is a trade. A trade that was pushed with its id is taken once,
+however often its producer repeats it; another trade with that id is refused. The history knows the ids, and
+`_recent` those on their way to it. Whoever pushes waits while the shards have no room. An intake outlives
+every actor.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataflow.domain.symbols import ANY
 from dataflow.domain.timestamps import LATEST
 from supervisors import ActorGone
 
-from .port import TICKER, ListenerSettings, Tick
+from .port import TICKER, ProducerSettings, Pushed, Tick
 from .reading import Unusable
 from .state import SourceState
 
@@ -36,10 +38,13 @@ REFUSALS: Final = (
     *(BAD_SYMBOL, BAD_PRICE, BAD_QUANTITY, BAD_TIMESTAMP),
     *(TOO_MANY_SYMBOLS, SYMBOL_TAKEN, SYMBOL_NOT_ALLOWED),
 )
+ID_REUSED: Final = "id_reused"  # by a trade with other values: refused as well
+REPEATED: Final = "repeated"  # no refusal: the trade is here already
 
 BATCHES_AT_ONCE: Final = 4  # of some 400 ticks each: to refuse one takes some 3 ms
 _is_ticker: Final = re.compile(TICKER.pattern, re.ASCII | re.IGNORECASE).fullmatch
 _BLANKS: Final = " \t\n\v\f\r"
+RECENT: Final = 32_768  # ids; more trades than can be on their way from producers to the shards
 _REMEMBERED: Final = 4096  # spellings, prices, volumes; then forgotten all at once
 
 
@@ -57,6 +62,7 @@ class Intake:
     """Of one source. `is_taken(symbol)`: an exchange has it, or another symbol has its name without dashes.
 
     `discover(symbol)`: the source carries it from now on. `deliver(items)` waits for room in the shards.
+    `admitted(symbol, trade_id)`: the trade of this source with that id, as far as the history remembers.
     """
 
     def __init__(
@@ -65,11 +71,14 @@ class Intake:
         is_taken: Callable[[str], bool],
         discover: Callable[[str], None],
         deliver: Callable[[Sequence[Item]], Awaitable[None]],
+        admitted: Callable[[str, str], Trade | None] = lambda _symbol, _id: None,
     ) -> None:
         self._source = source
         self._is_taken = is_taken
         self._discover = discover
         self._deliver = deliver
+        self._admitted = admitted
+        self._recent: dict[tuple[str, str | None], Trade] = {}
         self._is_open = True
         self._turns = trio.Semaphore(BATCHES_AT_ONCE)
         self._symbols: set[str] = set()
@@ -116,9 +125,7 @@ class Intake:
         written, price, volume, moment = tick.symbol, tick.price, tick.volume, tick.exchange_timestamp
         symbol = self._spellings.get(written)
         if symbol is None:
-            name = written.strip(_BLANKS)
-            if _is_ticker(name) is None:
-                raise Unusable(BAD_SYMBOL)
+            name = _name(written)
         if not 0 < price < inf:  # nor NaN
             raise Unusable(BAD_PRICE)
         if volume <= 0:
@@ -131,6 +138,38 @@ class Intake:
             self._source.name, symbol, None, None, self._prices[price], self._volumes[volume], moment
         )
 
+    def accept(self, pushed: Pushed) -> Trade:
+        """The trade that was pushed. Raises Unusable, with one of `REFUSALS`, `ID_REUSED` or
+        `REPEATED`.
+
+        It counts as taken from now on; `put` it, or its repetition will be in vain.
+        """
+        written, symbol = pushed.symbol, self._spellings.get(pushed.symbol)
+        name = symbol or _name(written)
+        if not 0 < pushed.price < inf:
+            raise Unusable(BAD_PRICE)
+        if not 0 < pushed.quantity < inf:
+            raise Unusable(BAD_QUANTITY)
+        if not 0 < pushed.timestamp < LATEST:
+            raise Unusable(BAD_TIMESTAMP)
+        symbol = symbol or self._let_in(written, name.upper())
+        trade = Trade(
+            *(self._source.name, symbol, pushed.trade_id, pushed.side),
+            *(pushed.price, pushed.quantity, pushed.timestamp, pushed.sequence),
+        )
+        if pushed.trade_id is not None:
+            self._check_new(trade, pushed.trade_id)
+        return trade
+
+    def _check_new(self, trade: Trade, trade_id: str) -> None:
+        key = (trade.symbol, trade_id)
+        known = self._recent.get(key) or self._admitted(*key)
+        if known is not None:
+            raise Unusable(REPEATED if known == trade else ID_REUSED)
+        self._recent[key] = trade
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
+
     def refused(self, reason: str, about: str) -> None:
         """Count a refusal. `about`: an excerpt of what was refused, for the log."""
         self._source.problem(reason, about)
@@ -140,16 +179,22 @@ class Intake:
 
         Raises ActorGone when there will be none, or the source is gone.
         """
-        if not self._is_open:
-            raise ActorGone(f"there is no source {self._source.name} any more")
-        self._source.received(len(trades), size)
-        if trades:
-            await self._deliver(trades)
+        try:
+            if not self._is_open:
+                raise ActorGone(f"there is no source {self._source.name} any more")
+            self._source.received(len(trades), size)
+            if trades:
+                await self._deliver(trades)
+        except BaseException:
+            for trade in trades if self._recent else ():  # so that its producer may push it again
+                if isinstance(trade, Trade):
+                    self._recent.pop((trade.symbol, trade.trade_id), None)
+            raise
 
     @property
-    def _settings(self) -> ListenerSettings:
+    def _settings(self) -> ProducerSettings:
         settings = self._source.settings
-        assert isinstance(settings, ListenerSettings)
+        assert isinstance(settings, ProducerSettings)
         return settings
 
     @property
@@ -180,3 +225,11 @@ class Intake:
             return SYMBOL_TAKEN
         allowed = self._settings.symbols
         return None if ANY in allowed or symbol in allowed else SYMBOL_NOT_ALLOWED
+
+
+def _name(written: str) -> str:
+    """A symbol without the blanks around it. Raises Unusable."""
+    name = written.strip(_BLANKS)
+    if _is_ticker(name) is None:
+        raise Unusable(BAD_SYMBOL)
+    return name

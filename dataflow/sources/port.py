@@ -3,9 +3,10 @@
 A connector is one module with two names, or three. No other file names the module.
 
 * `Settings`: an attrs class, the keys of its `[sources.NAME]` block. It is derived from `SourceSettings` for
-  an upstream that we connect to, or from `ListenerSettings` for producers that connect to us.
+  an upstream that we connect to, from `ListenerSettings` for producers that connect to us, or from
+  `PushSettings` for producers that push by HTTP.
 * `Codec`: a class that satisfies the protocol `Codec` or `Intaker` below. It is made again for every
-  connection, so its counters start at nothing: `Codec(name, settings)`; for producers it is
+  connection or request, so its counters start at nothing: `Codec(name, settings)`; for producers it is
   `Codec(settings, judge)`.
 
 * `Filler`: if the upstream can be asked for past trades by HTTP, a class that satisfies the protocol `Filler`
@@ -22,14 +23,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import ClassVar, Final, Literal, Protocol, TypeAlias
+from decimal import Decimal
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from attrs import Factory, field, frozen, validators
 
 from actors.connector import Received
-from dataflow.domain import Item, Missed, Missing, Trade
+from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import ANY, BASE_QUOTE, Form
 
+SHORTEST_TOKEN: Final = 16  # characters
 TICKER: Final = Form(r"[A-Z0-9][A-Z0-9._:-]{0,31}", "capitals, digits and . _ : -, at most 32")
 
 
@@ -132,24 +135,30 @@ def can_be_asked(settings: AnySourceSettings) -> bool:
 
 
 @frozen(kw_only=True)
-class ListenerSettings(AnySourceSettings):
-    """Keys of producers that connect to us. `symbols`: those that they may send; `ANY` alone: any.
+class ProducerSettings(AnySourceSettings):
+    """Keys of a source whose producers come to us. `symbols`: those that they may send; `ANY` alone: any.
 
-    `max_symbols`: with `ANY`, so many different ones. `max_connections`: producers at once.
+    `max_symbols`: with `ANY`, so many different ones.
     """
 
     symbol_form: ClassVar[Form] = Form(rf"\*|{TICKER.pattern}", f'{TICKER.words}; or "*", which is any')
 
-    host: str = "127.0.0.1"
-    port: int = field(default=9000, validator=[validators.ge(0), validators.le(65535)])
     symbols: tuple[str, ...] = field(default=(ANY,))
     max_symbols: int = field(default=1000, validator=validators.gt(0))
-    max_connections: int = field(default=100, validator=validators.gt(0))
 
     @symbols.validator
     def _any_or_some(self, _attribute: object, value: tuple[str, ...]) -> None:
         if ANY in value and len(value) > 1:
             raise ValueError(f'must be ["{ANY}"], or symbols; they do not go together')
+
+
+@frozen(kw_only=True)
+class ListenerSettings(ProducerSettings):
+    """Keys of producers that connect to us. `max_connections`: producers at once."""
+
+    host: str = "127.0.0.1"
+    port: int = field(default=9000, validator=[validators.ge(0), validators.le(65535)])
+    max_connections: int = field(default=100, validator=validators.gt(0))
 
     @property
     def transport(self) -> str:
@@ -159,6 +168,36 @@ class ListenerSettings(AnySourceSettings):
     def address(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{self.port}"
+
+
+@frozen(kw_only=True)
+class PushSettings(ProducerSettings):
+    """Keys of producers that push by HTTP, to `POST /api/v1/ingest/NAME`.
+
+    `token`: the producers' own; without one only this machine may push. `max_requests`: at once; one address
+    gets half of them.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    max_requests: int = field(default=8, validator=validators.gt(0))
+
+    @token.validator
+    def _is_long_enough(self, _attribute: object, value: str | None) -> None:
+        if value is not None and len(value) < SHORTEST_TOKEN:
+            raise ValueError(f"must have at least {SHORTEST_TOKEN} characters, or nobody may be kept out")
+
+    @property
+    def transport(self) -> str:
+        return "http_push"
+
+    @property
+    def address(self) -> str:
+        return "/api/v1/ingest"
+
+
+def codec_class(settings: AnySourceSettings) -> Any:
+    """`Codec` stands beside the `Settings` that the configuration found."""
+    return sys.modules[type(settings).__module__].Codec
 
 
 class Codec(Protocol):
@@ -265,6 +304,12 @@ class Filler(Protocol):
         """What the answer says of `symbols`. One without any trade is left out."""
 
 
+def filler_of(name: str, settings: SourceSettings) -> Filler | None:
+    """The questions to a source's REST; None if it has none, or none is configured."""
+    made = getattr(sys.modules[type(settings).__module__], "Filler", None)
+    return made(name, settings) if made is not None and settings.refill_url else None
+
+
 class Tick(Protocol):
     """A trade as a producer reports it, unchecked. `exchange_timestamp`: ns since the epoch."""
 
@@ -274,7 +319,21 @@ class Tick(Protocol):
     exchange_timestamp: int
 
 
-Judge: TypeAlias = Callable[[Tick], Trade]  # raises Unusable
+class Pushed(NamedTuple):
+    """A trade as a producer reports it, read but not judged. `symbol`: as it was written."""
+
+    symbol: str
+    price: Decimal
+    quantity: Decimal
+    timestamp: int
+    side: Side | None = None
+    trade_id: str | None = None
+    sequence: int | None = None
+
+
+# Each raises Unusable. The first is that of ListenerSettings, the second that of PushSettings.
+Judge: TypeAlias = Callable[[Tick], Trade]
+PushJudge: TypeAlias = Callable[[Pushed], Trade]
 
 
 class Intaker(Protocol):

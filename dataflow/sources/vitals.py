@@ -245,13 +245,18 @@ class Vitals:
         pulse = self.pulses.get(symbol)
         return None if pulse is None else pulse.answered(now, told)
 
-    def refused(self, symbols: Iterable[str], now: float, why: str) -> None:
-        """The source was asked, and there is no good answer. `why`: for counting."""
+    def refused(self, symbols: Iterable[str], now: float, why: str) -> bool:
+        """The source was asked, and there is no good answer. `why`: for counting.
+
+        Returns whether it is the first failure in a row.
+        """
+        is_first = not self._failures
         self.failed[why] += 1
         first, most = _FAILED
         self.ask_at = now + min(first * 2.0**self._failures, most)
         self._failures = min(self._failures + 1, 10)
         self._tell(symbols, NO_ANSWER)
+        return is_first
 
     def cannot_ask(self, symbols: Iterable[str], now: float) -> None:
         """There is no such question."""

@@ -114,6 +114,7 @@ class WebSocketLink:
         self._pace = Pace(settings.requests_per_second)
         self._sending = trio.Lock()
         self._size = 0  # bytes read since the last Received
+        self._has_parted = False  # and the answer had its time
         self._torn = False  # a send was cut off: the peer could not understand anything after it
 
     async def receive(self) -> Received[Item]:
@@ -134,6 +135,7 @@ class WebSocketLink:
             for message in messages[decoded : decoded + _PROBLEMS]:
                 decode(message, into)
             decoded += _PROBLEMS
+        into.messages = min(decoded, len(messages))
         del messages[:decoded]
         return into
 
@@ -154,6 +156,12 @@ class WebSocketLink:
         """Provoke a sign of life. Raises LinkLost."""
         await self._say(self._codec.probe())
 
+    async def part(self) -> None:
+        """Send a close frame. What comes before the answer to it is still received. Raises LinkLost."""
+        self._has_parted = True
+        if self._connection.state is ConnectionState.OPEN:
+            await self._send(self._connection.send(CloseConnection(1000)), None)
+
     async def say_opening(self) -> None:
         """Send the opening messages of the codec. Raises LinkLost."""
         await self._say(self._codec.opening())
@@ -165,7 +173,7 @@ class WebSocketLink:
                 await self._answer()  # the end may have come with the answer to our handshake
                 if self._connection.state is ConnectionState.OPEN:
                     await self._send(self._connection.send(CloseConnection(1000)), None)
-                while self._inbound.ended is None:
+                while self._inbound.ended is None and not self._has_parted:
                     await self._read()
                     self._inbound.messages.clear()
                 if self._inbound.at_fault:

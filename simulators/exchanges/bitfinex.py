@@ -34,6 +34,7 @@ MARKET = (
     Instrument("tETHUST", Decimal("2683.8"), increment=Decimal("0.1"), rate=3.0, first_id=401_597_394),
 )
 SYMBOLS = tuple(each.symbol for each in MARKET)
+FAREWELL = '{"event":"info","code":20051,"msg":"Stopping. Please try to reconnect"}'
 _GREETING = {"event": "info", "version": 2, "serverId": "5d3a2a4a", "platform": {"status": 1}}
 
 
@@ -165,6 +166,7 @@ def bitfinex_dialect(*, symbols: Iterable[str] = SYMBOLS, heartbeat: float | Non
         sequenced=True,
         heartbeat=heartbeat,
         ping=None,
+        farewell=lambda now_us: FAREWELL,
         snapshot=BitfinexSession.snapshot,
         rest=bitfinex_rest(known),
         weight_a_minute=WEIGHT_A_MINUTE,

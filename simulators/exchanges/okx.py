@@ -33,6 +33,10 @@ MARKET = (
 )
 SYMBOLS = tuple(each.symbol for each in MARKET)
 CONNECTION = "a4d3ae55"  # the id of a connection, which means nothing to us
+FAREWELL = (
+    '{"event":"notice","code":"64008","msg":"The connection will soon be closed for a service upgrade. '
+    f'Please reconnect.","connId":"{CONNECTION}"}}'
+)
 
 
 def every_trade(trade: Trade) -> str:
@@ -138,7 +142,13 @@ def okx_dialect(*, path: str = PATH, symbols: Iterable[str] = SYMBOLS) -> Dialec
     """OKX's dialect at one of its paths. `symbols` are those that it knows; others are refused."""
     known = frozenset(symbols)
     return Dialect(
-        "okx", path, _opener(known), ping=None, rest=okx_rest(known), weight_a_minute=WEIGHT_A_MINUTE
+        "okx",
+        path,
+        _opener(known),
+        ping=None,
+        farewell=lambda now_us: FAREWELL,
+        rest=okx_rest(known),
+        weight_a_minute=WEIGHT_A_MINUTE,
     )
 
 

@@ -209,6 +209,7 @@ class FakeUpstream:
         self.refuses: dict[str, str] = {}
         self.attempts = 0
         self.probes = 0
+        self.parted = False
         self.subscribed: set[str] = set()
         self.log: list[tuple[str, tuple[str, ...]]] = []
         self.send, self._receive = trio.open_memory_channel[Received[str] | LinkLost](1000)
@@ -270,6 +271,11 @@ class FakeUpstream:
     async def probe(self) -> None:
         self.probes += 1
 
+    async def part(self) -> None:
+        """It takes leave at once, behind all that it has sent."""
+        self.parted = True
+        self.cut("closed")
+
 
 class Diary:
     """An observer that writes everything down."""
@@ -283,6 +289,15 @@ class Diary:
 
     def up(self, topics: Collection[str]) -> None:
         self.lines.append(f"up {','.join(sorted(topics))}".strip())
+
+    def waiting(self, seconds: float) -> None:
+        self.lines.append(f"waiting {seconds:g}")
+
+    def leaving(self, words: str) -> None:
+        self.lines.append(f"leaving {words}")
+
+    def parted(self) -> None:
+        self.lines.append("parted")
 
     def down(self, reason: str) -> None:
         self.lines.append(f"down {reason}")

@@ -592,21 +592,118 @@ async def test_a_probe_waits_for_its_turn(mock_clock: MockClock) -> None:
         assert len(upstream.log) == 1
 
 
-async def test_an_announced_end_is_followed_at_once(mock_clock: MockClock) -> None:
-    """The next connection is made at the announcement, without the backoff; one that comes at once gets it."""
+async def test_an_announced_end_is_listened_to_and_followed_at_once(mock_clock: MockClock) -> None:
+    """What comes before the end is still taken. Then the next connection is made without the backoff, but for
+    one that was announced an end as soon as it was made."""
     async with stage("a") as s:
         for _ in range(3):
             mock_clock.jump(2)
             await wait_all_tasks_blocked()
             attempts = s.upstream.attempts
-            s.upstream.send.send_nowait(Received(items=["last"], leaving="it says goodbye"))
+            for _again in range(2):
+                s.upstream.send.send_nowait(Received(items=["last"], leaving="it says goodbye"))
+            s.upstream.publish("very last")
+            await wait_all_tasks_blocked()
+            assert s.upstream.attempts == attempts
+            s.upstream.cut()
             await wait_all_tasks_blocked()
             assert s.upstream.attempts == attempts + 1
-        assert s.delivered == ["last"] * 3
+        assert s.delivered == ["last", "last", "very last"] * 3
+        assert s.diary.lines.count("leaving it says goodbye") == 3
         assert s.diary.lines.count("down it says goodbye") == 3
         s.upstream.send.send_nowait(Received(leaving="it says goodbye"))
+        s.upstream.cut()
         await wait_all_tasks_blocked()
         assert s.upstream.attempts == 4
+
+
+async def test_a_stop_takes_what_was_sent_before_the_goodbye(mock_clock: MockClock) -> None:
+    """And counts as a sign of life that the connection was whole to its end."""
+    upstream = FakeUpstream()
+
+    async def part() -> None:
+        upstream.publish("in flight")
+        upstream.cut("closed")
+
+    upstream.part = part  # type: ignore[method-assign]
+    async with stage("a", upstream=upstream) as s:
+        upstream.publish("read")
+        await wait_all_tasks_blocked()
+        await s.handle.stop("it")
+        assert s.delivered == ["read", "in flight"]
+        assert s.diary.lines[-2:] == ["parted", "down stopped"]
+
+
+@pytest.mark.parametrize("is_flood", [False, True])
+async def test_a_peer_that_does_not_answer_the_goodbye_is_left(
+    autojump_clock: MockClock, is_flood: bool
+) -> None:
+    """After half a second of silence, and after two seconds of a flood."""
+    upstream = FakeUpstream()
+
+    async def part() -> None:
+        while is_flood:
+            upstream.publish("more")
+            await trio.sleep(0.1)
+
+    upstream.part = part  # type: ignore[method-assign]
+    async with stage("a", upstream=upstream) as s:
+        begun = trio.current_time()
+        await s.handle.stop("it")
+        assert trio.current_time() - begun == pytest.approx(2.0 if is_flood else 0.5)
+        assert s.diary.lines[-1] == "down stopped"
+        assert "parted" not in s.diary.lines
+
+
+async def test_an_upstream_that_talks_nonsense_is_given_up(mock_clock: MockClock) -> None:
+    """A message that cannot be used is no sign of life: it is probed, then given up with the reason."""
+    async with stage("a") as s:
+        for _ in range(15):
+            s.upstream.send.send_nowait(Received(problems=[("malformed_json", "?")], messages=1))
+            await wait_all_tasks_blocked()
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+        assert s.upstream.probes == 1
+        assert s.diary.lines[-1] == "down stale: nothing but messages that cannot be used for 15 s"
+
+
+async def test_one_message_that_makes_sense_is_a_sign_of_life(mock_clock: MockClock) -> None:
+    """Between others that cannot be used."""
+    async with stage("a") as s:
+        for second in range(40):
+            nonsense = Received[str](problems=[("unknown_event", "?")], messages=2 if second % 10 == 9 else 1)
+            s.upstream.send.send_nowait(nonsense)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+        assert s.crashes() == []
+
+
+async def test_an_attempt_waits_for_its_turn(mock_clock: MockClock) -> None:
+    """It is told that it waits, and is no failure; a wait that is longer than the watchdog's patience is fine,
+    and a stop ends it."""
+    upstream, diary, waits = FakeUpstream(), Diary(), [30.0]
+
+    def connector() -> Connector[str]:
+        return Connector(
+            *(upstream, Interest(["a"]), lambda _: None, lambda _: None, diary, Patience(15, 10)),
+            turn=lambda: waits[0],
+        )
+
+    spec = Supervisor(children=[Child("it", connector, beat_within=12.0)])
+    async with open_supervisor(spec) as handle:
+        for _ in range(6):
+            await wait_all_tasks_blocked()
+            assert upstream.attempts == 0
+            waits[0] -= 5
+            mock_clock.jump(5)
+        await wait_all_tasks_blocked()
+        assert diary.lines == ["connecting", "waiting 30", "subscribed a", "up a"]
+        waits[0] = 100.0
+        await handle.restart("it")
+        await wait_all_tasks_blocked()
+        await handle.stop("it")
+        assert diary.lines[-3:] == ["connecting", "waiting 100", "down stopped"]
 
 
 async def test_an_answer_that_waits_to_be_read_is_not_overdue(

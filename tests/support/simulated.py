@@ -20,7 +20,11 @@ START_US = 1_700_000_000_000_000
 
 @frozen
 class Case:
-    """A connector and what is special about its rehearsal. `exchange`: the simulated one, by its name."""
+    """A connector and what is special about its rehearsal. `exchange`: the simulated one, by its name.
+
+    `refills`: its filler, if there is one, has a question for missing trades. `named`: what the simulated
+    exchange calls a symbol, where the connector has another name.
+    """
 
     connector: str
     exchange: str
@@ -28,6 +32,8 @@ class Case:
     keys: Mapping[str, Any] = field(factory=dict)
     path: str | None = None  # of the handshake, where it is not the exchange's usual one
     accepted: tuple[str, ...] = ()
+    refills: bool = True
+    named: Mapping[str, str] = field(factory=dict)
 
 
 def upstreams() -> list[str]:
@@ -41,24 +47,30 @@ def upstreams() -> list[str]:
 
 def recorded(case: Case, count: int = 8) -> Subject:
     """The connector with a recording: it subscribes, and each symbol trades `count` times."""
-    about = subject(case.connector, case.symbols, accepted=case.accepted, **case.keys)
-    codec, dialect = about.module.Codec(NAME, about.settings), find(case.exchange).dialect(_names(about))
-    path = case.path or dialect.path
+    path = case.path or find(case.exchange).dialect(frozenset()).path
+    keys = {"url": f"wss://upstream.example{path}", **case.keys}
+    about = subject(case.connector, case.symbols, accepted=case.accepted, **keys)
+    codec = about.module.Codec(NAME, about.settings)
+    dialect = find(case.exchange).dialect(frozenset(_name(case, about, each) for each in case.symbols))
     headers = {name.lower(): value for name, value in codec.headers()}
     session = dialect.open(path, headers, lambda _symbol: False)
     messages: list[str] = []
     for request in (*codec.opening(), *codec.subscribe(case.symbols)):
+        before = session.symbols
         messages += session.receive(request)
+        if dialect.snapshot is not None:
+            for symbol in sorted(session.symbols - before):
+                messages += dialect.snapshot(session, symbol, ())
     tape: dict[str, list[Trade]] = {}
     for n in range(count):
         for symbol in case.symbols:
-            trade = _trade(n, about.settings.exchange_name(symbol))
+            trade = _trade(n, _name(case, about, symbol))
             tape.setdefault(trade.symbol, []).append(trade)
             messages += session.encode(trade)
         messages += session.beat(START_US + n * 1_000_000)
     answers = _answers(about, dialect, tape)
     return subject(
-        case.connector, case.symbols, Recording((tuple(messages),), answers), case.accepted, **case.keys
+        case.connector, case.symbols, Recording((tuple(messages),), answers), case.accepted, **keys
     )
 
 
@@ -67,8 +79,8 @@ def _trade(n: int, symbol: str) -> Trade:
     return Trade(1_000 + n, symbol, side, f"61837.{n}5", f"0.0{n + 1}", START_US + n * 1_000_123)
 
 
-def _names(about: Subject) -> frozenset[str]:
-    return frozenset(map(about.settings.exchange_name, about.symbols))
+def _name(case: Case, about: Subject, symbol: str) -> str:
+    return case.named.get(symbol) or about.settings.exchange_name(symbol)
 
 
 def _answers(about: Subject, dialect: Any, tape: Mapping[str, Sequence[Trade]]) -> list[Answer]:

@@ -15,6 +15,7 @@ from dataflow.settings.schema import FaceSettings
 
 from . import about
 from .endpoints import Endpoints
+from .ingest import Ingest
 
 ROOT: Final = "/api/v1"
 
@@ -37,6 +38,7 @@ class Face(face.Face):
             Route(f"{ROOT}/status", of.status, about=about.STATUS),
             Route(f"{ROOT}/sources", of.sources, about=about.SOURCES),
             Route(f"{ROOT}/sources/<name>", of.source, about=about.SOURCE),
+            Route(f"{ROOT}/ingest/<source>", Ingest(hall).post, ("POST",), streams=True, about=about.INGEST),
         )
 
     def about(self, hall: Hall) -> Iterable[Sample]:

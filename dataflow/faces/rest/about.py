@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypedDict
 
 from msgspec import Meta
 
@@ -88,4 +88,51 @@ SOURCE: Final = About(
     {200: Answer("its connection, and what it delivered", spelled.Source)},
     {404: "no source has this name; `valid` has those that exist"},
     parameters=(Parameter("name", str, "the NAME of `[sources.NAME]`", place="path", example="binance"),),
+)
+
+
+class _Pushed(TypedDict):
+    symbol: Annotated[str, Meta(examples=["AAPL"])]
+    timestamp: Annotated[str, Meta(description="RFC 3339, up to nine digits of a second")]
+    price: Annotated[str | float, Meta(description="all digits count, as text or as a number")]
+    qty: Annotated[str | float, Meta(description="likewise")]
+
+
+class PushedTrade(_Pushed, total=False):
+    """A trade as its producer knows it."""
+
+    side: Annotated[Literal["buy", "sell"] | None, Meta(description="of the taker")]
+    tradeId: Annotated[
+        str | None, Meta(description="a trade with an id is taken once, however often it comes")
+    ]
+    sequence: Annotated[int | None, Meta(description="grows by one from trade to trade of the symbol")]
+
+
+class Ingested(TypedDict):
+    """What became of the trades."""
+
+    accepted: int
+    refused: Annotated[dict[str, int], Meta(description="by reason")]
+    repeated: Annotated[int, Meta(description="these were here already")]
+    examples: Annotated[dict[str, str], Meta(description="the beginning of a refused line, by reason")]
+
+
+INGEST: Final = About(
+    "Push trades to a source",
+    {202: Answer("what became of them", Ingested)},
+    {
+        401: "the header `Authorization: Bearer TOKEN` is missing, or the token is wrong",
+        403: "the source has no token, so only the daemon's own machine may push",
+        404: "no source of this name takes what is pushed; `valid` has those that do",
+        408: "nothing came for 10 s; the body tells what was taken before",
+        413: "one trade is too long",
+        415: f"the body is neither JSON nor {NDJSON}, or it is encoded",
+        503: "the source, or the daemon, takes nothing at present; `Retry-After` says when to come back",
+    },
+    parameters=(
+        Parameter("source", str, 'the NAME of `[sources.NAME]`, with `connector = "push"`', place="path"),
+    ),
+    body=PushedTrade,
+    more=f"One trade as JSON, or any number as `{NDJSON}`, one a line. Send all of it again after a failure:"
+    " a trade with a `tradeId` is taken once. 429 when the source has as many requests at once as it takes.",
 )

@@ -144,7 +144,7 @@ ROW = {"id": 1, "price": "1.5", "qty": "2", "time": 1_700_000_000_000, "isBuyerM
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        (b"\xff", "not_text"),
+        (b"\xff", "malformed_json"),
         (b"<html>", "malformed_json"),
         (b'{"code":-1121,"msg":"Invalid symbol."}', "unexpected_json"),
         (b"[1]", "unexpected_json"),

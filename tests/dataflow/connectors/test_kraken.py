@@ -67,7 +67,7 @@ def settings(*symbols: str, version: Any = 2, **more: Any) -> Settings:
     return Settings(connector="kraken", url="ws://exchange", symbols=named, version=version, **more)
 
 
-def codec(*symbols: str, **more: Any) -> Codec:
+def codec(*symbols: str, **more: Any) -> Version1 | Version2:
     return Codec("kr", settings(*symbols, **more))
 
 

@@ -386,7 +386,7 @@ def test_the_newest_trade_is_told() -> None:
     ("body", "reason"),
     [
         (b"", "malformed_json"),
-        (b"\xff", "malformed_json"),
+        (b"\xff", "not_text"),
         (b"<html>", "malformed_json"),
         (b"[]", "unexpected_json"),
         (b"{}", "missing_field"),

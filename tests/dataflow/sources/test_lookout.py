@@ -97,7 +97,7 @@ class Stage:
             lambda: trio.current_time() + SKEW,
             filler=self.upstream if can_ask else None,  # type: ignore[arg-type]
             reach=reach,
-            is_wanted=self.refilling.__contains__,
+            wanted=lambda: self.refilling,
             want=self.wanted.append,
             is_standby=self.standby.__contains__,
         )
