@@ -271,7 +271,6 @@ class Tail:
             self._told_down.add(name)
             show.news(f"{name}: no connection ({quality.reason}), the daemon tries again")
 
-
     def _state(self, quality: Quality, show: Show) -> None:
         """Report how a symbol fares. That it is live needs no word behind a silence: its trade shows it."""
         key = quality.symbol, quality.source
