@@ -15,6 +15,7 @@ from dataflow.cache.archive import Places
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.quality import Quality
+from dataflow.sources.health import Health
 
 UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place 0 is never an entry's
 
@@ -28,11 +29,25 @@ class Position:
 
 
 @frozen
+class FailoverInfo:
+    """Which source the stream of a symbol is of, since when (ns since epoch), for `age` seconds, and why.
+
+    `switches`: that were told. `healths`: of each of its sources, the preferred one first.
+    """
+
+    active: str
+    since: int
+    age: float
+    switches: int
+    healths: Mapping[str, Health]
+
+
+@frozen
 class SymbolInfo:
     """A configured symbol.
 
     `sources` carry it. `status` is the state at the best of them, `quality` the state at each. `newest` is
-    its newest trade.
+    its newest trade. `failover`: None where all of its sources are in its stream.
     """
 
     symbol: str
@@ -41,6 +56,7 @@ class SymbolInfo:
     status: str
     quality: Sequence[Quality]
     newest: Recorded | None
+    failover: FailoverInfo | None = None
 
 
 @frozen
@@ -135,12 +151,15 @@ class SourceInfo:
     problems: Counter[str]
     quality: SymbolsInfo
     refill: RefillInfo | None
+    circuit: str
 
 
 @frozen
 class Status:
     """The daemon. `uptime` in seconds; `waiting` counts clients by the urgency of their turn, `ended` those
-    that left by the reason. `loop_lag`: the longest delay of the event loop in the last minute, seconds."""
+    that left by the reason. `loop_lag`: the longest delay of the event loop in the last minute, seconds.
+    `failover`: symbols with one source at a time; of many some, those away from the preferred one first.
+    """
 
     sources: Mapping[str, SourceInfo]
     sessions: int
@@ -150,6 +169,7 @@ class Status:
     uptime: float
     epoch: int
     version: str
+    failover: Mapping[str, FailoverInfo]
 
 
 @frozen

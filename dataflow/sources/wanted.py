@@ -107,7 +107,8 @@ class Refills:
     def add(self, missing: Missing, hold: float = 0.0, now: float | None = None) -> None:
         """These trades are missing. `hold`: seconds for which those behind them wait; 0: they do not."""
         now = trio.current_time() if now is None else now
-        holds = [(now + hold, missing)] if hold > 0 and missing.before is not None else []
+        waits = missing.before is not None or missing.until is not None
+        holds = [(now + hold, missing)] if hold > 0 and waits else []
         ask = Ask(missing, now, now, holds, _whole(missing))
         for other in [each for each in self._asks if _belongs(each, missing)]:
             ask = _joined(other, ask)
@@ -223,7 +224,7 @@ class Refills:
         ask.holds = [each for each in ask.holds if each[0] > until]
         self.told += len(over)
         self._let_go += over
-        if not ask.holds and not ask.fills:
+        if not ask.holds and (not ask.fills or ask.missing.until is not None):
             self.give_up(ask, now)
         self._wake()
 
