@@ -133,6 +133,23 @@ class Feed:
         self.holes.append(Hole(gap.sequence, gap.first, gap.last - gap.first + 1, earliest, max(moments)))
         del self.holes[:-HOLES]
 
+    def reopen(self, before: Trade, gap: Gap, behind: Trade) -> bool:
+        """Remember an exact gap of long ago, which lies between these two trades and before all that are
+        remembered. Returns whether it is of the present numbering."""
+        end = self.holes[0].sequence if self.holes else self.last_sequence
+        size = gap.last - gap.first + 1
+        fits = (
+            gap.sequence is not None
+            and (before.sequence, behind.sequence) == (gap.sequence - 1, gap.sequence + size)
+            and end is not None
+            and gap.sequence + size <= end
+            and len(self.holes) < HOLES
+        )
+        if fits and gap.sequence is not None:
+            moments = before.timestamp, behind.timestamp
+            self.holes.insert(0, Hole(gap.sequence, gap.first, size, min(moments), max(moments)))
+        return fits
+
     def hole_of(self, trade: Trade) -> Hole | None:
         """The hole in which this trade is missing; None when there is none, or the time is wrong."""
         if trade.sequence is None:

@@ -213,6 +213,20 @@ class History:
         self._timed = self.first - 1
         self._make_room()
 
+    def reopen(self, stored: Iterable[tuple[Trade, Gap, Trade]]) -> int:
+        """Let gaps be filled that lie before what `restore` was given: the newest first, each with the trades
+        of its source before it and behind it. Returns how many can be filled.
+
+        They must be of the present numbering, as far as the numbers tell. The others stay gaps.
+        """
+        opened = 0
+        for before, gap, behind in stored:
+            feed = self._feeds.get(behind.source)
+            if feed is not None and feed.reopen(before, gap, behind):
+                opened += 1
+                self.holds.missing(missing(before.sequence, before, behind))
+        return opened
+
     def _remember(self, trade: Trade) -> None:
         feed = self._feed(trade.source)
         self.newest_trade = feed.newest = trade
@@ -224,8 +238,9 @@ class History:
         step = feed.step(trade)
         if step is not None and step <= 0:
             feed.holes.clear()  # a new numbering began here
-        if gap is not None:
+        if gap is not None and gap.sequence is not None:
             feed.open(gap, trade)
+            self.holds.missing(missing(gap.sequence - 1, feed.newest, trade))
 
     def newest_by_source(self) -> list[Trade]:
         """The newest admitted trade of each source that had one."""

@@ -38,6 +38,7 @@ from .answers import (
     DeliveredInfo,
     FailoverInfo,
     OutboxInfo,
+    RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
@@ -343,12 +344,29 @@ class Desk:
             symbols=sorted(source.subscribed_symbols),
             rejected=source.refused_symbols,
             problems=source.problems,
-            circuit=source.circuit.value,
             quality=SymbolsInfo(
                 {grade.value: len(states[grade]) for grade in Grade if grade in states},
                 source.vitals.missing,
                 source.vitals.lag,
             ),
+            refill=self._refill(source),
+            circuit=source.circuit.value,
+        )
+
+    def _refill(self, source: SourceState) -> RefillInfo | None:
+        if not self._core.is_asked(source.name):
+            return None
+        refills = self._core.wanted.of(source.name)
+        return RefillInfo(
+            missing=refills.missing_now,
+            questions=refills.open,
+            asked=refills.asked,
+            filled=refills.filled,
+            told=refills.told,
+            given_up=refills.given_up + refills.pushed_out,
+            refused=refills.refused,
+            failed=refills.failed,
+            circuit=refills.breaker.state(trio.current_time()).value,
         )
 
     def _failover(self, symbol: str) -> FailoverInfo | None:

@@ -46,6 +46,20 @@ class SymbolsOfSource(TypedDict):
     lag: Annotated[Lag | None, Meta(description="the middle one of all symbols")]
 
 
+class Refill(TypedDict):
+    """What came of asking a source for missing trades."""
+
+    missing: Annotated[int, Meta(description="trades that are asked for now", ge=0)]
+    questions: Annotated[int, Meta(description="open ones", ge=0)]
+    asked: Annotated[int, Meta(description="requests by HTTP", ge=0)]
+    filled: Annotated[int, Meta(description="missing trades that came", ge=0)]
+    told: Annotated[int, Meta(description="gaps that were told: the answer took too long", ge=0)]
+    givenUp: Annotated[int, Meta(description="questions whose trades stay missing", ge=0)]
+    refused: Annotated[dict[str, Count], Meta(description="answers that were not believed, by reason")]
+    failed: Annotated[dict[str, Count], Meta(description="requests without an answer, by reason")]
+    circuit: Annotated[str, Meta(description="open after several refused answers", examples=["closed"])]
+
+
 class Source(TypedDict):
     """A source: how its connection is, and what it delivered."""
 
@@ -61,6 +75,7 @@ class Source(TypedDict):
     circuit: Annotated[str, Meta(description="of attempts to connect: closed, open or half_open")]
     delivered: Delivered
     quality: SymbolsOfSource
+    refill: Annotated[Refill | None, Meta(description="null where nothing can be asked")]
 
 
 class Score(TypedDict):

@@ -39,6 +39,7 @@ from .answers import (
     FailoverInfo,
     OutboxInfo,
     Position,
+    RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
@@ -304,6 +305,21 @@ def source(info: SourceInfo) -> spelled.Source:
             "missing": info.quality.missing,
             "lag": info.quality.lag,
         },
+        "refill": None if info.refill is None else _refill(info.refill),
+    }
+
+
+def _refill(info: RefillInfo) -> spelled.Refill:
+    return {
+        "missing": info.missing,
+        "questions": info.questions,
+        "asked": info.asked,
+        "filled": info.filled,
+        "told": info.told,
+        "givenUp": info.given_up,
+        "refused": dict(info.refused),
+        "failed": dict(info.failed),
+        "circuit": info.circuit,
     }
 
 

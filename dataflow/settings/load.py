@@ -132,8 +132,8 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
     problems += _listeners_apart(tree, settings)
     problems += _names_apart(tree, settings)
     problems += _tickers_apart(tree, settings)
-    problems += _sources_of_symbols(tree, settings)
     problems += _can_be_polled(tree, settings)
+    problems += _sources_of_symbols(tree, settings)
     return settings
 
 
@@ -192,6 +192,29 @@ def _tickers_apart(tree: Any, settings: Settings) -> Iterator[str]:
                 )
 
 
+def _can_be_polled(tree: Any, settings: Settings) -> Iterator[str]:
+    """A source that is polled needs a connector with questions for past trades, and time for them."""
+    for name, source in settings.sources.items():
+        if not isinstance(source, SourceSettings) or source.transport != "rest":
+            continue
+        filler, block = filler_of(name, source), tree["sources"][name]
+        asked = filler and filler.fill(Missing(name, next(iter(source.symbols), "A-B"), None, None))
+        if asked is None:
+            yield wrong(
+                block["transport"],
+                f"[sources.{name}] transport",
+                f"the connector {source.connector} has no questions for past trades, or no refill_url: only a"
+                ' "websocket" is possible',
+            )
+        elif source.poll_interval >= source.stale_after / 2:
+            yield wrong(
+                block.get("poll_interval", block["transport"]),
+                f"[sources.{name}] poll_interval",
+                f"must be below half of stale_after, which is {source.stale_after:g}: else every pause would"
+                " count as a silence",
+            )
+
+
 def _sources_of_symbols(tree: Any, settings: Settings) -> Iterator[str]:
     """`[symbols]` chooses among the sources that list a symbol."""
     listed = {name: source.symbols for name, source in settings.sources.items()}
@@ -227,29 +250,6 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     """The hint for an unknown name, where there may be thousands of valid ones."""
     near = difflib.get_close_matches(name.upper(), known, n=3)
     return f"did you mean {' or '.join(map(shown, near))}?" if near else "add it to the `symbols` of one"
-
-
-def _can_be_polled(tree: Any, settings: Settings) -> Iterator[str]:
-    """A source that is polled needs a connector with questions for past trades, and time for them."""
-    for name, source in settings.sources.items():
-        if not isinstance(source, SourceSettings) or source.transport != "rest":
-            continue
-        filler, block = filler_of(name, source), tree["sources"][name]
-        asked = filler and filler.fill(Missing(name, next(iter(source.symbols), "A-B"), None, None))
-        if asked is None:
-            yield wrong(
-                block["transport"],
-                f"[sources.{name}] transport",
-                f"the connector {source.connector} has no questions for past trades, or no refill_url: only a"
-                ' "websocket" is possible',
-            )
-        elif source.poll_interval >= source.stale_after / 2:
-            yield wrong(
-                block.get("poll_interval", block["transport"]),
-                f"[sources.{name}] poll_interval",
-                f"must be below half of stale_after, which is {source.stale_after:g}: else every pause would"
-                " count as a silence",
-            )
 
 
 def _names(sources: Table | Leaf | None) -> Iterator[str]:

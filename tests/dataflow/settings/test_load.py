@@ -587,7 +587,7 @@ class TestShippedFiles:
             "chaos": {"enabled": True},
             "sources": {
                 "blockchain": {"url": "ws://127.0.0.1:5000/mercury-gateway/v1/ws"},
-                "binance": {"url": "ws://127.0.0.1:5001/stream"},
+                "binance": {"url": "ws://127.0.0.1:5001/stream", "refill_url": "http://127.0.0.1:5001"},
                 "ticks": {"connector": "ticks_protobuf"},
             },
         }
