@@ -437,13 +437,13 @@ class History:
             return Gap(after, after + step - 2, "source_gap", source=trade.source, sequence=missing)
         return None if feed.missed is None else Gap(after, after, feed.missed.reason, exact=False)
 
-    def _put_unknown(self, reason: str, now: float) -> bool:
+    def _put_unknown(self, reason: str, now: float, source: str | None = None) -> bool:
         newest = self._places.newest()
         if isinstance(newest, Gap) and not newest.exact and newest.reason == reason:
             return False  # the gap at this place already stands for an unknown number
         self.last += 1
         self.holes += 1
-        self._places.append(Gap(self.last, self.last, reason, exact=False), self.last, now)
+        self._places.append(Gap(self.last, self.last, reason, exact=False, source=source), self.last, now)
         return True
 
     def _put_run(
@@ -761,7 +761,7 @@ class History:
         """The trades of the new source go on."""
         self._takeover, mark = None, takeover.mark
         if not is_whole:
-            self._put_unknown("source_gap", now)
+            self._put_unknown("source_gap", now, mark.before)
         assert mark.before is not None
         self._feed(mark.before).missed = None
         self.holds.switched(mark, self.last)
