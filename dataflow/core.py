@@ -249,6 +249,10 @@ class Core:
         asked = self._asked(source)
         return 0.0 if asked is None else asked.hold
 
+    def is_asked(self, source: str) -> bool:
+        """Whether `source` is asked for missing trades."""
+        return self._asked(source) is not None
+
     def _asked(self, source: str) -> SourceSettings | None:
         """The settings of a source that is asked for missing trades."""
         state = self.sources.get(source)

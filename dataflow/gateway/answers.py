@@ -83,12 +83,33 @@ class DeliveredInfo:
 
 
 @frozen
+class RefillInfo:
+    """What came of asking a source for missing trades, since the start.
+
+    `missing` trades are being asked for now, by `questions` that are open; `asked` counts requests by HTTP,
+    `filled` trades that came, `told` gaps that were told because the answer took too long, `given_up`
+    questions whose trades stay missing. `refused` answers were not believed, by reason; `failed` requests had
+    none. `circuit`: of a `Breaker`, open after several answers in a row that were refused.
+    """
+
+    missing: int
+    questions: int
+    asked: int
+    filled: int
+    told: int
+    given_up: int
+    refused: Counter[str]
+    failed: Counter[str]
+    circuit: str
+
+
+@frozen
 class SourceInfo:
     """A source. It has been in this `state` since `since` (ns since epoch), for `age` seconds.
 
     `reason` of its newest failure, at `reason_at` (ns since epoch); None again once it is connected.
     `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
-    counts unusable messages by kind.
+    counts unusable messages by kind. `refill`: None where nothing can be asked.
     """
 
     state: str
@@ -101,6 +122,7 @@ class SourceInfo:
     symbols: Sequence[str]
     rejected: Mapping[str, str]
     problems: Counter[str]
+    refill: RefillInfo | None
 
 
 @frozen

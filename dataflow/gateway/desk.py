@@ -37,6 +37,7 @@ from .answers import (
     ClientsInfo,
     DeliveredInfo,
     OutboxInfo,
+    RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
@@ -336,6 +337,23 @@ class Desk:
             symbols=sorted(source.subscribed_symbols),
             rejected=source.refused_symbols,
             problems=source.problems,
+            refill=self._refill(source),
+        )
+
+    def _refill(self, source: SourceState) -> RefillInfo | None:
+        if not self._core.is_asked(source.name):
+            return None
+        refills = self._core.wanted.of(source.name)
+        return RefillInfo(
+            missing=refills.missing_now,
+            questions=refills.open,
+            asked=refills.asked,
+            filled=refills.filled,
+            told=refills.told,
+            given_up=refills.given_up + refills.pushed_out,
+            refused=refills.refused,
+            failed=refills.failed,
+            circuit=refills.breaker.state(trio.current_time()).value,
         )
 
     def _client(self, session: AnySession, guest: Guest, now: float) -> ClientInfo:

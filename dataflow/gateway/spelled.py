@@ -38,6 +38,20 @@ class Delivered(TypedDict):
     age: Annotated[Seconds | None, Meta(description="seconds since then")]
 
 
+class Refill(TypedDict):
+    """What came of asking a source for missing trades."""
+
+    missing: Annotated[int, Meta(description="trades that are asked for now", ge=0)]
+    questions: Annotated[int, Meta(description="open ones", ge=0)]
+    asked: Annotated[int, Meta(description="requests by HTTP", ge=0)]
+    filled: Annotated[int, Meta(description="missing trades that came", ge=0)]
+    told: Annotated[int, Meta(description="gaps that were told: the answer took too long", ge=0)]
+    givenUp: Annotated[int, Meta(description="questions whose trades stay missing", ge=0)]
+    refused: Annotated[dict[str, Count], Meta(description="answers that were not believed, by reason")]
+    failed: Annotated[dict[str, Count], Meta(description="requests without an answer, by reason")]
+    circuit: Annotated[str, Meta(description="open after several refused answers", examples=["closed"])]
+
+
 class Source(TypedDict):
     """A source: how its connection is, and what it delivered."""
 
@@ -51,6 +65,7 @@ class Source(TypedDict):
     rejected: Annotated[dict[str, str], Meta(description="refused symbols, in the words of the source")]
     problems: Annotated[dict[str, Count], Meta(description="unusable messages by kind")]
     delivered: Delivered
+    refill: Annotated[Refill | None, Meta(description="null where nothing can be asked")]
 
 
 class Status(TypedDict):

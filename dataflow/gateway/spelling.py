@@ -30,6 +30,7 @@ from .answers import (
     ClientsInfo,
     OutboxInfo,
     Position,
+    RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
@@ -269,6 +270,21 @@ def source(info: SourceInfo) -> spelled.Source:
             "last": _time(info.delivered.last),
             "age": info.delivered.age,
         },
+        "refill": None if info.refill is None else _refill(info.refill),
+    }
+
+
+def _refill(info: RefillInfo) -> spelled.Refill:
+    return {
+        "missing": info.missing,
+        "questions": info.questions,
+        "asked": info.asked,
+        "filled": info.filled,
+        "told": info.told,
+        "givenUp": info.given_up,
+        "refused": dict(info.refused),
+        "failed": dict(info.failed),
+        "circuit": info.circuit,
     }
 
 

@@ -53,6 +53,7 @@ class _Now(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._source_metrics()
         yield from self._symbol_metrics()
+        yield from self._refill_metrics()
         yield from self._cache_metrics()
         yield from self._history_metrics()
         yield from self._client_metrics()
@@ -138,6 +139,36 @@ class _Now(Collector):
             for remedy in Remedy:
                 remedies.add_metric([name, remedy.value], vitals.remedies[remedy.value])
         yield from (symbols, lag, missing, asked, failed, stalls, remedies)
+
+    def _refill_metrics(self) -> Iterator[Metric]:
+        """Of sources that are asked for missing trades."""
+        of_source, by_reason = ["source"], ["source", "reason"]
+        counter, named = CounterMetricFamily, "dataflow_refill_"
+        asked = counter(f"{named}questions", "Requests for missing trades", labels=of_source)
+        failed = counter(f"{named}failures", "Those without an answer, by reason", labels=by_reason)
+        refused = counter(f"{named}refused", "Answers that were not believed, by reason", labels=by_reason)
+        filled = counter(f"{named}trades", "Missing trades that came", labels=of_source)
+        told = counter(f"{named}told_gaps", "Gaps told because the answer took too long", labels=of_source)
+        given_up = counter(f"{named}given_up", "Questions whose trades stay missing", labels=of_source)
+        missing = GaugeMetricFamily(
+            f"{named}missing_trades", "Trades that are asked for now", labels=of_source
+        )
+        seconds = HistogramMetricFamily(f"{named}seconds", "From a loss until all has come", labels=of_source)
+        for name in self._core.sources:
+            if not self._core.is_asked(name):
+                continue
+            refills = self._core.wanted.of(name)
+            asked.add_metric([name], refills.asked)
+            filled.add_metric([name], refills.filled)
+            told.add_metric([name], refills.told)
+            given_up.add_metric([name], refills.given_up + refills.pushed_out)
+            missing.add_metric([name], refills.missing_now)
+            seconds.add_metric([name], _buckets(refills.seconds), refills.seconds.total)
+            for reason, count in refills.failed.items():
+                failed.add_metric([name, reason], count)
+            for reason, count in refills.refused.items():
+                refused.add_metric([name, reason], count)
+        yield from (asked, failed, refused, filled, told, given_up, missing, seconds)
 
     def _cache_metrics(self) -> Iterator[Metric]:
         judged = CounterMetricFamily(
@@ -322,5 +353,8 @@ def _labelled(
 
 
 def _histogram(name: str, text: str, kept: Histogram) -> Metric:
-    buckets = [("+Inf" if bound == math.inf else str(bound), count) for bound, count in kept.cumulative()]
-    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=kept.total)
+    return HistogramMetricFamily(name, text, buckets=_buckets(kept), sum_value=kept.total)
+
+
+def _buckets(kept: Histogram) -> list[tuple[str, int]]:
+    return [("+Inf" if bound == math.inf else str(bound), count) for bound, count in kept.cumulative()]

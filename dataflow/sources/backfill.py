@@ -79,7 +79,6 @@ class Refiller:
         self._burst = Burst()
 
     async def run(self, ctx: Context) -> None:
-        self._refills.begin()
         ctx.ready()
         async with self._reach() as client, trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_ends)

@@ -147,11 +147,6 @@ class Refills:
 
     # -- for who asks
 
-    def begin(self) -> None:
-        """A new incarnation of who asks: nothing is in its hand."""
-        for ask in self._asks:
-            ask.is_in_hand = False
-
     def take(self, now: float, used: float = 0.0) -> Ask | None:
         """The most urgent question that shall be asked now. It is in hand until `put_back` or `done`. `used`:
         the part of the weight that is used, from 0 to 1."""
