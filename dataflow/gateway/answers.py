@@ -15,6 +15,7 @@ from dataflow.cache.archive import Places
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.quality import Quality
+from dataflow.sources.health import Health
 
 UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place 0 is never an entry's
 
@@ -28,11 +29,25 @@ class Position:
 
 
 @frozen
+class FailoverInfo:
+    """Which source the stream of a symbol is of, since when (ns since epoch), for `age` seconds, and why.
+
+    `switches`: that were told. `healths`: of each of its sources, the preferred one first.
+    """
+
+    active: str
+    since: int
+    age: float
+    switches: int
+    healths: Mapping[str, Health]
+
+
+@frozen
 class SymbolInfo:
     """A configured symbol.
 
     `sources` carry it. `status` is the state at the best of them, `quality` the state at each. `newest` is
-    its newest trade.
+    its newest trade. `failover`: None where all of its sources are in its stream.
     """
 
     symbol: str
@@ -41,6 +56,7 @@ class SymbolInfo:
     status: str
     quality: Sequence[Quality]
     newest: Recorded | None
+    failover: FailoverInfo | None = None
 
 
 @frozen
@@ -83,6 +99,16 @@ class DeliveredInfo:
 
 
 @frozen
+class SymbolsInfo:
+    """How the symbols of a source fare: their number in each state, the places that are gaps, and the middle
+    one of their lags in seconds, None before the first."""
+
+    states: Mapping[str, int]
+    missing: int
+    lag: float | None
+
+
+@frozen
 class RefillInfo:
     """What came of asking a source for missing trades, since the start.
 
@@ -109,7 +135,8 @@ class SourceInfo:
 
     `reason` of its newest failure, at `reason_at` (ns since epoch); None again once it is connected.
     `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
-    counts unusable messages by kind. `refill`: None where nothing can be asked.
+    counts unusable messages by kind. `quality`: how all its symbols fare. `refill`: None where nothing can be
+    asked.
     """
 
     state: str
@@ -122,13 +149,17 @@ class SourceInfo:
     symbols: Sequence[str]
     rejected: Mapping[str, str]
     problems: Counter[str]
+    quality: SymbolsInfo
     refill: RefillInfo | None
+    circuit: str
 
 
 @frozen
 class Status:
     """The daemon. `uptime` in seconds; `waiting` counts clients by the urgency of their turn, `ended` those
-    that left by the reason. `loop_lag`: the longest delay of the event loop in the last minute, seconds."""
+    that left by the reason. `loop_lag`: the longest delay of the event loop in the last minute, seconds.
+    `failover`: symbols with one source at a time; of many some, those away from the preferred one first.
+    """
 
     sources: Mapping[str, SourceInfo]
     sessions: int
@@ -138,6 +169,7 @@ class Status:
     uptime: float
     epoch: int
     version: str
+    failover: Mapping[str, FailoverInfo]
 
 
 @frozen

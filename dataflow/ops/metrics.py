@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from statistics import median
 
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -87,7 +86,13 @@ class _Now(Collector):
         silent = GaugeMetricFamily(
             "dataflow_source_silent_seconds", "Seconds since the newest trade of a source", labels=["source"]
         )
+        opened = CounterMetricFamily(
+            "dataflow_source_circuit_opened",
+            "How often several attempts to connect in a row have failed, or the one after them",
+            labels=["source"],
+        )
         for name, source in self._core.sources.items():
+            opened.add_metric([name], source.breaker.opened)
             trades.add_metric([name], source.delivered.trades)
             batches.add_metric([name], source.delivered.batches)
             received.add_metric([name], source.delivered.bytes)
@@ -97,7 +102,31 @@ class _Now(Collector):
             overflowed.add_metric([name], self._core.delivery.overflowed[name])
             for reason, count in source.problems.items():
                 problems.add_metric([name, reason], count)
-        yield from (connected, trades, batches, received, silent, problems, overflowed)
+        yield from (connected, opened, trades, batches, received, silent, problems, overflowed)
+        yield from self._failover_metrics()
+
+    def _failover_metrics(self) -> Iterator[Metric]:
+        told = "Trades of sources that stood by, and that are no part of a stream"
+        left_out = {name: self._core.delivery.left_out[name] for name in self._core.sources}
+        yield _labelled(CounterMetricFamily, "source_standby_trades", told, "source", left_out)
+        active = GaugeMetricFamily(
+            "dataflow_symbol_active",
+            "1 for the source that a stream is of, 0 for those that stand by",
+            labels=["symbol", "source"],
+        )
+        score = GaugeMetricFamily(
+            "dataflow_symbol_score", "How a source fares with a symbol, 0 to 100", labels=["symbol", "source"]
+        )
+        switches = CounterMetricFamily(
+            "dataflow_stream_switches", "Switches of a stream to another source", labels=["symbol"]
+        )
+        for symbol, standing in self._core.board.standings.items():
+            switches.add_metric([symbol], standing.switches)
+            for name in standing.sources:
+                active.add_metric([symbol, name], float(name == standing.active))
+                if name in standing.healths:
+                    score.add_metric([symbol, name], standing.healths[name].score)
+        yield from (active, score, switches)
 
     def _symbol_metrics(self) -> Iterator[Metric]:
         """Of each source, not of each symbol: there may be thousands."""
@@ -129,10 +158,9 @@ class _Now(Collector):
             for state, named in states.get(name, {}).items():
                 symbols.add_metric([name, state.value], len(named))
             vitals = source.vitals
-            lags = [each for pulse in vitals.pulses.values() if (each := pulse.lag) is not None]
-            if lags:
-                lag.add_metric([name], median(lags))
-            missing.add_metric([name], sum(pulse.missing or 0 for pulse in vitals.pulses.values()))
+            if (seconds := vitals.lag) is not None:
+                lag.add_metric([name], seconds)
+            missing.add_metric([name], vitals.missing)
             asked.add_metric([name], vitals.asked)
             stalls.add_metric([name], vitals.stalls)
             failed.add_metric([name], vitals.failed.total())

@@ -214,7 +214,7 @@ class Refiller:
             await self._put((_piece(missing, piece, before, is_end=False),))
             refills.came(ask, piece)
         is_done = not ask.left if ask.missing.last is not None else judged.is_whole
-        if is_done and missing.first is None and missing.before is not None:
+        if is_done and (missing.until is not None or (missing.first is None and missing.before is not None)):
             await self._put((_piece(missing, (), None, is_end=True),))  # sequences show it by themselves
         if is_done:
             refills.done(ask, trio.current_time())

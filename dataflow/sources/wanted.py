@@ -13,7 +13,7 @@ end here. Times are seconds of Trio's clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -99,7 +99,7 @@ class Refills:
     gapped: dict[str, float] = field(factory=dict)
     _asks: list[Ask] = field(factory=list)
     _let_go: list[Missing] = field(factory=list)  # trades wait for these, and nobody asks for them any more
-    _symbols: frozenset[str] | None = frozenset()  # None: to be made anew
+    _symbols: Mapping[str, bool] | None = field(factory=dict)  # None: to be made anew
     _changed: trio.Event = field(factory=trio.Event)
 
     # -- what is missing
@@ -107,7 +107,8 @@ class Refills:
     def add(self, missing: Missing, hold: float = 0.0, now: float | None = None) -> None:
         """These trades are missing. `hold`: seconds for which those behind them wait; 0: they do not."""
         now = trio.current_time() if now is None else now
-        holds = [(now + hold, missing)] if hold > 0 and missing.before is not None else []
+        waits = missing.before is not None or missing.until is not None
+        holds = [(now + hold, missing)] if hold > 0 and waits else []
         ask = Ask(missing, now, now, holds, _whole(missing))
         for other in [each for each in self._asks if _belongs(each, missing)]:
             ask = _joined(other, ask)
@@ -129,10 +130,15 @@ class Refills:
         return sum(ask.count for ask in self._asks if ask.missing.symbol == symbol)
 
     @property
-    def symbols(self) -> frozenset[str]:
-        """The symbols with an open question."""
+    def symbols(self) -> Mapping[str, bool]:
+        """The symbols with an open question; and whether trades are known to be missing. If they are not, the
+        question only looks whether there are newer ones."""
         if self._symbols is None:
-            self._symbols = frozenset(ask.missing.symbol for ask in self._asks)
+            made: dict[str, bool] = {}
+            for ask in self._asks:
+                symbol = ask.missing.symbol
+                made[symbol] = made.get(symbol, False) or ask.missing.before is not None
+            self._symbols = made
         return self._symbols
 
     @property
@@ -218,7 +224,7 @@ class Refills:
         ask.holds = [each for each in ask.holds if each[0] > until]
         self.told += len(over)
         self._let_go += over
-        if not ask.holds and not ask.fills:
+        if not ask.holds and (not ask.fills or ask.missing.until is not None):
             self.give_up(ask, now)
         self._wake()
 
