@@ -79,7 +79,7 @@ async def test_the_table_has_exactly_the_existing_metrics(readme: str) -> None:
     async with (
         open_binance() as exchange,
         daemon(
-            sources=from_binance(exchange.url, "BTC-USDT", refill_url=exchange.rest_url, hold=0.0),
+            sources=from_binance(exchange.url, "BTC-USDT", refill_url=exchange.rest_url),
             archive=MemoryArchive(),
             chaos=Chaos(enabled=True),
             symbols={"BTC-USDT": Symbol(mode=Mode.FAILOVER)},
