@@ -37,6 +37,7 @@ BAD = ("lost", "rejected")
 NOT_FOR_ME = (401, 403)  # only the operator sees the clients
 PATIENT = 5.0  # seconds for which a client may take nothing before that is worth a word
 LATE = 0.25  # seconds of the event loop's lag, likewise
+_FULL = {"connection": 30, "quality": 30, "lag": 20, "errors": 20}  # points: what a part can earn
 FEW = 8  # children of a pool that are drawn; the others are only counted
 
 
@@ -128,6 +129,8 @@ def draw(
         if paths := ready.get(name):
             head.append(f"  {name.replace('_', ' ')}: {', '.join(map(disarmed, paths))}", "dim")
     head.append_text(_daemon(daemon))
+    for symbol, told in (daemon.get("failover") or {}).items():
+        head.append_text(_failover(symbol, told))
     tree = Tree(head, guide_style="dim")
     _grow(tree, node, everything)
     return tree
@@ -142,6 +145,20 @@ def _daemon(told: dict[str, Any]) -> Text:
     if (oldest := outbox.get("age")) is not None:
         waiting = f", clients have not taken {outbox['bytes']:,} bytes for{age(oldest)}"
         text.append(waiting, "red" if oldest > PATIENT else "dim")
+    return text
+
+
+def _failover(symbol: str, told: dict[str, Any]) -> Text:
+    """A symbol with one source at a time: which one it is now, and the score of each with what it lacks."""
+    names = list(told["sources"])
+    is_away = bool(names) and told["active"] != names[0]
+    text = Text(f"\n{disarmed(symbol)} from ", "dim")
+    text.append(disarmed(told["active"]), "yellow" if is_away else "green")
+    text.append(f" for{age(told['age'])}, {told['switches']:,} switches", "dim")
+    for name, its in told["sources"].items():
+        low = [f"{part} {points}" for part, points in its["parts"].items() if points < _FULL.get(part, 0)]
+        words = f"{disarmed(its['state'])}{', '.join(['', *map(disarmed, low)])}"
+        text.append(f"; {disarmed(name)} {its['score']} ({words})", "dim")
     return text
 
 

@@ -185,6 +185,14 @@ def in_words(method: str, told: dict[str, Any]) -> str:
             return f"{told.get('symbol')}: forget all behind #{told.get('offset')}, {why}"
         case "stream.started":
             return f"{told.get('symbol')}: new here"
+        case "stream.switched":
+            told_by, after = told.get("to"), told.get("offset")
+            return f"{told.get('symbol')}: from {told_by} behind #{after} ({told.get('reason')})"
+        case "symbols.changed":
+            added, removed = told.get("added") or [], told.get("removed") or []
+            return "symbols: " + ", ".join(
+                [*(f"{s} is new" for s in added), *(f"{s} is gone" for s in removed)]
+            )
         case "connection.lost":
             return f"{told.get('source')}: connection lost ({told.get('reason')})"
         case "connection.restored":
@@ -270,7 +278,6 @@ class Tail:
         if down and name not in self._told_down:
             self._told_down.add(name)
             show.news(f"{name}: no connection ({quality.reason}), the daemon tries again")
-
 
     def _state(self, quality: Quality, show: Show) -> None:
         """Report how a symbol fares. That it is live needs no word behind a silence: its trade shows it."""

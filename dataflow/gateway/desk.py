@@ -36,7 +36,9 @@ from .answers import (
     ClientInfo,
     ClientsInfo,
     DeliveredInfo,
+    FailoverInfo,
     OutboxInfo,
+    RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
@@ -55,6 +57,7 @@ MAX_COUNT: Final = 1000  # trades in one answer ...
 MAX_TRADES: Final = 10_000  # ... and trades and gaps, where a client asks for so many
 PARTS_AT_ONCE: Final = 20  # of a walk in one answer: 40,000 entries that are out of a range of time
 MAX_CANDLES: Final = 10_000  # in one answer
+MAX_FAILOVERS: Final = 20  # symbols in one answer about the daemon
 COMPARED: Final = 100  # of many symbols, its neighbours, with one that is unknown: half a millisecond
 _BEST_FIRST: Final = ("live", "subscribing", "idle", "connecting", "lost", "rejected")
 
@@ -88,6 +91,7 @@ class Desk:
             uptime=round(core.uptime, 3),
             epoch=core.epoch,
             version=version("dataflow"),
+            failover=self._failovers(),
         )
 
     def sources(self) -> Mapping[str, SourceInfo]:
@@ -345,7 +349,45 @@ class Desk:
                 source.vitals.missing,
                 source.vitals.lag,
             ),
+            refill=self._refill(source),
+            circuit=source.circuit.value,
         )
+
+    def _refill(self, source: SourceState) -> RefillInfo | None:
+        if not self._core.is_asked(source.name):
+            return None
+        refills = self._core.wanted.of(source.name)
+        return RefillInfo(
+            missing=refills.missing_now,
+            questions=refills.open,
+            asked=refills.asked,
+            filled=refills.filled,
+            told=refills.told,
+            given_up=refills.given_up + refills.pushed_out,
+            refused=refills.refused,
+            failed=refills.failed,
+            circuit=refills.breaker.state(trio.current_time()).value,
+        )
+
+    def _failover(self, symbol: str) -> FailoverInfo | None:
+        standing = self._core.board.standings.get(symbol)
+        if standing is None:
+            return None
+        age = self._core.board.age(standing)
+        return FailoverInfo(
+            active=standing.active,
+            since=self._core.ago(age),
+            age=round(age, 3),
+            switches=standing.switches,
+            healths={name: standing.healths[name] for name in standing.sources if name in standing.healths},
+        )
+
+    def _failovers(self) -> Mapping[str, FailoverInfo]:
+        standings = self._core.board.standings.values()
+        away = [each.symbol for each in standings if each.active != each.sources[0]]
+        some = dict.fromkeys([*away[:MAX_FAILOVERS], *islice(self._core.board.standings, MAX_FAILOVERS)])
+        found = {symbol: self._failover(symbol) for symbol in islice(some, MAX_FAILOVERS)}
+        return {symbol: info for symbol, info in found.items() if info is not None}
 
     def _client(self, session: AnySession, guest: Guest, now: float) -> ClientInfo:
         age = now - guest.came_at
@@ -376,6 +418,7 @@ class Desk:
             status=min([source.status(symbol) for source in sources], key=_BEST_FIRST.index),
             quality=self.quality(symbol),
             newest=newest[0] if newest else None,
+            failover=self._failover(symbol),
         )
 
 

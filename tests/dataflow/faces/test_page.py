@@ -33,6 +33,8 @@ NOTIFICATIONS = {
     "stream.gap",
     "stream.filled",
     "quality.update",
+    "stream.switched",
+    "symbols.changed",
     "connection.lost",
     "connection.restored",
     "connection.draining",
