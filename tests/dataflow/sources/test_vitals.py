@@ -71,8 +71,7 @@ class Stage:
 
     def subscribe(self, *symbols: str) -> None:
         for symbol in symbols or (SYMBOL,):
-            self.vitals.ended((symbol,))
-            self.vitals.subscribed(symbol)
+            self.vitals.subscribed(symbol)  # perhaps on another connection, so it need not have ended before
             self.look(symbol)
 
     def _take(self, remedy: Remedy | None) -> None:
