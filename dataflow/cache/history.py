@@ -256,6 +256,11 @@ class History:
         feed = self._feeds.get(source)
         return None if feed is None else feed.newest
 
+    def is_answer(self, source: str) -> bool:
+        """Whether an answer brought the newest admitted trade of `source`, and not its stream."""
+        feed = self._feeds.get(source)
+        return feed is not None and feed.newest is not None and feed.newest is feed.answered
+
     def missing_of(self, source: str) -> tuple[int, float]:
         """The kept places that are gaps before trades of `source`; and when the newest of them was put, on
         the clock of `admit`. Costs a look at every kept place."""
@@ -528,6 +533,8 @@ class History:
             judged = self._catch_up(item, feed, now)
         if item.is_last and feed.held is not None:
             self._let_go(feed, now, "unanswered", feed.held.upto(item.before))
+        if any(trade is feed.newest for trade in item.trades):
+            feed.answered = feed.newest
         return judged
 
     def release(self, now: float, is_due: Callable[[str], bool]) -> None:
