@@ -126,6 +126,41 @@ side = "3"
 sides = { b = "buy", s = "sell" }
 """
 
+BITSTAMP = """
+[sources.bitstamp]
+connector = "mapped_json"
+url = "wss://ws.bitstamp.net"
+symbols = SYMBOLS
+form = "{base}{quote}"
+
+[sources.bitstamp.requests]
+subscribe = '{"event": "bts:subscribe", "data": {"channel": "live_trades_{symbol}"}}'
+unsubscribe = '{"event": "bts:unsubscribe", "data": {"channel": "live_trades_{symbol}"}}'
+probe = '{"event": "bts:heartbeat"}'
+
+[sources.bitstamp.answers]
+leaving = { event = "bts:request_reconnect" }
+ignored = [{ event = "bts:heartbeat" }]
+
+[sources.bitstamp.answers.subscribed]
+when = { event = "bts:subscription_succeeded" }
+symbol = "channel"
+symbol_form = "live_trades_{symbol}"
+
+[sources.bitstamp.trades]
+when = { event = "trade" }
+at = "data"
+symbol = "$.channel"
+symbol_form = "live_trades_{symbol}"
+price = "price_str"
+quantity = "amount_str"
+time = "microtimestamp"
+time_unit = "us"
+side = "type"
+sides = { 0 = "buy", 1 = "sell" }
+id = "id"
+"""
+
 
 def settings(written: str, symbols: Iterable[str] = ()) -> Settings:
     """The only source of a configuration, read as the daemon reads it. `symbols` stand for SYMBOLS in it."""
