@@ -15,6 +15,7 @@ bad_price, bad_quantity, bad_trade_id, bad_sequence, unknown_answer, rejected.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, Final
@@ -68,6 +69,16 @@ class Settings(SourceSettings):
     def symbols_a_request(self) -> int:  # type: ignore[override]  # here the mapping tells
         """Those that the template has room for."""
         return self.requests.most if SYMBOLS in placeholders(self.requests.subscribe) else 1
+
+    @property
+    def symbols_a_connection(self) -> int:  # type: ignore[override]
+        """As the mapping says."""
+        return self.requests.most_of_connection or sys.maxsize
+
+    @property
+    def weight_header(self) -> str | None:  # type: ignore[override]
+        """As the mapping says."""
+        return (self.rest and self.rest.weight_header) or None
 
     @form.validator
     def _can_be_filled(self, _attribute: object, value: str) -> None:

@@ -345,6 +345,24 @@ def test_a_template_cannot_be_broken_by_a_name() -> None:
     assert json.loads(request)["markets"] == ['B"T\\C', "ETH/USD"]
 
 
+def test_the_bounds_of_the_upstream_are_those_of_the_mapping() -> None:
+    """Symbols in a message and on a connection, and the header of the weight."""
+    bound = BINANCE.replace("each =", "most = 3\nmost_of_connection = 7\neach =").replace(
+        "weight = 25", 'weight = 25\nweight_header = "X-Used"'
+    )
+    made, usual = settings(bound, PAIR), settings(acme())
+    assert (made.symbols_a_request, made.symbols_a_connection, made.weight_header) == (3, 7, "X-Used")
+    assert (usual.symbols_a_request, usual.symbols_a_connection, usual.weight_header) == (
+        50,
+        sys.maxsize,
+        None,
+    )
+    one = settings(acme().replace('"markets": {symbols}}', '"market": "{symbol}"}'))
+    assert one.symbols_a_request == 1
+    first, second = Codec("acme", one).subscribe(["BTC-USD", "ETH-USD"])
+    assert (json.loads(first)["market"], json.loads(second)["market"]) == ("BTC/USD", "ETH/USD")
+
+
 def test_the_memory_of_open_requests_is_bounded() -> None:
     """An upstream that never answers probes costs no more than `OPEN` of them."""
     mapped = Codec("binance", settings(BINANCE, PAIR))
