@@ -62,7 +62,7 @@ class Settings(SourceSettings):
     requests: Requests = field(factory=Requests)
     answers: Answers = field(factory=Answers)
     trades: Trades
-    rest: Rest | None = None
+    rest: Rest | None = field(default=None)
     symbols: tuple[str, ...] = field(default=())
 
     @property
@@ -79,6 +79,13 @@ class Settings(SourceSettings):
     def weight_header(self) -> str | None:  # type: ignore[override]
         """As the mapping says."""
         return (self.rest and self.rest.weight_header) or None
+
+    @rest.validator
+    def _has_an_address(self, _attribute: object, value: Rest | None) -> None:
+        if value is not None and not self.refill_url:
+            raise ValueError("the table rest must come with refill_url, scheme and host of what is asked")
+        if value is None and self.refill_url:
+            raise ValueError("the table rest is missing: refill_url says whom to ask, and the table would say how")
 
     @form.validator
     def _can_be_filled(self, _attribute: object, value: str) -> None:

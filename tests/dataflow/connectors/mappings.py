@@ -52,6 +52,7 @@ BINANCE = """
 [sources.binance]
 connector = "mapped_json"
 url = "wss://stream.binance.com:443/stream"
+refill_url = "https://api.binance.com"
 symbols = SYMBOLS
 form = "{BASE}{QUOTE}"
 requests_per_second = 5
@@ -175,5 +176,5 @@ def settings(written: str, symbols: Iterable[str] = ()) -> Settings:
 def tables(written: str, symbols: Iterable[str]) -> dict[str, Any]:
     """The tables of a mapping, as keys of its settings."""
     made = settings(written, symbols)
-    names = ("form", "headers", "requests", "answers", "trades", "rest")
+    names = ("form", "headers", "refill_url", "requests", "answers", "trades", "rest")
     return {name: getattr(made, name) for name in names}

@@ -459,6 +459,22 @@ def test_every_mistake_of_a_mapping_is_told_at_the_check(written: str, instead: 
     assert told in line
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (BINANCE.replace("refill_url =", "# "), "the table rest must come with refill_url"),
+        (BINANCE[: BINANCE.index("[sources.binance.rest]")], "refill_url says whom to ask"),
+    ],
+)
+def test_questions_need_an_address_and_words(written: str, told: str) -> None:
+    """One without the other would be no refill, in silence."""
+    with pytest.raises(ConfigError) as found:
+        settings(written, PAIR)
+    (line,) = found.value.problems
+    assert told in line
+    assert "[sources.binance" in line
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     """A line each, in the order of the file."""
     changed = acme().replace("{id}", "{od}").replace('"px"', '"p..x"').replace('"ms"', '"m"')
