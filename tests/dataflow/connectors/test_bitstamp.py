@@ -18,7 +18,7 @@ from dataflow.domain import Missed, Missing, Trade
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request
 from dataflow.sources.reading import Unusable
 from simulators import Trade as Published
-from simulators.exchanges.bitstamp import announced, bitstamp_dialect
+from simulators.exchanges.bitstamp import bitstamp_dialect, farewell
 from simulators.exchanges.bitstamp import told as written
 from tests.dataflow.connectors.talk import (
     asked,
@@ -157,7 +157,7 @@ def test_a_refusal_without_a_channel_is_of_everything_without_an_answer() -> Non
 
 def test_an_announced_end_is_told() -> None:
     """The next connection is made at once."""
-    into = decode(codec(), announced())
+    into = decode(codec(), farewell(0))
     assert into == Received(leaving="the upstream announced its end (bts:request_reconnect)")
 
 
