@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, ClassVar, Final, Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 from attrs import field, frozen, validators
@@ -35,7 +35,7 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.sources.fields import one_of
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place
 from dataflow.sources.reading import (
     EXCERPT,
     PositiveDecimals,
@@ -74,7 +74,7 @@ class Settings(SourceSettings):
 
     @url.validator
     def _has_a_channel(self, _attribute: object, value: str) -> None:
-        if _channel(value) is None:
+        if place(value) and _channel(value) is None:
             raise ValueError("must end in /ws/v5/business (every trade) or /ws/v5/public (aggregates)")
 
     def derived(self, symbol: str) -> str:
@@ -315,7 +315,8 @@ class Filler:
 
 
 def _channel(url: str) -> str | None:
-    return _CHANNELS.get(urlsplit(url).path.rpartition("/")[2])
+    _, path = place(url) or ("", "")
+    return _CHANNELS.get(path.rpartition("/")[2])
 
 
 def _number(trade: Trade) -> int:

@@ -455,3 +455,9 @@ def test_symbols_that_cannot_be_told_apart_are_refused() -> None:
     """The way back would be a guess."""
     with pytest.raises(ValueError, match="same name there, A-B"):
         settings(symbols=("A-B", "C-D"), names={"C-D": "A-B"})
+
+
+@pytest.mark.parametrize("url", ["ws://[x", "x", ""])
+def test_an_address_that_is_none_is_not_judged(url: str) -> None:
+    """The check of the configuration tells it, and once is enough."""
+    assert settings(symbols=(), url=url).url == url
