@@ -18,7 +18,7 @@ from typing import Final
 
 from attrs import Factory, define, field
 
-from dataflow.domain import Missed, Missing, Trade
+from dataflow.domain import Missed, Missing, Switched, Trade
 
 from .verdict import JUMP, Verdict
 
@@ -210,6 +210,19 @@ class Held:
         return bisect_right(self.runs, sequence, key=lambda run: run.first)
 
 
+@define
+class Takeover:
+    """A source takes over, and what it sends waits, because the old one is asked for its last trades.
+
+    `items`: what waits, perhaps nothing. `is_over`: the old one has told a trade from after the switch.
+    """
+
+    mark: Switched
+    since: float
+    items: list[Trade | Missed] = field(factory=list)
+    is_over: bool = False
+
+
 def missing(last_sequence: int | None, after: Trade | None, before: Trade) -> Missing:
     """What did not come between two trades; behind this sequence, if they have one."""
     if last_sequence is None or before.sequence is None:
@@ -221,14 +234,17 @@ def missing(last_sequence: int | None, after: Trade | None, before: Trade) -> Mi
 class Holds:
     """How long trades of a source may wait, in seconds (0: never), and who is told of what is missing.
 
-    Neither may raise. `counts`: trades that have gone on, as those of the store. `ended`: how often those
-    that waited for the same loss have gone on, by source, and why: "whole", "unanswered", "overdue", "full",
-    "anew" (a new numbering), "mixed" (with and without sequences), "ended" (the source is gone, or the daemon
-    ends).
+    `switched(mark, place)` is told that the stream has gone over to another source behind that place.
+
+    None of them may raise. `counts`: trades that have gone on, as those of the store. `ended`: how often
+    those that waited for the same loss have gone on, by source, and why: "whole", "unanswered", "overdue",
+    "full", "anew" (a new numbering), "mixed" (with and without sequences), "ended" (the source is gone, or
+    the daemon ends).
     """
 
     seconds: Callable[[str], float] = lambda _source: 0.0
     missing: Callable[[Missing], None] = lambda _missing: None
+    switched: Callable[[Switched, int], object] = lambda _mark, _place: None
     counts: Counter[tuple[str, str]] = Factory(Counter)
     ended: Counter[tuple[str, str]] = Factory(Counter)
 

@@ -362,7 +362,8 @@ def _tell_trades(trial: Trial, seen: _Seen) -> None:
         words = f"the newest trade was {age:.1f} s old when it came: it is late, or our clock is fast"
         trial.saw("clock", words, Verdict.NOTE)
     else:
-        trial.saw("clock", f"a trade is {age:.3f} s old when it comes, by our clock")
+        old = f"{age:.3f} s old" if age >= 0 else f"{-age:.3f} s ahead"
+        trial.saw("clock", f"a trade is {old} when it comes, by our clock")
 
 
 def _some(words: Sequence[str]) -> str:

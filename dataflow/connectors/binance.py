@@ -31,7 +31,6 @@ bad_trade_id, and of an answer by HTTP not_text, malformed_json, unexpected_json
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import count, islice
@@ -43,6 +42,7 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
+from dataflow.domain.symbols import contract
 from dataflow.domain.timestamps import LATEST
 from dataflow.sources.port import Newest, Page, Request, SourceSettings, told_apart
 from dataflow.sources.reading import (
@@ -63,7 +63,6 @@ _AGGREGATES_WEIGHT: Final = 4
 _FUTURES_WEIGHT: Final = 20  # the same question there
 _TICKER_WEIGHT: Final = 2  # for up to so many symbols; for more it costs more than to ask again
 _TICKER_SYMBOLS: Final = 20
-_derivative: Final = re.compile(r"(.+)-(PERP|[0-9]{6})").fullmatch
 _LAST_ID: Final = 2**53  # a greater number is noise, and would make a gap that no client can count
 
 _SIDES: Final[dict[Any, Side]] = {
@@ -83,7 +82,7 @@ class Settings(SourceSettings):
     @symbols.validator
     def _of_the_market(self, _attribute: object, value: tuple[str, ...]) -> None:
         is_futures = _is_futures(self.url)
-        if any(bool(_derivative(symbol)) is not is_futures for symbol in value):
+        if any((contract(symbol) is not None) is not is_futures for symbol in value):
             raise ValueError(
                 "must be BASE-QUOTE-PERP or BASE-QUOTE-YYMMDD at an address of futures (/market/...), "
                 "and BASE-QUOTE at any other"
@@ -122,9 +121,9 @@ class Settings(SourceSettings):
 
     def derived(self, symbol: str) -> str:
         """BTCUSDT, also for a perpetual; BTCUSDT_251226 for a future that ends on that day."""
-        found = _derivative(symbol)
-        name = (found[1] if found else symbol).replace("-", "").upper()
-        return f"{name}_{found[2]}" if found and found[2] != "PERP" else name
+        pair, kind = contract(symbol) or (symbol, "PERP")
+        name = pair.replace("-", "").upper()
+        return name if kind == "PERP" else f"{name}_{kind}"
 
 
 class _Message(msgspec.Struct, gc=False):  # one per message, and soon dropped

@@ -66,6 +66,9 @@ class Missing:
     Each of the two is a trade that was received, or None: nothing was received before, or nothing since.
     `first`..`last`: the sequences that are missing, from a source with sequences; else both are None. `last`
     is None with a `first` when nothing was received since.
+
+    `until`: what is later, ns since epoch, is not missing, because another source took over; and the trades
+    of that one wait for the answer.
     """
 
     source: str
@@ -74,6 +77,7 @@ class Missing:
     before: Trade | None
     first: int | None = None
     last: int | None = None
+    until: int | None = None
 
 
 @frozen
@@ -96,7 +100,25 @@ class Refilled:
     before: Trade | None = None
 
 
-Item: TypeAlias = Trade | Missed | Refilled
+@frozen
+class Switched:
+    """A mark: behind this place the stream of `symbol` is that of `source`. Before, it was that of `before`.
+
+    `before` is None where the others stay in the stream, and `source` only joins them. `at`: the time of it,
+    ns since epoch. `is_whole`: nothing of `before` is missing up to here. `sequence`: of the last trade of
+    `source` that was no part of the stream, from a source with sequences.
+    """
+
+    source: str
+    symbol: str
+    before: str | None
+    reason: str
+    at: int
+    is_whole: bool
+    sequence: int | None = None
+
+
+Item: TypeAlias = Trade | Missed | Refilled | Switched
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):

@@ -25,6 +25,7 @@ RELOADED: Final[Mapping[str, Sequence[str] | None]] = {
     "gateway": _GATEWAY,
     "limits": None,
     "sources": None,
+    "symbols": None,
 }
 
 _LONGEST: Final = 200  # characters of a value in a line

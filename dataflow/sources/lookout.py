@@ -10,7 +10,7 @@ and nothing follows from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
@@ -54,8 +54,8 @@ class Log(Protocol):
 class Lookout:
     """Of one source. `history_of(symbol)`: its log. `clock`: wall time, seconds since the epoch.
 
-    `filler`: None where nothing can be asked; else `reach()` is entered to ask. `wanted()`: the symbols whose
-    missing trades are being asked for. `want(missing)`: they shall be; None: nobody asks for any.
+    `filler`: None where nothing can be asked; else `reach()` is entered to ask. `wanted()`: see
+    `Refills.symbols`. `want(missing)`: these trades shall be asked for; None: nobody does.
     `is_standby(symbol)`: another source is preferred, so its trades do not reach the history.
     """
 
@@ -67,7 +67,7 @@ class Lookout:
         *,
         filler: Filler | None = None,
         reach: Callable[[], AbstractAsyncContextManager[Asks]] | None = None,
-        wanted: Callable[[], Collection[str]] = lambda: (),
+        wanted: Callable[[], Mapping[str, bool]] = dict,
         want: Callable[[Missing], None] | None = None,
         is_standby: Callable[[str], bool] = lambda _symbol: False,
     ) -> None:
@@ -102,12 +102,12 @@ class Lookout:
         for number, symbol in enumerate(tuple(self._source.subscribed_symbols)):
             if number % AT_ONCE == AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()
-            if self._look_at(symbol, symbol in wanted):
+            if self._look_at(symbol, wanted.get(symbol)):
                 changed.append(symbol)
         if changed:
             self._source.changed(changed)
 
-    def _look_at(self, symbol: str, is_wanted: bool) -> bool:
+    def _look_at(self, symbol: str, lacks: bool | None) -> bool:
         """Returns whether its state has changed."""
         if symbol not in self._source.subscribed_symbols:
             return False  # any more
@@ -117,7 +117,7 @@ class Lookout:
             return False
         now, log = trio.current_time(), self._history_of(symbol)
         before = self._state(symbol, now)
-        seen = self._seen(symbol, log, now, is_wanted)
+        seen = self._seen(symbol, log, now, lacks)
         remedy = self._vitals.look(symbol, now, seen, self._stall_after)
         pulse = self._vitals.pulses[symbol]
         self._count(pulse, log, now)
@@ -131,14 +131,14 @@ class Lookout:
             return None
         return pulse.grade, pulse.reason, pulse.is_refilling, pulse.is_gapped
 
-    def _seen(self, symbol: str, log: Log, now: float, is_wanted: bool) -> Seen:
+    def _seen(self, symbol: str, log: Log, now: float, lacks: bool | None) -> Seen:
         ours, pulse = log.newest_of(self._source.name), self._vitals.pulses.get(symbol)
         lag = None
         if ours is not None and ours is log.newest_trade and pulse is not None and ours is not pulse.ours:
             came = log.since_when(log.last - 1)
             if came is not None:
                 lag = self._clock() - (now - came) - ours.timestamp / 1e9
-        return Seen(ours, lag, is_wanted)
+        return Seen(ours, lag, lacks is not None, bool(lacks))
 
     def _count(self, pulse: Pulse, log: Log, now: float) -> None:
         forgotten = pulse.missing and now >= pulse.counted_at + COUNT_EVERY

@@ -5,19 +5,24 @@ The looks of the daemon come faster here than in real life, so that no test wait
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import trio
 from attrs import define
+from playwright.sync_api import Page, expect
 
 from dataflow.sources import lookout, vitals
 from simulators import Exchange, Trade, open_binance
+from tests.support.browser import Heard, browse
 from tests.support.waiting import until
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
+PATIENT = 60_000  # ms: the bound of a wait in the browser
 LOOK_EVERY, GRACE, STALL_AFTER = 0.02, 0.1, 0.2
 
 
@@ -105,8 +110,8 @@ async def stage(*, follow: bool = True, **settings: Any) -> AsyncIterator[Stage]
 
 
 async def test_a_symbol_that_falls_silent_alone_is_cured_alone() -> None:
-    """It is found stalled by what the exchange tells of its newest trade, and subscribed anew. The connection
-    stays, and the other symbol is not disturbed."""
+    """It is found stalled by what the exchange tells of its newest trade, subscribed anew, and refilled. The
+    connection stays, the other symbol is not disturbed, and no trade is missing."""
     async with stage() as s:
         s.exchange.fault("mute", symbol="BTCUSDT")
         await s.trade(BTC, ETH)
@@ -114,9 +119,11 @@ async def test_a_symbol_that_falls_silent_alone_is_cured_alone() -> None:
         quality = await s.quality()
         assert quality["sources"]["binance"]["reason"] == "the source has newer trades than it sends"
         number = 0
-        while not _is_in(("stalled", "gapped"), s.states()):
+        while not _is_in(("stalled", "live"), s.states()):
             number = await s.trade(BTC, ETH)
             await s.heard(ETH, number)
+        await s.heard(BTC, number)
+        assert s.ids(BTC) == [str(n) for n in range(1, number + 1)]
         assert s.exchange.accepted == 1
         assert s.client.of("connection.lost") == []
         assert "stalled" not in s.states(ETH)
@@ -194,6 +201,64 @@ async def test_missed_trades_are_gapped_for_a_while() -> None:
         assert quality["lag"] is not None
         [gap] = s.client.of("stream.gap")
         assert gap["to"] - gap["from"] + 1 == 3
+
+
+async def test_missed_trades_that_are_asked_for_are_refilling() -> None:
+    """Until they are there. Nothing is missing then, and `/ready` has nothing to say."""
+    async with stage(hold=0.0) as s, http_client(s.daemon.http) as http:
+        s.exchange.fault("rest_error", times=None)
+        s.exchange.fault("drop", symbol="BTCUSDT", times=2)
+        for _ in range(4):
+            number = await s.trade(BTC)
+        await s.heard(BTC, number)
+        await s.told("refilling")
+        ready = (await http.get("/ready")).json()
+        assert ready["degraded"] == ["binance: BTC-USDT refilling"]
+        s.exchange.faults.withdraw()
+        while not _is_in(("refilling", "live"), s.states()):
+            await s.trade(BTC)
+            await until(lambda: True)
+        assert (await s.quality())["missing"] == 0
+        assert (await http.get("/ready")).json()["status"] == "ready"
+
+
+async def test_the_page_shows_a_stall_and_its_end() -> None:
+    """In the row of the symbol, with the reason as a hint, and as a notice; without a reload."""
+
+    async with stage() as s:
+        stalled, cured = trio.Event(), trio.Event()
+
+        def visit(page: Page, heard: Heard) -> tuple[str, list[str], list[str]]:
+            page.goto(s.daemon.http)
+            cell = page.locator("#symbols tbody tr", has_text=BTC).locator(".source")
+            expect(cell).to_have_text(re.compile("binance · (live|quiet)"))
+            trio.from_thread.run_sync(stalled.set)
+            expect(cell).to_have_text("binance · stalled", timeout=PATIENT)
+            hint, told = str(cell.get_attribute("title")), page.locator("#notices li").all_inner_texts()
+            trio.from_thread.run_sync(cured.set)
+            expect(cell).to_have_text(re.compile("binance · (live|quiet)"), timeout=PATIENT)
+            return hint, told, heard.complaints
+
+        async def market() -> None:
+            await stalled.wait()
+            s.exchange.fault("mute", symbol="BTCUSDT", times=None)
+            while not cured.is_set():
+                await s.trade(BTC)
+                await until(lambda: True)
+            s.exchange.faults.withdraw()
+            for connection in s.exchange.connections:
+                connection.unmute(["BTCUSDT"])
+            while True:
+                await s.trade(BTC)
+                await until(lambda: True)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(market)
+            hint, told, complaints = await browse(visit)
+            nursery.cancel_scope.cancel()
+        assert "the source has newer trades than it sends" in hint
+        assert any(f"{BTC} at binance: the source has newer trades than it sends" in each for each in told)
+        assert complaints == []
 
 
 async def test_the_quality_over_http() -> None:
