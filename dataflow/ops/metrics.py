@@ -208,9 +208,18 @@ class _Now(Collector):
         counts = sum((store.counts for store in self._core.stores), Counter[tuple[str, str]]())
         for (source, verdict), count in counts.items():
             judged.add_metric([source, verdict], count)
-        told = "Places that do not count in an aggregate of the day, by reason"
         left_out = dict.fromkeys(REASONS, 0) | dict(self._core.days.left_out)
         yield judged
+        waiting = sum(store.waiting for store in self._core.stores)
+        told = "Trades that wait for missing ones, which are being asked for"
+        yield GaugeMetricFamily("dataflow_held_trades", told, value=waiting)
+        told = "Losses for which trades have waited, by how that ended"
+        ended = CounterMetricFamily("dataflow_holds", told, labels=["source", "end"])
+        ends = sum((store.ended for store in self._core.stores), Counter[tuple[str, str]]())
+        for (source, end), count in ends.items():
+            ended.add_metric([source, end], count)
+        yield ended
+        told = "Places that do not count in an aggregate of the day, by reason"
         yield _labelled(CounterMetricFamily, "days_left_out_places", told, "reason", left_out)
         candles = self._core.candles
         told = "Trades that came too late for a bar, by its interval"
