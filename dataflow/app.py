@@ -69,6 +69,7 @@ from .reload import Reload
 from .settings.schema import History as HistorySettings
 from .settings.schema import Settings, WhenFull
 from .sources.backfill import Refiller
+from .sources.failover import Watch
 from .sources.faulty import FaultyIntaker, FaultySource
 from .sources.keeper import Keeper
 from .sources.lookout import Lookout
@@ -148,6 +149,7 @@ def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             *history(core),
             Child(paths.TOPICS, partial(topics, core)),
             *followers(hall),
+            Child(paths.FAILOVER, partial(failover, core)),
             Child(paths.SOURCES, partial(sources, hall)),
             Child(paths.GATEWAY, partial(gateway, hall)),
             *chaos(core),
@@ -266,6 +268,19 @@ def follower(
     )
 
 
+def failover(core: Core) -> Supervisor:
+    """Who decides which source a symbol comes from, where the configuration wants one at a time.
+
+    Behind the history, which tells whose stream goes on; before the sources, so that it sees their first
+    connections. No part of `sources`, for it looks at all of them. While it is down nothing is switched.
+    """
+    watch = partial(Watch, core.board)
+    child = Child(
+        paths.name(paths.WATCH), watch, backoff=Backoff(cap=1.0), beat_within=BEAT_WITHIN, stop_within=0
+    )
+    return Supervisor(limit=FOREVER, children=(child,))
+
+
 def sources(hall: Hall) -> Supervisor:
     """One branch a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
     return Supervisor(
@@ -340,8 +355,9 @@ def lookout(core: Core, source: SourceState, settings: SourceSettings, filler: F
         core.clock,
         filler=filler,
         reach=partial(asks, core, source, settings) if filler else None,
-        is_wanted=lambda symbol: symbol in refills.symbols,
+        wanted=lambda: refills.symbols,
         want=core.want if filler is not None and settings.refill else None,
+        is_standby=partial(core.stands_by, source.name),
     )
 
 
@@ -355,7 +371,9 @@ def refiller(core: Core, source: SourceState, settings: SourceSettings, filler: 
         core.budget(source.name),
         core.wanted.of(source.name),
         core.delivery.put,
-        lambda symbol: core.history(symbol).newest_of(source.name),
+        lambda symbol: (
+            None if core.stands_by(source.name, symbol) else core.history(symbol).newest_of(source.name)
+        ),
     )
 
 
@@ -445,6 +463,8 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
         return None
     make_codec = partial(codec_class(settings), source.name, settings)
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
+    if settings.transport == "rest":  # with the bounds that hold for all questions to this source
+        reach = partial(reach, ask=partial(asks, core, source, settings))
     reached: Source[Item] = reach(make_codec)
     if core.faults is not None:
         reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
@@ -455,7 +475,7 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
         partial(line.mark, make_codec().missed),
         line,
         Patience(settings.stale_after, settings.subscribe_within),
-        partial(core.attempt, settings),
+        partial(core.attempt, source, settings),
         lambda: line.is_over,
     )
 

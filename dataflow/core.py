@@ -7,7 +7,7 @@ is in them. Nothing here waits, nothing here runs by itself, and nothing here kn
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 from urllib.parse import urlsplit
@@ -20,24 +20,26 @@ from .cache.recording import Recording
 from .cache.store import Store
 from .cache.tiers import Tiers
 from .cache.verdict import Verdict
-from .domain import Item, Missing, Topic, Trade
-from .domain.quality import Quality
+from .domain import Item, Missing, Switched, Topic, Trade
+from .domain.quality import Grade, Quality
 from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
 from .faults.registry import Faults
 from .figures import Histogram, Lag
 from .net.budget import Budget
 from .net.pace import Attempts
-from .settings.schema import Send, Settings
+from .settings.schema import BackoffSettings, Mode, Send, Settings
+from .sources.breaker import Breaker
+from .sources.failover import Board, Plan
 from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
 from .sources.reading import excerpt
-from .sources.state import Audience, SourceState, carriers
+from .sources.state import FAILURES, Audience, SourceState, carriers
 from .sources.wanted import Wanted
 from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
-from .topics.quality import Qualities
+from .topics.quality import Qualities, judge
 from .topics.topics import Topics
 
 
@@ -87,6 +89,7 @@ class Core:
                 streams=self.recording.streams,
                 holds=self.hold,
                 missing=self._missed,
+                switched=self._switched,
             )
             for _ in range(cache.shards)
         ]
@@ -98,9 +101,21 @@ class Core:
         ] = {}  # also those that were removed: their trades may be on the way
         self.sources: dict[str, SourceState] = {}
         self.sources = self._states(settings)
-        self.carriers = carriers(self.sources)
+        self.carriers = carriers(self.sources, _chosen(settings))
         self.names = Names(self.carriers)
         self.archive = archive
+        self.delivery = Delivery(cache.shards)
+        self.board = Board(
+            lambda: self.sources,
+            self.delivery,
+            _state_of,
+            self._source_of_newest,
+            self._settle,
+            self._look,
+            clock,
+            steady,
+        )
+        self.board.adopt(self._plans())
         until = self.recording.shown if self.recording.after_commit else None
         self.tiers = Tiers(archive, self.history, until)
         ground = Ground(
@@ -113,6 +128,7 @@ class Core:
             self.tiers,
             self.recording,
             settings.candles.rules,
+            self.active,
         )
         self.channels = channels(ground)
         days = self.channels[DAYS]
@@ -135,7 +151,6 @@ class Core:
             unwoken=(CANDLES,),
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
-        self.delivery = Delivery(cache.shards)
         self._budgets: dict[str, Budget] = {}  # of their questions by HTTP
         self.wanted = Wanted()
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
@@ -152,16 +167,18 @@ class Core:
         self.sources = self._states(settings)
         for name in self._intakes:
             self._known[name].forget_discovered()  # each symbol is judged anew below
-        now = carriers(self.sources)
+        now = carriers(self.sources, _chosen(settings))
         self.carriers.clear()  # it has many readers
         self.carriers.update(now)
         self.names = Names(now)
         for name, intake in self._intakes.items():
             intake.adopt(is_open=self.intake(name) is not None)
+        self.board.adopt(self._plans())
         self.topics.want_again(now)
         self._let_go()
         self._look(sorted(before | now.keys()))
         self.topics.appear(now)
+        self._tell_of_symbols(now.keys() - before, before - now.keys())
 
     def intake(self, name: str) -> Intake | None:
         """The entry for what clients push to the source `name`; None if there is no source that takes it."""
@@ -174,12 +191,19 @@ class Core:
             self._intakes[name] = Intake(source, self._is_taken, discover, self.delivery.put, admitted)
         return self._intakes[name]
 
-    def attempt(self, settings: SourceSettings) -> float:
+    def attempt(self, source: SourceState, settings: SourceSettings) -> float:
         """Seconds until one more connection to the address of these settings may be made; 0: now, and it
-        counts. All sources with that address share what the upstream takes."""
+        counts. All sources with that address share what the upstream takes; all lines of a source share its
+        circuit."""
+        now = self._steady()
+        if (wait := source.breaker.wait(now)) > 0:
+            return wait
         where = urlsplit(settings.url).netloc.rpartition("@")[2]
         attempts = self._attempts.setdefault(where, Attempts(*settings.connections_in))
-        return attempts.take(self._steady())
+        wait = attempts.take(now)
+        if wait == 0:
+            source.breaker.attempt(now)
+        return wait
 
     def budget(self, name: str) -> Budget:
         """What may be asked of the source `name` by HTTP; all its questions share it."""
@@ -190,7 +214,13 @@ class Core:
         return budget
 
     def want(self, missing: Missing) -> None:
-        """These trades shall be asked for. Live ones wait for them if something came behind them."""
+        """These trades shall be asked for. Live ones wait for them if something came behind them.
+
+        Of a source that stands by nobody wants what comes now.
+        """
+        is_now = missing.before is None and missing.until is None
+        if is_now and self.stands_by(missing.source, missing.symbol):
+            return
         self.wanted.of(missing.source).add(missing, self.hold(missing.source))
 
     def discover(self, symbol: str, source: str) -> None:
@@ -206,6 +236,8 @@ class Core:
             self.topics.want_again((symbol,))
             self._look((symbol,))
             self.topics.appear((symbol,))
+            if len(self.carriers[symbol]) == 1:
+                self._tell_of_symbols((symbol,), ())
 
     @property
     def news(self) -> Callable[[str], None]:
@@ -232,14 +264,26 @@ class Core:
 
     def quality(self, symbol: str) -> Sequence[Quality]:
         """How the data of `symbol` is, at each of its sources."""
+        return self._qualities.now(symbol)
+
+    def symbols_by_state(self) -> Mapping[str, Mapping[Grade, Sequence[str]]]:
+        """The symbols of each source that are in each state."""
+        return self._qualities.by_source()
+
+    @property
+    def _qualities(self) -> Qualities:
         channel = self.channels[QUALITY]
         assert isinstance(channel, Qualities)
-        return channel.now(symbol)
+        return channel
 
     def hold(self, source: str) -> float:
         """Seconds that trades of `source` wait for missing ones; 0 where nobody asks for those."""
         asked = self._asked(source)
         return 0.0 if asked is None else asked.hold
+
+    def is_asked(self, source: str) -> bool:
+        """Whether `source` is asked for missing trades."""
+        return self._asked(source) is not None
 
     def _asked(self, source: str) -> SourceSettings | None:
         """The settings of a source that is asked for missing trades."""
@@ -268,6 +312,14 @@ class Core:
                     self.recording.news(symbol)
         return finish(self.recording)
 
+    def active(self, symbol: str) -> str | None:
+        """The source whose trades are the stream of `symbol`; None: those of all of its sources are."""
+        return self.board.active(symbol)
+
+    def stands_by(self, source: str, symbol: str) -> bool:
+        """Whether the stream of `symbol` is that of another source at present."""
+        return self.active(symbol) not in (None, source)
+
     def lost_in_shard(self, shard: int, batches: Iterable[Iterable[Item]]) -> None:
         """Items were in a shard's hand when it crashed: each that was not admitted becomes a gap."""
         for batch in batches:
@@ -275,7 +327,36 @@ class Core:
                 self.news(symbol)
 
     def _states(self, settings: Settings) -> dict[str, SourceState]:
-        return {name: self._state(name, source) for name, source in settings.sources.items()}
+        found = {name: self._state(name, source) for name, source in settings.sources.items()}
+        chosen = _chosen(settings)
+        for name, state in found.items():
+            state.leave_out({symbol for symbol, sources in chosen.items() if name not in sources})
+        return found
+
+    def _plans(self) -> dict[str, Plan]:
+        """The symbols in mode `failover`, as far as a source has them."""
+        return {
+            symbol: Plan([source.name for source in self.carriers[symbol]], keys.return_after)
+            for symbol, keys in self.settings.symbols.items()
+            if keys.mode is Mode.FAILOVER and symbol in self.carriers
+        }
+
+    def _source_of_newest(self, symbol: str) -> str | None:
+        newest = self.history(symbol).newest_trade
+        return None if newest is None else newest.source
+
+    def _settle(self, symbol: str, source: str | None) -> None:
+        self.history(symbol).active = source
+
+    def _switched(self, mark: Switched, offset: int) -> None:
+        """The stream has switched behind place `offset`."""
+        assert mark.before is not None
+        self.board.told(mark.symbol)
+        self._audience.switched(mark.symbol, self.epoch, offset, mark.before, mark.source, mark.reason)
+
+    def _tell_of_symbols(self, added: Collection[str], removed: Collection[str]) -> None:
+        if added or removed:
+            self._audience.symbols_changed(sorted(added), sorted(removed))
 
     def _state(self, name: str, settings: AnySourceSettings) -> SourceState:
         known = self._known.get(name)
@@ -289,6 +370,7 @@ class Core:
                 steady=self._steady,
                 deliver=self._deliver,
                 dice=Random(f"{self.number} {name}"),
+                breaker=_breaker(self.settings.backoff),
             )
             self._known[name] = known
         elif known.settings != settings or name not in self.sources:
@@ -312,9 +394,27 @@ class Core:
         self.topics.news(topic)
 
     def _look(self, symbols: Iterable[str]) -> None:
+        self.board.touch(symbols)
         for channel in self.channels.values():
             channel.look(symbols)
 
     def _refused(self, trade: Trade, verdict: Verdict) -> None:
         about = excerpt(f"{trade.symbol}: trade {trade.trade_id}")
         self._known[trade.source].problem(verdict.value, about)
+
+
+def _breaker(of: BackoffSettings) -> Breaker:
+    """It opens for as long as one line alone would wait by then, so that it makes none of them slower."""
+    return Breaker(FAILURES, min(of.max_delay, of.initial_delay * of.multiplier ** (FAILURES - 1)))
+
+
+def _state_of(source: SourceState, symbol: str) -> tuple[str, bool, float | None]:
+    """For the board: how the data of `symbol` is there, whether it is connected, and the lag if known."""
+    status, quality = source.status(symbol), judge(source, symbol, 0)
+    state = status if quality.state is Grade.LOST else quality.state.value
+    return state, status not in ("lost", "connecting"), quality.lag
+
+
+def _chosen(settings: Settings) -> Mapping[str, Sequence[str]]:
+    """The symbols whose sources the configuration names."""
+    return {symbol: keys.sources for symbol, keys in settings.symbols.items() if keys.sources}

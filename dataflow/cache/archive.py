@@ -212,6 +212,11 @@ class Archive(Protocol):
         """The newest `count` stored trades at places below `below`, in order, with the gaps between and
         behind them."""
 
+    def gaps(self, symbol: str, below: int, limit: int) -> Sequence[Gap]:
+        """Stored gaps before place `below` that can be filled: exact ones of a source with sequences. The
+        newest first, `limit` at most. Those of long ago may be left out: a store looks back for so long only.
+        """
+
     def skip(self, symbol: str, after: int, start: int, end: int) -> int:
         """A place, `after` or higher. No stored trade between them has a time of `start` to before `end`."""
 

@@ -5,6 +5,10 @@ full mailbox refuses are counted. A mark for the hole is delivered as soon as th
 a sequence do not need it; their numbers show the hole. Of a refused answer only its end is delivered later:
 what waits for it must not wait for ever. Who can make its producer wait calls `put`, which
 waits for room instead, and refuses only what it must leave behind when it is cut off.
+
+What a source sends of a symbol while it stands by is left out here, before any queue, and counted. A source
+that stands by nowhere costs nothing more. The mark of a switch is never lost: if there is no room for it, it
+comes before the next items of its shard.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from zlib import crc32
 
 from attrs import evolve
 
-from dataflow.domain import Item, Missed, Refilled
+from dataflow.domain import Item, Missed, Refilled, Switched, Trade
 from supervisors import ActorGone, Put, Ref
 
 
@@ -32,14 +36,22 @@ class Delivery:
     def __init__(self, shards: int) -> None:
         self.overflowed: Counter[str] = Counter()  # trades refused by a full mailbox, by source
         self._shards: list[Ref | None] = [None] * shards
-        self._owed: defaultdict[int, dict[tuple[type, str, str], Item]] = defaultdict(dict)
+        self.left_out: Counter[str] = Counter()  # trades of sources that stood by, by source
+        self._owed: defaultdict[int, dict[object, Item]] = defaultdict(dict)
+        # By source: the symbols for which it stands by, each with the sequence of its last trade left out.
+        self._standby: dict[str, dict[str, int | None]] = {}
 
     def attach(self, shard: int, ref: Ref) -> None:
         """Put the items of `shard` into the mailbox of `ref` from now on."""
         self._shards[shard] = ref
 
     def __call__(self, items: Sequence[Item]) -> None:
-        """Put `items` into their shards, in order. The caller must not change them later. Never waits."""
+        """Put `items` into their shards, in order. The caller must not change them later. Never waits.
+
+        Of several items all are of one source, unless they are marks of switches.
+        """
+        if self._standby and items and items[0].source in self._standby:
+            items = self._part_of_streams(items)
         for shard, batch in self._split(items).items():
             if shard in self._owed:
                 batch = [*self._owed.pop(shard).values(), *batch]
@@ -52,6 +64,8 @@ class Delivery:
 
         When this is cancelled, or a shard has ended for good (ActorGone), what is left counts as refused.
         """
+        if self._standby and items and items[0].source in self._standby:
+            items = self._part_of_streams(items)
         left = dict(self._split(items))
         try:
             for shard in list(left):
@@ -67,6 +81,30 @@ class Delivery:
             for shard, batch in left.items():
                 self._remember(shard, batch)
 
+    def stand_by(self, source: str, symbol: str) -> None:
+        """What `source` sends of `symbol` is no part of its stream from now on. Idempotent."""
+        self._standby.setdefault(source, {}).setdefault(symbol, None)
+
+    def join(self, source: str, symbol: str) -> int | None:
+        """It is from now on. Returns the sequence of the last trade that was left out. Idempotent."""
+        symbols = self._standby.get(source, {})
+        sequence = symbols.pop(symbol, None)
+        if not symbols:
+            self._standby.pop(source, None)
+        return sequence
+
+    def _part_of_streams(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Without what was sent in standby. Answers to questions and marks of switches are not sent so."""
+        symbols = self._standby[items[0].source]
+        kept: list[Item] = []
+        for item in items:
+            if item.symbol not in symbols or isinstance(item, Refilled | Switched):
+                kept.append(item)
+            elif isinstance(item, Trade):
+                self.left_out[item.source] += 1
+                symbols[item.symbol] = item.sequence
+        return kept
+
     def _split(self, items: Sequence[Item]) -> Mapping[int, Sequence[Item]]:
         shards = {shard_of(symbol, len(self._shards)) for symbol in {item.symbol for item in items}}
         if len(shards) == 1:
@@ -79,6 +117,10 @@ class Delivery:
     def _remember(self, shard: int, refused: Iterable[Item]) -> None:
         owed = self._owed[shard]
         for item in refused:
+            if isinstance(item, Switched):
+                owed.pop(item, None)
+                owed[item] = item
+                continue
             if isinstance(item, Refilled):
                 self.overflowed[item.source] += len(item.trades)
                 if item.is_last:

@@ -46,6 +46,7 @@ class Feed:
     """The state of one source in one symbol."""
 
     newest: Trade | None = None  # the last admitted trade
+    is_promised: bool = False  # its trades are the stream's, also before the first one
     last_sequence: int | None = None
     missed: Missed | None = None  # trades may be missing before the next trade
     floor: float = NEVER  # highest credible timestamp among the forgotten ids
@@ -63,6 +64,11 @@ class Feed:
             return None
         return trade.sequence - self.last_sequence
 
+    def has_passed(self, trade: Trade) -> bool:
+        """Whether its sequence is behind us: if it is missing, then in a gap."""
+        step = self.step(trade)
+        return step is not None and step <= 0
+
     def moves_on(self, trades: Sequence[Trade], above_floor: bool) -> bool:
         """Whether each trade of a run follows the one before it, as far as the trades can show it."""
         sequences = [trade.sequence for trade in trades]
@@ -75,7 +81,7 @@ class Feed:
 
     def note(self, mark: Missed) -> Verdict:
         """Some trades may be missing before the next one."""
-        if self.newest is not None:  # before the first trade nothing is promised
+        if self.newest is not None or self.is_promised:  # else nothing is promised before the first trade
             self.missed = mark if self.missed is None else evolve(mark, reason=self.missed.reason)
         return Verdict.NOTED
 
@@ -109,6 +115,12 @@ class Feed:
             self.strays = []
         return goes_on
 
+    def begin_at(self, sequence: int | None) -> None:
+        """Its trades are the stream's from here on, behind the one with that sequence. Those before are not,
+        so none of them is missing."""
+        self.last_sequence, self.missed, self.is_promised = sequence, None, True
+        self.strays = []
+
     # -- what is missing in exact gaps -----------------------------------------------------------
 
     def open(self, gap: Gap, following: Trade) -> None:
@@ -120,6 +132,23 @@ class Feed:
         earliest = NEVER if before is None else min(moments)
         self.holes.append(Hole(gap.sequence, gap.first, gap.last - gap.first + 1, earliest, max(moments)))
         del self.holes[:-HOLES]
+
+    def reopen(self, before: Trade, gap: Gap, behind: Trade) -> bool:
+        """Remember an exact gap of long ago, which lies between these two trades and before all that are
+        remembered. Returns whether it is of the present numbering."""
+        end = self.holes[0].sequence if self.holes else self.last_sequence
+        size = gap.last - gap.first + 1
+        fits = (
+            gap.sequence is not None
+            and (before.sequence, behind.sequence) == (gap.sequence - 1, gap.sequence + size)
+            and end is not None
+            and gap.sequence + size <= end
+            and len(self.holes) < HOLES
+        )
+        if fits and gap.sequence is not None:
+            moments = before.timestamp, behind.timestamp
+            self.holes.insert(0, Hole(gap.sequence, gap.first, size, min(moments), max(moments)))
+        return fits
 
     def hole_of(self, trade: Trade) -> Hole | None:
         """The hole in which this trade is missing; None when there is none, or the time is wrong."""

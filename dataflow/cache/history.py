@@ -35,6 +35,10 @@ one, when nobody has answered in time, when more come than may wait, or when a n
 passes one that it must follow. What waits has no place: no reader sees it, and no disk. An answer is believed
 only for what is missing: at the end of the log, before a trade that waits, or in an exact gap.
 
+A stream may be of one source at a time (`switch`). What the others sent before their turn is not missing.
+What may be missing of the old source is asked for like any other loss, and meanwhile the new one waits. But
+how much it is nobody knows, so its gap is inexact, and what comes later than that is not of the stream.
+
 A trade without an id cannot be recognised when it comes again. So each that comes is one trade, whatever its
 age; only a sequence can refuse it.
 
@@ -54,16 +58,16 @@ price of `admit`. It does not touch any other run. Only `admit` judges.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise, takewhile
 from typing import Final, NamedTuple, Protocol
 
-from attrs import Factory, define, field, setters, validators
+from attrs import Factory, define, evolve, field, setters, validators
 
-from dataflow.domain import Entry, Gap, Item, Missed, Missing, Recorded, Refilled, Trade
+from dataflow.domain import Entry, Gap, Missed, Missing, Recorded, Refilled, Switched, Trade
 
 from .feed import NEVER, Feed, Hole
-from .holding import BELT, COARSE, HELD, Held, Holds, Run, between, missing
+from .holding import BELT, HELD, Held, Holds, Run, Takeover, between, coarseness, missing
 from .ordered import ByPlace, ByTime
 from .verdict import JUMP, Verdict
 
@@ -137,6 +141,8 @@ class History:
     holds: Holds = field(default=Factory(Holds), kw_only=True, eq=False)
     last: int = field(default=0, init=False)  # the offset of the last place; 0 when there is none
     newest_trade: Trade | None = field(default=None, init=False)  # the last admitted one, however long ago
+    active: str | None = field(default=None, init=False)  # the one source that it is of; None: of all
+    _takeover: Takeover | None = field(default=None, init=False)  # this is under way
     holes: int = field(default=0, init=False)  # at least the number of gaps that came, and of fills
     _places: ByPlace[Trade | Gap] = field(init=False, factory=lambda: ByPlace[Trade | Gap]())
     _by_time: ByTime[Recorded] = field(init=False, factory=lambda: ByTime[Recorded]())
@@ -207,6 +213,20 @@ class History:
         self._timed = self.first - 1
         self._make_room()
 
+    def reopen(self, stored: Iterable[tuple[Trade, Gap, Trade]]) -> int:
+        """Let gaps be filled that lie before what `restore` was given: the newest first, each with the trades
+        of its source before it and behind it. Returns how many can be filled.
+
+        They must be of the present numbering, as far as the numbers tell. The others stay gaps.
+        """
+        opened = 0
+        for before, gap, behind in stored:
+            feed = self._feeds.get(behind.source)
+            if feed is not None and feed.reopen(before, gap, behind):
+                opened += 1
+                self.holds.missing(missing(before.sequence, before, behind))
+        return opened
+
     def _remember(self, trade: Trade) -> None:
         feed = self._feed(trade.source)
         self.newest_trade = feed.newest = trade
@@ -218,8 +238,9 @@ class History:
         step = feed.step(trade)
         if step is not None and step <= 0:
             feed.holes.clear()  # a new numbering began here
-        if gap is not None:
+        if gap is not None and gap.sequence is not None:
             feed.open(gap, trade)
+            self.holds.missing(missing(gap.sequence - 1, feed.newest, trade))
 
     def newest_by_source(self) -> list[Trade]:
         """The newest admitted trade of each source that had one."""
@@ -250,6 +271,8 @@ class History:
         """
         self.expire(now)
         feed = self._feed(item.source)
+        if self._takeover is not None and item.source == self._takeover.mark.source:
+            return self._wait_for_takeover(self._takeover, item, now)
         if feed.held is not None:
             return self._admit_beside(feed.held, item, feed, now)
         if isinstance(item, Missed):
@@ -286,7 +309,7 @@ class History:
         source = trades[0].source
         feed = self._feeds.get(source)
         ids = {trade.trade_id: trade for trade in trades}
-        if feed is None or feed.held is not None or len(trades) > self.max_trades:
+        if feed is None or feed.held is not None or self._takeover or len(trades) > self.max_trades:
             return False
         if None in ids:
             return len(ids) == 1 and self._admit_nameless(trades, feed, now)
@@ -316,7 +339,7 @@ class History:
         self._make_room()
         return True
 
-    def lost(self, item: Item, now: float) -> bool:
+    def lost(self, item: Trade | Missed | Refilled, now: float) -> bool:
         """An item was received and then lost in a crash. Returns whether a gap was put for it.
 
         `now` is that of the batch in hand, a part of which may be admitted already.
@@ -328,6 +351,8 @@ class History:
         feed = self._feed(item.source)
         if isinstance(item, Missed):
             feed.note(item)
+        elif isinstance(item, Trade) and self._takeover and any(e is item for e in self._takeover.items):
+            return False  # it waits still
         elif isinstance(item, Refilled):
             for each in () if feed.held is None else feed.held.missing(feed.last_sequence, feed.newest):
                 self.holds.missing(each)
@@ -479,7 +504,8 @@ class History:
     @property
     def waiting(self) -> int:
         """The number of trades that wait."""
-        return sum(feed.held.count for feed in self._feeds.values() if feed.held is not None)
+        taking_over = 0 if self._takeover is None else len(self._takeover.items)
+        return taking_over + sum(each.held.count for each in self._feeds.values() if each.held is not None)
 
     def refill(self, item: Refilled, now: float) -> list[tuple[Trade, Verdict]]:
         """An answer has come: admit what was missing, and let go on what need not wait any longer.
@@ -488,6 +514,11 @@ class History:
         """
         self.expire(now)
         feed = self._feed(item.source)
+        takeover = self._takeover
+        if takeover is not None and item.source == takeover.mark.before and item.before is None:
+            return self._hand_over(takeover, item, now)
+        if self.active not in (None, item.source):  # only what fills an exact gap is of the stream still
+            item = evolve(item, trades=tuple(filter(feed.has_passed, item.trades)))
         held = feed.held
         if feed.last_sequence is not None if held is None else held.is_numbered:
             judged = [(trade, self._refill(trade, item, feed, now)) for trade in item.trades]
@@ -501,6 +532,9 @@ class History:
 
     def release(self, now: float, is_due: Callable[[str], bool]) -> None:
         """What waits of these sources goes on, behind its gaps."""
+        takeover = self._takeover
+        if takeover is not None and takeover.mark.before is not None and is_due(takeover.mark.before):
+            self._take_over(takeover, now, is_whole=False)
         for source, feed in self._feeds.items():
             if feed.held is not None and is_due(source):
                 self._let_go(feed, now, "ended", len(feed.held.runs))
@@ -557,9 +591,10 @@ class History:
         """Trades with sequences before which nothing is missing wait no longer."""
         held, last = feed.held, feed.last_sequence
         while held and held.runs and held.is_numbered and last is not None and held.runs[0].first <= last + 1:
-            self._come_out(held.take(), None, feed, now)
+            self._come_out(held.take(), None, feed, now, "whole")
             last = feed.last_sequence
-        self._end(feed, "whole")
+        if held and not held.runs:
+            feed.held = None
 
     def _let_go(self, feed: Feed, now: float, why: str, count: int) -> None:
         """The first `count` runs wait no longer, whatever is missing."""
@@ -569,30 +604,29 @@ class History:
             if run.mark is None:
                 gap = self._gap_before(run.trades[0], feed, anew=False)
             else:
+                for part in run.brought:  # nobody knows on which side of them the rest is missing
+                    self._put_all(part, self._unknown(run.mark), feed, now)
                 gap = self._unknown(run.mark)
-                if run.brought:  # nobody knows on which side of them the rest is missing
-                    self._come_out(Run(run.since, deque(run.brought)), gap, feed, now)
-                    gap = self._unknown(run.mark)
-            self._come_out(run, gap, feed, now)
-        self._end(feed, why)
+            self._come_out(run, gap, feed, now, why)
+        if feed.held is not None and not feed.held.runs:
+            feed.held = None
 
     def _unknown(self, mark: Missed) -> Gap:
         return Gap(self.last + 1, self.last + 1, mark.reason, exact=False)
 
-    def _come_out(self, run: Run, gap: Gap | None, feed: Feed, now: float) -> None:
+    def _come_out(self, run: Run, gap: Gap | None, feed: Feed, now: float, why: str) -> None:
+        self._put_all(run.trades, gap, feed, now)
+        self.holds.ended[run.trades[0].source, why] += 1
+
+    def _put_all(self, trades: Collection[Trade], gap: Gap | None, feed: Feed, now: float) -> None:
+        """Put trades that have waited, behind this gap."""
         later = feed.missed  # a mark behind them
-        for trade in run.trades:
+        for trade in trades:
             self._put(trade, gap, feed, now)
             gap = None
         feed.missed = later
-        self.holds.counts[run.trades[0].source, Verdict.ADMITTED.value] += len(run.trades)
-
-    def _end(self, feed: Feed, why: str) -> None:
-        """If nothing waits any more, that is over."""
-        if feed.held is not None and not feed.held.runs:
-            assert feed.newest is not None
-            feed.held = None
-            self.holds.ended[feed.newest.source, why] += 1
+        if feed.newest is not None:
+            self.holds.counts[feed.newest.source, Verdict.ADMITTED.value] += len(trades)
 
     def _refill(self, trade: Trade, item: Refilled, feed: Feed, now: float) -> Verdict:
         """Of a trade that came as an answer of a source with sequences."""
@@ -614,30 +648,33 @@ class History:
     def _splice(self, held: Held, item: Refilled, feed: Feed, now: float) -> list[tuple[Trade, Verdict]]:
         """Of an answer for trades without sequences, while some wait."""
         named = held.upto(item.before)
-        if item.before is not None and named > 1:
+        if named > 1:
             self._let_go(feed, now, "unanswered", named - 1)
         run, newest = held.runs[0], feed.newest
         first = run.trades[0]
         ids = [trade.trade_id for trade in item.trades]
         begin = 0 if newest is None else _behind(ids, newest)
         end = ids.index(first.trade_id) if first.trade_id in ids else len(ids)
-        judged = []
+        is_about = named > 0 or end < len(ids)
+        judged, brought, known = [], [], held.brought
         for at, trade in enumerate(item.trades):
             verdict = _of_answer(trade, item, feed)
             if verdict is Verdict.HELD and trade.trade_id in held.ids:
                 verdict = Verdict.DUPLICATE
             elif verdict is Verdict.HELD:
-                is_between = begin <= at < end and between(trade, newest, first, COARSE)
-                verdict = Verdict.HELD if named and is_between else Verdict.UNASKED
-            if verdict is Verdict.HELD:
-                held.bring(trade)
+                is_between = begin <= at < end and between(trade, newest, first, coarseness(trade))
+                verdict = Verdict.HELD if is_about and is_between else Verdict.UNASKED
+            if verdict is Verdict.HELD or trade.trade_id in known:
+                brought.append(trade)
             judged.append((trade, verdict))
-        if item.is_whole and named and (item.before is not None or end < len(ids)):
+        held.bring(brought)
+        if item.is_whole and is_about:
             held.take()
-            if run.brought:
-                self._come_out(Run(run.since, deque(run.brought)), None, feed, now)
-            self._come_out(run, None, feed, now)
-            self._end(feed, "whole")
+            for part in run.brought:
+                self._put_all(part, None, feed, now)
+            self._come_out(run, None, feed, now, "whole")
+            if not held.runs:
+                feed.held = None
         else:
             self._bound(held, feed, now)
         return judged
@@ -660,6 +697,77 @@ class History:
             judged.append((trade, verdict))
         feed.missed = later
         return judged
+
+    # -- from one source to another --------------------------------------------------------------
+
+    def switch(self, mark: Switched, now: float) -> None:
+        """The stream goes over to another source. Its trades go on at once, if the old one has left nothing
+        behind or cannot be asked: then what may be missing is a gap.
+
+        A mark that comes again, because its batch was lost in a crash, changes nothing. Nor is anybody told
+        of one before the first trade.
+        """
+        self.expire(now)
+        feed = self._feed(mark.source)
+        if mark.before is None:
+            self.active = None
+            feed.begin_at(mark.sequence)
+            return
+        if self.active == mark.source:
+            return
+        if self._takeover is not None:
+            self._take_over(self._takeover, now, is_whole=False)
+        self.active = mark.source
+        before = self._feed(mark.before)
+        if before.held is not None:
+            self._let_go(before, now, "ended", len(before.held.runs))
+        feed.begin_at(mark.sequence)
+        before.is_promised = False
+        if self.newest_trade is None:
+            return
+        takeover = Takeover(mark, now)
+        is_whole = mark.is_whole and before.missed is None
+        if is_whole or before.newest is None or not self.holds.seconds(mark.before):
+            self._take_over(takeover, now, is_whole)
+            return
+        self._takeover = takeover
+        first = None if before.last_sequence is None else before.last_sequence + 1
+        about = Missing(mark.before, mark.symbol, before.newest, None, first, until=mark.at)
+        self.holds.missing(about)
+
+    def _wait_for_takeover(self, takeover: Takeover, item: Trade | Missed, now: float) -> Verdict:
+        assert takeover.mark.before is not None
+        overdue = takeover.since + self.holds.seconds(takeover.mark.before) + BELT < now
+        if overdue or len(takeover.items) >= min(HELD, self.max_trades // 2):
+            self._take_over(takeover, now, is_whole=False)
+            return self.admit(item, now)
+        takeover.items.append(item)
+        return Verdict.HELD if isinstance(item, Trade) else Verdict.NOTED
+
+    def _hand_over(self, takeover: Takeover, item: Refilled, now: float) -> list[tuple[Trade, Verdict]]:
+        """An answer of the old source has come: what it traded up to the switch is still of the stream."""
+        feed, later = self._feed(item.source), takeover.mark.at
+        in_time = tuple(trade for trade in item.trades if trade.timestamp <= later)
+        takeover.is_over = takeover.is_over or len(in_time) < len(item.trades)
+        if feed.last_sequence is None:
+            judged = self._catch_up(evolve(item, trades=in_time), feed, now)
+        else:
+            judged = [(trade, self._refill(trade, item, feed, now)) for trade in in_time]
+        if item.is_last or takeover.is_over:
+            self._take_over(takeover, now, item.is_whole or takeover.is_over)
+        return judged
+
+    def _take_over(self, takeover: Takeover, now: float, is_whole: bool) -> None:
+        """The trades of the new source go on."""
+        self._takeover, mark = None, takeover.mark
+        if not is_whole:
+            self._put_unknown("source_gap", now)
+        assert mark.before is not None
+        self._feed(mark.before).missed = None
+        self.holds.switched(mark, self.last)
+        for item in takeover.items:
+            if self.admit(item, now) is Verdict.ADMITTED:
+                self.holds.counts[item.source, Verdict.ADMITTED.value] += 1
 
     # -- filling ---------------------------------------------------------------------------------
 

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, pairwise
 from typing import Final
 
 from attrs import Factory, define, field
 
-from dataflow.domain import Missed, Missing, Trade
+from dataflow.domain import Missed, Missing, Switched, Trade
 
 from .verdict import JUMP, Verdict
 
 HELD: Final = 10_000  # trades of a feed that wait; with one more all of them go on
 BELT: Final = 1.0  # seconds: how much later than asked for they go on by themselves
-COARSE: Final = 10**9  # nanoseconds: the REST of some upstreams tells whole seconds
+_COARSE: Final = (10**9, 10**6)  # nanoseconds: the REST of some upstreams tells whole seconds, of others ms
 
 
 def between(trade: Trade, before: Trade | None, behind: Trade, slack: int = 0) -> bool:
@@ -37,17 +37,36 @@ def between(trade: Trade, before: Trade | None, behind: Trade, slack: int = 0) -
     return earliest - slack <= trade.timestamp <= latest + slack
 
 
+def coarseness(trade: Trade) -> int:
+    """The unit in which its time may have been told, in nanoseconds; 0 for one that is finer than ms."""
+    return next((unit for unit in _COARSE if trade.timestamp % unit == 0), 0)
+
+
 @define
 class Run:
     """Trades that follow each other. Before the first of them something is missing, `since` that time.
 
-    Without sequences: `mark` tells of it, and `brought` is what has come of it so far, oldest first.
+    Without sequences: `mark` tells of it. `brought` is what has come of it so far, oldest first, in parts:
+    something may be missing between two answers.
     """
 
     since: float
     trades: deque[Trade]
     mark: Missed | None = None
-    brought: list[Trade] = field(factory=list)
+    brought: list[list[Trade]] = field(factory=list)
+
+    def bring(self, trades: Sequence[Trade]) -> None:
+        """Trades of one answer, oldest first, at least one. Those that others have brought join the two."""
+        ids = {trade.trade_id for trade in trades}
+        apart, joined = [], [*trades]
+        for part in self.brought:
+            rest = [trade for trade in part if trade.trade_id not in ids]
+            if len(rest) == len(part):
+                apart.append(part)
+            else:
+                joined += rest
+        joined.sort(key=_time)
+        self.brought = sorted([*apart, joined], key=lambda part: _time(part[0]))
 
     @property
     def first(self) -> int:
@@ -142,25 +161,32 @@ class Held:
             return behind is None
         return False
 
-    def bring(self, trade: Trade) -> None:
-        """A trade without a sequence has come that was missing before the first run."""
-        self.count += 1
-        self._know(trade)
-        self.runs[0].brought.append(trade)
+    def bring(self, trades: Sequence[Trade]) -> None:
+        """Trades without a sequence have come that were missing before the first run."""
+        self.count += sum(trade.trade_id not in self.ids for trade in trades)
+        for trade in trades:
+            self.ids[trade.trade_id] = trade
+        if trades:
+            self.runs[0].bring(trades)
+
+    @property
+    def brought(self) -> set[str | None]:
+        """The ids of those that have come."""
+        return {trade.trade_id for trade in chain.from_iterable(self.runs[0].brought)}
 
     def take(self) -> Run:
         """Take the first run away."""
         run = self.runs.pop(0)
-        self.count -= len(run.trades) + len(run.brought)
-        for trade in (*run.trades, *run.brought):
-            if self.ids.get(trade.trade_id) is trade:
-                del self.ids[trade.trade_id]
+        trades = [*run.trades, *chain.from_iterable(run.brought)]
+        self.count -= len(trades)
+        for trade in trades:
+            self.ids.pop(trade.trade_id, None)
         return run
 
     def upto(self, before: Trade | None) -> int:
-        """The number of runs that an answer concerns which tells of trades before `before`; None: all."""
+        """The number of runs that an answer concerns which tells of trades before `before`; None: no run."""
         if before is None:
-            return len(self.runs)
+            return 0
         if self.is_numbered:
             return 0 if before.sequence is None else self._at(before.sequence)
         return next((at for at, run in enumerate(self.runs, 1) if _is_same(run.trades[0], before)), 0)
@@ -184,6 +210,19 @@ class Held:
         return bisect_right(self.runs, sequence, key=lambda run: run.first)
 
 
+@define
+class Takeover:
+    """A source takes over, and what it sends waits, because the old one is asked for its last trades.
+
+    `items`: what waits, perhaps nothing. `is_over`: the old one has told a trade from after the switch.
+    """
+
+    mark: Switched
+    since: float
+    items: list[Trade | Missed] = field(factory=list)
+    is_over: bool = False
+
+
 def missing(last_sequence: int | None, after: Trade | None, before: Trade) -> Missing:
     """What did not come between two trades; behind this sequence, if they have one."""
     if last_sequence is None or before.sequence is None:
@@ -195,15 +234,23 @@ def missing(last_sequence: int | None, after: Trade | None, before: Trade) -> Mi
 class Holds:
     """How long trades of a source may wait, in seconds (0: never), and who is told of what is missing.
 
-    Neither may raise. `counts`: trades that have gone on, as those of the store. `ended`: how often all that
-    waited of a feed has gone on, by source, and why: "whole", "unanswered", "overdue", "full", "anew" (a new
-    numbering), "mixed" (with and without sequences), "ended" (the source is gone, or the daemon ends).
+    `switched(mark, place)` is told that the stream has gone over to another source behind that place.
+
+    None of them may raise. `counts`: trades that have gone on, as those of the store. `ended`: how often
+    those that waited for the same loss have gone on, by source, and why: "whole", "unanswered", "overdue",
+    "full", "anew" (a new numbering), "mixed" (with and without sequences), "ended" (the source is gone, or
+    the daemon ends).
     """
 
     seconds: Callable[[str], float] = lambda _source: 0.0
     missing: Callable[[Missing], None] = lambda _missing: None
+    switched: Callable[[Switched, int], object] = lambda _mark, _place: None
     counts: Counter[tuple[str, str]] = Factory(Counter)
     ended: Counter[tuple[str, str]] = Factory(Counter)
+
+
+def _time(trade: Trade) -> int:
+    return trade.timestamp
 
 
 def _sequence(trade: Trade) -> int:

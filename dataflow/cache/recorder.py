@@ -22,12 +22,12 @@ from attrs import frozen
 from loguru import logger
 
 from dataflow import paths
-from dataflow.domain import Trade
+from dataflow.domain import Gap, Trade
 from supervisors import Context
 
 from .archive import Archive, ArchiveFailed, ArchiveFull, Batch, Checkpoint, Keep, Run, Stream
 from .history import History
-from .places import Places, whole
+from .places import Places, first_place, whole
 from .recording import FEEDS, SLICE, Recording, newest_by_source
 
 T = TypeVar("T")
@@ -39,6 +39,9 @@ TIDY_EVERY: Final = 60.0  # seconds between two looks for what need not be kept
 COLLECT_EVERY: Final = 10.0  # seconds between two checkpoints of followers
 LOADED: Final = 1_000  # trades of a symbol that are in memory after a start ...
 LOADED_OF_ALL: Final = 100_000  # ... and of all symbols together: a second's work
+GAPS: Final = 200  # of a symbol, from before what is loaded, that are tried again after a start ...
+GAPS_OF_ALL: Final = 2_000  # ... and of all symbols together: some seconds of reading, beside the rest
+NEAR: Final = 200  # entries between a gap and the trades of its source, on either side
 FINISH_WITHIN: Final = 5.0  # seconds for the last write of all
 
 _log = logger.bind(path=paths.HISTORY)
@@ -79,6 +82,7 @@ class Recorder:
         self._collect_at = self._tidy_at + COLLECT_EVERY
         recording.follow(partial(ctx.ref.put, "news"))
         ctx.start_helper(self._watch)
+        ctx.start_helper(self._reopen)
         ctx.ready()
         while not ctx.stopping.is_set():
             await self._attend()
@@ -187,6 +191,26 @@ class Recorder:
                 )
                 recording.expose()
 
+    async def _reopen(self) -> None:
+        """Let the gaps be filled, and asked for, that lie before what was loaded at the start.
+
+        Each symbol once: nobody fills them before, so what the disk says of them stays true.
+        """
+        recording, left = self._recording, GAPS_OF_ALL
+        while recording.unasked and left > 0:
+            symbol, below = recording.unasked.popitem()
+            try:
+                found = await trio.to_thread.run_sync(
+                    _gaps, self._archive, symbol, below, min(GAPS, left), abandon_on_cancel=True
+                )
+            except ArchiveFailed as error:
+                _log.warning("{}: its old gaps were not looked for: {}", symbol, error)
+                found = []
+            left -= len(found)
+            opened = self._history_of(symbol).reopen(found)
+            if opened:
+                _log.info("{}: {} gaps from before the start can be filled", symbol, opened)
+
     async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
         recording = self._recording
         if recording.writing_since is None:  # else one that was abandoned may go on
@@ -233,6 +257,7 @@ async def warm(recording: Recording, history_of: Callable[[str], History]) -> No
             are_all=loaded.are_all,
         )
         places += len(loaded.places)
+        recording.unasked[symbol] = first_place(*loaded.places[0]) if loaded.places else stream.last + 1
     recording.is_warm = True
     for line in recording.damage:
         _log.error("damaged: {}", line)
@@ -275,6 +300,19 @@ def _newest_between(archive: Archive, symbol: str, after: int, end: int) -> dict
     while after < end and (places := archive.behind(symbol, after, SLICE)):
         found |= {e.source: e for last, e in places if last <= end and isinstance(e, Trade)}
         after = places[-1][0]
+    return found
+
+
+def _gaps(archive: Archive, symbol: str, below: int, limit: int) -> list[tuple[Trade, Gap, Trade]]:
+    """Gaps before place `below` that can be filled, the newest first, each with the trades around it."""
+    found = []
+    for gap in archive.gaps(symbol, below, limit):
+        near = archive.behind(symbol, max(0, gap.first - 1 - NEAR), 2 * NEAR)
+        own = [(last, e) for last, e in near if isinstance(e, Trade) and e.source == gap.source]
+        before = [entry for last, entry in own if last < gap.first]
+        behind = [entry for last, entry in own if last > gap.last]
+        if before and behind:
+            found.append((before[-1], gap, behind[0]))
     return found
 
 

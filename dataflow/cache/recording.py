@@ -107,6 +107,9 @@ class Recording:
         self.totals = Totals()
         self.trouble: str | None = None  # why nothing can be written now
         self.writing_since: float | None = None  # a write is on its way
+        self.unasked: dict[
+            str, int
+        ] = {}  # symbols whose gaps before that place may be filled, once looked for
         self.is_warm = archive is None  # what is on disk is in memory, as far as it belongs there
         self.is_exposed = False  # readers see places that are not written, because the disk is stuck
         self.limiter = trio.CapacityLimiter(1)  # a thread that is stuck in a dead disk keeps it

@@ -12,7 +12,7 @@ from typing import Final, TypeGuard
 
 from attrs import Factory, define, field
 
-from dataflow.domain import Item, Missed, Missing, Refilled, Trade
+from dataflow.domain import Item, Missed, Missing, Refilled, Switched, Trade
 
 from .history import History, Stored
 from .holding import Holds
@@ -33,7 +33,8 @@ class Store:
     settled at once.
 
     `holds(source)`: how many seconds its trades may wait for missing ones; 0: they never do. `missing` is
-    told of what is missing. Neither may raise.
+    told of what is missing, `switched(mark, place)` that a stream has gone over to another source behind that
+    place. None of them may raise.
     """
 
     epoch: int
@@ -44,6 +45,7 @@ class Store:
     streams: Mapping[str, Stored] = field(factory=dict, kw_only=True)
     holds: Callable[[str], float] = field(default=lambda _source: 0.0, kw_only=True)
     missing: Callable[[Missing], None] = field(default=lambda _missing: None, kw_only=True)
+    switched: Callable[[Switched, int], object] = field(default=lambda _mark, _place: None, kw_only=True)
     counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
     ended: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))  # see `Holds`
     _holds: Holds = field(init=False)
@@ -52,7 +54,7 @@ class Store:
     _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
 
     def __attrs_post_init__(self) -> None:
-        self._holds = Holds(self.holds, self.missing, self.counts, self.ended)
+        self._holds = Holds(self.holds, self.missing, self.switched, self.counts, self.ended)
 
     def history(self, symbol: str, now: float | None = None) -> History:
         """The history of `symbol`. With `now`, trades that are too old are forgotten first.
@@ -127,6 +129,10 @@ class Store:
                     self._judged(trade, verdict)
                 filled = filled or any(verdict is Verdict.FILLED for _, verdict in judged)
                 continue
+            if isinstance(item, Switched):
+                log.switch(item, now)
+                self.counts[item.source, Verdict.NOTED.value] += 1
+                continue
             verdict = log.admit(item, now)
             self._judged(item, verdict)
             filled = filled or verdict is Verdict.FILLED
@@ -161,7 +167,11 @@ class Store:
         """
         touched = set()
         for item in items:
-            self.history(item.symbol).lost(item, self._now)
+            log = self.history(item.symbol)
+            if isinstance(item, Switched):
+                self._offer_each(log, (item,), self._now)  # a mark loses nothing by coming late, or twice
+            else:
+                log.lost(item, self._now)
             touched.add(item.symbol)
         if self._filled:
             self._settle()

@@ -18,6 +18,6 @@ class Verdict(Enum):
     REUSED = "reused"  # a trade of another time has this id, and no sequence tells them apart
     IMPLAUSIBLE = "implausible"  # its sequence is far too high, and no other trade has confirmed it
     TOO_OLD = "too_old"  # older than the remembered ids: it may be new or not
-    NOTED = "noted"  # no trade but a mark: some may be missing
+    NOTED = "noted"  # no trade but a mark: some may be missing, or another source takes over
     HELD = "held"  # others are missing before it and are asked for: it waits for them
     UNASKED = "unasked"  # it came as an answer, and nobody asked for it

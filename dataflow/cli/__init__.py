@@ -34,6 +34,7 @@ _COMMANDS = (
         "Check configuration files: all mistakes at once, with file, table and key.",
         "dataflow check mine.toml",
         "dataflow check server.toml mine.toml --json",
+        "dataflow check --connect mine.toml",
     ),
     (
         "demo",

@@ -6,6 +6,7 @@ import json as json_
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -41,6 +42,9 @@ LogLevel: TypeAlias = Annotated[logs.Level, Parameter(help="The lowest level to 
 LogFile: TypeAlias = Annotated[
     Path | None, Parameter(help="Append the log to this file. [default: standard error]")
 ]
+
+Connect: TypeAlias = Annotated[bool, Parameter(negative=(), help="Try every source for real.")]
+Within: TypeAlias = Annotated[float, Parameter(help="Seconds to wait for the first trades.")]
 
 NO_SOURCES = "no sources, so there will be no trades"
 
@@ -96,11 +100,13 @@ def _requests_ignored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def check(*files: Path, json: Json = False) -> int:
+def check(*files: Path, connect: Connect = False, within: Within = 10.0, json: Json = False) -> int:
     """Check configuration files: all mistakes at once, each with its file, table and key.
 
     Files are merged from left to right, then the environment. Without a
-    file, the shipped one is checked.
+    file, the shipped one is checked. With --connect every source is tried
+    for real: name, TCP, TLS, handshake, subscriptions, the first trades and
+    the questions by HTTP; for producers, whether the port is free.
 
     Parameters
     ----------
@@ -119,8 +125,35 @@ def check(*files: Path, json: Json = False) -> int:
             raise
         print(json_.dumps({"ok": False, "problems": error.problems}, ensure_ascii=False))
         return 1
+    if connect:
+        return _connect(settings, within, json)
     print(json_.dumps({"ok": True, **_summary(settings)}, ensure_ascii=False) if json else _told(settings))
     return 0
+
+
+def _connect(settings: Settings, within: float, json: bool) -> int:
+    """Try every source. 0: nothing failed, 1: something did."""
+    import trio
+
+    from . import trial
+
+    secrets.keep(settings)
+    left = set(settings.sources)
+
+    def done(one: trial.Trial) -> None:
+        left.discard(one.name)
+        if sys.stderr.isatty():
+            waiting = f", {len(left)} left: {', '.join(sorted(left))}" if left else ""
+            print(f"{one.name}: {'fine' if one.is_fine else 'failed'}{waiting}", file=sys.stderr)
+
+    trials = trio.run(trial.try_all, settings, within, why_not_free, done)
+    is_fine = all(each.is_fine for each in trials)
+    if json:
+        told = {each.name: trial.as_data(each) for each in trials}
+        print(json_.dumps({"ok": is_fine, "sources": told}, ensure_ascii=False))
+    else:
+        print("\n\n".join(map(trial.as_text, trials)) or NO_SOURCES)
+    return 0 if is_fine else 1
 
 
 def _summary(settings: Settings) -> dict[str, Any]:

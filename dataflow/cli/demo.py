@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -126,9 +127,11 @@ def at_ports(settings: Settings, ports: Mapping[str, int]) -> Settings:
         for source, about in settings.sources.items():
             if not isinstance(about, SourceSettings):
                 continue
-            url = about.url.replace(f"//{HOST}:{usual}/", f"//{HOST}:{ports[name]}/")
-            if url != about.url:
-                sources[source] = attrs.evolve(about, url=url)
+            at, now = f"//{HOST}:{usual}", f"//{HOST}:{ports[name]}"
+            url = about.url.replace(f"{at}/", f"{now}/")
+            asked = re.sub(f"{re.escape(at)}$", now, about.refill_url)
+            if (url, asked) != (about.url, about.refill_url):
+                sources[source] = attrs.evolve(about, url=url, refill_url=asked)
     return attrs.evolve(settings, sources=sources)
 
 

@@ -32,9 +32,12 @@ COLOURS = {
     "idle": "dim",
 }
 READY_COLOURS = {"ready": "green", "degraded": "yellow", "not ready": "red"}
+UNWELL = ("refilling", "gapped", "stalled")  # states of symbols
+BAD = ("lost", "rejected")
 NOT_FOR_ME = (401, 403)  # only the operator sees the clients
 PATIENT = 5.0  # seconds for which a client may take nothing before that is worth a word
 LATE = 0.25  # seconds of the event loop's lag, likewise
+_FULL = {"connection": 30, "quality": 30, "lag": 20, "errors": 20}  # points: what a part can earn
 FEW = 8  # children of a pool that are drawn; the others are only counted
 
 
@@ -126,6 +129,8 @@ def draw(
         if paths := ready.get(name):
             head.append(f"  {name.replace('_', ' ')}: {', '.join(map(disarmed, paths))}", "dim")
     head.append_text(_daemon(daemon))
+    for symbol, told in (daemon.get("failover") or {}).items():
+        head.append_text(_failover(symbol, told))
     tree = Tree(head, guide_style="dim")
     _grow(tree, node, everything)
     return tree
@@ -140,6 +145,20 @@ def _daemon(told: dict[str, Any]) -> Text:
     if (oldest := outbox.get("age")) is not None:
         waiting = f", clients have not taken {outbox['bytes']:,} bytes for{age(oldest)}"
         text.append(waiting, "red" if oldest > PATIENT else "dim")
+    return text
+
+
+def _failover(symbol: str, told: dict[str, Any]) -> Text:
+    """A symbol with one source at a time: which one it is now, and the score of each with what it lacks."""
+    names = list(told["sources"])
+    is_away = bool(names) and told["active"] != names[0]
+    text = Text(f"\n{disarmed(symbol)} from ", "dim")
+    text.append(disarmed(told["active"]), "yellow" if is_away else "green")
+    text.append(f" for{age(told['age'])}, {told['switches']:,} switches", "dim")
+    for name, its in told["sources"].items():
+        low = [f"{part} {points}" for part, points in its["parts"].items() if points < _FULL.get(part, 0)]
+        words = f"{disarmed(its['state'])}{', '.join(['', *map(disarmed, low)])}"
+        text.append(f"; {disarmed(name)} {its['score']} ({words})", "dim")
     return text
 
 
@@ -163,6 +182,7 @@ def _label(node: dict[str, Any]) -> Text:
         label.append(f"  {node['restarts']} restarts", "yellow")
     if node.get("delivered"):
         label.append(_delivered(node["delivered"]), "dim")
+        label.append_text(_fare(node.get("quality") or {}))
     elif node.get("mailbox") and node["mailbox"]["accepted"]:  # many need none
         label.append_text(_mailbox(node["mailbox"]))
     if node.get("last_error"):
@@ -174,6 +194,20 @@ def _label(node: dict[str, Any]) -> Text:
 def _delivered(told: dict[str, Any]) -> str:
     ago = f", the last{age(told['age'])} ago" if told["age"] is not None else ""
     return f"  {told['trades']:,} trades{ago}"
+
+
+def _fare(told: dict[str, Any]) -> Text:
+    """How the symbols of a source fare; what is not well stands out."""
+    text = Text()
+    for state, count in (told.get("states") or {}).items():
+        style = "yellow" if state in UNWELL else "red" if state in BAD else "dim"
+        text.append(", " if text else "; symbols: ", "dim")
+        text.append(f"{count:,} {disarmed(state)}", style)
+    if told.get("missing"):
+        text.append(f"; {told['missing']:,} places missing", "yellow")
+    if told.get("lag") is not None:
+        text.append(f"; lag {told['lag']:g} s", "dim")
+    return text
 
 
 def _mailbox(box: dict[str, Any]) -> Text:

@@ -55,6 +55,7 @@ _BROKEN = 1006  # not sent by anybody: the connection ended without a close
 LARGEST_ANSWER = 64 << 20  # bytes: the answer after a long absence holds all missed trades
 WIDTH = 9  # characters of a symbol, when nobody knows which ones come
 GREEN, RED, YELLOW, DIM = "32", "31", "33", "2"
+WORTH_A_WORD = ("quiet", "refilling", "gapped", "stalled")  # losses and refusals have notices of their own
 COMING = ("connecting", "subscribing")  # reasons of a source that is not down but will be there soon
 
 
@@ -184,6 +185,14 @@ def in_words(method: str, told: dict[str, Any]) -> str:
             return f"{told.get('symbol')}: forget all behind #{told.get('offset')}, {why}"
         case "stream.started":
             return f"{told.get('symbol')}: new here"
+        case "stream.switched":
+            told_by, after = told.get("to"), told.get("offset")
+            return f"{told.get('symbol')}: from {told_by} behind #{after} ({told.get('reason')})"
+        case "symbols.changed":
+            added, removed = told.get("added") or [], told.get("removed") or []
+            return "symbols: " + ", ".join(
+                [*(f"{s} is new" for s in added), *(f"{s} is gone" for s in removed)]
+            )
         case "connection.lost":
             return f"{told.get('source')}: connection lost ({told.get('reason')})"
         case "connection.restored":
@@ -210,8 +219,11 @@ class Tail:
         self.sent_away: float | None = None  # seconds to wait before the next connection, told by the daemon
         self._core = Client(keep=0)
         self._told_down: set[str] = set()  # sources that were reported as down on this connection
+        self._told_states: dict[tuple[str, str], str] = {}  # by symbol and source, if worth a word
         for symbol in symbols:
             self._core.follow(symbol, snapshot=snapshot)
+        for symbol in symbols:
+            self._core.follow(symbol, "quality")
 
     @property
     def done(self) -> bool:
@@ -252,6 +264,7 @@ class Tail:
                 show.notice("stream.rewind", raw)
             case Quality():
                 self._source(event, show)
+                self._state(event, show)
             case Notice():
                 if event.method == "connection.refused":
                     self.sent_away = float(event.params["retryAfter"])
@@ -265,6 +278,19 @@ class Tail:
         if down and name not in self._told_down:
             self._told_down.add(name)
             show.news(f"{name}: no connection ({quality.reason}), the daemon tries again")
+
+    def _state(self, quality: Quality, show: Show) -> None:
+        """Report how a symbol fares. That it is live needs no word behind a silence: its trade shows it."""
+        key = quality.symbol, quality.source
+        before, state = self._told_states.get(key), quality.state
+        if state == before:
+            return
+        if state in WORTH_A_WORD:
+            self._told_states[key] = state
+            reason = f" ({quality.reason})" if quality.reason else ""
+            show.news(f"{quality.symbol}: {state} at {quality.source}{reason}")
+        elif self._told_states.pop(key, "quiet") != "quiet":
+            show.news(f"{quality.symbol}: {state} at {quality.source}")
 
 
 def refusal(refused: Refused) -> str:

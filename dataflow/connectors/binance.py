@@ -1,11 +1,18 @@
-"""Binance spot market streams: `wss://stream.binance.com:443/stream` (wrapped) or `/ws` (bare).
+"""Binance's market streams: `wss://stream.binance.com:443/stream` (wrapped) or `/ws` (bare). Also those of
+Binance US, and of the futures in USDT and USDC: `wss://fstream.binance.com/market/stream`.
 
-Rules of this file. Binance writes symbols without a dash. The way back to BASE-QUOTE is a table of the known
-symbols, never a guess at where to cut. The ids of one symbol grow by one, so they are the sequence, and a
-skipped id proves a loss. With `stream = "trade"` the id is `t`. With `stream = "aggTrade"` it is `a`, the
-number of the aggregate, which grows by one too. (The trades inside are contiguous, `f..l`, but one aggregate
-is one entry here, so a gap counts aggregates.) Events of the other stream are not trades here, or every trade
-would count twice.
+Rules of this file. The address decides the market: a path that begins with `/market/` is that of the futures,
+as Binance routes them, and a host of `binance.us` has a REST of its own. A setting beside the address could
+contradict it, and BTCUSDT is the name of a pair here and of a perpetual there. So a symbol of the other
+market is refused at the start. Of the futures only the aggregates are documented. (They leave out what the
+insurance fund and auto-deleveraging trade, and so do their numbers.)
+
+Binance writes symbols without a dash. The way back to BASE-QUOTE is a table of the known symbols, never a
+guess at where to cut. The ids of one symbol grow by one, so they are the sequence, and a skipped id proves
+a loss. With `stream = "trade"` the id is `t`. With `stream = "aggTrade"` it is `a`, the number of the
+aggregate, which grows by one too. (The trades inside are contiguous, `f..l`, but one aggregate is one entry
+here, so a gap counts aggregates.) Events of the other stream are not trades here, or every trade would count
+twice.
 
 There are two ways to read a trade. The usual way makes it in one expression, if every field has its usual
 form. The careful way goes through any other message field by field and names the problem. The usual way must
@@ -35,8 +42,9 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
+from dataflow.domain.symbols import contract
 from dataflow.domain.timestamps import LATEST
-from dataflow.sources.port import Newest, Page, Request, SourceSettings
+from dataflow.sources.port import Newest, Page, Request, SourceSettings, told_apart
 from dataflow.sources.reading import (
     EXCERPT,
     PositiveDecimals,
@@ -52,6 +60,7 @@ _LATEST_USUAL: Final = LATEST // 1_000_000  # milliseconds
 _MOST_ROWS: Final = 1000  # of one answer
 _TRADES_WEIGHT: Final = 25
 _AGGREGATES_WEIGHT: Final = 4
+_FUTURES_WEIGHT: Final = 20  # the same question there
 _TICKER_WEIGHT: Final = 2  # for up to so many symbols; for more it costs more than to ask again
 _TICKER_SYMBOLS: Final = 20
 _LAST_ID: Final = 2**53  # a greater number is noise, and would make a gap that no client can count
@@ -68,6 +77,17 @@ Method = Literal["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS"]
 class Settings(SourceSettings):
     """`stream`: single trades, or the aggregates of Binance (one taker order at one price)."""
 
+    symbols: tuple[str, ...] = field(default=(), validator=told_apart)
+
+    @symbols.validator
+    def _of_the_market(self, _attribute: object, value: tuple[str, ...]) -> None:
+        is_futures = _is_futures(self.url)
+        if any((contract(symbol) is not None) is not is_futures for symbol in value):
+            raise ValueError(
+                "must be BASE-QUOTE-PERP or BASE-QUOTE-YYMMDD at an address of futures (/market/...), "
+                "and BASE-QUOTE at any other"
+            )
+
     # Symbols share a request, because few are allowed. A refusal does not say which of them it means: the
     # connector then asks again for fewer symbols, until a refusal concerns one.
     symbols_a_request: ClassVar[int] = 50
@@ -75,18 +95,35 @@ class Settings(SourceSettings):
     connections_in: ClassVar[tuple[int, float]] = (300, 300.0)
     weight_header: ClassVar[str | None] = "X-MBX-USED-WEIGHT-1M"
 
-    stream: Literal["trade", "aggTrade"] = "trade"
+    stream: Literal["trade", "aggTrade"] = field()
+
+    @stream.default
+    def _documented(self) -> Literal["trade", "aggTrade"]:
+        return "aggTrade" if _is_futures(self.url) else "trade"
+
+    @stream.validator
+    def _of_futures(self, _attribute: object, value: str) -> None:
+        if value == "trade" and _is_futures(self.url):
+            raise ValueError('must be "aggTrade" at an address of futures: no other stream has their trades')
 
     # Who sends more is cut off, and banned after some times. Pings and pongs count.
     requests_per_second: int = field(default=5, validator=validators.ge(0))
     rotate_after: float = field(
         default=82_800.0, validator=validators.ge(0)
     )  # Binance ends a connection after 24 h
-    refill_url: str = "https://api.binance.com"
+    refill_url: str = field()
+
+    @refill_url.default
+    def _of_the_address(self) -> str:
+        if _is_futures(self.url):
+            return "https://fapi.binance.com"
+        return "https://api.binance.us" if _is_american(self.url) else "https://api.binance.com"
 
     def derived(self, symbol: str) -> str:
-        """Without the dash."""
-        return symbol.replace("-", "").upper()
+        """BTCUSDT, also for a perpetual; BTCUSDT_251226 for a future that ends on that day."""
+        pair, kind = contract(symbol) or (symbol, "PERP")
+        name = pair.replace("-", "").upper()
+        return name if kind == "PERP" else f"{name}_{kind}"
 
 
 class _Message(msgspec.Struct, gc=False):  # one per message, and soon dropped
@@ -287,6 +324,9 @@ class Filler:
         self._name = name
         self._single = settings.stream == "trade"
         self._exchange_name = settings.exchange_name
+        self._root = "/fapi/v1" if _is_futures(settings.url) else "/api/v3"
+        aggregates = _FUTURES_WEIGHT if _is_futures(settings.url) else _AGGREGATES_WEIGHT
+        self._weight = _TRADES_WEIGHT if self._single else aggregates
 
     def fill(self, missing: Missing) -> Request | None:
         """From the trade before the missing ones to the one behind them, at most 1,000 at once."""
@@ -313,9 +353,9 @@ class Filler:
         if self._single:
             names = [self._exchange_name(symbol) for symbol in symbols[:_TICKER_SYMBOLS]]
             listed = quote(msgspec.json.encode(names))
-            return Request(f"/api/v3/ticker/24hr?type=MINI&symbols={listed}", _TICKER_WEIGHT)
+            return Request(f"{self._root}/ticker/24hr?type=MINI&symbols={listed}", _TICKER_WEIGHT)
         query = urlencode({"symbol": self._exchange_name(symbols[0]), "limit": 1})
-        return Request(f"/api/v3/aggTrades?{query}", _AGGREGATES_WEIGHT)
+        return Request(f"{self._root}/aggTrades?{query}", self._weight)
 
     def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
         """The id of the newest trade; of an aggregate its time, too."""
@@ -342,8 +382,7 @@ class Filler:
             query["fromId"] = first
         query["limit"] = _MOST_ROWS if first is None or last is None else min(last - first + 1, _MOST_ROWS)
         name = "historicalTrades" if self._single else "aggTrades"
-        weight = _TRADES_WEIGHT if self._single else _AGGREGATES_WEIGHT
-        return Request(f"/api/v3/{name}?{urlencode(query)}", weight)
+        return Request(f"{self._root}/{name}?{urlencode(query)}", self._weight)
 
     def _is_end(self, missing: Missing, last: int) -> bool:
         return missing.last is not None and last > missing.last
@@ -361,6 +400,15 @@ class Filler:
             timestamp=_timestamp(row.time if single else row.T),
             sequence=number,
         )
+
+
+def _is_futures(url: str) -> bool:
+    return urlsplit(url).path.startswith("/market/")
+
+
+def _is_american(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host == "binance.us" or host.endswith(".binance.us")
 
 
 def _refusal(frame: _Frame) -> str | None:

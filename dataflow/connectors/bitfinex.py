@@ -6,9 +6,10 @@ a snapshot of the newest trades, the newest first; it is read from its end. The 
 of the taker: less than zero is sold.
 
 The first request asks for numbers (flag SEQ_ALL): every message of a channel has one then, one more than the
-one before, whatever its channel. A skipped or repeated number proves a loss: every subscribed symbol is
-marked, and the connection is given up. As many numbers may be skipped as there were unreadable messages;
-then the symbols are marked, but the connection stays. Ids belong to the whole exchange and prove nothing, so
+one before, whatever its channel. A skipped or repeated number proves a loss. Then the connection is given up,
+and nothing more is read from it: what still comes may be out of order, and the next subscription finds it. As
+many numbers may be skipped as there were unreadable messages; then every subscribed symbol is marked, but the
+connection stays. Ids belong to the whole exchange and prove nothing, so
 trades have no sequence, and every subscription leaves a mark.
 
 An announced restart (20051) and the end of a maintenance (20061), after which Bitfinex advises to subscribe
@@ -32,6 +33,7 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Trade
+from dataflow.domain.symbols import contract
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
 from dataflow.sources.reading import (
     EXCERPT,
@@ -69,11 +71,11 @@ class Settings(SourceSettings):
 
     def derived(self, symbol: str) -> str:
         """tBTCUSD, tBTCUST (Tether), tDOGE:USD (four letters); tBTCF0:USTF0 for a perpetual."""
-        base, _, rest = symbol.partition("-")
-        quote, _, kind = rest.partition("-")
+        pair, kind = contract(symbol) or (symbol, "")
+        base, _, quote = pair.partition("-")
         base, quote = _CURRENCIES.get(base, base), _CURRENCIES.get(quote, quote)
-        if kind:
-            return f"t{base}F0:{quote}F0"
+        if kind:  # there are no futures that end on a day: the name of one is refused there
+            return f"t{base}F0:{quote}F0" if kind == "PERP" else f"t{symbol}"
         return f"t{base}{quote}" if len(base) <= 3 and len(quote) <= 3 else f"t{base}:{quote}"
 
 
@@ -134,6 +136,7 @@ class Codec:
         self._is_numbered = False
         self._due: int | None = None  # the next number
         self._unread = 0  # messages since the last one with a readable number
+        self._is_over = False  # the numbering broke
 
     def headers(self) -> Collection[tuple[str, str]]:
         """None."""
@@ -164,6 +167,8 @@ class Codec:
 
     def decode(self, message: str | bytes, into: Received[Item]) -> None:
         """Add the content of `message` to `into`. The top of this file lists the problems."""
+        if self._is_over:
+            return
         try:
             said = _parsed(message)
             if isinstance(said, list):
@@ -171,6 +176,8 @@ class Codec:
         except Unusable as problem:
             self._unread += 1
             into.problems.append((problem.reason, excerpt(message)))
+            return
+        if self._is_over:
             return
         try:
             if isinstance(said, list):
@@ -190,8 +197,10 @@ class Codec:
         self._due, self._unread = number + 1, 0
         if due is None or number == due:
             return
-        into.items.extend(Missed(self._name, symbol, "source_gap") for symbol in self._channels.values())
-        if not due < number <= due + unread and into.lost is None:
+        if due < number <= due + unread:
+            into.items.extend(Missed(self._name, symbol, "source_gap") for symbol in self._channels.values())
+        else:
+            self._is_over = True
             into.lost = f"message {number} where {due} was due"
 
     def _receive(self, said: list[Any], message: str | bytes, into: Received[Item]) -> None:

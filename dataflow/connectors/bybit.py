@@ -32,6 +32,7 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
+from dataflow.domain.symbols import contract
 from dataflow.sources.fields import one_of
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, told_apart
 from dataflow.sources.reading import (
@@ -52,7 +53,6 @@ _SIDES: Final[Mapping[Any, Side]] = {"Buy": "buy", "Sell": "sell"}
 _TOO_OFTEN: Final = (10006, 10018)
 _ALREADY: Final = "error:already subscribed"
 _is_id: Final = re.compile(r"[0-9A-Za-z-]{1,64}").fullmatch
-_is_derivative: Final = re.compile(r".*-(PERP|[0-9]{6})").fullmatch
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 Operation = Literal["subscribe", "unsubscribe"]
@@ -62,7 +62,8 @@ Operation = Literal["subscribe", "unsubscribe"]
 class Settings(SourceSettings):
     """`url` ends in `/spot`, with symbols BASE-QUOTE, or in `/linear`, with BASE-QUOTE-PERP or -YYMMDD."""
 
-    symbols_a_request: ClassVar[int] = 10  # the bound of spot; linear has none but 21,000 characters
+    symbols_a_request: ClassVar[int] = 10  # of spot; linear has no such bound
+    symbols_a_connection: ClassVar[int] = 600  # their topics may have 21,000 characters on one connection
     connections_in: ClassVar[tuple[int, float]] = (500, 300.0)
 
     url: str = field()
@@ -80,19 +81,19 @@ class Settings(SourceSettings):
     def _of_the_category(self, _attribute: object, value: tuple[str, ...]) -> None:
         is_linear = _category(self.url) == "linear"
         for symbol in value:
-            if bool(_is_derivative(symbol)) is not is_linear:
+            if (contract(symbol) is not None) is not is_linear:
                 wanted = "BASE-QUOTE-PERP or BASE-QUOTE-YYMMDD" if is_linear else "BASE-QUOTE"
                 raise ValueError(f"must be {wanted} at an address that ends in /{_category(self.url)}")
 
     def derived(self, symbol: str) -> str:
         """BTCUSDT; BTCPERP for a perpetual in USDC; BTCUSDT-26DEC25 or BTC-26DEC25 for a future."""
-        base, _, rest = symbol.partition("-")
-        quote, _, kind = rest.partition("-")
-        if not kind:
-            return base + quote
+        pair, kind = contract(symbol) or (symbol, "")
+        base, _, quote = pair.partition("-")
         if kind == "PERP":
             return f"{base}PERP" if quote == "USDC" else base + quote
-        return f"{base if quote == 'USDC' else base + quote}-{_day(kind)}"
+        if kind:
+            return f"{base if quote == 'USDC' else base + quote}-{_day(kind)}"
+        return base + quote
 
 
 class _Trade(msgspec.Struct, gc=False):

@@ -167,7 +167,7 @@ class Codec:
             into.problems.append((problem.reason, excerpt(message)))
             return
         try:
-            self._understand(said, excerpt(message) if said.trades else "", into)
+            self._understand(said, message, into)
         except Unusable as problem:
             if said.type == "trade" or (said.result is None and not isinstance(said.type, str)):
                 self._mark(self._affected(said.symbol), into)
@@ -183,17 +183,17 @@ class Codec:
         symbol = self._symbols.get(name)
         return [symbol] if symbol in self._subscribed else []
 
-    def _understand(self, said: _Message, shown: str, into: Received[Item]) -> None:
+    def _understand(self, said: _Message, message: str | bytes, into: Received[Item]) -> None:
         if said.type == "trade":
             into.items.append(self._trade(named_in(self._symbols, said.symbol), said))
         elif said.type == "l2_updates":
-            self._answered(named_in(self._symbols, said.symbol), said.trades or [], shown, into)
+            self._answered(named_in(self._symbols, said.symbol), said.trades or [], message, into)
         elif said.type == "error" or said.result == "error":
             self._refuse(said, into)
         elif not (isinstance(said.type, str) and said.type in _OTHER_TYPES):
             raise Unusable("missing_field" if said.type is None else "unknown_type")
 
-    def _answered(self, symbol: str, deals: list[_Deal], shown: str, into: Received[Item]) -> None:
+    def _answered(self, symbol: str, deals: list[_Deal], message: str | bytes, into: Received[Item]) -> None:
         """The first message about the order book of a symbol answers its subscription."""
         if symbol not in self._asked:
             return
@@ -206,7 +206,7 @@ class Codec:
                 trades.append(self._trade(symbol, deal))
             except Unusable as problem:
                 is_whole = False
-                into.problems.append((problem.reason, shown))
+                into.problems.append((problem.reason, excerpt(message)))
         trades.sort(key=lambda trade: (trade.timestamp, _number(trade)))
         if not is_whole:
             self._mark([symbol], into)

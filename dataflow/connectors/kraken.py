@@ -71,7 +71,7 @@ class Settings(SourceSettings):
     # An address that tries more than some 150 times within 10 minutes is shut out for as long.
     connections_in: ClassVar[tuple[int, float]] = (150, 600.0)
 
-    version: Literal[2, 1] = 2
+    version: Literal[2, 1] = field(default=2, validator=validators.in_((2, 1)))
 
     # The exchange tells no number, only that too many messages are refused ("Exceeded msg rate").
     requests_per_second: int = field(default=5, validator=validators.ge(0))
@@ -85,6 +85,14 @@ class Settings(SourceSettings):
     def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
         if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
             raise ValueError("two of them have the same name on Kraken")
+
+    @version.validator
+    def _can_be_merged(self, _attribute: object, value: int) -> None:
+        if value == 1 and (self.lines > 1 or self.rotate_after > 0):
+            raise ValueError(
+                "version 1 takes no `lines` and no `rotate_after`: its trades have no ids, so two"
+                " connections would bring each trade twice"
+            )
 
     def derived(self, symbol: str) -> str:
         """With a slash; in version 1 by its old names."""
@@ -255,7 +263,7 @@ class Version2(_Common):
         try:
             said = decoded(message, _frames)
             if said.channel == "trade":
-                self._read(said, excerpt(message), into)
+                self._read(said, message, into)
             elif said.channel is not None:
                 if not (isinstance(said.channel, str) and said.channel in _OTHER_CHANNELS):
                     raise Unusable("unknown_channel")
@@ -266,7 +274,7 @@ class Version2(_Common):
         except Unusable as problem:
             into.problems.append((problem.reason, excerpt(message)))
 
-    def _read(self, said: _Frame, shown: str, into: Received[Item]) -> None:
+    def _read(self, said: _Frame, message: str | bytes, into: Received[Item]) -> None:
         if said.type not in ("update", "snapshot"):
             raise Unusable("missing_field" if said.type is None else "unknown_type")
         trades = []
@@ -274,7 +282,7 @@ class Version2(_Common):
             try:
                 trades.append(self._trade(deal))
             except Unusable as problem:
-                into.problems.append((problem.reason, shown))
+                into.problems.append((problem.reason, excerpt(message)))
         if said.type == "snapshot":
             trades.sort(key=_number)
         into.items.extend(trades)
@@ -341,7 +349,7 @@ class Version1(_Common):
             return
         try:
             if isinstance(said, list):
-                self._read(said, excerpt(message), into)
+                self._read(said, message, into)
             else:
                 self._understand(said, into)
         except Unusable as problem:
@@ -350,7 +358,7 @@ class Version1(_Common):
     def _mark(self, symbols: Iterable[str], into: Received[Item]) -> None:
         into.items.extend(Missed(self._name, symbol, "source_gap") for symbol in symbols)
 
-    def _read(self, said: list[msgspec.Raw], shown: str, into: Received[Item]) -> None:
+    def _read(self, said: list[msgspec.Raw], message: str | bytes, into: Received[Item]) -> None:
         channel = _string(said[-2]) if len(said) >= 4 else None
         if channel is None:
             self._mark(self._subscribed, into)
@@ -376,7 +384,7 @@ class Version1(_Common):
                 into.items.append(self._trade(symbol, row))
             except Unusable as problem:
                 self._mark([symbol], into)
-                into.problems.append((problem.reason, shown))
+                into.problems.append((problem.reason, excerpt(message)))
 
     def _trade(self, symbol: str, row: _Row) -> Trade:
         return Trade(

@@ -33,6 +33,7 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
+from dataflow.domain.symbols import contract
 from dataflow.sources.fields import one_of
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
 from dataflow.sources.reading import (
@@ -61,7 +62,9 @@ Operation = Literal["subscribe", "unsubscribe"]
 class Settings(SourceSettings):
     """`url` ends in `/business` (every trade, with refill) or in `/public` (aggregates, without)."""
 
-    symbols_a_request: ClassVar[int] = 100  # 480 requests an hour are allowed, of 64 KB
+    # "The total length of multiple channels cannot exceed 64 KB", and there may be 480 requests an hour.
+    symbols_a_request: ClassVar[int] = 100
+    symbols_a_connection: ClassVar[int] = 1000
     connections_in: ClassVar[tuple[int, float]] = (3, 1.0)
 
     url: str = field()
@@ -76,8 +79,8 @@ class Settings(SourceSettings):
 
     def derived(self, symbol: str) -> str:
         """The same for spot and dated futures; a perpetual ends in -SWAP."""
-        base, perpetual, _ = symbol.rpartition("-PERP")
-        return f"{base}-SWAP" if perpetual else symbol
+        pair, kind = contract(symbol) or (symbol, "")
+        return f"{pair}-SWAP" if kind == "PERP" else symbol
 
 
 class _Trade(msgspec.Struct, gc=False, rename="camel"):

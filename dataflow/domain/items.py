@@ -66,6 +66,9 @@ class Missing:
     Each of the two is a trade that was received, or None: nothing was received before, or nothing since.
     `first`..`last`: the sequences that are missing, from a source with sequences; else both are None. `last`
     is None with a `first` when nothing was received since.
+
+    `until`: what is later, ns since epoch, is not missing, because another source took over; and the trades
+    of that one wait for the answer.
     """
 
     source: str
@@ -74,18 +77,19 @@ class Missing:
     before: Trade | None
     first: int | None = None
     last: int | None = None
+    until: int | None = None
 
 
 @frozen
 class Refilled:
-    """What came of asking for missing trades of `symbol`: `trades`, oldest first, perhaps none.
+    """What came of asking for missing trades of `symbol`: `trades`, oldest first, perhaps none. Of a source
+    without sequences nothing is missing between them.
 
     `is_whole`: nothing is missing between the newest trade from before and the first one that waits for this
     answer. `is_last`: nothing more comes in time, so what waits goes on, behind a gap if need be.
 
-    `before`: that of the question, see `Missing`. With it the answer concerns what waits up to this trade,
-    and nothing that began to wait later. Without sequences, `is_whole` is believed only with it, or if that
-    trade is among `trades`.
+    `before`: that of the question, see `Missing`. The answer concerns what waits up to this trade, and
+    nothing that began to wait later. None: the question had no end, so nothing waits for the answer.
     """
 
     source: str
@@ -96,7 +100,25 @@ class Refilled:
     before: Trade | None = None
 
 
-Item: TypeAlias = Trade | Missed | Refilled
+@frozen
+class Switched:
+    """A mark: behind this place the stream of `symbol` is that of `source`. Before, it was that of `before`.
+
+    `before` is None where the others stay in the stream, and `source` only joins them. `at`: the time of it,
+    ns since epoch. `is_whole`: nothing of `before` is missing up to here. `sequence`: of the last trade of
+    `source` that was no part of the stream, from a source with sequences.
+    """
+
+    source: str
+    symbol: str
+    before: str | None
+    reason: str
+    at: int
+    is_whole: bool
+    sequence: int | None = None
+
+
+Item: TypeAlias = Trade | Missed | Refilled | Switched
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):

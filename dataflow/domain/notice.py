@@ -57,4 +57,30 @@ class Started:
     offset: int
 
 
-Notice: TypeAlias = SourceLost | SourceRestored | Waiting | Refused | Draining
+@frozen
+class StreamSwitched:
+    """Up to place `offset` the stream is that of the source `from_`, behind it that of `to`.
+
+    For those who follow the symbol, and perhaps before they have come to that place.
+    """
+
+    symbol: str
+    channel: str
+    epoch: int
+    offset: int
+    from_: str
+    to: str
+    reason: str
+
+
+@frozen
+class SymbolsChanged:
+    """Symbols that a source carries now, and none did before; and the other way round."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+Notice: TypeAlias = (
+    SourceLost | SourceRestored | StreamSwitched | SymbolsChanged | Waiting | Refused | Draining
+)

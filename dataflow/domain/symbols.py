@@ -31,6 +31,13 @@ class Form:
 
 # Of an exchange: also perpetual contracts, and those that end on a day (YYMMDD).
 BASE_QUOTE: Final = Form(r"[^:-]+-[^:-]+(-PERP|-[0-9]{6})?", 'BASE-QUOTE in capitals, such as "BTC-USD"')
+_contract: Final = re.compile(r"([^:-]+-[^:-]+)-(PERP|[0-9]{6})").fullmatch
+
+
+def contract(symbol: str) -> tuple[str, str] | None:
+    """The pair of a perpetual or a future, and "PERP" or the day on which it ends; None for a pair."""
+    found = _contract(symbol)
+    return None if found is None else (found[1], found[2])
 
 
 def well_formed(symbol: str) -> bool:

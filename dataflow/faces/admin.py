@@ -87,6 +87,7 @@ class Actor(_Actor, total=False):
 
     children: list[Actor]
     delivered: Annotated[spelled.Delivered, Meta(description="of sources alone")]
+    quality: Annotated[spelled.SymbolsOfSource, Meta(description="of sources alone")]
 
 
 class Restarting(TypedDict):
@@ -211,7 +212,7 @@ class _Admin:
 
     def _told(self, node: Node) -> dict[str, Any]:
         """`node` as JSON: moments of the event loop's clock become ages and times, and a source tells what it
-        delivered. No secrets."""
+        delivered, and how its symbols fare. No secrets."""
         now, ago, sources = trio.current_time(), self._hall.core.ago, self._sources()
 
         def dated(plain: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +224,7 @@ class _Admin:
             plain["last_error"] = plain["last_error"] and concealed(plain["last_error"])
             source = sources.get(below(SOURCES, plain["path"]) or "")
             if source is not None:
-                plain["delivered"] = source["delivered"]
+                plain["delivered"], plain["quality"] = source["delivered"], source["quality"]
             return plain | {"children": [dated(child) for child in children]}
 
         return dated(node.to_dict())

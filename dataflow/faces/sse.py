@@ -3,7 +3,7 @@
 Rules of this file: words only. An event's id is its place, "EPOCH-OFFSET"; a client that comes back with the
 last one (`Last-Event-ID`, or `?since=`) gets everything since, in order; or a gap that says that this is not
 known any more, and then what there is. If its branch was lost, the first event is `rewind`. A `filled` has no
-id: it concerns earlier places.
+id: it concerns earlier places. Nor has a `switched`, which tells its place itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quart import Response, request
 from actors.session import Ending
 from actors.update import Places
 from dataflow.domain import Gap, Topic
-from dataflow.domain.notice import Draining, Notice
+from dataflow.domain.notice import Draining, Notice, StreamSwitched
 from dataflow.domain.topic import CANDLES, TRADES
 from dataflow.gateway import face, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, Trial
@@ -85,6 +85,8 @@ class Events(Format):
         return self.event("rewind", {"epoch": epoch, "offset": offset}, epoch, offset)
 
     def notice(self, notice: Notice) -> bytes:
+        if isinstance(notice, StreamSwitched):
+            return self.event("switched", spelling.fields(notice))
         return self.event("notice", {"kind": spelling.KINDS[type(notice)], **spelling.fields(notice)})
 
 
@@ -212,8 +214,8 @@ _ABOUT: Final = About(
         Parameter("since", str, "a place, EPOCH-OFFSET: everything after it comes first"),
         Parameter("Last-Event-ID", str, "the same; comes before `since`", place="header"),
     ),
-    more="Events are `trade`, `candle`, `quality`, `gap`, `filled`, `rewind` and `notice`. The `id` of an "
-    f"event is its place. With `Accept: {NDJSON}` each event is a line: `{{event, id, data}}`.",
+    more="Events are `trade`, `candle`, `quality`, `gap`, `filled`, `rewind`, `switched` and `notice`. The "
+    f"`id` of an event is its place. With `Accept: {NDJSON}` each event is a line: `{{event, id, data}}`.",
 )
 
 _IN_NODE: Final = "// a browser; Node.js with --experimental-eventsource"

@@ -15,6 +15,7 @@ from dataflow.cache.archive import Places
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.quality import Quality
+from dataflow.sources.health import Health
 
 UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place 0 is never an entry's
 
@@ -28,11 +29,25 @@ class Position:
 
 
 @frozen
+class FailoverInfo:
+    """Which source the stream of a symbol is of, since when (ns since epoch), for `age` seconds, and why.
+
+    `switches`: that were told. `healths`: of each of its sources, the preferred one first.
+    """
+
+    active: str
+    since: int
+    age: float
+    switches: int
+    healths: Mapping[str, Health]
+
+
+@frozen
 class SymbolInfo:
     """A configured symbol.
 
     `sources` carry it. `status` is the state at the best of them, `quality` the state at each. `newest` is
-    its newest trade.
+    its newest trade. `failover`: None where all of its sources are in its stream.
     """
 
     symbol: str
@@ -41,6 +56,7 @@ class SymbolInfo:
     status: str
     quality: Sequence[Quality]
     newest: Recorded | None
+    failover: FailoverInfo | None = None
 
 
 @frozen
@@ -83,12 +99,44 @@ class DeliveredInfo:
 
 
 @frozen
+class SymbolsInfo:
+    """How the symbols of a source fare: their number in each state, the places that are gaps, and the middle
+    one of their lags in seconds, None before the first."""
+
+    states: Mapping[str, int]
+    missing: int
+    lag: float | None
+
+
+@frozen
+class RefillInfo:
+    """What came of asking a source for missing trades, since the start.
+
+    `missing` trades are being asked for now, by `questions` that are open; `asked` counts requests by HTTP,
+    `filled` trades that came, `told` gaps that were told because the answer took too long, `given_up`
+    questions whose trades stay missing. `refused` answers were not believed, by reason; `failed` requests had
+    none. `circuit`: of a `Breaker`, open after several answers in a row that were refused.
+    """
+
+    missing: int
+    questions: int
+    asked: int
+    filled: int
+    told: int
+    given_up: int
+    refused: Counter[str]
+    failed: Counter[str]
+    circuit: str
+
+
+@frozen
 class SourceInfo:
     """A source. It has been in this `state` since `since` (ns since epoch), for `age` seconds.
 
     `reason` of its newest failure, at `reason_at` (ns since epoch); None again once it is connected.
     `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
-    counts unusable messages by kind.
+    counts unusable messages by kind. `quality`: how all its symbols fare. `refill`: None where nothing can be
+    asked.
     """
 
     state: str
@@ -101,12 +149,17 @@ class SourceInfo:
     symbols: Sequence[str]
     rejected: Mapping[str, str]
     problems: Counter[str]
+    quality: SymbolsInfo
+    refill: RefillInfo | None
+    circuit: str
 
 
 @frozen
 class Status:
     """The daemon. `uptime` in seconds; `waiting` counts clients by the urgency of their turn, `ended` those
-    that left by the reason. `loop_lag`: the longest delay of the event loop in the last minute, seconds."""
+    that left by the reason. `loop_lag`: the longest delay of the event loop in the last minute, seconds.
+    `failover`: symbols with one source at a time; of many some, those away from the preferred one first.
+    """
 
     sources: Mapping[str, SourceInfo]
     sessions: int
@@ -116,6 +169,7 @@ class Status:
     uptime: float
     epoch: int
     version: str
+    failover: Mapping[str, FailoverInfo]
 
 
 @frozen

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import trio
 from attrs import define, field
 
 from actors.session import Backlog, Ended, Ending, Session
-from dataflow.domain.notice import Notice
-from supervisors import Ref
+from dataflow.domain.notice import Notice, SymbolsChanged
+from supervisors import Put, Ref
 
 from .guestbook import Guest, Guestbook
 from .limits import Account
@@ -34,6 +34,7 @@ class Totals:
         return self.ended[Ending.SLOW]
 
 
+NEWS_OF_SYMBOLS = SymbolsChanged((), ())  # for the herald: there are some that wait
 _UNKNOWN = Ended(Ending.FAILED, "never ran")
 
 
@@ -45,6 +46,8 @@ class Clients:
         self._sessions: dict[AnySession, Guest] = {}
         self._totals = Totals()
         self._herald: Ref | None = None
+        self._symbols: dict[str, bool] = {}  # that have come (True) or gone, and nobody was told so far
+        self._is_asked = False  # the herald has this on its list
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -97,11 +100,31 @@ class Clients:
     def attach(self, herald: Ref) -> None:
         """Set the actor that tells notices to all clients: a `herald.Herald`."""
         self._herald = herald
+        self._is_asked = False
+        self._ask()
 
     def broadcast(self, notice: Notice) -> None:
         """Tell `notice` to every client, soon. Without a herald there are no clients either."""
         if self._herald is not None:
             self._herald.put(notice)
+
+    def symbols_changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        """Tell every client, soon, and then all that has come until then together."""
+        for symbols, have_come in ((removed, False), (added, True)):
+            for symbol in symbols:
+                if self._symbols.pop(symbol, have_come) is have_come:  # else it was never away
+                    self._symbols[symbol] = have_come
+        self._ask()
+
+    def take_symbols(self) -> SymbolsChanged:
+        """What every client must be told of; nothing any more after this call."""
+        symbols, self._symbols, self._is_asked = self._symbols, {}, False
+        added, removed = ([s for s, come in symbols.items() if come is which] for which in (True, False))
+        return SymbolsChanged(tuple(sorted(added)), tuple(sorted(removed)))
+
+    def _ask(self) -> None:
+        if self._symbols and not self._is_asked and self._herald is not None:
+            self._is_asked = self._herald.put(NEWS_OF_SYMBOLS) is not Put.DROPPED
 
     @property
     def ended(self) -> Mapping[Ending, int]:

@@ -25,7 +25,7 @@ from dataflow.cache.history import History
 from dataflow.core import Core
 from dataflow.domain import Recorded, Topic
 from dataflow.domain.aggregate import Aggregate
-from dataflow.domain.quality import Quality
+from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.symbols import ANY, LONGEST, WELL_FORMED, compact, well_formed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import CANDLES, DAYS, TRADES
@@ -36,10 +36,13 @@ from .answers import (
     ClientInfo,
     ClientsInfo,
     DeliveredInfo,
+    FailoverInfo,
     OutboxInfo,
+    RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
+    SymbolsInfo,
     TradesPage,
 )
 from .clients import AnySession
@@ -54,6 +57,7 @@ MAX_COUNT: Final = 1000  # trades in one answer ...
 MAX_TRADES: Final = 10_000  # ... and trades and gaps, where a client asks for so many
 PARTS_AT_ONCE: Final = 20  # of a walk in one answer: 40,000 entries that are out of a range of time
 MAX_CANDLES: Final = 10_000  # in one answer
+MAX_FAILOVERS: Final = 20  # symbols in one answer about the daemon
 COMPARED: Final = 100  # of many symbols, its neighbours, with one that is unknown: half a millisecond
 _BEST_FIRST: Final = ("live", "subscribing", "idle", "connecting", "lost", "rejected")
 
@@ -87,11 +91,15 @@ class Desk:
             uptime=round(core.uptime, 3),
             epoch=core.epoch,
             version=version("dataflow"),
+            failover=self._failovers(),
         )
 
     def sources(self) -> Mapping[str, SourceInfo]:
         """All sources by name, in the order of the configuration."""
-        return {name: self._source(source) for name, source in self._core.sources.items()}
+        states = self._core.symbols_by_state()
+        return {
+            name: self._source(source, states.get(name, {})) for name, source in self._core.sources.items()
+        }
 
     def clients(self, after: int = 0, limit: int = 50, behind: float = 0.0) -> ClientsInfo:
         """At most `limit` clients with an id above `after`. With `behind`, only those whose outbox holds
@@ -317,7 +325,7 @@ class Desk:
         history.expire(trio.current_time())
         return history
 
-    def _source(self, source: SourceState) -> SourceInfo:
+    def _source(self, source: SourceState, states: Mapping[Grade, Sequence[str]]) -> SourceInfo:
         delivered, silent, failed = source.delivered, source.silent_for, source.failed_ago
         return SourceInfo(
             state=source.link.value,
@@ -336,7 +344,50 @@ class Desk:
             symbols=sorted(source.subscribed_symbols),
             rejected=source.refused_symbols,
             problems=source.problems,
+            quality=SymbolsInfo(
+                {grade.value: len(states[grade]) for grade in Grade if grade in states},
+                source.vitals.missing,
+                source.vitals.lag,
+            ),
+            refill=self._refill(source),
+            circuit=source.circuit.value,
         )
+
+    def _refill(self, source: SourceState) -> RefillInfo | None:
+        if not self._core.is_asked(source.name):
+            return None
+        refills = self._core.wanted.of(source.name)
+        return RefillInfo(
+            missing=refills.missing_now,
+            questions=refills.open,
+            asked=refills.asked,
+            filled=refills.filled,
+            told=refills.told,
+            given_up=refills.given_up + refills.pushed_out,
+            refused=refills.refused,
+            failed=refills.failed,
+            circuit=refills.breaker.state(trio.current_time()).value,
+        )
+
+    def _failover(self, symbol: str) -> FailoverInfo | None:
+        standing = self._core.board.standings.get(symbol)
+        if standing is None:
+            return None
+        age = self._core.board.age(standing)
+        return FailoverInfo(
+            active=standing.active,
+            since=self._core.ago(age),
+            age=round(age, 3),
+            switches=standing.switches,
+            healths={name: standing.healths[name] for name in standing.sources if name in standing.healths},
+        )
+
+    def _failovers(self) -> Mapping[str, FailoverInfo]:
+        standings = self._core.board.standings.values()
+        away = [each.symbol for each in standings if each.active != each.sources[0]]
+        some = dict.fromkeys([*away[:MAX_FAILOVERS], *islice(self._core.board.standings, MAX_FAILOVERS)])
+        found = {symbol: self._failover(symbol) for symbol in islice(some, MAX_FAILOVERS)}
+        return {symbol: info for symbol, info in found.items() if info is not None}
 
     def _client(self, session: AnySession, guest: Guest, now: float) -> ClientInfo:
         age = now - guest.came_at
@@ -367,6 +418,7 @@ class Desk:
             status=min([source.status(symbol) for source in sources], key=_BEST_FIRST.index),
             quality=self.quality(symbol),
             newest=newest[0] if newest else None,
+            failover=self._failover(symbol),
         )
 
 

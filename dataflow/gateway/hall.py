@@ -24,6 +24,7 @@ from dataflow.paths import SESSIONS, TOPICS
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Gateway, Settings
 from dataflow.sources.intake import Intake
+from dataflow.sources.port import PushSettings
 from dataflow.topics.topics import Starter
 from supervisors import Child, Context, Mailbox, Node, Restart, SupervisionError
 
@@ -162,7 +163,13 @@ class Hall:
             self.pages.invite(root + path, origins)
 
     def intake(self, source: str) -> Intake | None:
-        """The entry for all that clients push to `source`; None if no such source takes it."""
+        """The entry for all that clients push to `source`; None if no such source takes it.
+
+        One that takes requests with a token of its own is open to nothing else.
+        """
+        known = self.core.sources.get(source)
+        if known is not None and isinstance(known.settings, PushSettings):
+            return None
         return self.core.intake(source)
 
     # Sessions.

@@ -1,17 +1,20 @@
 """The actor that tells a notice to all clients.
 
 Rules of this file: a sender puts a notice into the mailbox and goes on. Telling ten thousand clients takes a
-tenth of a second. So the work is cut into pieces, and the event loop turns between them.
+tenth of a second. So the work is cut into pieces, and the event loop turns between them. What concerns one
+stream is told to those who follow it.
 """
 
 from __future__ import annotations
 
 import trio
 
-from dataflow.domain.notice import Notice
+from dataflow.domain import Topic
+from dataflow.domain.notice import Notice, StreamSwitched
+from dataflow.domain.symbols import ANY
 from supervisors import Context
 
-from .clients import Clients
+from .clients import NEWS_OF_SYMBOLS, AnySession, Clients
 
 CLIENTS_AT_ONCE = 300  # between two checkpoints
 
@@ -30,7 +33,17 @@ class Herald:
             ctx.beat()
 
     async def _tell(self, notice: Notice) -> None:
+        if notice is NEWS_OF_SYMBOLS:
+            notice = self._clients.take_symbols()
+            if not notice.added and not notice.removed:
+                return
         for told, session in enumerate(self._clients, start=1):
-            session.tell(notice)
+            if not isinstance(notice, StreamSwitched) or _follows(session, notice):
+                session.tell(notice)
             if told % CLIENTS_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
+
+
+def _follows(session: AnySession, notice: StreamSwitched) -> bool:
+    topic = Topic(notice.channel, notice.symbol)
+    return topic in session.lanes or topic._replace(symbol=ANY) in session.lanes

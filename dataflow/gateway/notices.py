@@ -9,7 +9,8 @@ from loguru import logger
 
 from actors.connector import STOPPED
 from dataflow import paths
-from dataflow.domain.notice import SourceLost, SourceRestored
+from dataflow.domain.notice import SourceLost, SourceRestored, StreamSwitched
+from dataflow.domain.topic import TRADES
 from dataflow.logs import Burst
 from dataflow.sources.state import CHANGED, REMOVED, Audience
 
@@ -44,6 +45,20 @@ class Announcer(Audience):
         """Log a problem once per burst: a broken source sends much garbage."""
         if count := self._burst.occurred((source, reason), trio.current_time()):
             logger.bind(path=paths.source(source)).warning("{} ({} times): {}", reason, count, excerpt)
+
+    def given_rest(self, source: str, failures: int, seconds: float) -> None:
+        told = "{} attempts in a row have failed: from now on its lines share one every {:.0f} s"
+        logger.bind(path=paths.source(source)).warning(told, failures, seconds)
+
+    def switched(self, symbol: str, epoch: int, offset: int, before: str, source: str, reason: str) -> None:
+        """Log it once per burst: a source that is lost may have thousands of symbols."""
+        if count := self._burst.occurred((before, source), trio.current_time()):
+            told = f"{symbol} comes from {source} and no more from {before}"
+            logger.bind(path=paths.source(source)).warning("{} ({} times): {}", told, count, reason)
+        self._clients.broadcast(StreamSwitched(symbol, TRADES, epoch, offset, before, source, reason))
+
+    def symbols_changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        self._clients.symbols_changed(added, removed)
 
 
 def _few(symbols: Collection[str]) -> str:

@@ -6,13 +6,20 @@ Rules of this file: types only. Times are RFC 3339 in UTC with microseconds.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
+
+from dataflow.domain.quality import Grade
 
 Time = Annotated[str, Meta(description="RFC 3339, UTC", examples=["2025-11-21T03:28:58.000101Z"])]
 Seconds = Annotated[float, Meta(description="seconds", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
+Lag = Annotated[
+    float,
+    Meta(description="seconds from a trade to the daemon, the middle one of late; below 0: a wrong clock"),
+]
+State = Annotated[Grade, Meta(description="from live, the best, to standby", examples=["live"])]
 
 
 if TYPE_CHECKING:
@@ -31,6 +38,28 @@ class Delivered(TypedDict):
     age: Annotated[Seconds | None, Meta(description="seconds since then")]
 
 
+class SymbolsOfSource(TypedDict):
+    """How the symbols of a source fare."""
+
+    states: Annotated[dict[str, Count], Meta(description="symbols in each state", examples=[{"live": 12}])]
+    missing: Annotated[Count, Meta(description="places in memory that are gaps now")]
+    lag: Annotated[Lag | None, Meta(description="the middle one of all symbols")]
+
+
+class Refill(TypedDict):
+    """What came of asking a source for missing trades."""
+
+    missing: Annotated[int, Meta(description="trades that are asked for now", ge=0)]
+    questions: Annotated[int, Meta(description="open ones", ge=0)]
+    asked: Annotated[int, Meta(description="requests by HTTP", ge=0)]
+    filled: Annotated[int, Meta(description="missing trades that came", ge=0)]
+    told: Annotated[int, Meta(description="gaps that were told: the answer took too long", ge=0)]
+    givenUp: Annotated[int, Meta(description="questions whose trades stay missing", ge=0)]
+    refused: Annotated[dict[str, Count], Meta(description="answers that were not believed, by reason")]
+    failed: Annotated[dict[str, Count], Meta(description="requests without an answer, by reason")]
+    circuit: Annotated[str, Meta(description="open after several refused answers", examples=["closed"])]
+
+
 class Source(TypedDict):
     """A source: how its connection is, and what it delivered."""
 
@@ -43,7 +72,28 @@ class Source(TypedDict):
     symbols: Annotated[list[str], Meta(description="subscribed there")]
     rejected: Annotated[dict[str, str], Meta(description="refused symbols, in the words of the source")]
     problems: Annotated[dict[str, Count], Meta(description="unusable messages by kind")]
+    circuit: Annotated[str, Meta(description="of attempts to connect: closed, open or half_open")]
     delivered: Delivered
+    quality: SymbolsOfSource
+    refill: Annotated[Refill | None, Meta(description="null where nothing can be asked")]
+
+
+class Score(TypedDict):
+    """How a source fares with one symbol: the sum of what its parts earn."""
+
+    score: Annotated[int, Meta(ge=0, le=100)]
+    state: Annotated[str, Meta(examples=["live"])]
+    parts: Annotated[dict[str, Count], Meta(description="connection, quality, lag, errors")]
+
+
+class Failover(TypedDict):
+    """Which source the stream of a symbol is of, where it is of one at a time."""
+
+    active: str
+    since: Annotated[Time, Meta(description="of the last switch")]
+    age: Annotated[Seconds, Meta(description="seconds since then")]
+    switches: Annotated[Count, Meta(description="told since the start")]
+    sources: Annotated[dict[str, Score], Meta(description="by name, the preferred one first")]
 
 
 class Status(TypedDict):
@@ -57,26 +107,30 @@ class Status(TypedDict):
     uptime: Seconds
     epoch: Annotated[int, Meta(description="of the positions of all topics")]
     version: str
+    failover: Annotated[
+        dict[str, Failover],
+        Meta(description="symbols with one source at a time; of many some, the preferred one away first"),
+    ]
 
 
-class Grade(TypedDict):
+class SourceQuality(TypedDict):
     """How a symbol fares at one source."""
 
-    state: Annotated[str, Meta(examples=["live"])]
+    state: State
     since: Annotated[Time, Meta(description="begin of this state")]
-    reason: str | None
+    reason: Annotated[str | None, Meta(description="why it is not better")]
     missing: Annotated[Count | None, Meta(description="places that are gaps now")]
-    lag: Annotated[Seconds | None, Meta(description="from a trade to the daemon")]
+    lag: Lag | None
 
 
 class SymbolQuality(TypedDict):
     """How a symbol fares: the best of its sources, and each of them."""
 
-    state: Annotated[str, Meta(examples=["live"])]
+    state: State
     since: Time
     missing: Count | None
-    lag: Seconds | None
-    sources: dict[str, Grade]
+    lag: Lag | None
+    sources: dict[str, SourceQuality]
 
 
 class Symbol(TypedDict):
@@ -89,6 +143,7 @@ class Symbol(TypedDict):
     lastPrice: Annotated[Number | None, Meta(description="of its newest trade")]
     lastTimestamp: Time | None
     quality: SymbolQuality | None
+    failover: NotRequired[Failover]
 
 
 class Position(TypedDict):

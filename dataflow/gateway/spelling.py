@@ -18,7 +18,15 @@ from attrs import asdict
 
 from dataflow.domain import Gap, Side, Topic, Trade
 from dataflow.domain.candle import Candle
-from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
+from dataflow.domain.notice import (
+    Draining,
+    Refused,
+    SourceLost,
+    SourceRestored,
+    StreamSwitched,
+    SymbolsChanged,
+    Waiting,
+)
 from dataflow.domain.quality import Quality, best
 from dataflow.domain.timestamps import EARLIEST, LATEST, from_rfc3339, to_rfc3339
 from dataflow.domain.topic import TRADES
@@ -28,8 +36,10 @@ from .answers import (
     CandlePage,
     ClientInfo,
     ClientsInfo,
+    FailoverInfo,
     OutboxInfo,
     Position,
+    RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
@@ -153,6 +163,8 @@ def candle_page(symbol: str, interval: str, page: CandlePage) -> spelled.CandleP
 KINDS: Final[Mapping[type, str]] = {
     SourceLost: "connection.lost",
     SourceRestored: "connection.restored",
+    StreamSwitched: "stream.switched",
+    SymbolsChanged: "symbols.changed",
     Waiting: "connection.waiting",
     Refused: "connection.refused",
     Draining: "connection.draining",
@@ -184,10 +196,24 @@ def symbol_quality(states: Sequence[Quality]) -> spelled.SymbolQuality | None:
     }
 
 
+def failover(info: FailoverInfo) -> spelled.Failover:
+    """Which source a stream is of, and how each of them fares: the score and its parts."""
+    return {
+        "active": info.active,
+        "since": to_rfc3339(info.since),
+        "age": info.age,
+        "switches": info.switches,
+        "sources": {
+            name: {"score": health.score, "state": health.state, "parts": dict(health.parts)}
+            for name, health in info.healths.items()
+        },
+    }
+
+
 def symbol(info: SymbolInfo) -> spelled.Symbol:
     """A symbol, its newest trade, and how it fares."""
     trade = info.newest.trade if info.newest else None
-    return {
+    told: spelled.Symbol = {
         "symbol": info.symbol,
         "channels": list(info.channels),
         "sources": list(info.sources),
@@ -196,6 +222,9 @@ def symbol(info: SymbolInfo) -> spelled.Symbol:
         "lastTimestamp": to_rfc3339(trade.timestamp) if trade else None,
         "quality": symbol_quality(info.quality),
     }
+    if info.failover is not None:
+        told["failover"] = failover(info.failover)
+    return told
 
 
 def about_page(page: TradesPage) -> dict[str, Any]:
@@ -247,6 +276,7 @@ def status(told: Status) -> spelled.Status:
         "uptime": told.uptime,
         "epoch": told.epoch,
         "version": told.version,
+        "failover": {symbol: failover(info) for symbol, info in told.failover.items()},
     }
 
 
@@ -262,6 +292,7 @@ def source(info: SourceInfo) -> spelled.Source:
         "symbols": list(info.symbols),
         "rejected": dict(info.rejected),
         "problems": dict(info.problems),
+        "circuit": info.circuit,
         "delivered": {
             "trades": info.delivered.trades,
             "batches": info.delivered.batches,
@@ -269,6 +300,26 @@ def source(info: SourceInfo) -> spelled.Source:
             "last": _time(info.delivered.last),
             "age": info.delivered.age,
         },
+        "quality": {
+            "states": dict(info.quality.states),
+            "missing": info.quality.missing,
+            "lag": info.quality.lag,
+        },
+        "refill": None if info.refill is None else _refill(info.refill),
+    }
+
+
+def _refill(info: RefillInfo) -> spelled.Refill:
+    return {
+        "missing": info.missing,
+        "questions": info.questions,
+        "asked": info.asked,
+        "filled": info.filled,
+        "told": info.told,
+        "givenUp": info.given_up,
+        "refused": dict(info.refused),
+        "failed": dict(info.failed),
+        "circuit": info.circuit,
     }
 
 
@@ -324,7 +375,7 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, others))
 
 
-def _grade(state: Quality) -> spelled.Grade:
+def _grade(state: Quality) -> spelled.SourceQuality:
     return {
         "state": state.state,
         "since": to_rfc3339(state.since),

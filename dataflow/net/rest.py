@@ -28,6 +28,7 @@ from .refusal import retry_after
 _WORDS: Final = 512  # bytes of the body of an error
 _WORDS_WITHIN: Final = 1.0  # seconds for them
 _GZIP: Final = 31  # for zlib: a window of 32 KiB, and the header of gzip
+_TAG: Final = 200  # characters: a longer one would not be whole, and never match
 _CHAIN: Final = 10  # causes of an error that are looked at
 _TOO_MANY: Final = frozenset({418, 429})
 
@@ -82,14 +83,25 @@ class RestClient:
         Raises RestFailed.
         """
         async with self._budget.turn(weight, priority):
-            return await self._ask(path)
+            return bytes((await self._ask(path)).body)
 
-    async def _ask(self, path: str) -> bytes:
-        reading = _Reading(self._most_bytes)
+    async def get_changed(
+        self, path: str, tag: str, weight: int = 1, priority: Priority = Priority.FILL
+    ) -> tuple[bytes | None, str]:
+        """The same, with the tag of the answer (`ETag`, "" without one). None for an answer that is still the
+        one of the tag that is given."""
+        async with self._budget.turn(weight, priority):
+            reading = await self._ask(path, tag)
+        return None if reading.is_unchanged else bytes(reading.body), reading.tag
+
+    async def _ask(self, path: str, tag: str = "") -> _Reading:
+        reading = _Reading(self._most_bytes, tag)
         url = self._url.copy_with(raw_path=path.encode())
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._within) as scope:
-                async with self._opened().stream("GET", url) as response:
+                async with self._opened().stream(
+                    "GET", url, headers={"If-None-Match": tag} if tag else {}
+                ) as response:
                     self._note(response)
                     await reading.read(response, scope)
         except httpx.HTTPError as error:
@@ -99,7 +111,7 @@ class RestClient:
             raise reading.failure
         if scope.cancelled_caught:
             raise RestFailed("no_answer", f"no whole answer within {self._within:g} s")
-        return bytes(reading.body)
+        return reading
 
     def _opened(self) -> httpx.AsyncClient:
         """Made at the first question, for the authorities take a while to load."""
@@ -130,7 +142,9 @@ class RestClient:
 class _Reading:
     """The body of one answer. What is found wrong with it is kept, and the next read cancelled."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, tag: str = "") -> None:
+        self.tag = tag  # of what we have; then of the answer
+        self.is_unchanged = False
         self.body = bytearray()
         self.failure: RestFailed | None = None
         self._most = most
@@ -147,6 +161,10 @@ class _Reading:
 
     def _begin(self, response: httpx.Response, scope: trio.CancelScope) -> Callable[[bytes], bool]:
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        if response.status_code == 304 and self.tag:
+            self.is_unchanged = True
+            return lambda _piece: False
+        self.tag = response.headers.get("etag", "")[:_TAG]
         if response.status_code != 200:
             self.failure = _refusal(response)
             if encoding != "identity":

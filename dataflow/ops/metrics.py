@@ -28,6 +28,7 @@ from dataflow.gateway.lobby import Lobby
 from dataflow.net.websocket import deflate
 from dataflow.server.connection import FloodError, StalledError
 from dataflow.sources.state import LinkState
+from dataflow.sources.vitals import Remedy
 from dataflow.topics.days import REASONS
 from supervisors import Node
 
@@ -50,6 +51,8 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._source_metrics()
+        yield from self._symbol_metrics()
+        yield from self._refill_metrics()
         yield from self._cache_metrics()
         yield from self._history_metrics()
         yield from self._client_metrics()
@@ -83,7 +86,13 @@ class _Now(Collector):
         silent = GaugeMetricFamily(
             "dataflow_source_silent_seconds", "Seconds since the newest trade of a source", labels=["source"]
         )
+        opened = CounterMetricFamily(
+            "dataflow_source_circuit_opened",
+            "How often several attempts to connect in a row have failed, or the one after them",
+            labels=["source"],
+        )
         for name, source in self._core.sources.items():
+            opened.add_metric([name], source.breaker.opened)
             trades.add_metric([name], source.delivered.trades)
             batches.add_metric([name], source.delivered.batches)
             received.add_metric([name], source.delivered.bytes)
@@ -93,7 +102,101 @@ class _Now(Collector):
             overflowed.add_metric([name], self._core.delivery.overflowed[name])
             for reason, count in source.problems.items():
                 problems.add_metric([name, reason], count)
-        yield from (connected, trades, batches, received, silent, problems, overflowed)
+        yield from (connected, opened, trades, batches, received, silent, problems, overflowed)
+        yield from self._failover_metrics()
+
+    def _failover_metrics(self) -> Iterator[Metric]:
+        told = "Trades of sources that stood by, and that are no part of a stream"
+        left_out = {name: self._core.delivery.left_out[name] for name in self._core.sources}
+        yield _labelled(CounterMetricFamily, "source_standby_trades", told, "source", left_out)
+        active = GaugeMetricFamily(
+            "dataflow_symbol_active",
+            "1 for the source that a stream is of, 0 for those that stand by",
+            labels=["symbol", "source"],
+        )
+        score = GaugeMetricFamily(
+            "dataflow_symbol_score", "How a source fares with a symbol, 0 to 100", labels=["symbol", "source"]
+        )
+        switches = CounterMetricFamily(
+            "dataflow_stream_switches", "Switches of a stream to another source", labels=["symbol"]
+        )
+        for symbol, standing in self._core.board.standings.items():
+            switches.add_metric([symbol], standing.switches)
+            for name in standing.sources:
+                active.add_metric([symbol, name], float(name == standing.active))
+                if name in standing.healths:
+                    score.add_metric([symbol, name], standing.healths[name].score)
+        yield from (active, score, switches)
+
+    def _symbol_metrics(self) -> Iterator[Metric]:
+        """Of each source, not of each symbol: there may be thousands."""
+        symbols = GaugeMetricFamily(
+            "dataflow_source_symbols", "Symbols of a source, by state", labels=["source", "state"]
+        )
+        lag = GaugeMetricFamily(
+            "dataflow_source_lag_seconds",
+            "From a trade to its arrival: the middle one of all symbols",
+            labels=["source"],
+        )
+        missing = GaugeMetricFamily(
+            "dataflow_source_missing_places", "Places in memory that are gaps now", labels=["source"]
+        )
+        asked = CounterMetricFamily(
+            "dataflow_lookout_questions",
+            "Questions about silent symbols",
+            labels=["source"],
+        )
+        failed = CounterMetricFamily(
+            "dataflow_lookout_failures", "Those without a good answer", labels=["source"]
+        )
+        stalls = CounterMetricFamily("dataflow_lookout_stalls", "Stalls that were proven", labels=["source"])
+        remedies = CounterMetricFamily(
+            "dataflow_lookout_remedies", "What was done about silent symbols", labels=["source", "remedy"]
+        )
+        states = self._core.symbols_by_state()
+        for name, source in self._core.sources.items():
+            for state, named in states.get(name, {}).items():
+                symbols.add_metric([name, state.value], len(named))
+            vitals = source.vitals
+            if (seconds := vitals.lag) is not None:
+                lag.add_metric([name], seconds)
+            missing.add_metric([name], vitals.missing)
+            asked.add_metric([name], vitals.asked)
+            stalls.add_metric([name], vitals.stalls)
+            failed.add_metric([name], vitals.failed.total())
+            for remedy in Remedy:
+                remedies.add_metric([name, remedy.value], vitals.remedies[remedy.value])
+        yield from (symbols, lag, missing, asked, failed, stalls, remedies)
+
+    def _refill_metrics(self) -> Iterator[Metric]:
+        """Of sources that are asked for missing trades."""
+        of_source, by_reason = ["source"], ["source", "reason"]
+        counter, named = CounterMetricFamily, "dataflow_refill_"
+        asked = counter(f"{named}questions", "Requests for missing trades", labels=of_source)
+        failed = counter(f"{named}failures", "Those without an answer, by reason", labels=by_reason)
+        refused = counter(f"{named}refused", "Answers that were not believed, by reason", labels=by_reason)
+        filled = counter(f"{named}trades", "Missing trades that came", labels=of_source)
+        told = counter(f"{named}told_gaps", "Gaps told because the answer took too long", labels=of_source)
+        given_up = counter(f"{named}given_up", "Questions whose trades stay missing", labels=of_source)
+        missing = GaugeMetricFamily(
+            f"{named}missing_trades", "Trades that are asked for now", labels=of_source
+        )
+        seconds = HistogramMetricFamily(f"{named}seconds", "From a loss until all has come", labels=of_source)
+        for name in self._core.sources:
+            if not self._core.is_asked(name):
+                continue
+            refills = self._core.wanted.of(name)
+            asked.add_metric([name], refills.asked)
+            filled.add_metric([name], refills.filled)
+            told.add_metric([name], refills.told)
+            given_up.add_metric([name], refills.given_up + refills.pushed_out)
+            missing.add_metric([name], refills.missing_now)
+            seconds.add_metric([name], _buckets(refills.seconds), refills.seconds.total)
+            for reason, count in refills.failed.items():
+                failed.add_metric([name, reason], count)
+            for reason, count in refills.refused.items():
+                refused.add_metric([name, reason], count)
+        yield from (asked, failed, refused, filled, told, given_up, missing, seconds)
 
     def _cache_metrics(self) -> Iterator[Metric]:
         judged = CounterMetricFamily(
@@ -105,9 +208,18 @@ class _Now(Collector):
         counts = sum((store.counts for store in self._core.stores), Counter[tuple[str, str]]())
         for (source, verdict), count in counts.items():
             judged.add_metric([source, verdict], count)
-        told = "Places that do not count in an aggregate of the day, by reason"
         left_out = dict.fromkeys(REASONS, 0) | dict(self._core.days.left_out)
         yield judged
+        waiting = sum(store.waiting for store in self._core.stores)
+        told = "Trades that wait for missing ones, which are being asked for"
+        yield GaugeMetricFamily("dataflow_held_trades", told, value=waiting)
+        told = "Losses for which trades have waited, by how that ended"
+        ended = CounterMetricFamily("dataflow_holds", told, labels=["source", "end"])
+        ends = sum((store.ended for store in self._core.stores), Counter[tuple[str, str]]())
+        for (source, end), count in ends.items():
+            ended.add_metric([source, end], count)
+        yield ended
+        told = "Places that do not count in an aggregate of the day, by reason"
         yield _labelled(CounterMetricFamily, "days_left_out_places", told, "reason", left_out)
         candles = self._core.candles
         told = "Trades that came too late for a bar, by its interval"
@@ -278,5 +390,8 @@ def _labelled(
 
 
 def _histogram(name: str, text: str, kept: Histogram) -> Metric:
-    buckets = [("+Inf" if bound == math.inf else str(bound), count) for bound, count in kept.cumulative()]
-    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=kept.total)
+    return HistogramMetricFamily(name, text, buckets=_buckets(kept), sum_value=kept.total)
+
+
+def _buckets(kept: Histogram) -> list[tuple[str, int]]:
+    return [("+Inf" if bound == math.inf else str(bound), count) for bound, count in kept.cumulative()]

@@ -25,6 +25,7 @@ RELOADED: Final[Mapping[str, Sequence[str] | None]] = {
     "gateway": _GATEWAY,
     "limits": None,
     "sources": None,
+    "symbols": None,
 }
 
 _LONGEST: Final = 200  # characters of a value in a line
@@ -92,11 +93,16 @@ def _table(value: Any) -> str | None:
     """The keys of a table that were written, as far as one can tell: those that are not the default."""
     if value is None:
         return None
-    defaults = {
-        field.name: {} if field.name == "names" else field.default for field in attrs.fields(type(value))
-    }
-    written = {key: each for key, each in _members(value).items() if each != defaults[key]}
+    fields = {field.name: field for field in attrs.fields(type(value))}
+    written = {key: each for key, each in _members(value).items() if each != _default(fields[key], value)}
     return ", ".join(f"{key} = {_value(key, each)}" for key, each in written.items()) or "as by default"
+
+
+def _default(field: attrs.Attribute[Any], table: Any) -> Any:
+    made: Any = field.default
+    if not isinstance(made, attrs.Factory):  # type: ignore[arg-type]
+        return made
+    return made.factory(table) if made.takes_self else made.factory()
 
 
 def _values(key: str, old: Any, new: Any) -> tuple[str | None, str | None]:

@@ -6,6 +6,7 @@ faces belong to their plugs, which are found by name.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,12 @@ import attrs
 from cattrs import AttributeValidationNote, ClassValidationError
 
 from dataflow import plugs
+from dataflow.domain import Missing
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import ANY, Names, compact
-from dataflow.sources.port import AnySourceSettings, ProducerSettings, SourceSettings
+from dataflow.sources.port import AnySourceSettings, ProducerSettings, SourceSettings, filler_of
 
-from .schema import FaceSettings, Settings, source_rules
+from .schema import FaceSettings, Mode, Settings, source_rules
 from .structure import (
     Hook,
     Leaf,
@@ -130,6 +132,8 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
     problems += _listeners_apart(tree, settings)
     problems += _names_apart(tree, settings)
     problems += _tickers_apart(tree, settings)
+    problems += _can_be_polled(tree, settings)
+    problems += _sources_of_symbols(tree, settings)
     return settings
 
 
@@ -186,6 +190,66 @@ def _tickers_apart(tree: Any, settings: Settings) -> Iterator[str]:
                     f"{tree['sources'][name]['symbols'].origin}: [sources.{name}] symbols: {shown(symbol)} is"
                     f" that of [sources.{whose}], and cannot be pushed; leave it out"
                 )
+
+
+def _can_be_polled(tree: Any, settings: Settings) -> Iterator[str]:
+    """A source that is polled needs a connector with questions for past trades, and time for them."""
+    for name, source in settings.sources.items():
+        if not isinstance(source, SourceSettings) or source.transport != "rest":
+            continue
+        filler, block = filler_of(name, source), tree["sources"][name]
+        asked = filler and filler.fill(Missing(name, next(iter(source.symbols), "A-B"), None, None))
+        if asked is None:
+            yield wrong(
+                block["transport"],
+                f"[sources.{name}] transport",
+                f"the connector {source.connector} has no questions for past trades, or no refill_url: only a"
+                ' "websocket" is possible',
+            )
+        elif source.poll_interval >= source.stale_after / 2:
+            yield wrong(
+                block.get("poll_interval", block["transport"]),
+                f"[sources.{name}] poll_interval",
+                f"must be below half of stale_after, which is {source.stale_after:g}: else every pause would"
+                " count as a silence",
+            )
+
+
+def _sources_of_symbols(tree: Any, settings: Settings) -> Iterator[str]:
+    """`[symbols]` chooses among the sources that list a symbol."""
+    listed = {name: source.symbols for name, source in settings.sources.items()}
+    known = sorted({symbol for symbols in listed.values() for symbol in symbols} - {ANY})
+    for symbol, keys in settings.symbols.items():
+        block, table = tree["symbols"][symbol], f"[symbols.{symbol}]"
+        listing = [name for name, symbols in listed.items() if symbol in symbols]
+        if not listing:
+            yield f"{block.origin}: {table}: no source lists this symbol; {_nearest(symbol, known)}"
+            continue
+        for name in dict.fromkeys(keys.sources):
+            source = settings.sources.get(name)
+            if source is None:
+                why = f"there is no source {shown(name)}; {instead(name, listing)}"
+            elif isinstance(source, ProducerSettings):
+                why = f"producers push to {shown(name)}, so it cannot be one of several; leave it out"
+            elif name not in listing:
+                why = f"[sources.{name}] does not list it in `symbols`; {instead('', listing)}"
+            elif keys.sources.count(name) > 1:
+                why = f"{shown(name)} is named more than once"
+            else:
+                continue
+            yield f"{block['sources'].origin}: {table} sources: {why}"
+        pushed = [name for name in listing if isinstance(settings.sources[name], ProducerSettings)]
+        if keys.mode is Mode.FAILOVER and not keys.sources and pushed:
+            yield (
+                f"{block.origin}: {table} mode: producers push to {shown(pushed[0])}, and nobody can tell a"
+                ' silent one from a dead one; leave out mode = "failover"'
+            )
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """The hint for an unknown name, where there may be thousands of valid ones."""
+    near = difflib.get_close_matches(name.upper(), known, n=3)
+    return f"did you mean {' or '.join(map(shown, near))}?" if near else "add it to the `symbols` of one"
 
 
 def _names(sources: Table | Leaf | None) -> Iterator[str]:

@@ -79,7 +79,6 @@ class Refiller:
         self._burst = Burst()
 
     async def run(self, ctx: Context) -> None:
-        self._refills.begin()
         ctx.ready()
         async with self._reach() as client, trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_ends)
@@ -118,11 +117,11 @@ class Refiller:
             now = trio.current_time()
             ask = None
             if self._in_vain_until(now) <= now and refills.breaker.attempt(now):
-                ask = refills.take(now)
+                ask = refills.take(now, self._used(now))
                 if ask is None:
                     refills.breaker.given_up()
             if ask is None:
-                at = max(self._in_vain_until(now), refills.next_try())
+                at = max(self._in_vain_until(now), refills.next_try(self._used(now)))
                 with trio.CancelScope(deadline=at if at > now else float("inf")):
                     await changed.wait()
                 continue
@@ -131,6 +130,9 @@ class Refiller:
             finally:
                 refills.breaker.given_up()
                 refills.put_back(ask)
+
+    def _used(self, now: float) -> float:
+        return min(self._budget.used(now) / self._budget.most, 1.0)
 
     async def _try(self, client: Asks, ask: Ask) -> None:
         missing = _part(ask)
@@ -204,14 +206,15 @@ class Refiller:
     # -- answers
 
     async def _deliver(self, ask: Ask, missing: Missing, judged: Judged) -> None:
-        refills, trades = self._refills, judged.trades
+        refills = self._refills
+        trades = tuple(trade for trade in judged.trades if _is_left(ask, trade))
         for begin in range(0, len(trades), PIECE):
             piece = trades[begin : begin + PIECE]
             before = trades[begin - 1] if begin else missing.after
             await self._put((_piece(missing, piece, before, is_end=False),))
             refills.came(ask, piece)
         is_done = not ask.left if ask.missing.last is not None else judged.is_whole
-        if is_done and missing.first is None and missing.before is not None:
+        if is_done and (missing.until is not None or (missing.first is None and missing.before is not None)):
             await self._put((_piece(missing, (), None, is_end=True),))  # sequences show it by themselves
         if is_done:
             refills.done(ask, trio.current_time())
@@ -287,8 +290,17 @@ def _part(ask: Ask) -> Missing:
     """So much of a question as is asked at once."""
     if not ask.left:
         return ask.missing
-    first, last = ask.left[0]
-    return evolve(ask.missing, first=first, last=min(last, first + PART - 1))
+    first, _ = ask.left[0]
+    end = first + PART - 1
+    return evolve(
+        ask.missing, first=first, last=max(min(last, end) for begin, last in ask.left if begin <= end)
+    )
+
+
+def _is_left(ask: Ask, trade: Trade) -> bool:
+    """Whether this trade is missing still: a question for several losses has others between them."""
+    number = trade.sequence
+    return not ask.left or number is None or any(first <= number <= last for first, last in ask.left)
 
 
 def _piece(missing: Missing, trades: tuple[Trade, ...], previous: Trade | None, *, is_end: bool) -> Refilled:

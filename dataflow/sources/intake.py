@@ -34,12 +34,11 @@ BAD_TIMESTAMP: Final = "bad_timestamp"
 TOO_MANY_SYMBOLS: Final = "too_many_symbols"
 SYMBOL_TAKEN: Final = "symbol_taken"
 SYMBOL_NOT_ALLOWED: Final = "symbol_not_allowed"
-ID_REUSED: Final = "id_reused"  # by a trade with other values
 REFUSALS: Final = (
     *(BAD_SYMBOL, BAD_PRICE, BAD_QUANTITY, BAD_TIMESTAMP),
     *(TOO_MANY_SYMBOLS, SYMBOL_TAKEN, SYMBOL_NOT_ALLOWED),
-    ID_REUSED,
 )
+ID_REUSED: Final = "id_reused"  # by a trade with other values: refused as well
 REPEATED: Final = "repeated"  # no refusal: the trade is here already
 
 BATCHES_AT_ONCE: Final = 4  # of some 400 ticks each: to refuse one takes some 3 ms
@@ -140,7 +139,8 @@ class Intake:
         )
 
     def accept(self, pushed: Pushed) -> Trade:
-        """The trade that was pushed. Raises Unusable, with one of `REFUSALS` or with `REPEATED`.
+        """The trade that was pushed. Raises Unusable, with one of `REFUSALS`, `ID_REUSED` or
+        `REPEATED`.
 
         It counts as taken from now on; `put` it, or its repetition will be in vain.
         """

@@ -10,13 +10,16 @@ and nothing follows from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 import trio
+from loguru import logger
 
+from dataflow import paths
 from dataflow.domain import Missing, Trade
+from dataflow.domain.secrets import concealed
 from dataflow.net.budget import Asks, Priority, RestFailed
 from supervisors import Context
 
@@ -27,6 +30,10 @@ from .vitals import NEWER, Pulse, Remedy, Seen, Vitals
 
 LOOK_EVERY: Final = 1.0  # seconds
 COUNT_EVERY: Final = 10.0  # seconds between two counts of missing places, while memory forgets some of them
+_DONE: Final = {
+    Remedy.RESUBSCRIBE: "it is subscribed anew",
+    Remedy.RECONNECT: "the connection is made anew",
+}
 AT_ONCE: Final = 256  # symbols between two checkpoints: some 0.5 ms
 
 
@@ -47,8 +54,8 @@ class Log(Protocol):
 class Lookout:
     """Of one source. `history_of(symbol)`: its log. `clock`: wall time, seconds since the epoch.
 
-    `filler`: None where nothing can be asked; else `reach()` is entered to ask. `is_wanted(symbol)`: missing
-    trades of it are being asked for. `want(missing)`: they shall be; None: nobody asks for any.
+    `filler`: None where nothing can be asked; else `reach()` is entered to ask. `wanted()`: see
+    `Refills.symbols`. `want(missing)`: these trades shall be asked for; None: nobody does.
     `is_standby(symbol)`: another source is preferred, so its trades do not reach the history.
     """
 
@@ -60,7 +67,7 @@ class Lookout:
         *,
         filler: Filler | None = None,
         reach: Callable[[], AbstractAsyncContextManager[Asks]] | None = None,
-        is_wanted: Callable[[str], bool] = lambda _symbol: False,
+        wanted: Callable[[], Mapping[str, bool]] = dict,
         want: Callable[[Missing], None] | None = None,
         is_standby: Callable[[str], bool] = lambda _symbol: False,
     ) -> None:
@@ -71,9 +78,10 @@ class Lookout:
         self._clock = clock
         self._filler = filler
         self._reach = reach
-        self._is_wanted = is_wanted
+        self._wanted = wanted
         self._want = want
         self._is_standby = is_standby
+        self._log = logger.bind(path=paths.source(source.name))
 
     @property
     def _vitals(self) -> Vitals:
@@ -90,16 +98,16 @@ class Lookout:
                 await trio.sleep(LOOK_EVERY)
 
     async def _look(self) -> None:
-        changed = []
+        changed, wanted = [], self._wanted()
         for number, symbol in enumerate(tuple(self._source.subscribed_symbols)):
             if number % AT_ONCE == AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()
-            if self._look_at(symbol):
+            if self._look_at(symbol, wanted.get(symbol)):
                 changed.append(symbol)
         if changed:
             self._source.changed(changed)
 
-    def _look_at(self, symbol: str) -> bool:
+    def _look_at(self, symbol: str, lacks: bool | None) -> bool:
         """Returns whether its state has changed."""
         if symbol not in self._source.subscribed_symbols:
             return False  # any more
@@ -109,7 +117,7 @@ class Lookout:
             return False
         now, log = trio.current_time(), self._history_of(symbol)
         before = self._state(symbol, now)
-        seen = self._seen(symbol, log, now)
+        seen = self._seen(symbol, log, now, lacks)
         remedy = self._vitals.look(symbol, now, seen, self._stall_after)
         pulse = self._vitals.pulses[symbol]
         self._count(pulse, log, now)
@@ -123,14 +131,14 @@ class Lookout:
             return None
         return pulse.grade, pulse.reason, pulse.is_refilling, pulse.is_gapped
 
-    def _seen(self, symbol: str, log: Log, now: float) -> Seen:
+    def _seen(self, symbol: str, log: Log, now: float, lacks: bool | None) -> Seen:
         ours, pulse = log.newest_of(self._source.name), self._vitals.pulses.get(symbol)
         lag = None
         if ours is not None and ours is log.newest_trade and pulse is not None and ours is not pulse.ours:
             came = log.since_when(log.last - 1)
             if came is not None:
                 lag = self._clock() - (now - came) - ours.timestamp / 1e9
-        return Seen(ours, lag, self._is_wanted(symbol))
+        return Seen(ours, lag, lacks is not None, bool(lacks))
 
     def _count(self, pulse: Pulse, log: Log, now: float) -> None:
         forgotten = pulse.missing and now >= pulse.counted_at + COUNT_EVERY
@@ -141,6 +149,8 @@ class Lookout:
 
     def _help(self, symbol: str, remedy: Remedy) -> None:
         interest = self._source.interest
+        if remedy is not Remedy.REFILL:
+            self._log.warning("{} is stalled: {}; {}", symbol, NEWER, _DONE[remedy])
         if remedy is Remedy.RESUBSCRIBE:
             interest.renew(symbol)
         elif remedy is Remedy.RECONNECT:
@@ -179,13 +189,13 @@ class Lookout:
         try:
             answer = await client.get(request.path, request.weight, Priority.LIFE)
         except RestFailed as error:
-            self._vitals.refused(due, trio.current_time(), error.reason)
+            self._fail(due, error.reason, concealed(excerpt(str(error))))
             return
         try:
             told = filler.newest(due, answer)
         except Unusable as error:
             self._source.problem(f"lookout_{error.reason}", excerpt(answer))
-            self._vitals.refused(due, trio.current_time(), error.reason)
+            self._fail(due, error.reason, error.reason)
             return
         # Whom the answer leaves out was not asked about, or never traded: it is the next question's first.
         for symbol in due:
@@ -193,3 +203,8 @@ class Lookout:
                 remedy = self._vitals.answered(symbol, trio.current_time(), told.get(symbol))
                 if remedy is not None:
                     self._help(symbol, remedy)
+
+    def _fail(self, due: Sequence[str], reason: str, words: str) -> None:
+        """Told once until it can be asked again."""
+        if self._vitals.refused(due, trio.current_time(), reason):
+            self._log.warning("cannot ask whether silent symbols are stalled: {}", words)

@@ -117,7 +117,7 @@ class SourceSettings(AnySourceSettings):
 
     @property
     def address(self) -> str:
-        return self.url
+        return self.refill_url if self.transport == "rest" else self.url
 
     def exchange_name(self, symbol: str) -> str:
         """What the exchange calls `symbol`: as `names` say, else derived."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from enum import Enum
 from math import inf
 from random import Random
+from types import MappingProxyType
 from typing import Final
 
 import trio
@@ -29,10 +30,12 @@ from dataflow.domain import Item, Missed
 from dataflow.domain.secrets import concealed
 from dataflow.domain.symbols import ANY
 
+from .breaker import Breaker, Circuit
 from .port import AnySourceSettings, SourceSettings
 from .shares import Division
 from .vitals import Vitals
 
+FAILURES: Final = 5  # attempts to connect in a row that open the circuit of a source
 REMOVED = "removed from the configuration"  # reasons of an end that the operator wants
 CHANGED = "configured anew"
 
@@ -61,6 +64,14 @@ class Audience:
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None: ...
     def restored(self, source: str, symbols: Collection[str]) -> None: ...
     def problem(self, source: str, reason: str, excerpt: str) -> None: ...
+    def given_rest(self, source: str, failures: int, seconds: float) -> None:
+        """So many attempts to connect have failed in a row: one is made every so many seconds from now on."""
+
+    def switched(self, symbol: str, epoch: int, offset: int, before: str, source: str, reason: str) -> None:
+        """Behind place `offset` the stream of `symbol` is that of `source`, and no more of `before`."""
+
+    def symbols_changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        """Symbols have come, or gone: a source carries them, or none does any more."""
 
 
 @define
@@ -98,6 +109,7 @@ class Line:
     announced: str | None = None
     rotate_at: float = inf
     _turned_at: float = field(init=False)
+    _is_trying: bool = field(default=False, init=False)  # to connect
     # The marks that other lines left out, because this one carries the symbols without a break.
     vouched: dict[str, Missed] = field(factory=dict)
     _unproven: int = field(default=0, init=False)  # reads that must still come until it is proven
@@ -122,9 +134,15 @@ class Line:
     def connecting(self) -> None:
         """A new attempt begins. Only its result decides whether the line is lost."""
         self.source.used = self.source.settings
+        self._is_trying = True
 
     def waiting(self, seconds: float) -> None:
-        """The attempt waits for its turn: the upstream takes only so many connections in a time."""
+        """The attempt waits for its turn: the upstream takes only so many connections in a time.
+
+        Where it waits because others have failed, their reason tells more.
+        """
+        if self.source.breaker.state(self.source.steady()) is not Circuit.CLOSED:
+            return
         self.reason = f"waits {seconds:.0f} s for its turn: the upstream takes no more new connections"
         self.source.waits(self)
 
@@ -132,6 +150,8 @@ class Line:
         if self.link is not LinkState.CONNECTED:
             self._unproven, self.announced = _PROOF, None
             self.rotate_at = self.source.rotation()
+        self._is_trying = False
+        self.source.breaker.succeeded()
         self._turn(LinkState.CONNECTED, None)
         self.source.turned(self, topics)
 
@@ -141,6 +161,9 @@ class Line:
             self._drop(topic)
         self.refused_in.clear()
         self.rotate_at = inf
+        if self._is_trying:
+            self._is_trying = False
+            self.source.tried_in_vain(reason)
         self._turn(LinkState.LOST, reason)
         self.source.turned(self, ())
         vouched, self.vouched = self.vouched, {}
@@ -244,6 +267,8 @@ class SourceState:
     carried: Counter[str] = field(factory=Counter)  # by how many lines
     interest: Division = field(init=False)
     used: AnySourceSettings | None = None  # by the newest incarnation of a connector
+    breaker: Breaker = field(factory=lambda: Breaker(FAILURES, 16.0))  # of attempts to connect
+    left_out: frozenset[str] = frozenset()  # symbols that it has, and that are taken from other sources
     steady: Callable[[], float] = time.monotonic
     deliver: Callable[[Sequence[Item]], None] = lambda _items: None
     dice: Random = field(factory=Random)
@@ -265,7 +290,9 @@ class SourceState:
     def symbols(self) -> Sequence[str]:
         """The symbols that it carries: those of its settings, and those that it brought by itself."""
         named = [symbol for symbol in self.settings.symbols if symbol != ANY]
-        return named if len(named) == len(self.settings.symbols) else [*named, *self._discovered]
+        if len(named) < len(self.settings.symbols):
+            named += self._discovered
+        return [symbol for symbol in named if symbol not in self.left_out] if self.left_out else named
 
     @property
     def subscribed_symbols(self) -> Set[str]:
@@ -291,12 +318,23 @@ class SourceState:
         self.interest.divide(room(settings))
         self.look_at_lines()
 
+    def leave_out(self, symbols: Collection[str]) -> None:
+        """These of its symbols are taken from other sources. Idempotent."""
+        if self.left_out != frozenset(symbols):
+            self.left_out = frozenset(symbols)
+            self.interest.confine(self.symbols, self.symbols if self.settings.eager else ())
+
     def retire(self, reason: str) -> None:
         """It is taken out of service. Its subscribers are told, also if it was lost before."""
         was_lost = self.link is LinkState.LOST
         self.down(reason)
         if was_lost:
             self.audience.lost(self.name, reason, sorted(self.interest.topics))
+
+    @property
+    def circuit(self) -> Circuit:
+        """Whether it may be connected to: open after several attempts in a row that failed."""
+        return self.breaker.state(self.steady())
 
     @property
     def age(self) -> float:
@@ -442,6 +480,17 @@ class SourceState:
         if marks:
             self.deliver(marks)
 
+    def tried_in_vain(self, reason: str) -> None:
+        """An attempt to connect has ended before anything came of it."""
+        breaker, now = self.breaker, self.steady()
+        if reason in (STOPPED, REMOVED, CHANGED):
+            breaker.given_up()
+            return
+        before = breaker.opened
+        breaker.failed(now)
+        if breaker.opened > before and breaker.failures == breaker.after:
+            self.audience.given_rest(self.name, breaker.failures, breaker.seconds)
+
     # -- which lines there are; see `lines`
 
     def news_of_lines(self) -> trio.Event:
@@ -501,10 +550,17 @@ def room(settings: AnySourceSettings) -> int:
     return settings.symbols_a_connection if isinstance(settings, SourceSettings) else sys.maxsize
 
 
-def carriers(states: Mapping[str, SourceState]) -> dict[str, list[SourceState]]:
-    """Every known symbol with the sources that carry it, in the order of the configuration."""
+def carriers(
+    states: Mapping[str, SourceState], chosen: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> dict[str, list[SourceState]]:
+    """Every known symbol with the sources that carry it, in the order of the configuration.
+
+    `chosen`: of some symbols the names of these sources, in their own order.
+    """
     found: dict[str, list[SourceState]] = {}
     for state in states.values():
         for symbol in state.symbols:
             found.setdefault(symbol, []).append(state)
+    for symbol in chosen.keys() & found.keys():
+        found[symbol].sort(key=lambda state: chosen[symbol].index(state.name))
     return found

@@ -56,11 +56,12 @@ class Remedy(Enum):
 @frozen
 class Seen:
     """What one look shows of a symbol. `ours`: its newest admitted trade of this source. `lag`: a new sample,
-    seconds. `is_refilling`: missing trades are being asked for."""
+    seconds. `is_asked_for`: trades that we may lack are asked for; `lacks`: we do lack some of these."""
 
     ours: Trade | None
     lag: float | None = None
-    is_refilling: bool = False
+    is_asked_for: bool = False
+    lacks: bool = False
 
 
 @define(eq=False)
@@ -78,13 +79,14 @@ class Pulse:
     ask_at: float = _NEVER
     asked: int = 0  # questions in this silence
     stalls: int = 0  # proven in a row
-    is_refilling: bool = False
+    is_refilling: bool = False  # trades that are known to be missing are asked for
     is_gapped: bool = False  # places went missing lately, and still are
     missing: int | None = None
     gapped_at: float = float("-inf")
     holes: int = -1
     counted_at: float = float("-inf")
     lags: deque[float] = field(factory=lambda: deque(maxlen=_LAGS))
+    _is_asked_for: bool = False  # as in the last look
     _heard_at: float = 0.0  # the newest sign, or the begin of the subscription
     _known: Newest | None = None  # the newest trade since that begin, as we or the upstream saw it
     _known_at: float = 0.0
@@ -106,20 +108,20 @@ class Pulse:
     def end(self) -> None:
         """It is not subscribed any more, so its silence means nothing."""
         self.ask_at, self._known, self._suspect = _NEVER, None, None
-        self.is_refilling = False
+        self.is_refilling = self._is_asked_for = False
         if self.grade is Grade.QUIET:
             self._become(Grade.LIVE)
 
     def look(self, now: float, seen: Seen) -> Remedy | None:
         """Returns what is to be done when a stall is proven."""
         moved = seen.ours is not None and seen.ours is not self.ours
-        by_hand = self.grade is Grade.STALLED and (self.is_refilling or seen.is_refilling)
-        self.is_refilling = seen.is_refilling
+        by_hand = self.grade is Grade.STALLED and (self._is_asked_for or seen.is_asked_for)
+        self._is_asked_for, self.is_refilling = seen.is_asked_for, seen.lacks
         if moved and seen.ours is not None:
             self.ours, self._known, self._known_at, self._suspect = seen.ours, newest(seen.ours), now, None
             if not by_hand:
                 self._hear(now, seen.lag)
-        elif self._suspect is not None and now >= self._proven_at and not seen.is_refilling:
+        elif self._suspect is not None and now >= self._proven_at and not seen.is_asked_for:
             return self._stall(now, self._suspect)
         return None
 
@@ -198,6 +200,17 @@ class Vitals:
     _reconnect_at: float = float("-inf")
     _reconnections: int = 0  # that did not help, in a row
 
+    @property
+    def missing(self) -> int:
+        """Places in memory that are gaps now."""
+        return sum(pulse.missing or 0 for pulse in self.pulses.values())
+
+    @property
+    def lag(self) -> float | None:
+        """The middle one of the lags of all symbols, seconds."""
+        lags = [lag for pulse in self.pulses.values() if (lag := pulse.lag) is not None]
+        return round(median(lags), 3) if lags else None
+
     def subscribed(self, symbol: str) -> None:
         """From now on its trades come, or should."""
         self._begun.add(symbol)
@@ -245,13 +258,18 @@ class Vitals:
         pulse = self.pulses.get(symbol)
         return None if pulse is None else pulse.answered(now, told)
 
-    def refused(self, symbols: Iterable[str], now: float, why: str) -> None:
-        """The source was asked, and there is no good answer. `why`: for counting."""
+    def refused(self, symbols: Iterable[str], now: float, why: str) -> bool:
+        """The source was asked, and there is no good answer. `why`: for counting.
+
+        Returns whether it is the first failure in a row.
+        """
+        is_first = not self._failures
         self.failed[why] += 1
         first, most = _FAILED
         self.ask_at = now + min(first * 2.0**self._failures, most)
         self._failures = min(self._failures + 1, 10)
         self._tell(symbols, NO_ANSWER)
+        return is_first
 
     def cannot_ask(self, symbols: Iterable[str], now: float) -> None:
         """There is no such question."""

@@ -1,9 +1,10 @@
 """What is missing at the sources, and what came of asking for it. This state outlives every actor.
 
 Rules of this file: no I/O, nothing waits. The history tells what is missing, and may hold live trades back
-until it comes (`held`). Someone else asks for it, and tells here what came. Memory is bounded: of one source
-`ASKS` questions are open at most; one more pushes out the least urgent, which is counted, and whose trades
-stay missing. What overlaps in one symbol is one question.
+until it comes. Someone else asks for it, and tells here what came. Memory is bounded: of one source `ASKS`
+questions are open at most; one more pushes out the least urgent, which is counted, and whose trades stay
+missing. What overlaps in one symbol is one question, and so is what lies near to each other, as long as it is
+not asked for. The more of the weight is used, the longer a new question waits for others near to it.
 
 A crash of who asks loses nothing: a question stays open until it is answered or given up, and a hold has its
 end here. Times are seconds of Trio's clock.
@@ -12,7 +13,7 @@ end here. Times are seconds of Trio's clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -27,6 +28,10 @@ ASKS: Final = 1000  # open questions of one source
 REMEMBERED: Final = 1000  # symbols whose gaps were given up
 LIES: Final = 3  # answers in a row that cannot be believed open the circuit
 OPEN_FOR: Final = 60.0  # seconds
+NEAR: Final = 500  # sequences between two losses that are asked for together
+PATIENCE: Final = (
+    5.0  # seconds that a question may wait for others near to it, if nobody waits for its answer
+)
 FIRST_AGAIN: Final = 0.25  # seconds until a question is asked again; doubled each time
 LAST_AGAIN: Final = 60.0
 LOSS_TO_FILL: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
@@ -36,27 +41,38 @@ LOSS_TO_FILL: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 30
 class Ask:
     """An open question. `left`: the ranges of sequences that did not come yet, none without sequences.
 
-    `hold_until`: live trades wait until then; None: they do not wait, or not any more. `at`: the time from
-    which it may be asked again.
+    `holds`: until when live trades wait, and for what. `at`: the time from which it may be asked again.
     """
 
     missing: Missing
     told_at: float
-    hold_until: float | None
     at: float
+    holds: list[tuple[float, Missing]] = field(factory=list)
     left: list[tuple[int, int]] = field(factory=list)
     tries: int = 0
     is_in_hand: bool = False
 
     @property
-    def is_filling(self) -> bool:
-        """Whether there is an exact gap to fill, or the end of the stream to be completed."""
+    def hold_until(self) -> float | None:
+        """When the first of those that wait for it have waited long enough; None: nobody waits."""
+        return min((until for until, _ in self.holds), default=None)
+
+    @property
+    def fills(self) -> bool:
+        """Whether an answer is of use when nobody waits: for an exact gap, or for the end of the stream."""
         return self.missing.first is not None or self.missing.before is None
 
     @property
     def count(self) -> int:
         """The trades that are known to be missing still."""
         return sum(last - first + 1 for first, last in self.left)
+
+    def due(self, used: float) -> float:
+        """When it shall be asked. `used`: the part of the weight that is used, from 0 to 1."""
+        if self.tries:
+            return self.at
+        until = self.hold_until
+        return self.at + used * (PATIENCE if until is None else (until - self.told_at) / 2)
 
 
 @define(eq=False)
@@ -83,7 +99,7 @@ class Refills:
     gapped: dict[str, float] = field(factory=dict)
     _asks: list[Ask] = field(factory=list)
     _let_go: list[Missing] = field(factory=list)  # trades wait for these, and nobody asks for them any more
-    _symbols: frozenset[str] | None = frozenset()  # None: to be made anew
+    _symbols: Mapping[str, bool] | None = field(factory=dict)  # None: to be made anew
     _changed: trio.Event = field(factory=trio.Event)
 
     # -- what is missing
@@ -91,9 +107,10 @@ class Refills:
     def add(self, missing: Missing, hold: float = 0.0, now: float | None = None) -> None:
         """These trades are missing. `hold`: seconds for which those behind them wait; 0: they do not."""
         now = trio.current_time() if now is None else now
-        hold_until = now + hold if hold > 0 and missing.before is not None else None
-        ask = Ask(missing, now, hold_until, now, _whole(missing))
-        for other in [each for each in self._asks if _overlap(each.missing, missing)]:
+        waits = missing.before is not None or missing.until is not None
+        holds = [(now + hold, missing)] if hold > 0 and waits else []
+        ask = Ask(missing, now, now, holds, _whole(missing))
+        for other in [each for each in self._asks if _belongs(each, missing)]:
             ask = _joined(other, ask)
             self._asks.remove(other)
         self._asks.append(ask)
@@ -106,18 +123,22 @@ class Refills:
         self._asks.remove(victim)
         self.pushed_out += 1
         self._missed(victim, victim.told_at)
-        if victim.hold_until is not None:
-            self._let_go.append(victim.missing)
+        self._let_go += [missing for _, missing in victim.holds]
 
     def missing(self, symbol: str) -> int:
         """The trades of `symbol` that are known to be missing, and are asked for."""
         return sum(ask.count for ask in self._asks if ask.missing.symbol == symbol)
 
     @property
-    def symbols(self) -> frozenset[str]:
-        """The symbols with an open question."""
+    def symbols(self) -> Mapping[str, bool]:
+        """The symbols with an open question; and whether trades are known to be missing. If they are not, the
+        question only looks whether there are newer ones."""
         if self._symbols is None:
-            self._symbols = frozenset(ask.missing.symbol for ask in self._asks)
+            made: dict[str, bool] = {}
+            for ask in self._asks:
+                symbol = ask.missing.symbol
+                made[symbol] = made.get(symbol, False) or ask.missing.before is not None
+            self._symbols = made
         return self._symbols
 
     @property
@@ -132,14 +153,12 @@ class Refills:
 
     # -- for who asks
 
-    def begin(self) -> None:
-        """A new incarnation of who asks: nothing is in its hand."""
-        for ask in self._asks:
-            ask.is_in_hand = False
-
-    def take(self, now: float) -> Ask | None:
-        """The most urgent question that may be asked now. It is in hand until `put_back` or `done`."""
-        due = [ask for ask in self._asks if not ask.is_in_hand and ask.at <= now and self._is_next(ask)]
+    def take(self, now: float, used: float = 0.0) -> Ask | None:
+        """The most urgent question that shall be asked now. It is in hand until `put_back` or `done`. `used`:
+        the part of the weight that is used, from 0 to 1."""
+        due = [
+            ask for ask in self._asks if not ask.is_in_hand and ask.due(used) <= now and self._is_next(ask)
+        ]
         if not due:
             return None
         ask = min(due, key=_urgency)
@@ -190,49 +209,43 @@ class Refills:
     def released(self, now: float, in_vain_until: float = float("-inf")) -> list[Missing]:
         """That for which live trades need not wait any longer: their hold is over, or it ends before anything
         can be asked again, at `in_vain_until`. Each is given once."""
-        over = [
-            ask
-            for ask in self._asks
-            if ask.hold_until is not None
-            and ask.hold_until <= (now if ask.is_in_hand else max(now, in_vain_until))
-        ]
-        for ask in over:
-            self.release(ask, now)
+        for ask in self._asks.copy():
+            until = now if ask.is_in_hand else max(now, in_vain_until)
+            self.release(ask, now, until)
         found, self._let_go = self._let_go, []
         return found
 
-    def release(self, ask: Ask, now: float) -> None:
-        """The live trades that wait for this go on, behind a gap. Of trades without sequences nothing can be
-        filled then."""
-        if ask.hold_until is None:
+    def release(self, ask: Ask, now: float, until: float = float("inf")) -> None:
+        """Live trades that would wait for it until then go on, behind a gap. Of trades without sequences
+        nothing can be filled afterwards."""
+        over = [missing for each, missing in ask.holds if each <= until]
+        if not over:
             return
-        ask.hold_until = None
-        self.told += 1
-        self._let_go.append(ask.missing)
-        if not ask.is_filling:
+        ask.holds = [each for each in ask.holds if each[0] > until]
+        self.told += len(over)
+        self._let_go += over
+        if not ask.holds and (not ask.fills or ask.missing.until is not None):
             self.give_up(ask, now)
         self._wake()
 
     def expired(self, now: float, within: float) -> list[Ask]:
         """The questions that are older than `within` seconds, and wait for nothing in hand."""
         return [
-            ask
-            for ask in self._asks
-            if ask.told_at + within <= now and ask.hold_until is None and not ask.is_in_hand
+            ask for ask in self._asks if ask.told_at + within <= now and not ask.holds and not ask.is_in_hand
         ]
 
-    def next_try(self) -> float:
+    def next_try(self, used: float = 0.0) -> float:
         """The next time at which `take` may give a question, unless something changes before."""
-        return min((ask.at for ask in self._asks if not ask.is_in_hand), default=float("inf"))
+        return min((ask.due(used) for ask in self._asks if not ask.is_in_hand), default=float("inf"))
 
     def next_end(self, within: float) -> float:
         """The next time at which a hold is over, or a question is older than `within`."""
         if self._let_go:
             return float("-inf")
         ends = [
-            ask.told_at + within if ask.hold_until is None else ask.hold_until
+            ask.told_at + within if until is None else until
             for ask in self._asks
-            if ask.hold_until is not None or not ask.is_in_hand
+            if (until := ask.hold_until) is not None or not ask.is_in_hand
         ]
         return min(ends, default=float("inf"))
 
@@ -281,14 +294,18 @@ def _whole(missing: Missing) -> list[tuple[int, int]]:
     return [(missing.first, missing.last)]
 
 
-def _overlap(one: Missing, other: Missing) -> bool:
-    if one.symbol != other.symbol or (one.first is None) != (other.first is None):
+def _belongs(ask: Ask, new: Missing) -> bool:
+    """Whether what is new is a part of the same question."""
+    old = ask.missing
+    if old.symbol != new.symbol or (old.first is None) != (new.first is None):
         return False
-    if one.first is None or other.first is None:
-        return _same(one.after, other.after) or one.before is None or other.before is None
+    if old.first is None or new.first is None:
+        return _same(old.after, new.after) or old.before is None or new.before is None
     end = float("inf")
-    one_last, other_last = (end if each.last is None else each.last for each in (one, other))
-    return one.first <= other_last and other.first <= one_last
+    old_last, new_last = (end if each.last is None else each.last for each in (old, new))
+    # While the answer is on its way, only what was asked for may be told again.
+    near = 0 if ask.is_in_hand or end in (old_last, new_last) else NEAR
+    return old.first <= new_last + near and new.first <= old_last + near
 
 
 def _same(one: Trade | None, other: Trade | None) -> bool:
@@ -304,11 +321,29 @@ def _joined(old: Ask, new: Ask) -> Ask:
     if low.last is not None and high.last is not None and low.last > high.last:
         ends = low
     missing = evolve(low, before=ends.before, last=ends.last)
-    holds = [each for each in (old.hold_until, new.hold_until) if each is not None]
-    joined = evolve(new, missing=missing, told_at=min(old.told_at, new.told_at), left=_whole(missing))
-    joined.hold_until = min(holds, default=None)
-    joined.at = min(old.at, new.at)
-    return joined
+    left = sorted({*old.left, *new.left}) if missing.last is not None else []
+    return evolve(
+        new,
+        missing=missing,
+        told_at=min(old.told_at, new.told_at),
+        at=min(old.at, new.at),
+        holds=sorted([*old.holds, *new.holds], key=lambda each: each[0]),
+        left=list(_united(left)),
+        tries=min(old.tries, new.tries),
+    )
+
+
+def _united(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges without overlaps. They come in the order of their beginnings."""
+    begin, end = 0, -1
+    for first, last in ranges:
+        if first > end + 1:
+            if begin <= end:
+                yield begin, end
+            begin = first
+        end = max(end, last)
+    if begin <= end:
+        yield begin, end
 
 
 def _begins(one: Missing, other: Missing) -> bool:

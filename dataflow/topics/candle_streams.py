@@ -219,7 +219,7 @@ class Candles:
         """No less than the changes of its bars so far; more than before, if one may have changed since."""
         history = self._ground.history_of(symbol)
         gave = {trade.source for trade in history.newest_by_source()}
-        live = {s.name for s in self._ground.carriers.get(symbol, ()) if s.status(symbol) == "live"}
+        live = {s.name for s in self._ground.streaming(symbol) if s.status(symbol) == "live"}
         away = gave - live
         if away != self._away.get(symbol, set()):
             self._away[symbol] = away
@@ -228,7 +228,7 @@ class Candles:
 
     def look_at_sources(self, symbol: str, series: Series) -> None:
         """Which of its sources are away."""
-        carriers = self._ground.carriers.get(symbol, ())
+        carriers = self._ground.streaming(symbol)
         for source in carriers:
             if source.status(symbol) != "live":
                 series.coverage.away(source.name, series.position + 1)
@@ -237,7 +237,7 @@ class Candles:
 
     def quiet(self, symbol: str) -> int:
         """The watermark by the wall clock, if it may be trusted; else a time before all others."""
-        carriers = self._ground.carriers.get(symbol, ())
+        carriers = self._ground.streaming(symbol)
         if not carriers or any(source.status(symbol) != "live" for source in carriers):
             return ALWAYS
         history = self._ground.history_of(symbol)

@@ -94,6 +94,11 @@ class Ground:
     candles: CandleRules = Factory(CandleRules)
     active: Callable[[str], str | None] = lambda _symbol: None
 
+    def streaming(self, symbol: str) -> Sequence[SourceState]:
+        """The sources whose trades are the stream of `symbol` now: one if one is preferred, else all."""
+        carriers, active = self.carriers.get(symbol, ()), self.active(symbol)
+        return carriers if active is None else [each for each in carriers if each.name == active]
+
 
 class Channel(Protocol):
     """A kind of stream. Clients name it in their subscriptions."""

@@ -9,7 +9,7 @@ entry has them as they were when it was made, and who asks gets them as they are
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Final
 
 from attrs import evolve
@@ -155,6 +155,14 @@ class Qualities:
             _with_figures(state, carriers[state.source]) if state.source in carriers else state
             for state in self._logs[symbol].states
         ]
+
+    def by_source(self) -> Mapping[str, Mapping[Grade, Sequence[str]]]:
+        """The symbols of each source that are in each state."""
+        found: dict[str, dict[Grade, list[str]]] = {}
+        for symbol, log in self._logs.items():
+            for state in log.states:
+                found.setdefault(state.source, {}).setdefault(state.state, []).append(symbol)
+        return found
 
     def wants(self, topic: Topic) -> Collection[str]:
         return ()

@@ -1,4 +1,4 @@
-"""Binance's spot market streams, the server's side: `@trade`, `@aggTrade`, and other streams of a recording.
+"""Binance's market streams, the server's side: `@trade`, `@aggTrade`, and other streams of a recording.
 And three questions of its REST: `historicalTrades`, `aggTrades` and `ticker/24hr`.
 
 Rule 1: `/stream` wraps each payload with the name of its stream, `/ws` does not. Answers are never wrapped.
@@ -6,6 +6,7 @@ Rule 2: fields have the order, and numbers the notation, of the real exchange.
 Rule 3: an unknown stream is accepted and stays silent, as on the real exchange.
 Rule 4: who sends more than five messages and pongs within one second is cut off, as by the real exchange.
 Rule 5: a symbol without trades is known, and has none. The ticker tells only of symbols that are named.
+Rule 6: below `/market` are the futures, with `@aggTrade` only. The same server has both, and one tape.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..recordings import shipped
 from ..trade import Item, Trade
 
 PATH = "/stream"
+FUTURES_PATH = "/market/stream"
 PORT = 5001
 FRAMES_PER_SECOND = 5
 WEIGHT_A_MINUTE = 6000
@@ -45,6 +47,13 @@ def trade_payload(trade: Trade) -> str:
     return f'{{"e":"trade",{_head(trade)},"t":{trade.id},{_deal(trade)},{_tail(trade)}}}'
 
 
+def futures_payload(trade: Trade) -> str:
+    """The payload of an `@aggTrade` stream of the futures, which write numbers as they are."""
+    first, last = trade.aggregate or (trade.id, trade.id)
+    deal = f'"p":"{trade.price}","q":"{trade.qty}","nq":"{trade.qty}","f":{first},"l":{last}'
+    return f'{{"e":"aggTrade",{_head(trade)},"a":{trade.id},{deal},{_when(trade)}}}'
+
+
 def agg_trade_payload(trade: Trade) -> str:
     """The payload of an `@aggTrade` stream; a single trade is sent as an aggregate of itself."""
     first, last = trade.aggregate or (trade.id, trade.id)
@@ -61,8 +70,12 @@ def _deal(trade: Trade) -> str:
     return f'"p":"{number(trade.price)}","q":"{number(trade.qty)}"'
 
 
+def _when(trade: Trade) -> str:
+    return f'"T":{trade.timestamp_us // 1000},"m":{"true" if trade.side == "sell" else "false"}'
+
+
 def _tail(trade: Trade) -> str:
-    return f'"T":{trade.timestamp_us // 1000},"m":{"true" if trade.side == "sell" else "false"},"M":true'
+    return f'{_when(trade)},"M":true'
 
 
 @frozen
@@ -76,10 +89,14 @@ class _Malformed(Exception):
 
 @define
 class BinanceSession:
-    """One connection: its streams, in the order of subscription. `wrapped` is true on `/stream`."""
+    """One connection: its streams, in the order of subscription. `wrapped` is true on `/stream`.
+
+    `is_futures`: it carries aggregates only.
+    """
 
     wrapped: bool
     refuse: Refuse
+    is_futures: bool = False
     _streams: dict[str, None] = field(factory=dict)
 
     @property
@@ -108,7 +125,7 @@ class BinanceSession:
 
     def encode(self, item: Item) -> list[str]:
         """One message for each stream that carries `item`."""
-        return [self._wrap(stream, _payload(stream, item)) for stream in self._carriers(item)]
+        return [self._wrap(stream, self._payload(stream, item)) for stream in self._carriers(item)]
 
     def beat(self, now_us: int) -> list[str]:
         """Nothing: Binance has no heartbeat messages, only WebSocket pings."""
@@ -127,7 +144,13 @@ class BinanceSession:
         return kind in _TRADES and self.refuse(symbol.upper())
 
     def _carriers(self, item: Item) -> list[str]:
-        return [stream for stream in _streams_of(item) if stream in self._streams]
+        streams = [stream for stream in _streams_of(item) if stream in self._streams]
+        return [each for each in streams if each.endswith("@aggTrade")] if self.is_futures else streams
+
+    def _payload(self, stream: str, item: Item) -> str:
+        if self.is_futures and isinstance(item, Trade):
+            return futures_payload(item)
+        return _payload(stream, item)
 
     def _wrap(self, stream: str, payload: str) -> str:
         return f'{{"stream":"{stream}","data":{payload}}}' if self.wrapped else payload
@@ -194,11 +217,13 @@ def _names(request: dict[str, Any]) -> list[str]:
     return params
 
 
-def binance_dialect(*, ping: float | None = 20.0, lifetime: float | None = 86_400.0) -> Dialect:
+def binance_dialect(
+    *, path: str = PATH, ping: float | None = 20.0, lifetime: float | None = 86_400.0
+) -> Dialect:
     """Binance's dialect; `Dialect` explains `ping` and `lifetime` (seconds)."""
     return Dialect(
         "binance",
-        PATH,
+        path,
         _open_session,
         ping=ping,
         lifetime=lifetime,
@@ -212,12 +237,13 @@ def binance_dialect(*, ping: float | None = 20.0, lifetime: float | None = 86_40
 
 def _open_session(path: str, headers: dict[str, str], refuse: Refuse) -> BinanceSession:
     parts = urlsplit(path)
-    if parts.path == "/stream":
-        session, names = BinanceSession(True, refuse), _named_in_query(parts.query)
-    elif parts.path == "/ws" or parts.path.startswith("/ws/"):
-        session, names = BinanceSession(False, refuse), parts.path.removeprefix("/ws").split("/")
+    is_futures, place = parts.path.startswith("/market/"), parts.path.removeprefix("/market")
+    if place == "/stream":
+        session, names = BinanceSession(True, refuse, is_futures), _named_in_query(parts.query)
+    elif place == "/ws" or place.startswith("/ws/"):
+        session, names = BinanceSession(False, refuse, is_futures), place.removeprefix("/ws").split("/")
     else:
-        raise HandshakeRefused(404, "no such path: the streams are at /stream and /ws")
+        raise HandshakeRefused(404, "no such path: the streams are at /stream and /ws, of futures in /market")
     session.open_streams([name for name in names if name])
     return session
 
@@ -253,6 +279,11 @@ def _aggregate_trades(path: str, query: Mapping[str, str], tape: Tape) -> Answer
     return Answer(200, f"[{','.join(rows)}]".encode(), weight=4)
 
 
+def _futures_trades(path: str, query: Mapping[str, str], tape: Tape) -> Answer:
+    rows = [_futures_row(trade) for trade in _asked(query, tape)]
+    return Answer(200, f"[{','.join(rows)}]".encode(), weight=20)
+
+
 def _ticker(path: str, query: Mapping[str, str], tape: Tape) -> Answer:
     if "symbol" in query:
         return Answer(200, _compact(_mini(query["symbol"], tape)).encode(), weight=2)
@@ -267,6 +298,7 @@ def _ticker(path: str, query: Mapping[str, str], tape: Tape) -> Answer:
 _QUESTIONS: Final[Mapping[str, Rest]] = {
     "/api/v3/historicalTrades": _historical_trades,
     "/api/v3/aggTrades": _aggregate_trades,
+    "/fapi/v1/aggTrades": _futures_trades,
     "/api/v3/ticker/24hr": _ticker,
 }
 
@@ -303,6 +335,12 @@ def _historical(trade: Trade) -> str:
 def _aggregate(trade: Trade) -> str:
     first, last = trade.aggregate or (trade.id, trade.id)
     return f'{{"a":{trade.id},{_deal(trade)},"f":{first},"l":{last},{_tail(trade)}}}'
+
+
+def _futures_row(trade: Trade) -> str:
+    first, last = trade.aggregate or (trade.id, trade.id)
+    ends = f'"f":{first},"l":{last}'
+    return f'{{"a":{trade.id},"p":"{trade.price}","q":"{trade.qty}",{ends},{_when(trade)}}}'
 
 
 def _mini(symbol: str, tape: Tape) -> dict[str, Any]:

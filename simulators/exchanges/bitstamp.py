@@ -56,7 +56,7 @@ def told(trade: Trade) -> str:
     )
 
 
-def announced() -> str:
+def farewell(now_us: int) -> str:
     """The message that asks a client to connect again, because the server will go away."""
     return '{"event":"bts:request_reconnect","channel":"","data":""}'
 
@@ -156,6 +156,7 @@ def bitstamp_dialect(*, symbols: Iterable[str] = SYMBOLS, ping: float | None = 2
         _opener(known),
         ping=ping,
         frames_per_second=400,
+        farewell=farewell,
         rest=bitstamp_rest(known),
         weight_a_minute=1000,
     )

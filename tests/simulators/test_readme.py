@@ -75,25 +75,25 @@ def test_the_proxy_example_runs(checkout: Path, readme: str) -> None:
 
 
 @pytest.fixture
-def coinbase(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def acme(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The example, as a file beside the other exchanges."""
-    (tmp_path / "coinbase.py").write_text(block(readme, "CoinbaseSession"))
+    (tmp_path / "acme.py").write_text(block(readme, "AcmeSession"))
     monkeypatch.setattr(exchanges, "__path__", [str(tmp_path), *exchanges.__path__])
-    module = "simulators.exchanges.coinbase"
+    module = "simulators.exchanges.acme"
     monkeypatch.delitem(sys.modules, module, raising=False)
     yield
     sys.modules.pop(module, None)
 
 
-@pytest.mark.usefixtures("coinbase")
+@pytest.mark.usefixtures("acme")
 async def test_the_example_is_served_by_its_name(checkout: Path, connect: Connect) -> None:
     """It subscribes, sends trades with the fields of a recorded one, and takes faults."""
-    assert "coinbase" in exchanges.names()
+    assert "acme" in exchanges.names()
     lines = (checkout / "tests" / "data" / "coinbase_matches_20210417.jsonl").read_text().splitlines()
     messages = (json.loads(json.loads(line)["msg"]) for line in lines)
     recorded_match = next(each for each in messages if each["type"] == "match")
     async with trio.open_nursery() as nursery:
-        served = await nursery.start(partial(simulate, "coinbase", port=0, start="first_subscriber"))
+        served = await nursery.start(partial(simulate, "acme", port=0, start="first_subscriber"))
         async with connect(served.url) as raw:
             served.controls.fault("refuse")
             call = {"type": "subscribe", "product_ids": ["BTC-USD"], "channels": ["matches"]}
@@ -108,11 +108,11 @@ async def test_the_example_is_served_by_its_name(checkout: Path, connect: Connec
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.usefixtures("coinbase")
+@pytest.mark.usefixtures("acme")
 @pytest.mark.parametrize("message", ["{", "[]", "1", b"\xff", '{"type": "x", "product_ids": [[]]}'])
 def test_the_example_answers_every_message(message: Any) -> None:
     """A wrong message gets an error, as the rules for sessions demand."""
-    session = exchanges.find("coinbase").dialect(frozenset()).open("/", {}, lambda symbol: False)
+    session = exchanges.find("acme").dialect(frozenset()).open("/", {}, lambda symbol: False)
     (text,) = session.receive(message)
     assert json.loads(text)["type"] == "error"
 

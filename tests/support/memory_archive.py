@@ -107,6 +107,10 @@ class MemoryArchive:
             found.pop()
         return found[::-1]
 
+    def gaps(self, symbol: str, below: int, limit: int) -> list[Gap]:
+        entries = [entry for last, entry in reversed(self.behind(symbol, 0, 1 << 60)) if last < below]
+        return [e for e in entries if isinstance(e, Gap) and e.exact and e.sequence is not None][:limit]
+
     def skip(self, symbol: str, after: int, start: int, end: int) -> int:
         places = self.behind(symbol, after, 1 << 60)
         for last, entry in places:

@@ -167,6 +167,8 @@ def http_client(url: str) -> httpx.AsyncClient:
 
 
 def from_binance(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:
+    """Nothing is asked by HTTP, unless `refill_url` says where."""
+    more.setdefault("refill_url", "")
     return {"binance": binance.Settings(connector="binance", url=url, symbols=symbols, **more)}
 
 

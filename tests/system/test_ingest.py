@@ -101,7 +101,7 @@ async def test_a_producer_that_repeats_doubles_nothing() -> None:
     refused, not dropped in silence."""
     async with daemon(sources=pushed()) as d, http_client(d.http) as http:
         await opened(d)
-        assert await push_lines(http, *(trade(n) for n in (1, 2, 2))) == told(2, 1)
+        assert await push_lines(http, *(trade(n) for n in (1, 1, 2, 2))) == told(2, 2)
         assert await push_lines(http, *(trade(n) for n in (1, 2, 3))) == told(1, 2)
         assert await push_lines(http, trade(3, price="1")) == told(id_reused=1)
         assert await push_lines(http, trade(3, symbol="GOOG")) == told(1)
@@ -136,7 +136,7 @@ async def test_a_repetition_is_known_after_a_restart(tmp_path: Path) -> None:
         *((json.dumps(trade(side=value)), "bad_side") for value in ("BUY", 1, "")),
         *((json.dumps(trade(tradeId=value)), "bad_trade_id") for value in (1, "", "x" * 201, "\n")),
         *((json.dumps(trade(sequence=value)), "bad_sequence") for value in ("1", -1, 1.5, 2**60)),
-        (json.dumps(trade(symbol="x" * 70_000)), "too_long"),
+        *((json.dumps(trade(symbol="x" * size)), "too_long") for size in (70_000, 300_000)),
         (b'{"symbol": "\xff"}'.decode("latin-1"), "missing_field"),
         (json.dumps(trade(symbol="BTC-USDT")), "symbol_taken"),
     ],
@@ -190,6 +190,13 @@ async def test_without_a_token_only_this_machine_may_push() -> None:
             answer = await http.post(PATH, content=lines(trade()), headers=LINES | foreign)
             assert answer.status_code == 403
         assert admitted(d) == []
+
+
+async def test_no_other_way_leads_around_the_token() -> None:
+    """What clients push by gRPC, without a token, goes to no source of this kind."""
+    async with daemon(sources=pushed(token=TOKEN)) as d:
+        await opened(d)
+        assert d.hall.intake("own") is None
 
 
 async def test_requests_that_mean_nothing_are_refused() -> None:

@@ -75,10 +75,10 @@ class Ingest:
         return json_response(push.told.body, 202)
 
     def _door(self, name: str) -> tuple[PushSettings, Intake]:
-        intake, source = self._hall.intake(name), self._hall.core.sources.get(name)
+        core = self._hall.core
+        intake, source = core.intake(name), core.sources.get(name)
         if intake is None or source is None or not isinstance(source.settings, PushSettings):
-            sources = self._hall.core.sources.values()
-            valid = [each.name for each in sources if isinstance(each.settings, PushSettings)]
+            valid = [each.name for each in core.sources.values() if isinstance(each.settings, PushSettings)]
             raise HttpProblem(404, "Not Found", f"nobody pushes to a source {name[:80]!r}", valid=valid)
         if source.link is not LinkState.CONNECTED:
             raise _unavailable("this source takes nothing at present")

@@ -327,6 +327,13 @@ class Store:
     def newest(self, symbol: str, count: int, below: int) -> Places:
         return places(self._ask(_NEWEST, symbol=symbol, count=count, below=_bounded(below)))
 
+    def gaps(self, symbol: str, below: int, limit: int) -> list[Gap]:
+        query = (
+            "SELECT first, last, reason, counted, source, sequence FROM gaps WHERE symbol = %(symbol)s "
+            "AND last < %(below)s AND counted AND sequence IS NOT NULL ORDER BY last DESC LIMIT %(limit)s"
+        )
+        return [Gap(*row) for row in self._ask(query, symbol=symbol, below=_bounded(below), limit=limit)]
+
     def skip(self, symbol: str, after: int, start: int, end: int) -> int:
         query = (
             "SELECT coalesce((SELECT place - 1 FROM trades WHERE symbol = %(symbol)s AND place > %(after)s "

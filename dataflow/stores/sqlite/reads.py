@@ -16,7 +16,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeGuard
 
 from attrs import frozen
 
@@ -37,6 +37,7 @@ _US: Final = 1000  # ns
 _NEVER: Final = -(1 << 63)
 _EVER: Final = (1 << 63) - 1
 _SOME: Final = 8  # blocks that are looked up at once
+_BACK: Final = 1_000  # blocks of a file that are looked at for gaps: some million trades
 
 
 class _Again(Exception):
@@ -142,6 +143,17 @@ class _View:
             for (below,) in rows:
                 yield below
 
+    def with_gaps(self, below: int) -> Iterator[Places]:
+        """The blocks that begin before `below` and hold a gap, or held one, newest first. Raises Damaged."""
+        for part in reversed(self.parts):
+            if part.first < below and part.trades < part.count:
+                yield part.places()
+        if self.summary.trades < self.summary.entries:
+            columns, where = "last, trades, entries", "symbol=? AND first<? ORDER BY last DESC LIMIT ?"
+            query = f"SELECT last FROM (SELECT {columns} FROM blocks WHERE {where}) WHERE trades<entries"
+            for (last,) in self.rows(query, below, _BACK):
+                yield self.places(last)
+
     # By time: `low` to before `high`.
 
     def inside(self, low: int, high: int, below: int, count: int, is_upwards: bool) -> list[_Chunk]:
@@ -242,6 +254,17 @@ class Reads:
         while found and isinstance(found[-1][1], Gap):
             found.pop()
         return found[::-1]
+
+    def gaps(self, symbol: str, below: int, limit: int) -> list[Gap]:
+        found: list[Gap] = []
+        for view in self._views(symbol, lambda held: held.starts_before(below), backwards=True):
+            with suppress(Damaged):
+                for places in view.with_gaps(below):
+                    entries = [entry for _, entry in reversed(self._laid(symbol, places))]
+                    found += [entry for entry in entries if _can_be_filled(entry, below)]
+                    if len(found) >= limit:
+                        return found[:limit]
+        return found
 
     def _downwards(self, symbol: str, below: int) -> Iterator[tuple[int, Trade | Gap]]:
         for view in self._views(symbol, lambda held: held.starts_before(below), backwards=True):
@@ -401,6 +424,10 @@ class Reads:
             return None
         parts = [] if end is None else [part for part in end.parts if part.first > summary.end]
         return _View(day, reader, summary, parts, self.damaged)
+
+
+def _can_be_filled(entry: Trade | Gap, below: int) -> TypeGuard[Gap]:
+    return isinstance(entry, Gap) and entry.exact and entry.sequence is not None and entry.last < below
 
 
 def _bounded(inside: list[_Chunk], low: int, high: int, count: int, is_upwards: bool) -> tuple[int, int]:

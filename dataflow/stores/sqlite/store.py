@@ -28,7 +28,7 @@ from dataflow.cache.archive import (
     Stream,
     Usage,
 )
-from dataflow.domain import Recorded
+from dataflow.domain import Gap, Recorded
 from dataflow.domain.errors import ConfigError
 from dataflow.settings.schema import History
 
@@ -194,6 +194,10 @@ class Store:
     def newest(self, symbol: str, count: int, below: int) -> Places:
         with self._working():
             return self._reads.newest(symbol, count, below)
+
+    def gaps(self, symbol: str, below: int, limit: int) -> list[Gap]:
+        with self._working():
+            return self._reads.gaps(symbol, below, limit)
 
     def skip(self, symbol: str, after: int, start: int, end: int) -> int:
         with self._working():

@@ -49,8 +49,9 @@ class Desk:
         return bool(self.store.admit(made, now))
 
     def answer(self, *items: Trade | int, now: float = 0.0, **more: Any) -> bool:
-        """An answer with these trades; by default not the last."""
+        """An answer with these trades; by default not the last, and to the newest question."""
         made = tuple(sequenced(item) if isinstance(item, int) else item for item in items)
+        more.setdefault("before", self.told[-1].before if self.told else None)
         return self.admit(Refilled("a", "BTC-USD", made, **{"is_last": False, **more}), now=now)
 
     def shown(self) -> str:
@@ -102,7 +103,7 @@ def test_the_last_answer_lets_all_go_on_behind_what_is_still_missing() -> None:
     assert desk.answer(11, 13, 14)
     assert desk.shown() == "10 11 12 13 14 15 16"
     assert desk.count(Verdict.FILLED) == 3
-    assert desk.store.ended == {("a", "unanswered"): 1}
+    assert desk.store.ended == {("a", "unanswered"): 2}
 
 
 def test_a_source_that_may_not_be_waited_for_has_its_gap_at_once() -> None:
@@ -151,7 +152,7 @@ def test_a_second_loss_while_others_wait_is_one_question_more() -> None:
     assert desk.shown() == "1 - - 4"
     desk.answer(5, 6, is_last=True, before=sequenced(7))
     assert desk.shown() == "1 - - 4 5 6 7 8"
-    assert desk.store.ended == {("a", "whole"): 1}
+    assert desk.store.ended == {("a", "unanswered"): 1, ("a", "whole"): 1}
 
 
 def test_other_sources_of_the_symbol_go_on() -> None:
@@ -322,8 +323,8 @@ def test_an_answer_to_another_question_is_not_the_proof() -> None:
     desk.answer(plain("b", 2), plain("c", 3), is_whole=True, is_last=True, before=plain("d", 4))
     assert desk.shown() == "a ? d"
     assert desk.refused == [("b", Verdict.UNASKED), ("c", Verdict.UNASKED)]
-    desk.answer(is_whole=True, is_last=True)
-    assert desk.shown() == "a ? d ? g", "without a name it proves nothing"
+    desk.answer(is_whole=True, is_last=True, before=None)
+    assert desk.shown() == "a ? d", "nothing waits for the answer to a question without an end"
 
 
 def test_a_replay_that_passes_the_newest_trade_still_needs_no_answer() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import attrs
 import pytest
@@ -11,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.cache import recorder
-from dataflow.cache.archive import Batch, Contents, Run
+from dataflow.cache.archive import Batch, Contents, Keep, Run
 from dataflow.cache.history import AHEAD, History, shared
-from dataflow.cache.recorder import warm
+from dataflow.cache.recorder import Habits, Recorder, warm
 from dataflow.cache.recording import FEEDS, FEEDS_EVERY, Recording
 from dataflow.cache.store import Store
 from dataflow.cache.verdict import Verdict
-from dataflow.domain import Gap, Item, Trade
+from dataflow.domain import Gap, Item, Missing, Refilled, Trade
+from supervisors import Child, Supervisor, open_supervisor
 from tests.support.memory_archive import MemoryArchive
+from tests.support.waiting import until
 
 from .items import US, missed, sequenced, trade
 
@@ -135,6 +138,60 @@ def test_what_an_upstream_repeats_is_recognised() -> None:
     )
     gaps = [entry for _, entry in places(second.history()) if isinstance(entry, Gap)]
     assert [(gap.first, gap.last, gap.exact) for gap in gaps] == [(11, 12, True), (15, 15, False)]
+
+
+async def test_gaps_from_long_before_the_start_can_be_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie before what is loaded. Each is asked for, once, and filled at its exact places, also on disk."""
+    monkeypatch.setattr(recorder, "LOADED", 10)
+    archive = MemoryArchive()
+    first = History(EPOCH, 10_000, NEVER_OLD)
+    told: list[Missing] = []
+    for number in (*range(1, 50), *range(53, 400), *range(401, 460), 463, 464):
+        first.admit(sequenced(number), 0.0)
+        first.admit(trade(f"b{number}", number * US, source="b"), 0.0)
+    archive.open()
+    archive.begin(EPOCH)
+    archive.append(Batch([Run.of(SYMBOL, first.places(0, 1 << 40))]))
+    archive.close(True)
+    store: Store
+    recording = Recording(lambda symbol: store.history(symbol), archive, EPOCH)
+    store = Store(
+        recording.epoch,
+        10_000,
+        NEVER_OLD,
+        staged=recording.fills,
+        streams=recording.streams,
+        missing=told.append,
+    )
+    async with recorded(recording, store):
+        await until(lambda: len(told) == 3)
+        assert [(each.first, each.last) for each in told] == [(460, 462), (400, 400), (50, 52)]
+        assert told[1].after == sequenced(399)
+        assert told[1].before == sequenced(401)
+        answer = Refilled("a", SYMBOL, tuple(sequenced(each) for each in (50, 51, 52, 400, 461)))
+        store.admit([answer], 0.0)
+        await until(lambda: not store.history(SYMBOL).has_staged)
+    stored = dict(archive.behind(SYMBOL, 0, 1 << 40))
+    assert store.counts["a", "filled"] == 5
+    found = {entry.sequence for entry in stored.values() if isinstance(entry, Trade) and entry.source == "a"}
+    assert found == set(range(1, 465)) - {460, 462}
+    shown = [entry for entry in stored.values() if isinstance(entry, Gap)]
+    assert [gap.sequence for gap in shown] == [460, 462]
+    assert store.history(SYMBOL).reopen([(sequenced(399), gap_of(400), sequenced(401))]) == 0, (
+        "a new numbering"
+    )
+
+
+def gap_of(number: int) -> Gap:
+    return Gap(number, number, "source_gap", True, "a", number + 500)
+
+
+@asynccontextmanager
+async def recorded(recording: Recording, store: Store) -> AsyncIterator[None]:
+    habits = Habits(0.01, Keep(7, 0, 0), drops_oldest=True)
+    actor = Child("recorder", lambda: Recorder(recording, store.history, habits, lambda: 1.0))
+    async with open_supervisor(Supervisor(children=(actor,)), blocked_after=None):
+        yield
 
 
 def test_a_source_keeps_its_sequence_however_long_ago_its_newest_trade_was(

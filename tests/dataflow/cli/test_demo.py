@@ -61,6 +61,8 @@ class TestPorts:
         moved = at_ports(simulated, {"blockchain": 5003, "binance": 5001})
         assert moved.sources["blockchain"].url == "ws://127.0.0.1:5003/mercury-gateway/v1/ws"
         assert moved.sources["binance"] == simulated.sources["binance"]
+        other = at_ports(simulated, {"blockchain": 5003, "binance": 5004}).sources["binance"]
+        assert (other.url, other.refill_url) == ("ws://127.0.0.1:5004/stream", "http://127.0.0.1:5004")
         real = load([shipped("server.toml")], {})
         assert at_ports(real, {"blockchain": 5003, "binance": 5004}) == real
 

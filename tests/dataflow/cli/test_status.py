@@ -134,6 +134,15 @@ class TestDrawing:
             "    └── new  running 1 min 3 s  0 trades",
         ]
 
+    def test_how_the_symbols_of_a_source_fare(self) -> None:
+        """The number in each state, what is missing, and the lag."""
+        delivered = {"trades": 5, "batches": 5, "bytes": 9, "last": None, "age": None}
+        quality = {"states": {"live": 1200, "stalled": 1}, "missing": 3, "lag": 0.25}
+        tree = node("", node("sources", node("sources/x", delivered=delivered, quality=quality)))
+        assert drawn(tree)[-1] == (
+            "    └── x  running 1 min 3 s  5 trades; symbols: 1,200 live, 1 stalled; 3 places missing; lag 0.25 s"
+        )
+
     @pytest.mark.parametrize(("oldest", "colour"), [(0.4, "2"), (12.0, "31")])
     def test_clients_that_do_not_read_stand_out(self, oldest: float, colour: str) -> None:
         """Who may see the clients sees what they have not taken, in red once it is old."""

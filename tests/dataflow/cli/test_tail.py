@@ -299,7 +299,30 @@ class TestFollowing:
         script = says(answer(0, "A-B"), answer(0, "C-D"), update(1, symbol="C-D"), calls=2)
         async with gateway(script) as server:
             await follow(server.url, tail_of("A-B", "C-D", count=1), PLAIN)
-        assert [call["params"]["symbol"] for call in server.asked[0]] == ["A-B", "C-D"]
+        trades = [call["params"] for call in server.asked[0] if call["params"]["channel"] == "trades"]
+        assert [params["symbol"] for params in trades] == ["A-B", "C-D"]
+
+    async def test_how_a_symbol_fares_is_said_when_it_changes(self, said: Any) -> None:
+        """A silence, a stall and their like, with the reason; the end of a silence is the trade itself."""
+
+        def state(state: str, reason: str | None = None) -> str:
+            since = "2020-05-10T18:33:36.696315Z"
+            about = {"symbol": "BTC-USD", "source": "acme", "state": state, "since": since, "reason": reason}
+            return notice("quality.update", **about, missing=0, lag=None)
+
+        script = says(
+            *(answer(0), state("live"), state("quiet"), state("live"), update(1)),
+            *(state("stalled", "it sends less"), state("stalled", "it sends less"), state("live"), update(2)),
+        )
+        async with gateway(script) as server:
+            await follow(server.url, tail_of(count=2), PLAIN)
+        assert said() == [
+            "-- BTC-USD: quiet at acme",
+            line(1),
+            "-- BTC-USD: stalled at acme (it sends less)",
+            "-- BTC-USD: live at acme",
+            line(2),
+        ]
 
     @pytest.mark.parametrize("count", [1, 2, 3, 4])
     async def test_count_is_exact(self, said: Any, count: int) -> None:

@@ -10,12 +10,16 @@ from tests.dataflow.connectors.mappings import BINANCE, tables
 from tests.support.simulated import Case, recorded, upstreams
 
 PERPETUALS = ("BTC-USDT-PERP", "ETH-USDT-PERP")
+FUTURES = "wss://fstream.binance.com/market/stream"
 OKX = "wss://ws.okx.com:8443/ws/v5"
 BYBIT = "wss://stream.bybit.com/v5/public"
 KRAKEN = {"BTC-USD": "BTC/USD", "ETH-USD": "ETH/USD"}  # as version 2 has them
 CASES = {
+    "binance": [
+        Case("binance", "binance", ("BTC-USDT", "ETH-USDT")),
+        Case("binance", "binance", PERPETUALS, {"url": FUTURES}, "/market/stream"),
+    ],
     "blockchain": [Case("blockchain", "blockchain")],
-    "binance": [Case("binance", "binance", ("BTC-USDT", "ETH-USDT"))],
     "kraken": [
         Case("kraken", "kraken"),
         Case("kraken", "kraken", keys={"version": 1}, path="/", refills=False, named=KRAKEN),

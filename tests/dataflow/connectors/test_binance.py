@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.connector import Received, Refused, Subscribed, Unsubscribed
-from dataflow.connectors.binance import Codec, Settings
-from dataflow.domain import Item, Trade
+from dataflow.connectors.binance import Codec, Filler, Settings
+from dataflow.domain import Item, Missing, Trade
+from dataflow.sources.port import Page, Request
+from simulators import Trade as Published
+from simulators.exchanges.binance import binance_rest, futures_payload
 from tests.dataflow.connectors.numerals import numerals
 
 BARE = (
@@ -406,3 +410,84 @@ def test_prices_that_repeat_are_one_object() -> None:
     first, second, third = (item.price for item in into.items)  # type: ignore[union-attr]
     assert first is third
     assert (str(first), str(second)) == ("1.0", "1.00")
+
+
+# -- other markets of Binance -------------------------------------------------------------------------
+
+FUTURES = "wss://fstream.binance.com/market/stream"
+AMERICAN = "wss://stream.binance.us:9443/stream"
+PERPETUALS = ("BTC-USDT-PERP", "ETH-USDC-251226")
+
+
+def settings(url: str, *symbols: str, **more: Any) -> Settings:
+    return Settings(connector="binance", url=url, symbols=symbols, **more)
+
+
+def test_the_address_decides_the_market() -> None:
+    """What is asked for, and where; a key that is written goes first."""
+    shown = [
+        (each.stream, each.refill_url)
+        for each in map(settings, ("wss://stream.binance.com/ws", AMERICAN, FUTURES))
+    ]
+    assert shown == [
+        ("trade", "https://api.binance.com"),
+        ("trade", "https://api.binance.us"),
+        ("aggTrade", "https://fapi.binance.com"),
+    ]
+    assert settings(AMERICAN, stream="aggTrade", refill_url="http://here").refill_url == "http://here"
+    assert settings("wss://binance.us.example.com/stream").refill_url == "https://api.binance.com"
+
+
+@pytest.mark.parametrize(
+    ("url", "symbol"), [(FUTURES, "BTC-USDT"), (AMERICAN, "BTC-USDT-PERP"), (AMERICAN, "A-B-251226")]
+)
+def test_a_symbol_of_the_other_market_is_refused(url: str, symbol: str) -> None:
+    """It has the same name there, and would be something else."""
+    with pytest.raises(ValueError, match="BASE-QUOTE-PERP or BASE-QUOTE-YYMMDD at an address of futures"):
+        settings(url, symbol)
+
+
+def test_single_trades_of_futures_are_not_documented() -> None:
+    """So they cannot be asked for."""
+    with pytest.raises(ValueError, match='must be "aggTrade" at an address of futures'):
+        settings(FUTURES, stream="trade")
+
+
+def test_futures_are_read_under_our_names() -> None:
+    """A perpetual and a future that ends on a day, as another implementation writes them."""
+    speaker = Codec("bn", settings(FUTURES, *PERPETUALS))
+    (request,) = speaker.subscribe(PERPETUALS)
+    assert json.loads(request)["params"] == ["btcusdt@aggTrade", "ethusdc_251226@aggTrade"]
+    told = [
+        Published(7, name, "sell", "61837.60", "0.005", 1_700_000_000_123_000, aggregate=(10, 12))
+        for name in ("BTCUSDT", "ETHUSDC_251226")
+    ]
+    into = decode(speaker, *map(futures_payload, told))
+    assert into == Received(
+        items=[
+            Trade(
+                "bn", symbol, "7", "sell", Decimal("61837.60"), Decimal("0.005"), 1_700_000_000_123_000_000, 7
+            )
+            for symbol in PERPETUALS
+        ]
+    )
+    assert str(into.items[0].price) == "61837.60"  # type: ignore[union-attr]
+
+
+def test_missing_aggregates_of_futures_are_asked_for_there() -> None:
+    """At the paths of the futures, at their weight, and read like those of the stream."""
+    asking, name = settings(FUTURES, *PERPETUALS), PERPETUALS[0]
+    filler, speaker = Filler("bn", asking), Codec("bn", asking)
+    told = [
+        Published(n, "BTCUSDT", "buy", f"{100 + n}.5", "0.25", 1_700_000_000_000_000 + n * 1000)
+        for n in range(9)
+    ]
+    request = filler.fill(Missing("bn", name, None, None, 3, 5))
+    assert request == Request("/fapi/v1/aggTrades?symbol=BTCUSDT&fromId=2&limit=5", 20)
+    parts = urlsplit(request.path)
+    answer = binance_rest(parts.path, dict(parse_qsl(parts.query)), lambda _: told)
+    assert (answer.status, answer.weight) == (200, request.weight)
+    page = filler.filled(Missing("bn", name, None, None, 3, 5), request, answer.body)
+    assert page == Page(decode(speaker, *map(futures_payload, told[2:7])).items)
+    latest = filler.latest(PERPETUALS)
+    assert latest == Request("/fapi/v1/aggTrades?symbol=BTCUSDT&limit=1", 20)

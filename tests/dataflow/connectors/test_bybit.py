@@ -379,7 +379,7 @@ def test_the_newest_trade_is_told() -> None:
     ("body", "reason"),
     [
         (b"", "malformed_json"),
-        (b"\xff", "not_text"),
+        (b"\xff", "malformed_json"),
         (b"[]", "unexpected_json"),
         (b"{}", "missing_field"),
         (b'{"retCode":0}', "missing_field"),

@@ -449,6 +449,16 @@ def test_symbols_that_cannot_be_told_apart_are_refused() -> None:
     assert settings("BTC-USD", "XBT-USD").exchange_name("XBT-USD") == "XBT/USD"
 
 
+def test_version_1_has_one_connection_at_a_time() -> None:
+    """Two would bring each trade twice, and nothing could tell."""
+    for keys in ({"lines": 2}, {"rotate_after": 3600.0}):
+        assert settings(**keys).version == 2
+        with pytest.raises(ValueError, match="no ids"):
+            settings(version=1, **keys)
+    with pytest.raises(ValueError, match="version"):
+        settings(version=3)
+
+
 def published(id: int, symbol: str = "BTC/USD", **fields: Any) -> Published:
     usual = {"side": "buy", "price": "61837.6", "qty": "0.1", "timestamp_us": 1_700_000_000_000_000 + id // 3}
     return Published(id=id, symbol=symbol, **(usual | fields))

@@ -350,6 +350,18 @@ def test_missing_trades_are_asked_for_exactly(first: int, last: int) -> None:
     assert questions == (last - first) // 100 + 1
 
 
+def test_an_answer_is_read_from_its_end() -> None:
+    """OKX gives the newest trade first; a page is oldest first."""
+    assert REST is not None
+    filler, about = Filler("ok", settings()), missing(5, 9)
+    request = filler.fill(about)
+    assert request == Request(
+        "/api/v5/market/history-trades?instId=BTC-USDT&type=1&after=10&before=4&limit=100"
+    )
+    page = filler.filled(about, request, asked(REST, request.path, TAPE))
+    assert [trade.sequence for trade in page.trades] == [5, 6, 7, 8, 9]
+
+
 def test_trades_up_to_now_are_asked_for() -> None:
     """Nothing came since, so nobody knows the last one."""
     assert REST is not None
@@ -386,7 +398,7 @@ def test_the_newest_trade_is_told() -> None:
     ("body", "reason"),
     [
         (b"", "malformed_json"),
-        (b"\xff", "not_text"),
+        (b"\xff", "malformed_json"),
         (b"<html>", "malformed_json"),
         (b"[]", "unexpected_json"),
         (b"{}", "missing_field"),

@@ -7,11 +7,22 @@ from typing import get_args
 import attrs
 import pytest
 
-from dataflow.domain.notice import Draining, Notice, Refused, SourceLost, SourceRestored, Waiting
+from dataflow.domain.notice import (
+    Draining,
+    Notice,
+    Refused,
+    SourceLost,
+    SourceRestored,
+    StreamSwitched,
+    SymbolsChanged,
+    Waiting,
+)
 
 EXAMPLES: list[Notice] = [
     SourceLost("a", "cut", ("X-Y",)),
     SourceRestored("a", ("X-Y",)),
+    StreamSwitched("X-Y", "trades", 1, 7, "a", "b", "a is lost"),
+    SymbolsChanged(("X-Y",), ()),
     Waiting(3, 1.5),
     Refused("full", 5.0),
     Draining(),

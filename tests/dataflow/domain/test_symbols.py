@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.domain.symbols import ANY, BASE_QUOTE, LONGEST, Form, Names, compact, well_formed
+from dataflow.domain.symbols import ANY, BASE_QUOTE, LONGEST, Form, Names, compact, contract, well_formed
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,23 @@ def test_the_symbols_of_an_exchange(symbol: str) -> None:
 )
 def test_no_symbols_of_an_exchange(text: str) -> None:
     assert not BASE_QUOTE.fits(text)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "found"),
+    [
+        ("BTC-USDT-PERP", ("BTC-USDT", "PERP")),
+        ("BTC-USDT-251226", ("BTC-USDT", "251226")),
+        ("BTC-USDT", None),
+        ("ABC-PERP", None),  # a pair, whose quote has this name
+        ("ABC-251226", None),
+        ("A-B-C-PERP", None),
+        ("BTC-USDT-25122", None),
+    ],
+)
+def test_a_contract_has_a_pair_and_a_kind(symbol: str, found: tuple[str, str] | None) -> None:
+    """A pair has none, whatever its currencies are called."""
+    assert contract(symbol) == found
 
 
 def test_a_source_may_bring_any() -> None:

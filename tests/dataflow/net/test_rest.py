@@ -98,6 +98,22 @@ async def failure(respond: Respond, **more: Any) -> RestFailed:
         return told.value
 
 
+async def test_an_answer_that_did_not_change_is_not_sent_again() -> None:
+    """Its tag goes back with the next question. An answer that nobody has is no answer, whatever it claims."""
+    asked: list[bytes] = []
+    async with serving(says(whole(b"[1]", "200 OK", 'ETag: "one"')), asked) as url, asking(url) as client:
+        assert await client.get_changed("/", "") == (b"[1]", '"one"')
+        assert await client.get_changed("/", '"old"') == (b"[1]", '"one"')
+    assert b"If-None-Match" not in asked[0]
+    assert b'If-None-Match: "old"\r\n' in asked[1]
+    same = b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n"
+    async with serving(says(same)) as url, asking(url) as client:
+        assert await client.get_changed("/", '"one"') == (None, '"one"')
+        with pytest.raises(RestFailed) as told:
+            await client.get_changed("/", "")
+        assert told.value.reason == "redirected"
+
+
 async def test_an_answer_is_given_whole() -> None:
     """Plain or compressed, and the path is asked for as it is, with no header of ours that tells who we are."""
     asked: list[bytes] = []

@@ -17,7 +17,7 @@ from dataflow import cli, plugs
 from dataflow.faces import admin
 from dataflow.faults.registry import Kind
 from dataflow.gateway.hall import Hall
-from dataflow.settings.schema import Chaos, Settings
+from dataflow.settings.schema import Chaos, Mode, Settings, Symbol
 from simulators import Exchange, Trade, open_binance
 from tests.support.memory_archive import MemoryArchive
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
@@ -78,6 +78,7 @@ async def test_the_table_has_exactly_the_existing_metrics(readme: str) -> None:
             sources=from_binance(exchange.url, "BTC-USDT"),
             archive=MemoryArchive(),
             chaos=Chaos(enabled=True),
+            symbols={"BTC-USDT": Symbol(mode=Mode.FAILOVER)},
         ) as d,
     ):
         assert written == metrics(await everything_happens(d, exchange))

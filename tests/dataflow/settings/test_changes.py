@@ -13,7 +13,7 @@ from actors.outbox import SlowClient
 from dataflow.connectors import binance, blockchain
 from dataflow.faces import sse
 from dataflow.settings.changes import RELOADED, changes, taken_over
-from dataflow.settings.schema import Cache, Chaos, Gateway, Limits, Operator, Session, Settings
+from dataflow.settings.schema import Cache, Chaos, Gateway, Limits, Mode, Operator, Session, Settings, Symbol
 
 SECRET = "not-to-be-shown"
 
@@ -130,6 +130,10 @@ _all = st.builds(
     cache=st.builds(Cache, shards=st.integers(1, 3)),
     chaos=st.builds(Chaos, seed=st.none() | st.integers(0, 2)),
     sources=st.dictionaries(st.sampled_from(["one", "two", "three"]), _sources),
+    symbols=st.dictionaries(
+        st.sampled_from(["BTC-USD", "ETH-USD"]),
+        st.builds(Symbol, mode=st.sampled_from(Mode), return_after=st.sampled_from([1.0, 2.0])),
+    ),
 )
 
 

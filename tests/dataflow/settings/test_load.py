@@ -23,8 +23,8 @@ from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import Form
 from dataflow.settings import load as config
 from dataflow.settings.load import load
-from dataflow.settings.schema import Chaos, Gateway, History, Session, Settings
-from dataflow.sources.port import SourceSettings
+from dataflow.settings.schema import Chaos, Gateway, History, Mode, Session, Settings, Symbol
+from dataflow.sources.port import ListenerSettings, SourceSettings
 
 
 @frozen(kw_only=True)
@@ -49,7 +49,10 @@ def _feeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     alien.Codec = object  # type: ignore[attr-defined]
     codecless = ModuleType("my_feeds.codecless")
     codecless.Settings = FeedSettings  # type: ignore[attr-defined]
-    for module in (ModuleType("my_feeds"), good, bare, alien, codecless):
+    pushed = ModuleType("my_feeds.pushed")
+    pushed.Settings = ListenerSettings  # type: ignore[attr-defined]
+    pushed.Codec = object  # type: ignore[attr-defined]
+    for module in (ModuleType("my_feeds"), good, bare, alien, codecless, pushed):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     folder = tmp_path / "connectors"
     folder.mkdir()
@@ -79,6 +82,13 @@ def files(tmp_path: Path) -> Files:
 
 
 SOURCE = '[sources.a]\nconnector = "my_feeds.acme"\nurl = "wss://feed.example.com/ws"\n'
+SEVERAL = (
+    "".join(
+        f'{SOURCE.replace("sources.a", f"sources.{name}")}symbols = ["{symbol}"]\n'
+        for name, symbol in (("a", "BTC-USD"), ("b", "BTC-USD"), ("d", "ETH-USD"))
+    )
+    + '[sources.t]\nconnector = "my_feeds.pushed"\nsymbols = ["AAPL"]\n'
+)
 
 
 class TestMeaning:
@@ -362,6 +372,48 @@ class TestMistakes:
             " clients may use; leave one out"
         ]
 
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            ('sources = ["b", "c"]', 'sources: there is no source "c"; valid: a, b'),
+            ('sources = ["d"]', "sources: [sources.d] does not list it in `symbols`; valid: a, b"),
+            ('sources = ["b", "a", "b"]', 'sources: "b" is named more than once'),
+            (
+                'sources = ["t"]',
+                'sources: producers push to "t", so it cannot be one of several; leave it out',
+            ),
+            ("sources = [1]", "sources: found [1]; must be a list, each text"),
+            ('mode = "both"', 'mode: found "both"; must be one of "all", "failover"'),
+            ("return_after = -1", "return_after: found -1; must be >= 0"),
+            ("order = 1", 'order: unknown key; did you mean "mode"? valid: mode, return_after, sources'),
+        ],
+    )
+    def test_a_mistake_in_a_symbol(self, files: Files, written: str, told: str) -> None:
+        """`[symbols]` chooses among the sources that list the symbol."""
+        assert files.problems(f"{SEVERAL}[symbols.BTC-USD]\n{written}") == [
+            f"my.toml: [symbols.BTC-USD] {told}"
+        ]
+
+    def test_a_symbol_that_no_source_lists(self, files: Files) -> None:
+        """The likely meant ones are named, not all of thousands."""
+        assert files.problems(f'{SEVERAL}[symbols.BTC-USDX]\nmode = "failover"') == [
+            'my.toml: [symbols.BTC-USDX]: no source lists this symbol; did you mean "BTC-USD" or "ETH-USD"?'
+        ]
+
+    def test_nobody_fails_over_between_producers(self, files: Files) -> None:
+        """A producer that says nothing may be well: there is no health to decide by."""
+        assert files.problems(f'{SEVERAL}[symbols.AAPL]\nmode = "failover"') == [
+            'my.toml: [symbols.AAPL] mode: producers push to "t", and nobody can tell a silent one from a dead'
+            ' one; leave out mode = "failover"'
+        ]
+
+    def test_a_symbol_of_several_sources(self, files: Files) -> None:
+        """In their own order."""
+        text = f'{SEVERAL}[symbols.BTC-USD]\nsources = ["b", "a"]\nmode = "failover"'
+        assert load([files.write(text)], {}).symbols == {
+            "BTC-USD": Symbol(sources=("b", "a"), mode=Mode.FAILOVER)
+        }
+
     @pytest.mark.parametrize("url", ["", "ws.example.com", "wss://", "//host", "/path"])
     def test_an_address_is_whole(self, files: Files, url: str) -> None:
         """An address without scheme or host is reported at the start, before any attempt to connect."""
@@ -499,6 +551,17 @@ class TestShippedFiles:
             keys = set(re.findall(r"^(?:# )?([a-z_]+) = ", block[1], re.MULTILINE))
             assert keys == {a.name for a in attrs.fields(type(default))}
 
+    def test_server_toml_names_every_key_of_a_symbol(self, server: str) -> None:
+        """Commented out, each with its default where that says something."""
+        block = re.search(r"^# \[symbols\.\S+\]\n(.*?)\n\n", server, re.MULTILINE | re.DOTALL)
+        assert block
+        told = dict(re.findall(r"^# ([a-z_]+) = (.*)$", block[1], re.MULTILINE))
+        assert told.keys() == {a.name for a in attrs.fields(Symbol)}
+        assert (told["mode"], told["return_after"]) == (
+            f'"{Symbol().mode.value}"',
+            str(Symbol().return_after),
+        )
+
     def test_server_toml_has_every_face(self, server: str) -> None:
         """Each face has its table with all keys and defaults, so that the file shows everything to switch off."""
         tables = {"faces": tomllib.loads(server)["faces"]}
@@ -524,7 +587,7 @@ class TestShippedFiles:
             "chaos": {"enabled": True},
             "sources": {
                 "blockchain": {"url": "ws://127.0.0.1:5000/mercury-gateway/v1/ws"},
-                "binance": {"url": "ws://127.0.0.1:5001/stream"},
+                "binance": {"url": "ws://127.0.0.1:5001/stream", "refill_url": "http://127.0.0.1:5001"},
                 "ticks": {"connector": "ticks_protobuf"},
             },
         }

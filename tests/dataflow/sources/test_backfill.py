@@ -89,8 +89,8 @@ class Stage:
         return item
 
     async def get(self, path: str, weight: int, priority: Priority) -> bytes:
-        await trio.lowlevel.checkpoint()
         self.asked.append((path, priority))
+        await trio.lowlevel.checkpoint()
         parts = urlsplit(path)
         query = dict(parse_qsl(parts.query))
         answer = self.answers.pop(0) if self.answers else self.honest

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from dataflow.domain import Trade
 from dataflow.sources.intake import BATCHES_AT_ONCE, REFUSALS, Intake
-from dataflow.sources.port import ListenerSettings
+from dataflow.sources.port import ListenerSettings, Pushed
 from dataflow.sources.reading import Unusable
 from dataflow.sources.state import Audience, SourceState
+from supervisors import ActorGone
 
 NOW = 1_735_201_234_567_000_001
 
@@ -38,15 +39,30 @@ class Stage:
     taken: set[str] = field(factory=set)
     discovered: list[str] = field(factory=list)
     delivered: list[Any] = field(factory=list)
+    history: dict[tuple[str, str], Trade] = field(factory=dict)
     source: SourceState = field(init=False)
     intake: Intake = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.source = SourceState("ticks", settings(), Audience(), lambda: 0.0)
-        self.intake = Intake(self.source, self.taken.__contains__, self.discovered.append, self._deliver)
+        self.intake = Intake(
+            self.source,
+            self.taken.__contains__,
+            self.discovered.append,
+            self._deliver,
+            lambda symbol, number: self.history.get((symbol, number)),
+        )
 
     async def _deliver(self, items: Sequence[Any]) -> None:
         self.delivered += items
+
+    def why_not(self, pushed: Pushed) -> str | None:
+        """Why a pushed trade is refused; None if it is not."""
+        try:
+            self.intake.accept(pushed)
+        except Unusable as problem:
+            return problem.reason
+        return None
 
     def why(self, tick: Tick) -> str | None:
         """Why it is refused; None if it is not."""
@@ -194,6 +210,24 @@ def test_the_first_reason_counts(stage: Stage) -> None:
     stage.taken.clear()
     seen.append(stage.why(tick))
     assert tuple(seen) == REFUSALS
+
+
+async def test_a_trade_with_an_id_is_taken_once(stage: Stage) -> None:
+    """While it is on its way, and when the history has it. One that could not be delivered may come again."""
+    pushed = Pushed("aapl", Decimal("1.50"), Decimal(2), NOW, "buy", "7")
+    trade = stage.intake.accept(pushed)
+    assert trade == Trade("ticks", "AAPL", "7", "buy", Decimal("1.5"), Decimal(2), NOW)
+    assert stage.why_not(pushed) == "repeated"
+    assert stage.why_not(pushed._replace(price=Decimal(2))) == "id_reused"
+    assert stage.why_not(pushed._replace(symbol="GOOG")) is None
+    stage.intake.adopt(is_open=False)
+    with pytest.raises(ActorGone):
+        await stage.intake.put([trade])
+    stage.intake.adopt()
+    assert stage.why_not(pushed) is None
+    stage.intake._recent.clear()
+    stage.history["AAPL", "7"] = trade
+    assert stage.why_not(pushed) == "repeated"
 
 
 def test_a_refused_symbol_is_not_discovered(stage: Stage) -> None:

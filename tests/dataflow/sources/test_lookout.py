@@ -70,7 +70,7 @@ class Stage:
     store: Store = field(factory=lambda: Store(1, 1000, 1e9))
     source: SourceState = field(init=False)
     wanted: list[Missing] = field(factory=list)
-    refilling: set[str] = field(factory=set)
+    refilling: dict[str, bool] = field(factory=dict)
     standby: set[str] = field(factory=set)
     looked: list[tuple[str, ...]] = field(factory=list)  # symbols whose state may have changed
 
@@ -97,7 +97,7 @@ class Stage:
             lambda: trio.current_time() + SKEW,
             filler=self.upstream if can_ask else None,  # type: ignore[arg-type]
             reach=reach,
-            is_wanted=self.refilling.__contains__,
+            wanted=lambda: self.refilling,
             want=self.wanted.append,
             is_standby=self.standby.__contains__,
         )
@@ -269,9 +269,12 @@ async def test_what_is_being_asked_for_is_told(mock_clock: MockClock) -> None:
     async with stage(mock_clock) as s:
         s.trade(1)
         await s.wait(1)
-        s.refilling.add(BTC)
-        await s.wait(1)
         pulse = s.source.vitals.pulses[BTC]
+        s.refilling[BTC] = False
+        await s.wait(1)
+        assert not pulse.is_refilling, "it is only looked whether there is more"
+        s.refilling[BTC] = True
+        await s.wait(1)
         assert pulse.is_refilling
         s.refilling.clear()
         await s.wait(1)

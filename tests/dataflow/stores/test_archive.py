@@ -57,6 +57,37 @@ def test_a_new_store_is_empty(request: pytest.FixtureRequest) -> None:
         shelf.archive.close(True)
 
 
+def test_gaps_that_can_be_filled_are_found(shelf: Shelf) -> None:
+    """The newest first, as they are after fills, in blocks and at the open end. No others."""
+    places: list[tuple[int, Trade | Gap]] = []
+    for first in range(1, 4000, 10):
+        places += [(place, trade(place)) for place in range(first, first + 8)]
+        places.append((first + 9, gap(first + 8, first + 9)))
+    unknown = Gap(4001, 4001, "source_gap", exact=False)
+    forgotten = Gap(4002, 4003, "not_recorded")
+    places += [
+        (4001, unknown),
+        (4003, forgotten),
+        (4004, trade(4004)),
+        (4006, gap(4005, 4006)),
+        (4007, trade(4007)),
+    ]
+    for start in range(0, len(places), 500):
+        shelf.archive.append(Batch([Run.of(SYMBOL, places[start : start + 500])]))
+    assert list(shelf.archive.gaps(SYMBOL, EVER, 3)) == [gap(4005, 4006), gap(3999, 4000), gap(3989, 3990)]
+    for place in (4005, 3989, 3990, 10):
+        shelf.archive.append(Batch([run(place, place, is_fill=True)]))
+    for _ in range(2):
+        found = list(shelf.archive.gaps(SYMBOL, EVER, 1000))
+        assert found[:3] == [gap(4006, 4006), gap(3999, 4000), gap(3979, 3980)]
+        assert found[-2:] == [gap(19, 20), gap(9, 9)]
+        assert len(found) == 400
+        assert list(shelf.archive.gaps(SYMBOL, 20, 9)) == [gap(9, 9)]
+        assert list(shelf.archive.gaps("ETH-USD", EVER, 9)) == []
+        shelf.reopen()
+        shelf.archive.begin(7)
+
+
 def test_what_is_appended_is_read(shelf: Shelf) -> None:
     """At once, and after the store is opened again, every digit."""
     shelf.archive.append(Batch([run(1, 3), run(1, 2, "ETH-USD")]))
