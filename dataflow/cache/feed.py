@@ -110,7 +110,7 @@ class Feed:
         if verdict is Verdict.IMPLAUSIBLE:
             goes_on, self.strays = now == before + 1, [now]
         else:
-            # Two connections are heard in turn, each in order: one brings what lies between that of the other.
+            # Two connections are heard in turn, each in order: one brings what the other has passed.
             self.strays = sorted([*self.strays, now]) if self.strays and now > self.strays[0] else [now]
             goes_on = len(self.strays) >= ANEW
         if goes_on:
