@@ -335,7 +335,8 @@ class Watch:
         ctx.ready()
         due = trio.current_time()  # when all must be looked at
         while True:
-            await board.changed(due - trio.current_time() if board.standings else float("inf"))
+            await board.changed(due - trio.current_time() if board.standings else LOOK_EVERY)
+            ctx.beat()
             touched = board.take_touched()
             if trio.current_time() < due:
                 due = min(due, await self._look(touched, ctx))
