@@ -34,14 +34,13 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_text, one_of
+from dataflow.sources.fields import from_text, one_of, whole
 from dataflow.sources.port import Newest, Page, Request, SourceSettings
 from dataflow.sources.reading import (
     EXCERPT,
     PositiveDecimals,
     Unusable,
     answered,
-    counted,
     decoded,
     excerpt,
     named_in,
@@ -212,7 +211,7 @@ def _words(said: _Answer) -> str:
 
 
 def _trade(source: str, symbol: str, said: _Message, decimals: PositiveDecimals) -> Trade:
-    number = counted(said.trade_id, "bad_trade_id")
+    number = whole(said.trade_id, "bad_trade_id")
     return Trade(
         source=source,
         symbol=symbol,
