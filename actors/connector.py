@@ -217,11 +217,6 @@ class Interest:
         """The newest wish for each topic, behind the one with the number `after`."""
         return [each for each in self._renewals.values() if each.number > after]
 
-    @property
-    def renewed(self) -> int:
-        """The number of the newest of all these wishes; 0 before the first."""
-        return max((each.number for each in self._renewals.values()), default=0)
-
     def want(self, topic: str, holder: object) -> None:
         if topic not in self._holders:
             self._holders[topic] = set()
@@ -374,7 +369,7 @@ class _Conversation(Generic[T]):
         self._ctx = ctx
         self._asked: dict[str, float] = {}  # topic -> the time at which its request left; before it: infinity
         self._held: set[str] = set()  # acknowledged
-        self._renewed = connector._interest.renewed  # earlier wishes are fulfilled by this connection
+        self._renewed = 0  # wishes up to this number are fulfilled, those from before the connection by itself
         self._stale: set[str] = set()  # of the held ones, to be subscribed anew
         self._refused: dict[str, int | None] = {}  # topic -> term; to ask again in this term would not help
         self._again: deque[tuple[str, ...]] = deque()  # requests to repeat; no topic is in two of them

@@ -46,6 +46,7 @@ class Feed:
     """The state of one source in one symbol."""
 
     newest: Trade | None = None  # the last admitted trade
+    answered: Trade | None = None  # the same when an answer brought it last, and not the stream
     is_promised: bool = False  # its trades are the stream's, also before the first one
     last_sequence: int | None = None
     missed: Missed | None = None  # trades may be missing before the next trade

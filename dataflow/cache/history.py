@@ -256,6 +256,11 @@ class History:
         feed = self._feeds.get(source)
         return None if feed is None else feed.newest
 
+    def is_answer(self, source: str) -> bool:
+        """Whether an answer brought the newest admitted trade of `source`, and not its stream."""
+        feed = self._feeds.get(source)
+        return feed is not None and feed.newest is not None and feed.newest is feed.answered
+
     def missing_of(self, source: str) -> tuple[int, float]:
         """The kept places that are gaps before trades of `source`; and when the newest of them was put, on
         the clock of `admit`. Costs a look at every kept place."""
@@ -437,13 +442,13 @@ class History:
             return Gap(after, after + step - 2, "source_gap", source=trade.source, sequence=missing)
         return None if feed.missed is None else Gap(after, after, feed.missed.reason, exact=False)
 
-    def _put_unknown(self, reason: str, now: float) -> bool:
+    def _put_unknown(self, reason: str, now: float, source: str | None = None) -> bool:
         newest = self._places.newest()
         if isinstance(newest, Gap) and not newest.exact and newest.reason == reason:
             return False  # the gap at this place already stands for an unknown number
         self.last += 1
         self.holes += 1
-        self._places.append(Gap(self.last, self.last, reason, exact=False), self.last, now)
+        self._places.append(Gap(self.last, self.last, reason, exact=False, source=source), self.last, now)
         return True
 
     def _put_run(
@@ -528,6 +533,8 @@ class History:
             judged = self._catch_up(item, feed, now)
         if item.is_last and feed.held is not None:
             self._let_go(feed, now, "unanswered", feed.held.upto(item.before))
+        if any(trade is feed.newest for trade in item.trades):
+            feed.answered = feed.newest
         return judged
 
     def release(self, now: float, is_due: Callable[[str], bool]) -> None:
@@ -761,7 +768,7 @@ class History:
         """The trades of the new source go on."""
         self._takeover, mark = None, takeover.mark
         if not is_whole:
-            self._put_unknown("source_gap", now)
+            self._put_unknown("source_gap", now, mark.before)
         assert mark.before is not None
         self._feed(mark.before).missed = None
         self.holds.switched(mark, self.last)

@@ -228,8 +228,9 @@ def _trade(source: str, symbol: str, said: _Message, decimals: PositiveDecimals)
 class Filler:
     """The questions to `/products/PRODUCT/trades`, which has all trades. An answer is 1,000 of them at most.
 
-    It begins with the newest one below a given id, so a range of ids is asked for exactly. Only if it has no
-    end the newest ones are asked for, and what is older than the range is left out.
+    It begins with the newest one below a given id, so a range of ids is asked for exactly: the missing ones
+    and the two around them, which show whether the answer is about the same trades. Only if the range has no
+    end the newest ones are asked for, and what is older than it is left out.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -238,23 +239,19 @@ class Filler:
 
     def fill(self, missing: Missing) -> Request | None:
         """The newest missing trades. Older ones follow."""
-        end = missing.last
-        if end is None and missing.before is not None and missing.before.sequence is not None:
-            end = missing.before.sequence - 1
-        if end is None:
+        first, last = _range(missing)
+        if last is None:
             return self._request(missing.symbol, None, PAGE)
-        return self._request(
-            missing.symbol, end + 1, PAGE if missing.first is None else end + 1 - missing.first
-        )
+        return self._request(missing.symbol, last + 1, PAGE if first is None else last + 1 - first)
 
     def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
         """The trades of an answer, and the request for those below them."""
         trades = self._read(missing.symbol, answer)
         found = _before(request.path)
         below = int(found[1]) if found else None
-        first = missing.first
         if below is not None and any(_number(trade) >= below for trade in trades):
             raise Unusable("outside_question")
+        first, _ = _range(missing)
         following = None
         if trades and first is not None and (oldest := min(map(_number, trades))) > first:
             following = self._request(missing.symbol, oldest, oldest - first)
@@ -280,6 +277,14 @@ class Filler:
         decimals = PositiveDecimals()
         rows = answered(answer, _rows)
         return [_trade(self._name, symbol, row, decimals) for row in reversed(rows)]
+
+
+def _range(missing: Missing) -> tuple[int | None, int | None]:
+    """The ids to ask for: of the missing trades, and of the one on each side."""
+    first = None if missing.first is None else missing.first - 1
+    if missing.last is None and missing.before is not None:
+        return first, missing.before.sequence
+    return first, None if missing.last is None else missing.last + 1
 
 
 def _number(trade: Trade) -> int:

@@ -463,7 +463,7 @@ def _number(trade: Trade) -> int:
 class Filler:
     """The questions to `/0/public/Trades`: 1,000 trades behind a time, the oldest first.
 
-    It cannot be asked for ids, so what lies outside of the range is left out.
+    It cannot be asked for ids. What is neither missing nor one of the two around is left out.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -481,16 +481,16 @@ class Filler:
     def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
         """The trades in the range, and the request for what came later."""
         trades, last = self._read(missing.symbol, answer)
-        lowest = -1 if missing.first is None else missing.first
-        end = missing.last
-        if end is None and missing.before is not None and missing.before.sequence is not None:
-            end = missing.before.sequence - 1
+        first = 0 if missing.first is None else missing.first - 1
+        end = None if missing.last is None else missing.last + 1
+        if end is None and missing.before is not None:
+            end = missing.before.sequence
         found = _since(request.path)
         following = None
         is_behind = bool(trades) and end is not None and _number(trades[-1]) >= end
         if found and len(trades) >= PAGE and not is_behind and last > int(found[1]):
             following = self._request(missing.symbol, last)
-        kept = [each for each in trades if lowest <= _number(each) and (end is None or _number(each) <= end)]
+        kept = [each for each in trades if first <= _number(each) and (end is None or _number(each) <= end)]
         return Page(kept, following)
 
     def latest(self, symbols: Sequence[str]) -> Request | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,16 +215,11 @@ class Walk(RuleBasedStateMachine):
             assert self.refills.missing(symbol) >= len(asked)
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_whatever_happens_nothing_that_is_missing_is_forgotten(seed: int) -> None:
+def test_whatever_happens_nothing_that_is_missing_is_forgotten() -> None:
     """Losses, near and far, told twice, half answers, ends of holds, in any order."""
-
-    def run() -> None:
-        run_state_machine_as_test(
-            Walk, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
-        )
+    bounds = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
     async def main() -> None:
-        run()
+        run_state_machine_as_test(Walk, settings=bounds)
 
     trio.run(main)
