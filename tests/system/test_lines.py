@@ -13,7 +13,7 @@ from attrs import frozen
 from dataflow.connectors import binance
 from dataflow.sources.state import LinkState, SourceState
 from simulators import Exchange, Trade
-from supervisors import Point
+from supervisors import Point, StartFailed
 from tests.support.waiting import until
 from tests.system.daemon import Client, Daemon, client, daemon, http_client
 from tests.system.test_trouble import BOTH, OPEN, SYMBOL, World, sources
@@ -52,8 +52,14 @@ async def renew(w: World) -> None:
         await trio.lowlevel.checkpoint()
 
 
+def assert_each_came_once(w: World, published: int) -> None:
+    """And in order, where trades are numbered: of others a line that is ahead brings them first."""
+    came = [trade["tradeId"] for trade in w.listener.trades()]
+    assert (came if w.kind == "binance" else sorted(came, key=int)) == w.ids(*range(1, published + 1))
+
+
 def assert_nothing_was_missed(w: World, published: int) -> None:
-    assert [trade["tradeId"] for trade in w.listener.trades()] == w.ids(*range(1, published + 1))
+    assert_each_came_once(w, published)
     assert w.listener.of("stream.gap") == []
     assert w.listener.of("connection.lost") == []
     assert w.daemon.crashes() == []
@@ -61,7 +67,7 @@ def assert_nothing_was_missed(w: World, published: int) -> None:
 
 @BOTH
 async def test_a_planned_reconnection_has_no_hole(kind: str) -> None:
-    """Trades never pause. Neither a gap nor a loss is told, also without sequences; each trade comes once."""
+    """Trades never pause. Neither a gap nor a loss is told, also without numbers; each trade comes once."""
     async with world(kind) as w:
         await w.publish(10)
         await w.heard(10)
@@ -113,7 +119,7 @@ async def test_one_of_two_lines_that_dies_costs_nothing(kind: str) -> None:
                 await trio.lowlevel.checkpoint()
         await w.publish(5)
         await w.heard(w._published)
-        assert [trade["tradeId"] for trade in w.listener.trades()] == w.ids(*range(1, w._published + 1))
+        assert_each_came_once(w, w._published)
         assert w.listener.of("stream.gap") == w.listener.of("connection.lost") == []
         assert set(w.daemon.crashes()) == {f"sources/{kind}/lines/1", f"sources/{kind}/lines/2"}
 
@@ -219,9 +225,10 @@ async def test_a_keeper_that_crashes_leaves_the_lines_alone() -> None:
         await w.publish()
         await w.heard(1)
         w.daemon.sabotage.arm(Point.START, "sources/binance/keeper")
-        await w.daemon.root.supervisor("sources/binance").restart("keeper")
+        with pytest.raises(StartFailed):
+            await w.daemon.root.supervisor("sources/binance").restart("keeper")
         await renew(w)
         await w.heard(w._published)
-        assert w.daemon.crashes() == ["sources/binance/keeper"]
+        assert set(w.daemon.crashes()) == {"sources/binance/keeper"}
         assert w.exchange.accepted == 2
         assert SYMBOL["binance"] in source_of(w).subscribed_symbols
