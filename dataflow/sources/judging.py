@@ -111,4 +111,6 @@ def _by_id(missing: Missing, found: dict[str, Trade]) -> Judged:
         return Judged(tuple(trades[begin:]), is_whole=True)
     if before.trade_id not in ids:
         return Judged(tuple(trades[begin:]), is_whole=False)
-    return Judged(tuple(trades[begin : ids.index(before.trade_id)]), is_whole=True)
+    end = ids.index(before.trade_id)
+    # The other way round, as after two lines that brought them, nothing tells what is missing.
+    return Judged(tuple(trades[begin:end]), is_whole=end >= begin)

@@ -140,6 +140,13 @@ def test_what_does_not_reach_the_known_trades_proves_nothing() -> None:
     assert not judge(asked_by_id(9, 14), [*told, nameless(14)]).is_whole
 
 
+def test_known_trades_in_the_other_order_prove_nothing() -> None:
+    """The trade before the loss is the later one: one of two lines was ahead. What lies between them in the answer may
+    not be what is missing, and nothing is whole."""
+    judged = judge(asked_by_id(9, 5), [nameless(number) for number in range(5, 10)])
+    assert (judged.trades, judged.is_whole) == ((), False)
+
+
 def test_a_sequence_where_there_are_none_refuses_the_answer() -> None:
     """The two cannot be put into one order."""
     with pytest.raises(Unusable, match="refill_outside"):
