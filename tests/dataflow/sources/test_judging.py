@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,7 +50,7 @@ def test_an_honest_answer_gives_the_missing_trades_once_and_in_order(
     missing = asked(first, None if open_end else last)
     told = [trade(number) for number in range(first, last + 1)]
     told += data.draw(st.lists(st.sampled_from([trade(first - 1), *told]), max_size=5))
-    told += [] if open_end else [trade(last + 1)]
+    told.append(trade(first - 1) if open_end else trade(last + 1))
     judged = judge(missing, data.draw(st.permutations(told)))
     assert numbers(judged.trades) == list(range(first, last + 1))
     assert judged.is_whole
@@ -101,6 +102,17 @@ def test_one_lie_refuses_the_whole_answer(reason: str, lie: Trade, data: st.Data
     honest = [trade(number) for number in (5, 7, 8, 9)]
     with pytest.raises(Unusable, match=f"^{reason}$"):
         judge(asked(5, 9), data.draw(st.permutations([*honest, lie])))
+
+
+@pytest.mark.parametrize("last", [9, None])
+def test_an_answer_without_the_known_trades_is_not_believed(last: int | None) -> None:
+    """Its values could be those of any trades. In the midst of a large loss none is known."""
+    told = [trade(number) for number in (5, 6, 7)]
+    with pytest.raises(Unusable, match="refill_unproven"):
+        judge(asked(5, last), told)
+    assert numbers(judge(asked(5, last), [trade(4), *told]).trades) == [5, 6, 7]
+    in_the_midst = evolve(asked(5, last), after=trade(2))
+    assert numbers(judge(in_the_midst, told).trades) == [5, 6, 7]
 
 
 def test_times_may_be_rounded_on_the_way_by_http() -> None:
