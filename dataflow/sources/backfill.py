@@ -81,6 +81,7 @@ class Refiller:
         self._newest = newest
         self._is_missing = is_missing
         self._failures = 0  # questions in a row
+        self._weight = 1  # of the last question
         self._pause_until = float("-inf")
         self._burst = Burst()
 
@@ -111,8 +112,13 @@ class Refiller:
 
     def _in_vain_until(self, now: float) -> float:
         """Nothing can be asked before this time."""
-        refills = self._refills
-        return max(now + refills.breaker.wait(now), now + self._budget.closed_for(now), self._pause_until)
+        budget = self._budget
+        return max(
+            now + self._refills.breaker.wait(now),
+            now + budget.closed_for(now),
+            budget.free_at(self._weight, now),  # until then questions can still be joined
+            self._pause_until,
+        )
 
     # -- questions
 
@@ -176,6 +182,7 @@ class Refiller:
         trades: list[Trade] = []
         for _ in range(PAGES):
             self._refills.asked += 1
+            self._weight = request.weight
             priority = Priority.FILL if ask.hold_until is None else Priority.HOLD
             answer = await client.get(request.path, request.weight, priority)
             page = self._filler.filled(missing, request, answer)

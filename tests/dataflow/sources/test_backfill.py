@@ -422,3 +422,21 @@ async def test_a_question_that_finds_no_turn_is_not_given_up(autojump_clock: Moc
         await trio.sleep(60)
     assert stage.stream() == [1, 2, 3, 4]
     assert stage.refills.given_up == 0
+
+
+async def test_when_the_weight_is_used_up_losses_gather_into_one_question(autojump_clock: MockClock) -> None:
+    """Nothing waits for an answer that cannot be asked for in time. All is asked for together, when it can be."""
+    stage = Stage()
+    stage.tape = [published(number) for number in range(60)]
+    async with stage.running():
+        stage.live(1, 3)
+        await settled()
+        stage.budget.told(stage.budget.most, trio.current_time())
+        for number in range(5, 51, 2):
+            stage.live(number)
+            await trio.sleep(0.1)
+        assert stage.stream()[:5] == [1, 2, 3, (1,), 5]
+        assert len(stage.asked) == 1
+        await trio.sleep(70)
+    assert stage.stream() == [*range(1, 50)]
+    assert len(stage.asked) == 2
