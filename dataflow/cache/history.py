@@ -257,6 +257,16 @@ class History:
         feed = self._feeds.get(source)
         return None if feed is None else feed.newest
 
+    def lacks(self, missing: Missing) -> bool:
+        """Whether any of these trades with sequences may still come: before what waits, or into a gap."""
+        feed = self._feeds.get(missing.source)
+        if feed is None or feed.last_sequence is None or missing.first is None or missing.last is None:
+            return True
+        first, last = missing.first, missing.last
+        return last > feed.last_sequence or any(
+            hole.sequence <= last and first < hole.sequence + hole.size for hole in feed.holes
+        )
+
     def is_answer(self, source: str) -> bool:
         """Whether an answer brought the newest admitted trade of `source`, and not its stream."""
         feed = self._feeds.get(source)

@@ -156,8 +156,17 @@ class Refills:
     def take(self, now: float, used: float = 0.0) -> Ask | None:
         """The most urgent question that shall be asked now. It is in hand until `put_back` or `done`. `used`:
         the part of the weight that is used, from 0 to 1."""
+        first: dict[str, float] = {}  # trades without sequences go on in the order in which they wait
+        for ask in self._asks:
+            if ask.missing.first is None:
+                symbol = ask.missing.symbol
+                first[symbol] = min(ask.told_at, first.get(symbol, ask.told_at))
         due = [
-            ask for ask in self._asks if not ask.is_in_hand and ask.due(used) <= now and self._is_next(ask)
+            ask
+            for ask in self._asks
+            if not ask.is_in_hand
+            and ask.due(used) <= now
+            and (ask.missing.first is not None or ask.told_at <= first[ask.missing.symbol])
         ]
         if not due:
             return None
@@ -168,16 +177,11 @@ class Refills:
         ask.tries = min(ask.tries + 1, 30)
         return ask
 
-    def _is_next(self, ask: Ask) -> bool:
-        """Trades without sequences go on in the order in which they wait."""
-        return ask.missing.first is not None or not any(
-            other.missing.symbol == ask.missing.symbol and other.told_at < ask.told_at and other is not ask
-            for other in self._asks
-        )
-
-    def put_back(self, ask: Ask) -> None:
-        """It was tried, and stays open."""
+    def put_back(self, ask: Ask, was_tried: bool = True) -> None:
+        """It stays open. One that found no turn to be asked was not tried, and its time does not end."""
         ask.is_in_hand = False
+        if not was_tried:
+            ask.tries = 0
         self._wake()
 
     def came(self, ask: Ask, trades: Sequence[Trade]) -> None:
@@ -192,7 +196,7 @@ class Refills:
         ask.tries, ask.at = 0, ask.told_at  # it leads on: the rest is asked for at once
 
     def done(self, ask: Ask, now: float) -> None:
-        """Nothing of it is missing any more."""
+        """Nothing of it is missing any more, whoever brought it."""
         if ask in self._asks:
             self._asks.remove(ask)
             self.seconds.add(now - ask.told_at)
@@ -252,7 +256,7 @@ class Refills:
         ends = [
             ask.told_at + within if until is None else until
             for ask in self._asks
-            if (until := ask.hold_until) is not None or not ask.is_in_hand
+            if (until := ask.hold_until) is not None or (ask.tries and not ask.is_in_hand)
         ]
         return min(ends, default=float("inf"))
 
