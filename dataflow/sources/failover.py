@@ -30,6 +30,7 @@ from .health import Health, Rank, health
 from .state import SourceState
 
 VOLUNTARY_EVERY: Final = 60.0  # seconds between two voluntary switches
+IDLE: Final = 5.0  # seconds between two signs of life while there is nothing to watch
 LOOK_EVERY: Final = 1.0  # seconds between two looks at what tells of no change: lag and errors
 SYMBOLS_AT_ONCE: Final = 100  # between two checkpoints: a millisecond of work
 _SAMPLE_EVERY: Final = 5.0  # seconds between two samples of the counted errors
@@ -335,7 +336,8 @@ class Watch:
         ctx.ready()
         due = trio.current_time()  # when all must be looked at
         while True:
-            await board.changed(due - trio.current_time() if board.standings else float("inf"))
+            await board.changed(due - trio.current_time() if board.standings else IDLE)
+            ctx.beat()
             touched = board.take_touched()
             if trio.current_time() < due:
                 due = min(due, await self._look(touched, ctx))

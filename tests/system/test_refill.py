@@ -142,7 +142,7 @@ async def test_lies_are_refused_and_the_gap_stays_until_an_honest_answer(mock_cl
         assert s.refills.refused == {"refill_known": 1, "refill_conflict": 1, "refill_outside": 1}
         told = s.daemon.core.sources["binance"].problems
         assert {reason: told[reason] for reason in s.refills.refused} == s.refills.refused
-        assert s.daemon.crashes() == []
+        assert s.daemon.crashes("sources") == []
 
 
 async def test_everything_that_can_be_wrong_with_an_answer_ends_well(mock_clock: MockClock) -> None:
@@ -158,7 +158,7 @@ async def test_everything_that_can_be_wrong_with_an_answer_ends_well(mock_clock:
         assert s.refills.failed == {
             "server_error": 1, "redirected": 1, "broken": 1, "too_large": 1, "no_answer": 1
         }  # fmt: skip
-        assert s.daemon.crashes() == []
+        assert s.daemon.crashes("sources") == []
 
 
 async def test_who_is_told_to_wait_waits(mock_clock: MockClock) -> None:

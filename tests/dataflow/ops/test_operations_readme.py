@@ -54,7 +54,8 @@ def metrics(text: str) -> dict[str, set[str] | None]:
 
 
 async def everything_happens(d: Daemon, exchange: Exchange) -> str:
-    """A scrape with at least one sample of every metric: a bad message, a trade, a struck fault, a subscriber."""
+    """A scrape with at least one sample of every metric: a bad message, a trade, a struck fault, a subscriber, and
+    missing trades that are asked for: first without an answer, then with one that is not believed."""
     assert d.core.faults is not None
     d.core.faults.inject("sources/binance", "delay", seconds=0.001)
     exchange.fault("garbage")
@@ -62,6 +63,9 @@ async def everything_happens(d: Daemon, exchange: Exchange) -> str:
         await listener.call("subscribe", symbol="BTC-USDT")
         await exchange.wait_subscribed(["BTCUSDT"])
         for n in range(1, 1_000_000):
+            if n == 3:
+                for kind in ("drop", "rest_error", "rest_lie"):
+                    exchange.fault(kind)  # type: ignore[arg-type]
             await exchange.publish(Trade(n, "BTCUSDT", "buy", "1", "1", 1_700_000_000_000_000 + n))
             text = (await http.get("/metrics")).text
             if None not in metrics(text).values():
@@ -75,7 +79,7 @@ async def test_the_table_has_exactly_the_existing_metrics(readme: str) -> None:
     async with (
         open_binance() as exchange,
         daemon(
-            sources=from_binance(exchange.url, "BTC-USDT"),
+            sources=from_binance(exchange.url, "BTC-USDT", refill_url=exchange.rest_url),
             archive=MemoryArchive(),
             chaos=Chaos(enabled=True),
             symbols={"BTC-USDT": Symbol(mode=Mode.FAILOVER)},

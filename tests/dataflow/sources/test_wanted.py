@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,6 +142,21 @@ def test_questions_are_tried_less_and_less_often(tries: int) -> None:
     trio.run(main)
 
 
+def test_a_new_numbering_ends_the_questions_of_its_symbol() -> None:
+    """Nobody could answer them, and whoever waits goes on. Those of other symbols stay."""
+
+    async def main() -> None:
+        refills = Refills()
+        refills.add(lost(5, 6), hold=2.0, now=0.0)
+        refills.add(lost(8, 9, symbol="ETH-USD"), now=0.0)
+        refills.forget("BTC-USD", 1.0)
+        assert set(refills.symbols) == {"ETH-USD"}
+        assert refills.given_up == 1
+        assert [each.first for each in refills.released(1.0)] == [5]
+
+    trio.run(main)
+
+
 class Walk(RuleBasedStateMachine):
     """Beside a model: the sequences of each symbol that were told missing, and have neither come nor been given up."""
 
@@ -216,16 +230,11 @@ class Walk(RuleBasedStateMachine):
             assert self.refills.missing(symbol) >= len(asked)
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_whatever_happens_nothing_that_is_missing_is_forgotten(seed: int) -> None:
+def test_whatever_happens_nothing_that_is_missing_is_forgotten() -> None:
     """Losses, near and far, told twice, half answers, ends of holds, in any order."""
-
-    def run() -> None:
-        run_state_machine_as_test(
-            Walk, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
-        )
+    bounds = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
     async def main() -> None:
-        run()
+        run_state_machine_as_test(Walk, settings=bounds)
 
     trio.run(main)
