@@ -16,6 +16,7 @@ from attrs import define
 from playwright.sync_api import Page, expect
 from trio.testing import wait_all_tasks_blocked
 
+from dataflow.settings.schema import Mode, Symbol
 from dataflow.sources import lookout, vitals
 from simulators import Exchange, Trade, open_binance
 from tests.support.browser import Heard, browse
@@ -277,3 +278,23 @@ async def test_the_quality_over_http() -> None:
         assert ready["degraded"] == ["binance: BTC-USDT stalled"]
         metrics = (await http.get("/metrics")).text
         assert 'dataflow_source_symbols{source="binance",state="stalled"} 1.0' in metrics
+
+
+async def test_a_source_that_is_not_preferred_stands_by() -> None:
+    """All is well with it, and the state of the symbol is that of the other one."""
+    async with open_binance() as one, open_binance() as two:
+        settings = {
+            name: from_binance(exchange.url, BTC, refill_url=exchange.rest_url, stall_after=STALL_AFTER)[
+                "binance"
+            ]
+            for name, exchange in (("one", one), ("two", two))
+        }
+        symbols = {BTC: Symbol(sources=("one", "two"), mode=Mode.FAILOVER)}
+        async with daemon(sources=settings, symbols=symbols) as d, client(d.url) as listener:
+            await listener.call("subscribe", symbol=BTC)
+            await listener.call("subscribe", symbol=BTC, channel="quality")
+            await two.wait_subscribed(["BTCUSDT"])
+            await until(lambda: {q.source: q.state for q in d.core.quality(BTC)}["two"] == "standby")
+            [symbol] = await listener.call("getSymbols")
+            assert symbol["quality"]["state"] in ("live", "quiet")
+            assert symbol["quality"]["sources"]["two"]["reason"] == "one is preferred"
