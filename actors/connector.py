@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from itertools import count
 from typing import Generic, Protocol, TypeVar
@@ -40,6 +40,7 @@ _BUSY = 0.25  # of `subscribe_within`
 _LONGEST = 6  # times `subscribe_within`
 _STEADY = 1.0  # seconds: for an upstream that announces its end sooner, the usual backoff prevents a storm
 _BEAT = 5.0  # seconds between two signs of progress in a long wait
+_ANSWER_WITHIN = 3.0  # seconds for the last answer
 _PART_WITHIN = 2.0  # seconds in which we read on after our goodbye ...
 _PART_SILENCE = 0.5  # ... and without a message
 
@@ -216,11 +217,6 @@ class Interest:
         """The newest wish for each topic, behind the one with the number `after`."""
         return [each for each in self._renewals.values() if each.number > after]
 
-    @property
-    def renewed(self) -> int:
-        """The number of the newest of all these wishes; 0 before the first."""
-        return max((each.number for each in self._renewals.values()), default=0)
-
     def want(self, topic: str, holder: object) -> None:
         if topic not in self._holders:
             self._holders[topic] = set()
@@ -287,7 +283,8 @@ class Connector(Generic[T]):
 
     `deliver` takes items in order and never waits. `missed(topic)` makes the mark for a possible hole in a
     topic that was just subscribed; None if there is no need. `turn()`: seconds until one more connection may
-    be made; 0: now, and it is counted.
+    be made; 0: now, and it is counted. `is_replaced()`: whether the actor must stop because another one has
+    taken its place.
     """
 
     def __init__(
@@ -299,6 +296,7 @@ class Connector(Generic[T]):
         observer: Observer,
         patience: Patience,
         turn: Callable[[], float] = lambda: 0.0,
+        is_replaced: Callable[[], bool] = lambda: False,
     ) -> None:
         self._source = source
         self._interest = interest
@@ -307,6 +305,7 @@ class Connector(Generic[T]):
         self._observer = observer
         self._patience = patience
         self._turn = turn
+        self._is_replaced = is_replaced
         self._attempt = trio.CancelScope()
 
     async def run(self, ctx: Context) -> None:
@@ -370,7 +369,9 @@ class _Conversation(Generic[T]):
         self._ctx = ctx
         self._asked: dict[str, float] = {}  # topic -> the time at which its request left; before it: infinity
         self._held: set[str] = set()  # acknowledged
-        self._renewed = connector._interest.renewed  # earlier wishes are fulfilled by this connection
+        self._renewed = (
+            0  # wishes up to this number are fulfilled, those from before the connection by itself
+        )
         self._stale: set[str] = set()  # of the held ones, to be subscribed anew
         self._refused: dict[str, int | None] = {}  # topic -> term; to ask again in this term would not help
         self._again: deque[tuple[str, ...]] = deque()  # requests to repeat; no topic is in two of them
@@ -379,7 +380,8 @@ class _Conversation(Generic[T]):
         self._began = self._heard = self._heard_before = trio.current_time()  # the last two reads
         self._understood = self._began  # the last read that made sense: nonsense is no sign of life
         self._announced: str | None = None
-        self._parting: trio.CancelScope | None = None
+        self._parting: trio.CancelScope | None = None  # we shall part, or have said so
+        self._awaited: tuple[str, trio.Event] | None = None  # the last answer that we need
         self._probed = float("-inf")
         self._must_probe = False
         self._alarm = trio.CancelScope()
@@ -395,13 +397,29 @@ class _Conversation(Generic[T]):
             nursery.cancel_scope.cancel()
 
     async def _part_when_asked(self, nursery: trio.Nursery) -> None:
-        """What the upstream has sent before our goodbye is still taken, as far as it comes soon."""
+        """What the upstream has sent before our goodbye is still taken, as far as it comes soon.
+
+        It may throw away what waits on its side when it hears the goodbye. So a connection whose place is
+        taken says that later: when an answer has come, which stands behind everything that was waiting.
+        """
         await self._ctx.stopping.wait()
-        with trio.CancelScope(deadline=trio.current_time() + _PART_SILENCE) as self._parting:
-            with trio.move_on_after(_PART_WITHIN):
+        self._parting = trio.CancelScope()
+        with suppress(LinkLost):
+            if self._held and self._connector._is_replaced():
+                with trio.move_on_after(_ANSWER_WITHIN):
+                    await self._last_answer(min(self._held))
+            with self._parting, trio.move_on_after(_PART_WITHIN):
+                self._parting.deadline = trio.current_time() + _PART_SILENCE
                 await self._link.part()
                 await trio.sleep_forever()
         nursery.cancel_scope.cancel()
+
+    async def _last_answer(self, topic: str) -> None:
+        self._awaited = topic, trio.Event()
+        await self._link.turn()
+        self._held.discard(topic)
+        await self._link.unsubscribe([topic])
+        await self._awaited[1].wait()
 
     async def _speak(self) -> None:
         while True:
@@ -417,6 +435,8 @@ class _Conversation(Generic[T]):
 
     def _next_request(self, room: int) -> Callable[[], Awaitable[None]] | None:
         """What must be said next, for up to `room` topics; None if there is nothing to say now."""
+        if self._parting is not None:
+            return None
         wanted = self._interest.topics
         for topic in [t for t, term in self._refused.items() if term != self._interest.term(t)]:
             del self._refused[topic]
@@ -597,6 +617,8 @@ class _Conversation(Generic[T]):
             self._stale.discard(topic)
             self._put_again((topic,))
         self._observer.unsubscribed(topic)
+        if self._awaited is not None and self._awaited[0] == topic:
+            self._awaited[1].set()
 
     def _take_refused(self, topics: tuple[str, ...], reason: str) -> None:
         for topic in topics:

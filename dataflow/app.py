@@ -476,6 +476,7 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
         line,
         Patience(settings.stale_after, settings.subscribe_within),
         partial(core.attempt, source, settings),
+        lambda: line.is_over,
     )
 
 

@@ -46,6 +46,7 @@ class Feed:
     """The state of one source in one symbol."""
 
     newest: Trade | None = None  # the last admitted trade
+    answered: Trade | None = None  # the same when an answer brought it last, and not the stream
     is_promised: bool = False  # its trades are the stream's, also before the first one
     last_sequence: int | None = None
     missed: Missed | None = None  # trades may be missing before the next trade
@@ -109,7 +110,8 @@ class Feed:
         if verdict is Verdict.IMPLAUSIBLE:
             goes_on, self.strays = now == before + 1, [now]
         else:
-            self.strays = [*self.strays, now] if now > before else [now]
+            # Two connections are heard in turn, each in order: one brings what the other has passed.
+            self.strays = sorted([*self.strays, now]) if self.strays and now > self.strays[0] else [now]
             goes_on = len(self.strays) >= ANEW
         if goes_on:
             self.strays = []

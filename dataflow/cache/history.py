@@ -12,10 +12,11 @@ duplicate proves nothing. If a connection lost trades in its midst, no duplicate
 stays until its gap is put, or until a later resubscription repeats the newest trade.
 
 A trade that does not fit is refused at first, and believed when more follow. `ANEW` late trades of a source
-in a row, growing and with no other trade of that source between them, are a new numbering. A sequence more
-than `JUMP` ahead is implausible until the very next trade continues from it. In both cases the number of
-missing trades is unknown, so one inexact gap announces the loss, the refused trades included. Two connections
-to one source bring everything twice, so a repeated number neither counts nor breaks a row.
+in a row, none before the first of them and with no other trade of that source between, are a new numbering.
+What was missing before cannot be had then (`Holds.anew`). A sequence more than `JUMP` ahead is implausible
+until the very next trade continues from it. In both cases the number of missing trades is unknown, so one
+inexact gap announces the loss, the refused trades included. Two connections to one source bring everything
+twice, each in order: a repeated number neither counts nor breaks a row.
 
 A new numbering may use an id again. With a sequence, the same id at another timestamp is another trade.
 Without a sequence it is refused as reused, because the two cannot be told apart. A replay that looks like a
@@ -256,6 +257,11 @@ class History:
         feed = self._feeds.get(source)
         return None if feed is None else feed.newest
 
+    def is_answer(self, source: str) -> bool:
+        """Whether an answer brought the newest admitted trade of `source`, and not its stream."""
+        feed = self._feeds.get(source)
+        return feed is not None and feed.newest is not None and feed.newest is feed.answered
+
     def missing_of(self, source: str) -> tuple[int, float]:
         """The kept places that are gaps before trades of `source`; and when the newest of them was put, on
         the clock of `admit`. Costs a look at every kept place."""
@@ -428,6 +434,7 @@ class History:
         after = self.last + 1
         if anew:
             feed.holes.clear()  # the old numbers tell nothing any more
+            self.holds.anew(trade.source, trade.symbol)
             return Gap(after, after, "source_gap", exact=False)
         step = feed.step(trade)
         if step is not None:
@@ -437,13 +444,13 @@ class History:
             return Gap(after, after + step - 2, "source_gap", source=trade.source, sequence=missing)
         return None if feed.missed is None else Gap(after, after, feed.missed.reason, exact=False)
 
-    def _put_unknown(self, reason: str, now: float) -> bool:
+    def _put_unknown(self, reason: str, now: float, source: str | None = None) -> bool:
         newest = self._places.newest()
         if isinstance(newest, Gap) and not newest.exact and newest.reason == reason:
             return False  # the gap at this place already stands for an unknown number
         self.last += 1
         self.holes += 1
-        self._places.append(Gap(self.last, self.last, reason, exact=False), self.last, now)
+        self._places.append(Gap(self.last, self.last, reason, exact=False, source=source), self.last, now)
         return True
 
     def _put_run(
@@ -528,6 +535,8 @@ class History:
             judged = self._catch_up(item, feed, now)
         if item.is_last and feed.held is not None:
             self._let_go(feed, now, "unanswered", feed.held.upto(item.before))
+        if any(trade is feed.newest for trade in item.trades):
+            feed.answered = feed.newest
         return judged
 
     def release(self, now: float, is_due: Callable[[str], bool]) -> None:
@@ -761,7 +770,7 @@ class History:
         """The trades of the new source go on."""
         self._takeover, mark = None, takeover.mark
         if not is_whole:
-            self._put_unknown("source_gap", now)
+            self._put_unknown("source_gap", now, mark.before)
         assert mark.before is not None
         self._feed(mark.before).missed = None
         self.holds.switched(mark, self.last)

@@ -34,6 +34,7 @@ def conformance(
     *,
     recording: Path | None = None,
     symbols: Annotated[list[str], Parameter(consume_multiple=True)] | None = None,
+    url: str | None = None,
     accept: Annotated[list[str], Parameter(consume_multiple=True)] | None = None,
     json: Json = False,
 ) -> int:
@@ -50,13 +51,15 @@ def conformance(
         What its upstream said: JSON lines with "dir" and "msg", also .gz.
     symbols
         Symbols to ask for; those that the recording is about.
+    url
+        Its address, for a connector that reads the market from it.
     accept
         Problems that this recording may have, by their names.
     """
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it: where the author's module is
     try:
         held = load(recording) if recording else Recording()
-        about = subject(connector, symbols or [], held, accept or [])
+        about = subject(connector, symbols or [], held, accept or [], url=url)
     except (BadSubject, BadRecording) as error:
         raise Mistake(str(error)) from None
     console = Console(highlight=False, soft_wrap=True)

@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("dataflow", "the checks of a connector of dataflow")
     group.addoption("--connector", metavar="NAME", help="check this connector: a dotted module")
     group.addoption("--connector-symbols", metavar="A-B,C-D", default="", help="its symbols")
+    group.addoption("--connector-url", metavar="URL", help="its address, if that matters")
     group.addoption("--connector-recording", metavar="FILE", help="what its upstream said, as JSON lines")
     group.addoption(
         "--connector-accept",
@@ -53,7 +54,8 @@ class Checks(pytest.Collector):
             file = option("--connector-recording")
             recording = load(Path(file)) if file else Recording()
             symbols = [each.strip() for each in option("--connector-symbols").split(",") if each.strip()]
-            about = subject(option("--connector"), symbols, recording, option("--connector-accept"))
+            accepted, url = option("--connector-accept"), option("--connector-url")
+            about = subject(option("--connector"), symbols, recording, accepted, url=url)
         except (BadSubject, BadRecording) as error:
             raise pytest.UsageError(str(error)) from None
         for check in CHECKS:

@@ -21,6 +21,7 @@ from dataflow.sources.port import Codec, Filler, SourceSettings
 from .recording import Recording
 
 NAME = "conformance"  # of the source
+EXAMPLE = "wss://upstream.example"  # an address that nobody dials
 
 
 class BadSubject(ValueError):
@@ -124,7 +125,7 @@ def subject(
         raise BadSubject(f"{connector}: has no Settings derived from dataflow.sources.SourceSettings")
     if not callable(getattr(module, "Codec", None)):
         raise BadSubject(f"{connector}: has no class Codec")
-    keys.setdefault("url", "wss://upstream.example")
+    keys["url"] = keys.get("url") or EXAMPLE
     try:
         settings = cls(connector=connector, symbols=tuple(symbols), **keys)
     except (TypeError, ValueError) as error:

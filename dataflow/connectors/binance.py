@@ -44,7 +44,7 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.domain.timestamps import LATEST
-from dataflow.sources.port import Newest, Page, Request, SourceSettings, told_apart
+from dataflow.sources.port import Newest, Page, Request, SourceSettings, place, told_apart
 from dataflow.sources.reading import (
     EXCERPT,
     PositiveDecimals,
@@ -76,6 +76,18 @@ Method = Literal["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS"]
 @frozen(kw_only=True)
 class Settings(SourceSettings):
     """`stream`: single trades, or the aggregates of Binance (one taker order at one price)."""
+
+    url: str = field()
+
+    @url.validator
+    def _has_trades(self, _attribute: object, value: str) -> None:
+        host, _ = place(value) or ("", "")
+        if host.startswith("fstream.") and not _is_futures(value):
+            raise ValueError(
+                "must have the path /market/stream or /market/ws: others carry no trades of futures"
+            )
+        if host.startswith("dstream."):
+            raise ValueError("must not be that of the futures in coins: their quantities are no amounts")
 
     symbols: tuple[str, ...] = field(default=(), validator=told_apart)
 
@@ -403,11 +415,12 @@ class Filler:
 
 
 def _is_futures(url: str) -> bool:
-    return urlsplit(url).path.startswith("/market/")
+    _, path = place(url) or ("", "")
+    return path.startswith("/market/")
 
 
 def _is_american(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+    host, _ = place(url) or ("", "")
     return host == "binance.us" or host.endswith(".binance.us")
 
 

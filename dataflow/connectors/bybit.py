@@ -25,7 +25,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, ClassVar, Final, Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 from attrs import field, frozen, validators
@@ -34,7 +34,7 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.sources.fields import one_of
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, told_apart
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place, told_apart
 from dataflow.sources.reading import (
     EXCERPT,
     PositiveDecimals,
@@ -72,7 +72,7 @@ class Settings(SourceSettings):
 
     @url.validator
     def _has_a_category(self, _attribute: object, value: str) -> None:
-        if _category(value) not in _NEWEST:
+        if place(value) and _category(value) not in _NEWEST:
             raise ValueError("must end in /v5/public/spot or /v5/public/linear")
 
     symbols: tuple[str, ...] = field(default=(), validator=told_apart)
@@ -315,7 +315,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _category(url: str) -> str:
-    return urlsplit(url).path.rpartition("/")[2]
+    _, path = place(url) or ("", "")
+    return path.rpartition("/")[2]
 
 
 def _day(date: str) -> str:

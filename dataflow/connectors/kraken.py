@@ -33,14 +33,13 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_seconds, from_text, json_number, json_text, one_of
+from dataflow.sources.fields import from_seconds, from_text, json_number, json_text, one_of, whole
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
 from dataflow.sources.reading import (
     EXCERPT,
     PositiveDecimals,
     Unusable,
     answered,
-    counted,
     decoded,
     excerpt,
     named_in,
@@ -288,7 +287,7 @@ class Version2(_Common):
         into.items.extend(trades)
 
     def _trade(self, deal: _Deal) -> Trade:
-        number = counted(_whole(deal.trade_id), "bad_trade_id")
+        number = whole(deal.trade_id, "bad_trade_id")
         return Trade(
             source=self._name,
             symbol=named_in(self._symbols, deal.symbol),
@@ -437,11 +436,6 @@ def _json(call: dict[str, Any]) -> str:
     return msgspec.json.encode(call).decode()
 
 
-def _whole(value: Any) -> Any:
-    """A number of JSON. A text with digits is none here."""
-    return value if value is None or type(value) is int else ""
-
-
 def _cursor(text: str) -> int:
     if re.fullmatch("[0-9]{1,19}", text) is None:
         raise Unusable("bad_timestamp")
@@ -463,7 +457,7 @@ def _number(trade: Trade) -> int:
 class Filler:
     """The questions to `/0/public/Trades`: 1,000 trades behind a time, the oldest first.
 
-    It cannot be asked for ids, so what lies outside of the range is left out.
+    It cannot be asked for ids. What is neither missing nor one of the two around is left out.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -481,16 +475,16 @@ class Filler:
     def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
         """The trades in the range, and the request for what came later."""
         trades, last = self._read(missing.symbol, answer)
-        lowest = -1 if missing.first is None else missing.first
-        end = missing.last
-        if end is None and missing.before is not None and missing.before.sequence is not None:
-            end = missing.before.sequence - 1
+        first = 0 if missing.first is None else missing.first - 1
+        end = None if missing.last is None else missing.last + 1
+        if end is None and missing.before is not None:
+            end = missing.before.sequence
         found = _since(request.path)
         following = None
         is_behind = bool(trades) and end is not None and _number(trades[-1]) >= end
         if found and len(trades) >= PAGE and not is_behind and last > int(found[1]):
             following = self._request(missing.symbol, last)
-        kept = [each for each in trades if lowest <= _number(each) and (end is None or _number(each) <= end)]
+        kept = [each for each in trades if first <= _number(each) and (end is None or _number(each) <= end)]
         return Page(kept, following)
 
     def latest(self, symbols: Sequence[str]) -> Request | None:
@@ -526,7 +520,7 @@ class Filler:
         return trades, _cursor(_string(last) or json_text(last))
 
     def _trade(self, symbol: str, row: _Row, decimals: PositiveDecimals) -> Trade:
-        number = counted(_whole(row.trade_id), "bad_trade_id")
+        number = whole(row.trade_id, "bad_trade_id")
         moment = from_seconds(json_text(row.time))
         return Trade(
             source=self._name,

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, ClassVar, Final, Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 from attrs import field, frozen, validators
@@ -35,7 +35,7 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.sources.fields import one_of
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place
 from dataflow.sources.reading import (
     EXCERPT,
     PositiveDecimals,
@@ -74,7 +74,7 @@ class Settings(SourceSettings):
 
     @url.validator
     def _has_a_channel(self, _attribute: object, value: str) -> None:
-        if _channel(value) is None:
+        if place(value) and _channel(value) is None:
             raise ValueError("must end in /ws/v5/business (every trade) or /ws/v5/public (aggregates)")
 
     def derived(self, symbol: str) -> str:
@@ -264,21 +264,25 @@ class Filler:
         self._reader = _Reader(name, settings)
 
     def fill(self, missing: Missing) -> Request | None:
-        """The page that ends at the newest missing trade; None for aggregates.
+        """The page that ends with the trade behind the missing ones; None for aggregates.
 
-        Both bounds are exclusive, so the question is exact.
+        The trades around the missing ones are asked for, too: they show whether the numbers mean the same.
         """
         if _channel(self._settings.url) != "trades-all":
             return None
-        return self._page(missing, None if missing.last is None else missing.last + 1)
+        return self._page(missing, None if missing.last is None else missing.last + 2)
 
     def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
-        """Its trades. A full page that does not begin with the first missing trade has an older one."""
-        trades = self._read(answer)
-        oldest = min((_number(trade) for trade in trades), default=0)
-        if missing.first is None or len(trades) < _PAGE or oldest <= missing.first:
+        """Its trades. As long as there are some, and not the first one that is asked for, older ones follow.
+
+        A page is so many trades below an id. If ids were skipped, it has older ones, which are left out.
+        """
+        trades, lowest = self._read(answer), _lowest(missing)
+        if lowest is None or not trades:
             return Page(trades)
-        return Page(trades, self._page(missing, oldest))
+        oldest = min(map(_number, trades))
+        following = self._page(missing, oldest) if oldest > lowest else None
+        return Page([trade for trade in trades if _number(trade) >= lowest], following)
 
     def latest(self, symbols: Sequence[str]) -> Request | None:
         """The newest trade of the first symbol: tickers tell of no trade."""
@@ -292,12 +296,15 @@ class Filler:
             if trade.symbol in symbols
         }
 
-    def _page(self, missing: Missing, before: int | None) -> Request:
-        """Up to 100 trades: the newest before the id `before` (None: of all) and behind the known ones."""
-        bounds = {"after": before, "before": None if missing.first is None else missing.first - 1}
-        given = {key: value for key, value in bounds.items() if value is not None}
-        name = self._settings.exchange_name(missing.symbol)
-        return _get("history-trades", instId=name, type=1, **given, limit=_PAGE)
+    def _page(self, missing: Missing, below: int | None) -> Request:
+        """Up to 100 trades with ids lower than `below`; None: the newest."""
+        name, lowest, query = self._settings.exchange_name(missing.symbol), _lowest(missing), {}
+        if below is not None:
+            query["after"] = below  # in OKX's words a page goes on "after" what is newer
+        elif lowest is not None:
+            query["before"] = lowest - 1
+        most = _PAGE if below is None or lowest is None else min(below - lowest, _PAGE)
+        return _get("history-trades", instId=name, type=1, **query, limit=most)
 
     def _read(self, answer: bytes) -> list[Trade]:
         """The trades of an answer, oldest first: OKX gives the newest first."""
@@ -308,12 +315,17 @@ class Filler:
 
 
 def _channel(url: str) -> str | None:
-    return _CHANNELS.get(urlsplit(url).path.rpartition("/")[2])
+    _, path = place(url) or ("", "")
+    return _CHANNELS.get(path.rpartition("/")[2])
 
 
 def _number(trade: Trade) -> int:
     assert trade.trade_id is not None
     return int(trade.trade_id)
+
+
+def _lowest(missing: Missing) -> int | None:
+    return None if missing.first is None else max(missing.first - 1, 1)
 
 
 def _words(frame: _Frame) -> str:

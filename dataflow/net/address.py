@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 
 from attrs import field, frozen
 
-_PORTS: Final = {"ws": 80, "wss": 443}
+_PORTS: Final = {"ws": 80, "wss": 443, "http": 80}
 _AS_WRITTEN: Final = "!#$%&'()*+,/:;=?@[]~"  # characters of a path or query beside letters, digits and "-._"
 _NAME: Final = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,57}\.?").fullmatch
 
@@ -41,7 +41,7 @@ class Address:
 def parse(text: str) -> Address:
     """The address of a WebSocket. Raises ValueError, with what it must be."""
     parts = _whole(text)
-    if parts.scheme not in _PORTS:
+    if parts.scheme not in ("ws", "wss"):
         raise ValueError("must begin with ws:// or wss://")
     # Before anything is taken from the parts: urlsplit drops line ends and tabs without a word.
     if any(character.isspace() or not character.isprintable() for character in text):
@@ -52,6 +52,22 @@ def parse(text: str) -> Address:
         f"?{quote(parts.query, _AS_WRITTEN)}" if parts.query else ""
     )
     return Address(parts.scheme == "wss", _host(parts), _port(parts), resource, _authorization(parts))
+
+
+def parse_proxy(text: str) -> Address:
+    """The address of an HTTP proxy. Raises ValueError, with what it must be."""
+    parts = None
+    with suppress(ValueError):  # raised for an invalid IPv6 address
+        parts = urlsplit(text)
+    if parts is None or parts.scheme != "http" or not parts.hostname or not _is_one_word(text):
+        raise ValueError('must be the address of an HTTP proxy, such as "http://user:password@host:3128"')
+    if parts.path not in ("", "/") or "?" in text or "#" in text:
+        raise ValueError("must end behind host and port: a proxy has no path")
+    return Address(False, _host(parts), _port(parts), "/", _authorization(parts))
+
+
+def _is_one_word(text: str) -> bool:
+    return text.isprintable() and not any(character.isspace() for character in text)
 
 
 def _whole(text: str) -> SplitResult:

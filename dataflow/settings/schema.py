@@ -16,7 +16,7 @@ from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
 from dataflow.domain.candle import SECOND, CandleRules, interval
-from dataflow.net.address import parse
+from dataflow.net.address import parse, parse_proxy
 from dataflow.sources.port import AnySourceSettings
 
 from .structure import Rules, shown
@@ -351,6 +351,14 @@ def _address(value: str) -> Iterator[str]:
         yield str(error)
 
 
+def _proxy(value: str) -> Iterator[str]:
+    try:
+        if value:
+            parse_proxy(value)
+    except ValueError as error:
+        yield str(error)
+
+
 def source_rules(cls: type[AnySourceSettings]) -> Rules:
     """The rules for a block of `[sources]`, beside the validators of its class."""
 
@@ -361,4 +369,4 @@ def source_rules(cls: type[AnySourceSettings]) -> Rules:
             elif value.count(symbol) > 1:
                 yield f"{shown(symbol)} is named more than once"
 
-    return {"url": _address, "symbols": symbols}
+    return {"url": _address, "proxy": _proxy, "symbols": symbols}

@@ -34,7 +34,7 @@ _DONE: Final = {
     Remedy.RESUBSCRIBE: "it is subscribed anew",
     Remedy.RECONNECT: "the connection is made anew",
 }
-AT_ONCE: Final = 256  # symbols between two checkpoints: some 0.5 ms
+AT_ONCE: Final = 128  # symbols between two checkpoints: some 0.8 ms
 
 
 class Log(Protocol):
@@ -47,6 +47,7 @@ class Log(Protocol):
     @property
     def newest_trade(self) -> Trade | None: ...
     def newest_of(self, source: str) -> Trade | None: ...
+    def is_answer(self, source: str) -> bool: ...
     def missing_of(self, source: str) -> tuple[int, float]: ...
     def since_when(self, after: int) -> float | None: ...
 
@@ -102,12 +103,12 @@ class Lookout:
         for number, symbol in enumerate(tuple(self._source.subscribed_symbols)):
             if number % AT_ONCE == AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()
-            if self._look_at(symbol, wanted.get(symbol)):
+            if self._look_at(symbol, wanted.get(symbol, False)):
                 changed.append(symbol)
         if changed:
             self._source.changed(changed)
 
-    def _look_at(self, symbol: str, lacks: bool | None) -> bool:
+    def _look_at(self, symbol: str, lacks: bool) -> bool:
         """Returns whether its state has changed."""
         if symbol not in self._source.subscribed_symbols:
             return False  # any more
@@ -131,14 +132,14 @@ class Lookout:
             return None
         return pulse.grade, pulse.reason, pulse.is_refilling, pulse.is_gapped
 
-    def _seen(self, symbol: str, log: Log, now: float, lacks: bool | None) -> Seen:
+    def _seen(self, symbol: str, log: Log, now: float, lacks: bool) -> Seen:
         ours, pulse = log.newest_of(self._source.name), self._vitals.pulses.get(symbol)
         lag = None
         if ours is not None and ours is log.newest_trade and pulse is not None and ours is not pulse.ours:
             came = log.since_when(log.last - 1)
             if came is not None:
                 lag = self._clock() - (now - came) - ours.timestamp / 1e9
-        return Seen(ours, lag, lacks is not None, bool(lacks))
+        return Seen(ours, lag, log.is_answer(self._source.name), lacks)
 
     def _count(self, pulse: Pulse, log: Log, now: float) -> None:
         forgotten = pulse.missing and now >= pulse.counted_at + COUNT_EVERY

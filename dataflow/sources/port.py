@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 from attrs import Factory, field, frozen, validators
 
@@ -64,6 +66,18 @@ class AnySourceSettings:
     def linger(self) -> float:
         """Seconds for which a topic of its outlives the last client."""
         return 0.0
+
+
+def place(url: str) -> tuple[str, str] | None:
+    """Host and path of an address, for a connector that reads more from it.
+
+    None if it is not whole. The check of the configuration tells that, so a validator must not, too.
+    """
+    with suppress(ValueError):  # an invalid IPv6 address
+        parts = urlsplit(url)
+        if parts.hostname:
+            return parts.hostname, parts.path
+    return None
 
 
 def told_apart(settings: SourceSettings, _attribute: object, symbols: tuple[str, ...]) -> None:

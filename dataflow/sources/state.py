@@ -134,7 +134,6 @@ class Line:
     def connecting(self) -> None:
         """A new attempt begins. Only its result decides whether the line is lost."""
         self.source.used = self.source.settings
-        self.announced = None
         self._is_trying = True
 
     def waiting(self, seconds: float) -> None:
@@ -149,7 +148,7 @@ class Line:
 
     def up(self, topics: Collection[str]) -> None:
         if self.link is not LinkState.CONNECTED:
-            self._unproven = _PROOF
+            self._unproven, self.announced = _PROOF, None
             self.rotate_at = self.source.rotation()
         self._is_trying = False
         self.source.breaker.succeeded()
@@ -426,6 +425,10 @@ class SourceState:
         if self.lines.get(line.number) is not line:
             return
         share = line.share
+        if share not in self.interest.parts:  # nobody wants anything of it any more
+            self._shares.pop(share, None)
+            self.changed(self._turn(share))
+            return
         before = self._shares.get(share, LinkState.CONNECTING)
         now = self._shares[share] = self._link_of_share(share, before)
         if LinkState.LOST is now is line.link:

@@ -9,8 +9,7 @@ symbol is `quiet`. If it is newer, and ours has not moved `GRACE` seconds after 
 `stalled`. What was missed before the present subscription proves nothing: so an answer is compared with what
 came since, and when nothing came, with the answer before it.
 
-What arrives while missing trades of a stalled symbol are asked for proves nothing either: the answers bring
-it, not the subscription. The first trade behind them does.
+What the answer to a question for missing trades brings is no sign of life either: the subscription did not.
 
 A stalled symbol is subscribed anew. If that does not help, the connection is made anew. That hurts the other
 symbols, so it happens rarer and rarer while it does not help: an upstream that lies about its newest trade
@@ -56,11 +55,12 @@ class Remedy(Enum):
 @frozen
 class Seen:
     """What one look shows of a symbol. `ours`: its newest admitted trade of this source. `lag`: a new sample,
-    seconds. `is_asked_for`: trades that we may lack are asked for; `lacks`: we do lack some of these."""
+    seconds. `is_answer`: it was brought by an answer, not by the stream. `lacks`: trades that are known to be
+    missing are being asked for."""
 
     ours: Trade | None
     lag: float | None = None
-    is_asked_for: bool = False
+    is_answer: bool = False
     lacks: bool = False
 
 
@@ -86,7 +86,6 @@ class Pulse:
     holes: int = -1
     counted_at: float = float("-inf")
     lags: deque[float] = field(factory=lambda: deque(maxlen=_LAGS))
-    _is_asked_for: bool = False  # as in the last look
     _heard_at: float = 0.0  # the newest sign, or the begin of the subscription
     _known: Newest | None = None  # the newest trade since that begin, as we or the upstream saw it
     _known_at: float = 0.0
@@ -108,20 +107,20 @@ class Pulse:
     def end(self) -> None:
         """It is not subscribed any more, so its silence means nothing."""
         self.ask_at, self._known, self._suspect = _NEVER, None, None
-        self.is_refilling = self._is_asked_for = False
+        self.is_refilling = False
         if self.grade is Grade.QUIET:
             self._become(Grade.LIVE)
 
     def look(self, now: float, seen: Seen) -> Remedy | None:
         """Returns what is to be done when a stall is proven."""
         moved = seen.ours is not None and seen.ours is not self.ours
-        by_hand = self.grade is Grade.STALLED and (self._is_asked_for or seen.is_asked_for)
-        self._is_asked_for, self.is_refilling = seen.is_asked_for, seen.lacks
+        self.is_refilling = seen.lacks
         if moved and seen.ours is not None:
-            self.ours, self._known, self._known_at, self._suspect = seen.ours, newest(seen.ours), now, None
-            if not by_hand:
+            self.ours, self._known, self._known_at = seen.ours, newest(seen.ours), now
+            if not seen.is_answer:
+                self._suspect = None
                 self._hear(now, seen.lag)
-        elif self._suspect is not None and now >= self._proven_at and not seen.is_asked_for:
+        if self._suspect is not None and now >= self._proven_at:
             return self._stall(now, self._suspect)
         return None
 
@@ -167,7 +166,9 @@ class Pulse:
         self._become(Grade.LIVE)
 
     def _stall(self, now: float, told: Newest) -> Remedy:
-        self._known, self._known_at, self._suspect = told, now, None
+        self._suspect = None
+        if self._known is None or compare(told, self._known, _NEVER) is Compared.NEWER:
+            self._known, self._known_at = told, now
         self.stalls += 1
         self._become(Grade.STALLED, NEWER)
         return Remedy.RESUBSCRIBE if self.stalls == 1 else Remedy.RECONNECT

@@ -57,7 +57,8 @@ class Coverage(msgspec.Struct, array_like=True):
     def miss(self, gap: Gap) -> None:
         """The next places are a gap."""
         before = self.newest if gap.source is None else self.latest.get(gap.source, self.newest)
-        self._add(Hole(gap, ALWAYS if before is None else before, NEVER, gap.source))
+        ends_it = gap.source if gap.exact else None  # an inexact one may be the end of its source
+        self._add(Hole(gap, ALWAYS if before is None else before, NEVER, ends_it))
 
     def known(self, gap: Gap, begin: int, end: int) -> None:
         """A gap somewhere in the past, between these times."""

@@ -30,10 +30,11 @@ from wsproto.utilities import RemoteProtocolError
 from actors.connector import LinkLost, Received
 from dataflow.domain import Item
 from dataflow.domain.secrets import concealed
-from dataflow.net.address import Address, parse
+from dataflow.net.address import Address, parse, parse_proxy
 from dataflow.net.pace import Kind, Pace
 from dataflow.net.refusal import by_name, retry_after
 from dataflow.net.stream import SocketStream, connect
+from dataflow.net.tunnel import ProxyFailed, tunnel
 from dataflow.net.websocket.inbound import UpstreamReader
 from dataflow.sources.port import Codec, SourceSettings
 from dataflow.sources.reading import excerpt
@@ -63,6 +64,7 @@ class WebSocketSource:
         self._settings = settings
         self._make_codec = make_codec
         self._address = parse(settings.url)
+        self._proxy = parse_proxy(settings.proxy) if settings.proxy else None
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[WebSocketLink]:
@@ -78,14 +80,15 @@ class WebSocketSource:
         within = self._settings.connect_within
         try:
             with trio.fail_after(within):
-                stream = await _dial(self._address)
+                stream = await _dial(self._address, self._proxy)
                 try:
                     connection, rest = await _shake_hands(self._address, stream, codec.headers())
                 except BaseException:
                     stream.close()
                     raise
         except trio.TooSlowError:
-            raise LinkLost(f"no connection to {self._address} within {within:g} s") from None
+            by = f" through the proxy {self._proxy}" if self._proxy else ""
+            raise LinkLost(f"no connection to {self._address}{by} within {within:g} s") from None
         inbound = UpstreamReader(connection, self._settings.max_message_bytes)
         inbound.feed(rest, trio.current_time())
         return WebSocketLink(stream, connection, inbound, codec, self._settings)
@@ -257,15 +260,27 @@ class WebSocketLink:
         return True
 
 
-async def _dial(address: Address) -> SocketStream:
-    """A connected stream, over TLS where the address says so. Raises LinkLost."""
+async def _dial(address: Address, proxy: Address | None) -> SocketStream:
+    """A connected stream, over TLS where the address says so, through the proxy. Raises LinkLost."""
     context = ssl.create_default_context() if address.encrypted else None
+    near = f"the proxy {proxy}" if proxy else str(address)
     try:
-        return await connect(address.host, address.port, context)
+        if proxy is None:
+            return await connect(address.host, address.port, context)
+        stream = await tunnel(proxy, address.host, address.port)
+        if context is not None:
+            try:
+                await stream.encrypt(context, address.host)
+            except BaseException:
+                stream.close()
+                raise
+        return stream
     except gaierror as error:
-        raise LinkLost(f"cannot find {address.host}: {error.strerror}") from error
+        raise LinkLost(f"cannot find {proxy.host if proxy else address.host}: {error.strerror}") from error
+    except ProxyFailed as error:
+        raise LinkLost(str(error), at_least=error.at_least) from error
     except OSError as error:
-        raise LinkLost(f"cannot connect to {address}: {_why(error)}") from error
+        raise LinkLost(f"cannot connect to {near}: {_why(error)}") from error
     except trio.BrokenResourceError as error:
         raise LinkLost(f"no TLS with {address}: {_why(error)}") from error
 

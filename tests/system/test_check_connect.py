@@ -118,6 +118,18 @@ async def test_each_failure_has_its_step_and_its_words() -> None:
     assert failures(wrong)["rest"].startswith("unreachable: cannot connect to 127.0.0.1:9")
 
 
+async def test_an_upstream_that_says_nothing_ends_in_time() -> None:
+    """Whoever takes the connection and never answers costs `connect_within`, and no more."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        url = f"ws://127.0.0.1:{port}/stream"
+        with trio.fail_after(30):
+            (trial,) = await tried(silent=at(url, refill_url="", connect_within=0.1))
+            (asked,) = await tried(silent=at(url, transport="rest", refill_url="", connect_within=0.1))
+    assert "within 0.1 s" in failures(trial)["handshake"]
+    assert "cannot be polled" in failures(asked)["rest"]
+
+
 async def test_a_refused_symbol_is_named() -> None:
     """The others are subscribed; the refusal is a failure, in the words of the upstream."""
     async with open_exchange(acme_dialect()) as exchange:

@@ -148,6 +148,25 @@ async def test_what_was_missed_is_filled(case: Case) -> None:
             assert on.told() == wanted
 
 
+PROVEN = pytest.mark.parametrize("case", [case for case in CASES if case.is_proven], ids=str)
+
+
+@PROVEN
+async def test_a_lying_answer_is_not_believed(case: Case) -> None:
+    """Other prices, two values for an id, another symbol, what nobody asked for: the honest answer comes later."""
+    async with stage(case, hold=60.0) as on:
+        await on.publish(0, 5)
+        await on.client.until(lambda: len(on.told()) == 5)
+        lie = on.exchange.fault("rest_lie", times=2)
+        await on.exchange.disconnect("drop", 0.05)
+        await on.publish(5, 85)
+        await on.exchange.wait_subscribed([on.name])
+        await on.publish(85, 90)
+        await on.client.until(lambda: len(on.told()) >= 90)
+        assert lie.struck == 2
+        assert [each[:3] for each in on.told()] == [each[:3] for each in on.expected(*range(90))]
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.step == 1 and case.is_proven], ids=str)
 async def test_a_lost_message_is_filled(case: Case) -> None:
     """The connection stays, one message is missing: the next one shows it."""

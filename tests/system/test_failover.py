@@ -327,3 +327,19 @@ async def test_the_lines_of_a_dead_source_share_one_attempt() -> None:
         await s.one.disconnect("accept")
         await until(lambda: source.status(BTC) == "live")
         assert (await http.get("/api/v1/sources/one")).json()["circuit"] == "closed"
+
+
+async def test_what_waits_for_an_answer_when_the_daemon_stops_is_kept(tmp_path: Path) -> None:
+    """It gets its places behind the gap, and is on disk."""
+    history = History(directory=str(tmp_path))
+    async with stage(can_be_asked=True, hold=30.0, history=history) as s:
+        await s.trades(s.one, 1)
+        s.one.fault("rest_slow", times=None, seconds=30.0)
+        await s.one.disconnect("abrupt")
+        await until(lambda: s.active == "two")
+        await s.two.publish(trade(501))
+        await until(lambda: s.daemon.core.stores[0].waiting + s.daemon.core.stores[1].waiting == 1)
+    async with stage(history=history) as s:
+        page = await s.client.call("getTrades", symbol=BTC)
+        assert [t["tradeId"] for t in page["trades"]] == ["1", "501"]
+        assert [(gap["from"], gap["to"]) for gap in page["gaps"]] == [(2, None)]

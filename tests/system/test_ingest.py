@@ -16,6 +16,7 @@ import trio
 
 from dataflow.connectors import push
 from dataflow.domain import Gap, Trade
+from dataflow.faces.rest import ingest
 from dataflow.settings.schema import History, Operator
 from dataflow.sources.intake import BATCHES_AT_ONCE
 from tests.support.waiting import until
@@ -279,6 +280,40 @@ async def test_what_came_before_a_disconnection_is_not_lost() -> None:
         assert await push_lines(http, *(trade(n) for n in range(1, 5))) == told(2, 2)
         ids = [each.trade_id for each in await until_admitted(d, 4) if isinstance(each, Trade)]
         assert ids == ["1", "2", "3", "4"]
+
+
+async def test_a_producer_that_stops_in_the_middle_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came before is taken, and the answer says so."""
+    monkeypatch.setattr(ingest, "BODY_SECONDS", 0.05)
+    async with daemon(sources=pushed()) as d:
+        await opened(d)
+        host, _, port = d.http.removeprefix("http://").rpartition(":")
+        head = f"POST {PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {LINES['Content-Type']}\r\n"
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all(f"{head}Content-Length: 9999\r\n\r\n{lines(trade(1))}\n".encode())
+            said = b""
+            while b'"examples":' not in said:
+                said += await stream.receive_some()
+        assert said.startswith(b"HTTP/1.1 408")
+        assert b'"accepted":1' in said
+
+
+async def _forever(_trades: object) -> None:
+    await trio.sleep_forever()
+
+
+async def test_shards_that_take_nothing_are_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The producer is told to come again, and its repetition is taken."""
+    async with daemon(sources=pushed()) as d, http_client(d.http) as http:
+        await opened(d)
+        intake = d.core.intake("own")
+        assert intake is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(ingest, "TAKEN_WITHIN", 0.05)
+            patch.setattr(intake, "_deliver", _forever)
+            answer = await http.post(PATH, content=lines(trade(1)), headers=LINES)
+        assert (answer.status_code, answer.json()["accepted"]) == (503, 0)
+        assert await push_lines(http, trade(1)) == told(1)
 
 
 async def test_a_source_that_is_down_takes_nothing() -> None:

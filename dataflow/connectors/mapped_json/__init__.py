@@ -15,6 +15,7 @@ bad_price, bad_quantity, bad_trade_id, bad_sequence, unknown_answer, rejected.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, Final
@@ -61,13 +62,32 @@ class Settings(SourceSettings):
     requests: Requests = field(factory=Requests)
     answers: Answers = field(factory=Answers)
     trades: Trades
-    rest: Rest | None = None
+    rest: Rest | None = field(default=None)
     symbols: tuple[str, ...] = field(default=())
 
     @property
     def symbols_a_request(self) -> int:  # type: ignore[override]  # here the mapping tells
         """Those that the template has room for."""
         return self.requests.most if SYMBOLS in placeholders(self.requests.subscribe) else 1
+
+    @property
+    def symbols_a_connection(self) -> int:  # type: ignore[override]
+        """As the mapping says."""
+        return self.requests.most_of_connection or sys.maxsize
+
+    @property
+    def weight_header(self) -> str | None:  # type: ignore[override]
+        """As the mapping says."""
+        return (self.rest and self.rest.weight_header) or None
+
+    @rest.validator
+    def _has_an_address(self, _attribute: object, value: Rest | None) -> None:
+        if value is not None and not self.refill_url:
+            raise ValueError("the table rest must come with refill_url, scheme and host of what is asked")
+        if value is None and self.refill_url:
+            raise ValueError(
+                "the table rest is missing: refill_url says whom to ask, and the table would say how"
+            )
 
     @form.validator
     def _can_be_filled(self, _attribute: object, value: str) -> None:

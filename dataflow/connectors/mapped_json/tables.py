@@ -86,7 +86,7 @@ class Requests:
     """`[sources.NAME.requests]`: templates of what is said.
 
     `each`: one symbol of the list `{symbols}`; JSON, or a text that becomes one of JSON. `most`: symbols in
-    one list.
+    one list. `most_of_connection`: symbols on one connection, more need more connections; 0: any number.
     """
 
     subscribe: str = field(default="", validator=_check(_of_symbols))
@@ -95,6 +95,7 @@ class Requests:
     opening: tuple[str, ...] = field(default=(), validator=_each(partial(_message, ())))
     each: str = field(default="{symbol}", validator=_needed(_one_of_many))
     most: int = field(default=50, validator=validators.gt(0))
+    most_of_connection: int = field(default=0, validator=validators.ge(0))
 
     def told_each(self, name: str) -> str:
         """One symbol of a list, as JSON. `name`: the exchange's."""
@@ -220,13 +221,15 @@ class Rest:
     """`[sources.NAME.rest]`: how past trades are asked for by HTTP.
 
     `newest`: the path of the newest trades. `after`: the path of the trades behind a known one; without it
-    only the newest can be had. `weight`: what a request costs. `trades`: where a trade has what in an answer;
+    only the newest can be had. `weight`: what a request costs; `weight_header`: the header of an answer that
+    tells the weight used in this minute. `trades`: where a trade has what in an answer;
     without a path of the symbol it is the one that was asked for.
     """
 
     newest: str = field(validator=_needed(_rest_path))
     after: str = field(default="", validator=_check(_rest_path))
     weight: int = field(default=1, validator=validators.gt(0))
+    weight_header: str = ""
     trades: Fields
 
 

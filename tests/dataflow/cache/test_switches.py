@@ -43,7 +43,14 @@ class TestHistory:
         store = Store(1, 99, 100.0)
         store.admit([sequenced(1), switched(), of_b(501)], 0.0)
         assert log(store) == ["a 1", "gap of ?", "b 501"]
-        assert store.history(BTC).read(1, 1) == [Gap(2, 2, "source_gap", exact=False)]
+        assert store.history(BTC).read(1, 1) == [Gap(2, 2, "source_gap", exact=False, source="a")]
+
+    def test_the_gap_is_not_that_of_the_new_source(self) -> None:
+        """It has lost nothing, so nobody must think less of it."""
+        store = Store(1, 99, 100.0)
+        store.admit([sequenced(1), switched(), of_b(501)], 0.0)
+        missing = {source: store.history(BTC).missing_of(source)[0] for source in "ab"}
+        assert missing == {"a": 1, "b": 0}
 
     def test_a_source_that_is_left_in_good_health_leaves_no_gap(self) -> None:
         """All that it sent up to the switch is there."""

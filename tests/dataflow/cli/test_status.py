@@ -134,6 +134,25 @@ class TestDrawing:
             "    └── new  running 1 min 3 s  0 trades",
         ]
 
+    def test_which_source_a_symbol_comes_from(self) -> None:
+        """The score of each, and of its parts those that are not what they could be."""
+        full = {"connection": 30, "quality": 30, "lag": 20, "errors": 20}
+        told = {
+            "active": "two",
+            "since": "2026-11-21T11:58:57Z",
+            "age": 63.2,
+            "switches": 1,
+            "sources": {
+                "one": {"score": 0, "state": "lost", "parts": full | {"connection": 0, "quality": 0}},
+                "two": {"score": 100, "state": "live", "parts": full},
+            },
+        }
+        ready = {"status": "ready"}
+        picture = draw(node(""), ready, "http://x:1", DAEMON | {"failover": {"A-B": told}})
+        assert str(picture.label).splitlines()[2:] == [
+            "A-B from two for 1 min 3 s, 1 switches; one 0 (lost, connection 0, quality 0); two 100 (live)"
+        ]
+
     def test_how_the_symbols_of_a_source_fare(self) -> None:
         """The number in each state, what is missing, and the lag."""
         delivered = {"trades": 5, "batches": 5, "bytes": 9, "last": None, "age": None}

@@ -190,6 +190,8 @@ class TestShowing:
             ("stream.filled", {"symbol": "A-B", "from": 3, "to": 5, "trades": []}, "A-B: #3 to 5 came after all"),
             ("stream.started", {"symbol": "A-B", "channel": "trades", "epoch": 2, "offset": 0}, "A-B: new here"),
             ("stream.rewind", {"symbol": "A-B", "epoch": 2, "offset": 8}, "A-B: forget all behind #8, the daemon crashed before it was kept"),
+            ("stream.switched", {"symbol": "A-B", "offset": 7, "from": "one", "to": "two", "reason": "one is lost"}, "A-B: from two behind #7 (one is lost)"),
+            ("symbols.changed", {"added": ["A-B"], "removed": ["C-D"]}, "symbols: A-B is new, C-D is gone"),
             ("connection.lost", {"source": "acme", "reason": "silent"}, "acme: connection lost (silent)"),
             ("connection.restored", {"source": "acme", "action": "resubscribe"}, "acme: connection restored"),
             ("connection.draining", {}, "the daemon is going away"),

@@ -52,6 +52,7 @@ BINANCE = """
 [sources.binance]
 connector = "mapped_json"
 url = "wss://stream.binance.com:443/stream"
+refill_url = "https://api.binance.com"
 symbols = SYMBOLS
 form = "{BASE}{QUOTE}"
 requests_per_second = 5
@@ -126,6 +127,41 @@ side = "3"
 sides = { b = "buy", s = "sell" }
 """
 
+BITSTAMP = """
+[sources.bitstamp]
+connector = "mapped_json"
+url = "wss://ws.bitstamp.net"
+symbols = SYMBOLS
+form = "{base}{quote}"
+
+[sources.bitstamp.requests]
+subscribe = '{"event": "bts:subscribe", "data": {"channel": "live_trades_{symbol}"}}'
+unsubscribe = '{"event": "bts:unsubscribe", "data": {"channel": "live_trades_{symbol}"}}'
+probe = '{"event": "bts:heartbeat"}'
+
+[sources.bitstamp.answers]
+leaving = { event = "bts:request_reconnect" }
+ignored = [{ event = "bts:heartbeat" }]
+
+[sources.bitstamp.answers.subscribed]
+when = { event = "bts:subscription_succeeded" }
+symbol = "channel"
+symbol_form = "live_trades_{symbol}"
+
+[sources.bitstamp.trades]
+when = { event = "trade" }
+at = "data"
+symbol = "$.channel"
+symbol_form = "live_trades_{symbol}"
+price = "price_str"
+quantity = "amount_str"
+time = "microtimestamp"
+time_unit = "us"
+side = "type"
+sides = { 0 = "buy", 1 = "sell" }
+id = "id"
+"""
+
 
 def settings(written: str, symbols: Iterable[str] = ()) -> Settings:
     """The only source of a configuration, read as the daemon reads it. `symbols` stand for SYMBOLS in it."""
@@ -140,5 +176,5 @@ def settings(written: str, symbols: Iterable[str] = ()) -> Settings:
 def tables(written: str, symbols: Iterable[str]) -> dict[str, Any]:
     """The tables of a mapping, as keys of its settings."""
     made = settings(written, symbols)
-    names = ("form", "headers", "requests", "answers", "trades", "rest")
+    names = ("form", "headers", "refill_url", "requests", "answers", "trades", "rest")
     return {name: getattr(made, name) for name in names}

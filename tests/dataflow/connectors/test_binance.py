@@ -447,6 +447,20 @@ def test_a_symbol_of_the_other_market_is_refused(url: str, symbol: str) -> None:
         settings(url, symbol)
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("wss://fstream.binance.com/stream", "must have the path /market/stream"),
+        ("wss://fstream.binance.com/public/stream", "must have the path /market/stream"),
+        ("wss://dstream.binance.com/stream", "futures in coins"),
+    ],
+)
+def test_an_address_without_trades_is_refused(url: str, told: str) -> None:
+    """Or one whose trades would be taken for something else."""
+    with pytest.raises(ValueError, match=told):
+        settings(url)
+
+
 def test_single_trades_of_futures_are_not_documented() -> None:
     """So they cannot be asked for."""
     with pytest.raises(ValueError, match='must be "aggTrade" at an address of futures'):

@@ -440,3 +440,9 @@ def test_symbols_that_cannot_be_told_apart_are_refused() -> None:
     """AB-C and A-BC are one name on Bybit: the way back would be a guess."""
     with pytest.raises(ValueError, match="AB-C and A-BC: both have the same name there, ABC"):
         settings(symbols=("AB-C", "A-BC"), url=SPOT)
+
+
+@pytest.mark.parametrize("url", ["ws://[x", "x", ""])
+def test_an_address_that_is_none_is_not_judged(url: str) -> None:
+    """The check of the configuration tells it, and once is enough."""
+    assert settings(symbols=(), url=url).url == url

@@ -236,6 +236,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("product_id", "DOGE-USD", "unknown_symbol"),
     ("product_id", ["SKL-BTC"], "unknown_symbol"),
     ("trade_id", None, "missing_field"),
+    ("trade_id", "280232", "bad_trade_id"),
     ("trade_id", 1.0, "bad_trade_id"),
     ("trade_id", True, "bad_trade_id"),
     ("trade_id", -1, "bad_trade_id"),
@@ -372,23 +373,23 @@ def filler() -> Filler:
 @hypothesis(max_examples=20)
 @given(st.integers(2, 4990), st.integers(1, 3000))
 def test_a_gap_is_asked_for_exactly(first: int, size: int) -> None:
-    """Whatever its size: each missing trade once, none beside them, and no more questions than pages."""
+    """Whatever its size: each missing trade once and the two around them, and no more questions than pages."""
     assert REST is not None
     last = min(first + size - 1, 4999)
     wanted = missing(first, last, after=first - 1, before=last + 1)
     found, questions = refill(filler(), wanted, REST, tape_of({"BTC-USD": TAPE}))
-    assert [trade.sequence for trade in found] == list(range(first, last + 1))
-    assert found[0] == whole(first)
-    assert questions == -(-(last + 1 - first) // 1000)
+    assert [trade.sequence for trade in found] == list(range(first - 1, last + 2))
+    assert (found[0], found[-1]) == (whole(first - 1), whole(last + 1))
+    assert questions == -(-(last + 3 - first) // 1000)
 
 
 @hypothesis(max_examples=20)
 @given(st.integers(2, 5000))
 def test_a_gap_without_an_end_is_asked_for_up_to_now(first: int) -> None:
-    """After a restart: everything behind the stored position, and nothing from before it."""
+    """After a restart: everything from the stored position on, and nothing from before it."""
     assert REST is not None
     found, _ = refill(filler(), missing(first, None, after=first - 1), REST, tape_of({"BTC-USD": TAPE}))
-    assert [trade.sequence for trade in found] == list(range(first, 5001))
+    assert [trade.sequence for trade in found] == list(range(first - 1, 5001))
 
 
 def test_without_a_beginning_the_newest_trades_are_asked_for() -> None:
@@ -398,14 +399,14 @@ def test_without_a_beginning_the_newest_trades_are_asked_for() -> None:
     found, questions = refill(filler(), missing(None, None), REST, tape)
     assert ([trade.sequence for trade in found], questions) == (list(range(4001, 5001)), 1)
     found, questions = refill(filler(), missing(None, None, before=3001), REST, tape)
-    assert ([trade.sequence for trade in found], questions) == (list(range(2001, 3001)), 1)
+    assert ([trade.sequence for trade in found], questions) == (list(range(2002, 3002)), 1)
 
 
 def test_an_exchange_that_has_nothing_ends_the_questions() -> None:
     """No trades, and no further question."""
     wanted = missing(10, 20, after=9, before=21)
     request = filler().fill(wanted)
-    assert request == Request("/products/BTC-USD/trades?limit=11&after=21")
+    assert request == Request("/products/BTC-USD/trades?limit=13&after=22")
     assert filler().filled(wanted, request, b"[]") == Page([], None)
 
 
@@ -420,7 +421,7 @@ def test_an_exchange_that_has_nothing_ends_the_questions() -> None:
         (b"[{}]", "missing_field"),
         (b'[{"trade_id":15,"side":"up","size":"1","price":"1","time":"2021-04-17T16:43:37Z"}]', "bad_side"),
         (
-            b'[{"trade_id":21,"side":"buy","size":"1","price":"1","time":"2021-04-17T16:43:37Z"}]',
+            b'[{"trade_id":22,"side":"buy","size":"1","price":"1","time":"2021-04-17T16:43:37Z"}]',
             "outside_question",
         ),
     ],
@@ -429,7 +430,7 @@ def test_an_answer_that_cannot_be_used_is_named(answer: bytes, reason: str) -> N
     """And none of it is used. One that repeats a page could be asked for endlessly, so it is refused too."""
     wanted = missing(10, 20, after=9, before=21)
     with pytest.raises(Unusable) as caught:
-        filler().filled(wanted, Request("/products/BTC-USD/trades?limit=11&after=21"), answer)
+        filler().filled(wanted, Request("/products/BTC-USD/trades?limit=13&after=22"), answer)
     assert caught.value.reason == reason
 
 
@@ -438,7 +439,7 @@ def test_any_answer_is_read_or_refused(answer: bytes) -> None:
     """Fuzz: nothing but Unusable is raised."""
     wanted = missing(10, 20, after=9, before=21)
     with suppress(Unusable):
-        filler().filled(wanted, Request("/products/BTC-USD/trades?limit=11&after=21"), answer)
+        filler().filled(wanted, Request("/products/BTC-USD/trades?limit=13&after=22"), answer)
     with suppress(Unusable):
         filler().newest(["BTC-USD"], answer)
 

@@ -512,22 +512,22 @@ def filler(**more: Any) -> Filler:
 @hypothesis(max_examples=20)
 @given(st.integers(2, 4990), st.integers(1, 3000))
 def test_a_gap_is_filled_exactly(first: int, size: int) -> None:
-    """Whatever its size: each missing trade once, as the stream would have told it, and none beside them."""
+    """Whatever its size: each missing trade once, as the stream would have told it, and the two around them."""
     assert REST is not None
     last = min(first + size - 1, 4999)
     found, questions = refill(filler(), missing(first, last, after=first - 1, before=last + 1), REST, ASK)
-    assert [trade.sequence for trade in found] == list(range(first, last + 1))
-    assert (found[0], found[-1]) == (whole(first), whole(last))
+    assert [trade.sequence for trade in found] == list(range(first - 1, last + 2))
+    assert (found[0], found[-1]) == (whole(first - 1), whole(last + 1))
     assert questions <= size // 1000 + 2
 
 
 @hypothesis(max_examples=10)
 @given(st.integers(2, 5000))
 def test_a_gap_without_an_end_is_filled_up_to_now(first: int) -> None:
-    """After a restart: everything behind the stored position, and nothing from before it."""
+    """After a restart: everything from the stored position on, and nothing from before it."""
     assert REST is not None
     found, _ = refill(filler(), missing(first, None, after=first - 1), REST, ASK)
-    assert [trade.sequence for trade in found] == list(range(first, 5001))
+    assert [trade.sequence for trade in found] == list(range(first - 1, 5001))
 
 
 def test_without_a_beginning_the_newest_trades_are_asked_for() -> None:
@@ -536,7 +536,7 @@ def test_without_a_beginning_the_newest_trades_are_asked_for() -> None:
     found, questions = refill(filler(), missing(None, None), REST, ASK)
     assert ([trade.sequence for trade in found], questions) == (list(range(4001, 5001)), 1)
     found, questions = refill(filler(), missing(None, None, before=4501), REST, ASK)
-    assert ([trade.sequence for trade in found], questions) == (list(range(4001, 4501)), 1)
+    assert ([trade.sequence for trade in found], questions) == (list(range(4001, 4502)), 1)
 
 
 def test_version_1_cannot_be_refilled() -> None:

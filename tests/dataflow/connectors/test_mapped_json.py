@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.connector import Received, Refused, Subscribed, Unsubscribed
-from dataflow.connectors import binance
+from dataflow.connectors import binance, bitstamp, kraken
 from dataflow.connectors.mapped_json import OPEN, Codec, Filler
 from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.domain.errors import ConfigError
 from dataflow.sources.reading import Unusable
 
-from .mappings import BINANCE, COINBASE, KRAKEN, acme, settings
+from .mappings import BINANCE, BITSTAMP, COINBASE, KRAKEN, acme, settings
+from .test_bitstamp import RECORDED as BITSTAMPS
+from .test_kraken import RECORDED as KRAKENS
 from .test_readme import RECORDED, block, messages
 
 SIMULATED = Path(__file__).parents[3] / "simulators" / "data"
@@ -79,6 +81,34 @@ def test_a_mapping_of_binance_reads_what_the_connector_reads(name: str) -> None:
     mapped = heard(Codec("binance", settings(BINANCE, PAIR)), *recorded)
     assert len(mapped.items) > 6000
     assert (mapped.items, mapped.problems) == (heard(by_hand, *recorded).items, [])
+
+
+def test_a_mapping_of_bitstamp_reads_what_the_connector_reads(traffic: Any) -> None:
+    """The names of the symbols are a part of the channels' names. A recorded session, the answers too."""
+    written, symbols = bitstamp.Settings(connector="x", url="ws://x", symbols=BITSTAMPS), BITSTAMPS
+    by_hand, mapped = bitstamp.Codec("bitstamp", written), Codec("bitstamp", settings(BITSTAMP, symbols))
+    assert list(map(json.loads, mapped.subscribe(symbols))) == list(
+        map(json.loads, by_hand.subscribe(symbols))
+    )
+    # The recorder had asked for books as well.
+    recorded = [each for each in traffic.excerpt("bitstamp_trades_20220105.jsonl") if "_book_" not in each]
+    said, expected = heard(mapped, *recorded), heard(by_hand, *recorded)
+    assert len([item for item in said.items if isinstance(item, Trade)]) == 10
+    assert (said.items, said.answers, said.problems) == (expected.items, expected.answers, [])
+
+
+def test_a_mapping_of_kraken_reads_what_the_connector_reads(traffic: Any) -> None:
+    """Messages that are lists, several trades in one, times in seconds with a fraction; a recorded session."""
+    written = kraken.Settings(connector="x", url="ws://x", symbols=KRAKENS, version=1)
+    names = ", ".join(f'"{symbol}" = "{written.exchange_name(symbol)}"' for symbol in KRAKENS)
+    mapping = KRAKEN.replace("form =", f"names = {{ {names} }}\nform =")
+    by_hand, mapped = kraken.Codec("kraken", written), Codec("kraken", settings(mapping, KRAKENS))
+    by_hand.subscribe(KRAKENS)
+    mapped.subscribe(KRAKENS)
+    recorded = traffic.excerpt("kraken_trades_20210417.jsonl")
+    said, expected = heard(mapped, *recorded), heard(by_hand, *recorded)
+    assert len([item for item in said.items if isinstance(item, Trade)]) == 10
+    assert (said.items, said.answers, said.problems) == (expected.items, expected.answers, [])
 
 
 def test_a_mapping_of_binance_talks_like_the_connector() -> None:
@@ -315,6 +345,24 @@ def test_a_template_cannot_be_broken_by_a_name() -> None:
     assert json.loads(request)["markets"] == ['B"T\\C', "ETH/USD"]
 
 
+def test_the_bounds_of_the_upstream_are_those_of_the_mapping() -> None:
+    """Symbols in a message and on a connection, and the header of the weight."""
+    bound = BINANCE.replace("each =", "most = 3\nmost_of_connection = 7\neach =").replace(
+        "weight = 25", 'weight = 25\nweight_header = "X-Used"'
+    )
+    made, usual = settings(bound, PAIR), settings(acme())
+    assert (made.symbols_a_request, made.symbols_a_connection, made.weight_header) == (3, 7, "X-Used")
+    assert (usual.symbols_a_request, usual.symbols_a_connection, usual.weight_header) == (
+        50,
+        sys.maxsize,
+        None,
+    )
+    one = settings(acme().replace('"markets": {symbols}}', '"market": "{symbol}"}'))
+    assert one.symbols_a_request == 1
+    first, second = Codec("acme", one).subscribe(["BTC-USD", "ETH-USD"])
+    assert (json.loads(first)["market"], json.loads(second)["market"]) == ("BTC/USD", "ETH/USD")
+
+
 def test_the_memory_of_open_requests_is_bounded() -> None:
     """An upstream that never answers probes costs no more than `OPEN` of them."""
     mapped = Codec("binance", settings(BINANCE, PAIR))
@@ -409,6 +457,22 @@ def test_every_mistake_of_a_mapping_is_told_at_the_check(written: str, instead: 
         settings(changed)
     (line,) = found.value.problems
     assert told in line
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (BINANCE.replace("refill_url =", "# "), "the table rest must come with refill_url"),
+        (BINANCE[: BINANCE.index("[sources.binance.rest]")], "refill_url says whom to ask"),
+    ],
+)
+def test_questions_need_an_address_and_words(written: str, told: str) -> None:
+    """One without the other would be no refill, in silence."""
+    with pytest.raises(ConfigError) as found:
+        settings(written, PAIR)
+    (line,) = found.value.problems
+    assert told in line
+    assert "[sources.binance" in line
 
 
 def test_all_mistakes_are_told_at_once() -> None:

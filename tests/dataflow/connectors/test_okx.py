@@ -341,32 +341,43 @@ assert REST is not None
 TAPE = tape_of({NAME: [published(number) for number in range(1, 1001)]})
 
 
-@pytest.mark.parametrize(("first", "last"), [(5, 5), (5, 104), (5, 105), (990, 1000), (1, 1000)])
-def test_missing_trades_are_asked_for_exactly(first: int, last: int) -> None:
-    """All of them, and no other, in as few questions as there are pages of 100."""
+@pytest.mark.parametrize(
+    ("first", "last", "pages"),
+    [(5, 5, 1), (5, 102, 1), (5, 103, 2), (990, 1000, 1), (1, 1000, 10), (2, 2, 1)],
+)
+def test_missing_trades_are_asked_for_exactly(first: int, last: int, pages: int) -> None:
+    """All of them, with those around them, and no other, in as few questions as there are pages of 100."""
     assert REST is not None
     found, questions = refill(Filler("ok", settings()), missing(first, last), REST, TAPE)
-    assert [trade.sequence for trade in found] == list(range(first, last + 1))
-    assert questions == (last - first) // 100 + 1
+    assert [trade.sequence for trade in found] == list(range(max(first - 1, 1), min(last + 1, 1000) + 1))
+    assert questions == pages
 
 
 def test_an_answer_is_read_from_its_end() -> None:
     """OKX gives the newest trade first; a page is oldest first."""
     assert REST is not None
-    filler, about = Filler("ok", settings()), missing(5, 9)
+    filler, about = Filler("ok", settings()), missing(6, 8)
     request = filler.fill(about)
-    assert request == Request(
-        "/api/v5/market/history-trades?instId=BTC-USDT&type=1&after=10&before=4&limit=100"
-    )
+    assert request == Request("/api/v5/market/history-trades?instId=BTC-USDT&type=1&after=10&limit=5")
     page = filler.filled(about, request, asked(REST, request.path, TAPE))
     assert [trade.sequence for trade in page.trades] == [5, 6, 7, 8, 9]
+    assert page.following is None
+
+
+def test_skipped_ids_bring_nothing_that_was_not_asked_for() -> None:
+    """A page is so many trades. If some ids do not exist, it goes on to older ones: they are left out."""
+    assert REST is not None
+    tape = tape_of({NAME: [published(number) for number in range(1, 1001) if number % 7]})
+    found, _ = refill(Filler("ok", settings()), missing(300, 500), REST, tape)
+    assert [trade.sequence for trade in found] == [number for number in range(299, 502) if number % 7]
 
 
 def test_trades_up_to_now_are_asked_for() -> None:
     """Nothing came since, so nobody knows the last one."""
     assert REST is not None
-    found, _ = refill(Filler("ok", settings()), missing(751, None), REST, TAPE)
-    assert [trade.sequence for trade in found] == list(range(751, 1001))
+    found, questions = refill(Filler("ok", settings()), missing(751, None), REST, TAPE)
+    assert [trade.sequence for trade in found] == list(range(750, 1001))
+    assert questions == 3
 
 
 def test_without_a_beginning_the_newest_trades_are_asked_for() -> None:
@@ -444,3 +455,9 @@ def test_symbols_that_cannot_be_told_apart_are_refused() -> None:
     """The way back would be a guess."""
     with pytest.raises(ValueError, match="same name there, A-B"):
         settings(symbols=("A-B", "C-D"), names={"C-D": "A-B"})
+
+
+@pytest.mark.parametrize("url", ["ws://[x", "x", ""])
+def test_an_address_that_is_none_is_not_judged(url: str) -> None:
+    """The check of the configuration tells it, and once is enough."""
+    assert settings(symbols=(), url=url).url == url

@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.session import Manners, Session
-from dataflow.domain.notice import Draining, Notice, SourceLost, SourceRestored
+from dataflow.domain.notice import Draining, Notice, SourceLost, SourceRestored, SymbolsChanged
 from dataflow.gateway.clients import Clients
 from dataflow.gateway.herald import CLIENTS_AT_ONCE, Herald
 from supervisors import Child, Mailbox, Supervisor, open_supervisor
@@ -88,3 +88,31 @@ async def test_a_client_that_left_and_a_missing_herald_are_no_trouble() -> None:
         crowd.clients.broadcast(LOST)
         await wait_all_tasks_blocked()
     assert [member.said for member in crowd.members] == [[], [LOST]]
+
+
+async def test_symbols_that_come_one_by_one_are_told_together() -> None:
+    """A thousand discovered symbols are no thousand messages to each client."""
+    crowd = Crowd(2)
+    async with open_supervisor(herald(crowd.clients)):
+        for number in range(1000):
+            crowd.clients.symbols_changed([f"S{number:03}"], [])
+        crowd.clients.symbols_changed([], ["S007", "OLD"])
+        await wait_all_tasks_blocked()
+        crowd.clients.symbols_changed(["LATER"], [])
+        await wait_all_tasks_blocked()
+    names = tuple(f"S{number:03}" for number in range(1000) if number != 7)
+    told = [SymbolsChanged(names, ("OLD",)), SymbolsChanged(("LATER",), ())]
+    assert [member.said for member in crowd.members] == [told, told]
+
+
+async def test_symbols_that_a_full_mailbox_refused_are_told_with_the_next_ones() -> None:
+    """What has changed is a state: it is not lost with a message."""
+    crowd = Crowd(1)
+    async with open_supervisor(herald(crowd.clients)):
+        for _ in range(8):
+            crowd.clients.broadcast(LOST)
+        crowd.clients.symbols_changed(["A-B"], [])
+        await wait_all_tasks_blocked()
+        crowd.clients.symbols_changed(["C-D"], [])
+        await wait_all_tasks_blocked()
+    assert crowd.members[0].said[-1] == SymbolsChanged(("A-B", "C-D"), ())

@@ -56,6 +56,14 @@ def lines(old: Settings, new: Settings) -> list[str]:
             ['[session] slow_client: "disconnect" -> "conflate"'],
         ),
         (Settings(sources={"one": source()}), Settings(), ["[sources.one]: removed"]),
+        (  # its stream and its REST follow from the address, so nobody wrote them
+            Settings(),
+            Settings(sources={"one": source("ws://a/market/stream", "BTC-USDT-PERP")}),
+            [
+                '[sources.one]: added: connector = "binance", url = "ws://a/market/stream", '
+                'symbols = ["BTC-USDT-PERP"]'
+            ],
+        ),
         (
             Settings(),
             Settings(sources={"one": source(f"ws://me:{SECRET}@a/stream")}),

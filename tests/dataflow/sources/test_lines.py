@@ -128,11 +128,12 @@ class TestShares:
         s.look()
         s.up(1)
         s.up(2)
-        s.down(2)
         s.source.interest.release("C", "me")
         assert (s.look(), s.over) == ([1], [2])
+        s.down(2, "stopped")
         s.source.forget(s.source.lines[2])
         assert (list(s.source.lines), s.source.link.value) == ([1], "connected")
+        assert s.diary.lines == []
 
     def test_a_symbol_without_room_gets_a_line_of_its_own(self) -> None:
         """As soon as it is wanted."""
