@@ -29,6 +29,7 @@ REMEMBERED: Final = 1000  # symbols whose gaps were given up
 LIES: Final = 3  # answers in a row that cannot be believed open the circuit
 OPEN_FOR: Final = 60.0  # seconds
 NEAR: Final = 500  # sequences between two losses that are asked for together
+RANGES: Final = 200  # losses in one question: each that is new costs a look at all of them
 PATIENCE: Final = (
     5.0  # seconds that a question may wait for others near to it, if nobody waits for its answer
 )
@@ -315,7 +316,8 @@ def _belongs(ask: Ask, new: Missing) -> bool:
     end = float("inf")
     old_last, new_last = (end if each.last is None else each.last for each in (old, new))
     # While the answer is on its way, only what was asked for may be told again.
-    near = 0 if ask.is_in_hand or end in (old_last, new_last) else NEAR
+    is_closed = ask.is_in_hand or len(ask.left) >= RANGES
+    near = 0 if is_closed or end in (old_last, new_last) else NEAR
     return old.first <= new_last + near and new.first <= old_last + near
 
 
