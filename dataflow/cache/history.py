@@ -573,9 +573,8 @@ class History:
     def _admit_beside(self, held: Held, item: Trade | Missed, feed: Feed, now: float) -> Verdict:
         """`admit` while others of its source wait."""
         latest = now - self.holds.seconds(item.source) - BELT
-        overdue = sum(run.since < latest for run in held.runs)
-        if overdue:
-            self._let_go(feed, now, "overdue", overdue)
+        if held.since < latest:
+            self._let_go(feed, now, "overdue", sum(run.since < latest for run in held.runs))
             return self.admit(item, now)
         if isinstance(item, Missed):
             return feed.note(item)
