@@ -24,7 +24,7 @@ from tests.support.waiting import until
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
-BETWEEN = 0.01  # s between two trades of a market that goes on: the processor is for others, too
+BETWEEN = 0.002  # s between two trades of a market that goes on; less than between two looks
 PATIENT = 60_000  # ms: the bound of a wait in the browser
 LOOK_EVERY, GRACE, STALL_AFTER = 0.02, 0.1, 0.2
 
