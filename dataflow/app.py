@@ -472,7 +472,7 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
     return Connector(
         reached,
         share,
-        core.delivery,
+        core.delivery if line.replaces is None else line.bring,
         partial(line.mark, make_codec().missed),
         line,
         Patience(settings.stale_after, settings.subscribe_within),

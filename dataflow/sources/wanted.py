@@ -24,7 +24,7 @@ from dataflow.figures import Histogram
 
 from .breaker import Breaker
 
-ASKS: Final = 1000  # open questions of one source
+ASKS: Final = 4000  # open questions of one source: more than the symbols that any has
 REMEMBERED: Final = 1000  # symbols whose gaps were given up
 LIES: Final = 3  # answers in a row that cannot be believed open the circuit
 OPEN_FOR: Final = 60.0  # seconds
@@ -42,7 +42,8 @@ LOSS_TO_FILL: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 30
 class Ask:
     """An open question. `left`: the ranges of sequences that did not come yet, none without sequences.
 
-    `holds`: until when live trades wait, and for what. `at`: the time from which it may be asked again.
+    `holds`: until when live trades wait, and for what; the first end first. `at`: the time from which it may
+    be asked again.
     """
 
     missing: Missing
@@ -56,7 +57,7 @@ class Ask:
     @property
     def hold_until(self) -> float | None:
         """When the first of those that wait for it have waited long enough; None: nobody waits."""
-        return min((until for until, _ in self.holds), default=None)
+        return self.holds[0][0] if self.holds else None
 
     @property
     def fills(self) -> bool:
@@ -98,7 +99,8 @@ class Refills:
     refused: Counter[str] = field(factory=Counter)
     seconds: Histogram = field(factory=lambda: Histogram(bounds=LOSS_TO_FILL))
     gapped: dict[str, float] = field(factory=dict)
-    _asks: list[Ask] = field(factory=list)
+    _asks: dict[Ask, None] = field(factory=dict)
+    _of: dict[str, list[Ask]] = field(factory=dict)  # the same by symbol: all symbols may lose at once
     _let_go: list[Missing] = field(factory=list)  # trades wait for these, and nobody asks for them any more
     _symbols: Mapping[str, bool] | None = field(factory=dict)  # None: to be made anew
     _changed: trio.Event = field(factory=trio.Event)
@@ -111,35 +113,42 @@ class Refills:
         waits = missing.before is not None or missing.until is not None
         holds = [(now + hold, missing)] if hold > 0 and waits else []
         ask = Ask(missing, now, now, holds, _whole(missing))
-        for other in [each for each in self._asks if _belongs(each, missing)]:
+        for other in [each for each in self._of.get(missing.symbol, ()) if _belongs(each, missing)]:
             ask = _joined(other, ask)
-            self._asks.remove(other)
-        self._asks.append(ask)
+            self._remove(other)
+        self._asks[ask] = None
+        self._of.setdefault(missing.symbol, []).append(ask)
         if len(self._asks) > ASKS:
             self._push_out()
         self._wake()
 
     def _push_out(self) -> None:
         victim = min(self._asks, key=lambda each: (each.hold_until is not None, each.told_at))
-        self._asks.remove(victim)
+        self._remove(victim)
         self.pushed_out += 1
         self._missed(victim, victim.told_at)
         self._let_go += [missing for _, missing in victim.holds]
 
+    def _remove(self, ask: Ask) -> None:
+        del self._asks[ask]
+        of_symbol = self._of[ask.missing.symbol]
+        of_symbol.remove(ask)
+        if not of_symbol:
+            del self._of[ask.missing.symbol]
+
     def missing(self, symbol: str) -> int:
         """The trades of `symbol` that are known to be missing, and are asked for."""
-        return sum(ask.count for ask in self._asks if ask.missing.symbol == symbol)
+        return sum(ask.count for ask in self._of.get(symbol, ()))
 
     @property
     def symbols(self) -> Mapping[str, bool]:
         """The symbols with an open question; and whether trades are known to be missing. If they are not, the
         question only looks whether there are newer ones."""
         if self._symbols is None:
-            made: dict[str, bool] = {}
-            for ask in self._asks:
-                symbol = ask.missing.symbol
-                made[symbol] = made.get(symbol, False) or ask.missing.before is not None
-            self._symbols = made
+            self._symbols = {
+                symbol: any(ask.missing.before is not None for ask in asks)
+                for symbol, asks in self._of.items()
+            }
         return self._symbols
 
     @property
@@ -178,6 +187,12 @@ class Refills:
         ask.tries = min(ask.tries + 1, 30)
         return ask
 
+    def _is_next(self, ask: Ask) -> bool:
+        """Trades without sequences go on in the order in which they wait."""
+        return ask.missing.first is not None or not any(
+            other.told_at < ask.told_at for other in self._of[ask.missing.symbol]
+        )
+
     def put_back(self, ask: Ask, was_tried: bool = True) -> None:
         """It stays open. One that found no turn to be asked was not tried, and its time does not end."""
         ask.is_in_hand = False
@@ -199,14 +214,14 @@ class Refills:
     def done(self, ask: Ask, now: float) -> None:
         """Nothing of it is missing any more, whoever brought it."""
         if ask in self._asks:
-            self._asks.remove(ask)
+            self._remove(ask)
             self.seconds.add(now - ask.told_at)
         self._wake()
 
     def give_up(self, ask: Ask, now: float) -> None:
         """What is still missing stays missing."""
         if ask in self._asks:
-            self._asks.remove(ask)
+            self._remove(ask)
             self.given_up += 1
             self._missed(ask, now)
         self._wake()
@@ -214,14 +229,14 @@ class Refills:
     def forget(self, symbol: str, now: float | None = None) -> None:
         """The source numbers `symbol` anew: nothing that was missing before can be asked for any more."""
         now = trio.current_time() if now is None else now
-        for ask in [each for each in self._asks if each.missing.symbol == symbol]:
+        for ask in self._of.get(symbol, []).copy():
             self._let_go += [missing for _, missing in ask.holds]
             self.give_up(ask, now)
 
     def released(self, now: float, in_vain_until: float = float("-inf")) -> list[Missing]:
         """That for which live trades need not wait any longer: their hold is over, or it ends before anything
         can be asked again, at `in_vain_until`. Each is given once."""
-        for ask in self._asks.copy():
+        for ask in [each for each in self._asks if each.holds]:
             until = now if ask.is_in_hand else max(now, in_vain_until)
             self.release(ask, now, until)
         found, self._let_go = self._let_go, []
@@ -293,11 +308,13 @@ class Wanted:
         return found
 
 
-def _urgency(ask: Ask) -> tuple[bool, float]:
-    """Those for which live trades wait, by their end; then the others, those that only look last."""
+def _urgency(ask: Ask) -> tuple[bool, int, float]:
+    """Those for which live trades wait, by their end. Then the others, those that only look last. Of these
+    the one that was tried less often: one that nobody can answer must not be the first try again and again
+    when the circuit is open, or all others are never asked for."""
     if ask.hold_until is not None:
-        return False, ask.hold_until
-    return True, ask.told_at + (LAST_AGAIN if ask.missing.before is None else 0.0)
+        return False, 0, ask.hold_until
+    return True, ask.tries, ask.told_at + (LAST_AGAIN if ask.missing.before is None else 0.0)
 
 
 def _whole(missing: Missing) -> list[tuple[int, int]]:

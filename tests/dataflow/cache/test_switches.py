@@ -186,6 +186,14 @@ class TestTheLastTradesOfTheOldSource:
         assert log(it.store) == ["a 7"]
         assert it.admit(of_b(49)) == ["a 7", "gap of ?", *(f"b {n}" for n in range(50))]
 
+    def test_a_whole_run_of_the_new_source_waits_too(self) -> None:
+        """However many come at once, and though each of them follows the one before it."""
+        it = Asked()
+        it.admit(sequenced(7), switched(at=9 * US, sequence=90))
+        assert it.admit(*(of_b(n) for n in range(91, 131))) == ["a 7"]
+        end = Refilled("a", BTC, (sequenced(8),), is_whole=True)
+        assert it.admit(end) == ["a 7", "a 8", *(f"b {n}" for n in range(91, 131))]
+
     def test_trades_without_sequences_connect_by_their_ids(self) -> None:
         """The answer begins with the newest known one."""
         it = Asked()

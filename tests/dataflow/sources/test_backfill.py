@@ -252,6 +252,24 @@ async def test_three_lies_open_the_circuit_for_a_minute(autojump_clock: MockCloc
         assert stage.stream() == [1, 2, 3, 4, 5, 6, 7]
 
 
+async def test_one_question_without_a_true_answer_is_not_in_the_way_of_all_others(
+    autojump_clock: MockClock,
+) -> None:
+    """What the upstream says of BTC never agrees with the stream. When the circuit lets one question through, it
+    is another one."""
+    stage = Stage(hold=0.0)
+    stage.tape = [published(number, symbol) for number in range(20) for symbol in (BTC, ETH)]
+    stage.tape[6] = published(3, price="7")
+    async with stage.running():
+        stage.live(1, 2, 3, 7)
+        await trio.sleep(5)
+        assert stage.refills.breaker.opened == 1
+        stage.live(1, 2, 3, 7, symbol=ETH)
+        await trio.sleep(2 * OPEN_FOR)
+        assert stage.stream(ETH) == [1, 2, 3, 4, 5, 6, 7]
+        assert stage.stream() == [1, 2, 3, (3,), 7]
+
+
 async def test_a_gap_stays_when_nobody_answers_in_all_the_time(autojump_clock: MockClock) -> None:
     """Asked less and less often, then given up: counted, told, and known by its symbol."""
     stage = Stage(settings={"refill_within": 100.0}, answers=[RestFailed("unreachable", "no")] * 1000)
