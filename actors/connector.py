@@ -369,9 +369,7 @@ class _Conversation(Generic[T]):
         self._ctx = ctx
         self._asked: dict[str, float] = {}  # topic -> the time at which its request left; before it: infinity
         self._held: set[str] = set()  # acknowledged
-        self._renewed = (
-            0  # wishes up to this number are fulfilled, those from before the connection by itself
-        )
+        self._renewed = 0  # wishes up to this number are fulfilled, or older than the connection
         self._stale: set[str] = set()  # of the held ones, to be subscribed anew
         self._refused: dict[str, int | None] = {}  # topic -> term; to ask again in this term would not help
         self._again: deque[tuple[str, ...]] = deque()  # requests to repeat; no topic is in two of them

@@ -149,8 +149,8 @@ def tree(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
             *history(core),
             Child(paths.TOPICS, partial(topics, core)),
             *followers(hall),
-            Child(paths.FAILOVER, partial(failover, core)),
             Child(paths.SOURCES, partial(sources, hall)),
+            Child(paths.FAILOVER, partial(failover, core)),
             Child(paths.GATEWAY, partial(gateway, hall)),
             *chaos(core),
         ),
@@ -271,8 +271,8 @@ def follower(
 def failover(core: Core) -> Supervisor:
     """Who decides which source a symbol comes from, where the configuration wants one at a time.
 
-    Behind the history, which tells whose stream goes on; before the sources, so that it sees their first
-    connections. No part of `sources`, for it looks at all of them. While it is down nothing is switched.
+    No part of `sources`, for it looks at all of them. Behind them, so that it stops first: a source that ends
+    with the daemon is no reason for a switch. While it is down nothing is switched.
     """
     watch = partial(Watch, core.board)
     child = Child(
@@ -283,6 +283,7 @@ def failover(core: Core) -> Supervisor:
 
 def sources(hall: Hall) -> Supervisor:
     """One branch a source: a flapping exchange restarts alone, with backoff, for as long as it takes."""
+    hall.core.board.recall()  # the histories are loaded by now, and tell whose streams they are
     return Supervisor(
         limit=FOREVER, children=tuple(source_child(hall, source) for source in hall.core.sources.values())
     )
@@ -471,7 +472,7 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
     return Connector(
         reached,
         share,
-        core.delivery,
+        core.delivery if line.replaces is None else line.bring,
         partial(line.mark, make_codec().missed),
         line,
         Patience(settings.stale_after, settings.subscribe_within),

@@ -257,6 +257,16 @@ class History:
         feed = self._feeds.get(source)
         return None if feed is None else feed.newest
 
+    def lacks(self, missing: Missing) -> bool:
+        """Whether any of these trades with sequences may still come: before what waits, or into a gap."""
+        feed = self._feeds.get(missing.source)
+        if feed is None or feed.last_sequence is None or missing.first is None or missing.last is None:
+            return True
+        first, last = missing.first, missing.last
+        return last > feed.last_sequence or any(
+            hole.sequence <= last and first < hole.sequence + hole.size for hole in feed.holes
+        )
+
     def is_answer(self, source: str) -> bool:
         """Whether an answer brought the newest admitted trade of `source`, and not its stream."""
         feed = self._feeds.get(source)
@@ -563,9 +573,8 @@ class History:
     def _admit_beside(self, held: Held, item: Trade | Missed, feed: Feed, now: float) -> Verdict:
         """`admit` while others of its source wait."""
         latest = now - self.holds.seconds(item.source) - BELT
-        overdue = sum(run.since < latest for run in held.runs)
-        if overdue:
-            self._let_go(feed, now, "overdue", overdue)
+        if held.since < latest:
+            self._let_go(feed, now, "overdue", sum(run.since < latest for run in held.runs))
             return self.admit(item, now)
         if isinstance(item, Missed):
             return feed.note(item)

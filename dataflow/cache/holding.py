@@ -110,6 +110,11 @@ class Held:
         """The last trade that goes on."""
         return self.runs[-1].trades[-1]
 
+    @property
+    def since(self) -> float:
+        """When the first of the trades began to wait."""
+        return self.runs[0].since
+
     def ends_before(self, trade: Trade) -> bool:
         """Whether its sequence is behind all that wait."""
         return _sequence(trade) > self.runs[-1].last

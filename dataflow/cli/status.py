@@ -185,9 +185,21 @@ def _label(node: dict[str, Any]) -> Text:
         label.append_text(_fare(node.get("quality") or {}))
     elif node.get("mailbox") and node["mailbox"]["accepted"]:  # many need none
         label.append_text(_mailbox(node["mailbox"]))
+    if node.get("line"):
+        label.append_text(_line(node["line"]))
     if node.get("last_error"):
         at = disarmed(str(node.get("last_error_at")))
         label.append(f"\n{at}: {disarmed(str(node['last_error']))}", "red")
+    return label
+
+
+def _line(told: dict[str, Any]) -> Text:
+    """A connection to a source."""
+    is_up = told["state"] == "connected"
+    label = Text(f"  {disarmed(told['state'])}{age(told['age'])}", "dim" if is_up else "yellow")
+    label.append(f", {told['symbols']:,} symbols", "dim")
+    if told["replaces"] is not None:
+        label.append(f", to take the place of line {told['replaces']}", "dim")
     return label
 
 

@@ -289,7 +289,7 @@ class Tail:
             self._told_states[key] = state
             reason = f" ({quality.reason})" if quality.reason else ""
             show.news(f"{quality.symbol}: {state} at {quality.source}{reason}")
-        elif self._told_states.pop(key, "quiet") != "quiet":
+        elif self._told_states.pop(key, "quiet") != "quiet" and state == "live":
             show.news(f"{quality.symbol}: {state} at {quality.source}")
 
 

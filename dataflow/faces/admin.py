@@ -17,6 +17,7 @@ from attrs import frozen
 from msgspec import Meta
 from quart import Response, request
 
+from dataflow import paths
 from dataflow.domain.secrets import concealed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.faults.registry import FaultError, Faults, Injected, Kind, TooManyFaults, UnknownFault
@@ -88,6 +89,7 @@ class Actor(_Actor, total=False):
     children: list[Actor]
     delivered: Annotated[spelled.Delivered, Meta(description="of sources alone")]
     quality: Annotated[spelled.SymbolsOfSource, Meta(description="of sources alone")]
+    line: Annotated[spelled.Line, Meta(description="of connections to sources alone")]
 
 
 class Restarting(TypedDict):
@@ -212,8 +214,11 @@ class _Admin:
 
     def _told(self, node: Node) -> dict[str, Any]:
         """`node` as JSON: moments of the event loop's clock become ages and times, and a source tells what it
-        delivered, and how its symbols fare. No secrets."""
+        delivered, how its symbols fare, and how its connections are. No secrets."""
         now, ago, sources = trio.current_time(), self._hall.core.ago, self._sources()
+        lines = {
+            paths.line(name, line["number"]): line for name, of in sources.items() for line in of["lines"]
+        }
 
         def dated(plain: dict[str, Any]) -> dict[str, Any]:
             children = plain.pop("children")
@@ -225,6 +230,8 @@ class _Admin:
             source = sources.get(below(SOURCES, plain["path"]) or "")
             if source is not None:
                 plain["delivered"], plain["quality"] = source["delivered"], source["quality"]
+            if (line := lines.get(plain["path"])) is not None:
+                plain["line"] = line
             return plain | {"children": [dated(child) for child in children]}
 
         return dated(node.to_dict())

@@ -130,13 +130,28 @@ class RefillInfo:
 
 
 @frozen
+class LineInfo:
+    """One connection to a source, in this `state` for `age` seconds. `reason` of its newest failure, or wait.
+
+    `symbols`: how many it carries. `replaces`: the number of the line whose place it is to take.
+    """
+
+    number: int
+    state: str
+    age: float
+    reason: str | None
+    symbols: int
+    replaces: int | None
+
+
+@frozen
 class SourceInfo:
     """A source. It has been in this `state` since `since` (ns since epoch), for `age` seconds.
 
     `reason` of its newest failure, at `reason_at` (ns since epoch); None again once it is connected.
     `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
     counts unusable messages by kind. `quality`: how all its symbols fare. `refill`: None where nothing can be
-    asked.
+    asked. `lines`: its connections; none where producers connect to us.
     """
 
     state: str
@@ -152,6 +167,7 @@ class SourceInfo:
     quality: SymbolsInfo
     refill: RefillInfo | None
     circuit: str
+    lines: Sequence[LineInfo]
 
 
 @frozen

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 from attrs import define, field
 
 from actors.session import Backlog, Ended, Ending, Session
-from dataflow.domain.notice import Notice, SymbolsChanged
+from dataflow.domain.notice import Notice, StreamSwitched, SymbolsChanged
 from supervisors import Put, Ref
 
 from .guestbook import Guest, Guestbook
@@ -34,7 +34,9 @@ class Totals:
         return self.ended[Ending.SLOW]
 
 
-NEWS_OF_SYMBOLS = SymbolsChanged((), ())  # for the herald: there are some that wait
+NEWS: Final = SymbolsChanged((), ())  # for the herald: there are some that wait
+SWITCHES: Final = 10_000  # that wait to be told; of more the oldest are not told, and counted
+SWITCHES_AT_ONCE: Final = 100  # for each client between two turns of the event loop
 _UNKNOWN = Ended(Ending.FAILED, "never ran")
 
 
@@ -47,7 +49,9 @@ class Clients:
         self._totals = Totals()
         self._herald: Ref | None = None
         self._symbols: dict[str, bool] = {}  # that have come (True) or gone, and nobody was told so far
-        self._is_asked = False  # the herald has this on its list
+        self._switches: deque[StreamSwitched] = deque()  # nobody was told of these so far
+        self.switches_untold = 0
+        self._is_asked = False  # the herald has these on its list
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -116,15 +120,30 @@ class Clients:
                     self._symbols[symbol] = have_come
         self._ask()
 
-    def take_symbols(self) -> SymbolsChanged:
-        """What every client must be told of; nothing any more after this call."""
+    def switched(self, notice: StreamSwitched) -> None:
+        """Tell who follows the symbol, soon. A lost source may be that of thousands of symbols."""
+        if self._herald is None:
+            return
+        if len(self._switches) >= SWITCHES:
+            self._switches.popleft()
+            self.switches_untold += 1
+        self._switches.append(notice)
+        self._ask()
+
+    def take_news(self) -> list[SymbolsChanged | StreamSwitched]:
+        """What must be told now; the rest is asked for again."""
         symbols, self._symbols, self._is_asked = self._symbols, {}, False
         added, removed = ([s for s, come in symbols.items() if come is which] for which in (True, False))
-        return SymbolsChanged(tuple(sorted(added)), tuple(sorted(removed)))
+        news: list[SymbolsChanged | StreamSwitched] = []
+        if symbols:
+            news.append(SymbolsChanged(tuple(sorted(added)), tuple(sorted(removed))))
+        news += [self._switches.popleft() for _ in range(min(len(self._switches), SWITCHES_AT_ONCE))]
+        self._ask()
+        return news
 
     def _ask(self) -> None:
-        if self._symbols and not self._is_asked and self._herald is not None:
-            self._is_asked = self._herald.put(NEWS_OF_SYMBOLS) is not Put.DROPPED
+        if (self._symbols or self._switches) and not self._is_asked and self._herald is not None:
+            self._is_asked = self._herald.put(NEWS) is not Put.DROPPED
 
     @property
     def ended(self) -> Mapping[Ending, int]:

@@ -29,6 +29,7 @@ from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.symbols import ANY, LONGEST, WELL_FORMED, compact, well_formed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import CANDLES, DAYS, TRADES
+from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import SourceState
 
 from .answers import (
@@ -37,6 +38,7 @@ from .answers import (
     ClientsInfo,
     DeliveredInfo,
     FailoverInfo,
+    LineInfo,
     OutboxInfo,
     RefillInfo,
     SourceInfo,
@@ -351,6 +353,7 @@ class Desk:
             ),
             refill=self._refill(source),
             circuit=source.circuit.value,
+            lines=_lines(source),
         )
 
     def _refill(self, source: SourceState) -> RefillInfo | None:
@@ -432,6 +435,22 @@ def _outbox(backlog: Backlog | None, now: float) -> OutboxInfo:
     if backlog is None:
         return OutboxInfo()
     return OutboxInfo(backlog.messages, backlog.bytes, round(now - backlog.since, 3))
+
+
+def _lines(source: SourceState) -> list[LineInfo]:
+    if not isinstance(source.settings, SourceSettings):
+        return []
+    return [
+        LineInfo(
+            number,
+            line.link.value,
+            round(line.age, 3),
+            line.reason,
+            len(line.symbols),
+            None if line.replaces is None else line.replaces.number,
+        )
+        for number, line in sorted(source.lines.items())
+    ]
 
 
 def _behind(session: AnySession, now: float) -> float:

@@ -7,6 +7,8 @@ stream is told to those who follow it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
 from dataflow.domain import Topic
@@ -14,7 +16,7 @@ from dataflow.domain.notice import Notice, StreamSwitched
 from dataflow.domain.symbols import ANY
 from supervisors import Context
 
-from .clients import NEWS_OF_SYMBOLS, AnySession, Clients
+from .clients import NEWS, AnySession, Clients
 
 CLIENTS_AT_ONCE = 300  # between two checkpoints
 
@@ -33,15 +35,14 @@ class Herald:
             ctx.beat()
 
     async def _tell(self, notice: Notice) -> None:
-        if notice is NEWS_OF_SYMBOLS:
-            notice = self._clients.take_symbols()
-            if not notice.added and not notice.removed:
-                return
-        for told, session in enumerate(self._clients, start=1):
-            if not isinstance(notice, StreamSwitched) or _follows(session, notice):
-                session.tell(notice)
-            if told % CLIENTS_AT_ONCE == 0:
+        news: Sequence[Notice] = self._clients.take_news() if notice is NEWS else (notice,)
+        for told, session in enumerate(self._clients if news else (), start=1):
+            for each in news:
+                if not isinstance(each, StreamSwitched) or _follows(session, each):
+                    session.tell(each)
+            if told % max(1, CLIENTS_AT_ONCE // len(news)) == 0:
                 await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
 
 
 def _follows(session: AnySession, notice: StreamSwitched) -> bool:

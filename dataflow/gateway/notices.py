@@ -55,7 +55,7 @@ class Announcer(Audience):
         if count := self._burst.occurred((before, source), trio.current_time()):
             told = f"{symbol} comes from {source} and no more from {before}"
             logger.bind(path=paths.source(source)).warning("{} ({} times): {}", told, count, reason)
-        self._clients.broadcast(StreamSwitched(symbol, TRADES, epoch, offset, before, source, reason))
+        self._clients.switched(StreamSwitched(symbol, TRADES, epoch, offset, before, source, reason))
 
     def symbols_changed(self, added: Collection[str], removed: Collection[str]) -> None:
         self._clients.symbols_changed(added, removed)

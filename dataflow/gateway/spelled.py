@@ -60,6 +60,17 @@ class Refill(TypedDict):
     circuit: Annotated[str, Meta(description="open after several refused answers", examples=["closed"])]
 
 
+class Line(TypedDict):
+    """A connection to a source."""
+
+    number: Annotated[int, Meta(ge=1)]
+    state: Annotated[str, Meta(examples=["connected"])]
+    age: Annotated[Seconds, Meta(description="seconds in this state")]
+    reason: Annotated[str | None, Meta(description="why it was lost, or waits; null once it is connected")]
+    symbols: Annotated[Count, Meta(description="how many it carries")]
+    replaces: Annotated[int | None, Meta(description="the line whose place it is to take")]
+
+
 class Source(TypedDict):
     """A source: how its connection is, and what it delivered."""
 
@@ -75,6 +86,7 @@ class Source(TypedDict):
     circuit: Annotated[str, Meta(description="of attempts to connect: closed, open or half_open")]
     delivered: Delivered
     quality: SymbolsOfSource
+    lines: Annotated[list[Line], Meta(description="none where producers connect to us")]
     refill: Annotated[Refill | None, Meta(description="null where nothing can be asked")]
 
 

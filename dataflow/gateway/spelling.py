@@ -37,6 +37,7 @@ from .answers import (
     ClientInfo,
     ClientsInfo,
     FailoverInfo,
+    LineInfo,
     OutboxInfo,
     Position,
     RefillInfo,
@@ -305,7 +306,20 @@ def source(info: SourceInfo) -> spelled.Source:
             "missing": info.quality.missing,
             "lag": info.quality.lag,
         },
+        "lines": [line(each) for each in info.lines],
         "refill": None if info.refill is None else _refill(info.refill),
+    }
+
+
+def line(info: LineInfo) -> spelled.Line:
+    """A connection to a source."""
+    return {
+        "number": info.number,
+        "state": info.state,
+        "age": info.age,
+        "reason": info.reason,
+        "symbols": info.symbols,
+        "replaces": info.replaces,
     }
 
 

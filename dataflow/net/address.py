@@ -122,3 +122,21 @@ def bracketed(host: str) -> str:
 def with_port(host: str, port: int) -> str:
     """Host and port in one text, such as "[::1]:8080"."""
     return f"{bracketed(host)}:{port}"
+
+
+def check_origin(text: str) -> None:
+    """An upstream that is asked by HTTP: scheme and host. Raises ValueError, with what it must be."""
+    parts = SplitResult("", "", "", "", "")
+    with suppress(ValueError):  # raised for an invalid IPv6 address
+        parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError('must be scheme and host, such as "https://api.example.com", or ""')
+    if any(character.isspace() or not character.isprintable() for character in text):
+        raise ValueError("must not contain a space or a control character")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must be scheme and host only: the connector knows its paths")
+    _host(parts)
+    with suppress(ValueError):
+        if parts.port != 0:
+            return
+    raise ValueError("must have a port from 1 to 65535, or none")

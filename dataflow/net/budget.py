@@ -78,6 +78,10 @@ class Budget:
         """Seconds for which the upstream wants no questions; 0.0: none."""
         return max(0.0, self._not_before - now)
 
+    def free_at(self, weight: int, now: float) -> float:
+        """From when `weight` more may be spent, if nobody else asks; the past: now."""
+        return _fits_at(list(self._recent(now)), weight, self.most)
+
     def close_until(self, moment: float) -> None:
         """Ask nothing before this time."""
         self._not_before = max(self._not_before, moment)
@@ -130,10 +134,9 @@ class Budget:
 
     def _free_at(self, ticket: _Ticket, now: float) -> float:
         """When enough of what was spent is a minute old."""
-        recent = list(self._recent(now))
-        at = _fits_at(recent, ticket.weight, self.most)
+        at = self.free_at(ticket.weight, now)
         if ticket.priority is Priority.LIFE:
-            of_life = [each for each in recent if each[2]]
+            of_life = [each for each in self._recent(now) if each[2]]
             at = max(at, _fits_at(of_life, ticket.weight, self.most // LIFE))
         return at
 

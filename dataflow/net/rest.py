@@ -22,6 +22,7 @@ from typing import Any, Final
 import httpx
 import trio
 
+from .address import check_origin
 from .budget import AT_ONCE, LIMITED_FOR, Budget, Priority, RestFailed
 from .refusal import retry_after
 
@@ -58,7 +59,8 @@ class RestClient:
         self._connect_within = connect_within
         self._weight_header = weight_header
         self._proxy = proxy
-        self._url = checked(url)
+        check_origin(url)
+        self._url = httpx.URL(url)
         if proxy:
             httpx.Proxy(proxy)
         self._client: httpx.AsyncClient | None = None
@@ -256,16 +258,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _tls_words(error: ssl.SSLError) -> str:
     return getattr(error, "verify_message", None) or error.reason or str(error)
-
-
-def checked(url: str) -> httpx.URL:
-    """Scheme and host of an upstream. Raises ValueError with what it must be."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError('must be scheme and host, such as "https://api.exchange.com"')
-    if parsed.path not in ("", "/") or parsed.query or parsed.fragment:
-        raise ValueError("must be scheme and host only: the connector knows its paths")
-    return parsed

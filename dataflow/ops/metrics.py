@@ -260,6 +260,11 @@ class _Now(Collector):
             ("updates_sent", "Updates for clients, including those that were dropped later", totals.sent),
             ("updates_dropped", "Updates dropped for slow clients, announced as gaps", totals.dropped),
             (
+                "switches_untold",
+                "Switches that clients were not told of, because too many waited",
+                self._lobby.clients.switches_untold,
+            ),
+            (
                 "fills_forgotten",
                 "Fills that memory forgot before clients were told",
                 self._core.topics.forgotten_fills,

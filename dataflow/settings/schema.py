@@ -16,7 +16,7 @@ from attrs import Factory, field, frozen, validators
 
 from actors.outbox import SlowClient
 from dataflow.domain.candle import SECOND, CandleRules, interval
-from dataflow.net.address import parse, parse_proxy
+from dataflow.net.address import check_origin, parse, parse_proxy
 from dataflow.sources.port import AnySourceSettings
 
 from .structure import Rules, shown
@@ -351,6 +351,14 @@ def _address(value: str) -> Iterator[str]:
         yield str(error)
 
 
+def _origin(value: str) -> Iterator[str]:
+    try:
+        if value:
+            check_origin(value)
+    except ValueError as error:
+        yield str(error)
+
+
 def _proxy(value: str) -> Iterator[str]:
     try:
         if value:
@@ -369,4 +377,4 @@ def source_rules(cls: type[AnySourceSettings]) -> Rules:
             elif value.count(symbol) > 1:
                 yield f"{shown(symbol)} is named more than once"
 
-    return {"url": _address, "proxy": _proxy, "symbols": symbols}
+    return {"url": _address, "refill_url": _origin, "proxy": _proxy, "symbols": symbols}

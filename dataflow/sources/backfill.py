@@ -24,6 +24,7 @@ import trio
 from attrs import evolve
 from loguru import logger
 
+from dataflow import paths
 from dataflow.domain import Item, Missing, Refilled, Trade
 from dataflow.domain.secrets import concealed
 from dataflow.logs import Burst
@@ -42,6 +43,8 @@ PAGES: Final = 50  # of one answer
 TRADES: Final = 20_000  # of one answer
 LOOK_EVERY: Final = 1.0  # seconds between two looks at what is subscribed
 QUIET_FOR: Final = 5.0  # seconds after a subscription: then a symbol without a trade is asked for
+NO_TURN: Final = frozenset({"busy", "no_turn"})  # failures that the upstream does not know of
+OTHER_LINES: Final = 0.1  # of half of the hold: what one line has lost, another one may bring at once
 LONGEST_PAUSE: Final = 30.0  # seconds after questions that failed one after the other
 
 Put = Callable[[Sequence[Item]], Awaitable[None]]
@@ -51,7 +54,8 @@ class Refiller:
     """Fills what is missing of one source.
 
     `reach()` is entered to ask. `put` delivers and waits for room. `newest(symbol)`: the newest trade that
-    this source has given of it.
+    this source has given of it. `is_missing(missing)`: whether any of these trades is missing still, from a
+    source with sequences.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Refiller:
         refills: Refills,
         put: Put,
         newest: Callable[[str], Trade | None],
+        is_missing: Callable[[Missing], bool] = lambda _missing: True,
     ) -> None:
         self._source = source
         self._settings = settings
@@ -73,7 +78,9 @@ class Refiller:
         self._refills = refills
         self._put = put
         self._newest = newest
+        self._is_missing = is_missing
         self._failures = 0  # questions in a row
+        self._weight = 1  # of the last question
         self._pause_until = float("-inf")
         self._burst = Burst()
 
@@ -104,8 +111,13 @@ class Refiller:
 
     def _in_vain_until(self, now: float) -> float:
         """Nothing can be asked before this time."""
-        refills = self._refills
-        return max(now + refills.breaker.wait(now), now + self._budget.closed_for(now), self._pause_until)
+        budget = self._budget
+        return max(
+            now + self._refills.breaker.wait(now),
+            now + budget.closed_for(now),
+            budget.free_at(self._weight, now),  # until then questions can still be joined
+            self._pause_until,
+        )
 
     # -- questions
 
@@ -124,31 +136,39 @@ class Refiller:
                 with trio.CancelScope(deadline=at if at > now else float("inf")):
                     await changed.wait()
                 continue
+            was_tried = True
             try:
-                await self._try(client, ask)
+                was_tried = await self._try(client, ask)
             finally:
                 refills.breaker.given_up()
-                refills.put_back(ask)
+                refills.put_back(ask, was_tried)
 
     def _used(self, now: float) -> float:
-        return min(self._budget.used(now) / self._budget.most, 1.0)
+        used = min(self._budget.used(now) / self._budget.most, 1.0)
+        return max(used, OTHER_LINES) if self._settings.lines > 1 else used
 
-    async def _try(self, client: Asks, ask: Ask) -> None:
+    async def _try(self, client: Asks, ask: Ask) -> bool:
+        """Whether it was asked: only its turn may have come."""
         missing = _part(ask)
+        if ask.left and not self._is_missing(ask.missing):
+            self._refills.done(ask, trio.current_time())  # another connection brought it
+            return True
         try:
             trades = await self._answer(client, ask, missing)
             if trades is None:
                 self._cannot(ask)
-                return
+                return True
             judged = judge(missing, trades)
         except Unusable as error:
             self._refused(error.reason, missing)
         except RestFailed as error:
             self._failed(error)
+            return error.reason not in NO_TURN
         else:
             self._failures = 0
             self._refills.breaker.succeeded()
             await self._deliver(ask, missing, judged)
+        return True
 
     async def _answer(self, client: Asks, ask: Ask, missing: Missing) -> list[Trade] | None:
         """All pages of the answer, oldest first; None if there is no such question.
@@ -161,6 +181,7 @@ class Refiller:
         trades: list[Trade] = []
         for _ in range(PAGES):
             self._refills.asked += 1
+            self._weight = request.weight
             priority = Priority.FILL if ask.hold_until is None else Priority.HOLD
             answer = await client.get(request.path, request.weight, priority)
             page = self._filler.filled(missing, request, answer)
@@ -193,6 +214,9 @@ class Refiller:
     def _failed(self, error: RestFailed) -> None:
         """There is no answer. Others are asked for as late as this one."""
         self._refills.failed[error.reason] += 1
+        if error.reason in NO_TURN:
+            self._tell(error.reason, str(error))
+            return
         self._failures = min(self._failures + 1, 30)
         pause = min(FIRST_AGAIN * 2 ** (self._failures - 1), LONGEST_PAUSE)
         self._pause_until = trio.current_time() + max(pause, error.wait)
@@ -218,7 +242,7 @@ class Refiller:
         if is_done:
             refills.done(ask, trio.current_time())
         if trades and (times := self._burst.occurred((missing.symbol, "refilled"), trio.current_time())):
-            log = logger.bind(path=self._source.name)
+            log = logger.bind(path=paths.source(self._source.name))
             log.info("{}: {} missing trades came by HTTP ({} times)", missing.symbol, len(trades), times)
 
     # -- symbols that came back, and are quiet

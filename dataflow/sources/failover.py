@@ -180,7 +180,7 @@ class Board:
     def recall(self) -> None:
         """The streams are loaded from disk, before any source delivers: each goes on with its source.
 
-        For the first incarnation of the actor alone: later the standings know better.
+        The first call alone does so: later the standings know better.
         """
         if self._is_recalled:
             return
@@ -332,7 +332,6 @@ class Watch:
 
     async def run(self, ctx: Context) -> None:
         board = self._board
-        board.recall()
         ctx.ready()
         due = trio.current_time()  # when all must be looked at
         while True:

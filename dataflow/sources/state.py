@@ -39,6 +39,7 @@ FAILURES: Final = 5  # attempts to connect in a row that open the circuit of a s
 REMOVED = "removed from the configuration"  # reasons of an end that the operator wants
 CHANGED = "configured anew"
 
+KEPT: Final = 50_000  # items that a new line keeps back at most; some seconds of a busy exchange
 _PROOF: Final = 2  # reads: the first may be the one that brought the last answer
 _STEADY: Final = 1.0  # seconds: of a connection that is no sooner told that it will end
 _JITTER: Final = 0.1  # of `rotate_after`: connections that were made together are not renewed together
@@ -113,9 +114,31 @@ class Line:
     # The marks that other lines left out, because this one carries the symbols without a break.
     vouched: dict[str, Missed] = field(factory=dict)
     _unproven: int = field(default=0, init=False)  # reads that must still come until it is proven
+    # What it brought while the line whose place it takes goes on; None: nothing is kept back.
+    _kept: list[Item] | None = field(default=None, init=False)
+    _follows: Line | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._turned_at = self.source.steady()
+        self._follows = self.replaces
+        self._kept = None if self.replaces is None else []
+
+    def bring(self, items: Sequence[Item]) -> None:
+        """Deliver `items`; while the line whose place it takes goes on, keep them back, in order.
+
+        Else it could be ahead of that one, and trades would seem to be missing.
+        """
+        if self._kept is None:
+            self.source.deliver(items)
+            return
+        self._kept += items
+        if len(self._kept) > KEPT:
+            self._release()
+
+    def _release(self) -> None:
+        kept, self._kept, self._follows = self._kept, None, None
+        if kept:
+            self.source.deliver(kept)
 
     @property
     def age(self) -> float:
@@ -168,6 +191,11 @@ class Line:
         self.source.turned(self, ())
         vouched, self.vouched = self.vouched, {}
         self.source.unproven(vouched)
+        if self._kept is not None:  # the line before it goes on, and brings the same
+            self._kept.clear()
+        for line in self.source.lines.values():
+            if line._follows is self:
+                line._release()
 
     def leaving(self, words: str) -> None:
         """The upstream announced that it will hang up. Sooner than that the usual backoff is right."""

@@ -29,6 +29,7 @@ REMEMBERED: Final = 1000  # symbols whose gaps were given up
 LIES: Final = 3  # answers in a row that cannot be believed open the circuit
 OPEN_FOR: Final = 60.0  # seconds
 NEAR: Final = 500  # sequences between two losses that are asked for together
+RANGES: Final = 200  # losses in one question: each that is new costs a look at all of them
 PATIENCE: Final = (
     5.0  # seconds that a question may wait for others near to it, if nobody waits for its answer
 )
@@ -165,8 +166,17 @@ class Refills:
     def take(self, now: float, used: float = 0.0) -> Ask | None:
         """The most urgent question that shall be asked now. It is in hand until `put_back` or `done`. `used`:
         the part of the weight that is used, from 0 to 1."""
+        first: dict[str, float] = {}  # trades without sequences go on in the order in which they wait
+        for ask in self._asks:
+            if ask.missing.first is None:
+                symbol = ask.missing.symbol
+                first[symbol] = min(ask.told_at, first.get(symbol, ask.told_at))
         due = [
-            ask for ask in self._asks if not ask.is_in_hand and ask.due(used) <= now and self._is_next(ask)
+            ask
+            for ask in self._asks
+            if not ask.is_in_hand
+            and ask.due(used) <= now
+            and (ask.missing.first is not None or ask.told_at <= first[ask.missing.symbol])
         ]
         if not due:
             return None
@@ -183,9 +193,11 @@ class Refills:
             other.told_at < ask.told_at for other in self._of[ask.missing.symbol]
         )
 
-    def put_back(self, ask: Ask) -> None:
-        """It was tried, and stays open."""
+    def put_back(self, ask: Ask, was_tried: bool = True) -> None:
+        """It stays open. One that found no turn to be asked was not tried, and its time does not end."""
         ask.is_in_hand = False
+        if not was_tried:
+            ask.tries = 0
         self._wake()
 
     def came(self, ask: Ask, trades: Sequence[Trade]) -> None:
@@ -200,7 +212,7 @@ class Refills:
         ask.tries, ask.at = 0, ask.told_at  # it leads on: the rest is asked for at once
 
     def done(self, ask: Ask, now: float) -> None:
-        """Nothing of it is missing any more."""
+        """Nothing of it is missing any more, whoever brought it."""
         if ask in self._asks:
             self._remove(ask)
             self.seconds.add(now - ask.told_at)
@@ -260,7 +272,7 @@ class Refills:
         ends = [
             ask.told_at + within if until is None else until
             for ask in self._asks
-            if (until := ask.hold_until) is not None or not ask.is_in_hand
+            if (until := ask.hold_until) is not None or (ask.tries and not ask.is_in_hand)
         ]
         return min(ends, default=float("inf"))
 
@@ -321,7 +333,8 @@ def _belongs(ask: Ask, new: Missing) -> bool:
     end = float("inf")
     old_last, new_last = (end if each.last is None else each.last for each in (old, new))
     # While the answer is on its way, only what was asked for may be told again.
-    near = 0 if ask.is_in_hand or end in (old_last, new_last) else NEAR
+    is_closed = ask.is_in_hand or len(ask.left) >= RANGES
+    near = 0 if is_closed or end in (old_last, new_last) else NEAR
     return old.first <= new_last + near and new.first <= old_last + near
 
 

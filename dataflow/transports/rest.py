@@ -124,6 +124,7 @@ class RestLink:
         self._failed_since: float | None = None
         self._wait = settings.poll_interval
         self._has_answered = False
+        self._has_parted = False
 
     async def turn(self) -> int:
         """At once, and any number: a subscription is a question, and these have a pace of their own."""
@@ -147,10 +148,17 @@ class RestLink:
         """Nothing: the next question is a sign of life anyway."""
         await trio.lowlevel.checkpoint()
 
+    async def part(self) -> None:
+        """Ask no more. There is nothing on its way to us: a question that is under way ends by itself."""
+        self._has_parted = True
+        await self._wake()
+
     async def receive(self) -> Received[Item]:
         """What the next question brings, perhaps nothing. Raises LinkLost."""
         await trio.lowlevel.checkpoint()
         while True:
+            if self._has_parted:
+                raise LinkLost("no more questions")
             if self._let_go:
                 into = Received[Item]()
                 into.unsubscribed(*self._let_go)

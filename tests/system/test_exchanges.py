@@ -192,6 +192,30 @@ async def test_an_announced_end_loses_nothing() -> None:
         assert [each[:3] for each in on.told()] == [each[:3] for each in on.expected(*range(25))]
 
 
+@PROVEN
+async def test_questions_alone_are_enough(case: Case) -> None:
+    """Without a WebSocket, asked by HTTP: each trade once, and no gap, also where no sequence proves it."""
+    definition = exchanges.find(case.connector)
+    async with open_exchange(definition.dialect(frozenset())) as exchange:
+        keys = {"symbols": (SYMBOL,), "transport": "rest", "poll_interval": 0.05, "eager": True}
+        make = partial(
+            case.settings, connector=case.connector, refill_weight=100_000, refill_url=exchange.rest_url
+        )
+        source = make(url=exchange.url, **(case.keys | keys))
+        name = "BTC/USD" if case.connector == "kraken" else source.exchange_name(SYMBOL)
+        async with daemon(sources={case.connector: source}) as made, client(made.url) as follower:
+            on = Stage(case, exchange, made, follower, name)
+            await on.publish(0, 5)
+            answer = await follower.call("subscribe", symbol=SYMBOL, channel="trades", snapshot=0)
+            for begin, end in ((5, 12), (12, 20)):
+                await on.publish(begin, end)
+                await until(lambda wanted=end: made.core.history(SYMBOL).last == wanted)
+            behind = answer["offset"]
+            await follower.until(lambda: len(on.told()) == 20 - behind)
+            assert [each[:3] for each in on.told()] == [each[:3] for each in on.expected(*range(behind, 20))]
+        assert [event for event in made.events if event.errors] == []
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_an_unknown_symbol_is_refused_alone(case: Case) -> None:
     """The others are subscribed, and the source says which one was refused."""

@@ -116,7 +116,7 @@ async def test_the_stream_is_that_of_the_preferred_source() -> None:
 async def test_when_the_active_source_dies_the_other_one_takes_over() -> None:
     """At once, and told. What may be missing of the dead one is a gap; nothing is missing of the one that stood by,
     though trades of it were left out. When the preferred one is back and well, it is taken back without a gap."""
-    async with stage(return_after=0.05) as s:
+    async with stage() as s:
         await s.trades(s.one, 1, 2)
         await s.left_out(s.two, "two", 500, 501)
         await s.one.disconnect("refuse")
@@ -126,6 +126,9 @@ async def test_when_the_active_source_dies_the_other_one_takes_over() -> None:
         assert told["epoch"] == s.daemon.core.epoch
         await s.trades(s.two, 502, 503)
         await s.one.disconnect("accept")
+        await until(lambda: s.daemon.core.sources["one"].status(BTC) == "live")
+        assert s.active == "two"
+        await s.daemon.reload(evolve(s.daemon.hall.settings, symbols=failing_over(0.0)))
         back = await s.switched(2)
         assert (back["from"], back["to"], back["offset"]) == ("two", "one", 5)
         await s.left_out(s.two, "two", 504)
@@ -194,7 +197,7 @@ async def test_a_client_comes_back_over_a_switch() -> None:
 
 async def test_candles_go_on_over_a_switch() -> None:
     """A source that stands by is not waited for, and after a switch in good health the candle is complete."""
-    async with stage(return_after=0.0) as s:
+    async with stage() as s:
         await s.trades(s.one, 1)
         await s.daemon.reload(evolve(s.daemon.hall.settings, symbols=failing_over(0.0, "two", "one")))
         assert (await s.switched(1))["to"] == "two"
@@ -235,8 +238,9 @@ async def test_the_stream_goes_on_with_its_source_after_a_restart(tmp_path: Path
         await s.one.disconnect("refuse")
         await s.switched(1)
         await s.trades(s.two, 501)
-    async with stage(return_after=0.2, history=history) as s:
+    async with stage(history=history) as s:
         assert s.active == "two"
+        await s.daemon.reload(evolve(s.daemon.hall.settings, symbols=failing_over(0.0)))
         assert (await s.switched(1))["to"] == "one"
         await s.trades(s.one, 9)
         page = await s.client.call("getTrades", symbol=BTC)

@@ -9,7 +9,16 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.session import Manners, Session
-from dataflow.domain.notice import Draining, Notice, SourceLost, SourceRestored, SymbolsChanged
+from dataflow.domain import Topic
+from dataflow.domain.notice import (
+    Draining,
+    Notice,
+    SourceLost,
+    SourceRestored,
+    StreamSwitched,
+    SymbolsChanged,
+)
+from dataflow.domain.symbols import ANY
 from dataflow.gateway.clients import Clients
 from dataflow.gateway.herald import CLIENTS_AT_ONCE, Herald
 from supervisors import Child, Mailbox, Supervisor, open_supervisor
@@ -116,3 +125,17 @@ async def test_symbols_that_a_full_mailbox_refused_are_told_with_the_next_ones()
         crowd.clients.symbols_changed(["C-D"], [])
         await wait_all_tasks_blocked()
     assert crowd.members[0].said[-1] == SymbolsChanged(("A-B", "C-D"), ())
+
+
+async def test_thousands_of_switches_at_once_are_all_told() -> None:
+    """To those who follow the symbol, in order, though the mailbox has room for a few messages."""
+    crowd = Crowd(3)
+    lanes: list[Any] = [crowd.members[0].lanes, crowd.members[1].lanes]
+    lanes[0][Topic("trades", "S2999")], lanes[1][Topic("trades", ANY)] = object(), object()
+    notices = [StreamSwitched(f"S{n}", "trades", 1, n, "a", "b", "a is lost") for n in range(3000)]
+    async with open_supervisor(herald(crowd.clients)):
+        await wait_all_tasks_blocked()
+        for notice in notices:
+            crowd.clients.switched(notice)
+        await wait_all_tasks_blocked()
+    assert [member.said for member in crowd.members] == [notices[-1:], notices, []]

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from dataflow.net.address import check_origin
 from dataflow.net.budget import (
     AT_ONCE,
     LIMITED_FOR,
@@ -28,7 +29,7 @@ from dataflow.net.budget import (
     Priority,
     RestFailed,
 )
-from dataflow.net.rest import RestClient, checked
+from dataflow.net.rest import RestClient
 from tests.support.certificates import make_certificate
 
 Respond = Callable[[trio.SocketStream], Awaitable[None]]
@@ -291,11 +292,26 @@ async def test_a_proxy_is_asked_for_the_way() -> None:
     assert "hunter22" not in str(told.value)
 
 
-@pytest.mark.parametrize("url", ["ws://host", "https://host/path", "https://host?x", "host", "", "https://"])
+WRONG = [
+    "ws://host",
+    "https://host/path",
+    "https://host?x",
+    "host",
+    "",
+    "https://",
+    "http://[::1",
+    "http://h:0",
+    "http://h:x",
+]
+
+
+@pytest.mark.parametrize("url", [*WRONG, "http://a b", "http://h\xf6st", "http://h:65536"])
 def test_an_address_is_scheme_and_host(url: str) -> None:
     """Anything else is refused with what it must be."""
-    with pytest.raises(ValueError, match="must be"):
-        checked(url)
+    with pytest.raises(ValueError, match="must "):
+        check_origin(url)
+    for right in ("http://127.0.0.1:5001", "https://api.example.com/", "http://[::1]:80", "http://u:p@host"):
+        check_origin(right)
 
 
 @pytest.fixture

@@ -136,6 +136,7 @@ class Stage:
                 self.refills,
                 self.put,
                 lambda symbol: self.store.history(symbol).newest_of("bn"),
+                lambda missing: self.store.history(missing.symbol).lacks(missing),
             )
 
         spec = Supervisor(children=(Child("refill", make, stop_within=0),))
@@ -414,3 +415,46 @@ async def test_a_symbol_that_trades_again_needs_no_such_question(autojump_clock:
         stage.live(3)
         await trio.sleep(QUIET_FOR + 2)
     assert not stage.asked
+
+
+async def test_what_another_connection_brings_is_not_asked_for(autojump_clock: MockClock) -> None:
+    """With two lines a question waits a moment. Then it is only asked if something is missing still."""
+    stage = Stage(settings={"lines": 2})
+    async with stage.running():
+        stage.live(1, 4)
+        await trio.sleep(0.05)
+        assert stage.stream() == [1]
+        stage.live(2, 3)
+        assert stage.stream() == [1, 2, 3, 4]
+        await trio.sleep(10)
+    assert not stage.asked
+    assert (stage.refills.open, stage.refills.told, stage.refills.given_up) == (0, 0, 0)
+
+
+async def test_a_question_that_finds_no_turn_is_not_given_up(autojump_clock: MockClock) -> None:
+    """The bound of the weight is ours: the upstream has not failed."""
+    stage = Stage(settings={"refill_within": 10.0}, answers=[RestFailed("no_turn", "busy")] * 30)
+    stage.tape = [published(number) for number in range(20)]
+    async with stage.running():
+        stage.live(1, 4)
+        await trio.sleep(60)
+    assert stage.stream() == [1, 2, 3, 4]
+    assert stage.refills.given_up == 0
+
+
+async def test_when_the_weight_is_used_up_losses_gather_into_one_question(autojump_clock: MockClock) -> None:
+    """Nothing waits for an answer that cannot be asked for in time. All is asked for together, when it can be."""
+    stage = Stage()
+    stage.tape = [published(number) for number in range(60)]
+    async with stage.running():
+        stage.live(1, 3)
+        await settled()
+        stage.budget.told(stage.budget.most, trio.current_time())
+        for number in range(5, 51, 2):
+            stage.live(number)
+            await trio.sleep(0.1)
+        assert stage.stream()[:5] == [1, 2, 3, (1,), 5]
+        assert len(stage.asked) == 1
+        await trio.sleep(70)
+    assert stage.stream() == [*range(1, 50)]
+    assert len(stage.asked) == 2

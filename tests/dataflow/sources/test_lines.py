@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dataflow.domain import Item, Missed
 from dataflow.sources.lines import settle
 from dataflow.sources.port import SourceSettings
-from dataflow.sources.state import Audience, Line, SourceState
+from dataflow.sources.state import KEPT, Audience, Line, SourceState
 
 
 @frozen(kw_only=True)
@@ -234,6 +234,33 @@ class TestRenewal:
         s.down(1, "stopped")
         s.source.forget(s.source.lines[1])
         assert (s.look(), s.delivered, s.diary.lines) == ([2], [], [])
+
+    @pytest.mark.parametrize("end", ["parted", "lost"])
+    def test_the_new_line_keeps_back_what_it_brings_until_the_old_one_has_ended(self, end: str) -> None:
+        """In order. So it is never ahead of the old one. What it brings later is delivered at once."""
+        s = self.renewing()
+        first, second, third = mark("A"), mark("A"), mark("A")
+        s.up(2).bring([first])
+        s.look()
+        s.source.lines[2].bring([second])
+        assert s.delivered == []
+        if end == "parted":
+            s.source.lines[1].parted()
+        else:
+            s.source.lines[1].received(0, 10)
+        s.down(1)
+        assert s.delivered == [first, second]
+        s.source.lines[2].bring([third])
+        assert s.delivered == [first, second, third]
+
+    def test_what_a_new_line_kept_back_is_forgotten_with_it(self) -> None:
+        """If it is lost before the old one: that one brings the same. And it keeps back only so much."""
+        s = self.renewing()
+        s.up(2).bring([mark("A")])
+        s.down(2)
+        s.up(2).bring([mark("B")] * (KEPT + 1))
+        assert len(s.delivered) == KEPT + 1
+        assert {item.symbol for item in s.delivered} == {"B"}
 
     def test_an_old_line_that_is_cut_off_before_it_parted_proves_nothing(self) -> None:
         """It was not heard after the new one had subscribed: perhaps trades between them are missing."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from attrs import define, field
 
 from actors.connector import LinkLost, Received, Refused, Subscribed, Unsubscribed
@@ -284,3 +285,23 @@ async def test_a_cancelled_read_loses_nothing(autojump_clock: object) -> None:
     with trio.move_on_after(0):
         await polled.receive()
     assert told(await polled.receive()) == ["1"]
+
+
+async def test_a_goodbye_ends_the_questions(autojump_clock: object) -> None:
+    """Nothing is asked after it, also by a read that waits for the next turn."""
+    upstream = Upstream({A: [trade(1)]})
+    polled = link(upstream)
+    await polled.subscribe([A])
+    await polled.receive()
+    async with trio.open_nursery() as nursery:
+
+        async def read_on() -> None:
+            with pytest.raises(LinkLost):
+                await polled.receive()
+
+        nursery.start_soon(read_on)
+        await trio.testing.wait_all_tasks_blocked()
+        await polled.part()
+    with pytest.raises(LinkLost):
+        await polled.receive()
+    assert len(upstream.asked) == 1
