@@ -90,6 +90,7 @@ class Core:
                 holds=self.hold,
                 missing=self._missed,
                 switched=self._switched,
+                anew=self._numbered_anew,
             )
             for _ in range(cache.shards)
         ]
@@ -295,6 +296,9 @@ class Core:
     def _missed(self, missing: Missing) -> None:
         if self.missing is not None and self._asked(missing.source) is not None:
             self.missing(missing)
+
+    def _numbered_anew(self, source: str, symbol: str) -> None:
+        self.wanted.of(source).forget(symbol)
 
     def _let_go(self) -> None:
         """Whoever waits for trades that nobody asks for any more goes on."""

@@ -110,7 +110,8 @@ class Feed:
         if verdict is Verdict.IMPLAUSIBLE:
             goes_on, self.strays = now == before + 1, [now]
         else:
-            self.strays = [*self.strays, now] if now > before else [now]
+            # Two connections are heard in turn, each in order: one brings what the other has passed.
+            self.strays = sorted([*self.strays, now]) if self.strays and now > self.strays[0] else [now]
             goes_on = len(self.strays) >= ANEW
         if goes_on:
             self.strays = []

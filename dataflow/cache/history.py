@@ -12,10 +12,11 @@ duplicate proves nothing. If a connection lost trades in its midst, no duplicate
 stays until its gap is put, or until a later resubscription repeats the newest trade.
 
 A trade that does not fit is refused at first, and believed when more follow. `ANEW` late trades of a source
-in a row, growing and with no other trade of that source between them, are a new numbering. A sequence more
-than `JUMP` ahead is implausible until the very next trade continues from it. In both cases the number of
-missing trades is unknown, so one inexact gap announces the loss, the refused trades included. Two connections
-to one source bring everything twice, so a repeated number neither counts nor breaks a row.
+in a row, none before the first of them and with no other trade of that source between, are a new numbering.
+What was missing before cannot be had then (`Holds.anew`). A sequence more than `JUMP` ahead is implausible
+until the very next trade continues from it. In both cases the number of missing trades is unknown, so one
+inexact gap announces the loss, the refused trades included. Two connections to one source bring everything
+twice, each in order: a repeated number neither counts nor breaks a row.
 
 A new numbering may use an id again. With a sequence, the same id at another timestamp is another trade.
 Without a sequence it is refused as reused, because the two cannot be told apart. A replay that looks like a
@@ -433,6 +434,7 @@ class History:
         after = self.last + 1
         if anew:
             feed.holes.clear()  # the old numbers tell nothing any more
+            self.holds.anew(trade.source, trade.symbol)
             return Gap(after, after, "source_gap", exact=False)
         step = feed.step(trade)
         if step is not None:

@@ -234,7 +234,8 @@ def missing(last_sequence: int | None, after: Trade | None, before: Trade) -> Mi
 class Holds:
     """How long trades of a source may wait, in seconds (0: never), and who is told of what is missing.
 
-    `switched(mark, place)` is told that the stream has gone over to another source behind that place.
+    `switched(mark, place)` is told that the stream has gone over to another source behind that place,
+    `anew(source, symbol)` that a source numbers the symbol anew: what was missing before cannot be had.
 
     None of them may raise. `counts`: trades that have gone on, as those of the store. `ended`: how often
     those that waited for the same loss have gone on, by source, and why: "whole", "unanswered", "overdue",
@@ -245,6 +246,7 @@ class Holds:
     seconds: Callable[[str], float] = lambda _source: 0.0
     missing: Callable[[Missing], None] = lambda _missing: None
     switched: Callable[[Switched, int], object] = lambda _mark, _place: None
+    anew: Callable[[str, str], object] = lambda _source, _symbol: None
     counts: Counter[tuple[str, str]] = Factory(Counter)
     ended: Counter[tuple[str, str]] = Factory(Counter)
 

@@ -33,8 +33,7 @@ class Store:
     settled at once.
 
     `holds(source)`: how many seconds its trades may wait for missing ones; 0: they never do. `missing` is
-    told of what is missing, `switched(mark, place)` that a stream has gone over to another source behind that
-    place. None of them may raise.
+    told of what is missing; for `switched` and `anew` see `Holds`. None of them may raise.
     """
 
     epoch: int
@@ -46,6 +45,7 @@ class Store:
     holds: Callable[[str], float] = field(default=lambda _source: 0.0, kw_only=True)
     missing: Callable[[Missing], None] = field(default=lambda _missing: None, kw_only=True)
     switched: Callable[[Switched, int], object] = field(default=lambda _mark, _place: None, kw_only=True)
+    anew: Callable[[str, str], object] = field(default=lambda _source, _symbol: None, kw_only=True)
     counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
     ended: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))  # see `Holds`
     _holds: Holds = field(init=False)
@@ -54,7 +54,7 @@ class Store:
     _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
 
     def __attrs_post_init__(self) -> None:
-        self._holds = Holds(self.holds, self.missing, self.switched, self.counts, self.ended)
+        self._holds = Holds(self.holds, self.missing, self.switched, self.anew, self.counts, self.ended)
 
     def history(self, symbol: str, now: float | None = None) -> History:
         """The history of `symbol`. With `now`, trades that are too old are forgotten first.

@@ -34,14 +34,13 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_text, one_of
+from dataflow.sources.fields import from_text, one_of, whole
 from dataflow.sources.port import Newest, Page, Request, SourceSettings
 from dataflow.sources.reading import (
     EXCERPT,
     PositiveDecimals,
     Unusable,
     answered,
-    counted,
     decoded,
     excerpt,
     named_in,
@@ -89,16 +88,23 @@ class _Message(msgspec.Struct, gc=False):
     time: Any = None
 
 
-class _Answer(msgspec.Struct, gc=False):
-    """Of `subscriptions` and `error`."""
+class _Channel(msgspec.Struct, gc=False):
+    name: str
+    product_ids: list[str] | None = None
 
-    channels: Any = None
+
+class _Subscriptions(msgspec.Struct, gc=False):
+    channels: list[_Channel]
+
+
+class _Error(msgspec.Struct, gc=False):
     message: Any = None
     reason: Any = None
 
 
 _decoder: Final = msgspec.json.Decoder(_Message)
-_answers: Final = msgspec.json.Decoder(_Answer)
+_subscriptions: Final = msgspec.json.Decoder(_Subscriptions)
+_errors: Final = msgspec.json.Decoder(_Error)
 _rows: Final = msgspec.json.Decoder(list[_Message])
 
 
@@ -148,26 +154,29 @@ class Codec:
                 symbol = named_in(self._symbols, said.product_id)
                 into.items.append(_trade(self._name, symbol, said, self._decimals))
             elif said.type == "subscriptions":
-                self._compare(_products(decoded(message, _answers).channels), into)
+                self._compare(decoded(message, _subscriptions).channels, into)
             elif said.type == "error":
-                self._refused(_words(decoded(message, _answers)), into)
+                self._refused(_words(decoded(message, _errors)), into)
             elif not (isinstance(said.type, str) and said.type in _OTHER_TYPES):
                 raise Unusable("missing_field" if said.type is None else "unknown_type")
         except Unusable as problem:
             into.problems.append((problem.reason, excerpt(message)))
 
-    def _compare(self, channels: Mapping[str, frozenset[str]], into: Received[Item]) -> None:
-        if "heartbeat" in channels:
+    def _compare(self, channels: Iterable[_Channel], into: Received[Item]) -> None:
+        """What is subscribed now, against what was before."""
+        listed = {channel.name: frozenset(channel.product_ids or ()) for channel in channels}
+        if "heartbeat" in listed:
             self._awaits_pulse = False
-        now, before = channels.get(CHANNEL, frozenset()), self._subscribed
+        now, before = listed.get(CHANNEL, frozenset()), self._subscribed
         self._subscribed = now
-        known = self._symbols
-        for product in sorted(now - before):
-            if product in known:
-                self._asked.pop(known[product], None)
-                into.subscribed(known[product])
-        into.unsubscribed(*(known[product] for product in sorted(before - now) if product in known))
-        if not now <= known.keys():
+        new, gone = (
+            [self._symbols.get(name) for name in sorted(some)] for some in (now - before, before - now)
+        )
+        for symbol in filter(None, new):
+            self._asked.pop(symbol, None)
+            into.subscribed(symbol)
+        into.unsubscribed(*filter(None, gone))
+        if None in new:
             raise Unusable("unknown_symbol")
 
     def _refused(self, words: str, into: Received[Item]) -> None:
@@ -191,28 +200,13 @@ def _request(what: str, channel: str, products: list[str]) -> str:
     return msgspec.json.encode({"type": what, "product_ids": products, "channels": [channel]}).decode()
 
 
-def _products(channels: Any) -> dict[str, frozenset[str]]:
-    """What is subscribed, by channel. Raises Unusable for anything else than such a list."""
-    found: dict[str, frozenset[str]] = {}
-    for channel in channels if isinstance(channels, list) else [None]:
-        name, products = (
-            (channel.get("name"), channel.get("product_ids", [])) if isinstance(channel, dict) else (0, 0)
-        )
-        if not isinstance(name, str) or not isinstance(products, list | None):
-            raise Unusable("unexpected_json")
-        if not all(isinstance(product, str) for product in products or ()):
-            raise Unusable("unexpected_json")
-        found[name] = frozenset(products or ())
-    return found
-
-
-def _words(said: _Answer) -> str:
+def _words(said: _Error) -> str:
     words = [text for text in (said.message, said.reason) if isinstance(text, str) and text]
     return ": ".join(words)[:EXCERPT] or "refused without a reason"
 
 
 def _trade(source: str, symbol: str, said: _Message, decimals: PositiveDecimals) -> Trade:
-    number = counted(said.trade_id, "bad_trade_id")
+    number = whole(said.trade_id, "bad_trade_id")
     return Trade(
         source=source,
         symbol=symbol,

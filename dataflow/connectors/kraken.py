@@ -33,14 +33,13 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_seconds, from_text, json_number, json_text, one_of
+from dataflow.sources.fields import from_seconds, from_text, json_number, json_text, one_of, whole
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
 from dataflow.sources.reading import (
     EXCERPT,
     PositiveDecimals,
     Unusable,
     answered,
-    counted,
     decoded,
     excerpt,
     named_in,
@@ -288,7 +287,7 @@ class Version2(_Common):
         into.items.extend(trades)
 
     def _trade(self, deal: _Deal) -> Trade:
-        number = counted(_whole(deal.trade_id), "bad_trade_id")
+        number = whole(deal.trade_id, "bad_trade_id")
         return Trade(
             source=self._name,
             symbol=named_in(self._symbols, deal.symbol),
@@ -437,11 +436,6 @@ def _json(call: dict[str, Any]) -> str:
     return msgspec.json.encode(call).decode()
 
 
-def _whole(value: Any) -> Any:
-    """A number of JSON. A text with digits is none here."""
-    return value if value is None or type(value) is int else ""
-
-
 def _cursor(text: str) -> int:
     if re.fullmatch("[0-9]{1,19}", text) is None:
         raise Unusable("bad_timestamp")
@@ -526,7 +520,7 @@ class Filler:
         return trades, _cursor(_string(last) or json_text(last))
 
     def _trade(self, symbol: str, row: _Row, decimals: PositiveDecimals) -> Trade:
-        number = counted(_whole(row.trade_id), "bad_trade_id")
+        number = whole(row.trade_id, "bad_trade_id")
         moment = from_seconds(json_text(row.time))
         return Trade(
             source=self._name,

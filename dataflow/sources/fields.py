@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _NAMES: Final = 2**64  # an identifier is a number below it
 _SECOND: Final = 1_000_000_000
+_is_number: Final = re.compile(r"[1-9][0-9]{0,19}").fullmatch
 _is_seconds: Final = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9})[0-9]{0,9})?").fullmatch
 
 
@@ -31,9 +32,16 @@ def one_of(value: Any, table: Mapping[Any, T], otherwise: str) -> T:
     return found
 
 
+def whole(value: Any, otherwise: str) -> int:
+    """A whole number of JSON from 0 to 2**53, and no text. Raises Unusable: missing_field, or `otherwise`."""
+    if type(present(value)) is not int:
+        raise Unusable(otherwise)
+    return counted(value, otherwise)
+
+
 def identifier(value: Any) -> str:
     """A number that is a name and counts nothing, also as digits in a text. Raises Unusable: bad_trade_id."""
-    number = int(value) if isinstance(present(value), str) and re.fullmatch("[0-9]{1,20}", value) else value
+    number = int(value) if isinstance(present(value), str) and _is_number(value) else value
     if type(number) is not int or not 0 < number < _NAMES:
         raise Unusable("bad_trade_id")
     return str(number)

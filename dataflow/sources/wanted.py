@@ -206,6 +206,13 @@ class Refills:
             self._missed(ask, now)
         self._wake()
 
+    def forget(self, symbol: str, now: float | None = None) -> None:
+        """The source numbers `symbol` anew: nothing that was missing before can be asked for any more."""
+        now = trio.current_time() if now is None else now
+        for ask in [each for each in self._asks if each.missing.symbol == symbol]:
+            self._let_go += [missing for _, missing in ask.holds]
+            self.give_up(ask, now)
+
     def released(self, now: float, in_vain_until: float = float("-inf")) -> list[Missing]:
         """That for which live trades need not wait any longer: their hold is over, or it ends before anything
         can be asked again, at `in_vain_until`. Each is given once."""

@@ -8,7 +8,8 @@ What came before is left out. Where that newest trade should be in the answer an
 missing, and a mark says so; where trades have a sequence, it shows that by itself. A question that is cut off
 has changed nothing.
 
-A symbol counts as subscribed with its first answer; a client error (4xx) to the first question refuses it. A
+A symbol counts as subscribed with its first answer. It is refused by a client error (4xx) to the first
+question, or when three first answers cannot be used: some upstreams tell errors with the status 200. A
 failure is forgiven, and told with the next answer, for half of `stale_after`; then the link is lost, and so
 it is at once by a failure of its first question, or when the upstream asks us to wait.
 
@@ -30,11 +31,12 @@ from actors.connector import LinkLost, Received, Refused
 from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.net.budget import MINUTE, Priority, RestFailed
 from dataflow.net.rest import RestClient
-from dataflow.sources.port import Codec, Filler, Request, SourceSettings, filler_of
+from dataflow.sources.port import RATE_LIMITED, Codec, Filler, Request, SourceSettings, filler_of
 from dataflow.sources.reading import Unusable, excerpt
 
 PAGES: Final = 20  # of one answer; what is behind them is the answer to the next question
 SHARE: Final = 0.75  # of the weight
+TRIES: Final = 3  # first answers that cannot be used; then the symbol is refused
 SLOWEST: Final = 5.0  # seconds between two tries
 _KEPT: Final = 64  # failures that are told with the next answer
 
@@ -78,6 +80,7 @@ class _Symbol:
 
     due: float
     is_subscribed: bool = False
+    unusable: int = 0  # answers in a row
     newest: Trade | None = None
     ids: frozenset[str] = frozenset()
     path: str = ""
@@ -116,6 +119,7 @@ class RestLink:
         self._patience = settings.stale_after / 2
         self._symbols: dict[str, _Symbol] = {}
         self._let_go: list[str] = []  # to be acknowledged
+        self._has_parted = False
         self._changed = trio.Event()
         self._failures: list[tuple[str, str]] = []
         self._failed_since: float | None = None
@@ -144,10 +148,17 @@ class RestLink:
         """Nothing: the next question is a sign of life anyway."""
         await trio.lowlevel.checkpoint()
 
+    async def part(self) -> None:
+        """Ask no more: what was asked for has come."""
+        self._has_parted = True
+        await self._wake()
+
     async def receive(self) -> Received[Item]:
         """What the next question brings, perhaps nothing. Raises LinkLost."""
         await trio.lowlevel.checkpoint()
         while True:
+            if self._has_parted:
+                raise LinkLost("nothing more is asked")
             if self._let_go:
                 into = Received[Item]()
                 into.unsubscribed(*self._let_go)
@@ -180,7 +191,13 @@ class RestLink:
                 return None
             into.refused(excerpt(str(failure)), symbol)
         except Unusable as problem:
+            if problem.reason == RATE_LIMITED:
+                self._forgive(RestFailed(RATE_LIMITED, "the upstream is asked too often"), about)
+                return None
             into.problems.append((problem.reason, excerpt(symbol)))
+            about.unusable += 1
+            if not about.is_subscribed and about.unusable >= TRIES:
+                into.refused(f"its answers cannot be used: {problem.reason}", symbol)
         else:
             self._take(symbol, about, answer, into)
         if self._symbols.get(symbol) is not about:  # let go of, or asked for anew, in the meantime
@@ -253,6 +270,7 @@ class RestLink:
         return sorted(found.values(), key=_place)
 
     def _take(self, symbol: str, about: _Symbol, answer: _Answer, into: Received[Item]) -> None:
+        about.unusable = 0
         into.size, about.path, about.tag = answer.size, answer.path, answer.tag
         if not about.is_subscribed:
             about.is_subscribed = True

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from decimal import Decimal
 from pathlib import Path
 
+import attrs
 import pytest
 
+from dataflow import plugs
+from dataflow.domain import Gap
 from dataflow.domain.errors import ConfigError
 from dataflow.settings.load import load
-from simulators import Trade, open_binance
+from simulators import Trade, exchanges, open_binance, open_exchange
 from tests.support.waiting import until
 from tests.system.daemon import client, daemon, from_binance
 
@@ -66,3 +71,46 @@ def test_what_cannot_be_polled_is_a_mistake_of_the_configuration(
     with pytest.raises(ConfigError) as found:
         load([file], {})
     assert told in found.value.problems[0]
+
+
+def polled_exchanges() -> list[str]:
+    """The simulated exchanges that answer questions, and have a connector of their name."""
+    return [name for name in exchanges.names() if exchanges.find(name).dialect(frozenset()).rest is not None]
+
+
+@pytest.mark.parametrize("name", polled_exchanges())
+async def test_every_connector_with_questions_can_be_polled(name: str) -> None:
+    """Each trade once and in order, also across a new link, and where there is no sequence."""
+    connector = plugs.find("connectors", name)
+    path = exchanges.find(name).dialect(frozenset()).path
+    known = connector.Settings(connector=name, url=f"ws://any{path}").exchange_name("BTC-USD")
+    dialect = exchanges.find(name).dialect(frozenset({known}))
+    async with open_exchange(attrs.evolve(dialect, weight_a_minute=1_000_000)) as exchange:
+        settings = connector.Settings(
+            connector=name,
+            url=exchange.url,
+            refill_url=f"http://127.0.0.1:{exchange.port}",
+            symbols=("BTC-USD",),
+            transport="rest",
+            eager=True,
+            poll_interval=0.02,
+            refill_weight=1_000_000,
+        )
+        symbol, began = settings.exchange_name("BTC-USD"), int(time.time() * 1e6) - 10_000_000
+        tape = [
+            Trade(1000 + n, symbol, "buy" if n % 3 else "sell", f"100.{n}", "0.5", began + n * 10_000)
+            for n in range(10, 61)
+        ]
+        await exchange.publish_all(tape[:10])
+        async with daemon(sources={name: settings}) as d:
+            log = d.core.history("BTC-USD")
+            await until(lambda: log.last == 10)
+            await exchange.publish_all(tape[10:30])
+            await until(lambda: log.last == 30)
+            await d.root.supervisor(f"sources/{name}/lines").restart(1)
+            await exchange.publish_all(tape[30:])
+            await until(lambda: log.last == len(tape))
+            entries = [entry for _, entry in log.places(0, 1000)]
+            prices = [each.price for each in entries if not isinstance(each, Gap)]
+            assert prices == [Decimal(each.price) for each in tape]
+            assert not d.core.sources[name].problems

@@ -120,6 +120,24 @@ async def test_trades_that_were_missed_come_in_their_places(kind: str) -> None:
 
 
 @EACH
+async def test_a_lying_answer_is_not_believed(kind: str) -> None:
+    """Wrong prices first, then two trades for one id: the trades wait for an honest answer."""
+    async with world(kind, hold=30.0) as w:
+        await w.publish(3)
+        await w.heard()
+        w.exchange.fault("rest_lie", times=2)
+        await w.exchange.disconnect("refuse")
+        await w.publish(40)
+        await w.exchange.disconnect("accept")
+        await w.exchange.wait_subscribed([w.upstream.name])
+        await w.publish(3)
+        assert await w.heard() == w.expected
+        assert not w.listener.of("stream.gap")
+        problems = w.daemon.core.sources[w.upstream.connector].problems
+        assert sum(count for reason, count in problems.items() if reason.startswith("refill_")) == 2
+
+
+@EACH
 async def test_a_symbol_that_the_exchange_refuses_is_told(kind: str) -> None:
     """Those who listen hear that the feed is lost; whoever subscribes later gets the words of the exchange."""
     upstream = UPSTREAMS[kind]

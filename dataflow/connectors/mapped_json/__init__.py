@@ -85,7 +85,9 @@ class Settings(SourceSettings):
         if value is not None and not self.refill_url:
             raise ValueError("the table rest must come with refill_url, scheme and host of what is asked")
         if value is None and self.refill_url:
-            raise ValueError("the table rest is missing: refill_url says whom to ask, and the table would say how")
+            raise ValueError(
+                "the table rest is missing: refill_url says whom to ask, and the table would say how"
+            )
 
     @form.validator
     def _can_be_filled(self, _attribute: object, value: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dataflow.cache.feed import ANEW
 from dataflow.cache.history import AHEAD, History
+from dataflow.cache.holding import Holds
 from dataflow.cache.store import Store
 from dataflow.cache.verdict import JUMP, Verdict
 from dataflow.domain import Entry, Gap, Item, Missed, Recorded, Trade
@@ -194,6 +195,29 @@ def test_a_sequence_that_begins_anew_is_followed_after_a_run() -> None:
         (6, 7, True),
         (8, 8, True),
     ]
+
+
+@pytest.mark.parametrize("behind", [1, 3, 50])
+def test_two_connections_that_are_heard_in_turn_begin_anew_together(behind: int) -> None:
+    """One is always some trades behind the other, and began before it. Soon all is admitted, each trade once."""
+    log = history(sequenced(10_000))
+    for n in range(1, 4 * ANEW + behind):
+        verdicts(log, n + behind, n)
+    admitted = [entry.trade.sequence for entry in everything(log)[1:] if isinstance(entry, Recorded)]
+    assert admitted == list(range(admitted[0], 4 * ANEW + 2 * behind))
+    assert admitted[0] is not None
+    assert admitted[0] <= 2 * ANEW + behind
+
+
+def test_who_asks_for_missing_trades_is_told_of_a_new_numbering() -> None:
+    """What was missing before cannot be had any more."""
+    told: list[tuple[str, str]] = []
+    log = History(1, 1000, 1e9, holds=Holds(anew=lambda source, symbol: told.append((source, symbol))))
+    for each in (sequenced(1000), sequenced(1005)):
+        log.admit(each, 0)
+    assert told == []
+    verdicts(log, *range(1, ANEW + 1))
+    assert told == [(sequenced(1).source, sequenced(1).symbol)]
 
 
 def test_a_run_is_believed_once() -> None:

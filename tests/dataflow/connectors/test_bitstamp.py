@@ -206,6 +206,7 @@ def test_messages_of_other_channels_are_left_out(event: str) -> None:
 WRONG: list[tuple[str, Any, str]] = [
     ("id", None, "missing_field"),
     ("id", 0, "bad_trade_id"),
+    ("id", "007", "bad_trade_id"),
     ("id", 1.0, "bad_trade_id"),
     ("id", True, "bad_trade_id"),
     ("id", 2**64, "bad_trade_id"),

@@ -236,6 +236,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("product_id", "DOGE-USD", "unknown_symbol"),
     ("product_id", ["SKL-BTC"], "unknown_symbol"),
     ("trade_id", None, "missing_field"),
+    ("trade_id", "280232", "bad_trade_id"),
     ("trade_id", 1.0, "bad_trade_id"),
     ("trade_id", True, "bad_trade_id"),
     ("trade_id", -1, "bad_trade_id"),

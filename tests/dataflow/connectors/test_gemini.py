@@ -191,6 +191,7 @@ def test_messages_of_other_kinds_are_left_out(kind: str) -> None:
 WRONG: list[tuple[str, Any, str]] = [
     ("tid", None, "missing_field"),
     ("tid", 0, "bad_trade_id"),
+    ("tid", "007", "bad_trade_id"),
     ("tid", 1.0, "bad_trade_id"),
     ("tid", True, "bad_trade_id"),
     ("side", None, "missing_field"),

@@ -142,6 +142,21 @@ def test_questions_are_tried_less_and_less_often(tries: int) -> None:
     trio.run(main)
 
 
+def test_a_new_numbering_ends_the_questions_of_its_symbol() -> None:
+    """Nobody could answer them, and whoever waits goes on. Those of other symbols stay."""
+
+    async def main() -> None:
+        refills = Refills()
+        refills.add(lost(5, 6), hold=2.0, now=0.0)
+        refills.add(lost(8, 9, symbol="ETH-USD"), now=0.0)
+        refills.forget("BTC-USD", 1.0)
+        assert set(refills.symbols) == {"ETH-USD"}
+        assert refills.given_up == 1
+        assert [each.first for each in refills.released(1.0)] == [5]
+
+    trio.run(main)
+
+
 class Walk(RuleBasedStateMachine):
     """Beside a model: the sequences of each symbol that were told missing, and have neither come nor been given up."""
 

@@ -15,7 +15,7 @@ from actors.connector import LinkLost, Received, Refused, Subscribed, Unsubscrib
 from dataflow.connectors.binance import Settings
 from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.net.budget import RestFailed
-from dataflow.sources.port import Page, Request
+from dataflow.sources.port import RATE_LIMITED, Page, Request
 from dataflow.sources.reading import Unusable
 from dataflow.transports.rest import RestLink
 
@@ -164,6 +164,34 @@ async def test_a_symbol_that_the_upstream_does_not_know_is_refused(autojump_cloc
     (refused,) = answers(await polled.receive())
     assert refused == Refused((A,), "'HTTP status 400: no A'")
     assert answers(await polled.receive()) == [Subscribed(B)]
+
+
+async def test_a_symbol_without_a_usable_answer_is_refused(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the third try: one broken answer proves nothing. To be asked too often is no fault of the symbol."""
+
+    def fails(reason: str) -> Any:
+        def filled(*_about: Any) -> Page:
+            raise Unusable(reason)
+
+        return filled
+
+    polled = link(Upstream())
+    await polled.subscribe([A])
+    monkeypatch.setattr(Upstream, "filled", fails("refused"))
+    heard = [await polled.receive() for _ in range(3)]
+    assert [len(each.problems) for each in heard] == [1, 1, 1]
+    assert [answers(each) for each in heard] == [
+        [],
+        [],
+        [Refused((A,), "its answers cannot be used: refused")],
+    ]
+    monkeypatch.setattr(Upstream, "filled", fails(RATE_LIMITED))
+    other = link(Upstream())
+    await other.subscribe([A])
+    with pytest.raises(LinkLost, match="rate_limited"):
+        await other.receive()
 
 
 async def test_an_upstream_that_fails_at_first_is_lost_at_once() -> None:
