@@ -78,13 +78,6 @@ class Settings(SourceSettings):
     # "There is a default limit threshold of 10,000 requests per 10 minutes in place."
     refill_weight: int = field(default=1000, validator=validators.gt(0))
 
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Bitstamp, where the dash is left out")
-
     def derived(self, symbol: str) -> str:
         """Without the dash, in small letters."""
         return symbol.replace("-", "").lower()

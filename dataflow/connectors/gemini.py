@@ -66,13 +66,6 @@ class Settings(SourceSettings):
     # "120 requests per minute, and recommend that you do not exceed 1 request per second"
     refill_weight: int = field(default=60, validator=validators.gt(0))
 
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Gemini, where the dash is left out")
-
     def derived(self, symbol: str) -> str:
         """Without dashes: BTCUSD, BTCGUSDPERP."""
         return symbol.replace("-", "")

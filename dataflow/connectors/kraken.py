@@ -78,13 +78,6 @@ class Settings(SourceSettings):
     # "Calling the public endpoints at a frequency of 1 per second (or less) would remain within the limits."
     refill_weight: int = field(default=60, validator=validators.gt(0))
 
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Kraken")
-
     @version.validator
     def _can_be_merged(self, _attribute: object, value: int) -> None:
         if value == 1 and (self.lines > 1 or self.rotate_after > 0):
