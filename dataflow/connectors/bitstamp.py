@@ -33,18 +33,18 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_microseconds, from_seconds, identifier, json_text, one_of
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
+from dataflow.sources.fields import (
     PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
+    from_microseconds,
+    from_seconds,
+    identifier,
+    json_text,
     named_in,
+    one_of,
     present,
 )
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 CHANNEL: Final = "live_trades_"
 SPANS: Final = ("minute", "hour", "day")  # that REST can be asked for
@@ -214,12 +214,11 @@ class Codec:
             words = decoded(json_text(said.data), _data).message
         except Unusable:
             words = None
-        reason = words[:EXCERPT] if isinstance(words, str) and words else "refused without a reason"
         channel = said.channel if isinstance(said.channel, str) and said.channel else None
         symbols = list(self._asked) if channel is None else [self._symbol(channel)]
         if not (symbols and self._asked.keys() >= set(symbols)):
             raise Unusable("rejected")
-        into.refused(reason, *symbols)
+        into.refused(words_of(words), *symbols)
         for symbol in symbols:
             del self._asked[symbol]
 

@@ -26,7 +26,7 @@ from attrs import Factory, field, frozen
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.sources.port import Newest, Page, Request, SourceSettings, told_apart
-from dataflow.sources.reading import EXCERPT, Unusable, decoded, excerpt
+from dataflow.sources.reading import Unusable, decoded, excerpt, words_of
 
 from .fields import Names, Reader
 from .paths import (
@@ -360,7 +360,7 @@ class _Answer:
     def reason(self, said: Any) -> str:
         """The words of the upstream."""
         found = None if self._find_reason is None else self._find_reason(said, said)
-        return str(found)[:EXCERPT] if isinstance(found, str | int) else "refused without a reason"
+        return words_of(str(found) if isinstance(found, int) else found)
 
 
 class Filler:
