@@ -238,7 +238,7 @@ class Codec(Protocol):
         Append trades to `into.items`. Report answers with `into.subscribed(*symbols)`,
         `into.unsubscribed(*symbols)` and `into.refused(reason, *symbols)`. Report a refusal of several
         symbols as one: the connector asks for them again in smaller parts. If the upstream announces its end,
-        set `into.leaving` to its words: a new connection is made at once.
+        set `into.leaving` to its words: another connection is made before that.
 
         Never raises because of a message. Append a message that cannot be understood to `into.problems`, as
         (reason, excerpt). If the connection must end, set `into.lost` to the reason.
