@@ -33,19 +33,9 @@ from attrs import field, frozen, validators
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
-from dataflow.sources.fields import one_of
+from dataflow.sources.fields import PositiveDecimals, from_milliseconds, named_in, one_of, present
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place, told_apart
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
-    from_milliseconds,
-    named_in,
-    present,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _TOPIC: Final = "publicTrade."
 _NEWEST: Final = {"spot": 60, "linear": 1000}  # trades that the REST gives, by category
@@ -227,8 +217,7 @@ class Codec:
             self._held.update(dict.fromkeys(symbols))
             into.subscribed(*symbols)
         else:
-            words = frame.ret_msg if _is_text(frame.ret_msg) and frame.ret_msg else "refused without a reason"
-            into.refused(words[:EXCERPT], *symbols)
+            into.refused(words_of(frame.ret_msg), *symbols)
 
     def _requests(self, operation: Operation, symbols: Iterable[str]) -> list[str]:
         rest = iter(symbols)

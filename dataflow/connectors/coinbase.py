@@ -34,17 +34,9 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_text, one_of, whole
+from dataflow.sources.fields import PositiveDecimals, from_text, named_in, one_of, whole
 from dataflow.sources.port import Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
-    named_in,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 CHANNEL: Final = "matches"
 PULSE: Final = "BTC-USD"  # whose heartbeat is asked for: the product that the exchange will have longest
@@ -156,7 +148,8 @@ class Codec:
             elif said.type == "subscriptions":
                 self._compare(decoded(message, _subscriptions).channels, into)
             elif said.type == "error":
-                self._refused(_words(decoded(message, _errors)), into)
+                error = decoded(message, _errors)
+                self._refused(words_of(error.message, error.reason), into)
             elif not (isinstance(said.type, str) and said.type in _OTHER_TYPES):
                 raise Unusable("missing_field" if said.type is None else "unknown_type")
         except Unusable as problem:
@@ -198,11 +191,6 @@ class Codec:
 
 def _request(what: str, channel: str, products: list[str]) -> str:
     return msgspec.json.encode({"type": what, "product_ids": products, "channels": [channel]}).decode()
-
-
-def _words(said: _Error) -> str:
-    words = [text for text in (said.message, said.reason) if isinstance(text, str) and text]
-    return ": ".join(words)[:EXCERPT] or "refused without a reason"
 
 
 def _trade(source: str, symbol: str, said: _Message, decimals: PositiveDecimals) -> Trade:

@@ -32,18 +32,9 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import identifier, one_of
+from dataflow.sources.fields import PositiveDecimals, from_milliseconds, identifier, named_in, one_of
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
-    from_milliseconds,
-    named_in,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 PAGE: Final = 500  # trades of one answer by REST
 
@@ -65,13 +56,6 @@ class Settings(SourceSettings):
     refill_url: str = "https://api.gemini.com"
     # "120 requests per minute, and recommend that you do not exceed 1 request per second"
     refill_weight: int = field(default=60, validator=validators.gt(0))
-
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Gemini, where the dash is left out")
 
     def derived(self, symbol: str) -> str:
         """Without dashes: BTCUSD, BTCGUSDPERP."""
@@ -215,8 +199,7 @@ class Codec:
     def _refuse(self, said: _Message, into: Received[Item]) -> None:
         if not self._asked:
             raise Unusable("rejected")
-        words = [text for text in (said.reason, said.message) if isinstance(text, str) and text]
-        into.refused(": ".join(words)[:EXCERPT] or "refused without a reason", *self._asked)
+        into.refused(words_of(said.reason, said.message), *self._asked)
         self._asked.clear()
 
     def _trade(self, symbol: str, deal: _Deal) -> Trade:

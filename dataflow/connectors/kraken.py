@@ -33,18 +33,19 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_seconds, from_text, json_number, json_text, one_of, whole
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
+from dataflow.sources.fields import (
     PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
+    from_seconds,
+    from_text,
+    json_number,
+    json_text,
     named_in,
+    one_of,
     present,
+    whole,
 )
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 SNAPSHOT: Final = 50  # trades
 PAGE: Final = 1000  # trades of one answer by REST
@@ -77,13 +78,6 @@ class Settings(SourceSettings):
     refill_url: str = "https://api.kraken.com"
     # "Calling the public endpoints at a frequency of 1 per second (or less) would remain within the limits."
     refill_weight: int = field(default=60, validator=validators.gt(0))
-
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Kraken")
 
     @version.validator
     def _can_be_merged(self, _attribute: object, value: int) -> None:
@@ -237,15 +231,14 @@ class _Common:
 
     def _refuse(self, words: Any, name: Any, number: Any, into: Received[Item]) -> None:
         """A request was refused: for the symbol with this name, or for all of it that wait for an answer."""
-        reason = words[:EXCERPT] if isinstance(words, str) and words else "refused without a reason"
         asked = self._asked.get(number) if type(number) is int else None
         if name is not None:
             symbol = named_in(self._symbols, name)
             if not self._answered(symbol):
                 raise Unusable("rejected")
-            into.refused(reason, symbol)
+            into.refused(words_of(words), symbol)
         elif asked:
-            into.refused(reason, *asked)
+            into.refused(words_of(words), *asked)
             del self._asked[number]
         else:
             raise Unusable("rejected")

@@ -34,20 +34,9 @@ from attrs import field, frozen, validators
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
-from dataflow.sources.fields import one_of
+from dataflow.sources.fields import PositiveDecimals, counted, from_milliseconds, named_in, one_of, present
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    counted,
-    decoded,
-    excerpt,
-    from_milliseconds,
-    named_in,
-    present,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _CHANNELS: Final = {"business": "trades-all", "public": "trades"}  # by the end of the path
 _SIDES: Final[Mapping[Any, Side]] = {"buy": "buy", "sell": "sell"}  # of the taker
@@ -226,7 +215,7 @@ class Codec:
         elif frame.event == "notice":
             if frame.code != _CLOSING:
                 raise Unusable("unknown_notice")
-            into.leaving = _words(frame)
+            into.leaving = words_of(frame.msg, otherwise=f"the upstream announced its end ({_CLOSING})")
         else:
             raise Unusable("unknown_message" if frame.event is None else "unknown_event")
 
@@ -241,7 +230,7 @@ class Codec:
         asked = self._asked.pop(frame.id, None) if isinstance(frame.id, str) else None
         if asked is None or asked[0] == "unsubscribe":
             raise Unusable("rejected")
-        into.refused(_words(frame), *asked[1])
+        into.refused(words_of(frame.msg), *asked[1])
 
     def _requests(self, operation: Operation, symbols: Iterable[str]) -> list[str]:
         rest = iter(symbols)
@@ -326,11 +315,6 @@ def _number(trade: Trade) -> int:
 
 def _lowest(missing: Missing) -> int | None:
     return None if missing.first is None else max(missing.first - 1, 1)
-
-
-def _words(frame: _Frame) -> str:
-    words = frame.msg if isinstance(frame.msg, str) and frame.msg else "refused without a reason"
-    return words[:EXCERPT]
 
 
 def _get(what: str, **query: object) -> Request:

@@ -185,6 +185,7 @@ def test_a_service_upgrade_is_announced() -> None:
     """Then the next connection is made at once. Other notices are counted."""
     notice = {"event": "notice", "code": "64008", "msg": "The connection will soon be closed", "connId": "a"}
     assert decode(codec(), json.dumps(notice)).leaving == "The connection will soon be closed"
+    assert "(64008)" in (decode(codec(), json.dumps(notice | {"msg": ""})).leaving or "")
     into = decode(codec(), json.dumps({**notice, "code": "64000"}))
     assert (into.leaving, reasons(into)) == (None, ["unknown_notice"])
 
