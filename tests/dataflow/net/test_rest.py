@@ -20,6 +20,7 @@ from trio.testing import MockClock
 from dataflow.net.address import check_origin
 from dataflow.net.budget import (
     AT_ONCE,
+    LIMITED_FOR,
     MARGIN,
     MINUTE,
     QUEUE,
@@ -237,6 +238,27 @@ async def test_nothing_is_asked_before_its_time(mock_clock: MockClock) -> None:
         mock_clock.jump(30)
         assert await client.get("/") == b"[]"
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("header", [[], ["Retry-After: -1"], ["Retry-After: 0"], ["Retry-After: soon"]])
+async def test_who_is_asked_too_often_is_left_alone_whatever_it_says(
+    header: list[str], mock_clock: MockClock
+) -> None:
+    """To ask on would get us banned."""
+    asked: list[bytes] = []
+    answers = [whole(b"", "429 Slow down", *header), whole(b"[]")]
+
+    async def respond(stream: trio.SocketStream) -> None:
+        await stream.send_all(answers.pop(0))
+
+    async with serving(respond, asked) as url, asking(url) as client:
+        for _ in range(3):
+            with pytest.raises(RestFailed) as told:
+                await client.get("/")
+            assert (told.value.reason, told.value.wait) == ("rate_limited", LIMITED_FOR)
+        assert len(asked) == 1
+        mock_clock.jump(LIMITED_FOR)
+        assert await client.get("/") == b"[]"
 
 
 async def test_the_upstream_corrects_our_count_upward() -> None:
