@@ -31,8 +31,8 @@ bad_trade_id, and of an answer by HTTP not_text, malformed_json, unexpected_json
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import count, islice
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
@@ -190,12 +190,12 @@ class Codec:
         return ()
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        return self._requests("SUBSCRIBE", symbols)
+        """One request."""
+        return [self._request("SUBSCRIBE", symbols)]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        return self._requests("UNSUBSCRIBE", symbols)
+        """One request."""
+        return [self._request("UNSUBSCRIBE", symbols)]
 
     def probe(self) -> Sequence[str]:
         """A harmless request. Its answer is a sign of life: a quiet market sends nothing by itself."""
@@ -273,22 +273,14 @@ class Codec:
             sequence=number,
         )
 
-    def _requests(self, method: Method, symbols: Iterable[str]) -> list[str]:
-        rest = iter(symbols)
-        requests = []
-        while some := tuple(islice(rest, Settings.symbols_a_request)):
-            self._symbols.update((self._exchange_name(symbol), symbol) for symbol in some)
-            requests.append(self._request(method, some))
-        return requests
-
-    def _request(self, method: Method, symbols: tuple[str, ...]) -> str:
+    def _request(self, method: Method, symbols: Collection[str]) -> str:
+        names = {self._exchange_name(symbol): symbol for symbol in symbols}
+        self._symbols.update(names)
         number = next(self._ids)
-        self._asked[number] = (method, symbols)
+        self._asked[number] = (method, tuple(symbols))
         request: dict[str, Any] = {"method": method, "id": number}
-        if symbols:
-            request["params"] = [
-                f"{self._exchange_name(symbol).lower()}@{self._stream}" for symbol in symbols
-            ]
+        if names:
+            request["params"] = [f"{name.lower()}@{self._stream}" for name in names]
         return msgspec.json.encode(request).decode()
 
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
@@ -121,14 +120,14 @@ class Codec:
         return [_request("subscribe", "heartbeat", [PULSE])]
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
+        """One request."""
         self._symbols.update((self._exchange_name(symbol), symbol) for symbol in symbols)
         self._asked.update(dict.fromkeys(symbols))
-        return self._requests("subscribe", symbols)
+        return [_request("subscribe", CHANNEL, self._names(symbols))]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        return self._requests("unsubscribe", symbols)
+        """One request."""
+        return [_request("unsubscribe", CHANNEL, self._names(symbols))]
 
     def probe(self) -> Sequence[str]:
         """The heartbeat once more: a request that is always answered."""
@@ -181,12 +180,8 @@ class Codec:
             return
         raise Unusable("rejected")
 
-    def _requests(self, what: str, symbols: Iterable[str]) -> list[str]:
-        rest = map(self._exchange_name, symbols)
-        requests = []
-        while some := list(islice(rest, Settings.symbols_a_request)):
-            requests.append(_request(what, CHANNEL, some))
-        return requests
+    def _names(self, symbols: Iterable[str]) -> list[str]:
+        return [self._exchange_name(symbol) for symbol in symbols]
 
 
 def _request(what: str, channel: str, products: list[str]) -> str:

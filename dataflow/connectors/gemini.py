@@ -23,7 +23,6 @@ rate_limited.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
@@ -119,17 +118,17 @@ class Codec:
         return ()
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 20 symbols."""
+        """One request."""
         self._symbols.update((self._exchange_name(symbol), symbol) for symbol in symbols)
         self._asked.update(dict.fromkeys(symbols))
-        return self._requests("subscribe", symbols)
+        return [self._request("subscribe", symbols)]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 20 symbols."""
+        """One request."""
         self._left.update(dict.fromkeys(symbols))
         for symbol in symbols:
             self._subscribed.pop(symbol, None)
-        return self._requests("unsubscribe", symbols)
+        return [self._request("unsubscribe", symbols)]
 
     def probe(self) -> Sequence[str]:
         """None: there are heartbeats."""
@@ -213,13 +212,10 @@ class Codec:
             timestamp=from_milliseconds(deal.timestamp),
         )
 
-    def _requests(self, what: str, symbols: Iterable[str]) -> list[str]:
-        rest = map(self._exchange_name, symbols)
-        requests = []
-        while some := list(islice(rest, Settings.symbols_a_request)):
-            call = {"type": what, "subscriptions": [{"name": "l2", "symbols": some}]}
-            requests.append(msgspec.json.encode(call).decode())
-        return requests
+    def _request(self, what: str, symbols: Iterable[str]) -> str:
+        names = [self._exchange_name(symbol) for symbol in symbols]
+        call = {"type": what, "subscriptions": [{"name": "l2", "symbols": names}]}
+        return msgspec.json.encode(call).decode()
 
 
 class Filler:

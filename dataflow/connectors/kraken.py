@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import count, islice
+from itertools import count
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlencode
 
@@ -185,16 +185,15 @@ class _Common:
         return ()
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        requests = []
-        for number, some in self._parts(symbols):
-            self._asked[number] = dict.fromkeys(some)
-            requests.append(self._request("subscribe", number, some))
-        return requests
+        """One request."""
+        self._symbols.update((self._exchange_name(symbol), symbol) for symbol in symbols)
+        number = next(self._ids)
+        self._asked[number] = dict.fromkeys(symbols)
+        return [self._request("subscribe", number, symbols)]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        return [self._request("unsubscribe", number, some) for number, some in self._parts(symbols)]
+        """One request."""
+        return [self._request("unsubscribe", next(self._ids), symbols)]
 
     def probe(self) -> Sequence[str]:
         """A ping in the words of the exchange."""
@@ -208,14 +207,8 @@ class _Common:
         """Add the content of `message` to `into`. The top of this file lists the problems."""
         raise NotImplementedError
 
-    def _request(self, method: Method, number: int, symbols: Sequence[str]) -> str:
+    def _request(self, method: Method, number: int, symbols: Collection[str]) -> str:
         raise NotImplementedError
-
-    def _parts(self, symbols: Iterable[str]) -> Iterable[tuple[int, tuple[str, ...]]]:
-        rest = iter(symbols)
-        while some := tuple(islice(rest, Settings.symbols_a_request)):
-            self._symbols.update((self._exchange_name(symbol), symbol) for symbol in some)
-            yield next(self._ids), some
 
     def _names_of(self, symbols: Iterable[str]) -> list[str]:
         return [self._exchange_name(symbol) for symbol in symbols]
@@ -310,7 +303,7 @@ class Version2(_Common):
                 self._answered(symbol)
                 into.subscribed(symbol)
 
-    def _request(self, method: Method, number: int, symbols: Sequence[str]) -> str:
+    def _request(self, method: Method, number: int, symbols: Collection[str]) -> str:
         what: dict[str, Any] = {"channel": "trade", "symbol": self._names_of(symbols)}
         if method == "subscribe":
             what["snapshot"] = True
@@ -420,7 +413,7 @@ class Version1(_Common):
         else:
             raise Unusable("missing_field" if said.status is None else "unknown_type")
 
-    def _request(self, method: Method, number: int, symbols: Sequence[str]) -> str:
+    def _request(self, method: Method, number: int, symbols: Collection[str]) -> str:
         names = self._names_of(symbols)
         return _json({"event": method, "pair": names, "subscription": {"name": "trade"}, "reqid": number})
 

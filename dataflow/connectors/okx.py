@@ -23,8 +23,8 @@ bad_quantity, bad_timestamp. Of an answer by REST also: refused, rate_limited.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import count, islice
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlencode
 
@@ -150,14 +150,14 @@ class Codec:
         return ()
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 100 symbols."""
-        return self._requests("subscribe", symbols)
+        """One request."""
+        return [self._request("subscribe", symbols)]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 100 symbols."""
+        """One request."""
         for symbol in symbols:
             self._due.pop(symbol, None)
-        return self._requests("unsubscribe", symbols)
+        return [self._request("unsubscribe", symbols)]
 
     def probe(self) -> Sequence[str]:
         """A ping. Without any message within 30 seconds OKX ends a connection."""
@@ -232,17 +232,13 @@ class Codec:
             raise Unusable("rejected")
         into.refused(words_of(frame.msg), *asked[1])
 
-    def _requests(self, operation: Operation, symbols: Iterable[str]) -> list[str]:
-        rest = iter(symbols)
-        requests = []
-        while some := tuple(islice(rest, Settings.symbols_a_request)):
-            names = [self._settings.exchange_name(symbol) for symbol in some]
-            self._reader.symbols.update(zip(names, some, strict=True))
-            number = str(next(self._ids))
-            self._asked[number] = (operation, dict.fromkeys(some))
-            arguments = [{"channel": self._channel, "instId": name} for name in names]
-            requests.append(msgspec.json.encode({"id": number, "op": operation, "args": arguments}).decode())
-        return requests
+    def _request(self, operation: Operation, symbols: Collection[str]) -> str:
+        names = {self._settings.exchange_name(symbol): symbol for symbol in symbols}
+        self._reader.symbols.update(names)
+        number = str(next(self._ids))
+        self._asked[number] = (operation, dict.fromkeys(symbols))
+        arguments = [{"channel": self._channel, "instId": name} for name in names]
+        return msgspec.json.encode({"id": number, "op": operation, "args": arguments}).decode()
 
 
 class Filler:

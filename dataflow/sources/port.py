@@ -224,10 +224,11 @@ class Codec(Protocol):
         """Messages to send once, right after the connection has opened."""
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """Messages that subscribe to the trades of `symbols`, by their canonical names."""
+        """Messages that subscribe to the trades of `symbols`, by their canonical names: at least one, and at
+        most `symbols_a_request`."""
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """Messages that unsubscribe from them."""
+        """Messages that unsubscribe from them, as many at once."""
 
     def probe(self) -> Sequence[str]:
         """Messages that a living upstream answers, sent when it is silent. None if it has heartbeats."""
