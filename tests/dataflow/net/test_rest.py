@@ -139,8 +139,16 @@ async def test_an_answer_is_given_whole() -> None:
         (whole(b"", "418 Banned"), "rate_limited", "418"),
         (whole(b"", "503 Busy", "Retry-After: 3"), "rate_limited", "after 3 s"),
         (whole(b"x" * (MOST + 1)), "too_large", f"{MOST} bytes"),
-        (whole(gzip.compress(b"x" * (MOST + 1)), "200 OK", "Content-Encoding: gzip"), "too_large", "bytes"),
-        (whole(gzip.compress(b"x" * 10**7, mtime=0), "200 OK", "Content-Encoding: gzip"), "too_large", "bytes"),
+        (
+            whole(gzip.compress(b"x" * (MOST + 1), mtime=0), "200 OK", "Content-Encoding: gzip"),
+            "too_large",
+            "bytes",
+        ),
+        (
+            whole(gzip.compress(b"x" * 10**7, mtime=0), "200 OK", "Content-Encoding: gzip"),
+            "too_large",
+            "bytes",
+        ),
         (whole(gzip.compress(b"x", mtime=0)[:-4], "200 OK", "Content-Encoding: gzip"), "broken", "broke off"),
         (whole(b"no gzip", "200 OK", "Content-Encoding: gzip"), "bad_encoding", "no gzip"),
         (whole(b"?", "200 OK", "Content-Encoding: br"), "bad_encoding", "br"),
