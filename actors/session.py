@@ -546,11 +546,14 @@ class Session(Generic[P, M]):
         self._rest, self._held_since = rest, trio.current_time()
         self._start_flushing()
 
-    def tell(self, notice: Any) -> None:
-        """Send a notice in the client's protocol, if that has a word for it. Never waits or raises."""
-        text = self._dialogue.notice(notice)
-        if text is not None:
-            self.say(text)
+    def tell(self, *notices: Any) -> None:
+        """Send notices in the client's protocol, those for which it has a word. Never waits or raises.
+
+        Together: thousands may come at once, and each payload costs a call of the system, or room to wait.
+        """
+        texts = [text for notice in notices if (text := self._dialogue.notice(notice)) is not None]
+        if texts and self.ended is None:
+            self._say(self._wire.pack(texts))
 
     def say(self, text: bytes) -> None:
         """Send an answer or a notice in its turn. Never waits or raises."""

@@ -37,14 +37,14 @@ class Herald:
     async def _tell(self, notice: Notice) -> None:
         news: Sequence[Notice] = self._clients.take_news() if notice is NEWS else (notice,)
         for told, session in enumerate(self._clients if news else (), start=1):
-            for each in news:
-                if not isinstance(each, StreamSwitched) or _follows(session, each):
-                    session.tell(each)
+            session.tell(*[each for each in news if _concerns(session, each)])
             if told % max(1, CLIENTS_AT_ONCE // len(news)) == 0:
                 await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
 
 
-def _follows(session: AnySession, notice: StreamSwitched) -> bool:
+def _concerns(session: AnySession, notice: Notice) -> bool:
+    if not isinstance(notice, StreamSwitched):
+        return True
     topic = Topic(notice.channel, notice.symbol)
     return topic in session.lanes or topic._replace(symbol=ANY) in session.lanes

@@ -174,6 +174,17 @@ async def test_a_notice_is_told_in_the_words_of_the_protocol() -> None:
         assert s.wire.texts == ["notice lost"]
 
 
+async def test_notices_that_come_together_wait_as_one_message() -> None:
+    """A client that is busy while thousands come is not too slow for their number."""
+    async with stage(room=0, outbox=2, slow_client=SlowClient.DISCONNECT) as s:
+        s.session.tell("first")
+        s.session.tell(*[str(n) for n in range(9)], "", "last")
+        assert s.session.ended is None
+        s.wire.reads(1 << 30)
+        await wait_all_tasks_blocked()
+        assert s.wire.texts == [f"notice {said}" for said in ("first", *range(9), "last")]
+
+
 async def test_a_personal_rendering_has_a_head_of_its_own() -> None:
     """Each client's own head stands before each text, also before a gap; the bodies are encoded once for all."""
     encoded = WORDS.encoded

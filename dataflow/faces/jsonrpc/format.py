@@ -20,6 +20,7 @@ from dataflow.domain.symbols import ANY
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import TRADES
 from dataflow.gateway import spelling
+from dataflow.gateway.clients import SWITCHES_AT_ONCE
 from dataflow.gateway.format import Format
 from dataflow.gateway.spelling import encode
 
@@ -159,7 +160,7 @@ def notification_of_fill(format: Format, topic: Topic, epoch: int, places: Place
     return _notification("stream.filled", params | filled(format, topic, epoch, places))
 
 
-@lru_cache(maxsize=16)  # every session asks for the text of a notice to all clients
+@lru_cache(maxsize=SWITCHES_AT_ONCE + 16)  # every session asks for the texts of all that is told at once
 def _notice(notice: Notice) -> bytes:
     params = spelling.fields(notice)
     if isinstance(notice, SourceRestored):

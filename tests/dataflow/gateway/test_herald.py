@@ -19,7 +19,7 @@ from dataflow.domain.notice import (
     SymbolsChanged,
 )
 from dataflow.domain.symbols import ANY
-from dataflow.gateway.clients import Clients
+from dataflow.gateway.clients import SWITCHES_AT_ONCE, Clients
 from dataflow.gateway.herald import CLIENTS_AT_ONCE, Herald
 from supervisors import Child, Mailbox, Supervisor, open_supervisor
 
@@ -43,9 +43,11 @@ class Client(Session[bytes, str]):
         wire: Any = Nothing()
         super().__init__(wire, Manners())
         self.said: list[Notice] = []
+        self.calls = 0
 
-    def tell(self, notice: Notice) -> None:
-        self.said.append(notice)
+    def tell(self, *notices: Notice) -> None:
+        self.calls += bool(notices)
+        self.said += notices
 
 
 class Crowd:
@@ -128,7 +130,8 @@ async def test_symbols_that_a_full_mailbox_refused_are_told_with_the_next_ones()
 
 
 async def test_thousands_of_switches_at_once_are_all_told() -> None:
-    """To those who follow the symbol, in order, though the mailbox has room for a few messages."""
+    """To those who follow the symbol, in order, though the mailbox has room for a few messages. And together: a
+    client that is busy has room for a thousand messages."""
     crowd = Crowd(3)
     lanes: list[Any] = [crowd.members[0].lanes, crowd.members[1].lanes]
     lanes[0][Topic("trades", "S2999")], lanes[1][Topic("trades", ANY)] = object(), object()
@@ -139,3 +142,4 @@ async def test_thousands_of_switches_at_once_are_all_told() -> None:
             crowd.clients.switched(notice)
         await wait_all_tasks_blocked()
     assert [member.said for member in crowd.members] == [notices[-1:], notices, []]
+    assert [member.calls for member in crowd.members] == [1, 3000 // SWITCHES_AT_ONCE, 0]

@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.domain import Gap, Recorded, Topic, Trade
-from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Waiting
+from dataflow.domain.notice import (
+    Draining,
+    Refused,
+    SourceLost,
+    SourceRestored,
+    StreamSwitched,
+    SymbolsChanged,
+    Waiting,
+)
 from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc.format import JSONRPC
+from dataflow.gateway.clients import SWITCHES_AT_ONCE
 from dataflow.gateway.spelling import symbol_quality
 
 
@@ -121,6 +130,39 @@ def test_notices_about_connections() -> None:
         "method": "connection.refused",
         "params": {"reason": "too many sessions", "retryAfter": 7.5},
     }
+
+
+def test_notices_about_symbols_and_their_sources() -> None:
+    """Which stream goes over, where, from whom to whom and why; which symbols come and go."""
+    assert told(JSONRPC.notice(switched("BTC-USD", 612))) == {
+        "jsonrpc": "2.0",
+        "method": "stream.switched",
+        "params": {
+            "symbol": "BTC-USD",
+            "channel": "trades",
+            "epoch": 1763696936212,
+            "offset": 612,
+            "from": "coinbase",
+            "to": "kraken",
+            "reason": "coinbase is lost",
+        },
+    }
+    assert told(JSONRPC.notice(SymbolsChanged(("SOL-USD",), ()))) == {
+        "jsonrpc": "2.0",
+        "method": "symbols.changed",
+        "params": {"added": ["SOL-USD"], "removed": []},
+    }
+
+
+def test_all_that_is_told_at_once_is_written_once_for_all_clients() -> None:
+    """Each client is told all of it before the next one is."""
+    notices = [switched(f"S{n}-USD", n) for n in range(SWITCHES_AT_ONCE)]
+    one, other = ([JSONRPC.notice(notice) for notice in notices] for _ in range(2))
+    assert all(a is b for a, b in zip(one, other, strict=True))
+
+
+def switched(symbol: str, offset: int) -> StreamSwitched:
+    return StreamSwitched(symbol, "trades", 1763696936212, offset, "coinbase", "kraken", "coinbase is lost")
 
 
 def test_a_slow_client_is_told_how_much_it_missed() -> None:
