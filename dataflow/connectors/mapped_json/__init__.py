@@ -395,9 +395,7 @@ class Filler:
     def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
         """The last trade of the answer."""
         trades = self._trades(symbols[0], answer)
-        if not trades:
-            return {}
-        return {symbols[0]: Newest(trades[-1].sequence, trades[-1].trade_id, trades[-1].timestamp)}
+        return {each.symbol: Newest.of(each) for each in trades[-1:]}
 
     def _request(self, rest: Rest, symbol: str, after: Trade | None) -> Request:
         values = spellings(self._exchange_name(symbol), _in_address)
