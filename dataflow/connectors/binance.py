@@ -351,9 +351,7 @@ class Filler:
         """The id of the newest trade; of an aggregate its time, too."""
         if not self._single:
             trades = [self._trade(symbols[0], row) for row in answered(answer, _decode_rows)]
-            return {
-                trade.symbol: Newest(trade.sequence, trade.trade_id, trade.timestamp) for trade in trades[-1:]
-            }
+            return {each.symbol: Newest.of(each) for each in trades[-1:]}
         asked = {self._exchange_name(symbol): symbol for symbol in symbols}
         found = {}
         for told in answered(answer, _decode_tickers):
