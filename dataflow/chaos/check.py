@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from decimal import Decimal
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, ClassVar, Final, TypeAlias
 
 from attrs import asdict, define, field, frozen
@@ -404,6 +404,7 @@ def source_account(symbol: str, sent: Sequence[Seen], admitted: Admitted) -> Sou
 class Refill:
     """What became of the trades that did not come: asked for and delivered, or left as a named gap.
 
+    `anew`: those of them that were missed when the exchange numbered anew, so that nobody could ask.
     `seconds`: from the loss until all was there, as (bound, how many took at most so long). `asked`:
     questions. `refused`: answers that were not believed, by reason.
     """
@@ -413,6 +414,7 @@ class Refill:
     seconds: list[tuple[float, int]]
     asked: int
     refused: Counter[str]
+    anew: int = 0
 
     @property
     def missed(self) -> int:
@@ -421,13 +423,25 @@ class Refill:
 
     @property
     def share(self) -> float:
-        """The share that was delivered after all."""
-        return self.refilled / self.missed if self.missed else 1.0
+        """The share that was delivered after all, of those that could be asked for."""
+        askable = self.missed - self.anew
+        return self.refilled / askable if askable > 0 else 1.0
 
     def within(self, share: float) -> float:
         """Seconds within which this share of the questions was answered; 0 without any."""
         whole = self.seconds[-1][1] if self.seconds else 0
         return next((bound for bound, count in self.seconds if whole and count >= share * whole), 0.0)
+
+
+def missed_anew(ids: Sequence[int], admitted: Set[int]) -> int:
+    """How many trades were missed where the numbers of an exchange go back: the last ones before, and the
+    first ones behind. `ids`: of one symbol, as they were sent."""
+    found = 0
+    for begin in (at for at in range(1, len(ids)) if ids[at] < ids[at - 1]):
+        before, behind = reversed(ids[:begin]), ids[begin:]
+        found += sum(1 for _ in takewhile(lambda id: id not in admitted, before))
+        found += sum(1 for _ in takewhile(lambda id: id not in admitted, behind))
+    return found
 
 
 @define

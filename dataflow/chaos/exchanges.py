@@ -15,7 +15,7 @@ from typing import Final, Literal
 import simulators
 from simulators import Exchange, Player
 
-from .check import Admitted, Seen, SourceAccount, source_account
+from .check import Admitted, Seen, SourceAccount, missed_anew, source_account
 
 SPEED: Final = 5.0  # times the recordings' own pace: about 500 trades a second together
 REMEMBERED: Final = 1_000_000  # trades of a symbol: more than a rehearsal has
@@ -53,6 +53,19 @@ def judge(
         sent = [_sent(name, trade) for trade in exchange.tape(upstream)]
         whole.add(source_account(symbol, sent, admitted[symbol]))
     return whole
+
+
+def numbered_anew(
+    name: str, exchange: Exchange, symbols: Collection[str], admitted: Mapping[str, Admitted]
+) -> int:
+    """How many trades were missed because the exchange numbered anew."""
+    return sum(
+        missed_anew(
+            [trade.id for trade in exchange.tape(symbol.replace("-", ""))],
+            {int(trade.trade_id or 0) for trade in admitted[symbol].trades.values() if trade.source == name},
+        )
+        for symbol in symbols
+    )
 
 
 def _sent(source: str, trade: simulators.Trade) -> Seen:

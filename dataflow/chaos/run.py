@@ -34,7 +34,7 @@ from supervisors import Event, Handle, SupervisionError, open_supervisor
 
 from .check import Figures, Refill, pushed_account
 from .client import Client, dial, speaker
-from .exchanges import ASKED, EXCHANGES, REMEMBERED, judge, playing
+from .exchanges import ASKED, EXCHANGES, REMEMBERED, judge, numbered_anew, playing
 from .faces import CLIENTS
 from .grpc import Aggregates
 from .plan import Plan, Rehearsal, Shape, Step, make
@@ -530,7 +530,12 @@ def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> Non
         if name in ASKED:
             refills, left = core.wanted.of(name), figures.sources[name].announced
             figures.refills[name] = Refill(
-                refills.filled, left, list(refills.seconds.cumulative()), refills.asked, refills.refused
+                refills.filled,
+                left,
+                list(refills.seconds.cumulative()),
+                refills.asked,
+                refills.refused,
+                numbered_anew(name, exchange, symbols, records.admitted),
             )
     for name, producer in stage.producers.items():
         admitted, dropped = records.admitted[producer.symbol], 0

@@ -226,12 +226,11 @@ def _source(source: SourceAccount) -> str:
 
 
 def _refill(refill: Refill, source: SourceAccount) -> str:
-    times = ", ".join(
-        f"p{share:.0%}".rstrip("%") + f" <= {refill.within(share):g} s" for share in (0.5, 0.99)
-    )
+    times = ", ".join(f"p{percent} <= {refill.within(percent / 100):g} s" for percent in (50, 99))
     return (
         f"{refill.missed} missed, {refill.refilled} refilled ({refill.share:.1%}; {times}), "
-        f"{refill.left} left in named gaps, {source.unaccounted} unexplained; {refill.asked} questions, "
+        f"{refill.left} left in named gaps ({refill.anew} at a new numbering), "
+        f"{source.unaccounted} unexplained; {refill.asked} questions, "
         f"{refill.refused.total()} answers not believed"
     )
 

@@ -66,10 +66,12 @@ def asks(subject: Subject) -> None:
     symbols = _symbols(subject)
     make = subject.module.Codec
     one, other = make(NAME, subject.settings), make(NAME, subject.settings)
-    first, second = [*one.opening(), *one.subscribe(symbols)], [*other.opening(), *other.subscribe(symbols)]
+    first, second = [*one.opening(), *subject.ask(one)], [*other.opening(), *subject.ask(other)]
     if first != second:
         raise Broken("two codecs ask for the same symbols in different words")
-    if not all(isinstance(each, str) and each for each in (*first, *one.probe(), *one.unsubscribe(symbols))):
+    if not all(
+        isinstance(each, str) and each for each in (*first, *one.probe(), *one.unsubscribe(symbols[:1]))
+    ):
         raise Broken("a request is no text")
     names = {subject.settings.exchange_name(symbol) for symbol in symbols}
     if len(names) < len(set(symbols)):

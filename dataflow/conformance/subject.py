@@ -46,8 +46,14 @@ class Subject:
         """A fresh codec, which has said its opening and asked for all symbols."""
         made: Codec = self.module.Codec(NAME, self.settings)
         made.opening()
-        made.subscribe(self.symbols)
+        self.ask(made)
         return made
+
+    def ask(self, codec: Codec) -> list[str]:
+        """The requests for all symbols, of which none names more than the upstream takes."""
+        most, symbols = self.settings.symbols_a_request, self.symbols
+        parts = (symbols[at : at + most] for at in range(0, len(symbols), most))
+        return [request for part in parts for request in codec.subscribe(part)]
 
     def filler(self) -> Filler | None:
         """The connector's filler, if it has one."""

@@ -31,9 +31,8 @@ bad_trade_id, and of an answer by HTTP not_text, malformed_json, unexpected_json
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from decimal import Decimal
-from itertools import count, islice
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
@@ -44,16 +43,9 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.domain.timestamps import LATEST
+from dataflow.sources.fields import LAST_COUNT, PositiveDecimals, named_in, present, whole
 from dataflow.sources.port import Newest, Page, Request, SourceSettings, place, told_apart
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
-    positive_decimal,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
 _LATEST_USUAL: Final = LATEST // 1_000_000  # milliseconds
@@ -63,7 +55,6 @@ _AGGREGATES_WEIGHT: Final = 4
 _FUTURES_WEIGHT: Final = 20  # the same question there
 _TICKER_WEIGHT: Final = 2  # for up to so many symbols; for more it costs more than to ask again
 _TICKER_SYMBOLS: Final = 20
-_LAST_ID: Final = 2**53  # a greater number is noise, and would make a gap that no client can count
 
 _SIDES: Final[dict[Any, Side]] = {
     True: "sell",
@@ -199,12 +190,12 @@ class Codec:
         return ()
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        return self._requests("SUBSCRIBE", symbols)
+        """One request."""
+        return [self._request("SUBSCRIBE", symbols)]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        return self._requests("UNSUBSCRIBE", symbols)
+        """One request."""
+        return [self._request("UNSUBSCRIBE", symbols)]
 
     def probe(self) -> Sequence[str]:
         """A harmless request. Its answer is a sign of life: a quiet market sends nothing by itself."""
@@ -230,7 +221,7 @@ class Codec:
             said: Any = frame.data or frame
             number = said.t if self._single else said.a
             moment = said.T
-            if not (said.e == self._stream and 0 <= number <= _LAST_ID and 0 < moment < _LATEST_USUAL):
+            if not (said.e == self._stream and 0 <= number <= LAST_COUNT and 0 < moment < _LATEST_USUAL):
                 return None
             return Trade(
                 self._name,
@@ -270,40 +261,26 @@ class Codec:
             (into.subscribed if method == "SUBSCRIBE" else into.unsubscribed)(*symbols)
 
     def _trade(self, said: _Message) -> Trade:
-        number = _identifier(said.t if self._single else said.a)
+        number = whole(said.t if self._single else said.a, "bad_trade_id")
         return Trade(
             source=self._name,
-            symbol=self._symbol(said.s),
+            symbol=named_in(self._symbols, said.s),
             trade_id=str(number),
             side=_side(said.m),
-            price=_number(said.p, "bad_price"),
-            quantity=_number(said.q, "bad_quantity"),
+            price=self._decimals.read(said.p, "bad_price"),
+            quantity=self._decimals.read(said.q, "bad_quantity"),
             timestamp=_timestamp(said.T),
             sequence=number,
         )
 
-    def _symbol(self, name: Any) -> str:
-        symbol = self._symbols.get(name) if isinstance(_present(name), str) else None
-        if symbol is None:
-            raise Unusable("unknown_symbol")
-        return symbol
-
-    def _requests(self, method: Method, symbols: Iterable[str]) -> list[str]:
-        rest = iter(symbols)
-        requests = []
-        while some := tuple(islice(rest, Settings.symbols_a_request)):
-            self._symbols.update((self._exchange_name(symbol), symbol) for symbol in some)
-            requests.append(self._request(method, some))
-        return requests
-
-    def _request(self, method: Method, symbols: tuple[str, ...]) -> str:
+    def _request(self, method: Method, symbols: Collection[str]) -> str:
+        names = {self._exchange_name(symbol): symbol for symbol in symbols}
+        self._symbols.update(names)
         number = next(self._ids)
-        self._asked[number] = (method, symbols)
+        self._asked[number] = (method, tuple(symbols))
         request: dict[str, Any] = {"method": method, "id": number}
-        if symbols:
-            request["params"] = [
-                f"{self._exchange_name(symbol).lower()}@{self._stream}" for symbol in symbols
-            ]
+        if names:
+            request["params"] = [f"{name.lower()}@{self._stream}" for name in names]
         return msgspec.json.encode(request).decode()
 
 
@@ -336,6 +313,7 @@ class Filler:
         self._name = name
         self._single = settings.stream == "trade"
         self._exchange_name = settings.exchange_name
+        self._decimals = PositiveDecimals()
         self._root = "/fapi/v1" if _is_futures(settings.url) else "/api/v3"
         aggregates = _FUTURES_WEIGHT if _is_futures(settings.url) else _AGGREGATES_WEIGHT
         self._weight = _TRADES_WEIGHT if self._single else aggregates
@@ -379,11 +357,9 @@ class Filler:
         asked = {self._exchange_name(symbol): symbol for symbol in symbols}
         found = {}
         for told in answered(answer, _decode_tickers):
-            symbol = asked.get(told.symbol) if isinstance(told.symbol, str) else None
-            if symbol is None:
-                raise Unusable("unknown_symbol")
+            symbol = named_in(asked, told.symbol)
             if told.lastId != -1:  # none in the last 24 hours
-                number = _identifier(told.lastId)
+                number = whole(told.lastId, "bad_trade_id")
                 found[symbol] = Newest(number, str(number))
         return found
 
@@ -401,14 +377,14 @@ class Filler:
 
     def _trade(self, symbol: str, row: _Row) -> Trade:
         single = self._single
-        number = _identifier(row.id if single else row.a)
+        number = whole(row.id if single else row.a, "bad_trade_id")
         return Trade(
             source=self._name,
             symbol=symbol,
             trade_id=str(number),
             side=_side(row.isBuyerMaker if single else row.m),
-            price=_number(row.price if single else row.p, "bad_price"),
-            quantity=_number(row.qty if single else row.q, "bad_quantity"),
+            price=self._decimals.read(row.price if single else row.p, "bad_price"),
+            quantity=self._decimals.read(row.qty if single else row.q, "bad_quantity"),
             timestamp=_timestamp(row.time if single else row.T),
             sequence=number,
         )
@@ -427,36 +403,17 @@ def _is_american(url: str) -> bool:
 def _refusal(frame: _Frame) -> str | None:
     if frame.error is None and frame.code is None:
         return None
-    text = frame.error.get("msg") if isinstance(frame.error, dict) else frame.msg
-    return text[:EXCERPT] if isinstance(text, str) else "refused without a reason"
-
-
-def _present(value: Any) -> Any:
-    if value is None:
-        raise Unusable("missing_field")
-    return value
-
-
-def _identifier(value: Any) -> int:
-    if type(_present(value)) is not int or not 0 <= value <= _LAST_ID:
-        raise Unusable("bad_trade_id")
-    return int(value)
+    return words_of(frame.error.get("msg") if isinstance(frame.error, dict) else frame.msg)
 
 
 def _side(buyer_is_maker: Any) -> Side:
-    if not isinstance(_present(buyer_is_maker), bool):
+    if not isinstance(present(buyer_is_maker), bool):
         raise Unusable("bad_side")
     return _SIDES[buyer_is_maker]
 
 
-def _number(value: Any, otherwise: str) -> Decimal:
-    if not isinstance(_present(value), str):
-        raise Unusable(otherwise)
-    return positive_decimal(value, otherwise)
-
-
 def _timestamp(value: Any) -> int:
-    if type(_present(value)) is not int or value <= 0:
+    if type(present(value)) is not int or value <= 0:
         raise Unusable("bad_timestamp")
     nanoseconds = value * (1_000 if value > _MICROSECONDS_FROM else 1_000_000)
     if nanoseconds >= LATEST:

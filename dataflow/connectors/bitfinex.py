@@ -34,19 +34,9 @@ from attrs import field, frozen, validators
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.domain.symbols import contract
+from dataflow.sources.fields import PositiveDecimals, from_milliseconds, named_in, present, whole
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    counted,
-    decoded,
-    excerpt,
-    from_milliseconds,
-    named_in,
-    present,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _SEQ_ALL: Final = 65536
 _VERSION: Final = 2
@@ -116,11 +106,11 @@ class _Reader:
         return Trade(
             source=self._name,
             symbol=symbol,
-            trade_id=str(_whole(said[0], "bad_trade_id")),
+            trade_id=str(whole(said[0], "bad_trade_id")),
             side="sell" if amount.startswith("-") else "buy",
             price=self._decimals.read(_numeral(said[3], "bad_price"), "bad_price"),
             quantity=self._decimals.read(amount.removeprefix("-"), "bad_quantity"),
-            timestamp=from_milliseconds(_whole(said[1], "bad_timestamp")),
+            timestamp=from_milliseconds(whole(said[1], "bad_timestamp")),
         )
 
 
@@ -192,7 +182,7 @@ class Codec:
         if not self._is_numbered:
             return
         at = 2 if len(said) > 1 and (said[1] == "hb" or isinstance(said[1], list)) else 3
-        number = _whole(said[at] if len(said) > at else None, "bad_sequence")
+        number = whole(said[at] if len(said) > at else None, "bad_sequence")
         due, unread = self._due, self._unread
         self._due, self._unread = number + 1, 0
         if due is None or number == due:
@@ -248,7 +238,7 @@ class Codec:
         if said.channel != "trades":
             raise Unusable("unknown_channel")
         symbol = named_in(self._symbols, said.symbol)
-        self._channels[_whole(said.chan_id, "unknown_channel")] = symbol
+        self._channels[whole(said.chan_id, "unknown_channel")] = symbol
         into.subscribed(symbol)
 
     def _refused(self, said: _Event, into: Received[Item]) -> None:
@@ -258,7 +248,7 @@ class Codec:
         if said.code == _ALREADY and symbol in self._channels.values():
             into.subscribed(symbol)
         else:
-            into.refused(_words(said), symbol)
+            into.refused(words_of(said.msg), symbol)
 
 
 class Filler:
@@ -313,7 +303,7 @@ def _parsed(message: str | bytes) -> _Event | list[Any]:
 
 def _inform(said: _Event, into: Received[Item]) -> None:
     if said.code == _RESTART:
-        into.leaving = _words(said)
+        into.leaving = words_of(said.msg, otherwise=f"the upstream announced its end ({_RESTART})")
     elif said.code == _MAINTENANCE_ENDED:
         into.leaving = "a maintenance of the upstream has ended: it must be asked again"
     elif said.code == _MAINTENANCE:
@@ -328,12 +318,6 @@ def _inform(said: _Event, into: Received[Item]) -> None:
         raise Unusable("maintenance")
 
 
-def _whole(value: Any, otherwise: str) -> int:
-    if isinstance(value, str):
-        raise Unusable(otherwise)
-    return counted(value, otherwise)
-
-
 def _numeral(value: Any, otherwise: str) -> str:
     if type(present(value)) is int:
         return str(value)
@@ -344,11 +328,6 @@ def _numeral(value: Any, otherwise: str) -> str:
 
 def _milliseconds(trade: Trade | None) -> int | None:
     return None if trade is None else trade.timestamp // 1_000_000
-
-
-def _words(said: _Event) -> str:
-    words = said.msg if isinstance(said.msg, str) and said.msg else "refused without a reason"
-    return words[:EXCERPT]
 
 
 def _written(**fields: object) -> str:

@@ -33,18 +33,18 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_microseconds, from_seconds, identifier, json_text, one_of
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
+from dataflow.sources.fields import (
     PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
+    from_microseconds,
+    from_seconds,
+    identifier,
+    json_text,
     named_in,
+    one_of,
     present,
 )
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 CHANNEL: Final = "live_trades_"
 SPANS: Final = ("minute", "hour", "day")  # that REST can be asked for
@@ -77,13 +77,6 @@ class Settings(SourceSettings):
     refill_url: str = "https://www.bitstamp.net"
     # "There is a default limit threshold of 10,000 requests per 10 minutes in place."
     refill_weight: int = field(default=1000, validator=validators.gt(0))
-
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Bitstamp, where the dash is left out")
 
     def derived(self, symbol: str) -> str:
         """Without the dash, in small letters."""
@@ -221,12 +214,11 @@ class Codec:
             words = decoded(json_text(said.data), _data).message
         except Unusable:
             words = None
-        reason = words[:EXCERPT] if isinstance(words, str) and words else "refused without a reason"
         channel = said.channel if isinstance(said.channel, str) and said.channel else None
         symbols = list(self._asked) if channel is None else [self._symbol(channel)]
         if not (symbols and self._asked.keys() >= set(symbols)):
             raise Unusable("rejected")
-        into.refused(reason, *symbols)
+        into.refused(words_of(words), *symbols)
         for symbol in symbols:
             del self._asked[symbol]
 

@@ -30,17 +30,17 @@ from attrs import field, frozen
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Side, Trade
-from dataflow.domain.timestamps import EARLIEST, LATEST, from_rfc3339, utc_second
-from dataflow.sources.port import SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
+from dataflow.domain.timestamps import utc_second
+from dataflow.sources.fields import (
     UNSIGNED,
     PositiveDecimals,
-    Unusable,
-    decoded,
-    excerpt,
-    positive_decimal,
+    from_text,
+    json_number,
+    named_in,
+    one_of,
 )
+from dataflow.sources.port import SourceSettings
+from dataflow.sources.reading import EXCERPT, Unusable, decoded, excerpt, words_of
 
 ORIGIN: Final = "https://exchange.blockchain.com"  # the exchange refuses a handshake without it
 
@@ -204,25 +204,25 @@ class Codec:
         return [_request(action, channel="trades", symbol=symbol) for symbol in symbols]
 
     def _subscribed(self, said: _Message, into: Received[Item]) -> None:
-        symbol = self._symbol(said)
+        symbol = named_in(self._known, said.symbol)
         self._acknowledged[symbol] = None
         into.subscribed(symbol)
         self._answered("subscribe", symbol, into)
 
     def _unsubscribed(self, said: _Message, into: Received[Item]) -> None:
-        symbol = self._symbol(said)
+        symbol = named_in(self._known, said.symbol)
         self._acknowledged.pop(symbol, None)
         into.unsubscribed(symbol)
         self._answered("unsubscribe", symbol, into)
 
     def _rejected(self, said: _Message, into: Received[Item]) -> None:
-        reason = said.text[:EXCERPT] if isinstance(said.text, str) else "refused without a reason"
+        reason = words_of(said.text)
         if said.symbol is None:
             self._nameless.append(reason)
             if not self._attribute(into):
                 raise Unusable("rejected")
             return
-        symbol = self._symbol(said)
+        symbol = named_in(self._known, said.symbol)
         asked: list[Action] = [action for action, about in self._unanswered if about == symbol]
         action = asked[0] if asked else "subscribe"
         if action == "subscribe":
@@ -261,19 +261,13 @@ class Codec:
     def _trade(self, said: _Message) -> Trade:
         return Trade(
             source=self._name,
-            symbol=self._symbol(said),
+            symbol=named_in(self._known, said.symbol),
             trade_id=_trade_id(said.trade_id),
-            side=_side(said.side),
-            price=_number(said.price, "bad_price"),
-            quantity=_number(said.qty, "bad_quantity"),
-            timestamp=_timestamp(said.timestamp),
+            side=one_of(said.side, _SIDES, "bad_side"),
+            price=json_number(said.price, self._decimals, "bad_price"),
+            quantity=json_number(said.qty, self._decimals, "bad_quantity"),
+            timestamp=from_text(said.timestamp),
         )
-
-    def _symbol(self, said: _Message) -> str:
-        symbol = self._known.get(_text(said.symbol))
-        if symbol is None:
-            raise Unusable("unknown_symbol")
-        return symbol
 
 
 _HANDLERS: Final[Mapping[str, Callable[[Codec, _Message, Received[Item]], None]]] = {
@@ -298,29 +292,3 @@ def _trade_id(value: object) -> str:
     if not (found := _text(value)):
         raise Unusable("bad_trade_id")
     return found
-
-
-def _side(value: object) -> Side:
-    side = _SIDES.get(_text(value))
-    if side is None:
-        raise Unusable("bad_side")
-    return side
-
-
-def _number(raw: msgspec.Raw, otherwise: str) -> Any:
-    written = bytes(raw)
-    if not written or written == b"null":
-        raise Unusable("missing_field")
-    return positive_decimal(written.decode(), otherwise)
-
-
-def _timestamp(value: object) -> int:
-    try:
-        moment = from_rfc3339(_text(value))
-    except Unusable:
-        raise
-    except ValueError as error:
-        raise Unusable("bad_timestamp") from error
-    if not EARLIEST < moment < LATEST:
-        raise Unusable("bad_timestamp")
-    return moment

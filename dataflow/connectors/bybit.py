@@ -22,8 +22,8 @@ an answer by REST also: refused, rate_limited.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import count, islice
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlencode
 
@@ -33,19 +33,9 @@ from attrs import field, frozen, validators
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
-from dataflow.sources.fields import one_of
+from dataflow.sources.fields import PositiveDecimals, from_milliseconds, named_in, one_of, present
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place, told_apart
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
-    from_milliseconds,
-    named_in,
-    present,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _TOPIC: Final = "publicTrade."
 _NEWEST: Final = {"spot": 60, "linear": 1000}  # trades that the REST gives, by category
@@ -158,12 +148,12 @@ class Codec:
         return ()
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 10 symbols."""
-        return self._requests("subscribe", symbols)
+        """One request."""
+        return [self._request("subscribe", symbols)]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 10 symbols."""
-        return self._requests("unsubscribe", symbols)
+        """One request."""
+        return [self._request("unsubscribe", symbols)]
 
     def probe(self) -> Sequence[str]:
         """A ping. Bybit ends a connection that has neither data nor pings for ten minutes."""
@@ -227,20 +217,15 @@ class Codec:
             self._held.update(dict.fromkeys(symbols))
             into.subscribed(*symbols)
         else:
-            words = frame.ret_msg if _is_text(frame.ret_msg) and frame.ret_msg else "refused without a reason"
-            into.refused(words[:EXCERPT], *symbols)
+            into.refused(words_of(frame.ret_msg), *symbols)
 
-    def _requests(self, operation: Operation, symbols: Iterable[str]) -> list[str]:
-        rest = iter(symbols)
-        requests = []
-        while some := tuple(islice(rest, Settings.symbols_a_request)):
-            names = [self._settings.exchange_name(symbol) for symbol in some]
-            self._symbols.update(zip(names, some, strict=True))
-            number = str(next(self._ids))
-            self._asked[number] = (operation, some)
-            request = {"req_id": number, "op": operation, "args": [_TOPIC + name for name in names]}
-            requests.append(msgspec.json.encode(request).decode())
-        return requests
+    def _request(self, operation: Operation, symbols: Collection[str]) -> str:
+        names = {self._settings.exchange_name(symbol): symbol for symbol in symbols}
+        self._symbols.update(names)
+        number = str(next(self._ids))
+        self._asked[number] = (operation, tuple(symbols))
+        request = {"req_id": number, "op": operation, "args": [_TOPIC + name for name in names]}
+        return msgspec.json.encode(request).decode()
 
 
 class Filler:

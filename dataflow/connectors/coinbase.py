@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
@@ -34,17 +33,9 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_text, one_of, whole
+from dataflow.sources.fields import PositiveDecimals, from_text, named_in, one_of, whole
 from dataflow.sources.port import Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
-    named_in,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 CHANNEL: Final = "matches"
 PULSE: Final = "BTC-USD"  # whose heartbeat is asked for: the product that the exchange will have longest
@@ -129,14 +120,14 @@ class Codec:
         return [_request("subscribe", "heartbeat", [PULSE])]
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
+        """One request."""
         self._symbols.update((self._exchange_name(symbol), symbol) for symbol in symbols)
         self._asked.update(dict.fromkeys(symbols))
-        return self._requests("subscribe", symbols)
+        return [_request("subscribe", CHANNEL, self._names(symbols))]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        return self._requests("unsubscribe", symbols)
+        """One request."""
+        return [_request("unsubscribe", CHANNEL, self._names(symbols))]
 
     def probe(self) -> Sequence[str]:
         """The heartbeat once more: a request that is always answered."""
@@ -156,7 +147,8 @@ class Codec:
             elif said.type == "subscriptions":
                 self._compare(decoded(message, _subscriptions).channels, into)
             elif said.type == "error":
-                self._refused(_words(decoded(message, _errors)), into)
+                error = decoded(message, _errors)
+                self._refused(words_of(error.message, error.reason), into)
             elif not (isinstance(said.type, str) and said.type in _OTHER_TYPES):
                 raise Unusable("missing_field" if said.type is None else "unknown_type")
         except Unusable as problem:
@@ -188,21 +180,12 @@ class Codec:
             return
         raise Unusable("rejected")
 
-    def _requests(self, what: str, symbols: Iterable[str]) -> list[str]:
-        rest = map(self._exchange_name, symbols)
-        requests = []
-        while some := list(islice(rest, Settings.symbols_a_request)):
-            requests.append(_request(what, CHANNEL, some))
-        return requests
+    def _names(self, symbols: Iterable[str]) -> list[str]:
+        return [self._exchange_name(symbol) for symbol in symbols]
 
 
 def _request(what: str, channel: str, products: list[str]) -> str:
     return msgspec.json.encode({"type": what, "product_ids": products, "channels": [channel]}).decode()
-
-
-def _words(said: _Error) -> str:
-    words = [text for text in (said.message, said.reason) if isinstance(text, str) and text]
-    return ": ".join(words)[:EXCERPT] or "refused without a reason"
 
 
 def _trade(source: str, symbol: str, said: _Message, decimals: PositiveDecimals) -> Trade:

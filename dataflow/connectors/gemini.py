@@ -23,7 +23,6 @@ rate_limited.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
@@ -32,18 +31,9 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import identifier, one_of
+from dataflow.sources.fields import PositiveDecimals, from_milliseconds, identifier, named_in, one_of
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
-    from_milliseconds,
-    named_in,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 PAGE: Final = 500  # trades of one answer by REST
 
@@ -65,13 +55,6 @@ class Settings(SourceSettings):
     refill_url: str = "https://api.gemini.com"
     # "120 requests per minute, and recommend that you do not exceed 1 request per second"
     refill_weight: int = field(default=60, validator=validators.gt(0))
-
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Gemini, where the dash is left out")
 
     def derived(self, symbol: str) -> str:
         """Without dashes: BTCUSD, BTCGUSDPERP."""
@@ -135,17 +118,17 @@ class Codec:
         return ()
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 20 symbols."""
+        """One request."""
         self._symbols.update((self._exchange_name(symbol), symbol) for symbol in symbols)
         self._asked.update(dict.fromkeys(symbols))
-        return self._requests("subscribe", symbols)
+        return [self._request("subscribe", symbols)]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 20 symbols."""
+        """One request."""
         self._left.update(dict.fromkeys(symbols))
         for symbol in symbols:
             self._subscribed.pop(symbol, None)
-        return self._requests("unsubscribe", symbols)
+        return [self._request("unsubscribe", symbols)]
 
     def probe(self) -> Sequence[str]:
         """None: there are heartbeats."""
@@ -215,8 +198,7 @@ class Codec:
     def _refuse(self, said: _Message, into: Received[Item]) -> None:
         if not self._asked:
             raise Unusable("rejected")
-        words = [text for text in (said.reason, said.message) if isinstance(text, str) and text]
-        into.refused(": ".join(words)[:EXCERPT] or "refused without a reason", *self._asked)
+        into.refused(words_of(said.reason, said.message), *self._asked)
         self._asked.clear()
 
     def _trade(self, symbol: str, deal: _Deal) -> Trade:
@@ -230,13 +212,10 @@ class Codec:
             timestamp=from_milliseconds(deal.timestamp),
         )
 
-    def _requests(self, what: str, symbols: Iterable[str]) -> list[str]:
-        rest = map(self._exchange_name, symbols)
-        requests = []
-        while some := list(islice(rest, Settings.symbols_a_request)):
-            call = {"type": what, "subscriptions": [{"name": "l2", "symbols": some}]}
-            requests.append(msgspec.json.encode(call).decode())
-        return requests
+    def _request(self, what: str, symbols: Iterable[str]) -> str:
+        names = [self._exchange_name(symbol) for symbol in symbols]
+        call = {"type": what, "subscriptions": [{"name": "l2", "symbols": names}]}
+        return msgspec.json.encode(call).decode()
 
 
 class Filler:

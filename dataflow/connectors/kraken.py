@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import count, islice
+from itertools import count
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlencode
 
@@ -33,18 +33,19 @@ from attrs import field, frozen, validators
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
-from dataflow.sources.fields import from_seconds, from_text, json_number, json_text, one_of, whole
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import (
-    EXCERPT,
+from dataflow.sources.fields import (
     PositiveDecimals,
-    Unusable,
-    answered,
-    decoded,
-    excerpt,
+    from_seconds,
+    from_text,
+    json_number,
+    json_text,
     named_in,
+    one_of,
     present,
+    whole,
 )
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 SNAPSHOT: Final = 50  # trades
 PAGE: Final = 1000  # trades of one answer by REST
@@ -77,13 +78,6 @@ class Settings(SourceSettings):
     refill_url: str = "https://api.kraken.com"
     # "Calling the public endpoints at a frequency of 1 per second (or less) would remain within the limits."
     refill_weight: int = field(default=60, validator=validators.gt(0))
-
-    symbols: tuple[str, ...] = field(default=())
-
-    @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of them have the same name on Kraken")
 
     @version.validator
     def _can_be_merged(self, _attribute: object, value: int) -> None:
@@ -191,16 +185,15 @@ class _Common:
         return ()
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        requests = []
-        for number, some in self._parts(symbols):
-            self._asked[number] = dict.fromkeys(some)
-            requests.append(self._request("subscribe", number, some))
-        return requests
+        """One request."""
+        self._symbols.update((self._exchange_name(symbol), symbol) for symbol in symbols)
+        number = next(self._ids)
+        self._asked[number] = dict.fromkeys(symbols)
+        return [self._request("subscribe", number, symbols)]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 50 symbols."""
-        return [self._request("unsubscribe", number, some) for number, some in self._parts(symbols)]
+        """One request."""
+        return [self._request("unsubscribe", next(self._ids), symbols)]
 
     def probe(self) -> Sequence[str]:
         """A ping in the words of the exchange."""
@@ -214,14 +207,8 @@ class _Common:
         """Add the content of `message` to `into`. The top of this file lists the problems."""
         raise NotImplementedError
 
-    def _request(self, method: Method, number: int, symbols: Sequence[str]) -> str:
+    def _request(self, method: Method, number: int, symbols: Collection[str]) -> str:
         raise NotImplementedError
-
-    def _parts(self, symbols: Iterable[str]) -> Iterable[tuple[int, tuple[str, ...]]]:
-        rest = iter(symbols)
-        while some := tuple(islice(rest, Settings.symbols_a_request)):
-            self._symbols.update((self._exchange_name(symbol), symbol) for symbol in some)
-            yield next(self._ids), some
 
     def _names_of(self, symbols: Iterable[str]) -> list[str]:
         return [self._exchange_name(symbol) for symbol in symbols]
@@ -237,15 +224,14 @@ class _Common:
 
     def _refuse(self, words: Any, name: Any, number: Any, into: Received[Item]) -> None:
         """A request was refused: for the symbol with this name, or for all of it that wait for an answer."""
-        reason = words[:EXCERPT] if isinstance(words, str) and words else "refused without a reason"
         asked = self._asked.get(number) if type(number) is int else None
         if name is not None:
             symbol = named_in(self._symbols, name)
             if not self._answered(symbol):
                 raise Unusable("rejected")
-            into.refused(reason, symbol)
+            into.refused(words_of(words), symbol)
         elif asked:
-            into.refused(reason, *asked)
+            into.refused(words_of(words), *asked)
             del self._asked[number]
         else:
             raise Unusable("rejected")
@@ -317,7 +303,7 @@ class Version2(_Common):
                 self._answered(symbol)
                 into.subscribed(symbol)
 
-    def _request(self, method: Method, number: int, symbols: Sequence[str]) -> str:
+    def _request(self, method: Method, number: int, symbols: Collection[str]) -> str:
         what: dict[str, Any] = {"channel": "trade", "symbol": self._names_of(symbols)}
         if method == "subscribe":
             what["snapshot"] = True
@@ -427,7 +413,7 @@ class Version1(_Common):
         else:
             raise Unusable("missing_field" if said.status is None else "unknown_type")
 
-    def _request(self, method: Method, number: int, symbols: Sequence[str]) -> str:
+    def _request(self, method: Method, number: int, symbols: Collection[str]) -> str:
         names = self._names_of(symbols)
         return _json({"event": method, "pair": names, "subscription": {"name": "trade"}, "reqid": number})
 

@@ -23,8 +23,8 @@ bad_quantity, bad_timestamp. Of an answer by REST also: refused, rate_limited.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import count, islice
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlencode
 
@@ -34,20 +34,9 @@ from attrs import field, frozen, validators
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
-from dataflow.sources.fields import one_of
+from dataflow.sources.fields import PositiveDecimals, counted, from_milliseconds, named_in, one_of, present
 from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place
-from dataflow.sources.reading import (
-    EXCERPT,
-    PositiveDecimals,
-    Unusable,
-    answered,
-    counted,
-    decoded,
-    excerpt,
-    from_milliseconds,
-    named_in,
-    present,
-)
+from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _CHANNELS: Final = {"business": "trades-all", "public": "trades"}  # by the end of the path
 _SIDES: Final[Mapping[Any, Side]] = {"buy": "buy", "sell": "sell"}  # of the taker
@@ -161,14 +150,14 @@ class Codec:
         return ()
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 100 symbols."""
-        return self._requests("subscribe", symbols)
+        """One request."""
+        return [self._request("subscribe", symbols)]
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """A request for every 100 symbols."""
+        """One request."""
         for symbol in symbols:
             self._due.pop(symbol, None)
-        return self._requests("unsubscribe", symbols)
+        return [self._request("unsubscribe", symbols)]
 
     def probe(self) -> Sequence[str]:
         """A ping. Without any message within 30 seconds OKX ends a connection."""
@@ -226,7 +215,7 @@ class Codec:
         elif frame.event == "notice":
             if frame.code != _CLOSING:
                 raise Unusable("unknown_notice")
-            into.leaving = _words(frame)
+            into.leaving = words_of(frame.msg, otherwise=f"the upstream announced its end ({_CLOSING})")
         else:
             raise Unusable("unknown_message" if frame.event is None else "unknown_event")
 
@@ -241,19 +230,15 @@ class Codec:
         asked = self._asked.pop(frame.id, None) if isinstance(frame.id, str) else None
         if asked is None or asked[0] == "unsubscribe":
             raise Unusable("rejected")
-        into.refused(_words(frame), *asked[1])
+        into.refused(words_of(frame.msg), *asked[1])
 
-    def _requests(self, operation: Operation, symbols: Iterable[str]) -> list[str]:
-        rest = iter(symbols)
-        requests = []
-        while some := tuple(islice(rest, Settings.symbols_a_request)):
-            names = [self._settings.exchange_name(symbol) for symbol in some]
-            self._reader.symbols.update(zip(names, some, strict=True))
-            number = str(next(self._ids))
-            self._asked[number] = (operation, dict.fromkeys(some))
-            arguments = [{"channel": self._channel, "instId": name} for name in names]
-            requests.append(msgspec.json.encode({"id": number, "op": operation, "args": arguments}).decode())
-        return requests
+    def _request(self, operation: Operation, symbols: Collection[str]) -> str:
+        names = {self._settings.exchange_name(symbol): symbol for symbol in symbols}
+        self._reader.symbols.update(names)
+        number = str(next(self._ids))
+        self._asked[number] = (operation, dict.fromkeys(symbols))
+        arguments = [{"channel": self._channel, "instId": name} for name in names]
+        return msgspec.json.encode({"id": number, "op": operation, "args": arguments}).decode()
 
 
 class Filler:
@@ -326,11 +311,6 @@ def _number(trade: Trade) -> int:
 
 def _lowest(missing: Missing) -> int | None:
     return None if missing.first is None else max(missing.first - 1, 1)
-
-
-def _words(frame: _Frame) -> str:
-    words = frame.msg if isinstance(frame.msg, str) and frame.msg else "refused without a reason"
-    return words[:EXCERPT]
 
 
 def _get(what: str, **query: object) -> Request:

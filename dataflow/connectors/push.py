@@ -24,8 +24,9 @@ from actors.connector import Received
 from dataflow.domain import Item, Side
 from dataflow.domain.timestamps import from_rfc3339
 from dataflow.gateway.about import Sample
+from dataflow.sources.fields import PositiveDecimals
 from dataflow.sources.port import Pushed, PushJudge, PushSettings
-from dataflow.sources.reading import PositiveDecimals, Unusable, excerpt
+from dataflow.sources.reading import Unusable, excerpt
 
 LONGEST: Final = 65_536  # bytes of a line
 LONGEST_ID: Final = 200  # characters

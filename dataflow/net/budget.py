@@ -23,6 +23,7 @@ QUEUE: Final = 64  # questions that may wait for their turn
 MINUTE: Final = 60.0  # seconds
 MARGIN: Final = 1.0  # seconds: the upstream's minute is not ours, and the way there takes time
 TURN_WITHIN: Final = 90.0  # seconds to wait for a turn
+LIMITED_FOR: Final = 10.0  # seconds: for an upstream that refuses and does not say for how long
 LIFE: Final = 4  # proof of life gets one part of so many
 
 

@@ -23,7 +23,7 @@ import httpx
 import trio
 
 from .address import check_origin
-from .budget import AT_ONCE, Budget, Priority, RestFailed
+from .budget import AT_ONCE, LIMITED_FOR, Budget, Priority, RestFailed
 from .refusal import retry_after
 
 _WORDS: Final = 512  # bytes of the body of an error
@@ -137,7 +137,7 @@ class RestClient:
             told = response.headers.get(self._weight_header, "")
             if told.isascii() and told.isdecimal():
                 self._budget.told(int(told[:10]), now)
-        if wait := retry_after(response.status_code, response.headers.raw, time.time()):
+        if wait := _wait(response):
             self._budget.close_until(now + wait)
 
 
@@ -204,10 +204,15 @@ class _Reading:
         return False
 
 
+def _wait(response: httpx.Response) -> float:
+    """Seconds in which the upstream wants no questions. One that is asked too often may not say it."""
+    told = retry_after(response.status_code, response.headers.raw, time.time())
+    return told or (LIMITED_FOR if response.status_code in _TOO_MANY else 0.0)
+
+
 def _refusal(response: httpx.Response) -> RestFailed:
     """What a status other than 200 means."""
-    status = response.status_code
-    wait = retry_after(status, response.headers.raw, time.time())
+    status, wait = response.status_code, _wait(response)
     words = f"HTTP status {status}"
     if 300 <= status < 400:
         where = response.headers.get("location", "an address that is not told")

@@ -7,6 +7,7 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.domain.timestamps import from_rfc3339
 
+from .fields import positive_decimal
 from .port import (
     RATE_LIMITED,
     Codec,
@@ -20,7 +21,7 @@ from .port import (
     SourceSettings,
     Tick,
 )
-from .reading import Unusable, answered, decoded, excerpt, positive_decimal
+from .reading import Unusable, answered, decoded, excerpt
 
 __all__ = [
     "RATE_LIMITED",

@@ -28,7 +28,7 @@ from dataflow import paths
 from dataflow.domain import Item, Missing, Refilled, Trade
 from dataflow.domain.secrets import concealed
 from dataflow.logs import Burst
-from dataflow.net.budget import AT_ONCE, Asks, Budget, Priority, RestFailed
+from dataflow.net.budget import AT_ONCE, LIMITED_FOR, Asks, Budget, Priority, RestFailed
 from supervisors import Context
 
 from .judging import SLACK, Judged, judge
@@ -43,7 +43,6 @@ PAGES: Final = 50  # of one answer
 TRADES: Final = 20_000  # of one answer
 LOOK_EVERY: Final = 1.0  # seconds between two looks at what is subscribed
 QUIET_FOR: Final = 5.0  # seconds after a subscription: then a symbol without a trade is asked for
-LIMITED_FOR: Final = 10.0  # seconds: for an upstream that refuses and does not say for how long
 NO_TURN: Final = frozenset({"busy", "no_turn"})  # failures that the upstream does not know of
 OTHER_LINES: Final = 0.1  # of half of the hold: what one line has lost, another one may bring at once
 LONGEST_PAUSE: Final = 30.0  # seconds after questions that failed one after the other

@@ -2,10 +2,12 @@
 
 Rules of this file: pure. An answer is taken as a whole, or refused as a whole. What may be in it: the missing
 trades, and the two around them, with the very values that we know. Exact repeats count once. Two values for
-one id, another symbol, an id or a time outside of the question refuse it. A missing trade that the answer
-does not have is no fault: perhaps the upstream's own books are late.
+one id, another symbol, an id or a time outside of the question refuse it, and so does an answer that has
+neither of the two known trades. A missing trade that the answer does not have is no fault: perhaps the
+upstream's own books are late.
 
-Reasons: refill_symbol, refill_id, refill_conflict, refill_outside, refill_time, refill_known.
+Reasons: refill_symbol, refill_id, refill_conflict, refill_outside, refill_time, refill_known,
+refill_unproven.
 """
 
 from __future__ import annotations
@@ -84,6 +86,8 @@ def _by_sequence(missing: Missing, first: int, answer: Iterable[Trade]) -> Judge
         for known, at in ((missing.after, first - 1), (missing.before, None if last is None else last + 1)):
             if known is not None and known.sequence == at == number and known.trade_id != trade.trade_id:
                 raise Unusable("refill_known")
+    if found and not _is_anchored(missing, first, found):
+        raise Unusable("refill_unproven")
     numbers = sorted(number for number in found if number >= first and (last is None or number <= last))
     if last is not None:
         return _told(found, numbers, len(numbers) == last - first + 1)
@@ -91,6 +95,15 @@ def _by_sequence(missing: Missing, first: int, answer: Iterable[Trade]) -> Judge
     next_ones = [number for at, number in enumerate(numbers) if number == first + at]
     begins = bool(next_ones) or first - 1 in found
     return _told(found, next_ones, begins and len(next_ones) == len(numbers))
+
+
+def _is_anchored(missing: Missing, first: int, found: Mapping[int, Trade]) -> bool:
+    """Whether one of the trades around the missing ones is there, which shows that the numbers mean the same.
+    If the one before them is not known, as in the midst of a large loss, nothing can be shown."""
+    after = missing.after
+    if after is None or after.sequence != first - 1:
+        return True
+    return first - 1 in found or (missing.last is not None and missing.last + 1 in found)
 
 
 def _told(found: Mapping[int, Trade], numbers: Iterable[int], is_whole: bool) -> Judged:
@@ -111,4 +124,6 @@ def _by_id(missing: Missing, found: dict[str, Trade]) -> Judged:
         return Judged(tuple(trades[begin:]), is_whole=True)
     if before.trade_id not in ids:
         return Judged(tuple(trades[begin:]), is_whole=False)
-    return Judged(tuple(trades[begin : ids.index(before.trade_id)]), is_whole=True)
+    end = ids.index(before.trade_id)
+    # The other way round, as after two lines that brought them, nothing tells what is missing.
+    return Judged(tuple(trades[begin:end]), is_whole=end >= begin)

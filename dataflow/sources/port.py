@@ -224,10 +224,11 @@ class Codec(Protocol):
         """Messages to send once, right after the connection has opened."""
 
     def subscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """Messages that subscribe to the trades of `symbols`, by their canonical names."""
+        """Messages that subscribe to the trades of `symbols`, by their canonical names: at least one, and at
+        most `symbols_a_request`."""
 
     def unsubscribe(self, symbols: Collection[str]) -> Sequence[str]:
-        """Messages that unsubscribe from them."""
+        """Messages that unsubscribe from them, as many at once."""
 
     def probe(self) -> Sequence[str]:
         """Messages that a living upstream answers, sent when it is silent. None if it has heartbeats."""
@@ -238,7 +239,7 @@ class Codec(Protocol):
         Append trades to `into.items`. Report answers with `into.subscribed(*symbols)`,
         `into.unsubscribed(*symbols)` and `into.refused(reason, *symbols)`. Report a refusal of several
         symbols as one: the connector asks for them again in smaller parts. If the upstream announces its end,
-        set `into.leaving` to its words: a new connection is made at once.
+        set `into.leaving` to its words: another connection is made before that.
 
         Never raises because of a message. Append a message that cannot be understood to `into.problems`, as
         (reason, excerpt). If the connection must end, set `into.lost` to the reason.

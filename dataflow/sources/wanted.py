@@ -187,12 +187,6 @@ class Refills:
         ask.tries = min(ask.tries + 1, 30)
         return ask
 
-    def _is_next(self, ask: Ask) -> bool:
-        """Trades without sequences go on in the order in which they wait."""
-        return ask.missing.first is not None or not any(
-            other.told_at < ask.told_at for other in self._of[ask.missing.symbol]
-        )
-
     def put_back(self, ask: Ask, was_tried: bool = True) -> None:
         """It stays open. One that found no turn to be asked was not tried, and its time does not end."""
         ask.is_in_hand = False

@@ -119,6 +119,7 @@ class RestLink:
         self._patience = settings.stale_after / 2
         self._symbols: dict[str, _Symbol] = {}
         self._let_go: list[str] = []  # to be acknowledged
+        self._has_parted = False
         self._changed = trio.Event()
         self._failures: list[tuple[str, str]] = []
         self._failed_since: float | None = None

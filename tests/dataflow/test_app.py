@@ -45,7 +45,7 @@ def test_a_fault_in_the_last_write_ends_the_daemon_with_two(
         return 0
 
     monkeypatch.setattr(app, "run_supervisor", run)
-    monkeypatch.setattr(app, "finish", lambda _recording: is_sound)
+    monkeypatch.setattr(app.Core, "finish", lambda _core: is_sound)
     monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr("gc.set_threshold", lambda *_: None)
     with decimal.localcontext():

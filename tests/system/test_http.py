@@ -81,6 +81,7 @@ async def test_the_tree_as_json() -> None:
             "topics",
             "followers",
             "sources",
+            "failover",
             "gateway",
         ]
         topic = await s.get("/actors/topics/BTC-USDT")

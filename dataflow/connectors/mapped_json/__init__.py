@@ -25,8 +25,8 @@ from attrs import Factory, field, frozen
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Trade
-from dataflow.sources.port import Newest, Page, Request, SourceSettings
-from dataflow.sources.reading import EXCERPT, Unusable, decoded, excerpt
+from dataflow.sources.port import Newest, Page, Request, SourceSettings, told_apart
+from dataflow.sources.reading import Unusable, decoded, excerpt, words_of
 
 from .fields import Names, Reader
 from .paths import (
@@ -63,7 +63,7 @@ class Settings(SourceSettings):
     answers: Answers = field(factory=Answers)
     trades: Trades
     rest: Rest | None = field(default=None)
-    symbols: tuple[str, ...] = field(default=())
+    symbols: tuple[str, ...] = field(default=(), validator=told_apart)
 
     @property
     def symbols_a_request(self) -> int:  # type: ignore[override]  # here the mapping tells
@@ -102,12 +102,10 @@ class Settings(SourceSettings):
                 raise ValueError(f"must have names and values that HTTP can send; {name} is wrong")
 
     @symbols.validator
-    def _can_be_told_apart(self, _attribute: object, value: tuple[str, ...]) -> None:
+    def _can_be_named(self, _attribute: object, value: tuple[str, ...]) -> None:
         for symbol in value:
             if symbol not in self.names and symbol.count("-") > 1 and not _is_whole(self.form):
                 raise ValueError(f"{symbol} has more than a base and a quote: names must tell its name there")
-        if len({self.exchange_name(symbol) for symbol in value}) < len(set(value)):
-            raise ValueError("two of the symbols have one name there; names can tell them apart")
 
     @answers.validator
     def _fit_the_requests(self, _attribute: object, value: Answers) -> None:
@@ -362,7 +360,7 @@ class _Answer:
     def reason(self, said: Any) -> str:
         """The words of the upstream."""
         found = None if self._find_reason is None else self._find_reason(said, said)
-        return str(found)[:EXCERPT] if isinstance(found, str | int) else "refused without a reason"
+        return words_of(str(found) if isinstance(found, int) else found)
 
 
 class Filler:

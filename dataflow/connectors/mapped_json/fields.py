@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from dataflow.domain import Side, Trade
 from dataflow.domain.timestamps import LATEST, from_rfc3339
-from dataflow.sources.reading import PositiveDecimals, Unusable
+from dataflow.sources.fields import PositiveDecimals
+from dataflow.sources.reading import Unusable
 
 from .paths import ABSENT, Find, Numeral, all_finder, filled, finder, names_several
 from .tables import Fields, spellings

@@ -16,12 +16,14 @@ from dataflow.chaos.check import (
     Admitted,
     Figures,
     Push,
+    Refill,
     Seen,
     Shown,
     SourceAccount,
     State,
     Stream,
     account,
+    missed_anew,
     pushed_account,
     quantiles,
     shown_account,
@@ -536,3 +538,27 @@ class TestRewindsAndFills:
         admitted = log(1, (2, 3), 4)
         admitted.fill(2, seen(2))
         assert (set(admitted.trades), admitted.gap_places) == ({1, 2, 4}, {3})
+
+
+@pytest.mark.parametrize(
+    ("ids", "admitted", "missed"),
+    [
+        ([5, 6, 7], {5, 7}, 0),  # missed, but not at a new numbering
+        ([5, 6, 7, 1, 2, 3], {5, 6, 3}, 3),
+        ([5, 6, 1, 2], {5, 6, 1, 2}, 0),
+        ([50, 51, 20, 21, 1, 2], {50, 21, 2}, 3),
+    ],
+)
+def test_what_is_missed_at_a_new_numbering_is_counted_apart(
+    ids: list[int], admitted: set[int], missed: int
+) -> None:
+    """Nobody can ask for it: the last trades of the old numbers, and the first ones of the new."""
+    assert missed_anew(ids, admitted) == missed
+
+
+def test_the_share_of_what_was_refilled() -> None:
+    """Of the trades that could be asked for; and the time within which that was done."""
+    refill = Refill(90, 15, [(0.1, 5), (1.0, 9), (float("inf"), 10)], 3, Counter(), anew=5)
+    assert (refill.missed, refill.share) == (105, 0.9)
+    assert (refill.within(0.5), refill.within(0.9), refill.within(0.99)) == (0.1, 1.0, float("inf"))
+    assert Refill(0, 0, [], 0, Counter()).share == 1.0

@@ -155,8 +155,8 @@ async def test_a_silent_loss_is_found_out(monkeypatch: pytest.MonkeyPatch) -> No
         seen.extend(numberless)
         if numberless and not lost and len(seen) > 10:
             lost.append(numberless[0])
-            items = [item for item in items if item is not numberless[0]]
-        whole(self, items)
+        # Also when it is repeated after a reconnection: it is lost on this way, always.
+        whole(self, [item for item in items if not lost or item != lost[0]])
 
     monkeypatch.setattr(Delivery, "__call__", losing)
     figures = await rehearse(BREEZE)
@@ -169,6 +169,8 @@ async def test_a_tick_that_is_lost_or_altered_is_found_out(monkeypatch: pytest.M
     whole, ticks = Delivery.put, Counter[str]()
 
     def handled(trade: Any) -> list[Any]:
+        if not isinstance(trade, Trade):
+            return [trade]  # what an exchange was asked for comes on this way, too
         ticks[trade.symbol] += 1
         if ticks[trade.symbol] == 20:
             return []

@@ -148,15 +148,6 @@ def test_requests_are_written_as_binance_expects() -> None:
     assert speaker.missed("BTC-USDT") is None
 
 
-def test_many_symbols_are_asked_for_in_chunks() -> None:
-    """Every symbol once, in order, in few requests that are not too long."""
-    symbols = [f"C{n}-USDT" for n in range(120)]
-    requests = [json.loads(text)["params"] for text in codec(symbols=()).subscribe(symbols)]
-    assert [len(params) for params in requests] == [50, 50, 20]
-    assert [name for params in requests for name in params] == [f"c{n}usdt@trade" for n in range(120)]
-    assert list(codec().subscribe([])) == []
-
-
 def test_answers_are_matched_to_their_requests() -> None:
     """By id, in any order; an answer counts once."""
     speaker = codec()

@@ -181,6 +181,7 @@ def test_a_restart_is_announced() -> None:
     said = decode(codec(), '{"event":"info","code":20051,"msg":"Stopping. Please try to reconnect"}')
     assert said == Received(leaving="Stopping. Please try to reconnect")
     assert decode(codec(), '{"event":"info","code":20061,"msg":""}').leaving is not None
+    assert "(20051)" in (decode(codec(), '{"event":"info","code":20051}').leaving or "")
 
 
 def test_a_greeting_is_nothing_new() -> None:

@@ -125,15 +125,6 @@ def test_requests_are_written_as_coinbase_expects() -> None:
     assert trades(decode(speaker, changed(product_id="XBT-USD")))[0].symbol == "BTC-USD"
 
 
-def test_many_symbols_are_asked_for_in_chunks() -> None:
-    """Every symbol once, in order; nothing for nothing."""
-    symbols = [f"C{n}-USD" for n in range(120)]
-    requests = sent(codec().subscribe(symbols))
-    assert [len(each["product_ids"]) for each in requests] == [50, 50, 20]
-    assert [product for each in requests for product in each["product_ids"]] == symbols
-    assert list(codec().subscribe([])) == []
-
-
 def test_answers_tell_what_is_new() -> None:
     """Each lists all that is subscribed; only the difference is reported, and other channels do not count."""
     speaker = codec("BTC-USD", "ETH-USD")

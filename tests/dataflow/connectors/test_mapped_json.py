@@ -419,7 +419,7 @@ _CODEC = Codec("acme", settings(acme()))
     [
         ('form = "{BASE}/{QUOTE}"', 'form = "{BAZE}"', "[sources.acme] form: found \"{BAZE}\"; must not have {BAZE}"),
         ('form = "{BASE}/{QUOTE}"', 'form = "X"', "form: found \"X\"; must have a symbol in it"),
-        ('form = "{BASE}/{QUOTE}"', 'form = "{QUOTE}"', "[sources.acme]: two of the symbols have one name there"),
+        ('form = "{BASE}/{QUOTE}"', 'form = "{QUOTE}"', "both have the same name there, USD"),
         ('"ETH-USD"]', '"ETH-USD-PERP"]', "ETH-USD-PERP has more than a base and a quote: names must tell"),
         ("{symbols}", "{symbls}", "[sources.acme.requests] subscribe: found"),
         ("{symbols}", "{symbols} {symbol}", "must have either {symbol}, for one message each, or {symbols}"),

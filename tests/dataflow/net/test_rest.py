@@ -20,6 +20,7 @@ from trio.testing import MockClock
 from dataflow.net.address import check_origin
 from dataflow.net.budget import (
     AT_ONCE,
+    LIMITED_FOR,
     MARGIN,
     MINUTE,
     QUEUE,
@@ -121,7 +122,7 @@ async def test_an_answer_is_given_whole() -> None:
     async with serving(says(whole(b"[1]")), asked) as url, asking(url) as client:
         assert await client.get("/a%20b?c=%5B%22d%22%5D") == b"[1]"
     assert asked[0].startswith(b"GET /a%20b?c=%5B%22d%22%5D HTTP/1.1\r\n")
-    packed = whole(gzip.compress(b"x" * MOST), "200 OK", "Content-Encoding: gzip")
+    packed = whole(gzip.compress(b"x" * MOST, mtime=0), "200 OK", "Content-Encoding: gzip")
     async with serving(says(packed)) as url, asking(url) as client:
         assert await client.get("/") == b"x" * MOST
 
@@ -138,9 +139,17 @@ async def test_an_answer_is_given_whole() -> None:
         (whole(b"", "418 Banned"), "rate_limited", "418"),
         (whole(b"", "503 Busy", "Retry-After: 3"), "rate_limited", "after 3 s"),
         (whole(b"x" * (MOST + 1)), "too_large", f"{MOST} bytes"),
-        (whole(gzip.compress(b"x" * (MOST + 1)), "200 OK", "Content-Encoding: gzip"), "too_large", "bytes"),
-        (whole(gzip.compress(b"x" * 10**7), "200 OK", "Content-Encoding: gzip"), "too_large", "bytes"),
-        (whole(gzip.compress(b"x")[:-4], "200 OK", "Content-Encoding: gzip"), "broken", "broke off"),
+        (
+            whole(gzip.compress(b"x" * (MOST + 1), mtime=0), "200 OK", "Content-Encoding: gzip"),
+            "too_large",
+            "bytes",
+        ),
+        (
+            whole(gzip.compress(b"x" * 10**7, mtime=0), "200 OK", "Content-Encoding: gzip"),
+            "too_large",
+            "bytes",
+        ),
+        (whole(gzip.compress(b"x", mtime=0)[:-4], "200 OK", "Content-Encoding: gzip"), "broken", "broke off"),
         (whole(b"no gzip", "200 OK", "Content-Encoding: gzip"), "bad_encoding", "no gzip"),
         (whole(b"?", "200 OK", "Content-Encoding: br"), "bad_encoding", "br"),
         (whole(b"[1, 2]")[:-2], "broken", "broke off"),
@@ -237,6 +246,27 @@ async def test_nothing_is_asked_before_its_time(mock_clock: MockClock) -> None:
         mock_clock.jump(30)
         assert await client.get("/") == b"[]"
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("header", [[], ["Retry-After: -1"], ["Retry-After: 0"], ["Retry-After: soon"]])
+async def test_who_is_asked_too_often_is_left_alone_whatever_it_says(
+    header: list[str], mock_clock: MockClock
+) -> None:
+    """To ask on would get us banned."""
+    asked: list[bytes] = []
+    answers = [whole(b"", "429 Slow down", *header), whole(b"[]")]
+
+    async def respond(stream: trio.SocketStream) -> None:
+        await stream.send_all(answers.pop(0))
+
+    async with serving(respond, asked) as url, asking(url) as client:
+        for _ in range(3):
+            with pytest.raises(RestFailed) as told:
+                await client.get("/")
+            assert (told.value.reason, told.value.wait) == ("rate_limited", LIMITED_FOR)
+        assert len(asked) == 1
+        mock_clock.jump(LIMITED_FOR)
+        assert await client.get("/") == b"[]"
 
 
 async def test_the_upstream_corrects_our_count_upward() -> None:

@@ -17,8 +17,8 @@ from actors.connector import Received
 from dataflow.cache.store import Store
 from dataflow.connectors.binance import Codec, Filler, Settings
 from dataflow.domain import Gap, Item, Missing, Refilled, Trade
-from dataflow.net.budget import Budget, Priority, RestFailed
-from dataflow.sources.backfill import LIMITED_FOR, PIECE, QUIET_FOR, Refiller
+from dataflow.net.budget import LIMITED_FOR, Budget, Priority, RestFailed
+from dataflow.sources.backfill import PIECE, QUIET_FOR, Refiller
 from dataflow.sources.port import Filler as Port
 from dataflow.sources.port import Newest, Page, Request
 from dataflow.sources.reading import Unusable

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dataflow.domain.timestamps import LATEST, to_rfc3339
 from dataflow.sources.fields import (
+    PositiveDecimals,
     from_microseconds,
     from_seconds,
     from_text,
@@ -21,7 +22,7 @@ from dataflow.sources.fields import (
     one_of,
     whole,
 )
-from dataflow.sources.reading import PositiveDecimals, Unusable
+from dataflow.sources.reading import Unusable
 
 times = st.integers(1, LATEST - 1).map(lambda ns: ns % (2**53 * 1000) or 1)
 

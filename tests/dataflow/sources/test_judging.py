@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,7 +50,7 @@ def test_an_honest_answer_gives_the_missing_trades_once_and_in_order(
     missing = asked(first, None if open_end else last)
     told = [trade(number) for number in range(first, last + 1)]
     told += data.draw(st.lists(st.sampled_from([trade(first - 1), *told]), max_size=5))
-    told += [] if open_end else [trade(last + 1)]
+    told.append(trade(first - 1) if open_end else trade(last + 1))
     judged = judge(missing, data.draw(st.permutations(told)))
     assert numbers(judged.trades) == list(range(first, last + 1))
     assert judged.is_whole
@@ -103,6 +104,17 @@ def test_one_lie_refuses_the_whole_answer(reason: str, lie: Trade, data: st.Data
         judge(asked(5, 9), data.draw(st.permutations([*honest, lie])))
 
 
+@pytest.mark.parametrize("last", [9, None])
+def test_an_answer_without_the_known_trades_is_not_believed(last: int | None) -> None:
+    """Its values could be those of any trades. In the midst of a large loss none is known."""
+    told = [trade(number) for number in (5, 6, 7)]
+    with pytest.raises(Unusable, match="refill_unproven"):
+        judge(asked(5, last), told)
+    assert numbers(judge(asked(5, last), [trade(4), *told]).trades) == [5, 6, 7]
+    in_the_midst = evolve(asked(5, last), after=trade(2))
+    assert numbers(judge(in_the_midst, told).trades) == [5, 6, 7]
+
+
 def test_times_may_be_rounded_on_the_way_by_http() -> None:
     """Some upstreams tell whole seconds there, and parts of them in the stream."""
     missing = Missing("x", "BTC-USD", trade(4, timestamp=4 * SECOND + 900), trade(6), 5, 5)
@@ -138,6 +150,13 @@ def test_what_does_not_reach_the_known_trades_proves_nothing() -> None:
     assert not judge(asked_by_id(10, 20), told).is_whole
     assert judge(asked_by_id(9, 14), told) == judge(asked_by_id(9, 14), [])
     assert not judge(asked_by_id(9, 14), [*told, nameless(14)]).is_whole
+
+
+def test_known_trades_in_the_other_order_prove_nothing() -> None:
+    """The trade before the loss is the later one: one of two lines was ahead. What lies between them in the answer may
+    not be what is missing, and nothing is whole."""
+    judged = judge(asked_by_id(9, 5), [nameless(number) for number in range(5, 10)])
+    assert (judged.trades, judged.is_whole) == ((), False)
 
 
 def test_a_sequence_where_there_are_none_refuses_the_answer() -> None:
