@@ -68,7 +68,7 @@ class Refiller:
         refills: Refills,
         put: Put,
         newest: Callable[[str], Trade | None],
-        is_missing: Callable[[Missing], bool] = lambda _missing: True,
+        is_missing: Callable[[Missing], bool],
     ) -> None:
         self._source = source
         self._settings = settings
