@@ -215,7 +215,7 @@ class PushSettings(ProducerSettings):
     @token.validator
     def _is_long_enough(self, _attribute: object, value: str | None) -> None:
         if value is not None and len(value) < SHORTEST_TOKEN:
-            raise ValueError(f"must have at least {SHORTEST_TOKEN} characters, or nobody may be kept out")
+            raise ValueError(f"must have at least {SHORTEST_TOKEN} characters: a shorter one can be guessed")
 
     @property
     def transport(self) -> str:
