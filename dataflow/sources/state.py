@@ -574,8 +574,11 @@ class SourceState:
 
 
 def room(settings: AnySourceSettings) -> int:
-    """The number of symbols that one connection may carry."""
-    return settings.symbols_a_connection if isinstance(settings, SourceSettings) else sys.maxsize
+    """The number of symbols that one line may carry. Questions by HTTP are about one symbol each: more lines
+    would only ask more often than their pace allows."""
+    if isinstance(settings, SourceSettings) and settings.transport == "websocket":
+        return settings.symbols_a_connection
+    return sys.maxsize
 
 
 def carriers(
