@@ -268,6 +268,10 @@ class Tail:
             case Notice():
                 if event.method == "connection.refused":
                     self.sent_away = float(event.params["retryAfter"])
+                elif event.method == "connection.lost":
+                    self._told_down.add(str(event.params.get("source")))
+                elif event.method == "connection.restored":
+                    self._told_down.discard(str(event.params.get("source")))
                 show.notice(event.method, raw)
             case Refused():
                 raise Mistake(refusal(event))

@@ -114,6 +114,14 @@ class Settings(SourceSettings):
     rotate_after: float = field(
         default=82_800.0, validator=validators.ge(0)
     )  # Binance ends a connection after 24 h
+    # Four fifths of what one address may use for spot, half of it for futures. With less, after a lost second of
+    # 1,000 symbols, many questions are given up before their turn: each has a weight of 25.
+    refill_weight: int = field(validator=validators.gt(0))
+
+    @refill_weight.default
+    def _of_the_limit(self) -> int:
+        return 1200 if _is_futures(self.url) or _is_american(self.url) else 4800
+
     refill_url: str = field()
 
     @refill_url.default

@@ -238,6 +238,23 @@ class TestFollowing:
         bye = ["-- disconnected (bye), coming back", "-- connected again"]
         assert said() == [told, line(1), *bye, told, line(2)]
 
+    async def test_a_source_that_goes_down_is_said_once(self, said: Any) -> None:
+        """Its `connection.lost` says it; the state of each symbol, which follows, is no news. Again each time."""
+        lost = notice("connection.lost", source="blockchain", reason="bye", symbols=["BTC-USD", "A-B"])
+        state = {
+            "source": "blockchain",
+            "state": "lost",
+            "since": "2020-05-10T18:33:36.696315Z",
+            "reason": "bye",
+        }
+        states = [notice("quality.update", symbol=symbol, **state) for symbol in ("BTC-USD", "A-B")]
+        back = notice("connection.restored", source="blockchain", symbols=["BTC-USD"], action="resubscribe")
+        outage = [lost, *states, back]
+        async with gateway(says(answer(0), answer(0, "A-B"), *outage, *outage, update(1), calls=2)) as server:
+            await follow(server.url, tail_of("BTC-USD", "A-B", count=1), PLAIN)
+        told = ["-- blockchain: connection lost (bye)", "-- blockchain: connection restored"]
+        assert said() == [*told, *told, line(1)]
+
     @pytest.mark.parametrize(
         "state", [("live", None), ("idle", None), ("lost", "connecting"), ("lost", "subscribing")]
     )

@@ -270,6 +270,30 @@ def stream(evaluate: Callable[[str, str], Any], events: str) -> Any:
     return evaluate("\n".join([STREAM, *functions, events]), RESULT)
 
 
+def test_thousands_of_notices_ask_once(evaluate: Callable[[str, str], Any]) -> None:
+    """Each answer has all symbols: a page that asked for every switch would be a storm of its own."""
+    script = """
+let asked = null, calls = 0, REFRESH_WITHIN = 1;
+const timers = [], setTimeout = (todo, wait) => timers.push([todo, wait]);
+const report = () => {}, take = report, missed = report, fares = report, few = String, places = String;
+const refresh = () => { calls += 1; };
+"""
+    heard = re.search(r"^const heard = .*?^};$", SCRIPT, re.S | re.M)
+    assert heard is not None
+    script += f"{js_function('refreshSoon')}\n{heard[0]}\n"
+    script += """
+const switched = name => heard["stream.switched"]({ symbol: name, from: "a", to: "b", reason: "x" });
+for (let i = 0; i < 3000; i += 1) switched(`S${i}`);
+heard["symbols.changed"]({ added: ["A"], removed: [] });
+const before = calls;
+timers.shift()[0]();
+const after = calls;
+switched("S1");
+"""
+    told = evaluate(script, "({ before, after, waits: timers.map(([, wait]) => wait) })")
+    assert told == {"before": 0, "after": 1, "waits": [1000]}
+
+
 def test_snapshot_and_live_trades_join_without_a_report(evaluate: Callable[[str, str], Any]) -> None:
     """Every trade of a stream without gaps is drawn once, in order, and nothing is reported."""
     events = (

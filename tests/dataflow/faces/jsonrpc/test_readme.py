@@ -21,7 +21,16 @@ from trio_websocket import ConnectionClosed
 
 from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.candle import MINUTE
-from dataflow.domain.notice import Draining, Refused, SourceLost, SourceRestored, Started, Waiting
+from dataflow.domain.notice import (
+    Draining,
+    Refused,
+    SourceLost,
+    SourceRestored,
+    Started,
+    StreamSwitched,
+    SymbolsChanged,
+    Waiting,
+)
 from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc import methods, protocol
 from dataflow.faces.jsonrpc.format import JSONRPC
@@ -119,6 +128,8 @@ def test_every_notification_is_as_it_is_shown(readme: str) -> None:
         for notice in (
             SourceLost("binance", "cut", (SYMBOL,)),
             SourceRestored("binance", (SYMBOL,)),
+            StreamSwitched(SYMBOL, "trades", 1, 2, "binance", "kraken", "cut"),
+            SymbolsChanged((SYMBOL,), ()),
             Waiting(1, 1.0),
             Refused("full", 5.0),
             Draining(),
@@ -173,13 +184,14 @@ async def test_wrong_messages_close_with_the_code_of_the_table(
 
 
 @asynccontextmanager
-async def stage() -> AsyncIterator[tuple[Exchange, Daemon]]:
-    async with (
-        open_binance() as exchange,
-        daemon(sources=from_binance(exchange.url, SYMBOL, eager=True)) as made,
-    ):
-        await exchange.wait_subscribed(["BTCUSDT"])
-        yield exchange, made
+async def stage(*, can_be_asked: bool = False) -> AsyncIterator[tuple[Exchange, Daemon]]:
+    """`can_be_asked`: for missing trades."""
+    async with open_binance() as exchange:
+        more = {"refill_url": exchange.rest_url} if can_be_asked else {}
+        sources = from_binance(exchange.url, SYMBOL, eager=True, **more)
+        async with daemon(sources=sources) as made:
+            await exchange.wait_subscribed(["BTCUSDT"])
+            yield exchange, made
 
 
 async def publish(exchange: Exchange, built: Daemon, *ids: int) -> None:
@@ -197,7 +209,7 @@ async def test_every_call_is_answered_as_it_is_shown(readme: str) -> None:
     shown = list(messages(readme))
     calls = [(call, answer) for (arrow, call), (_, answer) in pairwise(shown) if arrow == "→"]
     assert len(calls) == 10
-    async with stage() as (exchange, built), client(built.url) as c:
+    async with stage(can_be_asked=True) as (exchange, built), client(built.url) as c:
         await publish(exchange, built, 1, 2)
         for call, expected in calls:
             assert expected["id"] == call["id"]
