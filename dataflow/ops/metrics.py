@@ -185,7 +185,7 @@ class _Now(Collector):
         for name in self._core.sources:
             if not self._core.is_asked(name):
                 continue
-            refills = self._core.wanted.of(name)
+            refills = self._core.refills(name)
             asked.add_metric([name], refills.asked)
             filled.add_metric([name], refills.filled)
             told.add_metric([name], refills.told)

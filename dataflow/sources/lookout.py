@@ -120,16 +120,16 @@ class Lookout:
             self._vitals.subscribed(symbol)  # when it is preferred again, it begins anew
             return self._vitals.stood_by(symbol, self._left_out(symbol))
         now, log = trio.current_time(), self._history_of(symbol)
-        before = self._state(symbol, now)
+        before = self._state(symbol)
         seen = self._seen(symbol, log, now, lacks)
         remedy = self._vitals.look(symbol, now, seen, self._stall_after)
         pulse = self._vitals.pulses[symbol]
         self._count(pulse, log, now)
         if remedy is not None:
             self._help(symbol, remedy)
-        return self._state(symbol, now) != before
+        return self._state(symbol) != before
 
-    def _state(self, symbol: str, now: float) -> object:
+    def _state(self, symbol: str) -> object:
         pulse = self._vitals.pulses.get(symbol)
         if pulse is None:
             return None

@@ -433,6 +433,26 @@ async def test_a_symbol_that_stays_quiet_after_a_reconnection_is_complete(autoju
         assert len(stage.asked) == 2
 
 
+async def test_a_quiet_symbol_is_asked_for_what_came_a_moment_after_its_newest_trade(
+    autojump_clock: MockClock,
+) -> None:
+    """An upstream without sequences tells the id and the time; another id with a later time is newer."""
+
+    class Nameless(Filler):
+        def newest(self, symbols: Sequence[str], answer: bytes) -> dict[str, Newest]:
+            return {BTC: Newest(None, "3", published(2).timestamp_us * 1000 + 1_000_000)}
+
+    stage = Stage()
+    stage.filler = Nameless("bn", stage.keys)
+    stage.tape = [published(number) for number in range(1, 4)]
+    async with stage.running():
+        stage.live(1, 2)
+        stage.source.subscribed(BTC)
+        stage.source.up((BTC,))
+        await trio.sleep(QUIET_FOR + 2)
+    assert stage.stream() == [1, 2, 3]
+
+
 async def test_an_upstream_that_knows_no_trade_of_a_quiet_symbol_is_believed(
     autojump_clock: MockClock,
 ) -> None:
