@@ -177,7 +177,7 @@ def in_words(method: str, told: dict[str, Any]) -> str:
             first, last = told.get("from"), told.get("to")
             if first == 0:  # no place of the stream: what lies before the first one that is left
                 return f"{told.get('symbol')}: trades are missing here, the daemon no longer has them"
-            return f"{told.get('symbol')}: #{_places(first, last)} will not come ({told.get('reason')})"
+            return f"{told.get('symbol')}: #{_places(first, last)} did not come ({told.get('reason')})"
         case "stream.filled":
             return f"{told.get('symbol')}: #{_places(told.get('from'), told.get('to'))} came after all"
         case "stream.rewind":

@@ -184,9 +184,9 @@ class TestShowing:
     @pytest.mark.parametrize(
         ("method", "told", "words"),
         [
-            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 5, "reason": "slow_client"}, "A-B: #3 to 5 will not come (slow_client)"),
-            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 3, "reason": "x"}, "A-B: #3 will not come (x)"),
-            ("stream.gap", {"symbol": "A-B", "from": 3, "to": None, "reason": "x"}, "A-B: #3 to ? will not come (x)"),
+            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 5, "reason": "slow_client"}, "A-B: #3 to 5 did not come (slow_client)"),
+            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 3, "reason": "x"}, "A-B: #3 did not come (x)"),
+            ("stream.gap", {"symbol": "A-B", "from": 3, "to": None, "reason": "x"}, "A-B: #3 to ? did not come (x)"),
             ("stream.filled", {"symbol": "A-B", "from": 3, "to": 5, "trades": []}, "A-B: #3 to 5 came after all"),
             ("stream.started", {"symbol": "A-B", "channel": "trades", "epoch": 2, "offset": 0}, "A-B: new here"),
             ("stream.rewind", {"symbol": "A-B", "epoch": 2, "offset": 8}, "A-B: forget all behind #8, the daemon crashed before it was kept"),
@@ -272,7 +272,7 @@ class TestFollowing:
         script = says(answer(8, trades=f"{trade(6)}, {trade(8)}", gaps=gaps), update(9))
         async with gateway(script) as server:
             await follow(server.url, tail_of(count=3, snapshot=3), PLAIN)
-        assert said() == [line(6), "-- BTC-USD: #7 to ? will not come (source_gap)", line(8), line(9)]
+        assert said() == [line(6), "-- BTC-USD: #7 to ? did not come (source_gap)", line(8), line(9)]
 
     async def test_a_gap_of_unknown_size_is_not_asked_for_again(self, said: Any) -> None:
         """It is one place: after a reconnection `since` lies behind it."""
@@ -303,7 +303,7 @@ class TestFollowing:
             *(line(6), line(7), line(8, "sell"), line(9)),
             "-- blockchain: connection lost (silent)",
             line(10),
-            "-- BTC-USD: #11 to 12 will not come (slow_client)",
+            "-- BTC-USD: #11 to 12 did not come (slow_client)",
             line(13),
         ]
         assert server.asked[0][0] == {
@@ -439,7 +439,7 @@ class TestFollowing:
         before, after = says(answer(7), then="bye"), says(answer(9, recovered=True, gaps=gaps), update(10))
         async with gateway(before, after) as server:
             await follow(server.url, tail_of(count=1), PLAIN)
-        assert "-- BTC-USD: #8 to 9 will not come (source_gap)" in said()
+        assert "-- BTC-USD: #8 to 9 did not come (source_gap)" in said()
 
     async def test_a_gap_moves_the_position(self) -> None:
         """Announced gaps are not requested again after a reconnection."""
