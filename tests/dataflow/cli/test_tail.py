@@ -238,19 +238,19 @@ class TestFollowing:
         bye = ["-- disconnected (bye), coming back", "-- connected again"]
         assert said() == [told, line(1), *bye, told, line(2)]
 
-    async def test_a_source_that_goes_down_is_said_once(self, said: Any) -> None:
-        """Its `connection.lost` says it; the state of each symbol, which follows, is no news. Again each time."""
+    @pytest.mark.parametrize("comes_first", ["notice", "state"])
+    async def test_a_source_that_goes_down_is_said_once(self, said: Any, comes_first: str) -> None:
+        """Its `connection.lost` says it; the states of its symbols are no news then. So each time."""
         lost = notice("connection.lost", source="blockchain", reason="bye", symbols=["BTC-USD", "A-B"])
-        state = {
-            "source": "blockchain",
-            "state": "lost",
-            "since": "2020-05-10T18:33:36.696315Z",
-            "reason": "bye",
-        }
-        states = [notice("quality.update", symbol=symbol, **state) for symbol in ("BTC-USD", "A-B")]
+        [(source, state)] = quality("lost", "bye")["sources"].items()
+        states = [
+            notice("quality.update", symbol=each, source=source, **state) for each in ("BTC-USD", "A-B")
+        ]
+        down = [lost, *states] if comes_first == "notice" else [*states, lost]
         back = notice("connection.restored", source="blockchain", symbols=["BTC-USD"], action="resubscribe")
-        outage = [lost, *states, back]
-        async with gateway(says(answer(0), answer(0, "A-B"), *outage, *outage, update(1), calls=2)) as server:
+        well = quality("live", None)
+        answers = answer(0, quality=well), answer(0, "A-B", quality=well)
+        async with gateway(says(*answers, *down, back, *down, back, update(1), calls=2)) as server:
             await follow(server.url, tail_of("BTC-USD", "A-B", count=1), PLAIN)
         told = ["-- blockchain: connection lost (bye)", "-- blockchain: connection restored"]
         assert said() == [*told, *told, line(1)]
