@@ -275,8 +275,8 @@ class Tail:
                 raise Mistake(refusal(event))
 
     def _source(self, quality: Quality, show: Show) -> None:
-        """Report a source without a connection. If the first state of a symbol says so, its `connection.lost` was
-        sent before this client came; otherwise that comes, too."""
+        """Report a source without a connection, if the first state of a symbol says so: its `connection.lost`
+        was sent before this client came. Of a later end it tells itself."""
         key, name = (quality.symbol, quality.source), quality.source
         down = quality.state == "lost" and quality.reason not in COMING
         if down and key not in self._met and name not in self._told_down:
