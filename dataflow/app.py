@@ -375,6 +375,7 @@ def refiller(core: Core, source: SourceState, settings: SourceSettings, filler: 
         lambda symbol: (
             None if core.stands_by(source.name, symbol) else core.history(symbol).newest_of(source.name)
         ),
+        lambda missing: core.history(missing.symbol).lacks(missing),
     )
 
 

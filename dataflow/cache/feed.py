@@ -80,6 +80,17 @@ class Feed:
         first = self.last_sequence + 1
         return sequences == list(range(first, first + len(sequences)))
 
+    def repeated(self, trades: Sequence[Trade]) -> int:
+        """How many of the first of these trades are remembered, and do not lead the sequence on."""
+        known, last = self.ids.get, self.last_sequence
+        for count, trade in enumerate(trades):
+            found = known(trade.trade_id)
+            if found is None or found.timestamp != trade.timestamp:
+                return count
+            if last is not None and trade.sequence == last + 1:
+                return count
+        return len(trades)
+
     def note(self, mark: Missed) -> Verdict:
         """Some trades may be missing before the next one."""
         if self.newest is not None or self.is_promised:  # else nothing is promised before the first trade

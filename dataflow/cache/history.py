@@ -348,6 +348,16 @@ class History:
         self._make_room()
         return True
 
+    def repeated(self, trades: Sequence[Trade]) -> int:
+        """How many of the first of these trades, all of one source, are duplicates that tell nothing else.
+
+        For each of these `admit` would return DUPLICATE, and nothing would change.
+        """
+        feed = self._feeds.get(trades[0].source)
+        if feed is None or feed.held is not None or self._takeover or feed.missed or feed.strays:
+            return 0
+        return feed.repeated(trades)
+
     def _admit_nameless(self, trades: Sequence[Trade], feed: Feed, now: float) -> bool:
         if not feed.moves_on(trades, above_floor=True):
             return False

@@ -110,12 +110,19 @@ class Store:
         return grown
 
     def _offer_run(self, log: History, trades: Sequence[Trade], now: float) -> bool:
-        """Offer trades of one source. A run that must be judged is halved: few trades go one by one."""
+        """Offer trades of one source. A run that must be judged is halved: few trades go one by one.
+
+        What another connection has brought before is passed over at once: of two lines the later one brings
+        nothing else.
+        """
         if len(trades) < _FEW:
             return self._offer_each(log, trades, now)
         if log.admit_run(trades, now):
             self.counts[trades[0].source, Verdict.ADMITTED.value] += len(trades)
             return True
+        if repeated := log.repeated(trades):
+            self.counts[trades[0].source, Verdict.DUPLICATE.value] += repeated
+            return repeated < len(trades) and self._offer_run(log, trades[repeated:], now)
         middle = len(trades) // 2
         grown = self._offer_run(log, trades[:middle], now)
         return self._offer_run(log, trades[middle:], now) or grown

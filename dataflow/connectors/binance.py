@@ -111,9 +111,16 @@ class Settings(SourceSettings):
 
     # Who sends more is cut off, and banned after some times. Pings and pongs count.
     requests_per_second: int = field(default=5, validator=validators.ge(0))
-    rotate_after: float = field(
-        default=82_800.0, validator=validators.ge(0)
-    )  # Binance ends a connection after 24 h
+    # Binance ends a connection after 24 h.
+    rotate_after: float = field(default=82_800.0, validator=validators.ge(0))
+    # Four fifths of what one address may use for spot, half of it for futures. With less, after a lost
+    # second of 1,000 symbols, many questions are given up before their turn: each has a weight of 25.
+    refill_weight: int = field(validator=validators.gt(0))
+
+    @refill_weight.default
+    def _of_the_limit(self) -> int:
+        return 1200 if _is_futures(self.url) or _is_american(self.url) else 4800
+
     refill_url: str = field()
 
     @refill_url.default
@@ -351,9 +358,7 @@ class Filler:
         """The id of the newest trade; of an aggregate its time, too."""
         if not self._single:
             trades = [self._trade(symbols[0], row) for row in answered(answer, _decode_rows)]
-            return {
-                trade.symbol: Newest(trade.sequence, trade.trade_id, trade.timestamp) for trade in trades[-1:]
-            }
+            return {each.symbol: Newest.of(each) for each in trades[-1:]}
         asked = {self._exchange_name(symbol): symbol for symbol in symbols}
         found = {}
         for told in answered(answer, _decode_tickers):

@@ -277,7 +277,7 @@ class Filler:
     def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
         """By its id and its time."""
         trades = self._read(symbols[0], answer)
-        return {t.symbol: Newest(trade_id=t.trade_id, timestamp=t.timestamp) for t in trades[:1]}
+        return {each.symbol: Newest.of(each) for each in trades[:1]}
 
     def _page(self, missing: Missing, start: int | None) -> Request:
         bounds = {"start": start, "end": _milliseconds(missing.before)}

@@ -254,7 +254,7 @@ class Filler:
     def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
         """By its id and its time."""
         trades = self._read(answer, symbols[0])
-        return {t.symbol: Newest(trade_id=t.trade_id, timestamp=t.timestamp) for t in trades[-1:]}
+        return {each.symbol: Newest.of(each) for each in trades[-1:]}
 
     def _newest(self, symbol: str, limit: int) -> Request:
         asked = {

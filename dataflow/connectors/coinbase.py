@@ -243,7 +243,7 @@ class Filler:
     def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
         """The newest trade of the first symbol."""
         trades = self._read(symbols[0], answer)
-        return {each.symbol: Newest(each.sequence, each.trade_id, each.timestamp) for each in trades[-1:]}
+        return {each.symbol: Newest.of(each) for each in trades[-1:]}
 
     def _request(self, symbol: str, below: int | None, count: int) -> Request:
         after = "" if below is None else f"&after={below}"

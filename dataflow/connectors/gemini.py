@@ -252,7 +252,7 @@ class Filler:
     def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
         """The newest trade of the first symbol."""
         trades = self._read(symbols[0], answer)
-        return {each.symbol: Newest(None, each.trade_id, each.timestamp) for each in trades[-1:]}
+        return {each.symbol: Newest.of(each) for each in trades[-1:]}
 
     def _request(self, symbol: str, since: Trade | None, most: int = PAGE) -> Request:
         name = quote(self._exchange_name(symbol).lower(), safe="")

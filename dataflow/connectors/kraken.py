@@ -482,7 +482,7 @@ class Filler:
         trades, _ = self._read(symbols[0], answer)
         if not self._has_ids:
             return {each.symbol: Newest(timestamp=each.timestamp) for each in trades[-1:]}
-        return {each.symbol: Newest(each.sequence, each.trade_id, each.timestamp) for each in trades[-1:]}
+        return {each.symbol: Newest.of(each) for each in trades[-1:]}
 
     def _request(self, symbol: str, since: int | None, most: int = PAGE) -> Request:
         query: dict[str, Any] = {"pair": self._rest_name(symbol), "count": most}

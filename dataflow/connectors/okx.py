@@ -275,11 +275,7 @@ class Filler:
 
     def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
         """By id, which is the sequence of single trades."""
-        return {
-            trade.symbol: Newest(trade.sequence, trade.trade_id, trade.timestamp)
-            for trade in self._read(answer)
-            if trade.symbol in symbols
-        }
+        return {trade.symbol: Newest.of(trade) for trade in self._read(answer) if trade.symbol in symbols}
 
     def _page(self, missing: Missing, below: int | None) -> Request:
         """Up to 100 trades with ids lower than `below`; None: the newest."""

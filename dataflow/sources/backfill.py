@@ -16,7 +16,7 @@ nothing. So after a while its newest trade is asked for, and what is missing up 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -68,7 +68,7 @@ class Refiller:
         refills: Refills,
         put: Put,
         newest: Callable[[str], Trade | None],
-        is_missing: Callable[[Missing], bool] = lambda _missing: True,
+        is_missing: Callable[[Missing], bool],
     ) -> None:
         self._source = source
         self._settings = settings
@@ -268,33 +268,39 @@ class Refiller:
                 for symbol, (at, newest) in back.items()
                 if symbol in live and self._newest(symbol) is newest
             }
-            if due := {symbol: newest for symbol, (at, newest) in back.items() if at <= now}:
-                await self._complete(client, due)
-                back = {symbol: each for symbol, each in back.items() if symbol not in due}
+            due = {symbol: newest for symbol, (at, newest) in back.items() if at <= now}
+            if due and self._in_vain_until(now) <= now:
+                left = await self._complete(client, due)
+                back = {symbol: each for symbol, each in back.items() if symbol not in due or symbol in left}
             await trio.sleep(LOOK_EVERY)
 
-    async def _complete(self, client: Asks, symbols: Mapping[str, Trade]) -> None:
-        """Ask for what is missing up to now of each of these, which have their newest trades."""
+    async def _complete(self, client: Asks, symbols: Mapping[str, Trade]) -> Collection[str]:
+        """Ask for what is missing up to now of each of these, which have their newest trades. Returns those
+        that could not be asked about."""
         left = sorted(symbols)
         while left:
-            found = await self._newest_there(client, left)
-            for symbol in found or left[:1]:
+            try:
+                found = await self._newest_there(client, left)
+            except RestFailed as error:
+                self._failed(error)
+                return left
+            for symbol in left[:1] if found is None else found:
                 newest = symbols.get(symbol)
                 if newest is not None and (found is None or is_newer(found[symbol], newest)):
                     first = None if newest.sequence is None else newest.sequence + 1
                     missing = Missing(self._source.name, symbol, newest, None, first)
                     self._refills.add(missing)
             left = [symbol for symbol in left[1:] if symbol not in (found or ())]
+        return ()
 
     async def _newest_there(self, client: Asks, symbols: Sequence[str]) -> Mapping[str, Newest] | None:
-        """The newest trades of the first symbol, and perhaps of others; None if nothing can be said."""
+        """The newest trades of the first symbol, if it has any, and perhaps of others; None if nothing can be
+        said. Raises RestFailed."""
         request = self._filler.latest(symbols)
         if request is None:
             return None
         try:
             return self._filler.newest(symbols, await client.get(request.path, request.weight, Priority.LIFE))
-        except RestFailed as error:
-            self._failed(error)
         except Unusable as error:
             self._tell(error.reason, "the answer for the newest trades cannot be used")
         return None

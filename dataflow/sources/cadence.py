@@ -12,8 +12,6 @@ from typing import Final
 
 from attrs import define
 
-from dataflow.domain import Trade
-
 from .port import Newest
 
 LEAST: Final = 5.0  # seconds of silence that are worth a question, whatever the pace
@@ -53,11 +51,6 @@ class Compared(Enum):
     NEWER = "newer"
     SAME = "same"
     UNCLEAR = "unclear"
-
-
-def newest(trade: Trade) -> Newest:
-    """What a trade says of itself."""
-    return Newest(trade.sequence, trade.trade_id, trade.timestamp)
 
 
 def compare(told: Newest, known: Newest, age: float) -> Compared:

@@ -285,6 +285,11 @@ class Newest:
     trade_id: str | None = None
     timestamp: int | None = None
 
+    @classmethod
+    def of(cls, trade: Trade) -> Newest:
+        """What a trade says of itself."""
+        return cls(trade.sequence, trade.trade_id, trade.timestamp)
+
 
 RATE_LIMITED: Final = "rate_limited"  # the reason of an Unusable: asked too often
 

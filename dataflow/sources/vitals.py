@@ -29,7 +29,7 @@ from attrs import Factory, define, field, frozen
 from dataflow.domain import Trade
 from dataflow.domain.quality import Grade
 
-from .cadence import Cadence, Compared, compare, newest
+from .cadence import Cadence, Compared, compare
 from .port import Newest
 
 GRACE: Final = 2.0  # seconds: a trade may reach the REST of an upstream so much earlier than us
@@ -116,7 +116,7 @@ class Pulse:
         moved = seen.ours is not None and seen.ours is not self.ours
         self.is_refilling = seen.lacks
         if moved and seen.ours is not None:
-            self.ours, self._known, self._known_at = seen.ours, newest(seen.ours), now
+            self.ours, self._known, self._known_at = seen.ours, Newest.of(seen.ours), now
             if not seen.is_answer:
                 self._suspect = None
                 self._hear(now, seen.lag)
@@ -151,7 +151,7 @@ class Pulse:
 
     def _since_before(self, told: Newest) -> Remedy | None:
         """The first answer since the subscription, beside the newest trade from before it."""
-        before = None if self.ours is None else newest(self.ours)
+        before = None if self.ours is None else Newest.of(self.ours)
         if before is not None and compare(told, before, _NEVER) is Compared.NEWER:
             return Remedy.REFILL  # missed before the subscription, or since: the next answer shows which
         self._be_quiet(None)

@@ -344,7 +344,9 @@ def _joined(old: Ask, new: Ask) -> Ask:
     ends = high if high.before is not None or low.before is None else low
     if low.last is not None and high.last is not None and low.last > high.last:
         ends = low
-    missing = evolve(low, before=ends.before, last=ends.last)
+    # Who waits for the last word of the old source must get it, whatever question that one was joined to.
+    until = max((each.until for each in (low, high) if each.until is not None), default=None)
+    missing = evolve(low, before=ends.before, last=ends.last, until=until)
     left = sorted({*old.left, *new.left}) if missing.last is not None else []
     return evolve(
         new,

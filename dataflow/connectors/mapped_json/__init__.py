@@ -8,6 +8,9 @@ problem with a name.
 An answer names its symbols, or repeats the number of our request, or it is that of our oldest open request
 of its kind, for an upstream answers in order. Nothing is believed that nobody asked for.
 
+Without a sequence, a trade that cannot be read is marked as a loss of its symbol, or of all if it names none;
+so is a message that cannot be read, for it may have been a trade.
+
 Problems: not_text, malformed_json, unknown_message, missing_field, unknown_symbol, bad_timestamp, bad_side,
 bad_price, bad_quantity, bad_trade_id, bad_sequence, unknown_answer, rejected.
 """
@@ -159,7 +162,7 @@ class Codec:
         self._ignored = [condition(each) for each in answers.ignored]
         self._ids = count(1)
         self._open: dict[int, tuple[str, list[str]]] = {}  # our requests by number, the oldest first
-        self._held: set[str] = set()  # as the upstream has told
+        self._held: dict[str, None] = {}  # subscribed, as far as the upstream has told
 
     def headers(self) -> Collection[tuple[str, str]]:
         """Those of the mapping."""
@@ -198,6 +201,11 @@ class Codec:
         """Add the content of `message` to `into`. The top of this file lists the problems."""
         try:
             said = decoded(message, decode_json)
+        except Unusable as problem:
+            self._lose(self._held, into)
+            into.problems.append((problem.reason, excerpt(message)))
+            return
+        try:
             if self._is_trades(said):
                 self._assume(into)
                 self._take_trades(said, message, into)
@@ -210,11 +218,30 @@ class Codec:
             into.problems.append((problem.reason, excerpt(message)))
 
     def _take_trades(self, said: Any, message: str | bytes, into: Received[Item]) -> None:
-        for part in self._trades.parts(said):
+        try:
+            parts = self._trades.parts(said)
+        except Unusable:
+            self._lose(self._held, into)
+            raise
+        for part in parts:
             try:
                 into.items.append(self._trades.trade(said, part))
             except Unusable as problem:
+                self._lose(self._affected(said, part), into)
                 into.problems.append((problem.reason, excerpt(message)))
+
+    def _affected(self, said: Any, part: Any) -> Collection[str]:
+        """The subscribed symbols of which a trade that cannot be read may be."""
+        try:
+            symbol = self._trades.symbol(said, part)
+        except Unusable:
+            return ()
+        return self._held if symbol is None else self._held.keys() & {symbol}
+
+    def _lose(self, symbols: Iterable[str], into: Received[Item]) -> None:
+        """A trade of these could not be read. A sequence would show that by itself."""
+        if self._mark is not None:
+            into.items.extend(Missed(self._mark.source, each, self._mark.reason) for each in symbols)
 
     def _take_other(self, said: Any, into: Received[Item]) -> None:
         if self._subscribed is not None and self._subscribed.fits(said):
@@ -234,9 +261,18 @@ class Codec:
             return
         kind, symbols = self._answered(kind, answer, said)
         if kind == _SUBSCRIBE:
-            into.subscribed(*symbols)
+            self._has(symbols, into)
         elif kind == _UNSUBSCRIBE:
-            into.unsubscribed(*symbols)
+            self._has_not(symbols, into)
+
+    def _has(self, symbols: Iterable[str], into: Received[Item]) -> None:
+        self._held.update(dict.fromkeys(symbols))
+        into.subscribed(*symbols)
+
+    def _has_not(self, symbols: Iterable[str], into: Received[Item]) -> None:
+        for symbol in symbols:
+            self._held.pop(symbol, None)
+        into.unsubscribed(*symbols)
 
     def _take_refusal(self, answer: _Answer, said: Any, into: Received[Item]) -> None:
         try:
@@ -282,16 +318,16 @@ class Codec:
         """The upstream has told all that is subscribed now."""
         for symbol in now:
             self._close(_SUBSCRIBE, symbol)
-        into.subscribed(*sorted(set(now) - self._held))
-        into.unsubscribed(*sorted(self._held - set(now)))
-        self._held = set(now)
+        new, gone = sorted(set(now) - self._held.keys()), sorted(self._held.keys() - now)
+        self._has(new, into)
+        self._has_not(gone, into)
 
     def _assume(self, into: Received[Item]) -> None:
         """Whatever came, the upstream has taken our subscriptions, if the mapping says so."""
         if not self._assumed or not self._open:
             return
         for number in [number for number, (kind, _) in self._open.items() if kind == _SUBSCRIBE]:
-            into.subscribed(*self._open.pop(number)[1])
+            self._has(self._open.pop(number)[1], into)
 
     # -- requests -------------------------------------------------------------------------------------
 
@@ -395,9 +431,7 @@ class Filler:
     def newest(self, symbols: Sequence[str], answer: bytes) -> Mapping[str, Newest]:
         """The last trade of the answer."""
         trades = self._trades(symbols[0], answer)
-        if not trades:
-            return {}
-        return {symbols[0]: Newest(trades[-1].sequence, trades[-1].trade_id, trades[-1].timestamp)}
+        return {each.symbol: Newest.of(each) for each in trades[-1:]}
 
     def _request(self, rest: Rest, symbol: str, after: Trade | None) -> Request:
         values = spellings(self._exchange_name(symbol), _in_address)

@@ -80,6 +80,11 @@ class Reader:
             raise Unusable("missing_field")
         return [part]
 
+    def symbol(self, message: Any, part: Any) -> str | None:
+        """The symbol that `part` names; None if it names none. Raises Unusable for one that is not known."""
+        written = self._find_symbol(message, part)
+        return None if self._names is None or _text(written) is None else self._names.symbol(written)
+
     def trade(self, message: Any, part: Any, symbol: str = "") -> Trade:
         """The trade that `part` tells. `symbol`: the one in hand, without `names`. Raises Unusable."""
         side: Side | None = None

@@ -199,6 +199,40 @@ def test_a_long_run_is_taken_as_a_whole() -> None:
         assert [entry.first for entry in log.read(351, 1000)] == list(range(352, 452))
 
 
+def test_what_another_line_has_brought_is_passed_over_as_a_whole() -> None:
+    """However much of it is new: nothing of it is judged, and the log is as if it had been."""
+    for name in "us":
+        exchange, log = Exchange(name), History(1, 100, MAX_AGE)
+        log.admit(exchange.trade(), 0.0)
+        assert log.admit_run(exchange.in_order(50), 0.0)  # type: ignore[arg-type]
+        assert log.repeated(exchange.again(30)) == 30  # type: ignore[arg-type]
+    both_ways(*([*exchange.said[-count:], *exchange.in_order(count)] for count in range(1, SIZE)))
+
+
+def test_a_repetition_that_shows_something_is_judged() -> None:
+    """The newest trade after a resubscription, one that breaks a row of late ones, one that leads on."""
+    exchange = Exchange("u")
+    run = exchange.in_order(SIZE)
+    log = both_ways(run, exchange.resubscribed(1)[:1], run[-6:], exchange.in_order(4))
+    assert not log.holes
+    exchange, late = Exchange("s"), Exchange("s", number=10)
+    run = exchange.in_order(SIZE)
+    log = both_ways(run, late.in_order(ANEW - 1), run[-6:], late.in_order(ANEW - 1))
+    assert log.last == SIZE
+    exchange, low = Exchange("s"), Exchange("s", number=100 - ANEW)
+    run = exchange.in_order(SIZE)
+    both_ways(run, [low.trade(moment=5 + n) for n in range(ANEW)], run, exchange.in_order(3))
+
+
+def test_a_repetition_ends_a_wait_that_is_overdue() -> None:
+    """As any trade of the source does."""
+    store, exchange = Store(1, SIZE, 1e6, holds=lambda _source: 1.0), Exchange("s")
+    run = exchange.in_order(SIZE)
+    for items, now in ((run, 0.0), ([exchange.trade(3)], 0.0), (run[-6:], 9.0)):
+        store.admit(items, now)
+    assert store.waiting == 0
+
+
 def test_a_run_that_is_not_taken_leaves_the_log_as_it_was() -> None:
     """For any reason: it is offered again, in parts."""
     for speech in UNUSUAL[1:9]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from actors.connector import Received, Refused, Subscribed, Unsubscribed
 from dataflow.connectors.binance import Codec, Filler, Settings
 from dataflow.domain import Item, Missing, Trade
+from dataflow.net.budget import MARGIN, MINUTE
 from dataflow.sources.port import Page, Request
 from simulators import Trade as Published
 from simulators.exchanges.binance import binance_rest, futures_payload
@@ -427,6 +428,16 @@ def test_the_address_decides_the_market() -> None:
     ]
     assert settings(AMERICAN, stream="aggTrade", refill_url="http://here").refill_url == "http://here"
     assert settings("wss://binance.us.example.com/stream").refill_url == "https://api.binance.com"
+
+
+def test_a_lost_second_of_all_symbols_of_a_connection_is_asked_for_in_time() -> None:
+    """A question for each of them costs less than what may be used until they would be given up."""
+    asking = settings("wss://stream.binance.com/stream", "BTC-USDT")
+    request = Filler("bn", asking).fill(Missing("bn", "BTC-USDT", None, None, 3, 5))
+    assert request is not None
+    minutes = asking.refill_within / (MINUTE + MARGIN)
+    assert request.weight * asking.symbols_a_connection < asking.refill_weight * minutes
+    assert [settings(url).refill_weight for url in (FUTURES, AMERICAN)] == [1200, 1200]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,24 @@ def test_a_mapping_of_bitstamp_reads_what_the_connector_reads(traffic: Any) -> N
     assert (said.items, said.answers, said.problems) == (expected.items, expected.answers, [])
 
 
+def test_what_cannot_be_read_is_marked_where_nothing_else_shows_it(traffic: Any) -> None:
+    """The connector of Bitstamp marks the same: its ids prove nothing. Of the symbol, or of all."""
+    written = bitstamp.Settings(connector="x", url="ws://x", symbols=BITSTAMPS)
+    mapped, by_hand = Codec("bitstamp", settings(BITSTAMP, BITSTAMPS)), bitstamp.Codec("bitstamp", written)
+    for codec in (mapped, by_hand):
+        codec.subscribe(BITSTAMPS)
+    channel, other = (f"live_trades_{written.exchange_name(symbol)}" for symbol in BITSTAMPS[:2])
+    said = [{"event": "bts:subscription_succeeded", "channel": each, "data": {}} for each in (channel, other)]
+    bad = {"event": "trade", "channel": channel, "data": {"id": 1, "type": 0}}
+    for spoilt in (json.dumps(bad), json.dumps(bad | {"channel": None}), '{"event":"tra'):
+        into = heard(mapped, *said, spoilt)
+        assert into.items == heard(by_hand, *said, spoilt).items
+        assert {each.symbol for each in into.items} == set(BITSTAMPS[: 1 if spoilt == json.dumps(bad) else 2])
+        assert len(into.problems) >= 1
+    unknown = bad | {"channel": "live_trades_xxxusd"}
+    assert heard(mapped, {"event": "of another kind"}, unknown).items == []
+
+
 def test_a_mapping_of_kraken_reads_what_the_connector_reads(traffic: Any) -> None:
     """Messages that are lists, several trades in one, times in seconds with a fraction; a recorded session."""
     written = kraken.Settings(connector="x", url="ws://x", symbols=KRAKENS, version=1)

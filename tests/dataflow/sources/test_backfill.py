@@ -404,6 +404,39 @@ async def test_a_symbol_that_stays_quiet_after_a_reconnection_is_complete(autoju
         assert len(stage.asked) == 2
 
 
+async def test_an_upstream_that_knows_no_trade_of_a_quiet_symbol_is_believed(
+    autojump_clock: MockClock,
+) -> None:
+    """Some tell only those of the last hour. Each symbol is asked about once, and nobody crashes."""
+    stage = Stage(answers=[lambda *_: b"[]"] * 10)
+    async with stage.running():
+        for symbol in (BTC, ETH):
+            stage.live(1, 2, symbol=symbol)
+            stage.source.subscribed(symbol)
+        stage.source.up((BTC, ETH))
+        await trio.sleep(100)
+        assert len(stage.asked) == 2
+        assert stage.refills.open == 0
+        assert stage.stream() == [1, 2]
+
+
+async def test_nobody_is_asked_about_quiet_symbols_in_vain(autojump_clock: MockClock) -> None:
+    """While the upstream does not answer it is tried now and then, not once for each symbol. Then all is as ever."""
+    stage = Stage(answers=[RestFailed("unreachable", "no")] * 5)
+    stage.tape = [published(number, symbol) for number in range(9) for symbol in (BTC, ETH)]
+    async with stage.running():
+        for symbol in (BTC, ETH):
+            stage.live(1, 2, symbol=symbol)
+            stage.source.subscribed(symbol)
+        stage.source.up((BTC, ETH))
+        await trio.sleep(QUIET_FOR + 1.5)
+        assert len(stage.asked) <= 2
+        await trio.sleep(60)
+        assert stage.refills.failed == {"unreachable": 5}
+        for symbol in (BTC, ETH):
+            assert stage.stream(symbol) == list(range(1, 9))
+
+
 async def test_a_symbol_that_trades_again_needs_no_such_question(autojump_clock: MockClock) -> None:
     """The first trade shows all."""
     stage = Stage()

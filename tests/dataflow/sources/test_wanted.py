@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import pytest
 import trio
 from attrs import evolve
 from hypothesis import given, settings
@@ -59,6 +60,24 @@ async def test_what_is_asked_already_is_not_made_longer() -> None:
     assert refills.open == 2
     refills.add(lost(9 + NEAR + 2, 9 + NEAR + 2), now=0.0)
     assert refills.open == 3
+
+
+@pytest.mark.parametrize("is_in_hand", [False, True])
+@pytest.mark.parametrize("is_numbered", [True, False])
+async def test_a_question_up_to_a_switch_keeps_its_end_when_another_one_is_open(
+    is_in_hand: bool, is_numbered: bool
+) -> None:
+    """A stalled symbol is asked for, and another source takes over meanwhile: its trades wait for an answer
+    that says that it is the last one."""
+    refills = Refills()
+    look = lost(5, None) if is_numbered else nameless(4, None)
+    refills.add(look, 2.0, now=0.0)
+    if is_in_hand:
+        assert refills.take(0.0) is not None
+    refills.add(evolve(look, until=7), 2.0, now=0.0)
+    ask = refills.take(1.0)
+    assert ask is not None
+    assert ask.missing.until == 7
 
 
 async def test_the_same_loss_told_twice_is_one_question() -> None:

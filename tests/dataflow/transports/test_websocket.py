@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from socket import EAI_NONAME, gaierror
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trio
@@ -150,6 +150,18 @@ async def why_lost(source: WebSocketSource, use: Callable[[WebSocketLink], Await
     except LinkLost as lost:
         return str(lost)
     raise AssertionError("nothing was lost")
+
+
+async def test_a_turn_tells_how_many_symbols_a_request_may_name() -> None:
+    """The actor divides the wanted symbols, and no codec does so again: the bound is that of the settings."""
+
+    class Narrow(SourceSettings):
+        symbols_a_request: ClassVar[int] = 3
+
+    async with exchange(echo) as upstream:
+        settings = Narrow(connector="echo", url=f"ws://127.0.0.1:{upstream.port}")
+        async with WebSocketSource("echo", settings, Echo).connect() as link:
+            assert await link.turn() == 3
 
 
 async def test_messages_of_the_codec_are_sent_and_messages_of_the_upstream_decoded() -> None:
