@@ -114,8 +114,8 @@ class Settings(SourceSettings):
     rotate_after: float = field(
         default=82_800.0, validator=validators.ge(0)
     )  # Binance ends a connection after 24 h
-    # Four fifths of what one address may use for spot, half of it for futures. With less, after a lost second of
-    # 1,000 symbols, many questions are given up before their turn: each has a weight of 25.
+    # Four fifths of what one address may use for spot, half of it for futures. With less, after a lost second
+    # of 1,000 symbols, many questions are given up before their turn: each has a weight of 25.
     refill_weight: int = field(validator=validators.gt(0))
 
     @refill_weight.default
@@ -360,7 +360,7 @@ class Filler:
         if not self._single:
             trades = [self._trade(symbols[0], row) for row in answered(answer, _decode_rows)]
             return {each.symbol: Newest.of(each) for each in trades[-1:]}
-        asked = {self._exchange_name(symbol): symbol for symbol in symbols}
+        asked = {self._exchange_name(symbol): symbol for symbol in symbols[:_TICKER_SYMBOLS]}
         found = {}
         for told in answered(answer, _decode_tickers):
             symbol = named_in(asked, told.symbol)
