@@ -111,11 +111,10 @@ class Settings(SourceSettings):
 
     # Who sends more is cut off, and banned after some times. Pings and pongs count.
     requests_per_second: int = field(default=5, validator=validators.ge(0))
-    rotate_after: float = field(
-        default=82_800.0, validator=validators.ge(0)
-    )  # Binance ends a connection after 24 h
-    # Four fifths of what one address may use for spot, half of it for futures. With less, after a lost second
-    # of 1,000 symbols, many questions are given up before their turn: each has a weight of 25.
+    # Binance ends a connection after 24 h.
+    rotate_after: float = field(default=82_800.0, validator=validators.ge(0))
+    # Four fifths of what one address may use for spot, half of it for futures. With less, after a lost
+    # second of 1,000 symbols, many questions are given up before their turn: each has a weight of 25.
     refill_weight: int = field(validator=validators.gt(0))
 
     @refill_weight.default

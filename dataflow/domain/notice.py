@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import frozen
+
+SWITCHES_AT_ONCE: Final = 100  # that each client is told between two turns of the event loop
 
 
 @frozen

@@ -10,7 +10,7 @@ import trio
 from attrs import define, field
 
 from actors.session import Backlog, Ended, Ending, Session
-from dataflow.domain.notice import Notice, StreamSwitched, SymbolsChanged
+from dataflow.domain.notice import SWITCHES_AT_ONCE, Notice, StreamSwitched, SymbolsChanged
 from supervisors import Put, Ref
 
 from .guestbook import Guest, Guestbook
@@ -36,7 +36,6 @@ class Totals:
 
 NEWS: Final = SymbolsChanged((), ())  # for the herald: there are some that wait
 SWITCHES: Final = 10_000  # that wait to be told; of more the oldest are not told, and counted
-SWITCHES_AT_ONCE: Final = 100  # for each client between two turns of the event loop
 _UNKNOWN = Ended(Ending.FAILED, "never ran")
 
 

@@ -15,12 +15,11 @@ import msgspec
 
 from actors.update import Encode, Places
 from dataflow.domain import Gap, Topic, Trade
-from dataflow.domain.notice import Notice, SourceRestored
+from dataflow.domain.notice import SWITCHES_AT_ONCE, Notice, SourceRestored
 from dataflow.domain.symbols import ANY
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import TRADES
 from dataflow.gateway import spelling
-from dataflow.gateway.clients import SWITCHES_AT_ONCE
 from dataflow.gateway.format import Format
 from dataflow.gateway.spelling import encode
 

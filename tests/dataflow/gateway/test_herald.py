@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from actors.session import Manners, Session
 from dataflow.domain import Topic
 from dataflow.domain.notice import (
+    SWITCHES_AT_ONCE,
     Draining,
     Notice,
     SourceLost,
@@ -19,7 +20,7 @@ from dataflow.domain.notice import (
     SymbolsChanged,
 )
 from dataflow.domain.symbols import ANY
-from dataflow.gateway.clients import SWITCHES_AT_ONCE, Clients
+from dataflow.gateway.clients import Clients
 from dataflow.gateway.herald import CLIENTS_AT_ONCE, Herald
 from supervisors import Child, Mailbox, Supervisor, open_supervisor
 

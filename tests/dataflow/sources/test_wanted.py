@@ -76,7 +76,8 @@ async def test_a_question_up_to_a_switch_keeps_its_end_when_another_one_is_open(
         assert refills.take(0.0) is not None
     refills.add(evolve(look, until=7), 2.0, now=0.0)
     ask = refills.take(1.0)
-    assert ask is not None and ask.missing.until == 7
+    assert ask is not None
+    assert ask.missing.until == 7
 
 
 async def test_the_same_loss_told_twice_is_one_question() -> None:

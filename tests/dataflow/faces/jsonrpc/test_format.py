@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.notice import (
+    SWITCHES_AT_ONCE,
     Draining,
     Refused,
     SourceLost,
@@ -22,7 +23,6 @@ from dataflow.domain.notice import (
 )
 from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc.format import JSONRPC
-from dataflow.gateway.clients import SWITCHES_AT_ONCE
 from dataflow.gateway.spelling import symbol_quality
 
 
