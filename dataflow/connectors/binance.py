@@ -361,7 +361,7 @@ class Filler:
         if not self._single:
             trades = [self._trade(symbols[0], row) for row in answered(answer, _decode_rows)]
             return {each.symbol: Newest.of(each) for each in trades[-1:]}
-        asked = {self._exchange_name(symbol): symbol for symbol in symbols}
+        asked = {self._exchange_name(symbol): symbol for symbol in symbols[:_TICKER_SYMBOLS]}
         found = {}
         for told in answered(answer, _decode_tickers):
             symbol = named_in(asked, told.symbol)
