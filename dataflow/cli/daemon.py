@@ -26,7 +26,7 @@ from dataflow.gateway import exposure
 from dataflow.gateway.certificates import configured_context
 from dataflow.net.listening import why_refused
 from dataflow.settings.load import load, shipped
-from dataflow.settings.schema import Gateway, Operator, Settings
+from dataflow.settings.schema import Gateway, Mode, Operator, Settings
 from dataflow.sources.port import ProducerSettings
 
 from .common import Json
@@ -189,6 +189,12 @@ def _told(settings: Settings) -> str:
         symbols = "any symbols" if ANY in source.symbols else ", ".join(source.symbols) or "no symbols"
         way = "from producers at" if isinstance(source, ProducerSettings) else "from"
         lines.append(f"  {name}: {symbols} {way} {concealed(source.address)}")
+    for symbol, keys in settings.symbols.items():
+        if keys.mode is Mode.FAILOVER:
+            listing = [name for name, source in settings.sources.items() if symbol in source.symbols]
+            first, *others = keys.sources or listing
+            otherwise = f"else from {' or '.join(others)}" if others else "and nothing takes over from it"
+            lines.append(f"  {symbol}: from {first}, {otherwise}")
     return "\n".join(lines if summary["sources"] else [*lines, f"  {NO_SOURCES}"])
 
 

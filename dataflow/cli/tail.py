@@ -294,6 +294,8 @@ class Tail:
             self._told_states[key] = state
             reason = f" ({quality.reason})" if quality.reason else ""
             show.news(f"{quality.symbol}: {state} at {quality.source}{reason}")
+        elif state == "lost" and quality.reason in COMING:
+            return  # subscribed anew: whether that helps will show
         elif self._told_states.pop(key, "quiet") != "quiet" and state == "live":
             show.news(f"{quality.symbol}: {state} at {quality.source}")
 

@@ -29,12 +29,14 @@ from dataflow.domain import Item, Missing, Trade
 from dataflow.domain.secrets import concealed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.net.address import Address, parse
-from dataflow.net.budget import Budget, Priority, RestFailed
+from dataflow.net.budget import Asks, Budget, Priority, RestFailed
 from dataflow.net.listening import why_refused
 from dataflow.settings.schema import Settings
 from dataflow.sources.port import (
     AnySourceSettings,
+    Filler,
     ListenerSettings,
+    Page,
     SourceSettings,
     codec_class,
     filler_of,
@@ -351,7 +353,7 @@ def _tell_trades(trial: Trial, seen: _Seen) -> None:
         trial.saw("first trade", "none in this time: the market may be quiet", Verdict.NOTE)
         return
     one = next(iter(seen.first.values()))
-    words = f"{one.symbol}: {one.quantity} at {one.price}, of {to_rfc3339(one.timestamp)}"
+    words = f"{one.symbol}: {one.quantity:f} at {one.price:f}, of {to_rfc3339(one.timestamp)}"
     trial.saw("first trade", words + (f"; none of {_some(quiet)} in this time" if quiet else ""))
     age = min(seen.ages)
     if age < -AHEAD:
@@ -373,26 +375,46 @@ def _some(words: Sequence[str]) -> str:
 
 
 async def _asks(trial: Trial, source: SourceSettings) -> None:
-    """One question for the newest trades, and what its answer says."""
+    """One question for the newest trades; of a source that is polled one for each symbol. Of several good
+    answers the last one is told."""
     filler = filler_of(trial.name, source)
-    symbol = next(iter(source.symbols), None)
-    request = filler and symbol and filler.fill(Missing(trial.name, symbol, None, None))
-    if filler is None or symbol is None or not request:
-        if source.transport == "rest":
+    is_polled = source.transport == "rest"
+    symbols = source.symbols if is_polled else source.symbols[:1]
+    about = [Missing(trial.name, symbol, None, None) for symbol in symbols]
+    if filler is None or not about or not filler.fill(about[0]):
+        if is_polled:
             trial.failed("rest", "this connector has no question for past trades, so it cannot be polled")
         else:
             trial.saw("rest", "nothing can be asked: missing trades will stay gaps", Verdict.NOTE)
         return
-    budget, begin = Budget(source.refill_weight), trio.current_time()
-    try:
-        async with asks(source, budget) as client:
-            answer = await client.get(request.path, request.weight, Priority.FILL)
-        page = filler.filled(Missing(trial.name, symbol, None, None), request, answer)
-    except RestFailed as error:
-        trial.failed("rest", f"{error.reason}: {error}")
-    except Unusable as problem:
-        trial.failed("rest", f"the answer cannot be used: {problem.reason}")
-    else:
+    budget, failures, told = Budget(source.refill_weight), list[str](), ""
+    async with asks(source, budget) as client:
+        for missing in about:
+            begin = trio.current_time()
+            try:
+                page = await _page(client, filler, missing)
+            except RestFailed as error:
+                if error.reason != "client_error":  # it concerns no symbol: the next one would fare no better
+                    failures.append(f"{error.reason}: {error}")
+                    break
+                failures.append(f"{missing.symbol}: {error.reason}: {error}")
+            except Unusable as problem:
+                failures.append(f"{missing.symbol}: the answer cannot be used: {problem.reason}")
+            else:
+                told = f"{len(page.trades)} trades of {missing.symbol} after {_milliseconds(begin)} ms"
+    for failure in failures[:SHOWN]:
+        trial.failed("rest", failure)
+    if len(failures) > SHOWN:
+        trial.failed("rest", f"and {len(failures) - SHOWN} more symbols")
+    if told:
         used = budget.used(trio.current_time())
-        told = f", weight {used} of {source.refill_weight} a minute"
-        trial.saw("rest", f"{len(page.trades)} trades of {symbol} after {_milliseconds(begin)} ms{told}")
+        trial.saw("rest", f"{told}, weight {used} of {source.refill_weight} a minute")
+
+
+async def _page(client: Asks, filler: Filler, missing: Missing) -> Page:
+    """Raises RestFailed and Unusable."""
+    request = filler.fill(missing)
+    if not request:
+        raise Unusable("no_question")
+    answer = await client.get(request.path, request.weight, Priority.FILL)
+    return filler.filled(missing, request, answer)

@@ -19,7 +19,7 @@ from loguru import logger
 from quart import Response
 
 from actors.session import Wire, WireClosed
-from dataflow.logs import Burst
+from dataflow.logs import Burst, often
 from dataflow.server.connection import Report
 from dataflow.server.handshake import Handshake
 from dataflow.server.serve import serve
@@ -182,6 +182,6 @@ def reporter(listener: str) -> Report:
         if where != "accept":
             logger.debug("{}: contained in {}: {!r}", listener, where, error)
         elif times := burst.occurred(type(error).__name__, trio.current_time()):
-            logger.warning("{}: no room for a new connection: {} ({:,} times)", listener, error, times)
+            logger.warning("{}: no room for a new connection: {}{}", listener, error, often(times))
 
     return report

@@ -11,7 +11,7 @@ from actors.connector import STOPPED
 from dataflow import paths
 from dataflow.domain.notice import SourceLost, SourceRestored, StreamSwitched
 from dataflow.domain.topic import TRADES
-from dataflow.logs import Burst
+from dataflow.logs import Burst, often
 from dataflow.sources.state import CHANGED, REMOVED, Audience
 
 from .clients import Clients
@@ -44,7 +44,7 @@ class Announcer(Audience):
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         """Log a problem once per burst: a broken source sends much garbage."""
         if count := self._burst.occurred((source, reason), trio.current_time()):
-            logger.bind(path=paths.source(source)).warning("{} ({} times): {}", reason, count, excerpt)
+            logger.bind(path=paths.source(source)).warning("{}{}: {}", reason, often(count), excerpt)
 
     def given_rest(self, source: str, failures: int, seconds: float) -> None:
         told = "{} attempts in a row have failed: from now on its lines share one every {:.0f} s"
@@ -54,7 +54,7 @@ class Announcer(Audience):
         """Log it once per burst: a source that is lost may have thousands of symbols."""
         if count := self._burst.occurred((before, source), trio.current_time()):
             told = f"{symbol} comes from {source} and no more from {before}"
-            logger.bind(path=paths.source(source)).warning("{} ({} times): {}", told, count, reason)
+            logger.bind(path=paths.source(source)).warning("{}{}: {}", told, often(count), reason)
         self._clients.switched(StreamSwitched(symbol, TRADES, epoch, offset, before, source, reason))
 
     def symbols_changed(self, added: Collection[str], removed: Collection[str]) -> None:

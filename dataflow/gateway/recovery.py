@@ -22,7 +22,7 @@ from dataflow.cache.archive import ArchiveFailed
 from dataflow.cache.history import Resumed
 from dataflow.cache.places import newest, runs
 from dataflow.domain import Gap
-from dataflow.logs import Burst
+from dataflow.logs import Burst, often
 from dataflow.topics.channel import Deep, TopicLog
 
 from .admission import Turns
@@ -184,9 +184,9 @@ class Recovery:
         except ArchiveFailed as failed:
             if count := self._troubles.occurred("answer", trio.current_time()):  # it fails all that come
                 logger.bind(path=paths.SESSIONS).warning(
-                    "{}: an answer without what is on disk ({:,} times): {}",
+                    "{}: an answer without what is on disk{}: {}",
                     self._log.stream.topic,
-                    count,
+                    often(count),
                     failed,
                 )
             self._has_failed = self.is_torn = True

@@ -244,6 +244,11 @@ def _cut(value: object) -> str:
 # -- repeated messages --------------------------------------------------------------------------------
 
 
+def often(count: int) -> str:
+    """What a line says of a burst behind its words; nothing of what occurred once."""
+    return f" ({count:,} times)" if count > 1 else ""
+
+
 @define
 class _Repeated:
     last: float

@@ -21,7 +21,7 @@ from dataflow.gateway.hall import Hall
 from dataflow.sources.state import LinkState
 from supervisors import Node
 
-UNWELL: Final = (Grade.STALLED, Grade.REFILLING, Grade.GAPPED)
+UNWELL: Final = (Grade.REJECTED, Grade.STALLED, Grade.REFILLING, Grade.GAPPED)
 NAMED: Final = 3  # symbols of a source in one such state
 BEHIND: Final = 2.0  # seconds, beyond the interval between two writes, that the history may be behind
 

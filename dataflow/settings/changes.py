@@ -93,9 +93,14 @@ def _table(value: Any) -> str | None:
     """The keys of a table that were written, as far as one can tell: those that are not the default."""
     if value is None:
         return None
-    fields = {field.name: field for field in attrs.fields(type(value))}
-    written = {key: each for key, each in _members(value).items() if each != _default(fields[key], value)}
-    return ", ".join(f"{key} = {_value(key, each)}" for key, each in written.items()) or "as by default"
+    return (
+        ", ".join(f"{key} = {_value(key, each)}" for key, each in _written(value).items()) or "as by default"
+    )
+
+
+def _written(table: Any) -> dict[str, Any]:
+    fields = {field.name: field for field in attrs.fields(type(table))}
+    return {key: each for key, each in _members(table).items() if each != _default(fields[key], table)}
 
 
 def _default(field: attrs.Attribute[Any], table: Any) -> Any:
@@ -120,10 +125,12 @@ def _value(key: str, value: Any) -> str | None:
         return None
     if is_secret(key):
         return HIDDEN
-    plain = concealed_value(value)
-    return concealed(
-        json.dumps(plain, ensure_ascii=False, default=lambda each: getattr(each, "value", str(each)))
-    )
+    return concealed(json.dumps(concealed_value(value), ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: a table inside of a table, and a choice."""
+    return concealed_value(_written(value)) if _is_table(value) else getattr(value, "value", str(value))
 
 
 def _cut(text: str | None) -> str | None:

@@ -27,7 +27,7 @@ from loguru import logger
 from dataflow import paths
 from dataflow.domain import Item, Missing, Refilled, Trade
 from dataflow.domain.secrets import concealed
-from dataflow.logs import Burst
+from dataflow.logs import Burst, often
 from dataflow.net.budget import AT_ONCE, LIMITED_FOR, Asks, Budget, Priority, RestFailed
 from supervisors import Context
 
@@ -244,7 +244,7 @@ class Refiller:
             refills.done(ask, trio.current_time())
         if trades and (times := self._burst.occurred((missing.symbol, "refilled"), trio.current_time())):
             log = logger.bind(path=paths.source(self._source.name))
-            log.info("{}: {} missing trades came by HTTP ({} times)", missing.symbol, len(trades), times)
+            log.info("{}: {} missing trades came by HTTP{}", missing.symbol, len(trades), often(times))
 
     # -- symbols that came back, and are quiet
 

@@ -33,7 +33,7 @@ from dataflow.domain import Gap, Topic, Trade
 from dataflow.domain.candle import DAY, HOUR, SECOND, Candle, Interval, interval
 from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import CANDLES
-from dataflow.logs import Burst
+from dataflow.logs import Burst, often
 
 from .candle_pages import Page, Pages
 from .candles import Bar, pack, unpack
@@ -198,7 +198,7 @@ class Candles:
     def _tell_of_disk(self, what: str, error: Exception) -> None:
         """Log it once per burst: a disk that fails one topic fails all that are opened."""
         if count := self._burst.occurred("disk", trio.current_time()):
-            _log.warning("{} begin with what memory has ({:,} times): {}", what, count, error)
+            _log.warning("{} begin with what memory has{}: {}", what, often(count), error)
 
     # For pages.
 

@@ -21,9 +21,10 @@ import trio
 from dataflow.cli import main
 from dataflow.cli.daemon import why_not_free
 from dataflow.cli.trial import Step, Trial, Verdict, as_text, try_all
-from dataflow.connectors import binance, push, ticks_protobuf
+from dataflow.connectors import binance, bitstamp, push, ticks_protobuf
 from dataflow.settings.schema import Gateway, Settings
 from simulators import Exchange, Trade, open_binance, open_exchange
+from simulators.exchanges.bitstamp import bitstamp_dialect
 from tests.dataflow.connectors.mappings import acme, settings
 from tests.support.acme import acme_dialect
 from tests.support.certificates import make_certificate
@@ -157,6 +158,22 @@ async def test_a_question_by_http_that_fails_is_told() -> None:
         (trial,) = await tried(binance=at(exchange.url, refill_url=f"http://127.0.0.1:{exchange.port}"))
     assert failures(trial).keys() == {"rest"}
     assert failures(trial)["rest"].startswith("server_error")
+
+
+async def test_each_symbol_of_a_source_that_is_polled_is_asked_for() -> None:
+    """What the upstream refuses is named, and the others are told all the same."""
+    async with open_exchange(bitstamp_dialect(symbols=("btcusd",))) as exchange:
+        source = bitstamp.Settings(
+            connector="bitstamp",
+            url=exchange.url,
+            refill_url=f"http://127.0.0.1:{exchange.port}",
+            symbols=("BTC-USD", "NO-SUCH", "SUCH-NO"),
+            transport="rest",
+        )
+        (trial,) = await tried(bitstamp=source)
+    verdicts = [(each.words.split(":")[0], each.verdict) for each in trial.steps]
+    assert verdicts[:2] == [("NO-SUCH", Verdict.FAILED), ("SUCH-NO", Verdict.FAILED)]
+    assert "trades of BTC-USD" in trial.steps[2].words
 
 
 async def test_ports_for_producers_are_free_or_not() -> None:

@@ -263,6 +263,21 @@ class TestCheck:
         assert out.splitlines()[0] == "fine: listens on 127.0.0.1:9000"
         assert "  binance: BTC-USDT, ETH-USDT from wss://stream.binance.com:443/stream" in out.splitlines()
 
+    def test_which_source_takes_over(self, output: Output, tmp_path: Path) -> None:
+        """The order is that of the configuration; a symbol with one source alone is told, too."""
+        file, url = tmp_path / "my.toml", 'url = "ws://a/stream"\nsymbols = ["A-B", "C-D"]\n'
+        file.write_text(
+            f'[sources.x]\nconnector = "binance"\n{url}[sources.y]\nconnector = "binance"\n{url}'
+            '[symbols.A-B]\nmode = "failover"\nsources = ["y", "x"]\n'
+            '[symbols.C-D]\nmode = "failover"\nsources = ["x"]\n'
+        )
+        code, out, _ = output.of("check", str(file))
+        assert code == 0
+        assert out.splitlines()[-2:] == [
+            "  A-B: from y, else from x",
+            "  C-D: from x, and nothing takes over from it",
+        ]
+
     def test_fine_for_programs(self, output: Output) -> None:
         """--json gives the same content as one object."""
         code, out, _ = output.of(

@@ -331,7 +331,12 @@ class TestFollowing:
 
         script = says(
             *(answer(0), state("live"), state("quiet"), state("live"), update(1)),
-            *(state("stalled", "it sends less"), state("stalled", "it sends less"), state("live"), update(2)),
+            *(
+                state("stalled", "it sends less"),
+                state("lost", "subscribing"),
+                state("stalled", "it sends less"),
+            ),
+            *(state("live"), update(2)),
         )
         async with gateway(script) as server:
             await follow(server.url, tail_of(count=2), PLAIN)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from dataflow.logs import Burst, Format, configure, log_event
+from dataflow.logs import Burst, Format, configure, log_event, often
 from dataflow.logs.terminal import wants_colour
 
 
@@ -266,6 +266,11 @@ class TestEvents:
         out = human()
         log_event(event("blocked", path="", detail="line 1\n" + "x" * 999))
         assert lines(out) == ["ERROR   root: the event loop is blocked:", "    line 1", "    " + "x" * 999]
+
+
+def test_a_line_says_how_often_only_if_it_was_more_than_once() -> None:
+    """`(1 times)` says nothing."""
+    assert [often(count) for count in (1, 2, 1234)] == ["", " (2 times)", " (1,234 times)"]
 
 
 class TestBurst:

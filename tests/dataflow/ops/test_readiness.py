@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dataflow.ops.readiness import readiness
+from dataflow.domain.quality import Grade
+from dataflow.ops.readiness import readiness, unwell
 from supervisors import Node
 
 
@@ -76,3 +77,11 @@ def test_readiness(
     """The status and the paths behind it."""
     found = readiness(tree(**states), down)
     assert (found.status, found.not_ready, found.degraded) == (status, not_ready, degraded)
+
+
+def test_a_symbol_that_lacks_trades_is_named_with_its_state() -> None:
+    """Also one that its source refuses: nothing comes of it, and nobody but an operator can mend that."""
+    states = {
+        "x": {Grade.LIVE: ["A-B"], Grade.STALLED: ["C-D"], Grade.REJECTED: ["E-F"], Grade.IDLE: ["G-H"]}
+    }
+    assert list(unwell(states)) == ["x: E-F rejected", "x: C-D stalled"]

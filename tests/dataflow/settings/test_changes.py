@@ -14,6 +14,8 @@ from dataflow.connectors import binance, blockchain
 from dataflow.faces import sse
 from dataflow.settings.changes import RELOADED, changes, taken_over
 from dataflow.settings.schema import Cache, Chaos, Gateway, Limits, Mode, Operator, Session, Settings, Symbol
+from tests.dataflow.connectors.mappings import acme
+from tests.dataflow.connectors.mappings import settings as acme_settings
 
 SECRET = "not-to-be-shown"
 
@@ -87,6 +89,15 @@ def lines(old: Settings, new: Settings) -> list[str]:
 def test_each_change_is_one_line(old: Settings, new: Settings, told: list[str]) -> None:
     """What, the old value and the new one. No secret is shown, only that it is another."""
     assert lines(old, new) == told
+
+
+def test_a_table_inside_of_a_new_source_is_told_by_its_keys() -> None:
+    """As it was written, and not as Python shows its objects."""
+    mapped = acme_settings(acme())
+    (line,) = lines(Settings(), Settings(sources={"acme": mapped}))
+    assert 'trades = {"at": "data.*", ' in line
+    assert '"sides": {"B": "buy", "S": "sell"}' in line
+    assert "(" not in line
 
 
 def test_the_difference_of_long_lists_is_told_and_not_their_equal_beginning() -> None:
