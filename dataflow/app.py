@@ -360,6 +360,7 @@ def lookout(core: Core, source: SourceState, settings: SourceSettings, filler: F
         wanted=lambda: refills.symbols,
         want=core.want if filler is not None and settings.refill else None,
         is_standby=partial(core.stands_by, source.name),
+        left_out=partial(core.delivery.last_left_out, source.name),
     )
 
 

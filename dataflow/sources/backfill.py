@@ -331,7 +331,7 @@ def _is_left(ask: Ask, trade: Trade) -> bool:
 
 def _piece(missing: Missing, trades: tuple[Trade, ...], previous: Trade | None, *, is_end: bool) -> Refilled:
     """A part of an answer. The trade before it shows to what it connects, where no sequence does."""
-    if missing.first is None and missing.before is None and previous is not None:
+    if missing.first is None and previous is not None:
         trades = (previous, *trades)
     return Refilled(
         missing.source, missing.symbol, trades, is_whole=is_end, is_last=is_end, before=missing.before
