@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from dataflow.cache import recorder
 from dataflow.cache.archive import Batch, Contents, Keep, Run
 from dataflow.cache.history import AHEAD, History, shared
+from dataflow.cache.holding import Holds
 from dataflow.cache.recorder import Habits, Recorder, warm
 from dataflow.cache.recording import FEEDS, FEEDS_EVERY, Recording
-from dataflow.cache.holding import Holds
 from dataflow.cache.store import Store
 from dataflow.cache.verdict import Verdict
 from dataflow.domain import Gap, Item, Missing, Refilled, Trade
