@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from .cache.archive import Archive
 from .cache.delivery import Delivery, shard_of
 from .cache.history import History
+from .cache.holding import Holds
 from .cache.recorder import finish
 from .cache.recording import Recording
 from .cache.store import Store
@@ -88,10 +89,7 @@ class Core:
                 self._refused,
                 staged=None if archive is None else self.recording.fills,
                 streams=self.recording.streams,
-                holds=self.hold,
-                missing=self._missed,
-                switched=self._switched,
-                anew=self._numbered_anew,
+                holds=Holds(self.hold, self._missed, self._switched, self._numbered_anew),
             )
             for _ in range(cache.shards)
         ]

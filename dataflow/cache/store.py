@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeGuard
 
-from attrs import Factory, define, field
+from attrs import define, field
 
-from dataflow.domain import Item, Missed, Missing, Refilled, Switched, Trade
+from dataflow.domain import Item, Missed, Refilled, Switched, Trade
 
 from .history import History, Stored
 from .holding import Holds
@@ -32,8 +32,7 @@ class Store:
     is called when fills are staged, for whoever writes and settles them. None: there is no disk, and they are
     settled at once.
 
-    `holds(source)`: how many seconds its trades may wait for missing ones; 0: they never do. `missing` is
-    told of what is missing; for `switched` and `anew` see `Holds`. None of them may raise.
+    `holds`: whether trades wait for missing ones, and who is told.
     """
 
     epoch: int
@@ -42,19 +41,14 @@ class Store:
     refused: Callable[[Trade, Verdict], None] | None = None
     staged: Callable[[str], object] | None = field(default=None, kw_only=True)
     streams: Mapping[str, Stored] = field(factory=dict, kw_only=True)
-    holds: Callable[[str], float] = field(default=lambda _source: 0.0, kw_only=True)
-    missing: Callable[[Missing], None] = field(default=lambda _missing: None, kw_only=True)
-    switched: Callable[[Switched, int], object] = field(default=lambda _mark, _place: None, kw_only=True)
-    anew: Callable[[str, str], object] = field(default=lambda _source, _symbol: None, kw_only=True)
-    counts: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))
-    ended: Counter[tuple[str, str]] = field(init=False, default=Factory(Counter))  # see `Holds`
-    _holds: Holds = field(init=False)
+    holds: Holds = field(factory=Holds, kw_only=True)
+    counts: Counter[tuple[str, str]] = field(init=False)
     _histories: dict[str, History] = field(init=False, factory=dict)
     _filled: set[str] = field(init=False, factory=set)  # by the batch in hand
     _now: float = field(init=False, default=float("-inf"))  # of the last batch, for items of it that are lost
 
     def __attrs_post_init__(self) -> None:
-        self._holds = Holds(self.holds, self.missing, self.switched, self.anew, self.counts, self.ended)
+        self.counts = self.holds.counts
 
     def history(self, symbol: str, now: float | None = None) -> History:
         """The history of `symbol`. With `now`, trades that are too old are forgotten first.
@@ -72,8 +66,8 @@ class Store:
         stored = self.streams.get(symbol)
         bounds = self.epoch, self.max_trades, self.max_age
         if stored is None:
-            return History(*bounds, holds=self._holds)
-        return History.going_on(*bounds, stored.last, stored.epochs, self._holds)
+            return History(*bounds, holds=self.holds)
+        return History.going_on(*bounds, stored.last, stored.epochs, self.holds)
 
     def symbols(self) -> list[str]:
         """The symbols that have a history."""

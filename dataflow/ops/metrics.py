@@ -221,7 +221,7 @@ class _Now(Collector):
         yield GaugeMetricFamily("dataflow_held_trades", told, value=waiting)
         told = "Losses for which trades have waited, by how that ended"
         ended = CounterMetricFamily("dataflow_holds", told, labels=["source", "end"])
-        ends = sum((store.ended for store in self._core.stores), Counter[tuple[str, str]]())
+        ends = sum((store.holds.ended for store in self._core.stores), Counter[tuple[str, str]]())
         for (source, end), count in ends.items():
             ended.add_metric([source, end], count)
         yield ended

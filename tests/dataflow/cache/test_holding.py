@@ -9,7 +9,7 @@ from attrs import define, field
 
 from dataflow.cache.feed import ANEW
 from dataflow.cache.history import History
-from dataflow.cache.holding import BELT
+from dataflow.cache.holding import BELT, Holds
 from dataflow.cache.store import Store
 from dataflow.cache.verdict import JUMP, Verdict
 from dataflow.domain import Gap, Item, Missed, Missing, Refilled, Trade
@@ -35,8 +35,7 @@ class Desk:
             self.max_trades,
             1e9,
             lambda trade, verdict: self.refused.append((str(trade.trade_id), verdict)),
-            holds=lambda source: self.seconds if source == "a" else 0.0,
-            missing=self.told.append,
+            holds=Holds(lambda source: self.seconds if source == "a" else 0.0, self.told.append),
         )
 
     @property
@@ -91,7 +90,7 @@ def test_a_trade_behind_missing_ones_waits_until_they_come() -> None:
     assert desk.shown() == "10 11 12 13 14 15"
     assert len(desk.told) == 1
     assert desk.store.counts == {("a", "held"): 2, ("a", "admitted"): 6}
-    assert desk.store.ended == {("a", "whole"): 1}
+    assert desk.store.holds.ended == {("a", "whole"): 1}
 
 
 def test_the_last_answer_lets_all_go_on_behind_what_is_still_missing() -> None:
@@ -103,7 +102,7 @@ def test_the_last_answer_lets_all_go_on_behind_what_is_still_missing() -> None:
     assert desk.answer(11, 13, 14)
     assert desk.shown() == "10 11 12 13 14 15 16"
     assert desk.count(Verdict.FILLED) == 3
-    assert desk.store.ended == {("a", "unanswered"): 2}
+    assert desk.store.holds.ended == {("a", "unanswered"): 2}
 
 
 def test_a_source_that_may_not_be_waited_for_has_its_gap_at_once() -> None:
@@ -152,7 +151,7 @@ def test_a_second_loss_while_others_wait_is_one_question_more() -> None:
     assert desk.shown() == "1 - - 4"
     desk.answer(5, 6, is_last=True, before=sequenced(7))
     assert desk.shown() == "1 - - 4 5 6 7 8"
-    assert desk.store.ended == {("a", "unanswered"): 1, ("a", "whole"): 1}
+    assert desk.store.holds.ended == {("a", "unanswered"): 1, ("a", "whole"): 1}
 
 
 def test_other_sources_of_the_symbol_go_on() -> None:
@@ -173,7 +172,7 @@ def test_who_has_waited_too_long_goes_on_by_the_next_trade() -> None:
     assert desk.shown() == "1"
     desk.admit(5, now=HOLD + BELT + 0.1)
     assert desk.shown() == "1 - 3 4 5"
-    assert desk.store.ended == {("a", "overdue"): 1}
+    assert desk.store.holds.ended == {("a", "overdue"): 1}
 
 
 def test_only_what_is_overdue_goes_on() -> None:
@@ -194,7 +193,7 @@ def test_what_waits_is_bounded() -> None:
     assert desk.shown() == "1"
     desk.admit(8)
     assert desk.shown() == "1 - 3 4 5 6 7 8"
-    assert desk.store.ended == {("a", "full"): 1}
+    assert desk.store.holds.ended == {("a", "full"): 1}
     desk.answer(2)
     assert desk.shown() == "1 2 3 4 5 6 7 8"
 
@@ -455,7 +454,7 @@ def test_at_the_end_nothing_is_left_behind() -> None:
     assert desk.store.release(lambda source: source == "b") == set()
     assert desk.store.release() == {"BTC-USD"}
     assert desk.shown() == "1 - 3"
-    assert desk.store.ended == {("a", "ended"): 1}
+    assert desk.store.holds.ended == {("a", "ended"): 1}
 
 
 def test_a_source_that_forgets_its_sequences_is_not_guessed_at() -> None:

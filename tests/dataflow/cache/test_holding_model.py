@@ -13,6 +13,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dataflow.cache.history import History
+from dataflow.cache.holding import Holds
 from dataflow.cache.recorder import warm
 from dataflow.cache.recording import Recording
 from dataflow.cache.store import Store
@@ -68,8 +69,7 @@ class World:
             1e9,
             staged=self.recording.fills if self.on_disk else None,
             streams=self.recording.streams,
-            holds=lambda _source: HOLD,
-            missing=self.told.append,
+            holds=Holds(lambda _source: HOLD, self.told.append),
         )
         if self.archive.commits:
             trio.run(warm, self.recording, self.store.history)
@@ -189,7 +189,7 @@ class World:
                 if isinstance(entry, Trade) and isinstance(before, Trade):
                     assert number_of(entry) == number_of(before) + 1, "a hole without a gap"
                 before = entry
-        if self.store.ended.keys() <= {("s", "whole")} and not self.archive.commits:
+        if self.store.holds.ended.keys() <= {("s", "whole")} and not self.archive.commits:
             assert not [gap for gap in gaps if gap.last > 1], (
                 "nobody hears of a gap as long as the trades behind it wait"
             )
@@ -207,7 +207,7 @@ class World:
         numbers = {number_of(entry) for _, entry in self.places() if isinstance(entry, Trade)}
         begin = min(numbers, default=0)  # what one line brings from before the other's first trade is late
         assert {each for each in self.offered if each >= begin} <= numbers
-        for _, why in self.store.ended:
+        for _, why in self.store.holds.ended:
             event(why)
 
 

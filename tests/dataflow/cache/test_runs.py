@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dataflow.cache.feed import ANEW
 from dataflow.cache.history import AHEAD, History
+from dataflow.cache.holding import Holds
 from dataflow.cache.store import Store
 from dataflow.cache.verdict import JUMP, Verdict
 from dataflow.domain import Gap, Item, Missed, Trade
@@ -226,7 +227,7 @@ def test_a_repetition_that_shows_something_is_judged() -> None:
 
 def test_a_repetition_ends_a_wait_that_is_overdue() -> None:
     """As any trade of the source does."""
-    store, exchange = Store(1, SIZE, 1e6, holds=lambda _source: 1.0), Exchange("s")
+    store, exchange = Store(1, SIZE, 1e6, holds=Holds(lambda _source: 1.0)), Exchange("s")
     run = exchange.in_order(SIZE)
     for items, now in ((run, 0.0), ([exchange.trade(3)], 0.0), (run[-6:], 9.0)):
         store.admit(items, now)

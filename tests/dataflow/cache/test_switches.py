@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.cache.delivery import Delivery
-from dataflow.cache.holding import BELT
+from dataflow.cache.holding import BELT, Holds
 from dataflow.cache.store import Store
 from dataflow.cache.verdict import Verdict
 from dataflow.domain import Gap, Item, Missed, Missing, Recorded, Refilled, Switched, Trade
@@ -87,14 +87,16 @@ class TestHistory:
     def test_a_switch_before_the_first_trade_is_not_told(self) -> None:
         """Nobody has anything that could go on."""
         told: list[Any] = []
-        store = Store(1, 99, 100.0, switched=lambda mark, place: told.append(place))
+        store = Store(1, 99, 100.0, holds=Holds(switched=lambda mark, place: told.append(place)))
         store.admit([switched(), of_b(5)], 0.0)
         assert (log(store), told) == (["b 5"], [])
 
     def test_a_switch_is_told_with_its_place(self) -> None:
         """Up to there the stream is that of the old source, its gap included."""
         told: list[Any] = []
-        store = Store(1, 99, 100.0, switched=lambda mark, place: told.append((mark.source, place)))
+        store = Store(
+            1, 99, 100.0, holds=Holds(switched=lambda mark, place: told.append((mark.source, place)))
+        )
         news = store.admit([sequenced(1), switched(), of_b(5), switched("a", "b", is_whole=True)], 0.0)
         assert told == [("b", 2), ("a", 3)]
         assert news == {BTC}
@@ -104,7 +106,7 @@ class TestHistory:
         """The batch in hand is offered again: whatever part of it was admitted, the switch comes once."""
         for count in range(4):
             told: list[int] = []
-            store = Store(1, 99, 100.0, switched=lambda mark, place: told.append(place))  # noqa: B023
+            store = Store(1, 99, 100.0, holds=Holds(switched=lambda mark, place: told.append(place)))  # noqa: B023
             batch: list[Item] = [sequenced(1), switched(), of_b(5)]
             store.admit([sequenced(0)], 0.0)
             store.admit(batch[:count], 1.0)
@@ -133,9 +135,7 @@ class Asked:
             1,
             99,
             100.0,
-            holds=lambda _source: 2.0,
-            missing=self.asked.append,
-            switched=lambda _mark, place: self.told.append(place),
+            holds=Holds(lambda _source: 2.0, self.asked.append, lambda _mark, place: self.told.append(place)),
         )
 
     def admit(self, *items: Item, now: float = 0.0) -> list[str]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dataflow.cache import recorder
 from dataflow.cache.archive import Batch, Contents, Keep, Run
 from dataflow.cache.history import AHEAD, History, shared
+from dataflow.cache.holding import Holds
 from dataflow.cache.recorder import Habits, Recorder, warm
 from dataflow.cache.recording import FEEDS, FEEDS_EVERY, Recording
 from dataflow.cache.store import Store
@@ -161,7 +162,7 @@ async def test_gaps_from_long_before_the_start_can_be_filled(monkeypatch: pytest
         NEVER_OLD,
         staged=recording.fills,
         streams=recording.streams,
-        missing=told.append,
+        holds=Holds(missing=told.append),
     )
     async with recorded(recording, store):
         await until(lambda: len(told) == 3)

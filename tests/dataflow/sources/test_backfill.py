@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 from trio.testing import MockClock
 
 from actors.connector import Received
+from dataflow.cache.holding import Holds
 from dataflow.cache.store import Store
 from dataflow.connectors.binance import Codec, Filler, Settings
 from dataflow.domain import Gap, Item, Missed, Missing, Refilled, Trade
@@ -70,7 +70,7 @@ class Stage:
         self.keys = make(**more)
         self.source = SourceState("bn", self.keys, Audience(), lambda: 0.0, steady=trio.current_time)
         self.codec = Codec("bn", self.keys)
-        self.store = Store(1, 100_000, 1e6, holds=lambda _: self.hold, missing=partial(self._want))
+        self.store = Store(1, 100_000, 1e6, holds=Holds(lambda _: self.hold, self._want))
 
     def _want(self, missing: Missing) -> None:
         self.refills.add(missing, self.hold)
