@@ -38,8 +38,8 @@ class Delivery:
         self._shards: list[Ref | None] = [None] * shards
         self.left_out: Counter[str] = Counter()  # trades of sources that stood by, by source
         self._owed: defaultdict[int, dict[object, Item]] = defaultdict(dict)
-        # By source: the symbols for which it stands by, each with the sequence of its last trade left out.
-        self._standby: dict[str, dict[str, int | None]] = {}
+        # By source: the symbols for which it stands by, each with its last trade left out.
+        self._standby: dict[str, dict[str, Trade | None]] = {}
 
     def attach(self, shard: int, ref: Ref) -> None:
         """Put the items of `shard` into the mailbox of `ref` from now on."""
@@ -88,10 +88,14 @@ class Delivery:
     def join(self, source: str, symbol: str) -> int | None:
         """It is from now on. Returns the sequence of the last trade that was left out. Idempotent."""
         symbols = self._standby.get(source, {})
-        sequence = symbols.pop(symbol, None)
+        last = symbols.pop(symbol, None)
         if not symbols:
             self._standby.pop(source, None)
-        return sequence
+        return None if last is None else last.sequence
+
+    def last_left_out(self, source: str, symbol: str) -> Trade | None:
+        """The last trade that was left out while `source` stands by for `symbol`; None if there was none."""
+        return self._standby.get(source, {}).get(symbol)
 
     def _part_of_streams(self, items: Sequence[Item]) -> Sequence[Item]:
         """Without what was sent in standby. Answers to questions and marks of switches are not sent so."""
@@ -102,7 +106,7 @@ class Delivery:
                 kept.append(item)
             elif isinstance(item, Trade):
                 self.left_out[item.source] += 1
-                symbols[item.symbol] = item.sequence
+                symbols[item.symbol] = item
         return kept
 
     def _split(self, items: Sequence[Item]) -> Mapping[int, Sequence[Item]]:

@@ -206,6 +206,12 @@ def _can_be_polled(tree: Any, settings: Settings) -> Iterator[str]:
                 f"the connector {source.connector} has no questions for past trades, or no refill_url: only a"
                 ' "websocket" is possible',
             )
+        elif source.lines > 1:
+            yield wrong(
+                block["lines"],
+                f"[sources.{name}] lines",
+                'must be 1 with transport = "rest": several would ask the same questions',
+            )
         elif source.poll_interval >= source.stale_after / 2:
             yield wrong(
                 block.get("poll_interval", block["transport"]),

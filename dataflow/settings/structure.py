@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
-from types import MappingProxyType, NoneType, SimpleNamespace, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
@@ -23,7 +23,7 @@ from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_union_passthrough
 
-from dataflow.domain.secrets import concealed, concealed_value, is_secret
+from dataflow.domain.secrets import HIDDEN, concealed, concealed_value, is_secret
 
 
 @frozen
@@ -89,7 +89,7 @@ def class_hook(cls: type[Any], converter: Converter, rules: Rules = MappingProxy
         try:
             made = structure(written, cls)
         except ClassValidationError as error:
-            made = _stand_in(written, fields, hooks)
+            made = _stand_in(cls, written, fields, hooks)
             noted, others = error.group_exceptions()
             unknown = [each for each in others if isinstance(each, ForbiddenExtraKeysError)]
             errors = [*(each for each, _ in noted), *unknown]
@@ -98,7 +98,10 @@ def class_hook(cls: type[Any], converter: Converter, rules: Rules = MappingProxy
         for key in sorted(fields, key=lambda key: key not in written):
             # a default that contradicts a written key is reported only if no written key has a mistake
             if hasattr(made, key) and (key in written or not errors):
-                errors += [Objection(key, why) for why in _objections(made, fields[key], rules.get(key))]
+                found = [Objection(key, why) for why in _objections(made, fields[key], rules.get(key))]
+                errors += found
+                if found:  # no line for what only follows from it
+                    object.__delattr__(made, key)
         if errors or refusal:
             raise ClassValidationError(cls.__name__, errors or refusal, cls)
         return made
@@ -115,16 +118,27 @@ def _without_origin(kind: Any, converter: Converter) -> Hook:
 _UNKNOWN: tuple[Any, ...] = (attrs.Factory, type(attrs.NOTHING))
 
 
-def _stand_in(written: Table, fields: Mapping[str, Any], hooks: Mapping[str, Hook]) -> SimpleNamespace:
-    """The readable written keys, and the defaults of the other keys."""
-    made = SimpleNamespace()
+def _stand_in(cls: type, written: Table, fields: Mapping[str, Any], hooks: Mapping[str, Hook]) -> Any:
+    """An instance with the readable written keys, and the defaults of the other keys. It has the methods of
+    its class, because validators call them."""
+    made: Any = object.__new__(cls)
     for key, a in fields.items():
-        if key in written and not _is_table(a.type):
-            with suppress(Exception):
-                setattr(made, key, hooks[key](written[key], a.type))
-        elif key not in written and not isinstance(a.default, _UNKNOWN):
-            setattr(made, key, a.default)
+        with suppress(Exception):
+            if key not in written:
+                object.__setattr__(made, key, _default_of(a))
+            elif not _is_table(a.type):
+                object.__setattr__(made, key, hooks[key](written[key], a.type))
     return made
+
+
+def _default_of(a: attrs.Attribute[Any]) -> Any:
+    """Raises ValueError if it has none, or one that is made of other keys."""
+    default: Any = a.default
+    if not isinstance(default, _UNKNOWN):
+        return default
+    if default is attrs.NOTHING or default.takes_self:
+        raise ValueError
+    return default.factory()
 
 
 def _objections(made: Any, a: attrs.Attribute[Any], rule: Rule | None) -> Iterator[str]:
@@ -270,7 +284,7 @@ def plain(written: Table | Leaf, as_text: bool = False) -> Any:
 def wrong(leaf: Table | Leaf, place: str, why: str) -> str:
     """The line for an invalid value. Secrets are not repeated, because lines end up in logs."""
     key = place.rstrip("]").rpartition(" ")[2].rpartition(".")[2]
-    found = "something else" if is_secret(key) else shown(concealed_value(plain(leaf)))
+    found = HIDDEN if is_secret(key) else shown(concealed_value(plain(leaf)))
     return f"{leaf.origin}: {place}: found {found}; {why}"
 
 

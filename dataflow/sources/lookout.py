@@ -57,7 +57,8 @@ class Lookout:
 
     `filler`: None where nothing can be asked; else `reach()` is entered to ask. `wanted()`: see
     `Refills.symbols`. `want(missing)`: these trades shall be asked for; None: nobody does.
-    `is_standby(symbol)`: another source is preferred, so its trades do not reach the history.
+    `is_standby(symbol)`: another source is preferred, so its trades do not reach the history; then
+    `left_out(symbol)` is the last of them.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Lookout:
         wanted: Callable[[], Mapping[str, bool]] = dict,
         want: Callable[[Missing], None] | None = None,
         is_standby: Callable[[str], bool] = lambda _symbol: False,
+        left_out: Callable[[str], Trade | None] = lambda _symbol: None,
     ) -> None:
         assert isinstance(source.settings, SourceSettings)
         self._source = source
@@ -82,6 +84,7 @@ class Lookout:
         self._wanted = wanted
         self._want = want
         self._is_standby = is_standby
+        self._left_out = left_out
         self._log = logger.bind(path=paths.source(source.name))
 
     @property
@@ -115,7 +118,7 @@ class Lookout:
         if self._is_standby(symbol):
             self._vitals.ended((symbol,))
             self._vitals.subscribed(symbol)  # when it is preferred again, it begins anew
-            return False
+            return self._vitals.stood_by(symbol, self._left_out(symbol))
         now, log = trio.current_time(), self._history_of(symbol)
         before = self._state(symbol)
         seen = self._seen(symbol, log, now, lacks)

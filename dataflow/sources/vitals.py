@@ -91,6 +91,7 @@ class Pulse:
     _known_at: float = 0.0
     _suspect: Newest | None = None  # newer than ours
     _proven_at: float = float("inf")
+    _left_out: Trade | None = None  # the last one that came while another source was preferred
 
     @property
     def lag(self) -> float | None:
@@ -110,6 +111,17 @@ class Pulse:
         self.is_refilling = False
         if self.grade is Grade.QUIET:
             self._become(Grade.LIVE)
+
+    def stand_by(self, left_out: Trade | None) -> bool:
+        """Another source is preferred, and `left_out` is the last trade that came meanwhile. A stalled symbol
+        lives again when one more has come behind the first: that one may be of the past, told with the new
+        subscription. Returns whether that is so."""
+        before, self._left_out = self._left_out, left_out
+        lives = self.grade is Grade.STALLED and before is not None and left_out not in (None, before)
+        if lives:
+            self.stalls = 0
+            self._become(Grade.LIVE)
+        return lives
 
     def look(self, now: float, seen: Seen) -> Remedy | None:
         """Returns what is to be done when a stall is proven."""
@@ -166,7 +178,7 @@ class Pulse:
         self._become(Grade.LIVE)
 
     def _stall(self, now: float, told: Newest) -> Remedy:
-        self._suspect = None
+        self._suspect = self._left_out = None
         if self._known is None or compare(told, self._known, _NEVER) is Compared.NEWER:
             self._known, self._known_at = told, now
         self.stalls += 1
@@ -222,6 +234,11 @@ class Vitals:
             self._begun.discard(symbol)
             if (pulse := self.pulses.get(symbol)) is not None:
                 pulse.end()
+
+    def stood_by(self, symbol: str, left_out: Trade | None) -> bool:
+        """See `Pulse.stand_by`."""
+        pulse = self.pulses.get(symbol)
+        return pulse is not None and pulse.stand_by(left_out)
 
     def look(self, symbol: str, now: float, seen: Seen, stall_after: float) -> Remedy | None:
         """Take one look at a subscribed symbol. Returns what is to be done for it."""

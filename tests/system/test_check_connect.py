@@ -82,7 +82,7 @@ async def test_a_source_that_works() -> None:
     assert told["first trade"].words.startswith("BTC-USDT: 0.50000000 at 61000.10")
     assert told["clock"].verdict is Verdict.OK
     assert "3 trades of BTC-USDT" in told["rest"].words
-    assert "weight 25 of 1200 a minute" in told["rest"].words
+    assert "weight 25 of 4800 a minute" in told["rest"].words
 
 
 @pytest.mark.parametrize(

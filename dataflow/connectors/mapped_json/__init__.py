@@ -86,11 +86,9 @@ class Settings(SourceSettings):
     @rest.validator
     def _has_an_address(self, _attribute: object, value: Rest | None) -> None:
         if value is not None and not self.refill_url:
-            raise ValueError("the table rest must come with refill_url, scheme and host of what is asked")
+            raise ValueError("must come with refill_url, scheme and host of what is asked")
         if value is None and self.refill_url:
-            raise ValueError(
-                "the table rest is missing: refill_url says whom to ask, and the table would say how"
-            )
+            raise ValueError("is missing: refill_url says whom to ask, and this table would say how")
 
     @form.validator
     def _can_be_filled(self, _attribute: object, value: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from actors.connector import Received, Refused, Subscribed, Unsubscribed
 from dataflow.connectors.bybit import Codec, Filler, Settings
 from dataflow.domain import Item, Missed, Missing, Trade
+from dataflow.domain.errors import ConfigError
+from dataflow.settings.load import load
 from dataflow.sources.port import RATE_LIMITED, Newest, Request
 from dataflow.sources.reading import Unusable
 from simulators import Trade as Published
@@ -440,3 +443,24 @@ def test_symbols_that_cannot_be_told_apart_are_refused() -> None:
 def test_an_address_that_is_none_is_not_judged(url: str) -> None:
     """The check of the configuration tells it, and once is enough."""
     assert settings(symbols=(), url=url).url == url
+
+
+@pytest.mark.parametrize(
+    ("symbols", "why"),
+    [
+        (["BTC-USDT"], "must be BASE-QUOTE-PERP or BASE-QUOTE-YYMMDD at an address that ends in /linear"),
+        (
+            ["AB-C-PERP", "A-BC-PERP"],
+            "must not hold AB-C-PERP and A-BC-PERP: both have the same name there, ABC",
+        ),
+    ],
+)
+def test_the_check_names_key_and_value(symbols: list[str], why: str, tmp_path: Path) -> None:
+    """Also where the rule asks other keys, and methods of the settings."""
+    file, shown = tmp_path / "my.toml", json.dumps(symbols)
+    file.write_text(
+        f'[sources.a]\nconnector = "bybit"\nurl = "wss://example.com/v5/public/linear"\nsymbols = {shown}\n'
+    )
+    with pytest.raises(ConfigError) as found:
+        load([file], {})
+    assert found.value.problems == [f"{file}: [sources.a] symbols: found {shown}; {why}"]

@@ -211,15 +211,15 @@ class TestMistakes:
             ("gateway.host = 1", "my.toml: [gateway] host: found 1; must be text"),
             (
                 'gateway.admin_token = "a\\nb"',
-                "my.toml: [gateway] admin_token: found something else; "
+                "my.toml: [gateway] admin_token: found ***; "
                 "holds a control character, which no header can carry",
             ),
             (
                 'gateway.admin_token = "ab "',
-                "my.toml: [gateway] admin_token: found something else; "
+                "my.toml: [gateway] admin_token: found ***; "
                 "begins or ends with a blank, which no header can carry",
             ),
-            ("gateway.admin_token = 1", "my.toml: [gateway] admin_token: found something else; must be text"),
+            ("gateway.admin_token = 1", "my.toml: [gateway] admin_token: found ***; must be text"),
             ("chaos.enabled = 1", "my.toml: [chaos] enabled: found 1; must be true or false"),
             ('backoff.jitter = "1"', 'my.toml: [backoff] jitter: found "1"; must be a number'),
             ("backoff.jitter = true", "my.toml: [backoff] jitter: found true; must be a number"),

@@ -19,7 +19,7 @@ from dataflow.sources.lookout import Lookout
 from dataflow.sources.port import Newest, Request, SourceSettings
 from dataflow.sources.reading import Unusable
 from dataflow.sources.state import Audience, SourceState
-from dataflow.sources.vitals import GRACE, NO_ANSWER, NOT_ASKED
+from dataflow.sources.vitals import GRACE, NEWER, NO_ANSWER, NOT_ASKED
 from supervisors import Child, Supervisor, open_supervisor
 
 BTC, ETH = "BTC-USD", "ETH-USD"
@@ -72,6 +72,7 @@ class Stage:
     wanted: list[Missing] = field(factory=list)
     refilling: dict[str, bool] = field(factory=dict)
     standby: set[str] = field(factory=set)
+    left_out: dict[str, Trade] = field(factory=dict)
     looked: list[tuple[str, ...]] = field(factory=list)  # symbols whose state may have changed
 
     def __attrs_post_init__(self) -> None:
@@ -100,6 +101,7 @@ class Stage:
             wanted=lambda: self.refilling,
             want=self.wanted.append,
             is_standby=self.standby.__contains__,
+            left_out=self.left_out.get,
         )
 
     def trade(self, number: int, symbol: str = BTC, lag: float = 0.25) -> None:
@@ -242,6 +244,26 @@ async def test_a_source_that_stands_by_is_not_judged(mock_clock: MockClock) -> N
         await s.wait(STALL_AFTER + GRACE + 2)
         assert s.state() == (Grade.LIVE, None)
         assert s.renewals() == []
+
+
+async def test_a_stalled_symbol_lives_again_while_another_source_is_preferred(mock_clock: MockClock) -> None:
+    """Else a source that was left because of a stall would never be taken back, nor when the other one dies.
+    The first trade proves nothing: it may be one that the exchange repeats with the new subscription."""
+    async with stage(mock_clock) as s:
+        s.trade(1)
+        await s.wait(1)
+        s.upstream.newest_sequence = {BTC: 40, ETH: 40}
+        await s.wait(2 * STALL_AFTER + GRACE)
+        assert s.state() == (Grade.STALLED, NEWER)
+        s.standby.add(BTC)
+        await s.wait(60)
+        assert s.state() == (Grade.STALLED, NEWER)
+        for number in (2, 3):
+            assert s.state() == (Grade.STALLED, NEWER)
+            s.left_out[BTC] = Trade("x", BTC, str(number), "buy", Decimal(1), Decimal(1), 1, number)
+            await s.wait(2)
+        assert s.state() == (Grade.LIVE, None)
+        assert BTC in s.looked[-1]
 
 
 async def test_lag_and_missing_places_are_sampled(mock_clock: MockClock) -> None:
