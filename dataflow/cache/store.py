@@ -19,6 +19,7 @@ from .holding import Holds
 from .verdict import Verdict
 
 _FEW: Final = 4  # trades that cost less one by one than as a run
+_RARE: Final = (Refilled, Switched)
 _USED: Final = frozenset({Verdict.ADMITTED, Verdict.DUPLICATE, Verdict.FILLED, Verdict.HELD})
 
 
@@ -124,27 +125,35 @@ class Store:
     def _offer_each(self, log: History, items: Iterable[Item], now: float) -> bool:
         last, filled = log.last, False
         for item in items:
-            if isinstance(item, Refilled):
-                judged = log.refill(item, now)
-                for trade, verdict in judged:
-                    self._judged(trade, verdict)
-                filled = filled or any(verdict is Verdict.FILLED for _, verdict in judged)
-                continue
-            if isinstance(item, Switched):
-                log.switch(item, now)
-                self.counts[item.source, Verdict.NOTED.value] += 1
+            if isinstance(item, _RARE):
+                filled = self._offer_rare(log, item, now) or filled
                 continue
             verdict = log.admit(item, now)
-            self._judged(item, verdict)
-            filled = filled or verdict is Verdict.FILLED
+            self.counts[item.source, verdict.value] += 1
+            if verdict is not Verdict.ADMITTED:
+                filled = self._judged(item, verdict) or filled
         return filled or log.last > last
 
-    def _judged(self, item: Trade | Missed, verdict: Verdict) -> None:
-        self.counts[item.source, verdict.value] += 1
+    def _offer_rare(self, log: History, item: Refilled | Switched, now: float) -> bool:
+        """Offer what is no trade by itself. Returns whether a gap is filled."""
+        if isinstance(item, Switched):
+            log.switch(item, now)
+            self.counts[item.source, Verdict.NOTED.value] += 1
+            return False
+        filled = False
+        for trade, verdict in log.refill(item, now):
+            self.counts[trade.source, verdict.value] += 1
+            filled = self._judged(trade, verdict) or filled
+        return filled
+
+    def _judged(self, item: Trade | Missed, verdict: Verdict) -> bool:
+        """Tell of what was not admitted. Returns whether a gap is filled."""
         if verdict is Verdict.FILLED:
             self._filled.add(item.symbol)
-        elif self.refused and isinstance(item, Trade) and verdict not in _USED:
+            return True
+        if self.refused and isinstance(item, Trade) and verdict not in _USED:
             self.refused(item, verdict)
+        return False
 
     @property
     def waiting(self) -> int:

@@ -80,7 +80,8 @@ class Dataflow:
             ports = {
                 language: each.answer()["port"] for language, each in zip(speak, self.feeds, strict=True)
             }
-            config.write_text(toml(_tables(self.port, ports, tables or {})).replace(FOLDER, str(folder)))
+            written = toml(config_of(self.port, ports, tables or {}, checkout))
+            config.write_text(written.replace(FOLDER, str(folder)))
             self._tls = "tls_certificate" in (tables or {}).get("gateway", {})
             self._begun = time.monotonic()
             command = [str(interpreter(checkout)), "-m", "dataflow", "run"]
@@ -163,12 +164,18 @@ def feed(language: str, cores: Cores) -> Program:
     return Program("feed", [compiled.program("feed"), "--speak", language], cores=cores.feed, log=log)
 
 
-def _tables(port: int, feeds: Mapping[str, int], more: Tables) -> Tables:
+def config_of(port: int, feeds: Mapping[str, int], more: Tables, checkout: Path = CHECKOUT) -> Tables:
+    """The tables of a daemon that knows nobody but the feeds. `more` are added; older checkouts know fewer keys."""
+    asks = "refill_url" in (checkout / "config" / "server.toml").read_text()
     tables: Tables = {"gateway": {"port": port, "max_sessions": 20_000}}
     for language, feed_port in feeds.items():
         # A feed is silent between two measurements; probes would disturb them.
         source = {"connector": language, "eager": True, "stale_after": 3600.0}
         source |= {"url": f"ws://127.0.0.1:{feed_port}/stream", "symbols": [SYMBOLS[language]]}
+        if (
+            asks and language == "binance"
+        ):  # in silence it would ask the real exchange; a feed answers nothing
+            source["refill_url"] = f"http://127.0.0.1:{feed_port}"
         tables[f"sources.{language}"] = source
     return {name: tables.get(name, {}) | more.get(name, {}) for name in {**tables, **more}}
 

@@ -18,6 +18,7 @@ from dataflow.net.websocket.deflate import agree, packer
 from dataflow.net.websocket.frames import Opcode
 from dataflow.server.handshake import Door, Socket
 from dataflow.settings.load import load
+from dataflow.sources.port import SourceSettings
 from tests.bench import compare, compiled, peers, report
 from tests.bench.aims import AIMS, Aim
 from tests.bench.compiled import Missing
@@ -27,7 +28,7 @@ from tests.bench.plan import Bench, Figures, Row, Scenario, Step, carry_out
 from tests.bench.processes import Program, ProgramFailed
 from tests.bench.results import Results, Spread
 from tests.bench.scenarios import faces, graphql, grpc, rates
-from tests.bench.servers import SYMBOL, UPDATE, toml
+from tests.bench.servers import SYMBOL, UPDATE, config_of, toml
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the bench starts its programs on Linux only")
 
@@ -51,6 +52,19 @@ class TestFairness:
         )
         expected = JSONRPC.encoder(Topic("trades", SYMBOL), 1)([(17, trade)])[0].decode()
         assert UPDATE.replace("@N", "17").replace("@S", "1763696936212345678") == expected
+
+    def test_the_daemon_knows_nobody_but_the_feeds(self, tmp_path: Path) -> None:
+        """A feed that is silent would make it ask the real exchange. Older checkouts ask nobody."""
+        ports = {"binance": 1234, "blockchain": 5678}
+        (tmp_path / "bench.toml").write_text(toml(config_of(9, ports, {})))
+        for source in load([tmp_path / "bench.toml"], {}).sources.values():
+            assert isinstance(source, SourceSettings)
+            where = f"127.0.0.1:{ports[source.connector]}"
+            assert source.url == f"ws://{where}/stream"
+            assert source.refill_url in ("", f"http://{where}")
+        (tmp_path / "config").mkdir()
+        (tmp_path / "config" / "server.toml").touch()
+        assert "refill_url" not in config_of(9, ports, {}, tmp_path)["sources.binance"]
 
     def test_ratios_are_taken_within_a_round(self) -> None:
         """A slow round of the machine does not change the ratios of other rounds."""

@@ -4,7 +4,7 @@
 //
 // Prints {"port": N}. Readers connect by WebSocket. A reader that subscribes (Binance: by message, or by a URL with
 // ?streams=) gets trades of BTC-USDT (Binance) or BTC-USD (Blockchain.com). Commands come on standard input. Each is
-// answered by one line of JSON with the number of trades since the start:
+// answered by one line of JSON with the numbers of trades and of connections since the start:
 //
 //   rate R    R trades a second, one a send                       flood   as many as the reader takes, 64 KiB a send
 //   idle      none                                                count   only the answer
@@ -26,7 +26,7 @@ typedef struct {
 static reader_t readers[MOST];
 static int n_readers, blockchain;
 static double rate; // trades a second; 0 none, < 0 flood
-static uint64_t trades, next_id = 1000000, due_ns;
+static uint64_t trades, accepted, next_id = 1000000, due_ns;
 
 static void queue_frame(reader_t *r, int op, const void *payload, size_t n) {
     if (r->n_out + n + 10 > sizeof r->out) return;
@@ -120,7 +120,7 @@ static size_t shake_hands(reader_t *r) {
     if (!end) return 0;
     size_t n = handshake_answer(request, answer);
     if (!n || send(r->fd, answer, n, MSG_NOSIGNAL) != (ssize_t)n) return hang_up(r), 0;
-    r->open = 1;
+    r->open = 1, accepted++;
     char *streams = strstr(request, "streams=");
     if (streams && streams < strstr(request, "\r\n")) r->ready = 1, r->aggregate = strstr(request, "@aggTrade") != NULL;
     return end + 4 - request;
@@ -189,8 +189,8 @@ static void flood(void) {
 }
 
 static void report(void) {
-    printf("{\"sent\":%llu,\"cpu\":%.3f,\"at\":%.6f,\"readers\":%d}\n", (unsigned long long)trades, cpu_seconds(),
-           monotonic_ns() / 1e9, listened_to());
+    printf("{\"sent\":%llu,\"accepted\":%llu,\"cpu\":%.3f,\"at\":%.6f,\"readers\":%d}\n", (unsigned long long)trades,
+           (unsigned long long)accepted, cpu_seconds(), monotonic_ns() / 1e9, listened_to());
     fflush(stdout);
 }
 
