@@ -535,7 +535,7 @@ def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> Non
                 list(refills.seconds.cumulative()),
                 refills.asked,
                 refills.refused,
-                numbered_anew(name, exchange, symbols, records.admitted),
+                numbered_anew(name, exchange, symbols, records.admitted) + refills.lapsed,
             )
     for name, producer in stage.producers.items():
         admitted, dropped = records.admitted[producer.symbol], 0

@@ -84,7 +84,8 @@ class Refills:
     `breaker`: open after answers that could not be believed.
 
     `asked` counts questions by HTTP, `filled` trades that were delivered, `told` gaps that were told because
-    the hold was over, `given_up` questions whose time was over, `pushed_out` those without room. `failed`:
+    the hold was over, `given_up` questions whose time was over, `pushed_out` those without room,
+    `lapsed` trades that were missing when the source numbered anew. `failed`:
     questions without an answer, by reason; `refused`: answers that were not believed, by reason. `seconds`:
     from the loss until all was there. `gapped`: symbols with trades that were given up, and when.
     """
@@ -95,6 +96,7 @@ class Refills:
     told: int = 0
     given_up: int = 0
     pushed_out: int = 0
+    lapsed: int = 0
     failed: Counter[str] = field(factory=Counter)
     refused: Counter[str] = field(factory=Counter)
     seconds: Histogram = field(factory=lambda: Histogram(bounds=LOSS_TO_FILL))
@@ -225,6 +227,7 @@ class Refills:
         now = trio.current_time() if now is None else now
         for ask in self._of.get(symbol, []).copy():
             self._let_go += [missing for _, missing in ask.holds]
+            self.lapsed += ask.count
             self.give_up(ask, now)
 
     def released(self, now: float, in_vain_until: float = float("-inf")) -> list[Missing]:
