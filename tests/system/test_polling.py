@@ -57,8 +57,11 @@ async def test_a_polled_source_brings_every_trade() -> None:
     [
         ('connector = "blockchain"', "the connector blockchain has no questions for past trades"),
         ('connector = "binance"\nrefill_url = ""', "or no refill_url"),
-        ('connector = "binance"\npoll_interval = 8', "must be below half of stale_after, which is 15"),
-        ('connector = "binance"\nlines = 2', "lines: found 2; must be 1"),
+        (
+            'connector = "binance"\nrefill_url = "http://127.0.0.1:1"\npoll_interval = 8',
+            "must be below half of stale_after, which is 15",
+        ),
+        ('connector = "binance"\nrefill_url = "http://127.0.0.1:1"\nlines = 2', "lines: found 2; must be 1"),
     ],
 )
 def test_what_cannot_be_polled_is_a_mistake_of_the_configuration(
