@@ -126,10 +126,9 @@ class Model:
             return goes_on
         if trade.sequence in strays:
             return False
-        if strays and trade.sequence < strays[-1]:
+        if strays and trade.sequence < strays[0]:
             strays.clear()
-        if trade.sequence not in strays:
-            strays.append(trade.sequence)
+        strays.append(trade.sequence)
         if len(strays) < ANEW:
             return False
         strays.clear()
