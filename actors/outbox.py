@@ -6,7 +6,9 @@ they bound themselves); updates are, by the policy. What came last is not droppe
 payload may be longer than the bound when nothing waits before it. Every dropped place is owed to the client
 as a gap, announced before the next update of that topic. A fill counts as a notice: it is not dropped, and
 what is owed of its topic is announced before it. Of a topic where only the newest entries count
-(`Stream.newest_by`) the older ones are replaced while they wait: nothing of it is owed or dropped.
+(`Stream.newest_by`) the older ones are replaced while they wait: nothing of it is owed or dropped. So there
+are no more of them than things to have a state, and only their bytes are bounded: thousands of symbols that
+change at once make no client slow.
 """
 
 from __future__ import annotations
@@ -56,9 +58,14 @@ class _Queued(Generic[P]):
         return len(self.update.places) if self.update else 1
 
     @property
+    def is_state(self) -> bool:
+        """Whether only the newest of its topic counts."""
+        return self.update is not None and self.update.stream.newest_by is not None
+
+    @property
     def sheddable(self) -> bool:
         """Whether the policy may drop of it."""
-        return self.update is not None and self.update.stream.newest_by is None
+        return self.update is not None and not self.is_state
 
 
 class Outbox(Generic[P]):
@@ -90,6 +97,7 @@ class Outbox(Generic[P]):
         self._clock = clock
         self._queue: deque[_Queued[P]] = deque()
         self._messages = 0
+        self._states = 0  # of these messages, those of topics where only the newest entries count
         self._owed: dict[Any, tuple[int, int, int]] = {}
         self._newest: dict[Any, _Queued[P]] = {}  # of topics where only the newest entries count
         self._mark: _Queued[P] | None = None
@@ -149,7 +157,7 @@ class Outbox(Generic[P]):
         queued = _Queued(payload, self._size(payload), since=self._clock(), fill=fill)
         if self._queue:
             self._make_room(1, queued.bytes)
-        if self._messages >= 2 * self.limit:
+        if self._bounded >= 2 * self.limit:
             raise OutboxFull(f"{2 * self.limit} messages")
         if self._queue and self.bytes + queued.bytes > 2 * self.most_bytes:
             raise OutboxFull(f"{2 * self.most_bytes} bytes")
@@ -162,7 +170,7 @@ class Outbox(Generic[P]):
             self._replace_older(update)
         else:
             self._append(self._packed(update, self._clock()))
-        if self._messages > self.limit or self.bytes > self.most_bytes:
+        if self._bounded > self.limit or self.bytes > self.most_bytes:
             self._make_room()
 
     def take(self) -> P | None:
@@ -175,8 +183,7 @@ class Outbox(Generic[P]):
         if head.topic is not None and head.topic in self._owed:
             return self._settle(head.topic)
         self._queue.popleft()
-        self._messages -= head.size
-        self.bytes -= head.bytes
+        self._count(head, -1)
         if head.update is not None and self._newest.get(head.update.topic) is head:
             del self._newest[head.update.topic]
         return head.payload
@@ -201,13 +208,11 @@ class Outbox(Generic[P]):
             self._append(queued)
             return
         assert waiting.update is not None
-        self._messages -= waiting.size
-        self.bytes -= waiting.bytes
+        self._count(waiting, -1)
         waiting.update = waiting.update.superseded_by(update)
         waiting.payload = self._pack(waiting.update)
         waiting.bytes = self._size(waiting.payload)
-        self._messages += waiting.size
-        self.bytes += waiting.bytes
+        self._count(waiting)
 
     def _packed(self, update: Update, since: float) -> _Queued[P]:
         payload = self._pack(update)
@@ -215,13 +220,24 @@ class Outbox(Generic[P]):
 
     def _append(self, queued: _Queued[P]) -> None:
         self._queue.append(queued)
-        self._messages += queued.size
-        self.bytes += queued.bytes
+        self._count(queued)
 
     def _replace(self, queue: Sequence[_Queued[P]]) -> None:
         self._queue = deque(queue)
-        self._messages = sum(q.size for q in queue)
-        self.bytes = sum(q.bytes for q in queue)
+        self._messages = self._states = self.bytes = 0
+        for queued in queue:
+            self._count(queued)
+
+    def _count(self, queued: _Queued[P], sign: int = 1) -> None:
+        """It waits now, or does no longer."""
+        self._messages += sign * queued.size
+        self._states += sign * queued.size * queued.is_state
+        self.bytes += sign * queued.bytes
+
+    @property
+    def _bounded(self) -> int:
+        """How many messages wait that `limit` is for."""
+        return self._messages - self._states
 
     def _settle(self, topic: Any) -> P | None:
         if topic is None:
@@ -230,7 +246,7 @@ class Outbox(Generic[P]):
 
     def _make_room(self, wanted: int = 0, wanted_bytes: int = 0) -> None:
         """Drop what the policy says, for so much more to fit. Costs what is dropped, not what waits."""
-        many = self._messages + wanted - self.limit
+        many = self._bounded + wanted - self.limit
         waits = len(self._queue) if wanted else len(self._queue) - 1  # before what comes
         long = self.bytes + wanted_bytes - self.most_bytes if waits else 0
         if many <= 0 and long <= 0:

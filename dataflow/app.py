@@ -61,6 +61,7 @@ from .gateway.lobby import Lobby
 from .gateway.memory import MemoryGuard, resident_bytes
 from .gateway.notices import Announcer
 from .gateway.room import Room, make_room
+from .net.budget import Budget
 from .net.rest import RestClient
 from .ops.dump import Dump
 from .ops.lag import LagProbe
@@ -349,13 +350,13 @@ def companion(hall: Hall, path: str, make: Callable[[], Lookout | Refiller]) -> 
 
 def lookout(core: Core, source: SourceState, settings: SourceSettings, filler: Filler | None) -> Lookout:
     """The actor that finds out which symbols of a source are quiet, and which are stalled."""
-    refills = core.wanted.of(source.name)
+    refills = core.refills(source.name)
     return Lookout(
         source,
         core.history,
         core.clock,
         filler=filler,
-        reach=partial(asks, core, source, settings) if filler else None,
+        reach=partial(asks, settings, core.budget(source.name)) if filler else None,
         wanted=lambda: refills.symbols,
         want=core.want if filler is not None and settings.refill else None,
         is_standby=partial(core.stands_by, source.name),
@@ -369,9 +370,9 @@ def refiller(core: Core, source: SourceState, settings: SourceSettings, filler: 
         source,
         settings,
         filler,
-        partial(asks, core, source, settings),
+        partial(asks, settings, core.budget(source.name)),
         core.budget(source.name),
-        core.wanted.of(source.name),
+        core.refills(source.name),
         core.delivery.put,
         lambda symbol: (
             None if core.stands_by(source.name, symbol) else core.history(symbol).newest_of(source.name)
@@ -380,11 +381,11 @@ def refiller(core: Core, source: SourceState, settings: SourceSettings, filler: 
     )
 
 
-def asks(core: Core, source: SourceState, settings: SourceSettings) -> RestClient:
+def asks(settings: SourceSettings, budget: Budget) -> RestClient:
     """Carries questions to the REST of a source."""
     return RestClient(
         settings.refill_url,
-        core.budget(source.name),
+        budget,
         most_bytes=settings.max_message_bytes,
         within=ANSWER_WITHIN,
         connect_within=settings.connect_within,
@@ -467,7 +468,7 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
     make_codec = partial(codec_class(settings), source.name, settings)
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
     if settings.transport == "rest":  # with the bounds that hold for all questions to this source
-        reach = partial(reach, ask=partial(asks, core, source, settings))
+        reach = partial(reach, ask=partial(asks, settings, core.budget(source.name)))
     reached: Source[Item] = reach(make_codec)
     if core.faults is not None:
         reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)

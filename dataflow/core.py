@@ -7,6 +7,7 @@ is in them. Nothing here waits, nothing here runs by itself, and nothing here kn
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
@@ -35,7 +36,7 @@ from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
 from .sources.reading import excerpt
 from .sources.state import FAILURES, Audience, SourceState, carriers
-from .sources.wanted import Wanted
+from .sources.wanted import Refills
 from .topics.candle_streams import Candles
 from .topics.channel import Ground, channels
 from .topics.days import Days
@@ -153,7 +154,7 @@ class Core:
         )
         self.recording.connect(self.topics.readers.news, self.tiers.stored_from)
         self._budgets: dict[str, Budget] = {}  # of their questions by HTTP
-        self.wanted = Wanted()
+        self._refills = defaultdict[str, Refills](Refills)
         self._intakes: dict[str, Intake] = {}  # also of sources that were removed: they may come back
 
     def adopt(self, settings: Settings) -> None:
@@ -214,6 +215,10 @@ class Core:
         budget.most = settings.refill_weight
         return budget
 
+    def refills(self, name: str) -> Refills:
+        """What is missing at the source `name`, as far as anybody asks for it."""
+        return self._refills[name]
+
     def want(self, missing: Missing) -> None:
         """These trades shall be asked for. Live ones wait for them if something came behind them.
 
@@ -222,7 +227,7 @@ class Core:
         is_now = missing.before is None and missing.until is None
         if is_now and self.stands_by(missing.source, missing.symbol):
             return
-        self.wanted.of(missing.source).add(missing, self.hold(missing.source))
+        self.refills(missing.source).add(missing, self.hold(missing.source))
 
     def discover(self, symbol: str, source: str) -> None:
         """`source` brings `symbol` by itself: from now on it is known like a configured one. Idempotent.
@@ -298,7 +303,7 @@ class Core:
             self.missing(missing)
 
     def _numbered_anew(self, source: str, symbol: str) -> None:
-        self.wanted.of(source).forget(symbol)
+        self.refills(source).forget(symbol)
 
     def _let_go(self) -> None:
         """Whoever waits for trades that nobody asks for any more goes on."""

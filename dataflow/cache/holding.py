@@ -60,11 +60,12 @@ class Run:
         ids = {trade.trade_id for trade in trades}
         apart, joined = [], [*trades]
         for part in self.brought:
-            rest = [trade for trade in part if trade.trade_id not in ids]
-            if len(rest) == len(part):
+            at = next((at for at, trade in enumerate(part) if trade.trade_id in ids), None)
+            if at is None:
                 apart.append(part)
-            else:
-                joined += rest
+            else:  # trades of one moment stay in their order, and REST may tell whole seconds
+                behind = [trade for trade in part[at:] if trade.trade_id not in ids]
+                joined = [*part[:at], *joined, *behind]
         joined.sort(key=_time)
         self.brought = sorted([*apart, joined], key=lambda part: _time(part[0]))
 

@@ -115,6 +115,8 @@ class _Daemon:
         for name, exchange in exchanges.items():
             known = ", ".join(f'"{symbol}"' for symbol in symbols[name])
             lines.append(f'[sources.{name}]\nconnector = "{name}"\nurl = "{exchange.url}"\neager = true')
+            if exchange.dialect.rest is not None:
+                lines.append(f'refill_url = "{exchange.rest_url}"')
             lines.append(f"symbols = [{known}]")
         (self.folder / "daemon.toml").write_text("\n".join(lines) + "\n")
 

@@ -339,7 +339,7 @@ class _Play:
         reached = {symbol: self.hall.core.history(symbol).last for symbol in self.hall.core.symbols}
         await self._until(lambda: self._silent(reached), "no trade came any more of")
         with trio.move_on_after(REFILLED_WITHIN):
-            while any(self.hall.core.wanted.of(name).open for name in ASKED):  # noqa: ASYNC110
+            while any(self.hall.core.refills(name).open for name in ASKED):  # noqa: ASYNC110
                 await trio.sleep(LOOK_EVERY)
         for player in self.stage.players.values():
             player.pause()
@@ -528,7 +528,7 @@ def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> Non
         figures.sources[name] = judge(name, exchange, symbols, records.admitted)
         figures.broken += (f"the simulated {name} failed: {error!r}" for error in exchange.failures)
         if name in ASKED:
-            refills, left = core.wanted.of(name), figures.sources[name].announced
+            refills, left = core.refills(name), figures.sources[name].announced
             figures.refills[name] = Refill(
                 refills.filled,
                 left,

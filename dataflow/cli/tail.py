@@ -177,7 +177,7 @@ def in_words(method: str, told: dict[str, Any]) -> str:
             first, last = told.get("from"), told.get("to")
             if first == 0:  # no place of the stream: what lies before the first one that is left
                 return f"{told.get('symbol')}: trades are missing here, the daemon no longer has them"
-            return f"{told.get('symbol')}: #{_places(first, last)} will not come ({told.get('reason')})"
+            return f"{told.get('symbol')}: #{_places(first, last)} did not come ({told.get('reason')})"
         case "stream.filled":
             return f"{told.get('symbol')}: #{_places(told.get('from'), told.get('to'))} came after all"
         case "stream.rewind":
@@ -219,6 +219,7 @@ class Tail:
         self.sent_away: float | None = None  # seconds to wait before the next connection, told by the daemon
         self._core = Client(keep=0)
         self._told_down: set[str] = set()  # sources that were reported as down on this connection
+        self._met: set[tuple[str, str]] = set()  # symbols and sources whose state came on this connection
         self._told_states: dict[tuple[str, str], str] = {}  # by symbol and source, if worth a word
         for symbol in symbols:
             self._core.follow(symbol, snapshot=snapshot)
@@ -237,6 +238,7 @@ class Tail:
     def requests(self) -> list[str]:
         """The calls of a new connection: they start the symbols, or resume them at their positions."""
         self._told_down.clear()
+        self._met.clear()
         return self._core.connect()
 
     def take(self, text: str | bytes, show: Show) -> None:
@@ -268,20 +270,19 @@ class Tail:
             case Notice():
                 if event.method == "connection.refused":
                     self.sent_away = float(event.params["retryAfter"])
-                elif event.method == "connection.lost":
-                    self._told_down.add(str(event.params.get("source")))
-                elif event.method == "connection.restored":
-                    self._told_down.discard(str(event.params.get("source")))
                 show.notice(event.method, raw)
             case Refused():
                 raise Mistake(refusal(event))
 
     def _source(self, quality: Quality, show: Show) -> None:
-        """Report a source without a connection. Its `connection.lost` was sent before this client came."""
-        name, down = quality.source, quality.state == "lost" and quality.reason not in COMING
-        if down and name not in self._told_down:
+        """Report a source without a connection, if the first state of a symbol says so: its `connection.lost`
+        was sent before this client came. Of a later end it tells itself."""
+        key, name = (quality.symbol, quality.source), quality.source
+        down = quality.state == "lost" and quality.reason not in COMING
+        if down and key not in self._met and name not in self._told_down:
             self._told_down.add(name)
             show.news(f"{name}: no connection ({quality.reason}), the daemon tries again")
+        self._met.add(key)
 
     def _state(self, quality: Quality, show: Show) -> None:
         """Report how a symbol fares. That it is live needs no word behind a silence: its trade shows it."""

@@ -24,13 +24,13 @@ from attrs import define, field, frozen
 
 from actors.connector import Connector, Interest, Patience
 from dataflow import plugs
+from dataflow.app import asks
 from dataflow.domain import Item, Missing, Trade
 from dataflow.domain.secrets import concealed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.net.address import Address, parse
-from dataflow.net.budget import Budget, Priority, RestFailed
+from dataflow.net.budget import Asks, Budget, Priority, RestFailed
 from dataflow.net.listening import why_refused
-from dataflow.net.rest import RestClient
 from dataflow.settings.schema import Settings
 from dataflow.sources.port import (
     AnySourceSettings,
@@ -48,7 +48,6 @@ AT_ONCE: Final = 8  # sources
 EXPIRES_SOON: Final = 14  # days
 LATE: Final = 5.0  # seconds: older trades are late, or our clock is wrong ...
 AHEAD: Final = 1.0  # ... as it is when trades come from the future
-ANSWER_WITHIN: Final = 10.0  # seconds for a question by HTTP
 SHOWN: Final = 5  # refusals, and kinds of messages that were not understood
 CUT: Final = 200  # characters of a step's words
 DAY: Final = 86_400.0
@@ -390,15 +389,7 @@ async def _asks(trial: Trial, source: SourceSettings) -> None:
             trial.saw("rest", "nothing can be asked: missing trades will stay gaps", Verdict.NOTE)
         return
     budget, failures, told = Budget(source.refill_weight), list[str](), ""
-    async with RestClient(
-        source.refill_url,
-        budget,
-        most_bytes=source.max_message_bytes,
-        within=ANSWER_WITHIN,
-        connect_within=source.connect_within,
-        weight_header=source.weight_header,
-        proxy=source.proxy,
-    ) as client:
+    async with asks(source, budget) as client:
         for missing in about:
             begin = trio.current_time()
             try:
@@ -421,7 +412,7 @@ async def _asks(trial: Trial, source: SourceSettings) -> None:
         trial.saw("rest", f"{told}, weight {used} of {source.refill_weight} a minute")
 
 
-async def _page(client: RestClient, filler: Filler, missing: Missing) -> Page:
+async def _page(client: Asks, filler: Filler, missing: Missing) -> Page:
     """Raises RestFailed and Unusable."""
     request = filler.fill(missing)
     if not request:

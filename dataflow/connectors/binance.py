@@ -44,7 +44,7 @@ from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.domain.timestamps import LATEST
 from dataflow.sources.fields import LAST_COUNT, PositiveDecimals, named_in, present, whole
-from dataflow.sources.port import Newest, Page, Request, SourceSettings, place, told_apart
+from dataflow.sources.port import Newest, Page, Request, SourceSettings, is_here, place, told_apart
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
@@ -125,6 +125,8 @@ class Settings(SourceSettings):
 
     @refill_url.default
     def _of_the_address(self) -> str:
+        if is_here(self.url):  # the exchange knows nothing of what a simulated one has sent
+            return ""
         if _is_futures(self.url):
             return "https://fapi.binance.com"
         return "https://api.binance.us" if _is_american(self.url) else "https://api.binance.com"
@@ -359,7 +361,7 @@ class Filler:
         if not self._single:
             trades = [self._trade(symbols[0], row) for row in answered(answer, _decode_rows)]
             return {each.symbol: Newest.of(each) for each in trades[-1:]}
-        asked = {self._exchange_name(symbol): symbol for symbol in symbols}
+        asked = {self._exchange_name(symbol): symbol for symbol in symbols[:_TICKER_SYMBOLS]}
         found = {}
         for told in answered(answer, _decode_tickers):
             symbol = named_in(asked, told.symbol)

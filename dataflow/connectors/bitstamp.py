@@ -43,7 +43,7 @@ from dataflow.sources.fields import (
     one_of,
     present,
 )
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, rest_at
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 CHANNEL: Final = "live_trades_"
@@ -74,7 +74,7 @@ class Settings(SourceSettings):
     symbols_a_request: ClassVar[int] = 1  # a request names one channel
     # "All clients can make 400 requests per second", and messages count like them. There is no hurry.
     requests_per_second: int = field(default=50, validator=validators.ge(0))
-    refill_url: str = "https://www.bitstamp.net"
+    refill_url: str = rest_at("https://www.bitstamp.net")
     # "There is a default limit threshold of 10,000 requests per 10 minutes in place."
     refill_weight: int = field(default=1000, validator=validators.gt(0))
 

@@ -34,7 +34,16 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.sources.fields import PositiveDecimals, from_milliseconds, named_in, one_of, present
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place, told_apart
+from dataflow.sources.port import (
+    RATE_LIMITED,
+    Newest,
+    Page,
+    Request,
+    SourceSettings,
+    place,
+    rest_at,
+    told_apart,
+)
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _TOPIC: Final = "publicTrade."
@@ -57,7 +66,7 @@ class Settings(SourceSettings):
     connections_in: ClassVar[tuple[int, float]] = (500, 300.0)
 
     url: str = field()
-    refill_url: str = "https://api.bybit.com"
+    refill_url: str = rest_at("https://api.bybit.com")
     refill_weight: int = field(default=1200, validator=validators.gt(0))  # Bybit takes 600 in 5 s
 
     @url.validator

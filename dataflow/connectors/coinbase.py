@@ -34,7 +34,7 @@ from attrs import field, frozen, validators
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.sources.fields import PositiveDecimals, from_text, named_in, one_of, whole
-from dataflow.sources.port import Newest, Page, Request, SourceSettings
+from dataflow.sources.port import Newest, Page, Request, SourceSettings, rest_at
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 CHANNEL: Final = "matches"
@@ -64,7 +64,7 @@ class Settings(SourceSettings):
 
     # "Messages sent by the client every second per IP: 100", for as many connections as a source may have.
     requests_per_second: int = field(default=25, validator=validators.ge(0))
-    refill_url: str = "https://api.exchange.coinbase.com"
+    refill_url: str = rest_at("https://api.exchange.coinbase.com")
     # Ten requests a second and address, each the same.
     refill_weight: int = field(default=600, validator=validators.gt(0))
 

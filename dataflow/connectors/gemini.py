@@ -32,7 +32,7 @@ from attrs import field, frozen, validators
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.sources.fields import PositiveDecimals, from_milliseconds, identifier, named_in, one_of
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, rest_at
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 PAGE: Final = 500  # trades of one answer by REST
@@ -52,7 +52,7 @@ class Settings(SourceSettings):
     symbols_a_request: ClassVar[int] = 20  # each is answered with a whole order book
 
     max_message_bytes: int = field(default=1 << 23, validator=validators.gt(0))  # such an order book
-    refill_url: str = "https://api.gemini.com"
+    refill_url: str = rest_at("https://api.gemini.com")
     # "120 requests per minute, and recommend that you do not exceed 1 request per second"
     refill_weight: int = field(default=60, validator=validators.gt(0))
 

@@ -44,7 +44,7 @@ from dataflow.sources.fields import (
     present,
     whole,
 )
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, rest_at
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 SNAPSHOT: Final = 50  # trades
@@ -75,7 +75,7 @@ class Settings(SourceSettings):
 
     # The exchange tells no number, only that too many messages are refused ("Exceeded msg rate").
     requests_per_second: int = field(default=5, validator=validators.ge(0))
-    refill_url: str = "https://api.kraken.com"
+    refill_url: str = rest_at("https://api.kraken.com")
     # "Calling the public endpoints at a frequency of 1 per second (or less) would remain within the limits."
     refill_weight: int = field(default=60, validator=validators.gt(0))
 

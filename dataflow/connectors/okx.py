@@ -35,7 +35,7 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.sources.fields import PositiveDecimals, counted, from_milliseconds, named_in, one_of, present
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place, rest_at
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _CHANNELS: Final = {"business": "trades-all", "public": "trades"}  # by the end of the path
@@ -58,7 +58,7 @@ class Settings(SourceSettings):
 
     url: str = field()
     requests_per_second: int = field(default=3, validator=validators.ge(0))
-    refill_url: str = "https://www.okx.com"
+    refill_url: str = rest_at("https://www.okx.com")
     refill_weight: int = field(default=300, validator=validators.gt(0))  # OKX takes 20 in 2 s
 
     @url.validator

@@ -359,7 +359,7 @@ class Desk:
     def _refill(self, source: SourceState) -> RefillInfo | None:
         if not self._core.is_asked(source.name):
             return None
-        refills = self._core.wanted.of(source.name)
+        refills = self._core.refills(source.name)
         return RefillInfo(
             missing=refills.missing_now,
             questions=refills.open,

@@ -106,27 +106,33 @@ class _Now(Collector):
         yield from self._failover_metrics()
 
     def _failover_metrics(self) -> Iterator[Metric]:
+        """Of each source, too; `/api/v1/symbols/SYMBOL` has those of a symbol."""
         told = "Trades of sources that stood by, and that are no part of a stream"
         left_out = {name: self._core.delivery.left_out[name] for name in self._core.sources}
         yield _labelled(CounterMetricFamily, "source_standby_trades", told, "source", left_out)
         active = GaugeMetricFamily(
-            "dataflow_symbol_active",
-            "1 for the source that a stream is of, 0 for those that stand by",
-            labels=["symbol", "source"],
+            "dataflow_source_active_symbols",
+            "Symbols that are of one source at a time, and of this one now",
+            labels=["source"],
         )
-        score = GaugeMetricFamily(
-            "dataflow_symbol_score", "How a source fares with a symbol, 0 to 100", labels=["symbol", "source"]
+        lowest = GaugeMetricFamily(
+            "dataflow_source_lowest_score",
+            "How a source fares with such symbols, 0 to 100: the worst of them",
+            labels=["source"],
         )
-        switches = CounterMetricFamily(
-            "dataflow_stream_switches", "Switches of a stream to another source", labels=["symbol"]
-        )
-        for symbol, standing in self._core.board.standings.items():
-            switches.add_metric([symbol], standing.switches)
-            for name in standing.sources:
-                active.add_metric([symbol, name], float(name == standing.active))
-                if name in standing.healths:
-                    score.add_metric([symbol, name], standing.healths[name].score)
-        yield from (active, score, switches)
+        standings = self._core.board.standings.values()
+        scores: dict[str, int] = {}
+        for standing in standings:
+            for name, health in standing.healths.items():
+                scores[name] = min(health.score, scores.get(name, health.score))
+        counts = Counter(standing.active for standing in standings)
+        for name in self._core.sources:
+            active.add_metric([name], counts[name])
+            if name in scores:
+                lowest.add_metric([name], scores[name])
+        told = "Switches of streams to another source"
+        switches = CounterMetricFamily("dataflow_stream_switches", told, value=self._core.board.switches)
+        yield from (active, lowest, switches)
 
     def _symbol_metrics(self) -> Iterator[Metric]:
         """Of each source, not of each symbol: there may be thousands."""
@@ -185,7 +191,7 @@ class _Now(Collector):
         for name in self._core.sources:
             if not self._core.is_asked(name):
                 continue
-            refills = self._core.wanted.of(name)
+            refills = self._core.refills(name)
             asked.add_metric([name], refills.asked)
             filled.add_metric([name], refills.filled)
             told.add_metric([name], refills.told)

@@ -31,7 +31,8 @@ from dataflow.logs import Burst, often
 from dataflow.net.budget import AT_ONCE, LIMITED_FOR, Asks, Budget, Priority, RestFailed
 from supervisors import Context
 
-from .judging import SLACK, Judged, judge
+from .cadence import Compared, compare
+from .judging import Judged, judge
 from .port import RATE_LIMITED, Filler, Newest, SourceSettings
 from .reading import Unusable, excerpt
 from .state import LinkState, SourceState
@@ -286,7 +287,7 @@ class Refiller:
                 return left
             for symbol in left[:1] if found is None else found:
                 newest = symbols.get(symbol)
-                if newest is not None and (found is None or is_newer(found[symbol], newest)):
+                if newest is not None and (found is None or _is_newer(found[symbol], newest)):
                     first = None if newest.sequence is None else newest.sequence + 1
                     missing = Missing(self._source.name, symbol, newest, None, first)
                     self._refills.add(missing)
@@ -306,13 +307,9 @@ class Refiller:
         return None
 
 
-def is_newer(told: Newest, ours: Trade) -> bool:
-    """Whether an upstream has a newer trade than `ours`, as far as it tells."""
-    if told.sequence is not None and ours.sequence is not None:
-        return told.sequence > ours.sequence
-    if told.trade_id is not None and told.trade_id == ours.trade_id:
-        return False
-    return told.timestamp is not None and told.timestamp > ours.timestamp + SLACK
+def _is_newer(told: Newest, ours: Trade) -> bool:
+    """Whether the upstream has a newer trade, however long ago ours came."""
+    return compare(told, Newest.of(ours), float("inf")) is Compared.NEWER
 
 
 def _part(ask: Ask) -> Missing:
@@ -334,7 +331,7 @@ def _is_left(ask: Ask, trade: Trade) -> bool:
 
 def _piece(missing: Missing, trades: tuple[Trade, ...], previous: Trade | None, *, is_end: bool) -> Refilled:
     """A part of an answer. The trade before it shows to what it connects, where no sequence does."""
-    if missing.first is None and missing.before is None and previous is not None:
+    if missing.first is None and previous is not None:
         trades = (previous, *trades)
     return Refilled(
         missing.source, missing.symbol, trades, is_whole=is_end, is_last=is_end, before=missing.before

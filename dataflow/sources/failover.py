@@ -146,6 +146,7 @@ class Board:
         self._clock = clock
         self._steady = steady
         self._standings: dict[str, Standing] = {}
+        self.switches = 0  # of all symbols that there ever were
         self._errors = _Errors()
         self._is_recalled = False
         self._touched: set[str] = set()
@@ -204,6 +205,7 @@ class Board:
         """Clients were told of a switch."""
         if symbol in self._standings:
             self._standings[symbol].switches += 1
+            self.switches += 1
 
     async def changed(self, within: float) -> None:
         """Returns when something was touched, or after so many seconds."""

@@ -38,9 +38,9 @@ class Keeper:
         source, pool, log = self._source, ctx.supervisor(self._pool), logger.bind(path=ctx.path)
         async with trio.open_nursery() as nursery:
             while True:
-                news, before = source.news_of_lines(), _standing(source)
+                news, before = source.news_of_lines(), _replacing(source)
                 look_at = settle(source, source.steady())
-                _tell(log, before, _standing(source))
+                _tell(log, before, _replacing(source))
                 self._align(pool, nursery)
                 with trio.move_on_after(max(0.0, look_at - source.steady())):
                     await news.wait()
@@ -76,8 +76,8 @@ class Keeper:
         self._source.look_at_lines()
 
 
-def _standing(source: SourceState) -> dict[Line, Line | None]:
-    return {line: line.replaces for line in source.lines.values() if not line.is_over}
+def _replacing(source: SourceState) -> dict[Line, Line | None]:
+    return {line: line.replaces for line in source.standing}
 
 
 def _tell(log: Logger, before: Mapping[Line, Line | None], after: Mapping[Line, Line | None]) -> None:

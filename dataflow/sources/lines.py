@@ -21,30 +21,26 @@ def settle(source: SourceState, now: float) -> float:
 
     Returns when to look again although nothing has changed.
     """
-    for line in _standing(source):
+    for line in source.standing:
         if line.share not in source.interest.parts:
             line.is_over = True
-    for line in _standing(source):
+    for line in source.standing:
         _take_over(line, now)
     for share in source.interest.parts:
         _complete(source, share)
-    for line in _standing(source):
+    for line in source.standing:
         if line.is_due(now) and _successor(line) is None and (line.announced or not _is_renewing(source)):
             _add(source, line.share, line)
-    coming = (line.rotate_at for line in _standing(source) if line.rotate_at > now)
+    coming = (line.rotate_at for line in source.standing if line.rotate_at > now)
     return min(coming, default=inf)
 
 
-def _standing(source: SourceState) -> list[Line]:
-    return [line for line in source.lines.values() if not line.is_over]
-
-
 def _successor(line: Line) -> Line | None:
-    return next((each for each in _standing(line.source) if each.replaces is line), None)
+    return next((each for each in line.source.standing if each.replaces is line), None)
 
 
 def _is_renewing(source: SourceState) -> bool:
-    return any(line.replaces is not None for line in _standing(source))
+    return any(line.replaces is not None for line in source.standing)
 
 
 def _take_over(new: Line, now: float) -> None:
@@ -64,7 +60,7 @@ def _take_over(new: Line, now: float) -> None:
 def _complete(source: SourceState, share: int) -> None:
     settings = source.settings
     wanted = settings.lines if isinstance(settings, SourceSettings) else 1
-    lines = [line for line in _standing(source) if line.share == share and line.replaces is None]
+    lines = [line for line in source.standing if line.share == share and line.replaces is None]
     for surplus in lines[wanted:]:
         surplus.is_over = True
     if not lines:

@@ -120,20 +120,18 @@ class Lookout:
             self._vitals.subscribed(symbol)  # when it is preferred again, it begins anew
             return self._vitals.stood_by(symbol, self._left_out(symbol))
         now, log = trio.current_time(), self._history_of(symbol)
-        before = self._state(symbol, now)
+        before = self._state(symbol)
         seen = self._seen(symbol, log, now, lacks)
         remedy = self._vitals.look(symbol, now, seen, self._stall_after)
         pulse = self._vitals.pulses[symbol]
         self._count(pulse, log, now)
         if remedy is not None:
             self._help(symbol, remedy)
-        return self._state(symbol, now) != before
+        return self._state(symbol) != before
 
-    def _state(self, symbol: str, now: float) -> object:
+    def _state(self, symbol: str) -> object:
         pulse = self._vitals.pulses.get(symbol)
-        if pulse is None:
-            return None
-        return pulse.grade, pulse.reason, pulse.is_refilling, pulse.is_gapped
+        return None if pulse is None else (pulse.grade, pulse.reason, pulse.is_refilling, pulse.is_gapped)
 
     def _seen(self, symbol: str, log: Log, now: float, lacks: bool) -> Seen:
         ours, pulse = log.newest_of(self._source.name), self._vitals.pulses.get(symbol)
@@ -176,37 +174,38 @@ class Lookout:
             while True:
                 await trio.sleep(LOOK_EVERY)
                 if due := self._due():
-                    await self._ask_about(due, client, self._filler)
-                    self._source.changed(due)
+                    self._source.changed(await self._ask_about(due, client, self._filler))
 
     def _due(self) -> Sequence[str]:
         if self._source.link is not LinkState.CONNECTED:
             return ()
         return self._vitals.due(trio.current_time())
 
-    async def _ask_about(self, due: Sequence[str], client: Asks, filler: Filler) -> None:
+    async def _ask_about(self, due: Sequence[str], client: Asks, filler: Filler) -> Sequence[str]:
+        """Returns the symbols whose state this may have changed."""
         request = filler.latest(due)
         if request is None:
             self._vitals.cannot_ask(due, trio.current_time())
-            return
+            return due
         self._vitals.asked += 1
         try:
             answer = await client.get(request.path, request.weight, Priority.LIFE)
         except RestFailed as error:
             self._fail(due, error.reason, concealed(excerpt(str(error))))
-            return
+            return due
         try:
             told = filler.newest(due, answer)
         except Unusable as error:
             self._source.problem(f"lookout_{error.reason}", excerpt(answer))
             self._fail(due, error.reason, error.reason)
-            return
+            return due
         # Whom the answer leaves out was not asked about, or never traded: it is the next question's first.
-        for symbol in due:
-            if symbol in told or symbol == due[0]:
-                remedy = self._vitals.answered(symbol, trio.current_time(), told.get(symbol))
-                if remedy is not None:
-                    self._help(symbol, remedy)
+        answered = [symbol for symbol in due if symbol in told or symbol == due[0]]
+        for symbol in answered:
+            remedy = self._vitals.answered(symbol, trio.current_time(), told.get(symbol))
+            if remedy is not None:
+                self._help(symbol, remedy)
+        return answered
 
     def _fail(self, due: Sequence[str], reason: str, words: str) -> None:
         """Told once until it can be asked again."""

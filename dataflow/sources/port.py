@@ -25,6 +25,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from ipaddress import ip_address
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -78,6 +79,22 @@ def place(url: str) -> tuple[str, str] | None:
         if parts.hostname:
             return parts.hostname, parts.path
     return None
+
+
+def is_here(url: str) -> bool:
+    """Whether an address is on this machine: that of a simulated exchange, or of a tunnel."""
+    host = (place(url) or ("", ""))[0]
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def rest_at(known: str) -> Any:
+    """The key `refill_url` of a connector: the REST that it knows.
+
+    Empty if the upstream is on this machine: the exchange knows nothing of what a simulated one has sent.
+    """
+    return field(default=Factory(lambda self: "" if is_here(self.url) else known, takes_self=True))
 
 
 def told_apart(settings: SourceSettings, _attribute: object, symbols: tuple[str, ...]) -> None:

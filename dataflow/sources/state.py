@@ -208,7 +208,7 @@ class Line:
         if topic not in self.symbols:
             self.symbols.add(topic)
             self.source.carried[topic] += 1
-        self.source.subscribed_by(self, topic)
+        self.source.now_subscribed(topic)
 
     def unsubscribed(self, topic: str) -> None:
         self._drop(topic)
@@ -477,7 +477,7 @@ class SourceState:
             self.reason, self._failed_at = line.reason, self.steady()
             self.changed(self._wanted_of(line.share))
 
-    def subscribed_by(self, line: Line, topic: str) -> None:
+    def now_subscribed(self, topic: str) -> None:
         """A line carries `topic` from now on."""
         self.vitals.subscribed(topic)
         told = self._told.pop(topic, None)
@@ -520,6 +520,11 @@ class SourceState:
             self.audience.given_rest(self.name, breaker.failures, breaker.seconds)
 
     # -- which lines there are; see `lines`
+
+    @property
+    def standing(self) -> list[Line]:
+        """The lines that are not over."""
+        return [line for line in self.lines.values() if not line.is_over]
 
     def news_of_lines(self) -> trio.Event:
         """An event that the next change after this call sets."""
@@ -574,8 +579,11 @@ class SourceState:
 
 
 def room(settings: AnySourceSettings) -> int:
-    """The number of symbols that one connection may carry."""
-    return settings.symbols_a_connection if isinstance(settings, SourceSettings) else sys.maxsize
+    """The number of symbols that one line may carry. Questions by HTTP are about one symbol each: more lines
+    would only ask more often than their pace allows."""
+    if isinstance(settings, SourceSettings) and settings.transport == "websocket":
+        return settings.symbols_a_connection
+    return sys.maxsize
 
 
 def carriers(

@@ -288,20 +288,6 @@ class Refills:
         self._changed = trio.Event()
 
 
-@define(eq=False)
-class Wanted:
-    """The same of all sources, by name. Made when a source is first named."""
-
-    _sources: dict[str, Refills] = field(factory=dict)
-
-    def of(self, source: str) -> Refills:
-        """What is missing at `source`."""
-        found = self._sources.get(source)
-        if found is None:
-            found = self._sources[source] = Refills()
-        return found
-
-
 def _urgency(ask: Ask) -> tuple[bool, int, float]:
     """Those for which live trades wait, by their end. Then the others, those that only look last. Of these
     the one that was tried less often: one that nobody can answer must not be the first try again and again

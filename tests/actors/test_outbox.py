@@ -200,7 +200,7 @@ def test_of_a_state_only_the_newest_waits() -> None:
     def state(*places: tuple[int, str]) -> Update:
         return Update(stream, places[0][0], places)
 
-    box = outbox(SlowClient.DROP_OLDEST, limit=3)
+    box = outbox(SlowClient.DROP_OLDEST, limit=1)
     box.put_update(state((1, "x1"), (2, "y2")))
     box.put_update(update("b", 1))
     for n in range(3, 100):
@@ -218,6 +218,25 @@ def test_a_run_of_states_waits_as_its_newest() -> None:
     box.put_update(Update(stream, 1, [(1, "x1"), (2, "y2"), (3, "x3"), (4, "x4")]))
     assert len(box) == 2
     assert drain(box) == ["y2 x4"]
+
+
+@pytest.mark.parametrize("policy", SlowClient)
+def test_states_of_thousands_of_topics_make_no_client_slow(policy: SlowClient) -> None:
+    """A lost source changes all its symbols at once. Their number is bounded; so are their bytes."""
+    box = outbox(policy, limit=2)
+    streams = [Stream(f"s{n}", 1, newest_by=lambda entry: "key") for n in range(100)]
+    for place in (1, 2):
+        for stream in streams:
+            box.put_update(Update(stream, place, [(place, f"{stream.topic}-{place}")]))
+    box.put("notice")
+    box.put_update(update("a", 1))
+    assert (len(box), box.dropped) == (102, 0)
+    assert drain(box) == [*[f"s{n}-2" for n in range(100)], "notice", "a1"]
+    heavy = Outbox(2, SlowClient.DISCONNECT, lambda u: b"x" * 10, lambda *_gap: b"", most_bytes=40)
+    for stream in streams[:4]:
+        heavy.put_update(Update(stream, 1, [(1, "x")]))
+    with pytest.raises(OutboxFull, match="40 bytes"):
+        heavy.put_update(Update(streams[4], 1, [(1, "x")]))
 
 
 def test_a_state_does_not_overtake_an_answer() -> None:

@@ -75,7 +75,7 @@ async def test_nobody_asks_for_what_another_line_has_brought(mock_clock: MockClo
 
     for number in (1, 3):
         come(number)
-    refills = core.wanted.of("bn")
+    refills = core.refills("bn")
     assert refills.open == 1
     come(2)
     make = partial(app.refiller, core, core.sources["bn"], keys, binance.Filler("bn", keys))

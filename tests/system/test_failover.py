@@ -300,9 +300,14 @@ async def test_operators_see_who_is_active_and_why() -> None:
         assert (told["sources"]["one"]["score"], told["sources"]["one"]["state"]) == (0, "lost")
         assert (await http.get("/api/v1/status")).json()["failover"].keys() == {BTC}
         metrics = (await http.get("/metrics")).text
-        assert f'dataflow_symbol_active{{source="two",symbol="{BTC}"}} 1.0' in metrics
-        assert f'dataflow_symbol_score{{source="one",symbol="{BTC}"}} 0.0' in metrics
-        assert f'dataflow_stream_switches_total{{symbol="{BTC}"}} 1.0' in metrics
+        for series in (
+            'source_active_symbols{source="one"} 0.0',
+            'source_active_symbols{source="two"} 1.0',
+            'source_lowest_score{source="one"} 0.0',
+            'source_lowest_score{source="two"} 100.0',
+            "stream_switches_total 1.0",
+        ):
+            assert f"\ndataflow_{series}\n" in metrics
         states = (await http.get(f"/api/v1/symbols/{BTC}")).json()["quality"]["sources"]
         assert states["two"]["state"] == "live"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +25,7 @@ from simulators import Exchange, Trade, open_binance
 from tests.actors.fakes import FakeWire
 from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
-from tests.system.daemon import Client, Daemon, client, daemon, from_binance
+from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
 
 SYMBOL = "BTC-USDT"
 TOPIC = Topic("trades", SYMBOL)
@@ -132,6 +133,35 @@ async def test_a_crash_of_the_topic_neither_repeats_nor_loses_a_fill() -> None:
         await s.trade(3, 5)
         await one.until(lambda: one.trades()[2:])
         assert [told(each) for each in one.of("stream.filled")] == [(2, 2, ["2"]), (3, 3, ["3"])]
+
+
+async def test_whoever_asks_again_gets_what_came_meanwhile() -> None:
+    """Pages, downloads and candles. A page that is kept (`ETag`) is not the same any more."""
+    path, bars = f"/api/v1/trades/{SYMBOL}", f"/api/v1/candles/{SYMBOL}?interval=1m"
+    async with stage() as s, http_client(s.daemon.http) as http, client(s.daemon.url) as one:
+        await s.trade(1, 5)
+        before = await http.get(path)
+        assert [(gap["from"], gap["to"]) for gap in before.json()["gaps"]] == [(2, 4)]
+        [bar] = (await http.get(bars)).json()["candles"]
+        assert (bar["count"], bar["complete"], len(bar["gaps"])) == (2, False, 1)
+        await s.trade(3)
+        await until(lambda: s.places() == ["1", "-", "3", "-", "5"])
+        after = await http.get(path, headers={"If-None-Match": before.headers["etag"]})
+        assert after.status_code == 200
+        page = await one.call("getTrades", symbol=SYMBOL, after={"epoch": s.history.epoch, "offset": 1})
+        for told, ids in ((after.json(), ["1", "3", "5"]), (page, ["3", "5"])):
+            assert [each["tradeId"] for each in told["trades"]] == ids
+            assert [(gap["from"], gap["to"]) for gap in told["gaps"]] == [(2, 2), (4, 4)]
+            assert told["next"]["offset"] == 5
+        lines = (await http.get(path, headers={"Accept": "application/x-ndjson"})).text.splitlines()
+        assert shown([json.loads(line) for line in lines]) == ["1", "-", "3", "-", "5"]
+        rows = list(csv.DictReader((await http.get(path, headers={"Accept": "text/csv"})).text.splitlines()))
+        assert [row["tradeId"] or row["from"] for row in rows] == ["1", "2", "3", "4", "5"]
+        await s.trade(2, 4)
+        await until(lambda: s.places() == ["1", "2", "3", "4", "5"])
+        [whole] = (await http.get(bars)).json()["candles"]
+        assert (whole["count"], whole["complete"], whole["gaps"]) == (5, True, [])
+        assert whole["rev"] > bar["rev"]
 
 
 async def test_a_client_that_comes_back_asks_for_its_gaps() -> None:

@@ -15,7 +15,7 @@ from dataflow.stores import sqlite
 from simulators import open_binance
 from supervisors import Point
 from tests.support.waiting import until
-from tests.system.daemon import Daemon
+from tests.system.daemon import Daemon, client, http_client
 from tests.system.test_refill import SYMBOL, Stage, stage
 
 LONG = 60.0  # seconds of a hold that never ends in a test
@@ -85,6 +85,36 @@ async def test_nothing_waits_when_nobody_asks_any_more() -> None:
         await s.follower.until(lambda: len(s.heard()) == 4)
         assert waiting(s.daemon) == 0
         assert s.places() == [1, None, 3, 4, None, None, 7]
+
+
+async def test_who_comes_while_trades_wait_gets_them_live_in_their_order() -> None:
+    """What waits has no place yet: no answer has it, no position lies behind it, and nobody is told of a gap."""
+    path = f"/api/v1/trades/{SYMBOL}"
+    async with (
+        stage(hold=LONG) as s,
+        client(s.daemon.url) as new,
+        client(s.daemon.url) as back,
+        http_client(s.daemon.http) as http,
+    ):
+        await with_one_missing(s)
+        epoch = s.daemon.core.epoch
+        answer = await new.call("subscribe", symbol=SYMBOL, snapshot=9, format="compact")
+        assert ([each[1] for each in answer["trades"]], answer["offset"]) == ([1], 1)
+        answer = await back.call("subscribe", symbol=SYMBOL, since={"epoch": epoch, "offset": 1})
+        assert (answer["recovered"], answer["trades"], answer["offset"]) == (True, [], 1)
+        page = await back.call("getTrades", symbol=SYMBOL)
+        assert [each["offset"] for each in page["trades"]] == [1]
+        held = await http.get(path)
+        assert [each["tradeId"] for each in (await back.call("getRecentTrades", symbol=SYMBOL))] == ["1"]
+        lines = (await http.get(path, headers={"Accept": "application/x-ndjson"})).text.splitlines()
+        assert len(lines) == 1
+        s.exchange.faults.withdraw()
+        await back.until(lambda: len(back.trades()) == 3)
+        assert [(each["offset"], each["tradeId"]) for each in back.trades()] == [(2, "2"), (3, "3"), (4, "4")]
+        assert not back.of("stream.gap")
+        assert not new.of("stream.gap")
+        whole = await http.get(path, headers={"If-None-Match": held.headers["etag"]})
+        assert [each["tradeId"] for each in whole.json()["trades"]] == ["1", "2", "3", "4"]
 
 
 async def test_readers_that_wait_for_the_disk_get_the_same_stream(tmp_path: Path) -> None:

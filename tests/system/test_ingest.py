@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dataflow.connectors import push
 from dataflow.domain import Gap, Trade
@@ -164,6 +166,16 @@ async def test_a_sequence_shows_what_was_never_pushed() -> None:
         assert [type(each) for each in places] == [Trade, Gap, Trade]
         assert await push_lines(http, trade(2, sequence=2)) == told(1)
         await until(lambda: all(isinstance(each, Trade) for each in admitted(d)))
+
+
+@given(st.lists(st.sampled_from([b"\n", b"{}\n", b"x" * 100, b"y" * 5000 + b"\n"]), max_size=600))
+def test_lines_are_read_in_small_parts_however_short_they_are(parts: list[bytes]) -> None:
+    """A producer of nonsense takes no longer turns than others, and no byte is left out."""
+    data = b"".join(parts)
+    found = list(ingest.batches(data))
+    assert b"".join(found) == data
+    assert all(0 < len(each) <= ingest.AT_ONCE for each in found)
+    assert all(each.count(b"\n") <= ingest.LINES_AT_ONCE for each in found)
 
 
 async def test_only_who_has_the_token_may_push() -> None:

@@ -35,7 +35,7 @@ class Stage:
 
     @property
     def refills(self) -> Refills:
-        return self.daemon.core.wanted.of("binance")
+        return self.daemon.core.refills("binance")
 
     async def publish(self, *numbers: int) -> None:
         for number in numbers:

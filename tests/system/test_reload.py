@@ -20,6 +20,7 @@ import pytest
 import trio
 from attrs import evolve
 from loguru import logger
+from playwright.sync_api import Page, expect
 from trio_websocket import wrap_client_stream
 
 from dataflow import app
@@ -29,6 +30,7 @@ from dataflow.settings.schema import Gateway, Limits, Settings
 from dataflow.sources.port import SourceSettings
 from simulators import Exchange, Trade, open_binance
 from supervisors import Point
+from tests.support.browser import Heard, browse
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.waiting import until
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
@@ -122,6 +124,30 @@ async def test_a_source_that_is_removed_parts_and_its_clients_are_told() -> None
         status = await listener.call("getStatus")
         assert list(status["sources"]) == ["two"]
         assert [node.path for node in d.root.supervisor("sources").tree().children] == ["sources/two"]
+
+
+async def test_the_page_follows_the_symbols() -> None:
+    """One that nobody brings any more leaves it, and comes back with its source; without a reload of the page."""
+    async with followed() as (d, first, second, _):
+        configured = with_sources(d, one=binance(first, BTC), two=binance(second, ETH))
+        await d.reload(configured)
+        without = with_sources(d, two=binance(second, ETH))
+
+        def visit(page: Page, heard: Heard) -> list[str]:
+            page.goto(d.http)
+            rows, notices = page.locator("#symbols tbody th"), page.locator("#notices")
+            expect(rows).to_have_text([BTC, ETH])
+            trio.from_thread.run(d.reload, without)
+            expect(rows).to_have_text([ETH])
+            expect(notices).to_contain_text(f"gone: {BTC}")
+            trio.from_thread.run(d.reload, configured)
+            expect(rows).to_have_text([BTC, ETH])
+            expect(page.locator("#symbols tbody tr", has_text=BTC).locator(".source")).to_contain_text(
+                "one · "
+            )
+            return heard.complaints
+
+        assert await browse(visit) == []
 
 
 async def test_a_symbol_goes_on_with_its_other_source() -> None:

@@ -34,6 +34,7 @@ from supervisors import ActorGone
 from .lines import NDJSON
 
 AT_ONCE: Final = 16_384  # bytes of one batch: some 150 trades
+LINES_AT_ONCE: Final = 200  # of one batch: to refuse a line takes as long however short it is
 TAKEN_WITHIN: Final = 10.0  # seconds for the shards to take a batch
 RETRY_AFTER: Final = 1.0  # seconds, for what ends nobody knows when
 BUSY: Final = "too_many_requests"
@@ -117,8 +118,8 @@ class _Push:
     async def lines(self) -> None:
         """Any number of trades, one a line."""
         while (data := await self._next()) is not None:
-            for at in range(0, len(data), AT_ONCE):
-                await self._take(data[at : at + AT_ONCE])
+            for batch in batches(data):
+                await self._take(batch)
         await self._take(b"\n")  # the last line need not have an end
 
     async def one(self) -> None:
@@ -168,6 +169,16 @@ class _Push:
         self._intake.refused(reason, excerpt)
         self.told.refused[reason] += 1
         self.told.examples.setdefault(reason, excerpt)
+
+
+def batches(data: bytes) -> Iterator[bytes]:
+    """The bytes in parts, none with too many bytes or lines for one turn."""
+    at = 0
+    while at < len(data):
+        *lines, rest = data[at : at + AT_ONCE].split(b"\n", LINES_AT_ONCE)
+        size = sum(map(len, lines)) + len(lines) + (0 if len(lines) == LINES_AT_ONCE else len(rest))
+        yield data[at : at + size]
+        at += size
 
 
 def _is_lines() -> bool:

@@ -303,6 +303,26 @@ def test_a_splice_may_come_in_pieces() -> None:
     assert desk.shown() == "a b c d"
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["abc", "cde", "efg"],
+        ["cde", "abc", "efg"],
+        ["efg", "cde", "abc"],
+        ["abcd", "bcdefg"],
+        ["ag", "abcdefg"],
+    ],
+)
+def test_trades_of_one_moment_keep_their_order_however_they_come(pieces: list[str]) -> None:
+    """The REST of some upstreams tells whole seconds: there the answers alone show the order."""
+    desk = Desk()
+    desk.admit(plain("x", 1), missed(resubscribed=True), plain("z", 3))
+    for piece in pieces:
+        desk.answer(*(plain(name, 2) for name in piece), before=plain("z", 3))
+    desk.answer(is_whole=True, before=plain("z", 3))
+    assert desk.shown() == "x a b c d e f g z"
+
+
 def test_what_is_not_whole_has_a_gap_on_both_sides() -> None:
     """Nobody knows on which side the rest is missing. Without any answer there is one gap, as ever."""
     desk = Desk()

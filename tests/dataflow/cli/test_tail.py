@@ -184,9 +184,9 @@ class TestShowing:
     @pytest.mark.parametrize(
         ("method", "told", "words"),
         [
-            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 5, "reason": "slow_client"}, "A-B: #3 to 5 will not come (slow_client)"),
-            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 3, "reason": "x"}, "A-B: #3 will not come (x)"),
-            ("stream.gap", {"symbol": "A-B", "from": 3, "to": None, "reason": "x"}, "A-B: #3 to ? will not come (x)"),
+            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 5, "reason": "slow_client"}, "A-B: #3 to 5 did not come (slow_client)"),
+            ("stream.gap", {"symbol": "A-B", "from": 3, "to": 3, "reason": "x"}, "A-B: #3 did not come (x)"),
+            ("stream.gap", {"symbol": "A-B", "from": 3, "to": None, "reason": "x"}, "A-B: #3 to ? did not come (x)"),
             ("stream.filled", {"symbol": "A-B", "from": 3, "to": 5, "trades": []}, "A-B: #3 to 5 came after all"),
             ("stream.started", {"symbol": "A-B", "channel": "trades", "epoch": 2, "offset": 0}, "A-B: new here"),
             ("stream.rewind", {"symbol": "A-B", "epoch": 2, "offset": 8}, "A-B: forget all behind #8, the daemon crashed before it was kept"),
@@ -238,19 +238,19 @@ class TestFollowing:
         bye = ["-- disconnected (bye), coming back", "-- connected again"]
         assert said() == [told, line(1), *bye, told, line(2)]
 
-    async def test_a_source_that_goes_down_is_said_once(self, said: Any) -> None:
-        """Its `connection.lost` says it; the state of each symbol, which follows, is no news. Again each time."""
+    @pytest.mark.parametrize("comes_first", ["notice", "state"])
+    async def test_a_source_that_goes_down_is_said_once(self, said: Any, comes_first: str) -> None:
+        """Its `connection.lost` says it; the states of its symbols are no news then. So each time."""
         lost = notice("connection.lost", source="blockchain", reason="bye", symbols=["BTC-USD", "A-B"])
-        state = {
-            "source": "blockchain",
-            "state": "lost",
-            "since": "2020-05-10T18:33:36.696315Z",
-            "reason": "bye",
-        }
-        states = [notice("quality.update", symbol=symbol, **state) for symbol in ("BTC-USD", "A-B")]
+        [(source, state)] = quality("lost", "bye")["sources"].items()
+        states = [
+            notice("quality.update", symbol=each, source=source, **state) for each in ("BTC-USD", "A-B")
+        ]
+        down = [lost, *states] if comes_first == "notice" else [*states, lost]
         back = notice("connection.restored", source="blockchain", symbols=["BTC-USD"], action="resubscribe")
-        outage = [lost, *states, back]
-        async with gateway(says(answer(0), answer(0, "A-B"), *outage, *outage, update(1), calls=2)) as server:
+        well = quality("live", None)
+        answers = answer(0, quality=well), answer(0, "A-B", quality=well)
+        async with gateway(says(*answers, *down, back, *down, back, update(1), calls=2)) as server:
             await follow(server.url, tail_of("BTC-USD", "A-B", count=1), PLAIN)
         told = ["-- blockchain: connection lost (bye)", "-- blockchain: connection restored"]
         assert said() == [*told, *told, line(1)]
@@ -272,7 +272,7 @@ class TestFollowing:
         script = says(answer(8, trades=f"{trade(6)}, {trade(8)}", gaps=gaps), update(9))
         async with gateway(script) as server:
             await follow(server.url, tail_of(count=3, snapshot=3), PLAIN)
-        assert said() == [line(6), "-- BTC-USD: #7 to ? will not come (source_gap)", line(8), line(9)]
+        assert said() == [line(6), "-- BTC-USD: #7 to ? did not come (source_gap)", line(8), line(9)]
 
     async def test_a_gap_of_unknown_size_is_not_asked_for_again(self, said: Any) -> None:
         """It is one place: after a reconnection `since` lies behind it."""
@@ -303,7 +303,7 @@ class TestFollowing:
             *(line(6), line(7), line(8, "sell"), line(9)),
             "-- blockchain: connection lost (silent)",
             line(10),
-            "-- BTC-USD: #11 to 12 will not come (slow_client)",
+            "-- BTC-USD: #11 to 12 did not come (slow_client)",
             line(13),
         ]
         assert server.asked[0][0] == {
@@ -444,7 +444,7 @@ class TestFollowing:
         before, after = says(answer(7), then="bye"), says(answer(9, recovered=True, gaps=gaps), update(10))
         async with gateway(before, after) as server:
             await follow(server.url, tail_of(count=1), PLAIN)
-        assert "-- BTC-USD: #8 to 9 will not come (source_gap)" in said()
+        assert "-- BTC-USD: #8 to 9 did not come (source_gap)" in said()
 
     async def test_a_gap_moves_the_position(self) -> None:
         """Announced gaps are not requested again after a reconnection."""

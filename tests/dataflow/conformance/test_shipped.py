@@ -6,6 +6,8 @@ import pytest
 
 from dataflow.conformance.checks import CHECKS
 from dataflow.conformance.report import Verdict, result
+from dataflow.conformance.subject import subject
+from simulators.exchanges import find
 from tests.dataflow.connectors.mappings import BINANCE, tables
 from tests.support.simulated import Case, recorded, upstreams
 
@@ -70,3 +72,15 @@ def test_it_keeps_every_promise(case: Case) -> None:
     unfilled = {"fills_nothing_else"} if about.filler() else {"fills", "fills_nothing_else"}
     assert unseen <= (set() if about.filler() and case.refills else unfilled)
     assert len(about.trades) == 8 * len(case.symbols)
+
+
+@pytest.mark.parametrize("name", upstreams())
+def test_an_exchange_is_not_asked_about_a_simulated_one(name: str) -> None:
+    """With the address of an upstream on this machine, the default is that nobody is asked."""
+    case = next(case for case in cases() if case.connector == name)
+    keys = {key: value for key, value in case.keys.items() if key not in ("url", "rest", "refill_url")}
+    path = case.path or find(case.exchange).dialect(frozenset()).path
+    for host in ("127.0.0.1:5001", "localhost", "[::1]:5001"):
+        here = subject(name, case.symbols, url=f"ws://{host}{path}", **keys)
+        assert here.settings.refill_url == ""
+        assert here.settings.transport == "websocket"

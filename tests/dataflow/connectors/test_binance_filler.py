@@ -125,6 +125,8 @@ def test_one_question_tells_the_newest_ids_of_twenty_symbols() -> None:
     assert "C20USDT" not in request.path
     told = answer(request, [*tape, Published(7, "C3USDT", "buy", "1", "1", 1)])
     assert filler.newest(symbols, told) == {"C3-USDT": Newest(7, "7")}
+    with pytest.raises(Unusable, match=r"^unknown_symbol$"):  # it was not asked for
+        filler.newest(symbols, b'[{"symbol":"C20USDT","lastId":1}]')
     assert filler.latest([]) is None
 
 

@@ -307,7 +307,7 @@ def test_no_gap_stays_silent_and_no_trade_is_drawn_twice(evaluate: Callable[[str
     heard = stream(evaluate, "trade(1); trade(4); trade(4); trade(5);")
     assert heard["drawn"] == [1, 4, 5]
     assert [re.sub(r"\(.*", "", text).strip() for text in heard["told"]] == [
-        "Gap in BTC-USD: offsets 2 to 3 will not come",
+        "Gap in BTC-USD: offsets 2 to 3 did not come",
         "BTC-USD: offset 4 came twice",
     ]
 
@@ -319,9 +319,9 @@ def test_an_announced_gap_is_reported_once_with_its_reason(evaluate: Callable[[s
     heard = stream(evaluate, f"trade(1); {gap} trade(4); {endless} trade(6); trade(8);")
     assert heard["drawn"] == [1, 4, 6, 8]
     assert heard["told"] == [
-        "Gap in BTC-USD: offsets 2 to 3 will not come (slow_client)",
-        "Gap in BTC-USD: from offset 5 on will not come (shard_restart)",
-        "Gap in BTC-USD: offset 7 will not come (not announced)",
+        "Gap in BTC-USD: offsets 2 to 3 did not come (slow_client)",
+        "Gap in BTC-USD: from offset 5 on did not come (shard_restart)",
+        "Gap in BTC-USD: offset 7 did not come (not announced)",
     ]
     assert stream(evaluate, f"trade(4); {endless}")["last"] == 5, "it comes back to where it was"
     assert heard["epoch"] == 9
@@ -347,12 +347,12 @@ def test_a_reconnection_reports_whether_it_is_complete(evaluate: Callable[[str, 
         "epoch": 7,
     }
     assert stream(evaluate, start + gapped + verdict)["told"] == [
-        "Gap in BTC-USD: offset 2 will not come (x)",
+        "Gap in BTC-USD: offset 2 did not come (x)",
         "BTC-USD",
         1,
     ]
     heard = stream(evaluate, start + lost + verdict)
-    assert heard["told"][0].startswith("Gap in BTC-USD: from offset 2 on will not come")
+    assert heard["told"][0].startswith("Gap in BTC-USD: from offset 2 on did not come")
     assert heard["told"][1:] == ["BTC-USD", 0]
     assert heard["last"] == 9
     assert stream(evaluate, start + "joined(symbol, undefined);" + verdict)["told"] == ["BTC-USD", 0]

@@ -11,12 +11,13 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import trio
 from attrs import define, field
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from actors.connector import Received
 from dataflow.cache.store import Store
 from dataflow.connectors.binance import Codec, Filler, Settings
-from dataflow.domain import Gap, Item, Missing, Refilled, Trade
+from dataflow.domain import Gap, Item, Missed, Missing, Refilled, Trade
 from dataflow.net.budget import LIMITED_FOR, Budget, Priority, RestFailed
 from dataflow.sources.backfill import PIECE, QUIET_FOR, Refiller
 from dataflow.sources.port import Filler as Port
@@ -369,6 +370,34 @@ async def test_an_upstream_that_says_slow_down_in_its_answer_is_left_alone(autoj
     assert stage.refills.failed == {"rate_limited": 1}
 
 
+async def test_the_pieces_of_one_answer_are_one_whole(autojump_clock: MockClock) -> None:
+    """Without sequences nothing else shows it. The upstream is late, so its answer is not all; but what it has stands
+    without a gap in between."""
+    stage, number = Stage(), 2 * PIECE + 100
+    nameless = [replace(stage.trade(each), sequence=None) for each in range(1, number + 10)]
+
+    class Nameless:
+        def fill(self, missing: Missing) -> Request | None:
+            return Request("/x")
+
+        def filled(self, missing: Missing, request: Request, answer: bytes) -> Page:
+            return Page(nameless[:number])
+
+        def latest(self, symbols: Sequence[str]) -> Request | None:
+            return None
+
+        def newest(self, symbols: Sequence[str], answer: bytes) -> dict[str, Newest]:
+            return {}
+
+    stage.filler, stage.answers = Nameless(), [lambda *_: b""] * 100
+    async with stage.running():
+        stage.store.admit([nameless[0], Missed("bn", BTC, "source_gap"), nameless[-1]], trio.current_time())
+        await trio.sleep(3)
+    gap = (1, 0)
+    assert stage.stream() == [1, gap, *range(2, number + 1), gap, number + 9]
+    assert not stage.source.problems
+
+
 async def test_what_cannot_be_asked_for_is_not_waited_for(autojump_clock: MockClock) -> None:
     """A connector may know that there is no such question."""
 
@@ -402,6 +431,26 @@ async def test_a_symbol_that_stays_quiet_after_a_reconnection_is_complete(autoju
         assert "BTCUSDT" in trades[0]
         await trio.sleep(100)
         assert len(stage.asked) == 2
+
+
+async def test_a_quiet_symbol_is_asked_for_what_came_a_moment_after_its_newest_trade(
+    autojump_clock: MockClock,
+) -> None:
+    """An upstream without sequences tells the id and the time; another id with a later time is newer."""
+
+    class Nameless(Filler):
+        def newest(self, symbols: Sequence[str], answer: bytes) -> dict[str, Newest]:
+            return {BTC: Newest(None, "3", published(2).timestamp_us * 1000 + 1_000_000)}
+
+    stage = Stage()
+    stage.filler = Nameless("bn", stage.keys)
+    stage.tape = [published(number) for number in range(1, 4)]
+    async with stage.running():
+        stage.live(1, 2)
+        stage.source.subscribed(BTC)
+        stage.source.up((BTC,))
+        await trio.sleep(QUIET_FOR + 2)
+    assert stage.stream() == [1, 2, 3]
 
 
 async def test_an_upstream_that_knows_no_trade_of_a_quiet_symbol_is_believed(

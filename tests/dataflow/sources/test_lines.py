@@ -121,6 +121,11 @@ class TestShares:
         assert (s.source.link.value, s.source.reason, s.source.status("C")) == ("connected", None, "live")
         assert s.diary.lines == ["lost C: cut", "restored C"]
 
+    def test_a_source_that_is_polled_has_one_share(self) -> None:
+        """Its lines ask for one symbol after the other, and each share would ask at the pace of the source."""
+        s = stage("A", "B", "C", kind=Small, transport="rest")
+        assert (s.look(), list(s.source.interest.parts)) == ([1], [1])
+
     def test_a_share_that_nobody_wants_any_more_closes_its_line(self) -> None:
         """And the source is what the others are."""
         s = stage("A", "B", kind=Small)

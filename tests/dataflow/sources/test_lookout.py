@@ -157,6 +157,7 @@ async def test_one_question_each_where_the_exchange_has_no_other(mock_clock: Moc
         await s.wait(STALL_AFTER + 4)
         assert sorted(s.upstream.asked) == [[BTC], [ETH]]
         assert s.state(BTC) == s.state(ETH) == (Grade.QUIET, None)
+        assert sorted(s.looked[-2:]) == [(BTC,), (ETH,)], "an answer concerns nobody else: thousands may wait"
 
 
 async def test_a_stall_is_cured_step_by_step(mock_clock: MockClock) -> None:
