@@ -97,9 +97,7 @@ def test_the_example_keeps_the_promises_of_the_kit(feeds: Path, tmp_path: Path) 
     few = tmp_path / "few.jsonl"
     few.write_text("\n".join(SESSION.read_text().splitlines()[:20]))
     about = subject("my_feeds.coinbase", RECORDED, read_recording(few))
-    broken = [
-        each for each in map(lambda check: result(check, about), CHECKS) if each.verdict is Verdict.BROKEN
-    ]
+    broken = [each for each in (result(check, about) for check in CHECKS) if each.verdict is Verdict.BROKEN]
     assert broken == []
 
 
