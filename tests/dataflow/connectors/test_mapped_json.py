@@ -481,7 +481,10 @@ def test_every_mistake_of_a_mapping_is_told_at_the_check(written: str, instead: 
     ("written", "told"),
     [
         (BINANCE.replace("refill_url =", "# "), "must come with refill_url"),
-        (BINANCE[: BINANCE.index("[sources.binance.rest]")], "[sources.binance]: rest is missing: refill_url says whom to ask"),
+        (
+            BINANCE[: BINANCE.index("[sources.binance.rest]")],
+            "[sources.binance]: rest is missing: refill_url says whom to ask",
+        ),
     ],
 )
 def test_questions_need_an_address_and_words(written: str, told: str) -> None:
