@@ -350,7 +350,8 @@ def _tell_subscriptions(trial: Trial, seen: _Seen, symbols: Sequence[str], more:
 def _tell_trades(trial: Trial, seen: _Seen) -> None:
     quiet = sorted(seen.subscribed_symbols - seen.first.keys())
     if not seen.first:
-        trial.saw("first trade", "none in this time: the market may be quiet", Verdict.NOTE)
+        why = "what came was not understood" if seen.problems else "the market may be quiet"
+        trial.saw("first trade", f"none in this time: {why}", Verdict.NOTE)
         return
     one = next(iter(seen.first.values()))
     words = f"{one.symbol}: {one.quantity:f} at {one.price:f}, of {to_rfc3339(one.timestamp)}"

@@ -110,8 +110,21 @@ def hear(codec: Codec, message: str | bytes) -> Received[Item]:
 
 
 def twin(codec: Codec) -> Codec:
-    """A codec in the same state, so that the first stays as it is."""
-    return copy.deepcopy(codec)
+    """A codec in the same state, so that the first stays as it is. Both share what cannot be copied: a
+    decoder of msgspec, say, which has no state."""
+    try:
+        return copy.deepcopy(codec)
+    except TypeError:
+        shared = {id(each): each for each in vars(codec).values() if not _can_be_copied(each)}
+        return copy.deepcopy(codec, shared)
+
+
+def _can_be_copied(value: object) -> bool:
+    try:
+        copy.deepcopy(value)
+    except TypeError:
+        return False
+    return True
 
 
 def subject(

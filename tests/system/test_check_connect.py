@@ -53,14 +53,16 @@ def failures(trial: Trial) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def trading(exchange: Exchange, seconds_ago: float = 0.0) -> AsyncIterator[None]:
+async def trading(
+    exchange: Exchange, seconds_ago: float = 0.0, symbol: str = "BTCUSDT"
+) -> AsyncIterator[None]:
     """The exchange trades as soon as somebody is subscribed."""
 
     async def trade() -> None:
-        await exchange.wait_subscribed(["BTCUSDT"])
+        await exchange.wait_subscribed([symbol])
         for number in range(1, 4):
             now = int((time.time() - seconds_ago) * 1e6)
-            await exchange.publish(Trade(number, "BTCUSDT", "buy", "61000.10", "0.5", now))
+            await exchange.publish(Trade(number, symbol, "buy", "61000.10", "0.5", now))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trade)
@@ -149,6 +151,15 @@ async def test_a_mapping_that_does_not_fit_is_shown_what_came() -> None:
     assert failures(trial)["subscription"] == "0 of 2 symbols; no answer for BTC-USD, ETH-USD"
     assert "no answer to the subscription" in failures(trial)["connection"]
     assert 'unknown_message (1): \'{"op": "sub"' in steps(trial)["messages"].words
+
+
+async def test_trades_that_are_not_understood_are_no_quiet_market() -> None:
+    """Who mapped a field wrongly shall look at the mapping, not wait for trades."""
+    written = acme().replace('price = "px"', 'price = "no_such"')
+    async with open_exchange(acme_dialect()) as exchange, trading(exchange, symbol="BTC/USD"):
+        (trial,) = await tried(1.0, acme=attrs.evolve(settings(written), url=exchange.url))
+    assert "missing_field" in steps(trial)["messages"].words
+    assert steps(trial)["first trade"].words == "none in this time: what came was not understood"
 
 
 async def test_a_question_by_http_that_fails_is_told() -> None:

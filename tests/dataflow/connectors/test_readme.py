@@ -14,6 +14,10 @@ import pytest
 
 from actors.connector import Received, Refused, Subscribed
 from dataflow.cache.history import History
+from dataflow.conformance.checks import CHECKS
+from dataflow.conformance.recording import load as read_recording
+from dataflow.conformance.report import Verdict, result
+from dataflow.conformance.subject import subject
 from dataflow.domain import Item, Trade
 from dataflow.settings.load import load
 from dataflow.sources.port import SourceSettings
@@ -86,6 +90,15 @@ def test_the_example_decodes_a_recorded_session(feeds: Path) -> None:
         histories[item.symbol].admit(item, 0.0)
     for history in histories.values():
         assert all(not hasattr(entry, "reason") for entry in history.read(0, 1000))
+
+
+def test_the_example_keeps_the_promises_of_the_kit(feeds: Path, tmp_path: Path) -> None:
+    """Its author is told to run it: the first thing that a newcomer sees must not be broken."""
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(SESSION.read_text().splitlines()[:20]))
+    about = subject("my_feeds.coinbase", RECORDED, read_recording(few))
+    broken = [each for each in (result(check, about) for check in CHECKS) if each.verdict is Verdict.BROKEN]
+    assert broken == []
 
 
 def test_the_example_takes_the_takers_side(feeds: Path) -> None:
