@@ -85,7 +85,7 @@ class Stage:
             await self.publish_before(len(followers))
         for follow in followers:
             assert seen[follow] == ALL
-            assert bytes_[follow] * 5 < LAST * AT_LEAST
+            assert bytes_[follow] * 3 < LAST * AT_LEAST
 
 
 @asynccontextmanager
@@ -140,7 +140,7 @@ async def metric(d: Daemon, name: str) -> float:
 
 async def test_clients_in_python_and_node_get_every_trade_once() -> None:
     """`websockets`, wsproto and `ws` for Node, at the same time: a long past in pieces, live runs, and a
-    return in their midst. An eighth of the bytes or so."""
+    return in their midst. A third of the bytes at most, however few leave together."""
     async with stage() as s:
         before = await metric(s.daemon, 'dataflow_deflate_bytes_total{side="before"}')
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from dataflow.connectors import binance
 from simulators import Exchange, open_binance
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, connection, daemon, from_binance, http_client
@@ -86,8 +87,11 @@ async def session(d: Daemon, _exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize("restart", [shard, subscription, connector, session])
-async def test_a_thousand_restarts_leave_nothing_behind(restart: Restart) -> None:
+async def test_a_thousand_restarts_leave_nothing_behind(
+    restart: Restart, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The actors that hold data, an upstream connection or a client."""
+    monkeypatch.setattr(binance.Settings, "connections_in", (0, 1.0))  # it takes 300 in five minutes, no more
     async with (
         open_binance() as exchange,
         daemon(sources=from_binance(exchange.url, "BTC-USDT")) as d,

@@ -35,7 +35,7 @@ from dataflow.topics.trades import TradeLog
 
 STORM = Rehearsal(seed=11, minutes=0.1, faults_per_minute=150)
 BREEZE = Rehearsal(seed=3, minutes=0.03, faults_per_minute=34)  # a single trouble
-REPEATING = 54  # with this seed the exchange cuts the connection and repeats its last trades
+REPEATING = 249  # with this seed the exchange cuts the connection and repeats its last trades
 
 
 @pytest.fixture(autouse=True)
