@@ -19,6 +19,9 @@ Sort: TypeAlias = Literal["fault", "restart", "exchange", "wire", "question", "p
 LONGEST: Final = 3.0  # longest duration of one trouble
 SHORTEST: Final = 0.05
 ROTATION: Final = 15.0  # seconds
+RENUMBERED: Final = (
+    0.05  # share of ends at which the exchange numbers anew: nothing from before can be asked then
+)
 QUIET_END: Final = 0.05  # share of the time, at the end, without new troubles
 
 
@@ -173,8 +176,10 @@ def _restart(dice: random.Random, shape: Shape) -> list[Step]:
 
 def _exchange(dice: random.Random, shape: Shape) -> list[Step]:
     source = dice.choice(shape.sources)
-    more = ("announce", "announce", "renumber") if source in shape.asked else ()
+    more = ("announce", "announce") if source in shape.asked else ()
     kind = dice.choice(("graceful", "abrupt", "drop", "refuse", *more))
+    if more and dice.random() < RENUMBERED:
+        kind = "renumber"
     seconds = _while(dice) if kind in ("drop", "refuse", "announce") else None
     return [Step(0, "exchange", kind, source, seconds)]
 
