@@ -394,7 +394,11 @@ class _Play:
 
     def _behind(self) -> list[str]:
         """Messages still on the way: to the daemon, and from the daemon to the clients."""
-        return [*self._on_the_way(), *self._not_taken(), *self._not_heard()]
+        return [*self._on_the_way(), *self._held(), *self._not_taken(), *self._not_heard()]
+
+    def _held(self) -> list[str]:
+        waiting = sum(store.waiting for store in self.hall.core.stores)
+        return [f"{waiting} trades wait for missing ones"] if waiting else []
 
     def _on_the_way(self) -> list[str]:
         return [
