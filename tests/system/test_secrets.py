@@ -115,7 +115,8 @@ async def test_a_running_daemon_tells_no_secret(tmp_path: Path, environ: dict[st
         await until_crashed(url)
         asked = {"Authorization": f"Bearer {OPERATOR}"}
         async with http_client(url) as http, client(f"ws://127.0.0.1:{port}/ws") as listener:
-            for path in ("/ready", "/actors", "/actors/sources/leaky", "/metrics", "/health", "/nowhere"):
+            actors = ("/actors", "/actors/sources/leaky", "/actors/sources/leaky/lines/1")
+            for path in ("/ready", *actors, "/api/v1/sources", "/metrics", "/health", "/nowhere"):
                 clean((await http.get(path)).text)
                 clean((await http.get(path, headers=asked)).text)
             refused = await http.post(
@@ -155,7 +156,7 @@ async def until_crashed(url: str) -> None:
         while True:
             try:
                 answer = await http.get(
-                    "/actors/sources/leaky", headers={"Authorization": f"Bearer {OPERATOR}"}
+                    "/actors/sources/leaky/lines/1", headers={"Authorization": f"Bearer {OPERATOR}"}
                 )
             except httpx.TransportError:
                 await trio.lowlevel.checkpoint()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any, TypeAlias
 
 from attrs import define, field
@@ -90,7 +90,8 @@ class Server:
         if not missing:
             return
         first = missing[count % len(missing)]
-        run = [at for at in range(first, first + count) if self.places.get(at) == self.places[first]]
+        gap = self.places[first]
+        run = list(takewhile(lambda at: self.places.get(at) == gap, range(first, first + count)))
         for at in run:
             self.places[at] = self.new()
         if self.told is not None:
