@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dataflow.net.ip import is_this_machine
 from dataflow.settings.schema import Settings
 from dataflow.sources.port import ListenerSettings
-
-from .hops import is_loopback
 
 
 def warnings(settings: Settings) -> Iterator[str]:
@@ -54,4 +53,4 @@ def _effect(readable: bool, token: bool) -> str:
 
 
 def _is_local(host: str) -> bool:
-    return host.lower() == "localhost" or is_loopback(host)
+    return is_this_machine(host)

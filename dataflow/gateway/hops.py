@@ -11,16 +11,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
+from dataflow.net.ip import address_of
 from dataflow.server.handshake import Handshake
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SIGNS: Final = (  # beginnings of the names of headers that proxies add
     *(b"forwarded", b"x-forwarded", b"x-original-forwarded", b"via", b"x-real-ip", b"x-client-ip"),
     *(b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip", b"fastly-client-ip", b"x-envoy-"),
 )
-_BARE: Final = re.compile(r"\[([^]]*)\](?::[0-9]+)?|([^:]*):[0-9]+|(.*)")
 _PAIR: Final = re.compile(r'[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("[^"\\]*"|[^\s;"]*)[ \t]*')
 
 
@@ -60,27 +59,6 @@ def is_in(text: str, several: Sequence[Network]) -> bool:
     """Whether an address is in one of the networks."""
     address = address_of(text)
     return address is not None and any(address in network for network in several)
-
-
-def address_of(text: str) -> Address | None:
-    """The IP address in "192.0.2.1", "192.0.2.1:80", "::1", "[::1]" or "[::1]:80"; None in anything else.
-
-    An IPv4 address in the clothes of IPv6 (::ffff:192.0.2.1) is the IPv4 address.
-    """
-    found = _BARE.fullmatch(text.strip(" \t"))
-    bare = (found[1] or found[2] or found[3] or "") if found is not None else ""
-    try:
-        address = ipaddress.ip_address(bare.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-def is_loopback(text: str) -> bool:
-    """Whether it is an address that always means this machine."""
-    address = address_of(text)
-    return address is not None and address.is_loopback
 
 
 def _hops(client: Handshake) -> Iterator[str]:

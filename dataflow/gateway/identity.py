@@ -12,9 +12,10 @@ from typing import Final, Protocol
 
 from attrs import frozen
 
+from dataflow.net.ip import is_loopback
 from dataflow.server.handshake import Handshake
 
-from .hops import is_loopback, passed_on_by
+from .hops import passed_on_by
 from .pages import is_own_page, named_host
 from .problems import Forbidden, Unauthorised
 

@@ -17,10 +17,11 @@ from typing import Final
 import trio
 from attrs import define, field
 
+from dataflow.net.ip import is_loopback
 from dataflow.server.accepting import holder
 from dataflow.settings.schema import Limits
 
-from .hops import Network, is_in, is_loopback
+from .hops import Network, is_in
 from .identity import ANONYMOUS, Principal
 from .problems import TooManyRequests, TooManySubscriptions, Unavailable
 

@@ -12,9 +12,9 @@ import socket
 from collections.abc import Iterable
 from typing import Final
 
+from dataflow.net.ip import address_of
 from dataflow.server.handshake import Handshake
 
-from .hops import address_of
 from .problems import Forbidden
 
 ANY: Final = "*"

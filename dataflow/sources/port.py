@@ -25,7 +25,6 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from ipaddress import ip_address
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -34,6 +33,7 @@ from attrs import Factory, field, frozen, validators
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import ANY, BASE_QUOTE, Form
+from dataflow.net.ip import is_this_machine
 
 SHORTEST_TOKEN: Final = 16  # characters
 TICKER: Final = Form(r"[A-Z0-9][A-Z0-9._:-]{0,31}", "capitals, digits and . _ : -, at most 32")
@@ -83,10 +83,8 @@ def place(url: str) -> tuple[str, str] | None:
 
 def is_here(url: str) -> bool:
     """Whether an address is on this machine: that of a simulated exchange, or of a tunnel."""
-    host = (place(url) or ("", ""))[0]
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
+    where = place(url)
+    return where is not None and is_this_machine(where[0])
 
 
 def rest_at(known: str) -> Any:

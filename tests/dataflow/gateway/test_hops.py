@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataflow.gateway.hops import address_of, client_address, networks, passed_on_by
+from dataflow.gateway.hops import client_address, networks, passed_on_by
+from dataflow.net.ip import address_of
 from dataflow.server.handshake import Handshake
 
 TRUSTED = networks(["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"])
