@@ -29,6 +29,7 @@ from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import BackoffSettings, Chaos, Settings, Supervision
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import LinkState
+from dataflow.sources.wanted import Refills
 from simulators import Exchange, Player, Proxy
 from supervisors import Event, Handle, SupervisionError, open_supervisor
 
@@ -339,14 +340,19 @@ class _Play:
         reached = {symbol: self.hall.core.history(symbol).last for symbol in self.hall.core.symbols}
         await self._until(lambda: self._silent(reached), "no trade came any more of")
         with trio.move_on_after(REFILLED_WITHIN):
-            while any(self.hall.core.refills(name).open for name in ASKED):  # noqa: ASYNC110
-                await trio.sleep(LOOK_EVERY)
+            for name in ASKED:
+                await self._answered(self.hall.core.refills(name))
         for player in self.stage.players.values():
             player.pause()
         for producer in self.stage.producers.values():
             producer.paused = True
         await self._until(self._behind, "not caught up:", AT_REST)
         self.records.close()
+
+    async def _answered(self, refills: Refills) -> None:
+        """Wait until nothing is asked for any more."""
+        while refills.open:
+            await refills.changed().wait()
 
     def _end_faults(self) -> None:
         for (path, kind), count in self.faults.struck.items():
@@ -539,7 +545,8 @@ def _judge(stage: _Stage, core: Core, records: Records, figures: Figures) -> Non
                 list(refills.seconds.cumulative()),
                 refills.asked,
                 refills.refused,
-                numbered_anew(name, exchange, symbols, records.admitted) + refills.lapsed,
+                # Some lapsed trades stand beside the new numbering: they count once.
+                min(left, numbered_anew(name, exchange, symbols, records.admitted) + refills.lapsed),
             )
     for name, producer in stage.producers.items():
         admitted, dropped = records.admitted[producer.symbol], 0
