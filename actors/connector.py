@@ -395,7 +395,7 @@ class _Conversation(Generic[T]):
             nursery.cancel_scope.cancel()
 
     async def _part_when_asked(self, nursery: trio.Nursery) -> None:
-        """What the upstream has sent before our goodbye is still taken, as far as it comes soon.
+        """Messages from before our goodbye are still taken, as far as they come soon.
 
         It may throw away what waits on its side when it hears the goodbye. So a connection whose place is
         taken says that later: when an answer has come, which stands behind everything that was waiting.

@@ -270,7 +270,7 @@ def follower(
 
 
 def failover(core: Core) -> Supervisor:
-    """Who decides which source a symbol comes from, where the configuration wants one at a time.
+    """The choice of the source of a symbol, where the configuration wants one at a time.
 
     No part of `sources`, for it looks at all of them. Behind them, so that it stops first: a source that ends
     with the daemon is no reason for a switch. While it is down nothing is switched.
