@@ -11,17 +11,18 @@ from importlib.resources import files
 from typing import Any
 
 from attrs import frozen
-from quart import Response
+from quart import Response, request
 
 from dataflow import plugs
 from dataflow.gateway import face
-from dataflow.gateway.about import About, Answer, Sample
-from dataflow.gateway.application import NOTHING_LOADED, json_response
+from dataflow.gateway.about import About, Answer, Parameter, Sample
+from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, json_response
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.settings.schema import FaceSettings
 
 _TAGS = (b"script", b"style")
+_KINDS = {"css": "text/css", "js": "text/javascript"}  # what the page has, by the end of the name
 _BETWEEN = rb"<%b>(.*?)</%b>"
 OWN_FILES = f"script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; {NOTHING_LOADED}"
 
@@ -63,6 +64,8 @@ class Face(face.Face):
 
         return (
             Route("/", _shown(page, "text/html", policy(page)), about=_INDEX),
+            Route("/next", _shown(_file("files/index.html"), "text/html", OWN_FILES), about=_INDEX),
+            Route("/page/<name>", _own_file, about=_OWN_FILE),
             Route("/faces", _shown(_file("faces.html"), "text/html", OWN_FILES), about=_FACES),
             Route("/faces/faces.js", _shown(_file("faces.js"), "text/javascript"), about=_SCRIPT),
             Route("/faces/faces.css", _shown(_file("faces.css"), "text/css"), about=_STYLE),
@@ -109,6 +112,18 @@ def _file(name: str) -> bytes:
     return files(__package__).joinpath(name).read_bytes()
 
 
+async def _own_file(name: str) -> Response:
+    """One of the files of the page. Raises HttpProblem."""
+    kind = _KINDS.get(name.rpartition(".")[2])
+    file = files(__package__).joinpath("files", name)
+    if kind is None or not file.is_file():
+        raise HttpProblem(404, "Not Found", f"the page has no file {name!r}")
+    response = Response(file.read_bytes(), mimetype=kind, headers={"Cache-Control": "no-cache"})
+    await response.add_etag()
+    await response.make_conditional(request)
+    return response
+
+
 def _shown(body: bytes, kind: str, policy: str | None = None) -> Callable[[], Any]:
     async def shown() -> Response:
         headers = {"Content-Security-Policy": policy} if policy else None
@@ -132,6 +147,12 @@ def _hash(text: bytes) -> str:
 # -- descriptions for OpenAPI --------------------------------------------------------------------------
 
 _INDEX = About("The state of the daemon, for people", {200: Answer("a page", str, "text/html")})
+_OWN_FILE = About(
+    "A file of the page",
+    {200: Answer("JavaScript or CSS", str, "text/javascript")},
+    {404: "the page has no such file"},
+    parameters=(Parameter("name", str, "the name of the file", place="path", example="shell.js"),),
+)
 _FACES = About("What is served where, for people", {200: Answer("a page", str, "text/html")})
 _SCRIPT = About("The script of `/faces`", {200: Answer("JavaScript", str, "text/javascript")})
 _STYLE = About("The style of `/faces`", {200: Answer("CSS", str, "text/css")})

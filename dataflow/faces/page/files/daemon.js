@@ -1,0 +1,112 @@
+// What all views know of the daemon: one connection, its state, readiness, status, notices; and questions by HTTP.
+//
+// Rules of this file. Addresses are relative to the page's: nobody knows where the page is mounted. What is asked again and
+// again is asked only while somebody looks. A view that closes calls what `on` and `every` returned.
+import { connect } from "../client.js";
+import { few } from "./words.js";
+
+const PATIENCE = 8, STATUS_EVERY = 2, READY_EVERY = 1;  // seconds
+
+export const feed = connect(new URL("ws", document.baseURI).href.replace(/^http/, "ws"));
+export const daemon = {
+  link: { state: "connecting", since: null, reason: null },  // `since`: a Date, when the connection was lost; null before the first one
+  status: null,  // the newest answer of getStatus
+  ready: null,
+};
+
+// ---- listeners: link, status, ready, notice
+
+const listeners = new Map();
+export function on(topic, listener) {
+  const those = listeners.get(topic) ?? listeners.set(topic, new Set()).get(topic);
+  those.add(listener);
+  return () => those.delete(listener);
+}
+export function tell(topic, value) {
+  for (const listener of listeners.get(topic) ?? []) listener(value);
+}
+export const notice = (kind, text) => tell("notice", { kind, text });
+
+// ---- what is asked again and again, while the page is visible
+
+export function every(seconds, job) {
+  let timer = null, ended = false;
+  const turn = async () => {
+    const began = performance.now();
+    try {
+      if (!document.hidden) await job();
+    } catch (error) {
+      if (!(error instanceof TypeError) && error.name !== "TimeoutError" && error.name !== "AbortError") throw error;  // the daemon is away: `link` says so
+    } finally {
+      const took = performance.now() - began;  // what takes long is asked less often
+      if (!ended) timer = setTimeout(turn, Math.max(1000 * seconds, 3 * took));
+    }
+  };
+  turn();
+  return () => { ended = true; clearTimeout(timer); };
+}
+// An answer of any status is an answer. Raises when none comes.
+export async function ask(path, { method = "GET", body } = {}) {
+  const headers = { ...authorization(), ...(body === undefined ? {} : { "Content-Type": "application/json" }) };
+  const signal = AbortSignal.timeout(1000 * PATIENCE);
+  const answer = await fetch(path, { method, headers, signal, cache: "no-store", body: body === undefined ? undefined : JSON.stringify(body) });
+  const text = await answer.text(), json = /json/.test(answer.headers.get("content-type"));
+  if (answer.status === 401) tell("token", { wrong: token() !== null });
+  return { code: answer.status, body: json && text ? JSON.parse(text) : { detail: text } };
+}
+
+// ---- the operator's token: the tab keeps it, and nothing else does
+
+const KEY = "dataflow operator";
+const token = () => sessionStorage.getItem(KEY);
+export function setToken(text) {
+  if (text) sessionStorage.setItem(KEY, text);
+  else sessionStorage.removeItem(KEY);
+}
+function authorization() {  // a header holds bytes: those of UTF-8
+  return token() ? { Authorization: `Bearer ${String.fromCharCode(...new TextEncoder().encode(token()))}` } : {};
+}
+
+// ---- the connection
+
+let lost = null;
+feed.events().on(event => {
+  if (event.type === "notice") return noticed(event);
+  if (event.state === "connected") {
+    if (lost) notice("good", "Connected to dataflow again.");
+    lost = null;
+  } else if (lost === null && daemon.link.state === "connected") {
+    lost = new Date();
+    notice("bad", `Connection to dataflow lost: ${event.reason ?? "no reason given"}.`);
+  }
+  daemon.link = { state: event.state, since: lost, reason: event.reason, retryIn: event.retryIn };
+  tell("link", daemon.link);
+});
+const NOTICES = {
+  "connection.lost": ({ source, reason, symbols }) => ["bad", `Source ${source} lost: ${reason}. Affected: ${few(symbols) || "no subscription"}.`],
+  "connection.restored": ({ source, symbols }) => ["good", `Source ${source} restored: ${few(symbols) || "no subscription"}.`],
+  "connection.draining": () => ["warn", "dataflow is stopping. This page comes back with it."],
+  "stream.switched": ({ symbol, from, to, reason }) => ["warn", `${symbol} comes from ${to} and no more from ${from}: ${reason}.`],
+  "symbols.changed": ({ added, removed }) => ["good", `Symbols: ${[added.length && `new are ${few(added)}`, removed.length && `gone are ${few(removed)}`].filter(Boolean).join("; ")}.`],
+};
+function noticed({ method, params }) {
+  const [kind, text] = NOTICES[method]?.(params) ?? [];
+  if (text) notice(kind, text);
+}
+
+// ---- readiness and status
+
+function readiness({ code, body }) {
+  const [word, kind] = code === 200 && body.status === "ready" ? ["ready", "good"] : code === 200 ? ["degraded", "warn"] : ["not ready", "bad"];
+  const why = kind === "good" ? [] : Object.values(body).filter(Array.isArray).flat();
+  daemon.ready = { word, kind, why: why.map(item => item.path ?? item) };
+  tell("ready", daemon.ready);
+}
+every(READY_EVERY, async () => {
+  if (daemon.link.state === "connected") readiness(await ask("ready"));
+});
+every(STATUS_EVERY, async () => {
+  if (daemon.link.state !== "connected") return;
+  daemon.status = await feed.call("getStatus");
+  tell("status", daemon.status);
+});

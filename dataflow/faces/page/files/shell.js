@@ -1,0 +1,102 @@
+// The frame around all views: which one is shown, the state of the daemon, notices.
+//
+// Rules of this file. The address behind `#` says what is shown, so that a link can be shared: `#/VIEW[/NAME][?KEY=VALUE]`.
+// A view is a module with `title` and `open(room, where)`; that returns the view: `close()` ends all it began, `moved(where)`,
+// if it has one, takes another address of the same view without a new start. Nothing here moves when something happens: the
+// strip has a line of its own, and notices lie in a drawer.
+import * as market from "./market.js";
+import * as operate from "./operate.js";
+import * as clients from "./clients.js";
+import * as sources from "./sources.js";
+import { daemon, on } from "./daemon.js";
+import { el, put, paint, $ } from "./dom.js";
+import { clock, count } from "./words.js";
+
+const VIEWS = { market, operate, clients, sources };
+const HOME = "market", NOTICES = 200;
+
+// ---- where we are
+
+const shown = { name: null, view: null };
+
+function where() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, ...rest] = path.split("/").map(decodeURIComponent);
+  return { name: Object.hasOwn(VIEWS, name) ? name : HOME, rest, params: new URLSearchParams(query) };
+}
+function show() {
+  const place = where();
+  for (const link of $("views").children) {
+    if (link.dataset.name === place.name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${[...place.rest, VIEWS[place.name].title].join(" · ")} · dataflow`;
+  if (shown.name === place.name && shown.view?.moved) return shown.view.moved(place);
+  shown.view?.close();
+  $("view").replaceChildren();
+  $("view").className = place.name;
+  Object.assign(shown, { name: place.name, view: VIEWS[place.name].open($("view"), place) });
+}
+for (const [name, { title }] of Object.entries(VIEWS)) {
+  const link = Object.assign(el("a", "", title), { href: `#/${name}` });
+  link.dataset.name = name;
+  $("views").append(link);
+}
+addEventListener("hashchange", show);
+
+// ---- notices: the newest one in the strip, all of them in the drawer
+
+const notices = { list: [], unread: 0 };
+
+function told({ kind, text }) {
+  const last = notices.list.at(-1);
+  if (last?.text === text) {
+    last.times += 1;
+    put(last.node.querySelector(".times"), ` ${count(last.times)} times`);
+  } else {
+    const node = el("li", kind);
+    node.append(el("time", "off", clock(new Date())), el("span", "", ` ${text}`), el("span", "times off"));
+    $("notices-list").prepend(node);
+    notices.list.push({ text, node, times: 1 });
+    if (notices.list.length > NOTICES) notices.list.shift().node.remove();
+  }
+  if ($("notices").hidden) notices.unread += 1;
+  $("notices-count").hidden = !notices.unread;
+  put($("notices-count"), count(notices.unread));
+  if (daemon.link.state === "connected") say(kind, text);
+}
+function say(kind, text) {
+  put($("strip"), text);
+  paint($("strip"), `strip ${kind}`);
+}
+function drawer(open) {
+  $("notices").hidden = !open;
+  $("notices-button").setAttribute("aria-expanded", open);
+  if (open) notices.unread = 0;
+  $("notices-count").hidden = true;
+  (open ? $("notices-close") : $("notices-button")).focus();
+}
+$("notices-button").onclick = () => drawer($("notices").hidden);
+$("notices-close").onclick = () => drawer(false);
+addEventListener("keydown", event => { if (event.key === "Escape" && !$("notices").hidden) drawer(false); });
+
+// ---- the daemon
+
+const WORDS = { connected: ["good", "connected"], connecting: ["off", "connecting"], lost: ["bad", "away"], waiting: ["warn", "waiting"],
+  refused: ["bad", "no room"], draining: ["warn", "is stopping"], closed: ["off", "closed"] };
+
+on("link", link => {
+  const [kind, word] = WORDS[link.state] ?? ["off", link.state], away = link.state !== "connected" && link.since !== null;
+  put($("link"), word);
+  paint($("link"), `state ${kind}`);
+  document.body.classList.toggle("away", away);
+  if (away) say("bad", `No connection to dataflow since ${clock(link.since)}: what you see is of that time. ${link.reason ?? ""}`);
+  else if (link.state === "connected") say("", "");
+});
+on("ready", ({ word, kind, why }) => {
+  put($("ready"), why.length ? `${word}: ${why.join(", ")}` : word);
+  paint($("ready"), `state ${kind}`);
+});
+on("status", ({ version }) => put($("version"), `dataflow ${version}`));
+on("notice", told);
+show();
