@@ -16,7 +16,7 @@ import pytest
 from dataflow.faces import guide
 from dataflow.settings.schema import Gateway
 from tests.support.browser import Heard, browse
-from tests.support.guide import built
+from tests.support.guide import shared
 from tests.support.tutorial import Reader
 from tests.system.daemon import daemon, http_client
 
@@ -71,9 +71,11 @@ async def test_a_new_one_is_served_at_once(site: Path) -> None:
         assert (await http.get("/docs/guide/")).text == page
 
 
-async def test_it_is_read_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_read_in_a_browser(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Below a prefix, wide and narrow: it finds a word, asks nobody else, and its policy hinders nothing."""
-    monkeypatch.setattr(guide, "SITE", built(tmp_path / "site"))
+    monkeypatch.setattr(guide, "SITE", shared(tmp_path_factory))
 
     def visit(page: Any, heard: Heard) -> tuple[str, int, Heard]:
         page.goto(f"{http}/feed/docs/guide/")
