@@ -966,6 +966,7 @@ class Feed {
       let message = JSON.parse(data);
       if (this.#answersCall(message)) message = parseExactly(data);
       if (!Array.isArray(message)) return this.#take(message);
+      if (!message.length) throw new ServerFault("an empty message");
       for (const part of message) {
         this.#take(part);
         if (!this.#link.isOpen) return; // a listener has closed the feed
