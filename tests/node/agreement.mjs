@@ -1,5 +1,6 @@
 // The client library with a pretended WebSocket and pretended timers: node agreement.mjs
-// Each line of input is a case: {room, snapshot, since, steps}. Each line of output: what the user was told, and what was said.
+// Each line of input is a case: {room, snapshot, since, steps}. With `room` the user takes events when a step says so, else he
+// listens. Each line of output: what he was told, and what was said.
 import { createInterface } from "node:readline";
 
 import { connect } from "../../dataflow/client/javascript/client.js";
@@ -35,13 +36,13 @@ const ours = (text, calls) =>
     return `"id":${made?.id ?? JSON.stringify(topic)}`;
   });
 
-async function run({ room, snapshot, since, symbols = SYMBOL, steps }) {
+async function run({ room, snapshot, since, steps }) {
   sockets = [];
   timers = new Map();
-  const told = [], taking = [];
+  const told = [], toldLater = [], taking = [];
   const feed = connect("ws://pretended/ws", { WebSocket: Pretended });
   const options = { ...(snapshot === null ? {} : { snapshot }), ...(since ? { since } : {}), ...(room ? { room } : {}) };
-  const view = feed.trades(symbols, options);
+  const view = feed.trades(SYMBOL, options);
   const reader = room ? view[Symbol.asyncIterator]() : null;
   if (!room) view.on(event => told.push(event));
   const calls = [], faults = [], positions = [];
@@ -64,11 +65,14 @@ async function run({ room, snapshot, since, symbols = SYMBOL, steps }) {
     } else if (deed === "take") {
       for (let n = 0; n < what; n++) taking.push(reader.next().then(({ value, done }) => done || told.push(value)));
       await tick();
-      positions.push(view.positions);
+      positions.push([told.length, view.positions]);
+    } else if (deed === "follow") {
+      feed.trades(SYMBOL, { snapshot: what }).on(event => toldLater.push(event));
+      await tick();
     }
   }
   await tick();
-  const outcome = { told, calls, faults, positions: view.positions, dropped: view.dropped, taken: positions };
+  const outcome = { told, toldLater, calls, faults, positions: view.positions, dropped: view.dropped, taken: positions };
   feed.close();
   await Promise.all(taking);
   return outcome;

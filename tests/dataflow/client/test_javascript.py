@@ -150,6 +150,40 @@ class Liar(Server):
         }
 
 
+@define
+class User(Reader):
+    """Somebody who sees nothing but the events of the client in JavaScript."""
+
+    position: int = 0
+    left_out: int = 0
+
+    def hear(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            match event:
+                case {"type": "rewound", "epoch": epoch, "offset": offset, "dropped": dropped}:
+                    self.take(Rewound(symbol=SYMBOL, epoch=epoch, offset=offset, dropped=dropped))
+                case {"type": "gap"}:
+                    self.left_out += event.get("skipped", 0) if event["reason"] == "slow_reader" else 0
+                    self.take(msgspec.convert(event, Gap))
+                case {"type": "trade"}:
+                    self.take(trade(event))
+                case {"type": "filled"}:
+                    trades = tuple(map(trade, event["trades"]))
+                    self.take(Filled(symbol=SYMBOL, first=event["from"], last=event["to"], trades=trades))
+
+    def check(self, positions: dict[str, Any]) -> None:
+        """What a later `since` would say is what this user has."""
+        if self.places:
+            assert positions[SYMBOL]["offset"] == max(self.places)
+            open_places = {at for first, last in positions[SYMBOL].get("gaps", ()) for at in range(first, last + 1)}
+            assert {at for at, cell in self.places.items() if cell == "exact"} <= open_places
+
+
+def trade(event: dict[str, Any]) -> Trade:
+    fields = event | {"price": Decimal(event["price"]), "qty": Decimal(event["qty"])}
+    return msgspec.convert(fields, Trade)
+
+
 def told(event: Event) -> dict[str, Any]:
     """An event of the core as the other client has it."""
     kind = {Trade: "trade", Gap: "gap", Filled: "filled", Rewound: "rewound"}[type(event)]
@@ -190,3 +224,115 @@ def test_both_say_and_tell_the_same(
     assert [[call] for call in world.calls] == outcome["calls"]
     assert world.faults == outcome["faults"]
     assert world.position == outcome["positions"]
+
+
+def honest(snapshot: int | None, counts_losses: bool) -> World:
+    core = Client(format="strings", keep=None)
+    core.follow(SYMBOL, snapshot=snapshot)
+    world = World(Server("strings", counts_losses), core)
+    world.server.trades(2)
+    world.connect(0)
+    return world
+
+
+@settings(max_examples=200)
+@given(
+    st.booleans(),
+    st.integers(1, 12),
+    st.lists(st.tuples(st.sampled_from((*DEEDS, "take")), st.integers(1, 6)), max_size=50),
+)
+def test_a_slow_reader_knows_what_it_lacks(
+    javascript: Program, counts_losses: bool, room: int, deeds: list[tuple[str, int]]
+) -> None:
+    """Whatever waits too long: each place comes once and in order, those left out as gaps, and the position is that of
+    what was taken."""
+    world = honest(3, counts_losses)
+    for deed, number in [*deeds, ("deliver", 99), ("connect", 0), ("deliver", 99)]:
+        if deed == "take":
+            world.steps.append([deed, number])
+        else:
+            world.do(deed, number)
+    world.steps.append(["take", 500])
+    outcome = javascript.run(snapshot=3, since=None, room=room, steps=world.steps)
+    slow, fast = User(), User()
+    fast.hear([told(event) for event in world.events])
+    begun = 0
+    for count, positions in outcome["taken"]:
+        slow.hear(outcome["told"][begun:count])
+        slow.check(positions)
+        begun = count
+    assert slow.places.keys() == fast.places.keys()
+    assert all(cell in ("exact", fast.places[at]) for at, cell in slow.places.items())
+    assert slow.left_out <= outcome["dropped"]
+    position, whole = outcome["positions"][SYMBOL], world.position[SYMBOL]
+    assert (position["epoch"], position["offset"]) == (whole["epoch"], whole["offset"])
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from((None, 0, 3)),
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(1, 6)), max_size=25),
+    st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(1, 6)), max_size=25),
+)
+def test_positions_outlive_the_program(
+    javascript: Program,
+    snapshot: int | None,
+    counts_losses: bool,
+    deeds: list[tuple[str, int]],
+    later: list[tuple[str, int]],
+) -> None:
+    """Who keeps the positions and begins again with them misses nothing, gets nothing twice, and fills his gaps."""
+    world = honest(snapshot, counts_losses)
+    for deed, number in [*deeds, ("connect", 0), ("deliver", 99)]:
+        world.do(deed, number)
+    first = javascript.run(snapshot=snapshot, since=None, room=None, steps=world.steps)
+    world.steps.clear()
+    for deed, number in [("trades", 1), ("connect", 0), *later, ("deliver", 99)]:
+        world.do(deed, number)
+    second = javascript.run(snapshot=None, since=first["positions"][SYMBOL], room=None, steps=world.steps)
+    events = [told(event) | {"dropped": 0} for event in world.events]
+    assert events == [event | {"dropped": 0} for event in first["told"] + second["told"]]
+    assert [[call] for call in world.calls] == first["calls"] + second["calls"]
+    assert world.position == second["positions"]
+
+
+FAST = tuple(deed for deed in DEEDS if deed != "slow")  # else only one of both lacks what was left out
+
+
+@settings(max_examples=150)
+@given(
+    st.booleans(),
+    st.integers(0, 12),
+    st.lists(st.tuples(st.sampled_from(FAST), st.integers(1, 6)), max_size=25),
+    st.lists(st.tuples(st.sampled_from(FAST), st.integers(1, 6)), max_size=25),
+)
+def test_a_later_subscription_to_the_same_symbol(
+    javascript: Program,
+    counts_losses: bool,
+    snapshot: int,
+    deeds: list[tuple[str, int]],
+    later: list[tuple[str, int]],
+) -> None:
+    """It gets its own snapshot, and then what the first one gets; the first one is told nothing twice."""
+    world = honest(2, counts_losses)
+    for deed, number in [*deeds, ("connect", 0), ("deliver", 99)]:
+        world.do(deed, number)
+    world.steps.append(["follow", snapshot])
+    params = {"channel": "trades", "symbol": SYMBOL, "snapshot": snapshot}
+    world.server.answer(json.dumps({"id": f"trades:{SYMBOL}", "params": params}))
+    (message, _), *_ = world.server.wire
+    world.server.wire.clear()
+    world.steps.append(["say", message])
+    begin = max(world.server.last - snapshot, world.server.floor)
+    for deed, number in [*later, ("deliver", 99), ("connect", 0), ("deliver", 99)]:
+        world.do(deed, number)
+    outcome = javascript.run(snapshot=2, since=None, room=None, steps=world.steps)
+    assert [told(event) for event in world.events] == outcome["told"]
+    one, other = User(), User()
+    one.hear(outcome["told"])
+    other.hear(outcome["toldLater"])
+    known = {at: cell for at, cell in one.places.items() if at > begin}
+    assert known.items() <= other.places.items()
+    for at, cell in other.places.items() - one.places.items():  # before the first one began
+        assert not isinstance(cell, int) or world.server.places.get(at, cell) == cell
