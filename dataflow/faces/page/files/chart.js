@@ -34,7 +34,7 @@ export function bands(candles) {
 const gapText = (from, to, reason) => from === 0 ? `not known (${reason})` : `${to === null ? "gap" : `${count(to - from + 1)} missing`} (${reason})`;
 
 export async function open(room, name, interval) {
-  const legend = el("p", "legend"), box = el("div", "chart"), key = el("p", "key off");
+  const legend = el("p", "legend"), said = legend.appendChild(el("span", "off")), box = el("div", "chart"), key = el("p", "key off");
   box.tabIndex = 0;
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", `Candles of ${name}, ${interval}. Arrow keys scroll, plus and minus zoom.`);
@@ -113,7 +113,7 @@ export async function open(room, name, interval) {
     sort();
     const newest = state.sorted.at(-1);
     Object.assign(state, { dirty: false, whole: false });
-    if (!newest) return put(legend, "No candle yet.");
+    if (!newest) return put(said, "No candle yet.");
     const format = { type: "custom", minMove: 10 ** -Math.min(state.most, 12), formatter: price => price.toFixed(Math.min(state.most, 12)) };
     if (series.options().priceFormat.minMove !== format.minMove) series.applyOptions({ priceFormat: format });
     if (whole || !drawn) {
@@ -174,7 +174,7 @@ export async function open(room, name, interval) {
   const timer = setInterval(() => { if (!document.hidden) draw(); }, 1000 * DRAW_EVERY);
   look();
   if (feed.connection.state === "connected") load();
-  else put(legend, "waiting for candles");
+  else put(said, "waiting for candles");
   return {
     // Trades that came after all belong to these candles.
     filled({ trades }) {
