@@ -19,7 +19,7 @@ const follows = client => client.follows.length ? few(client.follows.map(topic))
 // By column: title, class of the cells, text, and what it is sorted by.
 const COLUMNS = [
   ["Client", "num", c => c.id, c => c.id],
-  ["Protocol", "", c => c.protocol, c => c.protocol],
+  ["Protocol", "wide", c => c.protocol, c => c.protocol],
   ["Address", "mono", c => c.address, c => c.address],
   ["Program", "agent wide", c => c.userAgent ?? none, c => c.userAgent ?? ""],
   ["Follows", "follows wide", follows, c => c.follows.length],
@@ -33,7 +33,7 @@ const LEFT = [
   ["Client", "num", c => c.id],
   ["Left", "", c => clock(new Date(c.leftAt))],
   ["Why", "why", c => c.reason || none],
-  ["Code", "num", c => c.code ?? none],
+  ["Code", "num wide", c => c.code ?? none],
   ["Stayed", "num", c => span(c.age)],
   ["Protocol", "wide", c => c.protocol],
   ["Address", "mono wide", c => c.address],
@@ -217,7 +217,7 @@ class Details {
 function table(room, columns, label, more = () => {}) {
   const node = el("table"), head = node.createTHead().insertRow();
   node.setAttribute("aria-label", label);
-  for (const [name, kind] of columns) head.append(Object.assign(el("th", kind, name), { scope: "col" }));
+  for (const [name, kind] of columns) head.append(Object.assign(el("th", kind.replace("mono", ""), name), { scope: "col" }));
   room.append(node);
   const make = () => {
     const row = el("tr");

@@ -55,9 +55,8 @@ export function plots(room, kinds) {  // kinds: {key: [title, words of a value]}
     for (const each of made) {
       const mine = (values[each.key] ?? []).slice(-most), there = mine.filter(value => value !== null), highest = Math.max(0, ...there);
       each.path.setAttribute("d", line(mine, highest, most));
-      put(each.high, there.length ? each.words(highest) : "");
-      put(each.low, there.length ? each.words(0) : "");
-      put(each.from, `${span(every * most)} ago`);
+      put(each.scale, there.length ? `0 to ${each.words(highest)}` : "");
+      put(each.from, `${span(every * most).replace(/ 0 \w+$/, "")} ago`);
       put(each.to, clock(new Date(told.end)));
       const now = mine.at(-1) ?? null;
       each.field.setAttribute("aria-label", `${each.title}: ${now === null ? "no value" : `${each.words(now)} now`}${there.length ? `, highest ${each.words(highest)} in ${span(every * most)}` : ""}`);
@@ -67,12 +66,12 @@ export function plots(room, kinds) {  // kinds: {key: [title, words of a value]}
 }
 function figure(title) {
   const node = el("figure", "plot panel"), caption = el("figcaption"), value = el("b", "", "–"), ends = el("div", "ends off");
-  const [high, low, from, to] = ["high", "low", "", ""].map(name => el("span", name));
+  const scale = el("div", "scale off"), [from, to] = [el("span"), el("span")];
   const field = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", tabindex: 0, "aria-label": title });
   const path = draw("path", { class: "line" }), mark = draw("line", { class: "mark", y1: 0, y2: HEIGHT, visibility: "hidden" });
   field.append(path, mark);
   caption.append(el("span", "off", title), value);
   ends.append(from, to);
-  node.append(caption, field, high, low, ends);
-  return { node, field, path, mark, value, high, low, from, to };
+  node.append(caption, scale, field, ends);
+  return { node, field, path, mark, value, scale, from, to };
 }

@@ -24,14 +24,14 @@ const byReason = counts => Object.entries(counts).map(([reason, n]) => `${count(
 
 const COLUMNS = [
   ["Source", "", s => s.name],
-  ["Connection", "connection", s => `${s.state} for ${span(s.age)}`],
+  ["Connection", "connection", s => s.state],
   ["Trades/s", "num", s => s.delivered.rate === undefined ? none : perSecond(s.delivered.rate)],
-  ["Newest", "num", s => ago(s.delivered.age)],
-  ["Lag", "num", s => lagOf(s.quality.lag)],
+  ["Newest", "num wide", s => ago(s.delivered.age)],
+  ["Lag", "num wide", s => lagOf(s.quality.lag)],
   ["Symbols", "", s => Object.keys(s.quality.states).length ? byReason(s.quality.states) : count(s.symbols.length)],
-  ["Missing", "num", s => s.quality.missing ? count(s.quality.missing) : none],
+  ["Missing", "num wide", s => s.quality.missing ? count(s.quality.missing) : none],
   ["Health", "num", s => s.score ? String(s.score.score) : none],
-  ["Problems", "num", s => sum(s.problems) ? count(sum(s.problems)) : none],
+  ["Problems", "num wide", s => sum(s.problems) ? count(sum(s.problems)) : none],
   ["Why", "why wide", s => s.reason ? `${s.reasonAt ? `${clock(new Date(s.reasonAt))} ` : ""}${s.reason}` : ""],
 ];
 
@@ -45,9 +45,10 @@ export function open(room, where) {
     const row = el("tr");
     row.append(...COLUMNS.map(([, kind], i) => i ? el("td", kind) : Object.assign(el("th", kind), { scope: "row" })));
     row.cells[0].append(el("a"));
-    row.cells[1].append(el("span"));
+    row.cells[1].append(el("span"), el("span", "off wide"));
     return row;
   }, (row, source) => {
+    put(row.cells[1].lastChild, ` for ${span(source.age)}`);
     row.cells[0].firstChild.href = `#/sources/${encodeURIComponent(source.name)}`;
     row.classList.toggle("chosen", source.name === chosen());
     for (const [i, [, , text]] of COLUMNS.entries()) put(i < 2 ? row.cells[i].firstChild : row.cells[i], text(source));

@@ -65,7 +65,9 @@ export class Tree {
   choose(path) {
     this.#chosen = this.#current = path;
     for (let at = path; at.includes("/");) this.#folds.set(at = at.slice(0, at.lastIndexOf("/")), true);
-    if (this.#root) this.#draw(true);
+    if (!this.#root) return;
+    this.#draw(true);
+    this.#body.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
   }
   // When the newest message was lost in flight, as far as it is known.
   lostAt(path) {
@@ -142,7 +144,7 @@ export class Tree {
     if (isWide) row.setAttribute("aria-expanded", isOpen);
     else row.removeAttribute("aria-expanded");
     row.classList.toggle("chosen", path === this.#chosen);
-    name.style.paddingLeft = `${0.4 + 0.9 * depth}rem`;
+    name.style.setProperty("--depth", depth);
     paint(fold, `fold ${isWide ? isOpen ? "open" : "closed" : "none"}`);
     fold.setAttribute("aria-label", `${isOpen ? "fold" : "unfold"} ${path || "root"}`);
     fold.onclick = () => this.#turn(path, !isOpen);
