@@ -114,7 +114,7 @@ class Source {
     this.health = part(parts, "Health");
     this.bounds = part(parts, "Used of its bounds");
     this.refill = part(parts, "Refills");
-    const symbols = group(room, "Symbols of the source", "symbols"), find = Object.assign(el("input"), { type: "search", placeholder: "filter by symbol or reason" });
+    const symbols = group(room, "Symbols of the source", "fares"), find = Object.assign(el("input"), { type: "search", placeholder: "filter by symbol or reason" });
     this.choice = el("select");
     this.choice.setAttribute("aria-label", "Which state");
     this.choice.append(Object.assign(el("option", "", "all states"), { value: "" }), ...WORST.map(state => Object.assign(el("option", "", state), { value: state })));
