@@ -49,6 +49,7 @@ from .core import Core
 from .domain import Item
 from .domain.errors import ConfigError
 from .domain.secrets import concealed
+from .events import Events
 from .faults.at_random import RandomFaults
 from .faults.passage import DISCONNECT, Passage
 from .gateway.face import Face
@@ -110,9 +111,11 @@ def hall(settings: Settings, room: Room | None = None, archive: Archive | None =
     `archive`: the history on disk, which is opened. Raises ConfigError for a face or a history that cannot be
     used, and for two faces that want the same path.
     """
-    lobby, on = Lobby(settings, room), faces(settings)
+    events = Events()
+    lobby, on = Lobby(settings, room, events), faces(settings)
+    audience = Announcer(lobby.clients, events)
     try:
-        core = Core(settings, Announcer(lobby.clients), archive=archive, place=place(settings.history))
+        core = Core(settings, audience, events=events, archive=archive, place=place(settings.history))
     except ArchiveFailed as error:
         raise ConfigError([f"[history]: {error}"]) from None
     core.missing = core.want  # the companions of the sources ask for it
@@ -471,6 +474,8 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
     if settings.transport == "rest":  # with the bounds that hold for all questions to this source
         reach = partial(reach, ask=partial(asks, settings, core.budget(source.name)))
+    elif settings.transport == "websocket":
+        reach = partial(reach, paced=line.paced)
     reached: Source[Item] = reach(make_codec)
     if core.faults is not None:
         reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)

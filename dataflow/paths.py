@@ -82,6 +82,14 @@ def producers(name: str) -> str:
     return f"{source(name)}/connections"
 
 
+def crowd(path: str) -> str | None:
+    """The supervisor of `path`, where it has many actors that come and go and are all alike."""
+    of = path.rpartition("/")[0]
+    source_of = below(SOURCES, of)
+    is_crowd = of == SESSIONS or (source_of is not None and name(of) in ("lines", "connections"))
+    return of if is_crowd else None
+
+
 def session(number: int) -> str:
     """The path of a client's session."""
     return f"{SESSIONS}/{number}"

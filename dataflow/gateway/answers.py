@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from attrs import frozen
 
@@ -15,6 +15,7 @@ from dataflow.cache.archive import Places
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.quality import Quality
+from dataflow.events import Event
 from dataflow.sources.health import Health
 
 UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place 0 is never an entry's
@@ -138,7 +139,8 @@ class RefillInfo:
 class LineInfo:
     """One connection to a source, in this `state` for `age` seconds. `reason` of its newest failure, or wait.
 
-    `symbols`: how many it carries. `replaces`: the number of the line whose place it is to take.
+    `symbols`: how many it carries. `replaces`: the number of the line whose place it is to take. `trades`:
+    that it brought.
     """
 
     number: int
@@ -147,6 +149,21 @@ class LineInfo:
     reason: str | None
     symbols: int
     replaces: int | None
+    trades: int
+
+
+@frozen
+class BoundInfo:
+    """`used` of the `limit` that a source has within `per` seconds; None: at the same time.
+
+    Names: `weight` of questions by HTTP; `connections`, new ones to the address, whoever makes them;
+    `symbols` on the fullest connection; `requests`, messages to the upstream on the busiest connection.
+    """
+
+    name: Literal["weight", "connections", "symbols", "requests"]
+    used: int
+    limit: int
+    per: float | None
 
 
 @frozen
@@ -156,7 +173,8 @@ class SourceInfo:
     `reason` of its newest failure, at `reason_at` (ns since epoch); None again once it is connected.
     `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
     counts unusable messages by kind. `quality`: how all its symbols fare. `refill`: None where nothing can be
-    asked. `lines`: its connections; none where producers connect to us.
+    asked. `lines`: its connections; none where producers connect to us. `bounds`: what it may be asked.
+    `worst`: the symbol with which it fares worst, and how; None while nobody wants one.
     """
 
     state: str
@@ -173,6 +191,8 @@ class SourceInfo:
     refill: RefillInfo | None
     circuit: str
     lines: Sequence[LineInfo]
+    bounds: Sequence[BoundInfo]
+    worst: tuple[str, Health] | None
 
 
 @frozen
@@ -279,14 +299,43 @@ class ClientInfo:
 
 
 @frozen
+class DepartureInfo:
+    """A client that came at `since` and left at `left_at` (ns since epoch), after `age` seconds.
+
+    `code`: of its end, in the close codes of WebSocket; None: it hung up without one.
+    """
+
+    id: int
+    address: str
+    protocol: str
+    user_agent: str | None
+    since: int
+    left_at: int
+    age: float
+    code: int | None
+    reason: str
+    sent: int
+    dropped: int
+
+
+@frozen
 class ClientsInfo:
     """A part of the clients, the oldest first. `next`: the id to go on behind; None when there are no more.
-    `total` and `outbox` are of all clients."""
+    `total` and `outbox` are of all clients. `left`: the last ones that left, newest first."""
 
     total: int
     outbox: OutboxInfo
     clients: Sequence[ClientInfo]
     next: int | None
+    left: Sequence[DepartureInfo]
+
+
+@frozen
+class EventsInfo:
+    """What happened, oldest first. `next`: the id to go on behind."""
+
+    events: Sequence[Event]
+    next: int
 
 
 @frozen

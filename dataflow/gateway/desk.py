@@ -30,6 +30,7 @@ from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.symbols import ANY, LONGEST, WELL_FORMED, compact, well_formed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import CANDLES, DAYS, TRADES
+from dataflow.sources.excerpts import Excerpt
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import SourceState
 
@@ -38,6 +39,8 @@ from .answers import (
     ClientInfo,
     ClientsInfo,
     DeliveredInfo,
+    DepartureInfo,
+    EventsInfo,
     FailoverInfo,
     LineInfo,
     LoadInfo,
@@ -51,8 +54,9 @@ from .answers import (
     TopicsInfo,
     TradesPage,
 )
-from .clients import AnySession
-from .guestbook import Guest
+from .bounds import bounds
+from .clients import AnySession, Departure
+from .guestbook import Guest, code_of, why_ended
 from .limits import Account
 from .load import EVERY, KEPT, Load
 from .lobby import Lobby
@@ -61,6 +65,7 @@ from .reading import TradesWalk, Wanted
 
 MAX_CLIENTS: Final = 200  # in one answer: with 100 subscriptions each some 30 ms of work
 MAX_TOPICS: Final = 1000  # in one answer
+MAX_EVENTS: Final = 1000  # in one answer: all that there are
 MAX_COUNT: Final = 1000  # trades in one answer ...
 MAX_TRADES: Final = 10_000  # ... and trades and gaps, where a client asks for so many
 PARTS_AT_ONCE: Final = 20  # of a walk in one answer: 40,000 entries that are out of a range of time
@@ -147,8 +152,26 @@ class Desk:
         shown = [self._client(session, guest, now) for session, guest in some[:limit]]
         more = len(some) > limit
         return ClientsInfo(
-            len(clients), _outbox(clients.backlog(), now), shown, shown[-1].id if more else None
+            len(clients),
+            _outbox(clients.backlog(), now),
+            shown,
+            shown[-1].id if more else None,
+            [self._departure(each, now) for each in reversed(clients.left)],
         )
+
+    def events(self, after: int | None, limit: int) -> EventsInfo:
+        """At most `limit` events with an id above `after`, oldest first; None: the newest ones.
+
+        Raises InvalidValue.
+        """
+        check_range("limit", limit, 1, MAX_EVENTS)
+        ring = self._core.events
+        some = ring.newest(limit) if after is None else ring.behind(after, limit)
+        return EventsInfo(some, some[-1].id if some else after or 0)
+
+    def unusable(self, source: str) -> Sequence[Excerpt]:
+        """The newest messages of `source` that could not be used, newest first. Raises KeyError."""
+        return self._core.sources[source].unusable.newest_first()
 
     def client(self, id: int) -> ClientInfo | None:
         """One client; None when there is none with this id."""
@@ -385,6 +408,8 @@ class Desk:
             refill=self._refill(source),
             circuit=source.circuit.value,
             lines=_lines(source),
+            bounds=list(bounds(self._core, source)),
+            worst=self._core.board.worst(source.name),
         )
 
     def _refill(self, source: SourceState) -> RefillInfo | None:
@@ -439,6 +464,22 @@ class Desk:
             outbox=_outbox(session.backlog, now),
         )
 
+    def _departure(self, departure: Departure, now: float) -> DepartureInfo:
+        guest, left_ago = departure.guest, now - departure.left_at
+        return DepartureInfo(
+            id=guest.number,
+            address=guest.address,
+            protocol=guest.protocol,
+            user_agent=guest.agent,
+            since=self._core.ago(now - guest.came_at),
+            left_at=self._core.ago(left_ago),
+            age=round(departure.left_at - guest.came_at, 3),
+            code=code_of(departure.ended),
+            reason=why_ended(departure.ended),
+            sent=departure.sent,
+            dropped=departure.dropped,
+        )
+
     def _epoch(self, topic: Topic) -> int:
         return self._core.topics.log_of(topic).stream.epoch
 
@@ -483,6 +524,7 @@ def _lines(source: SourceState) -> list[LineInfo]:
             line.reason,
             len(line.symbols),
             None if line.replaces is None else line.replaces.number,
+            line.trades,
         )
         for number, line in sorted(source.lines.items())
     ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from dataflow.domain.quality import Grade
+from dataflow.events import Kind as Happened
 
 Time = Annotated[str, Meta(description="RFC 3339, UTC", examples=["2025-11-21T03:28:58.000101Z"])]
 Seconds = Annotated[float, Meta(description="seconds", ge=0)]
@@ -72,6 +73,31 @@ class Line(TypedDict):
     reason: Annotated[str | None, Meta(description="why it was lost, or waits; null once it is connected")]
     symbols: Annotated[Count, Meta(description="how many it carries")]
     replaces: Annotated[int | None, Meta(description="the line whose place it is to take")]
+    trades: Annotated[Count, Meta(description="that it brought, in all of its connections")]
+
+
+class Bound(TypedDict):
+    """What a source may be asked, and how much of it is used now."""
+
+    name: Annotated[
+        Literal["weight", "connections", "symbols", "requests"],
+        Meta(
+            description="weight of questions by HTTP; new connections to its address; symbols on the fullest"
+            " connection; messages to it on the busiest one"
+        ),
+    ]
+    used: Count
+    limit: Count
+    per: Annotated[Seconds | None, Meta(description="within so many seconds; null: at the same time")]
+
+
+class WorstScore(TypedDict):
+    """How a source fares with the symbol with which it fares worst: the sum of what the parts earn."""
+
+    score: Annotated[int, Meta(ge=0, le=100)]
+    state: Annotated[str, Meta(examples=["live"])]
+    parts: Annotated[dict[str, Count], Meta(description="connection, quality, lag, errors")]
+    symbol: str
 
 
 class Source(TypedDict):
@@ -91,6 +117,8 @@ class Source(TypedDict):
     quality: SymbolsOfSource
     lines: Annotated[list[Line], Meta(description="none where producers connect to us")]
     refill: Annotated[Refill | None, Meta(description="null where nothing can be asked")]
+    bounds: Annotated[list[Bound], Meta(description="those that exist for this source")]
+    score: Annotated[WorstScore | None, Meta(description="null while nobody wants a symbol of it")]
 
 
 class Score(TypedDict):
@@ -288,6 +316,59 @@ class Client(TypedDict):
     outbox: Outbox
 
 
+class Departure(TypedDict):
+    """A client that has left."""
+
+    id: int
+    address: str
+    protocol: Annotated[str, Meta(examples=["jsonrpc"])]
+    userAgent: str | None
+    since: Time
+    leftAt: Time
+    age: Annotated[Seconds, Meta(description="that it stayed")]
+    code: Annotated[
+        int | None,
+        Meta(description="of its end, in the close codes of WebSocket; null: it hung up without one"),
+    ]
+    reason: Annotated[str, Meta(examples=["slow client: 1024 messages were waiting"])]
+    sent: Annotated[int, Meta(description="entries of topics", ge=0)]
+    dropped: Annotated[int, Meta(description="entries that it did not get", ge=0)]
+
+
+class Event(TypedDict):
+    """Something that happened."""
+
+    id: Annotated[int, Meta(description="grows, also over restarts")]
+    at: Annotated[Time, Meta(description="of the first time")]
+    kind: Annotated[Happened, Meta(examples=["crashed"])]
+    path: Annotated[str, Meta(description="of the actor; of a source `sources/NAME`; empty: the root")]
+    text: str
+    stack: Annotated[str | None, Meta(description="the traceback of a crash, or its end")]
+    times: Annotated[int, Meta(description="within a second; it may still grow meanwhile", ge=1)]
+
+
+class Events(TypedDict):
+    """What happened, oldest first."""
+
+    events: list[Event]
+    next: Annotated[int, Meta(description="the id to go on after")]
+
+
+class UnusableMessage(TypedDict):
+    """A message of a source that could not be used."""
+
+    at: Time
+    kind: Annotated[str, Meta(examples=["malformed_json"])]
+    text: Annotated[str, Meta(description="its beginning, or what was wrong")]
+    times: Annotated[int, Meta(description="with others of its kind in that second, not shown", ge=1)]
+
+
+class UnusableMessages(TypedDict):
+    """The newest messages of a source that could not be used, newest first."""
+
+    problems: list[UnusableMessage]
+
+
 class Clients(TypedDict):
     """A part of the clients, the oldest first, and what waits for all."""
 
@@ -295,6 +376,7 @@ class Clients(TypedDict):
     outbox: Annotated[Outbox, Meta(description="of all clients together")]
     clients: list[Client]
     next: Annotated[int | None, Meta(description="the id to go on after; null: there are no more")]
+    left: Annotated[list[Departure], Meta(description="the last ones that left, newest first")]
 
 
 class Candle(TypedDict):

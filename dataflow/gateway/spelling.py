@@ -30,12 +30,18 @@ from dataflow.domain.notice import (
 from dataflow.domain.quality import Quality, best
 from dataflow.domain.timestamps import EARLIEST, LATEST, from_rfc3339, to_rfc3339
 from dataflow.domain.topic import TRADES
+from dataflow.events import Event
+from dataflow.events import shown as shown_text
+from dataflow.sources.excerpts import Excerpt
+from dataflow.sources.health import Health
 
 from . import spelled
 from .answers import (
     CandlePage,
     ClientInfo,
     ClientsInfo,
+    DepartureInfo,
+    EventsInfo,
     FailoverInfo,
     LineInfo,
     LoadInfo,
@@ -52,6 +58,7 @@ from .answers import (
 from .problems import InvalidValue
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+EXCERPT: Final = 300  # characters of a message that could not be used
 _POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 _LOST_PLUS: Final = re.compile(r":[0-9.]+ [0-9]{2}:[0-9]{2}$")  # a time whose + was read as a blank
 _WHOLE: Final = 1 << 63  # below it, a number without a fraction is an integer, however it is written
@@ -319,7 +326,16 @@ def source(info: SourceInfo) -> spelled.Source:
         },
         "lines": [line(each) for each in info.lines],
         "refill": None if info.refill is None else _refill(info.refill),
+        "bounds": [
+            {"name": each.name, "used": each.used, "limit": each.limit, "per": each.per}
+            for each in info.bounds
+        ],
+        "score": None if info.worst is None else _worst(*info.worst),
     }
+
+
+def _worst(symbol: str, health: Health) -> spelled.WorstScore:
+    return {"score": health.score, "state": health.state, "parts": dict(health.parts), "symbol": symbol}
 
 
 def line(info: LineInfo) -> spelled.Line:
@@ -331,6 +347,7 @@ def line(info: LineInfo) -> spelled.Line:
         "reason": info.reason,
         "symbols": info.symbols,
         "replaces": info.replaces,
+        "trades": info.trades,
     }
 
 
@@ -388,6 +405,55 @@ def clients(told: ClientsInfo) -> spelled.Clients:
         "outbox": _outbox(told.outbox),
         "clients": [client(each) for each in told.clients],
         "next": told.next,
+        "left": [_departure(each) for each in told.left],
+    }
+
+
+def _departure(info: DepartureInfo) -> spelled.Departure:
+    return {
+        "id": info.id,
+        "address": info.address,
+        "protocol": info.protocol,
+        "userAgent": info.user_agent,
+        "since": to_rfc3339(info.since),
+        "leftAt": to_rfc3339(info.left_at),
+        "age": info.age,
+        "code": info.code,
+        "reason": info.reason,
+        "sent": info.sent,
+        "dropped": info.dropped,
+    }
+
+
+def events(told: EventsInfo) -> spelled.Events:
+    """What happened."""
+    return {"events": [_event(each) for each in told.events], "next": told.next}
+
+
+def _event(event: Event) -> spelled.Event:
+    return {
+        "id": event.id,
+        "at": to_rfc3339(event.at),
+        "kind": event.kind,
+        "path": event.path,
+        "text": event.text,
+        "stack": event.stack,
+        "times": event.times,
+    }
+
+
+def problems(unusable: Sequence[Excerpt]) -> spelled.UnusableMessages:
+    """Messages of a source that could not be used. No secrets."""
+    return {
+        "problems": [
+            {
+                "at": to_rfc3339(each.at),
+                "kind": each.kind,
+                "text": shown_text(each.text, EXCERPT),
+                "times": each.times,
+            }
+            for each in unusable
+        ]
     }
 
 

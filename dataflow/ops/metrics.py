@@ -63,9 +63,20 @@ class _Now(Collector):
         yield from self._connection_metrics()
         yield from self._actor_metrics()
         yield from self._fault_metrics()
+        yield from self._event_metrics()
         yield CounterMetricFamily(
             "dataflow_log_dropped_lines", "Lines of the log that found no room", value=logs.dropped()
         )
+
+    def _event_metrics(self) -> Iterator[Metric]:
+        events, book = self._core.events, self._lobby.clients.guestbook
+        told = {kind.value: count for kind, count in events.told.items()}
+        yield _labelled(CounterMetricFamily, "events", "What happened, by kind", "kind", told)
+        for name, text, value in (
+            ("events_forgotten", "Events that found no room among the newest", events.forgotten),
+            ("log_clients_untold", "Lines about clients that were only counted in the log", book.untold),
+        ):
+            yield CounterMetricFamily(f"dataflow_{name}", text, value=value)
 
     def _source_metrics(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily(
