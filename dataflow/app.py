@@ -66,6 +66,7 @@ from .net.budget import Budget
 from .net.rest import RestClient
 from .ops.dump import Dump
 from .ops.lag import LagProbe
+from .ops.load import LoadProbe
 from .reactions import Reactions
 from .reload import Reload
 from .settings.schema import History as HistorySettings
@@ -168,6 +169,7 @@ def ops(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
         children=(
             # None has anything to finish, so all are cancelled at once.
             Child(paths.name(paths.LAG), partial(LagProbe, hall.core.lag), stop_within=0),
+            Child(paths.name(paths.LOAD), partial(LoadProbe, hall.load), stop_within=0),
             Child(paths.name(paths.GUESTBOOK), lambda: hall.lobby.clients.guestbook, stop_within=0),
             *memory(hall),
             Child(paths.name(paths.DUMP), Dump, mailbox=ONE_REQUEST, stop_within=0),
@@ -608,7 +610,7 @@ def stop_deadline(settings: Settings) -> float:
     # http, the topics at once, the recorder, each of the others
     one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 6 + 3 * (len(sources) - listening)  # the actors of `ops`, the follower, those beside lines
+    at_once = 7 + 3 * (len(sources) - listening)  # the actors of `ops`, the follower, those beside lines
     tree = closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN
     return tree + FINISH_WITHIN + GRACE
 

@@ -51,6 +51,14 @@ _COMMANDS = (
         "dataflow status --json | jq .state",
     ),
     (
+        "top",
+        "top:top",
+        "The busiest sources, topics or clients of a running daemon.",
+        "dataflow top",
+        "dataflow top --by client --sort oldest",
+        "dataflow top --once --json | jq .sources[].rate",
+    ),
+    (
         "tail",
         "tail:tail",
         "Live trades.",

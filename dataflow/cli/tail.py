@@ -7,14 +7,12 @@ tail says. Text from the daemon reaches the terminal as text, never as an escape
 
 from __future__ import annotations
 
-import json as json_
 import os
 import random
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from decimal import Decimal
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -43,8 +41,9 @@ from dataflow.client import (
     Trade,
     Unreadable,
 )
-from dataflow.logs.terminal import disarmed, painted, wants_colour
+from dataflow.logs.terminal import disarmed, wants_colour
 
+from .columns import WIDTH, Columns, in_words
 from .common import Json, Url, daemon_url, not_running, until_interrupted
 from .ends import Failure, Mistake, only
 
@@ -53,8 +52,6 @@ TOLD_MOST = 300.0  # seconds: the longest `retryAfter` that is obeyed
 OPEN_WITHIN, CLOSE_WITHIN = 10.0, 1.0
 _BROKEN = 1006  # not sent by anybody: the connection ended without a close
 LARGEST_ANSWER = 64 << 20  # bytes: the answer after a long absence holds all missed trades
-WIDTH = 9  # characters of a symbol, when nobody knows which ones come
-GREEN, RED, YELLOW, DIM = "32", "31", "33", "2"
 WORTH_A_WORD = ("quiet", "refilling", "gapped", "stalled")  # losses and refusals have notices of their own
 COMING = ("connecting", "subscribing")  # reasons of a source that is not down but will be there soon
 
@@ -131,21 +128,10 @@ class Screen(Show):
     """For people: aligned columns, coloured sides."""
 
     def __init__(self, symbol_width: int, coloured: bool) -> None:
-        self._width = symbol_width
-        self._coloured = coloured
+        self._columns = Columns(symbol_width, coloured)
 
     def trade(self, trade: Trade, raw: bytes) -> None:
-        side = trade.side or "-"
-        colour = {"buy": GREEN, "sell": RED}.get(side, YELLOW)
-        columns = (
-            self._paint(f"{trade.timestamp:%H:%M:%S.%f}"[:12], DIM),
-            f"{disarmed(trade.symbol):<{self._width}}",
-            self._paint(f"{disarmed(side):<4}", colour),
-            self._paint(_aligned(trade.price, 8), colour),
-            _aligned(trade.quantity, 7),
-            self._paint(f"{disarmed(trade.source)} #{trade.offset}", DIM),
-        )
-        print(" ".join(columns))
+        print(self._columns.trade(trade))
 
     def late(self, trades: Sequence[Trade]) -> None:
         for trade in trades:
@@ -155,60 +141,7 @@ class Screen(Show):
         self.news(in_words(method, msgspec.json.decode(raw)))
 
     def news(self, text: str) -> None:
-        print(self._paint(f"-- {disarmed(text)}", YELLOW))
-
-    def _paint(self, text: str, colour: str) -> str:
-        return painted(text, colour, self._coloured)
-
-
-def _aligned(number: Decimal, whole: int) -> str:
-    """`number` with its decimal point in column `whole`, padded with blanks for up to eight decimals.
-
-    Exchanges differ in their trailing zeros. Padding keeps the columns straight and changes no digit.
-    """
-    before, point, after = f"{number:f}".partition(".")
-    return f"{before:>{whole}}{point or ' '}{after:<8}"
-
-
-def in_words(method: str, told: dict[str, Any]) -> str:
-    """A notification in a sentence."""
-    match method:
-        case "stream.gap":
-            first, last = told.get("from"), told.get("to")
-            if first == 0:  # no place of the stream: what lies before the first one that is left
-                return f"{told.get('symbol')}: trades are missing here, the daemon no longer has them"
-            return f"{told.get('symbol')}: #{_places(first, last)} did not come ({told.get('reason')})"
-        case "stream.filled":
-            return f"{told.get('symbol')}: #{_places(told.get('from'), told.get('to'))} came after all"
-        case "stream.rewind":
-            why = "the daemon crashed before it was kept"
-            return f"{told.get('symbol')}: forget all behind #{told.get('offset')}, {why}"
-        case "stream.started":
-            return f"{told.get('symbol')}: new here"
-        case "stream.switched":
-            told_by, after = told.get("to"), told.get("offset")
-            return f"{told.get('symbol')}: from {told_by} behind #{after} ({told.get('reason')})"
-        case "symbols.changed":
-            added, removed = told.get("added") or [], told.get("removed") or []
-            return "symbols: " + ", ".join(
-                [*(f"{s} is new" for s in added), *(f"{s} is gone" for s in removed)]
-            )
-        case "connection.lost":
-            return f"{told.get('source')}: connection lost ({told.get('reason')})"
-        case "connection.restored":
-            return f"{told.get('source')}: connection restored"
-        case "connection.draining":
-            return "the daemon is going away"
-        case "connection.waiting":
-            return f"waiting for {told.get('seconds')} s, {told.get('ahead')} others go first"
-        case "connection.refused":
-            return f"no room: {told.get('reason')}"
-        case _:
-            return f"{method} {json_.dumps(told, ensure_ascii=False)}"
-
-
-def _places(first: Any, last: Any) -> str:
-    return f"{first}" if first == last else f"{first} to {'?' if last is None else last}"
+        print(self._columns.news(text))
 
 
 class Tail:

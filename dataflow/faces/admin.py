@@ -24,9 +24,10 @@ from dataflow.faults.registry import FaultError, Faults, Injected, Kind, TooMany
 from dataflow.gateway import face, spelled, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, simple
 from dataflow.gateway.application import HttpProblem, json_response
-from dataflow.gateway.desk import MAX_CLIENTS, MAX_EVENTS
+from dataflow.gateway.desk import MAX_CLIENTS, MAX_EVENTS, MAX_TOPICS
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
+from dataflow.gateway.load import KEPT
 from dataflow.gateway.problems import InvalidValue
 from dataflow.gateway.spelling import encode
 from dataflow.ops.metrics import exposition
@@ -37,6 +38,7 @@ from supervisors import Node
 
 N = TypeVar("N", int, float)
 
+TOPICS: Final = 50  # in one answer, unless the request says otherwise
 CLIENTS: Final = 50  # in one answer, unless the request says otherwise
 EVENTS: Final = 200  # likewise
 REASON_TOLD: Final = 80  # characters: a close frame has room for little more
@@ -140,6 +142,8 @@ class Face(face.Face):
             Route("/actors", desk.actors, inside=True, about=_ACTORS),
             Route("/actors/<path:path>", desk.actor, inside=True, about=_ACTOR),
             Route("/actors/<path:path>/restart", desk.restart, ("POST",), operator=True, about=_RESTART),
+            Route("/api/v1/load", desk.load, inside=True, about=_LOAD),
+            Route("/api/v1/topics", desk.topics, operator=True, about=_TOPICS),
             Route("/faults", desk.faults, operator=True, about=_FAULTS),
             Route("/faults", desk.inject, ("POST",), operator=True, about=_INJECT),
             Route("/faults/<int:id>", desk.withdraw, ("DELETE",), operator=True, about=_WITHDRAW),
@@ -203,6 +207,12 @@ class _Admin:
         except FaultError as error:
             raise _as_problem(error) from None
         return Response(b"", status=204)  # with no body at all, Quart looks for an event loop of asyncio
+
+    async def load(self) -> Response:
+        return _spelled(spelling.load(self._hall.desk.load(_number("last", int, KEPT))))
+
+    async def topics(self) -> Response:
+        return _spelled(spelling.topics(self._hall.desk.topics(_number("limit", int, TOPICS))))
 
     async def events(self) -> Response:
         after = _number("after", int, 0) if "after" in request.args else None
@@ -349,6 +359,23 @@ _RESTART: Final = About(
     {404: _NO_ACTOR, 409: "it is a client's session", 503: "the HTTP server itself is just being restarted"},
     parameters=(_PATH,),
     more="It stops politely and starts anew. What depends on it restarts, too.",
+)
+_LOAD: Final = About(
+    "How much there was to do",
+    {200: Answer("small series, one sample a second", spelled.Load)},
+    {400: "a value out of its range"},
+    parameters=(
+        Parameter("last", Annotated[int, Meta(ge=1, le=KEPT)], "only so many samples", default=KEPT),
+    ),
+    more="The daemon keeps those of the last quarter of an hour.",
+)
+_TOPICS: Final = About(
+    "The open topics",
+    {200: Answer("a part of them, the most active first", spelled.Topics)},
+    {400: "a value out of its range"},
+    parameters=(
+        Parameter("limit", Annotated[int, Meta(ge=1, le=MAX_TOPICS)], "topics in the answer", default=TOPICS),
+    ),
 )
 _FAULTS: Final = About(
     "The faults in force", {200: Answer("injected faults", list[Injected])}, {403: _NO_CHAOS}

@@ -48,7 +48,8 @@ class SymbolInfo:
     """A configured symbol.
 
     `sources` carry it. `status` is the state at the best of them, `quality` the state at each. `newest` is
-    its newest trade. `failover`: None where all of its sources are in its stream.
+    its newest trade, which came here `last_age` seconds ago; None if an earlier process had it. `offset`: its
+    newest place. `rate`: trades a second. `failover`: None where all of its sources are in its stream.
     """
 
     symbol: str
@@ -57,6 +58,9 @@ class SymbolInfo:
     status: str
     quality: Sequence[Quality]
     newest: Recorded | None
+    offset: int
+    rate: float
+    last_age: float | None
     failover: FailoverInfo | None = None
 
 
@@ -90,13 +94,14 @@ class TradesPage:
 @frozen
 class DeliveredInfo:
     """What a source delivered since the start. `last`: when the newest trade came (ns since epoch), `age`
-    seconds ago. `batches`: the reads that brought trades. `bytes`: all that came."""
+    seconds ago. `batches`: the reads that brought trades. `bytes`: all that came. `rate`: trades a second."""
 
     trades: int
     batches: int
     bytes: int
     last: int | None
     age: float | None
+    rate: float
 
 
 @frozen
@@ -195,6 +200,8 @@ class Status:
     """The daemon. `uptime` in seconds; `waiting` counts clients by the urgency of their turn, `ended` those
     that left by the reason. `loop_lag`: the longest delay of the event loop in the last minute, seconds.
     `failover`: symbols with one source at a time; of many some, those away from the preferred one first.
+    A second: trades that were admitted, `rate`, and entries that were sent to clients, `sent_rate`. `cpu`: a
+    share of one core. `memory`: bytes resident, None where nobody knows.
     """
 
     sources: Mapping[str, SourceInfo]
@@ -206,6 +213,55 @@ class Status:
     epoch: int
     version: str
     failover: Mapping[str, FailoverInfo]
+    rate: float
+    sent_rate: float
+    cpu: float
+    memory: int | None
+
+
+@frozen
+class TopicInfo:
+    """An open topic, its newest place (or bundle, of all symbols), and its entries a second."""
+
+    topic: Topic
+    subscribers: int
+    offset: int
+    rate: float
+
+
+@frozen
+class TopicsInfo:
+    """The most active of `total` open topics, with the greatest rate first."""
+
+    total: int
+    topics: Sequence[TopicInfo]
+
+
+@frozen
+class Sample:
+    """What happened in one second: `cpu` as a share of one core, `trades` and `sent` entries a second.
+
+    `memory`: bytes resident, None where nobody knows. `loop_lag`: the longest delay in it, in seconds.
+    """
+
+    cpu: float
+    memory: int | None
+    loop_lag: float
+    trades: float
+    sent: float
+    sessions: int
+
+
+@frozen
+class LoadInfo:
+    """Samples, one every so many seconds, the oldest first; the newest at `end` (ns since epoch).
+
+    None: nobody looked in that second.
+    """
+
+    every: float
+    end: int
+    samples: Sequence[Sample | None]
 
 
 @frozen

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from decimal import Decimal
 from functools import partial
+from heapq import nsmallest
 from importlib.metadata import version
 from itertools import islice
 from typing import Final
@@ -42,23 +43,28 @@ from .answers import (
     EventsInfo,
     FailoverInfo,
     LineInfo,
+    LoadInfo,
     OutboxInfo,
     RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
     SymbolsInfo,
+    TopicInfo,
+    TopicsInfo,
     TradesPage,
 )
 from .bounds import bounds
 from .clients import AnySession, Departure
 from .guestbook import Guest, code_of, why_ended
 from .limits import Account
+from .load import EVERY, KEPT, Load
 from .lobby import Lobby
 from .problems import InvalidValue, Unavailable
 from .reading import TradesWalk, Wanted
 
 MAX_CLIENTS: Final = 200  # in one answer: with 100 subscriptions each some 30 ms of work
+MAX_TOPICS: Final = 1000  # in one answer
 MAX_EVENTS: Final = 1000  # in one answer: all that there are
 MAX_COUNT: Final = 1000  # trades in one answer ...
 MAX_TRADES: Final = 10_000  # ... and trades and gaps, where a client asks for so many
@@ -72,9 +78,10 @@ _BEST_FIRST: Final = ("live", "subscribing", "idle", "connecting", "lost", "reje
 class Desk:
     """Answers the questions of all clients."""
 
-    def __init__(self, core: Core, lobby: Lobby) -> None:
+    def __init__(self, core: Core, lobby: Lobby, load: Load) -> None:
         self._core = core
         self._lobby = lobby
+        self._load = load
         self._channels = [name for name, channel in core.channels.items() if channel.offered]
 
     def symbols(self) -> list[SymbolInfo]:
@@ -99,6 +106,29 @@ class Desk:
             epoch=core.epoch,
             version=version("dataflow"),
             failover=self._failovers(),
+            rate=self._load.trades,
+            sent_rate=self._load.sent,
+            cpu=self._load.cpu,
+            memory=self._load.memory,
+        )
+
+    def load(self, last: int = KEPT) -> LoadInfo:
+        """What happened in each of the `last` seconds. Raises InvalidValue."""
+        check_range("last", last, 1, KEPT)
+        return LoadInfo(EVERY, self._core.ago(self._load.age), self._load.samples(last))
+
+    def topics(self, limit: int = 50) -> TopicsInfo:
+        """The `limit` most active of the open topics. Raises InvalidValue."""
+        check_range("limit", limit, 1, MAX_TOPICS)
+        topics = self._core.topics.subscribers
+        rates = {topic: self._load.of_topic(topic) for topic in topics}
+        foremost = nsmallest(limit, topics, key=lambda topic: (-rates[topic], -topics[topic], topic))
+        return TopicsInfo(
+            len(topics),
+            [
+                TopicInfo(topic, topics[topic], self._core.topics.log_of(topic).last, rates[topic])
+                for topic in foremost
+            ],
         )
 
     def sources(self) -> Mapping[str, SourceInfo]:
@@ -364,6 +394,7 @@ class Desk:
                 delivered.bytes,
                 None if silent is None else self._core.ago(silent),
                 None if silent is None else round(silent, 3),
+                self._load.of_source(source.name),
             ),
             connector=source.settings.connector,
             symbols=sorted(source.subscribed_symbols),
@@ -453,7 +484,8 @@ class Desk:
         return self._core.topics.log_of(topic).stream.epoch
 
     def _symbol(self, symbol: str) -> SymbolInfo:
-        newest = self._history(symbol).latest(1)
+        history = self._history(symbol)
+        newest, came_at = history.latest(1), history.came_at
         sources = self._core.carriers[symbol]
         return SymbolInfo(
             symbol=symbol,
@@ -462,6 +494,9 @@ class Desk:
             status=min([source.status(symbol) for source in sources], key=_BEST_FIRST.index),
             quality=self.quality(symbol),
             newest=newest[0] if newest else None,
+            offset=self._core.channels[TRADES].log_of(Topic(TRADES, symbol)).last,
+            rate=self._load.of_symbol(symbol),
+            last_age=None if came_at is None else round(trio.current_time() - came_at, 3),
             failover=self._failover(symbol),
         )
 

@@ -16,6 +16,8 @@ from dataflow.events import Kind as Happened
 Time = Annotated[str, Meta(description="RFC 3339, UTC", examples=["2025-11-21T03:28:58.000101Z"])]
 Seconds = Annotated[float, Meta(description="seconds", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
+Rate = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(description="of one core, so several threads may have more than 1", ge=0)]
 Lag = Annotated[
     float,
     Meta(description="seconds from a trade to the daemon, the middle one of late; below 0: a wrong clock"),
@@ -37,6 +39,7 @@ class Delivered(TypedDict):
     bytes: Annotated[int, Meta(description="all that came", ge=0)]
     last: Annotated[Time | None, Meta(description="when the newest trade came")]
     age: Annotated[Seconds | None, Meta(description="seconds since then")]
+    rate: Annotated[Rate, Meta(description="trades a second, mean of the last 10 s")]
 
 
 class SymbolsOfSource(TypedDict):
@@ -151,6 +154,10 @@ class Status(TypedDict):
         dict[str, Failover],
         Meta(description="symbols with one source at a time; of many some, the preferred one away first"),
     ]
+    rate: Annotated[Rate, Meta(description="trades admitted a second, mean of the last 10 s")]
+    sentRate: Annotated[Rate, Meta(description="entries sent to clients a second, mean of the last 10 s")]
+    cpu: Annotated[Share, Meta(description="what the process computes: a share of one core, last 10 s")]
+    memory: Annotated[Count | None, Meta(description="bytes resident; null: not known on this system")]
 
 
 class SourceQuality(TypedDict):
@@ -182,6 +189,11 @@ class Symbol(TypedDict):
     status: Annotated[str, Meta(description="at the best of its sources", examples=["live"])]
     lastPrice: Annotated[Number | None, Meta(description="of its newest trade")]
     lastTimestamp: Time | None
+    lastAge: Annotated[
+        Seconds | None, Meta(description="since that trade came; null: it came before the start, or none did")
+    ]
+    offset: Annotated[Count, Meta(description="the newest place of its stream")]
+    rate: Annotated[Rate, Meta(description="trades a second, mean of the last 10 s")]
     quality: SymbolQuality | None
     failover: NotRequired[Failover]
 
@@ -252,6 +264,40 @@ class Follows(_Follows, total=False):
     """A topic, and the place up to which the client was sent it."""
 
     variant: Annotated[str, Meta(description="of channels that have several streams a symbol")]
+
+
+class _OpenTopic(TypedDict):
+    channel: str
+    symbol: Annotated[str, Meta(description="`*`: all symbols together", examples=["BTC-USDT"])]
+    subscribers: Count
+    offset: Annotated[Count, Meta(description="its newest place; of `*` the number of bundles")]
+    rate: Annotated[Rate, Meta(description="entries a second, mean of the last 10 s; gaps are none")]
+
+
+class OpenTopic(_OpenTopic, total=False):
+    """A topic that somebody follows, or did a moment ago."""
+
+    variant: Annotated[str, Meta(description="of channels that have several streams a symbol")]
+
+
+class Topics(TypedDict):
+    """The most active topics."""
+
+    total: Annotated[Count, Meta(description="all that are open")]
+    topics: list[OpenTopic]
+
+
+class Load(TypedDict):
+    """What happened in each second, the oldest first. null: nobody looked, for the daemon was held up."""
+
+    every: Annotated[Seconds, Meta(description="between two samples")]
+    end: Annotated[Time, Meta(description="of the newest sample")]
+    cpu: Annotated[list[Share | None], Meta(description="a share of one core")]
+    memory: Annotated[list[Count | None], Meta(description="bytes resident; null as well: not known")]
+    loopLag: Annotated[list[Seconds | None], Meta(description="longest delay of the event loop")]
+    trades: Annotated[list[Rate | None], Meta(description="trades admitted")]
+    sent: Annotated[list[Rate | None], Meta(description="entries sent to clients")]
+    sessions: Annotated[list[Count | None], Meta(description="clients connected")]
 
 
 class Client(TypedDict):

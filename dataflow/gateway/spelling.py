@@ -44,12 +44,15 @@ from .answers import (
     EventsInfo,
     FailoverInfo,
     LineInfo,
+    LoadInfo,
     OutboxInfo,
     Position,
     RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
+    TopicInfo,
+    TopicsInfo,
     TradesPage,
 )
 from .problems import InvalidValue
@@ -228,6 +231,9 @@ def symbol(info: SymbolInfo) -> spelled.Symbol:
         "status": info.status,
         "lastPrice": trade.price if trade else None,
         "lastTimestamp": to_rfc3339(trade.timestamp) if trade else None,
+        "lastAge": info.last_age if trade else None,
+        "offset": info.offset,
+        "rate": info.rate,
         "quality": symbol_quality(info.quality),
     }
     if info.failover is not None:
@@ -285,6 +291,10 @@ def status(told: Status) -> spelled.Status:
         "epoch": told.epoch,
         "version": told.version,
         "failover": {symbol: failover(info) for symbol, info in told.failover.items()},
+        "rate": told.rate,
+        "sentRate": told.sent_rate,
+        "cpu": told.cpu,
+        "memory": told.memory,
     }
 
 
@@ -307,6 +317,7 @@ def source(info: SourceInfo) -> spelled.Source:
             "bytes": info.delivered.bytes,
             "last": _time(info.delivered.last),
             "age": info.delivered.age,
+            "rate": info.delivered.rate,
         },
         "quality": {
             "states": dict(info.quality.states),
@@ -351,6 +362,39 @@ def _refill(info: RefillInfo) -> spelled.Refill:
         "refused": dict(info.refused),
         "failed": dict(info.failed),
         "circuit": info.circuit,
+    }
+
+
+def topics(told: TopicsInfo) -> spelled.Topics:
+    """The most active topics."""
+    return {"total": told.total, "topics": [_topic(info) for info in told.topics]}
+
+
+def _topic(info: TopicInfo) -> spelled.OpenTopic:
+    spelt: spelled.OpenTopic = {
+        "channel": info.topic.channel,
+        "symbol": info.topic.symbol,
+        "subscribers": info.subscribers,
+        "offset": info.offset,
+        "rate": info.rate,
+    }
+    if info.topic.variant:
+        spelt["variant"] = info.topic.variant
+    return spelt
+
+
+def load(told: LoadInfo) -> spelled.Load:
+    """What happened in each second."""
+    samples = told.samples
+    return {
+        "every": told.every,
+        "end": to_rfc3339(told.end),
+        "cpu": [None if each is None else each.cpu for each in samples],
+        "memory": [None if each is None else each.memory for each in samples],
+        "loopLag": [None if each is None else each.loop_lag for each in samples],
+        "trades": [None if each is None else each.trades for each in samples],
+        "sent": [None if each is None else each.sent for each in samples],
+        "sessions": [None if each is None else each.sessions for each in samples],
     }
 
 
