@@ -31,7 +31,7 @@ export function bands(candles) {
   }
   return joined.map(({ from, to, text, more, open }) => ({ from, to, open, text: more ? `${text} and ${more} more` : text }));
 }
-const gapText = (from, to, reason) => from === 0 ? `not known (${reason})` : `${to === null ? "gap" : `${count(to - from + 1)} missing`} (${reason})`;
+const gapText = (from, to, reason) => from === 0 ? `not known (${reason})` : `${to === null ? "missing, nobody knows how many" : `${count(to - from + 1)} missing`} (${reason})`;
 
 export async function open(room, name, interval) {
   const legend = el("p", "legend"), said = legend.appendChild(el("span", "off")), box = el("div", "chart"), key = el("p", "key off");
@@ -96,7 +96,7 @@ export async function open(room, name, interval) {
   }
   function bar(candle) {
     const [open, high, low, close] = [candle.open, candle.high, candle.low, candle.close].map(Number), colour = close >= open ? colours.up : colours.down;
-    return { time: candle.time, open, high, low, close, ...(candle.complete ? {} : { color: "rgba(0, 0, 0, 0)", borderColor: colour, wickColor: colour }) };
+    return { time: candle.time, open, high, low, close, ...(candle.complete ? {} : { color: `${colour}00`, borderColor: colour, wickColor: colour }) };
   }
   const volume = candle => ({ time: candle.time, value: Number(candle.volume), color: `${Number(candle.close) >= Number(candle.open) ? colours.up : colours.down}66` });
   function sort() {
