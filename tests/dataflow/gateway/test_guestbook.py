@@ -41,7 +41,7 @@ async def test_a_line_when_a_client_comes_and_one_when_it_goes(
     clients.leave(one)
     assert lines == [
         "INFO gateway/sessions/1: client came: test:1, jsonrpc, feed/2",
-        "WARNING gateway/sessions/1: client went after 62.5 s (slow client: 10 messages were waiting): "
+        "WARNING gateway/sessions/1: client went after 62.5 s (slow client: 10 messages were waiting, code 1008): "
         "test:1, jsonrpc, feed/2; followed BTC-USD, ETH-USD; 1,234 sent, 0 dropped",
     ]
 
@@ -51,10 +51,10 @@ async def test_a_line_when_a_client_comes_and_one_when_it_goes(
     [
         (Ending.GONE, "1006 connection lost", "INFO (gone: 1006 connection lost)"),
         (Ending.GONE, "", "INFO (gone)"),
-        (Ending.GOING_AWAY, "server going away", "INFO (going away: server going away)"),
-        (Ending.OPERATOR, "ended by the operator: lunch", "INFO (ended by the operator: lunch)"),
-        (Ending.FAILED, "internal error", "WARNING (failed: internal error)"),
-        (Ending.VIOLATION, "1009 too long", "WARNING (protocol violation: 1009 too long)"),
+        (Ending.GOING_AWAY, "server going away", "INFO (going away: server going away, code 1001)"),
+        (Ending.OPERATOR, "ended by the operator: lunch", "INFO (ended by the operator: lunch, code 1008)"),
+        (Ending.FAILED, "internal error", "WARNING (failed: internal error, code 1011)"),
+        (Ending.VIOLATION, "1009 too long", "WARNING (protocol violation: 1009 too long, code 1008)"),
     ],
 )
 async def test_the_reason_stands_once(lines: list[str], why: Ending, words: str, told: str) -> None:

@@ -24,16 +24,16 @@ def lines() -> Iterator[list[str]]:
 @pytest.mark.parametrize(
     ("symbols", "told"),
     [
-        ([], "no symbols"),
-        (["ETH-USD", "BTC-USD"], "BTC-USD, ETH-USD"),
-        (MANY, ", ".join(MANY[:SYMBOLS_TOLD]) + f" and {300 - SYMBOLS_TOLD} more"),
+        ([], "nothing is subscribed"),
+        (["ETH-USD", "BTC-USD"], "subscribed to BTC-USD, ETH-USD"),
+        (MANY, "subscribed to " + ", ".join(MANY[:SYMBOLS_TOLD]) + f" and {300 - SYMBOLS_TOLD} more"),
     ],
 )
 @pytest.mark.parametrize(
     ("tell", "before"),
     [
-        (lambda to, symbols: to.connected("a", "ws://x/", symbols), "connected to ws://x/, subscribed to "),
-        (lambda to, symbols: to.restored("a", symbols), "connection restored: "),
+        (lambda to, symbols: to.connected("a", "ws://x/", symbols), "connected to ws://x/, "),
+        (lambda to, symbols: to.restored("a", symbols, 3.21), "connection restored after 3.2 s, "),
     ],
 )
 def test_a_connection_is_one_short_line(

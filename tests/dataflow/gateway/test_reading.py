@@ -21,6 +21,7 @@ from dataflow.gateway import walk as walk_module
 from dataflow.gateway.answers import UNKNOWN, Position, TradesPage
 from dataflow.gateway.desk import MAX_TRADES, Desk
 from dataflow.gateway.identity import ANONYMOUS
+from dataflow.gateway.load import Load
 from dataflow.gateway.lobby import Lobby
 from dataflow.gateway.problems import InvalidValue, TooManyRequests, Unavailable
 from dataflow.gateway.reading import Wanted, located
@@ -231,7 +232,7 @@ class Stage:
         settings = Settings(sources=sources, **tables)
         self.core = Core(settings, archive=self.archive, epoch=E, clock=lambda: 1000.0)
         self.lobby = Lobby(settings)
-        self.desk = Desk(self.core, self.lobby)
+        self.desk = Desk(self.core, self.lobby, Load(self.core, self.lobby.clients))
         self.history = self.core.history(SYMBOL)
         whole = History(E, 10_000, 1e9)
         self.history.max_trades = kept

@@ -14,6 +14,7 @@ from dataflow.sources.state import Audience, Delivered, SourceState, carriers
 class Diary(Audience):
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.away: list[float] = []  # seconds, of each restoration
         self.first: list[str] = []  # what is told of first connections
 
     def connected(self, source: str, address: str, symbols: Collection[str]) -> None:
@@ -22,8 +23,15 @@ class Diary(Audience):
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
         self.lines.append(f"lost {source}: {reason} [{','.join(symbols)}]")
 
-    def restored(self, source: str, symbols: Collection[str]) -> None:
+    def restored(self, source: str, symbols: Collection[str], away: float) -> None:
         self.lines.append(f"restored {source} [{','.join(symbols)}]")
+        self.away.append(away)
+
+    def refused(self, source: str, symbol: str, reason: str) -> None:
+        self.lines.append(f"refused {source}: {reason} [{symbol}]")
+
+    def accepted(self, source: str, symbol: str) -> None:
+        self.lines.append(f"accepted {source} [{symbol}]")
 
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         self.lines.append(f"problem {source}: {reason}")
@@ -120,10 +128,10 @@ def test_a_refused_symbol_is_told_once_and_restored_when_it_is_accepted(diary: D
     source.subscribed("X-Y")
     told = [line for line in diary.lines if "problem" not in line]
     assert told == [
-        "lost a: rejected: unknown [X-Y]",
+        "refused a: unknown [X-Y]",
         "lost a: cut [X-Y]",
         "restored a []",
-        "restored a [X-Y]",
+        "accepted a [X-Y]",
     ]
 
 
@@ -141,7 +149,7 @@ def test_a_refusal_is_held_against_a_symbol_only_while_somebody_wants_it(diary: 
 
 
 def lost(diary: Diary) -> list[str]:
-    return [line for line in diary.lines if line.startswith("lost")]
+    return [line for line in diary.lines if line.startswith(("lost", "refused"))]
 
 
 def test_the_next_subscriber_of_a_refused_symbol_is_told_anew(diary: Diary) -> None:
@@ -156,7 +164,7 @@ def test_the_next_subscriber_of_a_refused_symbol_is_told_anew(diary: Diary) -> N
         assert source.refused_symbols == {"X-Y": "unknown"}
         source.interest.release("X-Y", "me")
         assert source.refused_symbols == {}
-    assert lost(diary) == ["lost a: rejected: unknown [X-Y]"] * 2
+    assert lost(diary) == ["refused a: unknown [X-Y]"] * 2
 
 
 def test_a_refusal_told_before_the_connection_was_lost_is_forgotten_too(diary: Diary) -> None:
@@ -169,7 +177,7 @@ def test_a_refusal_told_before_the_connection_was_lost_is_forgotten_too(diary: D
     source.interest.want("X-Y", "you")
     source.up([])
     source.refused("X-Y", "unknown")
-    assert lost(diary)[-1] == "lost a: rejected: unknown [X-Y]"
+    assert lost(diary)[-1] == "refused a: unknown [X-Y]"
     assert len(lost(diary)) == 3
 
 

@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the guide. No module of the daemon: a wheel does not have it.
+"""What MkDocs calls while it builds the guide. No module of the daemon imports it.
 
 Rules of this file. The pages are those of `nav`, under their names in the repository, so a link means the
 same here and there. A link to a file without a page loses its target and keeps its text. A page has neither a

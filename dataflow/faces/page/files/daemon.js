@@ -59,7 +59,7 @@ export async function ask(path, { method = "GET", body } = {}) {
 // ---- the operator's token: the tab keeps it, and nothing else does
 
 const KEY = "dataflow operator";
-const token = () => sessionStorage.getItem(KEY);
+export const token = () => sessionStorage.getItem(KEY);
 export function setToken(text) {
   if (text) sessionStorage.setItem(KEY, text);
   else sessionStorage.removeItem(KEY);
