@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -21,7 +22,9 @@ from attrs import define, field
 
 from dataflow.cli import main
 from tests.support.guide import GUIDE
+from tests.support.node import NODE
 
+PATIENCE = 200.0  # seconds for one process; reached only by one that hangs
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -130,17 +133,20 @@ class Reader:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
+            patience = threading.Timer(PATIENCE, process.kill)
+            patience.start()
             try:
                 running = Running(process)
                 running.hear(until)
                 yield running
             finally:
+                patience.cancel()
                 process.terminate()
                 said.write(process.communicate()[0])
 
     def environ(self) -> dict[str, str]:
-        """With `dataflow` on the path, which finds the daemon; without the settings of this machine."""
+        """`dataflow` finds the daemon; `python` and `node` are those of the tests. No settings of this machine."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("DATAFLOW__")}
-        own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
+        own["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), str(NODE.parent), own["PATH"]))
         port = str(self.ports.get("8080", 0))
         return own | self.exported | {"DATAFLOW__GATEWAY__PORT": port, "COLUMNS": "120"}

@@ -265,3 +265,27 @@ def test_rehearsing(reader: Callable[..., Reader], demo: dict[str, int]) -> None
     assert "every invariant held" in me.run("dataflow chaos --seed 7 --minutes")
     me.blocks[0] = ("sh", me.blocks[0][1].replace("--deaths 3", "--deaths 1"))
     assert "every invariant held" in me.run("dataflow chaos --seed 7 --deaths")
+
+
+def test_a_first_client(reader: Callable[..., Reader], demo: dict[str, int]) -> None:
+    """In Python a second run goes on at the very next place; in JavaScript the same trades come."""
+    me = reader("first-client", demo)
+    assert me.next("sh") == "make run\n"
+    me.write("follow.py", "python")
+    follow = me.next("sh", "python follow.py").strip()
+    places = []
+    for _ in range(2):
+        with me.running(follow, r"(?m)^(?=\d)") as program:
+            for _ in range(5):
+                places.append(int(program.hear(r"(?m)^(\d+) (?:buy|sell) \d+\.\d+ \d+\.\d+\n")[1]))
+            program.process.send_signal(signal.SIGINT)
+            program.process.wait()
+        kept = json.loads((me.folder / "place.json").read_text())["BTC-USDT"]["offset"]
+        assert kept >= places[-1]
+        places += range(places[-1] + 1, kept + 1)  # printed meanwhile
+    assert places == list(range(places[0], places[-1] + 1))
+    me.run("curl")
+    me.write("follow.mjs", "js")
+    with me.running(me.next("sh", "node follow.mjs").strip(), r"(?m)^\d+ (?:buy|sell) \d+\.\d+ \d+\.\d+\n"):
+        pass
+    assert len(json.loads(me.run("curl"))["trades"]) == 2
