@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from loguru import logger
 import dataflow
 from dataflow.cli import _COMMANDS, app, main
 from dataflow.cli.common import daemon_url, until_interrupted
+from dataflow.cli.config import CONFIG
 from dataflow.cli.daemon import why_not_free
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.history import HISTORY
@@ -80,6 +83,7 @@ EVERY = (
     [(name,) for name, *_ in _COMMANDS]
     + [("simulate", name) for name, *_ in SIMULATORS]
     + [("history", name) for name, *_ in HISTORY]
+    + [("config", name) for name, *_ in CONFIG]
 )
 
 
@@ -121,11 +125,42 @@ class TestHelp:
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_examples_can_be_typed(self, words: tuple[str, ...]) -> None:
         """Every command accepts its own examples."""
-        table = {name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS, *HISTORY)}
+        table = {
+            name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS, *HISTORY, *CONFIG)
+        }
         for example in table[words[-1]]:
-            typed = example.partition("|")[0].split()
+            typed = re.split("[|>]", example)[0].split()
             call = typed[typed.index("dataflow") + 1 :]
             app().parse_args(call, exit_on_error=False, print_error=False)
+
+
+class TestCompletion:
+    @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+    def test_in_bash(self, output: Output, tmp_path: Path) -> None:
+        """The script completes commands, commands of commands, options, and the values of options."""
+        script = tmp_path / "dataflow.bash"
+        script.write_text(output.of("completion", "bash")[1])
+        asked = {"st": "status", "config d": "default", "status --w": "--watch", "top --by c": "client"}
+        lines = [f"source {script}", "f=$(complete -p dataflow | sed 's/.*-F \\([^ ]*\\).*/\\1/')"]
+        for words in asked:
+            typed = f"dataflow {words}"
+            lines += [f"COMP_WORDS=({typed}); COMP_CWORD={typed.count(' ')}; COMP_LINE='{typed}'"]
+            lines += [f"COMP_POINT={len(typed)}; COMPREPLY=(); $f; echo ${{COMPREPLY[*]}}"]
+        told = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+        assert told.stdout.splitlines() == list(asked.values())
+
+    @pytest.mark.parametrize("shell", ["zsh", "fish"])
+    def test_other_shells(self, output: Output, shell: str) -> None:
+        """Each gets a script of its own on standard output."""
+        code, out, err = output.of("completion", shell)
+        assert (code, err) == (0, "")
+        assert "_dataflow" in out
+
+    def test_another_shell(self, output: Output) -> None:
+        """It is a mistake that names those that are known."""
+        code, _, err = output.of("completion", "tcsh")
+        assert code == 1
+        assert 'Choose from: "bash", "zsh", "fish"' in err
 
 
 class TestEnds:
