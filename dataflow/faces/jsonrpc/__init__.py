@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 over WebSocket, at `/ws`; calls also by `POST /api/v1/rpc`."""
+"""JSON-RPC 2.0 over WebSocket, at `/ws`; calls also by `POST /api/v1/rpc`; and its client for browsers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Socket
 from dataflow.settings.schema import FaceSettings
 
-from . import posted
+from . import library, posted
 from .methods import Calls, formats
 
 PATH: Final = "/ws"
@@ -26,10 +26,10 @@ class Settings(FaceSettings):
 
 
 class Face(face.Face):
-    """One WebSocket, and one endpoint beside it."""
+    """One WebSocket, one endpoint beside it, and the client library in JavaScript."""
 
     def routes(self, hall: Hall) -> Iterable[Route]:
-        return (posted.route(hall),)
+        return (posted.route(hall), *library.routes())
 
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
         known = formats(hall.core.symbols, list(hall.settings.sources))
