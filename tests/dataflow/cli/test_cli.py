@@ -16,16 +16,18 @@ from typing import Any
 
 import attrs
 import pytest
+from cyclopts import Parameter
 from loguru import logger
 
 import dataflow
 from dataflow.cli import _COMMANDS, app, main
+from dataflow.cli.columns import Columns
 from dataflow.cli.common import daemon_url, until_interrupted
 from dataflow.cli.config import CONFIG
 from dataflow.cli.daemon import why_not_free
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.history import HISTORY
-from dataflow.cli.simulate import SIMULATORS
+from dataflow.cli.simulate import SIMULATORS, as_line
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
 from simulators import CONTROLS_ABOVE
@@ -132,6 +134,35 @@ class TestHelp:
             typed = re.split("[|>]", example)[0].split()
             call = typed[typed.index("dataflow") + 1 :]
             app().parse_args(call, exit_on_error=False, print_error=False)
+
+
+def test_the_options_of_simulate_are_those_of_the_readme(checkout: Path) -> None:
+    """Each option that a simulator takes stands in the table, and no other one. (Keys: tests/simulators.)"""
+    table = (checkout / "simulators" / "README.md").read_text().partition("| option of `simulate` |")[2]
+    rows = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[2:]]
+    told = {name for row in rows for name in re.findall(r"`(--[\w-]+)", row)}
+    taken: set[str] = set()
+    for name in ("binance", "replay", "ticks"):
+        found = app()["simulate"][name].assemble_argument_collection(default_parameter=Parameter(negative=()))
+        taken |= {option for each in found for option in each.names if option.startswith("--")}
+    assert told == {name.partition(".")[0] for name in taken}
+
+
+class TestClient:
+    def test_it_speaks_as_tail_does(self) -> None:
+        """The price before the quantity, in the same columns; notices in words, and no raw object. What is no trade at
+        all is shown as it is."""
+        told = {"symbol": "BTC-USD", "offset": 7, "side": "buy", "price": 8501.5, "qty": 1, "tradeId": "t7"}
+        told |= {"timestamp": "2020-05-10T18:33:36.696315Z", "source": "s", "seqnum": 1, "event": "updated"}
+        columns = Columns(7)
+        assert as_line(columns, "trades.update", told) == (
+            "18:33:36.696 BTC-USD buy      8501.5              1          s #7"
+        )
+        lost = {"source": "s\x1b", "reason": "silent"}
+        assert as_line(columns, "connection.lost", lost) == "-- s\\x1b: connection lost (silent)"
+        assert as_line(columns, "trades.update", {"symbol": "A-B"}).startswith(
+            "-- UNREADABLE trade (Object missing"
+        )
 
 
 class TestCompletion:
