@@ -24,7 +24,7 @@ from dataflow.cli import _COMMANDS, app, main
 from dataflow.cli.columns import Columns
 from dataflow.cli.common import daemon_url, until_interrupted
 from dataflow.cli.config import CONFIG
-from dataflow.cli.daemon import why_not_free
+from dataflow.cli.daemon import told_end, why_not_free
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.history import HISTORY
 from dataflow.cli.simulate import SIMULATORS, as_line
@@ -668,3 +668,14 @@ class TestAddress:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
         assert daemon_url(given) == url
+
+
+class TestEndOfTheDaemon:
+    @pytest.mark.parametrize(("code", "told"), [(0, ["stopped in order"]), (1, []), (2, [])])
+    def test_a_stop_in_order_is_told(self, code: int, told: list[str]) -> None:
+        """So one knows that it is over, and that the history is closed. Another end has told its reason."""
+        said: list[str] = []
+        sink = logger.add(lambda message: said.append(message.record["message"]))
+        assert told_end(code) == code
+        logger.remove(sink)
+        assert said == told
