@@ -28,6 +28,7 @@ from dataflow.cli.daemon import told_end, why_not_free
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.history import HISTORY
 from dataflow.cli.simulate import SIMULATORS, as_line
+from dataflow.cli.top import VIEWS
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
 from simulators import CONTROLS_ABOVE
@@ -134,6 +135,36 @@ class TestHelp:
             typed = re.split("[|>]", example)[0].split()
             call = typed[typed.index("dataflow") + 1 :]
             app().parse_args(call, exit_on_error=False, print_error=False)
+
+
+@pytest.fixture
+def page(checkout: Path) -> str:
+    return (checkout / "dataflow" / "cli" / "README.md").read_text()
+
+
+class TestReadme:
+    def test_it_has_every_command(self, page: str) -> None:
+        """The table names those that there are, and of `config` both."""
+        rows = re.findall(r"^\| `([a-z ]+)` \| .* \| `dataflow ([^`]+)` \|$", page, re.M)
+        names = {name for name in app() if not name.startswith("-")}
+        assert {name for name, _ in rows} == names - {"config"} | {"config show", "config default"}
+        assert [name for name, example in rows if not example.startswith(name)] == []
+
+    def test_its_examples_can_be_typed(self, page: str) -> None:
+        """Every command line is accepted."""
+        examples = re.findall(r"`dataflow ([a-z][^`|]+)`", page) + re.findall(r"^dataflow (.*)$", page, re.M)
+        typed = [re.split("[#>]|mkdir", example)[0].split() for example in examples]
+        assert len(typed) > 20
+        for words in (
+            each for each in typed if not {"COMMAND", "SHELL"} & set(each) and "http://" not in each[0]
+        ):
+            app().parse_args(words, exit_on_error=False, print_error=False)
+
+    @pytest.mark.parametrize("by", VIEWS)
+    def test_it_has_every_column_of_top(self, page: str, by: str) -> None:
+        """In the order in which they stand."""
+        (row,) = re.findall(rf"^\| `{by}` \| (`{VIEWS[by].columns[0].title}`.*) \|$", page, re.M)
+        assert re.findall("`([^`]+)`", row) == [column.title for column in VIEWS[by].columns]
 
 
 def test_the_options_of_simulate_are_those_of_the_readme(checkout: Path) -> None:
