@@ -191,6 +191,16 @@ class Unsubscribed(TypedDict):
     interval: NotRequired[str]
 
 
+class Discovered(TypedDict):
+    """The OpenRPC document of all methods."""
+
+    openrpc: Annotated[str, Meta(description="the version of the format")]
+    info: dict[str, Any]
+    servers: list[dict[str, Any]]
+    methods: list[dict[str, Any]]
+    components: dict[str, Any]
+
+
 # -- what they are told --------------------------------------------------------------------------------
 
 StreamGap = TypedDict(
@@ -423,8 +433,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "rpc.discover": Method(
         "This document",
         None,
-        (dict[str, Any],),
-        example=({}, {"openrpc": "1.3.2"}),
+        (Discovered,),
+        example=({}, {"openrpc": "1.3.2", "info": {}, "servers": [], "methods": [], "components": {}}),
     ),
     "ping": Method("Whether somebody is there", None, (Literal["pong"],), example=({}, "pong")),
 }
