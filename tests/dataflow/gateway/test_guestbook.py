@@ -207,6 +207,7 @@ async def test_the_last_ones_that_left_are_known(mock_clock: MockClock) -> None:
         mock_clock.jump(2.0)
         one.end(Ending.SLOW, "slow client: 10 messages were waiting")
         clients.leave(one)
+    assert LEFT == 50
     assert [each.guest.number for each in clients.left] == list(range(3, LEFT + 3))
     last = clients.left[-1]
     assert (last.guest.agent, last.left_at - last.guest.came_at) == (f"feed/{LEFT + 2}", 2.0)
