@@ -36,7 +36,7 @@ from .sources.breaker import Breaker
 from .sources.failover import Board, Plan
 from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
-from .sources.reading import excerpt
+from .sources.reading import in_short
 from .sources.state import FAILURES, Audience, SourceState, carriers
 from .sources.wanted import Refills
 from .topics.candle_streams import Candles
@@ -413,7 +413,7 @@ class Core:
             channel.look(symbols)
 
     def _refused(self, trade: Trade, verdict: Verdict) -> None:
-        about = excerpt(f"{trade.symbol}: trade {trade.trade_id}")
+        about = in_short(f"{trade.symbol}: trade {trade.trade_id}")
         self._known[trade.source].problem(verdict.value, about)
 
 

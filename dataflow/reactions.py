@@ -72,7 +72,9 @@ class Reactions:
         lost, kind, crowd = self._lost.pop(event.path, 0), _kind(event), paths.crowd(event.path)
         if kind is None or (crowd is not None and kind in _USUAL):
             return
-        told = logs.words(event) + (f"; {lost:,} messages in hand were lost" if lost else "")
+        told = logs.words(event).removeprefix(f"{kind}: ")
+        if lost:
+            told += f"; {lost:,} message{'' if lost == 1 else 's'} in hand lost"
         error = None if logs.is_link_lost(event) else logs.failure(event)
         alike = crowd if crowd == paths.SESSIONS else None
         self._hall.core.events.tell(kind, event.path, told, error, alike=alike)

@@ -80,7 +80,8 @@ class Reload:
             _log.warning("{}", warning)
 
     def _keep(self, told: Iterable[str]) -> None:
-        self._hall.core.events.tell(Kind.RELOAD, paths.RELOAD, "; ".join(told))
+        words = "; ".join(told)
+        self._hall.core.events.tell(Kind.RELOAD, paths.RELOAD, words, alike=words)
 
     def _checked(self) -> _Read:
         settings = self._read()

@@ -7,10 +7,12 @@ written. What this client does not know is a `Notice`; what it cannot understand
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -141,13 +143,14 @@ class Client:
         self._calls.clear()
         self._left.clear()
 
-    def hear(self, text: str | bytes) -> Iterator[Event]:
-        """What a message says, in order. Iterate to the end: each event is taken as it is yielded.
+    def hear(self, text: str | bytes) -> Iterable[Event]:
+        """What a message says, in order. Iterate to the end: each event is taken as it is yielded, if not
+        before.
 
         Raises ServerFault. What came before it in the message has been yielded, and stays.
         """
-        for event, _said in self.read(text):
-            yield event
+        rows = _rows_of(text)
+        return self._take_rows(rows) if rows is not None else (event for event, _said in self.read(text))
 
     def read(self, text: str | bytes) -> Heard:
         """As `hear`; beside each event its JSON text, as the server wrote it."""
@@ -382,13 +385,35 @@ class Client:
 
     def _array(self, said: bytes) -> Heard:
         row = _row.decode(said)
-        key = self._compact.get(row.topic) or self._key_of_later(row.topic)
-        if key is None:
-            raise ServerFault(f"an array of topic {row.topic} came without a subscription")
+        key = self._key(row.topic)
         stream, trade = self._stream(key.symbol), _of_row(row, key)
         stream.take(trade)
         if not stream.left:
             yield trade, said
+
+    def _take_rows(self, rows: list[_Row]) -> Iterable[Trade]:
+        """Trades as arrays, the most frequent message. Those of one topic are taken at once."""
+        topic = rows[0].topic
+        if all([row.topic == topic for row in rows]):  # noqa: C419 - a generator takes three times as long
+            return self._take_run(topic, rows)
+        runs = groupby(rows, attrgetter("topic"))
+        return chain.from_iterable(self._take_run(topic, list(run)) for topic, run in runs)
+
+    def _take_run(self, topic: int | str, rows: list[_Row]) -> Iterable[Trade]:
+        key = self._key(topic)
+        stream = self._stream(key.symbol)
+        taken = stream.take_run(_of_rows(rows, key))
+        if not stream.left:
+            return taken
+        deque(taken, maxlen=0)
+        return ()
+
+    def _key(self, topic: int | str) -> _Key:
+        """Raises ServerFault."""
+        key = self._compact.get(topic) or self._key_of_later(topic)
+        if key is None:
+            raise ServerFault(f"an array of topic {topic} came without a subscription")
+        return key
 
     def _key_of_later(self, topic: int | str) -> _Key | None:
         """That of a symbol which came after the answer to `*`: it and its sources stand for themselves."""
@@ -498,6 +523,7 @@ _place: Final = msgspec.json.Decoder(_Place)
 _quality: Final = msgspec.json.Decoder(Quality)
 _candle: Final = msgspec.json.Decoder(Candle)
 _row: Final = msgspec.json.Decoder(_Row)
+_rows: Final = msgspec.json.Decoder(list[_Row])
 _several: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -509,21 +535,53 @@ def _key(topic: Topic, answer: _Answer) -> _Key:
 
 
 def _of_row(row: _Row, key: _Key) -> Trade:
-    source = row.source
-    if isinstance(source, int):
-        if not 0 <= source < len(key.sources):
-            raise Unreadable(f"{key.symbol}: source {source} of {len(key.sources)}")
-        source = key.sources[source]
-    return Trade(
-        symbol=key.symbol,
-        offset=row.offset,
-        timestamp=_EPOCH + timedelta(microseconds=row.timestamp),
-        side=row.side,
-        price=row.price,
-        quantity=row.qty,
-        trade_id=row.trade_id,
-        source=source,
-    )
+    return _of_rows([row], key)[0]
+
+
+def _of_rows(rows: list[_Row], key: _Key) -> list[Trade]:
+    symbol, names = key.symbol, key.sources
+    of, moment = 0, _EPOCH
+    trades = []
+    for row in rows:
+        source = row.source
+        if isinstance(source, int):
+            if not 0 <= source < len(names):
+                raise Unreadable(f"{symbol}: source {source} of {len(names)}")
+            source = names[source]
+        if row.timestamp != of:  # trades often share one, and to make it is the dearest part of a trade
+            of = row.timestamp
+            moment = _moment(of)
+        trades.append(
+            Trade(
+                symbol=symbol,
+                offset=row.offset,
+                timestamp=moment,
+                side=row.side,
+                price=row.price,
+                quantity=row.qty,
+                trade_id=row.trade_id,
+                source=source,
+            )
+        )
+    return trades
+
+
+def _moment(microseconds: int) -> datetime:
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        raise Unreadable(f"{microseconds} us since 1970 is no time") from None
+
+
+def _rows_of(text: str | bytes) -> list[_Row] | None:
+    """Trades as arrays, if the message has nothing else."""
+    begins = text.startswith("[[") if isinstance(text, str) else text.startswith(b"[[")
+    if not begins:
+        return None
+    try:
+        return _rows.decode(text)
+    except msgspec.DecodeError:
+        return None  # other things among them, or nonsense: part by part it will show
 
 
 def _parts(text: bytes) -> Iterator[bytes]:

@@ -77,13 +77,6 @@ class Inbox:
         if self.asleep is not None:
             self.wake()
 
-    def take(self) -> Any:
-        """The oldest event; there must be one."""
-        event = self.queue.popleft()
-        if self.crowded is not None and len(self.queue) <= self.room // 2:
-            self.relieve()
-        return event
-
     def wake(self) -> None:
         """Let the reader look."""
         if self.asleep is not None:
@@ -91,8 +84,8 @@ class Inbox:
             self.asleep = None
 
     def relieve(self) -> None:
-        """Let the feed go on."""
-        if self.crowded is not None:
+        """Let the feed go on, once half of the room is free."""
+        if self.crowded is not None and (self.ended or len(self.queue) <= self.room // 2):
             self.crowded.set()
             self.crowded = None
 
@@ -167,6 +160,7 @@ class Following(Generic[E]):
 
     def __init__(self, feed: Feed, inbox: Inbox) -> None:
         self._feed = feed
+        self._places = feed._places
         self._inbox = inbox
         self._turn = TURN
 
@@ -179,22 +173,27 @@ class Following(Generic[E]):
         return self
 
     async def __anext__(self) -> E:
-        inbox = self._inbox
+        inbox, queue = self._inbox, self._inbox.queue
         while True:
-            if not inbox.queue:
+            if not queue:
                 await self._until_something()
             elif not self._turn:
                 self._turn = TURN
                 await anyio.lowlevel.checkpoint()
             self._turn -= 1
-            event = inbox.take()
-            if self._feed._places.give(event):
+            event = queue.popleft()
+            if inbox.crowded is not None:
+                inbox.relieve()
+            if self._places.give(event):
                 return event  # type: ignore[no-any-return]
 
     async def _several(self) -> list[Any]:
         """All that waits, at least one event: not noted as given so far. Raises what `anext` raises."""
         await self._until_something()
-        return [self._inbox.take() for _ in range(min(len(self._inbox.queue), TURN))]
+        queue = self._inbox.queue
+        events = [queue.popleft() for _ in range(min(len(queue), TURN))]
+        self._inbox.relieve()
+        return events
 
     async def _until_something(self) -> None:
         self._turn = TURN
@@ -456,18 +455,22 @@ class Feed:
             self._end(error)
 
     async def _deliver(self, events: Iterable[Event]) -> None:
-        traders = self._traders
+        inbox: Inbox | None
+        symbol, inbox = "", None  # of the trade before: they come in runs
         for event in events:
-            if type(event) is Trade:
-                inbox = traders.get(event.symbol) or traders.get(EVERY)
-            else:
-                inbox = await self._inbox_of(event)
-            if inbox is None:
+            if type(event) is not Trade:
+                symbol, inbox = "", await self._inbox_of(event)
+            elif event.symbol != symbol:
+                symbol = event.symbol
+                inbox = self._traders.get(symbol) or self._traders.get(EVERY)
+            if inbox is None or inbox.ended:
                 continue
             if len(inbox.queue) >= inbox.room:
                 await self._until_room(inbox)
-            if not inbox.ended:
-                inbox.put(event)
+                symbol = ""
+                if inbox.ended:
+                    continue
+            inbox.put(event)
 
     async def _inbox_of(self, event: Event) -> Inbox | None:
         """Whose an event is. Some are for all, and delivered here."""

@@ -136,8 +136,12 @@ class Link(Generic[T]):
         heard: list[T] = []
         try:
             for message in messages:
-                for event in self.hear(message):
-                    heard.append(event)
+                events = self.hear(message)
+                if isinstance(events, list):
+                    heard += events
+                else:
+                    for event in events:
+                        heard.append(event)  # not at once: a fault may follow it
                 self._heard = self._understood = True
         except ServerFault as fault:
             self._fault = fault

@@ -10,7 +10,7 @@ forgotten gaps are no news.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -156,6 +156,17 @@ class Stream:
         self._keep(entry)
         return entry
 
+    def take_run(self, trades: list[Trade]) -> Iterable[Trade]:
+        """The next trades: all at once if each has its place, else one by one, up to the wrong one."""
+        first = self._next
+        places = [trade.offset for trade in trades]
+        if not self.live or places != list(range(first, first + len(places))):
+            return (trade for trade in trades if self.take(trade))
+        self.offset = places[-1]
+        self.log += trades
+        self._trim()
+        return trades
+
     def fill(self, told: Filled) -> Iterator[Filled]:
         """Places of gaps hold trades now. Yields those that were open here; others are no news."""
         places = [trade.offset for trade in told.trades]
@@ -224,6 +235,9 @@ class Stream:
             self.gaps.append(entry)
             del self.gaps[:-MOST_GAPS]
         self.log.append(entry)
+        self._trim()
+
+    def _trim(self) -> None:
         if self.keep is not None and len(self.log) > 2 * self.keep:
             del self.log[: -self.keep or None]
 

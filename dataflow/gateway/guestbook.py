@@ -112,13 +112,13 @@ class Guestbook:
         words = _how_stalled(session, now)
         if words is not None and guest.number not in self._stalled:
             self._stalled.add(guest.number)
-            self._tell(guest, "WARNING", Kind.STALLED, f"client takes nothing: {words}")
+            self._tell(guest, "WARNING", Kind.STALLED, f"takes nothing: {words}")
         elif words is None and guest.number in self._stalled:
             self._stalled.discard(guest.number)
-            self._tell(guest, "INFO", Kind.RECOVERED, "client reads again")
+            self._tell(guest, "INFO", Kind.RECOVERED, "reads again")
 
     def _tell(self, guest: Guest, level: str, kind: Kind, words: str) -> None:
-        path, line = paths.session(guest.number), f"{words}: {guest}"
+        path, line = paths.session(guest.number), f"client {words}: {guest}"
         self._events.tell(kind, path, line, alike=paths.SESSIONS)
         if count := self._due(kind.value, level):
             self._write(level, path, count, line)

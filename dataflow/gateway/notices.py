@@ -34,14 +34,14 @@ class Announcer(Audience):
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
         is_wanted = reason in (STOPPED, REMOVED, CHANGED)
-        told = f"connection lost: {reason}"
-        logger.bind(path=paths.source(source)).log("INFO" if is_wanted else "WARNING", "{}", told)
-        self._keep(Kind.STOPPED if is_wanted else Kind.LOST, source, f"{told}; concerns {_few(symbols)}")
+        level = "INFO" if is_wanted else "WARNING"
+        logger.bind(path=paths.source(source)).log(level, "connection lost: {}", reason)
+        self._keep(Kind.STOPPED if is_wanted else Kind.LOST, source, f"{reason}; concerns {_few(symbols)}")
         self._clients.broadcast(SourceLost(source, reason, tuple(symbols)))
 
     def restored(self, source: str, symbols: Collection[str], away: float) -> None:
-        told = f"connection restored after {away:.1f} s, {_carried(symbols)}"
-        logger.bind(path=paths.source(source)).info("{}", told)
+        told = f"after {away:.1f} s, {_carried(symbols)}"
+        logger.bind(path=paths.source(source)).info("connection restored {}", told)
         self._keep(Kind.RESTORED, source, told)
         self._clients.broadcast(SourceRestored(source, tuple(symbols)))
 
@@ -57,12 +57,12 @@ class Announcer(Audience):
 
     def stalled(self, source: str, symbol: str, reason: str) -> None:
         """The lookout has a line of the log for each remedy."""
-        self._keep(Kind.STALLED, source, f"{symbol} is stalled: {reason}")
+        self._keep(Kind.STALLED, source, f"{symbol}: {reason}")
 
     def recovered(self, source: str, symbol: str) -> None:
         if count := self._burst.occurred((source, "recovered"), trio.current_time()):
             logger.bind(path=paths.source(source)).info("{} is stalled no more{}", symbol, often(count))
-        self._keep(Kind.RECOVERED, source, f"{symbol} is stalled no more")
+        self._keep(Kind.RECOVERED, source, f"{symbol}: its trades come again")
 
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         """Log a problem once per burst: a broken source sends much garbage."""

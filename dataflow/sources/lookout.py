@@ -25,7 +25,7 @@ from dataflow.net.budget import Asks, Priority, RestFailed
 from supervisors import Context
 
 from .port import Filler, SourceSettings
-from .reading import Unusable, excerpt
+from .reading import Unusable, excerpt, in_short
 from .state import LinkState, SourceState
 from .vitals import NEWER, Pulse, Remedy, Seen, Vitals
 
@@ -196,7 +196,7 @@ class Lookout:
         try:
             answer = await client.get(request.path, request.weight, Priority.LIFE)
         except RestFailed as error:
-            self._fail(due, error.reason, concealed(excerpt(str(error))))
+            self._fail(due, error.reason, concealed(in_short(str(error))))
             return due
         try:
             told = filler.newest(due, answer)

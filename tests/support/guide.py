@@ -1,11 +1,14 @@
-"""The guide: where its texts are, and how it is built."""
+"""The guide: where its texts are, and how it is built: once for all tests that read it."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "dataflow" / "faces" / "guide"
@@ -24,3 +27,15 @@ def built(folder: Path) -> Path:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return folder
+
+
+def shared(factory: pytest.TempPathFactory) -> Path:
+    """A guide that all workers of a run read. The first one that asks builds it."""
+    own = factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with open(folder / "guide.lock", "w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        site = folder / "guide"
+        if not site.exists():
+            built(folder / "guide.begun").rename(site)
+    return site

@@ -214,6 +214,8 @@ async def test_the_document_knows_the_token_and_the_prefix() -> None:
             "/faults/{id}",
             "/api/v1/load",
             "/api/v1/topics",
+            "/api/v1/events",
+            "/api/v1/sources/{name}/problems",
             "/api/v1/clients",
             "/api/v1/clients/{id}",
         }

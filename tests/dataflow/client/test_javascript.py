@@ -18,7 +18,7 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.client import Client, Event, Filled, Gap, Rewound, ServerFault, Topic, Trade
+from dataflow.client import Client, Event, Filled, Gap, Rewound, ServerFault, Subscribed, Topic, Trade
 from tests.support.node import FOLDER, NODE
 
 from .test_model import DEEDS, SYMBOL, Reader, Server
@@ -95,7 +95,8 @@ class World:
         self.steps.append(["say", message])
         try:
             for event in self.core.hear(message):
-                self.events.append(event)
+                if not isinstance(event, Subscribed):  # the other client does not tell it
+                    self.events.append(event)
         except ServerFault:
             self.is_cut = True
             self.server.hang_up()
@@ -112,7 +113,9 @@ class World:
             self.say(GARBAGE[number % len(GARBAGE)])
         elif kind == "foreign":
             self.say(
-                json.dumps({"jsonrpc": "2.0", "method": "trades.update", "params": self.server._trade_of(number)})
+                json.dumps(
+                    {"jsonrpc": "2.0", "method": "trades.update", "params": self.server._trade_of(number)}
+                )
             )
         elif kind == "skip" and wire:
             del wire[at]
@@ -175,7 +178,9 @@ class User(Reader):
         """What a later `since` would say is what this user has."""
         if self.places:
             assert positions[SYMBOL]["offset"] == max(self.places)
-            open_places = {at for first, last in positions[SYMBOL].get("gaps", ()) for at in range(first, last + 1)}
+            open_places = {
+                at for first, last in positions[SYMBOL].get("gaps", ()) for at in range(first, last + 1)
+            }
             assert {at for at, cell in self.places.items() if cell == "exact"} <= open_places
 
 
@@ -188,7 +193,9 @@ def told(event: Event) -> dict[str, Any]:
     """An event of the core as the other client has it."""
     kind = {Trade: "trade", Gap: "gap", Filled: "filled", Rewound: "rewound"}[type(event)]
     fields = msgspec.to_builtins(event, builtin_types=(Decimal, datetime))
-    return {"type": kind} | {name: spelled(value) for name, value in fields.items() if name != "skipped" or value}
+    return {"type": kind} | {
+        name: spelled(value) for name, value in fields.items() if name != "skipped" or value
+    }
 
 
 def spelled(value: Any) -> Any:

@@ -178,6 +178,14 @@ async def test_a_range_within_a_gap_tells_the_gap() -> None:
         assert await pair.walked(Bounds(0, 4, 200 * US, 300 * US, descending=down)) == []
 
 
+async def test_a_gap_at_the_beginning_of_a_page() -> None:
+    """It stands beside a trade of the range that the page before ended with, though only late ones follow."""
+    pair = Pair([trade("1", 3 * US), missed(reason="lost"), trade("2", 2 * US), trade("3", 3 * US)], kept=1)
+    pair.archive.guess = 1
+    found = await pair.walked(Bounds(1, 5, 3 * US))
+    assert [last for last, _ in found] == [2, 4]
+
+
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("gap", [False, True])
 async def test_a_late_trade_behind_others_of_later_times(down: bool, gap: bool) -> None:

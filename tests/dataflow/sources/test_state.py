@@ -33,6 +33,12 @@ class Diary(Audience):
     def accepted(self, source: str, symbol: str) -> None:
         self.lines.append(f"accepted {source} [{symbol}]")
 
+    def stalled(self, source: str, symbol: str, reason: str) -> None:
+        self.lines.append(f"stalled {source}: {reason} [{symbol}]")
+
+    def recovered(self, source: str, symbol: str) -> None:
+        self.lines.append(f"recovered {source} [{symbol}]")
+
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         self.lines.append(f"problem {source}: {reason}")
 
@@ -262,3 +268,26 @@ def test_a_source_that_is_not_asked_to_brings_none(diary: Diary) -> None:
     assert list(free.symbols) == ["X-Y"]
     free.become(evolve(free.settings, symbols=("*",)))
     assert list(free.symbols) == ["AAPL"], "its trades are still there"
+
+
+def test_a_restoration_tells_how_long_it_was_away(diary: Diary) -> None:
+    """From the loss until it is back, by the clock that never jumps, however often was tried in between."""
+    now = [100.0]
+    settings = SourceSettings(connector="a", url="ws://x/", symbols=("X-Y",))
+    source = SourceState("a", settings, diary, clock=lambda: 1.0, steady=lambda: now[0])
+    source.up([])
+    for at, is_up in ((110.0, False), (120.0, False), (131.5, True), (140.0, False), (141.0, True)):
+        now[0] = at
+        if is_up:
+            source.up(["X-Y"])
+        else:
+            source.down("cut")
+    assert diary.away == [21.5, 1.0]
+
+
+def test_a_stall_is_told_once_and_its_end_once(diary: Diary) -> None:
+    """However often it is looked at; and an end without a stall is none."""
+    source = state(diary, "X-Y")
+    for reason in (None, "newer", "newer", None, None, "newer"):
+        source.stalls("X-Y", reason)
+    assert diary.lines == ["stalled a: newer [X-Y]", "recovered a [X-Y]", "stalled a: newer [X-Y]"]

@@ -16,7 +16,7 @@ import yaml
 from attrs import define, field
 
 from dataflow.cli import app
-from tests.support.guide import BUILDING, ROOT, built
+from tests.support.guide import BUILDING, ROOT, built, shared
 
 LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "srcset")}
 FETCHED = {"node_modules", ".build", ".venv"}  # what others wrote
@@ -35,7 +35,7 @@ def hooks() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(tmp_path_factory.mktemp("guide") / "site")
+    return shared(tmp_path_factory)
 
 
 @define
