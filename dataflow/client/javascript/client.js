@@ -90,11 +90,13 @@ function entriesOf(answer) {
 
 // ---- places
 
-/** A position in a stream, and the gaps up to it that may still be filled. */
+/** What somebody was told of a stream: the position, and the gaps up to it. `begin`: the place before the first. */
 class Places {
   epoch = null;
   offset = null;
-  gaps = []; // [from, to], in order
+  begin = 0;
+  gaps = []; // [from, to], in order: those that may still be filled
+  unknown = []; // places that stand for an unknown number of trades
 
   get since() {
     if (this.epoch === null || this.offset === null) return null;
@@ -102,17 +104,27 @@ class Places {
     return this.gaps.length ? { ...since, gaps: this.gaps.map(each => [...each]) } : since;
   }
 
-  set since({ epoch, offset, gaps = [] }) {
+  start({ epoch, offset, gaps = [] }) {
     this.epoch = epoch;
-    this.offset = offset;
+    this.offset = this.begin = offset;
     this.gaps = gaps.map(each => [...each]);
+    this.unknown = [];
   }
 
   go(entry) {
     this.offset = lastOf(entry);
-    if (entry.type !== "gap" || entry.to === null) return;
-    this.gaps.push([entry.from, entry.to]);
-    if (this.gaps.length > MOST_GAPS) this.gaps.shift();
+    if (entry.type !== "gap") return;
+    const [kept, missing] = entry.to === null ? [this.unknown, entry.from] : [this.gaps, [entry.from, entry.to]];
+    kept.push(missing);
+    if (kept.length > MOST_GAPS) kept.shift();
+  }
+
+  /** Somebody else knows more of what came before. */
+  goBack({ begin, gaps, unknown }) {
+    const older = gaps.filter(([from]) => from <= this.begin).map(([from, to]) => [from, Math.min(to, this.begin)]);
+    this.gaps = [...older, ...this.gaps].slice(-MOST_GAPS);
+    this.unknown = [...unknown.filter(place => place <= this.begin), ...this.unknown].slice(-MOST_GAPS);
+    this.begin = begin;
   }
 
   /** Close the open gaps among these places. Returns them. */
@@ -127,11 +139,17 @@ class Places {
     return closed;
   }
 
-  /** Forget all behind a place. */
+  /** Forget all behind a place. Returns the number of trades among it. */
   cut({ epoch, offset }) {
+    const low = Math.max(offset, this.begin), places = Math.max(0, (this.offset ?? 0) - low);
+    const missing = this.gaps.reduce((sum, [from, to]) => sum + Math.max(0, to - Math.max(from - 1, low)), 0);
+    const trades = places - missing - this.unknown.filter(place => place > low).length;
     this.epoch = epoch;
     if (this.offset !== null) this.offset = Math.min(this.offset, offset);
+    this.begin = Math.min(this.begin, offset);
     this.gaps = this.gaps.flatMap(([from, to]) => from > offset ? [] : [[from, Math.min(to, offset)]]);
+    this.unknown = this.unknown.filter(place => place <= offset);
+    return Math.max(0, trades);
   }
 }
 
@@ -140,11 +158,9 @@ const parts = (filled, ranges) => ranges.map(([from, to]) =>
 
 // ---- streams
 
-/** The trades of a symbol as the server tells them. `begin`: the place before the first one that was told. */
+/** The trades of a symbol as the server tells them. */
 class Stream extends Places {
-  begin = 0;
   live = false; // subscribed on the present connection
-  unknown = []; // places that stand for an unknown number of trades, as many as `gaps` may have
   seats = new Set();
 
   constructor(symbol) {
@@ -173,11 +189,17 @@ class Stream extends Places {
     const entries = entriesOf(answer), { epoch, offset } = position(answer);
     if (epoch !== this.epoch) throw new ServerFault(`${this.symbol}: a new epoch, and no word of it`);
     if (seat !== null && !seat.on) {
-      const first = entries.length ? firstOf(entries[0]) : offset + 1;
+      const begin = Math.min(entries.length ? firstOf(entries[0]) - 1 : offset, this.offset);
+      const told = new Places();
+      told.start({ epoch, offset: begin });
       seat.on = true;
-      seat.push({ type: "at", symbol: this.symbol, epoch, offset: Math.min(first - 1, this.offset) });
-      for (const entry of entries) if (firstOf(entry) <= this.offset) seat.push(entry);
-      this.#goesBack(entries, first - 1);
+      seat.push({ type: "at", symbol: this.symbol, epoch, offset: begin });
+      for (const entry of entries) {
+        if (firstOf(entry) > this.offset) break;
+        told.go(entry);
+        seat.push(entry);
+      }
+      if (begin < this.begin) this.goBack(told); // fills of gaps there are news now
     }
     for (const each of answer.filled ?? []) this.fill(each);
     for (const entry of entries) if (firstOf(entry) > this.offset) this.take(entry);
@@ -191,9 +213,7 @@ class Stream extends Places {
     if (first > next) throw this.#wrong(first, "a hole");
     if (first < next) throw this.#wrong(first, "told twice, or out of order");
     if (last < first) throw new ServerFault(`${this.symbol}: a gap from ${first} to ${last}`);
-    if (entry.type === "trade") this.offset = last;
-    else this.go(entry);
-    if (entry.to === null && this.unknown.push(first) > MOST_GAPS) this.unknown.shift();
+    this.go(entry);
     this.#tell(entry);
   }
 
@@ -213,13 +233,8 @@ class Stream extends Places {
   /** What came behind this place is no part of the stream; its epoch goes on from there. */
   rewind(told) {
     const { epoch, offset } = position(told);
-    const low = Math.max(offset, this.begin), places = Math.max(0, (this.offset ?? 0) - low);
-    const missing = this.gaps.reduce((sum, [from, to]) => sum + Math.max(0, to - Math.max(from - 1, low)), 0);
-    const dropped = places - missing - this.unknown.filter(place => place > low).length;
     this.cut({ epoch, offset });
-    this.unknown = this.unknown.filter(place => place <= offset);
-    this.begin = Math.min(this.begin, offset);
-    this.#tell({ type: "rewound", symbol: this.symbol, epoch, offset, dropped: Math.max(0, dropped) });
+    this.#tell({ type: "rewound", symbol: this.symbol, epoch, offset });
   }
 
   #goesOn(entries, { recovered, rewound }) {
@@ -232,28 +247,11 @@ class Stream extends Places {
     const anew = this.offset !== null;
     const told = entries.length && firstOf(entries[0]) === FROM_NOTHING ? entries[0] : null;
     const first = entries.find(each => firstOf(each) !== FROM_NOTHING);
-    this.offset = this.begin = first ? firstOf(first) - 1 : offset;
-    this.gaps = [];
-    this.unknown = [];
+    this.start({ epoch, offset: first ? firstOf(first) - 1 : offset });
     this.#tell({ type: "at", symbol: this.symbol, epoch, offset: this.offset });
     if (!anew && told === null) return;
     const reason = told?.type === "gap" ? told.reason : "overrun";
     this.#tell({ type: "gap", symbol: this.symbol, from: FROM_NOTHING, to: null, reason });
-  }
-
-  /** A new reader was told of places before those of the others: fills of gaps among them are news to it. */
-  #goesBack(entries, begin) {
-    if (begin >= this.begin) return;
-    const older = new Places();
-    const unknown = [];
-    for (const entry of entries) {
-      if (entry.type !== "gap" || firstOf(entry) > this.begin) continue;
-      if (entry.to === null) unknown.push(entry.from);
-      else older.go({ ...entry, to: Math.min(entry.to, this.begin) });
-    }
-    this.gaps = [...older.gaps, ...this.gaps].slice(-MOST_GAPS);
-    this.unknown = [...unknown, ...this.unknown].slice(-MOST_GAPS);
-    this.begin = begin;
   }
 
   #tell(event) {
@@ -282,14 +280,13 @@ class Seat extends Places {
   taken(event) {
     switch (event.type) {
       case "at":
+        if (event.offset !== null) this.start(event);
         this.epoch = event.epoch;
-        if (event.offset !== null) this.since = event;
         return [];
       case "filled":
         return parts(event, this.close(event.from, event.to));
       case "rewound":
-        this.cut(event);
-        return [event];
+        return [{ ...event, dropped: this.cut(event) }];
       default:
         if (firstOf(event) !== FROM_NOTHING) this.go(event);
         return [event];
@@ -516,11 +513,7 @@ class TradesView extends Subscription {
     if (hole.gap) hole.gap = { ...hole.gap, to: Math.min(lastOf(hole.gap), offset) };
     if (hole.at) hole.at = { ...hole.at, epoch, offset: hole.at.offset === null ? null : Math.min(hole.at.offset, offset) };
     const before = hole.gap ? hole.gap.from - 1 : offset;
-    hole.rewound = {
-      ...event,
-      offset: Math.min(before, hole.rewound?.offset ?? before),
-      dropped: event.dropped + (hole.rewound?.dropped ?? 0),
-    };
+    hole.rewound = { ...event, offset: Math.min(before, hole.rewound?.offset ?? before) };
   }
 }
 
@@ -822,8 +815,8 @@ class Feed {
     const { channel, interval } = view;
     for (const [symbol, since] of known) {
       const seat = view.seat(symbol), stream = this.#stream(symbol);
-      stream.since = seat.since = since;
-      stream.begin = since.offset;
+      stream.start(since);
+      seat.start(since);
       seat.on = true;
       stream.seats.add(seat);
     }
@@ -966,6 +959,7 @@ class Feed {
       let message = JSON.parse(data);
       if (this.#answersCall(message)) message = parseExactly(data);
       if (!Array.isArray(message)) return this.#take(message);
+      if (!message.length) throw new ServerFault("an empty message");
       for (const part of message) {
         this.#take(part);
         if (!this.#link.isOpen) return; // a listener has closed the feed

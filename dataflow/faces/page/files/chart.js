@@ -6,35 +6,15 @@
 import { digits, padded, percent, short, tone } from "./decimal.js";
 import { feed, on } from "./daemon.js";
 import { el, paint, put } from "./dom.js";
+import { bands, gapText, width } from "./spans.js";
 import { count } from "./words.js";
 
 const LIBRARY = "./vendor/lightweight-charts.standalone.production.mjs";
 const PAGE = 500, MOST = 20_000, EMPTY = 500, DRAW_EVERY = 0.25;  // candles: a page, at most, empty windows shown in a row; seconds
-const UNITS = { s: 1, m: 60, h: 3600, d: 86400 };
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 
-// Seconds of a window; null: a number of trades, or a volume.
-export const width = interval => UNITS[interval.at(-1)] ? Number.parseInt(interval, 10) * UNITS[interval.at(-1)] : null;
-
-// What gaps span, from the candles that name them, oldest first: `{ from, to, text }`, times of candles. An open one reaches the end.
-export function bands(candles) {
-  const found = new Map();
-  for (const candle of candles) for (const { from, to, reason } of candle.gaps) {
-    const key = `${from} ${reason}`, band = found.get(key) ?? found.set(key, { from: candle.time }).get(key);
-    Object.assign(band, { to: candle.time, text: gapText(from, to, reason), open: to === null && reason === "source_gap" && candle === candles.at(-1) });
-  }
-  const joined = [];
-  for (const band of found.values()) {  // those of one span have one name
-    const last = joined.at(-1);
-    if (last?.from === band.from && last.to === band.to) Object.assign(last, { more: (last.more ?? 0) + 1, open: last.open || band.open });
-    else joined.push(band);
-  }
-  return joined.map(({ from, to, text, more, open }) => ({ from, to, open, text: more ? `${text} and ${more} more` : text }));
-}
-const gapText = (from, to, reason) => from === 0 ? `not known (${reason})` : `${to === null ? "gap" : `${count(to - from + 1)} missing`} (${reason})`;
-
 export async function open(room, name, interval) {
-  const legend = el("p", "legend"), box = el("div", "chart"), key = el("p", "key off");
+  const legend = el("p", "legend"), said = legend.appendChild(el("span", "off")), box = el("div", "chart"), key = el("p", "key off");
   box.tabIndex = 0;
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", `Candles of ${name}, ${interval}. Arrow keys scroll, plus and minus zoom.`);
@@ -96,7 +76,7 @@ export async function open(room, name, interval) {
   }
   function bar(candle) {
     const [open, high, low, close] = [candle.open, candle.high, candle.low, candle.close].map(Number), colour = close >= open ? colours.up : colours.down;
-    return { time: candle.time, open, high, low, close, ...(candle.complete ? {} : { color: "rgba(0, 0, 0, 0)", borderColor: colour, wickColor: colour }) };
+    return { time: candle.time, open, high, low, close, ...(candle.complete ? {} : { color: `${colour}00`, borderColor: colour, wickColor: colour }) };
   }
   const volume = candle => ({ time: candle.time, value: Number(candle.volume), color: `${Number(candle.close) >= Number(candle.open) ? colours.up : colours.down}66` });
   function sort() {
@@ -113,7 +93,7 @@ export async function open(room, name, interval) {
     sort();
     const newest = state.sorted.at(-1);
     Object.assign(state, { dirty: false, whole: false });
-    if (!newest) return put(legend, "No candle yet.");
+    if (!newest) return put(said, "No candle yet.");
     const format = { type: "custom", minMove: 10 ** -Math.min(state.most, 12), formatter: price => price.toFixed(Math.min(state.most, 12)) };
     if (series.options().priceFormat.minMove !== format.minMove) series.applyOptions({ priceFormat: format });
     if (whole || !drawn) {
@@ -174,7 +154,7 @@ export async function open(room, name, interval) {
   const timer = setInterval(() => { if (!document.hidden) draw(); }, 1000 * DRAW_EVERY);
   look();
   if (feed.connection.state === "connected") load();
-  else put(legend, "waiting for candles");
+  else put(said, "waiting for candles");
   return {
     // Trades that came after all belong to these candles.
     filled({ trades }) {

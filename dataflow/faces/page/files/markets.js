@@ -78,14 +78,15 @@ let asked = null;  // thousands of notices ask once: each answer has all symbols
 function soon() {
   asked ??= setTimeout(() => { asked = null; list().catch(() => {}); }, 1000);
 }
+const spot = ({ symbol, from, to }) => from === 0 ? symbol : to === null ? `${symbol} at place ${from} (nobody knows how many)` : `${symbol} ${places(from, to)}`;
 function heard(event) {
   if (event.type === "trade") {
     const symbol = touch(event.symbol);
     symbol.priced(event.price);
     symbol.pace.came();
   }
-  else if (event.type === "gap") notice("warn", `Trades are missing (${event.reason})`, event.from ? `${event.symbol} ${places(event.from, event.to)}` : event.symbol);
-  else if (event.type === "filled") notice("good", "Missing trades came after all", `${event.symbol} ${places(event.from, event.to)}`);
+  else if (event.type === "gap") notice("warn", `Trades are missing (${event.reason})`, spot(event));
+  else if (event.type === "filled") notice("good", "Missing trades came after all", spot(event));
   else if (event.type === "rewound") notice("warn", "A crash of dataflow took the newest trades", `${event.symbol} behind place ${event.offset}`);
 }
 function told(event) {

@@ -106,6 +106,7 @@ on("link", link => {
 });
 on("ready", ({ word, kind, why }) => {
   put($("ready"), why.length ? `${word}: ${why.join(", ")}` : word);
+  $("ready").title = why.join("\n");
   paint($("ready"), `state ${kind}`);
 });
 on("status", ({ version }) => put($("version"), `dataflow ${version}`));
