@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tests.system.test_trouble import beside_a_deaf_client
 
 SYMBOLS = ("BTC-USDT", "ETH-USDT")
 AWAY = re.compile("ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|WebSocket connection to")
+FORBIDDEN = re.compile("status of 403")  # of faults, where they are not allowed: told once
 
 
 @asynccontextmanager
@@ -41,7 +42,10 @@ async def visit(url: str, view: str, seen: Callable[[Any, Heard], Any], **contex
         page.set_default_timeout(60_000)
         page.goto(f"{url}/#/{view}")
         result = seen(page, heard)
-        assert [each for each in heard.complaints if not AWAY.search(each)] == []
+        assert len([each for each in heard.complaints if FORBIDDEN.search(each)]) <= 2
+        assert [
+            each for each in heard.complaints if not re.search(f"{AWAY.pattern}|{FORBIDDEN.pattern}", each)
+        ] == []
         return result
 
     return await browse(look, **context)
@@ -90,23 +94,29 @@ async def test_a_restart_asks_first_and_names_the_actor() -> None:
             on_the_trio_side(d.until, lambda: [e for e in d.events if e.path == "cache" and e.epoch == 2])
             page.get_by_label("Filter the actors").fill("sessions")
             page.locator(".tree a.name", has_text="shard-1").wait_for(state="detached")
-            assert [text for text in texts(page, ".tree a.name") if text.isalpha()] == ["root", "gateway", "sessions"]
+            assert [text for text in texts(page, ".tree a.name") if text.isalpha()] == [
+                "root",
+                "gateway",
+                "sessions",
+            ]
             page.goto(f"{d.http}/#/operate/gateway/sessions/1")
             page.get_by_role("link", name="the client").wait_for()
             assert not page.locator(".actor .restart").is_visible(), "a session is its client's"
 
         await visit(d.http, "operate", seen)
         restarted = {e.path for e in d.events if e.epoch > 1}
-        assert {each for each in restarted if not each.startswith("cache")} == set(), "the question told the truth"
+        assert {each for each in restarted if not each.startswith("cache")} == set(), (
+            "the question told the truth"
+        )
 
 
 async def test_nothing_moves_under_the_pointer_among_a_thousand_actors() -> None:
     """Of 500 symbols with two topics each, what is shown is bounded, and no row comes while the pointer is there."""
     names = [f"S{n}-USDT" for n in range(500)]
-    async with running(*names) as (d, _), client(d.url) as follower, trio.open_nursery() as nursery:
-        await follower.call("subscribe", symbol="*")
-        await follower.call("subscribe", symbol="*", channel="quality")
-        await d.until(lambda: len(d.root.supervisor("topics").tree().children) >= 1000)
+    many = Session(max_subscriptions=1000)
+    async with running(*names, session=many) as (d, _), client(d.url) as one, trio.open_nursery() as nursery:
+        for channel in ("trades", "quality"):
+            await one.call("subscribe", symbol=names, channel=channel)
 
         def seen(page: Any, _heard: Heard) -> None:
             page.locator(".tree a.name", has_text=re.compile("^topics$")).wait_for()
@@ -139,7 +149,7 @@ async def test_an_actor_that_crashes_tells_its_error_with_its_time() -> None:
         async def trade() -> None:
             await exchange.publish(Trade(1, "BTCUSDT", "buy", "1", "1", 1_700_000_000_000_000))
 
-        def seen(page: Any, _heard: Heard) -> None:
+        def seen(page: Any, heard: Heard) -> None:
             form = page.locator(".faults form")
             form.get_by_label("Actor").fill("cache/shard-0")
             form.get_by_label("Fault").select_option("hang")
@@ -151,6 +161,7 @@ async def test_an_actor_that_crashes_tells_its_error_with_its_time() -> None:
             form.get_by_label("Fault").select_option("drop")
             form.get_by_role("button", name="Inject").click()
             page.locator(".faults .answer.bad", has_text="cannot suffer a drop").wait_for()
+            heard.complaints[:] = [each for each in heard.complaints if "status of 400" not in each]
             for shard in texts(page, ".tree a.name"):
                 if shard.startswith("shard-"):
                     form.get_by_label("Actor").fill(f"cache/{shard}")
@@ -158,7 +169,9 @@ async def test_an_actor_that_crashes_tells_its_error_with_its_time() -> None:
                     form.get_by_role("button", name="Inject").click()
                     page.locator(".faults tbody tr", has_text=shard).wait_for()
             on_the_trio_side(trade)
-            page.locator(".tree td.error", has_text=re.compile(r"^\d\d:\d\d:\d\d .*injected crash")).first.wait_for()
+            page.locator(
+                ".tree td.error", has_text=re.compile(r"^\d\d:\d\d:\d\d .*injected crash")
+            ).first.wait_for()
             page.locator(".tree .lost.warn", has_text=re.compile(r"−\d+ at \d\d:\d\d:\d\d")).first.wait_for()
             assert page.locator(".tree .fill.bad").count() == 0, "a box that conflates is never full"
 
@@ -233,25 +246,28 @@ async def test_a_client_that_does_not_read_is_seen_and_disconnected() -> None:
                 page.get_by_role("button", name="Outbox").click()
                 first = page.locator(".clients-list tbody tr").first
                 first.filter(has_text=address).wait_for()
-                assert page.locator(".clients-list th[aria-sort=descending]").inner_text().startswith("Outbox")
+                assert (
+                    page.locator(".clients-list th[aria-sort=descending]").inner_text().startswith("Outbox")
+                )
                 first.locator("a").click()
-                page.locator(".client dd", has_text=re.compile(r"[\d,]+ messages, .*, the oldest for \d+ s")).wait_for()
+                page.locator(
+                    ".client dd", has_text=re.compile(r"[\d,]+ messages, .*, the oldest for \d+ s")
+                ).wait_for()
                 page.locator(".client .restart").click()
                 dialog = page.locator("dialog")
                 assert address in dialog.inner_text()
                 dialog.get_by_role("button", name=re.compile("Disconnect")).click()
                 page.locator(".client .answer.good").wait_for()
-                page.locator(".clients-list tbody tr", has_text=address).wait_for(state="detached")
+                page.locator(".clients-list tbody tr.gone", has_text=address).wait_for()
 
             await visit(world.daemon.http, "clients", seen)
 
 
 async def test_hundreds_of_clients_come_in_pages() -> None:
     """Fifty in a page; every client is in exactly one of them."""
-    async with running() as (d, _), AsyncExitStack() as stack:
-        nursery = await stack.enter_async_context(trio.open_nursery())
+    async with running() as (d, _), trio.open_nursery() as nursery:
         for _ in range(205):
-            await stack.enter_async_context(client(d.url))
+            await nursery.start(held, client(d.url))
 
         def seen(page: Any, _heard: Heard) -> list[int]:
             found: list[int] = []
@@ -267,12 +283,12 @@ async def test_hundreds_of_clients_come_in_pages() -> None:
                     return found
                 forth.click()
                 page.wait_for_function(
-                    "id => document.querySelector('.clients-list tbody th').textContent !== String(id)", arg=ids[0]
+                    "id => document.querySelector('.clients-list tbody th').textContent !== String(id)",
+                    arg=ids[0],
                 )
 
         found = await visit(d.http, "clients", seen)
-        assert sorted(found) == sorted(guest.number for guest in d.lobby.clients.guests.values()) or len(found) == 206
-        assert len(set(found)) == 206
+        assert len(found) == len(set(found)) == 206
         nursery.cancel_scope.cancel()
 
 
@@ -341,10 +357,18 @@ async def test_every_size_and_colour(width: int, height: int, scheme: str) -> No
                 page.goto(f"{d.http}/feed/#/{view}")
                 page.locator(first).first.wait_for()
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, view
-                unnamed = "[...document.querySelectorAll('main button, main input, main select, main a')].filter("
-                unnamed += "e => !e.textContent.trim() && !e.ariaLabel && !e.labels?.length && e.tabIndex >= 0)"
+                unnamed = (
+                    "[...document.querySelectorAll('main button, main input, main select, main a')].filter("
+                )
+                unnamed += (
+                    "e => !e.textContent.trim() && !e.ariaLabel && !e.labels?.length && e.tabIndex >= 0)"
+                )
                 assert page.evaluate(f"{unnamed}.map(e => e.outerHTML)") == []
 
         await visit(
-            f"{d.http}/feed", "operate", seen, viewport={"width": width, "height": height}, color_scheme=scheme
+            f"{d.http}/feed",
+            "operate",
+            seen,
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
         )
