@@ -118,7 +118,7 @@ class Walk:
         return await self._beside(at)
 
     async def _is_gap_behind(self, at: int) -> bool:
-        """Whether the next entry is a gap. The trade before it may be one of the range, on an earlier page."""
+        """Whether the next entry is a gap. The trade before it may be of the range, on an earlier page."""
         behind = await self._tiers.behind(self._symbol, at, 1)
         return bool(behind) and isinstance(behind[0][1], Gap)
 
