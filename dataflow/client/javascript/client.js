@@ -605,7 +605,8 @@ class Link {
       this.on.heard(data);
     });
     socket.onerror = () => {}; // a close follows, which tells more
-    socket.onclose = ours(({ code, reason }) => this.#lost(reason || `no connection to ${this.url}`, code));
+    socket.onclose = ours(({ code, reason }) =>
+      this.#lost(reason || (this.isOpen ? "it was cut off" : `no connection to ${this.url}`), code));
     this.#timer = setTimeout(() => this.fail(`no connection to ${this.url} within ${PATIENCE} s`), 1_000 * PATIENCE);
     this.#tell("connecting");
   }
@@ -1037,7 +1038,6 @@ class Feed {
   #subscribed({ wish, view }, answers) {
     const isAll = wish.symbol === EVERY;
     wish.snapshot = null; // once begun, it goes on at its place
-    if (view && isAll && wish.channel === TRADES) view.answered = true;
     for (const answer of answers) {
       const { symbol } = answer ?? {};
       if (!isText(symbol) || !(isAll || symbol === wish.symbol)) throw new ServerFault(`no answer to ${keyOf(wish)}: ${excerpt(answer)}`);
@@ -1045,6 +1045,7 @@ class Feed {
       else this.#shown(wish, answer, view);
     }
     if (view && wish.channel !== TRADES) view.seats.add(wish.symbol);
+    else if (view && isAll) view.answered = true; // not before: its seats begin with their snapshots
   }
 
   #begun(stream, answer, view) {

@@ -112,7 +112,9 @@ class World:
             self.say(GARBAGE[number % len(GARBAGE)])
         elif kind == "foreign":
             self.say(
-                json.dumps({"jsonrpc": "2.0", "method": "trades.update", "params": self.server._trade_of(number)})
+                json.dumps(
+                    {"jsonrpc": "2.0", "method": "trades.update", "params": self.server._trade_of(number)}
+                )
             )
         elif kind == "skip" and wire:
             del wire[at]
@@ -175,7 +177,9 @@ class User(Reader):
         """What a later `since` would say is what this user has."""
         if self.places:
             assert positions[SYMBOL]["offset"] == max(self.places)
-            open_places = {at for first, last in positions[SYMBOL].get("gaps", ()) for at in range(first, last + 1)}
+            open_places = {
+                at for first, last in positions[SYMBOL].get("gaps", ()) for at in range(first, last + 1)
+            }
             assert {at for at, cell in self.places.items() if cell == "exact"} <= open_places
 
 
@@ -188,7 +192,9 @@ def told(event: Event) -> dict[str, Any]:
     """An event of the core as the other client has it."""
     kind = {Trade: "trade", Gap: "gap", Filled: "filled", Rewound: "rewound"}[type(event)]
     fields = msgspec.to_builtins(event, builtin_types=(Decimal, datetime))
-    return {"type": kind} | {name: spelled(value) for name, value in fields.items() if name != "skipped" or value}
+    return {"type": kind} | {
+        name: spelled(value) for name, value in fields.items() if name != "skipped" or value
+    }
 
 
 def spelled(value: Any) -> Any:
