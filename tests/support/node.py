@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[1] / "node"
 NODE = Path(ROOT_DIR) / "bin" / "node"
 NPM = Path(ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 MODULES = FOLDER / "node_modules"
-PATIENCE = 10.0  # seconds for one line; reached only by a program that hangs
+PATIENCE = 60.0  # seconds for one line; reached only by a program that hangs
 
 
 @cache

@@ -75,7 +75,10 @@ class Told:
                 sent = trade(int(held["tradeId"]), self.symbol)
                 assert (held["side"], held["source"]) == (sent.side, "binance")
                 assert isinstance(held["price"], str)
-                assert (Decimal(held["price"]), Decimal(held["qty"])) == (Decimal(sent.price), Decimal(sent.qty))
+                assert (Decimal(held["price"]), Decimal(held["qty"])) == (
+                    Decimal(sent.price),
+                    Decimal(sent.qty),
+                )
 
 
 @define
@@ -142,7 +145,9 @@ class User:
         found = Told(symbol)
         for line in self.answers[:-1]:
             page = line["page"]
-            for event in sorted(page["trades"] + page["gaps"], key=lambda each: each.get("offset") or each["from"]):
+            for event in sorted(
+                page["trades"] + page["gaps"], key=lambda each: each.get("offset") or each["from"]
+            ):
                 found.take(event)
         return found.places
 
@@ -169,7 +174,7 @@ async def test_through_a_kill_a_cut_and_losses(tmp_path: Path) -> None:
             f"[gateway]\nport = {port}\n[history]\ndirectory = '{tmp_path / 'data'}'\ninterval = 60.0\n"
             f"[backoff]\ninitial_delay = 0.05\n"
             f"[sources.binance]\nconnector = 'binance'\nurl = '{exchange.url}'\nsymbols = ['{SYMBOL}']\n"
-            f"refill_url = '{exchange.rest_url}'\neager = true\nhold = 0.1\n"
+            f"refill_url = '{exchange.rest_url}'\neager = true\nhold = 30.0\n"
         )
         told = await u.follow(snapshot=10)
         async with running(config):
@@ -185,7 +190,7 @@ async def test_through_a_kill_a_cut_and_losses(tmp_path: Path) -> None:
             await exchange.wait_subscribed(["BTCUSDT"])
             exchange.fault("drop", times=3)
             await publish(exchange, 41, 60)
-            await u.until(lambda: told.ids[-1:] == [60] and None not in told.ids)
+            await u.until(lambda: told.ids[-1:] == [60])
             told.check_digits()
             assert told.ids == list(range(told.ids[0] or 0, 61))
             assert told.kinds >= {"trade", "rewound"}
@@ -202,11 +207,10 @@ class Stage:
     async def publish(self, first: int, last: int, *symbols: str) -> None:
         await publish(self.exchange, first, last, *symbols)
 
-    async def cut(self) -> None:
-        """The daemon ends the connections of all clients."""
-        async with http_client(self.daemon.http) as http:
-            for each in (await http.get("/api/v1/clients")).json()["clients"]:
-                assert (await http.delete(f"/api/v1/clients/{each['id']}")).status_code == 202
+    def cut(self) -> None:
+        """The daemon ends the connections of all clients: it takes them for slow."""
+        for session in self.daemon.lobby.clients:
+            session.end(Ending.SLOW, "cut")
 
     async def followed(self) -> list[str]:
         async with http_client(self.daemon.http) as http:
@@ -246,17 +250,19 @@ async def test_a_symbol_that_is_followed_in_three_ways() -> None:
         every = u.of("every")
         await u.follow("*", "every", snapshot=2)
         await u.until(lambda: len(longer.ids) == 14 and len(every.ids) == 2)
-        await s.cut()
+        s.cut()
         await s.publish(16, 20, SYMBOL, ETH)
         await s.publish(11, 11, SYMBOL, ETH)  # after all
         all_of = [one, longer, every, u.of("every", ETH)]
-        await u.until(lambda: all(each.ids[-1:] == [20] for each in all_of) and None not in longer.ids + one.ids)
+        await u.until(
+            lambda: all(each.ids[-1:] == [20] for each in all_of) and None not in longer.ids + one.ids
+        )
         assert one.ids == [*range(8, 21)]
         assert longer.ids == [*range(2, 21)]
         assert every.ids == u.of("every", ETH).ids == [*range(14, 21)]
         await u.do("close", "t")
         await s.publish(21, 22, SYMBOL, ETH)
-        await u.until(lambda: longer.ids[-1:] == every.ids[-1:] == [22])
+        await u.until(lambda: all(each.ids[-1:] == [22] for each in all_of[1:]))
         await u.do("close", "every")
         again = await u.follow(name="again", snapshot=5)
         await s.publish(23, 24, SYMBOL, ETH)
@@ -296,19 +302,20 @@ async def test_a_client_without_room_comes_back_when_it_is_told_to() -> None:
             gateway=Gateway(port=0, max_sessions=1),
             admission=Admission(retry_after=0.1),
         ) as d,
+        client(d.url) as first,
+        user(d.http) as u,
     ):
-        async with client(d.url) as first, user(d.http) as u:
-            await first.call("ping")
-            told = await u.follow(snapshot=5)
-            await u.until(lambda: [each for each in u.connections if each["code"] == 1013])
-            refused = next(each for each in u.connections if each["code"] == 1013)
-            assert refused["state"] == "refused"
-            assert refused["retryIn"] > 0
-            assert "connection.refused" in u.notices
-            await first.socket.aclose()
-            await exchange.wait_subscribed(["BTCUSDT"])
-            await publish(exchange, 1, 3)
-            await u.until(lambda: told.ids == [1, 2, 3])
+        await first.call("ping")
+        told = await u.follow(snapshot=5)
+        await u.until(lambda: [each for each in u.connections if each["code"] == 1013])
+        refused = next(each for each in u.connections if each["code"] == 1013)
+        assert refused["state"] == "refused"
+        assert refused["retryIn"] > 0
+        assert "connection.refused" in u.notices
+        await first.socket.aclose()
+        await exchange.wait_subscribed(["BTCUSDT"])
+        await publish(exchange, 1, 3)
+        await u.until(lambda: told.ids == [1, 2, 3])
 
 
 async def test_a_program_that_is_stopped_for_a_while() -> None:
@@ -337,7 +344,7 @@ async def test_hundreds_of_symbols_in_one_subscription() -> None:
         await u.follow(symbols, "many", snapshot=1)
         await s.publish(1, 2, *symbols)
         await u.until(lambda: all(u.of("many", each).ids[-1:] == [2] for each in symbols))
-        await s.cut()
+        s.cut()
         await s.publish(3, 4, *symbols)
         await u.until(lambda: all(u.of("many", each).ids[-1:] == [4] for each in symbols))
         for each in symbols:
@@ -367,8 +374,12 @@ async def test_calls() -> None:
             error = await u.ask("call", method="getTrades", params={"symbol": "BTC"})
             assert (error["code"], error["data"]["param"]) == (-32602, "symbol")
             assert (await u.ask("call", method="subscribe", params={"symbol": SYMBOL}))["code"] == 0
-            candles = (await u.ask("call", method="getCandles", params={"symbol": SYMBOL, "interval": "1s"}))["result"]
-            assert {type(candles["candles"][0][name]) for name in ("open", "high", "low", "close", "volume")} == {str}
+            candles = (await u.ask("call", method="getCandles", params={"symbol": SYMBOL, "interval": "1s"}))[
+                "result"
+            ]
+            assert {
+                type(candles["candles"][0][name]) for name in ("open", "high", "low", "close", "volume")
+            } == {str}
 
 
 async def test_candles_and_quality_over_two_lives() -> None:
@@ -383,8 +394,12 @@ async def test_candles_and_quality_over_two_lives() -> None:
             async with daemon(sources=sources, gateway=Gateway(port=port)):
                 await exchange.wait_subscribed(["BTCUSDT"])
                 await publish(exchange, life * 10, life * 10 + 5)
-                await u.until(lambda: [each for each in u.states if each["type"] == "candle" and each["count"] == 6])
+                await u.until(
+                    lambda: [each for each in u.states if each["type"] == "candle" and each["count"] == 6]
+                )
                 await u.until(lambda: [each for each in u.states if each.get("state") == "live"])
                 candle = [each for each in u.states if each["type"] == "candle"][-1]
                 assert isinstance(candle["volume"], str)
-                assert Decimal(candle["volume"]) == sum(Decimal(f"{n}.50") for n in range(life * 10, life * 10 + 6))
+                assert Decimal(candle["volume"]) == sum(
+                    Decimal(f"{n}.50") for n in range(life * 10, life * 10 + 6)
+                )

@@ -878,7 +878,7 @@ class Feed {
     if (wish.channel === TRADES) params.batch = true;
     if (wish.channel !== QUALITY) params.format = "strings";
     if (since) params.since = since;
-    const snapshot = view === null ? wish.snapshot ?? null : view.snapshot;
+    const snapshot = view === null ? this.#snapshot(wish) : view.snapshot;
     if (snapshot !== null && wish.channel !== QUALITY) params.snapshot = snapshot;
     this.#ask("subscribe", params, { kind: "follow", wish, view });
   }
@@ -888,6 +888,13 @@ class Feed {
     if (symbol !== EVERY) return this.#streams.get(symbol).since;
     const known = [...this.#streams].filter(([, { live, since }]) => since && !live);
     return known.length ? Object.fromEntries(known.map(([name, { since }]) => [name, since])) : null;
+  }
+
+  /** What goes along when a topic goes on. States are told again: the newest ones may have come meanwhile. */
+  #snapshot({ channel, views, snapshot = null }) {
+    if (channel !== CANDLES) return snapshot;
+    const wanted = [...views].map(view => view.snapshot).filter(each => each !== null);
+    return wanted.length ? Math.max(...wanted) : null;
   }
 
   #ask(method, params, asked) {
