@@ -62,12 +62,14 @@ class Ending(Enum):
 class Ended:
     """The end of a session: why, and the words that its client gets.
 
-    `code`: the protocol's own number of this end, for wires that carry one.
+    `code`: the protocol's own number of this end, for wires that carry one. `heard`: the number that the
+    client gave, where it ended it.
     """
 
     why: Ending
     words: str
     code: int | None = None
+    heard: int | None = None
 
 
 @frozen
@@ -83,7 +85,9 @@ class Backlog:
 
 
 class WireClosed(Exception):
-    """The connection has ended, or is to end, for this reason."""
+    """The connection has ended, or is to end, for this reason. `code`: the number that the peer gave."""
+
+    code: int | None = None
 
     def __init__(self, words: str = "", why: Ending = Ending.GONE) -> None:
         super().__init__(words)
@@ -296,6 +300,12 @@ class Session(Generic[P, M]):
     def plain(self) -> Callable[[Sequence[bytes]], P]:
         """The same for a payload of its own."""
         return self._wire.plain
+
+    @property
+    def pinged(self) -> float | None:
+        """`trio.current_time()` of a ping that must have an answer and has none; None: there is none."""
+        due = self._manners.ping_timeout is not None and self._pinged > self._wire.heard
+        return self._pinged if due else None
 
     @property
     def waiting(self) -> int:
@@ -615,8 +625,14 @@ class Session(Generic[P, M]):
 
         `code`: the protocol's own number of this end, such as a close code of WebSocket.
         """
+        self._end(Ended(why, words, code))
+
+    def _closed(self, closed: WireClosed) -> None:
+        self._end(Ended(closed.why, closed.words, heard=closed.code))
+
+    def _end(self, ended: Ended) -> None:
         if self.ended is None:
-            self.ended = Ended(why, words, code)
+            self.ended = ended
             self._close_lanes()
             self._piece = None
             if self._outbox is not None:
@@ -658,7 +674,7 @@ class Session(Generic[P, M]):
                         listening.deadline = self._due
                 await self._look_after()
         except WireClosed as closed:
-            self.end(closed.why, closed.words)
+            self._closed(closed)
         except trio.Cancelled:
             self._take_leave()
             raise
@@ -708,7 +724,7 @@ class Session(Generic[P, M]):
             while sum(map(len, self._ahead or ())) < AHEAD_WAITING:
                 self._put_ahead(await self._next_message())
         except WireClosed as closed:
-            self.end(closed.why, closed.words)
+            self._closed(closed)
         await trio.sleep_forever()
 
     async def _room_for_answers(self) -> None:
@@ -877,7 +893,7 @@ class Session(Generic[P, M]):
                     await self._wire.write(payloads)
                     self._tell_left()
             except WireClosed as closed:
-                self.end(closed.why, closed.words)
+                self._closed(closed)
         self._torn = self._flush_scope.cancelled_caught
 
     async def _until_left(self) -> None:

@@ -84,9 +84,9 @@ class Overheard(Audience):
         self.watch.lost(paths.source(source))
         self.audience.lost(source, reason, symbols)
 
-    def restored(self, source: str, symbols: Collection[str]) -> None:
+    def restored(self, source: str, symbols: Collection[str], away: float) -> None:
         self.watch.back(paths.source(source))
-        self.audience.restored(source, symbols)
+        self.audience.restored(source, symbols, away)
 
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         self.audience.problem(source, reason, excerpt)

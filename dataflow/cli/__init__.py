@@ -134,14 +134,24 @@ def _run(words: list[str]) -> int:
 
 
 def _call(words: list[str]) -> int:
-    from cyclopts import CycloptsError
+    from cyclopts import CycloptsError, UnusedCliTokensError
 
     try:
         called = app(words[0] if words else None)
         code = called(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as error:
+        raise Mistake(_too_much(error.command_chain or (), error.unused_tokens or [])) from None
     except CycloptsError as error:
         raise Mistake(str(error)) from None
     return int(code or 0)
+
+
+def _too_much(command: Sequence[str], words: Sequence[str]) -> str:
+    """Words that a command does not take. Of a file it is clear what was meant."""
+    name, given = " ".join(("dataflow", *command)), " ".join(words)
+    if name in ("dataflow run", "dataflow demo") and all(word.endswith(".toml") for word in words):
+        return f"did you mean {name} {' '.join(f'--config {word}' for word in words)}?"
+    return f"{name} does not take {given}; {name} --help says what it takes"
 
 
 def app(called: str | None = None) -> App:

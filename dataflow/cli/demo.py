@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import trio
 from attrs import frozen
+from loguru import logger
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -27,6 +28,7 @@ from dataflow.sources.port import ListenerSettings, SourceSettings
 from simulators import CONTROLS_ABOVE
 from supervisors import Child, Context
 
+from .configured import warnings
 from .daemon import (
     Config,
     LogFile,
@@ -63,6 +65,8 @@ def demo(
     secrets.keep(settings)
     start_log(log_format, log_level, log_file)
     check_free(settings.gateway)
+    for warning in warnings():
+        logger.warning("{}", warning)
     if log_format == "human":
         Console(stderr=True).print(invitation(settings, ports, command_name()))
     from dataflow import app

@@ -1,12 +1,13 @@
-"""What a client of dataflow must know: places, gaps, fills and rewinds, without a socket and without a clock.
+"""Live data of a dataflow daemon, for the programs of users.
 
-Rules of this room. It imports nothing of the daemon and no library of I/O: only attrs and msgspec. Whoever
-has a connection brings the texts. `README.md` has an example.
+Rules of this room. It runs on asyncio and on Trio, by anyio, and imports nothing of the daemon. The core
+(`client`, `stream`, `events`, `faults`) has neither a socket nor a clock. `README.md` has examples.
 """
 
 from .client import EVERY, Client
 from .events import (
     Candle,
+    Connection,
     Event,
     Filled,
     Gap,
@@ -15,28 +16,38 @@ from .events import (
     Quality,
     Refused,
     Rewound,
+    Subscribed,
     Topic,
     Trade,
 )
-from .faults import ServerFault, Unreadable, WrongPlace
+from .faults import CallError, ServerFault, Unreachable, Unreadable, WrongPlace
+from .feed import Feed, Following, Page, connect
 from .stream import Stream
 
 __all__ = [
     "EVERY",
+    "CallError",
     "Candle",
     "Client",
+    "Connection",
     "Event",
+    "Feed",
     "Filled",
+    "Following",
     "Gap",
     "Notice",
+    "Page",
     "Position",
     "Quality",
     "Refused",
     "Rewound",
     "ServerFault",
     "Stream",
+    "Subscribed",
     "Topic",
     "Trade",
+    "Unreachable",
     "Unreadable",
     "WrongPlace",
+    "connect",
 ]

@@ -7,9 +7,12 @@ written. What this client does not know is a `Notice`; what it cannot understand
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -27,6 +30,7 @@ from .events import (
     Quality,
     Refused,
     Rewound,
+    Subscribed,
     Topic,
     Trade,
 )
@@ -41,6 +45,8 @@ QUALITY: Final = "quality"
 CANDLES: Final = "candles"
 EVERY: Final = "*"  # instead of a symbol: all there are and will be
 COLUMNS: Final = ["topic", "offset", "timestamp", "side", "price", "qty", "tradeId", "source"]
+LARGEST_CALL: Final = 60_000  # bytes: the server takes 64 KiB in a message
+_LEAVE: Final = "leave "  # begins the ids of calls that end a subscription
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -75,7 +81,10 @@ class Client:
     streams: dict[Topic, Stream] = field(factory=dict)
     qualities: dict[Topic, Qualities] = field(factory=dict)
     bars: dict[Topic, Bars] = field(factory=dict)
+    retry_after: float | None = None  # seconds: told by `connection.refused` on the present connection
     _compact: dict[int | str, _Key] = field(factory=dict)  # by what stands for a topic on this connection
+    _calls: Counter[str] = field(factory=Counter)  # those of this connection without an answer so far, by id
+    _left: dict[Topic, Stream] = field(factory=dict)  # until the server has heard that they are left
 
     def follow(
         self,
@@ -90,6 +99,35 @@ class Client:
         self.wishes[topic] = Wish(topic, snapshot)
         return self._call(self.wishes[topic])
 
+    def hold(self, symbol: str, since: Mapping[str, Any]) -> None:
+        """Go on with the trades of `symbol` behind the position of an earlier life, as in `Stream.since`.
+
+        Call it before `follow`. Raises ValueError.
+        """
+        topic = Topic(TRADES, symbol)
+        stream = Stream(topic, self.keep)
+        stream.hold(since)
+        self.streams[topic] = stream
+
+    def leave(self, symbol: str, channel: str = TRADES, *, interval: str | None = None) -> str:
+        """From now on follow it no more, and forget it. Returns the call, as `follow` does."""
+        topic = Topic(channel, symbol, interval)
+        self.wishes.pop(topic, None)
+        for each in list(self.streams):
+            if self._wish_of(each) is None:
+                stream = self._left[each] = self.streams.pop(each)
+                stream.left = True
+        self.qualities.pop(topic, None)
+        self.bars.pop(topic, None)
+        params = {"channel": channel, "symbol": symbol} | ({"interval": interval} if interval else {})
+        call = {"jsonrpc": "2.0", "id": f"{_LEAVE}{topic}", "method": "unsubscribe", "params": params}
+        return self._said(call)
+
+    def again(self, topic: Topic) -> str | None:
+        """The call for a topic that was refused for a while; None when it is not followed any more."""
+        wish = self.wishes.get(topic)
+        return None if wish is None else self._call(wish)
+
     def connect(self) -> list[str]:
         """The calls of a new connection: they begin each topic, or go on behind what is held of it."""
         self.lost()
@@ -100,15 +138,19 @@ class Client:
         for followed in (self.streams, self.qualities, self.bars):
             for each in followed.values():
                 each.lost()
+        self.retry_after = None
         self._compact.clear()
+        self._calls.clear()
+        self._left.clear()
 
-    def hear(self, text: str | bytes) -> Iterator[Event]:
-        """What a message says, in order. Iterate to the end: each event is taken as it is yielded.
+    def hear(self, text: str | bytes) -> Iterable[Event]:
+        """What a message says, in order. Iterate to the end: each event is taken as it is yielded, if not
+        before.
 
         Raises ServerFault. What came before it in the message has been yielded, and stays.
         """
-        for event, _said in self.read(text):
-            yield event
+        rows = _rows_of(text)
+        return self._take_rows(rows) if rows is not None else (event for event, _said in self.read(text))
 
     def read(self, text: str | bytes) -> Heard:
         """As `hear`; beside each event its JSON text, as the server wrote it."""
@@ -138,7 +180,11 @@ class Client:
         elif wish.snapshot is not None:
             params["snapshot"] = wish.snapshot
         call = {"jsonrpc": "2.0", "id": str(topic), "method": "subscribe", "params": params}
-        return msgspec.json.encode(call).decode()
+        return self._said(call)
+
+    def _said(self, call: dict[str, Any]) -> str:
+        self._calls[call["id"]] += 1
+        return _within_bounds(call)
 
     def _since(self, topic: Topic) -> dict[str, Any] | None:
         if topic.symbol != EVERY:
@@ -150,42 +196,76 @@ class Client:
     def _asked(self, call: Any) -> Topic | None:
         return next((topic for topic in self.wishes if str(topic) == call), None)
 
+    def _wish_of(self, topic: Topic) -> Wish | None:
+        return self.wishes.get(topic) or self.wishes.get(Topic(topic.channel, EVERY, topic.interval))
+
     # What is heard.
 
     def _message(self, message: _Message) -> Heard:
         if message.method is not None:
             yield from self._notification(message.method, message.params)
-        elif message.error is not None:
-            error, topic = message.error, self._asked(message.id)
-            refused = Refused(topic=topic, code=error.code, message=error.message, data=error.data)
-            yield refused, msgspec.json.encode(error)
-        elif self._asked(message.id) is None:
+            return
+        known = self._answered(message.id)
+        if message.error is not None:
+            if known is None or known:
+                error, topic = message.error, self._asked(message.id)
+                refused = Refused(topic=topic, code=error.code, message=error.message, data=error.data)
+                yield refused, msgspec.json.encode(error)
+        elif known is None and self._asked(message.id) is None:
             raise Unreadable(f"an answer to a call that was not made: {message.id}")
+        elif isinstance(message.id, str) and message.id.startswith(_LEAVE):
+            self._left.clear() if message.id == f"{_LEAVE}{Topic(TRADES, EVERY)}" else self._forget(
+                message.id
+            )
         elif bytes(message.result).startswith(b"["):
             for each in msgspec.json.decode(message.result, type=list[_Answer]):
-                yield from self._answer(each)
+                yield from self._answer(each, known is not False)
         elif message.result:
-            yield from self._answer(_answer.decode(message.result))
+            yield from self._answer(_answer.decode(message.result), known is not False)
         else:
             raise Unreadable("a message without method, result and error")
+
+    def _answered(self, call: Any) -> bool | None:
+        """An answer came. Whether what it brings is wanted: not that of a subscription which was left
+        meanwhile. None: no call of this connection."""
+        if not isinstance(call, str) or not self._calls[call]:
+            return None
+        self._calls[call] -= 1
+        return not self._calls[call] and self._asked(call) is not None
+
+    def _forget(self, call: str) -> None:
+        """The server has heard that a topic is left: nothing comes of it any more."""
+        for topic in list(self._left):
+            if call == f"{_LEAVE}{topic}":
+                del self._left[topic]
 
     def _notification(self, method: str, params: msgspec.Raw) -> Heard:
         said = bytes(params)
         match method:
             case "trades.update":
                 trade = _trade.decode(said)
-                yield self._stream(trade.symbol).take(trade), said
+                stream = self._stream(trade.symbol)
+                stream.take(trade)
+                if not stream.left:
+                    yield trade, said
             case "stream.gap":
                 gap = _gap.decode(said)
-                yield self._stream(gap.symbol).take(gap), said
+                stream = self._stream(gap.symbol)
+                stream.take(gap)
+                if not stream.left:
+                    yield gap, said
             case "stream.filled":
                 fill = _fill.decode(said)
                 stream = self._stream(fill.symbol)
                 for filled in stream.fill(self._filled(fill, fill.symbol)):
-                    yield filled, _spelled(filled, stream.epoch)
+                    if not stream.left:
+                        yield filled, _spelled(filled, stream.epoch)
             case "stream.rewind":
                 to = _place.decode(said)
-                yield self._stream(to.symbol).rewind(Position(to.epoch, to.offset)), said
+                stream = self._stream(to.symbol)
+                rewound = stream.rewind(Position(to.epoch, to.offset))
+                if not stream.left:
+                    yield rewound, said
             case "stream.started":
                 yield from self._started(_place.decode(said))
                 yield Notice(method=method, params=msgspec.json.decode(said)), said
@@ -197,22 +277,30 @@ class Client:
                 for news in self._bars(Topic(CANDLES, candle.symbol, candle.interval)).take(candle):
                     yield news, said
             case _:
-                yield Notice(method=method, params=msgspec.json.decode(said)), said
+                notice = Notice(method=method, params=msgspec.json.decode(said))
+                if method == "connection.refused":
+                    self.retry_after = _seconds(notice.params.get("retryAfter"))
+                yield notice, said
 
-    def _answer(self, answer: _Answer) -> Heard:
+    def _answer(self, answer: _Answer, is_wanted: bool) -> Heard:
         topic = Topic(answer.channel, answer.symbol, answer.interval)
-        if answer.quality is not None:
+        if answer.quality is not None and is_wanted:
             yield from self._states(topic, answer.quality)
         if topic.channel == TRADES:
-            yield from self._subscribed(topic, answer)
-        elif topic.channel == CANDLES:
+            yield from self._subscribed(topic, answer, is_wanted)
+            return
+        if not is_wanted:
+            return
+        begun = Subscribed(topic=topic, epoch=answer.epoch, offset=answer.offset)
+        yield begun, _encode(begun)
+        if topic.channel == CANDLES:
             bars = self._bars(topic)
             bars.answered(answer.epoch)
             for raw in answer.candles:
                 for news in bars.take(_candle.decode(raw)):
                     yield news, bytes(raw)
 
-    def _subscribed(self, topic: Topic, answer: _Answer) -> Heard:
+    def _subscribed(self, topic: Topic, answer: _Answer, is_wanted: bool) -> Heard:
         key = None
         if answer.topic is not None:
             key = self._compact[answer.topic] = _key(topic, answer)
@@ -222,27 +310,36 @@ class Client:
             entries.append(self._told(raw, key))
             said[entries[-1].first] = bytes(raw)
         entries += [replace(gap, symbol=topic.symbol) for gap in answer.gaps]
-        stream = self._stream(topic.symbol, new=True)
-        for event in stream.answered(
+        for event in self._new(topic, is_wanted).answered(
             Position(answer.epoch, answer.offset),
             entries,
             recovered=answer.recovered,
             rewound=answer.rewound,
             filled=[self._filled(fill, topic.symbol) for fill in answer.filled],
         ):
+            if not is_wanted:
+                continue
             if isinstance(event, Trade):
                 yield event, said[event.offset]
+            elif isinstance(event, Subscribed):
+                yield event, _encode(event)
             else:
                 yield event, _spelled(event, answer.epoch)
 
     def _started(self, at: _Place) -> Heard:
         """A symbol has come, of all that are followed. It may be back: then its stream goes on if it can."""
         if at.channel == TRADES:
-            stream = self._stream(at.symbol, new=True)
+            topic = Topic(TRADES, at.symbol)
+            is_wanted = self._wish_of(topic) is not None
+            stream = self._new(topic, is_wanted)
             position = Position(at.epoch, at.offset)
             for event in stream.answered(position, (), recovered=stream.offset == at.offset):
-                assert not isinstance(event, Trade)
-                yield event, _spelled(event, at.epoch)
+                if not is_wanted:
+                    continue
+                if isinstance(event, Subscribed):
+                    yield event, _encode(event)
+                elif not isinstance(event, Trade):
+                    yield event, _spelled(event, at.epoch)
 
     def _states(self, topic: Topic, told: _Qualities) -> Heard:
         states = self._qualities(topic.symbol)
@@ -259,13 +356,22 @@ class Client:
             )
             yield states.take(quality), _encode(quality)
 
-    def _stream(self, symbol: str, *, new: bool = False) -> Stream:
+    def _stream(self, symbol: str) -> Stream:
+        """The stream that an update belongs to. Raises ServerFault."""
         topic = Topic(TRADES, symbol)
         stream = self.streams.get(topic)
+        if stream is None or not stream.live:
+            stream = self._left.get(topic, stream)
         if stream is None:
-            if not new:
-                raise ServerFault(f"{topic}: came without a subscription")
-            stream = self.streams[topic] = Stream(topic, self.keep)
+            raise ServerFault(f"{topic}: came without a subscription")
+        return stream
+
+    def _new(self, topic: Topic, is_wanted: bool) -> Stream:
+        """The stream that an answer belongs to."""
+        streams = self.streams if is_wanted else self._left
+        stream = streams.get(topic)
+        if stream is None:
+            stream = streams[topic] = Stream(topic, self.keep, left=not is_wanted)
         return stream
 
     def _qualities(self, symbol: str) -> Qualities:
@@ -279,14 +385,41 @@ class Client:
 
     def _array(self, said: bytes) -> Heard:
         row = _row.decode(said)
-        key = self._compact.get(row.topic) or self._key_of_later(row.topic)
+        key = self._key(row.topic)
+        stream, trade = self._stream(key.symbol), _of_row(row, key)
+        stream.take(trade)
+        if not stream.left:
+            yield trade, said
+
+    def _take_rows(self, rows: list[_Row]) -> Iterable[Trade]:
+        """Trades as arrays, the most frequent message. Those of one topic are taken at once."""
+        topic = rows[0].topic
+        if all([row.topic == topic for row in rows]):  # noqa: C419 - a generator takes three times as long
+            return self._take_run(topic, rows)
+        runs = groupby(rows, attrgetter("topic"))
+        return chain.from_iterable(self._take_run(topic, list(run)) for topic, run in runs)
+
+    def _take_run(self, topic: int | str, rows: list[_Row]) -> Iterable[Trade]:
+        key = self._key(topic)
+        stream = self._stream(key.symbol)
+        taken = stream.take_run(_of_rows(rows, key))
+        if not stream.left:
+            return taken
+        deque(taken, maxlen=0)
+        return ()
+
+    def _key(self, topic: int | str) -> _Key:
+        """Raises ServerFault."""
+        key = self._compact.get(topic) or self._key_of_later(topic)
         if key is None:
-            raise ServerFault(f"an array of topic {row.topic} came without a subscription")
-        yield self._stream(key.symbol).take(_of_row(row, key)), said
+            raise ServerFault(f"an array of topic {topic} came without a subscription")
+        return key
 
     def _key_of_later(self, topic: int | str) -> _Key | None:
         """That of a symbol which came after the answer to `*`: it and its sources stand for themselves."""
-        if not isinstance(topic, str) or Topic(TRADES, topic) not in self.streams:
+        if not isinstance(topic, str) or not {Topic(TRADES, topic)} & (
+            self.streams.keys() | self._left.keys()
+        ):
             return None
         key = self._compact[topic] = _Key(topic, ())
         return key
@@ -390,6 +523,7 @@ _place: Final = msgspec.json.Decoder(_Place)
 _quality: Final = msgspec.json.Decoder(Quality)
 _candle: Final = msgspec.json.Decoder(Candle)
 _row: Final = msgspec.json.Decoder(_Row)
+_rows: Final = msgspec.json.Decoder(list[_Row])
 _several: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -401,21 +535,53 @@ def _key(topic: Topic, answer: _Answer) -> _Key:
 
 
 def _of_row(row: _Row, key: _Key) -> Trade:
-    source = row.source
-    if isinstance(source, int):
-        if not 0 <= source < len(key.sources):
-            raise Unreadable(f"{key.symbol}: source {source} of {len(key.sources)}")
-        source = key.sources[source]
-    return Trade(
-        symbol=key.symbol,
-        offset=row.offset,
-        timestamp=_EPOCH + timedelta(microseconds=row.timestamp),
-        side=row.side,
-        price=row.price,
-        quantity=row.qty,
-        trade_id=row.trade_id,
-        source=source,
-    )
+    return _of_rows([row], key)[0]
+
+
+def _of_rows(rows: list[_Row], key: _Key) -> list[Trade]:
+    symbol, names = key.symbol, key.sources
+    of, moment = 0, _EPOCH
+    trades = []
+    for row in rows:
+        source = row.source
+        if isinstance(source, int):
+            if not 0 <= source < len(names):
+                raise Unreadable(f"{symbol}: source {source} of {len(names)}")
+            source = names[source]
+        if row.timestamp != of:  # trades often share one, and to make it is the dearest part of a trade
+            of = row.timestamp
+            moment = _moment(of)
+        trades.append(
+            Trade(
+                symbol=symbol,
+                offset=row.offset,
+                timestamp=moment,
+                side=row.side,
+                price=row.price,
+                quantity=row.qty,
+                trade_id=row.trade_id,
+                source=source,
+            )
+        )
+    return trades
+
+
+def _moment(microseconds: int) -> datetime:
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        raise Unreadable(f"{microseconds} us since 1970 is no time") from None
+
+
+def _rows_of(text: str | bytes) -> list[_Row] | None:
+    """Trades as arrays, if the message has nothing else."""
+    begins = text.startswith("[[") if isinstance(text, str) else text.startswith(b"[[")
+    if not begins:
+        return None
+    try:
+        return _rows.decode(text)
+    except msgspec.DecodeError:
+        return None  # other things among them, or nonsense: part by part it will show
 
 
 def _parts(text: bytes) -> Iterator[bytes]:
@@ -426,6 +592,21 @@ def _parts(text: bytes) -> Iterator[bytes]:
         yield from map(bytes, members)
     else:
         yield text
+
+
+def _within_bounds(call: dict[str, Any]) -> str:
+    """The call as text. Of many open gaps only the newest are asked for: those that fit."""
+    most = 1_000
+    while len(text := msgspec.json.encode(call)) > LARGEST_CALL and most:
+        most //= 2
+        since = call["params"].get("since") or {}
+        for each in [since] if "epoch" in since else since.values():
+            each["gaps"] = each.get("gaps", [])[-most:] if most else []
+    return text.decode()
+
+
+def _seconds(told: Any) -> float | None:
+    return float(told) if isinstance(told, int | float) and told >= 0 else None
 
 
 def _spelled(event: Gap | Filled | Rewound, epoch: int | None) -> bytes:

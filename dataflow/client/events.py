@@ -157,5 +157,29 @@ class Refused(_Value, frozen=True, kw_only=True):
     data: Any = None
 
 
+class Subscribed(_Value, frozen=True, kw_only=True):
+    """The server has answered a subscription: what follows of `topic` stands behind `offset`.
+
+    It comes before the entries of the answer, and behind a rewind or the gap of a new count.
+    """
+
+    topic: Topic
+    epoch: int
+    offset: int
+
+
+class Connection(_Value, frozen=True, kw_only=True):
+    """What became of the connection to the daemon. The core never yields it: it has no connection.
+
+    `state`: connecting, connected, lost, waiting (for a turn at the daemon), refused, draining, closed.
+    `code`: of the close, 1006 for a connection that broke. `retry_in`: seconds until the next attempt.
+    """
+
+    state: str
+    reason: str | None = None
+    code: int | None = None
+    retry_in: float | None = None
+
+
 Entry: TypeAlias = Trade | Gap
-Event: TypeAlias = Trade | Gap | Filled | Rewound | Quality | Candle | Notice | Refused
+Event: TypeAlias = Trade | Gap | Filled | Rewound | Quality | Candle | Notice | Refused | Subscribed

@@ -10,18 +10,70 @@ forgotten gaps are no news.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 from attrs import define, field
 from msgspec.structs import replace
 
-from .events import Candle, Entry, Filled, Gap, Position, Quality, Rewound, Topic, Trade
+from .events import Candle, Entry, Filled, Gap, Position, Quality, Rewound, Subscribed, Topic, Trade
 from .faults import ServerFault, WrongPlace
 
 MOST_GAPS: Final = 1_000  # open gaps that are remembered, the newest: each `since` names them
+HELD: Final = "earlier"  # the reason of a gap that came with the position of an earlier life
 FROM_NOTHING: Final = 0  # no entry has this place; a gap from here says that a new count begins
+
+
+class _Since(msgspec.Struct):
+    epoch: int
+    offset: int
+    gaps: list[tuple[int, int]] = []
+
+
+@define(eq=False)
+class Cursor:
+    """Where a reader stands in a stream: behind what it has taken, not behind what has come for it."""
+
+    epoch: int = 0
+    offset: int = 0
+    gaps: list[Gap] = field(factory=list)
+
+    @property
+    def since(self) -> dict[str, Any]:
+        """As `Stream.since`."""
+        known: dict[str, Any] = {"epoch": self.epoch, "offset": self.offset}
+        return known | ({"gaps": [[gap.first, gap.last] for gap in self.gaps]} if self.gaps else {})
+
+    def hold(self, symbol: str, since: Mapping[str, Any]) -> None:
+        """Begin with the position of an earlier life. Raises ValueError."""
+        try:
+            position = msgspec.convert(since, _Since)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{symbol}: no position: {error}") from None
+        self.epoch, self.offset = position.epoch, position.offset
+        self.gaps = [Gap(symbol=symbol, first=a, to=b, reason=HELD) for a, b in position.gaps]
+
+    def take(self, event: Entry | Filled | Rewound | Subscribed) -> None:
+        """Go on behind what was taken."""
+        match event:
+            case Trade():
+                self.offset = event.offset
+            case Gap(first=0):
+                self.gaps.clear()
+            case Gap():
+                self.offset = event.last
+                if event.exact:
+                    self.gaps.append(event)
+                    del self.gaps[:-MOST_GAPS]
+            case Filled():
+                _put(self.gaps, event.first, event.last, ())
+            case Rewound():
+                _cut(self.gaps, event.offset)
+                self.epoch, self.offset = event.epoch, min(self.offset, event.offset)
+            case Subscribed():
+                self.epoch, self.offset = event.epoch, event.offset
 
 
 @define(eq=False)
@@ -29,7 +81,8 @@ class Stream:
     """The trades of a symbol. `log` holds the newest entries: `keep` of them, at most twice as many, or all.
 
     `epoch` and `offset` are the position, None before the first answer. `begin`: the place before the first
-    one that the client was told of. `live`: subscribed on the present connection.
+    one that the client was told of. `live`: subscribed on the present connection. `left`: nobody wants it any
+    more, but the server has not heard that so far.
     """
 
     topic: Topic
@@ -38,6 +91,7 @@ class Stream:
     offset: int | None = None
     begin: int = 0
     live: bool = False
+    left: bool = False
     log: list[Entry] = field(factory=list)
     gaps: list[Gap] = field(factory=list)  # exact, and not filled so far
 
@@ -51,6 +105,13 @@ class Stream:
             known["gaps"] = [[gap.first, gap.last] for gap in self.gaps]
         return known
 
+    def hold(self, since: Mapping[str, Any]) -> None:
+        """Begin with the position of an earlier life. Raises ValueError."""
+        cursor = Cursor()
+        cursor.hold(self.topic.symbol, since)
+        self.epoch, self.offset, self.gaps = cursor.epoch, cursor.offset, cursor.gaps
+        self.begin = cursor.offset
+
     # What the server says. Each raises ServerFault.
 
     def answered(
@@ -61,7 +122,7 @@ class Stream:
         recovered: bool | None = None,
         rewound: Position | None = None,
         filled: Sequence[Filled] = (),
-    ) -> Iterator[Entry | Filled | Rewound]:
+    ) -> Iterator[Entry | Filled | Rewound | Subscribed]:
         """The answer to a subscription: `at` is its position, `entries` its trades and gaps in any order."""
         entries = sorted(entries, key=_first)
         self.live = True
@@ -73,6 +134,7 @@ class Stream:
                 yield from self.fill(fill)
         else:
             yield from self._begin(at, entries)
+        yield Subscribed(topic=self.topic, epoch=at.epoch, offset=self.offset or 0)
         for entry in entries:
             if entry.first != FROM_NOTHING:
                 yield self.take(entry)
@@ -94,6 +156,17 @@ class Stream:
         self._keep(entry)
         return entry
 
+    def take_run(self, trades: list[Trade]) -> Iterable[Trade]:
+        """The next trades: all at once if each has its place, else one by one, up to the wrong one."""
+        first = self._next
+        places = [trade.offset for trade in trades]
+        if not self.live or places != list(range(first, first + len(places))):
+            return (trade for trade in trades if self.take(trade))
+        self.offset = places[-1]
+        self.log += trades
+        self._trim()
+        return trades
+
     def fill(self, told: Filled) -> Iterator[Filled]:
         """Places of gaps hold trades now. Yields those that were open here; others are no news."""
         places = [trade.offset for trade in told.trades]
@@ -111,13 +184,23 @@ class Stream:
 
     def rewind(self, to: Position) -> Rewound:
         """What came behind this place is no part of the stream; its epoch goes on from there."""
-        dropped = _cut(self.log, to.offset)
+        dropped = self._trades_behind(to.offset)
+        _cut(self.log, to.offset)
         _cut(self.gaps, to.offset)
         self.epoch = to.epoch
         if self.offset is not None:
             self.offset = min(self.offset, to.offset)
         self.begin = min(self.begin, to.offset)
         return Rewound(symbol=self.topic.symbol, epoch=to.epoch, offset=to.offset, dropped=dropped)
+
+    def _trades_behind(self, offset: int) -> int:
+        """From the log. What it has forgotten counts as trades, except for open gaps."""
+        held = self.log[bisect_left(self.log, offset + 1, key=_last) :]
+        trades = sum(isinstance(each, Trade) for each in held)
+        first = held[0].first if held else (self.offset or 0) + 1
+        begin = max(offset, self.begin)
+        gaps = sum(max(0, min(gap.last, first - 1) - max(gap.first - 1, begin)) for gap in self.gaps)
+        return trades + max(0, first - 1 - begin) - gaps
 
     def lost(self) -> None:
         """The connection is lost: nothing may come before the next answer."""
@@ -152,6 +235,9 @@ class Stream:
             self.gaps.append(entry)
             del self.gaps[:-MOST_GAPS]
         self.log.append(entry)
+        self._trim()
+
+    def _trim(self) -> None:
         if self.keep is not None and len(self.log) > 2 * self.keep:
             del self.log[: -self.keep or None]
 
@@ -243,11 +329,10 @@ def _put(entries: list[Any], first: int, last: int, trades: Sequence[Trade]) -> 
         entries[at : at + 1] = [*before, *trades, *behind]
 
 
-def _cut(entries: list[Any], offset: int) -> int:
-    """Forget all behind `offset`. Returns the number of trades among it."""
+def _cut(entries: list[Any], offset: int) -> None:
+    """Forget all behind `offset`."""
     at = bisect_left(entries, offset + 1, key=_last)
     dropped = entries[at:]
     del entries[at:]
     if dropped and dropped[0].first <= offset:
         entries.append(replace(dropped[0], to=offset))
-    return sum(isinstance(each, Trade) for each in dropped)

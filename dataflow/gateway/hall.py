@@ -36,6 +36,7 @@ from .faulty import FaultyWire
 from .hops import client_address, networks
 from .identity import Identify, Identity, Principal
 from .limits import Account
+from .load import Load
 from .lobby import Lobby
 from .pages import Pages
 from .past import Past
@@ -72,15 +73,17 @@ class SentAway:
 
 
 class Hall:
-    """Built once. `core` and `lobby` are the state, `desk` answers questions, `identity` knows operators,
-    `pages` knows which page may ask. `faces` are the protocols that are switched on."""
+    """Built once. `core` and `lobby` are the state, `desk` answers questions, `load` has rates,
+    `identity` knows operators, `pages` knows which page may ask. `faces` are the protocols that are
+    switched on."""
 
     def __init__(self, core: Core, lobby: Lobby, faces: Sequence[Face] = ()) -> None:
         self.core = core
         self.lobby = lobby
         self.faces = faces
         self.settings: Settings = core.settings
-        self.desk = Desk(core, lobby)
+        self.load = Load(core, lobby.clients)
+        self.desk = Desk(core, lobby, self.load)
         self.identity = Identity(core.settings.operator_token, core.settings.operator.trust_local)
         self.identify: Identify = self.identity
         self.pages = Pages(_own_names(core.settings), core.settings.gateway.origins)

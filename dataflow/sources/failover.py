@@ -238,10 +238,20 @@ class Board:
             self._tell([mark.symbol for mark in marks])
         return max(0.0, due - now)
 
+    def worst(self, name: str) -> tuple[str, Health] | None:
+        """The wanted symbol with which the source `name` fares worst, and how; None while none is wanted."""
+        source = self._sources()[name]
+        known = self._errors.recent(source)
+        healths = ((symbol, self._of(source, symbol, known)) for symbol in sorted(source.interest.topics))
+        return min(healths, key=lambda each: each[1].score, default=None)
+
     def _health(self, name: str, symbol: str) -> Health:
         source = self._sources()[name]
+        return self._of(source, symbol, self._errors.recent(source))
+
+    def _of(self, source: SourceState, symbol: str, errors: int) -> Health:
         state, is_connected, lag = self._state_of(source, symbol)
-        return health(state, is_connected, lag, self._errors.recent(source))
+        return health(state, is_connected, lag, errors)
 
     def _switch(self, standing: Standing, turn: Turn, now: float) -> Switched:
         before = standing.active

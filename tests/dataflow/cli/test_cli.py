@@ -139,6 +139,19 @@ class TestEnds:
                 ("tail", "A-B", "--count", "x"),
                 'dataflow: Invalid value for --count: unable to convert "x" into int.',
             ),
+            (("run", "my.toml"), "dataflow: did you mean dataflow run --config my.toml?\n"),
+            (
+                ("demo", "a.toml", "b.toml"),
+                "dataflow: did you mean dataflow demo --config a.toml --config b.toml?\n",
+            ),
+            (
+                ("status", "now"),
+                "dataflow: dataflow status does not take now; dataflow status --help says what it takes\n",
+            ),
+            (
+                ("history", "list", "a", "b"),
+                "dataflow: dataflow history list does not take a b; dataflow history list --help",
+            ),
             (("client",), "dataflow: client needs a symbol, such as `dataflow client BTC-USD`"),
             (("fault", "a"), "dataflow: fault needs a path and a kind, such as"),
             (("run", "--port", "99999"), "dataflow: --port: found 99999; must be 0 to 65535"),
@@ -179,7 +192,7 @@ class TestEnds:
         def broken(*_arguments: object) -> Settings:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("dataflow.cli.daemon.load", broken)
+        monkeypatch.setattr("dataflow.cli.daemon.written", broken)
         code, _, err = output.of("check")
         assert code == 2
         assert "ZeroDivisionError" in err
@@ -218,6 +231,56 @@ class TestEnds:
 
 
 class TestCheck:
+    def test_without_a_file(self, output: Output, tmp_path: Path) -> None:
+        """It says which configuration was checked."""
+        last = "this is the configuration as shipped; dataflow check FILE... checks yours"
+        assert output.of("check")[1].splitlines()[-1] == last
+        assert last not in output.of("check", str(shipped("server.toml")))[1]
+
+    def test_a_variable_that_was_meant_for_us(self, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its name has a warning, which changes no verdict."""
+        monkeypatch.setenv("DATAFLOW_GATEWAY__PORT", "9000")
+        told = "DATAFLOW_GATEWAY__PORT is not read; did you mean DATAFLOW__GATEWAY__PORT?"
+        code, out, err = output.of("check")
+        assert (code, err) == (0, f"warning: {told}\n")
+        assert out.startswith("fine: listens on 127.0.0.1:8080")
+        assert json.loads(output.of("check", "--json")[1])["warnings"] == [told]
+
+    @pytest.mark.parametrize("command", ["check", "run"])
+    def test_a_file_that_lies_over_another_one(
+        self, output: Output, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        """The shipped overlay alone lacks nearly everything. The last line says which file to name first."""
+        overlay = shipped("simulated.toml")
+        monkeypatch.chdir(overlay.parent)
+        option = [] if command == "check" else ["--config"]
+        code, _, err = output.of(command, *option, "simulated.toml")
+        again = " ".join(["dataflow", command, *option, "server.toml", *option, "simulated.toml"])
+        assert code == 1
+        assert err.splitlines()[-1] == f"simulated.toml lies over another file; name that one first: {again}"
+        assert main(again.split()[1:]) == 0 if command == "check" else True
+
+    def test_a_file_with_mistakes_of_its_own(self, output: Output, tmp_path: Path) -> None:
+        """Another file below it would not help, and none is proposed."""
+        file = tmp_path / "a.toml"
+        file.write_text("[gateway]\nport = 'x'\n")
+        assert output.of("check", str(file))[2].count("\n") == 1
+
+    def test_a_certificate_that_is_missing(
+        self, output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The line names the file or the variable that wrote the key, the key, and the file that is missing. `run` says
+        the same."""
+        file = tmp_path / "a.toml"
+        file.write_text("[gateway]\ntls_certificate = '/nowhere/c.pem'\n[sources]\n")
+        monkeypatch.setenv("DATAFLOW__GATEWAY__TLS_KEY", "/nowhere/k.pem")
+        told = [
+            f"{file}: [gateway] tls_certificate: /nowhere/c.pem: no such file",
+            "DATAFLOW__GATEWAY__TLS_KEY: [gateway] tls_key: /nowhere/k.pem: no such file",
+        ]
+        assert output.of("check", str(file))[2].splitlines() == told
+        assert output.of("run", "--config", str(file))[2].splitlines() == told
+
     def test_fine(self, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
         """The output shows the resulting address, sources and symbols. The environment counts."""
         monkeypatch.setenv("DATAFLOW__GATEWAY__PORT", "9000")

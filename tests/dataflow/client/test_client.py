@@ -20,6 +20,7 @@ from dataflow.client import (
     Refused,
     Rewound,
     ServerFault,
+    Subscribed,
     Topic,
     Trade,
     Unreadable,
@@ -71,7 +72,7 @@ def client() -> Client:
     """Subscribed, at place 5."""
     made = Client()
     made.follow("BTC-USD")
-    assert list(made.hear(answer(5))) == []
+    assert list(made.hear(answer(5))) == [Subscribed(topic=TOPIC, epoch=1, offset=5)]
     return made
 
 
@@ -150,7 +151,7 @@ class TestCalls:
         first |= {"columns": COLUMNS, "sources": ["acme"]}
         list(client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": [first]})))
         started = notification("stream.started", symbol="B", channel="trades", epoch=1, offset=7)
-        assert [type(event) for event in client.hear(started)] == [Notice]
+        assert [type(event) for event in client.hear(started)] == [Subscribed, Notice]
         [event] = client.hear('["B",8,1,"buy",1,1,"t","acme"]')
         assert isinstance(event, Trade)
         assert (event.symbol, event.source) == ("B", "acme")
@@ -190,7 +191,8 @@ class TestEvents:
             trades=[trade(11, tradeId="new")],
             gaps=[{"from": 10, "to": 10, "reason": "source_gap"}],
         )
-        rewound, fill, hole, last = client.hear(said)
+        rewound, fill, begun, hole, last = client.hear(said)
+        assert begun == Subscribed(topic=TOPIC, epoch=2, offset=9)
         assert rewound == Rewound(symbol="BTC-USD", epoch=2, offset=9, dropped=1)
         assert isinstance(fill, Filled)
         assert (fill.first, fill.last, [each.trade_id for each in fill.trades]) == (7, 7, ["t7"])
@@ -204,7 +206,7 @@ class TestEvents:
         for told in ({"gaps": [{"from": 0, "to": None, "reason": "overrun"}]}, {}):
             client.lost()
             said = answer(3, epoch=9, recovered=False, trades=[trade(2), trade(3)], **told)
-            hole, *trades = client.hear(said)
+            hole, _begun, *trades = client.hear(said)
             assert hole == Gap(symbol="BTC-USD", first=0, to=None, reason="overrun")
             assert len(trades) == 2
             assert places(client) == [(0, 0), (2, 2), (3, 3)]
@@ -245,7 +247,7 @@ class TestEvents:
         """Each source's state is an event, and the newest one is held."""
         state = {"state": "lost", "since": "2020-05-10T18:33:36.696315Z", "reason": "silent"}
         client.lost()
-        [first] = client.hear(
+        [first, _begun] = client.hear(
             answer(5, recovered=True, quality={"state": "lost", "sources": {"acme": state}})
         )
         assert isinstance(first, Quality)
@@ -279,9 +281,8 @@ class TestEvents:
             "candles": [candle],
         }
         anew = json.dumps({"jsonrpc": "2.0", "id": "candles:BTC-USD:1m", "result": result})
-        assert (
-            list(client.hear(anew)) == list(bars.candles.values()) == [first]
-        )  # of a daemon that was started anew
+        _begun, *candles = client.hear(anew)  # of a daemon that was started anew
+        assert candles == list(bars.candles.values()) == [first]
         for place in (7, 8):
             other = candle | {"interval": "1t", "firstOffset": place, "lastOffset": place, "count": 1}
             assert len(list(client.hear(notification("candles.update", **other)))) == 1

@@ -18,7 +18,7 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.client import Client, Event, Filled, Gap, Rewound, ServerFault, Topic, Trade
+from dataflow.client import Client, Event, Filled, Gap, Rewound, ServerFault, Subscribed, Topic, Trade
 from tests.support.node import FOLDER, NODE
 
 from .test_model import DEEDS, SYMBOL, Reader, Server
@@ -95,7 +95,8 @@ class World:
         self.steps.append(["say", message])
         try:
             for event in self.core.hear(message):
-                self.events.append(event)
+                if not isinstance(event, Subscribed):  # the other client does not tell it
+                    self.events.append(event)
         except ServerFault:
             self.is_cut = True
             self.server.hang_up()

@@ -108,7 +108,7 @@ def test_every_face_is_named(readme: str) -> None:
     assert set(plugs.names("faces")) <= set(names(paragraph))
 
 
-REST = {"clients/ID": "clients/<int:id>"}
+REST = {"clients/ID": "clients/<int:id>", "sources/NAME/problems": "sources/<name>/problems"}
 
 
 def test_every_endpoint_of_the_admin_face_is_named(readme: str) -> None:

@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the guide. No module of the daemon: a wheel does not have it.
+"""What MkDocs calls while it builds the guide. No module of the daemon imports it.
 
 Rules of this file. The pages are those of `nav`, under their names in the repository, so a link means the
 same here and there. A link to a file without a page loses its target and keeps its text. A page has neither a
@@ -47,8 +47,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for file in [each for each in files if each.src_uri.endswith(".md") or UNUSED.search(each.src_uri)]:
         files.remove(file)
     for name in pages(config.nav):
-        files.append(_made(name, text(name), config))
-        for image in images(name, text(name)):
+        content = text(name)
+        files.append(_made(name, content, config))
+        for image in images(name, content):
             files.append(_copied(image, config))
     files.append(_copied(f"{HERE}building/look.css", config, "look.css"))
     return files

@@ -14,7 +14,7 @@ export const daemon = {
   ready: null,
 };
 
-// ---- listeners: link, status, ready, notice
+// ---- listeners: link, status, ready, notice, token, and `heard`: notices of the protocol as they come
 
 const listeners = new Map();
 export function on(topic, listener) {
@@ -25,7 +25,8 @@ export function on(topic, listener) {
 export function tell(topic, value) {
   for (const listener of listeners.get(topic) ?? []) listener(value);
 }
-export const notice = (kind, text) => tell("notice", { kind, text });
+// Equal notices of a short time are one line, with the `item` of each: a symbol, as a rule.
+export const notice = (kind, text, item = null) => tell("notice", { kind, text, item });
 
 // ---- what is asked again and again, while the page is visible
 
@@ -58,7 +59,7 @@ export async function ask(path, { method = "GET", body } = {}) {
 // ---- the operator's token: the tab keeps it, and nothing else does
 
 const KEY = "dataflow operator";
-const token = () => sessionStorage.getItem(KEY);
+export const token = () => sessionStorage.getItem(KEY);
 export function setToken(text) {
   if (text) sessionStorage.setItem(KEY, text);
   else sessionStorage.removeItem(KEY);
@@ -90,6 +91,7 @@ const NOTICES = {
   "symbols.changed": ({ added, removed }) => ["good", `Symbols: ${[added.length && `new are ${few(added)}`, removed.length && `gone are ${few(removed)}`].filter(Boolean).join("; ")}.`],
 };
 function noticed({ method, params }) {
+  tell("heard", { method, params });
   const [kind, text] = NOTICES[method]?.(params) ?? [];
   if (text) notice(kind, text);
 }

@@ -1,0 +1,54 @@
+"""Where a daemon is: one address for its WebSocket and for its calls by HTTP."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+_SECURE = {"http": False, "ws": False, "https": True, "wss": True}
+
+
+@frozen
+class Address:
+    """`url` is as the user gave it. `socket` and `calls` are paths, of /ws and of /api/v1/rpc."""
+
+    url: str
+    host: str
+    port: int
+    secure: bool
+    socket: str
+    calls: str
+
+    @property
+    def authority(self) -> str:
+        """The value of the header Host."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+
+
+def address_of(url: str) -> Address:
+    """Read `http://HOST:PORT[/PREFIX]`, also with https, or `ws://HOST:PORT[/PREFIX]/ws`, also with wss.
+
+    Raises ValueError.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _SECURE or not parts.hostname:
+        raise ValueError(f"{url!r} is no address of a daemon, such as http://127.0.0.1:8080")
+    if parts.username or parts.password or parts.fragment:
+        raise ValueError(f"the address {parts.hostname} has a user, a password or a fragment: leave them out")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{url!r} has no valid port: it is a number from 1 to 65535") from None
+    secure = _SECURE[parts.scheme]
+    prefix = parts.path.rstrip("/").removesuffix("/ws")
+    query = f"?{parts.query}" if parts.query else ""
+    return Address(
+        url=url,
+        host=parts.hostname,
+        port=port or (443 if secure else 80),
+        secure=secure,
+        socket=f"{prefix}/ws{query}",
+        calls=f"{prefix}/api/v1/rpc{query}",
+    )

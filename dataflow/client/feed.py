@@ -1,0 +1,675 @@
+"""Live data for the programs of users: iterators over events, across everything that a daemon can do.
+
+Rules of this file. Each iterator has its own queue, and the queue a bound. While one is full nothing is read
+from the socket: the other iterators of this feed wait as well, and the server decides what becomes of a slow
+client. What was left out then comes as a gap, or is fetched by the position. Order is kept: of each symbol,
+and of what becomes of the connection between its trades. A position is that of the last event which was
+taken, never of one that waits.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import anyio
+import anyio.lowlevel
+import msgspec
+from anyio.abc import TaskGroup, TaskStatus
+from attrs import define, field
+
+from .address import address_of
+from .calls import call
+from .client import CANDLES, EVERY, QUALITY, TRADES, Client
+from .events import (
+    Candle,
+    Connection,
+    Event,
+    Filled,
+    Gap,
+    Notice,
+    Position,
+    Quality,
+    Refused,
+    Rewound,
+    Subscribed,
+    Topic,
+    Trade,
+)
+from .faults import CallError, ServerFault, Unreachable, Unreadable
+from .link import Link
+from .stream import Cursor
+
+ROOM: Final = 10_000  # entries that wait for their reader
+KEEP: Final = 100  # entries of each stream that the core holds: there may be thousands of streams
+TURN: Final = 256  # events that a reader takes before it lets others have a turn
+ASK_AGAIN: Final = 1.0  # seconds, after a refusal for a while
+FOR_A_WHILE: Final = (-32000, -32002, -32603)  # codes of refusals that may be over soon
+
+E = TypeVar("E")
+P = TypeVar("P")
+T = TypeVar("T")
+Since: TypeAlias = Mapping[str, Mapping[str, Any]]
+TradeEvent: TypeAlias = Trade | Gap | Filled | Rewound | Quality | Connection
+
+
+@define(eq=False)
+class Inbox:
+    """What waits for one reader, at most `room` entries. `error`: why it ended, None for an end in order."""
+
+    topics: Sequence[Topic]
+    room: int
+    queue: deque[Any] = field(factory=deque)
+    ended: bool = False
+    error: Exception | None = None
+    asleep: anyio.Event | None = None  # of the reader
+    crowded: anyio.Event | None = None  # of the feed
+
+    def put(self, event: Any) -> None:
+        """Add an event; there must be room."""
+        self.queue.append(event)
+        if self.asleep is not None:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the reader look."""
+        if self.asleep is not None:
+            self.asleep.set()
+            self.asleep = None
+
+    def relieve(self) -> None:
+        """Let the feed go on, once half of the room is free."""
+        if self.crowded is not None and (self.ended or len(self.queue) <= self.room // 2):
+            self.crowded.set()
+            self.crowded = None
+
+    def end(self, error: Exception | None = None) -> None:
+        """No more comes. What waits is still given out."""
+        if not self.ended:
+            self.ended, self.error = True, error
+        self.wake()
+        self.relieve()
+
+    async def until_room(self) -> None:
+        """Until half of it is free, or nobody reads any more."""
+        while len(self.queue) >= self.room and not self.ended:
+            self.crowded = self.crowded or anyio.Event()
+            await self.crowded.wait()
+
+    async def until_something(self) -> None:
+        """Until an event waits, or no more will come."""
+        while not self.queue and not self.ended:
+            self.asleep = self.asleep or anyio.Event()
+            await self.asleep.wait()
+
+
+@define(eq=False)
+class Places:
+    """Where the readers of a feed stand in each stream."""
+
+    _cursors: dict[str, Cursor] = field(factory=dict)
+    _newest: dict[str, Trade] = field(factory=dict)  # not in its cursor so far: most events are trades
+
+    def begin(self, symbol: str, since: Mapping[str, Any] | None) -> None:
+        """A stream is followed: from now on, or behind the position of an earlier life."""
+        self._newest.pop(symbol, None)
+        cursor = self._cursors[symbol] = Cursor()
+        if since is not None:
+            cursor.hold(symbol, since)
+
+    def give(self, event: Any) -> bool:
+        """An event is given to its reader. Whether the reader wants to see it."""
+        if type(event) is Trade:
+            self._newest[event.symbol] = event
+            return True
+        if isinstance(event, Gap | Filled | Rewound):
+            self._cursor(event.symbol).take(event)
+        elif isinstance(event, Subscribed):
+            if event.topic.channel == TRADES:
+                self._cursor(event.topic.symbol).take(event)
+            return False
+        return True
+
+    @property
+    def positions(self) -> dict[str, dict[str, Any]]:
+        """By symbol: plain values, for JSON."""
+        for symbol in list(self._newest):
+            self._cursor(symbol)
+        return {symbol: cursor.since for symbol, cursor in self._cursors.items() if cursor.epoch}
+
+    def _cursor(self, symbol: str) -> Cursor:
+        cursor = self._cursors.setdefault(symbol, Cursor())
+        newest = self._newest.pop(symbol, None)
+        if newest is not None:
+            cursor.take(newest)
+        return cursor
+
+
+class Following(Generic[E]):
+    """The events of what is followed, in order: iterate by `async for`. It ends with the feed.
+
+    Raises CallError when the daemon refuses what was asked for. To leave it, drop it (as `break` out of the
+    loop does), or close it: by `aclose`, or by `async with`. A cancelled `anext` loses nothing.
+    """
+
+    def __init__(self, feed: Feed, inbox: Inbox) -> None:
+        self._feed = feed
+        self._places = feed._places
+        self._inbox = inbox
+        self._turn = TURN
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait for being taken."""
+        return len(self._inbox.queue)
+
+    def __aiter__(self) -> Following[E]:
+        return self
+
+    async def __anext__(self) -> E:
+        inbox, queue = self._inbox, self._inbox.queue
+        while True:
+            if not queue:
+                await self._until_something()
+            elif not self._turn:
+                self._turn = TURN
+                await anyio.lowlevel.checkpoint()
+            self._turn -= 1
+            event = queue.popleft()
+            if inbox.crowded is not None:
+                inbox.relieve()
+            if self._places.give(event):
+                return event  # type: ignore[no-any-return]
+
+    async def _several(self) -> list[Any]:
+        """All that waits, at least one event: not noted as given so far. Raises what `anext` raises."""
+        await self._until_something()
+        queue = self._inbox.queue
+        events = [queue.popleft() for _ in range(min(len(queue), TURN))]
+        self._inbox.relieve()
+        return events
+
+    async def _until_something(self) -> None:
+        self._turn = TURN
+        if not self._inbox.queue:
+            await self._inbox.until_something()
+        if not self._inbox.queue:
+            self._leave()
+            if self._inbox.error is not None:
+                raise self._inbox.error
+            raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Follow it no more."""
+        self._leave()
+        await anyio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> Following[E]:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        self._feed._leave(self._inbox)
+
+    def __del__(self) -> None:
+        self._feed._drop(self._inbox)
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a stream. `next`: where the next page begins, None at the end of a range.
+
+    `rewound`: the position that was asked for is on a branch that was lost; drop what you hold behind this
+    place.
+    """
+
+    symbol: str
+    epoch: int
+    trades: tuple[Trade, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    next: Position | None = None
+    rewound: Position | None = None
+
+    @property
+    def entries(self) -> list[Trade | Gap]:
+        """Trades and gaps in the order of the stream."""
+        return sorted([*self.trades, *self.gaps], key=lambda entry: entry.first)
+
+
+class Pages(Generic[P]):
+    """Asks for one page after the other, as they are taken. A failed question can be repeated: by the next
+    `anext`."""
+
+    def __init__(self, ask: Callable[[Any], Awaitable[tuple[P | None, Any]]], first: Any) -> None:
+        self._ask = ask
+        self._next = first
+        self._is_over = False
+
+    def __aiter__(self) -> Pages[P]:
+        return self
+
+    async def __anext__(self) -> P:
+        while not self._is_over:
+            page, self._next = await self._ask(self._next)
+            self._is_over = self._next is None
+            if page is not None:
+                return page
+        raise StopAsyncIteration
+
+
+class _Candles(msgspec.Struct):
+    candles: list[Candle]
+    next: str | None = None
+
+
+_trades: Final = msgspec.json.Decoder(list[Trade])
+_page: Final = msgspec.json.Decoder(Page)
+_candles: Final = msgspec.json.Decoder(_Candles)
+
+
+class Feed:
+    """A connection to a daemon that lasts, whatever happens to it. Made by `connect`; use it by `async with`.
+
+    `connection`: its newest state. `waited`: how often the socket was not read, because a reader did not take
+    its events.
+    """
+
+    def __init__(self, url: str, *, wait: bool, room: int, ssl_context: ssl.SSLContext | None) -> None:
+        self._address = address_of(url)
+        self._context = ssl_context
+        self._core = Client(format="compact", batch=True, keep=KEEP)
+        self._link = Link(self._address, self._core, self._core.hear, wait=wait, context=ssl_context)
+        self._wait = wait
+        self._room = room
+        self._traders: dict[str, Inbox] = {}  # by symbol; what comes most
+        self._inboxes: dict[Topic, Inbox] = {}
+        self._listeners: list[Inbox] = []  # of connections and notices alone
+        self._left: deque[Inbox] = deque()  # in another thread, by the collector of garbage
+        self._places = Places()
+        self._tasks: TaskGroup
+        self._thread: int | None = None  # while it is open
+        self._error: Exception | None = None
+        self.waited = 0
+        self.connection = Connection(state="connecting")
+
+    async def __aenter__(self) -> Feed:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._thread = threading.get_ident()
+        try:
+            await self._tasks.start(self._run)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        # The errors of the body are not given to the group: it would wrap them.
+        self._thread = None
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)
+        self._end(None)
+
+    @property
+    def positions(self) -> dict[str, dict[str, Any]]:
+        """By symbol, in the trades: behind the last event that was taken from its iterator. They are for
+        JSON, and for `since` of a later life. The gaps that may still be filled are in them."""
+        return self._places.positions
+
+    # What is followed.
+
+    def trades(
+        self,
+        symbols: str | Iterable[str],
+        *,
+        snapshot: int | None = None,
+        since: Since | None = None,
+        quality: bool = False,
+        room: int | None = None,
+    ) -> Following[TradeEvent]:
+        """The trades of a symbol, of several, or of all (`"*"`); what is missing, came after all, or was
+        taken back.
+
+        `snapshot`: begin with so many of the newest entries, at most 1,000. `since`: go on behind the
+        positions of an earlier life. With `quality`, also how the symbols fare at their sources. `room`:
+        events that may wait.
+        """
+        wanted = _several(symbols)
+        topics = [Topic(TRADES, symbol) for symbol in wanted]
+        topics += [Topic(QUALITY, symbol) for symbol in wanted if quality]
+        self._check(topics)
+        held = {s: position for s, position in (since or {}).items() if s in wanted or EVERY in wanted}
+        for symbol in {*wanted, *held} - {EVERY}:
+            self._places.begin(symbol, held.get(symbol))
+        for symbol, position in held.items():
+            self._core.hold(symbol, position)
+        return self._follow(topics, snapshot, room)
+
+    def candles(
+        self,
+        symbols: str | Iterable[str],
+        interval: str,
+        *,
+        snapshot: int | None = None,
+        room: int | None = None,
+    ) -> Following[Candle | Connection]:
+        """The candles of some symbols. A later one with the same start and a higher `rev` replaces the one
+        before.
+
+        `snapshot`: begin with so many of the newest ones.
+        """
+        topics = [Topic(CANDLES, symbol, interval) for symbol in _several(symbols)]
+        self._check(topics)
+        return self._follow(topics, snapshot, room)
+
+    def quality(
+        self, symbols: str | Iterable[str], *, room: int | None = None
+    ) -> Following[Quality | Connection]:
+        """How some symbols fare, or all (`"*"`), at each of their sources: the state now, and each change."""
+        topics = [Topic(QUALITY, symbol) for symbol in _several(symbols)]
+        self._check(topics)
+        return self._follow(topics, None, room)
+
+    def events(self, *, room: int | None = None) -> Following[Connection | Notice]:
+        """What becomes of the connection, its present state first, and what the daemon tells besides its
+        streams."""
+        self._check(())
+        inbox = Inbox((), room or self._room)
+        inbox.put(self.connection)
+        self._listeners.append(inbox)
+        return Following(self, inbox)
+
+    def _check(self, topics: Iterable[Topic]) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._thread is None:
+            raise RuntimeError("the feed is not open: use it inside `async with connect(...)`")
+        for topic in topics:
+            same = [each for each in self._inboxes if each[::2] == topic[::2]]
+            if topic in same or Topic(topic.channel, EVERY, topic.interval) in same:
+                raise ValueError(
+                    f"{topic} is followed by another iterator already: leave it, or use a second feed"
+                )
+            if topic.symbol == EVERY and same:
+                raise ValueError(
+                    f"{same[0]} is followed by another iterator already: leave it, or use a second feed"
+                )
+
+    def _follow(self, topics: Sequence[Topic], snapshot: int | None, room: int | None) -> Following[Any]:
+        inbox = Inbox(topics, room or self._room)
+        for topic in topics:
+            self._inboxes[topic] = inbox
+            if topic.channel == TRADES:
+                self._traders[topic.symbol] = inbox
+            past = None if topic.channel == QUALITY else snapshot
+            call = self._core.follow(topic.symbol, topic.channel, interval=topic.interval, snapshot=past)
+            self._link.say(call)
+        return Following(self, inbox)
+
+    def _leave(self, inbox: Inbox) -> None:
+        inbox.end()
+        if inbox in self._listeners:
+            self._listeners.remove(inbox)
+        for topic in inbox.topics:
+            if self._inboxes.get(topic) is inbox:
+                del self._inboxes[topic]
+                if topic.channel == TRADES:
+                    del self._traders[topic.symbol]
+                self._link.say(self._core.leave(topic.symbol, topic.channel, interval=topic.interval))
+
+    def _drop(self, inbox: Inbox) -> None:
+        """Nobody has the iterator any more. This may be any thread."""
+        if self._thread == threading.get_ident():
+            self._leave(inbox)
+        elif self._thread is not None:
+            self._left.append(inbox)
+
+    # What comes.
+
+    async def _run(self, *, task_status: TaskStatus[None]) -> None:
+        is_begun = self._wait
+        if is_begun:
+            task_status.started()
+        try:
+            async with self._link:
+                async for news in self._link:
+                    while self._left:
+                        self._leave(self._left.popleft())
+                    if not isinstance(news, Connection):
+                        await self._deliver(news)
+                        continue
+                    await self._tell(news)
+                    if not is_begun and news.state != "connecting":
+                        is_begun = True
+                        task_status.started()
+        except (Unreachable, ServerFault) as error:
+            if not is_begun:
+                raise
+            self._end(error)
+
+    async def _deliver(self, events: Iterable[Event]) -> None:
+        inbox: Inbox | None
+        symbol, inbox = "", None  # of the trade before: they come in runs
+        for event in events:
+            if type(event) is not Trade:
+                symbol, inbox = "", await self._inbox_of(event)
+            elif event.symbol != symbol:
+                symbol = event.symbol
+                inbox = self._traders.get(symbol) or self._traders.get(EVERY)
+            if inbox is None or inbox.ended:
+                continue
+            if len(inbox.queue) >= inbox.room:
+                await self._until_room(inbox)
+                symbol = ""
+                if inbox.ended:
+                    continue
+            inbox.put(event)
+
+    async def _inbox_of(self, event: Event) -> Inbox | None:
+        """Whose an event is. Some are for all, and delivered here."""
+        match event:
+            case Trade() | Gap() | Filled() | Rewound():
+                return self._of(TRADES, event.symbol)
+            case Quality():
+                return self._of(QUALITY, event.symbol)
+            case Candle():
+                return self._of(CANDLES, event.symbol, event.interval)
+            case Subscribed():
+                return self._of(*event.topic)
+            case Refused():
+                self._refused(event)
+            case Notice():
+                connection = _connection(event)
+                if connection is not None:
+                    await self._tell(connection)
+                else:
+                    await self._tell_all(list(self._listeners), event)
+        return None
+
+    def _of(self, channel: str, symbol: str, interval: str | None = None) -> Inbox | None:
+        found = self._inboxes.get(Topic(channel, symbol, interval))
+        return found or self._inboxes.get(Topic(channel, EVERY, interval))
+
+    async def _tell(self, connection: Connection) -> None:
+        self.connection = connection
+        await self._tell_all([*dict.fromkeys(self._inboxes.values()), *self._listeners], connection)
+
+    async def _tell_all(self, inboxes: Iterable[Inbox], event: Connection | Notice) -> None:
+        for inbox in inboxes:
+            await self._until_room(inbox)
+            if not inbox.ended:
+                inbox.put(event)
+
+    async def _until_room(self, inbox: Inbox) -> None:
+        if len(inbox.queue) >= inbox.room and not inbox.ended:
+            self.waited += 1
+            await inbox.until_room()
+
+    def _refused(self, refused: Refused) -> None:
+        topic = refused.topic
+        inbox = None if topic is None else self._inboxes.get(topic)
+        if topic is None or inbox is None:
+            return  # it is left already
+        data = refused.data if isinstance(refused.data, dict) else {}
+        if refused.code in FOR_A_WHILE and "rejected" not in data:
+            told = data.get("retryAfter")
+            self._tasks.start_soon(
+                self._ask_again, topic, told if isinstance(told, int | float) else ASK_AGAIN
+            )
+        else:
+            inbox.end(CallError(refused.code, refused.message, refused.data, topic.symbol))
+            self._leave(inbox)
+
+    async def _ask_again(self, topic: Topic, seconds: float) -> None:
+        made = self._link.made
+        await anyio.sleep(seconds)
+        call = self._core.again(topic)
+        if call is not None and made == self._link.made:  # else the next connection has asked
+            self._link.say(call)
+
+    def _end(self, error: Exception | None) -> None:
+        self._error = error
+        self.connection = Connection(state="closed", reason=None if error is None else str(error))
+        for inbox in {id(each): each for each in [*self._inboxes.values(), *self._listeners]}.values():
+            if not inbox.ended:
+                inbox.put(self.connection)
+                inbox.end(error)
+
+    # What is asked.
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """The result of any method but `subscribe`. Numbers with a fraction are Decimal.
+
+        Raises CallError when the daemon refuses, Unreachable when it does not answer.
+        """
+        return json.loads(await self._call(method, params), parse_float=Decimal)
+
+    async def symbols(self) -> list[dict[str, Any]]:
+        """Every symbol: channels, sources, status, last price and time, quality. Raises as `call`."""
+        return list(await self.call("getSymbols"))
+
+    async def status(self) -> dict[str, Any]:
+        """How the daemon and its sources fare. Raises as `call`."""
+        return dict(await self.call("getStatus"))
+
+    async def recent(self, symbol: str, count: int = 50) -> list[Trade]:
+        """The newest trades, the newest first; at most 1,000. Raises as `call`."""
+        return _read(_trades, await self._call("getRecentTrades", {"symbol": symbol, "count": count}))
+
+    def history(
+        self,
+        symbol: str,
+        *,
+        after: Position | Mapping[str, Any] | None = None,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        limit: int = 1_000,
+    ) -> Pages[Page]:
+        """All that is kept of a stream, or the part behind `after`, page by page up to now. Raises as `call`.
+
+        `start` (inclusive) and `end` (exclusive) leave trades of other times out; a `datetime` without a zone
+        is UTC. `limit`: entries in a page, at most 10,000.
+        """
+        params = _given(symbol=symbol, limit=limit, **{"from": _time(start), "to": _time(end)})
+
+        async def page_behind(place: Position | None) -> tuple[Page | None, Position | None]:
+            asked = params if place is None else params | {"after": _plain(place)}
+            page = _read(_page, await self._call("getTrades", asked))
+            has_news = page.trades or page.gaps or page.rewound is not None
+            return (page if has_news else None), (page.next if page.next != place else None)
+
+        return Pages(page_behind, None if after is None else msgspec.convert(_plain(after), Position))
+
+    def candle_history(
+        self,
+        symbol: str,
+        interval: str,
+        *,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        limit: int = 1_000,
+    ) -> Pages[list[Candle]]:
+        """The candles of a range, page by page, oldest first. Without `start` only the newest `limit` ones.
+
+        The last one may be open, and change. Raises as `call`.
+        """
+        params = _given(symbol=symbol, interval=interval, limit=limit, to=_time(end))
+
+        async def page_from(begin: str | None) -> tuple[list[Candle] | None, str | None]:
+            page = _read(_candles, await self._call("getCandles", params | _given(**{"from": begin})))
+            is_last = begin is None or page.next == begin or not page.candles
+            return (page.candles or None), (None if is_last else page.next)
+
+        return Pages(page_from, _time(start))
+
+    async def _call(self, method: str, params: Mapping[str, Any]) -> bytes:
+        return await call(self._address, method, params, self._context)
+
+
+def connect(
+    url: str, *, wait: bool = False, room: int = ROOM, ssl_context: ssl.SSLContext | None = None
+) -> Feed:
+    """A feed from the daemon at `url`: `http://HOST:PORT`, or `ws://HOST:PORT/ws`; https and wss as well.
+
+    Use it by `async with`. That raises Unreachable when no daemon answers there, unless `wait` is set; later
+    on each lost connection is followed by another one. `room`: events that may wait for the reader of one
+    iterator.
+
+    Raises ValueError for an address that cannot be one.
+    """
+    if room < 1:
+        raise ValueError(f"room is {room}: it must be at least 1")
+    return Feed(url, wait=wait, room=room, ssl_context=ssl_context)
+
+
+def _several(symbols: str | Iterable[str]) -> tuple[str, ...]:
+    several = (symbols,) if isinstance(symbols, str) else tuple(dict.fromkeys(symbols))
+    if not several:
+        raise ValueError('no symbol to follow: name at least one, or "*" for all')
+    return several
+
+
+def _connection(notice: Notice) -> Connection | None:
+    """What a notice says of this client's connection; None: it is about something else."""
+    told = notice.params
+    match notice.method:
+        case "connection.waiting":
+            reason = f"for {told.get('seconds')} s, {told.get('ahead')} others go first"
+            return Connection(state="waiting", reason=reason)
+        case "connection.refused":
+            retry_in = told.get("retryAfter")
+            return Connection(state="refused", reason=str(told.get("reason")), retry_in=retry_in)
+        case "connection.draining":
+            return Connection(state="draining", reason=str(told.get("reason")))
+    return None
+
+
+def _read(decoder: msgspec.json.Decoder[T], said: bytes) -> T:
+    try:
+        return decoder.decode(said)
+    except msgspec.DecodeError as error:
+        raise Unreadable(str(error)) from error
+
+
+def _given(**params: Any) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _plain(position: Position | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(position, Position):
+        return {"epoch": position.epoch, "offset": position.offset}
+    return {"epoch": position["epoch"], "offset": position["offset"]}
+
+
+def _time(told: datetime | str | None) -> str | None:
+    if not isinstance(told, datetime):
+        return told
+    zoned = told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
+    return zoned.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
