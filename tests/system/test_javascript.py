@@ -165,8 +165,8 @@ async def publish(exchange: Exchange, first: int, last: int, *symbols: str) -> N
 
 
 async def test_through_a_kill_a_cut_and_losses(tmp_path: Path) -> None:
-    """A killed daemon has told trades that it has not kept: they are taken back, and come again from the exchange. A cut
-    source and lost messages beside that: in the end the user has what the daemon has, each trade once."""
+    """A killed daemon may have told trades that it has not kept: they are taken back, and come again from the exchange. A
+    cut source and lost messages beside that: in the end the user has what the daemon has, each trade once."""
     [port] = free_ports(1)
     config = tmp_path / "mine.toml"
     async with open_binance() as exchange, user(f"http://127.0.0.1:{port}") as u:
@@ -193,7 +193,6 @@ async def test_through_a_kill_a_cut_and_losses(tmp_path: Path) -> None:
             await u.until(lambda: told.ids[-1:] == [60])
             told.check_digits()
             assert told.ids == list(range(told.ids[0] or 0, 61))
-            assert told.kinds >= {"trade", "rewound"}
             stored = await u.stored()
             assert {at: held for at, held in stored.items() if at >= min(told.places)} == told.places
 
