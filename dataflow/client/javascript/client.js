@@ -296,6 +296,9 @@ class Seat extends Places {
 
 // ---- subscriptions
 
+/** @type {{ done: true, value: undefined }} */
+const DONE = { done: true, value: undefined };
+
 /** What a user holds. Subclasses say how events wait (`wait`, `next`) while nobody takes them. */
 class Subscription {
   dropped = 0;
@@ -326,7 +329,7 @@ class Subscription {
     this.closed = true;
     this.clear();
     this.#close(this);
-    for (const { resolve } of this.#readers.splice(0)) resolve({ done: true, value: undefined });
+    for (const { resolve } of this.#readers.splice(0)) resolve(DONE);
   }
 
   /** The server refuses it: this is its end. */
@@ -343,7 +346,7 @@ class Subscription {
       next: () => new Promise((resolve, reject) => this.#ask({ resolve, reject })),
       return: async () => {
         this.close();
-        return { done: true, value: undefined };
+        return DONE;
       },
     };
   }
@@ -377,7 +380,7 @@ class Subscription {
 
   #ask(reader) {
     if (this.#error) this.#reject(reader);
-    else if (this.closed) reader.resolve({ done: true, value: undefined });
+    else if (this.closed) reader.resolve(DONE);
     else {
       this.#readers.push(reader);
       this.#hand();
@@ -581,6 +584,7 @@ class EventsView extends StatesView {
 
 /** One WebSocket after the other. `on` is told what happens: `opened`, `heard(data)`, `lost`, `changed(connection)`. */
 class Link {
+  /** @type {any} the declarations have its states */
   connection = { type: "connection", state: "connecting", reason: null, code: null, retryIn: null };
   isOpen = false;
   #socket = null;
