@@ -132,7 +132,8 @@ def commands(readme: str) -> list[list[str]]:
     """The words behind `dataflow` in all shell examples."""
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", readme, re.DOTALL))
     lines = [shlex.split(line, comments=True) for line in shell.splitlines()]
-    return [line[line.index("dataflow") + 1 :] for line in lines if "dataflow" in line]
+    whole = [line[line.index("dataflow") + 1 :] for line in lines if "dataflow" in line]
+    return [words[: words.index(">")] if ">" in words else words for words in whole]
 
 
 def test_the_commands_can_be_typed(readme: str) -> None:
