@@ -26,13 +26,13 @@ export function open(room, name) {
   let most = 0, active = null;
   const venue = source => venues.get(source) ?? venues.set(source, { price: null, pace: new Pace() }).get(source);
 
-  const stop = every(ASK_EVERY, async () => {
+  async function refresh() {
     const { code, body: told } = await ask(`api/v1/symbols/${encodeURIComponent(name)}`);
     if (code !== 200) return;
     for (const [source, state] of Object.entries(told.quality.sources)) sources.set(source, state);
     for (const source of sources.keys()) if (!(source in told.quality.sources)) sources.delete(source);
     active = told.failover?.active ?? null;
-  });
+  }
   const show = rows(body, () => {
     const row = el("tr"), source = el("th");
     source.scope = "row";
@@ -73,6 +73,7 @@ export function open(room, name) {
       most = Math.max(most, digits(price));
     },
     told: event => take(sources, event),
-    close() { stop(); clearTimeout(timer); },
+    follow: () => ({ close: every(ASK_EVERY, refresh) }),  // there is such a symbol
+    close() { clearTimeout(timer); },
   };
 }
