@@ -98,6 +98,13 @@ _COMMANDS = (
         "dataflow client BTC-USD",
     ),
     (
+        "completion",
+        "completion:completion",
+        "The script with which bash, zsh or fish complete this command.",
+        "dataflow completion bash > ~/.local/share/bash-completion/completions/dataflow",
+        "dataflow completion zsh > ~/.zfunc/_dataflow",
+    ),
+    (
         "bench",
         "bench:bench",
         "The measurements, from a checkout.",
@@ -172,6 +179,7 @@ def app(called: str | None = None) -> App:
         # A line of help replaces the docstring. Without such lines the list would import every command.
         line = {} if name == called else {"help": help_}
         root.command(f"{__name__}.{where}", name=name, help_epilogue=examples(*shown), **line)
+    root.command(f"{__name__}.config:app", name="config", help="The configuration: yours, and as shipped.")
     root.command(f"{__name__}.simulate:app", name="simulate", help="Exchanges to test against.")
     root.command(f"{__name__}.history:app", name="history", help="The history on disk: look, copy, move.")
     return root

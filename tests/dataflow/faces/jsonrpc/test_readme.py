@@ -74,7 +74,7 @@ def test_the_table_has_the_methods_and_parameters_that_exist(readme: str) -> Non
     section = readme[readme.index("## Calls") : readme.index("## Trades")]
     told = {
         name: re.findall(r"`(\w+)(\??): \w+`", params)
-        for name, params in re.findall(r"^\| `(\w+)` \|(.*?)\|", section, re.M)
+        for name, params in re.findall(r"^\| `([\w.]+)` \|(.*?)\|", section, re.M)
     }
     table = methods._METHODS
     existing = {}
