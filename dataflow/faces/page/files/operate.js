@@ -2,7 +2,7 @@
 //
 // Rules of this file. The address says which actor is shown. Something is restarted only after a question that names it and
 // what goes with it. Nothing moves when something happens: the actor's facts have their lines also while they are empty.
-import { daemon, every } from "./daemon.js";
+import { every } from "./daemon.js";
 import { confirmed, el, paint, put } from "./dom.js";
 import { Events } from "./events.js";
 import { Faults } from "./faults.js";
@@ -44,7 +44,7 @@ export function open(room, where) {
     parts.faults.choose(path, root ? [...everybody(root)].map(each => each.path).filter(Boolean) : []);
     show();
   };
-  const show = () => actor.show(path, root, parts.tree.lostAt(path));
+  const show = () => actor.show(path, root);
   windows.fill(WINDOWS, seconds, picked => {
     seconds = picked;
     parts.events.window = picked;
@@ -60,8 +60,8 @@ export function open(room, where) {
     })),
     every(LOAD_EVERY, load),
     every(EVENTS_EVERY, () => {
-      const { after } = parts.events, life = daemon.status?.epoch ?? null;
-      return asked(`api/v1/events?limit=1000${after === null ? "" : `&after=${after}`}`, events, body => parts.events.take(body, life));
+      const { after } = parts.events;
+      return asked(`api/v1/events?limit=1000${after === null ? "" : `&after=${after}`}`, events, body => parts.events.take(body));
     }),
     every(FAULTS_EVERY, () => parts.faults.ask()),
     () => parts.tree.close(), () => parts.events.close(),
@@ -122,7 +122,7 @@ class Actor {
     this.body.append(list, this.answer);
     this.restart.onclick = () => this.#ask();
   }
-  show(path, root, lostAt) {
+  show(path, root) {
     const node = root && [...everybody(root)].find(each => each.path === path);
     if (path !== this.#at) put(this.answer, "");
     this.#at = path;
@@ -146,7 +146,7 @@ class Actor {
     put(facts.Kind, `${node.kind}, incarnation ${count(node.epoch)}`);
     put(facts.Restarts, node.restarts ? `${count(node.restarts)} by its supervisor` : "none");
     put(facts.Mailbox, node.mailbox ? balance(node.mailbox) : "none");
-    put(facts["Lost in flight"], lost ? `${count(lost)}, the newest ${lostAt ?? "at a time unknown"}` : "none");
+    put(facts["Lost in flight"], lost ? `${count(lost)}, the newest at ${timeOf(node.mailbox.lost_at)}` : "none");
     put(facts["Below it"], below.length ? `${count(below.length)}: ${states(below)}` : "nobody");
     put(facts["Last error"], node.last_error ? `${timeOf(node.last_error_at)} ${node.last_error}` : "none that counts now");
     paint(facts["Last error"], node.last_error ? node.state === "running" ? "warn" : "bad" : "off");

@@ -142,9 +142,9 @@ class Source {
     this.problems = problems;
     const log = el("ol", "events");
     content.append(log);
-    this.fillProblems = rows(log, ({ at, kind, text }) => {
+    this.fillProblems = rows(log, ({ at, kind, text, times }) => {
       const line = el("li", "line");
-      line.append(el("time", "off", clock(new Date(at))), el("span", "kind warn", kind.replaceAll("_", " ")), el("span", "mono text", text));
+      line.append(el("time", "off", clock(new Date(at))), el("span", "kind warn", kind.replaceAll("_", " ")), el("span", "mono text", times > 1 ? `${text} (${count(times)} of this kind in a second)` : text));
       return line;
     }, () => {});
   }
@@ -196,7 +196,7 @@ class Source {
   showProblems(answer) {
     const list = answer.code === 200 ? answer.body.problems : [];
     put(this.problems.state, answer.code !== 200 ? answer.code === 404 ? "not told by this daemon" : refusal(answer) : list.length ? `the newest ${list.length}` : "none");
-    this.fillProblems(list.map(({ at, kind, text }, i) => [`${at} ${kind} ${i} ${text}`, { at, kind, text }]));
+    this.fillProblems(list.map(each => [`${each.at} ${each.kind} ${each.times} ${each.text}`, each]));
   }
   // The answer to getSymbols.
   showSymbols(name, symbols) {
