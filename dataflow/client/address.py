@@ -11,8 +11,8 @@ _SECURE = {"http": False, "ws": False, "https": True, "wss": True}
 
 @frozen
 class Address:
-    """`url` is for messages: a query may hold a secret and is left out. `socket` and `calls` are the paths of /ws and
-    of /api/v1/rpc."""
+    """`url` is for messages: a query may hold a secret and is left out. `socket` and `calls` are the paths of
+    /ws and of /api/v1/rpc."""
 
     url: str
     host: str

@@ -20,7 +20,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from dataflow.cli.ends import Failure, Mistake
-from dataflow.cli.tail import Raw, Screen, Tail, _pause, follow, in_words, refusal
+from dataflow.cli.tail import Raw, Screen, Tail, follow, in_words, refusal
 from dataflow.client import Refused, Topic, Trade
 
 EPOCH = 1700000000000
@@ -119,6 +119,7 @@ def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reconnect without delay."""
     monkeypatch.setattr("dataflow.cli.tail.RETRY_FIRST", 0.0)
+    PLAIN._digits.clear()
 
 
 @pytest.fixture
@@ -131,7 +132,8 @@ def tail_of(*symbols: str, count: int | None = None, snapshot: int | None = None
 
 
 PLAIN = Screen(7, coloured=False)
-LINE = "18:33:36.696 BTC-USD {side:<4} {whole:>8}.{decimals:<8}       0.0005892  blockchain #{offset}"
+LINE = "18:33:36.696 BTC-USD {side:<4} {whole:>8}{decimals:<9}       0.0005892  blockchain #{offset}"
+NOTHING = "-- BTC-USD: no trade so far, waiting for the first one"
 
 
 def show(screen: Screen, text: str) -> None:
@@ -140,6 +142,8 @@ def show(screen: Screen, text: str) -> None:
 
 def line(offset: int, side: str = "buy", price: str = "8501.10") -> str:
     whole, decimals = price.split(".")
+    decimals = decimals.rstrip("0")
+    decimals = f".{decimals}" if decimals else ""
     return LINE.format(side=side, whole=whole, decimals=decimals, offset=offset)
 
 
@@ -166,13 +170,21 @@ class TestShowing:
 
     @pytest.mark.parametrize("price", ["8501.10000000", "8501.1", "8501", "0.00000612", "12345678.5", "1E+3"])
     def test_the_decimal_points_are_aligned(self, said: Any, price: str) -> None:
-        """Exchanges differ in their trailing zeros: the columns stay straight and no digit is lost."""
+        """Sources differ in their trailing zeros: the columns stay straight, and the number is the same."""
         show(PLAIN, trade(7, price=price))
         (shown,) = said()
-        assert shown[26:43].strip() == f"{Decimal(price):f}"
+        number = shown[26:43].strip()
+        assert Decimal(number) == Decimal(price)
+        assert number == f"{Decimal(price).normalize():f}"
         assert shown[34] in ". "
         assert shown[43:].split() == ["0.0005892", "blockchain", "#7"]
         assert len(shown) == len(line(7))
+
+    def test_the_numbers_of_a_symbol_have_equally_many_digits(self, said: Any) -> None:
+        """As many as the longest so far; another symbol has its own."""
+        for price, symbol in (("1.5", "BTC-USD"), ("1.2500", "BTC-USD"), ("2", "BTC-USD"), ("2", "A-B")):
+            show(PLAIN, trade(7, price=price, symbol=symbol))
+        assert [shown[26:43].strip() for shown in said()] == ["1.5", "1.25", "2.00", "2"]
 
     def test_nothing_is_obeyed(self, said: Any) -> None:
         """Escape codes in texts from the daemon do not reach the terminal."""
@@ -253,7 +265,7 @@ class TestFollowing:
         async with gateway(says(*answers, *down, back, *down, back, update(1), calls=2)) as server:
             await follow(server.url, tail_of("BTC-USD", "A-B", count=1), PLAIN)
         told = ["-- blockchain: connection lost (bye)", "-- blockchain: connection restored"]
-        assert said() == [*told, *told, line(1)]
+        assert said() == [NOTHING, NOTHING.replace("BTC-USD", "A-B"), *told, *told, line(1)]
 
     @pytest.mark.parametrize(
         "state", [("live", None), ("idle", None), ("lost", "connecting"), ("lost", "subscribing")]
@@ -261,10 +273,10 @@ class TestFollowing:
     async def test_a_source_that_is_there_or_on_its_way_is_not_said(
         self, said: Any, state: tuple[str, str | None]
     ) -> None:
-        """A subscription that takes its first second is no news."""
+        """A subscription that takes its first second is no news; that nothing has traded is."""
         async with gateway(says(answer(0, quality=quality(*state)), update(1))) as server:
             await follow(server.url, tail_of(count=1), PLAIN)
-        assert said() == [line(1)]
+        assert said() == [NOTHING, line(1)]
 
     async def test_gaps_of_an_answer_stand_in_their_place_and_say_their_symbol(self, said: Any) -> None:
         """A gap stands once between its neighbours, in the words of a live gap, also if its size is unknown."""
@@ -341,6 +353,7 @@ class TestFollowing:
         async with gateway(script) as server:
             await follow(server.url, tail_of(count=2), PLAIN)
         assert said() == [
+            NOTHING,
             "-- BTC-USD: quiet at acme",
             line(1),
             "-- BTC-USD: stalled at acme (it sends less)",
@@ -409,15 +422,6 @@ class TestFollowing:
             "-- waiting for 1.2 s, 7 others go first",
             line(8),
         ]
-
-    def test_pauses(self) -> None:
-        """The told time holds once and has an upper bound. Other pauses are random, so that not all return at once."""
-        tail = tail_of()
-        for told, seconds in ((7.3, 7.3), (1e9, 300.0)):
-            tail.take(notice("connection.refused", reason="too many sessions", retryAfter=told), PLAIN)
-            assert _pause(tail, 0.5) == seconds
-        spread = [_pause(tail, 0.5) for _ in range(100)]
-        assert 0.5 <= min(spread) < max(spread) <= 1.0
 
     async def test_a_failed_recovery_is_said(self, said: Any) -> None:
         """After a restart that lost the cache, tail names the hole, shows what is left, takes the new epoch and goes on."""
@@ -571,20 +575,20 @@ class TestProcess:
             )
             os.close(writing)
             stream = trio.lowlevel.FdStream(reading)
-            assert (await stream.receive_some(1)).startswith(b"1")
+            assert (await stream.receive_some(1)).startswith(b"-")
             await stream.aclose()
             assert await process.wait() == 0
 
     @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
     async def test_an_interrupt_is_the_end(self, sent: signal.Signals) -> None:
         """Ctrl-C and SIGTERM end it quietly with 0. A pipe gets no colours and no tracebacks."""
-        async with gateway(says(answer(0), update(1))) as server:
+        async with gateway(says(answer(5), update(6))) as server:
             process = await trio.lowlevel.open_process(
                 self.command(server), stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
             assert process.stdout is not None
             assert process.stderr is not None
-            assert await first_line(process.stdout) == line(1)
+            assert await first_line(process.stdout) == line(6)
             process.send_signal(sent)
             assert await process.stderr.receive_some() == b""
             assert await process.wait() == 0
