@@ -176,7 +176,7 @@ async def test_an_actor_that_crashes_tells_its_error_with_its_time() -> None:
             page.locator(
                 ".tree td.error", has_text=re.compile(r"^\d\d:\d\d:\d\d .*injected crash")
             ).first.wait_for()
-            page.locator(".tree .lost.warn", has_text=re.compile(r"^.\d+ at \d\d:\d\d:\d\d")).first.wait_for()
+            page.locator(".tree .lost.warn", has_text=re.compile(r"\u2212\d+ at \d\d:\d\d:\d\d")).first.wait_for()
             assert page.locator(".tree .fill.bad").count() == 0, "a box that conflates is never full"
             crash = page.locator(".events li", has=page.locator(".kind", has_text="crashed")).first
             assert not crash.locator("pre").is_visible()
