@@ -296,6 +296,9 @@ class Seat extends Places {
 
 // ---- subscriptions
 
+/** @type {{ done: true, value: undefined }} */
+const DONE = { done: true, value: undefined };
+
 /** What a user holds. Subclasses say how events wait (`wait`, `next`) while nobody takes them. */
 class Subscription {
   dropped = 0;
@@ -326,7 +329,7 @@ class Subscription {
     this.closed = true;
     this.clear();
     this.#close(this);
-    for (const { resolve } of this.#readers.splice(0)) resolve({ done: true, value: undefined });
+    for (const { resolve } of this.#readers.splice(0)) resolve(DONE);
   }
 
   /** The server refuses it: this is its end. */
@@ -343,7 +346,7 @@ class Subscription {
       next: () => new Promise((resolve, reject) => this.#ask({ resolve, reject })),
       return: async () => {
         this.close();
-        return { done: true, value: undefined };
+        return DONE;
       },
     };
   }
@@ -377,7 +380,7 @@ class Subscription {
 
   #ask(reader) {
     if (this.#error) this.#reject(reader);
-    else if (this.closed) reader.resolve({ done: true, value: undefined });
+    else if (this.closed) reader.resolve(DONE);
     else {
       this.#readers.push(reader);
       this.#hand();
@@ -581,6 +584,7 @@ class EventsView extends StatesView {
 
 /** One WebSocket after the other. `on` is told what happens: `opened`, `heard(data)`, `lost`, `changed(connection)`. */
 class Link {
+  /** @type {any} the declarations have its states */
   connection = { type: "connection", state: "connecting", reason: null, code: null, retryIn: null };
   isOpen = false;
   #socket = null;
@@ -605,7 +609,8 @@ class Link {
       this.on.heard(data);
     });
     socket.onerror = () => {}; // a close follows, which tells more
-    socket.onclose = ours(({ code, reason }) => this.#lost(reason || `no connection to ${this.url}`, code));
+    socket.onclose = ours(({ code, reason }) =>
+      this.#lost(reason || (this.isOpen ? "it was cut off" : `no connection to ${this.url}`), code));
     this.#timer = setTimeout(() => this.fail(`no connection to ${this.url} within ${PATIENCE} s`), 1_000 * PATIENCE);
     this.#tell("connecting");
   }
@@ -877,7 +882,7 @@ class Feed {
     if (wish.channel === TRADES) params.batch = true;
     if (wish.channel !== QUALITY) params.format = "strings";
     if (since) params.since = since;
-    const snapshot = view === null ? wish.snapshot ?? null : view.snapshot;
+    const snapshot = view === null ? this.#snapshot(wish) : view.snapshot;
     if (snapshot !== null && wish.channel !== QUALITY) params.snapshot = snapshot;
     this.#ask("subscribe", params, { kind: "follow", wish, view });
   }
@@ -887,6 +892,13 @@ class Feed {
     if (symbol !== EVERY) return this.#streams.get(symbol).since;
     const known = [...this.#streams].filter(([, { live, since }]) => since && !live);
     return known.length ? Object.fromEntries(known.map(([name, { since }]) => [name, since])) : null;
+  }
+
+  /** What goes along when a topic goes on. States are told again: the newest ones may have come meanwhile. */
+  #snapshot({ channel, views, snapshot = null }) {
+    if (channel !== CANDLES) return snapshot;
+    const wanted = [...views].map(view => view.snapshot).filter(each => each !== null);
+    return wanted.length ? Math.max(...wanted) : null;
   }
 
   #ask(method, params, asked) {
@@ -1037,7 +1049,6 @@ class Feed {
   #subscribed({ wish, view }, answers) {
     const isAll = wish.symbol === EVERY;
     wish.snapshot = null; // once begun, it goes on at its place
-    if (view && isAll && wish.channel === TRADES) view.answered = true;
     for (const answer of answers) {
       const { symbol } = answer ?? {};
       if (!isText(symbol) || !(isAll || symbol === wish.symbol)) throw new ServerFault(`no answer to ${keyOf(wish)}: ${excerpt(answer)}`);
@@ -1045,6 +1056,7 @@ class Feed {
       else this.#shown(wish, answer, view);
     }
     if (view && wish.channel !== TRADES) view.seats.add(wish.symbol);
+    else if (view && isAll) view.answered = true; // not before: its seats begin with their snapshots
   }
 
   #begun(stream, answer, view) {

