@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
 import trio
 from attrs import define, field
 from playwright.sync_api import Locator, Page, expect
@@ -25,7 +24,7 @@ T = TypeVar("T")
 BTC, ETH = "BTC-USDT", "ETH-USDT"
 PATIENT = 60_000.0  # ms; reached only by a page that hangs
 START = 1_700_000_000_000_000  # us
-SIZES = [(390, 844, "dark"), (1440, 900, "light"), (2560, 1300, "dark")]
+SIZES: list[tuple[int, int, Any]] = [(390, 844, "dark"), (1440, 900, "light"), (2560, 1300, "dark")]
 
 
 @define
@@ -63,17 +62,16 @@ class Stage(Market):
 
 
 @asynccontextmanager
-async def stage(*names: str, **more: Any) -> AsyncIterator[Stage]:
-    """A daemon with the symbols of one Binance, all subscribed."""
+async def stage(*names: str, rest: bool = False, **more: Any) -> AsyncIterator[Stage]:
+    """A daemon with the symbols of one Binance, all subscribed. `rest`: what is missing can be asked for."""
     names = names or (BTC, ETH)
-    tables = {key: more.pop(key) for key in ("gateway",) if key in more}
     with trio.fail_after(120):
-        async with (
-            open_binance() as exchange,
-            daemon(sources=from_binance(exchange.url, *names, eager=True, **more), **tables) as d,
-        ):
-            await exchange.wait_subscribed([name.replace("-", "") for name in names])
-            yield Stage(exchange, daemon=d)
+        async with open_binance() as exchange:
+            refill_url = exchange.rest_url if rest else ""
+            sources = from_binance(exchange.url, *names, eager=True, refill_url=refill_url, **more)
+            async with daemon(sources=sources) as d:
+                await exchange.wait_subscribed([name.replace("-", "") for name in names])
+                yield Stage(exchange, daemon=d)
 
 
 def row(page: Page, symbol: str) -> Locator:
@@ -235,22 +233,63 @@ async def test_equal_notices_are_one_line_with_all_names() -> None:
 
 
 async def test_a_fill_takes_the_place_of_its_gap() -> None:
-    """In the tape, marked; the newest trade stays above it. A gap is told in words until then."""
-    async with stage(refill_url="http://127.0.0.1:9", hold=0.0) as s:
-        d = s.daemon
+    """In the tape, marked; later trades stay above it. Until then words say what is missing, there and at the candle."""
+    async with stage(rest=True, hold=0.0) as s:
 
-        def look(page: Page) -> None:
-            page.goto(f"{d.http}#/market/{BTC}?interval=1s")
+        async def lose(count: int) -> None:
+            s.exchange.fault("rest_error", times=None)
+            s.exchange.fault("drop", symbol="BTCUSDT", times=count)
+            for _ in range(count):
+                await s.trade(BTC, "5.5")
+
+        async def have() -> None:
+            s.exchange.faults.withdraw()
+
+        def look(page: Page) -> list[str]:
+            page.goto(f"{s.daemon.http}#/market/{BTC}?interval=1s")
             s.now(s.trade, BTC, "5")
-            s.now(s.trade, BTC, "6", "1", 2)
-            expect(page.locator("table.tape .event")).to_have_text(
-                "Gap: places 2 to 3, 2 missing (source_gap)."
-            )
+            expect(page.locator("table.tape tbody tr")).to_have_count(1)
+            s.now(lose, 2)
+            s.now(s.trade, BTC, "6")
+            gap = page.locator("table.tape .event", has_text="Gap: places 2 to 3, 2 missing (source_gap).")
+            expect(gap).to_be_visible()
             expect(page.locator(".legend")).to_contain_text("incomplete: 2 missing (source_gap)")
-            assert [re.sub(r"\D", "", line)[:2] for line in tape(page)] == ["4", "23", "1"]
-            expect(page.locator("table.venues tbody tr")).to_contain_text("binance")
+            s.now(have)
+            filled = page.locator("table.tape tr.filled")
+            while not filled.count():
+                s.now(s.trade, BTC, "7")
+            expect(filled).to_have_count(2)
+            expect(gap).to_have_count(0)
+            expect(filled.first).to_contain_text("5.5")
+            return tape(page)
 
-        await s.visit(look)
+        lines = await s.visit(look)
+        assert lines == [str(place) for place in range(len(lines), 0, -1)]
+
+
+async def test_sources_stand_side_by_side() -> None:
+    """Each with its last price, and how far it is from the lowest one; the spread between them is exact."""
+    async with open_binance() as low, open_binance() as high:
+        both = {
+            name: from_binance(each.url, BTC, eager=True)["binance"]
+            for name, each in (("a", low), ("b", high))
+        }
+        async with daemon(sources=both) as d:
+            for each in (low, high):
+                await each.wait_subscribed(["BTCUSDT"])
+            s, other = Stage(low, daemon=d), Stage(high, daemon=d)
+
+            def look(page: Page) -> None:
+                page.goto(f"{d.http}#/market/{BTC}")
+                s.now(s.trade, BTC, "61685.10")
+                s.now(other.trade, BTC, "61685.1000000000000001")
+                rows = page.locator("table.venues tbody tr")
+                expect(rows).to_have_count(2)
+                expect(rows.nth(0).locator("td").nth(1)).to_have_text("0.0000000000000000")
+                expect(rows.nth(1).locator("td").nth(1)).to_have_text("0.0000000000000001")
+                expect(page.get_by_text("spread 0.0000000000000001 (0.00 %)")).to_be_visible()
+
+            await s.visit(look)
 
 
 async def test_the_interval_stands_in_the_address() -> None:
@@ -457,27 +496,27 @@ async def test_the_daemon_is_killed_and_comes_back(tmp_path: Path) -> None:
 # ---- sizes and colours
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "scheme"), SIZES, ids=[f"{w} {scheme}" for w, _, scheme in SIZES]
-)
-async def test_nothing_is_cut_off_at_any_size(width: int, height: int, scheme: Any) -> None:
-    """Both views fit, in both colours; the chart is drawn in the colours of the scheme."""
+async def test_nothing_is_cut_off_at_any_size() -> None:
+    """Both views fit from a telephone to a wall, in both colours."""
     async with stage() as s:
         for n in range(30):
             await s.trade(BTC, f"{61685 + n}.12345678")
 
         def look(page: Page) -> None:
-            page.goto(s.daemon.http)
-            expect(cell(page, BTC, "price")).to_have_text("61714.12345678")
-            assert fits(page)
-            for column in ("price", "change", "quality"):
-                expect(cell(page, BTC, column)).to_be_in_viewport()
-            row(page, BTC).get_by_role("link").click()
-            expect(page.locator(".legend")).to_contain_text("C 61714.12345678")
-            expect(page.locator("table.tape tbody tr")).to_have_count(30)
-            assert fits(page)
+            for width, height, scheme in SIZES:
+                page.set_viewport_size({"width": width, "height": height})
+                page.emulate_media(color_scheme=scheme)
+                page.goto(f"{s.daemon.http}#/market")
+                expect(cell(page, BTC, "price")).to_have_text("61714.12345678")
+                assert fits(page)
+                for column in ("price", "change", "quality"):
+                    expect(cell(page, BTC, column)).to_be_in_viewport()
+                row(page, BTC).get_by_role("link").click()
+                expect(page.locator(".legend")).to_contain_text("C 61714.12345678")
+                expect(page.locator("table.tape tbody tr")).to_have_count(30)
+                assert fits(page)
 
-        await s.visit(look, viewport={"width": width, "height": height}, color_scheme=scheme)
+        await s.visit(look)
 
 
 def test_the_page_of_the_readme_is_small(checkout: Path) -> None:

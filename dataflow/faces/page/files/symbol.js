@@ -14,11 +14,11 @@ const SNAPSHOT = 200, DRAW_EVERY = 0.2, USUAL = "1m";  // seconds
 
 export function open(room, where) {
   const name = where.rest[0], address = `#/market/${encodeURIComponent(name)}`;
-  const top = el("div", "bar top"), back = Object.assign(el("a", "back", "‹ Market"), { href: "#/market" }), price = el("span", "price"), change = el("span"), facts = el("span", "off facts"), state = el("span", "state off");
+  const top = el("div", "bar top"), back = Object.assign(el("a", "back", "‹ Market"), { href: "#/market" }), price = el("span", "price"), change = el("span"), numbers = el("span", "off numbers"), state = el("span", "state off");
   const choice = el("nav", "intervals"), [left, below, right] = ["candles", "sources", "trades"].map(kind => room.appendChild(el("section", `panel ${kind}`)));
   const picture = el("div", "picture");
   choice.setAttribute("aria-label", "Interval of the candles");
-  top.append(back, el("h1", "", name), price, change, state, facts);
+  top.append(back, el("h1", "", name), price, change, state, numbers);
   room.prepend(top);
   left.append(choice, picture);
 
@@ -82,8 +82,8 @@ export function open(room, where) {
     state.title = details(sides.sources);
     const told = [day && `turnover ${short(day.quoteVolume)}`, day && `high ${padded(day.high, most)}`, day && `low ${padded(day.low, most)}`, `${perSecond(pace.rate)} trades/s`,
       Number.isFinite(pace.age) && `newest ${span(pace.age)} ago`, lag.length && `lag ${Math.round(1000 * Math.min(...lag))} ms`];
-    put(facts, refused ?? (newest !== null || day ? told.filter(Boolean).join(" · ") : "waiting for the first answer"));
-    facts.title = day ? `Of the UTC day ${day.start.slice(0, 10)}: turnover ${padded(day.quoteVolume, 0)}, volume ${padded(day.volume, 0)}` : "";
+    put(numbers, refused ?? (newest !== null || day ? told.filter(Boolean).join(" · ") : "waiting for the first answer"));
+    numbers.title = day ? `Of the UTC day ${day.start.slice(0, 10)}: turnover ${padded(day.quoteVolume, 0)}, volume ${padded(day.volume, 0)}` : "";
   }
   const AFFAIRS = {  // of the source: in the tape, where they happened
     "connection.lost": ({ source, reason, symbols: those }) => those.includes(name) && ["bad", `Source ${source} lost: ${reason}.`],

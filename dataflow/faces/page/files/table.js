@@ -40,7 +40,7 @@ export function open(room, where) {
   room.append(bar, box);
 
   const chosen = { search: "", sort: "symbol", quality: "" };
-  let order = [], height = 32, sorted = 0, pointed = false, drawn = null, focused = null, width = 0;
+  let order = [], height = 32, sorted = 0, pointed = false, drawn = null, focused = null, width = "";
 
   // ---- the address
 
@@ -97,9 +97,16 @@ export function open(room, where) {
     const first = Math.max(0, Math.floor(box.scrollTop / height) - MARGIN);
     const last = Math.min(order.length, Math.ceil((box.scrollTop + box.clientHeight) / height) + MARGIN);
     const window = order.slice(first, last), range = `${first} ${last}`;
-    let most = 0;
-    for (const symbol of order) most = Math.max(most, symbol.digits);
-    if (most !== width) node.style.setProperty("--digits", width = most);
+    let most = 0, whole = 0;
+    for (const symbol of order) {
+      most = Math.max(most, symbol.digits);
+      whole = Math.max(whole, symbol.whole);
+    }
+    if (`${whole} ${most}` !== width) {
+      width = `${whole} ${most}`;
+      node.style.setProperty("--whole", whole);
+      node.style.setProperty("--digits", most);
+    }
     if (all || range !== drawn) {
       const held = document.activeElement?.closest(".symbols tr") !== null && body.contains(document.activeElement);
       before.firstChild.firstChild.style.height = `${first * height}px`;

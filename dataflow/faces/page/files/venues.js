@@ -7,7 +7,7 @@ import { KINDS, take } from "./quality.js";
 import { count, perSecond, span } from "./words.js";
 
 const ASK_EVERY = 3, DRAW_EVERY = 0.5;  // seconds
-const HEAD = [["source", ""], ["last price", "num"], ["difference", "num"], ["lag", "num"], ["trades/s", "num"], ["newest", "num wide"], ["quality", ""], ["missing", "num wide"]];
+const HEAD = [["source", ""], ["last price", "num"], ["difference", "num"], ["lag", "num"], ["trades/s", "num wide"], ["newest", "num wide"], ["quality", ""], ["missing", "num wide"]];
 
 export function open(room, name) {
   const bar = el("div", "bar"), note = el("span", "off"), box = el("div", "scroll"), table = el("table", "venues"), head = el("tr"), body = el("tbody"), part = el("thead");
@@ -37,7 +37,7 @@ export function open(room, name) {
     const row = el("tr"), source = el("th");
     source.scope = "row";
     row.append(source, ...HEAD.slice(1).map(([, kind]) => el("td", kind)));
-    row.cells[6].append(el("span", "state"), el("span", "off why"));
+    row.cells[6].append(el("span", "state"), el("span", "off cause"));
     return row;
   }, ({ cells }, { source, price, pace, lowest }) => {
     const { state = "unknown", reason, since, lag, missing } = sources.get(source) ?? {};
