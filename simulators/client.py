@@ -142,7 +142,7 @@ class Client:
         except* ConnectionClosed as group:
             self.say(f"disconnected: {_first(group).reason or 'by a reset'}")
         except* (OSError, HandshakeError, trio.TooSlowError) as group:
-            self.say(f"cannot connect to {self.url}: {_why(_first(group))}; trying again")
+            self.say(f"cannot connect to {self.url}: {why_unreachable(_first(group))}; trying again")
         finally:
             await self._close_stream()
             self._websocket = self._leaving = None
@@ -292,7 +292,7 @@ def _refusal(error: Any) -> str:
     return f"{told}; did you mean {' or '.join(map(str, nearest))}?" if nearest else told
 
 
-def _why(error: BaseException) -> str:
+def why_unreachable(error: BaseException) -> str:
     """Why a connection could not be made, in words."""
     if isinstance(error, ConnectionRejected):
         return f"the answer is status {error.status_code}"

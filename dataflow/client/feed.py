@@ -133,7 +133,7 @@ class Following(Generic[E]):
 
 class _Candles(msgspec.Struct):
     candles: list[Candle]
-    next: str | None = None
+    next: datetime | None = None
 
 
 _trades: Final = msgspec.json.Decoder(list[Trade])
@@ -490,8 +490,9 @@ class Feed:
 
         async def page_from(begin: str | None) -> tuple[list[Candle] | None, str | None]:
             page = _read(_candles, await self._call("getCandles", params | _given(**{"from": begin})))
-            is_last = begin is None or page.next == begin or not page.candles
-            return (page.candles or None), (None if is_last else page.next)
+            if begin is None or page.next is None or not page.candles or page.candles[-1].start >= page.next:
+                return (page.candles or None), None  # the next one would begin with a candle that is open now
+            return page.candles, _time(page.next)
 
         return Pages(page_from, _time(start))
 

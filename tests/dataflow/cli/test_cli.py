@@ -112,6 +112,11 @@ class TestHelp:
             assert f"│ {name} " in out
         assert "Examples:\n\n  dataflow demo" in out
 
+    @pytest.mark.parametrize("words", [(), ("status",), ("config", "show")], ids=" ".join)
+    def test_help_is_a_word_too(self, output: Output, words: tuple[str, ...]) -> None:
+        """`dataflow help COMMAND` is what one tries first."""
+        assert output.of("help", *words) == output.of(*words, "--help")
+
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_every_command_explains_itself(self, output: Output, words: tuple[str, ...]) -> None:
         """Every command has --help, with at least one example that calls this command."""
@@ -234,7 +239,13 @@ class TestEnds:
             (("tail", "A-B", "--cuont", "3"), "dataflow: Unknown option: --cuont. Did you mean --count?"),
             (
                 ("tail", "A-B", "--count", "x"),
-                'dataflow: Invalid value for --count: unable to convert "x" into int.',
+                "dataflow: --count: found x; must be a whole number",
+            ),
+            (("chaos", "--minutes", "x"), "dataflow: --minutes: found x; must be a number"),
+            (("run", "-c"), "dataflow: -c needs a value; dataflow run --help says which"),
+            (
+                ("simulate", "replay"),
+                "dataflow: dataflow simulate replay needs a FILE; dataflow simulate replay --help has",
             ),
             (("run", "my.toml"), "dataflow: did you mean dataflow run --config my.toml?\n"),
             (

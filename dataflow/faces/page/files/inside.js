@@ -2,13 +2,13 @@
 //
 // Rules of this file. A daemon with a token opens the door to who gives it. The page asks for it once, in the view that needs
 // it, and asks nothing of the daemon while the door is shut. A wrong token is forgotten. Where the operator has a listener of
-// its own, the door is elsewhere. What is forbidden or not there is not asked for again before the next connection.
+// its own, the door is elsewhere. What is forbidden or not there is not asked for again on the same connection.
 import { ask, on, setToken, token } from "./daemon.js";
 import { el, put } from "./dom.js";
 
 const door = { state: "open", wrong: false, tries: 0 };  // open, shut, elsewhere
 const doorways = new Set(), refused = new Map();  // by address, without its query: the answer
-on("link", ({ state }) => { if (state === "connected") refused.clear(); });
+on("link", ({ state }) => { if (state !== "connected") refused.clear(); });
 
 function set(state, wrong = false) {
   Object.assign(door, { state, wrong });

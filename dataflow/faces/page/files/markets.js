@@ -3,7 +3,7 @@
 //
 // Rules of this file. One subscription a channel, for all symbols. What changed is in `changed` until a view has drawn it.
 import { split } from "./decimal.js";
-import { every, feed, notice, on } from "./daemon.js";
+import { ask, every, feed, notice, on } from "./daemon.js";
 import { Pace } from "./pace.js";
 import { take } from "./quality.js";
 import { places } from "./words.js";
@@ -49,7 +49,7 @@ export async function list() {
   market.listed = true;
 }
 export async function intervals() {  // of candles, as configured
-  market.intervals ??= (await (await fetch("api/v1/faces", { cache: "no-store" })).json()).intervals;
+  market.intervals ??= (await ask("api/v1/faces")).body.intervals;
   return market.intervals;
 }
 

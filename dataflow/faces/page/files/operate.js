@@ -23,6 +23,7 @@ const FIGURES = {
   sessions: ["Clients", count],
 };
 const TREE_EVERY = 1, LOAD_EVERY = 2, EVENTS_EVERY = 1, FAULTS_EVERY = 3;  // seconds
+const PER_ACTOR = 0.001;  // seconds: a tree of thousands costs the daemon something, and is asked for less often
 
 export function open(room, where) {
   const content = el("div", "content"), ends = [doorway(room, content)];
@@ -31,12 +32,12 @@ export function open(room, where) {
   const tree = group(content, "Actors", "actors"), actor = new Actor(content), events = group(content, "Events", "happened"), faults = group(content, "Faults", "faults");
   const parts = { tree: new Tree(tree.body, tree.bar), events: new Events(events.body, events.bar), faults: new Faults(faults.body) };
   const drawn = plots(figures.body, FIGURES);
-  let root = null, path = where.rest.join("/"), seconds = 300;
+  let root = null, due = 0, path = where.rest.join("/"), seconds = 300;
 
   const asked = async (address, part, show) => {
     const answer = await inside(address);
-    if (answer?.code === 200) show(answer.body);
     if (answer) put(part.state, answer.code === 200 ? "" : answer.code === 404 ? "not told by this daemon" : refusal(answer));
+    if (answer?.code === 200) show(answer.body);
   };
   const load = () => asked(`api/v1/load?last=${seconds}`, figures, ({ every, end, ...values }) => drawn.show({ every, end, room: seconds, values }));
   const choose = () => {
@@ -51,13 +52,18 @@ export function open(room, where) {
     load().catch(() => {});
   });
   ends.push(
-    every(TREE_EVERY, () => asked("actors", tree, body => {
-      const first = root === null;
-      root = body;
-      parts.tree.show(root);
-      if (first) choose();
-      show();
-    })),
+    every(TREE_EVERY, async () => {
+      if (performance.now() < due) return;
+      await asked("actors", tree, body => {
+        const first = root === null, pause = PER_ACTOR * [...everybody(body)].length;
+        due = performance.now() + 1000 * pause;
+        root = body;
+        parts.tree.show(root);
+        if (first) choose();
+        show();
+        if (pause > 2) put(tree.state, `every ${span(pause)}`);
+      });
+    }),
     every(LOAD_EVERY, load),
     every(EVENTS_EVERY, () => {
       const { after } = parts.events;
