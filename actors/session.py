@@ -42,6 +42,7 @@ ANSWER_BYTES_WAITING = 256 * 1024  # likewise, for answers that are long
 AHEAD_WAITING = 16 * 1024  # characters of requests read ahead at which no further one is
 PARTS_AT_ONCE = 64  # of bundles, of one client alone, that leave together
 NOWHERE = 1 << 62  # the position of a subscriber that nothing is behind
+_NEVER = float("-inf")
 CLOSE_WITHIN = 1.0  # seconds for the last bytes to a client that is being disconnected
 
 
@@ -62,12 +63,14 @@ class Ending(Enum):
 class Ended:
     """The end of a session: why, and the words that its client gets.
 
-    `code`: the protocol's own number of this end, for wires that carry one.
+    `code`: the protocol's own number of this end, for wires that carry one. `heard`: the number that the
+    client gave, where it ended it.
     """
 
     why: Ending
     words: str
     code: int | None = None
+    heard: int | None = None
 
 
 @frozen
@@ -83,7 +86,9 @@ class Backlog:
 
 
 class WireClosed(Exception):
-    """The connection has ended, or is to end, for this reason."""
+    """The connection has ended, or is to end, for this reason. `code`: the number that the peer gave."""
+
+    code: int | None = None
 
     def __init__(self, words: str = "", why: Ending = Ending.GONE) -> None:
         super().__init__(words)
@@ -263,7 +268,7 @@ class Session(Generic[P, M]):
         self._taking: trio.CancelScope | None = None  # cancelled when something left, without a deadline then
         self._flushing = False
         self._left: trio.Event | None = None  # set when something left the outbox, or the flusher did
-        self._pinged = float("-inf")
+        self._pinged = _NEVER
         self._context: Context | None = None  # while it runs
         self._listening: trio.CancelScope | None = None
         self._ahead: list[M] | None = None  # requests that wait to be heard, oldest first
@@ -296,6 +301,16 @@ class Session(Generic[P, M]):
     def plain(self) -> Callable[[Sequence[bytes]], P]:
         """The same for a payload of its own."""
         return self._wire.plain
+
+    @property
+    def stuck_since(self) -> float | None:
+        """Since when the client has not taken what it is sent, or not answered a ping, on Trio's clock."""
+        since = self._held_since
+        if since is None and self._outbox is not None:
+            since = self._outbox.oldest
+        if since is None and self._pinged > _NEVER and self._manners.ping_timeout is not None:
+            since = self._pinged if self._pinged > self._wire.heard else None
+        return since
 
     @property
     def waiting(self) -> int:
@@ -615,8 +630,14 @@ class Session(Generic[P, M]):
 
         `code`: the protocol's own number of this end, such as a close code of WebSocket.
         """
+        self._end(Ended(why, words, code))
+
+    def _closed(self, closed: WireClosed) -> None:
+        self._end(Ended(closed.why, closed.words, heard=closed.code))
+
+    def _end(self, ended: Ended) -> None:
         if self.ended is None:
-            self.ended = Ended(why, words, code)
+            self.ended = ended
             self._close_lanes()
             self._piece = None
             if self._outbox is not None:
@@ -658,7 +679,7 @@ class Session(Generic[P, M]):
                         listening.deadline = self._due
                 await self._look_after()
         except WireClosed as closed:
-            self.end(closed.why, closed.words)
+            self._closed(closed)
         except trio.Cancelled:
             self._take_leave()
             raise
@@ -708,7 +729,7 @@ class Session(Generic[P, M]):
             while sum(map(len, self._ahead or ())) < AHEAD_WAITING:
                 self._put_ahead(await self._next_message())
         except WireClosed as closed:
-            self.end(closed.why, closed.words)
+            self._closed(closed)
         await trio.sleep_forever()
 
     async def _room_for_answers(self) -> None:
@@ -877,7 +898,7 @@ class Session(Generic[P, M]):
                     await self._wire.write(payloads)
                     self._tell_left()
             except WireClosed as closed:
-                self.end(closed.why, closed.words)
+                self._closed(closed)
         self._torn = self._flush_scope.cancelled_caught
 
     async def _until_left(self) -> None:

@@ -49,6 +49,7 @@ from .core import Core
 from .domain import Item
 from .domain.errors import ConfigError
 from .domain.secrets import concealed
+from .events import Events
 from .faults.at_random import RandomFaults
 from .faults.passage import DISCONNECT, Passage
 from .gateway.face import Face
@@ -65,6 +66,7 @@ from .net.budget import Budget
 from .net.rest import RestClient
 from .ops.dump import Dump
 from .ops.lag import LagProbe
+from .ops.load import LoadProbe
 from .reactions import Reactions
 from .reload import Reload
 from .settings.schema import History as HistorySettings
@@ -109,9 +111,11 @@ def hall(settings: Settings, room: Room | None = None, archive: Archive | None =
     `archive`: the history on disk, which is opened. Raises ConfigError for a face or a history that cannot be
     used, and for two faces that want the same path.
     """
-    lobby, on = Lobby(settings, room), faces(settings)
+    events = Events()
+    lobby, on = Lobby(settings, room, events), faces(settings)
+    audience = Announcer(lobby.clients, events)
     try:
-        core = Core(settings, Announcer(lobby.clients), archive=archive, place=place(settings.history))
+        core = Core(settings, audience, events=events, archive=archive, place=place(settings.history))
     except ArchiveFailed as error:
         raise ConfigError([f"[history]: {error}"]) from None
     core.missing = core.want  # the companions of the sources ask for it
@@ -165,6 +169,7 @@ def ops(hall: Hall, read: Callable[[], Settings] | None = None) -> Supervisor:
         children=(
             # None has anything to finish, so all are cancelled at once.
             Child(paths.name(paths.LAG), partial(LagProbe, hall.core.lag), stop_within=0),
+            Child(paths.name(paths.LOAD), partial(LoadProbe, hall.load), stop_within=0),
             Child(paths.name(paths.GUESTBOOK), lambda: hall.lobby.clients.guestbook, stop_within=0),
             *memory(hall),
             Child(paths.name(paths.DUMP), Dump, mailbox=ONE_REQUEST, stop_within=0),
@@ -469,6 +474,8 @@ def connector(core: Core, settings: SourceSettings, line: Line) -> Connector[Ite
     reach = partial(plugs.find("transports", settings.transport).Source, source.name, settings)
     if settings.transport == "rest":  # with the bounds that hold for all questions to this source
         reach = partial(reach, ask=partial(asks, settings, core.budget(source.name)))
+    elif settings.transport == "websocket":
+        reach = partial(reach, paced=line.paced)
     reached: Source[Item] = reach(make_codec)
     if core.faults is not None:
         reached = FaultySource(core.faults, paths.source(source.name), reach, make_codec)
@@ -603,7 +610,7 @@ def stop_deadline(settings: Settings) -> float:
     # http, the topics at once, the recorder, each of the others
     one_by_one = 3 + settings.cache.shards + len(sources) + listening
     each = settings.supervision.stop_within + CLEANUP_WITHIN
-    at_once = 6 + 3 * (len(sources) - listening)  # the actors of `ops`, the follower, those beside lines
+    at_once = 7 + 3 * (len(sources) - listening)  # the actors of `ops`, the follower, those beside lines
     tree = closed_within(settings.gateway) + one_by_one * each + at_once * CLEANUP_WITHIN
     return tree + FINISH_WITHIN + GRACE
 

@@ -26,6 +26,7 @@ from .domain import Item, Missing, Switched, Topic, Trade
 from .domain.quality import Grade, Quality
 from .domain.symbols import Names
 from .domain.topic import CANDLES, DAYS, QUALITY
+from .events import Events
 from .faults.registry import Faults
 from .figures import Histogram, Lag
 from .net.budget import Budget
@@ -33,9 +34,10 @@ from .net.pace import Attempts
 from .settings.schema import BackoffSettings, Mode, Send, Settings
 from .sources.breaker import Breaker
 from .sources.failover import Board, Plan
+from .sources.health import Health
 from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
-from .sources.reading import excerpt
+from .sources.reading import in_short
 from .sources.state import FAILURES, Audience, SourceState, carriers
 from .sources.wanted import Refills
 from .topics.candle_streams import Candles
@@ -48,6 +50,7 @@ from .topics.topics import Topics
 class Core:
     """Built once from the settings. `epoch` tells this run's offsets from those of other runs, `audience`
     hears how the sources fare. `clock`: wall time, for what is shown. `steady` never jumps: for ages.
+    `events`: the ring of what happened.
 
     `archive`: the history on disk, at `place`. It is opened, and waited for. Raises ConfigError and
     ArchiveFailed. Who built the core ends with `finish`.
@@ -58,6 +61,7 @@ class Core:
         settings: Settings,
         audience: Audience | None = None,
         *,
+        events: Events | None = None,
         epoch: int | None = None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
@@ -71,7 +75,8 @@ class Core:
         self._started_at = steady()
         self.number = int(self.started * 1000) if epoch is None else epoch  # of this start
         # None: nothing can be broken on purpose, and nothing asks whether it is.
-        self.faults = Faults(settings.chaos.seed) if settings.chaos.enabled else None
+        self.events = events or Events(clock)
+        self.faults = Faults(settings.chaos.seed, self.events) if settings.chaos.enabled else None
         cache = settings.cache
         self.recording = Recording(
             self.history,
@@ -198,9 +203,7 @@ class Core:
         now = self._steady()
         if (wait := source.breaker.wait(now)) > 0:
             return wait
-        where = urlsplit(settings.url).netloc.rpartition("@")[2]
-        attempts = self._attempts.setdefault(where, Attempts(*settings.connections_in))
-        wait = attempts.take(now)
+        wait = self.attempts(settings).take(now)
         if wait == 0:
             source.breaker.attempt(now)
         return wait
@@ -212,6 +215,11 @@ class Core:
         budget = self._budgets.setdefault(name, Budget(settings.refill_weight))
         budget.most = settings.refill_weight
         return budget
+
+    def attempts(self, settings: SourceSettings) -> Attempts:
+        """The attempts to connect to the address of these settings; all sources with it share them."""
+        where = urlsplit(settings.url).netloc.rpartition("@")[2]
+        return self._attempts.setdefault(where, Attempts(*settings.connections_in))
 
     def refills(self, name: str) -> Refills:
         """What is missing at the source `name`, as far as anybody asks for it."""
@@ -273,6 +281,22 @@ class Core:
     def symbols_by_state(self) -> Mapping[str, Mapping[Grade, Sequence[str]]]:
         """The symbols of each source that are in each state."""
         return self._qualities.by_source()
+
+    def worst(self, source: SourceState, states: Mapping[Grade, Sequence[str]]) -> tuple[str, Health] | None:
+        """The wanted symbol with which `source` fares worst, and how; None while none is wanted.
+
+        `states`: its symbols in each state. There may be thousands: within a state the lag decides, so one of
+        each is enough; among the lost ones those that only begin fare better.
+        """
+        some = []
+        for grade, symbols in states.items():
+            wanted = [symbol for symbol in symbols if source.interest.term(symbol) is not None]
+            if wanted and grade is Grade.LOST:
+                some.append(next((each for each in wanted if source.status(each) == "lost"), wanted[0]))
+            elif wanted:
+                some.append(max(wanted, key=source.vitals.lag_of))
+        healths = [(symbol, self.board.health(source.name, symbol)) for symbol in some]
+        return min(healths, key=lambda each: each[1].score, default=None)
 
     @property
     def _qualities(self) -> Qualities:
@@ -406,7 +430,7 @@ class Core:
             channel.look(symbols)
 
     def _refused(self, trade: Trade, verdict: Verdict) -> None:
-        about = excerpt(f"{trade.symbol}: trade {trade.trade_id}")
+        about = in_short(f"{trade.symbol}: trade {trade.trade_id}")
         self._known[trade.source].problem(verdict.value, about)
 
 

@@ -70,8 +70,15 @@ class Lag:
 
     histogram: Histogram = field(factory=Histogram)
     recent: RecentMaximum = field(factory=RecentMaximum)
+    _peak: float = 0.0  # since `take_peak`
 
     def add(self, seconds: float, now: float) -> None:
         """Count one delay that ended at `now`."""
         self.histogram.add(seconds)
         self.recent.add(seconds, now)
+        self._peak = max(self._peak, seconds)
+
+    def take_peak(self) -> float:
+        """The longest delay since the last call, in seconds. For one caller alone."""
+        peak, self._peak = self._peak, 0.0
+        return peak

@@ -22,6 +22,7 @@ GRPC: Final = f"{GATEWAY}/grpc"
 CHAOS: Final = "chaos"
 OPS: Final = "ops"
 LAG: Final = f"{OPS}/lag"
+LOAD: Final = f"{OPS}/load"
 MEMORY: Final = f"{OPS}/memory"
 GUESTBOOK: Final = f"{OPS}/guestbook"
 RELOAD: Final = f"{OPS}/reload"
@@ -79,6 +80,14 @@ def listener(name: str) -> str:
 def producers(name: str) -> str:
     """The path of the connections of its producers."""
     return f"{source(name)}/connections"
+
+
+def crowd(path: str) -> str | None:
+    """The supervisor of `path`, where it has many actors that come and go and are all alike."""
+    of = path.rpartition("/")[0]
+    source_of = below(SOURCES, of)
+    is_crowd = of == SESSIONS or (source_of is not None and name(of) in ("lines", "connections"))
+    return of if is_crowd else None
 
 
 def session(number: int) -> str:

@@ -8,7 +8,7 @@ crash of it leaves a source without its connector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 from attrs import frozen
@@ -19,6 +19,7 @@ from supervisors import Child, Context, Handle, StartFailed, SupervisionError
 from . import logs, paths
 from .domain import secrets
 from .domain.errors import ConfigError
+from .events import Kind
 from .gateway import exposure
 from .gateway.certificates import Certificate, configured
 from .gateway.hall import Hall
@@ -59,7 +60,9 @@ class Reload:
         try:
             read = await trio.to_thread.run_sync(self._checked, abandon_on_cancel=True)
         except ConfigError as error:
-            _log.error("not reloaded, everything stays as it was: {}", "; ".join(error.problems))
+            why = f"not reloaded, everything stays as it was: {'; '.join(error.problems)}"
+            _log.error("{}", why)
+            self._keep([why])
             return
         secrets.keep(read.settings)
         hall, old = self._hall, self._hall.settings
@@ -72,9 +75,13 @@ class Reload:
         after = hall.lobby.certificate.certificate
         if before is not None and after is not None and before.fingerprint != after.fingerprint:
             told.append(f"the certificate: {before.fingerprint} -> {after.fingerprint}")
-        _tell(told, [str(each) for each in changes(new, read.settings)])
+        self._keep(_tell(told, [str(each) for each in changes(new, read.settings)]))
         for warning in set(exposure.warnings(new)) - set(exposure.warnings(old)):
             _log.warning("{}", warning)
+
+    def _keep(self, told: Iterable[str]) -> None:
+        words = "; ".join(told)
+        self._hall.core.events.tell(Kind.RELOAD, paths.RELOAD, words, alike=words)
 
     def _checked(self) -> _Read:
         settings = self._read()
@@ -129,11 +136,14 @@ async def _stopped(branch: Handle, name: str) -> None:
 _log = logger.bind(path=paths.RELOAD)
 
 
-def _tell(told: Iterable[str], postponed: Iterable[str]) -> None:
-    told, postponed = list(told), list(postponed)
-    for each in told:
-        _log.info("reloaded: {}", each)
-    for each in postponed:
-        _log.warning("not reloaded, needs a restart: {}", each)
-    if not told and not postponed:
-        _log.info("reloaded: nothing has changed")
+def _tell(told: Sequence[str], postponed: Sequence[str]) -> Sequence[str]:
+    """Log it, and return the lines."""
+    done = [f"reloaded: {each}" for each in told]
+    missing = [f"not reloaded, needs a restart: {each}" for each in postponed]
+    if not done and not missing:
+        done = ["reloaded: nothing has changed"]
+    for line in done:
+        _log.info("{}", line)
+    for line in missing:
+        _log.warning("{}", line)
+    return done + missing

@@ -318,7 +318,7 @@ class Engine:
             helper.cancel()
         if clean:
             record.box.settle()
-        elif lost := record.box.lose():
+        elif lost := record.box.lose(trio.current_time()):
             self.tree.emit("dead_letter", record, detail=lost)
         record.box.fail_asks(ActorGone(f"{record.path!r} ended before it replied"))
         life.down.resolve(None)

@@ -36,7 +36,10 @@ class Put(Enum):
 
 @frozen
 class MailboxNode:
-    """The counters of a mailbox: accepted = handled + queued + sum(dropped.values()) + lost_in_flight."""
+    """The counters of a mailbox: accepted = handled + queued + sum(dropped.values()) + lost_in_flight.
+
+    `lost_at`: trio.current_time() of the newest loss in flight; None: there was none.
+    """
 
     size: int
     overflow: str  # what a full mailbox does: block, drop_oldest, drop_newest, conflate
@@ -45,6 +48,7 @@ class MailboxNode:
     queued: int
     dropped: dict[str, int]  # by reason: full, oldest, conflated, closed, asker_gone, gone
     lost_in_flight: int
+    lost_at: float | None = None
 
 
 @define(eq=False)
@@ -102,6 +106,7 @@ class Box:
     handled: int = 0
     in_hand: int = 0
     lost_in_flight: int = 0
+    lost_at: float | None = None
     closed: bool = False
     _reader: Task | None = None
     # The following are made on first use: 10,000 boxes must stay small, and a deque takes 0.6 KiB.
@@ -208,10 +213,12 @@ class Box:
             reader, self._reader = self._reader, None
             reschedule(reader)
 
-    def lose(self) -> tuple[Any, ...]:
+    def lose(self, now: float) -> tuple[Any, ...]:
         """The actor crashed: count the messages in hand as lost, and return them."""
         lost = self._hand
-        self.lost_in_flight += self.in_hand
+        if self.in_hand:
+            self.lost_in_flight += self.in_hand
+            self.lost_at = now
         self._empty_hand()
         return lost
 
@@ -245,7 +252,7 @@ class Box:
         if spec == self.spec:
             return self
         box = make_box(spec)
-        for name in ("accepted", "handled", "lost_in_flight", "_dropped", "_senders", "_asks"):
+        for name in ("accepted", "handled", "lost_in_flight", "lost_at", "_dropped", "_senders", "_asks"):
             setattr(box, name, getattr(self, name))
         box._adopt(self._queue)
         box._admit()
@@ -262,6 +269,7 @@ class Box:
             self.queued,
             dropped,
             self.lost_in_flight,
+            self.lost_at,
         )
 
     @property

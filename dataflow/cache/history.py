@@ -142,6 +142,8 @@ class History:
     holds: Holds = field(default=Factory(Holds), kw_only=True, eq=False)
     last: int = field(default=0, init=False)  # the offset of the last place; 0 when there is none
     newest_trade: Trade | None = field(default=None, init=False)  # the last admitted one, however long ago
+    came_at: float | None = field(default=None, init=False)  # it did so here, on the clock of `admit`
+    _untraded: int = field(default=0, init=False)  # places that no trade took when they were put here
     active: str | None = field(default=None, init=False)  # the one source that it is of; None: of all
     _takeover: Takeover | None = field(default=None, init=False)  # this is under way
     holes: int = field(default=0, init=False)  # at least the number of gaps that came, and of fills
@@ -172,7 +174,7 @@ class History:
         `epochs`: the chain of the stored one, see `shared`.
         """
         made = cls(epoch, max_trades, max_age, shared=shared(epochs), holds=holds or Holds())
-        made.last = made._timed = last
+        made.last = made._timed = made._untraded = last
         made.holes = 2 * last  # no more than one gap and one fill for each place
         return made
 
@@ -276,6 +278,11 @@ class History:
         """The kept places that are gaps before trades of `source`; and when the newest of them was put, on
         the clock of `admit`. Costs a look at every kept place."""
         return count_missing(self._places, source)
+
+    @property
+    def came(self) -> int:
+        """How many trades took a place of their own since this process began. Fills took those of gaps."""
+        return self.last - self._untraded
 
     # -- admission -------------------------------------------------------------------------------
 
@@ -432,11 +439,13 @@ class History:
         if gap:
             self._places.append(gap, gap.last, now)
             self.holes += 1
+            self._untraded += gap.last - gap.first + 1
             feed.open(gap, trade)
         self._places.append(trade, offset, now)
         self.last = offset
         self._trades += 1
         self.newest_trade = feed.newest = trade
+        self.came_at = now
         feed.missed = None
         feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
         if trade.trade_id is not None:
@@ -470,6 +479,7 @@ class History:
             return False  # the gap at this place already stands for an unknown number
         self.last += 1
         self.holes += 1
+        self._untraded += 1
         self._places.append(Gap(self.last, self.last, reason, exact=False, source=source), self.last, now)
         return True
 
@@ -480,6 +490,7 @@ class History:
         self.last += len(trades)
         self._trades += len(trades)
         self.newest_trade = feed.newest = trades[-1]
+        self.came_at = now
         feed.missed = None
         if feed.strays:
             feed.strays = []

@@ -74,6 +74,10 @@ class Store:
         """The symbols that have a history."""
         return list(self._histories)
 
+    def came(self) -> dict[str, int]:
+        """How many trades of each symbol took a place of their own since this process began."""
+        return {symbol: log.came for symbol, log in self._histories.items()}
+
     def admit(self, items: Sequence[Item], now: float) -> set[str]:
         """Offer items; those of one symbol stay in order. Returns the symbols whose logs have news."""
         self._now = now

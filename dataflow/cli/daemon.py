@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json as json_
-import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -25,11 +23,11 @@ from dataflow.domain.symbols import ANY
 from dataflow.gateway import exposure
 from dataflow.gateway.certificates import configured_context
 from dataflow.net.listening import why_refused
-from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Gateway, Mode, Operator, Settings
 from dataflow.sources.port import ProducerSettings
 
 from .common import Json
+from .configured import placed, warnings, written
 from .ends import Mistake
 
 Config: TypeAlias = Annotated[
@@ -66,25 +64,32 @@ def run(
     SIGUSR1 writes the supervision tree and all tasks to the log.
     """
     with _requests_ignored():
-        read = partial(_configured, config or [shipped("server.toml")], port)
-        settings = read()
+        again = " ".join(("dataflow run --config {}", *(f"--config {each}" for each in config or ())))
+        found = written(config, again)
+        settings = with_port(found.settings, port)
         secrets.keep(settings)
-        configured_context(settings.gateway)
+        with placed(found):
+            configured_context(settings.gateway)
         start_log(log_format, log_level, log_file)
         check_free(settings.gateway)
         if settings.operator.port is not None:
             check_free(settings.operator)
         if not settings.sources:
             logger.warning(NO_SOURCES)
-        for warning in exposure.warnings(settings):
+        for warning in (*warnings(), *exposure.warnings(settings)):
             logger.warning("{}", warning)
         from dataflow import app
 
-        return app.run(settings, read=read)
+        with placed(found):
+            code = app.run(settings, read=lambda: with_port(written(config, again).settings, port))
+        return told_end(code)
 
 
-def _configured(files: Sequence[Path], port: int | None) -> Settings:
-    return with_port(load(files, os.environ), port)
+def told_end(code: int) -> int:
+    """Log that the daemon has ended in order. What else may have happened is told already."""
+    if code == 0:
+        logger.info("stopped in order")
+    return code
 
 
 @contextmanager
@@ -114,12 +119,14 @@ def check(*files: Path, connect: Connect = False, within: Within = 10.0, json: J
         TOML files.
     """
     try:
-        settings = load(files or [shipped("server.toml")], os.environ)
-        configured_context(settings.gateway)
+        found = written(files, " ".join(("dataflow check {}", *map(str, files))))
+        settings = found.settings
         from dataflow import app
 
-        app.store(settings)
-        app.hall(settings)
+        with placed(found):
+            configured_context(settings.gateway)
+            app.store(settings)
+            app.hall(settings)
     except ConfigError as error:
         if not json:
             raise
@@ -127,7 +134,15 @@ def check(*files: Path, connect: Connect = False, within: Within = 10.0, json: J
         return 1
     if connect:
         return _connect(settings, within, json)
-    print(json_.dumps({"ok": True, **_summary(settings)}, ensure_ascii=False) if json else _told(settings))
+    if json:
+        told = {"ok": True, "warnings": warnings(), **_summary(settings)}
+        print(json_.dumps(told, ensure_ascii=False))
+        return 0
+    for warning in warnings():
+        print(f"warning: {warning}", file=sys.stderr)
+    print(_told(settings))
+    if not files:
+        print("this is the configuration as shipped; dataflow check FILE... checks yours")
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import trio
 from attrs import frozen
+from loguru import logger
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -27,6 +28,7 @@ from dataflow.sources.port import ListenerSettings, SourceSettings
 from simulators import CONTROLS_ABOVE
 from supervisors import Child, Context
 
+from .configured import warnings
 from .daemon import (
     Config,
     LogFile,
@@ -35,6 +37,7 @@ from .daemon import (
     Port,
     check_free,
     start_log,
+    told_end,
     why_not_free,
     with_port,
 )
@@ -63,13 +66,15 @@ def demo(
     secrets.keep(settings)
     start_log(log_format, log_level, log_file)
     check_free(settings.gateway)
+    for warning in warnings():
+        logger.warning("{}", warning)
     if log_format == "human":
         Console(stderr=True).print(invitation(settings, ports, command_name()))
     from dataflow import app
 
     exchanges = Child("exchanges", lambda: Exchanges(ports["blockchain"], ports["binance"]))
     with TemporaryDirectory(prefix="dataflow-demo-", ignore_cleanup_errors=True) as folder:
-        return app.run(recording_to(folder, settings), children_before=(exchanges,))
+        return told_end(app.run(recording_to(folder, settings), children_before=(exchanges,)))
 
 
 def recording_to(folder: str, settings: Settings) -> Settings:
@@ -182,6 +187,7 @@ def invitation(settings: Settings, ports: Mapping[str, int], command: str) -> Pa
         ("protocols", f"http://{gateway}/faces"),
         ("trades", f"{command} tail BTC-USD BTC-USDT{at}"),
         *(("push ticks", f"{command} simulate ticks{each}") for each in to[:1]),
+        ("sources", f"{command} top{at}"),
         ("the tree", f"{command} status --watch{at}"),
         ("cut a wire", f'curl {cut} -d \'{{"mode":"drop","seconds":5}}\''),
         ("restart", f"curl -X POST {gateway}/actors/cache/shard-0/restart"),

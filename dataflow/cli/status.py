@@ -1,27 +1,32 @@
-"""`status`: draws the supervision tree of a running daemon.
+"""`status`: draws the supervision tree of a running daemon, and how its sources fare.
 
 Rules of this file: drawing is pure. Text from the daemon is shown as text, never as markup or an escape code.
+An error stands beside the time of it, and only until the daemon has forgiven it. A colour that warns is for
+what is wrong now; what once was wrong is only counted.
 """
 
 from __future__ import annotations
 
 import json as json_
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+import attrs
 from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from rich.tree import Tree
 
 from dataflow.domain.secrets import concealed
 from dataflow.logs.terminal import disarmed
 
 from .common import Json, Token, Url, call, daemon_url
 from .ends import Failure, Mistake
+from .picture import Line, Picture
+from .words import age, lag, rate, several, share, size
 
 COLOURS = {
     "running": "green",
@@ -31,13 +36,17 @@ COLOURS = {
     "done": "dim",
     "idle": "dim",
 }
+LINK_COLOURS = {"connected": "green", "connecting": "cyan", "lost": "red"}
 READY_COLOURS = {"ready": "green", "degraded": "yellow", "not ready": "red"}
 UNWELL = ("refilling", "gapped", "stalled")  # states of symbols
 BAD = ("lost", "rejected")
 NOT_FOR_ME = (401, 403)  # only the operator sees the clients
 PATIENT = 5.0  # seconds for which a client may take nothing before that is worth a word
 LATE = 0.25  # seconds of the event loop's lag, likewise
+BUSY = 0.9  # of one core, likewise
+WELL = ("running", "idle", "done")  # states of actors
 _FULL = {"connection": 30, "quality": 30, "lag": 20, "errors": 20}  # points: what a part can earn
+URGENT, TELLING, ORDINARY = range(3)  # in this order lines find room on a small screen
 FEW = 8  # children of a pool that are drawn; the others are only counted
 
 
@@ -51,6 +60,10 @@ def status(
     json: Json = False,
 ) -> None:
     """The supervision tree of a running daemon: states, restarts, mailboxes, last errors.
+
+    A source shows its connection, trades a second, the quality of its
+    symbols and its lag. --watch in a small terminal shows what is unwell
+    first. `dataflow top` shows the same as tables.
 
     Parameters
     ----------
@@ -70,7 +83,7 @@ def status(
     elif watch:
         _watch(base, token, interval, everything)
     else:
-        Console().print(_look(base, token, everything))
+        _print(Console(), _look(base, token, everything))
 
 
 def _answers(base: str, token: str | None, interval: float | None) -> Iterator[Any]:
@@ -80,27 +93,33 @@ def _answers(base: str, token: str | None, interval: float | None) -> Iterator[A
         yield call("GET", f"{base}/actors", token)
 
 
-def _look(base: str, token: str | None, everything: bool) -> Tree:
+def _look(base: str, token: str | None, everything: bool) -> Picture:
     ready = call("GET", f"{base}/ready", ok=(503,))
     status = call("GET", f"{base}/api/v1/status")
     clients = call("GET", f"{base}/api/v1/clients?limit=1", token, ok=NOT_FOR_ME)
     return draw(call("GET", f"{base}/actors", token), ready, base, status | clients, everything)
 
 
+def _print(console: Console, picture: Picture | Text) -> None:
+    """A pipe gets whole rows, however long they are."""
+    console.print(picture, soft_wrap=not console.is_terminal)
+
+
 def _watch(base: str, token: str | None, interval: float, everything: bool) -> None:
     first, console = _look(base, token, everything), Console()
     if not console.is_terminal:  # a pipe gets one tree after the other
         for picture in _pictures(first, base, token, interval, everything):
-            console.print(picture)
+            _print(console, picture)
         return
-    with Live(first, console=console, auto_refresh=False, screen=True) as live:
+    with Live(console=console, auto_refresh=False, screen=True) as live:
         for picture in _pictures(first, base, token, interval, everything):
-            live.update(picture, refresh=True)
+            fits = picture if isinstance(picture, Text) else attrs.evolve(picture, height=console.height)
+            live.update(fits, refresh=True)
 
 
 def _pictures(
-    first: Tree, base: str, token: str | None, interval: float, everything: bool
-) -> Iterator[Tree | Text]:
+    first: Picture, base: str, token: str | None, interval: float, everything: bool
+) -> Iterator[Picture | Text]:
     yield first
     while True:
         time.sleep(interval)
@@ -116,34 +135,40 @@ def draw(
     base: str,
     daemon: dict[str, Any],
     everything: bool = False,
-) -> Tree:
+) -> Picture:
     """The tree below `node` (an answer of GET /actors) under a headline from `ready` (of GET /ready).
 
     `daemon`: the answers of GET /api/v1/status and, for an operator, /api/v1/clients in one.
     """
-    state = str(ready.get("status"))
-    head = Text.assemble(
-        "dataflow ", (concealed(base), "dim"), "  ", (state, READY_COLOURS.get(state, "red"))
-    )
-    for name in ("not_ready", "degraded"):
-        if paths := ready.get(name):
-            head.append(f"  {name.replace('_', ' ')}: {', '.join(map(disarmed, paths))}", "dim")
-    head.append_text(_daemon(daemon))
+    head = Text.assemble("dataflow ", (concealed(base), "dim"), "  ", _ready(ready), "\n", _daemon(daemon))
     for symbol, told in (daemon.get("failover") or {}).items():
         head.append_text(_failover(symbol, told))
-    tree = Tree(head, guide_style="dim")
-    _grow(tree, node, everything)
-    return tree
+    sources = {f"sources/{name}": told for name, told in (daemon.get("sources") or {}).items()}
+    return Picture(head, tuple(_lines(node, sources, everything)))
+
+
+def _ready(ready: dict[str, Any]) -> Text:
+    """The verdict, and whose fault it is: "degraded: sources/binance"."""
+    state = str(ready.get("status"))
+    text = Text()
+    for name in ("not ready", "degraded"):
+        if paths := ready.get(name.replace(" ", "_")):
+            text.append("; " if text else "").append(name, READY_COLOURS[name])
+            text.append(f": {', '.join(map(disarmed, paths))}")
+    return text or Text(state, READY_COLOURS.get(state, "red"))
 
 
 def _daemon(told: dict[str, Any]) -> Text:
-    """Uptime and sessions; the lag of the event loop and clients that do not read stand out."""
-    text = Text()
-    text.append(f"\nup{age(told['uptime'])}, {told['sessions']:,} sessions", "dim")
-    text.append(f", loop lag {1000 * told['loopLag']:.0f} ms", "yellow" if told["loopLag"] > LATE else "dim")
+    """What the whole daemon does, and what it takes; what is too much stands out."""
+    text = Text().append(f"up {age(told['uptime'])}, {several(told['sessions'], 'session')}", "dim")
+    text.append(f", {rate(told.get('rate'))} trades/s in, {rate(told.get('sentRate'))} entries/s out", "dim")
+    cpu = told.get("cpu")
+    text.append(", ", "dim").append(f"CPU {share(cpu)}", "yellow" if (cpu or 0) > BUSY else "dim")
+    text.append(f", memory {size(told.get('memory'))}", "dim")
+    text.append(f", loop lag {lag(told['loopLag'])}", "yellow" if told["loopLag"] > LATE else "dim")
     outbox = told.get("outbox") or {}
     if (oldest := outbox.get("age")) is not None:
-        waiting = f", clients have not taken {outbox['bytes']:,} bytes for{age(oldest)}"
+        waiting = f", clients have not taken {outbox['bytes']:,} bytes for {age(oldest)}"
         text.append(waiting, "red" if oldest > PATIENT else "dim")
     return text
 
@@ -152,9 +177,9 @@ def _failover(symbol: str, told: dict[str, Any]) -> Text:
     """A symbol with one source at a time: which one it is now, and the score of each with what it lacks."""
     names = list(told["sources"])
     is_away = bool(names) and told["active"] != names[0]
-    text = Text(f"\n{disarmed(symbol)} from ", "dim")
+    text = Text().append(f"\n{disarmed(symbol)} from ", "dim")
     text.append(disarmed(told["active"]), "yellow" if is_away else "green")
-    text.append(f" for{age(told['age'])}, {told['switches']:,} switches", "dim")
+    text.append(f" for {age(told['age'])}, {several(told['switches'], 'switch', 'switches')}", "dim")
     for name, its in told["sources"].items():
         low = [f"{part} {points}" for part, points in its["parts"].items() if points < _FULL.get(part, 0)]
         words = f"{disarmed(its['state'])}{', '.join(['', *map(disarmed, low)])}"
@@ -162,50 +187,114 @@ def _failover(symbol: str, told: dict[str, Any]) -> Text:
     return text
 
 
-def _grow(tree: Tree, node: dict[str, Any], everything: bool) -> None:
+def _lines(
+    node: dict[str, Any], sources: dict[str, Any], everything: bool, below: str = ""
+) -> Iterator[Line]:
+    """The lines of the children of `node`, and of theirs. `below`: the guides in front of them."""
     children = node.get("children") or []
-    branch = tree if not node["path"] else tree.add(_label(node))
-    shown = children if everything or node["kind"] != "pool" else children[:FEW]
-    for child in shown:
-        _grow(branch, child, everything)
-    if hidden := children[len(shown) :]:
-        states = Counter(child["state"] for child in hidden)
-        more = ", ".join(f"{count} {state}" for state, count in states.items())
-        branch.add(Text(f"and {more} more", style="dim"))
+    shown = children if everything or node["kind"] != "pool" else sorted(children, key=_is_well)[:FEW]
+    hidden = Counter(child["state"] for child in children)
+    hidden.subtract(child["state"] for child in shown)
+    more = ", ".join(f"{count:,} {state}" for state, count in (+hidden).items())
+    for number, child in enumerate(shown, 1):
+        last = number == len(shown) and not more
+        guides, its = (below + "└── ", below + "    ") if last else (below + "├── ", below + "│   ")
+        path = disarmed(str(child["path"]))
+        source = sources.get(child["path"])
+        name = path.rpartition("/")[2]
+        yield Line(name, path, _about(child, source), _urgency(child, source), guides, its)
+        yield from _lines(child, sources, everything, its)
+    if more:
+        rest = f"{disarmed(str(node['path']))}/"
+        yield Line("", rest, Text(f"and {more} more", "dim"), ORDINARY, below + "└── ")
 
 
-def _label(node: dict[str, Any]) -> Text:
-    name = disarmed(str(node["path"]).rpartition("/")[2])
-    label = Text.assemble((name, "bold"), "  ", (node["state"], COLOURS.get(node["state"], "")))
-    label.append(age(node.get("age")), "dim")
+def _is_well(node: dict[str, Any]) -> bool:
+    """Whether nothing needs to be done about an actor now."""
+    box, line = node.get("mailbox") or {}, node.get("line") or {}
+    is_full = box.get("overflow") != "conflate" and 2 * box.get("queued", 0) > box.get("size", 0)
+    is_cut = line.get("state", "connected") != "connected"
+    return node["state"] in WELL and not node.get("last_error") and not is_full and not is_cut
+
+
+def _urgency(node: dict[str, Any], source: dict[str, Any] | None) -> int:
+    if not _is_well(node) or _troubles(node, source):
+        return URGENT
+    return ORDINARY if source is None and not node.get("delivered") else TELLING
+
+
+def _troubles(node: dict[str, Any], source: dict[str, Any] | None) -> bool:
+    """Whether a source lacks its connection, or symbols of it lack trades."""
+    states = (node.get("quality") or {}).get("states") or {}
+    is_cut = source is not None and (source["state"] != "connected" or source.get("circuit") == "open")
+    return is_cut or any(states.get(state) for state in (*UNWELL, *BAD))
+
+
+def _about(node: dict[str, Any], source: dict[str, Any] | None) -> Text:
+    """What stands behind the name of an actor."""
+    text = Text("  ")
+    if source is None or node["state"] != "running":
+        text.append(node["state"], COLOURS.get(node["state"], "")).append(_for(node.get("age")), "dim")
+    if source is not None:
+        text.append("" if node["state"] == "running" else ", ")
+        text.append(disarmed(source["state"]), LINK_COLOURS.get(source["state"], ""))
+        text.append(_for(source.get("age")), "dim")
+        if source.get("circuit", "closed") != "closed":
+            text.append(f", circuit {disarmed(source['circuit'])}", "yellow")
     if node.get("restarts"):
-        label.append(f"  {node['restarts']} restarts", "yellow")
+        # how it fared once needs no colour: only a failure that is not forgiven does
+        text.append(
+            f"  {several(node['restarts'], 'restart')}", "yellow" if node.get("last_error") else "dim"
+        )
     if node.get("delivered"):
-        label.append(_delivered(node["delivered"]), "dim")
-        label.append_text(_fare(node.get("quality") or {}))
+        text.append(_delivered(node["delivered"], source), "dim").append_text(
+            _fare(node.get("quality") or {})
+        )
+        text.append_text(_refill((source or {}).get("refill")))
     elif node.get("mailbox") and node["mailbox"]["accepted"]:  # many need none
-        label.append_text(_mailbox(node["mailbox"]))
+        text.append_text(_mailbox(node["mailbox"]))
     if node.get("line"):
-        label.append_text(_line(node["line"]))
+        text.append_text(_line(node["line"]))
+    for at, why in _errors(node, source):
+        text.append(f"\n{disarmed(at)}: {disarmed(why)}", "red")
+    return text
+
+
+def _errors(node: dict[str, Any], source: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """What failed and is not mended or forgiven, with its time. A source lets its lines tell it."""
     if node.get("last_error"):
-        at = disarmed(str(node.get("last_error_at")))
-        label.append(f"\n{at}: {disarmed(str(node['last_error']))}", "red")
-    return label
+        yield _second(node.get("last_error_at")), str(node["last_error"])
+    elif source and source.get("reason") and not any(map(_has_failed, node.get("children") or ())):
+        yield _second(source.get("reasonAt")), str(source["reason"])
+
+
+def _has_failed(node: dict[str, Any]) -> bool:
+    return bool(node.get("last_error")) or any(map(_has_failed, node.get("children") or ()))
+
+
+def _second(time: Any) -> str:
+    """A time of the daemon without the parts of its second."""
+    return re.sub(r"\.\d+", "", str(time))
+
+
+def _for(seconds: Any) -> str:
+    return f" {age(seconds)}" if age(seconds) else ""
 
 
 def _line(told: dict[str, Any]) -> Text:
     """A connection to a source."""
     is_up = told["state"] == "connected"
-    label = Text(f"  {disarmed(told['state'])}{age(told['age'])}", "dim" if is_up else "yellow")
-    label.append(f", {told['symbols']:,} symbols", "dim")
+    label = Text().append(f"  {disarmed(told['state'])}{_for(told['age'])}", "dim" if is_up else "yellow")
+    label.append(f", {several(told['symbols'], 'symbol')}", "dim")
     if told["replaces"] is not None:
         label.append(f", to take the place of line {told['replaces']}", "dim")
     return label
 
 
-def _delivered(told: dict[str, Any]) -> str:
-    ago = f", the last{age(told['age'])} ago" if told["age"] is not None else ""
-    return f"  {told['trades']:,} trades{ago}"
+def _delivered(told: dict[str, Any], source: dict[str, Any] | None) -> str:
+    ago = f", the last {age(told['age'])} ago" if told["age"] is not None else ""
+    now = (source or {}).get("delivered", told).get("rate")
+    return f"  {rate(now)} trades/s, {told['trades']:,} in all{ago}"
 
 
 def _fare(told: dict[str, Any]) -> Text:
@@ -216,33 +305,35 @@ def _fare(told: dict[str, Any]) -> Text:
         text.append(", " if text else "; symbols: ", "dim")
         text.append(f"{count:,} {disarmed(state)}", style)
     if told.get("missing"):
-        text.append(f"; {told['missing']:,} places missing", "yellow")
+        text.append(f"; {several(told['missing'], 'place')} missing", "yellow")
     if told.get("lag") is not None:
-        text.append(f"; lag {told['lag']:g} s", "dim")
+        text.append(f"; lag {lag(told['lag'])}", "dim")
+    return text
+
+
+def _refill(told: dict[str, Any] | None) -> Text:
+    """What a source was asked for, if it ever was."""
+    if not told or not any(told.get(key) for key in ("missing", "questions", "filled", "givenUp")):
+        return Text()
+    text = Text().append(f"; refill: {told['filled']:,} filled", "dim")
+    if told["missing"]:
+        text.append(f", {told['missing']:,} asked for", "yellow")
+    if told["givenUp"]:
+        text.append(f", {told['givenUp']:,} given up", "dim")
+    if told["circuit"] != "closed":
+        text.append(f", circuit {disarmed(told['circuit'])}", "yellow")
     return text
 
 
 def _mailbox(box: dict[str, Any]) -> Text:
-    text = Text(f"  {box['handled']:,} handled", style="dim")
+    text = Text().append(f"  {box['handled']:,} handled", "dim")
     if box["queued"] and box["overflow"] != "conflate":  # there one message stands for all that wait
         text.append(f", {box['queued']:,} of {box['size']:,} waiting", "yellow")
     dropped = dict(box["dropped"])
     if conflated := dropped.pop("conflated", 0):  # by design: one message stands for several
-        text.append(f", {conflated:,} conflated")
+        text.append(f", {conflated:,} conflated", "dim")
     for reason, count in dropped.items():
-        text.append(f", {count:,} dropped ({disarmed(reason)})", "red")
+        text.append(f", {count:,} dropped ({disarmed(reason)})")
     if box["lost_in_flight"]:
-        text.append(f", {box['lost_in_flight']:,} lost in a crash", "red")
+        text.append(f", {box['lost_in_flight']:,} lost in a crash")
     return text
-
-
-def age(seconds: Any) -> str:
-    """A duration in its two largest units, with a space before it; nothing for what is no number."""
-    if not isinstance(seconds, int | float):
-        return ""
-    whole = max(0, int(seconds))
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    units = [(days, "d"), (hours, "h"), (minutes, "min"), (whole % 60, "s")]
-    while len(units) > 1 and not units[0][0]:
-        units.pop(0)
-    return " " + " ".join(f"{count} {unit}" for count, unit in units[:2])

@@ -7,15 +7,12 @@ takes back, tail says. Text from the daemon reaches the terminal as text, never 
 
 from __future__ import annotations
 
-import json as json_
 import os
 import ssl
 import sys
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
-from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
@@ -41,14 +38,13 @@ from dataflow.client.address import address_of
 from dataflow.client.client import TRADES
 from dataflow.client.link import FAULT, Link
 from dataflow.client.socket import reason_of
-from dataflow.logs.terminal import disarmed, painted, wants_colour
+from dataflow.logs.terminal import disarmed, wants_colour
 
+from .columns import WIDTH, Columns, in_words
 from .common import Json, Url, daemon_url, not_running, until_interrupted
 from .ends import Failure, Mistake
 
 RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to reconnect; random, up to twice as long
-WIDTH = 9  # characters of a symbol, when nobody knows which ones come
-GREEN, RED, YELLOW, DIM = "32", "31", "33", "2"
 WORTH_A_WORD = ("quiet", "refilling", "gapped", "stalled")  # losses and refusals have notices of their own
 COMING = ("connecting", "subscribing")  # reasons of a source that is not down but will be there soon
 
@@ -125,33 +121,10 @@ class Screen(Show):
     """For people: aligned columns, coloured sides. The numbers of a symbol have equally many digits."""
 
     def __init__(self, symbol_width: int, coloured: bool) -> None:
-        self._width = symbol_width
-        self._coloured = coloured
-        self._digits: Counter[tuple[str, str]] = Counter()  # behind the point, by symbol and column
+        self._columns = Columns(symbol_width, coloured)
 
     def trade(self, trade: Trade, raw: bytes) -> None:
-        side = trade.side or "-"
-        colour = {"buy": GREEN, "sell": RED}.get(side, YELLOW)
-        columns = (
-            self._paint(f"{trade.timestamp:%H:%M:%S.%f}"[:12], DIM),
-            f"{disarmed(trade.symbol):<{self._width}}",
-            self._paint(f"{disarmed(side):<4}", colour),
-            self._paint(self._aligned(trade.symbol, "price", trade.price, 8), colour),
-            self._aligned(trade.symbol, "quantity", trade.quantity, 7),
-            self._paint(f"{disarmed(trade.source)} #{trade.offset}", DIM),
-        )
-        print(" ".join(columns))
-
-    def _aligned(self, symbol: str, column: str, number: Decimal, whole: int) -> str:
-        """`number` with its point in column `whole`, padded with blanks for up to eight decimals.
-
-        Sources differ in their trailing zeros. They are left out, and added up to the longest number of the
-        symbol so far. No other digit changes.
-        """
-        before, _, after = f"{number:f}".partition(".")
-        after = after.rstrip("0")
-        digits = self._digits[symbol, column] = max(self._digits[symbol, column], len(after))
-        return f"{before:>{whole}}{'.' if digits else ' '}{after:0<{digits}}".ljust(whole + 9)
+        print(self._columns.trade(trade))
 
     def late(self, trades: Sequence[Trade]) -> None:
         for trade in trades:
@@ -161,51 +134,7 @@ class Screen(Show):
         self.news(in_words(method, msgspec.json.decode(raw)))
 
     def news(self, text: str) -> None:
-        print(self._paint(f"-- {disarmed(text)}", YELLOW))
-
-    def _paint(self, text: str, colour: str) -> str:
-        return painted(text, colour, self._coloured)
-
-
-def in_words(method: str, told: dict[str, Any]) -> str:
-    """A notification in a sentence."""
-    match method:
-        case "stream.gap":
-            first, last = told.get("from"), told.get("to")
-            if first == 0:  # no place of the stream: what lies before the first one that is left
-                return f"{told.get('symbol')}: trades are missing here, the daemon no longer has them"
-            return f"{told.get('symbol')}: #{_places(first, last)} did not come ({told.get('reason')})"
-        case "stream.filled":
-            return f"{told.get('symbol')}: #{_places(told.get('from'), told.get('to'))} came after all"
-        case "stream.rewind":
-            why = "the daemon crashed before it was kept"
-            return f"{told.get('symbol')}: forget all behind #{told.get('offset')}, {why}"
-        case "stream.started":
-            return f"{told.get('symbol')}: new here"
-        case "stream.switched":
-            told_by, after = told.get("to"), told.get("offset")
-            return f"{told.get('symbol')}: from {told_by} behind #{after} ({told.get('reason')})"
-        case "symbols.changed":
-            added, removed = told.get("added") or [], told.get("removed") or []
-            return "symbols: " + ", ".join(
-                [*(f"{s} is new" for s in added), *(f"{s} is gone" for s in removed)]
-            )
-        case "connection.lost":
-            return f"{told.get('source')}: connection lost ({told.get('reason')})"
-        case "connection.restored":
-            return f"{told.get('source')}: connection restored"
-        case "connection.draining":
-            return "the daemon is going away"
-        case "connection.waiting":
-            return f"waiting for {told.get('seconds')} s, {told.get('ahead')} others go first"
-        case "connection.refused":
-            return f"no room: {told.get('reason')}"
-        case _:
-            return f"{method} {json_.dumps(told, ensure_ascii=False)}"
-
-
-def _places(first: Any, last: Any) -> str:
-    return f"{first}" if first == last else f"{first} to {'?' if last is None else last}"
+        print(self._columns.news(text))
 
 
 class Tail:

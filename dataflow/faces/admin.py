@@ -24,20 +24,23 @@ from dataflow.faults.registry import FaultError, Faults, Injected, Kind, TooMany
 from dataflow.gateway import face, spelled, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, simple
 from dataflow.gateway.application import HttpProblem, json_response
-from dataflow.gateway.desk import MAX_CLIENTS
+from dataflow.gateway.desk import MAX_CLIENTS, MAX_EVENTS, MAX_TOPICS
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
+from dataflow.gateway.load import KEPT
 from dataflow.gateway.problems import InvalidValue
 from dataflow.gateway.spelling import encode
 from dataflow.ops.metrics import exposition
 from dataflow.ops.readiness import ready
 from dataflow.paths import SESSIONS, SOURCES, below
 from dataflow.settings.schema import FaceSettings
-from supervisors import MailboxNode, Node
+from supervisors import Node
 
 N = TypeVar("N", int, float)
 
+TOPICS: Final = 50  # in one answer, unless the request says otherwise
 CLIENTS: Final = 50  # in one answer, unless the request says otherwise
+EVENTS: Final = 200  # likewise
 REASON_TOLD: Final = 80  # characters: a close frame has room for little more
 
 _FAULT_ERRORS = {TooManyFaults: (409, "Conflict"), UnknownFault: (404, "Not Found")}
@@ -70,6 +73,22 @@ class Verdict(TypedDict):
     ]
 
 
+class Mailbox(TypedDict):
+    """Counters: accepted = handled + queued + all dropped + lost_in_flight."""
+
+    size: spelled.Count
+    overflow: Annotated[str, Meta(description="what a full mailbox does", examples=["block", "conflate"])]
+    accepted: spelled.Count
+    handled: spelled.Count
+    queued: spelled.Count
+    dropped: Annotated[
+        dict[str, spelled.Count],
+        Meta(description="by reason; `conflated` is no loss: a newer one stands for it"),
+    ]
+    lost_in_flight: Annotated[int, Meta(description="in the hand of the actor at its crashes", ge=0)]
+    lost_at: Annotated[spelled.Time | None, Meta(description="of the newest one lost in flight")]
+
+
 class _Actor(TypedDict):
     path: Annotated[str, Meta(description="empty: the root")]
     kind: Literal["actor", "supervisor", "pool"]
@@ -79,7 +98,7 @@ class _Actor(TypedDict):
     last_error: Annotated[str | None, Meta(description="null again once it is forgiven")]
     last_error_at: spelled.Time | None
     since: Annotated[spelled.Time, Meta(description="begin of this state")]
-    mailbox: Annotated[MailboxNode | None, Meta(description="null: a supervisor has none")]
+    mailbox: Annotated[Mailbox | None, Meta(description="null: a supervisor has none")]
     age: Annotated[spelled.Seconds, Meta(description="seconds since then")]
 
 
@@ -123,9 +142,13 @@ class Face(face.Face):
             Route("/actors", desk.actors, inside=True, about=_ACTORS),
             Route("/actors/<path:path>", desk.actor, inside=True, about=_ACTOR),
             Route("/actors/<path:path>/restart", desk.restart, ("POST",), operator=True, about=_RESTART),
+            Route("/api/v1/load", desk.load, inside=True, about=_LOAD),
+            Route("/api/v1/topics", desk.topics, operator=True, about=_TOPICS),
             Route("/faults", desk.faults, operator=True, about=_FAULTS),
             Route("/faults", desk.inject, ("POST",), operator=True, about=_INJECT),
             Route("/faults/<int:id>", desk.withdraw, ("DELETE",), operator=True, about=_WITHDRAW),
+            Route("/api/v1/events", desk.events, inside=True, about=_EVENTS),
+            Route("/api/v1/sources/<name>/problems", desk.problems, inside=True, about=_PROBLEMS),
             Route("/api/v1/clients", desk.clients, operator=True, about=_CLIENTS),
             Route("/api/v1/clients/<int:id>", desk.client, operator=True, about=_CLIENT),
             Route("/api/v1/clients/<int:id>", desk.end_client, ("DELETE",), operator=True, about=_END),
@@ -185,6 +208,22 @@ class _Admin:
             raise _as_problem(error) from None
         return Response(b"", status=204)  # with no body at all, Quart looks for an event loop of asyncio
 
+    async def load(self) -> Response:
+        return _spelled(spelling.load(self._hall.desk.load(_number("last", int, KEPT))))
+
+    async def topics(self) -> Response:
+        return _spelled(spelling.topics(self._hall.desk.topics(_number("limit", int, TOPICS))))
+
+    async def events(self) -> Response:
+        after = _number("after", int, 0) if "after" in request.args else None
+        return _spelled(spelling.events(self._hall.desk.events(after, _number("limit", int, EVENTS))))
+
+    async def problems(self, name: str) -> Response:
+        known = self._hall.core.sources
+        if name not in known:
+            raise HttpProblem(404, "Not Found", f"there is no source {name!r}", valid=list(known))
+        return _spelled(spelling.problems(self._hall.desk.unusable(name)))
+
     async def clients(self) -> Response:
         after, limit = _number("after", int, 0), _number("limit", int, CLIENTS)
         return _spelled(
@@ -223,9 +262,9 @@ class _Admin:
         def dated(plain: dict[str, Any]) -> dict[str, Any]:
             children = plain.pop("children")
             plain["age"] = round(now - plain["since"], 3)
-            for key in ("since", "last_error_at"):
-                if plain[key] is not None:
-                    plain[key] = to_rfc3339(ago(now - plain[key]))
+            for part, key in ((plain, "since"), (plain, "last_error_at"), (plain["mailbox"], "lost_at")):
+                if part is not None and part[key] is not None:
+                    part[key] = to_rfc3339(ago(now - part[key]))
             plain["last_error"] = plain["last_error"] and concealed(plain["last_error"])
             source = sources.get(below(SOURCES, plain["path"]) or "")
             if source is not None:
@@ -321,6 +360,23 @@ _RESTART: Final = About(
     parameters=(_PATH,),
     more="It stops politely and starts anew. What depends on it restarts, too.",
 )
+_LOAD: Final = About(
+    "How much there was to do",
+    {200: Answer("small series, one sample a second", spelled.Load)},
+    {400: "a value out of its range"},
+    parameters=(
+        Parameter("last", Annotated[int, Meta(ge=1, le=KEPT)], "only so many samples", default=KEPT),
+    ),
+    more="The daemon keeps those of the last quarter of an hour.",
+)
+_TOPICS: Final = About(
+    "The open topics",
+    {200: Answer("a part of them, the most active first", spelled.Topics)},
+    {400: "a value out of its range"},
+    parameters=(
+        Parameter("limit", Annotated[int, Meta(ge=1, le=MAX_TOPICS)], "topics in the answer", default=TOPICS),
+    ),
+)
 _FAULTS: Final = About(
     "The faults in force", {200: Answer("injected faults", list[Injected])}, {403: _NO_CHAOS}
 )
@@ -342,8 +398,25 @@ _WITHDRAW: Final = About(
     {403: _NO_CHAOS, 404: "no fault in force has this id"},
     parameters=(_FAULT_ID,),
 )
+_EVENTS: Final = About(
+    "What happened",
+    {200: Answer("crashes, restarts, sources lost and back, faults, reloads", spelled.Events)},
+    {400: "a value out of its range"},
+    parameters=(
+        Parameter("after", Annotated[int, Meta(ge=0)], "only ids above this one; else the newest events"),
+        Parameter("limit", Annotated[int, Meta(ge=1, le=MAX_EVENTS)], "events in the answer", default=EVENTS),
+    ),
+    more="The daemon keeps 1,000 of them in memory. What happens again at one place within a second is one"
+    " event. A burst of one kind pushes out no other kind.",
+)
+_PROBLEMS: Final = About(
+    "Messages of a source that could not be used",
+    {200: Answer("the newest 50", spelled.UnusableMessages)},
+    {404: "no source has this name; `valid` has those that exist"},
+    parameters=(Parameter("name", str, "the NAME of `[sources.NAME]`", place="path", example="binance"),),
+)
 _CLIENTS: Final = About(
-    "The clients",
+    "The clients, and the last ones that left",
     {200: Answer("a part of them, the oldest first", spelled.Clients)},
     {400: "a value out of its range"},
     parameters=(

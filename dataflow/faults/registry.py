@@ -21,6 +21,8 @@ from attrs import define, field, frozen
 from loguru import logger
 
 from dataflow.domain.errors import DataflowError
+from dataflow.events import Events
+from dataflow.events import Kind as Happened
 from dataflow.paths import BRANCHES, CACHE, FOLLOWERS, OPS, SESSIONS, SOURCES, TOPICS
 from supervisors import Point
 
@@ -195,12 +197,13 @@ class Strike:
 class Faults:
     """The faults in force. As a callable it is the fault hook of the supervisors.
 
-    `seed` makes faults with a probability repeatable.
+    `seed` makes faults with a probability repeatable. `events`: where each of them is told.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, events: Events | None = None) -> None:
         # Strikes by (path, kind). All sessions count together, so that the number of keys is bounded.
         self.struck: Counter[tuple[str, str]] = Counter()
+        self._events = events
         self._dice = random.Random(seed)
         self._ids = count(1)
         self._in_force: dict[int, _Fault] = {}
@@ -227,6 +230,7 @@ class Faults:
             raise TooManyFaults(f"{MOST_IN_FORCE} faults are in force already: withdraw one first")
         fault = _Fault(next(self._ids), path, found, at, lasting, probability, times)
         self._in_force[fault.id] = fault
+        self._tell(path, f"fault {fault.id} is in force", f": {found} at {at}, {times:,} times at most")
         return fault.told()
 
     def active(self) -> list[Injected]:
@@ -239,6 +243,7 @@ class Faults:
         if fault is None:
             raise UnknownFault(f"no fault {id} is in force", in_force=list(self._in_force))
         fault.withdrawn.set()
+        self._tell(fault.path, f"fault {id} was withdrawn", f": {fault.kind} at {fault.point}")
 
     def clear(self) -> None:
         """Withdraw all faults."""
@@ -269,8 +274,13 @@ class Faults:
         fault.suffering += 1
         self.struck[SESSIONS if path.startswith(f"{SESSIONS}/") else path, fault.kind.value] += 1
         logger.bind(path=path).warning("fault {} strikes at {}: {}", fault.id, point, fault.kind)
+        self._tell(path, f"fault {fault.id} strikes", f" at {point}: {fault.kind}")
         lasting = float("inf") if fault.seconds is None else fault.seconds
         return Strike(fault, point, self._ended, trio.current_time() + lasting)
+
+    def _tell(self, path: str, what: str, more: str) -> None:
+        if self._events is not None:
+            self._events.tell(Happened.FAULT, path, what + more, alike=what)
 
     def _ended(self, fault: _Fault) -> None:
         fault.suffering -= 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from attrs import frozen
 
@@ -15,6 +15,7 @@ from dataflow.cache.archive import Places
 from dataflow.domain import Gap, Recorded, Topic, Trade
 from dataflow.domain.candle import Candle
 from dataflow.domain.quality import Quality
+from dataflow.events import Event
 from dataflow.sources.health import Health
 
 UNKNOWN: Final = Gap(0, 0, "overrun", exact=False)  # before what is left; place 0 is never an entry's
@@ -47,7 +48,8 @@ class SymbolInfo:
     """A configured symbol.
 
     `sources` carry it. `status` is the state at the best of them, `quality` the state at each. `newest` is
-    its newest trade. `failover`: None where all of its sources are in its stream.
+    its newest trade, which came here `last_age` seconds ago; None if an earlier process had it. `offset`: its
+    newest place. `rate`: trades a second. `failover`: None where all of its sources are in its stream.
     """
 
     symbol: str
@@ -56,6 +58,9 @@ class SymbolInfo:
     status: str
     quality: Sequence[Quality]
     newest: Recorded | None
+    offset: int
+    rate: float
+    last_age: float | None
     failover: FailoverInfo | None = None
 
 
@@ -89,13 +94,14 @@ class TradesPage:
 @frozen
 class DeliveredInfo:
     """What a source delivered since the start. `last`: when the newest trade came (ns since epoch), `age`
-    seconds ago. `batches`: the reads that brought trades. `bytes`: all that came."""
+    seconds ago. `batches`: the reads that brought trades. `bytes`: all that came. `rate`: trades a second."""
 
     trades: int
     batches: int
     bytes: int
     last: int | None
     age: float | None
+    rate: float
 
 
 @frozen
@@ -133,7 +139,8 @@ class RefillInfo:
 class LineInfo:
     """One connection to a source, in this `state` for `age` seconds. `reason` of its newest failure, or wait.
 
-    `symbols`: how many it carries. `replaces`: the number of the line whose place it is to take.
+    `symbols`: how many it carries. `replaces`: the number of the line whose place it is to take. `trades`:
+    that it brought.
     """
 
     number: int
@@ -142,6 +149,21 @@ class LineInfo:
     reason: str | None
     symbols: int
     replaces: int | None
+    trades: int
+
+
+@frozen
+class BoundInfo:
+    """`used` of the `limit` that a source has within `per` seconds; None: at the same time.
+
+    Names: `weight` of questions by HTTP; `connections`, new ones to the address, whoever makes them;
+    `symbols` on the fullest connection; `requests`, messages to the upstream on the busiest connection.
+    """
+
+    name: Literal["weight", "connections", "symbols", "requests"]
+    used: int
+    limit: int
+    per: float | None
 
 
 @frozen
@@ -151,7 +173,8 @@ class SourceInfo:
     `reason` of its newest failure, at `reason_at` (ns since epoch); None again once it is connected.
     `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
     counts unusable messages by kind. `quality`: how all its symbols fare. `refill`: None where nothing can be
-    asked. `lines`: its connections; none where producers connect to us.
+    asked. `lines`: its connections; none where producers connect to us. `bounds`: what it may be asked.
+    `worst`: the symbol with which it fares worst, and how; None while nobody wants one.
     """
 
     state: str
@@ -168,6 +191,8 @@ class SourceInfo:
     refill: RefillInfo | None
     circuit: str
     lines: Sequence[LineInfo]
+    bounds: Sequence[BoundInfo]
+    worst: tuple[str, Health] | None
 
 
 @frozen
@@ -175,6 +200,8 @@ class Status:
     """The daemon. `uptime` in seconds; `waiting` counts clients by the urgency of their turn, `ended` those
     that left by the reason. `loop_lag`: the longest delay of the event loop in the last minute, seconds.
     `failover`: symbols with one source at a time; of many some, those away from the preferred one first.
+    A second: trades that were admitted, `rate`, and entries that were sent to clients, `sent_rate`. `cpu`: a
+    share of one core. `memory`: bytes resident, None where nobody knows.
     """
 
     sources: Mapping[str, SourceInfo]
@@ -186,6 +213,55 @@ class Status:
     epoch: int
     version: str
     failover: Mapping[str, FailoverInfo]
+    rate: float
+    sent_rate: float
+    cpu: float
+    memory: int | None
+
+
+@frozen
+class TopicInfo:
+    """An open topic, its newest place (or bundle, of all symbols), and its entries a second."""
+
+    topic: Topic
+    subscribers: int
+    offset: int
+    rate: float
+
+
+@frozen
+class TopicsInfo:
+    """The most active of `total` open topics, with the greatest rate first."""
+
+    total: int
+    topics: Sequence[TopicInfo]
+
+
+@frozen
+class Sample:
+    """What happened in one second: `cpu` as a share of one core, `trades` and `sent` entries a second.
+
+    `memory`: bytes resident, None where nobody knows. `loop_lag`: the longest delay in it, in seconds.
+    """
+
+    cpu: float
+    memory: int | None
+    loop_lag: float
+    trades: float
+    sent: float
+    sessions: int
+
+
+@frozen
+class LoadInfo:
+    """Samples, one every so many seconds, the oldest first; the newest at `end` (ns since epoch).
+
+    None: nobody looked in that second.
+    """
+
+    every: float
+    end: int
+    samples: Sequence[Sample | None]
 
 
 @frozen
@@ -223,14 +299,43 @@ class ClientInfo:
 
 
 @frozen
+class DepartureInfo:
+    """A client that came at `since` and left at `left_at` (ns since epoch), after `age` seconds.
+
+    `code`: of its end, in the close codes of WebSocket; None: it hung up without one.
+    """
+
+    id: int
+    address: str
+    protocol: str
+    user_agent: str | None
+    since: int
+    left_at: int
+    age: float
+    code: int | None
+    reason: str
+    sent: int
+    dropped: int
+
+
+@frozen
 class ClientsInfo:
     """A part of the clients, the oldest first. `next`: the id to go on behind; None when there are no more.
-    `total` and `outbox` are of all clients."""
+    `total` and `outbox` are of all clients. `left`: the last ones that left, newest first."""
 
     total: int
     outbox: OutboxInfo
     clients: Sequence[ClientInfo]
     next: int | None
+    left: Sequence[DepartureInfo]
+
+
+@frozen
+class EventsInfo:
+    """What happened, oldest first. `next`: the id to go on behind."""
+
+    events: Sequence[Event]
+    next: int
 
 
 @frozen

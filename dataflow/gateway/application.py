@@ -16,6 +16,7 @@ import msgspec
 import trio
 from attrs import evolve
 from quart import Response, current_app, g, has_websocket_context, request, websocket
+from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
@@ -108,6 +109,7 @@ def create_app(
     _add_errors(app)
     _add_checks(app, pages)
     _add_headers(app, pages)
+    _add_last_lines(app)
     if account is not None:
         _add_quotas(app, account)
     for number, route in enumerate(routes):
@@ -250,6 +252,17 @@ def _add_headers(app: QuartTrio, pages: Pages) -> None:
         if answer is not None:  # None: it came in
             for name, value in _HEADERS.items():
                 answer.headers.setdefault(name, value)
+        return answer
+
+
+def _add_last_lines(app: QuartTrio) -> None:
+    @app.after_request
+    async def end_last_line(answer: Any) -> Any:
+        """JSON ends with a newline, so that a terminal shows it on lines of its own."""
+        if answer.mimetype.endswith("json") and isinstance(answer.response, DataBody):
+            body = await answer.get_data(as_text=False)
+            if body and not body.endswith(b"\n"):
+                answer.set_data(body + b"\n")
         return answer
 
 

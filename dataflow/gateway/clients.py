@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 
 from actors.session import Backlog, Ended, Ending, Session
 from dataflow.domain.notice import SWITCHES_AT_ONCE, Notice, StreamSwitched, SymbolsChanged
+from dataflow.events import Events
 from supervisors import Put, Ref
 
 from .guestbook import Guest, Guestbook
@@ -34,17 +35,30 @@ class Totals:
         return self.ended[Ending.SLOW]
 
 
+@frozen
+class Departure:
+    """A client that left at `left_at`, on Trio's clock, and what it had got."""
+
+    guest: Guest
+    ended: Ended
+    left_at: float
+    sent: int
+    dropped: int
+
+
 NEWS: Final = SymbolsChanged((), ())  # for the herald: there are some that wait
 SWITCHES: Final = 10_000  # that wait to be told; of more the oldest are not told, and counted
+LEFT: Final = 50  # departures that are kept, the newest ones
 _UNKNOWN = Ended(Ending.FAILED, "never ran")
 
 
 class Clients:
-    """The living sessions, oldest first."""
+    """The living sessions, oldest first. `events`: where a client that takes nothing is told."""
 
-    def __init__(self) -> None:
-        self.guestbook = Guestbook()
+    def __init__(self, events: Events | None = None) -> None:
         self._sessions: dict[AnySession, Guest] = {}
+        self.guestbook = Guestbook(self._sessions, events or Events())
+        self.left: deque[Departure] = deque(maxlen=LEFT)  # the newest one last
         self._totals = Totals()
         self._herald: Ref | None = None
         self._symbols: dict[str, bool] = {}  # that have come (True) or gone, and nobody was told so far
@@ -98,6 +112,8 @@ class Clients:
             self._totals.sent += session.sent
             self._totals.dropped += session.dropped
             self._totals.ended[ended.why] += 1
+            known = evolve(guest, account=None)
+            self.left.append(Departure(known, ended, trio.current_time(), session.sent, session.dropped))
             self.guestbook.went(guest, session, ended)
 
     def attach(self, herald: Ref) -> None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from decimal import Decimal
 from functools import partial
+from heapq import nsmallest
 from importlib.metadata import version
 from itertools import islice
 from typing import Final
@@ -29,6 +30,7 @@ from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.symbols import ANY, LONGEST, WELL_FORMED, compact, well_formed
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import CANDLES, DAYS, TRADES
+from dataflow.sources.excerpts import Excerpt
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import SourceState
 
@@ -37,24 +39,33 @@ from .answers import (
     ClientInfo,
     ClientsInfo,
     DeliveredInfo,
+    DepartureInfo,
+    EventsInfo,
     FailoverInfo,
     LineInfo,
+    LoadInfo,
     OutboxInfo,
     RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
     SymbolsInfo,
+    TopicInfo,
+    TopicsInfo,
     TradesPage,
 )
-from .clients import AnySession
-from .guestbook import Guest
+from .bounds import bounds
+from .clients import AnySession, Departure
+from .guestbook import Guest, code_of, why_ended
 from .limits import Account
+from .load import EVERY, KEPT, Load
 from .lobby import Lobby
 from .problems import InvalidValue, Unavailable
 from .reading import TradesWalk, Wanted
 
 MAX_CLIENTS: Final = 200  # in one answer: with 100 subscriptions each some 30 ms of work
+MAX_TOPICS: Final = 1000  # in one answer
+MAX_EVENTS: Final = 1000  # in one answer: all that there are
 MAX_COUNT: Final = 1000  # trades in one answer ...
 MAX_TRADES: Final = 10_000  # ... and trades and gaps, where a client asks for so many
 PARTS_AT_ONCE: Final = 20  # of a walk in one answer: 40,000 entries that are out of a range of time
@@ -67,9 +78,10 @@ _BEST_FIRST: Final = ("live", "subscribing", "idle", "connecting", "lost", "reje
 class Desk:
     """Answers the questions of all clients."""
 
-    def __init__(self, core: Core, lobby: Lobby) -> None:
+    def __init__(self, core: Core, lobby: Lobby, load: Load) -> None:
         self._core = core
         self._lobby = lobby
+        self._load = load
         self._channels = [name for name, channel in core.channels.items() if channel.offered]
 
     def symbols(self) -> list[SymbolInfo]:
@@ -94,6 +106,29 @@ class Desk:
             epoch=core.epoch,
             version=version("dataflow"),
             failover=self._failovers(),
+            rate=self._load.trades,
+            sent_rate=self._load.sent,
+            cpu=self._load.cpu,
+            memory=self._load.memory,
+        )
+
+    def load(self, last: int = KEPT) -> LoadInfo:
+        """What happened in each of the `last` seconds. Raises InvalidValue."""
+        check_range("last", last, 1, KEPT)
+        return LoadInfo(EVERY, self._core.ago(self._load.age), self._load.samples(last))
+
+    def topics(self, limit: int = 50) -> TopicsInfo:
+        """The `limit` most active of the open topics. Raises InvalidValue."""
+        check_range("limit", limit, 1, MAX_TOPICS)
+        topics = self._core.topics.subscribers
+        rates = {topic: self._load.of_topic(topic) for topic in topics}
+        foremost = nsmallest(limit, topics, key=lambda topic: (-rates[topic], -topics[topic], topic))
+        return TopicsInfo(
+            len(topics),
+            [
+                TopicInfo(topic, topics[topic], self._core.topics.log_of(topic).last, rates[topic])
+                for topic in foremost
+            ],
         )
 
     def sources(self) -> Mapping[str, SourceInfo]:
@@ -117,8 +152,26 @@ class Desk:
         shown = [self._client(session, guest, now) for session, guest in some[:limit]]
         more = len(some) > limit
         return ClientsInfo(
-            len(clients), _outbox(clients.backlog(), now), shown, shown[-1].id if more else None
+            len(clients),
+            _outbox(clients.backlog(), now),
+            shown,
+            shown[-1].id if more else None,
+            [self._departure(each, now) for each in reversed(clients.left)],
         )
+
+    def events(self, after: int | None, limit: int) -> EventsInfo:
+        """At most `limit` events with an id above `after`, oldest first; None: the newest ones.
+
+        Raises InvalidValue.
+        """
+        check_range("limit", limit, 1, MAX_EVENTS)
+        ring = self._core.events
+        some = ring.newest(limit) if after is None else ring.behind(after, limit)
+        return EventsInfo(some, some[-1].id if some else after or 0)
+
+    def unusable(self, source: str) -> Sequence[Excerpt]:
+        """The newest messages of `source` that could not be used, newest first. Raises KeyError."""
+        return self._core.sources[source].unusable.newest_first()
 
     def client(self, id: int) -> ClientInfo | None:
         """One client; None when there is none with this id."""
@@ -341,6 +394,7 @@ class Desk:
                 delivered.bytes,
                 None if silent is None else self._core.ago(silent),
                 None if silent is None else round(silent, 3),
+                self._load.of_source(source.name),
             ),
             connector=source.settings.connector,
             symbols=sorted(source.subscribed_symbols),
@@ -354,6 +408,8 @@ class Desk:
             refill=self._refill(source),
             circuit=source.circuit.value,
             lines=_lines(source),
+            bounds=list(bounds(self._core, source)),
+            worst=self._core.worst(source, states),
         )
 
     def _refill(self, source: SourceState) -> RefillInfo | None:
@@ -408,11 +464,28 @@ class Desk:
             outbox=_outbox(session.backlog, now),
         )
 
+    def _departure(self, departure: Departure, now: float) -> DepartureInfo:
+        guest, left_ago = departure.guest, now - departure.left_at
+        return DepartureInfo(
+            id=guest.number,
+            address=guest.address,
+            protocol=guest.protocol,
+            user_agent=guest.agent,
+            since=self._core.ago(now - guest.came_at),
+            left_at=self._core.ago(left_ago),
+            age=round(departure.left_at - guest.came_at, 3),
+            code=code_of(departure.ended),
+            reason=why_ended(departure.ended),
+            sent=departure.sent,
+            dropped=departure.dropped,
+        )
+
     def _epoch(self, topic: Topic) -> int:
         return self._core.topics.log_of(topic).stream.epoch
 
     def _symbol(self, symbol: str) -> SymbolInfo:
-        newest = self._history(symbol).latest(1)
+        history = self._history(symbol)
+        newest, came_at = history.latest(1), history.came_at
         sources = self._core.carriers[symbol]
         return SymbolInfo(
             symbol=symbol,
@@ -421,6 +494,9 @@ class Desk:
             status=min([source.status(symbol) for source in sources], key=_BEST_FIRST.index),
             quality=self.quality(symbol),
             newest=newest[0] if newest else None,
+            offset=self._core.channels[TRADES].log_of(Topic(TRADES, symbol)).last,
+            rate=self._load.of_symbol(symbol),
+            last_age=None if came_at is None else round(trio.current_time() - came_at, 3),
             failover=self._failover(symbol),
         )
 
@@ -448,6 +524,7 @@ def _lines(source: SourceState) -> list[LineInfo]:
             line.reason,
             len(line.symbols),
             None if line.replaces is None else line.replaces.number,
+            line.trades,
         )
         for number, line in sorted(source.lines.items())
     ]

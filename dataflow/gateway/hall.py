@@ -36,6 +36,7 @@ from .faulty import FaultyWire
 from .hops import client_address, networks
 from .identity import Identify, Identity, Principal
 from .limits import Account
+from .load import Load
 from .lobby import Lobby
 from .pages import Pages
 from .past import Past
@@ -72,15 +73,17 @@ class SentAway:
 
 
 class Hall:
-    """Built once. `core` and `lobby` are the state, `desk` answers questions, `identity` knows operators,
-    `pages` knows which page may ask. `faces` are the protocols that are switched on."""
+    """Built once. `core` and `lobby` are the state, `desk` answers questions, `load` has rates,
+    `identity` knows operators, `pages` knows which page may ask. `faces` are the protocols that are
+    switched on."""
 
     def __init__(self, core: Core, lobby: Lobby, faces: Sequence[Face] = ()) -> None:
         self.core = core
         self.lobby = lobby
         self.faces = faces
         self.settings: Settings = core.settings
-        self.desk = Desk(core, lobby)
+        self.load = Load(core, lobby.clients)
+        self.desk = Desk(core, lobby, self.load)
         self.identity = Identity(core.settings.operator_token, core.settings.operator.trust_local)
         self.identify: Identify = self.identity
         self.pages = Pages(_own_names(core.settings), core.settings.gateway.origins)
@@ -115,6 +118,12 @@ class Hall:
     def entrances(self) -> list[Entrance]:
         """The WebSocket endpoints of all faces."""
         return [evolve(each, face=face.name) for face in self.faces for each in face.sockets(self)]
+
+    @property
+    def reached(self) -> tuple[int, str, bool]:
+        """Where clients reach the daemon: its port, the prefix of all paths, and whether there is TLS."""
+        gateway = self.settings.gateway
+        return self.lobby.port, gateway.root_path, gateway.tls_certificate is not None
 
     def attach(self, ctx: Context) -> None:
         """For an actor that lets clients in: before its first one. Idempotent."""

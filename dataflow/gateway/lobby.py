@@ -6,6 +6,7 @@ protocol.
 
 from __future__ import annotations
 
+from dataflow.events import Events
 from dataflow.server.connection import ServerStats
 from dataflow.settings.schema import Settings
 
@@ -18,10 +19,13 @@ from .room import Room
 
 
 class Lobby:
-    """The state of the gateway. Built once from the settings. `room`: by default as much as they ask for."""
+    """The state of the gateway. Built once from the settings. `room`: by default as much as they ask for.
 
-    def __init__(self, settings: Settings, room: Room | None = None) -> None:
-        self.clients = Clients()
+    `events`: where a client that takes nothing is told.
+    """
+
+    def __init__(self, settings: Settings, room: Room | None = None, events: Events | None = None) -> None:
+        self.clients = Clients(events)
         self.room = room or Room(settings.gateway.max_sessions)
         self.stats = ServerStats()
         self.quotas = Quotas(settings.limits, networks(settings.gateway.trusted_proxies))

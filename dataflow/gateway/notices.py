@@ -11,6 +11,7 @@ from actors.connector import STOPPED
 from dataflow import paths
 from dataflow.domain.notice import SourceLost, SourceRestored, StreamSwitched
 from dataflow.domain.topic import TRADES
+from dataflow.events import Events, Kind
 from dataflow.logs import Burst, often
 from dataflow.sources.state import CHANGED, REMOVED, Audience
 
@@ -20,26 +21,48 @@ SYMBOLS_TOLD = 10  # in one line of the log; of more only the number is told
 
 
 class Announcer(Audience):
-    """Tells clients and the log about outages and their ends. Problems of a source go to the log only."""
+    """Tells clients, the log and `events` about outages and their ends. Problems go to the log alone."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, events: Events | None = None) -> None:
         self._clients = clients
+        self._events = events or Events()
         self._burst = Burst()
 
     def connected(self, source: str, address: str, symbols: Collection[str]) -> None:
         """Log the first connection. Clients were never told that there was none."""
-        logger.bind(path=paths.source(source)).info(
-            "connected to {}, subscribed to {}", address, _few(symbols)
-        )
+        logger.bind(path=paths.source(source)).info("connected to {}, {}", address, _carried(symbols))
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
-        level = "INFO" if reason in (STOPPED, REMOVED, CHANGED) else "WARNING"
+        is_wanted = reason in (STOPPED, REMOVED, CHANGED)
+        level = "INFO" if is_wanted else "WARNING"
         logger.bind(path=paths.source(source)).log(level, "connection lost: {}", reason)
+        self._keep(Kind.STOPPED if is_wanted else Kind.LOST, source, f"{reason}; concerns {_few(symbols)}")
         self._clients.broadcast(SourceLost(source, reason, tuple(symbols)))
 
-    def restored(self, source: str, symbols: Collection[str]) -> None:
-        logger.bind(path=paths.source(source)).info("connection restored: {}", _few(symbols))
+    def restored(self, source: str, symbols: Collection[str], away: float) -> None:
+        told = f"after {away:.1f} s, {_carried(symbols)}"
+        logger.bind(path=paths.source(source)).info("connection restored {}", told)
+        self._keep(Kind.RESTORED, source, told)
         self._clients.broadcast(SourceRestored(source, tuple(symbols)))
+
+    def refused(self, source: str, symbol: str, reason: str) -> None:
+        """For clients it is a loss of this symbol. The log has it as a problem."""
+        self._keep(Kind.LOST, source, f"{symbol} is refused: {reason}", symbol)
+        self._clients.broadcast(SourceLost(source, f"rejected: {reason}", (symbol,)))
+
+    def accepted(self, source: str, symbol: str) -> None:
+        logger.bind(path=paths.source(source)).info("{} is refused no more", symbol)
+        self._keep(Kind.RESTORED, source, f"{symbol} is refused no more", symbol)
+        self._clients.broadcast(SourceRestored(source, (symbol,)))
+
+    def stalled(self, source: str, symbol: str, reason: str) -> None:
+        """The lookout has a line of the log for each remedy."""
+        self._keep(Kind.STALLED, source, f"{symbol}: {reason}")
+
+    def recovered(self, source: str, symbol: str) -> None:
+        if count := self._burst.occurred((source, "recovered"), trio.current_time()):
+            logger.bind(path=paths.source(source)).info("{} is stalled no more{}", symbol, often(count))
+        self._keep(Kind.RECOVERED, source, f"{symbol}: its trades come again")
 
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         """Log a problem once per burst: a broken source sends much garbage."""
@@ -52,13 +75,23 @@ class Announcer(Audience):
 
     def switched(self, symbol: str, epoch: int, offset: int, before: str, source: str, reason: str) -> None:
         """Log it once per burst: a source that is lost may have thousands of symbols."""
+        told = f"{symbol} comes from {source} and no more from {before}"
         if count := self._burst.occurred((before, source), trio.current_time()):
-            told = f"{symbol} comes from {source} and no more from {before}"
             logger.bind(path=paths.source(source)).warning("{}{}: {}", told, often(count), reason)
+        self._keep(Kind.SWITCHED, source, f"{told}: {reason}")
         self._clients.switched(StreamSwitched(symbol, TRADES, epoch, offset, before, source, reason))
 
     def symbols_changed(self, added: Collection[str], removed: Collection[str]) -> None:
         self._clients.symbols_changed(added, removed)
+
+    def _keep(self, kind: Kind, source: str, text: str, symbol: str | None = None) -> None:
+        """`symbol`: the only one that is concerned, though the connection is as it was."""
+        place = paths.source(source)
+        self._events.tell(kind, place, text, alike=None if symbol is None else f"{place}: a symbol")
+
+
+def _carried(symbols: Collection[str]) -> str:
+    return f"subscribed to {_few(symbols)}" if symbols else "nothing is subscribed"
 
 
 def _few(symbols: Collection[str]) -> str:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from dataflow.domain.quality import Grade
+from dataflow.events import Kind as Happened
 
 Time = Annotated[str, Meta(description="RFC 3339, UTC", examples=["2025-11-21T03:28:58.000101Z"])]
 Seconds = Annotated[float, Meta(description="seconds", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
+Rate = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(description="of one core, so several threads may have more than 1", ge=0)]
 Lag = Annotated[
     float,
     Meta(description="seconds from a trade to the daemon, the middle one of late; below 0: a wrong clock"),
@@ -22,10 +25,14 @@ Lag = Annotated[
 State = Annotated[Grade, Meta(description="from live, the best, to standby", examples=["live"])]
 
 
+DECIMAL = "decimal"  # the format of such a number in a schema
+
 if TYPE_CHECKING:
     Number = Decimal
 else:  # in a schema msgspec calls a Decimal a text
-    Number = Annotated[float, Meta(description="with all digits of the source")]
+    Number = Annotated[
+        float, Meta(description="with all digits of the source", extra_json_schema={"format": DECIMAL})
+    ]
 
 
 class Delivered(TypedDict):
@@ -36,6 +43,7 @@ class Delivered(TypedDict):
     bytes: Annotated[int, Meta(description="all that came", ge=0)]
     last: Annotated[Time | None, Meta(description="when the newest trade came")]
     age: Annotated[Seconds | None, Meta(description="seconds since then")]
+    rate: Annotated[Rate, Meta(description="trades a second, mean of the last 10 s")]
 
 
 class SymbolsOfSource(TypedDict):
@@ -69,6 +77,31 @@ class Line(TypedDict):
     reason: Annotated[str | None, Meta(description="why it was lost, or waits; null once it is connected")]
     symbols: Annotated[Count, Meta(description="how many it carries")]
     replaces: Annotated[int | None, Meta(description="the line whose place it is to take")]
+    trades: Annotated[Count, Meta(description="that it brought, in all of its connections")]
+
+
+class Bound(TypedDict):
+    """What a source may be asked, and how much of it is used now."""
+
+    name: Annotated[
+        Literal["weight", "connections", "symbols", "requests"],
+        Meta(
+            description="weight of questions by HTTP; new connections to its address; symbols on the fullest"
+            " connection; messages to it on the busiest one"
+        ),
+    ]
+    used: Count
+    limit: Count
+    per: Annotated[Seconds | None, Meta(description="within so many seconds; null: at the same time")]
+
+
+class WorstScore(TypedDict):
+    """How a source fares with the symbol with which it fares worst: the sum of what the parts earn."""
+
+    score: Annotated[int, Meta(ge=0, le=100)]
+    state: Annotated[str, Meta(examples=["live"])]
+    parts: Annotated[dict[str, Count], Meta(description="connection, quality, lag, errors")]
+    symbol: str
 
 
 class Source(TypedDict):
@@ -88,6 +121,8 @@ class Source(TypedDict):
     quality: SymbolsOfSource
     lines: Annotated[list[Line], Meta(description="none where producers connect to us")]
     refill: Annotated[Refill | None, Meta(description="null where nothing can be asked")]
+    bounds: Annotated[list[Bound], Meta(description="those that exist for this source")]
+    score: Annotated[WorstScore | None, Meta(description="null while nobody wants a symbol of it")]
 
 
 class Score(TypedDict):
@@ -123,6 +158,10 @@ class Status(TypedDict):
         dict[str, Failover],
         Meta(description="symbols with one source at a time; of many some, the preferred one away first"),
     ]
+    rate: Annotated[Rate, Meta(description="trades admitted a second, mean of the last 10 s")]
+    sentRate: Annotated[Rate, Meta(description="entries sent to clients a second, mean of the last 10 s")]
+    cpu: Annotated[Share, Meta(description="what the process computes: a share of one core, last 10 s")]
+    memory: Annotated[Count | None, Meta(description="bytes resident; null: not known on this system")]
 
 
 class SourceQuality(TypedDict):
@@ -154,6 +193,11 @@ class Symbol(TypedDict):
     status: Annotated[str, Meta(description="at the best of its sources", examples=["live"])]
     lastPrice: Annotated[Number | None, Meta(description="of its newest trade")]
     lastTimestamp: Time | None
+    lastAge: Annotated[
+        Seconds | None, Meta(description="since that trade came; null: it came before the start, or none did")
+    ]
+    offset: Annotated[Count, Meta(description="the newest place of its stream")]
+    rate: Annotated[Rate, Meta(description="trades a second, mean of the last 10 s")]
     quality: SymbolQuality | None
     failover: NotRequired[Failover]
 
@@ -226,6 +270,40 @@ class Follows(_Follows, total=False):
     variant: Annotated[str, Meta(description="of channels that have several streams a symbol")]
 
 
+class _OpenTopic(TypedDict):
+    channel: str
+    symbol: Annotated[str, Meta(description="`*`: all symbols together", examples=["BTC-USDT"])]
+    subscribers: Count
+    offset: Annotated[Count, Meta(description="its newest place; of `*` the number of bundles")]
+    rate: Annotated[Rate, Meta(description="entries a second, mean of the last 10 s; gaps are none")]
+
+
+class OpenTopic(_OpenTopic, total=False):
+    """A topic that somebody follows, or did a moment ago."""
+
+    variant: Annotated[str, Meta(description="of channels that have several streams a symbol")]
+
+
+class Topics(TypedDict):
+    """The most active topics."""
+
+    total: Annotated[Count, Meta(description="all that are open")]
+    topics: list[OpenTopic]
+
+
+class Load(TypedDict):
+    """What happened in each second, the oldest first. null: nobody looked, for the daemon was held up."""
+
+    every: Annotated[Seconds, Meta(description="between two samples")]
+    end: Annotated[Time, Meta(description="of the newest sample")]
+    cpu: Annotated[list[Share | None], Meta(description="a share of one core")]
+    memory: Annotated[list[Count | None], Meta(description="bytes resident; null as well: not known")]
+    loopLag: Annotated[list[Seconds | None], Meta(description="longest delay of the event loop")]
+    trades: Annotated[list[Rate | None], Meta(description="trades admitted")]
+    sent: Annotated[list[Rate | None], Meta(description="entries sent to clients")]
+    sessions: Annotated[list[Count | None], Meta(description="clients connected")]
+
+
 class Client(TypedDict):
     """A client."""
 
@@ -242,6 +320,59 @@ class Client(TypedDict):
     outbox: Outbox
 
 
+class Departure(TypedDict):
+    """A client that has left."""
+
+    id: int
+    address: str
+    protocol: Annotated[str, Meta(examples=["jsonrpc"])]
+    userAgent: str | None
+    since: Time
+    leftAt: Time
+    age: Annotated[Seconds, Meta(description="that it stayed")]
+    code: Annotated[
+        int | None,
+        Meta(description="of its end, in the close codes of WebSocket; null: it hung up without one"),
+    ]
+    reason: Annotated[str, Meta(examples=["slow client: 1024 messages were waiting"])]
+    sent: Annotated[int, Meta(description="entries of topics", ge=0)]
+    dropped: Annotated[int, Meta(description="entries that it did not get", ge=0)]
+
+
+class Event(TypedDict):
+    """Something that happened."""
+
+    id: Annotated[int, Meta(description="grows, also over restarts")]
+    at: Annotated[Time, Meta(description="of the first time")]
+    kind: Annotated[Happened, Meta(examples=["crashed"])]
+    path: Annotated[str, Meta(description="of the actor; of a source `sources/NAME`; empty: the root")]
+    text: str
+    stack: Annotated[str | None, Meta(description="the traceback of a crash, or its end")]
+    times: Annotated[int, Meta(description="within a second; it may still grow meanwhile", ge=1)]
+
+
+class Events(TypedDict):
+    """What happened, oldest first."""
+
+    events: list[Event]
+    next: Annotated[int, Meta(description="the id to go on after")]
+
+
+class UnusableMessage(TypedDict):
+    """A message of a source that could not be used."""
+
+    at: Time
+    kind: Annotated[str, Meta(examples=["malformed_json"])]
+    text: Annotated[str, Meta(description="its beginning, or what was wrong")]
+    times: Annotated[int, Meta(description="with others of its kind in that second, not shown", ge=1)]
+
+
+class UnusableMessages(TypedDict):
+    """The newest messages of a source that could not be used, newest first."""
+
+    problems: list[UnusableMessage]
+
+
 class Clients(TypedDict):
     """A part of the clients, the oldest first, and what waits for all."""
 
@@ -249,6 +380,7 @@ class Clients(TypedDict):
     outbox: Annotated[Outbox, Meta(description="of all clients together")]
     clients: list[Client]
     next: Annotated[int | None, Meta(description="the id to go on after; null: there are no more")]
+    left: Annotated[list[Departure], Meta(description="the last ones that left, newest first")]
 
 
 class Candle(TypedDict):

@@ -30,25 +30,35 @@ from dataflow.domain.notice import (
 from dataflow.domain.quality import Quality, best
 from dataflow.domain.timestamps import EARLIEST, LATEST, from_rfc3339, to_rfc3339
 from dataflow.domain.topic import TRADES
+from dataflow.events import Event
+from dataflow.events import shown as shown_text
+from dataflow.sources.excerpts import Excerpt
+from dataflow.sources.health import Health
 
 from . import spelled
 from .answers import (
     CandlePage,
     ClientInfo,
     ClientsInfo,
+    DepartureInfo,
+    EventsInfo,
     FailoverInfo,
     LineInfo,
+    LoadInfo,
     OutboxInfo,
     Position,
     RefillInfo,
     SourceInfo,
     Status,
     SymbolInfo,
+    TopicInfo,
+    TopicsInfo,
     TradesPage,
 )
 from .problems import InvalidValue
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+EXCERPT: Final = 300  # characters of a message that could not be used
 _POSITION: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 _LOST_PLUS: Final = re.compile(r":[0-9.]+ [0-9]{2}:[0-9]{2}$")  # a time whose + was read as a blank
 _WHOLE: Final = 1 << 63  # below it, a number without a fraction is an integer, however it is written
@@ -221,6 +231,9 @@ def symbol(info: SymbolInfo) -> spelled.Symbol:
         "status": info.status,
         "lastPrice": trade.price if trade else None,
         "lastTimestamp": to_rfc3339(trade.timestamp) if trade else None,
+        "lastAge": info.last_age if trade else None,
+        "offset": info.offset,
+        "rate": info.rate,
         "quality": symbol_quality(info.quality),
     }
     if info.failover is not None:
@@ -278,6 +291,10 @@ def status(told: Status) -> spelled.Status:
         "epoch": told.epoch,
         "version": told.version,
         "failover": {symbol: failover(info) for symbol, info in told.failover.items()},
+        "rate": told.rate,
+        "sentRate": told.sent_rate,
+        "cpu": told.cpu,
+        "memory": told.memory,
     }
 
 
@@ -300,6 +317,7 @@ def source(info: SourceInfo) -> spelled.Source:
             "bytes": info.delivered.bytes,
             "last": _time(info.delivered.last),
             "age": info.delivered.age,
+            "rate": info.delivered.rate,
         },
         "quality": {
             "states": dict(info.quality.states),
@@ -308,7 +326,16 @@ def source(info: SourceInfo) -> spelled.Source:
         },
         "lines": [line(each) for each in info.lines],
         "refill": None if info.refill is None else _refill(info.refill),
+        "bounds": [
+            {"name": each.name, "used": each.used, "limit": each.limit, "per": each.per}
+            for each in info.bounds
+        ],
+        "score": None if info.worst is None else _worst(*info.worst),
     }
+
+
+def _worst(symbol: str, health: Health) -> spelled.WorstScore:
+    return {"score": health.score, "state": health.state, "parts": dict(health.parts), "symbol": symbol}
 
 
 def line(info: LineInfo) -> spelled.Line:
@@ -320,6 +347,7 @@ def line(info: LineInfo) -> spelled.Line:
         "reason": info.reason,
         "symbols": info.symbols,
         "replaces": info.replaces,
+        "trades": info.trades,
     }
 
 
@@ -337,6 +365,39 @@ def _refill(info: RefillInfo) -> spelled.Refill:
     }
 
 
+def topics(told: TopicsInfo) -> spelled.Topics:
+    """The most active topics."""
+    return {"total": told.total, "topics": [_topic(info) for info in told.topics]}
+
+
+def _topic(info: TopicInfo) -> spelled.OpenTopic:
+    spelt: spelled.OpenTopic = {
+        "channel": info.topic.channel,
+        "symbol": info.topic.symbol,
+        "subscribers": info.subscribers,
+        "offset": info.offset,
+        "rate": info.rate,
+    }
+    if info.topic.variant:
+        spelt["variant"] = info.topic.variant
+    return spelt
+
+
+def load(told: LoadInfo) -> spelled.Load:
+    """What happened in each second."""
+    samples = told.samples
+    return {
+        "every": told.every,
+        "end": to_rfc3339(told.end),
+        "cpu": [None if each is None else each.cpu for each in samples],
+        "memory": [None if each is None else each.memory for each in samples],
+        "loopLag": [None if each is None else each.loop_lag for each in samples],
+        "trades": [None if each is None else each.trades for each in samples],
+        "sent": [None if each is None else each.sent for each in samples],
+        "sessions": [None if each is None else each.sessions for each in samples],
+    }
+
+
 def clients(told: ClientsInfo) -> spelled.Clients:
     """A part of the clients, and what waits for all."""
     return {
@@ -344,6 +405,55 @@ def clients(told: ClientsInfo) -> spelled.Clients:
         "outbox": _outbox(told.outbox),
         "clients": [client(each) for each in told.clients],
         "next": told.next,
+        "left": [_departure(each) for each in told.left],
+    }
+
+
+def _departure(info: DepartureInfo) -> spelled.Departure:
+    return {
+        "id": info.id,
+        "address": info.address,
+        "protocol": info.protocol,
+        "userAgent": info.user_agent,
+        "since": to_rfc3339(info.since),
+        "leftAt": to_rfc3339(info.left_at),
+        "age": info.age,
+        "code": info.code,
+        "reason": info.reason,
+        "sent": info.sent,
+        "dropped": info.dropped,
+    }
+
+
+def events(told: EventsInfo) -> spelled.Events:
+    """What happened."""
+    return {"events": [_event(each) for each in told.events], "next": told.next}
+
+
+def _event(event: Event) -> spelled.Event:
+    return {
+        "id": event.id,
+        "at": to_rfc3339(event.at),
+        "kind": event.kind,
+        "path": event.path,
+        "text": event.text,
+        "stack": event.stack,
+        "times": event.times,
+    }
+
+
+def problems(unusable: Sequence[Excerpt]) -> spelled.UnusableMessages:
+    """Messages of a source that could not be used. No secrets."""
+    return {
+        "problems": [
+            {
+                "at": to_rfc3339(each.at),
+                "kind": each.kind,
+                "text": shown_text(each.text, EXCERPT),
+                "times": each.times,
+            }
+            for each in unusable
+        ]
     }
 
 

@@ -111,11 +111,16 @@ class Walk:
     async def _bottom(self) -> tuple[int, float]:
         """A place below all trades of the range and the gaps before them, and the time at it."""
         at = self._bounds.after
-        if self._bounds.start is not None:
+        if self._bounds.start is not None and not await self._is_gap_behind(at):
             before = await self._tiers.before(self._symbol, self._bounds.start, 1)
             if before and before[0].offset > at:
                 at = min(before[0].offset, await self._skipped(at))
         return await self._beside(at)
+
+    async def _is_gap_behind(self, at: int) -> bool:
+        """Whether the next entry is a gap. The trade before it may be of the range, on an earlier page."""
+        behind = await self._tiers.behind(self._symbol, at, 1)
+        return bool(behind) and isinstance(behind[0][1], Gap)
 
     async def _top(self, bottom: int) -> tuple[int, float]:
         """A place above all trades of the range and the gaps behind them, and the time at it."""

@@ -1,6 +1,19 @@
 """The log, and safe text for terminals."""
 
-from .logs import Burst, Format, Level, configure, dropped, finish, log_event, often, reopen
+from .logs import (
+    Burst,
+    Format,
+    Level,
+    configure,
+    dropped,
+    failure,
+    finish,
+    is_link_lost,
+    log_event,
+    often,
+    reopen,
+    words,
+)
 from .outlet import unhinder
 
 __all__ = [
@@ -9,9 +22,12 @@ __all__ = [
     "Level",
     "configure",
     "dropped",
+    "failure",
     "finish",
+    "is_link_lost",
     "log_event",
     "often",
     "reopen",
     "unhinder",
+    "words",
 ]

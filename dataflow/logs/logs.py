@@ -184,23 +184,50 @@ _WITH_TRACEBACK = {"crash", "start_failed", "cleanup_error", "escalated"}
 
 def log_event(event: Event) -> None:
     """Log one event of the supervision tree. An `on_event` hook for `supervisors`."""
-    level, text = _LINES.get(event.kind, ("WARNING", f"{event.kind}: {{detail}}"))
-    error = _whole(event) if event.kind in _WITH_TRACEBACK else None
-    if event.kind in ("crash", "start_failed") and _link_lost(event):
-        level, text, error = "INFO", "link lost: {errors}; {restart}", None
-    if event.kind == "ready" and event.epoch > 1:
-        level, text = "INFO", "back, incarnation {epoch}"
     if event.kind == "blocked":
         _rescue(event)
         return
-    message = text.format(
+    level, _ = _line(event)
+    error = None if is_link_lost(event) else failure(event)
+    logger.bind(path=event.path or "root", event=event.kind).opt(exception=error).log(
+        level, "{}", words(event)
+    )
+
+
+def words(event: Event) -> str:
+    """What the log says of an event of the supervision tree."""
+    return _line(event)[1].format(
         errors="; ".join(map(_told, event.errors)) or "unknown error",
         restart="no restart" if event.delay is None else f"restart {event.restarts} in {event.delay:.1f} s",
         count=len(event.detail) if isinstance(event.detail, tuple) else 1,
         detail=_cut(event.detail),
         epoch=event.epoch,
     )
-    logger.bind(path=event.path or "root", event=event.kind).opt(exception=error).log(level, "{}", message)
+
+
+def failure(event: Event) -> BaseException | None:
+    """The error whose traceback belongs to an event; None where it tells nothing."""
+    if event.kind not in _WITH_TRACEBACK or not event.errors:
+        return None
+    if len(event.errors) > 1:
+        return BaseExceptionGroup(f"{len(event.errors)} errors", event.errors)
+    return event.errors[0]
+
+
+def is_link_lost(event: Event) -> bool:
+    """Whether a connection ended, which is no defect."""
+    # by name, so that this file does not import the classes of the actors
+    lost = bool(event.errors) and all(type(error).__name__ == "LinkLost" for error in event.errors)
+    return event.kind in ("crash", "start_failed") and lost
+
+
+def _line(event: Event) -> tuple[str, str]:
+    """The level of an event, and its words with names of what comes into them."""
+    if is_link_lost(event):
+        return "INFO", "link lost: {errors}; {restart}"
+    if event.kind == "ready" and event.epoch > 1:
+        return "INFO", "back, incarnation {epoch}"
+    return _LINES.get(event.kind, ("WARNING", f"{event.kind}: {{detail}}"))
 
 
 def _rescue(event: Event) -> None:
@@ -219,21 +246,10 @@ def _rescue(event: Event) -> None:
         _write(_log.out, line)
 
 
-def _link_lost(event: Event) -> bool:
-    # by name, so that this file does not import the classes of the actors
-    return bool(event.errors) and all(type(error).__name__ == "LinkLost" for error in event.errors)
-
-
 def _told(error: BaseException) -> str:
     if type(error).__name__ == "LinkLost":
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _whole(event: Event) -> BaseException | None:
-    if len(event.errors) > 1:
-        return BaseExceptionGroup(f"{len(event.errors)} errors", event.errors)
-    return event.errors[0] if event.errors else None
 
 
 def _cut(value: object) -> str:

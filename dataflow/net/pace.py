@@ -28,6 +28,7 @@ class Pace:
     """At most `most` frames within any second of the peer's clock; 0: any number. Times are seconds."""
 
     def __init__(self, most: int) -> None:
+        self.most = most
         self._all = _latest(most)
         self._of = {kind: _latest(most - 1 or most) for kind in Kind} if most else {}
 
@@ -36,6 +37,10 @@ class Pace:
         if not self._of:
             return -math.inf
         return max(self._all[0], self._of[kind][0]) + WINDOW
+
+    def used(self, now: float) -> int:
+        """The frames that left within the last second."""
+        return sum(at > now - 1.0 for at in self._all)
 
     def left(self, kind: Kind, now: float) -> None:
         """A frame of this kind leaves now."""
@@ -48,8 +53,13 @@ class Attempts:
     """At most `most` new connections within any `seconds` of the peer's clock; 0: any number."""
 
     def __init__(self, most: int, seconds: float) -> None:
+        self.most = most
         self._made = _latest(most)
         self._window = seconds * _ON_THE_WAY
+
+    def used(self, now: float) -> int:
+        """Those that were made within the window, which is a little longer than the peer's."""
+        return sum(at + self._window > now for at in self._made)
 
     def take(self, now: float) -> float:
         """Seconds until one more may be made; 0: now, and it counts."""

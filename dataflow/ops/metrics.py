@@ -27,6 +27,7 @@ from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
 from dataflow.net.websocket import deflate
 from dataflow.server.connection import FloodError, StalledError
+from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import LinkState
 from dataflow.sources.vitals import Remedy
 from dataflow.topics.days import REASONS
@@ -55,6 +56,7 @@ class _Now(Collector):
         yield from self._refill_metrics()
         yield from self._cache_metrics()
         yield from self._history_metrics()
+        yield from self._topic_metrics()
         yield from self._client_metrics()
         yield from self._outbox_metrics()
         yield from self._loop_metrics()
@@ -62,9 +64,20 @@ class _Now(Collector):
         yield from self._connection_metrics()
         yield from self._actor_metrics()
         yield from self._fault_metrics()
+        yield from self._event_metrics()
         yield CounterMetricFamily(
             "dataflow_log_dropped_lines", "Lines of the log that found no room", value=logs.dropped()
         )
+
+    def _event_metrics(self) -> Iterator[Metric]:
+        events, book = self._core.events, self._lobby.clients.guestbook
+        told = {kind.value: count for kind, count in events.told.items()}
+        yield _labelled(CounterMetricFamily, "events", "What happened, by kind", "kind", told)
+        for name, text, value in (
+            ("events_forgotten", "Events that found no room among the newest", events.forgotten),
+            ("log_clients_untold", "Lines about clients that were only counted in the log", book.untold),
+        ):
+            yield CounterMetricFamily(f"dataflow_{name}", text, value=value)
 
     def _source_metrics(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily(
@@ -91,7 +104,14 @@ class _Now(Collector):
             "How often several attempts to connect in a row have failed, or the one after them",
             labels=["source"],
         )
+        lines = GaugeMetricFamily(
+            "dataflow_source_lines", "Connections to a source, by state", labels=["source", "state"]
+        )
         for name, source in self._core.sources.items():
+            if isinstance(source.settings, SourceSettings):  # producers connect to the others
+                links = Counter(line.link for line in source.lines.values())
+                for state in LinkState:
+                    lines.add_metric([name, state.value], links[state])
             opened.add_metric([name], source.breaker.opened)
             trades.add_metric([name], source.delivered.trades)
             batches.add_metric([name], source.delivered.batches)
@@ -102,7 +122,7 @@ class _Now(Collector):
             overflowed.add_metric([name], self._core.delivery.overflowed[name])
             for reason, count in source.problems.items():
                 problems.add_metric([name, reason], count)
-        yield from (connected, opened, trades, batches, received, silent, problems, overflowed)
+        yield from (connected, lines, opened, trades, batches, received, silent, problems, overflowed)
         yield from self._failover_metrics()
 
     def _failover_metrics(self) -> Iterator[Metric]:
@@ -254,6 +274,16 @@ class _Now(Collector):
             ("bars_refused", "Bars that found no room to wait for a write", totals.bars_refused),
         ):
             yield CounterMetricFamily(f"dataflow_history_{name}", text, value=value)
+
+    def _topic_metrics(self) -> Iterator[Metric]:
+        offered = [channel.name for channel in self._core.channels.values() if channel.offered]
+        topics, subscriptions = Counter(dict.fromkeys(offered, 0)), Counter(dict.fromkeys(offered, 0))
+        for topic, subscribers in self._core.topics.subscribers.items():
+            topics[topic.channel] += 1
+            subscriptions[topic.channel] += subscribers
+        told = "Subscriptions of all clients"
+        yield _labelled(GaugeMetricFamily, "topics", "Topics that are open", "channel", topics)
+        yield _labelled(GaugeMetricFamily, "subscriptions", told, "channel", subscriptions)
 
     def _client_metrics(self) -> Iterator[Metric]:
         totals = self._lobby.clients.totals()

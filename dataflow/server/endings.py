@@ -26,5 +26,5 @@ class WebSocketClosed(WireClosed):
 
     def __init__(self, code: int, reason: str = "", fault: bool = False) -> None:
         super().__init__(f"{code} {reason}".strip(), Ending.VIOLATION if fault else Ending.GONE)
-        self.code = code
+        self.code: int = code
         self.reason = reason

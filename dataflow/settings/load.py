@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs import frozen
 from cattrs import AttributeValidationNote, ClassValidationError
 
 from dataflow import plugs
@@ -21,6 +22,7 @@ from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import ANY, Names, compact
 from dataflow.sources.port import AnySourceSettings, ProducerSettings, SourceSettings, filler_of
 
+from . import environment
 from .schema import FaceSettings, Mode, Settings, source_rules
 from .structure import (
     Hook,
@@ -44,16 +46,39 @@ def load(files: Sequence[Path], environ: Mapping[str, str]) -> Settings:
 
     Raises ConfigError with all problems, one line each.
     """
+    return read(files, environ).settings
+
+
+@frozen
+class Written:
+    """The settings, and where each written value came from. `tree`: the merged layers."""
+
+    settings: Settings
+    tree: Table
+
+    def origin(self, *path: str) -> str | None:
+        """The file or the variable that wrote the key at the end of `path`; None: nobody did."""
+        place: Table | Leaf | None = self.tree
+        for name in path:
+            place = place.get(name) if isinstance(place, Table) else None
+        return None if place is None else place.origin
+
+
+def read(files: Sequence[Path], environ: Mapping[str, str]) -> Written:
+    """The same with the origins. Raises ConfigError."""
     problems: list[str] = []
     tree = Table("configuration")
     for file in files:
         _merge(tree, _read(file, problems))
-    for layer in _environment(environ):
-        _merge(tree, layer)
+    for name, layer in environment.layers(environ):
+        if (why := environment.objection(name)) is None:
+            _merge(tree, layer)
+        else:
+            problems.append(f"{name}: {why}")
     settings = _settings(tree, problems)
     if problems or settings is None:
         raise ConfigError(problems)
-    return settings
+    return Written(settings, tree)
 
 
 def shipped(name: str) -> Path:
@@ -97,25 +122,6 @@ def _leaves(table: dict[str, Any], origin: str) -> Table:
     return Table(origin, content)
 
 
-def _environment(environ: Mapping[str, str]) -> Iterator[Table]:
-    for name in sorted(environ):
-        if name.startswith("DATAFLOW__"):
-            *tables, key = name.lower().split("__")[1:]
-            tree = Table(name, [(key, Leaf(_toml_value(environ[name]), name, environ[name]))])
-            for table in reversed(tables):
-                tree = Table(name, [(table, tree)])
-            yield tree
-
-
-def _toml_value(text: str) -> Any:
-    """`text` read as a TOML value. Text that is not TOML stays text."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if len(parsed) == 1 else text
-
-
 # -- tables -------------------------------------------------------------------------------------------
 
 
@@ -125,7 +131,7 @@ def _settings(tree: Table, problems: list[str]) -> Settings | None:
     try:
         settings = _converter.structure(tree, Settings)
     except ClassValidationError as error:
-        problems += explain(error, tree)
+        problems += explain(error, tree, root=Settings)
         return None
     problems += _two_tokens(tree, settings)
     problems += _one_port(tree, settings)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from types import MappingProxyType, NoneType, UnionType
@@ -112,7 +112,7 @@ def class_hook(cls: type[Any], converter: Converter, rules: Rules = MappingProxy
 def _without_origin(kind: Any, converter: Converter) -> Hook:
     hook = converter.get_structure_hook(kind)
     as_text = str in _alternatives(kind)
-    return lambda written, _: hook(written if _is_table(kind) else plain(written, as_text), kind)
+    return lambda written, _: hook(written if is_table(kind) else plain(written, as_text), kind)
 
 
 _UNKNOWN: tuple[Any, ...] = (attrs.Factory, type(attrs.NOTHING))
@@ -126,7 +126,7 @@ def _stand_in(cls: type, written: Table, fields: Mapping[str, Any], hooks: Mappi
         with suppress(Exception):
             if key not in written:
                 object.__setattr__(made, key, _default_of(a))
-            elif not _is_table(a.type):
+            elif not is_table(a.type):
                 object.__setattr__(made, key, hooks[key](written[key], a.type))
     return made
 
@@ -199,7 +199,7 @@ def _choices(kind: Any) -> list[tuple[Any, Any]]:
     return [(member.value, member) for member in kind] if isinstance(kind, type(Enum)) else []
 
 
-def _is_table(kind: Any) -> bool:
+def is_table(kind: Any) -> bool:
     """Whether error texts treat it as a table: an attrs class, or a mapping of names to attrs classes."""
     kind = _alternatives(kind)[0]
     return attrs.has(get_args(kind)[1] if get_origin(kind) in _MAPPINGS else kind)
@@ -222,7 +222,7 @@ def _name(kind: Any) -> str:
     outer, inner = get_origin(first), get_args(first)
     if others:
         return " or ".join(map(_name, (first, *others)))
-    if _is_table(first):
+    if is_table(first):
         return "a table"
     if outer in _LISTS:
         return f"a list, each {_name(inner[0])}"
@@ -236,31 +236,69 @@ def _name(kind: Any) -> str:
 # -- messages -----------------------------------------------------------------------------------------
 
 
-def explain(error: Exception, written: Table, *tables: str) -> list[str]:
+def explain(error: Exception, written: Table, *tables: str, root: type | None = None) -> list[str]:
     """One line for each mistake in `tables`: first the missing keys, then the others in written order.
 
-    By hand, because transform_error of cattrs returns texts, without the path that is needed to look up
-    origin and order.
+    `root`: the class of the whole configuration, to tell where a misplaced key belongs. By hand, because
+    transform_error of cattrs returns texts, without the path that is needed to look up origin and order.
     """
     order = {key: number for number, key in enumerate(written)}
     lines: list[str] = []
     for key, each, kind in sorted(_by_key(error), key=lambda mistake: order.get(mistake[0], -1)):
         leaf = written.get(key)
         place = f"[{'.'.join(tables)}]"
-        below = f"{place} {key}" if tables and not _is_table(kind) else f"[{'.'.join((*tables, key))}]"
+        below = f"{place} {key}" if tables and not is_table(kind) else f"[{'.'.join((*tables, key))}]"
         why = f"must be {_name(kind)}" if kind else str(each)
         if leaf is None:
             missing = f"{key} is missing, " if isinstance(each, KeyError) else f"{key} " if key else ""
             lines.append(f"{written.origin}: {place}: {missing}{why}")
         elif isinstance(each, ForbiddenExtraKeysError):
-            valid = [a.name for a in attrs.fields(each.cl)]
-            unknown = f"unknown {'key' if tables else 'table'}; {instead(key, valid)}"
-            lines.append(f"{leaf.origin}: {below}: {unknown}")
-        elif isinstance(leaf, Table) and _is_table(kind):
-            lines += explain(each, leaf, *tables, key)
+            lines.append(f"{leaf.origin}: {_unknown(key, leaf, tables, each.cl, root)}")
+        elif isinstance(leaf, Table) and is_table(kind):
+            lines += explain(each, leaf, *tables, key, root=root)
         else:
-            lines.append(wrong(leaf, below, why))
+            lines.append(wrong(leaf, below, why) + _as_a_list(key, leaf, kind))
     return lines
+
+
+def _unknown(key: str, leaf: Table | Leaf, tables: Sequence[str], cls: type, root: type | None) -> str:
+    """What is wrong with a key or table that does not exist. One that exists in another table was meant."""
+    names = places(root, key) if root is not None and len(tables) < 2 else ()
+    homes = " or ".join(f"[{name}]" for name in names)
+    valid = instead(key, [a.name for a in attrs.fields(cls)])
+    if tables:
+        return (
+            f"[{'.'.join(tables)}] {key}: unknown key; {f'it is a key of {homes}; ' if homes else ''}{valid}"
+        )
+    if not homes:
+        return f"[{key}]: unknown table; {valid}"
+    if isinstance(leaf, Leaf):
+        return f"{key}: stands in no table; write it below {homes}"
+    return f"[{key}]: unknown table; {key} is a key of {homes}"
+
+
+def places(cls: type, key: str, *tables: str) -> Iterator[str]:
+    """The tables below a class that have such a key. A table with a name of the user's counts as NAME."""
+    for a in attrs.fields(attrs.resolve_types(cls)):
+        kind = _alternatives(a.type)[0]
+        if get_origin(kind) in _MAPPINGS:
+            kind, name = get_args(kind)[1], f"{a.name}.NAME"
+        else:
+            name = a.name
+        if a.name == key and tables and not attrs.has(kind):
+            yield ".".join(tables)
+        elif attrs.has(kind):
+            yield from places(kind, key, *tables, name)
+
+
+def _as_a_list(key: str, leaf: Table | Leaf, kind: Any) -> str:
+    """How an environment variable writes a list, if it should have."""
+    is_list = get_origin(_alternatives(kind)[0]) in _LISTS
+    if not is_list or isinstance(leaf, Table) or leaf.text is None or isinstance(leaf.value, list):
+        return ""
+    parts = [each.strip() for each in leaf.text.strip("[] ").split(",")]
+    found = ["..."] if is_secret(key) else [concealed(each) for each in parts if each]
+    return f"; write it as {leaf.origin}='{json.dumps(found, ensure_ascii=False)}'"
 
 
 def _by_key(error: Any) -> Iterator[tuple[str, Exception, Any]]:

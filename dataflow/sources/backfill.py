@@ -34,7 +34,7 @@ from supervisors import Context
 from .cadence import Compared, compare
 from .judging import Judged, judge
 from .port import RATE_LIMITED, Filler, Newest, SourceSettings
-from .reading import Unusable, excerpt
+from .reading import Unusable, in_short
 from .state import LinkState, SourceState
 from .wanted import FIRST_AGAIN, Ask, Refills
 
@@ -225,7 +225,7 @@ class Refiller:
 
     def _tell(self, reason: str, words: str) -> None:
         name = reason if reason.startswith("refill_") else f"refill_{reason}"
-        self._source.problem(name, excerpt(concealed(words)))
+        self._source.problem(name, in_short(concealed(words)))
 
     # -- answers
 

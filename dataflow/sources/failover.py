@@ -229,7 +229,7 @@ class Board:
         now, marks, due = self._steady(), list[Switched](), float("inf")
         for symbol in symbols:
             standing = self._standings[symbol]
-            turn = standing.weigh({name: self._health(name, symbol) for name in standing.sources}, now)
+            turn = standing.weigh({name: self.health(name, symbol) for name in standing.sources}, now)
             if turn is not None:
                 marks.append(self._switch(standing, turn, now))
             due = min(due, standing.due)
@@ -238,7 +238,8 @@ class Board:
             self._tell([mark.symbol for mark in marks])
         return max(0.0, due - now)
 
-    def _health(self, name: str, symbol: str) -> Health:
+    def health(self, name: str, symbol: str) -> Health:
+        """How the source `name` fares with `symbol`, in any mode."""
         source = self._sources()[name]
         state, is_connected, lag = self._state_of(source, symbol)
         return health(state, is_connected, lag, self._errors.recent(source))

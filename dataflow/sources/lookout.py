@@ -19,12 +19,13 @@ from loguru import logger
 
 from dataflow import paths
 from dataflow.domain import Missing, Trade
+from dataflow.domain.quality import Grade
 from dataflow.domain.secrets import concealed
 from dataflow.net.budget import Asks, Priority, RestFailed
 from supervisors import Context
 
 from .port import Filler, SourceSettings
-from .reading import Unusable, excerpt
+from .reading import Unusable, excerpt, in_short
 from .state import LinkState, SourceState
 from .vitals import NEWER, Pulse, Remedy, Seen, Vitals
 
@@ -118,13 +119,17 @@ class Lookout:
         if self._is_standby(symbol):
             self._vitals.ended((symbol,))
             self._vitals.subscribed(symbol)  # when it is preferred again, it begins anew
-            return self._vitals.stood_by(symbol, self._left_out(symbol))
+            lives = self._vitals.stood_by(symbol, self._left_out(symbol))
+            if lives:
+                self._source.stalls(symbol, None)
+            return lives
         now, log = trio.current_time(), self._history_of(symbol)
         before = self._state(symbol)
         seen = self._seen(symbol, log, now, lacks)
         remedy = self._vitals.look(symbol, now, seen, self._stall_after)
         pulse = self._vitals.pulses[symbol]
         self._count(pulse, log, now)
+        self._source.stalls(symbol, pulse.reason if pulse.grade is Grade.STALLED else None)
         if remedy is not None:
             self._help(symbol, remedy)
         return self._state(symbol) != before
@@ -191,7 +196,7 @@ class Lookout:
         try:
             answer = await client.get(request.path, request.weight, Priority.LIFE)
         except RestFailed as error:
-            self._fail(due, error.reason, concealed(excerpt(str(error))))
+            self._fail(due, error.reason, concealed(in_short(str(error))))
             return due
         try:
             told = filler.newest(due, answer)

@@ -52,7 +52,17 @@ def answered(answer: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 def excerpt(message: str | bytes) -> str:
     """The beginning of a message, in printable ASCII, at most `EXCERPT` characters. None of our secrets."""
     begin = message[: EXCERPT + _SECRET]
-    shown = ascii(without_kept(begin)[:EXCERPT]) if isinstance(begin, str) else without_kept(ascii(begin))
+    if isinstance(begin, str):
+        return _cut(ascii(without_kept(begin)[:EXCERPT]))
+    return _cut(without_kept(ascii(begin).removeprefix("b")))
+
+
+def in_short(words: str) -> str:
+    """Words of ours, which may repeat some of an upstream: as an excerpt, and without quotation marks."""
+    return _cut(ascii(without_kept(words[: EXCERPT + _SECRET])[:EXCERPT])[1:-1])
+
+
+def _cut(shown: str) -> str:
     return shown if len(shown) <= EXCERPT else shown[: EXCERPT - 3] + "..."
 
 

@@ -29,8 +29,10 @@ from actors.connector import STOPPED
 from dataflow.domain import Item, Missed
 from dataflow.domain.secrets import concealed
 from dataflow.domain.symbols import ANY
+from dataflow.net.pace import Pace
 
 from .breaker import Breaker, Circuit
+from .excerpts import Excerpts
 from .port import AnySourceSettings, SourceSettings
 from .shares import Division
 from .vitals import Vitals
@@ -63,7 +65,19 @@ class Audience:
         """For the first time, and it was not lost before."""
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None: ...
-    def restored(self, source: str, symbols: Collection[str]) -> None: ...
+    def restored(self, source: str, symbols: Collection[str], away: float) -> None:
+        """After `away` seconds."""
+
+    def refused(self, source: str, symbol: str, reason: str) -> None:
+        """The upstream does not give this symbol; the connection is as it was."""
+
+    def accepted(self, source: str, symbol: str) -> None:
+        """It gives this symbol after all."""
+
+    def stalled(self, source: str, symbol: str, reason: str) -> None: ...
+    def recovered(self, source: str, symbol: str) -> None:
+        """A stalled symbol lives again."""
+
     def problem(self, source: str, reason: str, excerpt: str) -> None: ...
     def given_rest(self, source: str, failures: int, seconds: float) -> None:
         """So many attempts to connect have failed in a row: one is made every so many seconds from now on."""
@@ -109,6 +123,8 @@ class Line:
     refused_in: dict[str, tuple[int | None, str]] = field(factory=dict)  # symbol -> term of the interest, why
     announced: str | None = None
     rotate_at: float = inf
+    trades: int = 0  # that it brought
+    pace: Pace | None = None  # of the messages to the upstream, on its newest connection
     _turned_at: float = field(init=False)
     _is_trying: bool = field(default=False, init=False)  # to connect
     # The marks that other lines left out, because this one carries the symbols without a break.
@@ -139,6 +155,10 @@ class Line:
         kept, self._kept, self._follows = self._kept, None, None
         if kept:
             self.source.deliver(kept)
+
+    def paced(self, pace: Pace) -> None:
+        """Its newest connection has this pace."""
+        self.pace = pace
 
     @property
     def age(self) -> float:
@@ -222,6 +242,7 @@ class Line:
         self.source.problem(reason, excerpt)
 
     def received(self, items: int, size: int) -> None:
+        self.trades += items
         self.source.received(items, size)
         if self._unproven or self.vouched:
             self._heard()
@@ -292,6 +313,7 @@ class SourceState:
     delivered: Delivered = field(factory=Delivered)
     problems: Counter[str] = field(factory=Counter)
     vitals: Vitals = field(factory=Vitals)
+    unusable: Excerpts = field(factory=Excerpts)  # the newest ones
     carried: Counter[str] = field(factory=Counter)  # by how many lines
     interest: Division = field(init=False)
     used: AnySourceSettings | None = None  # by the newest incarnation of a connector
@@ -302,6 +324,8 @@ class SourceState:
     dice: Random = field(factory=Random)
     lines: dict[int, Line] = field(init=False)
     _shares: dict[int, LinkState] = field(factory=dict, init=False)  # as they were told
+    _lost_at: dict[int, float] = field(factory=dict, init=False)  # of shares that are lost, steady clock
+    _stalled: set[str] = field(factory=set, init=False)  # symbols of which that was told
     _told: dict[str, int] = field(factory=dict, init=False)  # terms in which a refusal was announced
     _discovered: dict[str, None] = field(factory=dict, init=False)  # in the order of their discovery
     _turned_at: float = field(init=False)  # on the steady clock, as the next
@@ -430,7 +454,17 @@ class SourceState:
 
     def problem(self, reason: str, excerpt: str) -> None:
         self.problems[reason] += 1
+        self.unusable.add(reason, excerpt, self.clock())
         self.audience.problem(self.name, reason, excerpt)
+
+    def stalls(self, symbol: str, reason: str | None) -> None:
+        """`symbol` is stalled for this reason; None: it is not. Told when that is news."""
+        if reason is not None and symbol not in self._stalled:
+            self._stalled.add(symbol)
+            self.audience.stalled(self.name, symbol, reason)
+        elif reason is None and symbol in self._stalled:
+            self._stalled.discard(symbol)
+            self.audience.recovered(self.name, symbol)
 
     def status(self, symbol: str) -> str:
         """The status of `symbol` here.
@@ -454,7 +488,7 @@ class SourceState:
             return
         share = line.share
         if share not in self.interest.parts:  # nobody wants anything of it any more
-            self._shares.pop(share, None)
+            self._let_go_of(share)
             self.changed(self._turn(share))
             return
         before = self._shares.get(share, LinkState.CONNECTING)
@@ -463,10 +497,12 @@ class SourceState:
             self.reason, self._failed_at = line.reason, self.steady()
         concerned = self._turn(share)
         if now is LinkState.LOST and before is not now:
+            self._lost_at[share] = self.steady()
             self.audience.lost(self.name, line.reason or "", sorted(self._wanted_of(share)))
         self.changed(concerned)
         if now is LinkState.CONNECTED and before is LinkState.LOST:
-            self.audience.restored(self.name, topics)
+            away = self.steady() - self._lost_at.pop(share, self.steady())
+            self.audience.restored(self.name, topics, away)
         elif now is LinkState.CONNECTED is not before and isinstance(self.settings, SourceSettings):
             self.audience.connected(self.name, concealed(self.settings.address), topics)
         self.look_at_lines()
@@ -482,7 +518,7 @@ class SourceState:
         self.vitals.subscribed(topic)
         told = self._told.pop(topic, None)
         if self._wanted_since(topic, told) and self._link_of(topic) is LinkState.CONNECTED:
-            self.audience.restored(self.name, [topic])
+            self.audience.accepted(self.name, topic)
         self.changed((topic,))
 
     def refused_by(self, line: Line, topic: str, reason: str) -> None:
@@ -492,7 +528,7 @@ class SourceState:
         line.refused_in[topic] = (term, reason)
         if term is not None and self._told.get(topic) != term and topic not in self.carried:
             self._told[topic] = term
-            self.audience.lost(self.name, f"rejected: {reason}", [topic])
+            self.audience.refused(self.name, topic, reason)
         self.changed((topic,))
 
     def proven(self, topic: str) -> None:
@@ -546,9 +582,13 @@ class SourceState:
         if self.lines.get(line.number) is line:
             del self.lines[line.number]
         if all(each.share != line.share for each in self.lines.values()):
-            self._shares.pop(line.share, None)
+            self._let_go_of(line.share)
             self.changed(self._turn(line.share))
         self.look_at_lines()
+
+    def _let_go_of(self, share: int) -> None:
+        self._shares.pop(share, None)
+        self._lost_at.pop(share, None)
 
     def _link_of(self, symbol: str) -> LinkState:
         share = self.interest.part_of(symbol)

@@ -32,7 +32,7 @@ from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.net.budget import MINUTE, Priority, RestFailed
 from dataflow.net.rest import RestClient
 from dataflow.sources.port import RATE_LIMITED, Codec, Filler, Request, SourceSettings, filler_of
-from dataflow.sources.reading import Unusable, excerpt
+from dataflow.sources.reading import Unusable, excerpt, in_short
 
 PAGES: Final = 20  # of one answer; what is behind them is the answer to the next question
 SHARE: Final = 0.75  # of the weight
@@ -190,7 +190,7 @@ class RestLink:
             if failure.reason != "client_error" or about.is_subscribed:
                 self._forgive(failure, about)
                 return None
-            into.refused(excerpt(str(failure)), symbol)
+            into.refused(in_short(str(failure)), symbol)
         except Unusable as problem:
             if problem.reason == RATE_LIMITED:
                 self._forgive(RestFailed(RATE_LIMITED, "the upstream is asked too often"), about)
@@ -219,8 +219,8 @@ class RestLink:
         self._failed_since = now if self._failed_since is None else self._failed_since
         lasted = now - self._failed_since
         if failure.wait or not self._has_answered or lasted >= self._patience:
-            raise LinkLost(f"{failure.reason}: {excerpt(str(failure))}", at_least=failure.wait)
-        self._failures.append((failure.reason, excerpt(str(failure))))
+            raise LinkLost(f"{failure.reason}: {in_short(str(failure))}", at_least=failure.wait)
+        self._failures.append((failure.reason, in_short(str(failure))))
         del self._failures[:-_KEPT]
         self._wait = min(2 * self._wait, max(SLOWEST, self._every))
         about.due = now + self._wait

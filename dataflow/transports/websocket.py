@@ -55,12 +55,20 @@ _NO_WEBSOCKET: Final = "the upstream does not speak WebSocket"
 
 class WebSocketSource:
     """An upstream at `settings.url`. `make_codec` makes a fresh codec for every connection.
+    `paced` gets the pace of each.
 
     Raises ValueError for a URL that the check of a configuration refuses.
     """
 
-    def __init__(self, name: str, settings: SourceSettings, make_codec: Callable[[], Codec]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: SourceSettings,
+        make_codec: Callable[[], Codec],
+        paced: Callable[[Pace], object] = lambda _pace: None,
+    ) -> None:
         self.name = name
+        self._paced = paced
         self._settings = settings
         self._make_codec = make_codec
         self._address = parse(settings.url)
@@ -91,7 +99,9 @@ class WebSocketSource:
             raise LinkLost(f"no connection to {self._address}{by} within {within:g} s") from None
         inbound = UpstreamReader(connection, self._settings.max_message_bytes)
         inbound.feed(rest, trio.current_time())
-        return WebSocketLink(stream, connection, inbound, codec, self._settings)
+        pace = Pace(self._settings.requests_per_second)
+        self._paced(pace)
+        return WebSocketLink(stream, connection, inbound, codec, self._settings, pace)
 
 
 Source = WebSocketSource  # the name by which a transport is found
@@ -107,6 +117,7 @@ class WebSocketLink:
         inbound: UpstreamReader,
         codec: Codec,
         settings: SourceSettings,
+        pace: Pace,
     ) -> None:
         self._stream = stream
         self._connection = connection
@@ -114,7 +125,7 @@ class WebSocketLink:
         self._codec = codec
         self._say_within = settings.subscribe_within
         self._symbols_a_request = settings.symbols_a_request
-        self._pace = Pace(settings.requests_per_second)
+        self._pace = pace
         self._sending = trio.Lock()
         self._size = 0  # bytes read since the last Received
         self._has_parted = False  # and the answer had its time

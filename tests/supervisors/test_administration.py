@@ -267,7 +267,7 @@ async def test_the_tree_is_plain_data(autojump_clock: trio.testing.MockClock) ->
         assert (node["epoch"], node["restarts"]) == (2, 1)
         assert node["mailbox"] == {
             "size": 2, "overflow": "block", "accepted": 4, "handled": 0, "queued": 2, "dropped": {"full": 1},
-            "lost_in_flight": 1,
+            "lost_in_flight": 1, "lost_at": 0.0,
         }  # fmt: skip
         assert s.supervisor("in").tree() == s.tree().children[0]
 

@@ -94,7 +94,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        assert list(self.box.lose()) == self.hand
+        assert list(self.box.lose(0.0)) == self.hand
         self.fates["lost"] += len(self.hand)
         self.hand, self.joins = [], False
 

@@ -98,3 +98,12 @@ def bundle(script: str) -> str:
     esbuild = MODULES / "esbuild" / "bin" / "esbuild"
     command = [str(NODE), str(esbuild), script, "--bundle", "--define:global=window", "--log-level=error"]
     return subprocess.run(command, cwd=FOLDER, check=True, capture_output=True, text=True).stdout
+
+
+def compiled(folder: Path, *scripts: str) -> str:
+    """What the compiler of TypeScript complains about in these programs of `folder`; nothing is written."""
+    install()
+    tsc = MODULES / "typescript" / "bin" / "tsc"
+    strict = ["--noEmit", "--strict", "--allowJs", "--target", "es2022", "--module", "nodenext"]
+    command = [str(NODE), str(tsc), *strict, "--lib", "es2023,dom,dom.asynciterable", *scripts]
+    return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True).stdout

@@ -1,7 +1,7 @@
-"""Fetches the files of GraphiQL that the daemon serves: `python -m tests.support.vendor`. Needs a network.
+"""Fetches the files of others that the daemon serves to browsers: `python -m tests.support.vendor`. Needs a network.
 
 To take a newer version, change it in the table below, empty its integrity, run this, and write down the one
-that it tells. Tests compare the files with `SHA256SUMS`.
+that it tells. Tests compare the files with `SHA256SUMS`. A `NOTICE` that a licence asks for is kept by hand.
 """
 
 from __future__ import annotations
@@ -16,24 +16,36 @@ from tempfile import TemporaryDirectory
 
 from tests.support.node import NODE, NPM
 
-FOLDER = Path(__file__).parents[2] / "dataflow" / "faces" / "graphql" / "graphiql" / "vendor"
-PACKAGES = {  # name, version: the integrity that npm's registry tells, and the files that are taken
-    ("graphiql", "3.9.0"): (
-        "sha512-rJYFlHdBbug9+YbFSwRVvgfPjCayC7wHecZkx/qB4XLuQPFQZw/yB9pmHFtOJV6RiNBBHro3u1GdocKa3YcGRA==",
-        ("graphiql.min.js", "graphiql.min.css", "LICENSE"),
-    ),
-    ("graphql-ws", "5.16.2"): (
-        "sha512-E1uccsZxt/96jH/OwmLPuXMACILs76pKF2i3W861LpKBCYtGIyPQGtWLuBLkND4ox1KHns70e83PS4te50nvPQ==",
-        ("umd/graphql-ws.min.js", "LICENSE.md"),
-    ),
-    ("react", "18.3.1"): (
-        "sha512-wS+hAgJShR0KhEvPJArfuPVN1+Hz1t0Y6n5jLrGQbkb4urgPE/0Rve+1kMB1v/oWgHgm4WIcV+i7F2pTVj+2iQ==",
-        ("umd/react.production.min.js", "LICENSE"),
-    ),
-    ("react-dom", "18.3.1"): (
-        "sha512-5m4nQKp+rZRb09LNH59GM4BxTh9251/ylbKIbpe7TpGxfJ+9kv6BLkLBXIjjspbgbnIBNqlI23tRnTWT0snUIw==",
-        ("umd/react-dom.production.min.js", "LICENSE"),
-    ),
+FACES = Path(__file__).parents[2] / "dataflow" / "faces"
+GRAPHIQL = FACES / "graphql" / "graphiql" / "vendor"
+CHARTS = FACES / "page" / "vendor"
+# By folder and by name and version: the integrity that npm's registry tells, and the files that are taken.
+Packages = dict[tuple[str, str], tuple[str, tuple[str, ...]]]
+PACKAGES: dict[Path, Packages] = {
+    GRAPHIQL: {
+        ("graphiql", "3.9.0"): (
+            "sha512-rJYFlHdBbug9+YbFSwRVvgfPjCayC7wHecZkx/qB4XLuQPFQZw/yB9pmHFtOJV6RiNBBHro3u1GdocKa3YcGRA==",
+            ("graphiql.min.js", "graphiql.min.css", "LICENSE"),
+        ),
+        ("graphql-ws", "5.16.2"): (
+            "sha512-E1uccsZxt/96jH/OwmLPuXMACILs76pKF2i3W861LpKBCYtGIyPQGtWLuBLkND4ox1KHns70e83PS4te50nvPQ==",
+            ("umd/graphql-ws.min.js", "LICENSE.md"),
+        ),
+        ("react", "18.3.1"): (
+            "sha512-wS+hAgJShR0KhEvPJArfuPVN1+Hz1t0Y6n5jLrGQbkb4urgPE/0Rve+1kMB1v/oWgHgm4WIcV+i7F2pTVj+2iQ==",
+            ("umd/react.production.min.js", "LICENSE"),
+        ),
+        ("react-dom", "18.3.1"): (
+            "sha512-5m4nQKp+rZRb09LNH59GM4BxTh9251/ylbKIbpe7TpGxfJ+9kv6BLkLBXIjjspbgbnIBNqlI23tRnTWT0snUIw==",
+            ("umd/react-dom.production.min.js", "LICENSE"),
+        ),
+    },
+    CHARTS: {
+        ("lightweight-charts", "5.2.1"): (
+            "sha512-IVwoK1RLFiLPubaKIjNbtjWLnpPMqiABSrTay6whmNa8L1+19292VtHJ+BWyPUuLCwF0tcQlhEWd1CLB2a1nsQ==",
+            ("dist/lightweight-charts.standalone.production.mjs", "LICENSE"),
+        ),
+    },
 }
 
 
@@ -62,10 +74,11 @@ def sums(folder: Path) -> str:
 
 
 def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
-    for (name, version), (integrity, wanted) in PACKAGES.items():
-        fetch(name, version, integrity, wanted, FOLDER)
-    (FOLDER / "SHA256SUMS").write_text(sums(FOLDER))
+    for folder, packages in PACKAGES.items():
+        folder.mkdir(exist_ok=True)
+        for (name, version), (integrity, wanted) in packages.items():
+            fetch(name, version, integrity, wanted, folder)
+        (folder / "SHA256SUMS").write_text(sums(folder))
 
 
 if __name__ == "__main__":

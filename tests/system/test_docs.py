@@ -212,6 +212,10 @@ async def test_the_document_knows_the_token_and_the_prefix() -> None:
             "/actors/{path}/restart",
             "/faults",
             "/faults/{id}",
+            "/api/v1/load",
+            "/api/v1/topics",
+            "/api/v1/events",
+            "/api/v1/sources/{name}/problems",
             "/api/v1/clients",
             "/api/v1/clients/{id}",
         }

@@ -29,7 +29,7 @@ from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance, http_client
 from tests.system.test_docs import everything
 
-OPERATORS = {"admin", "docs", "page"}  # no streams
+OPERATORS = {"admin", "docs", "guide", "page"}  # no streams
 SYMBOL = "BTC-USDT"
 
 

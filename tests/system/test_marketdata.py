@@ -96,13 +96,13 @@ async def test_a_day_is_asked_for() -> None:
         for name in ("BTC-USDT", "btcusdt", "%20BtcUsdt%20"):
             answer = await http.get(f"{PATH}/{name}")
             assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-            assert answer.text == expected
+            assert answer.text == f"{expected}\n"
         s.trade("0.00000010", quantity="1E+3")
         s.trade("1E+5", quantity="0.50000000")
         await until(lambda: s.daemon.core.history(SYMBOL).last == 5)
         answer = await http.get(f"{PATH}/BTCUSDT")
         assert answer.text.partition('"low"')[2] == (
-            f':0.00000010,"close":100000,"volume":1002,"timestamp":{NOON // MS + 5}}}'
+            f':0.00000010,"close":100000,"volume":1002,"timestamp":{NOON // MS + 5}}}\n'
         )
 
 
@@ -125,7 +125,7 @@ async def test_a_client_gets_the_present_state_and_then_one_a_trade() -> None:
         await until(lambda: first.heard)
         async with listening(s, "%20btc-usdt&other=1") as second:
             await until(lambda: second.heard)
-            assert second.heard == first.heard == [(await http.get(f"{PATH}/{SYMBOL}")).text]
+            assert second.heard == first.heard == [(await http.get(f"{PATH}/{SYMBOL}")).text.rstrip()]
             s.trade("101.0", "99.0", "100.0")
             await until(lambda: len(first.heard) == len(second.heard) == 4)
             assert second.heard == first.heard

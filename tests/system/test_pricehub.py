@@ -249,7 +249,7 @@ async def test_the_last_price_of_an_instrument() -> None:
     async with stage() as s, http_client(s.daemon.http) as http, listening(s):
         await s.exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
         for path in ("/Instruments", "/instruments", "/INSTRUMENTS"):
-            assert (await http.get(path)).text == '["BTCUSDT","ETHUSDT"]'
+            assert (await http.get(path)).text == '["BTCUSDT","ETHUSDT"]\n'
         await s.publish("61000.1")
         await s.publish("0.00000010")
         await s.admitted()
@@ -260,7 +260,7 @@ async def test_the_last_price_of_an_instrument() -> None:
         ):
             answer = await http.get(path)
             assert answer.status_code == 200
-            assert answer.text == '{"instrument":"BTCUSDT","price":0.00000010}'
+            assert answer.text == '{"instrument":"BTCUSDT","price":0.00000010}\n'
             assert answer.headers["content-type"] == "application/json"
         for name, word in (("ETHUSDT", "no trade yet"), ("DOGE", "unknown instrument")):
             answer = await http.get(f"/Instruments/{name}/price")
@@ -424,15 +424,15 @@ async def test_an_instrument_that_comes_to_be_belongs_to_all() -> None:
         market = f"{d.http.replace('http', 'ws')}/ws/marketdata?symbol=AAPL"
         async with listening(s) as listener, connection(market) as day, producer(d) as p:
             await until(lambda: s.followers("days:AAPL") == 1)
-            assert (await http.get("/Instruments")).text == "[]"
+            assert (await http.get("/Instruments")).text == "[]\n"
             await p.send_all(frames(tick(" aApL ", price) for price in (100.25, 0.1, 1e-7)))
             await p.send_all(frames([tick("GOOG", 1e21)]))
             await until(lambda: len(listener.heard) >= 4)
             assert listener.of("AAPL") == ["100.25", "0.1", "0.0000001"]
             assert listener.of("GOOG") == ["1000000000000000000000"]
-            assert (await http.get("/Instruments")).text == '["AAPL","GOOG"]'
+            assert (await http.get("/Instruments")).text == '["AAPL","GOOG"]\n'
             price = await http.get("/Instruments/goog/price")
-            assert price.text == '{"instrument":"GOOG","price":1000000000000000000000}'
+            assert price.text == '{"instrument":"GOOG","price":1000000000000000000000}\n'
             states = [json.loads(await day.get_message()) for _ in range(3)]
             assert [(state["close"], state["volume"]) for state in states] == [
                 (100.25, 10),
@@ -457,7 +457,7 @@ async def test_an_instrument_that_is_configured_later_belongs_to_all() -> None:
             await until(lambda: every.heard and one.heard)
             await reload("ETH-USDT")
             await s.exchange.wait_subscribed(["ETHUSDT"])
-            assert (await http.get("/Instruments")).text == '["ETHUSDT"]'
+            assert (await http.get("/Instruments")).text == '["ETHUSDT"]\n'
             assert (await http.get("/Instruments/BTCUSDT/price")).status_code == 404
             await s.publish("2.00000000", "ETHUSDT")
             await until(lambda: every.of("ETHUSDT") == ["2.00000000"])
@@ -465,7 +465,7 @@ async def test_an_instrument_that_is_configured_later_belongs_to_all() -> None:
             await s.exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
             await s.publish("3.00000000")
             await until(lambda: every.of("BTCUSDT") == one.of("BTCUSDT") == ["1.00000000", "3.00000000"])
-            assert (await http.get("/Instruments")).text == '["ETHUSDT","BTCUSDT"]'
+            assert (await http.get("/Instruments")).text == '["ETHUSDT","BTCUSDT"]\n'
 
 
 async def test_each_price_is_one_whole_frame_that_a_small_buffer_holds() -> None:

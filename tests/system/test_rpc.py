@@ -228,6 +228,8 @@ async def test_symbols_and_status() -> None:
         await s.publish(1, 2)
         await s.admitted(2)
         btc, eth = await s.client.call("getSymbols")
+        assert 0 <= btc.pop("lastAge") < 60
+        assert 0 <= btc.pop("rate") <= 2
         assert btc == {
             "symbol": "BTC-USDT",
             "channels": ["candles", "quality", "trades"],
@@ -235,9 +237,11 @@ async def test_symbols_and_status() -> None:
             "status": "live",
             "lastPrice": Decimal("2.10"),
             "lastTimestamp": "2023-11-14T22:13:20.000000Z",
+            "offset": 2,
             "quality": live("binance", btc),
         }
-        assert (eth["lastPrice"], eth["lastTimestamp"]) == (None, None)
+        assert (eth["lastPrice"], eth["lastTimestamp"], eth["lastAge"]) == (None, None, None)
+        assert (eth["offset"], eth["rate"]) == (0, 0)
         status = await s.client.call("getStatus")
         assert status["sources"]["binance"]["state"] == "connected"
         assert status["sessions"] == 1

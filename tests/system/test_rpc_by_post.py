@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +21,11 @@ JSON = {"Content-Type": "application/json"}
 def call(id_: int | None, method: str, **params: Any) -> dict[str, Any]:
     made = {"jsonrpc": "2.0", "method": method, "params": params}
     return made if id_ is None else made | {"id": id_}
+
+
+def still(text: str) -> Any:
+    """Answers without what grows by itself: the seconds since a trade."""
+    return json.loads(re.sub(r'"lastAge":[0-9.e-]+', '"lastAge":0', text), parse_float=Decimal)
 
 
 async def post(http: httpx.AsyncClient, body: Any, **headers: str) -> httpx.Response:
@@ -46,20 +52,23 @@ async def test_answers_are_those_of_the_websocket() -> None:
             ("getCandles", {"symbol": "BTC-USDT", "interval": "1m"}),
             ("getSymbols", {}),
             ("ping", {}),
+            ("rpc.discover", {}),
             ("getTrades", {"symbol": "BTC"}),
             ("getTrades", {"symbol": "BTC-USDT", "frmo": 1}),
         ]
         expected = [await rpc.ask(method, **params) for method, params in questions]
+        expected[4]["result"][0]["lastAge"] = 0
         for (method, params), answer in zip(questions, expected, strict=True):
             said = await post(http, call(answer["id"], method, **params))
             assert said.status_code == 200
-            assert json.loads(said.text, parse_float=Decimal) == answer
+            assert said.text.endswith("}\n")
+            assert still(said.text) == answer
         batch = [
             call(answer["id"], *question[:1], **question[1])
             for question, answer in zip(questions, expected, strict=True)
         ]
         said = await post(http, [*batch, call(None, "ping")])
-        assert json.loads(said.text, parse_float=Decimal) == expected
+        assert still(said.text) == expected
         assert "getStatus" in posted.METHODS.names
 
         page = expected[1]["result"]

@@ -1,29 +1,27 @@
-"""The pages for people: the state of the daemon at `/`, and what is served where at `/faces`."""
+"""The pages for people: market and operations at `/`, and what is served where at `/faces`.
+
+Rules of this file: it serves files as they are, those of the page in `files/`, those of others in `vendor/`.
+"""
 
 from __future__ import annotations
 
-import re
 import sys
-from base64 import b64encode
-from collections.abc import Callable, Iterable
-from hashlib import sha256
+from collections.abc import Awaitable, Callable, Iterable
 from importlib.resources import files
 from typing import Any
 
 from attrs import frozen
-from quart import Response, request
+from quart import Response
 
 from dataflow import plugs
 from dataflow.gateway import face
 from dataflow.gateway.about import About, Answer, Parameter, Sample
-from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, json_response
+from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, file_response, json_response
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.settings.schema import FaceSettings
 
-_TAGS = (b"script", b"style")
-_KINDS = {"css": "text/css", "js": "text/javascript"}  # what the page has, by the end of the name
-_BETWEEN = rb"<%b>(.*?)</%b>"
+_KINDS = {"css": "text/css", "js": "text/javascript", "mjs": "text/javascript"}  # by the end of the name
 OWN_FILES = f"script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; {NOTHING_LOADED}"
 
 
@@ -46,26 +44,26 @@ class FaceInfo:
 @frozen
 class Served:
     """All faces, those that are on first, and sources to which producers connect, in alphabetical order. The
-    symbols: those of the configuration in its order, then those that producers brought."""
+    symbols: those of the configuration in its order, then those that producers brought. The intervals: those
+    of candles that are made here."""
 
     symbols: list[str]
+    intervals: list[str]
     faces: list[FaceInfo]
     sources: list[FaceInfo]
 
 
 class Face(face.Face):
-    """Two pages, the files of the second one, and what that shows."""
+    """Two pages, their files, and what they show."""
 
     def routes(self, hall: Hall) -> Iterable[Route]:
-        page = _file("page.html")
-
         async def told() -> Response:
             return json_response(served(hall))
 
         return (
-            Route("/", _shown(page, "text/html", policy(page)), about=_INDEX),
-            Route("/next", _shown(_file("files/index.html"), "text/html", OWN_FILES), about=_INDEX),
-            Route("/page/<name>", _own_file, about=_OWN_FILE),
+            Route("/", _shown(_file("files/index.html"), "text/html", OWN_FILES), about=_INDEX),
+            Route("/page/<name>", _files("files"), about=_OWN_FILE),
+            Route("/page/vendor/<name>", _files("vendor"), about=_VENDOR_FILE),
             Route("/faces", _shown(_file("faces.html"), "text/html", OWN_FILES), about=_FACES),
             Route("/faces/faces.js", _shown(_file("faces.js"), "text/javascript"), about=_SCRIPT),
             Route("/faces/faces.css", _shown(_file("faces.css"), "text/css"), about=_STYLE),
@@ -74,9 +72,7 @@ class Face(face.Face):
 
     def about(self, hall: Hall) -> Iterable[Sample]:
         lines = {"Browser": "{http}/"}
-        yield Sample(
-            "The state of the daemon", "{http}/", "Prices, trades, sources and actors, live.", lines=lines
-        )
+        yield Sample("The page", "{http}/", "Prices, candles, trades, sources and actors, live.", lines=lines)
         lines = {"curl": "curl {http}/api/v1/faces"}
         yield Sample("This page", "{http}/faces", "What is served where; the same as JSON.", lines=lines)
 
@@ -90,6 +86,7 @@ def served(hall: Hall) -> Served:
     words = {name: face.words(plugs.find("faces", name)) for name in off}
     return Served(
         list(hall.core.carriers),
+        list(hall.core.candles.intervals),
         [*on, *(FaceInfo(name, words[name], False, _key(name), []) for name in off)],
         list(_sources(hall)),
     )
@@ -112,16 +109,17 @@ def _file(name: str) -> bytes:
     return files(__package__).joinpath(name).read_bytes()
 
 
-async def _own_file(name: str) -> Response:
-    """One of the files of the page. Raises HttpProblem."""
-    kind = _KINDS.get(name.rpartition(".")[2])
-    file = files(__package__).joinpath("files", name)
-    if kind is None or not file.is_file():
-        raise HttpProblem(404, "Not Found", f"the page has no file {name!r}")
-    response = Response(file.read_bytes(), mimetype=kind, headers={"Cache-Control": "no-cache"})
-    await response.add_etag()
-    await response.make_conditional(request)
-    return response
+def _files(folder: str) -> Callable[[str], Awaitable[Response]]:
+    """The handler of the files there. It raises HttpProblem."""
+
+    async def shown(name: str) -> Response:
+        kind = _KINDS.get(name.rpartition(".")[2])
+        file = files(__package__).joinpath(folder, name)
+        if kind is None or not file.is_file():
+            raise HttpProblem(404, "Not Found", f"the page has no file {name!r}")
+        return await file_response(file.read_bytes(), kind)
+
+    return shown
 
 
 def _shown(body: bytes, kind: str, policy: str | None = None) -> Callable[[], Any]:
@@ -132,26 +130,28 @@ def _shown(body: bytes, kind: str, policy: str | None = None) -> Callable[[], An
     return shown
 
 
-def policy(page: bytes) -> str:
-    """The content security policy of a page: only its own scripts and styles run, named by their hashes. It
-    may speak with where it came from."""
-    scripts, styles = (" ".join(map(_hash, re.findall(_BETWEEN % (tag, tag), page, re.S))) for tag in _TAGS)
-    own = f"script-src {scripts}; style-src {styles}; connect-src 'self'; img-src data:"
-    return f"{own}; {NOTHING_LOADED}"
-
-
-def _hash(text: bytes) -> str:
-    return f"'sha256-{b64encode(sha256(text).digest()).decode()}'"
-
-
 # -- descriptions for OpenAPI --------------------------------------------------------------------------
 
-_INDEX = About("The state of the daemon, for people", {200: Answer("a page", str, "text/html")})
+_INDEX = About("Market and operations, for people", {200: Answer("a page", str, "text/html")})
 _OWN_FILE = About(
     "A file of the page",
     {200: Answer("JavaScript or CSS", str, "text/javascript")},
     {404: "the page has no such file"},
     parameters=(Parameter("name", str, "the name of the file", place="path", example="shell.js"),),
+)
+_VENDOR_FILE = About(
+    "A library of others that the page uses",
+    {200: Answer("JavaScript", str, "text/javascript")},
+    {404: "the page has no such file"},
+    parameters=(
+        Parameter(
+            "name",
+            str,
+            "the name of the file",
+            place="path",
+            example="lightweight-charts.standalone.production.mjs",
+        ),
+    ),
 )
 _FACES = About("What is served where, for people", {200: Answer("a page", str, "text/html")})
 _SCRIPT = About("The script of `/faces`", {200: Answer("JavaScript", str, "text/javascript")})

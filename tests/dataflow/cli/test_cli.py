@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import attrs
 import pytest
+from cyclopts import Parameter
 from loguru import logger
 
 import dataflow
 from dataflow.cli import _COMMANDS, app, main
+from dataflow.cli.columns import Columns
 from dataflow.cli.common import daemon_url, until_interrupted
-from dataflow.cli.daemon import why_not_free
+from dataflow.cli.config import CONFIG
+from dataflow.cli.daemon import told_end, why_not_free
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.history import HISTORY
-from dataflow.cli.simulate import SIMULATORS
+from dataflow.cli.simulate import SIMULATORS, as_line
+from dataflow.cli.top import VIEWS
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
 from simulators import CONTROLS_ABOVE
+from tests.dataflow.cli.prepared import Daemon
 
 
 @pytest.fixture(autouse=True)
@@ -61,42 +66,6 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@attrs.define
-class Daemon:
-    """An HTTP server with prepared answers. It records all requests."""
-
-    answers: dict[tuple[str, str], tuple[int, bytes]] = attrs.Factory(dict)
-    asked: list[tuple[str, str, str | None, Any]] = attrs.Factory(list)
-    url: str = ""
-
-
-@pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    told = Daemon()
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            content = json.loads(body) if body else None
-            told.asked.append((self.command, self.path, self.headers.get("Authorization"), content))
-            status, answer = told.answers.get((self.command, self.path), (404, b'{"detail": "no such path"}'))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that http.server looks for
-
-        def log_message(self, *arguments: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        told.url = f"http://127.0.0.1:{server.server_port}"
-        yield told
-        server.shutdown()
-        thread.join()
-
-
 class Output:
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -117,6 +86,7 @@ EVERY = (
     [(name,) for name, *_ in _COMMANDS]
     + [("simulate", name) for name, *_ in SIMULATORS]
     + [("history", name) for name, *_ in HISTORY]
+    + [("config", name) for name, *_ in CONFIG]
 )
 
 
@@ -142,6 +112,11 @@ class TestHelp:
             assert f"│ {name} " in out
         assert "Examples:\n\n  dataflow demo" in out
 
+    @pytest.mark.parametrize("words", [(), ("status",), ("config", "show")], ids=" ".join)
+    def test_help_is_a_word_too(self, output: Output, words: tuple[str, ...]) -> None:
+        """`dataflow help COMMAND` is what one tries first."""
+        assert output.of("help", *words) == output.of(*words, "--help")
+
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_every_command_explains_itself(self, output: Output, words: tuple[str, ...]) -> None:
         """Every command has --help, with at least one example that calls this command."""
@@ -158,11 +133,101 @@ class TestHelp:
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_examples_can_be_typed(self, words: tuple[str, ...]) -> None:
         """Every command accepts its own examples."""
-        table = {name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS, *HISTORY)}
+        table = {
+            name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS, *HISTORY, *CONFIG)
+        }
         for example in table[words[-1]]:
-            typed = example.partition("|")[0].split()
+            typed = re.split("[|>]", example)[0].split()
             call = typed[typed.index("dataflow") + 1 :]
             app().parse_args(call, exit_on_error=False, print_error=False)
+
+
+@pytest.fixture
+def page(checkout: Path) -> str:
+    return (checkout / "dataflow" / "cli" / "README.md").read_text()
+
+
+class TestReadme:
+    def test_it_has_every_command(self, page: str) -> None:
+        """The table names those that there are, and of `config` both."""
+        rows = re.findall(r"^\| `([a-z ]+)` \| .* \| `dataflow ([^`]+)` \|$", page, re.M)
+        names = {name for name in app() if not name.startswith("-")}
+        assert {name for name, _ in rows} == names - {"config"} | {"config show", "config default"}
+        assert [name for name, example in rows if not example.startswith(name)] == []
+
+    def test_its_examples_can_be_typed(self, page: str) -> None:
+        """Every command line is accepted."""
+        examples = re.findall(r"`dataflow ([a-z][^`|]+)`", page) + re.findall(r"^dataflow (.*)$", page, re.M)
+        typed = [re.split("[#>]|mkdir", example)[0].split() for example in examples]
+        assert len(typed) > 20
+        for words in (
+            each for each in typed if not {"COMMAND", "SHELL"} & set(each) and "http://" not in each[0]
+        ):
+            app().parse_args(words, exit_on_error=False, print_error=False)
+
+    @pytest.mark.parametrize("by", VIEWS)
+    def test_it_has_every_column_of_top(self, page: str, by: str) -> None:
+        """In the order in which they stand."""
+        (row,) = re.findall(rf"^\| `{by}` \| (`{VIEWS[by].columns[0].title}`.*) \|$", page, re.M)
+        assert re.findall("`([^`]+)`", row) == [column.title for column in VIEWS[by].columns]
+
+
+def test_the_options_of_simulate_are_those_of_the_readme(checkout: Path) -> None:
+    """Each option that a simulator takes stands in the table, and no other one. (Keys: tests/simulators.)"""
+    table = (checkout / "simulators" / "README.md").read_text().partition("| option of `simulate` |")[2]
+    rows = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[2:]]
+    told = {name for row in rows for name in re.findall(r"`(--[\w-]+)", row)}
+    taken: set[str] = set()
+    for name in ("binance", "replay", "ticks"):
+        found = app()["simulate"][name].assemble_argument_collection(default_parameter=Parameter(negative=()))
+        taken |= {option for each in found for option in each.names if option.startswith("--")}
+    assert told == {name.partition(".")[0] for name in taken}
+
+
+class TestClient:
+    def test_it_speaks_as_tail_does(self) -> None:
+        """The price before the quantity, in the same columns; notices in words, and no raw object. What is no trade at
+        all is shown as it is."""
+        told = {"symbol": "BTC-USD", "offset": 7, "side": "buy", "price": 8501.5, "qty": 1, "tradeId": "t7"}
+        told |= {"timestamp": "2020-05-10T18:33:36.696315Z", "source": "s", "seqnum": 1, "event": "updated"}
+        columns = Columns(7)
+        assert as_line(columns, "trades.update", told) == (
+            "18:33:36.696 BTC-USD buy      8501.5              1          s #7"
+        )
+        lost = {"source": "s\x1b", "reason": "silent"}
+        assert as_line(columns, "connection.lost", lost) == "-- s\\x1b: connection lost (silent)"
+        assert as_line(columns, "trades.update", {"symbol": "A-B"}).startswith(
+            "-- UNREADABLE trade (Object missing"
+        )
+
+
+class TestCompletion:
+    @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+    def test_in_bash(self, output: Output, tmp_path: Path) -> None:
+        """The script completes commands, commands of commands, options, and the values of options."""
+        script = tmp_path / "dataflow.bash"
+        script.write_text(output.of("completion", "bash")[1])
+        asked = {"st": "status", "config d": "default", "status --w": "--watch", "top --by c": "client"}
+        lines = [f"source {script}", "f=$(complete -p dataflow | sed 's/.*-F \\([^ ]*\\).*/\\1/')"]
+        for words in asked:
+            typed = f"dataflow {words}"
+            lines += [f"COMP_WORDS=({typed}); COMP_CWORD={typed.count(' ')}; COMP_LINE='{typed}'"]
+            lines += [f"COMP_POINT={len(typed)}; COMPREPLY=(); $f; echo ${{COMPREPLY[*]}}"]
+        told = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+        assert told.stdout.splitlines() == list(asked.values())
+
+    @pytest.mark.parametrize("shell", ["zsh", "fish"])
+    def test_other_shells(self, output: Output, shell: str) -> None:
+        """Each gets a script of its own on standard output."""
+        code, out, err = output.of("completion", shell)
+        assert (code, err) == (0, "")
+        assert "_dataflow" in out
+
+    def test_another_shell(self, output: Output) -> None:
+        """It is a mistake that names those that are known."""
+        code, _, err = output.of("completion", "tcsh")
+        assert code == 1
+        assert 'Choose from: "bash", "zsh", "fish"' in err
 
 
 class TestEnds:
@@ -174,7 +239,26 @@ class TestEnds:
             (("tail", "A-B", "--cuont", "3"), "dataflow: Unknown option: --cuont. Did you mean --count?"),
             (
                 ("tail", "A-B", "--count", "x"),
-                'dataflow: Invalid value for --count: unable to convert "x" into int.',
+                "dataflow: --count: found x; must be a whole number",
+            ),
+            (("chaos", "--minutes", "x"), "dataflow: --minutes: found x; must be a number"),
+            (("run", "-c"), "dataflow: -c needs a value; dataflow run --help says which"),
+            (
+                ("simulate", "replay"),
+                "dataflow: dataflow simulate replay needs a FILE; dataflow simulate replay --help has",
+            ),
+            (("run", "my.toml"), "dataflow: did you mean dataflow run --config my.toml?\n"),
+            (
+                ("demo", "a.toml", "b.toml"),
+                "dataflow: did you mean dataflow demo --config a.toml --config b.toml?\n",
+            ),
+            (
+                ("status", "now"),
+                "dataflow: dataflow status does not take now; dataflow status --help says what it takes\n",
+            ),
+            (
+                ("history", "list", "a", "b"),
+                "dataflow: dataflow history list does not take a b; dataflow history list --help",
             ),
             (("client",), "dataflow: client needs a symbol, such as `dataflow client BTC-USD`"),
             (("fault", "a"), "dataflow: fault needs a path and a kind, such as"),
@@ -216,7 +300,7 @@ class TestEnds:
         def broken(*_arguments: object) -> Settings:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("dataflow.cli.daemon.load", broken)
+        monkeypatch.setattr("dataflow.cli.daemon.written", broken)
         code, _, err = output.of("check")
         assert code == 2
         assert "ZeroDivisionError" in err
@@ -255,6 +339,56 @@ class TestEnds:
 
 
 class TestCheck:
+    def test_without_a_file(self, output: Output, tmp_path: Path) -> None:
+        """It says which configuration was checked."""
+        last = "this is the configuration as shipped; dataflow check FILE... checks yours"
+        assert output.of("check")[1].splitlines()[-1] == last
+        assert last not in output.of("check", str(shipped("server.toml")))[1]
+
+    def test_a_variable_that_was_meant_for_us(self, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its name has a warning, which changes no verdict."""
+        monkeypatch.setenv("DATAFLOW_GATEWAY__PORT", "9000")
+        told = "DATAFLOW_GATEWAY__PORT is not read; did you mean DATAFLOW__GATEWAY__PORT?"
+        code, out, err = output.of("check")
+        assert (code, err) == (0, f"warning: {told}\n")
+        assert out.startswith("fine: listens on 127.0.0.1:8080")
+        assert json.loads(output.of("check", "--json")[1])["warnings"] == [told]
+
+    @pytest.mark.parametrize("command", ["check", "run"])
+    def test_a_file_that_lies_over_another_one(
+        self, output: Output, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        """The shipped overlay alone lacks nearly everything. The last line says which file to name first."""
+        overlay = shipped("simulated.toml")
+        monkeypatch.chdir(overlay.parent)
+        option = [] if command == "check" else ["--config"]
+        code, _, err = output.of(command, *option, "simulated.toml")
+        again = " ".join(["dataflow", command, *option, "server.toml", *option, "simulated.toml"])
+        assert code == 1
+        assert err.splitlines()[-1] == f"simulated.toml lies over another file; name that one first: {again}"
+        assert main(again.split()[1:]) == 0 if command == "check" else True
+
+    def test_a_file_with_mistakes_of_its_own(self, output: Output, tmp_path: Path) -> None:
+        """Another file below it would not help, and none is proposed."""
+        file = tmp_path / "a.toml"
+        file.write_text("[gateway]\nport = 'x'\n")
+        assert output.of("check", str(file))[2].count("\n") == 1
+
+    def test_a_certificate_that_is_missing(
+        self, output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The line names the file or the variable that wrote the key, the key, and the file that is missing. `run` says
+        the same."""
+        file = tmp_path / "a.toml"
+        file.write_text("[gateway]\ntls_certificate = '/nowhere/c.pem'\n[sources]\n")
+        monkeypatch.setenv("DATAFLOW__GATEWAY__TLS_KEY", "/nowhere/k.pem")
+        told = [
+            f"{file}: [gateway] tls_certificate: /nowhere/c.pem: no such file",
+            "DATAFLOW__GATEWAY__TLS_KEY: [gateway] tls_key: /nowhere/k.pem: no such file",
+        ]
+        assert output.of("check", str(file))[2].splitlines() == told
+        assert output.of("run", "--config", str(file))[2].splitlines() == told
+
     def test_fine(self, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
         """The output shows the resulting address, sources and symbols. The environment counts."""
         monkeypatch.setenv("DATAFLOW__GATEWAY__PORT", "9000")
@@ -576,3 +710,14 @@ class TestAddress:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
         assert daemon_url(given) == url
+
+
+class TestEndOfTheDaemon:
+    @pytest.mark.parametrize(("code", "told"), [(0, ["stopped in order"]), (1, []), (2, [])])
+    def test_a_stop_in_order_is_told(self, code: int, told: list[str]) -> None:
+        """So one knows that it is over, and that the history is closed. Another end has told its reason."""
+        said: list[str] = []
+        sink = logger.add(lambda message: said.append(message.record["message"]))
+        assert told_end(code) == code
+        logger.remove(sink)
+        assert said == told

@@ -7,14 +7,23 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 from rich.console import Console
 
 from dataflow.cli import main
 from dataflow.cli.ends import Failure, Mistake
-from dataflow.cli.status import FEW, age, draw
+from dataflow.cli.status import FEW, draw
 
-DAEMON = {"uptime": 3723.5, "sessions": 1200, "loopLag": 0.0031}
+DAEMON = {
+    "uptime": 3723.5,
+    "sessions": 1200,
+    "rate": 113.2,
+    "sentRate": 2260.4,
+    "cpu": 0.1234,
+    "memory": 136314880,
+    "loopLag": 0.0031,
+}
 OUTBOX = {"messages": 3, "bytes": 4711, "age": 0.4}
 
 
@@ -79,6 +88,7 @@ TREE = node(
                 "trades": 98765,
                 "batches": 5000,
                 "bytes": 1,
+                "rate": 0.0,
                 "last": "2026-11-21T11:58:42Z",
                 "age": 78.1,
             },
@@ -100,18 +110,21 @@ def drawn(
     *,
     outbox: dict[str, Any] | None = None,
     coloured: bool = False,
+    daemon: dict[str, Any] = DAEMON,
+    width: int = 150,
+    height: int | None = None,
     **options: Any,
 ) -> list[str]:
     out = io.StringIO()
     console = Console(
         file=out,
-        width=150,
+        width=width,
         force_terminal=coloured,
         color_system="standard" if coloured else None,
         _environ={},
     )
-    told = DAEMON | ({} if outbox is None else {"outbox": outbox})
-    console.print(draw(tree, ready, "http://x:1", told, **options))
+    told = daemon | ({} if outbox is None else {"outbox": outbox})
+    console.print(attrs.evolve(draw(tree, ready, "http://x:1", told, **options), height=height))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -120,8 +133,9 @@ class TestDrawing:
         """Each actor is a line with state, age, restarts, mailbox and last error, a source with what it delivered. The
         headline shows /ready and the daemon. A mailbox that conflates, or is not used, does not look full or idle."""
         assert drawn(TREE) == [
-            "dataflow http://x:1  degraded  degraded: sources/binance",
-            "up 1 h 2 min, 1,200 sessions, loop lag 3 ms",
+            "dataflow http://x:1  degraded: sources/binance",
+            "up 1 h 2 min, 1,200 sessions, 113 trades/s in, 2,260 entries/s out, CPU 12 %, memory 130 MiB, "
+            "loop lag 3 ms",
             "├── cache  running 1 min 3 s",
             "│   └── shard-0  running 1 min 3 s  3 restarts  0 handled, 5 of 1,024 waiting, 1,000 dropped (full), "
             "2 lost in a crash",
@@ -129,9 +143,9 @@ class TestDrawing:
             "├── topics  running 1 min 3 s",
             "│   └── BTC-USD  running 1 min 3 s  1,234 handled, 6 conflated",
             "└── sources  running 1 min 3 s",
-            "    ├── binance  backoff 1 min 3 s  3 restarts  98,765 trades, the last 1 min 18 s ago",
+            "    ├── binance  backoff 1 min 3 s  3 restarts  0 trades/s, 98,765 in all, the last 1 min 18 s ago",
             "    │   2026-11-21T11:58:57Z: LinkLost: silent for 15 s",
-            "    └── new  running 1 min 3 s  0 trades",
+            "    └── new  running 1 min 3 s  \N{EN DASH} trades/s, 0 in all",
         ]
 
     def test_which_source_a_symbol_comes_from(self) -> None:
@@ -149,8 +163,8 @@ class TestDrawing:
         }
         ready = {"status": "ready"}
         picture = draw(node(""), ready, "http://x:1", DAEMON | {"failover": {"A-B": told}})
-        assert str(picture.label).splitlines()[2:] == [
-            "A-B from two for 1 min 3 s, 1 switches; one 0 (lost, connection 0, quality 0); two 100 (live)"
+        assert str(picture.head).splitlines()[2:] == [
+            "A-B from two for 1 min 3 s, 1 switch; one 0 (lost, connection 0, quality 0); two 100 (live)"
         ]
 
     def test_how_the_symbols_of_a_source_fare(self) -> None:
@@ -159,14 +173,15 @@ class TestDrawing:
         quality = {"states": {"live": 1200, "stalled": 1}, "missing": 3, "lag": 0.25}
         tree = node("", node("sources", node("sources/x", delivered=delivered, quality=quality)))
         assert drawn(tree)[-1] == (
-            "    └── x  running 1 min 3 s  5 trades; symbols: 1,200 live, 1 stalled; 3 places missing; lag 0.25 s"
+            "    └── x  running 1 min 3 s  \N{EN DASH} trades/s, 5 in all; symbols: 1,200 live, 1 stalled; 3 places missing; "
+            "lag 250 ms"
         )
 
     @pytest.mark.parametrize(("oldest", "colour"), [(0.4, "2"), (12.0, "31")])
     def test_clients_that_do_not_read_stand_out(self, oldest: float, colour: str) -> None:
         """Who may see the clients sees what they have not taken, in red once it is old."""
-        line = drawn(TREE, outbox=OUTBOX | {"age": oldest}, coloured=True)[1]
-        assert f"\x1b[{colour}m, clients have not taken 4,711 bytes for {oldest:.0f} s\x1b[0m" in line
+        head = "".join(drawn(TREE, outbox=OUTBOX | {"age": oldest}, coloured=True, width=200)[:2])
+        assert f"\x1b[{colour}m, clients have not taken 4,711 bytes for {oldest:.0f} s\x1b[0m" in head
         assert "taken" not in drawn(TREE, outbox=OUTBOX | {"age": None})[1]
 
     @pytest.mark.parametrize(
@@ -197,30 +212,81 @@ class TestDrawing:
         ]
 
     def test_a_crowd_is_counted(self) -> None:
-        """Of many sessions the first are drawn and the others counted by state. --all draws each."""
+        """Of many sessions the first are drawn, those that are unwell before the others, and the rest counted by
+        state. --all draws each."""
         crowd = [node(f"topics/{n}", state="backoff" if n == 10 else "running") for n in range(12)]
         tree = node("", node("topics", *crowd, kind="pool"))
         assert len(drawn(tree)) == 3 + FEW + 1
-        assert drawn(tree)[-1] == "    └── and 3 running, 1 backoff more"
+        assert drawn(tree)[3].startswith("    ├── 10  backoff")
+        assert drawn(tree)[-1] == "    └── and 4 running more"
         assert len(drawn(tree, everything=True)) == 3 + 12
         static = node("", node("cache", *crowd))
         assert len(drawn(static)) == 3 + 12
 
-    @pytest.mark.parametrize(
-        ("seconds", "told"),
-        [
-            (0.5, " 0 s"),
-            (60, " 1 min 0 s"),
-            (7260, " 2 h 1 min"),
-            (266460.9, " 3 d 2 h"),
-            (-5, " 0 s"),
-            ("60", ""),
-            (None, ""),
-        ],
-    )
-    def test_ages(self, seconds: Any, told: str) -> None:
-        """An age has two units, as the daemon counts it: no clock of this machine is asked."""
-        assert age(seconds) == told
+    def test_the_connection_of_a_source(self) -> None:
+        """It stands in the place of the state of the actors, which run while they try to connect. Why it is lost has
+        its time, and is told once: by the line that failed, if there is one. What is mended is not told."""
+        delivered = {"trades": 5, "batches": 5, "bytes": 9, "last": None, "age": None}
+        link = {"state": "lost", "age": 14.2, "reason": "silent", "reasonAt": "2026-11-21T11:58:57.123456Z"}
+        lost = {"sources": {"x": link | {"delivered": {"rate": 12.34}, "circuit": "open"}}}
+        tree = node("", node("sources", node("sources/x", delivered=delivered)))
+        assert drawn(tree, daemon=DAEMON | lost)[-2:] == [
+            "    └── x  lost 14 s, circuit open  12.3 trades/s, 5 in all",
+            "        2026-11-21T11:58:57Z: silent",
+        ]
+        line = node("sources/x/lines", last_error="LinkLost: silent", last_error_at="2026-11-21T11:58:57Z")
+        both = node("", node("sources", node("sources/x", line, delivered=delivered)))
+        assert [row.strip() for row in drawn(both, daemon=DAEMON | lost) if "silent" in row] == [
+            "2026-11-21T11:58:57Z: LinkLost: silent"
+        ]
+        link |= {"state": "connected", "reason": None, "reasonAt": None, "circuit": "closed"}
+        mended = drawn(tree, daemon=DAEMON | {"sources": {"x": link}})
+        assert mended[-1] == "    └── x  connected 14 s  \N{EN DASH} trades/s, 5 in all"
+
+    def test_what_a_source_was_asked_for(self) -> None:
+        """Only once something was missing."""
+        delivered = {"trades": 5, "batches": 5, "bytes": 9, "last": None, "age": None}
+        tree = node("", node("sources", node("sources/x", delivered=delivered)))
+        refill = {"missing": 0, "questions": 0, "filled": 0, "givenUp": 0, "circuit": "closed"}
+        told = {"state": "connected", "age": 3, "refill": refill}
+        assert "refill" not in drawn(tree, daemon=DAEMON | {"sources": {"x": told}})[-1]
+        told["refill"] = refill | {"missing": 2, "filled": 1000, "givenUp": 1, "circuit": "open"}
+        assert drawn(tree, daemon=DAEMON | {"sources": {"x": told}})[-1].endswith(
+            "; refill: 1,000 filled, 2 asked for, 1 given up, circuit open"
+        )
+
+    def test_a_daemon_that_does_not_tell_its_figures(self) -> None:
+        """An older one: a dash, and no guess."""
+        old = {"uptime": 5, "sessions": 1, "loopLag": 2.5}
+        assert drawn(node(""), daemon=old)[1] == (
+            "up 5 s, 1 session, \N{EN DASH} trades/s in, \N{EN DASH} entries/s out, CPU \N{EN DASH}, memory \N{EN DASH}, loop lag 2.5 s"
+        )
+
+    def test_one_restart(self) -> None:
+        """In the singular."""
+        assert drawn(node("", node("a", restarts=1)))[-1].endswith("  1 restart")
+
+    def test_a_small_screen_shows_first_what_is_unwell(self) -> None:
+        """With its whole path, then the sources, then the others; the last row counts what found no room."""
+        assert drawn(TREE, height=9, width=70) == [
+            "dataflow http://x:1  degraded: sources/binance",
+            "up 1 h 2 min, 1,200 sessions, 113 trades/s in, 2,260 entries/s out,",
+            "CPU 12 %, memory 130 MiB, loop lag 3 ms",
+            "cache/shard-0  running 1 min 3 s  3 restarts  0 handled, 5 of 1,024 w…",
+            "2026-11-21T11:58:50Z: ValueError: boom",
+            "sources/binance  backoff 1 min 3 s  3 restarts  0 trades/s, 98,765 in…",
+            "2026-11-21T11:58:57Z: LinkLost: silent for 15 s",
+            "sources/new  running 1 min 3 s  \N{EN DASH} trades/s, 0 in all",
+            "and 4 more lines",
+        ]
+        assert drawn(TREE, height=11) == drawn(TREE)  # it fits
+
+    @pytest.mark.parametrize("height", [1, 2, 3, 5])
+    def test_the_smallest_screens(self, height: int) -> None:
+        """Never a row more than there is room for, and the last one still counts."""
+        rows = drawn(TREE, height=height, width=40)
+        assert len(rows) == height
+        assert rows[-1].endswith(" more lines")
 
 
 @pytest.fixture
@@ -259,7 +325,7 @@ class TestCommand:
         answers(TREE, ready={"status": "not ready", "not_ready": ["cache"], "degraded": []})
         assert main(["status", "--url", "http://x:1"]) == 0
         out = capsys.readouterr().out
-        assert out.startswith("dataflow http://x:1  not ready  not ready: cache\n")
+        assert out.startswith("dataflow http://x:1  not ready: cache\n")
         assert "\x1b" not in out
 
     def test_json(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,48 +1,36 @@
-"""The page at `/`: one safe, self-contained file that speaks only the public contract.
+"""The page at `/`: safe files that load nothing from elsewhere, and the parts of them that need no browser.
 
-The contract stands here a second time on purpose. Where node is installed, it runs the script's functions.
+What the page does with a daemon stands in `tests/system/test_market_page.py`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.faces.page import policy
+from dataflow.app import hall
+from dataflow.faces.page import OWN_FILES, served
+from dataflow.settings.schema import Candles, Settings
+from tests.support.node import NODE
+from tests.support.vendor import CHARTS, sums
 
-PAGE = (Path(__file__).parents[3] / "dataflow" / "faces" / "page" / "page.html").read_text(encoding="utf-8")
-STYLE = re.findall(r"<style>(.*?)</style>", PAGE, re.S)[0]
-SCRIPT = re.findall(r"<script>(.*?)</script>", PAGE, re.S)[0]
-
-ENDPOINTS = {"ready", "actors", "ws", "api/v1/clients"}  # relative, so that it works below any prefix
-METHODS = {"subscribe", "unsubscribe", "getRecentTrades", "getSymbols", "getStatus", "ping"}
-NOTIFICATIONS = {
-    "trades.update",
-    "stream.gap",
-    "stream.filled",
-    "quality.update",
-    "stream.switched",
-    "symbols.changed",
-    "connection.lost",
-    "connection.restored",
-    "connection.draining",
-    "connection.waiting",
-    "connection.refused",
-}
-STATES = {"idle", "starting", "running", "backoff", "stopping", "done"}
+FILES = Path(__file__).parents[3] / "dataflow" / "faces" / "page" / "files"
+PAGE = (FILES / "index.html").read_text(encoding="utf-8")
+STYLES = {each.name: each.read_text(encoding="utf-8") for each in sorted(FILES.glob("*.css"))}
+SCRIPTS = {each.name: each.read_text(encoding="utf-8") for each in sorted(FILES.glob("*.js"))}
 VOID = {"meta", "link", "input", "br", "hr", "img"}
+LICENCE_ASKS = "https://www.tradingview.com/"
+NAMESPACE = "http://www.w3.org/2000/svg"  # a name; nothing is there to be loaded
 
 
 class Outline(HTMLParser):
@@ -59,8 +47,6 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        if len(dict(attrs)) != len(attrs):
-            self.faults.append(f"an attribute twice in {tag}")
         if tag not in VOID:
             self._open.append(tag)
 
@@ -75,78 +61,77 @@ class Outline(HTMLParser):
         return [attrs[attribute] or "" for _, attrs in self.elements if attribute in attrs]
 
 
-@pytest.fixture(scope="module")
-def outline() -> Outline:
-    return Outline()
-
-
-def js_function(name: str) -> str:
-    """The source of one top-level function or constant of the script."""
-    found = re.search(rf"^(?:function {name}\(.*?^}}|const {name} = .*?;)$", SCRIPT, re.S | re.M)
-    assert found, name
-    return found[0]
-
-
-def test_the_markup_is_well_formed(outline: Outline) -> None:
+def test_the_markup_is_well_formed() -> None:
     """Every element is closed in its place, and no id stands twice."""
+    outline = Outline()
     assert outline.faults == []
     assert [name for name, times in Counter(outline.values("id")).items() if times > 1] == []
     assert PAGE.startswith("<!doctype html>")
 
 
-def test_every_name_refers_to_something(outline: Outline) -> None:
-    """Script and labels name only ids that exist; the script names no part that its templates lack."""
-    ids, classes = set(outline.values("id")), {c for text in outline.values("class") for c in text.split()}
-    assert set(re.findall(r"(?:\$|stamp)\(\"([^\"]+)\"\)", SCRIPT)) <= ids
-    assert set(outline.values("aria-labelledby")) <= ids
-    parts = set(re.findall(r"\bactor\.([a-z]+)\b(?!At)", SCRIPT)) - {"body", "chosen", "seen"}
-    assert parts
-    assert parts <= classes
+def test_every_name_refers_to_something() -> None:
+    """Scripts ask only for ids that the page has, and import only files that are there."""
+    ids = set(Outline().values("id"))
+    for name, script in SCRIPTS.items():
+        assert set(re.findall(r"\$\(\"([^\"]+)\"\)", script)) <= ids, name
+        for path in re.findall(r"\bfrom \"([^\"]+)\"", script):
+            assert path == "../client.js" or (FILES / path).is_file(), (name, path)
+    assert "./vendor/lightweight-charts.standalone.production.mjs" in SCRIPTS["chart.js"]
 
 
-def test_nothing_is_loaded_from_elsewhere(outline: Outline) -> None:
-    """The page works offline and contacts no third party: no address, no import, a content policy without a hole."""
-    assert re.findall(r"\b(?:https?|wss?):|[\"'(=]//|@import|\burl\([^)]|\bimport\b", STYLE + SCRIPT) == []
-    assert "://" not in PAGE
-    assert outline.values("src") == []
-    assert [href for href in outline.values("href") if not href.startswith("data:")] == ["faces"]
-    parts = [part.strip().partition(" ") for part in policy(PAGE.encode()).split(";")]
-    directives = {name: rest for name, _, rest in parts}
-    assert len(directives) == len(parts)
-    assert directives["default-src"] == "'none'"
-    assert directives["connect-src"] == "'self'"
-    assert all(re.fullmatch(r"'sha256-[^ ']+'", directives[f"{kind}-src"]) for kind in ("script", "style"))
-    assert not any("*" in rest or "eval" in rest or "unsafe" in rest for rest in directives.values())
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    """The page works offline and contacts no third party. One link leads away: that of the chart's licence."""
+    for name, text in {**STYLES, **SCRIPTS, "index.html": PAGE}.items():
+        found = re.findall(
+            r"\b\w+://[^\s\"'`)]*|@import|\burl\([^)]", text.replace(LICENCE_ASKS, "").replace(NAMESPACE, "")
+        )
+        assert found == [], name
+    outline = Outline()
+    assert all(re.match(r"page/[\w.]+$", src) for src in outline.values("src"))
     assert outline.values("style") == []  # the policy would not let it work
+    assert "<style" not in PAGE
+    assert "unsafe" not in OWN_FILES
+    assert "*" not in OWN_FILES
 
 
-def test_text_from_outside_never_becomes_markup(outline: Outline) -> None:
-    """Symbols, errors and reasons cannot inject anything: the script cannot make markup from text."""
+def test_addresses_are_relative() -> None:
+    """Nobody knows where the page is mounted."""
+    for name, script in SCRIPTS.items():
+        assert re.findall(r"(?:fetch|ask|import)\([\"'`]/", script) == [], name
+    assert [href for href in Outline().values("href") if href.startswith("/")] == []
+
+
+def test_text_from_outside_never_becomes_markup() -> None:
+    """Symbols, errors and reasons cannot inject anything: no script can make markup from text."""
     ways = r"(?:inner|outer|insertAdjacent|set)HTML|createContextualFragment|DOMParser|document\.write|srcdoc"
-    assert (
-        re.findall(rf"{ways}|\beval\b|\bFunction\(|setTimeout\(\s*[\"'`]|setAttribute\([\"']on", SCRIPT) == []
-    )
-    assert [name for _, attrs in outline.elements for name in attrs if name.startswith("on")] == []
+    for name, script in SCRIPTS.items():
+        code = rf"{ways}|\beval\b|\bFunction\(|setTimeout\(\s*[\"'`]|setAttribute\([\"']on"
+        assert re.findall(code, script) == [], name
+    assert [name for _, attrs in Outline().elements for name in attrs if name.startswith("on")] == []
 
 
-def test_only_the_public_contract_is_used() -> None:
-    """Addresses, methods and notifications are those of the contract, and no notification is ignored."""
-    api = re.search(r"const API = \{(.*?)\}", SCRIPT)
-    assert api
-    assert set(re.findall(r"\"([^\"]*)\"", api[1])) == ENDPOINTS
-    assert re.findall(r"[\"'`](/[a-z]\w*)[\"'`]", SCRIPT) == []
-    called = set(re.findall(r"\bcall\(\"(\w+)\"", SCRIPT))
-    assert {"getSymbols", "getStatus", "subscribe"} <= called <= METHODS
-    assert set(re.findall(r"^  \"([a-z]+\.[a-z]+)\":", SCRIPT, re.M)) == NOTIFICATIONS
-    assert re.findall(r"\b(?:fetch|WebSocket)\((?!url|new URL\(API)", SCRIPT) == []
-    assert '/restart`, "POST"' in SCRIPT
+def test_nothing_outlives_the_tab() -> None:
+    """The operator's token is kept by the tab alone."""
+    for name, script in SCRIPTS.items():
+        assert re.findall(r"localStorage|indexedDB|document\.cookie|BroadcastChannel", script) == [], name
 
 
-def test_every_state_has_its_colour() -> None:
-    """The six states of an actor are told apart, each by a class that the style defines."""
-    kinds = dict(re.findall(r"(\w+): \"(\w+)\"", js_function("KINDS")))
-    assert set(kinds) == STATES
-    assert all(f".{kind} {{ color: var(--{kind}); }}" in STYLE for kind in kinds.values())
+def test_the_charts_are_those_of_the_registry() -> None:
+    """The vendored files are unchanged, with licence and notice; the page names their maker, with a link."""
+    assert sums(CHARTS) == (CHARTS / "SHA256SUMS").read_text()
+    assert {"LICENSE.lightweight-charts", "NOTICE.lightweight-charts"} <= {
+        each.name for each in CHARTS.iterdir()
+    }
+    assert LICENCE_ASKS in SCRIPTS["chart.js"]
+    assert "TradingView Lightweight Charts" in SCRIPTS["chart.js"]
+
+
+def test_the_page_can_know_the_intervals() -> None:
+    """`/api/v1/faces` tells those of candles, in the order of the configuration."""
+    assert served(hall(Settings(sources={}, candles=Candles(intervals=("1m", "1d"))))).intervals == [
+        "1m",
+        "1d",
+    ]
 
 
 def luminance(colour: str) -> float:
@@ -161,75 +146,72 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("name", ["text", "off", "good", "bad", "warn", "info"])
 def test_every_colour_can_be_read(scheme: int, ground: str, name: str) -> None:
     """Contrast is at least 4.5 to 1 (WCAG AA) on both grounds in both schemes."""
-    blocks = re.findall(r":root \{(.*?)\}", STYLE, re.S)
+    blocks = re.findall(r":root \{(.*?)\}", STYLES["style.css"], re.S)
     assert len(blocks) == 2
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", blocks[scheme]))
     dark, light = sorted(map(luminance, (colours[ground], colours[name])))
     assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-TEXTS = st.text(max_size=12) | st.sampled_from(
-    ['"price": 1.5', '\\"qty\\":2', '{"lastPrice":3}', "price", 'x"price', '"', "\\"]
-)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS | st.just("price"), inner, max_size=3),
-    max_leaves=12,
-)
+# The following tests run modules of the page in Node.
 
 
-def keep_decimals(text: str) -> str:
-    """The script's first step on a message, with the script's own expression."""
-    literal = re.search(r"const DECIMALS = /(.*)/g;", SCRIPT)
-    assert literal
-    return re.sub(literal[1], r'\1"\2"', text)
+def evaluate(module: str, expression: str, given: Any = None) -> Any:
+    """`expression`, with all that `module` exports as `m`, and `given`."""
+    script = (
+        f"const m = await import({json.dumps((FILES / module).as_uri())});"
+        f"const given = {json.dumps(given)};console.log(JSON.stringify({expression}))"
+    )
+    command = [str(NODE), "--no-warnings", "--input-type=module", "-e", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-@example({'x"price': 5, "reason": '"qty": 1', "n": ['\\"price":1']}, "5.892E-4")
-@given(JSON, st.decimals(allow_nan=False, allow_infinity=False).map(str))
-def test_prices_keep_their_digits_and_nothing_else_changes(message: Any, number: str) -> None:
-    """A price is read as its text. Strings that look like prices stay as they are."""
-
-    def expected(value: Any, key: str = "") -> Any:
-        if isinstance(value, dict):
-            return {name: expected(inner, name) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [expected(inner) for inner in value]
-        is_number = isinstance(value, int) and not isinstance(value, bool)
-        return str(value) if is_number and key in {"price", "qty", "lastPrice"} else value
-
-    assert json.loads(keep_decimals(json.dumps(message))) == expected(message)
-    text = f'{{"qty":{number},"a":{json.dumps(message)},"lastPrice" : {number}}}'
-    assert json.loads(keep_decimals(text)) == {"qty": number, "a": expected(message), "lastPrice": number}
-
-
-# The following tests need node.
-
-
-@pytest.fixture(scope="module")
-def evaluate() -> Callable[[str, str], Any]:
-    """Runs JavaScript whose last expression is JSON-able; skips the test where there is no node."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("needs node")
-
-    def run(source: str, result: str) -> Any:
-        script = f'"use strict";{source};console.log(JSON.stringify({result}))'
-        done = subprocess.run([node, "-e", script], capture_output=True, text=True, timeout=120, check=False)
+def test_every_script_is_valid() -> None:
+    """With a syntax error the page would show nothing."""
+    for name in SCRIPTS:
+        done = subprocess.run(
+            [str(NODE), "--check", str(FILES / name)], capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return run
 
 
-def test_the_script_is_valid(evaluate: Callable[[str, str], Any]) -> None:
-    """The script parses: with a syntax error the page would show nothing."""
-    assert evaluate(f"new Function({json.dumps(SCRIPT)})", "1") == 1
+NUMBERS = st.decimals(0, 10**12, allow_nan=False, places=10) | st.decimals(
+    min_value=Decimal("1E-12"), max_value=Decimal("1E+12"), allow_nan=False
+)
 
 
-def test_an_exponent_is_shown_as_a_plain_number_with_the_same_digits(
-    evaluate: Callable[[str, str], Any],
-) -> None:
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=60))
+def test_no_digit_of_a_price_is_lost(pairs: list[tuple[Decimal, Decimal]]) -> None:
+    """However it is padded, and however long it is; and a difference of two prices is exact."""
+    texts = [[str(a), str(b)] for a, b in pairs]
+    answers = evaluate(
+        "decimal.js",
+        "given.map(([a, b]) => [m.padded(a, 4), m.padded(a, m.digits(a)), m.split(a, 4).join('.'), m.minus(a, b)])",
+        texts,
+    )
+    for (a, b), (padded, exact, split, minus) in zip(pairs, answers, strict=True):
+        assert Decimal(padded) == Decimal(exact) == Decimal(split) == a
+        assert len(padded.partition(".")[2]) >= 4
+        assert not exact.partition(".")[2].endswith("0")
+        assert "e" not in padded.lower()
+        with localcontext(prec=100):
+            assert Decimal(minus) == a - b
+
+
+def test_equal_digits_for_each_symbol() -> None:
+    """As many as its prices need: zeros that an exchange adds at all ends are none."""
+    shown = evaluate(
+        "decimal.js",
+        "given.map(text => m.padded(text, Math.max(...given.map(m.digits))))",
+        ["61685.90000000", "61673.62", "5.892E+4"],
+    )
+    assert shown == ["61685.90", "61673.62", "58920.00"]
+
+
+def test_an_exponent_is_shown_as_a_plain_number_with_the_same_digits() -> None:
     """`5.892E-4` is shown as `0.0005892`; other numbers keep their text."""
     shown = {
         "5.892E-4": "0.0005892",
@@ -237,172 +219,88 @@ def test_an_exponent_is_shown_as_a_plain_number_with_the_same_digits(
         "1.50E1": "15.0",
         "12.345e1": "123.45",
         "-1.25e-2": "-0.0125",
-    }
-    shown |= {
         "5E-8": "0.00000005",
         "0E-8": "0.00000000",
         "61837.63": "61837.63",
         "0.10": "0.10",
         "9e99": "9e99",
-    }
-    shown |= {
         "123456789.123456789012345e-5": "1234.56789123456789012345",
-        "61837.630000000005": "61837.630000000005",
     }
-    answers = evaluate(js_function("plain"), f"{json.dumps(list(shown))}.map(plain)")
+    answers = evaluate("words.js", "given.map(m.plain)", list(shown))
     assert dict(zip(shown, answers, strict=True)) == shown
-    assert all(Decimal(text) == Decimal(came) for came, text in shown.items())
 
 
-STREAM = """
-const told = [], drawn = [], link = { back: null };
-const report = (kind, text) => told.push(text), settle = () => {};
-const show = (symbol, trade) => drawn.push(trade.offset);
-const symbol = { name: "BTC-USD", epoch: null, last: null, fresh: 0 };
-const symbols = new Map([["BTC-USD", symbol]]);
-const trade = offset => take({ symbol: "BTC-USD", offset });
-"""
-RESULT = "({ told, drawn, last: symbol.last, epoch: symbol.epoch })"
+TAPE = """(() => {
+  const lines = [];
+  for (const event of given) m.take(lines, event);
+  return lines.map(({ trade, filled, gap, text }) => trade ? [trade.offset, filled ? "filled" : "trade"] : gap ? [gap.from, gap.to] : text);
+})()"""
 
 
-def stream(evaluate: Callable[[str, str], Any], events: str) -> Any:
-    functions = map(js_function, ["take", "missed", "gapIn", "places", "joined"])
-    return evaluate("\n".join([STREAM, *functions, events]), RESULT)
+def trade(offset: int) -> dict[str, Any]:
+    return {"type": "trade", "offset": offset}
 
 
-def test_thousands_of_notices_ask_once(evaluate: Callable[[str, str], Any]) -> None:
-    """Each answer has all symbols: a page that asked for every switch would be a storm of its own."""
-    script = """
-let asked = null, calls = 0, REFRESH_WITHIN = 1;
-const timers = [], setTimeout = (todo, wait) => timers.push([todo, wait]);
-const report = () => {}, take = report, missed = report, fares = report, few = String, places = String;
-const refresh = () => { calls += 1; };
-"""
-    heard = re.search(r"^const heard = .*?^};$", SCRIPT, re.S | re.M)
-    assert heard is not None
-    script += f"{js_function('refreshSoon')}\n{heard[0]}\n"
-    script += """
-const switched = name => heard["stream.switched"]({ symbol: name, from: "a", to: "b", reason: "x" });
-for (let i = 0; i < 3000; i += 1) switched(`S${i}`);
-heard["symbols.changed"]({ added: ["A"], removed: [] });
-const before = calls;
-timers.shift()[0]();
-const after = calls;
-switched("S1");
-"""
-    told = evaluate(script, "({ before, after, waits: timers.map(([, wait]) => wait) })")
-    assert told == {"before": 0, "after": 1, "waits": [1000]}
+def gap(first: int, last: int | None) -> dict[str, Any]:
+    return {"type": "gap", "from": first, "to": last, "reason": "source_gap"}
 
 
-def test_snapshot_and_live_trades_join_without_a_report(evaluate: Callable[[str, str], Any]) -> None:
-    """Every trade of a stream without gaps is drawn once, in order, and nothing is reported."""
-    events = (
-        "joined(symbol, { epoch: 7, offset: 3, trades: [{ offset: 3 }, { offset: 2 }] }); trade(4); trade(5);"
-    )
-    assert stream(evaluate, events) == {"told": [], "drawn": [2, 3, 4, 5], "last": 5, "epoch": 7}
+def filled(first: int, last: int) -> dict[str, Any]:
+    trades = [trade(offset) for offset in range(first, last + 1)]
+    return {"type": "filled", "from": first, "to": last, "trades": trades}
 
 
-def test_no_gap_stays_silent_and_no_trade_is_drawn_twice(evaluate: Callable[[str, str], Any]) -> None:
-    """Missing offsets without an announced gap are reported, and so is a repeated trade."""
-    heard = stream(evaluate, "trade(1); trade(4); trade(4); trade(5);")
-    assert heard["drawn"] == [1, 4, 5]
-    assert [re.sub(r"\(.*", "", text).strip() for text in heard["told"]] == [
-        "Gap in BTC-USD: offsets 2 to 3 did not come",
-        "BTC-USD: offset 4 came twice",
+def test_a_fill_stands_in_the_place_of_its_gap() -> None:
+    """Where only a part came, the rest stays a gap on either side; a fill of what is not shown changes nothing."""
+    heard = [trade(1), gap(2, 6), trade(7), filled(4, 5), trade(8)]
+    assert evaluate("tape.js", TAPE, heard) == [
+        [1, "trade"],
+        [2, 3],
+        [4, "filled"],
+        [5, "filled"],
+        [6, 6],
+        [7, "trade"],
+        [8, "trade"],
+    ]
+    assert evaluate("tape.js", TAPE, [*heard, filled(2, 3), filled(6, 6), filled(90, 91)]) == [
+        [1, "trade"],
+        *([place, "filled"] for place in range(2, 7)),
+        [7, "trade"],
+        [8, "trade"],
     ]
 
 
-def test_an_announced_gap_is_reported_once_with_its_reason(evaluate: Callable[[str, str], Any]) -> None:
-    """`stream.gap` explains the skipped places, and sets the epoch. One place stands for an unknown number."""
-    gap = "missed({ symbol: 'BTC-USD', epoch: 8, from: 2, to: 3, reason: 'slow_client' });"
-    endless = "missed({ symbol: 'BTC-USD', epoch: 9, from: 5, to: null, reason: 'shard_restart' });"
-    heard = stream(evaluate, f"trade(1); {gap} trade(4); {endless} trade(6); trade(8);")
-    assert heard["drawn"] == [1, 4, 6, 8]
-    assert heard["told"] == [
-        "Gap in BTC-USD: offsets 2 to 3 did not come (slow_client)",
-        "Gap in BTC-USD: from offset 5 on did not come (shard_restart)",
-        "Gap in BTC-USD: offset 7 did not come (not announced)",
+def test_a_rewind_takes_back_what_is_no_part_of_the_stream() -> None:
+    """Trades and gaps behind its place leave the tape; a line says so; what happened besides stays."""
+    lost = {"kind": "bad", "text": "lost"}
+    heard = [trade(1), trade(2), gap(3, 3), trade(4), lost]
+    rewound = {"type": "rewound", "epoch": 2, "offset": 2, "dropped": 1}
+    lines = evaluate("tape.js", TAPE, [*heard, rewound, trade(3)])
+    assert [line for line in lines if not isinstance(line, str)] == [[1, "trade"], [2, "trade"], [3, "trade"]]
+    assert [line[:30] for line in lines if isinstance(line, str)] == [
+        "lost",
+        "What came behind place 2 is no",
     ]
-    assert stream(evaluate, f"trade(4); {endless}")["last"] == 5, "it comes back to where it was"
-    assert heard["epoch"] == 9
 
 
-def test_a_reconnection_reports_whether_it_is_complete(evaluate: Callable[[str, str], Any]) -> None:
-    """Fetched trades are drawn. With a gap, a lost history or a refusal it is not complete."""
-    start = "trade(1); link.back = { waiting: 9, fetched: 0, broken: new Set() };"
-    whole = (
-        "joined(symbol, { epoch: 7, offset: 3, recovered: true, trades: [{ offset: 2 }, { offset: 3 }] });"
-    )
-    gaps = "trades: [{ offset: 3 }], gaps: [{ from: 2, to: 2, reason: 'x' }]"
-    gapped = f"joined(symbol, {{ epoch: 7, offset: 3, recovered: true, {gaps} }});"
-    unknown = "gaps: [{ from: 0, to: null, reason: 'overrun' }]"
-    lost = (
-        f"joined(symbol, {{ epoch: 8, offset: 9, recovered: false, trades: [{{ offset: 9 }}], {unknown} }});"
-    )
-    verdict = "told.push([...link.back.broken].join(), link.back.fetched);"
-    assert stream(evaluate, start + whole + verdict) == {
-        "told": ["", 2],
-        "drawn": [1, 2, 3],
-        "last": 3,
-        "epoch": 7,
-    }
-    assert stream(evaluate, start + gapped + verdict)["told"] == [
-        "Gap in BTC-USD: offset 2 did not come (x)",
-        "BTC-USD",
+def test_a_gap_of_several_candles_is_one_band() -> None:
+    """From the first candle that names it to the last one; an open one reaches the end."""
+    source = {"from": 5, "to": 7, "reason": "source_gap"}
+    candles = [
+        {"time": 0, "gaps": []},
+        {"time": 60, "gaps": [source]},
+        {"time": 120, "gaps": [source]},
+        {"time": 180, "gaps": [{"from": 9, "to": None, "reason": "source_gap"}]},
+    ]
+    assert evaluate("spans.js", "m.bands(given)", candles) == [
+        {"from": 60, "to": 120, "open": False, "text": "3 missing (source_gap)"},
+        {"from": 180, "to": 180, "open": True, "text": "missing, nobody knows how many (source_gap)"},
+    ]
+    assert evaluate("spans.js", "given.map(m.width)", ["1s", "15m", "4h", "1d", "100t", "10v"]) == [
         1,
+        900,
+        14400,
+        86400,
+        None,
+        None,
     ]
-    heard = stream(evaluate, start + lost + verdict)
-    assert heard["told"][0].startswith("Gap in BTC-USD: from offset 2 on did not come")
-    assert heard["told"][1:] == ["BTC-USD", 0]
-    assert heard["last"] == 9
-    assert stream(evaluate, start + "joined(symbol, undefined);" + verdict)["told"] == ["BTC-USD", 0]
-
-
-def test_what_a_crash_of_the_server_took_is_no_gap(evaluate: Callable[[str, str], Any]) -> None:
-    """The page says which places are no part of the stream any more, and draws what stands there now."""
-    start = "trade(1); trade(2); trade(3); link.back = { waiting: 9, fetched: 0, broken: new Set() };"
-    rewound = "rewound: { epoch: 8, offset: 1 }, trades: [{ offset: 2 }]"
-    heard = stream(
-        evaluate, f"{start} joined(symbol, {{ epoch: 8, offset: 2, recovered: false, {rewound} }}); trade(3);"
-    )
-    (told,) = heard["told"]
-    assert told.startswith("BTC-USD: what came behind offset 1 is not part of the stream")
-    assert (heard["drawn"], heard["last"], heard["epoch"]) == ([1, 2, 3, 2, 3], 3, 8)
-    verdict = "told.push([...link.back.broken].join(), link.back.fetched);"
-    answer = f"joined(symbol, {{ epoch: 8, offset: 2, recovered: false, {rewound} }});"
-    assert stream(evaluate, start + answer + verdict)["told"][1:] == ["", 1], "nothing is missing"
-
-
-OPERATOR = """
-const stored = new Map(), actors = new Map(), tree = {}, form = { hidden: true, querySelector: () => input };
-const input = { value: "" }, event = { preventDefault() {} }, note = { textContent: "" };
-const sessionStorage = { getItem: key => stored.get(key) ?? null, setItem: (key, value) => stored.set(key, value),
-  removeItem: key => stored.delete(key) };
-const $ = id => id === "token" ? form : note, put = (node, text) => { node.textContent = text; }, showTree = () => {};
-const type = text => { input.value = text; keepToken(event); };
-const asked = [];
-const state = () => asked.push([form.hidden, operator.shut, note.textContent, authorization().Authorization ?? null]);
-"""
-
-
-def test_the_token_is_asked_for_once_and_forgotten_when_wrong(evaluate: Callable[[str, str], Any]) -> None:
-    """401 asks for it, and nothing more is asked of the daemon meanwhile, nor after a 404. The header has UTF-8 bytes."""
-    functions = map(js_function, ["operator", "askToken", "keepToken", "authorization", "showInside"])
-    events = """
-    state(); showInside({ code: 401 }); state(); type("wrong"); state(); showInside({ code: 401 }); state();
-    type("päss"); showInside({ code: 200 }); state(); showInside({ code: 404 }); state();
-    """
-    assert evaluate("\n".join([OPERATOR, *functions, events]), "asked") == [
-        [True, False, "", None],
-        [False, True, "for the operator", None],
-        [True, False, "asking", "Bearer wrong"],
-        [False, True, "this token is not right", None],
-        [True, False, "asking", "Bearer p\u00c3\u00a4ss"],
-        [True, True, "not served here", "Bearer p\u00c3\u00a4ss"],
-    ]
-
-
-def test_the_token_stays_in_its_tab() -> None:
-    """Nothing that outlives the tab is written, and nothing that other tabs see."""
-    assert "sessionStorage" in SCRIPT
-    assert re.findall(r"localStorage|indexedDB|document\.cookie|caches\.|postMessage", SCRIPT) == []

@@ -8,11 +8,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.session import Ending, Manners, Session
+from actors.session import Ended, Ending, Manners, Session
 from actors.update import Rendering
 from dataflow.domain import Topic
-from dataflow.gateway.clients import Clients
-from dataflow.gateway.guestbook import EVERY, FREELY, QUIET
+from dataflow.events import Events
+from dataflow.gateway.clients import LEFT, Clients
+from dataflow.gateway.guestbook import EVERY, FREELY, QUIET, code_of, why_ended
 from dataflow.gateway.hall import AGENTS_SHARED, _shared
 from supervisors import Child, Supervisor, open_supervisor
 from tests.actors.fakes import PLAIN, FakeWire
@@ -41,7 +42,7 @@ async def test_a_line_when_a_client_comes_and_one_when_it_goes(
     clients.leave(one)
     assert lines == [
         "INFO gateway/sessions/1: client came: test:1, jsonrpc, feed/2",
-        "WARNING gateway/sessions/1: client went after 62.5 s (slow client: 10 messages were waiting): "
+        "WARNING gateway/sessions/1: client went after 62.5 s (slow client: 10 messages were waiting, code 1008): "
         "test:1, jsonrpc, feed/2; followed BTC-USD, ETH-USD; 1,234 sent, 0 dropped",
     ]
 
@@ -51,10 +52,10 @@ async def test_a_line_when_a_client_comes_and_one_when_it_goes(
     [
         (Ending.GONE, "1006 connection lost", "INFO (gone: 1006 connection lost)"),
         (Ending.GONE, "", "INFO (gone)"),
-        (Ending.GOING_AWAY, "server going away", "INFO (going away: server going away)"),
-        (Ending.OPERATOR, "ended by the operator: lunch", "INFO (ended by the operator: lunch)"),
-        (Ending.FAILED, "internal error", "WARNING (failed: internal error)"),
-        (Ending.VIOLATION, "1009 too long", "WARNING (protocol violation: 1009 too long)"),
+        (Ending.GOING_AWAY, "server going away", "INFO (going away: server going away, code 1001)"),
+        (Ending.OPERATOR, "ended by the operator: lunch", "INFO (ended by the operator: lunch, code 1008)"),
+        (Ending.FAILED, "internal error", "WARNING (failed: internal error, code 1011)"),
+        (Ending.VIOLATION, "1009 too long", "WARNING (protocol violation: 1009 too long, code 1008)"),
     ],
 )
 async def test_the_reason_stands_once(lines: list[str], why: Ending, words: str, told: str) -> None:
@@ -146,3 +147,88 @@ def test_programs_of_strangers_are_shared_and_not_kept() -> None:
     for number in range(2 * AGENTS_SHARED):
         _shared(f"stranger/{number}")
     assert _shared.cache_info().currsize == AGENTS_SHARED
+
+
+async def test_a_client_that_takes_nothing_is_told_once_until_it_reads(
+    lines: list[str], mock_clock: MockClock
+) -> None:
+    """A warning and an event, after some seconds; one more of each when it reads again."""
+    events = Events()
+    clients, one = Clients(events), session()
+    clients.enter(one)
+    del lines[:]
+    async with open_supervisor(actor(clients)):
+        await pass_time(mock_clock, 3)
+        one.say(b"x")  # it does not run yet, so what is said has to wait
+        await pass_time(mock_clock, 3)
+        assert lines == []
+        await pass_time(mock_clock, 20)
+        (line,) = lines
+        assert line.startswith(
+            "WARNING gateway/sessions/1: client takes nothing: the oldest of what it was sent"
+        )
+        assert line.endswith("(1 messages, 2 bytes behind it): test:1, unknown")
+        one.ended, _ended = Ended(Ending.GONE, ""), one.ended
+        one._outbox.clear()  # type: ignore[union-attr]
+        await pass_time(mock_clock, 20)
+        assert len(lines) == 1, "who is about to go does not read again"
+        one.ended = _ended
+        await pass_time(mock_clock, 20)
+        assert lines[1:] == ["INFO gateway/sessions/1: client reads again: test:1, unknown"]
+    told = [(each.kind.value, each.path) for each in events.newest(9)]
+    assert told == [("stalled", "gateway/sessions/1"), ("recovered", "gateway/sessions/1")]
+
+
+async def test_a_crowd_that_takes_nothing_costs_few_lines(lines: list[str], mock_clock: MockClock) -> None:
+    """A network is gone, with 3,000 clients behind it: some lines, the number of the others, and one event."""
+    events = Events()
+    clients = Clients(events)
+    crowd = [session() for _ in range(3000)]
+    for one in crowd:
+        clients.enter(one)
+        one.say(b"x")
+    del lines[:]
+    async with open_supervisor(actor(clients)):
+        await pass_time(mock_clock, 9)
+        assert len([line for line in lines if "takes nothing" in line]) == FREELY
+        assert lines[-1] == f"WARNING gateway/sessions: {3000 - FREELY:,} more clients stalled"
+    assert [each.times for each in events.newest(9)] == [3000]
+    assert clients.guestbook.untold >= 3000 - FREELY
+
+
+async def pass_time(clock: MockClock, seconds: int) -> None:
+    for _ in range(seconds):
+        clock.jump(1.0)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_the_last_ones_that_left_are_known(mock_clock: MockClock) -> None:
+    """Who they were, when and why, and what they got; of many only the newest."""
+    clients = Clients()
+    for n in range(1, LEFT + 3):
+        one = session()
+        clients.enter(one, "jsonrpc", f"feed/{n}")
+        mock_clock.jump(2.0)
+        one.end(Ending.SLOW, "slow client: 10 messages were waiting")
+        clients.leave(one)
+    assert LEFT == 50
+    assert [each.guest.number for each in clients.left] == list(range(3, LEFT + 3))
+    last = clients.left[-1]
+    assert (last.guest.agent, last.left_at - last.guest.came_at) == (f"feed/{LEFT + 2}", 2.0)
+    assert (why_ended(last.ended), code_of(last.ended)) == ("slow client: 10 messages were waiting", 1008)
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason", "code"),
+    [
+        (Ended(Ending.GONE, "1001 page closed", heard=1001), "gone: page closed", 1001),
+        (Ended(Ending.GONE, "1000", heard=1000), "gone", 1000),
+        (Ended(Ending.GONE, "it hung up"), "gone: it hung up", None),
+        (Ended(Ending.VIOLATION, "1009 too long", heard=1009), "protocol violation: too long", 1009),
+        (Ended(Ending.REFUSED, "4400 no", 4400), "refused: 4400 no", 4400),
+        (Ended(Ending.SILENT, "no answer to a ping for 20 s"), "silent: no answer to a ping for 20 s", 1011),
+    ],
+)
+def test_the_code_of_an_end(ended: Ended, reason: str, code: int | None) -> None:
+    """Its own, the client's, or that of the reason; none where a client just went. It stands beside the words."""
+    assert (why_ended(ended), code_of(ended)) == (reason, code)

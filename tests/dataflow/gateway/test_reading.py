@@ -21,6 +21,7 @@ from dataflow.gateway import walk as walk_module
 from dataflow.gateway.answers import UNKNOWN, Position, TradesPage
 from dataflow.gateway.desk import MAX_TRADES, Desk
 from dataflow.gateway.identity import ANONYMOUS
+from dataflow.gateway.load import Load
 from dataflow.gateway.lobby import Lobby
 from dataflow.gateway.problems import InvalidValue, TooManyRequests, Unavailable
 from dataflow.gateway.reading import Wanted, located
@@ -177,6 +178,14 @@ async def test_a_range_within_a_gap_tells_the_gap() -> None:
         assert await pair.walked(Bounds(0, 4, 200 * US, 300 * US, descending=down)) == []
 
 
+async def test_a_gap_at_the_beginning_of_a_page() -> None:
+    """It stands beside a trade of the range that the page before ended with, though only late ones follow."""
+    pair = Pair([trade("1", 3 * US), missed(reason="lost"), trade("2", 2 * US), trade("3", 3 * US)], kept=1)
+    pair.archive.guess = 1
+    found = await pair.walked(Bounds(1, 5, 3 * US))
+    assert [last for last, _ in found] == [2, 4]
+
+
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("gap", [False, True])
 async def test_a_late_trade_behind_others_of_later_times(down: bool, gap: bool) -> None:
@@ -231,7 +240,7 @@ class Stage:
         settings = Settings(sources=sources, **tables)
         self.core = Core(settings, archive=self.archive, epoch=E, clock=lambda: 1000.0)
         self.lobby = Lobby(settings)
-        self.desk = Desk(self.core, self.lobby)
+        self.desk = Desk(self.core, self.lobby, Load(self.core, self.lobby.clients))
         self.history = self.core.history(SYMBOL)
         whole = History(E, 10_000, 1e9)
         self.history.max_trades = kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -22,7 +23,8 @@ from dataflow import connectors, plugs
 from dataflow.domain.errors import ConfigError
 from dataflow.domain.symbols import Form
 from dataflow.settings import load as config
-from dataflow.settings.load import load
+from dataflow.settings.environment import near_misses
+from dataflow.settings.load import load, read
 from dataflow.settings.schema import Chaos, Gateway, History, Mode, Session, Settings, Symbol
 from dataflow.sources.port import ListenerSettings, SourceSettings
 
@@ -489,10 +491,16 @@ class TestMistakes:
         ("variable", "told"),
         [
             ("DATAFLOW__GATEWAY__PORT", '[gateway] port: found "x"; must be a whole number'),
-            ("DATAFLOW__GATEWAY", '[gateway]: found "x"; must be a table'),
+            ("DATAFLOW__GATEWAY", "[gateway] is a table; a variable sets one key of it, such as DATAFLOW__GATEWAY__HOST"),
+            ("DATAFLOW__SOURCES", "[sources] is a table; a variable sets one key of it, such as DATAFLOW__SOURCES__NAME__KEY"),
+            ("DATAFLOW__SOURCES__A", '[sources.a]: found "x"; must be a table'),
             ("DATAFLOW__GATEWAY__TLS_KEY", '[gateway] tls_key: found "x"; tls_certificate and tls_key belong together'),
-            ("DATAFLOW__PORT", "[port]: unknown table; valid: admission, backoff, cache, candles, chaos, faces, fanout, gateway, history, limits, operator, "
+            ("DATAFLOW__PROT__X", "[prot]: unknown table; valid: admission, backoff, cache, candles, chaos, faces, fanout, gateway, history, limits, operator, "
              "runtime, session, sources, supervision, symbols"),
+            ("DATAFLOW__GATEWAY__PROT", '[gateway] prot: unknown key; did you mean "port"? valid: admin_token, '
+             "deflate, drain_seconds, host, hosts, max_memory, max_message_bytes, max_sessions, origins, port, ready_needs_sources, root_path, "
+             "tls_certificate, tls_key, trusted_proxies"),
+            ("DATAFLOW__GATEWAY__HOSTS", """[gateway] hosts: found "x"; must be a list, each text; write it as DATAFLOW__GATEWAY__HOSTS='["x"]'"""),
         ],
     )  # fmt: skip
     def test_a_mistake_in_a_variable(self, variable: str, told: str) -> None:
@@ -500,6 +508,93 @@ class TestMistakes:
         with pytest.raises(ConfigError) as caught:
             load([], {variable: "x"})
         assert caught.value.problems == [f"{variable}: {told}"]
+
+    @pytest.mark.parametrize(
+        ("variable", "right"),
+        [
+            ("DATAFLOW__GATEWAY_PORT", "DATAFLOW__GATEWAY__PORT"),
+            ("DATAFLOW__GATWAY__PORT", "DATAFLOW__GATEWAY__PORT"),
+            ("DATAFLOW__GATEWAY__TLS__KEY", "DATAFLOW__GATEWAY__TLS_KEY"),
+            ("DATAFLOW__MAX_SESSIONS", "DATAFLOW__GATEWAY__MAX_SESSIONS"),
+            ("DATAFLOW__PORT", "DATAFLOW__GATEWAY__PORT or DATAFLOW__OPERATOR__PORT"),
+            ("DATAFLOW__SOURCE__BINANCE__EAGER", "DATAFLOW__SOURCES__BINANCE__EAGER"),
+        ],
+    )
+    def test_a_variable_with_nearly_the_right_name(self, variable: str, right: str) -> None:
+        """The line has the right name, in one word to copy."""
+        with pytest.raises(ConfigError) as caught:
+            load([], {variable: "1"})
+        assert caught.value.problems == [
+            f"{variable}: no key of the configuration has this name; did you mean {right}?"
+        ]
+
+    @pytest.mark.parametrize(
+        ("variable", "right"),
+        [
+            ("DATAFLOW_GATEWAY__PORT", "DATAFLOW__GATEWAY__PORT"),
+            ("DATAFLOW_GATEWAY_PORT", "DATAFLOW__GATEWAY__PORT"),
+            ("dataflow__gateway__port", "DATAFLOW__GATEWAY__PORT"),
+            ("DATAFLW__GATEWAY__PORT", "DATAFLOW__GATEWAY__PORT"),
+            ("DATAFLOW_SOURCES__X__EAGER", "DATAFLOW__SOURCES__X__EAGER"),
+            ("DATAFLOW_HOME", None),
+            ("DATAFLOW_GATEWAY_SERVICE_HOST", None),
+            ("MY__GATEWAY__PORT", None),
+            ("PATH", None),
+            ("DATAFLOW__GATEWAY__PORT", None),
+            ("DATAFLOW__", None),
+            ("__", None),
+            ("", None),
+        ],
+    )
+    def test_a_variable_that_only_resembles_ours(self, variable: str, right: str | None) -> None:
+        """It is no mistake, since somebody else may own it, but it is worth a warning with the right name."""
+        told = [f"{variable} is not read; did you mean {right}?"] if right else []
+        assert near_misses({variable: "1"}) == told
+        if not variable.startswith("DATAFLOW__"):
+            assert load([], {variable: "1"}) == Settings()
+
+    @pytest.mark.parametrize(
+        ("text", "written"),
+        [
+            ("BTC-USD,ETH-USD", '["BTC-USD", "ETH-USD"]'),
+            ("BTC-USD", '["BTC-USD"]'),
+            ("[BTC-USD, ETH-USD]", '["BTC-USD", "ETH-USD"]'),
+            ("", "[]"),
+        ],
+    )
+    def test_how_a_variable_writes_a_list(self, text: str, written: str) -> None:
+        """The line shows what was probably meant, and that can be copied."""
+        variable = "DATAFLOW__CANDLES__RECORD"
+        with pytest.raises(ConfigError) as caught:
+            load([], {variable: text})
+        (told,) = caught.value.problems
+        assert told.endswith(f"; write it as {variable}='{written}'")
+        assert load([], {variable: written}).candles.record == tuple(json.loads(written))
+
+    def test_a_key_in_the_wrong_place(self, files: Files) -> None:
+        """The line says where the key belongs."""
+        told = files.problems(
+            "port = 9000\nnothing = 1\n[max_sessions]\nx = 1\n[session]\nmax_sessions = 3\n"
+        )
+        assert told[0] == "my.toml: port: stands in no table; write it below [gateway] or [operator]"
+        assert told[1].startswith("my.toml: [nothing]: unknown table; valid: admission, ")
+        assert told[2] == "my.toml: [max_sessions]: unknown table; max_sessions is a key of [gateway]"
+        assert told[3].startswith(
+            "my.toml: [session] max_sessions: unknown key; it is a key of [gateway]; did you "
+        )
+
+    def test_where_each_value_comes_from(self, files: Files) -> None:
+        """The layer that wrote it last, or none."""
+        first = files.write("[gateway]\nport = 1\nmax_sessions = 2\n", "first.toml")
+        later = files.write("[gateway]\nport = 3\n", "later.toml")
+        written = read([first, later], {"DATAFLOW__CHAOS__SEED": "7"})
+        origins = [("gateway", "port"), ("gateway", "max_sessions"), ("gateway", "host"), ("chaos", "seed")]
+        assert [written.origin(*each) for each in origins] == [
+            str(later),
+            str(first),
+            None,
+            "DATAFLOW__CHAOS__SEED",
+        ]
 
     def test_the_file_that_wrote_the_key_is_named(self, files: Files) -> None:
         """The line names the file with the mistake, not the file that began the table."""

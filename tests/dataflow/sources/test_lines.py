@@ -31,8 +31,14 @@ class Diary(Audience):
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
         self.lines.append(f"lost {','.join(symbols)}: {reason}")
 
-    def restored(self, source: str, symbols: Collection[str]) -> None:
+    def restored(self, source: str, symbols: Collection[str], away: float) -> None:
         self.lines.append(f"restored {','.join(symbols)}")
+
+    def refused(self, source: str, symbol: str, reason: str) -> None:
+        self.lines.append(f"refused {symbol}: {reason}")
+
+    def accepted(self, source: str, symbol: str) -> None:
+        self.lines.append(f"accepted {symbol}")
 
 
 def mark(symbol: str) -> Missed:
@@ -213,7 +219,7 @@ class TestSeveralLines:
         assert (s.source.status("A"), s.source.refused_symbols, s.diary.lines) == ("live", {}, [])
         s.source.lines[1].refused("A", "busy")
         assert (s.source.status("A"), s.source.refused_symbols) == ("rejected", {"A": "busy"})
-        assert s.diary.lines == ["lost A: rejected: busy"]
+        assert s.diary.lines == ["refused A: busy"]
 
 
 class TestRenewal:

@@ -14,6 +14,7 @@ from dataflow.sources.state import Audience, Delivered, SourceState, carriers
 class Diary(Audience):
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.away: list[float] = []  # seconds, of each restoration
         self.first: list[str] = []  # what is told of first connections
 
     def connected(self, source: str, address: str, symbols: Collection[str]) -> None:
@@ -22,8 +23,21 @@ class Diary(Audience):
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
         self.lines.append(f"lost {source}: {reason} [{','.join(symbols)}]")
 
-    def restored(self, source: str, symbols: Collection[str]) -> None:
+    def restored(self, source: str, symbols: Collection[str], away: float) -> None:
         self.lines.append(f"restored {source} [{','.join(symbols)}]")
+        self.away.append(away)
+
+    def refused(self, source: str, symbol: str, reason: str) -> None:
+        self.lines.append(f"refused {source}: {reason} [{symbol}]")
+
+    def accepted(self, source: str, symbol: str) -> None:
+        self.lines.append(f"accepted {source} [{symbol}]")
+
+    def stalled(self, source: str, symbol: str, reason: str) -> None:
+        self.lines.append(f"stalled {source}: {reason} [{symbol}]")
+
+    def recovered(self, source: str, symbol: str) -> None:
+        self.lines.append(f"recovered {source} [{symbol}]")
 
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         self.lines.append(f"problem {source}: {reason}")
@@ -120,10 +134,10 @@ def test_a_refused_symbol_is_told_once_and_restored_when_it_is_accepted(diary: D
     source.subscribed("X-Y")
     told = [line for line in diary.lines if "problem" not in line]
     assert told == [
-        "lost a: rejected: unknown [X-Y]",
+        "refused a: unknown [X-Y]",
         "lost a: cut [X-Y]",
         "restored a []",
-        "restored a [X-Y]",
+        "accepted a [X-Y]",
     ]
 
 
@@ -141,7 +155,7 @@ def test_a_refusal_is_held_against_a_symbol_only_while_somebody_wants_it(diary: 
 
 
 def lost(diary: Diary) -> list[str]:
-    return [line for line in diary.lines if line.startswith("lost")]
+    return [line for line in diary.lines if line.startswith(("lost", "refused"))]
 
 
 def test_the_next_subscriber_of_a_refused_symbol_is_told_anew(diary: Diary) -> None:
@@ -156,7 +170,7 @@ def test_the_next_subscriber_of_a_refused_symbol_is_told_anew(diary: Diary) -> N
         assert source.refused_symbols == {"X-Y": "unknown"}
         source.interest.release("X-Y", "me")
         assert source.refused_symbols == {}
-    assert lost(diary) == ["lost a: rejected: unknown [X-Y]"] * 2
+    assert lost(diary) == ["refused a: unknown [X-Y]"] * 2
 
 
 def test_a_refusal_told_before_the_connection_was_lost_is_forgotten_too(diary: Diary) -> None:
@@ -169,7 +183,7 @@ def test_a_refusal_told_before_the_connection_was_lost_is_forgotten_too(diary: D
     source.interest.want("X-Y", "you")
     source.up([])
     source.refused("X-Y", "unknown")
-    assert lost(diary)[-1] == "lost a: rejected: unknown [X-Y]"
+    assert lost(diary)[-1] == "refused a: unknown [X-Y]"
     assert len(lost(diary)) == 3
 
 
@@ -254,3 +268,26 @@ def test_a_source_that_is_not_asked_to_brings_none(diary: Diary) -> None:
     assert list(free.symbols) == ["X-Y"]
     free.become(evolve(free.settings, symbols=("*",)))
     assert list(free.symbols) == ["AAPL"], "its trades are still there"
+
+
+def test_a_restoration_tells_how_long_it_was_away(diary: Diary) -> None:
+    """From the loss until it is back, by the clock that never jumps, however often was tried in between."""
+    now = [100.0]
+    settings = SourceSettings(connector="a", url="ws://x/", symbols=("X-Y",))
+    source = SourceState("a", settings, diary, clock=lambda: 1.0, steady=lambda: now[0])
+    source.up([])
+    for at, is_up in ((110.0, False), (120.0, False), (131.5, True), (140.0, False), (141.0, True)):
+        now[0] = at
+        if is_up:
+            source.up(["X-Y"])
+        else:
+            source.down("cut")
+    assert diary.away == [21.5, 1.0]
+
+
+def test_a_stall_is_told_once_and_its_end_once(diary: Diary) -> None:
+    """However often it is looked at; and an end without a stall is none."""
+    source = state(diary, "X-Y")
+    for reason in (None, "newer", "newer", None, None, "newer"):
+        source.stalls("X-Y", reason)
+    assert diary.lines == ["stalled a: newer [X-Y]", "recovered a [X-Y]", "stalled a: newer [X-Y]"]

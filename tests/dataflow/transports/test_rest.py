@@ -163,7 +163,7 @@ async def test_a_symbol_that_the_upstream_does_not_know_is_refused(autojump_cloc
     polled = link(upstream)
     await polled.subscribe([A, B])
     (refused,) = answers(await polled.receive())
-    assert refused == Refused((A,), "'HTTP status 400: no A'")
+    assert refused == Refused((A,), "HTTP status 400: no A")
     assert answers(await polled.receive()) == [Subscribed(B)]
 
 
@@ -199,7 +199,7 @@ async def test_an_upstream_that_fails_at_first_is_lost_at_once() -> None:
     """As a handshake that fails: the supervisor tries again after the backoff."""
     polled = link(Upstream(failures=[RestFailed("unreachable", "Connection refused")]))
     await polled.subscribe([A])
-    with pytest.raises(LinkLost, match="unreachable: 'Connection refused'"):
+    with pytest.raises(LinkLost, match="unreachable: Connection refused"):
         await polled.receive()
 
 
@@ -212,7 +212,7 @@ async def test_a_passing_failure_is_forgiven_and_told(autojump_clock: object) ->
     upstream.tape[A].append(trade(2))
     upstream.failures = [RestFailed("server_error", "502")]
     received = await polled.receive()
-    assert (told(received), received.problems) == (["2"], [("server_error", "'502'")])
+    assert (told(received), received.problems) == (["2"], [("server_error", "502")])
     times = [when - upstream.asked[0][0] for when, _, _ in upstream.asked]
     assert times == [0.0, 2.0, 6.0]
 
@@ -224,7 +224,7 @@ async def test_failures_without_an_end_lose_the_link(autojump_clock: object) -> 
     await polled.subscribe([A])
     await polled.receive()
     upstream.failures = [RestFailed("server_error", "502")] * 100
-    with pytest.raises(LinkLost, match="server_error: '502'"):
+    with pytest.raises(LinkLost, match="server_error: 502"):
         await polled.receive()
     assert trio.current_time() - upstream.asked[0][0] <= 20.0
 

@@ -13,7 +13,7 @@ import { el, put, paint, $ } from "./dom.js";
 import { clock, count } from "./words.js";
 
 const VIEWS = { market, operate, clients, sources };
-const HOME = "market", NOTICES = 200;
+const HOME = "market";
 
 // ---- where we are
 
@@ -44,30 +44,38 @@ for (const [name, { title }] of Object.entries(VIEWS)) {
 }
 addEventListener("hashchange", show);
 
-// ---- notices: the newest one in the strip, all of them in the drawer
+// ---- notices: the newest one in the strip, all of them in the drawer. Equal ones of a short time are one line with all names
 
-const notices = { list: [], unread: 0 };
+const NOTICES = 200, NAMES = 100, TOGETHER = 10_000;  // lines, names in a line, ms
+const notices = { lines: [], unread: 0 };
 
-function told({ kind, text }) {
-  const last = notices.list.at(-1);
-  if (last?.text === text) {
-    last.times += 1;
-    put(last.node.querySelector(".times"), ` ${count(last.times)} times`);
-  } else {
-    const node = el("li", kind);
-    node.append(el("time", "off", clock(new Date())), el("span", "", ` ${text}`), el("span", "times off"));
-    $("notices-list").prepend(node);
-    notices.list.push({ text, node, times: 1 });
-    if (notices.list.length > NOTICES) notices.list.shift().node.remove();
+function told({ kind, text, item }) {
+  const now = performance.now();
+  let line = notices.lines.findLast(each => each.text === text && each.kind === kind && now - each.at < TOGETHER);
+  if (!line) {
+    line = { kind, text, at: now, times: 0, items: new Map(), node: el("li", kind), words: el("span") };
+    line.node.append(el("time", "off", clock(new Date())), " ", line.words);
+    $("notices-list").prepend(line.node);
+    notices.lines.push(line);
+    if (notices.lines.length > NOTICES) notices.lines.shift().node.remove();
+    if ($("notices").hidden) notices.unread += 1;
   }
-  if ($("notices").hidden) notices.unread += 1;
+  line.times += 1;
+  if (item !== null) line.items.set(item, true);
+  put(line.words, wording(line, NAMES));
   $("notices-count").hidden = !notices.unread;
   put($("notices-count"), count(notices.unread));
-  if (daemon.link.state === "connected") say(kind, text);
+  if (daemon.link.state === "connected") say(kind, wording(line, 4), line.node.firstChild.textContent);
 }
-function say(kind, text) {
-  put($("strip"), text);
+function wording({ text, items, times }, most) {
+  const names = [...items.keys()], more = names.length - most;
+  if (names.length) return `${text}: ${names.slice(0, most).join(", ")}${more > 0 ? ` and ${count(more)} more` : ""}.`;
+  return times > 1 ? `${text} ${count(times)} times.` : text;
+}
+function say(kind, text, at = "") {
+  put($("strip"), at ? `${at}  ${text}` : text);
   paint($("strip"), `strip ${kind}`);
+  $("strip").title = text;
 }
 function drawer(open) {
   $("notices").hidden = !open;
@@ -78,7 +86,9 @@ function drawer(open) {
 }
 $("notices-button").onclick = () => drawer($("notices").hidden);
 $("notices-close").onclick = () => drawer(false);
-addEventListener("keydown", event => { if (event.key === "Escape" && !$("notices").hidden) drawer(false); });
+addEventListener("keydown", event => {
+  if (event.key === "Escape" && !$("notices").hidden) drawer(false);
+});
 
 // ---- the daemon
 
@@ -90,11 +100,13 @@ on("link", link => {
   put($("link"), word);
   paint($("link"), `state ${kind}`);
   document.body.classList.toggle("away", away);
+  if (away) put($("ready"), "");
   if (away) say("bad", `No connection to dataflow since ${clock(link.since)}: what you see is of that time. ${link.reason ?? ""}`);
   else if (link.state === "connected") say("", "");
 });
 on("ready", ({ word, kind, why }) => {
   put($("ready"), why.length ? `${word}: ${why.join(", ")}` : word);
+  $("ready").title = why.join("\n");
   paint($("ready"), `state ${kind}`);
 });
 on("status", ({ version }) => put($("version"), `dataflow ${version}`));

@@ -14,7 +14,7 @@ from dataflow.faces.graphql.documents import checked
 from dataflow.faces.graphql.samples import samples
 from dataflow.settings.schema import Settings as All
 from tests.support.lacking import without
-from tests.support.vendor import FOLDER, sums
+from tests.support.vendor import GRAPHIQL, sums
 
 SOURCE = '[sources.binance]\nconnector = "binance"\nurl = "ws://127.0.0.1:9/stream"\nsymbols = ["BTC-USDT"]\n'
 
@@ -39,13 +39,13 @@ def test_settings_that_cannot_be(settings: dict[str, object]) -> None:
 
 def test_the_files_of_others_are_as_they_were_published() -> None:
     """Nobody has changed them by hand, and each has its licence beside it."""
-    assert sums(FOLDER) == (FOLDER / "SHA256SUMS").read_text()
-    assert len(list(FOLDER.glob("LICENSE.*"))) == 4
+    assert sums(GRAPHIQL) == (GRAPHIQL / "SHA256SUMS").read_text()
+    assert len(list(GRAPHIQL.glob("LICENSE.*"))) == 4
 
 
 def test_the_page_names_only_files_that_are_there() -> None:
     """And none of another host."""
-    folder = FOLDER.parent
+    folder = GRAPHIQL.parent
     named = re.findall(r'(?:src|href)="([^"]+)"', (folder / "page.html").read_text())
     there = {f"graphiql/{each.name}" for each in folder.glob("**/*")}
     assert {each for each in named if each != "data:,"} <= there

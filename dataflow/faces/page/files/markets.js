@@ -1,0 +1,111 @@
+// All symbols as they are now: price, day, quality, rate. What is known stays while no view looks, so that one who comes back
+// sees it at once; then it is followed again.
+//
+// Rules of this file. One subscription a channel, for all symbols. What changed is in `changed` until a view has drawn it.
+<<<<<<< HEAD
+import { digits } from "./decimal.js";
+import { ask, every, feed, notice, on } from "./daemon.js";
+=======
+import { split } from "./decimal.js";
+import { every, feed, notice, on } from "./daemon.js";
+>>>>>>> main
+import { Pace } from "./pace.js";
+import { take } from "./quality.js";
+import { places } from "./words.js";
+
+const LIST_EVERY = 10;  // seconds
+
+export const symbols = new Map();
+export const changed = new Set();
+export const market = { day: "", listed: false, intervals: null };  // `day`: the newest UTC day of any candle
+const CHANGES = new Set(["symbols.changed", "stream.switched"]);  // what makes the list another one
+
+class Listed {
+  price = null; whole = 0; digits = 0; day = null; sources = new Map(); pace = new Pace();
+  constructor(name) {
+    this.name = name;
+  }
+  priced(text) {
+    this.price = text;
+    const [whole, fraction] = split(text, this.digits);
+    this.whole = Math.max(this.whole, whole.length);
+    this.digits = fraction.length;
+  }
+}
+const known = name => symbols.get(name) ?? symbols.set(name, new Listed(name)).get(name);
+function touch(name) {
+  const symbol = known(name);
+  changed.add(symbol);
+  return symbol;
+}
+
+// ---- the list
+
+export async function list() {
+  const listed = await feed.call("getSymbols"), there = new Set();
+  for (const { symbol: name, lastPrice, lastAge, quality } of listed) {
+    const symbol = touch(name);
+    there.add(name);
+    if (symbol.price === null && lastPrice != null) symbol.priced(lastPrice);
+    if (symbol.pace.age === Infinity && lastAge != null) symbol.pace.age = lastAge;
+    symbol.sources = new Map(Object.entries(quality.sources));
+  }
+  for (const name of symbols.keys()) if (!there.has(name)) symbols.delete(name);
+  market.listed = true;
+}
+export async function intervals() {  // of candles, as configured
+  market.intervals ??= (await ask("api/v1/faces")).body.intervals;
+  return market.intervals;
+}
+
+// ---- the channels
+
+// Follows everything. Returns what ends it.
+export function follow() {
+  const ends = new Set(), keep = subscription => ends.add(() => subscription.close());
+  let ended = false, daily = false;
+  async function refresh() {
+    if (feed.connection.state !== "connected") return;
+    await list();
+    if (daily || !(await intervals()).includes("1d") || ended) return;
+    daily = true;
+    keep(feed.candles("*", "1d").on(day));
+  }
+  ends.add(every(LIST_EVERY, refresh));
+  ends.add(on("link", ({ state }) => { if (state === "connected") refresh().catch(() => {}); }));  // it is asked again soon
+  ends.add(on("heard", ({ method }) => { if (CHANGES.has(method)) soon(); }));
+  keep(feed.trades("*").on(heard));
+  keep(feed.quality("*").on(told));
+  return () => {
+    ended = true;
+    for (const end of ends) end();
+  };
+}
+let asked = null;  // thousands of notices ask once: each answer has all symbols
+function soon() {
+  asked ??= setTimeout(() => { asked = null; list().catch(() => {}); }, 1000);
+}
+const spot = ({ symbol, from, to }) => from === 0 ? symbol : to === null ? `${symbol} at place ${from} (nobody knows how many)` : `${symbol} ${places(from, to)}`;
+function heard(event) {
+  if (event.type === "trade") {
+    const symbol = touch(event.symbol);
+    symbol.priced(event.price);
+    symbol.pace.came();
+  }
+  else if (event.type === "gap") notice("warn", `Trades are missing (${event.reason})`, spot(event));
+  else if (event.type === "filled") notice("good", "Missing trades came after all", spot(event));
+  else if (event.type === "rewound") notice("warn", "A crash of dataflow took the newest trades", `${event.symbol} behind place ${event.offset}`);
+}
+function told(event) {
+  const symbol = touch(event.symbol), before = symbol.sources.get(event.source)?.state;
+  take(symbol.sources, event);
+  if (event.state === "stalled" && before !== "stalled") notice("bad", `${event.source} has newer trades than it sends`, event.symbol);
+  else if (before === "stalled" && event.state !== "stalled") notice("good", `${event.source} sends again`, event.symbol);
+}
+function day(candle) {
+  const symbol = touch(candle.symbol);
+  if (symbol.day && candle.start < symbol.day.start) return;
+  symbol.day = candle;
+  if (candle.start > market.day) market.day = candle.start;
+}
+export const today = symbol => symbol.day?.start === market.day ? symbol.day : null;

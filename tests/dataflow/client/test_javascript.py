@@ -1,0 +1,358 @@
+"""The client in JavaScript decides as the core in Python does: the same messages make the same events and positions.
+
+Both hear a pretended server (`test_model`): of an honest one everything, of a lying one everything up to the lie.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from attrs import define, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflow.client import Client, Event, Filled, Gap, Rewound, ServerFault, Subscribed, Topic, Trade
+from tests.support.node import FOLDER, NODE, compiled
+
+from .test_model import DEEDS, SYMBOL, Reader, Server
+
+LIES = ("skip", "twice", "swap", "garbage", "foreign")
+GARBAGE = (
+    "",
+    "nonsense",
+    "{}",
+    "null",
+    "7",
+    "[]",
+    '{"jsonrpc":"2.0","result":null,"id":null}',
+    '{"jsonrpc":"2.0","method":"trades.update","params":{}}',
+    '{"jsonrpc":"2.0","method":"stream.gap","params":{"symbol":"BTC-USD","channel":"trades","epoch":1,"from":"x"}}',
+    '{"jsonrpc":"2.0","method":"stream.rewind","params":{"symbol":"BTC-USD","channel":"trades","epoch":1}}',
+)
+
+
+@define
+class Program:
+    """`tests/node/agreement.mjs`: a case in, an outcome out."""
+
+    process: subprocess.Popen[str]
+
+    def run(self, **case: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(case) + "\n")
+        self.process.stdin.flush()
+        outcome: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return outcome
+
+
+@pytest.fixture(scope="module")
+def javascript() -> Iterator[Program]:
+    command = [str(NODE), "agreement.mjs"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=FOLDER, stdin=pipe, stdout=pipe, text=True) as process:
+        yield Program(process)
+        process.kill()
+
+
+@define
+class World:
+    """The server, the core, and what happened, as a case for the other client."""
+
+    server: Server
+    core: Client
+    events: list[Event] = field(factory=list)
+    calls: list[Any] = field(factory=list)
+    faults: list[bool] = field(factory=list)
+    steps: list[Any] = field(factory=list)
+    is_cut: bool = True
+
+    def connect(self, _count: int) -> None:
+        self.server.hang_up()
+        self.steps.append(["connect", None])
+        [call] = self.core.connect()
+        self.calls.append(json.loads(call)["params"])
+        self.is_cut = False
+        self.server.answer(call)
+
+    def deliver(self, count: int) -> None:
+        arrived, self.server.wire = self.server.wire[:count], self.server.wire[count:]
+        messages = [message for message, _ in arrived]
+        packed = len(messages) > 1 and not any('"result"' in message for message in messages)
+        for message in [f"[{','.join(messages)}]"] if packed else messages:
+            self.say(message)
+
+    def say(self, message: str) -> None:
+        if self.is_cut:
+            return
+        self.steps.append(["say", message])
+        try:
+            for event in self.core.hear(message):
+                if not isinstance(event, Subscribed):  # the other client does not tell it
+                    self.events.append(event)
+        except ServerFault:
+            self.is_cut = True
+            self.server.hang_up()
+            self.core.lost()
+        self.faults.append(self.is_cut)
+
+    def crash(self, count: int) -> None:
+        self.server.crash(count)
+
+    def lie(self, kind: str, number: int) -> None:
+        wire = self.server.wire
+        at = number % len(wire) if wire else 0
+        if kind == "garbage":
+            self.say(GARBAGE[number % len(GARBAGE)])
+        elif kind == "foreign":
+            self.say(
+                json.dumps(
+                    {"jsonrpc": "2.0", "method": "trades.update", "params": self.server._trade_of(number)}
+                )
+            )
+        elif kind == "skip" and wire:
+            del wire[at]
+        elif kind == "twice" and wire and '"result"' not in wire[at][0]:  # the core does not count answers
+            wire.insert(at, wire[at])
+        elif kind == "swap" and len(wire) > 1:
+            wire[0], wire[-1] = wire[-1], wire[0]
+
+    def do(self, deed: str, number: int) -> None:
+        if deed in LIES:
+            self.lie(deed, number)
+        elif deed == "cut":
+            self.connect(0)
+        else:
+            getattr(self if hasattr(self, deed) else self.server, deed)(number)
+
+    @property
+    def position(self) -> dict[str, Any]:
+        stream = self.core.streams.get(Topic("trades", SYMBOL))
+        return {} if stream is None or stream.since is None else {SYMBOL: stream.since}
+
+
+class Liar(Server):
+    def _trade_of(self, number: int) -> dict[str, Any]:
+        moment = "2023-11-14T22:13:20.000001Z"
+        return {
+            "symbol": ("ETH-USD", SYMBOL)[number % 2],
+            "offset": number,
+            "timestamp": moment,
+            "side": "buy",
+            "price": "1.0",
+            "qty": "2.0",
+            "tradeId": "7",
+            "source": "acme",
+        }
+
+
+@define
+class User(Reader):
+    """Somebody who sees nothing but the events of the client in JavaScript."""
+
+    position: int = 0
+    left_out: int = 0
+
+    def hear(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            match event:
+                case {"type": "rewound", "epoch": epoch, "offset": offset, "dropped": dropped}:
+                    self.take(Rewound(symbol=SYMBOL, epoch=epoch, offset=offset, dropped=dropped))
+                case {"type": "gap"}:
+                    self.left_out += event.get("skipped", 0) if event["reason"] == "slow_reader" else 0
+                    self.take(msgspec.convert(event, Gap))
+                case {"type": "trade"}:
+                    self.take(trade(event))
+                case {"type": "filled"}:
+                    trades = tuple(map(trade, event["trades"]))
+                    self.take(Filled(symbol=SYMBOL, first=event["from"], last=event["to"], trades=trades))
+
+    def check(self, positions: dict[str, Any]) -> None:
+        """What a later `since` would say is what this user has."""
+        if self.places:
+            assert positions[SYMBOL]["offset"] == max(self.places)
+            open_places = {
+                at for first, last in positions[SYMBOL].get("gaps", ()) for at in range(first, last + 1)
+            }
+            assert {at for at, cell in self.places.items() if cell == "exact"} <= open_places
+
+
+def trade(event: dict[str, Any]) -> Trade:
+    fields = event | {"price": Decimal(event["price"]), "qty": Decimal(event["qty"])}
+    return msgspec.convert(fields, Trade)
+
+
+def told(event: Event) -> dict[str, Any]:
+    """An event of the core as the other client has it."""
+    kind = {Trade: "trade", Gap: "gap", Filled: "filled", Rewound: "rewound"}[type(event)]
+    fields = msgspec.to_builtins(event, builtin_types=(Decimal, datetime))
+    return {"type": kind} | {
+        name: spelled(value) for name, value in fields.items() if name != "skipped" or value
+    }
+
+
+def spelled(value: Any) -> Any:
+    match value:
+        case Decimal():
+            return str(value)
+        case datetime():
+            return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        case dict():
+            return {"type": "trade"} | {name: spelled(each) for name, each in value.items()}
+        case list() | tuple():
+            return [spelled(each) for each in value]
+    return value
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from((None, 0, 3)),
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from((*DEEDS, *DEEDS, *LIES)), st.integers(1, 6)), max_size=40),
+)
+def test_both_say_and_tell_the_same(
+    javascript: Program, snapshot: int | None, counts_losses: bool, deeds: list[tuple[str, int]]
+) -> None:
+    """The same calls with the same `since`, the same events in the same order, the same faults, the same position."""
+    core = Client(format="strings", keep=None)
+    core.follow(SYMBOL, snapshot=snapshot)
+    world = World(Liar("strings", counts_losses), core)
+    for deed, number in [("trades", 2), ("connect", 0), *deeds, ("deliver", 99)]:
+        world.do(deed, number)
+    outcome = javascript.run(snapshot=snapshot, since=None, room=None, steps=world.steps)
+    assert [told(event) for event in world.events] == outcome["told"]
+    assert [[call] for call in world.calls] == outcome["calls"]
+    assert world.faults == outcome["faults"]
+    assert world.position == outcome["positions"]
+
+
+def honest(snapshot: int | None, counts_losses: bool) -> World:
+    core = Client(format="strings", keep=None)
+    core.follow(SYMBOL, snapshot=snapshot)
+    world = World(Server("strings", counts_losses), core)
+    world.server.trades(2)
+    world.connect(0)
+    return world
+
+
+@settings(max_examples=200)
+@given(
+    st.booleans(),
+    st.integers(1, 12),
+    st.lists(st.tuples(st.sampled_from((*DEEDS, "take")), st.integers(1, 6)), max_size=50),
+)
+def test_a_slow_reader_knows_what_it_lacks(
+    javascript: Program, counts_losses: bool, room: int, deeds: list[tuple[str, int]]
+) -> None:
+    """Whatever waits too long: each place comes once and in order, those left out as gaps, and the position is that of
+    what was taken."""
+    world = honest(3, counts_losses)
+    for deed, number in [*deeds, ("deliver", 99), ("connect", 0), ("deliver", 99)]:
+        if deed == "take":
+            world.steps.append([deed, number])
+        else:
+            world.do(deed, number)
+    world.steps.append(["take", 500])
+    outcome = javascript.run(snapshot=3, since=None, room=room, steps=world.steps)
+    slow, fast = User(), User()
+    fast.hear([told(event) for event in world.events])
+    begun = 0
+    for count, positions in outcome["taken"]:
+        slow.hear(outcome["told"][begun:count])
+        slow.check(positions)
+        begun = count
+    assert slow.places.keys() == fast.places.keys()
+    assert all(cell in ("exact", fast.places[at]) for at, cell in slow.places.items())
+    assert bool(slow.left_out) <= bool(outcome["dropped"])
+    position, whole = outcome["positions"][SYMBOL], world.position[SYMBOL]
+    assert (position["epoch"], position["offset"]) == (whole["epoch"], whole["offset"])
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from((None, 0, 3)),
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(1, 6)), max_size=25),
+    st.lists(st.tuples(st.sampled_from(DEEDS), st.integers(1, 6)), max_size=25),
+)
+def test_positions_outlive_the_program(
+    javascript: Program,
+    snapshot: int | None,
+    counts_losses: bool,
+    deeds: list[tuple[str, int]],
+    later: list[tuple[str, int]],
+) -> None:
+    """Who keeps the positions and begins again with them misses nothing, gets nothing twice, and fills his gaps."""
+    world = honest(snapshot, counts_losses)
+    for deed, number in [*deeds, ("connect", 0), ("deliver", 99)]:
+        world.do(deed, number)
+    first = javascript.run(snapshot=snapshot, since=None, room=None, steps=world.steps)
+    world.steps.clear()
+    for deed, number in [("trades", 1), ("connect", 0), *later, ("deliver", 99)]:
+        world.do(deed, number)
+    second = javascript.run(snapshot=None, since=first["positions"][SYMBOL], room=None, steps=world.steps)
+    events = [told(event) | {"dropped": 0} for event in world.events]
+    assert events == [event | {"dropped": 0} for event in first["told"] + second["told"]]
+    assert [[call] for call in world.calls] == first["calls"] + second["calls"]
+    assert world.position == second["positions"]
+
+
+FAST = tuple(deed for deed in DEEDS if deed != "slow")  # else only one of both lacks what was left out
+
+
+@settings(max_examples=150)
+@given(
+    st.booleans(),
+    st.integers(0, 12),
+    st.lists(st.tuples(st.sampled_from(FAST), st.integers(1, 6)), max_size=25),
+    st.lists(st.tuples(st.sampled_from(FAST), st.integers(1, 6)), max_size=25),
+)
+def test_a_later_subscription_to_the_same_symbol(
+    javascript: Program,
+    counts_losses: bool,
+    snapshot: int,
+    deeds: list[tuple[str, int]],
+    later: list[tuple[str, int]],
+) -> None:
+    """It gets its own snapshot, and then what the first one gets; the first one is told nothing twice."""
+    world = honest(2, counts_losses)
+    for deed, number in [*deeds, ("connect", 0), ("deliver", 99)]:
+        world.do(deed, number)
+    world.steps.append(["follow", snapshot])
+    params = {"channel": "trades", "symbol": SYMBOL, "snapshot": snapshot}
+    world.server.answer(json.dumps({"id": f"trades:{SYMBOL}", "params": params}))
+    (message, _), *_ = world.server.wire
+    world.server.wire.clear()
+    world.steps.append(["say", message])
+    begin = max(world.server.last - snapshot, world.server.floor)
+    for deed, number in [*later, ("deliver", 99), ("connect", 0), ("deliver", 99)]:
+        world.do(deed, number)
+    outcome = javascript.run(snapshot=2, since=None, room=None, steps=world.steps)
+    assert [told(event) for event in world.events] == outcome["told"]
+    one, other = User(), User()
+    one.hear(outcome["told"])
+    other.hear(outcome["toldLater"])
+    known = {at: cell for at, cell in one.places.items() if at > begin}
+    assert known.items() <= other.places.items()
+    for at, cell in other.places.items() - one.places.items():  # before the first one began
+        assert not isinstance(cell, int) or world.server.places.get(at, cell) == cell
+
+
+def test_the_declarations_are_those_of_the_code(checkout: Path, tmp_path: Path) -> None:
+    """The compiler of TypeScript takes the module for what `client.d.ts` says, and a program in TypeScript for right."""
+    room = checkout / "dataflow" / "client" / "javascript"
+    for name in ("client.js", "client.d.ts"):
+        shutil.copy(room / name, tmp_path)
+    shutil.copy(room / "client.js", tmp_path / "untyped.js")
+    shutil.copy(FOLDER / "typed.ts", tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    assert compiled(tmp_path, "typed.ts") == ""
