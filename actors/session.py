@@ -42,6 +42,7 @@ ANSWER_BYTES_WAITING = 256 * 1024  # likewise, for answers that are long
 AHEAD_WAITING = 16 * 1024  # characters of requests read ahead at which no further one is
 PARTS_AT_ONCE = 64  # of bundles, of one client alone, that leave together
 NOWHERE = 1 << 62  # the position of a subscriber that nothing is behind
+_NEVER = float("-inf")
 CLOSE_WITHIN = 1.0  # seconds for the last bytes to a client that is being disconnected
 
 
@@ -267,7 +268,7 @@ class Session(Generic[P, M]):
         self._taking: trio.CancelScope | None = None  # cancelled when something left, without a deadline then
         self._flushing = False
         self._left: trio.Event | None = None  # set when something left the outbox, or the flusher did
-        self._pinged = float("-inf")
+        self._pinged = _NEVER
         self._context: Context | None = None  # while it runs
         self._listening: trio.CancelScope | None = None
         self._ahead: list[M] | None = None  # requests that wait to be heard, oldest first
@@ -302,10 +303,14 @@ class Session(Generic[P, M]):
         return self._wire.plain
 
     @property
-    def pinged(self) -> float | None:
-        """`trio.current_time()` of a ping that must have an answer and has none; None: there is none."""
-        due = self._manners.ping_timeout is not None and self._pinged > self._wire.heard
-        return self._pinged if due else None
+    def stuck_since(self) -> float | None:
+        """Since when the client has not taken what it is sent, or not answered a ping, on Trio's clock."""
+        since = self._held_since
+        if since is None and self._outbox is not None:
+            since = self._outbox.oldest
+        if since is None and self._pinged > _NEVER and self._manners.ping_timeout is not None:
+            since = self._pinged if self._pinged > self._wire.heard else None
+        return since
 
     @property
     def waiting(self) -> int:

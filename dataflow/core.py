@@ -34,6 +34,7 @@ from .net.pace import Attempts
 from .settings.schema import BackoffSettings, Mode, Send, Settings
 from .sources.breaker import Breaker
 from .sources.failover import Board, Plan
+from .sources.health import Health
 from .sources.intake import Intake
 from .sources.port import AnySourceSettings, ProducerSettings, SourceSettings, can_be_asked
 from .sources.reading import in_short
@@ -280,6 +281,22 @@ class Core:
     def symbols_by_state(self) -> Mapping[str, Mapping[Grade, Sequence[str]]]:
         """The symbols of each source that are in each state."""
         return self._qualities.by_source()
+
+    def worst(self, source: SourceState, states: Mapping[Grade, Sequence[str]]) -> tuple[str, Health] | None:
+        """The wanted symbol with which `source` fares worst, and how; None while none is wanted.
+
+        `states`: its symbols in each state. There may be thousands: within a state the lag decides, so one of
+        each is enough; among the lost ones those that only begin fare better.
+        """
+        some = []
+        for grade, symbols in states.items():
+            wanted = [symbol for symbol in symbols if source.interest.term(symbol) is not None]
+            if wanted and grade is Grade.LOST:
+                some.append(next((each for each in wanted if source.status(each) == "lost"), wanted[0]))
+            elif wanted:
+                some.append(max(wanted, key=source.vitals.lag_of))
+        healths = [(symbol, self.board.health(source.name, symbol)) for symbol in some]
+        return min(healths, key=lambda each: each[1].score, default=None)
 
     @property
     def _qualities(self) -> Qualities:

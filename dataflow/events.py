@@ -25,6 +25,7 @@ KEPT: Final = 1000  # events
 TEXT: Final = 500  # characters
 STACK: Final = 8192  # bytes of UTF-8
 TOGETHER: Final = 1.0  # seconds after the first one in which others count as the same event
+STACKS: Final = 10  # within a second; more events have none: to write one costs a millisecond
 _LOOKED_AT: Final = 8  # times as much of a text is looked at for secrets, and then cut
 
 
@@ -49,8 +50,8 @@ class Kind(StrEnum):
 class Event:
     """`at`: when it happened first, ns since the epoch. `path`: of the actor; of a source its branch.
 
-    `stack`: the traceback of the first one, its end if it is long. `times`: how often it happened within
-    `TOGETHER`; this number alone may still grow.
+    `stack`: the traceback of the first one, its end if it is long; None in a storm. `times`: how often it
+    happened within `TOGETHER`; this number alone may still grow.
     """
 
     id: int
@@ -75,6 +76,7 @@ class Events:
         self._last = int(clock() * 1000)
         self._of: dict[Kind, deque[Event]] = {kind: deque() for kind in Kind}
         self._newest: dict[tuple[Kind, str], Event] = {}  # of each kind at each place
+        self._stacks: deque[int] = deque([0] * STACKS, maxlen=STACKS)  # when the last ones were written
 
     def tell(
         self,
@@ -93,8 +95,7 @@ class Events:
             newest.times += 1
             return
         self._last += 1
-        stack = None if error is None else _stack(error)
-        event = Event(self._last, at, kind, path, shown(text, TEXT), stack)
+        event = Event(self._last, at, kind, path, shown(text, TEXT), self._stack(error, at))
         self._newest.pop(place, None)
         self._newest[place] = event
         self._of[kind].append(event)
@@ -108,6 +109,12 @@ class Events:
     def newest(self, limit: int) -> Sequence[Event]:
         """The newest `limit` events, oldest first."""
         return list(merge(*self._of.values(), key=_id))[-limit:]
+
+    def _stack(self, error: BaseException | None, at: int) -> str | None:
+        if error is None or 0 <= at - self._stacks[0] < 1_000_000_000:
+            return None
+        self._stacks.append(at)
+        return _stack(error)
 
     def _make_room(self) -> None:
         if sum(map(len, self._of.values())) > KEPT:

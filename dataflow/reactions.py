@@ -40,19 +40,10 @@ class Reactions:
         return bool(self._mistaken)
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "ready":
-            self._mistaken.discard(event.path)
-        elif event.kind == "start_failed" and (mistake := _mistake(event)) is not None:
-            self._mistaken.add(event.path)
-            logger.bind(path=event.path).error("{}", mistake)
-            return
-        elif event.kind == "start_failed" and self._follows(event):
-            return
-        if event.kind == "ready" and paths.below(paths.SOURCES, event.path):
-            self._keep(event)
-            return  # a connector is ready before it is connected; its source logs the connection
-        log_event(event)
-        self._keep(event)
+        self._react(event)  # first, whatever becomes of the words about it
+        self._tell(event)
+
+    def _react(self, event: Event) -> None:
         shard, name = paths.shard_number(event.path), paths.below(paths.TOPICS, event.path)
         if event.kind == "dead_letter" and shard is not None:
             self._hall.core.lost_in_shard(shard, event.detail)
@@ -63,6 +54,20 @@ class Reactions:
         elif event.kind in ("stopped", "crash", "exit") and event.path == paths.TOPICS:
             for topic in self._hall.core.topics.open_topics:  # they ended with their pool
                 self._abandon(topic)
+
+    def _tell(self, event: Event) -> None:
+        if event.kind == "ready":
+            self._mistaken.discard(event.path)
+        elif event.kind == "start_failed" and (mistake := _mistake(event)) is not None:
+            self._mistaken.add(event.path)
+            logger.bind(path=event.path).error("{}", mistake)
+            self._hall.core.events.tell(Kind.CRASHED, event.path, mistake)
+            return
+        elif event.kind == "start_failed" and self._follows(event):
+            return
+        if event.kind != "ready" or paths.below(paths.SOURCES, event.path) is None:
+            log_event(event)  # a connector is ready before it is connected; its source logs the connection
+        self._keep(event)
 
     def _keep(self, event: Event) -> None:
         """Keep it as an event, if it is one for people."""

@@ -3,22 +3,29 @@
 Rule 1: when the server ends the connection it reconnects by itself, and resumes every symbol with `since`. A
 server that has no room says how long to wait; otherwise it waits a random time from `retry_after` on.
 Rule 2: after it left by itself it stays away until `come_back` (after `drop`: until its time is over).
-Rule 3: nothing is printed; `say` gets the lines.
+Rule 3: nothing is printed. `say` gets lines of words, `show` each notification as it was received.
 Rule 4: it trusts nothing. A `Ledger` checks offsets and trade ids, and each finding is a line.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import trio
 from attrs import define, field
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
 
 from .connection import reset
 from .exchange import ignore
@@ -36,7 +43,8 @@ Leave: TypeAlias = Literal["graceful", "abrupt"]
 class Client:
     """One client of the daemon.
 
-    `on_trade` gets every trade as it was received. `retry_after` is in seconds; the real pause is a random
+    `show` gets the method and the parameters of every notification, and every trade of an answer as one; by
+    default it becomes a line of `say`. `retry_after` is in seconds; the real pause is a random
     time between it and twice as long. `connections` counts how often it connected, `notices` the
     notifications other than trades.
     """
@@ -44,7 +52,7 @@ class Client:
     symbols: tuple[str, ...]
     url: str = URL
     say: Callable[[str], None] = ignore
-    on_trade: Callable[[dict[str, Any]], None] | None = None
+    show: Callable[[str, dict[str, Any]], None] | None = None
     retry_after: float = RETRY_AFTER
     ledger: Ledger = field(factory=Ledger)
     connections: int = 0
@@ -134,7 +142,7 @@ class Client:
         except* ConnectionClosed as group:
             self.say(f"disconnected: {_first(group).reason or 'by a reset'}")
         except* (OSError, HandshakeError, trio.TooSlowError) as group:
-            self.say(f"cannot connect to {self.url}: {_first(group)!r}")
+            self.say(f"cannot connect to {self.url}: {why_unreachable(_first(group))}; trying again")
         finally:
             await self._close_stream()
             self._websocket = self._leaving = None
@@ -218,26 +226,26 @@ class Client:
                 self._answered(message)
             case "trades.update":
                 self._tell(self.ledger.trade(params))
-                self._show(params)
-            case "stream.gap":
-                self.notices += 1
-                self._tell(self.ledger.gap(params))
+                self._show("trades.update", params)
             case method:
                 self.notices += 1
+                if method == "stream.gap":
+                    *found, _announced = self.ledger.gap(params)  # the notification itself says it
+                    self._tell(found)
                 if method == "connection.refused":
                     self._sent_away = float(params["retryAfter"])
-                self.say(f"{method} {_plain(params)}")
+                self._show(method, params)
 
     def _answered(self, message: dict[str, Any]) -> None:
         symbol = self._calls.pop(message.get("id", 0), None)
         if "error" in message:
-            self.say(f"ERROR {symbol or ''} {_plain(message['error'])}")
+            self.say(f"refused: {symbol or 'a call'}: {_refusal(message['error'])}")
             return
         answer = message["result"]
         if symbol is not None:
             self._tell(self.ledger.subscribed({"symbol": symbol, **answer}))
             for trade in answer.get("trades") or []:
-                self._show({"symbol": symbol, **trade})
+                self._show("trades.update", {"symbol": symbol, **trade})
             self._subscribed.add(symbol)
             self.say(f"subscribed to {symbol} at {answer.get('epoch')}:{answer.get('offset')}")
 
@@ -245,21 +253,61 @@ class Client:
         for line in lines:
             self.say(line)
 
-    def _show(self, trade: dict[str, Any]) -> None:
-        if self.on_trade is not None:
-            self.on_trade(trade)
-        names = ("timestamp", "symbol", "side", "qty", "price", "source", "tradeId")
-        shown = (trade.get(name) for name in names)
-        self.say(f"{' '.join(map(str, shown))} #{trade['offset']}")
+    def _show(self, method: str, params: dict[str, Any]) -> None:
+        if self.show is None:
+            self.say(plainly(method, params))
+        else:
+            self.show(method, params)
+
+
+def plainly(method: str, params: dict[str, Any]) -> str:
+    """A notification in one line: of a trade the usual columns, of any other its members."""
+    if method == "trades.update":
+        names = ("timestamp", "symbol", "side", "price", "qty", "source")
+        return " ".join((*(str(params.get(name)) for name in names), f"#{params.get('offset')}"))
+    return f"{method} {', '.join(f'{name} {value}' for name, value in params.items())}"
+
+
+def summary(status: Mapping[str, Any]) -> str:
+    """`Client.status` in a sentence."""
+    found = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in status["findings"].items())
+    places = (
+        f"{symbol} at {place['epoch']}:{place['offset']}" if place else f"{symbol} nowhere yet"
+        for symbol, place in status["positions"].items()
+    )
+    state = "connected" if status["connected"] else "not connected"
+    return (
+        f"{state} to {status['url']}, connection {status['connections']}; {status['trades']} trades, "
+        f"{status['notices']} notices; found: {found or 'nothing wrong'}; {', '.join(places)}"
+    )
+
+
+def _refusal(error: Any) -> str:
+    """An error of JSON-RPC in words."""
+    if not isinstance(error, dict):
+        return str(error)
+    data = error.get("data") if isinstance(error.get("data"), dict) else {}
+    told = str((data or {}).get("problem", error.get("message")))
+    nearest = (data or {}).get("nearest")
+    return f"{told}; did you mean {' or '.join(map(str, nearest))}?" if nearest else told
+
+
+def why_unreachable(error: BaseException) -> str:
+    """Why a connection could not be made, in words."""
+    if isinstance(error, ConnectionRejected):
+        return f"the answer is status {error.status_code}"
+    if isinstance(error, trio.TooSlowError):
+        return "no answer in time"
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):  # one for each address
+        error = _first(cause)
+    number = getattr(error, "errno", None) or 0
+    return os.strerror(number) if number > 0 else str(error) or type(error).__name__
 
 
 def _first(group: BaseExceptionGroup[Any]) -> Any:
     first: Any = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value, default=str, separators=(", ", ": "))
 
 
 def client_keys(client: Client) -> dict[str, Key]:
@@ -279,7 +327,7 @@ def client_keys(client: Client) -> dict[str, Key]:
         await trio.lowlevel.checkpoint()
 
     async def status() -> None:
-        client.say(_plain(client.status()))
+        client.say(summary(client.status()))
         await trio.lowlevel.checkpoint()
 
     async def quit_() -> None:
@@ -302,10 +350,11 @@ async def run_client(
     url: str = URL,
     keyboard: bool = True,
     say: Callable[[str], None],
+    show: Callable[[str, dict[str, Any]], None] | None = None,
     task_status: trio.TaskStatus[Client] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the interactive client until `quit`; reports the client by `task_status` when it has started."""
-    client = Client(symbols=tuple(symbols), url=url, say=say)
+    client = Client(symbols=tuple(symbols), url=url, say=say, show=show)
     async with trio.open_nursery() as nursery:
         task_status.started(client)
         if keyboard:

@@ -74,7 +74,7 @@ async def serve_exchange(
         )
         if player is not None:
             nursery.start_soon(player.run)
-        say(f"{dialect.name} simulator on {exchange.url}, controls on {control.url}/status")
+        say(f"{dialect.name} simulator on {exchange.url}, controls on {control.url}/status; Ctrl-C ends it")
         task_status.started(Served(exchange.url, control.url, control.controls))
         if keyboard:
             await _obey_keys(control.controls, say, nursery.cancel_scope)

@@ -17,6 +17,8 @@ from contextlib import suppress
 import trio
 from attrs import frozen
 
+from .client import why_unreachable
+
 HOST, PORT = "127.0.0.1", 9000
 RETRY_AFTER = 1.0
 TOLD_EVERY = 10.0  # seconds
@@ -71,7 +73,7 @@ async def push_ticks(
         try:
             stream = await trio.open_tcp_stream(host, port)
         except OSError as error:
-            say(f"cannot connect to {host}:{port}: {error}")
+            say(f"cannot connect to {host}:{port}: {why_unreachable(error)}; trying again")
         else:
             say(f"connected to {host}:{port}")
             async with stream:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from dataflow.cli import app
 
 ROOT = Path(__file__).parent.parent
 FETCHED = {"node_modules", ".build"}  # what others wrote, brought by a test or a bench
@@ -42,3 +45,19 @@ def test_the_map_has_every_room() -> None:
     table = page[page.index("## The rooms") : page.index("## One trade")]
     rooms = {path.name for path in (ROOT / "dataflow").iterdir() if (path / "__init__.py").exists()}
     assert set(re.findall(r"`(\w+)/`", table)) == rooms
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_a_command_that_a_readme_shows_is_one_of_ours(readme: str) -> None:
+    """Each line of a block of shell commands: the command exists, and takes these words."""
+    blocks = re.findall(
+        r"^```(?:sh|bash|console)\n(.*?)^```", (ROOT / readme).read_text(), re.DOTALL | re.MULTILINE
+    )
+    for line in "".join(blocks).replace("\\\n", " ").splitlines():
+        if (called := re.search(r"(?:^|\s|/)dataflow ([a-z].*)$", line)) is None:
+            continue
+        words = shlex.split(called[1], comments=True)
+        words = words[: next((at for at, word in enumerate(words) if word in ("|", ">", "&")), len(words))]
+        app(words[0]).parse_args(
+            words, exit_on_error=False, print_error=False
+        )  # raises, and says what is wrong

@@ -88,8 +88,26 @@ class Overheard(Audience):
         self.watch.back(paths.source(source))
         self.audience.restored(source, symbols, away)
 
+    def connected(self, source: str, address: str, symbols: Collection[str]) -> None:
+        self.audience.connected(source, address, symbols)
+
+    def refused(self, source: str, symbol: str, reason: str) -> None:
+        self.audience.refused(source, symbol, reason)
+
+    def accepted(self, source: str, symbol: str) -> None:
+        self.audience.accepted(source, symbol)
+
+    def stalled(self, source: str, symbol: str, reason: str) -> None:
+        self.audience.stalled(source, symbol, reason)
+
+    def recovered(self, source: str, symbol: str) -> None:
+        self.audience.recovered(source, symbol)
+
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         self.audience.problem(source, reason, excerpt)
+
+    def given_rest(self, source: str, failures: int, seconds: float) -> None:
+        self.audience.given_rest(source, failures, seconds)
 
 
 @define(eq=False)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .ends import Failure, Mistake, only
 from .streams import CannotWrite, discard, standard_streams
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
 
 # name, module and function, one line of help, examples
 _COMMANDS = (
@@ -98,6 +98,13 @@ _COMMANDS = (
         "dataflow client BTC-USD",
     ),
     (
+        "completion",
+        "completion:completion",
+        "The script with which bash, zsh or fish complete this command.",
+        "dataflow completion bash > ~/.local/share/bash-completion/completions/dataflow",
+        "dataflow completion zsh > ~/.zfunc/_dataflow",
+    ),
+    (
         "bench",
         "bench:bench",
         "The measurements, from a checkout.",
@@ -107,9 +114,14 @@ _COMMANDS = (
 )
 
 
+_KINDS: Mapping[Any, str] = {int: "a whole number", float: "a number"}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     with standard_streams():
         try:
             return _run(words)
@@ -134,16 +146,33 @@ def _run(words: list[str]) -> int:
 
 
 def _call(words: list[str]) -> int:
-    from cyclopts import CycloptsError, UnusedCliTokensError
+    from cyclopts import CycloptsError
 
     try:
         called = app(words[0] if words else None)
         code = called(words, exit_on_error=False, print_error=False, result_action="return_value")
-    except UnusedCliTokensError as error:
-        raise Mistake(_too_much(error.command_chain or (), error.unused_tokens or [])) from None
     except CycloptsError as error:
-        raise Mistake(str(error)) from None
+        raise Mistake(_plainly(error)) from None
     return int(code or 0)
+
+
+def _plainly(error: CycloptsError) -> str:
+    """What is wrong with the words of a command, in a sentence of ours where the library's is not plain."""
+    from cyclopts import CoercionError, MissingArgumentError, UnusedCliTokensError
+
+    match error:
+        case UnusedCliTokensError():
+            return _too_much(error.command_chain or (), error.unused_tokens or [])
+        case MissingArgumentError(argument=argument) if argument is not None:
+            name = " ".join(("dataflow", *(error.command_chain or ())))
+            if error.keyword or argument.tokens:
+                return f"{error.keyword or argument.name} needs a value; {name} --help says which"
+            wanted = argument.name.lstrip("-").upper()
+            return f"{name} needs a {wanted}; {name} --help has examples"
+        case CoercionError(target_type=kind, token=token) if token is not None and kind in _KINDS:
+            return f"{token.keyword or 'an argument'}: found {token.value}; must be {_KINDS[kind]}"
+        case _:
+            return str(error)
 
 
 def _too_much(command: Sequence[str], words: Sequence[str]) -> str:
@@ -172,6 +201,7 @@ def app(called: str | None = None) -> App:
         # A line of help replaces the docstring. Without such lines the list would import every command.
         line = {} if name == called else {"help": help_}
         root.command(f"{__name__}.{where}", name=name, help_epilogue=examples(*shown), **line)
+    root.command(f"{__name__}.config:app", name="config", help="The configuration: yours, and as shipped.")
     root.command(f"{__name__}.simulate:app", name="simulate", help="Exchanges to test against.")
     root.command(f"{__name__}.history:app", name="history", help="The history on disk: look, copy, move.")
     return root

@@ -26,6 +26,7 @@ from dataflow.chaos.plan import Deaths, Rehearsal
 from .common import Json, until_interrupted
 from .daemon import LogLevel
 from .ends import Failure, Mistake
+from .words import several
 
 if TYPE_CHECKING:
     from dataflow.chaos.deaths import Passed
@@ -107,6 +108,7 @@ def _rehearse(rehearsal: Rehearsal | Deaths) -> Figures | Lives:
         else:
             found.append(await rehearse(rehearsal, tell))
 
+    print(f"{plan(rehearsal)}; Ctrl-C ends it without a verdict", file=sys.stderr)
     if console.is_terminal:
         with console.status(f"seed {rehearsal.seed}") as status:
             until_interrupted(main, lambda told: status.update(f"seed {rehearsal.seed}: {told}"))
@@ -115,6 +117,16 @@ def _rehearse(rehearsal: Rehearsal | Deaths) -> Figures | Lives:
     if not found:
         raise Failure(f"interrupted before there was a verdict; {repeat(rehearsal)}")
     return found[0]
+
+
+def plan(rehearsal: Rehearsal | Deaths) -> str:
+    """What will happen, in one line."""
+    clients = several(rehearsal.clients, "client")
+    if isinstance(rehearsal, Deaths):
+        often = several(rehearsal.deaths, "death")
+        return f"seed {rehearsal.seed}: {often}, at most {rehearsal.seconds:g} s apart, {clients}"
+    often = f"{rehearsal.minutes:g} min with {rehearsal.faults_per_minute:g} faults a minute"
+    return f"seed {rehearsal.seed}: {often}, {clients}"
 
 
 def _log(level: LogLevel | None) -> None:

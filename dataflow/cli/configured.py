@@ -40,9 +40,13 @@ def _below(files: Sequence[Path], again: str) -> Iterator[str]:
         read([base, *files], os.environ)
     except ConfigError:
         return
-    where = min(str(base), os.path.relpath(base), key=len)
     names, verb = " and ".join(map(str, files)), "lies" if len(files) == 1 else "lie"
-    yield f"{names} {verb} over another file; name that one first: {again.format(where)}"
+    yield f"{names} {verb} over another file; name that one first: {again.format(nearer(str(base)))}"
+
+
+def nearer(path: str) -> str:
+    """A path as one would type it here. The name of a variable stays as it is."""
+    return min(path, os.path.relpath(path), key=len) if os.path.isabs(path) else path
 
 
 @contextmanager

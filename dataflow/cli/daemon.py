@@ -81,7 +81,15 @@ def run(
         from dataflow import app
 
         with placed(found):
-            return app.run(settings, read=lambda: with_port(written(config, again).settings, port))
+            code = app.run(settings, read=lambda: with_port(written(config, again).settings, port))
+        return told_end(code)
+
+
+def told_end(code: int) -> int:
+    """Log that the daemon has ended in order. What else may have happened is told already."""
+    if code == 0:
+        logger.info("stopped in order")
+    return code
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from .daemon import (
     Port,
     check_free,
     start_log,
+    told_end,
     why_not_free,
     with_port,
 )
@@ -73,7 +74,7 @@ def demo(
 
     exchanges = Child("exchanges", lambda: Exchanges(ports["blockchain"], ports["binance"]))
     with TemporaryDirectory(prefix="dataflow-demo-", ignore_cleanup_errors=True) as folder:
-        return app.run(recording_to(folder, settings), children_before=(exchanges,))
+        return told_end(app.run(recording_to(folder, settings), children_before=(exchanges,)))
 
 
 def recording_to(folder: str, settings: Settings) -> Settings:
@@ -186,6 +187,7 @@ def invitation(settings: Settings, ports: Mapping[str, int], command: str) -> Pa
         ("protocols", f"http://{gateway}/faces"),
         ("trades", f"{command} tail BTC-USD BTC-USDT{at}"),
         *(("push ticks", f"{command} simulate ticks{each}") for each in to[:1]),
+        ("sources", f"{command} top{at}"),
         ("the tree", f"{command} status --watch{at}"),
         ("cut a wire", f'curl {cut} -d \'{{"mode":"drop","seconds":5}}\''),
         ("restart", f"curl -X POST {gateway}/actors/cache/shard-0/restart"),

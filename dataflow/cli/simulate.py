@@ -1,19 +1,28 @@
-"""`simulate` and `client`: simulated exchanges, a producer of ticks, and an interactive client."""
+"""`simulate` and `client`: simulated exchanges, a producer of ticks, and an interactive client.
+
+Rules of this file: what is simulated prints nothing itself. Its lines are shown as text, never as escape
+codes. The client shows trades and notices as `tail` does.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+import msgspec
 from cyclopts import App, Parameter
 
 import simulators
+from dataflow.client import Trade
 from dataflow.logs import unhinder
+from dataflow.logs.terminal import disarmed, wants_colour
 
 from . import examples
+from .columns import Columns, in_words
 from .common import Url, daemon_url, until_interrupted
 from .daemon import cannot_listen, why_not_free
 from .ends import Mistake
@@ -125,6 +134,8 @@ def client(*symbols: str, url: Url = None, keyboard: Keyboard | None = None) -> 
     """An interactive client.
 
     Keys make it leave gracefully, abruptly or for a while, and come back.
+    It shows what `tail` shows, and checks it: a line in capitals names
+    what the daemon got wrong.
 
     Parameters
     ----------
@@ -135,8 +146,28 @@ def client(*symbols: str, url: Url = None, keyboard: Keyboard | None = None) -> 
         raise Mistake("client needs a symbol, such as `dataflow client BTC-USD`")
     address = f"{daemon_url(url).replace('http', 'ws', 1)}/ws"
     wanted = tuple(symbol.upper() for symbol in symbols)
+    columns = Columns(max(map(len, wanted)), wants_colour(sys.stdout, os.environ))
     unhinder("stdout", "stderr")
-    until_interrupted(partial(simulators.run_client, wanted, url=address, keyboard=_keys(keyboard), say=_say))
+    until_interrupted(
+        partial(
+            simulators.run_client,
+            wanted,
+            url=address,
+            keyboard=_keys(keyboard),
+            say=lambda line: print(columns.news(line), flush=True),
+            show=lambda method, params: print(as_line(columns, method, params), flush=True),
+        )
+    )
+
+
+def as_line(columns: Columns, method: str, params: dict[str, Any]) -> str:
+    """A notification in the columns and words of `tail`."""
+    if method != "trades.update":
+        return columns.news(in_words(method, params))
+    try:
+        return columns.trade(msgspec.convert(params, Trade))
+    except msgspec.ValidationError as error:
+        return columns.news(f"UNREADABLE trade ({error}): {params}")
 
 
 def _serve(
@@ -151,6 +182,7 @@ def _serve(
     where = {} if port is None else {"port": port}
     try:
         until_interrupted(partial(serve, host=host, speed=speed, keyboard=_keys(keyboard), say=_say, **where))
+        _say(f"{exchange} simulator ended")
     except* (OSError, ValueError) as group:  # a taken port, an invalid speed, an unreadable file
         error, usual = _first(group), simulators.exchanges.find(exchange).port
         taken = isinstance(error, OSError) and error.filename is None  # the system's error names no port
@@ -172,7 +204,7 @@ def _keys(wanted: bool | None) -> bool:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(disarmed(line), flush=True)
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

@@ -21,8 +21,11 @@ from .events import (
     Trade,
 )
 from .faults import CallError, ServerFault, Unreachable, Unreadable, WrongPlace
-from .feed import Feed, Following, Page, connect
+from .feed import Feed, Following, connect
+from .frames import to_arrow, to_pandas
+from .pages import Page, Pages
 from .stream import Stream
+from .sync import SyncFeed, SyncFollowing, connect_sync
 
 __all__ = [
     "EVERY",
@@ -37,6 +40,7 @@ __all__ = [
     "Gap",
     "Notice",
     "Page",
+    "Pages",
     "Position",
     "Quality",
     "Refused",
@@ -44,10 +48,15 @@ __all__ = [
     "ServerFault",
     "Stream",
     "Subscribed",
+    "SyncFeed",
+    "SyncFollowing",
     "Topic",
     "Trade",
     "Unreachable",
     "Unreadable",
     "WrongPlace",
     "connect",
+    "connect_sync",
+    "to_arrow",
+    "to_pandas",
 ]

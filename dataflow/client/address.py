@@ -11,7 +11,8 @@ _SECURE = {"http": False, "ws": False, "https": True, "wss": True}
 
 @frozen
 class Address:
-    """`url` is as the user gave it. `socket` and `calls` are paths, of /ws and of /api/v1/rpc."""
+    """`url` is for messages: a query may hold a secret and is left out. `socket` and `calls` are the paths of
+    /ws and of /api/v1/rpc."""
 
     url: str
     host: str
@@ -32,20 +33,20 @@ def address_of(url: str) -> Address:
 
     Raises ValueError.
     """
-    parts = urlsplit(url)
+    parts, shown = urlsplit(url), url.rpartition("@")[2].partition("?")[0]
     if parts.scheme not in _SECURE or not parts.hostname:
-        raise ValueError(f"{url!r} is no address of a daemon, such as http://127.0.0.1:8080")
+        raise ValueError(f"{shown!r} is no address of a daemon, such as http://127.0.0.1:8080")
     if parts.username or parts.password or parts.fragment:
         raise ValueError(f"the address {parts.hostname} has a user, a password or a fragment: leave them out")
     try:
         port = parts.port
     except ValueError:
-        raise ValueError(f"{url!r} has no valid port: it is a number from 1 to 65535") from None
+        raise ValueError(f"{shown!r} has no valid port: it is a number from 1 to 65535") from None
     secure = _SECURE[parts.scheme]
     prefix = parts.path.rstrip("/").removesuffix("/ws")
     query = f"?{parts.query}" if parts.query else ""
     return Address(
-        url=url,
+        url=shown,
         host=parts.hostname,
         port=port or (443 if secure else 80),
         secure=secure,

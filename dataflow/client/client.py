@@ -291,7 +291,7 @@ class Client:
             return
         if not is_wanted:
             return
-        begun = Subscribed(topic=topic, epoch=answer.epoch, offset=answer.offset)
+        begun = Subscribed(topic=topic, epoch=answer.epoch, offset=answer.offset, newest=answer.offset)
         yield begun, _encode(begun)
         if topic.channel == CANDLES:
             bars = self._bars(topic)

@@ -160,12 +160,14 @@ class Refused(_Value, frozen=True, kw_only=True):
 class Subscribed(_Value, frozen=True, kw_only=True):
     """The server has answered a subscription: what follows of `topic` stands behind `offset`.
 
-    It comes before the entries of the answer, and behind a rewind or the gap of a new count.
+    It comes before the entries of the answer, and behind a rewind or the gap of a new count. `newest`: the
+    last place of the answer.
     """
 
     topic: Topic
     epoch: int
     offset: int
+    newest: int
 
 
 class Connection(_Value, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import json
 import ssl
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -22,7 +22,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import define, field
+from msgspec.structs import replace
 
 from .address import address_of
 from .calls import call
@@ -43,8 +43,9 @@ from .events import (
     Trade,
 )
 from .faults import CallError, ServerFault, Unreachable, Unreadable
-from .link import Link
-from .stream import Cursor
+from .inbox import Inbox, Places
+from .link import RETRY_FIRST, RETRY_MOST, Link
+from .pages import Page, Pages
 
 ROOM: Final = 10_000  # entries that wait for their reader
 KEEP: Final = 100  # entries of each stream that the core holds: there may be thousands of streams
@@ -53,102 +54,9 @@ ASK_AGAIN: Final = 1.0  # seconds, after a refusal for a while
 FOR_A_WHILE: Final = (-32000, -32002, -32603)  # codes of refusals that may be over soon
 
 E = TypeVar("E")
-P = TypeVar("P")
 T = TypeVar("T")
 Since: TypeAlias = Mapping[str, Mapping[str, Any]]
 TradeEvent: TypeAlias = Trade | Gap | Filled | Rewound | Quality | Connection
-
-
-@define(eq=False)
-class Inbox:
-    """What waits for one reader, at most `room` entries. `error`: why it ended, None for an end in order."""
-
-    topics: Sequence[Topic]
-    room: int
-    queue: deque[Any] = field(factory=deque)
-    ended: bool = False
-    error: Exception | None = None
-    asleep: anyio.Event | None = None  # of the reader
-    crowded: anyio.Event | None = None  # of the feed
-
-    def put(self, event: Any) -> None:
-        """Add an event; there must be room."""
-        self.queue.append(event)
-        if self.asleep is not None:
-            self.wake()
-
-    def wake(self) -> None:
-        """Let the reader look."""
-        if self.asleep is not None:
-            self.asleep.set()
-            self.asleep = None
-
-    def relieve(self) -> None:
-        """Let the feed go on, once half of the room is free."""
-        if self.crowded is not None and (self.ended or len(self.queue) <= self.room // 2):
-            self.crowded.set()
-            self.crowded = None
-
-    def end(self, error: Exception | None = None) -> None:
-        """No more comes. What waits is still given out."""
-        if not self.ended:
-            self.ended, self.error = True, error
-        self.wake()
-        self.relieve()
-
-    async def until_room(self) -> None:
-        """Until half of it is free, or nobody reads any more."""
-        while len(self.queue) >= self.room and not self.ended:
-            self.crowded = self.crowded or anyio.Event()
-            await self.crowded.wait()
-
-    async def until_something(self) -> None:
-        """Until an event waits, or no more will come."""
-        while not self.queue and not self.ended:
-            self.asleep = self.asleep or anyio.Event()
-            await self.asleep.wait()
-
-
-@define(eq=False)
-class Places:
-    """Where the readers of a feed stand in each stream."""
-
-    _cursors: dict[str, Cursor] = field(factory=dict)
-    _newest: dict[str, Trade] = field(factory=dict)  # not in its cursor so far: most events are trades
-
-    def begin(self, symbol: str, since: Mapping[str, Any] | None) -> None:
-        """A stream is followed: from now on, or behind the position of an earlier life."""
-        self._newest.pop(symbol, None)
-        cursor = self._cursors[symbol] = Cursor()
-        if since is not None:
-            cursor.hold(symbol, since)
-
-    def give(self, event: Any) -> bool:
-        """An event is given to its reader. Whether the reader wants to see it."""
-        if type(event) is Trade:
-            self._newest[event.symbol] = event
-            return True
-        if isinstance(event, Gap | Filled | Rewound):
-            self._cursor(event.symbol).take(event)
-        elif isinstance(event, Subscribed):
-            if event.topic.channel == TRADES:
-                self._cursor(event.topic.symbol).take(event)
-            return False
-        return True
-
-    @property
-    def positions(self) -> dict[str, dict[str, Any]]:
-        """By symbol: plain values, for JSON."""
-        for symbol in list(self._newest):
-            self._cursor(symbol)
-        return {symbol: cursor.since for symbol, cursor in self._cursors.items() if cursor.epoch}
-
-    def _cursor(self, symbol: str) -> Cursor:
-        cursor = self._cursors.setdefault(symbol, Cursor())
-        newest = self._newest.pop(symbol, None)
-        if newest is not None:
-            cursor.take(newest)
-        return cursor
 
 
 class Following(Generic[E]):
@@ -223,50 +131,9 @@ class Following(Generic[E]):
         self._feed._drop(self._inbox)
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a stream. `next`: where the next page begins, None at the end of a range.
-
-    `rewound`: the position that was asked for is on a branch that was lost; drop what you hold behind this
-    place.
-    """
-
-    symbol: str
-    epoch: int
-    trades: tuple[Trade, ...] = ()
-    gaps: tuple[Gap, ...] = ()
-    next: Position | None = None
-    rewound: Position | None = None
-
-    @property
-    def entries(self) -> list[Trade | Gap]:
-        """Trades and gaps in the order of the stream."""
-        return sorted([*self.trades, *self.gaps], key=lambda entry: entry.first)
-
-
-class Pages(Generic[P]):
-    """Asks for one page after the other, as they are taken. A failed question can be repeated: by the next
-    `anext`."""
-
-    def __init__(self, ask: Callable[[Any], Awaitable[tuple[P | None, Any]]], first: Any) -> None:
-        self._ask = ask
-        self._next = first
-        self._is_over = False
-
-    def __aiter__(self) -> Pages[P]:
-        return self
-
-    async def __anext__(self) -> P:
-        while not self._is_over:
-            page, self._next = await self._ask(self._next)
-            self._is_over = self._next is None
-            if page is not None:
-                return page
-        raise StopAsyncIteration
-
-
 class _Candles(msgspec.Struct):
     candles: list[Candle]
-    next: str | None = None
+    next: datetime | None = None
 
 
 _trades: Final = msgspec.json.Decoder(list[Trade])
@@ -281,11 +148,27 @@ class Feed:
     its events.
     """
 
-    def __init__(self, url: str, *, wait: bool, room: int, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        wait: bool,
+        room: int,
+        retry: tuple[float, float],
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
         self._address = address_of(url)
         self._context = ssl_context
         self._core = Client(format="compact", batch=True, keep=KEEP)
-        self._link = Link(self._address, self._core, self._core.hear, wait=wait, context=ssl_context)
+        self._link = Link(
+            self._address,
+            self._core,
+            self._core.hear,
+            wait=wait,
+            context=ssl_context,
+            retry_first=retry[0],
+            retry_most=retry[1],
+        )
         self._wait = wait
         self._room = room
         self._traders: dict[str, Inbox] = {}  # by symbol; what comes most
@@ -498,6 +381,8 @@ class Feed:
         return found or self._inboxes.get(Topic(channel, EVERY, interval))
 
     async def _tell(self, connection: Connection) -> None:
+        if connection == self.connection:
+            return
         self.connection = connection
         await self._tell_all([*dict.fromkeys(self._inboxes.values()), *self._listeners], connection)
 
@@ -582,6 +467,7 @@ class Feed:
         async def page_behind(place: Position | None) -> tuple[Page | None, Position | None]:
             asked = params if place is None else params | {"after": _plain(place)}
             page = _read(_page, await self._call("getTrades", asked))
+            page = replace(page, gaps=tuple(replace(gap, symbol=symbol) for gap in page.gaps))
             has_news = page.trades or page.gaps or page.rewound is not None
             return (page if has_news else None), (page.next if page.next != place else None)
 
@@ -604,8 +490,9 @@ class Feed:
 
         async def page_from(begin: str | None) -> tuple[list[Candle] | None, str | None]:
             page = _read(_candles, await self._call("getCandles", params | _given(**{"from": begin})))
-            is_last = begin is None or page.next == begin or not page.candles
-            return (page.candles or None), (None if is_last else page.next)
+            if begin is None or page.next is None or not page.candles or page.candles[-1].start >= page.next:
+                return (page.candles or None), None  # the next one would begin with a candle that is open now
+            return page.candles, _time(page.next)
 
         return Pages(page_from, _time(start))
 
@@ -614,19 +501,27 @@ class Feed:
 
 
 def connect(
-    url: str, *, wait: bool = False, room: int = ROOM, ssl_context: ssl.SSLContext | None = None
+    url: str,
+    *,
+    wait: bool = False,
+    room: int = ROOM,
+    retry_first: float = RETRY_FIRST,
+    retry_most: float = RETRY_MOST,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> Feed:
     """A feed from the daemon at `url`: `http://HOST:PORT`, or `ws://HOST:PORT/ws`; https and wss as well.
 
     Use it by `async with`. That raises Unreachable when no daemon answers there, unless `wait` is set; later
-    on each lost connection is followed by another one. `room`: events that may wait for the reader of one
-    iterator.
+    on each lost connection is followed by another one, after `retry_first` to `retry_most` seconds. `room`:
+    events that may wait for the reader of one iterator.
 
     Raises ValueError for an address that cannot be one.
     """
     if room < 1:
         raise ValueError(f"room is {room}: it must be at least 1")
-    return Feed(url, wait=wait, room=room, ssl_context=ssl_context)
+    if not 0 < retry_first <= retry_most:
+        raise ValueError(f"retry_first is {retry_first}: it must be more than 0, and at most {retry_most}")
+    return Feed(url, wait=wait, room=room, retry=(retry_first, retry_most), ssl_context=ssl_context)
 
 
 def _several(symbols: str | Iterable[str]) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ RETRY_FIRST: Final = 0.5  # seconds until the second attempt; random, up to twic
 RETRY_MOST: Final = 15.0
 TOLD_MOST: Final = 300.0  # seconds: the longest pause that is obeyed when the server tells it
 UNSAID_MOST: Final = 10_000  # calls
+FAULT: Final = "a fault of the daemon"
 FULL: Final = (429, 503)  # statuses of a server that may be there later
 
 T = TypeVar("T")
@@ -127,7 +128,7 @@ class Link(Generic[T]):
         except ServerFault as fault:
             if isinstance(fault, Unreadable) and not self._understood:
                 raise
-            told = f"a fault of the daemon ({fault})", None, None
+            told = f"{FAULT} ({fault})", None, None
         await self._hang_up()
         return self._lost(*told)
 

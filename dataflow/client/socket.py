@@ -103,7 +103,7 @@ class Inbound:
             self.replies.append(frame(_PONG, payload))
         elif kind == _CLOSE:
             code = int.from_bytes(payload[:2]) if len(payload) > 1 else 1005
-            self.closed = Lost(code, payload[2:].decode(errors="replace"))
+            self.closed = Lost(code, payload[2:].decode(errors="replace") or f"closed with {code}")
         elif kind in (_TEXT, _MORE) and (kind == _MORE) == bool(self._parts):
             self._parts.append(payload)
             self._held += len(payload) + 1  # one more, so that empty frames are bounded as well

@@ -134,7 +134,7 @@ class Stream:
                 yield from self.fill(fill)
         else:
             yield from self._begin(at, entries)
-        yield Subscribed(topic=self.topic, epoch=at.epoch, offset=self.offset or 0)
+        yield Subscribed(topic=self.topic, epoch=at.epoch, offset=self.offset or 0, newest=at.offset)
         for entry in entries:
             if entry.first != FROM_NOTHING:
                 yield self.take(entry)

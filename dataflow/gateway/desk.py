@@ -409,7 +409,7 @@ class Desk:
             circuit=source.circuit.value,
             lines=_lines(source),
             bounds=list(bounds(self._core, source)),
-            worst=self._core.board.worst(source.name),
+            worst=self._core.worst(source, states),
         )
 
     def _refill(self, source: SourceState) -> RefillInfo | None:

@@ -102,20 +102,22 @@ class Guestbook:
             self._tell_rest(math.inf)  # nobody tells it later
 
     async def _look(self) -> None:
-        for looked_at, (session, guest) in enumerate(list(self._living.items()), start=1):
-            if looked_at % _AT_ONCE == 0:
-                await trio.lowlevel.checkpoint()
-            if session.ended is None:
-                self._look_at(session, guest, trio.current_time())
+        living = list(self._living.items())
+        for start in range(0, len(living), _AT_ONCE):
+            now = trio.current_time()
+            for session, guest in living[start : start + _AT_ONCE]:
+                since = session.stuck_since
+                if since is not None and now - since >= STALLED_AFTER:
+                    self._is_stuck(session, guest, now - since)
+                elif self._stalled and guest.number in self._stalled and session.ended is None:
+                    self._stalled.discard(guest.number)
+                    self._tell(guest, "INFO", Kind.RECOVERED, "reads again")
+            await trio.lowlevel.checkpoint()
 
-    def _look_at(self, session: AnySession, guest: Guest, now: float) -> None:
-        words = _how_stalled(session, now)
-        if words is not None and guest.number not in self._stalled:
+    def _is_stuck(self, session: AnySession, guest: Guest, seconds: float) -> None:
+        if guest.number not in self._stalled and session.ended is None:
             self._stalled.add(guest.number)
-            self._tell(guest, "WARNING", Kind.STALLED, f"takes nothing: {words}")
-        elif words is None and guest.number in self._stalled:
-            self._stalled.discard(guest.number)
-            self._tell(guest, "INFO", Kind.RECOVERED, "reads again")
+            self._tell(guest, "WARNING", Kind.STALLED, _how_stuck(session, seconds))
 
     def _tell(self, guest: Guest, level: str, kind: Kind, words: str) -> None:
         path, line = paths.session(guest.number), f"client {words}: {guest}"
@@ -153,18 +155,13 @@ def code_of(ended: Ended) -> int | None:
     return None if ended.why is Ending.GONE else CODES[ended.why]
 
 
-def _how_stalled(session: AnySession, now: float) -> str | None:
-    backlog, pinged = session.backlog, session.pinged
-    if backlog is not None and now - backlog.since >= STALLED_AFTER:
-        waits = f"{backlog.messages:,} messages, {backlog.bytes:,} bytes"
-        return (
-            f"the oldest of what it was sent has waited for {now - backlog.since:.1f} s ({waits} behind it)"
-        )
-    if pinged is not None and now - pinged >= STALLED_AFTER:
-        return (
-            f"a ping has had no answer for {now - pinged:.1f} s, nothing came for {now - session.heard:.1f} s"
-        )
-    return None
+def _how_stuck(session: AnySession, seconds: float) -> str:
+    backlog = session.backlog
+    if backlog is None:
+        silent = trio.current_time() - session.heard
+        return f"is silent: a ping has had no answer for {seconds:.1f} s, nothing came for {silent:.1f} s"
+    waits = f"{backlog.messages:,} messages, {backlog.bytes:,} bytes"
+    return f"takes nothing: the oldest of what it was sent has waited for {seconds:.1f} s ({waits} behind it)"
 
 
 def _topics(session: AnySession) -> str:

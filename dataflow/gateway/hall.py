@@ -119,6 +119,12 @@ class Hall:
         """The WebSocket endpoints of all faces."""
         return [evolve(each, face=face.name) for face in self.faces for each in face.sockets(self)]
 
+    @property
+    def reached(self) -> tuple[int, str, bool]:
+        """Where clients reach the daemon: its port, the prefix of all paths, and whether there is TLS."""
+        gateway = self.settings.gateway
+        return self.lobby.port, gateway.root_path, gateway.tls_certificate is not None
+
     def attach(self, ctx: Context) -> None:
         """For an actor that lets clients in: before its first one. Idempotent."""
         self._root = ctx.supervisor("")

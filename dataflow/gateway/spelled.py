@@ -25,10 +25,14 @@ Lag = Annotated[
 State = Annotated[Grade, Meta(description="from live, the best, to standby", examples=["live"])]
 
 
+DECIMAL = "decimal"  # the format of such a number in a schema
+
 if TYPE_CHECKING:
     Number = Decimal
 else:  # in a schema msgspec calls a Decimal a text
-    Number = Annotated[float, Meta(description="with all digits of the source")]
+    Number = Annotated[
+        float, Meta(description="with all digits of the source", extra_json_schema={"format": DECIMAL})
+    ]
 
 
 class Delivered(TypedDict):

@@ -27,6 +27,7 @@ from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
 from dataflow.net.websocket import deflate
 from dataflow.server.connection import FloodError, StalledError
+from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import LinkState
 from dataflow.sources.vitals import Remedy
 from dataflow.topics.days import REASONS
@@ -107,9 +108,10 @@ class _Now(Collector):
             "dataflow_source_lines", "Connections to a source, by state", labels=["source", "state"]
         )
         for name, source in self._core.sources.items():
-            links = Counter(line.link for line in source.lines.values())
-            for state in LinkState:
-                lines.add_metric([name, state.value], links[state])
+            if isinstance(source.settings, SourceSettings):  # producers connect to the others
+                links = Counter(line.link for line in source.lines.values())
+                for state in LinkState:
+                    lines.add_metric([name, state.value], links[state])
             opened.add_metric([name], source.breaker.opened)
             trades.add_metric([name], source.delivered.trades)
             batches.add_metric([name], source.delivered.batches)

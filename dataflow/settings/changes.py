@@ -100,10 +100,11 @@ def _table(value: Any) -> str | None:
 
 def _written(table: Any) -> dict[str, Any]:
     fields = {field.name: field for field in attrs.fields(type(table))}
-    return {key: each for key, each in _members(table).items() if each != _default(fields[key], table)}
+    return {key: each for key, each in _members(table).items() if each != default_of(fields[key], table)}
 
 
-def _default(field: attrs.Attribute[Any], table: Any) -> Any:
+def default_of(field: attrs.Attribute[Any], table: Any) -> Any:
+    """The value that a key of `table` has when nobody writes it; `attrs.NOTHING` if it must be written."""
     made: Any = field.default
     if not isinstance(made, attrs.Factory):  # type: ignore[arg-type]
         return made

@@ -229,7 +229,7 @@ class Board:
         now, marks, due = self._steady(), list[Switched](), float("inf")
         for symbol in symbols:
             standing = self._standings[symbol]
-            turn = standing.weigh({name: self._health(name, symbol) for name in standing.sources}, now)
+            turn = standing.weigh({name: self.health(name, symbol) for name in standing.sources}, now)
             if turn is not None:
                 marks.append(self._switch(standing, turn, now))
             due = min(due, standing.due)
@@ -238,20 +238,11 @@ class Board:
             self._tell([mark.symbol for mark in marks])
         return max(0.0, due - now)
 
-    def worst(self, name: str) -> tuple[str, Health] | None:
-        """The wanted symbol with which the source `name` fares worst, and how; None while none is wanted."""
+    def health(self, name: str, symbol: str) -> Health:
+        """How the source `name` fares with `symbol`, in any mode."""
         source = self._sources()[name]
-        known = self._errors.recent(source)
-        healths = ((symbol, self._of(source, symbol, known)) for symbol in sorted(source.interest.topics))
-        return min(healths, key=lambda each: each[1].score, default=None)
-
-    def _health(self, name: str, symbol: str) -> Health:
-        source = self._sources()[name]
-        return self._of(source, symbol, self._errors.recent(source))
-
-    def _of(self, source: SourceState, symbol: str, errors: int) -> Health:
         state, is_connected, lag = self._state_of(source, symbol)
-        return health(state, is_connected, lag, errors)
+        return health(state, is_connected, lag, self._errors.recent(source))
 
     def _switch(self, standing: Standing, turn: Turn, now: float) -> Switched:
         before = standing.active

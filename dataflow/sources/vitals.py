@@ -85,6 +85,7 @@ class Pulse:
     gapped_at: float = float("-inf")
     holes: int = -1
     counted_at: float = float("-inf")
+    lag: float | None = None  # seconds from a trade to its arrival: the median of late
     lags: deque[float] = field(factory=lambda: deque(maxlen=_LAGS))
     _heard_at: float = 0.0  # the newest sign, or the begin of the subscription
     _known: Newest | None = None  # the newest trade since that begin, as we or the upstream saw it
@@ -92,11 +93,6 @@ class Pulse:
     _suspect: Newest | None = None  # newer than ours
     _proven_at: float = float("inf")
     _left_out: Trade | None = None  # the last one that came while another source was preferred
-
-    @property
-    def lag(self) -> float | None:
-        """Seconds from a trade to its arrival: the median of late."""
-        return round(median(self.lags), 3) if self.lags else None
 
     def begin(self, now: float, ours: Trade | None) -> None:
         """It is subscribed, perhaps anew: what came before proves nothing."""
@@ -172,6 +168,7 @@ class Pulse:
     def _hear(self, now: float, lag: float | None) -> None:
         if lag is not None:
             self.lags.append(lag)
+            self.lag = round(median(self.lags), 3)  # here, for it is read far more often than it changes
         self.cadence.heard(now - self._heard_at)
         self._heard_at, self.asked, self.stalls = now, 0, 0
         self.ask_at = now + self.cadence.patience
@@ -223,6 +220,11 @@ class Vitals:
         """The middle one of the lags of all symbols, seconds."""
         lags = [lag for pulse in self.pulses.values() if (lag := pulse.lag) is not None]
         return round(median(lags), 3) if lags else None
+
+    def lag_of(self, symbol: str) -> float:
+        """The lag of one symbol; 0 while it is not known."""
+        pulse = self.pulses.get(symbol)
+        return 0.0 if pulse is None or pulse.lag is None else pulse.lag
 
     def subscribed(self, symbol: str) -> None:
         """From now on its trades come, or should."""

@@ -16,6 +16,7 @@ from dataflow.domain.topic import QUALITY, TRADES
 from dataflow.settings.schema import Settings
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import Audience, SourceState
+from dataflow.sources.vitals import Pulse
 from supervisors import Child
 
 SYMBOLS = ("A-X", "B-X", "C-X")
@@ -147,3 +148,32 @@ def test_a_source_that_is_not_asked_to_brings_nothing() -> None:
     )
     core.discover("C-D", "a")
     assert list(core.symbols) == ["A-B"]
+
+
+async def test_the_worst_symbol_of_a_source() -> None:
+    """Of those that somebody wants: a lost one before one that lags, and that before a good one. A source that nobody
+    wants anything of has none."""
+    settings = SourceSettings(connector="any", url="ws://a/", symbols=(*SYMBOLS, "D-X"))
+    core = Core(Settings(sources={"one": settings}))
+    source = core.sources["one"]
+
+    def worst() -> tuple[str, int] | None:
+        found = core.worst(source, core.symbols_by_state()["one"])
+        return None if found is None else (found[0], found[1].score)
+
+    assert worst() is None
+    for symbol in SYMBOLS:
+        source.interest.want(symbol, "me")
+    source.up([])
+    for symbol in SYMBOLS:
+        source.subscribed(symbol)
+        source.vitals.pulses[symbol] = Pulse(lag=0.5)
+    assert worst() == ("A-X", 100)
+    source.vitals.pulses["B-X"].lag = 10.0
+    assert worst() == ("B-X", 80)
+    source.refused("C-X", "no such symbol")
+    assert worst() == ("C-X", 0)
+    source.interest.release("C-X", "me")
+    assert worst() == ("B-X", 80)
+    source.down("cut")
+    assert worst() == ("A-X", 0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.domain import secrets
-from dataflow.events import KEPT, STACK, TEXT, Event, Events, Kind
+from dataflow.events import KEPT, STACK, STACKS, TEXT, Event, Events, Kind
 from dataflow.settings.schema import Operator, Settings
 
 
@@ -78,6 +78,17 @@ def test_a_burst_of_one_kind_washes_out_no_other(ring: Events, clock: Clock) -> 
     assert events[0].text == "the one that matters"
     assert events[-1].path == "sources/9999"
     assert ring.forgotten == 10_001 - KEPT
+
+
+def test_a_storm_of_crashes_has_few_stacks(ring: Events, clock: Clock) -> None:
+    """Each costs a millisecond. The texts are all there, and so is the stack of the next crash."""
+    for n in range(100):
+        ring.tell(Kind.CRASHED, f"topics/{n}", "crash", ValueError("x"))
+    clock.now += 1
+    ring.tell(Kind.CRASHED, "topics/0", "crash", ValueError("x"))
+    events = ring.newest(200)
+    assert len(events) == 101
+    assert [n for n, each in enumerate(events) if each.stack] == [*range(STACKS), 100]
 
 
 def test_ids_grow_over_restarts(ring: Events, clock: Clock) -> None:

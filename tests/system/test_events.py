@@ -82,6 +82,9 @@ async def test_a_source_that_is_cut(lines: list[str]) -> None:
         bounds = {each["name"]: each for each in source["bounds"]}
         assert bounds["symbols"] == {"name": "symbols", "used": 1, "limit": 1024, "per": None}
         assert bounds["connections"]["used"] >= 2
+        (line,) = d.core.sources["binance"].lines.values()
+        assert line.pace is not None
+        assert line.pace.most == bounds["requests"]["limit"]
 
 
 async def test_a_client_that_stalls_is_told_before_it_is_ended(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +14,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from dataflow.domain.quality import Grade
 from dataflow.faces import guide
 from dataflow.settings.schema import Gateway
 from tests.support.browser import Heard, browse
-from tests.support.guide import shared
+from tests.support.guide import GUIDE, shared
 from tests.support.tutorial import Reader
 from tests.system.daemon import daemon, http_client
 
@@ -157,7 +159,7 @@ def test_five_minutes(reader: Callable[..., Reader], demo: dict[str, int]) -> No
     assert me.next("sh") == ". .venv/bin/activate\n"
     lines = me.run("dataflow tail").splitlines()
     assert [line.split()[1] for line in lines] == ["BTC-USDT"] * 6
-    answers = [json.loads(line) for line in me.run("curl").replace("}{", "}\n{").splitlines()]
+    answers = [json.loads(line) for line in me.run("curl").splitlines() if line]
     assert len(answers[0]["trades"]) == 2
     assert answers[1]["candles"]
     with me.running(me.next("sh", "dataflow tail BTC-USDT").strip(), r"#\d+") as tail:
@@ -187,8 +189,8 @@ def test_a_first_source(reader: Callable[..., Reader]) -> None:
         said = me.run("dataflow check mine.toml")
         assert "1 of 1 symbols" in said
         assert "first trade   BTC-USD" in said
-        with me.running(me.next("sh", "dataflow run").strip(), LISTENING) as daemon:
-            me.ports["8080"] = int(daemon.heard(LISTENING)[1])
+        with me.running(me.next("sh", "dataflow run").strip(), LISTENING) as started:
+            me.ports["8080"] = int(started.heard(LISTENING)[1])
             assert len(me.run("dataflow tail").splitlines()) == 5
             me.run("curl")
             ask = me.blocks[0]
@@ -204,3 +206,86 @@ def test_a_first_source(reader: Callable[..., Reader]) -> None:
         assert "BROKEN" not in me.run("export PYTHONPATH=feeds")
         me.write("own.toml", "toml")
         assert "first trade   BTC-USD" in me.run("export PYTHONPATH=feeds")
+
+
+def test_operating(reader: Callable[..., Reader]) -> None:
+    """Everything that an operator is told to look at is there; the history goes on, or begins anew after a kill."""
+    me = reader("operating")
+    with me.running(me.next("sh", "dataflow simulate binance").strip() + " --port 0", SIMULATED) as exchange:
+        me.ports["5001"] = int(exchange.heard(SIMULATED)[1])
+        me.write("mine.toml", "toml", "[history]")
+        assert "first trade   BTC-USDT" in me.run("dataflow check mine.toml")
+        start = me.next("sh", "dataflow run").strip()
+        with me.running(start, LISTENING) as life:
+            me.ports["8080"] = int(life.heard(LISTENING)[1])
+            said = me.run("export DATAFLOW__OPERATOR__TOKEN")
+            assert "shard-0" in said
+            assert "binance  connected" in said
+            said = me.run("curl")
+            assert '"status":"ready"' in said
+            for metric in re.findall(r"^\| `(dataflow_\w+)", me.text, re.MULTILINE):
+                assert f"\n{metric}{{" in said or f"\n{metric} " in said, metric
+            quality = json.loads(me.run("curl"))["quality"]
+            assert quality["state"] in re.findall(r"^\| `([a-z]+)` \|", me.text, re.MULTILINE)
+            assert "BTC-USDT" in me.run("dataflow history list")
+            assert (me.folder / "trades.csv").read_text().count("\n") > 1
+            assert "begins" in life.said
+        me.ports.pop("8080")
+        with me.running(start, LISTENING) as life:
+            life.heard(r"epoch \d+ goes on")
+            life.process.kill()
+        with me.running(start, LISTENING) as life:
+            life.heard("begins, because the history was not closed in order")
+            me.run("sed")
+            life.process.send_signal(signal.SIGHUP)
+            life.hear(r"reloaded: \[sources.binance\] symbols")
+
+
+def test_the_states_of_a_symbol_are_all_told() -> None:
+    """None can be met that the page does not explain."""
+    text = (GUIDE / "pages" / "operating.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z]+)` \|", text, re.MULTILINE)) == {grade.value for grade in Grade}
+
+
+def test_rehearsing(reader: Callable[..., Reader], demo: dict[str, int]) -> None:
+    """Faults of actors and exchanges are taken; a short rehearsal has its verdict, and so have a few deaths."""
+    me = reader("rehearsing", demo)
+    assert me.next("sh") == "make run\n"
+    assert "gateway/herald" in me.run("dataflow fault sources/binance disconnect")
+    with me.running(me.next("sh", "dataflow tail").strip(), r"#\d+"):
+        pass
+    given, taken = me.blocks[0][1].splitlines()
+    me.blocks[:1] = [("sh", given), ("sh", taken)]
+    number = re.search(r"fault (\d+)", me.run("dataflow fault cache/shard-1 delay"))
+    assert number
+    me.blocks[0] = ("sh", re.sub(r"\d+$", number[1], taken))
+    assert "withdrawn" in me.run("dataflow fault --withdraw")
+    me.run("curl localhost")
+    me.blocks[0] = ("sh", me.blocks[0][1].replace("--minutes 0.1", "--minutes 0.02"))
+    assert "every invariant held" in me.run("dataflow chaos --seed 7 --minutes")
+    me.blocks[0] = ("sh", me.blocks[0][1].replace("--deaths 3", "--deaths 1"))
+    assert "every invariant held" in me.run("dataflow chaos --seed 7 --deaths")
+
+
+def test_a_first_client(reader: Callable[..., Reader], demo: dict[str, int]) -> None:
+    """In Python a second run goes on at the very next place; in JavaScript the same trades come."""
+    me = reader("first-client", demo)
+    assert me.next("sh") == "make run\n"
+    me.write("follow.py", "python")
+    follow = me.next("sh", "python follow.py").strip()
+    places = []
+    for _ in range(2):
+        with me.running(follow, r"(?m)^(?=\d)") as program:
+            for _ in range(5):
+                places.append(int(program.hear(r"(?m)^(\d+) (?:buy|sell) \d+\.\d+ \d+\.\d+\n")[1]))
+            program.process.send_signal(signal.SIGINT)
+            program.process.wait()
+        kept = json.loads((me.folder / "place.json").read_text())["BTC-USDT"]["offset"]
+        assert kept >= places[-1]
+        places += range(places[-1] + 1, kept + 1)  # printed meanwhile
+    assert places == list(range(places[0], places[-1] + 1))
+    me.run("curl")
+    me.write("follow.mjs", "js")
+    with me.running(me.next("sh", "node follow.mjs").strip(), r"(?m)^\d+ (?:buy|sell) \d+\.\d+ \d+\.\d+\n"):
+        pass
+    assert len(json.loads(me.run("curl"))["trades"]) == 2

@@ -233,15 +233,17 @@ async def test_the_page_shows_a_stall_and_its_end() -> None:
 
         def visit(page: Page, heard: Heard) -> tuple[str, list[str]]:
             page.goto(s.daemon.http)
-            cell = page.locator("#symbols tbody tr", has_text=BTC).locator(".source")
-            expect(cell).to_have_text(re.compile("binance · (live|quiet)"))
+            row = page.locator("table.symbols tbody tr", has_text=BTC)
+            cell, link = row.locator(".quality"), row.get_by_role("link")
+            expect(cell).to_have_text(re.compile("live|quiet"))
             trio.from_thread.run_sync(stalled.set)
-            expect(cell).to_have_text("binance · stalled", timeout=PATIENT)
-            hint, notices = str(cell.get_attribute("title")), page.locator("#notices")
-            expect(notices).to_contain_text(f"{BTC} at binance: the source has newer trades", timeout=PATIENT)
+            expect(cell).to_have_text("stalled", timeout=PATIENT)
+            link.hover()
+            hint, notices = str(link.get_attribute("title")), page.locator("#notices")
+            expect(notices).to_contain_text(f"binance has newer trades than it sends: {BTC}", timeout=PATIENT)
             trio.from_thread.run_sync(cured.set)
-            expect(cell).not_to_have_text("binance · stalled", timeout=PATIENT)
-            expect(notices).to_contain_text(re.compile(f"{BTC} at binance is .* again"), timeout=PATIENT)
+            expect(cell).not_to_have_text("stalled", timeout=PATIENT)
+            expect(notices).to_contain_text(f"binance sends again: {BTC}", timeout=PATIENT)
             return hint, heard.complaints
 
         async def market() -> None:

@@ -18,6 +18,7 @@ import pytest
 import trio
 from attrs import define
 from httpx_sse import EventSource, aconnect_sse
+from playwright.sync_api import Page, expect
 from trio_websocket import ConnectionRejected, wrap_client_stream
 
 from dataflow.gateway.identity import Principal
@@ -25,6 +26,7 @@ from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Gateway, Operator
 from simulators import Exchange, Trade, open_binance
 from supervisors import leaves
+from tests.support.browser import Heard, browse
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.waiting import until
 from tests.system.daemon import Client, Daemon, daemon, from_binance
@@ -178,9 +180,26 @@ async def test_the_page_and_its_addresses_are_below_the_prefix(tmp_path: Path, c
         assert (await s.http.get("/feed")).headers["location"].endswith("/feed/")
         page = await s.http.get("/feed/")
         assert page.http_version == "HTTP/2"
-        assert "script-src 'sha256-" in page.headers["content-security-policy"]
+        assert "script-src 'self'" in page.headers["content-security-policy"]
         assert (await s.http.get("/feed/ready")).status_code == 200
         assert (await s.http.get("/ready")).status_code == 404
+
+
+async def test_a_browser_shows_the_page_below_the_prefix(tmp_path: Path, checkout: Path) -> None:
+    """All symbols, and one with its chart: all files and the socket are found; nothing is asked for elsewhere."""
+    async with stage(checkout, tmp_path) as s:
+        home = f"https://localhost:{s.port}/feed/"
+
+        def visit(page: Page, heard: Heard) -> Heard:
+            page.goto(home)
+            page.get_by_role("link", name="BTC-USDT").click()
+            expect(page.locator(".legend")).to_have_text("No candle yet.")
+            expect(page.locator("#link")).to_have_text("connected")
+            return heard
+
+        heard = await browse(visit, ignore_https_errors=True)
+        assert heard.complaints == []
+        assert [url for url in heard.urls if not url.startswith((home, "data:"))] == []
 
 
 async def test_the_page_itself_comes_in_and_a_foreign_one_does_not(tmp_path: Path, checkout: Path) -> None:

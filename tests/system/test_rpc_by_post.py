@@ -52,6 +52,7 @@ async def test_answers_are_those_of_the_websocket() -> None:
             ("getCandles", {"symbol": "BTC-USDT", "interval": "1m"}),
             ("getSymbols", {}),
             ("ping", {}),
+            ("rpc.discover", {}),
             ("getTrades", {"symbol": "BTC"}),
             ("getTrades", {"symbol": "BTC-USDT", "frmo": 1}),
         ]

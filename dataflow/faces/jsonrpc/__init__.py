@@ -8,13 +8,13 @@ from typing import Final
 from attrs import frozen
 
 from dataflow.gateway import face
-from dataflow.gateway.about import Sample, Trial
+from dataflow.gateway.about import Sample, Trial, simple
 from dataflow.gateway.face import Entrance, Route
 from dataflow.gateway.hall import Hall
 from dataflow.server.handshake import Socket
 from dataflow.settings.schema import FaceSettings
 
-from . import library, posted
+from . import described, library, posted
 from .methods import Calls, formats
 
 PATH: Final = "/ws"
@@ -26,10 +26,10 @@ class Settings(FaceSettings):
 
 
 class Face(face.Face):
-    """One WebSocket, one endpoint beside it, and the client library in JavaScript."""
+    """One WebSocket, one endpoint beside it, their description, and the client library in JavaScript."""
 
     def routes(self, hall: Hall) -> Iterable[Route]:
-        return (posted.route(hall), *library.routes())
+        return (posted.route(hall), described.route(hall), *library.routes())
 
     def sockets(self, hall: Hall) -> Iterable[Entrance]:
         known = formats(hall.core.symbols, list(hall.settings.sources))
@@ -52,6 +52,7 @@ class Face(face.Face):
         }
         words = "The same calls without a WebSocket, but for subscriptions."
         yield Sample("JSON-RPC 2.0 by POST", url, words, lines=lines)
+        yield simple("AsyncAPI", described.PATH, "All messages of JSON-RPC over WebSocket, for tools.")
 
 
 _SUBSCRIBE: Final = (

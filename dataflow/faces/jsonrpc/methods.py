@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
-from attrs import evolve, frozen
+from attrs import evolve
 from loguru import logger
 
 from actors.update import Rendering
@@ -22,7 +22,7 @@ from dataflow.domain.candle import Candle
 from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import QUALITY, TRADES
 from dataflow.gateway import spelled, spelling
-from dataflow.gateway.answers import CandlePage, Position, TradesPage
+from dataflow.gateway.answers import CandlePage, TradesPage
 from dataflow.gateway.clients import AnySession
 from dataflow.gateway.desk import MAX_COUNT, check_range
 from dataflow.gateway.face import Conversation
@@ -38,7 +38,10 @@ from dataflow.gateway.subscriptions import Subscribed
 
 from . import protocol
 from .compact import COLUMNS, Compact
-from .format import JSONRPC, STRINGS
+from .describing import openrpc
+from .format import JSONRPC
+from .format import STRINGS as IN_STRINGS
+from .messages import COMPACT, JSON, STRINGS, GetCandles, GetTrades, RecentTrades, Subscribe, Unsubscribe
 from .protocol import Long, Write
 
 T = TypeVar("T")
@@ -46,51 +49,7 @@ T = TypeVar("T")
 SYMBOLS_AT_ONCE: Final = 16  # of an answer for all, told in one turn: half a millisecond
 TRADES_AT_ONCE: Final = 200  # encoded in one turn: half a millisecond, and 45 KB
 CANDLES_AT_ONCE: Final = 100  # candles cost more: a millisecond, and 40 KB
-JSON: Final = "json"
-COMPACT: Final = "compact"
 _PLAIN: Final[Mapping[str, Format]] = {JSON: JSONRPC}
-
-
-@frozen(kw_only=True)
-class Subscribe:
-    symbol: str | list[str]
-    channel: str = TRADES
-    snapshot: int | None = None
-    since: dict[str, Any] | None = None  # a position; of several symbols one each, by symbol
-    batch: bool = False
-    format: str = JSON
-    interval: str | None = None  # of candles
-
-
-@frozen(kw_only=True)
-class Unsubscribe:
-    symbol: str | list[str]
-    channel: str = TRADES
-    interval: str | None = None
-
-
-@frozen(kw_only=True)
-class RecentTrades:
-    symbol: str
-    count: int = 50
-    beforeTimestamp: str | None = None  # noqa: N815 - the public contract's spelling
-    afterTimestamp: str | None = None  # noqa: N815
-
-
-class GetCandles(msgspec.Struct, kw_only=True, frozen=True, rename={"start": "from", "end": "to"}):
-    symbol: str
-    interval: str
-    start: str | None = None
-    end: str | None = None
-    limit: int = 500
-
-
-class GetTrades(msgspec.Struct, kw_only=True, rename={"start": "from", "end": "to"}):
-    symbol: str
-    after: Position | None = None
-    start: str | None = None
-    end: str | None = None
-    limit: int = 1000
 
 
 class Questions:
@@ -136,13 +95,16 @@ class Questions:
     async def status(self) -> spelled.Status:
         return spelling.status(self.hall.desk.status())
 
+    async def discover(self) -> msgspec.Raw:
+        return openrpc(*self.hall.reached)
+
     async def ping(self) -> str:
         return "pong"
 
 
 def formats(symbols: Sequence[str], sources: Sequence[str]) -> Mapping[str, Format]:
     """The formats that clients of one daemon may choose, by name. It starts with these names."""
-    return {JSON: JSONRPC, COMPACT: Compact(symbols, sources), "strings": STRINGS}
+    return {JSON: JSONRPC, COMPACT: Compact(symbols, sources), STRINGS: IN_STRINGS}
 
 
 class Calls(Conversation, Questions):
@@ -308,6 +270,7 @@ QUESTIONS: Final[dict[str, tuple[type | None, protocol.Handler]]] = {
     "getCandles": (GetCandles, Questions.candles),
     "getSymbols": (None, Questions.symbols),
     "getStatus": (None, Questions.status),
+    "rpc.discover": (None, Questions.discover),
     "ping": (None, Questions.ping),
 }
 # One table for all clients: a table each would be most of the cost of a client.

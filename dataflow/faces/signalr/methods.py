@@ -12,7 +12,7 @@ from attrs import frozen
 
 from dataflow.domain import Topic
 from dataflow.domain.topic import TRADES
-from dataflow.faces.jsonrpc import methods
+from dataflow.faces.jsonrpc import messages
 from dataflow.faces.jsonrpc.methods import Calls
 from dataflow.faces.jsonrpc.protocol import Long, Methods
 from dataflow.gateway.problems import InvalidValue
@@ -54,7 +54,7 @@ class HubCalls(Calls):
         _check_channel(params.channel)
         symbol = self._known(params.symbol)
         return await self.subscribe(
-            methods.Subscribe(symbol=symbol, snapshot=params.snapshot, since=params.since)
+            messages.Subscribe(symbol=symbol, snapshot=params.snapshot, since=params.since)
         )
 
     async def hub_unsubscribe(self, params: Unsubscribe) -> Any:
@@ -62,7 +62,7 @@ class HubCalls(Calls):
         symbol = _named(params.symbol)
         if not self.subscriptions.follows(Topic(TRADES, symbol)):  # one that is followed may have left
             self._known(symbol)
-        return await self.unsubscribe(methods.Unsubscribe(symbol=symbol))
+        return await self.unsubscribe(messages.Unsubscribe(symbol=symbol))
 
     async def hub_recent_trades(self, params: RecentTrades) -> Long:
         symbol = self._known(params.symbol)
@@ -71,7 +71,7 @@ class HubCalls(Calls):
             raise InvalidValue("count", count, f"Count must be between 1 and {self.max_recent}")
         before = None if params.afterTimestamp is not None else params.beforeTimestamp
         return await self.recent_trades(
-            methods.RecentTrades(
+            messages.RecentTrades(
                 symbol=symbol, count=count, beforeTimestamp=before, afterTimestamp=params.afterTimestamp
             )
         )

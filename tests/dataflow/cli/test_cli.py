@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,15 +16,19 @@ from typing import Any
 
 import attrs
 import pytest
+from cyclopts import Parameter
 from loguru import logger
 
 import dataflow
 from dataflow.cli import _COMMANDS, app, main
+from dataflow.cli.columns import Columns
 from dataflow.cli.common import daemon_url, until_interrupted
-from dataflow.cli.daemon import why_not_free
+from dataflow.cli.config import CONFIG
+from dataflow.cli.daemon import told_end, why_not_free
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.history import HISTORY
-from dataflow.cli.simulate import SIMULATORS
+from dataflow.cli.simulate import SIMULATORS, as_line
+from dataflow.cli.top import VIEWS
 from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
 from simulators import CONTROLS_ABOVE
@@ -80,6 +86,7 @@ EVERY = (
     [(name,) for name, *_ in _COMMANDS]
     + [("simulate", name) for name, *_ in SIMULATORS]
     + [("history", name) for name, *_ in HISTORY]
+    + [("config", name) for name, *_ in CONFIG]
 )
 
 
@@ -105,6 +112,11 @@ class TestHelp:
             assert f"│ {name} " in out
         assert "Examples:\n\n  dataflow demo" in out
 
+    @pytest.mark.parametrize("words", [(), ("status",), ("config", "show")], ids=" ".join)
+    def test_help_is_a_word_too(self, output: Output, words: tuple[str, ...]) -> None:
+        """`dataflow help COMMAND` is what one tries first."""
+        assert output.of("help", *words) == output.of(*words, "--help")
+
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_every_command_explains_itself(self, output: Output, words: tuple[str, ...]) -> None:
         """Every command has --help, with at least one example that calls this command."""
@@ -121,11 +133,101 @@ class TestHelp:
     @pytest.mark.parametrize("words", EVERY, ids=" ".join)
     def test_examples_can_be_typed(self, words: tuple[str, ...]) -> None:
         """Every command accepts its own examples."""
-        table = {name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS, *HISTORY)}
+        table = {
+            name: examples for name, _where, _help, *examples in (*_COMMANDS, *SIMULATORS, *HISTORY, *CONFIG)
+        }
         for example in table[words[-1]]:
-            typed = example.partition("|")[0].split()
+            typed = re.split("[|>]", example)[0].split()
             call = typed[typed.index("dataflow") + 1 :]
             app().parse_args(call, exit_on_error=False, print_error=False)
+
+
+@pytest.fixture
+def page(checkout: Path) -> str:
+    return (checkout / "dataflow" / "cli" / "README.md").read_text()
+
+
+class TestReadme:
+    def test_it_has_every_command(self, page: str) -> None:
+        """The table names those that there are, and of `config` both."""
+        rows = re.findall(r"^\| `([a-z ]+)` \| .* \| `dataflow ([^`]+)` \|$", page, re.M)
+        names = {name for name in app() if not name.startswith("-")}
+        assert {name for name, _ in rows} == names - {"config"} | {"config show", "config default"}
+        assert [name for name, example in rows if not example.startswith(name)] == []
+
+    def test_its_examples_can_be_typed(self, page: str) -> None:
+        """Every command line is accepted."""
+        examples = re.findall(r"`dataflow ([a-z][^`|]+)`", page) + re.findall(r"^dataflow (.*)$", page, re.M)
+        typed = [re.split("[#>]|mkdir", example)[0].split() for example in examples]
+        assert len(typed) > 20
+        for words in (
+            each for each in typed if not {"COMMAND", "SHELL"} & set(each) and "http://" not in each[0]
+        ):
+            app().parse_args(words, exit_on_error=False, print_error=False)
+
+    @pytest.mark.parametrize("by", VIEWS)
+    def test_it_has_every_column_of_top(self, page: str, by: str) -> None:
+        """In the order in which they stand."""
+        (row,) = re.findall(rf"^\| `{by}` \| (`{VIEWS[by].columns[0].title}`.*) \|$", page, re.M)
+        assert re.findall("`([^`]+)`", row) == [column.title for column in VIEWS[by].columns]
+
+
+def test_the_options_of_simulate_are_those_of_the_readme(checkout: Path) -> None:
+    """Each option that a simulator takes stands in the table, and no other one. (Keys: tests/simulators.)"""
+    table = (checkout / "simulators" / "README.md").read_text().partition("| option of `simulate` |")[2]
+    rows = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[2:]]
+    told = {name for row in rows for name in re.findall(r"`(--[\w-]+)", row)}
+    taken: set[str] = set()
+    for name in ("binance", "replay", "ticks"):
+        found = app()["simulate"][name].assemble_argument_collection(default_parameter=Parameter(negative=()))
+        taken |= {option for each in found for option in each.names if option.startswith("--")}
+    assert told == {name.partition(".")[0] for name in taken}
+
+
+class TestClient:
+    def test_it_speaks_as_tail_does(self) -> None:
+        """The price before the quantity, in the same columns; notices in words, and no raw object. What is no trade at
+        all is shown as it is."""
+        told = {"symbol": "BTC-USD", "offset": 7, "side": "buy", "price": 8501.5, "qty": 1, "tradeId": "t7"}
+        told |= {"timestamp": "2020-05-10T18:33:36.696315Z", "source": "s", "seqnum": 1, "event": "updated"}
+        columns = Columns(7)
+        assert as_line(columns, "trades.update", told) == (
+            "18:33:36.696 BTC-USD buy      8501.5              1          s #7"
+        )
+        lost = {"source": "s\x1b", "reason": "silent"}
+        assert as_line(columns, "connection.lost", lost) == "-- s\\x1b: connection lost (silent)"
+        assert as_line(columns, "trades.update", {"symbol": "A-B"}).startswith(
+            "-- UNREADABLE trade (Object missing"
+        )
+
+
+class TestCompletion:
+    @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+    def test_in_bash(self, output: Output, tmp_path: Path) -> None:
+        """The script completes commands, commands of commands, options, and the values of options."""
+        script = tmp_path / "dataflow.bash"
+        script.write_text(output.of("completion", "bash")[1])
+        asked = {"st": "status", "config d": "default", "status --w": "--watch", "top --by c": "client"}
+        lines = [f"source {script}", "f=$(complete -p dataflow | sed 's/.*-F \\([^ ]*\\).*/\\1/')"]
+        for words in asked:
+            typed = f"dataflow {words}"
+            lines += [f"COMP_WORDS=({typed}); COMP_CWORD={typed.count(' ')}; COMP_LINE='{typed}'"]
+            lines += [f"COMP_POINT={len(typed)}; COMPREPLY=(); $f; echo ${{COMPREPLY[*]}}"]
+        told = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+        assert told.stdout.splitlines() == list(asked.values())
+
+    @pytest.mark.parametrize("shell", ["zsh", "fish"])
+    def test_other_shells(self, output: Output, shell: str) -> None:
+        """Each gets a script of its own on standard output."""
+        code, out, err = output.of("completion", shell)
+        assert (code, err) == (0, "")
+        assert "_dataflow" in out
+
+    def test_another_shell(self, output: Output) -> None:
+        """It is a mistake that names those that are known."""
+        code, _, err = output.of("completion", "tcsh")
+        assert code == 1
+        assert 'Choose from: "bash", "zsh", "fish"' in err
 
 
 class TestEnds:
@@ -137,7 +239,13 @@ class TestEnds:
             (("tail", "A-B", "--cuont", "3"), "dataflow: Unknown option: --cuont. Did you mean --count?"),
             (
                 ("tail", "A-B", "--count", "x"),
-                'dataflow: Invalid value for --count: unable to convert "x" into int.',
+                "dataflow: --count: found x; must be a whole number",
+            ),
+            (("chaos", "--minutes", "x"), "dataflow: --minutes: found x; must be a number"),
+            (("run", "-c"), "dataflow: -c needs a value; dataflow run --help says which"),
+            (
+                ("simulate", "replay"),
+                "dataflow: dataflow simulate replay needs a FILE; dataflow simulate replay --help has",
             ),
             (("run", "my.toml"), "dataflow: did you mean dataflow run --config my.toml?\n"),
             (
@@ -602,3 +710,14 @@ class TestAddress:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
         assert daemon_url(given) == url
+
+
+class TestEndOfTheDaemon:
+    @pytest.mark.parametrize(("code", "told"), [(0, ["stopped in order"]), (1, []), (2, [])])
+    def test_a_stop_in_order_is_told(self, code: int, told: list[str]) -> None:
+        """So one knows that it is over, and that the history is closed. Another end has told its reason."""
+        said: list[str] = []
+        sink = logger.add(lambda message: said.append(message.record["message"]))
+        assert told_end(code) == code
+        logger.remove(sink)
+        assert said == told

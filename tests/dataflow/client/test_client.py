@@ -72,7 +72,7 @@ def client() -> Client:
     """Subscribed, at place 5."""
     made = Client()
     made.follow("BTC-USD")
-    assert list(made.hear(answer(5))) == [Subscribed(topic=TOPIC, epoch=1, offset=5)]
+    assert list(made.hear(answer(5))) == [Subscribed(topic=TOPIC, epoch=1, offset=5, newest=5)]
     return made
 
 
@@ -192,7 +192,7 @@ class TestEvents:
             gaps=[{"from": 10, "to": 10, "reason": "source_gap"}],
         )
         rewound, fill, begun, hole, last = client.hear(said)
-        assert begun == Subscribed(topic=TOPIC, epoch=2, offset=9)
+        assert begun == Subscribed(topic=TOPIC, epoch=2, offset=9, newest=11)
         assert rewound == Rewound(symbol="BTC-USD", epoch=2, offset=9, dropped=1)
         assert isinstance(fill, Filled)
         assert (fill.first, fill.last, [each.trade_id for each in fill.trades]) == (7, 7, ["t7"])

@@ -168,7 +168,11 @@ async def test_a_client_that_takes_nothing_is_told_once_until_it_reads(
             "WARNING gateway/sessions/1: client takes nothing: the oldest of what it was sent"
         )
         assert line.endswith("(1 messages, 2 bytes behind it): test:1, unknown")
+        one.ended, _ended = Ended(Ending.GONE, ""), one.ended
         one._outbox.clear()  # type: ignore[union-attr]
+        await pass_time(mock_clock, 20)
+        assert len(lines) == 1, "who is about to go does not read again"
+        one.ended = _ended
         await pass_time(mock_clock, 20)
         assert lines[1:] == ["INFO gateway/sessions/1: client reads again: test:1, unknown"]
     told = [(each.kind.value, each.path) for each in events.newest(9)]
@@ -207,6 +211,7 @@ async def test_the_last_ones_that_left_are_known(mock_clock: MockClock) -> None:
         mock_clock.jump(2.0)
         one.end(Ending.SLOW, "slow client: 10 messages were waiting")
         clients.leave(one)
+    assert LEFT == 50
     assert [each.guest.number for each in clients.left] == list(range(3, LEFT + 3))
     last = clients.left[-1]
     assert (last.guest.agent, last.left_at - last.guest.came_at) == (f"feed/{LEFT + 2}", 2.0)

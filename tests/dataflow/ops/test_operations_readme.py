@@ -11,6 +11,7 @@ from typing import cast
 
 import attrs
 import pytest
+import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
 from dataflow import cli, plugs
@@ -96,6 +97,37 @@ def test_alerts_use_existing_metrics(readme: str) -> None:
     assert used <= set(column(readme, "metric"))
 
 
+def test_the_shipped_alerts_are_those_of_the_table(readme: str, checkout: Path) -> None:
+    """The file has every alert of the table, with its expression and its time, and no other."""
+    (group,) = yaml.safe_load((checkout / "config/alerts/dataflow.yml").read_text())["groups"]
+    shipped = {}
+    for rule in group["rules"]:
+        name = rule["annotations"]["summary"].partition(":")[0]
+        lasting = f" for {rule['for'].removesuffix('m')} m" if "for" in rule else ""
+        shipped[name] = f"`{rule['expr']}`{lasting}"
+        assert rule["alert"] == "Dataflow" + name.title().replace(" ", "")
+        assert rule["labels"]["severity"] in ("warning", "critical")
+    assert shipped == {alert: expression for alert, expression, *_ in rows(readme, "alert")}
+
+
+def test_the_dashboard_uses_existing_metrics_and_their_labels(readme: str, checkout: Path) -> None:
+    """Every metric of a panel is in the table of metrics, and so is every label that a legend or a query names."""
+    written = {
+        names(name)[0]: {*names(labels), "instance", "le"} for name, labels, *_ in rows(readme, "metric")
+    }
+    dashboard = json.loads((checkout / "config/grafana/dataflow.json").read_text())
+    targets = [target for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    assert len(targets) > 20
+    for target in targets:
+        found = re.findall(r"\b((?:dataflow|process)_\w+)\{([^}]*)\}", target["expr"])
+        assert found, target["expr"]
+        labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        for name, matchers in found:
+            known = written[name.removesuffix("_bucket")]
+            assert labels | set(re.findall(r"(\w+)[=!]", matchers)) <= known, target
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
 def test_every_table_of_the_configuration_is_named(readme: str) -> None:
     """One row for each table, in any order."""
     tables = [re.sub(r"[\[\]]|\.NAME", "", name) for name, _content in rows(readme, "table")]
@@ -132,7 +164,8 @@ def commands(readme: str) -> list[list[str]]:
     """The words behind `dataflow` in all shell examples."""
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", readme, re.DOTALL))
     lines = [shlex.split(line, comments=True) for line in shell.splitlines()]
-    return [line[line.index("dataflow") + 1 :] for line in lines if "dataflow" in line]
+    whole = [line[line.index("dataflow") + 1 :] for line in lines if "dataflow" in line]
+    return [words[: words.index(">")] if ">" in words else words for words in whole]
 
 
 def test_the_commands_can_be_typed(readme: str) -> None:

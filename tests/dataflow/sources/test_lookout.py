@@ -63,12 +63,24 @@ class Upstream:
         raise AssertionError("the lookout asks for no trades itself")
 
 
+class Diary(Audience):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def stalled(self, source: str, symbol: str, reason: str) -> None:
+        self.lines.append(f"{symbol} stalled: {reason}")
+
+    def recovered(self, source: str, symbol: str) -> None:
+        self.lines.append(f"{symbol} recovered")
+
+
 @define
 class Stage:
     clock: MockClock
     upstream: Upstream = field(factory=Upstream)
     store: Store = field(factory=lambda: Store(1, 1000, 1e9))
     source: SourceState = field(init=False)
+    diary: Diary = field(factory=Diary)
     wanted: list[Missing] = field(factory=list)
     refilling: dict[str, bool] = field(factory=dict)
     standby: set[str] = field(factory=set)
@@ -79,7 +91,7 @@ class Stage:
         settings = SourceSettings(
             connector="x", url="ws://x/", symbols=(BTC, ETH), stall_after=STALL_AFTER, eager=True
         )
-        self.source = SourceState("x", settings, Audience(), lambda: 0.0, self._changed)
+        self.source = SourceState("x", settings, self.diary, lambda: 0.0, self._changed)
         self.source.up((BTC, ETH))
         self.source.subscribed(BTC)
         self.source.subscribed(ETH)
@@ -181,6 +193,10 @@ async def test_a_stall_is_cured_step_by_step(mock_clock: MockClock) -> None:
         assert symbol == BTC
         assert reason is not None
         assert BTC in reason
+        assert s.diary.lines == [f"{BTC} stalled: {NEWER}"], "told once, however long it lasts"
+        s.trade(9)
+        await s.wait(2)
+        assert s.diary.lines[1:] == [f"{BTC} recovered"]
 
 
 async def test_a_trade_ends_a_stall(mock_clock: MockClock) -> None:
@@ -264,6 +280,7 @@ async def test_a_stalled_symbol_lives_again_while_another_source_is_preferred(mo
             await s.wait(2)
         assert s.state() == (Grade.LIVE, None)
         assert BTC in s.looked[-1]
+        assert s.diary.lines == [f"{BTC} stalled: {NEWER}", f"{BTC} recovered"]
 
 
 async def test_lag_and_missing_places_are_sampled(mock_clock: MockClock) -> None:

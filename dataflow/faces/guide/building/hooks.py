@@ -151,13 +151,11 @@ def commands() -> str:
     """The page of all commands, each with its own help."""
     from dataflow.cli import app
 
-    parts = ["# Commands", "What `dataflow COMMAND --help` says of each command.", _help(app(), "dataflow")]
+    parts = ["# Commands", "What `dataflow COMMAND --help` says of each command.", _help()]
     for name in _names(app()):
-        parts += [f"## dataflow {name}", _help(app(name)[name], f"dataflow {name}")]
-        parts += [
-            f"### dataflow {name} {inner}\n\n{_help(app(name)[name][inner], f'dataflow {name} {inner}')}"
-            for inner in _names(app(name)[name])
-        ]
+        parts += [f"## dataflow {name}", _help(name)]
+        for inner in _names(app(name)[name]):
+            parts += [f"### dataflow {name} {inner}", _help(name, inner)]
     return "\n\n".join(parts)
 
 
@@ -165,11 +163,14 @@ def _names(command: Any) -> list[str]:
     return [name for name in command if not name.startswith("-")]
 
 
-def _help(command: Any, name: str) -> str:
+def _help(*words: str) -> str:
     from rich.console import Console
 
+    from dataflow.cli import app
+
     written = io.StringIO()
-    command.help_print([], console=Console(file=written, width=100, color_system=None))
+    console = Console(file=written, width=100, color_system=None)
+    app(words[0] if words else None).help_print(list(words), console=console)
     lines = "\n".join(line.rstrip() for line in written.getvalue().strip().splitlines())
     return f"```text\n{lines}\n```"
 

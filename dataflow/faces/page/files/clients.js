@@ -48,21 +48,25 @@ export function open(room, where) {
   room.append(content);
   const list = new List(content), details = new Details(content), left = group(content, "The last that left", "left");
   const showLeft = table(left.body, LEFT, "The last clients that left");
-  let chosen = Number(where.rest[0]) || null;
+  let chosen = Number(where.rest[0]) || null, gone = [];
   list.choose(chosen);
 
   const ask = async () => {
-    const answer = await inside(`api/v1/clients?limit=${list.limit}&after=${list.after}&behind=${list.behind}`);
-    if (!answer) return;
+    const question = list.question, answer = await inside(`api/v1/clients?${question}`);
+    if (!answer || question !== list.question) return;  // another page is wanted meanwhile
     put(list.state, answer.code === 200 ? "" : refusal(answer));
     if (answer.code !== 200) return;
-    list.take(answer.body);
+    if (!list.take(answer.body)) return ask();
     put(left.state, answer.body.left ? answer.body.left.length ? "" : "nobody left yet" : "not told by this daemon");
-    showLeft((answer.body.left ?? []).map(client => [client.id, client]));
+    gone = answer.body.left ?? [];
+    showLeft(gone.map(client => [client.id, client]));
   };
   const one = async () => {
-    const id = chosen, answer = id === null ? null : await inside(`api/v1/clients/${id}`);
-    if (id === chosen) details.show(id, answer?.code === 200 ? answer.body : null, answer?.code === 404 ? "has left" : answer ? "" : "asking");
+    const id = chosen, answer = id === null ? null : await inside(`api/v1/clients?limit=1&after=${id - 1}`);
+    if (!answer || id !== chosen) return;
+    const client = answer.body.clients?.find(each => each.id === id) ?? null;
+    if (client || answer.code !== 200) details.show(id, client, refusal(answer));
+    else details.left(id, gone.find(each => each.id === id));
   };
   list.again = ask;
   details.show(chosen, null, "asking");
@@ -114,18 +118,25 @@ class List {
     this.#chosen = id;
     this.draw(true);
   }
-  // An answer of /api/v1/clients.
+  get question() { return `limit=${this.limit}&after=${this.after}&behind=${this.behind}`; }
+  // An answer of /api/v1/clients. False: there are so many, or so few, that it has to be asked otherwise.
   take({ total, clients, next }) {
+    const limit = total > MOST ? PAGE : MOST;
+    if (limit !== this.limit) {
+      Object.assign(this, { limit, after: 0 });
+      this.#firsts = [];
+      return false;
+    }
     const now = performance.now() / 1000, sent = new Map(clients.map(({ id, sent }) => [id, { sent, at: now }]));
     this.#clients = clients.map(client => {
       const before = this.#sent.get(client.id);
       return { ...client, rate: before ? Math.max(0, client.sent - before.sent) / (now - before.at) : null };
     });
-    Object.assign(this, { limit: total > MOST ? PAGE : MOST });
     this.#sent = sent;
     this.#total = total;
     this.#next = next;
     this.draw();
+    return true;
   }
   #start() {
     this.after = this.#page = 0;
@@ -187,7 +198,7 @@ class Details {
     this.end.hidden = !client;
     this.end.setAttribute("aria-label", `disconnect client ${id}`);
     if (!client) {
-      if (why !== "has left") for (const value of Object.values(this.facts)) put(value, none);
+      for (const value of Object.values(this.facts)) put(value, none);
       return;
     }
     const { messages, bytes, age } = client.outbox;
@@ -196,6 +207,13 @@ class Details {
       client.follows.length ? client.follows.map(each => `${topic(each)} up to ${each.offset}`).join("\n") : "nothing"];
     for (const [i, name] of DETAILS.entries()) put(this.facts[name], told[i]);
     paint(this.facts.Outbox, age > LATE ? "bad" : "");
+  }
+  left(id, client) {
+    this.show(id, null, client ? `left at ${clock(new Date(client.leftAt))}: ${client.reason}` : "has left, or never came");
+    if (!client) return;
+    const told = [client.protocol, client.address, client.userAgent ?? "said no name", `${clock(new Date(client.since))}, for ${span(client.age)}`, none, `${count(client.sent)} entries`,
+      client.dropped ? `${count(client.dropped)} entries that it did not get` : "nothing", none, none];
+    for (const [i, name] of DETAILS.entries()) put(this.facts[name], told[i]);
   }
   async #ask() {
     const id = this.#id, told = ["Protocol", "Address", "Program"].map(name => this.facts[name].textContent).join(", ");

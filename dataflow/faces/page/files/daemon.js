@@ -2,10 +2,11 @@
 //
 // Rules of this file. Addresses are relative to the page's: nobody knows where the page is mounted. What is asked again and
 // again is asked only while somebody looks. A view that closes calls what `on` and `every` returned.
-import { connect } from "../client.js";
+import { CallError, connect } from "../client.js";
 import { few } from "./words.js";
 
 const PATIENCE = 8, STATUS_EVERY = 2, READY_EVERY = 1;  // seconds
+const AWAY = new Set([0, -32000]);  // codes of calls: the connection is lost; a part of the daemon is just restarting
 
 export const feed = connect(new URL("ws", document.baseURI).href.replace(/^http/, "ws"));
 export const daemon = {
@@ -37,7 +38,7 @@ export function every(seconds, job) {
     try {
       if (!document.hidden) await job();
     } catch (error) {
-      if (!(error instanceof TypeError) && error.name !== "TimeoutError" && error.name !== "AbortError") throw error;  // the daemon is away: `link` says so
+      if (!(error instanceof NoAnswer) && !(error instanceof CallError && AWAY.has(error.code))) throw error;  // `link` says so
     } finally {
       const took = performance.now() - began;  // what takes long is asked less often
       if (!ended) timer = setTimeout(turn, Math.max(1000 * seconds, 3 * took));
@@ -46,12 +47,19 @@ export function every(seconds, job) {
   turn();
   return () => { ended = true; clearTimeout(timer); };
 }
-// An answer of any status is an answer. Raises when none comes.
+export class NoAnswer extends Error {}
+// An answer of any status is an answer. Raises NoAnswer when none comes.
 export async function ask(path, { method = "GET", body } = {}) {
   const headers = { ...authorization(), ...(body === undefined ? {} : { "Content-Type": "application/json" }) };
   const signal = AbortSignal.timeout(1000 * PATIENCE);
-  const answer = await fetch(path, { method, headers, signal, cache: "no-store", body: body === undefined ? undefined : JSON.stringify(body) });
-  const text = await answer.text(), json = /json/.test(answer.headers.get("content-type"));
+  let answer, text;
+  try {  // a TypeError of fetch must not be taken for one of ours, nor the other way round
+    answer = await fetch(path, { method, headers, signal, cache: "no-store", body: body === undefined ? undefined : JSON.stringify(body) });
+    text = await answer.text();
+  } catch (error) {
+    throw new NoAnswer(error.message);
+  }
+  const json = /json/.test(answer.headers.get("content-type"));
   if (answer.status === 401) tell("token", { wrong: token() !== null });
   return { code: answer.status, body: json && text ? JSON.parse(text) : { detail: text } };
 }

@@ -13,7 +13,7 @@ const COLOURS = { crashed: "bad", given_up: "bad", lost: "bad", backoff: "warn",
 const wordOf = kind => kind.replaceAll("_", " ");
 
 export class Events {
-  #events = []; #after = null; #off = new Set(); #kinds = new Map(); #before = []; #hold; #show; #note; #choice; #strip; #window = 300; #life = null;
+  #events = []; #off = new Set(); #kinds = new Map(); #before = []; #hold; #show; #note; #choice; #strip; #window = 300;
 
   constructor(room, bar) {
     const list = el("ol", "events");
@@ -26,20 +26,18 @@ export class Events {
     bar.append(this.#note);
     bar.after(this.#strip, this.#choice);
     room.append(list);
-    this.#show = rows(list, item => this.#make(item), (node, item) => node.classList.toggle("gone", item === null));
+    this.#show = rows(list, item => this.#make(item), (node, item) => this.#fill(node, item));
     this.#hold = steady(room, () => this.draw());
   }
   close() { this.#hold.close(); }
-  get after() { return this.#after; }
   set window(seconds) { this.#window = seconds; this.draw(); }
   of(path) { return this.#events.filter(event => event.path === path); }
-  // An answer of /api/v1/events. `life`: the epoch of the daemon; ids begin anew with it.
-  take({ events, next }, life) {
-    if (life !== null && this.#life !== null && life !== this.#life) this.#after = null;
-    this.#life = life ?? this.#life;
-    for (const event of events) this.#events.push({ ...event, key: `${this.#life} ${event.id}`, time: Date.parse(event.at) });
-    this.#events.splice(0, this.#events.length - MOST);
-    this.#after = next ?? events.at(-1)?.id ?? this.#after;
+  // Where to ask on. The newest event may have happened again since.
+  get after() { return this.#events.at(-2)?.id ?? null; }
+  // An answer of /api/v1/events.
+  take({ events }) {
+    const newer = new Set(events.map(({ id }) => id));
+    this.#events = [...this.#events.filter(({ id }) => !newer.has(id)), ...events.map(event => ({ ...event, time: Date.parse(event.at) }))].slice(-MOST);
     this.draw();
   }
   tell(text) { put(this.#note, text); }
@@ -49,7 +47,7 @@ export class Events {
     for (const { kind } of this.#events) sums[kind] = (sums[kind] ?? 0) + 1;
     for (const [kind, n] of Object.entries(sums)) put((this.#kinds.get(kind) ?? this.#button(kind)).lastChild, count(n));
     const wanted = this.#events.filter(({ kind }) => !this.#off.has(kind));
-    const { items, late } = settled(this.#hold, this.#before, wanted.slice(-SHOWN).reverse().map(event => [event.key, event]));
+    const { items, late } = settled(this.#hold, this.#before, wanted.slice(-SHOWN).reverse().map(event => [event.id, event]));
     this.#before = items;
     this.#show(items);
     this.tell(late ? waiting(late) : this.#events.length ? `${count(wanted.length)}${wanted.length > SHOWN ? `, the newest ${SHOWN} shown` : ""}` : "nothing happened yet");
@@ -79,7 +77,8 @@ export class Events {
     }));
   }
   #make({ at, kind, path, text, stack }) {
-    const node = el("li"), line = el(stack ? "summary" : "div", "line"), time = el("time", "off", clock(new Date(at))), words = el("span", "text", text ?? "");
+    const node = el("li"), line = el(stack ? "summary" : "div", "line"), time = el("time", "off", clock(new Date(at))), words = el("span", "text");
+    words.append(el("span", "", text), el("span", "off times"));
     const link = Object.assign(el("a", "mono path", path || "dataflow"), { href: addressOf(path ?? ""), title: path });
     time.dateTime = at;
     line.append(time, el("span", `kind ${COLOURS[kind] ?? "off"}`, wordOf(kind)), path ? link : el("span", "mono path", nameOf("")), words);
@@ -90,5 +89,9 @@ export class Events {
       node.append(details);
     }
     return node;
+  }
+  #fill(node, item) {
+    node.classList.toggle("gone", item === null);
+    if (item) put(node.querySelector(".times"), item.times > 1 ? ` ${count(item.times)} times` : "");
   }
 }

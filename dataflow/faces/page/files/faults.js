@@ -25,14 +25,14 @@ export class Faults {
       label.append(input);
       form.append(label);
     }
-    form.append(go, this.#paths);
+    form.append(go, this.#answer, this.#paths);
     form.onsubmit = event => { event.preventDefault(); this.#inject({ path: path.value, kind: kind.value, seconds: seconds.disabled || !seconds.value ? null : Number(seconds.value) }); };
     this.#form = form;
     this.#table = el("table");
     const head = this.#table.createTHead().insertRow();
     for (const title of ["Actor", "Fault", "At", "Lasts", "Struck", ""]) head.append(Object.assign(el("th", "", title), { scope: "col" }));
     this.#show = rows(this.#table.createTBody(), () => this.#make(), (row, fault) => this.#fill(row, fault));
-    room.append(this.#why, form, this.#answer, this.#table);
+    room.append(this.#why, form, this.#table);
     this.#allow(false);
   }
   choose(path, all) {

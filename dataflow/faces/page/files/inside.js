@@ -2,12 +2,13 @@
 //
 // Rules of this file. A daemon with a token opens the door to who gives it. The page asks for it once, in the view that needs
 // it, and asks nothing of the daemon while the door is shut. A wrong token is forgotten. Where the operator has a listener of
-// its own, the door is elsewhere.
-import { ask, setToken, token } from "./daemon.js";
+// its own, the door is elsewhere. What is forbidden or not there is not asked for again on the same connection.
+import { ask, on, setToken, token } from "./daemon.js";
 import { el, put } from "./dom.js";
 
 const door = { state: "open", wrong: false, tries: 0 };  // open, shut, elsewhere
-const doorways = new Set();
+const doorways = new Set(), refused = new Map();  // by address, without its query: the answer
+on("link", ({ state }) => { if (state !== "connected") refused.clear(); });
 
 function set(state, wrong = false) {
   Object.assign(door, { state, wrong });
@@ -17,8 +18,11 @@ function set(state, wrong = false) {
 // The answer, or null while the door is shut. Raises when none comes.
 export async function inside(path, options) {
   if (door.state !== "open") return null;
+  const [address] = path.split("?"), known = options ? null : refused.get(address);
+  if (known) return known;
   const { tries } = door, answer = await ask(path, options);
   const isElsewhere = answer.code === 404 && answer.body.detail?.includes("[operator] port");
+  if (!options && (answer.code === 403 || answer.code === 404)) refused.set(address, answer);
   if (answer.code !== 401 && !isElsewhere) return answer;
   if (door.state === "open" && tries === door.tries) {  // the first refusal of several counts
     const wrong = answer.code === 401 && token() !== null;
@@ -42,6 +46,7 @@ export function doorway(room, content) {
     setToken(input.value);
     input.value = "";
     door.tries += 1;
+    refused.clear();
     set("open");
   };
   const show = () => {

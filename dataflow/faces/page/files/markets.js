@@ -2,8 +2,13 @@
 // sees it at once; then it is followed again.
 //
 // Rules of this file. One subscription a channel, for all symbols. What changed is in `changed` until a view has drawn it.
+<<<<<<< HEAD
 import { digits } from "./decimal.js";
+import { ask, every, feed, notice, on } from "./daemon.js";
+=======
+import { split } from "./decimal.js";
 import { every, feed, notice, on } from "./daemon.js";
+>>>>>>> main
 import { Pace } from "./pace.js";
 import { take } from "./quality.js";
 import { places } from "./words.js";
@@ -16,13 +21,15 @@ export const market = { day: "", listed: false, intervals: null };  // `day`: th
 const CHANGES = new Set(["symbols.changed", "stream.switched"]);  // what makes the list another one
 
 class Listed {
-  price = null; digits = 0; day = null; sources = new Map(); pace = new Pace();
+  price = null; whole = 0; digits = 0; day = null; sources = new Map(); pace = new Pace();
   constructor(name) {
     this.name = name;
   }
   priced(text) {
     this.price = text;
-    this.digits = Math.max(this.digits, digits(text));
+    const [whole, fraction] = split(text, this.digits);
+    this.whole = Math.max(this.whole, whole.length);
+    this.digits = fraction.length;
   }
 }
 const known = name => symbols.get(name) ?? symbols.set(name, new Listed(name)).get(name);
@@ -47,7 +54,7 @@ export async function list() {
   market.listed = true;
 }
 export async function intervals() {  // of candles, as configured
-  market.intervals ??= (await (await fetch("api/v1/faces", { cache: "no-store" })).json()).intervals;
+  market.intervals ??= (await ask("api/v1/faces")).body.intervals;
   return market.intervals;
 }
 

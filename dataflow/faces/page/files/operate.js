@@ -2,7 +2,7 @@
 //
 // Rules of this file. The address says which actor is shown. Something is restarted only after a question that names it and
 // what goes with it. Nothing moves when something happens: the actor's facts have their lines also while they are empty.
-import { daemon, every } from "./daemon.js";
+import { every } from "./daemon.js";
 import { confirmed, el, paint, put } from "./dom.js";
 import { Events } from "./events.js";
 import { Faults } from "./faults.js";
@@ -23,6 +23,7 @@ const FIGURES = {
   sessions: ["Clients", count],
 };
 const TREE_EVERY = 1, LOAD_EVERY = 2, EVENTS_EVERY = 1, FAULTS_EVERY = 3;  // seconds
+const PER_ACTOR = 0.001;  // seconds: a tree of thousands costs the daemon something, and is asked for less often
 
 export function open(room, where) {
   const content = el("div", "content"), ends = [doorway(room, content)];
@@ -31,12 +32,12 @@ export function open(room, where) {
   const tree = group(content, "Actors", "actors"), actor = new Actor(content), events = group(content, "Events", "happened"), faults = group(content, "Faults", "faults");
   const parts = { tree: new Tree(tree.body, tree.bar), events: new Events(events.body, events.bar), faults: new Faults(faults.body) };
   const drawn = plots(figures.body, FIGURES);
-  let root = null, path = where.rest.join("/"), seconds = 300;
+  let root = null, due = 0, path = where.rest.join("/"), seconds = 300;
 
   const asked = async (address, part, show) => {
     const answer = await inside(address);
-    if (answer?.code === 200) show(answer.body);
     if (answer) put(part.state, answer.code === 200 ? "" : answer.code === 404 ? "not told by this daemon" : refusal(answer));
+    if (answer?.code === 200) show(answer.body);
   };
   const load = () => asked(`api/v1/load?last=${seconds}`, figures, ({ every, end, ...values }) => drawn.show({ every, end, room: seconds, values }));
   const choose = () => {
@@ -44,24 +45,29 @@ export function open(room, where) {
     parts.faults.choose(path, root ? [...everybody(root)].map(each => each.path).filter(Boolean) : []);
     show();
   };
-  const show = () => actor.show(path, root, parts.tree.lostAt(path));
+  const show = () => actor.show(path, root);
   windows.fill(WINDOWS, seconds, picked => {
     seconds = picked;
     parts.events.window = picked;
     load().catch(() => {});
   });
   ends.push(
-    every(TREE_EVERY, () => asked("actors", tree, body => {
-      const first = root === null;
-      root = body;
-      parts.tree.show(root);
-      if (first) choose();
-      show();
-    })),
+    every(TREE_EVERY, async () => {
+      if (performance.now() < due) return;
+      await asked("actors", tree, body => {
+        const first = root === null, pause = PER_ACTOR * [...everybody(body)].length;
+        due = performance.now() + 1000 * pause;
+        root = body;
+        parts.tree.show(root);
+        if (first) choose();
+        show();
+        if (pause > 2) put(tree.state, `every ${span(pause)}`);
+      });
+    }),
     every(LOAD_EVERY, load),
     every(EVENTS_EVERY, () => {
-      const { after } = parts.events, life = daemon.status?.epoch ?? null;
-      return asked(`api/v1/events?limit=1000${after === null ? "" : `&after=${after}`}`, events, body => parts.events.take(body, life));
+      const { after } = parts.events;
+      return asked(`api/v1/events?limit=1000${after === null ? "" : `&after=${after}`}`, events, body => parts.events.take(body));
     }),
     every(FAULTS_EVERY, () => parts.faults.ask()),
     () => parts.tree.close(), () => parts.events.close(),
@@ -122,7 +128,7 @@ class Actor {
     this.body.append(list, this.answer);
     this.restart.onclick = () => this.#ask();
   }
-  show(path, root, lostAt) {
+  show(path, root) {
     const node = root && [...everybody(root)].find(each => each.path === path);
     if (path !== this.#at) put(this.answer, "");
     this.#at = path;
@@ -146,7 +152,7 @@ class Actor {
     put(facts.Kind, `${node.kind}, incarnation ${count(node.epoch)}`);
     put(facts.Restarts, node.restarts ? `${count(node.restarts)} by its supervisor` : "none");
     put(facts.Mailbox, node.mailbox ? balance(node.mailbox) : "none");
-    put(facts["Lost in flight"], lost ? `${count(lost)}, the newest ${lostAt ?? "at a time unknown"}` : "none");
+    put(facts["Lost in flight"], lost ? `${count(lost)}, the newest at ${timeOf(node.mailbox.lost_at)}` : "none");
     put(facts["Below it"], below.length ? `${count(below.length)}: ${states(below)}` : "nobody");
     put(facts["Last error"], node.last_error ? `${timeOf(node.last_error_at)} ${node.last_error}` : "none that counts now");
     paint(facts["Last error"], node.last_error ? node.state === "running" ? "warn" : "bad" : "off");

@@ -6,17 +6,17 @@ import { daemon, every, feed, on } from "./daemon.js";
 import { el, paint, put, rows } from "./dom.js";
 import { doorway, inside, refusal } from "./inside.js";
 import { group } from "./operate.js";
+import { KINDS, take } from "./quality.js";
 import { settled, steady, waiting } from "./steady.js";
 import { clock, count, few, perSecond, size, span } from "./words.js";
 
 export const title = "Sources";
 
-const none = "–", SYMBOLS_EVERY = 3, PROBLEMS_EVERY = 3, SYMBOLS_SHOWN = 200;
+const none = "–", SYMBOLS_EVERY = 10, DRAW_EVERY = 1, PROBLEMS_EVERY = 3, SYMBOLS_SHOWN = 200;
 const CONNECTION = { connected: "good", listening: "good", connecting: "info" };
-const QUALITY = { live: "good", quiet: "good", refilling: "info", gapped: "warn", stalled: "bad", idle: "off", lost: "bad", rejected: "bad", standby: "off" };
 const WORST = ["lost", "stalled", "rejected", "gapped", "refilling", "quiet", "live", "standby", "idle"];
 const PARTS = { connection: 30, quality: 30, lag: 20, errors: 20 };  // the most that each part of a score can earn
-const LACK = { connection: "it is not connected, or not for long", quality: "symbols are not live", lag: "trades come late", errors: "unusable messages came" };
+const LACK = { connection: "it is not connected", quality: "the symbol is not live", lag: "trades come more than a second late", errors: "unusable messages came in the last minute" };
 const lagOf = lag => lag === null || lag === undefined ? none : `${Math.abs(lag) < 1 ? `${Math.round(1000 * lag)} ms` : `${lag.toFixed(1)} s`}`;
 const ago = seconds => seconds === null || seconds === undefined ? none : `${span(seconds)} ago`;
 const sum = counts => Object.values(counts).reduce((all, n) => all + n, 0);
@@ -35,7 +35,9 @@ const COLUMNS = [
   ["Why", "why wide", s => s.reason ? `${s.reasonAt ? `${clock(new Date(s.reasonAt))} ` : ""}${s.reason}` : ""],
 ];
 
-export function open(room, where) {
+export function open(main, where) {
+  const room = el("div", "content");
+  main.append(room);
   const all = group(room, "Sources", "sources-list"), one = new Source(room), failover = new Failover(room);
   const table = el("table"), head = table.createTHead().insertRow();
   table.setAttribute("aria-label", "Sources");
@@ -69,28 +71,39 @@ export function open(room, where) {
     const name = chosen(), answer = name && await inside(`api/v1/sources/${encodeURIComponent(name)}/problems`);
     if (answer && name === chosen()) one.showProblems(answer);
   };
+  const fares = new Map();  // by symbol: how it fares at each of its sources
   const symbols = async () => {
-    if (daemon.link.state === "connected") one.showSymbols(chosen(), await feed.call("getSymbols"));
+    if (daemon.link.state !== "connected") return;
+    const listed = await feed.call("getSymbols");
+    fares.clear();
+    for (const { symbol, quality } of listed) fares.set(symbol, new Map(Object.entries(quality?.sources ?? {})));
+    draw();
   };
-  const ends = [on("status", show), every(PROBLEMS_EVERY, problems), every(SYMBOLS_EVERY, symbols), () => one.close()];
+  const draw = () => one.showSymbols(chosen(), fares);
+  const changes = feed.quality("*").on(event => {
+    if (!fares.has(event.symbol)) fares.set(event.symbol, new Map());
+    take(fares.get(event.symbol), event);
+  });
+  const ends = [on("status", show), every(PROBLEMS_EVERY, problems), every(SYMBOLS_EVERY, symbols), every(DRAW_EVERY, draw), () => changes.close(), () => one.close()];
   if (daemon.status) show(daemon.status);
   return {
     moved({ rest }) {
       asked = rest[0] ?? null;
       if (daemon.status) show(daemon.status);
-      for (const job of [problems, symbols]) job().catch(() => {});
+      draw();
+      problems().catch(() => {});
     },
     close() { for (const end of ends) end(); },
   };
 }
 
 // A bar with its words: how much of a whole is there.
-function meter(label, share, words, kind = "info") {
-  const node = el("div", "meter"), track = el("span", "fill wide-fill"), bar = el("i");
-  paint(track, `fill ${kind}`);
+function meter(label, share, words, kind, why = "") {
+  const node = el("div", "meter"), track = el("span", `fill ${kind}`), bar = el("i");
   bar.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
   track.append(bar);
   node.append(el("span", "", label), track, el("span", "num", words));
+  if (why) node.append(el("span", "why off", why));
   return node;
 }
 function part(room, title) {
@@ -142,9 +155,9 @@ class Source {
     this.problems = problems;
     const log = el("ol", "events");
     content.append(log);
-    this.fillProblems = rows(log, ({ at, kind, text }) => {
+    this.fillProblems = rows(log, ({ at, kind, text, times }) => {
       const line = el("li", "line");
-      line.append(el("time", "off", clock(new Date(at))), el("span", "kind warn", kind.replaceAll("_", " ")), el("span", "mono text", text));
+      line.append(el("time", "off", clock(new Date(at))), el("span", "kind warn", kind.replaceAll("_", " ")), el("span", "mono text", times > 1 ? `${text} (${count(times)} of this kind in a second)` : text));
       return line;
     }, () => {});
   }
@@ -180,7 +193,7 @@ class Source {
     told(this.health, score ? [el("p", "", `${score.score} of 100${score.symbol ? `, where it fares worst: ${score.symbol} (${score.state})` : ""}`),
       ...Object.entries(PARTS).map(([name, most]) => {
         const got = score.parts[name] ?? 0;
-        return meter(name, got / most, got < most ? `${got} of ${most}: ${LACK[name]}` : `${got} of ${most}`, got < most / 2 ? "bad" : got < most ? "warn" : "good");
+        return meter(name, got / most, `${got} of ${most}`, got < most / 2 ? "bad" : got < most ? "warn" : "good", got < most ? LACK[name] : "");
       })] : [], score === undefined ? "not told by this daemon" : "nothing is subscribed there");
     told(this.bounds, (bounds ?? []).map(({ name, used, limit, per }) => meter(name, limit ? used / limit : 0, `${count(used)} of ${count(limit)}${per ? ` in ${span(per)}` : ""}`,
       used > 0.9 * limit ? "bad" : used > 0.6 * limit ? "warn" : "good")), bounds === undefined ? "not told by this daemon" : "it has none");
@@ -196,13 +209,12 @@ class Source {
   showProblems(answer) {
     const list = answer.code === 200 ? answer.body.problems : [];
     put(this.problems.state, answer.code !== 200 ? answer.code === 404 ? "not told by this daemon" : refusal(answer) : list.length ? `the newest ${list.length}` : "none");
-    this.fillProblems(list.map(({ at, kind, text }, i) => [`${at} ${kind} ${i} ${text}`, { at, kind, text }]));
+    this.fillProblems(list.map(each => [`${each.at} ${each.kind} ${each.times} ${each.text}`, each]));
   }
-  // The answer to getSymbols.
-  showSymbols(name, symbols) {
+  showSymbols(name, fares) {
     if (name !== this.#name) return;
     const rank = ({ state }) => WORST.indexOf(state);
-    this.#symbols = symbols.flatMap(({ symbol, quality }) => quality?.sources[name] ? [{ symbol, ...quality.sources[name] }] : []).sort((a, b) => rank(a) - rank(b) || (a.symbol < b.symbol ? -1 : 1));
+    this.#symbols = [...fares].flatMap(([symbol, sources]) => sources.has(name) ? [{ symbol, ...sources.get(name) }] : []).sort((a, b) => rank(a) - rank(b) || (a.symbol < b.symbol ? -1 : 1));
     this.#draw();
   }
   #draw(asked = false) {
@@ -219,11 +231,12 @@ class Source {
     put(link, symbol.symbol);
     link.href = `#/market/${encodeURIComponent(symbol.symbol)}`;
     put(state, symbol.state);
-    paint(state, `state ${QUALITY[symbol.state] ?? "off"}`);
+    paint(state, `state ${KINDS[symbol.state] ?? "off"}`);
     put(row.cells[2], clock(new Date(symbol.since)));
     put(row.cells[3], lagOf(symbol.lag));
     put(row.cells[4], symbol.missing ? count(symbol.missing) : none);
     put(row.cells[5], symbol.reason ?? "");
+    row.cells[5].title = symbol.reason ?? "";
   }
 }
 

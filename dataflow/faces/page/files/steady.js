@@ -29,7 +29,7 @@ export function steady(room, released) {
 // The items to show: `[[key, item]]` as it is or, while the list is held, with the keys of before: an item that has left is
 // null. `late` tells how many rows wait to come or go.
 export function settled(hold, before, items) {
-  if (!hold.held) return { items, late: 0 };
+  if (!hold.held || !before.length) return { items, late: 0 };
   const now = new Map(items);
   const kept = before.map(([key]) => [key, now.get(key) ?? null]);
   const gone = kept.filter(([, item]) => item === null).length;

@@ -5,7 +5,7 @@ import * as venues from "./venues.js";
 import { digits, padded, percent, short, tone } from "./decimal.js";
 import { feed, on } from "./daemon.js";
 import { el, paint, put } from "./dom.js";
-import { intervals, list, symbols } from "./markets.js";
+import { intervals, list, market, symbols } from "./markets.js";
 import { Pace } from "./pace.js";
 import { best, details, KINDS } from "./quality.js";
 import { clock, perSecond, span } from "./words.js";
@@ -14,41 +14,49 @@ const SNAPSHOT = 200, DRAW_EVERY = 0.2, USUAL = "1m";  // seconds
 
 export function open(room, where) {
   const name = where.rest[0], address = `#/market/${encodeURIComponent(name)}`;
-  const top = el("div", "bar top"), back = Object.assign(el("a", "back", "‹ Market"), { href: "#/market" }), price = el("span", "price"), change = el("span"), facts = el("span", "off facts"), state = el("span", "state off");
+  const top = el("div", "bar top"), back = Object.assign(el("a", "back", "‹ Market"), { href: "#/market" }), price = el("span", "price"), change = el("span"), numbers = el("span", "off numbers"), state = el("span", "state off");
   const choice = el("nav", "intervals"), [left, below, right] = ["candles", "sources", "trades"].map(kind => room.appendChild(el("section", `panel ${kind}`)));
   const picture = el("div", "picture");
   choice.setAttribute("aria-label", "Interval of the candles");
-  top.append(back, el("h1", "", name), price, change, state, facts);
+  top.append(back, el("h1", "", name), price, change, state, numbers);
   room.prepend(top);
   left.append(choice, picture);
 
-  const strip = tape.open(right), sides = venues.open(below, name), pace = new Pace();
-  let drawing = null, interval = null, newest = null, most = 0, day = null, closed = false, daily = null;
+  const strip = tape.open(right), sides = venues.open(below, name), pace = new Pace(), follows = [];
+  let drawing = null, interval = null, newest = null, most = 0, day = null, closed = false, refused = null, timer = null, away = null, place = where;
+
+  // ---- the beginning: as soon as there is such a symbol
+
+  async function begin() {
+    if (!symbols.has(name)) await list();
+    refused = symbols.has(name) ? null : `No source has a symbol ${name} now.`;
+    const all = await intervals();
+    if (closed || refused || follows.length) return;
+    follows.push(feed.trades(name, { snapshot: SNAPSHOT }).on(heard, failed), feed.quality(name).on(sides.told, failed), sides.follow());
+    for (const each of all) choice.append(Object.assign(el("a", "", each), { href: `${address}?interval=${each}` }));
+    if (all.includes("1d")) follows.push(feed.candles(name, "1d", { snapshot: 1 }).on(candle => { if (!day || candle.start >= day.start) day = candle; }, failed));
+    await moved(place);
+  }
+  const failed = error => { refused = error.message; };
 
   // ---- the chart
 
-  async function moved({ params }) {
-    const wanted = params.get("interval") ?? USUAL;
-    if (wanted === interval) return;
+  async function moved(to) {
+    place = to;
+    const all = market.intervals, wanted = to.params.get("interval") ?? (all?.includes(USUAL) ? USUAL : all?.[0]);
+    if (!follows.length || !all || wanted === interval) return;
     interval = wanted;
     for (const link of choice.children) mark(link);
     (await drawing)?.close();
     if (closed || interval !== wanted) return;
     picture.replaceChildren();
-    drawing = chart.open(picture, name, wanted);
+    drawing = null;
+    if (all.includes(wanted)) drawing = chart.open(picture, name, wanted);
+    else picture.append(el("p", "legend", wanted ? `There are no candles of ${wanted} here.` : "No candles are made here."));
   }
   function mark(link) {
     if (link.textContent === interval) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
-  }
-  async function offer() {
-    const all = await intervals();
-    if (closed) return;
-    if (!choice.children.length) for (const each of all) choice.append(Object.assign(el("a", "", each), { href: `${address}?interval=${each}` }));
-    for (const link of choice.children) mark(link);
-    if (all.includes("1d") && !daily) daily = feed.candles(name, "1d", { snapshot: 1 }).on(candle => { if (!day || candle.start >= day.start) day = candle; });
-    if (!symbols.has(name)) await list();
-    if (!symbols.has(name)) put(facts, `No source has a symbol ${name} now.`);
   }
 
   // ---- what comes
@@ -74,31 +82,32 @@ export function open(room, where) {
     state.title = details(sides.sources);
     const told = [day && `turnover ${short(day.quoteVolume)}`, day && `high ${padded(day.high, most)}`, day && `low ${padded(day.low, most)}`, `${perSecond(pace.rate)} trades/s`,
       Number.isFinite(pace.age) && `newest ${span(pace.age)} ago`, lag.length && `lag ${Math.round(1000 * Math.min(...lag))} ms`];
-    if (newest !== null || day) put(facts, told.filter(Boolean).join(" · "));
-    facts.title = day ? `Of the UTC day ${day.start.slice(0, 10)}: turnover ${padded(day.quoteVolume, 0)}, volume ${padded(day.volume, 0)}` : "";
+    put(numbers, refused ?? (newest !== null || day ? told.filter(Boolean).join(" · ") : "waiting for the first answer"));
+    numbers.title = day ? `Of the UTC day ${day.start.slice(0, 10)}: turnover ${padded(day.quoteVolume, 0)}, volume ${padded(day.volume, 0)}` : "";
   }
   const AFFAIRS = {  // of the source: in the tape, where they happened
     "connection.lost": ({ source, reason, symbols: those }) => those.includes(name) && ["bad", `Source ${source} lost: ${reason}.`],
     "connection.restored": ({ source, symbols: those }) => those.includes(name) && ["good", `Source ${source} restored.`],
     "stream.switched": ({ symbol, from, to, reason }) => symbol === name && ["warn", `From ${to} now, no more from ${from}: ${reason}.`],
   };
-  let timer = null, away = null;
   const ends = [
-    on("heard", ({ method, params }) => { const told = AFFAIRS[method]?.(params); if (told) strip.tell(...told); }),
+    on("heard", ({ method, params }) => {
+      if (method === "symbols.changed" && params.added.includes(name)) begin().catch(() => {});
+      const told = AFFAIRS[method]?.(params);
+      if (told) strip.tell(...told);
+    }),
     on("link", ({ state: word, since, reason }) => {
       if (word === "connected") {
         if (away) strip.tell("good", `Connected to dataflow again, away since ${clock(away)}.`);
         away = null;
-        offer().catch(() => {});
+        begin().catch(() => {});  // it is lost again: then once more
       } else if (since && !away) {
         away = since;
         strip.tell("bad", `Connection to dataflow lost: ${reason ?? "no reason given"}.`);
       }
     }),
   ];
-  const follows = [feed.trades(name, { snapshot: SNAPSHOT }).on(heard), feed.quality(name).on(sides.told)];
-  if (feed.connection.state === "connected") offer().catch(() => {});
-  moved(where);
+  if (feed.connection.state === "connected") begin().catch(() => {});
   draw();
   return {
     moved,
@@ -106,7 +115,7 @@ export function open(room, where) {
       closed = true;
       clearTimeout(timer);
       for (const end of ends) end();
-      for (const each of [...follows, daily]) each?.close();
+      for (const each of follows) each.close();
       strip.close();
       sides.close();
       drawing?.then(each => each.close());

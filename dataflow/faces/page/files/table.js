@@ -40,7 +40,7 @@ export function open(room, where) {
   room.append(bar, box);
 
   const chosen = { search: "", sort: "symbol", quality: "" };
-  let order = [], height = 32, sorted = 0, pointed = false, drawn = null, focused = null, width = 0;
+  let order = [], height = 32, sorted = 0, pointed = false, drawn = null, focused = null, width = "";
 
   // ---- the address
 
@@ -97,9 +97,16 @@ export function open(room, where) {
     const first = Math.max(0, Math.floor(box.scrollTop / height) - MARGIN);
     const last = Math.min(order.length, Math.ceil((box.scrollTop + box.clientHeight) / height) + MARGIN);
     const window = order.slice(first, last), range = `${first} ${last}`;
-    let most = 0;
-    for (const symbol of order) most = Math.max(most, symbol.digits);
-    if (most !== width) node.style.setProperty("--digits", width = most);
+    let most = 0, whole = 0;
+    for (const symbol of order) {
+      most = Math.max(most, symbol.digits);
+      whole = Math.max(whole, symbol.whole);
+    }
+    if (`${whole} ${most}` !== width) {
+      width = `${whole} ${most}`;
+      node.style.setProperty("--whole", whole);
+      node.style.setProperty("--digits", most);
+    }
     if (all || range !== drawn) {
       const held = document.activeElement?.closest(".symbols tr") !== null && body.contains(document.activeElement);
       before.firstChild.firstChild.style.height = `${first * height}px`;
@@ -151,13 +158,13 @@ export function open(room, where) {
     put(rate, perSecond(symbol.pace.rate));
     put(age, span(symbol.pace.age));
   };
-  // Details are made when somebody asks for them: with a pointer, or with the focus.
+  // Details are made when somebody asks for them: with a pointer, or with the focus. The link covers its row.
   function explain({ target }) {
     const row = target.closest?.("tbody.rows tr"), symbol = row && symbols.get(row.cells[0].textContent), day = symbol && today(symbol);
     if (!symbol) return;
-    row.cells[6].title = row.cells[7].title = details(symbol.sources);
-    row.cells[2].title = day ? `${day.start.slice(0, 10)}: open ${padded(day.open, symbol.digits)}, high ${padded(day.high, symbol.digits)}, low ${padded(day.low, symbol.digits)}` : "";
-    row.cells[3].title = day ? `${day.start.slice(0, 10)}: volume ${padded(day.volume, 0)}, turnover ${padded(day.quoteVolume, 0)}, ${count(day.count)} trades${day.complete ? "" : "; incomplete: trades are missing"}` : "";
+    const prices = ["open", "high", "low", "close"].map(key => day && `${key} ${padded(day[key], symbol.digits)}`);
+    const told = day && `UTC day ${day.start.slice(0, 10)}: ${prices.join(", ")}, volume ${padded(day.volume, 0)}, turnover ${padded(day.quoteVolume, 0)}, ${count(day.count)} trades${day.complete ? "" : "; incomplete: trades are missing"}`;
+    row.cells[0].firstChild.title = [details(symbol.sources), told].filter(Boolean).join("\n");
   }
   function tick() {
     const states = {};

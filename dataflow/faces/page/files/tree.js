@@ -7,7 +7,7 @@ import { el, put, paint, rows } from "./dom.js";
 import { settled, steady, waiting } from "./steady.js";
 import { clock, count, few, span } from "./words.js";
 
-const OPEN_UP_TO = 12, CHILDREN_SHOWN = 100, ROWS_SHOWN = 400, FRESH = 60;  // seconds in which a loss or a restart is news
+const OPEN_UP_TO = 12, CHILDREN_SHOWN = 100, ROWS_SHOWN = 400, FRESH = 60;  // seconds in which a lost message is news
 const COLOURS = { idle: "off", starting: "info", running: "good", backoff: "warn", stopping: "info", done: "off" };
 const COLUMNS = [["Actor", ""], ["State", ""], ["For", "num wide"], ["Mailbox", ""], ["Restarts", "num"], ["Last error", "wide"]];
 
@@ -33,7 +33,7 @@ export function states(nodes) {
 }
 
 export class Tree {
-  #root = null; #folds = new Map(); #filter = ""; #chosen = ""; #current = ""; #before = []; #lost = new Map(); #hold; #show; #note; #body;
+  #root = null; #folds = new Map(); #filter = ""; #chosen = ""; #current = ""; #before = []; #hold; #show; #note; #body;
 
   constructor(room, bar) {
     const table = el("table", "tree"), head = table.createTHead().insertRow(), find = el("input");
@@ -56,10 +56,6 @@ export class Tree {
 
   show(root) {
     this.#root = root;
-    for (const { path, mailbox, last_error_at: at } of everybody(root)) {
-      const lost = mailbox?.lost_in_flight ?? 0, known = this.#lost.get(path);
-      if (lost && lost !== known?.lost) this.#lost.set(path, { lost, at: known || !at ? new Date() : new Date(at), sure: Boolean(known || at) });
-    }
     this.#draw();
   }
   choose(path) {
@@ -68,11 +64,6 @@ export class Tree {
     if (!this.#root) return;
     this.#draw(true);
     this.#body.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
-  }
-  // When the newest message was lost in flight, as far as it is known.
-  lostAt(path) {
-    const { at, sure } = this.#lost.get(path) ?? {};
-    return at && (sure ? `at ${clock(at)}` : `before ${clock(at)}`);
   }
 
   #open = ({ path, children }) => this.#folds.get(path) ?? children.length <= OPEN_UP_TO;
@@ -165,14 +156,14 @@ export class Tree {
     said.classList.toggle("bad", state === "backoff");
     this.#fillBox(box, node);
   }
-  #fillBox(cell, { path, mailbox: box }) {
+  #fillBox(cell, { mailbox: box }) {
     const [fill, queued, lost] = cell.children, isQueue = box?.accepted > 0 && box.overflow !== "conflate", used = isQueue ? box.queued / box.size : 0;
-    const news = this.#lost.get(path), isFresh = news?.sure && Date.now() - news.at < 1000 * FRESH;
+    const isFresh = box?.lost_at && Date.now() - Date.parse(box.lost_at) < 1000 * FRESH;
     fill.hidden = !isQueue;
     fill.firstChild.style.width = `${100 * used}%`;
     paint(fill, `fill ${used > 0.9 ? "bad" : used > 0.5 ? "warn" : "good"}`);
     put(queued, isQueue ? count(box.queued) : "");
-    put(lost, isFresh ? `−${count(news.lost)} at ${clock(news.at)}` : "");
+    put(lost, isFresh ? `−${count(box.lost_in_flight)} at ${timeOf(box.lost_at)}` : "");
     paint(lost, `lost ${isFresh ? "warn" : ""}`);
     cell.title = box ? balance(box) : "";
   }

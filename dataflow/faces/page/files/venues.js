@@ -7,7 +7,7 @@ import { KINDS, take } from "./quality.js";
 import { count, perSecond, span } from "./words.js";
 
 const ASK_EVERY = 3, DRAW_EVERY = 0.5;  // seconds
-const HEAD = [["source", ""], ["last price", "num"], ["difference", "num"], ["lag", "num"], ["trades/s", "num"], ["newest", "num wide"], ["quality", ""], ["missing", "num wide"]];
+const HEAD = [["source", ""], ["last price", "num"], ["difference", "num"], ["lag", "num"], ["trades/s", "num wide"], ["newest", "num wide"], ["quality", ""], ["missing", "num wide"]];
 
 export function open(room, name) {
   const bar = el("div", "bar"), note = el("span", "off"), box = el("div", "scroll"), table = el("table", "venues"), head = el("tr"), body = el("tbody"), part = el("thead");
@@ -26,18 +26,18 @@ export function open(room, name) {
   let most = 0, active = null;
   const venue = source => venues.get(source) ?? venues.set(source, { price: null, pace: new Pace() }).get(source);
 
-  const stop = every(ASK_EVERY, async () => {
+  async function refresh() {
     const { code, body: told } = await ask(`api/v1/symbols/${encodeURIComponent(name)}`);
     if (code !== 200) return;
     for (const [source, state] of Object.entries(told.quality.sources)) sources.set(source, state);
     for (const source of sources.keys()) if (!(source in told.quality.sources)) sources.delete(source);
     active = told.failover?.active ?? null;
-  });
+  }
   const show = rows(body, () => {
     const row = el("tr"), source = el("th");
     source.scope = "row";
     row.append(source, ...HEAD.slice(1).map(([, kind]) => el("td", kind)));
-    row.cells[6].append(el("span", "state"), el("span", "off why"));
+    row.cells[6].append(el("span", "state"), el("span", "off cause"));
     return row;
   }, ({ cells }, { source, price, pace, lowest }) => {
     const { state = "unknown", reason, since, lag, missing } = sources.get(source) ?? {};
@@ -73,6 +73,7 @@ export function open(room, name) {
       most = Math.max(most, digits(price));
     },
     told: event => take(sources, event),
-    close() { stop(); clearTimeout(timer); },
+    follow: () => ({ close: every(ASK_EVERY, refresh) }),  // there is such a symbol
+    close() { clearTimeout(timer); },
   };
 }

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from attrs import define, field
 
+from dataflow import client, sources
 from dataflow.cli import app
 from tests.support.guide import BUILDING, ROOT, built, shared
 
@@ -166,6 +167,7 @@ def test_each_command_explains_itself_in_the_guide(site: Path) -> None:
     for name in (name for name in app() if not name.startswith("-")):
         assert f">dataflow {name}" in page
     assert ">dataflow history export" in page
+    assert "Usage: dataflow history export" in page
     assert "--faults-per-minute" in page
 
 
@@ -173,3 +175,10 @@ def test_the_shown_files_are_the_files(site: Path, hooks: ModuleType) -> None:
     """The page of all keys has each line of the file."""
     name = "config/server.toml"
     assert hooks.text(f"{name}.md").split("```toml\n")[1] == (ROOT / name).read_text() + "```\n"
+
+
+@pytest.mark.parametrize(("page", "package"), [("python", client), ("connectors", sources)])
+def test_every_public_name_is_explained(outlines: dict[str, Outline], page: str, package: ModuleType) -> None:
+    """Those of clients, and those of authors of connectors."""
+    missing = {f"{package.__name__}.{name}" for name in package.__all__} - outlines[f"{page}.html"].names
+    assert missing == set()

@@ -34,6 +34,8 @@ from dataflow.domain.notice import (
 from dataflow.domain.quality import Grade, Quality
 from dataflow.faces.jsonrpc import methods, protocol
 from dataflow.faces.jsonrpc.format import JSONRPC
+from dataflow.gateway import limits, recovery
+from dataflow.settings.schema import Settings
 from dataflow.topics.candles import Bar
 from simulators import Exchange, open_binance
 from simulators import Trade as Simulated
@@ -74,7 +76,7 @@ def test_the_table_has_the_methods_and_parameters_that_exist(readme: str) -> Non
     section = readme[readme.index("## Calls") : readme.index("## Trades")]
     told = {
         name: re.findall(r"`(\w+)(\??): \w+`", params)
-        for name, params in re.findall(r"^\| `(\w+)` \|(.*?)\|", section, re.M)
+        for name, params in re.findall(r"^\| `([\w.]+)` \|(.*?)\|", section, re.M)
     }
     table = methods._METHODS
     existing = {}
@@ -91,6 +93,25 @@ def test_the_table_of_errors_has_the_codes_that_exist(readme: str) -> None:
         value for name, value in vars(protocol).items() if name.isupper() and type(value) is int and value < 0
     }
     assert {int(code) for code in re.findall(r"^\| (-\d+) \|", readme, re.M)} == codes
+
+
+def test_the_table_of_limits_has_those_of_the_code(readme: str) -> None:
+    """As many as there may be by default, in the words of people."""
+    table = readme[readme.index("## Limits") : readme.index("## A client in Python")]
+    default = Settings()
+    for told in (
+        f"{default.gateway.max_message_bytes >> 10} KiB",
+        f"{protocol.MAX_BATCH} calls; {protocol.MAX_ANSWERS >> 20} MiB of answers",
+        f"{recovery.MOST_GAPS:,} gaps",
+        f"{recovery.RECOVERY_LIMIT:,} places, {recovery.FILLED_LIMIT:,} trades in `filled`",
+        f"{default.session.max_subscriptions} subscriptions",
+        f"{default.limits.sessions:,} sessions, {default.limits.subscriptions:,} subscriptions",
+        f"{default.limits.calls_per_second:,.0f} calls and {default.limits.bytes_per_second / 1e6:.0f} MB",
+        f"{limits.READS_AT_ONCE} reads at once, {limits.READS_WAITING} that wait",
+        f"{default.gateway.max_sessions:,} sessions",
+    ):
+        assert told in table, told
+    assert limits.BURST_SECONDS == 10
 
 
 def test_the_tables_of_quality_and_gaps(readme: str) -> None:

@@ -1,0 +1,172 @@
+"""The feed for scripts and notebooks: the same, without `async`.
+
+Rules of this file. A thread of its own runs the feed; the caller's thread takes events from it in portions.
+Each position is still that of the last event which the caller has got.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from .events import Candle, Connection, Notice, Position, Quality, Trade
+from .feed import Feed, Following, Since, TradeEvent, connect
+from .pages import Page, Pages
+
+E = TypeVar("E")
+
+
+class SyncFollowing(Generic[E]):
+    """The events of what is followed, in order: iterate by `for`. Close it, or drop it, to leave it."""
+
+    def __init__(self, portal: BlockingPortal, feed: Feed, following: Following[E]) -> None:
+        self._portal = portal
+        self._feed = feed
+        self._following = following
+        self._taken: deque[Any] = deque()
+        self._asked: Future[list[Any]] | None = None  # an interrupted wait goes on later: it may hold events
+
+    def __iter__(self) -> SyncFollowing[E]:
+        return self
+
+    def __next__(self) -> E:
+        """Raises what the feed raises: CallError, ServerFault, Unreachable."""
+        while True:
+            while self._taken:
+                event = self._taken.popleft()
+                if self._feed._places.give(event):
+                    return event  # type: ignore[no-any-return]
+            try:
+                self._asked = self._asked or self._portal.start_task_soon(self._following._several)
+                self._taken.extend(self._asked.result())
+                self._asked = None
+            except StopAsyncIteration:
+                raise StopIteration from None
+
+    def close(self) -> None:
+        """Follow it no more."""
+        self._portal.call(self._following.aclose)
+
+
+class SyncFeed:
+    """As `Feed`, for callers without an event loop. One thread may use it. Made by `connect_sync`."""
+
+    def __init__(self, portal: BlockingPortal, feed: Feed) -> None:
+        self._portal = portal
+        self._feed = feed
+
+    @property
+    def positions(self) -> dict[str, dict[str, Any]]:
+        """As `Feed.positions`."""
+        return self._feed.positions
+
+    @property
+    def connection(self) -> Connection:
+        """As `Feed.connection`."""
+        return self._feed.connection
+
+    @property
+    def waited(self) -> int:
+        """As `Feed.waited`."""
+        return self._feed.waited
+
+    def trades(
+        self,
+        symbols: str | Iterable[str],
+        *,
+        snapshot: int | None = None,
+        since: Since | None = None,
+        quality: bool = False,
+        room: int | None = None,
+    ) -> SyncFollowing[TradeEvent]:
+        """As `Feed.trades`."""
+        asked = partial(
+            self._feed.trades, symbols, snapshot=snapshot, since=since, quality=quality, room=room
+        )
+        return self._follow(asked)
+
+    def candles(
+        self,
+        symbols: str | Iterable[str],
+        interval: str,
+        *,
+        snapshot: int | None = None,
+        room: int | None = None,
+    ) -> SyncFollowing[Candle | Connection]:
+        """As `Feed.candles`."""
+        return self._follow(partial(self._feed.candles, symbols, interval, snapshot=snapshot, room=room))
+
+    def quality(
+        self, symbols: str | Iterable[str], *, room: int | None = None
+    ) -> SyncFollowing[Quality | Connection]:
+        """As `Feed.quality`."""
+        return self._follow(partial(self._feed.quality, symbols, room=room))
+
+    def events(self, *, room: int | None = None) -> SyncFollowing[Connection | Notice]:
+        """As `Feed.events`."""
+        return self._follow(partial(self._feed.events, room=room))
+
+    def recent(self, symbol: str, count: int = 50) -> list[Trade]:
+        """As `Feed.recent`."""
+        return self._portal.call(self._feed.recent, symbol, count)
+
+    def history(
+        self,
+        symbol: str,
+        *,
+        after: Position | None = None,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        limit: int = 1_000,
+    ) -> Iterator[Page]:
+        """As `Feed.history`."""
+        return self._pages(self._feed.history(symbol, after=after, start=start, end=end, limit=limit))
+
+    def candle_history(
+        self,
+        symbol: str,
+        interval: str,
+        *,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        limit: int = 1_000,
+    ) -> Iterator[list[Candle]]:
+        """As `Feed.candle_history`."""
+        return self._pages(self._feed.candle_history(symbol, interval, start=start, end=end, limit=limit))
+
+    def symbols(self) -> list[dict[str, Any]]:
+        """As `Feed.symbols`."""
+        return self._portal.call(self._feed.symbols)
+
+    def status(self) -> dict[str, Any]:
+        """As `Feed.status`."""
+        return self._portal.call(self._feed.status)
+
+    def call(self, method: str, **params: Any) -> Any:
+        """As `Feed.call`."""
+        return self._portal.call(partial(self._feed.call, method, **params))
+
+    def _follow(self, asked: Callable[[], Following[E]]) -> SyncFollowing[E]:
+        return SyncFollowing(self._portal, self._feed, self._portal.call(asked))
+
+    def _pages(self, pages: Pages[E]) -> Iterator[E]:
+        while True:
+            try:
+                yield self._portal.call(pages.__anext__)
+            except StopAsyncIteration:
+                return
+
+
+@contextmanager
+def connect_sync(url: str, **options: Any) -> Iterator[SyncFeed]:
+    """A feed for `with`. Options, and what it raises, are those of `connect`."""
+    feed = connect(url, **options)
+    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(feed):
+        yield SyncFeed(portal, feed)

@@ -1,0 +1,390 @@
+"""The page's views Operate, Clients and Sources in a real browser, beside a real daemon whose parts are broken meanwhile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from dataflow.settings.schema import Chaos, Gateway, Operator, Session
+from simulators import Exchange, Trade, open_binance
+from tests.support.browser import Heard, browse
+from tests.system.daemon import Daemon, client, daemon, from_binance
+from tests.system.process import Home
+from tests.system.test_trouble import beside_a_deaf_client
+
+SYMBOLS = ("BTC-USDT", "ETH-USDT")
+# What Chromium says by itself of answers that tell something, and of none: no chaos, not ready, the daemon is away.
+ANSWERS = re.compile(r"status of (403|503)|ERR_CONNECTION|ERR_EMPTY_RESPONSE|WebSocket connection to")
+
+
+@asynccontextmanager
+async def running(*symbols: str, **tables: Any) -> AsyncIterator[tuple[Daemon, Exchange]]:
+    with trio.fail_after(120):
+        async with (
+            open_binance() as exchange,
+            daemon(sources=from_binance(exchange.url, *(symbols or SYMBOLS), eager=True), **tables) as d,
+        ):
+            await exchange.wait_subscribed([(symbols or SYMBOLS)[0].replace("-", "")])
+            yield d, exchange
+
+
+async def visit(url: str, view: str, seen: Callable[[Any, Heard], Any], **context: Any) -> Any:
+    """What `seen(page, heard)` returns, in a browser at that view. The page must not have complained."""
+
+    def look(page: Any, heard: Heard) -> Any:
+        page.set_default_timeout(60_000)
+        page.goto(f"{url}/#/{view}")
+        result = seen(page, heard)
+        assert [each for each in heard.complaints if not ANSWERS.search(each)] == []
+        return result
+
+    return await browse(look, **context)
+
+
+def on_the_trio_side(call: Callable[..., Any], *args: Any) -> Any:
+    """Call an async function of the test from the thread of the browser."""
+    return trio.from_thread.run(partial(call, *args))
+
+
+async def held(opening: Any, *, task_status: Any) -> None:
+    """Keep what `opening` opens until the end of the nursery."""
+    async with opening as opened:
+        task_status.started(opened)
+        await trio.sleep_forever()
+
+
+def look_on(page: Any, turns: int) -> None:
+    """Returns when the page has asked for the readiness so many times more, once a second."""
+    for _ in range(turns):
+        with page.expect_request("**/ready"):
+            pass
+
+
+def texts(page: Any, selector: str) -> list[str]:
+    return [text.strip() for text in page.locator(selector).all_inner_texts()]
+
+
+async def test_a_restart_asks_first_and_names_the_actor() -> None:
+    """The tree is found by keyboard and filter; its restart names who restarts with it, and a Cancel restarts nobody."""
+    async with running() as (d, _):
+        shards = len(d.root.supervisor("cache").tree().children)
+
+        def seen(page: Any, _heard: Heard) -> None:
+            page.locator(".tree a.name", has_text="shard-0").click()
+            page.wait_for_url("**/#/operate/cache/shard-0")
+            assert page.locator(".tree tr.chosen").get_attribute("aria-level") == "3"
+            page.keyboard.press("ArrowLeft")
+            assert page.evaluate("document.activeElement.textContent") == "cache"
+            page.keyboard.press("ArrowLeft")  # folds
+            page.locator(".tree a.name", has_text="shard-0").wait_for(state="detached")
+            page.keyboard.press("Enter")
+            page.wait_for_url("**/#/operate/cache")
+            page.locator(".actor .restart").click()
+            dialog = page.locator("dialog")
+            assert dialog.locator("h2").inner_text() == "Restart cache?"
+            assert f"{shards} actors restart with it: shard-0, " in dialog.inner_text()
+            dialog.get_by_text("Cancel").click()
+            assert not [e for e in d.events if e.path.startswith("cache") and e.epoch > 1]
+            page.locator(".actor .restart").click()
+            dialog.get_by_role("button", name="Restart cache").click()
+            page.locator(".actor .answer.good", has_text="is accepted").wait_for()
+            on_the_trio_side(d.until, lambda: [e for e in d.events if e.path == "cache" and e.epoch == 2])
+            page.get_by_label("Filter the actors").fill("sessions")
+            page.locator(".tree a.name", has_text="shard-1").wait_for(state="detached")
+            assert [text for text in texts(page, ".tree a.name") if text.isalpha()] == [
+                "root",
+                "gateway",
+                "sessions",
+            ]
+            page.goto(f"{d.http}/#/operate/gateway/sessions/1")
+            page.get_by_role("link", name="the client").wait_for()
+            assert not page.locator(".actor .restart").is_visible(), "a session is its client's"
+
+        await visit(d.http, "operate", seen)
+        restarted = {e.path for e in d.events if e.epoch > 1}
+        assert {each for each in restarted if not each.startswith("cache")} == set(), (
+            "the question told the truth"
+        )
+
+
+async def test_nothing_moves_under_the_pointer_among_a_thousand_actors() -> None:
+    """Of 500 symbols with two topics each, what is shown is bounded, and no row comes while the pointer is there."""
+    names = [f"S{n}-USDT" for n in range(500)]
+    many = Session(max_subscriptions=1000)
+    async with running(*names, session=many) as (d, _), client(d.url) as one, trio.open_nursery() as nursery:
+        for channel in ("trades", "quality"):
+            await one.call("subscribe", symbol=names, channel=channel)
+
+        def seen(page: Any, _heard: Heard) -> None:
+            page.locator(".tree a.name", has_text=re.compile("^topics$")).wait_for()
+            page.locator(".actors .note", has_text=re.compile("1,0.. actors")).first.wait_for()
+            assert page.locator(".tree tbody tr").count() < 100, "a wide branch is folded"
+            row = page.locator(".tree tbody tr", has_text="sessions")
+            row.locator(".fold").click()
+            page.get_by_label("unfold topics").click()
+            page.get_by_text("more: filter to see them").first.wait_for()
+            assert page.locator(".tree tbody tr").count() <= 400
+            page.get_by_label("fold topics", exact=True).click()
+            page.get_by_label("unfold gateway/sessions").click()
+            page.get_by_label("fold gateway/sessions", exact=True).wait_for()
+            row.hover()
+            before = row.bounding_box(), texts(page, ".tree a.name")
+            on_the_trio_side(nursery.start, held, client(d.url))
+            page.locator(".actors .note", has_text="1 change waits until the pointer leaves").wait_for()
+            assert (row.bounding_box(), texts(page, ".tree a.name")) == before
+            page.locator("h2", has_text="Figures").hover()
+            page.locator(".tree a.name", has_text=re.compile("^3$")).wait_for()
+
+        await visit(d.http, "operate", seen)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_actor_that_crashes_tells_its_error_with_its_time() -> None:
+    """A fault on purpose, where chaos is allowed: it is listed, withdrawn, and strikes; a message that it lost has its time."""
+    async with running(chaos=Chaos(enabled=True)) as (d, exchange):
+
+        async def trade() -> None:
+            await exchange.publish(Trade(1, "BTCUSDT", "buy", "1", "1", 1_700_000_000_000_000))
+
+        def seen(page: Any, heard: Heard) -> None:
+            form = page.locator(".faults form")
+            form.get_by_label("Actor").fill("cache/shard-0")
+            form.get_by_label("Fault").select_option("hang")
+            form.get_by_label("Seconds").fill("30")
+            form.get_by_role("button", name="Inject").click()
+            page.locator(".faults tbody tr", has_text="hang").get_by_role("button").click()
+            page.locator(".faults .answer.good", has_text="is withdrawn").wait_for()
+            assert on_the_trio_side(active) == []
+            form.get_by_label("Fault").select_option("drop")
+            form.get_by_role("button", name="Inject").click()
+            page.locator(".faults .answer.bad", has_text="cannot suffer a drop").wait_for()
+            heard.complaints[:] = [each for each in heard.complaints if "status of 400" not in each]
+            for shard in texts(page, ".tree a.name"):
+                if shard.startswith("shard-"):
+                    form.get_by_label("Actor").fill(f"cache/{shard}")
+                    form.get_by_label("Fault").select_option("crash")
+                    form.get_by_role("button", name="Inject").click()
+                    page.locator(".faults tbody tr", has_text=shard).wait_for()
+            on_the_trio_side(trade)
+            page.locator(
+                ".tree td.error", has_text=re.compile(r"^\d\d:\d\d:\d\d .*injected crash")
+            ).first.wait_for()
+            page.locator(
+                ".tree .lost.warn", has_text=re.compile(r"\u2212\d+ at \d\d:\d\d:\d\d")
+            ).first.wait_for()
+            assert page.locator(".tree .fill.bad").count() == 0, "a box that conflates is never full"
+            crash = page.locator(".events li", has=page.locator(".kind", has_text="crashed")).first
+            assert not crash.locator("pre").is_visible()
+            crash.locator("summary .text").click()
+            crash.locator("pre", has_text="InjectedFault").wait_for()
+            page.locator(".happened .choice button", has_text="crashed").click()
+            crash.wait_for(state="detached")
+            page.locator(".events .kind", has_text="fault").first.wait_for()
+            page.locator(".plot svg[aria-label*=' now, highest ']").nth(5).wait_for()
+
+        async def active() -> Any:
+            assert d.core.faults is not None
+            return d.core.faults.active()
+
+        await visit(d.http, "operate", seen)
+
+
+async def test_without_chaos_no_fault_is_offered() -> None:
+    """The view says which key allows it."""
+    async with running() as (d, _):
+
+        def seen(page: Any, heard: Heard) -> None:
+            page.locator(".faults", has_text="[chaos] enabled = true").wait_for()
+            assert not page.locator(".faults form").is_visible()
+            look_on(page, 5)
+            assert len([url for url in heard.urls if url.endswith("/faults")]) == 1, "it is asked once"
+
+        await visit(d.http, "operate", seen)
+
+
+async def test_the_token_is_asked_for_once_and_forgotten_when_wrong() -> None:
+    """While the door is shut nothing is asked, in no view; a right token opens all of them, in this tab alone."""
+    async with running(operator=Operator(token="päss")) as (d, _):
+
+        def seen(page: Any, heard: Heard) -> None:
+            door = page.locator(".door:visible")
+            door.get_by_label("Token").wait_for()
+            asked = [url for url in heard.urls if "/api/v1/clients" in url]
+            page.goto(f"{d.http}/#/operate")
+            door.get_by_label("Token").fill("wrong")
+            page.locator("#ready.good").wait_for()
+            assert [url for url in heard.urls if "/api/v1/clients" in url or "/actors" in url] == asked
+            door.get_by_role("button", name="Enter").click()
+            door.get_by_text("This token is not right.").wait_for()
+            assert page.evaluate("sessionStorage.length") == 0
+            door.get_by_label("Token").fill("päss")
+            door.get_by_role("button", name="Enter").click()
+            page.locator(".tree a.name", has_text="shard-0").wait_for()
+            page.goto(f"{d.http}/#/clients")
+            page.locator(".clients-list tbody tr").first.wait_for()
+            assert page.evaluate("localStorage.length") == 0
+            heard.complaints[:] = [each for each in heard.complaints if "401" not in each]
+
+        await visit(d.http, "clients", seen)
+
+
+async def test_where_the_operator_has_a_listener_of_its_own_the_page_says_so() -> None:
+    """At the clients' listener; and nothing is asked again."""
+    async with running(operator=Operator(port=0)) as (d, _):
+
+        def seen(page: Any, heard: Heard) -> None:
+            page.locator(".door:visible", has_text="an address of its own").wait_for()
+            asked = len(heard.urls)
+            look_on(page, 3)
+            assert [url for url in heard.urls[asked:] if "/actors" in url] == []
+            heard.complaints[:] = [each for each in heard.complaints if "404" not in each]
+
+        await visit(d.http, "operate", seen)
+
+
+async def test_a_client_that_does_not_read_is_seen_and_disconnected() -> None:
+    """Its outbox and the age of the oldest message; sorted first; the question names it, and it is gone."""
+    with trio.fail_after(120):
+        async with beside_a_deaf_client(Session(outbox=100_000)) as (world, deaf):
+            host, port = deaf.socket.getsockname()[:2]
+            address = f"{host}:{port}"
+            while not any(session.waiting for session in world.daemon.lobby.clients):
+                await world.publish(500)
+
+            def seen(page: Any, _heard: Heard) -> None:
+                page.get_by_role("button", name="Outbox").click()
+                first = page.locator(".clients-list tbody tr").first
+                first.filter(has_text=address).wait_for()
+                assert (
+                    page.locator(".clients-list th[aria-sort=descending]").inner_text().startswith("Outbox")
+                )
+                first.locator("a").click()
+                page.locator(
+                    ".client dd", has_text=re.compile(r"[\d,]+ messages, .*, the oldest for \d+ s")
+                ).wait_for()
+                page.locator(".client .restart").click()
+                dialog = page.locator("dialog")
+                assert address in dialog.inner_text()
+                dialog.get_by_role("button", name=re.compile("Disconnect")).click()
+                page.locator(".client .answer.good").wait_for()
+                page.locator(".clients-list tbody tr.gone", has_text=address).wait_for()
+
+            await visit(world.daemon.http, "clients", seen)
+
+
+async def test_hundreds_of_clients_come_in_pages() -> None:
+    """Fifty in a page; every client is in exactly one of them."""
+    async with running() as (d, _), trio.open_nursery() as nursery:
+        for _ in range(205):
+            await nursery.start(held, client(d.url))
+
+        def seen(page: Any, _heard: Heard) -> list[int]:
+            found: list[int] = []
+            page.locator(".clients-list .note", has_text="206 connected").first.wait_for()
+            page.locator(".clients-list .note", has_text="each page is sorted by itself").first.wait_for()
+            while True:
+                page.wait_for_function("document.querySelectorAll('.clients-list tbody tr').length <= 50")
+                ids = [int(text) for text in texts(page, ".clients-list tbody th")]
+                assert len(ids) <= 50
+                found += ids
+                forth = page.get_by_role("button", name="newer")
+                if forth.is_disabled():
+                    return found
+                forth.click()
+                page.wait_for_function(
+                    "id => document.querySelector('.clients-list tbody th').textContent !== String(id)",
+                    arg=ids[0],
+                )
+
+        found = await visit(d.http, "clients", seen)
+        assert len(found) == len(set(found)) == 206
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_source_that_is_cut() -> None:
+    """Its state, the reason with its time, and the quality of its symbols; and no error once it is back."""
+    names = [f"S{n}-USDT" for n in range(500)]
+    async with running(*names) as (d, exchange):
+
+        def seen(page: Any, _heard: Heard) -> None:
+            row = page.locator(".sources-list tbody tr", has_text="binance")
+            row.locator(".state.good", has_text="connected").wait_for()
+            page.locator(".fares .note", has_text="500 of 500").first.wait_for()
+            assert page.locator(".fares tbody tr").count() <= 200
+            page.get_by_label("Filter the symbols").fill("S499-")
+            page.wait_for_function("document.querySelectorAll('.fares tbody tr').length === 1")
+            on_the_trio_side(exchange.disconnect, "drop", 600)
+            row.locator(".state.bad").wait_for()
+            row.locator(".why", has_text=re.compile(r"^\d\d:\d\d:\d\d \S")).wait_for()
+            page.locator(".fares tbody .state.bad", has_text="lost").wait_for()
+            on_the_trio_side(accept)
+            row.locator(".state.good", has_text="connected").wait_for()
+            page.locator(".fares tbody .state.bad").wait_for(state="detached")
+            assert row.locator(".why").inner_text() == ""
+
+        async def accept() -> None:
+            await exchange.disconnect("drop", 0)
+
+        await visit(d.http, "sources/binance", seen)
+
+
+async def test_while_the_daemon_is_away_the_old_says_so(tmp_path: Path) -> None:
+    """Killed and started again: the view is dimmed and says since when, then shows the new life."""
+    with trio.fail_after(120):
+        async with open_binance() as exchange:
+            home = Home(tmp_path, exchange.url)
+            async with trio.open_nursery() as nursery:
+                life = await nursery.start(held, home.living())
+
+                def seen(page: Any, _heard: Heard) -> None:
+                    page.locator(".tree a.name", has_text="shard-0").wait_for()
+                    life.process.kill()
+                    page.locator("body.away").wait_for()
+                    assert re.search(r"since \d\d:\d\d:\d\d", page.locator("#strip").inner_text())
+                    assert page.locator(".tree a.name", has_text="shard-0").is_visible()
+                    on_the_trio_side(nursery.start, held, home.living())
+                    page.locator("body:not(.away)").wait_for()
+                    page.locator(".actor dd", has_text=re.compile(r"running for \d+ s")).wait_for()
+
+                await visit(life.http, "operate", seen)
+                nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"), [(390, 844, "light"), (1440, 900, "dark"), (2560, 1440, "light")]
+)
+async def test_every_size_and_colour(width: int, height: int, scheme: str) -> None:
+    """No view is wider than its window, and each has the page's names for a screen reader."""
+    async with running(gateway=Gateway(port=0, root_path="/feed")) as (d, _):
+
+        def seen(page: Any, _heard: Heard) -> None:
+            for view, first in (
+                ("operate/sources/binance", ".tree tbody tr"),
+                ("clients", ".clients-list tbody tr"),
+                ("sources", ".fares tbody tr"),
+            ):
+                page.goto(f"{d.http}/feed/#/{view}")
+                page.locator(first).first.wait_for()
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+                unnamed = (
+                    "[...document.querySelectorAll('main button, main input, main select, main a')].filter("
+                )
+                unnamed += (
+                    "e => !e.textContent.trim() && !e.ariaLabel && !e.labels?.length && e.tabIndex >= 0)"
+                )
+                assert page.evaluate(f"{unnamed}.map(e => e.outerHTML)") == []
+
+        await visit(
+            f"{d.http}/feed",
+            "operate",
+            seen,
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+        )
