@@ -72,7 +72,7 @@ def pages(nav: Any) -> Iterator[str]:
 
 
 def text(name: str) -> str:
-    """The Markdown of a page. A file with a page that is no Markdown is shown as it is. Raises PluginError."""
+    """The Markdown of a page; of a file that is no Markdown, a page that shows it. Raises PluginError."""
     if name == COMMANDS:
         return commands()
     file = ROOT / name
