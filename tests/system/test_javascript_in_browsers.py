@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -189,3 +191,34 @@ async def test_the_example_resumes_after_a_restart_of_its_own(checkout: Path, tm
             ("10", False),
             ("11", False),
         ]
+
+
+async def test_the_first_lines_of_the_readme(checkout: Path, tmp_path: Path) -> None:
+    """They print trades."""
+    room = checkout / "dataflow" / "client" / "javascript"
+    [program] = re.findall(r"```js\n(.*?)```", (room / "README.md").read_text(), re.S)
+    shutil.copy(room / "client.js", tmp_path)
+    async with trading() as (_, d):
+        (tmp_path / "first.mjs").write_text(program.replace("http://127.0.0.1:8080", d.http))
+        async with trio.open_nursery() as nursery:
+            run = partial(
+                trio.run_process, [str(NODE), "first.mjs"], cwd=tmp_path, stdout=subprocess.PIPE, check=False
+            )
+            process: trio.Process = await nursery.start(run)
+            assert process.stdout is not None
+            told = b""
+            while told.count(b"\n") < 5:
+                told += await process.stdout.receive_some()
+            process.kill()
+        assert [line.split()[:3] for line in told.decode().splitlines()][:2] == [
+            ["trade", "1", "sell"],
+            ["trade", "2", "buy"],
+        ]
+
+
+def test_links_lead_somewhere(checkout: Path) -> None:
+    """Every file that the README links to exists."""
+    room = checkout / "dataflow" / "client" / "javascript"
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (room / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (room / link).exists()] == []

@@ -890,8 +890,8 @@ class Feed {
   #since({ channel, symbol }) {
     if (channel !== TRADES) return null;
     if (symbol !== EVERY) return this.#streams.get(symbol).since;
-    const known = [...this.#streams].filter(([, { live, since }]) => since && !live);
-    return known.length ? Object.fromEntries(known.map(([name, { since }]) => [name, since])) : null;
+    const known = [...this.#streams].filter(([, { live, since }]) => since && !live).map(([name, { since }]) => [name, since]);
+    return known.length ? Object.fromEntries(fitting(known)) : null;
   }
 
   /** What goes along when a topic goes on. States are told again: the newest ones may have come meanwhile. */
@@ -1164,6 +1164,15 @@ class Feed {
 const NOBODYS = { take() {}, fill() {}, rewind() {} };
 
 const topicOf = ({ channel, symbol, interval }) => interval === null ? { channel, symbol } : { channel, symbol, interval };
+
+/** As many positions as one call may name: without their gaps, if that makes room. Streams left out begin anew. */
+function fitting(known) {
+  const size = entries => entries.reduce((sum, entry) => sum + JSON.stringify(entry).length, 0);
+  const most = BYTES_AT_ONCE - 1_000;
+  if (size(known) <= most) return known;
+  let room = most;
+  return known.map(([name, { epoch, offset }]) => [name, { epoch, offset }]).filter(entry => (room -= size([entry])) >= 0);
+}
 
 function namesOf(symbols) {
   const names = [...new Set(Array.isArray(symbols) ? symbols : [symbols])];
