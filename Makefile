@@ -62,7 +62,7 @@ fix: $(VENV)/dev.stamp ## mend the style, as far as ruff can
 
 # Strict: a link or an anchor that leads nowhere ends it. The theme's notice of its own future is no warning of ours.
 docs: $(VENV)/dev.stamp ## build the guide, which the daemon serves at /docs/guide/
-	@started=$$(date +%s); NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f $(GUIDE)/building/mkdocs.yml && \
+	@started=$$(date +%s); NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f $(GUIDE)/building/mkdocs.yml && \
 		echo "The guide is in $(GUIDE)/site, made in $$(($$(date +%s) - started)) s. A daemon serves it at /docs/guide/"
 
 # Their paths below dataflow/protobuf are the names by which reflection knows them.

@@ -111,6 +111,9 @@ def _content(answer: Any, ok: tuple[int, ...]) -> Any:
     if answer.is_success or answer.status_code in ok:
         return content
     told = _problem(content) or f"{answer.url} answers with status {answer.status_code}"
+    if answer.status_code == 401:
+        told = "the daemon asks for the operator's token: --token, or DATAFLOW__OPERATOR__TOKEN"
+        told += ", and it has another one" if "Authorization" in answer.request.headers else ""
     raise (Mistake if answer.is_client_error else Failure)(told)
 
 

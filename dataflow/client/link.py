@@ -58,12 +58,13 @@ class Link(Generic[T]):
     _fault: ServerFault | None = None  # behind what was heard last
     _socket: Socket | None = None
     _unsaid: deque[str] = field(factory=deque)
-    _news: anyio.Event = field(factory=anyio.Event)  # there is something to say
-    _speaker: anyio.CancelScope = field(factory=anyio.CancelScope)
+    _news: anyio.Event = field(init=False)  # there is something to say
+    _speaker: anyio.CancelScope = field(init=False)
     _tasks: TaskGroup = field(init=False)
 
     async def __aenter__(self) -> Link[T]:
         self._delay = self.retry_first
+        self._news = anyio.Event()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         return self

@@ -120,16 +120,12 @@ class Desk:
     def topics(self, limit: int = 50) -> TopicsInfo:
         """The `limit` most active of the open topics. Raises InvalidValue."""
         check_range("limit", limit, 1, MAX_TOPICS)
-        topics = self._core.topics.subscribers
-        rates = {topic: self._load.of_topic(topic) for topic in topics}
-        foremost = nsmallest(limit, topics, key=lambda topic: (-rates[topic], -topics[topic], topic))
-        return TopicsInfo(
-            len(topics),
-            [
-                TopicInfo(topic, topics[topic], self._core.topics.log_of(topic).last, rates[topic])
-                for topic in foremost
-            ],
-        )
+        topics = [
+            TopicInfo(topic, len(fanout.subscribers), fanout.log.last, self._load.of_topic(topic))
+            for topic, fanout in self._core.topics.open_fanouts
+        ]
+        foremost = nsmallest(limit, topics, key=lambda info: (-info.rate, -info.subscribers, info.topic))
+        return TopicsInfo(len(topics), foremost)
 
     def sources(self) -> Mapping[str, SourceInfo]:
         """All sources by name, in the order of the configuration."""

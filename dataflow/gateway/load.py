@@ -103,9 +103,9 @@ class Load:
 
     async def _topics(self) -> Mapping[Topic, int]:
         places = {}
-        for number, topic in enumerate(self._core.topics.open_topics, start=1):
+        for number, (topic, fanout) in enumerate(self._core.topics.open_fanouts, start=1):
+            log = fanout.log
             if topic.channel != TRADES:
-                log = self._core.topics.log_of(topic)
                 places[topic] = sum(log.places.values()) if isinstance(log, EveryLog) else log.last
             if number % _AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
@@ -162,10 +162,12 @@ class Load:
 
     def _since_known(self, key: K, of: Callable[[_Look], Mapping[K, int]]) -> float:
         """Of what was not there all the time: its counter may have begun long before it came back."""
-        if not self._looks or key not in of(last := self._looks[-1]):
+        if not self._looks or (now := of(last := self._looks[-1]).get(key)) is None:
             return 0.0
-        first = next(look for look in self._looks if key in of(look))
-        return _share(of(last)[key] - of(first)[key], last.at - first.at)
+        for look in self._looks:
+            if (before := of(look).get(key)) is not None:
+                return _share(now - before, last.at - look.at)
+        raise AssertionError("the newest look has it")
 
 
 def _share(of: float, seconds: float, digits: int = 2) -> float:

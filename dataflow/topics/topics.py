@@ -154,6 +154,11 @@ class Topics:
         """The topics that have a subscription actor now."""
         return [topic for topic, opened in self._opened.items() if opened.fanout.open]
 
+    @property
+    def open_fanouts(self) -> list[tuple[Topic, Fanout]]:
+        """The same, each with its fan-out."""
+        return [(topic, opened.fanout) for topic, opened in self._opened.items() if opened.fanout.open]
+
     def named(self, name: str) -> Topic | None:
         """The open topic with this name in paths, None when there is none."""
         topic = self._by_name.get(name)

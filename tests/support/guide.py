@@ -17,7 +17,7 @@ BUILDING = GUIDE / "building"
 
 def built(folder: Path) -> Path:
     """A guide, built as `make docs` does it."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(
         [*command, "-f", str(BUILDING / "mkdocs.yml")],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},

@@ -117,7 +117,7 @@ async def following(
 
 def replayed(events: Iterable[Any], symbol: str = "BTC-USDT") -> dict[int, str | None]:
     """What a reader holds who does as it is told: the id of each place, None in a gap. Each place comes once, in order;
-    what comes twice, out of turn, or twice filled fails."""
+    what comes twice, out of turn, or twice filled fails. So does a count that begins anew."""
     held: dict[int, str | None] = {}
     for event in events:
         if getattr(event, "symbol", None) != symbol:
@@ -127,7 +127,7 @@ def replayed(events: Iterable[Any], symbol: str = "BTC-USDT") -> dict[int, str |
                 assert not held or event.offset == max(held) + 1, (event, max(held))
                 held[event.offset] = event.trade_id
             case Gap(first=0):
-                held.clear()
+                raise AssertionError("the count began anew, though nothing was forgotten")
             case Gap():
                 assert not held or event.first == max(held) + 1, (event, max(held))
                 held |= dict.fromkeys(range(event.first, event.last + 1))

@@ -51,6 +51,14 @@ async def test_trades_are_seen_in_every_rate_and_in_the_series() -> None:
         trades = by_name["trades", "BTC-USDT"]
         assert (trades["subscribers"], trades["offset"], trades["rate"]) == (1, 40, symbol["rate"])
         assert by_name["candles", "*"]["variant"] == "1m"
+        metrics = (await http.get("/metrics")).text
+        for line in (
+            'dataflow_source_lines{source="binance",state="connected"} 1.0',
+            'dataflow_source_lines{source="binance",state="lost"} 0.0',
+            'dataflow_topics{channel="candles"} 1.0',
+            'dataflow_subscriptions{channel="trades"} 1.0',
+        ):
+            assert f"\n{line}\n" in metrics
         assert (await http.get("/api/v1/topics?limit=0")).status_code == 400
         assert (await http.get("/api/v1/load?last=901")).status_code == 400
 

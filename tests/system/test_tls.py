@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import trio
 
 from dataflow.cli.common import call
 from dataflow.cli.ends import Mistake
-from dataflow.cli.tail import _connected, _Unreachable
+from dataflow.client import Unreachable
+from dataflow.client.address import address_of
+from dataflow.client.socket import open_socket
 from dataflow.server.socket_wire import SocketWire
 from dataflow.settings.schema import Gateway
 from tests.support.certificates import make_certificate
@@ -29,15 +30,16 @@ async def test_commands_reach_a_daemon_over_tls(tmp_path: Path, monkeypatch: pyt
             assert running.http.startswith("https://127.0.0.1:")
             with pytest.raises(Mistake, match="SSL_CERT_FILE"):
                 await trio.to_thread.run_sync(call, "GET", f"{running.http}/health")
-            with pytest.raises(_Unreachable):
-                async with _connected(running.url):
-                    pass
+            with pytest.raises(Unreachable, match="self-signed certificate"):
+                await open_socket(address_of(running.url))
             monkeypatch.setenv("SSL_CERT_FILE", str(made.certificate))
             answer = await trio.to_thread.run_sync(call, "GET", f"{running.http}/health")
             assert answer == {"status": "ok"}
-            async with _connected(running.url) as client:
-                await client.send_message('{"jsonrpc": "2.0", "id": 7, "method": "no such"}')
-                while "id" not in (message := json.loads(await client.get_message())):
+            client = await open_socket(address_of(running.url))
+            try:
+                await client.send('{"jsonrpc": "2.0", "id": 7, "method": "no such"}')
+                while not any(b'"id":7' in text for text in await client.receive()):
                     pass
-                assert message["id"] == 7
                 assert [type(session._wire) for session in running.lobby.clients] == [SocketWire]
+            finally:
+                await client.aclose()

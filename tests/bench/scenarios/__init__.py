@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..plan import Scenario
 from . import (
     candles,
+    client,
     deflate,
     download,
     faces,
@@ -43,4 +44,5 @@ ALL: tuple[Scenario, ...] = (
     candles.SCENARIO,
     history.SCENARIO,
     download.SCENARIO,
+    client.SCENARIO,
 )

@@ -184,12 +184,16 @@ class TestCommand:
         assert capsys.readouterr().err.startswith(f"dataflow: {told}")
 
     def test_not_for_everybody(self, daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-        """What the daemon says about it reaches the user."""
+        """The user hears what to do; and with a token, that it is the wrong one."""
         daemon.answers["GET", "/api/v1/status"] = 200, json.dumps({**STATUS, "sources": {}}).encode()
         path = "/api/v1/clients?limit=200&after=0"
         daemon.answers["GET", path] = 401, b'{"detail": "a token is needed"}'
-        assert main(["top", "--once", "--by", "client", "--url", daemon.url]) == 1
-        assert capsys.readouterr().err == "dataflow: a token is needed\n"
+        words = ["top", "--once", "--by", "client", "--url", daemon.url]
+        told = "dataflow: the daemon asks for the operator's token: --token, or DATAFLOW__OPERATOR__TOKEN"
+        assert main(words) == 1
+        assert capsys.readouterr().err == f"{told}\n"
+        assert main([*words, "--token", "wrong"]) == 1
+        assert capsys.readouterr().err == f"{told}, and it has another one\n"
 
     def test_keys(self, answering: Daemon) -> None:
         """On a terminal c shows the clients, with what each is sent a second from the second look on; q ends it with

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -328,11 +328,37 @@ class TestFaults:
                 list(client.hear(said))
         assert client.streams[TOPIC].offset == 6
 
+    @pytest.mark.parametrize(
+        ("places", "wrong"), [((6, 8), "place 8 came, 7 was next"), ((6, 7, 7), "place 7 came, 8 was next")]
+    )
+    def test_a_run_of_arrays_is_taken_up_to_the_wrong_place(
+        self, client: Client, places: tuple[int, ...], wrong: str
+    ) -> None:
+        """What comes before it is told, and stays; and all that is right is taken at once."""
+        client.format = "compact"
+        list(client.hear(answer(5, recovered=True, topic=0, columns=COLUMNS, sources=["acme"])))
+        rows = [f'[0,{place},1,"buy",1,1,"t{place}",0]' for place in places]
+        told = list[Any]()
+
+        def hear(events: Iterable[Any]) -> None:
+            for event in events:
+                told.append(event)
+
+        with pytest.raises(WrongPlace, match=wrong):
+            hear(client.hear(f"[{','.join(rows)}]"))
+        assert [event.offset for event in told] == list(places[:-1])
+        assert client.streams[TOPIC].offset == places[-2]
+        rest = [event.offset for event in client.hear('[[0,%d,1,"buy",1,1,"x",0]]' % (places[-2] + 1))]  # noqa: UP031
+        assert rest == [places[-2] + 1]
+        client.lost()
+        with pytest.raises(ServerFault, match="came without a subscription"):
+            list(client.hear(f"[{rows[0]}]"))
+
     def test_what_came_before_a_fault_is_told(self, client: Client) -> None:
         """The good part of a message is not lost."""
         told: list[Any] = []
 
-        def hear(events: Iterator[Any]) -> None:
+        def hear(events: Iterable[Any]) -> None:
             for event in events:
                 told.append(event.offset)
 

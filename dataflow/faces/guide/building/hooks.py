@@ -9,6 +9,7 @@ equal.
 from __future__ import annotations
 
 import io
+import logging
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,11 @@ _CLASS: Final = re.compile(r'^(<[^<>]*?\bclass=")')
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """No page for errors and no list of addresses: both need to know where the guide will stand."""
+    """No page for errors and no list of addresses: both need to know where the guide will stand.
+
+    Nothing is said but warnings. MkDocs' own `--quiet` would hide these too, and then `--strict` misses them.
+    """
+    logging.getLogger("mkdocs").setLevel(logging.WARNING)
     config.theme.static_templates.clear()
 
 

@@ -2,13 +2,8 @@
 // sees it at once; then it is followed again.
 //
 // Rules of this file. One subscription a channel, for all symbols. What changed is in `changed` until a view has drawn it.
-<<<<<<< HEAD
-import { digits } from "./decimal.js";
-import { ask, every, feed, notice, on } from "./daemon.js";
-=======
 import { split } from "./decimal.js";
-import { every, feed, notice, on } from "./daemon.js";
->>>>>>> main
+import { ask, every, feed, notice, on } from "./daemon.js";
 import { Pace } from "./pace.js";
 import { take } from "./quality.js";
 import { places } from "./words.js";

@@ -9,7 +9,7 @@ import { changed, follow, market, symbols, today } from "./markets.js";
 import { best, details, KINDS, names, STATES } from "./quality.js";
 import { count, perSecond, span } from "./words.js";
 
-const DRAW_EVERY = 0.2, SORT_EVERY = 2, MARGIN = 6;  // seconds; rows beyond the edge
+const DRAW_EVERY = 0.25, SORT_EVERY = 2, MARGIN = 6;  // seconds; rows beyond the edge
 const TROUBLE = ["refilling", "gapped", "stalled", "lost", "rejected"];
 const number = text => text == null ? null : Number(text);
 const moveOf = symbol => { const day = today(symbol); return day && Number(day.close) / Number(day.open) - 1; };

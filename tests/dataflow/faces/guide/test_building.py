@@ -87,7 +87,8 @@ def test_every_readme_and_every_written_page_is_in_the_guide(hooks: ModuleType) 
     """A text that cannot be found there would be as good as unwritten; none stands twice."""
     pages = list(hooks.pages(yaml.safe_load((BUILDING / "mkdocs.yml").read_text())["nav"]))
     written = {file.relative_to(ROOT).as_posix() for file in BUILDING.parent.joinpath("pages").rglob("*.md")}
-    assert {*readmes(), *written, "CHANGELOG.md"} <= set(pages)
+    lacking = {*readmes(), *written, "CHANGELOG.md"} - set(pages)
+    assert lacking == set(), "a line for each in `nav` of dataflow/faces/guide/building/mkdocs.yml"
     assert len(set(pages)) == len(pages)
     assert len({hooks.destination(page) for page in pages}) == len(pages)
 
@@ -181,4 +182,4 @@ def test_the_shown_files_are_the_files(site: Path, hooks: ModuleType) -> None:
 def test_every_public_name_is_explained(outlines: dict[str, Outline], page: str, package: ModuleType) -> None:
     """Those of clients, and those of authors of connectors."""
     missing = {f"{package.__name__}.{name}" for name in package.__all__} - outlines[f"{page}.html"].names
-    assert missing == set()
+    assert missing == set(), f"a line for each in dataflow/faces/guide/pages/{page}.md"
