@@ -1,8 +1,8 @@
 """What the page costs a browser: first paint, and CPU of all processes of Chromium while a market trades.
 
 `python -m tests.bench.page [SYMBOLS] [RATE] [RUNS]`: a daemon in this process with so many symbols of one source, so
-many trades a second in all. Prints one line of JSON a run. CPU is of the whole browser, as a share of one core: renderer,
-GPU, network and the browser's own process, from /proc.
+many trades a second in all. Prints one line of JSON a run. CPU is the share of one core of each kind of process, from
+/proc. `note` has the rate that the page saw: a busy machine makes fewer trades than asked for.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import trio
 from loguru import logger
@@ -48,7 +50,7 @@ async def trade(exchange: Exchange, names: list[str], rate: float) -> None:
             prices[name] *= 1 + dice.gauss(0, 0.0002)
             last[name] += 1
             price, qty = f"{prices[name]:.8f}", f"{dice.expovariate(1):.8f}"
-            side = dice.choice(("buy", "sell"))
+            side: Literal["buy", "sell"] = "buy" if dice.random() < 0.5 else "sell"
             at = time.time_ns() // 1000
             burst.append(Trade(last[name], name.replace("-", ""), side, price, qty, at))
         told += len(burst)
@@ -56,20 +58,24 @@ async def trade(exchange: Exchange, names: list[str], rate: float) -> None:
         await trio.sleep(STEP)
 
 
-def browser_cpu() -> float:
-    """CPU seconds of all processes that descend from this one and are a browser's."""
-    parents, used, chromium = {}, {}, set()
+def browser_cpu() -> dict[str, float]:
+    """CPU seconds of a browser's processes that descend from this one, by their type; `browser` is the first one."""
+    parents, used, types = {}, {}, {}
     for each in Path("/proc").glob("[0-9]*"):
         try:
             name, _, fields = (each / "stat").read_text().partition(" ")[2].rpartition(") ")
-        except (OSError, ValueError):
-            continue
-        told = fields.split()
-        pid = int(each.name)
+            command = (each / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue  # it has ended
+        told, pid = fields.split(), int(each.name)
         parents[pid], used[pid] = int(told[1]), (int(told[11]) + int(told[12])) / _TICKS
         if "chrom" in name:
-            chromium.add(pid)
-    return sum(used[pid] for pid in chromium if _is_ours(pid, parents))
+            types[pid] = re.split(r"[\0 ]", command.partition("--type=")[2])[0] or "browser"
+    found: dict[str, float] = defaultdict(float)
+    for pid, kind in types.items():
+        if _is_ours(pid, parents):
+            found[kind] += used[pid]
+    return found
 
 
 def _is_ours(pid: int, parents: dict[int, int]) -> bool:
@@ -85,9 +91,10 @@ def measured(page: Page, url: str) -> dict[str, Any]:
     paint = page.evaluate("performance.getEntriesByType('paint').map(each => each.startTime)")
     before, began = browser_cpu(), time.monotonic()
     page.wait_for_timeout(1000 * WINDOW)
-    cpu = (browser_cpu() - before) / (time.monotonic() - began)
+    passed, after = time.monotonic() - began, browser_cpu()
+    cpu = {kind: round((after[kind] - before[kind]) / passed, 3) for kind in after}
     note = page.locator(".note").text_content() if page.locator(".note").count() else ""
-    return {"paint_ms": round(min(paint)), "cpu": round(cpu, 3), "note": note}
+    return {"paint_ms": round(min(paint)), "cpu": cpu, "note": note}
 
 
 async def main(count: int, rate: float, runs: int, at: str) -> None:
