@@ -431,3 +431,29 @@ class TestBounds:
         list(client.hear(answer(0)))
         list(client.hear(f"[{update(1)},{update(2)}]"))
         assert client.streams[TOPIC].log == []
+
+
+def test_what_an_answer_costs_does_not_grow_with_the_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many topics each answer finds its own, and each leave as well, without a look at the others."""
+    client, many = Client(), 200
+    symbols = [f"S{number}-USD" for number in range(many)]
+    for symbol in symbols:
+        client.follow(symbol)
+    client.connect()
+    looks = 0
+
+    def spelled(topic: Topic) -> str:
+        nonlocal looks
+        looks += 1
+        return f"{topic.channel}:{topic.symbol}"
+
+    monkeypatch.setattr(Topic, "__str__", spelled)
+    for symbol in symbols:
+        told = json.loads(answer(0, symbol=symbol)) | {"id": f"trades:{symbol}"}
+        assert [event.topic.symbol for event in client.hear(json.dumps(told))] == [symbol]  # type: ignore[union-attr]
+    for symbol in symbols:
+        client.leave(symbol)
+    for symbol in symbols:
+        left = {"jsonrpc": "2.0", "id": f"leave trades:{symbol}", "result": {}}
+        assert list(client.hear(json.dumps(left))) == []
+    assert looks <= 4 * many
