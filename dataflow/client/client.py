@@ -597,13 +597,21 @@ def _parts(text: bytes) -> Iterator[bytes]:
 
 
 def _within_bounds(call: dict[str, Any]) -> str:
-    """The call as text. Of many open gaps only the newest are asked for: those that fit."""
+    """The call as text. Of many open gaps only the newest are asked for: those that fit.
+
+    Of more than some 1,200 symbols behind `*` not even the positions fit: the rest begin anew, and say so.
+    """
     most = 1_000
     while len(text := msgspec.json.encode(call)) > LARGEST_CALL and most:
         most //= 2
         since = call["params"].get("since") or {}
         for each in [since] if "epoch" in since else since.values():
             each["gaps"] = each.get("gaps", [])[-most:] if most else []
+    positions = call["params"].get("since") or {}
+    while len(text) > LARGEST_CALL and len(positions) > 1 and "epoch" not in positions:
+        for symbol in list(positions)[-(len(positions) // 8 or 1) :]:
+            del positions[symbol]
+        text = msgspec.json.encode(call)
     return text.decode()
 
 

@@ -81,6 +81,34 @@ def places(client: Client) -> list[tuple[int, int]]:
 
 
 class TestCalls:
+    @pytest.mark.parametrize("symbols", [1_000, 3_000, 10_000])
+    def test_a_call_fits_into_a_message(self, symbols: int) -> None:
+        """However many symbols are followed by `*`: as many positions as there is room for, and the other streams
+        begin anew, behind a gap of unknown size. The server would hang up at a longer call, each time."""
+        client, names = Client(), [f"S{number}-USDT" for number in range(symbols)]
+        client.follow("*")
+        answers = [
+            {
+                "channel": "trades",
+                "symbol": name,
+                "event": "subscribed",
+                "epoch": 1763696936212,
+                "offset": 612,
+            }
+            for name in names
+        ]
+        for event in client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": answers})):
+            assert isinstance(event, Subscribed)
+        (call,) = client.connect()
+        assert len(call) < 64 * 1024
+        since = json.loads(call)["params"]["since"]
+        assert len(since) == symbols or len(since) > 900
+        goes_on = {"recovered": True, "trades": []}
+        again = [each | (goes_on if each["symbol"] in since else {}) for each in answers]
+        told = list(client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": again})))
+        anew = [event.symbol for event in told if isinstance(event, Gap)]
+        assert anew == [name for name in names if name not in since]
+
     def test_the_first_call_of_a_topic_and_those_behind_it(self, client: Client) -> None:
         """At first with what was wished; then `since` with the newest place, and with the gaps that are open."""
         client.follow("A-B", snapshot=7)
