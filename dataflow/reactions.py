@@ -32,7 +32,7 @@ class Reactions:
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
         self._mistaken: set[str] = set()  # actors that do not start because of a mistake of the user
-        self._lost: dict[str, int] = {}  # messages in the hand of an actor whose end is told next
+        self._lost = ("", 0)  # the actor whose end is told next, and the messages in its hand
 
     @property
     def mistake(self) -> bool:
@@ -72,13 +72,14 @@ class Reactions:
     def _keep(self, event: Event) -> None:
         """Keep it as an event, if it is one for people."""
         if event.kind == "dead_letter":
-            self._lost[event.path] = len(event.detail)
+            self._lost = event.path, len(event.detail)
             return
-        lost, kind, crowd = self._lost.pop(event.path, 0), _kind(event), paths.crowd(event.path)
+        kind, crowd = _kind(event), paths.crowd(event.path)
         if kind is None or (crowd is not None and kind in _USUAL):
             return
+        (actor, lost), self._lost = self._lost, ("", 0)
         told = logs.words(event).removeprefix(f"{kind}: ")
-        if lost:
+        if lost and actor == event.path:
             told += f"; {lost:,} message{'' if lost == 1 else 's'} in hand lost"
         error = None if logs.is_link_lost(event) else logs.failure(event)
         alike = crowd if crowd == paths.SESSIONS else None

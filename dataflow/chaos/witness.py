@@ -109,6 +109,12 @@ class Overheard(Audience):
     def given_rest(self, source: str, failures: int, seconds: float) -> None:
         self.audience.given_rest(source, failures, seconds)
 
+    def switched(self, symbol: str, epoch: int, offset: int, before: str, source: str, reason: str) -> None:
+        self.audience.switched(symbol, epoch, offset, before, source, reason)
+
+    def symbols_changed(self, added: Collection[str], removed: Collection[str]) -> None:
+        self.audience.symbols_changed(added, removed)
+
 
 @define(eq=False)
 class Records:

@@ -86,6 +86,7 @@ class Client:
     retry_after: float | None = None  # seconds: told by `connection.refused` on the present connection
     _compact: dict[int | str, _Key] = field(factory=dict)  # by what stands for a topic on this connection
     _calls: Counter[str] = field(factory=Counter)  # those of this connection without an answer so far, by id
+    _topics: dict[str, Topic] = field(factory=dict)  # of the wishes, by the id of their calls
     _left: dict[Topic, Stream] = field(factory=dict)  # until the server has heard that they are left
 
     def follow(
@@ -115,8 +116,9 @@ class Client:
         """From now on follow it no more, and forget it. Returns the call, as `follow` does."""
         topic = Topic(channel, symbol, interval)
         self.wishes.pop(topic, None)
-        for each in list(self.streams):
-            if self._wish_of(each) is None:
+        self._topics.pop(str(topic), None)
+        for each in list(self.streams) if symbol == EVERY else [topic]:
+            if each in self.streams and self._wish_of(each) is None:
                 stream = self._left[each] = self.streams.pop(each)
                 stream.left = True
         for kept in (self.qualities, self.bars):
@@ -182,6 +184,7 @@ class Client:
             params["since"] = since
         elif wish.snapshot is not None:
             params["snapshot"] = wish.snapshot
+        self._topics[str(topic)] = topic
         call = {"jsonrpc": "2.0", "id": str(topic), "method": "subscribe", "params": params}
         return self._said(call)
 
@@ -197,7 +200,7 @@ class Client:
         return known or None
 
     def _asked(self, call: Any) -> Topic | None:
-        return next((topic for topic in self.wishes if str(topic) == call), None)
+        return self._topics.get(call) if isinstance(call, str) else None
 
     def _wish_of(self, topic: Topic) -> Wish | None:
         return self.wishes.get(topic) or self.wishes.get(Topic(topic.channel, EVERY, topic.interval))
@@ -217,9 +220,7 @@ class Client:
         elif known is None:
             raise Unreadable(f"an answer to a call that was not made: {message.id}")
         elif isinstance(message.id, str) and message.id.startswith(_LEAVE):
-            self._left.clear() if message.id == f"{_LEAVE}{Topic(TRADES, EVERY)}" else self._forget(
-                message.id
-            )
+            self._forget(message.id.removeprefix(f"{_LEAVE}{TRADES}:"))
         elif bytes(message.result).startswith(b"["):
             for each in _answers.decode(message.result):
                 yield from self._answer(message.id, each, known)
@@ -236,11 +237,12 @@ class Client:
         self._calls[call] -= 1
         return not self._calls[call] and self._asked(call) is not None
 
-    def _forget(self, call: str) -> None:
-        """The server has heard that a topic is left: nothing comes of it any more."""
-        for topic in list(self._left):
-            if call == f"{_LEAVE}{topic}":
-                del self._left[topic]
+    def _forget(self, symbol: str) -> None:
+        """The server has heard that its trades are left: none of them comes any more."""
+        if symbol == EVERY:
+            self._left.clear()
+        else:
+            self._left.pop(Topic(TRADES, symbol), None)
 
     def _notification(self, method: str, params: msgspec.Raw) -> Heard:
         said = bytes(params)
@@ -607,13 +609,21 @@ def _parts(text: bytes) -> Iterator[bytes]:
 
 
 def _within_bounds(call: dict[str, Any]) -> str:
-    """The call as text. Of many open gaps only the newest are asked for: those that fit."""
+    """The call as text. Of many open gaps only the newest are asked for: those that fit.
+
+    Of more than some 1,200 symbols behind `*` not even the positions fit: the rest begin anew, and say so.
+    """
     most = 1_000
     while len(text := msgspec.json.encode(call)) > LARGEST_CALL and most:
         most //= 2
         since = call["params"].get("since") or {}
         for each in [since] if "epoch" in since else since.values():
             each["gaps"] = each.get("gaps", [])[-most:] if most else []
+    positions = call["params"].get("since") or {}
+    while len(text) > LARGEST_CALL and len(positions) > 1 and "epoch" not in positions:
+        for symbol in list(positions)[-(len(positions) // 8 or 1) :]:
+            del positions[symbol]
+        text = msgspec.json.encode(call)
     return text.decode()
 
 

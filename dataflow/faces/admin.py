@@ -358,7 +358,7 @@ _RESTART: Final = About(
     {202: Answer("its supervisor restarts it", Restarting)},
     {404: _NO_ACTOR, 409: "it is a client's session", 503: "the HTTP server itself is just being restarted"},
     parameters=(_PATH,),
-    more="It stops politely and starts anew. What depends on it restarts, too.",
+    more="It stops politely and starts anew, with all below it. Nothing beside it restarts.",
 )
 _LOAD: Final = About(
     "How much there was to do",

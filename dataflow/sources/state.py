@@ -478,7 +478,7 @@ class SourceState:
             return str(link.value)
         if symbol in self.carried:
             return "live"
-        return "subscribing" if symbol in self.interest.topics else "idle"
+        return "idle" if self.interest.term(symbol) is None else "subscribing"
 
     # -- what lines tell
 

@@ -121,6 +121,17 @@ def test_a_crash_is_one_event_with_what_was_lost(log: io.StringIO) -> None:
     ]
 
 
+def test_what_was_lost_is_told_of_its_own_crash_alone(log: io.StringIO) -> None:
+    """In a storm the supervisors leave crashes out. Nothing is remembered for each, or told of another."""
+    react = Reactions(hall := app.hall(Settings()))
+    for number in range(500):
+        react(Event("dead_letter", f"topics/trades:{number}", 1, 0.0, detail=([],)))
+    react(crash("cache/shard-0", ValueError("defect")))
+    (told,) = hall.core.events.newest(10)
+    assert "in hand lost" not in told.text
+    assert all(len(value) < 500 for value in vars(react).values() if isinstance(value, dict | tuple | set))
+
+
 def test_a_lost_link_is_no_crash(log: io.StringIO) -> None:
     """It is an attempt that failed. A line is ready before it is connected: that is no restart."""
     line = "sources/a/lines/1"

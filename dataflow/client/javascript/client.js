@@ -1,11 +1,12 @@
 /**
- * The client of dataflow for browsers and Node.js: one module, no dependencies. Its contract is `client.d.ts`.
+ * The client of dataflow for browsers and Node.js: one module, no dependencies. Its contract: `client.d.ts`.
  *
- * Rules of this file. Each place of a stream comes once and in order, as a trade or as a gap. Anything else is a
- * fault of the server: nothing of it is taken, the connection is closed, and the next one goes on at the last right
- * place. The words and decisions are those of the Python core (`../client.py`, `../stream.py`); a test compares
- * both, event by event. A stream knows what the server told; a seat knows what a reader took of it. Digits are
- * never numbers here. All that waits has a bound: events (`room`), calls (`MOST_CALLS`), gaps (`MOST_GAPS`).
+ * Rules of this file. Each place of a stream comes once and in order, as a trade or as a gap. Anything else
+ * is a fault of the server: nothing of it is taken, the connection is closed, and the next one goes on at the
+ * last right place. The words and decisions are those of the Python core (`../client.py`, `../stream.py`); a
+ * test compares both, event by event. A stream knows what the server told; a seat knows what a reader took of
+ * it. Digits are never numbers here. All that waits has a bound: events (`room`), calls (`MOST_CALLS`), gaps
+ * (`MOST_GAPS`).
  */
 
 const TRADES = "trades", CANDLES = "candles", QUALITY = "quality", EVERY = "*";
@@ -13,10 +14,10 @@ const FROM_NOTHING = 0; // no entry has this place; a gap from here says that a 
 const MOST_GAPS = 1_000; // open gaps of a stream that are remembered, the newest: each `since` names them
 const MOST_CANDLES = 1_000; // of a symbol and interval, whose revisions are remembered
 const MOST_CALLS = 1_000; // that wait for their answers; further ones are refused
-const CALLS_AT_ONCE = 100, BYTES_AT_ONCE = 60_000; // of a batch: the server's limits, the second with some room
-const SILENCE = 20; // seconds without a word, until the server is asked for one, and again until it is given up
+const CALLS_AT_ONCE = 100, BYTES_AT_ONCE = 60_000; // of a batch: the server takes no more
+const SILENCE = 20; // seconds without a word: then the server is asked for one, and as long again waited for
 const PATIENCE = 15; // seconds for a connection to open
-const STEADY = 10; // seconds: a connection that lasted so long was a good one, and the next attempt comes soon
+const STEADY = 10; // seconds: after a connection that lasted so long the next attempt comes soon
 const ROOM = 10_000, ROOM_OF_EVENTS = 1_000;
 const LOST = 0; // the code of a `CallError` that is not the server's
 const [UNAVAILABLE, RATE_LIMITED, INTERNAL] = [-32000, -32002, -32603];
@@ -51,7 +52,8 @@ function address(url) {
 
 const DECIMAL_NAMES = "price|qty|lastPrice|open|high|low|close|volume|quoteVolume|buyVolume";
 // In JSON an unescaped quote always begins or ends a string, so text inside a string does not match.
-const DECIMALS = new RegExp(`(?<!\\\\)("(?:${DECIMAL_NAMES})"\\s*:\\s*)(-?\\d+(?:\\.\\d+)?(?:[eE][+-]?\\d+)?)`, "g");
+const NUMBER = /-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/.source;
+const DECIMALS = new RegExp(`(?<!\\\\)("(?:${DECIMAL_NAMES})"\\s*:\\s*)(${NUMBER})`, "g");
 const parseExactly = text => JSON.parse(text.replace(DECIMALS, '$1"$2"'));
 
 const isPlace = value => Number.isSafeInteger(value) && value >= 0;
@@ -70,7 +72,8 @@ function gap(told, symbol = told?.symbol) {
   const { from, to, reason, skipped } = told ?? {};
   const isRight = isPlace(from) && (to === null || isPlace(to)) && isText(reason) && isText(symbol);
   if (!isRight) throw new ServerFault(`no gap: ${excerpt(told)}`);
-  return skipped == null ? { type: "gap", symbol, from, to, reason } : { type: "gap", symbol, from, to, reason, skipped };
+  const made = { type: "gap", symbol, from, to, reason };
+  return skipped == null ? made : { ...made, skipped };
 }
 
 function position(told) {
@@ -90,7 +93,7 @@ function entriesOf(answer) {
 
 // ---- places
 
-/** What somebody was told of a stream: the position, and the gaps up to it. `begin`: the place before the first. */
+/** What somebody was told of a stream: position, and gaps up to it. `begin`: the place before the first. */
 class Places {
   epoch = null;
   offset = null;
@@ -114,14 +117,14 @@ class Places {
   go(entry) {
     this.offset = lastOf(entry);
     if (entry.type !== "gap") return;
-    const [kept, missing] = entry.to === null ? [this.unknown, entry.from] : [this.gaps, [entry.from, entry.to]];
-    kept.push(missing);
+    const { from, to } = entry, kept = to === null ? this.unknown : this.gaps;
+    kept.push(to === null ? from : [from, to]);
     if (kept.length > MOST_GAPS) kept.shift();
   }
 
   /** Somebody else knows more of what came before. */
   goBack({ begin, gaps, unknown }) {
-    const older = gaps.filter(([from]) => from <= this.begin).map(([from, to]) => [from, Math.min(to, this.begin)]);
+    const older = gaps.flatMap(([from, to]) => from > this.begin ? [] : [[from, Math.min(to, this.begin)]]);
     this.gaps = [...older, ...this.gaps].slice(-MOST_GAPS);
     this.unknown = [...unknown.filter(place => place <= this.begin), ...this.unknown].slice(-MOST_GAPS);
     this.begin = begin;
@@ -218,13 +221,15 @@ class Stream extends Places {
   }
 
   /** Places of gaps hold trades now. Those that were open here are news. */
-  fill({ from, to, trades }) {
-    const filled = { type: "filled", symbol: this.symbol, from, to, trades: (trades ?? []).map(each => trade(each, this.symbol)) };
-    const fits = filled.trades.length === to - from + 1 && filled.trades.every((each, at) => each.offset === from + at);
+  fill(told) {
+    const { symbol } = this, { from, to } = told;
+    const trades = (told.trades ?? []).map(each => trade(each, symbol));
+    const filled = { type: "filled", symbol, from, to, trades };
+    const fits = trades.length === to - from + 1 && trades.every((each, at) => each.offset === from + at);
     if (!isPlace(from) || !isPlace(to) || to < from || !fits) {
       throw new ServerFault(`${this.symbol}: a fill of ${from} to ${to} that does not fit`);
     }
-    if (this.offset === null || to > this.offset) throw this.#wrong(to, "a fill of a place that has not come");
+    if (!(to <= this.offset)) throw this.#wrong(to, "a fill of a place that has not come");
     const known = this.unknown.find(place => from <= place && place <= to);
     if (known) throw new ServerFault(`${this.symbol}: a fill of place ${known}, which stands for many`);
     for (const part of parts(filled, this.close(from, to))) this.#tell(part);
@@ -239,7 +244,8 @@ class Stream extends Places {
 
   #goesOn(entries, { recovered, rewound }) {
     if (this.offset === null || (entries.length && firstOf(entries[0]) === FROM_NOTHING)) return false;
-    return recovered === true || rewound != null || (entries.length > 0 && firstOf(entries[0]) === this.offset + 1);
+    const follows = entries.length > 0 && firstOf(entries[0]) === this.offset + 1;
+    return recovered === true || rewound != null || follows;
   }
 
   /** The count begins: for the first time, or anew behind a hole with a name. */
@@ -259,7 +265,8 @@ class Stream extends Places {
   }
 
   #wrong(came, problem) {
-    return new ServerFault(`${this.symbol}: ${problem}: place ${came} came, ${(this.offset ?? 0) + 1} was next`);
+    const next = (this.offset ?? 0) + 1;
+    return new ServerFault(`${this.symbol}: ${problem}: place ${came} came, ${next} was next`);
   }
 }
 
@@ -423,7 +430,8 @@ class TradesView extends Subscription {
   }
 
   get positions() {
-    return Object.fromEntries([...this.seats].filter(([, seat]) => seat.since).map(([symbol, seat]) => [symbol, seat.since]));
+    const all = [...this.seats].map(([symbol, { since }]) => [symbol, since]);
+    return Object.fromEntries(all.filter(([, since]) => since));
   }
 
   get isFull() {
@@ -489,8 +497,10 @@ class TradesView extends Subscription {
     switch (event.type) {
       case "trade":
         this.dropped += 1;
-        hole.gap ??= { type: "gap", symbol, from: event.offset, to: event.offset, reason: "slow_reader", skipped: 0 };
-        hole.gap = { ...hole.gap, to: event.offset, reason: "slow_reader", skipped: (hole.gap.skipped ?? 0) + 1 };
+        hole.gap = {
+          type: "gap", symbol, from: hole.gap?.from ?? event.offset, to: event.offset,
+          reason: "slow_reader", skipped: (hole.gap?.skipped ?? 0) + 1,
+        };
         break;
       case "gap":
         if (event.from === FROM_NOTHING) hole.anew = event;
@@ -514,7 +524,8 @@ class TradesView extends Subscription {
     const { epoch, offset } = event;
     if (hole.gap && hole.gap.from > offset) hole.gap = null;
     if (hole.gap) hole.gap = { ...hole.gap, to: Math.min(lastOf(hole.gap), offset) };
-    if (hole.at) hole.at = { ...hole.at, epoch, offset: hole.at.offset === null ? null : Math.min(hole.at.offset, offset) };
+    const begin = hole.at?.offset ?? null;
+    if (hole.at) hole.at = { ...hole.at, epoch, offset: begin === null ? null : Math.min(begin, offset) };
     const before = hole.gap ? hole.gap.from - 1 : offset;
     hole.rewound = { ...event, offset: Math.min(before, hole.rewound?.offset ?? before) };
   }
@@ -582,7 +593,7 @@ class EventsView extends StatesView {
 
 // ---- the connection
 
-/** One WebSocket after the other. `on` is told what happens: `opened`, `heard(data)`, `lost`, `changed(connection)`. */
+/** One WebSocket after the other. `on` has what is called when something happens to it. */
 class Link {
   /** @type {any} the declarations have its states */
   connection = { type: "connection", state: "connecting", reason: null, code: null, retryIn: null };
@@ -611,7 +622,8 @@ class Link {
     socket.onerror = () => {}; // a close follows, which tells more
     socket.onclose = ours(({ code, reason }) =>
       this.#lost(reason || (this.isOpen ? "it was cut off" : `no connection to ${this.url}`), code));
-    this.#timer = setTimeout(() => this.fail(`no connection to ${this.url} within ${PATIENCE} s`), 1_000 * PATIENCE);
+    const late = `no connection to ${this.url} within ${PATIENCE} s`;
+    this.#timer = setTimeout(() => this.fail(late), 1_000 * PATIENCE);
     this.#tell("connecting");
   }
 
@@ -680,7 +692,8 @@ class Link {
     this.#forget();
     this.#timer = setTimeout(() => this.open(), 1_000 * retryIn);
     this.on.lost(reason);
-    this.#tell(wasRefused ? "refused" : "lost", { reason: wasRefused ? this.connection.reason : reason, code, retryIn });
+    if (wasRefused) this.#tell("refused", { reason: this.connection.reason, code, retryIn });
+    else this.#tell("lost", { reason, code, retryIn });
   }
 
   #forget() {
@@ -745,19 +758,21 @@ class Feed {
       throw new TypeError("of several symbols `since` has a position for each, by its name");
     }
     for (const [symbol] of known) {
-      if (this.#streams.has(symbol)) throw new Error(`${symbol} is followed already: \`since\` needs a feed of its own`);
+      if (!this.#streams.has(symbol)) continue;
+      throw new Error(`${symbol} is followed already: \`since\` needs a feed of its own`);
     }
     const view = new TradesView(names, options, ended => this.#left(ended));
     return this.#follow(view, known.filter(([symbol]) => names[0] === EVERY || names.includes(symbol)));
   }
 
   candles(symbols, interval, options = {}) {
-    return this.#follow(new StatesView(CANDLES, namesOf(symbols), interval, options, ended => this.#left(ended)));
+    const left = view => this.#left(view);
+    return this.#follow(new StatesView(CANDLES, namesOf(symbols), interval, options, left));
   }
 
   quality(symbols, options = {}) {
-    const { room } = options;
-    return this.#follow(new StatesView(QUALITY, namesOf(symbols), null, { room }, ended => this.#left(ended)));
+    const { room } = options, left = view => this.#left(view);
+    return this.#follow(new StatesView(QUALITY, namesOf(symbols), null, { room }, left));
   }
 
   events() {
@@ -778,8 +793,8 @@ class Feed {
       const page = await this.#page({ symbol, after, from, to, limit });
       const { epoch, next, rewound } = page;
       const isEnd = next === null || (after && next.epoch === after.epoch && next.offset === after.offset);
-      const hasNews = page.trades.length || page.gaps.length || rewound;
-      const told = { symbol, epoch, trades: page.trades.map(each => trade(each)), gaps: page.gaps.map(each => gap(each, symbol)), next };
+      const trades = page.trades.map(each => trade(each)), gaps = page.gaps.map(each => gap(each, symbol));
+      const hasNews = trades.length || gaps.length || rewound, told = { symbol, epoch, trades, gaps, next };
       if (hasNews) yield rewound ? { ...told, rewound } : told;
       if (isEnd || (!after && !hasNews)) return;
       after = next;
@@ -792,7 +807,7 @@ class Feed {
     }
     return new Promise((resolve, reject) => {
       if (this.#isClosed) reject(new CallError(LOST, "the feed is closed"));
-      else if (this.#asked.size >= MOST_CALLS) reject(new CallError(LOST, `${MOST_CALLS} calls wait for an answer already`));
+      else if (this.#asked.size >= MOST_CALLS) reject(new CallError(RATE_LIMITED, "too many calls wait"));
       else this.#ask(method, params, { kind: "call", resolve, reject });
     });
   }
@@ -828,7 +843,8 @@ class Feed {
     view.answered = known.length > 0;
     for (const symbol of view.symbols) {
       const key = keyOf({ channel, symbol, interval });
-      const wish = this.#wishes.get(key) ?? this.#wishes.set(key, { channel, symbol, interval, views: new Set() }).get(key);
+      const wish = this.#wishes.get(key) ?? { channel, symbol, interval, views: new Set() };
+      this.#wishes.set(key, wish);
       wish.views.add(view);
       if (channel === TRADES && symbol !== EVERY) this.#stream(symbol).seats.add(view.seat(symbol));
       if (known.length) wish.snapshot = view.snapshot;
@@ -890,7 +906,8 @@ class Feed {
   #since({ channel, symbol }) {
     if (channel !== TRADES) return null;
     if (symbol !== EVERY) return this.#streams.get(symbol).since;
-    const known = [...this.#streams].filter(([, { live, since }]) => since && !live).map(([name, { since }]) => [name, since]);
+    const quiet = [...this.#streams.values()].filter(({ live, since }) => since && !live);
+    const known = quiet.map(stream => [stream.symbol, stream.since]);
     return known.length ? Object.fromEntries(fitting(known)) : null;
   }
 
@@ -1030,7 +1047,7 @@ class Feed {
 
   #answered(id, result, error) {
     const asked = this.#asked.get(id);
-    if (!asked) throw new ServerFault(`an answer to a call that was not made: ${excerpt(id ?? error ?? null)}`);
+    if (!asked) throw new ServerFault(`an answer to no call: ${excerpt(id ?? error ?? null)}`);
     this.#asked.delete(id);
     this.#link.served();
     if (asked.kind === "call") {
@@ -1051,9 +1068,10 @@ class Feed {
     wish.snapshot = null; // once begun, it goes on at its place
     for (const answer of answers) {
       const { symbol } = answer ?? {};
-      if (!isText(symbol) || !(isAll || symbol === wish.symbol)) throw new ServerFault(`no answer to ${keyOf(wish)}: ${excerpt(answer)}`);
-      if (wish.channel === TRADES) this.#begun(isAll ? this.#streamOfAll(symbol) : this.#stream(symbol), answer, view);
-      else this.#shown(wish, answer, view);
+      const isRight = isText(symbol) && (isAll || symbol === wish.symbol);
+      if (!isRight) throw new ServerFault(`no answer to ${keyOf(wish)}: ${excerpt(answer)}`);
+      if (wish.channel !== TRADES) this.#shown(wish, answer, view);
+      else this.#begun(isAll ? this.#streamOfAll(symbol) : this.#stream(symbol), answer, view);
     }
     if (view && wish.channel !== TRADES) view.seats.add(wish.symbol);
     else if (view && isAll) view.answered = true; // not before: its seats begin with their snapshots
@@ -1077,11 +1095,13 @@ class Feed {
     const { symbol } = answer;
     if (view) view.seats.add(symbol);
     if (wish.channel === QUALITY) {
-      for (const [source, state] of Object.entries(answer.quality?.sources ?? {})) this.#state({ symbol, source, ...state });
+      const sources = Object.entries(answer.quality?.sources ?? {});
+      for (const [source, state] of sources) this.#state({ symbol, source, ...state });
       return;
     }
     const key = keyOf({ ...wish, symbol });
-    if (this.#revisions.get(key)?.epoch !== answer.epoch) this.#revisions.set(key, { epoch: answer.epoch, revs: new Map() });
+    const { epoch } = answer;
+    if (this.#revisions.get(key)?.epoch !== epoch) this.#revisions.set(key, { epoch, revs: new Map() });
     for (const each of answer.candles ?? []) this.#candle(each, view);
   }
 
@@ -1094,11 +1114,13 @@ class Feed {
   /** `view` has not seen it, even where it is no news to others. */
   #candle(told, view) {
     const { symbol, interval, start, rev, firstOffset = null } = told;
-    if (!isText(symbol) || !isText(interval) || !isText(start) || !isPlace(rev)) throw new ServerFault(`no candle: ${excerpt(told)}`);
+    const isRight = isText(symbol) && isText(interval) && isText(start) && isPlace(rev);
+    if (!isRight) throw new ServerFault(`no candle: ${excerpt(told)}`);
     // Several candles of a number of trades, or a volume, may start in one microsecond.
     const name = firstOffset !== null && /[tv]$/.test(interval) ? firstOffset : start;
     const key = keyOf({ channel: CANDLES, symbol, interval });
-    const { revs } = this.#revisions.get(key) ?? this.#revisions.set(key, { epoch: null, revs: new Map() }).get(key);
+    const known = this.#revisions.get(key) ?? { epoch: null, revs: new Map() }, { revs } = known;
+    this.#revisions.set(key, known);
     const isNews = !(revs.get(name) >= rev);
     if (isNews) {
       revs.delete(name);
@@ -1130,7 +1152,8 @@ class Feed {
       return;
     }
     const { code, message, data } = error;
-    this.#told({ type: "notice", method: "client.refused", params: { ...topicOf(wish), code, message, data } });
+    const params = { ...topicOf(wish), code, message, data };
+    this.#told({ type: "notice", method: "client.refused", params });
     this.#askAgain(Number.isFinite(data?.retryAfter) ? data.retryAfter : this.#link.pause(this.#refusals));
   }
 
@@ -1141,7 +1164,9 @@ class Feed {
     this.#again = setTimeout(() => {
       this.#again = null;
       const pending = new Set([...this.#asked.values()].map(({ wish }) => wish));
-      for (const wish of this.#wishes.values()) if (!pending.has(wish) && !this.#isLive(wish)) this.#resume(wish);
+      for (const wish of this.#wishes.values()) {
+        if (!pending.has(wish) && !this.#isLive(wish)) this.#resume(wish);
+      }
     }, 1_000 * seconds);
   }
 
@@ -1163,21 +1188,23 @@ class Feed {
 
 const NOBODYS = { take() {}, fill() {}, rewind() {} };
 
-const topicOf = ({ channel, symbol, interval }) => interval === null ? { channel, symbol } : { channel, symbol, interval };
+const topicOf = ({ channel, symbol, interval }) =>
+  interval === null ? { channel, symbol } : { channel, symbol, interval };
 
-/** As many positions as one call may name: without their gaps, if that makes room. Streams left out begin anew. */
+/** As many positions as one call may name: without gaps, if that makes room. Streams left out begin anew. */
 function fitting(known) {
   const size = entries => entries.reduce((sum, entry) => sum + JSON.stringify(entry).length, 0);
   const most = BYTES_AT_ONCE - 1_000;
   if (size(known) <= most) return known;
   let room = most;
-  return known.map(([name, { epoch, offset }]) => [name, { epoch, offset }]).filter(entry => (room -= size([entry])) >= 0);
+  const bare = known.map(([name, { epoch, offset }]) => [name, { epoch, offset }]);
+  return bare.filter(entry => (room -= size([entry])) >= 0);
 }
 
 function namesOf(symbols) {
   const names = [...new Set(Array.isArray(symbols) ? symbols : [symbols])];
   if (!names.length || !names.every(isText)) throw new TypeError("name a symbol, several, or all (\"*\")");
-  if (names.length > 1 && names.includes(EVERY)) throw new TypeError("\"*\" means all symbols: it stands alone");
+  if (names.length > 1 && names.includes(EVERY)) throw new TypeError('"*" means all: it stands alone');
   return names;
 }
 

@@ -115,8 +115,7 @@ def serve(client: socket.socket, count: int) -> None:
     client.sendall(frame(answer(call)))
     for chunk in ready:
         client.sendall(chunk)
-    while client.recv(4096):
-        pass
+    client.recv(4096)  # the goodbye: closing the connection is the answer
 
 
 def main() -> None:

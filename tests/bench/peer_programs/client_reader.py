@@ -22,17 +22,20 @@ class Clock:
     def __init__(self, count: int) -> None:
         self._count = count
         self._seen = 0
-        self._begun = (0.0, 0.0)
+        self._begun = self._ended = (0.0, 0.0)
 
     def tick(self) -> bool:
         """A trade came. Whether it was the last one."""
         if not self._seen:
             self._begun = time.monotonic(), time.process_time()
         self._seen += 1
-        return self._seen == self._count
+        if self._seen < self._count:
+            return False
+        self._ended = time.monotonic(), time.process_time()  # the goodbye does not count
+        return True
 
     def tell(self) -> None:
-        seconds, cpu = time.monotonic() - self._begun[0], time.process_time() - self._begun[1]
+        seconds, cpu = (end - begin for begin, end in zip(self._begun, self._ended, strict=True))
         print(json.dumps({"count": self._seen, "seconds": seconds, "cpu": cpu}), flush=True)
 
 

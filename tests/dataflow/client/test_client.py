@@ -81,6 +81,34 @@ def places(client: Client) -> list[tuple[int, int]]:
 
 
 class TestCalls:
+    @pytest.mark.parametrize("symbols", [1_000, 3_000, 10_000])
+    def test_a_call_fits_into_a_message(self, symbols: int) -> None:
+        """However many symbols are followed by `*`: as many positions as there is room for, and the other streams
+        begin anew, behind a gap of unknown size. The server would hang up at a longer call, each time."""
+        client, names = Client(), [f"S{number}-USDT" for number in range(symbols)]
+        client.follow("*")
+        answers = [
+            {
+                "channel": "trades",
+                "symbol": name,
+                "event": "subscribed",
+                "epoch": 1763696936212,
+                "offset": 612,
+            }
+            for name in names
+        ]
+        for event in client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": answers})):
+            assert isinstance(event, Subscribed)
+        (call,) = client.connect()
+        assert len(call) < 64 * 1024
+        since = json.loads(call)["params"]["since"]
+        assert len(since) == symbols or len(since) > 900
+        goes_on = {"recovered": True, "trades": []}
+        again = [each | (goes_on if each["symbol"] in since else {}) for each in answers]
+        told = list(client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": again})))
+        anew = [event.symbol for event in told if isinstance(event, Gap)]
+        assert anew == [name for name in names if name not in since]
+
     def test_the_first_call_of_a_topic_and_those_behind_it(self, client: Client) -> None:
         """At first with what was wished; then `since` with the newest place, and with the gaps that are open."""
         client.follow("A-B", snapshot=7)
@@ -431,3 +459,29 @@ class TestBounds:
         list(client.hear(answer(0)))
         list(client.hear(f"[{update(1)},{update(2)}]"))
         assert client.streams[TOPIC].log == []
+
+
+def test_what_an_answer_costs_does_not_grow_with_the_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many topics each answer finds its own, and each leave as well, without a look at the others."""
+    client, many = Client(), 200
+    symbols = [f"S{number}-USD" for number in range(many)]
+    for symbol in symbols:
+        client.follow(symbol)
+    client.connect()
+    looks = 0
+
+    def spelled(topic: Topic) -> str:
+        nonlocal looks
+        looks += 1
+        return f"{topic.channel}:{topic.symbol}"
+
+    monkeypatch.setattr(Topic, "__str__", spelled)
+    for symbol in symbols:
+        told = json.loads(answer(0, symbol=symbol)) | {"id": f"trades:{symbol}"}
+        assert [event.topic.symbol for event in client.hear(json.dumps(told))] == [symbol]  # type: ignore[union-attr]
+    for symbol in symbols:
+        client.leave(symbol)
+    for symbol in symbols:
+        left = {"jsonrpc": "2.0", "id": f"leave trades:{symbol}", "result": {}}
+        assert list(client.hear(json.dumps(left))) == []
+    assert looks <= 4 * many

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import pytest
 from attrs import evolve
 
+from actors.connector import Interest
 from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import Audience, Delivered, SourceState, carriers
 
@@ -291,3 +292,14 @@ def test_a_stall_is_told_once_and_its_end_once(diary: Diary) -> None:
     for reason in (None, "newer", "newer", None, None, "newer"):
         source.stalls("X-Y", reason)
     assert diary.lines == ["stalled a: newer [X-Y]", "recovered a [X-Y]", "stalled a: newer [X-Y]"]
+
+
+def test_a_status_costs_the_same_however_many_symbols_there_are(
+    diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page asks for that of every symbol: none of them copies what is wanted of all."""
+    source = state(diary, "X-Y", "A-B")
+    source.interest.want("X-Y", "me")
+    source.up([])
+    monkeypatch.setattr(Interest, "topics", property(lambda _interest: pytest.fail("all are copied")))
+    assert [source.status(symbol) for symbol in ("X-Y", "A-B")] == ["subscribing", "idle"]

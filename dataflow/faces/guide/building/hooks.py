@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
@@ -71,13 +72,15 @@ def pages(nav: Any) -> Iterator[str]:
 
 
 def text(name: str) -> str:
-    """The Markdown of a page. A file with a page that is no Markdown is shown as it is."""
+    """The Markdown of a page; of a file that is no Markdown, a page that shows it. Raises PluginError."""
     if name == COMMANDS:
         return commands()
     file = ROOT / name
     if file.exists():
         return file.read_text(encoding="utf-8")
     shown = file.with_suffix("")
+    if not shown.exists():
+        raise PluginError(f"`nav` in building/mkdocs.yml names {name}, and there is no such file")
     return f"# {shown.name}\n\n```{shown.suffix[1:]}\n{shown.read_text(encoding='utf-8')}```\n"
 
 

@@ -8,7 +8,7 @@ import { Events } from "./events.js";
 import { Faults } from "./faults.js";
 import { doorway, inside, refusal } from "./inside.js";
 import { plots } from "./plot.js";
-import { Tree, balance, colourOf, everybody, nameOf, states, timeOf } from "./tree.js";
+import { Tree, balance, colourOf, everybody, states, timeOf } from "./tree.js";
 import { clock, count, few, perSecond, size, span } from "./words.js";
 
 export const title = "Operate";
@@ -61,7 +61,7 @@ export function open(room, where) {
         parts.tree.show(root);
         if (first) choose();
         show();
-        if (pause > 2) put(tree.state, `every ${span(pause)}`);
+        if (pause > 2) put(tree.state, `asked for every ${span(pause)}`);
       });
     }),
     every(LOAD_EVERY, load),
@@ -160,7 +160,7 @@ class Actor {
   async #ask() {
     const path = this.#at, below = [...everybody(this.#node)].slice(1), names = below.map(each => each.path.slice(path.length + 1));
     const with_ = below.length ? `${count(below.length)} ${below.length === 1 ? "actor restarts" : "actors restart"} with it: ${few(names)}.` : "No other actor restarts with it.";
-    if (!await confirmed(`Restart ${path}?`, `Restart ${nameOf(path)}`, with_, ...consequences(path))) return;
+    if (!await confirmed(`Restart ${path}?`, `Restart ${path}`, with_, ...consequences(path))) return;
     this.restart.disabled = true;
     const [kind, text] = await this.#demand(path);
     this.restart.disabled = false;

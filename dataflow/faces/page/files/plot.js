@@ -3,7 +3,7 @@
 // Rules of this file. The scale goes from 0 to the highest value shown, and both are written at the axis. Plots of one group
 // share their cursor: the pointer over one, or the arrow keys, show the values of all at that time.
 import { el, put } from "./dom.js";
-import { clock, span } from "./words.js";
+import { about, clock } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg", WIDTH = 1000, HEIGHT = 100;
 
@@ -56,10 +56,10 @@ export function plots(room, kinds) {  // kinds: {key: [title, words of a value]}
       const mine = (values[each.key] ?? []).slice(-most), there = mine.filter(value => value !== null), highest = Math.max(0, ...there);
       each.path.setAttribute("d", line(mine, highest, most));
       put(each.scale, there.length ? `0 to ${each.words(highest)}` : "");
-      put(each.from, `${span(every * most).replace(/ 0 \w+$/, "")} ago`);
+      put(each.from, `${about(every * most)} ago`);
       put(each.to, clock(new Date(told.end)));
       const now = mine.at(-1) ?? null;
-      each.field.setAttribute("aria-label", `${each.title}: ${now === null ? "no value" : `${each.words(now)} now`}${there.length ? `, highest ${each.words(highest)} in ${span(every * most)}` : ""}`);
+      each.field.setAttribute("aria-label", `${each.title}: ${now === null ? "no value" : `${each.words(now)} now`}${there.length ? `, highest ${each.words(highest)} in ${about(every * most)}` : ""}`);
       read(each);
     }
   } };

@@ -8,7 +8,7 @@ import { doorway, inside, refusal } from "./inside.js";
 import { group } from "./operate.js";
 import { KINDS, take } from "./quality.js";
 import { settled, steady, waiting } from "./steady.js";
-import { clock, count, few, perSecond, size, span } from "./words.js";
+import { about, clock, count, few, perSecond, size, span } from "./words.js";
 
 export const title = "Sources";
 
@@ -195,7 +195,7 @@ class Source {
         const got = score.parts[name] ?? 0;
         return meter(name, got / most, `${got} of ${most}`, got < most / 2 ? "bad" : got < most ? "warn" : "good", got < most ? LACK[name] : "");
       })] : [], score === undefined ? "not told by this daemon" : "nothing is subscribed there");
-    told(this.bounds, (bounds ?? []).map(({ name, used, limit, per }) => meter(name, limit ? used / limit : 0, `${count(used)} of ${count(limit)}${per ? ` in ${span(per)}` : ""}`,
+    told(this.bounds, (bounds ?? []).map(({ name, used, limit, per }) => meter(name, limit ? used / limit : 0, `${count(used)} of ${count(limit)}${per ? ` in ${about(per)}` : ""}`,
       used > 0.9 * limit ? "bad" : used > 0.6 * limit ? "warn" : "good")), bounds === undefined ? "not told by this daemon" : "it has none");
     told(this.refill, refill ? [this.#refills(refill)] : [], "this source cannot be asked for missing trades");
   }
