@@ -26,9 +26,11 @@ from .faults import Unreachable
 
 OPEN_WITHIN: Final = 10.0  # seconds, for the connection and for the handshake
 SILENT_FOR: Final = 60.0  # seconds: the server pings three times as often
+DEAF_FOR: Final = 60.0  # seconds in which the server takes nothing of what it is sent
 CLOSE_WITHIN: Final = 1.0  # seconds for the goodbye
 LARGEST: Final = 64 << 20  # bytes of a message: the answer after a long absence has all missed trades
 CHUNK: Final = 1 << 18  # bytes
+PART: Final = 64  # bytes that each frame of a message costs besides its payload
 _ACCEPT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455
 _TEXT, _MORE, _CLOSE, _PING, _PONG = 0x1, 0x0, 0x8, 0x9, 0xA
 BROKEN: Final = 1006  # never sent: the connection ended without a close
@@ -106,7 +108,7 @@ class Inbound:
             self.closed = Lost(code, payload[2:].decode(errors="replace") or f"closed with {code}")
         elif kind in (_TEXT, _MORE) and (kind == _MORE) == bool(self._parts):
             self._parts.append(payload)
-            self._held += len(payload) + 1  # one more, so that empty frames are bounded as well
+            self._held += len(payload) + PART  # so that empty frames are bounded as well
             if is_last:
                 yield b"".join(self._parts)
                 self._parts, self._held = [], 0
@@ -162,7 +164,10 @@ class Socket:
     async def _send(self, data: bytes) -> None:
         try:
             async with self._sending:
-                await self._stream.send(data)
+                with anyio.fail_after(DEAF_FOR):
+                    await self._stream.send(data)
+        except TimeoutError:
+            raise Lost(BROKEN, f"it takes nothing for {DEAF_FOR:.0f} s") from None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             raise Lost(BROKEN, "without a word") from None
 
@@ -258,7 +263,7 @@ def _check_accepted(address: Address, answer: h11.InformationalResponse, key: by
 
 def _rejected(address: Address, answer: h11.Response, told: bytes) -> Rejected:
     status = answer.status_code
-    retry_after = dict(answer.headers).get(b"retry-after", b"").decode()
+    retry_after = dict(answer.headers).get(b"retry-after", b"")
     if status in (404, 405, 200):
         problem = f"{address.url} answers with status {status}, it is not a dataflow daemon"
     else:
