@@ -440,17 +440,22 @@ class Feed:
     async def call(self, method: str, **params: Any) -> Any:
         """The result of any method but `subscribe`. Numbers with a fraction are Decimal.
 
-        Raises CallError when the daemon refuses, Unreachable when it does not answer.
+        Raises CallError when the daemon refuses, Unreachable when it does not answer, Unreadable when what it
+        answers is no answer.
         """
-        return json.loads(await self._call(method, params), parse_float=Decimal)
+        said = await self._call(method, params)
+        try:
+            return json.loads(said, parse_float=Decimal)
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(f"the answer to {method}: {error}") from error
 
     async def symbols(self) -> list[dict[str, Any]]:
         """Every symbol: channels, sources, status, last price and time, quality. Raises as `call`."""
-        return list(await self.call("getSymbols"))
+        return _as(list[dict[str, Any]], await self.call("getSymbols"))
 
     async def status(self) -> dict[str, Any]:
         """How the daemon and its sources fare. Raises as `call`."""
-        return dict(await self.call("getStatus"))
+        return _as(dict[str, Any], await self.call("getStatus"))
 
     async def recent(self, symbol: str, count: int = 50) -> list[Trade]:
         """The newest trades, the newest first; at most 1,000. Raises as `call`."""
@@ -564,6 +569,13 @@ def _read(decoder: msgspec.json.Decoder[T], said: bytes) -> T:
     try:
         return decoder.decode(said)
     except msgspec.DecodeError as error:
+        raise Unreadable(str(error)) from error
+
+
+def _as(kind: type[T], said: Any) -> T:
+    try:
+        return msgspec.convert(said, kind)
+    except msgspec.ValidationError as error:
         raise Unreadable(str(error)) from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -9,7 +11,7 @@ import anyio
 import pytest
 import trio
 
-from dataflow.client import Connection, Notice, connect
+from dataflow.client import Connection, Notice, Unreachable, Unreadable, connect
 from tests.support.lying import HONEST, PLACE, Lie, lying, refusal, told
 from tests.system.following import BACKENDS, following
 from tests.system.test_javascript import user
@@ -114,3 +116,58 @@ async def test_javascript_waits_before_it_connects_again() -> None:
         assert (await u.until_state("refused"))["retryIn"] >= 0.05
         assert (await u.until_state("refused"))["retryIn"] >= 0.05
         await liar.until_asked(2)
+
+
+@asynccontextmanager
+async def saying(answer: bytes) -> AsyncIterator[str]:
+    """The address of a server that gives one answer to every request, and closes."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"", r"breaks off the handshake \(without a word\)$"),
+        (b"SSH-2.0-OpenSSH\r\n", "what answers at .* is no dataflow daemon"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "what answers at .* is no dataflow daemon"),
+        (b"HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\n\r\n", "^what answers at .* is no WebSocket: "),
+        (b"HTTP/1.1 401 No\r\nContent-Length: 3\r\n\r\nwho", "answers with status 401: who$"),
+    ],
+)
+async def test_what_answers_may_be_no_daemon(answer: bytes, problem: str) -> None:
+    """One error, that says what came instead."""
+    async with saying(answer) as url:
+        with pytest.raises(Unreachable, match=problem):
+            async with connect(url):
+                pass
+
+
+async def test_a_pause_in_a_header_may_be_nonsense() -> None:
+    """Then the feed's own pause counts; and it is never none."""
+    for header, most in ((b"\xb2", 2.0), (b"0", 1.0), (b"9" * 400, 300.0)):
+        head = b"HTTP/1.1 503 Full\r\nRetry-After: " + header + b"\r\nContent-Length: 0\r\n\r\n"
+        async with saying(head) as url, connect(url, retry_first=1.0) as feed:
+            lost = feed.connection
+            assert lost.state == "lost"
+            assert lost.retry_in is not None
+            assert 1.0 <= lost.retry_in <= most
+
+
+@pytest.mark.parametrize("result", [b"[" * 100_000, b"9" * 5_000, b"5", b"nonsense"])
+async def test_an_answer_to_a_call_may_be_none(result: bytes) -> None:
+    """One error, whatever was said."""
+    body = b'{"result": ' + result + b"}"
+    async with saying(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as url:
+        feed = connect(url)  # calls have connections of their own
+        for asked in (feed.symbols, feed.status, partial(feed.recent, "A"), feed.history("A").__anext__):
+            with pytest.raises(Unreadable):
+                await asked()
