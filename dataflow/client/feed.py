@@ -95,13 +95,16 @@ class Following(Generic[E]):
             if self._places.give(event):
                 return event  # type: ignore[no-any-return]
 
-    async def _several(self) -> list[Any]:
-        """All that waits, at least one event: not noted as given so far. Raises what `anext` raises."""
-        await self._until_something()
-        queue = self._inbox.queue
-        events = [queue.popleft() for _ in range(min(len(queue), TURN))]
-        self._inbox.relieve()
-        return events
+    async def _several(self, into: deque[Any]) -> None:
+        """Move what waits to `into`, unless that has something: at least one event, not noted as given so
+        far. Raises what `anext` raises."""
+        inbox, queue = self._inbox, self._inbox.queue
+        while not into and not queue and not inbox.ended:
+            await inbox.until_woken()
+        if not into:
+            await self._until_something()
+            into.extend(queue.popleft() for _ in range(min(len(queue), TURN)))
+            inbox.relieve()
 
     async def _until_something(self) -> None:
         self._turn = TURN
@@ -204,6 +207,11 @@ class Feed:
             self._end(None)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is within its `async with`."""
+        return self._thread is not None
+
+    @property
     def positions(self) -> dict[str, dict[str, Any]]:
         """By symbol, in the trades: behind the last event that was taken from its iterator. They are for
         JSON, and for `since` of a later life. The gaps that may still be filled are in them."""
@@ -275,8 +283,9 @@ class Feed:
     def _check(self, topics: Iterable[Topic]) -> None:
         if self._error is not None:
             raise self._error
-        if self._thread is None:
+        if not self.is_open:
             raise RuntimeError("the feed is not open: use it inside `async with connect(...)`")
+        self._leave_dropped()  # one of these topics may be among them
         for topic in topics:
             same = [each for each in self._inboxes if each[::2] == topic[::2]]
             if topic in same or Topic(topic.channel, EVERY, topic.interval) in same:
@@ -317,6 +326,10 @@ class Feed:
         elif self._thread is not None:
             self._left.append(inbox)
 
+    def _leave_dropped(self) -> None:
+        while self._left:
+            self._leave(self._left.popleft())
+
     # What comes.
 
     async def _run(self, *, task_status: TaskStatus[None]) -> None:
@@ -326,8 +339,7 @@ class Feed:
         try:
             async with self._link:
                 async for news in self._link:
-                    while self._left:
-                        self._leave(self._left.popleft())
+                    self._leave_dropped()
                     if not isinstance(news, Connection):
                         await self._deliver(news)
                         continue

@@ -51,7 +51,7 @@ class Liar:
                 self.asked.append(call)
                 self._news.set()
                 self._news = trio.Event()
-                for lie in self.first if is_first else [HONEST]:
+                for lie in self.first if is_first and call["method"] == "subscribe" else [HONEST]:
                     if isinstance(lie, int):
                         await socket.aclose(lie)
                     else:

@@ -56,7 +56,7 @@ async def test_a_refused_subscription_is_asked_for_again_after_a_pause(backend: 
     async def main(url: str) -> tuple[list[Any], int]:
         async with connect(url, retry_first=0.2, retry_most=0.2) as feed:
             trades, events = feed.trades("A"), feed.events()
-            heard = [await anext(events) for _ in range(2)]
+            heard: list[Any] = [await anext(events) for _ in range(2)]
             with anyio.move_on_after(0.1):
                 heard.append(await anext(trades))
             return heard, len(feed._asking)
