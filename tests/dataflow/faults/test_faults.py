@@ -314,7 +314,9 @@ class TestBookkeeping:
                 assert visited(faults, "receive", "cache/shard-0") is Kind.CRASH
         finally:
             logger.remove(sink)
-        assert [line for line in lines if "DEBUG" not in line] == ["WARNING fault 1 strikes at receive: crash\n"]
+        assert [line for line in lines if "DEBUG" not in line] == [
+            "WARNING fault 1 strikes at receive: crash\n"
+        ]
         assert faults.struck == {("cache/shard-0", "crash"): 100}
 
     def test_sessions_are_counted_together(self) -> None:
