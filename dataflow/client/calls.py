@@ -54,19 +54,19 @@ async def call(
 
 async def _post(address: Address, body: bytes, context: ssl.SSLContext | None) -> bytes:
     try:
-        async with await dial(address, context) as stream:
-            machine = h11.Connection(h11.CLIENT)
-            headers = [
-                ("Host", address.authority),
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(body))),
-                ("Connection", "close"),
-                ("User-Agent", "dataflow-client"),
-            ]
-            request = h11.Request(method="POST", target=address.calls, headers=headers)
-            parts = (request, h11.Data(body), h11.EndOfMessage())
-            await stream.send(b"".join(machine.send(part) or b"" for part in parts))
-            with anyio.fail_after(SILENT_FOR) as scope:
+        with anyio.fail_after(SILENT_FOR) as scope:
+            async with await dial(address, context) as stream:
+                machine = h11.Connection(h11.CLIENT)
+                headers = [
+                    ("Host", address.authority),
+                    ("Content-Type", "application/json"),
+                    ("Content-Length", str(len(body))),
+                    ("Connection", "close"),
+                    ("User-Agent", "dataflow-client"),
+                ]
+                request = h11.Request(method="POST", target=address.calls, headers=headers)
+                parts = (request, h11.Data(body), h11.EndOfMessage())
+                await stream.send(b"".join(machine.send(part) or b"" for part in parts))
                 answer = await next_event(stream, machine)
                 told = bytearray()
                 while isinstance(part := await next_event(stream, machine), h11.Data):

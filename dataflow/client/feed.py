@@ -197,8 +197,10 @@ class Feed:
         # The errors of the body are not given to the group: it would wrap them.
         self._thread = None
         self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(None, None, None)
-        self._end(None)
+        try:
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            self._end(None)  # also when the body was cancelled: others may wait for events
 
     @property
     def positions(self) -> dict[str, dict[str, Any]]:

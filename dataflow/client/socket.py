@@ -161,8 +161,12 @@ class Socket:
 
     async def _send(self, data: bytes) -> None:
         try:
-            async with self._sending:
-                await self._stream.send(data)
+            with anyio.fail_after(SILENT_FOR):
+                async with self._sending:
+                    await self._stream.send(data)
+        except TimeoutError:
+            await _close(self._stream)  # who receives hears of it, too
+            raise Lost(BROKEN, f"it took nothing for {SILENT_FOR:.0f} s") from None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             raise Lost(BROKEN, "without a word") from None
 
