@@ -65,7 +65,7 @@ from .reading import TradesWalk, Wanted
 
 MAX_CLIENTS: Final = 200  # in one answer: with 100 subscriptions each some 30 ms of work
 MAX_TOPICS: Final = 1000  # in one answer
-SYMBOLS_AT_ONCE: Final = 100  # told between two checkpoints: two or three milliseconds
+LISTED_AT_ONCE: Final = 100  # told between two checkpoints: two or three milliseconds
 MAX_EVENTS: Final = 1000  # in one answer: all that there are
 MAX_COUNT: Final = 1000  # trades in one answer ...
 MAX_TRADES: Final = 10_000  # ... and trades and gaps, where a client asks for so many
@@ -90,7 +90,7 @@ class Desk:
         for number, symbol in enumerate(self._core.symbols, start=1):
             if symbol in self._core.carriers:  # it may have left meanwhile
                 yield self._symbol(symbol)
-            if number % SYMBOLS_AT_ONCE == 0:
+            if number % LISTED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
     def symbol(self, symbol: str) -> SymbolInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import anyio
@@ -10,7 +11,7 @@ import trio
 from anyio.abc import ByteStream
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dataflow.client import Unreachable, calls, connect
+from dataflow.client import Client, Unreachable, calls, connect, link
 from dataflow.client import feed as feed_
 from dataflow.client.address import address_of
 from dataflow.client.events import Connection
@@ -18,12 +19,6 @@ from dataflow.client.socket import SILENT_FOR, Lost, Socket
 
 TOO_LONG = 10 * SILENT_FOR
 ADDRESS = address_of("http://127.0.0.1:8080")
-
-
-@pytest.fixture
-def impatient(mock_clock: MockClock) -> None:
-    """What waits for a time need not."""
-    mock_clock.autojump_threshold = 0
 
 
 class Dead(ByteStream):
@@ -48,7 +43,7 @@ class Dead(ByteStream):
 
 
 async def test_a_call_waits_neither_for_a_connection_nor_for_room(
-    impatient: None, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends with `Unreachable` wherever it got stuck."""
 
@@ -66,7 +61,7 @@ async def test_a_call_waits_neither_for_a_connection_nor_for_room(
             await calls.call(ADDRESS, "ping", {})
 
 
-async def test_a_socket_that_takes_nothing_is_lost_for_both_directions(impatient: None) -> None:
+async def test_a_socket_that_takes_nothing_is_lost_for_both_directions(autojump_clock: MockClock) -> None:
     """The task that sends and the one that receives both hear of it."""
     socket, heard = Socket(Dead()), list[str]()
 
@@ -84,7 +79,7 @@ async def test_a_socket_that_takes_nothing_is_lost_for_both_directions(impatient
 
 
 async def test_a_feed_whose_body_is_cancelled_ends_its_iterators(
-    impatient: None, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task outside of the cancelled one may read them: it comes to their end."""
 
@@ -111,3 +106,30 @@ async def test_a_feed_whose_body_is_cancelled_ends_its_iterators(
                     scope.cancel()
                     await trio.lowlevel.checkpoint()
     assert got[-1] == Connection(state="closed")
+
+
+async def test_calls_that_wait_are_bounded_beyond_one_for_each_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new connection begins with all topics, however many: that alone is no reason to leave it."""
+    monkeypatch.setattr(link, "UNSAID_MOST", 2)
+    core = Client()
+    for symbol in ("A-USD", "B-USD", "C-USD"):
+        core.follow(symbol)
+
+    class Deaf(Socket):
+        async def receive(self) -> list[bytes]:
+            await trio.lowlevel.checkpoint()
+            return [b'{"jsonrpc": "2.0", "method": "connection.draining", "params": {}}']
+
+    async def deaf(*_args: Any) -> Socket:
+        await trio.lowlevel.checkpoint()
+        return Deaf(Dead())
+
+    monkeypatch.setattr(link, "open_socket", deaf)
+    async with link.Link(ADDRESS, core, core.hear) as news:
+        told = [await anext(news) for _ in range(3)]
+        assert isinstance(told[2], list)
+        for _ in range(4):
+            news.say("a call")
+        lost = await anext(news)
+        assert isinstance(lost, Connection)
+        assert re.match(r"the daemon does not take \d calls", str(lost.reason))

@@ -67,7 +67,7 @@ async def test_others_have_their_turn_while_all_symbols_are_told(
     built: Hall, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There may be thousands, and each page asks for all. One that leaves meanwhile is not told."""
-    monkeypatch.setattr("dataflow.gateway.desk.SYMBOLS_AT_ONCE", 1)
+    monkeypatch.setattr("dataflow.gateway.desk.LISTED_AT_ONCE", 1)
     told: list[str] = []
 
     async def remove_the_last() -> None:
