@@ -40,7 +40,7 @@ async def call(
     body = await _post(address, msgspec.json.encode(request), context)
     try:
         answer = _answer.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Unreadable(f"the answer to {method}: {error}") from error
     if answer.error is not None:
         refused, about = answer.error, params.get("symbol")
@@ -54,18 +54,18 @@ async def call(
 
 async def _post(address: Address, body: bytes, context: ssl.SSLContext | None) -> bytes:
     try:
-        with anyio.fail_after(SILENT_FOR) as scope:
-            async with await dial(address, context) as stream:
-                machine = h11.Connection(h11.CLIENT)
-                headers = [
-                    ("Host", address.authority),
-                    ("Content-Type", "application/json"),
-                    ("Content-Length", str(len(body))),
-                    ("Connection", "close"),
-                    ("User-Agent", "dataflow-client"),
-                ]
-                request = h11.Request(method="POST", target=address.calls, headers=headers)
-                parts = (request, h11.Data(body), h11.EndOfMessage())
+        async with await dial(address, context) as stream:
+            machine = h11.Connection(h11.CLIENT)
+            headers = [
+                ("Host", address.authority),
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+                ("Connection", "close"),
+                ("User-Agent", "dataflow-client"),
+            ]
+            request = h11.Request(method="POST", target=address.calls, headers=headers)
+            parts = (request, h11.Data(body), h11.EndOfMessage())
+            with anyio.fail_after(SILENT_FOR) as scope:
                 await stream.send(b"".join(machine.send(part) or b"" for part in parts))
                 answer = await next_event(stream, machine)
                 told = bytearray()
