@@ -383,7 +383,7 @@ async def test_a_symbol_that_is_none_is_told() -> None:
 
 
 async def test_an_address_that_is_none_shows_something() -> None:
-    """A `%` that somebody typed is one; a view that is none is the market; and the next link works."""
+    """A `%` that somebody typed is one; a view that is none is the market; the next link works, and the one to the content stays in its view."""
     async with stage() as s:
 
         def look(page: Page) -> None:
@@ -393,6 +393,9 @@ async def test_an_address_that_is_none_shows_something() -> None:
             expect(row(page, BTC)).to_be_visible()
             page.goto(f"{s.daemon.http}#/%E0%A4%A/{BTC}")
             page.get_by_role("link", name=BTC, exact=True).click()
+            expect(page.get_by_role("heading", name=BTC, exact=True)).to_be_visible()
+            page.get_by_role("link", name="skip to the content").press("Enter")
+            expect(page.locator("main")).to_be_focused()
             expect(page.get_by_role("heading", name=BTC, exact=True)).to_be_visible()
 
         await s.visit(look)

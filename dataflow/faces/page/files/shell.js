@@ -51,6 +51,10 @@ for (const [name, { title }] of Object.entries(VIEWS)) {
   $("views").append(link);
 }
 addEventListener("hashchange", show);
+document.querySelector(".skip").onclick = event => {  // the address says which view is shown, and stays
+  event.preventDefault();
+  $("view").focus();
+};
 
 // ---- notices: the newest one in the strip, all of them in the drawer. Equal ones of a short time are one line with all names
 

@@ -87,7 +87,7 @@ export function open(room, where) {
     state.title = details(sides.sources);
     const told = [day && `turnover ${short(day.quoteVolume)}`, day && `high ${padded(day.high, most)}`, day && `low ${padded(day.low, most)}`, `${perSecond(pace.rate)} trades/s`,
       Number.isFinite(pace.age) && `newest ${span(pace.age)} ago`, lag.length && `lag ${lagOf(Math.min(...lag))}`];
-    put(numbers, refused ?? (newest !== null || day ? told.filter(Boolean).join(" · ") : "waiting for the first answer"));
+    put(numbers, refused ?? (newest !== null || day ? told.filter(Boolean).join(" · ") : follows.length ? "no trade yet" : "waiting for the first answer"));
     numbers.title = day ? `Of the UTC day ${day.start.slice(0, 10)}: turnover ${padded(day.quoteVolume, 0)}, volume ${padded(day.volume, 0)}` : "";
   }
   const AFFAIRS = {  // of the source: in the tape, where they happened

@@ -63,7 +63,7 @@ export class Tree {
     for (let at = path; at.includes("/");) this.#folds.set(at = at.slice(0, at.lastIndexOf("/")), true);
     if (!this.#root) return;
     this.#draw(true);
-    this.#body.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
+    if (path) this.#body.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
   }
 
   #open = ({ path, children }) => this.#folds.get(path) ?? children.length <= OPEN_UP_TO;
