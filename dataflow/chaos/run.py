@@ -48,6 +48,7 @@ REFILLED_WITHIN: Final = 90.0  # seconds: a question that failed often is asked 
 WEIGHT: Final = 6_000  # a minute, as Binance allows it
 RENUMBERED: Final = 50_000_000  # by so much lower are the ids of a new numbering: more than a rehearsal has
 WELL_WITHIN: Final = 60.0  # seconds after the last trouble: a busy machine replays slowly
+ROUNDS: Final = 5  # attempts to come to rest
 RESTART_WITHIN: Final = 30.0
 AT_REST: Final = 10  # looks in a row, because messages inside the sockets cannot be seen
 LATENCY: Final = 0.2
@@ -337,6 +338,22 @@ class _Play:
         self._end_faults()
         await self.stage.heal()
         await self._until_well("in the end")
+        for _ in range(ROUNDS):
+            begin = self._connected()
+            await self._come_to_rest(begin)
+            if self._connected() == begin:
+                break
+            self._go_on()
+        else:
+            self.figures.unsettled.append("connections ended again and again, though all troubles were over")
+        self.records.close()
+
+    async def _come_to_rest(self, begin: tuple[int, ...]) -> None:
+        """Nothing more is sent, and all has arrived. No longer than the connections of the `begin` last.
+
+        What was sent to one that has ended is noticed with the next trade only, and a price client that comes
+        back has nothing until then.
+        """
         reached = {symbol: self.hall.core.history(symbol).last for symbol in self.hall.core.symbols}
         await self._until(lambda: self._silent(reached), "no trade came any more of")
         with trio.move_on_after(REFILLED_WITHIN):
@@ -346,8 +363,25 @@ class _Play:
             player.pause()
         for producer in self.stage.producers.values():
             producer.paused = True
-        await self._until(self._behind, "not caught up:", AT_REST)
-        self.records.close()
+
+        def ailing() -> list[str]:
+            is_over = self._connected() != begin
+            return [] if is_over else [*self._down(), *self._deaf(), *self._behind()]
+
+        await self._until(ailing, "not caught up:", AT_REST)
+
+    def _go_on(self) -> None:
+        for player in self.stage.players.values():
+            player.resume()
+        for producer in self.stage.producers.values():
+            producer.paused = False
+
+    def _connected(self) -> tuple[int, ...]:
+        """How often each exchange and each client had a connection. Producers are asked what was taken."""
+        return (
+            *(exchange.accepted for exchange in self.stage.exchanges.values()),
+            *(client.connections for client in self.stage.clients.values()),
+        )
 
     async def _answered(self, refills: Refills) -> None:
         """Wait until nothing is asked for any more."""

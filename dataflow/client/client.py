@@ -26,6 +26,7 @@ from .events import (
     Filled,
     Gap,
     Notice,
+    Place,
     Position,
     Quality,
     Refused,
@@ -45,6 +46,7 @@ QUALITY: Final = "quality"
 CANDLES: Final = "candles"
 EVERY: Final = "*"  # instead of a symbol: all there are and will be
 COLUMNS: Final = ["topic", "offset", "timestamp", "side", "price", "qty", "tradeId", "source"]
+PAUSE_MOST: Final = 300.0  # seconds: the longest wish that is obeyed
 LARGEST_CALL: Final = 60_000  # bytes: the server takes 64 KiB in a message
 _LEAVE: Final = "leave "  # begins the ids of calls that end a subscription
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -119,8 +121,9 @@ class Client:
             if each in self.streams and self._wish_of(each) is None:
                 stream = self._left[each] = self.streams.pop(each)
                 stream.left = True
-        self.qualities.pop(topic, None)
-        self.bars.pop(topic, None)
+        for kept in (self.qualities, self.bars):
+            for each in [one for one in kept if self._wish_of(one) is None and one[::2] == topic[::2]]:
+                del kept[each]
         params = {"channel": channel, "symbol": symbol} | ({"interval": interval} if interval else {})
         call = {"jsonrpc": "2.0", "id": f"{_LEAVE}{topic}", "method": "unsubscribe", "params": params}
         return self._said(call)
@@ -162,8 +165,8 @@ class Client:
                     yield from self._array(part)
                 else:
                     yield from self._message(_message.decode(part))
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise Unreadable(str(error)) from error
+        except (msgspec.DecodeError, UnicodeError, RecursionError, ArithmeticError) as error:
+            raise Unreadable(str(error)) from error  # of arithmetic: "sNaN" is a decimal that is equal to none
 
     # What is said.
 
@@ -214,15 +217,15 @@ class Client:
                 error, topic = message.error, self._asked(message.id)
                 refused = Refused(topic=topic, code=error.code, message=error.message, data=error.data)
                 yield refused, msgspec.json.encode(error)
-        elif known is None and self._asked(message.id) is None:
+        elif known is None:
             raise Unreadable(f"an answer to a call that was not made: {message.id}")
         elif isinstance(message.id, str) and message.id.startswith(_LEAVE):
             self._forget(message.id.removeprefix(f"{_LEAVE}{TRADES}:"))
         elif bytes(message.result).startswith(b"["):
-            for each in msgspec.json.decode(message.result, type=list[_Answer]):
-                yield from self._answer(each, known is not False)
+            for each in _answers.decode(message.result):
+                yield from self._answer(message.id, each, known)
         elif message.result:
-            yield from self._answer(_answer.decode(message.result), known is not False)
+            yield from self._answer(message.id, _answer.decode(message.result), known)
         else:
             raise Unreadable("a message without method, result and error")
 
@@ -270,22 +273,27 @@ class Client:
                     yield rewound, said
             case "stream.started":
                 yield from self._started(_place.decode(said))
-                yield Notice(method=method, params=msgspec.json.decode(said)), said
+                yield Notice(method=method, params=_params.decode(said)), said
             case "quality.update":
                 state = _quality.decode(said)
-                yield self._qualities(state.symbol).take(state), said
+                if self._wish_of(Topic(QUALITY, state.symbol)) is not None:
+                    yield self._qualities(state.symbol).take(state), said
             case "candles.update":
                 candle = _candle.decode(said)
-                for news in self._bars(Topic(CANDLES, candle.symbol, candle.interval)).take(candle):
-                    yield news, said
+                topic = Topic(CANDLES, candle.symbol, candle.interval)
+                if self._wish_of(topic) is not None:
+                    for news in self._bars(topic).take(candle):
+                        yield news, said
             case _:
-                notice = Notice(method=method, params=msgspec.json.decode(said))
+                notice = Notice(method=method, params=_params.decode(said))
                 if method == "connection.refused":
-                    self.retry_after = _seconds(notice.params.get("retryAfter"))
+                    self.retry_after = pause_of(notice.params.get("retryAfter"))
                 yield notice, said
 
-    def _answer(self, answer: _Answer, is_wanted: bool) -> Heard:
+    def _answer(self, call: str, answer: _Answer, is_wanted: bool) -> Heard:
         topic = Topic(answer.channel, answer.symbol, answer.interval)
+        if call not in (str(topic), str(topic._replace(symbol=EVERY))):
+            raise ServerFault(f"{topic}: came as the answer to {call}")
         if answer.quality is not None and is_wanted:
             yield from self._states(topic, answer.quality)
         if topic.channel == TRADES:
@@ -331,8 +339,10 @@ class Client:
     def _started(self, at: _Place) -> Heard:
         """A symbol has come, of all that are followed. It may be back: then its stream goes on if it can."""
         if at.channel == TRADES:
-            topic = Topic(TRADES, at.symbol)
-            is_wanted = self._wish_of(topic) is not None
+            topic, every = Topic(TRADES, at.symbol), Topic(TRADES, EVERY)
+            is_wanted = every in self.wishes
+            if not is_wanted and not self._calls[f"{_LEAVE}{every}"]:
+                raise ServerFault(f"{topic}: started, though not all symbols are followed")
             stream = self._new(topic, is_wanted)
             position = Position(at.epoch, at.offset)
             for event in stream.answered(position, (), recovered=stream.offset == at.offset):
@@ -472,16 +482,16 @@ class _Qualities(msgspec.Struct):
 
 
 class _Fill(msgspec.Struct, kw_only=True):
-    first: int = msgspec.field(name="from")
-    last: int = msgspec.field(name="to")
+    first: Place = msgspec.field(name="from")
+    last: Place = msgspec.field(name="to")
     trades: list[msgspec.Raw]
     symbol: str = ""
 
 
 class _Place(msgspec.Struct):
     symbol: str
-    epoch: int
-    offset: int
+    epoch: Place
+    offset: Place
     channel: str = TRADES
 
 
@@ -501,8 +511,8 @@ class _Row(msgspec.Struct, array_like=True):
 class _Answer(msgspec.Struct):
     channel: str
     symbol: str
-    epoch: int
-    offset: int
+    epoch: Place
+    offset: Place
     interval: str | None = None
     recovered: bool | None = None
     rewound: Position | None = None
@@ -517,7 +527,9 @@ class _Answer(msgspec.Struct):
 
 
 _message: Final = msgspec.json.Decoder(_Message)
+_params: Final = msgspec.json.Decoder(dict[str, Any])
 _answer: Final = msgspec.json.Decoder(_Answer)
+_answers: Final = msgspec.json.Decoder(list[_Answer])
 _trade: Final = msgspec.json.Decoder(Trade)
 _gap: Final = msgspec.json.Decoder(Gap)
 _fill: Final = msgspec.json.Decoder(_Fill)
@@ -582,7 +594,7 @@ def _rows_of(text: str | bytes) -> list[_Row] | None:
         return None
     try:
         return _rows.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None  # other things among them, or nonsense: part by part it will show
 
 
@@ -615,8 +627,10 @@ def _within_bounds(call: dict[str, Any]) -> str:
     return text.decode()
 
 
-def _seconds(told: Any) -> float | None:
-    return float(told) if isinstance(told, int | float) and told >= 0 else None
+def pause_of(told: Any) -> float | None:
+    """Seconds that the server wants a client to wait, at most `PAUSE_MOST`; None if it names no time."""
+    is_time = isinstance(told, int | float) and not isinstance(told, bool) and told >= 0
+    return float(min(told, PAUSE_MOST)) if is_time else None
 
 
 def _spelled(event: Gap | Filled | Rewound, epoch: int | None) -> bytes:

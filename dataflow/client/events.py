@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
+
+Place: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]  # JSON of others has no larger integers
 
 
 class Topic(NamedTuple):
@@ -26,8 +28,8 @@ class Topic(NamedTuple):
 class Position(msgspec.Struct, frozen=True, order=True):
     """A place in the stream of a symbol."""
 
-    epoch: int
-    offset: int
+    epoch: Place
+    offset: Place
 
 
 class _Value(msgspec.Struct, frozen=True, rename="camel"):
@@ -64,8 +66,8 @@ class Gap(_Value, frozen=True, kw_only=True, gc=False):
     """
 
     symbol: str = ""
-    first: int = msgspec.field(name="from")
-    to: int | None
+    first: Place = msgspec.field(name="from")
+    to: Place | None
     reason: str
     skipped: int | None = None
 

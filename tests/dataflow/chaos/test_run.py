@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from attrs import evolve
 from loguru import logger
 
@@ -32,6 +33,7 @@ from dataflow.settings.load import load, shipped
 from dataflow.topics.days import Day as DayLog
 from dataflow.topics.prices import PriceLog
 from dataflow.topics.trades import TradeLog
+from simulators.player import Player
 
 STORM = Rehearsal(seed=11, minutes=0.1, faults_per_minute=150)
 BREEZE = Rehearsal(seed=3, minutes=0.03, faults_per_minute=34)  # a single trouble
@@ -72,6 +74,28 @@ async def test_a_storm_is_survived() -> None:
     assert figures.recovery
     assert figures.balances > 10
     assert {progress.phase for progress in told} == {"starting", "running", "settling"}
+
+
+async def test_a_connection_that_ends_at_the_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent to it is noticed with the next trade only: so there is a next one, before the verdict."""
+    pause, resume, calls = Player.pause, Player.resume, list[str]()
+
+    def cutting(self: Player) -> None:
+        pause(self)
+        if "pause" not in calls:
+            trio.lowlevel.spawn_system_task(self.exchange.disconnect, "abrupt")
+        calls.append("pause")
+
+    def resuming(self: Player) -> None:
+        calls.append("resume")
+        resume(self)
+
+    monkeypatch.setattr(Player, "pause", cutting)
+    monkeypatch.setattr(Player, "resume", resuming)
+    figures = await rehearse(BREEZE)
+    assert figures.held
+    assert "resume" in calls
+    assert calls[-1] == "pause"
 
 
 async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
