@@ -230,7 +230,8 @@ class Faults:
             raise TooManyFaults(f"{MOST_IN_FORCE} faults are in force already: withdraw one first")
         fault = _Fault(next(self._ids), path, found, at, lasting, probability, times)
         self._in_force[fault.id] = fault
-        self._tell(path, f"fault {fault.id} is in force", f": {found} at {at}, {times:,} times at most")
+        often = "once" if times == 1 else f"{times:,} times at most"
+        self._tell(path, f"fault {fault.id} is in force", f": {found} at {at}, {often}")
         return fault.told()
 
     def active(self) -> list[Injected]:
