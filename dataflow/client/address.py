@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
+_SENDABLE: Final = re.compile(r"[\x21-\x7e]*")
 _SECURE = {"http": False, "ws": False, "https": True, "wss": True}
 
 
@@ -38,10 +41,14 @@ def address_of(url: str) -> Address:
         raise ValueError(f"{shown!r} is no address of a daemon, such as http://127.0.0.1:8080")
     if parts.username or parts.password or parts.fragment:
         raise ValueError(f"the address {parts.hostname} has a user, a password or a fragment: leave them out")
+    if not _SENDABLE.fullmatch(parts.path + parts.query):
+        raise ValueError(f"the address {shown!r} has a character that no request has: write it as %20 or so")
     try:
         port = parts.port
     except ValueError:
-        raise ValueError(f"{shown!r} has no valid port: it is a number from 1 to 65535") from None
+        port = 0
+    if port == 0:
+        raise ValueError(f"{shown!r} has no valid port: it is a number from 1 to 65535")
     secure = _SECURE[parts.scheme]
     prefix = parts.path.rstrip("/").removesuffix("/ws")
     query = f"?{parts.query}" if parts.query else ""

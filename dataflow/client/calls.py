@@ -40,7 +40,7 @@ async def call(
     body = await _post(address, msgspec.json.encode(request), context)
     try:
         answer = _answer.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Unreadable(f"the answer to {method}: {error}") from error
     if answer.error is not None:
         refused, about = answer.error, params.get("symbol")
@@ -65,8 +65,8 @@ async def _post(address: Address, body: bytes, context: ssl.SSLContext | None) -
             ]
             request = h11.Request(method="POST", target=address.calls, headers=headers)
             parts = (request, h11.Data(body), h11.EndOfMessage())
-            await stream.send(b"".join(machine.send(part) or b"" for part in parts))
             with anyio.fail_after(SILENT_FOR) as scope:
+                await stream.send(b"".join(machine.send(part) or b"" for part in parts))
                 answer = await next_event(stream, machine)
                 told = bytearray()
                 while isinstance(part := await next_event(stream, machine), h11.Data):

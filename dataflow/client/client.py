@@ -166,7 +166,7 @@ class Client:
                 else:
                     yield from self._message(_message.decode(part))
         except (msgspec.DecodeError, UnicodeError, RecursionError, ArithmeticError) as error:
-            raise Unreadable(str(error)) from error  # of arithmetic: "sNaN" is a decimal that is equal to none
+            raise Unreadable(str(error)) from error  # of arithmetic: "sNaN" equals nothing
 
     # What is said.
 

@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from .address import address_of
 from .calls import call
-from .client import CANDLES, EVERY, QUALITY, TRADES, Client
+from .client import CANDLES, EVERY, QUALITY, TRADES, Client, pause_of
 from .events import (
     Candle,
     Connection,
@@ -95,13 +95,16 @@ class Following(Generic[E]):
             if self._places.give(event):
                 return event  # type: ignore[no-any-return]
 
-    async def _several(self) -> list[Any]:
-        """All that waits, at least one event: not noted as given so far. Raises what `anext` raises."""
-        await self._until_something()
-        queue = self._inbox.queue
-        events = [queue.popleft() for _ in range(min(len(queue), TURN))]
-        self._inbox.relieve()
-        return events
+    async def _several(self, into: deque[Any]) -> None:
+        """Move what waits to `into`, unless that has something: at least one event, not noted as given so
+        far. Raises what `anext` raises."""
+        inbox, queue = self._inbox, self._inbox.queue
+        while not into and not queue and not inbox.ended:
+            await inbox.until_woken()
+        if not into:
+            await self._until_something()
+            into.extend(queue.popleft() for _ in range(min(len(queue), TURN)))
+            inbox.relieve()
 
     async def _until_something(self) -> None:
         self._turn = TURN
@@ -176,6 +179,7 @@ class Feed:
         self._listeners: list[Inbox] = []  # of connections and notices alone
         self._left: deque[Inbox] = deque()  # in another thread, by the collector of garbage
         self._places = Places()
+        self._asking: set[Topic] = set()  # again, after a refusal for a while
         self._tasks: TaskGroup
         self._thread: int | None = None  # while it is open
         self._error: Exception | None = None
@@ -197,8 +201,15 @@ class Feed:
         # The errors of the body are not given to the group: it would wrap them.
         self._thread = None
         self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(None, None, None)
-        self._end(None)
+        try:
+            await self._tasks.__aexit__(None, None, None)
+        finally:  # also when cancelled: nobody shall wait for what will not come
+            self._end(None)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is within its `async with`."""
+        return self._thread is not None
 
     @property
     def positions(self) -> dict[str, dict[str, Any]]:
@@ -272,8 +283,9 @@ class Feed:
     def _check(self, topics: Iterable[Topic]) -> None:
         if self._error is not None:
             raise self._error
-        if self._thread is None:
+        if not self.is_open:
             raise RuntimeError("the feed is not open: use it inside `async with connect(...)`")
+        self._leave_dropped()  # one of these topics may be among them
         for topic in topics:
             same = [each for each in self._inboxes if each[::2] == topic[::2]]
             if topic in same or Topic(topic.channel, EVERY, topic.interval) in same:
@@ -314,6 +326,10 @@ class Feed:
         elif self._thread is not None:
             self._left.append(inbox)
 
+    def _leave_dropped(self) -> None:
+        while self._left:
+            self._leave(self._left.popleft())
+
     # What comes.
 
     async def _run(self, *, task_status: TaskStatus[None]) -> None:
@@ -323,8 +339,7 @@ class Feed:
         try:
             async with self._link:
                 async for news in self._link:
-                    while self._left:
-                        self._leave(self._left.popleft())
+                    self._leave_dropped()
                     if not isinstance(news, Connection):
                         await self._deliver(news)
                         continue
@@ -365,9 +380,11 @@ class Feed:
             case Candle():
                 return self._of(CANDLES, event.symbol, event.interval)
             case Subscribed():
+                if self.connection.state == "waiting":
+                    await self._tell(Connection(state="connected"))
                 return self._of(*event.topic)
             case Refused():
-                self._refused(event)
+                await self._refused(event)
             case Notice():
                 connection = _connection(event)
                 if connection is not None:
@@ -397,24 +414,27 @@ class Feed:
             self.waited += 1
             await inbox.until_room()
 
-    def _refused(self, refused: Refused) -> None:
+    async def _refused(self, refused: Refused) -> None:
         topic = refused.topic
         inbox = None if topic is None else self._inboxes.get(topic)
-        if topic is None or inbox is None:
-            return  # it is left already
         data = refused.data if isinstance(refused.data, dict) else {}
-        if refused.code in FOR_A_WHILE and "rejected" not in data:
-            told = data.get("retryAfter")
-            self._tasks.start_soon(
-                self._ask_again, topic, told if isinstance(told, int | float) else ASK_AGAIN
-            )
-        else:
+        if topic is not None and inbox is None:
+            return  # it is left already
+        if topic is not None and inbox is not None and not _is_for_a_while(refused.code, data):
             inbox.end(CallError(refused.code, refused.message, refused.data, topic.symbol))
             self._leave(inbox)
+            return
+        about = {} if topic is None else _given(**topic._asdict())
+        told = about | {"code": refused.code, "message": refused.message, "data": refused.data}
+        await self._tell_all(list(self._listeners), Notice(method="client.refused", params=told))
+        if topic is not None and topic not in self._asking:
+            self._asking.add(topic)
+            self._tasks.start_soon(self._ask_again, topic, pause_of(data.get("retryAfter")) or ASK_AGAIN)
 
     async def _ask_again(self, topic: Topic, seconds: float) -> None:
         made = self._link.made
-        await anyio.sleep(seconds)
+        await anyio.sleep(max(seconds, self._link.retry_first))
+        self._asking.remove(topic)
         call = self._core.again(topic)
         if call is not None and made == self._link.made:  # else the next connection has asked
             self._link.say(call)
@@ -432,17 +452,22 @@ class Feed:
     async def call(self, method: str, **params: Any) -> Any:
         """The result of any method but `subscribe`. Numbers with a fraction are Decimal.
 
-        Raises CallError when the daemon refuses, Unreachable when it does not answer.
+        Raises CallError when the daemon refuses, Unreachable when it does not answer, Unreadable when what it
+        answers is no answer.
         """
-        return json.loads(await self._call(method, params), parse_float=Decimal)
+        said = await self._call(method, params)
+        try:
+            return json.loads(said, parse_float=Decimal)
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(f"the answer to {method}: {error}") from error
 
     async def symbols(self) -> list[dict[str, Any]]:
         """Every symbol: channels, sources, status, last price and time, quality. Raises as `call`."""
-        return list(await self.call("getSymbols"))
+        return _as(list[dict[str, Any]], await self.call("getSymbols"))
 
     async def status(self) -> dict[str, Any]:
         """How the daemon and its sources fare. Raises as `call`."""
-        return dict(await self.call("getStatus"))
+        return _as(dict[str, Any], await self.call("getStatus"))
 
     async def recent(self, symbol: str, count: int = 50) -> list[Trade]:
         """The newest trades, the newest first; at most 1,000. Raises as `call`."""
@@ -528,7 +553,13 @@ def _several(symbols: str | Iterable[str]) -> tuple[str, ...]:
     several = (symbols,) if isinstance(symbols, str) else tuple(dict.fromkeys(symbols))
     if not several:
         raise ValueError('no symbol to follow: name at least one, or "*" for all')
+    if EVERY in several and len(several) > 1:
+        raise ValueError('"*" means all symbols: it stands alone')
     return several
+
+
+def _is_for_a_while(code: int, data: Mapping[str, Any]) -> bool:
+    return code in FOR_A_WHILE and "rejected" not in data
 
 
 def _connection(notice: Notice) -> Connection | None:
@@ -539,7 +570,7 @@ def _connection(notice: Notice) -> Connection | None:
             reason = f"for {told.get('seconds')} s, {told.get('ahead')} others go first"
             return Connection(state="waiting", reason=reason)
         case "connection.refused":
-            retry_in = told.get("retryAfter")
+            retry_in = pause_of(told.get("retryAfter"))
             return Connection(state="refused", reason=str(told.get("reason")), retry_in=retry_in)
         case "connection.draining":
             return Connection(state="draining", reason=str(told.get("reason")))
@@ -550,6 +581,13 @@ def _read(decoder: msgspec.json.Decoder[T], said: bytes) -> T:
     try:
         return decoder.decode(said)
     except msgspec.DecodeError as error:
+        raise Unreadable(str(error)) from error
+
+
+def _as(kind: type[T], said: Any) -> T:
+    try:
+        return msgspec.convert(said, kind)
+    except msgspec.ValidationError as error:
         raise Unreadable(str(error)) from error
 
 

@@ -64,8 +64,12 @@ class Inbox:
     async def until_something(self) -> None:
         """Until an event waits, or no more will come."""
         while not self.queue and not self.ended:
-            self.asleep = self.asleep or anyio.Event()
-            await self.asleep.wait()
+            await self.until_woken()
+
+    async def until_woken(self) -> None:
+        """Until the next event, or the end. Another reader may have taken it already."""
+        self.asleep = self.asleep or anyio.Event()
+        await self.asleep.wait()
 
 
 @define(eq=False)

@@ -2,8 +2,9 @@
 
 Rules of this file. It keeps no message: the socket is read when the next news are asked for, so who does not
 ask stops the server. A lost connection is followed by another one, after a pause that grows with each
-failure, has a random part, and is short again once a connection has brought something. What waits to be said
-is bounded; a server that does not take it loses the connection.
+failure, has a random part, and is short again once a connection has brought something. A server may ask for a
+longer pause, within bounds, but never for less than `retry_first`. What waits to be said is bounded; a server
+that does not take it loses the connection.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ from anyio.abc import TaskGroup
 from attrs import define, field
 
 from .address import Address
-from .client import Client
+from .client import Client, pause_of
 from .events import Connection
 from .faults import ServerFault, Unreachable, Unreadable
 from .socket import BROKEN, Lost, Rejected, Socket, open_socket
 
 RETRY_FIRST: Final = 0.5  # seconds until the second attempt; random, up to twice as long
 RETRY_MOST: Final = 15.0
-TOLD_MOST: Final = 300.0  # seconds: the longest pause that is obeyed when the server tells it
-UNSAID_MOST: Final = 10_000  # calls
+UNSAID_MOST: Final = 10_000  # calls, besides one for each topic
 FAULT: Final = "a fault of the daemon"
 FULL: Final = (429, 503)  # statuses of a server that may be there later
 
@@ -104,7 +104,7 @@ class Link(Generic[T]):
         except Unreachable as error:
             if not self._may_come(error):
                 raise
-            return self._lost(str(error), None, getattr(error, "retry_after", None))
+            return self._lost(str(error), None, pause_of(getattr(error, "retry_after", None)))
         self.made += 1
         self._heard = False
         self._unsaid = deque(self.core.connect())
@@ -118,8 +118,8 @@ class Link(Generic[T]):
             while True:
                 if self._fault is not None:
                     raise self._fault
-                if len(self._unsaid) > UNSAID_MOST:
-                    raise Lost(BROKEN, f"the daemon does not take {UNSAID_MOST} calls")
+                if len(self._unsaid) > UNSAID_MOST + len(self.core.wishes):
+                    raise Lost(BROKEN, f"the daemon does not take {len(self._unsaid):,} calls")
                 if heard := self._take(await socket.receive()):
                     return heard
         except Lost as lost:
@@ -172,6 +172,9 @@ class Link(Generic[T]):
 
     def _lost(self, reason: str, code: int | None, told: float | None) -> Connection:
         """Decide how long to wait, and say it."""
-        self._pause = self._delay * random.uniform(1.0, 2.0) if told is None else min(told, TOLD_MOST)
+        if told is None:
+            self._pause = self._delay * random.uniform(1.0, 2.0)
+        else:
+            self._pause = max(told, self.retry_first)
         self._delay = min(self._delay * 2, self.retry_most)
         return Connection(state="lost", reason=reason, code=code, retry_in=round(self._pause, 3))

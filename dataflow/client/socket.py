@@ -26,9 +26,11 @@ from .faults import Unreachable
 
 OPEN_WITHIN: Final = 10.0  # seconds, for the connection and for the handshake
 SILENT_FOR: Final = 60.0  # seconds: the server pings three times as often
+DEAF_FOR: Final = 60.0  # seconds in which the server takes nothing of what it is sent
 CLOSE_WITHIN: Final = 1.0  # seconds for the goodbye
 LARGEST: Final = 64 << 20  # bytes of a message: the answer after a long absence has all missed trades
 CHUNK: Final = 1 << 18  # bytes
+PART: Final = 64  # bytes that each frame of a message costs besides its payload
 _ACCEPT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455
 _TEXT, _MORE, _CLOSE, _PING, _PONG = 0x1, 0x0, 0x8, 0x9, 0xA
 BROKEN: Final = 1006  # never sent: the connection ended without a close
@@ -106,7 +108,7 @@ class Inbound:
             self.closed = Lost(code, payload[2:].decode(errors="replace") or f"closed with {code}")
         elif kind in (_TEXT, _MORE) and (kind == _MORE) == bool(self._parts):
             self._parts.append(payload)
-            self._held += len(payload) + 1  # one more, so that empty frames are bounded as well
+            self._held += len(payload) + PART  # so that empty frames are bounded as well
             if is_last:
                 yield b"".join(self._parts)
                 self._parts, self._held = [], 0
@@ -162,7 +164,11 @@ class Socket:
     async def _send(self, data: bytes) -> None:
         try:
             async with self._sending:
-                await self._stream.send(data)
+                with anyio.fail_after(DEAF_FOR):
+                    await self._stream.send(data)
+        except TimeoutError:
+            await _close(self._stream)  # who receives hears of it, too
+            raise Lost(BROKEN, f"it takes nothing for {DEAF_FOR:.0f} s") from None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             raise Lost(BROKEN, "without a word") from None
 
@@ -199,13 +205,17 @@ async def open_socket(address: Address, context: ssl.SSLContext | None = None) -
 
 async def dial(address: Address, context: ssl.SSLContext | None) -> ByteStream:
     """A connection to the daemon. Raises Unreachable."""
+    host, port = address.host, address.port
     try:
-        if not address.secure:
-            return await anyio.connect_tcp(address.host, address.port)
-        return await anyio.connect_tcp(
-            address.host, address.port, tls=True, ssl_context=context, tls_standard_compatible=False
-        )
-    except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
+        with anyio.fail_after(OPEN_WITHIN):
+            if not address.secure:
+                return await anyio.connect_tcp(host, port)
+            return await anyio.connect_tcp(
+                host, port, tls=True, ssl_context=context, tls_standard_compatible=False
+            )
+    except TimeoutError:
+        raise Unreachable(f"{address.url} does not answer within {OPEN_WITHIN:.0f} s") from None
+    except (OSError, UnicodeError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
         raise Unreachable(f"no daemon answers at {address.url} ({reason_of(error)})") from error
 
 
@@ -213,6 +223,8 @@ def reason_of(error: BaseException) -> str:
     """Why a connection was not possible, in the words of the system."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, anyio.EndOfStream):
+        return "without a word"
     if isinstance(error, ssl.SSLError):
         return str(getattr(error, "verify_message", None) or error.reason or error)
     number = getattr(error, "errno", None)
@@ -236,18 +248,28 @@ async def _shake_hands(stream: ByteStream, address: Address) -> Socket:
     try:
         await stream.send((machine.send(request) or b"") + (machine.send(h11.EndOfMessage()) or b""))
         answer = await next_event(stream, machine)
-        if isinstance(answer, h11.InformationalResponse) and answer.status_code == 101:
-            _check_accepted(address, answer, key)
-            return Socket(stream, early=machine.trailing_data[0])
-        assert isinstance(answer, h11.Response)
-        told = bytearray()
-        while len(told) < 2_000 and isinstance(part := await next_event(stream, machine), h11.Data):
-            told += part.data
+        if isinstance(answer, h11.InformationalResponse):
+            assert answer.status_code == 101, "an answer that asks to go on"
+            told = b""
+        else:
+            assert isinstance(answer, h11.Response)
+            told = await _beginning(stream, machine)
     except (h11.RemoteProtocolError, AssertionError) as error:
         raise Unreachable(f"what answers at {address.url} is no dataflow daemon ({error})") from error
     except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
         raise Unreachable(f"{address.url} breaks off the handshake ({reason_of(error)})") from error
-    raise _rejected(address, answer, bytes(told))
+    if isinstance(answer, h11.Response):
+        raise _rejected(address, answer, told)
+    _check_accepted(address, answer, key)
+    return Socket(stream, early=machine.trailing_data[0])
+
+
+async def _beginning(stream: ByteStream, machine: h11.Connection) -> bytes:
+    """Of what an answer has to say: enough for an error."""
+    told = bytearray()
+    while len(told) < 2_000 and isinstance(part := await next_event(stream, machine), h11.Data):
+        told += part.data
+    return bytes(told)
 
 
 def _check_accepted(address: Address, answer: h11.InformationalResponse, key: bytes) -> None:
@@ -258,7 +280,7 @@ def _check_accepted(address: Address, answer: h11.InformationalResponse, key: by
 
 def _rejected(address: Address, answer: h11.Response, told: bytes) -> Rejected:
     status = answer.status_code
-    retry_after = dict(answer.headers).get(b"retry-after", b"").decode()
+    retry_after = dict(answer.headers).get(b"retry-after", b"")
     if status in (404, 405, 200):
         problem = f"{address.url} answers with status {status}, it is not a dataflow daemon"
     else:
@@ -268,11 +290,13 @@ def _rejected(address: Address, answer: h11.Response, told: bytes) -> Rejected:
 
 
 async def next_event(stream: ByteStream, machine: h11.Connection) -> object:
-    """The next event of an HTTP answer. Raises what h11 and anyio raise."""
+    """The next event of an HTTP answer. Raises what h11 and anyio raise; EndOfStream if nothing came."""
     while (event := machine.next_event()) is h11.NEED_DATA:
         try:
             machine.receive_data(await stream.receive(CHUNK))
         except anyio.EndOfStream:
+            if machine.their_state is h11.SEND_RESPONSE and not machine.trailing_data[0]:
+                raise
             machine.receive_data(b"")
     return event
 

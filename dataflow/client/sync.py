@@ -31,7 +31,7 @@ class SyncFollowing(Generic[E]):
         self._feed = feed
         self._following = following
         self._taken: deque[Any] = deque()
-        self._asked: Future[list[Any]] | None = None  # an interrupted wait goes on later: it may hold events
+        self._asked: Future[None] | None = None  # a wait that was interrupted goes on
 
     def __iter__(self) -> SyncFollowing[E]:
         return self
@@ -43,16 +43,22 @@ class SyncFollowing(Generic[E]):
                 event = self._taken.popleft()
                 if self._feed._places.give(event):
                     return event  # type: ignore[no-any-return]
+            if not self._feed.is_open:
+                raise StopIteration
             try:
-                self._asked = self._asked or self._portal.start_task_soon(self._following._several)
-                self._taken.extend(self._asked.result())
+                # It puts them into `_taken` itself: an interrupt may lose the task, but not its events.
+                self._asked = self._asked or self._portal.start_task_soon(
+                    self._following._several, self._taken
+                )
+                self._asked.result()
                 self._asked = None
             except StopAsyncIteration:
                 raise StopIteration from None
 
     def close(self) -> None:
         """Follow it no more."""
-        self._portal.call(self._following.aclose)
+        if self._feed.is_open:
+            self._portal.call(self._following.aclose)
 
 
 class SyncFeed:
@@ -115,7 +121,7 @@ class SyncFeed:
 
     def recent(self, symbol: str, count: int = 50) -> list[Trade]:
         """As `Feed.recent`."""
-        return self._portal.call(self._feed.recent, symbol, count)
+        return self._running.call(self._feed.recent, symbol, count)
 
     def history(
         self,
@@ -143,23 +149,29 @@ class SyncFeed:
 
     def symbols(self) -> list[dict[str, Any]]:
         """As `Feed.symbols`."""
-        return self._portal.call(self._feed.symbols)
+        return self._running.call(self._feed.symbols)
 
     def status(self) -> dict[str, Any]:
         """As `Feed.status`."""
-        return self._portal.call(self._feed.status)
+        return self._running.call(self._feed.status)
 
     def call(self, method: str, **params: Any) -> Any:
         """As `Feed.call`."""
-        return self._portal.call(partial(self._feed.call, method, **params))
+        return self._running.call(partial(self._feed.call, method, **params))
 
     def _follow(self, asked: Callable[[], Following[E]]) -> SyncFollowing[E]:
-        return SyncFollowing(self._portal, self._feed, self._portal.call(asked))
+        return SyncFollowing(self._portal, self._feed, self._running.call(asked))
+
+    @property
+    def _running(self) -> BlockingPortal:
+        if not self._feed.is_open:
+            raise RuntimeError("the feed is not open: use it inside `with connect_sync(...)`")
+        return self._portal
 
     def _pages(self, pages: Pages[E]) -> Iterator[E]:
         while True:
             try:
-                yield self._portal.call(pages.__anext__)
+                yield self._running.call(pages.__anext__)
             except StopAsyncIteration:
                 return
 

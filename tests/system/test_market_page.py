@@ -590,6 +590,25 @@ async def test_nothing_is_cut_off_at_any_size() -> None:
         await s.visit(look)
 
 
+async def test_nothing_moves_when_the_daemon_is_unwell() -> None:
+    """However much the head has to say, it is as high as before, and what it says is still to be seen."""
+    says = """words => { document.querySelector("#ready").textContent = words;
+        return ["header", "#ready"].map(each => document.querySelector(each).getBoundingClientRect()); }"""
+    async with stage() as s:
+
+        def look(page: Page) -> None:
+            page.goto(f"{s.daemon.http}#/market")
+            expect(page.locator("#ready")).to_have_text("ready")
+            for width in (390, 620, 621, 760, 761, 1000, 1001, 1280, 1440):
+                page.set_viewport_size({"width": width, "height": 800})
+                well, _ = page.evaluate(says, "ready")
+                unwell, words = page.evaluate(says, "degraded: binance: ETH-USDT refilling " * 3)
+                assert (well["height"], fits(page)) == (unwell["height"], True), width
+                assert words["width"] >= 50, width
+
+        await s.visit(look)
+
+
 def test_the_page_of_the_readme_is_small(checkout: Path) -> None:
     """The picture in the README is one of this page, and no larger than 300 KB."""
     assert (checkout / "dataflow" / "faces" / "page" / "page.png").stat().st_size <= 300_000

@@ -17,6 +17,7 @@ const MOST_CALLS = 1_000; // that wait for their answers; further ones are refus
 const CALLS_AT_ONCE = 100, BYTES_AT_ONCE = 60_000; // of a batch: the server takes no more
 const SILENCE = 20; // seconds without a word: then the server is asked for one, and as long again waited for
 const PATIENCE = 15; // seconds for a connection to open
+const PAUSE_MOST = 600; // seconds: the longest wish of the server that is obeyed; a timer of 25 days would fire at once
 const STEADY = 10; // seconds: after a connection that lasted so long the next attempt comes soon
 const ROOM = 10_000, ROOM_OF_EVENTS = 1_000;
 const LOST = 0; // the code of a `CallError` that is not the server's
@@ -607,8 +608,10 @@ class Link {
   #isQuiet = false;
 
   constructor(url, { WebSocket = globalThis.WebSocket, retryFirst = 0.25, retryMost = 30 }, on) {
-    if (!WebSocket) throw new Error("there is no WebSocket here: give one as the option `WebSocket`");
-    Object.assign(this, { url, WebSocket, retryFirst, retryMost, on });
+    if (!WebSocket) throw new Error("there is no WebSocket here: take Node.js 22, or give one as the option `WebSocket`");
+    const shown = new URL(url);
+    shown.username = shown.password = shown.search = shown.hash = ""; // a secret may be there
+    Object.assign(this, { url, shown: shown.href, WebSocket, retryFirst, retryMost, on });
   }
 
   open() {
@@ -621,8 +624,8 @@ class Link {
     });
     socket.onerror = () => {}; // a close follows, which tells more
     socket.onclose = ours(({ code, reason }) =>
-      this.#lost(reason || (this.isOpen ? "it was cut off" : `no connection to ${this.url}`), code));
-    const late = `no connection to ${this.url} within ${PATIENCE} s`;
+      this.#lost(reason || (this.isOpen ? "it was cut off" : `no connection to ${this.shown}`), code));
+    const late = `no connection to ${this.shown} within ${PATIENCE} s`;
     this.#timer = setTimeout(() => this.fail(late), 1_000 * PATIENCE);
     this.#tell("connecting");
   }
@@ -636,7 +639,7 @@ class Link {
     if (method === "connection.waiting") this.#tell("waiting");
     if (method === "connection.draining") this.#tell("draining", { reason });
     if (method === "connection.refused") {
-      this.#retryAfter = Number.isFinite(retryAfter) ? Math.min(Math.max(0, retryAfter), 600) : null;
+      this.#retryAfter = Number.isFinite(retryAfter) ? this.bounded(retryAfter) : null;
       this.#tell("refused", { reason, retryIn: this.#retryAfter });
     }
   }
@@ -664,6 +667,11 @@ class Link {
   pause(failures) {
     const most = Math.min(this.retryMost, this.retryFirst * 2 ** Math.min(failures, 20));
     return most * (0.5 + Math.random() / 2);
+  }
+
+  /** What the server wants us to wait: some time, never none. */
+  bounded(seconds) {
+    return Math.min(Math.max(this.retryFirst, seconds), PAUSE_MOST);
   }
 
   #opened() {
@@ -1087,6 +1095,11 @@ class Feed {
   /** A symbol has come, of all that are followed. It may be back: then its stream goes on if it can. */
   #started(at) {
     if (at.channel !== TRADES) return;
+    const all = `${TRADES}:${EVERY}`;
+    if (!this.#wishes.has(all)) {
+      if (this.#leaving.has(all)) return;
+      throw new ServerFault(`${at.symbol}: started, though not all symbols are followed`);
+    }
     const stream = this.#streamOfAll(at.symbol);
     stream.answered({ ...at, trades: [], recovered: stream.offset === at.offset });
   }
@@ -1116,6 +1129,8 @@ class Feed {
     const { symbol, interval, start, rev, firstOffset = null } = told;
     const isRight = isText(symbol) && isText(interval) && isText(start) && isPlace(rev);
     if (!isRight) throw new ServerFault(`no candle: ${excerpt(told)}`);
+    const views = [...this.#viewsOf(CANDLES, symbol, interval)];
+    if (!views.length) return; // nobody follows it: nothing of it is remembered
     // Several candles of a number of trades, or a volume, may start in one microsecond.
     const name = firstOffset !== null && /[tv]$/.test(interval) ? firstOffset : start;
     const key = keyOf({ channel: CANDLES, symbol, interval });
@@ -1128,7 +1143,7 @@ class Feed {
       if (revs.size > MOST_CANDLES) revs.delete(revs.keys().next().value);
     }
     const event = { type: "candle", ...told };
-    for (const each of this.#viewsOf(CANDLES, symbol, interval)) {
+    for (const each of views) {
       if (isNews || each === view) each.push(event, `${key} ${name}`);
     }
   }
@@ -1154,7 +1169,7 @@ class Feed {
     const { code, message, data } = error;
     const params = { ...topicOf(wish), code, message, data };
     this.#told({ type: "notice", method: "client.refused", params });
-    this.#askAgain(Number.isFinite(data?.retryAfter) ? data.retryAfter : this.#link.pause(this.#refusals));
+    this.#askAgain(Number.isFinite(data?.retryAfter) ? this.#link.bounded(data.retryAfter) : this.#link.pause(this.#refusals));
   }
 
   /** Ask for all that is not live, in some seconds. */

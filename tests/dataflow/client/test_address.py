@@ -29,7 +29,7 @@ def test_addresses(url: str, host: str, port: int, secure: bool, socket: str, ca
     )
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://u:hush@a.example", "http://", "http://u:hush@a.example", "http://u:hush@a:x", "http://a:99999?k=hush", "http://a#f"])  # fmt: skip
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://u:hush@a.example", "http://", "http://u:hush@a.example", "http://u:hush@a:x", "http://a:99999?k=hush", "http://a#f", "http://a:0", "http://a/b c?k=hush", "http://a/\xe4"])  # fmt: skip
 def test_what_is_no_address(url: str) -> None:
     """It is refused at once, in words that hold neither password nor query."""
     with pytest.raises(ValueError, match=r"address|port") as error:

@@ -67,6 +67,10 @@ def answer(offset: int, **more: Any) -> str:
     return json.dumps({"jsonrpc": "2.0", "id": "trades:BTC-USD", "result": result | more})
 
 
+def rewind(offset: int, epoch: int = 2) -> str:
+    return notification("stream.rewind", symbol="BTC-USD", channel="trades", epoch=epoch, offset=offset)
+
+
 @pytest.fixture
 def client() -> Client:
     """Subscribed, at place 5."""
@@ -209,7 +213,7 @@ class TestEvents:
         """A rewind first, then fills of what is older, then trades and gaps by place. Nothing lost is held."""
         for said in (gap(6, 8), update(9), update(10)):
             list(client.hear(said))
-        client.lost()
+        client.connect()
         said = answer(
             11,
             epoch=2,
@@ -232,7 +236,7 @@ class TestEvents:
         """The gap from 0 comes also when the server did not write it. Nothing of before is held."""
         list(client.hear(update(6)))
         for told in ({"gaps": [{"from": 0, "to": None, "reason": "overrun"}]}, {}):
-            client.lost()
+            client.connect()
             said = answer(3, epoch=9, recovered=False, trades=[trade(2), trade(3)], **told)
             hole, _begun, *trades = client.hear(said)
             assert hole == Gap(symbol="BTC-USD", first=0, to=None, reason="overrun")
@@ -242,7 +246,7 @@ class TestEvents:
 
     def test_a_part_that_is_lost_for_good_is_a_gap_like_others(self, client: Client) -> None:
         """The position is known, so the count goes on."""
-        client.lost()
+        client.connect()
         lost = {"from": 6, "to": 7, "reason": "overrun"}
         list(client.hear(answer(8, epoch=2, recovered=False, gaps=[lost], trades=[trade(8)])))
         assert places(client) == [(6, 7), (8, 8)]
@@ -274,7 +278,8 @@ class TestEvents:
     def test_quality_of_an_answer_and_of_an_update(self, client: Client) -> None:
         """Each source's state is an event, and the newest one is held."""
         state = {"state": "lost", "since": "2020-05-10T18:33:36.696315Z", "reason": "silent"}
-        client.lost()
+        client.follow("BTC-USD", "quality")
+        client.connect()
         [first, _begun] = client.hear(
             answer(5, recovered=True, quality={"state": "lost", "sources": {"acme": state}})
         )
@@ -311,6 +316,7 @@ class TestEvents:
         anew = json.dumps({"jsonrpc": "2.0", "id": "candles:BTC-USD:1m", "result": result})
         _begun, *candles = client.hear(anew)  # of a daemon that was started anew
         assert candles == list(bars.candles.values()) == [first]
+        client.follow("BTC-USD", "candles", interval="1t")
         for place in (7, 8):
             other = candle | {"interval": "1t", "firstOffset": place, "lastOffset": place, "count": 1}
             assert len(list(client.hear(notification("candles.update", **other)))) == 1
@@ -351,7 +357,7 @@ class TestFaults:
             answer(8, recovered=True, trades=[trade(7), trade(8)]),
             answer(7, recovered=True, trades=[trade(6)]),
         ):
-            client.lost()
+            client.connect()
             with pytest.raises(WrongPlace):
                 list(client.hear(said))
         assert client.streams[TOPIC].offset == 6
@@ -364,6 +370,7 @@ class TestFaults:
     ) -> None:
         """What comes before it is told, and stays; and all that is right is taken at once."""
         client.format = "compact"
+        client.connect()
         list(client.hear(answer(5, recovered=True, topic=0, columns=COLUMNS, sources=["acme"])))
         rows = [f'[0,{place},1,"buy",1,1,"t{place}",0]' for place in places]
         told = list[Any]()
@@ -404,6 +411,8 @@ class TestFaults:
             gap(10, 9),
             update(10, symbol="X-Y"),
             "[9,10,1,null,1,1,null,0]",
+            filled(1, 10**15),
+            notification("stream.started", symbol="BTC-USD", channel="trades", epoch=1, offset=99),
         ],
     )
     def test_what_contradicts_is_a_fault(self, client: Client, said: str) -> None:
@@ -422,12 +431,39 @@ class TestFaults:
 
     @pytest.mark.parametrize(
         "said",
-        ["", "{", "[1]", '"x"', "[" * 5000, "{}", b"\xff", '{"id": "trades:BTC-USD", "result": {}}', '{"id": 1, "result": "pong"}'],
+        [
+            "", "{", "[1]", '"x"', "[" * 5000, "{}", b"\xff", '{"id": "trades:BTC-USD", "result": {}}', '{"id": 1, "result": "pong"}',
+            '[[0,6,1,"buy",1,1,"x",0,' + "[" * 5000, '{"method": "connection.refused", "params": null}',
+            '{"method": "new.thing", "params": [1]}', gap(6, 1 << 53), answer(-1), answer(5), rewind(-1), rewind(5, epoch=-1),
+        ],
     )  # fmt: skip
     def test_nonsense_is_unreadable(self, client: Client, said: str) -> None:
         """One error, whatever was said."""
         with pytest.raises(Unreadable):
             list(client.hear(said))
+
+    def test_an_answer_is_that_of_its_call(self, client: Client) -> None:
+        """The stream of another topic would begin, and the asked one never."""
+        client.connect()
+        with pytest.raises(ServerFault, match=r"^trades:X-Y: came as the answer to trades:BTC-USD$"):
+            list(client.hear(answer(5).replace('"symbol": "BTC-USD"', '"symbol": "X-Y"')))
+        assert list(client.streams) == [TOPIC]
+
+    def test_a_price_that_is_no_number_harms_nobody(self, client: Client) -> None:
+        """A signalling NaN cannot even be compared."""
+        odd = filled(6, 6, 6).replace('"price": 2', '"price": "sNaN"')
+        for said in (gap(6, 6), odd):
+            list(client.hear(said))
+        with pytest.raises(Unreadable):
+            list(client.hear(odd))
+
+    @pytest.mark.parametrize(
+        ("told", "pause"), [(2, 2.0), (10**400, 300.0), (-1, None), ("x", None), (True, None)]
+    )
+    def test_a_wish_for_a_pause_is_bounded(self, client: Client, told: Any, pause: float | None) -> None:
+        """Whatever the server says, it is some time that can be waited for."""
+        list(client.hear(notification("connection.refused", reason="full", retryAfter=told)))
+        assert client.retry_after == pause
 
     def test_columns_of_another_order_are_not_guessed(self) -> None:
         """A compact answer that names other columns is refused."""
@@ -438,6 +474,28 @@ class TestFaults:
 
 
 class TestBounds:
+    def test_what_was_not_asked_for_is_not_kept(self, client: Client) -> None:
+        """States and candles of topics that nobody follows, or not any more: nothing is held of them, or told."""
+        candle = {
+            "symbol": "BTC-USD", "interval": "1m", "start": "2020-05-10T18:33:00.000000Z", "open": 1, "high": 2,
+            "low": 1, "close": 2, "volume": 3, "quoteVolume": 4, "buyVolume": 0, "count": 2, "rev": 1, "closed": False,
+            "complete": True,
+        }  # fmt: skip
+        state = {
+            "symbol": "BTC-USD",
+            "source": "acme",
+            "state": "live",
+            "since": "2020-05-10T18:33:36.696315Z",
+        }
+        said = [notification("candles.update", **candle), notification("quality.update", **state)]
+        client.follow("*", "candles", interval="1m")
+        client.follow("*", "quality")
+        assert sum(len(list(client.hear(each))) for each in said) == 2
+        client.leave("*", "candles", interval="1m")
+        client.leave("*", "quality")
+        assert [list(client.hear(each)) for each in said] == [[], []]
+        assert (client.bars, client.qualities) == ({}, {})
+
     def test_only_the_newest_entries_are_kept(self) -> None:
         """At least `keep`, at most twice as many. A gap that is forgotten from the log is still filled and told."""
         client = Client(keep=10)

@@ -301,6 +301,13 @@ def test_a_rewind_takes_back_what_is_no_part_of_the_stream() -> None:
     ]
 
 
+def test_a_rewind_into_a_gap_leaves_its_beginning() -> None:
+    """No place of the stream is left unnamed."""
+    rewound = {"type": "rewound", "epoch": 2, "offset": 4, "dropped": 1}
+    lines = evaluate("tape.js", TAPE, [trade(1), gap(2, 6), trade(7), rewound, trade(5)])
+    assert [line for line in lines if not isinstance(line, str)] == [[1, "trade"], [2, 4], [5, "trade"]]
+
+
 def test_a_gap_of_several_candles_is_one_band() -> None:
     """From the first candle that names it to the last one; an open one reaches the end."""
     source = {"from": 5, "to": 7, "reason": "source_gap"}
