@@ -365,8 +365,11 @@ async def test_every_size_and_colour(width: int, height: int, scheme: str) -> No
     async with running(gateway=Gateway(port=0, root_path="/feed")) as (d, _):
 
         def seen(page: Any, _heard: Heard) -> None:
+            page.set_viewport_size({"width": width, "height": 400})
+            page.reload()
             page.locator(".tree tr.chosen").wait_for()
             assert page.evaluate("document.querySelector('main').scrollTop") == 0
+            page.set_viewport_size({"width": width, "height": height})
             for view, first in (
                 ("operate/sources/binance", ".tree tbody tr"),
                 ("clients", ".clients-list tbody tr"),

@@ -1129,6 +1129,8 @@ class Feed {
     const { symbol, interval, start, rev, firstOffset = null } = told;
     const isRight = isText(symbol) && isText(interval) && isText(start) && isPlace(rev);
     if (!isRight) throw new ServerFault(`no candle: ${excerpt(told)}`);
+    const views = [...this.#viewsOf(CANDLES, symbol, interval)];
+    if (!views.length) return; // nobody follows it: nothing of it is remembered
     // Several candles of a number of trades, or a volume, may start in one microsecond.
     const name = firstOffset !== null && /[tv]$/.test(interval) ? firstOffset : start;
     const key = keyOf({ channel: CANDLES, symbol, interval });
