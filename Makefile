@@ -94,7 +94,8 @@ lock: ## resolve the dependencies anew into the two lock files (needs uv)
 		-o requirements-dev.lock
 
 clean: ## remove the environment and everything that was built
-	@rm -rf $(VENV) .venv-bench .venv-audit tests/bench/.build $(GUIDE)/site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .venv-bench .venv-audit tests/bench/.build tests/node/node_modules tests/node/.installing \
+		$(GUIDE)/site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/run.stamp: requirements.lock pyproject.toml

@@ -305,11 +305,10 @@ class Session(Generic[P, M]):
     @property
     def stuck_since(self) -> float | None:
         """Since when the client has not taken what it is sent, or not answered a ping, on Trio's clock."""
-        since = self._held_since
-        if since is None and self._outbox is not None:
-            since = self._outbox.oldest
-        if since is None and self._pinged > _NEVER and self._manners.ping_timeout is not None:
-            since = self._pinged if self._pinged > self._wire.heard else None
+        backlog = self.backlog
+        since = None if backlog is None else backlog.since
+        if self._pinged > self._wire.heard and self._manners.ping_timeout is not None:
+            since = self._pinged if since is None else min(since, self._pinged)
         return since
 
     @property

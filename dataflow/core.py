@@ -74,8 +74,8 @@ class Core:
         self._steady = steady
         self._started_at = steady()
         self.number = int(self.started * 1000) if epoch is None else epoch  # of this start
-        # None: nothing can be broken on purpose, and nothing asks whether it is.
         self.events = events or Events(clock)
+        # None: nothing can be broken on purpose, and nothing asks whether it is.
         self.faults = Faults(settings.chaos.seed, self.events) if settings.chaos.enabled else None
         cache = settings.cache
         self.recording = Recording(

@@ -102,7 +102,11 @@ class Events:
         self._make_room()
 
     def behind(self, after: int, limit: int) -> Sequence[Event]:
-        """The first `limit` events with an id above `after`, oldest first."""
+        """The first `limit` events with an id above `after`, oldest first.
+
+        An id that was never given is of an earlier process whose clock was ahead: then of all there are.
+        """
+        after = after if after <= self._last else 0
         later = ([each for each in events if each.id > after] for events in self._of.values())
         return list(islice(merge(*later, key=_id), limit))
 

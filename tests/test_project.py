@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -97,6 +98,18 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 class TestMake:
+    def test_clean_removes_what_was_built(self, checkout: Path, tmp_path: Path) -> None:
+        """All that git ignores, but the user's own data."""
+        shutil.copy(checkout / "Makefile", tmp_path)
+        ignored = (checkout / ".gitignore").read_text().split()
+        for name in {line.rstrip("/") for line in ignored if "*" not in line} - {"/data"}:
+            home = {"node_modules": "tests/node", "__pycache__": "actors"}.get(name, ".")
+            (tmp_path / home / name).mkdir(parents=True)
+        (tmp_path / "data").mkdir()
+        assert make(tmp_path, "clean").returncode == 0
+        left = {file.name for file in tmp_path.rglob("*")} - {"actors", "bench", "dataflow", "faces", "guide"}
+        assert left == {"Makefile", "data", "tests", "node"}
+
     def test_help_names_every_target(self, checkout: Path) -> None:
         """`make` alone says what can be made."""
         told = make(checkout)

@@ -139,8 +139,10 @@ def _log(level: LogLevel | None) -> None:
 
 
 def _plainly(error: ValueError) -> str:
-    """The text of an error of attrs' validators, without the attribute that comes with it."""
-    return str(error.args[0])
+    """The option instead of the attribute, in the text of an error of attrs' validators."""
+    name, _, rest = str(error.args[0]).removeprefix("'").partition("' ")
+    must, _, found = rest.rpartition(": ")
+    return f"--{name.replace('_', '-')}: found {found}; {must}"
 
 
 def repeat(rehearsal: Rehearsal | Deaths) -> str:

@@ -251,6 +251,8 @@ def _about(node: dict[str, Any], source: dict[str, Any] | None) -> Text:
             _fare(node.get("quality") or {})
         )
         text.append_text(_refill((source or {}).get("refill")))
+        if problems := sum(((source or {}).get("problems") or {}).values()):
+            text.append(f"; {several(problems, 'problem')}", "dim")
     elif node.get("mailbox") and node["mailbox"]["accepted"]:  # many need none
         text.append_text(_mailbox(node["mailbox"]))
     if node.get("line"):

@@ -73,6 +73,8 @@ def tail(
     """
     if not symbols:
         raise Mistake("tail needs a symbol, such as `dataflow tail BTC-USD`")
+    if count is not None and count < 1:
+        raise Mistake(f"--count must be at least 1, not {count}")
     wanted = tuple(dict.fromkeys(symbol.upper() for symbol in symbols))
     coloured = not json and wants_colour(sys.stdout, os.environ)
     width = max(WIDTH if symbol == EVERY else len(symbol) for symbol in wanted)

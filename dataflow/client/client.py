@@ -165,10 +165,9 @@ class Client:
                     yield from self._array(part)
                 else:
                     yield from self._message(_message.decode(part))
+        # Of arithmetic: "sNaN" is a decimal that is equal to none.
         except (msgspec.DecodeError, UnicodeError, RecursionError, ArithmeticError) as error:
-            raise Unreadable(
-                str(error)
-            ) from error  # of arithmetic: "sNaN" is a decimal that is equal to none
+            raise Unreadable(str(error)) from error  # of arithmetic: "sNaN" equals nothing
 
     # What is said.
 

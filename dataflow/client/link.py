@@ -27,7 +27,7 @@ from .socket import BROKEN, Lost, Rejected, Socket, open_socket
 
 RETRY_FIRST: Final = 0.5  # seconds until the second attempt; random, up to twice as long
 RETRY_MOST: Final = 15.0
-UNSAID_MOST: Final = 10_000  # calls
+UNSAID_MOST: Final = 10_000  # calls, besides one for each topic
 FAULT: Final = "a fault of the daemon"
 FULL: Final = (429, 503)  # statuses of a server that may be there later
 
@@ -118,8 +118,8 @@ class Link(Generic[T]):
             while True:
                 if self._fault is not None:
                     raise self._fault
-                if len(self._unsaid) > UNSAID_MOST:
-                    raise Lost(BROKEN, f"the daemon does not take {UNSAID_MOST} calls")
+                if len(self._unsaid) > UNSAID_MOST + len(self.core.wishes):
+                    raise Lost(BROKEN, f"the daemon does not take {len(self._unsaid):,} calls")
                 if heard := self._take(await socket.receive()):
                     return heard
         except Lost as lost:

@@ -167,6 +167,7 @@ class Socket:
                 with anyio.fail_after(DEAF_FOR):
                     await self._stream.send(data)
         except TimeoutError:
+            await _close(self._stream)  # who receives hears of it, too
             raise Lost(BROKEN, f"it takes nothing for {DEAF_FOR:.0f} s") from None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             raise Lost(BROKEN, "without a word") from None

@@ -16,6 +16,7 @@ from attrs import field, frozen
 from actors.connector import Received
 from dataflow import plugs
 from dataflow.domain import Item, Missed, Trade
+from dataflow.settings.structure import instead
 from dataflow.sources.port import Codec, Filler, SourceSettings
 
 from .recording import Recording
@@ -135,6 +136,9 @@ def subject(
     **keys: Any,
 ) -> Subject:
     """The connector of that name, with these symbols and further keys. Raises BadSubject."""
+    if "." not in connector and connector not in (shipped := plugs.names("connectors")):
+        hint = f"{instead(connector, shipped)}; yours has a dotted name"
+        raise BadSubject(f"{connector}: unknown connector; {hint}")
     try:
         module = plugs.find("connectors", connector)
     except Exception as error:  # the import of a user's module may raise anything

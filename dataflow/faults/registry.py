@@ -230,7 +230,8 @@ class Faults:
             raise TooManyFaults(f"{MOST_IN_FORCE} faults are in force already: withdraw one first")
         fault = _Fault(next(self._ids), path, found, at, lasting, probability, times)
         self._in_force[fault.id] = fault
-        self._tell(path, f"fault {fault.id} is in force", f": {found} at {at}, {times:,} times at most")
+        often = "once" if times == 1 else f"{times:,} times at most"
+        self._tell(path, f"fault {fault.id} is in force", f": {found} at {at}, {often}")
         return fault.told()
 
     def active(self) -> list[Injected]:
@@ -273,7 +274,9 @@ class Faults:
         fault.struck += 1
         fault.suffering += 1
         self.struck[SESSIONS if path.startswith(f"{SESSIONS}/") else path, fault.kind.value] += 1
-        logger.bind(path=path).warning("fault {} strikes at {}: {}", fault.id, point, fault.kind)
+        # a fault may strike a million times: the rest is counted, and in the log for those who ask for it
+        level = "WARNING" if fault.struck == 1 else "DEBUG"
+        logger.bind(path=path).log(level, "fault {} strikes at {}: {}", fault.id, point, fault.kind)
         self._tell(path, f"fault {fault.id} strikes", f" at {point}: {fault.kind}")
         lasting = float("inf") if fault.seconds is None else fault.seconds
         return Strike(fault, point, self._ended, trio.current_time() + lasting)

@@ -65,6 +65,7 @@ from .reading import TradesWalk, Wanted
 
 MAX_CLIENTS: Final = 200  # in one answer: with 100 subscriptions each some 30 ms of work
 MAX_TOPICS: Final = 1000  # in one answer
+LISTED_AT_ONCE: Final = 100  # told between two checkpoints: two or three milliseconds
 MAX_EVENTS: Final = 1000  # in one answer: all that there are
 MAX_COUNT: Final = 1000  # trades in one answer ...
 MAX_TRADES: Final = 10_000  # ... and trades and gaps, where a client asks for so many
@@ -84,9 +85,13 @@ class Desk:
         self._load = load
         self._channels = [name for name, channel in core.channels.items() if channel.offered]
 
-    def symbols(self) -> list[SymbolInfo]:
-        """All symbols, in alphabetical order."""
-        return [self._symbol(symbol) for symbol in self._core.symbols]
+    async def symbols(self) -> AsyncIterator[SymbolInfo]:
+        """All symbols, in alphabetical order. Thousands are told in pieces: each as it is when it is told."""
+        for number, symbol in enumerate(self._core.symbols, start=1):
+            if symbol in self._core.carriers:  # it may have left meanwhile
+                yield self._symbol(symbol)
+            if number % LISTED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     def symbol(self, symbol: str) -> SymbolInfo:
         """One symbol. Raises InvalidValue."""

@@ -156,9 +156,9 @@ def code_of(ended: Ended) -> int | None:
 
 
 def _how_stuck(session: AnySession, seconds: float) -> str:
-    backlog = session.backlog
-    if backlog is None:
-        silent = trio.current_time() - session.heard
+    backlog, now = session.backlog, trio.current_time()
+    if backlog is None or now - backlog.since < seconds:
+        silent = now - session.heard
         return f"is silent: a ping has had no answer for {seconds:.1f} s, nothing came for {silent:.1f} s"
     waits = f"{backlog.messages:,} messages, {backlog.bytes:,} bytes"
     return f"takes nothing: the oldest of what it was sent has waited for {seconds:.1f} s ({waits} behind it)"

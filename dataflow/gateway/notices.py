@@ -34,8 +34,8 @@ class Announcer(Audience):
 
     def lost(self, source: str, reason: str, symbols: Collection[str]) -> None:
         is_wanted = reason in (STOPPED, REMOVED, CHANGED)
-        level = "INFO" if is_wanted else "WARNING"
-        logger.bind(path=paths.source(source)).log(level, "connection lost: {}", reason)
+        level, verb = ("INFO", "ended") if is_wanted else ("WARNING", "lost")
+        logger.bind(path=paths.source(source)).log(level, "connection {}: {}", verb, reason)
         self._keep(Kind.STOPPED if is_wanted else Kind.LOST, source, f"{reason}; concerns {_few(symbols)}")
         self._clients.broadcast(SourceLost(source, reason, tuple(symbols)))
 

@@ -35,7 +35,7 @@ from dataflow.domain.symbols import ANY
 from dataflow.domain.topic import CANDLES
 from dataflow.logs import Burst, often
 
-from .candle_pages import Page, Pages
+from .candle_pages import Page, Pages, first_whole
 from .candles import Bar, pack, unpack
 from .channel import Ground
 from .coverage import ALWAYS, NEVER, Coverage
@@ -329,14 +329,25 @@ class Candles:
                 for bar in level.bars.values():
                     made.add(bar, ALWAYS)
                 return made
-        scratch = prepared or Series(
-            self.rules, levels={wanted.name: Level(wanted, revision=self.revision(symbol))}
-        )
+        scratch = prepared or self._whole_in_memory(symbol, wanted)
         self._read(symbol, scratch, series.position)
         for hole in scratch.coverage.holes:
             if hole.end < NEVER:
                 series.coverage.known(hole.gap, hole.begin, hole.end)
         return scratch.levels[wanted.name]
+
+    def _whole_in_memory(self, symbol: str, wanted: Interval) -> Series:
+        """A series that begins with the first window of which memory has all trades.
+
+        What the disk has before it is no gap. If that window is still to come, it begins where memory does.
+        """
+        history = self._ground.history_of(symbol)
+        made = Series(self.rules, levels={wanted.name: Level(wanted, revision=self.revision(symbol))})
+        if self._ground.tiers.first(symbol) < history.first:
+            since, newest = first_whole(history, wanted.width), history.newest_trade
+            if newest is not None and since <= newest.timestamp:
+                made.position, made.levels[wanted.name].since = history.first - 1, since
+        return made
 
     def _new_chain(self, symbol: str, series: Series, wanted: Interval) -> Chain:
         prepared = self._prepared.pop(Topic(CANDLES, symbol, wanted.name), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from attrs import frozen
 
@@ -10,6 +11,7 @@ from .peers import CRYPTOFEED, FASTAPI, JOINING, LIMIT, NODE, PICOWS, STRAWBERRY
 from .results import Results
 from .scenarios import (
     candles,
+    client,
     deflate,
     faces,
     graphql,
@@ -237,4 +239,15 @@ AIMS = (
     ],
     Aim("warm start of 100 symbols", 1, " s", False, _history(history.QUESTIONS, "warm_start_seconds")),
     Aim("GraphQL, queries a CPU second, beside strawberry on uvicorn", 1, " x", True, _graphql),
+    *[
+        Aim(about, 1.5, " x", True, partial(client.beside, feed=feed, peer=client.PLAIN))
+        for about, feed in zip(
+            (
+                "the Python client on asyncio, trades a CPU second, beside websockets + json",
+                "the same on Trio",
+            ),
+            client.OURS,
+            strict=True,
+        )
+    ],
 )

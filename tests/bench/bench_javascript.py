@@ -158,9 +158,11 @@ def main() -> None:
                     for kind in KINDS:
                         rate = measure(MODULE, url, kind, TRADES)
                         rates.setdefault((place, size[0], kind), []).append(rate)
-    print("trades a second: median (lowest to highest), and as a part of bare")
+                        print(f"{place:9} {size[0]:2} in a message  {kind:9} {rate:10,.0f}", flush=True)
+    print("trades a second: median (lowest to highest), and the median part of bare within a round")
     for (place, many, kind), found in rates.items():
-        part = statistics.median(found) / statistics.median(rates[place, many, "bare"])
+        bare = rates[place, many, "bare"]
+        part = statistics.median(rate / other for rate, other in zip(found, bare, strict=True))
         middle, low, high = statistics.median(found), min(found), max(found)
         print(
             f"{place:9} {many:2} in a message  {kind:9} {middle:10,.0f} ({low:,.0f} to {high:,.0f})  {part:.2f}"

@@ -13,7 +13,20 @@ from pathlib import Path
 from .aims import AIMS, OURS, beside_jsonrpc, shown
 from .peers import CACHING, CRYPTOFEED, JOINED, JOINING, LIMIT, STRAWBERRY
 from .results import Results, Spread
-from .scenarios import ALL, deflate, faces, graphql, grpc, rates, saturation, stalled, start, storm, tls
+from .scenarios import (
+    ALL,
+    client,
+    deflate,
+    faces,
+    graphql,
+    grpc,
+    rates,
+    saturation,
+    stalled,
+    start,
+    storm,
+    tls,
+)
 
 BEGIN, END = "<!-- written by `make bench`: begin -->", "<!-- written by `make bench`: end -->"
 README = Path(__file__).parent / "README.md"
@@ -67,6 +80,7 @@ def _chapter(results: Results) -> Iterator[str]:
     yield from _section(results, "faces", _faces)
     yield from _section(results, "grpc", _grpc)
     yield from _section(results, "graphql", _graphql)
+    yield from _section(results, "client", _client)
     yield from _section(results, "start", _start)
     yield _origin(results)
 
@@ -326,6 +340,24 @@ def _tls(results: Results) -> Iterator[str]:
         f"**TLS**, {tls.CLIENTS:,} clients, {tls.JOINED} updates a send: {encrypted or 'not measured'} deliveries a "
         f"second{told} ({plain or 'not measured'})."
     )
+
+
+def _client(results: Results) -> Iterator[str]:
+    yield (
+        "**The Python client**: trades into a program that looks at each price, from a server with ready-made messages. "
+        '`json.loads` makes binary numbers; the rows "exact" make `Decimal`, as the feed does. CPU time decides: the '
+        "server shares the machine."
+    )
+    rows = []
+    for reader in results.servers("client", client.WORK):
+        spreads = (results.spread("client", client.WORK, reader, name) for name in client.FIGURES)
+        cells = [reader, *map(_thousands, spreads)]
+        for feed in client.OURS:
+            ratios = results.ratios("client", client.PER_CPU, (client.WORK, feed), (client.WORK, reader))
+            cells.append("" if reader in client.OURS else _with_spread(Spread.of(ratios), "{:.1f}", " x"))
+        rows.append(cells)
+    heads = [f"{feed.rpartition(' ')[2]}, beside it" for feed in client.OURS]
+    yield _table(["", "trades a second", "trades a CPU second", *heads], rows)
 
 
 def _start(results: Results) -> Iterator[str]:

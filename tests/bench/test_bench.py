@@ -27,10 +27,13 @@ from tests.bench.machine import Cores
 from tests.bench.plan import Bench, Figures, Row, Scenario, Step, carry_out
 from tests.bench.processes import Program, ProgramFailed
 from tests.bench.results import Results, Spread
-from tests.bench.scenarios import faces, graphql, grpc, rates
+from tests.bench.scenarios import client, faces, graphql, grpc, rates
 from tests.bench.servers import SYMBOL, UPDATE, config_of, toml
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the bench starts its programs on Linux only")
+
+MACHINE = dict.fromkeys(("cpu", "cores", "memory_gib", "system", "kernel", "load_before", "python"), "x")
+RUN = {"date": "d", "machine": MACHINE, "versions": {}, "dataflow": "c", "quick": False}
 
 
 def rows(*figures: float, server: str = "dataflow") -> list[Row]:
@@ -291,13 +294,9 @@ class TestKeeping:
         for server, p50, p99 in (("dataflow", 6.0, 9.0), (peers.JOINING, 4.0, 4.5)):
             figures = {"p50_ms": p50, "p99_ms": p99, "server_cpu": 0.5, "share": 1.0}
             rows_.append(Row("rates", rates.work(500, rates.CLIENTS), server, 0, figures))
-        machine = dict.fromkeys(
-            ("cpu", "cores", "memory_gib", "system", "kernel", "load_before", "python"), "x"
-        )
-        run = {"date": "d", "machine": machine, "versions": {}, "dataflow": "c", "quick": False}
         readme = tmp_path / "README.md"
         readme.write_text(report.BEGIN + report.END)
-        report.into(readme, Results(rows_, {"rates": run}))
+        report.into(readme, Results(rows_, {"rates": RUN}))
         assert "|  | 500/s |\n| --- | ---: |\n| **dataflow** | 1.50 / 2.00 |" in readme.read_text()
 
     def test_faces_are_shown(self, tmp_path: Path) -> None:
@@ -313,18 +312,31 @@ class TestKeeping:
                 figures = {"per_second": figure / 2, "per_cpu_second": figure}
                 rows_.append(Row(scenario, work, server, 0, figures))
         rows_.append(Row("ticks", "one subscriber", "dataflow", 0, {"per_second": 123_456.0}))
-        machine = dict.fromkeys(
-            ("cpu", "cores", "memory_gib", "system", "kernel", "load_before", "python"), "x"
-        )
-        run = {"date": "d", "machine": machine, "versions": {}, "dataflow": "c", "quick": False}
         readme = tmp_path / "README.md"
         readme.write_text(report.BEGIN + report.END)
-        report.into(readme, Results(rows_, dict.fromkeys(("faces", "grpc", "graphql", "ticks"), run)))
+        report.into(readme, Results(rows_, dict.fromkeys(("faces", "grpc", "graphql", "ticks"), RUN)))
         text = readme.read_text()
         assert "| JSON-RPC | 100,000 | 1.00 |  |\n| SSE | 50,000 | 0.50 | 38.7 KiB |" in text
         assert "| **dataflow**, in | 1,500 | 3,000 | 3.0 x |\n| grpcio, in | 500 | 1,000 | 1.0 x |" in text
         assert "| **dataflow** | 1,500 | 3,000 |\n| strawberry + uvicorn | 500 | 1,000 |" in text
         assert "| one subscriber | 123,456 |" in text
+
+    def test_the_python_client_is_shown_beside_its_peers(self, tmp_path: Path) -> None:
+        """By CPU time within each round: a busy machine slows all readers, and tells nothing of them."""
+        readme, figures = tmp_path / "README.md", Results(runs={"client": RUN})
+        readme.write_text(f"{report.BEGIN}\nold\n{report.END}\n")
+        for reader, each in (
+            ("dataflow, asyncio", 300_000),
+            ("dataflow, Trio", 200_000),
+            (client.PLAIN, 100_000),
+        ):
+            for n, seconds in enumerate((2, 4)):
+                told = {"per_second": 10_000 / seconds, "per_cpu_second": each / seconds}
+                figures.rows.append(Row("client", client.WORK, reader, n, told))
+        report.into(readme, figures)
+        row = "| websockets + json | 3,750 (2,500 … 5,000) | 37,500 (25,000 … 50,000) | 3.0 x (3.0 … 3.0) | 2.0 x (2.0 … 2.0) |"
+        assert row in readme.read_text()
+        assert "| the same on Trio | >= 1.50 x | 2 x | met |" in readme.read_text()
 
 
 class TestRunning:

@@ -138,3 +138,14 @@ def test_a_reader_gets_every_event_once_and_in_order(
     ids = [each.id for each in got]
     assert ids == sorted(set(ids))
     assert sum(each.times for each in got) == len(happened) == ring.told.total()
+
+
+def test_a_reader_from_before_a_clock_that_went_back_misses_nothing() -> None:
+    """Its id is of a process that is gone, and larger than all of this one."""
+    earlier, later = Events(lambda: 2_000.0), Events(lambda: 1_000.0)
+    earlier.tell(Kind.LOST, "sources/a", "cut")
+    later.tell(Kind.LOST, "sources/a", "cut again")
+    (known,) = earlier.newest(10)
+    assert [event.text for event in later.behind(known.id, 10)] == ["cut again"]
+    (newest,) = later.newest(10)
+    assert later.behind(newest.id, 10) == []

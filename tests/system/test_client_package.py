@@ -157,6 +157,12 @@ class TestWheel:
         ]
         assert versions[0] == versions[1]
 
+    def test_its_licence_is_inside(self, checkout: Path, wheel: Path) -> None:
+        """Who gets the client alone gets the licence, which asks for that; it is the one of the whole."""
+        with ZipFile(wheel) as archive:
+            told = archive.read("dataflow_client-0.1.0.dist-info/licenses/LICENSE")
+        assert told == (checkout / "LICENSE").read_bytes()
+
     async def test_it_follows_a_daemon_where_no_daemon_could_run(self, wheel: Path, tmp_path: Path) -> None:
         """In an empty environment with its own dependencies alone, on asyncio."""
         home = tmp_path / "env"

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
 PATIENT = 60_000.0  # ms; reached only by a page that hangs
+CUT = "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.textContent)"
+NONE = "\N{EN DASH}"
 START = 1_700_000_000_000_000  # us
 SIZES: list[tuple[int, int, Any]] = [(390, 844, "dark"), (1440, 900, "light"), (2560, 1300, "dark")]
 
@@ -380,6 +382,72 @@ async def test_a_symbol_that_is_none_is_told() -> None:
         await s.visit(look)
 
 
+async def test_an_address_that_is_none_shows_something() -> None:
+    """A `%` that somebody typed is one; a view that is none is the market; the next link works, and the one to the content stays in its view."""
+    async with stage() as s:
+
+        def look(page: Page) -> None:
+            page.goto(f"{s.daemon.http}#/market/100%")
+            expect(page.get_by_text("No source has a symbol 100%")).to_be_visible()
+            page.goto(f"{s.daemon.http}#/no-view/{BTC}")
+            expect(row(page, BTC)).to_be_visible()
+            page.goto(f"{s.daemon.http}#/%E0%A4%A/{BTC}")
+            page.get_by_role("link", name=BTC, exact=True).click()
+            expect(page.get_by_role("heading", name=BTC, exact=True)).to_be_visible()
+            page.get_by_role("link", name="skip to the content").press("Enter")
+            expect(page.locator("main")).to_be_focused()
+            expect(page.get_by_role("heading", name=BTC, exact=True)).to_be_visible()
+
+        await s.visit(look)
+
+
+async def test_what_was_there_before_is_not_counted_as_news() -> None:
+    """Trades of a snapshot make no rate and no age; the day of a symbol is known before it trades again."""
+    async with stage() as s:
+        for price in ("100", "102", "101"):
+            await s.trade(BTC, price)
+
+        def look(page: Page) -> None:
+            page.goto(f"{s.daemon.http}#/market/{BTC}")
+            expect(page.locator("table.tape tbody tr")).to_have_count(3)
+            venue = page.locator("table.venues tbody tr").locator("td")
+            expect(venue.nth(4)).to_have_text(NONE)  # newest
+            s.now(s.trade, BTC, "101")
+            expect(venue.nth(4)).to_have_text(re.compile(r"\d+ s"))
+            page.goto(f"{s.daemon.http}#/market")
+            expect(cell(page, BTC, "change")).to_have_text("+1.00 %")
+            expect(cell(page, ETH, "price")).to_have_text(NONE)
+            page.get_by_role("link", name=ETH, exact=True).click()
+            s.now(s.trade, BTC, "103")  # while no view looks at it
+            page.get_by_text("Market", exact=False).and_(page.locator(".back")).click()
+            expect(cell(page, BTC, "price")).to_have_text("103")
+
+        await s.visit(look)
+
+
+async def test_a_price_of_24_digits_is_drawn() -> None:
+    """The axis has as many digits as a float; the page shows all of them, and all of a price of 1E-12."""
+    async with stage() as s:
+        for last in "135":
+            await s.trade(BTC, f"123456789012.12345678901{last}")
+            await s.trade(ETH, f"0.00000000000{last}")
+
+        def look(page: Page) -> None:
+            page.goto(f"{s.daemon.http}#/market")
+            expect(cell(page, BTC, "price")).to_have_text("123456789012.123456789015")
+            expect(cell(page, ETH, "price")).to_have_text("0.000000000005")
+            cut = page.locator("td.price").evaluate_all(CUT)
+            assert cut == []
+            page.set_viewport_size({"width": 390, "height": 844})
+            cut = page.locator("td.price").evaluate_all(CUT)
+            assert cut == []
+            page.goto(f"{s.daemon.http}#/market/{BTC}")
+            expect(page.locator(".legend")).to_contain_text("C 123456789012.123456789015")
+            expect(page.locator(".chart canvas").first).to_be_visible()
+
+        await s.visit(look)
+
+
 # ---- while things break
 
 
@@ -518,6 +586,25 @@ async def test_nothing_is_cut_off_at_any_size() -> None:
                 expect(page.locator(".legend")).to_contain_text("C 61714.12345678")
                 expect(page.locator("table.tape tbody tr")).to_have_count(30)
                 assert fits(page)
+
+        await s.visit(look)
+
+
+async def test_nothing_moves_when_the_daemon_is_unwell() -> None:
+    """However much the head has to say, it is as high as before, and what it says is still to be seen."""
+    says = """words => { document.querySelector("#ready").textContent = words;
+        return ["header", "#ready"].map(each => document.querySelector(each).getBoundingClientRect()); }"""
+    async with stage() as s:
+
+        def look(page: Page) -> None:
+            page.goto(f"{s.daemon.http}#/market")
+            expect(page.locator("#ready")).to_have_text("ready")
+            for width in (390, 620, 621, 760, 761, 1000, 1001, 1280, 1440):
+                page.set_viewport_size({"width": width, "height": 800})
+                well, _ = page.evaluate(says, "ready")
+                unwell, words = page.evaluate(says, "degraded: binance: ETH-USDT refilling " * 3)
+                assert (well["height"], fits(page)) == (unwell["height"], True), width
+                assert words["width"] >= 50, width
 
         await s.visit(look)
 

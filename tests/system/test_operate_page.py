@@ -365,6 +365,8 @@ async def test_every_size_and_colour(width: int, height: int, scheme: str) -> No
     async with running(gateway=Gateway(port=0, root_path="/feed")) as (d, _):
 
         def seen(page: Any, _heard: Heard) -> None:
+            page.locator(".tree tr.chosen").wait_for()
+            assert page.evaluate("document.querySelector('main').scrollTop") == 0
             for view, first in (
                 ("operate/sources/binance", ".tree tbody tr"),
                 ("clients", ".clients-list tbody tr"),
@@ -373,6 +375,8 @@ async def test_every_size_and_colour(width: int, height: int, scheme: str) -> No
                 page.goto(f"{d.http}/feed/#/{view}")
                 page.locator(first).first.wait_for()
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+                top = page.evaluate("document.querySelector('main').scrollTop")
+                assert top == 0 or "/" in view, "a view begins at its beginning"
                 unnamed = (
                     "[...document.querySelectorAll('main button, main input, main select, main a')].filter("
                 )

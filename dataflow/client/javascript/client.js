@@ -608,7 +608,7 @@ class Link {
   #isQuiet = false;
 
   constructor(url, { WebSocket = globalThis.WebSocket, retryFirst = 0.25, retryMost = 30 }, on) {
-    if (!WebSocket) throw new Error("there is no WebSocket here: give one as the option `WebSocket`");
+    if (!WebSocket) throw new Error("there is no WebSocket here: take Node.js 22, or give one as the option `WebSocket`");
     const shown = new URL(url);
     shown.username = shown.password = shown.search = shown.hash = ""; // a secret may be there
     Object.assign(this, { url, shown: shown.href, WebSocket, retryFirst, retryMost, on });

@@ -90,7 +90,7 @@ class Questions:
         return Long(partial(_candles, params, await self.elsewhere(question)))
 
     async def symbols(self) -> list[spelled.Symbol]:
-        return [spelling.symbol(info) for info in self.hall.desk.symbols()]
+        return [spelling.symbol(info) async for info in self.hall.desk.symbols()]
 
     async def status(self) -> spelled.Status:
         return spelling.status(self.hall.desk.status())

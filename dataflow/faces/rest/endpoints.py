@@ -43,7 +43,7 @@ class Endpoints:
         self._desk = hall.desk
 
     async def symbols(self) -> Response:
-        return _told([spelling.symbol(info) for info in self._desk.symbols()])
+        return _told([spelling.symbol(info) async for info in self._desk.symbols()])
 
     async def symbol(self, symbol: str) -> Response:
         check_symbol(self._desk, symbol)

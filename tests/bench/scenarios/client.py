@@ -29,6 +29,8 @@ READERS: Final = {
     f"{PLAIN}, exact": "websockets-exact",
     f"{BATCH}, exact": "websockets-batch-exact",
 }
+PER_CPU: Final = "per_cpu_second"
+FIGURES: Final = ("per_second", PER_CPU)
 COUNTS: Final = (200_000, 40_000)  # trades in a full and in a quick run
 
 
@@ -48,12 +50,12 @@ def _measure(bench: Bench, way: str, count: int) -> Figures:
         read = [sys.executable, FOLDER / "client_reader.py", *common, "--port", str(port), "--with", way]
         with Program(way, read, cores=bench.cores.server, log=BUILD / f"{way}.log") as reader:
             told = reader.answer(120)
-    return {"per_second": told["count"] / told["seconds"], "per_cpu_second": told["count"] / told["cpu"]}
+    return {"per_second": told["count"] / told["seconds"], PER_CPU: told["count"] / told["cpu"]}
 
 
-def beside(results: Results, figure: str, name: str, peer: str) -> float | None:
-    """The ratio of two readers."""
-    return results.ratio("client", figure, (WORK, name), (WORK, peer))
+def beside(results: Results, feed: str, peer: str) -> float | None:
+    """The ratio of two readers, by CPU time."""
+    return results.ratio("client", PER_CPU, (WORK, feed), (WORK, peer))
 
 
 def told(figures: Figures) -> str:

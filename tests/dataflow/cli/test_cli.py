@@ -241,6 +241,12 @@ class TestEnds:
                 ("tail", "A-B", "--count", "x"),
                 "dataflow: --count: found x; must be a whole number",
             ),
+            (("tail", "A-B", "--count", "0"), "dataflow: --count must be at least 1, not 0"),
+            (("chaos", "--minutes", "-1"), "dataflow: --minutes: found -1.0; must be > 0\n"),
+            (
+                ("chaos", "--deaths", "1", "--seconds", "0"),
+                "dataflow: --seconds: found 0.0; must be > 0\n",
+            ),
             (("chaos", "--minutes", "x"), "dataflow: --minutes: found x; must be a number"),
             (("run", "-c"), "dataflow: -c needs a value; dataflow run --help says which"),
             (

@@ -255,6 +255,15 @@ class TestDrawing:
             "; refill: 1,000 filled, 2 asked for, 1 given up, circuit open"
         )
 
+    def test_what_a_source_said_that_is_of_no_use(self) -> None:
+        """Its problems of all kinds are counted, where there is one."""
+        delivered = {"trades": 5, "batches": 5, "bytes": 9, "last": None, "age": None}
+        tree = node("", node("sources", node("sources/x", delivered=delivered)))
+        told: dict[str, Any] = {"state": "connected", "age": 3, "problems": {}}
+        assert "problem" not in drawn(tree, daemon=DAEMON | {"sources": {"x": told}})[-1]
+        told["problems"] = {"malformed_json": 1, "bad_price": 1_000}
+        assert drawn(tree, daemon=DAEMON | {"sources": {"x": told}})[-1].endswith("; 1,001 problems")
+
     def test_a_daemon_that_does_not_tell_its_figures(self) -> None:
         """An older one: a dash, and no guess."""
         old = {"uptime": 5, "sessions": 1, "loopLag": 2.5}

@@ -63,14 +63,14 @@ def test_any_bytes_are_messages_or_the_end(data: bytes, cuts: list[int]) -> None
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (served(b"x", 0x82), 1003),
-        (served(b"x", 0xC1), 1002),
-        (served(b"x", 0x80), 1002),
-        (served(b"x", 0x01) + served(b"x", 0x81), 1002),
-        (served(b"x" * 126, 0x89), 1002),
-        (frame(0x1, b"masked"), 1002),
-        (served(b"x" * 201), 1009),
-        (b"\x01\x00" + b"\x00\x00" * 210, 1009),
+        pytest.param(served(b"x", 0x82), 1003, id="bytes"),
+        pytest.param(served(b"x", 0xC1), 1002, id="a reserved bit"),
+        pytest.param(served(b"x", 0x80), 1002, id="a continuation of nothing"),
+        pytest.param(served(b"x", 0x01) + served(b"x", 0x81), 1002, id="a message within another"),
+        pytest.param(served(b"x" * 126, 0x89), 1002, id="a long ping"),
+        pytest.param(frame(0x1, b"masked"), 1002, id="a mask"),  # it is random: no name of a test
+        pytest.param(served(b"x" * 201), 1009, id="a long message"),
+        pytest.param(b"\x01\x00" + b"\x00\x00" * 210, 1009, id="many empty parts"),
     ],
 )
 def test_what_no_server_sends(data: bytes, code: int) -> None:

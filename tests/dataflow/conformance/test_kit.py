@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -197,6 +198,7 @@ def test_without_a_recording_much_is_not_shown() -> None:
     ("connector", "words"),
     [
         ("no.such.module", "cannot be imported"),
+        ("binanec", 'unknown connector; did you mean "binance"?'),
         ("json", "has no Settings"),
         ("ticks_protobuf", "has no Settings"),
     ],
@@ -204,7 +206,7 @@ def test_without_a_recording_much_is_not_shown() -> None:
 def test_what_is_no_connector_is_told(connector: str, words: str) -> None:
     """In one line, before any check."""
     name = "json.decoder" if connector == "json" else connector
-    with pytest.raises(BadSubject, match=words):
+    with pytest.raises(BadSubject, match=re.escape(words)):
         subject(name, ["BTC-USD"])
 
 

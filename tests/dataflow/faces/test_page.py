@@ -230,6 +230,24 @@ def test_an_exponent_is_shown_as_a_plain_number_with_the_same_digits() -> None:
     assert dict(zip(shown, answers, strict=True)) == shown
 
 
+def test_a_lag_is_told_in_words_of_its_size() -> None:
+    """Also that of a source whose clock is ahead; and a lag that nobody knows is a dash."""
+    shown = {
+        0.0123: "12 ms",
+        -0.5: "\N{MINUS SIGN}500 ms",
+        2.34: "2.3 s",
+        -180.8: "\N{MINUS SIGN}3 min 0 s",
+        86_400: "1 d 0 h",
+    }
+    assert evaluate("words.js", "given.map(m.lagOf)", [*shown, None]) == [*shown.values(), "\N{EN DASH}"]
+
+
+def test_a_turnover_is_short_however_small() -> None:
+    """It stands in a narrow column."""
+    shown = {"1E-24": "1.00e-24", "0.0000005": "0.000000500", "0": "0.0000", "1234": "1.23 K"}
+    assert evaluate("decimal.js", "given.map(m.short)", list(shown)) == list(shown.values())
+
+
 TAPE = """(() => {
   const lines = [];
   for (const event of given) m.take(lines, event);
@@ -281,6 +299,13 @@ def test_a_rewind_takes_back_what_is_no_part_of_the_stream() -> None:
         "lost",
         "What came behind place 2 is no",
     ]
+
+
+def test_a_rewind_into_a_gap_leaves_its_beginning() -> None:
+    """No place of the stream is left unnamed."""
+    rewound = {"type": "rewound", "epoch": 2, "offset": 4, "dropped": 1}
+    lines = evaluate("tape.js", TAPE, [trade(1), gap(2, 6), trade(7), rewound, trade(5)])
+    assert [line for line in lines if not isinstance(line, str)] == [[1, "trade"], [2, 4], [5, "trade"]]
 
 
 def test_a_gap_of_several_candles_is_one_band() -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loguru import logger
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.connector import LinkLost, Received
@@ -301,6 +302,22 @@ class TestBookkeeping:
             assert [fault.id for fault in faults.active()] == [made.id]
         strikes[2].end()
         assert faults.active() == []
+
+    def test_a_fault_of_many_strikes_does_not_fill_the_log(self) -> None:
+        """The first strike is a warning. The others are counted, and lines for those who debug."""
+        lines: list[str] = []
+        sink = logger.add(lambda message: lines.append(message), format="{level} {message}", level="DEBUG")
+        try:
+            faults = Faults(1)
+            faults.inject("cache/shard-0", "crash", times=100)
+            for _ in range(100):
+                assert visited(faults, "receive", "cache/shard-0") is Kind.CRASH
+        finally:
+            logger.remove(sink)
+        assert [line for line in lines if "DEBUG" not in line] == [
+            "WARNING fault 1 strikes at receive: crash\n"
+        ]
+        assert faults.struck == {("cache/shard-0", "crash"): 100}
 
     def test_sessions_are_counted_together(self) -> None:
         """The counter has one entry for each kind, however many sessions there were."""

@@ -53,7 +53,7 @@ def places(trades: list[Recorded]) -> list[int]:
 async def test_symbols_in_alphabetical_order_each_with_its_sources(built: Hall, desk: Desk) -> None:
     """Every symbol that a source carries, with its newest trade when there is one."""
     await admit(built, "BTC-USDT", 3)
-    found = {info.symbol: info for info in desk.symbols()}
+    found = {info.symbol: info async for info in desk.symbols()}
     assert list(found) == ["BTC-USD", "BTC-USDT", "ETH-USDT"]
     both = found["BTC-USDT"]
     assert both.sources == ["binance", "blockchain"]
@@ -63,11 +63,30 @@ async def test_symbols_in_alphabetical_order_each_with_its_sources(built: Hall, 
     assert found["ETH-USDT"].newest is None
 
 
+async def test_others_have_their_turn_while_all_symbols_are_told(
+    built: Hall, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be thousands, and each page asks for all. One that leaves meanwhile is not told."""
+    monkeypatch.setattr("dataflow.gateway.desk.LISTED_AT_ONCE", 1)
+    told: list[str] = []
+
+    async def remove_the_last() -> None:
+        assert len(told) < 3
+        del built.core.carriers["ETH-USDT"]
+
+    async with trio.open_nursery() as nursery:
+        async for info in desk.symbols():
+            if not told:
+                nursery.start_soon(remove_the_last)
+            told.append(info.symbol)
+    assert told == ["BTC-USD", "BTC-USDT"]
+
+
 async def test_the_status_of_a_symbol_is_that_of_its_best_source(built: Hall, desk: Desk) -> None:
     """One source is connected, the other one is not."""
     built.core.sources["blockchain"].up(())
     built.core.sources["binance"].down("cut")
-    found = {info.symbol: info for info in desk.symbols()}
+    found = {info.symbol: info async for info in desk.symbols()}
     assert {symbol: info.status for symbol, info in found.items()} == {
         "BTC-USD": "idle",
         "BTC-USDT": "idle",
@@ -225,7 +244,8 @@ async def test_aggregates_are_no_channel_for_clients(desk: Desk) -> None:
     with pytest.raises(InvalidValue) as refused:
         desk.topic("days", "BTC-USDT")
     assert refused.value.data["valid"] == ["candles", "quality", "trades"]
-    assert all(info.channels == ["candles", "quality", "trades"] for info in desk.symbols())
+    async for info in desk.symbols():
+        assert info.channels == ["candles", "quality", "trades"]
 
 
 def test_a_wrong_symbol_costs_little_among_thousands(

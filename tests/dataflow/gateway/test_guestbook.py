@@ -179,6 +179,25 @@ async def test_a_client_that_takes_nothing_is_told_once_until_it_reads(
     assert told == [("stalled", "gateway/sessions/1"), ("recovered", "gateway/sessions/1")]
 
 
+async def test_a_client_that_answers_no_ping_does_not_read_again_when_more_is_sent(
+    lines: list[str], mock_clock: MockClock
+) -> None:
+    """The sockets took what was sent before. That it waits now is no sign of life, and no second warning."""
+    clients, one = Clients(), session()
+    clients.enter(one)
+    del lines[:]
+    one._pinged = trio.current_time() + 0.5
+    async with open_supervisor(actor(clients)):
+        await pass_time(mock_clock, 20)
+        (line,) = lines
+        assert line.startswith("WARNING gateway/sessions/1: client is silent: a ping has had no answer for ")
+        for _ in range(4):
+            one.say(b"x")
+            await pass_time(mock_clock, 3)
+            one._outbox.clear()  # type: ignore[union-attr]
+        assert len(lines) == 1
+
+
 async def test_a_crowd_that_takes_nothing_costs_few_lines(lines: list[str], mock_clock: MockClock) -> None:
     """A network is gone, with 3,000 clients behind it: some lines, the number of the others, and one event."""
     events = Events()

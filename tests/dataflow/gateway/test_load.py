@@ -72,7 +72,7 @@ async def test_a_rate_is_the_mean_of_the_last_ten_seconds_and_fades(
     await built.load.look()
     admit(built, "BTC-USDT", *range(1, 31))
     await seconds(built, mock_clock, 10)
-    (bitcoin, ether), status = built.desk.symbols(), built.desk.status()
+    (bitcoin, ether), status = [info async for info in built.desk.symbols()], built.desk.status()
     assert (bitcoin.rate, ether.rate, status.rate) == (3.0, 0.0, 3.0)
     assert status.sources["binance"].delivered.rate == 3.0
     await seconds(built, mock_clock, 1)

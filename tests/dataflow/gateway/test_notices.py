@@ -79,5 +79,5 @@ async def test_what_happens_to_a_source_is_an_event(lines: list[str]) -> None:
         "sources/a: X-Z is refused no more",
         "sources/a: X-Y is stalled no more",
         "sources/b: X-Y comes from b and no more from a: a is lost",
-        "sources/b: connection lost: stopped",
+        "sources/b: connection ended: stopped",
     ]

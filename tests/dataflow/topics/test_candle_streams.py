@@ -227,6 +227,31 @@ async def test_what_memory_forgot_is_a_gap(mock_clock: MockClock) -> None:
     assert candle.gaps == (Gap(1, 20, "overrun"),)
 
 
+async def test_what_only_the_disk_has_is_no_gap(mock_clock: MockClock) -> None:
+    """Memory has the present window, and the disk all before it: neither the new topic nor a page, of whatever
+    interval, calls a trade missing."""
+    archive = MemoryArchive()
+    archive.begin(7)
+    s = Scene(mock_clock, RULES, max_trades=20, archive=archive)
+    recording = s.candles._ground.recording
+    s.candles._ground.recording.connect(lambda _symbol: None, s.candles._ground.tiers.stored_from)
+    for second in range(1, 101):
+        s.trade(second)
+        batch = recording.batch(recording.runs())
+        archive.append(batch)
+        recording.written(batch)
+        s.follow(0)
+    topic = Topic(CANDLES, SYMBOL, "1s")
+    await s.candles.prepare(topic)
+    candles = [candle for _, candle in s.candles.log_of(topic).newest(1000)]
+    assert [_told(candle)[:2] for candle in candles] == [(second, 1) for second in range(82, 101)]
+    assert all(candle.complete for candle in candles)
+    for name, counts in (("1s", [1] * 100), ("5s", [4, *[5] * 19, 1]), ("1m", [59, 41]), ("1h", [100])):
+        page = await s.candles.page(SYMBOL, s.candles.intervals[name], None, None, 1000)
+        assert [candle.count for candle in page.candles] == counts, name
+        assert [candle.gaps for candle in page.candles] == [()] * len(counts), name
+
+
 async def test_a_topic_that_is_opened_later_has_the_bars_so_far(mock_clock: MockClock) -> None:
     """Of all trades that memory has, or of finer bars; nothing twice when it goes on."""
     s = Scene(mock_clock)

@@ -14,6 +14,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ HERE: Final = "dataflow/faces/guide/"
 COMMANDS: Final = "commands.md"  # made of the commands' own help
 # Of the theme: maps of its sources, other languages than English, a list of addresses.
 UNUSED: Final = re.compile(r"\.map$|/lunr/|^sitemap")
+# Of the theme and of the icons that it shows.
+LICENCES: Final = re.compile(r"(dist-info/licenses|\.icons/material|\.icons/fontawesome)/LICENSE")
 
 _FENCE: Final = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*[ ]*$", re.DOTALL | re.MULTILINE)
 _LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
@@ -58,7 +61,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for image in images(name, content):
             files.append(_copied(image, config))
     files.append(_copied(f"{HERE}building/look.css", config, "look.css"))
+    files.append(File.generated(config, "assets/LICENSE.txt", content=licences()))
     return files
+
+
+def licences() -> str:
+    """The licences of the theme and of its icons, which both stand in the site: they ask to go with them."""
+    found = [file for file in distribution("mkdocs-material").files or () if LICENCES.search(file.as_posix())]
+    return "\n\n".join(f"== {file} ==\n\n{file.read_text(encoding='utf-8')}" for file in sorted(found))
 
 
 def pages(nav: Any) -> Iterator[str]:

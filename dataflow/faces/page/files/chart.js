@@ -11,6 +11,7 @@ import { count } from "./words.js";
 
 const LIBRARY = "./vendor/lightweight-charts.standalone.production.mjs";
 const PAGE = 500, MOST = 20_000, EMPTY = 500, DRAW_EVERY = 0.25;  // candles: a page, at most, empty windows shown in a row; seconds
+const EXACT = 14;  // digits that a float has for sure, and one less
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 
 export async function open(room, name, interval) {
@@ -94,7 +95,7 @@ export async function open(room, name, interval) {
     const newest = state.sorted.at(-1);
     Object.assign(state, { dirty: false, whole: false });
     if (!newest) return put(said, "No candle yet.");
-    const format = { type: "custom", minMove: 10 ** -Math.min(state.most, 12), formatter: price => price.toFixed(Math.min(state.most, 12)) };
+    const most = Math.max(0, Math.min(state.most, EXACT - newest.close.length + digits(newest.close))), format = { type: "custom", minMove: 10 ** -most, formatter: price => price.toFixed(most) };
     if (series.options().priceFormat.minMove !== format.minMove) series.applyOptions({ priceFormat: format });
     if (whole || !drawn) {
       const data = [];

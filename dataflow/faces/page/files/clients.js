@@ -181,7 +181,7 @@ class Details {
     this.answer = el("p", "answer");
     this.answer.setAttribute("role", "status");
     this.bar.append(this.end);
-    const list = el("dl", "facts");
+    const list = this.list = el("dl", "facts");
     this.facts = Object.fromEntries(DETAILS.map(name => {
       const value = el("dd", name === "Follows" ? "long" : "", none);
       list.append(el("dt", "off", name), value);
@@ -195,12 +195,9 @@ class Details {
     this.#id = id;
     put(this.heading, id === null ? "No client chosen" : `Client ${id}`);
     put(this.state, id === null ? "choose one in the list" : client ? "" : why);
-    this.end.hidden = !client;
+    this.end.hidden = this.list.hidden = !client;
     this.end.setAttribute("aria-label", `disconnect client ${id}`);
-    if (!client) {
-      for (const value of Object.values(this.facts)) put(value, none);
-      return;
-    }
+    if (!client) return;
     const { messages, bytes, age } = client.outbox;
     const told = [client.protocol, client.address, client.userAgent ?? "says no name", `${clock(new Date(client.since))}, for ${span(client.age)}`, `${span(client.heard)} ago`, `${count(client.sent)} entries`,
       client.dropped ? `${count(client.dropped)} entries that it will not get` : "nothing", messages ? `${count(messages)} messages, ${size(bytes)}, the oldest for ${span(age)}` : "empty",
@@ -210,7 +207,9 @@ class Details {
   }
   left(id, client) {
     this.show(id, null, client ? `left at ${clock(new Date(client.leftAt))}: ${client.reason}` : "has left, or never came");
+    this.list.hidden = !client;
     if (!client) return;
+    paint(this.facts.Outbox, "");
     const told = [client.protocol, client.address, client.userAgent ?? "said no name", `${clock(new Date(client.since))}, for ${span(client.age)}`, none, `${count(client.sent)} entries`,
       client.dropped ? `${count(client.dropped)} entries that it did not get` : "nothing", none, none];
     for (const [i, name] of DETAILS.entries()) put(this.facts[name], told[i]);

@@ -28,7 +28,7 @@ export function minus(a, b) {  // exact
 const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]];
 export function short(text) {
   const value = Number(text), [unit, name] = UNITS.find(([unit]) => Math.abs(value) >= unit) ?? [1, ""], shown = value / unit;
-  if (shown !== 0 && Math.abs(shown) < 0.001) return plain(shown.toExponential(2));
+  if (shown !== 0 && Math.abs(shown) < 0.001) return Math.abs(shown) < 1e-9 ? shown.toExponential(2) : plain(shown.toExponential(2));
   return `${shown.toFixed(Math.abs(shown) >= 100 ? 1 : Math.abs(shown) >= 1 || name ? 2 : 4)}${name && ` ${name}`}`;
 }
 export function percent(from, to) {  // a text with its sign; null where nothing can be said

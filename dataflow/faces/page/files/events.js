@@ -50,7 +50,7 @@ export class Events {
     const { items, late } = settled(this.#hold, this.#before, wanted.slice(-SHOWN).reverse().map(event => [event.id, event]));
     this.#before = items;
     this.#show(items);
-    this.tell(late ? waiting(late) : this.#events.length ? `${count(wanted.length)}${wanted.length > SHOWN ? `, the newest ${SHOWN} shown` : ""}` : "nothing happened yet");
+    this.tell(late ? waiting(late) : this.#events.length ? `${wanted.length < this.#events.length ? `${count(wanted.length)} of ` : ""}${count(this.#events.length)} ${this.#events.length === 1 ? "event" : "events"}${wanted.length > SHOWN ? `, the newest ${SHOWN} shown` : ""}` : "nothing happened yet");
     this.#drawStrip(wanted);
   }
   #button(kind) {

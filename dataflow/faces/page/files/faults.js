@@ -43,11 +43,14 @@ export class Faults {
     const answer = await inside("faults");
     if (!answer) return;
     this.#allow(answer.code === 200);
-    if (answer.code === 200) this.#show(answer.body.map(fault => [fault.id, fault]));
-    else put(this.#why, refusal(answer));
+    if (answer.code === 200) {
+      this.#table.hidden = !answer.body.length;
+      this.#show(answer.body.map(fault => [fault.id, fault]));
+    } else put(this.#why, refusal(answer));
   }
   #allow(yes) {
-    this.#form.hidden = this.#table.hidden = !yes;
+    this.#form.hidden = !yes;
+    if (!yes) this.#table.hidden = true;
     this.#why.hidden = yes;
   }
   async #inject({ path, kind, seconds }) {

@@ -16,7 +16,7 @@ export const market = { day: "", listed: false, intervals: null };  // `day`: th
 const CHANGES = new Set(["symbols.changed", "stream.switched"]);  // what makes the list another one
 
 class Listed {
-  price = null; whole = 0; digits = 0; day = null; sources = new Map(); pace = new Pace();
+  price = null; offset = -1; whole = 0; digits = 0; day = null; sources = new Map(); pace = new Pace();
   constructor(name) {
     this.name = name;
   }
@@ -38,11 +38,14 @@ function touch(name) {
 
 export async function list() {
   const listed = await feed.call("getSymbols"), there = new Set();
-  for (const { symbol: name, lastPrice, lastAge, quality } of listed) {
+  for (const { symbol: name, lastPrice, lastAge, offset, quality } of listed) {
     const symbol = touch(name);
     there.add(name);
-    if (symbol.price === null && lastPrice != null) symbol.priced(lastPrice);
-    if (symbol.pace.age === Infinity && lastAge != null) symbol.pace.age = lastAge;
+    if (lastPrice != null && offset !== symbol.offset) {  // it traded while nobody looked
+      symbol.priced(lastPrice);
+      symbol.offset = offset;
+      symbol.pace.age = lastAge ?? Infinity;
+    }
     symbol.sources = new Map(Object.entries(quality.sources));
   }
   for (const name of symbols.keys()) if (!there.has(name)) symbols.delete(name);
@@ -64,7 +67,7 @@ export function follow() {
     await list();
     if (daily || !(await intervals()).includes("1d") || ended) return;
     daily = true;
-    keep(feed.candles("*", "1d").on(day));
+    keep(feed.candles("*", "1d", { snapshot: 1 }).on(day));
   }
   ends.add(every(LIST_EVERY, refresh));
   ends.add(on("link", ({ state }) => { if (state === "connected") refresh().catch(() => {}); }));  // it is asked again soon
@@ -85,6 +88,7 @@ function heard(event) {
   if (event.type === "trade") {
     const symbol = touch(event.symbol);
     symbol.priced(event.price);
+    symbol.offset = event.offset;
     symbol.pace.came();
   }
   else if (event.type === "gap") notice("warn", `Trades are missing (${event.reason})`, spot(event));

@@ -154,7 +154,7 @@ class Actor {
     put(facts.Mailbox, node.mailbox ? balance(node.mailbox) : "none");
     put(facts["Lost in flight"], lost ? `${count(lost)}, the newest at ${timeOf(node.mailbox.lost_at)}` : "none");
     put(facts["Below it"], below.length ? `${count(below.length)}: ${states(below)}` : "nobody");
-    put(facts["Last error"], node.last_error ? `${timeOf(node.last_error_at)} ${node.last_error}` : "none that counts now");
+    put(facts["Last error"], node.last_error ? `${timeOf(node.last_error_at)} ${node.last_error}` : "none lately");
     paint(facts["Last error"], node.last_error ? node.state === "running" ? "warn" : "bad" : "off");
   }
   async #ask() {

@@ -3,7 +3,7 @@
 // Rules of this file. The address behind `#` says what is shown, so that a link can be shared: `#/VIEW[/NAME][?KEY=VALUE]`.
 // A view is a module with `title` and `open(room, where)`; that returns the view: `close()` ends all it began, `moved(where)`,
 // if it has one, takes another address of the same view without a new start. Nothing here moves when something happens: the
-// strip has a line of its own, and notices lie in a drawer.
+// strip has room of its own (where that is scarce it lies over the footer), and notices lie in a drawer.
 import * as market from "./market.js";
 import * as operate from "./operate.js";
 import * as clients from "./clients.js";
@@ -21,8 +21,15 @@ const shown = { name: null, view: null };
 
 function where() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  const [name, ...rest] = path.split("/").map(decodeURIComponent);
-  return { name: Object.hasOwn(VIEWS, name) ? name : HOME, rest, params: new URLSearchParams(query) };
+  const [name, ...rest] = path.split("/").map(decoded);
+  return { ...Object.hasOwn(VIEWS, name) ? { name, rest } : { name: HOME, rest: [] }, params: new URLSearchParams(query) };
+}
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;  // somebody typed a `%`
+  }
 }
 function show() {
   const place = where();
@@ -35,6 +42,7 @@ function show() {
   shown.view?.close();
   $("view").replaceChildren();
   $("view").className = place.name;
+  $("view").scrollTop = 0;
   Object.assign(shown, { name: place.name, view: VIEWS[place.name].open($("view"), place) });
 }
 for (const [name, { title }] of Object.entries(VIEWS)) {
@@ -43,10 +51,14 @@ for (const [name, { title }] of Object.entries(VIEWS)) {
   $("views").append(link);
 }
 addEventListener("hashchange", show);
+document.querySelector(".skip").onclick = event => {  // the address says which view is shown, and stays
+  event.preventDefault();
+  $("view").focus();
+};
 
 // ---- notices: the newest one in the strip, all of them in the drawer. Equal ones of a short time are one line with all names
 
-const NOTICES = 200, NAMES = 100, TOGETHER = 10_000;  // lines, names in a line, ms
+const NOTICES = 200, NAMES = 100, TOGETHER = 10_000, NEWS = 60_000;  // lines, names in a line, ms
 const notices = { lines: [], unread: 0 };
 
 function told({ kind, text, item }) {
@@ -72,7 +84,10 @@ function wording({ text, items, times }, most) {
   if (names.length) return `${text}: ${names.slice(0, most).join(", ")}${more > 0 ? ` and ${count(more)} more` : ""}.`;
   return times > 1 ? `${text} ${count(times)} times.` : text;
 }
+let fading = null;
 function say(kind, text, at = "") {
+  clearTimeout(fading);
+  if (at) fading = setTimeout(say, NEWS, "", "");
   put($("strip"), at ? `${at}  ${text}` : text);
   paint($("strip"), `strip ${kind}`);
   $("strip").title = text;
@@ -101,7 +116,7 @@ on("link", link => {
   paint($("link"), `state ${kind}`);
   document.body.classList.toggle("away", away);
   if (away) put($("ready"), "");
-  if (away) say("bad", `No connection to dataflow since ${clock(link.since)}: what you see is of that time. ${link.reason ?? ""}`);
+  if (away) say("bad", `No connection to dataflow since ${clock(link.since)}${link.reason ? ` (${link.reason})` : ""}: what you see is of that time.`);
   else if (link.state === "connected") say("", "");
 });
 on("ready", ({ word, kind, why }) => {

@@ -8,16 +8,16 @@ import { doorway, inside, refusal } from "./inside.js";
 import { group } from "./operate.js";
 import { KINDS, take } from "./quality.js";
 import { settled, steady, waiting } from "./steady.js";
-import { about, clock, count, few, perSecond, size, span } from "./words.js";
+import { about, clock, count, few, lagOf, perSecond, size, span } from "./words.js";
 
 export const title = "Sources";
 
 const none = "–", SYMBOLS_EVERY = 10, DRAW_EVERY = 1, PROBLEMS_EVERY = 3, SYMBOLS_SHOWN = 200;
+const WELL = 85;  // a score below it is worth a colour
 const CONNECTION = { connected: "good", listening: "good", connecting: "info" };
 const WORST = ["lost", "stalled", "rejected", "gapped", "refilling", "quiet", "live", "standby", "idle"];
 const PARTS = { connection: 30, quality: 30, lag: 20, errors: 20 };  // the most that each part of a score can earn
 const LACK = { connection: "it is not connected", quality: "the symbol is not live", lag: "trades come more than a second late", errors: "unusable messages came in the last minute" };
-const lagOf = lag => lag === null || lag === undefined ? none : `${Math.abs(lag) < 1 ? `${Math.round(1000 * lag)} ms` : `${lag.toFixed(1)} s`}`;
 const ago = seconds => seconds === null || seconds === undefined ? none : `${span(seconds)} ago`;
 const sum = counts => Object.values(counts).reduce((all, n) => all + n, 0);
 const byReason = counts => Object.entries(counts).map(([reason, n]) => `${count(n)} ${reason.replaceAll("_", " ")}`).join(", ");
@@ -55,7 +55,7 @@ export function open(main, where) {
     row.classList.toggle("chosen", source.name === chosen());
     for (const [i, [, , text]] of COLUMNS.entries()) put(i < 2 ? row.cells[i].firstChild : row.cells[i], text(source));
     paint(row.cells[1].firstChild, `state ${CONNECTION[source.state] ?? "bad"}`);
-    paint(row.cells[7], `num ${source.score && source.score.score < 85 ? "warn" : ""}`);
+    paint(row.cells[7], `num ${source.score && source.score.score < WELL ? source.score.score < WELL / 2 ? "bad" : "warn" : ""}`);
     row.cells[9].title = source.reason ?? "";
   });
   let asked = where.rest[0] ?? null;
@@ -68,7 +68,7 @@ export function open(main, where) {
   };
   put(all.state, "asking");
   const problems = async () => {
-    const name = chosen(), answer = name && await inside(`api/v1/sources/${encodeURIComponent(name)}/problems`);
+    const name = chosen(), answer = daemon.status?.sources[name] && await inside(`api/v1/sources/${encodeURIComponent(name)}/problems`);
     if (answer && name === chosen()) one.showProblems(answer);
   };
   const fares = new Map();  // by symbol: how it fares at each of its sources
@@ -169,7 +169,7 @@ class Source {
     if (name !== this.#name) {
       this.#symbols = [];
       this.fillProblems([]);
-      put(this.problems.state, "asking");
+      put(this.problems.state, source ? "asking" : "");
     }
     this.#name = name;
     put(this.heading, name ?? "no source");

@@ -3,12 +3,12 @@ import * as chart from "./chart.js";
 import * as tape from "./tape.js";
 import * as venues from "./venues.js";
 import { digits, padded, percent, short, tone } from "./decimal.js";
-import { feed, on } from "./daemon.js";
+import { ask, feed, on } from "./daemon.js";
 import { el, paint, put } from "./dom.js";
 import { intervals, list, market, symbols } from "./markets.js";
 import { Pace } from "./pace.js";
 import { best, details, KINDS } from "./quality.js";
-import { clock, perSecond, span } from "./words.js";
+import { clock, lagOf, perSecond, span } from "./words.js";
 
 const SNAPSHOT = 200, DRAW_EVERY = 0.2, USUAL = "1m";  // seconds
 
@@ -23,7 +23,7 @@ export function open(room, where) {
   left.append(choice, picture);
 
   const strip = tape.open(right), sides = venues.open(below, name), pace = new Pace(), follows = [];
-  let drawing = null, interval = null, newest = null, most = 0, day = null, closed = false, refused = null, timer = null, away = null, place = where;
+  let drawing = null, interval = null, newest = null, most = 0, day = null, old = 0, closed = false, refused = null, timer = null, away = null, place = where;
 
   // ---- the beginning: as soon as there is such a symbol
 
@@ -31,7 +31,10 @@ export function open(room, where) {
     if (!symbols.has(name)) await list();
     refused = symbols.has(name) ? null : `No source has a symbol ${name} now.`;
     const all = await intervals();
+    const { body: now } = refused ? {} : await ask(`api/v1/symbols/${encodeURIComponent(name)}`);
     if (closed || refused || follows.length) return;
+    old = now.offset ?? 0;
+    if (now.lastAge != null) pace.age = now.lastAge;
     follows.push(feed.trades(name, { snapshot: SNAPSHOT }).on(heard, failed), feed.quality(name).on(sides.told, failed), sides.follow());
     for (const each of all) choice.append(Object.assign(el("a", "", each), { href: `${address}?interval=${each}` }));
     if (all.includes("1d")) follows.push(feed.candles(name, "1d", { snapshot: 1 }).on(candle => { if (!day || candle.start >= day.start) day = candle; }, failed));
@@ -59,16 +62,18 @@ export function open(room, where) {
     else link.removeAttribute("aria-current");
   }
 
-  // ---- what comes
+  // ---- what comes. Places up to `old` were there before; they say nothing about the pace of now
 
   function heard(event) {
     strip.heard(event);
     if (event.type === "trade") {
       newest = event.price;
       most = Math.max(most, digits(event.price));
-      pace.came();
-      sides.traded(event);
+      const isNew = event.offset > old;
+      if (isNew) { old = 0; pace.came(); }
+      sides.traded(event, isNew);
     } else if (event.type === "filled") drawing?.then(each => each.filled(event));
+    else if (event.type === "rewound") old = 0;
   }
   function draw() {
     timer = setTimeout(draw, 1000 * DRAW_EVERY);
@@ -81,8 +86,8 @@ export function open(room, where) {
     paint(state, `state ${KINDS[quality] ?? "off"}`);
     state.title = details(sides.sources);
     const told = [day && `turnover ${short(day.quoteVolume)}`, day && `high ${padded(day.high, most)}`, day && `low ${padded(day.low, most)}`, `${perSecond(pace.rate)} trades/s`,
-      Number.isFinite(pace.age) && `newest ${span(pace.age)} ago`, lag.length && `lag ${Math.round(1000 * Math.min(...lag))} ms`];
-    put(numbers, refused ?? (newest !== null || day ? told.filter(Boolean).join(" · ") : "waiting for the first answer"));
+      Number.isFinite(pace.age) && `newest ${span(pace.age)} ago`, lag.length && `lag ${lagOf(Math.min(...lag))}`];
+    put(numbers, refused ?? (newest !== null || day ? told.filter(Boolean).join(" · ") : follows.length ? "no trade yet" : "waiting for the first answer"));
     numbers.title = day ? `Of the UTC day ${day.start.slice(0, 10)}: turnover ${padded(day.quoteVolume, 0)}, volume ${padded(day.volume, 0)}` : "";
   }
   const AFFAIRS = {  // of the source: in the tape, where they happened

@@ -139,7 +139,8 @@ export function open(room, where) {
     const [, price, change, volume, , , quality, source] = row.cells, day = today(symbol), state = best(symbol.sources);
     symbol.row = row;
     if (index !== undefined) row.setAttribute("aria-rowindex", index + 2);
-    if (symbol.price !== null) {
+    if (symbol.price === null) put(price.firstChild, "–");
+    else {
       const [whole, fraction] = split(symbol.price, symbol.digits);
       put(price.firstChild, whole);
       put(price.lastChild, fraction && `.${fraction}`);
@@ -156,7 +157,7 @@ export function open(room, where) {
   show.ages = symbol => {  // what changes without an event
     const [, , , , rate, age] = symbol.row.cells;
     put(rate, perSecond(symbol.pace.rate));
-    put(age, span(symbol.pace.age));
+    put(age, span(symbol.pace.age) || "–");
   };
   // Details are made when somebody asks for them: with a pointer, or with the focus. The link covers its row.
   function explain({ target }) {

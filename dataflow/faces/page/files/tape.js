@@ -25,7 +25,9 @@ function fill(lines, { from, to, trades }) {
 }
 function rewind(lines, { offset, dropped }) {
   const behind = lines.findLastIndex(({ trade, gap }) => (trade?.offset ?? gap?.to ?? gap?.from ?? Infinity) <= offset) + 1;
-  const kept = lines.splice(behind).filter(({ text }) => text);  // what else happened stays
+  const taken = lines.splice(behind), kept = taken.filter(({ text }) => text);  // what else happened stays
+  const cut = taken.find(({ gap }) => gap && gap.from <= offset);  // its beginning stays, too
+  if (cut) lines.push({ gap: { ...cut.gap, to: offset } });
   const words = `What came behind place ${offset} is no part of the stream any more: a crash of dataflow took it (${count(dropped)} trades shown here).`;
   lines.push(...kept, { kind: "warn", text: words });
 }

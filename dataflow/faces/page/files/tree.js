@@ -24,7 +24,7 @@ export function balance({ size, overflow, accepted, handled, queued, dropped, lo
   if (!accepted) return "nothing came yet";
   const { conflated = 0, ...reasons } = dropped, room = overflow === "conflate" ? "the newest stands for all" : `room for ${count(size)}`;
   return [`${count(accepted)} came: ${count(handled)} handled`, `${count(queued)} waiting (${room})`, ...(conflated ? [`${count(conflated)} joined with others`] : []),
-    ...Object.entries(reasons).map(([reason, n]) => `${count(n)} dropped (${reason})`), `${count(lost)} lost in flight`].join(", ");
+    ...Object.entries(reasons).map(([reason, n]) => `${count(n)} dropped (${reason})`), ...(lost ? [`${count(lost)} lost in flight`] : [])].join(", ");
 }
 export function states(nodes) {
   const sums = {};
@@ -63,7 +63,7 @@ export class Tree {
     for (let at = path; at.includes("/");) this.#folds.set(at = at.slice(0, at.lastIndexOf("/")), true);
     if (!this.#root) return;
     this.#draw(true);
-    this.#body.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
+    if (path) this.#body.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
   }
 
   #open = ({ path, children }) => this.#folds.get(path) ?? children.length <= OPEN_UP_TO;

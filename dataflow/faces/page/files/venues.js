@@ -4,7 +4,7 @@ import { ask, every } from "./daemon.js";
 import { el, paint, put, rows } from "./dom.js";
 import { Pace } from "./pace.js";
 import { KINDS, take } from "./quality.js";
-import { count, perSecond, span } from "./words.js";
+import { count, lagOf, perSecond, span } from "./words.js";
 
 const ASK_EVERY = 3, DRAW_EVERY = 0.5;  // seconds
 const HEAD = [["source", ""], ["last price", "num"], ["difference", "num"], ["lag", "num"], ["trades/s", "num wide"], ["newest", "num wide"], ["quality", ""], ["missing", "num wide"]];
@@ -44,9 +44,9 @@ export function open(room, name) {
     put(cells[0], source === active ? `${source} · active` : source);
     put(cells[1], price === null ? "–" : padded(price, most));
     put(cells[2], price === null || venues.size < 2 ? "" : padded(minus(price, lowest), most));
-    put(cells[3], lag == null ? "–" : `${lag < 1 ? `${Math.round(1000 * lag)} ms` : `${lag.toFixed(1)} s`}`);
+    put(cells[3], lagOf(lag));
     put(cells[4], perSecond(pace.rate));
-    put(cells[5], span(pace.age));
+    put(cells[5], span(pace.age) || "–");
     put(cells[6].firstChild, state);
     paint(cells[6].firstChild, `state ${KINDS[state] ?? "off"}`);
     put(cells[6].lastChild, reason ? ` ${reason}` : "");
@@ -66,10 +66,10 @@ export function open(room, name) {
   draw();
   return {
     sources,
-    traded({ source, price }) {
+    traded({ source, price }, isNew) {
       const own = venue(source);
       own.price = price;
-      own.pace.came();
+      if (isNew) own.pace.came();
       most = Math.max(most, digits(price));
     },
     told: event => take(sources, event),

@@ -9,6 +9,11 @@ export function span(s) {  // seconds, in the two largest units
   const [m, h, d] = [60, 3600, 86400].map(unit => Math.floor(s / unit));
   return d ? `${d} d ${h % 24} h` : h ? `${h} h ${m % 60} min` : m ? `${m} min ${Math.floor(s % 60)} s` : `${Math.max(0, Math.floor(s))} s`;
 }
+export function lagOf(s) {  // seconds; less than 0: the clock of the source is ahead
+  if (s === null || s === undefined) return "–";
+  const size = Math.abs(s);
+  return `${s < 0 ? "−" : ""}${size < 1 ? `${Math.round(1000 * size)} ms` : size < 60 ? `${size.toFixed(1)} s` : span(size)}`;
+}
 export const about = s => span(s).replace(/ 0 \w+$/, "");  // a whole number of minutes is told as such
 export function plain(text) {  // "5.892E-4" -> "0.0005892": the same digits, the point moved in the text
   const [match, sign, whole, fraction = "", exponent] = /^(-?)(\d+)(?:\.(\d+))?[eE]([+-]?\d+)$/.exec(text) ?? [];

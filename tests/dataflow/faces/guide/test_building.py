@@ -183,3 +183,11 @@ def test_every_public_name_is_explained(outlines: dict[str, Outline], page: str,
     """Those of clients, and those of authors of connectors."""
     missing = {f"{package.__name__}.{name}" for name in package.__all__} - outlines[f"{page}.html"].names
     assert missing == set(), f"a line for each in dataflow/faces/guide/pages/{page}.md"
+
+
+def test_the_licences_of_the_theme_are_in_the_site(site: Path) -> None:
+    """A wheel with the guide hands on the theme and its icons: their licences go with them."""
+    told = (site / "assets" / "LICENSE.txt").read_text(encoding="utf-8")
+    assert "Martin Donath" in told
+    assert "Pictogrammers" in told
+    assert "Font Awesome" in told
