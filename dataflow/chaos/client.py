@@ -530,8 +530,8 @@ class Fed(Trades):
 def speaker(
     number: int, host: str, port: int, symbols: Collection[str], *, outlives: bool = False
 ) -> JsonRpc | Resuming | Fed:
-    """The client of this number that speaks JSON-RPC: one checks by itself, one is made of the library, others
-    of its core, in each format. `outlives`: the daemon may be another one after a reconnection."""
+    """The client of this number that speaks JSON-RPC: one checks by itself, one is the library, the others
+    use its core, in each format. `outlives`: the daemon may be another one after a reconnection."""
     if number == 0:
         return JsonRpc(host, port, symbols, outlives=outlives)
     if number == LIBRARY:
