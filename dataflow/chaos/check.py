@@ -15,7 +15,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from decimal import Decimal
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
 from typing import Any, ClassVar, Final, TypeAlias
 
 from attrs import asdict, define, field, frozen
@@ -80,6 +80,10 @@ class Admitted:
     last: int = 0
     fills: int = 0
     _day: Day | None = None
+
+    def newest(self, count: int) -> set[tuple[str, str | None]]:
+        """The identities of the newest trades."""
+        return {trade.key for trade in islice(reversed(self.trades.values()), count)}
 
     @property
     def prices(self) -> list[State]:
@@ -194,9 +198,11 @@ class Stream:
     def filled(self, params: Mapping[str, Any]) -> None:
         """A `stream.filled`: places of a gap hold these trades now."""
         for each in params["trades"]:
-            offset, trade = each["offset"], _seen(each)
-            if offset <= self.begin:
-                continue
+            self.fill(each["offset"], _seen(each))
+
+    def fill(self, offset: int, trade: Seen) -> None:
+        """A place of a gap holds this trade now."""
+        if offset > self.begin:
             self.findings["changed"] += self.delivered.setdefault(offset, trade) != trade
             self.findings["duplicated"] += self._place_of(trade, offset) != offset
             self.gap_places.discard(offset)

@@ -21,9 +21,22 @@ import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
+from dataflow.client import (
+    CallError,
+    Connection,
+    Feed,
+    Filled,
+    Gap,
+    Refused,
+    Rewound,
+    ServerFault,
+    Topic,
+    Trade,
+    connect,
+)
 from dataflow.client import Client as Core
-from dataflow.client import Filled, Gap, Refused, Rewound, ServerFault, Topic, Trade
 from dataflow.client.client import TRADES, Format
+from dataflow.client.feed import TradeEvent
 
 from .check import Account, Admitted, Seen, Shown, State, Stream, account, shown_account
 
@@ -34,6 +47,7 @@ GOODBYE_WITHIN: Final = 1.0  # seconds for a closing handshake
 WINDOW: Final = 16_384
 # Bytes. The loopback's own segments, 64 KiB, would let the buffers of the other side grow to megabytes.
 SEGMENT: Final = 1_400
+LIBRARY: Final = 2  # the number of the speaker that is made of the whole library
 _FORMATS: Final[tuple[Format, ...]] = ("json", "compact", "strings")
 LARGEST: Final = 1 << 28  # bytes in one message: an answer to `since` may hold many trades
 
@@ -426,13 +440,102 @@ class Resuming(OverWebSocket):
             raise trio.BrokenResourceError from fault
 
 
+@define(eq=False)
+class Fed(Trades):
+    """A program made of the library for Python. It sees events alone, and keeps its positions."""
+
+    _positions: dict[str, Any] = field(factory=dict)
+    _feed: Feed | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._feed is not None and self._feed.connection.state == "connected"
+
+    @property
+    def listening(self) -> bool:
+        return super().listening and all(each in self._places for each in self.symbols)
+
+    @property
+    def _places(self) -> dict[str, Any]:
+        return self._positions if self._feed is None else self._feed.positions
+
+    def position(self, symbol: str) -> int | None:
+        told = self._places.get(symbol)
+        return None if told is None else told["offset"]
+
+    def behind(self, admitted: Mapping[str, Admitted]) -> Iterator[str]:
+        for symbol in self.symbols:
+            if self.position(symbol) != (last := admitted[symbol].last):
+                yield f"at {self.position(symbol)} of {symbol}, the daemon at {last}"
+
+    def account(self, admitted: Mapping[str, Admitted]) -> Account:
+        for symbol, stream in self.streams.items():
+            if stream.position is None and (at := self.position(symbol)) is not None:
+                stream.begin = stream.position = at  # nothing came since then
+        return super().account(admitted)
+
+    async def converse(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
+        """The library has connections of its own."""
+
+    async def _visit(self) -> None:
+        try:
+            with trio.CancelScope() as self._scope:
+                async with connect(f"http://{self.host}:{self.port}", wait=True) as self._feed:
+                    try:
+                        await self._follow(self._feed)
+                    finally:
+                        self._positions = self._feed.positions
+        finally:
+            self._scope = self._feed = None
+            self.lost()
+
+    async def _follow(self, feed: Feed) -> None:
+        try:
+            async for event in feed.trades(self.symbols, since=self._positions or None):
+                self._take(event)
+                await self.reading.passed()
+        except CallError as refused:
+            self.refused[refused.code] += 1
+
+    def _take(self, event: TradeEvent) -> None:
+        match event:
+            case Connection(state="connected"):
+                self.connections += 1
+                for stream in self.streams.values():
+                    stream.live = True
+            case Connection(state="lost"):
+                self.closed[event.code or 1006] += 1
+                self.lost()
+            case Trade():
+                self.received += 1
+                self._begun(event).seen(event.offset, as_seen(event))
+            case Gap(first=0):
+                self.streams[event.symbol].findings["unrecovered"] += 1
+            case Gap():
+                self._begun(event).gap({"from": event.first, "to": event.to, "reason": event.reason})
+            case Filled():
+                for trade in event.trades:
+                    self.streams[event.symbol].fill(trade.offset, as_seen(trade))
+            case Rewound():
+                self.streams[event.symbol].rewind(event.offset)
+
+    def _begun(self, event: Trade | Gap) -> Stream:
+        """Its stream, which begins with the first event."""
+        stream = self.streams[event.symbol]
+        if stream.position is None:
+            stream.begin = stream.position = event.first - 1
+        return stream
+
+
 def speaker(
     number: int, host: str, port: int, symbols: Collection[str], *, outlives: bool = False
-) -> JsonRpc | Resuming:
-    """The client of this number that speaks JSON-RPC: one that checks by itself, then some with the core, in
-    each format. `outlives`: the daemon may be another one after a reconnection."""
+) -> JsonRpc | Resuming | Fed:
+    """The client of this number that speaks JSON-RPC: one checks by itself, one is made of the library, others
+    of its core, in each format. `outlives`: the daemon may be another one after a reconnection."""
     if number == 0:
         return JsonRpc(host, port, symbols, outlives=outlives)
+    if number == LIBRARY:
+        return Fed(host, port, symbols, outlives=outlives)
     batch, format = bool(number % 2), _FORMATS[number % len(_FORMATS)]
     return Resuming(host, port, symbols, batch=batch, format=format)
 

@@ -28,7 +28,7 @@ from dataflow.settings.load import load, shipped
 from simulators import Exchange, Player
 
 from .check import Admitted
-from .client import JsonRpc, Resuming, speaker
+from .client import Fed, JsonRpc, Resuming, speaker
 from .exchanges import EXCHANGES, judge, playing
 from .lives import Forks, Lives
 from .plan import Deaths, Fate, Life, fate
@@ -45,7 +45,7 @@ REMEMBERED: Final = (
     2_000  # trades of a symbol in the daemon's memory: few, so that answers come from disk too
 )
 
-Speaker = JsonRpc | Resuming
+Speaker = JsonRpc | Resuming | Fed
 
 
 @frozen

@@ -7,7 +7,7 @@ that it has not sent. It remembers all that it sent.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Final, Literal
@@ -53,6 +53,13 @@ def judge(
         sent = [_sent(name, trade) for trade in exchange.tape(upstream)]
         whole.add(source_account(symbol, sent, admitted[symbol]))
     return whole
+
+
+def newest_trades(name: str, exchange: Exchange, symbols: Collection[str]) -> Iterator[tuple[str, Seen]]:
+    """The newest trade that it sent of each symbol, if there is one."""
+    for symbol in symbols:
+        if tape := exchange.tape(symbol if name == "blockchain" else symbol.replace("-", "")):
+            yield symbol, _sent(name, tape[-1])
 
 
 def numbered_anew(

@@ -35,7 +35,7 @@ from supervisors import Event, Handle, SupervisionError, open_supervisor
 
 from .check import Figures, Refill, pushed_account
 from .client import Client, dial, speaker
-from .exchanges import ASKED, EXCHANGES, REMEMBERED, judge, numbered_anew, playing
+from .exchanges import ASKED, EXCHANGES, REMEMBERED, judge, newest_trades, numbered_anew, playing
 from .faces import CLIENTS
 from .grpc import Aggregates
 from .plan import Plan, Rehearsal, Shape, Step, make
@@ -48,7 +48,9 @@ REFILLED_WITHIN: Final = 90.0  # seconds: a question that failed often is asked 
 WEIGHT: Final = 6_000  # a minute, as Binance allows it
 RENUMBERED: Final = 50_000_000  # by so much lower are the ids of a new numbering: more than a rehearsal has
 WELL_WITHIN: Final = 60.0  # seconds after the last trouble: a busy machine replays slowly
-ROUNDS: Final = 5  # attempts to come to rest
+ROUNDS: Final = 3  # attempts to come to rest ...
+REST_WITHIN: Final = 15.0  # seconds of each, below WELL_WITHIN; then those who wait get one more trade
+LATELY: Final = 500  # trades of a symbol among which the newest one of an exchange is looked for
 RESTART_WITHIN: Final = 30.0
 AT_REST: Final = 10  # looks in a row, because messages inside the sockets cannot be seen
 LATENCY: Final = 0.2
@@ -339,21 +341,17 @@ class _Play:
         await self.stage.heal()
         await self._until_well("in the end")
         for _ in range(ROUNDS):
-            begin = self._connected()
-            await self._come_to_rest(begin)
-            if self._connected() == begin:
+            await self._pause()
+            if await self._is_at_rest():
                 break
             self._go_on()
         else:
-            self.figures.unsettled.append("connections ended again and again, though all troubles were over")
+            await self._pause()
+            await self._until(self._behind, "not caught up:", AT_REST)
         self.records.close()
 
-    async def _come_to_rest(self, begin: tuple[int, ...]) -> None:
-        """Nothing more is sent, and all has arrived. No longer than the connections of the `begin` last.
-
-        What was sent to one that has ended is noticed with the next trade only, and a price client that comes
-        back has nothing until then.
-        """
+    async def _pause(self) -> None:
+        """One more trade of each symbol comes, and what is missing is asked for. Then nothing is sent."""
         reached = {symbol: self.hall.core.history(symbol).last for symbol in self.hall.core.symbols}
         await self._until(lambda: self._silent(reached), "no trade came any more of")
         with trio.move_on_after(REFILLED_WITHIN):
@@ -364,24 +362,21 @@ class _Play:
         for producer in self.stage.producers.values():
             producer.paused = True
 
-        def ailing() -> list[str]:
-            is_over = self._connected() != begin
-            return [] if is_over else [*self._down(), *self._deaf(), *self._behind()]
+    async def _is_at_rest(self) -> bool:
+        """Whether all has arrived. If a connection ended at the pause, it has not.
 
-        await self._until(ailing, "not caught up:", AT_REST)
+        What was sent to it is noticed with the next trade, and until then a price client has nothing.
+        """
+        with trio.move_on_after(REST_WITHIN):
+            await self._until(self._behind, "not caught up:", AT_REST)
+            return True
+        return False
 
     def _go_on(self) -> None:
         for player in self.stage.players.values():
             player.resume()
         for producer in self.stage.producers.values():
             producer.paused = False
-
-    def _connected(self) -> tuple[int, ...]:
-        """How often each exchange and each client had a connection. Producers are asked what was taken."""
-        return (
-            *(exchange.accepted for exchange in self.stage.exchanges.values()),
-            *(client.connections for client in self.stage.clients.values()),
-        )
 
     async def _answered(self, refills: Refills) -> None:
         """Wait until nothing is asked for any more."""
@@ -434,7 +429,22 @@ class _Play:
 
     def _behind(self) -> list[str]:
         """Messages still on the way: to the daemon, and from the daemon to the clients."""
-        return [*self._on_the_way(), *self._held(), *self._not_taken(), *self._not_heard()]
+        return [
+            *self._on_the_way(),
+            *self._not_admitted(),
+            *self._held(),
+            *self._not_taken(),
+            *self._not_heard(),
+        ]
+
+    def _not_admitted(self) -> list[str]:
+        self.records.read()
+        return [
+            f"the newest trade of {symbol} at {name} was not admitted"
+            for name, exchange in self.stage.exchanges.items()
+            for symbol, newest in newest_trades(name, exchange, self.hall.core.settings.sources[name].symbols)
+            if newest.key not in self.records.admitted[symbol].newest(LATELY)
+        ]
 
     def _held(self) -> list[str]:
         waiting = sum(store.waiting for store in self.hall.core.stores)

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import trio
 from attrs import evolve
 from loguru import logger
 
@@ -19,7 +18,7 @@ from dataflow import cli
 from dataflow.cache.delivery import Delivery
 from dataflow.cache.history import History
 from dataflow.cache.verdict import Verdict
-from dataflow.chaos import producers
+from dataflow.chaos import producers, run
 from dataflow.chaos.check import Figures
 from dataflow.chaos.lives import Lives
 from dataflow.chaos.plan import Deaths, Rehearsal, make
@@ -76,24 +75,29 @@ async def test_a_storm_is_survived() -> None:
     assert {progress.phase for progress in told} == {"starting", "running", "settling"}
 
 
-async def test_a_connection_that_ends_at_the_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was sent to it is noticed with the next trade only: so there is a next one, before the verdict."""
+async def test_what_was_sent_to_a_connection_that_had_ended_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is noticed with the next trade only: so there is a next one, before the verdict."""
     pause, resume, calls = Player.pause, Player.resume, list[str]()
 
-    def cutting(self: Player) -> None:
-        pause(self)
-        if "pause" not in calls:
-            trio.lowlevel.spawn_system_task(self.exchange.disconnect, "abrupt")
+    def silent_at_first(self: Any) -> list[str]:
+        return [] if "resume" in calls else ["the newest trade was not admitted"]
+
+    def pausing(self: Player) -> None:
         calls.append("pause")
+        pause(self)
 
     def resuming(self: Player) -> None:
         calls.append("resume")
         resume(self)
 
-    monkeypatch.setattr(Player, "pause", cutting)
+    monkeypatch.setattr(Player, "pause", pausing)
     monkeypatch.setattr(Player, "resume", resuming)
+    monkeypatch.setattr(run, "REST_WITHIN", 0.5)
+    monkeypatch.setattr("dataflow.chaos.run._Play._not_admitted", silent_at_first)
     figures = await rehearse(BREEZE)
-    assert figures.held
+    assert figures.unsettled == []
     assert "resume" in calls
     assert calls[-1] == "pause"
 
