@@ -493,6 +493,7 @@ async def test_nothing_is_lost_while_an_actor_restarts() -> None:
             for path in ("", f"topics/{BTC}", ""):
                 for _ in range(3):
                     s.now(s.trade, BTC, "5")
+                expect(page.locator("table.tape tbody tr").nth(2)).to_be_visible()  # it is followed
                 if path:
                     s.now(restart, path)
             expect(page.locator("table.tape tbody tr").first).to_contain_text("9")
