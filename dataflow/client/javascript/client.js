@@ -1143,7 +1143,7 @@ class Feed {
       if (revs.size > MOST_CANDLES) revs.delete(revs.keys().next().value);
     }
     const event = { type: "candle", ...told };
-    for (const each of views) {
+    for (const each of this.#viewsOf(CANDLES, symbol, interval)) {
       if (isNews || each === view) each.push(event, `${key} ${name}`);
     }
   }
