@@ -99,11 +99,16 @@ async def test_a_client_that_stalls_is_told_before_it_is_ended(
         http_client(w.daemon.http) as http,
     ):
         published = 0
+
+        def told_or_empty() -> bool:
+            is_told = any("client takes nothing" in line for line in lines)
+            return is_told or w.daemon.lobby.clients.backlog() is None
+
         while not any("client takes nothing" in line for line in lines):
-            if w.daemon.lobby.clients.backlog() is None:
-                await w.publish(100)
-                published += 100
-                await w.heard(published)
+            await w.publish(100)
+            published += 100
+            await w.heard(published)
+            await until(told_or_empty)
         (told,) = [each for each in await happened(http) if each["kind"] == "stalled"]
         assert told["path"] == "gateway/sessions/2"
         assert "client takes nothing: the oldest of what it was sent has waited for " in told["text"]

@@ -159,7 +159,7 @@ def test_five_minutes(reader: Callable[..., Reader], demo: dict[str, int]) -> No
     me = reader("five-minutes", demo)
     assert me.next("sh") == "make run\n"
     assert me.next("sh") == ". .venv/bin/activate\n"
-    lines = me.run("dataflow tail").splitlines()
+    lines = [line for line in me.run("dataflow tail").splitlines() if not line.startswith("--")]
     assert [line.split()[1] for line in lines] == ["BTC-USDT"] * 6
     answers = [json.loads(line) for line in me.run("curl").splitlines() if line]
     assert len(answers[0]["trades"]) == 2
@@ -216,10 +216,12 @@ def test_operating(reader: Callable[..., Reader]) -> None:
     with me.running(me.next("sh", "dataflow simulate binance").strip() + " --port 0", SIMULATED) as exchange:
         me.ports["5001"] = int(exchange.heard(SIMULATED)[1])
         me.write("mine.toml", "toml", "[history]")
-        assert "first trade   BTC-USDT" in me.run("dataflow check mine.toml")
+        assert re.search(r"first trade +(BTC|ETH)-USDT", me.run("dataflow check mine.toml"))
         start = me.next("sh", "dataflow run").strip()
         with me.running(start, LISTENING) as life:
             me.ports["8080"] = int(life.heard(LISTENING)[1])
+            with me.running("dataflow tail BTC-USDT --snapshot 2", r"(?s)#\d+.*#\d+"):
+                pass  # there are two trades of it
             said = me.run("export DATAFLOW__OPERATOR__TOKEN")
             assert "shard-0" in said
             assert "binance  connected" in said
@@ -269,6 +271,10 @@ def test_rehearsing(reader: Callable[..., Reader], demo: dict[str, int]) -> None
     app("chaos").parse_args(words, exit_on_error=False, print_error=False)  # the tests of chaos kill daemons
 
 
+# A trade, or a gap: others make faults at the same demo.
+PLACES = r"(?m)^(\d+) (?:(?:buy|sell) \d+\.\d+ \d+\.\d+|to (?:(\d+)|None): missing, \w+)\n"
+
+
 def test_a_first_client(reader: Callable[..., Reader], demo: dict[str, int]) -> None:
     """In Python a second run goes on at the very next place; in JavaScript the same trades come."""
     me = reader("first-client", demo)
@@ -279,7 +285,8 @@ def test_a_first_client(reader: Callable[..., Reader], demo: dict[str, int]) -> 
     for _ in range(2):
         with me.running(follow, r"(?m)^(?=\d)") as program:
             for _ in range(5):
-                places.append(int(program.hear(r"(?m)^(\d+) (?:buy|sell) \d+\.\d+ \d+\.\d+\n")[1]))
+                told = program.hear(PLACES)
+                places += range(int(told[1]), int(told[2] or told[1]) + 1)
             program.process.send_signal(signal.SIGINT)
             program.process.wait()
         kept = json.loads((me.folder / "place.json").read_text())["BTC-USDT"]["offset"]
