@@ -161,16 +161,21 @@ async def test_lines_to_copy_do_what_they_say() -> None:
 
 
 # Runs programs in threads of one interpreter: each of its own would cost a second. Each says its name before its words.
-# `sys.stdout` loses lines that several threads write at once, before Python 3.12.
+# `sys.stdout` loses lines that several threads write at once, before Python 3.12. Libraries that load their parts
+# late do not stand being imported by several threads at once: that comes first.
 TOGETHER = """
-import json, os, sys, threading
+import ast, json, os, sys, threading
 
 def run(name, program):
     def say(*words, **how):
         os.write(1, f"{name}: {' '.join(map(str, words))}\\n".encode())
     exec(compile(program, name, "exec"), {"print": say, "__name__": "__main__"})
 
-for named in json.loads(sys.argv[1]).items():
+programs = json.loads(sys.argv[1])
+for program in programs.values():
+    imports = [each for each in ast.parse(program).body if isinstance(each, (ast.Import, ast.ImportFrom))]
+    exec(compile(ast.Module(imports, []), "imports", "exec"), {})
+for named in programs.items():
     threading.Thread(target=run, args=named).start()
 """
 

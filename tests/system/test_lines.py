@@ -11,7 +11,7 @@ import trio
 from attrs import frozen
 
 from dataflow.connectors import binance
-from dataflow.sources.state import LinkState, SourceState
+from dataflow.sources.state import SourceState
 from simulators import Exchange, Trade
 from supervisors import Point, StartFailed
 from tests.support.waiting import until
@@ -107,8 +107,8 @@ async def test_one_of_two_lines_that_dies_costs_nothing(kind: str) -> None:
         for victim in (0, 1, 0):
             accepted = w.exchange.accepted
             await w.exchange.connections[victim].cut()
-            while w.exchange.accepted == accepted or not all(
-                line.link is LinkState.CONNECTED for line in source_of(w).lines.values()
+            while w.exchange.accepted == accepted or not all(  # until then the other one must not die
+                line.is_proven for line in source_of(w).lines.values()
             ):
                 await w.publish()
                 await trio.lowlevel.checkpoint()
