@@ -37,4 +37,6 @@ async def main(url: str, symbols: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     anyio.run(main, sys.argv[1], sys.argv[2:])

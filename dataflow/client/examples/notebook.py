@@ -22,4 +22,6 @@ def main(url: str, symbol: str, interval: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:4])

@@ -6,6 +6,10 @@ import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { connect } from "../javascript/client.js"; // elsewhere: the file that the daemon serves at /client.js
 
 const [url, symbol, file] = process.argv.slice(2);
+if (!file) {
+  console.error("node resume.mjs http://127.0.0.1:8080 BTC-USDT position.json");
+  process.exit(1);
+}
 
 function load() {
   try {

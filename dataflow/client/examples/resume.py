@@ -41,5 +41,7 @@ def save(file: Path, positions: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     url, symbol, file = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     anyio.run(main, url, symbol, file, json.loads(file.read_text()) if file.exists() else None)
