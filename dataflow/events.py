@@ -1,7 +1,7 @@
 """What happened in the daemon, for operators: crashes, restarts, sources lost and back, faults, reloads.
 
 Rules of this file. The ring outlives every actor, is bounded, waits for nobody, and raises nothing for what
-it is told. What happens again at one place within a second is one event with a count. When the ring is full
+it is told. Repetitions at one place within a second are one event with a count. When the ring is full
 the oldest event of the most frequent kind goes: a burst of one kind washes out no other. No text holds a
 secret. The log has all of this, too.
 """

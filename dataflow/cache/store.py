@@ -111,8 +111,8 @@ class Store:
     def _offer_run(self, log: History, trades: Sequence[Trade], now: float) -> bool:
         """Offer trades of one source. A run that must be judged is halved: few trades go one by one.
 
-        What another connection has brought before is passed over at once: of two lines the later one brings
-        nothing else.
+        Trades that another connection brought before are passed over at once: the later of two lines
+        brings nothing else.
         """
         if len(trades) < _FEW:
             return self._offer_each(log, trades, now)

@@ -365,7 +365,7 @@ class _Play:
     async def _is_at_rest(self) -> bool:
         """Whether all has arrived. If a connection ended at the pause, it has not.
 
-        What was sent to it is noticed with the next trade, and until then a price client has nothing.
+        Its last messages are missed with the next trade, and until then a price client has nothing.
         """
         with trio.move_on_after(REST_WITHIN):
             await self._until(self._behind, "not caught up:", AT_REST)

@@ -157,7 +157,7 @@ def _call(words: list[str]) -> int:
 
 
 def _plainly(error: CycloptsError) -> str:
-    """What is wrong with the words of a command, in a sentence of ours where the library's is not plain."""
+    """The mistake in the words of a command, in a sentence of ours where the library's is not plain."""
     from cyclopts import CoercionError, MissingArgumentError, UnusedCliTokensError
 
     match error:

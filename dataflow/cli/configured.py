@@ -65,5 +65,5 @@ def _placed(problem: str, of: Written) -> str:
 
 
 def warnings() -> list[str]:
-    """What in the environment was probably meant for dataflow, and is not read."""
+    """Variables of the environment that were probably meant for dataflow, and are not read."""
     return near_misses(os.environ)

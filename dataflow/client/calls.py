@@ -15,7 +15,7 @@ import msgspec
 
 from .address import Address
 from .faults import CallError, Unreachable, Unreadable
-from .socket import LARGEST, SILENT_FOR, dial, next_event, reason_of
+from .socket import LARGEST, SILENT_FOR, dial, in_short, next_event, reason_of
 
 
 class _Error(msgspec.Struct):
@@ -84,6 +84,5 @@ async def _post(address: Address, body: bytes, context: ssl.SSLContext | None) -
         raise Unreachable(f"{address.url} breaks off ({reason_of(error)})") from error
     if not isinstance(answer, h11.Response) or answer.status_code != 200:
         status = getattr(answer, "status_code", None)
-        text = " ".join(told.decode(errors="replace").split())[:300]
-        raise Unreachable(f"{address.url} answers a call with status {status}: {text}", status)
+        raise Unreachable(f"{address.url} answers a call with status {status}: {in_short(told)}", status)
     return bytes(told)

@@ -272,6 +272,11 @@ async def _beginning(stream: ByteStream, machine: h11.Connection) -> bytes:
     return bytes(told)
 
 
+def in_short(told: bytes | bytearray) -> str:
+    """The beginning of an answer, in one line for an error."""
+    return " ".join(told.decode(errors="replace").split())[:300]
+
+
 def _check_accepted(address: Address, answer: h11.InformationalResponse, key: bytes) -> None:
     accept = base64.b64encode(sha1(key + _ACCEPT, usedforsecurity=False).digest())
     if dict(answer.headers).get(b"sec-websocket-accept") != accept:
@@ -284,7 +289,7 @@ def _rejected(address: Address, answer: h11.Response, told: bytes) -> Rejected:
     if status in (404, 405, 200):
         problem = f"{address.url} answers with status {status}, it is not a dataflow daemon"
     else:
-        text = " ".join(told.decode(errors="replace").split())[:300]
+        text = in_short(told)
         problem = f"{address.url} answers with status {status}" + (f": {text}" if text else "")
     return Rejected(problem, status, float(retry_after) if retry_after.isdigit() else None)
 

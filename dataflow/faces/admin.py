@@ -406,7 +406,7 @@ _EVENTS: Final = About(
         Parameter("after", Annotated[int, Meta(ge=0)], "only ids above this one; else the newest events"),
         Parameter("limit", Annotated[int, Meta(ge=1, le=MAX_EVENTS)], "events in the answer", default=EVENTS),
     ),
-    more="The daemon keeps 1,000 of them in memory. What happens again at one place within a second is one"
+    more="The daemon keeps 1,000 of them in memory. Repetitions at one place within a second are one"
     " event. A burst of one kind pushes out no other kind.",
 )
 _PROBLEMS: Final = About(

@@ -285,6 +285,15 @@ def json_response(body: Any, status: int = 200, mimetype: str = "application/jso
     return Response(msgspec.json.encode(body), status, mimetype=mimetype)
 
 
+def moved_to(address: str) -> Callable[[], Awaitable[Response]]:
+    """The handler of a page that has moved. The address is relative: nobody knows where the daemon is."""
+
+    async def moved() -> Response:
+        return Response(b"", status=302, headers={"Location": address})
+
+    return moved
+
+
 async def file_response(content: bytes, mimetype: str | None) -> Response:
     """A file: a browser asks again each time, and is answered 304 as long as it is the same."""
     answer = Response(content, mimetype=mimetype, headers={"Cache-Control": "no-cache"})

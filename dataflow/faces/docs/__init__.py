@@ -8,7 +8,7 @@ UI comes from a library that only this face needs.
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +21,7 @@ from quart import Response
 from dataflow import plugs
 from dataflow.gateway import face
 from dataflow.gateway.about import About, Answer, Parameter, Sample, simple
-from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, file_response, served
+from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, file_response, moved_to, served
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.settings.schema import FaceSettings
@@ -75,9 +75,9 @@ class Face(face.Face):
             Route("/swagger/v1/swagger.json", openapi, about=_DOCUMENT),
             Route("/swagger/index.html", page, about=_PAGE),
             Route("/swagger/<name>", file, about=_FILE),
-            Route("/swagger/", _elsewhere("index.html"), about=_MOVED),
-            Route("/swagger", _elsewhere("swagger/index.html"), about=_MOVED),
-            Route("/docs", _elsewhere("swagger/index.html"), about=_MOVED),
+            Route("/swagger/", moved_to("index.html"), about=_MOVED),
+            Route("/swagger", moved_to("swagger/index.html"), about=_MOVED),
+            Route("/docs", moved_to("swagger/index.html"), about=_MOVED),
         )
 
     def about(self, hall: Hall) -> Iterable[Sample]:
@@ -102,14 +102,6 @@ def _document(hall: Hall, routes: Iterable[Route]) -> dict[str, Any]:
         faces={each.name: each.words for each in hall.faces},
         token=hall.settings.operator_token is not None,
     )
-
-
-def _elsewhere(to: str) -> Callable[[], Any]:
-    async def moved() -> Response:
-        # Relative, because nobody knows where the daemon is mounted.
-        return Response(b"", status=302, headers={"Location": to})
-
-    return moved
 
 
 # -- descriptions for OpenAPI --------------------------------------------------------------------------

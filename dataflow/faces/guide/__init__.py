@@ -19,7 +19,7 @@ from quart import Response
 
 from dataflow.gateway import face
 from dataflow.gateway.about import About, Answer, Parameter, Sample
-from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, file_response
+from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, file_response, moved_to
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
 from dataflow.settings.schema import FaceSettings
@@ -54,7 +54,7 @@ class Face(face.Face):
         return (
             Route("/docs/guide/", _file, about=_INDEX),
             Route("/docs/guide/<path:name>", _file, about=_FILE),
-            Route("/docs/guide", _moved, about=_MOVED),
+            Route("/docs/guide", moved_to("guide/"), about=_MOVED),
         )
 
     def about(self, hall: Hall) -> Iterable[Sample]:
@@ -80,11 +80,6 @@ def _read(name: str) -> bytes | None:
         return there[name].read_bytes()
     except (KeyError, FileNotFoundError):  # the second one: it is being built anew
         return None
-
-
-async def _moved() -> Response:
-    # Relative, because nobody knows where the daemon is mounted.
-    return Response(b"", status=302, headers={"Location": "guide/"})
 
 
 # -- descriptions for OpenAPI --------------------------------------------------------------------------
