@@ -24,6 +24,7 @@ const deeds = {
   },
   close({ name }) {
     followed.get(name).close();
+    tell({ name, closed: true });
   },
   async call({ name, method, params }) {
     await feed.call(method, params).then(

@@ -17,7 +17,7 @@ from supervisors import Child, Context, Supervisor, run, say_at_once
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
-import signal, sys, time, trio
+import signal, sys, time, trio, trio.testing
 from supervisors import Backoff, Child, Limit, Supervisor, run, runner
 
 runner.LAST_RESORT = 1000  # on a busy machine the alarm could overtake the thread that reports
@@ -31,6 +31,8 @@ class Actor:
             raise OSError("no start")
         ctx.ready()
         await trio.sleep(0)
+        if LIFE == "obeys":
+            await trio.testing.wait_all_tasks_blocked()  # the whole tree runs
         print("up", flush=True)
         if LIFE == "exits":
             raise SystemExit(7)

@@ -101,6 +101,12 @@ class User:
         await self.do("trades", name, symbols=symbols, options=options)
         return self.of(name, str(symbols))
 
+    async def close(self, name: str) -> None:
+        """Returns when the program has closed it: orders and trades come to it by different ways."""
+        self.answers.clear()
+        await self.do("close", name)
+        await self.until(lambda: {"name": name, "closed": True} in self.answers)
+
     def of(self, name: str = "t", symbol: str = SYMBOL) -> Told:
         return self.told.setdefault((name, symbol), Told(symbol))
 
@@ -259,10 +265,10 @@ async def test_a_symbol_that_is_followed_in_three_ways() -> None:
         assert one.ids == [*range(8, 21)]
         assert longer.ids == [*range(2, 21)]
         assert every.ids == u.of("every", ETH).ids == [*range(14, 21)]
-        await u.do("close", "t")
+        await u.close("t")
         await s.publish(21, 22, SYMBOL, ETH)
         await u.until(lambda: all(each.ids[-1:] == [22] for each in all_of[1:]))
-        await u.do("close", "every")
+        await u.close("every")
         again = await u.follow(name="again", snapshot=5)
         await s.publish(23, 24, SYMBOL, ETH)
         await u.until(lambda: longer.ids[-1:] == again.ids[-1:] == [24])
