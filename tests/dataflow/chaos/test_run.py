@@ -124,7 +124,7 @@ async def test_a_daemon_that_does_not_deduplicate_is_found_out(monkeypatch: pyte
     """Repeated trades are admitted again: twice in the stream, and delivered twice."""
     monkeypatch.setattr(History, "_judge", lambda self, trade, feed: Verdict.ADMITTED)
     figures = await rehearse(evolve(BREEZE, seed=REPEATING))
-    assert {"twice", "duplicated"} <= set(figures.violations)
+    assert {"twice", "duplicated"} <= set(figures.violations), figures.evidence
 
 
 async def test_a_daemon_that_alters_a_trade_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
