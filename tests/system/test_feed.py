@@ -30,11 +30,11 @@ from dataflow.client import (
 from dataflow.settings.schema import Admission, Gateway
 from simulators import Exchange, open_binance
 from simulators import Trade as Sent
+from tests.support.ports import own_port
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 from tests.system.following import BACKENDS, following, replayed
 from tests.system.process import Home
-from tests.system.test_comeback import free_ports
 
 SYMBOL, THEIRS = "BTC-USDT", "BTCUSDT"
 backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -302,7 +302,7 @@ async def test_a_wrong_address_raises_at_once_and_a_daemon_that_comes_is_waited_
             events = feed.events()
             return [(await anext(events)).state for _ in range(3)]
 
-    (port,) = free_ports(1)
+    port = own_port()
     url = f"http://127.0.0.1:{port}"
     run = partial(anyio.run, backend=backend)
     for address in (url, url.replace("http", "ws") + "/ws"):
