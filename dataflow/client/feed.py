@@ -304,8 +304,8 @@ class Feed:
             if topic.channel == TRADES:
                 self._traders[topic.symbol] = inbox
             past = None if topic.channel == QUALITY else snapshot
-            call = self._core.follow(topic.symbol, topic.channel, interval=topic.interval, snapshot=past)
-            self._link.say(call)
+            calls = self._core.follow(topic.symbol, topic.channel, interval=topic.interval, snapshot=past)
+            self._link.say(*calls)
         return Following(self, inbox)
 
     def _leave(self, inbox: Inbox) -> None:
@@ -435,9 +435,8 @@ class Feed:
         made = self._link.made
         await anyio.sleep(max(seconds, self._link.retry_first))
         self._asking.remove(topic)
-        call = self._core.again(topic)
-        if call is not None and made == self._link.made:  # else the next connection has asked
-            self._link.say(call)
+        if made == self._link.made:  # else the next connection has asked
+            self._link.say(*self._core.again(topic))
 
     def _end(self, error: Exception | None) -> None:
         self._error = error
