@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -201,35 +200,6 @@ class TestClient:
         assert as_line(columns, "trades.update", {"symbol": "A-B"}).startswith(
             "-- UNREADABLE trade (Object missing"
         )
-
-
-class TestCompletion:
-    @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-    def test_in_bash(self, output: Output, tmp_path: Path) -> None:
-        """The script completes commands, commands of commands, options, and the values of options."""
-        script = tmp_path / "dataflow.bash"
-        script.write_text(output.of("completion", "bash")[1])
-        asked = {"st": "status", "config d": "default", "status --w": "--watch", "top --by c": "client"}
-        lines = [f"source {script}", "f=$(complete -p dataflow | sed 's/.*-F \\([^ ]*\\).*/\\1/')"]
-        for words in asked:
-            typed = f"dataflow {words}"
-            lines += [f"COMP_WORDS=({typed}); COMP_CWORD={typed.count(' ')}; COMP_LINE='{typed}'"]
-            lines += [f"COMP_POINT={len(typed)}; COMPREPLY=(); $f; echo ${{COMPREPLY[*]}}"]
-        told = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
-        assert told.stdout.splitlines() == list(asked.values())
-
-    @pytest.mark.parametrize("shell", ["zsh", "fish"])
-    def test_other_shells(self, output: Output, shell: str) -> None:
-        """Each gets a script of its own on standard output."""
-        code, out, err = output.of("completion", shell)
-        assert (code, err) == (0, "")
-        assert "_dataflow" in out
-
-    def test_another_shell(self, output: Output) -> None:
-        """It is a mistake that names those that are known."""
-        code, _, err = output.of("completion", "tcsh")
-        assert code == 1
-        assert 'Choose from: "bash", "zsh", "fish"' in err
 
 
 class TestEnds:
