@@ -31,6 +31,7 @@ from .events import (
     Quality,
     Refused,
     Rewound,
+    Side,
     Subscribed,
     Topic,
     Trade,
@@ -51,6 +52,9 @@ POSITIONS_AT_ONCE: Final = 59_000  # bytes of them in one call: the server takes
 MOST_GAPS_OF_ALL: Final = 20_000  # in the positions of one subscription: the server takes no more
 _LEAVE: Final = "leave "  # begins the ids of calls that end a subscription
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ZERO: Final = Decimal(0)  # to compare with an int takes four times as long
+_ENDLESS: Final = Decimal("Infinity")
+_BOTTOM: Final = -_ENDLESS
 
 
 @frozen
@@ -167,9 +171,8 @@ class Client:
                     yield from self._array(part)
                 else:
                     yield from self._message(_message.decode(part))
-        # Of arithmetic: "sNaN" is a decimal that is equal to none.
-        except (msgspec.DecodeError, UnicodeError, RecursionError, ArithmeticError) as error:
-            raise Unreadable(str(error)) from error  # of arithmetic: "sNaN" equals nothing
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise Unreadable(str(error)) from error
 
     # What is said.
 
@@ -219,6 +222,8 @@ class Client:
             return
         known = self._answered(message.id)
         if message.error is not None:
+            if bytes(message.result) not in (b"", b"null"):
+                raise Unreadable("an answer with both result and error")
             if known is None or known:
                 error, topic = message.error, self._asked(message.id)
                 refused = Refused(topic=topic, code=error.code, message=error.message, data=error.data)
@@ -254,21 +259,19 @@ class Client:
         said = bytes(params)
         match method:
             case "trades.update":
-                trade = _trade.decode(said)
+                trade = possible(_trade.decode(said))
                 stream = self._stream(trade.symbol)
                 stream.take(trade)
                 if not stream.left:
                     yield trade, said
-            case "stream.gap":
-                gap = _gap.decode(said)
-                stream = self._stream(gap.symbol)
+            case "stream.gap" if (of := _of.decode(said)).channel == TRADES:
+                gap, stream = _gap.decode(said), self._stream_of(of)
                 stream.take(gap)
                 if not stream.left:
                     yield gap, said
-            case "stream.filled":
-                fill = _fill.decode(said)
-                stream = self._stream(fill.symbol)
-                for filled in stream.fill(self._filled(fill, fill.symbol)):
+            case "stream.filled" if (of := _of.decode(said)).channel == TRADES:
+                fill, stream = _fill.decode(said), self._stream_of(of)
+                for filled in stream.fill(self._filled(fill, of.symbol)):
                     if not stream.left:
                         yield filled, _spelled(filled, stream.epoch)
             case "stream.rewind":
@@ -285,7 +288,7 @@ class Client:
                 if self._wish_of(Topic(QUALITY, state.symbol)) is not None:
                     yield self._qualities(state.symbol).take(state), said
             case "candles.update":
-                candle = _candle.decode(said)
+                candle = _candle_of(said)
                 topic = Topic(CANDLES, candle.symbol, candle.interval)
                 if self._wish_of(topic) is not None:
                     for news in self._bars(topic).take(candle):
@@ -313,17 +316,20 @@ class Client:
             bars = self._bars(topic)
             bars.answered(answer.epoch)
             for raw in answer.candles:
-                for news in bars.take(_candle.decode(raw)):
+                for news in bars.take(_candle_of(raw)):
                     yield news, bytes(raw)
 
     def _subscribed(self, topic: Topic, answer: _Answer, is_wanted: bool) -> Heard:
         key = None
         if answer.topic is not None:
-            key = self._compact[answer.topic] = _key(topic, answer)
+            key = _key(topic, answer)
+            if self._compact.setdefault(answer.topic, key).symbol != key.symbol:
+                raise ServerFault(f"{topic}: its number {answer.topic} is that of another symbol")
+            self._compact[answer.topic] = key
         said: dict[int, bytes] = {}
         entries: list[Entry] = []
         for raw in answer.trades:
-            entries.append(self._told(raw, key))
+            entries.append(self._told(raw, key, topic.symbol))
             said[entries[-1].first] = bytes(raw)
         entries += [replace(gap, symbol=topic.symbol) for gap in answer.gaps]
         for event in self._new(topic, is_wanted).answered(
@@ -384,6 +390,13 @@ class Client:
             raise ServerFault(f"{topic}: came without a subscription")
         return stream
 
+    def _stream_of(self, of: _Of) -> Stream:
+        """The stream that a gap or a fill belongs to. Raises ServerFault."""
+        stream = self._stream(of.symbol)
+        if stream.live and of.epoch != stream.epoch:
+            raise ServerFault(f"{stream.topic}: told of epoch {of.epoch} in epoch {stream.epoch}")
+        return stream
+
     def _new(self, topic: Topic, is_wanted: bool) -> Stream:
         """The stream that an answer belongs to."""
         streams = self.streams if is_wanted else self._left
@@ -442,19 +455,24 @@ class Client:
         key = self._compact[topic] = _Key(topic, ())
         return key
 
-    def _told(self, raw: msgspec.Raw, key: _Key | None) -> Trade:
+    def _told(self, raw: msgspec.Raw, key: _Key | None, symbol: str) -> Trade:
+        """A trade in an answer or a fill of `symbol`. Raises ServerFault."""
         said = bytes(raw)
-        if not said.startswith(b"["):
-            return _trade.decode(said)
-        row = _row.decode(said)
-        key = key or self._key_of_later(row.topic)
-        if key is None:
-            raise Unreadable("an array in an answer without columns")
-        return _of_row(row, key)
+        if said.startswith(b"["):
+            row = _row.decode(said)
+            key = key or self._key_of_later(row.topic)
+            if key is None:
+                raise Unreadable("an array in an answer without columns")
+            trade = _of_row(row, key)
+        else:
+            trade = possible(_trade.decode(said))
+        if trade.symbol != symbol:
+            raise ServerFault(f"{symbol}: a trade of {trade.symbol} among its own")
+        return trade
 
     def _filled(self, fill: _Fill, symbol: str) -> Filled:
         key = next((each for each in self._compact.values() if each.symbol == symbol), None)
-        trades = tuple(self._told(raw, key) for raw in fill.trades)
+        trades = tuple(self._told(raw, key, symbol) for raw in fill.trades)
         return Filled(symbol=symbol, first=fill.first, last=fill.last, trades=trades)
 
 
@@ -491,7 +509,14 @@ class _Fill(msgspec.Struct, kw_only=True):
     first: Place = msgspec.field(name="from")
     last: Place = msgspec.field(name="to")
     trades: list[msgspec.Raw]
-    symbol: str = ""
+
+
+class _Of(msgspec.Struct):
+    """Whose a gap or a fill is."""
+
+    symbol: str
+    epoch: Place
+    channel: str = TRADES
 
 
 class _Place(msgspec.Struct):
@@ -507,7 +532,7 @@ class _Row(msgspec.Struct, array_like=True):
     topic: int | str
     offset: int
     timestamp: int  # us
-    side: str | None
+    side: Side | None
     price: Decimal
     qty: Decimal
     trade_id: str | None
@@ -538,6 +563,7 @@ _answer: Final = msgspec.json.Decoder(_Answer)
 _answers: Final = msgspec.json.Decoder(list[_Answer])
 _trade: Final = msgspec.json.Decoder(Trade)
 _gap: Final = msgspec.json.Decoder(Gap)
+_of: Final = msgspec.json.Decoder(_Of)
 _fill: Final = msgspec.json.Decoder(_Fill)
 _place: Final = msgspec.json.Decoder(_Place)
 _quality: Final = msgspec.json.Decoder(Quality)
@@ -558,6 +584,27 @@ def _of_row(row: _Row, key: _Key) -> Trade:
     return _of_rows([row], key)[0]
 
 
+def possible(trade: Trade) -> Trade:
+    """The trade, if there can be one like it: a price may be below zero. Raises Unreadable."""
+    if not _can_be(trade.price, trade.quantity):
+        raise Unreadable(f"{trade.symbol}: {trade.quantity} for {trade.price} is no trade")
+    return trade
+
+
+def _candle_of(said: bytes | msgspec.Raw) -> Candle:
+    candle = _candle.decode(said)
+    if not all(map(Decimal.is_finite, (candle.open, candle.high, candle.low, candle.close, candle.volume))):
+        raise Unreadable(f"{candle.symbol}: a candle of what is no number: {candle}")
+    return candle
+
+
+def _can_be(price: Decimal, quantity: Decimal) -> bool:
+    try:
+        return _BOTTOM < price < _ENDLESS and _ZERO < quantity < _ENDLESS
+    except ArithmeticError:  # "NaN" is a decimal that cannot be compared
+        return False
+
+
 def _of_rows(rows: list[_Row], key: _Key) -> list[Trade]:
     symbol, names = key.symbol, key.sources
     of, moment = 0, _EPOCH
@@ -571,6 +618,8 @@ def _of_rows(rows: list[_Row], key: _Key) -> list[Trade]:
         if row.timestamp != of:  # trades often share one, and to make it is the dearest part of a trade
             of = row.timestamp
             moment = _moment(of)
+        if not _can_be(row.price, row.qty):
+            raise Unreadable(f"{symbol}: {row.qty} for {row.price} is no trade")
         trades.append(
             Trade(
                 symbol=symbol,

@@ -62,11 +62,17 @@ const parseExactly = text => JSON.parse(text.replace(DECIMALS, '$1"$2"'));
 const isPlace = value => Number.isSafeInteger(value) && value >= 0;
 const isText = value => typeof value === "string";
 const isTextOrNull = value => value === null || isText(value);
+const WHOLE = new RegExp(`^${NUMBER}$`);
+const isDecimal = value => isText(value) && WHOLE.test(value);
+const isPositive = value => isDecimal(value) && !value.startsWith("-") && /[1-9]/.test(value.split(/e/i)[0]);
+const isSide = value => value === null || value === "buy" || value === "sell";
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/;
+const isTime = value => isText(value) && TIME.test(value);
 
 function trade(told, symbol = told?.symbol) {
   const { offset, timestamp, side, price, qty, tradeId, source } = told ?? {};
-  const isRight = isPlace(offset) && isText(symbol) && isText(price) && isText(qty) && isText(timestamp)
-    && isTextOrNull(side) && isTextOrNull(tradeId) && isText(source);
+  const isRight = isPlace(offset) && isText(symbol) && isDecimal(price) && isPositive(qty) && isTime(timestamp)
+    && isSide(side) && isTextOrNull(tradeId) && isText(source) && (told.symbol ?? symbol) === symbol;
   if (!isRight) throw new ServerFault(`no trade: ${excerpt(told)}`);
   return { type: "trade", symbol, offset, timestamp, side, price, qty, tradeId, source };
 }
@@ -178,9 +184,16 @@ class Stream extends Places {
   answered(answer) {
     const entries = entriesOf(answer), { epoch, offset } = position(answer);
     this.live = true;
-    if (answer.rewound != null && this.offset !== null) this.rewind(answer.rewound);
+    if (answer.rewound != null && this.offset !== null) {
+      if (answer.rewound.epoch !== epoch) throw new ServerFault(`${this.symbol}: a rewind to another epoch`);
+      this.rewind(answer.rewound);
+    }
+    const goesOn = this.#goesOn(entries, answer);
+    if (goesOn && epoch < this.epoch) {
+      throw new ServerFault(`${this.symbol}: epoch ${epoch} goes on with epoch ${this.epoch}`);
+    }
     this.epoch = epoch;
-    if (this.#goesOn(entries, answer)) {
+    if (goesOn) {
       this.#tell({ type: "at", symbol: this.symbol, epoch, offset: null });
       for (const each of answer.filled ?? []) this.fill(each);
     } else {
@@ -238,9 +251,13 @@ class Stream extends Places {
     for (const part of parts(filled, this.close(from, to))) this.#tell(part);
   }
 
-  /** What came behind this place is no part of the stream; its epoch goes on from there. */
+  /** What came behind this place is no part of the stream; a later epoch goes on from there. */
   rewind(told) {
     const { epoch, offset } = position(told);
+    if (epoch <= this.epoch || offset >= this.offset) {
+      const here = `${this.offset} of ${this.epoch}`;
+      throw new ServerFault(`${this.symbol}: place ${offset} of epoch ${epoch} is not before ${here}`);
+    }
     this.cut({ epoch, offset });
     this.#tell({ type: "rewound", symbol: this.symbol, epoch, offset });
   }
@@ -261,6 +278,12 @@ class Stream extends Places {
     if (!anew && told === null) return;
     const reason = told?.type === "gap" ? told.reason : "overrun";
     this.#tell({ type: "gap", symbol: this.symbol, from: FROM_NOTHING, to: null, reason });
+  }
+
+  /** Whether what is told belongs to the stream as it is. */
+  of({ epoch }) {
+    if (epoch === this.epoch) return this;
+    throw new ServerFault(`${this.symbol}: told of epoch ${excerpt(epoch)} in epoch ${this.epoch}`);
   }
 
   #tell(event) {
@@ -1035,10 +1058,10 @@ class Feed {
   #notified(method, params) {
     switch (method) {
       case "stream.gap":
-        if (params.channel === TRADES) return this.#live(params).take(gap(params));
+        if (params.channel === TRADES) return this.#live(params).of(params).take(gap(params));
         break;
       case "stream.filled":
-        if (params.channel === TRADES) return this.#live(params).fill(params);
+        if (params.channel === TRADES) return this.#live(params).of(params).fill(params);
         break;
       case "stream.rewind":
         if (params.channel === TRADES) return this.#live(params).rewind(params);
@@ -1062,6 +1085,7 @@ class Feed {
   #answered(id, result, error) {
     const asked = this.#asked.get(id);
     if (!asked) throw new ServerFault(`an answer to no call: ${excerpt(id ?? error ?? null)}`);
+    if (error != null && result != null) throw new ServerFault(`an answer with both result and error: ${excerpt(id)}`);
     this.#asked.delete(id);
     this.#link.served();
     if (asked.kind === "call") {
@@ -1126,7 +1150,7 @@ class Feed {
   }
 
   #state({ symbol, source, state, since, reason = null, missing = null, lag = null }) {
-    if (!isText(symbol) || !isText(source) || !isText(state)) throw new ServerFault("no state of a source");
+    if (!isText(symbol) || !isText(source) || !isText(state) || !isTime(since)) throw new ServerFault("no state of a source");
     const event = { type: "quality", symbol, source, state, since, reason, missing, lag };
     for (const view of this.#viewsOf(QUALITY, symbol, null)) view.push(event, `${symbol} ${source}`);
   }
@@ -1134,7 +1158,9 @@ class Feed {
   /** `view` has not seen it, even where it is no news to others. */
   #candle(told, view) {
     const { symbol, interval, start, rev, firstOffset = null } = told;
-    const isRight = isText(symbol) && isText(interval) && isText(start) && isPlace(rev);
+    const { open, high, low, close, volume } = told;
+    const isRight = isText(symbol) && isText(interval) && isTime(start) && isPlace(rev)
+      && [open, high, low, close, volume].every(isDecimal);
     if (!isRight) throw new ServerFault(`no candle: ${excerpt(told)}`);
     const views = [...this.#viewsOf(CANDLES, symbol, interval)];
     if (!views.length) return; // nobody follows it: nothing of it is remembered
@@ -1207,7 +1233,7 @@ class Feed {
   }
 }
 
-const NOBODYS = { take() {}, fill() {}, rewind() {} };
+const NOBODYS = { take() {}, fill() {}, rewind() {}, of: () => NOBODYS };
 
 const topicOf = ({ channel, symbol, interval }) =>
   interval === null ? { channel, symbol } : { channel, symbol, interval };
