@@ -114,7 +114,8 @@ def test_a_program_that_dies_knows_what_it_had_saved() -> None:
     """It gets the rest again, and the fills that came since then."""
     made = fed(trade(1), gap(2, 3), trade(4))
     made._save(made._feed)  # type: ignore[arg-type]
-    for event in (trade(5), filled(2, 2), Rewound(symbol=SYMBOL, epoch=2, offset=4, dropped=1), trade(5)):
+    since_then: list[Any] = [trade(5), filled(2, 2)]
+    for event in (*since_then, Rewound(symbol=SYMBOL, epoch=2, offset=4, dropped=1), trade(5)):
         made._take(event)
     made._forget()
     assert made.position(SYMBOL) == json.loads(made._saved)[SYMBOL]["offset"] == 4
