@@ -37,7 +37,7 @@ from .events import (
     Trade,
 )
 from .faults import ServerFault, Unreadable
-from .stream import Bars, Qualities, Stream
+from .stream import MOST_GAPS, Bars, Qualities, Stream
 
 Format: TypeAlias = Literal["json", "strings", "compact"]
 Heard: TypeAlias = Iterator[tuple[Event, bytes]]
@@ -48,7 +48,8 @@ CANDLES: Final = "candles"
 EVERY: Final = "*"  # instead of a symbol: all there are and will be
 COLUMNS: Final = ["topic", "offset", "timestamp", "side", "price", "qty", "tradeId", "source"]
 PAUSE_MOST: Final = 300.0  # seconds: the longest wish that is obeyed
-LARGEST_CALL: Final = 60_000  # bytes: the server takes 64 KiB in a message
+POSITIONS_AT_ONCE: Final = 59_000  # bytes of them in one call: the server takes 64 KiB in a message
+MOST_GAPS_OF_ALL: Final = 20_000  # in the positions of one subscription: the server takes no more
 _LEAVE: Final = "leave "  # begins the ids of calls that end a subscription
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ZERO: Final = Decimal(0)  # to compare with an int takes four times as long
@@ -100,11 +101,12 @@ class Client:
         *,
         interval: str | None = None,
         snapshot: int | None = None,
-    ) -> str:
-        """From now on follow this symbol, or `*`. Returns the call, for a connection that is open already."""
+    ) -> list[str]:
+        """From now on follow this symbol, or `*`. Returns the calls, for a connection that is open already:
+        several where one cannot name all positions."""
         topic = Topic(channel, symbol, interval)
         self.wishes[topic] = Wish(topic, snapshot)
-        return self._call(self.wishes[topic])
+        return self._subscribe(self.wishes[topic])
 
     def hold(self, symbol: str, since: Mapping[str, Any]) -> None:
         """Go on with the trades of `symbol` behind the position of an earlier life, as in `Stream.since`.
@@ -132,15 +134,15 @@ class Client:
         call = {"jsonrpc": "2.0", "id": f"{_LEAVE}{topic}", "method": "unsubscribe", "params": params}
         return self._said(call)
 
-    def again(self, topic: Topic) -> str | None:
-        """The call for a topic that was refused for a while; None when it is not followed any more."""
+    def again(self, topic: Topic) -> list[str]:
+        """The calls for a topic that was refused for a while; none when it is not followed any more."""
         wish = self.wishes.get(topic)
-        return None if wish is None else self._call(wish)
+        return [] if wish is None else self._subscribe(wish)
 
     def connect(self) -> list[str]:
         """The calls of a new connection: they begin each topic, or go on behind what is held of it."""
         self.lost()
-        return [self._call(wish) for wish in self.wishes.values()]
+        return [call for wish in self.wishes.values() for call in self._subscribe(wish)]
 
     def lost(self) -> None:
         """The connection is lost. What is held stays."""
@@ -174,7 +176,7 @@ class Client:
 
     # What is said.
 
-    def _call(self, wish: Wish) -> str:
+    def _subscribe(self, wish: Wish) -> list[str]:
         topic = wish.topic
         params: dict[str, Any] = {"channel": topic.channel, "symbol": topic.symbol}
         if topic.interval is not None:
@@ -183,25 +185,28 @@ class Client:
             params["batch"] = self.batch
             if self.format != "json":
                 params["format"] = self.format
-        since = self._since(topic)
-        if since is not None:
-            params["since"] = since
-        elif wish.snapshot is not None:
+        parts = self._since(topic)
+        if not parts and wish.snapshot is not None:
             params["snapshot"] = wish.snapshot
         self._topics[str(topic)] = topic
-        call = {"jsonrpc": "2.0", "id": str(topic), "method": "subscribe", "params": params}
-        return self._said(call)
+        calls = [params | {"since": since} for since in parts] or [params]
+        for number, each in enumerate(calls, 1):
+            if len(calls) > 1:
+                each["part"] = [number, len(calls)]
+        head = {"jsonrpc": "2.0", "id": str(topic), "method": "subscribe"}
+        return [self._said(head | {"params": each}) for each in calls]
 
     def _said(self, call: dict[str, Any]) -> str:
         self._calls[call["id"]] += 1
-        return _within_bounds(call)
+        return msgspec.json.encode(call).decode()
 
-    def _since(self, topic: Topic) -> dict[str, Any] | None:
-        if topic.symbol != EVERY:
-            stream = self.streams.get(topic)
-            return None if stream is None else stream.since
-        known = {each.symbol: stream.since for each, stream in self.streams.items() if stream.since}
-        return known or None
+    def _since(self, topic: Topic) -> list[dict[str, Any]]:
+        """The positions behind which `topic` goes on, as much of them in each part as a call has room for."""
+        if topic.symbol == EVERY:
+            known = {each.symbol: stream.since for each, stream in self.streams.items()}
+            return _parts_of({symbol: since for symbol, since in known.items() if since})
+        stream = self.streams.get(topic)
+        return [stream.since] if stream is not None and stream.since else []
 
     def _asked(self, call: Any) -> Topic | None:
         return self._topics.get(call) if isinstance(call, str) else None
@@ -658,23 +663,24 @@ def _parts(text: bytes) -> Iterator[bytes]:
         yield text
 
 
-def _within_bounds(call: dict[str, Any]) -> str:
-    """The call as text. Of many open gaps only the newest are asked for: those that fit.
-
-    Of more than some 1,200 symbols behind `*` not even the positions fit: the rest begin anew, and say so.
-    """
-    most = 1_000
-    while len(text := msgspec.json.encode(call)) > LARGEST_CALL and most:
+def _parts_of(positions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Positions by symbol, in parts of a bounded size. Of too many gaps the newest of each stream stay."""
+    most = MOST_GAPS
+    while sum(min(most, len(each.get("gaps", ()))) for each in positions.values()) > MOST_GAPS_OF_ALL:
         most //= 2
-        since = call["params"].get("since") or {}
-        for each in [since] if "epoch" in since else since.values():
-            each["gaps"] = each.get("gaps", [])[-most:] if most else []
-    positions = call["params"].get("since") or {}
-    while len(text) > LARGEST_CALL and len(positions) > 1 and "epoch" not in positions:
-        for symbol in list(positions)[-(len(positions) // 8 or 1) :]:
-            del positions[symbol]
-        text = msgspec.json.encode(call)
-    return text.decode()
+    parts: list[dict[str, Any]] = []
+    room = 0
+    for symbol, since in positions.items():
+        gaps = since.pop("gaps", [])
+        if kept := gaps[max(0, len(gaps) - most) :]:
+            since["gaps"] = kept
+        size = len(msgspec.json.encode({symbol: since}))
+        if size > room:
+            parts.append({})
+            room = POSITIONS_AT_ONCE
+        parts[-1][symbol] = since
+        room -= size
+    return parts
 
 
 def pause_of(told: Any) -> float | None:

@@ -53,7 +53,7 @@ class Cursor:
         except msgspec.ValidationError as error:
             raise ValueError(f"{symbol}: no position: {error}") from None
         self.epoch, self.offset = position.epoch, position.offset
-        self.gaps = [Gap(symbol=symbol, first=a, to=b, reason=HELD) for a, b in position.gaps]
+        self.gaps = [Gap(symbol=symbol, first=a, to=b, reason=HELD) for a, b in position.gaps[-MOST_GAPS:]]
 
     def take(self, event: Entry | Filled | Rewound | Subscribed) -> None:
         """Go on behind what was taken."""

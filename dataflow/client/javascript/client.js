@@ -15,6 +15,8 @@ const MOST_GAPS = 1_000; // open gaps of a stream that are remembered, the newes
 const MOST_CANDLES = 1_000; // of a symbol and interval, whose revisions are remembered
 const MOST_CALLS = 1_000; // that wait for their answers; further ones are refused
 const CALLS_AT_ONCE = 100, BYTES_AT_ONCE = 60_000; // of a batch: the server takes no more
+const POSITIONS_AT_ONCE = 59_000; // bytes of them in one call
+const MOST_GAPS_OF_ALL = 20_000; // in the positions of one subscription: the server takes no more
 const SILENCE = 20; // seconds without a word: then the server is asked for one, and as long again waited for
 const PATIENCE = 15; // seconds for a connection to open
 const PAUSE_MOST = 600; // seconds: the longest wish of the server that is obeyed; a timer of 25 days would fire at once
@@ -117,7 +119,7 @@ class Places {
   start({ epoch, offset, gaps = [] }) {
     this.epoch = epoch;
     this.offset = this.begin = offset;
-    this.gaps = gaps.map(each => [...each]);
+    this.gaps = gaps.slice(-MOST_GAPS).map(each => [...each]);
     this.unknown = [];
   }
 
@@ -756,7 +758,7 @@ const keyOf = ({ channel, symbol, interval }) => [channel, symbol, interval].fil
 class Feed {
   #link;
   #isClosed = false;
-  #wishes = new Map(); // by topic: {channel, symbol, interval, views}
+  #wishes = new Map(); // by topic: {channel, symbol, interval, views, live}
   #streams = new Map(); // by symbol
   #revisions = new Map(); // by topic of candles: {epoch, revs}
   #events = new Set();
@@ -874,7 +876,7 @@ class Feed {
     view.answered = known.length > 0;
     for (const symbol of view.symbols) {
       const key = keyOf({ channel, symbol, interval });
-      const wish = this.#wishes.get(key) ?? { channel, symbol, interval, views: new Set() };
+      const wish = this.#wishes.get(key) ?? { channel, symbol, interval, views: new Set(), live: false };
       this.#wishes.set(key, wish);
       wish.views.add(view);
       if (channel === TRADES && symbol !== EVERY) this.#stream(symbol).seats.add(view.seat(symbol));
@@ -925,21 +927,24 @@ class Feed {
 
   /** `view`: the one that begins with this; null: a stream goes on. */
   #subscribe(wish, view) {
-    const params = topicOf(wish), since = view === null ? this.#since(wish) : null;
+    const params = topicOf(wish), parts = view === null ? this.#since(wish) : [], count = parts.length;
     if (wish.channel === TRADES) params.batch = true;
     if (wish.channel !== QUALITY) params.format = "strings";
-    if (since) params.since = since;
     const snapshot = view === null ? this.#snapshot(wish) : view.snapshot;
     if (snapshot !== null && wish.channel !== QUALITY) params.snapshot = snapshot;
-    this.#ask("subscribe", params, { kind: "follow", wish, view });
+    const calls = parts.map(since => ({ ...params, since }));
+    const last = calls.pop() ?? params;
+    calls.forEach((each, at) => this.#ask("subscribe", { ...each, part: [at + 1, count] }, { kind: "part", wish }));
+    if (count > 1) last.part = [count, count];
+    this.#ask("subscribe", last, { kind: "follow", wish, view });
   }
 
+  /** The positions behind which a topic goes on, as much of them in each part as a call has room for. */
   #since({ channel, symbol }) {
-    if (channel !== TRADES) return null;
-    if (symbol !== EVERY) return this.#streams.get(symbol).since;
-    const quiet = [...this.#streams.values()].filter(({ live, since }) => since && !live);
-    const known = quiet.map(stream => [stream.symbol, stream.since]);
-    return known.length ? Object.fromEntries(fitting(known)) : null;
+    if (channel !== TRADES) return [];
+    if (symbol !== EVERY) return [this.#streams.get(symbol).since].filter(Boolean);
+    const quiet = [...this.#streams.values()].filter(({ live }) => !live);
+    return partsOf(quiet.map(stream => [stream.symbol, stream.since]).filter(([, since]) => since));
   }
 
   /** What goes along when a topic goes on. States are told again: the newest ones may have come meanwhile. */
@@ -965,8 +970,8 @@ class Feed {
     const texts = this.#outgoing.splice(0).map(call => JSON.stringify(call));
     while (texts.length && this.#link.isOpen) {
       let count = 1;
-      for (let bytes = texts[0].length; count < Math.min(texts.length, CALLS_AT_ONCE); count++) {
-        bytes += texts[count].length + 1;
+      for (let bytes = bytesOf(texts[0]); count < Math.min(texts.length, CALLS_AT_ONCE); count++) {
+        bytes += bytesOf(texts[count]) + 1;
         if (bytes > BYTES_AT_ONCE) break;
       }
       const batch = texts.splice(0, count);
@@ -1004,6 +1009,7 @@ class Feed {
     this.#outgoing = [];
     this.#leaving.clear();
     for (const stream of this.#streams.values()) stream.live = false;
+    for (const wish of this.#wishes.values()) wish.live = false;
     for (const { reject } of asked) reject?.(new CallError(LOST, `the connection is lost: ${reason}`));
   }
 
@@ -1097,6 +1103,7 @@ class Feed {
 
   #subscribed({ wish, view }, answers) {
     const isAll = wish.symbol === EVERY;
+    wish.live = true;
     wish.snapshot = null; // once begun, it goes on at its place
     for (const answer of answers) {
       const { symbol } = answer ?? {};
@@ -1212,8 +1219,7 @@ class Feed {
   }
 
   #isLive(wish) {
-    if (![...wish.views].every(view => this.#isOn(wish, view))) return false;
-    return wish.channel !== TRADES || wish.symbol === EVERY || this.#streams.get(wish.symbol).live;
+    return wish.live && [...wish.views].every(view => this.#isOn(wish, view));
   }
 
   async #page(params) {
@@ -1232,14 +1238,26 @@ const NOBODYS = { take() {}, fill() {}, rewind() {}, of: () => NOBODYS };
 const topicOf = ({ channel, symbol, interval }) =>
   interval === null ? { channel, symbol } : { channel, symbol, interval };
 
-/** As many positions as one call may name: without gaps, if that makes room. Streams left out begin anew. */
-function fitting(known) {
-  const size = entries => entries.reduce((sum, entry) => sum + JSON.stringify(entry).length, 0);
-  const most = BYTES_AT_ONCE - 1_000;
-  if (size(known) <= most) return known;
-  let room = most;
-  const bare = known.map(([name, { epoch, offset }]) => [name, { epoch, offset }]);
-  return bare.filter(entry => (room -= size([entry])) >= 0);
+const encoder = new TextEncoder();
+const bytesOf = text => encoder.encode(text).length;
+
+/** Positions by symbol, in parts of a bounded size. Of too many open gaps the newest of each stream stay. */
+function partsOf(positions) {
+  let most = MOST_GAPS, room = 0;
+  const gapsOf = ({ gaps = [] }) => gaps.slice(Math.max(0, gaps.length - most));
+  while (positions.reduce((sum, [, since]) => sum + gapsOf(since).length, 0) > MOST_GAPS_OF_ALL) most = most >> 1;
+  const parts = [];
+  for (const [symbol, { epoch, offset, ...since }] of positions) {
+    const gaps = gapsOf(since), position = gaps.length ? { epoch, offset, gaps } : { epoch, offset };
+    const size = bytesOf(JSON.stringify({ [symbol]: position }));
+    if (size > room) {
+      parts.push([]);
+      room = POSITIONS_AT_ONCE;
+    }
+    parts.at(-1).push([symbol, position]);
+    room -= size;
+  }
+  return parts.map(Object.fromEntries);
 }
 
 function namesOf(symbols) {
