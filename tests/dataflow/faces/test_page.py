@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.app import hall
-from dataflow.faces.page import OWN_FILES, served
+from dataflow.faces.page import OWN_FILES, Access, served
 from dataflow.settings.schema import Candles, Settings
 from tests.support.node import NODE
 from tests.support.vendor import CHARTS, sums
@@ -128,10 +128,8 @@ def test_the_charts_are_those_of_the_registry() -> None:
 
 def test_the_page_can_know_the_intervals() -> None:
     """`/api/v1/faces` tells those of candles, in the order of the configuration."""
-    assert served(hall(Settings(sources={}, candles=Candles(intervals=("1m", "1d"))))).intervals == [
-        "1m",
-        "1d",
-    ]
+    settings = Settings(sources={}, candles=Candles(intervals=("1m", "1d")))
+    assert served(hall(settings), Access(True, "open", None, None)).intervals == ["1m", "1d"]
 
 
 def luminance(colour: str) -> float:
