@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -25,6 +24,7 @@ from dataflow.settings.schema import Gateway
 from simulators import Trade, open_binance
 from tests.support import node
 from tests.support.browser import Heard, browse
+from tests.support.ports import own_port
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance, http_client
 from tests.system.test_docs import everything
@@ -36,8 +36,7 @@ SYMBOL = "BTC-USDT"
 @asynccontextmanager
 async def trading(**tables: Any) -> AsyncIterator[Daemon]:
     """A daemon with one symbol, which trades all the time, and a source for producers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        ticks = ticks_protobuf.Settings(connector="ticks_protobuf", port=free.getsockname()[1])
+    ticks = ticks_protobuf.Settings(connector="ticks_protobuf", port=own_port())
     async with (
         open_binance() as exchange,
         daemon(sources={**from_binance(exchange.url, SYMBOL, eager=True), "ticks": ticks}, **tables) as d,

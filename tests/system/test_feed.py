@@ -30,11 +30,11 @@ from dataflow.client import (
 from dataflow.settings.schema import Admission, Gateway
 from simulators import Exchange, open_binance
 from simulators import Trade as Sent
+from tests.support.ports import own_port
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 from tests.system.following import BACKENDS, following, replayed
 from tests.system.process import Home
-from tests.system.test_comeback import free_ports
 
 SYMBOL, THEIRS = "BTC-USDT", "BTCUSDT"
 backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -277,11 +277,15 @@ async def test_refusals_say_what_would_be_right() -> None:
     async with stage() as (_exchange, d), connect(d.http) as feed:
         with pytest.raises(CallError, match=r"^BTC-USX: unknown symbol; did you mean BTC-USDT\?$"):
             await anext(feed.trades("BTC-USX"))
-        with pytest.raises(CallError, match=r"^interval 7m: ") as refused:
+        with pytest.raises(CallError, match=r"^interval 7m: unknown interval; valid: 1s, 5s, ") as refused:
             await anext(feed.candles(SYMBOL, "7m"))
         assert refused.value.code == -32602
         with pytest.raises(CallError, match=r"^BTC-USX: unknown symbol; did you mean BTC-USDT\?$"):
             await feed.recent("BTC-USX")
+        with pytest.raises(CallError, match=r"^getTrade: Method not found; did you mean getTrades or "):
+            await feed.call("getTrade")
+        with pytest.raises(CallError, match=r"^interval: is missing$"):
+            await feed.call("getCandles", symbol=SYMBOL)
         trades = feed.trades(SYMBOL)
         with pytest.raises(ValueError, match=r"^trades:BTC-USDT is followed by another iterator already: "):
             feed.trades("*")
@@ -302,7 +306,7 @@ async def test_a_wrong_address_raises_at_once_and_a_daemon_that_comes_is_waited_
             events = feed.events()
             return [(await anext(events)).state for _ in range(3)]
 
-    (port,) = free_ports(1)
+    port = own_port()
     url = f"http://127.0.0.1:{port}"
     run = partial(anyio.run, backend=backend)
     for address in (url, url.replace("http", "ws") + "/ws"):

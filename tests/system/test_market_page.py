@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from simulators import Exchange, Trade, open_binance
 from tests.bench.page import symbols
-from tests.support.browser import Heard, browse
+from tests.support.browser import Heard, browse, in_the_test
 from tests.system.daemon import Daemon, daemon, from_binance, http_client
 from tests.system.process import Home
 
@@ -60,7 +60,7 @@ class Stage(Market):
 
     def now(self, job: Callable[..., Any], *arguments: Any) -> Any:
         """`job` in the loop of the daemon, called from the browser's thread."""
-        return trio.from_thread.run(job, *arguments)
+        return in_the_test(job, *arguments)
 
 
 @asynccontextmanager
@@ -515,20 +515,19 @@ async def test_the_daemon_is_killed_and_comes_back(tmp_path: Path) -> None:
 
             def look(page: Page, heard: Heard) -> tuple[list[str], list[str]]:
                 expect.set_options(timeout=PATIENT)
-                lives = trio.from_thread.run_sync
                 page.goto(f"http://127.0.0.1:{home.port}#/market/{BTC}?interval=1s")
-                trio.from_thread.run(trade, 5)
+                in_the_test(trade, 5)
                 expect(page.locator("table.tape tbody tr")).to_have_count(5)
-                lives(died.set)
+                in_the_test(died.set)
                 expect(page.locator("#link")).to_have_text("away")
                 expect(page.locator("#strip")).to_contain_text(
                     re.compile(r"No connection to dataflow since \d\d:\d\d:\d\d")
                 )
                 expect(page.locator("body")).to_have_class("away")
                 expect(page.locator("#ready")).to_be_hidden()
-                trio.from_thread.run(back.wait)
+                in_the_test(back.wait)
                 expect(page.locator("#link")).to_have_text("connected")
-                trio.from_thread.run(trade, 4)
+                in_the_test(trade, 4)
                 expect(page.locator("body")).not_to_have_class("away")
                 expect(page.locator("table.tape tbody tr td:nth-child(6)").first).to_have_text(
                     re.compile(r"^(9|1\d)$")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import trio
 
 from dataflow.settings.schema import Chaos, Gateway, Operator, Session
 from simulators import Exchange, Trade, open_binance
-from tests.support.browser import Heard, browse
+from tests.support.browser import Heard, browse, in_the_test
 from tests.system.daemon import Daemon, client, daemon, from_binance
 from tests.system.process import Home
 from tests.system.test_trouble import beside_a_deaf_client
@@ -46,11 +45,6 @@ async def visit(url: str, view: str, seen: Callable[[Any, Heard], Any], **contex
         return result
 
     return await browse(look, **context)
-
-
-def on_the_trio_side(call: Callable[..., Any], *args: Any) -> Any:
-    """Call an async function of the test from the thread of the browser."""
-    return trio.from_thread.run(partial(call, *args))
 
 
 async def held(opening: Any, *, task_status: Any) -> None:
@@ -95,7 +89,7 @@ async def test_a_restart_asks_first_and_names_the_actor() -> None:
             page.locator(".actor .restart").click()
             dialog.get_by_role("button", name="Restart cache").click()
             page.locator(".actor .answer.good", has_text="is accepted").wait_for()
-            on_the_trio_side(d.until, lambda: [e for e in d.events if e.path == "cache" and e.epoch == 2])
+            in_the_test(d.until, lambda: [e for e in d.events if e.path == "cache" and e.epoch == 2])
             page.get_by_label("Filter the actors").fill("sessions")
             page.locator(".tree a.name", has_text="shard-1").wait_for(state="detached")
             assert [text for text in texts(page, ".tree a.name") if text.isalpha()] == [
@@ -136,7 +130,7 @@ async def test_nothing_moves_under_the_pointer_among_a_thousand_actors() -> None
             page.get_by_label("fold gateway/sessions", exact=True).wait_for()
             row.hover()
             before = row.bounding_box(), texts(page, ".tree a.name")
-            on_the_trio_side(nursery.start, held, client(d.url))
+            in_the_test(nursery.start, held, client(d.url))
             page.locator(".actors .note", has_text="1 change waits until the pointer leaves").wait_for()
             assert (row.bounding_box(), texts(page, ".tree a.name")) == before
             page.locator("h2", has_text="Figures").hover()
@@ -161,7 +155,7 @@ async def test_an_actor_that_crashes_tells_its_error_with_its_time() -> None:
             form.get_by_role("button", name="Inject").click()
             page.locator(".faults tbody tr", has_text="hang").get_by_role("button").click()
             page.locator(".faults .answer.good", has_text="is withdrawn").wait_for()
-            assert on_the_trio_side(active) == []
+            assert in_the_test(active) == []
             form.get_by_label("Fault").select_option("drop")
             form.get_by_role("button", name="Inject").click()
             page.locator(".faults .answer.bad", has_text="cannot suffer a drop").wait_for()
@@ -172,7 +166,7 @@ async def test_an_actor_that_crashes_tells_its_error_with_its_time() -> None:
                     form.get_by_label("Fault").select_option("crash")
                     form.get_by_role("button", name="Inject").click()
                     page.locator(".faults tbody tr", has_text=shard).wait_for()
-            on_the_trio_side(trade)
+            in_the_test(trade)
             page.locator(
                 ".tree td.error", has_text=re.compile(r"^\d\d:\d\d:\d\d .*injected crash")
             ).first.wait_for()
@@ -320,11 +314,11 @@ async def test_a_source_that_is_cut() -> None:
             assert page.locator(".fares tbody tr").count() <= 200
             page.get_by_label("Filter the symbols").fill("S499-")
             page.wait_for_function("document.querySelectorAll('.fares tbody tr').length === 1")
-            on_the_trio_side(exchange.disconnect, "drop", 600)
+            in_the_test(exchange.disconnect, "drop", 600)
             row.locator(".state.bad").wait_for()
             row.locator(".why", has_text=re.compile(r"^\d\d:\d\d:\d\d \S")).wait_for()
             page.locator(".fares tbody .state.bad", has_text="lost").wait_for()
-            on_the_trio_side(accept)
+            in_the_test(accept)
             row.locator(".state.good", has_text="connected").wait_for()
             page.locator(".fares tbody .state.bad").wait_for(state="detached")
             assert row.locator(".why").inner_text() == ""
@@ -349,7 +343,7 @@ async def test_while_the_daemon_is_away_the_old_says_so(tmp_path: Path) -> None:
                     page.locator("body.away").wait_for()
                     assert re.search(r"since \d\d:\d\d:\d\d", page.locator("#strip").inner_text())
                     assert page.locator(".tree a.name", has_text="shard-0").is_visible()
-                    on_the_trio_side(nursery.start, held, home.living())
+                    in_the_test(nursery.start, held, home.living())
                     page.locator("body:not(.away)").wait_for()
                     page.locator(".actor dd", has_text=re.compile(r"running for \d+ s")).wait_for()
 

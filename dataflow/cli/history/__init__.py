@@ -234,7 +234,7 @@ def restore(source: Path, /, *, directory: Directory = None, dsn: Dsn = None, co
 
 
 def import_(
-    *files: str,
+    *files: str | Path,  # a text always: that it may be a path is for the completion of shells
     source: Annotated[str | None, Parameter(show_default=False)] = None,
     symbol: Annotated[str | None, Parameter(show_default=False)] = None,
     names: importing.Names = None,
@@ -263,7 +263,7 @@ def import_(
     if not files:
         raise Mistake("import needs a file, such as `dataflow history import trades.csv`")
     keys = named(config, directory, dsn)
-    origins = importing.origins(files, source, symbol, names or {}, keys)
+    origins = importing.origins([str(file) for file in files], source, symbol, names or {}, keys)
     with lines(), writing(keys) as (store, contents):
         print(importing.run(origins, store, contents), file=sys.stderr)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +33,7 @@ from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
 from simulators import CONTROLS_ABOVE
 from tests.dataflow.cli.prepared import Daemon
+from tests.support.ports import own_port
 
 
 @pytest.fixture(autouse=True)
@@ -199,35 +200,6 @@ class TestClient:
         assert as_line(columns, "trades.update", {"symbol": "A-B"}).startswith(
             "-- UNREADABLE trade (Object missing"
         )
-
-
-class TestCompletion:
-    @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-    def test_in_bash(self, output: Output, tmp_path: Path) -> None:
-        """The script completes commands, commands of commands, options, and the values of options."""
-        script = tmp_path / "dataflow.bash"
-        script.write_text(output.of("completion", "bash")[1])
-        asked = {"st": "status", "config d": "default", "status --w": "--watch", "top --by c": "client"}
-        lines = [f"source {script}", "f=$(complete -p dataflow | sed 's/.*-F \\([^ ]*\\).*/\\1/')"]
-        for words in asked:
-            typed = f"dataflow {words}"
-            lines += [f"COMP_WORDS=({typed}); COMP_CWORD={typed.count(' ')}; COMP_LINE='{typed}'"]
-            lines += [f"COMP_POINT={len(typed)}; COMPREPLY=(); $f; echo ${{COMPREPLY[*]}}"]
-        told = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
-        assert told.stdout.splitlines() == list(asked.values())
-
-    @pytest.mark.parametrize("shell", ["zsh", "fish"])
-    def test_other_shells(self, output: Output, shell: str) -> None:
-        """Each gets a script of its own on standard output."""
-        code, out, err = output.of("completion", shell)
-        assert (code, err) == (0, "")
-        assert "_dataflow" in out
-
-    def test_another_shell(self, output: Output) -> None:
-        """It is a mistake that names those that are known."""
-        code, _, err = output.of("completion", "tcsh")
-        assert code == 1
-        assert 'Choose from: "bash", "zsh", "fish"' in err
 
 
 class TestEnds:
@@ -508,8 +480,7 @@ SOURCE = '[sources.binance]\nconnector = "binance"\nurl = "wss://stream.example.
 class TestRun:
     def test_as_shipped(self, output: Output, app_run: list[Any]) -> None:
         """Without --config the daemon uses the shipped file, and reads it again. --port overrides everything."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = own_port()
         assert output.of("run", "--port", str(port))[0] == 0
         ((settings, options),) = app_run
         as_shipped = load([shipped("server.toml")], {})
@@ -584,14 +555,24 @@ FAULT = (
 TOLD = "fault 7: delay of 0.5 s at receive of cache/shard-0, with probability 0.25, struck 1 of 3 times"
 
 
+def listening_above(distance: int) -> tuple[int, socket.socket]:
+    """A port of our own, and a listener so many ports above it."""
+    while True:
+        port = own_port()
+        with suppress(OSError):  # that one may be another program's
+            return port, socket.create_server(("127.0.0.1", port + distance))
+
+
 class TestSimulate:
     @pytest.mark.parametrize("above", [0, CONTROLS_ABOVE])
-    def test_a_taken_port_is_named(self, output: Output, taken: int, above: int) -> None:
+    def test_a_taken_port_is_named(self, output: Output, above: int) -> None:
         """The line names the port that is taken: that of the exchange, or that of its controls."""
-        code, _, err = output.of("simulate", "binance", "--port", str(taken - above), "--no-keyboard")
+        port, listener = listening_above(above)
+        with listener:
+            code, _, err = output.of("simulate", "binance", "--port", str(port), "--no-keyboard")
         assert code == 1
         assert err == (
-            f"dataflow: cannot listen on 127.0.0.1:{taken}: something else listens there already; "
+            f"dataflow: cannot listen on 127.0.0.1:{port + above}: something else listens there already; "
             "choose another with --port\n"
         )
 

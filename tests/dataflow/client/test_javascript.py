@@ -238,6 +238,84 @@ def test_both_say_and_tell_the_same(
     assert world.position == outcome["positions"]
 
 
+TRADE = {
+    "symbol": SYMBOL,
+    "channel": "trades",
+    "timestamp": "2023-11-14T22:13:20Z",
+    "side": "buy",
+    "price": "-1.5",
+}
+TRADE |= {"qty": "1.0", "tradeId": "x", "source": "acme"}
+GAP = {"symbol": SYMBOL, "channel": "trades", "epoch": 2, "from": 9, "to": 9, "reason": "source_gap"}
+FILL = GAP | {"from": 6, "to": 6, "trades": [TRADE | {"offset": 6}]}
+PLACE = {"symbol": SYMBOL, "channel": "trades"}
+NEVER: dict[str, tuple[str, dict[str, Any]]] = {  # the stream is at place 8 of epoch 2, with a gap at 6 and 7
+    "a quantity of nothing": ("trades.update", TRADE | {"offset": 9, "qty": "0.00"}),
+    "less than nothing": ("trades.update", TRADE | {"offset": 9, "qty": "-1"}),
+    "a quantity without end": ("trades.update", TRADE | {"offset": 9, "qty": "Infinity"}),
+    "a price that is no number": ("trades.update", TRADE | {"offset": 9, "price": "NaN"}),
+    "a third side": ("trades.update", TRADE | {"offset": 9, "side": "hold"}),
+    "a time of nowhere": ("trades.update", TRADE | {"offset": 9, "timestamp": "2023-11-14T22:13:20"}),
+    "a gap of an earlier epoch": ("stream.gap", GAP | {"epoch": 1}),
+    "a gap of a later epoch": ("stream.gap", GAP | {"epoch": 3}),
+    "a gap of no epoch": ("stream.gap", GAP | {"epoch": None}),
+    "a gap that ends before it begins": ("stream.gap", GAP | {"to": 8}),
+    "a fill of an earlier epoch": ("stream.filled", FILL | {"epoch": 1}),
+    "another place": ("trades.update", TRADE | {"offset": 10}),
+    "a gap without end": ("stream.gap", GAP | {"to": 1 << 70}),
+    "a fill of all there is": ("stream.filled", FILL | {"from": 1, "to": 10**15, "trades": []}),
+    "a fill of another place": ("stream.filled", FILL | {"trades": [TRADE | {"offset": 7}]}),
+    "a fill with nothing": ("stream.filled", FILL | {"trades": [TRADE | {"offset": 6, "qty": "0"}]}),
+    "a fill of another symbol": ("stream.filled", FILL | {"trades": [TRADE | {"offset": 6, "symbol": "ETH-USD"}]}),
+    "a rewind before all": ("stream.rewind", PLACE | {"epoch": 3, "offset": -5}),
+    "a rewind to what has not come": ("stream.rewind", PLACE | {"epoch": 3, "offset": 11}),
+    "a rewind to where it is": ("stream.rewind", PLACE | {"epoch": 3, "offset": 8}),
+    "a rewind within the epoch": ("stream.rewind", PLACE | {"epoch": 2, "offset": 7}),
+    "a rewind to an earlier epoch": ("stream.rewind", PLACE | {"epoch": 1, "offset": 7}),
+    "an earlier epoch that goes on": ("answer", {"epoch": 1}),
+    "a rewind to another epoch": ("answer", {"recovered": False, "rewound": {"epoch": 3, "offset": 7}}),
+    "a rewind within the epoch of the answer": ("answer", {"rewound": {"epoch": 2, "offset": 7}}),
+    "trades of another symbol": ("answer", {"trades": [TRADE | {"offset": 9, "symbol": "ETH-USD"}], "offset": 9}),
+    "a fill of another symbol in the answer": (
+        "answer",
+        {"filled": [{"from": 6, "to": 6, "trades": [TRADE | {"offset": 6, "symbol": "ETH-USD"}]}]},
+    ),
+    "fewer places than it says": ("answer", {"offset": 9}),
+    "the count is behind": ("answer", {"offset": 7}),
+    "a refusal in the answer": ("answer", {"error": {"code": -32000, "message": "no"}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", NEVER)
+def test_what_a_right_server_never_says(javascript: Program, lie: str) -> None:
+    """Both take it for a fault of the server, and go on at the last right place."""
+    world, (method, params) = honest(None, True), NEVER[lie]
+    for deed, number in [("trades", 2), ("deliver", 99), ("crash", 1), ("connect", 0), ("trades", 2)]:
+        world.do(deed, number)
+    for deed, number in [("gap", 2), ("trades", 1), ("deliver", 99)]:
+        world.do(deed, number)
+    before = world.position
+    assert before == {SYMBOL: {"epoch": 2, "offset": 8, "gaps": [[6, 7]]}}
+    if method == "answer":
+        world.connect(0)
+        [(message, _)] = world.server.wire
+        answer = json.loads(message)
+        answer |= {"error": params["error"]} if "error" in params else {"result": answer["result"] | params}
+        world.say(json.dumps(answer))
+    else:
+        world.say(json.dumps({"jsonrpc": "2.0", "method": method, "params": params}))
+    assert world.is_cut
+    assert world.position == before
+    for deed, number in [("connect", 0), ("trades", 1), ("deliver", 99)]:
+        world.do(deed, number)
+    outcome = javascript.run(snapshot=None, since=None, room=None, steps=world.steps)
+    assert not world.is_cut
+    assert world.faults == outcome["faults"]
+    assert [told(event) for event in world.events] == outcome["told"]
+    assert [[call] for call in world.calls] == outcome["calls"]
+    assert world.position == outcome["positions"]
+
+
 def honest(snapshot: int | None, counts_losses: bool, before: Sequence[tuple[str, int]] = ()) -> World:
     """`before`: what happened at the server before the client came."""
     core = Client(format="strings", keep=None)
