@@ -278,11 +278,15 @@ async def test_refusals_say_what_would_be_right() -> None:
     async with stage() as (_exchange, d), connect(d.http) as feed:
         with pytest.raises(CallError, match=r"^BTC-USX: unknown symbol; did you mean BTC-USDT\?$"):
             await anext(feed.trades("BTC-USX"))
-        with pytest.raises(CallError, match=r"^interval 7m: ") as refused:
+        with pytest.raises(CallError, match=r"^interval 7m: unknown interval; valid: 1s, 5s, ") as refused:
             await anext(feed.candles(SYMBOL, "7m"))
         assert refused.value.code == -32602
         with pytest.raises(CallError, match=r"^BTC-USX: unknown symbol; did you mean BTC-USDT\?$"):
             await feed.recent("BTC-USX")
+        with pytest.raises(CallError, match=r"^getTrade: Method not found; did you mean getTrades or "):
+            await feed.call("getTrade")
+        with pytest.raises(CallError, match=r"^interval: is missing$"):
+            await feed.call("getCandles", symbol=SYMBOL)
         trades = feed.trades(SYMBOL)
         with pytest.raises(ValueError, match=r"^trades:BTC-USDT is followed by another iterator already: "):
             feed.trades("*")

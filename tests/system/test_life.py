@@ -19,7 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 from dataflow.settings.schema import Mode, Symbol
 from dataflow.sources import lookout, vitals
 from simulators import Exchange, Trade, open_binance
-from tests.support.browser import Heard, browse
+from tests.support.browser import Heard, browse, in_the_test
 from tests.support.waiting import until
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
 
@@ -237,7 +237,7 @@ async def test_the_page_shows_a_stall_and_its_end() -> None:
             row = page.locator("table.symbols tbody tr", has_text=BTC)
             cell, link = row.locator(".quality"), row.get_by_role("link")
             expect(cell).to_have_text(re.compile("live|quiet"))
-            trio.from_thread.run_sync(stalled.set)
+            in_the_test(stalled.set)
             expect(cell).to_have_text("stalled", timeout=PATIENT)
             hint, notices = "", page.locator("#notices")
             while "stalled" not in hint:  # the state comes and goes; a hint tells that of the moment
@@ -245,7 +245,7 @@ async def test_the_page_shows_a_stall_and_its_end() -> None:
                 link.hover()
                 hint = str(link.get_attribute("title"))
             expect(notices).to_contain_text(f"binance has newer trades than it sends: {BTC}", timeout=PATIENT)
-            trio.from_thread.run_sync(cured.set)
+            in_the_test(cured.set)
             expect(cell).not_to_have_text("stalled", timeout=PATIENT)
             expect(notices).to_contain_text(f"binance sends again: {BTC}", timeout=PATIENT)
             return hint, heard.complaints

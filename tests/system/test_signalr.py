@@ -19,7 +19,7 @@ from signalrcore.hub_connection_builder import HubConnectionBuilder
 from dataflow.faces.signalr import Settings
 from dataflow.server.serve import serve
 from dataflow.settings.schema import Gateway
-from tests.support.browser import Heard, browse
+from tests.support.browser import Heard, browse, in_the_test
 from tests.support.node import MODULES, Program, install, program
 from tests.support.ports import own_port
 from tests.support.waiting import until
@@ -225,6 +225,7 @@ PAGE = """
 
 async def test_a_page_of_another_site_follows_trades() -> None:
     """In a real browser, which sends credentials and asks before: by every transport, and only from where it may."""
+    await trio.to_thread.run_sync(install)
     script = (MODULES / "@microsoft" / "signalr" / "dist" / "browser" / "signalr.js").read_bytes()
     site = QuartTrio(__name__)
 
@@ -236,12 +237,11 @@ async def test_a_page_of_another_site_follows_trades() -> None:
     async def library() -> Response:
         return Response(script, content_type="text/javascript")
 
-    await trio.to_thread.run_sync(install)
     async with trio.open_nursery() as nursery:
         (origin,) = await nursery.start(partial(serve, site, host="127.0.0.1", port=0))
         async with stage(Settings(enabled=True, origins=(origin,))) as s:
             transports = ("WebSockets", "ServerSentEvents", "LongPolling")
-            publish = partial(trio.from_thread.run, s.publish)
+            publish = partial(in_the_test, s.publish)
 
             def visit(page: Any, heard: Heard) -> tuple[dict[str, Any], str]:
                 page.goto(f"{origin}/")
