@@ -7,6 +7,11 @@ class Mistake(Exception):
     """A mistake of the user: one line, exit code 1."""
 
 
+def wrong(where: str, found: object, must: str) -> Mistake:
+    """A value that cannot be: which option or variable, what it is, and what it must be."""
+    return Mistake(f"{where}: found {found}; must be {must}")
+
+
 class Failure(Exception):
     """Not the user's mistake, but clear without a traceback: exit code 2."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json as json_
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Annotated, Any, Final, Literal
 
@@ -25,8 +26,9 @@ from dataflow.domain.secrets import concealed
 from dataflow.logs.terminal import disarmed
 
 from .common import Json, Token, Url, call, daemon_url
-from .ends import Failure, Mistake
+from .ends import Failure, Mistake, wrong
 from .keys import single_keys, without_keys
+from .picture import can_redraw
 from .words import UNKNOWN, age, lag, rate, several, share, size
 
 Row = dict[str, Any]
@@ -159,15 +161,19 @@ def top(
         One look, then end: for scripts.
     """
     if not interval > 0:
-        raise Mistake(f"--interval must be more than 0 seconds, not {interval:g}")
+        raise wrong("--interval", f"{interval:g}", "more than 0 seconds")
     if limit is not None and limit < 1:
-        raise Mistake(f"--limit must be at least 1, not {limit}")
+        raise wrong("--limit", limit, "at least 1")
     look = Look(daemon_url(url), token, by, sort, limit)
     look.check()
-    if once or json:
+    if once:
         _write(look, once, json, interval)
-    else:
-        _watch(look, interval)
+        return
+    with suppress(KeyboardInterrupt):  # the usual end
+        if json:
+            _write(look, once, json, interval)
+        else:
+            _watch(look, interval)
 
 
 @define
@@ -187,7 +193,7 @@ class Look:
         """Raises Mistake if the view has no such column."""
         titles = [column.title for column in VIEWS[self.by].columns]
         if self.sort is not None and self.sort not in titles:
-            raise Mistake(f"--sort: found {self.sort}; must be one of {', '.join(titles)}")
+            raise wrong("--sort", self.sort, f"one of {', '.join(titles)}")
 
     def rows(self) -> tuple[list[Row], int]:
         """The sorted rows, and how many there are in all. Raises Mistake or Failure."""
@@ -348,7 +354,7 @@ def _looks(once: bool, interval: float) -> Iterator[None]:
 
 def _watch(look: Look, interval: float) -> None:
     console = Console()
-    if not console.is_terminal:
+    if not can_redraw(console):
         return _write(look, once=False, json=False, interval=interval)
     look.live = True
     shown: Group | Text = picture(look, console)

@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import termios
+from functools import partial
 from typing import Any
 
 import pytest
@@ -173,9 +174,9 @@ class TestCommand:
         ("words", "told"),
         [
             (("--sort", "size"), "--sort: found size; must be one of source, state, trades/s, lag, symbols, last, for, "),
-            (("--by", "clients"), "Invalid value \"clients\" for --by. Choose from: \"source\", \"topic\", \"client\"."),
-            (("--interval", "0"), "--interval must be more than 0 seconds, not 0"),
-            (("--limit", "0"), "--limit must be at least 1, not 0"),
+            (("--by", "clients"), "--by: found clients; must be one of source, topic, client"),
+            (("--interval", "0"), "--interval: found 0; must be more than 0 seconds"),
+            (("--limit", "0"), "--limit: found 0; must be at least 1"),
         ],
     )  # fmt: skip
     def test_mistakes(self, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str) -> None:
@@ -194,6 +195,21 @@ class TestCommand:
         assert capsys.readouterr().err == f"{told}\n"
         assert main([*words, "--token", "wrong"]) == 1
         assert capsys.readouterr().err == f"{told}, and it has another one\n"
+
+    def test_on_a_dumb_terminal(self, answering: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One look after the other, without keys and escape codes. Ctrl-C is the usual end."""
+        from dataflow.cli import top
+
+        def interrupted(_seconds: float) -> None:
+            raise KeyboardInterrupt
+
+        text = io.StringIO()
+        terminal = partial(Console, file=text, force_terminal=True, _environ={"TERM": "dumb"})
+        monkeypatch.setattr(top, "Console", terminal)
+        monkeypatch.setattr(top, "without_keys", interrupted)
+        assert main(["top", "--url", answering.url]) == 0
+        assert "fast" in text.getvalue()
+        assert "\x1b" not in text.getvalue()
 
     def test_keys(self, answering: Daemon) -> None:
         """On a terminal c shows the clients, with what each is sent a second from the second look on; q ends it with
