@@ -42,6 +42,7 @@ from .answers import (
     DepartureInfo,
     EventsInfo,
     FailoverInfo,
+    GuestInfo,
     LineInfo,
     LoadInfo,
     OutboxInfo,
@@ -156,7 +157,7 @@ class Desk:
             len(clients),
             _outbox(clients.backlog(), now),
             shown,
-            shown[-1].id if more else None,
+            shown[-1].guest.id if more else None,
             [self._departure(each, now) for each in reversed(clients.left)],
         )
 
@@ -450,14 +451,9 @@ class Desk:
         return {symbol: info for symbol, info in found.items() if info is not None}
 
     def _client(self, session: AnySession, guest: Guest, now: float) -> ClientInfo:
-        age = now - guest.came_at
         return ClientInfo(
-            id=guest.number,
-            address=guest.address,
-            protocol=guest.protocol,
-            user_agent=guest.agent,
-            since=self._core.ago(age),
-            age=round(age, 3),
+            self._guest(guest, now),
+            age=round(now - guest.came_at, 3),
             heard=round(now - session.heard, 3),
             follows={topic: (self._epoch(topic), lane.position) for topic, lane in session.lanes.items()},
             sent=session.sent,
@@ -465,14 +461,19 @@ class Desk:
             outbox=_outbox(session.backlog, now),
         )
 
-    def _departure(self, departure: Departure, now: float) -> DepartureInfo:
-        guest, left_ago = departure.guest, now - departure.left_at
-        return DepartureInfo(
+    def _guest(self, guest: Guest, now: float) -> GuestInfo:
+        return GuestInfo(
             id=guest.number,
             address=guest.address,
             protocol=guest.protocol,
             user_agent=guest.agent,
             since=self._core.ago(now - guest.came_at),
+        )
+
+    def _departure(self, departure: Departure, now: float) -> DepartureInfo:
+        guest, left_ago = departure.guest, now - departure.left_at
+        return DepartureInfo(
+            self._guest(guest, now),
             left_at=self._core.ago(left_ago),
             age=round(departure.left_at - guest.came_at, 3),
             code=code_of(departure.ended),
