@@ -16,15 +16,15 @@ from trio_websocket import WebSocketConnection
 
 from dataflow.protobuf import marketdata_pb2 as pb
 from simulators import Exchange, Trade, open_binance
-from tests.support.browser import Heard, browse
+from tests.support.browser import Heard, browse, in_the_test
 from tests.support.grpc_client import connected, in_thread
 from tests.support.node import program
+from tests.support.ports import own_port
 from tests.support.waiting import until
 from tests.system.daemon import connection, http_client
 from tests.system.hub import RESTORED, call
 from tests.system.process import Home, Life
 from tests.system.stomping import PLAIN, frame
-from tests.system.test_comeback import free_ports
 
 SYMBOL, THEIRS = "BTC-USDT", "BTCUSDT"
 DESTINATION = f"/topic/market-data/{SYMBOL}"
@@ -32,7 +32,7 @@ AT = 1_723_161_240_000_000  # a day that is long over, in microseconds: time is 
 
 
 def home(folder: Path, exchange: Exchange) -> Home:
-    (grpc_port,) = free_ports(1)
+    grpc_port = own_port()
     faces = "".join(
         f"[faces.{name}]\nenabled = true\n"
         for name in ("marketdata", "pricehub", "graphql", "stomp", "signalr")
@@ -218,10 +218,10 @@ async def test_the_page_goes_on_across_lives(ends: str, tmp_path: Path) -> None:
                 page.goto(f"{life.http}/#/market/{SYMBOL}")
                 places = page.locator("table.tape tbody tr td:nth-child(6)")  # of trades alone
                 expect(places.first).to_have_text("5", timeout=PATIENT)
-                trio.from_thread.run_sync(opened.set)
+                in_the_test(opened.set)
                 expect(places.first).to_have_text("9", timeout=PATIENT)
                 seen.extend(places.all_inner_texts())
-                trio.from_thread.run_sync(lost.set)
+                in_the_test(lost.set)
 
             await publish(exchange, life, 1, 5)
             nursery.start_soon(browse, visit)

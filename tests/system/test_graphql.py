@@ -34,7 +34,7 @@ from dataflow.faces.graphql.transport_ws import SUBPROTOCOL
 from dataflow.settings.schema import Admission, Cache, FanOut, History, Limits, Session
 from simulators import Trade
 from tests.support import node
-from tests.support.browser import Heard, browse
+from tests.support.browser import Heard, browse, in_the_test
 from tests.support.memory_archive import MemoryArchive
 from tests.support.waiting import until
 from tests.system import test_sse
@@ -814,8 +814,8 @@ async def test_graphiql_in_a_browser() -> None:
             bar = page.evaluate(SHOWN)
             run.click()
             page.get_by_role("menuitem", name="Trades").click()
-            trio.from_thread.run(until, lambda: listeners(s) == 1)
-            trio.from_thread.run(s.publish, 1)
+            in_the_test(until, lambda: listeners(s) == 1)
+            in_the_test(s.publish, 1)
             result.get_by_text("trades").wait_for()
             assert heard.complaints == []
             assert {url for url in heard.urls if not url.startswith((s.daemon.http, "data:"))} == set()

@@ -17,7 +17,7 @@ import trio
 from actors.session import Ending
 from dataflow.settings.schema import Gateway, History
 from simulators import Exchange, open_binance
-from tests.support.browser import Heard, browse
+from tests.support.browser import Heard, browse, in_the_test
 from tests.support.node import NODE
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance, http_client
@@ -111,7 +111,7 @@ async def test_the_dashboard_is_a_page_of_another_origin(checkout: Path) -> None
             visit = partial(
                 look,
                 url=f"{origin}/dashboard.html?daemon={d.http}",
-                cut=partial(trio.from_thread.run_sync, partial(end_all, d)),
+                cut=partial(in_the_test, end_all, d),
             )
             price, tape, colours, complaints = await browse(visit)
         assert float(price) == float(PRICES[0])

@@ -30,7 +30,7 @@ from dataflow.settings.schema import Gateway, Limits, Settings
 from dataflow.sources.port import SourceSettings
 from simulators import Exchange, Trade, open_binance
 from supervisors import Point
-from tests.support.browser import Heard, browse
+from tests.support.browser import Heard, browse, in_the_test
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.waiting import until
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
@@ -137,10 +137,10 @@ async def test_the_page_follows_the_symbols() -> None:
             page.goto(d.http)
             rows, notices = page.locator("table.symbols tbody th"), page.locator("#notices")
             expect(rows).to_have_text([BTC, ETH])
-            trio.from_thread.run(d.reload, without)
+            in_the_test(d.reload, without)
             expect(rows).to_have_text([ETH])
             expect(notices).to_contain_text(f"gone are {BTC}")
-            trio.from_thread.run(d.reload, configured)
+            in_the_test(d.reload, configured)
             expect(rows).to_have_text([BTC, ETH])
             expect(page.locator("table.symbols tbody tr", has_text=BTC).locator(".source")).to_have_text(
                 "one"
@@ -350,6 +350,9 @@ async def test_ready_may_need_a_source() -> None:
         await d.reload(needy)
         answer = await http.get("/ready")
         assert (answer.status_code, answer.json()["not_ready"]) == (503, ["sources"])
+        calm = await http.get("/ready?code=200")  # for pages
+        assert (calm.status_code, calm.json()) == (200, answer.json())
+        assert (await http.get("/ready?code=404")).status_code == 400
         await d.reload(evolve(needy, sources={"one": binance(exchange, BTC, eager=True)}))
         await exchange.wait_subscribed(["BTCUSDT"])
         while (await http.get("/ready")).status_code != 200:

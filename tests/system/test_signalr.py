@@ -19,8 +19,9 @@ from signalrcore.hub_connection_builder import HubConnectionBuilder
 from dataflow.faces.signalr import Settings
 from dataflow.server.serve import serve
 from dataflow.settings.schema import Gateway
-from tests.support.browser import Heard, browse
+from tests.support.browser import Heard, browse, in_the_test
 from tests.support.node import MODULES, Program, install, program
+from tests.support.ports import own_port
 from tests.support.waiting import until
 from tests.system.hub import RESTORED, SUBSCRIBE, SYMBOL, call, expected, stage
 
@@ -119,9 +120,9 @@ async def test_the_client_of_microsoft_works_by_every_way() -> None:
 async def test_clients_reconnect_across_a_restart_of_the_daemon() -> None:
     """They are told that they may, come back by themselves, and are told to subscribe anew; then trades go on."""
     ways = ("WebSockets", "ServerSentEvents", "LongPolling", "WebSockets, MessagePack")
+    gateway = Gateway(port=own_port())
     async with page() as p:
-        async with stage() as s:
-            port = int(s.daemon.http.rpartition(":")[2])
+        async with stage(gateway=gateway) as s:
             for name in ways:
                 await p.ask("start", name, url=s.url, reconnect=True, **WAYS[name])
                 await p.ask("invoke", name, text=SUBSCRIBE)
@@ -129,7 +130,7 @@ async def test_clients_reconnect_across_a_restart_of_the_daemon() -> None:
             await until(lambda: all(len(p.trades(name)) == 2 for name in ways))
         for name in ways:
             await until(lambda name=name: {"reconnecting": None} in p.events[name])
-        async with stage(gateway=Gateway(port=port)) as s:
+        async with stage(gateway=gateway) as s:
             for name in ways:
                 await until(lambda name=name: {"reconnected": "string"} in p.events[name])
                 await until(lambda name=name: p.received[name].count(RESTORED) == 2)
@@ -224,6 +225,7 @@ PAGE = """
 
 async def test_a_page_of_another_site_follows_trades() -> None:
     """In a real browser, which sends credentials and asks before: by every transport, and only from where it may."""
+    await trio.to_thread.run_sync(install)
     script = (MODULES / "@microsoft" / "signalr" / "dist" / "browser" / "signalr.js").read_bytes()
     site = QuartTrio(__name__)
 
@@ -235,12 +237,11 @@ async def test_a_page_of_another_site_follows_trades() -> None:
     async def library() -> Response:
         return Response(script, content_type="text/javascript")
 
-    await trio.to_thread.run_sync(install)
     async with trio.open_nursery() as nursery:
         (origin,) = await nursery.start(partial(serve, site, host="127.0.0.1", port=0))
         async with stage(Settings(enabled=True, origins=(origin,))) as s:
             transports = ("WebSockets", "ServerSentEvents", "LongPolling")
-            publish = partial(trio.from_thread.run, s.publish)
+            publish = partial(in_the_test, s.publish)
 
             def visit(page: Any, heard: Heard) -> tuple[dict[str, Any], str]:
                 page.goto(f"{origin}/")

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,7 @@ from dataflow.settings.load import load, shipped
 from dataflow.settings.schema import Settings
 from simulators import CONTROLS_ABOVE
 from tests.dataflow.cli.prepared import Daemon
+from tests.support.ports import own_port
 
 
 @pytest.fixture(autouse=True)
@@ -504,8 +506,7 @@ SOURCE = '[sources.binance]\nconnector = "binance"\nurl = "wss://stream.example.
 class TestRun:
     def test_as_shipped(self, output: Output, app_run: list[Any]) -> None:
         """Without --config the daemon uses the shipped file, and reads it again. --port overrides everything."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = own_port()
         assert output.of("run", "--port", str(port))[0] == 0
         ((settings, options),) = app_run
         as_shipped = load([shipped("server.toml")], {})
@@ -580,14 +581,24 @@ FAULT = (
 TOLD = "fault 7: delay of 0.5 s at receive of cache/shard-0, with probability 0.25, struck 1 of 3 times"
 
 
+def listening_above(distance: int) -> tuple[int, socket.socket]:
+    """A port of our own, and a listener so many ports above it."""
+    while True:
+        port = own_port()
+        with suppress(OSError):  # that one may be another program's
+            return port, socket.create_server(("127.0.0.1", port + distance))
+
+
 class TestSimulate:
     @pytest.mark.parametrize("above", [0, CONTROLS_ABOVE])
-    def test_a_taken_port_is_named(self, output: Output, taken: int, above: int) -> None:
+    def test_a_taken_port_is_named(self, output: Output, above: int) -> None:
         """The line names the port that is taken: that of the exchange, or that of its controls."""
-        code, _, err = output.of("simulate", "binance", "--port", str(taken - above), "--no-keyboard")
+        port, listener = listening_above(above)
+        with listener:
+            code, _, err = output.of("simulate", "binance", "--port", str(port), "--no-keyboard")
         assert code == 1
         assert err == (
-            f"dataflow: cannot listen on 127.0.0.1:{taken}: something else listens there already; "
+            f"dataflow: cannot listen on 127.0.0.1:{port + above}: something else listens there already; "
             "choose another with --port\n"
         )
 

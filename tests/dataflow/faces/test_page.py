@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.app import hall
-from dataflow.faces.page import OWN_FILES, served
+from dataflow.faces.page import OWN_FILES, Access, served
 from dataflow.settings.schema import Candles, Settings
 from tests.support.node import NODE
 from tests.support.vendor import CHARTS, sums
@@ -128,10 +128,8 @@ def test_the_charts_are_those_of_the_registry() -> None:
 
 def test_the_page_can_know_the_intervals() -> None:
     """`/api/v1/faces` tells those of candles, in the order of the configuration."""
-    assert served(hall(Settings(sources={}, candles=Candles(intervals=("1m", "1d"))))).intervals == [
-        "1m",
-        "1d",
-    ]
+    settings = Settings(sources={}, candles=Candles(intervals=("1m", "1d")))
+    assert served(hall(settings), Access(True, "open", None, None)).intervals == ["1m", "1d"]
 
 
 def luminance(colour: str) -> float:
@@ -209,6 +207,24 @@ def test_equal_digits_for_each_symbol() -> None:
         ["61685.90000000", "61673.62", "5.892E+4"],
     )
     assert shown == ["61685.90", "61673.62", "58920.00"]
+
+
+def test_a_chart_has_the_digits_of_its_symbol() -> None:
+    """Zeros that an exchange adds take none of them away; what a float cannot hold is not drawn."""
+    asked = [
+        ["61824.00000000", 2],
+        ["61824", 2],
+        ["2.5E-7", 8],
+        ["123456789012.5", 6],
+        ["12345678901234567", 2],
+    ]
+    assert evaluate("decimal.js", "given.map(([price, most]) => m.drawable(price, most))", asked) == [
+        2,
+        2,
+        8,
+        2,
+        0,
+    ]
 
 
 def test_an_exponent_is_shown_as_a_plain_number_with_the_same_digits() -> None:

@@ -18,7 +18,7 @@ from attrs import define, field
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 from loguru import logger
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.outbox import SlowClient
 from actors.session import WireClosed
@@ -292,7 +292,7 @@ def test_every_client_ends_with_the_log_of_the_server(lives: Lives) -> None:
     """No duplicate, no hole without a name, no place that changed its trade; what was lost is taken back."""
     archive = MemoryArchive()
     with short():
-        trio.run(run, lambda: archive, lives)
+        trio.run(run, lambda: archive, lives, clock=MockClock(autojump_threshold=0))
 
 
 @settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
@@ -300,4 +300,5 @@ def test_every_client_ends_with_the_log_of_the_server(lives: Lives) -> None:
 def test_the_same_with_files(lives: Lives) -> None:
     """With the store that a daemon has by default, opened anew in each life."""
     with short(), TemporaryDirectory() as folder:
-        trio.run(run, lambda: Store(History(directory=folder), lambda: NOW), lives)
+        clock = MockClock(autojump_threshold=0)
+        trio.run(run, lambda: Store(History(directory=folder), lambda: NOW), lives, clock=clock)

@@ -4,7 +4,7 @@ import * as tape from "./tape.js";
 import * as venues from "./venues.js";
 import { digits, padded, percent, short, tone } from "./decimal.js";
 import { ask, feed, on } from "./daemon.js";
-import { el, paint, put } from "./dom.js";
+import { el, heading, paint, put } from "./dom.js";
 import { intervals, list, market, symbols } from "./markets.js";
 import { Pace } from "./pace.js";
 import { best, details, KINDS } from "./quality.js";
@@ -18,7 +18,7 @@ export function open(room, where) {
   const choice = el("nav", "intervals"), [left, below, right] = ["candles", "sources", "trades"].map(kind => room.appendChild(el("section", `panel ${kind}`)));
   const picture = el("div", "picture");
   choice.setAttribute("aria-label", "Interval of the candles");
-  top.append(back, el("h1", "", name), price, change, state, numbers);
+  top.append(back, heading("h1", "", name), price, change, state, numbers);
   room.prepend(top);
   left.append(choice, picture);
 
