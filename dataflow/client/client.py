@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from attrs import define, field, frozen
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from .events import (
     Candle,
@@ -25,18 +25,20 @@ from .events import (
     Event,
     Filled,
     Gap,
+    Moment,
     Notice,
     Place,
     Position,
     Quality,
     Refused,
     Rewound,
+    Side,
     Subscribed,
     Topic,
     Trade,
 )
 from .faults import ServerFault, Unreadable
-from .stream import Bars, Qualities, Stream
+from .stream import MOST_GAPS, Bars, Qualities, Stream
 
 Format: TypeAlias = Literal["json", "strings", "compact"]
 Heard: TypeAlias = Iterator[tuple[Event, bytes]]
@@ -47,9 +49,13 @@ CANDLES: Final = "candles"
 EVERY: Final = "*"  # instead of a symbol: all there are and will be
 COLUMNS: Final = ["topic", "offset", "timestamp", "side", "price", "qty", "tradeId", "source"]
 PAUSE_MOST: Final = 300.0  # seconds: the longest wish that is obeyed
-LARGEST_CALL: Final = 60_000  # bytes: the server takes 64 KiB in a message
+POSITIONS_AT_ONCE: Final = 59_000  # bytes of them in one call: the server takes 64 KiB in a message
+MOST_GAPS_OF_ALL: Final = 20_000  # in the positions of one subscription: the server takes no more
 _LEAVE: Final = "leave "  # begins the ids of calls that end a subscription
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ZERO: Final = Decimal(0)  # to compare with an int takes four times as long
+_ENDLESS: Final = Decimal("Infinity")
+_BOTTOM: Final = -_ENDLESS
 
 
 @frozen
@@ -96,11 +102,12 @@ class Client:
         *,
         interval: str | None = None,
         snapshot: int | None = None,
-    ) -> str:
-        """From now on follow this symbol, or `*`. Returns the call, for a connection that is open already."""
+    ) -> list[str]:
+        """From now on follow this symbol, or `*`. Returns the calls, for a connection that is open already:
+        several where one cannot name all positions."""
         topic = Topic(channel, symbol, interval)
         self.wishes[topic] = Wish(topic, snapshot)
-        return self._call(self.wishes[topic])
+        return self._subscribe(self.wishes[topic])
 
     def hold(self, symbol: str, since: Mapping[str, Any]) -> None:
         """Go on with the trades of `symbol` behind the position of an earlier life, as in `Stream.since`.
@@ -128,15 +135,15 @@ class Client:
         call = {"jsonrpc": "2.0", "id": f"{_LEAVE}{topic}", "method": "unsubscribe", "params": params}
         return self._said(call)
 
-    def again(self, topic: Topic) -> str | None:
-        """The call for a topic that was refused for a while; None when it is not followed any more."""
+    def again(self, topic: Topic) -> list[str]:
+        """The calls for a topic that was refused for a while; none when it is not followed any more."""
         wish = self.wishes.get(topic)
-        return None if wish is None else self._call(wish)
+        return [] if wish is None else self._subscribe(wish)
 
     def connect(self) -> list[str]:
         """The calls of a new connection: they begin each topic, or go on behind what is held of it."""
         self.lost()
-        return [self._call(wish) for wish in self.wishes.values()]
+        return [call for wish in self.wishes.values() for call in self._subscribe(wish)]
 
     def lost(self) -> None:
         """The connection is lost. What is held stays."""
@@ -165,13 +172,12 @@ class Client:
                     yield from self._array(part)
                 else:
                     yield from self._message(_message.decode(part))
-        # Of arithmetic: "sNaN" is a decimal that is equal to none.
-        except (msgspec.DecodeError, UnicodeError, RecursionError, ArithmeticError) as error:
-            raise Unreadable(str(error)) from error  # of arithmetic: "sNaN" equals nothing
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise Unreadable(str(error)) from error
 
     # What is said.
 
-    def _call(self, wish: Wish) -> str:
+    def _subscribe(self, wish: Wish) -> list[str]:
         topic = wish.topic
         params: dict[str, Any] = {"channel": topic.channel, "symbol": topic.symbol}
         if topic.interval is not None:
@@ -180,25 +186,28 @@ class Client:
             params["batch"] = self.batch
             if self.format != "json":
                 params["format"] = self.format
-        since = self._since(topic)
-        if since is not None:
-            params["since"] = since
-        elif wish.snapshot is not None:
+        parts = self._since(topic)
+        if not parts and wish.snapshot is not None:
             params["snapshot"] = wish.snapshot
         self._topics[str(topic)] = topic
-        call = {"jsonrpc": "2.0", "id": str(topic), "method": "subscribe", "params": params}
-        return self._said(call)
+        calls = [params | {"since": since} for since in parts] or [params]
+        for number, each in enumerate(calls, 1):
+            if len(calls) > 1:
+                each["part"] = [number, len(calls)]
+        head = {"jsonrpc": "2.0", "id": str(topic), "method": "subscribe"}
+        return [self._said(head | {"params": each}) for each in calls]
 
     def _said(self, call: dict[str, Any]) -> str:
         self._calls[call["id"]] += 1
-        return _within_bounds(call)
+        return msgspec.json.encode(call).decode()
 
-    def _since(self, topic: Topic) -> dict[str, Any] | None:
-        if topic.symbol != EVERY:
-            stream = self.streams.get(topic)
-            return None if stream is None else stream.since
-        known = {each.symbol: stream.since for each, stream in self.streams.items() if stream.since}
-        return known or None
+    def _since(self, topic: Topic) -> list[dict[str, Any]]:
+        """The positions behind which `topic` goes on, as much of them in each part as a call has room for."""
+        if topic.symbol == EVERY:
+            known = {each.symbol: stream.since for each, stream in self.streams.items()}
+            return _parts_of({symbol: since for symbol, since in known.items() if since})
+        stream = self.streams.get(topic)
+        return [stream.since] if stream is not None and stream.since else []
 
     def _asked(self, call: Any) -> Topic | None:
         return self._topics.get(call) if isinstance(call, str) else None
@@ -214,6 +223,8 @@ class Client:
             return
         known = self._answered(message.id)
         if message.error is not None:
+            if bytes(message.result) not in (b"", b"null"):
+                raise Unreadable("an answer with both result and error")
             if known is None or known:
                 error, topic = message.error, self._asked(message.id)
                 refused = Refused(topic=topic, code=error.code, message=error.message, data=error.data)
@@ -249,21 +260,19 @@ class Client:
         said = bytes(params)
         match method:
             case "trades.update":
-                trade = _trade.decode(said)
+                trade = possible(_trade.decode(said))
                 stream = self._stream(trade.symbol)
                 stream.take(trade)
                 if not stream.left:
                     yield trade, said
-            case "stream.gap":
-                gap = _gap.decode(said)
-                stream = self._stream(gap.symbol)
+            case "stream.gap" if (of := _of.decode(said)).channel == TRADES:
+                gap, stream = _gap.decode(said), self._stream_of(of)
                 stream.take(gap)
                 if not stream.left:
                     yield gap, said
-            case "stream.filled":
-                fill = _fill.decode(said)
-                stream = self._stream(fill.symbol)
-                for filled in stream.fill(self._filled(fill, fill.symbol)):
+            case "stream.filled" if (of := _of.decode(said)).channel == TRADES:
+                fill, stream = _fill.decode(said), self._stream_of(of)
+                for filled in stream.fill(self._filled(fill, of.symbol)):
                     if not stream.left:
                         yield filled, _spelled(filled, stream.epoch)
             case "stream.rewind":
@@ -280,7 +289,7 @@ class Client:
                 if self._wish_of(Topic(QUALITY, state.symbol)) is not None:
                     yield self._qualities(state.symbol).take(state), said
             case "candles.update":
-                candle = _candle.decode(said)
+                candle = _candle_of(said)
                 topic = Topic(CANDLES, candle.symbol, candle.interval)
                 if self._wish_of(topic) is not None:
                     for news in self._bars(topic).take(candle):
@@ -308,17 +317,20 @@ class Client:
             bars = self._bars(topic)
             bars.answered(answer.epoch)
             for raw in answer.candles:
-                for news in bars.take(_candle.decode(raw)):
+                for news in bars.take(_candle_of(raw)):
                     yield news, bytes(raw)
 
     def _subscribed(self, topic: Topic, answer: _Answer, is_wanted: bool) -> Heard:
         key = None
         if answer.topic is not None:
-            key = self._compact[answer.topic] = _key(topic, answer)
+            key = _key(topic, answer)
+            if self._compact.setdefault(answer.topic, key).symbol != key.symbol:
+                raise ServerFault(f"{topic}: its number {answer.topic} is that of another symbol")
+            self._compact[answer.topic] = key
         said: dict[int, bytes] = {}
         entries: list[Entry] = []
         for raw in answer.trades:
-            entries.append(self._told(raw, key))
+            entries.append(self._told(raw, key, topic.symbol))
             said[entries[-1].first] = bytes(raw)
         entries += [replace(gap, symbol=topic.symbol) for gap in answer.gaps]
         for event in self._new(topic, is_wanted).answered(
@@ -358,15 +370,7 @@ class Client:
         states = self._qualities(topic.symbol)
         states.live = states.live or topic.channel == QUALITY
         for name, state in told.sources.items():
-            quality = Quality(
-                symbol=topic.symbol,
-                source=name,
-                state=state.state,
-                since=state.since,
-                reason=state.reason,
-                missing=state.missing,
-                lag=state.lag,
-            )
+            quality = Quality(symbol=topic.symbol, source=name, **asdict(state))
             yield states.take(quality), _encode(quality)
 
     def _stream(self, symbol: str) -> Stream:
@@ -377,6 +381,13 @@ class Client:
             stream = self._left.get(topic, stream)
         if stream is None:
             raise ServerFault(f"{topic}: came without a subscription")
+        return stream
+
+    def _stream_of(self, of: _Of) -> Stream:
+        """The stream that a gap or a fill belongs to. Raises ServerFault."""
+        stream = self._stream(of.symbol)
+        if stream.live and of.epoch != stream.epoch:
+            raise ServerFault(f"{stream.topic}: told of epoch {of.epoch} in epoch {stream.epoch}")
         return stream
 
     def _new(self, topic: Topic, is_wanted: bool) -> Stream:
@@ -437,26 +448,33 @@ class Client:
         key = self._compact[topic] = _Key(topic, ())
         return key
 
-    def _told(self, raw: msgspec.Raw, key: _Key | None) -> Trade:
+    def _told(self, raw: msgspec.Raw, key: _Key | None, symbol: str) -> Trade:
+        """A trade in an answer or a fill of `symbol`. Raises ServerFault."""
         said = bytes(raw)
-        if not said.startswith(b"["):
-            return _trade.decode(said)
-        row = _row.decode(said)
-        key = key or self._key_of_later(row.topic)
-        if key is None:
-            raise Unreadable("an array in an answer without columns")
-        return _of_row(row, key)
+        if said.startswith(b"["):
+            row = _row.decode(said)
+            key = key or self._key_of_later(row.topic)
+            if key is None:
+                raise Unreadable("an array in an answer without columns")
+            trade = _of_row(row, key)
+        else:
+            trade = possible(_trade.decode(said))
+        if trade.symbol != symbol:
+            raise ServerFault(f"{symbol}: a trade of {trade.symbol} among its own")
+        return trade
 
     def _filled(self, fill: _Fill, symbol: str) -> Filled:
         key = next((each for each in self._compact.values() if each.symbol == symbol), None)
-        trades = tuple(self._told(raw, key) for raw in fill.trades)
+        trades = tuple(self._told(raw, key, symbol) for raw in fill.trades)
         return Filled(symbol=symbol, first=fill.first, last=fill.last, trades=trades)
 
 
 # -- messages as they are on the wire -------------------------------------------------------------------
 
 
-class _Error(msgspec.Struct):
+class Error(msgspec.Struct):
+    """An error of JSON-RPC."""
+
     code: int
     message: str
     data: Any = None
@@ -467,12 +485,12 @@ class _Message(msgspec.Struct):
     params: msgspec.Raw = msgspec.Raw(b"{}")
     id: Any = None
     result: msgspec.Raw = msgspec.Raw()
-    error: _Error | None = None
+    error: Error | None = None
 
 
 class _State(msgspec.Struct):
     state: str
-    since: datetime
+    since: Moment
     reason: str | None = None
     missing: int | None = None
     lag: float | None = None
@@ -486,7 +504,14 @@ class _Fill(msgspec.Struct, kw_only=True):
     first: Place = msgspec.field(name="from")
     last: Place = msgspec.field(name="to")
     trades: list[msgspec.Raw]
-    symbol: str = ""
+
+
+class _Of(msgspec.Struct):
+    """Whose a gap or a fill is."""
+
+    symbol: str
+    epoch: Place
+    channel: str = TRADES
 
 
 class _Place(msgspec.Struct):
@@ -502,7 +527,7 @@ class _Row(msgspec.Struct, array_like=True):
     topic: int | str
     offset: int
     timestamp: int  # us
-    side: str | None
+    side: Side | None
     price: Decimal
     qty: Decimal
     trade_id: str | None
@@ -533,6 +558,7 @@ _answer: Final = msgspec.json.Decoder(_Answer)
 _answers: Final = msgspec.json.Decoder(list[_Answer])
 _trade: Final = msgspec.json.Decoder(Trade)
 _gap: Final = msgspec.json.Decoder(Gap)
+_of: Final = msgspec.json.Decoder(_Of)
 _fill: Final = msgspec.json.Decoder(_Fill)
 _place: Final = msgspec.json.Decoder(_Place)
 _quality: Final = msgspec.json.Decoder(Quality)
@@ -553,6 +579,27 @@ def _of_row(row: _Row, key: _Key) -> Trade:
     return _of_rows([row], key)[0]
 
 
+def possible(trade: Trade) -> Trade:
+    """The trade, if there can be one like it: a price may be below zero. Raises Unreadable."""
+    if not _can_be(trade.price, trade.quantity):
+        raise Unreadable(f"{trade.symbol}: {trade.quantity} for {trade.price} is no trade")
+    return trade
+
+
+def _candle_of(said: bytes | msgspec.Raw) -> Candle:
+    candle = _candle.decode(said)
+    if not all(map(Decimal.is_finite, (candle.open, candle.high, candle.low, candle.close, candle.volume))):
+        raise Unreadable(f"{candle.symbol}: a candle of what is no number: {candle}")
+    return candle
+
+
+def _can_be(price: Decimal, quantity: Decimal) -> bool:
+    try:
+        return _BOTTOM < price < _ENDLESS and _ZERO < quantity < _ENDLESS
+    except ArithmeticError:  # "NaN" is a decimal that cannot be compared
+        return False
+
+
 def _of_rows(rows: list[_Row], key: _Key) -> list[Trade]:
     symbol, names = key.symbol, key.sources
     of, moment = 0, _EPOCH
@@ -566,6 +613,8 @@ def _of_rows(rows: list[_Row], key: _Key) -> list[Trade]:
         if row.timestamp != of:  # trades often share one, and to make it is the dearest part of a trade
             of = row.timestamp
             moment = _moment(of)
+        if not _can_be(row.price, row.qty):
+            raise Unreadable(f"{symbol}: {row.qty} for {row.price} is no trade")
         trades.append(
             Trade(
                 symbol=symbol,
@@ -609,23 +658,24 @@ def _parts(text: bytes) -> Iterator[bytes]:
         yield text
 
 
-def _within_bounds(call: dict[str, Any]) -> str:
-    """The call as text. Of many open gaps only the newest are asked for: those that fit.
-
-    Of more than some 1,200 symbols behind `*` not even the positions fit: the rest begin anew, and say so.
-    """
-    most = 1_000
-    while len(text := msgspec.json.encode(call)) > LARGEST_CALL and most:
+def _parts_of(positions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Positions by symbol, in parts of a bounded size. Of too many gaps the newest of each stream stay."""
+    most = MOST_GAPS
+    while sum(min(most, len(each.get("gaps", ()))) for each in positions.values()) > MOST_GAPS_OF_ALL:
         most //= 2
-        since = call["params"].get("since") or {}
-        for each in [since] if "epoch" in since else since.values():
-            each["gaps"] = each.get("gaps", [])[-most:] if most else []
-    positions = call["params"].get("since") or {}
-    while len(text) > LARGEST_CALL and len(positions) > 1 and "epoch" not in positions:
-        for symbol in list(positions)[-(len(positions) // 8 or 1) :]:
-            del positions[symbol]
-        text = msgspec.json.encode(call)
-    return text.decode()
+    parts: list[dict[str, Any]] = []
+    room = 0
+    for symbol, since in positions.items():
+        gaps = since.pop("gaps", [])
+        if kept := gaps[max(0, len(gaps) - most) :]:
+            since["gaps"] = kept
+        size = len(msgspec.json.encode({symbol: since}))
+        if size > room:
+            parts.append({})
+            room = POSITIONS_AT_ONCE
+        parts[-1][symbol] = since
+        room -= size
+    return parts
 
 
 def pause_of(told: Any) -> float | None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 Place: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]  # JSON of others has no larger integers
+Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+Side: TypeAlias = Literal["buy", "sell"]
 
 
 class Topic(NamedTuple):
@@ -41,8 +43,8 @@ class Trade(_Value, frozen=True, kw_only=True, gc=False):
 
     symbol: str
     offset: int
-    timestamp: datetime
-    side: str | None
+    timestamp: Moment
+    side: Side | None
     price: Decimal
     quantity: Decimal = msgspec.field(name="qty")
     trade_id: str | None
@@ -107,7 +109,7 @@ class Quality(_Value, frozen=True, kw_only=True):
     symbol: str
     source: str
     state: str
-    since: datetime
+    since: Moment
     reason: str | None = None
     missing: int | None = None
     lag: float | None = None
@@ -126,7 +128,7 @@ class Candle(_Value, frozen=True, kw_only=True):
 
     symbol: str
     interval: str
-    start: datetime
+    start: Moment
     open: Decimal
     high: Decimal
     low: Decimal
@@ -134,8 +136,8 @@ class Candle(_Value, frozen=True, kw_only=True):
     volume: Decimal
     quote_volume: Decimal
     buy_volume: Decimal
-    count: int
-    rev: int
+    count: Place
+    rev: Place
     closed: bool
     complete: bool
     gaps: tuple[Missing, ...] = ()

@@ -51,11 +51,21 @@ class CallError(Exception):
 def _in_words(message: str, data: Any, about: str | None) -> str:
     details = data if isinstance(data, dict) else {}
     problem = details.get("problem", message)
-    param = details.get("param", "symbol")
-    told = f"{param} {details.get('value')}: {problem}"
-    if param == "symbol":
-        symbol = about if about is not None else details.get("value")
-        told = f"{symbol}: {problem}" if symbol is not None else f"{problem}"
-    if details.get("nearest"):
-        told += f"; did you mean {' or '.join(map(str, details['nearest']))}?"
-    return told
+    param, value = details.get("param", "symbol"), details.get("value")
+    subject = param if value is None else f"{param} {value}"
+    if "method" in details:
+        subject = details["method"]
+    elif param == "symbol":
+        subject = about if about is not None else value
+    told = f"{problem}" if subject is None else f"{subject}: {problem}"
+    if nearest := _words(details.get("nearest")):
+        return f"{told}; did you mean {' or '.join(nearest)}?"
+    # Where a parameter is missing, `valid` has the names of all of them: that is no help.
+    if (valid := _words(details.get("valid"))) and ("value" in details or "method" in details):
+        return f"{told}; valid: {', '.join(valid)}"
+    return f"{told}; {details['advice']}" if "advice" in details else told
+
+
+def _words(several: Any) -> list[str]:
+    """What a server suggests; it may have said anything."""
+    return [str(each) for each in several if each is not None] if isinstance(several, list) else []

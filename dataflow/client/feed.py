@@ -154,15 +154,16 @@ class Feed:
     def __init__(
         self,
         url: str,
+        core: Client,
         *,
         wait: bool,
         room: int,
         retry: tuple[float, float],
-        ssl_context: ssl.SSLContext | None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._address = address_of(url)
         self._context = ssl_context
-        self._core = Client(format="compact", batch=True, keep=KEEP)
+        self._core = core
         self._link = Link(
             self._address,
             self._core,
@@ -180,6 +181,7 @@ class Feed:
         self._left: deque[Inbox] = deque()  # in another thread, by the collector of garbage
         self._places = Places()
         self._asking: set[Topic] = set()  # again, after a refusal for a while
+        self._newest_wins = False  # over an older iterator of the same topic; else it is refused
         self._tasks: TaskGroup
         self._thread: int | None = None  # while it is open
         self._error: Exception | None = None
@@ -287,15 +289,14 @@ class Feed:
             raise RuntimeError("the feed is not open: use it inside `async with connect(...)`")
         self._leave_dropped()  # one of these topics may be among them
         for topic in topics:
-            same = [each for each in self._inboxes if each[::2] == topic[::2]]
-            if topic in same or Topic(topic.channel, EVERY, topic.interval) in same:
-                raise ValueError(
-                    f"{topic} is followed by another iterator already: leave it, or use a second feed"
-                )
-            if topic.symbol == EVERY and same:
-                raise ValueError(
-                    f"{same[0]} is followed by another iterator already: leave it, or use a second feed"
-                )
+            for other in [each for each in self._inboxes if _overlap(each, topic)]:
+                if not self._newest_wins:
+                    raise ValueError(
+                        f"{other} is followed by another iterator already: leave it, or use a second feed"
+                    )
+                if other in self._inboxes:  # else it was left with the one before
+                    self._inboxes[other].replace(other)
+                    self._leave(self._inboxes[other])
 
     def _follow(self, topics: Sequence[Topic], snapshot: int | None, room: int | None) -> Following[Any]:
         inbox = Inbox(topics, room or self._room)
@@ -304,8 +305,8 @@ class Feed:
             if topic.channel == TRADES:
                 self._traders[topic.symbol] = inbox
             past = None if topic.channel == QUALITY else snapshot
-            call = self._core.follow(topic.symbol, topic.channel, interval=topic.interval, snapshot=past)
-            self._link.say(call)
+            calls = self._core.follow(topic.symbol, topic.channel, interval=topic.interval, snapshot=past)
+            self._link.say(*calls)
         return Following(self, inbox)
 
     def _leave(self, inbox: Inbox) -> None:
@@ -435,9 +436,8 @@ class Feed:
         made = self._link.made
         await anyio.sleep(max(seconds, self._link.retry_first))
         self._asking.remove(topic)
-        call = self._core.again(topic)
-        if call is not None and made == self._link.made:  # else the next connection has asked
-            self._link.say(call)
+        if made == self._link.made:  # else the next connection has asked
+            self._link.say(*self._core.again(topic))
 
     def _end(self, error: Exception | None) -> None:
         self._error = error
@@ -546,7 +546,8 @@ def connect(
         raise ValueError(f"room is {room}: it must be at least 1")
     if not 0 < retry_first <= retry_most:
         raise ValueError(f"retry_first is {retry_first}: it must be more than 0, and at most {retry_most}")
-    return Feed(url, wait=wait, room=room, retry=(retry_first, retry_most), ssl_context=ssl_context)
+    core = Client(format="compact", batch=True, keep=KEEP)
+    return Feed(url, core, wait=wait, room=room, retry=(retry_first, retry_most), ssl_context=ssl_context)
 
 
 def _several(symbols: str | Iterable[str]) -> tuple[str, ...]:
@@ -556,6 +557,11 @@ def _several(symbols: str | Iterable[str]) -> tuple[str, ...]:
     if EVERY in several and len(several) > 1:
         raise ValueError('"*" means all symbols: it stands alone')
     return several
+
+
+def _overlap(one: Topic, other: Topic) -> bool:
+    same = one.channel == other.channel and one.interval == other.interval
+    return same and (one.symbol == other.symbol or EVERY in (one.symbol, other.symbol))
 
 
 def _is_for_a_while(code: int, data: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ class Inbox:
     topics: Sequence[Topic]
     room: int
     queue: deque[Any] = field(factory=deque)
+    taken: deque[Any] = field(factory=deque)  # out of the queue by another thread, and not given so far
     ended: bool = False
     error: Exception | None = None
     asleep: anyio.Event | None = None  # of the reader
@@ -54,6 +55,12 @@ class Inbox:
             self.ended, self.error = True, error
         self.wake()
         self.relieve()
+
+    def replace(self, topic: Topic) -> None:
+        """A newer reader has the topic: nothing more is given out, and this reader is told."""
+        self.queue.clear()
+        self.taken.clear()
+        self.end(RuntimeError(f"a newer iterator follows {topic} now: this one has ended"))
 
     async def until_room(self) -> None:
         """Until half of it is free, or nobody reads any more."""

@@ -91,10 +91,10 @@ class Link(Generic[T]):
             return Connection(state="connecting")
         return await self._connect()
 
-    def say(self, call: str) -> None:
-        """Send a call on the present connection. Without one it is not needed: the next begins with all."""
+    def say(self, *calls: str) -> None:
+        """Send calls on the present connection. Without one they are not needed: the next begins with all."""
         if self._socket is not None:
-            self._unsaid.append(call)
+            self._unsaid.extend(calls)
             self._news.set()
 
     async def _connect(self) -> Connection:

@@ -53,7 +53,7 @@ class Cursor:
         except msgspec.ValidationError as error:
             raise ValueError(f"{symbol}: no position: {error}") from None
         self.epoch, self.offset = position.epoch, position.offset
-        self.gaps = [Gap(symbol=symbol, first=a, to=b, reason=HELD) for a, b in position.gaps]
+        self.gaps = [Gap(symbol=symbol, first=a, to=b, reason=HELD) for a, b in position.gaps[-MOST_GAPS:]]
 
     def take(self, event: Entry | Filled | Rewound | Subscribed) -> None:
         """Go on behind what was taken."""
@@ -127,12 +127,17 @@ class Stream:
         entries = sorted(entries, key=_first)
         self.live = True
         if rewound is not None and self.offset is not None:
+            if rewound.epoch != at.epoch:
+                raise ServerFault(f"{self.topic.symbol}: a rewind to epoch {rewound.epoch} in {at.epoch}")
             yield self.rewind(rewound)
-        self.epoch = at.epoch
         if self._goes_on(entries, recovered is True or rewound is not None):
+            if self.epoch is not None and at.epoch < self.epoch:
+                raise ServerFault(f"{self.topic.symbol}: epoch {at.epoch} goes on with epoch {self.epoch}")
+            self.epoch = at.epoch
             for fill in filled:
                 yield from self.fill(fill)
         else:
+            self.epoch = at.epoch
             yield from self._begin(at, entries)
         yield Subscribed(topic=self.topic, epoch=at.epoch, offset=self.offset or 0, newest=at.offset)
         for entry in entries:
@@ -184,13 +189,15 @@ class Stream:
             yield Filled(symbol=self.topic.symbol, first=first, last=last, trades=trades)
 
     def rewind(self, to: Position) -> Rewound:
-        """What came behind this place is no part of the stream; its epoch goes on from there."""
+        """What came behind this place is no part of the stream; a later epoch goes on from there."""
+        if self.epoch is None or self.offset is None or to.epoch <= self.epoch or to.offset >= self.offset:
+            came = f"place {to.offset} of epoch {to.epoch}"
+            raise ServerFault(f"{self.topic.symbol}: {came} is not before {self.offset} of {self.epoch}")
         dropped = self._trades_behind(to.offset)
         _cut(self.log, to.offset)
         _cut(self.gaps, to.offset)
         self.epoch = to.epoch
-        if self.offset is not None:
-            self.offset = min(self.offset, to.offset)
+        self.offset = to.offset
         self.begin = min(self.begin, to.offset)
         return Rewound(symbol=self.topic.symbol, epoch=to.epoch, offset=to.offset, dropped=dropped)
 

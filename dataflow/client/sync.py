@@ -1,15 +1,18 @@
 """The feed for scripts and notebooks: the same, without `async`.
 
 Rules of this file. A thread of its own runs the feed; the caller's thread takes events from it in portions.
-Each position is still that of the last event which the caller has got.
+Each position is still that of the last event which the caller has got. A cell of a notebook may run again:
+the newest iterator of a symbol takes the place of the one before, which a variable or a traceback may still
+hold, and a feed that nobody has any more is closed.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -26,11 +29,12 @@ E = TypeVar("E")
 class SyncFollowing(Generic[E]):
     """The events of what is followed, in order: iterate by `for`. Close it, or drop it, to leave it."""
 
-    def __init__(self, portal: BlockingPortal, feed: Feed, following: Following[E]) -> None:
-        self._portal = portal
-        self._feed = feed
+    def __init__(self, owner: SyncFeed, following: Following[E]) -> None:
+        self._owner = owner  # open as long as this one is held
+        self._portal = owner._portal
+        self._feed = owner._feed
         self._following = following
-        self._taken: deque[Any] = deque()
+        self._taken = following._inbox.taken
         self._asked: Future[None] | None = None  # a wait that was interrupted goes on
 
     def __iter__(self) -> SyncFollowing[E]:
@@ -62,11 +66,25 @@ class SyncFollowing(Generic[E]):
 
 
 class SyncFeed:
-    """As `Feed`, for callers without an event loop. One thread may use it. Made by `connect_sync`."""
+    """As `Feed`, for callers without an event loop. One thread may use it. Made by `connect_sync`.
 
-    def __init__(self, portal: BlockingPortal, feed: Feed) -> None:
+    It is open. Use it by `with`, or call `close`; one that nobody holds any more is closed, too.
+    """
+
+    def __init__(self, portal: BlockingPortal, feed: Feed, opened: ExitStack) -> None:
         self._portal = portal
         self._feed = feed
+        self._close = weakref.finalize(self, _close, feed._thread, opened)
+
+    def __enter__(self) -> SyncFeed:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection and all iterators. Closing it again is no error."""
+        self._close()
 
     @property
     def positions(self) -> dict[str, dict[str, Any]]:
@@ -160,12 +178,12 @@ class SyncFeed:
         return self._running.call(partial(self._feed.call, method, **params))
 
     def _follow(self, asked: Callable[[], Following[E]]) -> SyncFollowing[E]:
-        return SyncFollowing(self._portal, self._feed, self._running.call(asked))
+        return SyncFollowing(self, self._running.call(asked))
 
     @property
     def _running(self) -> BlockingPortal:
         if not self._feed.is_open:
-            raise RuntimeError("the feed is not open: use it inside `with connect_sync(...)`")
+            raise RuntimeError("the feed is closed: call `connect_sync` again")
         return self._portal
 
     def _pages(self, pages: Pages[E]) -> Iterator[E]:
@@ -176,9 +194,19 @@ class SyncFeed:
                 return
 
 
-@contextmanager
-def connect_sync(url: str, **options: Any) -> Iterator[SyncFeed]:
-    """A feed for `with`. Options, and what it raises, are those of `connect`."""
+def connect_sync(url: str, **options: Any) -> SyncFeed:
+    """An open feed. Options, and what it raises, are those of `connect`."""
     feed = connect(url, **options)
-    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(feed):
-        yield SyncFeed(portal, feed)
+    feed._newest_wins = True
+    with ExitStack() as opening:
+        portal = opening.enter_context(start_blocking_portal("asyncio"))
+        opening.callback(portal.call, portal.stop, True)  # a call that was interrupted may still run
+        opening.enter_context(portal.wrap_async_context_manager(feed))
+        return SyncFeed(portal, feed, opening.pop_all())
+
+
+def _close(thread: int | None, opened: ExitStack) -> None:
+    if threading.get_ident() != thread:
+        opened.close()
+    else:  # the collector of garbage runs where it likes, and this thread cannot wait for itself
+        threading.Thread(target=opened.close, daemon=True).start()

@@ -18,16 +18,19 @@ KEPT_TEXTS = 50_000  # of all topics together: some 15 MB
 
 
 class Past:
-    """The texts of items in recent answers. `most` of them are kept."""
+    """The texts of items in recent answers. `most` of them are kept, `count` there are: it is counted where
+    they are made, because an answer may have thousands of topics."""
 
     def __init__(self, most: int = KEPT_TEXTS) -> None:
+        self.count = 0
         self._most = most
         self._texts: dict[tuple[Format, Topic, int], dict[int, bytes]] = {}  # by place
 
     def part(self, format: Format, topic: Topic, epoch: int, after: int = 0) -> Part:
         """An empty part of the past of `topic`. It begins behind place `after`."""
-        if sum(map(len, self._texts.values())) > self._most:
+        if self.count > self._most:
             self._texts.clear()
+            self.count = 0
         return Part(format, topic, epoch, after, self)
 
     def kept(self, format: Format, topic: Topic, epoch: int) -> dict[int, bytes]:
@@ -70,6 +73,7 @@ class Part:
     def add(self, places: Places) -> None:
         """Encode `places`, which follow those before: about 2 us for each that nobody asked for yet."""
         kept = self._past.kept(self._format, self._topic, self._epoch) if places else {}
+        before = len(kept)
         for last, entry in places:
             self.last = last
             if isinstance(entry, Gap):
@@ -80,3 +84,4 @@ class Part:
             if text is None:
                 text = kept[last] = self._format.item(self._topic, self._epoch, last, entry)
             self.texts.append(text)
+        self._past.count += len(kept) - before

@@ -11,13 +11,12 @@ import fcntl
 import json
 import os
 import resource
-import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +27,7 @@ from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from simulators import Exchange, Trade, open_binance
 from tests.support.certificates import Certificate
+from tests.support.ports import own_port
 
 SYMBOL: Final = "BTC-USDT"
 FACES: Final = ("docs", "graphql", "marketdata", "pricehub", "signalr", "stomp")  # off unless switched on
@@ -308,7 +308,7 @@ class Setting:
 async def arena(setting: Setting) -> AsyncIterator[Arena]:
     """The daemon of `setting`, ready. It is ended by SIGTERM; raises Broken when that does not end it with 0."""
     async with open_binance() as exchange, trio.open_nursery() as nursery:
-        process = Process(0, *_free_ports(3))
+        process = Process(0, own_port(), own_port(), own_port())
         config = setting.folder / "arena.toml"
         config.write_text(setting.config(process, exchange.url))
         with _log(setting) as log:
@@ -347,12 +347,6 @@ async def _until_ready(made: Arena) -> None:
             raise Broken(f"the daemon did not start: exit code {code}")
         await trio.sleep(0.05)
     await made.feed.exchange.wait_subscribed(["BTCUSDT"])
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as all_of_them:
-        free = [all_of_them.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(each.getsockname()[1]) for each in free]
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
-import attrs
 import httpx
 import trio
 from attrs import define, field
@@ -84,11 +83,6 @@ class Daemon:
     def core(self) -> Core:
         return self.hall.core
 
-    @property
-    def again(self) -> Gateway:
-        """The `gateway` of a daemon that shall be found where this one was."""
-        return attrs.evolve(self.hall.settings.gateway, port=int(self.http.rpartition(":")[2]))
-
     def die(self) -> None:
         """From now on nothing is written, and the store is not closed in order: as after a kill."""
         self.is_dead = True
@@ -133,7 +127,7 @@ async def daemon(
     """The daemon on a free port. A source that is lost is retried after 0.05 s, unless `backoff` says otherwise.
 
     `history=History(directory=...)` records on disk, `archive` somewhere else. The end is a stop in order, unless the
-    test calls `Daemon.die`. For the next life on the same port see `Daemon.again`.
+    test calls `Daemon.die`. Several lives on one port take an `own_port`.
     """
     tables.setdefault("gateway", Gateway(port=0))
     tables.setdefault("backoff", BackoffSettings(initial_delay=0.05, jitter=0.0))

@@ -15,6 +15,8 @@ import httpx
 import trio
 from attrs import define, field
 
+from tests.support.ports import own_port
+
 from .daemon import http_client
 
 
@@ -22,14 +24,14 @@ from .daemon import http_client
 class Home:
     """Where a daemon lives: its configuration, with one Binance at `upstream`, and the folder of its history.
 
-    `more`: further TOML. The port is that of the first life.
+    `more`: further TOML. All lives have the same port.
     """
 
     folder: Path
     upstream: str
     symbols: tuple[str, ...] = ("BTC-USDT",)
     more: str = ""
-    port: int = 0
+    port: int = field(factory=own_port)
 
     @property
     def history(self) -> Path:
@@ -56,7 +58,6 @@ class Home:
             try:
                 await life.news(lambda: life.port or life.log_ended)
                 assert life.port, life.log
-                self.port = life.port
                 yield life
             finally:
                 if life.process.returncode is None:

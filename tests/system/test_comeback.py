@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from dataflow.protobuf import marketdata_pb2 as pb
 from simulators.ticks import push_ticks
 from tests.support.grpc_client import Stub, connected, in_thread
 from tests.support.node import program
+from tests.support.ports import own_port
 
 FACES = ("graphql", "signalr", "stomp")
 CLIENTS = ("graphql", "signalr", "sse", "stomp")  # those of the program on Node
@@ -42,15 +42,6 @@ async def running(config: Path) -> AsyncIterator[trio.Process]:
             process.kill()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that a daemon can have again after its end."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 async def shown_by_grpc(stub: Stub) -> int:
     """The volume in the first message of a new call, over whatever connection the channel has by then."""
     call = stub.stream_aggregates(pb.AggregateRequest(symbol="AAPL"), wait_for_ready=True)
@@ -65,7 +56,7 @@ async def test_clients_come_back_after_a_kill_and_after_a_stop(tmp_path: Path) -
 
     Each sees what the new daemon has got, and nobody has to tell it that there is a new one.
     """
-    port, grpc_port, ticks_port = free_ports(3)
+    port, grpc_port, ticks_port = own_port(), own_port(), own_port()
     config = tmp_path / "mine.toml"
     config.write_text(
         f"[gateway]\nport = {port}\n"

@@ -149,7 +149,8 @@ async def test_clients_in_python_and_node_get_every_trade_once() -> None:
 
             def run() -> tuple[list[tuple[int, str]], int]:
                 got: list[tuple[int, str]] = []
-                with connect(s.daemon.url, max_size=1 << 26) as ws:
+                # With a bound it would leave what it has not read, and wait 10 s for the answer to its goodbye.
+                with connect(s.daemon.url, max_size=1 << 26, max_queue=None) as ws:
                     assert [each.name for each in ws.protocol.extensions] == ["permessage-deflate"]
                     ws.send(subscribe(position))
                     while not got or got[-1][0] < last:

@@ -142,6 +142,66 @@ async def test_a_symbol_that_comes_later_is_announced_and_followed() -> None:
             assert offsets(told[1]["trades"]) == [2]
 
 
+async def test_positions_come_in_parts() -> None:
+    """Of a client that has more of them than one call can hold. What is answered is what one call would be, gaps that
+    were filled meanwhile included; before the last part nothing is followed."""
+    async with stage() as s, client(s.daemon.url) as c, client(s.daemon.url) as other:
+        for symbol in SYMBOLS:
+            await s.publish(symbol, 2)
+            await s.publish(symbol, 4, skip=2)
+        epoch = (await c.call("getTrades", symbol=BTC))["epoch"]
+        since = {symbol: {"epoch": epoch, "offset": 6, "gaps": [[3, 4]]} for symbol in SYMBOLS}
+        await s.publish_late(ETH)
+        assert (
+            await c.call("subscribe", symbol="*", part=[1, 3], since={BTC: since[BTC], "GONE": since[BTC]})
+            == []
+        )
+        assert s.daemon.core.topics.opened(EVERY) is None
+        assert await c.call("subscribe", symbol="*", part=[2, 3], since={ETH: since[ETH]}) == []
+        told = await c.call("subscribe", symbol="*", part=[3, 3], since={SOL: since[SOL]})
+        assert told == await other.call("subscribe", symbol="*", since=since)
+        assert [(each["symbol"], each["recovered"]) for each in told] == [
+            (symbol, True) for symbol in SYMBOLS
+        ]
+        assert [len(each.get("filled", ())) for each in told] == [0, 1, 0]
+        await s.publish(SOL)
+        await c.until(lambda: len(c.trades()) == 1)
+
+
+async def test_a_part_is_refused_unless_all_before_it_were_taken() -> None:
+    """Else streams would begin anew although their positions were sent. The first part begins again at any time."""
+    async with stage() as s, client(s.daemon.url) as c:
+        await s.publish(BTC)
+        since = {BTC: {"epoch": (await c.call("getTrades", symbol=BTC))["epoch"], "offset": 0}}
+
+        async def part(number: int, count: int, **params: Any) -> Any:
+            params = {"symbol": "*", "since": since} | params
+            told = await c.ask("subscribe", part=[number, count], **params)
+            return told["error"]["code"] if "error" in told else told["result"]
+
+        many = {BTC: since[BTC] | {"gaps": 1_000 * [[1, 1]]}}
+        assert await part(2, 2) == -32000
+        another: dict[str, Any] = {"channel": "quality"}
+        for number, count, params in ((3, 3, {}), (2, 2, {}), (2, 3, another)):
+            assert await part(1, 3) == []
+            assert await part(number, count, **params) == -32000  # one is missing, or of another subscription
+            assert await part(2, 3) == -32000
+        assert await part(1, 3) == []
+        assert await part(2, 3, since={BTC: {"epoch": "x", "offset": 1}}) == -32602
+        assert await part(3, 3) == -32000  # the one before it was not taken
+        for number in range(1, 21):
+            assert await part(number, 25, since=many) == []
+        assert await part(21, 25) == []  # no gap more
+        assert await part(22, 25, since=many) == -32602
+        assert await part(23, 25) == -32000
+        for nonsense in ([0, 1], [2, 1], [-1, 3], [1], "1", [1, 1, 1]):
+            assert (await c.ask("subscribe", symbol="*", part=nonsense))["error"]["code"] == -32602
+        assert (await c.ask("subscribe", symbol=BTC, part=[1, 1]))["error"]["code"] == -32602
+        assert await part(1, 2) == []
+        (answer, *_) = [each for each in await part(2, 2, since={}) if each["symbol"] == BTC]
+        assert (answer["recovered"], offsets(answer["trades"])) == (True, [1])
+
+
 def evolve_sources(settings: Settings, *symbols: str) -> Settings:
     [(name, source)] = settings.sources.items()
     return evolve(settings, sources={name: evolve(source, symbols=symbols)})

@@ -19,12 +19,12 @@ from simulators import Exchange, Trade, open_binance
 from tests.support.browser import Heard, browse, in_the_test
 from tests.support.grpc_client import connected, in_thread
 from tests.support.node import program
+from tests.support.ports import own_port
 from tests.support.waiting import until
 from tests.system.daemon import connection, http_client
 from tests.system.hub import RESTORED, call
 from tests.system.process import Home, Life
 from tests.system.stomping import PLAIN, frame
-from tests.system.test_comeback import free_ports
 
 SYMBOL, THEIRS = "BTC-USDT", "BTCUSDT"
 DESTINATION = f"/topic/market-data/{SYMBOL}"
@@ -32,7 +32,7 @@ AT = 1_723_161_240_000_000  # a day that is long over, in microseconds: time is 
 
 
 def home(folder: Path, exchange: Exchange) -> Home:
-    (grpc_port,) = free_ports(1)
+    grpc_port = own_port()
     faces = "".join(
         f"[faces.{name}]\nenabled = true\n"
         for name in ("marketdata", "pricehub", "graphql", "stomp", "signalr")

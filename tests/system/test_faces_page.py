@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,7 +23,9 @@ from dataflow.connectors import ticks_protobuf
 from dataflow.settings.schema import Gateway
 from simulators import Trade, open_binance
 from tests.support import node
+from tests.support.axe import barriers
 from tests.support.browser import Heard, browse
+from tests.support.ports import own_port
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance, http_client
 from tests.system.test_docs import everything
@@ -36,8 +37,7 @@ SYMBOL = "BTC-USDT"
 @asynccontextmanager
 async def trading(**tables: Any) -> AsyncIterator[Daemon]:
     """A daemon with one symbol, which trades all the time, and a source for producers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        ticks = ticks_protobuf.Settings(connector="ticks_protobuf", port=free.getsockname()[1])
+    ticks = ticks_protobuf.Settings(connector="ticks_protobuf", port=own_port())
     async with (
         open_binance() as exchange,
         daemon(sources={**from_binance(exchange.url, SYMBOL, eager=True), "ticks": ticks}, **tables) as d,
@@ -65,7 +65,7 @@ async def described(d: Daemon) -> list[dict[str, Any]]:
 
 
 def try_all(url: str, ours: str) -> Any:
-    """A visit that tries every sample until it has an answer: [(title, state, log)]."""
+    """A visit that tries every sample until it has an answer: [(title, state, log)]. Nobody is kept out."""
 
     def visit(page: Any, heard: Heard) -> tuple[Heard, list[tuple[str, str, str]], list[str], int]:
         page.goto(url)
@@ -87,6 +87,7 @@ def try_all(url: str, ours: str) -> Any:
                 sample.locator(".go").click()
         page.set_viewport_size({"width": 380, "height": 800})
         wide = page.evaluate("document.documentElement.scrollWidth")
+        assert barriers(page) == []
         return heard, seen, page.locator("#disabled .key").all_inner_texts(), wide
 
     return visit
@@ -197,7 +198,7 @@ async def _print(command: list[str], what: str, beginnings: dict[str, str]) -> N
         assert process.stdout is not None
         assert process.stderr is not None
         missing = dict(beginnings)
-        with trio.move_on_after(60):
+        with trio.move_on_after(200):  # reached only by a program that hangs: all of them start at once
             while missing and (more := await process.stdout.receive_some()):
                 said += more
                 told = said.decode(errors="replace").splitlines()

@@ -30,11 +30,11 @@ from dataflow.client import (
 from dataflow.settings.schema import Admission, Gateway
 from simulators import Exchange, open_binance
 from simulators import Trade as Sent
+from tests.support.ports import own_port
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 from tests.system.following import BACKENDS, following, replayed
 from tests.system.process import Home
-from tests.system.test_comeback import free_ports
 
 SYMBOL, THEIRS = "BTC-USDT", "BTCUSDT"
 backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -144,10 +144,10 @@ async def test_a_slow_reader_stops_the_feed_and_loses_nothing(backend: str) -> N
         await publish(exchange, *range(4, 200))
         await program.until(lambda: program.is_held)
         await until(lambda: d.core.history(SYMBOL).last == 199)
+        await until(lambda: program.feed and program.feed.waited)
         program.resume()
         await program.until_place(199)
         assert replayed(program.events) == ids(1, 199)
-        assert program.waited >= 1
 
 
 @backends
@@ -162,6 +162,7 @@ async def test_over_deaths_stops_and_rewinds(tmp_path: Path, backend: str) -> No
                 await publish(exchange, 1, 2, 3)
                 await program.until_place(3)
                 assert await life.stop() == 0
+                await program.until(lambda: program.of("lost"))
                 assert program.of("lost")[0].code == 1001
                 assert program.states[0] == "draining"
                 async with slow_disk(home).living() as second:
@@ -277,11 +278,15 @@ async def test_refusals_say_what_would_be_right() -> None:
     async with stage() as (_exchange, d), connect(d.http) as feed:
         with pytest.raises(CallError, match=r"^BTC-USX: unknown symbol; did you mean BTC-USDT\?$"):
             await anext(feed.trades("BTC-USX"))
-        with pytest.raises(CallError, match=r"^interval 7m: ") as refused:
+        with pytest.raises(CallError, match=r"^interval 7m: unknown interval; valid: 1s, 5s, ") as refused:
             await anext(feed.candles(SYMBOL, "7m"))
         assert refused.value.code == -32602
         with pytest.raises(CallError, match=r"^BTC-USX: unknown symbol; did you mean BTC-USDT\?$"):
             await feed.recent("BTC-USX")
+        with pytest.raises(CallError, match=r"^getTrade: Method not found; did you mean getTrades or "):
+            await feed.call("getTrade")
+        with pytest.raises(CallError, match=r"^interval: is missing$"):
+            await feed.call("getCandles", symbol=SYMBOL)
         trades = feed.trades(SYMBOL)
         with pytest.raises(ValueError, match=r"^trades:BTC-USDT is followed by another iterator already: "):
             feed.trades("*")
@@ -302,7 +307,7 @@ async def test_a_wrong_address_raises_at_once_and_a_daemon_that_comes_is_waited_
             events = feed.events()
             return [(await anext(events)).state for _ in range(3)]
 
-    (port,) = free_ports(1)
+    port = own_port()
     url = f"http://127.0.0.1:{port}"
     run = partial(anyio.run, backend=backend)
     for address in (url, url.replace("http", "ws") + "/ws"):

@@ -21,6 +21,7 @@ from attrs import define, field
 from httpx_sse import EventSource
 
 from simulators import Exchange, Trade, open_binance
+from tests.support.ports import own_port
 from tests.system.daemon import client, http_client
 
 
@@ -123,8 +124,7 @@ async def test_a_signal_ends_event_streams_in_order(tmp_path: Path) -> None:
 @asynccontextmanager
 async def unread(folder: Path, *options: str) -> AsyncIterator[tuple[trio.Process, int, int]]:
     """`dataflow run` with a full pipe as its standard error. Gives process, port and the read end."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = own_port()
     config = folder / "mine.toml"
     config.write_text(f"[gateway]\nport = {port}\n")
     reader, writer = os.pipe()
@@ -168,8 +168,7 @@ async def test_a_log_that_is_read_late_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
 async def test_a_daemon_without_standard_streams(tmp_path: Path, closed: str) -> None:
     """It runs, logs nowhere, and ends with the code that it would have with them."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = own_port()
     config = tmp_path / "mine.toml"
     config.write_text(f"[gateway]\nport = {port}\n")
     script = f'exec "$0" -m dataflow run --config "$1" {closed}'
@@ -185,8 +184,7 @@ async def test_a_log_file_takes_the_place_of_standard_error(tmp_path: Path) -> N
     """The log is appended to the file, and standard error is silent."""
     file = tmp_path / "log"
     file.write_text("before\n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = own_port()
     config = tmp_path / "mine.toml"
     config.write_text(f"[gateway]\nport = {port}\n")
     command = [sys.executable, "-m", "dataflow", "run", "--config", str(config), "--log-file", str(file)]

@@ -17,9 +17,10 @@ from dataflow.app import hall, store, tree
 from dataflow.cache import recorder
 from dataflow.cache.archive import Batch
 from dataflow.domain.errors import ConfigError
-from dataflow.settings.schema import History, Send, Settings
+from dataflow.settings.schema import Gateway, History, Send, Settings
 from simulators import Exchange, Trade, open_binance
 from tests.support.memory_archive import MemoryArchive
+from tests.support.ports import own_port
 from tests.support.waiting import until
 
 from .daemon import Daemon, client, daemon, from_binance
@@ -50,11 +51,11 @@ async def test_after_a_clean_stop_a_client_goes_on_where_it_was() -> None:
     archive = MemoryArchive()
     async with open_binance() as exchange:
         sources = from_binance(exchange.url, SYMBOL, eager=True)
-        async with daemon(sources=sources, archive=archive) as d, client(d.url) as listener:
+        gateway = Gateway(port=own_port())
+        async with daemon(sources=sources, archive=archive, gateway=gateway) as d, client(d.url) as listener:
             first = await listener.call("subscribe", symbol=SYMBOL)
             await publish(exchange, d, 1, 2, 3)
             await listener.until(lambda: listener.traded.total() == 3)
-            gateway = d.again
         await exchange.wait_disconnected()
         await exchange.publish(Trade(4, THEIRS, "buy", "4", "1", 1_700_000_000_000_004))
         async with daemon(sources=sources, archive=archive, gateway=gateway) as d, client(d.url) as listener:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import trio
 
 from dataflow.cli import main
 from simulators import open_binance
+from tests.support.ports import own_port
 from tests.system.daemon import client, http_client
 
 OPERATOR = "planted-operator"
@@ -95,8 +95,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 async def test_a_running_daemon_tells_no_secret(tmp_path: Path, environ: dict[str, str]) -> None:
     """Not in its log at its lowest level, in crashes, in the tree, in metrics, to its clients, or by a command."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = own_port()
     file, log = tmp_path / "mine.toml", tmp_path / "log"
     async with open_binance() as exchange, trio.open_nursery() as nursery:
         file.write_text(configuration(port, exchange.url))

@@ -21,6 +21,7 @@ from dataflow.server.serve import serve
 from dataflow.settings.schema import Gateway
 from tests.support.browser import Heard, browse, in_the_test
 from tests.support.node import MODULES, Program, install, program
+from tests.support.ports import own_port
 from tests.support.waiting import until
 from tests.system.hub import RESTORED, SUBSCRIBE, SYMBOL, call, expected, stage
 
@@ -119,9 +120,9 @@ async def test_the_client_of_microsoft_works_by_every_way() -> None:
 async def test_clients_reconnect_across_a_restart_of_the_daemon() -> None:
     """They are told that they may, come back by themselves, and are told to subscribe anew; then trades go on."""
     ways = ("WebSockets", "ServerSentEvents", "LongPolling", "WebSockets, MessagePack")
+    gateway = Gateway(port=own_port())
     async with page() as p:
-        async with stage() as s:
-            port = int(s.daemon.http.rpartition(":")[2])
+        async with stage(gateway=gateway) as s:
             for name in ways:
                 await p.ask("start", name, url=s.url, reconnect=True, **WAYS[name])
                 await p.ask("invoke", name, text=SUBSCRIBE)
@@ -129,7 +130,7 @@ async def test_clients_reconnect_across_a_restart_of_the_daemon() -> None:
             await until(lambda: all(len(p.trades(name)) == 2 for name in ways))
         for name in ways:
             await until(lambda name=name: {"reconnecting": None} in p.events[name])
-        async with stage(gateway=Gateway(port=port)) as s:
+        async with stage(gateway=gateway) as s:
             for name in ways:
                 await until(lambda name=name: {"reconnected": "string"} in p.events[name])
                 await until(lambda name=name: p.received[name].count(RESTORED) == 2)

@@ -33,6 +33,46 @@ async def test_what_a_loop_has_left_can_be_followed_again_at_once() -> None:
         assert await trio.to_thread.run_sync(notebook, liar.url) == [PLACE + 1] * 3
 
 
+async def test_the_same_cell_of_a_notebook_may_run_twice() -> None:
+    """A variable still holds the iterator of before: the newest one wins, and the other one says so."""
+
+    def notebook(url: str) -> list[int]:
+        places, feed = [], connect_sync(url)
+        before = trades = feed.trades("A")
+        for _ in range(2):
+            before, trades = trades, feed.trades("A")
+            places.append(next(trades).offset)  # type: ignore[union-attr]
+        with pytest.raises(
+            RuntimeError, match=r"^a newer iterator follows trades:A now: this one has ended$"
+        ):
+            next(before)
+        assert feed.positions["A"]["offset"] == PLACE + 1
+        feed.close()
+        feed.close()
+        assert list(trades) == []
+        return places
+
+    async with lying(HONEST, ROW % (PLACE + 1)) as liar:
+        assert await trio.to_thread.run_sync(notebook, liar.url) == [PLACE + 1] * 2
+
+
+async def test_a_feed_that_nobody_holds_is_closed() -> None:
+    """Else each run of a cell would leave a connection behind. An iterator holds its feed."""
+
+    def notebook(url: str) -> None:
+        trades = connect_sync(url).trades("A")
+        gc.collect()
+        inner = trades._feed
+        assert next(trades).offset == PLACE + 1  # type: ignore[union-attr]
+        assert inner.is_open
+        del trades
+        gc.collect()
+        assert not inner.is_open
+
+    async with lying(HONEST, ROW % (PLACE + 1)) as liar:
+        await trio.to_thread.run_sync(notebook, liar.url)
+
+
 async def test_after_the_end_a_feed_says_so() -> None:
     """A loop ends, closing is no error, and whatever is asked names the mistake."""
 
@@ -43,7 +83,7 @@ async def test_after_the_end_a_feed_says_so() -> None:
         assert list(trades) == []
         trades.close()
         for asked in (feed.symbols, feed.events, lambda: next(feed.history("A"))):
-            with pytest.raises(RuntimeError, match="the feed is not open: use it inside `with connect_sync"):
+            with pytest.raises(RuntimeError, match="the feed is closed: call `connect_sync` again"):
                 asked()
 
     async with lying(HONEST, ROW % (PLACE + 1)) as liar:

@@ -24,6 +24,7 @@ from dataflow.protobuf.marketdata_pb2 import Tick
 from dataflow.settings.schema import Cache, Chaos, Limits
 from dataflow.sources import Unusable
 from supervisors import ActorGone, Node, Point
+from tests.support.ports import own_port
 from tests.support.waiting import until, until_delivered
 from tests.system.daemon import Client, Daemon, client, daemon, from_binance, http_client
 
@@ -331,7 +332,7 @@ async def test_faults_strike_a_producer(kind: str) -> None:
 
 async def test_the_listener_comes_back_and_its_producers_stay() -> None:
     """A crash of the listener closes no connection. Clients of a ticked symbol hear of its end and its return."""
-    port = free_port()
+    port = own_port()
     sources = {"ticks": evolve(from_producers()["ticks"], port=port)}
     async with daemon(sources=sources) as d, producer(d) as p, client(d.url) as c:
         await p.send_all(frame(tick()))
@@ -349,7 +350,7 @@ async def test_the_listener_comes_back_and_its_producers_stay() -> None:
 
 async def test_a_port_that_is_taken_is_tried_again() -> None:
     """The daemon starts without it, says whose fault it is, and listens once the port is free."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    with socket.create_server(("127.0.0.1", own_port())) as other:
         port = other.getsockname()[1]
         sources = {"ticks": evolve(from_producers()["ticks"], port=port)}
         async with daemon(sources=sources) as d, http_client(d.http) as http:
@@ -367,12 +368,6 @@ async def test_a_port_that_is_taken_is_tried_again() -> None:
                 await p.send_all(frame(tick()))
                 await until_admitted(d, 1)
             assert (await http.get("/ready")).json()["status"] == "ready"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_one_producer_too_many() -> None:
@@ -450,7 +445,7 @@ async def test_a_reload_moves_the_listener_and_changes_what_may_come() -> None:
         async with producer(d) as p:
             await p.send_all(frames([tick("AAPL"), tick("MSFT")]))
             await until_admitted(d, 1, "MSFT")
-            port = free_port()
+            port = own_port()
             now = evolve(d.core.sources["ticks"].settings, port=port, symbols=("MSFT", "GOOG"))
             kept_trade = admitted(d, "MSFT")[0]
             await d.reload(evolve(d.hall.settings, sources={"ticks": now}))
@@ -557,7 +552,7 @@ async def test_the_simulated_producer() -> None:
 
 async def test_the_simulated_producer_comes_again() -> None:
     """When it is sent away it connects again, and goes on."""
-    port = free_port()
+    port = own_port()
     sources = {"ticks": evolve(from_producers()["ticks"], port=port)}
     lines: list[str] = []
     push = partial(simulators.push_ticks, port=port, every=0.02, say=lines.append)

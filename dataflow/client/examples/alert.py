@@ -6,6 +6,7 @@ A symbol is bad while none of its sources is live, or the daemon itself is away.
 """
 
 import sys
+from contextlib import suppress
 
 import anyio
 
@@ -39,4 +40,5 @@ async def main(url: str, symbols: list[str]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    anyio.run(main, sys.argv[1], sys.argv[2:])
+    with suppress(KeyboardInterrupt):  # Ctrl-C ends it
+        anyio.run(main, sys.argv[1], sys.argv[2:])

@@ -17,7 +17,7 @@ def main(url: str, symbol: str, interval: str) -> None:
                 candles[event.start] = event
                 break  # take as many as you like
     frame = to_pandas(candles.values())
-    print(frame[["open", "high", "low", "close", "volume", "complete"]].tail(10))
+    print(frame[["open", "high", "low", "close", "volume", "complete"]].tail(10).to_string())
     print("highest", frame["high"].max(), "lowest", frame["low"].min(), "volume", frame["volume"].sum())
 
 

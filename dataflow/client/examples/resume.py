@@ -8,6 +8,7 @@ a kill of this program, and none is left out.
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,4 +45,5 @@ if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit(__doc__)
     url, symbol, file = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    anyio.run(main, url, symbol, file, json.loads(file.read_text()) if file.exists() else None)
+    with suppress(KeyboardInterrupt):  # Ctrl-C ends it
+        anyio.run(main, url, symbol, file, json.loads(file.read_text()) if file.exists() else None)

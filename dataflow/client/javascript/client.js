@@ -15,6 +15,8 @@ const MOST_GAPS = 1_000; // open gaps of a stream that are remembered, the newes
 const MOST_CANDLES = 1_000; // of a symbol and interval, whose revisions are remembered
 const MOST_CALLS = 1_000; // that wait for their answers; further ones are refused
 const CALLS_AT_ONCE = 100, BYTES_AT_ONCE = 60_000; // of a batch: the server takes no more
+const POSITIONS_AT_ONCE = 59_000; // bytes of them in one call
+const MOST_GAPS_OF_ALL = 20_000; // in the positions of one subscription: the server takes no more
 const SILENCE = 20; // seconds without a word: then the server is asked for one, and as long again waited for
 const PATIENCE = 15; // seconds for a connection to open
 const PAUSE_MOST = 600; // seconds: the longest wish of the server that is obeyed; a timer of 25 days would fire at once
@@ -60,11 +62,17 @@ const parseExactly = text => JSON.parse(text.replace(DECIMALS, '$1"$2"'));
 const isPlace = value => Number.isSafeInteger(value) && value >= 0;
 const isText = value => typeof value === "string";
 const isTextOrNull = value => value === null || isText(value);
+const WHOLE = new RegExp(`^${NUMBER}$`);
+const isDecimal = value => isText(value) && WHOLE.test(value);
+const isPositive = value => isDecimal(value) && !value.startsWith("-") && /[1-9]/.test(value.split(/e/i)[0]);
+const isSide = value => value === null || value === "buy" || value === "sell";
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/;
+const isTime = value => isText(value) && TIME.test(value);
 
 function trade(told, symbol = told?.symbol) {
   const { offset, timestamp, side, price, qty, tradeId, source } = told ?? {};
-  const isRight = isPlace(offset) && isText(symbol) && isText(price) && isText(qty) && isText(timestamp)
-    && isTextOrNull(side) && isTextOrNull(tradeId) && isText(source);
+  const isRight = isPlace(offset) && isText(symbol) && isDecimal(price) && isPositive(qty) && isTime(timestamp)
+    && isSide(side) && isTextOrNull(tradeId) && isText(source) && (told.symbol ?? symbol) === symbol;
   if (!isRight) throw new ServerFault(`no trade: ${excerpt(told)}`);
   return { type: "trade", symbol, offset, timestamp, side, price, qty, tradeId, source };
 }
@@ -111,7 +119,7 @@ class Places {
   start({ epoch, offset, gaps = [] }) {
     this.epoch = epoch;
     this.offset = this.begin = offset;
-    this.gaps = gaps.map(each => [...each]);
+    this.gaps = gaps.slice(-MOST_GAPS).map(each => [...each]);
     this.unknown = [];
   }
 
@@ -176,9 +184,16 @@ class Stream extends Places {
   answered(answer) {
     const entries = entriesOf(answer), { epoch, offset } = position(answer);
     this.live = true;
-    if (answer.rewound != null && this.offset !== null) this.rewind(answer.rewound);
+    if (answer.rewound != null && this.offset !== null) {
+      if (answer.rewound.epoch !== epoch) throw new ServerFault(`${this.symbol}: a rewind to another epoch`);
+      this.rewind(answer.rewound);
+    }
+    const goesOn = this.#goesOn(entries, answer);
+    if (goesOn && epoch < this.epoch) {
+      throw new ServerFault(`${this.symbol}: epoch ${epoch} goes on with epoch ${this.epoch}`);
+    }
     this.epoch = epoch;
-    if (this.#goesOn(entries, answer)) {
+    if (goesOn) {
       this.#tell({ type: "at", symbol: this.symbol, epoch, offset: null });
       for (const each of answer.filled ?? []) this.fill(each);
     } else {
@@ -236,9 +251,13 @@ class Stream extends Places {
     for (const part of parts(filled, this.close(from, to))) this.#tell(part);
   }
 
-  /** What came behind this place is no part of the stream; its epoch goes on from there. */
+  /** What came behind this place is no part of the stream; a later epoch goes on from there. */
   rewind(told) {
     const { epoch, offset } = position(told);
+    if (epoch <= this.epoch || offset >= this.offset) {
+      const here = `${this.offset} of ${this.epoch}`;
+      throw new ServerFault(`${this.symbol}: place ${offset} of epoch ${epoch} is not before ${here}`);
+    }
     this.cut({ epoch, offset });
     this.#tell({ type: "rewound", symbol: this.symbol, epoch, offset });
   }
@@ -259,6 +278,12 @@ class Stream extends Places {
     if (!anew && told === null) return;
     const reason = told?.type === "gap" ? told.reason : "overrun";
     this.#tell({ type: "gap", symbol: this.symbol, from: FROM_NOTHING, to: null, reason });
+  }
+
+  /** Whether what is told belongs to the stream as it is. */
+  of({ epoch }) {
+    if (epoch === this.epoch) return this;
+    throw new ServerFault(`${this.symbol}: told of epoch ${excerpt(epoch)} in epoch ${this.epoch}`);
   }
 
   #tell(event) {
@@ -733,7 +758,7 @@ const keyOf = ({ channel, symbol, interval }) => [channel, symbol, interval].fil
 class Feed {
   #link;
   #isClosed = false;
-  #wishes = new Map(); // by topic: {channel, symbol, interval, views}
+  #wishes = new Map(); // by topic: {channel, symbol, interval, views, live}
   #streams = new Map(); // by symbol
   #revisions = new Map(); // by topic of candles: {epoch, revs}
   #events = new Set();
@@ -851,7 +876,7 @@ class Feed {
     view.answered = known.length > 0;
     for (const symbol of view.symbols) {
       const key = keyOf({ channel, symbol, interval });
-      const wish = this.#wishes.get(key) ?? { channel, symbol, interval, views: new Set() };
+      const wish = this.#wishes.get(key) ?? { channel, symbol, interval, views: new Set(), live: false };
       this.#wishes.set(key, wish);
       wish.views.add(view);
       if (channel === TRADES && symbol !== EVERY) this.#stream(symbol).seats.add(view.seat(symbol));
@@ -902,21 +927,24 @@ class Feed {
 
   /** `view`: the one that begins with this; null: a stream goes on. */
   #subscribe(wish, view) {
-    const params = topicOf(wish), since = view === null ? this.#since(wish) : null;
+    const params = topicOf(wish), parts = view === null ? this.#since(wish) : [], count = parts.length;
     if (wish.channel === TRADES) params.batch = true;
     if (wish.channel !== QUALITY) params.format = "strings";
-    if (since) params.since = since;
     const snapshot = view === null ? this.#snapshot(wish) : view.snapshot;
     if (snapshot !== null && wish.channel !== QUALITY) params.snapshot = snapshot;
-    this.#ask("subscribe", params, { kind: "follow", wish, view });
+    const calls = parts.map(since => ({ ...params, since }));
+    const last = calls.pop() ?? params;
+    calls.forEach((each, at) => this.#ask("subscribe", { ...each, part: [at + 1, count] }, { kind: "part", wish }));
+    if (count > 1) last.part = [count, count];
+    this.#ask("subscribe", last, { kind: "follow", wish, view });
   }
 
+  /** The positions behind which a topic goes on, as much of them in each part as a call has room for. */
   #since({ channel, symbol }) {
-    if (channel !== TRADES) return null;
-    if (symbol !== EVERY) return this.#streams.get(symbol).since;
-    const quiet = [...this.#streams.values()].filter(({ live, since }) => since && !live);
-    const known = quiet.map(stream => [stream.symbol, stream.since]);
-    return known.length ? Object.fromEntries(fitting(known)) : null;
+    if (channel !== TRADES) return [];
+    if (symbol !== EVERY) return [this.#streams.get(symbol).since].filter(Boolean);
+    const quiet = [...this.#streams.values()].filter(({ live }) => !live);
+    return partsOf(quiet.map(stream => [stream.symbol, stream.since]).filter(([, since]) => since));
   }
 
   /** What goes along when a topic goes on. States are told again: the newest ones may have come meanwhile. */
@@ -942,8 +970,8 @@ class Feed {
     const texts = this.#outgoing.splice(0).map(call => JSON.stringify(call));
     while (texts.length && this.#link.isOpen) {
       let count = 1;
-      for (let bytes = texts[0].length; count < Math.min(texts.length, CALLS_AT_ONCE); count++) {
-        bytes += texts[count].length + 1;
+      for (let bytes = bytesOf(texts[0]); count < Math.min(texts.length, CALLS_AT_ONCE); count++) {
+        bytes += bytesOf(texts[count]) + 1;
         if (bytes > BYTES_AT_ONCE) break;
       }
       const batch = texts.splice(0, count);
@@ -981,6 +1009,7 @@ class Feed {
     this.#outgoing = [];
     this.#leaving.clear();
     for (const stream of this.#streams.values()) stream.live = false;
+    for (const wish of this.#wishes.values()) wish.live = false;
     for (const { reject } of asked) reject?.(new CallError(LOST, `the connection is lost: ${reason}`));
   }
 
@@ -1029,10 +1058,10 @@ class Feed {
   #notified(method, params) {
     switch (method) {
       case "stream.gap":
-        if (params.channel === TRADES) return this.#live(params).take(gap(params));
+        if (params.channel === TRADES) return this.#live(params).of(params).take(gap(params));
         break;
       case "stream.filled":
-        if (params.channel === TRADES) return this.#live(params).fill(params);
+        if (params.channel === TRADES) return this.#live(params).of(params).fill(params);
         break;
       case "stream.rewind":
         if (params.channel === TRADES) return this.#live(params).rewind(params);
@@ -1056,6 +1085,7 @@ class Feed {
   #answered(id, result, error) {
     const asked = this.#asked.get(id);
     if (!asked) throw new ServerFault(`an answer to no call: ${excerpt(id ?? error ?? null)}`);
+    if (error != null && result != null) throw new ServerFault(`an answer with both result and error: ${excerpt(id)}`);
     this.#asked.delete(id);
     this.#link.served();
     if (asked.kind === "call") {
@@ -1073,6 +1103,7 @@ class Feed {
 
   #subscribed({ wish, view }, answers) {
     const isAll = wish.symbol === EVERY;
+    wish.live = true;
     wish.snapshot = null; // once begun, it goes on at its place
     for (const answer of answers) {
       const { symbol } = answer ?? {};
@@ -1119,7 +1150,7 @@ class Feed {
   }
 
   #state({ symbol, source, state, since, reason = null, missing = null, lag = null }) {
-    if (!isText(symbol) || !isText(source) || !isText(state)) throw new ServerFault("no state of a source");
+    if (!isText(symbol) || !isText(source) || !isText(state) || !isTime(since)) throw new ServerFault("no state of a source");
     const event = { type: "quality", symbol, source, state, since, reason, missing, lag };
     for (const view of this.#viewsOf(QUALITY, symbol, null)) view.push(event, `${symbol} ${source}`);
   }
@@ -1127,7 +1158,9 @@ class Feed {
   /** `view` has not seen it, even where it is no news to others. */
   #candle(told, view) {
     const { symbol, interval, start, rev, firstOffset = null } = told;
-    const isRight = isText(symbol) && isText(interval) && isText(start) && isPlace(rev);
+    const { open, high, low, close, volume } = told;
+    const isRight = isText(symbol) && isText(interval) && isTime(start) && isPlace(rev)
+      && [open, high, low, close, volume].every(isDecimal);
     if (!isRight) throw new ServerFault(`no candle: ${excerpt(told)}`);
     const views = [...this.#viewsOf(CANDLES, symbol, interval)];
     if (!views.length) return; // nobody follows it: nothing of it is remembered
@@ -1186,8 +1219,7 @@ class Feed {
   }
 
   #isLive(wish) {
-    if (![...wish.views].every(view => this.#isOn(wish, view))) return false;
-    return wish.channel !== TRADES || wish.symbol === EVERY || this.#streams.get(wish.symbol).live;
+    return wish.live && [...wish.views].every(view => this.#isOn(wish, view));
   }
 
   async #page(params) {
@@ -1201,19 +1233,31 @@ class Feed {
   }
 }
 
-const NOBODYS = { take() {}, fill() {}, rewind() {} };
+const NOBODYS = { take() {}, fill() {}, rewind() {}, of: () => NOBODYS };
 
 const topicOf = ({ channel, symbol, interval }) =>
   interval === null ? { channel, symbol } : { channel, symbol, interval };
 
-/** As many positions as one call may name: without gaps, if that makes room. Streams left out begin anew. */
-function fitting(known) {
-  const size = entries => entries.reduce((sum, entry) => sum + JSON.stringify(entry).length, 0);
-  const most = BYTES_AT_ONCE - 1_000;
-  if (size(known) <= most) return known;
-  let room = most;
-  const bare = known.map(([name, { epoch, offset }]) => [name, { epoch, offset }]);
-  return bare.filter(entry => (room -= size([entry])) >= 0);
+const encoder = new TextEncoder();
+const bytesOf = text => encoder.encode(text).length;
+
+/** Positions by symbol, in parts of a bounded size. Of too many open gaps the newest of each stream stay. */
+function partsOf(positions) {
+  let most = MOST_GAPS, room = 0;
+  const gapsOf = ({ gaps = [] }) => gaps.slice(Math.max(0, gaps.length - most));
+  while (positions.reduce((sum, [, since]) => sum + gapsOf(since).length, 0) > MOST_GAPS_OF_ALL) most = most >> 1;
+  const parts = [];
+  for (const [symbol, { epoch, offset, ...since }] of positions) {
+    const gaps = gapsOf(since), position = gaps.length ? { epoch, offset, gaps } : { epoch, offset };
+    const size = bytesOf(JSON.stringify({ [symbol]: position }));
+    if (size > room) {
+      parts.push([]);
+      room = POSITIONS_AT_ONCE;
+    }
+    parts.at(-1).push([symbol, position]);
+    room -= size;
+  }
+  return parts.map(Object.fromEntries);
 }
 
 function namesOf(symbols) {

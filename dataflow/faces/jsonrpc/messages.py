@@ -37,6 +37,10 @@ _SINCE: Final = (
     "the newest position that the client has; of several symbols one each, by the symbol. `gaps`: at most"
     f" {MOST_GAPS:,} of those that it still has, each with its first and last place"
 )
+_PART: Final = (
+    "of `*`: the number of this call and how many there are, where one cannot hold all positions of `since`."
+    " All but the last are answered by an empty list; the last one subscribes"
+)
 _EACH: Final = "the name of a symbol, several names, or `*`: all that there are and will be"
 _INTERVAL: Final = "of candles: 1m, say, or 100t (trades), or 10v (volume)"
 _CHANNEL: Final = "trades, candles or quality"
@@ -63,6 +67,7 @@ class Subscribe:
     batch: Annotated[bool, _said("several updates may come as one message, an array")] = False
     format: Annotated[str, _said(f"how trades are written: {JSON}, {STRINGS} or {COMPACT}")] = JSON
     interval: Interval = None
+    part: Annotated[tuple[int, int] | None, _said(_PART)] = None
 
 
 @frozen(kw_only=True)

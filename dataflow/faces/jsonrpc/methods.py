@@ -42,6 +42,7 @@ from .describing import openrpc
 from .format import JSONRPC
 from .format import STRINGS as IN_STRINGS
 from .messages import COMPACT, JSON, STRINGS, GetCandles, GetTrades, RecentTrades, Subscribe, Unsubscribe
+from .parts import Parts
 from .protocol import Long, Write
 
 T = TypeVar("T")
@@ -110,13 +111,14 @@ def formats(symbols: Sequence[str], sources: Sequence[str]) -> Mapping[str, Form
 class Calls(Conversation, Questions):
     """One client's calls. `formats`: those that it may choose, by name."""
 
-    __slots__ = ("_formats",)
+    __slots__ = ("_formats", "_parts")
 
     format = JSONRPC
 
     def __init__(self, session: AnySession, hall: Hall, formats: Mapping[str, Format] = _PLAIN) -> None:
         super().__init__(session, hall)
         self._formats = formats
+        self._parts: Parts | None = None  # until the first
 
     async def answer(self, message: Any) -> bytes | None:
         pause = self.subscriptions.turns.pause
@@ -139,7 +141,12 @@ class Calls(Conversation, Questions):
         format = self._format(params)
         if params.symbol == ANY:
             every = self.hall.desk.every(params.channel, params.interval or "")
-            return Long(partial(self._subscribe_every, every, _positions(params.since), params, format))
+            positions = self._positions_of_all(every, params)
+            if positions is None:
+                return Long(_nothing)
+            return Long(partial(self._subscribe_every, every, positions, params, format))
+        if params.part is not None:
+            raise InvalidValue("part", params.part, f'is for all symbols, "{ANY}", alone')
         if isinstance(params.symbol, str):
             topic = self._available(params, params.symbol)
             since = None if params.since is None else _since("since", params.since)
@@ -148,6 +155,14 @@ class Calls(Conversation, Questions):
         return Long(
             partial(self._subscribe_all, topics, _positions(params.since, params.symbol), params, format)
         )
+
+    def _positions_of_all(self, every: Topic, params: Subscribe) -> Mapping[str, Since] | None:
+        """None while further parts of them are to come."""
+        positions = _positions(params.since)
+        if params.part is None:
+            return positions
+        self._parts = self._parts or Parts()
+        return self._parts.add(every, *params.part, positions, self.hall.core.carriers)
 
     def _available(self, params: Subscribe, symbol: str) -> Topic:
         topic = self.hall.desk.topic(params.channel, symbol, params.interval or "")
@@ -319,6 +334,10 @@ class _Past:
         comma = b"," if self._comma and items else b""
         self._comma = self._comma or items != b""
         return opening + comma + items
+
+
+async def _nothing(_write: Write) -> bytes:
+    return b"[]"
 
 
 async def _trades(topic: Topic, trades: Sequence[Recorded], write: Write) -> bytes:

@@ -16,6 +16,7 @@ from loguru import logger
 from actors.update import Update
 from dataflow import cli
 from dataflow.cache.delivery import Delivery
+from dataflow.cache.feed import Feed
 from dataflow.cache.history import History
 from dataflow.cache.verdict import Verdict
 from dataflow.chaos import producers, run
@@ -122,9 +123,15 @@ async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pyt
 
 async def test_a_daemon_that_does_not_deduplicate_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeated trades are admitted again: twice in the stream, and delivered twice."""
-    monkeypatch.setattr(History, "_judge", lambda self, trade, feed: Verdict.ADMITTED)
+    judge = History._judge
+
+    def forgetful(self: History, trade: Trade, feed: Feed) -> Verdict:
+        verdict = judge(self, trade, feed)
+        return Verdict.ADMITTED if verdict is Verdict.DUPLICATE else verdict
+
+    monkeypatch.setattr(History, "_judge", forgetful)
     figures = await rehearse(evolve(BREEZE, seed=REPEATING))
-    assert {"twice", "duplicated"} <= set(figures.violations)
+    assert {"twice", "duplicated"} <= set(figures.violations), figures.evidence
 
 
 async def test_a_daemon_that_alters_a_trade_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

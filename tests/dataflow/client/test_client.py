@@ -13,6 +13,7 @@ import pytest
 from dataflow.client import (
     Candle,
     Client,
+    Event,
     Filled,
     Gap,
     Notice,
@@ -71,6 +72,17 @@ def rewind(offset: int, epoch: int = 2) -> str:
     return notification("stream.rewind", symbol="BTC-USD", channel="trades", epoch=epoch, offset=offset)
 
 
+def every(symbol: str) -> dict[str, Any]:
+    return {"channel": "trades", "symbol": symbol, "event": "subscribed", "epoch": 7, "offset": 612}
+
+
+def every_answer(client: Client, names: list[str]) -> None:
+    """Follow all symbols, of which there are these."""
+    client.follow("*")
+    message = {"jsonrpc": "2.0", "id": "trades:*", "result": [every(name) for name in names]}
+    assert [type(event) for event in client.hear(json.dumps(message))] == [Subscribed] * len(names)
+
+
 @pytest.fixture
 def client() -> Client:
     """Subscribed, at place 5."""
@@ -87,31 +99,48 @@ def places(client: Client) -> list[tuple[int, int]]:
 class TestCalls:
     @pytest.mark.parametrize("symbols", [1_000, 3_000, 10_000])
     def test_a_call_fits_into_a_message(self, symbols: int) -> None:
-        """However many symbols are followed by `*`: as many positions as there is room for, and the other streams
-        begin anew, behind a gap of unknown size. The server would hang up at a longer call, each time."""
-        client, names = Client(), [f"S{number}-USDT" for number in range(symbols)]
-        client.follow("*")
-        answers = [
-            {
-                "channel": "trades",
-                "symbol": name,
-                "event": "subscribed",
-                "epoch": 1763696936212,
-                "offset": 612,
-            }
-            for name in names
-        ]
-        for event in client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": answers})):
-            assert isinstance(event, Subscribed)
-        (call,) = client.connect()
-        assert len(call) < 64 * 1024
-        since = json.loads(call)["params"]["since"]
-        assert len(since) == symbols or len(since) > 900
+        """However many symbols are followed by `*`: all positions are named, in parts that the server takes. It would
+        hang up at a longer call, each time."""
+        client, names = Client(), [f"S{number}\u20ac-USDT" for number in range(symbols)]
+        every_answer(client, names)
+        calls = client.connect()
+        parts = [json.loads(call)["params"] for call in calls]
+        assert max(len(call.encode()) for call in calls) < 64 * 1024
+        count = len(calls)
+        assert (count == 1) == (symbols == 1_000)
+        numbers = [each.get("part") for each in parts]
+        assert numbers == ([[n, count] for n in range(1, count + 1)] if count > 1 else [None])
+        named = [name for each in parts for name in each["since"]]
+        assert named == names
+        told: list[Event] = []
+        for _ in parts[:-1]:
+            told += client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": []}))
+        assert told == []
         goes_on = {"recovered": True, "trades": []}
-        again = [each | (goes_on if each["symbol"] in since else {}) for each in answers]
-        told = list(client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": again})))
-        anew = [event.symbol for event in told if isinstance(event, Gap)]
-        assert anew == [name for name in names if name not in since]
+        again = [{**every(name), **goes_on} for name in names]
+        told += client.hear(json.dumps({"jsonrpc": "2.0", "id": "trades:*", "result": again}))
+        assert [type(event) for event in told] == [Subscribed] * symbols
+
+    def test_the_gaps_of_all_positions_together(self) -> None:
+        """Where the server takes them, all are named; above that the newest of each stream."""
+        gaps = [[2 * n, 2 * n] for n in range(1, 1_201)]
+        for count, most in ((20, 1_000), (21, 500), (41, 250)):
+            client = Client()
+            for n in range(count):
+                client.hold(f"S{n}", {"epoch": 7, "offset": 3_000, "gaps": gaps})
+            parts = [json.loads(call)["params"]["since"] for call in client.follow("*")]
+            assert [each["gaps"] for part in parts for each in part.values()] == count * [gaps[-most:]]
+
+    def test_a_part_that_is_refused_is_no_answer(self) -> None:
+        """The server refuses those behind it, too: the last one is the answer, and all are asked for again."""
+        client, names = Client(), [f"S{number}" for number in range(2_000)]
+        every_answer(client, names)
+        first, second = client.connect()
+        error = {"jsonrpc": "2.0", "id": "trades:*", "error": {"code": -32002, "message": "too many calls"}}
+        assert list(client.hear(json.dumps(error))) == []
+        [event] = client.hear(json.dumps(error))
+        assert isinstance(event, Refused)
+        assert client.again(Topic("trades", "*")) == [first, second]
 
     def test_the_first_call_of_a_topic_and_those_behind_it(self, client: Client) -> None:
         """At first with what was wished; then `since` with the newest place, and with the gaps that are open."""
@@ -127,9 +156,9 @@ class TestCalls:
         """The format stands in calls for trades, the interval in those for candles; they have no `since`."""
         client = Client(format="strings", batch=False)
         calls = [
-            client.follow("A-B"),
-            client.follow("A-B", "candles", interval="1m"),
-            client.follow("A-B", "quality"),
+            *client.follow("A-B"),
+            *client.follow("A-B", "candles", interval="1m"),
+            *client.follow("A-B", "quality"),
         ]
         assert [json.loads(call)["params"] for call in calls] == [
             {"channel": "trades", "symbol": "A-B", "batch": False, "format": "strings"},
@@ -449,13 +478,13 @@ class TestFaults:
             list(client.hear(answer(5).replace('"symbol": "BTC-USD"', '"symbol": "X-Y"')))
         assert list(client.streams) == [TOPIC]
 
-    def test_a_price_that_is_no_number_harms_nobody(self, client: Client) -> None:
+    @pytest.mark.parametrize("value", ["sNaN", "NaN", "Infinity", "-Infinity"])
+    def test_a_price_that_is_no_number_harms_nobody(self, client: Client, value: str) -> None:
         """A signalling NaN cannot even be compared."""
-        odd = filled(6, 6, 6).replace('"price": 2', '"price": "sNaN"')
-        for said in (gap(6, 6), odd):
-            list(client.hear(said))
-        with pytest.raises(Unreadable):
-            list(client.hear(odd))
+        list(client.hear(gap(6, 6)))
+        for _ in range(2):
+            with pytest.raises(Unreadable):
+                list(client.hear(filled(6, 6, 6).replace('"price": 2', f'"price": "{value}"')))
 
     @pytest.mark.parametrize(
         ("told", "pause"), [(2, 2.0), (10**400, 300.0), (-1, None), ("x", None), (True, None)]

@@ -32,7 +32,7 @@ from dataflow.domain.notice import (
     Waiting,
 )
 from dataflow.domain.quality import Grade, Quality
-from dataflow.faces.jsonrpc import methods, protocol
+from dataflow.faces.jsonrpc import methods, parts, protocol
 from dataflow.faces.jsonrpc.format import JSONRPC
 from dataflow.gateway import limits, recovery
 from dataflow.settings.schema import Settings
@@ -103,6 +103,7 @@ def test_the_table_of_limits_has_those_of_the_code(readme: str) -> None:
         f"{default.gateway.max_message_bytes >> 10} KiB",
         f"{protocol.MAX_BATCH} calls; {protocol.MAX_ANSWERS >> 20} MiB of answers",
         f"{recovery.MOST_GAPS:,} gaps",
+        f"{parts.MOST_GAPS_OF_ALL:,} gaps in all positions",
         f"{recovery.RECOVERY_LIMIT:,} places, {recovery.FILLED_LIMIT:,} trades in `filled`",
         f"{default.session.max_subscriptions} subscriptions",
         f"{default.limits.sessions:,} sessions, {default.limits.subscriptions:,} subscriptions",
@@ -229,7 +230,7 @@ async def test_every_call_is_answered_as_it_is_shown(readme: str) -> None:
     """The examples are sent to a daemon; the answers have the members that the README shows."""
     shown = list(messages(readme))
     calls = [(call, answer) for (arrow, call), (_, answer) in pairwise(shown) if arrow == "→"]
-    assert len(calls) == 10
+    assert len(calls) == 11
     async with stage(can_be_asked=True) as (exchange, built), client(built.url) as c:
         await publish(exchange, built, 1, 2)
         for call, expected in calls:
