@@ -3,7 +3,7 @@
 // Rules of this file. The daemon tells clients in pages, the oldest first. What fits into one answer is sorted as a whole; of
 // more clients each page is sorted by itself, and the view says so. Rates are differences between two answers.
 import { every } from "./daemon.js";
-import { confirmed, el, paint, put, rows } from "./dom.js";
+import { confirmed, el, hide, paint, put, rows, toldWhileSought } from "./dom.js";
 import { doorway, inside, refusal } from "./inside.js";
 import { group } from "./operate.js";
 import { settled, steady, waiting } from "./steady.js";
@@ -44,8 +44,7 @@ const LEFT = [
 const DETAILS = ["Protocol", "Address", "Program", "Since", "Last heard of", "Sent", "Dropped", "Outbox", "Follows"];
 
 export function open(room, where) {
-  const content = el("div", "content"), ends = [doorway(room, content)];
-  room.append(content);
+  const content = room.appendChild(el("div", "content")), ends = [doorway(content)];
   const list = new List(content), details = new Details(content), left = group(content, "The last that left", "left");
   const showLeft = table(left.body, LEFT, "The last clients that left");
   let chosen = Number(where.rest[0]) || null, gone = [];
@@ -89,10 +88,10 @@ class List {
   constructor(room) {
     Object.assign(this, group(room, "Clients", "clients-list"));
     this.note = el("span", "off note");
-    this.note.setAttribute("role", "status");
     const find = Object.assign(el("input"), { type: "search", placeholder: "filter by address, program, symbol" }), behind = el("select");
     find.setAttribute("aria-label", "Filter the clients");
     find.oninput = () => { this.#filter = find.value.trim().toLowerCase(); this.#page = 0; this.draw(true); };
+    toldWhileSought(find, this.note);
     behind.setAttribute("aria-label", "Which clients");
     behind.append(...Object.entries(BEHIND).map(([text, value]) => Object.assign(el("option", "", text), { value })));
     behind.onchange = () => { this.behind = Number(behind.value); this.#start(); };
@@ -195,7 +194,8 @@ class Details {
     this.#id = id;
     put(this.heading, id === null ? "No client chosen" : `Client ${id}`);
     put(this.state, id === null ? "choose one in the list" : client ? "" : why);
-    this.end.hidden = this.list.hidden = !client;
+    hide(this.end, !client, this.heading);
+    this.list.hidden = !client;
     this.end.setAttribute("aria-label", `disconnect client ${id}`);
     if (!client) return;
     const { messages, bytes, age } = client.outbox;
