@@ -147,7 +147,9 @@ def look(
     price, tape = page.locator("#symbols td.number").inner_text(), page.locator("#tape li").all_inner_texts()
     complaints = list(heard.complaints)
     page.goto(f"{url.partition('=')[0]}=http://127.0.0.1:1")
-    page.get_by_text("nothing answers at http://127.0.0.1:1, or its [gateway] origins does not name").wait_for()
+    page.get_by_text(
+        "nothing answers at http://127.0.0.1:1, or its [gateway] origins does not name"
+    ).wait_for()
     return price, tape, colours, complaints
 
 
