@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from .ends import Failure, Mistake, only, wrong
+from .ends import Failure, Interrupted, Mistake, only, wrong
 from .streams import CannotWrite, discard, standard_streams
 
 if TYPE_CHECKING:
@@ -253,8 +253,8 @@ def _ended_by(error: BaseException) -> int:
             discard(sys.stdout.fileno())
             print(f"dataflow: cannot write to standard output: {error.strerror}", file=sys.stderr)
             return 1
-        case KeyboardInterrupt():
-            print("dataflow: interrupted before it was done", file=sys.stderr)
+        case KeyboardInterrupt() | Interrupted():
+            print(f"dataflow: interrupted before {str(error) or 'it was done'}", file=sys.stderr)
             return 130
         case Failure():
             print(f"dataflow: {concealed(str(error))}", file=sys.stderr)

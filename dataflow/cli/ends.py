@@ -16,6 +16,10 @@ class Failure(Exception):
     """Not the user's mistake, but clear without a traceback: exit code 2."""
 
 
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM before the work was done, or before what its text says: exit code 130."""
+
+
 def only(error: BaseException) -> BaseException:
     """The error inside exception groups with one member, as nurseries make them."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:

@@ -27,6 +27,7 @@ from dataflow.logs.terminal import disarmed
 from .common import Json, Token, Url, call, daemon_url
 from .ends import Failure, Mistake, wrong
 from .picture import Line, Picture, can_redraw
+from .progress import waiting
 from .words import age, lag, rate, several, share, size
 
 COLOURS = {
@@ -78,17 +79,20 @@ def status(
     if not interval > 0:
         raise wrong("--interval", f"{interval:g}", "more than 0 seconds")
     base = daemon_url(url)
+    with waiting(f"waiting for {concealed(base)}"):
+        first = _asked(base, token)
     with suppress(KeyboardInterrupt) if watch else nullcontext():  # the usual end of a watch
         if json:
-            for answers in _all(base, token, interval if watch else None):
+            for answers in _all(first, base, token, interval if watch else None):
                 print(json_.dumps(as_data(*answers), ensure_ascii=False), flush=True)
         elif watch:
-            _watch(base, token, interval, everything)
+            _watch(_drawn(first, base, everything), base, token, interval, everything)
         else:
-            _print(Console(), _look(base, token, everything))
+            _print(Console(), _drawn(first, base, everything))
 
 
 Answer: TypeAlias = dict[str, Any]
+Answers: TypeAlias = tuple[Answer, Answer, Answer]
 
 
 def as_data(tree: Answer, ready: Answer, daemon: Answer) -> Answer:
@@ -96,14 +100,14 @@ def as_data(tree: Answer, ready: Answer, daemon: Answer) -> Answer:
     return tree | {"ready": ready, "daemon": daemon}
 
 
-def _all(base: str, token: str | None, interval: float | None) -> Iterator[tuple[Answer, Answer, Answer]]:
-    yield _asked(base, token)
+def _all(first: Answers, base: str, token: str | None, interval: float | None) -> Iterator[Answers]:
+    yield first
     while interval is not None:
         time.sleep(interval)
         yield _asked(base, token)
 
 
-def _asked(base: str, token: str | None) -> tuple[Answer, Answer, Answer]:
+def _asked(base: str, token: str | None) -> Answers:
     """The tree, whether the daemon is ready, and its state; for an operator with what waits for clients."""
     ready = call("GET", f"{base}/ready", ok=(503,))
     daemon = call("GET", f"{base}/api/v1/status")
@@ -112,8 +116,8 @@ def _asked(base: str, token: str | None) -> tuple[Answer, Answer, Answer]:
     return call("GET", f"{base}/actors", token), ready, daemon
 
 
-def _look(base: str, token: str | None, everything: bool) -> Picture:
-    tree, ready, daemon = _asked(base, token)
+def _drawn(answers: Answers, base: str, everything: bool) -> Picture:
+    tree, ready, daemon = answers
     return draw(tree, ready, base, daemon, everything)
 
 
@@ -122,8 +126,8 @@ def _print(console: Console, picture: Picture | Text) -> None:
     console.print(picture, soft_wrap=not console.is_terminal)
 
 
-def _watch(base: str, token: str | None, interval: float, everything: bool) -> None:
-    first, console = _look(base, token, everything), Console()
+def _watch(first: Picture, base: str, token: str | None, interval: float, everything: bool) -> None:
+    console = Console()
     if not can_redraw(console):  # one tree after the other
         for picture in _pictures(first, base, token, interval, everything):
             _print(console, picture)
@@ -141,7 +145,7 @@ def _pictures(
     while True:
         time.sleep(interval)
         try:
-            yield _look(base, token, everything)
+            yield _drawn(_asked(base, token), base, everything)
         except (Failure, Mistake) as error:  # perhaps it restarts: keep watching
             yield Text(disarmed(concealed(str(error))), style="red")
 

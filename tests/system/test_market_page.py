@@ -178,12 +178,17 @@ async def test_search_sort_and_filter_stand_in_the_address() -> None:
 async def test_five_hundred_symbols_are_fifty_rows() -> None:
     """Only rows in sight are nodes; the last one is reached by a key, and a trade of it is shown there.
 
-    The list is asked for first: rows do not wait for a stream of each symbol.
+    The list is asked for before the streams, and names are there before the list: rows wait for neither.
     """
     names = symbols(500)
     async with stage(*names) as s:
 
         def look(page: Page) -> None:
+            mute = page.context.new_page()
+            mute.route_web_socket(re.compile("/ws$"), lambda _: None)
+            mute.goto(s.daemon.http)
+            expect(row(mute, names[0])).to_contain_text(NONE)
+            mute.close()
             asked: list[str] = []
             page.on("websocket", lambda wire: wire.on("framesent", lambda frame: asked.append(str(frame))))
             page.goto(s.daemon.http)
@@ -259,7 +264,10 @@ async def test_equal_notices_are_one_line_with_all_names() -> None:
 
 
 async def test_a_fill_takes_the_place_of_its_gap() -> None:
-    """In the tape, marked; later trades stay above it. Until then words say what is missing, there and at the candle."""
+    """In the tape, marked; later trades stay above it. Until then words say what is missing, there and at the candle.
+
+    The candle is marked, too, also one of another interval.
+    """
     async with stage(rest=True, hold=0.0) as s:
 
         async def lose(count: int) -> None:
@@ -288,7 +296,13 @@ async def test_a_fill_takes_the_place_of_its_gap() -> None:
             expect(filled).to_have_count(2)
             expect(gap).to_have_count(0)
             expect(filled.first).to_contain_text("5.5")
-            return tape(page)
+            lines = tape(page)
+            page.get_by_role("link", name="5s", exact=True).click()
+            expect(page.get_by_role("slider", name=f"Candles of {BTC}, 5s")).to_be_visible()
+            expect(page.locator(".legend")).to_contain_text("C ")
+            page.locator(".chart").press("Home")
+            expect(page.locator(".legend")).to_contain_text("filled later")
+            return lines
 
         lines = await s.visit(look)
         assert lines == [str(place) for place in range(len(lines), 0, -1)]

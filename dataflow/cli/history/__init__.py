@@ -22,10 +22,10 @@ from .. import examples
 from ..common import Json
 from ..daemon import Config
 from ..ends import Mistake, wrong
+from ..progress import progress, waiting
 from . import exporting, importing
 from .listing import as_json, counted, told
 from .places import copies, lines, named, reading, writing
-from .progress import progress, waiting
 
 Directory: TypeAlias = Annotated[
     Path | None,

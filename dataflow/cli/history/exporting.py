@@ -28,7 +28,7 @@ from dataflow.gateway import spelling
 from dataflow.gateway.walk import Bounds, Walk
 
 from ..ends import Mistake, wrong
-from .progress import progress
+from ..progress import progress
 
 Format: TypeAlias = Literal["csv", "jsonl", "parquet"]
 

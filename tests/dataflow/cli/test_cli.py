@@ -25,7 +25,7 @@ from dataflow.cli.columns import Columns
 from dataflow.cli.common import daemon_url, until_interrupted
 from dataflow.cli.config import CONFIG
 from dataflow.cli.daemon import told_end, why_not_free
-from dataflow.cli.ends import Failure, Mistake
+from dataflow.cli.ends import Failure, Interrupted, Mistake
 from dataflow.cli.history import HISTORY
 from dataflow.cli.simulate import SIMULATORS, as_line
 from dataflow.cli.top import VIEWS
@@ -159,7 +159,7 @@ class TestReadme:
     def test_its_examples_can_be_typed(self, page: str) -> None:
         """Every command line is accepted."""
         examples = re.findall(r"`dataflow ([a-z][^`|]+)`", page) + re.findall(r"^dataflow (.*)$", page, re.M)
-        typed = [re.split("[#>]|mkdir", example)[0].split() for example in examples]
+        typed = [re.split("[#>|]|mkdir", example)[0].split() for example in examples]
         assert len(typed) > 20
         for words in (
             each for each in typed if not {"COMMAND", "SHELL"} & set(each) and "http://" not in each[0]
@@ -311,6 +311,7 @@ class TestEnds:
         [
             (Mistake("no"), 1, "dataflow: no\n"),
             (Failure("no"), 2, "dataflow: no\n"),
+            (Interrupted("the end"), 130, "dataflow: interrupted before the end\n"),
             (KeyboardInterrupt(), 130, "dataflow: interrupted before it was done\n"),
             (BaseExceptionGroup("", [BaseExceptionGroup("", [Mistake("deep")])]), 1, "dataflow: deep\n"),
             (

@@ -165,6 +165,23 @@ class TestCommand:
         assert [row.get("name", row.get("id")) for row in told[f"{by}s"]] == names
         assert {row["rate"] for row in told["clients"]} == {None} if by == "client" else {12.3, 0.0, None}
 
+    @pytest.mark.parametrize(("sort", "most"), [(None, "rate"), ("oldest", "oldest"), ("sent", "sent")])
+    def test_of_a_crowd_the_busiest_matter(
+        self, answering: Daemon, capsys: pytest.CaptureFixture[str], sort: str | None, most: str
+    ) -> None:
+        """Of more than 1,000 clients the daemon names those that have most of what is sorted by, however late
+        they came. Only where it has no such order, those that have been there for longest are sorted."""
+        page = {"total": 1001, "clients": [{**CLIENT, "id": 900}], "next": None}
+        first = {"total": 1001, "clients": [CLIENT], "next": None}
+        answering.answers["GET", f"/api/v1/clients?limit=200&most={most}"] = 200, json.dumps(page).encode()
+        answering.answers["GET", "/api/v1/clients?limit=200&after=0"] = 200, json.dumps(first).encode()
+        words = ["top", "--once", "--by", "client", "--json", "--url", answering.url]
+        assert main([*words, *(["--sort", sort] if sort else [])]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert ([row["id"] for row in told["clients"]], told["total"]) == ([900], 1001)
+        assert main([*words, "--sort", "follows"]) == 0
+        assert [row["id"] for row in json.loads(capsys.readouterr().out)["clients"]] == [CLIENT["id"]]
+
     def test_more_than_is_wanted(self, answering: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
         """They are counted."""
         assert main(["top", "--once", "--limit", "1", "--url", answering.url]) == 0

@@ -79,6 +79,12 @@ def test_every_name_refers_to_something() -> None:
     assert "./vendor/lightweight-charts.standalone.production.mjs" in SCRIPTS["chart.js"]
 
 
+def test_all_modules_are_asked_for_at_once() -> None:
+    """The page names them: none waits for another one that imports it. The library of charts is large, and comes when it is used."""
+    named = {href for href in Outline().values("href") if href.endswith(".js")} | {"page/shell.js"}
+    assert named == {"client.js", *(f"page/{name}" for name in SCRIPTS)}
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     """The page works offline and contacts no third party. One link leads away: that of the chart's licence."""
     for name, text in {**STYLES, **SCRIPTS, "index.html": PAGE}.items():
@@ -345,3 +351,16 @@ def test_a_gap_of_several_candles_is_one_band() -> None:
         None,
         None,
     ]
+
+
+REMEMBER = """given.map(({ symbol, count, timestamp }) => m.remember({ symbol, trades: Array(count).fill({ timestamp }) }))
+    && ["A", "B", "C"].map(m.times)"""
+
+
+def test_fills_are_remembered_while_the_page_lives() -> None:
+    """Of each symbol its own, in seconds; 10,000 trades in all, and then the oldest are forgotten."""
+    at = "2020-05-10T18:33:36.500000Z"
+    heard = [{"symbol": name, "count": n, "timestamp": at} for name, n in (("A", 2), ("B", 9_999))]
+    told = evaluate("fills.js", REMEMBER, heard)
+    assert [len(each) for each in told] == [1, 9_999, 0]
+    assert told[0] == [1_589_135_616.5]

@@ -7,6 +7,7 @@
 import { digits, drawable, padded, percent, short, tone } from "./decimal.js";
 import { feed, on } from "./daemon.js";
 import { el, paint, put } from "./dom.js";
+import * as fills from "./fills.js";
 import { bands, gapText, width } from "./spans.js";
 import { count } from "./words.js";
 
@@ -25,7 +26,7 @@ export async function open(room, name, interval) {
     Object.assign(el("a", "", "TradingView Lightweight Charts"), { href: "https://www.tradingview.com/", rel: "noopener", target: "_blank" }), " © 2026 TradingView, Inc.");
   room.append(legend, box, key);
 
-  const state = { closed: false, candles: new Map(), filled: new Set(), sorted: [], most: 0, dirty: false, whole: true, loading: false, first: false, pointed: null };
+  const state = { closed: false, candles: new Map(), filled: new Set(), sorted: [], most: 0, dirty: false, whole: true, loading: false, first: false, pointed: null, news: true };
   const { createChart, createSeriesMarkers, CandlestickSeries, HistogramSeries } = await import(LIBRARY);
   const view = { close() { state.closed = true; }, filled() {} };
   if (!box.isConnected) return view;
@@ -58,7 +59,7 @@ export async function open(room, name, interval) {
       const { candles } = await feed.call("getCandles", { symbol: name, interval, limit: PAGE, ...(to ? { to } : {}) });
       if (to) state.first = candles.length === 0 || state.candles.size > MOST;
       for (const candle of candles) take(candle);
-      state.whole = state.dirty = true;
+      state.whole = state.dirty = state.news = true;
     } catch { /* the connection was lost, or the disk does not answer: the next turn asks again */ } finally {
       state.loading = false;
     }
@@ -87,6 +88,13 @@ export async function open(room, name, interval) {
     state.sorted = [...state.candles.values()].sort((a, b) => a.start < b.start ? -1 : a.start > b.start ? 1 : a.firstOffset - b.firstOffset);
     for (const candle of state.sorted) last = candle.time = Math.max(Date.parse(candle.start) / 1000, last + 0.001);  // bars of trades may begin together
   }
+  function markFills() {
+    state.news = false;
+    for (const at of fills.times(name)) {
+      const of = state.sorted.findLast(candle => candle.time <= at);
+      if (of && (seconds === null || at < of.time + seconds)) state.filled.add(keyOf(of));
+    }
+  }
   function* empty(from, to) {  // the windows between two candles, if they are not too many
     if (seconds !== null && (to - from) / seconds <= EMPTY) for (let time = from + seconds; time < to; time += seconds) yield { time };
   }
@@ -94,6 +102,7 @@ export async function open(room, name, interval) {
     if (!state.dirty || state.closed) return;
     const drawn = state.sorted.at(-1), whole = state.whole;
     sort();
+    if (state.news) markFills();
     const newest = state.sorted.at(-1);
     Object.assign(state, { dirty: false, whole: false });
     if (!newest) return put(said, "No candle yet.");
@@ -124,7 +133,7 @@ export async function open(room, name, interval) {
     const of = price => padded(price, state.most), move = percent(candle.open, candle.close);
     const missing = candle.complete ? "" : `incomplete: ${candle.gaps.map(({ from, to, reason }) => gapText(from, to, reason)).join(", ")}`;
     const words = [["off", `${candle.start.slice(0, 19).replace("T", " ")} `], ["", `O ${of(candle.open)}  H ${of(candle.high)}  L ${of(candle.low)}  C ${of(candle.close)} `], [tone(move), move ?? ""],
-      ["off", ` Vol ${short(candle.volume)} · ${count(candle.count)} trades `], ["warn", missing]];
+      ["off", ` Vol ${short(candle.volume)} · ${count(candle.count)} trades `], ["warn", missing], ["info", state.filled.has(keyOf(candle)) ? " filled later" : ""]];
     words.forEach(([kind, text], i) => {
       const part = legend.children[i] ?? legend.appendChild(el("span"));
       put(part, text);
@@ -178,14 +187,7 @@ export async function open(room, name, interval) {
   if (feed.connection.state === "connected") load();
   else put(said, "waiting for candles");
   return {
-    // Trades that came after all belong to these candles.
-    filled({ trades }) {
-      for (const { timestamp } of trades) {
-        const at = Date.parse(timestamp) / 1000, of = state.sorted.findLast(candle => candle.time <= at);
-        if (of) state.filled.add(keyOf(of));
-      }
-      state.dirty = state.whole = true;
-    },
+    filled() { state.dirty = state.whole = state.news = true; },  // trades came after all: they are marked at their candles
     close() {
       state.closed = true;
       subscription.close();

@@ -1,8 +1,9 @@
 // All symbols as they are now: price, day, quality, rate. What is known stays while no view looks, so that one who comes back
 // sees it at once; then it is followed again.
 //
-// Rules of this file. The list comes first, since thousands of rows shall not wait for thousands of streams. One subscription
-// a channel, for all symbols. What changed is in `changed` until a view has drawn it.
+// Rules of this file. Names come first, then the list, then the streams: thousands of rows shall not wait for thousands of
+// answers. One subscription a channel, for all symbols. What changed is in `changed` until a view has drawn it.
+import * as fills from "./fills.js";
 import { split } from "./decimal.js";
 import { described, every, feed, notice, on } from "./daemon.js";
 import { Pace } from "./pace.js";
@@ -65,6 +66,7 @@ export function follow() {
   let ended = false, begun = false, daily = false, due = 0;
   async function refresh() {
     if (feed.connection.state !== "connected") return;
+    if (!market.listed) for (const name of (await described()).symbols) touch(name);
     await list();
     due = performance.now() + 1000 * PER_SYMBOL * symbols.size;
     if (ended) return;
@@ -99,7 +101,10 @@ function heard(event) {
     symbol.pace.came();
   }
   else if (event.type === "gap") notice("warn", `Trades are missing (${event.reason})`, spot(event));
-  else if (event.type === "filled") notice("good", "Missing trades came after all", spot(event));
+  else if (event.type === "filled") {
+    fills.remember(event);
+    notice("good", "Missing trades came after all", spot(event));
+  }
   else if (event.type === "rewound") notice("warn", "A crash of dataflow took the newest trades", `${event.symbol} behind place ${event.offset}`);
 }
 function told(event) {

@@ -1,5 +1,6 @@
 // One symbol: candles, tape, its sources side by side. The interval of the candles stands in the address: `?interval=5m`.
 import * as chart from "./chart.js";
+import * as fills from "./fills.js";
 import * as tape from "./tape.js";
 import * as venues from "./venues.js";
 import { digits, padded, percent, short, tone } from "./decimal.js";
@@ -72,8 +73,10 @@ export function open(room, where) {
       const isNew = event.offset > old;
       if (isNew) { old = 0; pace.came(); }
       sides.traded(event, isNew);
-    } else if (event.type === "filled") drawing?.then(each => each.filled(event));
-    else if (event.type === "rewound") old = 0;
+    } else if (event.type === "filled") {
+      fills.remember(event);
+      drawing?.then(each => each.filled());
+    } else if (event.type === "rewound") old = 0;
   }
   function draw() {
     timer = setTimeout(draw, 1000 * DRAW_EVERY);

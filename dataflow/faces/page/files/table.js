@@ -161,7 +161,7 @@ export function open(room, where) {
     paint(change, `change num ${tone(move)}`);
     put(volume, day ? short(day.quoteVolume) : "–");
     show.ages(symbol);
-    put(quality.firstChild, state);
+    put(quality.firstChild, symbol.sources.size ? state : "–");
     paint(quality.firstChild, `state ${KINDS[state] ?? "off"}`);
     put(source, names(symbol.sources));
   }
