@@ -94,7 +94,7 @@ class Core:
                 self._refused,
                 staged=None if archive is None else self.recording.fills,
                 streams=self.recording.streams,
-                holds=Holds(self.hold, self._missed, self._switched, self._numbered_anew),
+                holds=Holds(self.hold, self._missed, self._switched, self._numbered_anew, clock),
             )
             for _ in range(cache.shards)
         ]
@@ -326,6 +326,7 @@ class Core:
 
     def _numbered_anew(self, source: str, symbol: str) -> None:
         self.refills(source).forget(symbol)
+        self._known[source].renumbered_by(symbol)
 
     def _let_go(self) -> None:
         """Whoever waits for trades that nobody asks for any more goes on."""

@@ -40,7 +40,8 @@ class Kind(StrEnum):
     LOST = "lost"  # the connection to a source, or one of its symbols
     RESTORED = "restored"
     SWITCHED = "switched"  # the stream of a symbol is that of another source
-    STALLED = "stalled"  # a symbol whose source has newer trades, or a client that takes nothing
+    RENUMBERED = "renumbered"  # a source numbers the trades of a symbol anew
+    STALLED = "stalled"  # a symbol whose source has newer trades or sends what must be refused, or a client
     RECOVERED = "recovered"  # from that
     FAULT = "fault"  # was injected, strikes, or was withdrawn
     RELOAD = "reload"  # the configuration was read again

@@ -7,7 +7,7 @@ changed only by what came from its own source.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from attrs import define, evolve, field
@@ -19,11 +19,23 @@ from .verdict import Verdict
 
 NEVER: Final = float("-inf")  # earlier than every timestamp
 
-ANEW: Final = 20  # late trades in a row: more than a few stragglers, and few enough to lose
+ANEW: Final = 3  # trades in a row that happened after the newest one, by its own time: a new numbering
+LONG: Final = 20  # trades in a row for any other proof: more than a few stragglers, and few enough to lose
+LASTING: Final = 10.0  # seconds for which a row lasts that only our clock can prove: a replay is shorter
+OFF: Final = 5.0  # seconds that the clock of an exchange and ours may differ by
 HOLES: Final = 1_000  # of one source that may still be filled: the newest ones
 
+REFUSED: Final = (Verdict.LATE, Verdict.REUSED, Verdict.IMPLAUSIBLE, Verdict.TOO_OLD)
 
-_STRANGE: Final = (Verdict.LATE, Verdict.IMPLAUSIBLE)
+
+class Refused(NamedTuple):
+    """Trades of a feed that were refused since its last admitted one: how many, the first at `since` and the
+    last at `at`, on the clock of `History.admit`. `why`: the verdict on the last."""
+
+    trades: int
+    since: float
+    at: float
+    why: Verdict
 
 
 class Hole(NamedTuple):
@@ -46,13 +58,17 @@ class Feed:
     """The state of one source in one symbol."""
 
     newest: Trade | None = None  # the last admitted trade
+    came_at: float = NEVER  # it did so here, on the clock of `History.admit`
     answered: Trade | None = None  # the same when an answer brought it last, and not the stream
     is_promised: bool = False  # its trades are the stream's, also before the first one
     last_sequence: int | None = None
     missed: Missed | None = None  # trades may be missing before the next trade
     floor: float = NEVER  # highest credible timestamp among the forgotten ids
-    strays: list[int] = field(factory=list)  # the sequences of the last trades, if they were refused ...
+    refused: Refused | None = None  # None: nothing since the newest trade
+    strays: list[int] = field(factory=list)  # sequences, or times, of the last trades, if refused ...
     why: Verdict | None = None  # ... for this
+    later: int = 0  # so many of the last strays happened after the newest trade ...
+    later_since: float = 0.0  # ... the first of which came then
     ids: dict[str | None, Trade] = field(
         factory=dict
     )  # admitted trades, as far as they are remembered; no None
@@ -105,34 +121,78 @@ class Feed:
         if self.step(trade) == 1:  # only when a new numbering reaches trades that were admitted before
             self.last_sequence = trade.sequence
 
-    def goes_on(self, trade: Trade, verdict: Verdict) -> bool:
-        """Count the trades that do not fit. Returns whether this one proves that they are a new stream."""
-        now = trade.sequence
-        if now is None or verdict not in _STRANGE:
+    def goes_on(self, trade: Trade, verdict: Verdict, now: float, clock: Callable[[], float]) -> bool:
+        """Count the trades that do not fit. Returns whether this one proves that they are a new stream.
+
+        Then call `begin_anew`. `clock`: wall time, seconds since the epoch.
+        """
+        if verdict not in REFUSED:
             if self.strays:
                 self.strays = []
             return False
+        goes_on = self._is_proof(trade, verdict, now, clock)
+        if not goes_on:
+            before, since = (0, now) if self.refused is None else self.refused[:2]
+            self.refused = Refused(before + 1, since, now, verdict)
+        return goes_on
+
+    def _is_proof(self, trade: Trade, verdict: Verdict, now: float, clock: Callable[[], float]) -> bool:
+        number = trade.timestamp if trade.sequence is None else trade.sequence
+        is_later = verdict is not Verdict.IMPLAUSIBLE and self._is_later(trade, now, clock)
         if verdict is not self.why:
             self.strays = []
         self.why = verdict
-        if now in self.strays:  # another connection to the source repeats it
-            return False
-        before = self.strays[-1] if self.strays else now
-        if verdict is Verdict.IMPLAUSIBLE:
-            goes_on, self.strays = now == before + 1, [now]
-        else:
-            # Two connections are heard in turn, each in order: one brings what the other has passed.
-            self.strays = sorted([*self.strays, now]) if self.strays and now > self.strays[0] else [now]
-            goes_on = len(self.strays) >= ANEW
-        if goes_on:
+        if verdict in (Verdict.REUSED, Verdict.TOO_OLD) and not is_later:  # it may be a repetition
             self.strays = []
-        return goes_on
+            return False
+        if number in self.strays:  # another connection to the source repeats it
+            return False
+        if verdict is Verdict.IMPLAUSIBLE:
+            before, self.strays = self.strays, [number]
+            return before == [number - 1]
+        # Two connections are heard in turn, each in order: one brings what the other has passed.
+        in_order = bool(self.strays) and number > self.strays[0]
+        self.strays = sorted([*self.strays, number]) if in_order else [number]
+        del self.strays[1 : -2 * LONG]
+        if not (is_later and in_order and self.later):
+            self.later, self.later_since = 0, now
+        self.later += is_later
+        if self._ends_run(trade):
+            return True
+        lasts = now - self.later_since >= LASTING and self.later >= LONG
+        return lasts or (verdict is Verdict.LATE and len(self.strays) >= LONG)
+
+    def _is_later(self, trade: Trade, now: float, clock: Callable[[], float]) -> bool:
+        """Whether a trade happened after the newest one: by its own time, or because that one was here
+        before, if the time of the newest one lies in the future."""
+        if self.newest is None or self.is_younger(trade):
+            return self.newest is not None
+        wall = clock()
+        return wall - (now - self.came_at) + OFF < trade.timestamp / 1e9 <= wall + OFF
+
+    def is_younger(self, trade: Trade) -> bool:
+        """Whether a trade happened after the newest admitted one, by their own times."""
+        newest = self.newest if self.held is None else self.held.newest
+        return newest is not None and trade.timestamp > newest.timestamp
+
+    def _ends_run(self, trade: Trade) -> bool:
+        """Whether the strays end with `ANEW` sequences without a hole, none of which may be a missing one."""
+        if self.later < ANEW or not self.has_passed(trade) or not self.is_younger(trade):
+            return False
+        assert trade.sequence is not None
+        run = range(trade.sequence - ANEW + 1, trade.sequence + 1)
+        return self.strays[-ANEW:] == list(run) and self._hole_at(trade.sequence) is None
+
+    def begin_anew(self) -> None:
+        """The row that is over now has proven a new numbering: the old numbers tell nothing any more."""
+        self.holes.clear()
+        self.strays = []
 
     def begin_at(self, sequence: int | None) -> None:
         """Its trades are the stream's from here on, behind the one with that sequence. Those before are not,
         so none of them is missing."""
         self.last_sequence, self.missed, self.is_promised = sequence, None, True
-        self.strays = []
+        self.strays, self.refused = [], None
 
     # -- what is missing in exact gaps -----------------------------------------------------------
 
@@ -165,13 +225,14 @@ class Feed:
 
     def hole_of(self, trade: Trade) -> Hole | None:
         """The hole in which this trade is missing; None when there is none, or the time is wrong."""
-        if trade.sequence is None:
+        hole = None if trade.sequence is None else self._hole_at(trade.sequence)
+        return hole if hole is not None and hole.fits(trade) else None
+
+    def _hole_at(self, sequence: int) -> Hole | None:
+        at = bisect_right(self.holes, sequence, key=lambda hole: hole.sequence) - 1
+        if at < 0 or sequence >= self.holes[at].sequence + self.holes[at].size:
             return None
-        at = bisect_right(self.holes, trade.sequence, key=lambda hole: hole.sequence) - 1
-        if at < 0:
-            return None
-        hole = self.holes[at]
-        return hole if trade.sequence < hole.sequence + hole.size and hole.fits(trade) else None
+        return self.holes[at]
 
     def fill(self, hole: Hole, trades: Sequence[Trade]) -> int:
         """Missing trades of a hole, in order and without a hole between them, have come. Returns the place of

@@ -11,17 +11,25 @@ repeats its newest admitted trade: a stream in order that passes this trade has 
 duplicate proves nothing. If a connection lost trades in its midst, no duplicate brings them back: that mark
 stays until its gap is put, or until a later resubscription repeats the newest trade.
 
-A trade that does not fit is refused at first, and believed when more follow. `ANEW` late trades of a source
-in a row, none before the first of them and with no other trade of that source between, are a new numbering.
-What was missing before cannot be had then (`Holds.anew`). A sequence more than `JUMP` ahead is implausible
-until the very next trade continues from it. In both cases the number of missing trades is unknown, so one
-inexact gap announces the loss, the refused trades included. Two connections to one source bring everything
-twice, each in order: a repeated number neither counts nor breaks a row.
+A trade that does not fit is refused at first, and believed when more follow. What proves that a source
+numbers anew is a row: trades in order, none before the first of them, and no other trade of that source
+between. `ANEW` late trades are one, if their sequences have no hole, none of them may be a missing one, and
+all of them happened after the newest admitted trade. `LONG` late trades are one whenever they happened.
+Trades that might be repetitions, for their age or their ids, are one only if `LONG` of them in `LASTING`
+seconds happened after the newest admitted trade, or after it came here: its own time may lie in the future,
+and a clock be set back. Anything shorter proves nothing. It is refused and counted, and who looks after the
+source is told (`refused_of`).
+
+What was missing before a new numbering cannot be had (`Holds.anew`). A sequence more than `JUMP` ahead is
+implausible until the very next trade continues from it. In all these cases the number of missing trades is
+unknown, so one inexact gap announces the loss, the refused trades included. Two connections to one source
+bring everything twice, each in order: a repeated number neither counts nor breaks a row.
 
 A new numbering may use an id again. With a sequence, the same id at another timestamp is another trade.
-Without a sequence it is refused as reused, because the two cannot be told apart. A replay that looks like a
-new numbering costs one gap too many: its trades were never admitted before, and when it reaches admitted
-trades, the duplicates lead back to the old numbering.
+Without a sequence it is refused as reused, because the two cannot be told apart, until a row has proven the
+new numbering; then the old ids are forgotten. A replay that looks like a new numbering costs one gap too
+many: its trades were never admitted before, and when it reaches admitted trades, the duplicates lead back to
+the old numbering.
 
 A missing trade that comes late fills its place. An exact gap of a source with sequences tells which place is
 that of which sequence, and the trades around it tell when it was. A trade outside of that time has another
@@ -67,7 +75,7 @@ from attrs import Factory, define, evolve, field, setters, validators
 
 from dataflow.domain import Entry, Gap, Missed, Missing, Recorded, Refilled, Switched, Trade
 
-from .feed import NEVER, Feed, Hole
+from .feed import NEVER, Feed, Hole, Refused
 from .holding import BELT, HELD, Held, Holds, Run, Takeover, between, coarseness, missing
 from .ordered import ByPlace, ByTime
 from .verdict import JUMP, Verdict
@@ -213,6 +221,8 @@ class History:
                 assert feed.newest is not None
                 feed.floor = min(forgotten, feed.newest.timestamp + AHEAD)
             self._floor = NEVER if are_all else forgotten
+        for feed in self._feeds.values():
+            feed.came_at = now  # at the latest
         self._timed = self.first - 1
         self._make_room()
 
@@ -274,6 +284,11 @@ class History:
         feed = self._feeds.get(source)
         return feed is not None and feed.newest is not None and feed.newest is feed.answered
 
+    def refused_of(self, source: str) -> Refused | None:
+        """The trades of `source` that were refused since its newest admitted one; None without any."""
+        feed = self._feeds.get(source)
+        return None if feed is None else feed.refused
+
     def missing_of(self, source: str) -> tuple[int, float]:
         """The kept places that are gaps before trades of `source`; and when the newest of them was put, on
         the clock of `admit`. Costs a look at every kept place."""
@@ -301,7 +316,7 @@ class History:
         if isinstance(item, Missed):
             return feed.note(item)
         verdict = self._judge(item, feed)
-        goes_on = feed.goes_on(item, verdict)
+        goes_on = feed.goes_on(item, verdict, now, self.holds.clock)
         if goes_on or verdict is Verdict.ADMITTED:
             gap = self._gap_before(item, feed, goes_on)
             if gap is not None and not goes_on and self._must_wait(item, gap, feed, now):
@@ -430,6 +445,8 @@ class History:
             return Verdict.ADMITTED if step <= JUMP else Verdict.IMPLAUSIBLE
         if step is not None and known is None and self._fits(trade, feed):  # proof as well
             return Verdict.FILLED
+        if step is not None and feed.is_younger(trade):  # so it is none that was forgotten
+            return Verdict.LATE
         if trade.timestamp <= feed.floor and trade.trade_id is not None:
             return Verdict.TOO_OLD
         return Verdict.ADMITTED if step is None else Verdict.LATE
@@ -445,8 +462,8 @@ class History:
         self.last = offset
         self._trades += 1
         self.newest_trade = feed.newest = trade
-        self.came_at = now
-        feed.missed = None
+        self.came_at = feed.came_at = now
+        feed.missed = feed.refused = None
         feed.last_sequence = feed.last_sequence if trade.sequence is None else trade.sequence
         if trade.trade_id is not None:
             self._remember_id(trade, feed)
@@ -462,8 +479,7 @@ class History:
     def _gap_before(self, trade: Trade, feed: Feed, anew: bool) -> Gap | None:
         after = self.last + 1
         if anew:
-            feed.holes.clear()  # the old numbers tell nothing any more
-            self.holds.anew(trade.source, trade.symbol)
+            self._begin_anew(trade, feed)
             return Gap(after, after, "source_gap", exact=False)
         step = feed.step(trade)
         if step is not None:
@@ -472,6 +488,14 @@ class History:
             missing = None if trade.sequence is None else trade.sequence - step + 1
             return Gap(after, after + step - 2, "source_gap", source=trade.source, sequence=missing)
         return None if feed.missed is None else Gap(after, after, feed.missed.reason, exact=False)
+
+    def _begin_anew(self, trade: Trade, feed: Feed) -> None:
+        if trade.sequence is None:  # its ids, and its times, are all that tells its trades apart
+            feed.floor = feed.strays[0] - 1
+            feed.ids.clear()
+            self._ids_by_age = deque(each for each in self._ids_by_age if each.source != trade.source)
+        feed.begin_anew()
+        self.holds.anew(trade.source, trade.symbol)
 
     def _put_unknown(self, reason: str, now: float, source: str | None = None) -> bool:
         newest = self._places.newest()
@@ -490,8 +514,8 @@ class History:
         self.last += len(trades)
         self._trades += len(trades)
         self.newest_trade = feed.newest = trades[-1]
-        self.came_at = now
-        feed.missed = None
+        self.came_at = feed.came_at = now
+        feed.missed = feed.refused = None
         if feed.strays:
             feed.strays = []
         if trades[-1].sequence is not None:
@@ -605,7 +629,7 @@ class History:
         verdict = self._judge(item, feed)
         if verdict in (Verdict.ADMITTED, Verdict.IMPLAUSIBLE):
             verdict = held.judge(item, feed.last_sequence, feed.newest)
-        if feed.goes_on(item, verdict):
+        if feed.goes_on(item, verdict, now, self.holds.clock):
             self._let_go(feed, now, "anew", len(held.runs))
             self._put(item, self._gap_before(item, feed, anew=True), feed, now)
             return Verdict.ADMITTED

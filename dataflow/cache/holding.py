@@ -242,6 +242,8 @@ class Holds:
 
     `switched(mark, place)` is told that the stream has gone over to another source behind that place,
     `anew(source, symbol)` that a source numbers the symbol anew: what was missing before cannot be had.
+    `clock`: wall time, seconds since the epoch; asked about trades that are refused. Without one nothing is
+    concluded from it.
 
     None of them may raise. `counts`: trades that have gone on, as those of the store. `ended`: how often
     those that waited for the same loss have gone on, by source, and why: "whole", "unanswered", "overdue",
@@ -253,6 +255,7 @@ class Holds:
     missing: Callable[[Missing], None] = lambda _missing: None
     switched: Callable[[Switched, int], object] = lambda _mark, _place: None
     anew: Callable[[str, str], object] = lambda _source, _symbol: None
+    clock: Callable[[], float] = lambda: float("-inf")
     counts: Counter[tuple[str, str]] = Factory(Counter)
     ended: Counter[tuple[str, str]] = Factory(Counter)
 

@@ -103,6 +103,9 @@ class Overheard(Audience):
     def recovered(self, source: str, symbol: str) -> None:
         self.audience.recovered(source, symbol)
 
+    def renumbered(self, source: str, symbol: str) -> None:
+        self.audience.renumbered(source, symbol)
+
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         self.audience.problem(source, reason, excerpt)
 

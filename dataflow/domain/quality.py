@@ -18,7 +18,7 @@ class Grade(StrEnum):
     QUIET = "quiet"  # connected, and nothing trades
     REFILLING = "refilling"  # live; trades that were missed are being asked for
     GAPPED = "gapped"  # live; trades were missed lately, and could not be had
-    STALLED = "stalled"  # the source has newer trades than it sends us
+    STALLED = "stalled"  # the source has newer trades than it sends us, or what it sends must be refused
     IDLE = "idle"  # nobody wants the symbol
     LOST = "lost"  # not connected, or not subscribed yet
     REJECTED = "rejected"  # the source refuses the symbol

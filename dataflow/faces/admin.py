@@ -238,7 +238,9 @@ class _Admin:
     async def clients(self) -> Response:
         after, limit = _number("after", int, 0), _number("limit", int, CLIENTS)
         return _spelled(
-            spelling.clients(self._hall.desk.clients(after, limit, _number("behind", float, 0.0)))
+            spelling.clients(
+                self._hall.desk.clients(after, limit, _number("behind", float, 0.0), request.args.get("most"))
+            )
         )
 
     async def client(self, id: int) -> Response:
@@ -449,6 +451,12 @@ _CLIENTS: Final = About(
             Annotated[float, Meta(ge=0)],
             "only those whose outbox holds something so many seconds old; 0: all",
             default=0,
+        ),
+        Parameter(
+            "most",
+            Literal["rate", "sent", "dropped", "waiting", "oldest"],
+            "those that have most of it, the foremost first, and no `next`; `rate`: messages a second since"
+            " they came, `waiting`: bytes in the outbox, `oldest`: how long the oldest has waited there",
         ),
     ),
 )

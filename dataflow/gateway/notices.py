@@ -64,6 +64,13 @@ class Announcer(Audience):
             logger.bind(path=paths.source(source)).info("{} is stalled no more{}", symbol, often(count))
         self._keep(Kind.RECOVERED, source, f"{symbol}: its trades come again")
 
+    def renumbered(self, source: str, symbol: str) -> None:
+        """Clients are told of the gap that stands there."""
+        if count := self._burst.occurred((source, "renumbered"), trio.current_time()):
+            told = "{} is numbered anew{}: trades may be missing before"
+            logger.bind(path=paths.source(source)).warning(told, symbol, often(count))
+        self._keep(Kind.RENUMBERED, source, f"{symbol}: trades may be missing before")
+
     def problem(self, source: str, reason: str, excerpt: str) -> None:
         """Log a problem once per burst: a broken source sends much garbage."""
         if count := self._burst.occurred((source, reason), trio.current_time()):

@@ -104,6 +104,9 @@ class _Now(Collector):
             "How often several attempts to connect in a row have failed, or the one after them",
             labels=["source"],
         )
+        renumbered = CounterMetricFamily(
+            "dataflow_source_renumbered", "How often a source has numbered a symbol anew", labels=["source"]
+        )
         lines = GaugeMetricFamily(
             "dataflow_source_lines", "Connections to a source, by state", labels=["source", "state"]
         )
@@ -113,6 +116,7 @@ class _Now(Collector):
                 for state in LinkState:
                     lines.add_metric([name, state.value], links[state])
             opened.add_metric([name], source.breaker.opened)
+            renumbered.add_metric([name], source.renumbered)
             trades.add_metric([name], source.delivered.trades)
             batches.add_metric([name], source.delivered.batches)
             received.add_metric([name], source.delivered.bytes)
@@ -122,7 +126,18 @@ class _Now(Collector):
             overflowed.add_metric([name], self._core.delivery.overflowed[name])
             for reason, count in source.problems.items():
                 problems.add_metric([name, reason], count)
-        yield from (connected, lines, opened, trades, batches, received, silent, problems, overflowed)
+        yield from (
+            connected,
+            lines,
+            opened,
+            renumbered,
+            trades,
+            batches,
+            received,
+            silent,
+            problems,
+            overflowed,
+        )
         yield from self._failover_metrics()
 
     def _failover_metrics(self) -> Iterator[Metric]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import Enum
 from typing import Final, Protocol
 
 import trio
@@ -19,8 +20,8 @@ from loguru import logger
 
 from dataflow import paths
 from dataflow.domain import Missing, Trade
-from dataflow.domain.quality import Grade
 from dataflow.domain.secrets import concealed
+from dataflow.logs import Burst, often
 from dataflow.net.budget import Asks, Priority, RestFailed
 from supervisors import Context
 
@@ -38,6 +39,19 @@ _DONE: Final = {
 AT_ONCE: Final = 128  # symbols between two checkpoints: some 0.8 ms
 
 
+class Refused(Protocol):
+    """See `cache.feed.Refused`."""
+
+    @property
+    def trades(self) -> int: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def at(self) -> float: ...
+    @property
+    def why(self) -> Enum: ...
+
+
 class Log(Protocol):
     """What is read of the log of a symbol: see `cache.history.History`."""
 
@@ -49,6 +63,7 @@ class Log(Protocol):
     def newest_trade(self) -> Trade | None: ...
     def newest_of(self, source: str) -> Trade | None: ...
     def is_answer(self, source: str) -> bool: ...
+    def refused_of(self, source: str) -> Refused | None: ...
     def missing_of(self, source: str) -> tuple[int, float]: ...
     def since_when(self, after: int) -> float | None: ...
 
@@ -86,6 +101,7 @@ class Lookout:
         self._want = want
         self._is_standby = is_standby
         self._left_out = left_out
+        self._burst = Burst()
         self._log = logger.bind(path=paths.source(source.name))
 
     @property
@@ -124,19 +140,29 @@ class Lookout:
                 self._source.stalls(symbol, None)
             return lives
         now, log = trio.current_time(), self._history_of(symbol)
-        before = self._state(symbol)
+        before, was_refused = self._state(symbol), self._is_refused(symbol)
         seen = self._seen(symbol, log, now, lacks)
         remedy = self._vitals.look(symbol, now, seen, self._stall_after)
         pulse = self._vitals.pulses[symbol]
         self._count(pulse, log, now)
-        self._source.stalls(symbol, pulse.reason if pulse.grade is Grade.STALLED else None)
+        if pulse.refused and not was_refused and (times := self._burst.occurred("refused", now)):
+            self._log.warning("{} is stalled{}: {}", symbol, often(times), pulse.refused)
+        self._source.stalls(symbol, pulse.stalled)
         if remedy is not None:
             self._help(symbol, remedy)
         return self._state(symbol) != before
 
+    def _is_refused(self, symbol: str) -> bool:
+        pulse = self._vitals.pulses.get(symbol)
+        return pulse is not None and pulse.refused is not None
+
     def _state(self, symbol: str) -> object:
         pulse = self._vitals.pulses.get(symbol)
-        return None if pulse is None else (pulse.grade, pulse.reason, pulse.is_refilling, pulse.is_gapped)
+        return (
+            None
+            if pulse is None
+            else (pulse.grade, pulse.stalled, pulse.reason, pulse.is_refilling, pulse.is_gapped)
+        )
 
     def _seen(self, symbol: str, log: Log, now: float, lacks: bool) -> Seen:
         ours, pulse = log.newest_of(self._source.name), self._vitals.pulses.get(symbol)
@@ -145,7 +171,10 @@ class Lookout:
             came = log.since_when(log.last - 1)
             if came is not None:
                 lag = self._clock() - (now - came) - ours.timestamp / 1e9
-        return Seen(ours, lag, log.is_answer(self._source.name), lacks)
+        name, refused = self._source.name, None
+        if (some := log.refused_of(name)) is not None:
+            refused = some.trades, some.at - some.since, str(some.why.value)
+        return Seen(ours, lag, log.is_answer(name), lacks, refused)
 
     def _count(self, pulse: Pulse, log: Log, now: float) -> None:
         forgotten = pulse.missing and now >= pulse.counted_at + COUNT_EVERY

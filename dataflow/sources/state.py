@@ -78,6 +78,9 @@ class Audience:
     def recovered(self, source: str, symbol: str) -> None:
         """A stalled symbol lives again."""
 
+    def renumbered(self, source: str, symbol: str) -> None:
+        """Its trades are numbered anew from now on: what was missing before cannot be had."""
+
     def problem(self, source: str, reason: str, excerpt: str) -> None: ...
     def given_rest(self, source: str, failures: int, seconds: float) -> None:
         """So many attempts to connect have failed in a row: one is made every so many seconds from now on."""
@@ -311,6 +314,7 @@ class SourceState:
     since: float = field(init=False)
     reason: str | None = None
     delivered: Delivered = field(factory=Delivered)
+    renumbered: int = 0  # how often it has numbered a symbol anew
     problems: Counter[str] = field(factory=Counter)
     vitals: Vitals = field(factory=Vitals)
     unusable: Excerpts = field(factory=Excerpts)  # the newest ones
@@ -456,6 +460,11 @@ class SourceState:
         self.problems[reason] += 1
         self.unusable.add(reason, excerpt, self.clock())
         self.audience.problem(self.name, reason, excerpt)
+
+    def renumbered_by(self, symbol: str) -> None:
+        """It numbers `symbol` anew: that was proven."""
+        self.renumbered += 1
+        self.audience.renumbered(self.name, symbol)
 
     def stalls(self, symbol: str, reason: str | None) -> None:
         """`symbol` is stalled for this reason; None: it is not. Told when that is news."""

@@ -10,6 +10,9 @@ symbol is `quiet`. If it is newer, and ours has not moved `GRACE` seconds after 
 came since, and when nothing came, with the answer before it.
 
 What the answer to a question for missing trades brings is no sign of life either: the subscription did not.
+Nor is a trade that the history refuses. If some were refused since the newest admitted one, and not all at
+once, as those of a replay are, the symbol is `stalled`, whatever the upstream tells: what it sends cannot be
+told from what came before. Only an admitted trade ends that, or another source that is preferred.
 
 A stalled symbol is subscribed anew. If that does not help, the connection is made anew. That hurts the other
 symbols, so it happens rarer and rarer while it does not help: an upstream that lies about its newest trade
@@ -33,6 +36,14 @@ from .cadence import Cadence, Compared, compare
 from .port import Newest
 
 GRACE: Final = 2.0  # seconds: a trade may reach the REST of an upstream so much earlier than us
+_WHY: Final = {
+    "late": "their numbers lie behind its own",
+    "too_old": "they are older than what is remembered",
+    "reused": "their ids are those of other trades",
+    "implausible": "their numbers are far too high",
+}
+REFUSED: Final = 3  # trades that the history has refused since the newest one: fewer are stragglers ...
+REFUSED_FOR: Final = 2.0  # ... and seconds from the first of them to the last: a replay is over sooner
 GAPPED_FOR: Final = 600.0  # seconds for which a gap that is not filled is shown
 _RARELY: Final = 900.0  # seconds between two questions about a quiet symbol, at most
 _FAILED: Final = (5.0, 300.0)  # seconds before the next question after one that failed: at first, at most
@@ -41,6 +52,7 @@ _LAGS: Final = 15  # samples
 _NEVER: Final = float("inf")
 NOT_ASKED: Final = "silent for long; the source cannot be asked for newer trades"
 NO_ANSWER: Final = "silent for long; the source did not answer whether it has newer trades"
+UNCLEAR: Final = "silent for long; what the source tells of its newest trade does not fit to ours"
 NEWER: Final = "the source has newer trades than it sends"
 
 
@@ -56,12 +68,14 @@ class Remedy(Enum):
 class Seen:
     """What one look shows of a symbol. `ours`: its newest admitted trade of this source. `lag`: a new sample,
     seconds. `is_answer`: it was brought by an answer, not by the stream. `lacks`: trades that are known to be
-    missing are being asked for."""
+    missing are being asked for. `refused`: so many trades were refused since `ours` came, from the
+    first to the last in so many seconds, and the last one for this."""
 
     ours: Trade | None
     lag: float | None = None
     is_answer: bool = False
     lacks: bool = False
+    refused: tuple[int, float, str] | None = None
 
 
 @define(eq=False)
@@ -79,6 +93,7 @@ class Pulse:
     ask_at: float = _NEVER
     asked: int = 0  # questions in this silence
     stalls: int = 0  # proven in a row
+    refused: str | None = None  # what it sends is refused: why that makes it stalled
     is_refilling: bool = False  # trades that are known to be missing are asked for
     is_gapped: bool = False  # places went missing lately, and still are
     missing: int | None = None
@@ -93,6 +108,11 @@ class Pulse:
     _suspect: Newest | None = None  # newer than ours
     _proven_at: float = float("inf")
     _left_out: Trade | None = None  # the last one that came while another source was preferred
+
+    @property
+    def stalled(self) -> str | None:
+        """Why it is stalled; None: it is not."""
+        return self.refused or (self.reason if self.grade is Grade.STALLED else None)
 
     def begin(self, now: float, ours: Trade | None) -> None:
         """It is subscribed, perhaps anew: what came before proves nothing."""
@@ -111,18 +131,20 @@ class Pulse:
     def stand_by(self, left_out: Trade | None) -> bool:
         """Another source is preferred, and `left_out` is the last trade that came meanwhile. A stalled symbol
         lives again when one more has come behind the first: that one may be of the past, told with the new
-        subscription. Returns whether that is so."""
+        subscription. What was refused means nothing any more. Returns whether its state changes."""
         before, self._left_out = self._left_out, left_out
         lives = self.grade is Grade.STALLED and before is not None and left_out not in (None, before)
         if lives:
             self.stalls = 0
             self._become(Grade.LIVE)
-        return lives
+        was_refused, self.refused = self.refused, None  # its numbers may be any when it is preferred again
+        return lives or was_refused is not None
 
     def look(self, now: float, seen: Seen) -> Remedy | None:
         """Returns what is to be done when a stall is proven."""
         moved = seen.ours is not None and seen.ours is not self.ours
         self.is_refilling = seen.lacks
+        self.refused = _refusal(seen)
         if moved and seen.ours is not None:
             self.ours, self._known, self._known_at = seen.ours, Newest.of(seen.ours), now
             if not seen.is_answer:
@@ -150,6 +172,8 @@ class Pulse:
             self._suspect, self._proven_at = told, now + GRACE
         elif compared is Compared.SAME:
             self._become(Grade.QUIET)
+        else:
+            self._be_quiet(UNCLEAR)
         return None
 
     def failed(self, why: str) -> None:
@@ -188,6 +212,16 @@ class Pulse:
 
     def _become(self, grade: Grade, reason: str | None = None) -> None:
         self.grade, self.reason = grade, reason
+
+
+def _refusal(seen: Seen) -> str | None:
+    """Why what is refused makes a symbol stalled; None: it does not. The number is told by its first digit,
+    or the reason would change with every trade."""
+    count, seconds, why = seen.refused or (0, 0.0, "")
+    if count < REFUSED or seconds < REFUSED_FOR:
+        return None
+    least = max(REFUSED, 10 ** (len(str(count)) - 1))
+    return f"at least {least:,} trades were refused since its newest one: {_WHY.get(why, why)}"
 
 
 @define(eq=False)

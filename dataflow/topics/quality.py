@@ -51,8 +51,8 @@ def judge(source: SourceState, symbol: str, since: int, active: str | None = Non
     missing, lag = figures(source, symbol)
     if grade is Grade.LIVE and active not in (None, source.name):
         grade, reason = Grade.STANDBY, f"{active} is preferred"
-    elif pulse is not None and status in ("live", "subscribing") and pulse.grade is Grade.STALLED:
-        grade, reason = Grade.STALLED, pulse.reason  # also while it is subscribed anew
+    elif pulse is not None and status in ("live", "subscribing") and pulse.stalled is not None:
+        grade, reason = Grade.STALLED, pulse.stalled  # also while it is subscribed anew
     elif pulse is not None and grade is Grade.LIVE:
         grade, reason = _living(pulse)
     return Quality(symbol, source.name, grade, since, reason, missing, lag)

@@ -198,7 +198,7 @@ async def _print(command: list[str], what: str, beginnings: dict[str, str]) -> N
         assert process.stdout is not None
         assert process.stderr is not None
         missing = dict(beginnings)
-        with trio.move_on_after(60):
+        with trio.move_on_after(200):  # reached only by a program that hangs: all of them start at once
             while missing and (more := await process.stdout.receive_some()):
                 said += more
                 told = said.decode(errors="replace").splitlines()

@@ -259,7 +259,8 @@ async def test_a_client_that_does_not_read_is_seen_and_disconnected() -> None:
         async with beside_a_deaf_client(Session(outbox=100_000)) as (world, deaf):
             host, port = deaf.socket.getsockname()[:2]
             address = f"{host}:{port}"
-            while not any(session.waiting for session in world.daemon.lobby.clients):
+            (stuck,) = [session for session in world.daemon.lobby.clients if session.peer == address]
+            while not stuck.waiting:
                 await world.publish(500)
 
             def seen(page: Any, _heard: Heard) -> None:

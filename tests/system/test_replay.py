@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from dataflow.client import Connection, Following, connect
+from dataflow.client import Trade as Told
 from dataflow.domain.timestamps import from_rfc3339
 from dataflow.settings.schema import Cache
 from simulators import merge, open_binance, playing, recorded, shipped
@@ -22,6 +25,7 @@ from tests.system.daemon import Client, client, daemon, from_binance
 
 ORACLE = Path(__file__).parent.parent / "data" / "binance_spot_20240808_oracle.csv.gz"
 SYMBOLS = {"BTC-USDT": "BTCUSDT", "ETH-USDT": "ETHUSDT"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EVERYTHING = Cache(trades_per_symbol=20_000)
 
 Row = tuple[str, str, str, Decimal, Decimal, int]
@@ -99,24 +103,30 @@ async def test_a_cut_in_the_middle_with_overlapping_replay_changes_nothing(mode:
         assert set(d.crashes()) == {"sources/binance/lines/1"}
 
 
-async def test_a_client_that_comes_back_misses_nothing() -> None:
-    """A client that leaves in the middle resumes with `since`: both halves together are the oracle."""
+async def take(events: Following[Any], symbol: str, count: int) -> list[Row]:
+    """So many trades of `symbol`. Of none of the symbols anything is missing."""
+    taken: list[Row] = []
+    while len(taken) < count:
+        event = await anext(events)
+        assert isinstance(event, Told | Connection), event
+        if isinstance(event, Told) and event.symbol == symbol:
+            at_us = (event.timestamp - EPOCH) // timedelta(microseconds=1)
+            taken.append((symbol, str(event.trade_id), str(event.side), event.price, event.quantity, at_us))
+    return taken
+
+
+async def test_a_program_that_comes_back_misses_nothing() -> None:
+    """One that ends in the middle keeps its positions; the next one goes on there: both halves together are the
+    oracle."""
     async with (
         open_binance() as exchange,
         daemon(sources=from_binance(exchange.url, *SYMBOLS), cache=EVERYTHING) as d,
-        playing(exchange, recording(), speed=math.inf, start="all_subscribed") as player,
+        playing(exchange, recording(), speed=math.inf, start="all_subscribed"),
     ):
-        async with client(d.url) as first:
-            await first.call("subscribe", symbol="ETH-USDT")
-            begun = await first.call("subscribe", symbol="BTC-USDT")
-            await first.until(lambda: first.traded["BTC-USDT"] >= 1000)
-        trades = first.trades("BTC-USDT")
-        position = {"epoch": begun["epoch"], "offset": trades[-1]["offset"]}
-        async with client(d.url) as second:
-            answer = await second.call("subscribe", symbol="BTC-USDT", since=position)
-            assert answer["recovered"] is True
-            await player.finished.wait()
-            known = len(trades) + len(answer["trades"])
-            await second.until(lambda: known + second.traded.total() >= len(oracle("BTC-USDT")))
-            whole = [*trades, *answer["trades"], *second.trades()]
-            assert [row(trade) for trade in whole] == oracle("BTC-USDT")
+        async with connect(d.url) as feed:
+            before = await take(feed.trades(SYMBOLS), "BTC-USDT", 1000)
+            positions = feed.positions
+        async with connect(d.url) as feed:
+            left = len(oracle("BTC-USDT")) - len(before)
+            after = await take(feed.trades(SYMBOLS, since=positions), "BTC-USDT", left)
+        assert [*before, *after] == oracle("BTC-USDT")

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.cache.feed import ANEW, HOLES
+from dataflow.cache.feed import HOLES, LONG
 from dataflow.cache.history import TOGETHER, History
 from dataflow.cache.store import Store
 from dataflow.cache.verdict import Verdict
@@ -123,12 +123,12 @@ def test_a_run_fills_as_a_whole_or_not_at_all() -> None:
 
 
 def test_a_new_numbering_fills_nothing_and_is_believed() -> None:
-    """Its numbers lie in an old gap, its times do not: `ANEW` of them are a new stream, as ever."""
+    """Its numbers lie in an old gap, its times do not: `LONG` of them are a new stream, as ever."""
     log = history(1, 60)
     found = [
         log.admit(sequenced(each, trade_id=f"n{each}", timestamp=10**9 + each), 0.0) for each in range(2, 42)
     ]
-    assert found == [Verdict.LATE] * (ANEW - 1) + [Verdict.ADMITTED] * (41 - ANEW)
+    assert found == [Verdict.LATE] * (LONG - 1) + [Verdict.ADMITTED] * (41 - LONG)
     assert log.unsettled(99) == []
 
 
@@ -144,11 +144,11 @@ def test_fills_are_no_new_numbering() -> None:
 def test_fills_between_late_trades_end_their_row() -> None:
     """Stragglers are a new numbering only if nothing of the old one comes between them."""
     log = history(*range(50, 60), 70)
-    strays = [sequenced(each, timestamp=0) for each in range(1, 1 + 2 * ANEW)]
+    strays = [sequenced(each, timestamp=0) for each in range(1, 1 + 2 * LONG)]
     for at, stray in enumerate(strays):
-        if at == ANEW - 1:
+        if at == LONG - 1:
             assert log.admit(sequenced(65), 0.0) is Verdict.FILLED
-        if at < 2 * ANEW - 2:
+        if at < 2 * LONG - 2:
             assert log.admit(stray, 0.0) is Verdict.LATE
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataflow.cache.feed import ANEW
+from dataflow.cache.feed import ANEW, LONG, OFF, Refused
 from dataflow.cache.history import AHEAD, History
 from dataflow.cache.holding import Holds
 from dataflow.cache.store import Store
@@ -228,10 +228,10 @@ def test_a_run_is_believed_once() -> None:
 
 
 def test_a_run_may_have_holes_and_repetitions() -> None:
-    """It has to grow, and each trade counts once."""
+    """It has to grow, and each trade counts once. With holes it is as long as one of any age."""
     log = history(sequenced(1000))
-    assert verdicts(log, *(n // 2 * 3 for n in range(2 * ANEW - 2))) == [Verdict.LATE] * (2 * ANEW - 2)
-    assert verdicts(log, 3 * ANEW) == [Verdict.ADMITTED]
+    assert verdicts(log, *(n // 2 * 3 for n in range(2 * LONG - 2))) == [Verdict.LATE] * (2 * LONG - 2)
+    assert verdicts(log, 3 * LONG) == [Verdict.ADMITTED]
 
 
 @pytest.mark.parametrize(
@@ -264,6 +264,98 @@ def test_a_numbering_that_begins_anew_within_memory_is_not_taken_for_a_replay() 
     assert log.last == 100 + 1 + 200 - ANEW
 
 
+def test_late_trades_that_may_be_missing_ones_are_no_short_row() -> None:
+    """An exchange may date a trade a little later than the next one: no place of a gap is put twice."""
+    log = history(sequenced(1), sequenced(10))
+    assert verdicts(log, *range(2, 9)) == [Verdict.LATE] * 7
+    waiting = History(7, 100, 1e9, holds=Holds(lambda _source: 1.0))
+    for each in (sequenced(1), sequenced(10)):
+        waiting.admit(each, 0)
+    assert verdicts(waiting, *range(2, 9)) == [Verdict.LATE] * 7
+
+
+NOON = 43_200  # seconds: the wall clock when a test begins
+HOURS = 7200  # seconds: so far ahead is the clock of an exchange before it is set right
+
+
+def ahead(sequences: bool = True) -> History:
+    """A log of 40 trades that came at `NOON`, dated two hours later; the ids of half of them are forgotten."""
+    made = History(7, 10, 1e9, holds=Holds(clock=lambda: NOON))
+    for at in range(100, 140):
+        made.admit(trade(str(at), (NOON + HOURS) * 10**9 + at, sequence=at if sequences else None), 0.0)
+    return made
+
+
+def at_the_time(
+    log: History, second: float, number: int, *, sequences: bool = True, off: float = 0.0
+) -> Verdict:
+    """A trade comes `second` seconds after `NOON`, dated `off` seconds later."""
+    log.holds.clock = lambda: NOON + second
+    moment = round((NOON + second + off) * 10**9)
+    return log.admit(trade(str(number), moment, sequence=number if sequences else None), second)
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+def test_a_clock_that_is_set_back_with_the_numbers_silences_no_source(sequences: bool) -> None:
+    """All that comes seems older than what was forgotten. It happened after that was here, so it is new: a row
+    that is long enough, and lasts, proves it."""
+    log = ahead(sequences)
+    found = [at_the_time(log, OFF + 1 + at, at, sequences=sequences) for at in range(40)]
+    assert found == [Verdict.TOO_OLD] * (LONG - 1) + [Verdict.ADMITTED] * (41 - LONG)
+    gaps = [entry for entry in everything(log) if isinstance(entry, Gap)]
+    assert [(gap.reason, gap.exact) for gap in gaps] in ([("source_gap", False)], [])
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+def test_a_replay_in_one_go_is_no_new_numbering_whatever_its_times(sequences: bool) -> None:
+    """It may be dated ahead as before. Then it is what was forgotten, and a duplicate."""
+    log = ahead(sequences)
+    found = [at_the_time(log, HOURS, at, sequences=sequences, off=at / 1e9) for at in range(100, 120)]
+    assert found == [Verdict.TOO_OLD] * LONG
+
+
+@pytest.mark.parametrize("off", [-HOURS, HOURS / 2])
+def test_times_that_no_clock_confirms_prove_nothing(off: float) -> None:
+    """Before the newest trade came here, or still ahead: they stay refused, however many come."""
+    log = ahead()
+    assert {at_the_time(log, 10.0 * at, at, off=off) for at in range(3 * LONG)} == {Verdict.TOO_OLD}
+
+
+def test_a_source_that_nobody_remembers_proves_nothing() -> None:
+    """Of a log that went on from disk: what it may have given before is not known."""
+    log = History(7, 10, 1e9, holds=Holds(clock=lambda: NOON))
+    log.restore([], 0.0, newest=[trade("x", 1)], forgotten=(NOON + HOURS) * 10**9, are_all=False)
+    for at in range(3600, 3640):
+        log.holds.clock = lambda at=at: NOON + at  # type: ignore[misc]
+        strange = trade(f"y{at}", (NOON + at) * 10**9, source="b")
+        assert log.admit(strange, float(at)) is Verdict.TOO_OLD
+
+
+def test_ids_that_are_used_again_one_after_the_other_are_a_new_numbering() -> None:
+    """Without a sequence. A lasting row proves it; then the old ids are forgotten, and none is reused."""
+    log = history(*(trade(str(at), at) for at in range(60)))
+    found = [log.admit(trade(str(at), 1000 + at), float(at)) for at in range(60)]
+    assert found == [Verdict.REUSED] * (LONG - 1) + [Verdict.ADMITTED] * (61 - LONG)
+    assert log.admit(trade("5", 5), 60.0) is Verdict.TOO_OLD
+    assert log.admit(trade("30", 1030), 60.0) is Verdict.DUPLICATE
+    assert [entry for entry in everything(log) if isinstance(entry, Gap)] == [
+        Gap(61, 61, "source_gap", exact=False)
+    ]
+
+
+def test_what_is_refused_since_the_newest_trade_is_told() -> None:
+    """How many, since when, and why; an admitted trade ends it, and a duplicate does not."""
+    log = history(sequenced(1000), sequenced(1001))
+    assert log.refused_of("a") is None
+    log.admit(sequenced(3), 5.0)
+    log.admit(sequenced(1001), 6.0)
+    log.admit(sequenced(2), 7.0)
+    assert log.refused_of(sequenced(1).source) == Refused(2, 5.0, 7.0, Verdict.LATE)
+    assert log.refused_of("another") is None
+    log.admit(sequenced(1002), 8.0)
+    assert log.refused_of(sequenced(1).source) is None
+
+
 def test_an_id_given_twice_is_remembered_as_long_as_the_younger_trade() -> None:
     """Forgetting the older one does not make room for a third."""
     log = history(*map(sequenced, range(1, 31)), max_trades=15)
@@ -275,7 +367,7 @@ def test_a_replay_taken_for_a_new_numbering_leads_back_to_the_old_one() -> None:
     """A long replay of trades from before the log costs one gap too many, and nothing else."""
     log = history(sequenced(60), sequenced(61))
     found = [log.admit(sequenced(n), 0) for n in range(11, 64)]
-    late, new = ANEW - 1, 50 - ANEW
+    late, new = LONG - 1, 50 - LONG
     assert found[:late] == [Verdict.LATE] * late
     assert found[late:] == [*[Verdict.ADMITTED] * new, *[Verdict.DUPLICATE] * 2, *[Verdict.ADMITTED] * 2]
     gaps = [entry for entry in everything(log) if isinstance(entry, Gap)]

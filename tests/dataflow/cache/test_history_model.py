@@ -5,10 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 from attrs import define, evolve, field
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from dataflow.cache.feed import ANEW
+from dataflow.cache.feed import ANEW, LASTING, LONG
 from dataflow.cache.history import AHEAD, History
 from dataflow.cache.ordered import ByTime
 from dataflow.cache.verdict import JUMP, Verdict
@@ -29,7 +29,9 @@ class Model:
     floors: dict[str, int] = field(factory=dict)
     sequences: dict[str, int] = field(factory=dict)
     pending: dict[str, Missed] = field(factory=dict)
-    strays: dict[str, list[int]] = field(factory=dict)  # sequences refused in a row
+    strays: dict[str, list[int]] = field(factory=dict)  # refused in a row: sequences, or times ...
+    why: dict[str, str] = field(factory=dict)  # ... for this; ...
+    younger_at: dict[str, list[float]] = field(factory=dict)  # ... when the last ones that are younger came
     missing: dict[tuple[str, int], tuple[int, int, int]] = field(factory=dict)  # place, and its times
     now: float = 0.0
 
@@ -56,9 +58,14 @@ class Model:
             return "admitted"
         if step is not None and not known and self.is_missing(trade):
             return "filled"
+        if step is not None and self.is_younger(trade):
+            return "late"
         if not unnamed and trade.timestamp <= self.floors.get(trade.source, -1):
             return "too_old"
         return "admitted" if step is None else "late"
+
+    def is_younger(self, trade: Trade) -> bool:
+        return trade.source in self.newest and trade.timestamp > self.newest[trade.source].timestamp
 
     def is_missing(self, trade: Trade) -> bool:
         assert trade.sequence is not None
@@ -97,9 +104,15 @@ class Model:
             return "noted"
         verdict = self.verdict(item)
         if self.becomes_a_stream(item, verdict):
-            del self.sequences[item.source]
+            event(f"anew: {verdict}")
+            self.sequences.pop(item.source, None)
+            if item.sequence is None:
+                remembered = self.given_ids[-2 * MAX_TRADES :]
+                self.given_ids = [each for each in remembered if each.source != item.source]
+                self.floors[item.source] = self.strays[item.source][0] - 1
             self.missing = {key: each for key, each in self.missing.items() if key[0] != item.source}
             self.pending[item.source] = Missed(item.source, item.symbol, "source_gap")
+            self.strays[item.source] = []
             verdict = "admitted"
         if verdict == "duplicate":
             newest = self.newest[item.source]
@@ -116,23 +129,34 @@ class Model:
 
     def becomes_a_stream(self, trade: Trade, verdict: str) -> bool:
         strays = self.strays.setdefault(trade.source, [])
-        if verdict not in ("late", "implausible"):
+        number = trade.timestamp if trade.sequence is None else trade.sequence
+        is_younger = self.is_younger(trade) and verdict != "implausible"
+        is_other = verdict != self.why.get(trade.source)
+        self.why[trade.source] = verdict if verdict in ROWS else ""
+        is_repetition = verdict in ("too_old", "reused") and not is_younger
+        if is_other or is_repetition or (strays and number < strays[0]):
             strays.clear()
+            self.younger_at[trade.source] = []
+        if verdict not in ROWS or is_repetition or number in strays:
             return False
-        assert trade.sequence is not None
         if verdict == "implausible":
-            goes_on = bool(strays) and trade.sequence == strays[-1] + 1
-            strays[:] = [] if goes_on else [trade.sequence]
+            goes_on = strays == [number - 1]
+            strays[:] = [number]
             return goes_on
-        if trade.sequence in strays:
-            return False
-        if strays and trade.sequence < strays[0]:
-            strays.clear()
-        strays.append(trade.sequence)
-        if len(strays) < ANEW:
-            return False
-        strays.clear()
-        return True
+        strays[:] = sorted([*strays, number])
+        del strays[1 : -2 * LONG]
+        came = self.younger_at[trade.source] = (
+            [*self.younger_at[trade.source], self.now] if is_younger else []
+        )
+        is_run = (
+            trade.sequence is not None
+            and trade.sequence <= self.sequences.get(trade.source, -1)
+            and len(came) >= ANEW
+            and strays[-ANEW:] == [*range(number - ANEW + 1, number + 1)]
+            and (trade.source, trade.sequence) not in self.missing
+        )
+        lasts = len(came) >= LONG and self.now - came[0] >= LASTING
+        return is_run or lasts or (verdict == "late" and len(strays) >= LONG)
 
     def place(self, trade: Trade) -> None:
         mark = self.pending.pop(trade.source, None)
@@ -188,6 +212,7 @@ class Model:
         return sorted(trades, key=lambda recorded: (recorded.trade.timestamp // 1000, recorded.offset))
 
 
+ROWS = ("late", "too_old", "reused", "implausible")
 WILD = AHEAD // 500 + 30
 
 
@@ -205,10 +230,16 @@ def run(source: str, first: int, count: int, moment: int) -> list[Trade]:
     return [build(source, number, moment, 0) for number in range(first, first + count)]
 
 
+def walk(source: str, first: int, count: int, moment: int) -> list[Trade]:
+    """The same, each trade at its own time."""
+    return [build(source, first + at, moment + at, 0) for at in range(count)]
+
+
 jumps = st.sampled_from([0] * 9 + [2 * JUMP])
 moments = st.integers(0, 20) | st.sampled_from([WILD])
 trades = st.builds(build, st.sampled_from("sumnop"), st.integers(0, 25), moments, jumps)
 runs = st.builds(run, st.sampled_from("sunp"), st.integers(0, 9), st.integers(15, 30), st.integers(0, 30))
+walks = st.builds(walk, st.sampled_from("su"), st.integers(0, 9), st.integers(3, 30), st.integers(0, 60))
 in_time = st.builds(
     lambda source, number: build(source, number, number, 0), st.sampled_from("sp"), st.integers(0, 25)
 )  # what comes late is missing, mostly
@@ -218,13 +249,28 @@ marks = st.builds(
 one = (trades | in_time | marks).map(lambda item: [item])
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["admit", "admit", "admit", "lost"]), one | one | one | runs, st.integers(0, 3)
+        st.sampled_from(["admit", "admit", "admit", "slowly", "lost"]),
+        one | one | one | runs | walks,
+        st.integers(0, 3),
     ),
     max_size=60,
 )
 
 
+BEHIND_ITS_AGE = [  # a wild time is forgotten, and all that comes then seems older
+    ("admit", [build("u", 1, WILD, 0)], 0),
+    ("admit", walk("u", 2, 9, 30), 0),
+    ("slowly", walk("u", 40, 30, 60), 0),
+]
+WITH_KNOWN_IDS = [
+    ("admit", walk("u", 0, 8, 0), 0),
+    ("slowly", [build("u", at % 8, 30 + at, 0) for at in range(30)], 0),
+]
+
+
 @settings(max_examples=300, deadline=None)
+@example(BEHIND_ITS_AGE, 0, 1, 0)
+@example(WITH_KNOWN_IDS, 0, 1, 0)
 @given(steps, st.integers(0, 60), st.integers(1, 6), st.integers(0, 12_000))
 def test_it_does_what_the_model_does(
     steps: list[tuple[str, list[Item], int]], place: int, count: int, timestamp: int
@@ -235,6 +281,7 @@ def test_it_does_what_the_model_does(
         now += pause
         log.expire(now)
         for item in items:
+            now += what == "slowly"
             if what == "lost":
                 log.lost(item, now)
                 model.lost(item, now)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from attrs import define, field
 
-from dataflow.cache.feed import ANEW
+from dataflow.cache.feed import ANEW, LONG
 from dataflow.cache.history import History
 from dataflow.cache.holding import BELT, Holds
 from dataflow.cache.store import Store
@@ -214,14 +214,14 @@ def test_a_new_numbering_lets_all_go_on_first(first: int) -> None:
 
 
 def test_a_new_numbering_among_the_numbers_that_wait_is_found_out() -> None:
-    """Other trades with their sequences are refused, and believed when `ANEW` of them have come."""
+    """Other trades with their sequences are refused, and believed when `LONG` of them have come."""
     desk = Desk()
     desk.admit(100, *range(110, 150))
     other = [sequenced(each, trade_id=f"n{each}", timestamp=10**9 + each) for each in range(110, 140)]
     desk.admit(*other)
     shown = desk.shown().split()
     assert shown[:51] == ["100", *"-" * 9, *map(str, range(110, 150)), "?"]
-    assert shown[51:] == [f"n{each}" for each in range(110 + ANEW - 1, 140)]
+    assert shown[51:] == [f"n{each}" for each in range(110 + LONG - 1, 140)]
 
 
 def test_two_lines_that_repeat_each_other_are_no_hindrance_to_a_new_numbering() -> None:

@@ -215,6 +215,24 @@ def test_equal_digits_for_each_symbol() -> None:
     assert shown == ["61685.90", "61673.62", "58920.00"]
 
 
+def test_a_chart_has_the_digits_of_its_symbol() -> None:
+    """Zeros that an exchange adds take none of them away; what a float cannot hold is not drawn."""
+    asked = [
+        ["61824.00000000", 2],
+        ["61824", 2],
+        ["2.5E-7", 8],
+        ["123456789012.5", 6],
+        ["12345678901234567", 2],
+    ]
+    assert evaluate("decimal.js", "given.map(([price, most]) => m.drawable(price, most))", asked) == [
+        2,
+        2,
+        8,
+        2,
+        0,
+    ]
+
+
 def test_an_exponent_is_shown_as_a_plain_number_with_the_same_digits() -> None:
     """`5.892E-4` is shown as `0.0005892`; other numbers keep their text."""
     shown = {

@@ -20,6 +20,7 @@ from dataflow.sources.port import Newest, Request, SourceSettings
 from dataflow.sources.reading import Unusable
 from dataflow.sources.state import Audience, SourceState
 from dataflow.sources.vitals import GRACE, NEWER, NO_ANSWER, NOT_ASKED
+from dataflow.topics.quality import judge
 from supervisors import Child, Supervisor, open_supervisor
 
 BTC, ETH = "BTC-USD", "ETH-USD"
@@ -210,6 +211,46 @@ async def test_a_trade_ends_a_stall(mock_clock: MockClock) -> None:
         await s.wait(1)
         assert s.state() == (Grade.LIVE, None)
         assert (BTC,) in s.looked
+
+
+async def test_what_must_be_refused_is_no_life(mock_clock: MockClock) -> None:
+    """A source that sends nothing but trades that may be old is stalled, told with its reason and once; what
+    comes all at once is a replay, and means nothing; an admitted trade ends it."""
+    async with stage(mock_clock) as s:
+        s.trade(100)
+        for number in range(1, 9):
+            s.trade(number, lag=100.0)
+        await s.wait(STALL_AFTER / 2)
+        assert s.source.vitals.pulses[BTC].stalled is None
+        s.looked.clear()
+        s.trade(9, lag=90.0)
+        s.trade(10, lag=90.0)
+        await s.wait(1)
+        why = "at least 10 trades were refused since its newest one: their numbers lie behind its own"
+        assert judge(s.source, BTC, 0).state is Grade.STALLED
+        assert judge(s.source, BTC, 0).reason == why
+        assert (BTC,) in s.looked
+        s.trade(11, lag=80.0)
+        await s.wait(2)
+        assert s.diary.lines == [f"{BTC} stalled: {why}"]
+        s.trade(101)
+        await s.wait(2)
+        assert judge(s.source, BTC, 0).state is Grade.LIVE
+        assert s.diary.lines[1:] == [f"{BTC} recovered"]
+
+
+async def test_a_source_that_stands_by_may_have_any_numbering(mock_clock: MockClock) -> None:
+    """Its trades reach no history then, so what was refused before proves nothing."""
+    async with stage(mock_clock) as s:
+        s.trade(100)
+        for number in range(1, 4):
+            s.trade(number, lag=100.0)
+            await s.wait(2)
+        assert s.source.vitals.pulses[BTC].stalled is not None
+        s.standby.add(BTC)
+        await s.wait(2)
+        assert s.source.vitals.pulses[BTC].stalled is None
+        assert s.diary.lines[1:] == [f"{BTC} recovered"]
 
 
 async def test_nothing_can_be_asked(mock_clock: MockClock) -> None:

@@ -19,6 +19,7 @@ from dataflow.sources.vitals import (
     NEWER,
     NO_ANSWER,
     NOT_ASKED,
+    UNCLEAR,
     Pulse,
     Remedy,
     Seen,
@@ -159,13 +160,13 @@ def test_a_trade_on_its_way_is_no_stall() -> None:
     assert (stage.state, stage.done) == ((Grade.LIVE, None), [])
 
 
-def test_an_older_answer_says_nothing() -> None:
-    """From a cache, or of another numbering: the symbol stays as it is."""
+def test_an_older_answer_proves_nothing() -> None:
+    """From a cache, or of another numbering: the symbol is silent, and that is why nobody knows more."""
     stage = live(7)
     stage.wait_until_due()
     stage.answer(Newest(5))
     stage.wait(GRACE + 1)
-    assert (stage.state, stage.done) == ((Grade.LIVE, None), [])
+    assert (stage.state, stage.done) == ((Grade.QUIET, UNCLEAR), [])
 
 
 def test_a_new_subscription_that_helps() -> None:

@@ -4,7 +4,7 @@
 // again, or has a trade that came after all, is marked. No candle is invented: a window without trades stays empty. Of a
 // candle the highest `rev` is valid. Floats are for drawing only: the line above the chart has the digits. For a screen reader
 // the chart is a slider along its candles: it says the one where the arrow keys lead, and nothing while the market goes on.
-import { digits, padded, percent, short, tone } from "./decimal.js";
+import { digits, drawable, padded, percent, short, tone } from "./decimal.js";
 import { feed, on } from "./daemon.js";
 import { el, paint, put } from "./dom.js";
 import * as fills from "./fills.js";
@@ -13,7 +13,6 @@ import { count } from "./words.js";
 
 const LIBRARY = "./vendor/lightweight-charts.standalone.production.mjs";
 const PAGE = 500, MOST = 20_000, EMPTY = 500, DRAW_EVERY = 0.25;  // candles: a page, at most, empty windows shown in a row; seconds
-const EXACT = 14;  // digits that a float has for sure, and one less
 const DARK = matchMedia("(prefers-color-scheme: dark)"), STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 export async function open(room, name, interval) {
@@ -107,7 +106,7 @@ export async function open(room, name, interval) {
     const newest = state.sorted.at(-1);
     Object.assign(state, { dirty: false, whole: false });
     if (!newest) return put(said, "No candle yet.");
-    const most = Math.max(0, Math.min(state.most, EXACT - newest.close.length + digits(newest.close))), format = { type: "custom", minMove: 10 ** -most, formatter: price => price.toFixed(most) };
+    const most = drawable(newest.close, state.most), format = { type: "custom", minMove: 10 ** -most, formatter: price => price.toFixed(most) };
     if (series.options().priceFormat.minMove !== format.minMove) series.applyOptions({ priceFormat: format });
     if (whole || !drawn) {
       const data = [];

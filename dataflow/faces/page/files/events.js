@@ -8,7 +8,7 @@ import { addressOf, nameOf } from "./tree.js";
 import { clock, count } from "./words.js";
 
 const MOST = 1000, SHOWN = 200;
-const COLOURS = { crashed: "bad", given_up: "bad", lost: "bad", backoff: "warn", stalled: "warn", switched: "warn", fault: "warn",
+const COLOURS = { crashed: "bad", given_up: "bad", lost: "bad", backoff: "warn", stalled: "warn", renumbered: "warn", switched: "warn", fault: "warn",
   restarted: "info", reload: "info", stopped: "off", restored: "good", recovered: "good" };
 const wordOf = kind => kind.replaceAll("_", " ");
 

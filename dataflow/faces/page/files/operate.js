@@ -18,7 +18,7 @@ const FIGURES = {
   trades: ["Trades in a second", perSecond],
   sent: ["Sent in a second", perSecond],
   cpu: ["CPU, one core", value => `${(100 * value).toFixed(1)} %`],
-  loopLag: ["Lag of the event loop", value => `${(1000 * value).toFixed(1)} ms`],
+  loopLag: ["Event loop lag", value => `${(1000 * value).toFixed(1)} ms`],
   memory: ["Memory", size],
   sessions: ["Clients", count],
 };
