@@ -626,6 +626,7 @@ class Figures(Findings):
     gaps: Counter[str] = field(factory=Counter)  # of the streams, by reason
     clients: dict[str, Account] = field(factory=dict)
     connections: dict[str, int] = field(factory=dict)
+    made: dict[str, str] = field(factory=dict)  # of what, in words, by client that speaks JSON-RPC
     closed: Counter[int] = field(factory=Counter)  # connections of clients, by close code
     balances: int = 0  # number of looks at the mailboxes
     unbalanced: list[str] = field(factory=list)

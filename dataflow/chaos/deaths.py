@@ -63,7 +63,8 @@ Tell = Callable[[Passed], None]
 
 async def outlive(deaths: Deaths, tell: Tell = lambda _passed: None) -> Lives:
     """Kill the daemon as often as `deaths` says, and return the verdict."""
-    figures = Lives()
+    made = {name: str(each) for name, each in makes(deaths.seed, deaths.clients).items()}
+    figures = Lives(made=made)
     with tempfile.TemporaryDirectory(prefix="dataflow-deaths-") as folder:
         async with _stage(Path(folder), deaths) as stage, trio.open_nursery() as nursery:
             play = _Play(stage, fate(deaths), figures, tell)
@@ -169,8 +170,8 @@ async def _stage(folder: Path, deaths: Deaths) -> AsyncIterator[_Stage]:
         daemon.configure(exchanges, symbols, "after_commit" if plan.after_commit else "at_once")
         every = [symbol for known in symbols.values() for symbol in known]
         clients = {
-            f"client-{n}": speaker(make, HOST, daemon.port, every, outlives=True)
-            for n, make in enumerate(makes(deaths.seed, deaths.clients))
+            name: speaker(make, HOST, daemon.port, every, outlives=True)
+            for name, make in makes(deaths.seed, deaths.clients).items()
         }
         yield _Stage(daemon, symbols, exchanges, players, clients)
 

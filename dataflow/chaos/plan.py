@@ -48,7 +48,12 @@ class Shape:
     @property
     def client_names(self) -> tuple[str, ...]:
         """The names of the clients."""
-        return (*(f"client-{n}" for n in range(self.clients)), *self.faces)
+        return (*map(client_name, range(self.clients)), *self.faces)
+
+
+def client_name(number: int) -> str:
+    """Of a client that speaks JSON-RPC."""
+    return f"client-{number}"
 
 
 @frozen
@@ -119,9 +124,20 @@ class Make:
     apart: bool = False
     also: bool = False
 
+    def __str__(self) -> str:
+        if self.sort == "own":
+            return "own words"
+        told = {
+            "in batches": self.batch,
+            "of *": self.every,
+            "on asyncio": self.apart,
+            "with candles": self.also,
+        }
+        return ", ".join([self.sort, self.format, *(words for words, is_so in told.items() if is_so)])
 
-def makes(seed: int, count: int) -> list[Make]:
-    """Of what the clients are made. One is of own words always, and of three one of the library.
+
+def makes(seed: int, count: int) -> dict[str, Make]:
+    """Of what the clients are made, by name. One is of own words always, and of three one of the library.
 
     They have dice of their own: the troubles of a seed do not depend on the clients that meet them.
     """
@@ -133,7 +149,7 @@ def makes(seed: int, count: int) -> list[Make]:
         batch, every, apart, also = (dice.random() < 0.5 for _ in range(4))
         whole = sort == "library"
         drawn.append(Make(sort, format, batch, whole and every, whole and apart, whole and also))
-    return drawn[:count]
+    return {client_name(number): make for number, make in enumerate(drawn)}
 
 
 def make(rehearsal: Rehearsal, shape: Shape) -> Plan:

@@ -82,7 +82,8 @@ async def rehearse(rehearsal: Rehearsal, tell: Tell = lambda _progress: None) ->
     before = inventory()
     settings = _rehearsed(load([shipped("server.toml"), shipped("simulated.toml")], {}))
     plan = make(rehearsal, shape(settings, rehearsal.clients))
-    figures = Figures()
+    made = {name: str(each) for name, each in makes(rehearsal.seed, rehearsal.clients).items()}
+    figures = Figures(made=made)
     async with _stage(settings, plan, rehearsal) as stage:
         await _play(stage, plan, figures, tell)
     await look_for_the_rest(before, figures)
@@ -173,9 +174,7 @@ async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncI
             ways[name] = await stack.enter_async_context(_served(Proxy(to_daemon, plan.seed)))
         set_up = _settings(settings, plan, rehearsal, {name: ways[name] for name in exchanges}, exchanges)
         symbols = _symbols(settings)
-        drawn = dict(
-            zip(names, makes(plan.seed, rehearsal.clients), strict=False)
-        )  # the other faces are last
+        drawn = makes(plan.seed, rehearsal.clients)
         clients = {
             name: speaker(drawn[name], HOST, ways[name].port, symbols)
             if name in drawn

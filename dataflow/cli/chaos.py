@@ -218,7 +218,8 @@ def _accounts(figures: Figures | Lives) -> Iterator[tuple[str, str]]:
     for name, refill in getattr(figures, "refills", {}).items():
         yield f"{name} refilled", _refill(refill, figures.sources[name])
     for name, client in figures.clients.items():
-        yield name, f"{_client(client)}; {figures.connections[name]} connections"
+        made = f"; {figures.made[name]}" if name in figures.made else ""
+        yield name, f"{_client(client)}; {figures.connections[name]} connections{made}"
 
 
 def _times(seconds: Sequence[float]) -> str:

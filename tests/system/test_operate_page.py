@@ -162,6 +162,8 @@ async def test_an_actor_that_crashes_tells_its_error_with_its_time() -> None:
             form.get_by_label("Fault").select_option("hang")
             form.get_by_label("Seconds").fill("30")
             form.get_by_role("button", name="Inject").click()
+            page.locator(".faults tbody tr", has_text="hang").wait_for()
+            assert barriers(page, "light") == []
             page.locator(".faults tbody tr", has_text="hang").get_by_role("button").press("Enter")
             page.locator(".faults .answer.good", has_text="is withdrawn").wait_for()
             page.locator(".faults tbody tr").wait_for(state="detached")

@@ -131,5 +131,5 @@ async def test_a_program_that_comes_back_misses_nothing() -> None:
             positions = feed.positions
         async with connect(d.url) as feed:
             left = len(oracle("BTC-USDT")) - len(before)
-            after = await take(feed.trades(SYMBOLS, since=positions), "BTC-USDT", left)
+            after = await take(feed.trades("BTC-USDT", since=positions), "BTC-USDT", left)
         assert [*before, *after] == oracle("BTC-USDT")

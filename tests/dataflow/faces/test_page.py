@@ -264,6 +264,21 @@ def test_a_lag_is_told_in_words_of_its_size() -> None:
     assert evaluate("words.js", "given.map(m.lagOf)", [*shown, None]) == [*shown.values(), "\N{EN DASH}"]
 
 
+def test_a_browser_is_told_by_its_own_word() -> None:
+    """What all browsers say fills the column; other programs keep what they say."""
+    linux, engine = "Mozilla/5.0 (X11; Linux x86_64)", "AppleWebKit/537.36 (KHTML, like Gecko)"
+    shown = {
+        f"{linux} {engine} Chrome/131.0.0.0 Safari/537.36": "Chrome/131.0.0.0",
+        f"{linux} {engine} Chrome/131.0.0.0 Safari/537.36 Edg/131.0.0.0": "Edg/131.0.0.0",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0": "Firefox/132.0",
+        f"Mozilla/5.0 (Macintosh) {engine} Version/18.1 Safari/605.1.15": "Safari/605.1.15",
+        f"{linux} (": "(",
+        "Mozilla/": "Mozilla/",
+        "dataflow-client": "dataflow-client",
+    }
+    assert evaluate("words.js", "given.map(m.program)", list(shown)) == list(shown.values())
+
+
 def test_a_turnover_is_short_however_small() -> None:
     """It stands in a narrow column."""
     shown = {"1E-24": "1.00e-24", "0.0000005": "0.000000500", "0": "0.0000", "1234": "1.23 K"}

@@ -7,7 +7,7 @@ import { confirmed, el, hide, paint, put, rows, toldWhileSought } from "./dom.js
 import { doorway, inside, refusal } from "./inside.js";
 import { group } from "./operate.js";
 import { settled, steady, waiting } from "./steady.js";
-import { clock, count, few, perSecond, size, span } from "./words.js";
+import { clock, count, few, perSecond, program, size, span } from "./words.js";
 
 export const title = "Clients";
 
@@ -21,7 +21,7 @@ const COLUMNS = [
   ["Client", "num", c => c.id, c => c.id],
   ["Protocol", "wide", c => c.protocol, c => c.protocol],
   ["Address", "mono", c => c.address, c => c.address],
-  ["Program", "agent wide", c => c.userAgent ?? none, c => c.userAgent ?? ""],
+  ["Program", "agent wide", c => c.userAgent ? program(c.userAgent) : none, c => c.userAgent ?? ""],
   ["Follows", "follows wide", follows, c => c.follows.length],
   ["For", "num wide", c => span(c.age), c => c.age],
   ["Sent/s", "num", c => c.rate === null ? none : perSecond(c.rate), c => c.rate ?? -1],
@@ -37,7 +37,7 @@ const LEFT = [
   ["Stayed", "num", c => span(c.age)],
   ["Protocol", "wide", c => c.protocol],
   ["Address", "mono wide", c => c.address],
-  ["Program", "agent wide", c => c.userAgent ?? none],
+  ["Program", "agent wide", c => c.userAgent ? program(c.userAgent) : none],
   ["Sent", "num wide", c => count(c.sent)],
   ["Dropped", "num", c => c.dropped ? count(c.dropped) : none],
 ];
@@ -249,7 +249,7 @@ function table(room, columns, label, more = () => {}) {
     link.href = `#/clients/${client.id}`;
     for (const [i, [, , text]] of columns.entries()) {
       put(i ? row.cells[i] : link, String(text(client)));
-      if (/agent|follows|why/.test(columns[i][1])) row.cells[i].title = text(client);
+      if (/agent|follows|why/.test(columns[i][1])) row.cells[i].title = columns[i][0] === "Program" ? client.userAgent ?? "" : text(client);
     }
     more(client, row);
   });

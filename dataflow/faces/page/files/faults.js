@@ -30,7 +30,7 @@ export class Faults {
     this.#form = form;
     this.#table = el("table");
     const head = this.#table.createTHead().insertRow();
-    for (const title of ["Actor", "Fault", "At", "Lasts", "Struck", ""]) head.append(Object.assign(el("th", "", title), { scope: "col" }));
+    for (const title of ["Actor", "Fault", "At", "Lasts", "Struck", ""]) head.append(title ? Object.assign(el("th", "", title), { scope: "col" }) : el("td"));
     this.#show = rows(this.#table.createTBody(), () => this.#make(), (row, fault) => this.#fill(row, fault), go);
     room.append(this.#why, form, this.#table);
     this.#allow(false);

@@ -131,7 +131,8 @@ on("link", link => {
   else if (link.state === "connected") say("", "");
 });
 on("ready", ({ word, kind, why }) => {
-  put($("ready"), why.length ? `${word}: ${why.join(", ")}` : word);
+  const text = why.length ? `${word}: ${why.join(", ")}` : word;
+  if ($("ready").textContent !== text) $("ready").replaceChildren(word, el("span", "cause", text.slice(word.length)));
   $("ready").title = why.join("\n");
   paint($("ready"), `state ${kind}`);
 });
