@@ -77,6 +77,17 @@ def trade(offset: int) -> Trade:
     )  # fmt: skip
 
 
+def test_a_replaced_reader_gets_nothing_more() -> None:
+    """What waited for it would move the position of the newer reader."""
+    inbox = Inbox((TOPIC,), 5)
+    inbox.put(trade(2))
+    inbox.taken.append(trade(1))
+    inbox.replace(TOPIC)
+    assert not inbox.queue
+    assert not inbox.taken
+    assert str(inbox.error) == "a newer iterator follows trades:BTC-USD now: this one has ended"
+
+
 def test_a_position_is_that_of_what_was_given() -> None:
     """With the gaps that are open, through everything that can happen to a stream; and nothing before an answer."""
     places = Places()
